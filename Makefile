@@ -1,0 +1,41 @@
+# `make run` and `make test` need Python 3.11 or newer, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-config \
+	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
+.DEFAULT_GOAL := help
+.PHONY: help setup run dev test drill bench check lint types imports dockerfile lock clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s'|'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Floodgate needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements/run.lock pyproject.toml | $(BIN)/python
+	$(PIP) install --require-hashes --requirement requirements/run.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.run
+	$(PIP) install --require-hashes --requirement requirements/dev.lock
+	@touch $@
+
+setup: $(VENV)/.run ## build the environment from the lock file
+
+run: setup ## start a whole shop on this machine
+	@exec $(BIN)/floodgate up
+
+dev: $(VENV)/.dev ## the environment with the tools for tests and checks
+
+lock: dev ## resolve the dependencies again and write the lock files
+	$(LOCK) --output-file requirements/production.lock
+	$(LOCK) --extra embedded --constraints requirements/production.lock --output-file requirements/run.lock
+	$(LOCK) --extra embedded --extra dev --constraints requirements/run.lock --output-file requirements/dev.lock
+
+clean: ## remove the environment and the caches (never the data)
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis dist
