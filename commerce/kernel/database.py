@@ -1,0 +1,99 @@
+"""Connections to Postgres: pooled for short work, single for the writer; each with a name, limits and timeouts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from commerce.kernel.errors import NotReady, Overloaded
+
+MIN_VERSION = 15
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection  # generic only to the type checker
+
+DOWN = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.QueryCanceledError,
+)
+"""What it looks like when Postgres is away, full or too slow: try again later, the statement is not at fault."""
+
+
+class Database:
+    """A small pool. `connection()` waits for a free one at most `timeout_s`, then refuses."""
+
+    def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float) -> None:
+        self._pool = pool
+        self._timeout_s = timeout_s
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One connection, given back afterwards. Raises `Overloaded` or `NotReady`, having done nothing."""
+        try:
+            connection = await self._pool.acquire(timeout=self._timeout_s)
+        except TimeoutError:
+            raise Overloaded("no database connection came free in time; repeat the request") from None
+        except DOWN as error:
+            raise NotReady(f"the database does not answer ({type(error).__name__}); repeat the request") from error
+        try:
+            yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
+        finally:
+            await asyncio.shield(self._pool.release(connection))
+
+    @asynccontextmanager
+    async def transaction(self, **options: Any) -> AsyncIterator[Connection]:
+        """One connection inside one transaction; `options` are asyncpg's (isolation, readonly)."""
+        async with self.connection() as connection, connection.transaction(**options):
+            yield connection
+
+    async def close(self) -> None:
+        """Wait a little for work in hand, then cut off."""
+        try:
+            await asyncio.wait_for(self._pool.close(), self._timeout_s)
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def open_database(url: str, *, name: str, connections: int, timeout_s: float) -> Database:
+    """Open a pool. `name` shows in `pg_stat_activity`; every statement is bound by `timeout_s`."""
+    pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, **_limits(name, timeout_s))
+    return Database(pool, timeout_s)
+
+
+async def connect(url: str, *, name: str, timeout_s: float) -> Connection:
+    """Open a single connection with the same limits."""
+    return await asyncpg.connect(url, **_limits(name, timeout_s))
+
+
+def _limits(name: str, timeout_s: float) -> dict[str, Any]:
+    return {
+        "timeout": timeout_s,
+        "command_timeout": timeout_s + 1,  # the server's own timeout below comes first and is the cleaner one
+        "server_settings": {
+            "application_name": f"floodgate {name}",
+            "timezone": "UTC",
+            "statement_timeout": str(int(timeout_s * 1000)),
+            "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
+            "jit": "off",  # compiling costs more than any of our statements
+        },
+    }
+
+
+async def check_version(connection: Connection) -> None:
+    """Refuse a server that is older than what the tests run on."""
+    major = connection.get_server_version().major
+    if major < MIN_VERSION:
+        raise NotReady(f"Postgres {major} is too old: Floodgate needs {MIN_VERSION} or newer")

@@ -1,0 +1,35 @@
+"""All SQL lives in `queries.sql` files, one beside each `store.py`, in blocks that start with `-- name: word`."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+
+
+class Queries:
+    """The blocks of one file as attributes: `queries.insert_order`. An unknown name is an AttributeError."""
+
+    def __init__(self, blocks: dict[str, str]) -> None:
+        self._blocks = blocks
+
+    def __getattr__(self, name: str) -> str:
+        try:
+            return self._blocks[name]
+        except KeyError:
+            raise AttributeError(f"no block '-- name: {name}' in queries.sql") from None
+
+    def all(self) -> dict[str, str]:
+        """Every block by its name."""
+        return dict(self._blocks)
+
+
+def load_queries(package: str) -> Queries:
+    """Read `queries.sql` of a package, such as `commerce.orders`."""
+    text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    parts = _NAME.split(text)[1:]
+    names = parts[::2]
+    if len(set(names)) != len(names):
+        raise ValueError(f"{package}/queries.sql has two blocks of one name")
+    return Queries(dict(zip(names, (body.strip() for body in parts[1::2]), strict=True)))
