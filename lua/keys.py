@@ -1,0 +1,47 @@
+"""The names of all Redis keys, in one place. A sale's keys share a hash tag, so a sale lives in one cluster slot."""
+
+from __future__ import annotations
+
+CHANGES_KEPT_DAYS = 8
+GROUP = "writers"
+
+
+class SaleKeys:
+    """The keys of one sale, as bytes."""
+
+    __slots__ = ("_tag", "accepted", "buyers", "fence", "meta", "orders", "stock")
+
+    def __init__(self, sale_id: str) -> None:
+        self._tag = f"{{sale:{sale_id}}}:"
+        self.meta = self._key("meta")
+        """hash: state, opens_ms, closes_ms, generation, epoch, change_seq; there only while the sale is loaded"""
+        self.stock = self._key("stock")
+        """hash: sku → units free"""
+        self.buyers = self._key("buyers")
+        """hash: user NUL sku → units taken, for SKUs with a limit"""
+        self.accepted = self._key("accepted")
+        """hash: order id (16 bytes) → user, from acceptance until Postgres has it"""
+        self.orders = self._key("orders")
+        """stream: one entry a batch; its fields are order id (16 bytes) → payload"""
+        self.fence = self._key("fence")
+        """counter: written before WAIT, so that WAIT covers what other connections wrote before"""
+
+    def _key(self, name: str) -> bytes:
+        return (self._tag + name).encode()
+
+    def keys(self, day: int) -> bytes:
+        """hash: user NUL idempotency key → record; `day` counts from 1970."""
+        return self._key(f"keys:{day}")
+
+    def changes(self, day: int) -> bytes:
+        """hash: id of a release or stock change made on that day → its seq within the epoch."""
+        return self._key(f"changes:{day}")
+
+    def staged(self, epoch: int, name: str) -> bytes:
+        """`stock` or `buyers` while a load fills them."""
+        return self._key(f"staged:{epoch}:{name}")
+
+
+def key_field(user_id: str, idempotency_key: str) -> bytes:
+    """The field under which a user's idempotency key is kept."""
+    return f"{user_id}\0{idempotency_key}".encode()

@@ -1,0 +1,113 @@
+"""The scripts and reads that concern a sale as a whole: seal, load, publish, cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from lua.keys import CHANGES_KEPT_DAYS, GROUP, SaleKeys
+from lua.script import Script
+from lua.stock import EntryId
+
+_seal, _load, _publish, _cut = Script("seal"), Script("load"), Script("publish"), Script("cut")
+_CHUNK = 2_000
+
+
+class LoadOutcome(IntEnum):
+    """The numbers are those of `load.lua`."""
+
+    LOADED = 0
+    LOADED_BEFORE = 1
+
+
+class PublishOutcome(IntEnum):
+    """The numbers are those of `publish.lua`."""
+
+    PUBLISHED = 0
+    OLDER = 1
+    NOT_READY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SaleTerms:
+    """What Redis knows of a sale besides its stock. `closes_ms` None: never."""
+
+    epoch: int
+    generation: int
+    state: str
+    opens_ms: int
+    closes_ms: int | None
+
+    def _arguments(self) -> list[str | int]:
+        closes = "" if self.closes_ms is None else self.closes_ms
+        return [self.epoch, self.generation, self.state, self.opens_ms, closes]
+
+
+async def seal(client: Redis, keys: SaleKeys, today: int) -> bool:
+    """Stop a sale at once; orders get NOT_READY until it is loaded. True if it was loaded. `today` counts from 1970."""
+    changes = [keys.changes(day) for day in range(today - CHANGES_KEPT_DAYS, today + 2)]
+    return bool(await _seal.call(client, [keys.meta, keys.stock, keys.buyers, *changes], []))
+
+
+async def load(
+    client: Redis,
+    keys: SaleKeys,
+    terms: SaleTerms,
+    stock: Iterable[tuple[str, int]],
+    buyers: Iterable[tuple[bytes, int]],
+    least_entry: EntryId,
+) -> LoadOutcome:
+    """Fill a sealed sale: `stock` as (sku, units free), `buyers` as (user NUL sku, units taken).
+
+    Both are staged under names of this epoch and become visible in one step, so that a load that dies half-way, or
+    two at once, never leave half a stock to sell from.
+    """
+    staged_stock, staged_buyers = keys.staged(terms.epoch, "stock"), keys.staged(terms.epoch, "buyers")
+    await client.delete(staged_stock, staged_buyers)
+    await fill(client, staged_stock, stock)
+    await fill(client, staged_buyers, buyers)
+    names = [keys.meta, keys.stock, keys.buyers, keys.orders, staged_stock, staged_buyers]
+    reply = await _load.call(client, names, [*terms._arguments(), GROUP, str(least_entry)])
+    return LoadOutcome(reply)
+
+
+async def fill(client: Redis, key: bytes, pairs: Iterable[tuple[Any, int]]) -> None:
+    """Write many fields of a hash, some thousands at a time."""
+    rest = iter(pairs)
+    part: dict[Any, Any]  # the client types keys and values invariantly
+    while part := dict(islice(rest, _CHUNK)):
+        await client.hset(key, mapping=part)
+
+
+async def publish(client: Redis, keys: SaleKeys, terms: SaleTerms) -> PublishOutcome:
+    """Tell a loaded sale its terms. An older generation changes nothing."""
+    return PublishOutcome(await _publish.call(client, [keys.meta], terms._arguments()))
+
+
+class Cut(NamedTuple):
+    """A sale at one moment. `epoch` 0: not loaded."""
+
+    epoch: int
+    change_seq: int
+    last_entry: EntryId
+    accepted: int
+    stock: dict[str, int]
+
+
+async def cut(client: Redis, keys: SaleKeys) -> Cut:
+    """Look at a sale's stock, its stream's last id and its last change in one step."""
+    epoch, change_seq, last, accepted, stock = await _cut.call(
+        client, [keys.meta, keys.stock, keys.orders, keys.accepted], []
+    )
+    units = dict(zip((sku.decode() for sku in stock[::2]), map(int, stock[1::2]), strict=True))
+    return Cut(int(epoch or 0), change_seq, EntryId.parse(last), accepted, units)
+
+
+async def loaded_epoch(client: Redis, keys: SaleKeys) -> int:
+    """The epoch of the load in force, 0 if the sale is not loaded."""
+    return int(await client.hget(keys.meta, "epoch") or 0)

@@ -1,0 +1,204 @@
+"""The scripts that move stock: reserve, release, restock."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from lua.keys import SaleKeys, key_field
+from lua.script import Argument, Script
+
+DAY_MS = 86_400_000
+_reserve, _release, _restock = Script("reserve"), Script("release"), Script("restock")
+
+
+class Outcome(IntEnum):
+    """What became of an order; the numbers are those of `reserve.lua`."""
+
+    ACCEPTED = 0
+    REPLAYED = 1
+    KEY_REUSED = 2
+    STALE = 3
+    NOT_READY = 4
+    NOT_OPEN = 5
+    PAUSED = 6
+    CLOSED = 7
+    SOLD_OUT = 8
+    OVER_LIMIT = 9
+
+
+class ReleaseOutcome(IntEnum):
+    """What became of a release; the numbers are those of `release.lua`."""
+
+    APPLIED = 0
+    ALREADY = 1
+    NOT_READY = 2
+    TOO_OLD = 3
+
+
+class RestockOutcome(IntEnum):
+    """What became of a stock change; the numbers are those of `restock.lua`."""
+
+    APPLIED = 0
+    ALREADY = 1
+    NOT_READY = 2
+    TOO_OLD = 3
+    TOO_FEW = 4
+
+
+class EntryId(NamedTuple):
+    """The id of a stream entry: Redis's clock in milliseconds, and a number within that millisecond."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: bytes | str) -> EntryId:
+        ms, seq = (text.decode() if isinstance(text, bytes) else text).split("-")
+        return cls(int(ms), int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+_RECORD = struct.Struct(">16s16sq")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What Redis keeps under an idempotency key, enough to answer a repeat as the first time."""
+
+    order_id: UUID
+    body_digest: bytes
+    total_minor: int
+    entry: EntryId
+
+    @classmethod
+    def parse(cls, data: bytes) -> Record:
+        order_id, digest, total = _RECORD.unpack_from(data)
+        return cls(UUID(bytes=order_id), digest, total, EntryId.parse(data[_RECORD.size :]))
+
+    def pack(self) -> bytes:
+        return _RECORD.pack(self.order_id.bytes, self.body_digest, self.total_minor) + str(self.entry).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """One order as `reserve` needs it. `units` has each SKU once: (sku, units, limit or 0)."""
+
+    generation: int
+    user_id: str
+    idempotency_key: str
+    order_id: UUID
+    body_digest: bytes
+    total_minor: int
+    payload: bytes
+    units: Sequence[tuple[str, int, int]]
+
+
+class Reserved(NamedTuple):
+    """The answer for one order. `entry` is there when ACCEPTED, `record` when REPLAYED, `sku` when SOLD_OUT or
+    OVER_LIMIT, `opens_ms` when NOT_OPEN."""
+
+    outcome: Outcome
+    entry: EntryId | None = None
+    record: Record | None = None
+    sku: str = ""
+    opens_ms: int = 0
+
+
+_OUTCOMES = tuple(Reserved(outcome) for outcome in Outcome)
+
+
+async def reserve(client: Redis, keys: SaleKeys, day: int, orders: Sequence[Reservation]) -> list[Reserved]:
+    """Take the stock of each order or of none of its lines, and queue those that got it; one answer an order.
+
+    `day` counts from 1970 by the caller's clock; one that is more than a day off Redis's gets NOT_READY.
+    Raises redis's errors; after a timeout or a lost connection the orders may or may not have been accepted, and
+    the same call again tells which.
+    """
+    arguments: list[Argument] = [day, len(orders)]
+    for order in orders:
+        arguments += (
+            order.generation,
+            key_field(order.user_id, order.idempotency_key),
+            _RECORD.pack(order.order_id.bytes, order.body_digest, order.total_minor),
+            order.user_id,
+            order.payload,
+            len(order.units),
+        )
+        for line in order.units:
+            arguments += line
+    names = [keys.meta, keys.stock, keys.buyers, keys.accepted, keys.orders]
+    names += [keys.keys(near) for near in range(day - 2, day + 2)]
+    reply = await _reserve.call(client, names, arguments)
+    accepted = Reserved(Outcome.ACCEPTED, EntryId.parse(reply[1])) if reply[1] else None
+    return [_reserved(answer, accepted) for answer in reply[2:]]
+
+
+def _reserved(answer: int | list[Any], accepted: Reserved | None) -> Reserved:
+    if answer == 0 and accepted is not None:
+        return accepted
+    if isinstance(answer, int):
+        return _OUTCOMES[answer]
+    outcome, detail = Outcome(answer[0]), answer[1]
+    match outcome:
+        case Outcome.REPLAYED:
+            record = Record.parse(detail)
+            return Reserved(outcome, record.entry, record)
+        case Outcome.NOT_OPEN:
+            return Reserved(outcome, opens_ms=int(detail))
+        case _:
+            return Reserved(outcome, sku=detail.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Units that go back. `made_ms` says under which day the id is remembered, so it must never change."""
+
+    release_id: UUID
+    made_ms: int
+    user_id: str
+    units: dict[str, int]
+
+
+class Released(NamedTuple):
+    outcome: ReleaseOutcome
+    seq: int
+
+
+async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) -> tuple[int, list[Released]]:
+    """Give back each release once. Returns the epoch of the load (0: not loaded) and one answer a release."""
+    days = sorted({item.made_ms // DAY_MS for item in releases})
+    number = {day: index + 1 for index, day in enumerate(days)}
+    arguments: list[Argument] = [len(releases)]
+    for item in releases:
+        day = item.made_ms // DAY_MS
+        arguments += (item.release_id.bytes, day, number[day], item.user_id, len(item.units))
+        for sku, units in item.units.items():
+            arguments += (sku, units)
+    names = [keys.meta, keys.stock, keys.buyers, *(keys.changes(day) for day in days)]
+    reply = await _release.call(client, names, arguments)
+    return int(reply[0] or 0), [Released(ReleaseOutcome(outcome), seq) for outcome, seq in reply[1:]]
+
+
+class Restocked(NamedTuple):
+    """`number` is the change's seq when APPLIED or ALREADY, the units free when TOO_FEW."""
+
+    epoch: int
+    outcome: RestockOutcome
+    number: int
+
+
+async def restock(client: Redis, keys: SaleKeys, change_id: UUID, made_ms: int, sku: str, delta: int) -> Restocked:
+    """Change the free units of one SKU once; never below zero."""
+    day = made_ms // DAY_MS
+    names = [keys.meta, keys.stock, keys.changes(day)]
+    epoch, outcome, number = await _restock.call(client, names, [change_id.bytes, day, sku, delta])
+    return Restocked(int(epoch or 0), RestockOutcome(outcome), number)
