@@ -1,0 +1,119 @@
+-- name: allow_long_statements
+SET LOCAL statement_timeout = '600s';
+
+-- name: items
+SELECT sku, initial_units, limit_bound FROM sale_items WHERE sale_id = $1;
+
+-- name: changes
+-- Stock changes that may have been applied by the cut: (epoch, seq) tells for those that are marked.
+SELECT change_id, sku, delta AS units, status, epoch, seq, created_at FROM stock_changes
+WHERE sale_id = $1 AND status IN ('pending', 'applied', 'parked');
+
+-- name: applied_releases
+-- Units back by SKU at the cut, of releases that are marked.
+SELECT key AS sku, sum(value::bigint)::bigint AS units FROM releases, jsonb_each_text(units)
+WHERE sale_id = $1 AND status = 'applied' AND (epoch < $2 OR (epoch = $2 AND seq <= $3)) GROUP BY key;
+
+-- name: open_releases
+-- Releases that are not marked; Redis may have applied them all the same.
+SELECT release_id, user_id, units, created_at FROM releases WHERE sale_id = $1 AND status IN ('pending', 'parked');
+
+-- name: epochs
+SELECT epoch, loaded_epoch FROM sales WHERE sale_id = $1;
+
+-- name: taken
+-- Units of stored orders that were accepted up to the cut, by SKU: all of them, and those that are sold.
+SELECT sku, sum(quantity)::bigint AS taken,
+       coalesce(sum(quantity) FILTER (WHERE status NOT IN ('awaiting_payment', 'cancelled')), 0)::bigint AS sold
+FROM order_lines JOIN orders USING (order_id)
+WHERE sale_id = $1 AND (accepted_at, entry_seq) <= ($2, $3) GROUP BY sku;
+
+-- name: dead
+SELECT key AS sku, sum(value::bigint)::bigint AS units FROM dead_letters, jsonb_each_text(units)
+WHERE sale_id = $1 AND status <> 'retried' AND (entry_at, entry_seq) <= ($2, $3) GROUP BY key;
+
+-- name: count_orders
+SELECT count(*) FROM orders WHERE sale_id = $1;
+
+-- name: unreadable_dead_letters
+SELECT order_id::text FROM dead_letters WHERE sale_id = $1 AND units IS NULL AND status = 'held';
+
+-- name: double_keys
+-- P3. The database forbids it; an audit trusts no constraint.
+SELECT user_id || ' ' || idempotency_key FROM orders WHERE idempotency_key IS NOT NULL
+GROUP BY user_id, idempotency_key HAVING count(*) > 1;
+
+-- name: bought
+-- P4. Units by user of SKUs with a limit, up to the cut; what went back is taken off.
+WITH moved AS (
+    SELECT user_id, sku, quantity AS units FROM order_lines JOIN orders USING (order_id)
+    WHERE sale_id = $1 AND (accepted_at, entry_seq) <= ($2, $3)
+    UNION ALL
+    SELECT user_id, key, value::bigint FROM dead_letters, jsonb_each_text(units)
+    WHERE sale_id = $1 AND status <> 'retried' AND (entry_at, entry_seq) <= ($2, $3)
+    UNION ALL
+    SELECT user_id, key, -value::bigint FROM releases, jsonb_each_text(units)
+    WHERE sale_id = $1 AND status = 'applied' AND (epoch < $4 OR (epoch = $4 AND seq <= $5))
+)
+SELECT user_id, sku, sum(units)::bigint AS units FROM moved JOIN sale_items USING (sku)
+WHERE sale_id = $1 AND user_limit IS NOT NULL AND user_id IS NOT NULL GROUP BY user_id, sku HAVING sum(units) <> 0;
+
+-- name: cancelled_without_release
+-- P5.
+SELECT order_id::text FROM orders LEFT JOIN releases ON release_id = order_id
+WHERE orders.sale_id = $1 AND orders.status = 'cancelled' AND release_id IS NULL;
+
+-- name: release_without_cause
+-- P5. Goods went back of an order that is neither cancelled nor a discarded dead letter.
+SELECT release_id::text FROM releases
+LEFT JOIN orders ON orders.order_id = release_id
+LEFT JOIN dead_letters ON dead_letters.order_id = release_id
+WHERE releases.sale_id = $1
+  AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded';
+
+-- name: release_of_other_units
+-- P5. What goes back is what was taken.
+SELECT release_id::text FROM releases JOIN orders ON order_id = release_id
+WHERE releases.sale_id = $1 AND releases.units IS DISTINCT FROM (
+    SELECT jsonb_object_agg(sku, units)
+    FROM (SELECT sku, sum(quantity) AS units FROM order_lines WHERE order_lines.order_id = release_id
+          GROUP BY sku) AS sums);
+
+-- name: orders_without_lines
+-- P2. An order is stored whole.
+SELECT order_id::text FROM orders WHERE sale_id = $1
+  AND NOT EXISTS (SELECT FROM order_lines WHERE order_lines.order_id = orders.order_id);
+
+-- name: wrong_totals
+-- P2. The total is that of its lines.
+SELECT order_id::text FROM orders JOIN order_lines USING (order_id) WHERE sale_id = $1
+GROUP BY order_id, total_minor HAVING sum(quantity * unit_price_minor) <> total_minor;
+
+-- name: broken_histories
+-- P8. Events count up from 1 without a gap, each starts where the one before ended, time does not go back, each step
+-- is allowed, and the last one ends at the order's status.
+WITH steps AS (
+    SELECT order_id, seq, at, from_status, to_status,
+           lag(to_status, 1, 'awaiting_payment') OVER history AS before,
+           lag(at) OVER history AS before_at,
+           row_number() OVER history AS number,
+           last_value(to_status) OVER (PARTITION BY order_id ORDER BY seq
+               RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final,
+           count(*) OVER (PARTITION BY order_id) AS steps
+    FROM order_events WINDOW history AS (PARTITION BY order_id ORDER BY seq)
+)
+SELECT DISTINCT order_id::text FROM orders LEFT JOIN steps USING (order_id)
+WHERE sale_id = $1 AND (
+    (seq IS NULL AND (status <> 'awaiting_payment' OR status_seq <> 0))
+    OR seq <> number OR from_status <> before OR at < before_at OR final <> status OR steps.steps <> status_seq
+    OR NOT EXISTS (SELECT FROM order_transitions AS allowed
+                   WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)
+       AND seq IS NOT NULL);
+
+-- name: counts
+SELECT (SELECT count(*) FROM dead_letters WHERE status = 'held') AS dead_letters,
+       (SELECT count(*) FROM releases WHERE status = 'parked') AS parked_releases,
+       (SELECT count(*) FROM stock_changes WHERE status = 'parked') AS parked_stock_changes,
+       (SELECT count(*) FROM releases WHERE status = 'pending') AS pending_releases,
+       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
+        FROM releases WHERE status = 'pending') AS oldest_release_s;

@@ -1,0 +1,99 @@
+"""Reads CSV files line by line and says of each wrong one what is wrong. A file is never refused for one line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import msgspec
+
+from commerce.catalog.errors import UnreadableFile
+from commerce.catalog.model import ProductInput, RefusedLine, Sku
+from commerce.kernel.money import MoneyError, parse
+
+Row = TypeVar("Row")
+MAX_FIELD_CHARS = 10_000
+
+
+class BadLine(ValueError):
+    """What is wrong with one line."""
+
+
+def read_rows(
+    lines: Iterable[str],
+    columns: tuple[str, ...],
+    optional: tuple[str, ...],
+    make: Callable[[int, dict[str, str]], Row],
+) -> Iterator[tuple[int, Row | RefusedLine]]:
+    """Yield (line number, what `make` made of it or why not) for each line after the header.
+
+    `lines` comes from a text file opened with `errors="surrogateescape"`, so that bytes that are not UTF-8 are found
+    in their line instead of ending the whole import.
+    """
+    csv.field_size_limit(MAX_FIELD_CHARS)
+    reader = csv.reader(lines, strict=True)
+    header = _header(reader, columns, optional)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield line, RefusedLine(line, f"not CSV: {error}")
+            continue
+        if not fields:
+            continue
+        try:
+            if len(fields) != len(header):
+                raise BadLine(f"{len(fields)} fields where the header has {len(header)}")
+            for name, value in zip(header, fields, strict=True):
+                if any("\ud800" <= char <= "\udfff" for char in value):
+                    raise BadLine(f"{name} is not UTF-8")
+            yield line, make(line, dict(zip(header, fields, strict=True)))
+        except (BadLine, MoneyError, msgspec.ValidationError) as error:
+            yield line, RefusedLine(line, str(error))
+
+
+def _header(reader: Iterator[list[str]], columns: tuple[str, ...], optional: tuple[str, ...]) -> list[str]:
+    try:
+        header = [name.strip().removeprefix("\ufeff").lower() for name in next(reader)]
+    except (StopIteration, csv.Error):
+        raise UnreadableFile(f"the file has no header line; it needs the columns {', '.join(columns)}") from None
+    missing = [name for name in columns if name not in header]
+    unknown = [name for name in header if name not in columns + optional]
+    if missing or unknown or len(set(header)) != len(header):
+        also = f" and may have {', '.join(optional)}" if optional else ""
+        raise UnreadableFile(f"the header is {','.join(header)}; it needs the columns {', '.join(columns)}{also}")
+    return header
+
+
+def unsigned(name: str, text: str, most: int) -> int:
+    """A field that must be a whole number from 0 to `most`."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > most:
+        raise BadLine(f"{name} is {text[:40]!r}, not a whole number from 0 to {most}")
+    return int(text)
+
+
+def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | RefusedLine]]:
+    """The lines of a catalogue: sku, name, price (2.55), currency (GBP)."""
+    first: dict[str, int] = {}
+
+    def make(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
+        sku = msgspec.convert(fields["sku"].strip(), Sku)
+        currency = fields["currency"].strip()
+        product = {"name": fields["name"].strip(), "price": parse(fields["price"], currency), "currency": currency}
+        made = sku, msgspec.convert(product, ProductInput)
+        once(first, sku, line)
+        return made
+
+    return read_rows(lines, ("sku", "name", "price", "currency"), (), make)
+
+
+def once(first: dict[str, int], sku: str, line: int) -> None:
+    """Refuse a SKU that an earlier line gave: which of the two would be meant?"""
+    before = first.setdefault(sku, line)
+    if before != line:
+        raise BadLine(f"the SKU {sku} was given on line {before} already")

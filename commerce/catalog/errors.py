@@ -1,0 +1,13 @@
+"""What the catalogue refuses."""
+
+from __future__ import annotations
+
+from commerce.kernel.errors import Invalid, NotFound
+
+
+class NoSuchProduct(NotFound):
+    title = "There is no such product"
+
+
+class UnreadableFile(Invalid):
+    title = "The file cannot be imported"

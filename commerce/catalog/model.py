@@ -1,0 +1,55 @@
+"""Products and the report of an import."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import msgspec
+
+from commerce.kernel.money import Currency, Minor
+
+SKU_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
+Sku = Annotated[str, msgspec.Meta(pattern=SKU_PATTERN, description="stock keeping unit", examples=["85123A"])]
+# A name is shown to people: no control characters, not blank.
+Name = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")
+]
+
+
+class ProductInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What staff say of a product."""
+
+    name: Name
+    price: Minor
+    currency: Currency
+
+
+class Product(msgspec.Struct, frozen=True):
+    """A product with its list price in minor units."""
+
+    sku: Sku
+    name: Name
+    price: Minor
+    currency: Currency
+    updated_at: datetime
+
+
+class RefusedLine(msgspec.Struct, frozen=True):
+    """A line of an import that was not taken; `line` counts from 1 and the header is line 1."""
+
+    line: int
+    reason: str
+
+
+class ImportReport(msgspec.Struct):
+    """What an import did."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    refused: list[RefusedLine] = msgspec.field(default_factory=list)
+
+    @property
+    def lines(self) -> int:
+        return self.added + self.changed + self.unchanged + len(self.refused)

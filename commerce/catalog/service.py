@@ -1,0 +1,83 @@
+"""Reading and changing the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+
+from commerce.catalog import store
+from commerce.catalog.csv_file import read_products
+from commerce.catalog.errors import NoSuchProduct
+from commerce.catalog.model import ImportReport, Product, ProductInput, RefusedLine
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.database import Database
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import MoneyError, minor_digits
+from commerce.kernel.paging import Page, decode_cursor, page
+
+_CHUNK = 500
+
+
+class Catalog:
+    """The catalogue over Postgres."""
+
+    def __init__(self, db: Database, clock: Clock) -> None:
+        self._db = db
+        self._clock = clock
+
+    async def get(self, sku: str) -> Product:
+        """One product, or `NoSuchProduct`."""
+        async with self._db.connection() as connection:
+            product = await store.get(connection, sku)
+        if product is None:
+            raise NoSuchProduct(f"no product has the SKU {sku!r}")
+        return product
+
+    async def page(self, cursor: str | None, size: int) -> Page[Product]:
+        """Products in the order of their SKUs."""
+        after = decode_cursor(cursor) if cursor else ""
+        async with self._db.connection() as connection:
+            found = await store.list_after(connection, after, size + 1)
+        return page(found, size, lambda product: product.sku)
+
+    async def put(self, sku: str, product: ProductInput) -> Product:
+        """Make or change a product."""
+        _check_currency(product)
+        async with self._db.connection() as connection:
+            await store.upsert(connection, [(sku, product)], from_ms(self._clock.now_ms()))
+        return await self.get(sku)
+
+    async def put_many(self, products: Sequence[tuple[str, ProductInput]]) -> ImportReport:
+        """Make or change many, each SKU once; all or none."""
+        for _, product in products:
+            _check_currency(product)
+        async with self._db.transaction() as connection:
+            added, changed = await store.upsert(connection, products, from_ms(self._clock.now_ms()))
+        return ImportReport(added, changed, len(products) - added - changed)
+
+    async def import_csv(
+        self, lines: Iterable[str], progress: Callable[[int], None] = lambda line: None
+    ) -> ImportReport:
+        """Import the lines of a CSV file with the columns sku, name, price, currency.
+
+        A wrong line is refused with its number and reason and the rest goes in. `progress` is told the number of the
+        last line that was read. Raises `UnreadableFile` if the header is wrong.
+        """
+        report = ImportReport()
+        rows = read_products(lines)
+        while part := list(islice(rows, _CHUNK)):
+            report.refused += [row for _, row in part if isinstance(row, RefusedLine)]
+            if good := [(row[0], row[1]) for _, row in part if not isinstance(row, RefusedLine)]:
+                done = await self.put_many(good)
+                report.added += done.added
+                report.changed += done.changed
+                report.unchanged += done.unchanged
+            progress(part[-1][0])
+        return report
+
+
+def _check_currency(product: ProductInput) -> None:
+    try:
+        minor_digits(product.currency)
+    except MoneyError as error:
+        raise Invalid(str(error)) from None

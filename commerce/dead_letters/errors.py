@@ -1,0 +1,14 @@
+"""What is refused about dead letters."""
+
+from __future__ import annotations
+
+from commerce.kernel.errors import Conflict, NotFound
+
+
+class NoSuchDeadLetter(NotFound):
+    title = "There is no such dead letter"
+
+
+class DeadLetterResolved(Conflict):
+    code = "dead_letter_resolved"
+    title = "The dead letter was dealt with before"

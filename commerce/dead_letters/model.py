@@ -1,0 +1,25 @@
+"""A dead letter as staff see it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """An accepted order that could not be written, and why. `order` is there when one is shown alone."""
+
+    order_id: UUID
+    sale_id: str
+    user_id: str | None
+    units: dict[str, int] | None
+    error: str
+    status: Literal["held", "retried", "discarded"]
+    accepted_at: datetime
+    died_at: datetime
+    resolved_at: datetime | None
+    resolved_by: str | None
+    order: dict[str, Any] | None = None

@@ -1,0 +1,26 @@
+"""What is refused about an order."""
+
+from __future__ import annotations
+
+from commerce.kernel.errors import Conflict, NotFound, Refusal
+
+
+class NoSuchOrder(NotFound):
+    title = "There is no such order, or it is not yours"
+
+
+class KeyReused(Refusal):
+    code = "key_reused"
+    status = 422
+    title = "This Idempotency-Key was used with another order"
+
+
+class NotPersistedYet(Conflict):
+    code = "not_persisted_yet"
+    title = "The order was accepted a moment ago and cannot be changed yet"
+    retry_after_s = 1
+
+
+class CannotCancel(Conflict):
+    code = "cannot_cancel"
+    title = "The order has gone too far to be cancelled"

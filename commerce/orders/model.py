@@ -1,0 +1,204 @@
+"""What a shopper sends, what travels through the stream, and what is shown of an order."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+
+from commerce.catalog.model import Sku
+from commerce.kernel.money import Currency, Minor, Money
+from commerce.sales.model import SaleId
+
+# Text that ends up on labels and in jsonb: no control characters (Postgres has no NUL).
+_PRINTABLE = r"^[^\x00-\x1f\x7f]*\Z"
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_PRINTABLE)]
+MaybeText = Annotated[str, msgspec.Meta(max_length=200, pattern=_PRINTABLE)]
+Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+AddressNo = Annotated[int, msgspec.Meta(ge=0, le=1_000, description="index into the order's ship_to")]
+Method = Literal["alipay", "wechatpay", "balance", "cod"]
+
+
+class OrderStatus(StrEnum):
+    """`accepted` exists only before Postgres has the order."""
+
+    ACCEPTED = "accepted"
+    AWAITING_PAYMENT = "awaiting_payment"
+    CONFIRMED = "confirmed"
+    PAID = "paid"
+    FULFILLING = "fulfilling"
+    SHIPPED = "shipped"
+    DELIVERED = "delivered"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS = frozenset(
+    {
+        (OrderStatus.AWAITING_PAYMENT, OrderStatus.CONFIRMED),
+        (OrderStatus.AWAITING_PAYMENT, OrderStatus.PAID),
+        (OrderStatus.AWAITING_PAYMENT, OrderStatus.CANCELLED),
+        (OrderStatus.CONFIRMED, OrderStatus.FULFILLING),
+        (OrderStatus.PAID, OrderStatus.FULFILLING),
+        (OrderStatus.FULFILLING, OrderStatus.SHIPPED),
+        (OrderStatus.SHIPPED, OrderStatus.DELIVERED),
+        (OrderStatus.DELIVERED, OrderStatus.COMPLETED),
+    }
+)
+"""Every step a stored status may take; the table `order_transitions` says the same and enforces it."""
+
+
+class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The part of a line that goes to one address."""
+
+    address: AddressNo
+    quantity: Quantity
+
+
+class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One product; `ship_to` is an address, or says how the quantity is split over several."""
+
+    sku: Sku
+    quantity: Quantity
+    ship_to: AddressNo | Annotated[list[Share], msgspec.Meta(min_length=1)] = 0
+
+
+class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where goods go."""
+
+    name: Text
+    phone: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9][0-9 ()-]{3,30}\Z")]
+    country: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z", description="ISO 3166 alpha-2")]
+    city: Text
+    line: Text
+    province: MaybeText = ""
+    district: MaybeText = ""
+    postcode: Annotated[str, msgspec.Meta(max_length=20, pattern=_PRINTABLE)] = ""
+
+
+class PaymentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The part of the total that is to be paid in one way, in minor units of the sale's currency."""
+
+    method: Method
+    amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
+    currency: Currency | None = None
+
+
+class PlaceOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A shopper's order. Without `payments` the way to pay is chosen later."""
+
+    sale_id: SaleId
+    lines: Annotated[list[Line], msgspec.Meta(min_length=1)]
+    ship_to: Annotated[list[Address], msgspec.Meta(min_length=1)]
+    payments: list[PaymentShare] = []
+
+
+class PlacedOrder(msgspec.Struct, frozen=True):
+    """The answer to an order, the same however often it is repeated."""
+
+    order_id: UUID
+    status: Literal["accepted"]
+    sale_id: SaleId
+    total: Money
+    pay_by: datetime
+    durability: Literal["fsync", "replicated", "memory"]
+
+
+class StoredLine(msgspec.Struct, frozen=True, array_like=True):
+    """A line's part for one address; the unit price is in minor units."""
+
+    line_no: int
+    address_no: int
+    sku: str
+    quantity: int
+    unit_price: int
+
+
+class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
+    """What the stream carries of an order, as MessagePack. Fields are only ever added, at the end, with a default.
+
+    `ship_to` and `payments` are JSON texts, stored as they are; `traceparent` is the W3C trace context it came with.
+    """
+
+    order_id: UUID
+    user_id: str
+    idempotency_key: str
+    body_digest: bytes
+    sale_id: str
+    generation: int
+    currency: str
+    total_minor: int
+    pay_within_s: int
+    ship_to: str
+    payments: str
+    lines: list[StoredLine]
+    traceparent: str = ""
+
+    def units(self) -> dict[str, int]:
+        """Units by SKU."""
+        units: dict[str, int] = {}
+        for line in self.lines:
+            units[line.sku] = units.get(line.sku, 0) + line.quantity
+        return units
+
+
+_encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
+_decoder = msgspec.msgpack.Decoder(AcceptedOrder)
+
+
+def encode_accepted(order: AcceptedOrder) -> bytes:
+    return _encoder.encode(order)
+
+
+def decode_accepted(payload: bytes) -> AcceptedOrder:
+    """Raises `msgspec.MsgspecError` (a ValueError) for bytes that are no accepted order."""
+    return _decoder.decode(payload)
+
+
+class OrderLine(msgspec.Struct, frozen=True):
+    """A stored line's part for one address."""
+
+    line: int
+    sku: str
+    quantity: int
+    ship_to: int
+    unit_price: Minor
+
+
+class OrderEvent(msgspec.Struct, frozen=True):
+    """One step of an order's status. `seq` rises by one from 0, which is acceptance."""
+
+    seq: int
+    at: datetime
+    status: OrderStatus
+    actor: str
+    reason: str
+
+
+class OrderSummary(msgspec.Struct, frozen=True):
+    """An order in a list."""
+
+    order_id: UUID
+    status: OrderStatus
+    sale_id: SaleId
+    total: Money
+    accepted_at: datetime
+    pay_by: datetime
+
+
+class Order(msgspec.Struct, frozen=True):
+    """An order as its owner sees it. Before Postgres has it, only the first three fields are there."""
+
+    order_id: UUID
+    status: OrderStatus
+    sale_id: SaleId
+    total: Money | None = None
+    accepted_at: datetime | None = None
+    pay_by: datetime | None = None
+    cancel_reason: Literal["expired", "by_customer", "refused"] | None = None
+    lines: list[OrderLine] | None = None
+    ship_to: list[Address] | None = None
+    payments: list[PaymentShare] | None = None

@@ -1,0 +1,159 @@
+"""Checks an order against the sale and the limits and puts a price on it. The server computes every price."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from uuid import UUID
+
+import msgspec
+
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import MAX_MINOR, Money, MoneyError, minor_digits
+from commerce.orders.model import AcceptedOrder, Line, PlaceOrder, StoredLine, encode_accepted
+from commerce.sales.model import Snapshot
+from lua import Reservation
+
+_MAX_REPORTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class OrderLimits:
+    """What one order may hold at most."""
+
+    lines: int
+    addresses: int
+    payments: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class PricedOrder:
+    """An order ready for Redis."""
+
+    reservation: Reservation
+    total: Money
+    pay_within_s: int
+
+
+class _Faults:
+    """Collects what is wrong, so that one answer names all of it."""
+
+    def __init__(self) -> None:
+        self.found: list[dict[str, str]] = []
+
+    def add(self, at: str, detail: str) -> None:
+        if len(self.found) < _MAX_REPORTED:
+            self.found.append({"at": at, "detail": detail})
+
+    def check(self) -> None:
+        if self.found:
+            detail = "; ".join(f"{fault['at']}: {fault['detail']}" for fault in self.found[:3])
+            raise Invalid(detail, errors=self.found)
+
+
+def price_order(
+    order: PlaceOrder,
+    snapshot: Snapshot,
+    limits: OrderLimits,
+    *,
+    user_id: str,
+    idempotency_key: str,
+    order_id: UUID,
+    traceparent: str = "",
+) -> PricedOrder:
+    """Raises `Invalid` that names every fault it finds, up to twenty, by JSON pointer."""
+    faults = _Faults()
+    _check_sizes(order, limits, faults)
+    faults.check()
+    lines: list[StoredLine] = []
+    units: dict[str, int] = {}
+    total = 0
+    for number, line in enumerate(order.lines):
+        item = snapshot.items.get(line.sku)
+        if item is None:
+            faults.add(f"/lines/{number}/sku", f"{line.sku} is not in this sale")
+            continue
+        if line.quantity > limits.quantity:
+            faults.add(f"/lines/{number}/quantity", f"more than {limits.quantity} on one line")
+        units[line.sku] = units.get(line.sku, 0) + line.quantity
+        total += line.quantity * item[0]
+        _split(line, number, item[0], len(order.ship_to), lines, faults)
+    if len(lines) > limits.lines:
+        faults.add("/lines", f"more than {limits.lines} lines once they are split over the addresses")
+    if total > MAX_MINOR:
+        faults.add("/lines", f"the total is more than {MAX_MINOR} minor units")
+    faults.check()
+    _check_payments(order, total, snapshot.sale.currency, faults)
+    faults.check()
+    accepted = AcceptedOrder(
+        order_id=order_id,
+        user_id=user_id,
+        idempotency_key=idempotency_key,
+        body_digest=body_digest(order),
+        sale_id=order.sale_id,
+        generation=snapshot.sale.generation,
+        currency=snapshot.sale.currency,
+        total_minor=total,
+        pay_within_s=snapshot.sale.pay_within_s,
+        ship_to=msgspec.json.encode(order.ship_to).decode(),
+        payments=msgspec.json.encode(order.payments).decode(),
+        lines=lines,
+        traceparent=traceparent,
+    )
+    reservation = Reservation(
+        generation=accepted.generation,
+        user_id=user_id,
+        idempotency_key=idempotency_key,
+        order_id=order_id,
+        body_digest=accepted.body_digest,
+        total_minor=total,
+        payload=encode_accepted(accepted),
+        units=[(sku, count, snapshot.items[sku][1]) for sku, count in units.items()],
+    )
+    return PricedOrder(reservation, Money(total, accepted.currency), accepted.pay_within_s)
+
+
+def body_digest(order: PlaceOrder) -> bytes:
+    """16 bytes (BLAKE2b) that are equal for equal orders, however their JSON was spaced or sorted."""
+    return hashlib.blake2b(msgspec.msgpack.encode(order), digest_size=16).digest()
+
+
+def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> None:
+    if len(order.lines) > limits.lines:
+        faults.add("/lines", f"more than {limits.lines} lines: send several orders")
+    if len(order.ship_to) > limits.addresses:
+        faults.add("/ship_to", f"more than {limits.addresses} addresses: send several orders")
+    if len(order.payments) > limits.payments:
+        faults.add("/payments", f"more than {limits.payments} payments")
+
+
+def _split(line: Line, number: int, price: int, addresses: int, lines: list[StoredLine], faults: _Faults) -> None:
+    """Add the line's part for each of its addresses."""
+    if isinstance(line.ship_to, int):
+        if line.ship_to >= addresses:
+            faults.add(f"/lines/{number}/ship_to", f"there is no address {line.ship_to}; they count from 0")
+        lines.append(StoredLine(number, line.ship_to, line.sku, line.quantity, price))
+        return
+    if sum(share.quantity for share in line.ship_to) != line.quantity:
+        faults.add(f"/lines/{number}/ship_to", f"the parts do not add up to the quantity {line.quantity}")
+    if len({share.address for share in line.ship_to}) != len(line.ship_to):
+        faults.add(f"/lines/{number}/ship_to", "an address is named twice")
+    for part, share in enumerate(line.ship_to):
+        if share.address >= addresses:
+            faults.add(f"/lines/{number}/ship_to/{part}/address", f"there is no address {share.address}")
+        lines.append(StoredLine(number, share.address, line.sku, share.quantity, price))
+
+
+def _check_payments(order: PlaceOrder, total: int, currency: str, faults: _Faults) -> None:
+    for number, payment in enumerate(order.payments):
+        if payment.currency is None or payment.currency == currency:
+            continue
+        try:
+            minor_digits(payment.currency)
+            faults.add(f"/payments/{number}/currency", f"this sale is in {currency}")
+        except MoneyError as error:
+            faults.add(f"/payments/{number}/currency", str(error))
+    paid = sum(payment.amount for payment in order.payments)
+    if order.payments and paid != total:
+        faults.add("/payments", f"they add up to {paid} and the total is {total} minor units of {currency}")

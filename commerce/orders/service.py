@@ -1,0 +1,142 @@
+"""Reading orders and cancelling them. An order that was promised is found, wherever it is at the moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from commerce.dead_letters import store as dead_letters
+from commerce.kernel.clock import DAY_MS, Clock, from_ms
+from commerce.kernel.database import Database
+from commerce.kernel.errors import Invalid, NotReady
+from commerce.kernel.paging import Page, decode_cursor, page
+from commerce.kernel.redisdb import DOWN
+from commerce.orders import store
+from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
+from commerce.orders.model import Order, OrderEvent, OrderStatus, OrderSummary
+from lua import SaleKeys, accepted_users, find_keys
+
+_LAST = UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Whose orders may be seen; `name` is what an event records."""
+
+    user_id: str
+    name: str
+
+
+class Orders:
+    """Orders over Postgres, and over Redis for the moment before Postgres has them.
+
+    Where a method takes `sales`, these are the ids of the sales that are loaded in Redis.
+    """
+
+    def __init__(self, db: Database, redis: Redis, clock: Clock) -> None:
+        self._db = db
+        self._redis = redis
+        self._clock = clock
+
+    async def get(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> Order:
+        """The user's order, or `NoSuchOrder`.
+
+        Postgres is asked, then Redis, then Postgres again: the writer forgets an order in Redis only after it is in
+        Postgres, so one that was in neither in the first two looks is in the third.
+        """
+        order = await self._stored(order_id, user_id)
+        if order is None:
+            order = await self._accepted(order_id, user_id, sales)
+        if order is None:
+            order = await self._stored(order_id, user_id)
+        if order is None:
+            raise NoSuchOrder(f"there is no order {order_id}, or it is not yours")
+        return order
+
+    async def _stored(self, order_id: UUID, user_id: str) -> Order | None:
+        async with self._db.connection() as connection:
+            if found := await store.get(connection, order_id):
+                owner, order = found
+                return order if owner == user_id else None
+            held = await dead_letters.get(connection, order_id)
+        if held is None or held.letter.user_id != user_id:
+            return None
+        letter = held.letter
+        if letter.status == "discarded":
+            return Order(order_id, OrderStatus.CANCELLED, letter.sale_id, cancel_reason="refused")
+        return Order(order_id, OrderStatus.ACCEPTED, letter.sale_id, accepted_at=letter.accepted_at)
+
+    async def _accepted(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> Order | None:
+        try:
+            users = await accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_id)
+        except DOWN as error:
+            raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
+        for sale_id, user in zip(sales, users, strict=True):
+            if user == user_id:
+                return Order(order_id, OrderStatus.ACCEPTED, sale_id)
+        return None
+
+    async def by_key(self, user_id: str, idempotency_key: str, sales: Sequence[str]) -> Order | None:
+        """The order that stands under a key, for a client that lost the reply."""
+        day = self._clock.now_ms() // DAY_MS
+        try:
+            records = await find_keys(self._redis, [SaleKeys(sale) for sale in sales], day, user_id, idempotency_key)
+        except DOWN as error:
+            raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
+        order_id = next((record.order_id for record in records if record), None)
+        if order_id is None:
+            async with self._db.connection() as connection:
+                order_id = await store.id_by_key(connection, user_id, idempotency_key)
+        return await self.get(order_id, user_id, sales) if order_id else None
+
+    async def page(self, user_id: str, cursor: str | None, size: int) -> Page[OrderSummary]:
+        """The user's stored orders, newest first."""
+        before = _LAST
+        if cursor:
+            try:
+                before = UUID(decode_cursor(cursor))
+            except ValueError:
+                raise Invalid("the cursor is not one that a page of this list gave: start without it") from None
+        async with self._db.connection() as connection:
+            found = await store.list_before(connection, user_id, before, size + 1)
+        return page(found, size, lambda order: str(order.order_id))
+
+    async def events(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> list[OrderEvent]:
+        """What has happened to the order so far; before Postgres has it nothing but acceptance is known."""
+        order = await self.get(order_id, user_id, sales)
+        async with self._db.connection() as connection:
+            events = await store.events(connection, order.order_id)
+        if events:
+            return events
+        at = order.accepted_at or from_ms(self._clock.now_ms())
+        return [OrderEvent(0, at, OrderStatus.ACCEPTED, "customer", "the stock was taken")]
+
+    async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """For those that are stored, the seq of their last event."""
+        async with self._db.connection() as connection:
+            return await store.progress(connection, order_ids)
+
+    async def cancel(self, order_id: UUID, actor: Actor, sales: Sequence[str], wait_s: float) -> Order:
+        """Cancel an order that is not paid yet; its goods and limit go back. A repeat gives the same answer.
+
+        An order that the writer has not stored yet is waited for, at most `wait_s` seconds.
+        """
+        deadline = self._clock.monotonic() + wait_s
+        while (order := await self.get(order_id, actor.user_id, sales)).status is OrderStatus.ACCEPTED:
+            if self._clock.monotonic() >= deadline:
+                raise NotPersistedYet("the order is not stored yet: repeat the request in a moment")
+            await asyncio.sleep(0.05)
+        if order.status is OrderStatus.CANCELLED:
+            return order
+        if order.status is OrderStatus.AWAITING_PAYMENT:
+            now = from_ms(self._clock.now_ms())
+            async with self._db.transaction() as connection:
+                await store.cancel(connection, [order_id], now, "by_customer", actor.name, "the customer cancelled it")
+            order = await self.get(order_id, actor.user_id, sales)
+        if order.status is not OrderStatus.CANCELLED:
+            raise CannotCancel(f"the order is {order.status}: ask for a return instead")
+        return order

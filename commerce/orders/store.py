@@ -1,0 +1,181 @@
+"""The rows of orders, their events, releases and dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from asyncpg.pgproto import pgproto
+
+from commerce.kernel.clock import from_ms
+from commerce.kernel.database import Connection
+from commerce.kernel.money import Money
+from commerce.kernel.sql import load_queries
+from commerce.orders.model import (
+    AcceptedOrder,
+    Address,
+    Order,
+    OrderEvent,
+    OrderLine,
+    OrderStatus,
+    OrderSummary,
+    PaymentShare,
+)
+from lua import EntryId
+
+queries = load_queries(__package__)
+
+ORDER_COLUMNS = (
+    "order_id",
+    "user_id",
+    "idempotency_key",
+    "body_digest",
+    "sale_id",
+    "generation",
+    "currency",
+    "total_minor",
+    "ship_to",
+    "payment_plan",
+    "accepted_at",
+    "entry_seq",
+    "persisted_at",
+    "pay_by",
+    "traceparent",
+)
+LINE_COLUMNS = ("order_id", "line_no", "address_no", "sku", "quantity", "unit_price_minor")
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """An accepted order with the stream entry that carried it; `payload` is what the entry held."""
+
+    order: AcceptedOrder
+    entry: EntryId
+    payload: bytes
+
+
+async def copy_in(connection: Connection, arrived: Sequence[Arrived], now: datetime) -> None:
+    """Write orders and lines with two COPYs. Call inside a transaction; raises if any is there already."""
+    orders: list[tuple[Any, ...]] = []
+    lines: list[tuple[Any, ...]] = []
+    for item in arrived:
+        orders.append(order_row(item, now))
+        id_ = orders[-1][0]
+        lines += [
+            (id_, line.line_no, line.address_no, line.sku, line.quantity, line.unit_price) for line in item.order.lines
+        ]
+    await connection.copy_records_to_table("orders", records=orders, columns=ORDER_COLUMNS)
+    await connection.copy_records_to_table("order_lines", records=lines, columns=LINE_COLUMNS)
+
+
+def order_row(item: Arrived, now: datetime, *, with_key: bool = True) -> tuple[Any, ...]:
+    """An order in the order of ORDER_COLUMNS."""
+    order = item.order
+    accepted_at = from_ms(item.entry.ms)
+    return (
+        pgproto.UUID(order.order_id.bytes),
+        order.user_id,
+        order.idempotency_key if with_key else None,
+        order.body_digest,
+        order.sale_id,
+        order.generation,
+        order.currency,
+        order.total_minor,
+        order.ship_to,
+        order.payments,
+        accepted_at,
+        item.entry.seq,
+        now,
+        accepted_at + timedelta(seconds=order.pay_within_s),
+        order.traceparent or None,
+    )
+
+
+async def existing(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
+    return {row["order_id"] for row in await connection.fetch(queries.existing_orders, order_ids)}
+
+
+async def by_keys(connection: Connection, arrived: Sequence[Arrived]) -> dict[tuple[str, str], UUID]:
+    """(user, key) → order for those of these pairs that are taken."""
+    rows = await connection.fetch(
+        queries.orders_by_keys,
+        [item.order.user_id for item in arrived],
+        [item.order.idempotency_key for item in arrived],
+    )
+    return {(row["user_id"], row["idempotency_key"]): row["order_id"] for row in rows}
+
+
+async def cancel(
+    connection: Connection, order_ids: Sequence[UUID], now: datetime, cause: str, actor: str, reason: str
+) -> list[UUID]:
+    """Cancel those that still await payment and make their releases due; gives the ids of those."""
+    rows = await connection.fetch(queries.cancel, list(order_ids), now, cause, actor, reason)
+    return [row["release_id"] for row in rows]
+
+
+async def lock_expired(connection: Connection, now: datetime, count: int) -> list[UUID]:
+    return [row["order_id"] for row in await connection.fetch(queries.lock_expired, now, count)]
+
+
+async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | None:
+    """(owner, order with its lines)"""
+    row = await connection.fetchrow(queries.get_order, order_id)
+    if row is None:
+        return None
+    lines = await connection.fetch(queries.get_lines, order_id)
+    return row["user_id"], Order(
+        order_id=row["order_id"],
+        status=OrderStatus(row["status"]),
+        sale_id=row["sale_id"],
+        total=Money(row["total_minor"], row["currency"]),
+        accepted_at=row["accepted_at"],
+        pay_by=row["pay_by"],
+        cancel_reason=row["cancel_reason"],
+        lines=[OrderLine(**line) for line in lines],
+        ship_to=msgspec.json.decode(row["ship_to"], type=list[Address]),
+        payments=msgspec.json.decode(row["payment_plan"], type=list[PaymentShare]),
+    )
+
+
+async def id_by_key(connection: Connection, user_id: str, idempotency_key: str) -> UUID | None:
+    found: UUID | None = await connection.fetchval(queries.get_order_by_key, user_id, idempotency_key)
+    return found
+
+
+async def list_before(connection: Connection, user_id: str, before: UUID, count: int) -> list[OrderSummary]:
+    return [
+        OrderSummary(
+            order_id=row["order_id"],
+            status=OrderStatus(row["status"]),
+            sale_id=row["sale_id"],
+            total=Money(row["total_minor"], row["currency"]),
+            accepted_at=row["accepted_at"],
+            pay_by=row["pay_by"],
+        )
+        for row in await connection.fetch(queries.list_orders, user_id, before, count)
+    ]
+
+
+async def events(connection: Connection, order_id: UUID) -> list[OrderEvent]:
+    """All events of a stored order; the first two are those the order row itself records."""
+    row = await connection.fetchrow(queries.get_order, order_id)
+    if row is None:
+        return []
+    return [
+        OrderEvent(0, row["accepted_at"], OrderStatus.ACCEPTED, "customer", "the stock was taken"),
+        OrderEvent(1, row["persisted_at"], OrderStatus.AWAITING_PAYMENT, "order_writer", "the order was stored"),
+        *(
+            OrderEvent(1 + step["seq"], step["at"], OrderStatus(step["to_status"]), step["actor"], step["reason"])
+            for step in await connection.fetch(queries.get_events, order_id, 0)
+        ),
+    ]
+
+
+async def progress(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """The seq of the last event of each of these orders that is stored."""
+    rows = await connection.fetch(queries.watched_orders, list(order_ids))
+    return {row["order_id"]: 1 + row["status_seq"] for row in rows}

@@ -1,0 +1,55 @@
+"""What a sale refuses, to shoppers and to staff."""
+
+from __future__ import annotations
+
+from commerce.kernel.errors import Conflict, NotFound, Refusal
+
+
+class NoSuchSale(NotFound):
+    title = "There is no such sale"
+
+
+class SaleNotOpen(Refusal):
+    code = "sale_not_open"
+    status = 403
+    title = "The sale is not open yet"
+
+
+class SalePaused(Refusal):
+    code = "sale_paused"
+    status = 403
+    title = "The sale is paused"
+    retry_after_s = 10
+
+
+class SaleClosed(Refusal):
+    code = "sale_closed"
+    status = 410
+    title = "The sale is over"
+
+
+class SoldOut(Refusal):
+    code = "sold_out"
+    status = 409
+    title = "There is not enough left"
+
+
+class OverLimit(Refusal):
+    code = "over_limit"
+    status = 409
+    title = "That is more than one customer may buy in this sale"
+
+
+class WrongState(Conflict):
+    code = "wrong_state"
+    title = "The sale's state does not allow this"
+
+
+class TooFewFree(Conflict):
+    code = "too_few_free"
+    title = "Fewer units are free than would be taken away"
+
+
+class LoadInProgress(Conflict):
+    code = "load_in_progress"
+    title = "The sale is being loaded by somebody else right now"

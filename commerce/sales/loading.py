@@ -1,0 +1,125 @@
+"""Loads a sale's stock into Redis from what Postgres and the stream say; used to open a sale and to rebuild one.
+
+How it stays right while everything else goes on:
+
+1. The sale's epoch is raised and committed. From now on nobody can mark a release or stock change as applied to the
+   load before (they check the epoch under a lock), so those not marked yet are applied to the new load.
+2. The sale is sealed: orders get `not_ready`, so nothing enters the stream any more.
+3. The stream is read first and Postgres second: the writer moves orders from the one to the other, so each order is
+   seen in at least one of them and counted once, by its id.
+4. Stock, limits and keys are computed, staged, and made visible in one step.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import msgspec
+from redis.asyncio import Redis
+
+import lua
+from commerce.kernel.clock import DAY_MS, Clock, from_ms, to_ms
+from commerce.kernel.database import Connection, Database
+from commerce.kernel.faults import crash_point
+from commerce.orders.model import AcceptedOrder, decode_accepted
+from commerce.sales import store
+from commerce.sales.errors import LoadInProgress, NoSuchSale
+from commerce.sales.model import Sale
+from lua import EntryId, LoadOutcome, Record, SaleKeys, SaleTerms
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What was loaded: SKUs, units free, and orders that were still in the stream."""
+
+    sale_id: str
+    epoch: int
+    skus: int
+    units_free: int
+    waiting_orders: int
+
+
+def terms(sale: Sale) -> SaleTerms:
+    """What Redis is told of a sale."""
+    closes_ms = None if sale.closes_at is None else to_ms(sale.closes_at)
+    return SaleTerms(sale.epoch, sale.generation, sale.state, to_ms(sale.opens_at), closes_ms)
+
+
+async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> LoadReport:
+    """Load a sale that was opened before. Raises `LoadInProgress` if another process is at it, and redis's errors."""
+    keys = SaleKeys(sale_id)
+    async with _only_one(db, sale_id) as connection:
+        if not await store.begin_load(connection, sale_id):
+            raise NoSuchSale(f"there is no opened sale {sale_id!r}")
+        crash_point("load.after_begin")
+        await lua.seal(redis, keys, clock.now_ms() // DAY_MS)
+        waiting = [(entry, order) async for entry, order in _waiting(redis, keys)]
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await store.allow_long_statements(connection)
+            stock, buyers, records, newest = await _computed(connection, sale_id, waiting, clock)
+        await lua.remember_keys(redis, keys, records)
+        sale = await store.get(connection, sale_id)
+        assert sale is not None
+        crash_point("load.before_load")
+        outcome = await lua.load(redis, keys, terms(sale), stock.items(), buyers.items(), newest)
+        if outcome is LoadOutcome.LOADED_BEFORE:
+            raise LoadInProgress(f"{sale_id} was loaded by another process meanwhile: look at it, then load it again")
+        await store.end_load(connection, sale)
+    return LoadReport(sale_id, sale.epoch, len(stock), sum(stock.values()), len(waiting))
+
+
+@asynccontextmanager
+async def _only_one(db: Database, sale_id: str) -> AsyncIterator[Connection]:
+    async with db.connection() as connection:
+        if not await store.lock_load(connection, sale_id):
+            raise LoadInProgress(f"{sale_id} is being loaded by another process: look again in a moment")
+        try:
+            yield connection
+        finally:
+            await store.unlock_load(connection, sale_id)
+
+
+async def _waiting(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId, AcceptedOrder]]:
+    async for entry in lua.waiting(redis, keys):
+        for order_id, payload in entry.orders:
+            try:
+                yield entry.id, decode_accepted(payload)
+            except msgspec.MsgspecError as error:
+                _logger.error(
+                    "an order in the stream cannot be read", extra={"order": order_id.hex(), "why": str(error)}
+                )
+
+
+async def _computed(
+    connection: Connection, sale_id: str, waiting: Sequence[tuple[EntryId, AcceptedOrder]], clock: Clock
+) -> tuple[dict[str, int], dict[bytes, int], list[tuple[str, str, Record]], EntryId]:
+    """Units free by SKU, units bought by user and SKU, the keys of the last two days, and the newest entry known."""
+    since = from_ms(clock.now_ms() - 2 * DAY_MS)
+    rows = await store.stock_from_rows(connection, sale_id)
+    stock = {sku: free for sku, free, _ in rows}
+    limited = {sku for sku, _, limit in rows if limit}
+    bought: dict[bytes, int] = defaultdict(int, await store.bought_from_rows(connection, sale_id))
+    records = await store.recent_keys(connection, sale_id, since)
+    newest = await store.last_entry(connection, sale_id)
+    persisted = await store.persisted(connection, [order.order_id for _, order in waiting])
+    for entry, order in waiting:
+        newest = max(newest, entry)
+        if order.order_id in persisted:
+            continue
+        record = Record(order.order_id, order.body_digest, order.total_minor, entry)
+        records.append((order.user_id, order.idempotency_key, record))
+        for sku, units in order.units().items():
+            stock[sku] -= units
+            if sku in limited:
+                bought[f"{order.user_id}\0{sku}".encode()] += units
+    for sku, free in stock.items():
+        if free < 0:
+            _logger.error("more was sold than there was", extra={"sale": sale_id, "sku": sku, "units": -free})
+            stock[sku] = 0
+    return stock, bought, records, newest

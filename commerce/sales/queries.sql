@@ -1,0 +1,165 @@
+-- name: insert_sale
+INSERT INTO sales (sale_id, title, currency, state, opens_at, closes_at, pay_within_s, created_at)
+VALUES ($1, $2, $3, 'draft', $4, $5, $6, $7)
+ON CONFLICT (sale_id) DO NOTHING RETURNING sale_id;
+
+-- name: get_sale
+SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
+       epoch, loaded_epoch
+FROM sales WHERE sale_id = $1;
+
+-- name: lock_sale
+SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
+       epoch, loaded_epoch
+FROM sales WHERE sale_id = $1 FOR UPDATE;
+
+-- name: list_sales
+SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
+       epoch, loaded_epoch
+FROM sales WHERE sale_id > $1 AND ($3 OR state <> 'draft') ORDER BY sale_id LIMIT $2;
+
+-- name: unfinished_sales
+-- A load that was begun and not finished, or terms that Redis was not told.
+SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
+       epoch, loaded_epoch
+FROM sales WHERE loaded_epoch < epoch OR (epoch > 0 AND published_generation < generation);
+
+-- name: set_state
+-- The first opening makes a load due by raising the epoch.
+UPDATE sales SET state = $2, generation = generation + 1,
+    epoch = CASE WHEN epoch = 0 THEN 1 ELSE epoch END
+WHERE sale_id = $1;
+
+-- name: begin_load
+UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1 AND epoch > 0;
+
+-- name: end_load
+UPDATE sales SET loaded_epoch = $2, published_generation = $3 WHERE sale_id = $1 AND epoch = $2;
+
+-- name: mark_published
+UPDATE sales SET published_generation = greatest(published_generation, $3) WHERE sale_id = $1 AND epoch = $2;
+
+-- name: next_generation
+UPDATE sales SET generation = generation + 1 WHERE sale_id = $1 RETURNING generation;
+
+-- name: log
+INSERT INTO sale_log (sale_id, at, actor, action, detail) VALUES ($1, $2, $3, $4, $5);
+
+-- name: insert_items
+-- Items of a draft, all at once; a repeated SKU takes the later terms. No price: the product's own.
+INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
+SELECT $1, products.sku, coalesce(given.price_minor, products.price_minor), given.user_limit, given.user_limit,
+       given.units, $6
+FROM unnest($2::text[], $3::bigint[], $4::integer[], $5::bigint[]) AS given (sku, price_minor, user_limit, units)
+JOIN products USING (sku)
+ON CONFLICT (sale_id, sku) DO UPDATE
+SET price_minor = excluded.price_minor, user_limit = excluded.user_limit, limit_bound = excluded.limit_bound,
+    initial_units = excluded.initial_units, changed_generation = excluded.changed_generation;
+
+-- name: products_of
+SELECT sku, currency FROM products WHERE sku = ANY($1::text[]);
+
+-- name: change_item
+-- limit_bound keeps the highest limit that was ever in force, and none once there was none.
+UPDATE sale_items SET price_minor = $3, user_limit = $4, changed_generation = $5,
+    limit_bound = CASE WHEN user_limit IS NULL OR limit_bound IS NULL THEN NULL
+                       WHEN $4::integer IS NULL THEN NULL ELSE greatest(limit_bound, $4::integer) END
+WHERE sale_id = $1 AND sku = $2;
+
+-- name: get_item
+SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit, initial_units
+FROM sale_items JOIN products USING (sku) WHERE sale_id = $1 AND sale_items.sku = $2;
+
+-- name: list_items
+SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit, initial_units
+FROM sale_items JOIN products USING (sku)
+WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
+
+-- name: changed_items
+-- What a gateway does not know yet, in parts so that none of them holds it up.
+SELECT sku, price_minor, coalesce(user_limit, 0) AS user_limit
+FROM sale_items WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
+
+-- name: insert_change
+INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT (change_id) DO NOTHING RETURNING change_id;
+
+-- name: get_change
+SELECT change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at
+FROM stock_changes WHERE change_id = $1;
+
+-- name: list_changes
+SELECT change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at
+FROM stock_changes WHERE sale_id = $1 ORDER BY created_at DESC LIMIT $2;
+
+-- name: claim_changes
+-- The row is the job: a claim moves it out of the others' way for the length of a lease.
+UPDATE stock_changes SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
+WHERE change_id IN (SELECT change_id FROM stock_changes WHERE status = 'pending' AND due_at <= $1
+                    ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at, attempts;
+
+-- name: settle_change
+-- Only while the load it was applied to is the one in force: a newer load counts pending rows as not applied.
+UPDATE stock_changes SET status = 'applied', settled_at = $2, epoch = $3, seq = $4, last_error = NULL
+WHERE change_id = $1 AND status = 'pending'
+  AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
+
+-- name: refuse_change
+UPDATE stock_changes SET status = 'refused', settled_at = $2, last_error = $3
+WHERE change_id = $1 AND status = 'pending';
+
+-- name: postpone_change
+UPDATE stock_changes SET due_at = $2, last_error = $3, status = CASE WHEN $4 THEN 'parked' ELSE status END
+WHERE change_id = $1 AND status = 'pending';
+
+-- name: lock_load
+SELECT pg_try_advisory_lock(hashtextextended('floodgate load ' || $1, 0));
+
+-- name: unlock_load
+SELECT pg_advisory_unlock(hashtextextended('floodgate load ' || $1, 0));
+
+-- name: allow_long_statements
+SET LOCAL statement_timeout = '600s';
+
+-- name: stock_from_rows
+-- What was free had every row here been applied: the stream's orders, which are not here yet, still come off.
+WITH moved AS (
+    SELECT sku, delta AS units FROM stock_changes WHERE sale_id = $1 AND status = 'applied'
+    UNION ALL
+    SELECT sku, -quantity FROM order_lines JOIN orders USING (order_id) WHERE sale_id = $1
+    UNION ALL
+    SELECT key, -value::bigint FROM dead_letters, jsonb_each_text(units) WHERE sale_id = $1 AND status <> 'retried'
+    UNION ALL
+    SELECT key, value::bigint FROM releases, jsonb_each_text(units) WHERE sale_id = $1 AND status = 'applied'
+)
+SELECT sku, initial_units + coalesce(units, 0)::bigint AS free, coalesce(user_limit, 0) AS user_limit
+FROM sale_items LEFT JOIN (SELECT sku, sum(units) AS units FROM moved GROUP BY sku) AS sums USING (sku)
+WHERE sale_id = $1;
+
+-- name: bought_from_rows
+-- Units taken by user, for SKUs with a limit.
+WITH moved AS (
+    SELECT user_id, sku, quantity AS units FROM order_lines JOIN orders USING (order_id) WHERE sale_id = $1
+    UNION ALL
+    SELECT user_id, key, value::bigint FROM dead_letters, jsonb_each_text(units)
+    WHERE sale_id = $1 AND status <> 'retried'
+    UNION ALL
+    SELECT user_id, key, -value::bigint FROM releases, jsonb_each_text(units) WHERE sale_id = $1 AND status = 'applied'
+)
+SELECT user_id, sku, sum(units)::bigint AS units FROM moved JOIN sale_items USING (sku)
+WHERE sale_id = $1 AND user_limit IS NOT NULL AND user_id IS NOT NULL
+GROUP BY user_id, sku HAVING sum(units) > 0;
+
+-- name: persisted_of
+-- Which of these orders have rows, as orders or as dead letters.
+SELECT order_id FROM orders WHERE order_id = ANY($1::uuid[])
+UNION ALL
+SELECT order_id FROM dead_letters WHERE order_id = ANY($1::uuid[]);
+
+-- name: recent_keys
+SELECT order_id, user_id, idempotency_key, body_digest, total_minor, accepted_at, entry_seq
+FROM orders WHERE sale_id = $1 AND accepted_at >= $2 AND idempotency_key IS NOT NULL;
+
+-- name: last_entry
+SELECT accepted_at, entry_seq FROM orders WHERE sale_id = $1 ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1;
