@@ -1,0 +1,1 @@
+"""The HTTP front door: takes orders to Redis and reads back. No SQL and no business rules here."""

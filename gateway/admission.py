@@ -1,0 +1,43 @@
+"""Overload is refused at the door, before the body is read: too much from one user, or too much in all."""
+
+from __future__ import annotations
+
+from commerce.kernel.clock import Clock
+from commerce.kernel.errors import Overloaded
+from config.settings import Limits
+from gateway.problems import TooManyRequests
+
+_MAX_USERS = 100_000
+
+
+class Admission:
+    """Decides in well under a microsecond. `backlog` and `waiting` are kept up to date by others."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._refill_per_s = limits.orders_per_user_per_s
+        self._burst = float(limits.orders_per_user_burst)
+        self._users: dict[str, tuple[float, float]] = {}
+        self.backlog = 0
+        """orders accepted and not yet in Postgres, over all sales"""
+        self.waiting = 0
+        """orders of this process that wait for their turn with Redis"""
+
+    def check_load(self) -> None:
+        """Raise `Overloaded` if this order would only make things worse."""
+        if self.waiting >= self._limits.waiting_orders:
+            raise Overloaded("too many orders are waiting at this gateway; repeat with the same key in a moment")
+        if self.backlog >= self._limits.backlog_orders:
+            raise Overloaded("too many accepted orders wait to be written; repeat with the same key in a moment")
+
+    def check_user(self, user_id: str) -> None:
+        """Raise `TooManyRequests` for a user who sends more than the limit (a token bucket a user and process)."""
+        now = self._clock.monotonic()
+        tokens, then = self._users.get(user_id, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - then) * self._refill_per_s)
+        if tokens < 1:
+            raise TooManyRequests(f"more than {self._refill_per_s:g} orders a second; wait a moment")
+        if len(self._users) >= _MAX_USERS and user_id not in self._users:
+            self._users.pop(next(iter(self._users)))
+        self._users[user_id] = (tokens - 1, now)

@@ -1,0 +1,163 @@
+"""All wiring in one place: which operations, on which port, around which services; starting and stopping."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from time import perf_counter
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
+from commerce.kernel.redisdb import DOWN as REDIS_DOWN
+from config.settings import Settings
+from gateway import metrics, openapi, problems
+from gateway.connections import Connections
+from gateway.operations import Operation
+from gateway.routes import admin, catalog, health, orders
+from gateway.services import SERVICES, Services, open_services
+
+_logger = logging.getLogger(__name__)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_READS = ("GET", "HEAD")
+
+PUBLIC = [*orders.OPERATIONS, *catalog.OPERATIONS, *health.HEALTH]
+ADMIN = [*admin.OPERATIONS, *health.HEALTH, *health.METRICS]
+
+
+def build(services: Services, operations: Sequence[Operation]) -> web.Application:
+    """An application that offers these operations, their OpenAPI document and a page to read it."""
+    app = web.Application(middlewares=[_outermost], client_max_size=services.settings.limits.body_bytes)
+    app[SERVICES] = services
+    for operation in operations:
+        app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_expectation)
+    document = openapi.document(operations, services.settings.limits, version("floodgate"))
+    app.router.add_get("/openapi.json", _constant(msgspec.json.encode(document), "application/json"))
+    app.router.add_get("/docs", _constant(openapi.page(document).encode(), "text/html"))
+    return app
+
+
+def _constant(body: bytes, content_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=content_type, charset="utf-8" if "html" in content_type else None)
+
+    return answer
+
+
+async def _expectation(request: web.Request) -> web.StreamResponse | None:
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself is still to come
+        return None
+    return problems.from_status(417, "the only expectation that is met is 100-continue")
+
+
+@web.middleware
+async def _outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every request gets an id, a count, and an answer that is a problem if it is none of ours."""
+    started = perf_counter()
+    given = request.headers.get("X-Request-Id")
+    request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    request["request_id"] = request_id
+    try:
+        response = await handler(request)
+    except Refusal as refusal:
+        response = problems.from_refusal(refusal, request_id)
+        if request.method == "POST" and request.path == orders.PLACE:
+            metrics.ORDERS.labels(refusal.code).inc()
+    except web.HTTPException as error:
+        response = problems.from_http(error, request_id)
+    except (*DATABASE_DOWN, *REDIS_DOWN) as error:
+        response = problems.from_refusal(_dependency_down(request, error), request_id)
+    except Exception:
+        _logger.exception("a request failed", extra=_context(request))
+        response = problems.internal_error(request_id)
+    if not response.prepared:
+        response.headers["X-Request-Id"] = request_id
+    if response.status >= 500:
+        _logger.warning("answered %s", response.status, extra=_context(request))
+    resource = request.match_info.route.resource
+    route = resource.canonical if resource else "none"
+    metrics.REQUESTS.labels(route, request.method if resource else "any", response.status).inc()
+    metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - started)
+    return response
+
+
+def _dependency_down(request: web.Request, error: BaseException) -> Refusal:
+    _logger.warning("a dependency failed during a request", extra={**_context(request), "why": repr(error)})
+    if request.method in _READS:
+        return NotReady("a database does not answer; repeat the request")
+    return OutcomeUnknown("a database went away meanwhile: look whether it was done, or repeat the request")
+
+
+def _context(request: web.Request) -> dict[str, str]:
+    context = {"request_id": request["request_id"], "method": request.method, "path": request.path}
+    if "order_id" in request:
+        context["order_id"] = request["order_id"]
+    if traceparent := request.headers.get("traceparent"):
+        context["traceparent"] = traceparent[:64]
+    return context
+
+
+async def serve(settings: Settings) -> None:
+    """Run one gateway process until SIGTERM or SIGINT; requests in hand are finished."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    http = settings.http
+    together = (http.host, http.port) == (http.admin_host, http.admin_port)
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(settings))
+        connections = Connections(settings.limits)
+        ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if together else PUBLIC)]
+        if not together:
+            ports.append((http.admin_host, http.admin_port, ADMIN))
+        runners, servers = [], []
+        for host, port, operations in ports:
+            runner = web.AppRunner(build(services, _once(operations)), access_log=None)
+            await runner.setup()
+            runners.append(runner)
+            servers.append(await loop.create_server(connections.factory(runner), sock=_listen(host, port)))
+        _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
+        await stop.wait()
+        _logger.info("stopping")
+        services.stopping.set()
+        services.watch.end()
+        for server in servers:
+            server.close()
+        await asyncio.gather(*(_end(runner, settings.limits.graceful_stop_s) for runner in runners))
+
+
+async def _end(runner: web.AppRunner, timeout_s: float) -> None:
+    """Let requests in hand finish, then close the connections."""
+    assert runner.server is not None
+    runner.server.pre_shutdown()
+    await runner.server.shutdown(timeout_s)
+    await runner.cleanup()
+
+
+def _once(operations: Sequence[Operation]) -> list[Operation]:
+    return list({(operation.method, operation.path): operation for operation in operations}.values())
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket that other gateway processes may share: the kernel spreads connections over them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listener.bind((host, port))
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,122 @@
+"""Who is it? Tokens are JWTs (RFC 7519), checked against the keys in the settings.
+
+A shopper's token has the audience `floodgate`; staff have `floodgate-admin` and a list of roles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jwt
+
+from commerce.kernel.clock import Clock
+from config.settings import AuthKey, AuthSettings
+from gateway.problems import Forbidden, Unauthorized
+
+Audience = Literal["floodgate", "floodgate-admin"]
+Role = Literal["catalog", "sales", "support", "operator"]
+ROLES: tuple[Role, ...] = ("catalog", "sales", "support", "operator")
+"""`operator` may do everything; the others what their name says."""
+
+_SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_MAX_TOKEN_CHARS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A checked token: whose it is, what it may do, and until when (seconds since 1970)."""
+
+    subject: str
+    roles: frozenset[str]
+    expires_s: float
+
+
+class Authenticator:
+    """Checks tokens, and remembers those it has checked until they expire."""
+
+    def __init__(self, settings: AuthSettings, clock: Clock) -> None:
+        self._keys = {key.kid: key for key in settings.keys}
+        self._settings = settings
+        self._clock = clock
+        self._known: dict[tuple[str, Audience], Identity] = {}
+
+    def shopper(self, authorization: str | None) -> Identity:
+        """The user of an `Authorization` header. Raises `Unauthorized`."""
+        return self._identity(authorization, "floodgate")
+
+    def staff(self, authorization: str | None, role: Role) -> Identity:
+        """Staff with the role. Raises `Unauthorized` or `Forbidden`."""
+        identity = self._identity(authorization, "floodgate-admin")
+        if role not in identity.roles and "operator" not in identity.roles:
+            raise Forbidden(
+                f"this needs the role {role!r}; the token has {', '.join(sorted(identity.roles)) or 'none'}"
+            )
+        return identity
+
+    def _identity(self, authorization: str | None, audience: Audience) -> Identity:
+        if authorization is None:
+            raise Unauthorized("send a header `Authorization: Bearer TOKEN`")
+        known = self._known.get((authorization, audience))
+        now_s = self._clock.now_ms() / 1000
+        if known is not None:
+            if now_s < known.expires_s:
+                return known
+            del self._known[authorization, audience]
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
+            raise Unauthorized("the Authorization header is not `Bearer TOKEN`")
+        identity = self._check(token.strip(), audience)
+        if len(self._known) >= self._settings.token_cache:
+            self._known.pop(next(iter(self._known)))  # the oldest
+        self._known[authorization, audience] = identity
+        return identity
+
+    def _check(self, token: str, audience: Audience) -> Identity:
+        try:
+            key = self._key(jwt.get_unverified_header(token))
+            claims = jwt.decode(
+                token,
+                key.secret.get_secret_value(),
+                algorithms=[key.algorithm],
+                audience=audience,
+                issuer=self._settings.issuer,
+                leeway=self._settings.clock_leeway_s,
+                options={"require": ["exp", "sub", "aud", "iss"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Unauthorized("the token has expired: get a new one") from None
+        except (jwt.PyJWTError, ValueError) as error:
+            raise Unauthorized(f"the token is not valid here: {error}") from None
+        subject, roles = claims["sub"], claims.get("roles", [])
+        if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):
+            raise Unauthorized("the token's subject is not a user id of this shop")
+        if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
+            raise Unauthorized("the token's roles are not a list of names")
+        return Identity(subject, frozenset(roles), float(claims["exp"]) + self._settings.clock_leeway_s)
+
+    def _key(self, header: dict[str, object]) -> AuthKey:
+        kid = header.get("kid")
+        key = self._keys.get(kid) if isinstance(kid, str) else None
+        if key is None:
+            raise jwt.InvalidTokenError("it was signed with a key that is not known")
+        return key
+
+
+def sign(
+    settings: AuthSettings, clock: Clock, subject: str, audience: Audience, roles: Sequence[str], ttl_s: int
+) -> str:
+    """A token made with the first key that can sign. Raises `ValueError` if none can."""
+    if not _SUBJECT.fullmatch(subject):
+        raise ValueError(f"{subject!r} is not a user id: letters, digits and ._@+- up to 64")
+    now_s = clock.now_ms() // 1000
+    claims = {"sub": subject, "aud": audience, "iss": settings.issuer, "iat": now_s, "exp": now_s + ttl_s}
+    if audience == "floodgate-admin":
+        claims["roles"] = list(roles)
+    for key in settings.keys:
+        secret = key.secret if key.algorithm == "HS256" else key.sign_with
+        if secret is not None:
+            return jwt.encode(claims, secret.get_secret_value(), key.algorithm, headers={"kid": key.kid})
+    raise ValueError("no key in auth.keys can sign: give one a sign_with, or let your identity service make tokens")

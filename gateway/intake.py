@@ -1,0 +1,220 @@
+"""Gathers the orders of one turn of the event loop into one Redis call a sale: the hot path.
+
+An order that finds the way free leaves at the end of the turn, together with all others of that turn; one that comes
+while calls are in flight waits for the next to return. No timer is waited on. Each order succeeds or fails alone.
+
+After a lost connection or a timeout nobody knows what Redis did. The batch is sent again with the same ids and keys,
+which tells: an order that was taken comes back as a replay of itself. If that cannot be cleared up in time, the
+answer is `outcome_unknown`, never 'failed'.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError, RedisError
+
+import lua
+from commerce.kernel.clock import DAY_MS, Clock
+from commerce.kernel.errors import NotReady, OutcomeUnknown, Overloaded, Refusal
+from commerce.kernel.faults import crash_point
+from commerce.kernel.redisdb import DOWN, check_redis
+from config.settings import Settings
+from gateway import metrics
+from gateway.admission import Admission
+from lua import Outcome, Reservation, Reserved, SaleKeys
+
+_logger = logging.getLogger(__name__)
+_RETRY_S = 0.05
+
+
+class _Waiting:
+    """An order on its way: what to send, whom to tell, and how long that may take."""
+
+    __slots__ = ("deadline", "order", "reply")
+
+    def __init__(self, order: Reservation, reply: asyncio.Future[Reserved], deadline: float) -> None:
+        self.order = order
+        self.reply = reply
+        self.deadline = deadline
+
+
+class _Lane:
+    """The orders of one sale."""
+
+    __slots__ = ("inflight", "keys", "scheduled", "waiting")
+
+    def __init__(self, sale_id: str) -> None:
+        self.keys = SaleKeys(sale_id)
+        self.waiting: deque[_Waiting] = deque()
+        self.inflight = 0
+        self.scheduled = False
+
+
+class Intake:
+    """`loaded_sales` gives the ids of all sales in Redis: a key used in one of them is not free in another."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        settings: Settings,
+        clock: Clock,
+        admission: Admission,
+        loaded_sales: Callable[[], list[str]],
+    ) -> None:
+        self._redis = redis
+        self._settings = settings
+        self._limits = settings.limits
+        self._clock = clock
+        self._admission = admission
+        self._loaded_sales = loaded_sales
+        self._lanes: dict[str, _Lane] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._healthy = True
+        self._loop = asyncio.get_running_loop()
+
+    async def place(self, sale_id: str, order: Reservation) -> Reserved:
+        """Reserve one order. Raises `Overloaded`, `NotReady` or `OutcomeUnknown`; every other outcome is returned."""
+        lane = self._lanes.get(sale_id)
+        if lane is None:
+            lane = self._lanes[sale_id] = _Lane(sale_id)
+        reply: asyncio.Future[Reserved] = self._loop.create_future()
+        deadline = self._loop.time() + self._limits.order_timeout_ms / 1000
+        lane.waiting.append(_Waiting(order, reply, deadline))
+        self._admission.waiting += 1
+        if not lane.scheduled and lane.inflight < self._limits.inflight_calls:
+            lane.scheduled = True
+            self._loop.call_soon(self._flush, lane)
+        return await reply
+
+    async def drain(self) -> None:
+        """Wait until every order has its answer."""
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    def _flush(self, lane: _Lane) -> None:
+        lane.scheduled = False
+        while lane.waiting and lane.inflight < self._limits.inflight_calls:
+            batch = self._batch(lane)
+            if not batch:
+                continue
+            lane.inflight += 1
+            call = self._loop.create_task(self._call(lane, batch))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    def _batch(self, lane: _Lane) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        size = 0
+        now = self._loop.time()
+        while lane.waiting and len(batch) < self._limits.batch_orders:
+            size += len(lane.waiting[0].order.payload)
+            if batch and size > self._limits.batch_bytes:
+                break
+            item = lane.waiting.popleft()
+            self._admission.waiting -= 1
+            if item.deadline > now:
+                batch.append(item)
+            else:
+                _fail(
+                    [item], Overloaded("it waited too long for its turn, nothing was taken; repeat with the same key")
+                )
+        return batch
+
+    async def _call(self, lane: _Lane, batch: list[_Waiting]) -> None:
+        try:
+            await self._send(lane, batch)
+        except Exception as error:
+            _logger.exception("a batch failed in a way that was not foreseen", extra={"orders": len(batch)})
+            _fail(batch, OutcomeUnknown(f"unexpected {type(error).__name__}; repeat with the same key"))
+        finally:
+            lane.inflight -= 1
+            self._flush(lane)
+
+    async def _send(self, lane: _Lane, batch: list[_Waiting]) -> None:
+        """Send until there is an answer or the time of the last order is over."""
+        unclear = False
+        deadline = max(item.deadline for item in batch)
+        while True:
+            if await self._reachable():
+                try:
+                    await self._reserve(lane, batch)
+                    return
+                except DOWN as error:
+                    self._healthy, unclear = False, True
+                    _logger.warning("Redis went away during a call", extra={"orders": len(batch), "why": str(error)})
+                except OutOfMemoryError:
+                    _fail(batch, Overloaded("Redis has no memory left; repeat with the same key later"))
+                    return
+                except RedisError as error:
+                    _logger.error("Redis refused a batch", extra={"orders": len(batch), "why": str(error)})
+                    _fail(batch, NotReady("Redis does not take orders now; repeat with the same key"))
+                    return
+            if self._loop.time() + _RETRY_S >= deadline:
+                _fail(batch, _unclear() if unclear else _away())
+                return
+            await asyncio.sleep(_RETRY_S)
+
+    async def _reachable(self) -> bool:
+        """After a failure nothing is sent before the server is there again and still keeps what it should."""
+        if self._healthy:
+            return True
+        try:
+            await check_redis(self._redis, self._settings.durability, self._settings.replicas)
+        except NotReady as error:
+            _logger.warning("Redis cannot be used", extra={"why": error.detail})
+            return False
+        self._healthy = True
+        return True
+
+    async def _reserve(self, lane: _Lane, batch: list[_Waiting]) -> None:
+        started = perf_counter()
+        day = self._clock.now_ms() // DAY_MS
+        fresh = await self._without_taken(lane, batch, day)
+        if not fresh:
+            return
+        answers = await lua.reserve(self._redis, lane.keys, day, [item.order for item in fresh])
+        crash_point("intake.after_reserve")
+        if self._settings.durability == "replicated":
+            replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
+            if not await lua.confirm(self._redis, lane.keys, replicas, timeout_ms):
+                _fail(fresh, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
+                return
+        metrics.REDIS_SECONDS.observe(perf_counter() - started)
+        metrics.BATCH_ORDERS.observe(len(fresh))
+        for item, answer in zip(fresh, answers, strict=True):
+            record = answer.record
+            own = record is not None and record.order_id == item.order.order_id  # taken by a call that seemed to fail
+            if not item.reply.done():
+                item.reply.set_result(Reserved(Outcome.ACCEPTED, answer.entry) if own else answer)
+
+    async def _without_taken(self, lane: _Lane, batch: list[_Waiting], day: int) -> list[_Waiting]:
+        """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
+        others = [SaleKeys(sale_id) for sale_id in self._loaded_sales() if self._lanes.get(sale_id) is not lane]
+        if not others:
+            return batch
+        orders = [(item.order.user_id, item.order.idempotency_key) for item in batch]
+        taken = await lua.taken_keys(self._redis, others, day, orders)
+        for item, is_taken in zip(batch, taken, strict=True):
+            if is_taken and not item.reply.done():
+                item.reply.set_result(Reserved(Outcome.KEY_REUSED))
+        return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
+
+
+def _fail(batch: Sequence[_Waiting], refusal: Refusal) -> None:
+    for item in batch:
+        if not item.reply.done():
+            item.reply.set_exception(refusal)
+
+
+def _unclear() -> Refusal:
+    return OutcomeUnknown("it is not known whether the order was taken; repeat with the same key to find out")
+
+
+def _away() -> Refusal:
+    return NotReady("Redis cannot be reached, nothing was taken; repeat with the same key")

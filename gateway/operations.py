@@ -1,0 +1,164 @@
+"""An operation is declared once: path, access, parameters, body and answers. The routes and the OpenAPI document both
+come from it, so neither can say what the other does not."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+from aiohttp import web
+
+from commerce.kernel.errors import Invalid
+from gateway import services as wiring
+from gateway.auth import Identity, Role
+from gateway.problems import BadRequest, RequestTimeout, TooLarge, WrongMediaType
+from gateway.services import Services
+
+Access = Literal["anyone", "shopper"] | Role
+_PLACE = re.compile(r" - at `([^`]*)`$")
+_NOBODY = Identity("", frozenset(), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A path, query or header parameter, decoded to `type`; None stands for one that was left out."""
+
+    name: str
+    where: Literal["path", "query", "header"]
+    type: Any
+    description: str
+    required: bool = False
+
+
+@dataclass(slots=True)
+class Call:
+    """One request to an operation: who asks, its decoded parameters by name, and its decoded body."""
+
+    request: web.Request
+    services: Services
+    identity: Identity
+    parameters: dict[str, Any]
+    body: Any
+
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answers` maps a status to (description, type of the body or None, content type)."""
+
+    method: Literal["GET", "POST", "PUT"]
+    path: str
+    handler: Handler
+    summary: str
+    tag: str
+    access: Access
+    answers: Mapping[int, tuple[str, Any]]
+    problems: tuple[int, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    body: Any = None
+    content_type: str = "application/json"
+    admit: bool = False
+    """whether overload and the user's rate are checked before the body is read"""
+    decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.body is not None:
+            object.__setattr__(self, "decoder", msgspec.json.Decoder(self.body))
+
+    @property
+    def id(self) -> str:
+        return self.handler.__name__
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        services = wiring.of(request)
+        if self.admit:
+            services.admission.check_load()
+        identity = self._identify(request, services)
+        if self.admit:
+            services.admission.check_user(identity.subject)
+        parameters = {parameter.name: _decode(parameter, request) for parameter in self.parameters}
+        body = None if self.decoder is None else await self._read(request, self.decoder, services)
+        return await self.handler(Call(request, services, identity, parameters, body))
+
+    def _identify(self, request: web.Request, services: Services) -> Identity:
+        if self.access == "anyone":
+            return _NOBODY
+        authorization = request.headers.get("Authorization")
+        if self.access == "shopper":
+            return services.auth.shopper(authorization)
+        return services.auth.staff(authorization, self.access)
+
+    async def _read(self, request: web.Request, decoder: msgspec.json.Decoder[Any], services: Services) -> Any:
+        body = await read_body(request, services)
+        try:
+            return decoder.decode(body)
+        except msgspec.ValidationError as error:
+            raise invalid(error) from None
+        except (ValueError, RecursionError) as error:
+            raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+async def read_body(request: web.Request, services: Services) -> bytes:
+    """The whole body, within the limits of size and time. Raises the fitting refusal."""
+    limits = services.settings.limits
+    if request.content_type != "application/json":
+        raise WrongMediaType("send the body as application/json")
+    if "Content-Encoding" in request.headers:
+        raise WrongMediaType("send the body without a Content-Encoding")
+    if (request.content_length or 0) > limits.body_bytes:
+        raise TooLarge(f"the body is larger than {limits.body_bytes} bytes")
+    try:
+        if request.content.is_eof():
+            return await request.read()
+        async with asyncio.timeout(limits.request_body_timeout_s):
+            return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise TooLarge(f"the body is larger than {limits.body_bytes} bytes") from None
+    except TimeoutError:
+        raise RequestTimeout(f"the body did not arrive within {limits.request_body_timeout_s:g} s") from None
+
+
+def invalid(error: msgspec.ValidationError) -> Invalid:
+    """msgspec's message with its place as a JSON pointer: `$.lines[0].sku` becomes `/lines/0/sku`."""
+    text = str(error)
+    place = _PLACE.search(text)
+    pointer = ""
+    if place:
+        text = text[: place.start()]
+        pointer = place[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
+    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"at": pointer, "detail": text}])
+
+
+def _decode(parameter: Parameter, request: web.Request) -> Any:
+    match parameter.where:
+        case "path":
+            raw: str | None = request.match_info[parameter.name]
+        case "query":
+            values = request.query.getall(parameter.name, [])
+            if len(values) > 1:
+                raise BadRequest(f"the parameter {parameter.name} is given more than once")
+            raw = values[0] if values else None
+        case "header":
+            values = request.headers.getall(parameter.name, [])
+            if len(values) > 1:
+                raise BadRequest(f"the header {parameter.name} is given more than once")
+            raw = values[0] if values else None
+    if raw is None:
+        if parameter.required:
+            raise BadRequest(f"the {parameter.where} parameter {parameter.name} is missing: {parameter.description}")
+        return None
+    try:
+        return msgspec.convert(raw, parameter.type, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{parameter.name}: {error}", errors=[{"at": parameter.name, "detail": str(error)}]) from None
+
+
+def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Any of our types as JSON."""
+    return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)

@@ -1,0 +1,147 @@
+"""Every error leaves as a problem (RFC 9457, `application/problem+json`) with a stable `code`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from commerce.kernel.errors import Refusal
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that is wrong; `at` is a JSON pointer into the body (RFC 6901)."""
+
+    at: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A refused or failed request. `code` is stable; `detail` says what is wrong and what to do."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str | None = None
+    errors: list[Fault] | None = None
+    sku: str | None = None
+    skus: list[str] | None = None
+    opens_at: str | None = None
+
+
+class BadRequest(Refusal):
+    code = "bad_request"
+    status = 400
+    title = "The request cannot be read"
+
+
+class Unauthorized(Refusal):
+    code = "unauthorized"
+    status = 401
+    title = "A valid token is needed"
+
+
+class Forbidden(Refusal):
+    code = "forbidden"
+    status = 403
+    title = "The token does not allow this"
+
+
+class RequestTimeout(Refusal):
+    code = "request_timeout"
+    status = 408
+    title = "The request took too long to arrive"
+
+
+class TooLarge(Refusal):
+    code = "too_large"
+    status = 413
+    title = "The request is too large"
+
+
+class WrongMediaType(Refusal):
+    code = "unsupported_media_type"
+    status = 415
+    title = "The body is not of a type that is understood"
+
+
+class TooManyRequests(Refusal):
+    code = "too_many_requests"
+    status = 429
+    title = "Too many requests from one user"
+    retry_after_s = 1
+
+
+_BY_STATUS = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "request_timeout",
+    413: "too_large",
+    417: "expectation_failed",
+    431: "header_too_large",
+    500: "internal_error",
+    503: "not_ready",
+}
+
+
+def response(
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    *,
+    request_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **extra: Any,
+) -> web.Response:
+    """A problem as a response."""
+    problem = Problem(f"/docs#problem-{code}", title, status, code, detail, request_id, **extra)
+    return web.Response(
+        status=status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE, headers=headers or {}
+    )
+
+
+def from_refusal(refusal: Refusal, request_id: str | None) -> web.Response:
+    headers = {}
+    if refusal.retry_after_s is not None:
+        headers["Retry-After"] = str(refusal.retry_after_s)
+    if isinstance(refusal, Unauthorized):
+        headers["WWW-Authenticate"] = 'Bearer realm="floodgate"'
+    extra = {name: value for name, value in refusal.extra.items() if name in Problem.__struct_fields__}
+    return response(
+        refusal.status, refusal.code, refusal.title, refusal.detail, request_id=request_id, headers=headers, **extra
+    )
+
+
+def from_http(error: web.HTTPException, request_id: str | None) -> web.Response:
+    """aiohttp's own errors (no such path, wrong method, too large) in the same form."""
+    headers = {name: error.headers[name] for name in ("Allow", "Location") if name in error.headers}
+    return from_status(error.status, _detail(error), request_id, headers)
+
+
+def _detail(error: web.HTTPException) -> str:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{error.method} is not possible here; {', '.join(sorted(error.allowed_methods))} is"
+    if error.status == HTTPStatus.NOT_FOUND:
+        return "there is nothing at this path: see /docs"
+    return error.text or error.reason
+
+
+def from_status(
+    status: int, detail: str, request_id: str | None = None, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    code = _BY_STATUS.get(status, "invalid" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error")
+    return response(status, code, HTTPStatus(status).phrase, detail, request_id=request_id, headers=headers)
+
+
+def internal_error(request_id: str | None) -> web.Response:
+    """A bug. What it is stands in the log under the request's id, not in the answer."""
+    return from_status(500, "this is our fault; the log has it under the request id", request_id)

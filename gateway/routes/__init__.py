@@ -1,0 +1,1 @@
+"""One file per business module: what it offers over HTTP."""

@@ -1,0 +1,143 @@
+"""Everything a request handler may use, wired once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+from redis.asyncio import Redis
+
+import lua
+from commerce.catalog.service import Catalog
+from commerce.dead_letters.service import DeadLetters
+from commerce.kernel.clock import Clock, SystemClock
+from commerce.kernel.database import Database, open_database
+from commerce.kernel.ids import Ids
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.migrations import check_migrated
+from commerce.kernel.redisdb import check_redis, open_redis
+from commerce.orders.pricing import OrderLimits
+from commerce.orders.service import Orders
+from commerce.sales.service import Sales
+from commerce.sales.stock import Stock
+from config.settings import Settings
+from gateway import metrics
+from gateway.admission import Admission
+from gateway.auth import Authenticator
+from gateway.intake import Intake
+from gateway.snapshots import Snapshots
+from gateway.watch import Watch
+from lua import SaleKeys
+
+_logger = logging.getLogger(__name__)
+_BACKLOG_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One of each; `stopping` is set when the process is to end."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    db: Database
+    redis: Redis
+    auth: Authenticator
+    admission: Admission
+    snapshots: Snapshots
+    intake: Intake
+    order_limits: OrderLimits
+    catalog: Catalog
+    sales: Sales
+    stock: Stock
+    orders: Orders
+    dead_letters: DeadLetters
+    watch: Watch
+    stopping: asyncio.Event
+
+
+SERVICES = web.AppKey("services", Services)
+
+
+def of(request: web.Request) -> Services:
+    """The services of the application that handles this request."""
+    return request.config_dict[SERVICES]
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """Connect, check that the servers are what they should be, and keep up with them until the end.
+
+    Raises `NotReady` (Redis does not keep what is promised, a migration is missing) before anything listens.
+    """
+    limits, clock = settings.limits, SystemClock()
+    async with AsyncExitStack() as stack:
+        redis = open_redis(
+            settings.redis(),
+            timeout_ms=limits.redis_call_timeout_ms,
+            connections=limits.redis_connections,
+            name="gateway",
+        )
+        stack.push_async_callback(redis.aclose)
+        await check_redis(redis, settings.durability, settings.replicas)
+        db = await open_database(
+            settings.database(),
+            name="gateway",
+            connections=limits.database_connections,
+            timeout_s=limits.database_timeout_s,
+        )
+        stack.push_async_callback(db.close)
+        async with db.connection() as connection:
+            await check_migrated(connection)
+        driver = settings.driver
+        policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
+        snapshots = Snapshots(sales, clock)
+        await snapshots.refresh()
+        services = Services(
+            settings=settings,
+            clock=clock,
+            ids=Ids(clock),
+            db=db,
+            redis=redis,
+            auth=Authenticator(settings.auth, clock),
+            admission=admission,
+            snapshots=snapshots,
+            intake=Intake(redis, settings, clock, admission, snapshots.loaded),
+            order_limits=OrderLimits(
+                limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
+            ),
+            catalog=Catalog(db, clock),
+            sales=sales,
+            stock=Stock(db, redis, clock, policy),
+            orders=orders,
+            dead_letters=DeadLetters(db, clock),
+            watch=Watch(orders, clock, limits.event_streams),
+            stopping=asyncio.Event(),
+        )
+        for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services)):
+            task = asyncio.create_task(follow)
+            stack.push_async_callback(_cancelled, task)
+        yield services
+        await services.intake.drain()
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def _follow_backlog(services: Services) -> None:
+    """Keep `admission` informed of how many accepted orders wait for the writer."""
+    while True:
+        try:
+            sales = [SaleKeys(sale_id) for sale_id in services.snapshots.loaded()]
+            services.admission.backlog = sum(await lua.accepted_counts(services.redis, sales))
+        except Exception as error:  # noqa: BLE001  # an order's own call finds out and says what is wrong
+            _logger.warning("the backlog cannot be looked at", extra={"why": str(error)})
+        metrics.WAITING.set(services.admission.waiting)
+        await services.clock.sleep(_BACKLOG_EVERY_S)

@@ -1,0 +1,85 @@
+"""What this process knows of the sales: prices and limits by SKU, never more than a second old.
+
+The sales are looked at twice a second, and only what has changed is read. Should an order be priced from a snapshot
+that has gone stale in between, Redis says so, the snapshot is renewed and the order priced again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from commerce.kernel.clock import Clock
+from commerce.kernel.database import DOWN
+from commerce.kernel.errors import NotReady, Refusal
+from commerce.sales.errors import NoSuchSale
+from commerce.sales.model import Snapshot
+from commerce.sales.service import Sales
+from gateway import metrics
+
+_logger = logging.getLogger(__name__)
+_EVERY_S = 0.5
+_PAGE = 500
+
+
+class Snapshots:
+    """All sales that were opened."""
+
+    def __init__(self, sales: Sales, clock: Clock) -> None:
+        self._sales = sales
+        self._clock = clock
+        self._known: dict[str, Snapshot] = {}
+        self._looked_at = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
+
+    def loaded(self) -> list[str]:
+        """The ids of all sales that were opened."""
+        return list(self._known)
+
+    async def get(self, sale_id: str) -> Snapshot:
+        """The snapshot of a sale, or `NoSuchSale`."""
+        snapshot = self._known.get(sale_id)
+        if snapshot is None and self._clock.monotonic() - self._looked_at > _EVERY_S:
+            await self.refresh()
+            snapshot = self._known.get(sale_id)
+        if snapshot is None:
+            raise NoSuchSale(f"there is no sale {sale_id!r}")
+        return snapshot
+
+    async def refresh(self) -> None:
+        """Look at the sales now. All who ask while a look is under way wait for the one after it, which is shared."""
+        running = self._refreshing
+        if running is not None and not running.done():
+            await asyncio.wait([running])
+        if self._refreshing is running:
+            self._refreshing = asyncio.create_task(self._refresh())
+        assert self._refreshing is not None
+        try:
+            await asyncio.shield(self._refreshing)
+        except DOWN as error:
+            raise NotReady("the database does not answer, so prices are not known; repeat the request") from error
+
+    async def _refresh(self) -> None:
+        cursor = None
+        while True:
+            page = await self._sales.page(cursor, _PAGE)
+            for sale in page.items:
+                known = self._known.get(sale.sale_id)
+                if known is None or known.sale.generation != sale.generation:
+                    self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
+            cursor = page.next
+            if cursor is None:
+                break
+        self._looked_at = self._clock.monotonic()
+
+    async def follow(self) -> None:
+        """Keep up to date until cancelled; a database that is away is waited for."""
+        while True:
+            try:
+                await self.refresh()
+            except Refusal as error:
+                _logger.warning("the sales cannot be looked at", extra={"why": error.detail})
+            except Exception:
+                _logger.exception("the sales cannot be looked at")
+            metrics.SNAPSHOT_AGE.set(self._clock.monotonic() - self._looked_at)
+            await self._clock.sleep(_EVERY_S)
