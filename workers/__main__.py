@@ -1,0 +1,32 @@
+"""One worker process: `python -m workers NAME...`, or `floodgate worker NAME...`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import uvloop
+
+from commerce.kernel import logs, metrics
+from config.settings import Settings, load
+
+NAMES = ("order_writer", "release_driver", "sale_keeper", "observer", "auditor")
+
+
+def main(names: Sequence[str], instance: str = "main", settings: Settings | None = None) -> None:
+    """Run workers in this process until told to stop. Raises `SettingsError` or `NotReady` if they cannot start."""
+    settings = settings or load()
+    logs.set_up(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
+    metrics.share(settings.metrics_dir)
+    from workers.registry import WORKERS  # noqa: PLC0415  # only now may metrics be made
+    from workers.runtime import run  # noqa: PLC0415
+
+    uvloop.run(run(settings, [(name, WORKERS[name]) for name in names], instance))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="+", choices=NAMES)
+    parser.add_argument("--instance", default="main")
+    given = parser.parse_args()
+    main(given.names, given.instance)

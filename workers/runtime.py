@@ -1,0 +1,108 @@
+"""What every worker process has: connections, services, a way to be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import start_http_server
+from redis.asyncio import Redis
+
+from commerce.audit.service import Audit
+from commerce.kernel.clock import Clock, SystemClock
+from commerce.kernel.database import Database, open_database
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.migrations import check_migrated
+from commerce.kernel.redisdb import check_redis, open_redis
+from commerce.releases.service import Releases
+from commerce.sales.service import Sales
+from commerce.sales.stock import Stock
+from config.settings import Settings
+
+_logger = logging.getLogger(__name__)
+_REDIS_CONNECTIONS = 256  # a reader that waits for new entries holds one, and there is a reader a sale
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What a worker may use. `instance` names this process among others of its kind, the same after a restart."""
+
+    settings: Settings
+    instance: str
+    clock: Clock
+    db: Database
+    redis: Redis
+    sales: Sales
+    stock: Stock
+    releases: Releases
+    audit: Audit
+    stop: asyncio.Event
+
+
+Worker = Callable[[Workshop], Awaitable[None]]
+"""Runs until `stop` is set, then finishes what it has in hand and returns."""
+
+
+@asynccontextmanager
+async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Workshop]:
+    """Connect and check. Raises `NotReady` if a database is not what it should be."""
+    limits, driver, clock = settings.limits, settings.driver, SystemClock()
+    async with AsyncExitStack() as stack:
+        redis = open_redis(
+            settings.redis(),
+            timeout_ms=limits.redis_call_timeout_ms + settings.writer.wait_ms,
+            connections=_REDIS_CONNECTIONS,
+            name="worker",
+        )
+        stack.push_async_callback(redis.aclose)
+        await check_redis(redis, settings.durability, settings.replicas)
+        db = await open_database(
+            settings.database(),
+            name="worker",
+            connections=limits.database_connections,
+            timeout_s=limits.database_timeout_s,
+        )
+        stack.push_async_callback(db.close)
+        async with db.connection() as connection:
+            await check_migrated(connection)
+        policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        yield Workshop(
+            settings=settings,
+            instance=f"{socket.gethostname()}-{instance}",
+            clock=clock,
+            db=db,
+            redis=redis,
+            sales=Sales(db, redis, clock),
+            stock=Stock(db, redis, clock, policy),
+            releases=Releases(db, redis, clock, policy),
+            audit=Audit(db, redis, clock),
+            stop=asyncio.Event(),
+        )
+
+
+async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instance: str) -> None:
+    """Run workers in this process until SIGTERM or SIGINT. One that fails ends the process, to be started anew."""
+    if settings.observer.worker_metrics_port:
+        start_http_server(settings.observer.worker_metrics_port)
+    async with open_workshop(settings, instance) as workshop:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, workshop.stop.set)
+        names = [name for name, _ in workers]
+        _logger.info("working", extra={"workers": names, "instance": workshop.instance})
+        async with asyncio.TaskGroup() as group:
+            for name, worker in workers:
+                group.create_task(_ending(worker, workshop), name=name)
+        _logger.info("stopped", extra={"workers": names})
+
+
+async def _ending(worker: Worker, workshop: Workshop) -> None:
+    try:
+        await worker(workshop)
+    finally:
+        workshop.stop.set()
