@@ -1,0 +1,1 @@
+"""What operators use: the `floodgate` command, the embedded servers, the supervisor."""

@@ -1,0 +1,1 @@
+"""The subcommands of `floodgate`, a file for each group."""

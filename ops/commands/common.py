@@ -1,0 +1,119 @@
+"""What commands share: running async code, reaching the shop, saying errors in one line."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import typer
+import uvloop
+from redis.asyncio import Redis
+from rich.console import Console
+
+from commerce.audit.service import Audit
+from commerce.catalog.service import Catalog
+from commerce.dead_letters.service import DeadLetters
+from commerce.kernel.clock import Clock, SystemClock
+from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.database import Database, open_database
+from commerce.kernel.errors import Refusal
+from commerce.kernel.ids import Ids
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.migrations import check_migrated
+from commerce.kernel.redisdb import DOWN as REDIS_DOWN
+from commerce.kernel.redisdb import open_redis
+from commerce.sales.service import Sales
+from commerce.sales.stock import Stock
+from config.settings import Settings, SettingsError, load
+
+Result = TypeVar("Result")
+out = Console()
+err = Console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """What a command may use."""
+
+    settings: Settings
+    clock: Clock
+    ids: Ids
+    db: Database
+    redis: Redis
+    catalog: Catalog
+    sales: Sales
+    stock: Stock
+    dead_letters: DeadLetters
+    audit: Audit
+
+
+@asynccontextmanager
+async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
+    """Connect to the shop that the settings name."""
+    settings = settings or load()
+    limits, driver, clock = settings.limits, settings.driver, SystemClock()
+    async with AsyncExitStack() as stack:
+        redis = open_redis(
+            settings.redis(), timeout_ms=limits.redis_call_timeout_ms, connections=limits.redis_connections, name="ops"
+        )
+        stack.push_async_callback(redis.aclose)
+        db = await open_database(
+            settings.database(),
+            name="ops",
+            connections=limits.database_connections,
+            timeout_s=limits.database_timeout_s,
+        )
+        stack.push_async_callback(db.close)
+        async with db.connection() as connection:
+            await check_migrated(connection)
+        policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        yield Shop(
+            settings=settings,
+            clock=clock,
+            ids=Ids(clock),
+            db=db,
+            redis=redis,
+            catalog=Catalog(db, clock),
+            sales=Sales(db, redis, clock),
+            stock=Stock(db, redis, clock, policy),
+            dead_letters=DeadLetters(db, clock),
+            audit=Audit(db, redis, clock),
+        )
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """An expected refusal ends the command with one line and status 1, not with a traceback."""
+    try:
+        yield
+    except (Refusal, SettingsError) as error:
+        fail(str(error))
+    except (*DATABASE_DOWN, *REDIS_DOWN) as error:
+        fail(f"a database cannot be reached: {error or type(error).__name__}")
+
+
+def fail(message: str) -> None:
+    """Say what is wrong on standard error and end with status 1."""
+    err.print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run async code to its end, with errors in plain words."""
+    with plain_errors():
+        return uvloop.run(work)
+    raise AssertionError  # plain_errors ends the command
+
+
+def actor() -> str:
+    """Who gives a command, as it is recorded."""
+    return f"cli {getpass.getuser()}"
+
+
+def interactive() -> bool:
+    """Whether somebody watches, so that a progress bar is of use."""
+    return sys.stderr.isatty()
