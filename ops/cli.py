@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.commands import services
+from ops.commands import catalog, checks, sale, services, tokens
 
 app = typer.Typer(
     name="floodgate",
@@ -13,8 +13,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (services.up, services.gateway, services.worker, services.migrate):
+for command in (
+    services.up,
+    services.gateway,
+    services.worker,
+    services.migrate,
+    checks.audit,
+    checks.rebuild,
+    tokens.settings,
+):
     app.command()(command)
+app.add_typer(catalog.app, name="catalog")
+app.add_typer(sale.app, name="sale")
+app.add_typer(checks.letters, name="dead-letters")
+app.add_typer(tokens.app, name="token")
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from commerce.catalog.errors import UnreadableFile
-from commerce.catalog.model import ProductInput, RefusedLine, Sku
+from commerce.catalog.model import Name, ProductInput, RefusedLine, Sku
 from commerce.kernel.money import MoneyError, parse
 
 Row = TypeVar("Row")
@@ -52,7 +52,7 @@ def read_rows(
                 if any("\ud800" <= char <= "\udfff" for char in value):
                     raise BadLine(f"{name} is not UTF-8")
             yield line, make(line, dict(zip(header, fields, strict=True)))
-        except (BadLine, MoneyError, msgspec.ValidationError) as error:
+        except (BadLine, MoneyError) as error:
             yield line, RefusedLine(line, str(error))
 
 
@@ -82,14 +82,28 @@ def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Produc
     first: dict[str, int] = {}
 
     def make(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
-        sku = msgspec.convert(fields["sku"].strip(), Sku)
+        sku = read_sku(fields["sku"])
         currency = fields["currency"].strip()
-        product = {"name": fields["name"].strip(), "price": parse(fields["price"], currency), "currency": currency}
-        made = sku, msgspec.convert(product, ProductInput)
+        price = parse(fields["price"], currency)
+        try:
+            name = msgspec.convert(fields["name"].strip(), Name)
+        except msgspec.ValidationError:
+            raise BadLine("name is empty, longer than 200 characters, or has control characters") from None
         once(first, sku, line)
-        return made
+        return sku, ProductInput(name, price, currency)
 
     return read_rows(lines, ("sku", "name", "price", "currency"), (), make)
+
+
+def read_sku(text: str) -> str:
+    """A field that must be a SKU."""
+    try:
+        return msgspec.convert(text.strip(), Sku)
+    except msgspec.ValidationError:
+        raise BadLine(
+            f"sku is {text[:40]!r}, not up to 64 letters, digits, dots, dashes and underscores that start with "
+            "a letter or digit"
+        ) from None
 
 
 def once(first: dict[str, int], sku: str, line: int) -> None:

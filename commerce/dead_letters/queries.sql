@@ -3,7 +3,7 @@ INSERT INTO dead_letters (order_id, sale_id, user_id, units, payload, error, ent
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (order_id) DO NOTHING;
 
 -- name: list_after
-SELECT order_id, sale_id, user_id, units, error, status, died_at, resolved_at, resolved_by
+SELECT order_id, sale_id, user_id, units, error, status, died_at, resolved_at, resolved_by, entry_at
 FROM dead_letters WHERE order_id > $1 AND ($3 OR status = 'held') ORDER BY order_id LIMIT $2;
 
 -- name: get

@@ -17,6 +17,7 @@ from commerce.orders.model import AcceptedOrder
 from lua import EntryId
 
 queries = load_queries(__package__)
+_ERROR_CHARS = 2_000
 
 
 async def insert(
@@ -30,18 +31,25 @@ async def insert(
     entry: EntryId,
     now: datetime,
 ) -> None:
+    """Keep it, whatever it is: what cannot be stored as text is left out, since `payload` has all of it anyway."""
+    units = order.units() if order and all(_storable(sku) for sku in order.units()) else None
     await connection.execute(
         queries.insert,
         order_id,
         sale_id,
-        order.user_id if order else None,
-        orjson.dumps(order.units()).decode() if order else None,
+        order.user_id if order and _storable(order.user_id) else None,
+        orjson.dumps(units).decode() if units is not None else None,
         payload,
-        error[:2_000],
+        error[:_ERROR_CHARS].replace("\0", " ").encode(errors="replace").decode(),
         from_ms(entry.ms),
         entry.seq,
         now,
     )
+
+
+def _storable(text: object) -> bool:
+    """Whether Postgres takes it as text: no NUL, no half of a surrogate pair."""
+    return isinstance(text, str) and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 @dataclass(frozen=True, slots=True)

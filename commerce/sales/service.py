@@ -183,21 +183,26 @@ class Sales:
             raise NoSuchSale(f"{sale_id} does not offer {sku}")
         return item
 
+    async def items(self, sale_id: str, cursor: str | None, size: int) -> Page[SaleItem]:
+        """The items of any sale in the order of their SKUs."""
+        after = decode_cursor(cursor) if cursor else ""
+        async with self._db.connection() as connection:
+            found = await store.list_items(connection, sale_id, after, size + 1)
+        return page(found, size, lambda item: item.sku)
+
     async def offers(self, sale_id: str, cursor: str | None, size: int) -> Page[Offer]:
         """The items of a sale as shoppers see them, with what is free at this moment."""
         sale = await self.get_public(sale_id)
-        after = decode_cursor(cursor) if cursor else ""
-        async with self._db.connection() as connection:
-            items = await store.list_items(connection, sale_id, after, size + 1)
+        found = await self.items(sale_id, cursor, size)
         try:
-            free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in items])
+            free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in found.items])
         except DOWN:
-            free = [None] * len(items)
-        found = [
+            free = [None] * len(found.items)
+        offers = [
             Offer(item.sku, item.name, item.price, sale.currency, item.limit, units)
-            for item, units in zip(items, free, strict=True)
+            for item, units in zip(found.items, free, strict=True)
         ]
-        return page(found, size, lambda offer: offer.sku)
+        return Page(offers, found.next)
 
     async def get_public(self, sale_id: str) -> PublicSale:
         """A sale that is not a draft."""

@@ -1,0 +1,94 @@
+"""`floodgate catalog`: products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from commerce.catalog.model import ImportReport
+from ops.commands.common import err, fail, interactive, open_shop, out, run
+
+app = typer.Typer(help="Products.", no_args_is_help=True)
+CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
+_SHOWN = 50
+
+
+@app.command("import")
+def import_file(
+    file: CsvFile,
+    report: Annotated[Path | None, typer.Option(help="write every refused line to this CSV file")] = None,
+) -> None:
+    """Make or change products from a CSV file with the columns sku, name, price (2.55) and currency (GBP).
+
+    A wrong line is refused with its number and reason, and the rest goes in; status 2 says that there were such lines.
+    A repeated import changes nothing.
+    """
+
+    async def work() -> ImportReport:
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines, progress_bar() as bar:
+            task = bar.add_task("importing", total=_count_lines(file))
+            async with open_shop() as shop:
+                return await shop.catalog.import_csv(_counted(lines), lambda line: bar.update(task, completed=line))
+
+    done = run(work())
+    out.print(
+        f"{done.lines} lines: {done.added} added, {done.changed} changed, {done.unchanged} as they were, "
+        f"{len(done.refused)} refused",
+        highlight=False,
+    )
+    if report is not None:
+        with report.open("w", encoding="utf-8") as target:
+            target.write("line,reason\n")
+            target.writelines(f'{line.line},"{line.reason.replace(chr(34), chr(39))}"\n' for line in done.refused)
+    for line in done.refused[:_SHOWN]:
+        err.print(f"  line {line.line}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
+    if len(done.refused) > _SHOWN:
+        err.print(f"  and {len(done.refused) - _SHOWN} more; --report FILE has all of them", highlight=False)
+    if done.refused:
+        raise typer.Exit(2)
+
+
+@app.command("show")
+def show(sku: str) -> None:
+    """Show a product."""
+
+    async def work() -> Table:
+        async with open_shop() as shop:
+            product = await shop.catalog.get(sku)
+        table = Table("SKU", "name", "price", "currency", "changed")
+        table.add_row(
+            product.sku, product.name, str(product.price), product.currency, f"{product.updated_at:%Y-%m-%d %H:%M:%S}"
+        )
+        return table
+
+    out.print(run(work()))
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error, for those who watch."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not interactive(),
+        transient=True,
+    )
+
+
+def _count_lines(file: Path) -> int:
+    with file.open("rb") as data:
+        return sum(block.count(b"\n") for block in iter(lambda: data.read(1 << 20), b""))
+
+
+def _counted(lines: TextIO) -> Iterator[str]:
+    try:
+        yield from lines
+    except OSError as error:
+        fail(f"the file cannot be read: {error}")

@@ -1,0 +1,230 @@
+"""`floodgate sale`: sales and their stock."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+import typer
+from rich.table import Table
+
+from commerce.catalog.csv_file import BadLine, once, read_rows, read_sku, unsigned
+from commerce.catalog.model import RefusedLine
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import parse
+from commerce.kernel.money import show as show_money
+from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, StockChange, StockChangeInput
+from lua import SaleKeys, units_free
+from ops.commands.common import Shop, actor, err, open_shop, out, run
+
+app = typer.Typer(help="Sales and their stock.", no_args_is_help=True)
+SaleName = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
+_PAGE = 1_000
+
+
+def _moment(text: str) -> datetime:
+    """`now`, or ISO 8601; without a zone it is UTC."""
+    if text == "now":
+        return datetime.now(UTC).replace(microsecond=0)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither `now` nor a time like 2026-11-11T00:00:00+08:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+@app.command()
+def create(
+    sale_id: SaleName,
+    items: Annotated[
+        Path, typer.Option(exists=True, dir_okay=False, help="CSV: sku, units, and if wanted price and limit")
+    ],
+    title: Annotated[str, typer.Option()],
+    currency: Annotated[str, typer.Option(help="ISO 4217, such as CNY")],
+    opens: Annotated[datetime, typer.Option(parser=_moment, metavar="TIME", help="`now` or ISO 8601")] = "now",  # type: ignore[assignment]
+    closes: Annotated[
+        datetime | None, typer.Option(parser=_moment, metavar="TIME", help="left out: it never closes")
+    ] = None,
+    pay_within: Annotated[int, typer.Option(help="seconds until an unpaid order expires")] = 900,
+) -> None:
+    """Make a draft of a sale. All lines of the items file must be right, or nothing is made."""
+
+    async def work() -> Sale:
+        sale = msgspec.convert(
+            {
+                "sale_id": sale_id,
+                "title": title,
+                "currency": currency,
+                "opens_at": opens,
+                "closes_at": closes,
+                "pay_within_s": pay_within,
+            },
+            SaleInput,
+        )
+        offered = read_items(items, currency)
+        async with open_shop() as shop:
+            return await shop.sales.create(sale, offered, actor())
+
+    try:
+        sale = run(work())
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(str(error)) from None
+    out.print(f"made {sale.sale_id}, a draft: open it with `floodgate sale open {sale.sale_id}`", highlight=False)
+
+
+def read_items(file: Path, currency: str) -> list[tuple[str, ItemInput]]:
+    """The items of a CSV file. Raises `Invalid` that lists every wrong line."""
+    first: dict[str, int] = {}
+
+    def make(line: int, fields: dict[str, str]) -> tuple[str, ItemInput]:
+        sku = read_sku(fields["sku"])
+        price, limit = fields.get("price", "").strip(), fields.get("limit", "").strip()
+        once(first, sku, line)
+        wanted = unsigned("limit", limit, 1_000_000) if limit else None
+        if wanted == 0:
+            raise BadLine("limit is 0: leave it empty for none")
+        return sku, ItemInput(
+            parse(price, currency) if price else None, wanted, unsigned("units", fields["units"], MAX_UNITS)
+        )
+
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        rows = [row for _, row in read_rows(lines, ("sku", "units"), ("price", "limit"), make)]
+    wrong = [row for row in rows if isinstance(row, RefusedLine)]
+    if wrong:
+        listed = "\n".join(f"  line {row.line}: {row.reason}" for row in wrong[:50])
+        raise Invalid(f"{len(wrong)} lines of {file} are wrong:\n{listed}")
+    return [row for row in rows if not isinstance(row, RefusedLine)]
+
+
+@app.command("open")
+def open_(sale_id: SaleName) -> None:
+    """Load a draft's stock and take orders from its opening time on; or go on with a paused sale."""
+    _step(sale_id, "open")
+
+
+@app.command()
+def pause(sale_id: SaleName) -> None:
+    """Take no orders until it is opened again."""
+    _step(sale_id, "pause")
+
+
+@app.command()
+def close(sale_id: SaleName) -> None:
+    """End a sale for good."""
+    _step(sale_id, "close")
+
+
+def _step(sale_id: str, step: str) -> None:
+    async def work() -> Sale:
+        async with open_shop() as shop:
+            return await {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}[step](
+                sale_id, actor()
+            )
+
+    sale = run(work())
+    out.print(f"{sale.sale_id} is {sale.state}", highlight=False)
+    if not sale.loaded or sale.published_generation < sale.generation:
+        err.print("Redis could not be told yet; the sale keeper will do it as soon as it can", style="yellow")
+
+
+@app.command()
+def terms(
+    sale_id: SaleName,
+    sku: str,
+    price: Annotated[str, typer.Option(help="as in 2.55")],
+    limit: Annotated[int | None, typer.Option(min=1, help="units a user may buy; left out: no limit")] = None,
+) -> None:
+    """Set an item's price and limit, also while the sale runs."""
+
+    async def work() -> str:
+        async with open_shop() as shop:
+            currency = (await shop.sales.get(sale_id)).currency
+            item = await shop.sales.change_item(sale_id, sku, parse(price, currency), limit, actor())
+            return f"{item.sku}: {show_money(item.price, currency)}, limit {item.limit or 'none'}"
+
+    out.print(run(work()), highlight=False)
+
+
+@app.command()
+def restock(
+    sale_id: SaleName,
+    sku: str,
+    delta: Annotated[int, typer.Argument(help="units that come, or with a minus go: -- -5")],
+    reason: Annotated[str, typer.Option(help="why; it is recorded")],
+    change_id: Annotated[UUID | None, typer.Option(help="repeat a change whose outcome is not known")] = None,
+) -> None:
+    """Change the stock of a running sale. Free units can be taken away, never those of orders."""
+
+    async def work() -> StockChange:
+        async with open_shop() as shop:
+            change = msgspec.convert({"sku": sku, "delta": delta, "reason": reason}, StockChangeInput)
+            return await shop.stock.change(sale_id, change_id or shop.ids.new(), change, actor())
+
+    try:
+        change = run(work())
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(str(error)) from None
+    out.print(f"{change.sku} {change.delta:+d}: {change.status} (change {change.change_id})", highlight=False)
+
+
+@app.command()
+def show(sale_id: SaleName, items: Annotated[bool, typer.Option(help="list what it offers")] = False) -> None:
+    """Show a sale's state and times, and with --items what it offers and what is free."""
+    out.print(run(_shown(sale_id, items)))
+
+
+@app.command("list")
+def list_() -> None:
+    """List all sales."""
+
+    async def work() -> Table:
+        async with open_shop() as shop:
+            sales = (await shop.sales.page(None, _PAGE, drafts=True)).items
+        table = Table("sale", "title", "state", "opens (UTC)", "closes (UTC)")
+        for sale in sales:
+            table.add_row(sale.sale_id, sale.title, sale.state, _time(sale.opens_at), _time(sale.closes_at))
+        return table
+
+    out.print(run(work()))
+
+
+async def _shown(sale_id: str, with_items: bool) -> Table:
+    async with open_shop() as shop:
+        sale = await shop.sales.get(sale_id)
+        if with_items:
+            return await _items(shop, sale)
+    table = Table(show_header=False)
+    for name, value in (
+        ("sale", sale.sale_id),
+        ("title", sale.title),
+        ("state", sale.state),
+        ("opens (UTC)", _time(sale.opens_at)),
+        ("closes (UTC)", _time(sale.closes_at)),
+        ("to be paid within", f"{sale.pay_within_s} s"),
+        ("generation", f"{sale.generation}, Redis knows {sale.published_generation}"),
+        ("load", f"{sale.epoch}, finished {sale.loaded_epoch}"),
+    ):
+        table.add_row(name, str(value))
+    return table
+
+
+async def _items(shop: Shop, sale: Sale) -> Table:
+    table = Table("SKU", "name", "price", "limit", "initial", "free")
+    cursor = None
+    while True:
+        page = await shop.sales.items(sale.sale_id, cursor, _PAGE)
+        free = await units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
+        for item, units in zip(page.items, free, strict=True):
+            price = show_money(item.price, sale.currency)
+            limit = "none" if item.limit is None else str(item.limit)
+            table.add_row(item.sku, item.name, price, limit, str(item.initial_units), str(units))
+        cursor = page.next
+        if cursor is None:
+            return table
+
+
+def _time(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,258 @@
+"""The audit finds each kind of breach, and finds none while orders flow as they should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+
+import lua
+from commerce.audit.model import SaleAudit
+from commerce.kernel.jobs import RetryPolicy
+from commerce.releases.service import Releases
+from commerce.sales.errors import WrongState
+from commerce.sales.model import StockChangeInput
+from config.settings import Settings
+from lua import EntryId, Release, SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import working
+from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+
+POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+
+
+async def drained(shop: Shop, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def promises(shop: Shop, sale_id: str) -> set[str]:
+    return {finding.promise for finding in (await shop.audit.sale(sale_id)).findings}
+
+
+@pytest.fixture
+async def keys(shop: Shop, settings: Settings, sale_id: str) -> SaleKeys:
+    """A sale with four stored orders, one of them given back, and two in the stream."""
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 50, None)})
+    first = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 5}) for n in range(4)]
+    await reserve(shop.redis, keys, *first)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "UPDATE orders SET accepted_at = accepted_at - interval '1 day', pay_by = now() - interval '1 second' "
+            "WHERE order_id = $1",
+            first[0].order_id,
+        )
+    releases = Releases(shop.db, shop.redis, shop.clock, POLICY)
+    assert (await releases.expire(), await releases.apply()) == (1, 1)
+    await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 10, "more"), "test")
+    await reserve(
+        shop.redis, keys, *(reservation(shop.ids.new, sale_id, {"a": 1}, user="w", limits={"a": 5}) for _ in range(2))
+    )
+    return keys
+
+
+async def test_the_table_adds_up(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    found = {row.sku: (row.initial, row.available, row.held, row.sold, row.in_stream) for row in audit.rows}
+    assert found == {"a": (50, 42, 6, 0, 2), "b": (30, 27, 3, 0, 0)}
+    assert audit.orders == 6
+    assert (audit.total.initial, audit.total.difference, audit.differences) == (80, 0, 0)
+
+
+Break = Callable[[Shop, SaleKeys], Awaitable[object]]
+
+
+async def _sql(shop: Shop, *statements: str) -> None:
+    async with shop.db.transaction() as connection:
+        await connection.execute("SET LOCAL session_replication_role = replica")  # the guards would forbid it
+        for statement in statements:
+            await connection.execute(statement)
+
+
+BREACHES: dict[str, tuple[str, Break]] = {
+    "a unit was sold twice": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "a", 1)),
+    "a unit vanished": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "b", -1)),
+    "stock below zero": ("P1", lambda shop, keys: shop.redis.hset(keys.stock.decode(), "a", -1)),
+    "Redis lost the sale": ("P1", lambda shop, keys: shop.redis.delete(keys.meta)),
+    "an order left the stream unwritten": ("P2", lambda shop, keys: shop.redis.delete(keys.orders)),
+    "a stored order was deleted": (
+        "P1",
+        lambda shop, keys: _sql(
+            shop,
+            "DELETE FROM order_lines WHERE order_id = (SELECT max(order_id::text)::uuid FROM orders)",
+            "DELETE FROM orders WHERE order_id = (SELECT max(order_id::text)::uuid FROM orders)",
+        ),
+    ),
+    "an order lost its lines": (
+        "P2",
+        lambda shop, keys: _sql(
+            shop, "DELETE FROM order_lines WHERE order_id = (SELECT max(order_id::text)::uuid FROM orders)"
+        ),
+    ),
+    "a total was changed": (
+        "P2",
+        lambda shop, keys: _sql(shop, "UPDATE orders SET total_minor = total_minor + 1"),
+    ),
+    "one key stands for two orders": (
+        "P3",
+        lambda shop, keys: _sql(
+            shop,
+            "ALTER TABLE orders DROP CONSTRAINT orders_one_key_one_order",
+            "UPDATE orders SET user_id = 'u1', idempotency_key = 'k'",
+        ),
+    ),
+    "a user has more than the limit": (
+        "P4",
+        lambda shop, keys: _sql(shop, "UPDATE order_lines SET quantity = 6 WHERE sku = 'a'"),
+    ),
+    "Redis forgot what a user bought": ("P4", lambda shop, keys: shop.redis.hdel(keys.buyers.decode(), "u1\0a")),
+    "cancelled goods never go back": ("P5", lambda shop, keys: _sql(shop, "DELETE FROM releases")),
+    "goods go back of a live order": (
+        "P5",
+        lambda shop, keys: _sql(
+            shop,
+            "INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at) "
+            "SELECT order_id, sale_id, user_id, '{\"a\": 2, \"b\": 1}', 'by mistake', now(), now() FROM orders "
+            "WHERE status <> 'cancelled' LIMIT 1",
+        ),
+    ),
+    "other goods go back": (
+        "P5",
+        lambda shop, keys: _sql(shop, 'UPDATE releases SET units = \'{"a": 3, "b": 1}\''),
+    ),
+    "a status out of thin air": (
+        "P8",
+        lambda shop, keys: _sql(shop, "UPDATE orders SET status = 'paid', status_seq = 1 WHERE status <> 'cancelled'"),
+    ),
+    "an event was deleted": ("P8", lambda shop, keys: _sql(shop, "DELETE FROM order_events")),
+    "a history with a step that is not allowed": (
+        "P8",
+        lambda shop, keys: _sql(
+            shop,
+            "UPDATE order_events SET to_status = 'shipped'",
+            "UPDATE orders SET status = 'shipped', cancelled_at = NULL, cancel_reason = NULL "
+            "WHERE status = 'cancelled'",
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BREACHES)
+async def test_a_breach_is_found(shop: Shop, sale_id: str, keys: SaleKeys, name: str) -> None:
+    promise, breach = BREACHES[name]
+    await breach(shop, keys)
+    assert promise in await promises(shop, sale_id)
+
+
+async def test_a_release_given_twice_is_found(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    await lua.release(shop.redis, keys, [Release(uuid4(), shop.clock.now_ms(), "u1", {"a": 2})])
+    assert "P1" in await promises(shop, sale_id)
+
+
+async def test_a_release_that_redis_has_and_postgres_not_yet(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    """The driver died in between: not a difference, the units are where they should be."""
+    await expire_all(shop)
+    releases = Releases(shop.db, shop.redis, shop.clock, POLICY)
+    await releases.expire()
+    async with shop.db.connection() as connection:
+        rows = await connection.fetch("SELECT release_id, created_at, user_id FROM releases WHERE status = 'pending'")
+    gone = rows[0]
+    made_ms = round(gone["created_at"].timestamp() * 1000)
+    await lua.release(shop.redis, keys, [Release(gone["release_id"], made_ms, gone["user_id"], {"a": 2, "b": 1})])
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    await releases.apply()
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    assert audit.total.held == 0
+
+
+async def test_what_cannot_be_read_is_noted(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+    await shop.redis.xadd(keys.orders, {uuid4().bytes: b"\xc1 not an order", b"short": b""})
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean
+    assert audit.notes == ["2 orders in the stream cannot be read, so their units are unknown"]
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: _dead(shop, 2))
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    assert audit.notes == ["2 dead letters cannot be read, so their units are unknown"]
+
+
+async def _dead(shop: Shop, count: int) -> bool:
+    return (await shop.audit.counts())["dead_letters"] == count
+
+
+async def test_an_empty_and_a_draft_sale(shop: Shop, sale_prefix: str) -> None:
+    await make_sale(shop, f"{sale_prefix}-empty", {"a": (5, 100, None)})
+    assert (await shop.audit.sale(f"{sale_prefix}-empty")).clean
+    await make_sale(shop, f"{sale_prefix}-draft", {"a": (5, 100, None)}, opened=False)
+    with pytest.raises(WrongState):
+        await shop.audit.sale(f"{sale_prefix}-draft")
+
+
+async def test_clean_while_everything_moves(shop: Shop, settings: Settings, sale_id: str) -> None:
+    """Orders, the writer, expiry, releases and restocks, and audits in the middle of it all."""
+    keys = await make_sale(shop, sale_id, {"a": (2_000, 100, 5), "b": (500, 50, None)})
+    stop = asyncio.Event()
+    audits: list[SaleAudit] = []
+
+    async def buy(number: int) -> None:
+        for turn in range(10_000):
+            if stop.is_set():
+                return
+            user = f"u{number}-{turn // 3}"
+            batch = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=user, limits={"a": 5})]
+            await reserve(shop.redis, keys, *batch)
+
+    async def restock() -> None:
+        while not stop.is_set():
+            await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 7, "more"), "test")
+
+    async def expire() -> None:
+        while not stop.is_set():
+            await expire_all_but_now(shop)
+            await asyncio.sleep(0.01)
+
+    async with working(settings, "order_writer", "release_driver"):
+        tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), restock(), expire())]
+        for _ in range(25):
+            audits.append(await shop.audit.sale(sale_id))
+        stop.set()
+        await asyncio.gather(*tasks)
+        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: _nothing_pending(shop))
+    audits.append(await shop.audit.sale(sale_id))
+    assert [audit.findings for audit in audits if not audit.clean] == []
+    assert len({audit.orders for audit in audits}) > 10
+    assert any(audit.total.in_stream for audit in audits)
+
+
+async def expire_all_but_now(shop: Shop) -> None:
+    """Only `pay_by` moves, so that the cut, which goes by `accepted_at`, is as true as in real life."""
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "UPDATE orders SET pay_by = accepted_at + interval '1 millisecond' "
+            "WHERE status = 'awaiting_payment' AND get_byte(body_digest, 0) = 100 AND random() < 0.5"
+        )
+
+
+async def _nothing_pending(shop: Shop) -> bool:
+    return (await shop.audit.counts())["pending_releases"] == 0
+
+
+async def test_a_sale_that_is_loaded_again_and_again(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    """The epoch moves under the audit: it starts over instead of reporting nonsense."""
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1", sale_id)
+    auditing = asyncio.create_task(shop.audit.sale(sale_id))
+    await asyncio.sleep(0.05)
+    assert await shop.sales.finish(sale_id)
+    audit = await auditing
+    assert audit.clean, audit.findings
+    assert (await lua.cut(shop.redis, keys)).last_entry > EntryId(0, 0)

@@ -1,0 +1,110 @@
+"""An accepted order that cannot be written is kept, seen by its owner, and retried or discarded by a person."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+import lua
+from commerce.dead_letters.errors import DeadLetterResolved, NoSuchDeadLetter
+from commerce.kernel.errors import Conflict
+from commerce.orders.model import OrderStatus, decode_accepted, encode_accepted
+from commerce.orders.service import Orders
+from config.settings import Settings
+from lua import SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import working
+from tests.support.shop import eventually, make_sale, reservation, reserve
+
+
+@pytest.fixture
+async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+    return await make_sale(shop, sale_id, {"a": (50, 100, 5)})
+
+
+async def dead(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> lua.Reservation:
+    """An order whose currency the database does not take, among good ones."""
+    good = [reservation(shop.ids.new, sale_id, {"a": 1}, user=f"u{n}", limits={"a": 5}) for n in range(3)]
+    order = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
+    accepted = msgspec.structs.replace(decode_accepted(order.payload), currency="yuan")
+    bad = lua.Reservation(
+        order.generation,
+        order.user_id,
+        order.idempotency_key,
+        order.order_id,
+        order.body_digest,
+        order.total_minor,
+        encode_accepted(accepted),
+        order.units,
+    )
+    await reserve(shop.redis, keys, good[0], bad, good[1], good[2])
+    async with working(settings, "order_writer"):
+        await eventually(lambda: _drained(shop, keys))
+    async with shop.db.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM orders") == 3
+    return bad
+
+
+async def _drained(shop: Shop, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def test_it_is_listed_and_its_owner_still_sees_the_order(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys
+) -> None:
+    bad = await dead(shop, settings, sale_id, keys)
+    page = await shop.dead_letters.page(None, 10)
+    [letter] = page.items
+    assert (letter.order_id, letter.user_id, letter.units, letter.status) == (bad.order_id, "user", {"a": 2}, "held")
+    assert "orders_currency_check" in letter.error
+    shown = await shop.dead_letters.show(bad.order_id)
+    assert shown.order is not None
+    assert shown.order["currency"] == "yuan"
+    orders = Orders(shop.db, shop.redis, shop.clock)
+    order = await orders.get(bad.order_id, "user", [sale_id])
+    assert (order.status, order.sale_id) == (OrderStatus.ACCEPTED, sale_id)
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    assert audit.total.held == 5
+
+
+async def test_discarding_gives_the_goods_back_once(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys
+) -> None:
+    bad = await dead(shop, settings, sale_id, keys)
+    assert (await shop.dead_letters.discard(bad.order_id, "ann")).resolved_by == "ann"
+    with pytest.raises(DeadLetterResolved):
+        await shop.dead_letters.discard(bad.order_id, "ann")
+    async with working(settings, "release_driver"):
+        await eventually(lambda: _free(shop, keys, 47))
+    assert await lua.buyers(shop.redis, keys) == {}
+    order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])
+    assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "refused")
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+    return (await lua.cut(shop.redis, keys)).stock == {"a": units}
+
+
+async def test_retrying_fails_until_what_is_wrong_is_mended(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys
+) -> None:
+    bad = await dead(shop, settings, sale_id, keys)
+    with pytest.raises(Conflict, match="still cannot be written"):
+        await shop.dead_letters.retry(bad.order_id, "ann")
+    assert (await shop.dead_letters.show(bad.order_id)).status == "held"
+    async with shop.db.connection() as connection:
+        await connection.execute("ALTER TABLE orders DROP CONSTRAINT orders_currency_check")
+    assert (await shop.dead_letters.retry(bad.order_id, "ann")).status == "retried"
+    order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])
+    assert order.status is OrderStatus.AWAITING_PAYMENT
+    assert (await shop.audit.sale(sale_id)).clean
+    with pytest.raises(DeadLetterResolved):
+        await shop.dead_letters.retry(bad.order_id, "ann")
+
+
+async def test_no_such_letter(shop: Shop, sale_id: str) -> None:
+    for call in (shop.dead_letters.show(shop.ids.new()), shop.dead_letters.discard(shop.ids.new(), "ann")):
+        with pytest.raises(NoSuchDeadLetter):
+            await call

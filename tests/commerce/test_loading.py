@@ -1,0 +1,205 @@
+"""Rebuilding a sale in Redis from Postgres and the stream: whatever was lost, the books are right afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+import lua
+from commerce.kernel.clock import DAY_MS
+from commerce.kernel.jobs import RetryPolicy
+from commerce.releases.service import Releases
+from commerce.sales import store
+from commerce.sales.errors import LoadInProgress, NoSuchSale
+from commerce.sales.loading import load_sale
+from commerce.sales.model import StockChangeInput
+from config.settings import Settings
+from lua import Outcome, SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import working
+from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+
+POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+
+
+async def wipe(shop: Shop, keys: SaleKeys) -> None:
+    """What a Redis that lost its disk looks like for this sale."""
+    names = [key async for key in shop.redis.scan_iter(keys.meta.decode().replace("meta", "*"))]
+    await shop.redis.delete(*names)
+
+
+async def clean(shop: Shop, sale_id: str) -> None:
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    assert audit.differences == 0
+
+
+async def drained(shop: Shop, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def test_after_a_wipe(shop: Shop, settings: Settings, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, 3), "b": (20, 50, None)})
+    orders = [
+        reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 3}, key="k") for n in range(5)
+    ]
+    await reserve(shop.redis, keys, *orders)
+    await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 10, "more"), "test")
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    before = await lua.cut(shop.redis, keys)
+    await wipe(shop, keys)
+    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    assert answer.outcome is Outcome.NOT_READY
+
+    report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+
+    after = await lua.cut(shop.redis, keys)
+    assert after.stock == before.stock == {"a": 40, "b": 25}
+    assert after.epoch == before.epoch + 1 == report.epoch
+    assert await lua.buyers(shop.redis, keys) == {f"u{n}\0a".encode(): 2 for n in range(5)}
+    answers = await reserve(shop.redis, keys, *orders)
+    assert [answer.outcome for answer in answers] == [Outcome.REPLAYED] * 5
+    [over] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="u0", limits={"a": 3}))
+    assert over.outcome is Outcome.OVER_LIMIT
+    await clean(shop, sale_id)
+
+
+async def test_with_orders_in_the_stream_and_half_written(shop: Shop, settings: Settings, sale_id: str) -> None:
+    """Some orders are only in the stream, some in both, some only in Postgres: each counts once."""
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    for _ in range(3):
+        await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    for _ in range(4):
+        await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
+    await shop.redis.delete(keys.meta, keys.stock)
+    report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert (report.units_free, report.waiting_orders) == (50 - 3 - 8, 4)
+    await clean(shop, sale_id)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    await clean(shop, sale_id)
+
+
+@pytest.mark.parametrize("applied_before", [True, False])
+async def test_a_release_that_was_not_marked_is_applied_once(
+    shop: Shop, settings: Settings, sale_id: str, sale_prefix: str, applied_before: bool
+) -> None:
+    """The driver died between Redis and its row; then the sale is loaded anew."""
+    keys = await make_sale(shop, sale_id, {"a": (10, 100, 2)}, pay_within_s=10)
+    order = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 2})
+    await reserve(shop.redis, keys, order)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    await expire_all(shop)
+    releases = Releases(shop.db, shop.redis, shop.clock, POLICY)
+    assert await releases.expire() == 1
+    if applied_before:
+        async with shop.db.connection() as connection:
+            made = await connection.fetchval("SELECT created_at FROM releases")
+        made_ms = int(made.timestamp() * 1000)
+        await lua.release(shop.redis, keys, [lua.Release(order.order_id, made_ms, "user", {"a": 2})])
+        assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
+    await clean(shop, sale_id)
+    assert await releases.apply() == 1
+    assert await releases.apply() == 0
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
+    await clean(shop, sale_id)
+
+
+async def test_a_mark_of_an_older_load_is_refused(shop: Shop, settings: Settings, sale_id: str) -> None:
+    """It was applied to the old load, the sale was loaded anew, and only then does the driver come to its row."""
+    keys = await make_sale(shop, sale_id, {"a": (10, 100, None)})
+    change_id, now = shop.ids.new(), shop.clock.now_ms()
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at) "
+            "VALUES ($1, $2, 'a', 5, 'more', 'test', now(), to_timestamp($3::float8 / 1000))",
+            change_id,
+            sale_id,
+            now,
+        )
+    done = await lua.restock(shop.redis, keys, change_id, now, "a", 5)
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
+
+    async with shop.db.connection() as connection:
+        marked = await store.settle_change(
+            connection, change_id, (await shop.sales.get(sale_id)).opens_at, done.epoch, done.number
+        )
+    assert not marked
+    assert await shop.stock.apply_due() == 1
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 15}
+    await clean(shop, sale_id)
+
+
+async def test_only_one_loads_at_a_time(shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (10, 100, None)})
+    results = await asyncio.gather(
+        *(load_sale(shop.db, shop.redis, shop.clock, sale_id) for _ in range(3)), return_exceptions=True
+    )
+    refused = [result for result in results if isinstance(result, LoadInProgress)]
+    assert len(refused) < 3
+    assert all(isinstance(result, LoadInProgress) or not isinstance(result, BaseException) for result in results)
+    await clean(shop, sale_id)
+
+
+async def test_under_load(shop: Shop, settings: Settings, sale_id: str) -> None:
+    """Orders, the writer and rebuilds at the same time: nothing is lost, nothing is sold twice."""
+    keys = await make_sale(shop, sale_id, {"a": (100_000, 100, 2)})
+    outcomes: list[Outcome] = []
+    stop = asyncio.Event()
+
+    async def buy(number: int) -> None:
+        while not stop.is_set():
+            order = reservation(shop.ids.new, sale_id, {"a": 1}, user=f"u{number}-{len(outcomes)}", limits={"a": 2})
+            outcomes.extend(answer.outcome for answer in await reserve(shop.redis, keys, order))
+
+    async with working(settings, "order_writer"):
+        buyers = [asyncio.create_task(buy(number)) for number in range(8)]
+        for _ in range(5):
+            done = len(outcomes)
+            await eventually(_more(outcomes, done + 50))
+            await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+            audit = await shop.audit.sale(sale_id)
+            assert audit.clean, audit.findings
+        stop.set()
+        await asyncio.gather(*buyers)
+        await eventually(lambda: drained(shop, keys))
+    assert set(outcomes) <= {Outcome.ACCEPTED, Outcome.NOT_READY}
+    accepted = outcomes.count(Outcome.ACCEPTED)
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 100_000 - accepted}
+    async with shop.db.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM orders") == accepted
+    await clean(shop, sale_id)
+
+
+def _more(outcomes: list[Outcome], count: int) -> Callable[[], object]:
+    async def look() -> bool:
+        return len(outcomes) >= count
+
+    return look
+
+
+async def test_a_limit_that_comes_later_counts_what_was_bought(shop: Shop, settings: Settings, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
+    await shop.sales.change_item(sale_id, "a", 100, 3, "test")
+    first, second = (reservation(shop.ids.new, sale_id, {"a": n}, limits={"a": 3}) for n in (2, 1))
+    answers = await reserve(shop.redis, keys, first, second)
+    assert [answer.outcome for answer in answers] == [Outcome.OVER_LIMIT, Outcome.ACCEPTED]
+    await clean(shop, sale_id)
+
+
+async def test_what_was_never_opened_cannot_be_loaded(shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (50, 100, None)}, opened=False)
+    with pytest.raises(NoSuchSale):
+        await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    day = shop.clock.now_ms() // DAY_MS
+    assert not await lua.seal(shop.redis, SaleKeys(sale_id), day)

@@ -1,0 +1,261 @@
+"""Reading, cancelling, expiring: from the moment of acceptance an order is found, and its goods come back once."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID, uuid4
+
+import pytest
+
+import lua
+from commerce.kernel.errors import Invalid
+from commerce.kernel.jobs import RetryPolicy
+from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
+from commerce.orders.model import TRANSITIONS, OrderStatus
+from commerce.orders.service import Actor, Orders
+from commerce.releases.service import Releases
+from config.settings import Settings
+from lua import SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import working
+from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+
+POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+ACTOR = Actor("user", "customer user")
+
+
+@pytest.fixture
+async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+    return await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 50, None)})
+
+
+@pytest.fixture
+def orders(shop: Shop) -> Orders:
+    return Orders(shop.db, shop.redis, shop.clock)
+
+
+@pytest.fixture
+def releases(shop: Shop) -> Releases:
+    return Releases(shop.db, shop.redis, shop.clock, POLICY)
+
+
+async def drained(shop: Shop, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def placed(shop: Shop, sale_id: str, keys: SaleKeys, key: str | None = None, user: str = "user") -> UUID:
+    order = reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, limits={"a": 5}, key=key, user=user)
+    await reserve(shop.redis, keys, order)
+    return order.order_id
+
+
+async def test_found_before_and_after_the_writer(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    order_id = await placed(shop, sale_id, keys, "k")
+    young = await orders.get(order_id, "user", [sale_id])
+    assert (young.status, young.sale_id, young.lines) == (OrderStatus.ACCEPTED, sale_id, None)
+    by_key = await orders.by_key("user", "k", [sale_id])
+    assert by_key is not None
+    assert by_key.order_id == order_id
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    stored = await orders.get(order_id, "user", [sale_id])
+    assert stored.status is OrderStatus.AWAITING_PAYMENT
+    assert stored.lines is not None
+    assert [(line.sku, line.quantity) for line in stored.lines] == [("a", 2), ("b", 1)]
+    assert await orders.by_key("user", "k", [sale_id]) == stored
+    assert await orders.by_key("user", "k", []) == stored
+    assert await orders.by_key("user", "other", [sale_id]) is None
+
+
+async def test_never_missing_while_the_writer_works(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    """P2 as a client sees it: no look at a promised order ever fails."""
+    looks = 0
+
+    async def look(order_id: UUID) -> None:
+        nonlocal looks
+        while (await orders.get(order_id, "user", [sale_id])).status is OrderStatus.ACCEPTED:
+            looks += 1
+
+    async with working(settings, "order_writer"):
+        for _ in range(20):
+            order_ids = [
+                order.order_id
+                for order in [reservation(shop.ids.new, sale_id, {"b": 1}, user="user") for _ in range(1)]
+                if (await reserve(shop.redis, keys, order))[0].entry
+            ]
+            await asyncio.gather(*(look(order_id) for order_id in order_ids for _ in range(4)))
+    assert looks > 0
+
+
+async def test_others_orders_do_not_exist(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    order_id = await placed(shop, sale_id, keys)
+    with pytest.raises(NoSuchOrder):
+        await orders.get(order_id, "somebody", [sale_id])
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    for user, id_ in (("somebody", order_id), ("user", uuid4())):
+        with pytest.raises(NoSuchOrder):
+            await orders.get(id_, user, [sale_id])
+        with pytest.raises(NoSuchOrder):
+            await orders.cancel(id_, Actor(user, user), [sale_id], 0)
+
+
+async def test_a_list_pages_from_new_to_old(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    made = [reservation(shop.ids.new, sale_id, {"b": 1}, user="user" if n % 3 else "other") for n in range(12)]
+    await reserve(shop.redis, keys, *made)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    found, cursor = [], None
+    while True:
+        page = await orders.page("user", cursor, 3)
+        found += [order.order_id for order in page.items]
+        cursor = page.next
+        if cursor is None:
+            break
+    assert found == sorted((order.order_id for order in made if order.user_id == "user"), reverse=True)
+    for cursor in ("%%%", "bm90IGEgdXVpZA"):
+        with pytest.raises(Invalid):
+            await orders.page("user", cursor, 3)
+
+
+async def test_cancelling_gives_the_goods_back_once(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+) -> None:
+    order_id = await placed(shop, sale_id, keys)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    answers = await asyncio.gather(*(orders.cancel(order_id, ACTOR, [sale_id], 0) for _ in range(10)))
+    assert {(order.status, order.cancel_reason) for order in answers} == {(OrderStatus.CANCELLED, "by_customer")}
+    assert await releases.apply() == 1
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
+    assert await lua.buyers(shop.redis, keys) == {}
+    events = await orders.events(order_id, "user", [sale_id])
+    assert [(event.seq, event.status) for event in events] == [
+        (0, OrderStatus.ACCEPTED),
+        (1, OrderStatus.AWAITING_PAYMENT),
+        (2, OrderStatus.CANCELLED),
+    ]
+    assert (events[2].actor, events[2].reason) == ("customer user", "the customer cancelled it")
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_cancelling_what_is_not_stored_yet(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    order_id = await placed(shop, sale_id, keys)
+    with pytest.raises(NotPersistedYet):
+        await orders.cancel(order_id, ACTOR, [sale_id], 0.05)
+    cancelling = asyncio.create_task(orders.cancel(order_id, ACTOR, [sale_id], 10))
+    async with working(settings, "order_writer"):
+        assert (await cancelling).status is OrderStatus.CANCELLED
+
+
+async def test_a_paid_order_is_not_cancelled(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+) -> None:
+    order_id = await placed(shop, sale_id, keys)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    async with shop.db.transaction() as connection:
+        await connection.execute("UPDATE orders SET status = 'paid' WHERE order_id = $1", order_id)
+        await connection.execute(
+            "INSERT INTO order_events VALUES ($1, 1, now(), 'awaiting_payment', 'paid', 'test', 'paid')", order_id
+        )
+    with pytest.raises(CannotCancel):
+        await orders.cancel(order_id, ACTOR, [sale_id], 0)
+    audit = await shop.audit.sale(sale_id)
+    assert audit.clean, audit.findings
+    assert (audit.total.held, audit.total.sold) == (0, 3)
+
+
+async def test_unpaid_orders_expire(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+) -> None:
+    order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    assert await releases.expire() == 0
+    await expire_all(shop)
+    async with working(settings, "release_driver"):
+        await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
+    for number, order_id in enumerate(order_ids):
+        order = await orders.get(order_id, f"u{number}", [sale_id])
+        assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "expired")
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def _free(shop: Shop, keys: SaleKeys, stock: dict[str, int]) -> bool:
+    return (await lua.cut(shop.redis, keys)).stock == stock
+
+
+async def test_expiry_and_cancel_race(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+) -> None:
+    """Whoever comes first decides; the goods come back once."""
+    order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    await expire_all(shop)
+    await asyncio.gather(
+        *(orders.cancel(id_, Actor(f"u{n}", "customer"), [sale_id], 0) for n, id_ in enumerate(order_ids)),
+        *(releases.expire() for _ in range(3)),
+        *(releases.apply() for _ in range(3)),
+    )
+    while await releases.apply():
+        pass
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
+    async with shop.db.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM order_events") == 15
+        assert await connection.fetchval("SELECT count(*) FROM releases WHERE status = 'applied'") == 15
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_a_release_waits_for_a_sale_that_is_not_loaded(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+) -> None:
+    order_id = await placed(shop, sale_id, keys)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    await orders.cancel(order_id, ACTOR, [sale_id], 0)
+    meta = await shop.redis.dump(keys.meta)
+    await shop.redis.delete(keys.meta)
+    assert await releases.apply() == 1
+    async with shop.db.connection() as connection:
+        row = await connection.fetchrow("SELECT status, attempts, last_error, due_at > now() AS later FROM releases")
+    assert row is not None
+    assert tuple(row)[:3] == ("pending", 1, "the sale is not loaded in Redis")
+    await shop.redis.restore(keys.meta, 0, meta)
+    async with working(settings, "release_driver"):
+        await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
+
+
+async def test_a_release_that_is_too_old_is_parked(
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+) -> None:
+    order_id = await placed(shop, sale_id, keys)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    await orders.cancel(order_id, ACTOR, [sale_id], 0)
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE releases SET created_at = created_at - interval '9 days'")
+    await releases.apply()
+    assert (await shop.audit.counts())["parked_releases"] == 1
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
+
+
+async def test_the_transitions_are_those_of_the_database(shop: Shop) -> None:
+    async with shop.db.connection() as connection:
+        rows = await connection.fetch("SELECT from_status, to_status FROM order_transitions")
+        check = await connection.fetchval(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'orders_status_check'"
+        )
+    assert {(row[0], row[1]) for row in rows} == TRANSITIONS
+    assert all(f"'{status}'" in check for status in OrderStatus if status is not OrderStatus.ACCEPTED)

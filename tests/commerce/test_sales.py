@@ -1,0 +1,191 @@
+"""Making and steering sales, changing their stock, and finishing what was begun."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+import lua
+from commerce.catalog.model import ProductInput
+from commerce.kernel.clock import from_ms
+from commerce.kernel.errors import Conflict, Invalid
+from commerce.sales.errors import NoSuchSale, TooFewFree, WrongState
+from commerce.sales.loading import load_sale
+from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
+from lua import Outcome
+from ops.commands.common import Shop
+from tests.support.shop import make_sale, reservation, reserve
+
+
+def sale_input(shop: Shop, sale_id: str, **changes: object) -> SaleInput:
+    made = SaleInput(sale_id, "A sale", "CNY", from_ms(shop.clock.now_ms()))
+    return msgspec.structs.replace(made, **changes)
+
+
+async def test_the_life_of_a_sale(shop: Shop, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
+    assert (await shop.sales.get(sale_id)).state is SaleState.DRAFT
+    assert await lua.loaded_epoch(shop.redis, keys) == 0
+    for step, state in (("open", "open"), ("pause", "paused"), ("open", "open"), ("close", "closed")):
+        sale = await getattr(shop.sales, step)(sale_id, "test")
+        assert sale.state == state
+        assert sale.loaded
+        assert sale.published_generation == sale.generation
+    with pytest.raises(WrongState):
+        await shop.sales.open(sale_id, "test")
+    async with shop.db.connection() as connection:
+        rows = await connection.fetch("SELECT actor, action FROM sale_log ORDER BY log_id")
+    assert [row["action"] for row in rows] == ["create", "open", "paused", "open", "closed"]
+    assert {row["actor"] for row in rows} == {"test"}
+
+
+async def test_a_repeated_step_changes_nothing(shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    first = await shop.sales.pause(sale_id, "test")
+    assert await shop.sales.pause(sale_id, "test") == first
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"currency": "XYZ"}, "not an ISO 4217"),
+        ({"closes_at": from_ms(0)}, "not after"),
+    ],
+)
+async def test_a_sale_that_makes_no_sense(shop: Shop, sale_id: str, changes: dict[str, object], why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        await shop.sales.create(sale_input(shop, sale_id, **changes), [], "test")
+
+
+async def test_items_must_be_products_in_the_sales_currency(shop: Shop, sale_id: str) -> None:
+    await shop.catalog.put("pound", ProductInput("a thing", 100, "GBP"))
+    await shop.catalog.put("yuan", ProductInput("a thing", 100, "CNY"))
+    for items, why in (
+        ([("none", ItemInput(units=1))], "no such product: none"),
+        ([("pound", ItemInput(units=1))], "not priced in CNY: pound"),
+        ([("yuan", ItemInput(units=1)), ("yuan", ItemInput(units=2))], "given twice"),
+    ):
+        with pytest.raises(Invalid, match=why):
+            await shop.sales.create(sale_input(shop, sale_id), items, "test")
+    with pytest.raises(NoSuchSale):
+        await shop.sales.get(sale_id)
+
+
+async def test_a_taken_id(shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    with pytest.raises(Conflict, match="already"):
+        await shop.sales.create(sale_input(shop, sale_id), [], "test")
+
+
+async def test_an_empty_or_past_sale_cannot_be_opened(shop: Shop, sale_prefix: str) -> None:
+    await shop.sales.create(sale_input(shop, f"{sale_prefix}-empty"), [], "test")
+    with pytest.raises(WrongState, match="offers nothing"):
+        await shop.sales.open(f"{sale_prefix}-empty", "test")
+    now = from_ms(shop.clock.now_ms())
+    past = {"opens_at": now - timedelta(hours=2), "closes_at": now - timedelta(hours=1)}
+    await make_sale(shop, f"{sale_prefix}-past", {"a": (5, 100, None)}, **past, opened=False)  # type: ignore[arg-type]
+    with pytest.raises(WrongState, match="past"):
+        await shop.sales.open(f"{sale_prefix}-past", "test")
+
+
+async def test_a_new_item_joins_a_running_sale_with_nothing(shop: Shop, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
+    with pytest.raises(WrongState, match="0 units"):
+        await shop.sales.put_items(sale_id, [("new", ItemInput(units=3))], "test")
+    await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
+    generation = (await shop.sales.get(sale_id)).generation
+    order = reservation(shop.ids.new, sale_id, {"new": 1}, generation=generation)
+    assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [Outcome.SOLD_OUT]
+    await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("new", 3, "arrived"), "test")
+    assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [Outcome.ACCEPTED]
+    with pytest.raises(WrongState, match="change its terms"):
+        await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_stock_changes_are_recorded_and_idempotent(shop: Shop, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    change_id = shop.ids.new()
+    change = StockChangeInput("a", 3, "found some")
+    first = await shop.stock.change(sale_id, change_id, change, "ann")
+    again = await shop.stock.change(sale_id, change_id, change, "ann")
+    assert first == again
+    assert (first.status, first.actor, first.reason) == ("applied", "ann", "found some")
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
+    with pytest.raises(Conflict, match="another change"):
+        await shop.stock.change(sale_id, change_id, StockChangeInput("a", 4, "x"), "ann")
+    with pytest.raises(TooFewFree, match="8 units of a are free, so 9 cannot"):
+        await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", -9, "x"), "ann")
+    with pytest.raises(Invalid):
+        await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 0, "x"), "ann")
+    with pytest.raises(NoSuchSale):
+        await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("zz", 1, "x"), "ann")
+    assert [row.status for row in await shop.stock.changes(sale_id, 10)] == ["refused", "applied"]
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_a_draft_has_no_stock_to_change(shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
+    with pytest.raises(WrongState):
+        await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "x"), "ann")
+
+
+async def test_a_change_while_the_sale_is_not_loaded_waits(shop: Shop, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await shop.redis.delete(keys.meta)
+    change = await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 3, "more"), "test")
+    assert (change.status, change.last_error) == ("pending", "the sale is not loaded in Redis")
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE stock_changes SET due_at = now()")
+    assert await shop.stock.apply_due() == 1
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
+
+
+async def test_what_was_committed_and_not_published_is_finished_later(shop: Shop, sale_id: str) -> None:
+    """Whoever opened, paused or changed it died before Redis was told."""
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE sales SET state = 'open', epoch = 1 WHERE sale_id = $1", sale_id)
+    assert [sale.sale_id for sale in await shop.sales.unfinished()] == [sale_id]
+    assert await shop.sales.finish(sale_id)
+    assert await lua.loaded_epoch(shop.redis, keys) == 2
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "UPDATE sales SET state = 'paused', generation = generation + 1 WHERE sale_id = $1", sale_id
+        )
+    assert await shop.sales.finish(sale_id)
+    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    assert answer.outcome is Outcome.PAUSED
+    assert await shop.sales.unfinished() == []
+
+
+async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: Shop, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await shop.redis.delete(keys.meta)
+    sale = await shop.sales.pause(sale_id, "test")
+    assert sale.published_generation < sale.generation
+    assert await lua.loaded_epoch(shop.redis, keys) == 0
+
+
+async def test_offers_show_what_is_free(shop: Shop, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, 2)))
+    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}))
+    page = await shop.sales.offers(sale_id, None, 2)
+    assert [(offer.sku, offer.available, offer.limit) for offer in page.items] == [("a", 5, 2), ("b", 3, 2)]
+    rest = await shop.sales.offers(sale_id, page.next, 2)
+    assert [offer.sku for offer in rest.items] == ["c"]
+    assert rest.next is None
+
+
+async def test_a_snapshot_reads_only_the_difference(shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, None)))
+    first = await shop.sales.snapshot(await shop.sales.get(sale_id), None)
+    assert first.items == dict.fromkeys("abc", (100, 0))
+    await shop.sales.change_item(sale_id, "b", 70, 4, "test")
+    second = await shop.sales.snapshot(await shop.sales.get(sale_id), first)
+    assert second.items == {"a": (100, 0), "b": (70, 4), "c": (100, 0)}
+    assert first.items["b"] == (100, 0)

@@ -1,0 +1,110 @@
+"""Fixtures: servers for the session, a database and a prefix for sales for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import uvloop
+
+from config.settings import Settings, load
+from ops.commands.common import Shop, open_shop
+from tests.support.front import Front, open_front
+from tests.support.keyleaks import sweep
+from tests.support.servers import TEMPLATE, Servers, test_servers
+
+SECRET = "only for tests, and long enough for HS256"
+
+
+def _debug_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    return loop
+
+
+LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "debug": _debug_loop}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """uvloop, as in production; FLOODGATE_LOOPS=uvloop,asyncio,debug runs the suite on others too."""
+    wanted = os.environ.get("FLOODGATE_LOOPS", "uvloop").split(",")
+    return {name: LOOPS[name] for name in wanted}
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with test_servers() as found:
+        yield found
+
+
+@pytest.fixture
+def sale_prefix(servers: Servers) -> Iterator[str]:
+    """Sales of this test begin with it. Whatever else is in Redis after the test, the test made by mistake."""
+    prefix = f"t{uuid4().hex[:10]}"
+    yield prefix
+    strays = sweep(servers.redis_url, prefix)
+    assert not strays, f"stray keys in Redis: {strays}"
+
+
+@pytest.fixture
+def sale_id(sale_prefix: str) -> str:
+    return f"{sale_prefix}-sale"
+
+
+@pytest.fixture
+async def database_url(servers: Servers) -> AsyncIterator[str]:
+    """A migrated database of the test's own."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(servers.database_url.format("postgres"))
+    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    yield servers.database_url.format(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@pytest.fixture
+def make_settings(
+    servers: Servers, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Settings]:
+    """Settings for the test's servers; arguments change parts of them."""
+    monkeypatch.setenv("FLOODGATE_DATA_DIR", str(tmp_path))
+
+    def make(**parts: object) -> Settings:
+        base: dict[str, object] = {
+            "redis_url": servers.redis_url,
+            "database_url": database_url,
+            "auth": {"keys": [{"kid": "test", "secret": SECRET}]},
+            "driver": {"poll_ms": 20, "backoff_first_ms": 20},
+            "writer": {"wait_ms": 50, "takeover_idle_ms": 300},
+            "limits": {"orders_per_user_per_s": 10_000, "orders_per_user_burst": 10_000},
+        }
+        for name, value in parts.items():
+            before = base.get(name)
+            base[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+        return load(**base)
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    return make_settings()
+
+
+@pytest.fixture
+async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[Shop]:
+    async with open_shop(settings) as found:
+        yield found
+
+
+@pytest.fixture
+async def front(settings: Settings, sale_prefix: str) -> AsyncIterator[Front]:
+    async with open_front(settings) as found:
+        yield found

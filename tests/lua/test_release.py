@@ -1,0 +1,93 @@
+"""release.lua and restock.lua: each outcome, and that nothing is given twice."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+import lua
+from commerce.kernel.clock import DAY_MS
+from lua import Release, ReleaseOutcome, RestockOutcome, SaleKeys
+from ops.commands.common import Shop
+from tests.support.shop import make_sale, reservation, reserve
+
+
+@pytest.fixture
+async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+    return await make_sale(shop, sale_id, {"a": (5, 100, 3), "b": (3, 50, None)})
+
+
+async def taken(shop: Shop, sale_id: str, keys: SaleKeys, units: dict[str, int]) -> Release:
+    """An accepted order, and what would give it back."""
+    order = reservation(shop.ids.new, sale_id, units, limits={"a": 3})
+    await reserve(shop.redis, keys, order)
+    return Release(order.order_id, shop.clock.now_ms(), "user", units)
+
+
+async def test_applied_gives_stock_and_limit_back(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    release = await taken(shop, sale_id, keys, {"a": 2, "b": 1})
+    epoch, [answer] = await lua.release(shop.redis, keys, [release])
+    assert (epoch, answer) == ((await shop.sales.get(sale_id)).epoch, (ReleaseOutcome.APPLIED, 1))
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 5, "b": 3}
+    assert await lua.buyers(shop.redis, keys) == {}
+
+
+async def test_already_applied_changes_nothing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    release = await taken(shop, sale_id, keys, {"a": 2})
+    _, first = await lua.release(shop.redis, keys, [release, release])
+    _, again = await lua.release(shop.redis, keys, [release])
+    assert [answer.outcome for answer in [*first, *again]] == [
+        ReleaseOutcome.APPLIED,
+        ReleaseOutcome.ALREADY,
+        ReleaseOutcome.ALREADY,
+    ]
+    assert {answer.seq for answer in [*first, *again]} == {1}
+    assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
+
+
+async def test_releases_of_several_days_in_one_call(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    now = shop.clock.now_ms()
+    releases = [Release(uuid4(), now - days * DAY_MS, "user", {"b": 1}) for days in (0, 3, 6, 0)]
+    _, answers = await lua.release(shop.redis, keys, releases)
+    assert list(answers) == [(ReleaseOutcome.APPLIED, seq) for seq in (1, 2, 3, 4)]
+    _, answers = await lua.release(shop.redis, keys, releases)
+    assert {answer.outcome for answer in answers} == {ReleaseOutcome.ALREADY}
+
+
+async def test_too_old_to_know_gives_nothing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    release = Release(uuid4(), shop.clock.now_ms() - 8 * DAY_MS, "user", {"a": 1})
+    _, [answer] = await lua.release(shop.redis, keys, [release])
+    assert answer.outcome is ReleaseOutcome.TOO_OLD
+    assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
+
+
+async def test_not_ready_without_a_loaded_sale(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    release = await taken(shop, sale_id, keys, {"a": 1})
+    await lua.seal(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
+    epoch, [answer] = await lua.release(shop.redis, keys, [release])
+    assert (epoch, answer.outcome) == (0, ReleaseOutcome.NOT_READY)
+
+
+async def test_restock_up_and_down_once(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    change, now = uuid4(), shop.clock.now_ms()
+    first = await lua.restock(shop.redis, keys, change, now, "a", 7)
+    again = await lua.restock(shop.redis, keys, change, now, "a", 7)
+    assert (first.outcome, again.outcome) == (RestockOutcome.APPLIED, RestockOutcome.ALREADY)
+    down = await lua.restock(shop.redis, keys, uuid4(), now, "a", -12)
+    assert (down.outcome, down.number) == (RestockOutcome.APPLIED, 2)
+    assert (await lua.cut(shop.redis, keys)).stock["a"] == 0
+
+
+async def test_restock_never_goes_below_zero(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    answer = await lua.restock(shop.redis, keys, uuid4(), shop.clock.now_ms(), "a", -6)
+    assert (answer.outcome, answer.number) == (RestockOutcome.TOO_FEW, 5)
+    assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
+
+
+async def test_restock_not_ready_and_too_old(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+    now = shop.clock.now_ms()
+    old = await lua.restock(shop.redis, keys, uuid4(), now - 9 * DAY_MS, "a", 1)
+    assert old.outcome is RestockOutcome.TOO_OLD
+    await shop.redis.delete(keys.meta)
+    assert (await lua.restock(shop.redis, keys, uuid4(), now, "a", 1)).outcome is RestockOutcome.NOT_READY

@@ -1,0 +1,119 @@
+"""A whole shop inside the test's own event loop: front door and workers, on a port that the system chose."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from commerce.kernel.clock import SystemClock
+from config.settings import Settings
+from gateway.app import ADMIN, PUBLIC, build
+from gateway.auth import sign
+from gateway.connections import Connections
+from gateway.services import Services, open_services
+from workers.registry import WORKERS
+from workers.runtime import open_workshop
+
+_numbers = count()
+
+
+def token(settings: Settings, user: str = "user", *, roles: Sequence[str] = (), ttl_s: int = 3_600) -> str:
+    """A token of a shopper, or with roles of staff."""
+    audience = "floodgate-admin" if roles else "floodgate"
+    return sign(settings.auth, SystemClock(), user, audience, roles, ttl_s)
+
+
+def bearer(settings: Settings, user: str = "user", **kwargs: Any) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token(settings, user, **kwargs)}"}
+
+
+@dataclass
+class Answer:
+    """A response that was read to its end."""
+
+    status: int
+    headers: dict[str, str]
+    body: Any
+    text: str = field(repr=False)
+
+    @property
+    def code(self) -> str:
+        return str(self.body["code"])
+
+
+@dataclass
+class Front:
+    """A running front door and a client for it."""
+
+    settings: Settings
+    services: Services
+    port: int
+    client: aiohttp.ClientSession
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        user: str | None = "user",
+        roles: Sequence[str] = (),
+        headers: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Answer:
+        """Send a request as a user (None: without a token) or as staff."""
+        sent = bearer(self.settings, user, roles=roles) if user else {}
+        async with self.client.request(
+            method, self.base + path, headers={**sent, **(headers or {})}, **kwargs
+        ) as answer:
+            text = await answer.text()
+            is_json = "json" in answer.headers.get("Content-Type", "")
+            body = await answer.json(content_type=None) if is_json and text else None
+            return Answer(answer.status, dict(answer.headers), body, text)
+
+    async def order(self, body: Any, *, user: str = "user", key: str | None = None, **kwargs: Any) -> Answer:
+        """Place an order under a new key, or the given one."""
+        headers = {"Idempotency-Key": key or f"key-{next(_numbers)}"}
+        return await self.call("POST", "/v1/orders", user=user, headers=headers, json=body, **kwargs)
+
+
+@asynccontextmanager
+async def open_front(settings: Settings) -> AsyncIterator[Front]:
+    """The gateway with all operations on one port."""
+    async with AsyncExitStack() as stack:
+        services = await stack.enter_async_context(open_services(settings))
+        operations = {(o.method, o.path): o for o in [*PUBLIC, *ADMIN]}
+        runner = web.AppRunner(build(services, list(operations.values())), access_log=None)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Connections(settings.limits).factory(runner), "127.0.0.1", 0)
+        stack.callback(server.close)
+        client = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30))
+        )
+        yield Front(settings, services, server.sockets[0].getsockname()[1], client)
+        services.stopping.set()
+        services.watch.end()
+
+
+@asynccontextmanager
+async def working(settings: Settings, *names: str) -> AsyncIterator[None]:
+    """Workers in this event loop until the block ends."""
+    async with open_workshop(settings, "test") as shop:
+        tasks = [asyncio.create_task(WORKERS[name](shop), name=name) for name in names]
+        try:
+            yield
+        finally:
+            shop.stop.set()
+            await asyncio.gather(*tasks)

@@ -1,0 +1,107 @@
+"""Real Redis and Postgres for the tests, on Unix sockets in a directory of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from commerce.kernel.migrations import migrate
+from ops import embedded
+from ops.programs import Program, wrapped
+
+TEMPLATE = "floodgate_template"
+
+
+@dataclass(frozen=True)
+class Servers:
+    """`database_url` has `{}` where a database's name goes."""
+
+    home: Path
+    redis_url: str
+    database_url: str
+
+
+@contextmanager
+def running(program: Program) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program until the block ends."""
+    program.log.parent.mkdir(parents=True, exist_ok=True)
+    with program.log.open("ab") as log:
+        process = subprocess.Popen(
+            wrapped(program.argv, program.run_as, program.stop_signal),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **program.env},
+            start_new_session=True,
+        )
+    try:
+        wait_ready(program, process)
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(program.stop_signal)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_ready(program: Program, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+    """Poll until it answers; fails at once if it has ended."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if process.poll() is not None:
+            raise RuntimeError(f"{program.name} ended with {process.returncode}:\n{program.log.read_text()[-3000:]}")
+        try:
+            asyncio.run(_ready(program))
+            return
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+async def _ready(program: Program) -> None:
+    await program.ready()
+
+
+@contextmanager
+def test_servers() -> Iterator[Servers]:
+    """Both servers with the settings of `floodgate up`, and a migrated template database."""
+    home = Path(tempfile.mkdtemp(prefix="fg-"))
+    home.chmod(0o755)
+    try:
+        redis, postgres = embedded.redis_server(home), embedded.postgres_server(home)
+        with running(redis.program), running(postgres.program):
+            base = postgres.url.replace("/floodgate?", "/{}?")
+            asyncio.run(_make_template(base))
+            yield Servers(home, redis.url, base)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+async def _make_template(base: str) -> None:
+    connection = await asyncpg.connect(base.format("postgres"))
+    await connection.execute(f"CREATE DATABASE {TEMPLATE}")
+    await connection.close()
+    connection = await asyncpg.connect(base.format(TEMPLATE))
+    await migrate(connection)
+    await connection.close()
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """As `kill -9`."""
+    process.send_signal(signal.SIGKILL)
+    process.wait()
