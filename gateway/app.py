@@ -25,7 +25,7 @@ from gateway import metrics, openapi, problems
 from gateway.connections import Connections
 from gateway.operations import Operation
 from gateway.routes import admin, catalog, health, orders
-from gateway.services import SERVICES, Services, open_services
+from gateway.services import ORDER_ID, REQUEST_ID, SERVICES, Services, open_services
 
 _logger = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -40,7 +40,10 @@ def build(services: Services, operations: Sequence[Operation]) -> web.Applicatio
     app = web.Application(middlewares=[_outermost], client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
     for operation in operations:
-        app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_expectation)
+        if operation.method == "GET":
+            app.router.add_get(operation.path, operation.__call__, expect_handler=_expectation)  # and HEAD
+        else:
+            app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_expectation)
     document = openapi.document(operations, services.settings.limits, version("floodgate"))
     app.router.add_get("/openapi.json", _constant(msgspec.json.encode(document), "application/json"))
     app.router.add_get("/docs", _constant(openapi.page(document).encode(), "text/html"))
@@ -68,7 +71,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     started = perf_counter()
     given = request.headers.get("X-Request-Id")
     request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-    request["request_id"] = request_id
+    request[REQUEST_ID] = request_id
     try:
         response = await handler(request)
     except Refusal as refusal:
@@ -101,9 +104,9 @@ def _dependency_down(request: web.Request, error: BaseException) -> Refusal:
 
 
 def _context(request: web.Request) -> dict[str, str]:
-    context = {"request_id": request["request_id"], "method": request.method, "path": request.path}
-    if "order_id" in request:
-        context["order_id"] = request["order_id"]
+    context = {"request_id": request[REQUEST_ID], "method": request.method, "path": request.path}
+    if order_id := request.get(ORDER_ID):
+        context["order_id"] = order_id
     if traceparent := request.headers.get("traceparent"):
         context["traceparent"] = traceparent[:64]
     return context

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -65,9 +66,9 @@ class ShopConnection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._connections.open >= self._connections.limits.connections:
-            assert isinstance(transport, asyncio.Transport)
-            transport.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
-            transport.close()
+            stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
+            stream.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
+            stream.close()
             return
         self._counted = True
         self._connections.open += 1

@@ -20,6 +20,7 @@ from commerce.kernel.ids import Ids
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
 from commerce.kernel.redisdb import check_redis, open_redis
+from commerce.kernel.tasks import end
 from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
 from commerce.sales.service import Sales
@@ -61,6 +62,9 @@ class Services:
 
 
 SERVICES = web.AppKey("services", Services)
+REQUEST_ID = web.RequestKey("request_id", str)
+ORDER_ID = web.RequestKey("order_id", str)
+"""of an order that this request is about, for the log"""
 
 
 def of(request: web.Request) -> Services:
@@ -121,14 +125,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
         for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services)):
             task = asyncio.create_task(follow)
-            stack.push_async_callback(_cancelled, task)
+            stack.push_async_callback(end, task)
         yield services
         await services.intake.drain()
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait([task])
 
 
 async def _follow_backlog(services: Services) -> None:

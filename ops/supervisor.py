@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+from commerce.kernel.tasks import end
 from ops.programs import Program, ProgramFailed, Running, start
 
 _logger = logging.getLogger(__name__)
@@ -60,8 +61,7 @@ class _Kept:
 
     async def stop(self) -> None:
         if self._watcher is not None:
-            self._watcher.cancel()
-            await asyncio.wait([self._watcher])
+            await end(self._watcher)
         if self.running is not None:
             await self.running.stop()
 

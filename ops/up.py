@@ -23,6 +23,7 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.database import connect
 from commerce.kernel.errors import NotReady
 from commerce.kernel.migrations import migrate
+from commerce.kernel.tasks import end
 from config.settings import Settings, SettingsError, load, local_file, servers_file
 from gateway.auth import sign
 from ops import demo, embedded
@@ -74,8 +75,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not task.done():
-        task.cancel()
-        await asyncio.wait([task])
+        await end(task)
         return
     task.result()
 

@@ -22,6 +22,7 @@ from commerce.orders.service import Actor
 from commerce.sales.errors import OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.services import ORDER_ID, REQUEST_ID
 from lua import EntryId, Outcome, Record, Reserved, SaleKeys, find_keys
 
 PLACE = "/v1/orders"
@@ -112,7 +113,7 @@ async def _placed(call: Call, order_id: UUID, total_minor: int, entry: EntryId |
     pay_by = from_ms(entry.ms) + timedelta(seconds=sale.pay_within_s)
     total = Money(total_minor, sale.currency)
     placed = PlacedOrder(order_id, "accepted", sale.sale_id, total, pay_by, call.services.settings.durability)
-    call.request["order_id"] = str(order_id)
+    call.request[ORDER_ID] = str(order_id)
     return json_response(placed, status, {"Location": f"/v1/orders/{order_id}"})
 
 
@@ -181,7 +182,7 @@ async def watch_order(call: Call) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
-        response.headers["X-Request-Id"] = call.request["request_id"]
+        response.headers["X-Request-Id"] = call.request[REQUEST_ID]
         await response.prepare(call.request)
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
         while True:

@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from commerce.kernel.clock import SystemClock
 from config.settings import Settings
@@ -39,7 +40,7 @@ class Answer:
     """A response that was read to its end."""
 
     status: int
-    headers: dict[str, str]
+    headers: CIMultiDictProxy[str]
     body: Any
     text: str = field(repr=False)
 
@@ -54,6 +55,7 @@ class Front:
 
     settings: Settings
     services: Services
+    connections: Connections
     port: int
     client: aiohttp.ClientSession
 
@@ -79,7 +81,7 @@ class Front:
             text = await answer.text()
             is_json = "json" in answer.headers.get("Content-Type", "")
             body = await answer.json(content_type=None) if is_json and text else None
-            return Answer(answer.status, dict(answer.headers), body, text)
+            return Answer(answer.status, answer.headers, body, text)
 
     async def order(self, body: Any, *, user: str = "user", key: str | None = None, **kwargs: Any) -> Answer:
         """Place an order under a new key, or the given one."""
@@ -97,12 +99,13 @@ async def open_front(settings: Settings) -> AsyncIterator[Front]:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(Connections(settings.limits).factory(runner), "127.0.0.1", 0)
+        connections = Connections(settings.limits)
+        server = await loop.create_server(connections.factory(runner), "127.0.0.1", 0)
         stack.callback(server.close)
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30))
         )
-        yield Front(settings, services, server.sockets[0].getsockname()[1], client)
+        yield Front(settings, services, connections, server.sockets[0].getsockname()[1], client)
         services.stopping.set()
         services.watch.end()
 

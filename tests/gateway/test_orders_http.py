@@ -1,0 +1,297 @@
+"""Placing, reading and watching orders the way an app does it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import orjson
+import pytest
+
+import lua
+from commerce.kernel.clock import from_ms
+from config.settings import Settings
+from lua import SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import Front, bearer, open_front, working
+from tests.support.shop import ADDRESS, eventually, make_sale, order_body
+
+
+@pytest.fixture
+async def keys(shop: Shop, front: Front, sale_id: str) -> SaleKeys:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 255, None)})
+    await front.services.snapshots.refresh()
+    return keys
+
+
+async def drained(shop: Shop, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def test_the_whole_way(shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys) -> None:
+    body = order_body(sale_id, ("a", 2), ("b", 1), payments=[{"method": "alipay", "amount": 455}])
+    answer = await front.order(body)
+    assert answer.status == 202
+    assert answer.headers["Location"] == f"/v1/orders/{answer.body['order_id']}"
+    assert answer.headers["X-Request-Id"]
+    assert answer.body["total"] == {"amount": 455, "currency": "CNY"}
+    assert (answer.body["status"], answer.body["sale_id"], answer.body["durability"]) == ("accepted", sale_id, "fsync")
+    assert UUID(answer.body["order_id"]).version == 7
+    young = await front.call("GET", answer.headers["Location"])
+    assert (young.status, young.body["status"]) == (200, "accepted")
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    stored = (await front.call("GET", answer.headers["Location"])).body
+    assert stored["status"] == "awaiting_payment"
+    assert stored["lines"] == [
+        {"line": 0, "sku": "a", "quantity": 2, "ship_to": 0, "unit_price": 100},
+        {"line": 1, "sku": "b", "quantity": 1, "ship_to": 0, "unit_price": 255},
+    ]
+    assert stored["ship_to"] == [ADDRESS]
+    assert stored["payments"] == [{"method": "alipay", "amount": 455, "currency": None}]
+    assert stored["pay_by"] == answer.body["pay_by"]
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_several_addresses_and_a_split_line(
+    shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+) -> None:
+    body = {
+        "sale_id": sale_id,
+        "lines": [
+            {"sku": "a", "quantity": 1, "ship_to": 1},
+            {"sku": "b", "quantity": 5, "ship_to": [{"address": 0, "quantity": 2}, {"address": 2, "quantity": 3}]},
+        ],
+        "ship_to": [ADDRESS, {**ADDRESS, "city": "Ningbo"}, {**ADDRESS, "name": "李四"}],
+        "payments": [{"method": "balance", "amount": 375}, {"method": "wechatpay", "amount": 1000, "currency": "CNY"}],
+    }
+    answer = await front.order(body)
+    assert answer.status == 202, answer.text
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    stored = (await front.call("GET", answer.headers["Location"])).body
+    assert [(line["line"], line["ship_to"], line["quantity"]) for line in stored["lines"]] == [
+        (0, 1, 1),
+        (1, 0, 2),
+        (1, 2, 3),
+    ]
+    assert stored["ship_to"][2]["name"] == "李四"
+
+
+async def test_a_repeat_is_the_same_order(front: Front, sale_id: str, keys: SaleKeys) -> None:
+    body = order_body(sale_id, ("a", 1))
+    first = await front.order(body, key="k")
+    again = await front.order(body, key="k")
+    assert (first.status, again.status) == (202, 200)
+    assert first.body == again.body
+    reordered = {name: body[name] for name in reversed(body)}
+    spaced = orjson.dumps(reordered, option=orjson.OPT_INDENT_2)
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    other = await front.call("POST", "/v1/orders", headers=headers, data=spaced)
+    assert (other.status, other.body) == (200, first.body)
+    changed = await front.order(order_body(sale_id, ("a", 2)), key="k")
+    assert (changed.status, changed.code) == (422, "key_reused")
+    found = await front.call("GET", "/v1/orders", params={"idempotency_key": "k"})
+    assert [order["order_id"] for order in found.body["items"]] == [first.body["order_id"]]
+    none = await front.call("GET", "/v1/orders", params={"idempotency_key": "other"})
+    assert none.body == {"items": [], "next": None}
+
+
+async def test_a_repeat_after_the_price_has_changed(shop: Shop, front: Front, sale_id: str, keys: SaleKeys) -> None:
+    """P3: the reply was lost, the price went up, and the client repeats what it sent."""
+    body = order_body(sale_id, ("a", 1), payments=[{"method": "alipay", "amount": 100}])
+    first = await front.order(body, key="k")
+    await shop.sales.change_item(sale_id, "a", 120, 5, "test")
+    await front.services.snapshots.refresh()
+    again = await front.order(body, key="k")
+    assert (again.status, again.body) == (200, first.body)
+    other = await front.order(order_body(sale_id, ("b", 1), payments=[{"method": "alipay", "amount": 1}]), key="k")
+    assert other.code == "key_reused"
+    fresh = await front.order(body)
+    assert (fresh.status, fresh.code) == (422, "invalid")
+
+
+async def test_one_key_over_two_sales(shop: Shop, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys) -> None:
+    await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
+    await front.services.snapshots.refresh()
+    assert (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
+    other = await front.order(order_body(f"{sale_prefix}-two", ("a", 1)), key="k")
+    assert (other.status, other.code) == (422, "key_reused")
+    assert (await lua.cut(shop.redis, SaleKeys(f"{sale_prefix}-two"))).stock == {"a": 50}
+
+
+async def test_a_key_that_two_sales_took_at_the_same_moment(
+    shop: Shop, settings: Settings, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+) -> None:
+    """Neither could see the other: one is the order, the other is refused later and its goods come back."""
+    other_keys = await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
+    await front.services.snapshots.refresh()
+    for number in range(10):
+        await asyncio.gather(
+            *(
+                front.order(order_body(name, ("a", 1)), key=f"k{number}", user=f"u{number}")
+                for name in (sale_id, f"{sale_prefix}-two")
+            )
+        )
+    async with working(settings, "order_writer", "release_driver"):
+        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: drained(shop, other_keys))
+        await eventually(lambda: _no_releases(shop))
+    async with shop.db.connection() as connection:
+        live = await connection.fetch("SELECT idempotency_key FROM orders WHERE status <> 'cancelled'")
+    assert sorted(row[0] for row in live) == [f"k{number}" for number in range(10)]
+    for name in (sale_id, f"{sale_prefix}-two"):
+        audit = await shop.audit.sale(name)
+        assert audit.clean, audit.findings
+
+
+async def _no_releases(shop: Shop) -> bool:
+    return (await shop.audit.counts())["pending_releases"] == 0
+
+
+async def test_refusals_say_what_is_wrong(
+    shop: Shop, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+) -> None:
+    sold_out = await front.order(order_body(sale_id, ("b", 21)))
+    assert (sold_out.status, sold_out.code, sold_out.body["sku"]) == (409, "sold_out", "b")
+    over = await front.order(order_body(sale_id, ("a", 6)))
+    assert (over.status, over.code, over.body["sku"]) == (409, "over_limit", "a")
+    opens_at = from_ms(shop.clock.now_ms()) + timedelta(hours=1)
+    await make_sale(shop, f"{sale_prefix}-later", {"a": (50, 100, 5)}, opens_at=opens_at)
+    await front.services.snapshots.refresh()
+    early = await front.order(order_body(f"{sale_prefix}-later", ("a", 1)))
+    assert (early.status, early.code) == (403, "sale_not_open")
+    assert datetime.fromisoformat(early.body["opens_at"]) == opens_at.replace(microsecond=0)
+    await shop.sales.pause(sale_id, "test")
+    paused = await front.order(order_body(sale_id, ("a", 1)))
+    assert (paused.status, paused.code, paused.headers["Retry-After"]) == (403, "sale_paused", "10")
+    await shop.sales.close(sale_id, "test")
+    closed = await front.order(order_body(sale_id, ("a", 1)))
+    assert (closed.status, closed.code) == (410, "sale_closed")
+    await shop.redis.delete(keys.meta)
+    wiped = await front.order(order_body(sale_id, ("a", 1)))
+    assert (wiped.status, wiped.code, wiped.headers["Retry-After"]) == (503, "not_ready", "1")
+    for answer in (sold_out, over, early, paused, closed, wiped):
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.body["status"] == answer.status
+        assert answer.body["request_id"] == answer.headers["X-Request-Id"]
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
+
+
+async def test_new_terms_are_followed_within_a_second(shop: Shop, front: Front, sale_id: str, keys: SaleKeys) -> None:
+    await shop.sales.change_item(sale_id, "a", 120, 5, "test")
+    at_once = await front.order(order_body(sale_id, ("a", 1)))
+    assert (at_once.status, at_once.body["total"]["amount"]) == (202, 120)
+    await shop.sales.change_item(sale_id, "b", 300, None, "test")
+    await eventually(lambda: _knows(front, sale_id, "b", 300), timeout_s=1)
+
+
+async def _knows(front: Front, sale_id: str, sku: str, price: int) -> bool:
+    return (await front.services.snapshots.get(sale_id)).items[sku][0] == price
+
+
+async def test_a_list_and_cancelling(
+    shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+) -> None:
+    made = [(await front.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
+    async with working(settings, "order_writer", "release_driver"):
+        await eventually(lambda: drained(shop, keys))
+        first = (await front.call("GET", "/v1/orders", params={"limit": 3})).body
+        rest = (await front.call("GET", "/v1/orders", params={"limit": 3, "cursor": first["next"]})).body
+        assert [order["order_id"] for order in first["items"] + rest["items"]] == sorted(made, reverse=True)
+        assert rest["next"] is None
+        assert (await front.call("GET", "/v1/orders", user="other")).body["items"] == []
+        foreign = await front.call("POST", f"/v1/orders/{made[0]}/cancel", user="other")
+        assert (foreign.status, foreign.code) == (404, "not_found")
+        gone = await front.call("POST", f"/v1/orders/{made[0]}/cancel")
+        assert (gone.status, gone.body["status"], gone.body["cancel_reason"]) == (200, "cancelled", "by_customer")
+        assert (await front.call("POST", f"/v1/orders/{made[0]}/cancel")).body == gone.body
+        await eventually(lambda: _free(shop, keys, 16))
+
+
+async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+    return (await lua.cut(shop.redis, keys)).stock["b"] == units
+
+
+class Stream:
+    """Reads server-sent events."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+
+    async def event(self) -> tuple[int, dict[str, Any]]:
+        """The next event's id and data."""
+        id_, data = -1, {}
+        while True:
+            line = (await asyncio.wait_for(self.response.content.readline(), 10)).decode()
+            if line.startswith("id: "):
+                id_ = int(line[4:])
+            elif line.startswith("data: "):
+                data = orjson.loads(line[6:])
+            elif line == "\n" and data:
+                return id_, data
+            elif line == "":
+                raise EOFError
+
+
+async def _watch(front: Front, stack: AsyncExitStack, order_id: str, last: int | None = None) -> Stream:
+    headers = bearer(front.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
+    url = f"{front.base}/v1/orders/{order_id}/events"
+    response = await stack.enter_async_context(front.client.get(url, headers=headers))
+    assert response.status == 200
+    assert response.headers["Content-Type"] == "text/event-stream"
+    return Stream(response)
+
+
+async def test_watching_an_order(shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys) -> None:
+    order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+    async with AsyncExitStack() as stack:
+        stream = await _watch(front, stack, order_id)
+        id_, data = await stream.event()
+        assert (id_, data["status"]) == (0, "accepted")
+        async with working(settings, "order_writer"):
+            id_, data = await stream.event()
+            assert (id_, data["status"]) == (1, "awaiting_payment")
+        late = await _watch(front, stack, order_id, last=0)
+        assert (await late.event())[0] == 1
+        await front.call("POST", f"/v1/orders/{order_id}/cancel")
+        for watcher in (stream, late):
+            id_, data = await watcher.event()
+            assert (id_, data["status"], data["reason"]) == (2, "cancelled", "the customer cancelled it")
+            with pytest.raises(EOFError):
+                await watcher.event()
+    over = await front.call("GET", f"/v1/orders/{order_id}/events", headers={"Last-Event-ID": "2"})
+    assert over.status == 204
+    foreign = await front.call("GET", f"/v1/orders/{order_id}/events", user="other")
+    assert foreign.status == 404
+
+
+async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (50, 100, 5)})
+    async with open_front(make_settings(limits={"event_streams": 1})) as front, AsyncExitStack() as stack:
+        order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+        await _watch(front, stack, order_id)
+        second = await front.call("GET", f"/v1/orders/{order_id}/events")
+        assert (second.status, second.code) == (503, "overloaded")
+
+
+async def test_browsing(front: Front, sale_id: str, keys: SaleKeys) -> None:
+    sales = await front.call("GET", "/v1/sales", user=None)
+    assert sale_id in [sale["sale_id"] for sale in sales.body["items"]]
+    sale = await front.call("GET", f"/v1/sales/{sale_id}", user=None)
+    assert (sale.body["state"], sale.body["currency"]) == ("open", "CNY")
+    offers = await front.call("GET", f"/v1/sales/{sale_id}/offers", user=None)
+    assert [(offer["sku"], offer["available"]) for offer in offers.body["items"]] == [("a", 50), ("b", 20)]
+    product = await front.call("GET", "/v1/products/a", user=None)
+    assert product.body["price"] == 100
+    for path in ("/v1/products", "/v1/products/a", f"/v1/sales/{sale_id}"):
+        first = await front.call("GET", path, user=None)
+        again = await front.call("GET", path, user=None, headers={"If-None-Match": first.headers["ETag"]})
+        assert (again.status, again.text) == (304, "")
+    assert (await front.call("GET", "/v1/products/none", user=None)).status == 404
+    assert (await front.call("GET", "/v1/sales/none", user=None)).status == 404

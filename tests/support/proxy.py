@@ -1,0 +1,78 @@
+"""A proxy in front of Redis that can lose replies, hold them back, or be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+
+class Proxy:
+    """Passes bytes on. `lose_replies` cuts the connection instead of passing the next replies to EVALSHA on;
+    `hold` keeps replies back; `refuse` takes no connections and cuts those there are."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self.lose_replies = 0
+        self.lost = 0
+        self.calls = 0
+        self.refuse = False
+        self.hold = asyncio.Event()
+        self.hold.set()
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.close()
+            return
+        up_reader, up_writer = await asyncio.open_unix_connection(self._target)
+        self._writers |= {writer, up_writer}
+        state = {"evalsha": False}
+        try:
+            await asyncio.gather(
+                self._pass(reader, up_writer, state, True), self._pass(up_reader, writer, state, False)
+            )
+        finally:
+            for end in (writer, up_writer):
+                self._writers.discard(end)
+                end.close()
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: dict[str, bool], upwards: bool
+    ) -> None:
+        with suppress(ConnectionError):
+            while data := await reader.read(1 << 20):
+                if upwards:
+                    state["evalsha"] = b"EVALSHA" in data
+                    self.calls += state["evalsha"]
+                else:
+                    await self.hold.wait()
+                    if state["evalsha"] and self.lose_replies:
+                        self.lose_replies -= 1
+                        self.lost += 1
+                        break
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    def cut(self) -> None:
+        """Take no more connections and cut all there are."""
+        self.refuse = True
+        for writer in list(self._writers):
+            writer.close()
+
+
+@asynccontextmanager
+async def proxied(redis_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy and the URL under which it is Redis."""
+    proxy = Proxy(redis_url.removeprefix("unix://"))
+    path = directory / "proxy.sock"
+    server = await asyncio.start_unix_server(proxy.serve, path)
+    try:
+        yield proxy, f"unix://{path}"
+    finally:
+        server.close()
+        proxy.hold.set()
+        proxy.cut()
+        await asyncio.sleep(0)
