@@ -108,6 +108,8 @@ def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
         made[str(status)] = {"description": description, "headers": {"X-Request-Id": request_id}}
         if type_ is not None:
             made[str(status)]["content"] = {operation.content_type: {"schema": schemas[_hashable(type_)]}}
+            if operation.links:
+                made[str(status)]["links"] = {name: _link_to(name) for name in operation.links}
         elif operation.content_type != "application/json":
             made[str(status)]["content"] = {operation.content_type: {"schema": {"type": "string"}}}
     for status in sorted(_problem_statuses(operation)):
@@ -120,6 +122,10 @@ def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
             "content": {CONTENT_TYPE: {"schema": schemas[_hashable(Problem)]}},
         }
     return made
+
+
+def _link_to(operation_id: str) -> dict[str, Any]:
+    return {"operationId": operation_id, "parameters": {"order_id": "$response.body#/order_id"}}
 
 
 def _problem_statuses(operation: Operation) -> set[int]:

@@ -65,6 +65,8 @@ class Operation:
     content_type: str = "application/json"
     admit: bool = False
     """whether overload and the user's rate are checked before the body is read"""
+    links: tuple[str, ...] = ()
+    """operations that take this one's `order_id`"""
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:

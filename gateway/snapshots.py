@@ -19,7 +19,6 @@ from gateway import metrics
 
 _logger = logging.getLogger(__name__)
 _EVERY_S = 0.5
-_PAGE = 500
 
 
 class Snapshots:
@@ -60,16 +59,10 @@ class Snapshots:
             raise NotReady("the database does not answer, so prices are not known; repeat the request") from error
 
     async def _refresh(self) -> None:
-        cursor = None
-        while True:
-            page = await self._sales.page(cursor, _PAGE)
-            for sale in page.items:
-                known = self._known.get(sale.sale_id)
-                if known is None or known.sale.generation != sale.generation:
-                    self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
-            cursor = page.next
-            if cursor is None:
-                break
+        for sale in await self._sales.opened():
+            known = self._known.get(sale.sale_id)
+            if known is None or known.sale.generation != sale.generation:
+                self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
         self._looked_at = self._clock.monotonic()
 
     async def follow(self) -> None:

@@ -13,7 +13,6 @@ _logger = logging.getLogger(__name__)
 _PROMISES = ("P1", "P2", "P3", "P4", "P5", "P8")
 _UNITS = ("initial", "available", "held", "sold", "in_stream")
 _REST = 10  # an audit that takes long comes more seldom: it rests ten times as long as it worked
-_PAGE = 500
 
 
 async def auditor(shop: Workshop) -> None:
@@ -32,16 +31,11 @@ async def auditor(shop: Workshop) -> None:
 
 
 async def _sales(shop: Workshop) -> list[str]:
-    found: list[str] = []
     try:
-        page = await shop.sales.page(None, _PAGE)
-        found = [sale.sale_id for sale in page.items]
-        while page.next:
-            page = await shop.sales.page(page.next, _PAGE)
-            found += [sale.sale_id for sale in page.items]
+        return [sale.sale_id for sale in await shop.sales.opened()]
     except Exception as error:  # noqa: BLE001
         _logger.warning("the sales cannot be looked at", extra={"why": repr(error)})
-    return found
+        return []
 
 
 def show(audit: SaleAudit, now_s: float) -> None:

@@ -8,24 +8,16 @@ from workers import metrics
 from workers.driver import drive
 from workers.runtime import Workshop
 
-_PAGE = 500
-
 
 async def observer(shop: Workshop) -> None:
     """Look at all sales that were opened, and at the jobs."""
 
     async def step() -> int:
-        cursor = None
-        while True:
-            page = await shop.sales.page(cursor, _PAGE)
-            for sale in page.items:
-                waiting = await lua.backlog(shop.redis, SaleKeys(sale.sale_id))
-                age_ms = 0 if waiting.oldest_ms is None else max(0, shop.clock.now_ms() - waiting.oldest_ms)
-                metrics.BACKLOG_ORDERS.labels(sale.sale_id).set(waiting.orders)
-                metrics.BACKLOG_AGE.labels(sale.sale_id).set(age_ms / 1000)
-            cursor = page.next
-            if cursor is None:
-                break
+        for sale in await shop.sales.opened():
+            waiting = await lua.backlog(shop.redis, SaleKeys(sale.sale_id))
+            age_ms = 0 if waiting.oldest_ms is None else max(0, shop.clock.now_ms() - waiting.oldest_ms)
+            metrics.BACKLOG_ORDERS.labels(sale.sale_id).set(waiting.orders)
+            metrics.BACKLOG_AGE.labels(sale.sale_id).set(age_ms / 1000)
         counts = await shop.audit.counts()
         metrics.DEAD_LETTERS.set(counts["dead_letters"])
         metrics.PARKED.labels("release").set(counts["parked_releases"])

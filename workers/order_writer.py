@@ -31,7 +31,6 @@ from workers.runtime import Workshop
 _logger = logging.getLogger(__name__)
 _LOOK_S = 0.5
 _RETRY_FIRST_S = 0.1
-_PAGE = 500
 _IDLE_READERS_MS = 3_600_000
 
 
@@ -64,19 +63,11 @@ async def _finished(task: asyncio.Task[None]) -> None:
 
 async def _sales_to_read(shop: Workshop) -> set[str]:
     """Sales that are open, and closed ones that still have orders on the way."""
-    wanted, closed, cursor = set(), [], None
-    while True:
-        page = await shop.sales.page(cursor, _PAGE)
-        for sale in page.items:
-            if sale.state is SaleState.CLOSED:
-                closed.append(sale.sale_id)
-            else:
-                wanted.add(sale.sale_id)
-        cursor = page.next
-        if cursor is None:
-            break
+    sales = await shop.sales.opened()
+    closed = [sale.sale_id for sale in sales if sale.state is SaleState.CLOSED]
     counts = await lua.accepted_counts(shop.redis, [SaleKeys(sale_id) for sale_id in closed])
-    return wanted | {sale_id for sale_id, count in zip(closed, counts, strict=True) if count}
+    left = {sale_id for sale_id, count in zip(closed, counts, strict=True) if count}
+    return left | {sale.sale_id for sale in sales if sale.state is not SaleState.CLOSED}
 
 
 class SaleWriter:

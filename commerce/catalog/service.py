@@ -13,7 +13,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, minor_digits
-from commerce.kernel.paging import Page, decode_cursor, page
+from commerce.kernel.paging import Page, page
 
 _CHUNK = 500
 
@@ -33,11 +33,10 @@ class Catalog:
             raise NoSuchProduct(f"no product has the SKU {sku!r}")
         return product
 
-    async def page(self, cursor: str | None, size: int) -> Page[Product]:
+    async def page(self, after: str | None, size: int) -> Page[Product]:
         """Products in the order of their SKUs."""
-        after = decode_cursor(cursor) if cursor else ""
         async with self._db.connection() as connection:
-            found = await store.list_after(connection, after, size + 1)
+            found = await store.list_after(connection, after or "", size + 1)
         return page(found, size, lambda product: product.sku)
 
     async def put(self, sku: str, product: ProductInput) -> Product:

@@ -12,8 +12,8 @@ from commerce.dead_letters.errors import DeadLetterResolved, NoSuchDeadLetter
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
-from commerce.kernel.errors import Conflict, Invalid
-from commerce.kernel.paging import Page, decode_cursor, page
+from commerce.kernel.errors import Conflict
+from commerce.kernel.paging import Page, page
 from commerce.orders.model import decode_accepted
 from commerce.orders.persisting import persist
 from commerce.orders.store import Arrived
@@ -28,14 +28,10 @@ class DeadLetters:
         self._db = db
         self._clock = clock
 
-    async def page(self, cursor: str | None, size: int, resolved: bool = False) -> Page[DeadLetter]:
+    async def page(self, after: UUID | None, size: int, resolved: bool = False) -> Page[DeadLetter]:
         """Those that are held; with `resolved` the others too."""
-        try:
-            after = UUID(decode_cursor(cursor)) if cursor else _FIRST
-        except ValueError:
-            raise Invalid("the cursor is not one that a page of this list gave: start without it") from None
         async with self._db.connection() as connection:
-            found = await store.list_after(connection, after, size + 1, resolved)
+            found = await store.list_after(connection, after or _FIRST, size + 1, resolved)
         return page(found, size, lambda letter: str(letter.order_id))
 
     async def show(self, order_id: UUID) -> DeadLetter:

@@ -14,7 +14,15 @@ MAX_MINOR = 10**15
 """The most one amount may be: room for sums of a million of them in a signed 64-bit integer's safe range."""
 
 Minor = Annotated[int, msgspec.Meta(ge=0, le=MAX_MINOR, description="minor units of the currency, e.g. pennies")]
-Currency = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}\Z", description="ISO 4217 code", examples=["CNY", "GBP"])]
+Currency = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^[A-Z]{3}\Z",
+        description="ISO 4217 code",
+        examples=["CNY", "GBP"],
+        extra_json_schema={"enum": sorted(code.code for code in _Iso if code.exponent is not None)},
+    ),
+]
 
 
 _AMOUNT = re.compile(r"[0-9]{1,18}(\.[0-9]{1,6})?")

@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
 from commerce.kernel.database import Database
-from commerce.kernel.errors import Invalid, NotReady
-from commerce.kernel.paging import Page, decode_cursor, page
+from commerce.kernel.errors import NotReady
+from commerce.kernel.paging import Page, page
 from commerce.kernel.redisdb import DOWN
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
@@ -93,16 +93,10 @@ class Orders:
                 order_id = await store.id_by_key(connection, user_id, idempotency_key)
         return await self.get(order_id, user_id, sales) if order_id else None
 
-    async def page(self, user_id: str, cursor: str | None, size: int) -> Page[OrderSummary]:
+    async def page(self, user_id: str, before: UUID | None, size: int) -> Page[OrderSummary]:
         """The user's stored orders, newest first."""
-        before = _LAST
-        if cursor:
-            try:
-                before = UUID(decode_cursor(cursor))
-            except ValueError:
-                raise Invalid("the cursor is not one that a page of this list gave: start without it") from None
         async with self._db.connection() as connection:
-            found = await store.list_before(connection, user_id, before, size + 1)
+            found = await store.list_before(connection, user_id, before or _LAST, size + 1)
         return page(found, size, lambda order: str(order.order_id))
 
     async def events(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> list[OrderEvent]:

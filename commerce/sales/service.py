@@ -12,7 +12,7 @@ from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.faults import crash_point
 from commerce.kernel.money import MoneyError, minor_digits
-from commerce.kernel.paging import Page, decode_cursor, page
+from commerce.kernel.paging import Page, page
 from commerce.kernel.redisdb import DOWN
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale, WrongState
@@ -21,6 +21,7 @@ from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, 
 from lua import PublishOutcome, SaleKeys, publish, units_free
 
 _SNAPSHOT_PART = 2_000
+_PAGE = 500
 _FROM = {
     SaleState.OPEN: (SaleState.DRAFT, SaleState.PAUSED),
     SaleState.PAUSED: (SaleState.OPEN,),
@@ -170,11 +171,21 @@ class Sales:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return sale
 
-    async def page(self, cursor: str | None, size: int, drafts: bool = False) -> Page[Sale]:
-        after = decode_cursor(cursor) if cursor else ""
+    async def page(self, after: str | None, size: int, drafts: bool = False) -> Page[Sale]:
         async with self._db.connection() as connection:
-            found = await store.list_after(connection, after, size + 1, drafts)
+            found = await store.list_after(connection, after or "", size + 1, drafts)
         return page(found, size, lambda sale: sale.sale_id)
+
+    async def opened(self) -> list[Sale]:
+        """Every sale that was opened, closed ones too."""
+        found: list[Sale] = []
+        after: str | None = None
+        while True:
+            part = await self.page(after, _PAGE)
+            found += part.items
+            after = part.next
+            if after is None:
+                return found
 
     async def get_item(self, sale_id: str, sku: str) -> SaleItem:
         async with self._db.connection() as connection:
@@ -183,17 +194,16 @@ class Sales:
             raise NoSuchSale(f"{sale_id} does not offer {sku}")
         return item
 
-    async def items(self, sale_id: str, cursor: str | None, size: int) -> Page[SaleItem]:
+    async def items(self, sale_id: str, after: str | None, size: int) -> Page[SaleItem]:
         """The items of any sale in the order of their SKUs."""
-        after = decode_cursor(cursor) if cursor else ""
         async with self._db.connection() as connection:
-            found = await store.list_items(connection, sale_id, after, size + 1)
+            found = await store.list_items(connection, sale_id, after or "", size + 1)
         return page(found, size, lambda item: item.sku)
 
-    async def offers(self, sale_id: str, cursor: str | None, size: int) -> Page[Offer]:
+    async def offers(self, sale_id: str, after: str | None, size: int) -> Page[Offer]:
         """The items of a sale as shoppers see them, with what is free at this moment."""
         sale = await self.get_public(sale_id)
-        found = await self.items(sale_id, cursor, size)
+        found = await self.items(sale_id, after, size)
         try:
             free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in found.items])
         except DOWN:

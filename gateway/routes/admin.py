@@ -12,9 +12,9 @@ from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.money import Minor
 from commerce.kernel.paging import Page
-from commerce.sales.model import ItemInput, Limit, Sale, SaleInput, SaleItem, StockChange, StockChangeInput
+from commerce.sales.model import ItemInput, Limit, Sale, SaleId, SaleInput, SaleItem, StockChange, StockChangeInput
 from gateway.operations import Call, Operation, Parameter, json_response
-from gateway.routes.catalog import CURSOR, LIMIT, SALE, SKU, page_size
+from gateway.routes.catalog import LIMIT, SALE, SKU, cursor, page_size
 
 _ORDER = Parameter("order_id", "path", UUID, "the order's id")
 _CHANGE = Parameter(
@@ -136,6 +136,7 @@ async def discard_dead_letter(call: Call) -> web.Response:
     return json_response(await call.services.dead_letters.discard(call.parameters["order_id"], _actor(call)))
 
 
+_SALES_ANSWER = {200: ("a page", Page[Sale])}
 _SALE_ANSWER = {200: ("the sale", Sale)}
 _LETTER = {200: ("the dead letter", DeadLetter)}
 
@@ -156,7 +157,16 @@ OPERATIONS = [
         Operation(method, path, handler, summary, "staff: sales", "sales", answers, problems, parameters, body)  # type: ignore[arg-type]
         for method, path, handler, summary, answers, problems, parameters, body in (
             ("POST", "", create_sale, "Create a sale", {201: ("the draft", Sale)}, (409, 503), (), NewSale),
-            ("GET", "", list_all_sales, "List all sales", {200: ("a page", Page[Sale])}, (503,), (CURSOR, LIMIT), None),
+            (
+                "GET",
+                "",
+                list_all_sales,
+                "List all sales",
+                {200: ("a page", Page[Sale])},
+                (503,),
+                (cursor(SaleId), LIMIT),
+                None,
+            ),
             ("GET", "/{sale_id}", get_any_sale, "Read any sale", _SALE_ANSWER, (404, 503), (SALE,), None),
             ("PUT", "/{sale_id}/items", put_items, "Put items", _SALE_ANSWER, (404, 409, 503), (SALE,), NewItems),
             (
@@ -205,7 +215,7 @@ OPERATIONS = [
                 "List dead letters",
                 {200: ("a page", Page[DeadLetter])},
                 (503,),
-                (CURSOR, LIMIT),
+                (cursor(UUID), LIMIT),
             ),
             ("GET", "/{order_id}", show_dead_letter, "Show a dead letter", _LETTER, (404, 503), (_ORDER,)),
             ("POST", "/{order_id}/retry", retry_dead_letter, "Retry one", _LETTER, (404, 409, 503), (_ORDER,)),

@@ -14,7 +14,12 @@ from commerce.sales.model import Offer, PublicSale, SaleId
 from commerce.sales.service import public
 from gateway.operations import Call, Operation, Parameter
 
-CURSOR = Parameter("cursor", "query", str, "`next` of the page before")
+
+def cursor(type_: Any) -> Parameter:
+    """Where a list goes on."""
+    return Parameter("cursor", "query", type_, "`next` of the page before")
+
+
 LIMIT = Parameter("limit", "query", Annotated[int, msgspec.Meta(ge=1, le=1000)], "items a page, at most")
 SKU = Parameter("sku", "path", Sku, "the product's SKU")
 SALE = Parameter("sale_id", "path", SaleId, "the sale's id")
@@ -81,9 +86,9 @@ def _read(
 
 
 OPERATIONS = [
-    _read("/v1/products", list_products, "List products", Page[Product], CURSOR, LIMIT),
+    _read("/v1/products", list_products, "List products", Page[Product], cursor(Sku), LIMIT),
     _read("/v1/products/{sku}", get_product, "Read a product", Product, SKU, missing=True),
-    _read("/v1/sales", list_sales, "List sales", Page[PublicSale], CURSOR, LIMIT),
+    _read("/v1/sales", list_sales, "List sales", Page[PublicSale], cursor(SaleId), LIMIT),
     _read("/v1/sales/{sale_id}", get_sale, "Read a sale", PublicSale, SALE, missing=True),
     _read(
         "/v1/sales/{sale_id}/offers",
@@ -91,7 +96,7 @@ OPERATIONS = [
         "List a sale's offers",
         Page[Offer],
         SALE,
-        CURSOR,
+        cursor(Sku),
         LIMIT,
         missing=True,
     ),

@@ -22,6 +22,7 @@ from commerce.orders.service import Actor
 from commerce.sales.errors import OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.routes.catalog import LIMIT, cursor, page_size
 from gateway.services import ORDER_ID, REQUEST_ID
 from lua import EntryId, Outcome, Record, Reserved, SaleKeys, find_keys
 
@@ -144,8 +145,7 @@ async def list_orders(call: Call) -> web.Response:
     if key := call.parameters["idempotency_key"]:
         order = await services.orders.by_key(user, key, services.snapshots.loaded())
         return json_response(Page([order] if order else [], None))
-    size = call.parameters["limit"] or services.settings.limits.page_items
-    found = await services.orders.page(user, call.parameters["cursor"], min(size, services.settings.limits.page_items))
+    found = await services.orders.page(user, call.parameters["cursor"], page_size(call))
     items = [Order(o.order_id, o.status, o.sale_id, o.total, o.accepted_at, o.pay_by) for o in found.items]
     return json_response(Page(items, found.next))
 
@@ -219,6 +219,7 @@ OPERATIONS = [
         (KEY,),
         PlaceOrder,
         admit=True,
+        links=("get_order", "watch_order", "cancel_order"),
     ),
     Operation(
         "GET",
@@ -230,8 +231,8 @@ OPERATIONS = [
         {200: ("a page of orders", Page[Order])},
         (503,),
         (
-            Parameter("cursor", "query", str, "`next` of the page before"),
-            Parameter("limit", "query", Annotated[int, msgspec.Meta(ge=1, le=1000)], "items a page"),
+            cursor(UUID),
+            LIMIT,
             Parameter("idempotency_key", "query", IdempotencyKey, "find the order of a lost answer"),
         ),
     ),

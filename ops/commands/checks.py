@@ -33,7 +33,7 @@ def audit(
 
     async def work() -> list[SaleAudit]:
         async with open_shop() as shop:
-            names = [sale] if sale else [found.sale_id for found in (await shop.sales.page(None, _PAGE)).items]
+            names = [sale] if sale else [found.sale_id for found in await shop.sales.opened()]
             return [await shop.audit.sale(name) for name in names]
 
     audits = run(work())

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 import pytest
 
 import lua
-from commerce.kernel.errors import Invalid
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
 from commerce.orders.model import TRANSITIONS, OrderStatus
@@ -117,13 +116,10 @@ async def test_a_list_pages_from_new_to_old(
     while True:
         page = await orders.page("user", cursor, 3)
         found += [order.order_id for order in page.items]
-        cursor = page.next
-        if cursor is None:
+        if page.next is None:
             break
+        cursor = UUID(page.next)
     assert found == sorted((order.order_id for order in made if order.user_id == "user"), reverse=True)
-    for cursor in ("%%%", "bm90IGEgdXVpZA"):
-        with pytest.raises(Invalid):
-            await orders.page("user", cursor, 3)
 
 
 async def test_cancelling_gives_the_goods_back_once(

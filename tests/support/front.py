@@ -18,6 +18,7 @@ from config.settings import Settings
 from gateway.app import ADMIN, PUBLIC, build
 from gateway.auth import sign
 from gateway.connections import Connections
+from gateway.operations import Operation
 from gateway.services import Services, open_services
 from workers.registry import WORKERS
 from workers.runtime import open_workshop
@@ -90,11 +91,11 @@ class Front:
 
 
 @asynccontextmanager
-async def open_front(settings: Settings) -> AsyncIterator[Front]:
-    """The gateway with all operations on one port."""
+async def open_front(settings: Settings, parts: Sequence[Operation] = (*PUBLIC, *ADMIN)) -> AsyncIterator[Front]:
+    """The gateway with all operations on one port, or some of them."""
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
-        operations = {(o.method, o.path): o for o in [*PUBLIC, *ADMIN]}
+        operations = {(o.method, o.path): o for o in parts}
         runner = web.AppRunner(build(services, list(operations.values())), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -1,0 +1,110 @@
+"""What staff do over HTTP, and that nobody else can."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+import lua
+from commerce.kernel.clock import from_ms
+from config.settings import Settings
+from gateway.app import ADMIN
+from gateway.auth import ROLES
+from lua import SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import Front, working
+from tests.support.shop import eventually, make_sale, order_body
+
+
+def new_sale(shop: Shop, sale_id: str) -> dict[str, Any]:
+    now = from_ms(shop.clock.now_ms())
+    return {
+        "sale": {
+            "sale_id": sale_id,
+            "title": "A sale",
+            "currency": "CNY",
+            "opens_at": (now - timedelta(seconds=1)).isoformat(),
+            "closes_at": (now + timedelta(days=1)).isoformat(),
+        },
+        "items": {"a": {"units": 5, "limit": 2}, "b": {"units": 3, "price": 70}},
+    }
+
+
+async def test_from_product_to_closed_sale(shop: Shop, front: Front, sale_id: str) -> None:
+    async def staff(method: str, path: str, **kwargs: Any) -> Any:
+        answer = await front.call(method, f"/v1/admin{path}", user="ann", roles=["operator"], **kwargs)
+        assert answer.status in (200, 201), answer.text
+        return answer.body
+
+    for sku in "ab":
+        await staff("PUT", f"/products/{sku}", json={"name": f"thing {sku}", "price": 100, "currency": "CNY"})
+    made = await staff("POST", "/sales", json=new_sale(shop, sale_id))
+    assert (made["sale_id"], made["state"]) == (sale_id, "draft")
+    assert (await staff("POST", f"/sales/{sale_id}/open"))["state"] == "open"
+    await front.services.snapshots.refresh()
+    assert (await front.order(order_body(sale_id, ("a", 2), ("b", 1)))).body["total"]["amount"] == 270
+    change = str(shop.ids.new())
+    for _ in range(2):
+        body = {"sku": "b", "delta": 4, "reason": "more"}
+        stored = await staff("POST", f"/sales/{sale_id}/stock-changes", headers={"Idempotency-Key": change}, json=body)
+        assert (stored["status"], stored["actor"]) == ("applied", "staff ann")
+    assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 3, "b": 6}
+    assert len((await staff("GET", f"/sales/{sale_id}/stock-changes"))["items"]) == 1
+    terms = await staff("PUT", f"/sales/{sale_id}/items/b", json={"price": 90, "limit": 4})
+    assert (terms["price"], terms["limit"]) == (90, 4)
+    assert (await staff("POST", f"/sales/{sale_id}/pause"))["state"] == "paused"
+    assert (await front.order(order_body(sale_id, ("b", 1)))).code == "sale_paused"
+    assert (await staff("POST", f"/sales/{sale_id}/close"))["state"] == "closed"
+    again = await front.call("POST", f"/v1/admin/sales/{sale_id}/open", user="ann", roles=["sales"])
+    assert (again.status, again.code) == (409, "wrong_state")
+    assert [sale["sale_id"] for sale in (await staff("GET", "/sales"))["items"]] == [sale_id]
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_dead_letters_over_http(shop: Shop, settings: Settings, front: Front, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    order_id = uuid4()
+    await shop.redis.xadd(keys.orders, {order_id.bytes: b"\xc1 not an order"})
+    async with working(settings, "order_writer"):
+        await eventually(lambda: _dead(shop))
+    listed = await front.call("GET", "/v1/admin/dead-letters", user="sam", roles=["support"])
+    assert [letter["order_id"] for letter in listed.body["items"]] == [str(order_id)]
+    path = f"/v1/admin/dead-letters/{order_id}"
+    shown = await front.call("GET", path, user="sam", roles=["support"])
+    assert shown.body["order"] == {"unreadable": b"\xc1 not an order".hex()}
+    retried = await front.call("POST", f"{path}/retry", user="sam", roles=["support"])
+    assert (retried.status, retried.code) == (409, "conflict")
+    gone = await front.call("POST", f"{path}/discard", user="sam", roles=["support"])
+    assert (gone.body["status"], gone.body["resolved_by"]) == ("discarded", "staff sam")
+    again = await front.call("POST", f"{path}/discard", user="sam", roles=["support"])
+    assert (again.status, again.code) == (409, "dead_letter_resolved")
+
+
+async def _dead(shop: Shop) -> bool:
+    return (await shop.audit.counts())["dead_letters"] == 1
+
+
+STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
+
+
+@pytest.mark.parametrize("operation", STAFF_ONLY, ids=lambda operation: operation.id)
+async def test_only_the_right_role_may(front: Front, operation: Any) -> None:
+    """Nobody, a shopper and staff with every other role are turned away before anything is looked at."""
+    path = operation.path.format(sale_id="x", sku="x", order_id=uuid4())
+    nobody = await front.call(operation.method, path, user=None)
+    assert (nobody.status, nobody.code) == (401, "unauthorized")
+    shopper = await front.call(operation.method, path, user="user")
+    assert (shopper.status, shopper.code) == (401, "unauthorized")
+    others = [role for role in ROLES if role not in (operation.access, "operator")]
+    other = await front.call(operation.method, path, user="ann", roles=others)
+    assert (other.status, other.code) == (403, "forbidden")
+    for role in (operation.access, "operator"):
+        allowed = await front.call(operation.method, path, user="ann", roles=[role])
+        assert allowed.status not in (401, 403)
+
+
+async def test_every_admin_path_needs_a_role() -> None:
+    assert {operation.access for operation in ADMIN if operation.path.startswith("/v1/admin")} <= set(ROLES)

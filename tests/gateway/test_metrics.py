@@ -1,0 +1,176 @@
+"""What is counted, that Prometheus accepts it, and that logs tell enough and no secrets."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from commerce.kernel import logs
+from config.settings import Settings
+from ops.commands.common import Shop
+from tests.support.front import Front, bearer, open_front, working
+from tests.support.shop import ADDRESS, eventually, make_sale, order_body
+
+
+async def reading(front: Front) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    answer = await front.call("GET", "/metrics", user=None)
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+async def test_the_promised_readings(shop: Shop, settings: Settings, front: Front, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await front.services.snapshots.refresh()
+    before = await reading(front)
+    async with working(settings, "order_writer", "observer", "auditor"):
+        await front.order(order_body(sale_id, ("a", 2)))
+        await front.order(order_body(sale_id, ("a", 9)))
+        await eventually(lambda: _audited(front, sale_id))
+        await eventually(lambda: _written(front, before))
+    after = await reading(front)
+
+    def rise(name: str, **labels: str) -> float:
+        key = (name, tuple(sorted(labels.items())))
+        return after[key] - before.get(key, 0)
+
+    assert rise("floodgate_orders_total", outcome="accepted") == 1
+    assert rise("floodgate_orders_total", outcome="sold_out") == 1
+    assert rise("floodgate_http_requests_total", method="POST", route="/v1/orders", status="202") == 1
+    assert rise("floodgate_http_requests_total", method="POST", route="/v1/orders", status="409") == 1
+    assert rise("floodgate_http_request_seconds_count", route="/v1/orders") == 2
+    assert rise("floodgate_batch_orders_count") == 2
+    assert rise("floodgate_redis_call_seconds_count") == 2
+    assert rise("floodgate_written_orders_total", result="stored") == 1
+    assert rise("floodgate_write_seconds_count") == 1
+    assert after["floodgate_audit_difference_units", (("sale", sale_id),)] == 0
+    assert after["floodgate_sale_units", (("kind", "initial"), ("sale", sale_id))] == 5
+    for name in ("floodgate_dead_letters", "floodgate_pending_releases", "floodgate_oldest_release_seconds"):
+        assert after[name, ()] >= 0
+    assert after["floodgate_stream_backlog_orders", (("sale", sale_id),)] >= 0
+    assert after["floodgate_stream_oldest_seconds", (("sale", sale_id),)] >= 0
+
+
+async def _audited(front: Front, sale_id: str) -> bool:
+    return ("floodgate_audit_timestamp_seconds", (("sale", sale_id),)) in await reading(front)
+
+
+async def _written(front: Front, before: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> bool:
+    key = ("floodgate_written_orders_total", (("result", "stored"),))
+    return (await reading(front)).get(key, 0) > before.get(key, 0)
+
+
+async def test_a_broken_promise_shows(shop: Shop, settings: Settings, front: Front, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await shop.redis.hincrby(keys.stock.decode(), "a", 3)
+    async with working(settings, "auditor"):
+        await eventually(lambda: _audited(front, sale_id))
+    found = await reading(front)
+    assert found["floodgate_audit_difference_units", (("sale", sale_id),)] == 3
+    assert found["floodgate_audit_findings", (("promise", "P1"), ("sale", sale_id))] == 1
+
+
+async def test_names_follow_the_conventions(front: Front, settings: Settings) -> None:
+    """The rules of `promtool check metrics`, and promtool itself where it is installed."""
+    answer = await front.call("GET", "/metrics", user=None)
+    for family in text_string_to_metric_families(answer.text):
+        if not family.name.startswith("floodgate_"):
+            continue
+        assert family.documentation, family.name
+        assert re.fullmatch(r"[a-z][a-z0-9_]*", family.name)
+        assert not re.search(r"_(ms|millis|minutes|hours|kb|mb)(_|$)", family.name), family.name
+        if family.type == "counter":
+            assert all(s.name.endswith(("_total", "_created")) for s in family.samples), family.name
+        else:
+            assert not family.name.endswith(("_total", "_count")), family.name
+    if promtool := shutil.which("promtool"):
+        done = await asyncio.to_thread(
+            subprocess.run, [promtool, "check", "metrics"], input=answer.text.encode(), capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_several_processes_count_together(tmp_path: Path) -> None:
+    """Counters are summed over processes and survive them; a dead process's gauges are dropped."""
+    code = (
+        "import sys, pathlib\n"
+        "from commerce.kernel import metrics\n"
+        "metrics.share(pathlib.Path(sys.argv[1]))\n"
+        "from gateway.metrics import ORDERS, CONNECTIONS\n"
+        "ORDERS.labels('accepted').inc(3)\nCONNECTIONS.set(7)\n"
+        "if len(sys.argv) > 2:\n"
+        "    metrics.forget(int(sys.argv[2]))\n"
+        "    print(metrics.exposition().decode())\n"
+        "else:\n"
+        "    import os; print(os.getpid())\n"
+    )
+
+    async def run(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", code, str(tmp_path), *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await process.communicate()
+        assert process.returncode == 0
+        return said.decode()
+
+    dead = (await run()).strip()
+    said = await run(dead)
+    assert 'floodgate_orders_total{outcome="accepted"} 6.0' in said
+    assert "floodgate_http_connections 7.0" in said
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """Everything that would go to standard error."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    logs.set_up("debug", None, 1, "test")
+    yield stream
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.captureWarnings(False)
+
+
+async def test_logs_are_json_with_ids_and_without_secrets(
+    shop: Shop, front: Front, sale_id: str, logged: io.StringIO
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await front.services.snapshots.refresh()
+    await front.order(order_body(sale_id, ("a", 1)))
+    await shop.redis.delete(keys.meta)
+    answer = await front.order(order_body(sale_id, ("a", 1)))
+    lines = [orjson.loads(line) for line in logged.getvalue().splitlines()]
+    [failed] = [line for line in lines if line.get("request_id") == answer.headers["X-Request-Id"]]
+    assert (failed["level"], failed["process"], failed["path"]) == ("WARNING", "test", "/v1/orders")
+    text = logged.getvalue()
+    for secret in (bearer(front.settings)["Authorization"][7:40], ADDRESS["line"], ADDRESS["phone"]):
+        assert secret not in text
+
+
+async def test_a_request_id_is_kept_if_it_is_one(front: Front) -> None:
+    kept = await front.call("GET", "/health/live", user=None, headers={"X-Request-Id": "abc-1.2"})
+    assert kept.headers["X-Request-Id"] == "abc-1.2"
+    made = await front.call("GET", "/health/live", user=None, headers={"X-Request-Id": "a b;c"})
+    assert re.fullmatch(r"[0-9a-f]{16}", made.headers["X-Request-Id"])
+
+
+async def test_memory_durability_says_so(make_settings: Callable[..., Settings], shop: Shop) -> None:
+    async with open_front(make_settings(durability="memory")) as front:
+        ready = await front.call("GET", "/health/ready", user=None)
+        assert ready.body["durability"] == "memory"
+        assert "may be lost" in ready.body["promise"]

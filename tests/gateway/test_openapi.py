@@ -1,0 +1,77 @@
+"""The document is valid OpenAPI 3.1, and the service does what it says: schemathesis with all checks on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from config.settings import Settings
+from gateway.app import ADMIN, PUBLIC
+from gateway.operations import Operation
+from ops.commands.common import Shop
+from tests.support.front import Front, open_front, token
+from tests.support.shop import make_sale
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+async def test_the_document_is_valid(front: Front) -> None:
+    answer = await front.call("GET", "/openapi.json", user=None)
+    assert answer.body["openapi"] == "3.1.0"
+    OpenAPIV31SpecValidator(answer.body).validate()
+    ids = [operation["operationId"] for path in answer.body["paths"].values() for operation in path.values()]
+    assert len(ids) == len(set(ids))
+    limits = front.settings.limits
+    order = answer.body["components"]["schemas"]["PlaceOrder"]["properties"]
+    assert order["lines"]["maxItems"] == limits.lines_per_order
+
+
+async def test_the_page_needs_no_network(front: Front) -> None:
+    answer = await front.call("GET", "/docs", user=None)
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "http://" not in answer.text
+    assert "https://" not in answer.text
+    assert "<script" not in answer.text
+    for part in ("/v1/orders", "PlaceOrder", "problem-sold_out", "problem-outcome_unknown"):
+        assert part in answer.text
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("parts", "roles"), [(PUBLIC, ()), (ADMIN, ("operator",))], ids=["public", "admin"])
+async def test_it_does_what_it_says(
+    make_settings: Callable[..., Settings],
+    shop: Shop,
+    sale_prefix: str,
+    tmp_path: Path,
+    parts: list[Operation],
+    roles: tuple[str, ...],
+) -> None:
+    await make_sale(shop, f"{sale_prefix}-sale", {"85123A": (50, 255, 5)})
+    async with open_front(make_settings(limits={"event_stream_s": 0.3}), parts) as front:
+        process = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("schemathesis")),
+            "--config-file",
+            str(CONFIG),
+            "run",
+            f"{front.base}/openapi.json",
+            "--header",
+            f"Authorization: Bearer {token(front.settings, 'tester', roles=roles)}",
+            "--checks=all",
+            "--max-examples=25",
+            "--continue-on-failure",
+            "--seed=1",
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await process.communicate()
+    assert process.returncode == 0, said.decode()
+    # Sales that it made have names of their own.
+    async for key in shop.redis.scan_iter("{sale:*"):
+        if not key.startswith(f"{{sale:{sale_prefix}".encode()):
+            await shop.redis.delete(key)
