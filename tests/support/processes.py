@@ -1,0 +1,92 @@
+"""Gateways and workers as processes of their own, as in production, to be killed at will."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from config.settings import Settings
+from ops.programs import Program, Running, start
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Processes:
+    """Starts processes of one shop; all of them end with the block."""
+
+    settings: Settings
+    home: Path
+    port: int = field(default_factory=free_port)
+    admin_port: int = field(default_factory=free_port)
+    running: list[Running] = field(default_factory=list)
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        settings = self.settings
+        keys = [{"kid": key.kid, "secret": key.secret.get_secret_value()} for key in settings.auth.keys]
+        return {
+            "REDIS_URL": settings.redis(),
+            "DATABASE_URL": settings.database(),
+            "FLOODGATE_AUTH__KEYS": orjson.dumps(keys).decode(),
+            "FLOODGATE_HTTP__PORT": str(self.port),
+            "FLOODGATE_HTTP__ADMIN_PORT": str(self.admin_port),
+            "FLOODGATE_DATA_DIR": str(self.home),
+            "FLOODGATE_LIMITS": settings.limits.model_dump_json(),
+            "FLOODGATE_WRITER": settings.writer.model_dump_json(),
+            "FLOODGATE_DRIVER": settings.driver.model_dump_json(),
+        }
+
+    async def gateway(self, *, crash_at: str | None = None) -> Running:
+        async def ready() -> None:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)  # the last to listen
+            writer.close()
+
+        return await self._start("gateway", ["gateway"], crash_at, ready)
+
+    async def worker(self, *names: str, instance: str = "one", crash_at: str | None = None) -> Running:
+        async def ready() -> None:
+            return
+
+        return await self._start("worker", ["workers", *names, "--instance", instance], crash_at, ready)
+
+    async def _start(self, name: str, module: list[str], crash_at: str | None, ready) -> Running:  # type: ignore[no-untyped-def]
+        env = {**self.environment(), **({"FLOODGATE_CRASH_AT": crash_at} if crash_at else {})}
+        log = self.home / f"{name}-{len(self.running)}.log"
+        running = await start(Program(name, [sys.executable, "-m", *module], log, env=env, ready=ready))
+        self.running.append(running)
+        return running
+
+
+@asynccontextmanager
+async def processes(settings: Settings, home: Path) -> AsyncIterator[Processes]:
+    """Shows the processes' logs if the block fails."""
+    made = Processes(settings, home)
+    try:
+        yield made
+    except BaseException:
+        for log in sorted(home.glob("*.log")):
+            print(f"--- {log.name}", log.read_text()[-4_000:], sep="\n", file=sys.stderr)
+        raise
+    finally:
+        await asyncio.gather(*(running.stop() for running in made.running))
+
+
+async def ended(running: Running, timeout_s: float = 20) -> int:
+    """The status of a process that ends by itself; -9 for one that was killed."""
+    return await asyncio.wait_for(running.process.wait(), timeout_s)
