@@ -145,6 +145,9 @@ class Intake:
                 try:
                     await self._reserve(lane, batch)
                     return
+                except NotReady as error:  # a new connection was needed, and the server behind it is not what it was
+                    self._healthy = False
+                    _logger.error("Redis cannot be used", extra={"why": error.detail})
                 except DOWN as error:
                     self._healthy, unclear = False, True
                     _logger.warning("Redis went away during a call", extra={"orders": len(batch), "why": str(error)})

@@ -85,6 +85,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             timeout_ms=limits.redis_call_timeout_ms,
             connections=limits.redis_connections,
             name="gateway",
+            must_keep=(settings.durability, settings.replicas),
         )
         stack.push_async_callback(redis.aclose)
         await check_redis(redis, settings.durability, settings.replicas)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Redis
+from redis.asyncio import Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     BusyLoadingError,
-    NoPermissionError,
     ReadOnlyError,
     RedisError,
     ResponseError,
@@ -20,6 +19,7 @@ from redis.exceptions import (
 from commerce.kernel.errors import NotReady
 
 MIN_VERSION = (6, 2)
+_REPLICA = re.compile(r"slave\d+")
 
 DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 """What it looks like when Redis is away, loading or no longer the master: try again later."""
@@ -29,8 +29,24 @@ class NotDurable(NotReady):
     """The server does not keep what the setting `durability` promises."""
 
 
-def open_redis(url: str, *, timeout_ms: int, connections: int, name: str) -> Redis:
-    """A client with its own pool. It never retries by itself: whoever calls knows what a repeat means."""
+def open_redis(
+    url: str, *, timeout_ms: int, connections: int, name: str, must_keep: tuple[str, int] | None = None
+) -> Redis:
+    """A client with its own pool. It never retries by itself: whoever calls knows what a repeat means.
+
+    With `must_keep` (durability, replicas) every new connection looks at the server before anything is sent over it:
+    the server that comes back after a failure need not be the one that went away.
+    """
+
+    async def verified(connection: Connection) -> None:
+        await connection.on_connect()
+        if must_keep is not None:
+            try:
+                await _verify(connection, *must_keep)
+            except NotReady:
+                await connection.disconnect()
+                raise
+
     return Redis.from_url(
         url,
         socket_timeout=timeout_ms / 1000,
@@ -39,48 +55,65 @@ def open_redis(url: str, *, timeout_ms: int, connections: int, name: str) -> Red
         client_name=f"floodgate-{name}",
         retry=Retry(NoBackoff(), 0),
         protocol=2,
+        redis_connect_func=verified,
     )
 
 
 async def check_redis(client: Redis, durability: str, replicas: int) -> None:
     """Raise `NotReady` for a server that is too old or evicts, `NotDurable` for one that keeps less than promised."""
     try:
-        version = str((await client.info("server"))["redis_version"])
-        if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
-            raise NotReady(f"Redis {version} is too old: Floodgate needs {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer")
-        config = await client.config_get("*append*") | await client.config_get("maxmemory*")
-        info = await client.info("persistence")
-        replication = await client.info("replication")
-    except NoPermissionError as error:
-        raise NotDurable(
-            f"Redis does not let us look at its settings ({error}), so durability {durability!r} cannot be checked: "
-            "allow this user CONFIG GET and INFO"
-        ) from None
-    except ResponseError as error:
-        raise NotDurable(f"Redis does not tell its settings ({error}); Floodgate needs CONFIG GET and INFO") from None
+        pool: Any = client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            await _verify(connection, durability, replicas)
+        finally:
+            await pool.release(connection)
     except (RedisError, OSError) as error:
         raise NotReady(f"Redis does not answer: {error}") from error
-    if faults := _faults(_text(config), info, replication, durability, replicas):
+
+
+async def _verify(connection: Connection, durability: str, replicas: int) -> None:
+    try:
+        info = _lines(await _ask(connection, "INFO"))
+        version = info["redis_version"]
+        if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
+            raise NotReady(f"Redis {version} is too old: Floodgate needs {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer")
+        config = _pairs(await _ask(connection, "CONFIG", "GET", "*append*"))
+        config |= _pairs(await _ask(connection, "CONFIG", "GET", "maxmemory*"))
+    except ResponseError as error:
+        raise NotDurable(
+            f"Redis does not let us look at its settings ({error}), so durability {durability!r} cannot be checked: "
+            "allow this user INFO and CONFIG GET"
+        ) from None
+    if faults := _faults(config, info, durability, replicas):
         raise NotDurable(f"Redis does not keep what durability {durability!r} promises: {'; '.join(faults)}")
 
 
-def _text(config: Mapping[Any, Any]) -> dict[str, str]:
-    return {
-        (key.decode() if isinstance(key, bytes) else key): (value.decode() if isinstance(value, bytes) else str(value))
-        for key, value in config.items()
-    }
+async def _ask(connection: Connection, *command: str) -> Any:
+    await connection.send_command(*command, check_health=False)
+    return await connection.read_response()
 
 
-def _faults(
-    config: dict[str, str], info: Mapping[str, Any], replication: Mapping[str, Any], durability: str, replicas: int
-) -> list[str]:
+def _lines(reply: bytes) -> dict[str, str]:
+    """INFO's text."""
+    return dict(line.split(":", 1) for line in reply.decode().splitlines() if ":" in line)
+
+
+def _pairs(reply: list[bytes]) -> dict[str, str]:
+    """CONFIG GET's list."""
+    texts = [part.decode() for part in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _faults(config: dict[str, str], info: dict[str, str], durability: str, replicas: int) -> list[str]:
     faults = []
     if config.get("maxmemory", "0") != "0" and config.get("maxmemory-policy") != "noeviction":
         faults.append("it may evict stock and orders (set maxmemory-policy to noeviction)")
-    if replication.get("role") != "master":
+    if info.get("role") != "master":
         faults.append("it is a replica (give the master's address)")
-    if durability == "replicated" and int(replication.get("connected_slaves", 0)) < replicas:
-        faults.append(f"it has {replication.get('connected_slaves', 0)} of {replicas} replicas")
+    online = sum("state=online" in value for name, value in info.items() if _REPLICA.fullmatch(name))
+    if durability == "replicated" and online < replicas:
+        faults.append(f"it has {online} of {replicas} replicas")
     if durability == "fsync":
         if config.get("appendonly") != "yes":
             faults.append("it writes no append-only file (set appendonly to yes)")

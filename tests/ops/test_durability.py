@@ -1,0 +1,150 @@
+"""At start, and after every loss of Redis, the server is asked whether it keeps what the settings promise."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+import lua
+from commerce.kernel.errors import NotReady
+from commerce.kernel.redisdb import NotDurable, check_redis, open_redis
+from config.settings import Settings
+from ops.commands.common import open_shop
+from ops.embedded import redis_server
+from ops.programs import Program, Running, start
+from tests.support.front import open_front
+from tests.support.processes import free_port
+from tests.support.shop import eventually, make_sale, order_body
+
+
+@pytest.fixture
+async def start_redis() -> AsyncIterator[Callable[..., object]]:
+    """Starts a Redis of the test's own with other options; gives its URL and the process."""
+    running: list[Running] = []
+    homes: list[tempfile.TemporaryDirectory[str]] = []
+
+    async def run(*options: str) -> tuple[str, Running]:
+        homes.append(tempfile.TemporaryDirectory(prefix="fg-"))
+        server = redis_server(Path(homes[-1].name))
+        program = server.program
+        made = Program(program.name, [*program.argv, *options], program.log, ready=program.ready)
+        running.append(await start(made))
+        return server.url, running[-1]
+
+    yield run
+    await asyncio.gather(*(one.stop() for one in running))
+    for home in homes:
+        home.cleanup()
+
+
+def client(url: str) -> Redis:
+    return open_redis(url, timeout_ms=500, connections=2, name="test")
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--appendonly", "no"), "append-only file"),
+        (("--appendfsync", "everysec"), "before the disk has it"),
+        (("--no-appendfsync-on-rewrite", "yes"), "stops syncing during a rewrite"),
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "may evict"),
+    ],
+)
+async def test_a_server_that_keeps_less(start_redis, options: tuple[str, ...], why: str) -> None:  # type: ignore[no-untyped-def]
+    url, _ = await start_redis(*options)
+    async with client(url) as redis:
+        with pytest.raises(NotDurable, match=why):
+            await check_redis(redis, "fsync", 1)
+        if "evict" not in why:
+            await check_redis(redis, "memory", 1)
+
+
+async def test_a_gateway_does_not_start_on_it(start_redis, make_settings: Callable[..., Settings]) -> None:  # type: ignore[no-untyped-def]
+    url, _ = await start_redis("--appendfsync", "everysec")
+    with pytest.raises(NotDurable, match="set appendfsync to always"):
+        async with open_front(make_settings(redis_url=url)):
+            pytest.fail("it started")
+
+
+async def test_no_server_and_no_permission(start_redis) -> None:  # type: ignore[no-untyped-def]
+    async with client("unix:///tmp/nobody-is-here.sock") as redis:
+        with pytest.raises(NotReady, match="does not answer"):
+            await check_redis(redis, "fsync", 1)
+    url, _ = await start_redis()
+    async with client(url) as redis:
+        await redis.execute_command("ACL", "SETUSER", "shop", "on", ">secret", "~*", "+@all", "-config")
+    async with client(url.replace("unix://", "unix://shop:secret@")) as redis:
+        with pytest.raises(NotDurable, match="CONFIG GET"):
+            await check_redis(redis, "fsync", 1)
+
+
+async def test_replicas_confirm_an_order(  # type: ignore[no-untyped-def]
+    start_redis, make_settings: Callable[..., Settings], sale_id: str
+) -> None:
+    """With durability 'replicated' a 202 waits for the replica; one that is away makes the outcome unclear."""
+    port = free_port()
+    url, _ = await start_redis("--port", str(port), "--bind", "127.0.0.1")
+    async with client(url) as redis:
+        with pytest.raises(NotDurable, match="0 of 1 replicas"):
+            await check_redis(redis, "replicated", 1)
+    replica_url, replica = await start_redis("--replicaof", "127.0.0.1", str(port))
+    async with client(url) as master:
+        await eventually(lambda: _replicates(master))
+        await check_redis(master, "replicated", 1)
+    async with client(replica_url) as behind:
+        with pytest.raises(NotDurable, match="it is a replica"):
+            await check_redis(behind, "memory", 1)
+    settings = make_settings(redis_url=url, durability="replicated", limits={"redis_call_timeout_ms": 600})
+    async with open_shop(settings) as shop, open_front(settings) as front:
+        keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+        await front.services.snapshots.refresh()
+        answer = await front.order(order_body(sale_id, ("a", 1)))
+        assert answer.status == 202, answer.text
+        assert answer.body["durability"] == "replicated"
+        replica.process.send_signal(signal.SIGSTOP)
+        try:
+            unclear = await front.order(order_body(sale_id, ("a", 1)), key="k")
+            assert (unclear.status, unclear.code) == (503, "outcome_unknown")
+        finally:
+            replica.process.send_signal(signal.SIGCONT)
+        await eventually(lambda: _confirmed(front, sale_id))
+        assert (await lua.cut(shop.redis, keys)).stock == {"a": 3}
+
+
+async def _replicates(master: Redis) -> bool:
+    return (await master.info("replication")).get("slave0", {}).get("state") == "online"
+
+
+async def _confirmed(front, sale_id: str) -> bool:  # type: ignore[no-untyped-def]
+    return (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 200
+
+
+async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignore[no-untyped-def]
+    start_redis, make_settings: Callable[..., Settings], sale_id: str
+) -> None:
+    """Redis dies and is started again by somebody with other options: orders are refused, not risked."""
+    url, running = await start_redis()
+    settings = make_settings(redis_url=url, limits={"order_timeout_ms": 700, "redis_call_timeout_ms": 300})
+    async with open_shop(settings) as shop, open_front(settings) as front:
+        await make_sale(shop, sale_id, {"a": (5, 100, None)})
+        await front.services.snapshots.refresh()
+        assert (await front.order(order_body(sale_id, ("a", 1)))).status == 202
+        await running.kill()
+        program = running.program
+        weaker = Program(program.name, [*program.argv, "--appendfsync", "no"], program.log, ready=program.ready)
+        again = await start(weaker)
+        try:
+            await front.order(order_body(sale_id, ("a", 1)), key="k")
+            answer = await front.order(order_body(sale_id, ("a", 1)), key="k")
+            assert (answer.status, answer.code) == (503, "not_ready")
+            async with client(url) as redis:
+                await redis.config_set("appendfsync", "always")
+            assert (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
+        finally:
+            await again.stop()

@@ -1,0 +1,85 @@
+"""Migrations arrive, once, whoever runs them; every SQL block fits the schema they make."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib import resources
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from commerce.kernel import migrations
+from commerce.kernel.errors import Conflict, NotReady
+from commerce.kernel.migrations import Migration, all_migrations, check_migrated, migrate
+from commerce.kernel.sql import load_queries
+from tests.support.servers import Servers
+
+PACKAGES = sorted(
+    f"commerce.{part.name}" for part in resources.files("commerce").iterdir() if part.joinpath("queries.sql").is_file()
+)
+
+
+@pytest.fixture
+async def empty_url(servers: Servers) -> AsyncIterator[str]:
+    """A database with nothing in it."""
+    name = f"empty_{uuid4().hex}"
+    admin = await asyncpg.connect(servers.database_url.format("postgres"))
+    await admin.execute(f"CREATE DATABASE {name}")
+    yield servers.database_url.format(name)
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+async def test_a_repeat_does_nothing(empty_url: str) -> None:
+    connection = await asyncpg.connect(empty_url)
+    with pytest.raises(NotReady, match="run `floodgate migrate`"):
+        await check_migrated(connection)
+    assert await migrate(connection) == all_migrations()
+    assert await migrate(connection) == []
+    await check_migrated(connection)
+    await connection.close()
+
+
+async def test_several_at_once(empty_url: str) -> None:
+    connections = [await asyncpg.connect(empty_url) for _ in range(4)]
+    done = await asyncio.gather(*(migrate(connection) for connection in connections))
+    assert sorted(len(part) for part in done) == [0, 0, 0, len(all_migrations())]
+    for connection in connections:
+        await connection.close()
+
+
+async def test_an_applied_one_is_never_edited(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = await asyncpg.connect(empty_url)
+    await migrate(connection)
+    first, *rest = all_migrations()
+    edited = Migration(first.number, first.name, first.sql + "-- edited")
+    monkeypatch.setattr(migrations, "all_migrations", lambda: [edited, *rest])
+    with pytest.raises(Conflict, match="an applied migration is never edited"):
+        await migrate(connection)
+    await connection.close()
+
+
+async def test_one_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = await asyncpg.connect(empty_url)
+    broken = Migration(len(all_migrations()) + 1, "broken", "CREATE TABLE half (); SELECT 1/0;")
+    good = all_migrations()
+    monkeypatch.setattr(migrations, "all_migrations", lambda: [*good, broken])
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await migrate(connection)
+    assert await connection.fetchval("SELECT to_regclass('half')") is None
+    assert await connection.fetchval("SELECT count(*) FROM schema_migrations") == len(good)
+    await connection.close()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+async def test_every_block_fits_the_schema(database_url: str, package: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    for name, sql in load_queries(package).all().items():
+        if not sql.startswith("SET"):
+            try:
+                await connection.prepare(sql)
+            except asyncpg.PostgresError as error:
+                pytest.fail(f"{package} {name}: {error}")
+    await connection.close()

@@ -1,0 +1,114 @@
+"""Money, ids, clock, SQL files, retry waits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib import resources
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commerce.kernel import money
+from commerce.kernel.clock import from_ms, to_ms
+from commerce.kernel.ids import Ids, made_ms
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.sql import Queries, load_queries
+
+
+class FixedClock:
+    """A clock that stands."""
+
+    def __init__(self, ms: int) -> None:
+        self.ms = ms
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+    async def sleep(self, seconds: float) -> None:
+        self.ms += int(seconds * 1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "minor"),
+    [
+        ("2.55", "GBP", 255),
+        ("2.5", "GBP", 250),
+        ("2", "GBP", 200),
+        (" 0 ", "CNY", 0),
+        ("7", "JPY", 7),
+        ("1.234", "KWD", 1234),
+    ],
+)
+def test_amounts(text: str, currency: str, minor: int) -> None:
+    assert money.parse(text, currency) == minor
+
+
+@pytest.mark.parametrize("text", ["", "-1", "+1", "1,5", "1.", ".5", "1e2", "NaN", "٣", "1.555", "9" * 17])
+def test_what_is_no_amount(text: str) -> None:
+    with pytest.raises(money.MoneyError):
+        money.parse(text, "GBP")
+
+
+@pytest.mark.parametrize("currency", ["XXQ", "gbp", "", "XAU"])
+def test_what_is_no_currency(currency: str) -> None:
+    with pytest.raises(money.MoneyError):
+        money.minor_digits(currency)
+
+
+@given(st.integers(0, money.MAX_MINOR), st.sampled_from(["CNY", "JPY", "KWD", "GBP"]))
+def test_amounts_are_shown_as_they_are_read(amount: int, currency: str) -> None:
+    text, code = money.show(amount, currency).split()
+    assert (money.parse(text, code), code) == (amount, currency)
+
+
+@given(st.integers(0, 2**45), st.binary(min_size=10, max_size=10))
+def test_ids_are_uuid7(ms: int, random: bytes) -> None:
+    made = Ids(FixedClock(ms), lambda count: random[:count]).new()
+    assert (made.version, made.variant) == (7, "specified in RFC 4122")
+    assert made_ms(made) == ms
+    assert UUID(bytes=made.bytes) == made
+
+
+def test_ids_are_in_the_order_of_their_making() -> None:
+    clock = FixedClock(1)
+    ids = Ids(clock)
+    made = []
+    for _ in range(100):
+        made.append(ids.new())
+        clock.ms += 1
+    assert made == sorted(made)
+    assert len({Ids().new() for _ in range(1_000)}) == 1_000
+
+
+@given(st.integers(0, 253_402_300_799_999))
+def test_milliseconds_are_exact(ms: int) -> None:
+    assert to_ms(from_ms(ms)) == ms
+    assert from_ms(ms).tzinfo is UTC
+
+
+def test_the_rfc_example() -> None:
+    """RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC."""
+    ms = to_ms(datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC))
+    random = bytes.fromhex("0CC318C4DC0C0C07398F")
+    made = Ids(FixedClock(ms), lambda count: random).new()
+    assert made.hex.startswith("017f22e279b07cc3")
+
+
+def test_sql_blocks() -> None:
+    queries = load_queries("commerce.orders")
+    assert queries.get_order.startswith("SELECT")
+    with pytest.raises(AttributeError, match="no block"):
+        _ = queries.nonsense
+    assert Queries({"a": "SELECT 1"}).all() == {"a": "SELECT 1"}
+    assert resources.files("commerce.orders").joinpath("queries.sql").is_file()
+
+
+def test_waits_double_and_spread() -> None:
+    low, high = (RetryPolicy(100, 2, 30, 10, random=lambda share=share: share) for share in (0.0, 1.0))
+    assert [high.delay_ms(attempt) for attempt in (1, 2, 3, 6, 500)] == [100, 200, 400, 2_000, 2_000]
+    assert [low.delay_ms(attempt) for attempt in (1, 2, 6)] == [50, 100, 1_000]
