@@ -110,6 +110,7 @@ def response(
 
 
 def from_refusal(refusal: Refusal, request_id: str | None) -> web.Response:
+    """A typed refusal with its own code, status and headers."""
     headers = {}
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)

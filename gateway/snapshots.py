@@ -36,9 +36,12 @@ class Snapshots:
         return list(self._known)
 
     async def get(self, sale_id: str) -> Snapshot:
-        """The snapshot of a sale, or `NoSuchSale`."""
+        """The snapshot of a sale, or `NoSuchSale`.
+
+        One that is not known may have been opened this moment, so it is looked for once; all who ask share one look.
+        """
         snapshot = self._known.get(sale_id)
-        if snapshot is None and self._clock.monotonic() - self._looked_at > _EVERY_S:
+        if snapshot is None:
             await self.refresh()
             snapshot = self._known.get(sale_id)
         if snapshot is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.commands import catalog, checks, sale, services, tokens
+from ops.commands import catalog, checks, replay, sale, services, tokens
 
 app = typer.Typer(
     name="floodgate",
@@ -20,6 +20,7 @@ for command in (
     services.migrate,
     checks.audit,
     checks.rebuild,
+    replay.replay,
     tokens.settings,
 ):
     app.command()(command)

@@ -95,13 +95,7 @@ async def _refuse(connection: Connection, item: Arrived, holder: UUID, now: date
     ends here: there is still one order a key, and the other one says why it is none.
     """
     async with connection.transaction():
-        row = store.order_row(item, now, with_key=False)
-        await connection.copy_records_to_table("orders", records=[row], columns=store.ORDER_COLUMNS)
-        lines = [
-            (row[0], line.line_no, line.address_no, line.sku, line.quantity, line.unit_price)
-            for line in item.order.lines
-        ]
-        await connection.copy_records_to_table("order_lines", records=lines, columns=store.LINE_COLUMNS)
+        await store.copy_in(connection, [item], now, with_keys=False)
         reason = f"the Idempotency-Key {item.order.idempotency_key!r} stands for order {holder}"
         await store.cancel(connection, [item.order.order_id], now, "refused", "order_writer", reason)
 

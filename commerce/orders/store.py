@@ -58,12 +58,15 @@ class Arrived:
     payload: bytes
 
 
-async def copy_in(connection: Connection, arrived: Sequence[Arrived], now: datetime) -> None:
-    """Write orders and lines with two COPYs. Call inside a transaction; raises if any is there already."""
+async def copy_in(connection: Connection, arrived: Sequence[Arrived], now: datetime, *, with_keys: bool = True) -> None:
+    """Write orders and lines with two COPYs. Call inside a transaction; raises if any is there already.
+
+    Without keys the idempotency keys are left out: for orders that are refused because of them.
+    """
     orders: list[tuple[Any, ...]] = []
     lines: list[tuple[Any, ...]] = []
     for item in arrived:
-        orders.append(order_row(item, now))
+        orders.append(_order_row(item, now, with_keys))
         id_ = orders[-1][0]
         lines += [
             (id_, line.line_no, line.address_no, line.sku, line.quantity, line.unit_price) for line in item.order.lines
@@ -72,7 +75,7 @@ async def copy_in(connection: Connection, arrived: Sequence[Arrived], now: datet
     await connection.copy_records_to_table("order_lines", records=lines, columns=LINE_COLUMNS)
 
 
-def order_row(item: Arrived, now: datetime, *, with_key: bool = True) -> tuple[Any, ...]:
+def _order_row(item: Arrived, now: datetime, with_key: bool) -> tuple[Any, ...]:
     """An order in the order of ORDER_COLUMNS."""
     order = item.order
     accepted_at = from_ms(item.entry.ms)
@@ -147,6 +150,7 @@ async def id_by_key(connection: Connection, user_id: str, idempotency_key: str) 
 
 
 async def list_before(connection: Connection, user_id: str, before: UUID, count: int) -> list[OrderSummary]:
+    """A user's orders, newest first, from before an id."""
     return [
         OrderSummary(
             order_id=row["order_id"],

@@ -29,6 +29,7 @@ class DueRelease:
 
 
 async def claim(connection: Connection, now: datetime, lease_s: int, count: int) -> list[DueRelease]:
+    """Due releases, out of the way of others for the length of a lease."""
     rows = await connection.fetch(queries.claim, now, lease_s, count)
     return [
         DueRelease(

@@ -84,6 +84,7 @@ async def currencies(connection: Connection, skus: Sequence[str]) -> dict[str, s
 async def put_items(
     connection: Connection, sale_id: str, items: Sequence[tuple[str, ItemInput]], generation: int
 ) -> None:
+    """Write items of a sale, each SKU once; without a price the product\'s own counts."""
     await connection.execute(
         queries.insert_items,
         sale_id,

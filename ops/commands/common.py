@@ -31,8 +31,9 @@ from commerce.sales.stock import Stock
 from config.settings import Settings, SettingsError, load
 
 Result = TypeVar("Result")
-out = Console()
-err = Console(stderr=True)
+_FILE_WIDTH = 140  # of what goes into a file or another program, where no terminal says how wide it is
+out = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else _FILE_WIDTH)
 
 
 @dataclass(frozen=True, slots=True)

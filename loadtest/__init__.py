@@ -1,0 +1,1 @@
+"""Load for the shop: scenarios for locust, real baskets, benchmarks."""

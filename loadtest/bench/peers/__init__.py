@@ -1,0 +1,1 @@
+"""What Floodgate is compared with, each as its users would run it."""

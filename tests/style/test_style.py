@@ -1,0 +1,143 @@
+"""Rules of the house that no linter has. A rule without a check does not exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from commerce.kernel.errors import Refusal
+from gateway import app
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("commerce", "config", "gateway", "loadtest", "lua", "ops", "workers")
+SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
+ALL = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "lua").glob("*.lua"), *ROOT.glob("commerce/*/*.sql")])
+MAX_FILE, MAX_FUNCTION = 400, 70
+
+
+def name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+@pytest.mark.parametrize("file", ALL, ids=name)
+def test_a_file_is_one_idea(file: Path) -> None:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= MAX_FILE, f"{len(lines)} lines: split it by what it does"
+    if file.suffix == ".py":
+        for function in functions(parse(file)):
+            length = (function.end_lineno or 0) - function.lineno + 1
+            assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_public_things_say_what_they_are(file: Path) -> None:
+    tree = parse(file)
+    assert ast.get_docstring(tree), "the module has no docstring"
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            if isinstance(node, ast.ClassDef) and any("Refusal" in ast.unparse(base) for base in node.bases):
+                continue  # its title says it
+            short = (node.end_lineno or 0) - node.lineno < 8
+            assert ast.get_docstring(node) or short, f"{node.name} has no docstring"
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_nothing_is_left_open(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
+    assert not re.search(r"^\s*print\(", text, re.MULTILINE) or name(file).startswith(("ops/", "loadtest/"))
+
+
+SQL_HOLDERS = ("commerce/kernel/migrations.py", "ops/embedded.py", "loadtest/")
+SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_only_stores_know_sql(file: Path) -> None:
+    if file.name == "store.py" or name(file).startswith(SQL_HOLDERS):
+        return
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in SQL_METHODS, f"line {node.lineno}: {node.attr} belongs into a store"
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            assert not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER) [\w*(]", node.value), node.value
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_only_lua_knows_keys_and_scripts(file: Path) -> None:
+    if file.is_relative_to(ROOT / "lua"):
+        return
+    text = file.read_text(encoding="utf-8")
+    assert "{sale:" not in text
+    assert not re.search(r"EVALSHA|\.eval\(|script_load|xadd|xreadgroup|hincrby", text, re.IGNORECASE)
+
+
+PORTS = re.compile(
+    r"\b(time\.time|time\.time_ns|datetime\.now|datetime\.utcnow|date\.today|uuid4|uuid1|random\.(?!random\b))\b"
+)
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in SOURCES if file.parts[len(ROOT.parts)] in ("commerce", "gateway", "workers")], ids=name
+)
+def test_time_and_chance_come_in_through_ports(file: Path) -> None:
+    if name(file) in ("commerce/kernel/clock.py", "commerce/kernel/ids.py"):
+        return
+    assert not PORTS.search(file.read_text(encoding="utf-8"))
+
+
+def test_every_business_module_has_the_same_files() -> None:
+    known = {"__init__.py", "model.py", "service.py", "store.py", "queries.sql", "errors.py"}
+    for module in ("catalog", "sales", "orders", "dead_letters"):
+        assert known <= {file.name for file in (ROOT / "commerce" / module).iterdir()}, module
+
+
+def test_every_sql_block_is_used() -> None:
+    for file in ROOT.glob("commerce/*/queries.sql"):
+        blocks = re.findall(r"^-- name: (\w+)", file.read_text(), re.MULTILINE)
+        users = "".join(other.read_text() for other in file.parent.glob("*.py"))
+        unused = [block for block in blocks if not re.search(rf"queries\.{block}\b|\"{block}\"", users)]
+        assert not unused, f"{name(file)}: {unused}"
+
+
+def test_every_crash_point_is_crossed_by_a_test() -> None:
+    points = {
+        point
+        for file in SOURCES
+        for point in re.findall(r'crash_point\("([a-z_.]+)"\)', file.read_text(encoding="utf-8"))
+    }
+    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
+    assert points
+    assert [point for point in points if f'"{point}' not in tests] == []
+
+
+def test_every_setting_is_used() -> None:
+    text = "".join(file.read_text(encoding="utf-8") for file in SOURCES if file.name != "settings.py")
+    settings = (ROOT / "config" / "settings.py").read_text(encoding="utf-8")
+    fields = re.findall(r"^    (\w+): (?:Port|Positive|Seconds|int|float)\b", settings, re.MULTILINE)
+    assert len(fields) > 30
+    assert [field for field in fields if not re.search(rf"\.{field}\b", text)] == []
+
+
+def test_every_outcome_of_the_api_has_a_page() -> None:
+    """The documentation lists every problem code."""
+    assert app.PUBLIC  # all refusals are defined once the whole gateway is imported
+    codes, waiting = set(), [Refusal]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        codes.add(kind.code)
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    assert sorted(code for code in codes if f"`{code}`" not in text) == []
