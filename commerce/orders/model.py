@@ -9,14 +9,25 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.catalog.model import Sku
+from commerce.catalog.model import SKU_PATTERN
 from commerce.kernel.money import Currency, Minor, Money
-from commerce.sales.model import SaleId
+from commerce.sales.model import SALE_PATTERN, SaleId
 
-# Text that ends up on labels and in jsonb: no control characters (Postgres has no NUL).
-_PRINTABLE = r"^[^\x00-\x1f\x7f]*\Z"
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=_PRINTABLE)]
-MaybeText = Annotated[str, msgspec.Meta(max_length=200, pattern=_PRINTABLE)]
+
+def _ends(pattern: str) -> str:
+    r"""As JSON Schema writes it: Python's `\Z` is its `$`."""
+    return pattern.removesuffix(r"\Z") + "$"
+
+
+# Text that ends up on labels and in jsonb has no control characters. A pattern that is checked while decoding costs
+# more than all the rest of it, so the document states it here, and `price_order` checks what could break it.
+_PRINTABLE = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, extra_json_schema=_PRINTABLE)]
+MaybeText = Annotated[str, msgspec.Meta(max_length=200, extra_json_schema=_PRINTABLE)]
+PHONE, COUNTRY = r"\+?[0-9][0-9 ()-]{3,30}", "[A-Z]{2}"
+# What a sale does not offer is refused whatever it looks like, so these are only described.
+SoldSku = Annotated[str, msgspec.Meta(examples=["85123A"], extra_json_schema={"pattern": _ends(SKU_PATTERN)})]
+OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_schema={"pattern": _ends(SALE_PATTERN)})]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 AddressNo = Annotated[int, msgspec.Meta(ge=0, le=1_000, description="index into the order's ship_to")]
 Method = Literal["alipay", "wechatpay", "balance", "cod"]
@@ -61,7 +72,7 @@ class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One product; `ship_to` is an address, or says how the quantity is split over several."""
 
-    sku: Sku
+    sku: SoldSku
     quantity: Quantity
     ship_to: AddressNo | Annotated[list[Share], msgspec.Meta(min_length=1)] = 0
 
@@ -70,13 +81,13 @@ class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where goods go."""
 
     name: Text
-    phone: Annotated[str, msgspec.Meta(pattern=r"^\+?[0-9][0-9 ()-]{3,30}\Z")]
-    country: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}\Z", description="ISO 3166 alpha-2")]
+    phone: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PHONE}$"})]
+    country: Annotated[str, msgspec.Meta(description="ISO 3166 alpha-2", extra_json_schema={"pattern": f"^{COUNTRY}$"})]
     city: Text
     line: Text
     province: MaybeText = ""
     district: MaybeText = ""
-    postcode: Annotated[str, msgspec.Meta(max_length=20, pattern=_PRINTABLE)] = ""
+    postcode: Annotated[str, msgspec.Meta(max_length=20, extra_json_schema=_PRINTABLE)] = ""
 
 
 class PaymentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,7 +101,7 @@ class PaymentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class PlaceOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A shopper's order. Without `payments` the way to pay is chosen later."""
 
-    sale_id: SaleId
+    sale_id: OpenSaleId
     lines: Annotated[list[Line], msgspec.Meta(min_length=1)]
     ship_to: Annotated[list[Address], msgspec.Meta(min_length=1)]
     payments: list[PaymentShare] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -10,11 +11,14 @@ import msgspec
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, Money, MoneyError, minor_digits
-from commerce.orders.model import AcceptedOrder, Line, PlaceOrder, StoredLine, encode_accepted
+from commerce.orders.model import COUNTRY, PHONE, AcceptedOrder, Address, Line, PlaceOrder, StoredLine, encode_accepted
 from commerce.sales.model import Snapshot
 from lua import Reservation
 
 _MAX_REPORTED = 20
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_COUNTRY, _PHONE = re.compile(COUNTRY), re.compile(PHONE)
+_encoder, _digest_encoder = msgspec.json.Encoder(), msgspec.msgpack.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +70,15 @@ def price_order(
     faults = _Faults()
     _check_sizes(order, limits, faults)
     faults.check()
+    for number, address in enumerate(order.ship_to):
+        _check_address(number, address, faults)
     lines: list[StoredLine] = []
     units: dict[str, int] = {}
     total = 0
     for number, line in enumerate(order.lines):
         item = snapshot.items.get(line.sku)
         if item is None:
-            faults.add(f"/lines/{number}/sku", f"{line.sku} is not in this sale")
+            faults.add(f"/lines/{number}/sku", f"{line.sku[:80]!r} is not in this sale")
             continue
         if line.quantity > limits.quantity:
             faults.add(f"/lines/{number}/quantity", f"more than {limits.quantity} on one line")
@@ -96,8 +102,8 @@ def price_order(
         currency=snapshot.sale.currency,
         total_minor=total,
         pay_within_s=snapshot.sale.pay_within_s,
-        ship_to=msgspec.json.encode(order.ship_to).decode(),
-        payments=msgspec.json.encode(order.payments).decode(),
+        ship_to=_encoder.encode(order.ship_to).decode(),
+        payments=_encoder.encode(order.payments).decode(),
         lines=lines,
         traceparent=traceparent,
     )
@@ -116,7 +122,7 @@ def price_order(
 
 def body_digest(order: PlaceOrder) -> bytes:
     """16 bytes (BLAKE2b) that are equal for equal orders, however their JSON was spaced or sorted."""
-    return hashlib.blake2b(msgspec.msgpack.encode(order), digest_size=16).digest()
+    return hashlib.blake2b(_digest_encoder.encode(order), digest_size=16).digest()
 
 
 def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> None:
@@ -126,6 +132,25 @@ def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> Non
         faults.add("/ship_to", f"more than {limits.addresses} addresses: send several orders")
     if len(order.payments) > limits.payments:
         faults.add("/payments", f"more than {limits.payments} payments")
+
+
+def _check_address(number: int, address: Address, faults: _Faults) -> None:
+    """What the types do not say: no control characters, and a country and a phone number that look like one."""
+    for name, text in (
+        ("name", address.name),
+        ("city", address.city),
+        ("line", address.line),
+        ("province", address.province),
+        ("district", address.district),
+        ("postcode", address.postcode),
+    ):
+        # isprintable is quick and too strict (it knows no ideographic space), so it only says where to look closer.
+        if not text.isprintable() and _CONTROL.search(text):
+            faults.add(f"/ship_to/{number}/{name}", "control characters are not allowed")
+    if not _COUNTRY.fullmatch(address.country):
+        faults.add(f"/ship_to/{number}/country", "not two capital letters, such as CN")
+    if not _PHONE.fullmatch(address.phone):
+        faults.add(f"/ship_to/{number}/phone", "not a phone number of 4 to 31 digits, spaces, dashes and brackets")
 
 
 def _split(line: Line, number: int, price: int, addresses: int, lines: list[StoredLine], faults: _Faults) -> None:

@@ -14,9 +14,10 @@ from commerce.kernel.money import Currency, Minor
 
 MAX_UNITS = 1_000_000_000
 
+SALE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}\Z"
 SaleId = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,63}\Z", description="the sale's name in URLs", examples=["double-11"]),
+    msgspec.Meta(pattern=SALE_PATTERN, description="the sale's name in URLs", examples=["double-11"]),
 ]
 Units = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="units a user may buy; null: no limit")]

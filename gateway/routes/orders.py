@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
@@ -20,6 +21,7 @@ from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, P
 from commerce.orders.pricing import PricedOrder, body_digest, price_order
 from commerce.orders.service import Actor
 from commerce.sales.errors import OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
+from commerce.sales.model import SALE_PATTERN
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor, page_size
@@ -30,6 +32,7 @@ PLACE = "/v1/orders"
 _TAG = "orders"
 _CANCEL_WAIT_S = 2.0
 _HEARTBEAT_S = 15.0
+_SALE_ID = re.compile(SALE_PATTERN)
 _FINAL = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
 
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
@@ -96,6 +99,8 @@ async def _replayed(call: Call, record: Record) -> web.Response:
 
 
 async def _priced(call: Call, order: PlaceOrder) -> PricedOrder:
+    if not _SALE_ID.fullmatch(order.sale_id):
+        raise Invalid("/sale_id: not the id of a sale", errors=[{"at": "/sale_id", "detail": "not the id of a sale"}])
     snapshot = await call.services.snapshots.get(order.sale_id)
     return price_order(
         order,
