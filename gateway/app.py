@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,14 +19,13 @@ from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
 from config.settings import Settings
-from gateway import metrics, openapi, problems
+from gateway import openapi, problems
 from gateway.connections import Connections
 from gateway.operations import Operation
 from gateway.routes import admin, catalog, health, orders
-from gateway.services import ORDER_ID, REQUEST_ID, SERVICES, Services, open_services
+from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, Services, open_services
 
 _logger = logging.getLogger(__name__)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _READS = ("GET", "HEAD")
 
 PUBLIC = [*orders.OPERATIONS, *catalog.OPERATIONS, *health.HEALTH]
@@ -70,14 +67,15 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     """Every request gets an id, a count, and an answer that is a problem if it is none of ours."""
     started = perf_counter()
     given = request.headers.get("X-Request-Id")
-    request_id = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    services = request.app[SERVICES]
+    request_id = given if given and REQUEST_ID_PATTERN.fullmatch(given) else services.request_ids.new()
     request[REQUEST_ID] = request_id
     try:
         response = await handler(request)
     except Refusal as refusal:
         response = problems.from_refusal(refusal, request_id)
         if request.method == "POST" and request.path == orders.PLACE:
-            metrics.ORDERS.labels(refusal.code).inc()
+            services.tally.order(refusal.code)
     except web.HTTPException as error:
         response = problems.from_http(error, request_id)
     except (*DATABASE_DOWN, *REDIS_DOWN) as error:
@@ -91,8 +89,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         _logger.warning("answered %s", response.status, extra=_context(request))
     resource = request.match_info.route.resource
     route = resource.canonical if resource else "none"
-    metrics.REQUESTS.labels(route, request.method if resource else "any", response.status).inc()
-    metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - started)
+    services.tally.request(route, request.method if resource else "any", response.status, perf_counter() - started)
     return response
 
 

@@ -23,24 +23,29 @@ import lua
 from commerce.kernel.clock import DAY_MS, Clock
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Overloaded, Refusal
 from commerce.kernel.faults import crash_point
+from commerce.kernel.redis_link import LinkDown, RedisLink
 from commerce.kernel.redisdb import DOWN, check_redis
 from config.settings import Settings
-from gateway import metrics
 from gateway.admission import Admission
+from gateway.tally import Tally
 from lua import Outcome, Reservation, Reserved, SaleKeys
 
 _logger = logging.getLogger(__name__)
 _RETRY_S = 0.05
 
 
+Tell = Callable[[Reserved | Refusal], None]
+"""Is told once what became of an order."""
+
+
 class _Waiting:
     """An order on its way: what to send, whom to tell, and how long that may take."""
 
-    __slots__ = ("deadline", "order", "reply")
+    __slots__ = ("deadline", "order", "tell")
 
-    def __init__(self, order: Reservation, reply: asyncio.Future[Reserved], deadline: float) -> None:
+    def __init__(self, order: Reservation, tell: Tell, deadline: float) -> None:
         self.order = order
-        self.reply = reply
+        self.tell = tell
         self.deadline = deadline
 
 
@@ -62,34 +67,51 @@ class Intake:
     def __init__(
         self,
         redis: Redis,
+        link: RedisLink,
         settings: Settings,
         clock: Clock,
         admission: Admission,
+        tally: Tally,
         loaded_sales: Callable[[], list[str]],
     ) -> None:
         self._redis = redis
+        self._link = link
         self._settings = settings
         self._limits = settings.limits
         self._clock = clock
         self._admission = admission
+        self._tally = tally
         self._loaded_sales = loaded_sales
         self._lanes: dict[str, _Lane] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._healthy = True
         self._loop = asyncio.get_running_loop()
+        self._order_timeout_s = settings.limits.order_timeout_ms / 1000
 
-    async def place(self, sale_id: str, order: Reservation) -> Reserved:
-        """Reserve one order. Raises `Overloaded`, `NotReady` or `OutcomeUnknown`; every other outcome is returned."""
+    def submit(self, sale_id: str, order: Reservation, tell: Tell) -> None:
+        """Reserve one order; `tell` gets its outcome, or `Overloaded`, `NotReady` or `OutcomeUnknown`."""
         lane = self._lanes.get(sale_id)
         if lane is None:
             lane = self._lanes[sale_id] = _Lane(sale_id)
-        reply: asyncio.Future[Reserved] = self._loop.create_future()
-        deadline = self._loop.time() + self._limits.order_timeout_ms / 1000
-        lane.waiting.append(_Waiting(order, reply, deadline))
+        lane.waiting.append(_Waiting(order, tell, self._loop.time() + self._order_timeout_s))
         self._admission.waiting += 1
         if not lane.scheduled and lane.inflight < self._limits.inflight_calls:
             lane.scheduled = True
             self._loop.call_soon(self._flush, lane)
+
+    async def place(self, sale_id: str, order: Reservation) -> Reserved:
+        """The same for who can wait: gives the outcome or raises."""
+        reply: asyncio.Future[Reserved] = self._loop.create_future()
+
+        def tell(outcome: Reserved | Refusal) -> None:
+            if reply.done():
+                return
+            if isinstance(outcome, Refusal):
+                reply.set_exception(outcome)
+            else:
+                reply.set_result(outcome)
+
+        self.submit(sale_id, order, tell)
         return await reply
 
     async def drain(self) -> None:
@@ -148,6 +170,9 @@ class Intake:
                 except NotReady as error:  # a new connection was needed, and the server behind it is not what it was
                     self._healthy = False
                     _logger.error("Redis cannot be used", extra={"why": error.detail})
+                except LinkDown as error:
+                    self._healthy, unclear = False, unclear or error.sent
+                    _logger.warning("Redis went away", extra={"orders": len(batch), "why": str(error)})
                 except DOWN as error:
                     self._healthy, unclear = False, True
                     _logger.warning("Redis went away during a call", extra={"orders": len(batch), "why": str(error)})
@@ -181,20 +206,19 @@ class Intake:
         fresh = await self._without_taken(lane, batch, day)
         if not fresh:
             return
-        answers = await lua.reserve(self._redis, lane.keys, day, [item.order for item in fresh])
+        answers = await lua.reserve(self._link, lane.keys, day, [item.order for item in fresh])
         crash_point("intake.after_reserve")
         if self._settings.durability == "replicated":
             replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
             if not await lua.confirm(self._redis, lane.keys, replicas, timeout_ms):
                 _fail(fresh, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
                 return
-        metrics.REDIS_SECONDS.observe(perf_counter() - started)
-        metrics.BATCH_ORDERS.observe(len(fresh))
+        self._tally.redis_seconds.observe(perf_counter() - started)
+        self._tally.batch_orders.observe(len(fresh))
         for item, answer in zip(fresh, answers, strict=True):
             record = answer.record
             own = record is not None and record.order_id == item.order.order_id  # taken by a call that seemed to fail
-            if not item.reply.done():
-                item.reply.set_result(Reserved(Outcome.ACCEPTED, answer.entry) if own else answer)
+            item.tell(Reserved(Outcome.ACCEPTED, answer.entry) if own else answer)
 
     async def _without_taken(self, lane: _Lane, batch: list[_Waiting], day: int) -> list[_Waiting]:
         """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
@@ -202,17 +226,16 @@ class Intake:
         if not others:
             return batch
         orders = [(item.order.user_id, item.order.idempotency_key) for item in batch]
-        taken = await lua.taken_keys(self._redis, others, day, orders)
+        taken = await lua.taken_keys(self._link, others, day, orders)
         for item, is_taken in zip(batch, taken, strict=True):
-            if is_taken and not item.reply.done():
-                item.reply.set_result(Reserved(Outcome.KEY_REUSED))
+            if is_taken:
+                item.tell(Reserved(Outcome.KEY_REUSED))
         return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
 
 
 def _fail(batch: Sequence[_Waiting], refusal: Refusal) -> None:
     for item in batch:
-        if not item.reply.done():
-            item.reply.set_exception(refusal)
+        item.tell(refusal)
 
 
 def _unclear() -> Refusal:

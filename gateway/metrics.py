@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
+REQUEST_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+REDIS_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
 REQUESTS = Counter(
     "floodgate_http_requests_total", "HTTP requests by route, method and status", ["route", "method", "status"]
 )
@@ -11,16 +15,14 @@ REQUEST_SECONDS = Histogram(
     "floodgate_http_request_seconds",
     "Time from a request's head to the end of its handler",
     ["route"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    buckets=REQUEST_BOUNDS,
 )
 ORDERS = Counter("floodgate_orders_total", "Orders that were sent, by outcome", ["outcome"])
-BATCH_ORDERS = Histogram(
-    "floodgate_batch_orders", "Orders in one Redis call", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
-)
+BATCH_ORDERS = Histogram("floodgate_batch_orders", "Orders in one Redis call", buckets=BATCH_BOUNDS)
 REDIS_SECONDS = Histogram(
     "floodgate_redis_call_seconds",
     "Time of one reserve call, the wait for the disk included",
-    buckets=(0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5),
+    buckets=REDIS_BOUNDS,
 )
 WAITING = Gauge(
     "floodgate_intake_waiting_orders", "Orders that wait for their turn with Redis", multiprocess_mode="livesum"

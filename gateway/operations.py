@@ -4,7 +4,6 @@ come from it, so neither can say what the other does not."""
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,11 +14,11 @@ from aiohttp import web
 from commerce.kernel.errors import Invalid
 from gateway import services as wiring
 from gateway.auth import Identity, Role
+from gateway.desk import decode_json
 from gateway.problems import BadRequest, RequestTimeout, TooLarge, WrongMediaType
 from gateway.services import Services
 
 Access = Literal["anyone", "shopper"] | Role
-_PLACE = re.compile(r" - at `([^`]*)`$")
 _NOBODY = Identity("", frozenset(), 0)
 
 
@@ -97,13 +96,7 @@ class Operation:
         return services.auth.staff(authorization, self.access)
 
     async def _read(self, request: web.Request, decoder: msgspec.json.Decoder[Any], services: Services) -> Any:
-        body = await read_body(request, services)
-        try:
-            return decoder.decode(body)
-        except msgspec.ValidationError as error:
-            raise invalid(error) from None
-        except (ValueError, RecursionError) as error:
-            raise BadRequest(f"the body is not JSON: {error}") from None
+        return decode_json(decoder, await read_body(request, services))
 
 
 async def read_body(request: web.Request, services: Services) -> bytes:
@@ -124,17 +117,6 @@ async def read_body(request: web.Request, services: Services) -> bytes:
         raise TooLarge(f"the body is larger than {limits.body_bytes} bytes") from None
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {limits.request_body_timeout_s:g} s") from None
-
-
-def invalid(error: msgspec.ValidationError) -> Invalid:
-    """msgspec's message with its place as a JSON pointer: `$.lines[0].sku` becomes `/lines/0/sku`."""
-    text = str(error)
-    place = _PLACE.search(text)
-    pointer = ""
-    if place:
-        text = text[: place.start()]
-        pointer = place[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
-    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"at": pointer, "detail": text}])
 
 
 def _decode(parameter: Parameter, request: web.Request) -> Any:

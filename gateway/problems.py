@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from aiohttp import web
+from multidict import CIMultiDict
 
 from commerce.kernel.errors import Refusal
 
@@ -92,34 +94,40 @@ _BY_STATUS = {
 }
 
 
-def response(
-    status: int,
-    code: str,
-    title: str,
-    detail: str,
-    *,
-    request_id: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    **extra: Any,
-) -> web.Response:
-    """A problem as a response."""
-    problem = Problem(f"/docs#problem-{code}", title, status, code, detail, request_id, **extra)
-    return web.Response(
-        status=status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE, headers=headers or {}
-    )
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """An answer before any server library has to do with it."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+    def response(self) -> web.Response:
+        return web.Response(
+            status=self.status, body=self.body, content_type=self.content_type, headers=CIMultiDict(self.headers)
+        )
+
+
+def plain(refusal: Refusal, request_id: str | None) -> Plain:
+    """A typed refusal with its own code, status and headers."""
+    headers: list[tuple[str, str]] = []
+    if refusal.retry_after_s is not None:
+        headers.append(("Retry-After", str(refusal.retry_after_s)))
+    if isinstance(refusal, Unauthorized):
+        headers.append(("WWW-Authenticate", 'Bearer realm="floodgate"'))
+    extra = {name: value for name, value in refusal.extra.items() if name in Problem.__struct_fields__}
+    body = _encode(refusal.status, refusal.code, refusal.title, refusal.detail, request_id, extra)
+    return Plain(refusal.status, body, CONTENT_TYPE, tuple(headers))
+
+
+def _encode(status: int, code: str, title: str, detail: str, request_id: str | None, extra: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(Problem(f"/docs#problem-{code}", title, status, code, detail, request_id, **extra))
 
 
 def from_refusal(refusal: Refusal, request_id: str | None) -> web.Response:
-    """A typed refusal with its own code, status and headers."""
-    headers = {}
-    if refusal.retry_after_s is not None:
-        headers["Retry-After"] = str(refusal.retry_after_s)
-    if isinstance(refusal, Unauthorized):
-        headers["WWW-Authenticate"] = 'Bearer realm="floodgate"'
-    extra = {name: value for name, value in refusal.extra.items() if name in Problem.__struct_fields__}
-    return response(
-        refusal.status, refusal.code, refusal.title, refusal.detail, request_id=request_id, headers=headers, **extra
-    )
+    """The same as aiohttp's response."""
+    return plain(refusal, request_id).response()
 
 
 def from_http(error: web.HTTPException, request_id: str | None) -> web.Response:
@@ -140,7 +148,8 @@ def from_status(
     status: int, detail: str, request_id: str | None = None, headers: Mapping[str, str] | None = None
 ) -> web.Response:
     code = _BY_STATUS.get(status, "invalid" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error")
-    return response(status, code, HTTPStatus(status).phrase, detail, request_id=request_id, headers=headers)
+    body = _encode(status, code, HTTPStatus(status).phrase, detail, request_id, {})
+    return Plain(status, body, CONTENT_TYPE, tuple((headers or {}).items())).response()
 
 
 def internal_error(request_id: str | None) -> web.Response:

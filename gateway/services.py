@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from commerce.kernel.database import Database, open_database
 from commerce.kernel.ids import Ids
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
+from commerce.kernel.redis_link import RedisLink
 from commerce.kernel.redisdb import check_redis, open_redis
 from commerce.kernel.tasks import end
 from commerce.orders.pricing import OrderLimits
@@ -29,13 +32,28 @@ from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
+from gateway.desk import Desk
 from gateway.intake import Intake
 from gateway.snapshots import Snapshots
+from gateway.tally import Tally
 from gateway.watch import Watch
 from lua import SaleKeys
 
 _logger = logging.getLogger(__name__)
 _BACKLOG_EVERY_S = 0.25
+_CARRY_OVER_EVERY_S = 1.0
+
+
+class RequestIds:
+    """Names for requests that bring none: unique over processes, and cheap."""
+
+    def __init__(self) -> None:
+        self._process = secrets.token_hex(4)
+        self._count = 0
+
+    def new(self) -> str:
+        self._count += 1
+        return f"{self._process}-{self._count:x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +69,9 @@ class Services:
     admission: Admission
     snapshots: Snapshots
     intake: Intake
-    order_limits: OrderLimits
+    desk: Desk
+    tally: Tally
+    request_ids: RequestIds
     catalog: Catalog
     sales: Sales
     stock: Stock
@@ -63,13 +83,14 @@ class Services:
 
 SERVICES = web.AppKey("services", Services)
 REQUEST_ID = web.RequestKey("request_id", str)
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ORDER_ID = web.RequestKey("order_id", str)
 """of an order that this request is about, for the log"""
 
 
 def of(request: web.Request) -> Services:
     """The services of the application that handles this request."""
-    return request.config_dict[SERVICES]
+    return request.app[SERVICES]
 
 
 @asynccontextmanager
@@ -103,19 +124,32 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
         snapshots = Snapshots(sales, clock)
         await snapshots.refresh()
+        link = RedisLink(
+            settings.redis(),
+            timeout_s=limits.redis_call_timeout_ms / 1000,
+            name="intake",
+            must_keep=(settings.durability, settings.replicas),
+        )
+        stack.push_async_callback(link.close)
+        await link.execute_command("PING")
+        ids, tally = Ids(clock), Tally()
+        intake = Intake(redis, link, settings, clock, admission, tally, snapshots.loaded)
+        order_limits = OrderLimits(
+            limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
+        )
         services = Services(
             settings=settings,
             clock=clock,
-            ids=Ids(clock),
+            ids=ids,
             db=db,
             redis=redis,
             auth=Authenticator(settings.auth, clock),
             admission=admission,
             snapshots=snapshots,
-            intake=Intake(redis, settings, clock, admission, snapshots.loaded),
-            order_limits=OrderLimits(
-                limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
-            ),
+            intake=intake,
+            desk=Desk(settings, clock, ids, redis, snapshots, intake, order_limits),
+            tally=tally,
+            request_ids=RequestIds(),
             catalog=Catalog(db, clock),
             sales=sales,
             stock=Stock(db, redis, clock, policy),
@@ -124,11 +158,19 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             watch=Watch(orders, clock, limits.event_streams),
             stopping=asyncio.Event(),
         )
-        for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services)):
+        for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services), _carry_over(services)):
             task = asyncio.create_task(follow)
             stack.push_async_callback(end, task)
         yield services
         await services.intake.drain()
+
+
+async def _carry_over(services: Services) -> None:
+    """Bring what was counted into the metrics, once a second."""
+    while True:
+        services.tally.carry_over()
+        metrics.WAITING.set(services.admission.waiting)
+        await services.clock.sleep(_CARRY_OVER_EVERY_S)
 
 
 async def _follow_backlog(services: Services) -> None:
@@ -139,5 +181,4 @@ async def _follow_backlog(services: Services) -> None:
             services.admission.backlog = sum(await lua.accepted_counts(services.redis, sales))
         except Exception as error:  # noqa: BLE001  # an order's own call finds out and says what is wrong
             _logger.warning("the backlog cannot be looked at", extra={"why": str(error)})
-        metrics.WAITING.set(services.admission.waiting)
         await services.clock.sleep(_BACKLOG_EVERY_S)

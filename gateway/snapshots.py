@@ -35,6 +35,10 @@ class Snapshots:
         """The ids of all sales that were opened."""
         return list(self._known)
 
+    def known(self, sale_id: str) -> Snapshot | None:
+        """The snapshot of a sale that is in memory."""
+        return self._known.get(sale_id)
+
     async def get(self, sale_id: str) -> Snapshot:
         """The snapshot of a sale, or `NoSuchSale`.
 

@@ -5,6 +5,7 @@ Nothing outside this package knows a key's name or a script's.
 
 from lua.keys import SaleKeys, key_field
 from lua.sale import Cut, LoadOutcome, PublishOutcome, SaleTerms, cut, load, loaded_epoch, publish, seal
+from lua.script import Commands
 from lua.stock import (
     EntryId,
     Outcome,
@@ -45,6 +46,7 @@ from lua.stream import (
 
 __all__ = [
     "Backlog",
+    "Commands",
     "Cut",
     "Entry",
     "EntryId",

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 Argument = bytes | str | int
+
+
+class Commands(Protocol):
+    """What sends commands: redis-py's client, or a link of our own."""
+
+    async def execute_command(self, *command: Any) -> Any: ...
 
 
 class Script:
@@ -23,10 +28,9 @@ class Script:
         self.source = resources.files(__package__).joinpath(f"{name}.lua").read_text(encoding="utf-8")
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
-    async def call(self, client: Redis, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+    async def call(self, client: Commands, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
         """Run it. A script that Redis does not know did nothing, so sending it again is safe."""
-        run: Any = client.execute_command
         try:
-            return await run("EVALSHA", self.sha, len(keys), *keys, *arguments)
+            return await client.execute_command("EVALSHA", self.sha, len(keys), *keys, *arguments)
         except NoScriptError:
-            return await run("EVAL", self.source, len(keys), *keys, *arguments)
+            return await client.execute_command("EVAL", self.source, len(keys), *keys, *arguments)

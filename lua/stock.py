@@ -12,7 +12,7 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from lua.keys import SaleKeys, key_field
-from lua.script import Argument, Script
+from lua.script import Argument, Commands, Script
 
 DAY_MS = 86_400_000
 _reserve, _release, _restock = Script("reserve"), Script("release"), Script("restock")
@@ -116,7 +116,7 @@ class Reserved(NamedTuple):
 _OUTCOMES = tuple(Reserved(outcome) for outcome in Outcome)
 
 
-async def reserve(client: Redis, keys: SaleKeys, day: int, orders: Sequence[Reservation]) -> list[Reserved]:
+async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[Reservation]) -> list[Reserved]:
     """Take the stock of each order or of none of its lines, and queue those that got it; one answer an order.
 
     `day` counts from 1970 by the caller's clock; one that is more than a day off Redis's gets NOT_READY.

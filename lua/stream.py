@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from lua.keys import GROUP, SaleKeys, key_field
-from lua.script import Argument, Script
+from lua.script import Argument, Commands, Script
 from lua.stock import DAY_MS, EntryId, Record
 
 _settle = Script("settle")
@@ -177,15 +178,17 @@ async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUI
 
 
 async def taken_keys(
-    client: Redis, keys: Sequence[SaleKeys], day: int, orders: Sequence[tuple[str, str]]
+    client: Commands, keys: Sequence[SaleKeys], day: int, orders: Sequence[tuple[str, str]]
 ) -> list[bool]:
     """For each (user, idempotency key) whether one of these sales has an order under it."""
     fields = [key_field(user_id, idempotency_key) for user_id, idempotency_key in orders]
-    pipe = client.pipeline(transaction=False)
-    for sale in keys:
-        for near in (day + 1, day, day - 1):
-            pipe.hmget(sale.keys(near), fields)
-    found = await pipe.execute()
+    found = await asyncio.gather(
+        *(
+            client.execute_command("HMGET", sale.keys(near), *fields)
+            for sale in keys
+            for near in (day + 1, day, day - 1)
+        )
+    )
     return [any(row[number] is not None for row in found) for number in range(len(orders))]
 
 

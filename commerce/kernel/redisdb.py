@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions
@@ -42,7 +43,7 @@ def open_redis(
         await connection.on_connect()
         if must_keep is not None:
             try:
-                await _verify(connection, *must_keep)
+                await verify(_asker(connection), *must_keep)
             except NotReady:
                 await connection.disconnect()
                 raise
@@ -65,21 +66,24 @@ async def check_redis(client: Redis, durability: str, replicas: int) -> None:
         pool: Any = client.connection_pool
         connection = await pool.get_connection()
         try:
-            await _verify(connection, durability, replicas)
+            await verify(_asker(connection), durability, replicas)
         finally:
             await pool.release(connection)
     except (RedisError, OSError) as error:
         raise NotReady(f"Redis does not answer: {error}") from error
 
 
-async def _verify(connection: Connection, durability: str, replicas: int) -> None:
+Ask = Callable[..., Awaitable[Any]]
+
+
+async def verify(ask: Ask, durability: str, replicas: int) -> None:
+    """Look at a server through `ask(*command)`. Raises `NotReady` or `NotDurable` with all that is wrong."""
     try:
-        info = _lines(await _ask(connection, "INFO"))
+        info = _lines(await ask("INFO"))
         version = info["redis_version"]
         if tuple(int(part) for part in version.split(".")[:2]) < MIN_VERSION:
             raise NotReady(f"Redis {version} is too old: Floodgate needs {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer")
-        config = _pairs(await _ask(connection, "CONFIG", "GET", "*append*"))
-        config |= _pairs(await _ask(connection, "CONFIG", "GET", "maxmemory*"))
+        config = _pairs(await ask("CONFIG", "GET", "*append*")) | _pairs(await ask("CONFIG", "GET", "maxmemory*"))
     except ResponseError as error:
         raise NotDurable(
             f"Redis does not let us look at its settings ({error}), so durability {durability!r} cannot be checked: "
@@ -89,9 +93,12 @@ async def _verify(connection: Connection, durability: str, replicas: int) -> Non
         raise NotDurable(f"Redis does not keep what durability {durability!r} promises: {'; '.join(faults)}")
 
 
-async def _ask(connection: Connection, *command: str) -> Any:
-    await connection.send_command(*command, check_health=False)
-    return await connection.read_response()
+def _asker(connection: Connection) -> Ask:
+    async def ask(*command: str) -> Any:
+        await connection.send_command(*command, check_health=False)
+        return await connection.read_response()
+
+    return ask
 
 
 def _lines(reply: bytes) -> dict[str, str]:

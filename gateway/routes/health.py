@@ -78,6 +78,7 @@ async def _check(asked: Awaitable[None]) -> str:
 
 async def read_metrics(call: Call) -> web.Response:
     """All metrics of this machine's processes, for Prometheus."""
+    call.services.tally.carry_over()
     body = await asyncio.get_running_loop().run_in_executor(None, metrics.exposition)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
 import msgspec
 from aiohttp import web
 
-from commerce.kernel.clock import DAY_MS, from_ms
-from commerce.kernel.errors import Invalid, NotReady
-from commerce.kernel.money import Money
 from commerce.kernel.paging import Page
-from commerce.kernel.redisdb import DOWN
-from commerce.orders.errors import KeyReused
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
-from commerce.orders.pricing import PricedOrder, body_digest, price_order
 from commerce.orders.service import Actor
-from commerce.sales.errors import OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
-from commerce.sales.model import SALE_PATTERN
-from gateway import metrics
+from gateway.desk import KEY_DESCRIPTION, IdempotencyKey
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor, page_size
 from gateway.services import ORDER_ID, REQUEST_ID
-from lua import EntryId, Outcome, Record, Reserved, SaleKeys, find_keys
 
 PLACE = "/v1/orders"
 _TAG = "orders"
 _CANCEL_WAIT_S = 2.0
 _HEARTBEAT_S = 15.0
-_SALE_ID = re.compile(SALE_PATTERN)
+TRACEPARENT_CHARS = 64
 _FINAL = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
 
-IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 OrderId = Parameter("order_id", "path", UUID, "the id that the answer to the order gave")
 KEY = Parameter(
     "Idempotency-Key",
     "header",
     IdempotencyKey,
-    "any text of up to 128 printable characters, new for each order; a repeat with the same key is the same order",
+    KEY_DESCRIPTION,
     required=True,
 )
 
@@ -53,95 +41,13 @@ async def place_order(call: Call) -> web.Response:
     repeat of an accepted order answers 200 with the first answer. Lines of one SKU are added together; all lines are
     taken or none.
     """
-    order: PlaceOrder = call.body
-    for attempt in range(2):
-        try:
-            priced = await _priced(call, order)
-        except Invalid:
-            if replay := await _replay(call, order):
-                return replay
-            raise
-        reserved = await call.services.intake.place(order.sale_id, priced.reservation)
-        if reserved.outcome is not Outcome.STALE:
-            break
-        if attempt == 0:
-            await call.services.snapshots.refresh()
-    if reserved.outcome is Outcome.ACCEPTED:
-        metrics.ORDERS.labels("accepted").inc()
-        order_id = priced.reservation.order_id
-        return await _placed(call, order_id, priced.total.amount, reserved.entry, 202)
-    if reserved.outcome is Outcome.REPLAYED and reserved.record is not None:
-        return await _replayed(call, reserved.record)
-    raise _refusal(reserved, order.sale_id)
-
-
-async def _replay(call: Call, order: PlaceOrder) -> web.Response | None:
-    """An order that was accepted under this key on terms that have changed since, and that is now repeated."""
     services = call.services
-    day = services.clock.now_ms() // DAY_MS
-    try:
-        found = await find_keys(
-            services.redis, [SaleKeys(order.sale_id)], day, call.identity.subject, call.parameters[KEY.name]
-        )
-    except DOWN:
-        raise NotReady("Redis cannot be reached, nothing was taken; repeat with the same key") from None
-    record = found[0]
-    if record is None:
-        return None
-    if record.body_digest != body_digest(order):
-        raise _refusal(Reserved(Outcome.KEY_REUSED), order.sale_id)
-    return await _replayed(call, record)
-
-
-async def _replayed(call: Call, record: Record) -> web.Response:
-    metrics.ORDERS.labels("replayed").inc()
-    return await _placed(call, record.order_id, record.total_minor, record.entry, 200)
-
-
-async def _priced(call: Call, order: PlaceOrder) -> PricedOrder:
-    if not _SALE_ID.fullmatch(order.sale_id):
-        raise Invalid("/sale_id: not the id of a sale", errors=[{"at": "/sale_id", "detail": "not the id of a sale"}])
-    snapshot = await call.services.snapshots.get(order.sale_id)
-    return price_order(
-        order,
-        snapshot,
-        call.services.order_limits,
-        user_id=call.identity.subject,
-        idempotency_key=call.parameters[KEY.name],
-        order_id=call.services.ids.new(),
-        traceparent=call.request.headers.get("traceparent", "")[:64],
-    )
-
-
-async def _placed(call: Call, order_id: UUID, total_minor: int, entry: EntryId | None, status: int) -> web.Response:
-    assert entry is not None
-    sale = (await call.services.snapshots.get(call.body.sale_id)).sale
-    pay_by = from_ms(entry.ms) + timedelta(seconds=sale.pay_within_s)
-    total = Money(total_minor, sale.currency)
-    placed = PlacedOrder(order_id, "accepted", sale.sale_id, total, pay_by, call.services.settings.durability)
-    call.request[ORDER_ID] = str(order_id)
-    return json_response(placed, status, {"Location": f"/v1/orders/{order_id}"})
-
-
-def _refusal(reserved: Reserved, sale_id: str) -> Exception:
-    match reserved.outcome:
-        case Outcome.KEY_REUSED:
-            return KeyReused("this Idempotency-Key stands for an order with other content: use a new key")
-        case Outcome.NOT_OPEN:
-            opens_at = from_ms(reserved.opens_ms)
-            text = opens_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-            return SaleNotOpen(f"{sale_id} opens at {text}", opens_at=text)
-        case Outcome.PAUSED:
-            return SalePaused(f"{sale_id} takes no orders for the moment; try again later")
-        case Outcome.CLOSED:
-            return SaleClosed(f"{sale_id} takes no orders any more")
-        case Outcome.SOLD_OUT:
-            return SoldOut(f"not as many of {reserved.sku} are left; nothing was taken", sku=reserved.sku)
-        case Outcome.OVER_LIMIT:
-            detail = f"you may not buy as many of {reserved.sku}, counting earlier orders; nothing was taken"
-            return OverLimit(detail, sku=reserved.sku)
-        case _:
-            return NotReady(f"{sale_id} is being made ready; repeat with the same key in a moment")
+    traceparent = call.request.headers.get("traceparent", "")[:TRACEPARENT_CHARS]
+    key = call.parameters[KEY.name]
+    placed, status = await services.desk.place(call.body, call.identity.subject, key, traceparent)
+    services.tally.order("accepted" if status == 202 else "replayed")
+    call.request[ORDER_ID] = str(placed.order_id)
+    return json_response(placed, status, {"Location": f"/v1/orders/{placed.order_id}"})
 
 
 async def list_orders(call: Call) -> web.Response:

@@ -1,0 +1,221 @@
+"""The order desk: what becomes of an order request, whichever way it came in.
+
+The ordinary route and the express lane both ask here, in the same sequence, so they cannot give different answers.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, TypeVar
+from uuid import UUID
+
+import msgspec
+from redis.asyncio import Redis
+
+from commerce.kernel.clock import DAY_MS, Clock, from_ms
+from commerce.kernel.errors import Invalid, NotReady, Refusal
+from commerce.kernel.ids import Ids
+from commerce.kernel.money import Money
+from commerce.kernel.redisdb import DOWN
+from commerce.orders.errors import KeyReused
+from commerce.orders.model import PlacedOrder, PlaceOrder
+from commerce.orders.pricing import OrderLimits, PricedOrder, body_digest, price_order
+from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
+from commerce.sales.model import SALE_PATTERN, Sale
+from config.settings import Settings
+from gateway.intake import Intake
+from gateway.problems import BadRequest
+from gateway.snapshots import Snapshots
+from lua import EntryId, Outcome, Record, Reserved, SaleKeys, find_keys
+
+IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
+_KEY = re.compile(r"[!-~]{1,128}")
+_SALE_ID = re.compile(SALE_PATTERN)
+_decoder = msgspec.json.Decoder(PlaceOrder)
+_PLACE = re.compile(r" - at `([^`]*)`$")
+
+
+class NeedsLooking(Exception):
+    """The order cannot be placed from what is in memory; `Desk.place` finds out what to do."""
+
+
+Type = TypeVar("Type")
+
+
+def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
+    """A body as its type. Raises `Invalid` with the place as a JSON pointer, or `BadRequest` if it is no JSON."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+
+
+def invalid(error: msgspec.ValidationError) -> Invalid:
+    """msgspec's message with its place as a JSON pointer: `$.lines[0].sku` becomes `/lines/0/sku`."""
+    text = str(error)
+    place = _PLACE.search(text)
+    pointer = ""
+    if place:
+        text = text[: place.start()]
+        pointer = place[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
+    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"at": pointer, "detail": text}])
+
+
+class Desk:
+    """Prices orders from memory and hands them to the intake."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        ids: Ids,
+        redis: Redis,
+        snapshots: Snapshots,
+        intake: Intake,
+        limits: OrderLimits,
+    ) -> None:
+        self._durability = settings.durability
+        self._clock = clock
+        self._ids = ids
+        self._redis = redis
+        self._snapshots = snapshots
+        self._intake = intake
+        self._limits = limits
+        self._pay_by: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
+
+    def price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> PricedOrder:
+        """Price an order from memory. Raises `NeedsLooking` where memory is not enough to say yes or no."""
+        snapshot = self._snapshots.known(order.sale_id)
+        if snapshot is None:
+            raise NeedsLooking
+        try:
+            return price_order(
+                order,
+                snapshot,
+                self._limits,
+                user_id=user_id,
+                idempotency_key=key,
+                order_id=self._ids.new(),
+                traceparent=traceparent,
+            )
+        except Invalid:
+            raise NeedsLooking from None
+
+    async def place(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> tuple[PlacedOrder, int]:
+        """Place an order: the answer and its status, 202 or 200 for a repeat. Raises the refusal."""
+        for attempt in range(2):
+            try:
+                priced = await self._price(order, user_id, key, traceparent)
+            except Invalid:
+                if record := await self._record(order, user_id, key):
+                    return self.repeated(order, record)
+                raise
+            reserved = await self._intake.place(order.sale_id, priced.reservation)
+            if reserved.outcome is not Outcome.STALE:
+                return self.conclude(order, priced, reserved)
+            if attempt == 0:
+                await self._snapshots.refresh()
+        raise refusal(reserved, order.sale_id)
+
+    def conclude(self, order: PlaceOrder, priced: PricedOrder, reserved: Reserved) -> tuple[PlacedOrder, int]:
+        """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
+        if reserved.outcome is Outcome.ACCEPTED and reserved.entry is not None:
+            reservation = priced.reservation
+            return self._placed(order, reservation.order_id, reservation.total_minor, reserved.entry), 202
+        if reserved.outcome is Outcome.REPLAYED and reserved.record is not None:
+            return self.repeated(order, reserved.record)
+        raise refusal(reserved, order.sale_id)
+
+    def repeated(self, order: PlaceOrder, record: Record) -> tuple[PlacedOrder, int]:
+        """The first answer once more."""
+        return self._placed(order, record.order_id, record.total_minor, record.entry), 200
+
+    async def _price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> PricedOrder:
+        if not _SALE_ID.fullmatch(order.sale_id):
+            detail = "not the id of a sale"
+            raise Invalid(f"/sale_id: {detail}", errors=[{"at": "/sale_id", "detail": detail}])
+        snapshot = await self._snapshots.get(order.sale_id)
+        order_id = self._ids.new()
+        return price_order(
+            order,
+            snapshot,
+            self._limits,
+            user_id=user_id,
+            idempotency_key=key,
+            order_id=order_id,
+            traceparent=traceparent,
+        )
+
+    async def _record(self, order: PlaceOrder, user_id: str, key: str) -> Record | None:
+        """What stands under the key, if this is an order that was accepted on terms that have changed since."""
+        if self._snapshots.known(order.sale_id) is None:
+            return None
+        day = self._clock.now_ms() // DAY_MS
+        try:
+            [record] = await find_keys(self._redis, [SaleKeys(order.sale_id)], day, user_id, key)
+        except DOWN:
+            raise NotReady("Redis cannot be reached, nothing was taken; repeat with the same key") from None
+        if record is not None and record.body_digest != body_digest(order):
+            raise refusal(Reserved(Outcome.KEY_REUSED), order.sale_id)
+        return record
+
+    def _placed(self, order: PlaceOrder, order_id: UUID, total_minor: int, entry: EntryId) -> PlacedOrder:
+        snapshot = self._snapshots.known(order.sale_id)
+        if snapshot is None:
+            raise NoSuchSale(f"there is no sale {order.sale_id!r}")
+        sale = snapshot.sale
+        total = Money(total_minor, sale.currency)
+        return PlacedOrder(order_id, "accepted", sale.sale_id, total, self._due(entry, sale), self._durability)
+
+    def _due(self, entry: EntryId, sale: Sale) -> datetime:
+        """When the order must be paid; the same for a whole batch, so it is computed once for it."""
+        of, due = self._pay_by
+        if of != (entry.ms, sale.pay_within_s):
+            due = from_ms(entry.ms) + timedelta(seconds=sale.pay_within_s)
+            self._pay_by = ((entry.ms, sale.pay_within_s), due)
+        return due
+
+
+def check_key(given: str | None) -> str:
+    """An Idempotency-Key as it stands in a header. Raises `BadRequest` or `Invalid`."""
+    if given is None:
+        raise BadRequest(f"the header parameter Idempotency-Key is missing: {KEY_DESCRIPTION}")
+    if not _KEY.fullmatch(given):
+        detail = "not 1 to 128 printable ASCII characters without blanks"
+        raise Invalid(f"Idempotency-Key: {detail}", errors=[{"at": "Idempotency-Key", "detail": detail}])
+    return given
+
+
+KEY_DESCRIPTION = (
+    "any text of up to 128 printable characters, new for each order; a repeat with the same key is the same order"
+)
+
+
+def decode_order(body: bytes) -> PlaceOrder:
+    """An order's body. Raises `Invalid` or `BadRequest`."""
+    return decode_json(_decoder, body)
+
+
+def refusal(reserved: Reserved, sale_id: str) -> Refusal:
+    """What a shopper is told of an outcome that is no order."""
+    match reserved.outcome:
+        case Outcome.KEY_REUSED:
+            return KeyReused("this Idempotency-Key stands for an order with other content: use a new key")
+        case Outcome.NOT_OPEN:
+            opens_at = from_ms(reserved.opens_ms)
+            text = opens_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+            return SaleNotOpen(f"{sale_id} opens at {text}", opens_at=text)
+        case Outcome.PAUSED:
+            return SalePaused(f"{sale_id} takes no orders for the moment; try again later")
+        case Outcome.CLOSED:
+            return SaleClosed(f"{sale_id} takes no orders any more")
+        case Outcome.SOLD_OUT:
+            return SoldOut(f"not as many of {reserved.sku} are left; nothing was taken", sku=reserved.sku)
+        case Outcome.OVER_LIMIT:
+            detail = f"you may not buy as many of {reserved.sku}, counting earlier orders; nothing was taken"
+            return OverLimit(detail, sku=reserved.sku)
+        case _:
+            return NotReady(f"{sale_id} is being made ready; repeat with the same key in a moment")

@@ -1,0 +1,251 @@
+"""The crowds run against a real shop and find nothing wrong, and against a shop that lies and say so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+
+import lua
+from config.settings import Settings
+from loadtest.scenarios.wishes import DEMO_SALE, DEMO_SKU
+from lua import SaleKeys
+from ops import demo
+from ops.commands.common import Shop
+from tests.conftest import SECRET
+from tests.support.processes import processes
+from tests.support.shop import CURRENCY, eventually, make_sale
+
+ROOT = Path(__file__).parents[2]
+OFFERS: dict[str, tuple[int, int, int | None]] = {
+    "phone": (1_000, 399_900, 1),
+    "buds": (1_000, 29_900, 2),
+    "tea": (5_000, 16_800, None),
+    "rice": (5_000, 5_990, None),
+    "lamp": (5_000, 8_900, None),
+    "cable": (5_000, 990, 10),
+}
+
+
+@dataclass
+class Result:
+    """How a run of locust ended; `counted` has requests, `failed` failures, by method and name."""
+
+    status: int
+    output: str
+    counted: dict[str, int]
+    failed: dict[str, int]
+
+
+async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *options: str, users: int) -> Result:
+    """Run a scenario as a process of its own: locust changes the process that imports it."""
+    file = home / "stats"
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).parent / "locust"),
+        *("-f", f"loadtest/scenarios/{scenario}.py", "--host", base, "--headless", "--only-summary"),
+        *("-u", str(users), "-r", "100", "--json-file", str(file), *options),
+        cwd=ROOT,
+        env={**os.environ, **env},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 25)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    written = file.with_suffix(".json")
+    stats = orjson.loads(written.read_bytes()) if written.exists() else []
+    assert process.returncode is not None
+    return Result(
+        process.returncode,
+        output.decode(),
+        {f"{entry['method']} {entry['name']}": entry["num_requests"] for entry in stats},
+        {f"{entry['method']} {entry['name']}": entry["num_failures"] for entry in stats},
+    )
+
+
+def check_clean(result: Result) -> None:
+    assert result.status == 0, result.output
+    assert sum(result.failed.values()) == 0, result.output
+    assert "broken promise" not in result.output
+
+
+async def settle(shop: Shop, keys: SaleKeys) -> int:
+    """Wait until everything is stored, have the books checked, and give the number of orders."""
+
+    async def drained() -> bool:
+        return (await lua.backlog(shop.redis, keys)).orders == 0
+
+    await eventually(drained)
+    audit = await shop.audit.sale(keys.sale_id)
+    assert audit.clean, audit.findings
+    async with shop.db.connection() as connection:
+        return int(await connection.fetchval("SELECT count(*) FROM orders"))
+
+
+async def test_the_spike_sells_every_unit_once(
+    shop: Shop, make_settings: Callable[..., Settings], sale_id: str, tmp_path: Path
+) -> None:
+    """80 shoppers, 30 units, one each, and a gateway that lets nobody order twice within two seconds."""
+    keys = await make_sale(shop, sale_id, {"phone": (30, 399_900, 1)})
+    settings = make_settings(limits={"orders_per_user_per_s": 0.5, "orders_per_user_burst": 1})
+    async with processes(settings, tmp_path) as started:
+        await started.gateway()
+        await started.worker("order_writer")
+        result = await locust(
+            "midnight_spike",
+            started.base,
+            tmp_path,
+            started.environment(),
+            *("--sale", sale_id, "--sku", "phone", "-t", "20s"),
+            users=80,
+        )
+        check_clean(result)
+        assert await settle(shop, keys) == 30
+    assert "units promised in all: 30 (phone 30)" in result.output
+    assert "--run-time limit reached" not in result.output  # it ends when the last shopper has left
+    assert result.counted["POST /v1/orders"] + result.counted.get("POST /v1/orders (replayed)", 0) >= 30
+    assert result.counted["POST /v1/orders (sold_out)"] >= 50
+    assert result.counted["POST /v1/orders (too_many_requests)"] > 0
+
+
+async def test_a_day_of_trade(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+    keys = await make_sale(shop, sale_id, OFFERS)
+    async with processes(settings, tmp_path) as started:
+        await started.gateway()
+        await started.worker("order_writer", "release_driver")
+        options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
+        result = await locust("steady_trade", started.base, tmp_path, started.environment(), *options, users=30)
+        check_clean(result)
+        assert await settle(shop, keys) >= result.counted["POST /v1/orders"] > 50
+    assert result.counted["POST /v1/orders (replayed)"] > 0
+    assert result.counted["GET /v1/orders/{id}"] > 0
+    assert result.counted["POST /v1/orders/{id}/cancel"] > 0
+
+
+async def test_visits(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+    keys = await make_sale(shop, sale_id, OFFERS)
+    async with processes(settings, tmp_path) as started:
+        await started.gateway()
+        await started.worker("order_writer")
+        options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
+        result = await locust("browse_order_poll", started.base, tmp_path, started.environment(), *options, users=20)
+        check_clean(result)
+        assert await settle(shop, keys) >= result.counted["POST /v1/orders"] > 30
+    assert result.counted["GET /v1/products (not changed)"] > 0
+    assert result.counted["WAIT until it is stored"] > 30
+    assert result.counted["GET /v1/orders?idempotency_key"] > 60
+    assert result.counted["GET /v1/orders"] > 30
+
+
+async def test_a_shop_that_stores_nothing_is_found_out(
+    shop: Shop, settings: Settings, sale_id: str, tmp_path: Path
+) -> None:
+    """There is no writer. Every order is found all the same, but none is ever stored."""
+    await make_sale(shop, sale_id, OFFERS)
+    async with processes(settings, tmp_path) as started:
+        await started.gateway()
+        options = ("--sale", sale_id, "--think-s", "0.3", "--stored-within-s", "1", "-t", "4s")
+        result = await locust("browse_order_poll", started.base, tmp_path, started.environment(), *options, users=10)
+    assert result.status == 1
+    assert "broken promise: an order was not stored in time" in result.output
+    assert result.failed.pop("WAIT until it is stored") > 0
+    assert sum(result.failed.values()) == 0, result.output
+
+
+@asynccontextmanager
+async def lying_shop(lie: str) -> AsyncIterator[str]:
+    """A shop in one page: right in everything but one thing."""
+    bodies: dict[str, bytes] = {}
+    tag = {"ETag": '"one"', "X-Request-Id": "r"}
+
+    async def sale(request: web.Request) -> web.Response:
+        times = {"opens_at": "2026-01-01T00:00:00Z", "closes_at": None}
+        body = {"sale_id": "s", "title": "A sale", "currency": CURRENCY, "state": "open", **times}
+        return web.json_response(body, headers=tag)
+
+    async def offers(request: web.Request) -> web.Response:
+        limit = 1 if lie == "limit" else None
+        offer = {"sku": "phone", "name": "Phone", "price": 100, "currency": CURRENCY, "limit": limit, "available": None}
+        return web.json_response({"items": [offer], "next": None}, headers=tag)
+
+    async def order(request: web.Request) -> web.Response:
+        key = request.headers["Idempotency-Key"]
+        if lie == "retry_after":
+            problem = {"type": "t", "title": "t", "status": 429, "code": "too_many_requests", "detail": "d"}
+            body = orjson.dumps({**problem, "request_id": "r"})
+            return web.Response(
+                status=429, body=body, content_type="application/problem+json", headers={"X-Request-Id": "r"}
+            )
+        number = f"{len(bodies):012}"
+        replayed = key in bodies
+        placed: dict[str, Any] = {
+            "order_id": f"01890000-0000-7000-8000-{number}",
+            "status": "accepted",
+            "sale_id": "s",
+            "total": {"amount": 101 if lie == "total" else 100, "currency": CURRENCY},
+            "pay_by": "2100-01-01T00:00:00Z",
+            "durability": "fsync",
+        }
+        body = orjson.dumps(placed)
+        body = bodies.setdefault(key, body) if lie != "replay" else body
+        bodies[key] = body
+        location = f"/v1/orders/{orjson.loads(body)['order_id']}"
+        headers = {"Location": location, "X-Request-Id": "r"}
+        status = 200 if replayed else 202
+        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/v1/sales/s", sale)
+    app.router.add_get("/v1/sales/s/offers", offers)
+    app.router.add_post("/v1/orders", order)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("lie", "text"),
+    [
+        ("none", None),
+        ("total", "the total is not what the offers say"),
+        ("replay", "a repeat has another body"),
+        ("limit", "more than the limit was promised to one shopper"),
+        ("retry_after", "429 too_many_requests without Retry-After"),
+    ],
+)
+async def test_a_lie_is_found_out(lie: str, text: str | None, tmp_path: Path) -> None:
+    keys = orjson.dumps([{"kid": "test", "secret": SECRET}]).decode()
+    env = {"FLOODGATE_AUTH__KEYS": keys, "FLOODGATE_DATA_DIR": str(tmp_path)}
+    options = ("--sale", "s", "--sku", "phone", "-t", "3s")
+    async with lying_shop(lie) as base:
+        result = await locust("midnight_spike", base, tmp_path, env, *options, users=40)
+    if text is None:
+        check_clean(result)
+        assert result.counted["POST /v1/orders (replayed)"] > 0
+    else:
+        assert result.status == 1
+        assert f"broken promise: {text}" in result.output
+        assert sum(result.failed.values()) > 0
+
+
+def test_the_defaults_are_those_of_the_demonstration() -> None:
+    assert demo.SALE_ID == DEMO_SALE
+    assert DEMO_SKU in [good[0] for good in demo._GOODS]

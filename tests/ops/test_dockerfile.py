@@ -1,0 +1,204 @@
+"""The image: its recipe is sound, and what its steps build holds everything and works. No container engine needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from config.settings import HttpSettings
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES: list[str] = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+HOME = "/opt/floodgate"
+
+
+def _instructions() -> list[tuple[str, str]]:
+    """The Dockerfile as (instruction, arguments), with continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line.strip())]
+
+
+INSTRUCTIONS = _instructions()
+
+
+def arguments(instruction: str) -> list[str]:
+    return [rest for name, rest in INSTRUCTIONS if name == instruction]
+
+
+def step(part: str) -> str:
+    """The one RUN that has this in it."""
+    [found] = [run for run in arguments("RUN") if part in run]
+    return found
+
+
+def sources() -> list[str]:
+    """What is copied out of the project."""
+    copies = [shlex.split(rest) for rest in arguments("COPY") if not rest.startswith("--from")]
+    return [source.rstrip("/") for *names, _ in copies for source in names]
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
+    if not hadolint.exists():
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run(
+        [hadolint, "--failure-threshold", "style", "Dockerfile"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_copied_is_there_and_nothing_is_missing() -> None:
+    assert [source for source in sources() if not (ROOT / source).exists()] == []
+    needed = {"pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
+    assert {*PACKAGES, *needed} <= set(sources())
+
+
+def test_the_builder_gets_nothing_but_what_is_copied() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    assert patterns[0] == "*"
+    assert sorted(line[1:] for line in patterns if line.startswith("!")) == sorted(sources())
+
+
+def test_every_package_is_checked_against_a_hash() -> None:
+    installs = [part for run in arguments("RUN") for part in run.split("&&") if re.search(r"\bpip\b.* install ", part)]
+    assert len(installs) == 3
+    for command in installs:
+        words = set(shlex.split(command))
+        assert {"--require-hashes", "--only-binary"} <= words or {"--no-index", "--no-deps"} <= words, command
+
+
+def test_the_image_is_for_everybody_but_root() -> None:
+    builder, final = arguments("FROM")
+    assert builder.removesuffix(" AS builder") == final
+    [user] = arguments("USER")
+    uid, gid = (int(part) for part in user.split(":"))
+    assert uid > 0
+    assert f"useradd --uid {uid} --gid {gid} " in step("useradd")
+    http = HttpSettings()
+    assert arguments("EXPOSE") == [f"{http.port} {http.admin_port}"]
+    assert json.loads(arguments("ENTRYPOINT")[0])[0] in PROJECT["project"]["scripts"]
+    assert arguments("HEALTHCHECK") == []
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the steps have made: the wheel, and the environment that goes into the last stage."""
+
+    build: Path
+    home: Path
+
+    @property
+    def wheel(self) -> Path:
+        [found] = (self.build / "dist").iterdir()
+        return found
+
+    def run(self, *command: str, **env: str) -> str:
+        """Run a program of the environment from elsewhere, and give what it says."""
+        program = [str(self.home / "bin" / command[0]), *command[1:]]
+        done = subprocess.run(program, cwd=self.home, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """Perform the steps in a directory. The dependencies are this environment's own, so nothing is downloaded."""
+    made = Image(tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("image") / "floodgate")
+    for source in sources():
+        target = made.build / source
+        target.parent.mkdir(exist_ok=True)
+        if (ROOT / source).is_dir():
+            shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / source, target)
+    _perform(made, f"python -m venv --without-pip {HOME}")
+    [packages] = made.home.glob("lib/python3*/site-packages")
+    # Only a path, not a site directory: an editable Floodgate that is installed in it does not come along.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _perform(made, step("pip wheel"))
+    return made
+
+
+def _perform(image: Image, command: str) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = {**os.environ, "PATH": path, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    command = command.replace(HOME, str(image.home))
+    done = subprocess.run(
+        ["/bin/sh", "-ec", command], cwd=image.build, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_lock_for_building_is_hatchling_and_what_it_needs(image: Image) -> None:
+    _perform(image, step("build.lock").split("&&")[0])
+    lock = (image.build / "requirements" / "build.lock").read_text(encoding="utf-8")
+    blocks = re.findall(r"^([a-z0-9-]+)==\S+ \\\n((?:    .*\n)+)", lock, re.MULTILINE)
+    assert all("--hash=sha256:" in block for _, block in blocks)
+    needed, waiting = set(), ["hatchling"]
+    while waiting:
+        name = waiting.pop()
+        needed.add(name)
+        wanted = [Requirement(text) for text in metadata.requires(name) or ()]
+        waiting += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+    assert {name for name, _ in blocks} == needed
+
+
+def test_the_wheel_holds_more_than_python(image: Image) -> None:
+    with zipfile.ZipFile(image.wheel) as wheel:
+        inside = set(wheel.namelist())
+    files = {
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*")
+        if file.suffix in (".py", ".lua", ".sql", ".toml")
+    }
+    assert {Path(file).suffix for file in files} == {".py", ".lua", ".sql", ".toml"}
+    assert files - inside == set()
+    assert not [name for name in inside if name.startswith("tests") or "__pycache__" in name]
+
+
+CHECK = """
+import importlib, pathlib, sys
+from importlib import resources
+
+home = pathlib.Path(sys.prefix)
+for name in sys.argv[1:]:
+    file = importlib.import_module(name).__file__
+    assert file and pathlib.Path(file).is_relative_to(home), (name, file)
+import gateway.app, ops.cli, workers.registry
+from commerce.kernel.migrations import all_migrations
+
+assert all_migrations()
+assert resources.files("config").joinpath("example.toml").is_file()
+"""
+
+
+def test_what_is_installed_finds_its_files(image: Image) -> None:
+    """Importing the stores and the scripts reads every .sql and every .lua."""
+    image.run("python", "-I", "-c", CHECK, *PACKAGES)
+
+
+def test_the_command_starts_with_the_image_s_environment(image: Image) -> None:
+    [pairs] = [rest for rest in arguments("ENV") if "FLOODGATE_" in rest]
+    env = dict(pair.split("=", 1) for pair in shlex.split(pairs))
+    env |= {"PATH": os.environ["PATH"], "FLOODGATE_DATA_DIR": str(image.home)}
+    assert "dead-letters" in image.run("floodgate", *json.loads(arguments("CMD")[0]), **env)
+    settings = json.loads(image.run("floodgate", "settings", **env))
+    assert (settings["http"]["host"], settings["http"]["admin_host"]) == ("0.0.0.0", "0.0.0.0")
