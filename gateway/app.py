@@ -18,9 +18,11 @@ from aiohttp.typedefs import Handler
 from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
+from commerce.kernel.tasks import end
 from config.settings import Settings
 from gateway import openapi, problems
-from gateway.connections import Connections
+from gateway.connections import SERVER, Connections
+from gateway.lane import ExpressLane
 from gateway.operations import Operation
 from gateway.routes import admin, catalog, health, orders
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, Services, open_services
@@ -85,6 +87,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         response = problems.internal_error(request_id)
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
+        response.headers["Server"] = SERVER
     if response.status >= 500:
         _logger.warning("answered %s", response.status, extra=_context(request))
     resource = request.match_info.route.resource
@@ -119,16 +122,19 @@ async def serve(settings: Settings) -> None:
     together = (http.host, http.port) == (http.admin_host, http.admin_port)
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
-        connections = Connections(settings.limits)
-        ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if together else PUBLIC)]
+        connections = Connections(settings.limits, services.clock)
+        watching = asyncio.create_task(connections.watch())
+        stack.push_async_callback(end, watching)
+        ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if together else PUBLIC, True)]
         if not together:
-            ports.append((http.admin_host, http.admin_port, ADMIN))
-        runners, servers = [], []
-        for host, port, operations in ports:
+            ports.append((http.admin_host, http.admin_port, ADMIN, False))
+        servers = []
+        for host, port, operations, express in ports:
             runner = web.AppRunner(build(services, _once(operations)), access_log=None)
             await runner.setup()
-            runners.append(runner)
-            servers.append(await loop.create_server(connections.factory(runner), sock=_listen(host, port)))
+            stack.push_async_callback(runner.cleanup)
+            factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
+            servers.append(await loop.create_server(factory, sock=_listen(host, port)))
         _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
         await stop.wait()
         _logger.info("stopping")
@@ -136,15 +142,16 @@ async def serve(settings: Settings) -> None:
         services.watch.end()
         for server in servers:
             server.close()
-        await asyncio.gather(*(_end(runner, settings.limits.graceful_stop_s) for runner in runners))
+        await connections.end(settings.limits.graceful_stop_s)
 
 
-async def _end(runner: web.AppRunner, timeout_s: float) -> None:
-    """Let requests in hand finish, then close the connections."""
-    assert runner.server is not None
-    runner.server.pre_shutdown()
-    await runner.server.shutdown(timeout_s)
-    await runner.cleanup()
+def express_factory(
+    connections: Connections, services: Services, runner: web.AppRunner
+) -> Callable[[], asyncio.Protocol]:
+    """What `create_server` makes connections with where orders come in."""
+    server = runner.server
+    assert server is not None
+    return lambda: ExpressLane(connections, services, server)
 
 
 def _once(operations: Sequence[Operation]) -> list[Operation]:

@@ -154,4 +154,10 @@ def from_status(
 
 def internal_error(request_id: str | None) -> web.Response:
     """A bug. What it is stands in the log under the request's id, not in the answer."""
-    return from_status(500, "this is our fault; the log has it under the request id", request_id)
+    return internal_plain(request_id).response()
+
+
+def internal_plain(request_id: str | None) -> Plain:
+    """The same before any server library has to do with it."""
+    detail = "this is our fault; the log has it under the request id"
+    return Plain(500, _encode(500, "internal_error", HTTPStatus(500).phrase, detail, request_id, {}), CONTENT_TYPE)

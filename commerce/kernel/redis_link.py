@@ -105,7 +105,8 @@ class RedisLink:
 
 
 def _packed(command: tuple[Argument, ...]) -> bytes:
-    return hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows commands of one word only
+    pack: Any = hiredis.pack_command  # its stub knows commands of one word only
+    return cast(bytes, pack(command))
 
 
 class _Wire(asyncio.Protocol):

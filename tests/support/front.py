@@ -14,8 +14,9 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from commerce.kernel.clock import SystemClock
+from commerce.kernel.tasks import end
 from config.settings import Settings
-from gateway.app import ADMIN, PUBLIC, build
+from gateway.app import ADMIN, PUBLIC, build, express_factory
 from gateway.auth import sign
 from gateway.connections import Connections
 from gateway.operations import Operation
@@ -91,8 +92,10 @@ class Front:
 
 
 @asynccontextmanager
-async def open_front(settings: Settings, parts: Sequence[Operation] = (*PUBLIC, *ADMIN)) -> AsyncIterator[Front]:
-    """The gateway with all operations on one port, or some of them."""
+async def open_front(
+    settings: Settings, parts: Sequence[Operation] = (*PUBLIC, *ADMIN), *, express: bool = True
+) -> AsyncIterator[Front]:
+    """The gateway with all operations on one port, or some of them, with the express lane or without it."""
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
         operations = {(o.method, o.path): o for o in parts}
@@ -100,8 +103,11 @@ async def open_front(settings: Settings, parts: Sequence[Operation] = (*PUBLIC, 
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
-        connections = Connections(settings.limits)
-        server = await loop.create_server(connections.factory(runner), "127.0.0.1", 0)
+        connections = Connections(settings.limits, services.clock)
+        watching = asyncio.create_task(connections.watch())
+        stack.push_async_callback(end, watching)
+        factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
+        server = await loop.create_server(factory, "127.0.0.1", 0)
         stack.callback(server.close)
         client = await stack.enter_async_context(
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30))
@@ -109,6 +115,7 @@ async def open_front(settings: Settings, parts: Sequence[Operation] = (*PUBLIC, 
         yield Front(settings, services, connections, server.sockets[0].getsockname()[1], client)
         services.stopping.set()
         services.watch.end()
+        await connections.end(5)
 
 
 @asynccontextmanager

@@ -1,0 +1,395 @@
+"""The express lane: orders in their common form are answered here, everything else by aiohttp behind it.
+
+The common form of `POST /v1/orders` is HTTP/1.1 with one Content-Length, a small body, no Expect, no Upgrade, no
+chunks and no header twice. The lane parses the head with httptools (llhttp, as aiohttp does), asks the same order desk
+as the ordinary route, and writes the reply. Of any other request it lends the connection to aiohttp for one request,
+bytes unchanged, and takes it back once that is answered, since shoppers mix reads and orders on one connection. What it
+cannot frame beyond doubt it gives to aiohttp for good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from email.utils import formatdate
+from enum import Enum
+from http import HTTPStatus
+from time import perf_counter
+from typing import cast
+
+import httptools
+import msgspec
+from aiohttp import web
+
+from commerce.kernel.errors import Refusal
+from commerce.orders.model import PlacedOrder, PlaceOrder
+from commerce.orders.pricing import PricedOrder
+from gateway import problems
+from gateway.connections import SERVER, Connections, Handler
+from gateway.desk import NeedsLooking, check_key, decode_order
+from gateway.problems import Plain, RequestTimeout
+from gateway.routes.orders import PLACE, TRACEPARENT_CHARS
+from gateway.services import REQUEST_ID_PATTERN, Services
+from lua import Outcome, Reserved
+
+_logger = logging.getLogger(__name__)
+_ORDER = f"POST {PLACE} HTTP/1.1\r\n".encode()
+_START = re.compile(rb"[A-Z]{3,10} /")
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+_START_OF_START = re.compile(rb"[A-Z]{0,10}")
+_JSON = (b"application/json", b"application/json; charset=utf-8")
+_UNCOMMON = (b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer")
+_PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_encode = msgspec.json.Encoder().encode
+
+
+class _Dates:
+    """The Date header's value, made once a second."""
+
+    def __init__(self) -> None:
+        self._second, self._text = -1, ""
+
+    def now(self) -> str:
+        second = int(perf_counter())
+        if second != self._second:
+            self._second, self._text = second, formatdate(usegmt=True)
+        return self._text
+
+
+_dates = _Dates()
+
+
+class State(Enum):
+    """Who has the connection."""
+
+    IDLE = 0  # nobody: a request may begin, or has begun to arrive
+    ORDER = 1  # the lane, with an order in hand
+    LENT = 2  # aiohttp, for one request
+    GIVEN = 3  # aiohttp, for good
+
+
+class _Head:
+    """A request's headers, as httptools finds them; names in lower case."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[bytes, bytes]] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.pairs.append((name.lower(), value))
+
+
+class ExpressLane(asyncio.Protocol):
+    """One client's connection."""
+
+    __slots__ = (
+        "_admitted", "_body_from", "_buffer", "_connections", "_handler", "_headers", "_limits", "_loop",
+        "_need", "_pending", "_reading", "_request_id", "_server", "_services", "_since", "_started", "_state",
+        "_transport", "_writable",
+    )  # fmt: skip
+
+    def __init__(self, connections: Connections, services: Services, server: web.Server) -> None:
+        self._connections = connections
+        self._limits = connections.limits
+        self._services = services
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._handler: Handler | None = None
+        self._state = State.IDLE
+        self._buffer = b""
+        self._headers: dict[bytes, bytes] | None = None  # of an order whose body has not arrived in full
+        self._body_from = self._need = 0
+        self._since = self._loop.time()
+        self._reading = self._writable = True
+        self._admitted = False
+
+    # What the transport tells.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._admitted = self._connections.admit(self, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._state is State.GIVEN:
+            cast(Handler, self._handler).data_received(data)
+            return
+        if not self._admitted:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._state is State.IDLE:
+            self._go_on()
+        elif len(self._buffer) > self._limits.body_bytes and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        if self._handler is not None:
+            self._handler.eof_received()
+        return False
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._admitted:
+            self._connections.leave(self)
+        if self._handler is not None:
+            self._handler.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        if self._handler is not None:
+            self._handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._handler is not None:
+            self._handler.resume_writing()
+        if self._state is State.IDLE:
+            self._go_on()
+
+    # What the books tell.
+
+    def check_time(self, now: float) -> None:
+        """Cut off who is silent or slow; a body that does not arrive is answered."""
+        if self._state is State.IDLE:
+            if self._headers is not None:
+                if now - self._since > self._limits.request_body_timeout_s:
+                    self._refuse_body()
+            elif now - self._since > self._limits.request_head_timeout_s:
+                self._transport.close()
+        elif (
+            self._handler is not None and self._handler.idle and now - self._since > self._limits.request_head_timeout_s
+        ):
+            self._transport.close()
+
+    def end(self) -> None:
+        if self._state is State.IDLE or (self._handler is not None and self._handler.idle):
+            self._transport.close()
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    # Requests.
+
+    def _go_on(self) -> None:
+        """Deal with what has arrived, as far as it goes."""
+        while self._state is State.IDLE and self._buffer and self._writable and not self._transport.is_closing():
+            if self._headers is not None:
+                if len(self._buffer) < self._need:
+                    return
+                self._take_order(self._headers)
+            elif not self._begin():
+                return
+
+    def _begin(self) -> bool:
+        """Look at the beginning of a request; False to wait for more of it."""
+        buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n") + 4
+        if end < 4:
+            # Wait for the rest of the head, unless it is none or aiohttp would say so already.
+            if self._may_become_a_head(buffer):
+                return False
+            self._give()
+            return True
+        head = _Head()
+        try:
+            httptools.HttpRequestParser(head).feed_data(buffer[:end])
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._give()
+            return True
+        headers = dict(head.pairs)
+        length = self._length(headers, head, end)
+        if length < 0:
+            self._give()
+            return True
+        if buffer.startswith(_ORDER) and self._is_common(headers):
+            self._body_from, self._need = end, end + length
+            self._since = self._loop.time()
+            self._headers = headers
+            return True
+        if len(buffer) < end + length:
+            self._give()  # aiohttp keeps the time of a body that is still to come
+        else:
+            self._lend(end + length)
+        return True
+
+    def _may_become_a_head(self, buffer: bytes) -> bool:
+        if len(buffer) > self._limits.header_line_bytes or _BARE_LF.search(buffer):
+            return False
+        return bool(_START.match(buffer) or _START_OF_START.fullmatch(buffer))
+
+    def _length(self, headers: dict[bytes, bytes], head: _Head, end: int) -> int:
+        """The length of the body that follows, -1 where the lane shall not frame this request."""
+        if len(headers) != len(head.pairs) or len(headers) > self._limits.headers_per_request:
+            return -1
+        if end > self._limits.header_line_bytes or any(name in headers for name in _UNCOMMON):
+            return -1
+        text = headers.get(b"content-length", b"0")
+        length = int(text) if text.isdigit() and len(text) < 9 else -1
+        return length if length <= self._limits.body_bytes else -1
+
+    @staticmethod
+    def _is_common(headers: dict[bytes, bytes]) -> bool:
+        return (
+            b"content-length" in headers
+            and b"host" in headers
+            and headers.get(b"content-type") in _JSON
+            and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
+        )
+
+    # Orders.
+
+    def _take_order(self, headers: dict[bytes, bytes]) -> None:
+        body = self._buffer[self._body_from : self._need]
+        self._buffer = self._buffer[self._need :]
+        self._headers = None
+        self._state = State.ORDER
+        self._started = perf_counter()
+        services = self._services
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        self._request_id = given if REQUEST_ID_PATTERN.fullmatch(given) else services.request_ids.new()
+        try:
+            services.admission.check_load()
+            token = headers.get(b"authorization")
+            user_id = services.auth.shopper(None if token is None else token.decode("latin-1")).subject
+            services.admission.check_user(user_id)
+            key_bytes = headers.get(b"idempotency-key")
+            key = check_key(None if key_bytes is None else key_bytes.decode("latin-1"))
+            order = decode_order(body)
+        except Refusal as refusal:
+            self._refuse(refusal)
+            return
+        trace = headers.get(b"traceparent", b"").decode("latin-1")[:TRACEPARENT_CHARS]
+        try:
+            priced = services.desk.price(order, user_id, key, trace)
+        except NeedsLooking:
+            self._look(order, user_id, key, trace)
+            return
+
+        def tell(outcome: Reserved | Refusal) -> None:
+            self._told(order, priced, outcome, user_id, key, trace)
+
+        services.intake.submit(order.sale_id, priced.reservation, tell)
+
+    def _told(
+        self,
+        order: PlaceOrder,
+        priced: PricedOrder,
+        outcome: Reserved | Refusal,
+        user_id: str,
+        key: str,
+        trace: str,
+    ) -> None:
+        """Redis has decided, or cannot."""
+        if isinstance(outcome, Refusal):
+            self._refuse(outcome)
+        elif outcome.outcome is Outcome.STALE:
+            self._look(order, user_id, key, trace)
+        else:
+            try:
+                placed, status = self._services.desk.conclude(order, priced, outcome)
+            except Refusal as refusal:
+                self._refuse(refusal)
+            else:
+                self._accept(placed, status)
+
+    def _look(self, order: PlaceOrder, user_id: str, key: str, trace: str) -> None:
+        """What memory cannot answer is found out by a task, exactly as on the ordinary route."""
+        task = self._loop.create_task(self._place(order, user_id, key, trace))
+        self._pending = task  # the loop itself keeps only a weak reference
+
+    async def _place(self, order: PlaceOrder, user_id: str, key: str, trace: str) -> None:
+        try:
+            placed, status = await self._services.desk.place(order, user_id, key, trace)
+        except Refusal as refusal:
+            self._refuse(refusal)
+        except Exception:
+            _logger.exception("an order failed", extra={"request_id": self._request_id})
+            self._answer(problems.internal_plain(self._request_id))
+        else:
+            self._accept(placed, status)
+
+    def _accept(self, placed: PlacedOrder, status: int) -> None:
+        self._services.tally.order("accepted" if status == 202 else "replayed")
+        location = ("Location", f"{PLACE}/{placed.order_id}")
+        self._answer(Plain(status, _encode(placed), "application/json", (location,)))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._services.tally.order(refusal.code)
+        self._answer(problems.plain(refusal, self._request_id))
+
+    def _refuse_body(self) -> None:
+        """The body of an order did not arrive in time."""
+        self._headers, self._buffer = None, b""
+        self._started = perf_counter()
+        self._request_id = self._services.request_ids.new()
+        self._state = State.ORDER
+        seconds = self._limits.request_body_timeout_s
+        self._refuse(RequestTimeout(f"the body did not arrive within {seconds:g} s"))
+        self._transport.close()
+
+    def _answer(self, plain: Plain) -> None:
+        """Write the answer, and go on with what has arrived meanwhile."""
+        status = plain.status
+        if status >= 500:
+            _logger.warning("answered %s", status, extra={"request_id": self._request_id, "path": PLACE})
+        self._services.tally.request(PLACE, "POST", status, perf_counter() - self._started)
+        ending = self._connections.ending
+        if not self._transport.is_closing():
+            head = (
+                f"{_PHRASES[status]}Content-Type: {plain.content_type}\r\n"
+                f"Content-Length: {len(plain.body)}\r\nX-Request-Id: {self._request_id}\r\n"
+                f"Date: {_dates.now()}\r\nServer: {SERVER}\r\n"
+            )
+            for name, value in plain.headers:
+                head += f"{name}: {value}\r\n"
+            if ending:
+                head += "Connection: close\r\n"
+            self._transport.write(head.encode("latin-1") + b"\r\n" + plain.body)
+        self._idle()
+        if ending:
+            self._transport.close()
+
+    def _idle(self) -> None:
+        self._state = State.IDLE
+        self._since = self._loop.time()
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        if self._buffer:
+            # Not at once: whoever sends a thousand orders in one packet must not have the loop for itself.
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        if self._state is State.IDLE:
+            self._go_on()
+
+    # aiohttp.
+
+    def _lend(self, length: int) -> None:
+        """Let aiohttp answer the request that ends here."""
+        request, self._buffer = self._buffer[:length], self._buffer[length:]
+        self._state = State.LENT
+        self._handling().data_received(request)
+
+    def _give(self) -> None:
+        """Leave the connection to aiohttp for good."""
+        self._state = State.GIVEN
+        data, self._buffer = self._buffer, b""
+        self._handling().data_received(data)
+
+    def _handling(self) -> Handler:
+        if self._handler is None:
+            self._handler = Handler(self._server, self._limits, self._answered)
+            self._handler.connection_made(self._transport)
+            if not self._writable:
+                self._handler.pause_writing()
+        return self._handler
+
+    def _answered(self) -> None:
+        """aiohttp has answered a request."""
+        self._since = self._loop.time()
+        if self._connections.ending:
+            self._transport.close()
+        elif self._state is State.LENT and not self._transport.is_closing():
+            self._idle()
