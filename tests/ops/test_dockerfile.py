@@ -119,7 +119,7 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """Perform the steps in a directory. The dependencies are this environment's own, so nothing is downloaded."""
+    """Perform the steps in a directory. The dependencies are lent by this environment, so nothing is downloaded."""
     made = Image(tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("image") / "floodgate")
     for source in sources():
         target = made.build / source
@@ -130,10 +130,21 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
             shutil.copy(ROOT / source, target)
     _perform(made, f"python -m venv --without-pip {HOME}")
     [packages] = made.home.glob("lib/python3*/site-packages")
-    # Only a path, not a site directory: an editable Floodgate that is installed in it does not come along.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _lend(packages)
     _perform(made, step("pip wheel"))
     return made
+
+
+def _lend(packages: Path) -> None:
+    """Link what the production lock names and nothing else, so that a dependency it lacks is missed."""
+    lock = (ROOT / "requirements" / "production.lock").read_text(encoding="utf-8")
+    for name in re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE):
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # for another system or an older Python
+        for part in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            (packages / part).symlink_to(str(found.locate_file(part)))
 
 
 def _perform(image: Image, command: str) -> None:
@@ -190,7 +201,7 @@ assert resources.files("config").joinpath("example.toml").is_file()
 """
 
 
-def test_what_is_installed_finds_its_files(image: Image) -> None:
+def test_what_is_installed_finds_its_files_and_its_dependencies(image: Image) -> None:
     """Importing the stores and the scripts reads every .sql and every .lua."""
     image.run("python", "-I", "-c", CHECK, *PACKAGES)
 
