@@ -70,7 +70,7 @@ class Limits(_Part):
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20
     # The way through Redis.
-    batch_orders: Positive = 128
+    batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length has a bound
     batch_bytes: Positive = 1_048_576
     inflight_calls: Positive = 2
     waiting_orders: Positive = 4_000

@@ -27,11 +27,11 @@ _MAX_TOKEN_CHARS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A checked token: whose it is, what it may do, and until when (seconds since 1970)."""
+    """A checked token: whose it is, what it may do, and until when (milliseconds since 1970)."""
 
     subject: str
     roles: frozenset[str]
-    expires_s: float
+    expires_ms: float
 
 
 class Authenticator:
@@ -41,10 +41,10 @@ class Authenticator:
         self._keys = {key.kid: key for key in settings.keys}
         self._settings = settings
         self._clock = clock
-        self._known: dict[tuple[str, Audience], Identity] = {}
+        self._known: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
 
-    def shopper(self, authorization: str | None) -> Identity:
-        """The user of an `Authorization` header. Raises `Unauthorized`."""
+    def shopper(self, authorization: str | bytes | None) -> Identity:
+        """The user of an `Authorization` header, as text or as it came over the wire. Raises `Unauthorized`."""
         return self._identity(authorization, "floodgate")
 
     def staff(self, authorization: str | None, role: Role) -> Identity:
@@ -56,22 +56,23 @@ class Authenticator:
             )
         return identity
 
-    def _identity(self, authorization: str | None, audience: Audience) -> Identity:
+    def _identity(self, authorization: str | bytes | None, audience: Audience) -> Identity:
         if authorization is None:
             raise Unauthorized("send a header `Authorization: Bearer TOKEN`")
-        known = self._known.get((authorization, audience))
-        now_s = self._clock.now_ms() / 1000
+        all_known = self._known[audience]
+        known = all_known.get(authorization)
         if known is not None:
-            if now_s < known.expires_s:
+            if self._clock.now_ms() < known.expires_ms:
                 return known
-            del self._known[authorization, audience]
-        scheme, _, token = authorization.partition(" ")
+            del all_known[authorization]
+        text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization
+        scheme, _, token = text.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
             raise Unauthorized("the Authorization header is not `Bearer TOKEN`")
         identity = self._check(token.strip(), audience)
-        if len(self._known) >= self._settings.token_cache:
-            self._known.pop(next(iter(self._known)))  # the oldest
-        self._known[authorization, audience] = identity
+        if len(all_known) >= self._settings.token_cache:
+            all_known.pop(next(iter(all_known)))  # the oldest
+        all_known[authorization] = identity
         return identity
 
     def _check(self, token: str, audience: Audience) -> Identity:
@@ -95,7 +96,7 @@ class Authenticator:
             raise Unauthorized("the token's subject is not a user id of this shop")
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise Unauthorized("the token's roles are not a list of names")
-        return Identity(subject, frozenset(roles), float(claims["exp"]) + self._settings.clock_leeway_s)
+        return Identity(subject, frozenset(roles), (float(claims["exp"]) + self._settings.clock_leeway_s) * 1_000)
 
     def _key(self, header: dict[str, object]) -> AuthKey:
         kid = header.get("kid")

@@ -20,14 +20,14 @@ from commerce.kernel.money import Money
 from commerce.kernel.redisdb import DOWN
 from commerce.orders.errors import KeyReused
 from commerce.orders.model import PlacedOrder, PlaceOrder
-from commerce.orders.pricing import OrderLimits, PricedOrder, body_digest, price_order
+from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from commerce.sales.model import SALE_PATTERN, Sale
 from config.settings import Settings
 from gateway.intake import Intake
 from gateway.problems import BadRequest
 from gateway.snapshots import Snapshots
-from lua import EntryId, Outcome, Record, Reserved, SaleKeys, find_keys
+from lua import EntryId, Outcome, Record, Reservation, Reserved, SaleKeys, find_keys
 
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 _KEY = re.compile(r"[!-~]{1,128}")
@@ -86,7 +86,7 @@ class Desk:
         self._limits = limits
         self._pay_by: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
 
-    def price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> PricedOrder:
+    def price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
         """Price an order from memory. Raises `NeedsLooking` where memory is not enough to say yes or no."""
         snapshot = self._snapshots.known(order.sale_id)
         if snapshot is None:
@@ -108,22 +108,21 @@ class Desk:
         """Place an order: the answer and its status, 202 or 200 for a repeat. Raises the refusal."""
         for attempt in range(2):
             try:
-                priced = await self._price(order, user_id, key, traceparent)
+                reservation = await self._price(order, user_id, key, traceparent)
             except Invalid:
                 if record := await self._record(order, user_id, key):
                     return self.repeated(order, record)
                 raise
-            reserved = await self._intake.place(order.sale_id, priced.reservation)
+            reserved = await self._intake.place(order.sale_id, reservation)
             if reserved.outcome is not Outcome.STALE:
-                return self.conclude(order, priced, reserved)
+                return self.conclude(order, reservation, reserved)
             if attempt == 0:
                 await self._snapshots.refresh()
         raise refusal(reserved, order.sale_id)
 
-    def conclude(self, order: PlaceOrder, priced: PricedOrder, reserved: Reserved) -> tuple[PlacedOrder, int]:
+    def conclude(self, order: PlaceOrder, reservation: Reservation, reserved: Reserved) -> tuple[PlacedOrder, int]:
         """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
         if reserved.outcome is Outcome.ACCEPTED and reserved.entry is not None:
-            reservation = priced.reservation
             return self._placed(order, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is Outcome.REPLAYED and reserved.record is not None:
             return self.repeated(order, reserved.record)
@@ -133,7 +132,7 @@ class Desk:
         """The first answer once more."""
         return self._placed(order, record.order_id, record.total_minor, record.entry), 200
 
-    async def _price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> PricedOrder:
+    async def _price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
         if not _SALE_ID.fullmatch(order.sale_id):
             detail = "not the id of a sale"
             raise Invalid(f"/sale_id: {detail}", errors=[{"at": "/sale_id", "detail": detail}])

@@ -18,16 +18,15 @@ from http import HTTPStatus
 from time import perf_counter
 from typing import cast
 
-import httptools
 import msgspec
 from aiohttp import web
 
 from commerce.kernel.errors import Refusal
-from commerce.orders.model import PlacedOrder, PlaceOrder
-from commerce.orders.pricing import PricedOrder
-from gateway import problems
+from commerce.orders.model import PlacedOrder
+from gateway import heads, problems
 from gateway.connections import SERVER, Connections, Handler
 from gateway.desk import NeedsLooking, check_key, decode_order
+from gateway.heads import Head
 from gateway.problems import Plain, RequestTimeout
 from gateway.routes.orders import PLACE, TRACEPARENT_CHARS
 from gateway.services import REQUEST_ID_PATTERN, Services
@@ -38,9 +37,8 @@ _ORDER = f"POST {PLACE} HTTP/1.1\r\n".encode()
 _START = re.compile(rb"[A-Z]{3,10} /")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _START_OF_START = re.compile(rb"[A-Z]{0,10}")
-_JSON = (b"application/json", b"application/json; charset=utf-8")
-_UNCOMMON = (b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer")
 _PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
+_CLOSE = "Connection: close\r\n"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -50,8 +48,9 @@ class _Dates:
     def __init__(self) -> None:
         self._second, self._text = -1, ""
 
-    def now(self) -> str:
-        second = int(perf_counter())
+    def at(self, now: float) -> str:
+        """`now` is perf_counter's."""
+        second = int(now)
         if second != self._second:
             self._second, self._text = second, formatdate(usegmt=True)
         return self._text
@@ -69,25 +68,13 @@ class State(Enum):
     GIVEN = 3  # aiohttp, for good
 
 
-class _Head:
-    """A request's headers, as httptools finds them; names in lower case."""
-
-    __slots__ = ("pairs",)
-
-    def __init__(self) -> None:
-        self.pairs: list[tuple[bytes, bytes]] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.pairs.append((name.lower(), value))
-
-
 class ExpressLane(asyncio.Protocol):
     """One client's connection."""
 
     __slots__ = (
-        "_admitted", "_body_from", "_buffer", "_connections", "_handler", "_headers", "_limits", "_loop",
-        "_need", "_pending", "_reading", "_request_id", "_server", "_services", "_since", "_started", "_state",
-        "_transport", "_writable",
+        "_admitted", "_body_from", "_buffer", "_connections", "_handler", "_head", "_limits", "_loop", "_need",
+        "_order", "_pending", "_reading", "_request_id", "_reservation", "_server", "_services", "_since", "_started",
+        "_state", "_transport", "_writable",
     )  # fmt: skip
 
     def __init__(self, connections: Connections, services: Services, server: web.Server) -> None:
@@ -99,7 +86,7 @@ class ExpressLane(asyncio.Protocol):
         self._handler: Handler | None = None
         self._state = State.IDLE
         self._buffer = b""
-        self._headers: dict[bytes, bytes] | None = None  # of an order whose body has not arrived in full
+        self._head: Head | None = None  # of an order whose body has not arrived in full
         self._body_from = self._need = 0
         self._since = self._loop.time()
         self._reading = self._writable = True
@@ -152,7 +139,7 @@ class ExpressLane(asyncio.Protocol):
     def check_time(self, now: float) -> None:
         """Cut off who is silent or slow; a body that does not arrive is answered."""
         if self._state is State.IDLE:
-            if self._headers is not None:
+            if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
                     self._refuse_body()
             elif now - self._since > self._limits.request_head_timeout_s:
@@ -174,10 +161,10 @@ class ExpressLane(asyncio.Protocol):
     def _go_on(self) -> None:
         """Deal with what has arrived, as far as it goes."""
         while self._state is State.IDLE and self._buffer and self._writable and not self._transport.is_closing():
-            if self._headers is not None:
+            if self._head is not None:
                 if len(self._buffer) < self._need:
                     return
-                self._take_order(self._headers)
+                self._take_order(self._head)
             elif not self._begin():
                 return
 
@@ -191,21 +178,15 @@ class ExpressLane(asyncio.Protocol):
                 return False
             self._give()
             return True
-        head = _Head()
-        try:
-            httptools.HttpRequestParser(head).feed_data(buffer[:end])
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        head = heads.parse(buffer[:end], self._limits.headers_per_request)
+        length = -1 if head is None or end > self._limits.header_line_bytes else head.length()
+        if head is None or not 0 <= length <= self._limits.body_bytes:
             self._give()
             return True
-        headers = dict(head.pairs)
-        length = self._length(headers, head, end)
-        if length < 0:
-            self._give()
-            return True
-        if buffer.startswith(_ORDER) and self._is_common(headers):
+        if buffer.startswith(_ORDER) and head.is_common():
             self._body_from, self._need = end, end + length
             self._since = self._loop.time()
-            self._headers = headers
+            self._head = head
             return True
         if len(buffer) < end + length:
             self._give()  # aiohttp keeps the time of a body that is still to come
@@ -218,89 +199,58 @@ class ExpressLane(asyncio.Protocol):
             return False
         return bool(_START.match(buffer) or _START_OF_START.fullmatch(buffer))
 
-    def _length(self, headers: dict[bytes, bytes], head: _Head, end: int) -> int:
-        """The length of the body that follows, -1 where the lane shall not frame this request."""
-        if len(headers) != len(head.pairs) or len(headers) > self._limits.headers_per_request:
-            return -1
-        if end > self._limits.header_line_bytes or any(name in headers for name in _UNCOMMON):
-            return -1
-        text = headers.get(b"content-length", b"0")
-        length = int(text) if text.isdigit() and len(text) < 9 else -1
-        return length if length <= self._limits.body_bytes else -1
-
-    @staticmethod
-    def _is_common(headers: dict[bytes, bytes]) -> bool:
-        return (
-            b"content-length" in headers
-            and b"host" in headers
-            and headers.get(b"content-type") in _JSON
-            and headers.get(b"connection", b"keep-alive").lower() == b"keep-alive"
-        )
-
     # Orders.
 
-    def _take_order(self, headers: dict[bytes, bytes]) -> None:
+    def _take_order(self, head: Head) -> None:
+        shape, values = head
         body = self._buffer[self._body_from : self._need]
         self._buffer = self._buffer[self._need :]
-        self._headers = None
+        self._head = None
         self._state = State.ORDER
         self._started = perf_counter()
         services = self._services
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        given = (values[shape.request_id] or b"").decode("latin-1")
         self._request_id = given if REQUEST_ID_PATTERN.fullmatch(given) else services.request_ids.new()
         try:
             services.admission.check_load()
-            token = headers.get(b"authorization")
-            user_id = services.auth.shopper(None if token is None else token.decode("latin-1")).subject
+            user_id = services.auth.shopper(values[shape.authorization]).subject
             services.admission.check_user(user_id)
-            key_bytes = headers.get(b"idempotency-key")
+            key_bytes = values[shape.key]
             key = check_key(None if key_bytes is None else key_bytes.decode("latin-1"))
             order = decode_order(body)
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        trace = headers.get(b"traceparent", b"").decode("latin-1")[:TRACEPARENT_CHARS]
+        trace = (values[shape.traceparent] or b"").decode("latin-1")[:TRACEPARENT_CHARS]
+        self._order = order, user_id, key, trace
         try:
-            priced = services.desk.price(order, user_id, key, trace)
+            self._reservation = services.desk.price(order, user_id, key, trace)
         except NeedsLooking:
-            self._look(order, user_id, key, trace)
+            self._look()
             return
+        services.intake.submit(order.sale_id, self._reservation, self._told)
 
-        def tell(outcome: Reserved | Refusal) -> None:
-            self._told(order, priced, outcome, user_id, key, trace)
-
-        services.intake.submit(order.sale_id, priced.reservation, tell)
-
-    def _told(
-        self,
-        order: PlaceOrder,
-        priced: PricedOrder,
-        outcome: Reserved | Refusal,
-        user_id: str,
-        key: str,
-        trace: str,
-    ) -> None:
+    def _told(self, outcome: Reserved | Refusal) -> None:
         """Redis has decided, or cannot."""
         if isinstance(outcome, Refusal):
             self._refuse(outcome)
         elif outcome.outcome is Outcome.STALE:
-            self._look(order, user_id, key, trace)
+            self._look()
         else:
             try:
-                placed, status = self._services.desk.conclude(order, priced, outcome)
+                placed, status = self._services.desk.conclude(self._order[0], self._reservation, outcome)
             except Refusal as refusal:
                 self._refuse(refusal)
             else:
                 self._accept(placed, status)
 
-    def _look(self, order: PlaceOrder, user_id: str, key: str, trace: str) -> None:
+    def _look(self) -> None:
         """What memory cannot answer is found out by a task, exactly as on the ordinary route."""
-        task = self._loop.create_task(self._place(order, user_id, key, trace))
-        self._pending = task  # the loop itself keeps only a weak reference
+        self._pending = self._loop.create_task(self._place())  # the loop itself keeps only a weak reference
 
-    async def _place(self, order: PlaceOrder, user_id: str, key: str, trace: str) -> None:
+    async def _place(self) -> None:
         try:
-            placed, status = await self._services.desk.place(order, user_id, key, trace)
+            placed, status = await self._services.desk.place(*self._order)
         except Refusal as refusal:
             self._refuse(refusal)
         except Exception:
@@ -311,8 +261,7 @@ class ExpressLane(asyncio.Protocol):
 
     def _accept(self, placed: PlacedOrder, status: int) -> None:
         self._services.tally.order("accepted" if status == 202 else "replayed")
-        location = ("Location", f"{PLACE}/{placed.order_id}")
-        self._answer(Plain(status, _encode(placed), "application/json", (location,)))
+        self._write(status, "application/json", _encode(placed), f"Location: {PLACE}/{placed.order_id}\r\n")
 
     def _refuse(self, refusal: Refusal) -> None:
         self._services.tally.order(refusal.code)
@@ -320,7 +269,7 @@ class ExpressLane(asyncio.Protocol):
 
     def _refuse_body(self) -> None:
         """The body of an order did not arrive in time."""
-        self._headers, self._buffer = None, b""
+        self._head, self._buffer = None, b""
         self._started = perf_counter()
         self._request_id = self._services.request_ids.new()
         self._state = State.ORDER
@@ -329,23 +278,23 @@ class ExpressLane(asyncio.Protocol):
         self._transport.close()
 
     def _answer(self, plain: Plain) -> None:
+        more = "".join(f"{name}: {value}\r\n" for name, value in plain.headers)
+        self._write(plain.status, plain.content_type, plain.body, more)
+
+    def _write(self, status: int, content_type: str, body: bytes, more_headers: str) -> None:
         """Write the answer, and go on with what has arrived meanwhile."""
-        status = plain.status
+        now = perf_counter()
         if status >= 500:
             _logger.warning("answered %s", status, extra={"request_id": self._request_id, "path": PLACE})
-        self._services.tally.request(PLACE, "POST", status, perf_counter() - self._started)
+        self._services.tally.request(PLACE, "POST", status, now - self._started)
         ending = self._connections.ending
         if not self._transport.is_closing():
             head = (
-                f"{_PHRASES[status]}Content-Type: {plain.content_type}\r\n"
-                f"Content-Length: {len(plain.body)}\r\nX-Request-Id: {self._request_id}\r\n"
-                f"Date: {_dates.now()}\r\nServer: {SERVER}\r\n"
+                f"{_PHRASES[status]}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+                f"X-Request-Id: {self._request_id}\r\nDate: {_dates.at(now)}\r\nServer: {SERVER}\r\n"
+                f"{more_headers}{_CLOSE if ending else ''}\r\n"
             )
-            for name, value in plain.headers:
-                head += f"{name}: {value}\r\n"
-            if ending:
-                head += "Connection: close\r\n"
-            self._transport.write(head.encode("latin-1") + b"\r\n" + plain.body)
+            self._transport.write(head.encode("latin-1") + body)
         self._idle()
         if ending:
             self._transport.close()

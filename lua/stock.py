@@ -9,6 +9,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import msgspec
 from redis.asyncio import Redis
 
 from lua.keys import SaleKeys, key_field
@@ -68,6 +69,7 @@ class EntryId(NamedTuple):
 
 
 _RECORD = struct.Struct(">16s16sq")
+_ORDER, _LINE, _REST = struct.Struct(">QI"), struct.Struct(">IIII"), struct.Struct(">16sq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,7 @@ class Record:
         return _RECORD.pack(self.order_id.bytes, self.body_digest, self.total_minor) + str(self.entry).encode()
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True, gc=False):
     """One order as `reserve` needs it. `units` has each SKU once: (sku, units, limit or 0)."""
 
     generation: int
@@ -123,18 +124,26 @@ async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[R
     Raises redis's errors; after a timeout or a lost connection the orders may or may not have been accepted, and
     the same call again tells which.
     """
-    arguments: list[Argument] = [day, len(orders)]
+    skus: dict[str, int] = {}
+    buyers: dict[str, int] = {}
+    lines = bytearray()
+    fields: list[bytes] = []
+    entries: list[bytes] = []
+    users: list[str] = []
+    rests: list[bytes] = []
     for order in orders:
-        arguments += (
-            order.generation,
-            key_field(order.user_id, order.idempotency_key),
-            _RECORD.pack(order.order_id.bytes, order.body_digest, order.total_minor),
-            order.user_id,
-            order.payload,
-            len(order.units),
-        )
-        for line in order.units:
-            arguments += line
+        user_id, order_id = order.user_id, order.order_id.bytes
+        units = order.units
+        lines += _ORDER.pack(order.generation, len(units))
+        for sku, count, limit in units:
+            buyer = buyers.setdefault(f"{user_id}\0{sku}", len(buyers) + 1) if limit else 0
+            lines += _LINE.pack(skus.setdefault(sku, len(skus) + 1), count, buyer, limit)
+        fields.append(key_field(user_id, order.idempotency_key))
+        entries += (order_id, order.payload)
+        users.append(user_id)
+        rests.append(_REST.pack(order.body_digest, order.total_minor))
+    arguments: list[Argument] = [day, len(orders), len(skus), len(buyers), bytes(lines)]
+    arguments += (*skus, *buyers, *fields, *entries, *users, *rests)
     names = [keys.meta, keys.stock, keys.buyers, keys.accepted, keys.orders]
     names += [keys.keys(near) for near in range(day - 2, day + 2)]
     reply = await _reserve.call(client, names, arguments)

@@ -10,10 +10,11 @@ from asyncpg.pgproto import pgproto
 
 from commerce.kernel.clock import Clock, SystemClock
 
-_VERSION_AND_VARIANT = (0x7 << 76) | (0x2 << 62)
-_RANDOM_BITS = ~((0xF << 76) | (0x3 << 62)) & ((1 << 80) - 1)
 _RANDOM_BYTES = 10
 _POOL_IDS = 256
+# Of the ten bytes after the time, the first begins with the version (7) and the third with the variant (binary 10).
+_KEEP_ALL = int.from_bytes((b"\x0f\xff\x3f" + b"\xff" * 7) * _POOL_IDS)
+_MARK_ALL = int.from_bytes((b"\x70\x00\x80" + b"\x00" * 7) * _POOL_IDS)
 
 
 class Ids:
@@ -29,13 +30,16 @@ class Ids:
     def new(self) -> UUID:
         """A new UUIDv7: 48 bits of milliseconds, 74 random bits."""
         if not self._left:
-            self._pool, self._left = self._random(_RANDOM_BYTES * _POOL_IDS), _POOL_IDS
+            self._fill()
         self._left -= 1
         at = self._left * _RANDOM_BYTES
-        random = int.from_bytes(self._pool[at : at + _RANDOM_BYTES], "big") & _RANDOM_BITS
-        made = (self._clock.now_ms() << 80) | _VERSION_AND_VARIANT | random
         # asyncpg's UUID is Python's, made and shown in C.
-        return pgproto.UUID(made.to_bytes(16, "big"))
+        return pgproto.UUID(self._clock.now_ms().to_bytes(6) + self._pool[at : at + _RANDOM_BYTES])
+
+    def _fill(self) -> None:
+        size = _RANDOM_BYTES * _POOL_IDS
+        random = int.from_bytes(self._random(size)) & _KEEP_ALL | _MARK_ALL
+        self._pool, self._left = random.to_bytes(size), _POOL_IDS
 
 
 def made_ms(id_: UUID) -> int:

@@ -99,7 +99,7 @@ def test_the_cache_has_a_limit(clock: FixedClock) -> None:
     auth = Authenticator(keys, clock)
     for number in range(10):
         auth.shopper(f"Bearer {sign(keys, clock, f'u{number}', 'floodgate', (), 60)}")
-    assert len(auth._known) == 3
+    assert len(auth._known["floodgate"]) == 3
 
 
 def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FixedClock) -> None:

@@ -1,0 +1,103 @@
+"""What a request's head says to the express lane: parsed by httptools (llhttp, as in aiohttp), judged by its names.
+
+Clients send few different sequences of header names. What such a sequence means, whether the lane may frame the request
+and where each header is that it wants, is worked out once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import httptools
+
+_JSON = (b"application/json", b"application/json; charset=utf-8")
+_UNCOMMON = (b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer")
+_WANTED = (
+    *(b"content-length", b"host", b"content-type", b"connection"),
+    *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent"),
+)
+_MAX_SHAPES = 1_024
+
+
+class Shape(NamedTuple):
+    """What the names of a request's headers say, whatever their values. The numbers are places in the sequence, -1
+    where a header is not there."""
+
+    framed: bool
+    """the lane may find where the request ends"""
+    length: int
+    host: int
+    content_type: int
+    connection: int
+    authorization: int
+    key: int
+    request_id: int
+    traceparent: int
+
+
+class Head(NamedTuple):
+    """A request's headers. `values` ends with None, which is what a place of -1 gives."""
+
+    shape: Shape
+    values: list[bytes | None]
+
+    def length(self) -> int:
+        """Of the body that follows; -1 where that is not beyond doubt."""
+        text = self.values[self.shape.length]
+        if text is None:
+            return 0
+        return int(text) if text.isdigit() and len(text) < 9 else -1
+
+    def is_common(self) -> bool:
+        """Whether this may be an order in the common form."""
+        shape, values = self.shape, self.values
+        if shape.length < 0 or shape.host < 0 or values[shape.content_type] not in _JSON:
+            return False
+        connection = values[shape.connection]
+        return connection is None or connection.lower() == b"keep-alive"
+
+
+def parse(data: bytes, most_headers: int) -> Head | None:
+    """The head that `data` is, or None where the lane shall not frame the request: it is not valid, a name comes twice,
+    a line is folded, or a header changes how the request is to be read."""
+    headers: dict[bytes, bytes] = {}
+    try:
+        httptools.HttpRequestParser(_Taker(headers.__setitem__)).feed_data(data)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    shape = _shapes[tuple(headers)]
+    # Besides the request line and the empty one there is one line a name.
+    if not shape.framed or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
+        return None
+    return Head(shape, [*headers.values(), None])
+
+
+class _Taker:
+    """Takes headers from httptools straight into a dictionary, without a Python call for each."""
+
+    __slots__ = ("on_header",)
+
+    def __init__(self, on_header: Callable[[bytes, bytes], None]) -> None:
+        self.on_header = on_header
+
+
+def _shape_of(names: tuple[bytes, ...]) -> Shape:
+    lower = [name.lower() for name in names]
+    return Shape(
+        len(set(lower)) == len(lower) and not any(name in lower for name in _UNCOMMON),
+        *(lower.index(name) if name in lower else -1 for name in _WANTED),
+    )
+
+
+class _Shapes(dict[tuple[bytes, ...], Shape]):
+    """The shapes seen so far, up to a number."""
+
+    def __missing__(self, names: tuple[bytes, ...]) -> Shape:
+        shape = _shape_of(names)
+        if len(self) < _MAX_SHAPES:
+            self[names] = shape
+        return shape
+
+
+_shapes = _Shapes()

@@ -1,0 +1,41 @@
+-- wrk: orders of many users, each under a key of its own; without arguments, a plain GET of the URL.
+--
+--   wrk -s load.lua URL [-- TOKENS_FILE BODY_FILE RUN]
+--
+-- TOKENS_FILE has a token a line, BODY_FILE is one order. RUN makes the keys of this run differ from all others'.
+-- The last line of what wrk prints is the result as JSON, in seconds.
+
+local threads = 0
+
+function setup(thread)
+  threads = threads + 1
+  thread:set('number', threads)
+end
+
+function init(args)
+  if #args == 0 then
+    local get = wrk.format('GET')
+    request = function() return get end
+    return
+  end
+  local body = assert(io.open(args[2], 'rb')):read('*a')
+  local heads, tail, sent = {}, '\r\n\r\n' .. body, 0
+  for token in io.lines(args[1]) do
+    heads[#heads + 1] = 'POST ' .. wrk.path .. ' HTTP/1.1\r\nHost: 127.0.0.1\r\n' ..
+      'Content-Type: application/json\r\nAuthorization: Bearer ' .. token .. '\r\n' ..
+      'Content-Length: ' .. #body .. '\r\nIdempotency-Key: ' .. args[3] .. '-' .. number .. '-'
+  end
+  request = function()
+    sent = sent + 1
+    return heads[sent % #heads + 1] .. sent .. tail
+  end
+end
+
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"seconds": %.6f, "requests": %d, "refused": %d, "failed": %d, "p50": %.6f, "p99": %.6f}\n',
+    summary.duration / 1e6, summary.requests, errors.status,
+    errors.connect + errors.read + errors.write + errors.timeout,
+    latency:percentile(50) / 1e6, latency:percentile(99) / 1e6))
+end
