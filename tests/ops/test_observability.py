@@ -125,6 +125,33 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> Non
     assert notes["runbook_url"] == f"docs/operations.md#{anchor}"
 
 
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_alert_has_its_section_in_the_runbook() -> None:
+    headings = [_anchor(heading) for heading in re.findall(r"^#+ (.+)$", OPERATIONS, re.MULTILINE)]
+    assert len(set(headings)) == len(headings)
+    wanted = {rule["annotations"]["runbook_url"].removeprefix("docs/operations.md#") for rule in RULES}
+    assert wanted == {heading for heading in headings if heading.startswith("floodgate-")}
+    sections = dict(re.findall(r"^### (Floodgate .+)\n((?:(?!#).*\n)*)", OPERATIONS, re.MULTILINE))
+    assert {_anchor(heading) for heading in sections} == wanted
+    for rule in RULES:
+        [text] = [text for heading, text in sections.items() if _anchor(heading) in rule["annotations"]["runbook_url"]]
+        assert text.strip().startswith(rule["labels"]["severity"]), rule["alert"]
+        assert rule["labels"].get("promise", "") in text, rule["alert"]
+        assert all(f"**{part}:**" in text for part in ("Look", "Do", "Do not")), rule["alert"]
+
+
+def test_the_operator_is_told_of_every_metric() -> None:
+    families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in SERIES}
+    assert families - set(re.findall(r"^\| `(floodgate_\w+)` \|", OPERATIONS, re.MULTILINE)) == set()
+
+
 def test_no_name_is_used_twice() -> None:
     alerts = [rule["alert"] for rule in RULES]
     assert len(set(alerts)) == len(alerts)
