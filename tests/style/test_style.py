@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from commerce.kernel.errors import Refusal
 from gateway import app
@@ -96,6 +101,33 @@ def test_time_and_chance_come_in_through_ports(file: Path) -> None:
     if name(file) in ("commerce/kernel/clock.py", "commerce/kernel/ids.py"):
         return
     assert not PORTS.search(file.read_text(encoding="utf-8"))
+
+
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+OWN = {*PACKAGES, "migrations", "tests"}
+
+
+def distributions(lines: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+@pytest.mark.parametrize("package", sorted(OWN))
+def test_what_is_imported_is_declared(package: str) -> None:
+    """A library that is there only because another one brings it may be gone with the next lock file."""
+    allowed = distributions(DECLARED["dependencies"])
+    if package in ("loadtest", "tests"):
+        allowed |= distributions(DECLARED["optional-dependencies"]["dev"])
+    owners = packages_distributions()
+    undeclared = set()
+    for file in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(parse(file)):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                modules.append(node.module)
+            for top in {module.partition(".")[0] for module in modules} - OWN - sys.stdlib_module_names:
+                if not {canonicalize_name(owner) for owner in owners.get(top, [])} & allowed:
+                    undeclared.add(f"{name(file)}: {top}")
+    assert sorted(undeclared) == []
 
 
 def test_every_business_module_has_the_same_files() -> None:
