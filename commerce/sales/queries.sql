@@ -162,4 +162,9 @@ SELECT order_id, user_id, idempotency_key, body_digest, total_minor, accepted_at
 FROM orders WHERE sale_id = $1 AND accepted_at >= $2 AND idempotency_key IS NOT NULL;
 
 -- name: last_entry
-SELECT accepted_at, entry_seq FROM orders WHERE sale_id = $1 ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1;
+-- The newest stream entry that was dealt with, be it as orders or as dead letters.
+SELECT accepted_at, entry_seq FROM (
+    (SELECT accepted_at, entry_seq FROM orders WHERE sale_id = $1 ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1)
+    UNION ALL
+    (SELECT entry_at, entry_seq FROM dead_letters WHERE sale_id = $1 ORDER BY entry_at DESC, entry_seq DESC LIMIT 1)
+) AS newest ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1;

@@ -209,7 +209,7 @@ async def recent_keys(connection: Connection, sale_id: str, since: datetime) -> 
 
 
 async def last_entry(connection: Connection, sale_id: str) -> EntryId:
-    """The newest stream entry whose orders are stored."""
+    """The newest stream entry whose orders are stored or dead-lettered."""
     row = await connection.fetchrow(queries.last_entry, sale_id, timeout=_LONG_S)
     return _entry(row) if row else EntryId(0, 1)
 

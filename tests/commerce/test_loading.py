@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 import lua
 from commerce.kernel.clock import DAY_MS
 from commerce.kernel.jobs import RetryPolicy
+from commerce.orders.model import decode_accepted, encode_accepted
 from commerce.releases.service import Releases
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
@@ -65,6 +67,30 @@ async def test_after_a_wipe(shop: Shop, settings: Settings, sale_id: str) -> Non
     [over] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="u0", limits={"a": 3}))
     assert over.outcome is Outcome.OVER_LIMIT
     await clean(shop, sale_id)
+
+
+async def test_a_wipe_after_a_dead_letter(shop: Shop, settings: Settings, sale_id: str) -> None:
+    """The newest entry was a dead letter: the stream's ids go on from it, so that a cut still has it before it."""
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, 5)})
+    bad = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
+    payload = encode_accepted(msgspec.structs.replace(decode_accepted(bad.payload), currency="yuan"))
+    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 5}))
+    [died] = await reserve(shop.redis, keys, msgspec.structs.replace(bad, payload=payload))
+    async with working(settings, "order_writer", "release_driver"):
+        await eventually(lambda: drained(shop, keys))
+        await clean(shop, sale_id)
+        await shop.dead_letters.discard(bad.order_id, "test")
+        await eventually(lambda: _free(shop, keys, 49))
+    await wipe(shop, keys)
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    cut = await lua.cut(shop.redis, keys)
+    assert cut.last_entry == died.entry
+    assert cut.stock == {"a": 49}
+    await clean(shop, sale_id)
+
+
+async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+    return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
 async def test_with_orders_in_the_stream_and_half_written(shop: Shop, settings: Settings, sale_id: str) -> None:
