@@ -59,6 +59,7 @@ class Limits(_Part):
     request_head_timeout_s: Seconds = 15
     request_body_timeout_s: Seconds = 10
     connections: Positive = 10_000
+    admin_connections: Positive = 200
     event_streams: Positive = 2_000
     event_stream_s: Seconds = 900
     # One order.

@@ -18,7 +18,7 @@ def main(settings: Settings | None = None) -> None:
     settings = settings or load()
     logs.set_up(settings.log.level, settings.log.file, settings.log.file_bytes, "gateway")
     metrics.share(settings.metrics_dir)
-    _allow_files(settings.limits.connections + _SPARE_FILES)
+    _allow_files(settings.limits.connections + settings.limits.admin_connections + _SPARE_FILES)
     from gateway.app import serve  # noqa: PLC0415  # only now may metrics be made
 
     gc.freeze()  # what is loaded by now stays, so the collector need not look at it again

@@ -122,17 +122,19 @@ async def serve(settings: Settings) -> None:
     together = (http.host, http.port) == (http.admin_host, http.admin_port)
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_services(settings))
-        connections = Connections(settings.limits, services.clock)
-        watching = asyncio.create_task(connections.watch())
-        stack.push_async_callback(end, watching)
-        ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if together else PUBLIC, True)]
+        crowd = Connections(settings.limits, services.clock)
+        staff = Connections(settings.limits, services.clock, port="admin", most=settings.limits.admin_connections)
+        ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if together else PUBLIC, crowd)]
         if not together:
-            ports.append((http.admin_host, http.admin_port, ADMIN, False))
+            ports.append((http.admin_host, http.admin_port, ADMIN, staff))
         servers = []
-        for host, port, operations, express in ports:
+        for host, port, operations, connections in ports:
+            watching = asyncio.create_task(connections.watch())
+            stack.push_async_callback(end, watching)
             runner = web.AppRunner(build(services, _once(operations)), access_log=None)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
+            express = connections is crowd
             factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
             servers.append(await loop.create_server(factory, sock=_listen(host, port)))
         _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
@@ -142,7 +144,7 @@ async def serve(settings: Settings) -> None:
         services.watch.end()
         for server in servers:
             server.close()
-        await connections.end(settings.limits.graceful_stop_s)
+        await asyncio.gather(*(book.end(settings.limits.graceful_stop_s) for book in (crowd, staff)))
 
 
 def express_factory(

@@ -40,11 +40,16 @@ class Client(Protocol):
 
 
 class Connections:
-    """All connections of the process, over all its ports."""
+    """The connections of one port of the process, `limits.connections` at most unless `most` says otherwise.
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    Each port has a book of its own, so that no crowd at one keeps anybody from another.
+    """
+
+    def __init__(self, limits: Limits, clock: Clock, *, port: str = "public", most: int | None = None) -> None:
         self.limits = limits
         self._clock = clock
+        self._most = limits.connections if most is None else most
+        self._gauge = metrics.CONNECTIONS.labels(port)
         self._clients: set[Client] = set()
         self.ending = False
 
@@ -54,7 +59,7 @@ class Connections:
 
     def admit(self, client: Client, transport: asyncio.BaseTransport) -> bool:
         """Enter a new connection into the books, or turn it away if there are too many."""
-        if len(self._clients) >= self.limits.connections or self.ending:
+        if len(self._clients) >= self._most or self.ending:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
             stream.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
             stream.close()
@@ -73,7 +78,7 @@ class Connections:
             now = loop.time()
             for client in list(self._clients):
                 client.check_time(now)
-            metrics.CONNECTIONS.set(len(self._clients))
+            self._gauge.set(len(self._clients))
             await self._clock.sleep(_SWEEP_S)
 
     async def end(self, timeout_s: float) -> None:

@@ -27,7 +27,9 @@ REDIS_SECONDS = Histogram(
 WAITING = Gauge(
     "floodgate_intake_waiting_orders", "Orders that wait for their turn with Redis", multiprocess_mode="livesum"
 )
-CONNECTIONS = Gauge("floodgate_http_connections", "Open connections", multiprocess_mode="livesum")
+CONNECTIONS = Gauge(
+    "floodgate_http_connections", "Open connections by port: public, admin", ["port"], multiprocess_mode="livesum"
+)
 EVENT_STREAMS = Gauge("floodgate_event_streams", "Open event streams", multiprocess_mode="livesum")
 SNAPSHOT_AGE = Gauge(
     "floodgate_snapshot_age_seconds", "Time since the sales were last looked at", multiprocess_mode="livemax"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
 
 import lua
@@ -16,6 +20,7 @@ from gateway.auth import ROLES
 from lua import SaleKeys
 from ops.commands.common import Shop
 from tests.support.front import Front, working
+from tests.support.processes import ended, processes
 from tests.support.shop import eventually, make_sale, order_body
 
 
@@ -104,6 +109,46 @@ async def test_only_the_right_role_may(front: Front, operation: Any) -> None:
     for role in (operation.access, "operator"):
         allowed = await front.call(operation.method, path, user="ann", roles=[role])
         assert allowed.status not in (401, 403)
+
+
+async def test_a_gateway_full_of_shoppers_answers_its_operators(
+    make_settings: Callable[..., Settings], sale_prefix: str, tmp_path: Path
+) -> None:
+    """Each port has its own book and limit; both are ended together."""
+    settings = make_settings(limits={"connections": 4, "admin_connections": 3, "graceful_stop_s": 10})
+    async with processes(settings, tmp_path) as started:
+        gateway = await started.gateway()
+        base = f"http://127.0.0.1:{started.admin_port}"
+        shoppers = [await asyncio.open_connection("127.0.0.1", started.port) for _ in range(4)]
+        assert await _turned_away(started.port)
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
+
+            async def counted() -> bool:
+                async with client.get(f"{base}/metrics") as answer:
+                    assert answer.status == 200
+                    text = await answer.text()
+                counts = (("public", 4), ("admin", 1))
+                return all(f'floodgate_http_connections{{port="{port}"}} {n}.0\n' in text for port, n in counts)
+
+            await eventually(counted)
+            async with client.get(f"{base}/health/ready") as answer:
+                assert answer.status == 200
+            others = [await asyncio.open_connection("127.0.0.1", started.admin_port) for _ in range(2)]
+            assert await _turned_away(started.admin_port)
+            begun = asyncio.get_running_loop().time()
+            gateway.process.terminate()
+            assert await ended(gateway) == 0
+            assert asyncio.get_running_loop().time() - begun < 5  # nobody had an answer in hand
+        for reader, writer in (*shoppers, *others):
+            assert await reader.read() == b""
+            writer.close()
+
+
+async def _turned_away(port: int) -> bool:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    said = await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    return said.startswith(b"HTTP/1.1 503 ")
 
 
 async def test_every_admin_path_needs_a_role() -> None:

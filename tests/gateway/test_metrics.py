@@ -110,7 +110,7 @@ async def test_several_processes_count_together(tmp_path: Path) -> None:
         "from commerce.kernel import metrics\n"
         "metrics.share(pathlib.Path(sys.argv[1]))\n"
         "from gateway.metrics import ORDERS, CONNECTIONS\n"
-        "ORDERS.labels('accepted').inc(3)\nCONNECTIONS.set(7)\n"
+        "ORDERS.labels('accepted').inc(3)\nCONNECTIONS.labels('public').set(7)\n"
         "if len(sys.argv) > 2:\n"
         "    metrics.forget(int(sys.argv[2]))\n"
         "    print(metrics.exposition().decode())\n"
@@ -129,7 +129,7 @@ async def test_several_processes_count_together(tmp_path: Path) -> None:
     dead = (await run()).strip()
     said = await run(dead)
     assert 'floodgate_orders_total{outcome="accepted"} 6.0' in said
-    assert "floodgate_http_connections 7.0" in said
+    assert 'floodgate_http_connections{port="public"} 7.0' in said
 
 
 @pytest.fixture
