@@ -82,9 +82,21 @@ class SaleWriter:
         self._look_for_dead_at = 0.0
 
     async def run(self) -> None:
-        """Until the process stops; a batch in hand is finished first."""
+        """Until the process stops; batches in hand are finished first."""
+        writing: set[asyncio.Task[None]] = set()
+        try:
+            await self._read(writing)
+        finally:
+            # A reader that is cancelled finishes what it has; what it does not finish, a takeover does.
+            if writing:
+                await asyncio.wait(writing)
+
+    async def _read(self, writing: set[asyncio.Task[None]]) -> None:
+        """Read batch after batch, and write several at once: while Postgres commits one, the next is made ready."""
         unfinished = True
         while not self._shop.stop.is_set():
+            if unfinished and writing:  # or what is being written now would be read once more
+                await asyncio.wait(writing)
             try:
                 entries, unfinished = await self._next(unfinished)
             except NoStream:
@@ -95,10 +107,14 @@ class SaleWriter:
                 await pause(self._shop.stop, 1.0)
                 unfinished = True
                 continue
-            if entries:
-                crash_point("writer.after_read")
-                # A cancelled reader finishes its batch; what it does not finish, a takeover does.
-                await asyncio.shield(self.write(entries))
+            if not entries:
+                continue
+            crash_point("writer.after_read")
+            task = asyncio.create_task(self.write(entries), name=f"write {self._sale_id}")
+            writing.add(task)
+            task.add_done_callback(writing.discard)
+            if len(writing) >= self._settings.batches_in_hand:
+                await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
 
     async def _next(self, unfinished: bool) -> tuple[list[Entry], bool]:
         """What to write next, and whether this reader may still have entries from before."""

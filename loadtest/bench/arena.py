@@ -8,22 +8,23 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import count
 from pathlib import Path
+from typing import cast
 
 import orjson
 
 from commerce.catalog.model import ProductInput
-from commerce.kernel.clock import SystemClock, from_ms
+from commerce.kernel.clock import DAY_MS, SystemClock, from_ms
 from commerce.kernel.database import connect
 from commerce.kernel.migrations import migrate
 from commerce.sales.model import ItemInput, SaleInput
 from config.settings import Settings, load
 from gateway.auth import sign
+from lua import SaleKeys
 from ops import embedded
 from ops.commands.common import Shop, open_shop
 from ops.programs import Program, Running, start
@@ -44,6 +45,32 @@ class Arena:
     redis: Running
     postgres: Running
     shop: Shop
+
+    @property
+    def tokens(self) -> Path:
+        """a header line with a token for each user"""
+        return self.home / "tokens"
+
+    @property
+    def names(self) -> Path:
+        """a header line with a bare name for each user, for peers that check no tokens"""
+        return self.home / "names"
+
+    @property
+    def body(self) -> Path:
+        """an order as JSON"""
+        return self.home / "order.json"
+
+    async def sold(self) -> int:
+        """Orders taken so far: each is for one unit of the one SKU."""
+        return _UNITS - int(await cast(Awaitable[str], self.shop.redis.hget(SaleKeys(SALE_ID).stock, SKU)))
+
+    async def sweep(self) -> None:
+        """Forget orders and keys, so that each run meets the same Redis; what was sold stays sold."""
+        keys = SaleKeys(SALE_ID)
+        today = self.shop.clock.now_ms() // DAY_MS
+        await self.shop.redis.xtrim(keys.orders, maxlen=0, approximate=False)  # and the writers' group stays
+        await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + n) for n in (-1, 0, 1)))
 
     async def run(self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None) -> Running:
         """Start a process of ours and wait until it listens on the port, if it has one."""
@@ -90,7 +117,9 @@ async def arena(**changes: object) -> AsyncIterator[Arena]:
         sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
         await shop.sales.create(sale, [(SKU, ItemInput(limit=1_000_000, units=_UNITS))], "bench")
         await shop.sales.open(SALE_ID, "bench")
-        yield Arena(home, settings, running[0], running[1], shop)
+        found = Arena(home, settings, running[0], running[1], shop)
+        _write_load(found)
+        yield found
 
 
 def environment(settings: Settings, home: Path) -> dict[str, str]:
@@ -127,30 +156,16 @@ _ADDRESS = {
 }
 
 
-def order_requests(settings: Settings) -> Iterator[bytes]:
-    """Orders as bytes without end: 10,000 users in turn, each order under a key of its own."""
+def _write_load(arena: Arena) -> None:
+    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order's body."""
     clock = SystemClock()
-    body = orjson.dumps(
-        {
-            "sale_id": SALE_ID,
-            "lines": [{"sku": SKU, "quantity": 2}],
-            "ship_to": [_ADDRESS],
-            "payments": [{"method": "alipay", "amount": 2 * _PRICE}],
-        }
-    )
-    heads = [
-        (
-            "POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Authorization: Bearer {sign(settings.auth, clock, f'user-{user}', 'floodgate', (), 86_400)}\r\n"
-            f"Content-Length: {len(body)}\r\nIdempotency-Key: {secrets.token_hex(4)}-"
-        ).encode()
-        for user in range(_USERS)
-    ]
-    for number in count():
-        yield heads[number % _USERS] + str(number).encode() + b"\r\n\r\n" + body
-
-
-def hello_requests() -> Iterator[bytes]:
-    """Hello without end."""
-    while True:
-        yield b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    tokens = [sign(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
+    arena.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
+    arena.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
+    order = {
+        "sale_id": SALE_ID,
+        "lines": [{"sku": SKU, "quantity": 1}],
+        "ship_to": [_ADDRESS],
+        "payments": [{"method": "alipay", "amount": _PRICE}],
+    }
+    arena.body.write_bytes(orjson.dumps(order))

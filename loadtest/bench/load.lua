@@ -1,8 +1,8 @@
 -- wrk: orders of many users, each under a key of its own; without arguments, a plain GET of the URL.
 --
---   wrk -s load.lua URL [-- TOKENS_FILE BODY_FILE RUN]
+--   wrk -s load.lua URL [-- USERS_FILE BODY_FILE RUN]
 --
--- TOKENS_FILE has a token a line, BODY_FILE is one order. RUN makes the keys of this run differ from all others'.
+-- USERS_FILE has a header line for each user, BODY_FILE is one order. RUN makes the keys of this run differ from all others'.
 -- The last line of what wrk prints is the result as JSON, in seconds.
 
 local threads = 0
@@ -20,9 +20,9 @@ function init(args)
   end
   local body = assert(io.open(args[2], 'rb')):read('*a')
   local heads, tail, sent = {}, '\r\n\r\n' .. body, 0
-  for token in io.lines(args[1]) do
+  for header in io.lines(args[1]) do
     heads[#heads + 1] = 'POST ' .. wrk.path .. ' HTTP/1.1\r\nHost: 127.0.0.1\r\n' ..
-      'Content-Type: application/json\r\nAuthorization: Bearer ' .. token .. '\r\n' ..
+      'Content-Type: application/json\r\n' .. header .. '\r\n' ..
       'Content-Length: ' .. #body .. '\r\nIdempotency-Key: ' .. args[3] .. '-' .. number .. '-'
   end
   request = function()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -16,14 +17,18 @@ def cpu_seconds(pid: int) -> float:
 
 
 class Cpu:
-    """Processor time of some processes since it was made."""
+    """Processor time of some processes, by their kind, since it was made."""
 
-    def __init__(self, **pids: int) -> None:
-        self._pids = pids
-        self._before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    def __init__(self, processes: Mapping[str, Sequence[int]]) -> None:
+        self._processes = processes
+        self._before = self._now()
+
+    def _now(self) -> dict[str, float]:
+        return {kind: sum(map(cpu_seconds, pids)) for kind, pids in self._processes.items()}
 
     def used(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) - self._before[name] for name, pid in self._pids.items()}
+        now = self._now()
+        return {kind: now[kind] - before for kind, before in self._before.items()}
 
 
 def description() -> dict[str, str | int]:

@@ -13,7 +13,7 @@ _GRACE_S = 30.0
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What wrk saw: `refused` answers had a status of 400 or more, `failed` requests had no answer; times in seconds."""
+    """What wrk saw. `refused`: answered with 400 or more; `failed`: no answer. Times in seconds."""
 
     seconds: float
     requests: int
@@ -28,7 +28,7 @@ class LoadFailed(Exception):
 
 
 async def wrk(url: str, connections: int, seconds: float, *arguments: str | Path) -> Load:
-    """Load a URL; with `arguments` (file of tokens, file with the body, name of the run) by orders, else by GET."""
+    """Load a URL; with `arguments` (file of users, file with the body, name of the run) by orders, else by GET."""
     program = shutil.which("wrk")
     if program is None:
         raise LoadFailed("wrk is not installed: on Debian, `apt-get install wrk`")

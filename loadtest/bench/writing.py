@@ -1,0 +1,148 @@
+"""How fast accepted orders get into Postgres: the writer against plain COPY, and whether it keeps pace with a load."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import secrets
+from time import perf_counter
+
+import msgspec
+
+import lua
+from commerce.kernel.clock import DAY_MS
+from commerce.kernel.ids import Ids
+from commerce.orders.model import PlaceOrder
+from commerce.orders.pricing import OrderLimits, price_order
+from commerce.orders.store import LINE_COLUMNS, ORDER_COLUMNS
+from loadtest.bench.arena import SALE_ID, Arena
+from loadtest.bench.machine import Cpu
+from loadtest.bench.wrk import LoadFailed, wrk
+from lua import Reservation, SaleKeys
+from ops.programs import Running
+
+_TABLES = {"orders": ORDER_COLUMNS, "order_lines": LINE_COLUMNS}
+_BATCH = 64
+_LOOK_S = 0.01
+_TIMEOUT_S = 300.0
+_LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, quantity=100_000)
+
+
+class Writing(msgspec.Struct, frozen=True):
+    """One run: orders a second of the writer and of plain COPY, and the processor time an order of the writer's."""
+
+    orders: int
+    writer_per_s: float
+    copy_per_s: float
+    cpu_us: dict[str, float]
+
+
+class Pace(msgspec.Struct, frozen=True):
+    """A load with the writer running: accepted and stored orders a second, and what was left when the load ended."""
+
+    orders: int
+    accepted_per_s: float
+    stored_per_s: float
+    backlog: int
+    drained_s: float
+
+
+async def write(arena: Arena, orders: int) -> Writing:
+    """Queue orders, let one writer store them, then COPY the very same rows into the same tables once more."""
+    await _empty(arena)
+    await _queue(arena, orders)
+    writer = await arena.run("writer", "workers", "order_writer")
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            while await waiting(arena) == orders:  # noqa: ASYNC110  # Redis tells nobody
+                await asyncio.sleep(_LOOK_S)
+        # What was stored until now went along with the writer's start, so the clock begins here.
+        left, started = await waiting(arena), perf_counter()
+        cpu = Cpu({"writer": [writer.pid]})
+        await drained(arena)
+        seconds = perf_counter() - started
+        used = cpu.used()
+    finally:
+        await writer.stop()
+    copied = await _copy_again(arena)
+    return Writing(orders, left / seconds, orders / copied, {kind: s / left * 1e6 for kind, s in used.items()})
+
+
+async def keep_pace(arena: Arena, url: str, connections: int, seconds: float) -> Pace:
+    """Load a gateway while a writer runs, and see how long the writer needs to finish after the load has ended."""
+    await _empty(arena)
+    sold = await arena.sold()
+    writer: Running = await arena.run("writer", "workers", "order_writer")
+    try:
+        started = perf_counter()
+        load = await wrk(url, connections, seconds, arena.tokens, arena.body, secrets.token_hex(4))
+        ended, backlog = perf_counter(), await waiting(arena)
+        await drained(arena)
+        done = perf_counter()
+    finally:
+        await writer.stop()
+    orders = await arena.sold() - sold
+    async with arena.shop.db.connection() as connection:
+        stored = await connection.fetchval("SELECT count(*) FROM orders")
+    if load.refused or load.failed or stored != orders:
+        raise LoadFailed(f"{orders} accepted, {stored} stored, {load.refused} refused, {load.failed} failed")
+    return Pace(orders, orders / load.seconds, orders / (done - started), backlog, done - ended)
+
+
+async def waiting(arena: Arena) -> int:
+    """Orders that are accepted and not yet in Postgres."""
+    [count] = await lua.accepted_counts(arena.shop.redis, [SaleKeys(SALE_ID)])
+    return count
+
+
+async def drained(arena: Arena) -> None:
+    """Return when everything is stored. Raises `TimeoutError` if that takes too long."""
+    async with asyncio.timeout(_TIMEOUT_S):
+        while await waiting(arena):  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_S)
+
+
+async def _empty(arena: Arena) -> None:
+    """No orders, in Redis or in Postgres."""
+    await arena.sweep()
+    async with arena.shop.db.connection() as connection:
+        await connection.execute("TRUNCATE orders, order_lines, order_events")
+
+
+async def _queue(arena: Arena, count: int) -> None:
+    """Accepted orders in the stream, as the gateway would have put them there."""
+    place = msgspec.json.decode(arena.body.read_bytes(), type=PlaceOrder)
+    [sale] = [sale for sale in await arena.shop.sales.opened() if sale.sale_id == SALE_ID]
+    snapshot = await arena.shop.sales.snapshot(sale, None)
+    ids, run, today = Ids(), secrets.token_hex(4), arena.shop.clock.now_ms() // DAY_MS
+
+    def order(number: int) -> Reservation:
+        return price_order(
+            place,
+            snapshot,
+            _LIMITS,
+            user_id=f"user-{number % 10_000}",
+            idempotency_key=f"{run}-{number}",
+            order_id=ids.new(),
+        )
+
+    for first in range(0, count, _BATCH):
+        batch = [order(number) for number in range(first, min(first + _BATCH, count))]
+        await lua.reserve(arena.shop.redis, SaleKeys(SALE_ID), today, batch)
+
+
+async def _copy_again(arena: Arena) -> float:
+    """Seconds that plain COPY takes for all rows that are stored now, into the same tables, emptied before."""
+    async with arena.shop.db.connection() as connection:
+        rows: dict[str, bytes] = {}
+        for table, columns in _TABLES.items():
+            buffer = io.BytesIO()
+            await connection.copy_from_table(table, output=buffer, columns=columns, format="binary")
+            rows[table] = buffer.getvalue()
+        await connection.execute("TRUNCATE orders, order_lines, order_events")
+        started = perf_counter()
+        async with connection.transaction():
+            for table, columns in _TABLES.items():
+                source = io.BytesIO(rows[table])
+                await connection.copy_to_table(table, source=source, columns=columns, format="binary")
+        return perf_counter() - started
