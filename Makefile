@@ -32,6 +32,30 @@ run: setup ## start a whole shop on this machine
 
 dev: $(VENV)/.dev ## the environment with the tools for tests and checks
 
+test: dev ## the tests, on servers of their own
+	$(BIN)/python -m pytest -m "not drill"
+
+drill: dev ## slow drills: full load, kill -9 of each part
+	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills
+
+check: lint types imports dockerfile ## everything that looks at the code without running it
+
+lint: dev ## ruff: style and frequent mistakes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: dev ## mypy, strict
+	$(BIN)/mypy
+
+imports: dev ## import-linter: who may import whom
+	$(BIN)/lint-imports
+
+dockerfile: dev ## hadolint
+	$(BIN)/hadolint --failure-threshold style Dockerfile
+
+bench: dev ## cost of an order and speed of the writer against peers; needs wrk (Debian), fills docs/benchmarks
+	$(BIN)/python -m loadtest.bench --out docs/benchmarks
+
 lock: dev ## resolve the dependencies again and write the lock files
 	$(LOCK) --output-file requirements/production.lock
 	$(LOCK) --extra embedded --constraints requirements/production.lock --output-file requirements/run.lock
