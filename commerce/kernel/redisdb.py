@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis import exceptions
-from redis.asyncio import Connection, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -35,6 +35,9 @@ def open_redis(
 ) -> Redis:
     """A client with its own pool. It never retries by itself: whoever calls knows what a repeat means.
 
+    A command waits for a free connection as long as for an answer: more commands at once than there are connections
+    is no failure of Redis.
+
     With `must_keep` (durability, replicas) every new connection looks at the server before anything is sent over it:
     the server that comes back after a failure need not be the one that went away.
     """
@@ -48,8 +51,9 @@ def open_redis(
                 await connection.disconnect()
                 raise
 
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
+        timeout=timeout_ms / 1000,
         socket_timeout=timeout_ms / 1000,
         socket_connect_timeout=timeout_ms / 1000,
         max_connections=connections,
@@ -58,6 +62,7 @@ def open_redis(
         protocol=2,
         redis_connect_func=verified,
     )
+    return Redis.from_pool(pool)
 
 
 async def check_redis(client: Redis, durability: str, replicas: int) -> None:
