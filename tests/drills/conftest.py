@@ -1,0 +1,64 @@
+"""Fixtures of the drills."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Generator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.drills.house import House
+
+NO_LIMIT_A_USER = {
+    "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
+    "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
+}
+"""Else the rate limit would keep apart the very orders that are to race."""
+_failed = pytest.StashKey[bool]()
+_LOG_CHARS = 2_000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the fixture know whether there is something to look into."""
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def rng() -> Random:
+    """What is wished for, and when is killed, comes from one seed. DRILL_SEED takes another one."""
+    return Random(os.environ.get("DRILL_SEED", "midnight"))
+
+
+@pytest.fixture
+async def house(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """A running shop without sales, in a short directory that Postgres's user may pass through.
+
+    An indirect parameter replaces the settings that a drill usually runs with.
+    """
+    if sys.platform != "linux":
+        pytest.skip("finds its processes in /proc")
+    home = Path(tempfile.mkdtemp(prefix="fg-drill-"))
+    home.chmod(0o755)
+    monkeypatch.setenv("FLOODGATE_DATA_DIR", str(home))
+    for name in ("REDIS_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    made = House(home, env=getattr(request, "param", NO_LIMIT_A_USER))
+    try:
+        await made.start()
+        yield made
+    finally:
+        try:
+            await made.stop()
+        finally:
+            if request.node.stash.get(_failed, False):
+                for log in (home / "up.out", *sorted((home / "logs").glob("*.*"))):
+                    print(f"--- {log.name}", log.read_text(errors="replace")[-_LOG_CHARS:], sep="\n", file=sys.stderr)
+            shutil.rmtree(home, ignore_errors=True)

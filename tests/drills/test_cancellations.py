@@ -1,0 +1,77 @@
+"""P5 at full load: orders are cancelled while others hunt for the same units, and who gives them back is killed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import partial
+from random import Random
+
+import pytest
+
+from ops.commands.common import open_shop
+from tests.drills.books import close
+from tests.drills.clients import Errand, rush
+from tests.drills.conftest import NO_LIMIT_A_USER
+from tests.drills.house import House
+from tests.drills.ledger import Ledger, Order
+from tests.support.front import token
+from tests.support.shop import eventually, make_sale
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
+CONNECTIONS = 64
+_REQUESTS, _USERS = 20_000, 4_000
+_INITIAL = {"phone": 1_500, "buds": 2_500, "tea": 1_000_000}
+_LIMITS = {"phone": 1, "buds": 2}
+_BASKETS = ({"phone": 1}, {"phone": 1, "tea": 2}, {"buds": 2}, {"buds": 1, "tea": 1}, {"tea": 3})
+_KILLS = 3
+
+
+@pytest.mark.parametrize(
+    "house", [{**NO_LIMIT_A_USER, "FLOODGATE_DRIVER__LEASE_S": "5"}], indirect=True, ids=["lease 5 s"]
+)
+async def test_a_third_is_cancelled_while_orders_flow(house: House, rng: Random) -> None:
+    """Units that come back are sold again: more are promised in all than there ever were."""
+    async with open_shop(house.settings()) as shop:
+        await make_sale(shop, "second-thoughts", {sku: (n, 990, _LIMITS.get(sku)) for sku, n in _INITIAL.items()})
+    settings = house.settings()
+    ledger = Ledger("second-thoughts", lambda user: token(settings, user), returns=True)
+
+    def errands() -> Iterator[Errand]:
+        for number in range(_REQUESTS):
+            yield ledger.order(ledger.wish(f"u{rng.randrange(_USERS)}", f"key-{number}", rng.choice(_BASKETS)))
+
+    def second_thoughts(errand: Errand) -> Errand | None:
+        if isinstance(errand, Order) and errand.wish.order_id is not None and rng.random() < 1 / 3:
+            return ledger.cancellation(errand.wish)
+        return None
+
+    async def sent(count: int) -> bool:
+        return len(ledger.wishes) >= count
+
+    async def kill() -> None:
+        """At moments that are spread over the load."""
+        for part in range(1, _KILLS + 1):
+            await eventually(partial(sent, _REQUESTS * part // (_KILLS + 1)), 60)
+            await house.kill(rng, "keeper")
+
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with asyncio.TaskGroup() as group:
+        killing = group.create_task(kill())
+        await rush(house.port, rng, CONNECTIONS, errands(), second_thoughts)
+        assert killing.done(), "the load was over before the last kill"
+    seconds = loop.time() - started
+    cancelled = sum(wish.cancelled for wish in ledger.wishes.values())
+    promised = sum(wish.units.get("phone", 0) for wish in ledger.promised().values())
+    assert cancelled > ledger.accepted // 4
+    assert promised > _INITIAL["phone"]
+    found = await close(house, ledger, _INITIAL, _LIMITS)
+    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM releases WHERE status = 'applied'") == cancelled
+        assert await connection.fetchval("SELECT count(*) FROM releases") == cancelled
+    print(
+        f"\nCancellations: {_REQUESTS} orders wished in {seconds:.1f} s, {ledger.accepted} accepted, {cancelled} "
+        f"cancelled, {promised} times one of {_INITIAL['phone']} phones sold, release driver killed {_KILLS} times: "
+        f"{ledger.figures()}, difference {found.differences}"
+    )

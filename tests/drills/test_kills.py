@@ -1,0 +1,128 @@
+"""P2, P3 at full load while processes are killed as by `kill -9`: one part over and over, and everything at once.
+
+The clients do as the API says: on 503, and when a connection breaks, they repeat with the same key until the outcome
+is clear. At the end every order they were promised must be there, once, and none that they were not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+
+from ops.commands.common import open_shop
+from tests.drills.books import audit, close
+from tests.drills.clients import Errand, rush
+from tests.drills.house import House
+from tests.drills.ledger import Ledger, Wish
+from tests.support.front import token
+from tests.support.shop import make_sale
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
+CONNECTIONS = 64
+_USERS = 3_000
+_INITIAL = {"phone": 2_000, "tea": 1_000_000, "rice": 1_000_000}
+_LIMITS = {"phone": 1}
+_FROM, _TO = 500, 4_000  # orders that are taken between two kills
+_STALLED_S = 60.0
+
+
+class Load:
+    """Orders over all connections without a pause, one in ten of them a repeat of a recent one, until it is told to
+    stop; then what was begun is brought to its end."""
+
+    def __init__(self, house: House, rng: Random) -> None:
+        settings = house.settings()
+        self.ledger = Ledger("kills", lambda user: token(settings, user))
+        self.seconds = 0.0
+        self._house = house
+        self._rng = rng
+        self._over = False
+
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Whatever ends the load early is raised here."""
+        started = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(rush(self._house.port, self._rng, CONNECTIONS, self._errands()))
+            try:
+                yield
+            finally:
+                self._over = True
+        self.seconds = asyncio.get_running_loop().time() - started
+
+    def _errands(self) -> Iterator[Errand]:
+        recent: deque[Wish] = deque(maxlen=200)
+        while not self._over:
+            if recent and self._rng.random() < 0.1:
+                yield self.ledger.order(self._rng.choice(recent))
+                continue
+            number = len(self.ledger.wishes)
+            units = {"tea": self._rng.randint(1, 3), "rice": 1} if self._rng.random() < 0.7 else {"phone": 1}
+            recent.append(self.ledger.wish(f"u{self._rng.randrange(_USERS)}", f"key-{number}", units))
+            yield self.ledger.order(recent[-1])
+
+    async def more(self) -> None:
+        """Wait until some more orders were accepted: how many is chance, so the next kill comes at any moment."""
+        wanted = self.ledger.accepted + self._rng.randrange(_FROM, _TO)
+        deadline = asyncio.get_running_loop().time() + _STALLED_S
+        while self.ledger.accepted < wanted:
+            assert asyncio.get_running_loop().time() < deadline, f"no orders any more: {self.ledger.figures()}"
+            await asyncio.sleep(0.005)
+
+    def figures(self) -> str:
+        return f"in {self.seconds:.1f} s, {self.ledger.accepted} orders: {self.ledger.figures()}"
+
+
+@pytest.fixture
+async def load(house: House, rng: Random) -> Load:
+    """A load for a sale that is open."""
+    async with open_shop(house.settings()) as shop:
+        await make_sale(shop, "kills", {sku: (units, 990, _LIMITS.get(sku)) for sku, units in _INITIAL.items()})
+    return Load(house, rng)
+
+
+@pytest.mark.parametrize(
+    ("roles", "kills"),
+    [("writer", 5), ("gateway", 5), ("redis", 7), ("postgres", 4), ("writer gateway redis", 5)],
+    ids=["writer", "gateway", "redis", "postgres", "three at once"],
+)
+async def test_parts_are_killed_over_and_over(house: House, load: Load, rng: Random, roles: str, kills: int) -> None:
+    """What dies soon after its start is started later each time, so the last outages take seconds: that of Redis
+    longer than an order waits for it."""
+    victims: list[int] = []
+    async with load.flowing():
+        for _ in range(kills):
+            await load.more()
+            victims += await house.kill(rng, *roles.split())
+        await load.more()
+        await audit(house, "kills")  # while orders flow
+    assert len(set(victims)) == kills * len(roles.split())
+    if "gateway" in roles:
+        assert load.ledger.statuses["connection broken"] >= kills
+    found = await close(house, load.ledger, _INITIAL, _LIMITS)
+    print(f"\n{len(victims)} kills of {roles} {load.figures()}, difference {found.differences}")
+
+
+async def test_everything_is_killed_at_once(house: House, load: Load) -> None:
+    """Servers, gateways, workers, and the supervisor; then it is started again on the same data. Twice."""
+    loop = asyncio.get_running_loop()
+    away = []
+    async with load.flowing():
+        for _ in range(2):
+            await load.more()
+            killed_at = loop.time()
+            await house.kill_everything()
+            await house.start()
+            away.append(loop.time() - killed_at)
+        await load.more()
+        await audit(house, "kills")
+    assert load.ledger.statuses["connection broken"] >= CONNECTIONS
+    assert load.ledger.statuses["nobody listens"] > 0
+    found = await close(house, load.ledger, _INITIAL, _LIMITS)
+    times = " and ".join(f"{seconds:.1f} s" for seconds in away)
+    print(f"\neverything killed twice, open again after {times}, {load.figures()}, difference {found.differences}")

@@ -1,0 +1,70 @@
+"""Midnight as a load tester runs it: locust's spike, with two thousand shoppers, against `floodgate up`."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+import pytest
+
+from ops.commands.common import open_shop
+from tests.drills.books import audit
+from tests.drills.house import House
+from tests.support.shop import eventually, make_sale
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
+ROOT = Path(__file__).parents[2]
+USERS, UNITS, LIMIT = 2_000, 3_000, 2
+_RUN_S = 90
+
+
+@pytest.mark.parametrize("house", [{}], indirect=True, ids=["default limits"])
+async def test_two_thousand_shoppers_at_midnight(house: House) -> None:
+    """3,000 units, two each at most; with the rate limit a user that production has."""
+    async with open_shop(house.settings()) as shop:
+        await make_sale(shop, "spike", {"phone": (UNITS, 399_900, LIMIT)})
+    stats = house.home / "spike.json"
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    process = await asyncio.create_subprocess_exec(
+        str(Path(sys.executable).with_name("locust")),
+        *("-f", "loadtest/scenarios/midnight_spike.py", "--host", f"http://127.0.0.1:{house.port}", "--headless"),
+        *("--only-summary", "--sale", "spike", "--sku", "phone", "-u", str(USERS), "-r", "500", "-t", f"{_RUN_S}s"),
+        *("--json-file", str(stats.with_suffix(""))),
+        cwd=ROOT,
+        env=house.env,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        said, _ = await asyncio.wait_for(process.communicate(), _RUN_S + 60)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+    output, seconds = said.decode(), loop.time() - started
+    assert process.returncode == 0, output[-6_000:]
+    assert "broken promise" not in output
+    assert "--run-time limit reached" not in output  # it ends when the last shopper has left
+    assert re.search(rf"units promised in all: {UNITS} ", output), output[-6_000:]
+    entries = orjson.loads(stats.read_bytes())
+    assert sum(entry["num_failures"] for entry in entries) == 0
+    await eventually(lambda: _stored(house), 60)
+    found = await audit(house, "spike")
+    assert (found.orders, found.total.available) == (UNITS, 0)
+    counted = {f"{entry['method']} {entry['name']}": entry["num_requests"] for entry in entries}
+    answers = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
+    print(
+        f"\nMidnight: {USERS} shoppers, {UNITS} units, locust done in {seconds:.1f} s: {sum(counted.values())} answers "
+        f"({answers}); {found.orders} orders, difference {found.differences}"
+    )
+
+
+async def _stored(house: House) -> bool:
+    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+        return bool(await connection.fetchval("SELECT count(*) FROM orders") == UNITS)
