@@ -19,8 +19,16 @@ FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
 SELECT order_id FROM orders WHERE user_id = $1 AND idempotency_key = $2;
 
 -- name: list_orders
+-- One user's orders are found by the unique index on (user_id, idempotency_key) and sorted afterwards. MATERIALIZED
+-- keeps LIMIT out of that choice: it would tempt the planner to walk the primary key backwards until enough orders of
+-- this user have come by, which for one who bought long ago is the whole table. An index of its own on
+-- (user_id, order_id) would do the same and cost the writer an entry an order.
+WITH mine AS MATERIALIZED (
+    SELECT order_id, status, sale_id, total_minor, currency, accepted_at, pay_by
+    FROM orders WHERE user_id = $1
+)
 SELECT order_id, status, sale_id, total_minor, currency, accepted_at, pay_by
-FROM orders WHERE user_id = $1 AND order_id < $2 ORDER BY order_id DESC LIMIT $3;
+FROM mine WHERE order_id < $2 ORDER BY order_id DESC LIMIT $3;
 
 -- name: get_events
 SELECT seq, at, to_status, actor, reason FROM order_events WHERE order_id = $1 AND seq > $2 ORDER BY seq;

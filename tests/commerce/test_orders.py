@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID, uuid4
 
+import orjson
 import pytest
 
 import lua
 from commerce.kernel.jobs import RetryPolicy
+from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
 from commerce.orders.model import TRANSITIONS, OrderStatus
 from commerce.orders.service import Actor, Orders
@@ -120,6 +122,32 @@ async def test_a_list_pages_from_new_to_old(
             break
         cursor = UUID(page.next)
     assert found == sorted((order.order_id for order in made if order.user_id == "user"), reverse=True)
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+async def test_a_users_list_passes_nobody_elses_orders(shop: Shop, mode: str) -> None:
+    """Twenty thousand later orders of a hundred others, of whom each has many: the plan goes by the user."""
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "INSERT INTO orders (order_id, user_id, idempotency_key, body_digest, sale_id, generation, currency, "
+            "total_minor, ship_to, payment_plan, accepted_at, entry_seq, persisted_at, pay_by) "
+            "SELECT lpad(to_hex(n), 32, '0')::uuid, 'user ' || CASE WHEN n < 200 THEN 0 ELSE 1 + n % 100 END, "
+            "'key ' || n, decode(repeat('00', 16), 'hex'), 's', 1, 'CNY', 100, '[]', '[]', now(), 0, now(), "
+            "now() + interval '1 hour' FROM generate_series(0, 19999) AS n"
+        )
+        await connection.execute("ANALYZE orders")
+        await connection.execute(f"SET plan_cache_mode = {mode}")
+        await connection.execute(f"PREPARE listing (text, uuid, integer) AS {store.queries.list_orders}")
+        for before in (UUID(int=2**128 - 1), UUID(int=150)):
+            plan = await connection.fetchval(
+                f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE listing ('user 0', '{before}', 21)"
+            )
+            assert "orders_one_key_one_order" in plan
+            assert "orders_pkey" not in plan
+            assert orjson.loads(plan)[0]["Plan"]["Actual Rows"] == 21
+        listed = await store.list_before(connection, "user 0", UUID(int=150), 21)
+        assert [order.order_id.int for order in listed] == list(range(149, 128, -1))
+        await connection.execute("RESET plan_cache_mode")
 
 
 async def test_cancelling_gives_the_goods_back_once(
