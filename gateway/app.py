@@ -16,6 +16,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.database import told
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
 from commerce.kernel.tasks import end
@@ -97,7 +98,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
 
 
 def _dependency_down(request: web.Request, error: BaseException) -> Refusal:
-    _logger.warning("a dependency failed during a request", extra={**_context(request), "why": repr(error)})
+    _logger.warning("a dependency failed during a request", extra={**_context(request), "why": told(error)})
     if request.method in _READS:
         return NotReady("a database does not answer; repeat the request")
     return OutcomeUnknown("a database went away meanwhile: look whether it was done, or repeat the request")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from commerce.kernel.clock import Clock
+from commerce.kernel.database import told
 from commerce.kernel.errors import Overloaded
 from commerce.orders.service import Orders
 from gateway import metrics
@@ -63,7 +64,7 @@ class Watch:
             try:
                 progress = await self._orders.progress(list(self._watched))
             except Exception as error:  # noqa: BLE001  # whatever it is, the next look may succeed
-                _logger.warning("watched orders cannot be looked at", extra={"why": str(error)})
+                _logger.warning("watched orders cannot be looked at", extra={"why": told(error)})
                 continue
             for order_id, seq in progress.items():
                 if self._seen.get(order_id) != seq and order_id in self._watched:

@@ -18,6 +18,7 @@ import msgspec
 import lua
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
+from commerce.kernel.database import told
 from commerce.kernel.faults import crash_point
 from commerce.orders.model import decode_accepted
 from commerce.orders.persisting import Persisted, persist
@@ -145,7 +146,7 @@ class SaleWriter:
             except Exception as error:  # noqa: BLE001  # not an order's fault, or persist would have dealt with it
                 metrics.WRITE_FAILURES.inc()
                 _logger.warning(
-                    "a batch is tried again", extra={"sale": self._sale_id, "orders": len(arrived), "why": repr(error)}
+                    "a batch is tried again", extra={"sale": self._sale_id, "orders": len(arrived), "why": told(error)}
                 )
             if self._shop.stop.is_set():
                 return  # the entries stay pending, for whoever comes next

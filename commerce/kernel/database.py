@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,37 @@ DOWN = (
 )
 """What it looks like when Postgres is away, full or too slow: try again later, the statement is not at fault."""
 
+_COPIED = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
+
+
+def told(error: BaseException) -> str:
+    """An error in words that may be logged, kept and shown.
+
+    Of Postgres: the message, the SQLSTATE and the place. Never the detail, which quotes the row that was refused, and
+    with it the customer's address.
+    """
+    name = type(error).__name__
+    if not isinstance(error, asyncpg.PostgresError):
+        return f"{name}: {error}"
+    if not error.message:  # asyncpg's own, which quotes the value after a colon
+        return f"{name}: {str(error).partition(':')[0]}"
+    where = [f"SQLSTATE {error.sqlstate}"]
+    if copied := _COPIED.search(error.context or ""):
+        where.append(f"column {copied[1]}.{copied[2]}")
+    if error.column_name:
+        where.append(f"column {error.column_name}")
+    if error.constraint_name:
+        where.append(f"constraint {error.constraint_name}")
+    return f"{name}: {error.message} ({', '.join(where)})"
+
+
+def forget_rows(error: BaseException | None) -> None:
+    """Take the details off an error and those it comes from, so that no traceback quotes a row."""
+    while error is not None:
+        if isinstance(error, asyncpg.PostgresError):
+            error.detail = None
+        error = error.__cause__ or error.__context__
+
 
 class Database:
     """A small pool. `connection()` waits for a free one at most `timeout_s`, then refuses."""
@@ -50,6 +82,9 @@ class Database:
             raise NotReady(f"the database does not answer ({type(error).__name__}); repeat the request") from error
         try:
             yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
+        except Exception as error:
+            forget_rows(error)
+            raise
         finally:
             await asyncio.shield(self._pool.release(connection))
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 
 from commerce.dead_letters import store as dead_letters
-from commerce.kernel.database import Connection
+from commerce.kernel.database import Connection, told
 from commerce.kernel.faults import crash_point
 from commerce.orders import store
 from commerce.orders.store import Arrived
@@ -109,7 +109,7 @@ async def _halve(
         await _persist(connection, arrived[middle:], now, result)
         return
     item = arrived[0]
-    why = f"{type(error).__name__}: {error}"
+    why = told(error)
     await dead_letters.insert(
         connection,
         order_id=item.order.order_id,

@@ -1,0 +1,122 @@
+"""A customer's address stands in the database and nowhere else: not in a log, not in the text of an error."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import asyncpg
+import msgspec
+import pytest
+
+import lua
+from commerce.kernel.database import Connection, told
+from commerce.kernel.errors import Conflict
+from commerce.orders.model import decode_accepted, encode_accepted
+from commerce.orders.service import Actor, Orders
+from config.settings import Settings
+from lua import SaleKeys
+from ops.commands.common import Shop
+from tests.support.front import working
+from tests.support.shop import eventually, make_sale, reservation, reserve
+
+ADDRESS = '[{"name": "Zhang San", "phone": "1380", "country": "CN", "city": "Atlantis", "line": "Wenyi West Road 969"}]'
+PRIVATE = ("Zhang", "Wenyi")
+
+
+@pytest.fixture
+async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+    return await make_sale(shop, sale_id, {"a": (50, 100, None)})
+
+
+async def placed(shop: Shop, sale_id: str, keys: SaleKeys, ship_to: str) -> lua.Reservation:
+    made = reservation(shop.ids.new, sale_id, {"a": 1})
+    payload = encode_accepted(msgspec.structs.replace(decode_accepted(made.payload), ship_to=ship_to))
+    order = msgspec.structs.replace(made, payload=payload)
+    await reserve(shop.redis, keys, order)
+    return order
+
+
+async def drained(shop: Shop, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> str:
+    """All that the handlers got, tracebacks and extras included."""
+    formatter = logging.Formatter()
+    return "\n".join(f"{formatter.format(record)} {record.__dict__}" for record in caplog.records)
+
+
+REFUSED = {
+    "a constraint": (
+        ADDRESS,
+        'CheckViolationError: new row for relation "orders" violates check constraint "known_city" '
+        "(SQLSTATE 23514, constraint known_city)",
+    ),
+    "no JSON": (
+        ADDRESS[:-1],
+        "InvalidTextRepresentationError: invalid input syntax for type json (SQLSTATE 22P02, column orders.ship_to)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_an_order_that_is_refused(
+    shop: Shop,
+    settings: Settings,
+    sale_id: str,
+    keys: SaleKeys,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    ship_to, why = REFUSED[name]
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "ALTER TABLE orders ADD CONSTRAINT known_city CHECK (ship_to->0->>'city' IS DISTINCT FROM 'Atlantis')"
+        )
+    order = await placed(shop, sale_id, keys, ship_to)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    [letter] = (await shop.dead_letters.page(None, 10)).items
+    assert letter.error == why
+    with pytest.raises(Conflict) as again:
+        await shop.dead_letters.retry(order.order_id, "test")
+    text = logged(caplog)
+    assert "an order was dead-lettered" in text
+    for private in PRIVATE:
+        assert private not in text + letter.error + again.value.detail
+
+
+async def test_a_traceback(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+    """Whatever leaves the pool has lost what quotes the row, and so has what it comes from."""
+    order = await placed(shop, sale_id, keys, ADDRESS)
+    async with working(settings, "order_writer"):
+        await eventually(lambda: drained(shop, keys))
+    async with shop.db.connection() as connection:
+        await connection.execute("ALTER TABLE orders ADD CHECK (cancel_reason <> 'by_customer')")
+    orders = Orders(shop.db, shop.redis, shop.clock)
+    with pytest.raises(asyncpg.CheckViolationError) as raised:
+        await orders.cancel(order.order_id, Actor("user", "customer user"), [sale_id], 1)
+    refused = "INSERT INTO sales SELECT $1, 'Wenyi', 'no currency', 'open', now(), NULL, 900, 1, 0, 1, 0, now()"
+    with pytest.raises(RuntimeError) as wrapped:
+        async with shop.db.connection() as connection:
+            await _fail_after(connection, refused, sale_id)
+    for error in (raised.value, wrapped.value):
+        text = "".join(traceback.format_exception(error))
+        assert "violates check constraint" in text
+        assert "DETAIL" not in text
+        assert not any(private in text for private in PRIVATE)
+
+
+async def _fail_after(connection: Connection, statement: str, sale_id: str) -> None:
+    try:
+        await connection.execute(statement, sale_id)
+    except asyncpg.PostgresError as error:
+        raise RuntimeError("and then this") from error
+
+
+async def test_what_asyncpg_itself_refuses(shop: Shop) -> None:
+    with pytest.raises(asyncpg.DataError, match="Wenyi") as raised:
+        async with shop.db.connection() as connection:
+            await connection.execute("SELECT $1::integer", "Wenyi")
+    assert told(raised.value) == "DataError: invalid input for query argument $1"
