@@ -14,11 +14,9 @@ from loadtest.bench import report
 from loadtest.bench.arena import Arena, arena
 from loadtest.bench.contest import contest
 from loadtest.bench.machine import description
-from loadtest.bench.peers import start_all
+from loadtest.bench.peers import FLOODGATE, Peers
 from loadtest.bench.writing import keep_pace, write
 from loadtest.bench.wrk import LoadFailed
-
-_GATEWAY = "floodgate"
 
 
 def main() -> None:
@@ -41,7 +39,9 @@ async def run(options: argparse.Namespace) -> None:
         at=datetime.now(UTC).replace(microsecond=0), machine=description(), options=_shown(options)
     )
     async with arena() as found, AsyncExitStack() as stack:
-        contestants = await start_all(found, stack, figures.left_out)
+        peers = Peers(found, stack)
+        contestants = await peers.start_all()
+        figures.left_out = peers.left_out
         print(f"{len(contestants)} servers under the same load, {options.repeats} turns each", flush=True)
         figures.turns = await contest(
             found,
@@ -50,7 +50,7 @@ async def run(options: argparse.Namespace) -> None:
             seconds=options.seconds,
             repeats=options.repeats,
         )
-        url = next(one.url for one in contestants if one.name == _GATEWAY)
+        url = next(one.url for one in contestants if one.name == FLOODGATE)
         await _writing(found, url, options, figures)
     report.show(figures)
     if options.out:

@@ -73,21 +73,19 @@ class Arena:
         await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + n) for n in (-1, 0, 1)))
 
     async def run(self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None) -> Running:
-        """Start a process of ours and wait until it listens on the port, if it has one."""
+        """Start a Python module as a process and wait until it listens on the port, if it has one."""
+        return await self.start(name, sys.executable, "-m", *module, port=port, env=env)
+
+    async def start(self, name: str, *argv: str, port: int, env: Mapping[str, str] | None = None) -> Running:
+        """The same for any program."""
 
         async def ready() -> None:
             if port:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
 
-        program = Program(
-            name,
-            [sys.executable, "-m", *module],
-            self.home / f"{name}.log",
-            env={**environment(self.settings, self.home), **(env or {})},
-            ready=ready,
-        )
-        return await start(program)
+        environment = {**_environment(self.settings, self.home), **(env or {})}
+        return await start(Program(name, argv, self.home / f"{name}.log", env=environment, ready=ready))
 
 
 @asynccontextmanager
@@ -122,7 +120,7 @@ async def arena(**changes: object) -> AsyncIterator[Arena]:
         yield found
 
 
-def environment(settings: Settings, home: Path) -> dict[str, str]:
+def _environment(settings: Settings, home: Path) -> dict[str, str]:
     """The settings for a process, with metrics shared over processes as in production."""
     keys = [{"kid": key.kid, "secret": key.secret.get_secret_value()} for key in settings.auth.keys]
     return {

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.bench.contest import Turn, cpu_ratio, rate_ratio
+from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, NGINX
 from loadtest.bench.writing import Pace, Writing
 
-_BARS = {"gateway": "#2a6f97", "server": "#2a6f97", "redis": "#e07a5f"}
+_BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
 class Figures(msgspec.Struct):
@@ -31,12 +32,12 @@ class Figures(msgspec.Struct):
     def ratios(self) -> dict[str, float]:
         """What thresholds are set on; each is a ratio inside this run."""
         found = {
-            name: ratio(self.turns, "floodgate", other)
+            name: ratio(self.turns, FLOODGATE, other)
             for name, other, ratio in (
-                ("cpu_vs_aiohttp_hello", "aiohttp hello", cpu_ratio),
-                ("cpu_vs_nginx_lua", "nginx + Lua", cpu_ratio),
-                ("orders_vs_nginx_lua", "nginx + Lua", rate_ratio),
-                ("orders_vs_fastapi", "FastAPI", rate_ratio),
+                ("cpu_vs_aiohttp_hello", HELLO, cpu_ratio),
+                ("cpu_vs_nginx_lua", NGINX, cpu_ratio),
+                ("orders_vs_nginx_lua", NGINX, rate_ratio),
+                ("orders_vs_fastapi", FASTAPI, rate_ratio),
             )
             if other in self.turns
         }

@@ -1,0 +1,81 @@
+"""FastAPI on uvicorn with one EVALSHA a request, through redis-py with hiredis: `python -m … PORT`.
+
+Types checked by pydantic, uvloop, httptools, no access log: as its users would tune it. No token is checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+import uuid
+from typing import Annotated
+
+import uvicorn
+from fastapi import FastAPI, Header, Request, Response
+from pydantic import BaseModel, Field
+from redis.asyncio import Redis
+
+from loadtest.bench.peers.script import Reserve
+
+_LIMIT = 1_000_000
+
+
+class Line(BaseModel):
+    """One product."""
+
+    sku: str
+    quantity: Annotated[int, Field(ge=1)]
+
+
+class Order(BaseModel):
+    """What is needed of an order."""
+
+    sale_id: str
+    lines: Annotated[list[Line], Field(min_length=1, max_length=1)]
+    ship_to: list[dict[str, str]]
+
+
+class Placed(BaseModel):
+    """The answer."""
+
+    order_id: str
+    status: str
+
+
+app = FastAPI()
+reserve = Reserve.from_environment()
+redis = Redis(unix_socket_path=reserve.redis, max_connections=1_000)
+
+
+@app.post("/v1/orders", status_code=202)
+async def place(
+    order: Order,
+    request: Request,
+    response: Response,
+    x_user: Annotated[str, Header()],
+    idempotency_key: Annotated[str, Header()],
+) -> Placed:
+    """Reserve it."""
+    body = await request.body()
+    line, order_id = order.lines[0], uuid.uuid4()
+    reply = await redis.evalsha(
+        reserve.sha,
+        len(reserve.keys),
+        *reserve.keys,
+        *(reserve.day, 1, 1, 1, struct.pack(">QIIIII", reserve.generation, 1, 1, line.quantity, 1, _LIMIT)),
+        *(line.sku, f"{x_user}\0{line.sku}", f"{x_user}\0{idempotency_key}", order_id.bytes, body, x_user),
+        hashlib.md5(body, usedforsecurity=False).digest() + bytes(8),
+    )
+    if reply[2] != 0:
+        response.status_code = 409
+    return Placed(order_id=str(order_id), status="accepted" if reply[2] == 0 else "refused")
+
+
+def main() -> None:
+    """Serve until killed."""
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), loop="uvloop", http="httptools", access_log=False)
+
+
+if __name__ == "__main__":
+    main()
