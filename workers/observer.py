@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import lua
 from lua import SaleKeys
 from workers import metrics
@@ -10,14 +12,18 @@ from workers.runtime import Workshop
 
 
 async def observer(shop: Workshop) -> None:
-    """Look at all sales that were opened, and at the jobs."""
+    """Look at the streams of all sales that were opened, and at the jobs.
 
-    async def step() -> int:
-        for sale in await shop.sales.opened():
-            waiting = await lua.backlog(shop.redis, SaleKeys(sale.sale_id))
-            age_ms = 0 if waiting.oldest_ms is None else max(0, shop.clock.now_ms() - waiting.oldest_ms)
-            metrics.BACKLOG_ORDERS.labels(sale.sale_id).set(waiting.orders)
-            metrics.BACKLOG_AGE.labels(sale.sale_id).set(age_ms / 1000)
+    Each of the two goes on while the other's database is away. The streams are those of the sales that were last known:
+    with Postgres gone orders pile up in them.
+    """
+    sales: list[str] = []
+
+    async def jobs() -> int:
+        first = not sales
+        sales[:] = [sale.sale_id for sale in await shop.sales.opened()]
+        if first:  # or the streams would be seen only at their next look
+            await streams()
         counts = await shop.audit.counts()
         metrics.DEAD_LETTERS.set(counts["dead_letters"])
         metrics.PARKED.labels("release").set(counts["parked_releases"])
@@ -26,4 +32,13 @@ async def observer(shop: Workshop) -> None:
         metrics.OLDEST_RELEASE.set(counts["oldest_release_s"])
         return 0
 
-    await drive("observer", step, shop.stop, shop.settings.observer.gauges_every_s)
+    async def streams() -> int:
+        for sale_id in tuple(sales):
+            waiting = await lua.backlog(shop.redis, SaleKeys(sale_id))
+            age_ms = 0 if waiting.oldest_ms is None else max(0, shop.clock.now_ms() - waiting.oldest_ms)
+            metrics.BACKLOG_ORDERS.labels(sale_id).set(waiting.orders)
+            metrics.BACKLOG_AGE.labels(sale_id).set(age_ms / 1000)
+        return 0
+
+    every_s = shop.settings.observer.gauges_every_s
+    await asyncio.gather(*(drive("observer", step, shop.stop, every_s) for step in (jobs, streams)))

@@ -1,4 +1,4 @@
-"""A proxy in front of Redis that can lose replies, hold them back, or be gone."""
+"""A proxy in front of Redis or Postgres that can lose replies, hold them back, or be gone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 class Proxy:
@@ -66,11 +67,27 @@ class Proxy:
 @asynccontextmanager
 async def proxied(redis_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy and the URL under which it is Redis."""
-    proxy = Proxy(redis_url.removeprefix("unix://"))
     path = directory / "proxy.sock"
+    async with _serving(Proxy(redis_url.removeprefix("unix://")), path) as proxy:
+        yield proxy, f"unix://{path}"
+
+
+@asynccontextmanager
+async def proxied_database(database_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
+    """The same for Postgres, whose URL names the directory of its socket."""
+    parts = urlsplit(database_url)
+    query = dict(parse_qsl(parts.query))
+    name = f".s.PGSQL.{query.get('port', parts.port or 5432)}"
+    target, query["host"] = query["host"], str(directory)
+    async with _serving(Proxy(f"{target}/{name}"), directory / name) as proxy:
+        yield proxy, parts._replace(query=urlencode(query)).geturl()
+
+
+@asynccontextmanager
+async def _serving(proxy: Proxy, path: Path) -> AsyncIterator[Proxy]:
     server = await asyncio.start_unix_server(proxy.serve, path)
     try:
-        yield proxy, f"unix://{path}"
+        yield proxy
     finally:
         server.close()
         proxy.hold.set()

@@ -1,0 +1,50 @@
+"""The gauges go on telling what waits, above all while Postgres is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from config.settings import Settings
+from ops.commands.common import Shop
+from tests.support.front import working
+from tests.support.proxy import proxied_database
+from tests.support.shop import eventually, make_sale, reservation, reserve
+
+
+def gauge(name: str, sale_id: str) -> float:
+    return REGISTRY.get_sample_value(name, {"sale": sale_id}) or 0
+
+
+@pytest.mark.parametrize("way", ["gone", "frozen"])
+async def test_streams_are_looked_at_while_postgres_is_away(
+    make_settings: Callable[..., Settings], database_url: str, shop: Shop, sale_id: str, tmp_path: Path, way: str
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    orders = [reservation(shop.ids.new, sale_id, {"a": 1}) for _ in range(3)]
+    async with proxied_database(database_url, tmp_path) as (proxy, url):
+        settings = make_settings(
+            database_url=url, observer={"gauges_every_s": 0.05}, limits={"database_timeout_s": 0.5}
+        )
+        await reserve(shop.redis, keys, orders[0])
+
+        async def waiting(count: int) -> bool:
+            return gauge("floodgate_stream_backlog_orders", sale_id) == count
+
+        async def older_than(age_s: float) -> bool:
+            return gauge("floodgate_stream_oldest_seconds", sale_id) > age_s
+
+        async with working(settings, "observer"):
+            await eventually(lambda: waiting(1))
+            if way == "gone":
+                proxy.cut()
+            else:
+                proxy.hold.clear()
+            await reserve(shop.redis, keys, *orders[1:])
+            await eventually(lambda: waiting(3))
+            age_s = gauge("floodgate_stream_oldest_seconds", sale_id)
+            await eventually(lambda: older_than(age_s))
+            proxy.cut()
