@@ -183,11 +183,11 @@ def check_key(given: str | None) -> str:
     if given is None:
         raise BadRequest(f"the header parameter Idempotency-Key is missing: {KEY_DESCRIPTION}")
     if not _KEY.fullmatch(given):
-        detail = "not 1 to 128 printable ASCII characters without blanks"
-        raise Invalid(f"Idempotency-Key: {detail}", errors=[{"at": "Idempotency-Key", "detail": detail}])
+        raise Invalid(f"Idempotency-Key: {KEY_WRONG}", errors=[{"at": "Idempotency-Key", "detail": KEY_WRONG}])
     return given
 
 
+KEY_WRONG = "not 1 to 128 printable ASCII characters without blanks"
 KEY_DESCRIPTION = (
     "any text of up to 128 printable characters, new for each order; a repeat with the same key is the same order"
 )

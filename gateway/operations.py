@@ -31,6 +31,8 @@ class Parameter:
     type: Any
     description: str
     required: bool = False
+    wrong: str = ""
+    """what to say of a value that is not of the type, if msgspec's own words do not do"""
 
 
 @dataclass(slots=True)
@@ -140,7 +142,8 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
     try:
         return msgspec.convert(raw, parameter.type, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid(f"{parameter.name}: {error}", errors=[{"at": parameter.name, "detail": str(error)}]) from None
+        detail = parameter.wrong or str(error)
+        raise Invalid(f"{parameter.name}: {detail}", errors=[{"at": parameter.name, "detail": detail}]) from None
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

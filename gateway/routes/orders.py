@@ -12,7 +12,7 @@ from aiohttp import web
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.service import Actor
-from gateway.desk import KEY_DESCRIPTION, IdempotencyKey
+from gateway.desk import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor, page_size
 from gateway.services import ORDER_ID, REQUEST_ID
@@ -31,6 +31,7 @@ KEY = Parameter(
     IdempotencyKey,
     KEY_DESCRIPTION,
     required=True,
+    wrong=KEY_WRONG,
 )
 
 
@@ -43,6 +44,8 @@ async def place_order(call: Call) -> web.Response:
     """
     services = call.services
     traceparent = call.request.headers.get("traceparent", "")[:TRACEPARENT_CHARS]
+    if not traceparent.isascii():
+        traceparent = ""  # no trace context, and bytes that are no UTF-8 could not be written on
     key = call.parameters[KEY.name]
     placed, status = await services.desk.place(call.body, call.identity.subject, key, traceparent)
     services.tally.order("accepted" if status == 202 else "replayed")
