@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from http import HTTPStatus
 from importlib.metadata import version
 from time import perf_counter
 
@@ -86,6 +87,8 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     except Exception:
         _logger.exception("a request failed", extra=_context(request))
         response = problems.internal_error(request_id)
+    if response.status == HTTPStatus.REQUEST_TIMEOUT:
+        response.force_close()  # where the rest of this request begins or ends is not known
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
         response.headers["Server"] = SERVER

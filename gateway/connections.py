@@ -117,21 +117,39 @@ class Handler(RequestHandler):
 
     __slots__ = ("_answered",)
 
-    def __init__(self, server: web.Server, limits: Limits, answered: Callable[[], None]) -> None:
+    def __init__(self, server: web.Server, limits: Limits, answered: Callable[[bool], None]) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **handler_options(limits))
         self._answered = answered
 
     @property
     def idle(self) -> bool:
         """Whether it waits for a request, of which it may have a part."""
-        return self._waiter is not None and not self._request_in_progress
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def next_one(self) -> bool:
+        """Whether another request has arrived in full and waits for its turn."""
+        return bool(self._messages) and self._messages[0][1].is_eof()
+
+    @property
+    def in_hand(self) -> bool:
+        """Whether a request has arrived in full and its answer has not begun."""
+        request = self._current_request
+        if request is None:
+            return not self.idle
+        return request.content.is_eof() and request.writer.output_size == 0
+
+    def takes_one(self, data: bytes) -> bool:
+        """Feed what should be one request; whether aiohttp sees it so."""
+        self.data_received(data)
+        return len(self._messages) == 1
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send it, and tell so once this request is behind us."""
+        """Send it, and tell once this request is behind us whether the connection stays open."""
         done = await super().finish_response(request, resp, start_time)
-        self._loop.call_soon(self._answered)
+        self._loop.call_soon(self._answered, bool(done[0].keep_alive) and not done[1])
         return done
 
     def handle_error(
@@ -153,19 +171,67 @@ class Handler(RequestHandler):
         return response
 
 
-class OrdinaryClient(asyncio.Protocol):
-    """A connection on which aiohttp answers everything; the time and the books are kept here."""
+class Edge(asyncio.Protocol):
+    """What every connection has, whoever answers on it: its place in the books, and an end.
 
-    def __init__(self, connections: Connections, server: web.Server) -> None:
+    A client may close its direction and still read: what it has asked in full is answered. One that does not read what
+    it asked for is cut off.
+    """
+
+    __slots__ = (
+        "_admitted",
+        "_connections",
+        "_eof",
+        "_limits",
+        "_loop",
+        "_since",
+        "_stuck_since",
+        "_transport",
+        "_writable",
+    )
+
+    def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self._limits = connections.limits
         self._loop = asyncio.get_running_loop()
-        self._handler = Handler(server, connections.limits, self._answered)
         self._since = self._loop.time()
-        self._admitted = False
+        self._stuck_since = 0.0
+        self._writable = True
+        self._admitted = self._eof = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._admitted = self._connections.admit(self, transport)
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    def end(self) -> None:
+        """Each kind of connection ends in its own way."""
+
+    def check_time(self, now: float) -> None:
+        """Cut off who does not take what it asked for, and who was not yet idle when the process was to end."""
+        if self._connections.ending:
+            self.end()
+        if self._writable and not self._transport.is_closing():
+            self._stuck_since = 0.0
+        elif not self._stuck_since:
+            self._stuck_since = now
+        elif now - self._stuck_since > self._limits.request_head_timeout_s:
+            self._transport.abort()
+
+
+class OrdinaryClient(Edge):
+    """A connection on which aiohttp answers everything; the time and the books are kept here."""
+
+    __slots__ = ("_handler",)
+
+    def __init__(self, connections: Connections, server: web.Server) -> None:
+        super().__init__(connections)
+        self._handler = Handler(server, connections.limits, self._answered)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
         if self._admitted:
             self._handler.connection_made(transport)
 
@@ -173,9 +239,9 @@ class OrdinaryClient(asyncio.Protocol):
         if self._admitted:
             self._handler.data_received(data)
 
-    def eof_received(self) -> None:
-        if self._admitted:
-            self._handler.eof_received()
+    def eof_received(self) -> bool:
+        self._eof = True
+        return self._admitted and self._handler.in_hand
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._admitted:
@@ -183,23 +249,25 @@ class OrdinaryClient(asyncio.Protocol):
             self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
+        self._writable = False
         self._handler.pause_writing()
 
     def resume_writing(self) -> None:
+        self._writable = True
         self._handler.resume_writing()
 
-    def _answered(self) -> None:
+    def _answered(self, stays: bool) -> None:
         self._since = self._loop.time()
-        if self._connections.ending:
+        if self._connections.ending or (self._eof and not self._handler.next_one):
             self._transport.close()
 
     def check_time(self, now: float) -> None:
-        if self._handler.idle and now - self._since > self._connections.limits.request_head_timeout_s:
+        super().check_time(now)
+        if (self._handler.idle and now - self._since > self._limits.request_head_timeout_s) or (
+            self._eof and not self._handler.in_hand
+        ):
             self._transport.close()
 
     def end(self) -> None:
         if self._handler.idle:
             self._transport.close()
-
-    def cut(self) -> None:
-        self._transport.abort()

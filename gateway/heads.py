@@ -12,7 +12,10 @@ from typing import NamedTuple
 import httptools
 
 _JSON = (b"application/json", b"application/json; charset=utf-8")
-_UNCOMMON = (b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer")
+_UNCOMMON = (
+    *(b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer"),
+    b"proxy-connection",  # which aiohttp's parser obeys as if it were Connection
+)
 _WANTED = (
     *(b"content-length", b"host", b"content-type", b"connection"),
     *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent"),
@@ -41,6 +44,8 @@ class Head(NamedTuple):
 
     shape: Shape
     values: list[bytes | None]
+    plain: bool
+    """the values can be read in one way only: ASCII, with no blanks at their ends (which aiohttp takes off)"""
 
     def length(self) -> int:
         """Of the body that follows; -1 where that is not beyond doubt."""
@@ -52,7 +57,7 @@ class Head(NamedTuple):
     def is_common(self) -> bool:
         """Whether this may be an order in the common form."""
         shape, values = self.shape, self.values
-        if shape.length < 0 or shape.host < 0 or values[shape.content_type] not in _JSON:
+        if not self.plain or shape.length < 0 or shape.host < 0 or values[shape.content_type] not in _JSON:
             return False
         connection = values[shape.connection]
         return connection is None or connection.lower() == b"keep-alive"
@@ -70,7 +75,8 @@ def parse(data: bytes, most_headers: int) -> Head | None:
     # Besides the request line and the empty one there is one line a name.
     if not shape.framed or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
         return None
-    return Head(shape, [*headers.values(), None])
+    plain = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
+    return Head(shape, [*headers.values(), None], plain)
 
 
 class _Taker:

@@ -9,9 +9,9 @@ cannot frame beyond doubt it gives to aiohttp for good.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
+from dataclasses import replace
 from email.utils import formatdate
 from enum import Enum
 from http import HTTPStatus
@@ -24,7 +24,7 @@ from aiohttp import web
 from commerce.kernel.errors import Refusal
 from commerce.orders.model import PlacedOrder
 from gateway import heads, problems
-from gateway.connections import SERVER, Connections, Handler
+from gateway.connections import SERVER, Connections, Edge, Handler
 from gateway.desk import NeedsLooking, check_key, decode_order
 from gateway.heads import Head
 from gateway.problems import Plain, RequestTimeout
@@ -36,6 +36,7 @@ _logger = logging.getLogger(__name__)
 _ORDER = f"POST {PLACE} HTTP/1.1\r\n".encode()
 _START = re.compile(rb"[A-Z]{3,10} /")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+_EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _START_OF_START = re.compile(rb"[A-Z]{0,10}")
 _PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _CLOSE = "Connection: close\r\n"
@@ -68,35 +69,25 @@ class State(Enum):
     GIVEN = 3  # aiohttp, for good
 
 
-class ExpressLane(asyncio.Protocol):
+class ExpressLane(Edge):
     """One client's connection."""
 
     __slots__ = (
-        "_admitted", "_body_from", "_buffer", "_connections", "_handler", "_head", "_limits", "_loop", "_need",
-        "_order", "_pending", "_reading", "_request_id", "_reservation", "_server", "_services", "_since", "_started",
-        "_state", "_transport", "_writable",
+        "_body_from", "_buffer", "_handler", "_head", "_need", "_order", "_pending", "_request_id", "_reservation",
+        "_server", "_services", "_started", "_state",
     )  # fmt: skip
 
     def __init__(self, connections: Connections, services: Services, server: web.Server) -> None:
-        self._connections = connections
-        self._limits = connections.limits
+        super().__init__(connections)
         self._services = services
         self._server = server
-        self._loop = asyncio.get_running_loop()
         self._handler: Handler | None = None
         self._state = State.IDLE
         self._buffer = b""
         self._head: Head | None = None  # of an order whose body has not arrived in full
         self._body_from = self._need = 0
-        self._since = self._loop.time()
-        self._reading = self._writable = True
-        self._admitted = False
 
     # What the transport tells.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._admitted = self._connections.admit(self, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._state is State.GIVEN:
@@ -105,16 +96,18 @@ class ExpressLane(asyncio.Protocol):
         if not self._admitted:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._state is State.IDLE:
+        if self._state is State.IDLE and self._writable:
             self._go_on()
-        elif len(self._buffer) > self._limits.body_bytes and self._reading:
-            self._reading = False
-            self._transport.pause_reading()
+        elif len(self._buffer) > self._limits.body_bytes:
+            self._transport.pause_reading()  # until what is here is dealt with
 
     def eof_received(self) -> bool:
-        if self._handler is not None:
-            self._handler.eof_received()
-        return False
+        self._eof = True
+        if self._state is State.IDLE:
+            self._go_on()
+        if self._state is State.IDLE:
+            return bool(self._buffer) and not self._writable
+        return self._state is State.ORDER or cast(Handler, self._handler).in_hand
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._admitted:
@@ -138,38 +131,46 @@ class ExpressLane(asyncio.Protocol):
 
     def check_time(self, now: float) -> None:
         """Cut off who is silent or slow; a body that does not arrive is answered."""
+        super().check_time(now)
         if self._state is State.IDLE:
             if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
                     self._refuse_body()
             elif now - self._since > self._limits.request_head_timeout_s:
                 self._transport.close()
-        elif (
-            self._handler is not None and self._handler.idle and now - self._since > self._limits.request_head_timeout_s
-        ):
-            self._transport.close()
+        elif self._handler is not None and self._state is not State.ORDER:
+            late = self._handler.idle and now - self._since > self._limits.request_head_timeout_s
+            if late or (self._eof and not self._handler.in_hand):
+                self._transport.close()
 
     def end(self) -> None:
-        if self._state is State.IDLE or (self._handler is not None and self._handler.idle):
+        if self._state is State.IDLE or (self._state is State.GIVEN and cast(Handler, self._handler).idle):
             self._transport.close()
-
-    def cut(self) -> None:
-        self._transport.abort()
 
     # Requests.
 
     def _go_on(self) -> None:
         """Deal with what has arrived, as far as it goes."""
         while self._state is State.IDLE and self._buffer and self._writable and not self._transport.is_closing():
-            if self._head is not None:
-                if len(self._buffer) < self._need:
-                    return
+            if self._head is None:
+                if not self._begin():
+                    break
+            elif len(self._buffer) >= self._need:
                 self._take_order(self._head)
-            elif not self._begin():
-                return
+            else:
+                break
+        if self._state is State.IDLE and self._writable and not self._transport.is_closing():
+            # More is needed to go on.
+            if self._eof:
+                self._transport.close()
+            elif not self._transport.is_reading():
+                self._transport.resume_reading()
 
     def _begin(self) -> bool:
         """Look at the beginning of a request; False to wait for more of it."""
+        if self._buffer.startswith(b"\r\n"):
+            self._buffer = _EMPTY_LINES.sub(b"", self._buffer)  # RFC 9112, 2.2: ignore them before a request
+            return bool(self._buffer)
         buffer = self._buffer
         end = buffer.find(b"\r\n\r\n") + 4
         if end < 4:
@@ -202,15 +203,14 @@ class ExpressLane(asyncio.Protocol):
     # Orders.
 
     def _take_order(self, head: Head) -> None:
-        shape, values = head
+        shape, values, _ = head
         body = self._buffer[self._body_from : self._need]
         self._buffer = self._buffer[self._need :]
         self._head = None
         self._state = State.ORDER
         self._started = perf_counter()
         services = self._services
-        given = (values[shape.request_id] or b"").decode("latin-1")
-        self._request_id = given if REQUEST_ID_PATTERN.fullmatch(given) else services.request_ids.new()
+        self._request_id = self._id_of(head)
         try:
             services.admission.check_load()
             user_id = services.auth.shopper(values[shape.authorization]).subject
@@ -229,6 +229,10 @@ class ExpressLane(asyncio.Protocol):
             self._look()
             return
         services.intake.submit(order.sale_id, self._reservation, self._told)
+
+    def _id_of(self, head: Head) -> str:
+        given = (head.values[head.shape.request_id] or b"").decode("latin-1")
+        return given if REQUEST_ID_PATTERN.fullmatch(given) else self._services.request_ids.new()
 
     def _told(self, outcome: Reserved | Refusal) -> None:
         """Redis has decided, or cannot."""
@@ -269,12 +273,15 @@ class ExpressLane(asyncio.Protocol):
 
     def _refuse_body(self) -> None:
         """The body of an order did not arrive in time."""
+        self._request_id = self._id_of(cast(Head, self._head))
         self._head, self._buffer = None, b""
         self._started = perf_counter()
-        self._request_id = self._services.request_ids.new()
         self._state = State.ORDER
         seconds = self._limits.request_body_timeout_s
-        self._refuse(RequestTimeout(f"the body did not arrive within {seconds:g} s"))
+        refusal = RequestTimeout(f"the body did not arrive within {seconds:g} s")
+        self._services.tally.order(refusal.code)
+        plain = problems.plain(refusal, self._request_id)
+        self._answer(replace(plain, headers=(*plain.headers, ("Connection", "close"))))
         self._transport.close()
 
     def _answer(self, plain: Plain) -> None:
@@ -302,10 +309,7 @@ class ExpressLane(asyncio.Protocol):
     def _idle(self) -> None:
         self._state = State.IDLE
         self._since = self._loop.time()
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-        if self._buffer:
+        if self._buffer or self._eof or not self._transport.is_reading():
             # Not at once: whoever sends a thousand orders in one packet must not have the loop for itself.
             self._loop.call_soon(self._resume)
 
@@ -319,13 +323,17 @@ class ExpressLane(asyncio.Protocol):
         """Let aiohttp answer the request that ends here."""
         request, self._buffer = self._buffer[:length], self._buffer[length:]
         self._state = State.LENT
-        self._handling().data_received(request)
+        if not self._handling().takes_one(request):
+            self._give()
 
     def _give(self) -> None:
         """Leave the connection to aiohttp for good."""
         self._state = State.GIVEN
         data, self._buffer = self._buffer, b""
-        self._handling().data_received(data)
+        handler = self._handling()
+        if not self._transport.is_reading():
+            self._transport.resume_reading()
+        handler.data_received(data)
 
     def _handling(self) -> Handler:
         if self._handler is None:
@@ -335,10 +343,12 @@ class ExpressLane(asyncio.Protocol):
                 self._handler.pause_writing()
         return self._handler
 
-    def _answered(self) -> None:
-        """aiohttp has answered a request."""
+    def _answered(self, stays: bool) -> None:
+        """aiohttp has answered a request, and says whether the connection stays open."""
         self._since = self._loop.time()
         if self._connections.ending:
             self._transport.close()
-        elif self._state is State.LENT and not self._transport.is_closing():
+        elif self._state is State.LENT and stays:
             self._idle()
+        elif self._eof and not cast(Handler, self._handler).next_one:
+            self._transport.close()
