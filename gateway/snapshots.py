@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from commerce.kernel.clock import Clock
-from commerce.kernel.database import DOWN
+from commerce.kernel.database import DOWN, told
 from commerce.kernel.errors import NotReady, Refusal
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import Snapshot
@@ -19,6 +19,7 @@ from gateway import metrics
 
 _logger = logging.getLogger(__name__)
 _EVERY_S = 0.5
+_OLD_S = 5.0
 
 
 class Snapshots:
@@ -29,6 +30,7 @@ class Snapshots:
         self._clock = clock
         self._known: dict[str, Snapshot] = {}
         self._looked_at = float("-inf")
+        self._failure: str | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
     def loaded(self) -> list[str]:
@@ -72,14 +74,24 @@ class Snapshots:
                 self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
         self._looked_at = self._clock.monotonic()
 
+    def trouble(self) -> str | None:
+        """Why the sales cannot be looked at now; None if they can. They are sold from memory all the same."""
+        age_s = self._clock.monotonic() - self._looked_at
+        if self._failure is None and age_s > _OLD_S:
+            return f"no answer for {age_s:.0f} s"
+        return self._failure
+
     async def follow(self) -> None:
         """Keep up to date until cancelled; a database that is away is waited for."""
         while True:
             try:
                 await self.refresh()
+                self._failure = None
             except Refusal as error:
+                self._failure = error.detail
                 _logger.warning("the sales cannot be looked at", extra={"why": error.detail})
-            except Exception:
+            except Exception as error:
+                self._failure = told(error)
                 _logger.exception("the sales cannot be looked at")
             metrics.SNAPSHOT_AGE.set(self._clock.monotonic() - self._looked_at)
             await self._clock.sleep(_EVERY_S)

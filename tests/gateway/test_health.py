@@ -1,0 +1,69 @@
+"""Ready means that orders can be taken: what Postgres has to do with it, and how long the answer may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from config.settings import Settings
+from ops.commands.common import Shop
+from tests.support.front import Front, open_front
+from tests.support.proxy import proxied, proxied_database
+from tests.support.servers import Servers
+from tests.support.shop import eventually, make_sale, order_body
+
+
+async def database(front: Front, state: str) -> bool:
+    return bool((await front.call("GET", "/health/ready", user=None)).body["database"] == state)
+
+
+@pytest.mark.parametrize("way", ["gone", "frozen"])
+async def test_a_gateway_is_ready_while_postgres_is_away(
+    make_settings: Callable[..., Settings], database_url: str, shop: Shop, sale_id: str, tmp_path: Path, way: str
+) -> None:
+    """A balancer that drops what is not ready must not end a sale that goes on."""
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    async with (
+        proxied_database(database_url, tmp_path) as (proxy, url),
+        open_front(make_settings(database_url=url)) as f,
+    ):
+        ready = await f.call("GET", "/health/ready", user=None)
+        assert (ready.status, ready.body["database"], ready.body["checks"]["postgres"]) == (200, "up", "ok")
+        if way == "gone":
+            proxy.cut()
+        else:
+            proxy.hold.clear()
+        await eventually(lambda: database(f, "down"))
+        async with asyncio.timeout(1):
+            ready = await f.call("GET", "/health/ready", user=None)
+        assert (ready.status, ready.body["status"]) == (200, "ready")
+        assert ready.body["checks"]["redis"] == ready.body["checks"]["process"] == "ok"
+        assert ready.body["checks"]["postgres"] != "ok"
+        assert (await f.order(order_body(sale_id, ("a", 1)))).status == 202
+        proxy.refuse = False
+        proxy.hold.set()
+        await eventually(lambda: database(f, "up"))
+
+
+async def test_a_redis_that_hangs_is_given_two_seconds(
+    make_settings: Callable[..., Settings], servers: Servers, sale_prefix: str, tmp_path: Path
+) -> None:
+    async with proxied(servers.redis_url, tmp_path) as (proxy, url):
+        settings = make_settings(redis_url=url, limits={"redis_call_timeout_ms": 10_000})
+        async with open_front(settings) as front:
+            proxy.hold.clear()
+            async with asyncio.timeout(3):
+                ready = await front.call("GET", "/health/ready", user=None)
+            assert (ready.status, ready.headers["Retry-After"]) == (503, "1")
+            assert ready.body["checks"]["redis"] == "no answer within 2 s"
+            proxy.hold.set()
+
+
+async def test_a_gateway_that_ends_is_not_ready(front: Front) -> None:
+    front.services.stopping.set()
+    ready = await front.call("GET", "/health/ready", user=None)
+    assert (ready.status, ready.body["status"]) == (503, "not_ready")
+    assert ready.body["checks"]["process"] == "it is ending"
