@@ -62,7 +62,7 @@ class _Lane:
 
 
 class Intake:
-    """`loaded_sales` gives the ids of all sales in Redis: a key used in one of them is not free in another."""
+    """`sales_with_keys` gives the ids of sales whose keys count: one used in one of them is not free in another."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class Intake:
         clock: Clock,
         admission: Admission,
         tally: Tally,
-        loaded_sales: Callable[[], list[str]],
+        sales_with_keys: Callable[[], list[str]],
     ) -> None:
         self._redis = redis
         self._link = link
@@ -81,7 +81,7 @@ class Intake:
         self._clock = clock
         self._admission = admission
         self._tally = tally
-        self._loaded_sales = loaded_sales
+        self._sales_with_keys = sales_with_keys
         self._lanes: dict[str, _Lane] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._healthy = True
@@ -222,7 +222,7 @@ class Intake:
 
     async def _without_taken(self, lane: _Lane, batch: list[_Waiting], day: int) -> list[_Waiting]:
         """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
-        others = [SaleKeys(sale_id) for sale_id in self._loaded_sales() if self._lanes.get(sale_id) is not lane]
+        others = [SaleKeys(sale_id) for sale_id in self._sales_with_keys() if self._lanes.get(sale_id) is not lane]
         if not others:
             return batch
         orders = [(item.order.user_id, item.order.idempotency_key) for item in batch]

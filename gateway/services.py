@@ -133,7 +133,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(link.close)
         await link.execute_command("PING")
         ids, tally = Ids(clock), Tally()
-        intake = Intake(redis, link, settings, clock, admission, tally, snapshots.loaded)
+        intake = Intake(redis, link, settings, clock, admission, tally, snapshots.with_keys)
         order_limits = OrderLimits(
             limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
         )

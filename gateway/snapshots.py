@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from commerce.kernel.clock import Clock
+from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import DOWN, told
 from commerce.kernel.errors import NotReady, Refusal
 from commerce.sales.errors import NoSuchSale
@@ -29,6 +29,7 @@ class Snapshots:
         self._sales = sales
         self._clock = clock
         self._known: dict[str, Snapshot] = {}
+        self._with_keys: list[str] = []
         self._looked_at = float("-inf")
         self._failure: str | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -36,6 +37,10 @@ class Snapshots:
     def loaded(self) -> list[str]:
         """The ids of all sales that were opened."""
         return list(self._known)
+
+    def with_keys(self) -> list[str]:
+        """Those of them in which an order's key may still be found: not the ones that ended days ago."""
+        return self._with_keys
 
     def known(self, sale_id: str) -> Snapshot | None:
         """The snapshot of a sale that is in memory."""
@@ -68,10 +73,13 @@ class Snapshots:
             raise NotReady("the database does not answer, so prices are not known; repeat the request") from error
 
     async def _refresh(self) -> None:
-        for sale in await self._sales.opened():
+        now = from_ms(self._clock.now_ms())
+        sales = await self._sales.opened()
+        for sale in sales:
             known = self._known.get(sale.sale_id)
             if known is None or known.sale.generation != sale.generation:
                 self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
+        self._with_keys = [sale.sale_id for sale in sales if sale.may_have_keys(now)]
         self._looked_at = self._clock.monotonic()
 
     def trouble(self) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
@@ -13,6 +13,7 @@ from commerce.catalog.model import Name, Sku
 from commerce.kernel.money import Currency, Minor
 
 MAX_UNITS = 1_000_000_000
+_KEYS_COUNT = timedelta(days=3)
 
 SALE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}\Z"
 SaleId = Annotated[
@@ -60,6 +61,7 @@ class Sale(msgspec.Struct, frozen=True):
     state: SaleState
     opens_at: datetime
     closes_at: datetime | None
+    closed_at: datetime | None
     pay_within_s: int
     generation: int
     published_generation: int
@@ -69,6 +71,15 @@ class Sale(msgspec.Struct, frozen=True):
     @property
     def loaded(self) -> bool:
         return 0 < self.epoch == self.loaded_epoch
+
+    def may_have_keys(self, now: datetime) -> bool:
+        """Whether an order's key is still to be looked for in this sale's Redis keys.
+
+        A key counts on its day and the next, and no order is accepted after the end; one day more is for clocks that
+        differ and for an end that Redis was told late. While Redis was not told at all, the sale goes on.
+        """
+        ends = [end for end in (self.closed_at, self.closes_at) if end is not None]
+        return not ends or self.published_generation < self.generation or now - min(ends) < _KEYS_COUNT
 
 
 class SaleItem(msgspec.Struct, frozen=True):

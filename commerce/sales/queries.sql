@@ -4,24 +4,24 @@ VALUES ($1, $2, $3, 'draft', $4, $5, $6, $7)
 ON CONFLICT (sale_id) DO NOTHING RETURNING sale_id;
 
 -- name: get_sale
-SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
-       epoch, loaded_epoch
+SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
+       published_generation, epoch, loaded_epoch
 FROM sales WHERE sale_id = $1;
 
 -- name: lock_sale
-SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
-       epoch, loaded_epoch
+SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
+       published_generation, epoch, loaded_epoch
 FROM sales WHERE sale_id = $1 FOR UPDATE;
 
 -- name: list_sales
-SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
-       epoch, loaded_epoch
+SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
+       published_generation, epoch, loaded_epoch
 FROM sales WHERE sale_id > $1 AND ($3 OR state <> 'draft') ORDER BY sale_id LIMIT $2;
 
 -- name: unfinished_sales
 -- A load that was begun and not finished, or terms that Redis was not told.
-SELECT sale_id, title, currency, state, opens_at, closes_at, pay_within_s, generation, published_generation,
-       epoch, loaded_epoch
+SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
+       published_generation, epoch, loaded_epoch
 FROM sales WHERE loaded_epoch < epoch OR (epoch > 0 AND published_generation < generation);
 
 -- name: set_state

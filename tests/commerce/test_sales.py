@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import asyncpg
 import msgspec
 import pytest
 
@@ -39,6 +40,48 @@ async def test_the_life_of_a_sale(shop: Shop, sale_id: str) -> None:
         rows = await connection.fetch("SELECT actor, action FROM sale_log ORDER BY log_id")
     assert [row["action"] for row in rows] == ["create", "open", "paused", "open", "closed"]
     assert {row["actor"] for row in rows} == {"test"}
+
+
+async def test_the_database_notes_when_a_sale_was_closed(shop: Shop, sale_id: str) -> None:
+    """Whoever closes it, and only then."""
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    assert (await shop.sales.pause(sale_id, "test")).closed_at is None
+    async with shop.db.connection() as connection:
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute("UPDATE sales SET closed_at = now() WHERE sale_id = $1", sale_id)
+        await connection.execute("UPDATE sales SET state = 'closed' WHERE sale_id = $1", sale_id)
+        closed = (await shop.sales.get(sale_id)).closed_at
+        assert closed is not None
+        await connection.execute("UPDATE sales SET state = state, generation = generation + 1")
+        with pytest.raises(asyncpg.CheckViolationError):
+            await connection.execute("UPDATE sales SET closed_at = NULL WHERE sale_id = $1", sale_id)
+    assert (await shop.sales.get(sale_id)).closed_at == closed
+
+
+@pytest.mark.parametrize(
+    ("closed", "closes", "told", "may"),
+    [
+        (None, None, True, True),
+        (None, +1, True, True),
+        (None, -2, True, True),
+        (None, -4, True, False),
+        (-2, None, True, True),
+        (-4, None, True, False),
+        (-4, +1, True, False),
+        (-1, -4, True, False),
+        (-4, None, False, True),
+    ],
+)
+async def test_keys_of_a_sale_count_until_days_after_its_end(
+    shop: Shop, sale_id: str, closed: int | None, closes: int | None, told: bool, may: bool
+) -> None:
+    now = from_ms(shop.clock.now_ms())
+    closed_at, closes_at = (None if days is None else now + timedelta(days=days) for days in (closed, closes))
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    sale = msgspec.structs.replace(await shop.sales.get(sale_id), closed_at=closed_at, closes_at=closes_at)
+    if not told:
+        sale = msgspec.structs.replace(sale, generation=sale.generation + 1)
+    assert sale.may_have_keys(now) is may
 
 
 async def test_a_repeated_step_changes_nothing(shop: Shop, sale_id: str) -> None:

@@ -125,6 +125,35 @@ async def test_one_key_over_two_sales(shop: Shop, front: Front, sale_id: str, sa
     assert (await lua.cut(shop.redis, SaleKeys(f"{sale_prefix}-two"))).stock == {"a": 50}
 
 
+async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
+    shop: Shop, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+) -> None:
+    """A key of a sale that was closed just now still counts; one that ended days ago costs a batch nothing."""
+    day, snapshots = timedelta(days=1), front.services.snapshots
+    now = from_ms(shop.clock.now_ms())
+    just, long_ago, over = (f"{sale_prefix}-{name}" for name in ("just", "long-ago", "over"))
+    for name in (just, long_ago, over):
+        await make_sale(shop, name, {"a": (50, 100, 5)}, opens_at=now - 9 * day, closes_at=now + day)
+    await snapshots.refresh()
+    assert (await front.order(order_body(just, ("a", 1)), key="k")).status == 202
+    await shop.sales.close(just, "test")
+    await shop.sales.close(long_ago, "test")
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE sales SET closed_at = $2 WHERE sale_id = $1", long_ago, now - 4 * day)
+        await connection.execute("UPDATE sales SET closes_at = $2 WHERE sale_id = $1", over, now - 4 * day)
+    await snapshots.refresh()
+    assert sorted(snapshots.loaded()) == sorted((sale_id, just, long_ago, over))  # orders may be left in any of them
+    async with shop.redis.monitor() as monitor:
+        other = await front.order(order_body(sale_id, ("a", 1)), key="k")
+        assert (other.status, other.code) == (422, "key_reused")
+        await shop.redis.echo("that was all")
+        asked = ""
+        while "that was all" not in asked:
+            asked += str((await monitor.next_command())["command"]) + "\n"
+    assert f"{{sale:{just}}}:keys:" in asked
+    assert not [name for name in (long_ago, over) if f"{{sale:{name}}}:keys:" in asked]
+
+
 async def test_a_key_that_two_sales_took_at_the_same_moment(
     shop: Shop, settings: Settings, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:

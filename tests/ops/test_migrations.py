@@ -73,6 +73,25 @@ async def test_one_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest
     await connection.close()
 
 
+async def test_sales_that_were_closed_before_are_given_a_time(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = await asyncpg.connect(empty_url)
+    every = all_migrations()
+    monkeypatch.setattr(migrations, "all_migrations", lambda: every[:2])
+    await migrate(connection)
+    for sale_id, state in (("a", "open"), ("b", "closed")):
+        await connection.execute(
+            "INSERT INTO sales (sale_id, title, currency, state, opens_at, pay_within_s, epoch, created_at) "
+            "VALUES ($1, 'A sale', 'CNY', $2, now(), 900, 1, now())",
+            sale_id,
+            state,
+        )
+    monkeypatch.setattr(migrations, "all_migrations", lambda: every)
+    await migrate(connection)
+    rows = await connection.fetch("SELECT sale_id, closed_at IS NOT NULL AS timed FROM sales ORDER BY sale_id")
+    assert [tuple(row) for row in rows] == [("a", False), ("b", True)]
+    await connection.close()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 async def test_every_block_fits_the_schema(database_url: str, package: str) -> None:
     connection = await asyncpg.connect(database_url)
