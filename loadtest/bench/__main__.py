@@ -12,20 +12,26 @@ import uvloop
 
 from loadtest.bench import report
 from loadtest.bench.arena import Arena, arena
-from loadtest.bench.contest import contest
+from loadtest.bench.contest import Contestant, contest, turn
 from loadtest.bench.machine import description
 from loadtest.bench.peers import FLOODGATE, Peers
+from loadtest.bench.shape import circumstances, half_load
 from loadtest.bench.writing import keep_pace, write
 from loadtest.bench.wrk import LoadFailed
 
+PARTS = ("contest", "memory", "writing", "shape")
+
 
 def main() -> None:
-    """Run it, print the table, and write JSON and a picture."""
+    """Run it, print the tables, and write JSON and a picture."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--connections", type=int, default=256)
     parser.add_argument("--seconds", type=float, default=5, help="of load in each turn")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--orders", type=int, default=60_000, help="that the writer stores in each turn")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="orders that wait while the cost is measured")
+    parser.add_argument("--long", type=float, default=60, help="seconds of load at 70%% of the peak, with a writer")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
     try:
         uvloop.run(run(parser.parse_args()))
@@ -34,39 +40,57 @@ def main() -> None:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """All contests, one after the other; each has servers that are its own."""
-    figures = report.Figures(
-        at=datetime.now(UTC).replace(microsecond=0), machine=description(), options=_shown(options)
-    )
+    """All parts, one after the other, on servers of their own."""
+    shown = {name: value for name, value in vars(options).items() if name not in ("out", "parts")}
+    figures = report.Figures(at=datetime.now(UTC).replace(microsecond=0), machine=description(), options=shown)
+    load = {"connections": options.connections, "seconds": options.seconds, "repeats": options.repeats}
     async with arena() as found, AsyncExitStack() as stack:
         peers = Peers(found, stack)
-        contestants = await peers.start_all()
-        figures.left_out = peers.left_out
-        print(f"{len(contestants)} servers under the same load, {options.repeats} turns each", flush=True)
-        figures.turns = await contest(
-            found,
-            contestants,
-            connections=options.connections,
-            seconds=options.seconds,
-            repeats=options.repeats,
-        )
-        url = next(one.url for one in contestants if one.name == FLOODGATE)
-        await _writing(found, url, options, figures)
+        if "contest" in options.parts:
+            _say("the same load for everybody")
+            figures.turns = await contest(found, await peers.start_all(), **load)
+            figures.left_out = peers.left_out
+            floodgate = peers.started[FLOODGATE]
+        else:
+            floodgate = await peers.floodgate()
+        if "writing" in options.parts:
+            await _writing(found, floodgate, options, figures)
+        if "shape" in options.parts:
+            _say("other circumstances")
+            figures.shape = await circumstances(
+                found, floodgate, seconds=options.seconds, repeats=options.repeats, backlog=options.backlog
+            )
+            await half_load(
+                found, floodgate, await _peak(found, floodgate, options), options.seconds * 4, figures.shape
+            )
+    if "memory" in options.parts:
+        async with arena(durability="memory") as found, AsyncExitStack() as stack:
+            _say("the same load, nothing on disk")
+            peers = Peers(found, stack)
+            figures.in_memory = await contest(found, await peers.start_all(slow=False), **load)
     report.show(figures)
     if options.out:
         report.write(figures, options.out)
 
 
-async def _writing(found: Arena, url: str, options: argparse.Namespace, figures: report.Figures) -> None:
-    print("the writer and plain COPY", flush=True)
+async def _writing(found: Arena, floodgate: Contestant, options: argparse.Namespace, figures: report.Figures) -> None:
+    _say("the writer and plain COPY")
     for _ in range(options.repeats):
         figures.writing.append(await write(found, options.orders))
-    print("the writer behind a gateway under full load", flush=True)
-    figures.pace = await keep_pace(found, url, options.connections, options.seconds * 4)
+    _say("the writer behind a gateway")
+    figures.pace = await keep_pace(found, floodgate.url, options.connections, options.seconds * 4)
+    peak = await _peak(found, floodgate, options)
+    pause_ms = options.connections / (0.7 * peak) * 1e3
+    figures.long_pace = await keep_pace(found, floodgate.url, options.connections, options.long, pause_ms)
 
 
-def _shown(options: argparse.Namespace) -> dict[str, float]:
-    return {name: value for name, value in vars(options).items() if name != "out"}
+async def _peak(found: Arena, floodgate: Contestant, options: argparse.Namespace) -> float:
+    """Accepted orders a second under full load."""
+    return (await turn(found, floodgate, options.connections, options.seconds)).per_s
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
 
 
 if __name__ == "__main__":

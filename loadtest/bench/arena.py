@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,7 +22,7 @@ from commerce.kernel.clock import DAY_MS, SystemClock, from_ms
 from commerce.kernel.database import connect
 from commerce.kernel.migrations import migrate
 from commerce.sales.model import ItemInput, SaleInput
-from config.settings import Settings, load
+from config.settings import Durability, Settings, load
 from gateway.auth import sign
 from lua import SaleKeys
 from ops import embedded
@@ -30,7 +30,6 @@ from ops.commands.common import Shop, open_shop
 from ops.programs import Program, Running, start
 
 SALE_ID = "bench"
-SKU = "BENCH-1"
 _PRICE = 255
 _UNITS = 1_000_000_000
 _USERS = 10_000
@@ -57,13 +56,14 @@ class Arena:
         return self.home / "names"
 
     @property
-    def body(self) -> Path:
-        """an order as JSON"""
-        return self.home / "order.json"
+    def orders(self) -> Path:
+        """an order as JSON for each SKU, a line each"""
+        return self.home / "orders.jsonl"
 
     async def sold(self) -> int:
-        """Orders taken so far: each is for one unit of the one SKU."""
-        return _UNITS - int(await cast(Awaitable[str], self.shop.redis.hget(SaleKeys(SALE_ID).stock, SKU)))
+        """Orders taken so far: each is for one unit of one SKU."""
+        free = await cast(Awaitable[list[bytes]], self.shop.redis.hvals(SaleKeys(SALE_ID).stock.decode()))
+        return len(free) * _UNITS - sum(map(int, free))
 
     async def sweep(self) -> None:
         """Forget orders and keys, so that each run meets the same Redis; what was sold stays sold."""
@@ -89,8 +89,8 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(**changes: object) -> AsyncIterator[Arena]:
-    """`changes` go into the settings."""
+async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterator[Arena]:
+    """A sale with so many SKUs; with durability `memory` Redis keeps no file."""
     home = Path(tempfile.mkdtemp(prefix="fg-bench-"))
     home.chmod(0o755)
     async with AsyncExitStack() as stack:
@@ -107,16 +107,21 @@ async def arena(**changes: object) -> AsyncIterator[Arena]:
             redis_url=redis.url,
             database_url=postgres.url,
             auth={"keys": [{"kid": "bench", "secret": secrets.token_hex(32)}]},
-            **changes,
+            durability=durability,
         )
         shop = await stack.enter_async_context(open_shop(settings))
-        await shop.catalog.put_many([(SKU, ProductInput("A thing to buy", _PRICE, "CNY"))])
+        if durability == "memory":
+            await shop.redis.config_set("appendonly", "no")
+        names = [f"BENCH-{number}" for number in range(skus)]
+        for first in range(0, skus, 1_000):
+            products = [(sku, ProductInput("A thing to buy", _PRICE, "CNY")) for sku in names[first : first + 1_000]]
+            await shop.catalog.put_many(products)
         opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
         sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
-        await shop.sales.create(sale, [(SKU, ItemInput(limit=1_000_000, units=_UNITS))], "bench")
+        await shop.sales.create(sale, [(sku, ItemInput(limit=1_000_000, units=_UNITS)) for sku in names], "bench")
         await shop.sales.open(SALE_ID, "bench")
         found = Arena(home, settings, running[0], running[1], shop)
-        _write_load(found)
+        _write_load(found, names)
         yield found
 
 
@@ -132,6 +137,7 @@ def _environment(settings: Settings, home: Path) -> dict[str, str]:
         "FLOODGATE_AUTH__KEYS": orjson.dumps(keys).decode(),
         "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
         "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
+        "FLOODGATE_LIMITS__BACKLOG_ORDERS": "10000000",
     }
 
 
@@ -154,16 +160,19 @@ _ADDRESS = {
 }
 
 
-def _write_load(arena: Arena) -> None:
-    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order's body."""
+def _write_load(arena: Arena, skus: Sequence[str]) -> None:
+    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and orders."""
     clock = SystemClock()
     tokens = [sign(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
     arena.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
     arena.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
-    order = {
-        "sale_id": SALE_ID,
-        "lines": [{"sku": SKU, "quantity": 1}],
-        "ship_to": [_ADDRESS],
-        "payments": [{"method": "alipay", "amount": _PRICE}],
-    }
-    arena.body.write_bytes(orjson.dumps(order))
+    orders = [
+        {
+            "sale_id": SALE_ID,
+            "lines": [{"sku": sku, "quantity": 1}],
+            "ship_to": [_ADDRESS],
+            "payments": [{"method": "alipay", "amount": _PRICE}],
+        }
+        for sku in skus
+    ]
+    arena.orders.write_bytes(b"\n".join(map(orjson.dumps, orders)))

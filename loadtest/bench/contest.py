@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -42,11 +43,14 @@ class Turn(msgspec.Struct, frozen=True):
         return sum(self.cpu_us.values())
 
 
-async def turn(arena: Arena, contestant: Contestant, connections: int, seconds: float, run: str) -> Turn:
+async def turn(
+    arena: Arena, contestant: Contestant, connections: int, seconds: float, *, pause_ms: float = 0, sweep: bool = True
+) -> Turn:
     """Load a contestant once. Raises `LoadFailed` if not every answer was a yes."""
     orders = contestant.users is not None
-    arguments = (arena.home / str(contestant.users), arena.body, run) if orders else ()
-    if orders:
+    run = secrets.token_hex(4)
+    arguments = (arena.home / str(contestant.users), arena.orders, run, pause_ms) if orders else ()
+    if orders and sweep:
         await arena.sweep()
     sold = await arena.sold()
     cpu = Cpu(contestant.processes)
@@ -73,10 +77,10 @@ async def contest(
     """All contestants in turn, several times over, so that what disturbs the machine disturbs all of them."""
     turns: dict[str, list[Turn]] = {one.name: [] for one in contestants}
     for one in contestants:
-        await turn(arena, one, connections, _WARM_UP_S, f"{one.name}-warm")
-    for number in range(repeats):
+        await turn(arena, one, connections, _WARM_UP_S)
+    for _ in range(repeats):
         for one in contestants:
-            turns[one.name].append(await turn(arena, one, connections, seconds, f"{one.name}-{number}"))
+            turns[one.name].append(await turn(arena, one, connections, seconds))
     return turns
 
 

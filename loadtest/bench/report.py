@@ -13,6 +13,7 @@ from rich.table import Table
 
 from loadtest.bench.contest import Turn, cpu_ratio, rate_ratio
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, NGINX
+from loadtest.bench.shape import Shape
 from loadtest.bench.writing import Pace, Writing
 
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
@@ -27,6 +28,9 @@ class Figures(msgspec.Struct):
     turns: dict[str, list[Turn]] = {}
     writing: list[Writing] = []
     pace: Pace | None = None
+    long_pace: Pace | None = None
+    shape: Shape | None = None
+    in_memory: dict[str, list[Turn]] = {}
     left_out: dict[str, str] = {}
 
     def ratios(self) -> dict[str, float]:
@@ -43,14 +47,39 @@ class Figures(msgspec.Struct):
         }
         if self.writing:
             found["writer_vs_copy"] = median(one.writer_per_s / one.copy_per_s for one in self.writing)
+        for name, other in (("memory_cpu_vs_aiohttp_hello", HELLO), ("memory_cpu_vs_nginx_lua", NGINX)):
+            if other in self.in_memory:
+                found[name] = cpu_ratio(self.in_memory, FLOODGATE, other)
         return {name: round(ratio, 3) for name, ratio in found.items()}
 
 
 def show(figures: Figures) -> None:
     """Print it."""
     console = Console(width=120)
-    table = Table("server", "answers/s", "CPU µs an answer", "of which", "p50 ms", "p99 ms")
-    for name, turns in figures.turns.items():
+    for title, turns in (("Redis syncs every write", figures.turns), ("nothing on disk", figures.in_memory)):
+        if turns:
+            console.print(_table(title, turns))
+    if figures.writing:
+        console.print(
+            f"writer: {spread([one.writer_per_s for one in figures.writing], 0)} orders/s, "
+            f"plain COPY of the same rows: {spread([one.copy_per_s for one in figures.writing], 0)}"
+        )
+    for title, pace in (("full load", figures.pace), ("70% of the peak", figures.long_pace)):
+        if pace:
+            console.print(
+                f"accept and persist, {title}: {pace.accepted_per_s:.0f} accepted/s, {pace.stored_per_s:.0f} stored/s; "
+                f"{pace.backlog} were waiting when the load ended, all were stored {pace.drained_s:.1f} s later"
+            )
+    if figures.shape:
+        _show_shape(console, figures.shape)
+    for name, why in figures.left_out.items():
+        console.print(f"left out: {name}: {why}")
+    console.print(figures.ratios())
+
+
+def _table(title: str, contest: dict[str, list[Turn]]) -> Table:
+    table = Table("server", "answers/s", "CPU µs an answer", "of which", "p50 ms", "p99 ms", title=title)
+    for name, turns in contest.items():
         kinds = ", ".join(f"{kind} {median(turn.cpu_us[kind] for turn in turns):.1f}" for kind in turns[0].cpu_us)
         table.add_row(
             name,
@@ -60,20 +89,27 @@ def show(figures: Figures) -> None:
             spread([turn.p50_ms for turn in turns], 1),
             spread([turn.p99_ms for turn in turns], 1),
         )
-    console.print(table)
-    if figures.writing:
-        console.print(
-            f"writer: {spread([one.writer_per_s for one in figures.writing], 0)} orders/s, "
-            f"plain COPY of the same rows: {spread([one.copy_per_s for one in figures.writing], 0)}"
-        )
-    if pace := figures.pace:
-        console.print(
-            f"accept and persist together: {pace.accepted_per_s:.0f} accepted/s, {pace.stored_per_s:.0f} stored/s; "
-            f"{pace.backlog} were waiting when the load ended, all stored {pace.drained_s:.1f} s later"
-        )
-    for name, why in figures.left_out.items():
-        console.print(f"left out: {name}: {why}")
-    console.print(figures.ratios())
+    return table
+
+
+def _show_shape(console: Console, shape: Shape) -> None:
+    for what, costs in (
+        ("connections", shape.cpu_by_connections),
+        ("SKUs", shape.cpu_by_skus),
+        ("orders waiting", shape.cpu_by_backlog),
+    ):
+        console.print(f"CPU µs an order by {what}: " + ", ".join(f"{n:,}: {cost:.1f}" for n, cost in costs.items()))
+    console.print(f"Redis memory a waiting order: {shape.redis_bytes_per_waiting_order:.0f} bytes")
+    for what, turn in (
+        ("alone", shape.half_load),
+        ("with 1,000 slow senders", shape.half_load_with_slow_senders),
+        ("with 1,000 idle connections", shape.half_load_with_idle_connections),
+    ):
+        if turn:
+            console.print(
+                f"half of the peak, {what}: {turn.per_s:.0f} orders/s, "
+                f"p50 {turn.p50_ms:.2f} ms, p99 {turn.p99_ms:.2f} ms"
+            )
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -84,7 +120,8 @@ def spread(values: Sequence[float], digits: int) -> str:
 def write(figures: Figures, directory: Path) -> None:
     """`latest.json` and `latest.svg`."""
     directory.mkdir(parents=True, exist_ok=True)
-    whole = {"ratios": figures.ratios(), **msgspec.to_builtins(figures)}
+    spreads = figures.shape.spreads() if figures.shape else {}
+    whole = {"ratios": figures.ratios(), "spreads": spreads, **msgspec.to_builtins(figures)}
     (directory / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
     (directory / "latest.svg").write_text(picture(figures), encoding="utf-8")
 

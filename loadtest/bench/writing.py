@@ -50,7 +50,7 @@ class Pace(msgspec.Struct, frozen=True):
 async def write(arena: Arena, orders: int) -> Writing:
     """Queue orders, let one writer store them, then COPY the very same rows into the same tables once more."""
     await _empty(arena)
-    await _queue(arena, orders)
+    await queue(arena, orders)
     writer = await arena.run("writer", "workers", "order_writer")
     try:
         async with asyncio.timeout(_TIMEOUT_S):
@@ -68,14 +68,14 @@ async def write(arena: Arena, orders: int) -> Writing:
     return Writing(orders, left / seconds, orders / copied, {kind: s / left * 1e6 for kind, s in used.items()})
 
 
-async def keep_pace(arena: Arena, url: str, connections: int, seconds: float) -> Pace:
+async def keep_pace(arena: Arena, url: str, connections: int, seconds: float, pause_ms: float = 0) -> Pace:
     """Load a gateway while a writer runs, and see how long the writer needs to finish after the load has ended."""
     await _empty(arena)
     sold = await arena.sold()
     writer: Running = await arena.run("writer", "workers", "order_writer")
     try:
         started = perf_counter()
-        load = await wrk(url, connections, seconds, arena.tokens, arena.body, secrets.token_hex(4))
+        load = await wrk(url, connections, seconds, arena.tokens, arena.orders, secrets.token_hex(4), pause_ms)
         ended, backlog = perf_counter(), await waiting(arena)
         await drained(arena)
         done = perf_counter()
@@ -109,9 +109,9 @@ async def _empty(arena: Arena) -> None:
         await connection.execute("TRUNCATE orders, order_lines, order_events")
 
 
-async def _queue(arena: Arena, count: int) -> None:
+async def queue(arena: Arena, count: int) -> None:
     """Accepted orders in the stream, as the gateway would have put them there."""
-    place = msgspec.json.decode(arena.body.read_bytes(), type=PlaceOrder)
+    place = msgspec.json.decode(arena.orders.read_bytes().partition(b"\n")[0], type=PlaceOrder)
     [sale] = [sale for sale in await arena.shop.sales.opened() if sale.sale_id == SALE_ID]
     snapshot = await arena.shop.sales.snapshot(sale, None)
     ids, run, today = Ids(), secrets.token_hex(4), arena.shop.clock.now_ms() // DAY_MS

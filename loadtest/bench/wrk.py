@@ -27,8 +27,8 @@ class LoadFailed(Exception):
     """wrk could not do its work. The message is what it said."""
 
 
-async def wrk(url: str, connections: int, seconds: float, *arguments: str | Path) -> Load:
-    """Load a URL; with `arguments` (file of users, file with the body, name of the run) by orders, else by GET."""
+async def wrk(url: str, connections: int, seconds: float, *arguments: str | float | Path) -> Load:
+    """Load a URL with orders; `arguments` are those of `load.lua`, without any it is loaded with plain GETs."""
     program = shutil.which("wrk")
     if program is None:
         raise LoadFailed("wrk is not installed: on Debian, `apt-get install wrk`")

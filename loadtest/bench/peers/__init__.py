@@ -26,20 +26,22 @@ class Peers:
         self._arena = arena
         self._stack = stack
         self.left_out: dict[str, str] = {}
+        self.started: dict[str, Contestant] = {}
 
-    async def start_all(self) -> list[Contestant]:
-        """Whoever can take part."""
-        found = [await self.hello(), await self.floodgate()]
+    async def start_all(self, *, slow: bool = True) -> list[Contestant]:
+        """Whoever can take part; without the slow ones, only those that thresholds are set on."""
         environment = (await reserve_of(self._arena)).environment()
-        peers = (await self._nginx(environment), await self._fastapi(environment), await self._fastify(environment))
-        return found + [peer for peer in peers if peer is not None]
+        found = [await self.hello(), await self.floodgate(), await self._nginx(environment)]
+        if slow:
+            found += [await self._fastapi(environment), await self._fastify(environment)]
+        return [peer for peer in found if peer is not None]
 
     async def hello(self) -> Contestant:
         """Bare aiohttp."""
         port = free_port()
         running = await self._arena.run("hello", "loadtest.bench.peers.hello", str(port), port=port)
         self._stack.push_async_callback(running.stop)
-        return Contestant(HELLO, f"http://127.0.0.1:{port}/", {"server": [running.pid]})
+        return self._started(Contestant(HELLO, f"http://127.0.0.1:{port}/", {"server": [running.pid]}))
 
     async def floodgate(self) -> Contestant:
         """One gateway process with everything on."""
@@ -90,4 +92,8 @@ class Peers:
 
     def _takes_orders(self, name: str, port: int, pids: list[int], users: str = "names") -> Contestant:
         processes = {"server": pids, "redis": [self._arena.redis.pid]}
-        return Contestant(name, f"http://127.0.0.1:{port}/v1/orders", processes, users)
+        return self._started(Contestant(name, f"http://127.0.0.1:{port}/v1/orders", processes, users))
+
+    def _started(self, contestant: Contestant) -> Contestant:
+        self.started[contestant.name] = contestant
+        return contestant

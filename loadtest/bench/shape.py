@@ -1,0 +1,134 @@
+"""Whether an order costs the same whatever is around it, and how long a shopper waits when the shop is half busy."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from statistics import median
+from urllib.parse import urlsplit
+
+import msgspec
+
+from loadtest.bench.arena import Arena, arena
+from loadtest.bench.contest import Contestant, Turn, turn
+from loadtest.bench.peers import Peers
+from loadtest.bench.writing import queue
+
+_CONNECTIONS = (64, 256, 2_000)
+_MANY_SKUS = 100_000
+_CROWD = 1_000
+_ARRIVING = b"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+
+
+class Shape(msgspec.Struct):
+    """Processor time an order in microseconds; waiting times in milliseconds."""
+
+    cpu_by_connections: dict[int, float] = {}
+    cpu_by_skus: dict[int, float] = {}
+    cpu_by_backlog: dict[int, float] = {}
+    redis_bytes_per_waiting_order: float = 0
+    half_load: Turn | None = None
+    half_load_with_slow_senders: Turn | None = None
+    half_load_with_idle_connections: Turn | None = None
+
+    def spreads(self) -> dict[str, float]:
+        """The highest cost by the lowest, for each of the circumstances."""
+        found = {"connections": self.cpu_by_connections, "skus": self.cpu_by_skus, "backlog": self.cpu_by_backlog}
+        return {name: round(max(costs.values()) / min(costs.values()), 3) for name, costs in found.items() if costs}
+
+
+async def circumstances(found: Arena, floodgate: Contestant, *, seconds: float, repeats: int, backlog: int) -> Shape:
+    """Measure one circumstance after the other against the plain case."""
+    shape = Shape()
+
+    async def by_connections(count: int) -> float:
+        return (await turn(found, floodgate, count, seconds)).cpu
+
+    shape.cpu_by_connections = await _alternate(_CONNECTIONS, by_connections, repeats)
+    async with arena(skus=_MANY_SKUS) as many, AsyncExitStack() as stack:
+        other = await Peers(many, stack).floodgate()
+
+        async def by_skus(count: int) -> float:
+            where, who = (found, floodgate) if count == 1 else (many, other)
+            return (await turn(where, who, 256, seconds)).cpu
+
+        shape.cpu_by_skus = await _alternate((1, _MANY_SKUS), by_skus, repeats)
+    await _backlog(found, floodgate, shape, seconds, repeats, backlog)
+    return shape
+
+
+async def _alternate(
+    cases: Sequence[int], measure: Callable[[int], Awaitable[float]], repeats: int
+) -> dict[int, float]:
+    """The median cost of each case, taking turns."""
+    costs: dict[int, list[float]] = {case: [] for case in cases}
+    for _ in range(repeats):
+        for case in cases:
+            costs[case].append(await measure(case))
+    return {case: median(found) for case, found in costs.items()}
+
+
+async def _backlog(
+    found: Arena, floodgate: Contestant, shape: Shape, seconds: float, repeats: int, backlog: int
+) -> None:
+    """With nothing waiting, then with a stream full of orders that no writer takes."""
+    empty = [(await turn(found, floodgate, 256, seconds)).cpu for _ in range(repeats)]
+    await found.sweep()
+    before = await _memory(found)
+    await queue(found, backlog)
+    shape.redis_bytes_per_waiting_order = (await _memory(found) - before) / backlog
+    full = [(await turn(found, floodgate, 256, seconds, sweep=False)).cpu for _ in range(repeats)]
+    shape.cpu_by_backlog = {0: median(empty), backlog: median(full)}
+    await found.sweep()
+
+
+async def _memory(found: Arena) -> int:
+    return int((await found.shop.redis.info("memory"))["used_memory"])
+
+
+async def half_load(found: Arena, floodgate: Contestant, peak_per_s: float, seconds: float, shape: Shape) -> None:
+    """Waiting times at half of the peak: alone, with slow senders, and with idle connections."""
+    connections = 256
+    pause_ms = connections / (peak_per_s / 2) * 1e3
+
+    async def waiting() -> Turn:
+        return await turn(found, floodgate, connections, seconds, pause_ms=pause_ms)
+
+    shape.half_load = await waiting()
+    async with _crowd(floodgate.url, sending=True):
+        shape.half_load_with_slow_senders = await waiting()
+    async with _crowd(floodgate.url, sending=False):
+        shape.half_load_with_idle_connections = await waiting()
+
+
+@asynccontextmanager
+async def _crowd(url: str, *, sending: bool) -> AsyncIterator[None]:
+    """A thousand connections that have sent nothing, or send a head one byte a second without end.
+
+    The server cuts them off after a while; each that was cut off comes back at once.
+    """
+    port = urlsplit(url).port
+
+    async def one() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                if sending:
+                    writer.write(_ARRIVING)
+                    while not reader.at_eof() and not writer.is_closing():
+                        writer.write(b"x")
+                        await asyncio.sleep(1)
+                else:
+                    await reader.read(1)
+                writer.close()
+
+    crowd = [asyncio.create_task(one()) for _ in range(_CROWD)]
+    try:
+        await asyncio.sleep(2)
+        yield
+    finally:
+        for task in crowd:
+            task.cancel()
+        await asyncio.gather(*crowd, return_exceptions=True)
