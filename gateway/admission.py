@@ -1,4 +1,7 @@
-"""Overload is refused at the door, before the body is read: too much from one user, or too much in all."""
+"""Overload is refused at the door, before anything is decoded or priced: too much from one user, or too much in all.
+
+On aiohttp's routes that is before the body is read; on the express lane the body has arrived by then.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What this process knows of the sales: prices and limits by SKU, never more than a second old.
+"""What this process knows of the sales: prices and limits by SKU.
 
-The sales are looked at twice a second, and only what has changed is read. Should an order be priced from a snapshot
-that has gone stale in between, Redis says so, the snapshot is renewed and the order priced again.
+The sales are looked at twice a second, and only what has changed is read; while Postgres is away what was known last is
+gone by, however old (`floodgate_snapshot_age_seconds`). Should an order be priced from a snapshot that has gone stale,
+Redis says so, the snapshot is renewed and the order priced again.
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ class Snapshots:
     async def _refresh(self) -> None:
         now = from_ms(self._clock.now_ms())
         sales = await self._sales.opened()
+        self._with_keys = [sale.sale_id for sale in sales if sale.may_have_keys(now)]
         for sale in sales:
             known = self._known.get(sale.sale_id)
             if known is None or known.sale.generation != sale.generation:
                 self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
-        self._with_keys = [sale.sale_id for sale in sales if sale.may_have_keys(now)]
         self._looked_at = self._clock.monotonic()
 
     def trouble(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Connections to Postgres: pooled for short work, single for the writer; each with a name, limits and timeouts."""
+"""Connections to Postgres: pooled for services, single for migrations; each with a name, limits and timeouts."""
 
 from __future__ import annotations
 

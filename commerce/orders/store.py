@@ -1,4 +1,4 @@
-"""The rows of orders, their events, releases and dead letters."""
+"""The rows of orders, their lines and events, and the releases that cancelling makes due."""
 
 from __future__ import annotations
 
