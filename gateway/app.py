@@ -88,8 +88,8 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     except Exception:
         _logger.exception("a request failed", extra=_context(request))
         response = problems.internal_error(request_id)
-    if response.status == HTTPStatus.REQUEST_TIMEOUT:
-        response.force_close()  # where the rest of this request begins or ends is not known
+    if response.status == HTTPStatus.REQUEST_TIMEOUT or services.stopping.is_set():
+        response.force_close()  # where the next request begins is not known, or nobody will be there to answer it
     if not response.prepared:
         response.headers["X-Request-Id"] = request_id
         response.headers["Server"] = SERVER
