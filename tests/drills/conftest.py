@@ -59,6 +59,6 @@ async def house(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
             await made.stop()
         finally:
             if request.node.stash.get(_failed, False):
-                for log in (home / "up.out", *sorted((home / "logs").glob("*.*"))):
+                for log in (*sorted(home.glob("up.*")), *sorted((home / "logs").glob("*.*"))):
                     print(f"--- {log.name}", log.read_text(errors="replace")[-_LOG_CHARS:], sep="\n", file=sys.stderr)
             shutil.rmtree(home, ignore_errors=True)

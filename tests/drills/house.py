@@ -72,19 +72,19 @@ class House:
     async def start(self) -> None:
         """Start, or start again on the same data, and wait until it says that the shop is open."""
         self._log.write_bytes(b"")
-        with self._log.open("ab") as log:
+        with self._log.open("ab") as log, self._log.with_suffix(".err").open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
                 *(str(FLOODGATE), "up", "--no-demo"),
                 env=self.env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
-                stderr=log,
+                stderr=errors,
             )
         await self._until_said("Ctrl-C stops", 1, _START_S)
 
     async def _until_said(self, text: str, times: int, timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while self._log.read_text().count(text) < times:
+        while self.times_said(text) < times:
             assert self._process is not None
             assert self._process.returncode is None, f"it ended:\n{self.said()}"
             assert asyncio.get_running_loop().time() < deadline, f"no {text!r} in {timeout_s} s:\n{self.said()}"
@@ -93,6 +93,10 @@ class House:
     def said(self) -> str:
         """The end of what it printed."""
         return self._log.read_text()[-4_000:]
+
+    def times_said(self, text: str) -> int:
+        """How often it has printed this since it was started."""
+        return self._log.read_text().count(text)
 
     def pids(self, role: str) -> list[int]:
         """The processes of a role that run now."""
@@ -106,7 +110,7 @@ class House:
         """
         await self._until_whole(set())
         victims = [rng.choice(self.pids(role)) for role in roles]
-        restarts = self._log.read_text().count("runs again")
+        restarts = self.times_said("runs again")
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
         await self._until_said("runs again", restarts + len(victims), _RESTART_S)

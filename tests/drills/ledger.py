@@ -235,9 +235,10 @@ class Order:
             return ledger.later(said, reply)
         elif FINAL.get(said) == reply.status:
             sku = str(orjson.loads(reply.body)["sku"])
-            ledger.refusals.append(Refusal(perf_counter(), said, sku, wish))
             wish.refused = said
-            if sku not in wish.units:
+            if sku in wish.units:
+                ledger.refusals.append(Refusal(perf_counter(), said, sku, wish))
+            else:
                 ledger.lie(f"{wish}: {said} of {sku}, which was not ordered")
         else:
             ledger.lie(f"{wish}: {reply.status} {said}: {reply.body[:300]!r}")

@@ -65,13 +65,13 @@ async def test_one_thousand_units_and_five_thousand_shoppers(house: House, rng: 
     rng.shuffle(who)
     wishes = [ledger.wish(user, f"key-{number}", {"phone": 1}) for number, user in enumerate(who)]
     figures = await run(house, ledger, with_repeats(wishes, repeats, rng), rng)
+    found = await close(house, ledger, initial, limits)
     promised = ledger.promised()
     assert len(promised) == units
     assert len({wish.user for wish in promised.values()}) == units
     assert ledger.statuses["202"] == units
     assert ledger.statuses["200"] > repeats // 10
     assert {wish.user for wish in ledger.wishes.values()} == {f"u{number}" for number in range(users)}
-    found = await close(house, ledger, initial, limits)
     assert (found.orders, found.total.available) == (units, 0)
     print(f"\n1,000 units: {figures}; {found.orders} orders, difference {found.differences}")
 
@@ -90,10 +90,10 @@ async def test_baskets_of_three_skus_and_a_partial_sell_out(house: House, rng: R
         units = {sku: rng.randint(1, 3) for sku in rng.sample(list(initial), 3)}
         wishes.append(ledger.wish(f"u{rng.randrange(users)}", f"key-{number}", units))
     figures = await run(house, ledger, with_repeats(wishes, repeats, rng), rng)
+    found = await close(house, ledger, initial, limits)
     taken = ledger.units()
     gone = {refusal.sku for refusal in ledger.refusals if refusal.code == "sold_out"}
     assert 5 <= len(gone) <= len(initial) - 5
-    found = await close(house, ledger, initial, limits)
     assert all(row.available < 3 for row in found.rows if row.sku in gone)
     assert Counter(taken) == {row.sku: row.held + row.sold for row in found.rows}
     print(
