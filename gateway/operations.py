@@ -115,6 +115,8 @@ async def read_body(request: web.Request, services: Services) -> bytes:
             return await request.read()
         async with asyncio.timeout(limits.request_body_timeout_s):
             return await request.read()
+    except ConnectionError:
+        raise BadRequest("the connection ended before the body did") from None
     except web.HTTPRequestEntityTooLarge:
         raise TooLarge(f"the body is larger than {limits.body_bytes} bytes") from None
     except TimeoutError:

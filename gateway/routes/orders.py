@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated
 from uuid import UUID
 
@@ -79,6 +80,10 @@ async def cancel_order(call: Call) -> web.Response:
     return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, _CANCEL_WAIT_S))
 
 
+class _ClientLeft(Exception):
+    """The client closed its event stream; not to be taken for a database that went away."""
+
+
 async def watch_order(call: Call) -> web.StreamResponse:
     """An order's status as server-sent events: `id` counts the events, `data` is an OrderEvent.
 
@@ -99,25 +104,34 @@ async def watch_order(call: Call) -> web.StreamResponse:
         response.headers["X-Request-Id"] = call.request[REQUEST_ID]
         await response.prepare(call.request)
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
-        while True:
-            seen = await _send_events(response, events, seen)
-            if events[-1].status in _FINAL or services.stopping.is_set() or services.clock.monotonic() > deadline:
-                return response
-            moved.clear()
-            try:
-                await asyncio.wait_for(moved.wait(), _HEARTBEAT_S)
-            except TimeoutError:
-                await response.write(b": still here\n\n")
-            events = await services.orders.events(order_id, user, sales)
+        with suppress(_ClientLeft):  # which is how most streams end
+            while True:
+                seen = await _send_events(response, events, seen)
+                if events[-1].status in _FINAL or services.stopping.is_set() or services.clock.monotonic() > deadline:
+                    break
+                moved.clear()
+                try:
+                    await asyncio.wait_for(moved.wait(), _HEARTBEAT_S)
+                except TimeoutError:
+                    await _write(response, b": still here\n\n")
+                events = await services.orders.events(order_id, user, sales)
+        return response
 
 
 async def _send_events(response: web.StreamResponse, events: list[OrderEvent], seen: int) -> int:
     for event in events:
         if event.seq > seen:
             data = msgspec.json.encode(event).decode()
-            await response.write(f"id: {event.seq}\nevent: status\ndata: {data}\n\n".encode())
+            await _write(response, f"id: {event.seq}\nevent: status\ndata: {data}\n\n".encode())
             seen = event.seq
     return seen
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    try:
+        await response.write(data)
+    except ConnectionError:
+        raise _ClientLeft from None
 
 
 OPERATIONS = [
