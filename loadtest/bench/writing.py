@@ -16,7 +16,7 @@ from commerce.orders.model import PlaceOrder
 from commerce.orders.pricing import OrderLimits, price_order
 from commerce.orders.store import LINE_COLUMNS, ORDER_COLUMNS
 from loadtest.bench.arena import SALE_ID, Arena
-from loadtest.bench.machine import Cpu
+from loadtest.bench.machine import Cpu, children
 from loadtest.bench.wrk import LoadFailed, wrk
 from lua import Reservation, SaleKeys
 from ops.programs import Running
@@ -29,12 +29,13 @@ _LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, quantity=100_000)
 
 
 class Writing(msgspec.Struct, frozen=True):
-    """One run: orders a second of the writer and of plain COPY, and the processor time an order of the writer's."""
+    """One run: orders a second of the writer and of plain COPY, and what an order costs the writer and Postgres."""
 
     orders: int
     writer_per_s: float
     copy_per_s: float
     cpu_us: dict[str, float]
+    wal_bytes: float
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -58,14 +59,15 @@ async def write(arena: Arena, orders: int) -> Writing:
                 await asyncio.sleep(_LOOK_S)
         # What was stored until now went along with the writer's start, so the clock begins here.
         left, started = await waiting(arena), perf_counter()
-        cpu = Cpu({"writer": [writer.pid]})
+        cpu, wal = Cpu({"writer": [writer.pid], "postgres": children(arena.postgres.pid)}), await _wal(arena)
         await drained(arena)
         seconds = perf_counter() - started
-        used = cpu.used()
+        used, wal = cpu.used(), await _wal(arena) - wal
     finally:
         await writer.stop()
     copied = await _copy_again(arena)
-    return Writing(orders, left / seconds, orders / copied, {kind: s / left * 1e6 for kind, s in used.items()})
+    cpu_us = {kind: s / left * 1e6 for kind, s in used.items()}
+    return Writing(orders, left / seconds, orders / copied, cpu_us, wal / left)
 
 
 async def keep_pace(arena: Arena, url: str, connections: int, seconds: float, pause_ms: float = 0) -> Pace:
@@ -100,6 +102,12 @@ async def drained(arena: Arena) -> None:
     async with asyncio.timeout(_TIMEOUT_S):
         while await waiting(arena):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
+
+
+async def _wal(arena: Arena) -> int:
+    """Bytes that Postgres has written ahead so far."""
+    async with arena.shop.db.connection() as connection:
+        return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 
 async def _empty(arena: Arena) -> None:
