@@ -4,7 +4,18 @@ Nothing outside this package knows a key's name or a script's.
 """
 
 from lua.keys import SaleKeys, key_field
-from lua.sale import Cut, LoadOutcome, PublishOutcome, SaleTerms, cut, load, loaded_epoch, publish, seal
+from lua.sale import (
+    Cut,
+    LoadOutcome,
+    PublishOutcome,
+    SaleTerms,
+    cut,
+    forgotten_before_ms,
+    load,
+    loaded_epoch,
+    publish,
+    seal,
+)
 from lua.script import Commands
 from lua.stock import (
     EntryId,
@@ -74,6 +85,7 @@ __all__ = [
     "cut",
     "find_keys",
     "forget_idle_readers",
+    "forgotten_before_ms",
     "key_field",
     "load",
     "loaded_epoch",

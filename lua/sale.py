@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from lua.keys import CHANGES_KEPT_DAYS, GROUP, SaleKeys
 from lua.script import Script
-from lua.stock import EntryId
+from lua.stock import DAY_MS, EntryId
 
 _seal, _load, _publish, _cut = Script("seal"), Script("load"), Script("publish"), Script("cut")
 _CHUNK = 2_000
@@ -97,6 +97,12 @@ class Cut(NamedTuple):
     last_entry: EntryId
     accepted: int
     stock: dict[str, int]
+
+
+async def forgotten_before_ms(client: Redis) -> int:
+    """Releases and stock changes made before this moment are TOO_OLD for Redis, and will be for ever."""
+    seconds, _ = await client.time()
+    return (seconds * 1000 // DAY_MS - CHANGES_KEPT_DAYS + 1) * DAY_MS
 
 
 async def cut(client: Redis, keys: SaleKeys) -> Cut:

@@ -17,10 +17,8 @@ from commerce.releases import store
 from commerce.releases.store import DueRelease
 from lua import Release, Released, ReleaseOutcome, SaleKeys, release
 
-_WHY = {
-    ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis",
-    ReleaseOutcome.TOO_OLD: "it is too old for Redis to tell whether it was applied: audit the sale, then rebuild it",
-}
+_TOO_OLD = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
+_WHY = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
 
 
 class Releases:

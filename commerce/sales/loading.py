@@ -7,7 +7,10 @@ How it stays right while everything else goes on:
 2. The sale is sealed: orders get `not_ready`, so nothing enters the stream any more.
 3. The stream is read first and Postgres second: the writer moves orders from the one to the other, so each order is
    seen in at least one of them and counted once, by its id.
-4. Stock, limits and keys are computed, staged, and made visible in one step.
+4. Releases and stock changes that are too old for Redis to apply (parked, or about to be) are counted here, once: the
+   load before is gone with whatever it had of them, and no driver can bring them into the new one.
+5. Stock, limits and keys are computed, staged, and made visible in one step; then those releases and changes are marked
+   in one transaction with the end of the load. If that is never reached, the sale is loaded again from the start.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
 
 import msgspec
 from redis.asyncio import Redis
@@ -36,13 +41,28 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was loaded: SKUs, units free, and orders that were still in the stream."""
+    """What was loaded: SKUs, units free, orders that were still in the stream, and jobs too old for Redis to do."""
 
     sale_id: str
     epoch: int
     skus: int
     units_free: int
     waiting_orders: int
+    settled_jobs: int
+
+
+@dataclass(slots=True)
+class _Books:
+    """Units free by SKU, units bought by user and SKU, keys of the last two days, the newest entry that is known; and
+    the jobs that Redis has forgotten, which are in these numbers or refused."""
+
+    stock: dict[str, int]
+    bought: dict[bytes, int]
+    records: list[tuple[str, str, Record]]
+    newest: EntryId
+    releases: list[UUID] = field(default_factory=list)
+    changes: list[UUID] = field(default_factory=list)
+    refused: list[UUID] = field(default_factory=list)
 
 
 def terms(sale: Sale) -> SaleTerms:
@@ -59,19 +79,32 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
             raise NoSuchSale(f"there is no opened sale {sale_id!r}")
         crash_point("load.after_begin")
         await lua.seal(redis, keys, clock.now_ms() // DAY_MS)
+        forgotten = from_ms(await lua.forgotten_before_ms(redis))
         waiting = [(entry, order) async for entry, order in _waiting(redis, keys)]
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await store.allow_long_statements(connection)
-            stock, buyers, records, newest = await _computed(connection, sale_id, waiting, clock)
-        await lua.remember_keys(redis, keys, records)
+            books = await _computed(connection, sale_id, waiting, clock)
+            await _count_forgotten(connection, sale_id, forgotten, books)
+        _at_least_none(sale_id, books.stock)
+        await lua.remember_keys(redis, keys, books.records)
         sale = await store.get(connection, sale_id)
         assert sale is not None
         crash_point("load.before_load")
-        outcome = await lua.load(redis, keys, terms(sale), stock.items(), buyers.items(), newest)
+        outcome = await lua.load(redis, keys, terms(sale), books.stock.items(), books.bought.items(), books.newest)
         if outcome is LoadOutcome.LOADED_BEFORE:
             raise LoadInProgress(f"{sale_id} was loaded by another process meanwhile: look at it, then load it again")
-        await store.end_load(connection, sale)
-    return LoadReport(sale_id, sale.epoch, len(stock), sum(stock.values()), len(waiting))
+        await _end(connection, sale, books, clock)
+    units_free = sum(books.stock.values())
+    settled = len(books.releases) + len(books.changes) + len(books.refused)
+    return LoadReport(sale_id, sale.epoch, len(books.stock), units_free, len(waiting), settled)
+
+
+async def _end(connection: Connection, sale: Sale, books: _Books, clock: Clock) -> None:
+    now = from_ms(clock.now_ms())
+    async with connection.transaction():
+        if await store.end_load(connection, sale):
+            await store.settle_forgotten(connection, books.releases, books.changes, sale.epoch, now)
+            await store.refuse_forgotten(connection, books.refused, now, "fewer units were free when it was settled")
 
 
 @asynccontextmanager
@@ -98,8 +131,7 @@ async def _waiting(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId,
 
 async def _computed(
     connection: Connection, sale_id: str, waiting: Sequence[tuple[EntryId, AcceptedOrder]], clock: Clock
-) -> tuple[dict[str, int], dict[bytes, int], list[tuple[str, str, Record]], EntryId]:
-    """Units free by SKU, units bought by user and SKU, the keys of the last two days, and the newest entry known."""
+) -> _Books:
     since = from_ms(clock.now_ms() - 2 * DAY_MS)
     rows = await store.stock_from_rows(connection, sale_id)
     stock = {sku: free for sku, free, _ in rows}
@@ -118,8 +150,31 @@ async def _computed(
             stock[sku] -= units
             if sku in limited:
                 bought[f"{order.user_id}\0{sku}".encode()] += units
+    return _Books(stock, bought, records, newest)
+
+
+async def _count_forgotten(connection: Connection, sale_id: str, before: datetime, books: _Books) -> None:
+    """Give back and restock what Redis cannot any more. What is to be taken away is taken only from free units."""
+    for release in await store.forgotten_releases(connection, sale_id, before):
+        for sku, units in release.units.items():
+            if sku in books.stock:
+                books.stock[sku] += units
+            buyer = lua.key_field(release.user_id, sku)
+            if books.bought.get(buyer, 0) > units:
+                books.bought[buyer] -= units
+            else:
+                books.bought.pop(buyer, None)
+        books.releases.append(release.release_id)
+    for change in await store.forgotten_changes(connection, sale_id, before):
+        if change.delta > 0 or books.stock[change.sku] + change.delta >= 0:
+            books.stock[change.sku] += change.delta
+            books.changes.append(change.change_id)
+        else:
+            books.refused.append(change.change_id)
+
+
+def _at_least_none(sale_id: str, stock: dict[str, int]) -> None:
     for sku, free in stock.items():
         if free < 0:
             _logger.error("more was sold than there was", extra={"sale": sale_id, "sku": sku, "units": -free})
             stock[sku] = 0
-    return stock, bought, records, newest

@@ -151,6 +151,28 @@ SELECT user_id, sku, sum(units)::bigint AS units FROM moved JOIN sale_items USIN
 WHERE sale_id = $1 AND user_limit IS NOT NULL AND user_id IS NOT NULL
 GROUP BY user_id, sku HAVING sum(units) > 0;
 
+-- name: forgotten_releases
+-- Redis can no longer tell whether it applied them, and applies them no more: the load in the making counts them.
+SELECT release_id, user_id, units FROM releases
+WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
+
+-- name: forgotten_changes
+SELECT change_id, sku, delta FROM stock_changes
+WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at < $2)) ORDER BY created_at;
+
+-- name: settle_forgotten_releases
+-- Seq 0 is before all that the load itself counts.
+UPDATE releases SET status = 'applied', settled_at = $3, epoch = $2, seq = 0, last_error = NULL
+WHERE release_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
+
+-- name: settle_forgotten_changes
+UPDATE stock_changes SET status = 'applied', settled_at = $3, epoch = $2, seq = 0, last_error = NULL
+WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
+
+-- name: refuse_forgotten_changes
+UPDATE stock_changes SET status = 'refused', settled_at = $2, last_error = $3
+WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
+
 -- name: persisted_of
 -- Which of these orders have rows, as orders or as dead letters.
 SELECT order_id FROM orders WHERE order_id = ANY($1::uuid[])

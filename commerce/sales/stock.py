@@ -88,7 +88,7 @@ class Stock:
             case RestockOutcome.NOT_READY:
                 return await self._postpone(change, attempts, "the sale is not loaded in Redis", park=False)
             case RestockOutcome.TOO_OLD:
-                why = "too old for Redis to tell whether it was applied: audit the sale, then rebuild it"
+                why = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
                 return await self._postpone(change, attempts, why, park=True)
         return await self._read(change.change_id)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -17,6 +17,22 @@ from lua import EntryId, Record, key_field
 
 queries = load_queries(__package__)
 _LONG_S = 600  # a load reads all orders of a sale
+
+
+class ForgottenRelease(NamedTuple):
+    """Units that were to go back, and whether they did Redis can no longer tell."""
+
+    release_id: UUID
+    user_id: str
+    units: dict[str, int]
+
+
+class ForgottenChange(NamedTuple):
+    """The same of a stock change."""
+
+    change_id: UUID
+    sku: str
+    delta: int
 
 
 def _sale(row: Any) -> Sale:
@@ -174,8 +190,33 @@ async def begin_load(connection: Connection, sale_id: str) -> bool:
     return str(await connection.execute(queries.begin_load, sale_id)) == "UPDATE 1"
 
 
-async def end_load(connection: Connection, sale: Sale) -> None:
-    await connection.execute(queries.end_load, sale.sale_id, sale.epoch, sale.generation)
+async def end_load(connection: Connection, sale: Sale) -> bool:
+    """False if a newer load has begun."""
+    return str(await connection.execute(queries.end_load, sale.sale_id, sale.epoch, sale.generation)) == "UPDATE 1"
+
+
+async def forgotten_releases(connection: Connection, sale_id: str, before: datetime) -> list[ForgottenRelease]:
+    """Releases that Redis applies no more: those that are parked, and those made before that time."""
+    rows = await connection.fetch(queries.forgotten_releases, sale_id, before, timeout=_LONG_S)
+    return [ForgottenRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
+
+
+async def forgotten_changes(connection: Connection, sale_id: str, before: datetime) -> list[ForgottenChange]:
+    """The same of stock changes, oldest first."""
+    rows = await connection.fetch(queries.forgotten_changes, sale_id, before, timeout=_LONG_S)
+    return [ForgottenChange(row["change_id"], row["sku"], row["delta"]) for row in rows]
+
+
+async def settle_forgotten(
+    connection: Connection, releases: Sequence[UUID], changes: Sequence[UUID], epoch: int, now: datetime
+) -> None:
+    """Mark as applied what a load has counted."""
+    await connection.execute(queries.settle_forgotten_releases, releases, epoch, now)
+    await connection.execute(queries.settle_forgotten_changes, changes, epoch, now)
+
+
+async def refuse_forgotten(connection: Connection, changes: Sequence[UUID], now: datetime, why: str) -> None:
+    await connection.execute(queries.refuse_forgotten_changes, changes, now, why)
 
 
 async def allow_long_statements(connection: Connection) -> None:

@@ -87,6 +87,8 @@ def rebuild(sale: Annotated[str, typer.Argument(help="the sale's id")]) -> None:
         f"{done.waiting_orders} orders still in the stream",
         highlight=False,
     )
+    if done.settled_jobs:
+        out.print(f"{done.settled_jobs} releases and stock changes that were too old for Redis are settled")
 
 
 @letters.command("list")
