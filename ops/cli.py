@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.commands import catalog, checks, replay, sale, services, tokens
+from ops.commands import capacity, catalog, checks, replay, sale, services, tokens
 
 app = typer.Typer(
     name="floodgate",
@@ -21,6 +21,7 @@ for command in (
     checks.audit,
     checks.rebuild,
     replay.replay,
+    capacity.capacity,
     tokens.settings,
 ):
     app.command()(command)

@@ -82,7 +82,8 @@ def test_only_stores_know_sql(file: Path) -> None:
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_only_lua_knows_keys_and_scripts(file: Path) -> None:
-    if file.is_relative_to(ROOT / "lua"):
+    peers = ROOT / "loadtest" / "bench" / "peers"  # stand for systems of others, which call the script their own way
+    if file.is_relative_to(ROOT / "lua") or file.is_relative_to(peers):
         return
     text = file.read_text(encoding="utf-8")
     assert "{sale:" not in text
