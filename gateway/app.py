@@ -20,6 +20,7 @@ from aiohttp.typedefs import Handler
 from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.database import told
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
+from commerce.kernel.ports import listening
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
 from commerce.kernel.tasks import end
 from config.settings import Settings
@@ -141,7 +142,9 @@ async def serve(settings: Settings) -> None:
             stack.push_async_callback(runner.cleanup)
             express = connections is crowd
             factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
-            servers.append(await loop.create_server(factory, sock=_listen(host, port)))
+            with listening(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
+                listener = _listen(host, port)
+            servers.append(await loop.create_server(factory, sock=listener))
         _spare_the_collector()
         _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
         await stop.wait()

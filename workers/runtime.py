@@ -18,6 +18,7 @@ from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import Database, open_database
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
+from commerce.kernel.ports import listening
 from commerce.kernel.redisdb import check_redis, open_redis
 from commerce.releases.service import Releases
 from commerce.sales.service import Sales
@@ -87,8 +88,9 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
 
 async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instance: str) -> None:
     """Run workers in this process until SIGTERM or SIGINT. One that fails ends the process, to be started anew."""
-    if settings.observer.worker_metrics_port:
-        start_http_server(settings.observer.worker_metrics_port)
+    if port := settings.observer.worker_metrics_port:
+        with listening("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
+            start_http_server(port)
     async with open_workshop(settings, instance) as workshop:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
