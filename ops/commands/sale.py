@@ -16,13 +16,15 @@ from commerce.catalog.model import RefusedLine
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import parse
 from commerce.kernel.money import show as show_money
+from commerce.kernel.redisdb import DOWN
 from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, StockChange, StockChangeInput
-from lua import SaleKeys, units_free
+from lua import SaleKeys, loaded_epoch, units_free
 from ops.commands.common import Shop, actor, err, open_shop, out, run
 
 app = typer.Typer(help="Sales and their stock.", no_args_is_help=True)
 SaleName = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
 _PAGE = 1_000
+_LOST = "not loaded: see `floodgate rebuild`"
 
 
 def _moment(text: str) -> datetime:
@@ -120,14 +122,38 @@ def close(sale_id: SaleName) -> None:
 def _step(sale_id: str, step: str) -> None:
     async def work() -> Sale:
         async with open_shop() as shop:
-            return await {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}[step](
+            sale = await {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}[step](
                 sale_id, actor()
             )
+            await _warn(shop, sale_id)
+            return sale
 
     sale = run(work())
     out.print(f"{sale.sale_id} is {sale.state}", highlight=False)
-    if not sale.loaded or sale.published_generation < sale.generation:
+
+
+async def _warn(shop: Shop, sale_id: str) -> None:
+    """Say so if Redis does not know all of a sale that was changed, and who will see to it."""
+    sale = await shop.sales.get(sale_id)
+    known = sale.loaded and sale.published_generation == sale.generation
+    if sale.epoch and await _in_redis(shop, sale) == _LOST:
+        text = (
+            f"Redis does not have {sale_id}: its orders get not_ready until `floodgate rebuild {sale_id}` was run. "
+            "Find out first why it is gone"
+        )
+        err.print(text, style="yellow", soft_wrap=True, highlight=False)
+    elif not known:
         err.print("Redis could not be told yet; the sale keeper will do it as soon as it can", style="yellow")
+
+
+async def _in_redis(shop: Shop, sale: Sale) -> str:
+    try:
+        epoch = await loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
+    except DOWN:
+        return "it does not answer"
+    if epoch == sale.epoch:
+        return "loaded"
+    return _LOST if sale.loaded else "a load is under way"
 
 
 @app.command()
@@ -196,6 +222,7 @@ async def _shown(sale_id: str, with_items: bool) -> Table:
         sale = await shop.sales.get(sale_id)
         if with_items:
             return await _items(shop, sale)
+        in_redis = await _in_redis(shop, sale) if sale.epoch else "not opened yet"
     table = Table(show_header=False)
     for name, value in (
         ("sale", sale.sale_id),
@@ -206,6 +233,7 @@ async def _shown(sale_id: str, with_items: bool) -> Table:
         ("to be paid within", f"{sale.pay_within_s} s"),
         ("generation", f"{sale.generation}, Redis knows {sale.published_generation}"),
         ("load", f"{sale.epoch}, finished {sale.loaded_epoch}"),
+        ("in Redis", in_redis),
     ):
         table.add_row(name, str(value))
     return table

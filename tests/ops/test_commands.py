@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
+from ops.commands.common import Shop
 from tests.support.processes import Processes
+from tests.support.shop import make_sale
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 Command = Callable[..., Awaitable[tuple[int, str]]]
@@ -56,3 +58,24 @@ async def test_a_port_that_is_taken(floodgate: Command, command: str, setting: s
     assert "database" not in said
     assert f":{port} cannot be listened on (Address already in use)" in said
     assert f"set {setting}" in said
+
+
+async def test_a_sale_that_redis_has_lost(floodgate: Command, shop: Shop, sale_id: str, tmp_path: Path) -> None:
+    """Nobody mends that by himself, and the command must not say so."""
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    status, said = await floodgate("sale", "pause", sale_id)
+    assert (status, said) == (0, f"{sale_id} is paused\n")
+    status, said = await floodgate("sale", "open", sale_id, REDIS_URL=f"unix://{tmp_path}/nobody")
+    assert status == 0
+    assert "the sale keeper will do it" in said
+    await shop.redis.delete(keys.meta)
+    for step, state in (("open", "open"), ("pause", "paused"), ("close", "closed")):
+        status, said = await floodgate("sale", step, sale_id)
+        assert status == 0
+        assert f"{sale_id} is {state}" in said
+        assert f"floodgate rebuild {sale_id}" in said
+        assert "keeper" not in said
+    assert "not loaded" in (await floodgate("sale", "show", sale_id))[1]
+    assert (await floodgate("rebuild", sale_id))[0] == 0
+    assert "not loaded" not in (await floodgate("sale", "show", sale_id))[1]
+    assert (await floodgate("sale", "close", sale_id))[1] == f"{sale_id} is closed\n"
