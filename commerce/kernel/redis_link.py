@@ -7,12 +7,14 @@ new connection is checked (`must_keep`) before anything is sent over it.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
+from collections.abc import Mapping
 from typing import Any, cast
 
 import hiredis
 from redis import exceptions
-from redis.asyncio.connection import parse_url
+from redis.asyncio.connection import SSLConnection, parse_url
 
 from commerce.kernel.errors import NotReady
 from commerce.kernel.redisdb import verify
@@ -76,7 +78,7 @@ class RedisLink:
         if path := options.get("path"):
             _, wire = await loop.create_unix_connection(_Wire, path)
             return wire
-        tls = True if options.get("connection_class") is not None else None
+        tls = _tls(options)
         host, port = options.get("host", "localhost"), int(options.get("port", 6379))
         _, wire = await loop.create_connection(_Wire, host, port, ssl=tls)
         return wire
@@ -102,6 +104,15 @@ class RedisLink:
         except BaseException:
             wire.drop("it was not what it should be")
             raise
+
+
+def _tls(options: Mapping[str, Any]) -> ssl.SSLContext | None:
+    """For `rediss://` what redis-py makes of the same URL; read anew each time, so that renewed files count."""
+    if options.get("connection_class") is not SSLConnection:
+        return None
+    given = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    context: ssl.SSLContext = SSLConnection(**given).ssl_context.get()
+    return context
 
 
 def _packed(command: tuple[Argument, ...]) -> bytes:
