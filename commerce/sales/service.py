@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from msgspec import UNSET, UnsetType
 from redis.asyncio import Redis
 
 from commerce.kernel.clock import Clock, from_ms
@@ -91,13 +92,20 @@ class Sales:
             raise Invalid(f"not priced in {currency}: {', '.join(other[:10])}", skus=other[:100])
         await store.put_items(connection, sale_id, items, generation)
 
-    async def change_item(self, sale_id: str, sku: str, price: int, limit: int | None, actor: str) -> SaleItem:
-        """Set an item's price and limit; from the moment Redis knows, no order is accepted on the old terms."""
+    async def change_item(
+        self, sale_id: str, sku: str, price: int | UnsetType, limit: int | UnsetType | None, actor: str
+    ) -> SaleItem:
+        """Set an item's price and limit, None for no limit; what is UNSET stays as it is.
+
+        From the moment Redis knows, no order is accepted on the old terms.
+        """
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)
             item = await store.get_item(connection, sale_id, sku)
             if item is None:
                 raise NoSuchSale(f"{sale_id} does not offer {sku}")
+            price = item.price if price is UNSET else price
+            limit = item.limit if limit is UNSET else limit
             generation = await store.next_generation(connection, sale_id)
             await store.change_item(connection, sale_id, sku, price, limit, generation)
             detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit, limit]}

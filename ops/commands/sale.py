@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 import typer
+from msgspec import UNSET
 from rich.table import Table
 
 from commerce.catalog.csv_file import BadLine, once, read_rows, read_sku, unsigned
@@ -17,7 +18,7 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import parse
 from commerce.kernel.money import show as show_money
 from commerce.kernel.redisdb import DOWN
-from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, StockChange, StockChangeInput
+from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, loaded_epoch, units_free
 from ops.commands.common import Shop, actor, err, open_shop, out, run
 
@@ -160,18 +161,53 @@ async def _in_redis(shop: Shop, sale: Sale) -> str:
 def terms(
     sale_id: SaleName,
     sku: str,
-    price: Annotated[str, typer.Option(help="as in 2.55")],
-    limit: Annotated[int | None, typer.Option(min=1, help="units a user may buy; left out: no limit")] = None,
+    price: Annotated[str | None, typer.Option(help="as in 2.55")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="units a user may buy")] = None,
+    no_limit: Annotated[bool, typer.Option("--no-limit", help="take the limit away")] = False,
 ) -> None:
-    """Set an item's price and limit, also while the sale runs."""
+    """Set an item's price or limit or both, also while the sale runs. What is not given stays as it is."""
+    if limit is not None and no_limit:
+        raise typer.BadParameter("--limit and --no-limit cannot both be")
+    if price is None and limit is None and not no_limit:
+        raise typer.BadParameter("give --price, --limit or --no-limit")
 
     async def work() -> str:
         async with open_shop() as shop:
             currency = (await shop.sales.get(sale_id)).currency
-            item = await shop.sales.change_item(sale_id, sku, parse(price, currency), limit, actor())
+            new_price = UNSET if price is None else parse(price, currency)
+            new_limit = None if no_limit else UNSET if limit is None else limit
+            item = await shop.sales.change_item(sale_id, sku, new_price, new_limit, actor())
+            await _warn(shop, sale_id)
             return f"{item.sku}: {show_money(item.price, currency)}, limit {item.limit or 'none'}"
 
     out.print(run(work()), highlight=False)
+
+
+@app.command("items")
+def put_items(
+    sale_id: SaleName,
+    items: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE.csv", help="as for `floodgate sale create`")
+    ],
+) -> None:
+    """Set items of a draft, or add new ones to an open sale. All lines of the file must be right, or nothing is done.
+
+    To an open sale they come with 0 units: `floodgate sale restock` brings the stock.
+    """
+
+    async def work() -> Sale:
+        async with open_shop() as shop:
+            offered = read_items(items, (await shop.sales.get(sale_id)).currency)
+            if not offered:
+                raise Invalid(f"{items} lists nothing")
+            await shop.sales.put_items(sale_id, offered, actor())
+            await _warn(shop, sale_id)
+            out.print(f"{len(offered)} items of {sale_id} are set", highlight=False)
+            return await shop.sales.get(sale_id)
+
+    sale = run(work())
+    if sale.state is not SaleState.DRAFT:
+        out.print(f"bring their stock with `floodgate sale restock {sale_id} SKU UNITS --reason …`", highlight=False)
 
 
 @app.command()

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import lua
+from commerce.catalog.model import ProductInput
 from config.settings import Settings
+from lua import SaleKeys
 from ops.commands.common import Shop
 from tests.support.processes import Processes
 from tests.support.shop import make_sale
@@ -79,3 +82,40 @@ async def test_a_sale_that_redis_has_lost(floodgate: Command, shop: Shop, sale_i
     assert (await floodgate("rebuild", sale_id))[0] == 0
     assert "not loaded" not in (await floodgate("sale", "show", sale_id))[1]
     assert (await floodgate("sale", "close", sale_id))[1] == f"{sale_id} is closed\n"
+
+
+async def test_terms_that_are_not_given_stay(floodgate: Command, shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, 3)})
+
+    async def terms(*arguments: str) -> tuple[int, int | None]:
+        status, said = await floodgate("sale", "terms", sale_id, "a", *arguments)
+        assert status == 0, said
+        item = await shop.sales.get_item(sale_id, "a")
+        return item.price, item.limit
+
+    assert await terms("--price", "1.50") == (150, 3)
+    assert await terms("--limit", "2") == (150, 2)
+    assert await terms("--price", "1.20", "--limit", "4") == (120, 4)
+    assert await terms("--no-limit") == (120, None)
+    assert (await floodgate("sale", "terms", sale_id, "a"))[0] == 2
+    assert (await floodgate("sale", "terms", sale_id, "a", "--limit", "2", "--no-limit"))[0] == 2
+    assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_a_product_joins_an_open_sale(floodgate: Command, shop: Shop, sale_id: str, tmp_path: Path) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
+    file = tmp_path / "items.csv"
+    file.write_text("sku,units,price,limit\nnew,3,0.60,2\n")
+    status, said = await floodgate("sale", "items", sale_id, str(file))
+    assert status == 1
+    assert "with 0 units" in said
+    file.write_text("sku,units,price,limit\nnew,0,0.60,2\n")
+    status, said = await floodgate("sale", "items", sale_id, str(file))
+    assert status == 0, said
+    assert f"floodgate sale restock {sale_id}" in said
+    item = await shop.sales.get_item(sale_id, "new")
+    assert (item.price, item.limit) == (60, 2)
+    assert (await floodgate("sale", "restock", sale_id, "new", "3", "--reason", "arrived"))[0] == 0
+    assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 5, "new": 3}
+    assert (await shop.audit.sale(sale_id)).clean
