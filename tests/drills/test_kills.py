@@ -17,6 +17,7 @@ import pytest
 from ops.commands.common import open_shop
 from tests.drills.books import audit, close
 from tests.drills.clients import Errand, rush
+from tests.drills.conftest import NO_LIMIT_A_USER
 from tests.drills.house import House
 from tests.drills.ledger import Ledger, Wish
 from tests.support.front import token
@@ -29,6 +30,7 @@ _INITIAL = {"phone": 2_000, "tea": 1_000_000, "rice": 1_000_000}
 _LIMITS = {"phone": 1}
 _FROM, _TO = 500, 4_000  # orders that are taken between two kills
 _STALLED_S = 60.0
+_DYING_GATEWAYS = {**NO_LIMIT_A_USER, "FLOODGATE_CRASH_AT": "intake.after_reserve:400"}
 
 
 class Load:
@@ -106,6 +108,18 @@ async def test_parts_are_killed_over_and_over(house: House, load: Load, rng: Ran
         assert load.ledger.statuses["connection broken"] >= kills
     found = await close(house, load.ledger, _INITIAL, _LIMITS)
     print(f"\n{len(victims)} kills of {roles} {load.figures()}, difference {found.differences}")
+
+
+@pytest.mark.parametrize("house", [_DYING_GATEWAYS], indirect=True, ids=["at every 400th batch"])
+async def test_gateways_die_between_redis_and_their_answer(house: House, load: Load) -> None:
+    """The units are taken, nobody was told: only the same key brings the order to light."""
+    async with load.flowing():
+        while (deaths := house.times_said("ended with status -9")) < 5:
+            await load.more()
+    again = sum(wish.accepted == 0 for wish in load.ledger.promised().values())
+    assert again > 0
+    found = await close(house, load.ledger, _INITIAL, _LIMITS)
+    print(f"\nGateways dead {deaths} times with an order in hand {load.figures()}, difference {found.differences}")
 
 
 async def test_everything_is_killed_at_once(house: House, load: Load) -> None:
