@@ -115,6 +115,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             name="gateway",
             connections=limits.database_connections,
             timeout_s=limits.database_timeout_s,
+            must_keep=settings.durability,
         )
         stack.push_async_callback(db.close)
         async with db.connection() as connection:

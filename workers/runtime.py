@@ -67,6 +67,7 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
             name="worker",
             connections=limits.database_connections,
             timeout_s=limits.database_timeout_s,
+            must_keep=settings.durability,
         )
         stack.push_async_callback(db.close)
         async with db.connection() as connection:

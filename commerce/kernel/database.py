@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from commerce.kernel.errors import NotReady, Overloaded
+from commerce.kernel.errors import NotDurable, NotReady, Overloaded
 
 MIN_VERSION = 15
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ DOWN = (
 )
 """What it looks like when Postgres is away, full or too slow: try again later, the statement is not at fault."""
 
+_DURABLE = (
+    "SELECT name, source FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off' "
+    "ORDER BY name"
+)
+_FAULTS = {
+    "fsync": "it never makes sure that the disk has what it wrote",
+    "synchronous_commit": "a commit returns before the disk has it",
+}
 _COPIED = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
 
 
@@ -102,10 +110,35 @@ class Database:
             self._pool.terminate()
 
 
-async def open_database(url: str, *, name: str, connections: int, timeout_s: float) -> Database:
-    """Open a pool. `name` shows in `pg_stat_activity`; every statement is bound by `timeout_s`."""
-    pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, **_limits(name, timeout_s))
+async def open_database(
+    url: str, *, name: str, connections: int, timeout_s: float, must_keep: str | None = None
+) -> Database:
+    """Open a pool. `name` shows in `pg_stat_activity`; every statement is bound by `timeout_s`.
+
+    With `must_keep` (durability) every new connection looks whether a commit is on the disk when it returns. Raises
+    `NotDurable` if not, here and from `connection()`: the server after a failover need not be set like the one before.
+    """
+
+    async def verified(connection: Connection) -> None:
+        if must_keep is not None:
+            await verify(connection, must_keep)
+
+    pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, init=verified, **_limits(name, timeout_s))
     return Database(pool, timeout_s)
+
+
+async def verify(connection: Connection, durability: str) -> None:
+    """Raise `NotDurable` if what this connection commits may be lost with a crash of the server.
+
+    An order leaves Redis when its commit returns, so Postgres must keep as much as Redis did. At `memory` nothing must
+    be kept. Every setting of synchronous_commit but `off` waits at least for the server's own disk.
+    """
+    if durability == "memory":
+        return
+    rows = await connection.fetch(_DURABLE)
+    faults = [f"{_FAULTS[row['name']]} (set {row['name']} to on; off comes from: {row['source']})" for row in rows]
+    if faults:
+        raise NotDurable(f"Postgres does not keep what durability {durability!r} promises: {'; '.join(faults)}")
 
 
 async def connect(url: str, *, name: str, timeout_s: float) -> Connection:

@@ -47,6 +47,10 @@ class NotReady(Refusal):
     retry_after_s = 1
 
 
+class NotDurable(NotReady):
+    """A server does not keep what the setting `durability` promises."""
+
+
 class Overloaded(Refusal):
     """Refused at the door, before anything was done."""
 

@@ -17,17 +17,13 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from commerce.kernel.errors import NotReady
+from commerce.kernel.errors import NotDurable, NotReady
 
 MIN_VERSION = (6, 2)
 _REPLICA = re.compile(r"slave\d+")
 
 DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 """What it looks like when Redis is away, loading or no longer the master: try again later."""
-
-
-class NotDurable(NotReady):
-    """The server does not keep what the setting `durability` promises."""
 
 
 def open_redis(

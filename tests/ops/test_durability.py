@@ -1,26 +1,32 @@
-"""At start, and after every loss of Redis, the server is asked whether it keeps what the settings promise."""
+"""At start, and on every new connection, the servers are asked whether they keep what the settings promise."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 import lua
-from commerce.kernel.errors import NotReady
-from commerce.kernel.redisdb import NotDurable, check_redis, open_redis
+from commerce.kernel.database import open_database
+from commerce.kernel.errors import NotDurable, NotReady
+from commerce.kernel.redisdb import check_redis, open_redis
 from config.settings import Settings
 from ops.commands.common import open_shop
-from ops.embedded import redis_server
+from ops.embedded import postgres_server, redis_server
 from ops.programs import Program, Running, start
 from tests.support.front import open_front
 from tests.support.processes import free_port
 from tests.support.shop import eventually, make_sale, order_body
+from workers.runtime import open_workshop
 
 
 @pytest.fixture
@@ -70,6 +76,46 @@ async def test_a_gateway_does_not_start_on_it(start_redis, make_settings: Callab
     with pytest.raises(NotDurable, match="set appendfsync to always"):
         async with open_front(make_settings(redis_url=url)):
             pytest.fail("it started")
+
+
+async def test_a_postgres_that_commits_before_the_disk_has_it(
+    make_settings: Callable[..., Settings], database_url: str, sale_prefix: str
+) -> None:
+    """Neither a worker nor a gateway starts on it, and a connection that comes later is looked at too."""
+    settings = make_settings()
+    name = urlsplit(database_url).path.removeprefix("/")
+    other = await asyncpg.connect(database_url)
+    async with open_workshop(settings, "before") as early:
+        await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+        async with early.db.connection():  # one from before it was set
+            with pytest.raises(NotDurable, match="a commit returns before the disk has it"):
+                async with early.db.connection():
+                    pytest.fail("a new one was used")
+        for opened in (open_workshop(settings, "test"), open_front(settings)):
+            with pytest.raises(NotDurable, match=r"set synchronous_commit to on; off comes from: database\)$"):
+                async with opened:
+                    pytest.fail("it started")
+        async with open_workshop(make_settings(durability="memory"), "test"):
+            pass
+        for enough in ("local", "remote_write", "on"):
+            await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = {enough}")
+            async with early.db.connection(), early.db.connection(), open_workshop(settings, "test"):
+                pass
+    await other.close()
+
+
+async def test_a_postgres_that_never_syncs() -> None:
+    home = Path(tempfile.mkdtemp(prefix="fg-"))
+    home.chmod(0o755)
+    server = postgres_server(home)
+    program = dataclasses.replace(server.program, argv=[*server.program.argv, "-c", "fsync=off"])
+    running = await start(program)
+    try:
+        with pytest.raises(NotDurable, match="set fsync to on; off comes from: command line"):
+            await open_database(server.url, name="test", connections=1, timeout_s=5, must_keep="fsync")
+    finally:
+        await running.stop()
+        shutil.rmtree(home)
 
 
 async def test_no_server_and_no_permission(start_redis) -> None:  # type: ignore[no-untyped-def]
