@@ -184,21 +184,33 @@ class ExpressLane(Edge):
         if head is None or not 0 <= length <= self._limits.body_bytes:
             self._give()
             return True
-        if buffer.startswith(_ORDER) and head.is_common():
+        whole = len(buffer) >= end + length
+        if buffer.startswith(_ORDER) and head.is_common() and (whole or not self._is_refused(head)):
             self._body_from, self._need = end, end + length
             self._since = self._loop.time()
             self._head = head
             return True
-        if len(buffer) < end + length:
-            self._give()  # aiohttp keeps the time of a body that is still to come
-        else:
+        if whole:
             self._lend(end + length)
+        else:
+            self._give()  # aiohttp keeps the time of a body that is still to come
         return True
 
     def _may_become_a_head(self, buffer: bytes) -> bool:
         if len(buffer) > self._limits.header_line_bytes or _BARE_LF.search(buffer):
             return False
         return bool(_START.match(buffer) or _START_OF_START.fullmatch(buffer))
+
+    def _is_refused(self, head: Head) -> bool:
+        """Whether there is no need to wait for the body: aiohttp says so at once, and deals with what is to come."""
+        key = head.values[head.shape.key]
+        try:
+            self._services.admission.check_load()
+            self._services.auth.shopper(head.values[head.shape.authorization])
+            check_key(None if key is None else key.decode("latin-1"))
+        except Refusal:
+            return True
+        return False
 
     # Orders.
 

@@ -304,5 +304,9 @@ def _expectations(p: Pair) -> Iterator[Case]:
         yield Case(f"Expect {value!r} without a body", (Talk((head + b"\r\n\r\n",)),))
         if value.lower() == b"100-continue":
             yield Case("100, then the body", (Talk((head + b"\r\n\r\n", data[len(head) + 4 :]), await_answers=(1,)),))
+    for bearer in (None, p.user(ttl_s=-60), p.user()):
+        for left in (1, 50, 240):
+            for key in (b"k", None):
+                yield Case(f"all but {left} bytes", (Talk((p.order(bearer=bearer, key=key)[:-left],)),))
     yield one("Expect of a read", GET + b"Expect: 100-continue\r\n\r\n")
     yield one("Expect without a token", p.order(headers={b"Expect": b"100-continue"}, bearer=None))
