@@ -85,7 +85,7 @@ def in_hand(edge: Edge) -> bool:
     if isinstance(edge, ExpressLane):
         return edge._state is State.ORDER
     assert isinstance(edge, OrdinaryClient)
-    return edge._handler.in_hand
+    return edge._handler._current_request is not None and edge._handler.in_hand
 
 
 async def stopped_reading(front: Front) -> bool:

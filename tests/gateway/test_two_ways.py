@@ -71,6 +71,8 @@ def lost_by_aiohttp(mine: list[object], their: list[object]) -> bool:
     if len(mine) != 1 or len(their) != 1:
         return False
     [ours], [theirs] = cast(list[list[tuple[Any, ...]]], mine), cast(list[list[tuple[Any, ...]]], their)
+    if len(theirs) < 3:
+        return False
     *ours, _, ours_end = ours
     *good, refusal, _, theirs_end = theirs
     if ours_end != theirs_end or refusal[:2] not in (("HTTP/1.0", 400), ("HTTP/1.0", 431)) or ours[: len(good)] != good:
