@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.commands import capacity, catalog, checks, replay, sale, services, tokens
+from ops.commands import capacity, catalog, checks, orders, replay, sale, services, tokens
 
 app = typer.Typer(
     name="floodgate",
@@ -27,6 +27,7 @@ for command in (
     app.command()(command)
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(sale.app, name="sale")
+app.add_typer(orders.app, name="order")
 app.add_typer(checks.letters, name="dead-letters")
 app.add_typer(tokens.app, name="token")
 

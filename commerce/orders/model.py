@@ -209,7 +209,15 @@ class Order(msgspec.Struct, frozen=True):
     total: Money | None = None
     accepted_at: datetime | None = None
     pay_by: datetime | None = None
-    cancel_reason: Literal["expired", "by_customer", "refused"] | None = None
+    cancel_reason: Literal["expired", "by_customer", "by_staff", "refused"] | None = None
     lines: list[OrderLine] | None = None
     ship_to: list[Address] | None = None
     payments: list[PaymentShare] | None = None
+
+
+class OrderFile(msgspec.Struct, frozen=True):
+    """An order as staff see it: with its customer, who is null if the order cannot be read, and all that happened."""
+
+    user_id: str | None
+    order: Order
+    events: list[OrderEvent]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from commerce.dead_letters import store as dead_letters
@@ -17,17 +18,20 @@ from commerce.kernel.paging import Page, page
 from commerce.kernel.redisdb import DOWN
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
-from commerce.orders.model import Order, OrderEvent, OrderStatus, OrderSummary
+from commerce.orders.model import Order, OrderEvent, OrderFile, OrderStatus, OrderSummary
 from lua import SaleKeys, accepted_users, find_keys
 
 _LAST = UUID(int=2**128 - 1)
+_BY_CUSTOMER = "the customer cancelled it"
+_Owned = tuple[str | None, Order]
+"""an order and whose it is"""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whose orders may be seen; `name` is what an event records."""
+    """Whose orders may be seen, None for everybody's; `name` is what an event records."""
 
-    user_id: str
+    user_id: str | None
     name: str
 
 
@@ -48,36 +52,43 @@ class Orders:
         Postgres is asked, then Redis, then Postgres again: the writer forgets an order in Redis only after it is in
         Postgres, so one that was in neither in the first two looks is in the third.
         """
-        order = await self._stored(order_id, user_id)
-        if order is None:
-            order = await self._accepted(order_id, user_id, sales)
-        if order is None:
-            order = await self._stored(order_id, user_id)
-        if order is None:
-            raise NoSuchOrder(f"there is no order {order_id}, or it is not yours")
-        return order
+        return (await self._find(order_id, user_id, sales))[1]
 
-    async def _stored(self, order_id: UUID, user_id: str) -> Order | None:
+    async def show(self, order_id: UUID, sales: Sequence[str]) -> OrderFile:
+        """Anybody's order, for staff. Raises `NoSuchOrder`."""
+        owner, order = await self._find(order_id, None, sales)
+        return OrderFile(owner, order, await self._events(order))
+
+    async def _find(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _Owned:
+        found = await self._stored(order_id, user_id)
+        if found is None:
+            found = await self._accepted(order_id, user_id, sales)
+        if found is None:
+            found = await self._stored(order_id, user_id)
+        if found is None:
+            raise NoSuchOrder(f"there is no order {order_id}{', or it is not yours' if user_id else ''}")
+        return found
+
+    async def _stored(self, order_id: UUID, user_id: str | None) -> _Owned | None:
         async with self._db.connection() as connection:
             if found := await store.get(connection, order_id):
-                owner, order = found
-                return order if owner == user_id else None
+                return found if user_id in (found[0], None) else None
             held = await dead_letters.get(connection, order_id)
-        if held is None or held.letter.user_id != user_id:
+        if held is None or user_id not in (held.letter.user_id, None):
             return None
         letter = held.letter
         if letter.status == "discarded":
-            return Order(order_id, OrderStatus.CANCELLED, letter.sale_id, cancel_reason="refused")
-        return Order(order_id, OrderStatus.ACCEPTED, letter.sale_id, accepted_at=letter.accepted_at)
+            return letter.user_id, Order(order_id, OrderStatus.CANCELLED, letter.sale_id, cancel_reason="refused")
+        return letter.user_id, Order(order_id, OrderStatus.ACCEPTED, letter.sale_id, accepted_at=letter.accepted_at)
 
-    async def _accepted(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> Order | None:
+    async def _accepted(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _Owned | None:
         try:
             users = await accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_id)
         except DOWN as error:
             raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
         for sale_id, user in zip(sales, users, strict=True):
-            if user == user_id:
-                return Order(order_id, OrderStatus.ACCEPTED, sale_id)
+            if user is not None and user_id in (user, None):
+                return user, Order(order_id, OrderStatus.ACCEPTED, sale_id)
         return None
 
     async def by_key(self, user_id: str, idempotency_key: str, sales: Sequence[str]) -> Order | None:
@@ -100,8 +111,16 @@ class Orders:
         return page(found, size, lambda order: str(order.order_id))
 
     async def events(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> list[OrderEvent]:
-        """What has happened to the order so far; before Postgres has it nothing but acceptance is known."""
-        order = await self.get(order_id, user_id, sales)
+        """What has happened to the order so far; before Postgres has it nothing but acceptance is known.
+
+        Which of the staff it was is not the customer's to know.
+        """
+        events = await self._events(await self.get(order_id, user_id, sales))
+        return [
+            replace(event, actor="staff") if event.actor.startswith(("staff ", "cli ")) else event for event in events
+        ]
+
+    async def _events(self, order: Order) -> list[OrderEvent]:
         async with self._db.connection() as connection:
             events = await store.events(connection, order.order_id)
         if events:
@@ -114,23 +133,31 @@ class Orders:
         async with self._db.connection() as connection:
             return await store.progress(connection, order_ids)
 
-    async def cancel(self, order_id: UUID, actor: Actor, sales: Sequence[str], wait_s: float) -> Order:
+    async def cancel(
+        self, order_id: UUID, actor: Actor, sales: Sequence[str], wait_s: float, reason: str = _BY_CUSTOMER
+    ) -> Order:
         """Cancel an order that is not paid yet; its goods and limit go back. A repeat gives the same answer.
 
         An order that the writer has not stored yet is waited for, at most `wait_s` seconds.
         """
         deadline = self._clock.monotonic() + wait_s
-        while (order := await self.get(order_id, actor.user_id, sales)).status is OrderStatus.ACCEPTED:
+        while (order := (await self._find(order_id, actor.user_id, sales))[1]).status is OrderStatus.ACCEPTED:
             if self._clock.monotonic() >= deadline:
+                if actor.user_id is None and await self._is_dead(order_id):
+                    raise CannotCancel("the order could not be written: discard the dead letter instead")
                 raise NotPersistedYet("the order is not stored yet: repeat the request in a moment")
             await asyncio.sleep(0.05)
         if order.status is OrderStatus.CANCELLED:
             return order
         if order.status is OrderStatus.AWAITING_PAYMENT:
-            now = from_ms(self._clock.now_ms())
+            now, cause = from_ms(self._clock.now_ms()), "by_staff" if actor.user_id is None else "by_customer"
             async with self._db.transaction() as connection:
-                await store.cancel(connection, [order_id], now, "by_customer", actor.name, "the customer cancelled it")
-            order = await self.get(order_id, actor.user_id, sales)
+                await store.cancel(connection, [order_id], now, cause, actor.name, reason)
+            order = (await self._find(order_id, actor.user_id, sales))[1]
         if order.status is not OrderStatus.CANCELLED:
             raise CannotCancel(f"the order is {order.status}: ask for a return instead")
         return order
+
+    async def _is_dead(self, order_id: UUID) -> bool:
+        async with self._db.connection() as connection:
+            return await dead_letters.get(connection, order_id) is not None

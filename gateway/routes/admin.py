@@ -1,4 +1,4 @@
-"""What staff do: products, sales, stock, dead letters. On the admin port, by role."""
+"""What staff do: products, sales, stock, orders, dead letters. On the admin port, by role."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.money import Minor
 from commerce.kernel.paging import Page
-from commerce.sales.model import ItemInput, Limit, Sale, SaleId, SaleInput, SaleItem, StockChange, StockChangeInput
+from commerce.orders.model import OrderFile
+from commerce.orders.service import Actor
+from commerce.sales.model import (
+    ItemInput,
+    Limit,
+    Reason,
+    Sale,
+    SaleId,
+    SaleInput,
+    SaleItem,
+    StockChange,
+    StockChangeInput,
+)
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, SALE, SKU, cursor, page_size
+from gateway.routes.orders import CANCEL_WAIT_S
 
 _ORDER = Parameter("order_id", "path", UUID, "the order's id")
 _CHANGE = Parameter(
@@ -40,6 +53,12 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     price: Minor
     limit: Limit | None = None
+
+
+class Cancellation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why staff cancel an order; the customer sees it among the order's events."""
+
+    reason: Reason
 
 
 class StockChanges(msgspec.Struct, frozen=True):
@@ -136,9 +155,24 @@ async def discard_dead_letter(call: Call) -> web.Response:
     return json_response(await call.services.dead_letters.discard(call.parameters["order_id"], _actor(call)))
 
 
+async def show_any_order(call: Call) -> web.Response:
+    """Anybody's order, with its customer, the address and all that happened to it."""
+    services = call.services
+    return json_response(await services.orders.show(call.parameters["order_id"], services.snapshots.loaded()))
+
+
+async def cancel_any_order(call: Call) -> web.Response:
+    """Cancel an order that is not paid; its customer gets to see the reason. A repeat gives the same answer."""
+    services, order_id = call.services, call.parameters["order_id"]
+    sales, wanted = services.snapshots.loaded(), call.body
+    await services.orders.cancel(order_id, Actor(None, _actor(call)), sales, CANCEL_WAIT_S, wanted.reason)
+    return json_response(await services.orders.show(order_id, sales))
+
+
 _SALES_ANSWER = {200: ("a page", Page[Sale])}
 _SALE_ANSWER = {200: ("the sale", Sale)}
 _LETTER = {200: ("the dead letter", DeadLetter)}
+_FILE = {200: ("the order, its customer and its events", OrderFile)}
 
 OPERATIONS = [
     Operation(
@@ -222,5 +256,28 @@ OPERATIONS = [
             ("POST", "/{order_id}/discard", discard_dead_letter, "Discard one", _LETTER, (404, 409, 503), (_ORDER,)),
         )
         for path in [f"/v1/admin/dead-letters{path}"]
+    ),
+    Operation(
+        "GET",
+        "/v1/admin/orders/{order_id}",
+        show_any_order,
+        "Read any order",
+        "staff: support",
+        "support",
+        _FILE,
+        (404, 503),
+        (_ORDER,),
+    ),
+    Operation(
+        "POST",
+        "/v1/admin/orders/{order_id}/cancel",
+        cancel_any_order,
+        "Cancel any order",
+        "staff: support",
+        "support",
+        _FILE,
+        (404, 409, 503),
+        (_ORDER,),
+        Cancellation,
     ),
 ]

@@ -20,7 +20,7 @@ from gateway.services import ORDER_ID, REQUEST_ID
 
 PLACE = "/v1/orders"
 _TAG = "orders"
-_CANCEL_WAIT_S = 2.0
+CANCEL_WAIT_S = 2.0
 _HEARTBEAT_S = 15.0
 TRACEPARENT_CHARS = 64
 _FINAL = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
@@ -77,7 +77,7 @@ async def cancel_order(call: Call) -> web.Response:
     services, user = call.services, call.identity.subject
     actor = Actor(user, f"customer {user}")
     sales = services.snapshots.loaded()
-    return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, _CANCEL_WAIT_S))
+    return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, CANCEL_WAIT_S))
 
 
 class _ClientLeft(Exception):

@@ -26,6 +26,7 @@ from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
 from commerce.kernel.redisdb import open_redis
+from commerce.orders.service import Orders
 from commerce.sales.service import Sales
 from commerce.sales.stock import Stock
 from config.settings import Settings, SettingsError, load
@@ -48,6 +49,7 @@ class Shop:
     catalog: Catalog
     sales: Sales
     stock: Stock
+    orders: Orders
     dead_letters: DeadLetters
     audit: Audit
 
@@ -81,6 +83,7 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             catalog=Catalog(db, clock),
             sales=Sales(db, redis, clock),
             stock=Stock(db, redis, clock, policy),
+            orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
         )

@@ -19,7 +19,7 @@ from gateway.app import ADMIN
 from gateway.auth import ROLES
 from lua import SaleKeys
 from ops.commands.common import Shop
-from tests.support.front import Front, working
+from tests.support.front import Front, bearer, working
 from tests.support.processes import ended, processes
 from tests.support.shop import eventually, make_sale, order_body
 
@@ -149,6 +149,41 @@ async def _turned_away(port: int) -> bool:
     said = await asyncio.wait_for(reader.read(), 5)
     writer.close()
     return said.startswith(b"HTTP/1.1 503 ")
+
+
+async def test_support_cancels_an_order_for_a_customer(
+    shop: Shop, settings: Settings, front: Front, sale_id: str
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await front.services.snapshots.refresh()
+    placed = await front.order(order_body(sale_id, ("a", 2)))
+    path = f"/v1/admin/orders/{placed.body['order_id']}"
+    early = await front.call("GET", path, user="ann", roles=["support"])
+    assert (early.body["user_id"], early.body["order"]["status"]) == ("user", "accepted")
+    reason = {"reason": "ordered twice, said on the telephone"}
+    async with working(settings, "order_writer", "release_driver"):
+        for _ in range(2):
+            gone = await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)
+            assert (gone.status, gone.body["user_id"]) == (200, "user")
+            assert (gone.body["order"]["status"], gone.body["order"]["cancel_reason"]) == ("cancelled", "by_staff")
+            last = gone.body["events"][-1]
+            assert (last["seq"], last["actor"], last["reason"]) == (2, "staff ann", reason["reason"])
+        await eventually(lambda: _free(shop, keys, 5))
+    url = f"{front.base}/v1/orders/{placed.body['order_id']}/events"
+    async with front.client.get(url, headers=bearer(settings)) as stream:
+        seen = await stream.text()
+    assert reason["reason"] in seen
+    assert '"actor":"staff"' in seen
+    assert "ann" not in seen
+    assert (await shop.audit.sale(sale_id)).clean
+    for body in ({}, {"reason": ""}, {"reason": "a\nb"}):
+        assert (await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=body)).status == 422
+    none = await front.call("GET", f"/v1/admin/orders/{uuid4()}", user="ann", roles=["support"])
+    assert (none.status, none.code) == (404, "not_found")
+
+
+async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+    return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
 async def test_every_admin_path_needs_a_role() -> None:

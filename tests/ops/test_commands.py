@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import lua
 from commerce.catalog.model import ProductInput
+from commerce.orders.model import OrderFile, decode_accepted, encode_accepted
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import Shop
+from tests.support.front import working
 from tests.support.processes import Processes
-from tests.support.shop import make_sale
+from tests.support.shop import eventually, make_sale, reservation, reserve
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 Command = Callable[..., Awaitable[tuple[int, str]]]
@@ -119,3 +123,44 @@ async def test_a_product_joins_an_open_sale(floodgate: Command, shop: Shop, sale
     assert (await floodgate("sale", "restock", sale_id, "new", "3", "--reason", "arrived"))[0] == 0
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 5, "new": 3}
     assert (await shop.audit.sale(sale_id)).clean
+
+
+async def test_an_order_is_shown_and_cancelled(
+    floodgate: Command, shop: Shop, settings: Settings, sale_id: str
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    made = reservation(shop.ids.new, sale_id, {"a": 2})
+    await reserve(shop.redis, keys, made)
+    order_id = str(made.order_id)
+    status, said = await floodgate("order", "show", order_id)
+    assert (status, "user" in said, "accepted" in said) == (0, True, True)
+    status, said = await floodgate("order", "cancel", order_id, "--reason", "a\nb", "--yes")
+    assert (status, "--reason" in said) == (1, True)
+    async with working(settings, "order_writer"):
+        status, said = await floodgate("order", "cancel", order_id, "--reason", "sent twice", "--yes")
+    assert status == 0, said
+    assert "cancelled (by_staff)" in said
+    found = await shop.orders.show(made.order_id, [sale_id])
+    assert (found.events[-1].actor, found.events[-1].reason) == (f"cli {getpass.getuser()}", "sent twice")
+    status, said = await floodgate("order", "show", order_id, "--json")
+    assert msgspec.json.decode(said, type=OrderFile) == found
+    assert (await floodgate("order", "show", str(shop.ids.new())))[0] == 1
+
+
+async def test_a_dead_letter_cannot_be_cancelled(
+    floodgate: Command, shop: Shop, settings: Settings, sale_id: str
+) -> None:
+    """It says what to do instead."""
+    keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    good = reservation(shop.ids.new, sale_id, {"a": 2})
+    payload = encode_accepted(msgspec.structs.replace(decode_accepted(good.payload), currency="yuan"))
+    await reserve(shop.redis, keys, msgspec.structs.replace(good, payload=payload))
+
+    async def dead() -> bool:
+        return bool((await shop.dead_letters.page(None, 10)).items)
+
+    async with working(settings, "order_writer"):
+        await eventually(dead)
+    status, said = await floodgate("order", "cancel", str(good.order_id), "--reason", "sent twice", "--yes")
+    assert status == 1
+    assert "discard the dead letter" in said
