@@ -14,12 +14,15 @@ def share(directory: Path | None) -> None:
 
     prometheus-client looks at the variable when it is imported, so this sets it and checks that it is not too late.
     """
-    if directory is None or os.environ.get(_VARIABLE) == str(directory):
+    if directory is None:
         return
     if "prometheus_client" in sys.modules:
+        if os.environ.get(_VARIABLE) == str(directory):
+            return
         raise RuntimeError("prometheus_client was imported before the metrics' directory was known")
     directory.mkdir(parents=True, exist_ok=True)
     os.environ[_VARIABLE] = str(directory)
+    _forget_dead(directory, os.getpid())  # what has this process's number is of one before it
 
 
 def exposition() -> bytes:
@@ -28,9 +31,31 @@ def exposition() -> bytes:
 
     if _VARIABLE not in os.environ:
         return generate_latest(REGISTRY)
+    _forget_dead(Path(os.environ[_VARIABLE]), None)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _forget_dead(directory: Path, besides: int | None) -> None:
+    """Drop the gauges of processes that are no more, however they ended, and of one besides.
+
+    A gauge that nobody sets any more would look as if all were well for ever.
+    """
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = file.stem.rpartition("_")[2]
+        if pid.isdecimal() and (int(pid) == besides or not _runs(int(pid))):
+            file.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def forget(pid: int) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import aiohttp
 import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +21,7 @@ from commerce.kernel import logs
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.support.front import Front, bearer, open_front, working
+from tests.support.processes import ended, processes
 from tests.support.shop import ADDRESS, eventually, make_sale, order_body
 
 
@@ -130,6 +132,48 @@ async def test_several_processes_count_together(tmp_path: Path) -> None:
     said = await run(dead)
     assert 'floodgate_orders_total{outcome="accepted"} 6.0' in said
     assert 'floodgate_http_connections{port="public"} 7.0' in said
+
+
+async def test_a_killed_process_leaves_no_gauges(
+    make_settings: Callable[..., Settings], shop: Shop, sale_id: str, tmp_path: Path
+) -> None:
+    """Or nobody would be told that nobody looks at the streams. What it counted stays."""
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    settings = make_settings(metrics_dir=tmp_path / "metrics")
+    series = f'floodgate_stream_backlog_orders{{sale="{sale_id}"}}'
+    async with processes(settings, tmp_path) as started, aiohttp.ClientSession() as client:
+
+        async def shown(name: str) -> bool:
+            async with client.get(f"http://127.0.0.1:{started.admin_port}/metrics") as answer:
+                return name in await answer.text()
+
+        async def gone() -> bool:
+            return not await shown(series)
+
+        await started.gateway()
+        observer = await started.worker("observer")
+        await eventually(lambda: shown(series))
+        observer.process.kill()
+        await ended(observer)
+        await eventually(gone)
+        assert await shown("floodgate_http_connections")
+        assert list((tmp_path / "metrics").glob(f"counter_{observer.process.pid}.db"))
+
+
+async def test_a_process_does_not_go_on_with_the_gauges_of_one_before_it(tmp_path: Path) -> None:
+    """Numbers of processes come again, above all in containers."""
+    code = (
+        "import os, pathlib, sys\n"
+        "home = pathlib.Path(sys.argv[1])\n"
+        "old = home / f'gauge_livesum_{os.getpid()}.db'\n"
+        "kept = home / f'counter_{os.getpid()}.db'\n"
+        "for file in (old, kept): file.touch()\n"
+        "from commerce.kernel import metrics\n"
+        "metrics.share(home)\n"
+        "assert kept.exists() and not old.exists()\n"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path))
+    assert await process.wait() == 0
 
 
 @pytest.fixture
