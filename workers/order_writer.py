@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from time import perf_counter
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from commerce.orders.model import decode_accepted
 from commerce.orders.persisting import Persisted, persist
 from commerce.orders.store import Arrived
 from commerce.sales.model import SaleState
+from config.settings import WriterSettings
 from lua import Entry, NoStream, SaleKeys
 from workers import metrics
 from workers.driver import pause
@@ -38,6 +40,7 @@ _IDLE_READERS_MS = 3_600_000
 async def order_writer(shop: Workshop) -> None:
     """Write the orders of all sales: one reader for each that is open or has something left."""
     readers: dict[str, asyncio.Task[None]] = {}
+    turns = Turns(shop.settings.writer)
     try:
         while not shop.stop.is_set():
             try:
@@ -46,7 +49,8 @@ async def order_writer(shop: Workshop) -> None:
                 _logger.exception("the sales cannot be looked at")
                 wanted = set(readers)
             for sale_id in wanted - readers.keys():
-                readers[sale_id] = asyncio.create_task(SaleWriter(shop, sale_id).run(), name=f"write {sale_id}")
+                work = SaleWriter(shop, sale_id, turns).run()
+                readers[sale_id] = asyncio.create_task(work, name=f"write {sale_id}")
             for sale_id in readers.keys() - wanted:
                 readers[sale_id].cancel()
             for sale_id in [sale_id for sale_id, task in readers.items() if task.done()]:
@@ -71,11 +75,32 @@ async def _sales_to_read(shop: Workshop) -> set[str]:
     return left | {sale.sale_id for sale in sales if sale.state is not SaleState.CLOSED}
 
 
+class Turns:
+    """Reads of all sales: `writer.reads_at_once` at a time, since each holds a connection while it waits for orders.
+
+    With more readers than that each waits for a shorter time, so that every sale is still looked at once within
+    `writer.wait_ms`.
+    """
+
+    def __init__(self, settings: WriterSettings) -> None:
+        self._settings = settings
+        self._free = asyncio.Semaphore(settings.reads_at_once)  # first come, first served
+        self.readers = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[int]:
+        """Wait for a turn to read; gives how long the read may wait for orders, in ms."""
+        async with self._free:
+            share = min(1.0, self._settings.reads_at_once / max(1, self.readers))
+            yield max(1, int(self._settings.wait_ms * share))  # 0 would be for ever
+
+
 class SaleWriter:
     """Reads one sale's stream."""
 
-    def __init__(self, shop: Workshop, sale_id: str) -> None:
+    def __init__(self, shop: Workshop, sale_id: str, turns: Turns) -> None:
         self._shop = shop
+        self._turns = turns
         self._settings = shop.settings.writer
         self._sale_id = sale_id
         self._keys = SaleKeys(sale_id)
@@ -85,9 +110,11 @@ class SaleWriter:
     async def run(self) -> None:
         """Until the process stops; batches in hand are finished first."""
         writing: set[asyncio.Task[None]] = set()
+        self._turns.readers += 1
         try:
             await self._read(writing)
         finally:
+            self._turns.readers -= 1
             # A reader that is cancelled finishes what it has; what it does not finish, a takeover does.
             if writing:
                 await asyncio.wait(writing)
@@ -99,7 +126,8 @@ class SaleWriter:
             if unfinished and writing:  # or what is being written now would be read once more
                 await asyncio.wait(writing)
             try:
-                entries, unfinished = await self._next(unfinished)
+                async with self._turns.turn() as wait_ms:
+                    entries, unfinished = await self._next(unfinished, wait_ms)
             except NoStream:
                 await pause(self._shop.stop, _LOOK_S)
                 continue
@@ -117,7 +145,7 @@ class SaleWriter:
             if len(writing) >= self._settings.batches_in_hand:
                 await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _next(self, unfinished: bool) -> tuple[list[Entry], bool]:
+    async def _next(self, unfinished: bool, wait_ms: int) -> tuple[list[Entry], bool]:
         """What to write next, and whether this reader may still have entries from before."""
         count = self._settings.entries_per_read
         if unfinished:
@@ -132,7 +160,7 @@ class SaleWriter:
                 self._look_for_dead_at = now
                 return entries, False
             await lua.forget_idle_readers(self._shop.redis, self._keys, _IDLE_READERS_MS)
-        return await lua.read_new(self._shop.redis, self._keys, self._consumer, count, self._settings.wait_ms), False
+        return await lua.read_new(self._shop.redis, self._keys, self._consumer, count, wait_ms), False
 
     async def write(self, entries: Sequence[Entry]) -> None:
         """Store the orders of these entries and forget the entries; tries until it succeeds or the process stops."""

@@ -26,7 +26,6 @@ from commerce.sales.stock import Stock
 from config.settings import Settings
 
 _logger = logging.getLogger(__name__)
-_REDIS_CONNECTIONS = 256  # a reader that waits for new entries holds one, and there is a reader a sale
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
         redis = open_redis(
             settings.redis(),
             timeout_ms=limits.redis_call_timeout_ms + settings.writer.wait_ms,
-            connections=_REDIS_CONNECTIONS,
+            connections=limits.redis_connections + settings.writer.reads_at_once,
             name="worker",
         )
         stack.push_async_callback(redis.aclose)
