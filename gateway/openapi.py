@@ -12,7 +12,7 @@ import msgspec
 
 from config.settings import Limits
 from gateway.operations import Operation, Parameter
-from gateway.problems import CONTENT_TYPE, Problem
+from gateway.problems import CONTENT_TYPE, Problem, codes
 
 _REF = "#/components/schemas/{name}"
 _ALWAYS = (400, 500)
@@ -216,17 +216,9 @@ def _schema_text(schema: dict[str, Any]) -> str:
 
 
 def _problems() -> str:
-    from commerce.kernel.errors import Refusal  # noqa: PLC0415  # walks the classes that exist once all is imported
-
-    found: dict[str, tuple[int, str]] = {}
-    waiting = [Refusal]
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        found.setdefault(kind.code, (kind.status, kind.title))
     rows = "".join(
         f'<tr id="problem-{code}"><td><code>{code}</code></td><td>{status}</td><td>{html.escape(title)}</td></tr>'
-        for code, (status, title) in sorted(found.items())
+        for code, (status, title) in sorted(codes().items())
     )
     return f"<h2>Problem codes</h2><table>{rows}</table>"
 

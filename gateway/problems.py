@@ -94,6 +94,19 @@ _BY_STATUS = {
 }
 
 
+def codes() -> dict[str, tuple[int, str]]:
+    """Every code that can be answered, with its status and title: those of refusals and those of bare statuses."""
+    found: dict[str, tuple[int, str]] = {}
+    waiting: list[type[Refusal]] = [Refusal]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        found.setdefault(kind.code, (kind.status, kind.title))
+    for status, code in _BY_STATUS.items():
+        found.setdefault(code, (status, HTTPStatus(status).phrase))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Plain:
     """An answer before any server library has to do with it."""

@@ -1,0 +1,59 @@
+"""A problem's `type` leads to a place on /docs, whatever went wrong and whoever noticed it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import orjson
+import pytest
+
+from config.settings import Settings
+from gateway import problems
+from gateway.app import ADMIN, PUBLIC
+from gateway.operations import Operation
+from tests.support.front import Front, open_front
+
+BARE = {
+    "method_not_allowed": b"PUT /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+    "expectation_failed": b"GET /v1/sales HTTP/1.1\r\nHost: x\r\nExpect: the-impossible\r\n\r\n",
+    "header_too_large": b"GET /v1/sales HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 9_000 + b"\r\n\r\n",
+    "internal_error": b"GET /v1/products HTTP/1.1\r\nHost: x\r\n\r\n",
+    "not_found": b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+    "bad_request": b"hello\r\n\r\n",
+    "unauthorized": b"GET /v1/orders HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+def anchors(page: str) -> set[str]:
+    return set(re.findall(r'id="([^"]+)"', page))
+
+
+@pytest.mark.parametrize("parts", [PUBLIC, ADMIN], ids=["public", "admin"])
+async def test_every_code_has_its_place(
+    make_settings: Callable[..., Settings], sale_prefix: str, parts: list[Operation]
+) -> None:
+    async with open_front(make_settings(), parts) as front:
+        page = (await front.call("GET", "/docs", user=None)).text
+    assert {anchor for anchor in anchors(page) if anchor.startswith("problem-")} == {
+        f"problem-{code}" for code in problems.codes()
+    }
+
+
+@pytest.mark.parametrize("code", BARE)
+async def test_where_a_problem_leads(front: Front, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(front.services.catalog, "page", broken)
+    reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+    writer.write(BARE[code])
+    head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
+    length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+    assert length
+    problem = orjson.loads(await reader.readexactly(int(length[1])))
+    writer.close()
+    assert problem["code"] == code
+    path, _, anchor = problem["type"].partition("#")
+    assert anchor in anchors((await front.call("GET", path, user=None)).text)
