@@ -171,7 +171,10 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=default_data_dir)
     redis_url: SecretStr | None = Field(default=None, validation_alias="redis_url")
     database_url: SecretStr | None = Field(default=None, validation_alias="database_url")
-    durability: Durability = "fsync"
+    durability: Durability = Field(
+        default="fsync",
+        description="what a 202 means; 'replicated' promises the memory of `replicas` replicas and asks for no disk",
+    )
     replicas: int = Field(default=1, ge=1, description="replicas that must confirm, with durability 'replicated'")
     metrics_dir: Path | None = Field(default=None, description="shared by the processes of one machine")
     http: HttpSettings = HttpSettings()

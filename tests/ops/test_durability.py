@@ -143,6 +143,9 @@ async def test_replicas_confirm_an_order(  # type: ignore[no-untyped-def]
     async with client(url) as master:
         await eventually(lambda: _replicates(master))
         await check_redis(master, "replicated", 1)
+        await master.config_set("appendonly", "no")  # the promise is memory, on as many servers
+        await check_redis(master, "replicated", 1)
+        await master.config_set("appendonly", "yes")
     async with client(replica_url) as behind:
         with pytest.raises(NotDurable, match="it is a replica"):
             await check_redis(behind, "memory", 1)
