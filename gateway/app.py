@@ -42,14 +42,18 @@ def build(services: Services, operations: Sequence[Operation]) -> web.Applicatio
     """An application that offers these operations, their OpenAPI document and a page to read it."""
     app = web.Application(middlewares=[_outermost], client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
+    app.on_response_prepare.append(_sign)
     for operation in operations:
         if operation.method == "GET":
             app.router.add_get(operation.path, operation.__call__, expect_handler=_expectation)  # and HEAD
         else:
             app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_expectation)
     document = openapi.document(operations, services.settings.limits, version("floodgate"))
-    app.router.add_get("/openapi.json", _constant(msgspec.json.encode(document), "application/json"))
-    app.router.add_get("/docs", _constant(openapi.page(document).encode(), "text/html"))
+    for path, body, kind in (
+        ("/openapi.json", msgspec.json.encode(document), "application/json"),
+        ("/docs", openapi.page(document).encode(), "text/html"),
+    ):
+        app.router.add_get(path, _constant(body, kind), expect_handler=_expectation)
     return app
 
 
@@ -65,17 +69,29 @@ async def _expectation(request: web.Request) -> web.StreamResponse | None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # the answer itself is still to come
         return None
-    return problems.from_status(417, "the only expectation that is met is 100-continue")
+    return problems.from_status(417, "the only expectation that is met is 100-continue", _request_id(request))
+
+
+def _request_id(request: web.Request) -> str:
+    """The one that the client gave, if it is one; else a new one. It is the request's from then on."""
+    if REQUEST_ID not in request:
+        given = request.headers.get("X-Request-Id")
+        services = request.app[SERVICES]
+        request[REQUEST_ID] = given if given and REQUEST_ID_PATTERN.fullmatch(given) else services.request_ids.new()
+    return request[REQUEST_ID]
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer has, streams too."""
+    response.headers["X-Request-Id"] = _request_id(request)
+    response.headers["Server"] = SERVER
 
 
 @web.middleware
 async def _outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every request gets an id, a count, and an answer that is a problem if it is none of ours."""
     started = perf_counter()
-    given = request.headers.get("X-Request-Id")
-    services = request.app[SERVICES]
-    request_id = given if given and REQUEST_ID_PATTERN.fullmatch(given) else services.request_ids.new()
-    request[REQUEST_ID] = request_id
+    services, request_id = request.app[SERVICES], _request_id(request)
     try:
         response = await handler(request)
     except Refusal as refusal:
@@ -91,9 +107,6 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         response = problems.internal_error(request_id)
     if response.status == HTTPStatus.REQUEST_TIMEOUT or services.stopping.is_set():
         response.force_close()  # where the next request begins is not known, or nobody will be there to answer it
-    if not response.prepared:
-        response.headers["X-Request-Id"] = request_id
-        response.headers["Server"] = SERVER
     if response.status >= 500:
         _logger.warning("answered %s", response.status, extra=_context(request))
     resource = request.match_info.route.resource

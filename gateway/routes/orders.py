@@ -16,7 +16,7 @@ from commerce.orders.service import Actor
 from gateway.desk import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor, page_size
-from gateway.services import ORDER_ID, REQUEST_ID
+from gateway.services import ORDER_ID
 
 PLACE = "/v1/orders"
 _TAG = "orders"
@@ -101,7 +101,6 @@ async def watch_order(call: Call) -> web.StreamResponse:
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
-        response.headers["X-Request-Id"] = call.request[REQUEST_ID]
         await response.prepare(call.request)
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
         with suppress(_ClientLeft):  # which is how most streams end

@@ -1,0 +1,41 @@
+"""What every answer has, whoever makes it: the lane, aiohttp, a stream, an error before any handler."""
+
+from __future__ import annotations
+
+import pytest
+
+from ops.commands.common import Shop
+from tests.support.front import Front, bearer
+from tests.support.shop import make_sale, order_body
+
+REQUESTS = {
+    "found": ("GET", "/v1/sales", {}, 200),
+    "docs": ("GET", "/docs", {}, 200),
+    "metrics": ("GET", "/metrics", {}, 200),
+    "not found": ("GET", "/nowhere", {}, 404),
+    "wrong method": ("PUT", "/v1/orders", {}, 405),
+    "unmet": ("GET", "/v1/sales", {"Expect": "the-impossible"}, 417),
+    "unmet docs": ("GET", "/docs", {"Expect": "the-impossible"}, 417),
+    "refused": ("GET", "/v1/orders", {}, 401),
+}
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+async def test_an_answer_is_signed(front: Front, name: str) -> None:
+    method, path, headers, status = REQUESTS[name]
+    answer = await front.call(method, path, user=None, headers={**headers, "X-Request-Id": "mine"})
+    assert (answer.status, answer.headers["Server"]) == (status, "floodgate")
+    assert answer.headers["X-Request-Id"] == "mine"
+    if status >= 400:
+        assert answer.body["request_id"] == "mine"
+    assert len(answer.headers.getall("Server")) == len(answer.headers.getall("X-Request-Id")) == 1
+
+
+async def test_a_stream_is_signed(front: Front, shop: Shop, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, None)})
+    await front.services.snapshots.refresh()
+    placed = await front.order(order_body(sale_id, ("a", 1)))
+    url = f"{front.base}/v1/orders/{placed.body['order_id']}/events"
+    async with front.client.get(url, headers={**bearer(front.settings), "X-Request-Id": "mine"}) as stream:
+        assert (stream.status, stream.headers["Server"], stream.headers["X-Request-Id"]) == (200, "floodgate", "mine")
+    assert placed.headers["Server"] == "floodgate"
