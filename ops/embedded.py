@@ -137,6 +137,7 @@ def postgres_server(data_dir: Path) -> Server:
         "shared_buffers": "128MB",
         "max_wal_size": "2GB",
         "log_min_messages": "warning",
+        "log_error_verbosity": "terse",  # the detail of an error quotes the row, and with it a customer's address
     }
     settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     argv = [str(binaries / "postgres"), "-D", str(home / "data"), *settings]

@@ -18,6 +18,7 @@ from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import Shop
 from tests.support.front import working
+from tests.support.servers import Servers
 from tests.support.shop import eventually, make_sale, reservation, reserve
 
 ADDRESS = '[{"name": "Zhang San", "phone": "1380", "country": "CN", "city": "Atlantis", "line": "Wenyi West Road 969"}]'
@@ -66,6 +67,7 @@ async def test_an_order_that_is_refused(
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,
+    servers: Servers,
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
@@ -81,7 +83,7 @@ async def test_an_order_that_is_refused(
     assert letter.error == why
     with pytest.raises(Conflict) as again:
         await shop.dead_letters.retry(order.order_id, "test")
-    text = logged(caplog)
+    text = logged(caplog) + (servers.home / "logs" / "postgres.log").read_text(errors="replace")
     assert "an order was dead-lettered" in text
     for private in PRIVATE:
         assert private not in text + letter.error + again.value.detail
