@@ -177,11 +177,13 @@ class Intake:
                     self._healthy, unclear = False, True
                     _logger.warning("Redis went away during a call", extra={"orders": len(batch), "why": str(error)})
                 except OutOfMemoryError:
-                    _fail(batch, Overloaded("Redis has no memory left; repeat with the same key later"))
+                    no_memory = Overloaded("Redis has no memory left; repeat with the same key later")
+                    _fail(batch, _unclear() if unclear else no_memory)
                     return
                 except RedisError as error:
                     _logger.error("Redis refused a batch", extra={"orders": len(batch), "why": str(error)})
-                    _fail(batch, NotReady("Redis does not take orders now; repeat with the same key"))
+                    refused = NotReady("Redis does not take orders now; repeat with the same key")
+                    _fail(batch, _unclear() if unclear else refused)
                     return
             if self._loop.time() + _RETRY_S >= deadline:
                 _fail(batch, _unclear() if unclear else _away())

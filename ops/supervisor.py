@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 
 from commerce.kernel.tasks import end
 from ops.programs import Program, ProgramFailed, Running, start
 
-_logger = logging.getLogger(__name__)
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.1, 10.0
 _SETTLED_S = 20.0
 
@@ -76,7 +74,7 @@ class _Kept:
             self._on_end(self.running.pid)
             if loop.time() - started > _SETTLED_S:
                 wait_s = _BACKOFF_FIRST_S
-            self._tell(f"{self.program.name} ended with status {status}; it is started again")
+            self._on_event(f"{self.program.name} ended with status {status}; it is started again")
             while True:
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, _BACKOFF_MAX_S)
@@ -84,10 +82,6 @@ class _Kept:
                     self.running = await start(self.program)
                     break
                 except ProgramFailed as error:
-                    self._tell(f"{self.program.name} did not start: {error}")
+                    self._on_event(f"{self.program.name} did not start: {error}")
             started = loop.time()
-            self._tell(f"{self.program.name} runs again")
-
-    def _tell(self, line: str) -> None:
-        _logger.warning(line)
-        self._on_event(line)
+            self._on_event(f"{self.program.name} runs again")

@@ -99,6 +99,24 @@ async def test_an_unclear_outcome_is_said_to_be_unclear(
     assert await taken(shop, keys) == 1
 
 
+async def test_unclear_stays_unclear_when_redis_then_refuses(
+    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """The order was taken and the reply lost; that Redis lets us in no more does not undo it."""
+
+    async def forbid() -> None:
+        await shop.redis.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+
+    proxy[0].lose_replies, proxy[0].when_lost = 1, forbid
+    try:
+        answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+        assert (answer.status, answer.code) == (503, "outcome_unknown")
+    finally:
+        await shop.redis.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert (await front.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
+    assert await taken(shop, keys) == 1
+
+
 async def test_a_redis_that_hangs(
     shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 class Proxy:
     """Passes bytes on. `lose_replies` cuts the connection instead of passing the next replies to EVALSHA on;
-    `hold` keeps replies back; `refuse` takes no connections and cuts those there are."""
+    `when_lost` is done first. `hold` keeps replies back; `refuse` takes no connections and cuts those there are."""
 
     def __init__(self, target: str) -> None:
         self._target = target
         self.lose_replies = 0
         self.lost = 0
+        self.when_lost: Callable[[], Awaitable[object]] | None = None
         self.calls = 0
         self.refuse = False
         self.hold = asyncio.Event()
@@ -52,6 +53,8 @@ class Proxy:
                     if state["evalsha"] and self.lose_replies:
                         self.lose_replies -= 1
                         self.lost += 1
+                        if self.when_lost is not None:
+                            await self.when_lost()
                         break
                 writer.write(data)
                 await writer.drain()
