@@ -33,6 +33,7 @@ IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, patte
 _KEY = re.compile(r"[!-~]{1,128}")
 _SALE_ID = re.compile(SALE_PATTERN)
 _decoder = msgspec.json.Decoder(PlaceOrder)
+_ACCEPTED = Outcome.ACCEPTED
 _PLACE = re.compile(r" - at `([^`]*)`$")
 
 
@@ -122,7 +123,7 @@ class Desk:
 
     def conclude(self, order: PlaceOrder, reservation: Reservation, reserved: Reserved) -> tuple[PlacedOrder, int]:
         """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
-        if reserved.outcome is Outcome.ACCEPTED and reserved.entry is not None:
+        if reserved.outcome is _ACCEPTED and reserved.entry is not None:
             return self._placed(order, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is Outcome.REPLAYED and reserved.record is not None:
             return self.repeated(order, reserved.record)

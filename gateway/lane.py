@@ -13,7 +13,6 @@ import logging
 import re
 from dataclasses import replace
 from email.utils import formatdate
-from enum import Enum
 from http import HTTPStatus
 from time import perf_counter
 from typing import cast
@@ -40,6 +39,7 @@ _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _START_OF_START = re.compile(rb"[A-Z]{0,10}")
 _PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 _CLOSE = "Connection: close\r\n"
+_STALE = Outcome.STALE
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,13 +60,17 @@ class _Dates:
 _dates = _Dates()
 
 
-class State(Enum):
-    """Who has the connection."""
+class State:
+    """Who has the connection. No Enum: in Python 3.11 looking one of its members up costs as much as ten of these."""
 
-    IDLE = 0  # nobody: a request may begin, or has begun to arrive
-    ORDER = 1  # the lane, with an order in hand
-    LENT = 2  # aiohttp, for one request
-    GIVEN = 3  # aiohttp, for good
+    IDLE = 0
+    """nobody: a request may begin, or has begun to arrive"""
+    ORDER = 1
+    """the lane, with an order in hand"""
+    LENT = 2
+    """aiohttp, for one request"""
+    GIVEN = 3
+    """aiohttp, for good"""
 
 
 class ExpressLane(Edge):
@@ -90,24 +94,24 @@ class ExpressLane(Edge):
     # What the transport tells.
 
     def data_received(self, data: bytes) -> None:
-        if self._state is State.GIVEN:
+        if self._state == State.GIVEN:
             cast(Handler, self._handler).data_received(data)
             return
         if not self._admitted:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._state is State.IDLE and self._writable:
+        if self._state == State.IDLE and self._writable:
             self._go_on()
         elif len(self._buffer) > self._limits.body_bytes:
             self._transport.pause_reading()  # until what is here is dealt with
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._state is State.IDLE:
+        if self._state == State.IDLE:
             self._go_on()
-        if self._state is State.IDLE:
+        if self._state == State.IDLE:
             return bool(self._buffer) and not self._writable
-        return self._state is State.ORDER or cast(Handler, self._handler).in_hand
+        return self._state == State.ORDER or cast(Handler, self._handler).in_hand
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._admitted:
@@ -124,7 +128,7 @@ class ExpressLane(Edge):
         self._writable = True
         if self._handler is not None:
             self._handler.resume_writing()
-        if self._state is State.IDLE:
+        if self._state == State.IDLE:
             self._go_on()
 
     # What the books tell.
@@ -132,26 +136,26 @@ class ExpressLane(Edge):
     def check_time(self, now: float) -> None:
         """Cut off who is silent or slow; a body that does not arrive is answered."""
         super().check_time(now)
-        if self._state is State.IDLE:
+        if self._state == State.IDLE:
             if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
                     self._refuse_body()
             elif now - self._since > self._limits.request_head_timeout_s:
                 self._transport.close()
-        elif self._handler is not None and self._state is not State.ORDER:
+        elif self._handler is not None and self._state != State.ORDER:
             late = self._handler.idle and now - self._since > self._limits.request_head_timeout_s
             if late or (self._eof and not self._handler.in_hand):
                 self._transport.close()
 
     def end(self) -> None:
-        if self._state is State.IDLE or (self._state is State.GIVEN and cast(Handler, self._handler).idle):
+        if self._state == State.IDLE or (self._state == State.GIVEN and cast(Handler, self._handler).idle):
             self._transport.close()
 
     # Requests.
 
     def _go_on(self) -> None:
         """Deal with what has arrived, as far as it goes."""
-        while self._state is State.IDLE and self._buffer and self._writable and not self._transport.is_closing():
+        while self._state == State.IDLE and self._buffer and self._writable and not self._transport.is_closing():
             if self._head is None:
                 if not self._begin():
                     break
@@ -159,7 +163,7 @@ class ExpressLane(Edge):
                 self._take_order(self._head)
             else:
                 break
-        if self._state is State.IDLE and self._writable and not self._transport.is_closing():
+        if self._state == State.IDLE and self._writable and not self._transport.is_closing():
             # More is needed to go on.
             if self._eof:
                 self._transport.close()
@@ -187,8 +191,9 @@ class ExpressLane(Edge):
         whole = len(buffer) >= end + length
         if buffer.startswith(_ORDER) and head.is_common() and (whole or not self._is_refused(head)):
             self._body_from, self._need = end, end + length
-            self._since = self._loop.time()
             self._head = head
+            if not whole:
+                self._since = self._loop.time()
             return True
         if whole:
             self._lend(end + length)
@@ -250,7 +255,7 @@ class ExpressLane(Edge):
         """Redis has decided, or cannot."""
         if isinstance(outcome, Refusal):
             self._refuse(outcome)
-        elif outcome.outcome is Outcome.STALE:
+        elif outcome.outcome is _STALE:
             self._look()
         else:
             try:
@@ -326,7 +331,7 @@ class ExpressLane(Edge):
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        if self._state is State.IDLE:
+        if self._state == State.IDLE:
             self._go_on()
 
     # aiohttp.
@@ -360,7 +365,7 @@ class ExpressLane(Edge):
         self._since = self._loop.time()
         if self._connections.ending:
             self._transport.close()
-        elif self._state is State.LENT and stays:
+        elif self._state == State.LENT and stays:
             self._idle()
         elif self._eof and not cast(Handler, self._handler).next_one:
             self._transport.close()
