@@ -101,7 +101,7 @@ async def test_stock_changes(shop: Shop, sale_id: str, keys: SaleKeys, parked: b
         for second, delta in enumerate((-4, 3, -7, -2)):
             await connection.execute(
                 "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at) "
-                "VALUES ($1, $2, 'a', $3, 'counted', 'test', now(), now() + $4 * interval '1 second')",
+                "VALUES ($1, $2, 'a', $3, 'counted', 'test', now() - interval '1 h', now() + $4 * interval '1 s')",
                 shop.ids.new(), sale_id, delta, second,
             )  # fmt: skip
     await age(shop, keys, "stock_changes")

@@ -183,7 +183,7 @@ async def test_a_change_while_the_sale_is_not_loaded_waits(shop: Shop, sale_id: 
     assert (change.status, change.last_error) == ("pending", "the sale is not loaded in Redis")
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     async with shop.db.connection() as connection:
-        await connection.execute("UPDATE stock_changes SET due_at = now()")
+        await connection.execute("UPDATE stock_changes SET due_at = now() - interval '1 second'")
     assert await shop.stock.apply_due() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
 
