@@ -73,7 +73,7 @@ class Limits(_Part):
     # The way through Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length has a bound
     batch_bytes: Positive = 1_048_576
-    inflight_calls: Positive = 2
+    inflight_calls: Positive = 1
     waiting_orders: Positive = 4_000
     backlog_orders: Positive = 1_000_000
     order_timeout_ms: Positive = 5_000

@@ -42,9 +42,13 @@ class Authenticator:
         self._settings = settings
         self._clock = clock
         self._known: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
+        self._shoppers = self._known["floodgate"]
 
     def shopper(self, authorization: str | bytes | None) -> Identity:
         """The user of an `Authorization` header, as text or as it came over the wire. Raises `Unauthorized`."""
+        known = self._shoppers.get(authorization)  # type: ignore[arg-type]  # None is not in it
+        if known is not None and self._clock.now_ms() < known.expires_ms:
+            return known
         return self._identity(authorization, "floodgate")
 
     def staff(self, authorization: str | None, role: Role) -> Identity:

@@ -32,7 +32,8 @@ from lua import EntryId, Outcome, Record, Reservation, Reserved, SaleKeys, find_
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 _KEY = re.compile(r"[!-~]{1,128}")
 _SALE_ID = re.compile(SALE_PATTERN)
-_decoder = msgspec.json.Decoder(PlaceOrder)
+_decode = msgspec.json.Decoder(PlaceOrder).decode
+_UNDECODABLE = (ValueError, RecursionError)
 _ACCEPTED = Outcome.ACCEPTED
 _PLACE = re.compile(r" - at `([^`]*)`$")
 
@@ -48,10 +49,14 @@ def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
     """A body as its type. Raises `Invalid` with the place as a JSON pointer, or `BadRequest` if it is no JSON."""
     try:
         return decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise invalid(error) from None
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
+    except _UNDECODABLE as error:
+        raise _undecodable(error) from None
+
+
+def _undecodable(error: Exception) -> Refusal:
+    if isinstance(error, msgspec.ValidationError):
+        return invalid(error)
+    return BadRequest(f"the body is not JSON: {error}")
 
 
 def invalid(error: msgspec.ValidationError) -> Invalid:
@@ -196,7 +201,10 @@ KEY_DESCRIPTION = (
 
 def decode_order(body: bytes) -> PlaceOrder:
     """An order's body. Raises `Invalid` or `BadRequest`."""
-    return decode_json(_decoder, body)
+    try:
+        return _decode(body)
+    except _UNDECODABLE as error:
+        raise _undecodable(error) from None
 
 
 def refusal(reserved: Reserved, sale_id: str) -> Refusal:

@@ -38,25 +38,21 @@ Tell = Callable[[Reserved | Refusal], None]
 """Is told once what became of an order."""
 
 
-class _Waiting:
-    """An order on its way: what to send, whom to tell, and how long that may take."""
-
-    __slots__ = ("deadline", "order", "tell")
-
-    def __init__(self, order: Reservation, tell: Tell, deadline: float) -> None:
-        self.order = order
-        self.tell = tell
-        self.deadline = deadline
+_Waiting = tuple[Reservation, Tell, float]
+"""An order on its way: what to send, whom to tell, and until when (event loop's time). A bare tuple: it is made and
+dropped for every order."""
 
 
 class _Lane:
     """The orders of one sale."""
 
-    __slots__ = ("inflight", "keys", "scheduled", "waiting")
+    __slots__ = ("inflight", "keys", "scheduled", "size", "waiting")
 
     def __init__(self, sale_id: str) -> None:
         self.keys = SaleKeys(sale_id)
         self.waiting: deque[_Waiting] = deque()
+        self.size = 0
+        """bytes of the payloads that wait"""
         self.inflight = 0
         self.scheduled = False
 
@@ -93,7 +89,8 @@ class Intake:
         lane = self._lanes.get(sale_id)
         if lane is None:
             lane = self._lanes[sale_id] = _Lane(sale_id)
-        lane.waiting.append(_Waiting(order, tell, self._loop.time() + self._order_timeout_s))
+        lane.waiting.append((order, tell, self._loop.time() + self._order_timeout_s))
+        lane.size += len(order.payload)
         self._admission.waiting += 1
         if not lane.scheduled and lane.inflight < self._limits.inflight_calls:
             lane.scheduled = True
@@ -131,21 +128,27 @@ class Intake:
             call.add_done_callback(self._calls.discard)
 
     def _batch(self, lane: _Lane) -> list[_Waiting]:
-        batch: list[_Waiting] = []
-        size = 0
-        now = self._loop.time()
-        while lane.waiting and len(batch) < self._limits.batch_orders:
-            size += len(lane.waiting[0].order.payload)
-            if batch and size > self._limits.batch_bytes:
+        """The next orders to send; who has waited too long is told so. All have waited less than those before them."""
+        waiting, limits, now = lane.waiting, self._limits, self._loop.time()
+        if len(waiting) <= limits.batch_orders and lane.size <= limits.batch_bytes and waiting[0][2] > now:
+            batch = list(waiting)
+            waiting.clear()
+            lane.size = 0
+            self._admission.waiting -= len(batch)
+            return batch
+        batch, size = [], 0
+        while waiting and len(batch) < limits.batch_orders:
+            order, tell, deadline = waiting[0]
+            size += len(order.payload)
+            if batch and size > limits.batch_bytes:
                 break
-            item = lane.waiting.popleft()
+            item = waiting.popleft()
+            lane.size -= len(order.payload)
             self._admission.waiting -= 1
-            if item.deadline > now:
+            if deadline > now:
                 batch.append(item)
             else:
-                _fail(
-                    [item], Overloaded("it waited too long for its turn, nothing was taken; repeat with the same key")
-                )
+                tell(Overloaded("it waited too long for its turn, nothing was taken; repeat with the same key"))
         return batch
 
     async def _call(self, lane: _Lane, batch: list[_Waiting]) -> None:
@@ -161,7 +164,7 @@ class Intake:
     async def _send(self, lane: _Lane, batch: list[_Waiting]) -> None:
         """Send until there is an answer or the time of the last order is over."""
         unclear = False
-        deadline = max(item.deadline for item in batch)
+        deadline = batch[-1][2]
         while True:
             if await self._reachable():
                 try:
@@ -208,7 +211,7 @@ class Intake:
         fresh = await self._without_taken(lane, batch, day)
         if not fresh:
             return
-        answers = await lua.reserve(self._link, lane.keys, day, [item.order for item in fresh])
+        answers = await lua.reserve(self._link, lane.keys, day, [order for order, _, _ in fresh])
         crash_point("intake.after_reserve")
         if self._settings.durability == "replicated":
             replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
@@ -217,27 +220,27 @@ class Intake:
                 return
         self._tally.redis_seconds.observe(perf_counter() - started)
         self._tally.batch_orders.observe(len(fresh))
-        for item, answer in zip(fresh, answers, strict=True):
+        for (order, tell, _), answer in zip(fresh, answers, strict=True):
             record = answer.record
-            own = record is not None and record.order_id == item.order.order_id  # taken by a call that seemed to fail
-            item.tell(Reserved(Outcome.ACCEPTED, answer.entry) if own else answer)
+            own = record is not None and record.order_id == order.order_id  # taken by a call that seemed to fail
+            tell(Reserved(Outcome.ACCEPTED, answer.entry) if own else answer)
 
     async def _without_taken(self, lane: _Lane, batch: list[_Waiting], day: int) -> list[_Waiting]:
         """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
         others = [SaleKeys(sale_id) for sale_id in self._sales_with_keys() if self._lanes.get(sale_id) is not lane]
         if not others:
             return batch
-        orders = [(item.order.user_id, item.order.idempotency_key) for item in batch]
+        orders = [(order.user_id, order.idempotency_key) for order, _, _ in batch]
         taken = await lua.taken_keys(self._link, others, day, orders)
         for item, is_taken in zip(batch, taken, strict=True):
             if is_taken:
-                item.tell(Reserved(Outcome.KEY_REUSED))
+                item[1](Reserved(Outcome.KEY_REUSED))
         return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
 
 
 def _fail(batch: Sequence[_Waiting], refusal: Refusal) -> None:
-    for item in batch:
-        item.tell(refusal)
+    for _, tell, _ in batch:
+        tell(refusal)
 
 
 def _unclear() -> Refusal:

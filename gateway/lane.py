@@ -44,7 +44,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Dates:
-    """The Date header's value, made once a second."""
+    """The headers Date and Server, made once a second."""
 
     def __init__(self) -> None:
         self._second, self._text = -1, ""
@@ -53,7 +53,7 @@ class _Dates:
         """`now` is perf_counter's."""
         second = int(now)
         if second != self._second:
-            self._second, self._text = second, formatdate(usegmt=True)
+            self._second, self._text = second, f"Date: {formatdate(usegmt=True)}\r\nServer: {SERVER}\r\n"
         return self._text
 
 
@@ -248,8 +248,10 @@ class ExpressLane(Edge):
         services.intake.submit(order.sale_id, self._reservation, self._told)
 
     def _id_of(self, head: Head) -> str:
-        given = (head.values[head.shape.request_id] or b"").decode("latin-1")
-        return given if REQUEST_ID_PATTERN.fullmatch(given) else self._services.request_ids.new()
+        given = head.values[head.shape.request_id]
+        if given is not None and REQUEST_ID_PATTERN.fullmatch(text := given.decode("latin-1")):
+            return text
+        return self._services.request_ids.new()
 
     def _told(self, outcome: Reserved | Refusal) -> None:
         """Redis has decided, or cannot."""
@@ -314,9 +316,8 @@ class ExpressLane(Edge):
         ending = self._connections.ending
         if not self._transport.is_closing():
             head = (
-                f"{_PHRASES[status]}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-                f"X-Request-Id: {self._request_id}\r\nDate: {_dates.at(now)}\r\nServer: {SERVER}\r\n"
-                f"{more_headers}{_CLOSE if ending else ''}\r\n"
+                f"{_PHRASES[status]}{_dates.at(now)}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+                f"X-Request-Id: {self._request_id}\r\n{more_headers}{_CLOSE if ending else ''}\r\n"
             )
             self._transport.write(head.encode("latin-1") + body)
         self._idle()

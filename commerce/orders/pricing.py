@@ -28,7 +28,7 @@ from lua import Reservation
 _MAX_REPORTED = 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _COUNTRY, _PHONE = re.compile(COUNTRY), re.compile(PHONE)
-_encode, _encode_digested = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
+_encode, _encode_rest = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,9 @@ class _Faults:
         if len(self.found) < _MAX_REPORTED:
             self.found.append({"at": at, "detail": detail})
 
-    def check(self) -> None:
-        if self.found:
-            detail = "; ".join(f"{fault['at']}: {fault['detail']}" for fault in self.found[:3])
-            raise Invalid(detail, errors=self.found)
+    def refusal(self) -> Invalid:
+        detail = "; ".join(f"{fault['at']}: {fault['detail']}" for fault in self.found[:3])
+        return Invalid(detail, errors=self.found)
 
 
 def price_order(
@@ -72,18 +71,18 @@ def price_order(
     """The order as Redis takes it. Raises `Invalid` that names every fault it finds, up to twenty, by JSON pointer."""
     faults = _Faults()
     _check_sizes(order, limits, faults)
-    faults.check()
     for number, address in enumerate(order.ship_to):
         _check_address(number, address, faults)
     lines: list[StoredLine] = []
     units: dict[str, int] = {}
     total = _price_lines(order, snapshot, limits, lines, units, faults)
-    faults.check()
     sale = snapshot.sale
-    if order.payments:
+    if order.payments and not faults.found:
         _check_payments(order, total, sale.currency, faults)
-        faults.check()
-    digest = body_digest(order)
+    if faults.found:
+        raise faults.refusal()
+    ship_to, payments = _encode(order.ship_to), _encode(order.payments)
+    digest = _digest(order, ship_to, payments)
     # By position: for a struct of this size names cost as much as the rest of this function.
     accepted = AcceptedOrder(
         order_id,
@@ -95,8 +94,8 @@ def price_order(
         sale.currency,
         total,
         sale.pay_within_s,
-        _encode(order.ship_to).decode(),
-        _encode(order.payments).decode(),
+        ship_to.decode(),
+        payments.decode(),
         lines,
         traceparent,
     )
@@ -148,16 +147,26 @@ def _price_lines(
 
 def body_digest(order: PlaceOrder) -> bytes:
     """16 bytes (BLAKE2b) that are equal for equal orders, however their JSON was spaced or sorted."""
-    return hashlib.blake2b(_encode_digested(order), digest_size=16).digest()
+    return _digest(order, _encode(order.ship_to), _encode(order.payments))
+
+
+def _digest(order: PlaceOrder, ship_to: bytes, payments: bytes) -> bytes:
+    """The same where the addresses and payments are encoded anyway. MessagePack says where it ends, and JSON has no
+    NUL, so no two orders run together to the same bytes."""
+    whole = b"\0".join((_encode_rest((order.sale_id, order.lines)), ship_to, payments))
+    return hashlib.blake2b(whole, digest_size=16).digest()
 
 
 def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> None:
+    """An order that is too large is looked at no further."""
     if len(order.lines) > limits.lines:
         faults.add("/lines", f"more than {limits.lines} lines: send several orders")
     if len(order.ship_to) > limits.addresses:
         faults.add("/ship_to", f"more than {limits.addresses} addresses: send several orders")
     if len(order.payments) > limits.payments:
         faults.add("/payments", f"more than {limits.payments} payments")
+    if faults.found:
+        raise faults.refusal()
 
 
 def _check_address(number: int, address: Address, faults: _Faults) -> None:
@@ -189,7 +198,9 @@ def _split(
 
 
 def _check_payments(order: PlaceOrder, total: int, currency: str, faults: _Faults) -> None:
+    paid = 0
     for number, payment in enumerate(order.payments):
+        paid += payment.amount
         if payment.currency is None or payment.currency == currency:
             continue
         try:
@@ -197,6 +208,5 @@ def _check_payments(order: PlaceOrder, total: int, currency: str, faults: _Fault
             faults.add(f"/payments/{number}/currency", f"this sale is in {currency}")
         except MoneyError as error:
             faults.add(f"/payments/{number}/currency", str(error))
-    paid = sum(payment.amount for payment in order.payments)
     if paid != total:
         faults.add("/payments", f"they add up to {paid} and the total is {total} minor units of {currency}")
