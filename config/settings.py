@@ -93,7 +93,7 @@ class WriterSettings(_Part):
 
     entries_per_read: Positive = 64
     orders_per_batch: Positive = 2_000
-    batches_in_hand: Positive = 2
+    batches_in_hand: Positive = 3
     reads_at_once: Positive = 200
     wait_ms: Positive = 1_000
     takeover_idle_ms: Positive = 5_000

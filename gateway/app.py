@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import signal
 import socket
@@ -20,6 +19,7 @@ from aiohttp.typedefs import Handler
 from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.database import told
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
+from commerce.kernel.garbage import spare_the_collector
 from commerce.kernel.ports import listening
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
 from commerce.kernel.tasks import end
@@ -158,7 +158,7 @@ async def serve(settings: Settings) -> None:
             with listening(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
                 listener = _listen(host, port)
             servers.append(await loop.create_server(factory, sock=listener))
-        _spare_the_collector()
+        spare_the_collector()
         _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
         await stop.wait()
         _logger.info("stopping")
@@ -167,14 +167,6 @@ async def serve(settings: Settings) -> None:
         for server in servers:
             server.close()
         await asyncio.gather(*(book.end(settings.limits.graceful_stop_s) for book in (crowd, staff)))
-
-
-def _spare_the_collector() -> None:
-    """What lives as long as the process is not looked through again for garbage, and orders on their way, which leave
-    no cycles behind, do not set off a collection a batch."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 def express_factory(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
@@ -19,8 +20,7 @@ _settle = Script("settle")
 _PAGE = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One stream entry: a batch of accepted orders as (field, payload); the field is the order id's 16 bytes."""
 
     id: EntryId

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from commerce.audit.service import Audit
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import Database, open_database
+from commerce.kernel.garbage import spare_the_collector
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
 from commerce.kernel.ports import listening
@@ -96,6 +97,7 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, workshop.stop.set)
         names = [name for name, _ in workers]
+        spare_the_collector()
         _logger.info("working", extra={"workers": names, "instance": workshop.instance})
         async with asyncio.TaskGroup() as group:
             for name, worker in workers:

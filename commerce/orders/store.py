@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
+from io import BytesIO
 from uuid import UUID
 
 import msgspec
-from asyncpg.pgproto import pgproto
 
-from commerce.kernel.clock import from_ms
 from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.kernel.sql import load_queries
@@ -25,32 +22,13 @@ from commerce.orders.model import (
     OrderSummary,
     PaymentShare,
 )
+from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS, copies
 from lua import EntryId
 
 queries = load_queries(__package__)
 
-ORDER_COLUMNS = (
-    "order_id",
-    "user_id",
-    "idempotency_key",
-    "body_digest",
-    "sale_id",
-    "generation",
-    "currency",
-    "total_minor",
-    "ship_to",
-    "payment_plan",
-    "accepted_at",
-    "entry_seq",
-    "persisted_at",
-    "pay_by",
-    "traceparent",
-)
-LINE_COLUMNS = ("order_id", "line_no", "address_no", "sku", "quantity", "unit_price_minor")
 
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
+class Arrived(msgspec.Struct, frozen=True, gc=False):
     """An accepted order with the stream entry that carried it; `payload` is what the entry held."""
 
     order: AcceptedOrder
@@ -63,39 +41,9 @@ async def copy_in(connection: Connection, arrived: Sequence[Arrived], now: datet
 
     Without keys the idempotency keys are left out: for orders that are refused because of them.
     """
-    orders: list[tuple[Any, ...]] = []
-    lines: list[tuple[Any, ...]] = []
-    for item in arrived:
-        orders.append(_order_row(item, now, with_keys))
-        id_ = orders[-1][0]
-        lines += [
-            (id_, line.line_no, line.address_no, line.sku, line.quantity, line.unit_price) for line in item.order.lines
-        ]
-    await connection.copy_records_to_table("orders", records=orders, columns=ORDER_COLUMNS)
-    await connection.copy_records_to_table("order_lines", records=lines, columns=LINE_COLUMNS)
-
-
-def _order_row(item: Arrived, now: datetime, with_key: bool) -> tuple[Any, ...]:
-    """An order in the order of ORDER_COLUMNS."""
-    order = item.order
-    accepted_at = from_ms(item.entry.ms)
-    return (
-        pgproto.UUID(order.order_id.bytes),
-        order.user_id,
-        order.idempotency_key if with_key else None,
-        order.body_digest,
-        order.sale_id,
-        order.generation,
-        order.currency,
-        order.total_minor,
-        order.ship_to,
-        order.payments,
-        accepted_at,
-        item.entry.seq,
-        now,
-        accepted_at + timedelta(seconds=order.pay_within_s),
-        order.traceparent or None,
-    )
+    orders, lines = copies([(item.order, item.entry) for item in arrived], now, with_keys=with_keys)
+    for table, columns, rows in (("orders", ORDER_COLUMNS, orders), ("order_lines", LINE_COLUMNS, lines)):
+        await connection.copy_to_table(table, source=BytesIO(rows), columns=columns, format="binary")
 
 
 async def existing(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:

@@ -14,7 +14,7 @@ from loadtest.bench import report
 from loadtest.bench.arena import Arena, arena
 from loadtest.bench.contest import Contestant, contest, turn
 from loadtest.bench.machine import description
-from loadtest.bench.peers import FLOODGATE, Peers
+from loadtest.bench.peers import Peers
 from loadtest.bench.shape import circumstances, half_load
 from loadtest.bench.writing import keep_pace, write
 from loadtest.bench.wrk import LoadFailed
@@ -44,17 +44,15 @@ async def run(options: argparse.Namespace) -> None:
     shown = {name: value for name, value in vars(options).items() if name not in ("out", "parts")}
     figures = report.Figures(at=datetime.now(UTC).replace(microsecond=0), machine=description(), options=shown)
     load = {"connections": options.connections, "seconds": options.seconds, "repeats": options.repeats}
-    async with arena() as found, AsyncExitStack() as stack:
-        peers = Peers(found, stack)
-        if "contest" in options.parts:
+    if "contest" in options.parts:
+        async with arena() as found, AsyncExitStack() as stack:
             _say("the same load for everybody")
+            peers = Peers(found, stack)
             figures.turns = await contest(found, await peers.start_all(), **load)
             figures.left_out = peers.left_out
-            floodgate = peers.started[FLOODGATE]
-        else:
-            floodgate = await peers.floodgate()
-        if "writing" in options.parts:
-            await _writing(found, floodgate, options, figures)
+    if "writing" in options.parts:
+        async with arena() as found, AsyncExitStack() as stack:
+            await _writing(found, await Peers(found, stack).floodgate(), options, figures)
         if "shape" in options.parts:
             _say("other circumstances")
             figures.shape = await circumstances(

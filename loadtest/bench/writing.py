@@ -14,7 +14,7 @@ from commerce.kernel.clock import DAY_MS
 from commerce.kernel.ids import Ids
 from commerce.orders.model import PlaceOrder
 from commerce.orders.pricing import OrderLimits, price_order
-from commerce.orders.store import LINE_COLUMNS, ORDER_COLUMNS
+from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS
 from loadtest.bench.arena import SALE_ID, Arena
 from loadtest.bench.machine import Cpu, children
 from loadtest.bench.wrk import LoadFailed, wrk

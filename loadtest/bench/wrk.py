@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -32,20 +33,23 @@ async def wrk(url: str, connections: int, seconds: float, *arguments: str | floa
     program = shutil.which("wrk")
     if program is None:
         raise LoadFailed("wrk is not installed: on Debian, `apt-get install wrk`")
-    process = await asyncio.create_subprocess_exec(
-        program,
-        *("-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", "10s"),
+    command = (
+        *(program, "-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", "10s"),
         *("-s", str(_SCRIPT), url, "--", *map(str, arguments)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )
+    output = await _output(command, seconds + _GRACE_S)
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), seconds + _GRACE_S)
-    except TimeoutError:
-        process.kill()
-        raise LoadFailed(f"wrk did not end {_GRACE_S:g} s after its time") from None
-    last = output.strip().rpartition(b"\n")[2]
-    try:
-        return msgspec.json.decode(last, type=Load)
+        return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=Load)
     except msgspec.DecodeError:
         raise LoadFailed(output.decode(errors="replace")[-2_000:]) from None
+
+
+async def _output(command: Sequence[str], timeout_s: float) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        return (await asyncio.wait_for(process.communicate(), timeout_s))[0]
+    except TimeoutError:
+        process.kill()
+        raise LoadFailed(f"it did not end {_GRACE_S:g} s after its time: {' '.join(command)}") from None

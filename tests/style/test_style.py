@@ -65,7 +65,7 @@ def test_nothing_is_left_open(file: Path) -> None:
 
 
 SQL_HOLDERS = ("commerce/kernel/database.py", "commerce/kernel/migrations.py", "ops/embedded.py", "loadtest/")
-SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table"}
+SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table", "copy_to_table"}
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)

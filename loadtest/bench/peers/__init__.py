@@ -26,7 +26,6 @@ class Peers:
         self._arena = arena
         self._stack = stack
         self.left_out: dict[str, str] = {}
-        self.started: dict[str, Contestant] = {}
 
     async def start_all(self, *, slow: bool = True) -> list[Contestant]:
         """Whoever can take part; without the slow ones, only those that thresholds are set on."""
@@ -41,7 +40,7 @@ class Peers:
         port = free_port()
         running = await self._arena.run("hello", "loadtest.bench.peers.hello", str(port), port=port)
         self._stack.push_async_callback(running.stop)
-        return self._started(Contestant(HELLO, f"http://127.0.0.1:{port}/", {"server": [running.pid]}))
+        return Contestant(HELLO, f"http://127.0.0.1:{port}/", {"server": [running.pid]})
 
     async def floodgate(self) -> Contestant:
         """One gateway process with everything on."""
@@ -92,8 +91,4 @@ class Peers:
 
     def _takes_orders(self, name: str, port: int, pids: list[int], users: str = "names") -> Contestant:
         processes = {"server": pids, "redis": [self._arena.redis.pid]}
-        return self._started(Contestant(name, f"http://127.0.0.1:{port}/v1/orders", processes, users))
-
-    def _started(self, contestant: Contestant) -> Contestant:
-        self.started[contestant.name] = contestant
-        return contestant
+        return Contestant(name, f"http://127.0.0.1:{port}/v1/orders", processes, users)

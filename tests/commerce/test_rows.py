@@ -1,0 +1,118 @@
+"""Rows made for COPY hold, in Postgres, exactly what the orders held."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commerce.kernel.clock import SystemClock, from_ms
+from commerce.kernel.ids import Ids
+from commerce.orders.model import AcceptedOrder, StoredLine
+from commerce.orders.rows import copies
+from commerce.orders.store import Arrived, copy_in
+from lua import EntryId
+
+NOW_MS = SystemClock().now_ms()
+ids = Ids()
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
+smallint, integer, bigint = st.integers(0, 2**15 - 1), st.integers(1, 2**31 - 1), st.integers(0, 2**63 - 1)
+json_lists = st.lists(st.integers(0, 9), max_size=5).map(lambda items: str(items).replace(" ", ""))
+lines = st.lists(
+    st.builds(StoredLine, smallint, smallint, texts, integer, bigint),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda line: (line.line_no, line.address_no),
+)
+orders = st.builds(
+    AcceptedOrder,
+    order_id=st.builds(ids.new),
+    user_id=texts,
+    idempotency_key=texts,
+    body_digest=st.binary(min_size=16, max_size=16),
+    sale_id=texts,
+    generation=bigint,
+    currency=st.sampled_from(["CNY", "GBP", "JPY"]),
+    total_minor=bigint,
+    pay_within_s=st.integers(1, 31_536_000),
+    ship_to=json_lists,
+    payments=json_lists,
+    lines=lines,
+    traceparent=st.one_of(st.just(""), texts),
+)
+
+
+@pytest.fixture
+async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+def drawn(count: int) -> list[AcceptedOrder]:
+    """Orders as hypothesis finds them; it has no way to wait for a database, so they are gathered first."""
+    found: list[AcceptedOrder] = []
+
+    @settings(max_examples=count, database=None)
+    @given(orders)
+    def gather(order: AcceptedOrder) -> None:
+        found.append(order)
+
+    gather()
+    return found
+
+
+async def test_every_field_arrives_as_it_was(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    for number, order in enumerate(drawn(200)):
+        entry = EntryId(NOW_MS + number, number)
+        async with connection.transaction():
+            await copy_in(connection, [Arrived(order, entry, b"")], from_ms(NOW_MS))
+            row = await connection.fetchrow("SELECT * FROM orders WHERE order_id = $1", order.order_id)
+            stored = await connection.fetch(
+                "SELECT line_no, address_no, sku, quantity, unit_price_minor FROM order_lines WHERE order_id = $1"
+                " ORDER BY line_no, address_no",
+                order.order_id,
+            )
+            await connection.execute("DELETE FROM orders")  # the next may have the same user and key
+        assert row is not None
+        assert (row["user_id"], row["idempotency_key"]) == (order.user_id, order.idempotency_key)
+        assert (row["body_digest"], row["sale_id"]) == (order.body_digest, order.sale_id)
+        assert (row["generation"], row["currency"]) == (order.generation, order.currency)
+        assert row["total_minor"] == order.total_minor
+        assert row["ship_to"].replace(" ", "") == order.ship_to
+        assert row["payment_plan"].replace(" ", "") == order.payments
+        assert (row["accepted_at"], row["entry_seq"]) == (from_ms(entry.ms), entry.seq)
+        assert row["persisted_at"] == from_ms(NOW_MS)
+        assert row["pay_by"] == from_ms(entry.ms) + timedelta(seconds=order.pay_within_s)
+        assert row["traceparent"] == (order.traceparent or None)
+        assert row["status"] == "awaiting_payment"
+        wanted = sorted(order.lines, key=lambda line: (line.line_no, line.address_no))
+        assert [StoredLine(*line) for line in stored] == wanted
+
+
+async def test_an_order_without_its_key(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    [order] = drawn(1)
+    await copy_in(connection, [Arrived(order, EntryId(NOW_MS, 0), b"")], from_ms(NOW_MS), with_keys=False)
+    assert await connection.fetchval("SELECT idempotency_key FROM orders") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"total_minor": 2**63},
+        {"generation": -(2**70)},
+        {"body_digest": b"short"},
+        {"user_id": 7},
+        {"user_id": "\ud800"},
+        {"lines": [StoredLine(2**15, 0, "a", 1, 1)]},
+    ],
+)
+def test_what_no_column_can_hold_is_said_to_be_so(change: dict[str, object]) -> None:
+    [order] = drawn(1)
+    values = {name: getattr(order, name) for name in order.__struct_fields__} | change
+    with pytest.raises(ValueError, match=r"fit|digest|encode"):
+        copies([(AcceptedOrder(**values), EntryId(NOW_MS, 0))], from_ms(NOW_MS))
