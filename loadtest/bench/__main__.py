@@ -33,53 +33,64 @@ def main() -> None:
     parser.add_argument("--long", type=float, default=60, help="seconds of load at 70%% of the peak, with a writer")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
-    try:
-        uvloop.run(run(parser.parse_args()))
-    except LoadFailed as error:
-        sys.exit(f"bench: {error}")
+    sys.exit(0 if uvloop.run(run(parser.parse_args())) else 1)
 
 
-async def run(options: argparse.Namespace) -> None:
-    """All parts, one after the other, on servers of their own."""
+async def run(options: argparse.Namespace) -> bool:
+    """All parts, one after the other, on servers of their own; whether all went well. One that failed is left out."""
     shown = {name: value for name, value in vars(options).items() if name not in ("out", "parts")}
     figures = report.Figures(at=datetime.now(UTC).replace(microsecond=0), machine=description(), options=shown)
-    load = {"connections": options.connections, "seconds": options.seconds, "repeats": options.repeats}
-    if "contest" in options.parts:
-        async with arena() as found, AsyncExitStack() as stack:
-            _say("the same load for everybody")
-            peers = Peers(found, stack)
-            figures.turns = await contest(found, await peers.start_all(), **load)
-            figures.left_out = peers.left_out
-    if "writing" in options.parts:
-        async with arena() as found, AsyncExitStack() as stack:
-            await _writing(found, await Peers(found, stack).floodgate(), options, figures)
-        if "shape" in options.parts:
-            _say("other circumstances")
-            figures.shape = await circumstances(
-                found, floodgate, seconds=options.seconds, repeats=options.repeats, backlog=options.backlog
-            )
-            await half_load(
-                found, floodgate, await _peak(found, floodgate, options), options.seconds * 4, figures.shape
-            )
-    if "memory" in options.parts:
-        async with arena(durability="memory") as found, AsyncExitStack() as stack:
-            _say("the same load, nothing on disk")
-            peers = Peers(found, stack)
-            figures.in_memory = await contest(found, await peers.start_all(slow=False), **load)
+    parts = {"contest": _contest, "memory": _in_memory, "writing": _writing, "shape": _shape}
+    for name in options.parts:
+        try:
+            await parts[name](options, figures)
+        except LoadFailed as error:
+            figures.left_out[name] = str(error)
     report.show(figures)
     if options.out:
         report.write(figures, options.out)
+    return not figures.left_out.keys() & parts.keys()
 
 
-async def _writing(found: Arena, floodgate: Contestant, options: argparse.Namespace, figures: report.Figures) -> None:
-    _say("the writer and plain COPY")
-    for _ in range(options.repeats):
-        figures.writing.append(await write(found, options.orders))
-    _say("the writer behind a gateway")
-    figures.pace = await keep_pace(found, floodgate.url, options.connections, options.seconds * 4)
-    peak = await _peak(found, floodgate, options)
-    pause_ms = options.connections / (0.7 * peak) * 1e3
-    figures.long_pace = await keep_pace(found, floodgate.url, options.connections, options.long, pause_ms)
+async def _contest(options: argparse.Namespace, figures: report.Figures) -> None:
+    _say("the same load for everybody")
+    async with arena() as found, AsyncExitStack() as stack:
+        peers = Peers(found, stack)
+        figures.turns = await contest(found, await peers.start_all(), **_load(options))
+        figures.left_out |= peers.left_out
+
+
+async def _in_memory(options: argparse.Namespace, figures: report.Figures) -> None:
+    _say("the same load, nothing on disk")
+    async with arena(durability="memory") as found, AsyncExitStack() as stack:
+        figures.in_memory = await contest(found, await Peers(found, stack).start_all(slow=False), **_load(options))
+
+
+async def _writing(options: argparse.Namespace, figures: report.Figures) -> None:
+    async with arena() as found, AsyncExitStack() as stack:
+        floodgate = await Peers(found, stack).floodgate()
+        _say("the writer and plain COPY")
+        for _ in range(options.repeats):
+            figures.writing.append(await write(found, options.orders))
+        _say("the writer behind a gateway")
+        figures.pace = await keep_pace(found, floodgate.url, options.connections, options.seconds * 4)
+        pause_ms = options.connections / (0.7 * await _peak(found, floodgate, options)) * 1e3
+        figures.long_pace = await keep_pace(found, floodgate.url, options.connections, options.long, pause_ms)
+
+
+async def _shape(options: argparse.Namespace, figures: report.Figures) -> None:
+    _say("other circumstances")
+    async with arena() as found, AsyncExitStack() as stack:
+        floodgate = await Peers(found, stack).floodgate()
+        shape = await circumstances(
+            found, floodgate, seconds=options.seconds, repeats=options.repeats, backlog=options.backlog
+        )
+        await half_load(found, floodgate, await _peak(found, floodgate, options), options.seconds * 4, shape)
+        figures.shape = shape
+
+
+def _load(options: argparse.Namespace) -> dict[str, int]:
+    return {"connections": options.connections, "seconds": options.seconds, "repeats": options.repeats}
 
 
 async def _peak(found: Arena, floodgate: Contestant, options: argparse.Namespace) -> float:
