@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +30,7 @@ from ops.commands.common import Shop, open_shop
 from ops.programs import Program, Running, start
 
 SALE_ID = "bench"
+_SKU = "BENCH-"
 _PRICE = 255
 _UNITS = 1_000_000_000
 _USERS = 10_000
@@ -44,6 +45,7 @@ class Arena:
     redis: Running
     postgres: Running
     shop: Shop
+    skus: int
 
     @property
     def tokens(self) -> Path:
@@ -56,9 +58,13 @@ class Arena:
         return self.home / "names"
 
     @property
-    def orders(self) -> Path:
-        """an order as JSON for each SKU, a line each"""
-        return self.home / "orders.jsonl"
+    def order(self) -> Path:
+        """an order as JSON, with @ for the number of the SKU"""
+        return self.home / "order.json"
+
+    def load(self, users: Path, pause_ms: float = 0) -> tuple[str | float | Path, ...]:
+        """What `load.lua` is to be called with for one run."""
+        return users, self.order, self.skus, secrets.token_hex(4), pause_ms
 
     async def sold(self) -> int:
         """Orders taken so far: each is for one unit of one SKU."""
@@ -112,7 +118,7 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
         shop = await stack.enter_async_context(open_shop(settings))
         if durability == "memory":
             await shop.redis.config_set("appendonly", "no")
-        names = [f"BENCH-{number}" for number in range(skus)]
+        names = [f"{_SKU}{number}" for number in range(skus)]
         for first in range(0, skus, 1_000):
             products = [(sku, ProductInput("A thing to buy", _PRICE, "CNY")) for sku in names[first : first + 1_000]]
             await shop.catalog.put_many(products)
@@ -120,8 +126,8 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
         sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
         await shop.sales.create(sale, [(sku, ItemInput(limit=1_000_000, units=_UNITS)) for sku in names], "bench")
         await shop.sales.open(SALE_ID, "bench")
-        found = Arena(home, settings, running[0], running[1], shop)
-        _write_load(found, names)
+        found = Arena(home, settings, running[0], running[1], shop, skus)
+        _write_load(found)
         yield found
 
 
@@ -160,19 +166,16 @@ _ADDRESS = {
 }
 
 
-def _write_load(arena: Arena, skus: Sequence[str]) -> None:
-    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and orders."""
+def _write_load(arena: Arena) -> None:
+    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order."""
     clock = SystemClock()
     tokens = [sign(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
     arena.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
     arena.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
-    orders = [
-        {
-            "sale_id": SALE_ID,
-            "lines": [{"sku": sku, "quantity": 1}],
-            "ship_to": [_ADDRESS],
-            "payments": [{"method": "alipay", "amount": _PRICE}],
-        }
-        for sku in skus
-    ]
-    arena.orders.write_bytes(b"\n".join(map(orjson.dumps, orders)))
+    order = {
+        "sale_id": SALE_ID,
+        "lines": [{"sku": f"{_SKU}@", "quantity": 1}],
+        "ship_to": [_ADDRESS],
+        "payments": [{"method": "alipay", "amount": _PRICE}],
+    }
+    arena.order.write_bytes(orjson.dumps(order))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -48,8 +47,7 @@ async def turn(
 ) -> Turn:
     """Load a contestant once. Raises `LoadFailed` if not every answer was a yes."""
     orders = contestant.users is not None
-    run = secrets.token_hex(4)
-    arguments = (arena.home / str(contestant.users), arena.orders, run, pause_ms) if orders else ()
+    arguments = arena.load(arena.home / str(contestant.users), pause_ms) if orders else ()
     if orders and sweep:
         await arena.sweep()
     sold = await arena.sold()

@@ -1,9 +1,10 @@
 -- wrk: orders of many users, each under a key of its own; without arguments, a plain GET of the URL.
 --
---   wrk -s load.lua URL [-- USERS_FILE ORDERS_FILE RUN [PAUSE_MS]]
+--   wrk -s load.lua URL [-- USERS_FILE ORDER_FILE SKUS RUN [PAUSE_MS]]
 --
--- USERS_FILE has a header line for each user, ORDERS_FILE a body in each line; both are gone through in turn. RUN makes
--- the keys of this run differ from all others'. Each connection pauses so long, on average, before each request.
+-- USERS_FILE has a header line for each user. ORDER_FILE is an order in which @ stands for the number of the SKU, from 0
+-- to SKUS - 1. RUN makes the keys of this run differ from all others'. Each connection pauses so long, on average, before
+-- each request.
 -- The last line of what wrk prints is the result as JSON, in seconds.
 
 local threads = 0
@@ -19,19 +20,20 @@ function init(args)
     request = function() return get end
     return
   end
-  local heads, tails, sent = {}, {}, 0
+  local heads, sent, skus = {}, 0, tonumber(args[3])
   for header in io.lines(args[1]) do
     heads[#heads + 1] = 'POST ' .. wrk.path .. ' HTTP/1.1\r\nHost: 127.0.0.1\r\n' ..
-      'Content-Type: application/json\r\n' .. header .. '\r\nIdempotency-Key: ' .. args[3] .. '-' .. number .. '-'
+      'Content-Type: application/json\r\n' .. header .. '\r\nIdempotency-Key: ' .. args[4] .. '-' .. number .. '-'
   end
-  for body in io.lines(args[2]) do
-    tails[#tails + 1] = '\r\nContent-Length: ' .. #body .. '\r\n\r\n' .. body
-  end
+  -- Bodies are put together anew: LuaJIT finds strings by a few of their bytes, and is slow with many that are alike.
+  local before, after = string.match(assert(io.open(args[2], 'rb')):read('*a'), '^(.-)@(.*)$')
   request = function()
     sent = sent + 1
-    return heads[sent % #heads + 1] .. sent .. tails[sent % #tails + 1]
+    local sku = tostring(sent % skus)
+    return heads[sent % #heads + 1] .. sent .. '\r\nContent-Length: ' .. (#before + #sku + #after) .. '\r\n\r\n' ..
+      before .. sku .. after
   end
-  local pause = tonumber(args[4] or 0)
+  local pause = tonumber(args[5] or 0)
   if pause > 0 then
     delay = function() return math.floor(-math.log(1 - math.random()) * pause + 0.5) end
   end
