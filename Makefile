@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.11 or newer, and nothing else.
+# `make run` and `make test` need Python 3.11 or newer with venv; the README says where they need a Redis as well.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
