@@ -219,7 +219,13 @@ class Settings(BaseSettings):
         return self.database_url.get_secret_value()
 
 
-_OTHER_VARIABLES = {"FLOODGATE_CONFIG", "FLOODGATE_CRASH_AT", "FLOODGATE_LOOPS", "FLOODGATE_EXAMPLES"}
+_OTHER_VARIABLES = {
+    "FLOODGATE_CONFIG",
+    "FLOODGATE_CRASH_AT",
+    "FLOODGATE_LOOPS",
+    "FLOODGATE_EXAMPLES",
+    "FLOODGATE_BASKETS",
+}
 _NO_SERVER = (
     "no {what} is known: set {variable}, or start everything on this machine with `floodgate up` (data in {data_dir})"
 )
