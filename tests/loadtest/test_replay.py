@@ -16,7 +16,7 @@ from ops.commands.common import Shop
 from tests.support.front import open_front, working
 
 REAL = os.environ.get("FLOODGATE_BASKETS", "")
-"""the first three days of December 2010 of the data set Online Retail (UCI Machine Learning Repository, 352), if named"""
+"""the first three days of December 2010 of the data set Online Retail (UCI Machine Learning Repository), if named"""
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 ROWS = '''\
 1,85123A,"HEART, ""white""",6,2010-12-01,2.55,17850,United Kingdom
