@@ -85,7 +85,8 @@ async def _shape(options: argparse.Namespace, figures: report.Figures) -> None:
         shape = await circumstances(
             found, floodgate, seconds=options.seconds, repeats=options.repeats, backlog=options.backlog
         )
-        await half_load(found, floodgate, await _peak(found, floodgate, options), options.seconds * 4, shape)
+        peak = await _peak(found, floodgate, options)
+        await half_load(found, floodgate, peak, seconds=options.seconds, repeats=options.repeats, shape=shape)
         figures.shape = shape
 
 

@@ -100,15 +100,15 @@ def _show_shape(console: Console, shape: Shape) -> None:
     ):
         console.print(f"CPU µs an order by {what}: " + ", ".join(f"{n:,}: {cost:.1f}" for n, cost in costs.items()))
     console.print(f"Redis memory a waiting order: {shape.redis_bytes_per_waiting_order:.0f} bytes")
-    for what, turn in (
+    for what, turns in (
         ("alone", shape.half_load),
         ("with 1,000 slow senders", shape.half_load_with_slow_senders),
         ("with 1,000 idle connections", shape.half_load_with_idle_connections),
     ):
-        if turn:
+        if turns:
             console.print(
-                f"half of the peak, {what}: {turn.per_s:.0f} orders/s, "
-                f"p50 {turn.p50_ms:.2f} ms, p99 {turn.p99_ms:.2f} ms"
+                f"half of the peak, {what}: {median(turn.per_s for turn in turns):.0f} orders/s, "
+                f"p50 {spread([turn.p50_ms for turn in turns], 2)} ms, p99 {spread([turn.p99_ms for turn in turns], 2)} ms"
             )
 
 

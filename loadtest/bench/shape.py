@@ -29,9 +29,9 @@ class Shape(msgspec.Struct):
     cpu_by_skus: dict[int, float] = {}
     cpu_by_backlog: dict[int, float] = {}
     redis_bytes_per_waiting_order: float = 0
-    half_load: Turn | None = None
-    half_load_with_slow_senders: Turn | None = None
-    half_load_with_idle_connections: Turn | None = None
+    half_load: list[Turn] = []
+    half_load_with_slow_senders: list[Turn] = []
+    half_load_with_idle_connections: list[Turn] = []
 
     def spreads(self) -> dict[str, float]:
         """The highest cost by the lowest, for each of the circumstances."""
@@ -88,19 +88,22 @@ async def _memory(found: Arena) -> int:
     return int((await found.shop.redis.info("memory"))["used_memory"])
 
 
-async def half_load(found: Arena, floodgate: Contestant, peak_per_s: float, seconds: float, shape: Shape) -> None:
-    """Waiting times at half of the peak: alone, with slow senders, and with idle connections."""
+async def half_load(
+    found: Arena, floodgate: Contestant, peak_per_s: float, *, seconds: float, repeats: int, shape: Shape
+) -> None:
+    """Waiting times at half of the peak: alone, with slow senders, and with idle connections, taking turns."""
     connections = 256
     pause_ms = connections / (peak_per_s / 2) * 1e3
 
     async def waiting() -> Turn:
         return await turn(found, floodgate, connections, seconds, pause_ms=pause_ms)
 
-    shape.half_load = await waiting()
-    async with _crowd(floodgate.url, sending=True):
-        shape.half_load_with_slow_senders = await waiting()
-    async with _crowd(floodgate.url, sending=False):
-        shape.half_load_with_idle_connections = await waiting()
+    for _ in range(repeats):
+        shape.half_load.append(await waiting())
+        async with _crowd(floodgate.url, sending=True):
+            shape.half_load_with_slow_senders.append(await waiting())
+        async with _crowd(floodgate.url, sending=False):
+            shape.half_load_with_idle_connections.append(await waiting())
 
 
 @asynccontextmanager
@@ -111,7 +114,8 @@ async def _crowd(url: str, *, sending: bool) -> AsyncIterator[None]:
     """
     port = urlsplit(url).port
 
-    async def one() -> None:
+    async def one(number: int) -> None:
+        await asyncio.sleep(number / _CROWD)  # a thousand strangers do not send in step
         while True:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -124,7 +128,7 @@ async def _crowd(url: str, *, sending: bool) -> AsyncIterator[None]:
                     await reader.read(1)
                 writer.close()
 
-    crowd = [asyncio.create_task(one()) for _ in range(_CROWD)]
+    crowd = [asyncio.create_task(one(number)) for number in range(_CROWD)]
     try:
         await asyncio.sleep(2)
         yield
