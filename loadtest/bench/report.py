@@ -108,7 +108,8 @@ def _show_shape(console: Console, shape: Shape) -> None:
         if turns:
             console.print(
                 f"half of the peak, {what}: {median(turn.per_s for turn in turns):.0f} orders/s, "
-                f"p50 {spread([turn.p50_ms for turn in turns], 2)} ms, p99 {spread([turn.p99_ms for turn in turns], 2)} ms"
+                f"p50 {spread([turn.p50_ms for turn in turns], 2)} ms, "
+                f"p99 {spread([turn.p99_ms for turn in turns], 2)} ms"
             )
 
 
