@@ -98,15 +98,7 @@ class Desk:
         if snapshot is None:
             raise NeedsLooking
         try:
-            return price_order(
-                order,
-                snapshot,
-                self._limits,
-                user_id=user_id,
-                idempotency_key=key,
-                order_id=self._ids.new(),
-                traceparent=traceparent,
-            )
+            return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
         except Invalid:
             raise NeedsLooking from None
 
@@ -117,42 +109,33 @@ class Desk:
                 reservation = await self._price(order, user_id, key, traceparent)
             except Invalid:
                 if record := await self._record(order, user_id, key):
-                    return self.repeated(order, record)
+                    return self.repeated(order.sale_id, record)
                 raise
             reserved = await self._intake.place(order.sale_id, reservation)
             if reserved.outcome is not Outcome.STALE:
-                return self.conclude(order, reservation, reserved)
+                return self.conclude(order.sale_id, reservation, reserved)
             if attempt == 0:
                 await self._snapshots.refresh()
         raise refusal(reserved, order.sale_id)
 
-    def conclude(self, order: PlaceOrder, reservation: Reservation, reserved: Reserved) -> tuple[PlacedOrder, int]:
+    def conclude(self, sale_id: str, reservation: Reservation, reserved: Reserved) -> tuple[PlacedOrder, int]:
         """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
         if reserved.outcome is _ACCEPTED and reserved.entry is not None:
-            return self._placed(order, reservation.order_id, reservation.total_minor, reserved.entry), 202
+            return self._placed(sale_id, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is Outcome.REPLAYED and reserved.record is not None:
-            return self.repeated(order, reserved.record)
-        raise refusal(reserved, order.sale_id)
+            return self.repeated(sale_id, reserved.record)
+        raise refusal(reserved, sale_id)
 
-    def repeated(self, order: PlaceOrder, record: Record) -> tuple[PlacedOrder, int]:
+    def repeated(self, sale_id: str, record: Record) -> tuple[PlacedOrder, int]:
         """The first answer once more."""
-        return self._placed(order, record.order_id, record.total_minor, record.entry), 200
+        return self._placed(sale_id, record.order_id, record.total_minor, record.entry), 200
 
     async def _price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
         if not _SALE_ID.fullmatch(order.sale_id):
             detail = "not the id of a sale"
             raise Invalid(f"/sale_id: {detail}", errors=[{"at": "/sale_id", "detail": detail}])
         snapshot = await self._snapshots.get(order.sale_id)
-        order_id = self._ids.new()
-        return price_order(
-            order,
-            snapshot,
-            self._limits,
-            user_id=user_id,
-            idempotency_key=key,
-            order_id=order_id,
-            traceparent=traceparent,
-        )
+        return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
 
     async def _record(self, order: PlaceOrder, user_id: str, key: str) -> Record | None:
         """What stands under the key, if this is an order that was accepted on terms that have changed since."""
@@ -167,10 +150,10 @@ class Desk:
             raise refusal(Reserved(Outcome.KEY_REUSED), order.sale_id)
         return record
 
-    def _placed(self, order: PlaceOrder, order_id: UUID, total_minor: int, entry: EntryId) -> PlacedOrder:
-        snapshot = self._snapshots.known(order.sale_id)
+    def _placed(self, sale_id: str, order_id: UUID, total_minor: int, entry: EntryId) -> PlacedOrder:
+        snapshot = self._snapshots.known(sale_id)
         if snapshot is None:
-            raise NoSuchSale(f"there is no sale {order.sale_id!r}")
+            raise NoSuchSale(f"there is no sale {sale_id!r}")
         sale = snapshot.sale
         total = Money(total_minor, sale.currency)
         return PlacedOrder(order_id, "accepted", sale.sale_id, total, self._due(entry, sale), self._durability)

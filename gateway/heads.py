@@ -1,12 +1,14 @@
 """What a request's head says to the express lane: parsed by httptools (llhttp, as in aiohttp), judged by its names.
 
 Clients send few different sequences of header names. What such a sequence means, whether the lane may frame the request
-and where each header is that it wants, is worked out once and kept.
+and where each header is that it wants, is worked out once and kept. For the sequences that orders come with there is
+also a pattern, which tells in one go that a head is like one that was parsed before and what its values are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import httptools
@@ -21,6 +23,15 @@ _WANTED = (
     *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent"),
 )
 _MAX_SHAPES = 1_024
+_MAX_PATTERNS = 256
+# What a parser could read in one way only, so that whoever matches may be taken at its word: visible ASCII, with blanks
+# only in between.
+_VALUE = rb"([!-~](?:[ -~]*[!-~])?)"
+_VALUES = {
+    b"content-length": rb"([0-9]{1,8})",
+    b"content-type": rb"(application/json(?:; charset=utf-8)?)",
+    b"connection": rb"([Kk]eep-[Aa]live)",
+}
 
 
 class Shape(NamedTuple):
@@ -39,11 +50,16 @@ class Shape(NamedTuple):
     traceparent: int
 
 
-class Head(NamedTuple):
-    """A request's headers. `values` ends with None, which is what a place of -1 gives."""
+Values = Sequence[bytes | None]
+"""The values of a head's headers, in their order; the last is None, which is what a place of -1 gives."""
 
+
+class Head(NamedTuple):
+    """A request's headers."""
+
+    names: tuple[bytes, ...]
     shape: Shape
-    values: list[bytes | None]
+    values: Values
     plain: bool
     """the values can be read in one way only: ASCII, with no blanks at their ends (which aiohttp takes off)"""
 
@@ -71,12 +87,34 @@ def parse(data: bytes, most_headers: int) -> Head | None:
         httptools.HttpRequestParser(_Taker(headers.__setitem__)).feed_data(data)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade):
         return None
-    shape = _shapes[tuple(headers)]
+    names = tuple(headers)
+    shape = _shapes[names]
     # Besides the request line and the empty one there is one line a name.
     if not shape.framed or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
         return None
     plain = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
-    return Head(shape, [*headers.values(), None], plain)
+    return Head(names, shape, (*headers.values(), None), plain)
+
+
+Match = Callable[[bytes], "re.Match[bytes] | None"]
+
+
+def pattern(line: bytes, head: Head) -> Match | None:
+    """What matches requests that begin with this line and are of the common form under these very names.
+
+    The groups of a match are the head's values, and its end is the end of the head. None if there are too many patterns
+    already: only those are kept that somebody has sent an order with.
+    """
+    key = (line, head.names)
+    found = _patterns.get(key)
+    if found is None and len(_patterns) < _MAX_PATTERNS:
+        lines = [re.escape(name) + rb": ?" + _VALUES.get(name.lower(), _VALUE) + rb"\r\n" for name in head.names]
+        found = re.compile(re.escape(line) + b"".join(lines) + rb"\r\n((?!))?").match  # a group that is never there
+        _patterns[key] = found
+    return found
+
+
+_patterns: dict[tuple[bytes, tuple[bytes, ...]], Match] = {}
 
 
 class _Taker:

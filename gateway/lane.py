@@ -25,7 +25,7 @@ from commerce.orders.model import PlacedOrder
 from gateway import heads, problems
 from gateway.connections import SERVER, Connections, Edge, Handler
 from gateway.desk import NeedsLooking, check_key, decode_order
-from gateway.heads import Head
+from gateway.heads import Head, Shape, Values
 from gateway.problems import Plain, RequestTimeout
 from gateway.routes.orders import PLACE, TRACEPARENT_CHARS
 from gateway.services import REQUEST_ID_PATTERN, Services
@@ -73,12 +73,15 @@ class State:
     """aiohttp, for good"""
 
 
+_IDLE, _ORDER_IN_HAND = State.IDLE, State.ORDER
+
+
 class ExpressLane(Edge):
     """One client's connection."""
 
     __slots__ = (
-        "_body_from", "_buffer", "_handler", "_head", "_need", "_order", "_pending", "_request_id", "_reservation",
-        "_server", "_services", "_started", "_state",
+        "_body_from", "_buffer", "_handler", "_head", "_like", "_need", "_order", "_pending", "_request_id",
+        "_reservation", "_server", "_services", "_shape", "_started", "_state",
     )  # fmt: skip
 
     def __init__(self, connections: Connections, services: Services, server: web.Server) -> None:
@@ -90,10 +93,19 @@ class ExpressLane(Edge):
         self._buffer = b""
         self._head: Head | None = None  # of an order whose body has not arrived in full
         self._body_from = self._need = 0
+        self._like: heads.Match | None = None  # whose next order will have a head like the last one's
 
     # What the transport tells.
 
     def data_received(self, data: bytes) -> None:
+        if self._like is not None and self._state == _IDLE and not self._buffer and self._writable:
+            like = self._like(data)
+            if like is not None:
+                values, end, limits = like.groups(), like.end(), self._limits
+                length = int(values[self._shape.length])
+                if len(data) == end + length and end <= limits.header_line_bytes and length <= limits.body_bytes:
+                    self._take_order(self._shape, values, data[end:])
+                    return
         if self._state == State.GIVEN:
             cast(Handler, self._handler).data_received(data)
             return
@@ -160,7 +172,9 @@ class ExpressLane(Edge):
                 if not self._begin():
                     break
             elif len(self._buffer) >= self._need:
-                self._take_order(self._head)
+                body, head = self._buffer[self._body_from : self._need], self._head
+                self._head, self._buffer = None, self._buffer[self._need :]
+                self._take_order(head.shape, head.values, body)
             else:
                 break
         if self._state == State.IDLE and self._writable and not self._transport.is_closing():
@@ -192,6 +206,7 @@ class ExpressLane(Edge):
         if buffer.startswith(_ORDER) and head.is_common() and (whole or not self._is_refused(head)):
             self._body_from, self._need = end, end + length
             self._head = head
+            self._like, self._shape = heads.pattern(_ORDER, head), head.shape
             if not whole:
                 self._since = self._loop.time()
             return True
@@ -219,15 +234,11 @@ class ExpressLane(Edge):
 
     # Orders.
 
-    def _take_order(self, head: Head) -> None:
-        shape, values, _ = head
-        body = self._buffer[self._body_from : self._need]
-        self._buffer = self._buffer[self._need :]
-        self._head = None
-        self._state = State.ORDER
+    def _take_order(self, shape: Shape, values: Values, body: bytes) -> None:
+        self._state = _ORDER_IN_HAND
         self._started = perf_counter()
         services = self._services
-        self._request_id = self._id_of(head)
+        self._request_id = self._id_of(values[shape.request_id])
         try:
             services.admission.check_load()
             user_id = services.auth.shopper(values[shape.authorization]).subject
@@ -239,7 +250,9 @@ class ExpressLane(Edge):
             self._refuse(refusal)
             return
         trace = (values[shape.traceparent] or b"").decode("latin-1")[:TRACEPARENT_CHARS]
-        self._order = order, user_id, key, trace
+        # Not the decoded order: a hundred others are decoded before it is answered, and its many parts would be dear to
+        # drop by then. It is decoded again in the rare case that it is needed.
+        self._order = order.sale_id, body, user_id, key, trace
         try:
             self._reservation = services.desk.price(order, user_id, key, trace)
         except NeedsLooking:
@@ -247,8 +260,7 @@ class ExpressLane(Edge):
             return
         services.intake.submit(order.sale_id, self._reservation, self._told)
 
-    def _id_of(self, head: Head) -> str:
-        given = head.values[head.shape.request_id]
+    def _id_of(self, given: bytes | None) -> str:
         if given is not None and REQUEST_ID_PATTERN.fullmatch(text := given.decode("latin-1")):
             return text
         return self._services.request_ids.new()
@@ -273,7 +285,8 @@ class ExpressLane(Edge):
 
     async def _place(self) -> None:
         try:
-            placed, status = await self._services.desk.place(*self._order)
+            _, body, user_id, key, trace = self._order
+            placed, status = await self._services.desk.place(decode_order(body), user_id, key, trace)
         except Refusal as refusal:
             self._refuse(refusal)
         except Exception:
@@ -292,7 +305,8 @@ class ExpressLane(Edge):
 
     def _refuse_body(self) -> None:
         """The body of an order did not arrive in time."""
-        self._request_id = self._id_of(cast(Head, self._head))
+        head = cast(Head, self._head)
+        self._request_id = self._id_of(head.values[head.shape.request_id])
         self._head, self._buffer = None, b""
         self._started = perf_counter()
         self._state = State.ORDER

@@ -63,7 +63,8 @@ local stock, bought = hmget(KEYS[2], SKU, skus), hmget(KEYS[3], BUYER, buyers)
 local free, taken = {}, {} -- units after the orders looked at so far
 for s = 1, skus do free[s] = tonumber(stock[s] or 0) end
 for b = 1, buyers do taken[b] = tonumber(bought[b] or 0) end
-local seen, seen_before = hmget(KEYS[today], KEY, count), hmget(KEYS[today - 1], KEY, count)
+local seen, seen_before = hmget(KEYS[today], KEY, count), {}
+if call('EXISTS', KEYS[today - 1]) == 1 then seen_before = hmget(KEYS[today - 1], KEY, count) end
 
 -- A SKU that joined the sale and was never stocked is sold out; but if there is no stock at all, it was wiped.
 local stock_loaded = call('EXISTS', KEYS[2]) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from string import ascii_uppercase
 from uuid import UUID
 
 import msgspec
@@ -12,7 +13,6 @@ import msgspec
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
 from commerce.orders.model import (
-    COUNTRY,
     PHONE,
     AcceptedOrder,
     Address,
@@ -27,7 +27,8 @@ from lua import Reservation
 
 _MAX_REPORTED = 20
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_COUNTRY, _PHONE = re.compile(COUNTRY), re.compile(PHONE)
+_COUNTRIES = frozenset(first + second for first in ascii_uppercase for second in ascii_uppercase)  # as COUNTRY says
+_PHONE = re.compile(PHONE)
 _encode, _encode_rest = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -62,7 +63,6 @@ def price_order(
     order: PlaceOrder,
     snapshot: Snapshot,
     limits: OrderLimits,
-    *,
     user_id: str,
     idempotency_key: str,
     order_id: UUID,
@@ -177,7 +177,7 @@ def _check_address(number: int, address: Address, faults: _Faults) -> None:
         for name, text in zip(("name", "city", "line", "province", "district", "postcode"), texts, strict=True):
             if _CONTROL.search(text):
                 faults.add(f"/ship_to/{number}/{name}", "control characters are not allowed")
-    if not _COUNTRY.fullmatch(address.country):
+    if address.country not in _COUNTRIES:
         faults.add(f"/ship_to/{number}/country", "not two capital letters, such as CN")
     if not _PHONE.fullmatch(address.phone):
         faults.add(f"/ship_to/{number}/phone", "not a phone number of 4 to 31 digits, spaces, dashes and brackets")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from random import Random
 from typing import Any, cast
@@ -142,6 +142,16 @@ async def compare(pair: Pair, cases: Iterable[Case]) -> tuple[int, int, list[Boo
     return sum(case.requests for case in cases), answers, books
 
 
+def afterwards(pair: Pair, cases: Iterable[Case]) -> Iterator[Case]:
+    """The same on connections on which a good order with the same names of headers was answered before."""
+    for case in cases:
+        first, *others = case.talks
+        parts, cuts = (pair.order(), *first.parts), ((), *first.cuts)
+        awaited = (1, *(count + 1 for count in first.await_answers))
+        talk = replace(first, parts=parts, cuts=cuts, await_answers=awaited, answers=first.answers + 1)
+        yield Case(f"{case.name}, after an order", (talk, *others), case.requests + 1)
+
+
 GROUPS: dict[str, Callable[[Pair, Random], Iterable[Case]]] = {
     "heads": lambda pair, rng: odd_heads(pair),
     "bodies": lambda pair, rng: [*bodies(pair), *refusals(pair), *reads(pair)],
@@ -149,6 +159,10 @@ GROUPS: dict[str, Callable[[Pair, Random], Iterable[Case]]] = {
     "splits": splits,
     "pipelines": lambda pair, rng: pipelines(pair, rng, 300),
     "mutations": lambda pair, rng: mutations(pair, rng, 1_200),
+    "heads after an order": lambda pair, rng: afterwards(pair, odd_heads(pair)),
+    "bodies after an order": lambda pair, rng: afterwards(pair, [*bodies(pair), *refusals(pair)]),
+    "splits after an order": lambda pair, rng: afterwards(pair, splits(pair, rng)),
+    "mutations after an order": lambda pair, rng: afterwards(pair, mutations(pair, rng, 1_200)),
     "leaving": lambda pair, rng: [*leavers(pair, rng, 100), *stayers(pair, rng, 50)],
 }
 
