@@ -17,7 +17,8 @@ _WARM_UP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """A server to be measured. `users` are the header lines to send, None for one that takes no orders.
+    """A server to be measured. `users` are the header lines to send with orders, None for one that gets a plain GET;
+    `sells` says whether it takes the orders that it gets.
 
     `processes` are its processes by kind; Redis's belongs to all that take orders.
     """
@@ -26,6 +27,7 @@ class Contestant:
     url: str
     processes: Mapping[str, Sequence[int]]
     users: str | None = None
+    sells: bool = True
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -46,8 +48,8 @@ async def turn(
     arena: Arena, contestant: Contestant, connections: int, seconds: float, *, pause_ms: float = 0, sweep: bool = True
 ) -> Turn:
     """Load a contestant once. Raises `LoadFailed` if not every answer was a yes."""
-    orders = contestant.users is not None
-    arguments = arena.load(arena.home / str(contestant.users), pause_ms) if orders else ()
+    orders = contestant.users is not None and contestant.sells
+    arguments = arena.load(arena.home / contestant.users, pause_ms) if contestant.users is not None else ()
     if orders and sweep:
         await arena.sweep()
     sold = await arena.sold()

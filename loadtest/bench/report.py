@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from loadtest.bench.contest import Turn, cpu_ratio, rate_ratio
-from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, NGINX
+from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
 from loadtest.bench.shape import Shape
 from loadtest.bench.writing import Pace, Writing
 
@@ -39,6 +39,7 @@ class Figures(msgspec.Struct):
             name: ratio(self.turns, FLOODGATE, other)
             for name, other, ratio in (
                 ("cpu_vs_aiohttp_hello", HELLO, cpu_ratio),
+                ("cpu_vs_aiohttp_hello_to_order", HELLO_TO_ORDER, cpu_ratio),
                 ("cpu_vs_nginx_lua", NGINX, cpu_ratio),
                 ("orders_vs_nginx_lua", NGINX, rate_ratio),
                 ("orders_vs_fastapi", FASTAPI, rate_ratio),

@@ -13,7 +13,7 @@ from loadtest.bench.contest import Contestant
 from loadtest.bench.machine import children
 from loadtest.bench.peers.script import reserve_of
 
-FLOODGATE, HELLO = "floodgate", "aiohttp hello"
+FLOODGATE, HELLO, HELLO_TO_ORDER = "floodgate", "aiohttp hello", "aiohttp hello to an order"
 NGINX, FASTAPI, FASTIFY = "nginx + Lua", "FastAPI", "Fastify"
 _HERE = Path(__file__).parent
 _MODULES = Path("/usr/lib/nginx/modules")
@@ -30,17 +30,21 @@ class Peers:
     async def start_all(self, *, slow: bool = True) -> list[Contestant]:
         """Whoever can take part; without the slow ones, only those that thresholds are set on."""
         environment = (await reserve_of(self._arena)).environment()
-        found = [await self.hello(), await self.floodgate(), await self._nginx(environment)]
+        found = [*await self.hellos(), await self.floodgate(), await self._nginx(environment)]
         if slow:
             found += [await self._fastapi(environment), await self._fastify(environment)]
         return [peer for peer in found if peer is not None]
 
-    async def hello(self) -> Contestant:
-        """Bare aiohttp."""
+    async def hellos(self) -> list[Contestant]:
+        """Bare aiohttp, which says hello to a plain GET, and to the very requests that orders come in."""
         port = free_port()
         running = await self._arena.run("hello", "loadtest.bench.peers.hello", str(port), port=port)
         self._stack.push_async_callback(running.stop)
-        return Contestant(HELLO, f"http://127.0.0.1:{port}/", {"server": [running.pid]})
+        server, url = {"server": [running.pid]}, f"http://127.0.0.1:{port}"
+        return [
+            Contestant(HELLO, f"{url}/", server),
+            Contestant(HELLO_TO_ORDER, f"{url}/v1/orders", server, "tokens", sells=False),
+        ]
 
     async def floodgate(self) -> Contestant:
         """One gateway process with everything on."""

@@ -1,4 +1,4 @@
-"""aiohttp's own hello-world: one route, no access log, uvloop. `python -m loadtest.bench.peers.hello PORT`."""
+"""aiohttp's own hello-world: one handler, no access log, uvloop. `python -m loadtest.bench.peers.hello PORT`."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def main() -> None:
     uvloop.install()
     app = web.Application()
     app.router.add_get("/", hello)
+    app.router.add_post("/v1/orders", hello)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
 
 
