@@ -108,6 +108,65 @@ class DriverSettings(_Part):
     lease_s: Positive = 30
     backoff_first_ms: Positive = 200
     backoff_max_s: Seconds = 60
+    # Those that call out.
+    attempts: Positive = 12
+    calls_at_once: Positive = 200
+    calls_at_once_each: Positive = 50
+    call_timeout_s: Seconds = 8
+    breaker_failures: Positive = 20
+    breaker_open_s: Seconds = 5
+
+
+class _Account(_Part):
+    """What is agreed with a provider."""
+
+    def texts(self) -> dict[str, str]:
+        """All of it as texts, the secrets too: for the adapter alone."""
+        given = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()
+        }
+
+
+class AlipaySettings(_Account):
+    """Keys are PEM, or base64 as Alipay's console shows them: the shop's private one, and Alipay's public one."""
+
+    app_id: str
+    seller_id: str
+    gateway_url: str = "https://openapi.alipay.com/gateway.do"
+    notify_url: str
+    merchant_key: SecretStr
+    alipay_key: str
+
+
+class WeChatPaySettings(_Account):
+    """Keys are PEM. `serial` is that of the merchant's certificate; the public key is for merchants who have one in
+    place of platform certificates."""
+
+    app_id: str
+    mch_id: str
+    serial: str
+    private_key: SecretStr
+    api_v3_key: SecretStr
+    base_url: str = "https://api.mch.weixin.qq.com"
+    notify_url: str
+    public_key: str = ""
+    public_key_id: str = ""
+
+
+class PaymentSettings(_Part):
+    """The providers that are offered; a provider's last moment is `margin_s` before the order expires."""
+
+    margin_s: Seconds = 60
+    alipay: AlipaySettings | None = None
+    wechatpay: WeChatPaySettings | None = None
+
+
+class SandboxSettings(_Part):
+    """Made-up providers under `floodgate up`, for who has agreed with none."""
+
+    port: Port = 8090
+    scenario: Path | None = None
 
 
 class ObserverSettings(_Part):
@@ -182,6 +241,8 @@ class Settings(BaseSettings):
     writer: WriterSettings = WriterSettings()
     driver: DriverSettings = DriverSettings()
     observer: ObserverSettings = ObserverSettings()
+    payments: PaymentSettings = PaymentSettings()
+    sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
 

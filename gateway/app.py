@@ -28,14 +28,14 @@ from gateway import openapi, problems
 from gateway.connections import SERVER, Connections
 from gateway.lane import ExpressLane
 from gateway.operations import Operation
-from gateway.routes import admin, catalog, health, orders
+from gateway.routes import admin, catalog, health, orders, payments
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, Services, open_services
 
 _logger = logging.getLogger(__name__)
 _READS = ("GET", "HEAD")
 
-PUBLIC = [*orders.OPERATIONS, *catalog.OPERATIONS, *health.HEALTH]
-ADMIN = [*admin.OPERATIONS, *health.HEALTH, *health.METRICS]
+PUBLIC = [*orders.OPERATIONS, *payments.OPERATIONS, *catalog.OPERATIONS, *health.HEALTH]
+ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *health.HEALTH, *health.METRICS]
 
 
 def build(services: Services, operations: Sequence[Operation]) -> web.Application:

@@ -34,3 +34,12 @@ EVENT_STREAMS = Gauge("floodgate_event_streams", "Open event streams", multiproc
 SNAPSHOT_AGE = Gauge(
     "floodgate_snapshot_age_seconds", "Time since the sales were last looked at", multiprocess_mode="livemax"
 )
+NOTICES = Counter(
+    "floodgate_payment_notices_total", "Callbacks of payment providers, by what became of them", ["provider", "result"]
+)
+NOTICE_LAG = Histogram(
+    "floodgate_payment_notice_lag_seconds",
+    "Time from a payment to the callback that tells of it",
+    ["provider"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200),
+)

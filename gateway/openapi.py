@@ -82,6 +82,8 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.body is not None:
         content = {"application/json": {"schema": schemas[_hashable(operation.body)]}}
         made["requestBody"] = {"required": True, "content": content}
+    elif operation.raw:
+        made["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}
     return made
 
 
@@ -130,7 +132,7 @@ def _link_to(operation_id: str) -> dict[str, Any]:
 
 def _problem_statuses(operation: Operation) -> set[int]:
     statuses = {*_ALWAYS, *operation.problems}
-    if operation.body is not None:
+    if operation.body is not None or operation.raw:
         statuses |= {*_WITH_BODY}
     if operation.parameters:
         statuses |= {422}

@@ -66,6 +66,8 @@ class Operation:
     content_type: str = "application/json"
     admit: bool = False
     """whether overload and the user's rate are checked before the body is read"""
+    raw: bool = False
+    """whether the body is passed on as it came, of whatever type"""
     links: tuple[str, ...] = ()
     """operations that take this one's `order_id`"""
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
@@ -86,7 +88,11 @@ class Operation:
         if self.admit:
             services.admission.check_user(identity.subject)
         parameters = {parameter.name: _decode(parameter, request) for parameter in self.parameters}
-        body = None if self.decoder is None else await self._read(request, self.decoder, services)
+        body: Any = None
+        if self.decoder is not None:
+            body = await self._read(request, self.decoder, services)
+        elif self.raw:
+            body = await read_raw(request, services)
         return await self.handler(Call(request, services, identity, parameters, body))
 
     def _identify(self, request: web.Request, services: Services) -> Identity:
@@ -102,10 +108,15 @@ class Operation:
 
 
 async def read_body(request: web.Request, services: Services) -> bytes:
-    """The whole body, within the limits of size and time. Raises the fitting refusal."""
-    limits = services.settings.limits
+    """The whole body of a JSON request. Raises the fitting refusal."""
     if request.content_type != "application/json":
         raise WrongMediaType("send the body as application/json")
+    return await read_raw(request, services)
+
+
+async def read_raw(request: web.Request, services: Services) -> bytes:
+    """The whole body, within the limits of size and time. Raises the fitting refusal."""
+    limits = services.settings.limits
     if "Content-Encoding" in request.headers:
         raise WrongMediaType("send the body without a Content-Encoding")
     if (request.content_length or 0) > limits.body_bytes:

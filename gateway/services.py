@@ -26,6 +26,9 @@ from commerce.kernel.redisdb import check_redis, open_redis
 from commerce.kernel.tasks import end
 from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
+from commerce.payments.port import Provider
+from commerce.payments.providers import open_providers
+from commerce.payments.service import Payments
 from commerce.sales.service import Sales
 from commerce.sales.stock import Stock
 from config.settings import Settings
@@ -76,6 +79,8 @@ class Services:
     sales: Sales
     stock: Stock
     orders: Orders
+    payments: Payments
+    providers: dict[str, Provider]
     dead_letters: DeadLetters
     watch: Watch
     stopping: asyncio.Event
@@ -134,6 +139,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(link.close)
         await link.execute_command("PING")
         ids, tally = Ids(clock), Tally()
+        providers = await stack.enter_async_context(
+            open_providers(settings.payments, clock, timeout_s=driver.call_timeout_s, connections=4)
+        )
         intake = Intake(redis, link, settings, clock, admission, tally, snapshots.with_keys)
         order_limits = OrderLimits(
             limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
@@ -155,6 +163,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             sales=sales,
             stock=Stock(db, redis, clock, policy),
             orders=orders,
+            payments=Payments(db, clock, ids, providers, settings.payments.margin_s),
+            providers=providers,
             dead_letters=DeadLetters(db, clock),
             watch=Watch(orders, clock, limits.event_streams),
             stopping=asyncio.Event(),

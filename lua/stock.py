@@ -16,7 +16,7 @@ from lua.keys import SaleKeys, key_field
 from lua.script import Argument, Commands, Script
 
 DAY_MS = 86_400_000
-_reserve, _release, _restock = Script("reserve"), Script("release"), Script("restock")
+_reserve, _release, _restock, _retake = Script("reserve"), Script("release"), Script("restock"), Script("retake")
 
 
 class Outcome(IntEnum):
@@ -51,6 +51,16 @@ class RestockOutcome(IntEnum):
     NOT_READY = 2
     TOO_OLD = 3
     TOO_FEW = 4
+
+
+class RetakeOutcome(IntEnum):
+    """What became of a retake; the numbers are those of `retake.lua`."""
+
+    APPLIED = 0
+    ALREADY = 1
+    NOT_READY = 2
+    TOO_OLD = 3
+    REFUSED = 4
 
 
 class EntryId(NamedTuple):
@@ -211,3 +221,30 @@ async def restock(client: Redis, keys: SaleKeys, change_id: UUID, made_ms: int, 
     names = [keys.meta, keys.stock, keys.changes(day)]
     epoch, outcome, number = await _restock.call(client, names, [change_id.bytes, day, sku, delta])
     return Restocked(int(epoch or 0), RestockOutcome(outcome), number)
+
+
+@dataclass(frozen=True, slots=True)
+class Retake:
+    """Units that are taken again after they went back: for each SKU the units, and the limit a user (0: none)."""
+
+    retake_id: UUID
+    made_ms: int
+    user_id: str
+    units: dict[str, tuple[int, int]]
+
+
+class Retaken(NamedTuple):
+    epoch: int
+    outcome: RetakeOutcome
+    seq: int
+
+
+async def retake(client: Redis, keys: SaleKeys, item: Retake) -> Retaken:
+    """Take all of it again or nothing, once; whether there was enough is remembered too."""
+    day = item.made_ms // DAY_MS
+    arguments: list[Argument] = [item.retake_id.bytes, day, item.user_id, len(item.units)]
+    for sku, (units, limit) in item.units.items():
+        arguments += (sku, units, limit)
+    names = [keys.meta, keys.stock, keys.buyers, keys.changes(day)]
+    epoch, outcome, seq = await _retake.call(client, names, arguments)
+    return Retaken(int(epoch or 0), RetakeOutcome(outcome), seq)

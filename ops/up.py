@@ -28,11 +28,16 @@ from config.settings import Settings, SettingsError, load, local_file, servers_f
 from gateway.auth import sign
 from ops import demo, embedded
 from ops.commands.common import open_shop, out
+from ops.payment_sandbox import sandbox_program, sandbox_settings
 from ops.programs import Program, ProgramFailed
 from ops.supervisor import Supervisor
 
 _TOKEN_S = 7 * 86_400
-_WORKERS = (("writer", ("order_writer",)), ("keeper", ("release_driver", "sale_keeper", "observer", "auditor")))
+_WORKERS = (
+    ("writer", ("order_writer",)),
+    ("payments", ("payment_driver",)),
+    ("keeper", ("release_driver", "sale_keeper", "observer", "auditor")),
+)
 
 
 async def up(data_dir: Path | None, with_demo: bool) -> None:
@@ -137,7 +142,8 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     shutil.rmtree(metrics_dir, ignore_errors=True)
     metrics_dir.mkdir(parents=True)
     metrics.share(metrics_dir)
-    _write_servers(home, redis_url, database_url)
+    sandbox = _sandbox(settings)
+    _write_servers(home, redis_url, database_url, sandbox_settings(settings, home) if sandbox else "")
     connection = await connect(database_url, name="migrate", timeout_s=600)
     try:
         await migrate(connection)
@@ -147,6 +153,8 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
         async with open_shop(load()) as shop:
             await demo.make_demo(shop)
     env = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "FLOODGATE_METRICS_DIR": str(metrics_dir)}
+    if sandbox is not None:
+        await supervisor.start([sandbox])
     processes = settings.http.processes or os.cpu_count() or 1
     programs = [_python(settings, name, ["workers", *names, "--instance", name], env) for name, names in _WORKERS]
     programs += [_gateway(settings, number, env) for number in range(1, processes + 1)]
@@ -174,11 +182,18 @@ async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[st
     return redis_url, database_url
 
 
-def _write_servers(home: Path, redis_url: str, database_url: str) -> None:
-    """Lets commands in other terminals find the servers."""
+def _write_servers(home: Path, redis_url: str, database_url: str, payments: str) -> None:
+    """Lets commands in other terminals find the servers, and the sandbox's providers where there is one."""
     file = servers_file(home)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as made:
-        made.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n')
+        made.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{payments}')
+
+
+def _sandbox(settings: Settings) -> Program | None:
+    """Made-up payment providers, unless the shop has agreed with real ones."""
+    if settings.payments.alipay or settings.payments.wechatpay:
+        return None
+    return sandbox_program(settings)
 
 
 def _python(settings: Settings, name: str, module: list[str], env: dict[str, str]) -> Program:
@@ -218,6 +233,7 @@ def _welcome(settings: Settings, with_demo: bool) -> None:
         "",
         f"The shop is open at {base}  (API: {base}/docs)",
         f"Admin and metrics: {admin}  (API: {admin}/docs, {admin}/metrics)",
+        f"Payments: made up, at http://127.0.0.1:{settings.sandbox.port} (pay and refuse there)",
         f"Data: {settings.data_dir}   A 202 means: {settings.durability}",
         "",
         f"User token:  {user}",

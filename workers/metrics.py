@@ -62,3 +62,28 @@ AUDIT_FINDINGS = Gauge(
 AUDITED_AT = Gauge(
     "floodgate_audit_timestamp_seconds", "When a sale was last audited", ["sale"], multiprocess_mode=_LATEST
 )
+
+OUTSIDE_JOBS = Counter(
+    "floodgate_outside_jobs_total", "Jobs of a driver that calls out, by result", ["driver", "system", "result"]
+)
+OUTSIDE_SECONDS = Histogram(
+    "floodgate_outside_job_seconds",
+    "Time of one job of a driver that calls out",
+    ["driver", "system"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+BREAKER_OPEN = Gauge(
+    "floodgate_breaker_open",
+    "1: a system did not answer and is left alone",
+    ["driver", "system"],
+    multiprocess_mode=_LATEST,
+)
+OLDEST_JOB = Gauge(
+    "floodgate_oldest_job_seconds", "How long the oldest job has been due", ["kind"], multiprocess_mode=_LATEST
+)
+LEDGER_DIFFERENCE = Gauge(
+    "floodgate_ledger_difference_minor",
+    "What the ledger does not add up to; not 0 is a broken promise",
+    ["currency"],
+    multiprocess_mode=_LATEST,
+)

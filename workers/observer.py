@@ -30,6 +30,11 @@ async def observer(shop: Workshop) -> None:
         metrics.PARKED.labels("stock_change").set(counts["parked_stock_changes"])
         metrics.PENDING_RELEASES.set(counts["pending_releases"])
         metrics.OLDEST_RELEASE.set(counts["oldest_release_s"])
+        for kind in ("payment", "refund"):
+            metrics.PARKED.labels(kind).set(counts[f"parked_{kind}s"])
+            metrics.OLDEST_JOB.labels(kind).set(counts[f"oldest_{kind}_s"])
+        for currency, difference in (await shop.audit.ledger()).items():
+            metrics.LEDGER_DIFFERENCE.labels(currency).set(difference)
         return 0
 
     async def streams() -> int:

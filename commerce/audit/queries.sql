@@ -68,8 +68,21 @@ WHERE orders.sale_id = $1 AND orders.status = 'cancelled' AND release_id IS NULL
 SELECT release_id::text FROM releases
 LEFT JOIN orders ON orders.order_id = release_id
 LEFT JOIN dead_letters ON dead_letters.order_id = release_id
-WHERE releases.sale_id = $1
-  AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded';
+WHERE releases.sale_id = $1 AND releases.retakes IS NULL
+  AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded'
+  AND NOT EXISTS (SELECT FROM releases AS retake WHERE retake.retakes = releases.release_id AND status = 'applied');
+
+-- name: taken_again_without_cause
+-- P5. Goods were taken again of an order that is cancelled all the same, and nobody is about to change that.
+SELECT retakes::text FROM releases JOIN orders ON order_id = retakes
+WHERE releases.sale_id = $1 AND releases.status = 'applied' AND orders.status = 'cancelled'
+  AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = retakes AND task = 'late');
+
+-- name: taken_again_of_other_units
+-- P5. What is taken again is what went back.
+SELECT taken.retakes::text FROM releases AS taken LEFT JOIN releases AS back ON back.release_id = taken.retakes
+WHERE taken.sale_id = $1 AND taken.retakes IS NOT NULL AND taken.units IS DISTINCT FROM (
+    SELECT jsonb_object_agg(key, -value::bigint) FROM jsonb_each_text(back.units));
 
 -- name: release_of_other_units
 -- P5. What goes back is what was taken.
@@ -114,6 +127,76 @@ WHERE sale_id = $1 AND (
 SELECT (SELECT count(*) FROM dead_letters WHERE status = 'held') AS dead_letters,
        (SELECT count(*) FROM releases WHERE status = 'parked') AS parked_releases,
        (SELECT count(*) FROM stock_changes WHERE status = 'parked') AS parked_stock_changes,
+       (SELECT count(*) FROM payments WHERE parked) AS parked_payments,
+       (SELECT count(*) FROM refunds WHERE parked) AS parked_refunds,
+       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
+        FROM payments WHERE task IS NOT NULL AND NOT parked) AS oldest_payment_s,
+       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
+        FROM refunds WHERE status = 'pending' AND NOT parked) AS oldest_refund_s,
        (SELECT count(*) FROM releases WHERE status = 'pending') AS pending_releases,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8
         FROM releases WHERE status = 'pending') AS oldest_release_s;
+
+-- name: unbalanced_postings
+-- P6. The database forbids it; an audit trusts no trigger. Of this sale's orders.
+SELECT posting FROM ledger JOIN orders USING (order_id) WHERE sale_id = $1
+GROUP BY posting, ledger.currency HAVING sum(amount_minor) <> 0;
+
+-- name: payments_and_ledger
+-- P6. What payments say was taken and given back is what the ledger says.
+SELECT payment_id::text FROM payments JOIN orders USING (order_id)
+LEFT JOIN (SELECT posting, -amount_minor AS amount FROM ledger WHERE account = 'orders') AS taken
+       ON taken.posting = 'capture ' || payment_id
+WHERE sale_id = $1 AND coalesce(taken.amount, 0)
+      <> CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END
+UNION ALL
+SELECT refund_id::text FROM refunds JOIN orders USING (order_id)
+LEFT JOIN (SELECT posting, amount_minor AS amount FROM ledger WHERE account = 'orders') AS given
+       ON given.posting = 'refund ' || refund_id
+WHERE sale_id = $1 AND coalesce(given.amount, 0) <> CASE refunds.status WHEN 'done' THEN refunds.amount_minor ELSE 0 END
+UNION ALL
+SELECT payment_id::text FROM payments JOIN orders USING (order_id)
+WHERE sale_id = $1 AND refunded_minor <> (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+                                          WHERE refunds.payment_id = payments.payment_id AND refunds.status = 'done');
+
+-- name: money_without_order
+-- P6. Captured money that is on no paid order, not on its way back, and that nobody is about to look at.
+SELECT payment_id::text FROM payments JOIN orders USING (order_id)
+WHERE sale_id = $1 AND payments.status = 'captured' AND task IS NULL
+  AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+                               WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
+  AND (orders.status = 'cancelled'
+       OR round < (SELECT max(round) FROM payments AS later WHERE later.order_id = payments.order_id))
+  AND NOT EXISTS (SELECT FROM payments AS other WHERE other.order_id = payments.order_id AND other.task IS NOT NULL);
+
+-- name: paid_without_money
+-- P6. An order that is paid or confirmed has payments for all of it.
+SELECT orders.order_id::text FROM orders WHERE sale_id = $1
+  AND orders.status IN ('paid', 'confirmed', 'fulfilling', 'shipped', 'delivered', 'completed')
+  AND EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id)
+  AND total_minor <> (
+      SELECT coalesce(sum(amount_minor), 0) FROM payments
+      WHERE payments.order_id = orders.order_id AND payments.status IN ('captured', 'authorised')
+        AND round = (SELECT max(round) FROM payments AS last WHERE last.order_id = orders.order_id));
+
+-- name: over_refunded
+-- P6. Never more goes back than was captured.
+SELECT payment_id::text FROM payments JOIN orders USING (order_id)
+WHERE sale_id = $1 AND CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END < (
+    SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed');
+
+-- name: ledger_sums
+-- P6. All of the ledger, by currency; and store credit against its account.
+SELECT 'the ledger in ' || currency AS what, sum(amount_minor)::bigint AS difference FROM ledger
+GROUP BY currency HAVING sum(amount_minor) <> 0
+UNION ALL
+SELECT 'credit of ' || user_id, balance_minor + coalesce((
+    SELECT sum(amount_minor)::bigint FROM ledger
+    WHERE account = 'credit:' || user_id AND ledger.currency = credit_accounts.currency), 0)
+FROM credit_accounts WHERE balance_minor <> -coalesce((
+    SELECT sum(amount_minor) FROM ledger
+    WHERE account = 'credit:' || user_id AND ledger.currency = credit_accounts.currency), 0);
+
+-- name: ledger_by_currency
+SELECT currency, sum(amount_minor)::bigint AS difference FROM ledger GROUP BY currency;

@@ -71,6 +71,11 @@ class Audit:
         async with self._db.connection() as connection:
             return await store.counts(connection, from_ms(self._clock.now_ms()))
 
+    async def ledger(self) -> dict[str, int]:
+        """What all of the ledger adds up to, by currency: nothing, or money was made or lost."""
+        async with self._db.connection() as connection:
+            return await store.ledger(connection)
+
     async def _once(self, sale_id: str) -> SaleAudit:
         keys = SaleKeys(sale_id)
         seen = await self._look(keys)
@@ -117,7 +122,9 @@ class Audit:
         # Only now is it sure that the seqs are of the load the cut was made in.
         if await lua.loaded_epoch(self._redis, keys) != cut.epoch:
             raise _LoadedAnew
-        return [change for change, seq in zip(changes, seqs, strict=True) if seq is not None and seq <= cut.change_seq]
+        return [
+            change for change, seq in zip(changes, seqs, strict=True) if seq is not None and 0 < seq <= cut.change_seq
+        ]
 
     async def _stock(
         self,
@@ -244,6 +251,14 @@ _LISTED = (
     ("P5", "cancelled_without_release", "cancelled orders do not give their goods back"),
     ("P5", "release_without_cause", "goods go back of orders that were not cancelled"),
     ("P5", "release_of_other_units", "other goods go back than were taken"),
+    ("P5", "taken_again_without_cause", "goods were taken again and the order is cancelled"),
+    ("P5", "taken_again_of_other_units", "other goods were taken again than went back"),
+    ("P6", "unbalanced_postings", "postings in the ledger do not balance"),
+    ("P6", "payments_and_ledger", "payments or refunds are not in the ledger as they are"),
+    ("P6", "money_without_order", "captured money is on no order and does not go back"),
+    ("P6", "paid_without_money", "orders are paid by other amounts than their totals"),
+    ("P6", "over_refunded", "more goes back than was captured"),
+    ("P6", "ledger_sums", "the ledger does not add up"),
     ("P8", "broken_histories", "orders' histories do not lead to their status"),
 )
 

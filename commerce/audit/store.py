@@ -127,3 +127,9 @@ async def counts(connection: Connection, now: datetime) -> dict[str, float]:
     row = await connection.fetchrow(queries.counts, now)
     assert row is not None
     return dict(row)
+
+
+async def ledger(connection: Connection) -> dict[str, int]:
+    """What the ledger adds up to, by currency."""
+    rows = await connection.fetch(queries.ledger_by_currency, timeout=_LONG_S)
+    return {row["currency"]: row["difference"] for row in rows}

@@ -52,6 +52,9 @@ TRANSITIONS = frozenset(
         (OrderStatus.AWAITING_PAYMENT, OrderStatus.CONFIRMED),
         (OrderStatus.AWAITING_PAYMENT, OrderStatus.PAID),
         (OrderStatus.AWAITING_PAYMENT, OrderStatus.CANCELLED),
+        # It expired, was paid all the same, and the goods could be taken again.
+        (OrderStatus.CANCELLED, OrderStatus.PAID),
+        (OrderStatus.CANCELLED, OrderStatus.CONFIRMED),
         (OrderStatus.CONFIRMED, OrderStatus.FULFILLING),
         (OrderStatus.PAID, OrderStatus.FULFILLING),
         (OrderStatus.FULFILLING, OrderStatus.SHIPPED),

@@ -38,7 +38,9 @@ SELECT seq, at, to_status, actor, reason FROM order_events WHERE order_id = $1 A
 SELECT order_id, status_seq FROM orders WHERE order_id = ANY($1::uuid[]);
 
 -- name: lock_expired
+-- One with a payment that may still be taken waits until that is closed at the provider, or captured.
 SELECT order_id FROM orders WHERE status = 'awaiting_payment' AND pay_by <= $1
+AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id AND payments.status = 'pending')
 ORDER BY pay_by LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: cancel
@@ -58,3 +60,8 @@ SELECT order_id, sale_id, user_id, (
           GROUP BY sku) AS sums
 ), $5, $2, $2
 FROM gone RETURNING release_id;
+
+-- name: payments_of_cancelled
+-- What was taken goes back, what may be taken is closed: the payment driver's work.
+UPDATE payments SET task = CASE status WHEN 'pending' THEN 'close' ELSE 'settle' END, due_at = $2, attempts = 0
+WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured');

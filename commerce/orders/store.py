@@ -65,7 +65,9 @@ async def cancel(
 ) -> list[UUID]:
     """Cancel those that still await payment and make their releases due; gives the ids of those."""
     rows = await connection.fetch(queries.cancel, list(order_ids), now, cause, actor, reason)
-    return [row["release_id"] for row in rows]
+    gone = [row["release_id"] for row in rows]
+    await connection.execute(queries.payments_of_cancelled, gone, now)
+    return gone
 
 
 async def lock_expired(connection: Connection, now: datetime, count: int) -> list[UUID]:

@@ -61,3 +61,30 @@ async def settle(
 async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]], why: str, *, park: bool) -> None:
     ids, times = [id_ for id_, _ in due], [time for _, time in due]
     await connection.execute(queries.postpone, ids, times, why, park)
+
+
+@dataclass(frozen=True, slots=True)
+class RetakeRow:
+    """A retake; `units` has for each SKU the units and the limit a user (0: none)."""
+
+    release_id: UUID
+    sale_id: str
+    user_id: str
+    status: str
+    made_ms: int
+    units: dict[str, tuple[int, int]]
+
+
+async def begin_retake(connection: Connection, id_: UUID, order_id: UUID, now: datetime) -> RetakeRow | None:
+    """The retake of an order, made if there is none; None while what went back is not applied. In a transaction."""
+    await connection.execute(queries.begin_retake, id_, order_id, now)
+    row = await connection.fetchrow(queries.get_retake, order_id)
+    if row is None:
+        return None
+    units = {sku: (units, limit) for sku, (units, limit) in orjson.loads(row["units"]).items()}
+    made_ms = to_ms(row["created_at"])
+    return RetakeRow(row["release_id"], row["sale_id"], row["user_id"], row["status"], made_ms, units)
+
+
+async def refuse_retake(connection: Connection, id_: UUID, now: datetime) -> None:
+    await connection.execute(queries.refuse_retake, id_, now)

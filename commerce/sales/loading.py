@@ -93,17 +93,18 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
         outcome = await lua.load(redis, keys, terms(sale), books.stock.items(), books.bought.items(), books.newest)
         if outcome is LoadOutcome.LOADED_BEFORE:
             raise LoadInProgress(f"{sale_id} was loaded by another process meanwhile: look at it, then load it again")
-        await _end(connection, sale, books, clock)
+        await _end(connection, sale, books, clock, forgotten)
     units_free = sum(books.stock.values())
     settled = len(books.releases) + len(books.changes) + len(books.refused)
     return LoadReport(sale_id, sale.epoch, len(books.stock), units_free, len(waiting), settled)
 
 
-async def _end(connection: Connection, sale: Sale, books: _Books, clock: Clock) -> None:
+async def _end(connection: Connection, sale: Sale, books: _Books, clock: Clock, forgotten: datetime) -> None:
     now = from_ms(clock.now_ms())
     async with connection.transaction():
         if await store.end_load(connection, sale):
             await store.settle_forgotten(connection, books.releases, books.changes, sale.epoch, now)
+            await store.refuse_forgotten_retakes(connection, sale.sale_id, forgotten, now)
             await store.refuse_forgotten(connection, books.refused, now, "fewer units were free when it was settled")
 
 

@@ -154,11 +154,17 @@ GROUP BY user_id, sku HAVING sum(units) > 0;
 -- name: forgotten_releases
 -- Redis can no longer tell whether it applied them, and applies them no more: the load in the making counts them.
 SELECT release_id, user_id, units FROM releases
-WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
+WHERE sale_id = $1 AND retakes IS NULL AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
 
 -- name: forgotten_changes
 SELECT change_id, sku, delta FROM stock_changes
 WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at < $2)) ORDER BY created_at;
+
+-- name: refuse_forgotten_retakes
+-- Nobody can tell any more whether they were applied to the load before, and this one has counted none that is not
+-- marked: so they were not, and the money goes back.
+UPDATE releases SET status = 'refused', settled_at = $3, last_error = 'it took too long'
+WHERE sale_id = $1 AND retakes IS NOT NULL AND status = 'pending' AND created_at < $2;
 
 -- name: settle_forgotten_releases
 -- Seq 0 is before all that the load itself counts.

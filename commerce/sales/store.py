@@ -219,6 +219,10 @@ async def refuse_forgotten(connection: Connection, changes: Sequence[UUID], now:
     await connection.execute(queries.refuse_forgotten_changes, changes, now, why)
 
 
+async def refuse_forgotten_retakes(connection: Connection, sale_id: str, before: datetime, now: datetime) -> None:
+    await connection.execute(queries.refuse_forgotten_retakes, sale_id, before, now)
+
+
 async def allow_long_statements(connection: Connection) -> None:
     """For the rest of the transaction: reading all orders of a sale may take longer than a shopper would wait."""
     await connection.execute(queries.allow_long_statements)

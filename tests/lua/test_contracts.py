@@ -8,12 +8,13 @@ from importlib import resources
 
 import pytest
 
-from lua import LoadOutcome, Outcome, PublishOutcome, ReleaseOutcome, RestockOutcome
+from lua import LoadOutcome, Outcome, PublishOutcome, ReleaseOutcome, RestockOutcome, RetakeOutcome
 
 ENUMS: dict[str, type[IntEnum]] = {
     "reserve": Outcome,
     "release": ReleaseOutcome,
     "restock": RestockOutcome,
+    "retake": RetakeOutcome,
     "publish": PublishOutcome,
     "load": LoadOutcome,
 }

@@ -1,0 +1,36 @@
+"""Calls to other people's systems go through this port, so that the business knows no HTTP library.
+
+Whoever calls cannot tell a request that never arrived from an answer that got lost: `Unclear` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+
+class Answer(NamedTuple):
+    """What came back; names of headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Unclear(Exception):
+    """There was no answer, or none that can be believed: it may or may not have been done. Ask, then try again."""
+
+
+class Refused(Exception):
+    """The other side understood and said no; the same again will be refused again. `code` is its own word for why."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class Outside(Protocol):
+    """Sends one request within the time that was set for the other side; raises `Unclear`."""
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer: ...

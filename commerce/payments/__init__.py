@@ -1,0 +1,1 @@
+"""Payments: several ways to pay one order, and books that balance."""

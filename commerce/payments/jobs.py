@@ -1,0 +1,266 @@
+"""The payment driver's work, one claimed row at a time: ask, look, close, give back. Outside calls are made outside of
+transactions, and what they say is written with the order locked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from asyncpg import UniqueViolationError
+
+from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.database import Connection, Database
+from commerce.kernel.faults import crash_point
+from commerce.kernel.ids import Ids
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.money import Money
+from commerce.kernel.outside import Refused, Unclear
+from commerce.payments import settling, store
+from commerce.payments.model import DueRefund, Payment
+from commerce.payments.port import Charge, PaymentSeen, Provider, RefundOrder
+from commerce.payments.settling import Disagreement
+from commerce.releases.retaking import Retaking
+
+_LOOK_FIRST_MS, _LOOK_MOST_MS = 1_000, 30_000
+_GRACE_S = 1
+
+
+class PaymentJobs:
+    """`providers` are the ones outside by method; `attempts` is after how many failures in a row a job is parked."""
+
+    def __init__(
+        self,
+        db: Database,
+        clock: Clock,
+        ids: Ids,
+        policy: RetryPolicy,
+        attempts: int,
+        providers: Mapping[str, Provider],
+        retaking: Retaking,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._ids = ids
+        self._policy = policy
+        self._attempts = attempts
+        self._providers = providers
+        self._retaking = retaking
+
+    async def claim(self, count: int, without: Sequence[str]) -> list[Payment | DueRefund]:
+        """Due payments and refunds, except those of methods that cannot be reached now."""
+        now = self._now()
+        async with self._db.connection() as connection:
+            payments = await store.claim_payments(connection, now, self._policy.lease_s, count, without)
+            refunds = await store.claim_refunds(connection, now, self._policy.lease_s, count, without)
+        return [*payments, *refunds]
+
+    async def work(self, job: Payment | DueRefund) -> str:
+        """Do what is to be done; gives a word for what became of it. Raises `Unclear` where the provider did not say,
+        after the job was postponed."""
+        try:
+            if isinstance(job, DueRefund):
+                return await self._refund(job)
+            return await self._payment(job)
+        except Unclear as error:
+            await self._postpone(job, str(error), park=False)
+            raise
+        except Refused as error:
+            await self._postpone(job, f"{_method(job)} refuses: {error}", park=True)
+            return "refused"
+        except Disagreement as error:
+            await self._postpone(job, str(error), park=True)
+            return "disagreement"
+        except UniqueViolationError:
+            await self._postpone(job, "the transaction belongs to another payment already", park=True)
+            return "disagreement"
+
+    # Payments.
+
+    async def _payment(self, job: Payment) -> str:
+        if job.task == "settle":
+            return await self._settle(job)
+        if job.task == "late":
+            return await self._late(job)
+        if job.method not in self._providers:
+            return await self._ours(job)
+        if job.task == "create" and self._now() < job.expires_at:
+            return await self._create(job, self._providers[job.method])
+        return await self._look(job, self._providers[job.method])
+
+    async def _create(self, job: Payment, provider: Provider) -> str:
+        try:
+            action = await provider.create(_charge(job))
+        except Refused as error:
+            return await self._finish(job, "failed", f"{job.method} refuses: {error}")
+        crash_point("payment.after_create")
+        async with self._db.connection() as connection:
+            await store.asked(connection, job.payment_id, action, self._next_look(job))
+        return "asked"
+
+    async def _look(self, job: Payment, provider: Provider) -> str:
+        closing = job.task == "close" or self._now() >= job.expires_at
+        seen = await (provider.close if closing else provider.query)(job.payment_id)
+        if closing and seen.state != "captured":
+            # The money may have been on its way while it was closed: the last word is what it is afterwards.
+            seen = await provider.query(job.payment_id)
+        crash_point("payment.after_look")
+        if seen.state == "captured":
+            return await self.saw(job.payment_id, seen)
+        # What the provider has never seen may still reach it, by a page that the customer has open: till it expires.
+        over = self._now() >= job.expires_at + timedelta(seconds=_GRACE_S)
+        if seen.state == "closed" or (closing and over and seen.state == "absent"):
+            return await self._finish(job, "closed", "it was not paid in time" if over else "it is not needed any more")
+        async with self._db.connection() as connection:
+            await store.look_again(connection, job.payment_id, self._next_look(job), "close" if closing else "query")
+        return "waiting"
+
+    def _next_look(self, job: Payment) -> datetime:
+        """Often at first, then ever more seldom, and once at its end."""
+        age_ms = self._clock.now_ms() - to_ms(job.created_at)
+        wait_ms = min(max(age_ms // 4, _LOOK_FIRST_MS), _LOOK_MOST_MS)
+        look = from_ms(self._clock.now_ms() + wait_ms)
+        end = job.expires_at + timedelta(seconds=_GRACE_S)
+        return end if self._now() < end < look else look
+
+    async def _ours(self, job: Payment) -> str:
+        """Store credit and cash on delivery: nobody outside is asked, so it is one transaction."""
+        async with self._db.transaction() as connection:
+            order = await store.lock_order(connection, job.order_id)
+            now, paid = self._now(), await store.payment(connection, job.payment_id)
+            if order is None or paid is None or paid.status != "pending":
+                return "known"
+            result = "closed"
+            if paid.task == "close":
+                await store.finish(connection, paid.payment_id, "closed", now, "it is not needed any more")
+            elif paid.method == "cod":
+                await store.authorise(connection, paid.payment_id)
+                result = "authorised"
+            elif await store.move_credit(connection, paid.user_id, paid.currency, -paid.amount_minor):
+                seen = PaymentSeen(paid.payment_id, "captured", paid.amount, None, now)
+                await settling.capture(connection, order, paid, seen, now)
+                result = "captured"
+            else:
+                await store.finish(connection, paid.payment_id, "failed", now, "there is not enough store credit")
+                result = "failed"
+            await settling.reconsider(connection, self._ids, order, now)
+        return result
+
+    async def saw(self, payment_id: UUID, seen: PaymentSeen) -> str:
+        """A provider says it was captured. Raises `Disagreement` where that cannot be."""
+        async with self._db.transaction() as connection:
+            result = await enter_capture(connection, self._ids, payment_id, seen, self._now())
+        crash_point("payment.after_capture")
+        return result
+
+    async def _finish(self, job: Payment, status: str, reason: str) -> str:
+        async with self._db.transaction() as connection:
+            order = await store.lock_order(connection, job.order_id)
+            if order is not None and await store.finish(connection, job.payment_id, status, self._now(), reason):
+                await settling.reconsider(connection, self._ids, order, self._now())
+        return status
+
+    async def _settle(self, job: Payment) -> str:
+        async with self._db.transaction() as connection:
+            order = await store.lock_order(connection, job.order_id)
+            await store.set_task(connection, job.payment_id, None, self._now())
+            if order is not None:
+                await settling.reconsider(connection, self._ids, order, self._now())
+        return "settled"
+
+    async def _late(self, job: Payment) -> str:
+        """Paid after the order expired: the goods are taken again, or the money goes back."""
+        outcome = await self._retaking.retake(job.order_id)
+        if outcome == "wait":
+            await self._postpone(job, "the goods are still on their way back", park=False, counts=False)
+            return "waiting"
+        async with self._db.transaction() as connection:
+            order, now = await store.lock_order(connection, job.order_id), self._now()
+            await store.set_task(connection, job.payment_id, None, now)
+            if order is None or order.status != "cancelled":
+                return "known"
+            if outcome == "taken":
+                await settling.taken_again(connection, order, now)
+            else:
+                await settling.too_late(connection, self._ids, order, now)
+        return outcome
+
+    # Refunds.
+
+    async def _refund(self, job: DueRefund) -> str:
+        if job.method not in self._providers:
+            return await self.refunded(job.refund.refund_id)
+        provider, given = self._providers[job.method], job.refund
+        order = RefundOrder(
+            given.payment_id,
+            given.refund_id,
+            Money(given.amount_minor, given.currency),
+            Money(job.captured_minor, given.currency),
+            given.reason,
+        )
+        seen = await provider.query_refund(order) if given.asked else None
+        if seen is None or seen.state == "absent":
+            async with self._db.connection() as connection:
+                await store.refund_asked(connection, given.refund_id)
+            seen = await provider.refund(order)
+            crash_point("refund.after_call")
+        if seen.state == "done":
+            if seen.amount is not None and seen.amount != order.amount:
+                raise Disagreement(f"{job.method} says {seen.amount} went back, it should be {order.amount}")
+            return await self.refunded(given.refund_id)
+        if seen.state == "failed":
+            raise Disagreement(f"{job.method} could not give it back: {seen.why or 'it does not say why'}")
+        await self._postpone(job, "on its way", park=False, counts=False)
+        return "waiting"
+
+    async def refunded(self, refund_id: UUID) -> str:
+        """Money went back."""
+        async with self._db.transaction() as connection:
+            return await enter_refund(connection, self._ids, refund_id, self._now())
+
+    async def _postpone(self, job: Payment | DueRefund, why: str, *, park: bool, counts: bool = True) -> None:
+        """Try again later; what has failed too often is parked, for a person to look at."""
+        attempts = job.refund.attempts if isinstance(job, DueRefund) else job.attempts
+        due_at = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
+        park = park or (counts and attempts >= self._attempts)
+        async with self._db.connection() as connection:
+            if isinstance(job, DueRefund):
+                await store.postpone_refund(connection, job.refund.refund_id, due_at, why, park=park)
+            else:
+                await store.postpone_payment(connection, job.payment_id, due_at, why, park=park)
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+async def enter_capture(connection: Connection, ids: Ids, payment_id: UUID, seen: PaymentSeen, now: datetime) -> str:
+    """Write a capture down and what follows from it. Call inside a transaction. Raises `Disagreement`."""
+    found = await store.payment(connection, payment_id)
+    order = await store.lock_order(connection, found.order_id) if found else None
+    paid = await store.payment(connection, payment_id)
+    if order is None or paid is None:
+        raise Disagreement(f"there is no payment {payment_id}")
+    if not await settling.capture(connection, order, paid, seen, now):
+        return "known"
+    await settling.reconsider(connection, ids, order, now)
+    return "captured"
+
+
+async def enter_refund(connection: Connection, ids: Ids, refund_id: UUID, now: datetime) -> str:
+    """Write down that a refund went through. Call inside a transaction. Raises `Disagreement`."""
+    found = await store.refund(connection, refund_id)
+    order = await store.lock_order(connection, found.order_id) if found else None
+    paid = await store.payment(connection, found.payment_id) if found else None
+    if order is None or paid is None:
+        raise Disagreement(f"there is no refund {refund_id}")
+    return "refunded" if await settling.refunded(connection, order, paid, refund_id, now) else "known"
+
+
+def _charge(job: Payment) -> Charge:
+    subject = f"Order {job.order_id}"
+    scene = job.scene
+    return Charge(job.payment_id, job.order_id, job.amount, subject, job.expires_at, scene, job.payer)  # type: ignore[arg-type]
+
+
+def _method(job: Payment | DueRefund) -> str:
+    return job.method

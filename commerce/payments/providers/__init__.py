@@ -1,0 +1,52 @@
+"""The providers outside that the shop has agreed with, made from what the settings say of each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
+
+from commerce.kernel.clock import Clock
+from commerce.kernel.errors import NotReady
+from commerce.kernel.http_client import HttpOutside, open_outside
+from commerce.payments.port import Provider
+from commerce.payments.providers import alipay, wechatpay
+
+
+class Said(Protocol):
+    """A provider's part of the settings: gives its fields as texts, secrets too."""
+
+    def texts(self) -> dict[str, str]: ...
+
+
+class Agreed(Protocol):
+    """The settings of all providers; None for one that is not offered."""
+
+    @property
+    def alipay(self) -> Said | None: ...
+
+    @property
+    def wechatpay(self) -> Said | None: ...
+
+
+@asynccontextmanager
+async def open_providers(
+    agreed: Agreed, clock: Clock, *, timeout_s: float, connections: int
+) -> AsyncIterator[dict[str, Provider]]:
+    """Providers by method, each with connections of its own. Raises `NotReady` where what was agreed cannot be used."""
+    providers: dict[str, Provider] = {}
+    async with AsyncExitStack() as stack:
+
+        async def outside() -> HttpOutside:
+            return await stack.enter_async_context(open_outside(timeout_s=timeout_s, connections=connections))
+
+        try:
+            if agreed.alipay is not None:
+                account = alipay.Account.load(**agreed.alipay.texts())
+                providers["alipay"] = alipay.Alipay(account, await outside(), clock)
+            if agreed.wechatpay is not None:
+                texts = wechatpay.Account.load(**agreed.wechatpay.texts())
+                providers["wechatpay"] = wechatpay.WeChatPay(texts, await outside(), clock)
+        except ValueError as error:
+            raise NotReady(f"the settings of payments cannot be used: {error}") from None
+        yield providers

@@ -1,0 +1,264 @@
+"""What customers, providers and staff ask of payments. Nothing here calls out: what is to be done outside is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from asyncpg import UniqueViolationError
+
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.database import Connection, Database
+from commerce.kernel.errors import Invalid
+from commerce.kernel.faults import crash_point
+from commerce.kernel.ids import Ids
+from commerce.kernel.money import Money
+from commerce.orders.errors import NoSuchOrder
+from commerce.orders.model import Method, OrderStatus
+from commerce.payments import settling, store
+from commerce.payments.errors import NoSuchPayment, NotCollectable, NotEnoughCaptured, NotPayable
+from commerce.payments.jobs import enter_capture, enter_refund
+from commerce.payments.model import (
+    OURS,
+    Credit,
+    OrderPayments,
+    Parked,
+    Payment,
+    PaymentView,
+    PayWith,
+    Refund,
+    RefundView,
+)
+from commerce.payments.port import Notice, PaymentSeen, Provider
+from commerce.payments.settling import Disagreement
+from commerce.payments.store import LockedOrder
+
+
+class Payments:
+    """`providers` are the ones outside by method; a payment must be made `margin_s` before its order expires, or a
+    quarter of the time it has, whichever is less."""
+
+    def __init__(
+        self, db: Database, clock: Clock, ids: Ids, providers: Mapping[str, Provider], margin_s: float
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._ids = ids
+        self._providers = providers
+        self._margin = timedelta(seconds=margin_s)
+
+    async def start(self, order_id: UUID, user_id: str, wanted: Sequence[PayWith]) -> OrderPayments:
+        """Begin to pay, or pay in another way. The same again changes nothing; without parts, as was said in the order.
+
+        Raises `NoSuchOrder`, `NotPayable`, `Invalid`.
+        """
+        async with self._db.transaction() as connection:
+            order = await store.lock_order(connection, order_id)
+            if order is None or order.user_id != user_id:
+                raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
+            payments = await store.payments_of(connection, order_id)
+            last = payments[-1].round if payments else 0
+            current = [one for one in payments if one.round == last]
+            parts = self._parts(order, wanted)
+            if current and order.status is not OrderStatus.CANCELLED and _same(current, parts):
+                return await self._view(connection, order, payments)
+            now = self._now()
+            expires_at = order.pay_by - min(self._margin, (order.pay_by - order.accepted_at) / 4)
+            if order.status is not OrderStatus.AWAITING_PAYMENT:
+                raise NotPayable(f"the order is {order.status}")
+            if now >= expires_at:
+                raise NotPayable("there is not enough time left to pay; it expires in a moment")
+            rows = [(self._ids.new(), part, self._scene(number, part)) for number, part in enumerate(parts)]
+            await store.add_payments(connection, order, last + 1, rows, now, expires_at)
+            await settling.reconsider(connection, self._ids, order, now)
+            return await self._view(connection, order, await store.payments_of(connection, order_id))
+
+    def _parts(self, order: LockedOrder, wanted: Sequence[PayWith]) -> list[PayWith]:
+        parts = list(wanted) or [PayWith(share.method, share.amount) for share in order.plan]
+        if not parts:
+            raise Invalid("the order does not say how it is to be paid: send `payments`")
+        paid = sum(part.amount for part in parts)
+        if paid != order.total.amount:
+            detail = (
+                f"they add up to {paid} and the total is {order.total.amount} minor units of {order.total.currency}"
+            )
+            raise Invalid(f"/payments: {detail}", errors=[{"at": "/payments", "detail": detail}])
+        for number, part in enumerate(parts):
+            provider = self._providers.get(part.method)
+            if part.method in OURS:
+                continue
+            if provider is None:
+                raise _wrong(number, "method", f"{part.method} is not offered here")
+            if order.total.currency not in provider.currencies:
+                raise _wrong(number, "method", f"{part.method} does not take {order.total.currency}")
+            self._scene(number, part)
+        return parts
+
+    def _scene(self, number: int, part: PayWith) -> str:
+        if part.method in OURS:
+            return "none"
+        scenes = self._providers[part.method].scenes
+        scene = part.scene or ("qr" if "qr" in scenes else scenes[0])
+        if scene not in scenes:
+            raise _wrong(number, "scene", f"{part.method} has {', '.join(scenes)}")
+        if scene == "jsapi" and part.payer is None:
+            raise _wrong(number, "payer", "the customer's id at the provider is needed for jsapi")
+        return scene
+
+    async def show(self, order_id: UUID, user_id: str | None) -> OrderPayments:
+        """An order's payments; anybody's for staff (no user)."""
+        async with self._db.transaction() as connection:
+            order = await store.lock_order(connection, order_id)
+            if order is None or user_id not in (None, order.user_id):
+                raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
+            return await self._view(connection, order, await store.payments_of(connection, order_id))
+
+    async def _view(self, connection: Connection, order: LockedOrder, payments: Sequence[Payment]) -> OrderPayments:
+        refunds = await store.refunds_of(connection, order.order_id)
+        last = payments[-1].round if payments else 0
+        captured = sum(one.amount_minor - one.refunded_minor for one in payments if one.status == "captured")
+        views = [_view(one, refunds, current=one.round == last) for one in payments]
+        return OrderPayments(order.order_id, order.total, captured, views)
+
+    # Callbacks.
+
+    async def notice(self, method: Method, notice: Notice, body: bytes) -> str:
+        """Store a genuine callback and what it changes, in one transaction; gives a word for what became of it.
+
+        What cannot be true is kept with the reason, changes nothing, and is `refused`.
+        """
+        now = self._now()
+        async with self._db.transaction() as connection:
+            if not await store.add_notice(connection, method, notice, now, body):
+                known = await store.known_notice(connection, method, notice.notice_id)
+                return "refused" if known and known.startswith("refused") else "repeated"
+            try:
+                async with connection.transaction():
+                    result = await self._enter(connection, method, notice, now)
+            except Disagreement as error:
+                result = f"refused: {error}"
+            except UniqueViolationError:
+                result = "refused: its transaction belongs to another payment"
+            await store.notice_result(connection, method, notice.notice_id, result[:500])
+        crash_point("payment.after_notice")
+        return result.partition(":")[0]
+
+    async def _enter(self, connection: Connection, method: Method, notice: Notice, now: datetime) -> str:
+        seen = notice.seen
+        paid = await store.payment(connection, seen.payment_id)
+        if paid is None or paid.method != method:
+            raise Disagreement(f"there is no payment {seen.payment_id} by {method}")
+        if not isinstance(seen, PaymentSeen):
+            refund = await store.refund(connection, seen.refund_id)
+            if refund is None or refund.payment_id != paid.payment_id:
+                raise Disagreement(f"there is no refund {seen.refund_id} of this payment")
+            if seen.amount is not None and seen.amount != Money(refund.amount_minor, refund.currency):
+                raise Disagreement(f"{seen.amount} went back, it should be {refund.amount_minor} {refund.currency}")
+            return await enter_refund(connection, self._ids, refund.refund_id, now) if seen.state == "done" else "noted"
+        if seen.state != "captured":
+            return "noted"  # the driver asks the provider itself
+        return await enter_capture(connection, self._ids, paid.payment_id, seen, now)
+
+    # Staff.
+
+    async def refund(self, order_id: UUID, key: str, amount: int | None, reason: str, actor: str) -> OrderPayments:
+        """Give back a part of what was captured, or all that is left: payment by payment, the last part first.
+
+        Raises `NoSuchOrder`, `NotEnoughCaptured`. The same key again changes nothing.
+        """
+        async with self._db.transaction() as connection:
+            order = await store.lock_order(connection, order_id)
+            if order is None:
+                raise NoSuchOrder(f"there is no stored order {order_id}")
+            payments = await store.payments_of(connection, order_id)
+            refunds = await store.refunds_of(connection, order_id)
+            if not any(one.refund_key == f"staff {key}" for one in refunds):
+                captured = [one for one in reversed(payments) if one.status == "captured"]
+                going = sum(one.amount_minor for one in refunds if one.status != "failed")
+                left = sum(one.amount_minor for one in captured) - going
+                wanted = left if amount is None else amount
+                if not 0 < wanted <= left:
+                    raise NotEnoughCaptured(f"{left} minor units are captured and not on their way back")
+                for one in captured:
+                    wanted -= await settling.refund_rest(
+                        connection, self._ids, one, f"staff {key}", reason, actor, self._now(), wanted
+                    )
+            return await self._view(connection, order, payments)
+
+    async def collected(self, payment_id: UUID) -> None:
+        """Cash on delivery was collected. Raises `NoSuchPayment`, `NotCollectable`; again changes nothing."""
+        async with self._db.transaction() as connection:
+            found = await store.payment(connection, payment_id)
+            order = await store.lock_order(connection, found.order_id) if found else None
+            paid = await store.payment(connection, payment_id)
+            if order is None or paid is None:
+                raise NoSuchPayment(f"there is no payment {payment_id}")
+            if paid.method != "cod" or paid.status not in ("authorised", "captured"):
+                raise NotCollectable(f"it is a payment by {paid.method} that is {paid.status}")
+            now = self._now()
+            seen = PaymentSeen(payment_id, "captured", paid.amount, None, now)
+            if await settling.capture(connection, order, paid, seen, now):
+                await settling.reconsider(connection, self._ids, order, now)
+
+    async def gift(self, user_id: str, amount: Money, key: str) -> Credit:
+        """Give a user store credit, once for each key."""
+        posting = f"gift {key}"
+        async with self._db.transaction() as connection:
+            if not await store.posted(connection, posting):
+                await store.move_credit(connection, user_id, amount.currency, amount.amount)
+                lines = {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
+                await store.post(connection, posting, None, amount.currency, self._now(), lines)
+        return await self.credit(user_id)
+
+    async def credit(self, user_id: str) -> Credit:
+        async with self._db.connection() as connection:
+            return Credit(user_id, await store.credit(connection, user_id))
+
+    async def parked(self) -> list[Parked]:
+        async with self._db.connection() as connection:
+            return await store.parked(connection)
+
+    async def retry(self, id_: UUID) -> None:
+        """Take up a parked payment or refund again. Raises `NoSuchPayment`."""
+        async with self._db.connection() as connection:
+            if not await store.retry(connection, id_, self._now()):
+                raise NoSuchPayment(f"nothing with the id {id_} is parked")
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+def _same(current: Sequence[Payment], parts: Sequence[PayWith]) -> bool:
+    """Whether these parts are what is under way already, or done."""
+    if any(one.status in ("failed", "closed") or one.task == "close" for one in current):
+        return False
+    return [(one.method, one.amount_minor) for one in current] == [
+        (part.method, part.amount) for part in parts
+    ] and all(part.scene in (None, one.scene) for one, part in zip(current, parts, strict=True))
+
+
+def _wrong(number: int, field: str, detail: str) -> Invalid:
+    at = f"/payments/{number}/{field}"
+    return Invalid(f"{at}: {detail}", errors=[{"at": at, "detail": detail}])
+
+
+def _view(one: Payment, refunds: Sequence[Refund], *, current: bool) -> PaymentView:
+    mine = [
+        RefundView(refund.refund_id, refund.amount_minor, refund.status, refund.reason, refund.created_at)
+        for refund in refunds
+        if refund.payment_id == one.payment_id
+    ]
+    action = one.action if one.status == "pending" and current else None
+    return PaymentView(
+        one.payment_id,
+        one.method,
+        one.amount,
+        one.status,
+        current,
+        one.expires_at,
+        action,
+        one.reason,
+        one.refunded_minor,
+        mine,
+    )

@@ -1,0 +1,137 @@
+"""What becomes of an order when one of its payments moves. The one place that decides; everybody comes here.
+
+Call inside a transaction, with the order locked: callbacks, polling, deadlines, cancellations and staff all lock the
+order first, so whichever comes first is seen whole by the next, and each of them alone is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from commerce.kernel.database import Connection
+from commerce.kernel.ids import Ids
+from commerce.orders.model import OrderStatus
+from commerce.payments import store
+from commerce.payments.model import Payment
+from commerce.payments.port import PaymentSeen
+from commerce.payments.store import LockedOrder
+
+_ACTOR = "payment_driver"
+
+
+class Disagreement(Exception):
+    """What a provider says cannot be true of this payment: it is left as it is, for a person to look at."""
+
+
+async def capture(connection: Connection, order: LockedOrder, paid: Payment, seen: PaymentSeen, now: datetime) -> bool:
+    """Money was taken. False if that was known. Raises `Disagreement` over the amount or the transaction."""
+    if seen.amount != paid.amount:
+        raise Disagreement(f"{paid.method} says {seen.amount} was paid, it should be {paid.amount}")
+    if paid.status == "captured":
+        if seen.transaction_id != paid.transaction_id:
+            raise Disagreement(f"paid in transaction {paid.transaction_id} and again in {seen.transaction_id}")
+        return False
+    at = seen.captured_at or now
+    if not await store.capture(connection, paid.payment_id, at, seen.transaction_id, None, now):
+        return False
+    source = {"balance": f"credit:{paid.user_id}", "cod": "cash"}.get(paid.method, f"provider:{paid.method}")
+    lines = {source: paid.amount_minor, "orders": -paid.amount_minor}
+    await store.post(connection, f"capture {paid.payment_id}", order.order_id, paid.currency, now, lines)
+    return True
+
+
+async def reconsider(connection: Connection, ids: Ids, order: LockedOrder, now: datetime) -> None:
+    """Bring the order to where its payments say it is, and its payments to where the order says they should be."""
+    payments = await store.payments_of(connection, order.order_id)
+    if not payments:
+        return
+    last = payments[-1].round
+    current = [one for one in payments if one.round == last]
+    await _give_back(connection, ids, [one for one in payments if one.round != last], now, "it was replaced by another")
+    if order.status is OrderStatus.AWAITING_PAYMENT:
+        await _awaiting(connection, ids, order, current, now)
+    elif order.status is OrderStatus.CANCELLED:
+        await _cancelled(connection, ids, order, current, now)
+
+
+def settled(current: Sequence[Payment]) -> OrderStatus | None:
+    """Where an order goes whose payments these are: paid, confirmed where cash is still to come, or nowhere yet."""
+    if all(one.status == "captured" for one in current):
+        return OrderStatus.PAID
+    if all(one.status in ("captured", "authorised") for one in current):
+        return OrderStatus.CONFIRMED
+    return None
+
+
+async def _awaiting(
+    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], now: datetime
+) -> None:
+    if to := settled(current):
+        reason = "all of it is paid" if to is OrderStatus.PAID else "it is paid on delivery"
+        await store.step_order(connection, order, to, now, _ACTOR, reason)
+    elif any(one.status in ("failed", "closed") for one in current):
+        # An order is paid whole or not at all; the customer may begin anew as long as there is time.
+        await _give_back(connection, ids, current, now, "another part of the order was not paid")
+
+
+async def _cancelled(
+    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], now: datetime
+) -> None:
+    if order.cancel_reason == "expired" and settled(current) and not await store.refunds_of(connection, order.order_id):
+        # It came too late; the goods are taken again if there are any, which takes a look into Redis.
+        if not any(one.task == "late" for one in current):
+            await store.set_task(connection, current[0].payment_id, "late", now)
+        return
+    await _give_back(connection, ids, current, now, "the order was cancelled")
+
+
+async def too_late(connection: Connection, ids: Ids, order: LockedOrder, now: datetime) -> None:
+    """The goods cannot be had again: all money goes back."""
+    payments = await store.payments_of(connection, order.order_id)
+    await _give_back(connection, ids, payments, now, "it came too late and the goods are gone")
+
+
+async def taken_again(connection: Connection, order: LockedOrder, now: datetime) -> None:
+    """The goods were taken again: the order lives on."""
+    payments = await store.payments_of(connection, order.order_id)
+    current = [one for one in payments if one.round == payments[-1].round]
+    to = settled(current) or OrderStatus.PAID
+    await store.step_order(connection, order, to, now, _ACTOR, "paid late, and the goods were still there")
+
+
+async def _give_back(connection: Connection, ids: Ids, payments: Sequence[Payment], now: datetime, reason: str) -> None:
+    """See that none of these takes or keeps money."""
+    await store.close_soon(connection, [one.payment_id for one in payments if one.status == "pending"], now)
+    for one in payments:
+        if one.status == "authorised":
+            await store.finish(connection, one.payment_id, "closed", now, reason)
+        elif one.status == "captured":
+            await refund_rest(connection, ids, one, "whole", reason, _ACTOR, now)
+
+
+async def refund_rest(
+    connection: Connection, ids: Ids, paid: Payment, key: str, reason: str, actor: str, now: datetime, most: int = 2**62
+) -> int:
+    """Make the refund of what is left of a payment, at most so much; gives how much that is."""
+    refunds = [one for one in await store.refunds_of(connection, paid.order_id) if one.payment_id == paid.payment_id]
+    left = paid.amount_minor - sum(one.amount_minor for one in refunds if one.status != "failed")
+    amount = min(left, most)
+    if amount <= 0:
+        return 0
+    added = await store.add_refund(connection, ids.new(), paid, key, amount, reason, actor, now)
+    return amount if added else 0
+
+
+async def refunded(connection: Connection, order: LockedOrder, paid: Payment, refund_id: UUID, now: datetime) -> bool:
+    """A refund went through. False if that was known."""
+    amount = await store.finish_refund(connection, refund_id, now)
+    if amount is None:
+        return False
+    if paid.method == "balance":
+        await store.move_credit(connection, paid.user_id, paid.currency, amount)
+    target = {"balance": f"credit:{paid.user_id}", "cod": "cash"}.get(paid.method, f"provider:{paid.method}")
+    lines = {target: -amount, "orders": amount}
+    await store.post(connection, f"refund {refund_id}", order.order_id, paid.currency, now, lines)
+    return True

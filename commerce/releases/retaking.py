@@ -1,0 +1,56 @@
+"""Taking the goods of an expired order again, because it was paid after all: all of them or none, once."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from redis.asyncio import Redis
+
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.database import Database
+from commerce.kernel.faults import crash_point
+from commerce.kernel.ids import Ids
+from commerce.kernel.redisdb import DOWN
+from commerce.releases import store
+from lua import Retake, RetakeOutcome, SaleKeys, retake
+
+Outcome = Literal["taken", "gone", "wait"]
+
+
+class Retaking:
+    """The row is the job: a release with its units below zero."""
+
+    def __init__(self, db: Database, redis: Redis, clock: Clock, ids: Ids) -> None:
+        self._db = db
+        self._redis = redis
+        self._clock = clock
+        self._ids = ids
+
+    async def retake(self, order_id: UUID) -> Outcome:
+        """Take them. `wait`: what went back is not applied yet, or Redis cannot say now; ask again."""
+        async with self._db.transaction() as connection:
+            now = from_ms(self._clock.now_ms())
+            row = await store.begin_retake(connection, self._ids.new(), order_id, now)
+        if row is None:
+            return "wait"
+        if row.status != "pending":
+            return "taken" if row.status == "applied" else "gone"
+        try:
+            answer = await retake(
+                self._redis, SaleKeys(row.sale_id), Retake(row.release_id, row.made_ms, row.user_id, row.units)
+            )
+        except DOWN:
+            return "wait"
+        crash_point("retake.after_redis")
+        if answer.outcome in (RetakeOutcome.NOT_READY, RetakeOutcome.TOO_OLD):
+            # One that is too old to tell is settled when the sale is loaded anew, which is what `rebuild` does.
+            return "wait"
+        async with self._db.transaction() as connection:
+            now = from_ms(self._clock.now_ms())
+            if answer.outcome is RetakeOutcome.REFUSED:
+                await store.refuse_retake(connection, row.release_id, now)
+                return "gone"
+            if not await store.settle(connection, row.sale_id, answer.epoch, [(row.release_id, answer.seq)], now):
+                return "wait"
+        return "taken"

@@ -1,0 +1,328 @@
+"""The sandbox as a server: each provider's interface under `/<provider>/`, the pages, and what drills need."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import uvloop
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
+
+from commerce.kernel import logs
+from commerce.kernel.clock import DAY_MS, Clock, SystemClock, to_ms
+from commerce.kernel.errors import NotReady
+from commerce.kernel.ports import listening
+from commerce.kernel.tasks import end
+from ops.sandbox.alipay import AlipaySandbox
+from ops.sandbox.bank import Bank
+from ops.sandbox.keys import Keys, make_keys, read_keys
+from ops.sandbox.notifier import Notifier, Plans, Sending
+from ops.sandbox.page import Pages
+from ops.sandbox.protocol import SandboxProtocol
+from ops.sandbox.switches import Step, Switchboard, Switches, read_scenario
+from ops.sandbox.wechatpay import WeChatPaySandbox
+
+_logger = logging.getLogger(__name__)
+_BODY_BYTES = 1 << 20
+_STOP_S = 3.0
+_CHINA = timezone(timedelta(hours=8))
+"""Both providers' days are China's."""
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """Everything together; `protocols` by the providers' names."""
+
+    bank: Bank
+    clock: Clock
+    board: Switchboard
+    plans: Plans
+    protocols: Mapping[str, SandboxProtocol]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when it is to stop, or cannot go on."""
+
+    def switch(self, provider: str, switches: Switches) -> None:
+        """From now on, for the trades that wait as well."""
+        self.board.set(provider, switches)
+        self.plans.restart(provider)
+
+
+def build(sandbox: Sandbox) -> web.Application:
+    """The application; only the providers' interfaces are slow or down."""
+    control = _Control(sandbox)
+    app = web.Application(client_max_size=_BODY_BYTES)
+    app.router.add_routes(
+        [
+            *Pages(sandbox.bank, sandbox.clock, sandbox.plans, sandbox.board, tuple(sandbox.protocols)).routes(),
+            web.get("/switches/{provider}", control.switches),
+            web.put("/switches/{provider}", control.switch),
+            web.get(r"/statement/{provider}/{day:\d{4}-\d\d-\d\d}", control.statement),
+            web.get("/books", control.books),
+            web.get("/health", control.health),
+        ]
+    )
+    for name, protocol in sandbox.protocols.items():
+        part = web.Application(middlewares=[_misbehaviour(sandbox, name)], client_max_size=_BODY_BYTES)
+        part.router.add_routes(protocol.routes())
+        app.add_subapp(f"/{name}/", part)
+    return app
+
+
+def _misbehaviour(sandbox: Sandbox, provider: str) -> Middleware:
+    count = 0
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        nonlocal count
+        count += 1
+        switches, hits = sandbox.board.of(provider), sandbox.board.hits
+        if switches.is_down(sandbox.clock.now_ms()):
+            if request.transport is not None and hits(0.5, "hang_up", f"{provider}/{count}"):
+                request.transport.close()
+            return web.Response(status=503, text="the provider is down")
+        slow = hits(switches.slow_share, "slow", f"{provider}/{count}")
+        response = await handler(request)
+        if slow:  # what was asked is done by now: a client that gives up does not know
+            await sandbox.clock.sleep(switches.slow_ms / 1_000)
+        return response
+
+    return middleware
+
+
+class _Control:
+    """What whoever runs a drill asks of the sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def _provider(self, request: web.Request) -> str:
+        provider = request.match_info["provider"]
+        if provider not in self._sandbox.protocols:
+            raise web.HTTPNotFound(text=f"there is no provider {provider}")
+        return provider
+
+    async def switches(self, request: web.Request) -> web.Response:
+        return _json(self._sandbox.board.of(self._provider(request)))
+
+    async def switch(self, request: web.Request) -> web.Response:
+        """What the body does not name behaves well again."""
+        provider = self._provider(request)
+        try:
+            switches = msgspec.json.decode(await request.read(), type=Switches)
+        except msgspec.MsgspecError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        self._sandbox.switch(provider, switches)
+        return _json(switches)
+
+    async def statement(self, request: web.Request) -> web.Response:
+        """What was paid and refunded on a day in China."""
+        provider = self._provider(request)
+        try:
+            day = datetime.fromisoformat(request.match_info["day"]).replace(tzinfo=_CHINA)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        from_ms = to_ms(day)
+        trades = self._sandbox.bank.trades(provider, from_ms, from_ms + DAY_MS)
+        refunds = self._sandbox.bank.refunds(provider, from_ms, from_ms + DAY_MS)
+        return web.Response(text=self._sandbox.protocols[provider].statement(trades, refunds))
+
+    async def books(self, request: web.Request) -> web.Response:
+        return _json({provider: self._sandbox.bank.books(provider) for provider in self._sandbox.protocols})
+
+    async def health(self, request: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+@asynccontextmanager
+async def running(
+    bank: Bank,
+    clock: Clock,
+    board: Switchboard,
+    sending: Sending,
+    make: Callable[[Plans], Sequence[SandboxProtocol]],
+    scenario: Sequence[Step] = (),
+) -> AsyncIterator[Sandbox]:
+    """A sandbox that pays, notifies and plays its scenario; `make` makes the protocols around the plans.
+
+    Raises what went wrong with its tasks, of which `stop` tells before.
+    """
+    plans = Plans(bank, clock, board)
+    protocols = {protocol.name: protocol for protocol in make(plans)}
+    sandbox = Sandbox(bank, clock, board, plans, protocols)
+    notifier = Notifier(bank, clock, plans, protocols, sending)
+    tasks = [asyncio.create_task(notifier.run()), asyncio.create_task(_play(sandbox, scenario))]
+
+    def over(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _logger.critical("the sandbox cannot go on", exc_info=error)
+            sandbox.stop.set()
+
+    for task in tasks:
+        task.add_done_callback(over)
+    try:
+        yield sandbox
+    finally:
+        for task in tasks:
+            await end(task)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
+async def _play(sandbox: Sandbox, scenario: Sequence[Step]) -> None:
+    started = sandbox.clock.monotonic()
+    for step in scenario:
+        await sandbox.clock.sleep(max(0.0, started + step.after_s - sandbox.clock.monotonic()))
+        sandbox.switch(step.provider, step.switches)
+        _logger.info("a step of the scenario", extra={"provider": step.provider, "after_s": step.after_s})
+
+
+PROVIDERS = (AlipaySandbox.name, WeChatPaySandbox.name)
+
+
+def _protocols(bank: Bank, clock: Clock, keys: Keys, url: str, plans: Plans) -> list[SandboxProtocol]:
+    sandbox_key = load_pem_private_key(keys.alipay_platform.private.encode(), None)
+    merchant_key = load_pem_public_key(keys.alipay_merchant.public.encode())
+    assert isinstance(sandbox_key, RSAPrivateKey)
+    assert isinstance(merchant_key, RSAPublicKey)
+    return [
+        AlipaySandbox(
+            bank=bank,
+            clock=clock,
+            app_id=keys.ids.alipay_app_id,
+            seller_id=keys.ids.alipay_seller_id,
+            sandbox_key=sandbox_key,
+            merchant_key=merchant_key,
+            on_trade=plans.on_trade,
+            on_refund=plans.on_refund,
+            public_url=url,
+        ),
+        WeChatPaySandbox(
+            bank=bank,
+            clock=clock,
+            app_id=keys.ids.wechatpay_app_id,
+            mch_id=keys.ids.wechatpay_mch_id,
+            api_v3_key=keys.ids.wechatpay_api_v3_key,
+            platform_private_key=keys.wechatpay_platform.private,
+            platform_certificate=keys.wechatpay_platform_certificate,
+            merchant_serial=keys.ids.wechatpay_merchant_serial,
+            merchant_public_key=keys.wechatpay_merchant.public,
+            on_trade=plans.on_trade,
+            on_refund=plans.on_refund,
+            public_url=url,
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a sandbox is started; `data` and `keys` are directories."""
+
+    data: Path
+    keys: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    scenario: Path | None = None
+    seed: int = 0
+    public_url: str | None = None
+    """What a customer's browser reaches the pages by; else the address that is listened on."""
+    sending: Sending = field(default_factory=Sending)
+
+
+async def serve(start: Start) -> None:
+    """Run until SIGTERM or SIGINT. Makes keys that are missing.
+
+    Raises `NotReady` if the port cannot be had, `ValueError` or `OSError` if a file is wrong.
+    """
+    make_keys(start.keys)
+    keys = read_keys(start.keys)
+    scenario = read_scenario(start.scenario, PROVIDERS) if start.scenario else ()
+    start.data.mkdir(parents=True, exist_ok=True)
+    board = Switchboard(start.seed, start.data / "switches.json")
+    clock = SystemClock()
+    with listening(start.host, start.port, "--port"):
+        family = socket.AF_INET6 if ":" in start.host else socket.AF_INET
+        listener = socket.create_server((start.host, start.port), family=family)
+    with listener, closing(Bank(start.data / "sandbox.sqlite")) as bank:
+        host = f"[{start.host}]" if ":" in start.host else start.host
+        url = start.public_url or f"http://{host}:{listener.getsockname()[1]}"
+        make = partial(_protocols, bank, clock, keys, url)
+        async with running(bank, clock, board, start.sending, make, scenario) as sandbox:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, sandbox.stop.set)
+            runner = web.AppRunner(build(sandbox), access_log=None, shutdown_timeout=_STOP_S)
+            await runner.setup()
+            try:
+                await web.SockSite(runner, listener).start()
+                _logger.info("listening", extra={"url": url, "keys": str(start.keys)})
+                await sandbox.stop.wait()
+                _logger.info("stopping")
+            finally:
+                await runner.cleanup()
+
+
+def main() -> None:
+    """`python -m ops.sandbox`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ops.sandbox",
+        description="Payment providers on this machine, for development and drills. It is no real bank: it moves no "
+        "money, and anybody who reaches its port may pay, refuse and change what it does.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    sending = Sending()
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8_090, help="0 takes a free one")
+    parser.add_argument("--data", type=Path, default=Path(".floodgate/sandbox"), help="directory of the books")
+    parser.add_argument("--keys", type=Path, default=Path(".floodgate/sandbox/keys"), help="made if it is missing")
+    parser.add_argument("--scenario", type=Path, help="TOML file with [[step]] after_s, provider, switches")
+    parser.add_argument("--seed", type=int, default=0, help="which trades are struck; the same seed, the same ones")
+    parser.add_argument("--public-url", help="of the pages for customers, if it is not the address listened on")
+    parser.add_argument(
+        "--notify-host",
+        action="append",
+        default=[],
+        help="one more host that callbacks may go to, besides this machine",
+    )
+    parser.add_argument("--timeout-s", type=float, default=sending.timeout_s, help="for the answer to a callback")
+    parser.add_argument("--concurrency", type=int, default=sending.concurrency, help="callbacks under way at once")
+    parser.add_argument(
+        "--longest-wait-s",
+        type=float,
+        default=sending.longest_wait_s,
+        help="caps the waits between a callback's attempts",
+    )
+    given = parser.parse_args()
+    logs.set_up("info", None, 0, "sandbox")
+    hosts = sending.hosts | set(given.notify_host)
+    start = Start(
+        given.data,
+        given.keys,
+        given.host,
+        given.port,
+        given.scenario,
+        given.seed,
+        given.public_url,
+        Sending(hosts, given.timeout_s, given.concurrency, given.longest_wait_s),
+    )
+    try:
+        uvloop.run(serve(start))
+    except (NotReady, OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")

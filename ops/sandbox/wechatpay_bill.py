@@ -1,0 +1,62 @@
+"""WeChat Pay's trade bill of kind ALL, as https://pay.weixin.qq.com/doc/v3/merchant/4012791847 has it.
+
+Values begin with a backquote; amounts are yuan, times those of China.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import timedelta, timezone
+
+from commerce.kernel.clock import from_ms
+from commerce.payments.providers.wechatpay import statement as bill
+from ops.sandbox.bank import Refund, Trade
+
+CHINA = timezone(timedelta(hours=8))
+TYPES = {"qr": "NATIVE", "jsapi": "JSAPI"}
+HEADINGS = (
+    "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,"
+    "应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,退款状态,商品名称,商户数据包,"
+    "手续费,费率,订单金额,申请退款金额,费率备注"
+)
+SUMS = "总交易单数,应结订单总金额,退款总金额,充值券退款总金额,手续费总金额,订单总金额,申请退款总金额"
+_NOUGHTS = ("应结订单金额", "代金券金额", "退款金额", "充值券退款金额", bill.TOTAL, bill.REFUND_TOTAL)
+
+
+def write_bill(moves: Iterable[tuple[Trade, Refund | None]], app_id: str, mch_id: str) -> str:
+    """One line for each payment (without a refund) and each refund, then the sums."""
+    lines, total, back = [HEADINGS], 0, 0
+    for trade, refund in moves:
+        lines.append(_values(_row(trade, refund, app_id, mch_id)))
+        total += 0 if refund else trade.amount
+        back += refund.amount if refund else 0
+    count = str(len(lines) - 1)
+    lines += [SUMS, _values([count, _yuan(total), _yuan(back), "0.00", "0.00000", _yuan(total), _yuan(back)])]
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def _row(trade: Trade, refund: Refund | None, app_id: str, mch_id: str) -> Sequence[str]:
+    at_ms = refund.at_ms if refund else trade.paid_ms
+    assert at_ms is not None, "a statement has only what was paid"
+    row = dict.fromkeys(HEADINGS.split(","), "") | dict.fromkeys(_NOUGHTS, "0.00")
+    row |= {"交易时间": from_ms(at_ms).astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S"), "公众账号ID": app_id}
+    row |= {bill.MERCHANT: mch_id, "特约商户号": "0", bill.TRANSACTION: trade.trade_no, bill.OUT_TRADE: trade.out_no}
+    row |= {"用户标识": trade.payer, "交易类型": TYPES[trade.scene], "付款银行": "OTHERS", bill.CURRENCY: "CNY"}
+    row |= {"商品名称": re.sub(r"[`\s]+", " ", trade.subject), "手续费": "0.00000", "费率": "0.00%"}
+    if refund is None:
+        row |= {bill.STATE: "SUCCESS", bill.REFUND: "0", bill.OUT_REFUND: "0"}
+        row |= {"应结订单金额": _yuan(trade.amount), bill.TOTAL: _yuan(trade.amount)}
+    else:
+        row |= {bill.STATE: "REFUND", bill.REFUND: refund.refund_no, bill.OUT_REFUND: refund.out_refund_no}
+        row |= {"退款类型": "ORIGINAL", bill.REFUND_STATUS: "SUCCESS"}
+        row |= {"退款金额": _yuan(refund.amount), bill.REFUND_TOTAL: _yuan(refund.amount)}
+    return list(row.values())
+
+
+def _yuan(fen: int) -> str:
+    return f"{fen // 100}.{fen % 100:02}"
+
+
+def _values(values: Sequence[str]) -> str:
+    return ",".join(f"`{value}" for value in values)

@@ -1,0 +1,201 @@
+"""What is common to the sandbox's providers: payment by a person or a robot, callbacks, books, and restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from commerce.kernel.clock import SystemClock
+from ops.sandbox.bank import Bank, BankRefusal, Refund, Trade
+from ops.sandbox.notifier import ATTEMPTS, Plans
+from ops.sandbox.switches import Switchboard, Switches
+from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, failed, opened, refused
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with Merchant().listening() as merchant, opened(merchant) as made:
+        yield made
+
+
+async def test_a_person_pays_on_the_page(shop: Shop) -> None:
+    await shop.switch(callback_ms=0)
+    await shop.trade(subject="<b>tea</b>")
+    async with shop.client.get("/") as answer:
+        listed = await answer.text()
+    assert f'href="/pay/fake/{NUMBERS[0]}"' in listed
+    assert "&lt;b&gt;tea" in listed
+    assert "<b>" not in listed
+    assert "callback_ms = 0" in listed
+    async with shop.client.get(f"/pay/fake/{NUMBERS[0]}") as answer:
+        page = await answer.text()
+    assert "5.00 CNY" in page
+    assert "&lt;b&gt;tea" in page
+    assert page.count("<button>") == 2
+    async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/approve") as answer:
+        assert answer.url.path == f"/pay/fake/{NUMBERS[0]}"
+        assert "<button>" not in await answer.text()
+    [told] = await shop.merchant.has(1)
+    assert (told["out_no"], told["state"], told["amount"], told["signature"]) == (NUMBERS[0], "captured", 500, "good")
+    await shop.all_sent()
+
+
+async def test_a_person_refuses_by_curl(shop: Shop) -> None:
+    await shop.trade()
+    wants = {"Accept": "application/json"}
+    async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/refuse", headers=wants) as answer:
+        assert await answer.json() == {"provider": "fake", "out_no": NUMBERS[0], "state": "closed"}
+    async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/approve", headers=wants) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (409, "closed")
+    async with shop.client.post("/pay/fake/none/approve", headers=wants) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (404, "no_trade")
+    async with shop.client.post("/pay/fake/none/approve") as answer:
+        assert (answer.status, answer.content_type) == (404, "text/html")
+    async with shop.client.get("/pay/fake/none") as answer:
+        assert answer.status == 404
+    assert shop.sandbox.bank.books("fake")["open_notices"] == 0
+
+
+async def test_a_callback_is_sent_until_it_is_accepted(shop: Shop) -> None:
+    shop.merchant.answers = iter([refused, failed, failed, refused])
+    await shop.switch(**QUICK)
+    await shop.trade()
+    got = await shop.merchant.has(5)
+    assert len({told["id"] for told in got}) == 1
+    await shop.all_sent()
+    assert len(got) == 5
+
+
+async def test_a_callback_is_given_up(shop: Shop) -> None:
+    shop.merchant.answers = itertools.repeat(refused)
+    await shop.switch(**QUICK)
+    await shop.trade()
+    await shop.merchant.has(1)
+    await shop.all_sent()
+    assert len(shop.merchant.got) == ATTEMPTS
+
+
+async def test_nobody_listens_and_then_somebody_does(unused_tcp_port: int) -> None:
+    merchant = Merchant()
+    async with opened(merchant) as shop:
+        await shop.switch(**QUICK)
+        await shop.trade(notify_url=f"http://127.0.0.1:{unused_tcp_port}/notify")
+        await shop.state("captured")
+        async with merchant.listening(unused_tcp_port):
+            await merchant.has(1)
+            await shop.all_sent()
+
+
+async def test_callbacks_stay_on_this_machine() -> None:
+    async with Merchant().listening() as merchant, opened(merchant, hosts=frozenset({"shop.test"})) as shop:
+        await shop.switch(**QUICK)
+        for number, url in zip(NUMBERS, (merchant.url, "nonsense", "http://[", ""), strict=False):
+            await shop.trade(number, notify_url=url)
+            await shop.state("captured", number)
+        await shop.all_sent()
+        assert merchant.got == []
+
+
+async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
+    """A robot's payment, a callback that is open, and one that a kill left unplanned."""
+    books, switches = tmp_path / "books.sqlite", tmp_path / "switches.json"
+    async with Merchant().listening() as merchant:
+        async with opened(merchant, books, Switchboard(file=switches)) as first:
+            await first.switch(**QUICK, late_share=1, late_ms=300)
+            await first.trade(NUMBERS[0])
+            await first.state("captured", NUMBERS[0])
+            await first.switch()
+            await first.trade(NUMBERS[1])
+            await first.trade(NUMBERS[2])
+            first.sandbox.bank.pay("fake", NUMBERS[2], first.sandbox.clock.now_ms())  # and no word to the plans
+            # What is in the bank now is what a kill at this moment would leave.
+
+        board = Switchboard(file=switches)
+        assert board.of("fake") == Switches()
+        board.set("fake", Switches(approve="auto", pay_after_ms=0, callback_ms=0))
+        async with opened(merchant, books, Switchboard(file=switches)) as second:
+            await second.state("captured", NUMBERS[1])
+            await second.all_sent()
+        assert {told["out_no"] for told in merchant.got} == {NUMBERS[0], NUMBERS[1], NUMBERS[2]}
+
+
+async def test_a_callback_on_its_way_is_sent_again_after_a_restart(tmp_path: Path, unused_tcp_port: int) -> None:
+    reached, merchant = asyncio.Event(), Merchant()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await reader.read()
+        writer.close()
+
+    async with (
+        opened(merchant, tmp_path / "books.sqlite") as first,
+        await asyncio.start_server(deaf, "127.0.0.1", unused_tcp_port),
+    ):
+        await first.switch(**QUICK)
+        await first.trade(notify_url=f"http://127.0.0.1:{unused_tcp_port}/notify")
+        await reached.wait()
+    async with merchant.listening(unused_tcp_port), opened(merchant, tmp_path / "books.sqlite") as second:
+        await merchant.has(1)
+        await second.all_sent()
+
+
+async def test_books_and_statement(shop: Shop) -> None:
+    await shop.switch(**QUICK)
+    await shop.trade()
+    await shop.state("captured")
+    await shop.refund("b" * 32)
+    await shop.refund("b" * 32)
+    await shop.merchant.has(2)
+    await shop.all_sent()
+    async with shop.client.get("/books") as answer:
+        told = (await answer.json())["fake"]
+    assert told == {
+        "captured": 1,
+        "captured_amount": 500,
+        "refunds": 1,
+        "refunds_amount": 100,
+        "paid_more_than_once": 0,
+        "open_notices": 0,
+    }
+    assert [call["out_refund_no"] for call in shop.merchant.got] == [None, "b" * 32]
+
+
+async def test_a_statement_is_of_a_day_in_china(shop: Shop) -> None:
+    bank = shop.sandbox.bank
+    midnight_ms = 1_767_196_800_000  # 2025-12-31T16:00Z, where 2026 begins in China
+    for number, paid_ms in zip(NUMBERS, (midnight_ms - 1, midnight_ms, midnight_ms + 86_399_999), strict=False):
+        amount = int(number, 16) + 1
+        bank.ask(Trade("fake", number, number, amount, "CNY", "", "page", "", "", "waiting", 0, 2**60))
+        bank.pay("fake", number, paid_ms)
+    bank.refund(Refund("fake", "b" * 32, NUMBERS[0], "R1", 1, "", midnight_ms + 86_400_000))
+    for day, text in (("2025-12-31", "+1\n"), ("2026-01-01", "+2\n+3\n"), ("2026-01-02", "-1\n")):
+        async with shop.client.get(f"/statement/fake/{day}") as answer:
+            assert (answer.status, await answer.text()) == (200, text)
+    for path, status in (("fake/2026-02-30", 400), ("fake/today", 404), ("none/2026-01-01", 404)):
+        async with shop.client.get(f"/statement/{path}") as answer:
+            assert answer.status == status
+
+
+def test_a_refused_payment_has_no_callback() -> None:
+    with closing(Bank()) as bank:
+        plans = Plans(bank, SystemClock(), Switchboard())
+        with pytest.raises(BankRefusal):
+            plans.pay("fake", NUMBERS[0])
+        assert bank.open_notices() == 0
+
+
+async def test_it_does_not_go_on_without_its_books() -> None:
+    async def lose_them() -> None:
+        async with opened(Merchant()) as shop:
+            shop.sandbox.bank.close()
+            shop.sandbox.plans.wake.set()
+            await shop.sandbox.stop.wait()
+
+    with pytest.raises(sqlite3.ProgrammingError):
+        await lose_them()

@@ -1,0 +1,174 @@
+"""Alipay's keys, amounts, times and daily statements."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from commerce.kernel.money import Money
+from commerce.payments.port import Line
+from commerce.payments.providers.alipay import Account, wire
+from tests.payments.alipay_house import (
+    APP_ID,
+    NOTIFY_URL,
+    SELLER_ID,
+    House,
+    key,
+    open_house,
+    order_of,
+    private_pem,
+    public_pem,
+)
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    async with open_house() as found:
+        yield found
+
+
+# Keys, amounts, times.
+
+
+def test_keys_are_read_as_the_console_shows_them() -> None:
+    given = {"app_id": APP_ID, "seller_id": SELLER_ID, "notify_url": NOTIFY_URL}
+    given["gateway_url"] = "https://openapi.alipay.com/gateway.do"
+    pem = {"merchant_key": private_pem("merchant"), "alipay_key": public_pem("alipay")}
+    bare = {name: "".join(text.splitlines()[1:-1]) for name, text in pem.items()}
+    pkcs1 = key("merchant").private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
+    for keys in (pem, bare, {**bare, "merchant_key": "".join(pkcs1.splitlines()[1:-1])}):
+        found = Account.load(**given, **keys)
+        assert found.merchant_key.private_numbers() == key("merchant").private_numbers()
+        assert found.alipay_key.public_numbers() == key("alipay").public_key().public_numbers()
+        assert "PRIVATE" not in repr(found)
+        assert "key" not in repr(found)
+    short = generate_private_key(65537, 1024)
+    for change, word in (
+        ({"merchant_key": "nonsense"}, "merchant_key: give the application's private key"),
+        ({"merchant_key": public_pem("alipay")}, "merchant_key"),
+        ({"alipay_key": private_pem("merchant")}, "alipay_key: give Alipay's public key"),
+        (
+            {"alipay_key": short.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()},
+            "alipay_key: give an RSA key of 2048",
+        ),
+        ({"app_id": "x"}, "app_id: give"),
+        ({"seller_id": "2088"}, "seller_id: give"),
+        ({"gateway_url": "openapi.alipay.com"}, "gateway_url: give"),
+        ({"notify_url": "https://shop.invalid/?a=1"}, "notify_url: give"),
+    ):
+        with pytest.raises(ValueError, match=word) as error:
+            Account.load(**{**given, **pem, **change})
+        assert "BEGIN" not in str(error.value)
+
+
+@pytest.mark.parametrize(("text", "fen"), [("0.01", 1), ("0.10", 10), ("88.88", 8888), ("100000000.00", 10**10)])
+def test_amounts(text: str, fen: int) -> None:
+    assert wire.fen(text) == fen
+    assert wire.yuan(fen) == text
+
+
+NO_AMOUNTS = [
+    "0.1",
+    "1e2",
+    "1.234",
+    "-1.00",
+    "NaN",
+    "1",
+    "+1.00",
+    "01.00",
+    "1,000.00",
+    ".01",
+    "１.00",
+    "1.0٠",
+    "0x1.00",
+    "1_0.00",
+    "inf",
+    "99999999999999.00",
+]
+
+
+@pytest.mark.parametrize("text", [*NO_AMOUNTS, "", "1.00 ", " 1.00", "1.00\n", 1.0, 1, None, True])
+def test_what_is_no_amount_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="not an amount"):
+        wire.fen(text)
+
+
+def test_times_are_shanghais() -> None:
+    moment = datetime(2026, 1, 1, 20, 30, 15, 999_999, tzinfo=UTC)
+    assert wire.show_time(moment) == "2026-01-02 04:30:15"  # never later than it was
+    assert wire.read_time("2026-01-02 04:30:15") == moment.replace(microsecond=0)
+    for wrong in ("2026-1-2 04:30:15", "2026-01-02 4:30:15", "2026-01-02T04:30:15", "2026-02-30 00:00:00", "", None):
+        with pytest.raises(ValueError, match=r"time|range"):
+            wire.read_time(wrong)
+
+
+# The daily statement.
+
+
+async def test_a_statement_reads_back(house: House) -> None:
+    payments = [await house.paid(fen) for fen in (1999, 5, 1_234_567)]
+    orders = [order_of(payments[0], 1999), order_of(payments[2], 67), order_of(payments[2], 500)]
+    for order in orders:
+        await house.alipay.refund(order)
+    trades, refunds = house.bank.trades("alipay"), house.bank.refunds("alipay")
+    trades[1] = replace(trades[1], subject='tea, "green"\nand black')
+    text = house.sandbox.statement(trades, refunds)
+    expected = {
+        Line(UUID(hex=trade.out_no), None, Money(trade.amount, "CNY"), trade.trade_no)
+        for trade in house.bank.trades("alipay")
+    } | {Line(o.payment_id, o.refund_id, o.amount, house.trade(o.payment_id).trade_no) for o in orders}
+    found = house.alipay.read_statement(text)
+    assert (len(found), set(found)) == (6, expected)
+    assert house.alipay.read_statement(text.replace("\n", "\r\n")) == found
+    assert house.alipay.read_statement("\ufeff" + text) == found
+    assert house.alipay.read_statement(house.sandbox.statement([], [])) == []
+
+
+async def test_lines_that_cannot_be_read_are_told_by_number(house: House) -> None:
+    payment_id = await house.paid()
+    order = order_of(payment_id, 1000)
+    await house.alipay.refund(order)
+    text = house.sandbox.statement(house.bank.trades("alipay"), house.bank.refunds("alipay"))
+    lines = text.split("\n")
+    assert [lines[5].count("19.99"), lines[6].count("-10.00")] == [2, 2]
+    good = house.alipay.read_statement(text)
+    for number, old, new, why in (
+        (6, "19.99", "19.9", "not an amount"),
+        (6, "19.99", "-19.99", "not an amount"),
+        (6, payment_id.hex, "ORDER1", "not a number of ours"),
+        (6, payment_id.hex, payment_id.hex.upper(), "not a number of ours"),
+        (6, "交易", "转账", "neither"),
+        (6, ",", "", "cells"),
+        (6, "2026", '"2026', "cells"),
+        (6, house.trade(payment_id).trade_no, "", "without"),
+        (7, "-10.00", "10.00", "not the amount of a refund"),
+        (7, order.refund_id.hex, "", "not a number of ours"),
+        (7, "-10.00", "-1e1", "not an amount"),
+        (7, "退款", "\r退款", "new-line"),
+    ):
+        broken = lines.copy()
+        broken[number - 1] = broken[number - 1].replace(old, new, 1)
+        found = house.alipay.read_statement("\n".join(broken))
+        other = 7 - number
+        assert found[other] == good[other]
+        wrong = found[1 - other]
+        assert isinstance(wrong, str)
+        assert wrong.startswith(f"line {number}: ")
+        assert why in wrong
+
+
+async def test_a_statement_that_is_none_or_breaks_off_is_told(house: House) -> None:
+    await house.paid()
+    text = house.sandbox.statement(house.bank.trades("alipay"), [])
+    cut = house.alipay.read_statement(text[: text.index("#---", text.index("交易,"))])
+    assert isinstance(cut[0], Line)
+    assert "breaks off" in str(cut[1])
+    assert "no column" in str(house.alipay.read_statement(text.replace("订单金额", "金额"))[0])
+    assert "breaks off" in str(house.alipay.read_statement("")[0])
+    assert "no column" in str(house.alipay.read_statement("<html>\n</html>")[0])

@@ -1,0 +1,219 @@
+"""A merchant and WeChat Pay's sandbox with keys of their own, on a clock that a test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import msgspec
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from commerce.kernel.clock import from_ms
+from commerce.kernel.money import Money
+from commerce.kernel.outside import Answer
+from commerce.payments.port import Charge, RefundOrder, Scene
+from commerce.payments.providers.wechatpay.adapter import WeChatPay
+from commerce.payments.providers.wechatpay.settings import Account
+from commerce.payments.providers.wechatpay.wire import message, sign
+from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
+from ops.sandbox.protocol import Callback
+from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
+from tests.support.outside import HttpOutside
+
+APP_ID, MCH_ID, SERIAL, API_V3_KEY = "wx8888888888888888", "1900000109", "5F" * 20, "0123456789abcdef" * 2
+PUBLIC_KEY_ID = "PUB_KEY_ID_0119000001092024"
+NOTIFY_URL = "https://shop.example/v1/payments/wechatpay/notify"
+DAY = timedelta(days=1)
+
+
+@cache
+def key(name: str) -> RSAPrivateKey:
+    """The key of that name; the same for all tests, because making one takes long."""
+    return generate_private_key(public_exponent=65_537, key_size=2_048)
+
+
+def private_pem(name: str) -> str:
+    return key(name).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def public_pem(name: str) -> str:
+    return key(name).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+class MovedClock:
+    """Starts at the real time, since the SDK that we test against knows no other, and stands still."""
+
+    def __init__(self) -> None:
+        self.ms = time.time_ns() // 1_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1_000
+
+    async def sleep(self, seconds: float) -> None:
+        self.ms += int(seconds * 1_000)
+        await asyncio.sleep(0)
+
+    @property
+    def now(self) -> datetime:
+        return from_ms(self.ms)
+
+
+def account(base_url: str = "http://127.0.0.1:1", **changed: str) -> Account:
+    settings = {
+        "app_id": APP_ID,
+        "mch_id": MCH_ID,
+        "serial": SERIAL,
+        "private_key": private_pem("merchant"),
+        "api_v3_key": API_V3_KEY,
+        "base_url": base_url,
+        "notify_url": NOTIFY_URL,
+    }
+    return Account.load(**settings | changed)
+
+
+def with_public_key(base_url: str = "http://127.0.0.1:1") -> Account:
+    return account(base_url, public_key=public_pem("platform"), public_key_id=PUBLIC_KEY_ID)
+
+
+@dataclass
+class World:
+    """`calls` are the paths that the sandbox was asked for."""
+
+    clock: MovedClock
+    bank: Bank
+    sandbox: WeChatPaySandbox
+    adapter: WeChatPay
+    outside: HttpOutside
+    url: str
+    certificate: str
+    trades: list[Trade] = field(default_factory=list)
+    refunds: list[Refund] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+    def pay(self, payment_id: UUID) -> Trade:
+        return self.bank.pay("wechatpay", payment_id.hex, self.clock.now_ms())
+
+    def callback(self, trade: Trade, refund: Refund | None = None, wrong: str | None = None) -> Callback:
+        return self.sandbox.callback(notice(trade, refund, wrong), trade, refund)
+
+
+def notice(trade: Trade, refund: Refund | None = None, wrong: str | None = None) -> DueNotice:
+    about = refund.out_refund_no if refund else None
+    return DueNotice("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, about, wrong, 0)
+
+
+@asynccontextmanager
+async def world(prefix: str = "/wechatpay") -> AsyncIterator[World]:
+    clock, bank = MovedClock(), Bank()
+    trades: list[Trade] = []
+    refunds: list[Refund] = []
+    calls: list[str] = []
+    certificate = make_certificate(key("platform"), clock.now - DAY, clock.now + 365 * DAY)
+    sandbox = WeChatPaySandbox(
+        bank=bank,
+        clock=clock,
+        app_id=APP_ID,
+        mch_id=MCH_ID,
+        api_v3_key=API_V3_KEY,
+        platform_private_key=private_pem("platform"),
+        platform_certificate=certificate,
+        merchant_serial=SERIAL,
+        merchant_public_key=public_pem("merchant"),
+        on_trade=trades.append,
+        on_refund=lambda trade, refund: refunds.append(refund),
+        public_url="http://127.0.0.1:9",
+    )
+
+    @web.middleware
+    async def count(request: web.Request, handler: Any) -> web.StreamResponse:
+        calls.append(request.path_qs.removeprefix(prefix))
+        response: web.StreamResponse = await handler(request)
+        return response
+
+    part = web.Application(middlewares=[count])
+    part.router.add_routes(sandbox.routes())
+    whole = web.Application()
+    if prefix:
+        whole.add_subapp(f"{prefix}/", part)
+    async with TestServer(whole if prefix else part) as server, aiohttp.ClientSession() as session:
+        url = str(server.make_url("/")).rstrip("/") + prefix
+        outside = HttpOutside(session)
+        adapter = WeChatPay(account(url), outside, clock)
+        yield World(clock, bank, sandbox, adapter, outside, url, certificate, trades, refunds, calls)
+        bank.close()
+
+
+def charge(scene: Scene = "qr", fen: int = 510, **changed: Any) -> Charge:
+    expires_at = changed.pop("expires_at", from_ms(time.time_ns() // 1_000_000) + timedelta(minutes=15))
+    payer = changed.pop("payer", "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" if scene == "jsapi" else None)
+    return Charge(
+        payment_id=uuid4(),
+        order_id=uuid4(),
+        amount=Money(fen, changed.pop("currency", "CNY")),
+        subject=changed.pop("subject", "两只红茶杯"),
+        expires_at=expires_at,
+        scene=scene,
+        payer=payer,
+    )
+
+
+def refund_order(of: Charge, fen: int, reason: str = "退货") -> RefundOrder:
+    return RefundOrder(of.payment_id, uuid4(), Money(fen, "CNY"), of.amount, reason)
+
+
+def signature(
+    body: bytes, now: datetime, signer: str = "platform", serial: str = PUBLIC_KEY_ID, nonce: str = "5K8264ILTKCH16"
+) -> dict[str, str]:
+    """The headers of a genuine answer or callback, as a server hands them on."""
+    timestamp = str(int(now.timestamp()))
+    return {
+        "wechatpay-timestamp": timestamp,
+        "wechatpay-nonce": nonce,
+        "wechatpay-signature": sign(key(signer), message(timestamp, nonce, body)),
+        "wechatpay-signature-type": "WECHATPAY2-SHA256-RSA2048",
+        "wechatpay-serial": serial,
+    }
+
+
+def encrypted(clear: bytes, about: str, secret: str = API_V3_KEY) -> dict[str, Any]:
+    nonce = "fdasflkja484"
+    hidden = AESGCM(secret.encode()).encrypt(nonce.encode(), clear, about.encode())
+    text = b64encode(hidden).decode()
+    return {"algorithm": "AEAD_AES_256_GCM", "nonce": nonce, "associated_data": about, "ciphertext": text}
+
+
+def lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+class Scripted:
+    """An outside world that gives these answers, one after the other, and keeps what it was asked."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.asked: list[tuple[str, str, Mapping[str, str], bytes]] = []
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        self.asked.append((method, url, headers, body))
+        return self.answers.pop(0)
+
+
+def answer(now: datetime, status: int, content: Any, *, is_signed: bool = True, **how: str) -> Answer:
+    body = b"" if content is None else msgspec.json.encode(content)
+    return Answer(status, signature(body, now, **how) if is_signed else {}, body)

@@ -1,0 +1,39 @@
+"""Carries payments and refunds on: asks providers, looks whether they are paid, closes them, gives money back."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from commerce.kernel.ids import Ids
+from commerce.kernel.jobs import RetryPolicy
+from commerce.payments.jobs import PaymentJobs
+from commerce.payments.model import DueRefund, Payment
+from commerce.payments.providers import open_providers
+from commerce.releases.retaking import Retaking
+from workers.driver import drive
+from workers.outside import Doors
+from workers.runtime import Workshop
+
+
+async def payment_driver(shop: Workshop) -> None:
+    """Until it is to stop; then what is in hand is finished."""
+    driver, ids = shop.settings.driver, Ids(shop.clock)
+    policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+    async with AsyncExitStack() as stack:
+        providers = await stack.enter_async_context(
+            open_providers(
+                shop.settings.payments,
+                shop.clock,
+                timeout_s=driver.call_timeout_s,
+                connections=driver.calls_at_once_each,
+            )
+        )
+        retaking = Retaking(shop.db, shop.redis, shop.clock, ids)
+        jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking)
+        doors: Doors[Payment | DueRefund] = Doors("payment", jobs, _method, providers, driver, shop.clock)
+        await drive("payment", doors.step, shop.stop, driver.poll_ms / 1000)
+        await doors.finish()
+
+
+def _method(job: Payment | DueRefund) -> str:
+    return job.method
