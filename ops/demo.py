@@ -10,7 +10,8 @@ from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from ops.commands.common import Shop
 
-SALE_ID = "midnight"
+SALE_ID, HURRY_ID = "midnight", "hurry"
+_HURRY_S = 30  # to pay in, so that one can watch an order expire
 _CURRENCY = "CNY"
 # sku, name, price in fen, units, limit a user
 _GOODS = (
@@ -28,17 +29,25 @@ _GOODS = (
 
 
 async def make_demo(shop: Shop) -> None:
-    """Make it if it is not there yet; a sale that was made and not opened is opened."""
+    """Make what is not there yet; a sale that was made and not opened is opened."""
+    opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
+    for sale in (
+        SaleInput(SALE_ID, "The midnight sale", _CURRENCY, opens_at),
+        SaleInput(HURRY_ID, "Pay within half a minute", _CURRENCY, opens_at, pay_within_s=_HURRY_S),
+    ):
+        await _make_sale(shop, sale)
+
+
+async def _make_sale(shop: Shop, sale: SaleInput) -> None:
     try:
-        sale = await shop.sales.get(SALE_ID)
+        known = await shop.sales.get(sale.sale_id)
     except NoSuchSale:
         products = [(sku, ProductInput(name, price, _CURRENCY)) for sku, name, price, _, _ in _GOODS]
         await shop.catalog.put_many(products)
         items = [(sku, ItemInput(limit=limit, units=units)) for sku, _, _, units, limit in _GOODS]
-        opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
-        sale = await shop.sales.create(SaleInput(SALE_ID, "The midnight sale", _CURRENCY, opens_at), items, "demo")
-    if sale.state == "draft":
-        await shop.sales.open(SALE_ID, "demo")
+        known = await shop.sales.create(sale, items, "demo")
+    if known.state == "draft":
+        await shop.sales.open(sale.sale_id, "demo")
 
 
 def sample_order() -> str:

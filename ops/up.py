@@ -33,6 +33,7 @@ from ops.programs import Program, ProgramFailed
 from ops.supervisor import Supervisor
 
 _TOKEN_S = 7 * 86_400
+_PORTS = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX__PORT"
 _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_driver",)),
@@ -121,17 +122,19 @@ def _with_signing_key(home: Path) -> Settings:
 def _check_ports(settings: Settings) -> None:
     """Gateways share their port, so a second shop would quietly share it too: look before."""
     http = settings.http
-    for host, port in {(http.host, http.port), (http.admin_host, http.admin_port)}:
+    ports = {(http.host, http.port), (http.admin_host, http.admin_port)}
+    if _sandbox(settings) is not None:
+        ports.add(("127.0.0.1", settings.sandbox.port))
+    for host, port in ports:
         if port == 0:
-            raise SettingsError("`floodgate up` needs ports: set FLOODGATE_HTTP__PORT and FLOODGATE_HTTP__ADMIN_PORT")
+            raise SettingsError(f"`floodgate up` needs ports: set {_PORTS}")
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError as error:
                 raise NotReady(
-                    f"{host}:{port} cannot be used ({error.strerror}): stop what uses it, or set FLOODGATE_HTTP__PORT "
-                    "and FLOODGATE_HTTP__ADMIN_PORT"
+                    f"{host}:{port} cannot be used ({error.strerror}): stop what uses it, or set {_PORTS}"
                 ) from None
 
 

@@ -18,9 +18,11 @@ from config.settings import Settings, load
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 GATEWAYS = 2
-_PARTS = {"writer": 1, "keeper": 1, "gateway": GATEWAYS, "redis": 1, "postgres": 1}
+_PARTS = {"writer": 1, "payments": 1, "sandbox": 1, "keeper": 1, "gateway": GATEWAYS, "redis": 1, "postgres": 1}
 ROLES = {
     "writer": b"workers\0order_writer\0",
+    "payments": b"workers\0payment_driver\0",
+    "sandbox": b"-m\0ops.sandbox\0",
     "keeper": b"workers\0release_driver\0",
     "gateway": b"-m\0gateway\0",
     "redis": b"redis-server",
@@ -50,6 +52,7 @@ class House:
     home: Path
     port: int = field(default_factory=quiet_port)
     admin_port: int = field(default_factory=quiet_port)
+    sandbox_port: int = field(default_factory=quiet_port)
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -59,6 +62,7 @@ class House:
             "FLOODGATE_DATA_DIR": str(self.home),
             "FLOODGATE_HTTP__PORT": str(self.port),
             "FLOODGATE_HTTP__ADMIN_PORT": str(self.admin_port),
+            "FLOODGATE_SANDBOX__PORT": str(self.sandbox_port),
             "FLOODGATE_HTTP__PROCESSES": str(GATEWAYS),
             **self.env,
         }

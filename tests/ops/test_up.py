@@ -38,12 +38,13 @@ class Up:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.port, self.admin_port = free_port(), free_port()
+        self.port, self.admin_port, self.sandbox_port = free_port(), free_port(), free_port()
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLOODGATE_")},
             "FLOODGATE_DATA_DIR": str(home),
             "FLOODGATE_HTTP__PORT": str(self.port),
             "FLOODGATE_HTTP__ADMIN_PORT": str(self.admin_port),
+            "FLOODGATE_SANDBOX__PORT": str(self.sandbox_port),
             "FLOODGATE_OBSERVER__AUDIT_EVERY_S": "1",
         }
         self.said = ""
