@@ -110,9 +110,10 @@ class DriverSettings(_Part):
     backoff_max_s: Seconds = 60
     # Those that call out.
     attempts: Positive = 12
-    calls_at_once: Positive = 200
+    calls_at_once: Positive = 100
     calls_at_once_each: Positive = 50
     call_timeout_s: Seconds = 8
+    refunds_per_s: Seconds = 100
     breaker_failures: Positive = 20
     breaker_open_s: Seconds = 5
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
@@ -55,14 +56,13 @@ class Doors(Generic[Job]):
             for system in systems
         }
         self._busy = dict.fromkeys(self._breakers, 0)
+        self._gates = {system: asyncio.Semaphore(settings.calls_at_once_each) for system in self._breakers}
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def step(self) -> int:
         """Claim what is due and there is room for, and begin it; the number of jobs."""
-        room = self._settings.calls_at_once - len(self._under_way)
-        if room <= 0:
+        while (room := self._settings.calls_at_once - len(self._under_way)) <= 0:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-            return 0
         closed = [system for system in self._breakers if not self._room(system)]
         for system, breaker in self._breakers.items():
             metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.open)
@@ -89,7 +89,8 @@ class Doors(Generic[Job]):
     async def _one(self, job: Job, system: str) -> None:
         started, breaker = perf_counter(), self._breakers.get(system)
         try:
-            result = await self._jobs.work(job)
+            async with self._gates[system] if system in self._gates else nullcontext():
+                result = await self._jobs.work(job)
             if breaker:
                 breaker.succeeded()
         except Unclear as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from commerce.kernel.ids import Ids
-from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.jobs import Pace, RetryPolicy
 from commerce.payments.jobs import PaymentJobs
 from commerce.payments.model import DueRefund, Payment
 from commerce.payments.providers import open_providers
@@ -29,7 +29,8 @@ async def payment_driver(shop: Workshop) -> None:
             )
         )
         retaking = Retaking(shop.db, shop.redis, shop.clock, ids)
-        jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking)
+        pace = Pace(shop.clock, driver.refunds_per_s)
+        jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
         doors: Doors[Payment | DueRefund] = Doors("payment", jobs, _method, providers, driver, shop.clock)
         await drive("payment", doors.step, shop.stop, driver.poll_ms / 1000)
         await doors.finish()

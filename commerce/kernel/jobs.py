@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from commerce.kernel.clock import Clock
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -21,3 +23,23 @@ class RetryPolicy:
         """After the given attempt (from 1): between half of the full wait and all of it, so that jobs spread out."""
         full = min(self.first_ms * 2 ** min(attempt - 1, 30), self.max_s * 1000)
         return int(full * (0.5 + self.random() / 2))
+
+
+class Pace:
+    """So many a second and no more, saved up for a second at most."""
+
+    def __init__(self, clock: Clock, per_s: float) -> None:
+        self._clock = clock
+        self._per_s = per_s
+        self._saved = per_s
+        self._then = clock.monotonic()
+
+    def allowed(self) -> int:
+        """How many may be begun now."""
+        now = self._clock.monotonic()
+        self._saved = min(max(self._per_s, 1.0), self._saved + (now - self._then) * self._per_s)
+        self._then = now
+        return int(self._saved)
+
+    def used(self, count: int) -> None:
+        self._saved -= count

@@ -13,7 +13,7 @@ from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.faults import crash_point
 from commerce.kernel.ids import Ids
-from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.jobs import Pace, RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.outside import Refused, Unclear
 from commerce.payments import settling, store
@@ -27,7 +27,8 @@ _GRACE_S = 1
 
 
 class PaymentJobs:
-    """`providers` are the ones outside by method; `attempts` is after how many failures in a row a job is parked."""
+    """`providers` are the ones outside by method; `attempts` is after how many failures in a row a job is parked;
+    `refunds` is how fast money goes back."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class PaymentJobs:
         attempts: int,
         providers: Mapping[str, Provider],
         retaking: Retaking,
+        refunds: Pace,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -46,13 +48,16 @@ class PaymentJobs:
         self._attempts = attempts
         self._providers = providers
         self._retaking = retaking
+        self._refunds = refunds
 
     async def claim(self, count: int, without: Sequence[str]) -> list[Payment | DueRefund]:
         """Due payments and refunds, except those of methods that cannot be reached now."""
         now = self._now()
         async with self._db.connection() as connection:
             payments = await store.claim_payments(connection, now, self._policy.lease_s, count, without)
-            refunds = await store.claim_refunds(connection, now, self._policy.lease_s, count, without)
+            paced = min(count, self._refunds.allowed())
+            refunds = await store.claim_refunds(connection, now, self._policy.lease_s, paced, without)
+        self._refunds.used(len(refunds))
         return [*payments, *refunds]
 
     async def work(self, job: Payment | DueRefund) -> str:
@@ -112,7 +117,7 @@ class PaymentJobs:
         if seen.state == "closed" or (closing and over and seen.state == "absent"):
             return await self._finish(job, "closed", "it was not paid in time" if over else "it is not needed any more")
         async with self._db.connection() as connection:
-            await store.look_again(connection, job.payment_id, self._next_look(job), "close" if closing else "query")
+            await store.look_again(connection, job, self._next_look(job), "close" if closing else "query")
         return "waiting"
 
     def _next_look(self, job: Payment) -> datetime:
@@ -227,7 +232,7 @@ class PaymentJobs:
             if isinstance(job, DueRefund):
                 await store.postpone_refund(connection, job.refund.refund_id, due_at, why, park=park)
             else:
-                await store.postpone_payment(connection, job.payment_id, due_at, why, park=park)
+                await store.postpone_payment(connection, job, due_at, why, park=park)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

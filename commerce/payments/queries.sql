@@ -86,11 +86,13 @@ WHERE payments.payment_id = refunds.payment_id AND refund_id IN (
 RETURNING refunds.*, method, payments.amount_minor AS captured_minor, user_id;
 
 -- name: postpone_payment
-UPDATE payments SET due_at = $2, last_error = $3, parked = $4 WHERE payment_id = $1 AND task IS NOT NULL;
+-- A task that somebody has given it meanwhile stays.
+UPDATE payments SET due_at = $2, last_error = $3, parked = $4 WHERE payment_id = $1 AND task = $5;
 
 -- name: look_again
 -- Looked, nothing has changed: not a failure.
-UPDATE payments SET due_at = $2, task = $3, attempts = 0, last_error = NULL WHERE payment_id = $1 AND status = 'pending';
+UPDATE payments SET due_at = $2, task = $3, attempts = 0, last_error = NULL
+WHERE payment_id = $1 AND status = 'pending' AND task = $4;
 
 -- name: postpone_refund
 UPDATE refunds SET due_at = $2, last_error = $3, parked = $4 WHERE refund_id = $1 AND status = 'pending';

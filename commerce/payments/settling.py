@@ -14,7 +14,7 @@ from commerce.kernel.database import Connection
 from commerce.kernel.ids import Ids
 from commerce.orders.model import OrderStatus
 from commerce.payments import store
-from commerce.payments.model import Payment
+from commerce.payments.model import OURS, Payment
 from commerce.payments.port import PaymentSeen
 from commerce.payments.store import LockedOrder
 
@@ -129,9 +129,10 @@ async def refunded(connection: Connection, order: LockedOrder, paid: Payment, re
     amount = await store.finish_refund(connection, refund_id, now)
     if amount is None:
         return False
-    if paid.method == "balance":
+    # Cash that was collected goes back as store credit: nobody is there to hand it over.
+    target = f"credit:{paid.user_id}" if paid.method in OURS else f"provider:{paid.method}"
+    if paid.method in OURS:
         await store.move_credit(connection, paid.user_id, paid.currency, amount)
-    target = {"balance": f"credit:{paid.user_id}", "cod": "cash"}.get(paid.method, f"provider:{paid.method}")
     lines = {target: -amount, "orders": amount}
     await store.post(connection, f"refund {refund_id}", order.order_id, paid.currency, now, lines)
     return True

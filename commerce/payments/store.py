@@ -203,16 +203,16 @@ async def claim_refunds(
     ]
 
 
-async def postpone_payment(connection: Connection, id_: UUID, due_at: datetime, why: str, *, park: bool) -> None:
-    await connection.execute(queries.postpone_payment, id_, due_at, why[:500], park)
+async def postpone_payment(connection: Connection, job: Payment, due_at: datetime, why: str, *, park: bool) -> None:
+    await connection.execute(queries.postpone_payment, job.payment_id, due_at, why[:500], park, job.task)
 
 
 async def postpone_refund(connection: Connection, id_: UUID, due_at: datetime, why: str, *, park: bool) -> None:
     await connection.execute(queries.postpone_refund, id_, due_at, why[:500], park)
 
 
-async def look_again(connection: Connection, payment_id: UUID, due_at: datetime, task: Task) -> None:
-    await connection.execute(queries.look_again, payment_id, due_at, task)
+async def look_again(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
+    await connection.execute(queries.look_again, job.payment_id, due_at, task, job.task)
 
 
 async def add_notice(connection: Connection, method: Method, notice: Notice, now: datetime, body: bytes) -> bool:
