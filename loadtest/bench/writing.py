@@ -24,7 +24,7 @@ from ops.programs import Running
 _TABLES = {"orders": ORDER_COLUMNS, "order_lines": LINE_COLUMNS}
 _BATCH = 64
 _LOOK_S = 0.01
-_TIMEOUT_S = 300.0
+_TIMEOUT_S, _QUIET_S = 300.0, 0.1
 _LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, quantity=100_000)
 
 
@@ -117,7 +117,10 @@ async def _wal(arena: Arena) -> int:
 
 
 async def _empty(arena: Arena) -> None:
-    """No orders, in Redis or in Postgres."""
+    """No orders, in Redis or in Postgres, nor on their way from a load that has just ended."""
+    before = -1
+    while before != (before := await arena.sold()):
+        await asyncio.sleep(_QUIET_S)
     await arena.sweep()
     async with arena.shop.db.connection() as connection:
         await connection.execute("TRUNCATE orders, order_lines, order_events")
