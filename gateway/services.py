@@ -106,25 +106,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """
     limits, clock = settings.limits, SystemClock()
     async with AsyncExitStack() as stack:
-        redis = open_redis(
-            settings.redis(),
-            timeout_ms=limits.redis_call_timeout_ms,
-            connections=limits.redis_connections,
-            name="gateway",
-            must_keep=(settings.durability, settings.replicas),
-        )
-        stack.push_async_callback(redis.aclose)
-        await check_redis(redis, settings.durability, settings.replicas)
-        db = await open_database(
-            settings.database(),
-            name="gateway",
-            connections=limits.database_connections,
-            timeout_s=limits.database_timeout_s,
-            must_keep=settings.durability,
-        )
-        stack.push_async_callback(db.close)
-        async with db.connection() as connection:
-            await check_migrated(connection)
+        redis, db = await _servers(settings, stack)
         driver = settings.driver
         policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
@@ -174,6 +156,31 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             stack.push_async_callback(end, task)
         yield services
         await services.intake.drain()
+
+
+async def _servers(settings: Settings, stack: AsyncExitStack) -> tuple[Redis, Database]:
+    """Redis and Postgres, connected and checked. Raises `NotReady`."""
+    limits = settings.limits
+    redis = open_redis(
+        settings.redis(),
+        timeout_ms=limits.redis_call_timeout_ms,
+        connections=limits.redis_connections,
+        name="gateway",
+        must_keep=(settings.durability, settings.replicas),
+    )
+    stack.push_async_callback(redis.aclose)
+    await check_redis(redis, settings.durability, settings.replicas)
+    db = await open_database(
+        settings.database(),
+        name="gateway",
+        connections=limits.database_connections,
+        timeout_s=limits.database_timeout_s,
+        must_keep=settings.durability,
+    )
+    stack.push_async_callback(db.close)
+    async with db.connection() as connection:
+        await check_migrated(connection)
+    return redis, db
 
 
 async def _carry_over(services: Services) -> None:

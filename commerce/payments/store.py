@@ -56,10 +56,18 @@ def _refund(row: Any) -> Refund:
 
 async def lock_order(connection: Connection, order_id: UUID) -> LockedOrder | None:
     row = await connection.fetchrow(queries.lock_order, order_id)
-    if row is None:
-        return None
+    return _order(row) if row else None
+
+
+async def order_seen(connection: Connection, order_id: UUID) -> LockedOrder | None:
+    """To be shown only: its row is not locked."""
+    row = await connection.fetchrow(queries.order_seen, order_id)
+    return _order(row) if row else None
+
+
+def _order(row: Any) -> LockedOrder:
     return LockedOrder(
-        order_id,
+        row["order_id"],
         row["user_id"],
         row["sale_id"],
         OrderStatus(row["status"]),
@@ -127,6 +135,7 @@ async def capture(
     task: Task | None,
     due_at: datetime,
 ) -> bool:
+    """Money was taken. False if that was written down before."""
     return await _changed(connection, queries.capture, payment_id, at, transaction_id, task, due_at)
 
 
@@ -167,6 +176,7 @@ async def add_refund(
     actor: str,
     now: datetime,
 ) -> bool:
+    """A refund that is to be made. False if there is one under the key."""
     return await _changed(
         connection,
         queries.add_refund,
@@ -211,6 +221,10 @@ async def postpone_refund(connection: Connection, id_: UUID, due_at: datetime, w
     await connection.execute(queries.postpone_refund, id_, due_at, why[:500], park)
 
 
+async def refund_waits(connection: Connection, id_: UUID, due_at: datetime) -> None:
+    await connection.execute(queries.refund_waits, id_, due_at)
+
+
 async def look_again(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
     await connection.execute(queries.look_again, job.payment_id, due_at, task, job.task)
 
@@ -240,8 +254,10 @@ async def post(
     await connection.execute(queries.post, posting, order_id, currency, now, list(lines), list(lines.values()))
 
 
-async def posted(connection: Connection, posting: str) -> bool:
-    return bool(await connection.fetchval(queries.posted, posting))
+async def posted(connection: Connection, posting: str) -> set[tuple[str, int, str]]:
+    """A posting's lines: (account, amount, currency)."""
+    rows = await connection.fetch(queries.posted, posting)
+    return {(row["account"], row["amount_minor"], row["currency"]) for row in rows}
 
 
 async def move_credit(connection: Connection, user_id: str, currency: str, amount: int) -> bool:
@@ -255,6 +271,7 @@ async def credit(connection: Connection, user_id: str) -> list[Money]:
 
 
 async def parked(connection: Connection) -> list[Parked]:
+    """What was given up, by order."""
     return [
         Parked(
             row["kind"],

@@ -123,7 +123,7 @@ async def _empty(arena: Arena) -> None:
         await asyncio.sleep(_QUIET_S)
     await arena.sweep()
     async with arena.shop.db.connection() as connection:
-        await connection.execute("TRUNCATE orders, order_lines, order_events")
+        await connection.execute("TRUNCATE orders, order_lines, order_events CASCADE")
 
 
 async def queue(arena: Arena, count: int) -> None:
@@ -156,7 +156,7 @@ async def _copy_again(arena: Arena) -> float:
             buffer = io.BytesIO()
             await connection.copy_from_table(table, output=buffer, columns=columns, format="binary")
             rows[table] = buffer.getvalue()
-        await connection.execute("TRUNCATE orders, order_lines, order_events")
+        await connection.execute("TRUNCATE orders, order_lines, order_events CASCADE")
         started = perf_counter()
         async with connection.transaction():
             for table, columns in _TABLES.items():
