@@ -105,7 +105,7 @@ class DriverSettings(_Part):
 
     rows_per_claim: Positive = 500
     poll_ms: Positive = 200
-    lease_s: Positive = 30
+    lease_s: Positive = 60  # longer than all calls of one job together
     backoff_first_ms: Positive = 200
     backoff_max_s: Seconds = 60
     # Those that call out.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from ops.commands import capacity, catalog, checks, orders, replay, sale, services, tokens
+from ops.commands import capacity, catalog, checks, orders, payments, replay, sale, services, tokens
 
 app = typer.Typer(
     name="floodgate",
@@ -20,6 +20,7 @@ for command in (
     services.migrate,
     checks.audit,
     checks.rebuild,
+    payments.reconcile,
     replay.replay,
     capacity.capacity,
     tokens.settings,
@@ -28,6 +29,9 @@ for command in (
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(sale.app, name="sale")
 app.add_typer(orders.app, name="order")
+app.add_typer(payments.payment, name="payment")
+app.add_typer(payments.credit, name="credit")
+app.add_typer(payments.parked, name="parked")
 app.add_typer(checks.letters, name="dead-letters")
 app.add_typer(tokens.app, name="token")
 

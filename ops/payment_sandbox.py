@@ -44,10 +44,6 @@ def sandbox_settings(settings: Settings, home: Path) -> str:
     return "".join(parts)
 
 
-def _quoted(value: str) -> str:
-    return f"'''\n{value}'''" if "\n" in value else f'"{value}"'
-
-
 def sandbox_program(settings: Settings) -> Program:
     """Started before the shop's own programs, so that it is there when they call."""
     home = _home(settings.data_dir)

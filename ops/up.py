@@ -55,7 +55,7 @@ async def up(data_dir: Path | None, with_demo: bool) -> None:
         try:
             await _until(stop, _start(supervisor, settings, with_demo))
             if not stop.is_set():
-                _welcome(load(), with_demo)
+                _welcome(load(), with_demo, made_up=_sandbox(settings) is not None)
                 await stop.wait()
             out.print("stopping")
         except ProgramFailed as error:
@@ -227,7 +227,7 @@ def _ended(pid: int) -> None:
     metrics.forget(pid)
 
 
-def _welcome(settings: Settings, with_demo: bool) -> None:
+def _welcome(settings: Settings, with_demo: bool, *, made_up: bool) -> None:
     http, clock = settings.http, SystemClock()
     base, admin = f"http://{http.host}:{http.port}", f"http://{http.admin_host}:{http.admin_port}"
     user = sign(settings.auth, clock, "demo-shopper", "floodgate", (), _TOKEN_S)
@@ -236,7 +236,7 @@ def _welcome(settings: Settings, with_demo: bool) -> None:
         "",
         f"The shop is open at {base}  (API: {base}/docs)",
         f"Admin and metrics: {admin}  (API: {admin}/docs, {admin}/metrics)",
-        f"Payments: made up, at http://127.0.0.1:{settings.sandbox.port} (pay and refuse there)",
+        *([f"Payments: made up; pay and refuse at http://127.0.0.1:{settings.sandbox.port}"] if made_up else []),
         f"Data: {settings.data_dir}   A 202 means: {settings.durability}",
         "",
         f"User token:  {user}",

@@ -66,7 +66,7 @@ class Doors(Generic[Job]):
         closed = [system for system in self._breakers if not self._room(system)]
         for system, breaker in self._breakers.items():
             metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.open)
-        trying = any(breaker.allowed == 1 for breaker in self._breakers.values())
+        trying = any(one.allowed == 1 for system, one in self._breakers.items() if system not in closed)
         claimed = await self._jobs.claim(1 if trying else room, closed)
         for job in claimed:
             system = self._system_of(job)
@@ -100,7 +100,7 @@ class Doors(Generic[Job]):
             _logger.warning("no clear answer", extra={"driver": self._name, "system": system, "why": str(error)})
         except Exception:
             # Its row is leased: it comes again, by whoever claims it then.
-            result = "failed"
+            result = "error"
             _logger.exception("a job failed", extra={"driver": self._name, "system": system})
         finally:
             if system in self._busy:

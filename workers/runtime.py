@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from commerce.audit.service import Audit
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import Database, open_database
+from commerce.kernel.errors import NotReady
 from commerce.kernel.garbage import spare_the_collector
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
@@ -99,9 +100,14 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
         names = [name for name, _ in workers]
         spare_the_collector()
         _logger.info("working", extra={"workers": names, "instance": workshop.instance})
-        async with asyncio.TaskGroup() as group:
-            for name, worker in workers:
-                group.create_task(_ending(worker, workshop), name=name)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for name, worker in workers:
+                    group.create_task(_ending(worker, workshop), name=name)
+        except ExceptionGroup as error:
+            if refused := error.subgroup(NotReady):
+                raise refused.exceptions[0] from None
+            raise
         _logger.info("stopped", extra={"workers": names})
 
 

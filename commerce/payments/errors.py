@@ -22,8 +22,3 @@ class NotEnoughCaptured(Conflict):
 class NotCollectable(Conflict):
     code = "not_collectable"
     title = "No cash is to be collected on this payment"
-
-
-class NotEnoughCredit(Conflict):
-    code = "not_enough_credit"
-    title = "There is not enough store credit"

@@ -4,6 +4,7 @@ transactions, and what they say is written with the order locked."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from commerce.kernel.jobs import Pace, RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.outside import Refused, Unclear
 from commerce.payments import settling, store
-from commerce.payments.model import DueRefund, Payment
+from commerce.payments.model import OURS, DueRefund, Payment
 from commerce.payments.port import Charge, PaymentSeen, Provider, RefundOrder
 from commerce.payments.settling import Disagreement
 from commerce.releases.retaking import Retaking
@@ -87,16 +88,28 @@ class PaymentJobs:
             return await self._settle(job)
         if job.task == "late":
             return await self._late(job)
-        if job.method not in self._providers:
+        if job.method in OURS:
             return await self._ours(job)
+        provider = self._provider(job.method)
         if job.task == "create" and self._now() < job.expires_at:
-            return await self._create(job, self._providers[job.method])
-        return await self._look(job, self._providers[job.method])
+            return await self._create(job, provider)
+        return await self._look(job, provider)
+
+    def _provider(self, method: str) -> Provider:
+        """Raises `Refused` for one that is offered no more: its payments wait for a person."""
+        if method not in self._providers:
+            raise Refused("not_offered", "the settings do not name it")
+        return self._providers[method]
 
     async def _create(self, job: Payment, provider: Provider) -> str:
         try:
             action = await provider.create(_charge(job))
         except Refused as error:
+            # Also said when an earlier answer got lost and the customer has paid, or can.
+            with suppress(Refused):
+                seen = await provider.close(job.payment_id)
+                if seen.state == "captured":
+                    return await self.saw(job.payment_id, seen)
             return await self._finish(job, "failed", f"{job.method} refuses: {error}")
         crash_point("payment.after_create")
         async with self._db.connection() as connection:
@@ -115,18 +128,21 @@ class PaymentJobs:
         # What the provider has never seen may still reach it, by a page that the customer has open: till it expires.
         over = self._now() >= job.expires_at + timedelta(seconds=_GRACE_S)
         if seen.state == "closed" or (closing and over and seen.state == "absent"):
-            return await self._finish(job, "closed", "it was not paid in time" if over else "it is not needed any more")
+            why = "it was not paid in time" if over else "it is not needed any more"
+            return await self._finish(job, "closed", why if closing else f"it was closed at {job.method}")
         async with self._db.connection() as connection:
             await store.look_again(connection, job, self._next_look(job), "close" if closing else "query")
         return "waiting"
 
     def _next_look(self, job: Payment) -> datetime:
         """Often at first, then ever more seldom, and once at its end."""
-        age_ms = self._clock.now_ms() - to_ms(job.created_at)
-        wait_ms = min(max(age_ms // 4, _LOOK_FIRST_MS), _LOOK_MOST_MS)
-        look = from_ms(self._clock.now_ms() + wait_ms)
+        look = self._later(job.created_at)
         end = job.expires_at + timedelta(seconds=_GRACE_S)
         return end if self._now() < end < look else look
+
+    def _later(self, since: datetime) -> datetime:
+        now_ms = self._clock.now_ms()
+        return from_ms(now_ms + min(max((now_ms - to_ms(since)) // 4, _LOOK_FIRST_MS), _LOOK_MOST_MS))
 
     async def _ours(self, job: Payment) -> str:
         """Store credit and cash on delivery: nobody outside is asked, so it is one transaction."""
@@ -193,9 +209,9 @@ class PaymentJobs:
     # Refunds.
 
     async def _refund(self, job: DueRefund) -> str:
-        if job.method not in self._providers:
+        if job.method in OURS:
             return await self.refunded(job.refund.refund_id)
-        provider, given = self._providers[job.method], job.refund
+        provider, given = self._provider(job.method), job.refund
         order = RefundOrder(
             given.payment_id,
             given.refund_id,
@@ -215,7 +231,9 @@ class PaymentJobs:
             return await self.refunded(given.refund_id)
         if seen.state == "failed":
             raise Disagreement(f"{job.method} could not give it back: {seen.why or 'it does not say why'}")
-        await self._postpone(job, "on its way", park=False, counts=False)
+        # It may take days, and each of these answers is none that failed.
+        async with self._db.connection() as connection:
+            await store.refund_waits(connection, given.refund_id, self._later(given.created_at))
         return "waiting"
 
     async def refunded(self, refund_id: UUID) -> str:
@@ -258,7 +276,7 @@ async def enter_refund(connection: Connection, ids: Ids, refund_id: UUID, now: d
     paid = await store.payment(connection, found.payment_id) if found else None
     if order is None or paid is None:
         raise Disagreement(f"there is no refund {refund_id}")
-    return "refunded" if await settling.refunded(connection, order, paid, refund_id, now) else "known"
+    return "refunded" if await settling.refunded(connection, paid, refund_id, now) else "known"
 
 
 def _charge(job: Payment) -> Charge:

@@ -2,6 +2,10 @@
 SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
 FROM orders WHERE order_id = $1 FOR UPDATE;
 
+-- name: order_seen
+SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
+FROM orders WHERE order_id = $1;
+
 -- name: payments_of
 SELECT * FROM payments WHERE order_id = $1 ORDER BY round, part;
 
@@ -39,8 +43,9 @@ UPDATE payments SET status = $2, ended_at = $3, reason = $4, task = NULL, last_e
 WHERE payment_id = $1 AND status IN ('pending', 'authorised');
 
 -- name: close_soon
-UPDATE payments SET task = 'close', due_at = $2, attempts = 0 WHERE payment_id = ANY($1::uuid[]) AND status = 'pending'
-AND task <> 'close';
+-- One that was given up has something new to try.
+UPDATE payments SET task = 'close', due_at = $2, attempts = 0, parked = false
+WHERE payment_id = ANY($1::uuid[]) AND status = 'pending' AND task <> 'close';
 
 -- name: set_task
 UPDATE payments SET task = $2, due_at = $3, attempts = 0, last_error = NULL WHERE payment_id = $1;
@@ -97,6 +102,10 @@ WHERE payment_id = $1 AND status = 'pending' AND task = $4;
 -- name: postpone_refund
 UPDATE refunds SET due_at = $2, last_error = $3, parked = $4 WHERE refund_id = $1 AND status = 'pending';
 
+-- name: refund_waits
+-- The provider is at it: not a failure.
+UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'on its way' WHERE refund_id = $1 AND status = 'pending';
+
 -- name: add_notice
 INSERT INTO payment_notices (method, notice_id, payment_id, refund_id, received_at, result, body)
 VALUES ($1, $2, $3, $4, $5, 'received', $6) ON CONFLICT (method, notice_id) DO NOTHING RETURNING 1;
@@ -123,7 +132,7 @@ WHERE user_id = $1 AND currency = $2 AND balance_minor + $3 >= 0 RETURNING balan
 SELECT currency, balance_minor FROM credit_accounts WHERE user_id = $1 ORDER BY currency;
 
 -- name: posted
-SELECT EXISTS (SELECT FROM ledger WHERE posting = $1);
+SELECT account, amount_minor, currency FROM ledger WHERE posting = $1;
 
 -- name: parked
 SELECT 'payment' AS kind, payment_id AS id, order_id, method, amount_minor, currency, task, attempts, last_error,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
 from uuid import UUID
 
 from asyncpg import UniqueViolationError
@@ -16,7 +16,7 @@ from commerce.kernel.ids import Ids
 from commerce.kernel.money import Money
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
-from commerce.payments import settling, store
+from commerce.payments import reconciling, settling, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, NotEnoughCaptured, NotPayable
 from commerce.payments.jobs import enter_capture, enter_refund
 from commerce.payments.model import (
@@ -30,7 +30,8 @@ from commerce.payments.model import (
     Refund,
     RefundView,
 )
-from commerce.payments.port import Notice, PaymentSeen, Provider
+from commerce.payments.port import Line, Notice, PaymentSeen, Provider
+from commerce.payments.reconciling import DAY, NEAR, OurBooks, Reconciled
 from commerce.payments.settling import Disagreement
 from commerce.payments.store import LockedOrder
 
@@ -108,18 +109,20 @@ class Payments:
 
     async def show(self, order_id: UUID, user_id: str | None) -> OrderPayments:
         """An order's payments; anybody's for staff (no user)."""
-        async with self._db.transaction() as connection:
-            order = await store.lock_order(connection, order_id)
+        # Who waits for the driver asks this over and over: no lock, which would be written to the disk each time, and
+        # as few statements as give one state. There is no refund where nothing was captured.
+        async with self._db.connection() as connection:
+            order = await store.order_seen(connection, order_id)
             if order is None or user_id not in (None, order.user_id):
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
-            return await self._view(connection, order, await store.payments_of(connection, order_id))
+            payments = await store.payments_of(connection, order_id)
+            if not any(one.status == "captured" for one in payments):
+                return _order_view(order, payments, [])
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                return await self._view(connection, order, await store.payments_of(connection, order_id))
 
     async def _view(self, connection: Connection, order: LockedOrder, payments: Sequence[Payment]) -> OrderPayments:
-        refunds = await store.refunds_of(connection, order.order_id)
-        last = payments[-1].round if payments else 0
-        captured = sum(one.amount_minor - one.refunded_minor for one in payments if one.status == "captured")
-        views = [_view(one, refunds, current=one.round == last) for one in payments]
-        return OrderPayments(order.order_id, order.total, captured, views)
+        return _order_view(order, payments, await store.refunds_of(connection, order.order_id))
 
     # Callbacks.
 
@@ -184,7 +187,7 @@ class Payments:
                     wanted -= await settling.refund_rest(
                         connection, self._ids, one, f"staff {key}", reason, actor, self._now(), wanted
                     )
-            return await self._view(connection, order, payments)
+            return await self._view(connection, order, await store.payments_of(connection, order_id))
 
     async def collected(self, payment_id: UUID) -> None:
         """Cash on delivery was collected. Raises `NoSuchPayment`, `NotCollectable`; again changes nothing."""
@@ -202,13 +205,19 @@ class Payments:
                 await settling.reconsider(connection, self._ids, order, now)
 
     async def gift(self, user_id: str, amount: Money, key: str) -> Credit:
-        """Give a user store credit, once for each key."""
-        posting = f"gift {key}"
+        """Give a user store credit, once for each key. Raises `Invalid` where the key stands for another gift."""
+        posting, lines = f"gift {key}", {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
         async with self._db.transaction() as connection:
-            if not await store.posted(connection, posting):
+            try:
+                async with connection.transaction():
+                    await store.post(connection, posting, None, amount.currency, self._now(), lines)
+            except UniqueViolationError:
+                given = {(account, units, amount.currency) for account, units in lines.items()}
+                if await store.posted(connection, posting) != given:
+                    detail = "the key stands for another gift: take a new one"
+                    raise Invalid(f"/key: {detail}", errors=[{"at": "/key", "detail": detail}]) from None
+            else:
                 await store.move_credit(connection, user_id, amount.currency, amount.amount)
-                lines = {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
-                await store.post(connection, posting, None, amount.currency, self._now(), lines)
         return await self.credit(user_id)
 
     async def credit(self, user_id: str) -> Credit:
@@ -224,6 +233,42 @@ class Payments:
         async with self._db.connection() as connection:
             if not await store.retry(connection, id_, self._now()):
                 raise NoSuchPayment(f"nothing with the id {id_} is parked")
+
+    async def reconcile(
+        self,
+        method: Method,
+        day: date,
+        statement: Sequence[Line | str],
+        neighbours: Sequence[Line | str] = (),
+        progress: Callable[[int, int], None] = lambda done, of: None,
+    ) -> Reconciled:
+        """Compare a provider's statement of a day in China with what we have of it. `neighbours` are the lines of the
+        statements of the days around it, where there are any; `progress` is told how many movements of how many."""
+        start, end = reconciling.bounds(day)
+        async with self._db.transaction(isolation="repeatable_read", readonly=True) as connection:
+
+            async def booked(since: datetime, until: datetime) -> list[store.Booked]:
+                return await store.booked_between(connection, method, since, until)
+
+            ours = OurBooks(
+                await booked(start, end),
+                [*await booked(start - DAY, start), *await booked(end, end + DAY)],
+                await booked(start, start + NEAR),
+                await booked(end - NEAR, end),
+            )
+            of, done = len(statement) + len(ours.day), 0
+
+            def seen() -> None:
+                nonlocal done
+                done += 1
+                progress(done, of)
+
+            found, unknown = reconciling.compare(statement, neighbours, ours, day, seen)
+            for line in unknown:
+                paid = await store.payment(connection, line.payment_id)
+                refund = await store.refund(connection, line.refund_id) if line.refund_id else None
+                found.differences.append(reconciling.explain(line, method, paid, refund))
+        return found
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
@@ -241,6 +286,13 @@ def _same(current: Sequence[Payment], parts: Sequence[PayWith]) -> bool:
 def _wrong(number: int, field: str, detail: str) -> Invalid:
     at = f"/payments/{number}/{field}"
     return Invalid(f"{at}: {detail}", errors=[{"at": at, "detail": detail}])
+
+
+def _order_view(order: LockedOrder, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:
+    last = payments[-1].round if payments else 0
+    captured = sum(one.amount_minor - one.refunded_minor for one in payments if one.status == "captured")
+    views = [_view(one, refunds, current=one.round == last) for one in payments]
+    return OrderPayments(order.order_id, order.total, captured, views)
 
 
 def _view(one: Payment, refunds: Sequence[Refund], *, current: bool) -> PaymentView:

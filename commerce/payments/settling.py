@@ -50,10 +50,13 @@ async def reconsider(connection: Connection, ids: Ids, order: LockedOrder, now: 
     last = payments[-1].round
     current = [one for one in payments if one.round == last]
     await _give_back(connection, ids, [one for one in payments if one.round != last], now, "it was replaced by another")
+    # What goes back pays for nothing, though its payment stays captured.
+    refunds = await store.refunds_of(connection, order.order_id)
+    leaving = {one.payment_id for one in refunds if one.status != "failed"} & {one.payment_id for one in current}
     if order.status is OrderStatus.AWAITING_PAYMENT:
-        await _awaiting(connection, ids, order, current, now)
+        await _awaiting(connection, ids, order, current, bool(leaving), now)
     elif order.status is OrderStatus.CANCELLED:
-        await _cancelled(connection, ids, order, current, now)
+        await _cancelled(connection, ids, order, current, bool(leaving), now)
 
 
 def settled(current: Sequence[Payment]) -> OrderStatus | None:
@@ -66,20 +69,20 @@ def settled(current: Sequence[Payment]) -> OrderStatus | None:
 
 
 async def _awaiting(
-    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], now: datetime
+    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], leaving: bool, now: datetime
 ) -> None:
-    if to := settled(current):
+    if not leaving and (to := settled(current)):
         reason = "all of it is paid" if to is OrderStatus.PAID else "it is paid on delivery"
         await store.step_order(connection, order, to, now, _ACTOR, reason)
-    elif any(one.status in ("failed", "closed") for one in current):
+    elif leaving or any(one.status in ("failed", "closed") for one in current):
         # An order is paid whole or not at all; the customer may begin anew as long as there is time.
         await _give_back(connection, ids, current, now, "another part of the order was not paid")
 
 
 async def _cancelled(
-    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], now: datetime
+    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], leaving: bool, now: datetime
 ) -> None:
-    if order.cancel_reason == "expired" and settled(current) and not await store.refunds_of(connection, order.order_id):
+    if order.cancel_reason == "expired" and not leaving and settled(current):
         # It came too late; the goods are taken again if there are any, which takes a look into Redis.
         if not any(one.task == "late" for one in current):
             await store.set_task(connection, current[0].payment_id, "late", now)
@@ -120,11 +123,16 @@ async def refund_rest(
     amount = min(left, most)
     if amount <= 0:
         return 0
-    added = await store.add_refund(connection, ids.new(), paid, key, amount, reason, actor, now)
-    return amount if added else 0
+    refund_id = ids.new()
+    if not await store.add_refund(connection, refund_id, paid, key, amount, reason, actor, now):
+        return 0
+    if paid.method in OURS:
+        # Nobody outside is asked, so it is done at once: another way to pay may need that very credit.
+        await refunded(connection, paid, refund_id, now)
+    return amount
 
 
-async def refunded(connection: Connection, order: LockedOrder, paid: Payment, refund_id: UUID, now: datetime) -> bool:
+async def refunded(connection: Connection, paid: Payment, refund_id: UUID, now: datetime) -> bool:
     """A refund went through. False if that was known."""
     amount = await store.finish_refund(connection, refund_id, now)
     if amount is None:
@@ -134,5 +142,5 @@ async def refunded(connection: Connection, order: LockedOrder, paid: Payment, re
     if paid.method in OURS:
         await store.move_credit(connection, paid.user_id, paid.currency, amount)
     lines = {target: -amount, "orders": amount}
-    await store.post(connection, f"refund {refund_id}", order.order_id, paid.currency, now, lines)
+    await store.post(connection, f"refund {refund_id}", paid.order_id, paid.currency, now, lines)
     return True

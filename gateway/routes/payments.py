@@ -14,7 +14,7 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.errors import NotFound
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Unclear
+from commerce.kernel.outside import Refused, Unclear
 from commerce.orders.errors import NoSuchOrder, NotPersistedYet
 from commerce.orders.model import OrderStatus
 from commerce.payments.model import OURS, AskRefund, Credit, CreditGift, OrderPayments, Parked, StartPayments
@@ -112,7 +112,7 @@ async def _read(provider: Provider, headers: dict[str, str], body: bytes, now_ms
             raise
         try:
             await provider.refresh()
-        except Unclear:
+        except (Unclear, Refused):
             raise error from None
     return provider.read_notice(headers, body, from_ms(now_ms))
 

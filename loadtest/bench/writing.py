@@ -119,7 +119,7 @@ async def _wal(arena: Arena) -> int:
 async def _empty(arena: Arena) -> None:
     """No orders, in Redis or in Postgres, nor on their way from a load that has just ended."""
     before = -1
-    while before != (before := await arena.sold()):
+    while before != (before := await arena.sold()):  # noqa: ASYNC110  # Redis tells nobody
         await asyncio.sleep(_QUIET_S)
     await arena.sweep()
     async with arena.shop.db.connection() as connection:

@@ -27,6 +27,7 @@ from commerce.kernel.migrations import check_migrated
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
 from commerce.kernel.redisdb import open_redis
 from commerce.orders.service import Orders
+from commerce.payments.service import Payments
 from commerce.sales.service import Sales
 from commerce.sales.stock import Stock
 from config.settings import Settings, SettingsError, load
@@ -52,6 +53,7 @@ class Shop:
     orders: Orders
     dead_letters: DeadLetters
     audit: Audit
+    payments: Payments
 
 
 @asynccontextmanager
@@ -86,6 +88,8 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
+            # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
+            payments=Payments(db, clock, Ids(clock), {}, settings.payments.margin_s),
         )
 
 

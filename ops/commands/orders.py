@@ -66,9 +66,7 @@ async def _sales(shop: Shop) -> list[str]:
 def _print(found: OrderFile) -> None:
     order = found.order
     table = Table(show_header=False)
-    total = (
-        "?" if order.total is None else f"{show_money(order.total.amount, order.total.currency)} {order.total.currency}"
-    )
+    total = "?" if order.total is None else show_money(order.total.amount, order.total.currency)
     status = f"{order.status} ({order.cancel_reason})" if order.cancel_reason else order.status
     rows = (("order", order.order_id), ("customer", found.user_id or "?"), ("sale", order.sale_id), ("status", status))
     for name, value in (

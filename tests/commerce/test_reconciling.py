@@ -1,0 +1,248 @@
+"""A provider's statement against our books: each kind of difference, with statements as the sandbox writes them."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+
+from commerce.kernel.clock import SystemClock, to_ms
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import Money
+from commerce.payments.model import Payment, Refund
+from commerce.payments.port import Line, Provider
+from commerce.payments.providers import open_providers
+from commerce.payments.reconciling import (
+    DAY,
+    Difference,
+    OurBooks,
+    bounds,
+    check_readable,
+    compare,
+    decode,
+    explain,
+)
+from commerce.payments.store import Booked
+from config.settings import PaymentSettings, Settings
+from ops.payment_sandbox import sandbox_settings
+from ops.sandbox import bank
+from ops.sandbox.keys import read_keys
+from ops.sandbox.notifier import Plans
+from ops.sandbox.protocol import SandboxProtocol
+from ops.sandbox.server import _protocols
+from ops.sandbox.switches import Switchboard
+
+NAMES = ("alipay", "wechatpay")
+SINGLES = date(2026, 11, 11)
+START, END = bounds(SINGLES)
+NOON = to_ms(START) + 12 * 3_600_000
+
+
+@dataclass
+class House:
+    """The providers' books, the statements that they write, and the adapters that read them."""
+
+    bank: bank.Bank
+    sandbox: dict[str, SandboxProtocol]
+    adapters: dict[str, Provider]
+    toml: str
+    refunded: dict[UUID, UUID] = field(default_factory=dict)
+
+    def pay(self, name: str, payment_id: UUID, fen: int = 500, at_ms: int = NOON) -> str:
+        """Gives the provider's number."""
+        number = f"T{payment_id.hex[:20]}"
+        money = (fen, "CNY", "tea", "qr", "", "http://localhost/", "waiting", at_ms - 1_000, at_ms + 60_000)
+        self.bank.ask(bank.Trade(name, payment_id.hex, number, *money))
+        self.bank.pay(name, payment_id.hex, at_ms)
+        return number
+
+    def give_back(self, name: str, payment_id: UUID, refund_id: UUID, fen: int, at_ms: int = NOON) -> None:
+        number = f"R{refund_id.hex[:20]}"
+        self.bank.refund(bank.Refund(name, refund_id.hex, payment_id.hex, number, fen, "", at_ms))
+
+    def statement(self, name: str, day: date = SINGLES) -> str:
+        start, end = (to_ms(moment) for moment in bounds(day))
+        trades, refunds = self.bank.trades(name, start, end), self.bank.refunds(name, start, end)
+        return self.sandbox[name].statement(trades, refunds)
+
+    def read(self, name: str, day: date = SINGLES) -> list[Line | str]:
+        return self.adapters[name].read_statement(self.statement(name, day))
+
+
+@asynccontextmanager
+async def open_house(home: Path, settings: Settings) -> AsyncIterator[House]:
+    """With the keys that `floodgate up` would make."""
+    toml, clock, books = sandbox_settings(settings, home), SystemClock(), bank.Bank()
+    keys = read_keys(home / "sandbox" / "keys")
+    plans = Plans(books, clock, Switchboard())
+    sandbox = {one.name: one for one in _protocols(books, clock, keys, "http://127.0.0.1:1", plans)}
+    agreed = PaymentSettings.model_validate(tomllib.loads(toml)["payments"])
+    async with open_providers(agreed, clock, timeout_s=1, connections=1) as adapters:
+        yield House(books, sandbox, adapters, toml)
+    books.close()
+
+
+@pytest.fixture
+async def house(tmp_path: Path, settings: Settings) -> AsyncIterator[House]:
+    async with open_house(tmp_path, settings) as found:
+        yield found
+
+
+def ours(
+    *day: Booked, around: Sequence[Booked] = (), early: Sequence[Booked] = (), late: Sequence[Booked] = ()
+) -> OurBooks:
+    return OurBooks(day, around, early, late)
+
+
+def booked(payment_id: UUID, number: str | None, fen: int = 500, refund_id: UUID | None = None) -> Booked:
+    return Booked(payment_id, refund_id, Money(fen, "CNY"), number)
+
+
+def kinds(found: Sequence[Difference]) -> list[str]:
+    return [one.kind for one in found]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_agrees_is_no_difference(house: House, name: str) -> None:
+    ids, back = [uuid4() for _ in range(3)], uuid4()
+    numbers = [house.pay(name, one, 100 + at) for at, one in enumerate(ids)]
+    house.give_back(name, ids[0], back, 40)
+    mine = [booked(one, number, 100 + at) for at, (one, number) in enumerate(zip(ids, numbers, strict=True))]
+    steps: list[None] = []
+    found, unknown = compare(
+        house.read(name), [], ours(*mine, booked(ids[0], numbers[0], 40, back)), SINGLES, lambda: steps.append(None)
+    )
+    assert (found.movements, found.agreed, found.differences, unknown) == (4, 4, [], [])
+    assert len(steps) == 4
+    assert compare(house.read(name, SINGLES - DAY), [], ours(), SINGLES - DAY)[0] == (0, 0, [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_every_kind_of_difference(house: House, name: str) -> None:
+    amount, number, missing, unknown_to_us, twice = (uuid4() for _ in range(5))
+    back, lost_back = uuid4(), uuid4()
+    mine = [booked(amount, house.pay(name, amount), 501), booked(missing, "T1"), booked(twice, house.pay(name, twice))]
+    house.pay(name, number)
+    mine.append(booked(number, "another"))
+    house.pay(name, unknown_to_us)
+    house.give_back(name, amount, back, 100)
+    mine += [booked(amount, None, 99, back), booked(missing, "T1", 10, lost_back)]
+    lines = house.read(name)
+    lines += [line for line in lines if isinstance(line, Line) and line.payment_id == twice]
+    lines.append("line 99: no cells")
+    found, unknown = compare(lines, [], ours(*mine), SINGLES)
+    about = {(one.kind, one.key): one.why for one in found.differences}
+    assert about.keys() == {
+        ("unreadable", None),
+        ("twice", (twice, None)),
+        ("amount", (amount, None)),
+        ("amount", (amount, back)),
+        ("transaction", (number, None)),
+        ("not_in_statement", (missing, None)),
+        ("not_in_statement", (missing, lost_back)),
+    }
+    assert about["unreadable", None] == "line 99: no cells"
+    assert "5.00 CNY and we have 5.01 CNY" in about["amount", (amount, None)]
+    assert "transaction another" not in about["transaction", (number, None)]
+    assert "we have another" in about["transaction", (number, None)]
+    assert "hold the goods back" in about["not_in_statement", (missing, None)]
+    assert "given back" in about["not_in_statement", (missing, lost_back)]
+    assert [line.payment_id for line in unknown] == [unknown_to_us]
+    assert (found.movements, found.agreed) == (5, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_around_midnight(house: House, name: str) -> None:
+    """On our side it may be the other day; where the other day's statement is given it is settled by that."""
+    early, late, noon = uuid4(), uuid4(), uuid4()
+    after = house.pay(name, early, at_ms=to_ms(END) + 2_000)
+    before = house.pay(name, late, at_ms=to_ms(END) - 2_000)
+    # We learned of the late one after midnight, and have the early one at the end of the day before.
+    mine = ours(booked(early, after), around=[booked(late, before)], late=[booked(early, after)])
+    found, unknown = compare(house.read(name), [], mine, SINGLES)
+    assert unknown == []
+    assert (found.agreed, kinds(found.differences)) == (1, ["near_midnight"])
+    assert "2026-11-12" in found.differences[0].why
+    found, _ = compare(house.read(name), house.read(name, SINGLES + DAY), mine, SINGLES)
+    assert (found.agreed, found.differences) == (2, [])
+    wrong = ours(booked(early, "another"), around=[booked(late, before)])
+    assert kinds(compare(house.read(name), house.read(name, SINGLES + DAY), wrong, SINGLES)[0].differences) == [
+        "transaction"
+    ]
+    first = ours(booked(noon, "T1"), early=[booked(noon, "T1")])
+    assert "2026-11-10" in compare([], [], first, SINGLES)[0].differences[0].why
+
+
+def _payment(**changes: object) -> Payment:
+    given: dict[str, object] = dict.fromkeys(Payment.__struct_fields__)
+    given |= {"payment_id": uuid4(), "order_id": uuid4(), "method": "alipay", "status": "captured"}
+    return Payment(**given | changes)  # type: ignore[arg-type]
+
+
+def _refund(paid: Payment, status: str) -> Refund:
+    given: dict[str, object] = dict.fromkeys(Refund.__struct_fields__)
+    return Refund(**given | {"refund_id": uuid4(), "payment_id": paid.payment_id, "status": status})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "words"),
+    [
+        (lambda: (None, None), "not_with_us", "no such payment"),
+        (lambda: (_payment(method="wechatpay"), None), "not_with_us", "a payment by wechatpay"),
+        (lambda: (_payment(), None), "other_day", "both days"),
+        (lambda: (_payment(status="closed"), None), "not_with_us", "with us it is closed"),
+    ],
+)
+def test_a_payment_that_is_not_in_our_books(
+    make: Callable[[], tuple[Payment | None, Refund | None]], kind: str, words: str
+) -> None:
+    paid, refund = make()
+    line = Line(paid.payment_id if paid else uuid4(), None, Money(500, "CNY"), "T1")
+    found = explain(line, "alipay", paid, refund)
+    assert (found.kind, found.key) == (kind, (line.payment_id, None))
+    assert words in found.why
+
+
+def test_a_refund_that_is_not_in_our_books() -> None:
+    paid = _payment()
+    line = Line(paid.payment_id, uuid4(), Money(500, "CNY"), "T1")
+    assert "asked for no such refund" in explain(line, "alipay", paid, None).why
+    assert "asked for no such refund" in explain(line, "alipay", paid, _refund(_payment(), "done")).why
+    assert "the refund is pending" in explain(line, "alipay", paid, _refund(paid, "pending")).why
+    assert explain(line, "alipay", paid, _refund(paid, "done")).kind == "other_day"
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_files_as_they_come(house: House, name: str) -> None:
+    house.pay(name, uuid4())
+    text = house.statement(name)
+    for raw in (text.encode(), text.encode("utf-8-sig"), text.encode("gb18030")):
+        assert len(house.adapters[name].read_statement(decode(raw))) == 1
+    other = house.statement(NAMES[1 - NAMES.index(name)])
+    lines = house.adapters[name].read_statement(other)
+    with pytest.raises(Invalid, match=f"no statement of {name}: line 1"):
+        check_readable(name, lines)
+    check_readable(name, house.read(name))
+    check_readable(name, house.read(name, SINGLES - timedelta(days=9)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"", "it is empty"),
+        (b"\r\n \n", "it is empty"),
+        (b"PK\x03\x04rest", "unpack it"),
+        (b"\x1f\x8b\x08", "unpack it"),
+        (b"\xff\xff\xff", "neither UTF-8 nor GB18030"),
+        (b"a\0b", "neither UTF-8 nor GB18030"),
+    ],
+)
+def test_what_is_no_statement(raw: bytes, words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        decode(raw)

@@ -1,0 +1,82 @@
+"""The tour of the documentation is true: its commands run in their order, and print what the page says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ops.test_up import FLOODGATE, ROOT, Up, home
+
+__all__ = ["home"]
+_BLOCK = re.compile(r"^```(sh)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_END = "--- end of a block ---"
+
+
+def _blocks(page: str) -> Iterator[tuple[str, str]]:
+    """Each block of commands with what it prints: the block after it, if that is one of text."""
+    found = _BLOCK.findall(page)
+    for number, (kind, text) in enumerate(found):
+        if kind == "sh":
+            after = found[number + 1] if number + 1 < len(found) else ("sh", "")
+            yield text, "" if after[0] else after[1]
+
+
+def _fits(wanted: str, said: str) -> bool:
+    return re.fullmatch(re.escape(wanted).replace("…", ".+"), said) is not None
+
+
+def test_the_commands_are_bash() -> None:
+    """Quick; what they do is the drill's matter."""
+    blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
+    assert len(blocks) > 5
+    script = "".join(commands for commands, _ in blocks)
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(300)
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("curl"), reason="needs /proc and curl")
+async def test_the_tour(home: Path) -> None:
+    blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
+    script = "".join(f"{commands}\necho '{_END}'\n" for commands, _ in blocks)
+    up = Up(home)
+    try:
+        await up.start()
+        env = up.env | {
+            "BASE": f"http://127.0.0.1:{up.port}",
+            "SANDBOX": f"http://127.0.0.1:{up.sandbox_port}",
+            "PATH": f"{FLOODGATE.parent}:{os.environ['PATH']}",
+            "TMPDIR": str(home),
+        }
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-eu", "-o", "pipefail", "-c", script),
+            env=env,
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(200):
+            assert process.stdout is not None
+            assert process.stderr is not None
+            said, wrong = await asyncio.gather(process.stdout.read(), process.stderr.read())
+        await process.wait()
+        told = said.decode()
+        assert (process.returncode, wrong.decode()) == (0, ""), told
+        for (commands, wanted), printed in zip(blocks, told.split(f"{_END}\n"), strict=False):
+            lines, expected = printed.splitlines(), wanted.splitlines()
+            fits = len(lines) == len(expected) and all(map(_fits, expected, lines))
+            assert fits, f"{commands}\nprinted:\n{printed}\nthe page says:\n{wanted}"
+        assert "the data is kept" in await up.stop()
+    finally:
+        for pid in up.processes():
+            os.kill(pid, signal.SIGKILL)
