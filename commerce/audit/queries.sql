@@ -170,12 +170,17 @@ WHERE sale_id = $1 AND payments.status = 'captured' AND task IS NULL
   AND NOT EXISTS (SELECT FROM payments AS other WHERE other.order_id = payments.order_id AND other.task IS NOT NULL);
 
 -- name: paid_without_money
--- P6. An order that is paid or confirmed has payments for all of it.
+-- P6. An order that is paid or confirmed has payments for all of it. What staff give back of one is a refund; what the
+-- driver gives back by itself would be money that the order is still counted as paid with.
 SELECT orders.order_id::text FROM orders WHERE sale_id = $1
   AND orders.status IN ('paid', 'confirmed', 'fulfilling', 'shipped', 'delivered', 'completed')
   AND EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id)
   AND total_minor <> (
-      SELECT coalesce(sum(amount_minor), 0) FROM payments
+      SELECT coalesce(sum(amount_minor - (
+          SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+          WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'
+            AND actor = 'payment_driver')), 0)
+      FROM payments
       WHERE payments.order_id = orders.order_id AND payments.status IN ('captured', 'authorised')
         AND round = (SELECT max(round) FROM payments AS last WHERE last.order_id = orders.order_id));
 

@@ -1,0 +1,260 @@
+"""P5, P6: the time to pay is over. Nothing is paid and nobody loses anything, or it is paid too late."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+
+import lua
+from commerce.kernel.jobs import RetryPolicy
+from commerce.payments import jobs
+from commerce.payments.errors import NotPayable
+from commerce.payments.model import PayWith
+from commerce.releases.service import Releases
+from commerce.sales.loading import load_sale
+from lua import Outcome
+from ops.commands.common import Shop
+from ops.sandbox.bank import Trade
+from ops.sandbox.server import PROVIDERS
+from tests.support.front import working
+from tests.support.payshop import PayShop, open_payshop
+from tests.support.shop import eventually, reservation, reserve
+
+LATE = "paid late, and the goods were still there"
+POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+GONE = "it came too late and the goods are gone"
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
+
+
+@pytest.fixture
+async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
+    async with open_payshop(shop, sale_id) as found:
+        yield found
+        await found.quiet()
+        await found.check()
+
+
+async def stock(pay: PayShop) -> dict[str, int]:
+    return (await lua.cut(pay.shop.redis, pay.keys)).stock
+
+
+async def expired(pay: PayShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
+    """An order of one `a` that expired, with the ids of its payments; its goods are back."""
+    order_id, payments = await pay.ordered(*parts)
+    await pay.expire(order_id)
+    await pay.order_is(order_id, "cancelled", "expired")
+    await pay.quiet()
+    assert await stock(pay) == {"a": 50, "b": 20}
+    return order_id, [one["payment_id"] for one in payments]
+
+
+async def bought_up(pay: PayShop, user: str) -> None:
+    """Others take all that is there, or the customer all that the limit allows."""
+    buyers = {"user": 3} if user == "user" else {f"{user}{n}": min(3, 50 - 3 * n) for n in range(17)}
+    made = [
+        reservation(pay.shop.ids.new, pay.sale_id, {"a": units}, user=name, limits={"a": 3})
+        for name, units in buyers.items()
+    ]
+    assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {Outcome.ACCEPTED}
+
+
+async def reasons(pay: PayShop, order_id: UUID) -> list[tuple[int, str | None, list[str]]]:
+    """Of each payment what went back of it, its own reason, and those of its refunds, as the customer reads them."""
+    return [
+        (one["refunded"], one.get("reason"), [refund["reason"] for refund in one["refunds"]])
+        for one in await pay.payments(order_id)
+    ]
+
+
+@pytest.mark.parametrize("method", PROVIDERS)
+async def test_not_paid_in_time(pay: PayShop, method: str) -> None:
+    """Closed at the provider first, and only then does the order end and the stock go back."""
+    order_id, [payment] = await pay.ordered((method, 100))
+    seen: list[str] = []
+    close = pay.bank.close_trade
+
+    def closing(provider: str, out_no: str) -> Trade:
+        seen.append(provider)
+        return close(provider, out_no)
+
+    pay.bank.close_trade = closing  # type: ignore[method-assign]
+    pay.sandbox.switch(method, pay.sandbox.board.of(method).__class__(down=True))
+    await pay.expire(order_id)
+
+    async def asked() -> bool:
+        return bool(await pay.value("SELECT last_error IS NOT NULL FROM payments"))
+
+    await eventually(asked)
+    # The driver may not have looked yet since the time was over, so it is made to.
+    assert await Releases(pay.shop.db, pay.shop.redis, pay.shop.clock, POLICY).expire() == 0
+    assert await pay.value("SELECT status FROM orders") == "awaiting_payment", "it may still be paid"
+    assert await stock(pay) == {"a": 49, "b": 20}
+    pay.switch()
+    await pay.order_is(order_id, "cancelled", "expired")
+    assert seen == [method]
+    assert pay.trade_state(method, payment["payment_id"]) == "closed"
+    await pay.quiet()
+    assert await stock(pay) == {"a": 50, "b": 20}
+    assert await reasons(pay, order_id) == [(0, "it was not paid in time", [])]
+
+
+@pytest.mark.parametrize("method", PROVIDERS)
+async def test_asked_once_more_after_it_was_closed(pay: PayShop, method: str) -> None:
+    """The money was on its way while it was closed, and nobody calls back: the order is paid and never expires."""
+    pay.switch(never_share=1)
+    order_id, [payment] = await pay.ordered((method, 100))
+    close = pay.bank.close_trade
+
+    def crossing(provider: str, out_no: str) -> Trade:
+        closed = close(provider, out_no)
+        pay.pays(method, payment["payment_id"], too_late=True)
+        return closed
+
+    pay.bank.close_trade = crossing  # type: ignore[method-assign]
+    await pay.expire(order_id)
+    await pay.order_is(order_id, "paid")
+    assert await pay.value("SELECT count(*) FROM releases") == 0
+
+
+async def test_too_late_and_the_goods_are_there(pay: PayShop) -> None:
+    """Units and limit are taken again, once, and the history says why."""
+    order_id, [payment] = await expired(pay, ("alipay", 100))
+    assert await lua.buyers(pay.shop.redis, pay.keys) == {}
+    pay.pays("alipay", payment, too_late=True)
+    await pay.order_is(order_id, "paid")
+    await pay.send("alipay", pay.callback("alipay", payment, notice_id="once more"))
+    await pay.quiet()
+    assert await stock(pay) == {"a": 49, "b": 20}
+    assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
+    assert await reasons(pay, order_id) == [(0, None, [])]
+    events = await pay.rows("SELECT from_status, to_status, reason FROM order_events ORDER BY seq")
+    assert [tuple(event) for event in events] == [
+        ("awaiting_payment", "cancelled", "it was not paid in time"),
+        ("cancelled", "paid", LATE),
+    ]
+    audit = await pay.shop.audit.sale(pay.sale_id)
+    assert (audit.total.sold, audit.total.held) == (1, 0)
+
+
+@pytest.mark.parametrize("user", ["other", "user"])
+async def test_too_late_and_the_goods_are_gone(pay: PayShop, user: str) -> None:
+    """To others, or they are there and the customer has used the limit meanwhile: the money goes back by itself."""
+    order_id, [payment] = await expired(pay, ("wechatpay", 100))
+    await bought_up(pay, user)
+    before = await stock(pay)
+    pay.pays("wechatpay", payment, too_late=True)
+    await pay.payment_is(payment, "captured")
+    await pay.quiet()
+    assert await stock(pay) == before
+    assert await pay.value("SELECT status FROM orders WHERE order_id = $1", order_id) == "cancelled"
+    assert await reasons(pay, order_id) == [(100, None, [GONE])]
+    assert pay.bank.books("wechatpay")["refunds_amount"] == 100
+
+
+async def test_too_late_on_what_the_customer_cancelled(pay: PayShop) -> None:
+    """It was closed at the provider at once; what comes all the same goes back, though the goods are there."""
+    order_id, [one, other] = await pay.ordered(("alipay", 40), ("wechatpay", 60))
+    pay.pays("alipay", one["payment_id"])
+    await pay.payment_is(one["payment_id"], "captured")
+    answer = await pay.front.call("POST", f"/v1/orders/{order_id}/cancel")
+    assert answer.status == 200, answer.text
+    await pay.payment_is(other["payment_id"], "closed")
+    assert pay.trade_state("wechatpay", other["payment_id"]) == "closed"
+    pay.pays("wechatpay", other["payment_id"], too_late=True)
+    await pay.payment_is(other["payment_id"], "captured")
+    await pay.quiet()
+    await pay.order_is(order_id, "cancelled", "by_customer")
+    cancelled = "the order was cancelled"
+    assert await reasons(pay, order_id) == [(40, None, [cancelled]), (60, None, [cancelled])]
+    assert await stock(pay) == {"a": 50, "b": 20}
+
+
+async def test_half_of_it_too_late_goes_back(pay: PayShop) -> None:
+    """One half was paid in time and went back when the order expired, so the other is of no use."""
+    order_id, [one, other] = await pay.ordered(("alipay", 40), ("wechatpay", 60))
+    pay.pays("alipay", one["payment_id"])
+    await pay.payment_is(one["payment_id"], "captured")
+    await pay.expire(order_id)
+    await pay.order_is(order_id, "cancelled", "expired")
+    pay.pays("wechatpay", other["payment_id"], too_late=True)
+    await pay.payment_is(other["payment_id"], "captured")
+    await pay.quiet()
+    await pay.order_is(order_id, "cancelled", "expired")
+    assert [back for back, _, _ in await reasons(pay, order_id)] == [40, 60]
+
+
+async def test_too_late_in_the_last_of_two_ways(pay: PayShop) -> None:
+    """What was paid in an earlier way went back and is no reason not to take the goods again."""
+    order_id, [first] = await pay.ordered(("alipay", 100))
+    [last] = await pay.start(order_id, ("wechatpay", 100))
+    pay.pays("alipay", first["payment_id"], too_late=True)
+    await pay.payment_is(first["payment_id"], "captured")
+    await pay.expire(order_id)
+    await pay.order_is(order_id, "cancelled", "expired")
+    await pay.quiet()
+    pay.pays("wechatpay", last["payment_id"], too_late=True)
+    await pay.order_is(order_id, "paid")
+    await pay.quiet()
+    assert [back for back, _, _ in await reasons(pay, order_id)] == [100, 0]
+    assert await stock(pay) == {"a": 49, "b": 20}
+
+
+async def test_the_goods_are_still_on_their_way_back(shop: Shop, sale_id: str) -> None:
+    """Nobody has applied the release yet, so there is nothing to be taken again: it waits and is not refused."""
+    async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
+        order_id, [payment] = await pay.ordered(("alipay", 100))
+        await pay.expire(order_id)
+        await pay.payment_is(payment["payment_id"], "closed")
+        async with working(pay.settings, "release_driver"):
+            await pay.order_is(order_id, "cancelled", "expired")
+        async with shop.db.connection() as connection:  # as if the driver had died before
+            await connection.execute(
+                "UPDATE releases SET status = 'pending', settled_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
+            )
+        pay.pays("alipay", payment["payment_id"], too_late=True)
+
+        async def waits() -> bool:
+            return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'late'"))
+
+        await eventually(waits)
+        assert await pay.value("SELECT last_error FROM payments") == "the goods are still on their way back"
+        async with working(pay.settings, "release_driver"):
+            await pay.order_is(order_id, "paid")
+            await pay.quiet()
+        await pay.check()
+
+
+async def test_too_late_while_redis_has_lost_the_sale(pay: PayShop) -> None:
+    """Not ready is not gone: the order waits for the sale to be loaded, and is paid then."""
+    order_id, [payment] = await expired(pay, ("alipay", 100))
+    await lua.seal(pay.shop.redis, pay.keys, pay.shop.clock.now_ms() // 86_400_000)
+    pay.pays("alipay", payment, too_late=True)
+
+    async def waits() -> bool:
+        return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'late'"))
+
+    await eventually(waits)
+    await load_sale(pay.shop.db, pay.shop.redis, pay.shop.clock, pay.sale_id)
+    await pay.order_is(order_id, "paid")
+    assert await stock(pay) == {"a": 49, "b": 20}
+
+
+async def test_nobody_begins_to_pay_in_the_last_moment(pay: PayShop) -> None:
+    order_id = await pay.order()
+    async with pay.shop.db.connection() as connection:
+        await connection.execute(
+            "UPDATE orders SET accepted_at = accepted_at - interval '880 seconds', "
+            "pay_by = pay_by - interval '880 seconds'"
+        )
+    with pytest.raises(NotPayable, match="not enough time left"):
+        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])
+    await pay.expire()
+    await pay.order_is(order_id, "cancelled", "expired")
+    with pytest.raises(NotPayable, match="the order is cancelled"):
+        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])

@@ -1,0 +1,294 @@
+"""P6: refunds, store credit and cash, the ledger that they are entered in, and that the audit sees a broken book."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import Money
+from commerce.kernel.outside import Unclear
+from commerce.payments import jobs
+from commerce.payments.errors import NotCollectable, NotEnoughCaptured
+from commerce.payments.model import OrderPayments, PayWith
+from commerce.payments.port import RefundOrder, RefundSeen
+from commerce.payments.providers.wechatpay.adapter import WeChatPay
+from commerce.payments.service import Payments
+from ops.commands.common import Shop
+from tests.support.payshop import PayShop, driver, open_payshop
+from tests.support.shop import eventually
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
+
+
+@pytest.fixture
+async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
+    async with open_payshop(shop, sale_id) as found:
+        yield found
+        await found.quiet()
+        await found.check()
+
+
+def service(pay: PayShop) -> Payments:
+    return pay.front.services.payments
+
+
+async def refund(pay: PayShop, order_id: UUID, key: str, amount: int | None = None) -> OrderPayments:
+    return await service(pay).refund(order_id, key, amount, "it was broken", "staff sam")
+
+
+async def refunded(pay: PayShop, order_id: UUID) -> list[int]:
+    """What went back of each payment, once all that is under way has arrived."""
+    await pay.quiet()
+    return [one["refunded"] for one in await pay.payments(order_id)]
+
+
+async def test_in_part_then_the_rest_then_no_more(pay: PayShop) -> None:
+    order_id, _ = await pay.paid(("alipay", 100))
+    await refund(pay, order_id, "first", 30)
+    assert await refunded(pay, order_id) == [30]
+    with pytest.raises(NotEnoughCaptured):
+        await refund(pay, order_id, "too much", 71)
+    await refund(pay, order_id, "rest")
+    assert await refunded(pay, order_id) == [100]
+    for amount in (1, None):
+        with pytest.raises(NotEnoughCaptured):
+            await refund(pay, order_id, "more", amount)
+    assert await pay.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'provider:alipay'") == 0
+    await pay.order_is(order_id, "paid")
+
+
+async def test_over_several_payments(pay: PayShop) -> None:
+    """The last part first, and each in the way it came: cash as store credit."""
+    await pay.gift(30)
+    order_id, [_, alipay, cash] = await pay.ordered(("balance", 30), ("alipay", 50), ("cod", 20))
+    pay.pays("alipay", alipay["payment_id"])
+    await pay.order_is(order_id, "confirmed")
+    with pytest.raises(NotEnoughCaptured):
+        await refund(pay, order_id, "cash is not there yet", 81)
+    await service(pay).collected(UUID(cash["payment_id"]))
+    shown = await refund(pay, order_id, "broken", 45)
+    assert await refunded(pay, order_id) == [0, 25, 20]
+    assert (shown.captured, await pay.credit()) == (80, 20), "of our own ways it is shown at once"
+    await refund(pay, order_id, "all of it")
+    assert await refunded(pay, order_id) == [30, 50, 20]
+    assert await pay.credit() == 50
+
+
+async def test_a_repeated_key_gives_nothing_more(pay: PayShop) -> None:
+    order_id, _ = await pay.paid(("alipay", 60), ("wechatpay", 40))
+    for amount in (70, 70, 10, None):
+        await refund(pay, order_id, "k", amount)
+    assert await refunded(pay, order_id) == [30, 40]
+    await refund(pay, order_id, "rest")
+    await refund(pay, order_id, "k", 70)
+    assert await refunded(pay, order_id) == [60, 40]
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_many_at_once(pay: PayShop, same: bool) -> None:
+    """Ten times 30 of 100: one under one key, three under ten keys."""
+    order_id, _ = await pay.paid(("wechatpay", 100))
+    keys = ["k" if same else f"k{n}" for n in range(10)]
+    answers = await asyncio.gather(*(refund(pay, order_id, key, 30) for key in keys), return_exceptions=True)
+    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    assert all(isinstance(answer, NotEnoughCaptured) for answer in refused), refused
+    assert len(refused) == (0 if same else 7)
+    assert await refunded(pay, order_id) == [30 if same else 90]
+
+
+async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
+    shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bank takes its time and is asked often; one lost answer after all that is no failure in a row."""
+    looks = 0
+
+    async def query(self: WeChatPay, order: RefundOrder) -> RefundSeen:
+        nonlocal looks
+        looks += 1
+        if looks == 8:
+            raise Unclear("the answer got lost")
+        return RefundSeen(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
+
+    monkeypatch.setattr(WeChatPay, "query_refund", query)
+    async with open_payshop(shop, sale_id, change=driver(attempts=3, backoff_max_s=0.05)) as pay:
+        order_id, _ = await pay.paid(("wechatpay", 100))
+        pay.switch(never_share=1)
+        await refund(pay, order_id, "k")
+
+        async def done() -> bool:
+            assert await pay.value("SELECT count(*) FROM refunds WHERE parked") == 0
+            return looks >= 10
+
+        await eventually(done)
+        assert await refunded(pay, order_id) == [100]
+        await pay.check()
+
+
+async def test_a_provider_that_is_offered_no_more(shop: Shop, sale_id: str) -> None:
+    """Its payments and refunds wait for a person; they are not paid with store credit, nor done by saying so."""
+    async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
+        order_id, _ = await pay.paid(("alipay", 100))
+    without = pay.settings.model_copy(update={"payments": pay.settings.payments.model_copy(update={"alipay": None})})
+    async with open_payshop(
+        shop, f"{sale_id}-2", change=lambda given: given.model_copy(update={"payments": without.payments})
+    ) as later:
+        await later.gift(1_000)
+        await refund(later, order_id, "k")
+        other = await later.order()
+        await service(later).start(other, "user", [PayWith("alipay", 100)])
+
+        async def parked() -> bool:
+            return len(await service(later).parked()) == 2
+
+        await eventually(parked)
+        whys = {one.why for one in await service(later).parked()}
+        assert whys == {"alipay refuses: not_offered: the settings do not name it"}
+        assert await later.credit() == 1_000
+        assert await later.value("SELECT refunded_minor FROM payments WHERE order_id = $1", order_id) == 0
+
+
+# Store credit and cash.
+
+
+async def test_a_gift_once_for_each_key(pay: PayShop) -> None:
+    gifts = [service(pay).gift("user", Money(50, "CNY"), "sorry") for _ in range(10)]
+    answers = await asyncio.gather(*gifts)
+    assert {tuple(one.balances) for one in answers} == {(Money(50, "CNY"),)}
+    assert await pay.credit() == 50
+    for user, amount in (("other", 50), ("user", 60)):
+        with pytest.raises(Invalid, match="another gift"):
+            await service(pay).gift(user, Money(amount, "CNY"), "sorry")
+    await service(pay).gift("user", Money(7, "GBP"), "sorry too")
+    assert (await service(pay).credit("user")).balances == [Money(50, "CNY"), Money(7, "GBP")]
+    assert await pay.credit("other") == 0
+
+
+async def test_credit_is_never_below_nothing(shop: Shop, sale_id: str) -> None:
+    """Fifty orders of one user race for the credit of twelve."""
+    async with open_payshop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
+        await pay.gift(1_250)
+        orders = await asyncio.gather(*(pay.order() for _ in range(50)))
+        parts = [PayWith("balance", 100)]
+        await asyncio.gather(*(service(pay).start(id_, "user", parts) for id_ in orders))
+        await pay.quiet()
+        assert await pay.credit() == 50
+        counts = await pay.rows("SELECT status, count(*) FROM payments GROUP BY status ORDER BY status")
+        assert [tuple(row) for row in counts] == [("captured", 12), ("failed", 38)]
+        assert await pay.value("SELECT count(*) FROM orders WHERE status = 'paid'") == 12
+        await pay.check()
+
+
+async def test_cash_is_collected_once(pay: PayShop) -> None:
+    _, [payment] = await pay.ordered(("cod", 100))
+    id_ = UUID(payment["payment_id"])
+    await asyncio.gather(*(service(pay).collected(id_) for _ in range(10)))
+    lines = await pay.rows("SELECT account, amount_minor FROM ledger ORDER BY account")
+    assert [tuple(line) for line in lines] == [("cash", 100), ("orders", -100)]
+    order_id, payments = await pay.ordered(("cod", 40), ("alipay", 60))
+    await pay.front.call("POST", f"/v1/orders/{order_id}/cancel")
+    for one in payments:
+        await pay.payment_is(one["payment_id"], "closed")
+        with pytest.raises(NotCollectable):
+            await service(pay).collected(UUID(one["payment_id"]))
+
+
+# The ledger.
+
+Line = tuple[str, UUID | None, int, str]
+POST = "INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at) VALUES ($1, $2, $3, $4, $5, now())"
+
+
+async def post(connection: Any, posting: str, lines: list[Line]) -> None:
+    async with connection.transaction():
+        for line in lines:
+            await connection.execute(POST, posting, *line)
+
+
+async def test_a_posting_balances_and_stays(shop: Shop) -> None:
+    """Of each order, and in each currency; once it is there nobody changes it."""
+    unbalanced: list[list[Line]] = [
+        [("cash", None, 5, "CNY")],
+        [("cash", None, 5, "CNY"), ("orders", None, -4, "CNY")],
+        [("cash", None, 5, "CNY"), ("orders", None, -5, "GBP")],
+        [("cash", UUID(int=1), 5, "CNY"), ("orders", UUID(int=2), -5, "CNY")],
+    ]
+    async with shop.db.connection() as connection:
+        for lines in unbalanced:
+            with pytest.raises(asyncpg.CheckViolationError, match="does not balance"):
+                await post(connection, "by hand", lines)
+        assert await connection.fetchval("SELECT count(*) FROM ledger") == 0
+        posting = f"capture {uuid4()}"
+        for again in (False, True):
+            with pytest.raises(asyncpg.UniqueViolationError) if again else nullcontext():
+                await post(connection, posting, [("cash", None, 5, "CNY"), ("orders", None, -5, "CNY")])
+        for statement in ("UPDATE ledger SET amount_minor = 1", "DELETE FROM ledger", "TRUNCATE ledger"):
+            with pytest.raises(asyncpg.IntegrityConstraintViolationError, match="only ever added to"):
+                await connection.execute(statement)
+        assert await connection.fetchval("SELECT sum(abs(amount_minor)) FROM ledger") == 10
+
+
+# What the audit finds of books that somebody broke by hand: (what was done, what it says).
+BROKEN: list[tuple[str, str]] = [
+    ("UPDATE payments SET status = 'captured', captured_at = now(), task = NULL WHERE method = 'wechatpay'",
+     "payments or refunds are not in the ledger as they are"),
+    ("UPDATE payments SET refunded_minor = 1 WHERE method = 'alipay'",
+     "payments or refunds are not in the ledger as they are"),
+    ("UPDATE payments SET amount_minor = amount_minor + 1 WHERE method = 'alipay'",
+     "orders are paid by other amounts than their totals"),
+    ("INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, "
+     "created_at, due_at, parked) SELECT gen_random_uuid(), payment_id, order_id, 'x', 101, 'CNY', 'x', 'x', now(), "
+     "now(), true FROM payments WHERE method = 'alipay'", "more goes back than was captured"),
+    ("UPDATE credit_accounts SET balance_minor = balance_minor + 1", "the ledger does not add up"),
+    ("ALTER TABLE ledger DISABLE TRIGGER USER; UPDATE ledger SET amount_minor = 101 WHERE account = 'provider:alipay'",
+     "postings in the ledger do not balance"),
+    ("ALTER TABLE ledger DISABLE TRIGGER USER; DELETE FROM ledger WHERE posting LIKE 'capture%'",
+     "payments or refunds are not in the ledger as they are"),
+    ("INSERT INTO payments SELECT gen_random_uuid(), order_id, user_id, 2, part, method, scene, payer, amount_minor, "
+     "currency, 'closed', 'x', NULL, NULL, created_at, expires_at, NULL, now(), 0, NULL, due_at FROM payments "
+     "WHERE method = 'alipay'", "captured money is on no order and does not go back"),
+]  # fmt: skip
+
+
+async def test_the_audit_finds_a_broken_book(shop: Shop, sale_id: str) -> None:
+    """Each in a transaction of its own state: the books are mended again by what they were before."""
+    async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
+        await pay.gift(10)
+        await pay.paid(("alipay", 100))
+        await pay.ordered(("wechatpay", 100), user="other")
+        await pay.check()
+    tables = ("payments", "refunds", "ledger", "credit_accounts")
+    async with shop.db.connection() as connection:
+        for table in tables:
+            await connection.execute(f"CREATE TABLE kept_{table} AS TABLE {table}")
+        for statement, detail in BROKEN:
+            await connection.execute(statement)
+            found = [(one.promise, one.detail) for one in (await shop.audit.sale(sale_id)).findings]
+            assert ("P6", detail) in found, (statement, found)
+            await _mend(connection, tables)
+        audit = await shop.audit.sale(sale_id)
+        assert audit.clean, audit.findings
+
+
+async def _mend(connection: Any, tables: tuple[str, ...]) -> None:
+    async with connection.transaction():
+        await connection.execute("ALTER TABLE ledger DISABLE TRIGGER USER")
+        for table in reversed(tables):
+            await connection.execute(f"DELETE FROM {table} WHERE true")
+        for table in tables:
+            columns = await connection.fetchval(
+                "SELECT string_agg(column_name, ', ') FROM information_schema.columns "
+                "WHERE table_name = $1 AND is_identity = 'NO'",
+                table,
+            )
+            await connection.execute(f"INSERT INTO {table} ({columns}) SELECT {columns} FROM kept_{table}")
+        await connection.execute("ALTER TABLE ledger ENABLE TRIGGER USER")

@@ -1,0 +1,207 @@
+"""Paying over HTTP: what is refused and how, what staff may do, and jobs that were given up."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from commerce.payments import jobs
+from commerce.payments.model import PayWith
+from gateway.routes import payments
+from ops.commands.common import Shop
+from tests.support.front import Answer, working
+from tests.support.payshop import PayShop, driver, open_payshop
+from tests.support.shop import eventually, order_body
+
+
+@pytest.fixture(autouse=True)
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
+
+
+@pytest.fixture
+async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
+    async with open_payshop(shop, sale_id) as found:
+        yield found
+        await found.quiet()
+        await found.check()
+
+
+async def start(pay: PayShop, order_id: UUID, *parts: Any, user: str = "user") -> Answer:
+    path = f"/v1/orders/{order_id}/payments"
+    return await pay.front.call("POST", path, user=user, json={"payments": list(parts)})
+
+
+def part(method: str, amount: int = 100, **more: Any) -> dict[str, Any]:
+    return {"method": method, "amount": amount, **more}
+
+
+WRONG: list[tuple[list[Any], str | None, str]] = [
+    ([part("alipay", 99)], "/payments", "add up to 99"),
+    ([part("alipay", 60), part("cod", 60)], "/payments", "add up to 120"),
+    ([part("alipay", scene="jsapi")], "/payments/0/scene", "alipay has page, app, qr"),
+    ([part("cod", 1), part("wechatpay", 99, scene="app")], "/payments/1/scene", "wechatpay has qr, jsapi"),
+    ([part("wechatpay", scene="jsapi")], "/payments/0/payer", "the customer's id"),
+    ([], None, "does not say how it is to be paid"),
+    ([part("alipay", 0)], None, "amount"),
+    ([part("alipay", -100), part("alipay", 200)], None, "amount"),
+    ([part("gold")], None, "method"),
+    ([part("alipay", payer="zhang san")], None, "payer"),
+    ([part("alipay", currency="GBP")], None, "unknown field"),
+    ([part("alipay", 10)] * 9, None, "length"),
+]
+"""What is sent, where the answer says it is wrong, and what it says."""
+
+
+async def test_ways_to_pay_that_cannot_be(pay: PayShop) -> None:
+    order_id = await pay.order()
+    for sent, at, says in WRONG:
+        answer = await start(pay, order_id, *sent)
+        assert (answer.status, answer.code) == (422, "invalid"), (sent, answer.text)
+        assert says in answer.text, sent
+        if at:
+            assert [error["at"] for error in answer.body["errors"]] == [at], sent
+    assert await pay.value("SELECT count(*) FROM payments") == 0
+
+
+async def test_orders_that_cannot_be_paid(pay: PayShop) -> None:
+    """Another's does not exist; one that is paid or cancelled says so, and nothing begins."""
+    paid, _ = await pay.paid(("alipay", 100))
+    cancelled = await pay.order()
+    await pay.front.call("POST", f"/v1/orders/{cancelled}/cancel")
+    waiting = await pay.order()
+    for order_id, user, status, code in (
+        (waiting, "somebody", 404, "not_found"),
+        (uuid4(), "user", 404, "not_found"),
+        (paid, "user", 409, "not_payable"),
+        (cancelled, "user", 409, "not_payable"),
+    ):
+        answer = await start(pay, order_id, part("wechatpay"), user=user)
+        assert (answer.status, answer.code) == (status, code), answer.text
+    shown = await pay.front.call("GET", f"/v1/orders/{paid}/payments", user="somebody")
+    assert (shown.status, shown.code) == (404, "not_found")
+    assert (await pay.front.call("GET", f"/v1/orders/{paid}/payments", user=None)).status == 401
+    assert await pay.value("SELECT count(*) FROM payments") == 1
+
+
+async def test_an_order_that_is_not_stored_yet(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is waited for; and if that takes too long the answer says to repeat."""
+    monkeypatch.setattr(payments, "CANCEL_WAIT_S", 0.2)
+    async with open_payshop(shop, sale_id, "payment_driver") as pay:
+        placed = await pay.front.order(order_body(sale_id, ("a", 1)))
+        order_id = UUID(placed.body["order_id"])
+        early = await start(pay, order_id, part("alipay"))
+        assert (early.status, early.code) == (409, "not_persisted_yet")
+        assert "Retry-After" in early.headers
+        monkeypatch.undo()
+        async with working(pay.settings, "order_writer"):
+            answer = await start(pay, order_id, part("alipay"))
+        assert answer.status == 200
+        assert answer.body["payments"][0]["action"]["kind"] == "qr"
+
+
+async def test_what_a_customer_sees(pay: PayShop) -> None:
+    """What to do, then what was taken, then what went back and why; in the answer's own words."""
+    order_id = await pay.order()
+    begun = await start(pay, order_id, part("alipay", 40, scene="page"), part("wechatpay", 60))
+    first, second = begun.body["payments"]
+    assert begun.body["total"] == {"amount": 100, "currency": "CNY"}
+    assert (begun.body["captured"], first["action"]["kind"], second["action"]["kind"]) == (0, "redirect", "qr")
+    async with pay.front.client.get(first["action"]["url"], allow_redirects=False) as opened:
+        assert opened.status == 302
+    pay.pays("alipay", first["payment_id"])
+    pay.pays("wechatpay", second["payment_id"])
+    await pay.order_is(order_id, "paid")
+    refunds = f"/orders/{order_id}/refunds"
+    await pay.staff("POST", refunds, json={"key": "k", "amount": 70, "reason": "the lid was broken"})
+    await pay.quiet()
+    answer = await pay.front.call("GET", f"/v1/orders/{order_id}/payments")
+    assert answer.body["captured"] == 30
+    back = [(one["refunded"], [refund["reason"] for refund in one["refunds"]]) for one in answer.body["payments"]]
+    assert back == [(10, ["the lid was broken"]), (60, ["the lid was broken"])]
+    assert {one["action"] for one in answer.body["payments"]} == {None}
+    assert await pay.staff("GET", f"/orders/{order_id}/payments") == answer.body
+
+
+async def test_staff(pay: PayShop) -> None:
+    """Refunds within what was captured, cash once, gifts once; and nobody else may."""
+    order_id, [payment] = await pay.paid(("alipay", 100))
+    path = f"/v1/admin/orders/{order_id}/refunds"
+    for role in ([], ["catalog"]):
+        answer = await pay.front.call("POST", path, roles=role, json={"key": "k", "reason": "x"})
+        assert answer.status in (401, 403), answer.text
+    for asked, status, code in (
+        ({"key": "k", "amount": 101, "reason": "x"}, 409, "not_enough_captured"),
+        ({"key": "k", "amount": 0, "reason": "x"}, 422, "invalid"),
+        ({"key": "", "reason": "x"}, 422, "invalid"),
+    ):
+        answer = await pay.front.call("POST", path, user="sam", roles=["support"], json=asked)
+        assert (answer.status, answer.code) == (status, code), answer.text
+    for id_, status, code in ((payment["payment_id"], 409, "not_collectable"), (uuid4(), 404, "not_found")):
+        answer = await pay.front.call("POST", f"/v1/admin/payments/{id_}/collected", user="sam", roles=["support"])
+        assert (answer.status, answer.code) == (status, code)
+    gift = {"key": "sorry", "amount": 50, "currency": "CNY"}
+    for _ in range(2):
+        given = await pay.staff("POST", "/credit/user", json=gift)
+        assert given == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
+    other = await pay.front.call("POST", "/v1/admin/credit/other", user="sam", roles=["support"], json=gift)
+    assert (other.status, other.code) == (422, "invalid")
+    assert (await pay.front.call("GET", "/v1/credit")).body == given
+    assert await pay.value("SELECT actor FROM refunds") is None
+
+
+async def test_what_was_given_up_is_listed_and_taken_up_again(shop: Shop, sale_id: str) -> None:
+    """A provider that is away too long, and a refund that it refuses."""
+    change = driver(attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
+    async with open_payshop(shop, sale_id, change=change) as pay:
+        paid, [payment] = await pay.paid(("alipay", 100))
+        pay.switch(down=True)
+        order_id = await pay.order()
+        begun = await pay.front.services.payments.start(order_id, "user", [PayWith("wechatpay", 100)])
+        await pay.staff("POST", f"/orders/{paid}/refunds", json={"key": "k", "reason": "broken"})
+
+        async def parked(count: int) -> bool:
+            return len((await pay.staff("GET", "/parked"))["items"]) == count
+
+        await eventually(lambda: parked(2))
+        listed = {one["kind"]: one for one in (await pay.staff("GET", "/parked"))["items"]}
+        assert listed["payment"]["id"] == str(begun.payments[0].payment_id)
+        assert (listed["payment"]["task"], listed["payment"]["attempts"]) == ("create", 3)
+        assert (listed["refund"]["order_id"], listed["refund"]["amount"]["amount"]) == (str(paid), 100)
+        assert all(one["why"] for one in listed.values())
+        pay.switch()
+        # Whoever takes it up first gets it done; the second finds nothing parked.
+        for one in listed.values():
+            await pay.staff("POST", f"/parked/{one['id']}/retry")
+        await eventually(lambda: parked(0))
+        await pay.quiet()
+        again = await pay.front.call(
+            "POST", f"/v1/admin/parked/{listed['refund']['id']}/retry", user="sam", roles=["support"]
+        )
+        assert (again.status, again.code) == (404, "not_found")
+        pay.pays("wechatpay", listed["payment"]["id"])
+        await pay.order_is(order_id, "paid")
+        assert pay.bank.refunded("alipay", UUID(payment["payment_id"]).hex) == 100
+        await pay.check()
+
+
+async def test_another_way_frees_what_was_given_up(shop: Shop, sale_id: str) -> None:
+    """Else its order could neither be paid nor expire."""
+    change = driver(attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
+    async with open_payshop(shop, sale_id, change=change) as pay:
+        order_id = await pay.order()
+        pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True))
+        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])
+
+        async def parked() -> bool:
+            return bool(await pay.value("SELECT parked FROM payments"))
+
+        await eventually(parked)
+        pay.switch()
+        [payment] = await pay.start(order_id, ("wechatpay", 100))
+        assert await pay.value("SELECT parked FROM payments WHERE round = 1") is False
+        pay.pays("wechatpay", payment["payment_id"])
+        await pay.order_is(order_id, "paid")

@@ -1,0 +1,156 @@
+"""P5, P6: whoever carries a payment on is killed at the worst moments; the next one finds out what was done, and money
+and goods move once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import aiohttp
+import pytest
+
+import lua
+from commerce.payments.model import PayWith
+from ops.commands.common import Shop
+from ops.sandbox.server import PROVIDERS
+from tests.support.front import working
+from tests.support.payshop import PayProcesses, PayShop, driver, open_payshop, pay_processes
+from tests.support.processes import ended
+from tests.support.shop import eventually
+
+
+@pytest.fixture
+async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
+    """Who carries payments on is a process of its own; all else is here. A dead one's jobs are free after a second."""
+    async with open_payshop(shop, sale_id, "order_writer", "release_driver", change=driver(lease_s=1)) as found:
+        yield found
+
+
+@pytest.fixture
+async def started(pay: PayShop, tmp_path: Path) -> AsyncIterator[PayProcesses]:
+    async with pay_processes(pay.settings, tmp_path) as found:
+        yield found
+
+
+async def dies(started: PayProcesses, place: str) -> None:
+    running = await started.worker("payment_driver", crash_at=place)
+    assert await ended(running) == -9, f"it did not come to {place}"
+
+
+async def asked(pay: PayShop) -> bool:
+    return bool(await pay.value("SELECT bool_and(action IS NOT NULL) FROM payments"))
+
+
+async def ordered(pay: PayShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
+    """An order with payments that nobody has brought to their providers yet."""
+    order_id = await pay.order()
+    wanted = [PayWith(method, amount) for method, amount in parts]  # type: ignore[arg-type]
+    begun = await pay.front.services.payments.start(order_id, "user", wanted)
+    return order_id, [str(one.payment_id) for one in begun.payments]
+
+
+async def over(pay: PayShop, captured: int, refunded: int) -> None:
+    """Nothing is left to do, and so much was taken and given back, at the providers and here."""
+    await pay.quiet()
+    await pay.check()
+    books = [pay.bank.books(name) for name in PROVIDERS]
+    assert sum(one["captured_amount"] for one in books) == captured
+    assert sum(one["refunds_amount"] for one in books) == refunded
+    taken = "SELECT coalesce(-sum(amount_minor), 0) FROM ledger WHERE account = 'orders'"
+    assert await pay.value(taken) == captured - refunded
+
+
+async def test_dies_at_each_step_of_a_payment(pay: PayShop, started: PayProcesses) -> None:
+    """Asked and not noted, seen and not written, written and not gone on: charged once. Nobody calls back."""
+    pay.switch(never_share=1)
+    order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
+    await dies(started, "payment.after_create")
+    assert sum(pay.trade_state(name, id_) == "waiting" for name, id_ in zip(PROVIDERS, payments, strict=True)) >= 1
+    assert not await asked(pay)
+    running = await started.worker("payment_driver", crash_at="payment.after_look")
+    await eventually(lambda: asked(pay))
+    for name, id_ in zip(PROVIDERS, payments, strict=True):
+        pay.pays(name, id_)
+    assert await ended(running) == -9
+    assert await pay.value("SELECT count(*) FROM ledger") == 0
+    await dies(started, "payment.after_capture")
+    assert await pay.value("SELECT count(*) FROM payments WHERE status = 'captured'") >= 1
+    await started.worker("payment_driver")
+    await pay.order_is(order_id, "paid")
+    await over(pay, captured=100, refunded=0)
+
+
+async def test_paid_while_nobody_is_there(pay: PayShop, started: PayProcesses) -> None:
+    """The customer has the code, we do not know that we gave it: to ask for it again is refused, for it is paid."""
+    pay.switch(never_share=1)
+    order_id, [payment] = await ordered(pay, ("alipay", 100))
+    await dies(started, "payment.after_create")
+    pay.pays("alipay", payment)
+    await started.worker("payment_driver")
+    await pay.order_is(order_id, "paid")
+    await over(pay, captured=100, refunded=0)
+
+
+async def test_dies_between_a_refund_and_its_row(pay: PayShop, started: PayProcesses) -> None:
+    """The money is on its way back and nobody has noted it: it goes back once, at each provider."""
+    async with working(pay.settings, "payment_driver"):
+        order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
+    pay.switch(never_share=1)
+    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 90, "reason": "broken"})
+    await dies(started, "refund.after_call")
+    given = sum(pay.bank.books(name)["refunds"] for name in PROVIDERS)
+    assert given >= 1
+    assert await pay.value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
+    await dies(started, "refund.after_call")
+    await started.worker("payment_driver")
+    await over(pay, captured=100, refunded=90)
+
+
+async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started: PayProcesses) -> None:
+    async with working(pay.settings, "payment_driver"):
+        order_id, [payment] = await pay.ordered(("alipay", 100))
+        await pay.expire(order_id)
+        await pay.order_is(order_id, "cancelled", "expired")
+        await pay.quiet()
+    pay.pays("alipay", payment["payment_id"], too_late=True)
+    await pay.payment_is(payment["payment_id"], "captured")
+    await dies(started, "retake.after_redis")
+    assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
+    audit = await pay.shop.audit.sale(pay.sale_id)
+    assert audit.clean, audit.findings
+    await started.worker("payment_driver")
+    await pay.order_is(order_id, "paid")
+    await over(pay, captured=100, refunded=0)
+    assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
+    assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
+
+
+async def test_a_gateway_dies_before_it_answers_a_callback(pay: PayShop, started: PayProcesses) -> None:
+    """What it stored is stored: the provider sends it again, and reads that it need not."""
+    pay.switch(never_share=1)
+    async with working(pay.settings, "payment_driver"):
+        order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
+        await eventually(lambda: asked(pay))
+    dying = await started.gateway(crash_at="payment.after_notice:2")
+    async with aiohttp.ClientSession() as client:
+
+        async def send(number: int) -> int:
+            name, id_ = PROVIDERS[number], payments[number]
+            callback = pay.callback(name, id_, notice_id=f"n-{number}")
+            url = f"{started.base}/v1/payments/{name}/notify"
+            async with client.post(url, data=callback.body, headers=callback.headers) as answer:
+                return answer.status
+
+        for name, id_ in zip(PROVIDERS, payments, strict=True):
+            pay.pays(name, id_)
+        assert await send(0) == 200
+        with pytest.raises(aiohttp.ClientError):
+            await send(1)
+        assert await ended(dying) == -9
+        await pay.order_is(order_id, "paid")
+        await started.gateway()
+        assert [await send(number) for number in (1, 0, 1)] == [204, 200, 204]
+    await over(pay, captured=100, refunded=0)
+    results = await pay.rows("SELECT result FROM payment_notices")
+    assert [row["result"] for row in results] == ["captured", "captured"]

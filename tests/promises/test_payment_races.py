@@ -1,0 +1,242 @@
+"""P1, P5, P6: two hundred pairs each of what may happen to a payment in the same moment, with all drivers at work.
+
+Whoever comes first decides. Afterwards no money and no goods are lost or doubled, and every order has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+
+import lua
+from commerce.kernel.clock import from_ms
+from commerce.orders.errors import CannotCancel
+from commerce.orders.service import Actor
+from commerce.payments import jobs
+from commerce.payments.errors import NotEnoughCaptured, NotPayable
+from commerce.payments.model import PayWith
+from config.settings import Settings
+from lua import Outcome
+from ops.commands.common import Shop
+from ops.sandbox.bank import Trade
+from tests.support.payshop import PayShop, driver, open_payshop
+from tests.support.shop import eventually, reservation, reserve
+
+PAIRS, AT_ONCE = 200, 50
+
+
+class Placed(NamedTuple):
+    order_id: UUID
+    user: str
+    payment_id: UUID
+
+
+@pytest.fixture
+def settings(make_settings: Callable[..., Settings]) -> Settings:
+    """With connections enough that pairs meet in the database and not before it."""
+    return make_settings(limits={"database_connections": 12})
+
+
+@pytest.fixture
+async def pay(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
+    """Exactly as many goods as orders. Callbacks are sent by the tests, and drivers look often."""
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 500)
+    many = driver(refunds_per_s=1_000.0)
+    async with open_payshop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=many) as found:
+        found.switch(never_share=1)
+        yield found
+
+
+async def placed(pay: PayShop, *parts: PayWith) -> list[Placed]:
+    """That many stored orders, one user each, whose provider has been asked."""
+    made = [reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"u{n}", limits={"a": 2}) for n in range(PAIRS)]
+    assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {Outcome.ACCEPTED}
+
+    async def all_of(query: str) -> bool:
+        return bool(await pay.value(query) == PAIRS)
+
+    await eventually(lambda: all_of("SELECT count(*) FROM orders"))
+    start = pay.front.services.payments.start
+    begun = await asyncio.gather(*(start(one.order_id, one.user_id, parts) for one in made))
+    await eventually(lambda: all_of("SELECT count(*) FROM payments WHERE action IS NOT NULL"))
+    return [
+        Placed(one.order_id, one.user_id, view.payments[0].payment_id) for one, view in zip(made, begun, strict=True)
+    ]
+
+
+async def race(ends: Sequence[Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
+    """Both ends of each pair at once, many pairs together, in any order."""
+    outcomes: list[Any] = []
+    for first in range(0, len(ends), AT_ONCE):
+        runners = [end for pair in ends[first : first + AT_ONCE] for end in pair]
+        random.shuffle(runners)
+        outcomes += await asyncio.gather(*runners)
+    return outcomes
+
+
+async def called_back(pay: PayShop, method: str, payment_id: UUID, *, too_late: bool = False) -> None:
+    """The customer pays, and the provider says so."""
+    pay.pays(method, payment_id, too_late=too_late)
+    await told(pay, method, payment_id)
+
+
+async def told(pay: PayShop, method: str, payment_id: UUID) -> None:
+    status, text = await pay.send(method, pay.callback(method, payment_id, notice_id=payment_id.hex))
+    assert (status, text) in ((200, "success"), (204, ""))
+
+
+def heard(pay: PayShop, payment_id: UUID) -> Coroutine[Any, Any, str]:
+    """The customer has paid, and Alipay's word for it is read and about to be entered: as near to the database as the
+    other end of the race, which else would always come first."""
+    pay.pays("alipay", payment_id)
+    callback, services = pay.callback("alipay", payment_id, notice_id=payment_id.hex), pay.front.services
+    notice = services.providers["alipay"].read_notice({}, callback.body, from_ms(services.clock.now_ms()))
+    return services.payments.notice("alipay", notice, callback.body)
+
+
+async def refusing(work: Awaitable[Any], *refusals: type[Exception]) -> str:
+    """What became of it: done, or the refusal's name."""
+    try:
+        await work
+    except refusals as refusal:
+        return type(refusal).__name__
+    return "done"
+
+
+async def ended(pay: PayShop) -> Counter[str]:
+    """Let the drivers finish, expire who never paid, check everything; how many orders ended in which way."""
+    await pay.quiet()
+    await pay.expire()
+    await pay.quiet()
+    await pay.check()
+    assert await pay.value("SELECT count(*) FROM payments WHERE parked OR status = 'pending'") == 0
+    assert await pay.value("SELECT count(*) FROM refunds WHERE status <> 'done'") == 0
+    audit = await pay.shop.audit.sale(pay.sale_id)
+    counts = Counter({row["status"]: row["count"] for row in await pay.rows(
+        "SELECT status, count(*) FROM orders GROUP BY status"
+    )})  # fmt: skip
+    assert set(counts) <= {"paid", "cancelled"}
+    assert (audit.total.sold, audit.total.held) == (counts["paid"], 0)
+    assert audit.total.available == PAIRS - counts["paid"]
+    return counts
+
+
+async def test_expiry_against_callback(pay: PayShop) -> None:
+    """Money comes in before the payment is closed, while it is closed, and after; and others want the goods that come
+    back for a moment."""
+    orders = await placed(pay, PayWith("alipay", 100))
+    crossing = {one.payment_id.hex for one in orders[1::3]}
+    afterwards = {one.payment_id for one in orders[2::3]}
+    sending: list[asyncio.Task[None]] = []
+    close, stop = pay.bank.close_trade, asyncio.Event()
+
+    def closing(provider: str, out_no: str) -> Trade:
+        trade = close(provider, out_no)
+        if out_no in crossing:
+            crossing.discard(out_no)
+            pay.pays(provider, out_no, too_late=True)
+            sending.append(asyncio.create_task(told(pay, provider, UUID(out_no))))
+        return trade
+
+    async def too_late() -> None:
+        query = "SELECT payment_id FROM payments WHERE status = 'closed' AND payment_id = ANY($1)"
+        while afterwards:
+            for row in await pay.rows(query, list(afterwards)):
+                afterwards.discard(row["payment_id"])
+                sending.append(asyncio.create_task(called_back(pay, "alipay", row["payment_id"], too_late=True)))
+
+    async def greedy() -> None:
+        got = 0
+        while got < 20 and not stop.is_set():
+            order = reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"greedy{got}", limits={"a": 2})
+            got += (await reserve(pay.shop.redis, pay.keys, order))[0].outcome is Outcome.ACCEPTED
+
+    pay.bank.close_trade = closing  # type: ignore[method-assign]
+    others = [asyncio.create_task(too_late()), asyncio.create_task(greedy())]
+    await race(
+        [
+            (pay.expire(one.order_id), *([called_back(pay, "alipay", one.payment_id)] if number % 3 == 0 else []))
+            for number, one in enumerate(orders)
+        ]
+    )
+    await others[0]
+    await asyncio.gather(*sending)
+    await pay.quiet()
+    stop.set()
+    await others[1]
+    await eventually(lambda: _drained(pay))
+    counts = await ended(pay)
+    again = await pay.value("SELECT count(*) FROM order_events WHERE from_status = 'cancelled'")
+    refused = await pay.value("SELECT count(*) FROM releases WHERE status = 'refused'")
+    assert pay.bank.books("alipay")["captured"] == PAIRS
+    assert again > 0, "no goods were taken again"
+    assert refused > 0, "all goods could be taken again"
+    assert counts["paid"] == PAIRS - pay.bank.books("alipay")["refunds"]
+
+
+async def _drained(pay: PayShop) -> bool:
+    return (await lua.backlog(pay.shop.redis, pay.keys)).orders == 0
+
+
+async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)  # nobody is to be quicker by asking
+    orders = await placed(pay, PayWith("alipay", 100))
+
+    async def cancel(one: Placed) -> str:
+        actor = Actor(one.user, f"customer {one.user}")
+        return await refusing(pay.front.services.orders.cancel(one.order_id, actor, [pay.sale_id], 0), CannotCancel)
+
+    said = Counter(await race([(cancel(one), heard(pay, one.payment_id)) for one in orders]))
+    counts = await ended(pay)
+    assert counts == {"cancelled": said["done"], "paid": said["CannotCancel"]}
+    assert min(counts.values()) > 5, f"one end always came first: {counts}"
+    assert pay.bank.books("alipay")["refunds"] == counts["cancelled"]
+
+
+async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice 70 of 100: under one key it is one refund, under two the second is refused; and then the rest, twice."""
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
+    orders = await placed(pay, PayWith("wechatpay", 100))
+    await race([(called_back(pay, "wechatpay", one.payment_id),) for one in orders])
+    refund = pay.front.services.payments.refund
+
+    def of(one: Placed, key: str, amount: int | None) -> Coroutine[Any, Any, str]:
+        return refusing(refund(one.order_id, key, amount, "broken", "staff sam"), NotEnoughCaptured)
+
+    said = Counter(
+        await race([(of(one, "k", 70), of(one, "k" if n % 2 else "other", 70)) for n, one in enumerate(orders)])
+    )
+    assert said == {"done": PAIRS * 3 // 2, "NotEnoughCaptured": PAIRS // 2}
+    said = Counter(await race([(of(one, "rest", None), of(one, "all", None)) for one in orders[::2]]))
+    assert said == {"done": PAIRS // 2, "NotEnoughCaptured": PAIRS // 2}
+    counts = await ended(pay)
+    assert counts == {"paid": PAIRS}
+    books = pay.bank.books("wechatpay")
+    assert (books["refunds"], books["refunds_amount"]) == (PAIRS * 3 // 2, PAIRS * 70 + PAIRS // 2 * 30)
+
+
+async def test_another_way_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The customer takes another way in the moment in which the first is paid. Some pay in the second way too."""
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)
+    orders = await placed(pay, PayWith("alipay", 100))
+    start = pay.front.services.payments.start
+
+    async def change(one: Placed) -> str:
+        return await refusing(start(one.order_id, one.user, [PayWith("wechatpay", 100)]), NotPayable)
+
+    said = Counter(await race([(change(one), heard(pay, one.payment_id)) for one in orders]))
+    assert min(said["done"], said["NotPayable"]) > 5, f"one end always came first: {said}"
+    await pay.quiet()
+    second = await pay.rows("SELECT payment_id FROM payments WHERE method = 'wechatpay' AND status = 'pending'")
+    assert len(second) == said["done"]
+    for row in second[::2]:
+        await called_back(pay, "wechatpay", row["payment_id"])
+    counts = await ended(pay)
+    assert counts["paid"] == said["NotPayable"] + len(second[::2])
+    assert pay.bank.books("alipay")["refunds"] == said["done"]
