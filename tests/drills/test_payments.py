@@ -1,0 +1,174 @@
+"""P6 at full load: mixed ways to pay, providers that misbehave, and whoever carries payments on is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from time import perf_counter
+
+import pytest
+
+from loadtest.bench.machine import children, cpu_seconds
+from ops.commands.common import open_shop
+from tests.drills.books import close
+from tests.drills.conftest import NO_LIMIT_A_USER
+from tests.drills.house import House
+from tests.drills.ledger import Ledger
+from tests.drills.payers import INITIAL, PRICES, PayingLoad, Sandbox, Till, give_credit, percentiles, trickle
+from tests.drills.reckoning import at_rest, happenings, pay_some_late, reckon
+from tests.support.front import token
+from tests.support.shop import make_sale
+
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(480)]
+ORDERS = int(os.environ.get("DRILL_ORDERS", "12000"))
+CONNECTIONS = 64
+_PAY_WITHIN_S, _IN_A_HURRY_S = 60, 30
+_SETTLED_S = _PAY_WITHIN_S + 60.0
+_QUIET_S, _PER_S = 10.0, 40.0
+_KILLS = 20
+_FROM, _TO = 50, 300  # orders that are taken between two kills
+_STALLED_S = 60.0
+_SETTINGS = {
+    **NO_LIMIT_A_USER,
+    "FLOODGATE_DRIVER__CALL_TIMEOUT_S": "2",
+    "FLOODGATE_DRIVER__LEASE_S": "10",
+}
+_SHORT_LEASES = {**_SETTINGS, "FLOODGATE_DRIVER__LEASE_S": "5"}
+"""Shorter than a job may take at worst, so that now and then two drivers' worth of work meet in one row."""
+_PENDING = "SELECT count(*) FROM payments WHERE status = 'pending'"
+_ROLES = ("payments", "gateway", "sandbox")
+_DEATHS = 3
+_HURTS = {
+    "asked, and not written down": "payment.after_create:150",
+    "given back, and not written down": "refund.after_call:6",
+    "captured, and not answered": "payment.after_notice:200",
+}
+
+
+async def _open(house: House, rng: Random, pay_within_s: int = _PAY_WITHIN_S) -> Till:
+    """A sale with goods enough for all, customers with store credit, providers that misbehave."""
+    settings = house.settings()
+    items = {sku: (units, PRICES[sku], None) for sku, units in INITIAL.items()}
+    async with open_shop(settings) as shop:
+        await make_sale(shop, "paying", items, pay_within_s=pay_within_s)
+        await make_sale(shop, "trickle", items)
+    await give_credit(house)
+    await Sandbox(house).misbehave()
+    return Till(Ledger("paying", lambda user: token(settings, user), returns=True), rng)
+
+
+def _cpu(house: House) -> dict[str, float]:
+    """Processor time so far, by part; Postgres with all processes that have served its connections."""
+    roles = ("payments", "sandbox", "gateway", "writer", "keeper", "redis")
+    used = {role: sum(map(cpu_seconds, house.pids(role))) for role in roles}
+    [postgres] = house.pids("postgres")
+    gone = sum(map(int, Path(f"/proc/{postgres}/stat").read_text().rpartition(")")[2].split()[13:15]))
+    alive = sum(map(cpu_seconds, [postgres, *children(postgres)]))
+    return {**used, "postgres": alive + gone / os.sysconf("SC_CLK_TCK")}
+
+
+async def _decided(house: House) -> int:
+    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+        return int(
+            await connection.fetchval("SELECT count(*) FROM order_events WHERE to_status IN ('paid', 'confirmed')")
+        )
+
+
+def _shares(before: Mapping[str, float], after: Mapping[str, float], orders: int) -> str:
+    return ", ".join(f"{role} {(after[role] - before[role]) / orders * 1e3:.2f}" for role in before)
+
+
+@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["providers that misbehave"])
+async def test_thousands_pay_in_many_ways(house: House, rng: Random) -> None:
+    """Nothing is killed. A trickle of other orders shows whether those who order feel those who pay."""
+    till = await _open(house, rng)
+    others = Ledger("trickle", till.ledger.token)
+    load, stop = PayingLoad(house, till, CONNECTIONS, ORDERS), asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(trickle(house.port, others, rng, _PER_S, stop))
+        await asyncio.sleep(_QUIET_S)
+        quiet = len(others.latencies)
+        before, started = _cpu(house), perf_counter()
+        await load.run()
+        through, loud = await _decided(house) / load.seconds, len(others.latencies)
+        stop.set()
+    await at_rest(house, till, _SETTLED_S)
+    after, seconds = _cpu(house), perf_counter() - started
+    late = await pay_some_late(house, till, _SETTLED_S)
+    found, ends = await reckon(house, till)
+    await close(house, others, INITIAL, {})
+    assert late > 0
+    alone, during = percentiles(others.latencies[:quiet]), percentiles(others.latencies[quiet:loud])
+    print(
+        f"\nPayments: {ORDERS} orders over {CONNECTIONS} connections placed in {load.seconds:.1f} s "
+        f"({ORDERS / load.seconds:.0f} a second, {through:.0f} a second paid or confirmed meanwhile), at rest after "
+        f"{seconds:.1f} s: {dict(ends)}, {late} paid late; {till.figures()}\n"
+        f"CPU ms an order: {_shares(before, after, ORDERS)}\n"
+        f"Acceptance of {_PER_S:.0f} other orders a second: p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms before, "
+        f"p50 {during[0]:.1f} ms, p99 {during[1]:.1f} ms during payments ({loud - quiet} orders)\n"
+        f"{await happenings(house)}; difference {found.differences}"
+    )
+
+
+@pytest.mark.parametrize("house", [_SHORT_LEASES], indirect=True, ids=["short leases"])
+async def test_who_carries_payments_is_killed(house: House, rng: Random) -> None:
+    """The payment driver, gateways and the providers themselves, in any order, while thousands pay."""
+    till = await _open(house, rng)
+    load = PayingLoad(house, till, CONNECTIONS)
+    roles = [_ROLES[number % len(_ROLES)] for number in range(_KILLS)]
+    rng.shuffle(roles)
+    victims: list[int] = []
+    in_flight: list[int] = []
+    async with load.flowing(), open_shop(house.settings()) as shop:
+        for role in roles:
+            await _more(till, rng)
+            async with shop.db.connection() as connection:
+                in_flight.append(await connection.fetchval(_PENDING))
+            victims += await house.kill(rng, role)
+        await _more(till, rng)
+    assert len(set(victims)) == _KILLS
+    assert min(in_flight) > 0
+    assert till.statuses["connection broken"] + till.ledger.statuses["connection broken"] > 0
+    await at_rest(house, till, _SETTLED_S)
+    late = await pay_some_late(house, till, _SETTLED_S)
+    found, ends = await reckon(house, till)
+    print(
+        f"\n{_KILLS} kills ({', '.join(roles)}) in {load.seconds:.1f} s, {min(in_flight)} to {max(in_flight)} payments "
+        f"in flight, {till.ledger.accepted} orders: {dict(ends)}, {late} paid late; {till.figures()}\n"
+        f"orders: {till.ledger.figures()}\n{await happenings(house)}; difference {found.differences}"
+    )
+
+
+@pytest.mark.parametrize(
+    "house",
+    [{**_SHORT_LEASES, "FLOODGATE_CRASH_AT": place} for place in _HURTS.values()],
+    indirect=True,
+    ids=list(_HURTS),
+)
+async def test_they_die_where_it_hurts(house: House, rng: Random) -> None:
+    """Outside it is done, and our books do not say so."""
+    till = await _open(house, rng, _IN_A_HURRY_S)
+    load = PayingLoad(house, till, CONNECTIONS)
+    async with load.flowing():
+        while (deaths := house.times_said("ended with status -9")) < _DEATHS:
+            await _more(till, rng)
+    await at_rest(house, till, _SETTLED_S)
+    late = await pay_some_late(house, till, _SETTLED_S)
+    found, ends = await reckon(house, till)
+    print(
+        f"\n{deaths} deaths at {house.env['FLOODGATE_CRASH_AT']} in {load.seconds:.1f} s, {till.ledger.accepted} "
+        f"orders: {dict(ends)}, {late} paid late; {till.figures()}\n{await happenings(house)}; "
+        f"difference {found.differences}"
+    )
+
+
+async def _more(till: Till, rng: Random) -> None:
+    """Wait until some more orders were begun to be paid: how many is chance, so the next kill comes at any moment."""
+    loop = asyncio.get_running_loop()
+    wanted, deadline = till.statuses["200"] + rng.randrange(_FROM, _TO), loop.time() + _STALLED_S
+    while till.statuses["200"] < wanted:
+        assert loop.time() < deadline, f"nobody pays any more: {till.figures()}"
+        await asyncio.sleep(0.005)
