@@ -36,7 +36,7 @@ test: dev ## the tests, on servers of their own
 	$(BIN)/python -m pytest -m "not drill"
 
 drill: dev ## slow drills: full load, kill -9 of each part
-	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/ops
+	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
 
 check: lint types imports dockerfile ## everything that looks at the code without running it
 

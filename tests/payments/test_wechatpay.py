@@ -262,7 +262,7 @@ async def test_a_day_s_statement_reads_back(shop: World) -> None:
 async def test_the_answers_to_callbacks(shop: World) -> None:
     yes, no = shop.adapter.acknowledge(True), shop.adapter.acknowledge(False)
     assert yes == Acknowledgement(204, "application/json", b"")
-    assert (no.status, msgspec.json.decode(no.body)["code"]) == (500, "FAIL")
+    assert (no.status, msgspec.json.decode(no.body)["code"]) == (400, "FAIL")
     assert shop.sandbox.is_accepted(yes.status, yes.body)
     assert not shop.sandbox.is_accepted(no.status, no.body)
 

@@ -245,6 +245,7 @@ async def test_certificates_that_cannot_be_believed() -> None:
 
 async def test_certificates_that_did_not_come_are_asked_for_again_soon() -> None:
     clock = MovedClock()
+    clock.ms = CLOCK.ms  # by which the answers are signed
     whole, serial = certificates()
     outside = Scripted(answer(clock.now, 503, None), whole)
     adapter = WeChatPay(account(), outside, clock)
@@ -259,6 +260,7 @@ async def test_certificates_that_did_not_come_are_asked_for_again_soon() -> None
 
 async def test_certificates_that_change() -> None:
     clock = MovedClock()
+    clock.ms = CLOCK.ms  # by which the answers are signed
     old, first = certificates(age=DAY)
     new, second = certificates(signer="stranger", owner="stranger", age=DAY / 2)
     outside = Scripted(old, new)

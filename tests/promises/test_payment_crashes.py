@@ -102,7 +102,8 @@ async def test_dies_between_a_refund_and_its_row(pay: PayShop, started: PayProce
     given = sum(pay.bank.books(name)["refunds"] for name in PROVIDERS)
     assert given >= 1
     assert await pay.value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
-    await dies(started, "refund.after_call")
+    if given < len(PROVIDERS):  # else both calls were through when it died, and no more are made
+        await dies(started, "refund.after_call")
     await started.worker("payment_driver")
     await over(pay, captured=100, refunded=90)
 

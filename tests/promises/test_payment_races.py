@@ -28,6 +28,8 @@ from ops.sandbox.bank import Trade
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually, reservation, reserve
 
+pytestmark = pytest.mark.drill  # half a minute, in which nothing else is learnt
+
 PAIRS, AT_ONCE = 200, 50
 
 
