@@ -17,6 +17,7 @@ from commerce.kernel.money import Money
 from commerce.kernel.outside import Refused, Unclear
 from commerce.orders.errors import NoSuchOrder, NotPersistedYet
 from commerce.orders.model import OrderStatus
+from commerce.payments.errors import NotPayable
 from commerce.payments.model import OURS, AskRefund, Credit, CreditGift, OrderPayments, Parked, StartPayments
 from commerce.payments.port import BadNotice, Notice, Provider
 from gateway import metrics
@@ -25,7 +26,7 @@ from gateway.routes.orders import CANCEL_WAIT_S, OrderId
 
 _logger = logging.getLogger(__name__)
 _TAG = "payments"
-_LOOK_AGAIN_S = 0.05
+_LOOK_AGAIN_S, _LONGER = 0.05, 1.5
 ProviderName = Literal["alipay", "wechatpay"]
 UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")]
 _PROVIDER = Parameter("provider", "path", ProviderName, "who calls back")
@@ -55,11 +56,15 @@ async def start_payments(call: Call) -> web.Response:
             break
         except NoSuchOrder:
             order = await services.orders.get(order_id, user, services.snapshots.loaded())
-            if order.status is OrderStatus.ACCEPTED and services.clock.monotonic() >= deadline:
+            if order.status is OrderStatus.CANCELLED:  # it could not be written, and staff gave its goods back
+                raise NotPayable("the order is cancelled") from None
+            if services.clock.monotonic() >= deadline:
                 raise NotPersistedYet("the order is not stored yet: repeat the request in a moment") from None
         await asyncio.sleep(_LOOK_AGAIN_S)
+    wait_s = _LOOK_AGAIN_S
     while _unasked(found) and services.clock.monotonic() < deadline:
-        await asyncio.sleep(_LOOK_AGAIN_S)
+        await asyncio.sleep(wait_s)
+        wait_s *= _LONGER
         found = await services.payments.show(order_id, user)
     return json_response(found)
 

@@ -13,7 +13,7 @@ from commerce.orders.service import Orders
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import Shop
-from tests.support.front import working
+from tests.support.front import open_front, working
 from tests.support.shop import eventually, make_sale, reservation, reserve
 
 
@@ -47,6 +47,18 @@ async def dead(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> 
 
 async def _drained(shop: Shop, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def test_it_cannot_be_paid(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+    """Nobody waits for it for ever: first it may still be stored, and once it is discarded it is cancelled."""
+    bad = await dead(shop, settings, sale_id, keys)
+    path = f"/v1/orders/{bad.order_id}/payments"
+    async with open_front(settings) as front:
+        held = await front.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
+        assert (held.status, held.code) == (409, "not_persisted_yet")
+        await shop.dead_letters.discard(bad.order_id, "test")
+        gone = await front.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
+        assert (gone.status, gone.code) == (409, "not_payable")
 
 
 async def test_it_is_listed_and_its_owner_still_sees_the_order(
