@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
@@ -56,18 +55,18 @@ class Doors(Generic[Job]):
             for system in systems
         }
         self._busy = dict.fromkeys(self._breakers, 0)
-        self._gates = {system: asyncio.Semaphore(settings.calls_at_once_each) for system in self._breakers}
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def step(self) -> int:
         """Claim what is due and there is room for, and begin it; the number of jobs."""
         while (room := self._settings.calls_at_once - len(self._under_way)) <= 0:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-        closed = [system for system in self._breakers if not self._room(system)]
+        free = {system: self._free(system) for system in self._breakers}
         for system, breaker in self._breakers.items():
             metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.open)
-        trying = any(one.allowed == 1 for system, one in self._breakers.items() if system not in closed)
-        claimed = await self._jobs.claim(1 if trying else room, closed)
+        # All of a claim may be for one system, so it is no larger than any that may be called has room for.
+        open_ = [count for count in free.values() if count > 0]
+        claimed = await self._jobs.claim(min([room, *open_]), [system for system, count in free.items() if count <= 0])
         for job in claimed:
             system = self._system_of(job)
             if system in self._busy:
@@ -77,9 +76,9 @@ class Doors(Generic[Job]):
             task.add_done_callback(self._under_way.discard)
         return len(claimed)
 
-    def _room(self, system: str) -> bool:
-        allowed = min(self._settings.calls_at_once_each, self._breakers[system].allowed)
-        return self._busy[system] < allowed
+    def _free(self, system: str) -> int:
+        """How many calls to it may be begun now."""
+        return min(self._settings.calls_at_once_each, self._breakers[system].allowed) - self._busy[system]
 
     async def finish(self) -> None:
         """Wait for what is in hand."""
@@ -89,8 +88,7 @@ class Doors(Generic[Job]):
     async def _one(self, job: Job, system: str) -> None:
         started, breaker = perf_counter(), self._breakers.get(system)
         try:
-            async with self._gates[system] if system in self._gates else nullcontext():
-                result = await self._jobs.work(job)
+            result = await self._jobs.work(job)
             if breaker:
                 breaker.succeeded()
         except Unclear as error:

@@ -31,10 +31,11 @@ async def payment_driver(shop: Workshop) -> None:
         retaking = Retaking(shop.db, shop.redis, shop.clock, ids)
         pace = Pace(shop.clock, driver.refunds_per_s)
         jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
-        doors: Doors[Payment | DueRefund] = Doors("payment", jobs, _method, providers, driver, shop.clock)
+        doors: Doors[Payment | DueRefund] = Doors("payment", jobs, _system, providers, driver, shop.clock)
         await drive("payment", doors.step, shop.stop, driver.poll_ms / 1000)
         await doors.finish()
 
 
-def _method(job: Payment | DueRefund) -> str:
-    return job.method
+def _system(job: Payment | DueRefund) -> str:
+    """Who is called; nobody for what is our own to do."""
+    return "ours" if isinstance(job, Payment) and job.task in ("late", "settle") else job.method

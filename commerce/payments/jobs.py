@@ -11,7 +11,7 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.database import Connection, Database
+from commerce.kernel.database import Database
 from commerce.kernel.faults import crash_point
 from commerce.kernel.ids import Ids
 from commerce.kernel.jobs import Pace, RetryPolicy
@@ -55,8 +55,11 @@ class PaymentJobs:
         """Due payments and refunds, except those of methods that cannot be reached now."""
         now = self._now()
         async with self._db.connection() as connection:
-            payments = await store.claim_payments(connection, now, self._policy.lease_s, count, without)
-            paced = min(count, self._refunds.allowed())
+            paced = self._refunds.allowed()
+            # A quarter is kept for refunds, so that a rush of payments does not hold them up.
+            most = count - min(count // 4, paced)
+            payments = await store.claim_payments(connection, now, self._policy.lease_s, most, without)
+            paced = min(count - len(payments), paced)
             refunds = await store.claim_refunds(connection, now, self._policy.lease_s, paced, without)
         self._refunds.used(len(refunds))
         return [*payments, *refunds]
@@ -72,7 +75,7 @@ class PaymentJobs:
             await self._postpone(job, str(error), park=False)
             raise
         except Refused as error:
-            await self._postpone(job, f"{_method(job)} refuses: {error}", park=True)
+            await self._postpone(job, f"{job.method} refuses: {error}", park=True)
             return "refused"
         except Disagreement as error:
             await self._postpone(job, str(error), park=True)
@@ -170,7 +173,7 @@ class PaymentJobs:
     async def saw(self, payment_id: UUID, seen: PaymentSeen) -> str:
         """A provider says it was captured. Raises `Disagreement` where that cannot be."""
         async with self._db.transaction() as connection:
-            result = await enter_capture(connection, self._ids, payment_id, seen, self._now())
+            result = await settling.enter_capture(connection, self._ids, payment_id, seen, self._now())
         crash_point("payment.after_capture")
         return result
 
@@ -193,7 +196,7 @@ class PaymentJobs:
         """Paid after the order expired: the goods are taken again, or the money goes back."""
         outcome = await self._retaking.retake(job.order_id)
         if outcome == "wait":
-            await self._postpone(job, "the goods are still on their way back", park=False, counts=False)
+            await self._postpone(job, "the goods are still on their way back", park=False)
             return "waiting"
         async with self._db.transaction() as connection:
             order, now = await store.lock_order(connection, job.order_id), self._now()
@@ -225,6 +228,8 @@ class PaymentJobs:
                 await store.refund_asked(connection, given.refund_id)
             seen = await provider.refund(order)
             crash_point("refund.after_call")
+            if seen.state == "absent":
+                raise Unclear(f"{job.method} was asked for the refund and does not know it")
         if seen.state == "done":
             if seen.amount is not None and seen.amount != order.amount:
                 raise Disagreement(f"{job.method} says {seen.amount} went back, it should be {order.amount}")
@@ -239,13 +244,13 @@ class PaymentJobs:
     async def refunded(self, refund_id: UUID) -> str:
         """Money went back."""
         async with self._db.transaction() as connection:
-            return await enter_refund(connection, self._ids, refund_id, self._now())
+            return await settling.enter_refund(connection, self._ids, refund_id, self._now())
 
-    async def _postpone(self, job: Payment | DueRefund, why: str, *, park: bool, counts: bool = True) -> None:
+    async def _postpone(self, job: Payment | DueRefund, why: str, *, park: bool) -> None:
         """Try again later; what has failed too often is parked, for a person to look at."""
         attempts = job.refund.attempts if isinstance(job, DueRefund) else job.attempts
         due_at = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
-        park = park or (counts and attempts >= self._attempts)
+        park = park or attempts >= self._attempts
         async with self._db.connection() as connection:
             if isinstance(job, DueRefund):
                 await store.postpone_refund(connection, job.refund.refund_id, due_at, why, park=park)
@@ -256,34 +261,7 @@ class PaymentJobs:
         return from_ms(self._clock.now_ms())
 
 
-async def enter_capture(connection: Connection, ids: Ids, payment_id: UUID, seen: PaymentSeen, now: datetime) -> str:
-    """Write a capture down and what follows from it. Call inside a transaction. Raises `Disagreement`."""
-    found = await store.payment(connection, payment_id)
-    order = await store.lock_order(connection, found.order_id) if found else None
-    paid = await store.payment(connection, payment_id)
-    if order is None or paid is None:
-        raise Disagreement(f"there is no payment {payment_id}")
-    if not await settling.capture(connection, order, paid, seen, now):
-        return "known"
-    await settling.reconsider(connection, ids, order, now)
-    return "captured"
-
-
-async def enter_refund(connection: Connection, ids: Ids, refund_id: UUID, now: datetime) -> str:
-    """Write down that a refund went through. Call inside a transaction. Raises `Disagreement`."""
-    found = await store.refund(connection, refund_id)
-    order = await store.lock_order(connection, found.order_id) if found else None
-    paid = await store.payment(connection, found.payment_id) if found else None
-    if order is None or paid is None:
-        raise Disagreement(f"there is no refund {refund_id}")
-    return "refunded" if await settling.refunded(connection, paid, refund_id, now) else "known"
-
-
 def _charge(job: Payment) -> Charge:
     subject = f"Order {job.order_id}"
     scene = job.scene
     return Charge(job.payment_id, job.order_id, job.amount, subject, job.expires_at, scene, job.payer)  # type: ignore[arg-type]
-
-
-def _method(job: Payment | DueRefund) -> str:
-    return job.method

@@ -31,7 +31,7 @@ UPDATE payments SET action = $2, task = 'query', due_at = $3, attempts = 0, last
 WHERE payment_id = $1 AND status = 'pending' AND task = 'create';
 
 -- name: capture
-UPDATE payments SET status = 'captured', captured_at = $2, transaction_id = $3, task = $4, due_at = $5, attempts = 0,
+UPDATE payments SET status = 'captured', captured_at = $2, transaction_id = $3, task = NULL, due_at = $4, attempts = 0,
                     last_error = NULL, ended_at = NULL, reason = NULL, parked = false
 WHERE payment_id = $1 AND status IN ('pending', 'authorised', 'failed', 'closed');
 
@@ -75,9 +75,10 @@ UPDATE payments SET refunded_minor = refunded_minor + $2 WHERE payment_id = $1;
 UPDATE refunds SET asked = true WHERE refund_id = $1;
 
 -- name: claim_payments
+-- For what is our own to do it does not matter who can be reached.
 UPDATE payments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND NOT parked AND due_at <= $1
-                     AND method <> ALL($4::text[])
+                     AND (method <> ALL($4::text[]) OR task IN ('late', 'settle'))
                      ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING *;
 

@@ -18,7 +18,6 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
 from commerce.payments import reconciling, settling, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, NotEnoughCaptured, NotPayable
-from commerce.payments.jobs import enter_capture, enter_refund
 from commerce.payments.model import (
     OURS,
     Credit,
@@ -158,10 +157,14 @@ class Payments:
                 raise Disagreement(f"there is no refund {seen.refund_id} of this payment")
             if seen.amount is not None and seen.amount != Money(refund.amount_minor, refund.currency):
                 raise Disagreement(f"{seen.amount} went back, it should be {refund.amount_minor} {refund.currency}")
-            return await enter_refund(connection, self._ids, refund.refund_id, now) if seen.state == "done" else "noted"
+            return (
+                await settling.enter_refund(connection, self._ids, refund.refund_id, now)
+                if seen.state == "done"
+                else "noted"
+            )
         if seen.state != "captured":
             return "noted"  # the driver asks the provider itself
-        return await enter_capture(connection, self._ids, paid.payment_id, seen, now)
+        return await settling.enter_capture(connection, self._ids, paid.payment_id, seen, now)
 
     # Staff.
 
@@ -176,6 +179,8 @@ class Payments:
                 raise NoSuchOrder(f"there is no stored order {order_id}")
             payments = await store.payments_of(connection, order_id)
             refunds = await store.refunds_of(connection, order_id)
+            if any(one.task == "late" for one in payments):
+                raise NotEnoughCaptured("it was paid late and the goods are being asked for: try again in a moment")
             if not any(one.refund_key == f"staff {key}" for one in refunds):
                 captured = [one for one in reversed(payments) if one.status == "captured"]
                 going = sum(one.amount_minor for one in refunds if one.status != "failed")

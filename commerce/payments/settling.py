@@ -25,6 +25,29 @@ class Disagreement(Exception):
     """What a provider says cannot be true of this payment: it is left as it is, for a person to look at."""
 
 
+async def enter_capture(connection: Connection, ids: Ids, payment_id: UUID, seen: PaymentSeen, now: datetime) -> str:
+    """Write a capture down and what follows from it. Call inside a transaction. Raises `Disagreement`."""
+    found = await store.payment(connection, payment_id)
+    order = await store.lock_order(connection, found.order_id) if found else None
+    paid = await store.payment(connection, payment_id)
+    if order is None or paid is None:
+        raise Disagreement(f"there is no payment {payment_id}")
+    if not await capture(connection, order, paid, seen, now):
+        return "known"
+    await reconsider(connection, ids, order, now)
+    return "captured"
+
+
+async def enter_refund(connection: Connection, ids: Ids, refund_id: UUID, now: datetime) -> str:
+    """Write down that a refund went through. Call inside a transaction. Raises `Disagreement`."""
+    found = await store.refund(connection, refund_id)
+    order = await store.lock_order(connection, found.order_id) if found else None
+    paid = await store.payment(connection, found.payment_id) if found else None
+    if order is None or paid is None:
+        raise Disagreement(f"there is no refund {refund_id}")
+    return "refunded" if await refunded(connection, paid, refund_id, now) else "known"
+
+
 async def capture(connection: Connection, order: LockedOrder, paid: Payment, seen: PaymentSeen, now: datetime) -> bool:
     """Money was taken. False if that was known. Raises `Disagreement` over the amount or the transaction."""
     if seen.amount != paid.amount:
@@ -34,7 +57,7 @@ async def capture(connection: Connection, order: LockedOrder, paid: Payment, see
             raise Disagreement(f"paid in transaction {paid.transaction_id} and again in {seen.transaction_id}")
         return False
     at = seen.captured_at or now
-    if not await store.capture(connection, paid.payment_id, at, seen.transaction_id, None, now):
+    if not await store.capture(connection, paid.payment_id, at, seen.transaction_id, now):
         return False
     source = {"balance": f"credit:{paid.user_id}", "cod": "cash"}.get(paid.method, f"provider:{paid.method}")
     lines = {source: paid.amount_minor, "orders": -paid.amount_minor}
@@ -97,10 +120,12 @@ async def too_late(connection: Connection, ids: Ids, order: LockedOrder, now: da
 
 
 async def taken_again(connection: Connection, order: LockedOrder, now: datetime) -> None:
-    """The goods were taken again: the order lives on."""
+    """The goods were taken again: the order lives on. Raises `Disagreement` where it is not paid after all."""
     payments = await store.payments_of(connection, order.order_id)
     current = [one for one in payments if one.round == payments[-1].round]
-    to = settled(current) or OrderStatus.PAID
+    to = settled(current)
+    if to is None:
+        raise Disagreement("the goods were taken again, and it is not paid any more")
     await store.step_order(connection, order, to, now, _ACTOR, "paid late, and the goods were still there")
 
 

@@ -132,11 +132,10 @@ async def capture(
     payment_id: UUID,
     at: datetime,
     transaction_id: str | None,
-    task: Task | None,
-    due_at: datetime,
+    now: datetime,
 ) -> bool:
     """Money was taken. False if that was written down before."""
-    return await _changed(connection, queries.capture, payment_id, at, transaction_id, task, due_at)
+    return await _changed(connection, queries.capture, payment_id, at, transaction_id, now)
 
 
 async def authorise(connection: Connection, payment_id: UUID) -> bool:

@@ -16,11 +16,11 @@ import pytest
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.orders.model import OrderStatus
 from commerce.payments import store
-from commerce.payments.jobs import enter_capture, enter_refund
 from commerce.payments.model import PaymentView, PayWith
 from commerce.payments.port import PaymentSeen
 from commerce.payments.reconciling import DAY, bounds
 from commerce.payments.service import Payments
+from commerce.payments.settling import enter_capture, enter_refund
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.commerce.test_reconciling import SINGLES, House, open_house

@@ -45,8 +45,8 @@ async def open_providers(
                 account = alipay.Account.load(**agreed.alipay.texts())
                 providers["alipay"] = alipay.Alipay(account, await outside(), clock)
             if agreed.wechatpay is not None:
-                texts = wechatpay.Account.load(**agreed.wechatpay.texts())
-                providers["wechatpay"] = wechatpay.WeChatPay(texts, await outside(), clock)
+                merchant = wechatpay.Account.load(**agreed.wechatpay.texts())
+                providers["wechatpay"] = wechatpay.WeChatPay(merchant, await outside(), clock)
         except ValueError as error:
             raise NotReady(f"the settings of payments cannot be used: {error}") from None
         yield providers
