@@ -19,7 +19,7 @@ from ops.commands.common import Shop
 from ops.sandbox.bank import Trade
 from ops.sandbox.server import PROVIDERS
 from tests.support.front import working
-from tests.support.payshop import PayShop, open_payshop
+from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually, reservation, reserve
 
 LATE = "paid late, and the goods were still there"
@@ -203,6 +203,37 @@ async def test_too_late_in_the_last_of_two_ways(pay: PayShop) -> None:
     await pay.quiet()
     assert [back for back, _, _ in await reasons(pay, order_id)] == [100, 0]
     assert await stock(pay) == {"a": 49, "b": 20}
+
+
+async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: Shop, sale_id: str) -> None:
+    """After as many tries as for anything else it is listed. Meanwhile staff cannot give the money back as well."""
+    change = driver(attempts=4, backoff_max_s=0.05)
+    async with open_payshop(shop, sale_id, "order_writer", "payment_driver", change=change) as pay:
+        order_id, [payment] = await pay.ordered(("alipay", 100))
+        await pay.expire(order_id)
+        await pay.payment_is(payment["payment_id"], "closed")
+        async with working(pay.settings, "release_driver"):
+            await pay.order_is(order_id, "cancelled", "expired")
+        async with shop.db.connection() as connection:  # as if the driver had died before
+            await connection.execute(
+                "UPDATE releases SET status = 'pending', settled_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
+            )
+        pay.pays("alipay", payment["payment_id"], too_late=True)
+
+        async def given_up() -> bool:
+            return bool(await pay.value("SELECT parked FROM payments WHERE task = 'late'"))
+
+        await eventually(given_up)
+        ask = {"key": "k", "reason": "it came too late"}
+        path = f"/v1/admin/orders/{order_id}/refunds"
+        refused = await pay.front.call("POST", path, user="sam", roles=["support"], json=ask)
+        assert (refused.status, refused.code) == (409, "not_enough_captured")
+        [parked] = (await pay.staff("GET", "/parked"))["items"]
+        async with working(pay.settings, "release_driver"):
+            await pay.staff("POST", f"/parked/{parked['id']}/retry")
+            await pay.order_is(order_id, "paid")
+            await pay.quiet()
+        await pay.check()
 
 
 async def test_the_goods_are_still_on_their_way_back(shop: Shop, sale_id: str) -> None:

@@ -106,6 +106,35 @@ async def test_many_at_once(pay: PayShop, same: bool) -> None:
     assert await refunded(pay, order_id) == [30 if same else 90]
 
 
+async def test_a_refund_that_the_provider_does_not_know_is_given_up(
+    shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not wait unseen for ever; taken up again it goes through."""
+
+    async def unknown(self: WeChatPay, order: RefundOrder) -> RefundSeen:
+        return RefundSeen(order.payment_id, order.refund_id, "absent")
+
+    async with open_payshop(shop, sale_id, change=driver(attempts=3, backoff_max_s=0.05)) as pay:
+        order_id, _ = await pay.paid(("wechatpay", 100))
+        pay.switch(never_share=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(WeChatPay, "refund", unknown)
+            patched.setattr(WeChatPay, "query_refund", unknown)
+            await refund(pay, order_id, "k")
+
+            async def given_up() -> bool:
+                return bool(await pay.value("SELECT parked FROM refunds"))
+
+            await eventually(given_up)
+        [parked] = (await pay.staff("GET", "/parked"))["items"]
+        assert (parked["kind"], parked["attempts"]) == ("refund", 3)
+        assert "does not know it" in parked["why"]
+        await pay.staff("POST", f"/parked/{parked['id']}/retry")
+        await pay.quiet()
+        assert await refunded(pay, order_id) == [100]
+        await pay.check()
+
+
 async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
     shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

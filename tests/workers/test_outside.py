@@ -1,0 +1,98 @@
+"""A driver that calls out: each system has its own places, and one that does not answer is tried one job at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from commerce.kernel.clock import SystemClock
+from commerce.kernel.outside import Unclear
+from config.settings import DriverSettings
+from tests.support.shop import eventually
+from workers.outside import Doors
+
+
+class Rows:
+    """Jobs are the names of their systems; those of a system in `stuck` do not end, those in `silent` get no answer."""
+
+    def __init__(self, *jobs: str) -> None:
+        self.due = list(jobs)
+        self.stuck: set[str] = set()
+        self.silent: set[str] = set()
+        self.begun: list[str] = []
+        self.go_on = asyncio.Event()
+
+    async def claim(self, count: int, without: Sequence[str]) -> list[str]:
+        found = [job for job in self.due if job not in without][:count]
+        for job in found:
+            self.due.remove(job)
+        return found
+
+    async def work(self, job: str) -> str:
+        self.begun.append(job)
+        if job in self.stuck:
+            await self.go_on.wait()
+        if job in self.silent:
+            raise Unclear("no answer")
+        return "done"
+
+
+def doors(rows: Rows, **settings: float) -> Doors[str]:
+    given = {"calls_at_once": 6, "calls_at_once_each": 3, "breaker_failures": 2, "breaker_open_s": 0.05, **settings}
+    return Doors("test", rows, lambda job: job, ["slow", "quick"], DriverSettings.model_validate(given), SystemClock())
+
+
+async def steps(driver: Doors[str], rows: Rows, wanted: int) -> None:
+    """Until so many jobs were begun."""
+
+    async def look() -> bool:
+        await driver.step()
+        return len(rows.begun) >= wanted
+
+    await eventually(look)
+
+
+async def test_a_slow_system_has_its_own_places_and_no_more() -> None:
+    rows = Rows(*["slow"] * 20, *["quick"] * 20)
+    rows.stuck = {"slow"}
+    driver = doors(rows)
+    await steps(driver, rows, 23)
+    for _ in range(5):
+        await driver.step()
+    assert (rows.begun.count("slow"), rows.begun.count("quick")) == (3, 20)
+    rows.go_on.set()
+    await steps(driver, rows, 40)
+    await driver.finish()
+    assert rows.due == []
+
+
+async def test_one_that_does_not_answer_is_left_alone_then_tried_with_one_job() -> None:
+    rows = Rows(*["slow"] * 10)
+    rows.silent = {"slow"}
+    driver = doors(rows, breaker_open_s=30)
+    await steps(driver, rows, 3)
+    await driver.finish()
+    assert await driver.step() == 0, "it is left alone"
+    assert rows.begun.count("slow") == 3
+    rows.due += ["quick"] * 4
+    await steps(driver, rows, 7)
+    assert rows.begun.count("quick") == 4, "which does not concern others"
+    await driver.finish()
+
+
+async def test_the_trial_holds_nobody_else_up() -> None:
+    rows = Rows(*["slow"] * 10)
+    rows.silent = {"slow"}
+    driver = doors(rows)
+    await steps(driver, rows, 3)
+    await driver.finish()
+    rows.stuck = {"slow"}
+    await steps(driver, rows, 4)  # the one that is tried once the breaker lets it
+    rows.due += ["quick"] * 9
+    assert await driver.step() == 3, "as many as ever"
+    assert rows.begun.count("slow") == 4
+    rows.silent = set()
+    rows.go_on.set()
+    await driver.finish()
+    await steps(driver, rows, 19)
+    await driver.finish()
