@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -25,21 +25,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from config.parts import Account, Part, Port, Positive, Seconds
+from config.shipping import ShippingSettings
+
 Durability = Literal["fsync", "replicated", "memory"]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
 
 
 class SettingsError(Exception):
     """The settings cannot be used. The message names every fault and where to mend it."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class HttpSettings(_Part):
+class HttpSettings(Part):
     """Where the front door listens. The admin port also serves `/metrics`: keep it inside."""
 
     host: str = "127.0.0.1"
@@ -49,7 +45,7 @@ class HttpSettings(_Part):
     processes: int = Field(default=0, ge=0, description="gateway processes under `floodgate up`; 0: one per core")
 
 
-class Limits(_Part):
+class Limits(Part):
     """What a request, an order, a batch and a queue may be at most."""
 
     # One request.
@@ -88,7 +84,7 @@ class Limits(_Part):
     graceful_stop_s: Seconds = 20
 
 
-class WriterSettings(_Part):
+class WriterSettings(Part):
     """The order writer: how much it takes at once, and when it takes over from one that died."""
 
     entries_per_read: Positive = 64
@@ -100,7 +96,7 @@ class WriterSettings(_Part):
     retry_max_s: Seconds = 5
 
 
-class DriverSettings(_Part):
+class DriverSettings(Part):
     """Drivers work off rows that are due."""
 
     rows_per_claim: Positive = 500
@@ -118,18 +114,7 @@ class DriverSettings(_Part):
     breaker_open_s: Seconds = 5
 
 
-class _Account(_Part):
-    """What is agreed with a provider."""
-
-    def texts(self) -> dict[str, str]:
-        """All of it as texts, the secrets too: for the adapter alone."""
-        given = {name: getattr(self, name) for name in type(self).model_fields}
-        return {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()
-        }
-
-
-class AlipaySettings(_Account):
+class AlipaySettings(Account):
     """Keys are PEM, or base64 as Alipay's console shows them: the shop's private one, and Alipay's public one."""
 
     app_id: str
@@ -140,7 +125,7 @@ class AlipaySettings(_Account):
     alipay_key: str
 
 
-class WeChatPaySettings(_Account):
+class WeChatPaySettings(Account):
     """Keys are PEM. `serial` is that of the merchant's certificate; the public key is for merchants who have one in
     place of platform certificates."""
 
@@ -155,7 +140,7 @@ class WeChatPaySettings(_Account):
     public_key_id: str = ""
 
 
-class PaymentSettings(_Part):
+class PaymentSettings(Part):
     """The providers that are offered; a provider's last moment is `margin_s` before the order expires."""
 
     margin_s: Seconds = 60
@@ -163,14 +148,16 @@ class PaymentSettings(_Part):
     wechatpay: WeChatPaySettings | None = None
 
 
-class SandboxSettings(_Part):
-    """Made-up providers under `floodgate up`, for who has agreed with none."""
+class SandboxSettings(Part):
+    """Made-up providers and carriers under `floodgate up`, for who has agreed with none. `speed` is how much faster
+    than the world's the clock goes that parcels move on."""
 
     port: Port = 8090
+    speed: Positive = 3_600
     scenario: Path | None = None
 
 
-class ObserverSettings(_Part):
+class ObserverSettings(Part):
     """How often the gauges and the audit are renewed, and whether each process shows its own metrics."""
 
     gauges_every_s: Seconds = 2
@@ -178,7 +165,7 @@ class ObserverSettings(_Part):
     worker_metrics_port: Port = Field(default=0, description="0: workers show theirs through the gateway (one machine)")
 
 
-class AuthKey(_Part):
+class AuthKey(Part):
     """A key that tokens are checked with; `secret` is the shared secret or the PEM public key.
 
     `sign_with` is the PEM private key, only for commands that make tokens; HS256 signs with its secret.
@@ -199,7 +186,7 @@ def _strong(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
     return keys
 
 
-class AuthSettings(_Part):
+class AuthSettings(Part):
     """Tokens are JWTs. Several keys may be valid at once, so that a key can be replaced without a stop."""
 
     keys: Annotated[tuple[AuthKey, ...], AfterValidator(_strong)] = ()
@@ -208,7 +195,7 @@ class AuthSettings(_Part):
     clock_leeway_s: int = Field(default=5, ge=0)
 
 
-class LogSettings(_Part):
+class LogSettings(Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     file: Path | None = Field(default=None, description="a file that is rotated; none: standard error")
     file_bytes: Positive = 20_000_000
@@ -243,6 +230,7 @@ class Settings(BaseSettings):
     driver: DriverSettings = DriverSettings()
     observer: ObserverSettings = ObserverSettings()
     payments: PaymentSettings = PaymentSettings()
+    shipping: ShippingSettings = ShippingSettings()
     sandbox: SandboxSettings = SandboxSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()

@@ -30,6 +30,26 @@ class Refused(Exception):
         self.detail = detail
 
 
+class BadNotice(Exception):
+    """A call from outside that cannot be believed, or is not about this shop. `code` is one of the words below."""
+
+    CODES = ("malformed", "bad_signature", "unknown_key", "stale", "foreign", "bad_content")
+
+    def __init__(self, code: str, detail: str) -> None:
+        assert code in self.CODES
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+
+
+class Acknowledgement(NamedTuple):
+    """What the other side wants to read in answer to its call."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
 class Outside(Protocol):
     """Sends one request within the time that was set for the other side; raises `Unclear`."""
 

@@ -17,6 +17,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.money import Money
+from commerce.kernel.outside import Acknowledgement
 
 Scene = Literal["page", "app", "qr", "jsapi"]
 """How the customer pays: on a page of the provider's, in its app from ours, by a code to scan, inside its own app."""
@@ -85,26 +86,6 @@ class Notice(msgspec.Struct, frozen=True):
 
     notice_id: str
     seen: PaymentSeen | RefundSeen
-
-
-class BadNotice(Exception):
-    """A callback that cannot be believed, or is not about this shop. `code` is one of the fixed words below."""
-
-    CODES = ("malformed", "bad_signature", "unknown_key", "stale", "foreign", "bad_content")
-
-    def __init__(self, code: str, detail: str) -> None:
-        assert code in self.CODES
-        super().__init__(f"{code}: {detail}")
-        self.code = code
-        self.detail = detail
-
-
-class Acknowledgement(NamedTuple):
-    """What a provider wants to read in answer to its callback."""
-
-    status: int
-    content_type: str
-    body: bytes
 
 
 class Line(NamedTuple):

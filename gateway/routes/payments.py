@@ -14,12 +14,12 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.errors import NotFound
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import BadNotice, Refused, Unclear
 from commerce.orders.errors import NoSuchOrder, NotPersistedYet
 from commerce.orders.model import OrderStatus
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import OURS, AskRefund, Credit, CreditGift, OrderPayments, Parked, StartPayments
-from commerce.payments.port import BadNotice, Notice, Provider
+from commerce.payments.port import Notice, Provider
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.orders import CANCEL_WAIT_S, OrderId

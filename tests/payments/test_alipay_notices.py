@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
-from commerce.payments.port import BadNotice, PaymentSeen, RefundSeen
+from commerce.kernel.outside import BadNotice
+from commerce.payments.port import PaymentSeen, RefundSeen
 from commerce.payments.providers.alipay import Alipay, wire
 from commerce.payments.providers.alipay.adapter import NOTICE_MAX_AGE, NOTICE_MAX_AHEAD
 from ops.sandbox.bank import Refund, Trade

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
-from commerce.payments.port import Acknowledgement, Charge, Line, PaymentSeen, Provider, RefundSeen
+from commerce.kernel.outside import Acknowledgement, Refused, Unclear
+from commerce.payments.port import Charge, Line, PaymentSeen, Provider, RefundSeen
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import Account
 from commerce.payments.providers.wechatpay.wire import is_signed, message

@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from commerce.kernel.money import Money
-from commerce.payments.port import BadNotice, PaymentSeen, RefundSeen
+from commerce.kernel.outside import BadNotice
+from commerce.payments.port import PaymentSeen, RefundSeen
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from tests.payments.wechatpay_kit import (
     APP_ID,

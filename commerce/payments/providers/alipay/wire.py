@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Unclear
-from commerce.payments.port import BadNotice, Line
+from commerce.kernel.outside import BadNotice, Unclear
+from commerce.payments.port import Line
 
 CURRENCY = "CNY"
 MAX_NOTICE_BYTES = 65_536

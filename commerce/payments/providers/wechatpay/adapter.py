@@ -17,10 +17,8 @@ import msgspec
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Answer, Outside, Refused, Unclear
+from commerce.kernel.outside import Acknowledgement, Answer, BadNotice, Outside, Refused, Unclear
 from commerce.payments.port import (
-    Acknowledgement,
-    BadNotice,
     Charge,
     Line,
     Notice,

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
 from commerce.kernel.clock import EPOCH
-from commerce.payments.port import BadNotice
+from commerce.kernel.outside import BadNotice
 from commerce.payments.providers.wechatpay.settings import Account
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"

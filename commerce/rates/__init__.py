@@ -1,0 +1,1 @@
+"""What carriers charge, and which of them gets a parcel."""

@@ -1,0 +1,1 @@
+"""From paid to the door: parcels, carriers, tracking, the desk."""

@@ -1,0 +1,254 @@
+"""Shipments: what a customer sees of them, what the desk does with them, their rows."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time
+from enum import StrEnum
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from commerce.kernel.money import Money
+from commerce.orders.model import Address
+
+Task = Literal["book", "cancel", "follow", "track"]
+Source = Literal["driver", "staff", "push", "query", "van"]
+TrackingNo = Annotated[str, msgspec.Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+
+
+class ShipmentStatus(StrEnum):
+    """A parcel is planned, somebody is booked to bring it, and then it is where the news says it is."""
+
+    PLANNED = "planned"
+    BOOKED = "booked"
+    PICKED_UP = "picked_up"
+    IN_TRANSIT = "in_transit"
+    OUT_FOR_DELIVERY = "out_for_delivery"
+    DELIVERED = "delivered"
+    LOST = "lost"
+    RETURNED_TO_SENDER = "returned_to_sender"
+    CANCELLED = "cancelled"
+
+
+_S = ShipmentStatus
+ROAD = (_S.PLANNED, _S.BOOKED, _S.PICKED_UP, _S.IN_TRANSIT, _S.OUT_FOR_DELIVERY, _S.DELIVERED)
+"""The way of a parcel that arrives."""
+TRANSITIONS = frozenset(
+    {
+        *pairwise(ROAD),
+        (_S.PLANNED, _S.CANCELLED),
+        (_S.BOOKED, _S.PLANNED),  # the booking was cancelled, and it is booked anew
+        (_S.BOOKED, _S.CANCELLED),
+        *((out, end) for out in ROAD[2:5] for end in (_S.LOST, _S.RETURNED_TO_SENDER)),
+    }
+)
+"""Every step a shipment may take; the table `shipment_transitions` says the same and enforces it."""
+ENDED = frozenset({_S.DELIVERED, _S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED})
+ON_THE_WAY = frozenset(ROAD[2:5])
+
+
+class ParcelLine(msgspec.Struct, frozen=True):
+    """What a parcel holds of an order's line."""
+
+    line: int
+    sku: str
+    quantity: int
+
+
+class ShipmentEvent(msgspec.Struct, frozen=True):
+    """Something that happened to a parcel. `status` is set where it moved on; `seq` counts over all parcels of the
+    order."""
+
+    seq: int
+    shipment_id: UUID
+    at: datetime
+    source: Source
+    text: str
+    status: ShipmentStatus | None = None
+    place: str | None = None
+
+
+class ShipmentView(msgspec.Struct, frozen=True):
+    """A parcel as the customer sees it; `to` is the index of its address in the order."""
+
+    shipment_id: UUID
+    parcel: int
+    status: ShipmentStatus
+    to: int
+    lines: list[ParcelLine]
+    promised_on: date
+    carrier: str | None = None
+    tracking_no: str | None = None
+    expected_on: date | None = None
+    collects: Money | None = None
+    events: list[ShipmentEvent] = []
+
+
+class OrderShipments(msgspec.Struct, frozen=True):
+    """An order's parcels; `open` is how many units are in no parcel yet."""
+
+    order_id: UUID
+    open: int
+    shipments: list[ShipmentView]
+
+
+class Shipment(msgspec.Struct, frozen=True):
+    """A row of `shipments`."""
+
+    shipment_id: UUID
+    order_id: UUID
+    address_no: int
+    parcel_no: int
+    warehouse_id: str
+    address: Address
+    status: ShipmentStatus
+    weight_g: int
+    length_mm: int
+    width_mm: int
+    height_mm: int
+    value_minor: int
+    cod_minor: int
+    currency: str
+    carrier: str | None
+    choice: dict[str, Any] | None
+    tried: list[str]
+    price_minor: int | None
+    promised_on: date
+    expected_on: date | None
+    booking_id: UUID | None
+    tracking_no: str | None
+    sort_code: str | None
+    wave_id: UUID | None
+    packed_at: datetime | None
+    packed_by: str | None
+    held_reason: str | None
+    deliver_from: time | None
+    deliver_to: time | None
+    latitude: float | None
+    longitude: float | None
+    planned_at: datetime
+    booked_at: datetime | None
+    handed_over_at: datetime | None
+    ended_at: datetime | None
+    last_news_at: datetime | None
+    cod_collected_at: datetime | None
+    settled_at: datetime | None
+    settled_note: str | None
+    replaces: UUID | None
+    next_address: Address | None
+    then_: Literal["planned", "cancelled"] | None
+    task: Task | None
+    due_at: datetime
+    attempts: int
+    last_error: str | None
+    parked: bool
+
+    @property
+    def cod(self) -> Money | None:
+        """What is to be collected at the door."""
+        return Money(self.cod_minor, self.currency) if self.cod_minor else None
+
+
+# What the desk sees and says.
+
+DeskList = Literal["to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all"]
+"""What is there to do: pack it; mend what stopped it; nothing before somebody lets it go; promised for a day that is
+over; on the way without news for long; booked and never heard of; lost or sent back and not settled; news that nobody
+understands or that cannot be."""
+
+
+class DeskShipment(msgspec.Struct, frozen=True):
+    """A parcel as the desk sees it, with what it holds; `why` says what stopped it."""
+
+    shipment: Shipment
+    lines: list[ParcelLine]
+    why: str | None = None
+
+
+class DeskFile(msgspec.Struct, frozen=True):
+    """One parcel with everything that happened to it."""
+
+    shipment: Shipment
+    lines: list[ParcelLine]
+    events: list[ShipmentEvent]
+
+
+class UnplannedOrder(msgspec.Struct, frozen=True):
+    """An order that cannot be made into parcels, and why."""
+
+    order_id: UUID
+    paid_at: datetime
+    attempts: int
+    why: str
+
+
+class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A parcel is packed. The carrier's number, where the desk books it and not the driver."""
+
+    tracking_no: TrackingNo | None = None
+
+
+class Because(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Why it is done."""
+
+    reason: Reason
+
+
+class SplitOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Units by line of the order that go into a parcel of their own."""
+
+    lines: Annotated[
+        dict[int, Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]], msgspec.Meta(min_length=1, max_length=1000)
+    ]
+
+
+class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Parcels that become one: the first of them."""
+
+    shipments: Annotated[list[UUID], msgspec.Meta(min_length=2, max_length=50)]
+
+
+class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another address for a parcel, before it is handed over."""
+
+    address: Address
+    reason: Reason
+
+
+class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """When the customer is there, in the shop's time, and where that is; for vans."""
+
+    deliver_from: time | None = None
+    deliver_to: time | None = None
+    latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)] | None = None
+    longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)] | None = None
+
+
+class MakeWave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Gather parcels that are to be packed, the oldest first."""
+
+    warehouse_id: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    parcels: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+
+
+class Pick(msgspec.Struct, frozen=True):
+    """So many units from a shelf, and into which parcels of the wave they go (its number in the wave → units)."""
+
+    shelf: str
+    sku: str
+    name: str
+    quantity: int
+    parcels: dict[int, int]
+
+
+class Wave(msgspec.Struct, frozen=True):
+    """One walk through the warehouse; `shipments` in the order of their numbers from 1."""
+
+    wave_id: UUID
+    warehouse_id: str
+    made_at: datetime
+    shipments: list[UUID]
+    picks: list[Pick]

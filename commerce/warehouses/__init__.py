@@ -1,0 +1,1 @@
+"""Where goods lie, and what they weigh."""

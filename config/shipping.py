@@ -1,0 +1,78 @@
+"""The settings of parcels and of those who bring them."""
+
+from __future__ import annotations
+
+from datetime import time
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from config.parts import Account, Part, Positive, Seconds
+
+
+def _zone(name: str) -> str:
+    if name not in available_timezones():
+        raise ValueError(f"{name!r} is no time zone: take one like Asia/Shanghai")
+    return name
+
+
+class SfExpressSettings(Account):
+    """What is agreed with SF Express: the customer code, its check word, and the account that pays by the month.
+
+    `push_key` is a secret of ours that stands in the address which SF pushes routes to (`?key=…`)."""
+
+    partner_id: str
+    check_word: SecretStr
+    monthly_card: str
+    base_url: str = "https://bspgw.sf-express.com/std/service"
+    push_key: SecretStr
+
+
+class Kuaidi100Settings(Account):
+    """What is agreed with kuaidi100, which follows the parcels of many carriers. `salt` signs what it pushes."""
+
+    customer: str
+    key: SecretStr
+    salt: SecretStr
+    base_url: str = "https://poll.kuaidi100.com"
+    notify_url: str
+
+
+class BoxSettings(Part):
+    """A box of the packing bench, measured inside; `weight_g` is that of the box, `carries_g` of what it holds."""
+
+    name: str
+    length_mm: Positive
+    width_mm: Positive
+    height_mm: Positive
+    weight_g: Positive
+    carries_g: Positive
+
+
+class ShippingSettings(Part):
+    """Parcels and those who bring them."""
+
+    timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
+    hand_over_by: time = Field(default=time(16), description="what is paid later leaves on the next day")
+    promise_days: int = Field(default=5, ge=0, le=90, description="an order is promised so many days after it was paid")
+    boxes: tuple[BoxSettings, ...] = (
+        BoxSettings(name="S", length_mm=250, width_mm=200, height_mm=100, weight_g=120, carries_g=3_000),
+        BoxSettings(name="M", length_mm=400, width_mm=300, height_mm=200, weight_g=350, carries_g=10_000),
+        BoxSettings(name="L", length_mm=600, width_mm=400, height_mm=400, weight_g=800, carries_g=25_000),
+    )
+    fill_share: float = Field(default=0.8, gt=0, le=1, description="of a box's room that goods may take")
+    parcels_per_order: Positive = 200
+    track_first_s: Seconds = 1_800
+    track_most_s: Seconds = 21_600
+    silent_after_s: Seconds = 86_400
+    stuck_after_s: Seconds = 172_800
+    complete_after_s: Seconds = 604_800
+    van_stop_s: Positive = 240
+    van_speed_kmh: Positive = 25
+    own_fleet: bool = False
+    sf_express: SfExpressSettings | None = None
+    kuaidi100: Kuaidi100Settings | None = None
+    kuaidi100_carriers: dict[str, str] = Field(
+        default={}, description="carriers whose parcels the desk books: their name in the rate table, kuaidi100's code"
+    )
