@@ -151,7 +151,6 @@ CREATE TABLE shipments (
     last_error     text,
     parked         boolean NOT NULL DEFAULT false,
     UNIQUE (order_id, parcel_no),
-    UNIQUE (carrier, tracking_no),
     CHECK ((latitude IS NULL) = (longitude IS NULL)),
     CHECK ((deliver_from IS NULL) = (deliver_to IS NULL)),
     CHECK (status IN ('planned', 'cancelled') OR (tracking_no IS NOT NULL AND booked_at IS NOT NULL)),
@@ -159,7 +158,7 @@ CREATE TABLE shipments (
     CHECK ((status IN ('delivered', 'lost', 'returned_to_sender', 'cancelled')) = (ended_at IS NOT NULL)),
     CHECK ((task = 'cancel') = (then_ IS NOT NULL))
 );
-CREATE INDEX shipments_due ON shipments (due_at) WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL;
+CREATE INDEX shipments_due ON shipments (due_at) WHERE task IS NOT NULL AND NOT parked;
 CREATE INDEX shipments_open ON shipments (warehouse_id, shipment_id) WHERE ended_at IS NULL;
 CREATE INDEX shipments_unsettled ON shipments (shipment_id)
     WHERE status IN ('lost', 'returned_to_sender') AND settled_at IS NULL;
@@ -187,6 +186,7 @@ CREATE TABLE bookings (
     why         text,
     asked_at    timestamptz NOT NULL,
     ended_at    timestamptz,
+    UNIQUE (carrier, tracking_no),
     CHECK (outcome <> 'booked' OR tracking_no IS NOT NULL),
     CHECK ((outcome IN ('refused', 'cancelled')) = (ended_at IS NOT NULL))
 );

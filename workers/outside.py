@@ -25,8 +25,8 @@ Job = TypeVar("Job")
 class Jobs(Protocol[Job]):
     """The rows of one driver."""
 
-    async def claim(self, count: int, without: Sequence[str]) -> Sequence[Job]:
-        """Due rows, except those for the systems named."""
+    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> Sequence[Job]:
+        """Due rows, except those for the systems that are busy or down; `down` names the latter alone."""
         ...
 
     async def work(self, job: Job) -> str:
@@ -66,7 +66,11 @@ class Doors(Generic[Job]):
             metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.open)
         # All of a claim may be for one system, so it is no larger than any that may be called has room for.
         open_ = [count for count in free.values() if count > 0]
-        claimed = await self._jobs.claim(min([room, *open_]), [system for system, count in free.items() if count <= 0])
+        claimed = await self._jobs.claim(
+            min([room, *open_]),
+            [system for system, count in free.items() if count <= 0],
+            [system for system, breaker in self._breakers.items() if breaker.open],
+        )
         for job in claimed:
             system = self._system_of(job)
             if system in self._busy:

@@ -9,11 +9,13 @@ from workers.payment_driver import payment_driver
 from workers.release_driver import release_driver
 from workers.runtime import Worker
 from workers.sale_keeper import sale_keeper
+from workers.shipment_driver import shipment_driver
 
 WORKERS: dict[str, Worker] = {
     "order_writer": order_writer,
     "release_driver": release_driver,
     "payment_driver": payment_driver,
+    "shipment_driver": shipment_driver,
     "sale_keeper": sale_keeper,
     "observer": observer,
     "auditor": auditor,

@@ -102,6 +102,12 @@ class Database:
         async with self.connection() as connection, connection.transaction(**options):
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Connection]:
+        """A transaction that reads one state, however many statements it takes."""
+        async with self.transaction(isolation="repeatable_read", readonly=True) as connection:
+            yield connection
+
     async def close(self) -> None:
         """Wait a little for work in hand, then cut off."""
         try:

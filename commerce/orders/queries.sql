@@ -66,3 +66,12 @@ FROM gone RETURNING release_id;
 UPDATE payments SET task = CASE status WHEN 'pending' THEN 'close' ELSE 'settle' END, due_at = $2, attempts = 0,
                     parked = false
 WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured');
+
+-- name: step
+-- One step of an order's status, with its event. Nothing where the order is elsewhere by now.
+WITH moved AS (
+    UPDATE orders SET status = $3, cancelled_at = NULL, cancel_reason = NULL
+    WHERE order_id = $1 AND status = $2 RETURNING order_id, status_seq
+)
+INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
+SELECT order_id, status_seq, $4, $2, $3, $5, $6 FROM moved RETURNING seq;

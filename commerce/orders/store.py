@@ -133,3 +133,10 @@ async def progress(connection: Connection, order_ids: Sequence[UUID]) -> dict[UU
     """The seq of the last event of each of these orders that is stored."""
     rows = await connection.fetch(queries.watched_orders, list(order_ids))
     return {row["order_id"]: 1 + row["status_seq"] for row in rows}
+
+
+async def step(
+    connection: Connection, order_id: UUID, at: OrderStatus, to: OrderStatus, now: datetime, actor: str, reason: str
+) -> bool:
+    """One step of an order's status, with its event. False where it is elsewhere by now."""
+    return await connection.fetchval(queries.step, order_id, at, to, now, actor, reason) is not None

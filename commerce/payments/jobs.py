@@ -51,8 +51,9 @@ class PaymentJobs:
         self._retaking = retaking
         self._refunds = refunds
 
-    async def claim(self, count: int, without: Sequence[str]) -> list[Payment | DueRefund]:
-        """Due payments and refunds, except those of methods that cannot be reached now."""
+    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[Payment | DueRefund]:
+        """Due payments and refunds, except those of methods that cannot be reached now. A payment is nobody else's, so
+        it does not matter which of these are `down`."""
         now = self._now()
         async with self._db.connection() as connection:
             paced = self._refunds.allowed()

@@ -50,15 +50,6 @@ WHERE payment_id = ANY($1::uuid[]) AND status = 'pending' AND task <> 'close';
 -- name: set_task
 UPDATE payments SET task = $2, due_at = $3, attempts = 0, last_error = NULL WHERE payment_id = $1;
 
--- name: step_order
--- One step of an order's status, with its event. Nothing where the order is elsewhere by now.
-WITH moved AS (
-    UPDATE orders SET status = $3, cancelled_at = NULL, cancel_reason = NULL
-    WHERE order_id = $1 AND status = $2 RETURNING order_id, status_seq
-)
-INSERT INTO order_events (order_id, seq, at, from_status, to_status, actor, reason)
-SELECT order_id, status_seq, $4, $2, $3, $5, $6 FROM moved RETURNING seq;
-
 -- name: add_refund
 INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
                      due_at)

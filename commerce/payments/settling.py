@@ -12,6 +12,7 @@ from uuid import UUID
 
 from commerce.kernel.database import Connection
 from commerce.kernel.ids import Ids
+from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import store
 from commerce.payments.model import OURS, Payment
@@ -96,7 +97,7 @@ async def _awaiting(
 ) -> None:
     if not leaving and (to := settled(current)):
         reason = "all of it is paid" if to is OrderStatus.PAID else "it is paid on delivery"
-        await store.step_order(connection, order, to, now, _ACTOR, reason)
+        await orders.step(connection, order.order_id, order.status, to, now, _ACTOR, reason)
     elif leaving or any(one.status in ("failed", "closed") for one in current):
         # An order is paid whole or not at all; the customer may begin anew as long as there is time.
         await _give_back(connection, ids, current, now, "another part of the order was not paid")
@@ -126,7 +127,9 @@ async def taken_again(connection: Connection, order: LockedOrder, now: datetime)
     to = settled(current)
     if to is None:
         raise Disagreement("the goods were taken again, and it is not paid any more")
-    await store.step_order(connection, order, to, now, _ACTOR, "paid late, and the goods were still there")
+    await orders.step(
+        connection, order.order_id, order.status, to, now, _ACTOR, "paid late, and the goods were still there"
+    )
 
 
 async def _give_back(connection: Connection, ids: Ids, payments: Sequence[Payment], now: datetime, reason: str) -> None:

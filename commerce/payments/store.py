@@ -156,15 +156,6 @@ async def set_task(connection: Connection, payment_id: UUID, task: Task | None, 
     await connection.execute(queries.set_task, payment_id, task, due_at)
 
 
-async def step_order(
-    connection: Connection, order: LockedOrder, to: OrderStatus, now: datetime, actor: str, reason: str
-) -> bool:
-    """One step of the order's status, with its event."""
-    return (
-        await connection.fetchval(queries.step_order, order.order_id, order.status, to, now, actor, reason) is not None
-    )
-
-
 async def add_refund(
     connection: Connection,
     refund_id: UUID,

@@ -14,6 +14,7 @@ from commerce.kernel.money import Money
 from commerce.orders.model import Address
 
 Task = Literal["book", "cancel", "follow", "track"]
+Then = Literal["planned", "cancelled"]
 Source = Literal["driver", "staff", "push", "query", "van"]
 TrackingNo = Annotated[str, msgspec.Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -139,7 +140,7 @@ class Shipment(msgspec.Struct, frozen=True):
     settled_note: str | None
     replaces: UUID | None
     next_address: Address | None
-    then_: Literal["planned", "cancelled"] | None
+    then_: Then | None
     task: Task | None
     due_at: datetime
     attempts: int

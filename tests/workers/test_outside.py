@@ -22,7 +22,7 @@ class Rows:
         self.begun: list[str] = []
         self.go_on = asyncio.Event()
 
-    async def claim(self, count: int, without: Sequence[str]) -> list[str]:
+    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[str]:
         found = [job for job in self.due if job not in without][:count]
         for job in found:
             self.due.remove(job)

@@ -1,0 +1,1 @@
+"""The shipping desk: what staff see of parcels and do with them."""

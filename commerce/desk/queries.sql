@@ -1,0 +1,115 @@
+-- name: listed
+-- $1 list, $2 warehouse or all, $3 from after this one, $4 how many, $5 now, $6 today in the shop, $7 and $8 seconds
+-- without news: on the way, and after it was booked.
+SELECT shipments.*, CASE $1
+           WHEN 'parked' THEN last_error
+           WHEN 'held' THEN held_reason
+           WHEN 'late' THEN 'promised for ' || promised_on
+           WHEN 'stuck' THEN 'on its way without news since ' || to_char(coalesce(last_news_at, handed_over_at)
+                             AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
+           WHEN 'silent' THEN 'booked and not heard of since ' || to_char(booked_at AT TIME ZONE 'UTC',
+                              'YYYY-MM-DD HH24:MI') || ' UTC'
+           WHEN 'failed' THEN replace(status, '_', ' ')
+           WHEN 'odd' THEN (SELECT text FROM shipment_events AS event
+                            WHERE event.shipment_id = shipments.shipment_id AND (unknown OR contradicts)
+                            ORDER BY seq DESC LIMIT 1)
+           ELSE last_error END AS why
+FROM shipments
+WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
+    WHEN 'to_pack' THEN ended_at IS NULL AND status IN ('planned', 'booked') AND packed_at IS NULL
+        AND held_reason IS NULL AND NOT parked AND task IS DISTINCT FROM 'cancel'
+        AND (status = 'booked' OR task IS NULL)
+    WHEN 'parked' THEN ended_at IS NULL AND parked
+    WHEN 'held' THEN ended_at IS NULL AND held_reason IS NOT NULL
+    WHEN 'late' THEN ended_at IS NULL AND promised_on < $6
+    WHEN 'stuck' THEN ended_at IS NULL AND handed_over_at IS NOT NULL
+        AND coalesce(last_news_at, handed_over_at) < $5::timestamptz - $7 * interval '1 second'
+    WHEN 'silent' THEN ended_at IS NULL AND status = 'booked'
+        AND coalesce(last_news_at, booked_at) < $5::timestamptz - $8 * interval '1 second'
+    WHEN 'failed' THEN status IN ('lost', 'returned_to_sender') AND settled_at IS NULL
+    WHEN 'odd' THEN settled_at IS NULL AND EXISTS (
+        SELECT FROM shipment_events AS event
+        WHERE event.shipment_id = shipments.shipment_id AND (unknown OR contradicts))
+    ELSE true END
+ORDER BY shipment_id LIMIT $4;
+
+-- name: counts
+SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL
+                        AND NOT parked AND task IS DISTINCT FROM 'cancel' AND (status = 'booked' OR task IS NULL))
+           AS to_pack,
+       count(*) FILTER (WHERE parked) AS parked,
+       count(*) FILTER (WHERE held_reason IS NOT NULL) AS held,
+       count(*) FILTER (WHERE promised_on < $2) AS late,
+       count(*) FILTER (WHERE handed_over_at IS NOT NULL
+                        AND coalesce(last_news_at, handed_over_at) < $1::timestamptz - $3 * interval '1 second')
+           AS stuck,
+       count(*) FILTER (WHERE status = 'booked'
+                        AND coalesce(last_news_at, booked_at) < $1::timestamptz - $4 * interval '1 second') AS silent,
+       (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND settled_at IS NULL)
+           AS failed,
+       (SELECT count(DISTINCT event.shipment_id) FROM shipment_events AS event JOIN shipments USING (shipment_id)
+        WHERE (unknown OR contradicts) AND settled_at IS NULL) AS odd,
+       (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
+       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments
+        WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL) AS oldest_shipment_s,
+       (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM fulfilments
+        WHERE due_at IS NOT NULL AND NOT parked) AS oldest_order_s
+FROM shipments WHERE ended_at IS NULL;
+
+-- name: unplanned
+SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS why FROM fulfilments WHERE parked
+ORDER BY paid_at LIMIT $1;
+
+-- name: retry_order
+UPDATE fulfilments SET parked = false, attempts = 0, due_at = $2 WHERE order_id = $1 AND parked;
+
+-- name: pack
+UPDATE shipments SET packed_at = $2, packed_by = $3 WHERE shipment_id = $1;
+
+-- name: hold
+UPDATE shipments SET held_reason = $2, due_at = $3 WHERE shipment_id = $1;
+
+-- name: settle
+UPDATE shipments SET settled_at = $2, settled_note = $3 WHERE shipment_id = $1;
+
+-- name: appoint
+UPDATE shipments SET deliver_from = $2, deliver_to = $3, latitude = $4, longitude = $5 WHERE shipment_id = $1;
+
+-- name: is_replaced
+SELECT EXISTS (SELECT FROM shipments WHERE replaces = $1);
+
+-- name: goods_of
+-- What a parcel holds, with price, weight and size.
+SELECT line_no, shipment_lines.address_no, sku, shipment_lines.quantity, unit_price_minor, weight_g, length_mm,
+       width_mm, height_mm
+FROM shipment_lines JOIN order_lines USING (order_id, line_no, address_no, sku) JOIN goods USING (sku)
+WHERE shipment_id = $1 ORDER BY line_no;
+
+-- name: add_wave
+INSERT INTO waves (wave_id, warehouse_id, made_at, actor) VALUES ($1, $2, $3, $4);
+
+-- name: fill_wave
+UPDATE shipments SET wave_id = $1 WHERE shipment_id IN (
+    SELECT shipment_id FROM shipments
+    WHERE warehouse_id = $2 AND ended_at IS NULL AND wave_id IS NULL AND status IN ('planned', 'booked')
+      AND packed_at IS NULL AND held_reason IS NULL AND NOT parked AND task IS DISTINCT FROM 'cancel'
+      AND (status = 'booked' OR task IS NULL)
+    ORDER BY shipment_id LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING shipment_id;
+
+-- name: wave
+SELECT wave_id, warehouse_id, made_at FROM waves WHERE wave_id = $1;
+
+-- name: wave_shipments
+SELECT shipment_id FROM shipments WHERE wave_id = $1 ORDER BY shipment_id;
+
+-- name: picks
+SELECT shelf, sku, name, shipment_id, sum(quantity)::bigint AS quantity
+FROM shipment_lines JOIN shipments USING (shipment_id) JOIN goods USING (sku) JOIN products USING (sku)
+WHERE wave_id = $1 GROUP BY shelf, sku, name, shipment_id ORDER BY shelf, sku, shipment_id;
+
+-- name: parcels_of_order
+SELECT count(*) FROM shipments WHERE order_id = $1 AND status <> 'cancelled';
+
+-- name: warehouse_exists
+SELECT EXISTS (SELECT FROM warehouses WHERE warehouse_id = $1);

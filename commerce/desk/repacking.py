@@ -1,0 +1,196 @@
+"""Parcels that are split, put together, or sent once more. Only what nobody is booked for can change."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from asyncpg import CheckViolationError
+
+from commerce.desk import store
+from commerce.desk.store import HeldGoods
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.database import Connection, Database
+from commerce.kernel.errors import Invalid
+from commerce.kernel.ids import Ids
+from commerce.shipping import moving
+from commerce.shipping import store as shipments
+from commerce.shipping.assigning import Assigning
+from commerce.shipping.errors import NotNow
+from commerce.shipping.model import Shipment, ShipmentStatus
+from commerce.shipping.packing import Box, Item, pack
+from commerce.shipping.planning import shares
+from commerce.shipping.rules import Rules
+from commerce.shipping.store import HeldLine, Measures, NewParcel
+
+_S = ShipmentStatus
+
+
+class Repacking:
+    """Changes what parcels hold; each is weighed, measured and rated anew."""
+
+    def __init__(self, db: Database, clock: Clock, ids: Ids, assigning: Assigning, rules: Rules) -> None:
+        self._db = db
+        self._clock = clock
+        self._ids = ids
+        self._assigning = assigning
+        self._rules = rules
+
+    async def split(self, shipment_id: UUID, part: Mapping[int, int], actor: str) -> list[UUID]:
+        """Take units (by line of the order) out of a parcel into a new one; the ids of both."""
+        async with self._db.transaction() as connection:
+            order, shipment = await moving.lock(connection, shipment_id)
+            _unbooked(shipment)
+            now = from_ms(self._clock.now_ms())
+            goods = await store.goods_of(connection, shipment_id)
+            stays, goes = _divide(goods, part)
+            cod_stays, cod_goes = shares(shipment.cod_minor, [_value(stays), _value(goes)])
+            await self._refill(connection, shipment, stays, cod_stays)
+            packed = self._packed(goes)
+            parcel = NewParcel(
+                self._ids.new(),
+                order.order_id,
+                shipment.address_no,
+                shipment.warehouse_id,
+                shipment.address,
+                packed,
+                _value(goes),
+                cod_goes,
+                shipment.currency,
+                shipment.promised_on,
+                _held(goes),
+            )
+            await shipments.add_parcel(connection, parcel, now)
+            await self._noted(connection, shipment_id, now, actor, "a part was put into a parcel of its own")
+            await self._noted(connection, parcel.shipment_id, now, actor, f"split off parcel {shipment.parcel_no}")
+        return [shipment_id, parcel.shipment_id]
+
+    async def merge(self, shipment_ids: Sequence[UUID], actor: str) -> UUID:
+        """Put parcels for one address into the first of them."""
+        first, *others = dict.fromkeys(shipment_ids)
+        if not others:
+            raise Invalid("name two parcels at least")
+        async with self._db.transaction() as connection:
+            _, target = await moving.lock(connection, first)
+            parcels = [target]
+            for id_ in others:
+                found = await shipments.shipment(connection, id_)
+                if found is None or found.order_id != target.order_id:
+                    raise Invalid(f"{id_} is no parcel of the same order")
+                parcels.append(found)
+            for one in parcels:
+                _unbooked(one)
+                if (one.warehouse_id, one.address) != (target.warehouse_id, target.address):
+                    raise NotNow("they do not come from one warehouse or do not go to one address")
+            goods = [held for one in parcels for held in await store.goods_of(connection, one.shipment_id)]
+            now = from_ms(self._clock.now_ms())
+            for one in parcels[1:]:
+                why = f"put into parcel {target.parcel_no}"
+                await moving.step(connection, one, _S.CANCELLED, now, "staff", actor, why)
+            await self._refill(connection, target, _summed(goods), sum(one.cod_minor for one in parcels))
+            await self._noted(connection, first, now, actor, f"{len(others)} more put into it")
+        return first
+
+    async def reship(self, shipment_id: UUID, reason: str, actor: str) -> UUID:
+        """Send once more what was lost, came back or was cancelled; the new parcel's id. Once for each parcel."""
+        try:
+            async with self._db.transaction() as connection:
+                order, shipment = await moving.lock(connection, shipment_id)
+                if shipment.status not in (_S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED):
+                    raise NotNow(f"it is {shipment.status}: there is nothing to send once more")
+                if await store.is_replaced(connection, shipment_id):
+                    raise NotNow("it was sent once more already")
+                if await moving.is_stopped(connection, order):
+                    raise NotNow("it must not leave: the order's money goes back")
+                now = from_ms(self._clock.now_ms())
+                lines = (await shipments.lines_of(connection, [shipment_id]))[shipment_id]
+                parcel = NewParcel(
+                    self._ids.new(),
+                    order.order_id,
+                    shipment.address_no,
+                    shipment.warehouse_id,
+                    shipment.address,
+                    Measures(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
+                    shipment.value_minor,
+                    shipment.cod_minor,
+                    shipment.currency,
+                    shipment.promised_on,
+                    lines,
+                    shipment_id,
+                )
+                await shipments.add_parcel(connection, parcel, now)
+                await store.settle(connection, shipment_id, now, f"sent once more: {reason}")
+                await self._noted(connection, parcel.shipment_id, now, actor, f"sent once more: {reason}")
+        except CheckViolationError:
+            raise NotNow("its goods are in other parcels by now") from None
+        return parcel.shipment_id
+
+    def _packed(self, goods: Sequence[HeldGoods]) -> Measures:
+        """Raises `NotNow` where it takes more than one box."""
+        boxes = [
+            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.carries_g)
+            for box in self._rules.boxes
+        ]
+        items = [
+            Item(one.line_no, one.sku, one.quantity, one.weight_g, one.length_mm, one.width_mm, one.height_mm)
+            for one in goods
+        ]
+        found = pack(items, boxes, self._rules.fill_share, len(items) + sum(item.quantity for item in items))
+        if len(found) > 1:
+            raise NotNow(f"it takes {len(found)} parcels")
+        only = found[0]
+        return Measures(only.weight_g, only.length_mm, only.width_mm, only.height_mm)
+
+    async def _refill(self, connection: Connection, shipment: Shipment, goods: Sequence[HeldGoods], cod: int) -> None:
+        packed, id_ = self._packed(goods), shipment.shipment_id
+        await shipments.move_goods(connection, id_, planned=-1)
+        await shipments.drop_lines(connection, id_)
+        await shipments.put_lines(connection, id_, shipment.order_id, _held(goods))
+        await shipments.move_goods(connection, id_, planned=1)
+        await shipments.resize(connection, id_, packed, _value(goods), cod)
+
+    async def _noted(self, connection: Connection, shipment_id: UUID, now: datetime, actor: str, text: str) -> None:
+        """Rate it anew and write down what was done."""
+        shipment = await shipments.shipment(connection, shipment_id)
+        assert shipment is not None
+        await self._assigning.assign(connection, shipment, now)
+        await moving.note(connection, shipment, now, "staff", actor, text)
+
+
+def _unbooked(shipment: Shipment) -> None:
+    if shipment.status is not _S.PLANNED or shipment.booking_id is not None:
+        raise NotNow(
+            f"parcel {shipment.parcel_no} is {shipment.status} and somebody may come for it: cancel that first"
+        )
+
+
+def _divide(goods: Sequence[HeldGoods], part: Mapping[int, int]) -> tuple[list[HeldGoods], list[HeldGoods]]:
+    held = {one.line_no: one for one in goods}
+    for line, units in part.items():
+        if line not in held or not 0 < units <= held[line].quantity:
+            raise Invalid(f"the parcel does not hold {units} units of line {line}")
+    stays = [one._replace(quantity=one.quantity - part.get(one.line_no, 0)) for one in goods]
+    goes = [held[line]._replace(quantity=units) for line, units in sorted(part.items())]
+    stays = [one for one in stays if one.quantity]
+    if not stays:
+        raise Invalid("nothing would stay in the parcel")
+    return stays, goes
+
+
+def _summed(goods: Sequence[HeldGoods]) -> list[HeldGoods]:
+    """One entry a line."""
+    units: dict[int, int] = defaultdict(int)
+    for one in goods:
+        units[one.line_no] += one.quantity
+    by_line = {one.line_no: one for one in goods}
+    return [by_line[line]._replace(quantity=count) for line, count in sorted(units.items())]
+
+
+def _value(goods: Sequence[HeldGoods]) -> int:
+    return sum(one.unit_price_minor * one.quantity for one in goods)
+
+
+def _held(goods: Sequence[HeldGoods]) -> list[HeldLine]:
+    return [HeldLine(one.line_no, one.address_no, one.sku, one.quantity) for one in goods]

@@ -1,0 +1,201 @@
+"""Where a parcel is, and what follows from it for the order, its goods and its cash. The one place that decides.
+
+Call inside a transaction, with the order locked: pushes, queries, vans, the driver and the desk all lock the order
+first, so that news may come twice, late and in any order. A parcel only ever goes forward: news that is older than what
+is known is kept and moves nothing, news that skips a step makes the steps between as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import NamedTuple
+from uuid import UUID
+
+from commerce.kernel.database import Connection
+from commerce.orders import store as orders
+from commerce.orders.model import OrderStatus
+from commerce.payments import settling
+from commerce.payments import store as payments
+from commerce.payments.port import PaymentSeen
+from commerce.payments.store import LockedOrder
+from commerce.shipping import store
+from commerce.shipping.errors import NoSuchShipment
+from commerce.shipping.model import ENDED, ON_THE_WAY, ROAD, Shipment, ShipmentStatus, Source
+from commerce.shipping.port import Booked, News
+from commerce.shipping.rules import Rules
+from commerce.shipping.store import NewEvent
+
+_S = ShipmentStatus
+ACTOR = "shipment_driver"
+
+
+class Heard(NamedTuple):
+    """What news changed. Seconds since the order was paid where it has left, or arrived, whole with this."""
+
+    result: str
+    unknown: int = 0
+    handed_over_s: float | None = None
+    delivered_s: float | None = None
+
+
+async def lock(connection: Connection, shipment_id: UUID) -> tuple[LockedOrder, Shipment]:
+    """A parcel and its order, whose row is locked. Raises `NoSuchShipment`."""
+    found = await store.shipment(connection, shipment_id)
+    order = await payments.lock_order(connection, found.order_id) if found else None
+    # It may have changed while the lock was waited for.
+    found = await store.shipment(connection, shipment_id)
+    if found is None or order is None:
+        raise NoSuchShipment(f"there is no shipment {shipment_id}")
+    return order, found
+
+
+async def is_stopped(connection: Connection, order: LockedOrder) -> bool:
+    """Whether the order must not be sent: it was cancelled, or all its money goes back."""
+    return order.status is OrderStatus.CANCELLED or await store.goes_back(connection, order.order_id)
+
+
+async def step(
+    connection: Connection, shipment: Shipment, to: ShipmentStatus, now: datetime, source: Source, actor: str, text: str
+) -> None:
+    """One step that is ours to take: booked, planned again, cancelled."""
+    event = NewEvent(now, source, actor, text, (shipment.status, to))
+    await store.write_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
+    if to is _S.CANCELLED:
+        await store.move_goods(connection, shipment.shipment_id, planned=-1)
+
+
+async def note(
+    connection: Connection, shipment: Shipment, now: datetime, source: Source, actor: str, text: str
+) -> None:
+    """Something that moves nothing."""
+    event = NewEvent(now, source, actor, text)
+    await store.write_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
+
+
+async def booked(
+    connection: Connection, shipment: Shipment, booking_id: UUID, found: Booked, now: datetime, source: Source, by: str
+) -> None:
+    """A carrier will come for it."""
+    await store.book(connection, shipment.shipment_id, booking_id, found.tracking_no, found.sort_code, now)
+    text = f"{shipment.carrier} takes it as {found.tracking_no}"
+    await step(connection, shipment, _S.BOOKED, now, source, by, text)
+
+
+async def hear(
+    connection: Connection,
+    order: LockedOrder,
+    shipment: Shipment,
+    news: Sequence[News],
+    source: Source,
+    actor: str,
+    now: datetime,
+    rules: Rules,
+) -> Heard:
+    """Write down what somebody tells of a parcel, each thing once, and move it on where that says so."""
+    keyed = {_key(one): one for one in sorted(news, key=lambda one: one.at)}
+    known = await store.known_news(connection, shipment.shipment_id, list(keyed))
+    new = [(key, one) for key, one in keyed.items() if key not in known]
+    if not new:
+        return Heard("known")
+    status, ended_at, events, moves = shipment.status, shipment.ended_at, list[NewEvent](), list[ShipmentStatus]()
+    for key, one in new:
+        way = _way(status, one.state)
+        moves += way
+        for to in way[:-1]:
+            text = f"taken as {to.replace('_', ' ')}, for what came after it"
+            events.append(NewEvent(one.at, source, actor, text, (status, to)))
+            status = to
+        move = (status, way[-1]) if way else None
+        cannot_be = move is None and _contradicts(status, ended_at, one)
+        events.append(NewEvent(one.at, source, actor, one.text, move, one.code, one.unknown, cannot_be, one.place, key))
+        if way:
+            status = way[-1]
+            ended_at = one.at if status in ENDED else None
+    await store.write_events(connection, order.order_id, shipment.shipment_id, events, now)
+    await store.heard(connection, shipment.shipment_id, max(one.at for _, one in new))
+    unknown = sum(one.unknown for _, one in new)
+    if not moves:
+        return Heard("noted", unknown)
+    for to in moves:
+        await _count(connection, shipment.shipment_id, to)
+    if shipment.cod_minor and _S.DELIVERED in moves:
+        await _cash(connection, order, now)
+    return await _order_moves(connection, order, now, rules, unknown)
+
+
+def _key(news: News) -> bytes:
+    """The same for what is told twice, by a push and by an answer."""
+    told = f"{news.at.timestamp()}\0{news.code}\0{news.place or ''}\0{news.text}"
+    return blake2b(told.encode(), digest_size=16).digest()
+
+
+def _way(at: ShipmentStatus, to: ShipmentStatus | None) -> list[ShipmentStatus]:
+    """The steps from where it is known to be; none where it is further already, or nowhere that news could move it."""
+    if to is None or at not in ROAD[1:5]:
+        return []
+    if to in ROAD:
+        return list(ROAD[ROAD.index(at) + 1 : ROAD.index(to) + 1])
+    return [*([_S.PICKED_UP] if at is _S.BOOKED else []), to]
+
+
+def _contradicts(status: ShipmentStatus, ended_at: datetime | None, news: News) -> bool:
+    """Whether news cannot be true beside what is known: it has two ends, or goes on after its end, or was never to go.
+
+    What merely comes late is no contradiction.
+    """
+    if news.state is None or news.state is status:
+        return False
+    if status in (_S.PLANNED, _S.CANCELLED):
+        return True
+    if status not in ENDED:
+        return False
+    return news.state in ENDED or (news.state in ON_THE_WAY and ended_at is not None and news.at > ended_at)
+
+
+async def _count(connection: Connection, shipment_id: UUID, to: ShipmentStatus) -> None:
+    if to is _S.PICKED_UP:
+        await store.move_goods(connection, shipment_id, shipped=1)
+    elif to is _S.DELIVERED:
+        await store.move_goods(connection, shipment_id, delivered=1)
+    elif to in (_S.LOST, _S.RETURNED_TO_SENDER):
+        await store.move_goods(connection, shipment_id, planned=-1, shipped=-1)
+
+
+async def _cash(connection: Connection, order: LockedOrder, now: datetime) -> None:
+    """The carriers collect a part with each parcel; the payment is captured once they have all of it."""
+    to_collect = await store.cash_to_collect(connection, order.order_id)
+    if not to_collect or await store.cash_collected(connection, order.order_id) < sum(part for _, part in to_collect):
+        return
+    for payment_id, _ in to_collect:
+        paid = await payments.payment(connection, payment_id)
+        assert paid is not None
+        seen = PaymentSeen(payment_id, "captured", paid.amount, None, now)
+        await settling.capture(connection, order, paid, seen, now)
+
+
+async def _order_moves(connection: Connection, order: LockedOrder, now: datetime, rules: Rules, unknown: int) -> Heard:
+    """The order goes on once all of it has left, and again once all of it has arrived."""
+    sums, handed_over, delivered = await store.goods_sums(connection, order.order_id), None, None
+    status = order.status
+    if status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:
+        status = await _order_step(connection, order, status, OrderStatus.SHIPPED, now, "every parcel has left")
+        handed_over = await store.order_handed_over(connection, order.order_id, now)
+    if status is OrderStatus.SHIPPED and sums.delivered == sums.ordered:
+        await _order_step(connection, order, status, OrderStatus.DELIVERED, now, "every parcel has arrived")
+        over_at = now + timedelta(seconds=rules.complete_after_s)
+        delivered = await store.order_delivered(connection, order.order_id, now, over_at)
+    return Heard(
+        "moved",
+        unknown,
+        (now - handed_over).total_seconds() if handed_over else None,
+        (now - delivered).total_seconds() if delivered else None,
+    )
+
+
+async def _order_step(
+    connection: Connection, order: LockedOrder, at: OrderStatus, to: OrderStatus, now: datetime, why: str
+) -> OrderStatus:
+    await orders.step(connection, order.order_id, at, to, now, ACTOR, why)
+    return to

@@ -1,0 +1,115 @@
+"""From a paid order to parcels: by address, by warehouse, by what a box holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+
+from commerce.kernel.database import Connection
+from commerce.kernel.ids import Ids
+from commerce.orders import store as orders
+from commerce.orders.model import OrderStatus
+from commerce.payments import store as payments
+from commerce.payments.store import LockedOrder
+from commerce.shipping import moving, store
+from commerce.shipping.assigning import Assigning
+from commerce.shipping.errors import Unsendable
+from commerce.shipping.packing import Box, Item, PackedParcel, pack
+from commerce.shipping.rules import Rules, promised_day
+from commerce.shipping.store import DueOrder, HeldLine, LineToPlan, Measures, NewParcel
+
+_MOST_NAMED = 10
+
+
+class Planning:
+    """Plans orders, each in one transaction."""
+
+    def __init__(self, ids: Ids, assigning: Assigning, rules: Rules) -> None:
+        self._ids = ids
+        self._assigning = assigning
+        self._rules = rules
+
+    async def plan(self, connection: Connection, due: DueOrder, now: datetime) -> str:
+        """Make an order's parcels, once. Call inside a transaction; a word for what became of it.
+
+        Raises `Unsendable` where something about its goods must be mended first.
+        """
+        order = await payments.lock_order(connection, due.order_id)
+        current = await store.due_order(connection, due.order_id)
+        if order is None or current is None or current.status != "pending":
+            return "known"
+        if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await moving.is_stopped(connection, order):
+            await store.postpone_order(connection, order.order_id, None, "not sent: its money goes back", park=False)
+            return "stopped"
+        parcels = await self._parcels(connection, order, due)
+        await store.add_line_goods(connection, order.order_id)
+        for parcel in parcels:
+            await store.add_parcel(connection, parcel, now)
+        await store.order_planned(connection, order.order_id, now, promised_day(self._rules, due.paid_at))
+        for shipment in await store.shipments_of(connection, order.order_id):
+            await self._assigning.assign(connection, shipment, now)
+        why = f"it goes in {len(parcels)} parcel{'s' * (len(parcels) > 1)}"
+        await orders.step(connection, order.order_id, order.status, OrderStatus.FULFILLING, now, moving.ACTOR, why)
+        return "planned"
+
+    async def _parcels(self, connection: Connection, order: LockedOrder, due: DueOrder) -> list[NewParcel]:
+        lines = await store.lines_to_plan(connection, order.order_id)
+        if unknown := sorted({line.sku for line in lines if line.warehouse_id is None}):
+            names = ", ".join(unknown[:_MOST_NAMED]) + (" and others" if len(unknown) > _MOST_NAMED else "")
+            raise Unsendable(f"weight, size and warehouse of {names} are not known: import them as goods")
+        groups: dict[tuple[int, str], list[LineToPlan]] = defaultdict(list)
+        for line in lines:
+            assert line.warehouse_id is not None
+            groups[line.address_no, line.warehouse_id].append(line)
+        addresses = await store.ship_to(connection, order.order_id)
+        boxes = [
+            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.carries_g)
+            for box in self._rules.boxes
+        ]
+        made: list[tuple[int, str, PackedParcel, list[HeldLine], int]] = []
+        for (address_no, warehouse_id), group in groups.items():
+            by_no = {line.line_no: line for line in group}
+            items = [
+                Item(
+                    *(line.line_no, line.sku, line.quantity, line.weight_g),
+                    *(line.length_mm, line.width_mm, line.height_mm),
+                )
+                for line in group
+            ]
+            for packed in pack(items, boxes, self._rules.fill_share, self._rules.parcels_per_order - len(made)):
+                held = [HeldLine(no, address_no, by_no[no].sku, units) for no, units in sorted(packed.contents.items())]
+                value = sum(by_no[no].unit_price_minor * units for no, units in packed.contents.items())
+                made.append((address_no, warehouse_id, packed, held, value))
+        cash = sum(amount for _, amount in await store.cash_to_collect(connection, order.order_id))
+        parts = shares(cash, [value for *_, value in made])
+        promised_on = promised_day(self._rules, due.paid_at)
+        return [
+            NewParcel(
+                self._ids.new(),
+                order.order_id,
+                address_no,
+                warehouse_id,
+                addresses[address_no],
+                Measures(packed.weight_g, packed.length_mm, packed.width_mm, packed.height_mm),
+                value,
+                part,
+                order.total.currency,
+                promised_on,
+                held,
+            )
+            for (address_no, warehouse_id, packed, held, value), part in zip(made, parts, strict=True)
+        ]
+
+
+def shares(amount: int, weights: Sequence[int]) -> list[int]:
+    """Split an amount by weights, to the last unit; evenly where all weigh nothing."""
+    if not sum(weights):
+        weights = [1] * len(weights)
+    whole, parts, seen, given = sum(weights), [], 0, 0
+    for weight in weights:
+        seen += weight
+        part = amount * seen // whole - given
+        given += part
+        parts.append(part)
+    return parts

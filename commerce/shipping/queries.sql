@@ -1,0 +1,211 @@
+-- name: fulfilment
+SELECT * FROM fulfilments WHERE order_id = $1;
+
+-- name: claim_fulfilments
+UPDATE fulfilments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
+WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 AND NOT parked
+                   ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING order_id, status, paid_at, attempts;
+
+-- name: postpone_fulfilment
+UPDATE fulfilments SET due_at = $2, last_error = $3, parked = $4 WHERE order_id = $1;
+
+-- name: fulfilment_planned
+UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, due_at = NULL, attempts = 0,
+                       last_error = NULL
+WHERE order_id = $1;
+
+-- name: fulfilment_handed_over
+UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL RETURNING paid_at;
+
+-- name: fulfilment_delivered
+UPDATE fulfilments SET status = 'delivered', delivered_at = $2, due_at = $3, attempts = 0
+WHERE order_id = $1 AND status = 'planned' RETURNING paid_at;
+
+-- name: fulfilment_done
+UPDATE fulfilments SET status = 'done', due_at = NULL WHERE order_id = $1;
+
+-- name: goes_back
+-- Whether all money of an order has gone back, or is on its way.
+SELECT coalesce(sum(amount_minor), 0) > 0 AND coalesce(sum(amount_minor), 0) <= coalesce((
+    SELECT sum(amount_minor) FROM refunds WHERE refunds.order_id = $1 AND status <> 'failed'), 0)
+FROM payments WHERE order_id = $1 AND status = 'captured';
+
+-- name: cash_to_collect
+-- What is paid on delivery: of the way to pay that counts.
+SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
+AND round = (SELECT max(round) FROM payments WHERE order_id = $1);
+
+-- name: ship_to
+SELECT ship_to FROM orders WHERE order_id = $1;
+
+-- name: lines_to_plan
+SELECT line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm, width_mm,
+       height_mm
+FROM order_lines LEFT JOIN goods USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
+
+-- name: add_line_goods
+INSERT INTO line_goods (order_id, line_no, address_no, ordered)
+SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
+
+-- name: plan_goods
+-- More units of these lines are in parcels, or fewer.
+UPDATE line_goods SET planned = planned + units
+FROM unnest($2::smallint[], $3::smallint[], $4::integer[]) AS given (line_no, address_no, units)
+WHERE order_id = $1 AND line_goods.line_no = given.line_no AND line_goods.address_no = given.address_no;
+
+-- name: move_goods
+-- What a parcel holds has been planned, has left, has arrived: so many times (1, 0 or -1).
+UPDATE line_goods SET planned = planned + $2 * quantity, shipped = shipped + $3 * quantity,
+                      delivered = delivered + $4 * quantity
+FROM shipment_lines
+WHERE shipment_id = $1 AND line_goods.order_id = shipment_lines.order_id
+  AND line_goods.line_no = shipment_lines.line_no AND line_goods.address_no = shipment_lines.address_no;
+
+-- name: goods_sums
+SELECT sum(ordered) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped, sum(delivered) AS delivered
+FROM line_goods WHERE order_id = $1;
+
+-- name: add_shipment
+INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
+                       width_mm, height_mm, value_minor, cod_minor, currency, promised_on, planned_at, due_at,
+                       replaces, task)
+VALUES ($1, $2, $3, (SELECT coalesce(max(parcel_no), 0) + 1 FROM shipments WHERE order_id = $2), $4, $5, $6, $7, $8, $9,
+        $10, $11, $12, $13, $14, $14, $15, 'book');
+
+-- name: add_shipment_lines
+INSERT INTO shipment_lines (shipment_id, order_id, line_no, address_no, sku, quantity)
+SELECT $1, $2, line_no, address_no, sku, quantity
+FROM unnest($3::smallint[], $4::smallint[], $5::text[], $6::integer[]) AS given (line_no, address_no, sku, quantity);
+
+-- name: drop_shipment_lines
+DELETE FROM shipment_lines WHERE shipment_id = $1;
+
+-- name: resize
+UPDATE shipments SET weight_g = $2, length_mm = $3, width_mm = $4, height_mm = $5, value_minor = $6, cod_minor = $7
+WHERE shipment_id = $1;
+
+-- name: shipment
+SELECT * FROM shipments WHERE shipment_id = $1;
+
+-- name: shipments_of
+SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no;
+
+-- name: lines_of
+SELECT shipment_id, line_no, address_no, sku, quantity FROM shipment_lines WHERE shipment_id = ANY($1::uuid[])
+ORDER BY shipment_id, line_no;
+
+-- name: contents
+SELECT sku, name, line_no, quantity FROM shipment_lines JOIN products USING (sku) WHERE shipment_id = $1
+ORDER BY line_no;
+
+-- name: by_number
+-- Whose number it is, or was.
+SELECT shipment_id, order_id, outcome FROM bookings JOIN shipments USING (shipment_id)
+WHERE bookings.carrier = $1 AND bookings.tracking_no = $2;
+
+-- name: claim_shipments
+-- Those whose carrier is down and was not asked yet may be given to another.
+UPDATE shipments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
+WHERE shipment_id IN (
+    SELECT shipment_id FROM shipments
+    WHERE task IS NOT NULL AND NOT parked AND due_at <= $1 AND (held_reason IS NULL OR task = 'cancel')
+      AND (carrier IS NULL OR carrier <> ALL($4::text[])
+           OR (task = 'book' AND booking_id IS NULL AND carrier = ANY($5::text[])))
+    ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING *;
+
+-- name: postpone
+-- A task that somebody has given it meanwhile stays.
+UPDATE shipments SET due_at = $2, last_error = $3, parked = $4 WHERE shipment_id = $1 AND task = $5;
+
+-- name: set_task
+UPDATE shipments SET task = $2, then_ = $3, due_at = $4, attempts = 0, parked = false WHERE shipment_id = $1;
+
+-- name: looked
+-- Looked, nothing failed.
+UPDATE shipments SET due_at = $2, attempts = 0, last_error = NULL WHERE shipment_id = $1 AND task = 'track';
+
+-- name: choose
+UPDATE shipments SET carrier = $2, choice = $3, price_minor = $4, expected_on = $5, task = $6, due_at = $7,
+                     attempts = 0, parked = $8, last_error = $9
+WHERE shipment_id = $1;
+
+-- name: tried
+UPDATE shipments SET tried = array_append(tried, $2), booking_id = NULL WHERE shipment_id = $1;
+
+-- name: forget_tried
+UPDATE shipments SET tried = '{}' WHERE shipment_id = $1;
+
+-- name: add_booking
+INSERT INTO bookings (booking_id, shipment_id, carrier, asked_at) VALUES ($1, $2, $3, $4);
+
+-- name: is_asked
+UPDATE shipments SET booking_id = $2 WHERE shipment_id = $1;
+
+-- name: asked_at
+SELECT asked_at FROM bookings WHERE booking_id = $1;
+
+-- name: end_booking
+UPDATE bookings SET outcome = $2, ended_at = $3, why = $4 WHERE booking_id = $1 AND outcome IN ('asked', 'booked');
+
+-- name: booking_stands
+UPDATE bookings SET outcome = 'booked', tracking_no = $2 WHERE booking_id = $1 AND outcome IN ('asked', 'booked');
+
+-- name: book
+UPDATE shipments SET tracking_no = $2, sort_code = $3, booked_at = $4, booking_id = $5 WHERE shipment_id = $1;
+
+-- name: unbook
+UPDATE shipments SET tracking_no = NULL, sort_code = NULL, booked_at = NULL, booking_id = NULL, packed_at = NULL,
+                     packed_by = NULL
+WHERE shipment_id = $1;
+
+-- name: redirect
+UPDATE shipments SET address = $2, next_address = NULL, latitude = NULL, longitude = NULL WHERE shipment_id = $1;
+
+-- name: redirect_later
+UPDATE shipments SET next_address = $2 WHERE shipment_id = $1;
+
+-- name: count_news
+UPDATE fulfilments SET news = news + $2 WHERE order_id = $1 RETURNING news;
+
+-- name: known_news
+SELECT event_key FROM shipment_events WHERE shipment_id = $1 AND event_key = ANY($2::bytea[]);
+
+-- name: add_event
+INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, from_status, to_status, code,
+                             unknown, contradicts, place, text, event_key)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
+
+-- name: heard
+UPDATE shipments SET last_news_at = greatest(last_news_at, $2) WHERE shipment_id = $1;
+
+-- name: step
+UPDATE shipments SET status = $3, status_seq = $4,
+    handed_over_at = CASE WHEN $3 = 'picked_up' THEN $5 ELSE handed_over_at END,
+    ended_at = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN $5::timestamptz END,
+    task = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE task END,
+    then_ = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE then_ END,
+    cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END
+WHERE shipment_id = $1 AND status = $2;
+
+-- name: cash_collected
+SELECT coalesce(sum(cod_minor), 0)::bigint FROM shipments WHERE order_id = $1 AND cod_collected_at IS NOT NULL;
+
+-- name: events_after
+SELECT seq, shipment_id, at, source, text, to_status AS status, place FROM shipment_events
+WHERE order_id = $1 AND seq > $2 ORDER BY seq LIMIT $3;
+
+-- name: events_of
+SELECT seq, shipment_id, at, source, text, to_status AS status, place FROM shipment_events
+WHERE order_id = $1 AND shipment_id = $2 ORDER BY at, seq;
+
+-- name: progress
+SELECT order_id, news FROM fulfilments WHERE order_id = ANY($1::uuid[]);
+
+-- name: add_notice
+INSERT INTO carrier_notices (system, notice_id, received_at, result, body)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT (system, notice_id) DO NOTHING;
+
+-- name: notice
+SELECT result FROM carrier_notices WHERE system = $1 AND notice_id = $2;

@@ -1,0 +1,122 @@
+"""What customers see of their parcels, and what carriers tell of them by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.database import Connection, Database
+from commerce.orders.errors import NoSuchOrder
+from commerce.payments import store as payments
+from commerce.payments.store import LockedOrder
+from commerce.shipping import moving, store
+from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
+from commerce.shipping.moving import Heard
+from commerce.shipping.port import News, Push, PushNotice
+from commerce.shipping.rules import Rules
+from commerce.shipping.store import HeldLine
+
+_STAFF = "staff"
+
+
+class Shipping:
+    """Parcels over Postgres."""
+
+    def __init__(self, db: Database, clock: Clock, rules: Rules) -> None:
+        self._db = db
+        self._clock = clock
+        self._rules = rules
+
+    async def show(self, order_id: UUID, user_id: str | None) -> OrderShipments:
+        """An order's parcels with their events; anybody's for staff (no user). Raises `NoSuchOrder`."""
+        async with self._db.snapshot() as connection:
+            await self._owned(connection, order_id, user_id)
+            found = await store.shipments_of(connection, order_id)
+            lines = await store.lines_of(connection, [one.shipment_id for one in found])
+            events = await store.events_after(connection, order_id, 0)
+            sums = await store.goods_sums(connection, order_id)
+        told: dict[UUID, list[ShipmentEvent]] = {one.shipment_id: [] for one in found}
+        for event in sorted(events, key=lambda event: (event.at, event.seq)):
+            told[event.shipment_id].append(event)
+        views = [_view(one, lines[one.shipment_id], told[one.shipment_id]) for one in found]
+        return OrderShipments(order_id, sums.ordered - sums.planned, views)
+
+    async def events(self, order_id: UUID, user_id: str, after: int) -> list[ShipmentEvent]:
+        """What has happened to an order's parcels after the event `after`, in the order in which it became known."""
+        async with self._db.connection() as connection:
+            await self._owned(connection, order_id, user_id)
+            return await store.events_after(connection, order_id, after)
+
+    async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """The seq of the last event of each of these orders that is to be sent."""
+        async with self._db.connection() as connection:
+            return await store.progress(connection, order_ids)
+
+    async def _owned(self, connection: Connection, order_id: UUID, user_id: str | None) -> LockedOrder:
+        order = await payments.order_seen(connection, order_id)
+        if order is None or user_id not in (None, order.user_id):
+            raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
+        return order
+
+    async def notice(self, system: str, notice: PushNotice, body: bytes) -> Heard:
+        """Store a genuine push and what it changes, parcel by parcel; a word for what became of it.
+
+        `unknown_number` where a parcel is not known (yet: its booking may be about to be written); the push is then
+        not kept and should come again. What it told of other parcels is written down all the same.
+        """
+        async with self._db.connection() as connection:
+            if await store.known_notice(connection, system, notice.notice_id):
+                return Heard("repeated")
+        heard = [await self._push(push, system) for push in notice.pushes]
+        whole = Heard(
+            next((word for word in ("unknown_number", "moved", "noted") if any(one.result == word for one in heard)),
+                 "known"),
+            sum(one.unknown for one in heard),
+            next((one.handed_over_s for one in heard if one.handed_over_s is not None), None),
+            next((one.delivered_s for one in heard if one.delivered_s is not None), None),
+        )  # fmt: skip
+        if whole.result != "unknown_number":
+            async with self._db.connection() as connection:
+                await store.add_notice(connection, system, notice.notice_id, self._now(), whole.result, body)
+        return whole
+
+    async def _push(self, push: Push, system: str) -> Heard:
+        async with self._db.transaction() as connection:
+            found = await store.by_number(connection, push.carrier, push.tracking_no)
+            if found is None:
+                return Heard("unknown_number")
+            return await self.hear(connection, found[1], push.news, "push", system, self._now())
+
+    async def hear(
+        self,
+        connection: Connection,
+        shipment_id: UUID,
+        news: Sequence[News],
+        source: Source,
+        actor: str,
+        now: datetime,
+    ) -> Heard:
+        """Write down what somebody tells of a parcel. Call inside a transaction."""
+        order, shipment = await moving.lock(connection, shipment_id)
+        return await moving.hear(connection, order, shipment, news, source, actor, now, self._rules)
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+def _view(shipment: Shipment, lines: Sequence[HeldLine], events: list[ShipmentEvent]) -> ShipmentView:
+    return ShipmentView(
+        shipment.shipment_id,
+        shipment.parcel_no,
+        shipment.status,
+        shipment.address_no,
+        store.shown(lines),
+        shipment.promised_on,
+        shipment.carrier,
+        shipment.tracking_no,
+        shipment.expected_on,
+        shipment.cod,
+        events,
+    )

@@ -1,0 +1,9 @@
+"""What warehouses refuse."""
+
+from __future__ import annotations
+
+from commerce.kernel.errors import NotFound
+
+
+class NoGoods(NotFound):
+    title = "Nobody knows where the product lies"

@@ -1,0 +1,81 @@
+"""Importing and showing warehouses and goods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
+
+from commerce.catalog.model import ImportReport, RefusedLine
+from commerce.kernel.database import Connection, Database
+from commerce.warehouses import store
+from commerce.warehouses.csv_file import read_goods, read_warehouses
+from commerce.warehouses.errors import NoGoods
+from commerce.warehouses.model import Goods, Stocked, Warehouse
+
+_CHUNK = 500
+_WAREHOUSES = 1000
+
+
+class Warehouses:
+    """Warehouses and goods over Postgres."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def import_csv(self, lines: Iterable[str]) -> ImportReport:
+        """Import a CSV file of goods, if its header has a column `sku`, or else of warehouses.
+
+        A wrong line is refused with its number and reason and the rest goes in. Raises `UnreadableFile` if the header
+        is wrong.
+        """
+        lines = iter(lines)
+        header = next(lines, "")
+        read = read_goods if "sku" in header.lower() else read_warehouses
+        rows = read(chain([header], lines))
+        report = ImportReport()
+        while part := list(islice(rows, _CHUNK)):
+            async with self._db.transaction() as connection:
+                refused = [row for _, row in part if isinstance(row, RefusedLine)]
+                refused += await _homeless(connection, [(n, row) for n, row in part if isinstance(row, Goods)])
+                wrong = {line.line for line in refused}
+                good = [row for line, row in part if line not in wrong]
+                added, changed = await _write(connection, good)
+            report.refused += sorted(refused, key=lambda line: line.line)
+            report.added += added
+            report.changed += changed
+            report.unchanged += len(good) - added - changed
+        return report
+
+    async def show(self) -> list[Stocked]:
+        """Warehouses by id, with how many products lie there."""
+        async with self._db.connection() as connection:
+            return await store.stocked(connection, _WAREHOUSES)
+
+    async def goods(self, sku: str) -> Goods:
+        """Where a product lies and what it weighs. Raises `NoGoods`."""
+        async with self._db.connection() as connection:
+            found = await store.goods_of(connection, [sku])
+        if sku not in found:
+            raise NoGoods(f"no goods have the SKU {sku!r}: floodgate warehouse import GOODS.csv")
+        return found[sku]
+
+
+async def _homeless(connection: Connection, goods: Sequence[tuple[int, Goods]]) -> list[RefusedLine]:
+    """The lines whose product or warehouse does not exist."""
+    unknown = await store.unknown_skus(connection, [one.sku for _, one in goods])
+    known = await store.warehouses_of(connection, {one.warehouse_id for _, one in goods})
+    refused = []
+    for line, one in goods:
+        if one.sku in unknown:
+            refused.append(RefusedLine(line, f"no product has the SKU {one.sku}: import the catalogue first"))
+        elif one.warehouse_id not in known:
+            refused.append(RefusedLine(line, f"there is no warehouse {one.warehouse_id}: import the warehouses first"))
+    return refused
+
+
+async def _write(connection: Connection, rows: Sequence[Goods | Warehouse | RefusedLine]) -> tuple[int, int]:
+    """All rows are of one kind."""
+    goods = [row for row in rows if isinstance(row, Goods)]
+    if goods:
+        return await store.upsert_goods(connection, goods)
+    return await store.upsert_warehouses(connection, [row for row in rows if isinstance(row, Warehouse)])

@@ -1,0 +1,286 @@
+"""Orders that are to be sent, and carriers that do what a test says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from commerce.catalog.model import ProductInput
+from commerce.desk.service import Desk
+from commerce.kernel.ids import Ids
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.outside import Refused, Unclear
+from commerce.orders import store as orders
+from commerce.orders.model import OrderStatus
+from commerce.rates.service import Rates
+from commerce.shipping.assigning import Assigning
+from commerce.shipping.jobs import Job, ShipmentJobs
+from commerce.shipping.model import Shipment, ShipmentStatus
+from commerce.shipping.moving import Heard
+from commerce.shipping.port import Booked, Cancelled, Carriers, News, Parcel
+from commerce.shipping.service import Shipping
+from commerce.shipping.store import read_shipment
+from config.settings import Settings
+from ops.commands.common import Shop
+from tests.support.shop import ADDRESS
+
+_numbers = count(1)
+SHANGHAI = {**ADDRESS, "province": "Shanghai", "city": "Shanghai", "district": "Pudong", "line": "Century Avenue 1"}
+RATES = """carrier,region,from_g,to_g,price,currency,days,cod
+quick,CN,0,1000,20.00,CNY,1,yes
+quick,CN,1000,30000,40.00,CNY,1,yes
+cheap,CN,0,30000,10.00,CNY,3,yes
+byhand,CN/Shanghai,0,30000,5.00,CNY,2,no
+"""
+GOODS: Mapping[str, tuple[str, str, int, int]] = {
+    "a": ("hz", "A-01", 500, 100),
+    "b": ("hz", "B-07", 9_000, 300),
+    "c": ("sh", "C-02", 200, 80),
+}
+"""SKU → warehouse, shelf, grams, length of each side in mm."""
+PRICE = 100
+
+
+@dataclass
+class TryCarrier:
+    """A carrier inside the test: it books what is asked once for each booking, or does what `says` says next."""
+
+    name: str
+    books: bool = True
+    calls: bool = True
+    follows: bool = False
+    says: list[Exception | str] = field(default_factory=list)
+    known: dict[UUID, str] = field(default_factory=dict)
+    asked: Counter[UUID] = field(default_factory=Counter)
+    gone: set[UUID] = field(default_factory=set)
+    handed_over: set[UUID] = field(default_factory=set)
+    followed: list[str] = field(default_factory=list)
+    tells: dict[str, list[News]] = field(default_factory=dict)
+    waits: asyncio.Event | None = None
+    parcels: list[Parcel] = field(default_factory=list)
+
+    @property
+    def system(self) -> str:
+        return self.name
+
+    async def book(self, parcel: Parcel) -> Booked:
+        self.asked[parcel.booking_id] += 1
+        self.parcels.append(parcel)
+        said = self.says.pop(0) if self.says else None
+        if isinstance(said, Exception):
+            raise said
+        number = self.known.setdefault(parcel.booking_id, f"{self.name}-{next(_numbers):06}")
+        if self.waits is not None:
+            await self.waits.wait()
+        if said == "lost":
+            raise Unclear("the answer got lost")
+        return Booked(number, "571-A")
+
+    async def find(self, booking_id: UUID) -> Booked | None:
+        number = self.known.get(booking_id)
+        return Booked(number) if number else None
+
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+        if self.says and isinstance(self.says[0], Exception):
+            raise self.says.pop(0)  # type: ignore[misc]
+        if booking_id not in self.known:
+            return "absent"
+        if booking_id in self.handed_over:
+            return "too_late"
+        self.gone.add(booking_id)
+        return "cancelled"
+
+    async def follow(self, tracking_no: str, phone: str) -> None:
+        self.followed.append(tracking_no)
+
+    async def track(self, tracking_no: str, phone: str) -> list[News]:
+        return self.tells.get(tracking_no, [])
+
+    @property
+    def standing(self) -> set[UUID]:
+        """Bookings that it will come for."""
+        return self.known.keys() - self.gone
+
+
+def refuses(code: str = "no_service") -> Refused:
+    return Refused(code, "not there")
+
+
+@dataclass
+class ShipShop:
+    """Shipping over the test's database, with jobs that the test works off by itself."""
+
+    shop: Shop
+    carriers: dict[str, TryCarrier]
+    jobs: ShipmentJobs
+    desk: Desk
+    shipping: Shipping
+    rates: Rates
+    down: list[str] = field(default_factory=list)
+
+    async def rows(self, query: str, *values: object) -> list[Any]:
+        async with self.shop.db.connection() as connection:
+            return list(await connection.fetch(query, *values))
+
+    async def value(self, query: str, *values: object) -> Any:
+        async with self.shop.db.connection() as connection:
+            return await connection.fetchval(query, *values)
+
+    async def order(
+        self,
+        *lines: tuple[str, int, int],
+        ship_to: Sequence[Mapping[str, str]] = (ADDRESS,),
+        cod: int = 0,
+        user: str = "user",
+        paid_at: datetime | None = None,
+    ) -> UUID:
+        """An order of (sku, units, address) that is paid, or paid on delivery for a part; each unit costs `PRICE`."""
+        lines = lines or (("a", 1, 0),)
+        order_id, now = self.shop.ids.new(), datetime.now(UTC)
+        total = PRICE * sum(units for _, units, _ in lines)
+        async with self.shop.db.transaction() as connection:
+            await connection.execute(
+                "INSERT INTO orders (order_id, user_id, idempotency_key, body_digest, sale_id, generation, currency, "
+                "total_minor, ship_to, payment_plan, accepted_at, entry_seq, persisted_at, pay_by) "
+                "VALUES ($1, $2, $3, $4, 'sale', 1, 'CNY', $5, $6, '[]', $7, 0, $7, $8)",
+                *(order_id, user, str(order_id), b"d" * 16, total, msgspec.json.encode(list(ship_to)).decode()),
+                *(now - timedelta(seconds=1), now + timedelta(hours=1)),
+            )
+            for number, (sku, units, address) in enumerate(lines):
+                await connection.execute(
+                    "INSERT INTO order_lines VALUES ($1, $2, $3, $4, $5, $6)",
+                    *(order_id, number, address, sku, units, PRICE),
+                )
+            await self._paid(connection, order_id, user, total, cod, now)
+            status = OrderStatus.CONFIRMED if cod else OrderStatus.PAID
+            await orders.step(connection, order_id, OrderStatus.AWAITING_PAYMENT, status, now, "test", "paid")
+            if paid_at is not None:
+                await connection.execute("UPDATE fulfilments SET paid_at = $2 WHERE order_id = $1", order_id, paid_at)
+        return order_id
+
+    async def _paid(self, connection: Any, order_id: UUID, user: str, total: int, cod: int, now: datetime) -> None:
+        parts = [("balance", total - cod, "captured", now)] if total > cod else []
+        parts += [("cod", cod, "authorised", None)] if cod else []
+        for part, (method, amount, status, captured_at) in enumerate(parts):
+            await connection.execute(
+                "INSERT INTO payments (payment_id, order_id, user_id, round, part, method, scene, amount_minor, "
+                "currency, status, created_at, expires_at, captured_at, due_at) "
+                "VALUES ($1, $2, $3, 1, $4, $5, 'none', $6, 'CNY', $7, $8, $9, $10, $8)",
+                *(self.shop.ids.new(), order_id, user, part, method, amount, status, now),
+                *(now + timedelta(hours=1), captured_at),
+            )
+            if captured_at:
+                await connection.execute(
+                    "INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at) VALUES "
+                    "($1, $2, $3, $4, 'CNY', $5), ($1, 'orders', $3, -$4, 'CNY', $5)",
+                    *(f"test {order_id}", f"credit:{user}", order_id, amount, now),
+                )
+
+    async def refund_all(self, order_id: UUID) -> None:
+        """All of its money is on its way back."""
+        async with self.shop.db.connection() as connection:
+            await connection.execute(
+                "INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, "
+                "actor, created_at, due_at) SELECT $2, payment_id, order_id, 'k', amount_minor, currency, 'r', 'test', "
+                "now(), now() + interval '1 day' FROM payments WHERE order_id = $1 AND status = 'captured'",
+                *(order_id, self.shop.ids.new()),
+            )
+
+    async def due(self) -> None:
+        """Everything that waits for its time is due now."""
+        async with self.shop.db.connection() as connection:
+            await connection.execute("UPDATE shipments SET due_at = now() - interval '1 second'")
+            await connection.execute(
+                "UPDATE fulfilments SET due_at = now() - interval '1 second' WHERE due_at IS NOT NULL"
+            )
+
+    async def work(self, rounds: int = 30) -> list[str]:
+        """Do what is due, one after the other, till nothing is; a word for each."""
+        words: list[str] = []
+        for _ in range(rounds):
+            claimed = await self.jobs.claim(100, self.down, self.down)
+            if not claimed:
+                return words
+            words += [await self.one(job) for job in claimed]
+        raise AssertionError(f"there is always something due: {words[-10:]}")
+
+    async def one(self, job: Job) -> str:
+        try:
+            return await self.jobs.work(job)
+        except Unclear:
+            return "unclear"
+
+    async def parcels(self, order_id: UUID) -> list[Shipment]:
+        rows = await self.rows("SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no", order_id)
+        return [read_shipment(row) for row in rows]
+
+    async def parcel(self, shipment_id: UUID) -> Shipment:
+        [row] = await self.rows("SELECT * FROM shipments WHERE shipment_id = $1", shipment_id)
+        return read_shipment(row)
+
+    async def status(self, order_id: UUID) -> str:
+        return str(await self.value("SELECT status FROM orders WHERE order_id = $1", order_id))
+
+    async def sent(self, *lines: tuple[str, int, int], **more: Any) -> tuple[UUID, list[Shipment]]:
+        """An order whose parcels are booked where the driver books."""
+        order_id = await self.order(*lines, **more)
+        await self.work()
+        return order_id, await self.parcels(order_id)
+
+    async def hear(self, shipment_id: UUID, *news: News) -> Heard:
+        async with self.shop.db.transaction() as connection:
+            return await self.shipping.hear(connection, shipment_id, news, "push", "test", datetime.now(UTC))
+
+
+def news(state: str | None, minutes: float = 0, *, code: str = "", text: str = "", unknown: bool = False) -> News:
+    """Something that happened so many minutes from now."""
+    at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
+    known = ShipmentStatus(state) if state else None
+    return News(at, code or (state or "note"), text or f"it is {state or 'where it was'}", known, unknown)
+
+
+async def make_goods(shop: Shop) -> None:
+    """Products with two warehouses."""
+    await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", PRICE, "CNY")) for sku in GOODS])
+    async with shop.db.connection() as connection:
+        for id_, place in (("hz", ADDRESS), ("sh", SHANGHAI)):
+            await connection.execute(
+                "INSERT INTO warehouses VALUES ($1, $2, $3, 30.25, 120.16)",
+                *(id_, f"Warehouse {id_}", msgspec.json.encode(place).decode()),
+            )
+        await connection.executemany(
+            "INSERT INTO goods VALUES ($1, $2, $3, $4, $5, $5, $5)",
+            [(sku, *about) for sku, about in GOODS.items()],
+        )
+
+
+@asynccontextmanager
+async def open_shipshop(
+    shop: Shop, settings: Settings, *, rates: str = RATES, attempts: int = 5
+) -> AsyncIterator[ShipShop]:
+    """With the carriers of `RATES`: quick and cheap are booked by the driver, byhand by the desk."""
+    await make_goods(shop)
+    table = Rates(shop.db, shop.clock)
+    if rates:
+        await table.import_table(rates.splitlines(keepends=True), "test", "test")
+    by_name = {
+        "quick": TryCarrier("quick"),
+        "cheap": TryCarrier("cheap"),
+        "byhand": TryCarrier("byhand", books=False, follows=True),
+    }
+    carriers = Carriers(by_name, {})
+    rules, ids = settings.shipping, Ids(shop.clock)
+    assigning = Assigning(table, carriers, rules)
+    policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=1, batch=100)
+    jobs = ShipmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)
+    desk = Desk(shop.db, shop.clock, ids, assigning, carriers, rules)
+    yield ShipShop(shop, by_name, jobs, desk, Shipping(shop.db, shop.clock, rules), table)

@@ -1,0 +1,31 @@
+"""Carries paid orders to the door: makes parcels of them, books carriers, cancels, asks for news."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from commerce.kernel.ids import Ids
+from commerce.kernel.jobs import RetryPolicy
+from commerce.rates.service import Rates
+from commerce.shipping.assigning import Assigning
+from commerce.shipping.carriers import open_carriers
+from commerce.shipping.jobs import Job, ShipmentJobs
+from workers.driver import drive
+from workers.outside import Doors
+from workers.runtime import Workshop
+
+
+async def shipment_driver(shop: Workshop) -> None:
+    """Until it is to stop; then what is in hand is finished."""
+    driver, rules = shop.settings.driver, shop.settings.shipping
+    policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+    async with AsyncExitStack() as stack:
+        carriers = await stack.enter_async_context(
+            open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)
+        )
+        assigning = Assigning(Rates(shop.db, shop.clock), carriers, rules)
+        jobs = ShipmentJobs(shop.db, shop.clock, Ids(shop.clock), policy, driver.attempts, carriers, assigning, rules)
+        systems = {carrier.system for carrier in carriers.by_name.values() if carrier.calls}
+        doors: Doors[Job] = Doors("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
+        await drive("shipment", doors.step, shop.stop, driver.poll_ms / 1000)
+        await doors.finish()
