@@ -14,6 +14,7 @@ A value comes from the first of these that has it:
 from __future__ import annotations
 
 import os
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -267,6 +268,15 @@ class Settings(BaseSettings):
         if self.database_url is None:
             raise SettingsError(_NO_SERVER.format(what="Postgres", variable="DATABASE_URL", data_dir=self.data_dir))
         return self.database_url.get_secret_value()
+
+    def van_key(self) -> str:
+        """What the links of vans' drivers are signed with, or a `SettingsError` that says what to set."""
+        if self.shipping.van_key is not None:
+            return self.shipping.van_key.get_secret_value()
+        for key in self.auth.keys:
+            if key.algorithm == "HS256":
+                return sha256(b"floodgate-van " + key.secret.get_secret_value().encode()).hexdigest()
+        raise SettingsError("drivers' links need a key: set FLOODGATE_SHIPPING__VAN_KEY")
 
 
 _OTHER_VARIABLES = {

@@ -20,13 +20,17 @@ def _zone(name: str) -> str:
 class SfExpressSettings(Account):
     """What is agreed with SF Express: the customer code, its check word, and the account that pays by the month.
 
-    `push_key` is a secret of ours that stands in the address which SF pushes routes to (`?key=…`)."""
+    `push_key` is a secret of ours that stands in the address which SF pushes routes to (`?key=…`). `express_type` is
+    the number of the product that was agreed, `cod_card` takes what is collected at the door, if not the monthly
+    card."""
 
     partner_id: str
     check_word: SecretStr
     monthly_card: str
     base_url: str = "https://bspgw.sf-express.com/std/service"
     push_key: SecretStr
+    express_type: str = "1"
+    cod_card: str = ""
 
 
 class Kuaidi100Settings(Account):
@@ -71,6 +75,9 @@ class ShippingSettings(Part):
     van_stop_s: Positive = 240
     van_speed_kmh: Positive = 25
     own_fleet: bool = False
+    van_key: SecretStr | None = Field(
+        default=None, min_length=32, description="signs drivers' links; none: made of the first shared key of tokens"
+    )
     sf_express: SfExpressSettings | None = None
     kuaidi100: Kuaidi100Settings | None = None
     kuaidi100_carriers: dict[str, str] = Field(

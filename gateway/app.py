@@ -28,14 +28,21 @@ from gateway import openapi, problems
 from gateway.connections import SERVER, Connections
 from gateway.lane import ExpressLane
 from gateway.operations import Operation
-from gateway.routes import admin, catalog, health, orders, payments
+from gateway.routes import admin, catalog, health, orders, parcels, payments, shipping, vans
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, Services, open_services
 
 _logger = logging.getLogger(__name__)
 _READS = ("GET", "HEAD")
 
-PUBLIC = [*orders.OPERATIONS, *payments.OPERATIONS, *catalog.OPERATIONS, *health.HEALTH]
-ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *health.HEALTH, *health.METRICS]
+PUBLIC = [
+    *orders.OPERATIONS,
+    *payments.OPERATIONS,
+    *shipping.OPERATIONS,
+    *vans.OPERATIONS,
+    *catalog.OPERATIONS,
+    *health.HEALTH,
+]
+ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *parcels.ADMIN, *vans.ADMIN, *health.HEALTH, *health.METRICS]
 
 
 def build(services: Services, operations: Sequence[Operation]) -> web.Application:
@@ -123,7 +130,10 @@ def _dependency_down(request: web.Request, error: BaseException) -> Refusal:
 
 
 def _context(request: web.Request) -> dict[str, str]:
-    context = {"request_id": request[REQUEST_ID], "method": request.method, "path": request.path}
+    # A driver's link opens its route for whoever reads it, so that its path is not logged as it came.
+    resource = request.match_info.route.resource
+    path = resource.canonical if resource and "token" in request.match_info else request.path
+    context = {"request_id": request[REQUEST_ID], "method": request.method, "path": path}
     if order_id := request.get(ORDER_ID):
         context["order_id"] = order_id
     if traceparent := request.headers.get("traceparent"):

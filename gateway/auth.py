@@ -17,8 +17,8 @@ from config.settings import AuthKey, AuthSettings
 from gateway.problems import Forbidden, Unauthorized
 
 Audience = Literal["floodgate", "floodgate-admin"]
-Role = Literal["catalog", "sales", "support", "operator"]
-ROLES: tuple[Role, ...] = ("catalog", "sales", "support", "operator")
+Role = Literal["catalog", "sales", "support", "warehouse", "operator"]
+ROLES: tuple[Role, ...] = ("catalog", "sales", "support", "warehouse", "operator")
 """`operator` may do everything; the others what their name says."""
 
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")

@@ -1,7 +1,9 @@
 """Gathers the orders of one turn of the event loop into one Redis call a sale: the hot path.
 
-An order that finds the way free leaves at the end of the turn, together with all others of that turn; one that comes
-while calls are in flight waits for the next to return. No timer is waited on. Each order succeeds or fails alone.
+Orders leave at the end of the turn that they came in, or, while calls are in flight, of the turn after the next answer.
+After an answer two more turns are waited for as long as each brings more orders: those who were just answered send
+again, and a call that more orders share is cheaper for each. A full batch does not wait for that, and no timer is
+waited on. Each order succeeds or fails alone.
 
 After a lost connection or a timeout nobody knows what Redis did. The batch is sent again with the same ids and keys,
 which tells: an order that was taken comes back as a replay of itself. If that cannot be cleared up in time, the
@@ -32,6 +34,7 @@ from lua import Outcome, Reservation, Reserved, SaleKeys
 
 _logger = logging.getLogger(__name__)
 _RETRY_S = 0.05
+_MORE_TURNS = 2
 
 
 Tell = Callable[[Reserved | Refusal], None]
@@ -46,7 +49,7 @@ dropped for every order."""
 class _Lane:
     """The orders of one sale."""
 
-    __slots__ = ("inflight", "keys", "scheduled", "size", "waiting")
+    __slots__ = ("inflight", "keys", "more_turns", "scheduled", "seen", "size", "waiting")
 
     def __init__(self, sale_id: str) -> None:
         self.keys = SaleKeys(sale_id)
@@ -55,6 +58,8 @@ class _Lane:
         """bytes of the payloads that wait"""
         self.inflight = 0
         self.scheduled = False
+        self.more_turns = self.seen = 0
+        """turns that may still be waited for, while more orders wait than there were seen"""
 
 
 class Intake:
@@ -93,8 +98,7 @@ class Intake:
         lane.size += len(order.payload)
         self._admission.waiting += 1
         if not lane.scheduled and lane.inflight < self._limits.inflight_calls:
-            lane.scheduled = True
-            self._loop.call_soon(self._flush, lane)
+            self._schedule(lane)
 
     async def place(self, sale_id: str, order: Reservation) -> Reserved:
         """The same for who can wait: gives the outcome or raises."""
@@ -113,8 +117,26 @@ class Intake:
 
     async def drain(self) -> None:
         """Wait until every order has its answer."""
-        while self._calls:
-            await asyncio.wait(self._calls)
+        while self._calls or any(lane.scheduled for lane in self._lanes.values()):
+            if self._calls:
+                await asyncio.wait(self._calls)
+            else:
+                await asyncio.sleep(0)
+
+    def _schedule(self, lane: _Lane) -> None:
+        """Send what waits once the loop has read what has arrived."""
+        lane.scheduled = True
+        self._loop.call_soon(self._gather, lane)
+
+    def _gather(self, lane: _Lane) -> None:
+        """A turn is over: send, unless it was one after an answer and has brought more orders."""
+        count = len(lane.waiting)
+        if lane.more_turns and lane.seen < count < self._limits.batch_orders:
+            lane.more_turns, lane.seen = lane.more_turns - 1, count
+            self._loop.call_soon(self._gather, lane)
+        else:
+            lane.more_turns = 0
+            self._flush(lane)
 
     def _flush(self, lane: _Lane) -> None:
         lane.scheduled = False
@@ -159,7 +181,11 @@ class Intake:
             _fail(batch, OutcomeUnknown(f"unexpected {type(error).__name__}; repeat with the same key"))
         finally:
             lane.inflight -= 1
-            self._flush(lane)
+            lane.more_turns, lane.seen = _MORE_TURNS, len(lane.waiting)
+            if len(lane.waiting) >= self._limits.batch_orders:
+                self._flush(lane)
+            elif lane.waiting and not lane.scheduled:
+                self._schedule(lane)
 
     async def _send(self, lane: _Lane, batch: list[_Waiting]) -> None:
         """Send until there is an answer or the time of the last order is over."""

@@ -12,21 +12,19 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
-from email.utils import formatdate
-from http import HTTPStatus
 from time import perf_counter
 from typing import cast
 
-import msgspec
 from aiohttp import web
 
 from commerce.kernel.errors import Refusal
 from commerce.orders.model import PlacedOrder
 from gateway import heads, problems
-from gateway.connections import SERVER, Connections, Edge, Handler
+from gateway.connections import Connections, Edge, Handler
 from gateway.desk import NeedsLooking, check_key, decode_order
 from gateway.heads import Head, Shape, Values
 from gateway.problems import Plain, RequestTimeout
+from gateway.replies import Alike, encode, start
 from gateway.routes.orders import PLACE, TRACEPARENT_CHARS
 from gateway.services import REQUEST_ID_PATTERN, Services
 from lua import Outcome, Reserved
@@ -37,27 +35,9 @@ _START = re.compile(rb"[A-Z]{3,10} /")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _START_OF_START = re.compile(rb"[A-Z]{0,10}")
-_PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
-_CLOSE = "Connection: close\r\n"
 _STALE = Outcome.STALE
-_encode = msgspec.json.Encoder().encode
-
-
-class _Dates:
-    """The headers Date and Server, made once a second."""
-
-    def __init__(self) -> None:
-        self._second, self._text = -1, ""
-
-    def at(self, now: float) -> str:
-        """`now` is perf_counter's."""
-        second = int(now)
-        if second != self._second:
-            self._second, self._text = second, f"Date: {formatdate(usegmt=True)}\r\nServer: {SERVER}\r\n"
-        return self._text
-
-
-_dates = _Dates()
+_CLOSE = "Connection: close\r\n"
+_alike = Alike()
 
 
 class State:
@@ -249,7 +229,8 @@ class ExpressLane(Edge):
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        trace = (values[shape.traceparent] or b"").decode("latin-1")[:TRACEPARENT_CHARS]
+        trace_bytes = values[shape.traceparent]
+        trace = "" if trace_bytes is None else trace_bytes.decode("latin-1")[:TRACEPARENT_CHARS]
         # Not the decoded order: a hundred others are decoded before it is answered, and its many parts would be dear to
         # drop by then. It is decoded again in the rare case that it is needed.
         self._order = order.sale_id, body, user_id, key, trace
@@ -271,12 +252,16 @@ class ExpressLane(Edge):
             self._refuse(outcome)
         elif outcome.outcome is _STALE:
             self._look()
+        elif outcome is _alike.of and not self._connections.ending:
+            self._accept_alike()
         else:
             try:
                 placed, status = self._services.desk.conclude(self._order[0], self._reservation, outcome)
             except Refusal as refusal:
                 self._refuse(refusal)
             else:
+                if status == 202:
+                    _alike.begin(outcome, placed, perf_counter())
                 self._accept(placed, status)
 
     def _look(self) -> None:
@@ -297,7 +282,16 @@ class ExpressLane(Edge):
 
     def _accept(self, placed: PlacedOrder, status: int) -> None:
         self._services.tally.order("accepted" if status == 202 else "replayed")
-        self._write(status, "application/json", _encode(placed), f"Location: {PLACE}/{placed.order_id}\r\n")
+        self._write(status, "application/json", encode(placed), f"Location: {PLACE}/{placed.order_id}\r\n")
+
+    def _accept_alike(self) -> None:
+        """As `_accept`, where another order of the batch has shown what the answer looks like."""
+        self._services.tally.order("accepted")
+        self._services.tally.request(PLACE, "POST", 202, perf_counter() - self._started)
+        if not self._transport.is_closing():
+            order = self._reservation
+            self._transport.write(_alike.to(self._request_id, str(order.order_id), order.total_minor))
+        self._idle()
 
     def _refuse(self, refusal: Refusal) -> None:
         self._services.tally.order(refusal.code)
@@ -330,8 +324,8 @@ class ExpressLane(Edge):
         ending = self._connections.ending
         if not self._transport.is_closing():
             head = (
-                f"{_PHRASES[status]}{_dates.at(now)}Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-                f"X-Request-Id: {self._request_id}\r\n{more_headers}{_CLOSE if ending else ''}\r\n"
+                f"{start(status, now, content_type)}{len(body)}\r\nX-Request-Id: {self._request_id}\r\n"
+                f"{more_headers}{_CLOSE if ending else ''}\r\n"
             )
             self._transport.write(head.encode("latin-1") + body)
         self._idle()

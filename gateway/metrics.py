@@ -43,3 +43,7 @@ NOTICE_LAG = Histogram(
     ["provider"],
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1_800, 7_200),
 )
+PUSHES = Counter("floodgate_carrier_pushes_total", "Pushes of carriers, by what became of them", ["system", "result"])
+UNKNOWN_STATES = Counter(
+    "floodgate_carrier_unknown_states_total", "Pushed news with a state that nobody here knows", ["system"]
+)

@@ -6,9 +6,13 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from aiohttp import web
 from redis.asyncio import Redis
@@ -16,8 +20,12 @@ from redis.asyncio import Redis
 import lua
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
+from commerce.desk.papers import Papers
+from commerce.desk.service import Desk as ShippingDesk
+from commerce.fleet.driving import Driving
+from commerce.fleet.service import Fleet
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import Database, open_database
+from commerce.kernel.database import Connection, Database, open_database
 from commerce.kernel.ids import Ids
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.migrations import check_migrated
@@ -29,8 +37,13 @@ from commerce.orders.service import Orders
 from commerce.payments.port import Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
+from commerce.rates.service import Rates
 from commerce.sales.service import Sales
 from commerce.sales.stock import Stock
+from commerce.shipping.assigning import Assigning
+from commerce.shipping.carriers import open_carriers
+from commerce.shipping.port import Carriers, News
+from commerce.shipping.service import Shipping
 from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
@@ -81,6 +94,13 @@ class Services:
     orders: Orders
     payments: Payments
     providers: dict[str, Provider]
+    shipping: Shipping
+    carriers: Carriers
+    parcels: ShippingDesk
+    papers: Papers
+    rates: Rates
+    fleet: Fleet
+    driving: Driving
     dead_letters: DeadLetters
     watch: Watch
     stopping: asyncio.Event
@@ -125,6 +145,12 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             open_providers(settings.payments, clock, timeout_s=driver.call_timeout_s, connections=4)
         )
         intake = Intake(redis, link, settings, clock, admission, tally, snapshots.with_keys)
+        carriers = await stack.enter_async_context(
+            open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
+        )
+        rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
+        assigning, zone = Assigning(rates, carriers, settings.shipping), ZoneInfo(settings.shipping.timezone)
+        parcels = ShippingDesk(db, clock, ids, assigning, carriers, settings.shipping)
         order_limits = OrderLimits(
             limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
         )
@@ -147,8 +173,15 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             orders=orders,
             payments=Payments(db, clock, ids, providers, settings.payments.margin_s),
             providers=providers,
+            shipping=shipping,
+            carriers=carriers,
+            parcels=parcels,
+            papers=Papers(db, parcels, settings.shipping.timezone),
+            rates=rates,
+            fleet=Fleet(db, clock, ids, zone, settings.shipping.van_stop_s, settings.shipping.van_speed_kmh),
+            driving=Driving(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock),
-            watch=Watch(orders, clock, limits.event_streams),
+            watch=Watch({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
             stopping=asyncio.Event(),
         )
         for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services), _carry_over(services)):
@@ -156,6 +189,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             stack.push_async_callback(end, task)
         yield services
         await services.intake.drain()
+
+
+async def _hear(
+    shipping: Shipping, connection: Connection, shipment_id: UUID, news: Sequence[News], actor: str, now: datetime
+) -> None:
+    """What a van's driver reports of a parcel."""
+    await shipping.hear(connection, shipment_id, news, "van", actor, now)
 
 
 async def _servers(settings: Settings, stack: AsyncExitStack) -> tuple[Redis, Database]:

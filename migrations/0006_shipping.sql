@@ -58,6 +58,8 @@ CREATE TABLE fulfilments (
     CHECK ((status = 'pending') = (planned_at IS NULL)),
     CHECK ((status IN ('delivered', 'done')) = (delivered_at IS NOT NULL))
 );
+CREATE INDEX fulfilments_handed_over ON fulfilments (handed_over_at);
+CREATE INDEX fulfilments_delivered ON fulfilments (delivered_at);
 CREATE INDEX fulfilments_due ON fulfilments (due_at) WHERE due_at IS NOT NULL AND NOT parked;
 
 CREATE FUNCTION order_is_to_be_sent() RETURNS trigger LANGUAGE plpgsql AS $$

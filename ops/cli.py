@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from ops.commands import capacity, catalog, checks, orders, payments, replay, sale, services, tokens
+from ops.commands import (
+    capacity,
+    catalog,
+    checks,
+    orders,
+    payments,
+    rates,
+    replay,
+    routes,
+    sale,
+    services,
+    tokens,
+    warehouses,
+)
 
 app = typer.Typer(
     name="floodgate",
@@ -32,6 +45,10 @@ app.add_typer(orders.app, name="order")
 app.add_typer(payments.payment, name="payment")
 app.add_typer(payments.credit, name="credit")
 app.add_typer(payments.parked, name="parked")
+app.add_typer(rates.app, name="rates")
+app.add_typer(warehouses.app, name="warehouse")
+app.add_typer(routes.fleet, name="fleet")
+app.add_typer(routes.routes, name="routes")
 app.add_typer(checks.letters, name="dead-letters")
 app.add_typer(tokens.app, name="token")
 

@@ -11,7 +11,7 @@ from workers.driver import pause
 from workers.runtime import Workshop
 
 _logger = logging.getLogger(__name__)
-_PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P8")
+_PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 _UNITS = ("initial", "available", "held", "sold", "in_stream")
 _REST = 10  # an audit that takes long comes more seldom: it rests ten times as long as it worked
 

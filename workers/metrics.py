@@ -87,3 +87,15 @@ LEDGER_DIFFERENCE = Gauge(
     ["currency"],
     multiprocess_mode=_LATEST,
 )
+PARCELS = Gauge(
+    "floodgate_parcels",
+    "Parcels on each list of the shipping desk: to_pack, parked, held, late, stuck, silent, failed, odd",
+    ["list"],
+    multiprocess_mode=_LATEST,
+)
+FULFILMENT_SECONDS = Gauge(
+    "floodgate_fulfilment_seconds",
+    "Time from paid to handed_over and to delivered, of so large a share of the last day's orders",
+    ["until", "quantile"],
+    multiprocess_mode=_LATEST,
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import lua
+from commerce.desk.lists import Lists
 from lua import SaleKeys
 from workers import metrics
 from workers.driver import drive
@@ -18,6 +19,7 @@ async def observer(shop: Workshop) -> None:
     with Postgres gone orders pile up in them.
     """
     sales: list[str] = []
+    desk = Lists(shop.db, shop.clock, shop.settings.shipping)
 
     async def jobs() -> int:
         first = not sales
@@ -33,6 +35,7 @@ async def observer(shop: Workshop) -> None:
         for kind in ("payment", "refund"):
             metrics.PARKED.labels(kind).set(counts[f"parked_{kind}s"])
             metrics.OLDEST_JOB.labels(kind).set(counts[f"oldest_{kind}_s"])
+        await _show_parcels(desk)
         for currency, difference in (await shop.audit.ledger()).items():
             metrics.LEDGER_DIFFERENCE.labels(currency).set(difference)
         return 0
@@ -47,3 +50,16 @@ async def observer(shop: Workshop) -> None:
 
     every_s = shop.settings.observer.gauges_every_s
     await asyncio.gather(*(drive("observer", step, shop.stop, every_s) for step in (jobs, streams)))
+
+
+async def _show_parcels(desk: Lists) -> None:
+    counts = await desk.counts()
+    for kind in ("shipment", "order"):
+        metrics.OLDEST_JOB.labels(kind).set(counts.pop(f"oldest_{kind}_s"))
+    metrics.PARKED.labels("shipment").set(counts["parked"])
+    metrics.PARKED.labels("order").set(counts.pop("unplanned"))
+    for name, count in counts.items():
+        metrics.PARCELS.labels(name).set(count)
+    for until, values in (await desk.times()).items():
+        for quantile, seconds in zip(("0.5", "0.9", "0.99"), values, strict=True):
+            metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)

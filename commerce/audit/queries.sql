@@ -205,3 +205,71 @@ FROM credit_accounts WHERE balance_minor <> -coalesce((
 
 -- name: ledger_by_currency
 SELECT currency, sum(amount_minor)::bigint AS difference FROM ledger GROUP BY currency;
+
+-- name: goods_out_of_balance
+-- P7. The database forbids it; an audit trusts no constraint.
+SELECT order_id || ' line ' || line_no || ' to ' || address_no FROM line_goods JOIN orders USING (order_id)
+WHERE sale_id = $1 AND NOT (0 <= returned AND returned <= delivered AND delivered <= shipped AND shipped <= planned
+                            AND planned <= ordered);
+
+-- name: goods_and_parcels
+-- P7. What is counted of a line is what its parcels hold, and what was ordered.
+WITH held AS (
+    SELECT shipment_lines.order_id, line_no, shipment_lines.address_no,
+           sum(quantity) FILTER (WHERE status NOT IN ('cancelled', 'lost', 'returned_to_sender')) AS planned,
+           sum(quantity) FILTER (WHERE status IN ('picked_up', 'in_transit', 'out_for_delivery', 'delivered'))
+               AS shipped,
+           sum(quantity) FILTER (WHERE status = 'delivered') AS delivered
+    FROM shipment_lines JOIN shipments USING (shipment_id) JOIN orders ON orders.order_id = shipments.order_id
+    WHERE sale_id = $1 GROUP BY shipment_lines.order_id, line_no, shipment_lines.address_no
+)
+SELECT line_goods.order_id || ' line ' || line_no || ' to ' || address_no
+FROM line_goods JOIN orders USING (order_id) JOIN order_lines USING (order_id, line_no, address_no)
+LEFT JOIN held USING (order_id, line_no, address_no)
+WHERE sale_id = $1 AND (ordered, line_goods.planned, line_goods.shipped, line_goods.delivered)
+      IS DISTINCT FROM (quantity, coalesce(held.planned, 0), coalesce(held.shipped, 0), coalesce(held.delivered, 0));
+
+-- name: sent_without_goods
+-- P7. An order that is said to have left, or to have arrived, has left or arrived whole.
+SELECT order_id::text FROM orders WHERE sale_id = $1 AND (
+    (status IN ('delivered', 'completed') AND EXISTS (
+        SELECT FROM order_lines LEFT JOIN line_goods USING (order_id, line_no, address_no)
+        WHERE order_lines.order_id = orders.order_id AND delivered IS DISTINCT FROM quantity))
+    OR (status = 'fulfilling' AND NOT EXISTS (
+        SELECT FROM line_goods WHERE line_goods.order_id = orders.order_id AND shipped < ordered)));
+
+-- name: booked_twice
+-- P7. A parcel has one booking at most that may stand.
+SELECT shipment_id::text FROM bookings JOIN shipments USING (shipment_id) JOIN orders USING (order_id)
+WHERE sale_id = $1 AND outcome IN ('asked', 'booked') GROUP BY shipment_id HAVING count(*) > 1;
+
+-- name: sent_without_booking
+-- P7. A parcel that a carrier has, or will come for, is booked with it as it says.
+SELECT shipment_id::text FROM shipments JOIN orders USING (order_id)
+WHERE sale_id = $1 AND shipments.status NOT IN ('planned', 'cancelled') AND NOT EXISTS (
+    SELECT FROM bookings WHERE bookings.booking_id = shipments.booking_id AND outcome = 'booked'
+      AND bookings.tracking_no = shipments.tracking_no AND bookings.carrier = shipments.carrier);
+
+-- name: forgotten_orders
+-- P7. An order that is paid is to be sent.
+SELECT order_id::text FROM orders WHERE sale_id = $1
+  AND status IN ('paid', 'confirmed', 'fulfilling', 'shipped', 'delivered', 'completed')
+  AND NOT EXISTS (SELECT FROM fulfilments WHERE fulfilments.order_id = orders.order_id);
+
+-- name: broken_journeys
+-- P8. As with orders: each step of a parcel starts where the one before ended, and the last one ends at its status.
+WITH steps AS (
+    SELECT shipment_id, seq, from_status, to_status,
+           lag(to_status, 1, 'planned') OVER journey AS before,
+           last_value(to_status) OVER (PARTITION BY shipment_id ORDER BY seq
+               RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final
+    FROM shipment_events WHERE to_status IS NOT NULL WINDOW journey AS (PARTITION BY shipment_id ORDER BY seq)
+)
+SELECT DISTINCT shipments.shipment_id::text FROM shipments JOIN orders USING (order_id)
+LEFT JOIN steps USING (shipment_id)
+WHERE sale_id = $1 AND (
+    (seq IS NULL AND shipments.status <> 'planned')
+    OR from_status <> before OR final <> shipments.status
+    OR (seq IS NOT NULL AND NOT EXISTS (
+        SELECT FROM shipment_transitions AS allowed
+        WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)));

@@ -259,7 +259,14 @@ _LISTED = (
     ("P6", "paid_without_money", "orders are paid by other amounts than their totals"),
     ("P6", "over_refunded", "more goes back than was captured"),
     ("P6", "ledger_sums", "the ledger does not add up"),
+    ("P7", "goods_out_of_balance", "more arrived than left, or more left than was ordered"),
+    ("P7", "goods_and_parcels", "lines are counted otherwise than their parcels hold"),
+    ("P7", "sent_without_goods", "orders are said to have left or arrived, or not to, and it is not so"),
+    ("P7", "booked_twice", "parcels are booked more than once"),
+    ("P7", "sent_without_booking", "parcels are on their way without a booking"),
+    ("P7", "forgotten_orders", "orders are paid and nobody is to send them"),
     ("P8", "broken_histories", "orders' histories do not lead to their status"),
+    ("P8", "broken_journeys", "parcels' histories do not lead to their status"),
 )
 
 

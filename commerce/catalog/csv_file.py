@@ -106,8 +106,8 @@ def read_sku(text: str) -> str:
         ) from None
 
 
-def once(first: dict[str, int], sku: str, line: int) -> None:
-    """Refuse a SKU that an earlier line gave: which of the two would be meant?"""
-    before = first.setdefault(sku, line)
+def once(first: dict[str, int], value: str, line: int, what: str = "SKU") -> None:
+    """Refuse a SKU, or what else names a row, that an earlier line gave: which of the two would be meant?"""
+    before = first.setdefault(value, line)
     if before != line:
-        raise BadLine(f"the SKU {sku} was given on line {before} already")
+        raise BadLine(f"the {what} {value} was given on line {before} already")

@@ -15,6 +15,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import Ids
+from commerce.orders.model import Address
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
 from commerce.shipping.assigning import Assigning
@@ -42,7 +43,9 @@ class Repacking:
         """Take units (by line of the order) out of a parcel into a new one; the ids of both."""
         async with self._db.transaction() as connection:
             order, shipment = await moving.lock(connection, shipment_id)
-            _unbooked(shipment)
+            _may_change(shipment)
+            if await store.parcels_of_order(connection, order.order_id) >= self._rules.parcels_per_order:
+                raise NotNow(f"the order has {self._rules.parcels_per_order} parcels, and may not have more")
             now = from_ms(self._clock.now_ms())
             goods = await store.goods_of(connection, shipment_id)
             stays, goes = _divide(goods, part)
@@ -81,8 +84,9 @@ class Repacking:
                     raise Invalid(f"{id_} is no parcel of the same order")
                 parcels.append(found)
             for one in parcels:
-                _unbooked(one)
-                if (one.warehouse_id, one.address) != (target.warehouse_id, target.address):
+                _may_change(one)
+                # Two addresses of the order that read the same are counted apart all the same.
+                if _way_of(one) != _way_of(target):
                     raise NotNow("they do not come from one warehouse or do not go to one address")
             goods = [held for one in parcels for held in await store.goods_of(connection, one.shipment_id)]
             now = from_ms(self._clock.now_ms())
@@ -159,7 +163,13 @@ class Repacking:
         await moving.note(connection, shipment, now, "staff", actor, text)
 
 
-def _unbooked(shipment: Shipment) -> None:
+def _way_of(shipment: Shipment) -> tuple[str, int, Address]:
+    return shipment.warehouse_id, shipment.address_no, shipment.address
+
+
+def _may_change(shipment: Shipment) -> None:
+    if shipment.held_reason is not None:
+        raise NotNow(f"parcel {shipment.parcel_no} is held: {shipment.held_reason}")
     if shipment.status is not _S.PLANNED or shipment.booking_id is not None:
         raise NotNow(
             f"parcel {shipment.parcel_no} is {shipment.status} and somebody may come for it: cancel that first"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from asyncpg import UniqueViolationError
 
 from commerce.desk import store
+from commerce.desk.lists import Lists
 from commerce.desk.repacking import Repacking
-from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.clock import Clock
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import Ids
-from commerce.kernel.paging import Page, page
 from commerce.orders.model import Address
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
@@ -23,24 +22,19 @@ from commerce.shipping.errors import NoSuchShipment, NotNow
 from commerce.shipping.model import (
     Appointment,
     DeskFile,
-    DeskList,
-    DeskShipment,
     Shipment,
     ShipmentStatus,
     Task,
     Then,
-    UnplannedOrder,
     Wave,
 )
 from commerce.shipping.port import Booked, Carriers
 from commerce.shipping.rules import Rules
 
 _S = ShipmentStatus
-_FIRST = UUID(int=0)
-_MOST_UNPLANNED = 500
 
 
-class Desk:
+class Desk(Lists):
     """The shipping desk. `actor` is who of the staff does it, as an event records it.
 
     Methods that take a parcel's id raise `NoSuchShipment`, and `NotNow` where it is too late or too early for it.
@@ -49,42 +43,13 @@ class Desk:
     def __init__(
         self, db: Database, clock: Clock, ids: Ids, assigning: Assigning, carriers: Carriers, rules: Rules
     ) -> None:
-        self._db = db
-        self._clock = clock
+        super().__init__(db, clock, rules)
         self._ids = ids
         self._assigning = assigning
         self._carriers = carriers
-        self._rules = rules
         self.repacking = Repacking(db, clock, ids, assigning, rules)
 
     # Looking.
-
-    async def listed(
-        self, which: DeskList, warehouse_id: str | None, after: UUID | None, size: int
-    ) -> Page[DeskShipment]:
-        """What there is to do, oldest first."""
-        now = self._now()
-        today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
-        async with self._db.connection() as connection:
-            found = await store.listed(
-                *(connection, which, warehouse_id, after or _FIRST, size + 1, now, today),
-                *(self._rules.stuck_after_s, self._rules.silent_after_s),
-            )
-            lines = await shipments.lines_of(connection, [shipment.shipment_id for shipment, _ in found])
-        items = [DeskShipment(one, shipments.shown(lines[one.shipment_id]), why) for one, why in found]
-        return page(items, size, lambda item: str(item.shipment.shipment_id))
-
-    async def counts(self) -> dict[str, float]:
-        """How long each list is, and for how long the oldest jobs have been due."""
-        now = self._now()
-        today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
-        async with self._db.connection() as connection:
-            return await store.counts(connection, now, today, self._rules.stuck_after_s, self._rules.silent_after_s)
-
-    async def unplanned(self) -> list[UnplannedOrder]:
-        """Orders that cannot be made into parcels as things are, with what is to be done."""
-        async with self._db.connection() as connection:
-            return await store.unplanned(connection, _MOST_UNPLANNED)
 
     async def show(self, shipment_id: UUID) -> DeskFile:
         """A parcel with all that happened to it."""
@@ -259,9 +224,6 @@ class Desk:
             await store.appoint(connection, shipment_id, window, where)
             await moving.note(connection, shipment, self._now(), "staff", actor, "an appointment was made")
         return await self.show(shipment_id)
-
-    def _now(self) -> datetime:
-        return from_ms(self._clock.now_ms())
 
 
 def _may_leave(shipment: Shipment) -> None:

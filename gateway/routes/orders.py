@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
-from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from aiohttp import web
 
 from commerce.kernel.paging import Page
@@ -17,11 +13,11 @@ from gateway.desk import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor, page_size
 from gateway.services import ORDER_ID
+from gateway.streams import last_event, stream
 
 PLACE = "/v1/orders"
 _TAG = "orders"
 CANCEL_WAIT_S = 2.0
-_HEARTBEAT_S = 15.0
 TRACEPARENT_CHARS = 64
 _FINAL = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
 
@@ -80,10 +76,6 @@ async def cancel_order(call: Call) -> web.Response:
     return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, CANCEL_WAIT_S))
 
 
-class _ClientLeft(Exception):
-    """The client closed its event stream; not to be taken for a database that went away."""
-
-
 async def watch_order(call: Call) -> web.StreamResponse:
     """An order's status as server-sent events: `id` counts the events, `data` is an OrderEvent.
 
@@ -92,45 +84,12 @@ async def watch_order(call: Call) -> web.StreamResponse:
     """
     services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
     sales = services.snapshots.loaded()
-    last = call.parameters["Last-Event-ID"]
-    seen = -1 if last is None else last
-    with services.watch.watching(order_id) as moved:
+
+    async def fetch(seen: int) -> tuple[list[OrderEvent], bool]:
         events = await services.orders.events(order_id, user, sales)
-        if events[-1].status in _FINAL and events[-1].seq <= seen:
-            return web.Response(status=204)
-        response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        )
-        await response.prepare(call.request)
-        deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
-        with suppress(_ClientLeft):  # which is how most streams end
-            while True:
-                seen = await _send_events(response, events, seen)
-                if events[-1].status in _FINAL or services.stopping.is_set() or services.clock.monotonic() > deadline:
-                    break
-                moved.clear()
-                try:
-                    await asyncio.wait_for(moved.wait(), _HEARTBEAT_S)
-                except TimeoutError:
-                    await _write(response, b": still here\n\n")
-                events = await services.orders.events(order_id, user, sales)
-        return response
+        return events, events[-1].status in _FINAL
 
-
-async def _send_events(response: web.StreamResponse, events: list[OrderEvent], seen: int) -> int:
-    for event in events:
-        if event.seq > seen:
-            data = msgspec.json.encode(event).decode()
-            await _write(response, f"id: {event.seq}\nevent: status\ndata: {data}\n\n".encode())
-            seen = event.seq
-    return seen
-
-
-async def _write(response: web.StreamResponse, data: bytes) -> None:
-    try:
-        await response.write(data)
-    except ConnectionError:
-        raise _ClientLeft from None
+    return await stream(call, "order", order_id, "status", fetch)
 
 
 OPERATIONS = [
@@ -185,7 +144,7 @@ OPERATIONS = [
         (404, 503),
         (
             OrderId,
-            Parameter("Last-Event-ID", "header", Annotated[int, msgspec.Meta(ge=0, le=32_767)], "the last event seen"),
+            last_event(32_767),
         ),
         content_type="text/event-stream",
     ),

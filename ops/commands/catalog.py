@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -10,19 +10,17 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from commerce.catalog.model import ImportReport
+from commerce.catalog.model import ImportReport, RefusedLine
 from ops.commands.common import err, fail, interactive, open_shop, out, run
 
 app = typer.Typer(help="Products.", no_args_is_help=True)
 CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
+ReportFile = Annotated[Path | None, typer.Option(help="write every refused line to this CSV file")]
 _SHOWN = 50
 
 
 @app.command("import")
-def import_file(
-    file: CsvFile,
-    report: Annotated[Path | None, typer.Option(help="write every refused line to this CSV file")] = None,
-) -> None:
+def import_file(file: CsvFile, report: ReportFile = None) -> None:
     """Make or change products from a CSV file with the columns sku, name, price (2.55) and currency (GBP).
 
     A wrong line is refused with its number and reason, and the rest goes in; status 2 says that there were such lines.
@@ -35,22 +33,7 @@ def import_file(
             async with open_shop() as shop:
                 return await shop.catalog.import_csv(_counted(lines), lambda line: bar.update(task, completed=line))
 
-    done = run(work())
-    out.print(
-        f"{done.lines} lines: {done.added} added, {done.changed} changed, {done.unchanged} as they were, "
-        f"{len(done.refused)} refused",
-        highlight=False,
-    )
-    if report is not None:
-        with report.open("w", encoding="utf-8") as target:
-            target.write("line,reason\n")
-            target.writelines(f'{line.line},"{line.reason.replace(chr(34), chr(39))}"\n' for line in done.refused)
-    for line in done.refused[:_SHOWN]:
-        err.print(f"  line {line.line}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
-    if len(done.refused) > _SHOWN:
-        err.print(f"  and {len(done.refused) - _SHOWN} more; --report FILE has all of them", highlight=False)
-    if done.refused:
-        raise typer.Exit(2)
+    say_report(run(work()), report)
 
 
 @app.command("show")
@@ -67,6 +50,30 @@ def show(sku: str) -> None:
         return table
 
     out.print(run(work()))
+
+
+def say_report(done: ImportReport, report: Path | None) -> None:
+    """Say what an import did; if it refused lines, say which and end with status 2."""
+    out.print(
+        f"{done.lines} lines: {done.added} added, {done.changed} changed, {done.unchanged} as they were, "
+        f"{len(done.refused)} refused",
+        highlight=False,
+    )
+    say_refused(done.refused, report)
+    if done.refused:
+        raise typer.Exit(2)
+
+
+def say_refused(refused: Sequence[RefusedLine], report: Path | None) -> None:
+    """The first refused lines on standard error, all of them in the file `report`."""
+    if report is not None:
+        with report.open("w", encoding="utf-8") as target:
+            target.write("line,reason\n")
+            target.writelines(f'{line.line},"{line.reason.replace(chr(34), chr(39))}"\n' for line in refused)
+    for line in refused[:_SHOWN]:
+        err.print(f"  line {line.line}: {line.reason}", highlight=False, markup=False, soft_wrap=True)
+    if len(refused) > _SHOWN:
+        err.print(f"  and {len(refused) - _SHOWN} more; --report FILE has all of them", highlight=False)
 
 
 def progress_bar() -> Progress:

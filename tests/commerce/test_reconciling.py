@@ -30,7 +30,7 @@ from commerce.payments.reconciling import (
 )
 from commerce.payments.store import Booked
 from config.settings import PaymentSettings, Settings
-from ops.payment_sandbox import sandbox_settings
+from ops.made_up import sandbox_settings
 from ops.sandbox import bank
 from ops.sandbox.keys import read_keys
 from ops.sandbox.notifier import Plans

@@ -1,0 +1,119 @@
+"""kuaidi100 as a way to hear of parcels that other carriers bring and that the desk has booked with them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID
+
+from commerce.kernel.outside import Acknowledgement, BadNotice, Outside, Refused, Unclear
+from commerce.shipping.carriers.kuaidi100 import states, wire
+from commerce.shipping.carriers.kuaidi100.settings import Account, names_by_code
+from commerce.shipping.port import Booked, Cancelled, News, Parcel, Push, PushNotice
+
+_FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "floodgate"}
+_NUMBER = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+class Kuaidi100:
+    """The system behind all `Kuaidi100Carrier`, and their pushes: see `commerce.shipping.port.PushReader`.
+
+    `carriers` has kuaidi100's codes by names in the rate table; raises `ValueError` where it cannot be used.
+    """
+
+    system = "kuaidi100"
+
+    def __init__(self, account: Account, outside: Outside, carriers: Mapping[str, str]) -> None:
+        self._account = account
+        self._outside = outside
+        self._names = names_by_code(carriers)
+
+    async def follow(self, com: str, number: str, phone: str) -> None:
+        """Ask for a parcel's pushes. A parcel may be asked for four times a month, which then counts as repeated."""
+        form = wire.follow_form(self._account, com, number, phone)
+        answer = await self._ask("/poll", form, wire.FollowAnswer)
+        code = str(answer.return_code)
+        if code not in states.FOLLOWED or (code == "200" and not answer.result):
+            raise states.follow_failure(code, answer.message or "")
+
+    async def track(self, com: str, number: str, phone: str) -> list[News]:
+        """A parcel's history. It is locked for who asks for the same one more often than every half hour."""
+        answer = await self._ask("/poll/query.do", wire.query_form(self._account, com, number, phone), wire.Answer)
+        code = str(answer.status if answer.return_code is None else answer.return_code)
+        if code in states.NOT_HEARD_OF:
+            return []
+        if code != "200":
+            raise states.query_failure(code, answer.message or "")
+        if answer.com != com or (answer.nu or "").upper() != number.upper():
+            raise Unclear("kuaidi100 answers about another parcel than was asked for")
+        if answer.data is None:
+            raise Unclear("kuaidi100 answers without a history")
+        try:
+            return wire.read_news(answer.data)
+        except ValueError as why:
+            raise Unclear(f"kuaidi100's history of a parcel: {why}") from None
+
+    def read_push(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime) -> PushNotice:
+        """The same history again is the same notice. Nothing in it says when it was sent, so none is ever stale."""
+        param = wire.read_form(body, self._account.salt)
+        pushed = wire.read_pushed(param)
+        found = pushed.last_result
+        com, number = pushed.com_old or found.com or "", found.nu or ""
+        if com not in self._names:
+            raise BadNotice("foreign", f"parcels of {com[:40]!r} are not followed here")
+        if not _NUMBER.fullmatch(number):
+            raise BadNotice("bad_content", f"{number[:40]!r} is no parcel's number")
+        try:
+            news = wire.read_news(found.data or [])
+        except ValueError as why:
+            raise BadNotice("bad_content", str(why)) from None
+        return PushNotice(hashlib.sha256(param.encode()).hexdigest(), [Push(self._names[com], number, news)])
+
+    def acknowledge(self, accepted: bool) -> Acknowledgement:
+        """What is not accepted comes again, three times, half an hour apart."""
+        if accepted:
+            body = '{"result":true,"returnCode":"200","message":"成功"}'
+            return Acknowledgement(200, "application/json", body.encode())
+        body = '{"result":false,"returnCode":"500","message":"not stored, send it again"}'
+        return Acknowledgement(500, "application/json", body.encode())
+
+    async def _ask(self, path: str, form: bytes, kind: type[wire.T]) -> wire.T:
+        status, _, body = await self._outside.send("POST", self._account.base_url + path, _FORM, form)
+        return wire.read_answer(status, body, kind)
+
+
+class Kuaidi100Carrier:
+    """One carrier that kuaidi100 follows under its code `com`: see `commerce.shipping.port.Carrier`.
+
+    Nothing is ever asked of the carrier itself, so a booking is a matter between it and the desk.
+    """
+
+    system = Kuaidi100.system
+    books = False
+    calls = True
+    follows = True
+
+    def __init__(self, name: str, com: str, kuaidi100: Kuaidi100) -> None:
+        self.name = name
+        self._com = com
+        self._kuaidi100 = kuaidi100
+
+    async def book(self, parcel: Parcel) -> Booked:
+        raise self._not_booked_here()
+
+    async def find(self, booking_id: UUID) -> Booked | None:
+        raise self._not_booked_here()
+
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+        return "cancelled"
+
+    async def follow(self, tracking_no: str, phone: str) -> None:
+        await self._kuaidi100.follow(self._com, tracking_no, phone)
+
+    async def track(self, tracking_no: str, phone: str) -> list[News]:
+        return await self._kuaidi100.track(self._com, tracking_no, phone)
+
+    def _not_booked_here(self) -> Refused:
+        return Refused("not_booked_here", f"the desk books {self.name} by itself and says the number")

@@ -1,0 +1,118 @@
+"""Where are my parcels? And what carriers tell of them by themselves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from aiohttp import web
+
+from commerce.kernel.clock import from_ms
+from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.errors import NotFound
+from commerce.kernel.outside import BadNotice
+from commerce.shipping.model import ENDED, OrderShipments, ShipmentEvent
+from commerce.shipping.port import PushReader
+from gateway import metrics
+from gateway.operations import Call, Operation, Parameter, json_response
+from gateway.routes.orders import OrderId
+from gateway.streams import last_event, stream
+
+_logger = logging.getLogger(__name__)
+_TAG = "shipping"
+_MOST_EVENTS = 2**31 - 1
+SystemName = Literal["sf_express", "kuaidi100"]
+_SYSTEM = Parameter("carrier", "path", SystemName, "who pushes")
+
+
+async def list_shipments(call: Call) -> web.Response:
+    """An order's parcels, each with what is in it and what has happened to it so far."""
+    return json_response(await call.services.shipping.show(call.parameters["order_id"], call.identity.subject))
+
+
+async def watch_shipments(call: Call) -> web.StreamResponse:
+    """What happens to an order's parcels as server-sent events: `id` counts over all, `data` is a ShipmentEvent.
+
+    After a break a client sends the last id it saw as `Last-Event-ID` and gets what came after it. The stream ends
+    when every parcel has arrived or is over; 204 says that nothing more will come.
+    """
+    services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
+
+    async def fetch(seen: int) -> tuple[list[ShipmentEvent], bool]:
+        # The parcels first: what ends the last of them is among the events that are read after that.
+        found = await services.shipping.show(order_id, user)
+        events = await services.shipping.events(order_id, user, max(seen, 0))
+        return events, found.open == 0 and all(one.status in ENDED for one in found.shipments) and bool(found.shipments)
+
+    return await stream(call, "parcels", order_id, "parcel", fetch)
+
+
+async def notify_carrier(call: Call) -> web.Response:
+    """A carrier's push, checked as its protocol says; answered in its own form once it is stored."""
+    services, system = call.services, call.parameters["carrier"]
+    reader = services.carriers.readers.get(system)
+    if reader is None:
+        raise NotFound(f"nothing is agreed with {system} here")
+    headers = {key.lower(): value for key, value in call.request.headers.items()}
+    query = dict(call.request.query)
+    try:
+        notice = reader.read_push(headers, query, call.body, from_ms(services.clock.now_ms()))
+    except BadNotice as error:
+        metrics.PUSHES.labels(system, error.code).inc()
+        _logger.warning("a push was refused", extra={"system": system, "why": str(error)})
+        return _acknowledged(reader, accepted=False)
+    try:
+        heard = await services.shipping.notice(system, notice, call.body)
+    except DATABASE_DOWN as error:
+        metrics.PUSHES.labels(system, "not_stored").inc()
+        _logger.warning("a push could not be stored", extra={"system": system, "why": repr(error)})
+        return _acknowledged(reader, accepted=False)
+    metrics.PUSHES.labels(system, heard.result).inc()
+    metrics.UNKNOWN_STATES.labels(system).inc(heard.unknown)
+    return _acknowledged(reader, accepted=heard.result != "unknown_number")
+
+
+def _acknowledged(reader: PushReader, *, accepted: bool) -> web.Response:
+    status, content_type, body = reader.acknowledge(accepted)
+    return web.Response(status=status, body=body, content_type=content_type if body else None)
+
+
+_SHIPMENTS = {200: ("the order's parcels", OrderShipments)}
+OPERATIONS = [
+    Operation(
+        "GET",
+        "/v1/orders/{order_id}/shipments",
+        list_shipments,
+        "Parcels",
+        _TAG,
+        "shopper",
+        _SHIPMENTS,
+        (404, 503),
+        (OrderId,),
+    ),
+    Operation(
+        "GET",
+        "/v1/orders/{order_id}/shipments/events",
+        watch_shipments,
+        "Watch parcels",
+        _TAG,
+        "shopper",
+        {200: ("events until every parcel is over", None), 204: ("nothing more will come", None)},
+        (404, 503),
+        (OrderId, last_event(_MOST_EVENTS)),
+        content_type="text/event-stream",
+    ),
+    Operation(
+        "POST",
+        "/v1/carriers/{carrier}/notify",
+        notify_carrier,
+        "A carrier's push",
+        _TAG,
+        "anyone",
+        {200: ("stored", None), 400: ("not believed", None), 500: ("may come again", None)},
+        (404, 503),
+        (_SYSTEM,),
+        raw=True,
+        content_type="*/*",
+    ),
+]

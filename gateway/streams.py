@@ -1,0 +1,86 @@
+"""Server-sent events: what happens to an order or to its parcels, as it happens.
+
+The format is that of the HTML standard, section 9.2: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Annotated, Protocol, TypeVar
+from uuid import UUID
+
+import msgspec
+from aiohttp import web
+
+from gateway.operations import Call, Parameter
+from gateway.watch import Topic
+
+_HEARTBEAT_S = 15.0
+LAST_EVENT = "Last-Event-ID"
+
+
+def last_event(most: int) -> Parameter:
+    """What a client sends after a break."""
+    return Parameter(LAST_EVENT, "header", Annotated[int, msgspec.Meta(ge=0, le=most)], "the last event seen")
+
+
+class Numbered(Protocol):
+    """Events count up."""
+
+    @property
+    def seq(self) -> int: ...
+
+
+Event = TypeVar("Event", bound=Numbered)
+
+
+class _ClientLeft(Exception):
+    """The client closed its event stream; not to be taken for a database that went away."""
+
+
+async def stream(
+    call: Call,
+    topic: Topic,
+    order_id: UUID,
+    kind: str,
+    fetch: Callable[[int], Awaitable[tuple[Sequence[Event], bool]]],
+) -> web.StreamResponse:
+    """Send events until there will be no more. `fetch` takes the seq of the last one that was sent, and gives those
+    that came after it (it may give earlier ones too), and whether they are the last. 204 where nothing will come."""
+    services = call.services
+    last = call.parameters[LAST_EVENT]
+    seen = -1 if last is None else last
+    with services.watch.watching(topic, order_id) as moved:
+        events, final = await fetch(seen)
+        if final and not any(event.seq > seen for event in events):
+            return web.Response(status=204)
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+        await response.prepare(call.request)
+        deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
+        with suppress(_ClientLeft):  # which is how most streams end
+            while True:
+                for event in events:
+                    if event.seq > seen:
+                        data = msgspec.json.encode(event).decode()
+                        await _write(response, f"id: {event.seq}\nevent: {kind}\ndata: {data}\n\n".encode())
+                        seen = event.seq
+                if final or services.stopping.is_set() or services.clock.monotonic() > deadline:
+                    break
+                moved.clear()
+                try:
+                    await asyncio.wait_for(moved.wait(), _HEARTBEAT_S)
+                except TimeoutError:
+                    await _write(response, b": still here\n\n")
+                events, final = await fetch(seen)
+        return response
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    try:
+        await response.write(data)
+    except ConnectionError:
+        raise _ClientLeft from None

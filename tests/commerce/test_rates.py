@@ -1,0 +1,171 @@
+"""Rate tables: imported whole or not at all, with every fault named; the last one is in force."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import pytest
+
+from commerce.catalog.errors import UnreadableFile
+from commerce.catalog.model import RefusedLine
+from commerce.orders.model import Address
+from commerce.rates import csv_file
+from commerce.rates.csv_file import read_table
+from commerce.rates.errors import FaultyTable, NoChoice, NoRateTable
+from commerce.rates.model import Rate
+from commerce.rates.service import Rates
+from ops.commands.common import Shop
+
+HEADER = "carrier,region,from_g,to_g,price,currency,days,cod\n"
+GOOD = "sf,CN,0,1000,12.50,CNY,2,yes\nsf,CN,1000,5000,20,CNY,2,no\n"
+
+
+def read(text: str) -> tuple[str, list[Rate]]:
+    return read_table(io.StringIO(HEADER + text, newline=""))
+
+
+def faults(text: str) -> dict[int, str]:
+    with pytest.raises(FaultyTable) as found:
+        read(text)
+    return {fault.line: fault.reason for fault in found.value.faults}
+
+
+def test_regions_and_steps_in_any_order() -> None:
+    currency, rates = read(
+        "sf, CN / Zhejiang/HANGZHOU ,1000,2000,0,JPY,0,False\nsf,cn/zhejiang/hangzhou,0,1000,1200,JPY,90,TRUE\n"
+    )
+    assert currency == "JPY"
+    assert rates == [
+        Rate("sf", "cn/zhejiang/hangzhou", 1000, 2000, 0, 0, False),
+        Rate("sf", "cn/zhejiang/hangzhou", 0, 1000, 1200, 90, True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("SF,CN,0,1,1,CNY,2,yes", "carrier is 'SF'"),
+        (",CN,0,1,1,CNY,2,yes", "carrier is ''"),
+        ("sf,,0,1,1,CNY,2,yes", "region is ''"),
+        ("sf,CHN,0,1,1,CNY,2,yes", "region is 'CHN'"),
+        ("sf,Zhejiang/Hangzhou,0,1,1,CNY,2,yes", "region is 'Zhejiang/Hangzhou'"),
+        ("sf,CN//Hangzhou,0,1,1,CNY,2,yes", "region is 'CN//Hangzhou'"),
+        ("sf,CN/,0,1,1,CNY,2,yes", "region is 'CN/'"),
+        ("sf,CN/a/b/c/d,0,1,1,CNY,2,yes", "region is 'CN/a/b/c/d'"),
+        (f"sf,CN/{'x' * 200},0,1,1,CNY,2,yes", "longer than 200"),
+        ("sf,CN/a\x00b,0,1,1,CNY,2,yes", "control characters"),
+        ("sf,CN,-1,1,1,CNY,2,yes", "from_g is '-1'"),
+        ("sf,CN,0,1.5,1,CNY,2,yes", "to_g is '1.5'"),
+        ("sf,CN,0,10000001,1,CNY,2,yes", "not a whole number from 0 to 10000000"),
+        ("sf,CN,0,0,1,CNY,2,yes", "to_g is 0, which is not above from_g"),
+        ("sf,CN,0,1,-1,CNY,2,yes", "'-1' is not an amount"),
+        ("sf,CN,0,1,1.005,CNY,2,yes", "finer than CNY"),
+        ("sf,CN,0,1,1,XYZ,2,yes", "'XYZ' is not an ISO 4217 currency"),
+        ("sf,CN,0,1,1,CNY,91,yes", "days is '91', not a whole number from 0 to 90"),
+        ("sf,CN,0,1,1,CNY,2,maybe", "cod is 'maybe', not yes or no"),
+        ("sf,CN,0,1,1,CNY,2", "7 fields where the header has 8"),
+        ("sf,CN,5,9,1,CNY,2,yes", "the first step of sf in cn begins at 5 g, not at 0"),
+    ],
+)
+def test_one_wrong_line_is_named(line: str, why: str) -> None:
+    found = faults(f"yto,CN,0,1,1,CNY,2,yes\n{line}\n")
+    assert list(found) == [3]
+    assert why in found[3]
+
+
+def test_every_fault_of_every_line() -> None:
+    assert faults(
+        "SF,china,x,-5,cheap,euro,91,perhaps\n"
+        "yto,CN,0,1000,1,CNY,2,yes\n"
+        "yto,CN,2000,3000,1,CNY,2,yes\n"
+        "yto,CN,2500,4000,1,USD,99,yes\n"
+        "yto,cn ,0,500,1,CNY,2,yes\n"
+    ) == {
+        2: "from_g is 'x', not a whole number from 0 to 10000000; to_g is '-5', not a whole number from 0 to 10000000; "
+        "'euro' is not an ISO 4217 currency; carrier is 'SF', not up to 32 small letters, digits and underscores, a "
+        "letter first; region is 'china', not a country code or country/province/city/district, as CN/Zhejiang; "
+        "'cheap' is not an amount like 2.55; days is '91', not a whole number from 0 to 90; "
+        "cod is 'perhaps', not yes or no",
+        4: "yto in cn has nothing from 1000 g (line 3) to 2000",
+        5: "days is '99', not a whole number from 0 to 90; currency is USD and on line 3 it is CNY: a table has one; "
+        "the step overlaps line 4, where yto in cn goes up to 3000 g",
+        6: "the step of yto in cn from 0 g was given on line 3",
+    }
+
+
+def test_a_step_within_another_one() -> None:
+    found = faults("sf,CN,0,9,1,CNY,2,yes\nsf,CN,3,5,1,CNY,2,yes\nsf,CN,9,12,1,CNY,2,yes\n")
+    assert found == {3: "the step overlaps line 2, where sf in cn goes up to 9 g"}
+
+
+def test_a_step_that_cannot_be_read_is_not_missed_as_well() -> None:
+    assert list(faults("sf,CN,0,1000,1,CNY,2,yes\nsf,CN,1000,2k,1,CNY,2,yes\nsf,CN,2000,3000,1,CNY,2,yes\n")) == [3]
+
+
+def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnreadableFile, match="needs the columns"):
+        read_table(["carrier,region,price\n"])
+    with pytest.raises(FaultyTable, match="no line after the header"):
+        read("")
+    monkeypatch.setattr(csv_file, "MAX_LINES", 2)
+    assert len(read(GOOD)[1]) == 2
+    with pytest.raises(FaultyTable, match="more than 2 lines"):
+        read(GOOD + "not,a,rate\n")
+
+
+@pytest.fixture
+def rates(shop: Shop) -> Rates:
+    return Rates(shop.db, shop.clock)
+
+
+async def imported(rates: Rates, text: str, source: str = "rates.csv") -> int:
+    return (await rates.import_table(io.StringIO(HEADER + text, newline=""), source, "test")).table_id
+
+
+async def test_the_last_table_is_in_force(shop: Shop, rates: Rates) -> None:
+    with pytest.raises(NoRateTable, match="floodgate rates import"):
+        await rates.current()
+    first = await imported(rates, GOOD)
+    book = await rates.current()
+    assert (book.table.table_id, book.table.currency, book.table.rates) == (first, "CNY", 2)
+    assert await rates.current() is book
+    elsewhere = Rates(shop.db, shop.clock)
+    second = await imported(elsewhere, GOOD.replace("CNY", "GBP"), "x" * 300 + "late.csv")
+    newer = await rates.current()
+    assert (newer.table.table_id, newer.table.currency) == (second, "GBP")
+    assert newer.table.source.endswith("late.csv")
+    assert [table.table_id for table in await rates.tables()] == [second, first]
+    with pytest.raises(FaultyTable):
+        await imported(rates, GOOD + "sf,CN,7000,9000,1,CNY,2,yes\n")
+    assert await rates.current() is newer
+    assert len(await rates.tables()) == 2
+
+
+async def test_what_was_imported_is_what_is_read(rates: Rates) -> None:
+    _, given = read(GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
+    await imported(rates, GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
+    books = await asyncio.gather(*(rates.current() for _ in range(20)))
+    assert len({id(book) for book in books}) == 1
+    assert [rate for name in books[0].carriers for steps in books[0].steps_of(name) for rate in steps.rates] == given
+    serving = books[0].carriers_for(Address("x", "12345", "CN", "Hangzhou", "x", "ZHEJIANG"))
+    assert {name: steps.region for name, steps in serving.items()} == {"sf": "cn", "yto": "cn/zhejiang"}
+
+
+async def test_a_large_table(rates: Rates) -> None:
+    await imported(
+        rates, "".join(f"c{n % 5},CN/p{n // 50}/c{n // 5},0,30000,{n % 90}.50,CNY,{n % 9},yes\n" for n in range(20_000))
+    )
+    book = await rates.current()
+    assert (book.table.rates, book.carriers) == (20_000, ["c0", "c1", "c2", "c3", "c4"])
+
+
+async def test_no_choice_to_explain(shop: Shop, rates: Rates) -> None:
+    with pytest.raises(NoChoice):
+        await rates.explain(shop.ids.new())
+
+
+def test_faults_are_lines_with_a_reason() -> None:
+    with pytest.raises(FaultyTable, match="1 lines are wrong, so nothing was imported") as found:
+        read("sf,CN,0,1000,1,CNY,2,\n")
+    assert found.value.faults == [RefusedLine(2, "cod is '', not yes or no")]

@@ -1,0 +1,140 @@
+"""Warehouses and goods: every wrong line is named, the rest goes in, a repeat changes nothing."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from commerce.catalog.errors import UnreadableFile
+from commerce.catalog.model import ImportReport, ProductInput, RefusedLine
+from commerce.orders.model import Address
+from commerce.warehouses import store
+from commerce.warehouses.csv_file import read_goods, read_warehouses
+from commerce.warehouses.errors import NoGoods
+from commerce.warehouses.model import Goods, Warehouse
+from commerce.warehouses.service import Warehouses
+from ops.commands.common import Shop
+
+PLACES = "id,name,phone,country,province,city,district,line,postcode,latitude,longitude\n"
+GOODS = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\n"
+HANGZHOU = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Yuhang,Wenyi West Road 969,311100,30.279,120.026\n"
+
+
+@pytest.fixture
+async def warehouses(shop: Shop) -> Warehouses:
+    await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", 100, "CNY")) for sku in ("A1", "B2", "C3")])
+    return Warehouses(shop.db)
+
+
+async def imported(warehouses: Warehouses, text: str) -> ImportReport:
+    return await warehouses.import_csv(io.StringIO(text, newline=""))
+
+
+async def test_what_is_imported_is_there(shop: Shop, warehouses: Warehouses) -> None:
+    report = await imported(warehouses, PLACES + HANGZHOU)
+    assert (report.added, report.changed, report.unchanged, report.refused) == (1, 0, 0, [])
+    report = await imported(warehouses, GOODS + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n")
+    assert (report.added, report.refused) == (2, [])
+    async with shop.db.connection() as connection:
+        assert await store.goods_of(connection, ["A1", "C3"]) == {"A1": Goods("A1", "hz", "A-01-3", 300, 200, 100, 50)}
+        sender = Address(
+            *("Hangzhou 1", "0571-8888", "CN", "Hangzhou", "Wenyi West Road 969", "Zhejiang", "Yuhang", "311100")
+        )
+        assert await store.warehouses_of(connection, ["hz", "sh"]) == {
+            "hz": Warehouse("hz", "Hangzhou 1", sender, 30.279, 120.026)
+        }
+    [there] = await warehouses.show()
+    assert (there.warehouse.warehouse_id, there.products) == ("hz", 2)
+    assert (await warehouses.goods("B2")).weight_g == 1_000_000
+    with pytest.raises(NoGoods, match="C3"):
+        await warehouses.goods("C3")
+
+
+async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None:
+    places = PLACES + HANGZHOU + HANGZHOU.replace("hz", "h2")
+    goods = GOODS + "A1,hz,A-01,300,200,100,50\nB2,hz,A-02,10,20,30,40\n"
+    for text in (places, goods):
+        assert (await imported(warehouses, text)).added == 2
+        again = await imported(warehouses, text)
+        assert (again.added, again.changed, again.unchanged) == (0, 0, 2)
+    moved = await imported(warehouses, places.replace("hz,Hangzhou 1,", "hz,Hangzhou 1a,"))
+    assert (moved.added, moved.changed, moved.unchanged) == (0, 1, 1)
+    moved = await imported(warehouses, goods.replace("A-02", "B-07") + "C3,h2,A-01,1,1,1,1\n")
+    assert (moved.added, moved.changed, moved.unchanged) == (1, 1, 1)
+    assert (await warehouses.goods("B2")).shelf == "B-07"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        ("hz,", "HZ,", "id is 'HZ'"),
+        ("Hangzhou 1", " ", "name is not a text of 1 to 200 characters"),
+        ("Zhejiang", "x" * 201, "province is not a text of 0 to 200"),
+        ("Yuhang", "a\x07b", "district is not a text"),
+        ("311100", "1" * 21, "postcode is not a text of 0 to 20"),
+        ("0571-8888", "none", "phone is 'none'"),
+        (",CN,", ",China,", "country is 'China', not two capital letters"),
+        ("30.279", "90.1", "latitude is '90.1', not degrees from -90 to 90"),
+        ("120.026", "-181", "longitude is '-181'"),
+        ("120.026", "nan", "longitude is 'nan'"),
+        ("120.026", "", "longitude is ''"),
+        ("120.026", "1,2", "12 fields where the header has 11"),
+        ("hz,", "ok,", "the warehouse ok was given on line 2 already"),
+    ],
+)
+def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
+    lines = HANGZHOU.replace("hz,", "ok,") + HANGZHOU.replace(before, after, 1) + HANGZHOU.replace("hz,", "ok2,")
+    found = dict(read_warehouses(io.StringIO(PLACES + lines, newline="")))
+    assert [type(row) for row in found.values()] == [Warehouse, RefusedLine, Warehouse]
+    assert isinstance(wrong := found[3], RefusedLine)
+    assert wrong.line == 3
+    assert why in wrong.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("A 1,hz,S,1,1,1,1", "sku is 'A 1'"),
+        ("A1,hz,S,1,1,1,1", "the SKU A1 was given on line 2 already"),
+        ("B2,,S,1,1,1,1", "warehouse is ''"),
+        ("B2,hz,,1,1,1,1", "shelf is not a text of 1 to 32"),
+        ("B2,hz,S,0,1,1,1", "weight_g is 0, not a whole number from 1"),
+        ("B2,hz,S,1000001,1,1,1", "weight_g is '1000001'"),
+        ("B2,hz,S,1,-1,1,1", "length_mm is '-1'"),
+        ("B2,hz,S,1,1,1.5,1", "width_mm is '1.5'"),
+        ("B2,hz,S,1,1,1,10001", "height_mm is '10001'"),
+        ("B2,hz,S,1,1,1", "6 fields where the header has 7"),
+    ],
+)
+def test_wrong_goods(line: str, why: str) -> None:
+    found = dict(read_goods(io.StringIO(f"{GOODS}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline="")))
+    assert [type(row) for row in found.values()] == [Goods, RefusedLine, Goods]
+    assert isinstance(wrong := found[3], RefusedLine)
+    assert wrong.line == 3
+    assert why in wrong.reason
+
+
+async def test_goods_of_nothing_and_nowhere(warehouses: Warehouses) -> None:
+    await imported(warehouses, PLACES + HANGZHOU)
+    rest = "hz,S,1,1,1,1\n"
+    report = await imported(warehouses, f"{GOODS}Z9,{rest}A1,{rest}B2,sh,S,1,1,1,1\n,{rest}C3,{rest}")
+    assert report.added == 2
+    assert [(line.line, line.reason.partition(":")[0]) for line in report.refused] == [
+        (2, "no product has the SKU Z9"),
+        (4, "there is no warehouse sh"),
+        (5, "sku is '', not up to 64 letters, digits, dots, dashes and underscores that start with a letter or digit"),
+    ]
+
+
+async def test_a_header_that_does_not_fit(warehouses: Warehouses) -> None:
+    for header, needs in (("sku,shelf\n", "weight_g"), ("id,name\n", "latitude"), ("", "id")):
+        with pytest.raises(UnreadableFile, match=f"needs the columns.*{needs}"):
+            await imported(warehouses, header)
+
+
+async def test_more_lines_than_are_written_at_once(shop: Shop, warehouses: Warehouses) -> None:
+    await imported(warehouses, PLACES + HANGZHOU)
+    await shop.catalog.put_many([(f"S{n}", ProductInput("thing", 1, "CNY")) for n in range(1200)])
+    report = await imported(warehouses, GOODS + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200)))
+    assert (report.added, [line.line for line in report.refused]) == (1198, [2, 602])

@@ -1,0 +1,148 @@
+"""A shop's account with SF Express, a parcel, and an SF Express that answers what a test says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+from uuid import UUID, uuid4
+
+from commerce.kernel.clock import to_ms
+from commerce.kernel.money import Money
+from commerce.kernel.outside import Answer, Unclear
+from commerce.orders.model import Address
+from commerce.shipping.carriers.sf_express import Account, SfExpress
+from commerce.shipping.port import Content, Parcel
+
+NUMBER, OTHER_NUMBER = "SF7444400043266", "SF7444400031887"
+CHECK_WORD, PUSH_KEY = "Y7hH~mk*qfehpA2SxjBT0M0QY74Vk", "a-key-that-nobody-else-knows"
+NOW = datetime(2026, 11, 11, 0, 0, 30, tzinfo=UTC)
+BOOKING = UUID("018f2c4e-7b1a-7c3d-9e5f-0123456789ab")
+AGREED = {
+    "partner_id": "Y7hHmkqf",
+    "check_word": CHECK_WORD,
+    "monthly_card": "7551234567",
+    "base_url": "https://sf.example/std/service",
+    "push_key": PUSH_KEY,
+}
+SENDER = Address("红茶仓", "+86 571-8888 0000", "CN", "杭州市", "文三路 1 号 *一楼*", "浙江省", "西湖区", "310000")
+RECEIVER = Address("张三 ~", "13925211148", "CN", "广州市", "湖北大厦 10 楼 & 2", "广东省", "白云区")
+
+
+class StillClock:
+    def now_ms(self) -> int:
+        return to_ms(NOW)
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("an adapter does not wait")
+
+
+class Asked:
+    """One request as SF Express reads it."""
+
+    def __init__(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
+        self.method, self.url, self.headers, self.body = method, url, headers, body
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True)
+        self.form = dict(pairs)
+        assert len(self.form) == len(pairs)
+        self.service, self.message = self.form["serviceCode"], json.loads(self.form["msgData"])
+
+
+class Scripted:
+    """An outside world that gives these answers, one after the other, and keeps what it was asked."""
+
+    def __init__(self, *answers: Answer | Unclear) -> None:
+        self.answers = list(answers)
+        self.asked: list[Asked] = []
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+        self.asked.append(Asked(method, url, headers, body))
+        answer = self.answers.pop(0)
+        if isinstance(answer, Unclear):
+            raise answer
+        return answer
+
+    @property
+    def services(self) -> list[str]:
+        return [asked.service.removeprefix("EXP_RECE_") for asked in self.asked]
+
+
+def account(**changed: str) -> Account:
+    return Account.load(**AGREED | changed)
+
+
+def asking(*answers: Answer | Unclear, **changed: str) -> tuple[SfExpress, Scripted]:
+    outside = Scripted(*answers)
+    return SfExpress(account(**changed), outside, StillClock()), outside
+
+
+def http(content: Any, status: int = 200) -> Answer:
+    body = content if isinstance(content, bytes) else json.dumps(content, ensure_ascii=False).encode()
+    return Answer(status, {}, body)
+
+
+def passed_on(result: Any, **more: Any) -> Answer:
+    """What the platform answers when it has passed a request on."""
+    return http({"apiResultCode": "A1000", "apiErrorMsg": "", "apiResultData": json.dumps(result)} | more)
+
+
+def good(content: Any) -> Answer:
+    return passed_on({"success": True, "errorCode": "S0000", "errorMsg": None, "msgData": content})
+
+
+def bad(code: str | int, detail: str = "不行") -> Answer:
+    return passed_on({"success": False, "errorCode": code, "errorMsg": detail, "msgData": None})
+
+
+def order(**changed: Any) -> dict[str, Any]:
+    """An order as SF Express answers it, in the shape of the sample in its documentation."""
+    label = {"waybillNo": NUMBER, "destDeptCode": "710F", "destRouteLabel": "710VA-F", "errMsg": ""}
+    return {
+        "orderId": BOOKING.hex,
+        "originCode": "719",
+        "destCode": "710",
+        "filterResult": 2,
+        "remark": "",
+        "url": None,
+        "returnExtraInfoList": None,
+        "waybillNoInfoList": [{"waybillType": 1, "waybillNo": NUMBER}],
+        "routeLabelInfo": [{"code": "1000", "routeLabelData": label, "message": f"{NUMBER}:"}],
+    } | changed
+
+
+def route(op_code: str, at: str = "2026-11-11 08:00:00", **changed: Any) -> dict[str, Any]:
+    return {"acceptTime": at, "acceptAddress": "郑州市", "remark": "快件到达", "opCode": op_code} | changed
+
+
+def routes(*found: dict[str, Any], number: str = NUMBER) -> Answer:
+    return good({"routeResps": [{"mailNo": number, "routes": list(found)}]})
+
+
+def parcel(**changed: Any) -> Parcel:
+    given: dict[str, Any] = {
+        "booking_id": BOOKING,
+        "order_id": uuid4(),
+        "sender": SENDER,
+        "to": RECEIVER,
+        "weight_g": 1_234,
+        "length_mm": 405,
+        "width_mm": 300,
+        "height_mm": 200,
+        "contents": [Content("红茶杯", 2), Content("茶 " * 100, 1)],
+        "value": Money(5_100, "CNY"),
+    }
+    return Parcel(**given | changed)
+
+
+ASK: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
+    "book": lambda sf: sf.book(parcel()),
+    "find": lambda sf: sf.find(BOOKING),
+    "cancel": lambda sf: sf.cancel(BOOKING, None),
+    "track": lambda sf: sf.track(NUMBER, RECEIVER.phone),
+}
+"""Each call that goes out."""

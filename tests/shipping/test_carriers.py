@@ -1,0 +1,91 @@
+"""The own fleet, and all carriers as the settings say."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from commerce.kernel.clock import SystemClock
+from commerce.kernel.errors import NotReady
+from commerce.kernel.money import Money
+from commerce.orders.model import Address
+from commerce.shipping.carriers import open_carriers
+from commerce.shipping.carriers.own_fleet import OwnFleet
+from commerce.shipping.port import Carrier, Carriers, Content, Parcel
+from config.shipping import ShippingSettings
+
+KUAIDI100 = {
+    "customer": "0123456789ABCDEF",
+    "key": "TestKey00001",
+    "salt": "kuaidi100-salt-0001",
+    "notify_url": "http://shop.example/v1/shipping/kuaidi100/notify",
+}
+SF_EXPRESS = {
+    "partner_id": "Y7hHmkqf",
+    "check_word": "0123456789abcdef0123456789abcdef",
+    "monthly_card": "7551234567",
+    "push_key": "0123456789abcdef0123456789abcdef",
+}
+
+
+async def opened(**said: Any) -> Carriers:
+    settings = ShippingSettings.model_validate(said)
+    async with open_carriers(settings, SystemClock(), timeout_s=1, connections=1) as carriers:
+        return carriers
+
+
+async def test_nothing_is_agreed() -> None:
+    assert await opened() == Carriers({}, {})
+
+
+async def test_all_are_agreed() -> None:
+    names = {"zto": "zhongtong", "yto": "yuantong"}
+    carriers = await opened(own_fleet=True, sf_express=SF_EXPRESS, kuaidi100=KUAIDI100, kuaidi100_carriers=names)
+    assert list(carriers.by_name) == ["own_fleet", "sf_express", "zto", "yto"]
+    assert all(name == carrier.name for name, carrier in carriers.by_name.items())
+    systems = {name: carrier.system for name, carrier in carriers.by_name.items()}
+    assert systems == {"own_fleet": "own_fleet", "sf_express": "sf_express", "zto": "kuaidi100", "yto": "kuaidi100"}
+    assert {name: reader.system for name, reader in carriers.readers.items()} == {
+        "sf_express": "sf_express",
+        "kuaidi100": "kuaidi100",
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"kuaidi100": KUAIDI100 | {"salt": "secret"}}, "kuaidi100 salt: make up"),
+        ({"kuaidi100": KUAIDI100, "kuaidi100_carriers": {"zto": "x", "yto": "x"}}, "the same code"),
+        ({"kuaidi100_carriers": {"zto": "zhongtong"}}, "set kuaidi100 too"),
+        ({"own_fleet": True, "kuaidi100": KUAIDI100, "kuaidi100_carriers": {"own_fleet": "x"}}, "names of other"),
+        ({"sf_express": SF_EXPRESS | {"partner_id": ""}}, "partner_id"),
+    ],
+)
+async def test_what_cannot_be_used(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(NotReady, match=why) as refusal:
+        await opened(**said)
+    assert "secret" not in str(refusal.value)
+
+
+async def test_the_own_fleet_takes_everything_and_asks_nobody() -> None:
+    fleet: Carrier = OwnFleet()
+    assert (fleet.name, fleet.system, fleet.books, fleet.calls, fleet.follows) == (
+        *("own_fleet", "own_fleet"),
+        *(True, False, False),
+    )
+    address = Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
+    numbers = set()
+    for booking_id in (UUID(int=0), *(uuid4() for _ in range(500))):
+        parcel = Parcel(booking_id, uuid4(), address, address, 500, 1, 1, 1, [Content("茶", 1)], Money(1, "CNY"))
+        booked = await fleet.book(parcel)
+        assert booked == await fleet.book(parcel) == await fleet.find(booking_id), "again gives the same"
+        assert re.fullmatch(r"OF[A-Z2-7]{12}", booked.tracking_no)
+        numbers.add(booked.tracking_no)
+        assert await fleet.cancel(booking_id, booked.tracking_no) == "cancelled"
+    assert len(numbers) == 501
+    assert "OFG5DQR77XOGO5" in numbers, "deterministic, whatever the machine"
+    await fleet.follow("OF", "138")
+    assert await fleet.track("OF", "138") == []

@@ -1,0 +1,375 @@
+"""The adapter of kuaidi100: what it asks, what it makes of answers, and of those that cannot be believed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import parse_qs
+from uuid import UUID
+
+import pytest
+
+from commerce.kernel.money import Money
+from commerce.kernel.outside import Refused, Unclear
+from commerce.orders.model import Address
+from commerce.shipping.carriers.kuaidi100 import Account, Kuaidi100, Kuaidi100Carrier, wire
+from commerce.shipping.carriers.kuaidi100.states import STATES
+from commerce.shipping.model import ENDED, ShipmentStatus
+from commerce.shipping.port import Carrier, Content, News, Parcel, PushReader
+from tests.shipping.kuaidi100_kit import (
+    CARRIERS,
+    CUSTOMER,
+    HISTORY,
+    KEY,
+    NOTIFY_URL,
+    SALT,
+    TEXTS,
+    House,
+    Scripted,
+    account,
+    carrier,
+    entry,
+    found,
+    open_house,
+)
+
+NUMBER, PHONE = "73100012345678", "+86 138-1234-5678"
+BOOKING = UUID("0192f7c5" * 4)
+Pair = tuple[House, Kuaidi100Carrier]
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[Pair]:
+    async with open_house() as made:
+        yield made
+
+
+def at(day: int, hour: int, minute: int = 0, second: int = 0) -> datetime:
+    """A moment of November 2026 by China's clocks."""
+    return datetime(2026, 11, day, hour, minute, second, tzinfo=UTC) - timedelta(hours=8)
+
+
+async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
+    one: Carrier = carrier(Scripted())
+    reader: PushReader = Kuaidi100(account(), Scripted(), CARRIERS)
+    assert (one.name, one.system, reader.system) == ("zto", "kuaidi100", "kuaidi100")
+    assert (one.books, one.calls, one.follows) == (False, True, True)
+
+
+async def test_bookings_are_the_desks() -> None:
+    outside = Scripted()
+    one, address = carrier(outside), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
+    parcel = Parcel(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [Content("茶", 1)], Money(1, "CNY"))
+    for asked in (one.book(parcel), one.find(BOOKING)):
+        with pytest.raises(Refused, match="the desk books zto") as no:
+            await asked
+        assert no.value.code == "not_booked_here"
+    assert await one.cancel(BOOKING, None) == "cancelled"
+    assert await one.cancel(BOOKING, NUMBER) == "cancelled"
+    assert outside.asked == 0
+
+
+async def test_follow(pair: Pair) -> None:
+    house, zto = pair
+    await zto.follow(NUMBER, PHONE)
+    await zto.follow(NUMBER, PHONE)  # is repeated (501), which is fine
+    expected = {"callbackurl": NOTIFY_URL, "salt": SALT, "resultv2": "4", "phone": "5678"}
+    assert house.followed == {NUMBER: expected}
+    assert house.asked[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
+    await zto.follow("78900000", "12")
+    assert "phone" not in house.followed["78900000"], "two digits are no telephone"
+
+
+async def test_track(pair: Pair) -> None:
+    house, zto = pair
+    assert await zto.track(NUMBER, PHONE) == [], "it has not heard of it"
+    house.parcels[NUMBER] = found(NUMBER)
+    assert await zto.track(NUMBER, PHONE) == [
+        News(at(24, 17, 30), "101", "已下单"),
+        News(at(24, 20, 1), "103", "【上海市】青浦 已揽收", ShipmentStatus.PICKED_UP, place="上海,上海市,青浦区"),
+        News(at(24, 23, 59, 59), "0", "【嘉兴市】快件离开 嘉兴中转部", ShipmentStatus.IN_TRANSIT),
+        News(
+            at(25, 9, 12, 45),
+            "5",
+            "【杭州市】西湖一部 的 张三 正在派件",
+            ShipmentStatus.OUT_FOR_DELIVERY,
+            place="浙江,杭州市,西湖区",
+        ),
+        News(
+            at(25, 18, 3, 11),
+            "301",
+            "【杭州市】已签收，签收人：本人",
+            ShipmentStatus.DELIVERED,
+            place="浙江,杭州市,西湖区",
+        ),
+    ]
+    assert house.asked[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
+    house.parcels[NUMBER] = found(NUMBER, data=[])
+    assert await zto.track(NUMBER, PHONE) == []
+
+
+async def test_wrong_keys_are_refused() -> None:
+    async with open_house(key="Other") as (_, zto):
+        with pytest.raises(Refused, match="503"):
+            await zto.track(NUMBER, PHONE)
+        with pytest.raises(Refused, match="600"):
+            await zto.follow(NUMBER, PHONE)
+
+
+def test_signatures_that_others_have_computed() -> None:
+    # Made by running https://github.com/kuaidi100-api/python-demo, code/synquery.py, with this key and customer.
+    param = (
+        '{"com": "yuantong", "num": "YT9693083639795", "phone": "", '
+        '"from": "\\u5e7f\\u4e1c\\u7701\\u6c5f\\u95e8\\u5e02", "to": "\\u5e7f\\u4e1c\\u7701\\u6df1\\u5733\\u5e02", '
+        '"resultv2": "1", "show": "0", "order": "desc"}'
+    )
+    assert wire.signature(param, KEY, CUSTOMER) == "26C5F375ECD9B6F6515EA716C9936EDC"
+    # Made with md5sum of GNU coreutils.
+    assert wire.signature('{"message":"已签收"}', SALT) == "FFA92BE428CF93E84F67FEBC5715E7FF"
+    form = parse_qs(wire.query_form(account(), "zhongtong", NUMBER, PHONE).decode())
+    assert form == {
+        "customer": [CUSTOMER],
+        "sign": ["2A9ECD6F4C22EDFE32F741C20D5380ED"],
+        "param": ['{"com":"zhongtong","num":"73100012345678","resultv2":"4","phone":"5678"}'],
+    }
+
+
+@pytest.mark.parametrize(("code", "word"), STATES.items())
+async def test_every_code(code: str, word: Any) -> None:
+    for said in (
+        entry("2026-11-24 17:30:00", "…", word.name, code),
+        entry("2026-11-24 17:30:00", "…", word.name, None),
+    ):
+        (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
+        assert (news.code, news.state, news.unknown) == (code, word.state, False), "by its code, or by its name alone"
+
+
+def test_what_ends_a_parcel() -> None:
+    ends = {code: word.state for code, word in STATES.items() if word.state in ENDED}
+    delivered = dict.fromkeys(("3", "301", "302", "303", "304"), ShipmentStatus.DELIVERED)
+    assert ends == delivered | {"4": ShipmentStatus.RETURNED_TO_SENDER}
+    assert all(STATES[code].state is None for code in ("6", "14", "203", "401")), "on the way back is not back"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kept"),
+    [
+        ("签收", "305", "305"),
+        ("签收", "9", "9"),
+        ("签收", "03", "03"),
+        ("签收", "-1", "-1"),
+        ("飞走了", None, "飞走了"),
+        ("飞走了", "", "飞走了"),
+        (None, None, "unsaid"),
+        ("", "7" * 99, "7" * 64),
+    ],
+)
+async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, code: Any, kept: str) -> None:
+    said = entry("2026-11-24 17:30:00", "派件", status, code)
+    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
+    assert news == News(at(24, 17, 30), kept, "派件", None, unknown=True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text", "place"),
+    [
+        ({"context": "好" * 501}, "好" * 500, None),
+        ({"context": "a\0b\r\n c\t"}, "a b c", None),
+        ({"context": ""}, "在途", None),
+        ({"context": None, "status": None}, "0", None),
+        ({"context": "x", "location": "青浦", "areaName": "上海"}, "x", "青浦"),
+        ({"context": "x", "areaName": "沪" * 201}, "x", "沪" * 200),
+        ({"context": "x", "statusCode": 0}, "x", None),
+        ({"context": "x", "ftime": None}, "x", None),
+        ({"context": "x", "time": "24/11 17:30"}, "x", None),
+    ],
+)
+async def test_texts_fit_where_they_are_kept(changed: dict[str, Any], text: str, place: str | None) -> None:
+    said = entry("2026-11-24 17:30:00", "…", "在途", "0") | changed
+    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
+    assert news == News(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
+
+
+async def test_a_history_is_told_in_the_order_of_time() -> None:
+    same = [entry("2026-11-24 17:30:00", text, "在途", "0") for text in ("second", "first")]
+    for history in (HISTORY, HISTORY[::-1], HISTORY[2:] + HISTORY[:2]):
+        news = await carrier(Scripted(found(NUMBER, data=history + same))).track(NUMBER, PHONE)
+        assert [one.at for one in news] == sorted(one.at for one in news)
+        assert len(news) == 7
+        assert [one.text for one in news if one.text in ("first", "second")] == ["first", "second"]
+
+
+async def test_numbers_are_the_same_in_small_letters() -> None:
+    assert len(await carrier(Scripted(found("YT12345678"))).track("yt12345678", PHONE)) == 5
+
+
+def code_of(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
+    return {"result": False, "returnCode": code, "message": message} | also
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        (code_of("400", "找不到对应公司"), "400"),
+        (code_of("408", "验证码错误"), "408"),
+        (code_of("503"), "503"),
+        (code_of(503), "503"),
+        (code_of("501", "服务器错误"), None),
+        (code_of("502", "服务器繁忙"), None),
+        (code_of("504"), None),
+        (code_of("601", "KEY已过期"), None),
+        (code_of("999"), None),
+        (code_of(""), None),
+        (code_of("2" * 9999, "…" * 9999), None),
+    ],
+)
+async def test_answers_without_a_history(answer: dict[str, Any], refused: str | None) -> None:
+    with pytest.raises((Refused, Unclear)) as no:
+        await carrier(Scripted(answer)).track(NUMBER, PHONE)
+    assert getattr(no.value, "code", None) == refused
+    assert len(str(no.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        code_of("500", "查询无结果，请隔段时间再查"),
+        {
+            "message": "快递公司参数异常：单号不存在或者已经过期",
+            "nu": "",
+            "com": "",
+            "status": "201",
+            "state": "0",
+            "data": [],
+        },
+        {"message": "查询无结果，请隔段时间再查", "status": "201"},
+    ],
+)
+async def test_not_heard_of_yet_is_no_news(answer: dict[str, Any]) -> None:
+    assert await carrier(Scripted(answer)).track(NUMBER, PHONE) == []
+
+
+def history_with(**changed: Any) -> dict[str, Any]:
+    return found(NUMBER, data=[*HISTORY, entry("2026-11-24 17:30:00", "…", "在途", "0") | changed])
+
+
+ODD: list[tuple[Any, int]] = [
+    (b"", 200),
+    (b"<html>504 Gateway Time-out</html>", 200),
+    (b"\xff\xfe", 200),
+    (b'{"message":"\xff"}', 200),
+    (b'{"message":"\\ud800"}', 200),
+    (b"[" * 100_000, 200),
+    (None, 200),
+    ([], 200),
+    ("ok", 200),
+    ({}, 200),
+    (found(NUMBER), 201),
+    (found(NUMBER), 302),
+    (found(NUMBER), 500),
+    (code_of("400"), 400),
+    (found("73100012345679"), 200),
+    (found(NUMBER + "0"), 200),
+    (found(None), 200),  # type: ignore[arg-type]
+    (found(int(NUMBER)), 200),  # type: ignore[arg-type]
+    (found(NUMBER, com="yuantong"), 200),
+    (found(NUMBER, com=""), 200),
+    (found(NUMBER, data=None), 200),
+    (found(NUMBER, data={}), 200),
+    (found(NUMBER, data="[]"), 200),
+    (found(NUMBER, data=[None]), 200),
+    (found(NUMBER, data=["已签收"]), 200),
+    (found(NUMBER, data=HISTORY * 201), 200),
+    (found(NUMBER, status="0"), 200),
+    (found(NUMBER, status=None), 200),
+    (found(NUMBER, status=True), 200),
+    *(
+        (history_with(ftime=time), 200)
+        for time in (
+            *("2026-11-24", "2026-11-24 17:30", "2026-11-24T17:30:00", "2026-11-24 17:30:00 ", " 2026-11-24 17:30:00"),
+            *("2026-11-24 17:30:60", "2026-13-24 17:30:00", "2026-11-31 17:30:00", "2026-11-24 24:00:00", "now", "0"),
+            *(
+                "0001-01-01 00:00:00",
+                "20261-1-24 17:30:00",
+                "２０２６-11-24 17:30:00",
+                "2026-11-4 17:30:00",
+                1_795_000_000,
+            ),
+        )
+    ),
+    (history_with(time=None, ftime=None), 200),
+    (history_with(time="", ftime=""), 200),
+    (history_with(statusCode=1.0), 200),
+    (history_with(statusCode=["0"]), 200),
+    (history_with(statusCode=False), 200),
+    (history_with(status=0), 200),
+    (history_with(context=["…"]), 200),
+    (history_with(areaName={}), 200),
+]
+
+
+@pytest.mark.parametrize(("content", "status"), ODD, ids=range(len(ODD)))
+async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
+    with pytest.raises(Unclear) as why:
+        await carrier(Scripted(content, status)).track(NUMBER, PHONE)
+    assert len(str(why.value)) < 1_000
+    with pytest.raises(Unclear):
+        await carrier(Scripted(content, status)).follow(NUMBER, PHONE)
+
+
+@pytest.mark.parametrize(
+    ("answer", "refused"),
+    [
+        (code_of("600"), "600"),
+        (code_of("700", "POLL:不支持的快递公司"), "700"),
+        (code_of(701), "701"),
+        (code_of("702"), "702"),
+        (code_of("500"), None),
+        (code_of("601"), None),
+        (code_of("503"), None),
+        (code_of("200"), None),
+        (code_of("500", result=True), None),
+        (code_of(None), None),
+        (code_of(200.0, result=True), None),
+        (code_of("200", result="true"), None),
+        (code_of("200", result=None), None),
+    ],
+)
+async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: str | None) -> None:
+    with pytest.raises((Refused, Unclear)) as no:
+        await carrier(Scripted(answer)).follow(NUMBER, PHONE)
+    assert getattr(no.value, "code", None) == refused
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("customer", ["", "é", "a b", "a" * 65, "a\n"]),
+        ("key", ["", "é", "secret-key", "k" * 65, "secretkey\n"]),
+        ("salt", ["", "secret", "secret" * 11, "secretsecretsecr et", "secretsecretsecreté", "secretsecretsecret\n"]),
+        ("base_url", ["", "poll.kuaidi100.com", "ftp://x", "https://x?y", "https://x#y", "https://x y", "https://"]),
+        ("notify_url", ["", "shop.example", "http://x?y", "http://x\n"]),
+    ],
+)
+def test_settings_that_cannot_be(name: str, texts: list[str]) -> None:
+    for text in texts:
+        with pytest.raises(ValueError, match=f"^kuaidi100 {name}: ") as why:
+            account(**{name: text})
+        assert "secret" not in str(why.value)
+
+
+def test_an_account_shows_no_secret() -> None:
+    made = Account.load(**TEXTS)
+    assert made.base_url == "https://poll.kuaidi100.com"
+    assert KEY not in repr(made)
+    assert SALT not in repr(made)
+
+
+@pytest.mark.parametrize(
+    "carriers",
+    [{"ZTO": "zhongtong"}, {"": "zhongtong"}, {"zto": ""}, {"zto": "ZhongTong"}, {"zto": "中通"}, {"a": "x", "b": "x"}],
+)
+def test_carriers_that_cannot_be(carriers: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"^kuaidi100_carriers: "):
+        Kuaidi100(account(), Scripted(), carriers)

@@ -1,0 +1,210 @@
+"""Pushes of kuaidi100: the genuine are read, and whatever is changed in one is refused for the right reason."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+import pytest
+
+from commerce.kernel.outside import Acknowledgement, BadNotice
+from commerce.shipping.carriers.kuaidi100 import Kuaidi100
+from commerce.shipping.carriers.kuaidi100.wire import MAX_PUSH_BYTES
+from commerce.shipping.model import ShipmentStatus
+from commerce.shipping.port import PushNotice
+from tests.shipping.kuaidi100_kit import (
+    CARRIERS,
+    HISTORY,
+    SALT,
+    Scripted,
+    account,
+    carrier,
+    entry,
+    found,
+    md5,
+    param_of,
+    push,
+)
+
+NUMBER = "73100012345678"
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+READER = Kuaidi100(account(), Scripted(), CARRIERS)
+GENUINE = push(param_of(found(NUMBER)))
+
+
+def read(body: bytes) -> PushNotice:
+    return READER.read_push({"content-type": "application/x-www-form-urlencoded"}, {}, body, NOW)
+
+
+def refusal(body: bytes) -> str:
+    with pytest.raises(BadNotice) as why:
+        read(body)
+    assert SALT not in str(why.value)
+    assert len(str(why.value)) < 500
+    return why.value.code
+
+
+async def test_a_genuine_push_has_the_whole_history() -> None:
+    notice = read(GENUINE)
+    (one,) = notice.pushes
+    assert (one.carrier, one.tracking_no, one.booking_id) == ("zto", NUMBER, None)
+    assert [news.code for news in one.news] == ["101", "103", "0", "5", "301"]
+    assert one.news[-1].state == ShipmentStatus.DELIVERED
+    assert one.news == await carrier(Scripted(found(NUMBER))).track(NUMBER, ""), "and says what a query says"
+    # It is pushed again with more to it, to the address with whatever query we have put there.
+    more = [entry("2026-11-26 08:00:00", "退签", "退签", "4"), *HISTORY]
+    longer = READER.read_push({}, {"x": "y"}, push(param_of(found(NUMBER, data=more))), NOW)
+    assert longer.pushes[0].news[:5] == one.news
+    assert longer.pushes[0].news[5].state == ShipmentStatus.RETURNED_TO_SENDER
+    assert longer.notice_id != notice.notice_id
+
+
+def test_the_same_again_is_the_same_notice() -> None:
+    param = param_of(found(NUMBER))
+    swapped = urlencode({"param": param, "sign": md5(param + SALT), "time": "1"}).encode()
+    assert read(swapped) == read(GENUINE) == read(GENUINE)
+    ids = {read(push(param_of(found(str(number))))).notice_id for number in range(73_100_000, 73_100_050)}
+    assert len(ids) == 50
+    assert all(len(each) == 64 for each in ids)
+
+
+def test_it_stops_watching_a_parcel_that_it_never_heard_of() -> None:
+    nothing: dict[str, Any] = {
+        "message": "快递公司参数异常：单号不存在或者已经过期",
+        "nu": NUMBER,
+        "com": "yuantong",
+        "status": "201",
+    }
+    for said in (nothing, nothing | {"data": []}, nothing | {"data": None}):
+        notice = read(push(param_of(said, status="abort", message="3天查询无记录")))
+        assert [(one.carrier, one.tracking_no, one.news) for one in notice.pushes] == [("yto", NUMBER, [])]
+
+
+def test_it_finds_that_another_carrier_has_the_parcel() -> None:
+    corrected = found(NUMBER, com="ems")
+    notice = read(push(param_of(corrected, autoCheck="1", comOld="yuantong", comNew="ems")))
+    assert [one.carrier for one in notice.pushes] == ["yto"], "for us it is the one that we asked for"
+    assert refusal(push(param_of(corrected))) == "foreign"
+    assert refusal(push(param_of(found(NUMBER), comOld="ems"))) == "foreign"
+
+
+@pytest.mark.parametrize("com", ["ems", "", None, "zto", "ZHONGTONG", "zhongtong "])
+def test_parcels_of_others(com: Any) -> None:
+    assert refusal(push(param_of(found(NUMBER, com=com)))) == "foreign"
+
+
+def test_signatures() -> None:
+    param = param_of(found(NUMBER))
+    genuine = md5(param + SALT)
+    wrong = [genuine.lower(), genuine[:-1], genuine + "0", f" {genuine}", genuine[::-1], "", "é", "0" * 32, md5(param)]
+    wrong += [
+        md5(SALT + param),
+        md5(param + SALT + "\n"),
+        md5(param + SALT.upper()),
+        f"{genuine}\0",
+        "\udce9".join("ab"),
+    ]
+    for sign in wrong:
+        form = urlencode({"sign": sign, "param": param}, errors="surrogateescape").encode()
+        assert refusal(form) == ("malformed" if "\udce9" in sign else "bad_signature"), sign
+    assert refusal(push(param, salt="another salt of 20 c")) == "bad_signature"
+    for fields in ({"param": param}, {"sign": genuine}, {"sign": "", "x": "y"}):
+        assert refusal(urlencode(fields).encode()) == "malformed"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"&",
+        b"=",
+        b"sign",
+        b"\xff",
+        b"\0",
+        GENUINE + b"&",
+        GENUINE + b"&x",
+        GENUINE + b"&sign=1",
+        GENUINE + b"&" + GENUINE,
+        GENUINE + b"&x=%ff",
+        GENUINE.replace(b"%", b"%%"),
+        GENUINE + "&x=é".encode(),
+        GENUINE + b"".join(b"&x%d=" % at for at in range(20)),
+        param_of(found(NUMBER)).encode(),
+        json.dumps({"sign": "x", "param": "y"}).encode(),
+        GENUINE + b"&x=" + b"y" * MAX_PUSH_BYTES,
+    ],
+    ids=range(17),
+)
+def test_what_is_no_form(body: bytes) -> None:
+    assert refusal(body) in ("malformed", "bad_signature")
+
+
+def test_a_long_history_is_read_and_a_huge_one_is_not() -> None:
+    long = [entry("2026-11-24 17:30:00", "快件离开" * 20, "在途", "0") for _ in range(200)]
+    body = push(param_of(found(NUMBER, data=long)))
+    assert 150_000 < len(body) <= MAX_PUSH_BYTES
+    assert len(read(body).pushes[0].news) == 200
+    assert refusal(push(param_of(found(NUMBER, data=long * 2)))) == "malformed"
+    assert refusal(push(param_of(found(NUMBER, data=[{}] * 1_001)))) == "bad_content"
+
+
+@pytest.mark.parametrize(
+    "param",
+    [
+        "",
+        "null",
+        "[]",
+        "{}",
+        '"x"',
+        "{",
+        "[" * 50_000,
+        '{"lastResult":null}',
+        '{"lastResult":[]}',
+        '{"lastResult":"{}"}',
+        '{"lastResult":{"com":"zhongtong","nu":"\\ud800"}}',
+        param_of(found(NUMBER), comOld=5),
+        param_of(found(NUMBER, data="x")),
+        param_of(found(NUMBER, data=[[]])),
+        param_of(found(NUMBER, data=[{}])),
+        param_of(found(NUMBER, data=[HISTORY[0] | {"ftime": "yesterday"}])),
+        param_of(found(NUMBER, data=[HISTORY[0] | {"statusCode": 3.0}])),
+        param_of(found("")),
+        param_of(found(None)),  # type: ignore[arg-type]
+        param_of(found("7" * 65)),
+        param_of(found("7310\0")),
+        param_of(found("7310' OR 1")),
+        param_of(found("73100012345678\n")),
+    ],
+    ids=range(23),
+)
+def test_signed_but_not_of_the_form(param: str) -> None:
+    assert refusal(push(param)) == "bad_content"
+
+
+def test_no_byte_can_be_changed() -> None:
+    fields, dice = parse_qs(GENUINE.decode()), random.Random(7)
+    codes: Counter[str] = Counter()
+    for _ in range(600):
+        changed = bytearray(GENUINE)
+        changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
+        if parse_qs(changed.decode("latin-1")) == fields:
+            continue  # %e5 is %E5
+        codes[refusal(bytes(changed))] += 1
+    for at in range(0, len(GENUINE), len(GENUINE) // 100):
+        codes[refusal(GENUINE[:at])] += 1
+        codes[refusal(GENUINE[:at] + GENUINE[at + 1 :])] += 1
+        codes[refusal(GENUINE[:at] + b"0" + GENUINE[at:])] += 1
+    assert set(codes) == {"malformed", "bad_signature"}
+    assert codes.total() > 700
+
+
+def test_what_it_reads_in_answer() -> None:
+    yes, no = READER.acknowledge(True), READER.acknowledge(False)
+    assert yes == Acknowledgement(200, "application/json", yes.body)
+    assert json.loads(yes.body) == {"result": True, "returnCode": "200", "message": "成功"}
+    assert no.status == 500
+    assert json.loads(no.body)["result"] is False

@@ -1,0 +1,379 @@
+"""SF Express is asked to book, find, cancel and track, and answers as its documentation says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from commerce.kernel.money import Money
+from commerce.kernel.outside import Refused, Unclear
+from commerce.shipping.carriers.sf_express import SfExpress
+from commerce.shipping.carriers.sf_express.states import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
+from commerce.shipping.model import ShipmentStatus
+from commerce.shipping.port import Booked, Carrier, News, PushReader
+from tests.shipping.sf_express_kit import (
+    AGREED,
+    ASK,
+    BOOKING,
+    NUMBER,
+    OTHER_NUMBER,
+    RECEIVER,
+    SENDER,
+    asking,
+    bad,
+    good,
+    order,
+    parcel,
+    passed_on,
+    route,
+    routes,
+)
+
+CANCELLATION = {"orderId": BOOKING.hex, "waybillNoInfoList": [], "resStatus": 2, "extraInfoList": None}
+
+
+def test_it_is_a_carrier_and_reads_pushes() -> None:
+    adapter, _ = asking()
+    carrier: Carrier = adapter
+    reader: PushReader = adapter
+    assert (carrier.name, carrier.system, carrier.books, carrier.calls, carrier.follows) == (
+        *("sf_express", "sf_express"),
+        *(True, True, False),
+    )
+    assert reader.system == carrier.system
+
+
+async def test_a_parcel_is_booked() -> None:
+    adapter, outside = asking(good(order()))
+    assert await adapter.book(parcel()) == Booked(NUMBER, "710VA-F")
+    (asked,) = outside.asked
+    assert (asked.method, asked.url, asked.service) == ("POST", AGREED["base_url"], "EXP_RECE_CREATE_ORDER")
+    assert asked.headers["Content-Type"] == "application/x-www-form-urlencoded; charset=UTF-8"
+    assert asked.message == {
+        "language": "zh-CN",
+        "orderId": BOOKING.hex,
+        "cargoDetails": [{"name": "红茶杯", "count": 2}, {"name": ("茶 " * 100)[:128], "count": 1}],
+        "contactInfoList": [
+            {
+                "contactType": 1,
+                "country": "CN",
+                "contact": "红茶仓",
+                "mobile": "57188880000",
+                "province": "浙江省",
+                "city": "杭州市",
+                "county": "西湖区",
+                "address": "文三路 1 号 *一楼*",
+                "postCode": "310000",
+            },
+            {
+                "contactType": 2,
+                "country": "CN",
+                "contact": "张三 ~",
+                "mobile": "13925211148",
+                "province": "广东省",
+                "city": "广州市",
+                "county": "白云区",
+                "address": "湖北大厦 10 楼 & 2",
+            },
+        ],
+        "monthlyCard": "7551234567",
+        "payMethod": 1,
+        "expressTypeId": 1,
+        "parcelQty": 1,
+        "totalWeight": 1.234,
+        "totalLength": 40.5,
+        "totalWidth": 30.0,
+        "totalHeight": 20.0,
+        "isReturnRoutelabel": 1,
+        "isUnifiedWaybillNo": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("agreed", "card"), [({}, "7551234567"), ({"cod_card": "7550000001", "express_type": "2"}, "7550000001")]
+)
+async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str) -> None:
+    adapter, outside = asking(good(order()), **agreed)
+    await adapter.book(parcel(cod=Money(10_805, "CNY")))
+    assert outside.asked[0].message["serviceList"] == [{"name": "COD", "value": "108.05", "value1": card}]
+    assert outside.asked[0].message["expressTypeId"] == int(agreed.get("express_type", "1"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"cod": Money(100, "HKD")}, "unsupported"),
+        ({"to": msgspec.structs.replace(RECEIVER, country="HK")}, "unsupported"),
+        ({"sender": msgspec.structs.replace(SENDER, country="GB")}, "unsupported"),
+        ({"to": msgspec.structs.replace(RECEIVER, province="省" * 31)}, "too_long"),
+        ({"to": msgspec.structs.replace(RECEIVER, name="三" * 101)}, "too_long"),
+        ({"to": msgspec.structs.replace(RECEIVER, line="楼" * 201)}, "too_long"),
+        ({"to": msgspec.structs.replace(RECEIVER, phone="1" * 21)}, "too_long"),
+    ],
+)
+async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], code: str) -> None:
+    adapter, outside = asking()
+    with pytest.raises(Refused) as no:
+        await adapter.book(parcel(**changed))
+    assert (no.value.code, outside.asked) == (code, [])
+
+
+@pytest.mark.parametrize("code", sorted(NOT_BOOKED - {REPEATED}))
+async def test_every_refusal(code: str) -> None:
+    adapter, outside = asking(bad(code, "传入了不可发货的月结卡号" * 50), bad("8018"))
+    with pytest.raises(Refused) as no:
+        await adapter.book(parcel())
+    assert no.value.code == code
+    assert len(no.value.detail) == 200
+    assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
+
+
+async def test_what_is_refused_now_may_have_been_taken_before() -> None:
+    adapter, _ = asking(bad("8177"), good(order()))
+    assert (await adapter.book(parcel())).tracking_no == NUMBER
+    adapter, _ = asking(bad("8177"), Unclear("timed out"))
+    with pytest.raises(Unclear, match="timed out"):
+        await adapter.book(parcel())
+
+
+async def test_a_repeated_order_is_looked_up() -> None:
+    adapter, outside = asking(bad(8016), good(order(filterResult="2")))
+    assert await adapter.book(parcel()) == Booked(NUMBER, "710VA-F")
+    assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
+    assert outside.asked[1].message == {"orderId": BOOKING.hex, "searchType": "1", "language": "zh-CN"}
+    adapter, _ = asking(bad("8016"), bad("8018"))
+    with pytest.raises(Unclear, match="does not find"):
+        await adapter.book(parcel())
+
+
+@pytest.mark.parametrize("number", [True, False])
+async def test_an_order_that_somebody_judges_is_asked_for_again(number: bool) -> None:
+    by_hand = order(filterResult=1) if number else order(filterResult=1, waybillNoInfoList=None)
+    adapter, _ = asking(good(by_hand), good(by_hand))
+    with pytest.raises(Unclear, match="has not judged"):
+        await adapter.book(parcel())
+    adapter, outside = asking(good(by_hand), good(order()))
+    assert (await adapter.book(parcel())).tracking_no == NUMBER
+    assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
+    adapter, _ = asking(good(by_hand), bad("8018"))
+    with pytest.raises(Unclear, match="has not judged"):
+        await adapter.book(parcel())
+    adapter, _ = asking(good(by_hand), good(order(filterResult="3", remark="2")))
+    with pytest.raises(Refused, match="filter_3"):
+        await adapter.book(parcel())
+
+
+@pytest.mark.parametrize("numbers", [None, [], [{"waybillType": 1, "waybillNo": NUMBER}]])
+async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
+    adapter, _ = asking(good(order(filterResult=3, waybillNoInfoList=numbers, remark="派方超范围" * 100)))
+    with pytest.raises(Refused) as no:
+        await adapter.book(parcel())
+    assert no.value.code == "filter_3"
+    assert "派方超范围" in no.value.detail
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"orderId": "0" * 32},
+        {"orderId": None},
+        {"filterResult": 4},
+        {"filterResult": ""},
+        {"filterResult": 2.5},
+        {"waybillNoInfoList": None},
+        {"waybillNoInfoList": []},
+        {"waybillNoInfoList": [{"waybillType": 3, "waybillNo": NUMBER}]},
+        {"waybillNoInfoList": [{"waybillType": 1, "waybillNo": NUMBER}, {"waybillType": 1, "waybillNo": OTHER_NUMBER}]},
+        {"waybillNoInfoList": [{"waybillType": 1, "waybillNo": ""}]},
+        {"waybillNoInfoList": [{"waybillType": 1, "waybillNo": "SF 1"}]},
+        {"waybillNoInfoList": [{"waybillType": 1, "waybillNo": 7444400043266}]},
+        {"waybillNoInfoList": [{"waybillType": 1}]},
+        {"waybillNoInfoList": NUMBER},
+    ],
+)
+async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
+    for name in ("book", "find"):
+        adapter, _ = asking(good(order(**changed)))
+        with pytest.raises(Unclear):
+            await ASK[name](adapter)
+
+
+@pytest.mark.parametrize(
+    ("changed", "sort_code"),
+    [
+        ({}, "710VA-F"),
+        ({"routeLabelInfo": None}, None),
+        ({"routeLabelInfo": []}, None),
+        ({"routeLabelInfo": [{"code": "0010", "routeLabelData": {"destRouteLabel": "710"}}]}, None),
+        ({"routeLabelInfo": [{"code": 1000, "routeLabelData": {"destRouteLabel": "710"}}]}, "710"),
+        ({"routeLabelInfo": [{"code": "1000", "routeLabelData": None}]}, None),
+        ({"routeLabelInfo": [{"code": "1000", "routeLabelData": {"destRouteLabel": ""}}]}, None),
+        ({"routeLabelInfo": [{"code": "1000", "routeLabelData": {"destRouteLabel": "7" * 65}}]}, None),
+        ({"filterResult": None}, "710VA-F"),
+        (
+            {
+                "waybillNoInfoList": [
+                    {"waybillType": 3, "waybillNo": OTHER_NUMBER},
+                    {"waybillType": "1", "waybillNo": NUMBER},
+                ]
+            },
+            "710VA-F",
+        ),
+    ],
+)
+async def test_what_a_label_needs(changed: dict[str, Any], sort_code: str | None) -> None:
+    adapter, _ = asking(good(order(**changed)))
+    assert await adapter.book(parcel()) == Booked(NUMBER, sort_code)
+
+
+@pytest.mark.parametrize("code", sorted(ABSENT))
+async def test_a_booking_that_it_knows_nothing_of(code: str) -> None:
+    adapter, _ = asking(bad(code))
+    assert await adapter.find(BOOKING) is None
+
+
+async def test_a_booking_is_found() -> None:
+    adapter, _ = asking(good(order()))
+    assert await adapter.find(BOOKING) == Booked(NUMBER, "710VA-F")
+    adapter, _ = asking(good(order(filterResult="3", waybillNoInfoList=[])))
+    assert await adapter.find(BOOKING) is None
+    adapter, _ = asking(good(order(filterResult="1")))
+    with pytest.raises(Unclear, match="has not judged"):
+        await adapter.find(BOOKING)
+
+
+@pytest.mark.parametrize("number", [NUMBER, None])
+async def test_a_booking_is_cancelled(number: str | None) -> None:
+    adapter, outside = asking(good(CANCELLATION), *(bad(code) for code in sorted(CANCELLED)))
+    for _ in range(1 + len(CANCELLED)):
+        assert await adapter.cancel(BOOKING, number) == "cancelled"
+    assert outside.services == ["UPDATE_ORDER"] * 3
+    assert outside.asked[0].message == {"orderId": BOOKING.hex, "dealType": 2, "language": "zh-CN"}
+
+
+@pytest.mark.parametrize("code", sorted(ABSENT))
+async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
+    adapter, outside = asking(bad(code))
+    assert await adapter.cancel(BOOKING, None) == "absent"
+    assert outside.services == ["UPDATE_ORDER"]
+    adapter, _ = asking(bad(code))
+    with pytest.raises(Unclear, match="does not know an order that it gave a number to"):
+        await adapter.cancel(BOOKING, NUMBER)
+
+
+@pytest.mark.parametrize(
+    "answer", [bad("8252"), bad("8019"), bad("8044"), good(CANCELLATION | {"resStatus": 1}), Unclear("no answer")]
+)
+async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
+    adapter, outside = asking(answer, routes(route("50")))
+    assert await adapter.cancel(BOOKING, NUMBER) == "too_late"
+    assert outside.services == ["UPDATE_ORDER", "SEARCH_ROUTES"]
+    asked = outside.asked[1].message
+    assert (asked["trackingType"], asked["trackingNumber"]) == ("2", [BOOKING.hex])
+    for nothing in (routes(), routes(route("127")), routes(route("646"), route("4711")), bad("8018")):
+        adapter, _ = asking(answer, nothing)
+        with pytest.raises(Unclear):
+            await adapter.cancel(BOOKING, NUMBER)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"orderId": "0" * 32}, {"resStatus": None}, {"resStatus": 1}, {"resStatus": "3"}, {"resStatus": True}]
+)
+async def test_cancellations_that_say_too_little(changed: dict[str, Any]) -> None:
+    adapter, _ = asking(good(CANCELLATION | changed), routes())
+    with pytest.raises(Unclear):
+        await adapter.cancel(BOOKING, NUMBER)
+
+
+async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
+    adapter, outside = asking(
+        routes(
+            route(
+                "80", "2026-11-12 09:30:00", remark="已签收", acceptAddress="广州市", reasonCode="", firstStatusCode="4"
+            ),
+            route("4711", "2026-11-11 23:59:59", remark=None, acceptAddress=None, reasonName="", reasonCode="9"),
+            route("50", "2026-11-11 08:00:00", remark="顺丰速运 已收取快件"),
+            route("33", "2026-11-11 12:00:00", remark="", reasonName="地址不详"),
+        )
+    )
+    assert await adapter.track(NUMBER, "+86 139-2521 1148") == [
+        News(
+            datetime(2026, 11, 11, 0, 0, tzinfo=UTC),
+            "50",
+            "顺丰速运 已收取快件",
+            ShipmentStatus.PICKED_UP,
+            place="郑州市",
+        ),
+        News(datetime(2026, 11, 11, 4, 0, tzinfo=UTC), "33", "地址不详", place="郑州市"),
+        News(datetime(2026, 11, 11, 15, 59, 59, tzinfo=UTC), "4711/9", "SF Express route 4711/9", unknown=True),
+        News(datetime(2026, 11, 12, 1, 30, tzinfo=UTC), "80", "已签收", ShipmentStatus.DELIVERED, place="广州市"),
+    ]
+    assert outside.asked[0].message == {
+        "language": "zh-CN",
+        "trackingType": "1",
+        "trackingNumber": [NUMBER],
+        "methodType": "1",
+        "checkPhoneNo": "1148",
+    }
+
+
+async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
+    nothing = [
+        routes(),
+        good({"routeResps": []}),
+        bad("8018"),
+        good({"routeResps": [{"mailNo": NUMBER, "routes": None}]}),
+    ]
+    adapter, _ = asking(*nothing)
+    for _ in nothing:
+        assert await adapter.track(NUMBER, RECEIVER.phone) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        routes(route("50"), number=OTHER_NUMBER),
+        routes(route("50", "2026-11-11")),
+        routes(route("50", "2026-11-11 8:00:00")),
+        routes(route("50", "2026-02-30 08:00:00")),
+        routes(route("50", "2026-11-11T08:00:00Z")),
+        routes(route("")),
+        routes(route("揽收")),
+        routes(route("5" * 31)),
+        routes(route("50", opCode=50)),
+        routes(route("50", acceptTime=None)),
+        routes(route("50", remark=7)),
+        routes(route("50", reasonCode="x y")),
+        good({"routeResps": None}),
+        good({"routeResps": [{"routes": []}]}),
+        good([]),
+        good(None),
+    ],
+)
+async def test_routes_that_cannot_be_read(answer: Any) -> None:
+    adapter, _ = asking(answer)
+    with pytest.raises(Unclear):
+        await adapter.track(NUMBER, RECEIVER.phone)
+
+
+async def test_its_news_need_not_be_asked_for() -> None:
+    adapter, outside = asking()
+    await adapter.follow(NUMBER, RECEIVER.phone)
+    assert outside.asked == []
+
+
+@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+async def test_each_request_has_an_id_of_its_own(ask: Callable[[SfExpress], Awaitable[Any]]) -> None:
+    # The platform answers that it is overloaded, twice (and where a cancellation looks at routes, again).
+    busy = [passed_on(None, apiResultCode="A1005") for _ in range(4)]
+    adapter, outside = asking(*busy)
+    for _ in range(2):
+        with pytest.raises(Unclear, match="A1005"):
+            await ask(adapter)
+    ids = [UUID(asked.form["requestID"]) for asked in outside.asked]
+    assert len(set(ids)) == len(ids) >= 2

@@ -1,0 +1,193 @@
+"""SF Express's digest, forms, times, words and settings."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import unquote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commerce.shipping.carriers.sf_express import Account, states, wire
+from commerce.shipping.carriers.sf_express.messages import Route
+from commerce.shipping.model import ShipmentStatus
+from config.shipping import SfExpressSettings
+from tests.shipping.sf_express_kit import AGREED, CHECK_WORD, PUSH_KEY, Asked, account, asking, good, order, parcel
+
+_S = ShipmentStatus
+TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
+
+
+def java_escaped(text: str) -> str:
+    """As the documentation of java.net.URLEncoder says it, byte by byte."""
+    kept = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-*_"
+    return "".join("+" if byte == 32 else chr(byte) if byte in kept else f"%{byte:02X}" for byte in text.encode())
+
+
+@pytest.mark.parametrize(
+    ("message", "timestamp", "check_word", "expected"),
+    [
+        ('{"orderId":"a"}', "1700000000000", "cw", "I5lfQpCy7jZci/5ajWek9Q=="),
+        (
+            '{"name":"红茶 *杯* ~100% (大) a+b&c=d\'s!","x":"🚚-_."}',
+            "1700000000123",
+            "Y7hH~mk*qf",
+            "NeAJcm0nli09v8iI26tIUg==",
+        ),
+    ],
+)
+def test_the_digest_is_what_java_makes(message: str, timestamp: str, check_word: str, expected: str) -> None:
+    """Computed with OpenJDK 17: URLEncoder.encode, MessageDigest MD5, Base64, as SF's own SDK for Java does."""
+    assert wire.digest(message, timestamp, check_word) == expected
+
+
+@given(TEXT, st.integers(0, 10**13), TEXT)
+def test_the_digest_of_anything(message: str, timestamp: int, check_word: str) -> None:
+    escaped = java_escaped(f"{message}{timestamp}{check_word}")
+    assert unquote_plus(escaped) == f"{message}{timestamp}{check_word}"
+    expected = base64.b64encode(hashlib.md5(escaped.encode()).digest()).decode()
+    assert wire.digest(message, str(timestamp), check_word) == expected
+
+
+@given(st.dictionaries(TEXT, TEXT | st.integers(-(2**53), 2**53) | st.lists(TEXT, max_size=3), max_size=4))
+def test_requests_arrive_whole_and_signed(message: dict[str, Any]) -> None:
+    body = wire.request(account(), "EXP_RECE_CREATE_ORDER", message, now_ms=1_700_000_000_123, request_id="r-1")
+    form = Asked("POST", "", {}, body).form
+    assert list(form) == ["partnerID", "requestID", "serviceCode", "timestamp", "msgDigest", "msgData"]
+    assert json.loads(form["msgData"]) == message
+    assert form["msgDigest"] == wire.digest(form["msgData"], "1700000000123", CHECK_WORD)
+    assert (form["partnerID"], form["requestID"], form["timestamp"]) == ("Y7hHmkqf", "r-1", "1700000000123")
+
+
+async def test_a_request_does_not_carry_the_check_word() -> None:
+    adapter, outside = asking(good(order()))
+    await adapter.book(parcel())
+    assert CHECK_WORD not in unquote_plus(outside.asked[0].body.decode())
+    assert outside.asked[0].form["timestamp"] == "1794355230000"
+
+
+@given(st.integers(0, 4 * 10**9))
+def test_times_are_china_s(seconds: int) -> None:
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    read = wire.read_time((moment + timedelta(hours=8)).strftime("%Y-%m-%d %H:%M:%S"))
+    assert (read, read.tzinfo) == (moment, UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "soon",
+        "2026-11-11",
+        "2026-11-11 8:00:00",
+        "2026-11-11  08:00:00",
+        "2026-11-11 08:00:00.0",
+        "2026-13-01 00:00:00",
+        "2026-11-11 24:00:00",
+        "2026-11-11T08:00:00",
+        "0000-01-01 00:00:00",
+        "２026-11-11 08:00:00",
+        "0001-01-01 00:00:00",
+    ],
+)
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a time like|must be in|out of range"):
+        wire.read_time(text)
+
+
+@given(TEXT, TEXT, TEXT)
+def test_any_text_can_be_kept(remark: str, reason: str, place: str) -> None:
+    said = Route("2026-11-11 08:00:00", "50", remark * 20, place * 20, None, reason)
+    (news,) = wire.read_routes([said])
+    assert 1 <= len(news.text) <= 500
+    assert news.place is None or 1 <= len(news.place) <= 200
+    assert (news.text + (news.place or "")).isprintable()
+
+
+def test_a_route_code_means_one_thing() -> None:
+    groups = (
+        states.PICKED_UP,
+        states.IN_TRANSIT,
+        states.OUT_FOR_DELIVERY,
+        states.DELIVERED,
+        states.RETURNED,
+        states.STAYS,
+    )
+    assert sum(map(len, groups)) == len(states.ROUTES)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "state", "unknown"),
+    [
+        ("50", "", _S.PICKED_UP, False),
+        ("54", "", _S.PICKED_UP, False),
+        ("30", "", _S.IN_TRANSIT, False),
+        ("31", "", _S.IN_TRANSIT, False),
+        ("36", "", _S.IN_TRANSIT, False),
+        ("44", "", _S.OUT_FOR_DELIVERY, False),
+        ("204", "", _S.OUT_FOR_DELIVERY, False),
+        ("125", "", _S.OUT_FOR_DELIVERY, False),
+        ("80", "", _S.DELIVERED, False),
+        ("8000", "", _S.DELIVERED, False),
+        ("8000", "6", _S.LOST, False),
+        ("8000", "2", _S.LOST, False),
+        ("8000", "99", None, True),
+        ("33", "", None, False),
+        ("33", "83", None, False),
+        ("70", "46", None, False),
+        ("99", "", None, False),
+        ("99", "2", _S.RETURNED_TO_SENDER, False),
+        ("99", "3", None, True),
+        ("631", "", _S.RETURNED_TO_SENDER, False),
+        ("648", "", None, True),
+        ("658", "", None, True),
+        ("305", "", None, True),
+        ("", "", None, True),
+        ("050", "", None, True),
+    ],
+)
+def test_where_a_parcel_is(code: str, reason: str, state: ShipmentStatus | None, unknown: bool) -> None:
+    assert states.route(code, reason) == (state, unknown)
+
+
+def test_settings_reach_the_account() -> None:
+    said = SfExpressSettings.model_validate({name: text for name, text in AGREED.items() if name != "base_url"})
+    made = Account.load(**said.texts())
+    assert made.base_url == "https://bspgw.sf-express.com/std/service"
+    assert (made.express_type, made.cod_card) == (1, "7551234567")
+    assert account(cod_card="7550000001", express_type="263").express_type == 263
+    for secret in (CHECK_WORD, PUSH_KEY):
+        assert secret not in repr(made) + repr(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("partner_id", ""),
+        ("partner_id", "a b"),
+        ("check_word", "short"),
+        ("check_word", "with blanks in between"),
+        ("monthly_card", ""),
+        ("monthly_card", "755123456"),
+        ("monthly_card", "７551234567"),
+        ("cod_card", "12"),
+        ("base_url", "ftp://sf.example"),
+        ("base_url", "https://sf.example/?a=b"),
+        ("push_key", ""),
+        ("push_key", "too-short"),
+        ("push_key", "sixteen&letters=or-more"),
+        ("express_type", "0"),
+        ("express_type", "1.5"),
+        ("express_type", ""),
+    ],
+)
+def test_settings_that_cannot_be(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f"SF Express {name}: ") as why:
+        account(**{name: text})
+    if name in ("check_word", "push_key"):
+        assert not text or text not in str(why.value)
