@@ -127,7 +127,7 @@ def plain(refusal: Refusal, request_id: str | None) -> Plain:
     headers: list[tuple[str, str]] = []
     if refusal.retry_after_s is not None:
         headers.append(("Retry-After", str(refusal.retry_after_s)))
-    if isinstance(refusal, Unauthorized):
+    if refusal.status == HTTPStatus.UNAUTHORIZED:
         headers.append(("WWW-Authenticate", 'Bearer realm="floodgate"'))
     extra = {name: value for name, value in refusal.extra.items() if name in Problem.__struct_fields__}
     body = _encode(refusal.status, refusal.code, refusal.title, refusal.detail, request_id, extra)

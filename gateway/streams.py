@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Generic, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -36,6 +36,14 @@ class Numbered(Protocol):
 Event = TypeVar("Event", bound=Numbered)
 
 
+class Batch(NamedTuple, Generic[Event]):
+    """Events in their order: whether nothing will come after them, and whether there are more of them already."""
+
+    events: Sequence[Event]
+    final: bool
+    more: bool = False
+
+
 class _ClientLeft(Exception):
     """The client closed its event stream; not to be taken for a database that went away."""
 
@@ -45,16 +53,16 @@ async def stream(
     topic: Topic,
     order_id: UUID,
     kind: str,
-    fetch: Callable[[int], Awaitable[tuple[Sequence[Event], bool]]],
+    fetch: Callable[[int], Awaitable[Batch[Event]]],
 ) -> web.StreamResponse:
-    """Send events until there will be no more. `fetch` takes the seq of the last one that was sent, and gives those
-    that came after it (it may give earlier ones too), and whether they are the last. 204 where nothing will come."""
+    """Send events until there will be no more. `fetch` takes the seq of the last one that was sent (-1: none was), and
+    gives those that came after it; it may give earlier ones too. 204 where nothing will come."""
     services = call.services
     last = call.parameters[LAST_EVENT]
     seen = -1 if last is None else last
     with services.watch.watching(topic, order_id) as moved:
-        events, final = await fetch(seen)
-        if final and not any(event.seq > seen for event in events):
+        batch = await fetch(seen)
+        if batch.final and not any(event.seq > seen for event in batch.events):
             return web.Response(status=204)
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -63,19 +71,21 @@ async def stream(
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
         with suppress(_ClientLeft):  # which is how most streams end
             while True:
-                for event in events:
+                for event in batch.events:
                     if event.seq > seen:
                         data = msgspec.json.encode(event).decode()
                         await _write(response, f"id: {event.seq}\nevent: {kind}\ndata: {data}\n\n".encode())
                         seen = event.seq
-                if final or services.stopping.is_set() or services.clock.monotonic() > deadline:
+                left_s = deadline - services.clock.monotonic()
+                if batch.final or services.stopping.is_set() or left_s <= 0:
                     break
-                moved.clear()
-                try:
-                    await asyncio.wait_for(moved.wait(), _HEARTBEAT_S)
-                except TimeoutError:
-                    await _write(response, b": still here\n\n")
-                events, final = await fetch(seen)
+                if not batch.more:
+                    try:
+                        await asyncio.wait_for(moved.wait(), min(_HEARTBEAT_S, left_s))
+                    except TimeoutError:
+                        await _write(response, b": still here\n\n")
+                moved.clear()  # before the look, so that what happens during it is looked for again
+                batch = await fetch(seen)
         return response
 
 

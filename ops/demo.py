@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 from commerce.catalog.model import ProductInput
+from commerce.fleet.service import Fleet
 from commerce.kernel.clock import from_ms
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from ops.commands.common import Shop
+from ops.demo_shipping import make_shipping
 
 SALE_ID, HURRY_ID = "midnight", "hurry"
 _HURRY_S = 30  # to pay in, so that one can watch an order expire
@@ -36,6 +39,10 @@ async def make_demo(shop: Shop) -> None:
         SaleInput(HURRY_ID, "Pay within half a minute", _CURRENCY, opens_at, pay_within_s=_HURRY_S),
     ):
         await _make_sale(shop, sale)
+    shipping = shop.settings.shipping
+    zone = ZoneInfo(shipping.timezone)
+    fleet = Fleet(shop.db, shop.clock, shop.ids, zone, shipping.van_stop_s, shipping.van_speed_kmh)
+    await make_shipping(shop.db, shop.clock, fleet)
 
 
 async def _make_sale(shop: Shop, sale: SaleInput) -> None:

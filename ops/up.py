@@ -28,7 +28,7 @@ from config.settings import Settings, SettingsError, load, local_file, servers_f
 from gateway.auth import sign
 from ops import demo, embedded
 from ops.commands.common import open_shop, out
-from ops.payment_sandbox import sandbox_program, sandbox_settings
+from ops.made_up import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
 from ops.programs import Program, ProgramFailed
 from ops.supervisor import Supervisor
 
@@ -37,6 +37,7 @@ _PORTS = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX
 _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_driver",)),
+    ("shipments", ("shipment_driver",)),
     ("keeper", ("release_driver", "sale_keeper", "observer", "auditor")),
 )
 
@@ -55,7 +56,7 @@ async def up(data_dir: Path | None, with_demo: bool) -> None:
         try:
             await _until(stop, _start(supervisor, settings, with_demo))
             if not stop.is_set():
-                _welcome(load(), with_demo, made_up=_sandbox(settings) is not None)
+                _welcome(load(), with_demo, _made_up(settings))
                 await stop.wait()
             out.print("stopping")
         except ProgramFailed as error:
@@ -185,18 +186,25 @@ async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[st
     return redis_url, database_url
 
 
-def _write_servers(home: Path, redis_url: str, database_url: str, payments: str) -> None:
-    """Lets commands in other terminals find the servers, and the sandbox's providers where there is one."""
+def _write_servers(home: Path, redis_url: str, database_url: str, made_up: str) -> None:
+    """Lets commands in other terminals find the servers, and the sandbox's providers and carriers where there are."""
     file = servers_file(home)
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as made:
-        made.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{payments}')
+        made.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{made_up}')
 
 
 def _sandbox(settings: Settings) -> Program | None:
-    """Made-up payment providers, unless the shop has agreed with real ones."""
-    if settings.payments.alipay or settings.payments.wechatpay:
-        return None
-    return sandbox_program(settings)
+    """Made-up payment providers and carriers, unless the shop has agreed with real ones of both."""
+    return sandbox_program(settings) if _made_up(settings) else None
+
+
+def _made_up(settings: Settings) -> list[str]:
+    """What of the shop is made up, for whom it is started."""
+    page, hour_s = f"http://127.0.0.1:{settings.sandbox.port}", 3_600 / settings.sandbox.speed
+    lines = [f"Payments: made up; pay and refuse at {page}"] if lacks_providers(settings) else []
+    if lacks_carriers(settings):
+        lines.append(f"Parcels: made up; an hour of theirs takes {hour_s:g} s, move and lose them at {page}")
+    return lines
 
 
 def _python(settings: Settings, name: str, module: list[str], env: dict[str, str]) -> Program:
@@ -227,7 +235,7 @@ def _ended(pid: int) -> None:
     metrics.forget(pid)
 
 
-def _welcome(settings: Settings, with_demo: bool, *, made_up: bool) -> None:
+def _welcome(settings: Settings, with_demo: bool, made_up: list[str]) -> None:
     http, clock = settings.http, SystemClock()
     base, admin = f"http://{http.host}:{http.port}", f"http://{http.admin_host}:{http.admin_port}"
     user = sign(settings.auth, clock, "demo-shopper", "floodgate", (), _TOKEN_S)
@@ -236,7 +244,7 @@ def _welcome(settings: Settings, with_demo: bool, *, made_up: bool) -> None:
         "",
         f"The shop is open at {base}  (API: {base}/docs)",
         f"Admin and metrics: {admin}  (API: {admin}/docs, {admin}/metrics)",
-        *([f"Payments: made up; pay and refuse at http://127.0.0.1:{settings.sandbox.port}"] if made_up else []),
+        *made_up,
         f"Data: {settings.data_dir}   A 202 means: {settings.durability}",
         "",
         f"User token:  {user}",

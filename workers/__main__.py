@@ -10,7 +10,10 @@ import uvloop
 from commerce.kernel import logs, metrics
 from config.settings import Settings, load
 
-NAMES = ("order_writer", "release_driver", "payment_driver", "sale_keeper", "observer", "auditor")
+NAMES = (
+    *("order_writer", "release_driver", "payment_driver", "shipment_driver"),
+    *("sale_keeper", "observer", "auditor"),
+)
 
 
 def main(names: Sequence[str], instance: str = "main", settings: Settings | None = None) -> None:

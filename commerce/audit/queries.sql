@@ -216,10 +216,11 @@ WHERE sale_id = $1 AND NOT (0 <= returned AND returned <= delivered AND delivere
 -- P7. What is counted of a line is what its parcels hold, and what was ordered.
 WITH held AS (
     SELECT shipment_lines.order_id, line_no, shipment_lines.address_no,
-           sum(quantity) FILTER (WHERE status NOT IN ('cancelled', 'lost', 'returned_to_sender')) AS planned,
-           sum(quantity) FILTER (WHERE status IN ('picked_up', 'in_transit', 'out_for_delivery', 'delivered'))
+           sum(quantity) FILTER (WHERE shipments.status NOT IN ('cancelled', 'lost', 'returned_to_sender')) AS planned,
+           sum(quantity) FILTER (WHERE shipments.status IN ('picked_up', 'in_transit', 'out_for_delivery',
+                                                           'delivered'))
                AS shipped,
-           sum(quantity) FILTER (WHERE status = 'delivered') AS delivered
+           sum(quantity) FILTER (WHERE shipments.status = 'delivered') AS delivered
     FROM shipment_lines JOIN shipments USING (shipment_id) JOIN orders ON orders.order_id = shipments.order_id
     WHERE sale_id = $1 GROUP BY shipment_lines.order_id, line_no, shipment_lines.address_no
 )

@@ -15,6 +15,7 @@ from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import Ids
 from commerce.orders.model import Address
+from commerce.orders.pricing import address_faults
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
 from commerce.shipping.assigning import Assigning, fault_of
@@ -175,8 +176,11 @@ class Desk(Lists):
 
     async def redirect(self, shipment_id: UUID, address: Address, reason: str, actor: str) -> DeskFile:
         """Another address, before it is handed over: it is rated anew; a booking is cancelled first."""
+        faults = [{"at": f"/address/{name}", "detail": detail} for name, detail in address_faults(address)]
         if fault := fault_of(address):
-            raise Invalid(f"/address: {fault}", errors=[{"at": "/address", "detail": fault}])
+            faults.append({"at": "/address", "detail": fault})
+        if faults:
+            raise Invalid("{at}: {detail}".format(**faults[0]), errors=faults)
         async with self._db.transaction() as connection:
             _, shipment = await moving.lock(connection, shipment_id)
             unbooked = shipment.status is _S.PLANNED and shipment.booking_id is None

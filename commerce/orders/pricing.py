@@ -72,7 +72,8 @@ def price_order(
     faults = _Faults()
     _check_sizes(order, limits, faults)
     for number, address in enumerate(order.ship_to):
-        _check_address(number, address, faults)
+        for name, detail in address_faults(address):
+            faults.add(f"/ship_to/{number}/{name}", detail)
     lines: list[StoredLine] = []
     units: dict[str, int] = {}
     total = _price_lines(order, snapshot, limits, lines, units, faults)
@@ -169,18 +170,21 @@ def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> Non
         raise faults.refusal()
 
 
-def _check_address(number: int, address: Address, faults: _Faults) -> None:
-    """What the types do not say: no control characters, and a country and a phone number that look like one."""
+def address_faults(address: Address) -> list[tuple[str, str]]:
+    """What the types do not say: no control characters, and a country and a phone number that look like one. Names of
+    fields, and what is wrong with each."""
+    found = []
     texts = (address.name, address.city, address.line, address.province, address.district, address.postcode)
     # isprintable is quick and too strict (it knows no ideographic space), so it only says where to look closer.
     if not "".join(texts).isprintable():
         for name, text in zip(("name", "city", "line", "province", "district", "postcode"), texts, strict=True):
             if _CONTROL.search(text):
-                faults.add(f"/ship_to/{number}/{name}", "control characters are not allowed")
+                found.append((name, "control characters are not allowed"))
     if address.country not in _COUNTRIES:
-        faults.add(f"/ship_to/{number}/country", "not two capital letters, such as CN")
+        found.append(("country", "not two capital letters, such as CN"))
     if not _PHONE.fullmatch(address.phone):
-        faults.add(f"/ship_to/{number}/phone", "not a phone number of 4 to 31 digits, spaces, dashes and brackets")
+        found.append(("phone", "not a phone number of 4 to 31 digits, spaces, dashes and brackets"))
+    return found
 
 
 def _split(

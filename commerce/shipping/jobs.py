@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from asyncpg import UniqueViolationError
+
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.faults import crash_point
@@ -28,7 +30,7 @@ from commerce.shipping.errors import Unsendable
 from commerce.shipping.model import Shipment, ShipmentStatus, Task
 from commerce.shipping.moving import Heard
 from commerce.shipping.planning import Planning
-from commerce.shipping.port import Booked, Cancelled, Carrier, Carriers, Parcel
+from commerce.shipping.port import Booked, Carrier, Carriers, Parcel
 from commerce.shipping.rules import Rules
 from commerce.shipping.store import DueOrder
 from commerce.warehouses import store as warehouses
@@ -80,7 +82,7 @@ class ShipmentJobs:
         """Due orders and parcels, except those of the systems named; from those that are down parcels are taken away
         which they were not asked for yet."""
         now, names = self._now(), self._carriers.by_name
-        self._down = frozenset(name for name, carrier in names.items() if carrier.system in down)
+        self._down = frozenset(name for name, carrier in names.items() if carrier.books and carrier.system in down)
         closed = [name for name, carrier in names.items() if carrier.system in without]
         async with self._db.connection() as connection:
             lease_s = self._policy.lease_s
@@ -102,6 +104,9 @@ class ShipmentJobs:
         except Refused as error:
             await self._postpone(job, f"{job.carrier} refuses: {error}", park=True)
             return "refused"
+        except UniqueViolationError:
+            await self._postpone(job, f"{job.carrier} gives it the number of another parcel", park=True)
+            return "taken_number"
 
     # Orders.
 
@@ -159,8 +164,7 @@ class ShipmentJobs:
                 return "known"
             if await self._stopped(connection, order, shipment):
                 return "stopped"
-            if shipment.booking_id is None:
-                shipment = await self._ask(connection, shipment, carrier)
+            shipment = await self._ask(connection, shipment, carrier)
             parcel = await self._parcel(connection, shipment)
         try:
             found = await carrier.book(parcel)
@@ -182,6 +186,9 @@ class ShipmentJobs:
         return True
 
     async def _ask(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
+        if shipment.booking_id is not None:
+            await store.asked_again(connection, shipment.booking_id, self._now())
+            return shipment
         await store.add_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
         asked = await store.shipment(connection, shipment.shipment_id)
         assert asked is not None
@@ -206,14 +213,16 @@ class ShipmentJobs:
 
     async def _assign(self, job: Shipment) -> str:
         async with self._db.transaction() as connection:
-            _, shipment = await moving.lock(connection, job.shipment_id)
+            order, shipment = await moving.lock(connection, job.shipment_id)
             if not _to_be_booked(shipment) or shipment.booking_id is not None:
                 return "known"
+            if await self._stopped(connection, order, shipment):
+                return "stopped"
             down = dict.fromkeys(self._down, "it does not answer now")
             name = await self._assigning.assign(connection, shipment, self._now(), without=down)
             # Better late than by nobody: it waits for the one that is down.
             if name is None and down and await self._assigning.assign(connection, shipment, self._now()):
-                later = self._now() + timedelta(milliseconds=self._policy.delay_ms(job.attempts))
+                later = self._now() + timedelta(seconds=self._policy.max_s)
                 await store.postpone(connection, shipment, later, "its carriers do not answer now", park=False)
                 return "waiting"
         return "assigned" if name else "nobody"
@@ -223,8 +232,9 @@ class ShipmentJobs:
         now, why = self._now(), f"{carrier.name} refuses: {error}"
         async with self._db.transaction() as connection:
             _, shipment = await moving.lock(connection, asked.shipment_id)
-            if shipment.booking_id != asked.booking_id or asked.booking_id is None:
+            if shipment.booking_id != asked.booking_id or shipment.status is not _S.PLANNED:
                 return "known"
+            assert asked.booking_id is not None
             await store.end_booking(connection, asked.booking_id, "refused", now, why)
             await store.tried(connection, shipment.shipment_id, carrier.name)
             await moving.note(connection, shipment, now, "driver", moving.ACTOR, why)
@@ -246,27 +256,31 @@ class ShipmentJobs:
             if await moving.is_stopped(connection, order):
                 await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
             elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
-                task: Task | None = "follow" if carrier.follows else "track" if carrier.calls else None
+                # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
+                task: Task = "follow" if carrier.follows else "track"
                 look = now if carrier.follows else now + timedelta(seconds=self._rules.track_first_s)
                 await store.set_task(connection, shipment.shipment_id, task, look)
         return "booked"
 
     async def _cancel(self, job: Shipment, carrier: Carrier) -> str:
-        outcome: Cancelled = "absent"
-        if job.booking_id is not None:
-            outcome = await carrier.cancel(job.booking_id, job.tracking_no)
-            if outcome == "absent":
-                await self._surely_absent(job.booking_id)
+        assert job.booking_id is not None
+        found, outcome = None, await carrier.cancel(job.booking_id, job.tracking_no)
+        if outcome == "absent":
+            await self._surely_absent(job.booking_id)
+        elif outcome == "too_late" and job.tracking_no is None:
+            found = await carrier.find(job.booking_id)
+            if found is None:
+                raise Unclear("the carrier has the parcel, and does not say under which number")
         crash_point("shipment.after_cancel")
         now = self._now()
         async with self._db.transaction() as connection:
             _, shipment = await moving.lock(connection, job.shipment_id)
             if shipment.task != "cancel" or shipment.booking_id != job.booking_id:
                 return "known"
-            if outcome == "too_late":
-                return await self._too_late(connection, shipment, carrier, now)
-            if shipment.booking_id is not None:
-                await store.end_booking(connection, shipment.booking_id, "cancelled", now, "it is not wanted")
+            # Its news may have been quicker than the answer.
+            if outcome == "too_late" or shipment.status not in (_S.PLANNED, _S.BOOKED):
+                return await self._too_late(connection, shipment, found, now)
+            await store.end_booking(connection, job.booking_id, "cancelled", now, "it is not wanted")
             return await self._unbooked(connection, shipment)
 
     async def _surely_absent(self, booking_id: UUID) -> None:
@@ -279,14 +293,15 @@ class ShipmentJobs:
     async def _unbooked(self, connection: Connection, shipment: Shipment) -> str:
         """No carrier will come for it: it is planned anew, or it is over."""
         now = self._now()
-        await store.unbook(connection, shipment.shipment_id)
         if shipment.then_ == "cancelled":
             why = "nobody comes for it any more"
             await moving.step(connection, shipment, _S.CANCELLED, now, "driver", moving.ACTOR, why)
-            return "cancelled"
-        if shipment.status is _S.BOOKED:
+        elif shipment.status is _S.BOOKED:
             why = f"{shipment.carrier} does not come for it any more"
             await moving.step(connection, shipment, _S.PLANNED, now, "driver", moving.ACTOR, why)
+        await store.unbook(connection, shipment.shipment_id)
+        if shipment.then_ == "cancelled":
+            return "cancelled"
         if shipment.next_address is not None:
             await store.redirect(connection, shipment.shipment_id, shipment.next_address, later=False)
         await store.set_task(connection, shipment.shipment_id, "book", now)
@@ -296,15 +311,16 @@ class ShipmentJobs:
         await self._assigning.assign(connection, again, now)
         return "planned_anew"
 
-    async def _too_late(self, connection: Connection, shipment: Shipment, carrier: Carrier, now: datetime) -> str:
-        """The carrier has the parcel: it goes its way, and the desk is told."""
-        why = f"{carrier.name} has it already and does not give it back"
-        await moving.note(connection, shipment, now, "driver", moving.ACTOR, why)
+    async def _too_late(self, connection: Connection, shipment: Shipment, found: Booked | None, now: datetime) -> str:
+        """The carrier has the parcel: it goes its way, and the desk is told. `found` is of one whose booking was
+        unclear till now."""
         if shipment.status is _S.PLANNED:
-            # It was booked, and the answer got lost: booking again gives the number.
-            await store.set_task(connection, shipment.shipment_id, "book", now)
-        else:
-            await store.set_task(connection, shipment.shipment_id, "track", now)
+            assert found is not None
+            assert shipment.booking_id is not None
+            await moving.booked(connection, shipment, shipment.booking_id, found, now, "driver", moving.ACTOR)
+        why = f"{shipment.carrier} has it already and does not give it back"
+        await moving.note(connection, shipment, now, "driver", moving.ACTOR, why)
+        await store.set_task(connection, shipment.shipment_id, "track", self._next_look(shipment))
         return "too_late"
 
     async def _track(self, job: Shipment, carrier: Carrier) -> str:

@@ -12,12 +12,14 @@ import msgspec
 
 from commerce.kernel.money import Money
 from commerce.orders.model import Address
+from commerce.sales.model import Reason
 
 Task = Literal["book", "cancel", "follow", "track"]
 Then = Literal["planned", "cancelled"]
 Source = Literal["driver", "staff", "push", "query", "van"]
 TrackingNo = Annotated[str, msgspec.Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
-Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+WarehouseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
+LocalTime = Annotated[time, msgspec.Meta(tz=False)]
 
 
 class ShipmentStatus(StrEnum):
@@ -222,8 +224,8 @@ class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When the customer is there, in the shop's time, and where that is; for vans."""
 
-    deliver_from: time | None = None
-    deliver_to: time | None = None
+    deliver_from: LocalTime | None = None
+    deliver_to: LocalTime | None = None
     latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)] | None = None
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)] | None = None
 
@@ -231,7 +233,7 @@ class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MakeWave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Gather parcels that are to be packed, the oldest first."""
 
-    warehouse_id: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    warehouse_id: WarehouseId
     parcels: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
 
 

@@ -92,8 +92,13 @@ async def hear(
     actor: str,
     now: datetime,
     rules: Rules,
+    *,
+    stands: bool = True,
 ) -> Heard:
-    """Write down what somebody tells of a parcel, each thing once, and move it on where that says so."""
+    """Write down what somebody tells of a parcel, each thing once, and move it on where that says so.
+
+    It moves nothing where it is told of a booking that does not stand (any more): then nobody should have the parcel.
+    """
     keyed = {_key(one): one for one in sorted(news, key=lambda one: one.at)}
     known = await store.known_news(connection, shipment.shipment_id, list(keyed))
     new = [(key, one) for key, one in keyed.items() if key not in known]
@@ -101,20 +106,22 @@ async def hear(
         return Heard("known")
     status, ended_at, events, moves = shipment.status, shipment.ended_at, list[NewEvent](), list[ShipmentStatus]()
     for key, one in new:
-        way = _way(status, one.state)
+        way = _way(status, one.state) if stands else []
         moves += way
         for to in way[:-1]:
             text = f"taken as {to.replace('_', ' ')}, for what came after it"
             events.append(NewEvent(one.at, source, actor, text, (status, to)))
             status = to
         move = (status, way[-1]) if way else None
-        cannot_be = move is None and _contradicts(status, ended_at, one)
+        cannot_be = move is None and (_contradicts(status, ended_at, one) if stands else one.state is not None)
         events.append(NewEvent(one.at, source, actor, one.text, move, one.code, one.unknown, cannot_be, one.place, key))
         if way:
             status = way[-1]
             ended_at = one.at if status in ENDED else None
     await store.write_events(connection, order.order_id, shipment.shipment_id, events, now)
-    await store.heard(connection, shipment.shipment_id, max(one.at for _, one in new))
+    if stands:
+        # A clock that is wrong must not make it look alive for days.
+        await store.heard(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
     unknown = sum(one.unknown for _, one in new)
     if not moves:
         return Heard("noted", unknown)
@@ -133,7 +140,7 @@ def _key(news: News) -> bytes:
 
 def _way(at: ShipmentStatus, to: ShipmentStatus | None) -> list[ShipmentStatus]:
     """The steps from where it is known to be; none where it is further already, or nowhere that news could move it."""
-    if to is None or at not in ROAD[1:5]:
+    if to is None or to is _S.CANCELLED or at not in ROAD[1:5]:
         return []
     if to in ROAD:
         return list(ROAD[ROAD.index(at) + 1 : ROAD.index(to) + 1])

@@ -26,10 +26,13 @@ WHERE order_id = $1 AND status = 'planned' RETURNING paid_at;
 UPDATE fulfilments SET status = 'done', due_at = NULL WHERE order_id = $1;
 
 -- name: goes_back
--- Whether all money of an order has gone back, or is on its way.
-SELECT coalesce(sum(amount_minor), 0) > 0 AND coalesce(sum(amount_minor), 0) <= coalesce((
-    SELECT sum(amount_minor) FROM refunds WHERE refunds.order_id = $1 AND status <> 'failed'), 0)
-FROM payments WHERE order_id = $1 AND status = 'captured';
+-- Whether all money of an order has gone back, or is on its way: of the way to pay that counts, with what is still to
+-- be collected at the door.
+SELECT coalesce(sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
+    SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')), false)
+FROM payments WHERE order_id = $1 AND status IN ('captured', 'authorised')
+AND round = (SELECT max(round) FROM payments WHERE order_id = $1);
 
 -- name: cash_to_collect
 -- What is paid on delivery: of the way to pay that counts.
@@ -48,11 +51,8 @@ FROM order_lines LEFT JOIN goods USING (sku) WHERE order_id = $1 ORDER BY line_n
 INSERT INTO line_goods (order_id, line_no, address_no, ordered)
 SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
 
--- name: plan_goods
--- More units of these lines are in parcels, or fewer.
-UPDATE line_goods SET planned = planned + units
-FROM unnest($2::smallint[], $3::smallint[], $4::integer[]) AS given (line_no, address_no, units)
-WHERE order_id = $1 AND line_goods.line_no = given.line_no AND line_goods.address_no = given.address_no;
+-- name: some_are_open
+SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND ended_at IS NULL);
 
 -- name: move_goods
 -- What a parcel holds has been planned, has left, has arrived: so many times (1, 0 or -1).
@@ -63,8 +63,9 @@ WHERE shipment_id = $1 AND line_goods.order_id = shipment_lines.order_id
   AND line_goods.line_no = shipment_lines.line_no AND line_goods.address_no = shipment_lines.address_no;
 
 -- name: goods_sums
-SELECT sum(ordered) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped, sum(delivered) AS delivered
-FROM line_goods WHERE order_id = $1;
+-- Also of an order that has no parcels yet.
+SELECT sum(quantity) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped, sum(delivered) AS delivered
+FROM order_lines LEFT JOIN line_goods USING (order_id, line_no, address_no) WHERE order_id = $1;
 
 -- name: add_shipment
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
@@ -101,8 +102,7 @@ ORDER BY line_no;
 
 -- name: by_number
 -- Whose number it is, or was.
-SELECT shipment_id, order_id, outcome FROM bookings JOIN shipments USING (shipment_id)
-WHERE bookings.carrier = $1 AND bookings.tracking_no = $2;
+SELECT shipment_id FROM bookings WHERE carrier = $1 AND tracking_no = $2;
 
 -- name: claim_shipments
 -- Those whose carrier is down and was not asked yet may be given to another.
@@ -143,6 +143,9 @@ INSERT INTO bookings (booking_id, shipment_id, carrier, asked_at) VALUES ($1, $2
 -- name: is_asked
 UPDATE shipments SET booking_id = $2 WHERE shipment_id = $1;
 
+-- name: asked_again
+UPDATE bookings SET asked_at = $2 WHERE booking_id = $1;
+
 -- name: asked_at
 SELECT asked_at FROM bookings WHERE booking_id = $1;
 
@@ -181,12 +184,15 @@ VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 UPDATE shipments SET last_news_at = greatest(last_news_at, $2) WHERE shipment_id = $1;
 
 -- name: step
+-- What was settled before it went wrong says nothing of that.
 UPDATE shipments SET status = $3, status_seq = $4,
     handed_over_at = CASE WHEN $3 = 'picked_up' THEN $5 ELSE handed_over_at END,
     ended_at = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN $5::timestamptz END,
     task = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE task END,
     then_ = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE then_ END,
-    cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END
+    cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END,
+    settled_at = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN settled_at END,
+    settled_note = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN settled_note END
 WHERE shipment_id = $1 AND status = $2;
 
 -- name: cash_collected

@@ -43,11 +43,21 @@ class Shipping:
         views = [_view(one, lines[one.shipment_id], told[one.shipment_id]) for one in found]
         return OrderShipments(order_id, sums.ordered - sums.planned, views)
 
-    async def events(self, order_id: UUID, user_id: str, after: int) -> list[ShipmentEvent]:
-        """What has happened to an order's parcels after the event `after`, in the order in which it became known."""
-        async with self._db.connection() as connection:
-            await self._owned(connection, order_id, user_id)
-            return await store.events_after(connection, order_id, after)
+    async def watched(self, order_id: UUID, user_id: str, after: int) -> tuple[list[ShipmentEvent], bool, bool]:
+        """What has happened to an order's parcels after the event `after`, in the order in which it became known;
+        whether nothing will come after that; whether there is more of it already. Raises `NoSuchOrder`."""
+        async with self._db.snapshot() as connection:
+            order = await self._owned(connection, order_id, user_id)
+            events = await store.events_after(connection, order_id, after)
+            more = len(events) == store.MOST_EVENTS
+            return events, not more and await self._is_over(connection, order), more
+
+    async def _is_over(self, connection: Connection, order: LockedOrder) -> bool:
+        """Whether all parcels have ended, and none will be made for goods that did not arrive."""
+        if await store.some_are_open(connection, order.order_id):
+            return False
+        sums = await store.goods_sums(connection, order.order_id)
+        return sums.delivered == sums.ordered or await moving.is_stopped(connection, order)
 
     async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
         """The seq of the last event of each of these orders that is to be sent."""
@@ -87,7 +97,11 @@ class Shipping:
             found = await store.by_number(connection, push.carrier, push.tracking_no)
             if found is None:
                 return Heard("unknown_number")
-            return await self.hear(connection, found[1], push.news, "push", system, self._now())
+            order, shipment = await moving.lock(connection, found)
+            stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
+            return await moving.hear(
+                *(connection, order, shipment, push.news, "push", system, self._now(), self._rules), stands=stands
+            )
 
     async def hear(
         self,

@@ -184,6 +184,12 @@ async def goods_sums(connection: Connection, order_id: UUID) -> GoodsSums:
     return GoodsSums(*(row[name] or 0 for name in GoodsSums._fields))
 
 
+async def some_are_open(connection: Connection, order_id: UUID) -> bool:
+    """Whether parcels of the order have not ended."""
+    found: bool = await connection.fetchval(queries.some_are_open, order_id)
+    return found
+
+
 async def move_goods(
     connection: Connection, shipment_id: UUID, *, planned: int = 0, shipped: int = 0, delivered: int = 0
 ) -> None:
@@ -243,10 +249,10 @@ async def contents(connection: Connection, shipment_id: UUID) -> list[Content]:
     return [Content(row["name"], row["quantity"]) for row in await connection.fetch(queries.contents, shipment_id)]
 
 
-async def by_number(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
-    """(order, parcel) that a carrier's number stands for, or stood for."""
-    row = await connection.fetchrow(queries.by_number, carrier, tracking_no)
-    return (row["order_id"], row["shipment_id"]) if row else None
+async def by_number(connection: Connection, carrier: str, tracking_no: str) -> UUID | None:
+    """The parcel that a carrier's number stands for, or stood for."""
+    found: UUID | None = await connection.fetchval(queries.by_number, carrier, tracking_no)
+    return found
 
 
 # Jobs.
@@ -274,13 +280,7 @@ async def looked(connection: Connection, shipment_id: UUID, due_at: datetime) ->
     await connection.execute(queries.looked, shipment_id, due_at)
 
 
-async def choose(
-    connection: Connection,
-    shipment_id: UUID,
-    choice: Choice,
-    task: Task | None,
-    now: datetime,
-) -> None:
+async def choose(connection: Connection, shipment_id: UUID, choice: Choice, task: Task | None, now: datetime) -> None:
     """Who is to bring it, with the reasons."""
     text = msgspec.json.encode(choice).decode()
     values = (choice.carrier, text, choice.price, choice.expected_on, task, now, False, None)
@@ -308,6 +308,10 @@ async def add_booking(connection: Connection, booking_id: UUID, shipment_id: UUI
     """Before the carrier is asked."""
     await connection.execute(queries.add_booking, booking_id, shipment_id, carrier, now)
     await connection.execute(queries.is_asked, shipment_id, booking_id)
+
+
+async def asked_again(connection: Connection, booking_id: UUID, now: datetime) -> None:
+    await connection.execute(queries.asked_again, booking_id, now)
 
 
 async def asked_at(connection: Connection, booking_id: UUID) -> datetime:
@@ -351,7 +355,7 @@ async def write_events(
         seq += 1
         from_, to = event.move or (None, None)
         if event.move:
-            await connection.execute(queries.step, shipment_id, from_, to, seq, now)
+            await connection.execute(queries.step, shipment_id, from_, to, seq, event.at)
         await connection.execute(
             queries.add_event,
             *(order_id, seq, shipment_id, event.at, now, event.source, event.actor, from_, to, event.code),

@@ -13,7 +13,7 @@ from gateway.desk import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor, page_size
 from gateway.services import ORDER_ID
-from gateway.streams import last_event, stream
+from gateway.streams import Batch, last_event, stream
 
 PLACE = "/v1/orders"
 _TAG = "orders"
@@ -85,9 +85,9 @@ async def watch_order(call: Call) -> web.StreamResponse:
     services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
     sales = services.snapshots.loaded()
 
-    async def fetch(seen: int) -> tuple[list[OrderEvent], bool]:
+    async def fetch(seen: int) -> Batch[OrderEvent]:
         events = await services.orders.events(order_id, user, sales)
-        return events, events[-1].status in _FINAL
+        return Batch(events, events[-1].status in _FINAL)
 
     return await stream(call, "order", order_id, "status", fetch)
 

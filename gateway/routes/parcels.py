@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,7 @@ from commerce.shipping.model import (
     Redirect,
     SplitOff,
     UnplannedOrder,
+    WarehouseId,
     Wave,
 )
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -32,9 +33,7 @@ _PARCEL = Parameter("shipment_id", "path", UUID, "the parcel's id")
 _ORDER = Parameter("order_id", "path", UUID, "the order's id")
 _WAVE = Parameter("wave_id", "path", UUID, "the wave's id")
 _LIST = Parameter("list", "query", DeskList, "which parcels; left out: those to pack")
-_WAREHOUSE = Parameter(
-    "warehouse", "query", Annotated[str, msgspec.Meta(min_length=1, max_length=32)], "of this warehouse only"
-)
+_WAREHOUSE = Parameter("warehouse", "query", WarehouseId, "of this warehouse only")
 
 
 class UnplannedOrders(msgspec.Struct, frozen=True):

@@ -11,12 +11,12 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.database import DOWN as DATABASE_DOWN
 from commerce.kernel.errors import NotFound
 from commerce.kernel.outside import BadNotice
-from commerce.shipping.model import ENDED, OrderShipments, ShipmentEvent
+from commerce.shipping.model import OrderShipments, ShipmentEvent
 from commerce.shipping.port import PushReader
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.orders import OrderId
-from gateway.streams import last_event, stream
+from gateway.streams import Batch, last_event, stream
 
 _logger = logging.getLogger(__name__)
 _TAG = "shipping"
@@ -34,15 +34,12 @@ async def watch_shipments(call: Call) -> web.StreamResponse:
     """What happens to an order's parcels as server-sent events: `id` counts over all, `data` is a ShipmentEvent.
 
     After a break a client sends the last id it saw as `Last-Event-ID` and gets what came after it. The stream ends
-    when every parcel has arrived or is over; 204 says that nothing more will come.
+    when all of the order has arrived, or none of it will be sent any more; 204 says that nothing will come.
     """
     services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
 
-    async def fetch(seen: int) -> tuple[list[ShipmentEvent], bool]:
-        # The parcels first: what ends the last of them is among the events that are read after that.
-        found = await services.shipping.show(order_id, user)
-        events = await services.shipping.events(order_id, user, max(seen, 0))
-        return events, found.open == 0 and all(one.status in ENDED for one in found.shipments) and bool(found.shipments)
+    async def fetch(seen: int) -> Batch[ShipmentEvent]:
+        return Batch(*await services.shipping.watched(order_id, user, max(seen, 0)))
 
     return await stream(call, "parcels", order_id, "parcel", fetch)
 
@@ -109,7 +106,7 @@ OPERATIONS = [
         "A carrier's push",
         _TAG,
         "anyone",
-        {200: ("stored", None), 400: ("not believed", None), 500: ("may come again", None)},
+        {200: ("what the carrier wants to read", None), 500: ("the same where it may come again", None)},
         (404, 503),
         (_SYSTEM,),
         raw=True,

@@ -14,10 +14,14 @@ from aiohttp import web
 from commerce.fleet.links import MAX_TOKEN_CHARS, check_link, make_link
 from commerce.fleet.model import Board, BoardStop, Report, Route
 from commerce.kernel.clock import from_ms
+from commerce.kernel.errors import NotReady
 from commerce.kernel.money import show as show_money
+from config.settings import SettingsError
 from gateway.operations import Call, Operation, Parameter, json_response
 
 _TAG = "vans"
+_PRIVATE = {"Cache-Control": "no-store"}
+"""Where customers live is not kept on the way, nor on the telephone."""
 _TOKEN = Parameter(
     "token", "path", Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TOKEN_CHARS)], "of the driver's link"
 )
@@ -38,25 +42,36 @@ class LinkedRoutes(msgspec.Struct, frozen=True):
     items: list[LinkedRoute]
 
 
+def _key(call: Call) -> str:
+    """What links are signed with. Raises `NotReady` where the settings have no key."""
+    try:
+        return call.services.settings.van_key()
+    except SettingsError as error:
+        raise NotReady(str(error)) from None
+
+
 def _route(call: Call) -> UUID:
     """The route that the link is for. Raises `BadLink`."""
-    services = call.services
-    return check_link(services.settings.van_key(), call.parameters["token"], from_ms(services.clock.now_ms()))
+    return check_link(_key(call), call.parameters["token"], from_ms(call.services.clock.now_ms()))
+
+
+def _shown(board: Board) -> web.Response:
+    return json_response(board, headers=_PRIVATE)
 
 
 async def show_board(call: Call) -> web.Response:
     """The route's stops: who, where, when, and how much cash is to be collected."""
-    return json_response(await call.services.driving.board(_route(call)))
+    return _shown(await call.services.driving.board(_route(call)))
 
 
 async def leave(call: Call) -> web.Response:
     """The van leaves: its parcels are out for delivery. Again changes nothing."""
-    return json_response(await call.services.driving.leave(_route(call)))
+    return _shown(await call.services.driving.leave(_route(call)))
 
 
 async def report_stop(call: Call) -> web.Response:
     """What became of a stop. Again changes nothing; one that failed may still be delivered."""
-    return json_response(await call.services.driving.report(_route(call), call.parameters["seq"], call.body))
+    return _shown(await call.services.driving.report(_route(call), call.parameters["seq"], call.body))
 
 
 async def board_page(call: Call) -> web.Response:
@@ -64,7 +79,8 @@ async def board_page(call: Call) -> web.Response:
     board = await call.services.driving.board(_route(call))
     stops = "".join(_stop(stop, call) for stop in board.stops)
     button = "" if board.status != "planned" else "<button data-path='leave'>The van leaves</button>"
-    return web.Response(text=_PAGE.format(title=_title(board), button=button, stops=stops), content_type="text/html")
+    text = _PAGE.format(title=_title(board), button=button, stops=stops)
+    return web.Response(text=text, content_type="text/html", headers=_PRIVATE)
 
 
 def _title(board: Board) -> str:
@@ -92,8 +108,8 @@ def _stop(stop: BoardStop, call: Call) -> str:
 
 async def list_routes(call: Call) -> web.Response:
     """A day's routes, each with the link for its driver."""
-    services, day = call.services, call.parameters["day"]
-    zone, key = ZoneInfo(services.settings.shipping.timezone), services.settings.van_key()
+    services, day, key = call.services, call.parameters["day"], _key(call)
+    zone = ZoneInfo(services.settings.shipping.timezone)
     routes = await services.fleet.routes(day)
     links = [f"/v1/vans/{make_link(key, route.route_id, route.day, zone)}/page" for route in routes]
     return json_response(LinkedRoutes([LinkedRoute(*pair) for pair in zip(routes, links, strict=True)]))
@@ -152,13 +168,12 @@ li.delivered {{ opacity: .5 }} .cash {{ font-weight: 700; margin: .3rem 0 }}
 button {{ font: inherit; padding: .5rem 1rem; margin: .4rem .6rem 0 0 }} #said {{ color: #a02020 }}
 </style></head><body><h1>{title}</h1><p id="said" role="status"></p>{button}<ol>{stops}</ol><script>
 for (const button of document.querySelectorAll("button")) button.onclick = async () => {{
-  const note = button.dataset.outcome === "failed" ? prompt("Why?") : null;
-  const body = button.dataset.outcome
-    ? {{method: "POST", headers: {{"Content-Type": "application/json"}},
-       body: JSON.stringify({{outcome: button.dataset.outcome, ...(note ? {{note}} : {{}})}})}}
-    : {{method: "POST"}};
+  const {{path, outcome}} = button.dataset;
+  const note = outcome === "failed" ? prompt("Why?") : "";
+  if (note === null) return;
+  const body = outcome && JSON.stringify({{outcome, ...(note && {{note}})}});
   try {{
-    const answer = await fetch("../" + location.pathname.split("/").at(-2) + "/" + button.dataset.path, body);
+    const answer = await fetch(path, {{method: "POST", headers: {{"Content-Type": "application/json"}}, body}});
     if (answer.ok) return location.reload();
     document.getElementById("said").textContent = (await answer.json()).detail;
   }} catch {{

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 from uuid import UUID
 
 import msgspec
@@ -21,18 +21,20 @@ from commerce.payments.port import Line, Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.reconciling import Reconciled, check_readable, decode
 from ops.commands.catalog import progress_bar
-from ops.commands.common import actor, err, open_shop, out, run
+from ops.commands.common import actor, checked, err, open_shop, out, run
 
 payment = typer.Typer(help="One order's payments: look at them, give money back.", no_args_is_help=True)
 credit = typer.Typer(help="Store credit.", no_args_is_help=True)
-parked = typer.Typer(help="Payments and refunds that were given up.", no_args_is_help=True)
+parked = typer.Typer(
+    help="Payments and refunds that were given up. Parcels: `floodgate shipment list --list parked`.",
+    no_args_is_help=True,
+)
 ProviderName = StrEnum("ProviderName", {name: name for name in ("alipay", "wechatpay")})  # type: ignore[misc]
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
 JobId = Annotated[UUID, typer.Argument(metavar="ID", help="of a payment or a refund")]
 UserName = Annotated[str, typer.Argument(metavar="USER")]
 StatementFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")]
 _User = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]*\Z")]
-Content = TypeVar("Content")
 
 
 # One order.
@@ -67,7 +69,7 @@ def refund_order(
             if amount is not None:
                 minor = _minor(amount, (await shop.payments.show(order_id, None)).total.currency)
             given = {"key": key, "reason": reason} | ({} if minor is None else {"amount": minor})
-            ask = _checked(given, AskRefund)
+            ask = checked(given, AskRefund)
             return await shop.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor())
 
     _print_payments(run(work()))
@@ -120,8 +122,8 @@ def give_credit(
     """Give a user store credit, once for each key."""
 
     async def work() -> Credit:
-        name = _checked(user, _User)
-        gift = _checked({"key": key, "amount": _minor(amount, currency), "currency": currency}, CreditGift)
+        name = checked(user, _User)
+        gift = checked({"key": key, "amount": _minor(amount, currency), "currency": currency}, CreditGift)
         async with open_shop() as shop:
             return await shop.payments.gift(name, Money(gift.amount, gift.currency), gift.key)
 
@@ -149,7 +151,10 @@ def _print_credit(found: Credit) -> None:
 
 @parked.command("list")
 def list_parked() -> None:
-    """List the payments and refunds that were given up, by order. Releases and stock changes are not among them."""
+    """List the payments and refunds that were given up, by order. Releases and stock changes are not among them.
+
+    Parcels that were given up: `floodgate shipment list --list parked`.
+    """
     found = run(_parked())
     table = Table("kind", "id", "by", "amount", "why")
     table.columns[1].no_wrap = True  # to be copied whole
@@ -287,10 +292,3 @@ def _minor(amount: str, currency: str) -> int:
         return parse(amount, currency)
     except MoneyError as error:
         raise Invalid(f"AMOUNT: {error}") from None
-
-
-def _checked(given: object, kind: type[Content]) -> Content:
-    try:
-        return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
-        raise Invalid(str(error)) from None

@@ -18,7 +18,6 @@ from commerce.orders.model import Address
 from commerce.rates.choosing import choose as choose_carrier
 from commerce.rates.errors import FaultyTable
 from commerce.rates.model import Choice, RateBook, RateTable
-from commerce.rates.service import Rates
 from ops.commands.catalog import CsvFile, ReportFile, say_refused
 from ops.commands.common import Shop, actor, open_shop, out, run
 
@@ -43,7 +42,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
             async with open_shop() as shop:
                 try:
                     name = file.name.encode(errors="replace").decode()
-                    return await Rates(shop.db, shop.clock).import_table(lines, name, actor())
+                    return await shop.rates.import_table(lines, name, actor())
                 except FaultyTable as error:
                     say_refused(error.faults, report)
                     raise
@@ -58,7 +57,7 @@ def tables() -> None:
 
     async def work() -> list[RateTable]:
         async with open_shop() as shop:
-            return await Rates(shop.db, shop.clock).tables()
+            return await shop.rates.tables()
 
     table = Table("table", "imported (UTC)", "by", "from", "rates", "currency")
     for one in run(work()):
@@ -73,7 +72,7 @@ def show(carrier: Annotated[str | None, typer.Option(help="show all of this carr
 
     async def work() -> RateBook:
         async with open_shop() as shop:
-            return await Rates(shop.db, shop.clock).current()
+            return await shop.rates.current()
 
     book = run(work())
     if carrier is None:
@@ -107,7 +106,7 @@ def choose(
     async def work() -> Choice:
         address, weight_g = _address(to), _grams(weight)
         async with open_shop() as shop:
-            book = await Rates(shop.db, shop.clock).current()
+            book = await shop.rates.current()
             leaves = hand_over.date() if hand_over else _today(shop)
             promised = by.date() if by else leaves + timedelta(days=shop.settings.shipping.promise_days)
         return choose_carrier(book, address, weight_g, cod, leaves, promised, {})
@@ -121,7 +120,7 @@ def explain(shipment: Annotated[UUID, typer.Argument(metavar="SHIPMENT")]) -> No
 
     async def work() -> Choice:
         async with open_shop() as shop:
-            return await Rates(shop.db, shop.clock).explain(shipment)
+            return await shop.rates.explain(shipment)
 
     _print(run(work()))
 

@@ -1,1 +1,2 @@
-"""Payment providers on one machine: servers that speak their wire protocols, with real signatures and made-up money."""
+"""Payment providers and carriers on one machine: servers that speak their wire protocols, with real signatures, made-up
+money and made-up parcels."""

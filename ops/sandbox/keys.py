@@ -1,4 +1,5 @@
-"""The keys and ids that a shop and the sandbox's providers have agreed on: made once for a machine, for both sides."""
+"""The keys and ids that a shop and the sandbox's providers and carriers have agreed on: made once for a machine, for
+both sides."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ _VALID = timedelta(days=5 * 365 + 1)
 
 
 class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is agreed besides the keys; `sandbox.json`. It holds a secret: `wechatpay_api_v3_key`, 32 characters."""
+    """What is agreed besides the keys; `sandbox.json`. It holds secrets: `wechatpay_api_v3_key`, 32 characters, SF's
+    check word and the key in its push address, kuaidi100's key and salt."""
 
     alipay_app_id: str
     alipay_seller_id: str
@@ -31,6 +33,13 @@ class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wechatpay_mch_id: str
     wechatpay_merchant_serial: str
     wechatpay_api_v3_key: str
+    sf_express_partner_id: str
+    sf_express_check_word: str
+    sf_express_monthly_card: str
+    sf_express_push_key: str
+    kuaidi100_customer: str
+    kuaidi100_key: str
+    kuaidi100_salt: str
 
 
 class Pair(NamedTuple):
@@ -56,10 +65,9 @@ class Keys:
 
 
 def make_keys(directory: Path) -> None:
-    """Write what is missing, readable for its owner only; what is there stays. Raises `OSError`."""
+    """Write what is missing, readable for its owner only; what is there stays. Raises `OSError` or `ValueError`."""
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if not (directory / _JSON).exists():
-        _write(directory / _JSON, msgspec.json.format(msgspec.json.encode(_new_ids())))
+    _make_ids(directory / _JSON)
     for name in _PRIVATE:
         if not (directory / f"{name}.pem").exists():
             key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
@@ -87,6 +95,14 @@ def read_keys(directory: Path) -> Keys:
     )
 
 
+def _make_ids(file: Path) -> None:
+    """An older file may not have them all."""
+    known: dict[str, str] = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
+    if not set(Ids.__struct_fields__) <= known.keys():
+        made = msgspec.json.encode({**msgspec.to_builtins(_new_ids()), **known})
+        _write(file, msgspec.json.format(made), instead=bool(known))
+
+
 def _new_ids() -> Ids:
     def digits(count: int) -> str:
         return "".join(secrets.choice("0123456789") for _ in range(count))
@@ -98,6 +114,13 @@ def _new_ids() -> Ids:
         wechatpay_mch_id=f"19{digits(8)}",
         wechatpay_merchant_serial=f"{x509.random_serial_number():X}",
         wechatpay_api_v3_key=secrets.token_hex(16),
+        sf_express_partner_id=f"FG{secrets.token_hex(4).upper()}",
+        sf_express_check_word=secrets.token_hex(16),
+        sf_express_monthly_card=digits(10),
+        sf_express_push_key=secrets.token_urlsafe(24),
+        kuaidi100_customer=secrets.token_hex(16).upper(),
+        kuaidi100_key=secrets.token_hex(6),
+        kuaidi100_salt=secrets.token_hex(16),
     )
 
 
@@ -119,13 +142,16 @@ def _read_certificate(directory: Path) -> x509.Certificate:
     return x509.load_pem_x509_certificate((directory / _CERTIFICATE).read_bytes())
 
 
-def _write(file: Path, content: bytes) -> None:
-    """Whole or not at all; if another process was first, its file stays."""
+def _write(file: Path, content: bytes, *, instead: bool = False) -> None:
+    """Whole or not at all; if another process was first, its file stays, unless this is to be there `instead`."""
     made = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
     with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
         opened.write(content)
         opened.flush()
         os.fsync(opened.fileno())
+    if instead:
+        made.replace(file)
+        return
     try:
         file.hardlink_to(made)
     except FileExistsError:

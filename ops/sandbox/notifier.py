@@ -7,32 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import logging
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import blake2b
-from urllib.parse import urlsplit
-
-import aiohttp
 
 from commerce.kernel.clock import Clock
-from commerce.kernel.tasks import end
 from ops.sandbox.bank import Bank, BankRefusal, DueNotice, Refund, Trade
 from ops.sandbox.protocol import SandboxProtocol
+from ops.sandbox.sender import Letter, Sender, Sending
 from ops.sandbox.switches import Switchboard, Switches
 
-_logger = logging.getLogger(__name__)
 _ALL = 2**31
 _TURN = 200
 """How many robots' payments are made before requests get their turn."""
 _MOMENT_MS = 300
 _JUST_BEFORE_MS = 200
-_LONGEST_WAIT_S = 1.0
 _AGAIN = "#again"
 """Ends the row of a callback that is sent a second time under the same notice id."""
-ATTEMPTS = 15
-_WAITS_S = (15, 15, 30, 180, 600, 1_200, 1_800, 1_800, 1_800, 3_600, 10_800, 10_800, 10_800, 21_600)
 
 
 class Plans:
@@ -135,17 +127,6 @@ def _notice_id(basis: str, which: str) -> str:
     return blake2b(f"{basis}/{which}".encode(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True)
-class Sending:
-    """How callbacks are sent. They go to these hosts only: nothing of a sandbox leaves the machine by mistake."""
-
-    hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
-    timeout_s: float = 5.0
-    concurrency: int = 32
-    longest_wait_s: float = 60.0
-    """Caps the growing waits between the attempts."""
-
-
 class Notifier:
     """Does what is planned: robots' payments, and callbacks until the merchant has accepted them."""
 
@@ -157,77 +138,38 @@ class Notifier:
         self._plans = plans
         self._protocols = protocols
         self._sending = sending
-        self._in_flight: dict[str, asyncio.Task[bool]] = {}
 
     async def run(self) -> None:
-        """Until it is cancelled; callbacks that are under way then are sent again after the next start."""
+        """Until it is cancelled."""
         for provider in self._protocols:
             self._plans.restart(provider)
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._sending.concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._sending.timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        ) as client:
-            try:
-                while True:
-                    self._plans.wake.clear()
-                    self._plans.pay_due()
-                    self._send_due(client)
-                    await self._pause()
-            finally:
-                await asyncio.gather(*(end(task) for task in self._in_flight.values()))
+        await Sender[DueNotice](self, self._clock, self._sending).run()
 
-    async def _pause(self) -> None:
-        now_ms = self._clock.now_ms()
-        times = [time for time in (self._plans.next_ms(), self._bank.next_due_ms(now_ms)) if time is not None]
-        wait_s = min((min(times, default=_ALL * 1_000) - now_ms) / 1_000, _LONGEST_WAIT_S)
-        if wait_s <= 0:
-            await asyncio.sleep(0)
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._plans.wake.wait()
+    # What the sender works off.
 
-    def _send_due(self, client: aiohttp.ClientSession) -> None:
-        for notice in self._bank.due(self._clock.now_ms(), self._sending.concurrency * 2):
-            if len(self._in_flight) >= self._sending.concurrency:
-                return
-            if notice.notice_id not in self._in_flight:
-                task = asyncio.create_task(self._send(client, notice))
-                self._in_flight[notice.notice_id] = task
-                task.add_done_callback(lambda task, notice=notice: self._over(notice, task))  # type: ignore[misc]
+    @property
+    def wake(self) -> asyncio.Event:
+        return self._plans.wake
 
-    async def _send(self, client: aiohttp.ClientSession, notice: DueNotice) -> bool:
-        """Whether the merchant accepted it. Raises what an HTTP client raises."""
-        trade = self._bank.trade(notice.provider, notice.out_no)
+    def turn(self) -> None:
+        self._plans.pay_due()
+
+    def next_ms(self, now_ms: int) -> int | None:
+        times = (self._plans.next_ms(), self._bank.next_due_ms(now_ms))
+        return min((time for time in times if time is not None), default=None)
+
+    def due(self, now_ms: int, limit: int) -> list[DueNotice]:
+        return self._bank.due(now_ms, limit)
+
+    def letter(self, due: DueNotice) -> Letter:
+        trade = self._bank.trade(due.provider, due.out_no)
         assert trade is not None, "a callback is about a trade in the books"
-        refund = self._bank.refund_of(notice.provider, notice.out_refund_no) if notice.out_refund_no else None
-        if urlsplit(trade.notify_url).hostname not in self._sending.hosts:
-            raise aiohttp.InvalidURL(trade.notify_url, "callbacks may not be sent to this host")
-        protocol = self._protocols[notice.provider]
-        sent = replace(notice, notice_id=notice.notice_id.removesuffix(_AGAIN))
-        callback = protocol.callback(sent, trade, refund)
-        async with client.post(
-            trade.notify_url, data=callback.body, headers=callback.headers, allow_redirects=False
-        ) as answer:
-            return protocol.is_accepted(answer.status, await answer.content.read(65_536))
+        refund = self._bank.refund_of(due.provider, due.out_refund_no) if due.out_refund_no else None
+        sent = replace(due, notice_id=due.notice_id.removesuffix(_AGAIN))
+        return Letter(trade.notify_url, *self._protocols[due.provider].callback(sent, trade, refund))
 
-    def _over(self, notice: DueNotice, task: asyncio.Task[bool]) -> None:
-        del self._in_flight[notice.notice_id]
-        if task.cancelled():
-            return
-        error = task.exception()
-        accepted = error is None and task.result()
-        attempts = notice.attempts + 1
-        if not accepted:
-            expected = error is None or isinstance(error, aiohttp.ClientError | TimeoutError | ValueError)
-            _logger.log(
-                logging.INFO if expected else logging.ERROR,
-                "a callback was not accepted",
-                exc_info=None if expected else error,
-                extra={"notice_id": notice.notice_id, "attempts": attempts, "why": repr(error)},
-            )
-        wait_s = min(_WAITS_S[min(notice.attempts, len(_WAITS_S) - 1)], self._sending.longest_wait_s)
-        again_ms = self._clock.now_ms() + int(wait_s * 1_000)
-        self._bank.noted(notice.notice_id, done=accepted or attempts >= ATTEMPTS, again_ms=again_ms)
-        self._plans.wake.set()
+    def is_accepted(self, due: DueNotice, status: int, body: bytes) -> bool:
+        return self._protocols[due.provider].is_accepted(status, body)
+
+    def noted(self, due: DueNotice, *, done: bool, again_ms: int) -> None:
+        self._bank.noted(due.notice_id, done=done, again_ms=again_ms)

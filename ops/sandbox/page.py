@@ -1,4 +1,5 @@
-"""The pages where a person plays the customer: what waits to be paid, and two buttons for each trade."""
+"""The pages where a person plays the customer and the courier: what waits to be paid, with two buttons for each trade,
+and the last parcels, with three."""
 
 from __future__ import annotations
 
@@ -11,8 +12,10 @@ from aiohttp import web
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.money import show
 from ops.sandbox.bank import Bank, BankRefusal, Trade
+from ops.sandbox.carriers import Carriers
+from ops.sandbox.depot import Parcel
 from ops.sandbox.notifier import Plans
-from ops.sandbox.switches import Switchboard, Switches
+from ops.sandbox.switches import Faults, Switchboard
 
 _NEWEST = 50
 _STYLE = (
@@ -26,12 +29,21 @@ class Pages:
     """`GET /`, `GET /pay/{provider}/{out_no}` and `POST` to its `/approve`, `/refuse` and `/late`, for browsers and for
     curl. Late is money that was on its way when the trade was closed."""
 
-    def __init__(self, bank: Bank, clock: Clock, plans: Plans, board: Switchboard, providers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        bank: Bank,
+        clock: Clock,
+        plans: Plans,
+        board: Switchboard,
+        providers: Sequence[str],
+        carriers: Carriers | None,
+    ) -> None:
         self._bank = bank
         self._clock = clock
         self._plans = plans
         self._board = board
         self._providers = providers
+        self._carriers = carriers
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         return [
@@ -47,12 +59,17 @@ class Pages:
         paid = [trade for name in names for trade in self._bank.last_paid(name, _NEWEST)]
         waiting.sort(key=lambda trade: -trade.created_ms)
         paid.sort(key=lambda trade: -(trade.paid_ms or 0))
-        told = (f"<li>{escape(name)}: {escape(_told(self._board.of(name)))}" for name in names)
+        told: list[tuple[str, Faults]] = [(name, self._board.of(name)) for name in names]
+        parcels = ""
+        if self._carriers is not None:
+            told += [(name, self._carriers.board.of(name)) for name in self._carriers.protocols]
+            parcels = f"<h2>Last parcels</h2>{_parcels(self._carriers.depot.last(_NEWEST))}"
+        switches = "".join(f"<li>{escape(name)}: {escape(_told(one))}" for name, one in told)
         body = (
             f"<h2>Waiting to be paid</h2>{_table(waiting[:_NEWEST])}<h2>Paid last</h2>{_table(paid[:_NEWEST])}"
-            f"<h2>Switches</h2><ul>{''.join(told)}</ul>"
+            f"{parcels}<h2>Switches</h2><ul>{switches}</ul>"
         )
-        return _page("Payment sandbox", body)
+        return _page("Sandbox", body)
 
     async def _ask(self, request: web.Request) -> web.Response:
         trade = self._bank.trade(request.match_info["provider"], request.match_info["out_no"])
@@ -103,6 +120,7 @@ class Pages:
 
 
 _BACK = '<p><a href="/">All trades</a></p>'
+_MOVES = (("", "Move on"), ("?to=lost", "Lose"), ("?to=returned", "Send back"))
 
 
 def _table(trades: Iterable[Trade]) -> str:
@@ -113,6 +131,23 @@ def _table(trades: Iterable[Trade]) -> str:
         for trade in trades
     )
     return f"<table><tr><th>Provider<th>Number<th>Amount<th>Subject<th>Time{rows}</table>" if rows else "<p>None.</p>"
+
+
+def _parcels(parcels: Iterable[Parcel]) -> str:
+    rows = []
+    for parcel in parcels:
+        path = f"/parcels/{quote(parcel.number, safe='')}"
+        buttons = "".join(
+            f'<form method="post" action="{path}/move{query}"><button>{label}</button></form> '
+            for query, label in (_MOVES if parcel.open else ())
+        )
+        done = ", ".join(parcel.road[: parcel.step])
+        rows.append(
+            f'<tr><td>{escape(parcel.carrier)}<td><a href="{path}">{escape(parcel.number)}</a>'
+            f"<td>{escape(parcel.destination)}<td>{escape(parcel.state)}<td>{escape(done)}<td>{buttons}"
+        )
+    head = "<tr><th>Carrier<th>Number<th>To<th>State<th>Steps<th>"
+    return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>None.</p>"
 
 
 def _path(trade: Trade) -> str:
@@ -127,12 +162,12 @@ def _time(ms: int) -> str:
     return from_ms(ms).isoformat(sep=" ", timespec="seconds")
 
 
-def _told(switches: Switches) -> str:
+def _told(switches: Faults) -> str:
     """Only what is not as usual."""
-    usual = Switches()
+    usual = type(switches)()
     changed = [
         f"{name} = {getattr(switches, name)}"
-        for name in Switches.__struct_fields__
+        for name in switches.__struct_fields__
         if getattr(switches, name) != getattr(usual, name)
     ]
     return ", ".join(changed) or "behaves well"
@@ -140,7 +175,7 @@ def _told(switches: Switches) -> str:
 
 def _page(title: str, body: str, status: int = 200) -> web.Response:
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    note = "<p>This is a sandbox: no real bank, no real money.</p>"
+    note = "<p>This is a sandbox: no real bank, no real money, no real parcels.</p>"
     return web.Response(
         text=f"{head}<h1>{escape(title)}</h1>{note}{body}", content_type="text/html", status=status, headers=_HEADERS
     )

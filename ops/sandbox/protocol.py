@@ -1,4 +1,5 @@
-"""What the sandbox must know of each provider's protocol; the books, the switches and the page are the same for all."""
+"""What the sandbox must know of the protocol of each provider and each carrier; the books, the switches and the page
+are the same for all."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import NamedTuple, Protocol
 from aiohttp import web
 
 from ops.sandbox.bank import DueNotice, Refund, Trade
+from ops.sandbox.depot import Event, Parcel
+from ops.sandbox.sender import Letter
 
 
 class Callback(NamedTuple):
@@ -38,4 +41,22 @@ class SandboxProtocol(Protocol):
 
     def statement(self, trades: Sequence[Trade], refunds: Sequence[Refund]) -> str:
         """The daily statement of these, as the provider writes it."""
+        ...
+
+
+class CarrierProtocol(Protocol):
+    """One carrier's side of its protocol, served under `/<name>/` by the sandbox."""
+
+    name: str
+
+    def routes(self) -> Sequence[web.AbstractRouteDef]:
+        """The carrier's HTTP interface. Requests with a wrong signature are refused as the carrier does."""
+        ...
+
+    def push(self, parcel: Parcel, events: Sequence[Event], *, wrong: bool) -> Letter:
+        """News of the last of these events, which are all up to then; `wrong`: not signed rightly."""
+        ...
+
+    def is_accepted(self, status: int, body: bytes) -> bool:
+        """Whether the shop's answer to a push means that it need not be sent again."""
         ...

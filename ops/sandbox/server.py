@@ -1,4 +1,4 @@
-"""The sandbox as a server: each provider's interface under `/<provider>/`, the pages, and what drills need."""
+"""The sandbox as a server: the interface of each provider and carrier under `/<name>/`, the pages, what drills need."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
@@ -28,11 +29,14 @@ from commerce.kernel.ports import listening
 from commerce.kernel.tasks import end
 from ops.sandbox.alipay import AlipaySandbox
 from ops.sandbox.bank import Bank
+from ops.sandbox.carriers import CARRIERS, Carriers, ParcelControl, both, carrying
+from ops.sandbox.depot import Depot
 from ops.sandbox.keys import Keys, make_keys, read_keys
-from ops.sandbox.notifier import Notifier, Plans, Sending
+from ops.sandbox.notifier import Notifier, Plans
 from ops.sandbox.page import Pages
-from ops.sandbox.protocol import SandboxProtocol
-from ops.sandbox.switches import Step, Switchboard, Switches, read_scenario
+from ops.sandbox.protocol import CarrierProtocol, SandboxProtocol
+from ops.sandbox.sender import Sending
+from ops.sandbox.switches import Board, CarrierSwitches, Step, Switchboard, Switches, play, read_scenario
 from ops.sandbox.wechatpay import WeChatPaySandbox
 
 _logger = logging.getLogger(__name__)
@@ -59,14 +63,21 @@ class Sandbox:
         self.board.set(provider, switches)
         self.plans.restart(provider)
 
+    def over(self, task: asyncio.Task[None]) -> None:
+        """Without this task it cannot go on, unless the task was done."""
+        if not task.cancelled() and (error := task.exception()):
+            _logger.critical("the sandbox cannot go on", exc_info=error)
+            self.stop.set()
 
-def build(sandbox: Sandbox) -> web.Application:
-    """The application; only the providers' interfaces are slow or down."""
-    control = _Control(sandbox)
+
+def build(sandbox: Sandbox, carriers: Carriers | None = None) -> web.Application:
+    """The application; only the interfaces of providers and carriers are slow or down."""
+    control, names = _Control(sandbox, carriers), tuple(sandbox.protocols)
     app = web.Application(client_max_size=_BODY_BYTES)
     app.router.add_routes(
         [
-            *Pages(sandbox.bank, sandbox.clock, sandbox.plans, sandbox.board, tuple(sandbox.protocols)).routes(),
+            *Pages(sandbox.bank, sandbox.clock, sandbox.plans, sandbox.board, names, carriers).routes(),
+            *(ParcelControl(carriers).routes() if carriers else ()),  # before the switches of anybody
             web.get("/switches/{provider}", control.switches),
             web.put("/switches/{provider}", control.switch),
             web.get(r"/statement/{provider}/{day:\d{4}-\d\d-\d\d}", control.statement),
@@ -74,29 +85,34 @@ def build(sandbox: Sandbox) -> web.Application:
             web.get("/health", control.health),
         ]
     )
-    for name, protocol in sandbox.protocols.items():
-        part = web.Application(middlewares=[_misbehaviour(sandbox, name)], client_max_size=_BODY_BYTES)
+    sides: list[tuple[Board[Any], SandboxProtocol | CarrierProtocol]] = []
+    sides += [(sandbox.board, provider) for provider in sandbox.protocols.values()]
+    if carriers is not None:
+        sides += [(carriers.board, carrier) for carrier in carriers.protocols.values()]
+    for board, protocol in sides:
+        behaviour = _misbehaviour(sandbox.clock, board, protocol.name)
+        part = web.Application(middlewares=[behaviour], client_max_size=_BODY_BYTES)
         part.router.add_routes(protocol.routes())
-        app.add_subapp(f"/{name}/", part)
+        app.add_subapp(f"/{protocol.name}/", part)
     return app
 
 
-def _misbehaviour(sandbox: Sandbox, provider: str) -> Middleware:
+def _misbehaviour(clock: Clock, board: Board[Any], provider: str) -> Middleware:
     count = 0
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         nonlocal count
         count += 1
-        switches, hits = sandbox.board.of(provider), sandbox.board.hits
-        if switches.is_down(sandbox.clock.now_ms()):
+        switches, hits = board.of(provider), board.hits
+        if switches.is_down(clock.now_ms()):
             if request.transport is not None and hits(0.5, "hang_up", f"{provider}/{count}"):
                 request.transport.close()
             return web.Response(status=503, text="the provider is down")
         slow = hits(switches.slow_share, "slow", f"{provider}/{count}")
         response = await handler(request)
         if slow:  # what was asked is done by now: a client that gives up does not know
-            await sandbox.clock.sleep(switches.slow_ms / 1_000)
+            await clock.sleep(switches.slow_ms / 1_000)
         return response
 
     return middleware
@@ -105,8 +121,9 @@ def _misbehaviour(sandbox: Sandbox, provider: str) -> Middleware:
 class _Control:
     """What whoever runs a drill asks of the sandbox."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, carriers: Carriers | None) -> None:
         self._sandbox = sandbox
+        self._carriers = carriers
 
     def _provider(self, request: web.Request) -> str:
         provider = request.match_info["provider"]
@@ -140,7 +157,10 @@ class _Control:
         return web.Response(text=self._sandbox.protocols[provider].statement(trades, refunds))
 
     async def books(self, request: web.Request) -> web.Response:
-        return _json({provider: self._sandbox.bank.books(provider) for provider in self._sandbox.protocols})
+        books = {provider: self._sandbox.bank.books(provider) for provider in self._sandbox.protocols}
+        if self._carriers is not None:
+            books |= {carrier: self._carriers.depot.books(carrier) for carrier in self._carriers.protocols}
+        return _json(books)
 
     async def health(self, request: web.Request) -> web.Response:
         return _json({"status": "ok"})
@@ -159,7 +179,7 @@ async def running(
     make: Callable[[Plans], Sequence[SandboxProtocol]],
     scenario: Sequence[Step] = (),
 ) -> AsyncIterator[Sandbox]:
-    """A sandbox that pays, notifies and plays its scenario; `make` makes the protocols around the plans.
+    """A sandbox of providers that pays, notifies and plays its scenario; `make` makes the protocols around the plans.
 
     Raises what went wrong with its tasks, of which `stop` tells before.
     """
@@ -167,15 +187,9 @@ async def running(
     protocols = {protocol.name: protocol for protocol in make(plans)}
     sandbox = Sandbox(bank, clock, board, plans, protocols)
     notifier = Notifier(bank, clock, plans, protocols, sending)
-    tasks = [asyncio.create_task(notifier.run()), asyncio.create_task(_play(sandbox, scenario))]
-
-    def over(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            _logger.critical("the sandbox cannot go on", exc_info=error)
-            sandbox.stop.set()
-
+    tasks = [asyncio.create_task(notifier.run()), asyncio.create_task(play(clock, scenario, sandbox.switch))]
     for task in tasks:
-        task.add_done_callback(over)
+        task.add_done_callback(sandbox.over)
     try:
         yield sandbox
     finally:
@@ -184,14 +198,6 @@ async def running(
     for task in tasks:
         if not task.cancelled():
             task.result()
-
-
-async def _play(sandbox: Sandbox, scenario: Sequence[Step]) -> None:
-    started = sandbox.clock.monotonic()
-    for step in scenario:
-        await sandbox.clock.sleep(max(0.0, started + step.after_s - sandbox.clock.monotonic()))
-        sandbox.switch(step.provider, step.switches)
-        _logger.info("a step of the scenario", extra={"provider": step.provider, "after_s": step.after_s})
 
 
 PROVIDERS = (AlipaySandbox.name, WeChatPaySandbox.name)
@@ -241,6 +247,10 @@ class Start:
     port: int = 0
     scenario: Path | None = None
     seed: int = 0
+    shop: str = ""
+    """Where the shop is that SF Express pushes to; empty: SF pushes nothing."""
+    speed: int = 3_600
+    """How much faster than the world's the clock goes that parcels move on."""
     public_url: str | None = None
     """What a customer's browser reaches the pages by; else the address that is listened on."""
     sending: Sending = field(default_factory=Sending)
@@ -253,22 +263,35 @@ async def serve(start: Start) -> None:
     """
     make_keys(start.keys)
     keys = read_keys(start.keys)
-    scenario = read_scenario(start.scenario, PROVIDERS) if start.scenario else ()
+    scenario = read_scenario(start.scenario, PROVIDERS, CARRIERS) if start.scenario else []
+    theirs = [step for step in scenario if step.provider in CARRIERS]
+    scenario = [step for step in scenario if step not in theirs]
     start.data.mkdir(parents=True, exist_ok=True)
     board = Switchboard(start.seed, start.data / "switches.json")
+    carrier_board = Board(CarrierSwitches, start.seed, start.data / "carrier-switches.json")
     clock = SystemClock()
     with listening(start.host, start.port, "--port"):
         family = socket.AF_INET6 if ":" in start.host else socket.AF_INET
         listener = socket.create_server((start.host, start.port), family=family)
-    with listener, closing(Bank(start.data / "sandbox.sqlite")) as bank:
+    with (
+        listener,
+        closing(Bank(start.data / "sandbox.sqlite")) as bank,
+        closing(Depot(start.data / "parcels.sqlite")) as depot,
+    ):
         host = f"[{start.host}]" if ":" in start.host else start.host
         url = start.public_url or f"http://{host}:{listener.getsockname()[1]}"
         make = partial(_protocols, bank, clock, keys, url)
-        async with running(bank, clock, board, start.sending, make, scenario) as sandbox:
+        make_carriers = partial(both, depot, carrier_board, keys.ids, start.shop.rstrip("/"))
+        async with (
+            running(bank, clock, board, start.sending, make, scenario) as sandbox,
+            carrying(
+                depot, clock, carrier_board, start.sending, make_carriers, start.speed, sandbox.over, theirs
+            ) as carriers,
+        ):
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, sandbox.stop.set)
-            runner = web.AppRunner(build(sandbox), access_log=None, shutdown_timeout=_STOP_S)
+            runner = web.AppRunner(build(sandbox, carriers), access_log=None, shutdown_timeout=_STOP_S)
             await runner.setup()
             try:
                 await web.SockSite(runner, listener).start()
@@ -283,8 +306,8 @@ def main() -> None:
     """`python -m ops.sandbox`."""
     parser = argparse.ArgumentParser(
         prog="python -m ops.sandbox",
-        description="Payment providers on this machine, for development and drills. It is no real bank: it moves no "
-        "money, and anybody who reaches its port may pay, refuse and change what it does.",
+        description="Payment providers and carriers on this machine, for development and drills. It is no real bank: "
+        "it moves no money and no parcels, and anybody who reaches its port may pay, refuse and change what it does.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     sending = Sending()
@@ -293,7 +316,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(".floodgate/sandbox"), help="directory of the books")
     parser.add_argument("--keys", type=Path, default=Path(".floodgate/sandbox/keys"), help="made if it is missing")
     parser.add_argument("--scenario", type=Path, help="TOML file with [[step]] after_s, provider, switches")
-    parser.add_argument("--seed", type=int, default=0, help="which trades are struck; the same seed, the same ones")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="what is struck; the same seed, the same trades and parcels"
+    )
+    parser.add_argument("--shop", default="", help="address of the shop that SF Express pushes to; empty: it does not")
+    parser.add_argument("--speed", type=int, default=3_600, help="how much faster than the world's parcels' clock goes")
     parser.add_argument("--public-url", help="of the pages for customers, if it is not the address listened on")
     parser.add_argument(
         "--notify-host",
@@ -319,6 +346,8 @@ def main() -> None:
         given.port,
         given.scenario,
         given.seed,
+        given.shop,
+        max(1, given.speed),
         given.public_url,
         Sending(hosts, given.timeout_s, given.concurrency, given.longest_wait_s),
     )

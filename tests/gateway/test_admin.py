@@ -98,7 +98,8 @@ STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 @pytest.mark.parametrize("operation", STAFF_ONLY, ids=lambda operation: operation.id)
 async def test_only_the_right_role_may(front: Front, operation: Any) -> None:
     """Nobody, a shopper and staff with every other role are turned away before anything is looked at."""
-    path = operation.path.format(sale_id="x", sku="x", user_id="x", order_id=uuid4(), payment_id=uuid4(), id=uuid4())
+    ids = {name: uuid4() for name in ("order_id", "payment_id", "shipment_id", "wave_id", "id")}
+    path = operation.path.format(sale_id="x", sku="x", user_id="x", **ids)
     nobody = await front.call(operation.method, path, user=None)
     assert (nobody.status, nobody.code) == (401, "unauthorized")
     shopper = await front.call(operation.method, path, user="user")

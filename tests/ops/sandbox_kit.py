@@ -13,8 +13,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
 from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
-from ops.sandbox.notifier import Plans, Sending
+from ops.sandbox.notifier import Plans
 from ops.sandbox.protocol import Callback
+from ops.sandbox.sender import Sending
 from ops.sandbox.server import Sandbox, build, running
 from ops.sandbox.switches import Step, Switchboard
 from tests.support.shop import eventually

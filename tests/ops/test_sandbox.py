@@ -13,7 +13,8 @@ import pytest
 
 from commerce.kernel.clock import SystemClock
 from ops.sandbox.bank import Bank, BankRefusal, Refund, Trade
-from ops.sandbox.notifier import ATTEMPTS, Plans
+from ops.sandbox.notifier import Plans
+from ops.sandbox.sender import ATTEMPTS
 from ops.sandbox.switches import Switchboard, Switches
 from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, failed, opened, refused
 

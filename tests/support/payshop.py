@@ -24,8 +24,8 @@ from lua import SaleKeys
 from ops.commands.common import Shop
 from ops.sandbox.bank import Bank, DueNotice
 from ops.sandbox.keys import Keys, make_keys, read_keys
-from ops.sandbox.notifier import Sending
 from ops.sandbox.protocol import Callback
+from ops.sandbox.sender import Sending
 from ops.sandbox.server import PROVIDERS, Sandbox, _protocols, build, running
 from ops.sandbox.switches import Switchboard, Switches
 from tests.support.front import Front, open_front, working

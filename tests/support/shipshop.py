@@ -24,7 +24,7 @@ from commerce.orders.model import OrderStatus
 from commerce.rates.service import Rates
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.jobs import Job, ShipmentJobs
-from commerce.shipping.model import Shipment, ShipmentStatus
+from commerce.shipping.model import DeskList, Shipment, ShipmentStatus
 from commerce.shipping.moving import Heard
 from commerce.shipping.port import Booked, Cancelled, Carriers, News, Parcel
 from commerce.shipping.service import Shipping
@@ -65,6 +65,7 @@ class TryCarrier:
     handed_over: set[UUID] = field(default_factory=set)
     followed: list[str] = field(default_factory=list)
     tells: dict[str, list[News]] = field(default_factory=dict)
+    cancels: int = 0
     waits: asyncio.Event | None = None
     parcels: list[Parcel] = field(default_factory=list)
 
@@ -72,15 +73,22 @@ class TryCarrier:
     def system(self) -> str:
         return self.name
 
+    def _said(self) -> None:
+        said = self.says.pop(0) if self.says else None
+        if isinstance(said, Exception):
+            raise said
+
     async def book(self, parcel: Parcel) -> Booked:
         self.asked[parcel.booking_id] += 1
         self.parcels.append(parcel)
         said = self.says.pop(0) if self.says else None
-        if isinstance(said, Exception):
-            raise said
-        number = self.known.setdefault(parcel.booking_id, f"{self.name}-{next(_numbers):06}")
+        number = ""
+        if not isinstance(said, Exception):
+            number = self.known.setdefault(parcel.booking_id, f"{self.name}-{next(_numbers):06}")
         if self.waits is not None:
             await self.waits.wait()
+        if isinstance(said, Exception):
+            raise said
         if said == "lost":
             raise Unclear("the answer got lost")
         return Booked(number, "571-A")
@@ -90,19 +98,23 @@ class TryCarrier:
         return Booked(number) if number else None
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
-        if self.says and isinstance(self.says[0], Exception):
-            raise self.says.pop(0)  # type: ignore[misc]
+        self._said()
+        self.cancels += 1
         if booking_id not in self.known:
             return "absent"
         if booking_id in self.handed_over:
             return "too_late"
         self.gone.add(booking_id)
+        if self.waits is not None:
+            await self.waits.wait()
         return "cancelled"
 
     async def follow(self, tracking_no: str, phone: str) -> None:
+        self._said()
         self.followed.append(tracking_no)
 
     async def track(self, tracking_no: str, phone: str) -> list[News]:
+        self._said()
         return self.tells.get(tracking_no, [])
 
     @property
@@ -203,6 +215,18 @@ class ShipShop:
                 "UPDATE fulfilments SET due_at = now() - interval '1 second' WHERE due_at IS NOT NULL"
             )
 
+    async def lease_over(self) -> None:
+        """What was asked of carriers was asked so long ago that it is there, or never will be."""
+        async with self.shop.db.connection() as connection:
+            await connection.execute("UPDATE bookings SET asked_at = asked_at - interval '1 hour'")
+        await self.due()
+
+    async def claimed(self, order_id: UUID | None = None) -> Job:
+        """The one job that is due, of the order if it is named."""
+        jobs = await self.jobs.claim(100, self.down, self.down)
+        [job] = [job for job in jobs if order_id in (None, job.order_id)]
+        return job
+
     async def work(self, rounds: int = 30) -> list[str]:
         """Do what is due, one after the other, till nothing is; a word for each."""
         words: list[str] = []
@@ -236,9 +260,67 @@ class ShipShop:
         await self.work()
         return order_id, await self.parcels(order_id)
 
+    async def told(self, shipment_id: UUID) -> list[str]:
+        """What is written down about a parcel, in the order in which it became known."""
+        query = "SELECT text FROM shipment_events WHERE shipment_id = $1 ORDER BY seq"
+        return [row["text"] for row in await self.rows(query, shipment_id)]
+
+    async def on(self, which: DeskList) -> set[UUID]:
+        """Which parcels are on a list of the desk; as many as it counts."""
+        page = await self.desk.listed(which, None, None, 100)
+        if which != "all":
+            assert (await self.desk.counts())[which] == len(page.items), which
+        return {item.shipment.shipment_id for item in page.items}
+
+    async def check(self) -> None:
+        """P7: goods are counted as parcels hold them, histories lead to where parcels are, nobody comes twice."""
+        for query in (_MISCOUNTED, _ASTRAY, _GAPS, _STANDING):
+            assert [tuple(row) for row in await self.rows(query)] == []
+        of = {row["booking_id"]: row for row in await self.rows("SELECT * FROM bookings")}
+        coming = [of[id_] for carrier in self.carriers.values() for id_ in carrier.standing]
+        assert all(one["outcome"] in ("asked", "booked") for one in coming), coming
+        assert len({one["shipment_id"] for one in coming}) == len(coming)
+
     async def hear(self, shipment_id: UUID, *news: News) -> Heard:
         async with self.shop.db.transaction() as connection:
             return await self.shipping.hear(connection, shipment_id, news, "push", "test", datetime.now(UTC))
+
+
+_MISCOUNTED = """
+SELECT * FROM (
+    SELECT order_id, line_no, address_no, ordered, planned, shipped, delivered FROM line_goods
+) AS counted FULL JOIN (
+    SELECT order_lines.order_id, line_no, address_no, order_lines.quantity AS ordered,
+           coalesce(sum(held.quantity) FILTER (WHERE NOT gone), 0) AS planned,
+           coalesce(sum(held.quantity) FILTER (WHERE NOT gone AND status NOT IN ('planned', 'booked')), 0) AS shipped,
+           coalesce(sum(held.quantity) FILTER (WHERE status = 'delivered'), 0) AS delivered
+    FROM order_lines JOIN line_goods USING (order_id, line_no, address_no) LEFT JOIN (
+        SELECT shipment_lines.*, status, status IN ('cancelled', 'lost', 'returned_to_sender') AS gone
+        FROM shipment_lines JOIN shipments USING (shipment_id)
+    ) AS held USING (order_id, line_no, address_no)
+    GROUP BY order_lines.order_id, line_no, address_no, order_lines.quantity
+) AS found USING (order_id, line_no, address_no)
+WHERE (counted.ordered, counted.planned, counted.shipped, counted.delivered)
+      IS DISTINCT FROM (found.ordered, found.planned, found.shipped, found.delivered)
+"""
+_ASTRAY = """
+SELECT shipment_id, status, steps FROM (
+    SELECT shipment_id, status, array_agg(from_status ORDER BY seq) || status AS begun,
+           ARRAY['planned'] || array_agg(to_status ORDER BY seq) AS ended, array_agg(to_status ORDER BY seq) AS steps
+    FROM shipments JOIN shipment_events USING (shipment_id) WHERE to_status IS NOT NULL GROUP BY shipment_id
+) AS found WHERE begun <> ended
+UNION ALL SELECT shipment_id, status, NULL FROM shipments WHERE status <> 'planned'
+AND NOT EXISTS (SELECT FROM shipment_events AS event WHERE event.shipment_id = shipments.shipment_id)
+"""
+_GAPS = """
+SELECT order_id, news FROM fulfilments WHERE news <> (
+    SELECT count(*) FROM shipment_events WHERE shipment_events.order_id = fulfilments.order_id AND seq <= news)
+"""
+_STANDING = """
+SELECT shipments.shipment_id, shipments.booking_id, bookings.booking_id FROM shipments LEFT JOIN bookings
+ON bookings.shipment_id = shipments.shipment_id AND outcome IN ('asked', 'booked')
+WHERE shipments.booking_id IS DISTINCT FROM bookings.booking_id
+"""
 
 
 def news(state: str | None, minutes: float = 0, *, code: str = "", text: str = "", unknown: bool = False) -> News:

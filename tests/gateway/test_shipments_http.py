@@ -1,0 +1,228 @@
+"""Where are my parcels? What a customer reads and watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+from uuid import UUID, uuid4
+
+import aiohttp
+import orjson
+import pytest
+
+from commerce.shipping import store
+from config.settings import Settings
+from ops.commands.common import Shop
+from tests.support.front import bearer
+from tests.support.shipfront import SHANGHAI, ShipFront, open_shipfront
+from tests.support.shipshop import news
+from tests.support.shop import ADDRESS, eventually
+
+
+@pytest.fixture
+async def here(shop: Shop, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
+    async with open_shipfront(shop, make_settings) as found:
+        yield found
+
+
+class Stream:
+    """Reads server-sent events."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
+
+    async def event(self) -> tuple[int, dict[str, Any]]:
+        """The next event's id and data. Raises `EOFError` at the end."""
+        lines: dict[str, str] = {}
+        while line := (await asyncio.wait_for(self.response.content.readline(), 10)).decode():
+            name, _, value = line.rstrip("\n").partition(": ")
+            lines[name] = value
+            if line == "\n" and "data" in lines:
+                assert lines["event"] == "parcel"
+                return int(lines["id"]), orjson.loads(lines["data"])
+        raise EOFError
+
+    async def ends(self) -> bool:
+        with pytest.raises(EOFError):
+            await self.event()
+        return True
+
+
+async def watch(here: ShipFront, stack: AsyncExitStack, order_id: UUID, last: int | None = None) -> Stream:
+    headers = bearer(here.front.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
+    url = f"{here.front.base}/v1/orders/{order_id}/shipments/events"
+    response = await stack.enter_async_context(here.front.client.get(url, headers=headers))
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
+    assert response.headers["X-Request-Id"]
+    return Stream(response)
+
+
+async def over(here: ShipFront, order_id: UUID, last: int) -> int:
+    path, headers = f"/v1/orders/{order_id}/shipments/events", {"Last-Event-ID": str(last)}
+    return (await here.front.call("GET", path, headers=headers)).status
+
+
+async def test_what_a_customer_reads(here: ShipFront) -> None:
+    """Nothing yet, then two parcels with what is in them, then their news in the order in which it happened."""
+    ship = here.ship
+    order_id = await ship.order(("a", 2, 0), ("b", 1, 1), ship_to=(ADDRESS, SHANGHAI))
+    none = await here.shipments(order_id)
+    assert (none.status, none.body) == (200, {"order_id": str(order_id), "open": 3, "shipments": []})
+    await ship.work()
+    first, second = await ship.parcels(order_id)
+    await ship.hear(first.shipment_id, news("in_transit", -5), news("picked_up", -60, text="fetched"))
+    shown = (await here.shipments(order_id)).body
+    assert shown["open"] == 0
+    one, two = shown["shipments"]
+    assert (one["shipment_id"], one["status"], one["parcel"], one["to"]) == (
+        *(str(first.shipment_id), "in_transit", 1, 0),
+    )
+    assert one["lines"] == [{"line": 0, "sku": "a", "quantity": 2}]
+    assert (one["carrier"], one["tracking_no"]) == ("sf_express", first.tracking_no)
+    told = [(event["status"], event["source"], event["text"]) for event in one["events"]]
+    assert told == [
+        ("picked_up", "push", "fetched"),
+        ("in_transit", "push", "it is in_transit"),
+        ("booked", "driver", f"sf_express takes it as {first.tracking_no}"),
+    ]
+    assert (two["status"], two["carrier"], two["tracking_no"], two["to"]) == ("planned", "zto", None, 1)
+    assert two["promised_on"] == second.promised_on.isoformat()
+    head = await here.shipments(order_id)
+    async with here.front.client.head(
+        f"{here.front.base}/v1/orders/{order_id}/shipments", headers=bearer(here.front.settings)
+    ) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+        assert answer.headers["Content-Length"] == head.headers["Content-Length"]
+
+
+async def test_parcels_of_others(here: ShipFront) -> None:
+    order_id = await here.ship.order()
+    for path in (f"/v1/orders/{order_id}/shipments", f"/v1/orders/{order_id}/shipments/events"):
+        other = await here.front.call("GET", path, user="other")
+        assert (other.status, other.code) == (404, "not_found")
+        assert (await here.front.call("GET", path, user=None)).status == 401
+        assert (await here.front.call("GET", path, user="ann", roles=["warehouse"])).status == 401
+        unknown = await here.front.call("GET", path.replace(str(order_id), str(uuid4())))
+        assert (unknown.status, unknown.code) == (404, "not_found")
+        assert (await here.front.call("GET", path.replace(str(order_id), "7"))).status == 422
+    for wrong in ("-1", "x", str(2**31)):
+        headers = {"Last-Event-ID": wrong}
+        bad = await here.front.call("GET", f"/v1/orders/{order_id}/shipments/events", headers=headers)
+        assert (bad.status, bad.code) == (422, "invalid")
+    assert (await here.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 1
+
+
+async def test_watching_parcels(here: ShipFront) -> None:
+    """From before there are any, past a parcel that is lost and sent once more, to the door."""
+    ship = here.ship
+    order_id = await ship.order(("a", 1, 0))
+    async with AsyncExitStack() as stack:
+        stream = await watch(here, stack, order_id)
+        await ship.work()
+        seq, booked = await stream.event()
+        assert (seq, booked["status"], booked["source"]) == (1, "booked", "driver")
+        [parcel] = await ship.parcels(order_id)
+        await ship.hear(parcel.shipment_id, news("picked_up"), news(None, 1, text="stands in a jam"))
+        assert [await stream.event() for _ in range(2)][1][1]["text"] == "stands in a jam"
+        late = await watch(here, stack, order_id, last=2)
+        assert (await late.event())[0] == 3
+        await ship.hear(parcel.shipment_id, news("lost", 2))
+        for watcher in (stream, late):
+            assert (await watcher.event())[1]["status"] == "lost"
+        assert (await here.desk(parcel.shipment_id, "reship", reason="nobody finds it")).status == 200
+        again = (await ship.parcels(order_id))[1]
+        for watcher in (stream, late):
+            seq, data = await watcher.event()
+            assert (seq, data["shipment_id"], data["text"]) == (
+                *(5, str(again.shipment_id), "sent once more: nobody finds it"),
+            )
+        await ship.work()
+        await ship.hear(again.shipment_id, news("delivered", 5))
+        for watcher in (stream, late):
+            told = [await watcher.event() for _ in range(5)]
+            assert [seq for seq, _ in told] == [6, 7, 8, 9, 10]
+            assert [data["status"] for _, data in told][-2:] == ["out_for_delivery", "delivered"]
+            assert await watcher.ends()
+        afterwards = await watch(here, stack, order_id, last=9)
+        assert (await afterwards.event())[0] == 10
+        assert await afterwards.ends()
+    assert await over(here, order_id, 10) == 204
+    assert await over(here, order_id, 2**31 - 1) == 204
+
+
+async def test_nothing_comes_of_an_order_that_is_called_off(here: ShipFront) -> None:
+    """Its parcels are cancelled, its goods are in none, and its stream ends all the same."""
+    ship = here.ship
+    order_id, [parcel] = await ship.sent(("a", 1, 0))
+    async with AsyncExitStack() as stack:
+        stream = await watch(here, stack, order_id)
+        assert (await stream.event())[1]["status"] == "booked"
+        await ship.refund_all(order_id)
+        assert (await here.desk(parcel.shipment_id, "cancel", reason="not wanted")).status == 200
+        await ship.work()
+        assert [(await stream.event())[1]["status"] for _ in range(2)] == [None, "cancelled"]
+        assert await stream.ends()
+    unsent = await ship.order(("a", 1, 0))
+    await ship.refund_all(unsent)
+    assert await over(here, unsent, 0) == 204
+
+
+async def test_news_that_comes_during_a_look(here: ShipFront, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What happens between a stream's look at the database and its waiting is told at once, not a heartbeat later."""
+    shipping, seen = here.front.services.shipping, here.front.services.watch._seen
+    order_id, [parcel] = await here.ship.sent(("a", 1, 0))
+    watched, looks = shipping.watched, 0
+
+    async def looking(*about: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        found = await watched(*about)
+        if looks == 2:
+            await here.ship.hear(parcel.shipment_id, news("in_transit"))
+            await eventually(lambda: _is(seen.get(("parcels", order_id)) == 3))
+        return found
+
+    monkeypatch.setattr(shipping, "watched", looking)
+    async with AsyncExitStack() as stack:
+        stream = await watch(here, stack, order_id)
+        assert (await stream.event())[0] == 1
+        assert (await stream.event())[0] == 2
+        assert (await stream.event())[1]["status"] == "in_transit"
+    assert looks > 2
+
+
+async def _is(found: bool) -> bool:
+    return found
+
+
+async def test_more_than_is_read_at_once(here: ShipFront) -> None:
+    """A long history comes in pieces, without a wait between them, and to its end."""
+    order_id, [parcel] = await here.ship.sent(("a", 1, 0))
+    await here.ship.hear(parcel.shipment_id, news("out_for_delivery"))
+    more = store.MOST_EVENTS * 2
+    await here.ship.rows(
+        "INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, text) "
+        "SELECT $1, 4 + n, $2, now(), now(), 'push', 'test', 'news ' || n FROM generate_series(1, $3) AS n",
+        *(order_id, parcel.shipment_id, more),
+    )
+    await here.ship.rows("UPDATE fulfilments SET news = news + $2 WHERE order_id = $1", order_id, more)
+    await here.ship.hear(parcel.shipment_id, news("delivered", 1))
+    async with AsyncExitStack() as stack, asyncio.timeout(5):
+        stream = await watch(here, stack, order_id)
+        assert [(await stream.event())[0] for _ in range(more + 5)] == list(range(1, more + 6))
+        assert await stream.ends()
+
+
+async def test_streams_end_in_time(shop: Shop, make_settings: Callable[..., Settings]) -> None:
+    """After their time, and there are only so many."""
+    limits = {"event_streams": 1, "event_stream_s": 0.2}
+    async with open_shipfront(shop, make_settings, limits=limits) as here, AsyncExitStack() as stack:
+        order_id = await here.ship.order()
+        stream = await watch(here, stack, order_id)
+        full = await here.front.call("GET", f"/v1/orders/{order_id}/shipments/events")
+        assert (full.status, full.code) == (503, "overloaded")
+        async with asyncio.timeout(3):
+            assert await stream.ends()
+        assert await (await watch(here, stack, order_id)).ends()

@@ -1,0 +1,19 @@
+"""A shop that sends parcels, for each test here that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from config.settings import Settings
+from ops.commands.common import Shop
+from tests.support.shipshop import ShipShop, open_shipshop
+
+
+@pytest.fixture
+async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
+    """Afterwards goods, bookings and histories agree, whatever the test did."""
+    async with open_shipshop(shop, settings) as found:
+        yield found
+        await found.check()

@@ -1,0 +1,189 @@
+"""Who is asked to bring a parcel, and what becomes of a no, of silence and of other people's numbers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from commerce.kernel.outside import Unclear
+from commerce.shipping.model import Shipment
+from commerce.shipping.port import Booked
+from tests.support.shipshop import ShipShop, TryCarrier, refuses
+from tests.support.shop import eventually
+
+
+async def test_refused_by_the_first(ship: ShipShop) -> None:
+    """The next best takes it, and the first is not asked again."""
+    quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
+    cheap.says = [refuses()]
+    order_id = await ship.order()
+    assert await ship.work() == ["planned", "refused", "booked"]
+    [parcel] = await ship.parcels(order_id)
+    assert (parcel.carrier, parcel.tried, parcel.status) == ("quick", ["cheap"], "booked")
+    assert (cheap.asked.total(), quick.asked.total()) == (1, 1)
+    outcomes = await ship.rows("SELECT carrier, outcome, why FROM bookings ORDER BY booking_id")
+    assert [tuple(row) for row in outcomes] == [("cheap", "refused", "cheap refuses: no_service: not there"), ("quick", "booked", None)]
+
+
+async def test_refused_by_all(ship: ShipShop) -> None:
+    """It is parked with every reason; taken up again, every carrier is asked again."""
+    quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
+    quick.says, cheap.says = [refuses(), refuses()], [refuses(), refuses()]
+    order_id = await ship.order()
+    assert await ship.work() == ["planned", "refused", "refused"]
+    [parcel] = await ship.parcels(order_id)
+    assert (parcel.parked, parcel.carrier, parcel.booking_id) == (True, None, None)
+    assert parcel.last_error == (
+        "no carrier takes it: byhand: does not serve the region; cheap: it refused this parcel; "
+        "quick: it refused this parcel"
+    )
+    assert await ship.on("parked") == {parcel.shipment_id}
+    await ship.due()
+    assert await ship.work() == []
+    await ship.desk.retry(parcel.shipment_id, "dan")
+    assert await ship.work() == ["refused", "refused"]
+    await ship.desk.retry(parcel.shipment_id, "dan")
+    assert await ship.work() == ["booked"]
+    assert (cheap.asked.total(), quick.asked.total()) == (3, 2)
+    assert len(cheap.asked) == 3, "each time under another booking"
+
+
+async def test_one_is_down(ship: ShipShop) -> None:
+    """What it was not asked for yet goes to another; what it was asked for waits, and is booked nowhere else."""
+    quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
+    cheap.says = ["lost"]
+    asked = await ship.order()
+    job = [await ship.one(job) for job in await ship.jobs.claim(1, [], [])]
+    assert job == ["planned"]
+    assert await ship.one(await ship.claimed()) == "unclear"
+    fresh = await ship.order()
+    await ship.due()
+    ship.down = ["cheap"]
+    assert await ship.work() == ["planned", "assigned", "booked"]
+    [waiting], [gone] = await ship.parcels(asked), await ship.parcels(fresh)
+    assert (gone.carrier, gone.tried) == ("quick", [])
+    assert (waiting.carrier, waiting.status, waiting.parked) == ("cheap", "planned", False)
+    ship.down = []
+    await ship.due()
+    assert "booked" in await ship.work()
+    [waiting] = await ship.parcels(asked)
+    assert (waiting.carrier, waiting.status) == ("cheap", "booked")
+    assert (list(cheap.asked.values()), list(quick.asked.values())) == ([2], [1])
+
+
+async def test_all_are_down(ship: ShipShop) -> None:
+    """They wait for the best of them, and are not looked at all the time."""
+    ship.down = ["cheap", "quick"]
+    order_id = await ship.order()
+    assert [await ship.one(await ship.claimed()) for _ in range(2)] == ["planned", "waiting"]
+    [parcel] = await ship.parcels(order_id)
+    assert (parcel.carrier, parcel.parked, parcel.task) == ("cheap", False, "book")
+    assert parcel.last_error == "its carriers do not answer now"
+    ship.down = []
+    await ship.due()
+    assert await ship.work() == ["booked"]
+
+
+async def test_down_matters_only_where_it_must_be_called(ship: ShipShop) -> None:
+    """The desk books a carrier by hand whether or not its news can be had."""
+    from tests.support.shipshop import SHANGHAI
+
+    ship.down = ["cheap", "quick", "byhand"]
+    _, [parcel] = await ship.sent(ship_to=[SHANGHAI])
+    assert (parcel.carrier, parcel.task, parcel.parked) == ("byhand", None, False)
+    assert await ship.on("to_pack") == {parcel.shipment_id}
+
+
+async def test_two_drivers_at_the_same_parcel(ship: ShipShop) -> None:
+    """One took it up, was slow, and its lease ran out: one booking, one event."""
+    cheap = ship.carriers["cheap"]
+    cheap.waits = asyncio.Event()
+    order_id = await ship.order()
+    assert await ship.one(await ship.claimed()) == "planned"
+    tasks = []
+    for number in range(1, 4):
+        await ship.due()
+        tasks.append(asyncio.create_task(ship.one(await ship.claimed())))
+
+        async def asked(number: int = number) -> bool:
+            return cheap.asked.total() == number
+
+        await eventually(asked)
+    cheap.waits.set()
+    assert sorted(await asyncio.gather(*tasks)) == ["booked", "known", "known"]
+    [parcel] = await ship.parcels(order_id)
+    assert await ship.told(parcel.shipment_id) == [f"cheap takes it as {parcel.tracking_no}"]
+    assert len(cheap.asked) == 1
+
+
+async def test_what_is_claimed(ship: ShipShop) -> None:
+    """Not what is leased, nor of systems that are busy; orders get a part of the room."""
+    parcels = [await ship.order() for _ in range(5)]
+    assert len(await ship.jobs.claim(100, [], [])) == 5
+    assert await ship.jobs.claim(100, [], []) == []
+    await ship.due()
+    await ship.work()
+    orders = [await ship.order() for _ in range(5)]
+    await ship.due()
+    claimed = await ship.jobs.claim(4, [], [])
+    assert sorted(isinstance(job, Shipment) for job in claimed) == [False, True, True, True]
+    assert [ship.jobs.system_of(job) for job in claimed].count("cheap") == 3
+    await ship.due()
+    without = await ship.jobs.claim(100, ["cheap"], [])
+    assert {job.order_id for job in without} == set(orders)
+    assert await ship.value("SELECT count(*) FROM shipments") == len(parcels)
+
+
+class Careless(TryCarrier):
+    """It gives everybody the same number."""
+
+    async def book(self, parcel: object) -> Booked:
+        return Booked("SAME-1")
+
+
+async def test_a_number_that_stands_for_another_parcel(ship: ShipShop) -> None:
+    ship.carriers["cheap"] = ship.jobs._carriers.by_name["cheap"] = Careless("cheap")  # type: ignore[index]
+    await ship.order(), await ship.order()
+    assert sorted(await ship.work()) == ["booked", "planned", "planned", "taken_number"]
+    [one] = await ship.on("parked")
+    parcel = await ship.parcel(one)
+    assert (parcel.last_error, parcel.status) == ("cheap gives it the number of another parcel", "planned")
+    assert parcel.booking_id is not None, "whoever it stands for, it was asked"
+
+
+async def test_a_carrier_that_the_shop_works_with_no_more(ship: ShipShop) -> None:
+    cheap, quick = ship.carriers["cheap"], ship.carriers["quick"]
+    cheap.says = ["lost"]
+    asked, fresh = await ship.order(), await ship.order()
+    words = [await ship.one(job) for job in await ship.jobs.claim(100, [], [])]
+    first, second = await ship.parcels(asked), await ship.parcels(fresh)
+    assert words == ["planned", "planned"]
+    for job in await ship.jobs.claim(100, [], []):
+        if job.order_id == asked:
+            assert await ship.one(job) == "unclear"
+    await ship.due()
+    del ship.carriers["cheap"]
+    assert sorted(await ship.work()) == ["assigned", "booked", "refused"]
+    lost, moved = await ship.parcel(first[0].shipment_id), await ship.parcel(second[0].shipment_id)
+    assert (lost.parked, lost.last_error) == (True, "cheap refuses: not_offered: the settings do not name it")
+    assert (moved.carrier, moved.status, quick.asked.total()) == ("quick", "booked", 1)
+    ship.carriers["cheap"] = cheap
+    await ship.desk.retry(lost.shipment_id, "dan")
+    assert await ship.work() == ["booked"]
+
+
+async def test_its_news_cannot_be_had(ship: ShipShop) -> None:
+    """What is said no to is for a person; silence is borne for a while."""
+    _, [parcel] = await ship.sent()
+    cheap = ship.carriers["cheap"]
+    cheap.says = [Unclear("timed out"), refuses("gone")]
+    await ship.due()
+    assert await ship.one(await ship.claimed()) == "unclear"
+    parcel = await ship.parcel(parcel.shipment_id)
+    assert (parcel.attempts, parcel.last_error, parcel.parked) == (1, "timed out", False)
+    await ship.due()
+    assert await ship.work() == ["refused"]
+    assert await ship.on("parked") == {parcel.shipment_id}
+    await ship.desk.retry(parcel.shipment_id, "dan")
+    assert await ship.work() == ["known"]
+    parcel = await ship.parcel(parcel.shipment_id)
+    assert (parcel.attempts, parcel.last_error, parcel.parked, parcel.task) == (0, None, False, "track")
