@@ -128,7 +128,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         redis, db = await _servers(settings, stack)
         driver = settings.driver
-        policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        policy = RetryPolicy.agreed(driver)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
         snapshots = Snapshots(sales, clock)
         await snapshots.refresh()

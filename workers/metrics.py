@@ -89,9 +89,12 @@ LEDGER_DIFFERENCE = Gauge(
 )
 PARCELS = Gauge(
     "floodgate_parcels",
-    "Parcels on each list of the shipping desk: to_pack, parked, held, late, stuck, silent, failed, odd",
+    "Parcels on each list of the shipping desk: to_pack, parked, held, late, stuck, silent, failed, odd; and due ones",
     ["list"],
     multiprocess_mode=_LATEST,
+)
+OPEN_PARCELS = Gauge(
+    "floodgate_open_parcels", "Parcels that are not over", ["carrier", "status"], multiprocess_mode=_LATEST
 )
 FULFILMENT_SECONDS = Gauge(
     "floodgate_fulfilment_seconds",

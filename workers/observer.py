@@ -19,7 +19,7 @@ async def observer(shop: Workshop) -> None:
     with Postgres gone orders pile up in them.
     """
     sales: list[str] = []
-    desk = Lists(shop.db, shop.clock, shop.settings.shipping)
+    desk, shown = Lists(shop.db, shop.clock, shop.settings.shipping), set[tuple[str, str]]()
 
     async def jobs() -> int:
         first = not sales
@@ -35,7 +35,7 @@ async def observer(shop: Workshop) -> None:
         for kind in ("payment", "refund"):
             metrics.PARKED.labels(kind).set(counts[f"parked_{kind}s"])
             metrics.OLDEST_JOB.labels(kind).set(counts[f"oldest_{kind}_s"])
-        await _show_parcels(desk)
+        await _show_parcels(desk, shown)
         for currency, difference in (await shop.audit.ledger()).items():
             metrics.LEDGER_DIFFERENCE.labels(currency).set(difference)
         return 0
@@ -52,7 +52,8 @@ async def observer(shop: Workshop) -> None:
     await asyncio.gather(*(drive("observer", step, shop.stop, every_s) for step in (jobs, streams)))
 
 
-async def _show_parcels(desk: Lists) -> None:
+async def _show_parcels(desk: Lists, shown: set[tuple[str, str]]) -> None:
+    """`shown` are the (carrier, status) that were shown so far: what has emptied since must be seen to be empty."""
     counts = await desk.counts()
     for kind in ("shipment", "order"):
         metrics.OLDEST_JOB.labels(kind).set(counts.pop(f"oldest_{kind}_s"))
@@ -60,6 +61,12 @@ async def _show_parcels(desk: Lists) -> None:
     metrics.PARKED.labels("order").set(counts.pop("unplanned"))
     for name, count in counts.items():
         metrics.PARCELS.labels(name).set(count)
+    found = await desk.by_carrier()
+    for carrier, status in shown - found.keys():
+        metrics.OPEN_PARCELS.labels(carrier, status).set(0)
+    for (carrier, status), parcels in found.items():
+        metrics.OPEN_PARCELS.labels(carrier, status).set(parcels)
+    shown |= found.keys()
     for until, values in (await desk.times()).items():
         for quantile, seconds in zip(("0.5", "0.9", "0.99"), values, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)

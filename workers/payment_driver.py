@@ -18,7 +18,7 @@ from workers.runtime import Workshop
 async def payment_driver(shop: Workshop) -> None:
     """Until it is to stop; then what is in hand is finished."""
     driver, ids = shop.settings.driver, Ids(shop.clock)
-    policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+    policy = RetryPolicy.agreed(driver)
     async with AsyncExitStack() as stack:
         providers = await stack.enter_async_context(
             open_providers(

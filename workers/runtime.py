@@ -73,7 +73,7 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
         stack.push_async_callback(db.close)
         async with db.connection() as connection:
             await check_migrated(connection)
-        policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        policy = RetryPolicy.agreed(driver)
         yield Workshop(
             settings=settings,
             instance=f"{socket.gethostname()}-{instance}",

@@ -18,7 +18,7 @@ from workers.runtime import Workshop
 async def shipment_driver(shop: Workshop) -> None:
     """Until it is to stop; then what is in hand is finished."""
     driver, rules = shop.settings.driver, shop.settings.shipping
-    policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+    policy = RetryPolicy.agreed(driver)
     async with AsyncExitStack() as stack:
         carriers = await stack.enter_async_context(
             open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)

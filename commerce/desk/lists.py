@@ -48,6 +48,11 @@ class Lists:
         async with self._db.connection() as connection:
             return await store.counts(connection, now, today, self._rules.stuck_after_s, self._rules.silent_after_s)
 
+    async def by_carrier(self) -> dict[tuple[str, str], int]:
+        """(carrier, status) → parcels that are not over."""
+        async with self._db.connection() as connection:
+            return await store.by_carrier(connection)
+
     async def times(self) -> dict[str, list[float]]:
         """Seconds from paid to `handed_over` and to `delivered` in the last day: of 50, 90 and 99 in a hundred orders;
         without those of which there are none."""

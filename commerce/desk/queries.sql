@@ -50,6 +50,7 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
            AS failed,
        (SELECT count(DISTINCT event.shipment_id) FROM shipment_events AS event JOIN shipments USING (shipment_id)
         WHERE (unknown OR contradicts) AND (settled_at IS NULL OR received_at > settled_at)) AS odd,
+       count(*) FILTER (WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL AND due_at <= $1) AS due,
        (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments
         WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL) AS oldest_shipment_s,
@@ -129,3 +130,8 @@ SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY extract(epo
            FILTER (WHERE delivered_at > $1::timestamptz - interval '1 day') AS delivered
 FROM fulfilments
 WHERE handed_over_at > $1::timestamptz - interval '1 day' OR delivered_at > $1::timestamptz - interval '1 day';
+
+-- name: by_carrier
+-- Parcels that are not over, by who brings them and where they are.
+SELECT coalesce(carrier, 'nobody') AS carrier, status, count(*) AS parcels FROM shipments WHERE ended_at IS NULL
+GROUP BY carrier, status;

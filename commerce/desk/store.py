@@ -54,6 +54,11 @@ async def counts(
     return dict(row.items())
 
 
+async def by_carrier(connection: Connection) -> dict[tuple[str, str], int]:
+    """How many parcels that are not over a carrier has, by where they are."""
+    return {(row["carrier"], row["status"]): row["parcels"] for row in await connection.fetch(queries.by_carrier)}
+
+
 async def times(connection: Connection, now: datetime) -> dict[str, list[float]]:
     """Seconds from paid to `handed_over` and to `delivered` in the last day: of 50, 90 and 99 in a hundred orders."""
     row = await connection.fetchrow(queries.times, now)

@@ -5,8 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from commerce.kernel.clock import Clock
+
+
+class Paced(Protocol):
+    """The part `driver` of the settings."""
+
+    @property
+    def backoff_first_ms(self) -> int: ...
+    @property
+    def backoff_max_s(self) -> float: ...
+    @property
+    def lease_s(self) -> int: ...
+    @property
+    def rows_per_claim(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +32,11 @@ class RetryPolicy:
     lease_s: int
     batch: int
     random: Callable[[], float] = random.random
+
+    @classmethod
+    def agreed(cls, driver: Paced) -> RetryPolicy:
+        """As the settings say."""
+        return cls(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
 
     def delay_ms(self, attempt: int) -> int:
         """After the given attempt (from 1): between half of the full wait and all of it, so that jobs spread out."""

@@ -112,6 +112,7 @@ def _show_shape(console: Console, shape: Shape) -> None:
                 f"p50 {spread([turn.p50_ms for turn in turns], 2)} ms, "
                 f"p99 {spread([turn.p99_ms for turn in turns], 2)} ms"
             )
+    console.print(f"p99 among a crowd by p99 alone: {shape.crowding()}")
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -123,7 +124,8 @@ def write(figures: Figures, directory: Path) -> None:
     """`latest.json` and `latest.svg`."""
     directory.mkdir(parents=True, exist_ok=True)
     spreads = figures.shape.spreads() if figures.shape else {}
-    whole = {"ratios": figures.ratios(), "spreads": spreads, **msgspec.to_builtins(figures)}
+    crowding = figures.shape.crowding() if figures.shape else {}
+    whole = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
     (directory / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
     (directory / "latest.svg").write_text(picture(figures), encoding="utf-8")
 

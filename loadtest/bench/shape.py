@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from statistics import median
-from urllib.parse import urlsplit
 
 import msgspec
 
 from loadtest.bench.arena import Arena, arena
 from loadtest.bench.contest import Contestant, Turn, turn
+from loadtest.bench.crowd import crowd
 from loadtest.bench.peers import Peers
 from loadtest.bench.writing import queue
 
 _CONNECTIONS = (64, 256, 2_000)
 _MANY_SKUS = 100_000
-_CROWD = 1_000
-_ARRIVING = b"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+_ROUNDS = 3  # of the waiting times, for each repeat of all else
 
 
 class Shape(msgspec.Struct):
@@ -37,6 +35,17 @@ class Shape(msgspec.Struct):
         """The highest cost by the lowest, for each of the circumstances."""
         found = {"connections": self.cpu_by_connections, "skus": self.cpu_by_skus, "backlog": self.cpu_by_backlog}
         return {name: round(max(costs.values()) / min(costs.values()), 3) for name, costs in found.items() if costs}
+
+    def crowding(self) -> dict[str, float]:
+        """The shoppers' p99 among a crowd by their p99 alone, at half of the peak: medians over neighbouring turns."""
+        crowds = {"slow_senders": self.half_load_with_slow_senders, "idle": self.half_load_with_idle_connections}
+        return {
+            name: round(
+                median(among.p99_ms / alone.p99_ms for among, alone in zip(turns, self.half_load, strict=True)), 3
+            )
+            for name, turns in crowds.items()
+            if turns
+        }
 
 
 async def circumstances(found: Arena, floodgate: Contestant, *, seconds: float, repeats: int, backlog: int) -> Shape:
@@ -91,48 +100,36 @@ async def _memory(found: Arena) -> int:
 async def half_load(
     found: Arena, floodgate: Contestant, peak_per_s: float, *, seconds: float, repeats: int, shape: Shape
 ) -> None:
-    """Waiting times at half of the peak: alone, with slow senders, and with idle connections, taking turns."""
+    """Waiting times at half of the peak: alone, with slow senders, and with idle connections, taking turns.
+
+    Many short turns rather than few long ones: a p99 is moved by whatever else the machine does, and two turns of the
+    very same case differ by half as a rule. Each turn begins with an append-only file just rewritten, or one turn would
+    have Redis's rewrite within it and the next would not.
+    """
     connections = 256
     pause_ms = connections / (peak_per_s / 2) * 1e3
 
     async def waiting() -> Turn:
-        return await turn(found, floodgate, connections, seconds, pause_ms=pause_ms)
+        await _rewrite(found)
+        return await turn(found, floodgate, connections, seconds / 2, pause_ms=pause_ms)
 
-    for _ in range(repeats):
+    for _ in range(_ROUNDS * repeats):
         shape.half_load.append(await waiting())
-        async with _crowd(floodgate.url, sending=True):
+        async with crowd(floodgate.url, sending=True):
             shape.half_load_with_slow_senders.append(await waiting())
-        async with _crowd(floodgate.url, sending=False):
+        async with crowd(floodgate.url, sending=False):
             shape.half_load_with_idle_connections.append(await waiting())
 
 
-@asynccontextmanager
-async def _crowd(url: str, *, sending: bool) -> AsyncIterator[None]:
-    """A thousand connections that have sent nothing, or send a head one byte a second without end.
-
-    The server cuts them off after a while; each that was cut off comes back at once.
-    """
-    port = urlsplit(url).port
-
-    async def one(number: int) -> None:
-        await asyncio.sleep(number / _CROWD)  # a thousand strangers do not send in step
-        while True:
-            with contextlib.suppress(OSError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                if sending:
-                    writer.write(_ARRIVING)
-                    while not reader.at_eof() and not writer.is_closing():
-                        writer.write(b"x")
-                        await asyncio.sleep(1)
-                else:
-                    await reader.read(1)
-                writer.close()
-
-    crowd = [asyncio.create_task(one(number)) for number in range(_CROWD)]
-    try:
-        await asyncio.sleep(2)
-        yield
-    finally:
-        for task in crowd:
-            task.cancel()
-        await asyncio.gather(*crowd, return_exceptions=True)
+async def _rewrite(found: Arena) -> None:
+    """Have Redis rewrite its append-only file now, if it keeps one."""
+    await found.sweep()
+    redis = found.shop.redis
+    if not (await redis.info("persistence"))["aof_enabled"]:
+        return
+    await redis.bgrewriteaof()
+    while True:
+        state = await redis.info("persistence")
+        if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
+            return
+        await asyncio.sleep(0.05)

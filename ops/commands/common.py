@@ -92,7 +92,7 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
         )
         ids, rates, rules = Ids(clock), Rates(db, clock), settings.shipping
-        policy = RetryPolicy(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        policy = RetryPolicy.agreed(driver)
         yield Shop(
             settings=settings,
             clock=clock,
