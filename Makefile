@@ -32,8 +32,8 @@ run: setup ## start a whole shop on this machine
 
 dev: $(VENV)/.dev ## the environment with the tools for tests and checks
 
-test: dev ## the tests, on servers of their own
-	$(BIN)/python -m pytest -m "not drill"
+test: dev ## the tests, on servers of their own, as many files at once as there are cores
+	$(BIN)/python -m pytest -m "not drill" -n auto --dist loadfile
 
 drill: dev ## slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
