@@ -12,10 +12,12 @@ import asyncpg
 import pytest
 import uvloop
 
+from commerce.payments import jobs
 from config.settings import Settings, load
 from ops.commands.common import Shop, open_shop
 from tests.support.front import Front, open_front
 from tests.support.keyleaks import sweep
+from tests.support.payshop import PayShop, open_payshop
 from tests.support.servers import TEMPLATE, Servers, test_servers
 
 SECRET = "only for tests, and long enough for HS256"
@@ -108,3 +110,18 @@ async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[Shop]:
 async def front(settings: Settings, sale_prefix: str) -> AsyncIterator[Front]:
     async with open_front(settings) as found:
         yield found
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The payment driver looks soon whether somebody has paid."""
+    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
+
+
+@pytest.fixture
+async def pay(shop: Shop, sale_id: str, short_looks: None) -> AsyncIterator[PayShop]:
+    """A shop that is paid; after the test nothing is left to be done, and the books agree."""
+    async with open_payshop(shop, sale_id) as found:
+        yield found
+        await found.quiet()
+        await found.check()

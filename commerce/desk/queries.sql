@@ -63,7 +63,9 @@ SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS why FROM fulfilm
 ORDER BY paid_at LIMIT $1;
 
 -- name: retry_order
-UPDATE fulfilments SET parked = false, attempts = 0, due_at = $2 WHERE order_id = $1 AND parked;
+-- Also one that was not to be sent because its money went back, if that has come to nothing.
+UPDATE fulfilments SET parked = false, attempts = 0, due_at = $2
+WHERE order_id = $1 AND (parked OR (status = 'pending' AND due_at IS NULL));
 
 -- name: pack
 UPDATE shipments SET packed_at = $2, packed_by = $3 WHERE shipment_id = $1;

@@ -31,6 +31,8 @@ DOWN = (
     asyncpg.QueryCanceledError,
 )
 """What it looks like when Postgres is away, full or too slow: try again later, the statement is not at fault."""
+AWAY = (*DOWN, NotReady, Overloaded)
+"""The same where a connection is asked for as well, which `Database.connection` refuses in words of its own."""
 
 _DURABLE = (
     "SELECT name, source FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off' "

@@ -209,9 +209,9 @@ class SplitOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Parcels that become one: the first of them."""
+    """Parcels that are put into another one."""
 
-    shipments: Annotated[list[UUID], msgspec.Meta(min_length=2, max_length=50)]
+    shipments: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=50)]
 
 
 class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -123,13 +123,14 @@ async def hear(
         # A clock that is wrong must not make it look alive for days.
         await store.heard(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
     unknown = sum(one.unknown for _, one in new)
-    if not moves:
-        return Heard("noted", unknown)
+    heard = Heard("moved" if moves else "noted", unknown)
+    # One by one: what has left and is lost with the same news has left all the same.
     for to in moves:
         await _count(connection, shipment.shipment_id, to)
-    if shipment.cod_minor and _S.DELIVERED in moves:
-        await _cash(connection, order, now)
-    return await _order_moves(connection, order, now, rules, unknown)
+        if shipment.cod_minor and to is _S.DELIVERED:
+            await _cash(connection, order, now)
+        order, heard = await _order_moves(connection, order, now, rules, heard)
+    return heard
 
 
 def _key(news: News) -> bytes:
@@ -182,27 +183,25 @@ async def _cash(connection: Connection, order: LockedOrder, now: datetime) -> No
         await settling.capture(connection, order, paid, seen, now)
 
 
-async def _order_moves(connection: Connection, order: LockedOrder, now: datetime, rules: Rules, unknown: int) -> Heard:
+async def _order_moves(
+    connection: Connection, order: LockedOrder, now: datetime, rules: Rules, heard: Heard
+) -> tuple[LockedOrder, Heard]:
     """The order goes on once all of it has left, and again once all of it has arrived."""
-    sums, handed_over, delivered = await store.goods_sums(connection, order.order_id), None, None
-    status = order.status
-    if status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:
-        status = await _order_step(connection, order, status, OrderStatus.SHIPPED, now, "every parcel has left")
-        handed_over = await store.order_handed_over(connection, order.order_id, now)
-    if status is OrderStatus.SHIPPED and sums.delivered == sums.ordered:
-        await _order_step(connection, order, status, OrderStatus.DELIVERED, now, "every parcel has arrived")
+    sums = await store.goods_sums(connection, order.order_id)
+    if order.status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:
+        order = await _order_step(connection, order, OrderStatus.SHIPPED, now, "every parcel has left")
+        if paid_at := await store.order_handed_over(connection, order.order_id, now):
+            heard = heard._replace(handed_over_s=(now - paid_at).total_seconds())
+    if order.status is OrderStatus.SHIPPED and sums.delivered == sums.ordered:
+        order = await _order_step(connection, order, OrderStatus.DELIVERED, now, "every parcel has arrived")
         over_at = now + timedelta(seconds=rules.complete_after_s)
-        delivered = await store.order_delivered(connection, order.order_id, now, over_at)
-    return Heard(
-        "moved",
-        unknown,
-        (now - handed_over).total_seconds() if handed_over else None,
-        (now - delivered).total_seconds() if delivered else None,
-    )
+        if paid_at := await store.order_delivered(connection, order.order_id, now, over_at):
+            heard = heard._replace(delivered_s=(now - paid_at).total_seconds())
+    return order, heard
 
 
 async def _order_step(
-    connection: Connection, order: LockedOrder, at: OrderStatus, to: OrderStatus, now: datetime, why: str
-) -> OrderStatus:
-    await orders.step(connection, order.order_id, at, to, now, ACTOR, why)
-    return to
+    connection: Connection, order: LockedOrder, to: OrderStatus, now: datetime, why: str
+) -> LockedOrder:
+    await orders.step(connection, order.order_id, order.status, to, now, ACTOR, why)
+    return order._replace(status=to)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -19,18 +18,7 @@ from ops.sandbox.server import PROVIDERS
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually
 
-
-@pytest.fixture(autouse=True)
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
-
-
-@pytest.fixture
-async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
-    async with open_payshop(shop, sale_id) as found:
-        yield found
-        await found.quiet()
-        await found.check()
+pytestmark = pytest.mark.usefixtures("short_looks")
 
 
 async def begin(pay: PayShop, order_id: UUID, user: str, part: PayWith) -> dict[str, Any]:

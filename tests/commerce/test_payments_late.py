@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
 
 import lua
 from commerce.kernel.jobs import RetryPolicy
-from commerce.payments import jobs
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import PayWith
 from commerce.releases.service import Releases
@@ -27,17 +25,7 @@ POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 GONE = "it came too late and the goods are gone"
 
 
-@pytest.fixture(autouse=True)
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
-
-
-@pytest.fixture
-async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
-    async with open_payshop(shop, sale_id) as found:
-        yield found
-        await found.quiet()
-        await found.check()
+pytestmark = pytest.mark.usefixtures("short_looks")
 
 
 async def stock(pay: PayShop) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +13,6 @@ import pytest
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import Money
 from commerce.kernel.outside import Unclear
-from commerce.payments import jobs
 from commerce.payments.errors import NotCollectable, NotEnoughCaptured
 from commerce.payments.model import OrderPayments, PayWith
 from commerce.payments.port import RefundOrder, RefundSeen
@@ -24,18 +22,7 @@ from ops.commands.common import Shop
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually
 
-
-@pytest.fixture(autouse=True)
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
-
-
-@pytest.fixture
-async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
-    async with open_payshop(shop, sale_id) as found:
-        yield found
-        await found.quiet()
-        await found.check()
+pytestmark = pytest.mark.usefixtures("short_looks")
 
 
 def service(pay: PayShop) -> Payments:

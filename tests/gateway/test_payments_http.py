@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from commerce.payments import jobs
 from commerce.payments.model import PayWith
 from gateway.routes import payments
 from ops.commands.common import Shop
@@ -16,18 +14,7 @@ from tests.support.front import Answer, working
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually, order_body
 
-
-@pytest.fixture(autouse=True)
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
-
-
-@pytest.fixture
-async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
-    async with open_payshop(shop, sale_id) as found:
-        yield found
-        await found.quiet()
-        await found.check()
+pytestmark = pytest.mark.usefixtures("short_looks")
 
 
 async def start(pay: PayShop, order_id: UUID, *parts: Any, user: str = "user") -> Answer:

@@ -14,7 +14,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from commerce.kernel import forms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import BadNotice, Unclear
 from commerce.payments.port import Line
@@ -138,23 +138,9 @@ def read_answer(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
 
 def read_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
     """The fields of a callback whose signature is right. Raises `BadNotice`: malformed or bad_signature."""
-    if len(body) > MAX_NOTICE_BYTES:
-        raise BadNotice("malformed", f"{len(body)} bytes are more than {MAX_NOTICE_BYTES}")
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=MAX_NOTICE_FIELDS,
-        )
-    except ValueError:
-        raise BadNotice("malformed", "the body is no form in UTF-8") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise BadNotice("malformed", "a field is there twice")
-    if missing := {"sign", "sign_type"} - fields.keys():
-        raise BadNotice("malformed", f"without {', '.join(sorted(missing))}")
+    fields = forms.read_form(
+        body, most_bytes=MAX_NOTICE_BYTES, most_fields=MAX_NOTICE_FIELDS, needs=("sign", "sign_type")
+    )
     # sign_type is not signed; whatever it names, nothing weaker than RSA2 is ever accepted.
     content = signing_text(fields, without=("sign", "sign_type"))
     if fields["sign_type"] != "RSA2" or not is_signed(content, fields["sign"], key):

@@ -72,12 +72,13 @@ class Kuaidi100:
         return PushNotice(hashlib.sha256(param.encode()).hexdigest(), [Push(self._names[com], number, news)])
 
     def acknowledge(self, accepted: bool) -> Acknowledgement:
-        """What is not accepted comes again, three times, half an hour apart."""
+        """What is not accepted comes again, three times, half an hour apart. It reads the body; the status is for us,
+        since whoever sends what is not genuine must not make us look broken."""
         if accepted:
             body = '{"result":true,"returnCode":"200","message":"成功"}'
             return Acknowledgement(200, "application/json", body.encode())
         body = '{"result":false,"returnCode":"500","message":"not stored, send it again"}'
-        return Acknowledgement(500, "application/json", body.encode())
+        return Acknowledgement(400, "application/json", body.encode())
 
     async def _ask(self, path: str, form: bytes, kind: type[wire.T]) -> wire.T:
         status, _, body = await self._outside.send("POST", self._account.base_url + path, _FORM, form)

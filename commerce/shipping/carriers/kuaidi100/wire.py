@@ -11,10 +11,11 @@ import hmac
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, TypeVar
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
+from commerce.kernel import forms
 from commerce.kernel.outside import BadNotice, Unclear
 from commerce.shipping.carriers.kuaidi100.settings import Account
 from commerce.shipping.carriers.kuaidi100.states import meaning
@@ -110,23 +111,7 @@ def read_answer(status: int, body: bytes, kind: type[T]) -> T:
 
 def read_form(body: bytes, salt: str) -> str:
     """The parameter of a push, in JSON as it was signed. Raises `BadNotice`: malformed or bad_signature."""
-    if len(body) > MAX_PUSH_BYTES:
-        raise BadNotice("malformed", f"{len(body)} bytes are more than {MAX_PUSH_BYTES}")
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=MAX_PUSH_FIELDS,
-        )
-    except ValueError:
-        raise BadNotice("malformed", "the body is no form in UTF-8") from None
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise BadNotice("malformed", "a field is there twice")
-    if missing := {"sign", "param"} - fields.keys():
-        raise BadNotice("malformed", f"without {', '.join(sorted(missing))}")
+    fields = forms.read_form(body, most_bytes=MAX_PUSH_BYTES, most_fields=MAX_PUSH_FIELDS, needs=("sign", "param"))
     if not hmac.compare_digest(fields["sign"].encode(), signature(fields["param"], salt).encode()):
         raise BadNotice("bad_signature", "not signed with our salt")
     return fields["param"]
