@@ -25,12 +25,11 @@ from commerce.desk.service import Desk as ShippingDesk
 from commerce.fleet.driving import Driving
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import Connection, Database, open_database
+from commerce.kernel.database import Connection, Database
 from commerce.kernel.ids import Ids
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.migrations import check_migrated
+from commerce.kernel.opening import open_servers
 from commerce.kernel.redis_link import RedisLink
-from commerce.kernel.redisdb import check_redis, open_redis
 from commerce.kernel.tasks import end
 from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
@@ -126,7 +125,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """
     limits, clock = settings.limits, SystemClock()
     async with AsyncExitStack() as stack:
-        redis, db = await _servers(settings, stack)
+        redis, db = await stack.enter_async_context(open_servers(settings, "gateway"))
         driver = settings.driver
         policy = RetryPolicy.agreed(driver)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
@@ -196,31 +195,6 @@ async def _hear(
 ) -> None:
     """What a van's driver reports of a parcel."""
     await shipping.hear(connection, shipment_id, news, "van", actor, now)
-
-
-async def _servers(settings: Settings, stack: AsyncExitStack) -> tuple[Redis, Database]:
-    """Redis and Postgres, connected and checked. Raises `NotReady`."""
-    limits = settings.limits
-    redis = open_redis(
-        settings.redis(),
-        timeout_ms=limits.redis_call_timeout_ms,
-        connections=limits.redis_connections,
-        name="gateway",
-        must_keep=(settings.durability, settings.replicas),
-    )
-    stack.push_async_callback(redis.aclose)
-    await check_redis(redis, settings.durability, settings.replicas)
-    db = await open_database(
-        settings.database(),
-        name="gateway",
-        connections=limits.database_connections,
-        timeout_s=limits.database_timeout_s,
-        must_keep=settings.durability,
-    )
-    stack.push_async_callback(db.close)
-    async with db.connection() as connection:
-        await check_migrated(connection)
-    return redis, db
 
 
 async def _carry_over(services: Services) -> None:

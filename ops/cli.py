@@ -15,8 +15,10 @@ from ops.commands import (
     routes,
     sale,
     services,
+    shipments,
     tokens,
     warehouses,
+    waves,
 )
 
 app = typer.Typer(
@@ -47,6 +49,8 @@ app.add_typer(payments.credit, name="credit")
 app.add_typer(payments.parked, name="parked")
 app.add_typer(rates.app, name="rates")
 app.add_typer(warehouses.app, name="warehouse")
+app.add_typer(shipments.app, name="shipment")
+app.add_typer(waves.app, name="wave")
 app.add_typer(routes.fleet, name="fleet")
 app.add_typer(routes.routes, name="routes")
 app.add_typer(checks.letters, name="dead-letters")

@@ -15,13 +15,12 @@ from redis.asyncio import Redis
 
 from commerce.audit.service import Audit
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import Database, open_database
+from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
 from commerce.kernel.garbage import spare_the_collector
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.migrations import check_migrated
+from commerce.kernel.opening import open_servers
 from commerce.kernel.ports import listening
-from commerce.kernel.redisdb import check_redis, open_redis
 from commerce.releases.service import Releases
 from commerce.sales.service import Sales
 from commerce.sales.stock import Stock
@@ -53,26 +52,12 @@ Worker = Callable[[Workshop], Awaitable[None]]
 @asynccontextmanager
 async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Workshop]:
     """Connect and check. Raises `NotReady` if a database is not what it should be."""
-    limits, driver, clock = settings.limits, settings.driver, SystemClock()
+    driver, clock = settings.driver, SystemClock()
     async with AsyncExitStack() as stack:
-        redis = open_redis(
-            settings.redis(),
-            timeout_ms=limits.redis_call_timeout_ms + settings.writer.wait_ms,
-            connections=limits.redis_connections + settings.writer.reads_at_once,
-            name="worker",
+        writer = settings.writer
+        redis, db = await stack.enter_async_context(
+            open_servers(settings, "worker", more_connections=writer.reads_at_once, wait_ms=writer.wait_ms)
         )
-        stack.push_async_callback(redis.aclose)
-        await check_redis(redis, settings.durability, settings.replicas)
-        db = await open_database(
-            settings.database(),
-            name="worker",
-            connections=limits.database_connections,
-            timeout_s=limits.database_timeout_s,
-            must_keep=settings.durability,
-        )
-        stack.push_async_callback(db.close)
-        async with db.connection() as connection:
-            await check_migrated(connection)
         policy = RetryPolicy.agreed(driver)
         yield Workshop(
             settings=settings,

@@ -23,8 +23,8 @@ from commerce.shipping.errors import NotNow
 from commerce.shipping.model import Shipment, ShipmentStatus
 from commerce.shipping.packing import Box, Item, pack
 from commerce.shipping.planning import shares
+from commerce.shipping.rows import HeldLine, Measures, NewParcel
 from commerce.shipping.rules import Rules
-from commerce.shipping.store import HeldLine, Measures, NewParcel
 
 _S = ShipmentStatus
 

@@ -32,4 +32,4 @@ class BadLink(Refusal):
 
     code = "unauthorized"
     status = 401
-    title = "The link does not hold"
+    title = "A valid token is needed"

@@ -31,8 +31,8 @@ from commerce.shipping.model import Shipment, ShipmentStatus, Task
 from commerce.shipping.moving import Heard
 from commerce.shipping.planning import Planning
 from commerce.shipping.port import Booked, Carrier, Carriers, Parcel
+from commerce.shipping.rows import DueOrder
 from commerce.shipping.rules import Rules
-from commerce.shipping.store import DueOrder
 from commerce.warehouses import store as warehouses
 
 Job = Shipment | DueOrder

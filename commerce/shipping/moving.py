@@ -24,8 +24,8 @@ from commerce.shipping import store
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import ENDED, ON_THE_WAY, ROAD, Shipment, ShipmentStatus, Source
 from commerce.shipping.port import Booked, News
+from commerce.shipping.rows import NewEvent
 from commerce.shipping.rules import Rules
-from commerce.shipping.store import NewEvent
 
 _S = ShipmentStatus
 ACTOR = "shipment_driver"
@@ -129,7 +129,8 @@ async def hear(
         await _count(connection, shipment.shipment_id, to)
         if shipment.cod_minor and to is _S.DELIVERED:
             await _cash(connection, order, now)
-        order, heard = await _order_moves(connection, order, now, rules, heard)
+        if to in (_S.PICKED_UP, _S.DELIVERED):
+            order, heard = await _order_moves(connection, order, now, rules, heard)
     return heard
 
 

@@ -16,8 +16,8 @@ from commerce.shipping import moving, store
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.errors import Unsendable
 from commerce.shipping.packing import Box, Item, PackedParcel, pack
+from commerce.shipping.rows import DueOrder, HeldLine, LineToPlan, Measures, NewParcel
 from commerce.shipping.rules import Rules, promised_day
-from commerce.shipping.store import DueOrder, HeldLine, LineToPlan, Measures, NewParcel
 
 _MOST_NAMED = 10
 

@@ -15,8 +15,8 @@ from commerce.shipping import moving, store
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
 from commerce.shipping.moving import Heard
 from commerce.shipping.port import News, Push, PushNotice
+from commerce.shipping.rows import HeldLine
 from commerce.shipping.rules import Rules
-from commerce.shipping.store import HeldLine
 
 _STAFF = "staff"
 

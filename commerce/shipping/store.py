@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -13,95 +13,13 @@ from commerce.kernel.database import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Address
 from commerce.rates.model import Choice
-from commerce.shipping.model import ParcelLine, Shipment, ShipmentEvent, ShipmentStatus, Source, Task, Then
+from commerce.shipping.model import ParcelLine, Shipment, ShipmentEvent, ShipmentStatus, Task, Then
 from commerce.shipping.port import Content
+from commerce.shipping.rows import DueOrder, GoodsSums, HeldLine, LineToPlan, Measures, NewEvent, NewParcel
 
 queries = load_queries(__package__)
 _FIELDS = Shipment.__struct_fields__
 MOST_EVENTS = 1_000
-
-
-class DueOrder(NamedTuple):
-    """An order that is to be made into parcels (`pending`), or that is over after a while (`delivered`)."""
-
-    order_id: UUID
-    status: str
-    paid_at: datetime
-    attempts: int
-
-
-class LineToPlan(NamedTuple):
-    """An order's line for one address with what is known of its goods; no warehouse: nothing is."""
-
-    line_no: int
-    address_no: int
-    sku: str
-    quantity: int
-    unit_price_minor: int
-    warehouse_id: str | None
-    weight_g: int
-    length_mm: int
-    width_mm: int
-    height_mm: int
-
-
-class HeldLine(NamedTuple):
-    """What a parcel holds of a line."""
-
-    line_no: int
-    address_no: int
-    sku: str
-    quantity: int
-
-
-class Measures(NamedTuple):
-    """A parcel's weight and outer sides."""
-
-    weight_g: int
-    length_mm: int
-    width_mm: int
-    height_mm: int
-
-
-class NewParcel(NamedTuple):
-    """A parcel that is to be planned; amounts in minor units of the order's currency."""
-
-    shipment_id: UUID
-    order_id: UUID
-    address_no: int
-    warehouse_id: str
-    address: Address
-    measures: Measures
-    value_minor: int
-    cod_minor: int
-    currency: str
-    promised_on: date
-    lines: Sequence[HeldLine]
-    replaces: UUID | None = None
-
-
-class GoodsSums(NamedTuple):
-    """Units of an order over all lines and addresses."""
-
-    ordered: int
-    planned: int
-    shipped: int
-    delivered: int
-
-
-class NewEvent(NamedTuple):
-    """An event that is to be written; `move` is the step of the status, if it is one."""
-
-    at: datetime
-    source: Source
-    actor: str
-    text: str
-    move: tuple[ShipmentStatus, ShipmentStatus] | None = None
-    code: str | None = None
-    unknown: bool = False
-    contradicts: bool = False
-    place: str | None = None
-    key: bytes | None = None
 
 
 def read_shipment(row: Any) -> Shipment:

@@ -148,8 +148,9 @@ async def split_parcel(call: Call) -> web.Response:
 
 
 async def merge_parcels(call: Call) -> web.Response:
-    """Put parcels of one order, from one warehouse to one address, into the first of them."""
-    return json_response(Parcels([await call.services.parcels.repacking.merge(call.body.shipments, _actor(call))]))
+    """Put others of its order, from the same warehouse to the same address, into this parcel."""
+    together = [call.parameters["shipment_id"], *call.body.shipments]
+    return json_response(Parcels([await call.services.parcels.repacking.merge(together, _actor(call))]))
 
 
 async def reship_parcel(call: Call) -> web.Response:
@@ -242,7 +243,7 @@ ADMIN = [
     _operation("POST", f"{_ONE}/settle", settle_parcel, "Settle", DeskFile, body=Because),
     _operation("POST", f"{_ONE}/split", split_parcel, "Split", Parcels, body=SplitOff),
     _operation("POST", f"{_ONE}/reship", reship_parcel, "Send once more", Parcels, body=Because),
-    _operation("POST", "/shipments/merge", merge_parcels, "Merge", Parcels, body=Merge, parameters=()),
+    _operation("POST", f"{_ONE}/merge", merge_parcels, "Merge", Parcels, body=Merge),
     _operation(
         "GET", "/orders/{order_id}/shipments", show_order_parcels, "Parcels", OrderShipments, problems=_READ,
         parameters=(_ORDER,),

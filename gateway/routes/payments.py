@@ -11,7 +11,8 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.database import AWAY as DATABASE_AWAY
+from commerce.kernel.database import told
 from commerce.kernel.errors import NotFound
 from commerce.kernel.money import Money
 from commerce.kernel.outside import BadNotice, Refused, Unclear
@@ -96,9 +97,9 @@ async def notify_payment(call: Call) -> web.Response:
         return _acknowledged(provider, accepted=False)
     try:
         result = await services.payments.notice(name, notice, call.body)
-    except DATABASE_DOWN as error:
+    except DATABASE_AWAY as error:
         metrics.NOTICES.labels(name, "not_stored").inc()
-        _logger.warning("a callback could not be stored", extra={"provider": name, "why": repr(error)})
+        _logger.warning("a callback could not be stored", extra={"provider": name, "why": told(error)})
         return _acknowledged(provider, accepted=False)
     metrics.NOTICES.labels(name, result).inc()
     if result == "refused":

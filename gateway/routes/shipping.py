@@ -8,7 +8,8 @@ from typing import Literal
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.database import AWAY as DATABASE_AWAY
+from commerce.kernel.database import told
 from commerce.kernel.errors import NotFound
 from commerce.kernel.outside import BadNotice
 from commerce.shipping.model import OrderShipments, ShipmentEvent
@@ -60,9 +61,9 @@ async def notify_carrier(call: Call) -> web.Response:
         return _acknowledged(reader, accepted=False)
     try:
         heard = await services.shipping.notice(system, notice, call.body)
-    except DATABASE_DOWN as error:
+    except DATABASE_AWAY as error:
         metrics.PUSHES.labels(system, "not_stored").inc()
-        _logger.warning("a push could not be stored", extra={"system": system, "why": repr(error)})
+        _logger.warning("a push could not be stored", extra={"system": system, "why": told(error)})
         return _acknowledged(reader, accepted=False)
     metrics.PUSHES.labels(system, heard.result).inc()
     metrics.UNKNOWN_STATES.labels(system).inc(heard.unknown)
@@ -106,7 +107,7 @@ OPERATIONS = [
         "A carrier's push",
         _TAG,
         "anyone",
-        {200: ("what the carrier wants to read", None), 500: ("the same where it may come again", None)},
+        {200: ("what the carrier wants to read", None), 400: ("the same, where it was not stored", None)},
         (404, 503),
         (_SYSTEM,),
         raw=True,

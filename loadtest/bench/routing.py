@@ -164,14 +164,14 @@ async def run(seeds: Sequence[int], seconds: Sequence[float]) -> None:
     for seed in seeds:
         for given in seconds:
             orders, times, took = await _planned(problem, given, seed)
-            way = _way(problem, orders) / _SCALE
+            way, left = _way(problem, orders) / _SCALE, len(problem.calls) - sum(map(len, orders))
             table.add_row(
                 str(seed),
                 f"{took:.1f} s",
-                str(len(problem.calls) - sum(map(len, orders))),
+                str(left),
                 str(sum(map(bool, orders))),
                 f"{way:.2f}",
-                f"{way / BEST_KNOWN - 1:.2%}",
+                "" if left else f"{max(way / BEST_KNOWN - 1, 0):.2%}",
                 str(broken(problem, orders, times)),
             )
     console.print(table)

@@ -17,7 +17,7 @@ from ops.commands.common import actor, err, open_shop, out, run
 letters = typer.Typer(help="Accepted orders that could not be written.", no_args_is_help=True)
 _PAGE = 1_000
 _COLUMNS = ("initial", "available", "held", "sold", "in_stream", "difference")
-_PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P8")
+_PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
 
 
@@ -26,7 +26,7 @@ def audit(
     by_sku: Annotated[bool, typer.Option(help="a row for each SKU, not only for those with a difference")] = False,
     json: Annotated[bool, typer.Option(help="JSON instead of a table")] = False,
 ) -> None:
-    """Check the promises P1 to P6 and P8 over Redis, the stream, the dead letters and Postgres.
+    """Check the promises P1 to P8 over Redis, the stream, the dead letters and Postgres.
 
     Works while orders flow. Status 1 if anything is not as promised.
     """

@@ -22,13 +22,12 @@ from commerce.dead_letters.service import DeadLetters
 from commerce.desk.service import Desk
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import DOWN as DATABASE_DOWN
-from commerce.kernel.database import Database, open_database
+from commerce.kernel.database import Database
 from commerce.kernel.errors import Invalid, Refusal
 from commerce.kernel.ids import Ids
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.migrations import check_migrated
+from commerce.kernel.opening import open_servers
 from commerce.kernel.redisdb import DOWN as REDIS_DOWN
-from commerce.kernel.redisdb import open_redis
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
@@ -64,39 +63,20 @@ class Shop:
     payments: Payments
     shipping: Shipping
     rates: Rates
-    desk: Desk
 
 
 @asynccontextmanager
 async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
     """Connect to the shop that the settings name."""
     settings = settings or load()
-    limits, driver, clock = settings.limits, settings.driver, SystemClock()
+    driver, clock = settings.driver, SystemClock()
     async with AsyncExitStack() as stack:
-        redis = open_redis(
-            settings.redis(), timeout_ms=limits.redis_call_timeout_ms, connections=limits.redis_connections, name="ops"
-        )
-        stack.push_async_callback(redis.aclose)
-        db = await open_database(
-            settings.database(),
-            name="ops",
-            connections=limits.database_connections,
-            timeout_s=limits.database_timeout_s,
-        )
-        stack.push_async_callback(db.close)
-        async with db.connection() as connection:
-            await check_migrated(connection)
-        # Commands call no carrier: what is to be done outside is a row for the driver. But which there are, and who
-        # books with them, the settings say.
-        carriers = await stack.enter_async_context(
-            open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
-        )
-        ids, rates, rules = Ids(clock), Rates(db, clock), settings.shipping
+        redis, db = await stack.enter_async_context(open_servers(settings, "ops", keep=False))
         policy = RetryPolicy.agreed(driver)
         yield Shop(
             settings=settings,
             clock=clock,
-            ids=ids,
+            ids=Ids(clock),
             db=db,
             redis=redis,
             catalog=Catalog(db, clock),
@@ -106,11 +86,19 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
             # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(db, clock, ids, {}, settings.payments.margin_s),
-            shipping=Shipping(db, clock, rules),
-            rates=rates,
-            desk=Desk(db, clock, ids, Assigning(rates, carriers, rules), carriers, rules),
+            payments=Payments(db, clock, Ids(clock), {}, settings.payments.margin_s),
+            shipping=Shipping(db, clock, settings.shipping),
+            rates=Rates(db, clock),
         )
+
+
+@asynccontextmanager
+async def open_desk(shop: Shop) -> AsyncIterator[Desk]:
+    """The shipping desk, with the carriers that the settings name. None of them is called: that is a row for the
+    driver. Raises `NotReady` where what was agreed with them cannot be used."""
+    rules, timeout_s = shop.settings.shipping, shop.settings.driver.call_timeout_s
+    async with open_carriers(rules, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
+        yield Desk(shop.db, shop.clock, shop.ids, Assigning(shop.rates, carriers, rules), carriers, rules)
 
 
 @contextmanager
@@ -137,12 +125,12 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     raise AssertionError  # plain_errors ends the command
 
 
-def checked(given: object, kind: type[Content], option: str = "") -> Content:
-    """Words from the command line as what they should be. Raises `Invalid`, which names the option."""
+def checked(given: object, kind: type[Content], otherwise: str | None = None) -> Content:
+    """Words from the command line as what they should be. Raises `Invalid`, which says `otherwise`."""
     try:
         return msgspec.convert(given, kind)
     except msgspec.ValidationError as error:
-        raise Invalid(f"{option}: {error}" if option else str(error)) from None
+        raise Invalid(otherwise or str(error)) from None
 
 
 def actor() -> str:

@@ -44,7 +44,7 @@ def test_the_commands_are_bash() -> None:
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("curl"), reason="needs /proc and curl")
 async def test_the_tour(home: Path) -> None:
     blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
@@ -54,6 +54,7 @@ async def test_the_tour(home: Path) -> None:
         await up.start()
         env = up.env | {
             "BASE": f"http://127.0.0.1:{up.port}",
+            "ADMIN": f"http://127.0.0.1:{up.admin_port}",
             "SANDBOX": f"http://127.0.0.1:{up.sandbox_port}",
             "PATH": f"{FLOODGATE.parent}:{os.environ['PATH']}",
             "TMPDIR": str(home),
@@ -65,7 +66,7 @@ async def test_the_tour(home: Path) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with asyncio.timeout(200):
+        async with asyncio.timeout(400):
             assert process.stdout is not None
             assert process.stderr is not None
             said, wrong = await asyncio.gather(process.stdout.read(), process.stderr.read())

@@ -1,0 +1,70 @@
+"""The search has a process of its own: it ends in time, knows no secrets, and services start without its libraries."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from commerce.fleet import solver
+from commerce.fleet.errors import SolverFailed
+from commerce.fleet.problem import Call, Problem, Task, Van
+
+WAYS = [[0, 10, 20], [10, 0, 10], [20, 10, 0]]
+PROBLEM = Problem([Van(10, 0, 1_000)], [Call(1, 0, 900, 5)] * 2, WAYS, WAYS)
+
+
+def searching() -> list[int]:
+    """Processes of ours that search."""
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in map(int, children) if b"commerce.fleet.solving" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+async def test_it_searches_apart() -> None:
+    shares: list[float] = []
+    found = await solver.solve_apart(Task(PROBLEM, 0.3, 1), shares.append)
+    assert sorted(found.orders[0]) == [0, 1]
+    assert shares[-1] == 1
+    assert len(shares) > 1
+    assert searching() == []
+
+
+async def test_it_is_ended_when_its_time_is_over() -> None:
+    with pytest.raises(SolverFailed, match="was ended"):
+        await solver.solve_apart(Task(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
+    assert searching() == []
+
+
+async def test_it_ends_with_who_waits_for_it() -> None:
+    told = asyncio.Event()
+    waiting = asyncio.create_task(solver.solve_apart(Task(PROBLEM, 60, 1), lambda share: told.set()))
+    await told.wait()
+    assert len(searching()) == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert searching() == []
+
+
+async def test_a_process_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    broken = Problem(PROBLEM.vans, PROBLEM.calls, [[0]], [[0]])
+    with pytest.raises(SolverFailed, match="status 1"):
+        await solver.solve_apart(Task(broken, 0.1, 1), lambda share: None)
+    assert "IndexError" in capfd.readouterr().err
+
+
+def test_it_gets_none_of_the_shops_settings() -> None:
+    assert not [name for name in solver._PASSED_ON if "FLOODGATE" in name]
+
+
+def test_services_start_without_the_searchs_libraries() -> None:
+    code = (
+        "import sys, gateway.app, workers.runtime, ops.cli, commerce.fleet.service, commerce.fleet.driving;"
+        "print([name for name in ('pyvrp', 'matplotlib', 'numpy') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
