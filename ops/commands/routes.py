@@ -17,6 +17,7 @@ from rich.table import Table
 from commerce.catalog.model import ImportReport, RefusedLine
 from commerce.fleet.csv_file import read_ways
 from commerce.fleet.geojson import feature_collection
+from commerce.fleet.links import make_link
 from commerce.fleet.model import Plan, Route
 from commerce.fleet.service import MAX_SECONDS, Fleet, Told
 from ops.commands.catalog import CsvFile, ReportFile, say_refused, say_report
@@ -145,6 +146,29 @@ def show(day: Day, geojson: GeoJson = None, picture: Picture = None) -> None:
 
     found, zone = run(work())
     _output(found, zone, geojson, picture)
+
+
+@routes.command("links")
+def links(
+    day: Day,
+    base: Annotated[
+        str | None, typer.Option(metavar="URL", help="the shop's address as vans reach it; left out: the settings'")
+    ] = None,
+) -> None:
+    """Print the signed link of each of the day's routes. Whoever has it sees the stops and may report them: it goes to
+    the driver alone. It holds to the end of the day after."""
+
+    async def work() -> list[tuple[str, str]]:
+        async with open_shop() as shop:
+            zone, key, http = ZoneInfo(shop.settings.shipping.timezone), shop.settings.van_key(), shop.settings.http
+            address = (base or f"http://{http.host}:{http.port}").rstrip("/")
+            return [
+                (route.vehicle_id, f"{address}/v1/vans/{make_link(key, route.route_id, route.day, zone)}/page")
+                for route in await _fleet(shop).routes(day.date())
+            ]
+
+    for vehicle_id, link in run(work()):
+        out.print(f"{vehicle_id} {link}", highlight=False, soft_wrap=True)
 
 
 def _output(found: Sequence[Route], zone: ZoneInfo, geojson: Path | None, picture: Path | None) -> None:

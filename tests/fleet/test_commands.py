@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from commerce.fleet.links import check_link
 from config.settings import Settings
 from ops.cli import app
 from ops.commands.common import Shop
@@ -68,6 +69,10 @@ async def test_a_day_is_planned_shown_and_drawn(shop: Shop, floodgate: Command, 
     assert picture.read_text().startswith("<?xml")
     status, said = await floodgate("routes", "show", "--date", day)
     assert (status, str(fine) in said, str(lost) in said) == (0, True, False)
+    status, said = await floodgate("routes", "links", "--date", day, "--base", "https://shop.example/")
+    token = said.split()[1].removeprefix("https://shop.example/v1/vans/").removesuffix("/page")
+    [route] = await yard.fleet.routes(day)
+    assert check_link(shop.settings.van_key(), token, yard.clock.at) == route.route_id
 
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},far,300\n")
     for wrong, why in (
