@@ -68,6 +68,8 @@ async def stream(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
         await response.prepare(call.request)
+        if call.request.method == "HEAD":  # whose answer ends with its headers
+            return response
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
         with suppress(_ClientLeft):  # which is how most streams end
             while True:

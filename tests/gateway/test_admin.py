@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
-import pytest
 
 import lua
 from commerce.kernel.clock import from_ms
@@ -95,21 +95,20 @@ async def _dead(shop: Shop) -> bool:
 STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 
 
-@pytest.mark.parametrize("operation", STAFF_ONLY, ids=lambda operation: operation.id)
-async def test_only_the_right_role_may(front: Front, operation: Any) -> None:
+async def test_only_the_right_role_may(front: Front) -> None:
     """Nobody, a shopper and staff with every other role are turned away before anything is looked at."""
-    ids = {name: uuid4() for name in ("order_id", "payment_id", "shipment_id", "wave_id", "id")}
-    path = operation.path.format(sale_id="x", sku="x", user_id="x", **ids)
-    nobody = await front.call(operation.method, path, user=None)
-    assert (nobody.status, nobody.code) == (401, "unauthorized")
-    shopper = await front.call(operation.method, path, user="user")
-    assert (shopper.status, shopper.code) == (401, "unauthorized")
-    others = [role for role in ROLES if role not in (operation.access, "operator")]
-    other = await front.call(operation.method, path, user="ann", roles=others)
-    assert (other.status, other.code) == (403, "forbidden")
-    for role in (operation.access, "operator"):
-        allowed = await front.call(operation.method, path, user="ann", roles=[role])
-        assert allowed.status not in (401, 403)
+    for operation in STAFF_ONLY:
+        path = re.sub(r"\{(\w+_id|id)\}", str(uuid4()), operation.path).format(sku="x")
+        nobody = await front.call(operation.method, path, user=None)
+        assert (nobody.status, nobody.code) == (401, "unauthorized"), operation.id
+        shopper = await front.call(operation.method, path, user="user")
+        assert (shopper.status, shopper.code) == (401, "unauthorized"), operation.id
+        others = [role for role in ROLES if role not in (operation.access, "operator")]
+        other = await front.call(operation.method, path, user="ann", roles=others)
+        assert (other.status, other.code) == (403, "forbidden"), operation.id
+        for role in (operation.access, "operator"):
+            allowed = await front.call(operation.method, path, user="ann", roles=[role])
+            assert allowed.status not in (401, 403), operation.id
 
 
 async def test_a_gateway_full_of_shoppers_answers_its_operators(

@@ -16,8 +16,8 @@ from commerce.shipping import store
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.support.front import bearer
-from tests.support.shipfront import SHANGHAI, ShipFront, open_shipfront
-from tests.support.shipshop import news
+from tests.support.shipfront import ShipFront, open_shipfront
+from tests.support.shipshop import SHANGHAI, news
 from tests.support.shop import ADDRESS, eventually
 
 
@@ -89,12 +89,12 @@ async def test_what_a_customer_reads(here: ShipFront) -> None:
     ]
     assert (two["status"], two["carrier"], two["tracking_no"], two["to"]) == ("planned", "zto", None, 1)
     assert two["promised_on"] == second.promised_on.isoformat()
-    head = await here.shipments(order_id)
-    async with here.front.client.head(
-        f"{here.front.base}/v1/orders/{order_id}/shipments", headers=bearer(here.front.settings)
-    ) as answer:
-        assert (answer.status, await answer.read()) == (200, b"")
-        assert answer.headers["Content-Length"] == head.headers["Content-Length"]
+    whole = await here.shipments(order_id)
+    for path, length in (("", whole.headers["Content-Length"]), ("/events", None)):
+        url = f"{here.front.base}/v1/orders/{order_id}/shipments{path}"
+        async with asyncio.timeout(5), here.front.client.head(url, headers=bearer(here.front.settings)) as answer:
+            assert (answer.status, answer.headers.get("Content-Length"), await answer.read()) == (200, length, b"")
+    assert here.front.services.watch._streams == 0
 
 
 async def test_parcels_of_others(here: ShipFront) -> None:

@@ -18,7 +18,7 @@ from config.settings import Settings
 from ops.commands.common import Shop
 from tests.shipping import kuaidi100_kit, sf_express_kit
 from tests.support.front import Answer, Front, open_front
-from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, open_shipshop
+from tests.support.shipshop import ShipShop, TryCarrier, open_shipshop
 from tests.support.shop import ADDRESS
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -42,8 +42,10 @@ class Numbered(TryCarrier):
     """Gives numbers in the form of SF's."""
 
     async def book(self, parcel: Parcel) -> Booked:
-        self.known.setdefault(parcel.booking_id, f"SF{next(_numbers):013}")
-        return await super().book(parcel)
+        known = self.known.get(parcel.booking_id)
+        booked = await super().book(parcel)
+        number = self.known[parcel.booking_id] = known or f"SF{next(_numbers):013}"
+        return Booked(number, booked.sort_code)
 
 
 @dataclass
@@ -56,9 +58,9 @@ class ShipFront:
     async def staff(self, method: str, path: str, *, role: str = "warehouse", **kwargs: Any) -> Answer:
         return await self.front.call(method, f"/v1/admin{path}", user="ann", roles=[role], **kwargs)
 
-    async def desk(self, shipment_id: UUID, what: str, **body: Any) -> Answer:
+    async def desk(self, shipment_id: UUID | str, what: str, **body: Any) -> Answer:
         """Do something with a parcel."""
-        return await self.staff("POST", f"/shipments/{shipment_id}/{what}", **({"json": body} if body else {}))
+        return await self.staff("POST", f"/shipments/{shipment_id}/{what}", json=body or None)
 
     async def shipments(self, order_id: UUID, **kwargs: Any) -> Answer:
         return await self.front.call("GET", f"/v1/orders/{order_id}/shipments", **kwargs)
@@ -102,6 +104,3 @@ async def open_shipfront(
             "own_fleet": TryCarrier("own_fleet", calls=False),
         }
         yield ShipFront(front, ship)
-
-
-__all__ = ["AGREED", "NINGBO", "SHANGHAI", "ZONE", "ShipFront", "open_shipfront"]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -26,7 +26,7 @@ from commerce.shipping.assigning import Assigning
 from commerce.shipping.jobs import Job, ShipmentJobs
 from commerce.shipping.model import DeskList, Shipment, ShipmentStatus
 from commerce.shipping.moving import Heard
-from commerce.shipping.port import Booked, Cancelled, Carriers, News, Parcel
+from commerce.shipping.port import Booked, Cancelled, Carrier, Carriers, News, Parcel
 from commerce.shipping.service import Shipping
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
@@ -180,7 +180,8 @@ class ShipShop:
         return order_id
 
     async def _paid(self, connection: Any, order_id: UUID, user: str, total: int, cod: int, now: datetime) -> None:
-        parts = [("balance", total - cod, "captured", now)] if total > cod else []
+        parts: list[tuple[str, int, str, datetime | None]] = []
+        parts += [("balance", total - cod, "captured", now)] if total > cod else []
         parts += [("cod", cod, "authorised", None)] if cod else []
         for part, (method, amount, status, captured_at) in enumerate(parts):
             await connection.execute(
@@ -359,7 +360,7 @@ async def open_shipshop(
         "cheap": TryCarrier("cheap"),
         "byhand": TryCarrier("byhand", books=False, follows=True),
     }
-    carriers = Carriers(by_name, {})
+    carriers = Carriers(cast("dict[str, Carrier]", by_name), {})
     rules, ids = settings.shipping, Ids(shop.clock)
     assigning = Assigning(table, carriers, rules)
     policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=1, batch=100)
