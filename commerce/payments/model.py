@@ -11,6 +11,7 @@ import msgspec
 from commerce.kernel.money import Currency, Minor, Money
 from commerce.orders.model import Method
 from commerce.payments.port import PayAction, Scene
+from commerce.sales.model import Reason
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "late", "settle"]
@@ -72,7 +73,7 @@ class AskRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Give back a part of what was captured, or all that is left. A repeat under the same key is the same refund."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
-    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    reason: Reason
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
 
 

@@ -18,10 +18,14 @@ from config.settings import Settings, load
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 GATEWAYS = 2
-_PARTS = {"writer": 1, "payments": 1, "sandbox": 1, "keeper": 1, "gateway": GATEWAYS, "redis": 1, "postgres": 1}
+_PARTS = {
+    **dict.fromkeys(("writer", "payments", "shipments", "sandbox", "keeper", "redis", "postgres"), 1),
+    "gateway": GATEWAYS,
+}
 ROLES = {
     "writer": b"workers\0order_writer\0",
     "payments": b"workers\0payment_driver\0",
+    "shipments": b"workers\0shipment_driver\0",
     "sandbox": b"-m\0ops.sandbox\0",
     "keeper": b"workers\0release_driver\0",
     "gateway": b"-m\0gateway\0",

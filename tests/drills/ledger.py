@@ -36,7 +36,8 @@ _EXAMPLES = 5
 class Wish:
     """An order that a user wants, under a key; it may be sent any number of times.
 
-    `unclear`: an attempt may have been carried out without a word of it, so that a replay is no surprise.
+    `unclear`: an attempt may have been carried out without a word of it, so that a replay is no surprise. `body` is
+    what is sent, where it says more than the units.
     """
 
     user: str
@@ -50,6 +51,7 @@ class Wish:
     answer: bytes | None = None
     refused: str | None = None
     cancelled: bool = False
+    body: bytes | None = None
 
     def __str__(self) -> str:
         return f"{self.user}/{self.key} {dict(self.units)}"
@@ -221,7 +223,7 @@ class Order:
                 wish.unclear = True  # either of the two may be first
             wish.under_way += 1
         wish.first_sent = min(wish.first_sent, perf_counter())
-        body = ledger.body(wish.units)
+        body = wish.body or ledger.body(wish.units)
         head = f"POST /v1/orders HTTP/1.1\r\nIdempotency-Key: {wish.key}\r\n{ledger.head(wish.user)}{len(body)}\r\n\r\n"
         return head.encode() + body
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
-from pathlib import Path
 from random import Random
 from time import perf_counter
 
 import pytest
 
-from loadtest.bench.machine import children, cpu_seconds
 from ops.commands.common import open_shop
 from tests.drills.books import close
 from tests.drills.conftest import NO_LIMIT_A_USER
+from tests.drills.cost import cpu, shares
 from tests.drills.house import House
 from tests.drills.ledger import Ledger
 from tests.drills.payers import INITIAL, PRICES, PayingLoad, Sandbox, Till, give_credit, percentiles, trickle
@@ -40,6 +38,7 @@ _SHORT_LEASES = {**_SETTINGS, "FLOODGATE_DRIVER__LEASE_S": "5"}
 """Shorter than a job may take at worst, so that now and then two drivers' worth of work meet in one row."""
 _PENDING = "SELECT count(*) FROM payments WHERE status = 'pending'"
 _ROLES = ("payments", "gateway", "sandbox")
+_PARTS = ("payments", "sandbox", "gateway", "writer", "keeper", "redis")
 _DEATHS = 3
 _HURTS = {
     "asked, and not written down": "payment.after_create:150",
@@ -60,25 +59,11 @@ async def _open(house: House, rng: Random, pay_within_s: int = _PAY_WITHIN_S) ->
     return Till(Ledger("paying", lambda user: token(settings, user), returns=True), rng)
 
 
-def _cpu(house: House) -> dict[str, float]:
-    """Processor time so far, by part; Postgres with all processes that have served its connections."""
-    roles = ("payments", "sandbox", "gateway", "writer", "keeper", "redis")
-    used = {role: sum(map(cpu_seconds, house.pids(role))) for role in roles}
-    [postgres] = house.pids("postgres")
-    gone = sum(map(int, Path(f"/proc/{postgres}/stat").read_text().rpartition(")")[2].split()[13:15]))
-    alive = sum(map(cpu_seconds, [postgres, *children(postgres)]))
-    return {**used, "postgres": alive + gone / os.sysconf("SC_CLK_TCK")}
-
-
 async def _decided(house: House) -> int:
     async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
         return int(
             await connection.fetchval("SELECT count(*) FROM order_events WHERE to_status IN ('paid', 'confirmed')")
         )
-
-
-def _shares(before: Mapping[str, float], after: Mapping[str, float], orders: int) -> str:
-    return ", ".join(f"{role} {(after[role] - before[role]) / orders * 1e3:.2f}" for role in before)
 
 
 @pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["providers that misbehave"])
@@ -91,12 +76,12 @@ async def test_thousands_pay_in_many_ways(house: House, rng: Random) -> None:
         group.create_task(trickle(house.port, others, rng, _PER_S, stop))
         await asyncio.sleep(_QUIET_S)
         quiet = len(others.latencies)
-        before, started = _cpu(house), perf_counter()
+        before, started = cpu(house, _PARTS), perf_counter()
         await load.run()
         through, loud = await _decided(house) / load.seconds, len(others.latencies)
         stop.set()
     await at_rest(house, till, _SETTLED_S)
-    after, seconds = _cpu(house), perf_counter() - started
+    after, seconds = cpu(house, _PARTS), perf_counter() - started
     late = await pay_some_late(house, till, _SETTLED_S)
     found, ends = await reckon(house, till)
     await close(house, others, INITIAL, {})
@@ -106,7 +91,7 @@ async def test_thousands_pay_in_many_ways(house: House, rng: Random) -> None:
         f"\nPayments: {ORDERS} orders over {CONNECTIONS} connections placed in {load.seconds:.1f} s "
         f"({ORDERS / load.seconds:.0f} a second, {through:.0f} a second paid or confirmed meanwhile), at rest after "
         f"{seconds:.1f} s: {dict(ends)}, {late} paid late; {till.figures()}\n"
-        f"CPU ms an order: {_shares(before, after, ORDERS)}\n"
+        f"CPU ms an order: {shares(before, after, ORDERS)}\n"
         f"Acceptance of {_PER_S:.0f} other orders a second: p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms before, "
         f"p50 {during[0]:.1f} ms, p99 {during[1]:.1f} ms during payments ({loud - quiet} orders)\n"
         f"{await happenings(house)}; difference {found.differences}"

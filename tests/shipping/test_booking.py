@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from commerce.kernel.outside import Unclear
 from commerce.shipping.model import Shipment
 from commerce.shipping.port import Booked
-from tests.support.shipshop import ShipShop, TryCarrier, refuses
+from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, refuses
 from tests.support.shop import eventually
 
 
@@ -21,7 +22,10 @@ async def test_refused_by_the_first(ship: ShipShop) -> None:
     assert (parcel.carrier, parcel.tried, parcel.status) == ("quick", ["cheap"], "booked")
     assert (cheap.asked.total(), quick.asked.total()) == (1, 1)
     outcomes = await ship.rows("SELECT carrier, outcome, why FROM bookings ORDER BY booking_id")
-    assert [tuple(row) for row in outcomes] == [("cheap", "refused", "cheap refuses: no_service: not there"), ("quick", "booked", None)]
+    assert [tuple(row) for row in outcomes] == [
+        ("cheap", "refused", "cheap refuses: no_service: not there"),
+        ("quick", "booked", None),
+    ]
 
 
 async def test_refused_by_all(ship: ShipShop) -> None:
@@ -73,24 +77,29 @@ async def test_one_is_down(ship: ShipShop) -> None:
 async def test_all_are_down(ship: ShipShop) -> None:
     """They wait for the best of them, and are not looked at all the time."""
     ship.down = ["cheap", "quick"]
+    ship.jobs._policy = replace(ship.jobs._policy, max_s=60)
     order_id = await ship.order()
     assert [await ship.one(await ship.claimed()) for _ in range(2)] == ["planned", "waiting"]
     [parcel] = await ship.parcels(order_id)
     assert (parcel.carrier, parcel.parked, parcel.task) == ("cheap", False, "book")
     assert parcel.last_error == "its carriers do not answer now"
     ship.down = []
+    assert await ship.work() == []
     await ship.due()
     assert await ship.work() == ["booked"]
 
 
 async def test_down_matters_only_where_it_must_be_called(ship: ShipShop) -> None:
     """The desk books a carrier by hand whether or not its news can be had."""
-    from tests.support.shipshop import SHANGHAI
-
     ship.down = ["cheap", "quick", "byhand"]
     _, [parcel] = await ship.sent(ship_to=[SHANGHAI])
     assert (parcel.carrier, parcel.task, parcel.parked) == ("byhand", None, False)
     assert await ship.on("to_pack") == {parcel.shipment_id}
+    # Nor is it passed over where the one that was chosen before is down.
+    await ship.rows("UPDATE shipments SET carrier = 'cheap', task = 'book' RETURNING 1")
+    ship.down = ["cheap", "byhand"]
+    assert await ship.work() == ["assigned"]
+    assert (await ship.parcel(parcel.shipment_id)).carrier == "byhand"
 
 
 async def test_two_drivers_at_the_same_parcel(ship: ShipShop) -> None:

@@ -206,5 +206,5 @@ def test_what_it_reads_in_answer() -> None:
     yes, no = READER.acknowledge(True), READER.acknowledge(False)
     assert yes == Acknowledgement(200, "application/json", yes.body)
     assert json.loads(yes.body) == {"result": True, "returnCode": "200", "message": "成功"}
-    assert no.status == 500
+    assert no.status == 400
     assert json.loads(no.body)["result"] is False

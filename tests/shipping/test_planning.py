@@ -136,6 +136,6 @@ def test_shares_add_up(amount: int, weights: list[int]) -> None:
     assert sum(parts) == amount
     assert min(parts) >= 0
     if whole := sum(weights):
-        assert all(abs(part - amount * weight / whole) <= 1 + amount / 10**12 for part, weight in zip(parts, weights))
+        assert all(abs(part * whole - amount * of) <= whole for part, of in zip(parts, weights, strict=True))
     else:
         assert max(parts) - min(parts) <= 1

@@ -59,10 +59,12 @@ async def test_given_up_and_taken_up_again(ship: ShipShop) -> None:
     assert await ship.work() == ["booked"]
     assert (len(cheap.asked), quick.asked.total()) == (1, 0)
     # Refused at last, another is asked, and the first booking is over.
-    await unclear(ship, Unclear("timed out"))
-    cheap.says = [refuses()]
+    other = await ship.parcel(await unclear(ship, Unclear("timed out")))
     await ship.due()
-    assert (await ship.work())[0] == "refused"
+    job = await ship.claimed(other.order_id)
+    cheap.says = [refuses()]
+    assert await ship.one(job) == "refused"
+    await ship.work()
     assert quick.asked.total() == 1
 
 
