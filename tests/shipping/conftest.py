@@ -13,7 +13,8 @@ from tests.support.shipshop import ShipShop, open_shipshop
 
 @pytest.fixture
 async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
-    """Afterwards goods, bookings and histories agree, whatever the test did."""
-    async with open_shipshop(shop, settings) as found:
+    """Afterwards goods, bookings and histories agree, whatever the test did. A lease outlasts any test: what is to be
+    due or over, a test makes so."""
+    async with open_shipshop(shop, settings, lease_s=60) as found:
         yield found
         await found.check()

@@ -39,7 +39,8 @@ async def test_two_addresses_two_warehouses(ship: ShipShop) -> None:
     assert await ship.status(order_id) == "fulfilling"
     shown = await ship.shipping.show(order_id, "user")
     assert (shown.open, [sum(line.quantity for line in one.lines) for one in shown.shipments]) == (0, [2, 1, 1])
-    assert [parcel.contents for parcel in ship.carriers["cheap"].parcels] == [[("thing a", 2)], [("thing c", 1)]]
+    contents = sorted(list(parcel.contents) for parcel in ship.carriers["cheap"].parcels)
+    assert contents == [[("thing a", 2)], [("thing c", 1)]]
     # Planned by two at once, and once more later: planned once.
     other = await ship.order()
     job = await ship.claimed()

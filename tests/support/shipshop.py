@@ -348,7 +348,7 @@ async def make_goods(shop: Shop) -> None:
 
 @asynccontextmanager
 async def open_shipshop(
-    shop: Shop, settings: Settings, *, rates: str = RATES, attempts: int = 5
+    shop: Shop, settings: Settings, *, rates: str = RATES, attempts: int = 5, lease_s: int = 1
 ) -> AsyncIterator[ShipShop]:
     """With the carriers of `RATES`: quick and cheap are booked by the driver, byhand by the desk."""
     await make_goods(shop)
@@ -363,7 +363,7 @@ async def open_shipshop(
     carriers = Carriers(cast("dict[str, Carrier]", by_name), {})
     rules, ids = settings.shipping, Ids(shop.clock)
     assigning = Assigning(table, carriers, rules)
-    policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=60, batch=100)
+    policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=lease_s, batch=100)
     jobs = ShipmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)
     desk = Desk(shop.db, shop.clock, ids, assigning, carriers, rules)
     yield ShipShop(shop, by_name, jobs, desk, Shipping(shop.db, shop.clock, rules), table)

@@ -1,0 +1,55 @@
+"""Cash on delivery: each parcel brings a part, and the payment is there once all of it is."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from tests.support.shipshop import SHANGHAI, ShipShop, news
+
+
+async def taken(ship: ShipShop, order_id: UUID) -> list[tuple[str, str, int]]:
+    query = "SELECT method, status, amount_minor FROM payments WHERE order_id = $1 ORDER BY part"
+    return [tuple(row) for row in await ship.rows(query, order_id)]
+
+
+async def test_over_several_parcels_and_a_part_paid_before(ship: ShipShop) -> None:
+    """700 in all, 501 of it at the door: by what each parcel is worth, to the last unit."""
+    order_id, parcels = await ship.sent(("a", 1, 0), ("c", 2, 0), ("b", 4, 0), cod=501)
+    assert [(one.value_minor, one.cod_minor) for one in parcels] == [(300, 214), (200, 143), (200, 144)]
+    asked = [parcel.cod.amount for parcel in ship.carriers["cheap"].parcels if parcel.cod]
+    assert sorted(asked) == [143, 144, 214]
+    for number, parcel in enumerate(parcels):
+        before = await taken(ship, order_id)
+        assert before == [("balance", "captured", 199), ("cod", "authorised", 501)], number
+        end = news("delivered", number - 9)
+        await ship.hear(parcel.shipment_id, end)
+        await ship.hear(parcel.shipment_id, end)
+    assert await taken(ship, order_id) == [("balance", "captured", 199), ("cod", "captured", 501)]
+    assert await ship.status(order_id) == "delivered"
+    assert await ship.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == 501
+    shown = await ship.shipping.show(order_id, "user")
+    assert sum(one.collects.amount for one in shown.shipments if one.collects) == 501
+
+
+async def test_one_parcel_is_lost(ship: ShipShop) -> None:
+    """Its part is collected with the parcel that is sent for it."""
+    order_id, [first, second] = await ship.sent(("a", 1, 0), ("c", 2, 0), cod=300)
+    await ship.hear(first.shipment_id, news("delivered", -9))
+    await ship.hear(second.shipment_id, news("lost", -8))
+    assert await taken(ship, order_id) == [("cod", "authorised", 300)]
+    again = await ship.desk.repacking.reship(second.shipment_id, "lost", "dan")
+    assert (await ship.parcel(again)).cod_minor == second.cod_minor == 200
+    await ship.work()
+    await ship.hear(again, news("delivered", -1))
+    assert await taken(ship, order_id) == [("cod", "captured", 300)]
+    assert await ship.status(order_id) == "delivered"
+
+
+async def test_only_who_collects_cash_brings_it(ship: ShipShop) -> None:
+    _, [parcel] = await ship.sent(cod=100, ship_to=[SHANGHAI])
+    assert parcel.carrier == "cheap"
+    assert parcel.choice is not None
+    reasons = {one["carrier"]: one["reason"] for one in parcel.choice["considered"]}
+    assert reasons["byhand"] == "no cash on delivery there"
+    _, [paid] = await ship.sent(ship_to=[SHANGHAI])
+    assert paid.carrier == "byhand"

@@ -1,0 +1,160 @@
+"""Orders whose money goes back: nothing of them leaves that can still be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from commerce.shipping.errors import NoSuchShipment, NotNow
+from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, news
+from tests.support.shop import eventually
+
+
+async def test_before_it_is_planned(ship: ShipShop) -> None:
+    order_id = await ship.order()
+    await ship.refund_all(order_id)
+    assert await ship.work() == ["stopped"]
+    assert await ship.parcels(order_id) == []
+    assert await ship.status(order_id) == "paid"
+    await ship.due()
+    assert await ship.work() == []
+    assert await ship.desk.unplanned() == []
+    # The refund comes to nothing: it is sent after all.
+    await ship.rows("UPDATE refunds SET status = 'failed', ended_at = now() RETURNING 1")
+    await ship.desk.retry_order(order_id)
+    assert await ship.work() == ["planned", "booked"]
+    with pytest.raises(NoSuchShipment):
+        await ship.desk.retry_order(order_id)
+
+
+async def test_while_it_is_planned(ship: ShipShop) -> None:
+    """Nobody was asked: it is cancelled at once. Also what waits for a carrier, or for the desk."""
+    order_id, other = await ship.order(), await ship.order()
+    assert [await ship.one(job) for job in await ship.jobs.claim(100, [], [])] == ["planned", "planned"]
+    await ship.refund_all(order_id)
+    await ship.refund_all(other)
+    job = await ship.claimed(order_id)
+    assert await ship.one(job) == "stopped"
+    await ship.due()
+    ship.down = ["cheap"]
+    assert await ship.work() == ["stopped"]
+    for one in (order_id, other):
+        [parcel] = await ship.parcels(one)
+        assert (parcel.status, parcel.task, parcel.ended_at is not None) == ("cancelled", None, True)
+        with pytest.raises(NotNow, match="money goes back"):
+            await ship.desk.repacking.reship(parcel.shipment_id, "again", "dan")
+    assert ship.carriers["cheap"].asked.total() == 0
+    _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
+    await ship.refund_all(byhand.order_id)
+    with pytest.raises(NotNow, match="money goes back"):
+        await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
+    await ship.desk.cancel(byhand.shipment_id, "its money goes back", "dan")
+
+
+async def test_in_the_middle_of_a_booking(ship: ShipShop) -> None:
+    cheap = ship.carriers["cheap"]
+    cheap.waits = asyncio.Event()
+    order_id = await ship.order()
+    assert await ship.one(await ship.claimed()) == "planned"
+    booking = asyncio.create_task(ship.one(await ship.claimed()))
+
+    async def asked() -> bool:
+        return bool(cheap.known)
+
+    await eventually(asked)
+    await ship.refund_all(order_id)
+    cheap.waits.set()
+    assert await booking == "booked"
+    assert await ship.work() == ["cancelled"]
+    assert cheap.standing == set()
+
+
+async def test_unclear_and_then_stopped(ship: ShipShop) -> None:
+    cheap = ship.carriers["cheap"]
+    cheap.says = ["lost"]
+    order_id = await ship.order()
+    assert await ship.one(await ship.claimed()) == "planned"
+    assert await ship.one(await ship.claimed()) == "unclear"
+    await ship.refund_all(order_id)
+    await ship.due()
+    assert await ship.work() == ["stopped", "cancelled"]
+    assert (cheap.asked.total(), cheap.standing) == (1, set())
+    [parcel] = await ship.parcels(order_id)
+    assert parcel.status == "cancelled"
+
+
+@pytest.mark.parametrize("calls", [True, False])
+async def test_booked_and_not_handed_over(ship: ShipShop, calls: bool) -> None:
+    """Also where nobody outside is called: a van must not take it."""
+    cheap: TryCarrier = ship.carriers["cheap"]
+    cheap.calls = calls
+    order_id, [parcel] = await ship.sent()
+    await ship.refund_all(order_id)
+    with pytest.raises(NotNow, match="money goes back"):
+        await ship.desk.packed(parcel.shipment_id, None, "dan")
+    await ship.due()
+    assert await ship.work() == ["stopped", "cancelled"]
+    assert cheap.standing == set()
+    # Handed over, it goes its way.
+    order_id, [gone] = await ship.sent()
+    await ship.hear(gone.shipment_id, news("picked_up", -1))
+    await ship.refund_all(order_id)
+    await ship.due()
+    assert await ship.work() == ["known"]
+    assert (await ship.parcel(gone.shipment_id)).status == "picked_up"
+
+
+async def test_the_courier_has_it_and_has_not_said_so(ship: ShipShop) -> None:
+    """It is too late: it is tried again now and then, not all the time, till the news comes."""
+    cheap = ship.carriers["cheap"]
+    order_id, [parcel] = await ship.sent()
+    cheap.handed_over = set(cheap.known)
+    await ship.refund_all(order_id)
+    for _ in range(2):
+        await ship.due()
+        assert await ship.work() == ["stopped", "too_late"]
+    assert parcel.tracking_no is not None
+    cheap.tells[parcel.tracking_no] = [news("picked_up", -1)]
+    await ship.due()
+    assert await ship.work() == ["moved"]
+    await ship.due()
+    assert await ship.work() == ["known"]
+
+
+async def test_what_does_not_stop_an_order(ship: ShipShop) -> None:
+    """A part that goes back, an earlier way to pay that was given up, and cash that is still to come."""
+    some, other, cash = await ship.order(("a", 3, 0)), await ship.order(), await ship.order(("a", 3, 0), cod=200)
+    await ship.refund_all(cash)
+    await ship.rows("UPDATE payments SET round = 2 WHERE order_id = $1 RETURNING 1", other)
+    await ship.rows(_GIVEN_UP, other)
+    for order_id, share in ((some, 299), (other, 100)):
+        await ship.rows(_REFUND, order_id, share, 1)
+    assert sorted(await ship.work()) == [*["booked"] * 3, *["planned"] * 3]
+    # The rest of it as well: now it is all.
+    await ship.rows(_REFUND, some, 1, 1)
+    await ship.due()
+    assert sorted(await ship.work()) == ["cancelled", "known", "known", "stopped"]
+    [parcel] = await ship.parcels(some)
+    assert parcel.status == "cancelled"
+    # What failed has not gone back.
+    failed = await ship.order()
+    await ship.refund_all(failed)
+    await ship.rows("UPDATE refunds SET status = 'failed', ended_at = now() WHERE order_id = $1 RETURNING 1", failed)
+    assert await ship.work() == ["planned", "booked"]
+
+
+_GIVEN_UP = """
+INSERT INTO payments (payment_id, order_id, user_id, round, part, method, scene, amount_minor, currency, status,
+                      created_at, expires_at, captured_at, due_at)
+SELECT gen_random_uuid(), order_id, user_id, 1, part, method, scene, amount_minor, currency, status, created_at,
+       expires_at, captured_at, due_at
+FROM payments WHERE order_id = $1 RETURNING 1
+"""
+_REFUND = """
+INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
+                     due_at)
+SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test', now(),
+       now() + interval '1 day'
+FROM payments WHERE order_id = $1 AND round = $3 RETURNING 1
+"""
