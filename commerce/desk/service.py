@@ -21,6 +21,7 @@ from commerce.shipping import store as shipments
 from commerce.shipping.assigning import Assigning, fault_of
 from commerce.shipping.errors import NoSuchShipment, NotNow
 from commerce.shipping.model import (
+    ON_THE_WAY,
     Appointment,
     DeskFile,
     Shipment,
@@ -29,7 +30,7 @@ from commerce.shipping.model import (
     Then,
     Wave,
 )
-from commerce.shipping.port import Booked, Carriers
+from commerce.shipping.port import Booked, Carriers, News
 from commerce.shipping.rules import Rules
 
 _S = ShipmentStatus
@@ -212,6 +213,18 @@ class Desk(Lists):
             _, shipment = await moving.lock(connection, shipment_id)
             await store.settle(connection, shipment_id, self._now(), note)
             await moving.note(connection, shipment, self._now(), "staff", actor, f"settled: {note}")
+        return await self.show(shipment_id)
+
+    async def told(self, shipment_id: UUID, state: ShipmentStatus, reason: str, actor: str) -> DeskFile:
+        """It arrived, is lost or came back, and its carrier's news do not say so. Again changes nothing."""
+        async with self._db.transaction() as connection:
+            order, shipment = await moving.lock(connection, shipment_id)
+            if shipment.status is not state:
+                if shipment.status not in (_S.BOOKED, *ON_THE_WAY):
+                    raise NotNow(f"it is {shipment.status}")
+                now = self._now()
+                news = [News(now, "desk", reason, state)]
+                await moving.hear(connection, order, shipment, news, "staff", actor, now, self._rules)
         return await self.show(shipment_id)
 
     async def appoint(self, shipment_id: UUID, wanted: Appointment, actor: str) -> DeskFile:

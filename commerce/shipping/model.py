@@ -200,6 +200,13 @@ class Because(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason
 
 
+class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a parcel ended, as its carrier or its receiver told the desk, where the carrier's news do not say so."""
+
+    state: Literal["delivered", "lost", "returned_to_sender"]
+    reason: Reason
+
+
 class SplitOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Units by line of the order that go into a parcel of their own."""
 

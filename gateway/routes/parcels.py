@@ -21,7 +21,9 @@ from commerce.shipping.model import (
     OrderShipments,
     Packed,
     Redirect,
+    ShipmentStatus,
     SplitOff,
+    Told,
     UnplannedOrder,
     WarehouseId,
     Wave,
@@ -135,6 +137,12 @@ async def appoint_parcel(call: Call) -> web.Response:
     return json_response(await call.services.parcels.appoint(call.parameters["shipment_id"], call.body, _actor(call)))
 
 
+async def end_parcel(call: Call) -> web.Response:
+    """How it ended, where its carrier's news do not say so: it arrived, is lost or came back."""
+    id_, told = call.parameters["shipment_id"], call.body
+    return json_response(await call.services.parcels.told(id_, ShipmentStatus(told.state), told.reason, _actor(call)))
+
+
 async def settle_parcel(call: Call) -> web.Response:
     """What went wrong with it was dealt with: it leaves the lists of what failed or is odd."""
     id_, because = call.parameters["shipment_id"], call.body.reason
@@ -240,6 +248,7 @@ ADMIN = [
     _operation("POST", f"{_ONE}/cancel", cancel_parcel, "Cancel", DeskFile, body=Because),
     _operation("POST", f"{_ONE}/address", redirect_parcel, "Another address", DeskFile, body=Redirect),
     _operation("POST", f"{_ONE}/appointment", appoint_parcel, "Appointment", DeskFile, body=Appointment),
+    _operation("POST", f"{_ONE}/told", end_parcel, "Told", DeskFile, body=Told),
     _operation("POST", f"{_ONE}/settle", settle_parcel, "Settle", DeskFile, body=Because),
     _operation("POST", f"{_ONE}/split", split_parcel, "Split", Parcels, body=SplitOff),
     _operation("POST", f"{_ONE}/reship", reship_parcel, "Send once more", Parcels, body=Because),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from ops.commands.common import actor, checked, open_desk, open_shop, out, run
 app = typer.Typer()
 ShipmentId = Annotated[UUID, typer.Argument(metavar="ID", help="the parcel's id")]
 Because = Annotated[str, typer.Option("--reason", help="why; it is recorded, and the customer sees it")]
+EndState = StrEnum("EndState", {name: name for name in ("delivered", "lost", "returned_to_sender")})  # type: ignore[misc]
 _UNITS = re.compile(r"([0-9]{1,4})=([0-9]{1,7})")
 _MOST_BYTES = 65_536
 _NUMBER = "--number: give 4 to 64 letters, digits and dashes, as it stands on the label"
@@ -65,6 +67,16 @@ def cancel(shipment_id: ShipmentId, reason: Because) -> None:
 def retry(shipment_id: ShipmentId) -> None:
     """Take up a parcel that was given up, after what stood in its way was mended. A shipment driver does the rest."""
     _do(lambda desk: desk.retry(shipment_id, actor()))
+
+
+@app.command()
+def told(
+    shipment_id: ShipmentId,
+    state: Annotated[EndState, typer.Option(help="how it ended")],
+    reason: Because,
+) -> None:
+    """Say how a parcel ended where its carrier's news do not say so: it arrived, is lost or came back."""
+    _do(lambda desk: desk.told(shipment_id, ShipmentStatus(state), _why(reason), actor()))
 
 
 @app.command()

@@ -233,6 +233,7 @@ async def test_bad_wishes(here: ShipFront) -> None:
 
 
 GOOD: dict[str, dict[str, Any]] = {
+    "told": {"state": "lost", "reason": "x"},
     **{what: {"reason": "x"} for what in ("hold", "cancel", "settle", "reship")},
     "packed": {},
     "address": {"address": ADDRESS, "reason": "x"},

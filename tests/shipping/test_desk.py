@@ -11,7 +11,7 @@ import pytest
 from commerce.kernel.errors import Invalid, Refusal
 from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment, NotNow
-from commerce.shipping.model import Appointment, DeskList
+from commerce.shipping.model import Appointment, DeskList, ShipmentStatus
 from tests.support.shipshop import SHANGHAI, ShipShop, news
 from tests.support.shop import ADDRESS, eventually
 
@@ -282,3 +282,22 @@ async def test_appointments(ship: ShipShop) -> None:
     await ship.hear(id_, news("delivered", -1))
     with pytest.raises(NotNow, match="it is delivered"):
         await ship.desk.appoint(id_, whole, "dan")
+
+
+async def test_staff_say_how_a_parcel_ended(ship: ShipShop) -> None:
+    order_id, [lost] = await ship.sent()
+    file = await ship.desk.told(lost.shipment_id, ShipmentStatus.LOST, "the carrier owns to it", "dan")
+    assert (file.shipment.status, file.events[-1].text, file.events[-1].source) == (
+        *("lost", "the carrier owns to it", "staff"),
+    )
+    assert await ship.on("failed") == {lost.shipment_id}
+    again = await ship.desk.told(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
+    assert len(again.events) == len(file.events)
+    with pytest.raises(NotNow, match="it is lost"):
+        await ship.desk.told(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
+    replaced = await ship.desk.repacking.reship(lost.shipment_id, "lost", "dan")
+    with pytest.raises(NotNow, match="it is planned"):
+        await ship.desk.told(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
+    await ship.work()
+    await ship.desk.told(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")
+    assert await ship.status(order_id) == "delivered"

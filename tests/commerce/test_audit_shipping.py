@@ -1,0 +1,61 @@
+"""The audit finds each breach of P7, and of P8 for parcels; it trusts no constraint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from commerce.audit import store
+from config.settings import Settings
+from lua import Cut, EntryId
+from ops.commands.common import Shop
+from tests.support.shipshop import ShipShop, news, open_shipshop
+
+BREACHES = {
+    "goods_out_of_balance": "UPDATE line_goods SET delivered = shipped + 1 WHERE order_id = $1",
+    "goods_and_parcels": "UPDATE line_goods SET shipped = 0 WHERE order_id = $1",
+    "sent_without_goods": "UPDATE line_goods SET delivered = 0 WHERE order_id = $1",
+    "booked_twice": "INSERT INTO bookings (booking_id, shipment_id, carrier, asked_at) "
+    "SELECT gen_random_uuid(), shipment_id, 'quick', now() FROM shipments WHERE order_id = $1",
+    "sent_without_booking": "UPDATE bookings SET tracking_no = 'another' WHERE shipment_id IN "
+    "(SELECT shipment_id FROM shipments WHERE order_id = $1)",
+    "forgotten_orders": "DELETE FROM fulfilments WHERE order_id = $1",
+    "broken_journeys": "UPDATE shipments SET status = 'in_transit', ended_at = NULL WHERE order_id = $1",
+}
+
+
+@pytest.fixture
+async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
+    async with open_shipshop(shop, settings) as found:
+        yield found
+
+
+async def findings(ship: ShipShop) -> dict[str, list[str]]:
+    cut = Cut(1, 0, EntryId(0, 0), 0, {})
+    async with store.open_books(ship.shop.db, "sale", cut) as books:
+        return {name: await books.listed(name) for name in BREACHES}
+
+
+async def test_each_breach_is_found(ship: ShipShop) -> None:
+    orders = {}
+    for name in BREACHES:
+        order_id, [parcel] = await ship.sent(("a", 2, 0))
+        await ship.hear(parcel.shipment_id, news("delivered", -5))
+        orders[name] = order_id
+    await ship.sent(("a", 1, 0))
+    assert not any((await findings(ship)).values())
+    async with ship.shop.db.connection() as connection:
+        await connection.execute("ALTER TABLE line_goods DROP CONSTRAINT goods_balance")
+        await connection.execute("DROP INDEX bookings_one_may_stand")
+        await connection.execute("SET session_replication_role = replica")  # no triggers, no foreign keys
+        for name, breach in BREACHES.items():
+            await connection.execute(breach, orders[name])
+        await connection.execute("RESET session_replication_role")
+    found = await findings(ship)
+    for name, order_id in orders.items():
+        parcels = [str(one.shipment_id) for one in await ship.parcels(order_id)]
+        about = [what for what in found[name] if str(order_id) in what or what in parcels]
+        assert about, (name, found)
+        others = [what for what in found[name] if what not in about]
+        assert name in ("goods_out_of_balance", "goods_and_parcels", "sent_without_goods") or not others, (name, others)
