@@ -32,12 +32,10 @@ ACTOR = "shipment_driver"
 
 
 class Heard(NamedTuple):
-    """What news changed. Seconds since the order was paid where it has left, or arrived, whole with this."""
+    """A word for what news changed, and how many of them nobody knows the meaning of."""
 
     result: str
     unknown: int = 0
-    handed_over_s: float | None = None
-    delivered_s: float | None = None
 
 
 async def lock(connection: Connection, shipment_id: UUID) -> tuple[LockedOrder, Shipment]:
@@ -123,15 +121,14 @@ async def hear(
         # A clock that is wrong must not make it look alive for days.
         await store.heard(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
     unknown = sum(one.unknown for _, one in new)
-    heard = Heard("moved" if moves else "noted", unknown)
     # One by one: what has left and is lost with the same news has left all the same.
     for to in moves:
         await _count(connection, shipment.shipment_id, to)
         if shipment.cod_minor and to is _S.DELIVERED:
             await _cash(connection, order, now)
         if to in (_S.PICKED_UP, _S.DELIVERED):
-            order, heard = await _order_moves(connection, order, now, rules, heard)
-    return heard
+            order = await _order_moves(connection, order, now, rules)
+    return Heard("moved" if moves else "noted", unknown)
 
 
 def _key(news: News) -> bytes:
@@ -184,21 +181,17 @@ async def _cash(connection: Connection, order: LockedOrder, now: datetime) -> No
         await settling.capture(connection, order, paid, seen, now)
 
 
-async def _order_moves(
-    connection: Connection, order: LockedOrder, now: datetime, rules: Rules, heard: Heard
-) -> tuple[LockedOrder, Heard]:
+async def _order_moves(connection: Connection, order: LockedOrder, now: datetime, rules: Rules) -> LockedOrder:
     """The order goes on once all of it has left, and again once all of it has arrived."""
     sums = await store.goods_sums(connection, order.order_id)
     if order.status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:
         order = await _order_step(connection, order, OrderStatus.SHIPPED, now, "every parcel has left")
-        if paid_at := await store.order_handed_over(connection, order.order_id, now):
-            heard = heard._replace(handed_over_s=(now - paid_at).total_seconds())
+        await store.order_handed_over(connection, order.order_id, now)
     if order.status is OrderStatus.SHIPPED and sums.delivered == sums.ordered:
         order = await _order_step(connection, order, OrderStatus.DELIVERED, now, "every parcel has arrived")
         over_at = now + timedelta(seconds=rules.complete_after_s)
-        if paid_at := await store.order_delivered(connection, order.order_id, now, over_at):
-            heard = heard._replace(delivered_s=(now - paid_at).total_seconds())
-    return order, heard
+        await store.order_delivered(connection, order.order_id, now, over_at)
+    return order
 
 
 async def _order_step(

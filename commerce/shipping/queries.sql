@@ -16,11 +16,11 @@ UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, du
 WHERE order_id = $1;
 
 -- name: fulfilment_handed_over
-UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL RETURNING paid_at;
+UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL;
 
 -- name: fulfilment_delivered
 UPDATE fulfilments SET status = 'delivered', delivered_at = $2, due_at = $3, attempts = 0
-WHERE order_id = $1 AND status = 'planned' RETURNING paid_at;
+WHERE order_id = $1 AND status = 'planned';
 
 -- name: fulfilment_done
 UPDATE fulfilments SET status = 'done', due_at = NULL WHERE order_id = $1;
@@ -102,7 +102,8 @@ ORDER BY line_no;
 
 -- name: by_number
 -- Whose number it is, or was.
-SELECT shipment_id FROM bookings WHERE carrier = $1 AND tracking_no = $2;
+SELECT order_id, shipment_id FROM bookings JOIN shipments USING (shipment_id)
+WHERE bookings.carrier = $1 AND bookings.tracking_no = $2;
 
 -- name: claim_shipments
 -- Those whose carrier is down and was not asked yet may be given to another.

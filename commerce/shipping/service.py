@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
@@ -76,32 +77,27 @@ class Shipping:
         `unknown_number` where a parcel is not known (yet: its booking may be about to be written); the push is then
         not kept and should come again. What it told of other parcels is written down all the same.
         """
-        async with self._db.connection() as connection:
+        async with self._db.transaction() as connection:
             if await store.known_notice(connection, system, notice.notice_id):
                 return Heard("repeated")
-        heard = [await self._push(push, system) for push in notice.pushes]
-        whole = Heard(
-            next((word for word in ("unknown_number", "moved", "noted") if any(one.result == word for one in heard)),
-                 "known"),
-            sum(one.unknown for one in heard),
-            next((one.handed_over_s for one in heard if one.handed_over_s is not None), None),
-            next((one.delivered_s for one in heard if one.delivered_s is not None), None),
-        )  # fmt: skip
-        if whole.result != "unknown_number":
-            async with self._db.connection() as connection:
-                await store.add_notice(connection, system, notice.notice_id, self._now(), whole.result, body)
-        return whole
+            found = [
+                (await store.by_number(connection, push.carrier, push.tracking_no), push) for push in notice.pushes
+            ]
+            # In the order in which everybody takes the locks of orders.
+            known = sorted(((ids, push) for ids, push in found if ids is not None), key=itemgetter(0))
+            heard = [await self._push(connection, shipment_id, push, system) for (_, shipment_id), push in known]
+            words = {one.result for one in heard} | ({"unknown_number"} if len(known) < len(found) else set())
+            result = next((word for word in ("unknown_number", "moved", "noted") if word in words), "known")
+            if result != "unknown_number":
+                await store.add_notice(connection, system, notice.notice_id, self._now(), result, body)
+        return Heard(result, sum(one.unknown for one in heard))
 
-    async def _push(self, push: Push, system: str) -> Heard:
-        async with self._db.transaction() as connection:
-            found = await store.by_number(connection, push.carrier, push.tracking_no)
-            if found is None:
-                return Heard("unknown_number")
-            order, shipment = await moving.lock(connection, found)
-            stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
-            return await moving.hear(
-                *(connection, order, shipment, push.news, "push", system, self._now(), self._rules), stands=stands
-            )
+    async def _push(self, connection: Connection, shipment_id: UUID, push: Push, system: str) -> Heard:
+        order, shipment = await moving.lock(connection, shipment_id)
+        stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
+        return await moving.hear(
+            connection, order, shipment, push.news, "push", system, self._now(), self._rules, stands=stands
+        )
 
     async def hear(
         self,

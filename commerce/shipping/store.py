@@ -56,16 +56,14 @@ async def order_planned(connection: Connection, order_id: UUID, now: datetime, p
     await connection.execute(queries.fulfilment_planned, order_id, now, promised_on)
 
 
-async def order_handed_over(connection: Connection, order_id: UUID, now: datetime) -> datetime | None:
-    """All of it has left: when it was paid, or None if that was known."""
-    paid_at: datetime | None = await connection.fetchval(queries.fulfilment_handed_over, order_id, now)
-    return paid_at
+async def order_handed_over(connection: Connection, order_id: UUID, now: datetime) -> None:
+    """All of it has left, for the first time or again."""
+    await connection.execute(queries.fulfilment_handed_over, order_id, now)
 
 
-async def order_delivered(connection: Connection, order_id: UUID, now: datetime, over_at: datetime) -> datetime | None:
-    """All of it has arrived: when it was paid, or None if that was known."""
-    paid_at: datetime | None = await connection.fetchval(queries.fulfilment_delivered, order_id, now, over_at)
-    return paid_at
+async def order_delivered(connection: Connection, order_id: UUID, now: datetime, over_at: datetime) -> None:
+    """All of it has arrived."""
+    await connection.execute(queries.fulfilment_delivered, order_id, now, over_at)
 
 
 async def order_done(connection: Connection, order_id: UUID) -> None:
@@ -167,10 +165,10 @@ async def contents(connection: Connection, shipment_id: UUID) -> list[Content]:
     return [Content(row["name"], row["quantity"]) for row in await connection.fetch(queries.contents, shipment_id)]
 
 
-async def by_number(connection: Connection, carrier: str, tracking_no: str) -> UUID | None:
-    """The parcel that a carrier's number stands for, or stood for."""
-    found: UUID | None = await connection.fetchval(queries.by_number, carrier, tracking_no)
-    return found
+async def by_number(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
+    """(order, parcel) that a carrier's number stands for, or stood for."""
+    row = await connection.fetchrow(queries.by_number, carrier, tracking_no)
+    return (row["order_id"], row["shipment_id"]) if row else None
 
 
 # Jobs.
