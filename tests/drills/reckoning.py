@@ -113,7 +113,8 @@ async def at_rest(house: House, till: Till, timeout_s: float) -> None:
     async with open_shop(house.settings()) as shop:
         while True:
             async with shop.db.connection() as connection:
-                now = dict(await connection.fetchrow(_REST, till.ledger.sale_id))
+                [row] = await connection.fetch(_REST, till.ledger.sale_id)
+                now = dict(row)
                 if now == wanted:
                     return
                 if asyncio.get_running_loop().time() > deadline:

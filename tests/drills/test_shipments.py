@@ -1,0 +1,172 @@
+"""P7 at full load: from a paid order to the door with carriers that misbehave; whoever carries parcels on is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from random import Random
+from time import perf_counter
+
+import pytest
+
+from ops.commands.common import open_shop
+from tests.drills.benches import Bench, Vans
+from tests.drills.books import close
+from tests.drills.carriers import CarrierSandbox
+from tests.drills.conftest import NO_LIMIT_A_USER
+from tests.drills.cost import cpu, shares
+from tests.drills.house import House
+from tests.drills.ledger import Ledger
+from tests.drills.payers import PayingLoad, give_credit, percentiles, trickle
+from tests.drills.receivers import PRICES, STOCK, Receivers, stock_up
+from tests.drills.waybills import at_rest, happenings, reckon
+from tests.support.front import token
+from tests.support.shop import eventually, make_sale
+
+ORDERS = int(os.environ.get("DRILL_ORDERS", "2000"))
+pytestmark = [pytest.mark.drill, pytest.mark.timeout(300 + ORDERS // 10)]
+CONNECTIONS, FEW_CONNECTIONS = 32, 6
+_AT_REST_S = 120 + ORDERS / 20
+_AWAY_S = min(60.0, ORDERS / 200)
+_PAY_WITHIN_S = 86_400
+"""Nobody is too slow to pay, however long the drill takes."""
+_QUIET_S, _PER_S = 8.0, 20.0
+_KILLS = 20
+_FROM, _TO = 20, 120  # orders that are begun to be paid between two kills
+_STALLED_S = 90.0
+_SETTINGS = {
+    **NO_LIMIT_A_USER,
+    "FLOODGATE_DRIVER__CALL_TIMEOUT_S": "2",
+    "FLOODGATE_DRIVER__LEASE_S": "10",
+    "FLOODGATE_DRIVER__BACKOFF_MAX_S": "5",
+    "FLOODGATE_DRIVER__ATTEMPTS": "40",
+    "FLOODGATE_SHIPPING__TRACK_FIRST_S": "40",
+    "FLOODGATE_SHIPPING__TRACK_MOST_S": "60",
+    "FLOODGATE_SHIPPING__STUCK_AFTER_S": "30",
+    "FLOODGATE_SANDBOX__SPEED": "5400",
+}
+"""A parcel is a day and a half under way, which are 24 seconds; what is not heard of by then is looked for. Carriers
+that are away for a minute are asked till they are back, and nobody is given up for that."""
+_PARTS = ("shipments", "sandbox", "gateway", "payments", "writer", "keeper", "redis")
+_ROLES = ("shipments", "sandbox", "gateway")
+_PACE = """
+SELECT (SELECT count(*) / greatest(extract(epoch FROM max(planned_at) - min(planned_at)), 1) FROM fulfilments)::float8
+           AS planned,
+       (SELECT count(DISTINCT order_id) / greatest(extract(epoch FROM max(booked_at) - min(booked_at)), 1)
+        FROM shipments WHERE booked_at IS NOT NULL)::float8 AS booked,
+       (SELECT count(*) / greatest(extract(epoch FROM max(booked_at) - min(booked_at)), 1)
+        FROM shipments WHERE booked_at IS NOT NULL)::float8 AS parcels,
+       (SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM planned_at - paid_at))
+        FROM fulfilments WHERE planned_at IS NOT NULL) AS until_planned,
+       (SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM asked_at - planned_at))
+        FROM bookings JOIN shipments USING (booking_id) WHERE bookings.carrier = 'sf_express') AS until_asked
+"""
+
+
+@asynccontextmanager
+async def _open(house: House, rng: Random) -> AsyncIterator[tuple[Receivers, Bench, Vans]]:
+    """A sale with goods enough for all, customers with store credit, carriers that misbehave; staff and drivers who
+    work till the block ends."""
+    settings = house.settings()
+    items = {sku: (units, PRICES[sku], None) for sku, units in STOCK.items()}
+    async with AsyncExitStack() as stack:
+        shop = await stack.enter_async_context(open_shop(settings))
+        for sale_id in ("sending", "trickle"):
+            await make_sale(shop, sale_id, items, pay_within_s=_PAY_WITHIN_S)
+        await stock_up(shop)
+        await give_credit(house)
+        await CarrierSandbox(house).misbehave()
+        bench, vans, stop = Bench(house, rng), Vans(house, shop, rng), asyncio.Event()
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group.create_task(bench.run(stop))
+        group.create_task(vans.run(stop))
+        stack.callback(stop.set)
+        yield Receivers(Ledger("sending", lambda user: token(settings, user), returns=True), rng), bench, vans
+
+
+async def _away_in_the_middle(house: House, till: Receivers) -> None:
+    async def half() -> bool:
+        return till.statuses["200"] >= ORDERS // 2
+
+    await eventually(half, _AT_REST_S)
+    await CarrierSandbox(house).away(_AWAY_S)
+
+
+async def _pace(house: House) -> str:
+    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+        [row] = await connection.fetch(_PACE)
+    waits = {name: "p50 {:.1f} s, p99 {:.1f} s".format(*row[name]) for name in ("until_planned", "until_asked")}
+    return (
+        f"{row['planned']:.0f} orders a second planned ({waits['until_planned']} after they were paid), "
+        f"{row['booked']:.0f} booked, as {row['parcels']:.0f} parcels a second; SF asked "
+        f"{waits['until_asked']} after that"
+    )
+
+
+@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["carriers that misbehave"])
+async def test_thousands_are_brought_to_the_door(house: House, rng: Random) -> None:
+    """Nothing is killed. A trickle of other orders shows whether those who order feel those who pack and send."""
+    async with _open(house, rng) as (till, bench, vans):
+        others = Ledger("trickle", till.ledger.token)
+        load, stop = PayingLoad(house, till, CONNECTIONS, ORDERS), asyncio.Event()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(trickle(house.port, others, rng, _PER_S, stop))
+            await asyncio.sleep(_QUIET_S)
+            quiet = len(others.latencies)
+            before, started = cpu(house, _PARTS), perf_counter()
+            group.create_task(_away_in_the_middle(house, till))
+            await load.run()
+            loud = len(others.latencies)
+            stop.set()
+        await at_rest(house, till, _AT_REST_S)
+        after, seconds = cpu(house, _PARTS), perf_counter() - started
+    found = await reckon(house, till, bench.numbers)
+    await close(house, others, STOCK, {})
+    alone, during = percentiles(others.latencies[:quiet]), percentiles(others.latencies[quiet:loud])
+    print(
+        f"\nShipments: {ORDERS} orders over {CONNECTIONS} connections placed and paid in {load.seconds:.1f} s "
+        f"({ORDERS / load.seconds:.0f} a second), at rest after {seconds:.1f} s; {await _pace(house)}\n"
+        f"{found.ends.total()} parcels: {dict(found.ends)}, parked: {dict(found.parked)}; orders {dict(found.orders)}, "
+        f"cash {dict(found.cash)}\n"
+        f"CPU ms an order: {shares(before, after, ORDERS)}\n"
+        f"Acceptance of {_PER_S:.0f} other orders a second: p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms before, "
+        f"p50 {during[0]:.1f} ms, p99 {during[1]:.1f} ms meanwhile ({loud - quiet} orders)\n"
+        f"{bench.figures()}\n{vans.figures()}\n{await happenings(house)}\ndifference {found.audit.differences}"
+    )
+
+
+@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["kills"])
+async def test_who_carries_parcels_is_killed(house: House, rng: Random) -> None:
+    """The shipment driver, gateways and the carriers themselves, in any order, while orders flow: not so many that what
+    is behind would be all that there is to see."""
+    roles = [_ROLES[number % len(_ROLES)] for number in range(_KILLS)]
+    rng.shuffle(roles)
+    victims: list[int] = []
+    async with _open(house, rng) as (till, bench, vans):
+        load = PayingLoad(house, till, FEW_CONNECTIONS)
+        async with load.flowing():
+            for role in roles:
+                await _more(till, rng)
+                victims += await house.kill(rng, role)
+            await _more(till, rng)
+        assert len(set(victims)) == _KILLS
+        assert till.statuses["connection broken"] + till.ledger.statuses["connection broken"] > 0
+        await at_rest(house, till, _AT_REST_S)
+    found = await reckon(house, till, bench.numbers)
+    print(
+        f"\n{_KILLS} kills ({', '.join(roles)}) in {load.seconds:.1f} s, {till.ledger.accepted} orders, "
+        f"{found.ends.total()} parcels: {dict(found.ends)}, parked: {dict(found.parked)}; orders {dict(found.orders)}, "
+        f"cash {dict(found.cash)}\n{till.figures()}\norders: {till.ledger.figures()}\n"
+        f"{bench.figures()}\n{vans.figures()}\n{await happenings(house)}\ndifference {found.audit.differences}"
+    )
+
+
+async def _more(till: Receivers, rng: Random) -> None:
+    """Wait until some more orders were begun to be paid: how many is chance, so the next kill comes at any moment."""
+    loop = asyncio.get_running_loop()
+    wanted, deadline = till.statuses["200"] + rng.randrange(_FROM, _TO), loop.time() + _STALLED_S
+    while till.statuses["200"] < wanted:
+        assert loop.time() < deadline, f"nobody pays any more: {till.figures()}"
+        await asyncio.sleep(0.005)

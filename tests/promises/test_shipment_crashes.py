@@ -1,0 +1,201 @@
+"""P5, P7: who carries parcels on is killed between SF Express and our row; whoever comes next asks under the same
+booking, and a parcel is booked once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import orjson
+import pytest
+from aiohttp.test_utils import TestServer
+
+from commerce.orders.model import Address
+from commerce.shipping.model import Shipment
+from config.settings import Settings
+from ops.commands.common import Shop
+from ops.sandbox.depot import Parcel
+from tests.ops.carrier_kit import IDS, HandClock, Receiver, Yard, opened
+from tests.support.processes import Processes, ended, processes
+from tests.support.shipshop import ShipShop, TryCarrier, open_shipshop
+from tests.support.shop import ADDRESS, eventually
+
+pytestmark = pytest.mark.drill  # a dozen processes one after the other
+
+_RATES = "carrier,region,from_g,to_g,price,currency,days,cod\nsf_express,CN,0,30000,20.00,CNY,1,yes\n"
+_NEW = msgspec.convert({**ADDRESS, "line": "Wensan Road 90"}, Address)
+_ORDERS = 8
+
+
+@dataclass
+class Sf(Processes):
+    """Processes that know SF Express too, with the secrets that no dump of the settings shows."""
+
+    def environment(self) -> dict[str, str]:
+        shipping = self.settings.shipping
+        assert shipping.sf_express is not None
+        texts = shipping.model_dump(mode="json") | {"sf_express": shipping.sf_express.texts()}
+        return {**super().environment(), "FLOODGATE_SHIPPING": orjson.dumps(texts).decode()}
+
+
+@dataclass
+class Scene:
+    """A shop without a driver, SF Express, and drivers as processes. A dead one's jobs are free after a second."""
+
+    ship: ShipShop
+    yard: Yard
+    started: Sf
+
+    async def dies(self, place: str) -> None:
+        running = await self.started.worker("shipment_driver", crash_at=place)
+        assert await ended(running) == -9, f"it did not come to {place}"
+
+    async def goes_on(self) -> None:
+        await self.started.worker("shipment_driver")
+
+    async def only(self) -> Shipment:
+        [row] = await self.ship.rows("SELECT shipment_id FROM shipments")
+        return await self.ship.parcel(row["shipment_id"])
+
+    async def becomes(self, shipment_id: UUID, status: str, line: str = ADDRESS["line"]) -> None:
+        async def look() -> bool:
+            now = await self.ship.parcel(shipment_id)
+            return (now.status, now.address.line, now.task) == (status, line, "track" if status == "booked" else None)
+
+        await eventually(look, timeout_s=20)
+
+    def theirs(self) -> list[Parcel]:
+        return self.yard.carriers.depot.last(100)
+
+    async def booked(self) -> Shipment:
+        """A parcel that is booked, with nobody at work any more."""
+        await self.ship.order()
+        running = await self.started.worker("shipment_driver")
+
+        async def look() -> bool:
+            return bool(await self.ship.value("SELECT count(*) FROM shipments WHERE status = 'booked'"))
+
+        await eventually(look)
+        await running.stop()
+        return await self.only()
+
+    async def agree(self) -> None:
+        """SF will come for what is booked here, under the same numbers, and for nothing else; goods are counted."""
+        await self.ship.check()
+        rows = await self.ship.rows("SELECT booking_id, tracking_no FROM bookings WHERE outcome = 'booked'")
+        ours = {(row["booking_id"].hex, row["tracking_no"]) for row in rows}
+        assert {(one.order_no, one.number) for one in self.theirs() if one.state != "cancelled"} == ours
+        assert self.yard.books("sf_express")["booked_more_than_once"] == 0
+        assert await self.ship.value("SELECT count(*) FROM shipments WHERE parked") == 0
+
+
+@pytest.fixture
+async def scene(shop: Shop, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as stack:
+        receiver = Receiver()
+        clock = HandClock()
+        clock.ms = shop.clock.now_ms()
+        yard = await stack.enter_async_context(opened(receiver, clock=clock))
+        assert isinstance(yard.http.server, TestServer)
+        account: dict[str, Any] = {
+            "partner_id": IDS.sf_express_partner_id,
+            "check_word": IDS.sf_express_check_word,
+            "monthly_card": IDS.sf_express_monthly_card,
+            "push_key": "nobodypusheshere1234",
+            "base_url": str(yard.http.make_url("/sf_express/std/service")),
+        }
+        settings = make_settings(
+            shipping={"sf_express": account, "track_first_s": 0.2, "track_most_s": 0.2},
+            driver={"lease_s": 1, "backoff_max_s": 0.5},
+        )
+        ship = await stack.enter_async_context(open_shipshop(shop, settings, rates=_RATES))
+        ship.carriers["sf_express"] = TryCarrier("sf_express")  # for the desk, which calls nobody
+        plain = await stack.enter_async_context(processes(settings, tmp_path))
+        yield Scene(ship, yard, Sf(settings, tmp_path, running=plain.running))
+
+
+async def test_booked_and_not_noted(scene: Scene) -> None:
+    """Three drivers die, each after SF has taken a parcel and before that is written down."""
+    for _ in range(_ORDERS):
+        await scene.ship.order()
+    for place in ("shipment.after_book", "shipment.after_book:3", "shipment.after_book:2"):
+        await scene.dies(place)
+    assert len(scene.theirs()) > await scene.ship.value("SELECT count(*) FROM bookings WHERE outcome = 'booked'")
+    await scene.goes_on()
+
+    async def look() -> bool:
+        query = "SELECT count(*) FROM shipments WHERE status = 'booked' AND task = 'track'"
+        return bool(await scene.ship.value(query) == _ORDERS)
+
+    await eventually(look, timeout_s=20)
+    await scene.agree()
+    assert len(scene.theirs()) == await scene.ship.value("SELECT count(*) FROM bookings") == _ORDERS
+
+
+async def test_booked_and_not_noted_and_at_the_door_by_then(scene: Scene) -> None:
+    """SF has brought it before anybody here knows that it would come for it."""
+    order_id = await scene.ship.order()
+    await scene.dies("shipment.after_book")
+    [theirs] = scene.theirs()
+    scene.yard.carriers.courier.move(theirs.number, "delivered")
+    await scene.goes_on()
+    await scene.becomes((await scene.only()).shipment_id, "delivered")
+    assert (await scene.only()).tracking_no == theirs.number
+    assert await scene.ship.status(order_id) == "delivered"
+    await scene.agree()
+
+
+@pytest.mark.parametrize("how", ["refund", "cancel"])
+async def test_booked_and_not_noted_and_not_wanted_any_more(scene: Scene, how: str) -> None:
+    order_id = await scene.ship.order()
+    await scene.dies("shipment.after_book")
+    parcel = await scene.only()
+    assert (parcel.status, parcel.tracking_no) == ("planned", None)
+    if how == "refund":
+        await scene.ship.refund_all(order_id)
+    else:
+        await scene.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
+    await scene.dies("shipment.after_cancel")
+    assert [one.state for one in scene.theirs()] == ["cancelled"]
+    await scene.goes_on()
+    await scene.becomes(parcel.shipment_id, "cancelled")
+    await scene.agree()
+
+
+async def test_cancelled_and_not_noted(scene: Scene) -> None:
+    """For another address: the first booking is over with SF, whoever says so, and one more is made."""
+    parcel = await scene.booked()
+    await scene.ship.desk.redirect(parcel.shipment_id, _NEW, "moved", "dan")
+    await scene.dies("shipment.after_cancel")
+    assert [one.state for one in scene.theirs()] == ["cancelled"]
+    assert (await scene.ship.parcel(parcel.shipment_id)).tracking_no == parcel.tracking_no
+    await scene.dies("shipment.after_book")
+    await scene.goes_on()
+    await scene.becomes(parcel.shipment_id, "booked", _NEW.line)
+    assert sorted(one.state for one in scene.theirs()) == ["booked", "cancelled"]
+    await scene.agree()
+
+
+async def test_too_late_and_not_noted(scene: Scene) -> None:
+    """SF has the parcel: it goes its way, and nobody is told twice that it does."""
+    parcel = await scene.booked()
+    assert parcel.tracking_no is not None
+    scene.yard.carriers.courier.move(parcel.tracking_no, "picked_up")
+    await scene.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
+    await scene.dies("shipment.after_cancel")
+    await scene.goes_on()
+
+    async def look() -> bool:
+        return (await scene.ship.parcel(parcel.shipment_id)).status == "picked_up"
+
+    await eventually(look)
+    scene.yard.carriers.courier.move(parcel.tracking_no, "delivered")
+    await scene.becomes(parcel.shipment_id, "delivered")
+    late = [text for text in await scene.ship.told(parcel.shipment_id) if "has it already" in text]
+    assert len(late) == 1
+    await scene.agree()
