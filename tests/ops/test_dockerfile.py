@@ -138,13 +138,16 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 def _lend(packages: Path) -> None:
     """Link what the production lock names and nothing else, so that a dependency it lacks is missed."""
     lock = (ROOT / "requirements" / "production.lock").read_text(encoding="utf-8")
+    parts: dict[str, str] = {}  # two may share a folder
     for name in re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE):
         try:
             found = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue  # for another system or an older Python
         for part in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
-            (packages / part).symlink_to(str(found.locate_file(part)))
+            parts[part] = str(found.locate_file(part))
+    for part, there in parts.items():
+        (packages / part).symlink_to(there)
 
 
 def _perform(image: Image, command: str) -> None:
