@@ -116,6 +116,8 @@ class ShipmentJobs:
             async with self._db.transaction() as connection:
                 if job.status == "delivered":
                     return await self._complete(connection, job, now)
+                if job.status == "planned":
+                    return await self._stop(connection, job)
                 return await self._planning.plan(connection, job, now)
         except Unsendable as error:
             async with self._db.connection() as connection:
@@ -133,6 +135,23 @@ class ShipmentJobs:
         )
         await store.order_done(connection, order.order_id)
         return "completed"
+
+    async def _stop(self, connection: Connection, job: DueOrder) -> str:
+        """Some of its money goes back: if it is all, no parcel leaves that is still here, whoever it waits for."""
+        order = await payments.lock_order(connection, job.order_id)
+        current = await store.due_order(connection, job.order_id)
+        if order is None or current is None or current.status != "planned":
+            return "known"
+        await store.order_looked_at(connection, job.order_id)
+        if not await moving.is_stopped(connection, order):
+            return "known"
+        for shipment in await store.shipments_of(connection, job.order_id):
+            if shipment.status in (_S.PLANNED, _S.BOOKED) and (shipment.task, shipment.then_) != (
+                "cancel",
+                "cancelled",
+            ):
+                await self._withdraw(connection, shipment)
+        return "stopped"
 
     # Parcels.
 
@@ -177,13 +196,16 @@ class ShipmentJobs:
         """Whether it must not be sent any more: then it is cancelled, or its booking is about to be."""
         if not await moving.is_stopped(connection, order):
             return False
+        await self._withdraw(connection, shipment)
+        return True
+
+    async def _withdraw(self, connection: Connection, shipment: Shipment) -> None:
         now = self._now()
         if shipment.booking_id is None:
             why = "the order's money goes back"
             await moving.step(connection, shipment, _S.CANCELLED, now, "driver", moving.ACTOR, why)
         else:
             await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
-        return True
 
     async def _ask(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
         if shipment.booking_id is not None:

@@ -15,6 +15,9 @@ UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, du
                        last_error = NULL
 WHERE order_id = $1;
 
+-- name: fulfilment_looked_at
+UPDATE fulfilments SET due_at = NULL, attempts = 0 WHERE order_id = $1;
+
 -- name: fulfilment_handed_over
 UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL;
 

@@ -12,7 +12,8 @@ from commerce.shipping.model import ShipmentStatus, Source
 
 
 class DueOrder(NamedTuple):
-    """An order that is to be made into parcels (`pending`), or that is over after a while (`delivered`)."""
+    """An order that is to be made into parcels (`pending`), some of whose money goes back (`planned`), or that is over
+    after a while (`delivered`)."""
 
     order_id: UUID
     status: str

@@ -56,6 +56,11 @@ async def order_planned(connection: Connection, order_id: UUID, now: datetime, p
     await connection.execute(queries.fulfilment_planned, order_id, now, promised_on)
 
 
+async def order_looked_at(connection: Connection, order_id: UUID) -> None:
+    """Whether a planned order must be stopped was seen; it is looked at again when more of its money goes back."""
+    await connection.execute(queries.fulfilment_looked_at, order_id)
+
+
 async def order_handed_over(connection: Connection, order_id: UUID, now: datetime) -> None:
     """All of it has left, for the first time or again."""
     await connection.execute(queries.fulfilment_handed_over, order_id, now)

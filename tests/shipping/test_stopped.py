@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
+from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment, NotNow
-from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, news
-from tests.support.shop import eventually
+from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, news, refuses
+from tests.support.shop import ADDRESS, eventually
 
 
 async def test_before_it_is_planned(ship: ShipShop) -> None:
@@ -29,27 +30,63 @@ async def test_before_it_is_planned(ship: ShipShop) -> None:
 
 
 async def test_while_it_is_planned(ship: ShipShop) -> None:
-    """Nobody was asked: it is cancelled at once. Also what waits for a carrier, or for the desk."""
+    """Nobody was asked: it is cancelled at once."""
     order_id, other = await ship.order(), await ship.order()
     assert [await ship.one(job) for job in await ship.jobs.claim(100, [], [])] == ["planned", "planned"]
     await ship.refund_all(order_id)
     await ship.refund_all(other)
-    job = await ship.claimed(order_id)
-    assert await ship.one(job) == "stopped"
-    await ship.due()
-    ship.down = ["cheap"]
-    assert await ship.work() == ["stopped"]
     for one in (order_id, other):
+        words = [await ship.one(job) for job in await ship.jobs.claim(100, [], []) if job.order_id == one]
+        assert words == ["stopped", "stopped"]
         [parcel] = await ship.parcels(one)
         assert (parcel.status, parcel.task, parcel.ended_at is not None) == ("cancelled", None, True)
         with pytest.raises(NotNow, match="money goes back"):
             await ship.desk.repacking.reship(parcel.shipment_id, "again", "dan")
+        await ship.due()
     assert ship.carriers["cheap"].asked.total() == 0
+
+
+async def test_whoever_it_waits_for(ship: ShipShop) -> None:
+    """A person who holds it, a person who has to help, a carrier that is down, the desk: none of it leaves, all at
+    once, and no list of the desk shows it any more."""
+    _, [held] = await ship.sent()
+    await ship.desk.hold(held.shipment_id, "the customer calls back", "dan")
+    ship.carriers["cheap"].says, ship.carriers["quick"].says = [refuses()], [refuses()]
+    _, [parked] = await ship.sent()
+    assert parked.parked
+    _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
+    ship.down = ["cheap", "quick"]
+    _, [waiting] = await ship.sent()
+    assert (waiting.status, waiting.booking_id) == ("planned", None)
+    ship.down = []
+    parcels = (held, parked, byhand, waiting)
+    assert await ship.on("to_pack") == {byhand.shipment_id}
+    for parcel in parcels:
+        await ship.refund_all(parcel.order_id)
+    assert (await ship.work()).count("cancelled") == 1
+    assert [(await ship.parcel(parcel.shipment_id)).status for parcel in parcels] == ["cancelled"] * 4
+    assert [await ship.on(which) for which in ("to_pack", "parked", "held")] == [set(), set(), set()]
+    assert ship.carriers["cheap"].standing == set()
+    await ship.check()
+    with pytest.raises(NotNow, match="it is cancelled"):
+        await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
+
+
+async def test_before_the_driver_has_seen_it(ship: ShipShop) -> None:
     _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
     await ship.refund_all(byhand.order_id)
     with pytest.raises(NotNow, match="money goes back"):
         await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
-    await ship.desk.cancel(byhand.shipment_id, "its money goes back", "dan")
+
+
+async def test_while_it_gets_another_address(ship: ShipShop) -> None:
+    """The booking is being cancelled for a new one: there is no new one."""
+    order_id, [parcel] = await ship.sent()
+    await ship.desk.redirect(parcel.shipment_id, Address(**{**ADDRESS, "line": "Elsewhere 1"}), "moved", "dan")
+    await ship.refund_all(order_id)
+    assert await ship.work() == ["planned_anew", "stopped"]
+    assert (await ship.parcel(parcel.shipment_id)).status == "cancelled"
+    assert ship.carriers["cheap"].standing == set()
 
 
 async def test_in_the_middle_of_a_booking(ship: ShipShop) -> None:
@@ -66,7 +103,7 @@ async def test_in_the_middle_of_a_booking(ship: ShipShop) -> None:
     await ship.refund_all(order_id)
     cheap.waits.set()
     assert await booking == "booked"
-    assert await ship.work() == ["cancelled"]
+    assert sorted(await ship.work()) == ["cancelled", "stopped"]
     assert cheap.standing == set()
 
 
@@ -78,7 +115,7 @@ async def test_unclear_and_then_stopped(ship: ShipShop) -> None:
     assert await ship.one(await ship.claimed()) == "unclear"
     await ship.refund_all(order_id)
     await ship.due()
-    assert await ship.work() == ["stopped", "cancelled"]
+    assert set(await ship.work()) == {"stopped", "cancelled"}
     assert (cheap.asked.total(), cheap.standing) == (1, set())
     [parcel] = await ship.parcels(order_id)
     assert parcel.status == "cancelled"
@@ -93,7 +130,6 @@ async def test_booked_and_not_handed_over(ship: ShipShop, calls: bool) -> None:
     await ship.refund_all(order_id)
     with pytest.raises(NotNow, match="money goes back"):
         await ship.desk.packed(parcel.shipment_id, None, "dan")
-    await ship.due()
     assert await ship.work() == ["stopped", "cancelled"]
     assert cheap.standing == set()
     # Handed over, it goes its way.
@@ -101,7 +137,7 @@ async def test_booked_and_not_handed_over(ship: ShipShop, calls: bool) -> None:
     await ship.hear(gone.shipment_id, news("picked_up", -1))
     await ship.refund_all(order_id)
     await ship.due()
-    assert await ship.work() == ["known"]
+    assert sorted(await ship.work()) == ["known", "stopped"]
     assert (await ship.parcel(gone.shipment_id)).status == "picked_up"
 
 
@@ -111,9 +147,9 @@ async def test_the_courier_has_it_and_has_not_said_so(ship: ShipShop) -> None:
     order_id, [parcel] = await ship.sent()
     cheap.handed_over = set(cheap.known)
     await ship.refund_all(order_id)
-    for _ in range(2):
-        await ship.due()
-        assert await ship.work() == ["stopped", "too_late"]
+    assert await ship.work() == ["stopped", "too_late"]
+    await ship.due()
+    assert await ship.work() == ["stopped", "too_late"]
     assert parcel.tracking_no is not None
     cheap.tells[parcel.tracking_no] = [news("picked_up", -1)]
     await ship.due()
@@ -134,7 +170,7 @@ async def test_what_does_not_stop_an_order(ship: ShipShop) -> None:
     # The rest of it as well: now it is all.
     await ship.rows(_REFUND, some, 1, 1)
     await ship.due()
-    assert sorted(await ship.work()) == ["cancelled", "known", "known", "stopped"]
+    assert sorted(await ship.work()) == ["cancelled", "known", "known", "stopped", "stopped"]
     [parcel] = await ship.parcels(some)
     assert parcel.status == "cancelled"
     # What failed has not gone back.

@@ -133,6 +133,7 @@ async def test_too_late_to_cancel_what_was_not_known_to_be_booked(ship: ShipShop
     assert (await ship.parcel(other)).tracking_no in known.values()
     # Nobody may have it any more, so it is tried again, though not all the time.
     await ship.refund_all((await ship.parcel(other)).order_id)
+    assert await ship.work() == ["stopped", "too_late"]
     await ship.due()
     assert sorted(await ship.work()) == ["known", "stopped", "too_late"]
     cheap.handed_over = set()
