@@ -170,7 +170,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             sales=sales,
             stock=Stock(db, redis, clock, policy),
             orders=orders,
-            payments=Payments(db, clock, ids, providers, settings.payments.margin_s),
+            payments=Payments(db, clock, ids, providers, settings.payments.margin_s, Shipping.couriers_collect),
             providers=providers,
             shipping=shipping,
             carriers=carriers,

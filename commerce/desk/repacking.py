@@ -118,7 +118,7 @@ class Repacking:
                     shipment.address,
                     Measures(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
                     shipment.value_minor,
-                    shipment.cod_minor,
+                    shipment.cod_minor if await shipments.cash_to_collect(connection, order.order_id) else 0,
                     shipment.currency,
                     shipment.promised_on,
                     lines,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
@@ -34,19 +34,29 @@ from commerce.payments.reconciling import DAY, NEAR, OurBooks, Reconciled
 from commerce.payments.settling import Disagreement
 from commerce.payments.store import LockedOrder
 
+CouriersCollect = Callable[[Connection, UUID], Awaitable[bool]]
+"""Whether there are parcels of an order, not at their end yet, that bring its cash."""
+
 
 class Payments:
     """`providers` are the ones outside by method; a payment must be made `margin_s` before its order expires, or a
     quarter of the time it has, whichever is less."""
 
     def __init__(
-        self, db: Database, clock: Clock, ids: Ids, providers: Mapping[str, Provider], margin_s: float
+        self,
+        db: Database,
+        clock: Clock,
+        ids: Ids,
+        providers: Mapping[str, Provider],
+        margin_s: float,
+        couriers_collect: CouriersCollect,
     ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._providers = providers
         self._margin = timedelta(seconds=margin_s)
+        self._couriers_collect = couriers_collect
 
     async def start(self, order_id: UUID, user_id: str, wanted: Sequence[PayWith]) -> OrderPayments:
         """Begin to pay, or pay in another way. The same again changes nothing; without parts, as was said in the order.
@@ -204,6 +214,9 @@ class Payments:
                 raise NoSuchPayment(f"there is no payment {payment_id}")
             if paid.method != "cod" or paid.status not in ("authorised", "captured"):
                 raise NotCollectable(f"it is a payment by {paid.method} that is {paid.status}")
+            # Who has paid already must not be asked for it at the door.
+            if paid.status == "authorised" and await self._couriers_collect(connection, order.order_id):
+                raise NotCollectable("couriers collect it: say how their parcels ended, or cancel these first")
             now = self._now()
             seen = PaymentSeen(payment_id, "captured", paid.amount, None, now)
             if await settling.capture(connection, order, paid, seen, now):

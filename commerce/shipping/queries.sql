@@ -42,6 +42,9 @@ AND round = (SELECT max(round) FROM payments WHERE order_id = $1);
 SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
 AND round = (SELECT max(round) FROM payments WHERE order_id = $1);
 
+-- name: couriers_collect
+SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
+
 -- name: ship_to
 SELECT ship_to FROM orders WHERE order_id = $1;
 

@@ -60,6 +60,11 @@ class Shipping:
         sums = await store.goods_sums(connection, order.order_id)
         return sums.delivered == sums.ordered or await moving.is_stopped(connection, order)
 
+    @staticmethod
+    async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
+        """Whether there are parcels of an order, not at their end yet, that bring its cash."""
+        return await store.couriers_collect(connection, order_id)
+
     async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
         """The seq of the last event of each of these orders that is to be sent."""
         async with self._db.connection() as connection:

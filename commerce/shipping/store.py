@@ -87,6 +87,12 @@ async def cash_to_collect(connection: Connection, order_id: UUID) -> list[tuple[
     return [(row["payment_id"], row["amount_minor"]) for row in rows]
 
 
+async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
+    """Whether there are parcels, not at their end yet, that bring cash."""
+    found: bool = await connection.fetchval(queries.couriers_collect, order_id)
+    return found
+
+
 async def ship_to(connection: Connection, order_id: UUID) -> list[Address]:
     return msgspec.json.decode(await connection.fetchval(queries.ship_to, order_id), type=list[Address])
 

@@ -86,7 +86,7 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
             # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(db, clock, Ids(clock), {}, settings.payments.margin_s),
+            payments=Payments(db, clock, Ids(clock), {}, settings.payments.margin_s, Shipping.couriers_collect),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )

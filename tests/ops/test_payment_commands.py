@@ -21,6 +21,7 @@ from commerce.payments.port import PaymentSeen
 from commerce.payments.reconciling import DAY, bounds
 from commerce.payments.service import Payments
 from commerce.payments.settling import enter_capture, enter_refund
+from commerce.shipping.service import Shipping
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.commerce.test_reconciling import SINGLES, House, open_house
@@ -105,7 +106,7 @@ async def till(shop: Shop, settings: Settings, sale_id: str, house: House) -> Ti
 
     async with working(settings, "order_writer"):
         await eventually(stored)
-    payments = Payments(shop.db, shop.clock, shop.ids, house.adapters, 60)
+    payments = Payments(shop.db, shop.clock, shop.ids, house.adapters, 60, Shipping.couriers_collect)
     return Till(shop, payments, [one.order_id for one in made])
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
+import pytest
+
+from commerce.payments.errors import NotCollectable
 from tests.support.shipshop import SHANGHAI, ShipShop, news
 
 
@@ -43,6 +47,56 @@ async def test_one_parcel_is_lost(ship: ShipShop) -> None:
     await ship.hear(again, news("delivered", -1))
     assert await taken(ship, order_id) == [("cod", "captured", 300)]
     assert await ship.status(order_id) == "delivered"
+
+
+async def test_who_has_paid_is_not_asked_at_the_door(ship: ShipShop) -> None:
+    """Staff take the cash before there are parcels, or when no courier comes for it any more: once, in any order."""
+    early = await ship.order(cod=300)
+    await collect(ship, early)
+    assert await ship.work() == ["planned", "booked"]
+    order_id, [parcel] = await ship.sent(cod=300)
+    assert [one.cod is not None for one in ship.carriers["cheap"].parcels] == [False, True]
+    for end in ("picked_up", "lost"):
+        with pytest.raises(NotCollectable, match="couriers collect it"):
+            await collect(ship, order_id)
+        await ship.hear(parcel.shipment_id, news(end, -5 if end == "picked_up" else -4))
+    await collect(ship, order_id)
+    assert await taken(ship, order_id) == [("cod", "captured", 300)]
+    again = await ship.desk.repacking.reship(parcel.shipment_id, "lost", "dan")
+    assert (await ship.parcel(again)).cod_minor == 0
+    await ship.work()
+    await ship.hear(again, news("delivered", -1))
+    await collect(ship, order_id)
+    assert await ship.status(order_id) == "delivered"
+    assert await ship.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == 600
+
+
+async def test_staff_and_the_driver_at_once(ship: ShipShop) -> None:
+    """Either the parcel collects, or staff have: never both, never neither."""
+    made = [await ship.order(cod=300) for _ in range(20)]
+
+    async def staff() -> int:
+        done = 0
+        for order_id in made:
+            try:
+                await collect(ship, order_id)
+                done += 1
+            except NotCollectable:
+                pass
+        return done
+
+    done, _ = await asyncio.gather(staff(), ship.work())
+    for order_id in made:
+        [(_, status, amount)] = await taken(ship, order_id)
+        [parcel] = await ship.parcels(order_id)
+        assert (status, parcel.cod_minor) in (("captured", 0), ("authorised", amount))
+    assert await ship.value("SELECT count(*) FROM payments WHERE status = 'captured'") == done
+
+
+async def collect(ship: ShipShop, order_id: UUID) -> None:
+    """Staff say that the cash of an order has come in."""
+    payment_id = await ship.value("SELECT payment_id FROM payments WHERE order_id = $1 AND method = 'cod'", order_id)
+    await ship.shop.payments.collected(payment_id)
 
 
 async def test_only_who_collects_cash_brings_it(ship: ShipShop) -> None:
