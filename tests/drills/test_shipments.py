@@ -34,7 +34,7 @@ _PAY_WITHIN_S = 86_400
 """Nobody is too slow to pay, however long the drill takes."""
 _QUIET_S, _PER_S = 8.0, 20.0
 _KILLS = 20
-_FROM, _TO = 20, 120  # orders that are begun to be paid between two kills
+_FROM, _TO = ORDERS // 100, 6 * ORDERS // 100  # orders that are begun to be paid between two kills
 _STALLED_S = 90.0
 _SETTINGS = {
     **NO_LIMIT_A_USER,
@@ -146,11 +146,15 @@ async def test_who_carries_parcels_is_killed(house: House, rng: Random) -> None:
     victims: list[int] = []
     async with _open(house, rng) as (till, bench, vans):
         load = PayingLoad(house, till, FEW_CONNECTIONS)
+
+        async def enough() -> bool:
+            return till.statuses["200"] >= ORDERS
+
         async with load.flowing():
             for role in roles:
                 await _more(till, rng)
                 victims += await house.kill(rng, role)
-            await _more(till, rng)
+            await eventually(enough, _AT_REST_S)
         assert len(set(victims)) == _KILLS
         assert till.statuses["connection broken"] + till.ledger.statuses["connection broken"] > 0
         await at_rest(house, till, _AT_REST_S)
