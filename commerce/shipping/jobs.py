@@ -146,10 +146,8 @@ class ShipmentJobs:
         if not await moving.is_stopped(connection, order):
             return "known"
         for shipment in await store.shipments_of(connection, job.order_id):
-            if shipment.status in (_S.PLANNED, _S.BOOKED) and (shipment.task, shipment.then_) != (
-                "cancel",
-                "cancelled",
-            ):
+            is_being_cancelled = shipment.task == "cancel" and shipment.then_ == "cancelled"
+            if shipment.status in (_S.PLANNED, _S.BOOKED) and not is_being_cancelled:
                 await self._withdraw(connection, shipment)
         return "stopped"
 

@@ -31,6 +31,7 @@ CREDIT = 10**9
 _SHOPPERS, _RICH, _POOR = 3_000, 300, 20
 _CREDIT_AT_ONCE = 16
 _MIND_S = 1.5
+_STALLED_S = 90.0
 MISBEHAVIOUR: dict[str, Any] = {
     "approve": "auto",
     "pay_after_ms": 500,
@@ -212,6 +213,15 @@ class PayingLoad:
             finally:
                 self._over = True
         self.seconds = perf_counter() - started
+
+    async def more(self, orders: int) -> None:
+        """Wait until so many more orders were begun to be paid. How many is the caller's chance, so that what is done
+        between them is done at any moment."""
+        loop = asyncio.get_running_loop()
+        wanted, deadline = self.till.statuses["200"] + orders, loop.time() + _STALLED_S
+        while self.till.statuses["200"] < wanted:
+            assert loop.time() < deadline, f"nobody pays any more: {self.till.figures()}"
+            await asyncio.sleep(0.005)
 
     async def run(self) -> None:
         started = perf_counter()

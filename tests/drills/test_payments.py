@@ -28,7 +28,6 @@ _SETTLED_S = _PAY_WITHIN_S + 60.0
 _QUIET_S, _PER_S = 10.0, 40.0
 _KILLS = 20
 _FROM, _TO = 50, 300  # orders that are taken between two kills
-_STALLED_S = 60.0
 _SETTINGS = {
     **NO_LIMIT_A_USER,
     "FLOODGATE_DRIVER__CALL_TIMEOUT_S": "2",
@@ -109,11 +108,11 @@ async def test_who_carries_payments_is_killed(house: House, rng: Random) -> None
     in_flight: list[int] = []
     async with load.flowing(), open_shop(house.settings()) as shop:
         for role in roles:
-            await _more(till, rng)
+            await load.more(rng.randrange(_FROM, _TO))
             async with shop.db.connection() as connection:
                 in_flight.append(await connection.fetchval(_PENDING))
             victims += await house.kill(rng, role)
-        await _more(till, rng)
+        await load.more(rng.randrange(_FROM, _TO))
     assert len(set(victims)) == _KILLS
     assert min(in_flight) > 0
     assert till.statuses["connection broken"] + till.ledger.statuses["connection broken"] > 0
@@ -139,7 +138,7 @@ async def test_they_die_where_it_hurts(house: House, rng: Random) -> None:
     load = PayingLoad(house, till, CONNECTIONS)
     async with load.flowing():
         while (deaths := house.times_said("ended with status -9")) < _DEATHS:
-            await _more(till, rng)
+            await load.more(rng.randrange(_FROM, _TO))
     await at_rest(house, till, _SETTLED_S)
     late = await pay_some_late(house, till, _SETTLED_S)
     found, ends = await reckon(house, till)
@@ -148,12 +147,3 @@ async def test_they_die_where_it_hurts(house: House, rng: Random) -> None:
         f"orders: {dict(ends)}, {late} paid late; {till.figures()}\n{await happenings(house)}; "
         f"difference {found.differences}"
     )
-
-
-async def _more(till: Till, rng: Random) -> None:
-    """Wait until some more orders were begun to be paid: how many is chance, so the next kill comes at any moment."""
-    loop = asyncio.get_running_loop()
-    wanted, deadline = till.statuses["200"] + rng.randrange(_FROM, _TO), loop.time() + _STALLED_S
-    while till.statuses["200"] < wanted:
-        assert loop.time() < deadline, f"nobody pays any more: {till.figures()}"
-        await asyncio.sleep(0.005)

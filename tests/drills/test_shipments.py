@@ -35,7 +35,6 @@ _PAY_WITHIN_S = 86_400
 _QUIET_S, _PER_S = 8.0, 20.0
 _KILLS = 20
 _FROM, _TO = ORDERS // 100, 6 * ORDERS // 100  # orders that are begun to be paid between two kills
-_STALLED_S = 90.0
 _SETTINGS = {
     **NO_LIMIT_A_USER,
     "FLOODGATE_DRIVER__CALL_TIMEOUT_S": "2",
@@ -152,7 +151,7 @@ async def test_who_carries_parcels_is_killed(house: House, rng: Random) -> None:
 
         async with load.flowing():
             for role in roles:
-                await _more(till, rng)
+                await load.more(rng.randrange(_FROM, _TO))
                 victims += await house.kill(rng, role)
             await eventually(enough, _AT_REST_S)
         assert len(set(victims)) == _KILLS
@@ -165,12 +164,3 @@ async def test_who_carries_parcels_is_killed(house: House, rng: Random) -> None:
         f"cash {dict(found.cash)}\n{till.figures()}\norders: {till.ledger.figures()}\n"
         f"{bench.figures()}\n{vans.figures()}\n{await happenings(house)}\ndifference {found.audit.differences}"
     )
-
-
-async def _more(till: Receivers, rng: Random) -> None:
-    """Wait until some more orders were begun to be paid: how many is chance, so the next kill comes at any moment."""
-    loop = asyncio.get_running_loop()
-    wanted, deadline = till.statuses["200"] + rng.randrange(_FROM, _TO), loop.time() + _STALLED_S
-    while till.statuses["200"] < wanted:
-        assert loop.time() < deadline, f"nobody pays any more: {till.figures()}"
-        await asyncio.sleep(0.005)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import time
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment, NotNow
 from commerce.shipping.model import Appointment, DeskList, ShipmentStatus
 from tests.support.shipshop import SHANGHAI, ShipShop, news
-from tests.support.shop import ADDRESS, eventually
+from tests.support.shop import ADDRESS
 
 MOVED = Address(**{**ADDRESS, "line": "Elsewhere 1"})
 NOBODY = UUID(int=7)
@@ -144,15 +143,7 @@ async def test_another_address(ship: ShipShop) -> None:
 async def test_held_while_it_is_booked(ship: ShipShop) -> None:
     """What is asked already is noted; then nothing more is done, except to cancel it."""
     cheap, desk = ship.carriers["cheap"], ship.desk
-    cheap.waits = asyncio.Event()
-    order_id = await ship.order()
-    assert await ship.one(await ship.claimed()) == "planned"
-    booking = asyncio.create_task(ship.one(await ship.claimed()))
-
-    async def asked() -> bool:
-        return bool(cheap.known)
-
-    await eventually(asked)
+    order_id, booking = await ship.booking("cheap")
     [parcel] = await ship.parcels(order_id)
     await desk.hold(parcel.shipment_id, "asks for the colour", "dan")
     cheap.waits.set()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment, NotNow
 from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, news, refuses
-from tests.support.shop import ADDRESS, eventually
+from tests.support.shop import ADDRESS
 
 
 async def test_before_it_is_planned(ship: ShipShop) -> None:
@@ -91,15 +89,7 @@ async def test_while_it_gets_another_address(ship: ShipShop) -> None:
 
 async def test_in_the_middle_of_a_booking(ship: ShipShop) -> None:
     cheap = ship.carriers["cheap"]
-    cheap.waits = asyncio.Event()
-    order_id = await ship.order()
-    assert await ship.one(await ship.claimed()) == "planned"
-    booking = asyncio.create_task(ship.one(await ship.claimed()))
-
-    async def asked() -> bool:
-        return bool(cheap.known)
-
-    await eventually(asked)
+    order_id, booking = await ship.booking("cheap")
     await ship.refund_all(order_id)
     cheap.waits.set()
     assert await booking == "booked"

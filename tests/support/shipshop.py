@@ -31,7 +31,7 @@ from commerce.shipping.service import Shipping
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
 from ops.commands.common import Shop
-from tests.support.shop import ADDRESS
+from tests.support.shop import ADDRESS, eventually
 
 _numbers = count(1)
 SHANGHAI = {**ADDRESS, "province": "Shanghai", "city": "Shanghai", "district": "Pudong", "line": "Century Avenue 1"}
@@ -243,6 +243,20 @@ class ShipShop:
             return await self.jobs.work(job)
         except Unclear:
             return "unclear"
+
+    async def booking(self, name: str) -> tuple[UUID, asyncio.Task[str]]:
+        """An order whose parcel the carrier has booked without answering yet; it does when its `waits` is set."""
+        carrier = self.carriers[name]
+        carrier.waits = asyncio.Event()
+        order_id = await self.order()
+        assert await self.one(await self.claimed()) == "planned"
+        task = asyncio.create_task(self.one(await self.claimed()))
+
+        async def asked() -> bool:
+            return bool(carrier.known)
+
+        await eventually(asked)
+        return order_id, task
 
     async def parcels(self, order_id: UUID) -> list[Shipment]:
         rows = await self.rows("SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no", order_id)
