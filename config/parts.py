@@ -11,11 +11,11 @@ Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 
 
-class Part(BaseModel):
+class SettingsSection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Account(Part):
+class CredentialSection(SettingsSection):
     """What is agreed with a provider or a carrier."""
 
     def texts(self) -> dict[str, str]:

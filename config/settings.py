@@ -19,14 +19,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from config.parts import Account, Part, Port, Positive, Seconds
+from config.parts import CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.shipping import ShippingSettings
 
 Durability = Literal["fsync", "replicated", "memory"]
@@ -36,7 +31,7 @@ class SettingsError(Exception):
     """The settings cannot be used. The message names every fault and where to mend it."""
 
 
-class HttpSettings(Part):
+class HttpSettings(SettingsSection):
     """Where the front door listens. The admin port also serves `/metrics`: keep it inside."""
 
     host: str = "127.0.0.1"
@@ -46,7 +41,7 @@ class HttpSettings(Part):
     processes: int = Field(default=0, ge=0, description="gateway processes under `floodgate up`; 0: one per core")
 
 
-class Limits(Part):
+class LimitSettings(SettingsSection):
     """What a request, an order, a batch and a queue may be at most."""
 
     # One request.
@@ -85,7 +80,7 @@ class Limits(Part):
     graceful_stop_s: Seconds = 20
 
 
-class WriterSettings(Part):
+class WriterSettings(SettingsSection):
     """The order writer: how much it takes at once, and when it takes over from one that died."""
 
     entries_per_read: Positive = 64
@@ -97,7 +92,7 @@ class WriterSettings(Part):
     retry_max_s: Seconds = 5
 
 
-class DriverSettings(Part):
+class JobsSettings(SettingsSection):
     """Drivers work off rows that are due."""
 
     rows_per_claim: Positive = 500
@@ -115,7 +110,7 @@ class DriverSettings(Part):
     breaker_open_s: Seconds = 5
 
 
-class AlipaySettings(Account):
+class AlipaySettings(CredentialSection):
     """Keys are PEM, or base64 as Alipay's console shows them: the shop's private one, and Alipay's public one."""
 
     app_id: str
@@ -126,7 +121,7 @@ class AlipaySettings(Account):
     alipay_key: str
 
 
-class WeChatPaySettings(Account):
+class WeChatPaySettings(CredentialSection):
     """Keys are PEM. `serial` is that of the merchant's certificate; the public key is for merchants who have one in
     place of platform certificates."""
 
@@ -141,7 +136,7 @@ class WeChatPaySettings(Account):
     public_key_id: str = ""
 
 
-class PaymentSettings(Part):
+class PaymentSettings(SettingsSection):
     """The providers that are offered; a provider's last moment is `margin_s` before the order expires."""
 
     margin_s: Seconds = 60
@@ -149,7 +144,7 @@ class PaymentSettings(Part):
     wechatpay: WeChatPaySettings | None = None
 
 
-class SandboxSettings(Part):
+class SandboxSettings(SettingsSection):
     """Made-up providers and carriers under `floodgate up`, for who has agreed with none. `speed` is how much faster
     than the world's the clock goes that parcels move on."""
 
@@ -158,7 +153,7 @@ class SandboxSettings(Part):
     scenario: Path | None = None
 
 
-class ObserverSettings(Part):
+class ObserverSettings(SettingsSection):
     """How often the gauges and the audit are renewed, and whether each process shows its own metrics."""
 
     gauges_every_s: Seconds = 2
@@ -166,7 +161,7 @@ class ObserverSettings(Part):
     worker_metrics_port: Port = Field(default=0, description="0: workers show theirs through the gateway (one machine)")
 
 
-class AuthKey(Part):
+class AuthKey(SettingsSection):
     """A key that tokens are checked with; `secret` is the shared secret or the PEM public key.
 
     `sign_with` is the PEM private key, only for commands that make tokens; HS256 signs with its secret.
@@ -187,7 +182,7 @@ def _strong(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
     return keys
 
 
-class AuthSettings(Part):
+class AuthSettings(SettingsSection):
     """Tokens are JWTs. Several keys may be valid at once, so that a key can be replaced without a stop."""
 
     keys: Annotated[tuple[AuthKey, ...], AfterValidator(_strong)] = ()
@@ -196,7 +191,7 @@ class AuthSettings(Part):
     clock_leeway_s: int = Field(default=5, ge=0)
 
 
-class LogSettings(Part):
+class LogSettings(SettingsSection):
     level: Literal["debug", "info", "warning", "error"] = "info"
     file: Path | None = Field(default=None, description="a file that is rotated; none: standard error")
     file_bytes: Positive = 20_000_000
@@ -226,9 +221,9 @@ class Settings(BaseSettings):
     replicas: int = Field(default=1, ge=1, description="replicas that must confirm, with durability 'replicated'")
     metrics_dir: Path | None = Field(default=None, description="shared by the processes of one machine")
     http: HttpSettings = HttpSettings()
-    limits: Limits = Limits()
+    limits: LimitSettings = LimitSettings()
     writer: WriterSettings = WriterSettings()
-    driver: DriverSettings = DriverSettings()
+    driver: JobsSettings = JobsSettings()
     observer: ObserverSettings = ObserverSettings()
     payments: PaymentSettings = PaymentSettings()
     shipping: ShippingSettings = ShippingSettings()

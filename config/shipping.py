@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from config.parts import Account, Part, Positive, Seconds
+from config.parts import CredentialSection, Positive, Seconds, SettingsSection
 
 
 def _zone(name: str) -> str:
@@ -17,7 +17,7 @@ def _zone(name: str) -> str:
     return name
 
 
-class SfExpressSettings(Account):
+class SfExpressSettings(CredentialSection):
     """What is agreed with SF Express: the customer code, its check word, and the account that pays by the month.
 
     `push_key` is a secret of ours that stands in the address which SF pushes routes to (`?key=…`). `express_type` is
@@ -33,7 +33,7 @@ class SfExpressSettings(Account):
     cod_card: str = ""
 
 
-class Kuaidi100Settings(Account):
+class Kuaidi100Settings(CredentialSection):
     """What is agreed with kuaidi100, which follows the parcels of many carriers. `salt` signs what it pushes."""
 
     customer: str
@@ -43,7 +43,7 @@ class Kuaidi100Settings(Account):
     notify_url: str
 
 
-class BoxSettings(Part):
+class BoxSettings(SettingsSection):
     """A box of the packing bench, measured inside; `weight_g` is that of the box, `carries_g` of what it holds."""
 
     name: str
@@ -54,7 +54,7 @@ class BoxSettings(Part):
     carries_g: Positive
 
 
-class ShippingSettings(Part):
+class ShippingSettings(SettingsSection):
     """Parcels and those who bring them."""
 
     timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"

@@ -16,8 +16,8 @@ _SPARE_FILES = 1_000
 def main(settings: Settings | None = None) -> None:
     """Run until told to stop. Raises `SettingsError` or `NotReady` if it cannot start."""
     settings = settings or load()
-    logs.set_up(settings.log.level, settings.log.file, settings.log.file_bytes, "gateway")
-    metrics.share(settings.metrics_dir)
+    logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, "gateway")
+    metrics.enable_multiprocess(settings.metrics_dir)
     _allow_files(settings.limits.connections + settings.limits.admin_connections + _SPARE_FILES)
     from gateway.app import serve  # noqa: PLC0415  # only now may metrics be made
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
-from config.settings import Limits
+from config.settings import LimitSettings
 from gateway.problems import TooManyRequests
 
 _MAX_USERS = 100_000
@@ -16,7 +16,7 @@ _MAX_USERS = 100_000
 class Admission:
     """Decides in well under a microsecond. `backlog` and `waiting` are kept up to date by others."""
 
-    def __init__(self, limits: Limits, clock: Clock) -> None:
+    def __init__(self, limits: LimitSettings, clock: Clock) -> None:
         self._limits = limits
         self._clock = clock
         self._refill_per_s = limits.orders_per_user_per_s

@@ -16,13 +16,13 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from commerce.kernel.database import DOWN as DATABASE_DOWN
-from commerce.kernel.database import told
-from commerce.kernel.errors import NotReady, OutcomeUnknown, Refusal
-from commerce.kernel.garbage import spare_the_collector
-from commerce.kernel.ports import listening
-from commerce.kernel.redisdb import DOWN as REDIS_DOWN
-from commerce.kernel.tasks import end
+from commerce.kernel.database import POSTGRES_UNAVAILABLE as DATABASE_DOWN
+from commerce.kernel.database import safe_error_text
+from commerce.kernel.errors import NotReady, OutcomeUnknown, ProblemError
+from commerce.kernel.garbage import tune_garbage_collector
+from commerce.kernel.ports import explain_bind_errors
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE as REDIS_DOWN
+from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway import openapi, problems
 from gateway.connections import SERVER, Connections
@@ -101,7 +101,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     services, request_id = request.app[SERVICES], _request_id(request)
     try:
         response = await handler(request)
-    except Refusal as refusal:
+    except ProblemError as refusal:
         response = problems.from_refusal(refusal, request_id)
         if request.method == "POST" and request.path == orders.PLACE:
             services.tally.order(refusal.code)
@@ -122,8 +122,8 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     return response
 
 
-def _dependency_down(request: web.Request, error: BaseException) -> Refusal:
-    _logger.warning("a dependency failed during a request", extra={**_context(request), "why": told(error)})
+def _dependency_down(request: web.Request, error: BaseException) -> ProblemError:
+    _logger.warning("a dependency failed during a request", extra={**_context(request), "why": safe_error_text(error)})
     if request.method in _READS:
         return NotReady("a database does not answer; repeat the request")
     return OutcomeUnknown("a database went away meanwhile: look whether it was done, or repeat the request")
@@ -159,16 +159,16 @@ async def serve(settings: Settings) -> None:
         servers = []
         for host, port, operations, connections in ports:
             watching = asyncio.create_task(connections.watch())
-            stack.push_async_callback(end, watching)
+            stack.push_async_callback(cancel_and_wait, watching)
             runner = web.AppRunner(build(services, _once(operations)), access_log=None)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             express = connections is crowd
             factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
-            with listening(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
+            with explain_bind_errors(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
                 listener = _listen(host, port)
             servers.append(await loop.create_server(factory, sock=listener))
-        spare_the_collector()
+        tune_garbage_collector()
         _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
         await stop.wait()
         _logger.info("stopping")

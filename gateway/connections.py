@@ -11,7 +11,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from commerce.kernel.clock import Clock
-from config.settings import Limits
+from config.settings import LimitSettings
 from gateway import metrics, problems
 
 _FULL = (
@@ -47,7 +47,7 @@ class Connections:
     Each port has a book of its own, so that no crowd at one keeps anybody from another.
     """
 
-    def __init__(self, limits: Limits, clock: Clock, *, port: str = "public", most: int | None = None) -> None:
+    def __init__(self, limits: LimitSettings, clock: Clock, *, port: str = "public", most: int | None = None) -> None:
         self.limits = limits
         self._clock = clock
         self._most = limits.connections if most is None else most
@@ -104,7 +104,7 @@ class Connections:
         return lambda: OrdinaryClient(self, server)
 
 
-def handler_options(limits: Limits) -> dict[str, Any]:
+def handler_options(limits: LimitSettings) -> dict[str, Any]:
     """How aiohttp's connection is set up. Idle and slow clients are ours to cut off, not its."""
     return {
         "keepalive_timeout": 86_400.0,
@@ -122,7 +122,7 @@ class Handler(RequestHandler):
 
     __slots__ = ("_answered",)
 
-    def __init__(self, server: web.Server, limits: Limits, answered: Callable[[bool], None]) -> None:
+    def __init__(self, server: web.Server, limits: LimitSettings, answered: Callable[[bool], None]) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **handler_options(limits))
         self._answered = answered
 

@@ -14,10 +14,10 @@ import msgspec
 from redis.asyncio import Redis
 
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
-from commerce.kernel.errors import Invalid, NotReady, Refusal
-from commerce.kernel.ids import Ids
+from commerce.kernel.errors import Invalid, NotReady, ProblemError
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
-from commerce.kernel.redisdb import DOWN
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.orders.errors import KeyReused
 from commerce.orders.model import PlacedOrder, PlaceOrder
 from commerce.orders.pricing import OrderLimits, body_digest, price_order
@@ -53,7 +53,7 @@ def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
         raise _undecodable(error) from None
 
 
-def _undecodable(error: Exception) -> Refusal:
+def _undecodable(error: Exception) -> ProblemError:
     if isinstance(error, msgspec.ValidationError):
         return invalid(error)
     return BadRequest(f"the body is not JSON: {error}")
@@ -77,7 +77,7 @@ class Desk:
         self,
         settings: Settings,
         clock: Clock,
-        ids: Ids,
+        ids: IdGenerator,
         redis: Redis,
         snapshots: Snapshots,
         intake: Intake,
@@ -144,7 +144,7 @@ class Desk:
         day = self._clock.now_ms() // DAY_MS
         try:
             [record] = await find_keys(self._redis, [SaleKeys(order.sale_id)], day, user_id, key)
-        except DOWN:
+        except REDIS_UNAVAILABLE:
             raise NotReady("Redis cannot be reached, nothing was taken; repeat with the same key") from None
         if record is not None and record.body_digest != body_digest(order):
             raise refusal(Reserved(Outcome.KEY_REUSED), order.sale_id)
@@ -190,7 +190,7 @@ def decode_order(body: bytes) -> PlaceOrder:
         raise _undecodable(error) from None
 
 
-def refusal(reserved: Reserved, sale_id: str) -> Refusal:
+def refusal(reserved: Reserved, sale_id: str) -> ProblemError:
     """What a shopper is told of an outcome that is no order."""
     match reserved.outcome:
         case Outcome.KEY_REUSED:

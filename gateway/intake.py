@@ -23,10 +23,10 @@ from redis.exceptions import OutOfMemoryError, RedisError
 
 import lua
 from commerce.kernel.clock import DAY_MS, Clock
-from commerce.kernel.errors import NotReady, OutcomeUnknown, Overloaded, Refusal
-from commerce.kernel.faults import crash_point
-from commerce.kernel.redis_link import LinkDown, RedisLink
-from commerce.kernel.redisdb import DOWN, check_redis
+from commerce.kernel.errors import NotReady, OutcomeUnknown, Overloaded, ProblemError
+from commerce.kernel.faults import failpoint
+from commerce.kernel.redis_link import RedisConnectionLost, RedisMultiplexer
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE, check_redis
 from config.settings import Settings
 from gateway.admission import Admission
 from gateway.tally import Tally
@@ -37,7 +37,7 @@ _RETRY_S = 0.05
 _MORE_TURNS = 2
 
 
-Tell = Callable[[Reserved | Refusal], None]
+Tell = Callable[[Reserved | ProblemError], None]
 """Is told once what became of an order."""
 
 
@@ -68,7 +68,7 @@ class Intake:
     def __init__(
         self,
         redis: Redis,
-        link: RedisLink,
+        link: RedisMultiplexer,
         settings: Settings,
         clock: Clock,
         admission: Admission,
@@ -104,10 +104,10 @@ class Intake:
         """The same for who can wait: gives the outcome or raises."""
         reply: asyncio.Future[Reserved] = self._loop.create_future()
 
-        def tell(outcome: Reserved | Refusal) -> None:
+        def tell(outcome: Reserved | ProblemError) -> None:
             if reply.done():
                 return
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, ProblemError):
                 reply.set_exception(outcome)
             else:
                 reply.set_result(outcome)
@@ -199,10 +199,10 @@ class Intake:
                 except NotReady as error:  # a new connection was needed, and the server behind it is not what it was
                     self._healthy = False
                     _logger.error("Redis cannot be used", extra={"why": error.detail})
-                except LinkDown as error:
+                except RedisConnectionLost as error:
                     self._healthy, unclear = False, unclear or error.sent
                     _logger.warning("Redis went away", extra={"orders": len(batch), "why": str(error)})
-                except DOWN as error:
+                except REDIS_UNAVAILABLE as error:
                     self._healthy, unclear = False, True
                     _logger.warning("Redis went away during a call", extra={"orders": len(batch), "why": str(error)})
                 except OutOfMemoryError:
@@ -238,7 +238,7 @@ class Intake:
         if not fresh:
             return
         answers = await lua.reserve(self._link, lane.keys, day, [order for order, _, _ in fresh])
-        crash_point("intake.after_reserve")
+        failpoint("intake.after_reserve")
         if self._settings.durability == "replicated":
             replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
             if not await lua.confirm(self._redis, lane.keys, replicas, timeout_ms):
@@ -264,14 +264,14 @@ class Intake:
         return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
 
 
-def _fail(batch: Sequence[_Waiting], refusal: Refusal) -> None:
+def _fail(batch: Sequence[_Waiting], refusal: ProblemError) -> None:
     for _, tell, _ in batch:
         tell(refusal)
 
 
-def _unclear() -> Refusal:
+def _unclear() -> ProblemError:
     return OutcomeUnknown("it is not known whether the order was taken; repeat with the same key to find out")
 
 
-def _away() -> Refusal:
+def _away() -> ProblemError:
     return NotReady("Redis cannot be reached, nothing was taken; repeat with the same key")

@@ -17,7 +17,7 @@ from typing import cast
 
 from aiohttp import web
 
-from commerce.kernel.errors import Refusal
+from commerce.kernel.errors import ProblemError
 from commerce.orders.model import PlacedOrder
 from gateway import heads, problems
 from gateway.connections import Connections, Edge, Handler
@@ -208,7 +208,7 @@ class ExpressLane(Edge):
             self._services.admission.check_load()
             self._services.auth.shopper(head.values[head.shape.authorization])
             check_key(None if key is None else key.decode("latin-1"))
-        except Refusal:
+        except ProblemError:
             return True
         return False
 
@@ -226,7 +226,7 @@ class ExpressLane(Edge):
             key_bytes = values[shape.key]
             key = check_key(None if key_bytes is None else key_bytes.decode("latin-1"))
             order = decode_order(body)
-        except Refusal as refusal:
+        except ProblemError as refusal:
             self._refuse(refusal)
             return
         trace_bytes = values[shape.traceparent]
@@ -246,9 +246,9 @@ class ExpressLane(Edge):
             return text
         return self._services.request_ids.new()
 
-    def _told(self, outcome: Reserved | Refusal) -> None:
+    def _told(self, outcome: Reserved | ProblemError) -> None:
         """Redis has decided, or cannot."""
-        if isinstance(outcome, Refusal):
+        if isinstance(outcome, ProblemError):
             self._refuse(outcome)
         elif outcome.outcome is _STALE:
             self._look()
@@ -257,7 +257,7 @@ class ExpressLane(Edge):
         else:
             try:
                 placed, status = self._services.desk.conclude(self._order[0], self._reservation, outcome)
-            except Refusal as refusal:
+            except ProblemError as refusal:
                 self._refuse(refusal)
             else:
                 if status == 202:
@@ -272,7 +272,7 @@ class ExpressLane(Edge):
         try:
             _, body, user_id, key, trace = self._order
             placed, status = await self._services.desk.place(decode_order(body), user_id, key, trace)
-        except Refusal as refusal:
+        except ProblemError as refusal:
             self._refuse(refusal)
         except Exception:
             _logger.exception("an order failed", extra={"request_id": self._request_id})
@@ -293,7 +293,7 @@ class ExpressLane(Edge):
             self._transport.write(_alike.to(self._request_id, str(order.order_id), order.total_minor))
         self._idle()
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def _refuse(self, refusal: ProblemError) -> None:
         self._services.tally.order(refusal.code)
         self._answer(problems.plain(refusal, self._request_id))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from config.settings import Limits
+from config.settings import LimitSettings
 from gateway.operations import Operation, Parameter
 from gateway.problems import CONTENT_TYPE, Problem, codes
 
@@ -20,7 +20,7 @@ _WITH_BODY = (408, 413, 415, 422)
 _RETRY_AFTER = (429, 503)
 
 
-def document(operations: Sequence[Operation], limits: Limits, version: str) -> dict[str, Any]:
+def document(operations: Sequence[Operation], limits: LimitSettings, version: str) -> dict[str, Any]:
     """The OpenAPI document of these operations."""
     types = list(_types(operations))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
@@ -143,7 +143,7 @@ def _problem_statuses(operation: Operation) -> set[int]:
     return statuses - set(operation.answers)
 
 
-def _put_limits(components: dict[str, Any], limits: Limits) -> None:
+def _put_limits(components: dict[str, Any], limits: LimitSettings) -> None:
     """The limits that settings can change stand in the document as they are in force."""
     if "PlaceOrder" in components:
         properties = components["PlaceOrder"]["properties"]

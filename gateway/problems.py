@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 from multidict import CIMultiDict
 
-from commerce.kernel.errors import Refusal
+from commerce.kernel.errors import ProblemError
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -38,43 +38,43 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     opens_at: str | None = None
 
 
-class BadRequest(Refusal):
+class BadRequest(ProblemError):
     code = "bad_request"
     status = 400
     title = "The request cannot be read"
 
 
-class Unauthorized(Refusal):
+class Unauthorized(ProblemError):
     code = "unauthorized"
     status = 401
     title = "A valid token is needed"
 
 
-class Forbidden(Refusal):
+class Forbidden(ProblemError):
     code = "forbidden"
     status = 403
     title = "The token does not allow this"
 
 
-class RequestTimeout(Refusal):
+class RequestTimeout(ProblemError):
     code = "request_timeout"
     status = 408
     title = "The request took too long to arrive"
 
 
-class TooLarge(Refusal):
+class TooLarge(ProblemError):
     code = "too_large"
     status = 413
     title = "The request is too large"
 
 
-class WrongMediaType(Refusal):
+class WrongMediaType(ProblemError):
     code = "unsupported_media_type"
     status = 415
     title = "The body is not of a type that is understood"
 
 
-class TooManyRequests(Refusal):
+class TooManyRequests(ProblemError):
     code = "too_many_requests"
     status = 429
     title = "Too many requests from one user"
@@ -97,7 +97,7 @@ _BY_STATUS = {
 def codes() -> dict[str, tuple[int, str]]:
     """Every code that can be answered, with its status and title: those of refusals and those of bare statuses."""
     found: dict[str, tuple[int, str]] = {}
-    waiting: list[type[Refusal]] = [Refusal]
+    waiting: list[type[ProblemError]] = [ProblemError]
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
@@ -122,7 +122,7 @@ class Plain:
         )
 
 
-def plain(refusal: Refusal, request_id: str | None) -> Plain:
+def plain(refusal: ProblemError, request_id: str | None) -> Plain:
     """A typed refusal with its own code, status and headers."""
     headers: list[tuple[str, str]] = []
     if refusal.retry_after_s is not None:
@@ -138,7 +138,7 @@ def _encode(status: int, code: str, title: str, detail: str, request_id: str | N
     return msgspec.json.encode(Problem(f"/docs#problem-{code}", title, status, code, detail, request_id, **extra))
 
 
-def from_refusal(refusal: Refusal, request_id: str | None) -> web.Response:
+def from_refusal(refusal: ProblemError, request_id: str | None) -> web.Response:
     """The same as aiohttp's response."""
     return plain(refusal, request_id).response()
 

@@ -26,11 +26,11 @@ from commerce.fleet.driving import Driving
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import Connection, Database
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.opening import open_servers
-from commerce.kernel.redis_link import RedisLink
-from commerce.kernel.tasks import end
+from commerce.kernel.opening import connect_databases
+from commerce.kernel.redis_link import RedisMultiplexer
+from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
 from commerce.payments.port import Provider
@@ -77,7 +77,7 @@ class Services:
 
     settings: Settings
     clock: Clock
-    ids: Ids
+    ids: IdGenerator
     db: Database
     redis: Redis
     auth: Authenticator
@@ -125,13 +125,13 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """
     limits, clock = settings.limits, SystemClock()
     async with AsyncExitStack() as stack:
-        redis, db = await stack.enter_async_context(open_servers(settings, "gateway"))
+        redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
         driver = settings.driver
         policy = RetryPolicy.agreed(driver)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
         snapshots = Snapshots(sales, clock)
         await snapshots.refresh()
-        link = RedisLink(
+        link = RedisMultiplexer(
             settings.redis(),
             timeout_s=limits.redis_call_timeout_ms / 1000,
             name="intake",
@@ -139,7 +139,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
         stack.push_async_callback(link.close)
         await link.execute_command("PING")
-        ids, tally = Ids(clock), Tally()
+        ids, tally = IdGenerator(clock), Tally()
         providers = await stack.enter_async_context(
             open_providers(settings.payments, clock, timeout_s=driver.call_timeout_s, connections=4)
         )
@@ -185,7 +185,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
         for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services), _carry_over(services)):
             task = asyncio.create_task(follow)
-            stack.push_async_callback(end, task)
+            stack.push_async_callback(cancel_and_wait, task)
         yield services
         await services.intake.drain()
 

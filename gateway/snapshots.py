@@ -11,8 +11,8 @@ import asyncio
 import logging
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import DOWN, told
-from commerce.kernel.errors import NotReady, Refusal
+from commerce.kernel.database import POSTGRES_UNAVAILABLE, safe_error_text
+from commerce.kernel.errors import NotReady, ProblemError
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import Snapshot
 from commerce.sales.service import Sales
@@ -70,7 +70,7 @@ class Snapshots:
         assert self._refreshing is not None
         try:
             await asyncio.shield(self._refreshing)
-        except DOWN as error:
+        except POSTGRES_UNAVAILABLE as error:
             raise NotReady("the database does not answer, so prices are not known; repeat the request") from error
 
     async def _refresh(self) -> None:
@@ -96,11 +96,11 @@ class Snapshots:
             try:
                 await self.refresh()
                 self._failure = None
-            except Refusal as error:
+            except ProblemError as error:
                 self._failure = error.detail
                 _logger.warning("the sales cannot be looked at", extra={"why": error.detail})
             except Exception as error:
-                self._failure = told(error)
+                self._failure = safe_error_text(error)
                 _logger.exception("the sales cannot be looked at")
             metrics.SNAPSHOT_AGE.set(self._clock.monotonic() - self._looked_at)
             await self._clock.sleep(_EVERY_S)

@@ -12,7 +12,7 @@ from typing import Literal
 from uuid import UUID
 
 from commerce.kernel.clock import Clock
-from commerce.kernel.database import told
+from commerce.kernel.database import safe_error_text
 from commerce.kernel.errors import Overloaded
 from gateway import metrics
 
@@ -72,7 +72,9 @@ class Watch:
         try:
             progress = await self._looks[topic](list(watched))
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may succeed
-            _logger.warning("what is watched cannot be looked at", extra={"topic": topic, "why": told(error)})
+            _logger.warning(
+                "what is watched cannot be looked at", extra={"topic": topic, "why": safe_error_text(error)}
+            )
             return
         for order_id, seq in progress.items():
             if self._seen.get((topic, order_id)) != seq and order_id in watched:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import MoneyError, parse
+from commerce.kernel.money import MoneyError, parse_money
 
 CURRENCY = "GBP"
 _COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
@@ -120,7 +120,7 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
 
 def _price(row: dict[str, str]) -> int | str:
     try:
-        return parse(row["UnitPrice"], CURRENCY)
+        return parse_money(row["UnitPrice"], CURRENCY)
     except MoneyError as error:
         return str(error)
 

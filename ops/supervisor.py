@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from commerce.kernel.tasks import end
+from commerce.kernel.tasks import cancel_and_wait
 from ops.programs import Program, ProgramFailed, Running, start
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.1, 10.0
@@ -59,7 +59,7 @@ class _Kept:
 
     async def stop(self) -> None:
         if self._watcher is not None:
-            await end(self._watcher)
+            await cancel_and_wait(self._watcher)
         if self.running is not None:
             await self.running.stop()
 

@@ -23,7 +23,7 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.database import connect
 from commerce.kernel.errors import NotReady
 from commerce.kernel.migrations import migrate
-from commerce.kernel.tasks import end
+from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings, SettingsError, load, local_file, servers_file
 from gateway.auth import sign
 from ops import demo, embedded
@@ -82,7 +82,7 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
     await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not task.done():
-        await end(task)
+        await cancel_and_wait(task)
         return
     task.result()
 
@@ -145,7 +145,7 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     metrics_dir = home / "run" / "metrics"
     shutil.rmtree(metrics_dir, ignore_errors=True)
     metrics_dir.mkdir(parents=True)
-    metrics.share(metrics_dir)
+    metrics.enable_multiprocess(metrics_dir)
     sandbox = _sandbox(settings)
     _write_servers(home, redis_url, database_url, sandbox_settings(settings, home) if sandbox else "")
     connection = await connect(database_url, name="migrate", timeout_s=600)
@@ -232,7 +232,7 @@ def _gateway(settings: Settings, number: int, env: dict[str, str]) -> Program:
 
 
 def _ended(pid: int) -> None:
-    metrics.forget(pid)
+    metrics.drop_process(pid)
 
 
 def _welcome(settings: Settings, with_demo: bool, made_up: list[str]) -> None:

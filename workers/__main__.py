@@ -19,8 +19,8 @@ NAMES = (
 def main(names: Sequence[str], instance: str = "main", settings: Settings | None = None) -> None:
     """Run workers in this process until told to stop. Raises `SettingsError` or `NotReady` if they cannot start."""
     settings = settings or load()
-    logs.set_up(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
-    metrics.share(settings.metrics_dir)
+    logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
+    metrics.enable_multiprocess(settings.metrics_dir)
     from workers.registry import WORKERS  # noqa: PLC0415  # only now may metrics be made
     from workers.runtime import run  # noqa: PLC0415
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from commerce.audit.model import SaleAudit
-from commerce.kernel.database import told
+from commerce.kernel.database import safe_error_text
 from workers import metrics
 from workers.driver import pause
 from workers.runtime import Workshop
@@ -26,7 +26,7 @@ async def auditor(shop: Workshop) -> None:
             try:
                 show(await shop.audit.sale(sale_id), shop.clock.now_ms() / 1000)
             except Exception as error:  # noqa: BLE001
-                _logger.warning("a sale cannot be audited now", extra={"sale": sale_id, "why": told(error)})
+                _logger.warning("a sale cannot be audited now", extra={"sale": sale_id, "why": safe_error_text(error)})
         took = shop.clock.monotonic() - started
         await pause(shop.stop, max(shop.settings.observer.audit_every_s, took * _REST))
 
@@ -35,7 +35,7 @@ async def _sales(shop: Workshop) -> list[str]:
     try:
         return [sale.sale_id for sale in await shop.sales.opened()]
     except Exception as error:  # noqa: BLE001
-        _logger.warning("the sales cannot be looked at", extra={"why": told(error)})
+        _logger.warning("the sales cannot be looked at", extra={"why": safe_error_text(error)})
         return []
 
 

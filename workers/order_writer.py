@@ -19,8 +19,8 @@ import msgspec
 import lua
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
-from commerce.kernel.database import told
-from commerce.kernel.faults import crash_point
+from commerce.kernel.database import safe_error_text
+from commerce.kernel.faults import failpoint
 from commerce.orders.model import decode_accepted
 from commerce.orders.persisting import Persisted, persist
 from commerce.orders.store import Arrived
@@ -138,7 +138,7 @@ class SaleWriter:
                 continue
             if not entries:
                 continue
-            crash_point("writer.after_read")
+            failpoint("writer.after_read")
             task = asyncio.create_task(self.write(entries), name=f"write {self._sale_id}")
             writing.add(task)
             task.add_done_callback(writing.discard)
@@ -174,7 +174,8 @@ class SaleWriter:
             except Exception as error:  # noqa: BLE001  # not an order's fault, or persist would have dealt with it
                 metrics.WRITE_FAILURES.inc()
                 _logger.warning(
-                    "a batch is tried again", extra={"sale": self._sale_id, "orders": len(arrived), "why": told(error)}
+                    "a batch is tried again",
+                    extra={"sale": self._sale_id, "orders": len(arrived), "why": safe_error_text(error)},
                 )
             if self._shop.stop.is_set():
                 return  # the entries stay pending, for whoever comes next
@@ -201,7 +202,7 @@ class SaleWriter:
                 )
                 metrics.WRITTEN.labels("dead").inc()
                 _logger.error("an order cannot be read", extra={"sale": self._sale_id, "order_id": field.hex()})
-        crash_point("writer.after_commit")
+        failpoint("writer.after_commit")
         metrics.WRITE_SECONDS.observe(perf_counter() - started)
         if arrived:
             oldest = min(item.entry.ms for item in arrived)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-from commerce.kernel.breaker import Breaker
+from commerce.kernel.breaker import CircuitBreaker
 from commerce.kernel.clock import Clock
-from commerce.kernel.outside import Unclear
-from config.settings import DriverSettings
+from commerce.kernel.outside import ExternalOutcomeUnknown
+from config.settings import JobsSettings
 from workers import metrics
 
 _logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Doors(Generic[Job]):
         jobs: Jobs[Job],
         system_of: Callable[[Job], str],
         systems: Iterable[str],
-        settings: DriverSettings,
+        settings: JobsSettings,
         clock: Clock,
     ) -> None:
         self._name = name
@@ -51,7 +51,7 @@ class Doors(Generic[Job]):
         self._system_of = system_of
         self._settings = settings
         self._breakers = {
-            system: Breaker(clock, failures=settings.breaker_failures, open_s=settings.breaker_open_s)
+            system: CircuitBreaker(clock, failures=settings.breaker_failures, open_s=settings.breaker_open_s)
             for system in systems
         }
         self._busy = dict.fromkeys(self._breakers, 0)
@@ -95,7 +95,7 @@ class Doors(Generic[Job]):
             result = await self._jobs.work(job)
             if breaker:
                 breaker.succeeded()
-        except Unclear as error:
+        except ExternalOutcomeUnknown as error:
             result = "unclear"
             if breaker:
                 breaker.failed()

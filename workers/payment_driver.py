@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from commerce.kernel.ids import Ids
-from commerce.kernel.jobs import Pace, RetryPolicy
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.payments.jobs import PaymentJobs
 from commerce.payments.model import DueRefund, Payment
 from commerce.payments.providers import open_providers
@@ -17,7 +17,7 @@ from workers.runtime import Workshop
 
 async def payment_driver(shop: Workshop) -> None:
     """Until it is to stop; then what is in hand is finished."""
-    driver, ids = shop.settings.driver, Ids(shop.clock)
+    driver, ids = shop.settings.driver, IdGenerator(shop.clock)
     policy = RetryPolicy.agreed(driver)
     async with AsyncExitStack() as stack:
         providers = await stack.enter_async_context(
@@ -29,7 +29,7 @@ async def payment_driver(shop: Workshop) -> None:
             )
         )
         retaking = Retaking(shop.db, shop.redis, shop.clock, ids)
-        pace = Pace(shop.clock, driver.refunds_per_s)
+        pace = RateLimiter(shop.clock, driver.refunds_per_s)
         jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
         doors: Doors[Payment | DueRefund] = Doors("payment", jobs, _system, providers, driver, shop.clock)
         await drive("payment", doors.step, shop.stop, driver.poll_ms / 1000)

@@ -17,10 +17,10 @@ from commerce.audit.service import Audit
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
-from commerce.kernel.garbage import spare_the_collector
+from commerce.kernel.garbage import tune_garbage_collector
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.opening import open_servers
-from commerce.kernel.ports import listening
+from commerce.kernel.opening import connect_databases
+from commerce.kernel.ports import explain_bind_errors
 from commerce.releases.service import Releases
 from commerce.sales.service import Sales
 from commerce.sales.stock import Stock
@@ -56,7 +56,7 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
     async with AsyncExitStack() as stack:
         writer = settings.writer
         redis, db = await stack.enter_async_context(
-            open_servers(settings, "worker", more_connections=writer.reads_at_once, wait_ms=writer.wait_ms)
+            connect_databases(settings, "worker", more_connections=writer.reads_at_once, wait_ms=writer.wait_ms)
         )
         policy = RetryPolicy.agreed(driver)
         yield Workshop(
@@ -76,14 +76,14 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
 async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instance: str) -> None:
     """Run workers in this process until SIGTERM or SIGINT. One that fails ends the process, to be started anew."""
     if port := settings.observer.worker_metrics_port:
-        with listening("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
+        with explain_bind_errors("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
             start_http_server(port)
     async with open_workshop(settings, instance) as workshop:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, workshop.stop.set)
         names = [name for name, _ in workers]
-        spare_the_collector()
+        tune_garbage_collector()
         _logger.info("working", extra={"workers": names, "instance": workshop.instance})
         try:
             async with asyncio.TaskGroup() as group:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.rates.service import Rates
 from commerce.shipping.assigning import Assigning
@@ -24,7 +24,9 @@ async def shipment_driver(shop: Workshop) -> None:
             open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)
         )
         assigning = Assigning(Rates(shop.db, shop.clock), carriers, rules)
-        jobs = ShipmentJobs(shop.db, shop.clock, Ids(shop.clock), policy, driver.attempts, carriers, assigning, rules)
+        jobs = ShipmentJobs(
+            shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.attempts, carriers, assigning, rules
+        )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.calls}
         doors: Doors[Job] = Doors("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
         await drive("shipment", doors.step, shop.stop, driver.poll_ms / 1000)

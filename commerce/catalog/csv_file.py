@@ -10,7 +10,7 @@ import msgspec
 
 from commerce.catalog.errors import UnreadableFile
 from commerce.catalog.model import Name, ProductInput, RefusedLine, Sku
-from commerce.kernel.money import MoneyError, parse
+from commerce.kernel.money import MoneyError, parse_money
 
 Row = TypeVar("Row")
 MAX_FIELD_CHARS = 10_000
@@ -84,7 +84,7 @@ def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Produc
     def make(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
         sku = read_sku(fields["sku"])
         currency = fields["currency"].strip()
-        price = parse(fields["price"], currency)
+        price = parse_money(fields["price"], currency)
         try:
             name = msgspec.convert(fields["name"].strip(), Name)
         except msgspec.ValidationError:

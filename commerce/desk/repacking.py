@@ -14,7 +14,7 @@ from commerce.desk.store import HeldGoods
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import Address
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
@@ -32,7 +32,7 @@ _S = ShipmentStatus
 class Repacking:
     """Changes what parcels hold; each is weighed, measured and rated anew."""
 
-    def __init__(self, db: Database, clock: Clock, ids: Ids, assigning: Assigning, rules: Rules) -> None:
+    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, assigning: Assigning, rules: Rules) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids

@@ -13,23 +13,14 @@ from commerce.desk.repacking import Repacking
 from commerce.kernel.clock import Clock
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import Address
 from commerce.orders.pricing import address_faults
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
 from commerce.shipping.assigning import Assigning, fault_of
 from commerce.shipping.errors import NoSuchShipment, NotNow
-from commerce.shipping.model import (
-    ON_THE_WAY,
-    Appointment,
-    DeskFile,
-    Shipment,
-    ShipmentStatus,
-    Task,
-    Then,
-    Wave,
-)
+from commerce.shipping.model import ON_THE_WAY, Appointment, DeskFile, Shipment, ShipmentStatus, Task, Then, Wave
 from commerce.shipping.port import Booked, Carriers, News
 from commerce.shipping.rules import Rules
 
@@ -43,7 +34,7 @@ class Desk(Lists):
     """
 
     def __init__(
-        self, db: Database, clock: Clock, ids: Ids, assigning: Assigning, carriers: Carriers, rules: Rules
+        self, db: Database, clock: Clock, ids: IdGenerator, assigning: Assigning, carriers: Carriers, rules: Rules
     ) -> None:
         super().__init__(db, clock, rules)
         self._ids = ids

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound, NotReady, Refusal
+from commerce.kernel.errors import Conflict, NotFound, NotReady, ProblemError
 
 
 class NoSuchRoute(NotFound):
@@ -27,7 +27,7 @@ class SolverFailed(NotReady):
     title = "No plan was made, nothing was changed"
 
 
-class BadLink(Refusal):
+class BadLink(ProblemError):
     """A driver's link that was not made here, or holds no more."""
 
     code = "unauthorized"

@@ -13,7 +13,7 @@ from commerce.fleet.model import LeftOver, Point, Route, Stop, Vehicle
 from commerce.fleet.places import Ways, locate, regions
 from commerce.fleet.problem import Call, Problem, Solution, Van, length
 from commerce.fleet.store import Waiting
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 
 _DAY_S = 86_400
 
@@ -116,7 +116,7 @@ def _van(vehicle: Vehicle, day: Day, now: int) -> Van:
     return Van(vehicle.capacity_g, start, end, begins, ends, vehicle.break_s)
 
 
-def routes(depot: Depot, solved: Problem, solution: Solution, day: Day, ids: Ids) -> list[Route]:
+def routes(depot: Depot, solved: Problem, solution: Solution, day: Day, ids: IdGenerator) -> list[Route]:
     """The routes that were found; vans that stay have none."""
     made = []
     for vehicle, order, times in zip(depot.vehicles, solution.orders, solution.times, strict=True):

@@ -23,7 +23,7 @@ from commerce.fleet.solver import solve_apart
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 
 Row = TypeVar("Row")
 Told = Mapping[tuple[str, str], tuple[int, int]]
@@ -39,7 +39,9 @@ _LEAST_S = 0.2
 class Fleet:
     """The own fleet over Postgres. `stop_s` is the time at a door, `speed_kmh` that of a van on the road."""
 
-    def __init__(self, db: Database, clock: Clock, ids: Ids, zone: ZoneInfo, stop_s: int, speed_kmh: float) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, ids: IdGenerator, zone: ZoneInfo, stop_s: int, speed_kmh: float
+    ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 from commerce.kernel.clock import Clock
 
 
-class Breaker:
+class CircuitBreaker:
     """Opens after so many failures in a row, for so many seconds; then lets one try through, which decides."""
 
     def __init__(self, clock: Clock, *, failures: int, open_s: float) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection  # generic only to the type checker
 
-DOWN = (
+POSTGRES_UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
@@ -31,7 +31,7 @@ DOWN = (
     asyncpg.QueryCanceledError,
 )
 """What it looks like when Postgres is away, full or too slow: try again later, the statement is not at fault."""
-AWAY = (*DOWN, NotReady, Overloaded)
+POSTGRES_UNAVAILABLE_OR_BUSY = (*POSTGRES_UNAVAILABLE, NotReady, Overloaded)
 """The same where a connection is asked for as well, which `Database.connection` refuses in words of its own."""
 
 _DURABLE = (
@@ -45,7 +45,7 @@ _FAULTS = {
 _COPIED = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
 
 
-def told(error: BaseException) -> str:
+def safe_error_text(error: BaseException) -> str:
     """An error in words that may be logged, kept and shown.
 
     Of Postgres: the message, the SQLSTATE and the place. Never the detail, which quotes the row that was refused, and
@@ -66,7 +66,7 @@ def told(error: BaseException) -> str:
     return f"{name}: {error.message} ({', '.join(where)})"
 
 
-def forget_rows(error: BaseException | None) -> None:
+def strip_row_details(error: BaseException | None) -> None:
     """Take the details off an error and those it comes from, so that no traceback quotes a row."""
     while error is not None:
         if isinstance(error, asyncpg.PostgresError):
@@ -88,12 +88,12 @@ class Database:
             connection = await self._pool.acquire(timeout=self._timeout_s)
         except TimeoutError:
             raise Overloaded("no database connection came free in time; repeat the request") from None
-        except DOWN as error:
+        except POSTGRES_UNAVAILABLE as error:
             raise NotReady(f"the database does not answer ({type(error).__name__}); repeat the request") from error
         try:
             yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
         except Exception as error:
-            forget_rows(error)
+            strip_row_details(error)
             raise
         finally:
             await asyncio.shield(self._pool.release(connection))
@@ -129,13 +129,13 @@ async def open_database(
 
     async def verified(connection: Connection) -> None:
         if must_keep is not None:
-            await verify(connection, must_keep)
+            await verify_postgres_durability(connection, must_keep)
 
     pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, init=verified, **_limits(name, timeout_s))
     return Database(pool, timeout_s)
 
 
-async def verify(connection: Connection, durability: str) -> None:
+async def verify_postgres_durability(connection: Connection, durability: str) -> None:
     """Raise `NotDurable` if what this connection commits may be lost with a crash of the server.
 
     An order leaves Redis when its commit returns, so Postgres must keep as much as Redis did. At `memory` nothing must

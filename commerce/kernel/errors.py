@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 
-class Refusal(Exception):
+class ProblemError(Exception):
     """The base of all. `detail` says what is wrong and what to do; `extra` goes into the problem as members."""
 
     code: ClassVar[str] = "invalid"
@@ -22,23 +22,23 @@ class Refusal(Exception):
         self.extra = extra
 
 
-class Invalid(Refusal):
+class Invalid(ProblemError):
     """The content is well-formed but breaks a rule. `errors` lists `{"at": JSON pointer, "detail": text}`."""
 
 
-class NotFound(Refusal):
+class NotFound(ProblemError):
     code = "not_found"
     status = 404
     title = "There is no such thing, or it is not yours"
 
 
-class Conflict(Refusal):
+class Conflict(ProblemError):
     code = "conflict"
     status = 409
     title = "The present state does not allow this"
 
 
-class NotReady(Refusal):
+class NotReady(ProblemError):
     """Nothing was done. The same request may be sent again."""
 
     code = "not_ready"
@@ -51,7 +51,7 @@ class NotDurable(NotReady):
     """A server does not keep what the setting `durability` promises."""
 
 
-class Overloaded(Refusal):
+class Overloaded(ProblemError):
     """Refused at the door, before anything was done."""
 
     code = "overloaded"
@@ -60,7 +60,7 @@ class Overloaded(Refusal):
     retry_after_s = 2
 
 
-class OutcomeUnknown(Refusal):
+class OutcomeUnknown(ProblemError):
     """It may or may not have been done: say so, never 'failed'."""
 
     code = "outcome_unknown"

@@ -29,4 +29,4 @@ def _armed(place: str) -> Callable[[str], None]:
     return crash
 
 
-crash_point: Callable[[str], None] = _armed(place) if (place := os.environ.get("FLOODGATE_CRASH_AT")) else _nothing
+failpoint: Callable[[str], None] = _armed(place) if (place := os.environ.get("FLOODGATE_CRASH_AT")) else _nothing

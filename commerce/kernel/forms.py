@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from urllib.parse import parse_qsl
 
-from commerce.kernel.outside import BadNotice
+from commerce.kernel.outside import InvalidWebhook
 
 
-def read_form(body: bytes, *, most_bytes: int, most_fields: int, needs: Collection[str]) -> dict[str, str]:
+def decode_signed_form(body: bytes, *, most_bytes: int, most_fields: int, needs: Collection[str]) -> dict[str, str]:
     """The fields of a form in UTF-8, each there once, those that are needed among them. Raises `BadNotice`."""
     if len(body) > most_bytes:
-        raise BadNotice("malformed", f"{len(body)} bytes are more than {most_bytes}")
+        raise InvalidWebhook("malformed", f"{len(body)} bytes are more than {most_bytes}")
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
@@ -21,10 +21,10 @@ def read_form(body: bytes, *, most_bytes: int, most_fields: int, needs: Collecti
             max_num_fields=most_fields,
         )
     except ValueError:
-        raise BadNotice("malformed", "the body is no form in UTF-8") from None
+        raise InvalidWebhook("malformed", "the body is no form in UTF-8") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise BadNotice("malformed", "a field is there twice")
+        raise InvalidWebhook("malformed", "a field is there twice")
     if missing := set(needs) - fields.keys():
-        raise BadNotice("malformed", f"without {', '.join(sorted(missing))}")
+        raise InvalidWebhook("malformed", f"without {', '.join(sorted(missing))}")
     return fields

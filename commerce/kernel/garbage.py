@@ -7,7 +7,7 @@ import gc
 _NEW_OBJECTS = 50_000
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collector() -> None:
     """Call it when everything that lives as long as the process is there.
 
     That is not looked through for garbage again, and what a batch of orders makes and drops, which leaves no cycles

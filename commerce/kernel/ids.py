@@ -17,7 +17,7 @@ _KEEP_ALL = int.from_bytes((b"\x0f\xff\x3f" + b"\xff" * 7) * _POOL_IDS)
 _MARK_ALL = int.from_bytes((b"\x70\x00\x80" + b"\x00" * 7) * _POOL_IDS)
 
 
-class Ids:
+class IdGenerator:
     """Makes ids from a clock and a source of random bytes, which is asked for many at a time."""
 
     __slots__ = ("_clock", "_left", "_pool", "_random")
@@ -42,6 +42,6 @@ class Ids:
         self._pool, self._left = random.to_bytes(size), _POOL_IDS
 
 
-def made_ms(id_: UUID) -> int:
+def created_ms(id_: UUID) -> int:
     """When a UUIDv7 was made, in milliseconds since 1970."""
     return id_.int >> 80

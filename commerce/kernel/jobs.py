@@ -10,7 +10,7 @@ from typing import Protocol
 from commerce.kernel.clock import Clock
 
 
-class Paced(Protocol):
+class JobSettings(Protocol):
     """The part `driver` of the settings."""
 
     @property
@@ -34,7 +34,7 @@ class RetryPolicy:
     random: Callable[[], float] = random.random
 
     @classmethod
-    def agreed(cls, driver: Paced) -> RetryPolicy:
+    def agreed(cls, driver: JobSettings) -> RetryPolicy:
         """As the settings say."""
         return cls(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
 
@@ -44,7 +44,7 @@ class RetryPolicy:
         return int(full * (0.5 + self.random() / 2))
 
 
-class Pace:
+class RateLimiter:
     """So many a second and no more, saved up for a second at most."""
 
     def __init__(self, clock: Clock, per_s: float) -> None:

@@ -12,7 +12,7 @@ _FIELDS = {"asctime": "time", "levelname": "level", "name": "logger", "message":
 _FILES_KEPT = 3
 
 
-def set_up(level: str, file: Path | None, file_bytes: int, process: str) -> None:
+def configure_logging(level: str, file: Path | None, file_bytes: int, process: str) -> None:
     """Send everything to standard error, or to a file that is rotated. `process` is in every line."""
     handler: logging.Handler
     if file is None:

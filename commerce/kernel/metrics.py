@@ -9,7 +9,7 @@ from pathlib import Path
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
-def share(directory: Path | None) -> None:
+def enable_multiprocess(directory: Path | None) -> None:
     """Count into files in that directory, together with other processes. Call it before anything counts.
 
     prometheus-client looks at the variable when it is imported, so this sets it and checks that it is not too late.
@@ -25,7 +25,7 @@ def share(directory: Path | None) -> None:
     _forget_dead(directory, os.getpid())  # what has this process's number is of one before it
 
 
-def exposition() -> bytes:
+def render() -> bytes:
     """Everything in Prometheus's text format."""
     from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, multiprocess  # noqa: PLC0415  # see share
 
@@ -58,7 +58,7 @@ def _runs(pid: int) -> bool:
     return True
 
 
-def forget(pid: int) -> None:
+def drop_process(pid: int) -> None:
     """Drop the gauges of a process that has ended; what it counted stays."""
     if _VARIABLE in os.environ:
         from prometheus_client import multiprocess  # noqa: PLC0415  # see share

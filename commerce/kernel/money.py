@@ -51,7 +51,7 @@ def minor_digits(currency: str) -> int:
     return digits
 
 
-def parse(text: str, currency: str) -> int:
+def parse_money(text: str, currency: str) -> int:
     """`"2.55"` and `"GBP"` give 255. Raises `MoneyError` for anything that is not exactly an amount."""
     digits = minor_digits(currency)
     text = text.strip()
@@ -65,7 +65,7 @@ def parse(text: str, currency: str) -> int:
     return int(minor)
 
 
-def show(amount: int, currency: str) -> str:
+def format_money(amount: int, currency: str) -> str:
     """255 and `"GBP"` give `"2.55 GBP"`."""
     digits = minor_digits(currency)
     return f"{Decimal(amount).scaleb(-digits):.{digits}f} {currency}"

@@ -24,7 +24,7 @@ class _Limits(Protocol):
     def database_timeout_s(self) -> float: ...
 
 
-class Named(Protocol):
+class ConnectionSettings(Protocol):
     """The settings that name the servers and bound what is asked of them."""
 
     @property
@@ -38,8 +38,8 @@ class Named(Protocol):
 
 
 @asynccontextmanager
-async def open_servers(
-    settings: Named, name: str, *, keep: bool = True, more_connections: int = 0, wait_ms: int = 0
+async def connect_databases(
+    settings: ConnectionSettings, name: str, *, keep: bool = True, more_connections: int = 0, wait_ms: int = 0
 ) -> AsyncIterator[tuple[Redis, Database]]:
     """Redis and Postgres as `name`, migrated. Raises `NotReady`.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What came back; names of headers are in lower case."""
 
     status: int
@@ -17,11 +17,11 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Unclear(Exception):
+class ExternalOutcomeUnknown(Exception):
     """There was no answer, or none that can be believed: it may or may not have been done. Ask, then try again."""
 
 
-class Refused(Exception):
+class ExternalRefusal(Exception):
     """The other side understood and said no; the same again will be refused again. `code` is its own word for why."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -30,7 +30,7 @@ class Refused(Exception):
         self.detail = detail
 
 
-class BadNotice(Exception):
+class InvalidWebhook(Exception):
     """A call from outside that cannot be believed, or is not about this shop. `code` is one of the words below."""
 
     CODES = ("malformed", "bad_signature", "unknown_key", "stale", "foreign", "bad_content")
@@ -42,7 +42,7 @@ class BadNotice(Exception):
         self.detail = detail
 
 
-class Acknowledgement(NamedTuple):
+class WebhookReply(NamedTuple):
     """What the other side wants to read in answer to its call."""
 
     status: int
@@ -50,7 +50,7 @@ class Acknowledgement(NamedTuple):
     body: bytes
 
 
-class Outside(Protocol):
+class HttpTransport(Protocol):
     """Sends one request within the time that was set for the other side; raises `Unclear`."""
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer: ...
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse: ...

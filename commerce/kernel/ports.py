@@ -9,7 +9,7 @@ from commerce.kernel.errors import NotReady
 
 
 @contextmanager
-def listening(host: str, port: int, setting: str) -> Iterator[None]:
+def explain_bind_errors(host: str, port: int, setting: str) -> Iterator[None]:
     """Whatever goes wrong inside is said of this port, which `setting` names. Raises `NotReady`."""
     try:
         yield

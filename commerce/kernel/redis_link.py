@@ -17,13 +17,13 @@ from redis import exceptions
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from commerce.kernel.errors import NotReady
-from commerce.kernel.redisdb import verify
+from commerce.kernel.redisdb import verify_redis_durability
 
 Argument = bytes | str | int
 _TRY_LATER = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 
-class LinkDown(exceptions.ConnectionError):
+class RedisConnectionLost(exceptions.ConnectionError):
     """There is no connection, or it broke. `sent` says whether a command may have reached Redis."""
 
     def __init__(self, why: str, *, sent: bool) -> None:
@@ -31,7 +31,7 @@ class LinkDown(exceptions.ConnectionError):
         self.sent = sent
 
 
-class RedisLink:
+class RedisMultiplexer:
     """Connects when it is first needed and again after a failure; `timeout_s` bounds connecting and each answer."""
 
     def __init__(self, url: str, *, timeout_s: float, name: str, must_keep: tuple[str, int] | None = None) -> None:
@@ -39,7 +39,7 @@ class RedisLink:
         self._timeout_s = timeout_s
         self._name = name
         self._must_keep = must_keep
-        self._wire: _Wire | None = None
+        self._wire: _Connection | None = None
         self._connecting = asyncio.Lock()
 
     async def execute_command(self, *command: Argument) -> Any:
@@ -58,7 +58,7 @@ class RedisLink:
         if self._wire is not None:
             self._wire.drop("the link was closed")
 
-    async def _connect(self) -> _Wire:
+    async def _connect(self) -> _Connection:
         async with self._connecting:
             if self._wire is not None and not self._wire.closed:
                 return self._wire
@@ -67,23 +67,23 @@ class RedisLink:
                     wire = await self._open()
                     await self._greet(wire)
             except (OSError, TimeoutError, exceptions.TimeoutError) as error:
-                raise LinkDown(f"cannot connect: {error or 'no answer'}", sent=False) from None
-            except LinkDown as error:
-                raise LinkDown(f"cannot connect: {error}", sent=False) from None
+                raise RedisConnectionLost(f"cannot connect: {error or 'no answer'}", sent=False) from None
+            except RedisConnectionLost as error:
+                raise RedisConnectionLost(f"cannot connect: {error}", sent=False) from None
             self._wire = wire
             return wire
 
-    async def _open(self) -> _Wire:
+    async def _open(self) -> _Connection:
         loop, options = asyncio.get_running_loop(), self._options
         if path := options.get("path"):
-            _, wire = await loop.create_unix_connection(_Wire, path)
+            _, wire = await loop.create_unix_connection(_Connection, path)
             return wire
         tls = _tls(options)
         host, port = options.get("host", "localhost"), int(options.get("port", 6379))
-        _, wire = await loop.create_connection(_Wire, host, port, ssl=tls)
+        _, wire = await loop.create_connection(_Connection, host, port, ssl=tls)
         return wire
 
-    async def _greet(self, wire: _Wire) -> None:
+    async def _greet(self, wire: _Connection) -> None:
         """Say who we are, and look whether the server is what it should be."""
 
         async def ask(*command: Argument) -> Any:
@@ -97,7 +97,7 @@ class RedisLink:
                 await ask("SELECT", database)
             await ask("CLIENT", "SETNAME", f"floodgate-{self._name}")
             if self._must_keep is not None:
-                await verify(ask, *self._must_keep)
+                await verify_redis_durability(ask, *self._must_keep)
         except exceptions.ResponseError as error:
             wire.drop(str(error))
             raise NotReady(f"Redis does not let us in: {error}") from None
@@ -120,7 +120,7 @@ def _packed(command: tuple[Argument, ...]) -> bytes:
     return cast(bytes, pack(command))
 
 
-class _Wire(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """The connection itself."""
 
     def __init__(self) -> None:
@@ -134,7 +134,7 @@ class _Wire(asyncio.Protocol):
 
     async def execute(self, command: bytes, timeout_s: float) -> Any:
         if self.closed:
-            raise LinkDown("the connection is closed", sent=False)
+            raise RedisConnectionLost("the connection is closed", sent=False)
         answer: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.append(answer)
         self._transport.write(command)
@@ -174,7 +174,7 @@ class _Wire(asyncio.Protocol):
         while self._waiting:
             answer = self._waiting.popleft()
             if not answer.done():
-                answer.set_exception(LinkDown(why, sent=True))
+                answer.set_exception(RedisConnectionLost(why, sent=True))
 
 
 _NOTHING = object()

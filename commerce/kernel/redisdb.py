@@ -10,19 +10,14 @@ from redis import exceptions
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    BusyLoadingError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError, ResponseError
 
 from commerce.kernel.errors import NotDurable, NotReady
 
 MIN_VERSION = (6, 2)
 _REPLICA = re.compile(r"slave\d+")
 
-DOWN = (exceptions.ConnectionError, exceptions.TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
+REDIS_UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
 """What it looks like when Redis is away, loading or no longer the master: try again later."""
 
 
@@ -42,7 +37,7 @@ def open_redis(
         await connection.on_connect()
         if must_keep is not None:
             try:
-                await verify(_asker(connection), *must_keep)
+                await verify_redis_durability(_asker(connection), *must_keep)
             except NotReady:
                 await connection.disconnect()
                 raise
@@ -67,7 +62,7 @@ async def check_redis(client: Redis, durability: str, replicas: int) -> None:
         pool: Any = client.connection_pool
         connection = await pool.get_connection()
         try:
-            await verify(_asker(connection), durability, replicas)
+            await verify_redis_durability(_asker(connection), durability, replicas)
         finally:
             await pool.release(connection)
     except (RedisError, OSError) as error:
@@ -77,7 +72,7 @@ async def check_redis(client: Redis, durability: str, replicas: int) -> None:
 Ask = Callable[..., Awaitable[Any]]
 
 
-async def verify(ask: Ask, durability: str, replicas: int) -> None:
+async def verify_redis_durability(ask: Ask, durability: str, replicas: int) -> None:
     """Look at a server through `ask(*command)`. Raises `NotReady` or `NotDurable` with all that is wrong."""
     try:
         info = _lines(await ask("INFO"))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound, Refusal
+from commerce.kernel.errors import Conflict, NotFound, ProblemError
 
 
 class NoSuchOrder(NotFound):
     title = "There is no such order, or it is not yours"
 
 
-class KeyReused(Refusal):
+class KeyReused(ProblemError):
     code = "key_reused"
     status = 422
     title = "This Idempotency-Key was used with another order"

@@ -15,8 +15,8 @@ from uuid import UUID
 import asyncpg
 
 from commerce.dead_letters import store as dead_letters
-from commerce.kernel.database import Connection, told
-from commerce.kernel.faults import crash_point
+from commerce.kernel.database import Connection, safe_error_text
+from commerce.kernel.faults import failpoint
 from commerce.orders import store
 from commerce.orders.store import Arrived
 
@@ -58,7 +58,7 @@ async def _persist(connection: Connection, arrived: Sequence[Arrived], now: date
     try:
         async with connection.transaction():
             await store.copy_in(connection, arrived, now)
-            crash_point("writer.before_commit")
+            failpoint("writer.before_commit")
         result.stored += len(arrived)
     except asyncpg.UniqueViolationError as error:
         rest = await _without_known(connection, arrived, now, result)
@@ -109,7 +109,7 @@ async def _halve(
         await _persist(connection, arrived[middle:], now, result)
         return
     item = arrived[0]
-    why = told(error)
+    why = safe_error_text(error)
     await dead_letters.insert(
         connection,
         order_id=item.order.order_id,

@@ -12,16 +12,7 @@ import msgspec
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
-from commerce.orders.model import (
-    PHONE,
-    AcceptedOrder,
-    Address,
-    Line,
-    PlaceOrder,
-    Share,
-    StoredLine,
-    encode_accepted,
-)
+from commerce.orders.model import PHONE, AcceptedOrder, Address, Line, PlaceOrder, Share, StoredLine, encode_accepted
 from commerce.sales.model import Snapshot
 from lua import Reservation
 

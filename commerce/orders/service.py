@@ -15,7 +15,7 @@ from commerce.kernel.clock import DAY_MS, Clock, from_ms
 from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
 from commerce.kernel.paging import Page, page
-from commerce.kernel.redisdb import DOWN
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
 from commerce.orders.model import Order, OrderEvent, OrderFile, OrderStatus, OrderSummary
@@ -84,7 +84,7 @@ class Orders:
     async def _accepted(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _Owned | None:
         try:
             users = await accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_id)
-        except DOWN as error:
+        except REDIS_UNAVAILABLE as error:
             raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
         for sale_id, user in zip(sales, users, strict=True):
             if user is not None and user_id in (user, None):
@@ -96,7 +96,7 @@ class Orders:
         day = self._clock.now_ms() // DAY_MS
         try:
             records = await find_keys(self._redis, [SaleKeys(sale) for sale in sales], day, user_id, idempotency_key)
-        except DOWN as error:
+        except REDIS_UNAVAILABLE as error:
             raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
         order_id = next((record.order_id for record in records if record), None)
         if order_id is None:

@@ -12,11 +12,11 @@ from asyncpg import UniqueViolationError
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.database import Database
-from commerce.kernel.faults import crash_point
-from commerce.kernel.ids import Ids
-from commerce.kernel.jobs import Pace, RetryPolicy
+from commerce.kernel.faults import failpoint
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.payments import settling, store
 from commerce.payments.model import OURS, DueRefund, Payment
 from commerce.payments.port import Charge, PaymentSeen, Provider, RefundOrder
@@ -35,12 +35,12 @@ class PaymentJobs:
         self,
         db: Database,
         clock: Clock,
-        ids: Ids,
+        ids: IdGenerator,
         policy: RetryPolicy,
         attempts: int,
         providers: Mapping[str, Provider],
         retaking: Retaking,
-        refunds: Pace,
+        refunds: RateLimiter,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -72,10 +72,10 @@ class PaymentJobs:
             if isinstance(job, DueRefund):
                 return await self._refund(job)
             return await self._payment(job)
-        except Unclear as error:
+        except ExternalOutcomeUnknown as error:
             await self._postpone(job, str(error), park=False)
             raise
-        except Refused as error:
+        except ExternalRefusal as error:
             await self._postpone(job, f"{job.method} refuses: {error}", park=True)
             return "refused"
         except Disagreement as error:
@@ -102,20 +102,20 @@ class PaymentJobs:
     def _provider(self, method: str) -> Provider:
         """Raises `Refused` for one that is offered no more: its payments wait for a person."""
         if method not in self._providers:
-            raise Refused("not_offered", "the settings do not name it")
+            raise ExternalRefusal("not_offered", "the settings do not name it")
         return self._providers[method]
 
     async def _create(self, job: Payment, provider: Provider) -> str:
         try:
             action = await provider.create(_charge(job))
-        except Refused as error:
+        except ExternalRefusal as error:
             # Also said when an earlier answer got lost and the customer has paid, or can.
-            with suppress(Refused):
+            with suppress(ExternalRefusal):
                 seen = await provider.close(job.payment_id)
                 if seen.state == "captured":
                     return await self.saw(job.payment_id, seen)
             return await self._finish(job, "failed", f"{job.method} refuses: {error}")
-        crash_point("payment.after_create")
+        failpoint("payment.after_create")
         async with self._db.connection() as connection:
             await store.asked(connection, job.payment_id, action, self._next_look(job))
         return "asked"
@@ -126,7 +126,7 @@ class PaymentJobs:
         if closing and seen.state != "captured":
             # The money may have been on its way while it was closed: the last word is what it is afterwards.
             seen = await provider.query(job.payment_id)
-        crash_point("payment.after_look")
+        failpoint("payment.after_look")
         if seen.state == "captured":
             return await self.saw(job.payment_id, seen)
         # What the provider has never seen may still reach it, by a page that the customer has open: till it expires.
@@ -175,7 +175,7 @@ class PaymentJobs:
         """A provider says it was captured. Raises `Disagreement` where that cannot be."""
         async with self._db.transaction() as connection:
             result = await settling.enter_capture(connection, self._ids, payment_id, seen, self._now())
-        crash_point("payment.after_capture")
+        failpoint("payment.after_capture")
         return result
 
     async def _finish(self, job: Payment, status: str, reason: str) -> str:
@@ -228,9 +228,9 @@ class PaymentJobs:
             async with self._db.connection() as connection:
                 await store.refund_asked(connection, given.refund_id)
             seen = await provider.refund(order)
-            crash_point("refund.after_call")
+            failpoint("refund.after_call")
             if seen.state == "absent":
-                raise Unclear(f"{job.method} was asked for the refund and does not know it")
+                raise ExternalOutcomeUnknown(f"{job.method} was asked for the refund and does not know it")
         if seen.state == "done":
             if seen.amount is not None and seen.amount != order.amount:
                 raise Disagreement(f"{job.method} says {seen.amount} went back, it should be {order.amount}")

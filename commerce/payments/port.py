@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Acknowledgement
+from commerce.kernel.outside import WebhookReply
 
 Scene = Literal["page", "app", "qr", "jsapi"]
 """How the customer pays: on a page of the provider's, in its app from ours, by a code to scan, inside its own app."""
@@ -132,7 +132,7 @@ class Provider(Protocol):
         """
         ...
 
-    def acknowledge(self, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, accepted: bool) -> WebhookReply:
         """The answer to a callback: it was stored, or it was not and may come again."""
         ...
 

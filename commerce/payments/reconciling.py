@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import show
+from commerce.kernel.money import format_money
 from commerce.payments.model import Payment, Refund
 from commerce.payments.port import Line
 from commerce.payments.store import Booked
@@ -124,7 +124,7 @@ def compare(
 
 def explain(line: Line, method: str, paid: Payment | None, refund: Refund | None) -> Difference:
     """Why a line of the statement is not in our books of those days, from the rows that bear its ids."""
-    key, amount = (line.payment_id, line.refund_id), show(line.amount.amount, line.amount.currency)
+    key, amount = (line.payment_id, line.refund_id), format_money(line.amount.amount, line.amount.currency)
     kind: Kind = "not_with_us"
     if paid is None:
         why = f"we have no such payment: find out at {method} whose {amount} it is; does another shop use this account?"
@@ -175,7 +175,7 @@ def _by_key(booked: Iterable[Booked]) -> dict[Key, Booked]:
 def _unlike(key: Key, line: Line, mine: Booked) -> list[Difference]:
     found = []
     if line.amount != mine.amount:
-        theirs, have = (show(money.amount, money.currency) for money in (line.amount, mine.amount))
+        theirs, have = (format_money(money.amount, money.currency) for money in (line.amount, mine.amount))
         why = f"the statement says {theirs} and we have {have}: the provider's word decides, ask for the reason"
         found.append(Difference("amount", key, why))
     # On the line of a refund it is the payment's number at one provider and the refund's at another, which we keep not.
@@ -189,7 +189,7 @@ def _unlike(key: Key, line: Line, mine: Booked) -> list[Difference]:
 
 
 def _missing(key: Key, mine: Booked, day: date, *, early: bool, late: bool) -> Difference:
-    amount = show(mine.amount.amount, mine.amount.currency)
+    amount = format_money(mine.amount.amount, mine.amount.currency)
     if early or late:
         other = day - DAY if early else day + DAY
         why = f"{amount}, booked close to midnight: look for it on the statement of {other} (--neighbour FILE)"

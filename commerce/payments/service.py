@@ -11,8 +11,8 @@ from asyncpg import UniqueViolationError
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
-from commerce.kernel.faults import crash_point
-from commerce.kernel.ids import Ids
+from commerce.kernel.faults import failpoint
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
@@ -46,7 +46,7 @@ class Payments:
         self,
         db: Database,
         clock: Clock,
-        ids: Ids,
+        ids: IdGenerator,
         providers: Mapping[str, Provider],
         margin_s: float,
         couriers_collect: CouriersCollect,
@@ -153,7 +153,7 @@ class Payments:
             except UniqueViolationError:
                 result = "refused: its transaction belongs to another payment"
             await store.notice_result(connection, method, notice.notice_id, result[:500])
-        crash_point("payment.after_notice")
+        failpoint("payment.after_notice")
         return result.partition(":")[0]
 
     async def _enter(self, connection: Connection, method: Method, notice: Notice, now: datetime) -> str:

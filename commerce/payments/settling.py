@@ -11,7 +11,7 @@ from datetime import datetime
 from uuid import UUID
 
 from commerce.kernel.database import Connection
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import store
@@ -26,7 +26,9 @@ class Disagreement(Exception):
     """What a provider says cannot be true of this payment: it is left as it is, for a person to look at."""
 
 
-async def enter_capture(connection: Connection, ids: Ids, payment_id: UUID, seen: PaymentSeen, now: datetime) -> str:
+async def enter_capture(
+    connection: Connection, ids: IdGenerator, payment_id: UUID, seen: PaymentSeen, now: datetime
+) -> str:
     """Write a capture down and what follows from it. Call inside a transaction. Raises `Disagreement`."""
     found = await store.payment(connection, payment_id)
     order = await store.lock_order(connection, found.order_id) if found else None
@@ -39,7 +41,7 @@ async def enter_capture(connection: Connection, ids: Ids, payment_id: UUID, seen
     return "captured"
 
 
-async def enter_refund(connection: Connection, ids: Ids, refund_id: UUID, now: datetime) -> str:
+async def enter_refund(connection: Connection, ids: IdGenerator, refund_id: UUID, now: datetime) -> str:
     """Write down that a refund went through. Call inside a transaction. Raises `Disagreement`."""
     found = await store.refund(connection, refund_id)
     order = await store.lock_order(connection, found.order_id) if found else None
@@ -66,7 +68,7 @@ async def capture(connection: Connection, order: LockedOrder, paid: Payment, see
     return True
 
 
-async def reconsider(connection: Connection, ids: Ids, order: LockedOrder, now: datetime) -> None:
+async def reconsider(connection: Connection, ids: IdGenerator, order: LockedOrder, now: datetime) -> None:
     """Bring the order to where its payments say it is, and its payments to where the order says they should be."""
     payments = await store.payments_of(connection, order.order_id)
     if not payments:
@@ -93,7 +95,12 @@ def settled(current: Sequence[Payment]) -> OrderStatus | None:
 
 
 async def _awaiting(
-    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], leaving: bool, now: datetime
+    connection: Connection,
+    ids: IdGenerator,
+    order: LockedOrder,
+    current: Sequence[Payment],
+    leaving: bool,
+    now: datetime,
 ) -> None:
     if not leaving and (to := settled(current)):
         reason = "all of it is paid" if to is OrderStatus.PAID else "it is paid on delivery"
@@ -104,7 +111,12 @@ async def _awaiting(
 
 
 async def _cancelled(
-    connection: Connection, ids: Ids, order: LockedOrder, current: Sequence[Payment], leaving: bool, now: datetime
+    connection: Connection,
+    ids: IdGenerator,
+    order: LockedOrder,
+    current: Sequence[Payment],
+    leaving: bool,
+    now: datetime,
 ) -> None:
     if order.cancel_reason == "expired" and not leaving and settled(current):
         # It came too late; the goods are taken again if there are any, which takes a look into Redis.
@@ -114,7 +126,7 @@ async def _cancelled(
     await _give_back(connection, ids, current, now, "the order was cancelled")
 
 
-async def too_late(connection: Connection, ids: Ids, order: LockedOrder, now: datetime) -> None:
+async def too_late(connection: Connection, ids: IdGenerator, order: LockedOrder, now: datetime) -> None:
     """The goods cannot be had again: all money goes back."""
     payments = await store.payments_of(connection, order.order_id)
     await _give_back(connection, ids, payments, now, "it came too late and the goods are gone")
@@ -132,7 +144,9 @@ async def taken_again(connection: Connection, order: LockedOrder, now: datetime)
     )
 
 
-async def _give_back(connection: Connection, ids: Ids, payments: Sequence[Payment], now: datetime, reason: str) -> None:
+async def _give_back(
+    connection: Connection, ids: IdGenerator, payments: Sequence[Payment], now: datetime, reason: str
+) -> None:
     """See that none of these takes or keeps money."""
     await store.close_soon(connection, [one.payment_id for one in payments if one.status == "pending"], now)
     for one in payments:
@@ -143,7 +157,14 @@ async def _give_back(connection: Connection, ids: Ids, payments: Sequence[Paymen
 
 
 async def refund_rest(
-    connection: Connection, ids: Ids, paid: Payment, key: str, reason: str, actor: str, now: datetime, most: int = 2**62
+    connection: Connection,
+    ids: IdGenerator,
+    paid: Payment,
+    key: str,
+    reason: str,
+    actor: str,
+    now: datetime,
+    most: int = 2**62,
 ) -> int:
     """Make the refund of what is left of a payment, at most so much; gives how much that is."""
     refunds = [one for one in await store.refunds_of(connection, paid.order_id) if one.payment_id == paid.payment_id]

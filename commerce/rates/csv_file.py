@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from commerce.catalog.csv_file import BadLine, read_rows, unsigned
 from commerce.catalog.model import RefusedLine
-from commerce.kernel.money import MoneyError, minor_digits, parse
+from commerce.kernel.money import MoneyError, minor_digits, parse_money
 from commerce.rates.errors import FaultyTable
 from commerce.rates.model import Rate, as_path
 
@@ -85,7 +85,7 @@ def _read(number: int, fields: dict[str, str], fault: Callable[[str], None]) -> 
         take(lambda: _region(fields["region"]), ""),
         from_g,
         to_g if 0 <= from_g < to_g else 0,
-        take(lambda: parse(fields["price"], currency or _FINEST), 0),
+        take(lambda: parse_money(fields["price"], currency or _FINEST), 0),
         take(lambda: unsigned("days", fields["days"], MAX_DAYS), 0),
         take(lambda: _cod(fields["cod"]), False),
     )

@@ -9,9 +9,9 @@ from redis.asyncio import Redis
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Database
-from commerce.kernel.faults import crash_point
-from commerce.kernel.ids import Ids
-from commerce.kernel.redisdb import DOWN
+from commerce.kernel.faults import failpoint
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.releases import store
 from lua import Retake, RetakeOutcome, SaleKeys, retake
 
@@ -21,7 +21,7 @@ Outcome = Literal["taken", "gone", "wait"]
 class Retaking:
     """The row is the job: a release with its units below zero."""
 
-    def __init__(self, db: Database, redis: Redis, clock: Clock, ids: Ids) -> None:
+    def __init__(self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator) -> None:
         self._db = db
         self._redis = redis
         self._clock = clock
@@ -40,9 +40,9 @@ class Retaking:
             answer = await retake(
                 self._redis, SaleKeys(row.sale_id), Retake(row.release_id, row.made_ms, row.user_id, row.units)
             )
-        except DOWN:
+        except REDIS_UNAVAILABLE:
             return "wait"
-        crash_point("retake.after_redis")
+        failpoint("retake.after_redis")
         if answer.outcome in (RetakeOutcome.NOT_READY, RetakeOutcome.TOO_OLD):
             # One that is too old to tell is settled when the sale is loaded anew, which is what `rebuild` does.
             return "wait"

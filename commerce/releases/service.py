@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Database
-from commerce.kernel.faults import crash_point
+from commerce.kernel.faults import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store as orders
 from commerce.releases import store
@@ -59,7 +59,7 @@ class Releases:
         except (RedisError, OSError) as error:
             await self._postpone(jobs, f"Redis: {error}", park=False)
             return
-        crash_point("release.after_redis")
+        failpoint("release.after_redis")
         by_outcome: dict[ReleaseOutcome, list[tuple[DueRelease, Released]]] = defaultdict(list)
         for job, answer in zip(jobs, answers, strict=True):
             by_outcome[answer.outcome].append((job, answer))

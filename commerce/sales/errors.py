@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound, Refusal
+from commerce.kernel.errors import Conflict, NotFound, ProblemError
 
 
 class NoSuchSale(NotFound):
     title = "There is no such sale"
 
 
-class SaleNotOpen(Refusal):
+class SaleNotOpen(ProblemError):
     code = "sale_not_open"
     status = 403
     title = "The sale is not open yet"
 
 
-class SalePaused(Refusal):
+class SalePaused(ProblemError):
     code = "sale_paused"
     status = 403
     title = "The sale is paused"
     retry_after_s = 10
 
 
-class SaleClosed(Refusal):
+class SaleClosed(ProblemError):
     code = "sale_closed"
     status = 410
     title = "The sale is over"
 
 
-class SoldOut(Refusal):
+class SoldOut(ProblemError):
     code = "sold_out"
     status = 409
     title = "There is not enough left"
 
 
-class OverLimit(Refusal):
+class OverLimit(ProblemError):
     code = "over_limit"
     status = 409
     title = "That is more than one customer may buy in this sale"

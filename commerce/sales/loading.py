@@ -29,7 +29,7 @@ from redis.asyncio import Redis
 import lua
 from commerce.kernel.clock import DAY_MS, Clock, from_ms, to_ms
 from commerce.kernel.database import Connection, Database
-from commerce.kernel.faults import crash_point
+from commerce.kernel.faults import failpoint
 from commerce.orders.model import AcceptedOrder, decode_accepted
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
@@ -77,7 +77,7 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
     async with _only_one(db, sale_id) as connection:
         if not await store.begin_load(connection, sale_id):
             raise NoSuchSale(f"there is no opened sale {sale_id!r}")
-        crash_point("load.after_begin")
+        failpoint("load.after_begin")
         await lua.seal(redis, keys, clock.now_ms() // DAY_MS)
         forgotten = from_ms(await lua.forgotten_before_ms(redis))
         waiting = [(entry, order) async for entry, order in _waiting(redis, keys)]
@@ -89,7 +89,7 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
         await lua.remember_keys(redis, keys, books.records)
         sale = await store.get(connection, sale_id)
         assert sale is not None
-        crash_point("load.before_load")
+        failpoint("load.before_load")
         outcome = await lua.load(redis, keys, terms(sale), books.stock.items(), books.bought.items(), books.newest)
         if outcome is LoadOutcome.LOADED_BEFORE:
             raise LoadInProgress(f"{sale_id} was loaded by another process meanwhile: look at it, then load it again")

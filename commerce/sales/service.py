@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Conflict, Invalid
-from commerce.kernel.faults import crash_point
+from commerce.kernel.faults import failpoint
 from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, page
-from commerce.kernel.redisdb import DOWN
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale, WrongState
 from commerce.sales.loading import load_sale, terms
@@ -139,7 +139,7 @@ class Sales:
                     await self._check_can_open(connection, sale)
                 await store.set_state(connection, sale_id, state)
                 await store.log(connection, sale_id, self._now(), actor, state, {"from": sale.state})
-        crash_point("sale.after_commit")
+        failpoint("sale.after_commit")
         await self.finish(sale_id)
         return await self.get(sale_id)
 
@@ -163,7 +163,7 @@ class Sales:
                     return False  # Redis lost the sale: an operator decides about `rebuild`
                 async with self._db.connection() as connection:
                     await store.mark_published(connection, sale)
-        except (*DOWN, LoadInProgress):
+        except (*REDIS_UNAVAILABLE, LoadInProgress):
             return False
         return True
 
@@ -214,7 +214,7 @@ class Sales:
         found = await self.items(sale_id, after, size)
         try:
             free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in found.items])
-        except DOWN:
+        except REDIS_UNAVAILABLE:
             free = [None] * len(found.items)
         offers = [
             Offer(item.sku, item.name, item.price, sale.currency, item.limit, units)

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.database import Database
 from commerce.kernel.errors import Conflict, Invalid
-from commerce.kernel.faults import crash_point
+from commerce.kernel.faults import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.sales import store
 from commerce.sales.errors import NoSuchSale, TooFewFree, WrongState
@@ -47,7 +47,7 @@ class Stock:
         assert stored is not None
         if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
             raise Conflict(f"the change id {change_id} stands for another change")
-        crash_point("stock.after_record")
+        failpoint("stock.after_record")
         if stored.status == "pending":
             stored = await self._apply(stored, 1)
         if stored.status == "refused":
@@ -75,7 +75,7 @@ class Stock:
             done = await restock(self._redis, keys, change.change_id, made_ms, change.sku, change.delta)
         except (RedisError, OSError) as error:
             return await self._postpone(change, attempts, f"Redis: {error}", park=False)
-        crash_point("stock.after_redis")
+        failpoint("stock.after_redis")
         now = from_ms(self._clock.now_ms())
         match done.outcome:
             case RestockOutcome.APPLIED | RestockOutcome.ALREADY:

@@ -15,11 +15,11 @@ from asyncpg import UniqueViolationError
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
-from commerce.kernel.faults import crash_point
-from commerce.kernel.ids import Ids
+from commerce.kernel.faults import failpoint
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import store as payments
@@ -46,7 +46,7 @@ class ShipmentJobs:
         self,
         db: Database,
         clock: Clock,
-        ids: Ids,
+        ids: IdGenerator,
         policy: RetryPolicy,
         attempts: int,
         carriers: Carriers,
@@ -98,10 +98,10 @@ class ShipmentJobs:
             return await self._order(job)
         try:
             return await self._shipment(job)
-        except Unclear as error:
+        except ExternalOutcomeUnknown as error:
             await self._postpone(job, str(error), park=False)
             raise
-        except Refused as error:
+        except ExternalRefusal as error:
             await self._postpone(job, f"{job.carrier} refuses: {error}", park=True)
             return "refused"
         except UniqueViolationError:
@@ -156,7 +156,7 @@ class ShipmentJobs:
     async def _shipment(self, job: Shipment) -> str:
         carrier = self._carrier(job)
         if carrier is None and job.carrier is not None and job.booking_id is not None:
-            raise Refused("not_offered", "the settings do not name it")
+            raise ExternalRefusal("not_offered", "the settings do not name it")
         if job.task == "book":
             return await self._book(job, carrier)
         assert carrier is not None
@@ -185,9 +185,9 @@ class ShipmentJobs:
             parcel = await self._parcel(connection, shipment)
         try:
             found = await carrier.book(parcel)
-        except Refused as error:
+        except ExternalRefusal as error:
             return await self._refused(shipment, carrier, error)
-        crash_point("shipment.after_book")
+        failpoint("shipment.after_book")
         return await self._booked(shipment, carrier, found)
 
     async def _stopped(self, connection: Connection, order: LockedOrder, shipment: Shipment) -> bool:
@@ -247,7 +247,7 @@ class ShipmentJobs:
                 return "waiting"
         return "assigned" if name else "nobody"
 
-    async def _refused(self, asked: Shipment, carrier: Carrier, error: Refused) -> str:
+    async def _refused(self, asked: Shipment, carrier: Carrier, error: ExternalRefusal) -> str:
         """The next best takes it, or a person looks at it."""
         now, why = self._now(), f"{carrier.name} refuses: {error}"
         async with self._db.transaction() as connection:
@@ -290,8 +290,8 @@ class ShipmentJobs:
         elif outcome == "too_late" and job.tracking_no is None:
             found = await carrier.find(job.booking_id)
             if found is None:
-                raise Unclear("the carrier has the parcel, and does not say under which number")
-        crash_point("shipment.after_cancel")
+                raise ExternalOutcomeUnknown("the carrier has the parcel, and does not say under which number")
+        failpoint("shipment.after_cancel")
         now = self._now()
         async with self._db.transaction() as connection:
             _, shipment = await moving.lock(connection, job.shipment_id)
@@ -308,7 +308,7 @@ class ShipmentJobs:
         async with self._db.connection() as connection:
             asked_at = await store.asked_at(connection, booking_id)
         if self._now() < asked_at + timedelta(seconds=self._policy.lease_s):
-            raise Unclear("the carrier does not know the booking, and may not have got it yet")
+            raise ExternalOutcomeUnknown("the carrier does not know the booking, and may not have got it yet")
 
     async def _unbooked(self, connection: Connection, shipment: Shipment) -> str:
         """No carrier will come for it: it is planned anew, or it is over."""

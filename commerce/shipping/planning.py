@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from commerce.kernel.database import Connection
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import store as payments
@@ -25,7 +25,7 @@ _MOST_NAMED = 10
 class Planning:
     """Plans orders, each in one transaction."""
 
-    def __init__(self, ids: Ids, assigning: Assigning, rules: Rules) -> None:
+    def __init__(self, ids: IdGenerator, assigning: Assigning, rules: Rules) -> None:
         self._ids = ids
         self._assigning = assigning
         self._rules = rules

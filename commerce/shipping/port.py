@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Acknowledgement
+from commerce.kernel.outside import WebhookReply
 from commerce.orders.model import Address
 from commerce.shipping.model import ShipmentStatus
 
@@ -131,7 +131,7 @@ class PushReader(Protocol):
         """Check that a push is the carrier's and for us. Names of headers are in lower case. Raises `BadNotice`."""
         ...
 
-    def acknowledge(self, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, accepted: bool) -> WebhookReply:
         """The answer to a push: it was stored, or it was not and may come again."""
         ...
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from commerce.kernel import metrics
-from commerce.kernel.errors import Refusal
+from commerce.kernel.errors import ProblemError
 from commerce.kernel.redisdb import check_redis
 from gateway.operations import Call, Operation, json_response
 
@@ -71,7 +71,7 @@ async def _check(asked: Awaitable[None]) -> str:
         await asyncio.wait_for(asked, _CHECK_S)
     except TimeoutError:
         return f"no answer within {_CHECK_S:g} s"
-    except Refusal as error:
+    except ProblemError as error:
         return error.detail
     except Exception as error:  # noqa: BLE001  # whatever it is, it is not ready and this says why
         return f"{type(error).__name__}: {error}"
@@ -81,7 +81,7 @@ async def _check(asked: Awaitable[None]) -> str:
 async def read_metrics(call: Call) -> web.Response:
     """All metrics of this machine's processes, for Prometheus."""
     call.services.tally.carry_over()
-    body = await asyncio.get_running_loop().run_in_executor(None, metrics.exposition)
+    body = await asyncio.get_running_loop().run_in_executor(None, metrics.render)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

@@ -11,11 +11,11 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from commerce.kernel.database import AWAY as DATABASE_AWAY
-from commerce.kernel.database import told
+from commerce.kernel.database import POSTGRES_UNAVAILABLE_OR_BUSY as DATABASE_AWAY
+from commerce.kernel.database import safe_error_text
 from commerce.kernel.errors import NotFound
 from commerce.kernel.money import Money
-from commerce.kernel.outside import BadNotice, Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, InvalidWebhook
 from commerce.orders.errors import NoSuchOrder, NotPersistedYet
 from commerce.orders.model import OrderStatus
 from commerce.payments.errors import NotPayable
@@ -91,7 +91,7 @@ async def notify_payment(call: Call) -> web.Response:
     headers = {key.lower(): value for key, value in call.request.headers.items()}
     try:
         notice = await _read(provider, headers, call.body, services.clock.now_ms())
-    except BadNotice as error:
+    except InvalidWebhook as error:
         metrics.NOTICES.labels(name, error.code).inc()
         _logger.warning("a callback was refused", extra={"provider": name, "why": str(error)})
         return _acknowledged(provider, accepted=False)
@@ -99,7 +99,7 @@ async def notify_payment(call: Call) -> web.Response:
         result = await services.payments.notice(name, notice, call.body)
     except DATABASE_AWAY as error:
         metrics.NOTICES.labels(name, "not_stored").inc()
-        _logger.warning("a callback could not be stored", extra={"provider": name, "why": told(error)})
+        _logger.warning("a callback could not be stored", extra={"provider": name, "why": safe_error_text(error)})
         return _acknowledged(provider, accepted=False)
     metrics.NOTICES.labels(name, result).inc()
     if result == "refused":
@@ -113,12 +113,12 @@ async def _read(provider: Provider, headers: dict[str, str], body: bytes, now_ms
     """Check it; a key that is not known may be new, so the provider's keys are renewed once."""
     try:
         return provider.read_notice(headers, body, from_ms(now_ms))
-    except BadNotice as error:
+    except InvalidWebhook as error:
         if error.code != "unknown_key":
             raise
         try:
             await provider.refresh()
-        except (Unclear, Refused):
+        except (ExternalOutcomeUnknown, ExternalRefusal):
             raise error from None
     return provider.read_notice(headers, body, from_ms(now_ms))
 

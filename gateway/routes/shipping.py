@@ -8,10 +8,10 @@ from typing import Literal
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from commerce.kernel.database import AWAY as DATABASE_AWAY
-from commerce.kernel.database import told
+from commerce.kernel.database import POSTGRES_UNAVAILABLE_OR_BUSY as DATABASE_AWAY
+from commerce.kernel.database import safe_error_text
 from commerce.kernel.errors import NotFound
-from commerce.kernel.outside import BadNotice
+from commerce.kernel.outside import InvalidWebhook
 from commerce.shipping.model import OrderShipments, ShipmentEvent
 from commerce.shipping.port import PushReader
 from gateway import metrics
@@ -55,7 +55,7 @@ async def notify_carrier(call: Call) -> web.Response:
     query = dict(call.request.query)
     try:
         notice = reader.read_push(headers, query, call.body, from_ms(services.clock.now_ms()))
-    except BadNotice as error:
+    except InvalidWebhook as error:
         metrics.PUSHES.labels(system, error.code).inc()
         _logger.warning("a push was refused", extra={"system": system, "why": str(error)})
         return _acknowledged(reader, accepted=False)
@@ -63,7 +63,7 @@ async def notify_carrier(call: Call) -> web.Response:
         heard = await services.shipping.notice(system, notice, call.body)
     except DATABASE_AWAY as error:
         metrics.PUSHES.labels(system, "not_stored").inc()
-        _logger.warning("a push could not be stored", extra={"system": system, "why": told(error)})
+        _logger.warning("a push could not be stored", extra={"system": system, "why": safe_error_text(error)})
         return _acknowledged(reader, accepted=False)
     metrics.PUSHES.labels(system, heard.result).inc()
     metrics.UNKNOWN_STATES.labels(system).inc(heard.unknown)

@@ -15,7 +15,7 @@ from commerce.fleet.links import MAX_TOKEN_CHARS, check_link, make_link
 from commerce.fleet.model import Board, BoardStop, Report, Route
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady
-from commerce.kernel.money import show as show_money
+from commerce.kernel.money import format_money as show_money
 from config.settings import SettingsError
 from gateway.operations import Call, Operation, Parameter, json_response
 

@@ -11,7 +11,7 @@ import msgspec
 
 import lua
 from commerce.kernel.clock import DAY_MS
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import PlaceOrder
 from commerce.orders.pricing import OrderLimits, price_order
 from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS
@@ -131,7 +131,7 @@ async def queue(arena: Arena, count: int) -> None:
     place = msgspec.json.decode(arena.order.read_bytes().replace(b"@", b"0"), type=PlaceOrder)
     [sale] = [sale for sale in await arena.shop.sales.opened() if sale.sale_id == SALE_ID]
     snapshot = await arena.shop.sales.snapshot(sale, None)
-    ids, run, today = Ids(), secrets.token_hex(4), arena.shop.clock.now_ms() // DAY_MS
+    ids, run, today = IdGenerator(), secrets.token_hex(4), arena.shop.clock.now_ms() // DAY_MS
 
     def order(number: int) -> Reservation:
         return price_order(

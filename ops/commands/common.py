@@ -21,13 +21,13 @@ from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
 from commerce.desk.service import Desk
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import DOWN as DATABASE_DOWN
+from commerce.kernel.database import POSTGRES_UNAVAILABLE as DATABASE_DOWN
 from commerce.kernel.database import Database
-from commerce.kernel.errors import Invalid, Refusal
-from commerce.kernel.ids import Ids
+from commerce.kernel.errors import Invalid, ProblemError
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.opening import open_servers
-from commerce.kernel.redisdb import DOWN as REDIS_DOWN
+from commerce.kernel.opening import connect_databases
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE as REDIS_DOWN
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
@@ -51,7 +51,7 @@ class Shop:
 
     settings: Settings
     clock: Clock
-    ids: Ids
+    ids: IdGenerator
     db: Database
     redis: Redis
     catalog: Catalog
@@ -71,12 +71,12 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
     settings = settings or load()
     driver, clock = settings.driver, SystemClock()
     async with AsyncExitStack() as stack:
-        redis, db = await stack.enter_async_context(open_servers(settings, "ops", keep=False))
+        redis, db = await stack.enter_async_context(connect_databases(settings, "ops", keep=False))
         policy = RetryPolicy.agreed(driver)
         yield Shop(
             settings=settings,
             clock=clock,
-            ids=Ids(clock),
+            ids=IdGenerator(clock),
             db=db,
             redis=redis,
             catalog=Catalog(db, clock),
@@ -86,7 +86,7 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
             # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(db, clock, Ids(clock), {}, settings.payments.margin_s, Shipping.couriers_collect),
+            payments=Payments(db, clock, IdGenerator(clock), {}, settings.payments.margin_s, Shipping.couriers_collect),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )
@@ -106,7 +106,7 @@ def plain_errors() -> Iterator[None]:
     """An expected refusal ends the command with one line and status 1, not with a traceback."""
     try:
         yield
-    except (Refusal, SettingsError) as error:
+    except (ProblemError, SettingsError) as error:
         fail(str(error))
     except (*DATABASE_DOWN, *REDIS_DOWN) as error:
         fail(f"a database cannot be reached: {error or type(error).__name__}")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import show as show_money
+from commerce.kernel.money import format_money as show_money
 from commerce.orders.model import OrderFile
 from commerce.orders.service import Actor
 from commerce.sales.model import Reason

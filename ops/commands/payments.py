@@ -13,8 +13,8 @@ import typer
 from rich.table import Table
 
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import Money, MoneyError, parse
-from commerce.kernel.money import show as show_money
+from commerce.kernel.money import Money, MoneyError, parse_money
+from commerce.kernel.money import format_money as show_money
 from commerce.payments.errors import NoSuchPayment
 from commerce.payments.model import AskRefund, Credit, CreditGift, OrderPayments, Parked
 from commerce.payments.port import Line, Provider
@@ -289,6 +289,6 @@ def _read(adapter: Provider, file: Path) -> list[Line | str]:
 
 def _minor(amount: str, currency: str) -> int:
     try:
-        return parse(amount, currency)
+        return parse_money(amount, currency)
     except MoneyError as error:
         raise Invalid(f"AMOUNT: {error}") from None

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import show as show_money
+from commerce.kernel.money import format_money as show_money
 from commerce.orders.model import Address
 from commerce.rates.choosing import choose as choose_carrier
 from commerce.rates.errors import FaultyTable

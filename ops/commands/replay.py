@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from commerce.kernel.money import show
+from commerce.kernel.money import format_money
 from config.settings import load
 from loadtest.baskets import CURRENCY
 from loadtest.replay import Replay, reasons
@@ -47,8 +47,8 @@ def replay(
     out.print(
         f"{len(done.source.baskets)} baskets sent to sale {done.sale_id}: {done.created} orders created, "
         f"{done.repeated} were there already\n"
-        f"the file comes to {show(done.sent_total, CURRENCY)}, Postgres holds {done.stored_orders} orders over "
-        f"{show(done.stored_total, CURRENCY)}",
+        f"the file comes to {format_money(done.sent_total, CURRENCY)}, Postgres holds {done.stored_orders} orders over "
+        f"{format_money(done.stored_total, CURRENCY)}",
         highlight=False,
     )
     for wrong in done.wrong[:_SHOWN]:

@@ -15,9 +15,9 @@ from rich.table import Table
 from commerce.catalog.csv_file import BadLine, once, read_rows, read_sku, unsigned
 from commerce.catalog.model import RefusedLine
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import parse
-from commerce.kernel.money import show as show_money
-from commerce.kernel.redisdb import DOWN
+from commerce.kernel.money import format_money as show_money
+from commerce.kernel.money import parse_money
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, loaded_epoch, units_free
 from ops.commands.common import Shop, actor, err, open_shop, out, run
@@ -90,7 +90,7 @@ def read_items(file: Path, currency: str) -> list[tuple[str, ItemInput]]:
         if wanted == 0:
             raise BadLine("limit is 0: leave it empty for none")
         return sku, ItemInput(
-            parse(price, currency) if price else None, wanted, unsigned("units", fields["units"], MAX_UNITS)
+            parse_money(price, currency) if price else None, wanted, unsigned("units", fields["units"], MAX_UNITS)
         )
 
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
@@ -150,7 +150,7 @@ async def _warn(shop: Shop, sale_id: str) -> None:
 async def _in_redis(shop: Shop, sale: Sale) -> str:
     try:
         epoch = await loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
-    except DOWN:
+    except REDIS_UNAVAILABLE:
         return "it does not answer"
     if epoch == sale.epoch:
         return "loaded"
@@ -174,7 +174,7 @@ def terms(
     async def work() -> str:
         async with open_shop() as shop:
             currency = (await shop.sales.get(sale_id)).currency
-            new_price = UNSET if price is None else parse(price, currency)
+            new_price = UNSET if price is None else parse_money(price, currency)
             new_limit = None if no_limit else UNSET if limit is None else limit
             item = await shop.sales.change_item(sale_id, sku, new_price, new_limit, actor())
             await _warn(shop, sale_id)

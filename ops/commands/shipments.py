@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
-from commerce.kernel.money import show as show_money
+from commerce.kernel.money import format_money as show_money
 from commerce.kernel.paging import Page
 from commerce.orders.model import Address
 from commerce.shipping.model import (

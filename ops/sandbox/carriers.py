@@ -11,7 +11,7 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.clock import Clock
-from commerce.kernel.tasks import end
+from commerce.kernel.tasks import cancel_and_wait
 from ops.sandbox.courier import Courier, Pushes
 from ops.sandbox.depot import Depot, DepotRefusal, DuePush, Parcel
 from ops.sandbox.keys import Ids
@@ -81,7 +81,7 @@ async def carrying(
         yield carriers
     finally:
         for task in tasks:
-            await end(task)
+            await cancel_and_wait(task)
     for task in tasks:
         if not task.cancelled():
             task.result()

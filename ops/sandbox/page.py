@@ -10,7 +10,7 @@ from urllib.parse import quote
 from aiohttp import web
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.money import show
+from commerce.kernel.money import format_money
 from ops.sandbox.bank import Bank, BankRefusal, Trade
 from ops.sandbox.carriers import Carriers
 from ops.sandbox.depot import Parcel
@@ -155,7 +155,7 @@ def _path(trade: Trade) -> str:
 
 
 def _amount(trade: Trade, amount: int | None = None) -> str:
-    return show(trade.amount if amount is None else amount, trade.currency)
+    return format_money(trade.amount if amount is None else amount, trade.currency)
 
 
 def _time(ms: int) -> str:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from commerce.kernel.clock import Clock
-from commerce.kernel.tasks import end
+from commerce.kernel.tasks import cancel_and_wait
 
 _logger = logging.getLogger(__name__)
 _LONGEST_WAIT_S = 1.0
@@ -103,7 +103,7 @@ class Sender(Generic[D]):
                     self._send_due(client)
                     await self._pause()
             finally:
-                await asyncio.gather(*(end(task) for task in self._in_flight.values()))
+                await asyncio.gather(*(cancel_and_wait(task) for task in self._in_flight.values()))
 
     async def _pause(self) -> None:
         now_ms = self._clock.now_ms()

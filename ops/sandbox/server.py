@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 from commerce.kernel import logs
 from commerce.kernel.clock import DAY_MS, Clock, SystemClock, to_ms
 from commerce.kernel.errors import NotReady
-from commerce.kernel.ports import listening
-from commerce.kernel.tasks import end
+from commerce.kernel.ports import explain_bind_errors
+from commerce.kernel.tasks import cancel_and_wait
 from ops.sandbox.alipay import AlipaySandbox
 from ops.sandbox.bank import Bank
 from ops.sandbox.carriers import CARRIERS, Carriers, ParcelControl, both, carrying
@@ -194,7 +194,7 @@ async def running(
         yield sandbox
     finally:
         for task in tasks:
-            await end(task)
+            await cancel_and_wait(task)
     for task in tasks:
         if not task.cancelled():
             task.result()
@@ -270,7 +270,7 @@ async def serve(start: Start) -> None:
     board = Switchboard(start.seed, start.data / "switches.json")
     carrier_board = Board(CarrierSwitches, start.seed, start.data / "carrier-switches.json")
     clock = SystemClock()
-    with listening(start.host, start.port, "--port"):
+    with explain_bind_errors(start.host, start.port, "--port"):
         family = socket.AF_INET6 if ":" in start.host else socket.AF_INET
         listener = socket.create_server((start.host, start.port), family=family)
     with (
@@ -337,7 +337,7 @@ def main() -> None:
         help="caps the waits between a callback's attempts",
     )
     given = parser.parse_args()
-    logs.set_up("info", None, 0, "sandbox")
+    logs.configure_logging("info", None, 0, "sandbox")
     hosts = sending.hosts | set(given.notify_host)
     start = Start(
         given.data,

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from commerce.kernel.clock import SystemClock, from_ms
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import AcceptedOrder, StoredLine, encode_accepted
 from commerce.orders.persisting import persist
 from commerce.orders.store import Arrived
@@ -20,7 +20,7 @@ from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()
 NOW = from_ms(NOW_MS)
-ids = Ids()
+ids = IdGenerator()
 
 
 @pytest.fixture

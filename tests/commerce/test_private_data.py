@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 import lua
-from commerce.kernel.database import Connection, told
+from commerce.kernel.database import Connection, safe_error_text
 from commerce.kernel.errors import Conflict
 from commerce.orders.model import decode_accepted, encode_accepted
 from commerce.orders.service import Actor, Orders
@@ -121,4 +121,4 @@ async def test_what_asyncpg_itself_refuses(shop: Shop) -> None:
     with pytest.raises(asyncpg.DataError, match="Wenyi") as raised:
         async with shop.db.connection() as connection:
             await connection.execute("SELECT $1::integer", "Wenyi")
-    assert told(raised.value) == "DataError: invalid input for query argument $1"
+    assert safe_error_text(raised.value) == "DataError: invalid input for query argument $1"

@@ -18,16 +18,7 @@ from commerce.kernel.money import Money
 from commerce.payments.model import Payment, Refund
 from commerce.payments.port import Line, Provider
 from commerce.payments.providers import open_providers
-from commerce.payments.reconciling import (
-    DAY,
-    Difference,
-    OurBooks,
-    bounds,
-    check_readable,
-    compare,
-    decode,
-    explain,
-)
+from commerce.payments.reconciling import DAY, Difference, OurBooks, bounds, check_readable, compare, decode, explain
 from commerce.payments.store import Booked
 from config.settings import PaymentSettings, Settings
 from ops.made_up import sandbox_settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from commerce.kernel.redisdb import DOWN, open_redis
+from commerce.kernel.redisdb import REDIS_UNAVAILABLE, open_redis
 from tests.support.servers import Servers
 
 
@@ -23,7 +23,7 @@ async def test_the_wait_has_an_end(servers: Servers) -> None:
     async with open_redis(servers.redis_url, timeout_ms=300, connections=1, name="test") as client:
         pool: Any = client.connection_pool  # redis-py does not type it
         held = await pool.get_connection()
-        with pytest.raises(DOWN):
+        with pytest.raises(REDIS_UNAVAILABLE):
             await client.ping()
         await pool.release(held)
         assert await client.ping()

@@ -12,7 +12,7 @@ import pytest
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.payments.errors import NotCollectable, NotEnoughCaptured
 from commerce.payments.model import OrderPayments, PayWith
 from commerce.payments.port import RefundOrder, RefundSeen
@@ -132,7 +132,7 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
         nonlocal looks
         looks += 1
         if looks == 8:
-            raise Unclear("the answer got lost")
+            raise ExternalOutcomeUnknown("the answer got lost")
         return RefundSeen(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
 
     monkeypatch.setattr(WeChatPay, "query_refund", query)

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commerce.kernel.clock import SystemClock, from_ms
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import AcceptedOrder, StoredLine
 from commerce.orders.rows import copies
 from commerce.orders.store import Arrived, copy_in
 from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()
-ids = Ids()
+ids = IdGenerator()
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=60)
 smallint, integer, bigint = st.integers(0, 2**15 - 1), st.integers(1, 2**31 - 1), st.integers(0, 2**63 - 1)
 json_lists = st.lists(st.integers(0, 9), max_size=5).map(lambda items: str(items).replace(" ", ""))

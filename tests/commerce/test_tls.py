@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from commerce.kernel.redis_link import LinkDown, RedisLink
+from commerce.kernel.redis_link import RedisConnectionLost, RedisMultiplexer
 from commerce.kernel.redisdb import open_redis
 from tests.support.servers import Servers
 
@@ -106,11 +106,11 @@ async def reached(server: asyncio.Server, **options: object) -> bool:
     """Whether the link gets an answer with these options in the URL; the ordinary client must find the same."""
     port = server.sockets[0].getsockname()[1]
     url = f"rediss://127.0.0.1:{port}/0?{urlencode(options)}"
-    link = RedisLink(url, timeout_s=5, name="test", must_keep=("fsync", 1))
+    link = RedisMultiplexer(url, timeout_s=5, name="test", must_keep=("fsync", 1))
     client = open_redis(url, timeout_ms=5_000, connections=1, name="test", must_keep=("fsync", 1))
     try:
         found = await link.execute_command("PING") == b"PONG"
-    except LinkDown:
+    except RedisConnectionLost:
         found = False
     finally:
         await link.close()

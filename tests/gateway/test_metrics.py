@@ -183,7 +183,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    logs.set_up("debug", None, 1, "test")
+    logs.configure_logging("debug", None, 1, "test")
     yield stream
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -19,7 +19,7 @@ import gateway.app  # with all refusals
 import gateway.metrics
 import workers.auditor
 import workers.metrics
-from commerce.kernel.errors import Refusal
+from commerce.kernel.errors import ProblemError
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "config" / "prometheus"
@@ -93,7 +93,7 @@ def test_every_metric_is_on_the_dashboard() -> None:
 
 
 def test_outcomes_jobs_and_promises_are_called_as_they_are() -> None:
-    codes, kinds = {"accepted", "replayed"}, [Refusal]
+    codes, kinds = {"accepted", "replayed"}, [ProblemError]
     while kinds:
         kind = kinds.pop()
         codes.add(kind.code)

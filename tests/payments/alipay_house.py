@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Answer
+from commerce.kernel.outside import HttpResponse
 from commerce.payments.port import Charge, Provider, RefundOrder, Scene
 from commerce.payments.providers.alipay import Account, Alipay
 from ops.sandbox.alipay import AlipaySandbox
@@ -67,10 +67,10 @@ class Canned:
     """An `Outside` that gives these answers in turn, the last one for ever, and counts."""
 
     def __init__(self, *bodies: bytes, status: int = 200) -> None:
-        self.answers = [Answer(status, {}, body) for body in bodies]
+        self.answers = [HttpResponse(status, {}, body) for body in bodies]
         self.asked = 0
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
         self.asked += 1
         return self.answers[min(self.asked, len(self.answers)) - 1]
 

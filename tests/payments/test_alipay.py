@@ -14,7 +14,7 @@ from msgspec import structs
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.payments.port import PaymentSeen, RefundOrder, RefundSeen
 from commerce.payments.providers.alipay import Alipay, states, wire
 from tests.payments.alipay_house import (
@@ -102,12 +102,12 @@ async def test_what_alipay_does_not_take_is_refused(house: House) -> None:
         (structs.replace(charge, amount=pound), "currency"),
         (house.charge(fen=0), r"ACQ\.INVALID_PARAMETER"),
     ):
-        with pytest.raises(Refused, match=word):
+        with pytest.raises(ExternalRefusal, match=word):
             await house.alipay.create(wrong)
-    with pytest.raises(Refused, match="currency"):
+    with pytest.raises(ExternalRefusal, match="currency"):
         await house.alipay.refund(RefundOrder(uuid4(), uuid4(), pound, pound, ""))
     await house.alipay.create(charge)
-    with pytest.raises(Refused, match=r"ACQ\.CONTEXT_INCONSISTENT"):
+    with pytest.raises(ExternalRefusal, match=r"ACQ\.CONTEXT_INCONSISTENT"):
         await house.alipay.create(structs.replace(charge, amount=Money(1, "CNY")))
 
 
@@ -129,7 +129,7 @@ async def test_a_payment_is_closed(house: House) -> None:
     for _ in range(2):
         assert await house.alipay.close(charge.payment_id) == PaymentSeen(charge.payment_id, "closed")
     assert await house.alipay.query(charge.payment_id) == PaymentSeen(charge.payment_id, "closed")
-    with pytest.raises(Refused, match=r"ACQ\.TRADE_HAS_CLOSE"):
+    with pytest.raises(ExternalRefusal, match=r"ACQ\.TRADE_HAS_CLOSE"):
         await house.alipay.create(charge)
 
 
@@ -169,12 +169,12 @@ async def test_refunds_that_are_refused(house: House) -> None:
         (order_of(payment_id, 1, refund_id=first.refund_id), r"ACQ\.DISCORDANT_REPEAT_REQUEST"),
         (order_of(uuid4(), 1), r"ACQ\.TRADE_NOT_EXIST"),
     ):
-        with pytest.raises(Refused, match=word):
+        with pytest.raises(ExternalRefusal, match=word):
             await house.alipay.refund(order)
     assert (await house.alipay.query_refund(order_of(uuid4(), 1))).state == "absent"
     charge = house.charge()
     await house.alipay.create(charge)
-    with pytest.raises(Refused, match=r"ACQ\.TRADE_STATUS_ERROR"):
+    with pytest.raises(ExternalRefusal, match=r"ACQ\.TRADE_STATUS_ERROR"):
         await house.alipay.refund(order_of(charge.payment_id, 1))
 
 
@@ -230,7 +230,7 @@ async def test_a_trade_that_is_finished_is_captured(house: House) -> None:
     ],
 )
 async def test_an_answer_that_is_not_understood_is_unclear(house: House, why: str, content: dict[str, object]) -> None:
-    with pytest.raises(Unclear, match=why):
+    with pytest.raises(ExternalOutcomeUnknown, match=why):
         await at(house, answer("alipay.trade.query", content)).query(PAYMENT_ID)
 
 
@@ -255,9 +255,9 @@ async def test_an_answer_that_is_not_understood_is_unclear(house: House, why: st
     ],
 )
 async def test_an_answer_that_cannot_be_believed_is_unclear(house: House, body: bytes) -> None:
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await at(house, body).query(PAYMENT_ID)
-    with pytest.raises(Unclear, match="HTTP 502"):
+    with pytest.raises(ExternalOutcomeUnknown, match="HTTP 502"):
         await at(house, answer("alipay.trade.query", GOOD), 502).query(PAYMENT_ID)
 
 
@@ -273,13 +273,13 @@ async def test_odd_answers_to_other_methods(house: House) -> None:
         {"out_request_no": "0" * 32},
         {"out_trade_no": "0" * 32},
     ):
-        with pytest.raises(Unclear):
+        with pytest.raises(ExternalOutcomeUnknown):
             await at(house, answer(query, {**done, **change})).query_refund(order)
-    with pytest.raises(Unclear, match="without a code"):
+    with pytest.raises(ExternalOutcomeUnknown, match="without a code"):
         await at(house, answer("alipay.trade.precreate", GOOD)).create(house.charge("qr", payment_id=PAYMENT_ID))
     # A close that names no trade is believed only once a query has found the trade closed.
     nameless = at(house, answer("alipay.trade.close", {"code": "10000", "msg": "Success"}))
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await nameless.close(PAYMENT_ID)
 
 
@@ -300,7 +300,7 @@ async def test_a_refund_is_done_only_when_alipay_says_so(house: House) -> None:
 
 def test_the_gateways_refusals_are_refusals() -> None:
     for code in ("40001", "40002", "40003", "40006"):
-        with pytest.raises(Refused, match="isv"):
+        with pytest.raises(ExternalRefusal, match="isv"):
             states.check("m", {"code": code, "sub_code": "isv.something"})
     states.check("m", {"code": "10000"})
 
@@ -338,6 +338,6 @@ async def test_the_sandbox_refuses_as_alipay_does(house: House, change: dict[str
 async def test_the_sandbox_takes_only_the_merchants_key(house: House) -> None:
     charge = house.charge("qr")
     stranger = replace(account(house.gateway_url), merchant_key=key("stranger"))
-    with pytest.raises(Refused, match=r"isv\.invalid-signature"):
+    with pytest.raises(ExternalRefusal, match=r"isv\.invalid-signature"):
         await Alipay(stranger, HttpOutside(house.session), house.clock).create(charge)
     assert house.bank.trade("alipay", charge.payment_id.hex) is None

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import BadNotice
+from commerce.kernel.outside import InvalidWebhook
 from commerce.payments.port import PaymentSeen, RefundSeen
 from commerce.payments.providers.alipay import Alipay, wire
 from commerce.payments.providers.alipay.adapter import NOTICE_MAX_AGE, NOTICE_MAX_AHEAD
@@ -115,7 +115,7 @@ def test_a_refund_by_hand_says_only_that_the_payment_was_captured(house: House) 
 
 def test_wrong_ones_on_purpose(house: House) -> None:
     pay(house)
-    with pytest.raises(BadNotice, match="bad_signature"):
+    with pytest.raises(InvalidWebhook, match="bad_signature"):
         house.alipay.read_notice({}, house.callback(PAYMENT_ID, wrong="signature"), NOON)
     seen = house.alipay.read_notice({}, house.callback(PAYMENT_ID, wrong="amount"), NOON).seen
     assert seen.amount == Money(2000, "CNY")  # genuine in form: that it is another amount is for others to see
@@ -306,7 +306,7 @@ def test_mutated_callbacks_are_refused(house: House) -> None:
             try:
                 house.alipay.read_notice({}, mutant.body, mutant.now)
                 said = "accepted"
-            except BadNotice as refusal:
+            except InvalidWebhook as refusal:
                 said = refusal.code
             count[said] += 1
             if said != mutant.code:

@@ -12,7 +12,7 @@ import pytest
 from alipay import AliPay
 from alipay.exceptions import AliPayValidationError
 
-from commerce.kernel.outside import Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.payments.port import PaymentSeen, RefundSeen
 from commerce.payments.providers.alipay import Alipay, wire
 from tests.payments.alipay_house import (
@@ -145,7 +145,7 @@ async def test_answers_that_the_sdk_signs_are_believed(house: House) -> None:
     assert (await alipay.create(charge)).code == "https://q.invalid/ü"
     assert sdk()._verify_and_return_sync_response(body.decode(), "alipay_trade_precreate_response") == content
     changed = body.replace(b"q.invalid", b"r.invalid")
-    with pytest.raises(Unclear, match="not signed"):
+    with pytest.raises(ExternalOutcomeUnknown, match="not signed"):
         wire.read_answer(changed, "alipay.trade.precreate", key("alipay").public_key())
     with pytest.raises(AliPayValidationError):
         sdk()._verify_and_return_sync_response(changed.decode(), "alipay_trade_precreate_response")

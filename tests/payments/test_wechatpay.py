@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Acknowledgement, Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, WebhookReply
 from commerce.payments.port import Charge, Line, PaymentSeen, Provider, RefundSeen
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import Account
@@ -85,7 +85,7 @@ async def test_inside_of_wechat(shop: World) -> None:
     ],
 )
 async def test_what_it_does_not_do_it_refuses(shop: World, wanted: Charge, code: str) -> None:
-    with pytest.raises(Refused) as no:
+    with pytest.raises(ExternalRefusal) as no:
         await shop.adapter.create(wanted)
     assert no.value.code == code
     assert shop.calls == []
@@ -103,7 +103,7 @@ async def test_long_texts_are_cut_in_whole_characters(shop: World) -> None:
 async def test_a_number_stands_for_one_amount(shop: World) -> None:
     wanted = charge()
     await shop.adapter.create(wanted)
-    with pytest.raises(Refused) as no:
+    with pytest.raises(ExternalRefusal) as no:
         await shop.adapter.create(msgspec.structs.replace(wanted, amount=Money(511, "CNY")))
     assert no.value.code == "OUT_TRADE_NO_USED"
 
@@ -118,7 +118,7 @@ async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
     assert (seen.state, seen.amount, seen.transaction_id) == ("captured", wanted.amount, trade.trade_no)
     assert trade.paid_ms is not None
     assert seen.captured_at == from_ms(trade.paid_ms // 1_000 * 1_000)
-    with pytest.raises(Refused, match="ORDERPAID"):
+    with pytest.raises(ExternalRefusal, match="ORDERPAID"):
         await shop.adapter.create(wanted)
 
     order = refund_order(wanted, 200)
@@ -131,7 +131,7 @@ async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
     assert [refund.out_refund_no for refund in shop.refunds] == [order.refund_id.hex]
     assert await shop.adapter.query(wanted.payment_id) == seen, "captured, whatever was refunded since"
 
-    with pytest.raises(Refused, match="INVALID_REQUEST"):
+    with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
         await shop.adapter.refund(refund_order(wanted, 311))
 
 
@@ -140,7 +140,7 @@ async def test_refunds_that_cannot_be(shop: World) -> None:
     order = refund_order(wanted, 100)
     assert (await shop.adapter.refund(order)).state == "absent"
     await shop.adapter.create(wanted)
-    with pytest.raises(Refused, match="INVALID_REQUEST"):
+    with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
         await shop.adapter.refund(order)
 
 
@@ -151,7 +151,7 @@ async def test_close(shop: World) -> None:
     for _ in range(2):
         assert await shop.adapter.close(wanted.payment_id) == PaymentSeen(wanted.payment_id, "closed")
     assert await shop.adapter.query(wanted.payment_id) == PaymentSeen(wanted.payment_id, "closed")
-    with pytest.raises(Refused, match="ORDER_CLOSED"):
+    with pytest.raises(ExternalRefusal, match="ORDER_CLOSED"):
         await shop.adapter.create(wanted)
     await shop.adapter.create(paid)
     shop.pay(paid.payment_id)
@@ -177,13 +177,13 @@ async def test_the_sandbox_believes_nobody_else(shop: World) -> None:
         account(shop.url, private_key=private_pem("stranger")),
     ]
     for other in wrong:
-        with pytest.raises(Refused, match="SIGN_ERROR"):
+        with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
             await WeChatPay(other, shop.outside, shop.clock).refresh()
-    with pytest.raises(Refused, match="APPID_MCHID_NOT_MATCH"):
+    with pytest.raises(ExternalRefusal, match="APPID_MCHID_NOT_MATCH"):
         await WeChatPay(account(shop.url, app_id="wx1"), shop.outside, shop.clock).create(charge())
     late = MovedClock()
     late.ms = shop.clock.ms - 301_000
-    with pytest.raises(Refused, match="SIGN_ERROR"):
+    with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
         await WeChatPay(account(shop.url), shop.outside, late).refresh()
     nobody = await shop.outside.send("GET", f"{shop.url}/v3/certificates", {})
     assert nobody.status == 401
@@ -197,18 +197,18 @@ async def test_without_a_prefix_too() -> None:
 
 async def test_bad_bodies_are_refused(shop: World) -> None:
     adapter = WeChatPay(account(shop.url), shop.outside, shop.clock)
-    with pytest.raises(Refused, match="PARAM_ERROR"):
+    with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
         await adapter.create(charge(expires_at=shop.clock.now - timedelta(seconds=1)))
-    with pytest.raises(Refused, match="PARAM_ERROR"):
+    with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
         await adapter.create(charge(fen=0))
     order = refund_order(charge(), 5)
     await adapter.create(made := charge())
-    with pytest.raises(Refused, match="PARAM_ERROR"):
+    with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
         await adapter.refund(msgspec.structs.replace(order, payment_id=made.payment_id, captured=Money(9, "CNY")))
 
 
 async def test_nobody_there_is_unclear(shop: World) -> None:
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await WeChatPay(account("http://127.0.0.1:1"), shop.outside, shop.clock).create(charge())
 
 
@@ -261,7 +261,7 @@ async def test_a_day_s_statement_reads_back(shop: World) -> None:
 
 async def test_the_answers_to_callbacks(shop: World) -> None:
     yes, no = shop.adapter.acknowledge(True), shop.adapter.acknowledge(False)
-    assert yes == Acknowledgement(204, "application/json", b"")
+    assert yes == WebhookReply(204, "application/json", b"")
     assert (no.status, msgspec.json.decode(no.body)["code"]) == (400, "FAIL")
     assert shop.sandbox.is_accepted(yes.status, yes.body)
     assert not shop.sandbox.is_accepted(no.status, no.body)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import BadNotice
+from commerce.kernel.outside import InvalidWebhook
 from commerce.payments.port import PaymentSeen, RefundSeen
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from tests.payments.wechatpay_kit import (
@@ -286,14 +286,14 @@ def test_whatever_is_changed_is_refused() -> None:
         said = "accepted"
         try:
             adapter.read_notice(bad.headers, bad.body, bad.now)
-        except BadNotice as no:
+        except InvalidWebhook as no:
             said = no.code
         counts[bad.code] += 1
         if said != bad.code:
             wrong.append(f"{bad.what}: {said} instead of {bad.code}")
     assert wrong == []
     assert counts.total() >= 600, counts
-    assert set(counts) == set(BadNotice.CODES)
+    assert set(counts) == set(InvalidWebhook.CODES)
     assert min(counts.values()) >= 15
 
 
@@ -312,18 +312,18 @@ async def test_what_the_sandbox_sends() -> None:
         assert other.seen.amount == Money(201, "CNY")
         for about in (None, refund):
             forged = shop.callback(trade, about, wrong="signature")
-            with pytest.raises(BadNotice, match="bad_signature"):
+            with pytest.raises(InvalidWebhook, match="bad_signature"):
                 shop.adapter.read_notice(lower(forged.headers), forged.body, shop.clock.now)
         again = shop.callback(trade)
         assert again.headers["Wechatpay-Nonce"] != shop.callback(trade).headers["Wechatpay-Nonce"]
 
         fresh = WeChatPay(with_public_key(shop.url), shop.outside, shop.clock)
-        with pytest.raises(BadNotice, match="unknown_key"):
+        with pytest.raises(InvalidWebhook, match="unknown_key"):
             fresh.read_notice(lower(sent.headers), sent.body, shop.clock.now)
         await fresh.refresh()
         assert fresh.read_notice(lower(sent.headers), sent.body, shop.clock.now) == seen
         late = shop.clock.now + timedelta(days=366)  # when the certificate is over
         stamped = signature(sent.body, late, serial=sent.headers["Wechatpay-Serial"])
-        with pytest.raises(BadNotice, match="unknown_key"):
+        with pytest.raises(InvalidWebhook, match="unknown_key"):
             fresh.read_notice(stamped, sent.body, late)
     assert PUBLIC_KEY_ID not in sent.headers.values()

@@ -13,13 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from wechatpayv3 import WeChatPay as Sdk  # type: ignore[import-untyped]
 from wechatpayv3 import WeChatPayType
-from wechatpayv3.utils import (  # type: ignore[import-untyped]
-    aes_decrypt,
-    build_authorization,
-    load_certificate,
-    rsa_sign,
-    rsa_verify,
-)
+from wechatpayv3.utils import aes_decrypt, build_authorization, load_certificate, rsa_sign, rsa_verify
 
 from commerce.payments.port import PaymentSeen, RefundSeen
 from commerce.payments.providers.wechatpay import wire

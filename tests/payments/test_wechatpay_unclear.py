@@ -10,7 +10,7 @@ import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Answer, Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpResponse
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.states import PAYMENTS, REFUNDS
 from ops.sandbox.wechatpay import make_certificate
@@ -51,18 +51,18 @@ REFUND: dict[str, Any] = {
 SERIAL = "AB12"
 
 
-def asking(*answers: Answer) -> tuple[WeChatPay, Scripted]:
+def asking(*answers: HttpResponse) -> tuple[WeChatPay, Scripted]:
     outside = Scripted(*answers)
     return WeChatPay(with_public_key(), outside, CLOCK), outside
 
 
-def good(content: Any, status: int = 200) -> Answer:
+def good(content: Any, status: int = 200) -> HttpResponse:
     return answer(CLOCK.now, status, content)
 
 
 def certificates(
     signer: str = "platform", owner: str = "platform", serial: str | None = None, age: timedelta = DAY, **how: str
-) -> tuple[Answer, str]:
+) -> tuple[HttpResponse, str]:
     """An answer with one certificate, signed with the key of `signer`; and its serial number."""
     pem = make_certificate(key(owner), CLOCK.now - age, CLOCK.now - age + 2 * DAY)
     found = f"{load_pem_x509_certificate(pem.encode()).serial_number:X}"
@@ -110,7 +110,7 @@ async def test_every_word_for_a_refund(word: str, state: str) -> None:
 )
 async def test_payments_that_say_too_little(changed: dict[str, Any]) -> None:
     adapter, _ = asking(good(TRADE | changed))
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.query(WANTED.payment_id)
 
 
@@ -126,14 +126,14 @@ async def test_payments_that_say_too_little(changed: dict[str, Any]) -> None:
 )
 async def test_refunds_that_say_too_little(changed: dict[str, Any]) -> None:
     adapter, _ = asking(good(REFUND | changed))
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.refund(ORDER)
 
 
 @pytest.mark.parametrize("content", [None, [], {}, "x", {"code_url": ""}, {"code_url": 1}, {"prepay_id": "wx1"}])
 async def test_orders_without_a_code(content: Any) -> None:
     adapter, _ = asking(good(content))
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.create(WANTED)
 
 
@@ -150,11 +150,11 @@ async def test_answers_that_are_not_signed_as_they_should_be() -> None:
         answer(CLOCK.now, 200, content, signer="stranger").headers,
         answer(CLOCK.now - timedelta(seconds=301), 200, content).headers,
     ):
-        adapter, _ = asking(Answer(200, headers, body))
-        with pytest.raises(Unclear, match="cannot be believed"):
+        adapter, _ = asking(HttpResponse(200, headers, body))
+        with pytest.raises(ExternalOutcomeUnknown, match="cannot be believed"):
             await adapter.create(WANTED)
     adapter, _ = asking(whole._replace(body=body.replace(b"pr=x", b"pr=y")))
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.create(WANTED)
 
 
@@ -184,7 +184,7 @@ async def test_answers_that_are_not_signed_as_they_should_be() -> None:
 async def test_failures_that_prove_nothing(status: int, content: Any, is_signed: bool) -> None:
     for call in ("query", "refund"):
         adapter, _ = asking(answer(CLOCK.now, status, content, is_signed=is_signed))
-        with pytest.raises(Unclear):
+        with pytest.raises(ExternalOutcomeUnknown):
             await (adapter.query(WANTED.payment_id) if call == "query" else adapter.refund(ORDER))
 
 
@@ -192,18 +192,18 @@ async def test_failures_that_are_a_no() -> None:
     said = {"code": "SIGN_ERROR", "message": "wrong"}
     adapter, _ = asking(answer(CLOCK.now, 401, said, is_signed=False), answer(CLOCK.now, 401, said))
     for _ in range(2):
-        with pytest.raises(Refused, match="SIGN_ERROR: wrong"):
+        with pytest.raises(ExternalRefusal, match="SIGN_ERROR: wrong"):
             await adapter.query(WANTED.payment_id)
     forged = answer(CLOCK.now, 404, {"code": "ORDER_NOT_EXIST"}, signer="stranger")
     adapter, _ = asking(forged)
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.query(WANTED.payment_id)
 
 
 async def test_close_that_is_refused_says_why_when_it_still_can_be_paid() -> None:
     no = good({"code": "INVALID_REQUEST", "message": "x"}, 400)
     adapter, _ = asking(no, good(TRADE | {"trade_state": "USERPAYING", "amount": None}))
-    with pytest.raises(Refused, match="INVALID_REQUEST"):
+    with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
         await adapter.close(WANTED.payment_id)
     adapter, _ = asking(no, good(TRADE))
     assert (await adapter.close(WANTED.payment_id)).state == "captured"
@@ -233,13 +233,13 @@ async def test_certificates_that_cannot_be_believed() -> None:
         answer(CLOCK.now, 503, None),
     ):
         adapter = WeChatPay(account(), Scripted(first), CLOCK)
-        with pytest.raises(Unclear):
+        with pytest.raises(ExternalOutcomeUnknown):
             await adapter.refresh()
         assert adapter._keys == {}
-    with pytest.raises(Refused, match="SIGN_ERROR"):
+    with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
         await WeChatPay(account(), Scripted(refused), CLOCK).refresh()
     adapter = WeChatPay(account(), Scripted(good(TRADE), refused), CLOCK)
-    with pytest.raises(Unclear, match="SIGN_ERROR"):  # the certificates are refused, not the payment
+    with pytest.raises(ExternalOutcomeUnknown, match="SIGN_ERROR"):  # the certificates are refused, not the payment
         await adapter.query(WANTED.payment_id)
 
 
@@ -249,7 +249,7 @@ async def test_certificates_that_did_not_come_are_asked_for_again_soon() -> None
     whole, serial = certificates()
     outside = Scripted(answer(clock.now, 503, None), whole)
     adapter = WeChatPay(account(), outside, clock)
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.refresh()
     await adapter.refresh()
     assert len(outside.asked) == 1

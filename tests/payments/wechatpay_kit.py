@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Answer
+from commerce.kernel.outside import HttpResponse
 from commerce.payments.port import Charge, RefundOrder, Scene
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import Account
@@ -205,15 +205,15 @@ def lower(headers: Mapping[str, str]) -> dict[str, str]:
 class Scripted:
     """An outside world that gives these answers, one after the other, and keeps what it was asked."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: HttpResponse) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[str, str, Mapping[str, str], bytes]] = []
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
         self.asked.append((method, url, headers, body))
         return self.answers.pop(0)
 
 
-def answer(now: datetime, status: int, content: Any, *, is_signed: bool = True, **how: str) -> Answer:
+def answer(now: datetime, status: int, content: Any, *, is_signed: bool = True, **how: str) -> HttpResponse:
     body = b"" if content is None else msgspec.json.encode(content)
-    return Answer(status, signature(body, now, **how) if is_signed else {}, body)
+    return HttpResponse(status, signature(body, now, **how) if is_signed else {}, body)

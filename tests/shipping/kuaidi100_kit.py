@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from commerce.kernel.outside import Answer
+from commerce.kernel.outside import HttpResponse
 from commerce.shipping.carriers.kuaidi100 import Account, Kuaidi100, Kuaidi100Carrier
 from tests.support.outside import HttpOutside
 
@@ -157,6 +157,6 @@ class Scripted:
         self.status = status
         self.asked = 0
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
         self.asked += 1
-        return Answer(self.status, {"content-type": "application/json"}, self.body)
+        return HttpResponse(self.status, {"content-type": "application/json"}, self.body)

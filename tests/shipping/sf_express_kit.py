@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from commerce.kernel.clock import to_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Answer, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
 from commerce.orders.model import Address
 from commerce.shipping.carriers.sf_express import Account, SfExpress
 from commerce.shipping.port import Content, Parcel
@@ -56,14 +56,14 @@ class Asked:
 class Scripted:
     """An outside world that gives these answers, one after the other, and keeps what it was asked."""
 
-    def __init__(self, *answers: Answer | Unclear) -> None:
+    def __init__(self, *answers: HttpResponse | ExternalOutcomeUnknown) -> None:
         self.answers = list(answers)
         self.asked: list[Asked] = []
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
         self.asked.append(Asked(method, url, headers, body))
         answer = self.answers.pop(0)
-        if isinstance(answer, Unclear):
+        if isinstance(answer, ExternalOutcomeUnknown):
             raise answer
         return answer
 
@@ -76,26 +76,26 @@ def account(**changed: str) -> Account:
     return Account.load(**AGREED | changed)
 
 
-def asking(*answers: Answer | Unclear, **changed: str) -> tuple[SfExpress, Scripted]:
+def asking(*answers: HttpResponse | ExternalOutcomeUnknown, **changed: str) -> tuple[SfExpress, Scripted]:
     outside = Scripted(*answers)
     return SfExpress(account(**changed), outside, StillClock()), outside
 
 
-def http(content: Any, status: int = 200) -> Answer:
+def http(content: Any, status: int = 200) -> HttpResponse:
     body = content if isinstance(content, bytes) else json.dumps(content, ensure_ascii=False).encode()
-    return Answer(status, {}, body)
+    return HttpResponse(status, {}, body)
 
 
-def passed_on(result: Any, **more: Any) -> Answer:
+def passed_on(result: Any, **more: Any) -> HttpResponse:
     """What the platform answers when it has passed a request on."""
     return http({"apiResultCode": "A1000", "apiErrorMsg": "", "apiResultData": json.dumps(result)} | more)
 
 
-def good(content: Any) -> Answer:
+def good(content: Any) -> HttpResponse:
     return passed_on({"success": True, "errorCode": "S0000", "errorMsg": None, "msgData": content})
 
 
-def bad(code: str | int, detail: str = "不行") -> Answer:
+def bad(code: str | int, detail: str = "不行") -> HttpResponse:
     return passed_on({"success": False, "errorCode": code, "errorMsg": detail, "msgData": None})
 
 
@@ -119,7 +119,7 @@ def route(op_code: str, at: str = "2026-11-11 08:00:00", **changed: Any) -> dict
     return {"acceptTime": at, "acceptAddress": "郑州市", "remark": "快件到达", "opCode": op_code} | changed
 
 
-def routes(*found: dict[str, Any], number: str = NUMBER) -> Answer:
+def routes(*found: dict[str, Any], number: str = NUMBER) -> HttpResponse:
     return good({"routeResps": [{"mailNo": number, "routes": list(found)}]})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from commerce.kernel.outside import Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.shipping.model import Shipment
 from commerce.shipping.port import Booked
 from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, refuses
@@ -184,7 +184,7 @@ async def test_its_news_cannot_be_had(ship: ShipShop) -> None:
     """What is said no to is for a person; silence is borne for a while."""
     _, [parcel] = await ship.sent()
     cheap = ship.carriers["cheap"]
-    cheap.says = [Unclear("timed out"), refuses("gone")]
+    cheap.says = [ExternalOutcomeUnknown("timed out"), refuses("gone")]
     await ship.due()
     assert await ship.one(await ship.claimed()) == "unclear"
     parcel = await ship.parcel(parcel.shipment_id)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from commerce.kernel.errors import Invalid, Refusal
+from commerce.kernel.errors import Invalid, ProblemError
 from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment, NotNow
 from commerce.shipping.model import Appointment, DeskList, ShipmentStatus
@@ -28,7 +28,7 @@ async def test_packing(ship: ShipShop) -> None:
         (booked, "ANOTHER-1", f"it is booked as {booked.tracking_no}, not as ANOTHER-1"),
         (byhand, None, "say byhand's number"),
     ):
-        with pytest.raises(Refusal, match=why):
+        with pytest.raises(ProblemError, match=why):
             await desk.packed(parcel.shipment_id, number, "dan")
     for number in (None, None, booked.tracking_no):
         file = await desk.packed(booked.shipment_id, number, "dan")

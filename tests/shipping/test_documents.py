@@ -19,15 +19,7 @@ from hypothesis import strategies as st
 
 from commerce.kernel.money import MAX_MINOR, Money
 from commerce.orders.model import Address
-from commerce.shipping.documents import (
-    LabelData,
-    PackingLine,
-    PackingList,
-    label,
-    labels,
-    packing_list,
-    pick_list,
-)
+from commerce.shipping.documents import LabelData, PackingLine, PackingList, label, labels, packing_list, pick_list
 from commerce.shipping.documents.addresses import written
 from commerce.shipping.documents.fonts import BOLD, MISSING, REGULAR
 from commerce.shipping.documents.text import MM, clean, fit, width

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders.model import Address
 from commerce.shipping.carriers.kuaidi100 import Account, Kuaidi100, Kuaidi100Carrier, wire
 from commerce.shipping.carriers.kuaidi100.states import STATES
@@ -62,7 +62,7 @@ async def test_bookings_are_the_desks() -> None:
     one, address = carrier(outside), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
     parcel = Parcel(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [Content("茶", 1)], Money(1, "CNY"))
     for asked in (one.book(parcel), one.find(BOOKING)):
-        with pytest.raises(Refused, match="the desk books zto") as no:
+        with pytest.raises(ExternalRefusal, match="the desk books zto") as no:
             await asked
         assert no.value.code == "not_booked_here"
     assert await one.cancel(BOOKING, None) == "cancelled"
@@ -111,9 +111,9 @@ async def test_track(pair: Pair) -> None:
 
 async def test_wrong_keys_are_refused() -> None:
     async with open_house(key="Other") as (_, zto):
-        with pytest.raises(Refused, match="503"):
+        with pytest.raises(ExternalRefusal, match="503"):
             await zto.track(NUMBER, PHONE)
-        with pytest.raises(Refused, match="600"):
+        with pytest.raises(ExternalRefusal, match="600"):
             await zto.follow(NUMBER, PHONE)
 
 
@@ -225,7 +225,7 @@ def code_of(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
     ],
 )
 async def test_answers_without_a_history(answer: dict[str, Any], refused: str | None) -> None:
-    with pytest.raises((Refused, Unclear)) as no:
+    with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
         await carrier(Scripted(answer)).track(NUMBER, PHONE)
     assert getattr(no.value, "code", None) == refused
     assert len(str(no.value)) < 300
@@ -311,10 +311,10 @@ ODD: list[tuple[Any, int]] = [
 
 @pytest.mark.parametrize(("content", "status"), ODD, ids=range(len(ODD)))
 async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
-    with pytest.raises(Unclear) as why:
+    with pytest.raises(ExternalOutcomeUnknown) as why:
         await carrier(Scripted(content, status)).track(NUMBER, PHONE)
     assert len(str(why.value)) < 1_000
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await carrier(Scripted(content, status)).follow(NUMBER, PHONE)
 
 
@@ -337,7 +337,7 @@ async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
     ],
 )
 async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: str | None) -> None:
-    with pytest.raises((Refused, Unclear)) as no:
+    with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
         await carrier(Scripted(answer)).follow(NUMBER, PHONE)
     assert getattr(no.value, "code", None) == refused
 

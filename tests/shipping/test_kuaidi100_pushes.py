@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
-from commerce.kernel.outside import Acknowledgement, BadNotice
+from commerce.kernel.outside import InvalidWebhook, WebhookReply
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100
 from commerce.shipping.carriers.kuaidi100.wire import MAX_PUSH_BYTES
 from commerce.shipping.model import ShipmentStatus
@@ -41,7 +41,7 @@ def read(body: bytes) -> PushNotice:
 
 
 def refusal(body: bytes) -> str:
-    with pytest.raises(BadNotice) as why:
+    with pytest.raises(InvalidWebhook) as why:
         read(body)
     assert SALT not in str(why.value)
     assert len(str(why.value)) < 500
@@ -204,7 +204,7 @@ def test_no_byte_can_be_changed() -> None:
 
 def test_what_it_reads_in_answer() -> None:
     yes, no = READER.acknowledge(True), READER.acknowledge(False)
-    assert yes == Acknowledgement(200, "application/json", yes.body)
+    assert yes == WebhookReply(200, "application/json", yes.body)
     assert json.loads(yes.body) == {"result": True, "returnCode": "200", "message": "成功"}
     assert no.status == 400
     assert json.loads(no.body)["result"] is False

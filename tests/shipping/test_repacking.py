@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from commerce.kernel.errors import Invalid, Refusal
+from commerce.kernel.errors import Invalid, ProblemError
 from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment, NotNow
 from commerce.shipping.model import Shipment
@@ -120,7 +120,7 @@ async def test_sent_once_more(ship: ShipShop) -> None:
     assert await ship.on("failed") == {id_}
     results = await asyncio.gather(*(repack.reship(id_, "came back", "dan") for _ in range(5)), return_exceptions=True)
     [again] = [one for one in results if isinstance(one, UUID)]
-    assert [str(one) for one in results if isinstance(one, Refusal)] == ["it was sent once more already"] * 4
+    assert [str(one) for one in results if isinstance(one, ProblemError)] == ["it was sent once more already"] * 4
     assert await ship.on("failed") == set()
     assert await ship.work() == ["booked"]
     second = await ship.parcel(again)

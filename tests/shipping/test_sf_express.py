@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.shipping.carriers.sf_express import SfExpress
 from commerce.shipping.carriers.sf_express.states import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
 from commerce.shipping.model import ShipmentStatus
@@ -118,7 +118,7 @@ async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str)
 )
 async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], code: str) -> None:
     adapter, outside = asking()
-    with pytest.raises(Refused) as no:
+    with pytest.raises(ExternalRefusal) as no:
         await adapter.book(parcel(**changed))
     assert (no.value.code, outside.asked) == (code, [])
 
@@ -126,7 +126,7 @@ async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], 
 @pytest.mark.parametrize("code", sorted(NOT_BOOKED - {REPEATED}))
 async def test_every_refusal(code: str) -> None:
     adapter, outside = asking(bad(code, "传入了不可发货的月结卡号" * 50), bad("8018"))
-    with pytest.raises(Refused) as no:
+    with pytest.raises(ExternalRefusal) as no:
         await adapter.book(parcel())
     assert no.value.code == code
     assert len(no.value.detail) == 200
@@ -136,8 +136,8 @@ async def test_every_refusal(code: str) -> None:
 async def test_what_is_refused_now_may_have_been_taken_before() -> None:
     adapter, _ = asking(bad("8177"), good(order()))
     assert (await adapter.book(parcel())).tracking_no == NUMBER
-    adapter, _ = asking(bad("8177"), Unclear("timed out"))
-    with pytest.raises(Unclear, match="timed out"):
+    adapter, _ = asking(bad("8177"), ExternalOutcomeUnknown("timed out"))
+    with pytest.raises(ExternalOutcomeUnknown, match="timed out"):
         await adapter.book(parcel())
 
 
@@ -147,7 +147,7 @@ async def test_a_repeated_order_is_looked_up() -> None:
     assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
     assert outside.asked[1].message == {"orderId": BOOKING.hex, "searchType": "1", "language": "zh-CN"}
     adapter, _ = asking(bad("8016"), bad("8018"))
-    with pytest.raises(Unclear, match="does not find"):
+    with pytest.raises(ExternalOutcomeUnknown, match="does not find"):
         await adapter.book(parcel())
 
 
@@ -155,23 +155,23 @@ async def test_a_repeated_order_is_looked_up() -> None:
 async def test_an_order_that_somebody_judges_is_asked_for_again(number: bool) -> None:
     by_hand = order(filterResult=1) if number else order(filterResult=1, waybillNoInfoList=None)
     adapter, _ = asking(good(by_hand), good(by_hand))
-    with pytest.raises(Unclear, match="has not judged"):
+    with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
         await adapter.book(parcel())
     adapter, outside = asking(good(by_hand), good(order()))
     assert (await adapter.book(parcel())).tracking_no == NUMBER
     assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
     adapter, _ = asking(good(by_hand), bad("8018"))
-    with pytest.raises(Unclear, match="has not judged"):
+    with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
         await adapter.book(parcel())
     adapter, _ = asking(good(by_hand), good(order(filterResult="3", remark="2")))
-    with pytest.raises(Refused, match="filter_3"):
+    with pytest.raises(ExternalRefusal, match="filter_3"):
         await adapter.book(parcel())
 
 
 @pytest.mark.parametrize("numbers", [None, [], [{"waybillType": 1, "waybillNo": NUMBER}]])
 async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
     adapter, _ = asking(good(order(filterResult=3, waybillNoInfoList=numbers, remark="派方超范围" * 100)))
-    with pytest.raises(Refused) as no:
+    with pytest.raises(ExternalRefusal) as no:
         await adapter.book(parcel())
     assert no.value.code == "filter_3"
     assert "派方超范围" in no.value.detail
@@ -199,7 +199,7 @@ async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
 async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
     for name in ("book", "find"):
         adapter, _ = asking(good(order(**changed)))
-        with pytest.raises(Unclear):
+        with pytest.raises(ExternalOutcomeUnknown):
             await ASK[name](adapter)
 
 
@@ -243,7 +243,7 @@ async def test_a_booking_is_found() -> None:
     adapter, _ = asking(good(order(filterResult="3", waybillNoInfoList=[])))
     assert await adapter.find(BOOKING) is None
     adapter, _ = asking(good(order(filterResult="1")))
-    with pytest.raises(Unclear, match="has not judged"):
+    with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
         await adapter.find(BOOKING)
 
 
@@ -262,12 +262,13 @@ async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
     assert await adapter.cancel(BOOKING, None) == "absent"
     assert outside.services == ["UPDATE_ORDER"]
     adapter, _ = asking(bad(code))
-    with pytest.raises(Unclear, match="does not know an order that it gave a number to"):
+    with pytest.raises(ExternalOutcomeUnknown, match="does not know an order that it gave a number to"):
         await adapter.cancel(BOOKING, NUMBER)
 
 
 @pytest.mark.parametrize(
-    "answer", [bad("8252"), bad("8019"), bad("8044"), good(CANCELLATION | {"resStatus": 1}), Unclear("no answer")]
+    "answer",
+    [bad("8252"), bad("8019"), bad("8044"), good(CANCELLATION | {"resStatus": 1}), ExternalOutcomeUnknown("no answer")],
 )
 async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
     adapter, outside = asking(answer, routes(route("50")))
@@ -277,7 +278,7 @@ async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
     assert (asked["trackingType"], asked["trackingNumber"]) == ("2", [BOOKING.hex])
     for nothing in (routes(), routes(route("127")), routes(route("646"), route("4711")), bad("8018")):
         adapter, _ = asking(answer, nothing)
-        with pytest.raises(Unclear):
+        with pytest.raises(ExternalOutcomeUnknown):
             await adapter.cancel(BOOKING, NUMBER)
 
 
@@ -286,7 +287,7 @@ async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
 )
 async def test_cancellations_that_say_too_little(changed: dict[str, Any]) -> None:
     adapter, _ = asking(good(CANCELLATION | changed), routes())
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.cancel(BOOKING, NUMBER)
 
 
@@ -357,7 +358,7 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
 )
 async def test_routes_that_cannot_be_read(answer: Any) -> None:
     adapter, _ = asking(answer)
-    with pytest.raises(Unclear):
+    with pytest.raises(ExternalOutcomeUnknown):
         await adapter.track(NUMBER, RECEIVER.phone)
 
 
@@ -373,7 +374,7 @@ async def test_each_request_has_an_id_of_its_own(ask: Callable[[SfExpress], Awai
     busy = [passed_on(None, apiResultCode="A1005") for _ in range(4)]
     adapter, outside = asking(*busy)
     for _ in range(2):
-        with pytest.raises(Unclear, match="A1005"):
+        with pytest.raises(ExternalOutcomeUnknown, match="A1005"):
             await ask(adapter)
     ids = [UUID(asked.form["requestID"]) for asked in outside.asked]
     assert len(set(ids)) == len(ids) >= 2

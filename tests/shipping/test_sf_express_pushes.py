@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.kernel.outside import BadNotice
+from commerce.kernel.outside import InvalidWebhook
 from commerce.shipping.model import ShipmentStatus
 from commerce.shipping.port import News, Push, PushNotice
 from tests.shipping.sf_express_kit import BOOKING, NOW, NUMBER, OTHER_NUMBER, PUSH_KEY, asking
@@ -43,7 +43,7 @@ def read(content: bytes, key: str | None = PUSH_KEY) -> PushNotice:
 
 
 def refusal(content: bytes, key: str | None = PUSH_KEY) -> str:
-    with pytest.raises(BadNotice) as why:
+    with pytest.raises(InvalidWebhook) as why:
         read(content, key)
     assert PUSH_KEY not in str(why.value)
     return why.value.code
@@ -177,7 +177,7 @@ def test_a_mutated_push_is_refused_or_is_another(at: int, byte: int) -> None:
     genuine = read(GENUINE)
     try:
         notice = read(mutated)
-    except BadNotice:
+    except InvalidWebhook:
         return
     # A byte of a name that is not read, of a serial number or between two values changes nothing.
     assert (notice.notice_id == genuine.notice_id) == (notice.pushes == genuine.pushes)

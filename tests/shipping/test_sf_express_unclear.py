@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from commerce.kernel.outside import Answer, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
 from commerce.shipping.carriers.sf_express.states import ABSENT, CANCELLED, NOT_BOOKED
 from tests.shipping.sf_express_kit import (
     AGREED,
@@ -25,10 +25,10 @@ from tests.shipping.sf_express_kit import (
 
 DONE = {"success": True, "errorCode": "S0000", "errorMsg": None, "msgData": order()}
 PLATFORM = ("A1001", "A1002", "A1003", "A1004", "A1005", "A1006", "A1007", "A1008", "A1009", "A1010", "A1011", "A1099")
-ODD: dict[str, Answer | Unclear] = {
-    "no answer": Unclear("POST https://sf.example/std/service: timed out"),
+ODD: dict[str, HttpResponse | ExternalOutcomeUnknown] = {
+    "no answer": ExternalOutcomeUnknown("POST https://sf.example/std/service: timed out"),
     "500": http({"apiResultCode": "A1000", "apiResultData": json.dumps(DONE)}, 500),
-    "302": Answer(302, {"location": "https://login.example"}, b""),
+    "302": HttpResponse(302, {"location": "https://login.example"}, b""),
     "404": http(b"<html>not found</html>", 404),
     "empty": http(b""),
     "html": http(b"<html>busy</html>"),
@@ -70,7 +70,7 @@ ODD: dict[str, Answer | Unclear] = {
 async def test_odd_answers(ask: str, odd: str) -> None:
     answers = [ODD[odd]] * (2 if ask == "cancel" else 1)
     adapter, outside = asking(*answers)
-    with pytest.raises(Unclear) as why:
+    with pytest.raises(ExternalOutcomeUnknown) as why:
         await ASK[ask](adapter)
     assert outside.answers == []
     assert AGREED["check_word"] not in str(why.value)
@@ -81,7 +81,7 @@ async def test_what_the_platform_refuses_says_nothing_of_the_parcel(code: str) -
     for name, ask in ASK.items():
         said = passed_on(None, apiResultCode=code, apiErrorMsg="数字签名无效" * 100)
         adapter, _ = asking(*[said] * (2 if name == "cancel" else 1))
-        with pytest.raises(Unclear, match=code) as why:
+        with pytest.raises(ExternalOutcomeUnknown, match=code) as why:
             await ask(adapter)
         assert len(str(why.value)) < 300
 
@@ -91,16 +91,16 @@ async def test_a_no_to_something_else_is_none(code: str) -> None:
     """A code is believed only of the services that say it: to refuse what was not asked for is no refusal."""
     if code not in NOT_BOOKED:
         adapter, _ = asking(bad(code))
-        with pytest.raises(Unclear):
+        with pytest.raises(ExternalOutcomeUnknown):
             await adapter.book(parcel())
     if code not in ABSENT:
         adapter, _ = asking(bad(code), bad(code))
         for name in ("find", "track"):
-            with pytest.raises(Unclear):
+            with pytest.raises(ExternalOutcomeUnknown):
                 await ASK[name](adapter)
     if code not in ABSENT | CANCELLED:
         adapter, _ = asking(bad(code), bad("8018"))
-        with pytest.raises(Unclear, match=code):
+        with pytest.raises(ExternalOutcomeUnknown, match=code):
             await adapter.cancel(BOOKING, NUMBER)
 
 

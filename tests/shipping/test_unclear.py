@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from commerce.kernel.outside import Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.orders.model import Address
 from config.settings import Settings
 from ops.commands.common import Shop
@@ -34,7 +34,9 @@ async def unclear(ship: ShipShop, *says: Exception | str) -> UUID:
 
 async def test_asked_again_under_the_same_booking(ship: ShipShop) -> None:
     cheap = ship.carriers["cheap"]
-    parcel = await ship.parcel(await unclear(ship, "lost", Unclear("timed out"), Unclear("502")))
+    parcel = await ship.parcel(
+        await unclear(ship, "lost", ExternalOutcomeUnknown("timed out"), ExternalOutcomeUnknown("502"))
+    )
     assert (parcel.last_error, parcel.parked) == ("502", False)
     await ship.due()
     assert await ship.work() == ["booked"]
@@ -47,11 +49,11 @@ async def test_asked_again_under_the_same_booking(ship: ShipShop) -> None:
 async def test_given_up_and_taken_up_again(ship: ShipShop) -> None:
     """After many tries a person looks at it; the booking may stand, so nobody else is asked, then or later."""
     cheap, quick = ship.carriers["cheap"], ship.carriers["quick"]
-    parcel_id = await unclear(ship, "lost", *[Unclear("timed out")] * 4)
+    parcel_id = await unclear(ship, "lost", *[ExternalOutcomeUnknown("timed out")] * 4)
     assert await ship.on("parked") == {parcel_id}
     await ship.due()
     assert await ship.work() == []
-    cheap.says = [Unclear("timed out")]
+    cheap.says = [ExternalOutcomeUnknown("timed out")]
     await ship.desk.retry(parcel_id, "dan")
     assert await ship.one(await ship.claimed()) == "unclear"
     assert not (await ship.parcel(parcel_id)).parked, "it is tried as often as before"
@@ -59,7 +61,7 @@ async def test_given_up_and_taken_up_again(ship: ShipShop) -> None:
     assert await ship.work() == ["booked"]
     assert (len(cheap.asked), quick.asked.total()) == (1, 0)
     # Refused at last, another is asked, and the first booking is over.
-    other = await ship.parcel(await unclear(ship, Unclear("timed out")))
+    other = await ship.parcel(await unclear(ship, ExternalOutcomeUnknown("timed out")))
     await ship.due()
     job = await ship.claimed(other.order_id)
     cheap.says = [refuses()]
@@ -71,7 +73,7 @@ async def test_given_up_and_taken_up_again(ship: ShipShop) -> None:
 async def test_a_booking_that_is_not_there_yet(ship: ShipShop) -> None:
     """Cancelled while it is asked for: that the carrier does not know it is believed once nothing can be under way."""
     cheap = ship.carriers["cheap"]
-    parcel_id = await unclear(ship, Unclear("timed out"))
+    parcel_id = await unclear(ship, ExternalOutcomeUnknown("timed out"))
     await ship.desk.cancel(parcel_id, "not wanted", "dan")
     assert (await ship.parcel(parcel_id)).status == "planned"
     for _ in range(2):
@@ -88,7 +90,7 @@ async def test_a_booking_that_is_not_there_yet(ship: ShipShop) -> None:
 async def test_asked_again_long_after_the_first_time(ship: ShipShop) -> None:
     """What counts is when it was asked last: that call may be on its way."""
     cheap = ship.carriers["cheap"]
-    parcel_id = await unclear(ship, Unclear("timed out"))
+    parcel_id = await unclear(ship, ExternalOutcomeUnknown("timed out"))
     await ship.lease_over()
     cheap.waits = asyncio.Event()
     asking = asyncio.create_task(ship.one(await ship.claimed()))
@@ -151,7 +153,7 @@ async def test_another_address_while_it_is_unclear(ship: ShipShop) -> None:
     assert [parcel.to.line for parcel in cheap.parcels] == [ADDRESS["line"], "Elsewhere 1"]
     assert (len(cheap.known), len(cheap.standing)) == (2, 1)
     # Refused in the end instead: there is nothing to cancel.
-    other = await unclear(ship, Unclear("timed out"))
+    other = await unclear(ship, ExternalOutcomeUnknown("timed out"))
     await ship.due()
     cheap.says, cheap.waits = [refuses()], asyncio.Event()
     asking = asyncio.create_task(ship.one(await ship.claimed((await ship.parcel(other)).order_id)))

@@ -14,7 +14,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from commerce.kernel.clock import SystemClock
-from commerce.kernel.tasks import end
+from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway.app import ADMIN, PUBLIC, build, express_factory
 from gateway.auth import sign
@@ -105,7 +105,7 @@ async def open_front(
         loop = asyncio.get_running_loop()
         connections = Connections(settings.limits, services.clock)
         watching = asyncio.create_task(connections.watch())
-        stack.push_async_callback(end, watching)
+        stack.push_async_callback(cancel_and_wait, watching)
         factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
         server = await loop.create_server(factory, "127.0.0.1", 0)
         stack.callback(server.close)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from commerce.kernel.outside import Answer, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
 
 
 class HttpOutside:
@@ -16,12 +16,12 @@ class HttpOutside:
         self._session = session
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> Answer:
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
         try:
             async with self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False, timeout=self._timeout
             ) as answer:
                 names = {name.lower(): value for name, value in answer.headers.items()}
-                return Answer(answer.status, names, await answer.read())
+                return HttpResponse(answer.status, names, await answer.read())
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unclear(f"{method} {url}: {error}") from error
+            raise ExternalOutcomeUnknown(f"{method} {url}: {error}") from error

@@ -16,9 +16,9 @@ import msgspec
 
 from commerce.catalog.model import ProductInput
 from commerce.desk.service import Desk
-from commerce.kernel.ids import Ids
+from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.rates.service import Rates
@@ -90,7 +90,7 @@ class TryCarrier:
         if isinstance(said, Exception):
             raise said
         if said == "lost":
-            raise Unclear("the answer got lost")
+            raise ExternalOutcomeUnknown("the answer got lost")
         return Booked(number, "571-A")
 
     async def find(self, booking_id: UUID) -> Booked | None:
@@ -123,8 +123,8 @@ class TryCarrier:
         return self.known.keys() - self.gone
 
 
-def refuses(code: str = "no_service") -> Refused:
-    return Refused(code, "not there")
+def refuses(code: str = "no_service") -> ExternalRefusal:
+    return ExternalRefusal(code, "not there")
 
 
 @dataclass
@@ -241,7 +241,7 @@ class ShipShop:
     async def one(self, job: Job) -> str:
         try:
             return await self.jobs.work(job)
-        except Unclear:
+        except ExternalOutcomeUnknown:
             return "unclear"
 
     async def booking(self, name: str) -> tuple[UUID, asyncio.Task[str]]:
@@ -375,7 +375,7 @@ async def open_shipshop(
         "byhand": TryCarrier("byhand", books=False, follows=True),
     }
     carriers = Carriers(cast("dict[str, Carrier]", by_name), {})
-    rules, ids = settings.shipping, Ids(shop.clock)
+    rules, ids = settings.shipping, IdGenerator(shop.clock)
     assigning = Assigning(table, carriers, rules)
     policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=lease_s, batch=100)
     jobs = ShipmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)

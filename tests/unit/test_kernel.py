@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from commerce.kernel import money
 from commerce.kernel.clock import from_ms, to_ms
-from commerce.kernel.ids import Ids, made_ms
+from commerce.kernel.ids import IdGenerator, created_ms
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.sql import Queries, load_queries
 
@@ -45,13 +45,13 @@ class FixedClock:
     ],
 )
 def test_amounts(text: str, currency: str, minor: int) -> None:
-    assert money.parse(text, currency) == minor
+    assert money.parse_money(text, currency) == minor
 
 
 @pytest.mark.parametrize("text", ["", "-1", "+1", "1,5", "1.", ".5", "1e2", "NaN", "٣", "1.555", "9" * 17])
 def test_what_is_no_amount(text: str) -> None:
     with pytest.raises(money.MoneyError):
-        money.parse(text, "GBP")
+        money.parse_money(text, "GBP")
 
 
 @pytest.mark.parametrize("currency", ["XXQ", "gbp", "", "XAU"])
@@ -62,27 +62,27 @@ def test_what_is_no_currency(currency: str) -> None:
 
 @given(st.integers(0, money.MAX_MINOR), st.sampled_from(["CNY", "JPY", "KWD", "GBP"]))
 def test_amounts_are_shown_as_they_are_read(amount: int, currency: str) -> None:
-    text, code = money.show(amount, currency).split()
-    assert (money.parse(text, code), code) == (amount, currency)
+    text, code = money.format_money(amount, currency).split()
+    assert (money.parse_money(text, code), code) == (amount, currency)
 
 
 @given(st.integers(0, 2**45), st.binary(min_size=10, max_size=10))
 def test_ids_are_uuid7(ms: int, random: bytes) -> None:
-    made = Ids(FixedClock(ms), lambda count: random * (count // 10)).new()
+    made = IdGenerator(FixedClock(ms), lambda count: random * (count // 10)).new()
     assert (made.version, made.variant) == (7, "specified in RFC 4122")
-    assert made_ms(made) == ms
+    assert created_ms(made) == ms
     assert UUID(bytes=made.bytes) == made
 
 
 def test_ids_are_in_the_order_of_their_making() -> None:
     clock = FixedClock(1)
-    ids = Ids(clock)
+    ids = IdGenerator(clock)
     made = []
     for _ in range(100):
         made.append(ids.new())
         clock.ms += 1
     assert made == sorted(made)
-    assert len({Ids().new() for _ in range(1_000)}) == 1_000
+    assert len({IdGenerator().new() for _ in range(1_000)}) == 1_000
 
 
 @given(st.integers(0, 253_402_300_799_999))
@@ -95,7 +95,7 @@ def test_the_rfc_example() -> None:
     """RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC."""
     ms = to_ms(datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC))
     random = bytes.fromhex("0CC318C4DC0C0C07398F")
-    made = Ids(FixedClock(ms), lambda count: random * (count // 10)).new()
+    made = IdGenerator(FixedClock(ms), lambda count: random * (count // 10)).new()
     assert made.hex.startswith("017f22e279b07cc3")
 
 

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 
 from commerce.kernel.clock import SystemClock
-from commerce.kernel.outside import Unclear
-from config.settings import DriverSettings
+from commerce.kernel.outside import ExternalOutcomeUnknown
+from config.settings import JobsSettings
 from tests.support.shop import eventually
 from workers.outside import Doors
 
@@ -33,13 +33,13 @@ class Rows:
         if job in self.stuck:
             await self.go_on.wait()
         if job in self.silent:
-            raise Unclear("no answer")
+            raise ExternalOutcomeUnknown("no answer")
         return "done"
 
 
 def doors(rows: Rows, **settings: float) -> Doors[str]:
     given = {"calls_at_once": 6, "calls_at_once_each": 3, "breaker_failures": 2, "breaker_open_s": 0.05, **settings}
-    return Doors("test", rows, lambda job: job, ["slow", "quick"], DriverSettings.model_validate(given), SystemClock())
+    return Doors("test", rows, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock())
 
 
 async def steps(driver: Doors[str], rows: Rows, wanted: int) -> None:

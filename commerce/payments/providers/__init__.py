@@ -8,7 +8,7 @@ from typing import Protocol
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import NotReady
-from commerce.kernel.http_client import HttpOutside, open_outside
+from commerce.kernel.http_client import AiohttpTransport, open_transport
 from commerce.payments.port import Provider
 from commerce.payments.providers import alipay, wechatpay
 
@@ -37,8 +37,8 @@ async def open_providers(
     providers: dict[str, Provider] = {}
     async with AsyncExitStack() as stack:
 
-        async def outside() -> HttpOutside:
-            return await stack.enter_async_context(open_outside(timeout_s=timeout_s, connections=connections))
+        async def outside() -> AiohttpTransport:
+            return await stack.enter_async_context(open_transport(timeout_s=timeout_s, connections=connections))
 
         try:
             if agreed.alipay is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from commerce.kernel.money import show
+from commerce.kernel.money import format_money
 from commerce.orders.model import Address
 from commerce.shipping.documents.addresses import written
 from commerce.shipping.documents.model import MOST_LABELS, LabelData
@@ -83,7 +83,7 @@ def _foot(paper: Paper, data: LabelData) -> None:
     if data.cash is not None and data.cash.amount:
         paper.box(_EDGE + 0.4, top, room - 0.8, 14, line=0.8)
         paper.text("代收货款 Cash to collect", _EDGE + 2, top + 0.8, room - 4, 8, bold=True)
-        amount = show(data.cash.amount, data.cash.currency)
+        amount = format_money(data.cash.amount, data.cash.currency)
         paper.centred(amount, _EDGE + 2, top + 9, room - 4, 22)
         top += 15.5
     paper.text(f"订单 Order {data.order_id.hex[-8:].upper()}", _EDGE, top, room * 0.55, 8.5, smallest=6)

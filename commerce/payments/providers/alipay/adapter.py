@@ -18,17 +18,8 @@ import msgspec
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Acknowledgement, BadNotice, Outside, Refused, Unclear
-from commerce.payments.port import (
-    Charge,
-    Line,
-    Notice,
-    PayAction,
-    PaymentSeen,
-    RefundOrder,
-    RefundSeen,
-    Scene,
-)
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
+from commerce.payments.port import Charge, Line, Notice, PayAction, PaymentSeen, RefundOrder, RefundSeen, Scene
 from commerce.payments.providers.alipay import states, wire
 from commerce.payments.providers.alipay.settings import Account
 
@@ -57,7 +48,7 @@ class Alipay:
     scenes: tuple[Scene, ...] = tuple(_METHODS)
     currencies: tuple[str, ...] = (wire.CURRENCY,)
 
-    def __init__(self, account: Account, outside: Outside, clock: Clock) -> None:
+    def __init__(self, account: Account, outside: HttpTransport, clock: Clock) -> None:
         self._account = account
         self._outside = outside
         self._clock = clock
@@ -68,7 +59,7 @@ class Alipay:
         The parameter for the app's SDK is `order_string`. Raises `Refused` and, for a code, `Unclear`.
         """
         if charge.scene not in _METHODS:
-            raise Refused("scene", f"Alipay does not take {charge.scene} here")
+            raise ExternalRefusal("scene", f"Alipay does not take {charge.scene} here")
         method, product = _METHODS[charge.scene]
         content = {
             "out_trade_no": charge.payment_id.hex,
@@ -82,7 +73,7 @@ class Alipay:
             answer = await self._call(method, content, notify_url=self._account.notify_url)
             code = _same(answer, charge.payment_id).get("qr_code")
             if not isinstance(code, str) or not code:
-                raise Unclear(f"{method}: an answer without a code")
+                raise ExternalOutcomeUnknown(f"{method}: an answer without a code")
             return PayAction("qr", code=code)
         more = {"notify_url": self._account.notify_url}
         if charge.scene == "page" and charge.return_url:
@@ -96,14 +87,14 @@ class Alipay:
         """As Alipay has it; the amount is the order's, whatever part of it was paid with vouchers."""
         try:
             answer = await self._call("alipay.trade.query", {"out_trade_no": payment_id.hex})
-        except Refused as refusal:
+        except ExternalRefusal as refusal:
             if refusal.code == states.NO_TRADE:
                 return PaymentSeen(payment_id, "absent")
             raise
         try:
             return _payment(_same(answer, payment_id), answer.get("send_pay_date"))
         except ValueError as reason:
-            raise Unclear(f"alipay.trade.query: {reason}") from None
+            raise ExternalOutcomeUnknown(f"alipay.trade.query: {reason}") from None
 
     async def close(self, payment_id: UUID) -> PaymentSeen:
         """Close it, or find out why that is too late.
@@ -115,7 +106,7 @@ class Alipay:
             answer = await self._call("alipay.trade.close", {"out_trade_no": payment_id.hex})
             if answer.get("out_trade_no") == payment_id.hex:  # its documentation calls it optional
                 return PaymentSeen(payment_id, "closed")
-        except Refused as refusal:
+        except ExternalRefusal as refusal:
             if refusal.code == states.NO_TRADE:
                 return PaymentSeen(payment_id, "closed")
             if refusal.code not in states.NOT_WAITING:
@@ -123,7 +114,7 @@ class Alipay:
         found = await self.query(payment_id)
         if found.state in ("closed", "captured"):
             return found
-        raise Unclear(f"alipay.trade.close: the trade waits no more, but a query finds it {found.state}")
+        raise ExternalOutcomeUnknown(f"alipay.trade.close: the trade waits no more, but a query finds it {found.state}")
 
     async def refund(self, order: RefundOrder) -> RefundSeen:
         """Give money back. The refund_fee of the answer is the sum of all refunds, so it says nothing of this one."""
@@ -148,7 +139,7 @@ class Alipay:
         content = {"out_trade_no": order.payment_id.hex, "out_request_no": order.refund_id.hex}
         try:
             answer = await self._call(method, content)
-        except Refused as refusal:
+        except ExternalRefusal as refusal:
             if refusal.code == states.NO_TRADE:
                 return RefundSeen(order.payment_id, order.refund_id, "absent")
             raise
@@ -156,12 +147,12 @@ class Alipay:
         if status is None and "refund_amount" not in answer:
             return RefundSeen(order.payment_id, order.refund_id, "absent")
         if status != "REFUND_SUCCESS" or answer.get("out_request_no") != order.refund_id.hex:
-            raise Unclear(f"{method}: nobody knows what refund_status {str(status)[:40]!r} means here")
+            raise ExternalOutcomeUnknown(f"{method}: nobody knows what refund_status {str(status)[:40]!r} means here")
         _same(answer, order.payment_id)
         try:
             amount = Money(wire.fen(answer.get("refund_amount")), wire.CURRENCY)
         except ValueError as reason:
-            raise Unclear(f"{method}: {reason}") from None
+            raise ExternalOutcomeUnknown(f"{method}: {reason}") from None
         return RefundSeen(order.payment_id, order.refund_id, "done", amount)
 
     def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notice:
@@ -172,23 +163,23 @@ class Alipay:
         fields = wire.read_form(body, self._account.alipay_key)
         for name, ours in (("app_id", self._account.app_id), ("seller_id", self._account.seller_id)):
             if name not in fields:
-                raise BadNotice("bad_content", f"without {name}")
+                raise InvalidWebhook("bad_content", f"without {name}")
             if fields[name] != ours:
-                raise BadNotice("foreign", f"{name} is another's")
+                raise InvalidWebhook("foreign", f"{name} is another's")
         try:
             sent = wire.read_time(fields.get("notify_time"))
         except ValueError as reason:
-            raise BadNotice("bad_content", f"notify_time: {reason}") from None
+            raise InvalidWebhook("bad_content", f"notify_time: {reason}") from None
         if not -NOTICE_MAX_AHEAD <= now - sent <= NOTICE_MAX_AGE:
-            raise BadNotice("stale", f"it was sent at {sent:%Y-%m-%dT%H:%M:%SZ}")
+            raise InvalidWebhook("stale", f"it was sent at {sent:%Y-%m-%dT%H:%M:%SZ}")
         notice_id = fields.get("notify_id", "")
         if fields.get("notify_type") != "trade_status_sync" or not 0 < len(notice_id) <= _MAX_NOTICE_ID:
-            raise BadNotice("bad_content", "notify_type or notify_id is not as it should be")
+            raise InvalidWebhook("bad_content", "notify_type or notify_id is not as it should be")
         return Notice(f"{self.name}:{notice_id}", _seen(fields))
 
-    def acknowledge(self, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, accepted: bool) -> WebhookReply:
         """Alipay stops at exactly these seven letters."""
-        return Acknowledgement(200, "text/plain", b"success" if accepted else b"fail")
+        return WebhookReply(200, "text/plain", b"success" if accepted else b"fail")
 
     def read_statement(self, text: str) -> list[Line | str]:
         """A 业务明细 file, already unpacked and decoded; see `wire.read_statement`."""
@@ -208,7 +199,7 @@ class Alipay:
             body,
         )
         if answer.status != 200:
-            raise Unclear(f"{method}: HTTP {answer.status}")
+            raise ExternalOutcomeUnknown(f"{method}: HTTP {answer.status}")
         said = wire.read_answer(answer.body, method, self._account.alipay_key)
         states.check(method, said)
         return said
@@ -230,14 +221,14 @@ class Alipay:
 
 def _fen(money: Money) -> int:
     if money.currency != wire.CURRENCY:
-        raise Refused("currency", f"Alipay takes {wire.CURRENCY} here, not {money.currency}")
+        raise ExternalRefusal("currency", f"Alipay takes {wire.CURRENCY} here, not {money.currency}")
     return money.amount
 
 
 def _same(answer: dict[str, Any], payment_id: UUID) -> dict[str, Any]:
     """The answer, if it is about this payment: a signature says that Alipay wrote it, not to whom."""
     if answer.get("out_trade_no") != payment_id.hex:
-        raise Unclear("the answer is about another payment")
+        raise ExternalOutcomeUnknown("the answer is about another payment")
     return answer
 
 
@@ -270,18 +261,18 @@ def _seen(fields: Mapping[str, str]) -> PaymentSeen | RefundSeen:
     try:
         payment_id = wire.our_number(fields.get("out_trade_no"))
     except ValueError as reason:
-        raise BadNotice("foreign", f"out_trade_no: {reason}") from None
+        raise InvalidWebhook("foreign", f"out_trade_no: {reason}") from None
     try:
         payment = _payment(fields, fields.get("gmt_payment"))
         refunded = wire.fen(fields.get("refund_fee", "0.00"))
         if refunded > _total(fields) or (refunded and payment.state != "captured"):
             raise ValueError("more went back than was paid")
-    except (ValueError, Unclear) as reason:
-        raise BadNotice("bad_content", str(reason)) from None
+    except (ValueError, ExternalOutcomeUnknown) as reason:
+        raise InvalidWebhook("bad_content", str(reason)) from None
     # A refund that names no request was made by hand in Alipay's console: of the payment it only says that it was paid.
     if not refunded or "out_biz_no" not in fields:
         return payment
     try:
         return RefundSeen(payment_id, wire.our_number(fields["out_biz_no"]), "done")
     except ValueError as reason:
-        raise BadNotice("foreign", f"out_biz_no: {reason}") from None
+        raise InvalidWebhook("foreign", f"out_biz_no: {reason}") from None

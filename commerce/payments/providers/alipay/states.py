@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.payments.port import PaymentState
 
 DONE = "10000"
@@ -56,8 +56,8 @@ def check(method: str, content: Mapping[str, Any]) -> None:
         return
     why = str(content.get("sub_msg") or content.get("msg") or "")[:200]
     if code in _REFUSED_CODES or (code == "40004" and word in _REFUSED_WORDS):
-        raise Refused(str(word or code), f"{method}: {why}")
-    raise Unclear(f"{method}: {code} {word}: {why}")
+        raise ExternalRefusal(str(word or code), f"{method}: {why}")
+    raise ExternalOutcomeUnknown(f"{method}: {code} {word}: {why}")
 
 
 def payment_state(status: object, *, was_paid: bool) -> PaymentState:
@@ -75,4 +75,4 @@ def payment_state(status: object, *, was_paid: bool) -> PaymentState:
             return "captured"
         case "TRADE_CLOSED":
             return "captured" if was_paid else "closed"
-    raise Unclear(f"nobody knows what trade_status {str(status)[:40]!r} means")
+    raise ExternalOutcomeUnknown(f"nobody knows what trade_status {str(status)[:40]!r} means")

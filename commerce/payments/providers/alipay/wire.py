@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from commerce.kernel import forms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import BadNotice, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.payments.port import Line
 
 CURRENCY = "CNY"
@@ -126,10 +126,10 @@ def read_answer(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
         content = msgspec.json.decode(raw, type=dict[str, Any])
         signature = msgspec.json.decode(parts["sign"], type=str) if "sign" in parts else None
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, RecursionError):
-        raise Unclear(f"{method}: this is no answer of Alipay's: {body[:200]!r}") from None
+        raise ExternalOutcomeUnknown(f"{method}: this is no answer of Alipay's: {body[:200]!r}") from None
     if not is_signed(raw, signature, key):
         said = f"{content.get('code')} {content.get('sub_code')} {content.get('sub_msg')}"
-        raise Unclear(f"{method}: the answer is not signed with Alipay's key; it says {said[:200]!r}")
+        raise ExternalOutcomeUnknown(f"{method}: the answer is not signed with Alipay's key; it says {said[:200]!r}")
     return content
 
 
@@ -138,13 +138,13 @@ def read_answer(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
 
 def read_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
     """The fields of a callback whose signature is right. Raises `BadNotice`: malformed or bad_signature."""
-    fields = forms.read_form(
+    fields = forms.decode_signed_form(
         body, most_bytes=MAX_NOTICE_BYTES, most_fields=MAX_NOTICE_FIELDS, needs=("sign", "sign_type")
     )
     # sign_type is not signed; whatever it names, nothing weaker than RSA2 is ever accepted.
     content = signing_text(fields, without=("sign", "sign_type"))
     if fields["sign_type"] != "RSA2" or not is_signed(content, fields["sign"], key):
-        raise BadNotice("bad_signature", "not signed by Alipay with RSA2")
+        raise InvalidWebhook("bad_signature", "not signed by Alipay with RSA2")
     return fields
 
 

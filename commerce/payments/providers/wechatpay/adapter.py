@@ -17,17 +17,15 @@ import msgspec
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.money import Money
-from commerce.kernel.outside import Acknowledgement, Answer, BadNotice, Outside, Refused, Unclear
-from commerce.payments.port import (
-    Charge,
-    Line,
-    Notice,
-    PayAction,
-    PaymentSeen,
-    RefundOrder,
-    RefundSeen,
-    Scene,
+from commerce.kernel.outside import (
+    ExternalOutcomeUnknown,
+    ExternalRefusal,
+    HttpResponse,
+    HttpTransport,
+    InvalidWebhook,
+    WebhookReply,
 )
+from commerce.payments.port import Charge, Line, Notice, PayAction, PaymentSeen, RefundOrder, RefundSeen, Scene
 from commerce.payments.providers.wechatpay import messages, states, wire
 from commerce.payments.providers.wechatpay.settings import Account
 from commerce.payments.providers.wechatpay.statement import number, read_statement
@@ -57,7 +55,11 @@ class WeChatPay:
     currencies: tuple[str, ...] = (CURRENCY,)
 
     def __init__(
-        self, account: Account, outside: Outside, clock: Clock, nonce: Callable[[], str] = lambda: secrets.token_hex(16)
+        self,
+        account: Account,
+        outside: HttpTransport,
+        clock: Clock,
+        nonce: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._account = account
         self._outside = outside
@@ -72,7 +74,7 @@ class WeChatPay:
     async def create(self, charge: Charge) -> PayAction:
         account = self._account
         if charge.scene not in self.scenes or charge.amount.currency != CURRENCY:
-            raise Refused("unsupported", f"WeChat Pay takes {CURRENCY} by {' and '.join(self.scenes)}")
+            raise ExternalRefusal("unsupported", f"WeChat Pay takes {CURRENCY} by {' and '.join(self.scenes)}")
         order: Json = {
             "appid": account.app_id,
             "mchid": account.mch_id,
@@ -86,7 +88,7 @@ class WeChatPay:
             body = await self._call("POST", "/v3/pay/transactions/native", order)
             return PayAction(kind="qr", code=_decode(body, messages.NativeCode).code_url)
         if not charge.payer:
-            raise Refused("no_payer", "payment inside of WeChat needs the customer's openid")
+            raise ExternalRefusal("no_payer", "payment inside of WeChat needs the customer's openid")
         body = await self._call("POST", "/v3/pay/transactions/jsapi", {**order, "payer": {"openid": charge.payer}})
         prepay_id = _decode(body, messages.Prepaid).prepay_id
         parameters = wire.jsapi_parameters(account, prepay_id, now=self._now(), nonce=self._nonce())
@@ -96,23 +98,23 @@ class WeChatPay:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}?mchid={self._account.mch_id}"
         try:
             trade = _decode(await self._call("GET", path), messages.Trade)
-        except Refused as no:
+        except ExternalRefusal as no:
             if no.code not in states.ABSENT:
                 raise
             return PaymentSeen(payment_id, "absent")
         is_ours = (trade.mchid, trade.out_trade_no) == (self._account.mch_id, payment_id.hex)
         if not is_ours or trade.appid not in (None, self._account.app_id):
-            raise Unclear("WeChat Pay answers about another payment than was asked for")
+            raise ExternalOutcomeUnknown("WeChat Pay answers about another payment than was asked for")
         try:
             return _payment(payment_id, trade)
         except ValueError as why:
-            raise Unclear(f"WeChat Pay's answer about a payment: {why}") from None
+            raise ExternalOutcomeUnknown(f"WeChat Pay's answer about a payment: {why}") from None
 
     async def close(self, payment_id: UUID) -> PaymentSeen:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}/close"
         try:
             await self._call("POST", path, {"mchid": self._account.mch_id})
-        except Refused:
+        except ExternalRefusal:
             # It is paid, closed already or was never there; which of them, only a query says for certain.
             seen = await self.query(payment_id)
             if seen.state == "waiting":
@@ -140,7 +142,7 @@ class WeChatPay:
         try:
             envelope = msgspec.json.decode(body, type=messages.Envelope)
         except _NOT_JSON as why:
-            raise BadNotice("malformed", str(why)) from None
+            raise InvalidWebhook("malformed", str(why)) from None
         try:
             content = self._open(envelope.resource) if envelope.resource_type == "encrypt-resource" else None
             if content is not None and envelope.event_type == "TRANSACTION.SUCCESS":
@@ -151,13 +153,13 @@ class WeChatPay:
                     envelope.id, self._refunded(status, msgspec.json.decode(content, type=messages.RefundNotice))
                 )
         except (msgspec.MsgspecError, ValueError) as why:
-            raise BadNotice("bad_content", str(why)) from None
-        raise BadNotice("bad_content", f"{envelope.resource_type[:40]} {envelope.event_type[:40]} is not known")
+            raise InvalidWebhook("bad_content", str(why)) from None
+        raise InvalidWebhook("bad_content", f"{envelope.resource_type[:40]} {envelope.event_type[:40]} is not known")
 
-    def acknowledge(self, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, accepted: bool) -> WebhookReply:
         if accepted:
-            return Acknowledgement(204, "application/json", b"")
-        return Acknowledgement(400, "application/json", b'{"code":"FAIL","message":"not stored, send it again"}')
+            return WebhookReply(204, "application/json", b"")
+        return WebhookReply(400, "application/json", b'{"code":"FAIL","message":"not stored, send it again"}')
 
     def read_statement(self, text: str) -> list[Line | str]:
         return read_statement(text, self._account.mch_id)
@@ -188,8 +190,8 @@ class WeChatPay:
                     found[item.serial_no.upper()] = wire.read_certificate(pem, item.serial_no)
                 known = {**found, **self._keys}
                 wire.verify(answer.headers, answer.body, known, now)
-            except (BadNotice, ValueError) as why:
-                raise Unclear(f"WeChat Pay's certificates: {why}") from None
+            except (InvalidWebhook, ValueError) as why:
+                raise ExternalOutcomeUnknown(f"WeChat Pay's certificates: {why}") from None
             self._keys = {serial: key for serial, key in known.items() if key.not_after is None or now <= key.not_after}
             self._refresh_after_s = asked_s + REFRESH_S
 
@@ -208,7 +210,7 @@ class WeChatPay:
             raise _failure(answer)
         return answer.body
 
-    async def _send(self, method: str, path: str, body: bytes = b"") -> Answer:
+    async def _send(self, method: str, path: str, body: bytes = b"") -> HttpResponse:
         # `path` is what is signed: a prefix that base_url may have belongs to whoever passes the request on.
         headers = {
             "Authorization": wire.authorization(
@@ -222,31 +224,31 @@ class WeChatPay:
             headers["Wechatpay-Serial"] = self._account.public_key_id  # asks for answers that this key has signed
         return await self._outside.send(method, self._account.base_url + path, headers, body)
 
-    async def _believe(self, answer: Answer) -> None:
+    async def _believe(self, answer: HttpResponse) -> None:
         try:
             try:
                 wire.verify(answer.headers, answer.body, self._keys, self._now())
-            except BadNotice as why:
+            except InvalidWebhook as why:
                 if why.code != "unknown_key":
                     raise
                 await self.refresh()
                 wire.verify(answer.headers, answer.body, self._keys, self._now())
-        except (BadNotice, Refused) as why:
+        except (InvalidWebhook, ExternalRefusal) as why:
             # Refused too: that the certificates are refused says nothing of what was asked for.
-            raise Unclear(f"WeChat Pay's answer cannot be believed: {why}") from None
+            raise ExternalOutcomeUnknown(f"WeChat Pay's answer cannot be believed: {why}") from None
 
     async def _refund(self, order: RefundOrder, method: str, path: str, body: Json | None = None) -> RefundSeen:
         try:
             refund = _decode(await self._call(method, path, body), messages.Refund)
-        except Refused as no:
+        except ExternalRefusal as no:
             # Asked to refund, WeChat Pay now and then does not find a payment for a moment that it finds later.
             if no.code not in states.ABSENT:
                 raise
             return RefundSeen(order.payment_id, order.refund_id, "absent")
         if (refund.out_trade_no, refund.out_refund_no) != (order.payment_id.hex, order.refund_id.hex):
-            raise Unclear("WeChat Pay answers about another refund than was asked for")
+            raise ExternalOutcomeUnknown("WeChat Pay answers about another refund than was asked for")
         if refund.amount.currency not in (None, CURRENCY):
-            raise Unclear("WeChat Pay's answer about a refund is in another currency")
+            raise ExternalOutcomeUnknown("WeChat Pay's answer about a refund is in another currency")
         return _seen(order.payment_id, order.refund_id, refund.status, refund.amount)
 
     def _open(self, resource: messages.Encrypted) -> bytes:
@@ -257,7 +259,7 @@ class WeChatPay:
     def _paid(self, trade: messages.Trade) -> PaymentSeen:
         payment_id = number(trade.out_trade_no)
         if (trade.mchid, trade.appid) != (self._account.mch_id, self._account.app_id) or payment_id is None:
-            raise BadNotice("foreign", "the callback is about a payment to somebody else")
+            raise InvalidWebhook("foreign", "the callback is about a payment to somebody else")
         if trade.trade_state != "SUCCESS" or trade.amount is None or trade.amount.currency is None:
             raise ValueError("a callback of success without success, amount or currency")
         return _payment(payment_id, trade)
@@ -265,7 +267,7 @@ class WeChatPay:
     def _refunded(self, status: str, refund: messages.RefundNotice) -> RefundSeen:
         payment_id, refund_id = number(refund.out_trade_no), number(refund.out_refund_no)
         if refund.mchid != self._account.mch_id or payment_id is None or refund_id is None:
-            raise BadNotice("foreign", "the callback is about a refund by somebody else")
+            raise InvalidWebhook("foreign", "the callback is about a refund by somebody else")
         if refund.refund_status != status or refund.amount.currency not in (None, CURRENCY):
             raise ValueError("a callback whose refund_status is not that of its event, or of another currency")
         return _seen(payment_id, refund_id, status, refund.amount)
@@ -292,7 +294,7 @@ def _seen(payment_id: UUID, refund_id: UUID, word: str, amount: messages.RefundA
     return RefundSeen(payment_id, refund_id, state, Money(amount.refund, CURRENCY), why)
 
 
-def _failure(answer: Answer) -> Refused | Unclear:
+def _failure(answer: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:
     try:
         said = msgspec.json.decode(answer.body, type=messages.Failure)
     except _NOT_JSON:
@@ -304,7 +306,7 @@ def _decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except _NOT_JSON as why:
-        raise Unclear(f"WeChat Pay's answer cannot be read: {why}") from None
+        raise ExternalOutcomeUnknown(f"WeChat Pay's answer cannot be read: {why}") from None
 
 
 def _cut(text: str, most_bytes: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from commerce.kernel.money import Money, MoneyError, parse
+from commerce.kernel.money import Money, MoneyError, parse_money
 from commerce.payments.port import Line
 
 MERCHANT, TRANSACTION, OUT_TRADE, STATE = "商户号", "微信订单号", "商户订单号", "交易状态"
@@ -73,6 +73,6 @@ def _line(row: str, headings: list[str], mch_id: str) -> Line:
 
 def _money(text: str) -> Money:
     try:
-        return Money(parse(text, "CNY"), "CNY")
+        return Money(parse_money(text, "CNY"), "CNY")
     except MoneyError as why:
         raise ValueError(str(why)) from None

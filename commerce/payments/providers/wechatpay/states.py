@@ -5,7 +5,7 @@ Payments: https://pay.weixin.qq.com/doc/v3/merchant/4012556352, refunds: …/401
 
 from __future__ import annotations
 
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.payments.port import PaymentState, RefundState
 
 PAYMENTS: dict[str, PaymentState] = {
@@ -39,20 +39,20 @@ _REFUSALS = frozenset(
 def payment_state(word: str) -> PaymentState:
     """Raises `Unclear` for a word that is not known."""
     if word not in PAYMENTS:
-        raise Unclear(f"WeChat Pay has a trade_state that we do not know: {word[:40]!r}")
+        raise ExternalOutcomeUnknown(f"WeChat Pay has a trade_state that we do not know: {word[:40]!r}")
     return PAYMENTS[word]
 
 
 def refund_state(word: str) -> RefundState:
     """Raises `Unclear` for a word that is not known."""
     if word not in REFUNDS:
-        raise Unclear(f"WeChat Pay has a refund status that we do not know: {word[:40]!r}")
+        raise ExternalOutcomeUnknown(f"WeChat Pay has a refund status that we do not know: {word[:40]!r}")
     return REFUNDS[word]
 
 
-def failure(status: int, code: str, detail: str) -> Refused | Unclear:
+def failure(status: int, code: str, detail: str) -> ExternalRefusal | ExternalOutcomeUnknown:
     """What an answer that is no success means."""
     is_no = 400 <= status < 500 and status != 429 and code in _REFUSALS
     if is_no and (status == 404) == (code in ABSENT):
-        return Refused(code, detail[:200])
-    return Unclear(f"WeChat Pay answers {status} {code[:40]}: {detail[:200]}")
+        return ExternalRefusal(code, detail[:200])
+    return ExternalOutcomeUnknown(f"WeChat Pay answers {status} {code[:40]}: {detail[:200]}")

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
 from commerce.kernel.clock import EPOCH
-from commerce.kernel.outside import BadNotice
+from commerce.kernel.outside import InvalidWebhook
 from commerce.payments.providers.wechatpay.settings import Account
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
@@ -102,22 +102,22 @@ def verify(headers: Mapping[str, str], body: bytes, keys: Mapping[str, PlatformK
     timestamp, nonce, signature, serial = (headers.get(name, "") for name in SIGNATURE_HEADERS)
     if not (timestamp and nonce and signature and serial):
         missing = next(name for name in SIGNATURE_HEADERS if not headers.get(name))
-        raise BadNotice("malformed", f"there is no header {missing}")
+        raise InvalidWebhook("malformed", f"there is no header {missing}")
     if not re.fullmatch(r"[0-9]{1,12}", timestamp):
-        raise BadNotice("malformed", "the timestamp is not a number of seconds")
+        raise InvalidWebhook("malformed", "the timestamp is not a number of seconds")
     if not re.fullmatch(r"[!-~]{1,256}", nonce):
-        raise BadNotice("malformed", "the nonce is not plain ASCII")
+        raise InvalidWebhook("malformed", "the nonce is not plain ASCII")
     if abs((now - EPOCH).total_seconds() - int(timestamp)) > WINDOW_S:
-        raise BadNotice("stale", f"the timestamp is more than {WINDOW_S} seconds from our clock")
+        raise InvalidWebhook("stale", f"the timestamp is more than {WINDOW_S} seconds from our clock")
     if headers.get("wechatpay-signature-type", SCHEME) != SCHEME:
-        raise BadNotice("bad_signature", "the signature is of an unknown type")
+        raise InvalidWebhook("bad_signature", "the signature is of an unknown type")
     if signature.startswith(PROBE_PREFIX):
-        raise BadNotice("bad_signature", "WeChat Pay probes whether signatures are verified")
+        raise InvalidWebhook("bad_signature", "WeChat Pay probes whether signatures are verified")
     known = keys.get(serial)
     if known is None or not known.holds(now):
-        raise BadNotice("unknown_key", f"there is no valid key of serial number {serial[:80]!r}")
+        raise InvalidWebhook("unknown_key", f"there is no valid key of serial number {serial[:80]!r}")
     if not is_signed(known.key, message(timestamp, nonce, body), signature):
-        raise BadNotice("bad_signature", "the signature is not WeChat Pay's")
+        raise InvalidWebhook("bad_signature", "the signature is not WeChat Pay's")
 
 
 def decrypt(key: bytes, nonce: str, associated_data: str, ciphertext: str) -> bytes:

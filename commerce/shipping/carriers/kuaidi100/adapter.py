@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from commerce.kernel.outside import Acknowledgement, BadNotice, Outside, Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
 from commerce.shipping.carriers.kuaidi100 import states, wire
 from commerce.shipping.carriers.kuaidi100.settings import Account, names_by_code
 from commerce.shipping.port import Booked, Cancelled, News, Parcel, Push, PushNotice
@@ -25,7 +25,7 @@ class Kuaidi100:
 
     system = "kuaidi100"
 
-    def __init__(self, account: Account, outside: Outside, carriers: Mapping[str, str]) -> None:
+    def __init__(self, account: Account, outside: HttpTransport, carriers: Mapping[str, str]) -> None:
         self._account = account
         self._outside = outside
         self._names = names_by_code(carriers)
@@ -47,13 +47,13 @@ class Kuaidi100:
         if code != "200":
             raise states.query_failure(code, answer.message or "")
         if answer.com != com or (answer.nu or "").upper() != number.upper():
-            raise Unclear("kuaidi100 answers about another parcel than was asked for")
+            raise ExternalOutcomeUnknown("kuaidi100 answers about another parcel than was asked for")
         if answer.data is None:
-            raise Unclear("kuaidi100 answers without a history")
+            raise ExternalOutcomeUnknown("kuaidi100 answers without a history")
         try:
             return wire.read_news(answer.data)
         except ValueError as why:
-            raise Unclear(f"kuaidi100's history of a parcel: {why}") from None
+            raise ExternalOutcomeUnknown(f"kuaidi100's history of a parcel: {why}") from None
 
     def read_push(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime) -> PushNotice:
         """The same history again is the same notice. Nothing in it says when it was sent, so none is ever stale."""
@@ -62,23 +62,23 @@ class Kuaidi100:
         found = pushed.last_result
         com, number = pushed.com_old or found.com or "", found.nu or ""
         if com not in self._names:
-            raise BadNotice("foreign", f"parcels of {com[:40]!r} are not followed here")
+            raise InvalidWebhook("foreign", f"parcels of {com[:40]!r} are not followed here")
         if not _NUMBER.fullmatch(number):
-            raise BadNotice("bad_content", f"{number[:40]!r} is no parcel's number")
+            raise InvalidWebhook("bad_content", f"{number[:40]!r} is no parcel's number")
         try:
             news = wire.read_news(found.data or [])
         except ValueError as why:
-            raise BadNotice("bad_content", str(why)) from None
+            raise InvalidWebhook("bad_content", str(why)) from None
         return PushNotice(hashlib.sha256(param.encode()).hexdigest(), [Push(self._names[com], number, news)])
 
-    def acknowledge(self, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, accepted: bool) -> WebhookReply:
         """What is not accepted comes again, three times, half an hour apart. It reads the body; the status is for us,
         since whoever sends what is not genuine must not make us look broken."""
         if accepted:
             body = '{"result":true,"returnCode":"200","message":"成功"}'
-            return Acknowledgement(200, "application/json", body.encode())
+            return WebhookReply(200, "application/json", body.encode())
         body = '{"result":false,"returnCode":"500","message":"not stored, send it again"}'
-        return Acknowledgement(400, "application/json", body.encode())
+        return WebhookReply(400, "application/json", body.encode())
 
     async def _ask(self, path: str, form: bytes, kind: type[wire.T]) -> wire.T:
         status, _, body = await self._outside.send("POST", self._account.base_url + path, _FORM, form)
@@ -116,5 +116,5 @@ class Kuaidi100Carrier:
     async def track(self, tracking_no: str, phone: str) -> list[News]:
         return await self._kuaidi100.track(self._com, tracking_no, phone)
 
-    def _not_booked_here(self) -> Refused:
-        return Refused("not_booked_here", f"the desk books {self.name} by itself and says the number")
+    def _not_booked_here(self) -> ExternalRefusal:
+        return ExternalRefusal("not_booked_here", f"the desk books {self.name} by itself and says the number")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.shipping.model import ShipmentStatus as S
 
 
@@ -103,7 +103,7 @@ _QUERY_REFUSALS = frozenset(
 )
 
 
-def follow_failure(code: str, detail: str) -> Refused | Unclear:
+def follow_failure(code: str, detail: str) -> ExternalRefusal | ExternalOutcomeUnknown:
     """What a returnCode outside of `FOLLOWED` means.
 
     500, an error on its side, may pass. 601, a key that is used up, is mended by paying: then the same is meant to be
@@ -112,7 +112,7 @@ def follow_failure(code: str, detail: str) -> Refused | Unclear:
     return _failure(code, detail, _FOLLOW_REFUSALS)
 
 
-def query_failure(code: str, detail: str) -> Refused | Unclear:
+def query_failure(code: str, detail: str) -> ExternalRefusal | ExternalOutcomeUnknown:
     """What the code of an answer without a history means.
 
     501 and 502, errors on its side, and 504, asked too often, pass; 601 is as above.
@@ -120,7 +120,7 @@ def query_failure(code: str, detail: str) -> Refused | Unclear:
     return _failure(code, detail, _QUERY_REFUSALS)
 
 
-def _failure(code: str, detail: str, refusals: frozenset[str]) -> Refused | Unclear:
+def _failure(code: str, detail: str, refusals: frozenset[str]) -> ExternalRefusal | ExternalOutcomeUnknown:
     if code in refusals:
-        return Refused(code, detail[:200])
-    return Unclear(f"kuaidi100 answers {code[:40]}: {detail[:200]}")
+        return ExternalRefusal(code, detail[:200])
+    return ExternalOutcomeUnknown(f"kuaidi100 answers {code[:40]}: {detail[:200]}")

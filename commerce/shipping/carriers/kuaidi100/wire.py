@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from commerce.kernel import forms
-from commerce.kernel.outside import BadNotice, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.shipping.carriers.kuaidi100.settings import Account
 from commerce.shipping.carriers.kuaidi100.states import meaning
 from commerce.shipping.port import News
@@ -106,14 +106,16 @@ def read_answer(status: int, body: bytes, kind: type[T]) -> T:
             return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise Unclear(f"this is no answer of kuaidi100's: {status} {body[:200]!r}")
+    raise ExternalOutcomeUnknown(f"this is no answer of kuaidi100's: {status} {body[:200]!r}")
 
 
 def read_form(body: bytes, salt: str) -> str:
     """The parameter of a push, in JSON as it was signed. Raises `BadNotice`: malformed or bad_signature."""
-    fields = forms.read_form(body, most_bytes=MAX_PUSH_BYTES, most_fields=MAX_PUSH_FIELDS, needs=("sign", "param"))
+    fields = forms.decode_signed_form(
+        body, most_bytes=MAX_PUSH_BYTES, most_fields=MAX_PUSH_FIELDS, needs=("sign", "param")
+    )
     if not hmac.compare_digest(fields["sign"].encode(), signature(fields["param"], salt).encode()):
-        raise BadNotice("bad_signature", "not signed with our salt")
+        raise InvalidWebhook("bad_signature", "not signed with our salt")
     return fields["param"]
 
 
@@ -122,7 +124,7 @@ def read_pushed(param: str) -> Pushed:
     try:
         return msgspec.json.decode(param, type=Pushed)
     except (msgspec.MsgspecError, RecursionError) as why:
-        raise BadNotice("bad_content", str(why)[:200]) from None
+        raise InvalidWebhook("bad_content", str(why)[:200]) from None
 
 
 def read_news(entries: Sequence[Entry]) -> list[News]:

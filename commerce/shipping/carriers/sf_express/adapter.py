@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from commerce.kernel.clock import Clock
-from commerce.kernel.ids import Ids
-from commerce.kernel.outside import Acknowledgement, BadNotice, Outside, Refused, Unclear
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
 from commerce.shipping.carriers.sf_express import messages, states, wire
 from commerce.shipping.carriers.sf_express.orders import digits, read_order, write_order
 from commerce.shipping.carriers.sf_express.settings import Account
@@ -41,23 +41,23 @@ class SfExpress:
     calls = True
     follows = False
 
-    def __init__(self, account: Account, outside: Outside, clock: Clock) -> None:
+    def __init__(self, account: Account, outside: HttpTransport, clock: Clock) -> None:
         self._account = account
         self._outside = outside
         self._clock = clock
-        self._ids = Ids(clock)
+        self._ids = IdGenerator(clock)
 
     async def book(self, parcel: Parcel) -> Booked:
         order = write_order(parcel, self._account)
         placed: messages.Order | None
         try:
             placed = _about(parcel.booking_id, await self._ask(CREATE, order, messages.Order, states.NOT_BOOKED))
-        except Refused as no:
+        except ExternalRefusal as no:
             # Refused now, it may still have been taken when it was asked for before and the answer got lost.
             placed = await self._look_up(parcel.booking_id)
             if placed is None:
                 if no.code == states.REPEATED:
-                    raise Unclear("SF Express has this order and does not find it") from None
+                    raise ExternalOutcomeUnknown("SF Express has this order and does not find it") from None
                 raise
         else:
             if str(placed.filter_result) == states.BY_HAND:
@@ -79,14 +79,16 @@ class SfExpress:
         try:
             done = await self._ask(UPDATE, wish, messages.Cancellation, states.ABSENT | states.CANCELLED)
             if done.order_id != booking_id.hex or str(done.res_status) != states.UPDATED:
-                raise Unclear(f"SF Express answers a cancellation with resStatus {str(done.res_status)[:40]}")
-        except Refused as no:
+                raise ExternalOutcomeUnknown(
+                    f"SF Express answers a cancellation with resStatus {str(done.res_status)[:40]}"
+                )
+        except ExternalRefusal as no:
             if no.code in states.CANCELLED:
                 return "cancelled"
             if tracking_no is not None:
-                raise Unclear("SF Express does not know an order that it gave a number to") from None
+                raise ExternalOutcomeUnknown("SF Express does not know an order that it gave a number to") from None
             return "absent"
-        except Unclear:
+        except ExternalOutcomeUnknown:
             # No code is known to say that it has the parcel already. What has happened to it does.
             if any(news.state for news in await self._routes(BY_ORDER, booking_id.hex)):
                 return "too_late"
@@ -102,7 +104,7 @@ class SfExpress:
     def read_push(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime) -> PushNotice:
         key = query.get("key", "").encode(errors="replace")
         if not compare_digest(key, self._account.push_key.encode()):
-            raise BadNotice("bad_signature", "the address is not the one that was registered with SF Express")
+            raise InvalidWebhook("bad_signature", "the address is not the one that was registered with SF Express")
         by_number: dict[str, list[messages.PushedRoute]] = {}
         for route in wire.read_push(body):
             by_number.setdefault(route.mailno, []).append(route)
@@ -112,14 +114,14 @@ class SfExpress:
                 for number, found in by_number.items()
             ]
         except ValueError as why:
-            raise BadNotice("bad_content", str(why)) from None
+            raise InvalidWebhook("bad_content", str(why)) from None
         return PushNotice(wire.notice_id(pushes), pushes)
 
-    def acknowledge(self, accepted: bool) -> Acknowledgement:
+    def acknowledge(self, accepted: bool) -> WebhookReply:
         body = b'{"return_code":"0000","return_msg":"OK"}'
         if not accepted:
             body = b'{"return_code":"1000","return_msg":"not stored, send it again"}'
-        return Acknowledgement(200, "application/json", body)
+        return WebhookReply(200, "application/json", body)
 
     # What the methods above have in common.
 
@@ -134,26 +136,26 @@ class SfExpress:
         wish = {"orderId": booking_id.hex, "searchType": "1", "language": "zh-CN"}
         try:
             return _about(booking_id, await self._ask(LOOK_UP, wish, messages.Order, states.ABSENT))
-        except Refused:
+        except ExternalRefusal:
             return None
 
     async def _routes(self, by: str, number: str, **more: str) -> list[News]:
         wish = {"language": "zh-CN", "trackingType": by, "trackingNumber": [number], "methodType": "1", **more}
         try:
             found = await self._ask(ROUTES, wish, messages.Routes, states.ABSENT)
-        except Refused:
+        except ExternalRefusal:
             return []
         if by == BY_NUMBER and any(one.mail_no != number for one in found.route_resps):
-            raise Unclear("SF Express answers about another parcel than was asked for")
+            raise ExternalOutcomeUnknown("SF Express answers about another parcel than was asked for")
         try:
             return wire.read_routes(route for one in found.route_resps for route in one.routes or ())
         except ValueError as why:
-            raise Unclear(f"SF Express's routes: {why}") from None
+            raise ExternalOutcomeUnknown(f"SF Express's routes: {why}") from None
 
 
 def _about(booking_id: UUID, order: messages.Order) -> messages.Order:
     if order.order_id != booking_id.hex:
-        raise Unclear("SF Express answers about another order than was asked for")
+        raise ExternalOutcomeUnknown("SF Express answers about another order than was asked for")
     return order
 
 

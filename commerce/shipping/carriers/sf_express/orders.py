@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders.model import Address
 from commerce.shipping.carriers.sf_express import messages, states
 from commerce.shipping.carriers.sf_express.settings import Account
@@ -46,7 +46,9 @@ def write_order(parcel: Parcel, account: Account) -> dict[str, Any]:
     }
     if parcel.cod is not None:
         if parcel.cod.currency != CURRENCY:
-            raise Refused("unsupported", f"SF Express collects {CURRENCY} at the door, not {parcel.cod.currency}")
+            raise ExternalRefusal(
+                "unsupported", f"SF Express collects {CURRENCY} at the door, not {parcel.cod.currency}"
+            )
         yuan, fen = divmod(parcel.cod.amount, 100)
         order["serviceList"] = [{"name": "COD", "value": f"{yuan}.{fen:02d}", "value1": account.cod_card}]
     return order
@@ -54,7 +56,9 @@ def write_order(parcel: Parcel, account: Account) -> dict[str, Any]:
 
 def _contact(kind: int, address: Address) -> dict[str, Any]:
     if address.country != COUNTRY:
-        raise Refused("unsupported", f"SF Express brings parcels within {COUNTRY}, not from or to {address.country}")
+        raise ExternalRefusal(
+            "unsupported", f"SF Express brings parcels within {COUNTRY}, not from or to {address.country}"
+        )
     contact = {
         "contact": address.name,
         "mobile": digits(address.phone.removeprefix("+86")),
@@ -67,7 +71,9 @@ def _contact(kind: int, address: Address) -> dict[str, Any]:
     for field, most in _MAX.items():
         if len(contact[field]) > most:
             # Half an address leads to a wrong door.
-            raise Refused("too_long", f"SF Express takes {most} characters as {field}, not {len(contact[field])}")
+            raise ExternalRefusal(
+                "too_long", f"SF Express takes {most} characters as {field}, not {len(contact[field])}"
+            )
     return {"contactType": kind, "country": COUNTRY} | {name: text for name, text in contact.items() if text}
 
 
@@ -79,12 +85,14 @@ def read_order(order: messages.Order) -> Booked:
     """Raises `Refused` where SF does not serve an address, `Unclear` as long as that or the number is open."""
     judged = str(order.filter_result)
     if judged == states.WILL_NOT:
-        raise Refused("filter_3", f"SF Express does not serve one of the addresses: {(order.remark or '')[:200]}")
+        raise ExternalRefusal(
+            "filter_3", f"SF Express does not serve one of the addresses: {(order.remark or '')[:200]}"
+        )
     if order.filter_result is not None and judged != states.MAY_COME:
-        raise Unclear(f"SF Express has not judged yet whether it comes: filterResult {judged[:40]}")
+        raise ExternalOutcomeUnknown(f"SF Express has not judged yet whether it comes: filterResult {judged[:40]}")
     numbers = [bill.waybill_no for bill in order.waybill_no_info_list or () if str(bill.waybill_type) == "1"]
     if len(numbers) != 1:
-        raise Unclear(f"SF Express has an order with {len(numbers)} numbers, not one")
+        raise ExternalOutcomeUnknown(f"SF Express has an order with {len(numbers)} numbers, not one")
     return Booked(numbers[0], _sort_code(order))
 
 

@@ -7,7 +7,7 @@ https://open.sf-express.com/Api/ApiDetails?level3=393 (create an order).
 
 from __future__ import annotations
 
-from commerce.kernel.outside import Refused, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.shipping.model import ShipmentStatus
 
 _S = ShipmentStatus
@@ -99,8 +99,8 @@ NOT_BOOKED = frozenset(
 )
 
 
-def failure(code: str, detail: str, noes: frozenset[str]) -> Refused | Unclear:
+def failure(code: str, detail: str, noes: frozenset[str]) -> ExternalRefusal | ExternalOutcomeUnknown:
     """What an error of a service means that may say no with these codes."""
     if code in noes:
-        return Refused(code, detail[:200])
-    return Unclear(f"SF Express answers {code[:40]}: {detail[:200]}")
+        return ExternalRefusal(code, detail[:200])
+    return ExternalOutcomeUnknown(f"SF Express answers {code[:40]}: {detail[:200]}")

@@ -17,7 +17,7 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
-from commerce.kernel.outside import Answer, BadNotice, Unclear
+from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse, InvalidWebhook
 from commerce.shipping.carriers.sf_express import messages, states
 from commerce.shipping.carriers.sf_express.settings import Account
 from commerce.shipping.port import News, Push
@@ -62,23 +62,25 @@ def request(account: Account, service: str, message: dict[str, Any], *, now_ms: 
 # Answers.
 
 
-def read_answer(answer: Answer, kind: type[T], noes: frozenset[str]) -> T:
+def read_answer(answer: HttpResponse, kind: type[T], noes: frozenset[str]) -> T:
     """The content of an answer that is a success. Raises `Refused` for the codes in `noes`, else `Unclear`.
 
     What the platform itself refuses (A1001 and on) is `Unclear`: that is about the account, its network or its
     signature, and says nothing of what an earlier request for the same parcel has done.
     """
     if answer.status != 200:
-        raise Unclear(f"SF Express answers with HTTP status {answer.status}")
+        raise ExternalOutcomeUnknown(f"SF Express answers with HTTP status {answer.status}")
     envelope = _decode(answer.body, messages.Envelope)
     if envelope.api_result_code != PASSED_ON:
-        raise Unclear(f"SF Express answers {envelope.api_result_code[:40]}: {(envelope.api_error_msg or '')[:200]}")
+        raise ExternalOutcomeUnknown(
+            f"SF Express answers {envelope.api_result_code[:40]}: {(envelope.api_error_msg or '')[:200]}"
+        )
     result = _decode(envelope.api_result_data or "", messages.Result)
     code, is_success = str(result.error_code), result.success in (True, "true")
     if is_success and code == DONE:
         return _decode(result.msg_data, kind)
     if is_success or code == DONE:
-        raise Unclear(f"SF Express answers {code[:40]} as a {'success' if is_success else 'failure'}")
+        raise ExternalOutcomeUnknown(f"SF Express answers {code[:40]} as a {'success' if is_success else 'failure'}")
     raise states.failure(code, result.error_msg or "", noes)
 
 
@@ -86,7 +88,7 @@ def _decode(body: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except _NOT_JSON as why:
-        raise Unclear(f"SF Express's answer cannot be read: {why}") from None
+        raise ExternalOutcomeUnknown(f"SF Express's answer cannot be read: {why}") from None
 
 
 # Routes.
@@ -126,11 +128,11 @@ def _shown(text: str | None, most: int) -> str:
 def read_push(body: bytes) -> list[messages.PushedRoute]:
     """The routes of a push. Raises `BadNotice`: malformed."""
     if len(body) > MAX_PUSH_BYTES:
-        raise BadNotice("malformed", f"{len(body)} bytes are more than {MAX_PUSH_BYTES}")
+        raise InvalidWebhook("malformed", f"{len(body)} bytes are more than {MAX_PUSH_BYTES}")
     try:
         return msgspec.json.decode(body, type=messages.PushedBody).body.routes
     except _NOT_JSON as why:
-        raise BadNotice("malformed", str(why)) from None
+        raise InvalidWebhook("malformed", str(why)) from None
 
 
 def notice_id(pushes: list[Push]) -> str:
