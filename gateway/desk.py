@@ -27,14 +27,14 @@ from config.settings import Settings
 from gateway.intake import Intake
 from gateway.problems import BadRequest
 from gateway.snapshots import Snapshots
-from lua import EntryId, Outcome, Record, Reservation, Reserved, SaleKeys, find_keys
+from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records
 
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 _KEY = re.compile(r"[!-~]{1,128}")
 _SALE_ID = re.compile(SALE_PATTERN)
 _decode = msgspec.json.Decoder(PlaceOrder).decode
 _UNDECODABLE = (ValueError, RecursionError)
-_ACCEPTED = Outcome.ACCEPTED
+_ACCEPTED = ReserveOutcome.ACCEPTED
 _PLACE = re.compile(r" - at `([^`]*)`$")
 
 
@@ -112,21 +112,21 @@ class Desk:
                     return self.repeated(order.sale_id, record)
                 raise
             reserved = await self._intake.place(order.sale_id, reservation)
-            if reserved.outcome is not Outcome.STALE:
+            if reserved.outcome is not ReserveOutcome.STALE:
                 return self.conclude(order.sale_id, reservation, reserved)
             if attempt == 0:
                 await self._snapshots.refresh()
         raise refusal(reserved, order.sale_id)
 
-    def conclude(self, sale_id: str, reservation: Reservation, reserved: Reserved) -> tuple[PlacedOrder, int]:
+    def conclude(self, sale_id: str, reservation: Reservation, reserved: ReserveResult) -> tuple[PlacedOrder, int]:
         """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
         if reserved.outcome is _ACCEPTED and reserved.entry is not None:
             return self._placed(sale_id, reservation.order_id, reservation.total_minor, reserved.entry), 202
-        if reserved.outcome is Outcome.REPLAYED and reserved.record is not None:
+        if reserved.outcome is ReserveOutcome.REPLAYED and reserved.record is not None:
             return self.repeated(sale_id, reserved.record)
         raise refusal(reserved, sale_id)
 
-    def repeated(self, sale_id: str, record: Record) -> tuple[PlacedOrder, int]:
+    def repeated(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:
         """The first answer once more."""
         return self._placed(sale_id, record.order_id, record.total_minor, record.entry), 200
 
@@ -137,17 +137,17 @@ class Desk:
         snapshot = await self._snapshots.get(order.sale_id)
         return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
 
-    async def _record(self, order: PlaceOrder, user_id: str, key: str) -> Record | None:
+    async def _record(self, order: PlaceOrder, user_id: str, key: str) -> KeyRecord | None:
         """What stands under the key, if this is an order that was accepted on terms that have changed since."""
         if self._snapshots.known(order.sale_id) is None:
             return None
         day = self._clock.now_ms() // DAY_MS
         try:
-            [record] = await find_keys(self._redis, [SaleKeys(order.sale_id)], day, user_id, key)
+            [record] = await find_key_records(self._redis, [SaleKeys(order.sale_id)], day, user_id, key)
         except REDIS_UNAVAILABLE:
             raise NotReady("Redis cannot be reached, nothing was taken; repeat with the same key") from None
         if record is not None and record.body_digest != body_digest(order):
-            raise refusal(Reserved(Outcome.KEY_REUSED), order.sale_id)
+            raise refusal(ReserveResult(ReserveOutcome.KEY_REUSED), order.sale_id)
         return record
 
     def _placed(self, sale_id: str, order_id: UUID, total_minor: int, entry: EntryId) -> PlacedOrder:
@@ -190,22 +190,22 @@ def decode_order(body: bytes) -> PlaceOrder:
         raise _undecodable(error) from None
 
 
-def refusal(reserved: Reserved, sale_id: str) -> ProblemError:
+def refusal(reserved: ReserveResult, sale_id: str) -> ProblemError:
     """What a shopper is told of an outcome that is no order."""
     match reserved.outcome:
-        case Outcome.KEY_REUSED:
+        case ReserveOutcome.KEY_REUSED:
             return KeyReused("this Idempotency-Key stands for an order with other content: use a new key")
-        case Outcome.NOT_OPEN:
+        case ReserveOutcome.NOT_OPEN:
             opens_at = from_ms(reserved.opens_ms)
             text = opens_at.strftime("%Y-%m-%dT%H:%M:%SZ")
             return SaleNotOpen(f"{sale_id} opens at {text}", opens_at=text)
-        case Outcome.PAUSED:
+        case ReserveOutcome.PAUSED:
             return SalePaused(f"{sale_id} takes no orders for the moment; try again later")
-        case Outcome.CLOSED:
+        case ReserveOutcome.CLOSED:
             return SaleClosed(f"{sale_id} takes no orders any more")
-        case Outcome.SOLD_OUT:
+        case ReserveOutcome.SOLD_OUT:
             return SoldOut(f"not as many of {reserved.sku} are left; nothing was taken", sku=reserved.sku)
-        case Outcome.OVER_LIMIT:
+        case ReserveOutcome.OVER_LIMIT:
             detail = f"you may not buy as many of {reserved.sku}, counting earlier orders; nothing was taken"
             return OverLimit(detail, sku=reserved.sku)
         case _:

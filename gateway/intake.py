@@ -30,14 +30,14 @@ from commerce.kernel.redisdb import REDIS_UNAVAILABLE, check_redis
 from config.settings import Settings
 from gateway.admission import Admission
 from gateway.tally import Tally
-from lua import Outcome, Reservation, Reserved, SaleKeys
+from lua import Reservation, ReserveOutcome, ReserveResult, SaleKeys
 
 _logger = logging.getLogger(__name__)
 _RETRY_S = 0.05
 _MORE_TURNS = 2
 
 
-Tell = Callable[[Reserved | ProblemError], None]
+Tell = Callable[[ReserveResult | ProblemError], None]
 """Is told once what became of an order."""
 
 
@@ -100,11 +100,11 @@ class Intake:
         if not lane.scheduled and lane.inflight < self._limits.inflight_calls:
             self._schedule(lane)
 
-    async def place(self, sale_id: str, order: Reservation) -> Reserved:
+    async def place(self, sale_id: str, order: Reservation) -> ReserveResult:
         """The same for who can wait: gives the outcome or raises."""
-        reply: asyncio.Future[Reserved] = self._loop.create_future()
+        reply: asyncio.Future[ReserveResult] = self._loop.create_future()
 
-        def tell(outcome: Reserved | ProblemError) -> None:
+        def tell(outcome: ReserveResult | ProblemError) -> None:
             if reply.done():
                 return
             if isinstance(outcome, ProblemError):
@@ -241,7 +241,7 @@ class Intake:
         failpoint("intake.after_reserve")
         if self._settings.durability == "replicated":
             replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
-            if not await lua.confirm(self._redis, lane.keys, replicas, timeout_ms):
+            if not await lua.wait_for_replicas(self._redis, lane.keys, replicas, timeout_ms):
                 _fail(fresh, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
                 return
         self._tally.redis_seconds.observe(perf_counter() - started)
@@ -249,7 +249,7 @@ class Intake:
         for (order, tell, _), answer in zip(fresh, answers, strict=True):
             record = answer.record
             own = record is not None and record.order_id == order.order_id  # taken by a call that seemed to fail
-            tell(Reserved(Outcome.ACCEPTED, answer.entry) if own else answer)
+            tell(ReserveResult(ReserveOutcome.ACCEPTED, answer.entry) if own else answer)
 
     async def _without_taken(self, lane: _Lane, batch: list[_Waiting], day: int) -> list[_Waiting]:
         """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
@@ -257,10 +257,10 @@ class Intake:
         if not others:
             return batch
         orders = [(order.user_id, order.idempotency_key) for order, _, _ in batch]
-        taken = await lua.taken_keys(self._link, others, day, orders)
+        taken = await lua.used_keys(self._link, others, day, orders)
         for item, is_taken in zip(batch, taken, strict=True):
             if is_taken:
-                item[1](Reserved(Outcome.KEY_REUSED))
+                item[1](ReserveResult(ReserveOutcome.KEY_REUSED))
         return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
 
 

@@ -27,7 +27,7 @@ from gateway.problems import Plain, RequestTimeout
 from gateway.replies import Alike, encode, start
 from gateway.routes.orders import PLACE, TRACEPARENT_CHARS
 from gateway.services import REQUEST_ID_PATTERN, Services
-from lua import Outcome, Reserved
+from lua import ReserveOutcome, ReserveResult
 
 _logger = logging.getLogger(__name__)
 _ORDER = f"POST {PLACE} HTTP/1.1\r\n".encode()
@@ -35,7 +35,7 @@ _START = re.compile(rb"[A-Z]{3,10} /")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _START_OF_START = re.compile(rb"[A-Z]{0,10}")
-_STALE = Outcome.STALE
+_STALE = ReserveOutcome.STALE
 _CLOSE = "Connection: close\r\n"
 _alike = Alike()
 
@@ -246,7 +246,7 @@ class ExpressLane(Edge):
             return text
         return self._services.request_ids.new()
 
-    def _told(self, outcome: Reserved | ProblemError) -> None:
+    def _told(self, outcome: ReserveResult | ProblemError) -> None:
         """Redis has decided, or cannot."""
         if isinstance(outcome, ProblemError):
             self._refuse(outcome)

@@ -10,7 +10,7 @@ import msgspec
 from commerce.orders.model import PlacedOrder
 from gateway.connections import SERVER
 from gateway.routes.orders import PLACE
-from lua import Reserved
+from lua import ReserveResult
 
 _PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 encode = msgspec.json.Encoder().encode
@@ -45,12 +45,12 @@ class Alike:
     __slots__ = ("_before", "_between", "_length", "_rest", "_start", "of")
 
     def __init__(self) -> None:
-        self.of: Reserved | None = None
+        self.of: ReserveResult | None = None
         """what Redis said; one object for all orders of a batch that it accepted, kept so that no other can be it"""
         self._start = self._before = self._between = self._rest = ""
         self._length = 0
 
-    def begin(self, of: Reserved, placed: PlacedOrder, now: float) -> None:
+    def begin(self, of: ReserveResult, placed: PlacedOrder, now: float) -> None:
         """Answers to the same batch are like this one."""
         text = encode(placed).decode("latin-1")
         order_id, amount = str(placed.order_id), f'"amount":{placed.total.amount},'

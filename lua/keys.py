@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-CHANGES_KEPT_DAYS = 8
+CHANGE_DEDUP_DAYS = 8
 GROUP = "writers"
 
 
@@ -42,6 +42,6 @@ class SaleKeys:
         return self._key(f"staged:{epoch}:{name}")
 
 
-def key_field(user_id: str, idempotency_key: str) -> bytes:
+def idempotency_field(user_id: str, idempotency_key: str) -> bytes:
     """The field under which a user's idempotency key is kept."""
     return f"{user_id}\0{idempotency_key}".encode()

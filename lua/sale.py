@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
 
-from lua.keys import CHANGES_KEPT_DAYS, GROUP, SaleKeys
+from lua.keys import CHANGE_DEDUP_DAYS, GROUP, SaleKeys
 from lua.script import Script
 from lua.stock import DAY_MS, EntryId
 
@@ -48,9 +48,9 @@ class SaleTerms:
         return [self.epoch, self.generation, self.state, self.opens_ms, closes]
 
 
-async def seal(client: Redis, keys: SaleKeys, today: int) -> bool:
+async def unload(client: Redis, keys: SaleKeys, today: int) -> bool:
     """Stop a sale at once; orders get NOT_READY until it is loaded. True if it was loaded. `today` counts from 1970."""
-    changes = [keys.changes(day) for day in range(today - CHANGES_KEPT_DAYS, today + 2)]
+    changes = [keys.changes(day) for day in range(today - CHANGE_DEDUP_DAYS, today + 2)]
     return bool(await _seal.call(client, [keys.meta, keys.stock, keys.buyers, *changes], []))
 
 
@@ -99,10 +99,10 @@ class Cut(NamedTuple):
     stock: dict[str, int]
 
 
-async def forgotten_before_ms(client: Redis) -> int:
+async def dedup_horizon_ms(client: Redis) -> int:
     """Releases and stock changes made before this moment are TOO_OLD for Redis, and will be for ever."""
     seconds, _ = await client.time()
-    return (seconds * 1000 // DAY_MS - CHANGES_KEPT_DAYS + 1) * DAY_MS
+    return (seconds * 1000 // DAY_MS - CHANGE_DEDUP_DAYS + 1) * DAY_MS
 
 
 async def cut(client: Redis, keys: SaleKeys) -> Cut:

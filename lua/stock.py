@@ -12,14 +12,14 @@ from uuid import UUID
 import msgspec
 from redis.asyncio import Redis
 
-from lua.keys import SaleKeys, key_field
+from lua.keys import SaleKeys, idempotency_field
 from lua.script import Argument, Commands, Script
 
 DAY_MS = 86_400_000
 _reserve, _release, _restock, _retake = Script("reserve"), Script("release"), Script("restock"), Script("retake")
 
 
-class Outcome(IntEnum):
+class ReserveOutcome(IntEnum):
     """What became of an order; the numbers are those of `reserve.lua`."""
 
     ACCEPTED = 0
@@ -43,7 +43,7 @@ class ReleaseOutcome(IntEnum):
     TOO_OLD = 3
 
 
-class RestockOutcome(IntEnum):
+class ChangeStockOutcome(IntEnum):
     """What became of a stock change; the numbers are those of `restock.lua`."""
 
     APPLIED = 0
@@ -53,7 +53,7 @@ class RestockOutcome(IntEnum):
     TOO_FEW = 4
 
 
-class RetakeOutcome(IntEnum):
+class ReacquireOutcome(IntEnum):
     """What became of a retake; the numbers are those of `retake.lua`."""
 
     APPLIED = 0
@@ -83,7 +83,7 @@ _ORDER, _LINE, _REST = struct.Struct(">QI"), struct.Struct(">IIII"), struct.Stru
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class KeyRecord:
     """What Redis keeps under an idempotency key, enough to answer a repeat as the first time."""
 
     order_id: UUID
@@ -92,7 +92,7 @@ class Record:
     entry: EntryId
 
     @classmethod
-    def parse(cls, data: bytes) -> Record:
+    def parse(cls, data: bytes) -> KeyRecord:
         order_id, digest, total = _RECORD.unpack_from(data)
         return cls(UUID(bytes=order_id), digest, total, EntryId.parse(data[_RECORD.size :]))
 
@@ -113,21 +113,21 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
     units: Sequence[tuple[str, int, int]]
 
 
-class Reserved(NamedTuple):
+class ReserveResult(NamedTuple):
     """The answer for one order. `entry` is there when ACCEPTED, `record` when REPLAYED, `sku` when SOLD_OUT or
     OVER_LIMIT, `opens_ms` when NOT_OPEN."""
 
-    outcome: Outcome
+    outcome: ReserveOutcome
     entry: EntryId | None = None
-    record: Record | None = None
+    record: KeyRecord | None = None
     sku: str = ""
     opens_ms: int = 0
 
 
-_OUTCOMES = tuple(Reserved(outcome) for outcome in Outcome)
+_OUTCOMES = tuple(ReserveResult(outcome) for outcome in ReserveOutcome)
 
 
-async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[Reservation]) -> list[Reserved]:
+async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[Reservation]) -> list[ReserveResult]:
     """Take the stock of each order or of none of its lines, and queue those that got it; one answer an order.
 
     `day` counts from 1970 by the caller's clock; one that is more than a day off Redis's gets NOT_READY.
@@ -148,7 +148,7 @@ async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[R
         for sku, count, limit in units:
             buyer = buyers.setdefault(f"{user_id}\0{sku}", len(buyers) + 1) if limit else 0
             lines += _LINE.pack(skus.setdefault(sku, len(skus) + 1), count, buyer, limit)
-        fields.append(key_field(user_id, order.idempotency_key))
+        fields.append(idempotency_field(user_id, order.idempotency_key))
         entries += (order_id, order.payload)
         users.append(user_id)
         rests.append(_REST.pack(order.body_digest, order.total_minor))
@@ -157,24 +157,24 @@ async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[R
     names = [keys.meta, keys.stock, keys.buyers, keys.accepted, keys.orders]
     names += [keys.keys(near) for near in range(day - 2, day + 2)]
     reply = await _reserve.call(client, names, arguments)
-    accepted = Reserved(Outcome.ACCEPTED, EntryId.parse(reply[1])) if reply[1] else None
+    accepted = ReserveResult(ReserveOutcome.ACCEPTED, EntryId.parse(reply[1])) if reply[1] else None
     return [_reserved(answer, accepted) for answer in reply[2:]]
 
 
-def _reserved(answer: int | list[Any], accepted: Reserved | None) -> Reserved:
+def _reserved(answer: int | list[Any], accepted: ReserveResult | None) -> ReserveResult:
     if answer == 0 and accepted is not None:
         return accepted
     if isinstance(answer, int):
         return _OUTCOMES[answer]
-    outcome, detail = Outcome(answer[0]), answer[1]
+    outcome, detail = ReserveOutcome(answer[0]), answer[1]
     match outcome:
-        case Outcome.REPLAYED:
-            record = Record.parse(detail)
-            return Reserved(outcome, record.entry, record)
-        case Outcome.NOT_OPEN:
-            return Reserved(outcome, opens_ms=int(detail))
+        case ReserveOutcome.REPLAYED:
+            record = KeyRecord.parse(detail)
+            return ReserveResult(outcome, record.entry, record)
+        case ReserveOutcome.NOT_OPEN:
+            return ReserveResult(outcome, opens_ms=int(detail))
         case _:
-            return Reserved(outcome, sku=detail.decode())
+            return ReserveResult(outcome, sku=detail.decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +187,12 @@ class Release:
     units: dict[str, int]
 
 
-class Released(NamedTuple):
+class ReleaseResult(NamedTuple):
     outcome: ReleaseOutcome
     seq: int
 
 
-async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) -> tuple[int, list[Released]]:
+async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) -> tuple[int, list[ReleaseResult]]:
     """Give back each release once. Returns the epoch of the load (0: not loaded) and one answer a release."""
     days = sorted({item.made_ms // DAY_MS for item in releases})
     number = {day: index + 1 for index, day in enumerate(days)}
@@ -204,27 +204,29 @@ async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) ->
             arguments += (sku, units)
     names = [keys.meta, keys.stock, keys.buyers, *(keys.changes(day) for day in days)]
     reply = await _release.call(client, names, arguments)
-    return int(reply[0] or 0), [Released(ReleaseOutcome(outcome), seq) for outcome, seq in reply[1:]]
+    return int(reply[0] or 0), [ReleaseResult(ReleaseOutcome(outcome), seq) for outcome, seq in reply[1:]]
 
 
-class Restocked(NamedTuple):
+class ChangeStockResult(NamedTuple):
     """`number` is the change's seq when APPLIED or ALREADY, the units free when TOO_FEW."""
 
     epoch: int
-    outcome: RestockOutcome
+    outcome: ChangeStockOutcome
     number: int
 
 
-async def restock(client: Redis, keys: SaleKeys, change_id: UUID, made_ms: int, sku: str, delta: int) -> Restocked:
+async def change_stock(
+    client: Redis, keys: SaleKeys, change_id: UUID, made_ms: int, sku: str, delta: int
+) -> ChangeStockResult:
     """Change the free units of one SKU once; never below zero."""
     day = made_ms // DAY_MS
     names = [keys.meta, keys.stock, keys.changes(day)]
     epoch, outcome, number = await _restock.call(client, names, [change_id.bytes, day, sku, delta])
-    return Restocked(int(epoch or 0), RestockOutcome(outcome), number)
+    return ChangeStockResult(int(epoch or 0), ChangeStockOutcome(outcome), number)
 
 
 @dataclass(frozen=True, slots=True)
-class Retake:
+class Reacquire:
     """Units that are taken again after they went back: for each SKU the units, and the limit a user (0: none)."""
 
     retake_id: UUID
@@ -233,13 +235,13 @@ class Retake:
     units: dict[str, tuple[int, int]]
 
 
-class Retaken(NamedTuple):
+class ReacquireResult(NamedTuple):
     epoch: int
-    outcome: RetakeOutcome
+    outcome: ReacquireOutcome
     seq: int
 
 
-async def retake(client: Redis, keys: SaleKeys, item: Retake) -> Retaken:
+async def reacquire(client: Redis, keys: SaleKeys, item: Reacquire) -> ReacquireResult:
     """Take all of it again or nothing, once; whether there was enough is remembered too."""
     day = item.made_ms // DAY_MS
     arguments: list[Argument] = [item.retake_id.bytes, day, item.user_id, len(item.units)]
@@ -247,4 +249,4 @@ async def retake(client: Redis, keys: SaleKeys, item: Retake) -> Retaken:
         arguments += (sku, units, limit)
     names = [keys.meta, keys.stock, keys.buyers, keys.changes(day)]
     epoch, outcome, seq = await _retake.call(client, names, arguments)
-    return Retaken(int(epoch or 0), RetakeOutcome(outcome), seq)
+    return ReacquireResult(int(epoch or 0), ReacquireOutcome(outcome), seq)

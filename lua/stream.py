@@ -12,9 +12,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from lua.keys import GROUP, SaleKeys, key_field
+from lua.keys import GROUP, SaleKeys, idempotency_field
 from lua.script import Argument, Commands, Script
-from lua.stock import DAY_MS, EntryId, Record
+from lua.stock import DAY_MS, EntryId, KeyRecord
 
 _settle = Script("settle")
 _PAGE = 200
@@ -27,7 +27,7 @@ class Entry(msgspec.Struct, frozen=True):
     orders: Sequence[tuple[bytes, bytes]]
 
 
-class NoStream(Exception):
+class StreamMissing(Exception):
     """The sale has no stream: it is not loaded, or Redis was wiped."""
 
 
@@ -57,23 +57,23 @@ async def _read(
         reply: Any = await client.xreadgroup(GROUP, consumer, {keys.orders: after}, count=count, block=wait_ms)
     except ResponseError as error:
         if "NOGROUP" in str(error):
-            raise NoStream from None
+            raise StreamMissing from None
         raise
     return _entries(reply[0][1]) if reply else []
 
 
-async def take_over(client: Redis, keys: SaleKeys, consumer: str, idle_ms: int, count: int) -> list[Entry]:
+async def claim_idle_entries(client: Redis, keys: SaleKeys, consumer: str, idle_ms: int, count: int) -> list[Entry]:
     """Entries that another consumer read at least `idle_ms` ago and never settled; they are now this one's."""
     try:
         reply = await client.xautoclaim(keys.orders, GROUP, consumer, idle_ms, count=count)
     except ResponseError as error:
         if "NOGROUP" in str(error):
-            raise NoStream from None
+            raise StreamMissing from None
         raise
     return _entries(reply[1])
 
 
-async def forget_idle_readers(client: Redis, keys: SaleKeys, idle_ms: int) -> int:
+async def delete_idle_consumers(client: Redis, keys: SaleKeys, idle_ms: int) -> int:
     """Drop consumers that have nothing pending and have not asked for a long time; their number."""
     gone = 0
     for reader in await client.xinfo_consumers(keys.orders, GROUP):
@@ -83,14 +83,14 @@ async def forget_idle_readers(client: Redis, keys: SaleKeys, idle_ms: int) -> in
     return gone
 
 
-async def settle(client: Redis, keys: SaleKeys, entries: Sequence[Entry]) -> int:
+async def acknowledge(client: Redis, keys: SaleKeys, entries: Sequence[Entry]) -> int:
     """Forget entries whose orders are all in Postgres or dead-lettered. Safe to repeat; gives how many were there."""
     orders = [order_id for entry in entries for order_id, _ in entry.orders]
     arguments: list[Argument] = [GROUP, len(entries), *(str(entry.id) for entry in entries), *orders]
     return int(await _settle.call(client, [keys.orders, keys.accepted], arguments))
 
 
-async def waiting(client: Redis, keys: SaleKeys, up_to: EntryId | None = None) -> AsyncIterator[Entry]:
+async def iter_stream(client: Redis, keys: SaleKeys, up_to: EntryId | None = None) -> AsyncIterator[Entry]:
     """Every entry still in the stream, oldest first, without taking any; up to an id where one is given."""
     start, last = "-", "+" if up_to is None else str(up_to)
     while page := _entries(await client.xrange(keys.orders, start, last, count=_PAGE)):
@@ -130,26 +130,26 @@ async def all_accepted(client: Redis, keys: SaleKeys) -> dict[UUID, str]:
     return found
 
 
-async def find_keys(
+async def find_key_records(
     client: Redis, keys: Sequence[SaleKeys], day: int, user_id: str, idempotency_key: str
-) -> list[Record | None]:
+) -> list[KeyRecord | None]:
     """For each sale what is kept under a user's key today, yesterday or (by another clock) tomorrow."""
-    field = key_field(user_id, idempotency_key)
+    field = idempotency_field(user_id, idempotency_key)
     pipe = client.pipeline(transaction=False)
     for sale in keys:
         for near in (day + 1, day, day - 1):
             pipe.hget(sale.keys(near), field)
     found = await pipe.execute()
     rows = [[value for value in found[i : i + 3] if value is not None] for i in range(0, len(found), 3)]
-    return [Record.parse(row[0]) if row else None for row in rows]
+    return [KeyRecord.parse(row[0]) if row else None for row in rows]
 
 
-async def remember_keys(client: Redis, keys: SaleKeys, records: Sequence[tuple[str, str, Record]]) -> None:
+async def restore_key_records(client: Redis, keys: SaleKeys, records: Sequence[tuple[str, str, KeyRecord]]) -> None:
     """Put back what `reserve` had kept under (user, idempotency key), by the day of acceptance. Overwrites nothing."""
     pipe = client.pipeline(transaction=False)
     for user_id, idempotency_key, record in records:
         day = record.entry.ms // DAY_MS
-        pipe.hsetnx(keys.keys(day), key_field(user_id, idempotency_key), record.pack())
+        pipe.hsetnx(keys.keys(day), idempotency_field(user_id, idempotency_key), record.pack())
     for day in {record.entry.ms // DAY_MS for _, _, record in records}:
         pipe.expireat(keys.keys(day), (day + 3) * 86_400)
     await pipe.execute()
@@ -177,11 +177,11 @@ async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUI
     return [None if seq is None else int(seq) for seq in await pipe.execute()]
 
 
-async def taken_keys(
+async def used_keys(
     client: Commands, keys: Sequence[SaleKeys], day: int, orders: Sequence[tuple[str, str]]
 ) -> list[bool]:
     """For each (user, idempotency key) whether one of these sales has an order under it."""
-    fields = [key_field(user_id, idempotency_key) for user_id, idempotency_key in orders]
+    fields = [idempotency_field(user_id, idempotency_key) for user_id, idempotency_key in orders]
     found = await asyncio.gather(
         *(
             client.execute_command("HMGET", sale.keys(near), *fields)
@@ -192,7 +192,7 @@ async def taken_keys(
     return [any(row[number] is not None for row in found) for number in range(len(orders))]
 
 
-async def confirm(client: Redis, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:
+async def wait_for_replicas(client: Redis, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:
     """Whether that many replicas have all that was written before, by whichever connection.
 
     WAIT looks at what its own connection wrote last, so something is written first.

@@ -26,7 +26,7 @@ from commerce.orders.persisting import Persisted, persist
 from commerce.orders.store import Arrived
 from commerce.sales.model import SaleState
 from config.settings import WriterSettings
-from lua import Entry, NoStream, SaleKeys
+from lua import Entry, SaleKeys, StreamMissing
 from workers import metrics
 from workers.driver import pause
 from workers.runtime import Workshop
@@ -128,7 +128,7 @@ class SaleWriter:
             try:
                 async with self._turns.turn() as wait_ms:
                     entries, unfinished = await self._next(unfinished, wait_ms)
-            except NoStream:
+            except StreamMissing:
                 await pause(self._shop.stop, _LOOK_S)
                 continue
             except Exception as error:  # noqa: BLE001  # Redis is away, or answers strangely: look again
@@ -155,11 +155,11 @@ class SaleWriter:
         if now >= self._look_for_dead_at:
             idle_ms = self._settings.takeover_idle_ms
             self._look_for_dead_at = now + idle_ms / 1000
-            if entries := await lua.take_over(self._shop.redis, self._keys, self._consumer, idle_ms, count):
+            if entries := await lua.claim_idle_entries(self._shop.redis, self._keys, self._consumer, idle_ms, count):
                 _logger.warning("took over entries", extra={"sale": self._sale_id, "entries": len(entries)})
                 self._look_for_dead_at = now
                 return entries, False
-            await lua.forget_idle_readers(self._shop.redis, self._keys, _IDLE_READERS_MS)
+            await lua.delete_idle_consumers(self._shop.redis, self._keys, _IDLE_READERS_MS)
         return await lua.read_new(self._shop.redis, self._keys, self._consumer, count, wait_ms), False
 
     async def write(self, entries: Sequence[Entry]) -> None:
@@ -169,7 +169,7 @@ class SaleWriter:
         while True:
             try:
                 await self._store(arrived, unreadable)
-                await lua.settle(self._shop.redis, self._keys, entries)
+                await lua.acknowledge(self._shop.redis, self._keys, entries)
                 return
             except Exception as error:  # noqa: BLE001  # not an order's fault, or persist would have dealt with it
                 metrics.WRITE_FAILURES.inc()

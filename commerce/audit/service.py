@@ -106,7 +106,7 @@ class Audit:
         promised = await lua.all_accepted(self._redis, keys)
         cut = await lua.cut(self._redis, keys)
         waiting: dict[UUID, AcceptedOrder | None] = {}
-        async for entry in lua.waiting(self._redis, keys, up_to=cut.last_entry):
+        async for entry in lua.iter_stream(self._redis, keys, up_to=cut.last_entry):
             for field, payload in entry.orders:
                 waiting[UUID(bytes=field) if len(field) == 16 else _stand_in(entry.id)] = _read(payload)
         return _Redis(promised, cut, waiting)
@@ -188,7 +188,9 @@ class Audit:
         counted = await lua.buyers(self._redis, keys)
         if await lua.cut(self._redis, keys) != seen.cut:
             return findings  # orders flow: the counts have moved on and cannot be compared
-        known = {lua.key_field(user, sku): units for (user, sku), units in bought.items() if units and sku in limited}
+        known = {
+            lua.idempotency_field(user, sku): units for (user, sku), units in bought.items() if units and sku in limited
+        }
         counted = {field: units for field, units in counted.items() if field.split(b"\0")[1].decode() in limited}
         other = [
             field.decode().replace("\0", " ")

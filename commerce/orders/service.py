@@ -19,7 +19,7 @@ from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
 from commerce.orders.model import Order, OrderEvent, OrderFile, OrderStatus, OrderSummary
-from lua import SaleKeys, accepted_users, find_keys
+from lua import SaleKeys, accepted_users, find_key_records
 
 _LAST = UUID(int=2**128 - 1)
 _BY_CUSTOMER = "the customer cancelled it"
@@ -95,7 +95,9 @@ class Orders:
         """The order that stands under a key, for a client that lost the reply."""
         day = self._clock.now_ms() // DAY_MS
         try:
-            records = await find_keys(self._redis, [SaleKeys(sale) for sale in sales], day, user_id, idempotency_key)
+            records = await find_key_records(
+                self._redis, [SaleKeys(sale) for sale in sales], day, user_id, idempotency_key
+            )
         except REDIS_UNAVAILABLE as error:
             raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
         order_id = next((record.order_id for record in records if record), None)

@@ -13,7 +13,7 @@ from commerce.kernel.faults import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.releases import store
-from lua import Retake, RetakeOutcome, SaleKeys, retake
+from lua import Reacquire, ReacquireOutcome, SaleKeys, reacquire
 
 Outcome = Literal["taken", "gone", "wait"]
 
@@ -37,18 +37,18 @@ class Retaking:
         if row.status != "pending":
             return "taken" if row.status == "applied" else "gone"
         try:
-            answer = await retake(
-                self._redis, SaleKeys(row.sale_id), Retake(row.release_id, row.made_ms, row.user_id, row.units)
+            answer = await reacquire(
+                self._redis, SaleKeys(row.sale_id), Reacquire(row.release_id, row.made_ms, row.user_id, row.units)
             )
         except REDIS_UNAVAILABLE:
             return "wait"
         failpoint("retake.after_redis")
-        if answer.outcome in (RetakeOutcome.NOT_READY, RetakeOutcome.TOO_OLD):
+        if answer.outcome in (ReacquireOutcome.NOT_READY, ReacquireOutcome.TOO_OLD):
             # One that is too old to tell is settled when the sale is loaded anew, which is what `rebuild` does.
             return "wait"
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
-            if answer.outcome is RetakeOutcome.REFUSED:
+            if answer.outcome is ReacquireOutcome.REFUSED:
                 await store.refuse_retake(connection, row.release_id, now)
                 return "gone"
             if not await store.settle(connection, row.sale_id, answer.epoch, [(row.release_id, answer.seq)], now):

@@ -15,7 +15,7 @@ from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store as orders
 from commerce.releases import store
 from commerce.releases.store import DueRelease
-from lua import Release, Released, ReleaseOutcome, SaleKeys, release
+from lua import Release, ReleaseOutcome, ReleaseResult, SaleKeys, release
 
 _TOO_OLD = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
 _WHY = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
@@ -60,7 +60,7 @@ class Releases:
             await self._postpone(jobs, f"Redis: {error}", park=False)
             return
         failpoint("release.after_redis")
-        by_outcome: dict[ReleaseOutcome, list[tuple[DueRelease, Released]]] = defaultdict(list)
+        by_outcome: dict[ReleaseOutcome, list[tuple[DueRelease, ReleaseResult]]] = defaultdict(list)
         for job, answer in zip(jobs, answers, strict=True):
             by_outcome[answer.outcome].append((job, answer))
         done = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY, [])]

@@ -34,7 +34,7 @@ from commerce.orders.model import AcceptedOrder, decode_accepted
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
 from commerce.sales.model import Sale
-from lua import EntryId, LoadOutcome, Record, SaleKeys, SaleTerms
+from lua import EntryId, KeyRecord, LoadOutcome, SaleKeys, SaleTerms
 
 _logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class _Books:
 
     stock: dict[str, int]
     bought: dict[bytes, int]
-    records: list[tuple[str, str, Record]]
+    records: list[tuple[str, str, KeyRecord]]
     newest: EntryId
     releases: list[UUID] = field(default_factory=list)
     changes: list[UUID] = field(default_factory=list)
@@ -78,15 +78,15 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
         if not await store.begin_load(connection, sale_id):
             raise NoSuchSale(f"there is no opened sale {sale_id!r}")
         failpoint("load.after_begin")
-        await lua.seal(redis, keys, clock.now_ms() // DAY_MS)
-        forgotten = from_ms(await lua.forgotten_before_ms(redis))
+        await lua.unload(redis, keys, clock.now_ms() // DAY_MS)
+        forgotten = from_ms(await lua.dedup_horizon_ms(redis))
         waiting = [(entry, order) async for entry, order in _waiting(redis, keys)]
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await store.allow_long_statements(connection)
             books = await _computed(connection, sale_id, waiting, clock)
             await _count_forgotten(connection, sale_id, forgotten, books)
         _at_least_none(sale_id, books.stock)
-        await lua.remember_keys(redis, keys, books.records)
+        await lua.restore_key_records(redis, keys, books.records)
         sale = await store.get(connection, sale_id)
         assert sale is not None
         failpoint("load.before_load")
@@ -120,7 +120,7 @@ async def _only_one(db: Database, sale_id: str) -> AsyncIterator[Connection]:
 
 
 async def _waiting(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId, AcceptedOrder]]:
-    async for entry in lua.waiting(redis, keys):
+    async for entry in lua.iter_stream(redis, keys):
         for order_id, payload in entry.orders:
             try:
                 yield entry.id, decode_accepted(payload)
@@ -145,7 +145,7 @@ async def _computed(
         newest = max(newest, entry)
         if order.order_id in persisted:
             continue
-        record = Record(order.order_id, order.body_digest, order.total_minor, entry)
+        record = KeyRecord(order.order_id, order.body_digest, order.total_minor, entry)
         records.append((order.user_id, order.idempotency_key, record))
         for sku, units in order.units().items():
             stock[sku] -= units
@@ -160,7 +160,7 @@ async def _count_forgotten(connection: Connection, sale_id: str, before: datetim
         for sku, units in release.units.items():
             if sku in books.stock:
                 books.stock[sku] += units
-            buyer = lua.key_field(release.user_id, sku)
+            buyer = lua.idempotency_field(release.user_id, sku)
             if books.bought.get(buyer, 0) > units:
                 books.bought[buyer] -= units
             else:

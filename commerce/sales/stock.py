@@ -15,7 +15,7 @@ from commerce.kernel.jobs import RetryPolicy
 from commerce.sales import store
 from commerce.sales.errors import NoSuchSale, TooFewFree, WrongState
 from commerce.sales.model import SaleState, StockChange, StockChangeInput
-from lua import RestockOutcome, SaleKeys, restock
+from lua import ChangeStockOutcome, SaleKeys, change_stock
 
 
 class Stock:
@@ -72,22 +72,22 @@ class Stock:
         keys = SaleKeys(change.sale_id)
         made_ms = to_ms(change.created_at)
         try:
-            done = await restock(self._redis, keys, change.change_id, made_ms, change.sku, change.delta)
+            done = await change_stock(self._redis, keys, change.change_id, made_ms, change.sku, change.delta)
         except (RedisError, OSError) as error:
             return await self._postpone(change, attempts, f"Redis: {error}", park=False)
         failpoint("stock.after_redis")
         now = from_ms(self._clock.now_ms())
         match done.outcome:
-            case RestockOutcome.APPLIED | RestockOutcome.ALREADY:
+            case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY:
                 async with self._db.connection() as connection:
                     await store.settle_change(connection, change.change_id, now, done.epoch, done.number)
-            case RestockOutcome.TOO_FEW:
+            case ChangeStockOutcome.TOO_FEW:
                 why = f"{done.number} units of {change.sku} are free, so {-change.delta} cannot be taken away"
                 async with self._db.connection() as connection:
                     await store.refuse_change(connection, change.change_id, now, why)
-            case RestockOutcome.NOT_READY:
+            case ChangeStockOutcome.NOT_READY:
                 return await self._postpone(change, attempts, "the sale is not loaded in Redis", park=False)
-            case RestockOutcome.TOO_OLD:
+            case ChangeStockOutcome.TOO_OLD:
                 why = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
                 return await self._postpone(change, attempts, why, park=True)
         return await self._read(change.change_id)

@@ -13,7 +13,7 @@ from commerce.kernel.clock import to_ms
 from commerce.kernel.database import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
-from lua import EntryId, Record, key_field
+from lua import EntryId, KeyRecord, idempotency_field
 
 queries = load_queries(__package__)
 _LONG_S = 600  # a load reads all orders of a sale
@@ -237,17 +237,17 @@ async def stock_from_rows(connection: Connection, sale_id: str) -> list[tuple[st
 async def bought_from_rows(connection: Connection, sale_id: str) -> dict[bytes, int]:
     """user NUL sku → units, for SKUs with a limit."""
     rows = await connection.fetch(queries.bought_from_rows, sale_id, timeout=_LONG_S)
-    return {key_field(row["user_id"], row["sku"]): row["units"] for row in rows}
+    return {idempotency_field(row["user_id"], row["sku"]): row["units"] for row in rows}
 
 
-async def recent_keys(connection: Connection, sale_id: str, since: datetime) -> list[tuple[str, str, Record]]:
+async def recent_keys(connection: Connection, sale_id: str, since: datetime) -> list[tuple[str, str, KeyRecord]]:
     """(user, key, record) of orders accepted since then."""
     rows = await connection.fetch(queries.recent_keys, sale_id, since, timeout=_LONG_S)
     return [
         (
             row["user_id"],
             row["idempotency_key"],
-            Record(row["order_id"], row["body_digest"], row["total_minor"], _entry(row)),
+            KeyRecord(row["order_id"], row["body_digest"], row["total_minor"], _entry(row)),
         )
         for row in rows
     ]

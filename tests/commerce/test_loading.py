@@ -18,7 +18,7 @@ from commerce.sales.errors import LoadInProgress, NoSuchSale
 from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
-from lua import Outcome, SaleKeys
+from lua import ReserveOutcome, SaleKeys
 from ops.commands.common import Shop
 from tests.support.front import working
 from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
@@ -54,7 +54,7 @@ async def test_after_a_wipe(shop: Shop, settings: Settings, sale_id: str) -> Non
     before = await lua.cut(shop.redis, keys)
     await wipe(shop, keys)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.NOT_READY
+    assert answer.outcome is ReserveOutcome.NOT_READY
 
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
 
@@ -63,9 +63,9 @@ async def test_after_a_wipe(shop: Shop, settings: Settings, sale_id: str) -> Non
     assert after.epoch == before.epoch + 1 == report.epoch
     assert await lua.buyers(shop.redis, keys) == {f"u{n}\0a".encode(): 2 for n in range(5)}
     answers = await reserve(shop.redis, keys, *orders)
-    assert [answer.outcome for answer in answers] == [Outcome.REPLAYED] * 5
+    assert [answer.outcome for answer in answers] == [ReserveOutcome.REPLAYED] * 5
     [over] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="u0", limits={"a": 3}))
-    assert over.outcome is Outcome.OVER_LIMIT
+    assert over.outcome is ReserveOutcome.OVER_LIMIT
     await clean(shop, sale_id)
 
 
@@ -151,7 +151,7 @@ async def test_a_mark_of_an_older_load_is_refused(shop: Shop, settings: Settings
             sale_id,
             now,
         )
-    done = await lua.restock(shop.redis, keys, change_id, now, "a", 5)
+    done = await lua.change_stock(shop.redis, keys, change_id, now, "a", 5)
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
 
@@ -179,7 +179,7 @@ async def test_only_one_loads_at_a_time(shop: Shop, sale_id: str) -> None:
 async def test_under_load(shop: Shop, settings: Settings, sale_id: str) -> None:
     """Orders, the writer and rebuilds at the same time: nothing is lost, nothing is sold twice."""
     keys = await make_sale(shop, sale_id, {"a": (100_000, 100, 2)})
-    outcomes: list[Outcome] = []
+    outcomes: list[ReserveOutcome] = []
     stop = asyncio.Event()
 
     async def buy(number: int) -> None:
@@ -198,15 +198,15 @@ async def test_under_load(shop: Shop, settings: Settings, sale_id: str) -> None:
         stop.set()
         await asyncio.gather(*buyers)
         await eventually(lambda: drained(shop, keys))
-    assert set(outcomes) <= {Outcome.ACCEPTED, Outcome.NOT_READY}
-    accepted = outcomes.count(Outcome.ACCEPTED)
+    assert set(outcomes) <= {ReserveOutcome.ACCEPTED, ReserveOutcome.NOT_READY}
+    accepted = outcomes.count(ReserveOutcome.ACCEPTED)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 100_000 - accepted}
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM orders") == accepted
     await clean(shop, sale_id)
 
 
-def _more(outcomes: list[Outcome], count: int) -> Callable[[], object]:
+def _more(outcomes: list[ReserveOutcome], count: int) -> Callable[[], object]:
     async def look() -> bool:
         return len(outcomes) >= count
 
@@ -219,7 +219,7 @@ async def test_a_limit_that_comes_later_counts_what_was_bought(shop: Shop, setti
     await shop.sales.change_item(sale_id, "a", 100, 3, "test")
     first, second = (reservation(shop.ids.new, sale_id, {"a": n}, limits={"a": 3}) for n in (2, 1))
     answers = await reserve(shop.redis, keys, first, second)
-    assert [answer.outcome for answer in answers] == [Outcome.OVER_LIMIT, Outcome.ACCEPTED]
+    assert [answer.outcome for answer in answers] == [ReserveOutcome.OVER_LIMIT, ReserveOutcome.ACCEPTED]
     await clean(shop, sale_id)
 
 
@@ -228,4 +228,4 @@ async def test_what_was_never_opened_cannot_be_loaded(shop: Shop, sale_id: str) 
     with pytest.raises(NoSuchSale):
         await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     day = shop.clock.now_ms() // DAY_MS
-    assert not await lua.seal(shop.redis, SaleKeys(sale_id), day)
+    assert not await lua.unload(shop.redis, SaleKeys(sale_id), day)

@@ -12,7 +12,7 @@ from commerce.payments.errors import NotPayable
 from commerce.payments.model import PayWith
 from commerce.releases.service import Releases
 from commerce.sales.loading import load_sale
-from lua import Outcome
+from lua import ReserveOutcome
 from ops.commands.common import Shop
 from ops.sandbox.bank import Trade
 from ops.sandbox.server import PROVIDERS
@@ -49,7 +49,7 @@ async def bought_up(pay: PayShop, user: str) -> None:
         reservation(pay.shop.ids.new, pay.sale_id, {"a": units}, user=name, limits={"a": 3})
         for name, units in buyers.items()
     ]
-    assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {Outcome.ACCEPTED}
+    assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {ReserveOutcome.ACCEPTED}
 
 
 async def reasons(pay: PayShop, order_id: UUID) -> list[tuple[int, str | None, list[str]]]:
@@ -252,7 +252,7 @@ async def test_the_goods_are_still_on_their_way_back(shop: Shop, sale_id: str) -
 async def test_too_late_while_redis_has_lost_the_sale(pay: PayShop) -> None:
     """Not ready is not gone: the order waits for the sale to be loaded, and is paid then."""
     order_id, [payment] = await expired(pay, ("alipay", 100))
-    await lua.seal(pay.shop.redis, pay.keys, pay.shop.clock.now_ms() // 86_400_000)
+    await lua.unload(pay.shop.redis, pay.keys, pay.shop.clock.now_ms() // 86_400_000)
     pay.pays("alipay", payment, too_late=True)
 
     async def waits() -> bool:

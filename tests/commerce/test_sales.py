@@ -15,7 +15,7 @@ from commerce.kernel.errors import Conflict, Invalid
 from commerce.sales.errors import NoSuchSale, TooFewFree, WrongState
 from commerce.sales.loading import load_sale
 from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
-from lua import Outcome
+from lua import ReserveOutcome
 from ops.commands.common import Shop
 from tests.support.shop import make_sale, reservation, reserve
 
@@ -141,9 +141,9 @@ async def test_a_new_item_joins_a_running_sale_with_nothing(shop: Shop, sale_id:
     await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
     generation = (await shop.sales.get(sale_id)).generation
     order = reservation(shop.ids.new, sale_id, {"new": 1}, generation=generation)
-    assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [Outcome.SOLD_OUT]
+    assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [ReserveOutcome.SOLD_OUT]
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("new", 3, "arrived"), "test")
-    assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [Outcome.ACCEPTED]
+    assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [ReserveOutcome.ACCEPTED]
     with pytest.raises(WrongState, match="change its terms"):
         await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
     assert (await shop.audit.sale(sale_id)).clean
@@ -202,7 +202,7 @@ async def test_what_was_committed_and_not_published_is_finished_later(shop: Shop
         )
     assert await shop.sales.finish(sale_id)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.PAUSED
+    assert answer.outcome is ReserveOutcome.PAUSED
     assert await shop.sales.unfinished() == []
 
 

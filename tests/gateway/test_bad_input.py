@@ -29,7 +29,7 @@ async def keys(shop: Shop, front: Front, sale_id: str) -> AsyncIterator[SaleKeys
     yield keys
     cut = await lua.cut(shop.redis, keys)
     assert (cut.stock, cut.accepted) == (STOCK, 0)
-    assert [entry async for entry in lua.waiting(shop.redis, keys)] == []
+    assert [entry async for entry in lua.iter_stream(shop.redis, keys)] == []
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM orders") == 0
 

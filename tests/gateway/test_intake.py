@@ -62,7 +62,7 @@ async def test_a_batch_is_never_larger_than_its_limits(
     async with open_front(settings) as front:
         answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(60)))
         assert {answer.status for answer in answers} == {202}
-    sizes = [len(entry.orders) async for entry in lua.waiting(shop.redis, keys)]
+    sizes = [len(entry.orders) async for entry in lua.iter_stream(shop.redis, keys)]
     assert max(sizes) <= 4
     assert sum(sizes) == 60
 

@@ -8,13 +8,13 @@ from importlib import resources
 
 import pytest
 
-from lua import LoadOutcome, Outcome, PublishOutcome, ReleaseOutcome, RestockOutcome, RetakeOutcome
+from lua import ChangeStockOutcome, LoadOutcome, PublishOutcome, ReacquireOutcome, ReleaseOutcome, ReserveOutcome
 
 ENUMS: dict[str, type[IntEnum]] = {
-    "reserve": Outcome,
+    "reserve": ReserveOutcome,
     "release": ReleaseOutcome,
-    "restock": RestockOutcome,
-    "retake": RetakeOutcome,
+    "restock": ChangeStockOutcome,
+    "retake": ReacquireOutcome,
     "publish": PublishOutcome,
     "load": LoadOutcome,
 }

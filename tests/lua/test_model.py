@@ -26,7 +26,7 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import DAY_MS, SystemClock
-from lua import EntryId, Outcome, Release, ReleaseOutcome, RestockOutcome, SaleKeys, SaleTerms
+from lua import ChangeStockOutcome, EntryId, Release, ReleaseOutcome, ReserveOutcome, SaleKeys, SaleTerms
 from tests.support.servers import Servers
 from tests.support.shop import reservation, reserve
 
@@ -85,10 +85,10 @@ class Shop(RuleBasedStateMachine):
         for order, (user, key, digest, units), answer in zip(sent, batch, answers, strict=True):
             expected = self._expected(user, key, digest, units)
             assert answer.outcome is expected, (answer, expected)
-            if expected is Outcome.REPLAYED:
+            if expected is ReserveOutcome.REPLAYED:
                 assert answer.record is not None
                 assert answer.record.order_id == self.standing[user, key][1]
-            if expected is Outcome.ACCEPTED:
+            if expected is ReserveOutcome.ACCEPTED:
                 self.standing[user, key] = (digest, order.order_id)
                 self.taken[order.order_id] = (user, units)
                 self.free.subtract(units)
@@ -98,15 +98,15 @@ class Shop(RuleBasedStateMachine):
                 accepted.append(order.order_id)
         return multiple(*accepted)
 
-    def _expected(self, user: str, key: str, digest: bytes, units: dict[str, int]) -> Outcome:
+    def _expected(self, user: str, key: str, digest: bytes, units: dict[str, int]) -> ReserveOutcome:
         if (user, key) in self.standing:
-            return Outcome.REPLAYED if self.standing[user, key][0] == digest else Outcome.KEY_REUSED
+            return ReserveOutcome.REPLAYED if self.standing[user, key][0] == digest else ReserveOutcome.KEY_REUSED
         for sku, count in units.items():
             if count > self.free[sku]:
-                return Outcome.SOLD_OUT
+                return ReserveOutcome.SOLD_OUT
             if sku in LIMITS and self.bought[user, sku] + count > LIMITS[sku]:
-                return Outcome.OVER_LIMIT
-        return Outcome.ACCEPTED
+                return ReserveOutcome.OVER_LIMIT
+        return ReserveOutcome.ACCEPTED
 
     @rule(order_id=orders, times=st.integers(1, 3))
     def release(self, order_id: UUID, times: int) -> None:
@@ -124,11 +124,11 @@ class Shop(RuleBasedStateMachine):
 
     @rule(sku=st.sampled_from(SKUS), delta=st.integers(-6, 6).filter(bool))
     def restock(self, sku: str, delta: int) -> None:
-        answer = self.do(lua.restock(self.redis, self.keys, uuid4(), self.clock.now_ms(), sku, delta))
+        answer = self.do(lua.change_stock(self.redis, self.keys, uuid4(), self.clock.now_ms(), sku, delta))
         if self.free[sku] + delta < 0:
-            assert (answer.outcome, answer.number) == (RestockOutcome.TOO_FEW, self.free[sku])
+            assert (answer.outcome, answer.number) == (ChangeStockOutcome.TOO_FEW, self.free[sku])
         else:
-            assert answer.outcome is RestockOutcome.APPLIED
+            assert answer.outcome is ChangeStockOutcome.APPLIED
             self.free[sku] += delta
 
     @rule()
@@ -136,7 +136,7 @@ class Shop(RuleBasedStateMachine):
         """The writer takes what is there; stock is not its business."""
         entries = self.do(lua.read_new(self.redis, self.keys, "writer", 100, 1))
         if entries:
-            assert self.do(lua.settle(self.redis, self.keys, entries)) == len(entries)
+            assert self.do(lua.acknowledge(self.redis, self.keys, entries)) == len(entries)
 
     @invariant()
     def agrees(self) -> None:
@@ -155,7 +155,7 @@ class Shop(RuleBasedStateMachine):
         day = self.clock.now_ms() // DAY_MS
         for user, keys in by_user.items():
             for key, order_id in keys[-2:]:
-                [record] = self.do(lua.find_keys(self.redis, [self.keys], day, user, key))
+                [record] = self.do(lua.find_key_records(self.redis, [self.keys], day, user, key))
                 assert record is not None
                 assert record.order_id == order_id
 

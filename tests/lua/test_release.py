@@ -8,7 +8,7 @@ import pytest
 
 import lua
 from commerce.kernel.clock import DAY_MS
-from lua import Release, ReleaseOutcome, RestockOutcome, SaleKeys
+from lua import ChangeStockOutcome, Release, ReleaseOutcome, SaleKeys
 from ops.commands.common import Shop
 from tests.support.shop import make_sale, reservation, reserve
 
@@ -64,30 +64,30 @@ async def test_too_old_to_know_gives_nothing(shop: Shop, sale_id: str, keys: Sal
 
 async def test_not_ready_without_a_loaded_sale(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     release = await taken(shop, sale_id, keys, {"a": 1})
-    await lua.seal(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
+    await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     epoch, [answer] = await lua.release(shop.redis, keys, [release])
     assert (epoch, answer.outcome) == (0, ReleaseOutcome.NOT_READY)
 
 
 async def test_restock_up_and_down_once(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     change, now = uuid4(), shop.clock.now_ms()
-    first = await lua.restock(shop.redis, keys, change, now, "a", 7)
-    again = await lua.restock(shop.redis, keys, change, now, "a", 7)
-    assert (first.outcome, again.outcome) == (RestockOutcome.APPLIED, RestockOutcome.ALREADY)
-    down = await lua.restock(shop.redis, keys, uuid4(), now, "a", -12)
-    assert (down.outcome, down.number) == (RestockOutcome.APPLIED, 2)
+    first = await lua.change_stock(shop.redis, keys, change, now, "a", 7)
+    again = await lua.change_stock(shop.redis, keys, change, now, "a", 7)
+    assert (first.outcome, again.outcome) == (ChangeStockOutcome.APPLIED, ChangeStockOutcome.ALREADY)
+    down = await lua.change_stock(shop.redis, keys, uuid4(), now, "a", -12)
+    assert (down.outcome, down.number) == (ChangeStockOutcome.APPLIED, 2)
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 0
 
 
 async def test_restock_never_goes_below_zero(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
-    answer = await lua.restock(shop.redis, keys, uuid4(), shop.clock.now_ms(), "a", -6)
-    assert (answer.outcome, answer.number) == (RestockOutcome.TOO_FEW, 5)
+    answer = await lua.change_stock(shop.redis, keys, uuid4(), shop.clock.now_ms(), "a", -6)
+    assert (answer.outcome, answer.number) == (ChangeStockOutcome.TOO_FEW, 5)
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
 
 
 async def test_restock_not_ready_and_too_old(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     now = shop.clock.now_ms()
-    old = await lua.restock(shop.redis, keys, uuid4(), now - 9 * DAY_MS, "a", 1)
-    assert old.outcome is RestockOutcome.TOO_OLD
+    old = await lua.change_stock(shop.redis, keys, uuid4(), now - 9 * DAY_MS, "a", 1)
+    assert old.outcome is ChangeStockOutcome.TOO_OLD
     await shop.redis.delete(keys.meta)
-    assert (await lua.restock(shop.redis, keys, uuid4(), now, "a", 1)).outcome is RestockOutcome.NOT_READY
+    assert (await lua.change_stock(shop.redis, keys, uuid4(), now, "a", 1)).outcome is ChangeStockOutcome.NOT_READY

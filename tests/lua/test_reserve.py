@@ -8,7 +8,7 @@ import pytest
 
 import lua
 from commerce.kernel.clock import DAY_MS, from_ms
-from lua import Outcome, SaleKeys, SaleTerms
+from lua import ReserveOutcome, SaleKeys, SaleTerms
 from ops.commands.common import Shop
 from tests.support.shop import make_sale, reservation, reserve
 
@@ -25,9 +25,9 @@ async def stock(shop: Shop, keys: SaleKeys) -> dict[str, int]:
 async def test_accepted_takes_all_lines_and_queues_the_order(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     order = reservation(shop.ids.new, sale_id, {"a": 2, "b": 1})
     [answer] = await reserve(shop.redis, keys, order)
-    assert answer.outcome is Outcome.ACCEPTED
+    assert answer.outcome is ReserveOutcome.ACCEPTED
     assert await stock(shop, keys) == {"a": 3, "b": 2}
-    [entry] = [entry async for entry in lua.waiting(shop.redis, keys)]
+    [entry] = [entry async for entry in lua.iter_stream(shop.redis, keys)]
     assert entry.id == answer.entry
     assert entry.orders == ((order.order_id.bytes, order.payload),)
     assert await lua.all_accepted(shop.redis, keys) == {order.order_id: "user"}
@@ -36,14 +36,14 @@ async def test_accepted_takes_all_lines_and_queues_the_order(shop: Shop, sale_id
 async def test_a_batch_is_one_stream_entry(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     orders = [reservation(shop.ids.new, sale_id, {"b": 1}, user=f"u{n}") for n in range(4)]
     answers = await reserve(shop.redis, keys, *orders)
-    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED] * 3 + [Outcome.SOLD_OUT]
-    [entry] = [entry async for entry in lua.waiting(shop.redis, keys)]
+    assert [answer.outcome for answer in answers] == [ReserveOutcome.ACCEPTED] * 3 + [ReserveOutcome.SOLD_OUT]
+    [entry] = [entry async for entry in lua.iter_stream(shop.redis, keys)]
     assert [field for field, _ in entry.orders] == [order.order_id.bytes for order in orders[:3]]
 
 
 async def test_sold_out_takes_nothing_and_names_the_sku(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1, "b": 4}))
-    assert (answer.outcome, answer.sku) == (Outcome.SOLD_OUT, "b")
+    assert (answer.outcome, answer.sku) == (ReserveOutcome.SOLD_OUT, "b")
     assert await stock(shop, keys) == {"a": 5, "b": 3}
     assert await lua.buyers(shop.redis, keys) == {}
     assert await lua.all_accepted(shop.redis, keys) == {}
@@ -53,11 +53,15 @@ async def test_the_limit_counts_earlier_orders(shop: Shop, sale_id: str, keys: S
     limits = {"a": 3}
     first, second, third = (reservation(shop.ids.new, sale_id, {"a": units}, limits=limits) for units in (2, 2, 1))
     answers = await reserve(shop.redis, keys, first, second, third)
-    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED, Outcome.OVER_LIMIT, Outcome.ACCEPTED]
+    assert [answer.outcome for answer in answers] == [
+        ReserveOutcome.ACCEPTED,
+        ReserveOutcome.OVER_LIMIT,
+        ReserveOutcome.ACCEPTED,
+    ]
     assert answers[1].sku == "a"
     assert await lua.buyers(shop.redis, keys) == {b"user\0a": 3}
     [other] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="other", limits=limits))
-    assert other.outcome is Outcome.ACCEPTED
+    assert other.outcome is ReserveOutcome.ACCEPTED
 
 
 async def test_one_sku_on_two_lines_is_added_up(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
@@ -73,7 +77,7 @@ async def test_one_sku_on_two_lines_is_added_up(shop: Shop, sale_id: str, keys: 
         [("b", 2, 0), ("b", 2, 0)],
     )
     [answer] = await reserve(shop.redis, keys, twice)
-    assert answer.outcome is Outcome.SOLD_OUT
+    assert answer.outcome is ReserveOutcome.SOLD_OUT
     assert await stock(shop, keys) == {"a": 5, "b": 3}
 
 
@@ -82,7 +86,7 @@ async def test_replayed_gives_the_first_answer(shop: Shop, sale_id: str, keys: S
     again = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     [accepted] = await reserve(shop.redis, keys, first)
     [replayed] = await reserve(shop.redis, keys, again)
-    assert replayed.outcome is Outcome.REPLAYED
+    assert replayed.outcome is ReserveOutcome.REPLAYED
     assert replayed.record is not None
     assert replayed.record.order_id == first.order_id
     assert replayed.record.total_minor == first.total_minor
@@ -93,7 +97,11 @@ async def test_replayed_gives_the_first_answer(shop: Shop, sale_id: str, keys: S
 async def test_replayed_within_one_batch(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     orders = [reservation(shop.ids.new, sale_id, {"a": 1}, key="k") for _ in range(3)]
     answers = await reserve(shop.redis, keys, *orders)
-    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED, Outcome.REPLAYED, Outcome.REPLAYED]
+    assert [answer.outcome for answer in answers] == [
+        ReserveOutcome.ACCEPTED,
+        ReserveOutcome.REPLAYED,
+        ReserveOutcome.REPLAYED,
+    ]
     assert {answer.entry for answer in answers} == {answers[0].entry}
     assert await stock(shop, keys) == {"a": 4, "b": 3}
 
@@ -102,31 +110,31 @@ async def test_key_reused_with_another_body(shop: Shop, sale_id: str, keys: Sale
     first = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     other = reservation(shop.ids.new, sale_id, {"a": 1}, key="k", digest=b"e" * 16)
     answers = await reserve(shop.redis, keys, first, other)
-    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED, Outcome.KEY_REUSED]
+    assert [answer.outcome for answer in answers] == [ReserveOutcome.ACCEPTED, ReserveOutcome.KEY_REUSED]
     [later] = await reserve(shop.redis, keys, other)
-    assert later.outcome is Outcome.KEY_REUSED
+    assert later.outcome is ReserveOutcome.KEY_REUSED
 
 
 async def test_a_key_is_a_users_own(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     orders = [reservation(shop.ids.new, sale_id, {"b": 1}, key="k", user=user) for user in ("u", "v")]
     answers = await reserve(shop.redis, keys, *orders)
-    assert [answer.outcome for answer in answers] == [Outcome.ACCEPTED] * 2
+    assert [answer.outcome for answer in answers] == [ReserveOutcome.ACCEPTED] * 2
 
 
 async def test_a_refused_order_leaves_its_key_free(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 4}, key="k"))
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 1}, key="k"))
-    assert answer.outcome is Outcome.ACCEPTED
+    assert answer.outcome is ReserveOutcome.ACCEPTED
 
 
 async def test_the_key_of_yesterday_is_known(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     seconds, _ = await shop.redis.time()
     day = seconds * 1000 // DAY_MS
     order = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
-    record = lua.Record(order.order_id, order.body_digest, 100, lua.EntryId((day - 1) * DAY_MS, 0))
-    await lua.remember_keys(shop.redis, keys, [("user", "k", record)])
+    record = lua.KeyRecord(order.order_id, order.body_digest, 100, lua.EntryId((day - 1) * DAY_MS, 0))
+    await lua.restore_key_records(shop.redis, keys, [("user", "k", record)])
     [answer] = await reserve(shop.redis, keys, order)
-    assert answer.outcome is Outcome.REPLAYED
+    assert answer.outcome is ReserveOutcome.REPLAYED
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
@@ -137,7 +145,7 @@ async def test_gateways_around_midnight_find_the_same_key(shop: Shop, sale_id: s
     order = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     await reserve(shop.redis, keys, order, day=day + off)
     [answer] = await reserve(shop.redis, keys, order, day=day)
-    assert answer.outcome is Outcome.REPLAYED
+    assert answer.outcome is ReserveOutcome.REPLAYED
 
 
 async def test_a_clock_that_is_days_off_is_not_ready(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
@@ -145,7 +153,7 @@ async def test_a_clock_that_is_days_off_is_not_ready(shop: Shop, sale_id: str, k
     for off in (-2, 2):
         order = reservation(shop.ids.new, sale_id, {"a": 1})
         [answer] = await reserve(shop.redis, keys, order, day=seconds * 1000 // DAY_MS + off)
-        assert answer.outcome is Outcome.NOT_READY
+        assert answer.outcome is ReserveOutcome.NOT_READY
 
 
 async def test_stale_after_new_terms(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
@@ -154,42 +162,42 @@ async def test_stale_after_new_terms(shop: Shop, sale_id: str, keys: SaleKeys) -
     old = reservation(shop.ids.new, sale_id, {"a": 1}, generation=before)
     new = reservation(shop.ids.new, sale_id, {"a": 1}, generation=before + 1)
     answers = await reserve(shop.redis, keys, old, new)
-    assert [answer.outcome for answer in answers] == [Outcome.STALE, Outcome.ACCEPTED]
+    assert [answer.outcome for answer in answers] == [ReserveOutcome.STALE, ReserveOutcome.ACCEPTED]
 
 
 async def test_a_wiped_redis_is_not_ready_rather_than_sold_out(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     await shop.redis.delete(keys.meta)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.NOT_READY
+    assert answer.outcome is ReserveOutcome.NOT_READY
 
 
 async def test_lost_stock_is_not_ready_rather_than_sold_out(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     await shop.redis.delete(keys.stock)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.NOT_READY
+    assert answer.outcome is ReserveOutcome.NOT_READY
 
 
 async def test_not_open_yet_says_when(shop: Shop, sale_prefix: str) -> None:
     opens_at = from_ms(shop.clock.now_ms()) + timedelta(hours=1)
     keys = await make_sale(shop, f"{sale_prefix}-later", {"a": (5, 100, None)}, opens_at=opens_at)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, f"{sale_prefix}-later", {"a": 1}))
-    assert answer.outcome is Outcome.NOT_OPEN
+    assert answer.outcome is ReserveOutcome.NOT_OPEN
     assert from_ms(answer.opens_ms) == opens_at
 
 
 async def test_paused_and_open_again(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     await shop.sales.pause(sale_id, "test")
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.PAUSED
+    assert answer.outcome is ReserveOutcome.PAUSED
     await shop.sales.open(sale_id, "test")
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.ACCEPTED
+    assert answer.outcome is ReserveOutcome.ACCEPTED
 
 
 async def test_closed_by_command(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     await shop.sales.close(sale_id, "test")
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.CLOSED
+    assert answer.outcome is ReserveOutcome.CLOSED
 
 
 async def test_closed_by_the_servers_clock(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
@@ -198,7 +206,7 @@ async def test_closed_by_the_servers_clock(shop: Shop, sale_id: str, keys: SaleK
     terms = SaleTerms(sale.epoch, sale.generation + 1, "open", seconds * 1000 - 2_000, seconds * 1000 - 1)
     assert await lua.publish(shop.redis, keys, terms) is lua.PublishOutcome.PUBLISHED
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.CLOSED
+    assert answer.outcome is ReserveOutcome.CLOSED
 
 
 async def test_a_replay_is_answered_after_closing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
@@ -206,7 +214,7 @@ async def test_a_replay_is_answered_after_closing(shop: Shop, sale_id: str, keys
     await reserve(shop.redis, keys, order)
     await shop.sales.close(sale_id, "test")
     [answer] = await reserve(shop.redis, keys, order)
-    assert answer.outcome is Outcome.REPLAYED
+    assert answer.outcome is ReserveOutcome.REPLAYED
 
 
 async def test_an_order_of_a_thousand_lines_and_a_full_batch(shop: Shop, sale_prefix: str) -> None:
@@ -219,6 +227,6 @@ async def test_an_order_of_a_thousand_lines_and_a_full_batch(shop: Shop, sale_pr
         reservation(shop.ids.new, sale_id, dict.fromkeys(items, 1), user=f"u{n}", limits=limits) for n in range(16)
     ]
     answers = await reserve(shop.redis, keys, *orders)
-    assert {answer.outcome for answer in answers} == {Outcome.ACCEPTED}
+    assert {answer.outcome for answer in answers} == {ReserveOutcome.ACCEPTED}
     assert set((await stock(shop, keys)).values()) == {984}
     assert len(await lua.buyers(shop.redis, keys)) == 16_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lua
 from commerce.kernel.clock import DAY_MS
-from lua import EntryId, LoadOutcome, Outcome, PublishOutcome, SaleKeys, SaleTerms
+from lua import EntryId, LoadOutcome, PublishOutcome, ReserveOutcome, SaleKeys, SaleTerms
 from ops.commands.common import Shop
 from tests.support.shop import make_sale, reservation, reserve
 
@@ -26,7 +26,7 @@ async def test_staged_stock_is_not_for_sale(shop: Shop, sale_id: str) -> None:
     keys = SaleKeys(sale_id)
     await shop.redis.hset(keys.staged(1, "stock").decode(), mapping={"a": 5})
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.NOT_READY
+    assert answer.outcome is ReserveOutcome.NOT_READY
     await lua.load(shop.redis, keys, _terms(shop, 1), [("a", 3)], [], EntryId(0, 1))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 3}
 
@@ -42,8 +42,8 @@ async def test_stream_ids_go_on_rising_after_a_wipe(shop: Shop, sale_id: str) ->
 async def test_a_load_does_not_turn_stream_ids_back(shop: Shop, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    await lua.settle(shop.redis, keys, [entry async for entry in lua.waiting(shop.redis, keys)])
-    await lua.seal(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
+    await lua.acknowledge(shop.redis, keys, [entry async for entry in lua.iter_stream(shop.redis, keys)])
+    await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     await lua.load(shop.redis, keys, _terms(shop, 9), [("a", 5)], [], EntryId(0, 1))
     assert (await lua.cut(shop.redis, keys)).last_entry == answer.entry
 
@@ -56,18 +56,18 @@ async def test_publish_only_moves_forward(shop: Shop, sale_id: str) -> None:
     assert await lua.publish(shop.redis, keys, _terms(shop, 1, 5)) is PublishOutcome.OLDER
     assert await lua.publish(shop.redis, keys, _terms(shop, 2, 7)) is PublishOutcome.NOT_READY
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is Outcome.PAUSED
+    assert answer.outcome is ReserveOutcome.PAUSED
 
 
 async def test_seal_keeps_orders_and_keys(shop: Shop, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, 2)})
     order = reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 2}, key="k")
     await reserve(shop.redis, keys, order)
-    assert await lua.seal(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
+    assert await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     assert (await lua.cut(shop.redis, keys)).stock == {}
     assert await lua.all_accepted(shop.redis, keys) == {order.order_id: "user"}
-    assert len([entry async for entry in lua.waiting(shop.redis, keys)]) == 1
-    [record] = await lua.find_keys(shop.redis, [keys], shop.clock.now_ms() // DAY_MS, "user", "k")
+    assert len([entry async for entry in lua.iter_stream(shop.redis, keys)]) == 1
+    [record] = await lua.find_key_records(shop.redis, [keys], shop.clock.now_ms() // DAY_MS, "user", "k")
     assert record is not None
 
 
@@ -76,8 +76,8 @@ async def test_settle_forgets_exactly_what_it_is_given(shop: Shop, sale_id: str)
     for _ in range(3):
         await reserve(shop.redis, keys, *(reservation(shop.ids.new, sale_id, {"a": 1}) for _ in range(4)))
     entries = await lua.read_new(shop.redis, keys, "reader", 2, 100)
-    assert await lua.settle(shop.redis, keys, entries) == 2
-    assert await lua.settle(shop.redis, keys, entries) == 0
+    assert await lua.acknowledge(shop.redis, keys, entries) == 2
+    assert await lua.acknowledge(shop.redis, keys, entries) == 0
     assert (await lua.backlog(shop.redis, keys)).orders == 4
     assert await lua.read_pending(shop.redis, keys, "reader", 10) == []
     assert len(await lua.read_new(shop.redis, keys, "reader", 10, 100)) == 1
@@ -87,17 +87,17 @@ async def test_taking_over_from_a_dead_reader(shop: Shop, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     entries = await lua.read_new(shop.redis, keys, "dead", 10, 100)
-    assert await lua.take_over(shop.redis, keys, "alive", 60_000, 10) == []
-    assert await lua.take_over(shop.redis, keys, "alive", 0, 10) == entries
+    assert await lua.claim_idle_entries(shop.redis, keys, "alive", 60_000, 10) == []
+    assert await lua.claim_idle_entries(shop.redis, keys, "alive", 0, 10) == entries
     assert await lua.read_pending(shop.redis, keys, "dead", 10) == []
-    await lua.settle(shop.redis, keys, entries)
-    assert await lua.forget_idle_readers(shop.redis, keys, 0) == 2
+    await lua.acknowledge(shop.redis, keys, entries)
+    assert await lua.delete_idle_consumers(shop.redis, keys, 0) == 2
 
 
 async def test_waiting_pages_through_a_long_stream(shop: Shop, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (1_000, 100, None)})
     for _ in range(450):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    entries = [entry.id async for entry in lua.waiting(shop.redis, keys)]
+    entries = [entry.id async for entry in lua.iter_stream(shop.redis, keys)]
     assert len(entries) == len(set(entries)) == 450
-    assert [entry.id async for entry in lua.waiting(shop.redis, keys, up_to=entries[99])] == entries[:100]
+    assert [entry.id async for entry in lua.iter_stream(shop.redis, keys, up_to=entries[99])] == entries[:100]

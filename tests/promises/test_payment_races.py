@@ -22,7 +22,7 @@ from commerce.payments import jobs
 from commerce.payments.errors import NotEnoughCaptured, NotPayable
 from commerce.payments.model import PayWith
 from config.settings import Settings
-from lua import Outcome
+from lua import ReserveOutcome
 from ops.commands.common import Shop
 from ops.sandbox.bank import Trade
 from tests.support.payshop import PayShop, driver, open_payshop
@@ -58,7 +58,7 @@ async def pay(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> Asyn
 async def placed(pay: PayShop, *parts: PayWith) -> list[Placed]:
     """That many stored orders, one user each, whose provider has been asked."""
     made = [reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"u{n}", limits={"a": 2}) for n in range(PAIRS)]
-    assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {Outcome.ACCEPTED}
+    assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {ReserveOutcome.ACCEPTED}
 
     async def all_of(query: str) -> bool:
         return bool(await pay.value(query) == PAIRS)
@@ -157,7 +157,7 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
         got = 0
         while got < 20 and not stop.is_set():
             order = reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"greedy{got}", limits={"a": 2})
-            got += (await reserve(pay.shop.redis, pay.keys, order))[0].outcome is Outcome.ACCEPTED
+            got += (await reserve(pay.shop.redis, pay.keys, order))[0].outcome is ReserveOutcome.ACCEPTED
 
     pay.bank.close_trade = closing  # type: ignore[method-assign]
     others = [asyncio.create_task(too_late()), asyncio.create_task(greedy())]

@@ -102,7 +102,9 @@ def reservation(
     return Reservation(generation, user, key, order_id, digest, total, encode_accepted(accepted), lines)
 
 
-async def reserve(redis: Redis, keys: SaleKeys, *orders: Reservation, day: int | None = None) -> list[lua.Reserved]:
+async def reserve(
+    redis: Redis, keys: SaleKeys, *orders: Reservation, day: int | None = None
+) -> list[lua.ReserveResult]:
     """Reserve a batch by the server's own day."""
     seconds, _ = await redis.time()
     return await lua.reserve(redis, keys, day if day is not None else seconds * 1000 // DAY_MS, orders)
