@@ -25,11 +25,11 @@ from commerce.kernel.redisdb import REDIS_UNAVAILABLE as REDIS_DOWN
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway import openapi, problems
-from gateway.connections import SERVER, Connections
-from gateway.lane import ExpressLane
+from gateway.connections import SERVER, ConnectionRegistry
+from gateway.lane import FastPathConnection
 from gateway.operations import Operation
 from gateway.routes import admin, catalog, health, orders, parcels, payments, shipping, vans
-from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, Services, open_services
+from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, GatewayServices, open_gateway_services
 
 _logger = logging.getLogger(__name__)
 _READS = ("GET", "HEAD")
@@ -45,7 +45,7 @@ PUBLIC = [
 ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *parcels.ADMIN, *vans.ADMIN, *health.HEALTH, *health.METRICS]
 
 
-def build(services: Services, operations: Sequence[Operation]) -> web.Application:
+def build(services: GatewayServices, operations: Sequence[Operation]) -> web.Application:
     """An application that offers these operations, their OpenAPI document and a page to read it."""
     app = web.Application(middlewares=[_outermost], client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
@@ -103,7 +103,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         response = await handler(request)
     except ProblemError as refusal:
         response = problems.from_refusal(refusal, request_id)
-        if request.method == "POST" and request.path == orders.PLACE:
+        if request.method == "POST" and request.path == orders.ORDERS_PATH:
             services.tally.order(refusal.code)
     except web.HTTPException as error:
         response = problems.from_http(error, request_id)
@@ -150,9 +150,11 @@ async def serve(settings: Settings) -> None:
     http = settings.http
     together = (http.host, http.port) == (http.admin_host, http.admin_port)
     async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(open_services(settings))
-        crowd = Connections(settings.limits, services.clock)
-        staff = Connections(settings.limits, services.clock, port="admin", most=settings.limits.admin_connections)
+        services = await stack.enter_async_context(open_gateway_services(settings))
+        crowd = ConnectionRegistry(settings.limits, services.clock)
+        staff = ConnectionRegistry(
+            settings.limits, services.clock, port="admin", most=settings.limits.admin_connections
+        )
         ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if together else PUBLIC, crowd)]
         if not together:
             ports.append((http.admin_host, http.admin_port, ADMIN, staff))
@@ -164,7 +166,7 @@ async def serve(settings: Settings) -> None:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             express = connections is crowd
-            factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
+            factory = fast_path_factory(connections, services, runner) if express else connections.ordinary(runner)
             with explain_bind_errors(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
                 listener = _listen(host, port)
             servers.append(await loop.create_server(factory, sock=listener))
@@ -179,13 +181,13 @@ async def serve(settings: Settings) -> None:
         await asyncio.gather(*(book.end(settings.limits.graceful_stop_s) for book in (crowd, staff)))
 
 
-def express_factory(
-    connections: Connections, services: Services, runner: web.AppRunner
+def fast_path_factory(
+    connections: ConnectionRegistry, services: GatewayServices, runner: web.AppRunner
 ) -> Callable[[], asyncio.Protocol]:
     """What `create_server` makes connections with where orders come in."""
     server = runner.server
     assert server is not None
-    return lambda: ExpressLane(connections, services, server)
+    return lambda: FastPathConnection(connections, services, server)
 
 
 def _once(operations: Sequence[Operation]) -> list[Operation]:

@@ -28,7 +28,7 @@ _AT_ONCE = 100
 """connections looked after before orders have their turn: ten thousand at once would hold everybody up"""
 
 
-class Client(Protocol):
+class ManagedConnection(Protocol):
     """A connection that is in the books."""
 
     def check_time(self, now: float) -> None:
@@ -41,7 +41,7 @@ class Client(Protocol):
         """Close at once."""
 
 
-class Connections:
+class ConnectionRegistry:
     """The connections of one port of the process, `limits.connections` at most unless `most` says otherwise.
 
     Each port has a book of its own, so that no crowd at one keeps anybody from another.
@@ -52,14 +52,14 @@ class Connections:
         self._clock = clock
         self._most = limits.connections if most is None else most
         self._gauge = metrics.CONNECTIONS.labels(port)
-        self._clients: set[Client] = set()
+        self._clients: set[ManagedConnection] = set()
         self.ending = False
 
     @property
     def open(self) -> int:
         return len(self._clients)
 
-    def admit(self, client: Client, transport: asyncio.BaseTransport) -> bool:
+    def admit(self, client: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
         """Enter a new connection into the books, or turn it away if there are too many."""
         if len(self._clients) >= self._most or self.ending:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
@@ -69,7 +69,7 @@ class Connections:
         self._clients.add(client)
         return True
 
-    def leave(self, client: Client) -> None:
+    def leave(self, client: ManagedConnection) -> None:
         """It is closed."""
         self._clients.discard(client)
 
@@ -101,7 +101,7 @@ class Connections:
         """What `create_server` makes connections with where aiohttp answers everything."""
         server = runner.server
         assert server is not None
-        return lambda: OrdinaryClient(self, server)
+        return lambda: AiohttpConnection(self, server)
 
 
 def handler_options(limits: LimitSettings) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def handler_options(limits: LimitSettings) -> dict[str, Any]:
     }
 
 
-class Handler(RequestHandler):
+class AiohttpHandler(RequestHandler):
     """aiohttp's own connection handler, which tells when it has answered, and answers in our form."""
 
     __slots__ = ("_answered",)
@@ -176,7 +176,7 @@ class Handler(RequestHandler):
         return response
 
 
-class Edge(asyncio.Protocol):
+class TrackedConnection(asyncio.Protocol):
     """What every connection has, whoever answers on it: its place in the books, and an end.
 
     A client may close its direction and still read: what it has asked in full is answered. One that does not read what
@@ -195,7 +195,7 @@ class Edge(asyncio.Protocol):
         "_writable",
     )
 
-    def __init__(self, connections: Connections) -> None:
+    def __init__(self, connections: ConnectionRegistry) -> None:
         self._connections = connections
         self._limits = connections.limits
         self._loop = asyncio.get_running_loop()
@@ -226,14 +226,14 @@ class Edge(asyncio.Protocol):
             self._transport.abort()
 
 
-class OrdinaryClient(Edge):
+class AiohttpConnection(TrackedConnection):
     """A connection on which aiohttp answers everything; the time and the books are kept here."""
 
     __slots__ = ("_handler",)
 
-    def __init__(self, connections: Connections, server: web.Server) -> None:
+    def __init__(self, connections: ConnectionRegistry, server: web.Server) -> None:
         super().__init__(connections)
-        self._handler = Handler(server, connections.limits, self._answered)
+        self._handler = AiohttpHandler(server, connections.limits, self._answered)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)

@@ -24,9 +24,9 @@ from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from commerce.sales.model import SALE_PATTERN, Sale
 from config.settings import Settings
-from gateway.intake import Intake
+from gateway.intake import OrderIntake
 from gateway.problems import BadRequest
-from gateway.snapshots import Snapshots
+from gateway.snapshots import SaleSnapshots
 from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records
 
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
@@ -38,7 +38,7 @@ _ACCEPTED = ReserveOutcome.ACCEPTED
 _PLACE = re.compile(r" - at `([^`]*)`$")
 
 
-class NeedsLooking(Exception):
+class NeedsSlowPath(Exception):
     """The order cannot be placed from what is in memory; `Desk.place` finds out what to do."""
 
 
@@ -55,11 +55,11 @@ def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
 
 def _undecodable(error: Exception) -> ProblemError:
     if isinstance(error, msgspec.ValidationError):
-        return invalid(error)
+        return invalid_input(error)
     return BadRequest(f"the body is not JSON: {error}")
 
 
-def invalid(error: msgspec.ValidationError) -> Invalid:
+def invalid_input(error: msgspec.ValidationError) -> Invalid:
     """msgspec's message with its place as a JSON pointer: `$.lines[0].sku` becomes `/lines/0/sku`."""
     text = str(error)
     place = _PLACE.search(text)
@@ -70,7 +70,7 @@ def invalid(error: msgspec.ValidationError) -> Invalid:
     return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"at": pointer, "detail": text}])
 
 
-class Desk:
+class OrderPlacement:
     """Prices orders from memory and hands them to the intake."""
 
     def __init__(
@@ -79,8 +79,8 @@ class Desk:
         clock: Clock,
         ids: IdGenerator,
         redis: Redis,
-        snapshots: Snapshots,
-        intake: Intake,
+        snapshots: SaleSnapshots,
+        intake: OrderIntake,
         limits: OrderLimits,
     ) -> None:
         self._durability = settings.durability
@@ -96,11 +96,11 @@ class Desk:
         """Price an order from memory. Raises `NeedsLooking` where memory is not enough to say yes or no."""
         snapshot = self._snapshots.known(order.sale_id)
         if snapshot is None:
-            raise NeedsLooking
+            raise NeedsSlowPath
         try:
             return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
         except Invalid:
-            raise NeedsLooking from None
+            raise NeedsSlowPath from None
 
     async def place(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> tuple[PlacedOrder, int]:
         """Place an order: the answer and its status, 202 or 200 for a repeat. Raises the refusal."""
@@ -116,7 +116,7 @@ class Desk:
                 return self.conclude(order.sale_id, reservation, reserved)
             if attempt == 0:
                 await self._snapshots.refresh()
-        raise refusal(reserved, order.sale_id)
+        raise problem_for_outcome(reserved, order.sale_id)
 
     def conclude(self, sale_id: str, reservation: Reservation, reserved: ReserveResult) -> tuple[PlacedOrder, int]:
         """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
@@ -124,7 +124,7 @@ class Desk:
             return self._placed(sale_id, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is ReserveOutcome.REPLAYED and reserved.record is not None:
             return self.repeated(sale_id, reserved.record)
-        raise refusal(reserved, sale_id)
+        raise problem_for_outcome(reserved, sale_id)
 
     def repeated(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:
         """The first answer once more."""
@@ -147,7 +147,7 @@ class Desk:
         except REDIS_UNAVAILABLE:
             raise NotReady("Redis cannot be reached, nothing was taken; repeat with the same key") from None
         if record is not None and record.body_digest != body_digest(order):
-            raise refusal(ReserveResult(ReserveOutcome.KEY_REUSED), order.sale_id)
+            raise problem_for_outcome(ReserveResult(ReserveOutcome.KEY_REUSED), order.sale_id)
         return record
 
     def _placed(self, sale_id: str, order_id: UUID, total_minor: int, entry: EntryId) -> PlacedOrder:
@@ -167,7 +167,7 @@ class Desk:
         return due
 
 
-def check_key(given: str | None) -> str:
+def check_idempotency_key(given: str | None) -> str:
     """An Idempotency-Key as it stands in a header. Raises `BadRequest` or `Invalid`."""
     if given is None:
         raise BadRequest(f"the header parameter Idempotency-Key is missing: {KEY_DESCRIPTION}")
@@ -182,7 +182,7 @@ KEY_DESCRIPTION = (
 )
 
 
-def decode_order(body: bytes) -> PlaceOrder:
+def decode_order_body(body: bytes) -> PlaceOrder:
     """An order's body. Raises `Invalid` or `BadRequest`."""
     try:
         return _decode(body)
@@ -190,7 +190,7 @@ def decode_order(body: bytes) -> PlaceOrder:
         raise _undecodable(error) from None
 
 
-def refusal(reserved: ReserveResult, sale_id: str) -> ProblemError:
+def problem_for_outcome(reserved: ReserveResult, sale_id: str) -> ProblemError:
     """What a shopper is told of an outcome that is no order."""
     match reserved.outcome:
         case ReserveOutcome.KEY_REUSED:

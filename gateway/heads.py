@@ -34,7 +34,7 @@ _VALUES = {
 }
 
 
-class Shape(NamedTuple):
+class HeaderLayout(NamedTuple):
     """What the names of a request's headers say, whatever their values. The numbers are places in the sequence, -1
     where a header is not there."""
 
@@ -54,11 +54,11 @@ Values = Sequence[bytes | None]
 """The values of a head's headers, in their order; the last is None, which is what a place of -1 gives."""
 
 
-class Head(NamedTuple):
+class RequestHead(NamedTuple):
     """A request's headers."""
 
     names: tuple[bytes, ...]
-    shape: Shape
+    shape: HeaderLayout
     values: Values
     plain: bool
     """the values can be read in one way only: ASCII, with no blanks at their ends (which aiohttp takes off)"""
@@ -79,7 +79,7 @@ class Head(NamedTuple):
         return connection is None or connection.lower() == b"keep-alive"
 
 
-def parse(data: bytes, most_headers: int) -> Head | None:
+def parse_head(data: bytes, most_headers: int) -> RequestHead | None:
     """The head that `data` is, or None where the lane shall not frame the request: it is not valid, a name comes twice,
     a line is folded, or a header changes how the request is to be read."""
     headers: dict[bytes, bytes] = {}
@@ -93,13 +93,13 @@ def parse(data: bytes, most_headers: int) -> Head | None:
     if not shape.framed or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
         return None
     plain = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
-    return Head(names, shape, (*headers.values(), None), plain)
+    return RequestHead(names, shape, (*headers.values(), None), plain)
 
 
 Match = Callable[[bytes], "re.Match[bytes] | None"]
 
 
-def pattern(line: bytes, head: Head) -> Match | None:
+def head_pattern(line: bytes, head: RequestHead) -> Match | None:
     """What matches requests that begin with this line and are of the common form under these very names.
 
     The groups of a match are the head's values, and its end is the end of the head. None if there are too many patterns
@@ -126,18 +126,18 @@ class _Taker:
         self.on_header = on_header
 
 
-def _shape_of(names: tuple[bytes, ...]) -> Shape:
+def _shape_of(names: tuple[bytes, ...]) -> HeaderLayout:
     lower = [name.lower() for name in names]
-    return Shape(
+    return HeaderLayout(
         len(set(lower)) == len(lower) and not any(name in lower for name in _UNCOMMON),
         *(lower.index(name) if name in lower else -1 for name in _WANTED),
     )
 
 
-class _Shapes(dict[tuple[bytes, ...], Shape]):
+class _Shapes(dict[tuple[bytes, ...], HeaderLayout]):
     """The shapes seen so far, up to a number."""
 
-    def __missing__(self, names: tuple[bytes, ...]) -> Shape:
+    def __missing__(self, names: tuple[bytes, ...]) -> HeaderLayout:
         shape = _shape_of(names)
         if len(self) < _MAX_SHAPES:
             self[names] = shape

@@ -29,7 +29,7 @@ from commerce.kernel.redis_link import RedisConnectionLost, RedisMultiplexer
 from commerce.kernel.redisdb import REDIS_UNAVAILABLE, check_redis
 from config.settings import Settings
 from gateway.admission import Admission
-from gateway.tally import Tally
+from gateway.tally import MetricsBuffer
 from lua import Reservation, ReserveOutcome, ReserveResult, SaleKeys
 
 _logger = logging.getLogger(__name__)
@@ -37,23 +37,23 @@ _RETRY_S = 0.05
 _MORE_TURNS = 2
 
 
-Tell = Callable[[ReserveResult | ProblemError], None]
+OutcomeCallback = Callable[[ReserveResult | ProblemError], None]
 """Is told once what became of an order."""
 
 
-_Waiting = tuple[Reservation, Tell, float]
+_QueuedOrder = tuple[Reservation, OutcomeCallback, float]
 """An order on its way: what to send, whom to tell, and until when (event loop's time). A bare tuple: it is made and
 dropped for every order."""
 
 
-class _Lane:
+class _SaleQueue:
     """The orders of one sale."""
 
     __slots__ = ("inflight", "keys", "more_turns", "scheduled", "seen", "size", "waiting")
 
     def __init__(self, sale_id: str) -> None:
         self.keys = SaleKeys(sale_id)
-        self.waiting: deque[_Waiting] = deque()
+        self.waiting: deque[_QueuedOrder] = deque()
         self.size = 0
         """bytes of the payloads that wait"""
         self.inflight = 0
@@ -62,7 +62,7 @@ class _Lane:
         """turns that may still be waited for, while more orders wait than there were seen"""
 
 
-class Intake:
+class OrderIntake:
     """`sales_with_keys` gives the ids of sales whose keys count: one used in one of them is not free in another."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Intake:
         settings: Settings,
         clock: Clock,
         admission: Admission,
-        tally: Tally,
+        tally: MetricsBuffer,
         sales_with_keys: Callable[[], list[str]],
     ) -> None:
         self._redis = redis
@@ -83,17 +83,17 @@ class Intake:
         self._admission = admission
         self._tally = tally
         self._sales_with_keys = sales_with_keys
-        self._lanes: dict[str, _Lane] = {}
+        self._lanes: dict[str, _SaleQueue] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._healthy = True
         self._loop = asyncio.get_running_loop()
         self._order_timeout_s = settings.limits.order_timeout_ms / 1000
 
-    def submit(self, sale_id: str, order: Reservation, tell: Tell) -> None:
+    def submit(self, sale_id: str, order: Reservation, tell: OutcomeCallback) -> None:
         """Reserve one order; `tell` gets its outcome, or `Overloaded`, `NotReady` or `OutcomeUnknown`."""
         lane = self._lanes.get(sale_id)
         if lane is None:
-            lane = self._lanes[sale_id] = _Lane(sale_id)
+            lane = self._lanes[sale_id] = _SaleQueue(sale_id)
         lane.waiting.append((order, tell, self._loop.time() + self._order_timeout_s))
         lane.size += len(order.payload)
         self._admission.waiting += 1
@@ -123,12 +123,12 @@ class Intake:
             else:
                 await asyncio.sleep(0)
 
-    def _schedule(self, lane: _Lane) -> None:
+    def _schedule(self, lane: _SaleQueue) -> None:
         """Send what waits once the loop has read what has arrived."""
         lane.scheduled = True
         self._loop.call_soon(self._gather, lane)
 
-    def _gather(self, lane: _Lane) -> None:
+    def _gather(self, lane: _SaleQueue) -> None:
         """A turn is over: send, unless it was one after an answer and has brought more orders."""
         count = len(lane.waiting)
         if lane.more_turns and lane.seen < count < self._limits.batch_orders:
@@ -138,7 +138,7 @@ class Intake:
             lane.more_turns = 0
             self._flush(lane)
 
-    def _flush(self, lane: _Lane) -> None:
+    def _flush(self, lane: _SaleQueue) -> None:
         lane.scheduled = False
         while lane.waiting and lane.inflight < self._limits.inflight_calls:
             batch = self._batch(lane)
@@ -149,7 +149,7 @@ class Intake:
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    def _batch(self, lane: _Lane) -> list[_Waiting]:
+    def _batch(self, lane: _SaleQueue) -> list[_QueuedOrder]:
         """The next orders to send; who has waited too long is told so. All have waited less than those before them."""
         waiting, limits, now = lane.waiting, self._limits, self._loop.time()
         if len(waiting) <= limits.batch_orders and lane.size <= limits.batch_bytes and waiting[0][2] > now:
@@ -173,7 +173,7 @@ class Intake:
                 tell(Overloaded("it waited too long for its turn, nothing was taken; repeat with the same key"))
         return batch
 
-    async def _call(self, lane: _Lane, batch: list[_Waiting]) -> None:
+    async def _call(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
         try:
             await self._send(lane, batch)
         except Exception as error:
@@ -187,7 +187,7 @@ class Intake:
             elif lane.waiting and not lane.scheduled:
                 self._schedule(lane)
 
-    async def _send(self, lane: _Lane, batch: list[_Waiting]) -> None:
+    async def _send(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
         """Send until there is an answer or the time of the last order is over."""
         unclear = False
         deadline = batch[-1][2]
@@ -231,7 +231,7 @@ class Intake:
         self._healthy = True
         return True
 
-    async def _reserve(self, lane: _Lane, batch: list[_Waiting]) -> None:
+    async def _reserve(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
         started = perf_counter()
         day = self._clock.now_ms() // DAY_MS
         fresh = await self._without_taken(lane, batch, day)
@@ -251,7 +251,7 @@ class Intake:
             own = record is not None and record.order_id == order.order_id  # taken by a call that seemed to fail
             tell(ReserveResult(ReserveOutcome.ACCEPTED, answer.entry) if own else answer)
 
-    async def _without_taken(self, lane: _Lane, batch: list[_Waiting], day: int) -> list[_Waiting]:
+    async def _without_taken(self, lane: _SaleQueue, batch: list[_QueuedOrder], day: int) -> list[_QueuedOrder]:
         """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
         others = [SaleKeys(sale_id) for sale_id in self._sales_with_keys() if self._lanes.get(sale_id) is not lane]
         if not others:
@@ -264,7 +264,7 @@ class Intake:
         return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
 
 
-def _fail(batch: Sequence[_Waiting], refusal: ProblemError) -> None:
+def _fail(batch: Sequence[_QueuedOrder], refusal: ProblemError) -> None:
     for _, tell, _ in batch:
         tell(refusal)
 

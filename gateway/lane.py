@@ -20,27 +20,27 @@ from aiohttp import web
 from commerce.kernel.errors import ProblemError
 from commerce.orders.model import PlacedOrder
 from gateway import heads, problems
-from gateway.connections import Connections, Edge, Handler
-from gateway.desk import NeedsLooking, check_key, decode_order
-from gateway.heads import Head, Shape, Values
-from gateway.problems import Plain, RequestTimeout
-from gateway.replies import Alike, encode, start
-from gateway.routes.orders import PLACE, TRACEPARENT_CHARS
-from gateway.services import REQUEST_ID_PATTERN, Services
+from gateway.connections import AiohttpHandler, ConnectionRegistry, TrackedConnection
+from gateway.desk import NeedsSlowPath, check_idempotency_key, decode_order_body
+from gateway.heads import HeaderLayout, RequestHead, Values
+from gateway.problems import RawResponse, RequestTimeout
+from gateway.replies import BatchResponseTemplate, encode, response_head
+from gateway.routes.orders import ORDERS_PATH, TRACEPARENT_CHARS
+from gateway.services import REQUEST_ID_PATTERN, GatewayServices
 from lua import ReserveOutcome, ReserveResult
 
 _logger = logging.getLogger(__name__)
-_ORDER = f"POST {PLACE} HTTP/1.1\r\n".encode()
+_ORDER = f"POST {ORDERS_PATH} HTTP/1.1\r\n".encode()
 _START = re.compile(rb"[A-Z]{3,10} /")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
 _START_OF_START = re.compile(rb"[A-Z]{0,10}")
 _STALE = ReserveOutcome.STALE
 _CLOSE = "Connection: close\r\n"
-_alike = Alike()
+_alike = BatchResponseTemplate()
 
 
-class State:
+class ConnectionState:
     """Who has the connection. No Enum: in Python 3.11 looking one of its members up costs as much as ten of these."""
 
     IDLE = 0
@@ -53,10 +53,10 @@ class State:
     """aiohttp, for good"""
 
 
-_IDLE, _ORDER_IN_HAND = State.IDLE, State.ORDER
+_IDLE, _ORDER_IN_HAND = ConnectionState.IDLE, ConnectionState.ORDER
 
 
-class ExpressLane(Edge):
+class FastPathConnection(TrackedConnection):
     """One client's connection."""
 
     __slots__ = (
@@ -64,14 +64,14 @@ class ExpressLane(Edge):
         "_reservation", "_server", "_services", "_shape", "_started", "_state",
     )  # fmt: skip
 
-    def __init__(self, connections: Connections, services: Services, server: web.Server) -> None:
+    def __init__(self, connections: ConnectionRegistry, services: GatewayServices, server: web.Server) -> None:
         super().__init__(connections)
         self._services = services
         self._server = server
-        self._handler: Handler | None = None
-        self._state = State.IDLE
+        self._handler: AiohttpHandler | None = None
+        self._state = ConnectionState.IDLE
         self._buffer = b""
-        self._head: Head | None = None  # of an order whose body has not arrived in full
+        self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_from = self._need = 0
         self._like: heads.Match | None = None  # whose next order will have a head like the last one's
 
@@ -86,24 +86,24 @@ class ExpressLane(Edge):
                 if len(data) == end + length and end <= limits.header_line_bytes and length <= limits.body_bytes:
                     self._take_order(self._shape, values, data[end:])
                     return
-        if self._state == State.GIVEN:
-            cast(Handler, self._handler).data_received(data)
+        if self._state == ConnectionState.GIVEN:
+            cast(AiohttpHandler, self._handler).data_received(data)
             return
         if not self._admitted:
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if self._state == State.IDLE and self._writable:
+        if self._state == ConnectionState.IDLE and self._writable:
             self._go_on()
         elif len(self._buffer) > self._limits.body_bytes:
             self._transport.pause_reading()  # until what is here is dealt with
 
     def eof_received(self) -> bool:
         self._eof = True
-        if self._state == State.IDLE:
+        if self._state == ConnectionState.IDLE:
             self._go_on()
-        if self._state == State.IDLE:
+        if self._state == ConnectionState.IDLE:
             return bool(self._buffer) and not self._writable
-        return self._state == State.ORDER or cast(Handler, self._handler).in_hand
+        return self._state == ConnectionState.ORDER or cast(AiohttpHandler, self._handler).in_hand
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._admitted:
@@ -120,7 +120,7 @@ class ExpressLane(Edge):
         self._writable = True
         if self._handler is not None:
             self._handler.resume_writing()
-        if self._state == State.IDLE:
+        if self._state == ConnectionState.IDLE:
             self._go_on()
 
     # What the books tell.
@@ -128,26 +128,30 @@ class ExpressLane(Edge):
     def check_time(self, now: float) -> None:
         """Cut off who is silent or slow; a body that does not arrive is answered."""
         super().check_time(now)
-        if self._state == State.IDLE:
+        if self._state == ConnectionState.IDLE:
             if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
                     self._refuse_body()
             elif now - self._since > self._limits.request_head_timeout_s:
                 self._transport.close()
-        elif self._handler is not None and self._state != State.ORDER:
+        elif self._handler is not None and self._state != ConnectionState.ORDER:
             late = self._handler.idle and now - self._since > self._limits.request_head_timeout_s
             if late or (self._eof and not self._handler.in_hand):
                 self._transport.close()
 
     def end(self) -> None:
-        if self._state == State.IDLE or (self._state == State.GIVEN and cast(Handler, self._handler).idle):
+        if self._state == ConnectionState.IDLE or (
+            self._state == ConnectionState.GIVEN and cast(AiohttpHandler, self._handler).idle
+        ):
             self._transport.close()
 
     # Requests.
 
     def _go_on(self) -> None:
         """Deal with what has arrived, as far as it goes."""
-        while self._state == State.IDLE and self._buffer and self._writable and not self._transport.is_closing():
+        while (
+            self._state == ConnectionState.IDLE and self._buffer and self._writable and not self._transport.is_closing()
+        ):
             if self._head is None:
                 if not self._begin():
                     break
@@ -157,7 +161,7 @@ class ExpressLane(Edge):
                 self._take_order(head.shape, head.values, body)
             else:
                 break
-        if self._state == State.IDLE and self._writable and not self._transport.is_closing():
+        if self._state == ConnectionState.IDLE and self._writable and not self._transport.is_closing():
             # More is needed to go on.
             if self._eof:
                 self._transport.close()
@@ -177,7 +181,7 @@ class ExpressLane(Edge):
                 return False
             self._give()
             return True
-        head = heads.parse(buffer[:end], self._limits.headers_per_request)
+        head = heads.parse_head(buffer[:end], self._limits.headers_per_request)
         length = -1 if head is None or end > self._limits.header_line_bytes else head.length()
         if head is None or not 0 <= length <= self._limits.body_bytes:
             self._give()
@@ -186,7 +190,7 @@ class ExpressLane(Edge):
         if buffer.startswith(_ORDER) and head.is_common() and (whole or not self._is_refused(head)):
             self._body_from, self._need = end, end + length
             self._head = head
-            self._like, self._shape = heads.pattern(_ORDER, head), head.shape
+            self._like, self._shape = heads.head_pattern(_ORDER, head), head.shape
             if not whole:
                 self._since = self._loop.time()
             return True
@@ -201,20 +205,20 @@ class ExpressLane(Edge):
             return False
         return bool(_START.match(buffer) or _START_OF_START.fullmatch(buffer))
 
-    def _is_refused(self, head: Head) -> bool:
+    def _is_refused(self, head: RequestHead) -> bool:
         """Whether there is no need to wait for the body: aiohttp says so at once, and deals with what is to come."""
         key = head.values[head.shape.key]
         try:
             self._services.admission.check_load()
             self._services.auth.shopper(head.values[head.shape.authorization])
-            check_key(None if key is None else key.decode("latin-1"))
+            check_idempotency_key(None if key is None else key.decode("latin-1"))
         except ProblemError:
             return True
         return False
 
     # Orders.
 
-    def _take_order(self, shape: Shape, values: Values, body: bytes) -> None:
+    def _take_order(self, shape: HeaderLayout, values: Values, body: bytes) -> None:
         self._state = _ORDER_IN_HAND
         self._started = perf_counter()
         services = self._services
@@ -224,8 +228,8 @@ class ExpressLane(Edge):
             user_id = services.auth.shopper(values[shape.authorization]).subject
             services.admission.check_user(user_id)
             key_bytes = values[shape.key]
-            key = check_key(None if key_bytes is None else key_bytes.decode("latin-1"))
-            order = decode_order(body)
+            key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))
+            order = decode_order_body(body)
         except ProblemError as refusal:
             self._refuse(refusal)
             return
@@ -236,7 +240,7 @@ class ExpressLane(Edge):
         self._order = order.sale_id, body, user_id, key, trace
         try:
             self._reservation = services.desk.price(order, user_id, key, trace)
-        except NeedsLooking:
+        except NeedsSlowPath:
             self._look()
             return
         services.intake.submit(order.sale_id, self._reservation, self._told)
@@ -271,23 +275,23 @@ class ExpressLane(Edge):
     async def _place(self) -> None:
         try:
             _, body, user_id, key, trace = self._order
-            placed, status = await self._services.desk.place(decode_order(body), user_id, key, trace)
+            placed, status = await self._services.desk.place(decode_order_body(body), user_id, key, trace)
         except ProblemError as refusal:
             self._refuse(refusal)
         except Exception:
             _logger.exception("an order failed", extra={"request_id": self._request_id})
-            self._answer(problems.internal_plain(self._request_id))
+            self._answer(problems.raw_internal_error(self._request_id))
         else:
             self._accept(placed, status)
 
     def _accept(self, placed: PlacedOrder, status: int) -> None:
         self._services.tally.order("accepted" if status == 202 else "replayed")
-        self._write(status, "application/json", encode(placed), f"Location: {PLACE}/{placed.order_id}\r\n")
+        self._write(status, "application/json", encode(placed), f"Location: {ORDERS_PATH}/{placed.order_id}\r\n")
 
     def _accept_alike(self) -> None:
         """As `_accept`, where another order of the batch has shown what the answer looks like."""
         self._services.tally.order("accepted")
-        self._services.tally.request(PLACE, "POST", 202, perf_counter() - self._started)
+        self._services.tally.request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
         if not self._transport.is_closing():
             order = self._reservation
             self._transport.write(_alike.to(self._request_id, str(order.order_id), order.total_minor))
@@ -295,23 +299,23 @@ class ExpressLane(Edge):
 
     def _refuse(self, refusal: ProblemError) -> None:
         self._services.tally.order(refusal.code)
-        self._answer(problems.plain(refusal, self._request_id))
+        self._answer(problems.raw_problem(refusal, self._request_id))
 
     def _refuse_body(self) -> None:
         """The body of an order did not arrive in time."""
-        head = cast(Head, self._head)
+        head = cast(RequestHead, self._head)
         self._request_id = self._id_of(head.values[head.shape.request_id])
         self._head, self._buffer = None, b""
         self._started = perf_counter()
-        self._state = State.ORDER
+        self._state = ConnectionState.ORDER
         seconds = self._limits.request_body_timeout_s
         refusal = RequestTimeout(f"the body did not arrive within {seconds:g} s")
         self._services.tally.order(refusal.code)
-        plain = problems.plain(refusal, self._request_id)
+        plain = problems.raw_problem(refusal, self._request_id)
         self._answer(replace(plain, headers=(*plain.headers, ("Connection", "close"))))
         self._transport.close()
 
-    def _answer(self, plain: Plain) -> None:
+    def _answer(self, plain: RawResponse) -> None:
         more = "".join(f"{name}: {value}\r\n" for name, value in plain.headers)
         self._write(plain.status, plain.content_type, plain.body, more)
 
@@ -319,12 +323,12 @@ class ExpressLane(Edge):
         """Write the answer, and go on with what has arrived meanwhile."""
         now = perf_counter()
         if status >= 500:
-            _logger.warning("answered %s", status, extra={"request_id": self._request_id, "path": PLACE})
-        self._services.tally.request(PLACE, "POST", status, now - self._started)
+            _logger.warning("answered %s", status, extra={"request_id": self._request_id, "path": ORDERS_PATH})
+        self._services.tally.request(ORDERS_PATH, "POST", status, now - self._started)
         ending = self._connections.ending
         if not self._transport.is_closing():
             head = (
-                f"{start(status, now, content_type)}{len(body)}\r\nX-Request-Id: {self._request_id}\r\n"
+                f"{response_head(status, now, content_type)}{len(body)}\r\nX-Request-Id: {self._request_id}\r\n"
                 f"{more_headers}{_CLOSE if ending else ''}\r\n"
             )
             self._transport.write(head.encode("latin-1") + body)
@@ -333,14 +337,14 @@ class ExpressLane(Edge):
             self._transport.close()
 
     def _idle(self) -> None:
-        self._state = State.IDLE
+        self._state = ConnectionState.IDLE
         self._since = self._loop.time()
         if self._buffer or self._eof or not self._transport.is_reading():
             # Not at once: whoever sends a thousand orders in one packet must not have the loop for itself.
             self._loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        if self._state == State.IDLE:
+        if self._state == ConnectionState.IDLE:
             self._go_on()
 
     # aiohttp.
@@ -348,22 +352,22 @@ class ExpressLane(Edge):
     def _lend(self, length: int) -> None:
         """Let aiohttp answer the request that ends here."""
         request, self._buffer = self._buffer[:length], self._buffer[length:]
-        self._state = State.LENT
+        self._state = ConnectionState.LENT
         if not self._handling().takes_one(request):
             self._give()
 
     def _give(self) -> None:
         """Leave the connection to aiohttp for good."""
-        self._state = State.GIVEN
+        self._state = ConnectionState.GIVEN
         data, self._buffer = self._buffer, b""
         handler = self._handling()
         if not self._transport.is_reading():
             self._transport.resume_reading()
         handler.data_received(data)
 
-    def _handling(self) -> Handler:
+    def _handling(self) -> AiohttpHandler:
         if self._handler is None:
-            self._handler = Handler(self._server, self._limits, self._answered)
+            self._handler = AiohttpHandler(self._server, self._limits, self._answered)
             self._handler.connection_made(self._transport)
             if not self._writable:
                 self._handler.pause_writing()
@@ -374,7 +378,7 @@ class ExpressLane(Edge):
         self._since = self._loop.time()
         if self._connections.ending:
             self._transport.close()
-        elif self._state == State.LENT and stays:
+        elif self._state == ConnectionState.LENT and stays:
             self._idle()
-        elif self._eof and not cast(Handler, self._handler).next_one:
+        elif self._eof and not cast(AiohttpHandler, self._handler).next_one:
             self._transport.close()

@@ -16,7 +16,7 @@ from gateway import services as wiring
 from gateway.auth import Identity, Role
 from gateway.desk import decode_json
 from gateway.problems import BadRequest, RequestTimeout, TooLarge, WrongMediaType
-from gateway.services import Services
+from gateway.services import GatewayServices
 
 Access = Literal["anyone", "shopper"] | Role
 _NOBODY = Identity("", frozenset(), 0)
@@ -40,7 +40,7 @@ class Call:
     """One request to an operation: who asks, its decoded parameters by name, and its decoded body."""
 
     request: web.Request
-    services: Services
+    services: GatewayServices
     identity: Identity
     parameters: dict[str, Any]
     body: Any
@@ -81,7 +81,7 @@ class Operation:
         return self.handler.__name__
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        services = wiring.of(request)
+        services = wiring.services_of(request)
         if self.admit:
             services.admission.check_load()
         identity = self._identify(request, services)
@@ -95,7 +95,7 @@ class Operation:
             body = await read_raw(request, services)
         return await self.handler(Call(request, services, identity, parameters, body))
 
-    def _identify(self, request: web.Request, services: Services) -> Identity:
+    def _identify(self, request: web.Request, services: GatewayServices) -> Identity:
         if self.access == "anyone":
             return _NOBODY
         authorization = request.headers.get("Authorization")
@@ -103,18 +103,18 @@ class Operation:
             return services.auth.shopper(authorization)
         return services.auth.staff(authorization, self.access)
 
-    async def _read(self, request: web.Request, decoder: msgspec.json.Decoder[Any], services: Services) -> Any:
+    async def _read(self, request: web.Request, decoder: msgspec.json.Decoder[Any], services: GatewayServices) -> Any:
         return decode_json(decoder, await read_body(request, services))
 
 
-async def read_body(request: web.Request, services: Services) -> bytes:
+async def read_body(request: web.Request, services: GatewayServices) -> bytes:
     """The whole body of a JSON request. Raises the fitting refusal."""
     if request.content_type != "application/json":
         raise WrongMediaType("send the body as application/json")
     return await read_raw(request, services)
 
 
-async def read_raw(request: web.Request, services: Services) -> bytes:
+async def read_raw(request: web.Request, services: GatewayServices) -> bytes:
     """The whole body, within the limits of size and time. Raises the fitting refusal."""
     limits = services.settings.limits
     if "Content-Encoding" in request.headers:

@@ -16,7 +16,7 @@ from commerce.kernel.errors import ProblemError
 CONTENT_TYPE = "application/problem+json"
 
 
-class Fault(msgspec.Struct, frozen=True):
+class FieldError(msgspec.Struct, frozen=True):
     """One thing that is wrong; `at` is a JSON pointer into the body (RFC 6901)."""
 
     at: str
@@ -32,7 +32,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     code: str
     detail: str
     request_id: str | None = None
-    errors: list[Fault] | None = None
+    errors: list[FieldError] | None = None
     sku: str | None = None
     skus: list[str] | None = None
     opens_at: str | None = None
@@ -108,7 +108,7 @@ def codes() -> dict[str, tuple[int, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class RawResponse:
     """An answer before any server library has to do with it."""
 
     status: int
@@ -122,7 +122,7 @@ class Plain:
         )
 
 
-def plain(refusal: ProblemError, request_id: str | None) -> Plain:
+def raw_problem(refusal: ProblemError, request_id: str | None) -> RawResponse:
     """A typed refusal with its own code, status and headers."""
     headers: list[tuple[str, str]] = []
     if refusal.retry_after_s is not None:
@@ -131,7 +131,7 @@ def plain(refusal: ProblemError, request_id: str | None) -> Plain:
         headers.append(("WWW-Authenticate", 'Bearer realm="floodgate"'))
     extra = {name: value for name, value in refusal.extra.items() if name in Problem.__struct_fields__}
     body = _encode(refusal.status, refusal.code, refusal.title, refusal.detail, request_id, extra)
-    return Plain(refusal.status, body, CONTENT_TYPE, tuple(headers))
+    return RawResponse(refusal.status, body, CONTENT_TYPE, tuple(headers))
 
 
 def _encode(status: int, code: str, title: str, detail: str, request_id: str | None, extra: Mapping[str, Any]) -> bytes:
@@ -140,7 +140,7 @@ def _encode(status: int, code: str, title: str, detail: str, request_id: str | N
 
 def from_refusal(refusal: ProblemError, request_id: str | None) -> web.Response:
     """The same as aiohttp's response."""
-    return plain(refusal, request_id).response()
+    return raw_problem(refusal, request_id).response()
 
 
 def from_http(error: web.HTTPException, request_id: str | None) -> web.Response:
@@ -162,15 +162,17 @@ def from_status(
 ) -> web.Response:
     code = _BY_STATUS.get(status, "invalid" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error")
     body = _encode(status, code, HTTPStatus(status).phrase, detail, request_id, {})
-    return Plain(status, body, CONTENT_TYPE, tuple((headers or {}).items())).response()
+    return RawResponse(status, body, CONTENT_TYPE, tuple((headers or {}).items())).response()
 
 
 def internal_error(request_id: str | None) -> web.Response:
     """A bug. What it is stands in the log under the request's id, not in the answer."""
-    return internal_plain(request_id).response()
+    return raw_internal_error(request_id).response()
 
 
-def internal_plain(request_id: str | None) -> Plain:
+def raw_internal_error(request_id: str | None) -> RawResponse:
     """The same before any server library has to do with it."""
     detail = "this is our fault; the log has it under the request id"
-    return Plain(500, _encode(500, "internal_error", HTTPStatus(500).phrase, detail, request_id, {}), CONTENT_TYPE)
+    return RawResponse(
+        500, _encode(500, "internal_error", HTTPStatus(500).phrase, detail, request_id, {}), CONTENT_TYPE
+    )

@@ -9,7 +9,7 @@ import msgspec
 
 from commerce.orders.model import PlacedOrder
 from gateway.connections import SERVER
-from gateway.routes.orders import PLACE
+from gateway.routes.orders import ORDERS_PATH
 from lua import ReserveResult
 
 _PHRASES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -33,12 +33,12 @@ class _Dates:
 _dates = _Dates()
 
 
-def start(status: int, now: float, content_type: str) -> str:
+def response_head(status: int, now: float, content_type: str) -> str:
     """An answer's head up to the body's length, which comes next; `now` is perf_counter's."""
     return f"{_PHRASES[status]}{_dates.at(now)}Content-Type: {content_type}\r\nContent-Length: "
 
 
-class Alike:
+class BatchResponseTemplate:
     """Answers to accepted orders. Those of one batch differ in their ids and totals only, so what they share is put
     together for the first of them."""
 
@@ -57,7 +57,7 @@ class Alike:
         before, _, rest = text.partition(order_id)
         between, found, self._rest = rest.partition(amount)
         self.of = of if found else None
-        self._start = start(202, now, "application/json")
+        self._start = response_head(202, now, "application/json")
         self._before, self._between, self._rest = before, f'{between}"amount":', f",{self._rest}"
         self._length = len(text) - len(str(placed.total.amount))
 
@@ -65,7 +65,7 @@ class Alike:
         """The whole answer."""
         amount = str(total)
         text = (
-            f"{self._start}{self._length + len(amount)}\r\nX-Request-Id: {request_id}\r\nLocation: {PLACE}/{order_id}"
+            f"{self._start}{self._length + len(amount)}\r\nX-Request-Id: {request_id}\r\nLocation: {ORDERS_PATH}/{order_id}"
             f"\r\n\r\n{self._before}{order_id}{self._between}{amount}{self._rest}"
         )
         return text.encode("latin-1")

@@ -47,11 +47,11 @@ from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
-from gateway.desk import Desk
-from gateway.intake import Intake
-from gateway.snapshots import Snapshots
-from gateway.tally import Tally
-from gateway.watch import Watch
+from gateway.desk import OrderPlacement
+from gateway.intake import OrderIntake
+from gateway.snapshots import SaleSnapshots
+from gateway.tally import MetricsBuffer
+from gateway.watch import ChangeWatcher
 from lua import SaleKeys
 
 _logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ _BACKLOG_EVERY_S = 0.25
 _CARRY_OVER_EVERY_S = 1.0
 
 
-class RequestIds:
+class RequestIdGenerator:
     """Names for requests that bring none: unique over processes, and cheap."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class RequestIds:
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class GatewayServices:
     """One of each; `stopping` is set when the process is to end."""
 
     settings: Settings
@@ -82,11 +82,11 @@ class Services:
     redis: Redis
     auth: Authenticator
     admission: Admission
-    snapshots: Snapshots
-    intake: Intake
-    desk: Desk
-    tally: Tally
-    request_ids: RequestIds
+    snapshots: SaleSnapshots
+    intake: OrderIntake
+    desk: OrderPlacement
+    tally: MetricsBuffer
+    request_ids: RequestIdGenerator
     catalog: Catalog
     sales: Sales
     stock: Stock
@@ -101,24 +101,24 @@ class Services:
     fleet: Fleet
     driving: Driving
     dead_letters: DeadLetters
-    watch: Watch
+    watch: ChangeWatcher
     stopping: asyncio.Event
 
 
-SERVICES = web.AppKey("services", Services)
+SERVICES = web.AppKey("services", GatewayServices)
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ORDER_ID = web.RequestKey("order_id", str)
 """of an order that this request is about, for the log"""
 
 
-def of(request: web.Request) -> Services:
+def services_of(request: web.Request) -> GatewayServices:
     """The services of the application that handles this request."""
     return request.app[SERVICES]
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServices]:
     """Connect, check that the servers are what they should be, and keep up with them until the end.
 
     Raises `NotReady` (Redis does not keep what is promised, a migration is missing) before anything listens.
@@ -129,7 +129,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         driver = settings.driver
         policy = RetryPolicy.agreed(driver)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-        snapshots = Snapshots(sales, clock)
+        snapshots = SaleSnapshots(sales, clock)
         await snapshots.refresh()
         link = RedisMultiplexer(
             settings.redis(),
@@ -139,11 +139,11 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         )
         stack.push_async_callback(link.close)
         await link.execute_command("PING")
-        ids, tally = IdGenerator(clock), Tally()
+        ids, tally = IdGenerator(clock), MetricsBuffer()
         providers = await stack.enter_async_context(
             open_providers(settings.payments, clock, timeout_s=driver.call_timeout_s, connections=4)
         )
-        intake = Intake(redis, link, settings, clock, admission, tally, snapshots.with_keys)
+        intake = OrderIntake(redis, link, settings, clock, admission, tally, snapshots.with_keys)
         carriers = await stack.enter_async_context(
             open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
         )
@@ -153,7 +153,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         order_limits = OrderLimits(
             limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
         )
-        services = Services(
+        services = GatewayServices(
             settings=settings,
             clock=clock,
             ids=ids,
@@ -163,9 +163,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             admission=admission,
             snapshots=snapshots,
             intake=intake,
-            desk=Desk(settings, clock, ids, redis, snapshots, intake, order_limits),
+            desk=OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits),
             tally=tally,
-            request_ids=RequestIds(),
+            request_ids=RequestIdGenerator(),
             catalog=Catalog(db, clock),
             sales=sales,
             stock=Stock(db, redis, clock, policy),
@@ -180,7 +180,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
             fleet=Fleet(db, clock, ids, zone, settings.shipping.van_stop_s, settings.shipping.van_speed_kmh),
             driving=Driving(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock),
-            watch=Watch({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
+            watch=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
             stopping=asyncio.Event(),
         )
         for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services), _carry_over(services)):
@@ -197,7 +197,7 @@ async def _hear(
     await shipping.hear(connection, shipment_id, news, "van", actor, now)
 
 
-async def _carry_over(services: Services) -> None:
+async def _carry_over(services: GatewayServices) -> None:
     """Bring what was counted into the metrics, once a second."""
     while True:
         services.tally.carry_over()
@@ -205,7 +205,7 @@ async def _carry_over(services: Services) -> None:
         await services.clock.sleep(_CARRY_OVER_EVERY_S)
 
 
-async def _follow_backlog(services: Services) -> None:
+async def _follow_backlog(services: GatewayServices) -> None:
     """Keep `admission` informed of how many accepted orders wait for the writer."""
     while True:
         try:

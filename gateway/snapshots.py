@@ -23,7 +23,7 @@ _EVERY_S = 0.5
 _OLD_S = 5.0
 
 
-class Snapshots:
+class SaleSnapshots:
     """All sales that were opened."""
 
     def __init__(self, sales: Sales, clock: Clock) -> None:

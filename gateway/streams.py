@@ -21,7 +21,7 @@ _HEARTBEAT_S = 15.0
 LAST_EVENT = "Last-Event-ID"
 
 
-def last_event(most: int) -> Parameter:
+def last_event_id_parameter(most: int) -> Parameter:
     """What a client sends after a break."""
     return Parameter(LAST_EVENT, "header", Annotated[int, msgspec.Meta(ge=0, le=most)], "the last event seen")
 
@@ -36,7 +36,7 @@ class Numbered(Protocol):
 Event = TypeVar("Event", bound=Numbered)
 
 
-class Batch(NamedTuple, Generic[Event]):
+class EventBatch(NamedTuple, Generic[Event]):
     """Events in their order: whether nothing will come after them, and whether there are more of them already."""
 
     events: Sequence[Event]
@@ -48,12 +48,12 @@ class _ClientLeft(Exception):
     """The client closed its event stream; not to be taken for a database that went away."""
 
 
-async def stream(
+async def stream_events(
     call: Call,
     topic: Topic,
     order_id: UUID,
     kind: str,
-    fetch: Callable[[int], Awaitable[Batch[Event]]],
+    fetch: Callable[[int], Awaitable[EventBatch[Event]]],
 ) -> web.StreamResponse:
     """Send events until there will be no more. `fetch` takes the seq of the last one that was sent (-1: none was), and
     gives those that came after it; it may give earlier ones too. 204 where nothing will come."""

@@ -13,7 +13,7 @@ from typing import Any
 from gateway import metrics
 
 
-class Bars:
+class HistogramBuffer:
     """A histogram's counts since they were last carried over."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
@@ -39,15 +39,15 @@ class Bars:
         histogram._sum.inc(total)
 
 
-class Tally:
+class MetricsBuffer:
     """What one gateway process has counted since the last second."""
 
     def __init__(self) -> None:
-        self.redis_seconds = Bars(metrics.REDIS_BOUNDS)
-        self.batch_orders = Bars(metrics.BATCH_BOUNDS)
+        self.redis_seconds = HistogramBuffer(metrics.REDIS_BOUNDS)
+        self.batch_orders = HistogramBuffer(metrics.BATCH_BOUNDS)
         self._orders: dict[str, int] = defaultdict(int)
         self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
-        self._seconds: dict[str, Bars] = {}
+        self._seconds: dict[str, HistogramBuffer] = {}
 
     def order(self, outcome: str) -> None:
         """An order that was answered."""
@@ -58,7 +58,7 @@ class Tally:
         self._requests[route, method, status] += 1
         bars = self._seconds.get(route)
         if bars is None:
-            bars = self._seconds[route] = Bars(metrics.REQUEST_BOUNDS)
+            bars = self._seconds[route] = HistogramBuffer(metrics.REQUEST_BOUNDS)
         bars.observe(seconds)
 
     def carry_over(self) -> None:

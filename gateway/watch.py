@@ -19,14 +19,14 @@ from gateway import metrics
 _logger = logging.getLogger(__name__)
 _EVERY_S = 0.5
 Topic = Literal["order", "parcels"]
-Look = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
+SequencePoller = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
 """For orders by their ids the number of the last thing that happened."""
 
 
-class Watch:
+class ChangeWatcher:
     """The orders of this process's open event streams, by what of them is watched."""
 
-    def __init__(self, looks: Mapping[Topic, Look], clock: Clock, most: int) -> None:
+    def __init__(self, looks: Mapping[Topic, SequencePoller], clock: Clock, most: int) -> None:
         self._looks = looks
         self._clock = clock
         self._most = most

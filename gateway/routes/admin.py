@@ -26,7 +26,7 @@ from commerce.sales.model import (
     StockChangeInput,
 )
 from gateway.operations import Call, Operation, Parameter, json_response
-from gateway.routes.catalog import LIMIT, SALE, SKU, cursor, page_size
+from gateway.routes.catalog import LIMIT, SALE, SKU, cursor_parameter, page_size
 from gateway.routes.orders import CANCEL_WAIT_S
 
 _ORDER = Parameter("order_id", "path", UUID, "the order's id")
@@ -55,13 +55,13 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limit: Limit | None = None
 
 
-class Cancellation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why staff cancel an order; the customer sees it among the order's events."""
 
     reason: Reason
 
 
-class StockChanges(msgspec.Struct, frozen=True):
+class StockChangeList(msgspec.Struct, frozen=True):
     """The latest first."""
 
     items: list[StockChange]
@@ -131,7 +131,7 @@ async def list_stock_changes(call: Call) -> web.Response:
     """The latest stock changes of a sale."""
     await call.services.sales.get(call.parameters["sale_id"])
     changes = await call.services.stock.changes(call.parameters["sale_id"], page_size(call))
-    return json_response(StockChanges(changes))
+    return json_response(StockChangeList(changes))
 
 
 async def list_dead_letters(call: Call) -> web.Response:
@@ -198,7 +198,7 @@ OPERATIONS = [
                 "List all sales",
                 {200: ("a page", Page[Sale])},
                 (503,),
-                (cursor(SaleId), LIMIT),
+                (cursor_parameter(SaleId), LIMIT),
                 None,
             ),
             ("GET", "/{sale_id}", get_any_sale, "Read any sale", _SALE_ANSWER, (404, 503), (SALE,), None),
@@ -231,7 +231,7 @@ OPERATIONS = [
                 "/{sale_id}/stock-changes",
                 list_stock_changes,
                 "List stock changes",
-                {200: ("the latest", StockChanges)},
+                {200: ("the latest", StockChangeList)},
                 (404, 503),
                 (SALE, LIMIT),
                 None,
@@ -249,7 +249,7 @@ OPERATIONS = [
                 "List dead letters",
                 {200: ("a page", Page[DeadLetter])},
                 (503,),
-                (cursor(UUID), LIMIT),
+                (cursor_parameter(UUID), LIMIT),
             ),
             ("GET", "/{order_id}", show_dead_letter, "Show a dead letter", _LETTER, (404, 503), (_ORDER,)),
             ("POST", "/{order_id}/retry", retry_dead_letter, "Retry one", _LETTER, (404, 409, 503), (_ORDER,)),
@@ -278,6 +278,6 @@ OPERATIONS = [
         _FILE,
         (404, 409, 503),
         (_ORDER,),
-        Cancellation,
+        CancelInput,
     ),
 ]

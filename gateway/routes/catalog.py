@@ -15,7 +15,7 @@ from commerce.sales.service import public
 from gateway.operations import Call, Operation, Parameter
 
 
-def cursor(type_: Any) -> Parameter:
+def cursor_parameter(type_: Any) -> Parameter:
     """Where a list goes on."""
     return Parameter("cursor", "query", type_, "`next` of the page before")
 
@@ -86,9 +86,9 @@ def _read(
 
 
 OPERATIONS = [
-    _read("/v1/products", list_products, "List products", Page[Product], cursor(Sku), LIMIT),
+    _read("/v1/products", list_products, "List products", Page[Product], cursor_parameter(Sku), LIMIT),
     _read("/v1/products/{sku}", get_product, "Read a product", Product, SKU, missing=True),
-    _read("/v1/sales", list_sales, "List sales", Page[PublicSale], cursor(SaleId), LIMIT),
+    _read("/v1/sales", list_sales, "List sales", Page[PublicSale], cursor_parameter(SaleId), LIMIT),
     _read("/v1/sales/{sale_id}", get_sale, "Read a sale", PublicSale, SALE, missing=True),
     _read(
         "/v1/sales/{sale_id}/offers",
@@ -96,7 +96,7 @@ OPERATIONS = [
         "List a sale's offers",
         Page[Offer],
         SALE,
-        cursor(Sku),
+        cursor_parameter(Sku),
         LIMIT,
         missing=True,
     ),

@@ -11,11 +11,11 @@ from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, P
 from commerce.orders.service import Actor
 from gateway.desk import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
 from gateway.operations import Call, Operation, Parameter, json_response
-from gateway.routes.catalog import LIMIT, cursor, page_size
+from gateway.routes.catalog import LIMIT, cursor_parameter, page_size
 from gateway.services import ORDER_ID
-from gateway.streams import Batch, last_event, stream
+from gateway.streams import EventBatch, last_event_id_parameter, stream_events
 
-PLACE = "/v1/orders"
+ORDERS_PATH = "/v1/orders"
 _TAG = "orders"
 CANCEL_WAIT_S = 2.0
 TRACEPARENT_CHARS = 64
@@ -85,17 +85,17 @@ async def watch_order(call: Call) -> web.StreamResponse:
     services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
     sales = services.snapshots.loaded()
 
-    async def fetch(seen: int) -> Batch[OrderEvent]:
+    async def fetch(seen: int) -> EventBatch[OrderEvent]:
         events = await services.orders.events(order_id, user, sales)
-        return Batch(events, events[-1].status in _FINAL)
+        return EventBatch(events, events[-1].status in _FINAL)
 
-    return await stream(call, "order", order_id, "status", fetch)
+    return await stream_events(call, "order", order_id, "status", fetch)
 
 
 OPERATIONS = [
     Operation(
         "POST",
-        PLACE,
+        ORDERS_PATH,
         place_order,
         "Place an order",
         _TAG,
@@ -117,7 +117,7 @@ OPERATIONS = [
         {200: ("a page of orders", Page[Order])},
         (503,),
         (
-            cursor(UUID),
+            cursor_parameter(UUID),
             LIMIT,
             Parameter("idempotency_key", "query", IdempotencyKey, "find the order of a lost answer"),
         ),
@@ -144,7 +144,7 @@ OPERATIONS = [
         (404, 503),
         (
             OrderId,
-            last_event(32_767),
+            last_event_id_parameter(32_767),
         ),
         content_type="text/event-stream",
     ),

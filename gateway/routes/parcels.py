@@ -29,7 +29,7 @@ from commerce.shipping.model import (
     Wave,
 )
 from gateway.operations import Call, Operation, Parameter, json_response
-from gateway.routes.catalog import LIMIT, cursor, page_size
+from gateway.routes.catalog import LIMIT, cursor_parameter, page_size
 
 _PARCEL = Parameter("shipment_id", "path", UUID, "the parcel's id")
 _ORDER = Parameter("order_id", "path", UUID, "the order's id")
@@ -231,7 +231,7 @@ def _operation(method: str, path: str, handler: Any, summary: str, answer: Any, 
 
 _ONE, _OF_WAVE, _READ = "/shipments/{shipment_id}", "/waves/{wave_id}", (404, 503)
 _PDF: dict[str, Any] = {"answers": {200: ("a PDF", None)}, "content_type": "application/pdf"}
-_lists = (cursor(UUID), LIMIT, _LIST, _WAREHOUSE)
+_lists = (cursor_parameter(UUID), LIMIT, _LIST, _WAREHOUSE)
 ADMIN = [
     _operation(
         "GET", "/shipments", list_parcels, "A list", Page[DeskShipment], problems=(503,), parameters=_lists

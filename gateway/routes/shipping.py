@@ -17,7 +17,7 @@ from commerce.shipping.port import PushReader
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.orders import OrderId
-from gateway.streams import Batch, last_event, stream
+from gateway.streams import EventBatch, last_event_id_parameter, stream_events
 
 _logger = logging.getLogger(__name__)
 _TAG = "shipping"
@@ -39,10 +39,10 @@ async def watch_shipments(call: Call) -> web.StreamResponse:
     """
     services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
 
-    async def fetch(seen: int) -> Batch[ShipmentEvent]:
-        return Batch(*await services.shipping.watched(order_id, user, max(seen, 0)))
+    async def fetch(seen: int) -> EventBatch[ShipmentEvent]:
+        return EventBatch(*await services.shipping.watched(order_id, user, max(seen, 0)))
 
-    return await stream(call, "parcels", order_id, "parcel", fetch)
+    return await stream_events(call, "parcels", order_id, "parcel", fetch)
 
 
 async def notify_carrier(call: Call) -> web.Response:
@@ -97,7 +97,7 @@ OPERATIONS = [
         "shopper",
         {200: ("events until every parcel is over", None), 204: ("nothing more will come", None)},
         (404, 503),
-        (OrderId, last_event(_MOST_EVENTS)),
+        (OrderId, last_event_id_parameter(_MOST_EVENTS)),
         content_type="text/event-stream",
     ),
     Operation(

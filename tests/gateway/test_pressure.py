@@ -15,8 +15,8 @@ import pytest
 
 import lua
 from config.settings import Settings
-from gateway.connections import Edge, OrdinaryClient
-from gateway.lane import ExpressLane, State
+from gateway.connections import AiohttpConnection, TrackedConnection
+from gateway.lane import ConnectionState, FastPathConnection
 from lua import SaleKeys
 from ops.commands.common import Shop
 from tests.gateway.test_two_ways import meaning
@@ -70,21 +70,21 @@ async def read_all(client: socket.socket) -> list[WireAnswer]:
     return take_apart(heard)[0]
 
 
-def edges(front: Front) -> list[Edge]:
+def edges(front: Front) -> list[TrackedConnection]:
     """The gateway's side of all connections."""
-    return [client for client in front.connections._clients if isinstance(client, Edge)]
+    return [client for client in front.connections._clients if isinstance(client, TrackedConnection)]
 
 
-def held_bytes(edge: Edge) -> int:
+def held_bytes(edge: TrackedConnection) -> int:
     """What the gateway keeps for a connection, both ways."""
-    waiting = len(edge._buffer) if isinstance(edge, ExpressLane) else 0
+    waiting = len(edge._buffer) if isinstance(edge, FastPathConnection) else 0
     return waiting + edge._transport.get_write_buffer_size()
 
 
-def in_hand(edge: Edge) -> bool:
-    if isinstance(edge, ExpressLane):
-        return edge._state is State.ORDER
-    assert isinstance(edge, OrdinaryClient)
+def in_hand(edge: TrackedConnection) -> bool:
+    if isinstance(edge, FastPathConnection):
+        return edge._state is ConnectionState.ORDER
+    assert isinstance(edge, AiohttpConnection)
     return edge._handler._current_request is not None and edge._handler.in_hand
 
 

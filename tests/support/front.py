@@ -16,11 +16,11 @@ from multidict import CIMultiDictProxy
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
-from gateway.app import ADMIN, PUBLIC, build, express_factory
+from gateway.app import ADMIN, PUBLIC, build, fast_path_factory
 from gateway.auth import sign
-from gateway.connections import Connections
+from gateway.connections import ConnectionRegistry
 from gateway.operations import Operation
-from gateway.services import Services, open_services
+from gateway.services import GatewayServices, open_gateway_services
 from workers.registry import WORKERS
 from workers.runtime import open_workshop
 
@@ -56,8 +56,8 @@ class Front:
     """A running front door and a client for it."""
 
     settings: Settings
-    services: Services
-    connections: Connections
+    services: GatewayServices
+    connections: ConnectionRegistry
     port: int
     client: aiohttp.ClientSession
 
@@ -97,16 +97,16 @@ async def open_front(
 ) -> AsyncIterator[Front]:
     """The gateway with all operations on one port, or some of them, with the express lane or without it."""
     async with AsyncExitStack() as stack:
-        services = await stack.enter_async_context(open_services(settings))
+        services = await stack.enter_async_context(open_gateway_services(settings))
         operations = {(o.method, o.path): o for o in parts}
         runner = web.AppRunner(build(services, list(operations.values())), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
-        connections = Connections(settings.limits, services.clock)
+        connections = ConnectionRegistry(settings.limits, services.clock)
         watching = asyncio.create_task(connections.watch())
         stack.push_async_callback(cancel_and_wait, watching)
-        factory = express_factory(connections, services, runner) if express else connections.ordinary(runner)
+        factory = fast_path_factory(connections, services, runner) if express else connections.ordinary(runner)
         server = await loop.create_server(factory, "127.0.0.1", 0)
         stack.callback(server.close)
         client = await stack.enter_async_context(

@@ -14,10 +14,10 @@ HEAD = (
 
 
 def like() -> heads.Match:
-    head = heads.parse(HEAD, 64)
+    head = heads.parse_head(HEAD, 64)
     assert head is not None
     assert head.is_common()
-    found = heads.pattern(LINE, head)
+    found = heads.head_pattern(LINE, head)
     assert found is not None
     return found
 
@@ -25,7 +25,7 @@ def like() -> heads.Match:
 @pytest.mark.parametrize("key", [b"k-1", b"another one", b"x" * 200, b"~!"])
 def test_it_finds_what_the_parser_finds(key: bytes) -> None:
     data = HEAD.replace(b"k-1", key)
-    found, parsed = like()(data + b"{}"), heads.parse(data, 64)
+    found, parsed = like()(data + b"{}"), heads.parse_head(data, 64)
     assert found is not None
     assert parsed is not None
     assert (found.groups(), found.end()) == (parsed.values, len(data))
