@@ -7,8 +7,8 @@ import logging
 from commerce.audit.model import SaleAudit
 from commerce.kernel.database import safe_error_text
 from workers import metrics
-from workers.driver import pause
-from workers.runtime import Workshop
+from workers.driver import wait_or_stop
+from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
@@ -16,7 +16,7 @@ _UNITS = ("initial", "available", "held", "sold", "in_stream")
 _REST = 10  # an audit that takes long comes more seldom: it rests ten times as long as it worked
 
 
-async def auditor(shop: Workshop) -> None:
+async def auditor(shop: WorkerServices) -> None:
     """A sale that cannot be audited now is tried again in the next round; its metric's time shows how old it is."""
     while not shop.stop.is_set():
         started = shop.clock.monotonic()
@@ -24,14 +24,14 @@ async def auditor(shop: Workshop) -> None:
             if shop.stop.is_set():
                 return
             try:
-                show(await shop.audit.sale(sale_id), shop.clock.now_ms() / 1000)
+                publish_audit_metrics(await shop.audit.sale(sale_id), shop.clock.now_ms() / 1000)
             except Exception as error:  # noqa: BLE001
                 _logger.warning("a sale cannot be audited now", extra={"sale": sale_id, "why": safe_error_text(error)})
         took = shop.clock.monotonic() - started
-        await pause(shop.stop, max(shop.settings.observer.audit_every_s, took * _REST))
+        await wait_or_stop(shop.stop, max(shop.settings.observer.audit_every_s, took * _REST))
 
 
-async def _sales(shop: Workshop) -> list[str]:
+async def _sales(shop: WorkerServices) -> list[str]:
     try:
         return [sale.sale_id for sale in await shop.sales.opened()]
     except Exception as error:  # noqa: BLE001
@@ -39,7 +39,7 @@ async def _sales(shop: Workshop) -> list[str]:
         return []
 
 
-def show(audit: SaleAudit, now_s: float) -> None:
+def publish_audit_metrics(audit: SaleAudit, now_s: float) -> None:
     """Set the metrics of one sale."""
     total = audit.total
     for kind in _UNITS:

@@ -12,7 +12,7 @@ _logger = logging.getLogger(__name__)
 _AFTER_FAILURE_S = 1.0
 
 
-async def drive(name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Event, poll_s: float) -> None:
+async def run_steps(name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Event, poll_s: float) -> None:
     """Call `step`, which gives the number of jobs it worked on, until `stop`; a step in hand is finished.
 
     A step that fails is logged, counted and repeated: its jobs are rows, so nothing is lost with it.
@@ -23,15 +23,15 @@ async def drive(name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Eve
         except Exception:
             _logger.exception("a step failed and is repeated", extra={"driver": name})
             metrics.DRIVER_FAILURES.labels(name).inc()
-            await pause(stop, _AFTER_FAILURE_S)
+            await wait_or_stop(stop, _AFTER_FAILURE_S)
             continue
         if done:
             metrics.DRIVER_STEPS.labels(name).inc(done)
         else:
-            await pause(stop, poll_s)
+            await wait_or_stop(stop, poll_s)
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
+async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:
     """Sleep, but wake up at once when it is time to stop."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)

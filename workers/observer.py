@@ -8,11 +8,11 @@ import lua
 from commerce.desk.lists import Lists
 from lua import SaleKeys
 from workers import metrics
-from workers.driver import drive
-from workers.runtime import Workshop
+from workers.driver import run_steps
+from workers.runtime import WorkerServices
 
 
-async def observer(shop: Workshop) -> None:
+async def observer(shop: WorkerServices) -> None:
     """Look at the streams of all sales that were opened, and at the jobs.
 
     Each of the two goes on while the other's database is away. The streams are those of the sales that were last known:
@@ -49,7 +49,7 @@ async def observer(shop: Workshop) -> None:
         return 0
 
     every_s = shop.settings.observer.gauges_every_s
-    await asyncio.gather(*(drive("observer", step, shop.stop, every_s) for step in (jobs, streams)))
+    await asyncio.gather(*(run_steps("observer", step, shop.stop, every_s) for step in (jobs, streams)))
 
 
 async def _show_parcels(desk: Lists, shown: set[tuple[str, str]]) -> None:

@@ -28,8 +28,8 @@ from commerce.sales.model import SaleState
 from config.settings import WriterSettings
 from lua import Entry, SaleKeys, StreamMissing
 from workers import metrics
-from workers.driver import pause
-from workers.runtime import Workshop
+from workers.driver import wait_or_stop
+from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _LOOK_S = 0.5
@@ -37,10 +37,10 @@ _RETRY_FIRST_S = 0.1
 _IDLE_READERS_MS = 3_600_000
 
 
-async def order_writer(shop: Workshop) -> None:
+async def order_writer(shop: WorkerServices) -> None:
     """Write the orders of all sales: one reader for each that is open or has something left."""
     readers: dict[str, asyncio.Task[None]] = {}
-    turns = Turns(shop.settings.writer)
+    turns = ReadSlots(shop.settings.writer)
     try:
         while not shop.stop.is_set():
             try:
@@ -49,13 +49,13 @@ async def order_writer(shop: Workshop) -> None:
                 _logger.exception("the sales cannot be looked at")
                 wanted = set(readers)
             for sale_id in wanted - readers.keys():
-                work = SaleWriter(shop, sale_id, turns).run()
+                work = SaleStreamWriter(shop, sale_id, turns).run()
                 readers[sale_id] = asyncio.create_task(work, name=f"write {sale_id}")
             for sale_id in readers.keys() - wanted:
                 readers[sale_id].cancel()
             for sale_id in [sale_id for sale_id, task in readers.items() if task.done()]:
                 await _finished(readers.pop(sale_id))
-            await pause(shop.stop, _LOOK_S)
+            await wait_or_stop(shop.stop, _LOOK_S)
     finally:
         if readers:
             await asyncio.wait(readers.values(), timeout=shop.settings.limits.graceful_stop_s)
@@ -66,7 +66,7 @@ async def _finished(task: asyncio.Task[None]) -> None:
         _logger.error("a reader ended and is started anew", exc_info=error)
 
 
-async def _sales_to_read(shop: Workshop) -> set[str]:
+async def _sales_to_read(shop: WorkerServices) -> set[str]:
     """Sales that are open, and closed ones that still have orders on the way."""
     sales = await shop.sales.opened()
     closed = [sale.sale_id for sale in sales if sale.state is SaleState.CLOSED]
@@ -75,7 +75,7 @@ async def _sales_to_read(shop: Workshop) -> set[str]:
     return left | {sale.sale_id for sale in sales if sale.state is not SaleState.CLOSED}
 
 
-class Turns:
+class ReadSlots:
     """Reads of all sales: `writer.reads_at_once` at a time, since each holds a connection while it waits for orders.
 
     With more readers than that each waits for a shorter time, so that every sale is still looked at once within
@@ -95,10 +95,10 @@ class Turns:
             yield max(1, int(self._settings.wait_ms * share))  # 0 would be for ever
 
 
-class SaleWriter:
+class SaleStreamWriter:
     """Reads one sale's stream."""
 
-    def __init__(self, shop: Workshop, sale_id: str, turns: Turns) -> None:
+    def __init__(self, shop: WorkerServices, sale_id: str, turns: ReadSlots) -> None:
         self._shop = shop
         self._turns = turns
         self._settings = shop.settings.writer
@@ -129,11 +129,11 @@ class SaleWriter:
                 async with self._turns.turn() as wait_ms:
                     entries, unfinished = await self._next(unfinished, wait_ms)
             except StreamMissing:
-                await pause(self._shop.stop, _LOOK_S)
+                await wait_or_stop(self._shop.stop, _LOOK_S)
                 continue
             except Exception as error:  # noqa: BLE001  # Redis is away, or answers strangely: look again
                 _logger.warning("the stream cannot be read", extra={"sale": self._sale_id, "why": str(error)})
-                await pause(self._shop.stop, 1.0)
+                await wait_or_stop(self._shop.stop, 1.0)
                 unfinished = True
                 continue
             if not entries:
@@ -179,7 +179,7 @@ class SaleWriter:
                 )
             if self._shop.stop.is_set():
                 return  # the entries stay pending, for whoever comes next
-            await pause(self._shop.stop, wait_s)
+            await wait_or_stop(self._shop.stop, wait_s)
             wait_s = min(wait_s * 2, self._settings.retry_max_s)
 
     async def _store(self, arrived: Sequence[Arrived], unreadable: Sequence[tuple[Entry, bytes, bytes, str]]) -> None:

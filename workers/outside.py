@@ -22,7 +22,7 @@ _logger = logging.getLogger(__name__)
 Job = TypeVar("Job")
 
 
-class Jobs(Protocol[Job]):
+class ExternalJobQueue(Protocol[Job]):
     """The rows of one driver."""
 
     async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> Sequence[Job]:
@@ -34,13 +34,13 @@ class Jobs(Protocol[Job]):
         ...
 
 
-class Doors(Generic[Job]):
+class ExternalJobRunner(Generic[Job]):
     """Limits and breakers by system; `system_of` tells to which a job belongs."""
 
     def __init__(
         self,
         name: str,
-        jobs: Jobs[Job],
+        jobs: ExternalJobQueue[Job],
         system_of: Callable[[Job], str],
         systems: Iterable[str],
         settings: JobsSettings,

@@ -10,12 +10,12 @@ from commerce.payments.jobs import PaymentJobs
 from commerce.payments.model import DueRefund, Payment
 from commerce.payments.providers import open_providers
 from commerce.releases.retaking import Retaking
-from workers.driver import drive
-from workers.outside import Doors
-from workers.runtime import Workshop
+from workers.driver import run_steps
+from workers.outside import ExternalJobRunner
+from workers.runtime import WorkerServices
 
 
-async def payment_driver(shop: Workshop) -> None:
+async def payment_worker(shop: WorkerServices) -> None:
     """Until it is to stop; then what is in hand is finished."""
     driver, ids = shop.settings.driver, IdGenerator(shop.clock)
     policy = RetryPolicy.agreed(driver)
@@ -31,8 +31,10 @@ async def payment_driver(shop: Workshop) -> None:
         retaking = Retaking(shop.db, shop.redis, shop.clock, ids)
         pace = RateLimiter(shop.clock, driver.refunds_per_s)
         jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
-        doors: Doors[Payment | DueRefund] = Doors("payment", jobs, _system, providers, driver, shop.clock)
-        await drive("payment", doors.step, shop.stop, driver.poll_ms / 1000)
+        doors: ExternalJobRunner[Payment | DueRefund] = ExternalJobRunner(
+            "payment", jobs, _system, providers, driver, shop.clock
+        )
+        await run_steps("payment", doors.step, shop.stop, driver.poll_ms / 1000)
         await doors.finish()
 
 

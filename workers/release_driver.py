@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from workers.driver import drive
-from workers.runtime import Workshop
+from workers.driver import run_steps
+from workers.runtime import WorkerServices
 
 
-async def release_driver(shop: Workshop) -> None:
+async def release_worker(shop: WorkerServices) -> None:
     """Expired orders first: they make the releases that are applied next."""
 
     async def step() -> int:
         return await shop.releases.expire() + await shop.releases.apply()
 
-    await drive("release", step, shop.stop, shop.settings.driver.poll_ms / 1000)
+    await run_steps("release", step, shop.stop, shop.settings.driver.poll_ms / 1000)

@@ -30,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
+class WorkerServices:
     """What a worker may use. `instance` names this process among others of its kind, the same after a restart."""
 
     settings: Settings
@@ -45,12 +45,12 @@ class Workshop:
     stop: asyncio.Event
 
 
-Worker = Callable[[Workshop], Awaitable[None]]
+Worker = Callable[[WorkerServices], Awaitable[None]]
 """Runs until `stop` is set, then finishes what it has in hand and returns."""
 
 
 @asynccontextmanager
-async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Workshop]:
+async def open_worker_services(settings: Settings, instance: str) -> AsyncIterator[WorkerServices]:
     """Connect and check. Raises `NotReady` if a database is not what it should be."""
     driver, clock = settings.driver, SystemClock()
     async with AsyncExitStack() as stack:
@@ -59,7 +59,7 @@ async def open_workshop(settings: Settings, instance: str) -> AsyncIterator[Work
             connect_databases(settings, "worker", more_connections=writer.reads_at_once, wait_ms=writer.wait_ms)
         )
         policy = RetryPolicy.agreed(driver)
-        yield Workshop(
+        yield WorkerServices(
             settings=settings,
             instance=f"{socket.gethostname()}-{instance}",
             clock=clock,
@@ -78,7 +78,7 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
     if port := settings.observer.worker_metrics_port:
         with explain_bind_errors("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
             start_http_server(port)
-    async with open_workshop(settings, instance) as workshop:
+    async with open_worker_services(settings, instance) as workshop:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, workshop.stop.set)
@@ -96,7 +96,7 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
         _logger.info("stopped", extra={"workers": names})
 
 
-async def _ending(worker: Worker, workshop: Workshop) -> None:
+async def _ending(worker: Worker, workshop: WorkerServices) -> None:
     try:
         await worker(workshop)
     finally:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from workers.driver import drive
-from workers.runtime import Workshop
+from workers.driver import run_steps
+from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _LOOK_S = 1.0
 
 
-async def sale_keeper(shop: Workshop) -> None:
+async def sale_sync(shop: WorkerServices) -> None:
     """Whoever changes a sale tells Redis at once; this is for those that died before they could."""
 
     async def step() -> int:
@@ -20,4 +20,4 @@ async def sale_keeper(shop: Workshop) -> None:
             _logger.info("a sale was unfinished", extra={"sale": sale.sale_id, "finished": done})
         return await shop.stock.apply_due()
 
-    await drive("sale_keeper", step, shop.stop, _LOOK_S)
+    await run_steps("sale_keeper", step, shop.stop, _LOOK_S)

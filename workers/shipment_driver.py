@@ -10,12 +10,12 @@ from commerce.rates.service import Rates
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.jobs import Job, ShipmentJobs
-from workers.driver import drive
-from workers.outside import Doors
-from workers.runtime import Workshop
+from workers.driver import run_steps
+from workers.outside import ExternalJobRunner
+from workers.runtime import WorkerServices
 
 
-async def shipment_driver(shop: Workshop) -> None:
+async def fulfilment_worker(shop: WorkerServices) -> None:
     """Until it is to stop; then what is in hand is finished."""
     driver, rules = shop.settings.driver, shop.settings.shipping
     policy = RetryPolicy.agreed(driver)
@@ -28,6 +28,6 @@ async def shipment_driver(shop: Workshop) -> None:
             shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.attempts, carriers, assigning, rules
         )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.calls}
-        doors: Doors[Job] = Doors("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
-        await drive("shipment", doors.step, shop.stop, driver.poll_ms / 1000)
+        doors: ExternalJobRunner[Job] = ExternalJobRunner("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
+        await run_steps("shipment", doors.step, shop.stop, driver.poll_ms / 1000)
         await doors.finish()

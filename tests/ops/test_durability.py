@@ -26,7 +26,7 @@ from ops.programs import Program, Running, start
 from tests.support.front import open_front
 from tests.support.processes import free_port
 from tests.support.shop import eventually, make_sale, order_body
-from workers.runtime import open_workshop
+from workers.runtime import open_worker_services
 
 
 @pytest.fixture
@@ -85,21 +85,21 @@ async def test_a_postgres_that_commits_before_the_disk_has_it(
     settings = make_settings()
     name = urlsplit(database_url).path.removeprefix("/")
     other = await asyncpg.connect(database_url)
-    async with open_workshop(settings, "before") as early:
+    async with open_worker_services(settings, "before") as early:
         await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
         async with early.db.connection():  # one from before it was set
             with pytest.raises(NotDurable, match="a commit returns before the disk has it"):
                 async with early.db.connection():
                     pytest.fail("a new one was used")
-        for opened in (open_workshop(settings, "test"), open_front(settings)):
+        for opened in (open_worker_services(settings, "test"), open_front(settings)):
             with pytest.raises(NotDurable, match=r"set synchronous_commit to on; off comes from: database\)$"):
                 async with opened:
                     pytest.fail("it started")
-        async with open_workshop(make_settings(durability="memory"), "test"):
+        async with open_worker_services(make_settings(durability="memory"), "test"):
             pass
         for enough in ("local", "remote_write", "on"):
             await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = {enough}")
-            async with early.db.connection(), early.db.connection(), open_workshop(settings, "test"):
+            async with early.db.connection(), early.db.connection(), open_worker_services(settings, "test"):
                 pass
     await other.close()
 

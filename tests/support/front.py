@@ -22,7 +22,7 @@ from gateway.connections import ConnectionRegistry
 from gateway.operations import Operation
 from gateway.services import GatewayServices, open_gateway_services
 from workers.registry import WORKERS
-from workers.runtime import open_workshop
+from workers.runtime import open_worker_services
 
 _numbers = count()
 
@@ -121,7 +121,7 @@ async def open_front(
 @asynccontextmanager
 async def working(settings: Settings, *names: str) -> AsyncIterator[None]:
     """Workers in this event loop until the block ends."""
-    async with open_workshop(settings, "test") as shop:
+    async with open_worker_services(settings, "test") as shop:
         tasks = [asyncio.create_task(WORKERS[name](shop), name=name) for name in names]
         try:
             yield

@@ -9,7 +9,7 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.outside import ExternalOutcomeUnknown
 from config.settings import JobsSettings
 from tests.support.shop import eventually
-from workers.outside import Doors
+from workers.outside import ExternalJobRunner
 
 
 class Rows:
@@ -37,12 +37,14 @@ class Rows:
         return "done"
 
 
-def doors(rows: Rows, **settings: float) -> Doors[str]:
+def doors(rows: Rows, **settings: float) -> ExternalJobRunner[str]:
     given = {"calls_at_once": 6, "calls_at_once_each": 3, "breaker_failures": 2, "breaker_open_s": 0.05, **settings}
-    return Doors("test", rows, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock())
+    return ExternalJobRunner(
+        "test", rows, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock()
+    )
 
 
-async def steps(driver: Doors[str], rows: Rows, wanted: int) -> None:
+async def steps(driver: ExternalJobRunner[str], rows: Rows, wanted: int) -> None:
     """Until so many jobs were begun."""
 
     async def look() -> bool:
