@@ -38,7 +38,7 @@ from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
-from commerce.sales.stock import Stock
+from commerce.sales.stock import StockChanges
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.port import Carriers, News
@@ -89,7 +89,7 @@ class GatewayServices:
     request_ids: RequestIdGenerator
     catalog: Catalog
     sales: Sales
-    stock: Stock
+    stock: StockChanges
     orders: Orders
     payments: Payments
     providers: dict[str, Provider]
@@ -168,7 +168,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             request_ids=RequestIdGenerator(),
             catalog=Catalog(db, clock),
             sales=sales,
-            stock=Stock(db, redis, clock, policy),
+            stock=StockChanges(db, redis, clock, policy),
             orders=orders,
             payments=Payments(db, clock, ids, providers, settings.payments.margin_s, Shipping.couriers_collect),
             providers=providers,

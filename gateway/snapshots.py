@@ -14,7 +14,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import POSTGRES_UNAVAILABLE, safe_error_text
 from commerce.kernel.errors import NotReady, ProblemError
 from commerce.sales.errors import NoSuchSale
-from commerce.sales.model import Snapshot
+from commerce.sales.model import SaleSnapshot
 from commerce.sales.service import Sales
 from gateway import metrics
 
@@ -29,7 +29,7 @@ class SaleSnapshots:
     def __init__(self, sales: Sales, clock: Clock) -> None:
         self._sales = sales
         self._clock = clock
-        self._known: dict[str, Snapshot] = {}
+        self._known: dict[str, SaleSnapshot] = {}
         self._with_keys: list[str] = []
         self._looked_at = float("-inf")
         self._failure: str | None = None
@@ -43,11 +43,11 @@ class SaleSnapshots:
         """Those of them in which an order's key may still be found: not the ones that ended days ago."""
         return self._with_keys
 
-    def known(self, sale_id: str) -> Snapshot | None:
+    def known(self, sale_id: str) -> SaleSnapshot | None:
         """The snapshot of a sale that is in memory."""
         return self._known.get(sale_id)
 
-    async def get(self, sale_id: str) -> Snapshot:
+    async def get(self, sale_id: str) -> SaleSnapshot:
         """The snapshot of a sale, or `NoSuchSale`.
 
         One that is not known may have been opened this moment, so it is looked for once; all who ask share one look.

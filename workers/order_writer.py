@@ -22,8 +22,8 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.database import safe_error_text
 from commerce.kernel.faults import failpoint
 from commerce.orders.model import decode_accepted
-from commerce.orders.persisting import Persisted, persist
-from commerce.orders.store import Arrived
+from commerce.orders.persisting import PersistResult, persist
+from commerce.orders.store import StreamedOrder
 from commerce.sales.model import SaleState
 from config.settings import WriterSettings
 from lua import Entry, SaleKeys, StreamMissing
@@ -182,7 +182,9 @@ class SaleStreamWriter:
             await wait_or_stop(self._shop.stop, wait_s)
             wait_s = min(wait_s * 2, self._settings.retry_max_s)
 
-    async def _store(self, arrived: Sequence[Arrived], unreadable: Sequence[tuple[Entry, bytes, bytes, str]]) -> None:
+    async def _store(
+        self, arrived: Sequence[StreamedOrder], unreadable: Sequence[tuple[Entry, bytes, bytes, str]]
+    ) -> None:
         started = perf_counter()
         now = from_ms(self._shop.clock.now_ms())
         size = self._settings.orders_per_batch
@@ -208,7 +210,7 @@ class SaleStreamWriter:
             oldest = min(item.entry.ms for item in arrived)
             metrics.WRITE_LAG_SECONDS.observe(max(0, self._shop.clock.now_ms() - oldest) / 1000)
 
-    def _count(self, result: Persisted) -> None:
+    def _count(self, result: PersistResult) -> None:
         for name, count in (("stored", result.stored), ("known", result.known), ("refused", len(result.refused))):
             if count:
                 metrics.WRITTEN.labels(name).inc(count)
@@ -217,7 +219,7 @@ class SaleStreamWriter:
             _logger.error("an order was dead-lettered", extra={"order_id": str(order_id), "why": why})
 
 
-def _decoded(entries: Sequence[Entry]) -> tuple[list[Arrived], list[tuple[Entry, bytes, bytes, str]]]:
+def _decoded(entries: Sequence[Entry]) -> tuple[list[StreamedOrder], list[tuple[Entry, bytes, bytes, str]]]:
     arrived, unreadable = [], []
     for entry in entries:
         for field, payload in entry.orders:
@@ -225,7 +227,7 @@ def _decoded(entries: Sequence[Entry]) -> tuple[list[Arrived], list[tuple[Entry,
                 order = decode_accepted(payload)
                 if order.order_id.bytes != field:
                     raise ValueError("it holds another order than it is filed under")
-                arrived.append(Arrived(order, entry.id, payload))
+                arrived.append(StreamedOrder(order, entry.id, payload))
             except (msgspec.MsgspecError, ValueError) as error:
                 unreadable.append((entry, field, payload, str(error)))
     return arrived, unreadable

@@ -9,7 +9,7 @@ from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.payments.jobs import PaymentJobs
 from commerce.payments.model import DueRefund, Payment
 from commerce.payments.providers import open_providers
-from commerce.releases.retaking import Retaking
+from commerce.releases.retaking import StockReacquisition
 from workers.driver import run_steps
 from workers.outside import ExternalJobRunner
 from workers.runtime import WorkerServices
@@ -28,7 +28,7 @@ async def payment_worker(shop: WorkerServices) -> None:
                 connections=driver.calls_at_once_each,
             )
         )
-        retaking = Retaking(shop.db, shop.redis, shop.clock, ids)
+        retaking = StockReacquisition(shop.db, shop.redis, shop.clock, ids)
         pace = RateLimiter(shop.clock, driver.refunds_per_s)
         jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
         doors: ExternalJobRunner[Payment | DueRefund] = ExternalJobRunner(

@@ -21,9 +21,9 @@ from commerce.kernel.garbage import tune_garbage_collector
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.opening import connect_databases
 from commerce.kernel.ports import explain_bind_errors
-from commerce.releases.service import Releases
+from commerce.releases.service import Reservations
 from commerce.sales.service import Sales
-from commerce.sales.stock import Stock
+from commerce.sales.stock import StockChanges
 from config.settings import Settings
 
 _logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class WorkerServices:
     db: Database
     redis: Redis
     sales: Sales
-    stock: Stock
-    releases: Releases
+    stock: StockChanges
+    releases: Reservations
     audit: Audit
     stop: asyncio.Event
 
@@ -66,8 +66,8 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
             db=db,
             redis=redis,
             sales=Sales(db, redis, clock),
-            stock=Stock(db, redis, clock, policy),
-            releases=Releases(db, redis, clock, policy),
+            stock=StockChanges(db, redis, clock, policy),
+            releases=Reservations(db, redis, clock, policy),
             audit=Audit(db, redis, clock),
             stop=asyncio.Event(),
         )

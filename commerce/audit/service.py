@@ -24,12 +24,12 @@ from redis.asyncio import Redis
 import lua
 from commerce.audit import store
 from commerce.audit.model import Finding, SaleAudit, StockRow
-from commerce.audit.store import Books, Change
+from commerce.audit.store import AuditSnapshot, StockMovement
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
 from commerce.orders.model import AcceptedOrder, decode_accepted
-from commerce.sales.errors import WrongState
+from commerce.sales.errors import InvalidSaleState
 from lua import Cut, EntryId, SaleKeys
 
 _TRIES, _AGAIN_S = 10, 0.3
@@ -79,10 +79,10 @@ class Audit:
     async def _once(self, sale_id: str) -> SaleAudit:
         keys = SaleKeys(sale_id)
         seen = await self._look(keys)
-        async with store.open_books(self._db, sale_id, seen.cut) as books:
+        async with store.open_audit_snapshot(self._db, sale_id, seen.cut) as books:
             epoch, loaded_epoch = await books.epochs()
             if epoch == 0:
-                raise WrongState(f"there is no sale {sale_id!r} that was ever opened")
+                raise InvalidSaleState(f"there is no sale {sale_id!r} that was ever opened")
             if seen.cut.epoch == 0 and epoch == loaded_epoch:
                 return await self._unloaded(sale_id, books)
             if not seen.cut.epoch == epoch == loaded_epoch:
@@ -111,12 +111,14 @@ class Audit:
                 waiting[UUID(bytes=field) if len(field) == 16 else _stand_in(entry.id)] = _read(payload)
         return _Redis(promised, cut, waiting)
 
-    async def _unloaded(self, sale_id: str, books: Books) -> SaleAudit:
+    async def _unloaded(self, sale_id: str, books: AuditSnapshot) -> SaleAudit:
         """Redis has nothing of the sale: there is nothing to compare, and that is a finding."""
         detail = "the sale is not loaded in Redis, so its orders get not_ready: see `floodgate rebuild`"
         return SaleAudit(sale_id, [], await books.orders(), [Finding("P1", detail, 1, [sale_id])], [])
 
-    async def _applied_unmarked(self, keys: SaleKeys, cut: Cut, changes: Sequence[Change]) -> list[Change]:
+    async def _applied_unmarked(
+        self, keys: SaleKeys, cut: Cut, changes: Sequence[StockMovement]
+    ) -> list[StockMovement]:
         """Those that were in the stock at the cut although Postgres does not say so yet."""
         seqs = await lua.change_seqs(self._redis, keys, [(change.change_id, change.made_ms) for change in changes])
         # Only now is it sure that the seqs are of the load the cut was made in.
@@ -130,9 +132,9 @@ class Audit:
         self,
         keys: SaleKeys,
         seen: _Redis,
-        books: Books,
+        books: AuditSnapshot,
         streamed: Iterable[AcceptedOrder | None],
-        open_releases: Sequence[Change],
+        open_releases: Sequence[StockMovement],
     ) -> list[StockRow]:
         cut = seen.cut
         items = await books.items()
@@ -163,9 +165,9 @@ class Audit:
         self,
         keys: SaleKeys,
         seen: _Redis,
-        books: Books,
+        books: AuditSnapshot,
         streamed: Iterable[AcceptedOrder | None],
-        open_releases: Sequence[Change],
+        open_releases: Sequence[StockMovement],
     ) -> list[Finding]:
         """P4, against the highest limit ever in force; and whether Redis counts the same, if nothing moved."""
         bounds = {sku: item.limit_bound for sku, item in (await books.items()).items()}
@@ -237,7 +239,7 @@ def _double_keys(streamed: dict[UUID, AcceptedOrder | None]) -> list[Finding]:
     return _finding("P3", "orders in the stream share a key", doubles)
 
 
-async def _notes(books: Books, streamed: dict[UUID, AcceptedOrder | None]) -> list[str]:
+async def _notes(books: AuditSnapshot, streamed: dict[UUID, AcceptedOrder | None]) -> list[str]:
     unreadable = sum(order is None for order in streamed.values())
     dead = len(await books.listed("unreadable_dead_letters"))
     return [
@@ -272,7 +274,7 @@ _LISTED = (
 )
 
 
-async def _listed_findings(books: Books) -> list[Finding]:
+async def _listed_findings(books: AuditSnapshot) -> list[Finding]:
     findings = []
     for promise, name, detail in _LISTED:
         findings += _finding(promise, detail, await books.listed(name))

@@ -30,7 +30,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StockMovement:
     """A stock change or release: units by SKU; `marked` with its (epoch, seq) if Postgres knows it was applied."""
 
     change_id: UUID
@@ -40,7 +40,7 @@ class Change:
     marked: tuple[int, int] | None = None
 
 
-class Books:
+class AuditSnapshot:
     """One sale in one snapshot of the database, up to a cut."""
 
     def __init__(self, connection: Connection, sale_id: str, cut: Cut) -> None:
@@ -61,10 +61,10 @@ class Books:
         rows = await self._fetch(queries.items, self._sale_id)
         return {row["sku"]: Item(row["initial_units"], row["limit_bound"]) for row in rows}
 
-    async def changes(self) -> list[Change]:
+    async def changes(self) -> list[StockMovement]:
         """Stock changes, marked or not."""
         return [
-            Change(
+            StockMovement(
                 row["change_id"],
                 to_ms(row["created_at"]),
                 {row["sku"]: row["units"]},
@@ -78,9 +78,9 @@ class Books:
         rows = await self._fetch(queries.applied_releases, self._sale_id, self._cut.epoch, self._cut.change_seq)
         return {row["sku"]: row["units"] for row in rows}
 
-    async def open_releases(self) -> list[Change]:
+    async def open_releases(self) -> list[StockMovement]:
         return [
-            Change(row["release_id"], to_ms(row["created_at"]), orjson.loads(row["units"]), row["user_id"])
+            StockMovement(row["release_id"], to_ms(row["created_at"]), orjson.loads(row["units"]), row["user_id"])
             for row in await self._fetch(queries.open_releases, self._sale_id)
         ]
 
@@ -115,11 +115,11 @@ class Books:
 
 
 @asynccontextmanager
-async def open_books(db: Database, sale_id: str, cut: Cut) -> AsyncIterator[Books]:
+async def open_audit_snapshot(db: Database, sale_id: str, cut: Cut) -> AsyncIterator[AuditSnapshot]:
     """Read-only, and from one snapshot however long it takes."""
     async with db.transaction(isolation="repeatable_read", readonly=True) as connection:
         await connection.execute(queries.allow_long_statements)
-        yield Books(connection, sale_id, cut)
+        yield AuditSnapshot(connection, sale_id, cut)
 
 
 async def counts(connection: Connection, now: datetime) -> dict[str, float]:

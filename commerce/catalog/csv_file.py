@@ -8,15 +8,15 @@ from typing import TypeVar
 
 import msgspec
 
-from commerce.catalog.errors import UnreadableFile
-from commerce.catalog.model import Name, ProductInput, RefusedLine, Sku
+from commerce.catalog.errors import UnreadableCsv
+from commerce.catalog.model import LineError, Name, ProductInput, Sku
 from commerce.kernel.money import MoneyError, parse_money
 
 Row = TypeVar("Row")
 MAX_FIELD_CHARS = 10_000
 
 
-class BadLine(ValueError):
+class CsvLineError(ValueError):
     """What is wrong with one line."""
 
 
@@ -25,7 +25,7 @@ def read_rows(
     columns: tuple[str, ...],
     optional: tuple[str, ...],
     make: Callable[[int, dict[str, str]], Row],
-) -> Iterator[tuple[int, Row | RefusedLine]]:
+) -> Iterator[tuple[int, Row | LineError]]:
     """Yield (line number, what `make` made of it or why not) for each line after the header.
 
     `lines` comes from a text file opened with `errors="surrogateescape"`, so that bytes that are not UTF-8 are found
@@ -41,43 +41,43 @@ def read_rows(
         except StopIteration:
             return
         except csv.Error as error:
-            yield line, RefusedLine(line, f"not CSV: {error}")
+            yield line, LineError(line, f"not CSV: {error}")
             continue
         if not fields:
             continue
         try:
             if len(fields) != len(header):
-                raise BadLine(f"{len(fields)} fields where the header has {len(header)}")
+                raise CsvLineError(f"{len(fields)} fields where the header has {len(header)}")
             for name, value in zip(header, fields, strict=True):
                 if any("\ud800" <= char <= "\udfff" for char in value):
-                    raise BadLine(f"{name} is not UTF-8")
+                    raise CsvLineError(f"{name} is not UTF-8")
             yield line, make(line, dict(zip(header, fields, strict=True)))
-        except (BadLine, MoneyError) as error:
-            yield line, RefusedLine(line, str(error))
+        except (CsvLineError, MoneyError) as error:
+            yield line, LineError(line, str(error))
 
 
 def _header(reader: Iterator[list[str]], columns: tuple[str, ...], optional: tuple[str, ...]) -> list[str]:
     try:
         header = [name.strip().removeprefix("\ufeff").lower() for name in next(reader)]
     except (StopIteration, csv.Error):
-        raise UnreadableFile(f"the file has no header line; it needs the columns {', '.join(columns)}") from None
+        raise UnreadableCsv(f"the file has no header line; it needs the columns {', '.join(columns)}") from None
     missing = [name for name in columns if name not in header]
     unknown = [name for name in header if name not in columns + optional]
     if missing or unknown or len(set(header)) != len(header):
         also = f" and may have {', '.join(optional)}" if optional else ""
-        raise UnreadableFile(f"the header is {','.join(header)}; it needs the columns {', '.join(columns)}{also}")
+        raise UnreadableCsv(f"the header is {','.join(header)}; it needs the columns {', '.join(columns)}{also}")
     return header
 
 
-def unsigned(name: str, text: str, most: int) -> int:
+def parse_unsigned(name: str, text: str, most: int) -> int:
     """A field that must be a whole number from 0 to `most`."""
     text = text.strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > most:
-        raise BadLine(f"{name} is {text[:40]!r}, not a whole number from 0 to {most}")
+        raise CsvLineError(f"{name} is {text[:40]!r}, not a whole number from 0 to {most}")
     return int(text)
 
 
-def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | RefusedLine]]:
+def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | LineError]]:
     """The lines of a catalogue: sku, name, price (2.55), currency (GBP)."""
     first: dict[str, int] = {}
 
@@ -88,8 +88,8 @@ def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Produc
         try:
             name = msgspec.convert(fields["name"].strip(), Name)
         except msgspec.ValidationError:
-            raise BadLine("name is empty, longer than 200 characters, or has control characters") from None
-        once(first, sku, line)
+            raise CsvLineError("name is empty, longer than 200 characters, or has control characters") from None
+        check_unique(first, sku, line)
         return sku, ProductInput(name, price, currency)
 
     return read_rows(lines, ("sku", "name", "price", "currency"), (), make)
@@ -100,14 +100,14 @@ def read_sku(text: str) -> str:
     try:
         return msgspec.convert(text.strip(), Sku)
     except msgspec.ValidationError:
-        raise BadLine(
+        raise CsvLineError(
             f"sku is {text[:40]!r}, not up to 64 letters, digits, dots, dashes and underscores that start with "
             "a letter or digit"
         ) from None
 
 
-def once(first: dict[str, int], value: str, line: int, what: str = "SKU") -> None:
+def check_unique(first: dict[str, int], value: str, line: int, what: str = "SKU") -> None:
     """Refuse a SKU, or what else names a row, that an earlier line gave: which of the two would be meant?"""
     before = first.setdefault(value, line)
     if before != line:
-        raise BadLine(f"the {what} {value} was given on line {before} already")
+        raise CsvLineError(f"the {what} {value} was given on line {before} already")

@@ -9,5 +9,5 @@ class NoSuchProduct(NotFound):
     title = "There is no such product"
 
 
-class UnreadableFile(Invalid):
+class UnreadableCsv(Invalid):
     title = "The file cannot be imported"

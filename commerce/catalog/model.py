@@ -35,7 +35,7 @@ class Product(msgspec.Struct, frozen=True):
     updated_at: datetime
 
 
-class RefusedLine(msgspec.Struct, frozen=True):
+class LineError(msgspec.Struct, frozen=True):
     """A line of an import that was not taken; `line` counts from 1 and the header is line 1."""
 
     line: int
@@ -48,7 +48,7 @@ class ImportReport(msgspec.Struct):
     added: int = 0
     changed: int = 0
     unchanged: int = 0
-    refused: list[RefusedLine] = msgspec.field(default_factory=list)
+    refused: list[LineError] = msgspec.field(default_factory=list)
 
     @property
     def lines(self) -> int:

@@ -8,7 +8,7 @@ from itertools import islice
 from commerce.catalog import store
 from commerce.catalog.csv_file import read_products
 from commerce.catalog.errors import NoSuchProduct
-from commerce.catalog.model import ImportReport, Product, ProductInput, RefusedLine
+from commerce.catalog.model import ImportReport, LineError, Product, ProductInput
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Database
 from commerce.kernel.errors import Invalid
@@ -65,8 +65,8 @@ class Catalog:
         report = ImportReport()
         rows = read_products(lines)
         while part := list(islice(rows, _CHUNK)):
-            report.refused += [row for _, row in part if isinstance(row, RefusedLine)]
-            if good := [(row[0], row[1]) for _, row in part if not isinstance(row, RefusedLine)]:
+            report.refused += [row for _, row in part if isinstance(row, LineError)]
+            if good := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
                 done = await self.put_many(good)
                 report.added += done.added
                 report.changed += done.changed

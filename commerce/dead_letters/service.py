@@ -16,7 +16,7 @@ from commerce.kernel.errors import Conflict
 from commerce.kernel.paging import Page, page
 from commerce.orders.model import decode_accepted
 from commerce.orders.persisting import persist
-from commerce.orders.store import Arrived
+from commerce.orders.store import StreamedOrder
 
 _FIRST = UUID(int=0)
 
@@ -52,7 +52,7 @@ class DeadLetters:
             except msgspec.MsgspecError as error:
                 raise Conflict(f"the order still cannot be read: {error}") from None
             await store.resolve(connection, order_id, "retried", now, actor)
-            result = await persist(connection, [Arrived(order, held.entry, held.payload)], now)
+            result = await persist(connection, [StreamedOrder(order, held.entry, held.payload)], now)
             if result.dead:  # raising undoes all of this transaction, so the letter is held as before
                 raise Conflict(f"the order still cannot be written: {result.errors[order_id]}")
         return await self.show(order_id)
@@ -67,7 +67,7 @@ class DeadLetters:
                 await store.release(connection, letter, f"the dead letter was discarded by {actor}", now)
         return await self.show(order_id)
 
-    async def _lock(self, connection: Connection, order_id: UUID) -> store.Held:
+    async def _lock(self, connection: Connection, order_id: UUID) -> store.StoredDeadLetter:
         held = await store.lock(connection, order_id)
         if held is None:
             raise NoSuchDeadLetter(f"there is no dead letter {order_id}")

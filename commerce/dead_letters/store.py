@@ -53,7 +53,7 @@ def _storable(text: object) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class StoredDeadLetter:
     """A dead letter with what the stream's entry held."""
 
     letter: DeadLetter
@@ -61,11 +61,11 @@ class Held:
     entry: EntryId
 
 
-async def get(connection: Connection, order_id: UUID) -> Held | None:
+async def get(connection: Connection, order_id: UUID) -> StoredDeadLetter | None:
     return _held(await connection.fetchrow(queries.get, order_id))
 
 
-async def lock(connection: Connection, order_id: UUID) -> Held | None:
+async def lock(connection: Connection, order_id: UUID) -> StoredDeadLetter | None:
     """The same, locked until the transaction ends."""
     return _held(await connection.fetchrow(queries.lock, order_id))
 
@@ -84,10 +84,10 @@ async def release(connection: Connection, letter: DeadLetter, reason: str, now: 
     await connection.execute(queries.release, letter.order_id, letter.sale_id, letter.user_id, units, reason, now)
 
 
-def _held(row: Any) -> Held | None:
+def _held(row: Any) -> StoredDeadLetter | None:
     if row is None:
         return None
-    return Held(_letter(row), row["payload"], EntryId(to_ms(row["entry_at"]), row["entry_seq"]))
+    return StoredDeadLetter(_letter(row), row["payload"], EntryId(to_ms(row["entry_at"]), row["entry_seq"]))
 
 
 def _letter(row: Any) -> DeadLetter:

@@ -15,7 +15,7 @@ from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import Address
-from commerce.orders.pricing import address_faults
+from commerce.orders.pricing import address_errors
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
 from commerce.shipping.assigning import Assigning, fault_of
@@ -168,7 +168,7 @@ class Desk(Lists):
 
     async def redirect(self, shipment_id: UUID, address: Address, reason: str, actor: str) -> DeskFile:
         """Another address, before it is handed over: it is rated anew; a booking is cancelled first."""
-        faults = [{"at": f"/address/{name}", "detail": detail} for name, detail in address_faults(address)]
+        faults = [{"at": f"/address/{name}", "detail": detail} for name, detail in address_errors(address)]
         if fault := fault_of(address):
             faults.append({"at": "/address", "detail": fault})
         if faults:

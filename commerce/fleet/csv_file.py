@@ -7,8 +7,8 @@ from datetime import time
 
 import msgspec
 
-from commerce.catalog.csv_file import BadLine, once, read_rows, unsigned
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows
+from commerce.catalog.model import LineError
 from commerce.fleet.model import Place, Point, Vehicle, VehicleId
 from commerce.fleet.places import region
 
@@ -19,7 +19,7 @@ _DAY_S = 86_400
 _REGION_CHARS = (2, 200)
 
 
-def read_vehicles(lines: Iterable[str], warehouses: Collection[str]) -> Iterator[tuple[int, Vehicle | RefusedLine]]:
+def read_vehicles(lines: Iterable[str], warehouses: Collection[str]) -> Iterator[tuple[int, Vehicle | LineError]]:
     """vehicle_id, warehouse_id, capacity_g, shift_from, shift_to (08:00); break_from, break_to, break_s (seconds),
     which are given together or not at all; active (yes, no)."""
     first: dict[str, int] = {}
@@ -29,17 +29,17 @@ def read_vehicles(lines: Iterable[str], warehouses: Collection[str]) -> Iterator
         try:
             vehicle_id = msgspec.convert(given["vehicle_id"], VehicleId)
         except msgspec.ValidationError:
-            raise BadLine(
+            raise CsvLineError(
                 f"vehicle_id is {given['vehicle_id'][:40]!r}, not up to 32 letters, digits and dashes that start with "
                 "a letter or digit"
             ) from None
         if given["warehouse_id"] not in warehouses:
-            raise BadLine(f"there is no warehouse {given['warehouse_id'][:40]!r}")
+            raise CsvLineError(f"there is no warehouse {given['warehouse_id'][:40]!r}")
         capacity_g = _at_least_one("capacity_g", given["capacity_g"], _MOST_G)
         shift_from, shift_to = _time("shift_from", given["shift_from"]), _time("shift_to", given["shift_to"])
         if shift_from >= shift_to:
-            raise BadLine("shift_to is not after shift_from")
-        once(first, vehicle_id, line, "van")
+            raise CsvLineError("shift_to is not after shift_from")
+        check_unique(first, vehicle_id, line, "van")
         return Vehicle(
             vehicle_id,
             given["warehouse_id"],
@@ -54,34 +54,34 @@ def read_vehicles(lines: Iterable[str], warehouses: Collection[str]) -> Iterator
     return read_rows(lines, columns, ("break_from", "break_to", "break_s", "active"), make)
 
 
-def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | RefusedLine]]:
+def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]:
     """region (cn/zhejiang/hangzhou/xihu, or a postcode as cn/310000), latitude, longitude (degrees)."""
     first: dict[str, int] = {}
 
     def make(line: int, fields: dict[str, str]) -> Place:
         name = region(*fields["region"].split("/"))
         if not _REGION_CHARS[0] <= len(name) <= _REGION_CHARS[1] or not name.isprintable():
-            raise BadLine(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
+            raise CsvLineError(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
         point = Point(_degrees("latitude", fields["latitude"], 90), _degrees("longitude", fields["longitude"], 180))
-        once(first, name, line, "region")
+        check_unique(first, name, line, "region")
         return Place(name, point)
 
     return read_rows(lines, ("region", "latitude", "longitude"), (), make)
 
 
-def read_ways(lines: Iterable[str]) -> Iterator[tuple[int, tuple[tuple[str, str], tuple[int, int]] | RefusedLine]]:
+def read_ways(lines: Iterable[str]) -> Iterator[tuple[int, tuple[tuple[str, str], tuple[int, int]] | LineError]]:
     """from, to, distance_m, duration_s. A point is a warehouse's id, a region, or a parcel's id."""
     first: dict[str, int] = {}
 
     def make(line: int, fields: dict[str, str]) -> tuple[tuple[str, str], tuple[int, int]]:
         pair = region(*fields["from"].split("/")), region(*fields["to"].split("/"))
         if not all(pair):
-            raise BadLine("from or to is empty")
+            raise CsvLineError("from or to is empty")
         way = (
-            unsigned("distance_m", fields["distance_m"], _MOST_M),
-            unsigned("duration_s", fields["duration_s"], _MOST_S),
+            parse_unsigned("distance_m", fields["distance_m"], _MOST_M),
+            parse_unsigned("duration_s", fields["duration_s"], _MOST_S),
         )
-        once(first, " to ".join(pair), line, "way from")
+        check_unique(first, " to ".join(pair), line, "way from")
         return pair, way
 
     return read_rows(lines, ("from", "to", "distance_m", "duration_s"), (), make)
@@ -92,13 +92,13 @@ def _break(given: dict[str, str], shift_from: time, shift_to: time) -> tuple[tim
     if not any(texts):
         return None, None, None
     if not all(texts):
-        raise BadLine("break_from, break_to and break_s are given together or not at all")
+        raise CsvLineError("break_from, break_to and break_s are given together or not at all")
     begins, ends = _time("break_from", texts[0]), _time("break_to", texts[1])
     if begins < shift_from or ends > shift_to:
-        raise BadLine("the break's window is not within the shift")
+        raise CsvLineError("the break's window is not within the shift")
     length_s = _at_least_one("break_s", texts[2], _DAY_S)
     if _seconds(ends) - _seconds(begins) < length_s:
-        raise BadLine(f"a break of {length_s} s does not fit between break_from and break_to")
+        raise CsvLineError(f"a break of {length_s} s does not fit between break_from and break_to")
     return begins, ends, length_s
 
 
@@ -112,7 +112,7 @@ def _time(name: str, text: str) -> time:
     except ValueError:
         at = None
     if at is None or at.tzinfo is not None or at.microsecond:
-        raise BadLine(f"{name} is {text[:40]!r}, not a time like 08:30")
+        raise CsvLineError(f"{name} is {text[:40]!r}, not a time like 08:30")
     return at
 
 
@@ -122,17 +122,17 @@ def _degrees(name: str, text: str, most: int) -> float:
     except ValueError:
         degrees = most + 1.0
     if not -most <= degrees <= most:
-        raise BadLine(f"{name} is {text.strip()[:40]!r}, not degrees from -{most} to {most}")
+        raise CsvLineError(f"{name} is {text.strip()[:40]!r}, not degrees from -{most} to {most}")
     return degrees
 
 
 def _at_least_one(name: str, text: str, most: int) -> int:
-    if not (number := unsigned(name, text, most)):
-        raise BadLine(f"{name} is 0")
+    if not (number := parse_unsigned(name, text, most)):
+        raise CsvLineError(f"{name} is 0")
     return number
 
 
 def _yes(text: str) -> bool:
     if text.lower() not in ("", "yes", "no"):
-        raise BadLine(f"active is {text[:40]!r}, not yes or no")
+        raise CsvLineError(f"active is {text[:40]!r}, not yes or no")
     return text.lower() != "no"

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import structs
 
-from commerce.catalog.model import ImportReport, RefusedLine
+from commerce.catalog.model import ImportReport, LineError
 from commerce.fleet import planning, store
 from commerce.fleet.csv_file import read_places, read_vehicles
 from commerce.fleet.errors import PlanningGoesOn
@@ -66,13 +66,13 @@ class Fleet:
 
     async def _import(
         self,
-        rows: Iterator[tuple[int, Row | RefusedLine]],
+        rows: Iterator[tuple[int, Row | LineError]],
         put: Callable[[Connection, Sequence[Row]], Awaitable[tuple[int, int]]],
     ) -> ImportReport:
         report = ImportReport()
         while part := list(islice(rows, _CHUNK)):
-            report.refused += [row for _, row in part if isinstance(row, RefusedLine)]
-            if good := [row for _, row in part if not isinstance(row, RefusedLine)]:
+            report.refused += [row for _, row in part if isinstance(row, LineError)]
+            if good := [row for _, row in part if not isinstance(row, LineError)]:
                 async with self._db.transaction() as connection:
                     added, changed = await put(connection, good)
                 report.added += added

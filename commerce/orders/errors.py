@@ -15,7 +15,7 @@ class KeyReused(ProblemError):
     title = "This Idempotency-Key was used with another order"
 
 
-class NotPersistedYet(Conflict):
+class NotStoredYet(Conflict):
     code = "not_persisted_yet"
     title = "The order was accepted a moment ago and cannot be changed yet"
     retry_after_s = 1

@@ -65,19 +65,19 @@ TRANSITIONS = frozenset(
 """Every step a stored status may take; the table `order_transitions` says the same and enforces it."""
 
 
-class Share(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class LineSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The part of a line that goes to one address."""
 
     address: AddressNo
     quantity: Quantity
 
 
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OrderLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One product; `ship_to` is an address, or says how the quantity is split over several."""
 
     sku: SoldSku
     quantity: Quantity
-    ship_to: AddressNo | Annotated[list[Share], msgspec.Meta(min_length=1)] = 0
+    ship_to: AddressNo | Annotated[list[LineSplit], msgspec.Meta(min_length=1)] = 0
 
 
 class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -93,7 +93,7 @@ class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     postcode: Annotated[str, msgspec.Meta(max_length=20, extra_json_schema=_PRINTABLE)] = ""
 
 
-class PaymentShare(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Tender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The part of the total that is to be paid in one way, in minor units of the sale's currency."""
 
     method: Method
@@ -105,9 +105,9 @@ class PlaceOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A shopper's order. Without `payments` the way to pay is chosen later."""
 
     sale_id: OpenSaleId
-    lines: Annotated[list[Line], msgspec.Meta(min_length=1)]
+    lines: Annotated[list[OrderLineInput], msgspec.Meta(min_length=1)]
     ship_to: Annotated[list[Address], msgspec.Meta(min_length=1)]
-    payments: list[PaymentShare] = []
+    payments: list[Tender] = []
 
 
 class PlacedOrder(msgspec.Struct, frozen=True):
@@ -121,7 +121,7 @@ class PlacedOrder(msgspec.Struct, frozen=True):
     durability: Literal["fsync", "replicated", "memory"]
 
 
-class StoredLine(msgspec.Struct, frozen=True, array_like=True):
+class AcceptedLine(msgspec.Struct, frozen=True, array_like=True):
     """A line's part for one address; the unit price is in minor units."""
 
     line_no: int
@@ -148,7 +148,7 @@ class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
     pay_within_s: int
     ship_to: str
     payments: str
-    lines: list[StoredLine]
+    lines: list[AcceptedLine]
     traceparent: str = ""
 
     def units(self) -> dict[str, int]:
@@ -215,10 +215,10 @@ class Order(msgspec.Struct, frozen=True):
     cancel_reason: Literal["expired", "by_customer", "by_staff", "refused"] | None = None
     lines: list[OrderLine] | None = None
     ship_to: list[Address] | None = None
-    payments: list[PaymentShare] | None = None
+    payments: list[Tender] | None = None
 
 
-class OrderFile(msgspec.Struct, frozen=True):
+class OrderDetails(msgspec.Struct, frozen=True):
     """An order as staff see it: with its customer, who is null if the order cannot be read, and all that happened."""
 
     user_id: str | None

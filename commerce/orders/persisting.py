@@ -18,7 +18,7 @@ from commerce.dead_letters import store as dead_letters
 from commerce.kernel.database import Connection, safe_error_text
 from commerce.kernel.faults import failpoint
 from commerce.orders import store
-from commerce.orders.store import Arrived
+from commerce.orders.store import StreamedOrder
 
 _AT_FAULT = (
     asyncpg.DataError,
@@ -32,7 +32,7 @@ _AT_FAULT = (
 
 
 @dataclass(slots=True)
-class Persisted:
+class PersistResult:
     """What became of a batch. Every order of it is counted once."""
 
     stored: int = 0
@@ -45,19 +45,21 @@ class Persisted:
         return len(self.errors)
 
 
-async def persist(connection: Connection, arrived: Sequence[Arrived], now: datetime) -> Persisted:
+async def persist(connection: Connection, arrived: Sequence[StreamedOrder], now: datetime) -> PersistResult:
     """Store all of them. Raises only what is not an order's fault, having stored some of them or none."""
-    result = Persisted()
+    result = PersistResult()
     await _persist(connection, arrived, now, result)
     return result
 
 
-async def _persist(connection: Connection, arrived: Sequence[Arrived], now: datetime, result: Persisted) -> None:
+async def _persist(
+    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, result: PersistResult
+) -> None:
     if not arrived:
         return
     try:
         async with connection.transaction():
-            await store.copy_in(connection, arrived, now)
+            await store.copy_orders(connection, arrived, now)
             failpoint("writer.before_commit")
         result.stored += len(arrived)
     except asyncpg.UniqueViolationError as error:
@@ -71,8 +73,8 @@ async def _persist(connection: Connection, arrived: Sequence[Arrived], now: date
 
 
 async def _without_known(
-    connection: Connection, arrived: Sequence[Arrived], now: datetime, result: Persisted
-) -> list[Arrived]:
+    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, result: PersistResult
+) -> list[StreamedOrder]:
     """The orders that are neither stored yet nor, since their key is taken, stored as refused just now."""
     known = await store.existing(connection, [item.order.order_id for item in arrived])
     result.known += len(known)
@@ -88,20 +90,20 @@ async def _without_known(
     return fresh
 
 
-async def _refuse(connection: Connection, item: Arrived, holder: UUID, now: datetime) -> None:
+async def _refuse(connection: Connection, item: StreamedOrder, holder: UUID, now: datetime) -> None:
     """Store an order as cancelled because its key stands for another order; its goods go back.
 
     Redis knows the keys of a sale for a day or two. What it cannot see, the same key in another sale or long after,
     ends here: there is still one order a key, and the other one says why it is none.
     """
     async with connection.transaction():
-        await store.copy_in(connection, [item], now, with_keys=False)
+        await store.copy_orders(connection, [item], now, with_keys=False)
         reason = f"the Idempotency-Key {item.order.idempotency_key!r} stands for order {holder}"
         await store.cancel(connection, [item.order.order_id], now, "refused", "order_writer", reason)
 
 
 async def _halve(
-    connection: Connection, arrived: Sequence[Arrived], now: datetime, result: Persisted, error: Exception
+    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, result: PersistResult, error: Exception
 ) -> None:
     if len(arrived) > 1:
         middle = len(arrived) // 2

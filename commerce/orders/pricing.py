@@ -12,8 +12,17 @@ import msgspec
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
-from commerce.orders.model import PHONE, AcceptedOrder, Address, Line, PlaceOrder, Share, StoredLine, encode_accepted
-from commerce.sales.model import Snapshot
+from commerce.orders.model import (
+    PHONE,
+    AcceptedLine,
+    AcceptedOrder,
+    Address,
+    LineSplit,
+    OrderLineInput,
+    PlaceOrder,
+    encode_accepted,
+)
+from commerce.sales.model import SaleSnapshot
 from lua import Reservation
 
 _MAX_REPORTED = 20
@@ -52,7 +61,7 @@ class _Faults:
 
 def price_order(
     order: PlaceOrder,
-    snapshot: Snapshot,
+    snapshot: SaleSnapshot,
     limits: OrderLimits,
     user_id: str,
     idempotency_key: str,
@@ -63,9 +72,9 @@ def price_order(
     faults = _Faults()
     _check_sizes(order, limits, faults)
     for number, address in enumerate(order.ship_to):
-        for name, detail in address_faults(address):
+        for name, detail in address_errors(address):
             faults.add(f"/ship_to/{number}/{name}", detail)
-    lines: list[StoredLine] = []
+    lines: list[AcceptedLine] = []
     units: dict[str, int] = {}
     total = _price_lines(order, snapshot, limits, lines, units, faults)
     sale = snapshot.sale
@@ -105,9 +114,9 @@ def price_order(
 
 def _price_lines(
     order: PlaceOrder,
-    snapshot: Snapshot,
+    snapshot: SaleSnapshot,
     limits: OrderLimits,
-    lines: list[StoredLine],
+    lines: list[AcceptedLine],
     units: dict[str, int],
     faults: _Faults,
 ) -> int:
@@ -127,7 +136,7 @@ def _price_lines(
         if isinstance(ship_to, int):
             if ship_to >= addresses:
                 faults.add(f"/lines/{number}/ship_to", f"there is no address {ship_to}; they count from 0")
-            lines.append(StoredLine(number, ship_to, sku, quantity, item[0]))
+            lines.append(AcceptedLine(number, ship_to, sku, quantity, item[0]))
         else:
             _split(line, ship_to, number, item[0], addresses, lines, faults)
     if len(lines) > limits.lines:
@@ -161,7 +170,7 @@ def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> Non
         raise faults.refusal()
 
 
-def address_faults(address: Address) -> list[tuple[str, str]]:
+def address_errors(address: Address) -> list[tuple[str, str]]:
     """What the types do not say: no control characters, and a country and a phone number that look like one. Names of
     fields, and what is wrong with each."""
     found = []
@@ -179,7 +188,13 @@ def address_faults(address: Address) -> list[tuple[str, str]]:
 
 
 def _split(
-    line: Line, shares: list[Share], number: int, price: int, addresses: int, lines: list[StoredLine], faults: _Faults
+    line: OrderLineInput,
+    shares: list[LineSplit],
+    number: int,
+    price: int,
+    addresses: int,
+    lines: list[AcceptedLine],
+    faults: _Faults,
 ) -> None:
     """Add the line's part for each of its addresses."""
     if sum(share.quantity for share in shares) != line.quantity:
@@ -189,7 +204,7 @@ def _split(
     for part, share in enumerate(shares):
         if share.address >= addresses:
             faults.add(f"/lines/{number}/ship_to/{part}/address", f"there is no address {share.address}")
-        lines.append(StoredLine(number, share.address, line.sku, share.quantity, price))
+        lines.append(AcceptedLine(number, share.address, line.sku, share.quantity, price))
 
 
 def _check_payments(order: PlaceOrder, total: int, currency: str, faults: _Faults) -> None:

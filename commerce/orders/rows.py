@@ -36,7 +36,7 @@ _id_to_sku = struct.Struct(">hi16sihihi").pack
 _quantity_and_price = struct.Struct(">iiiq").pack
 
 
-def copies(
+def encode_copy(
     arrived: Sequence[tuple[AcceptedOrder, EntryId]], now: datetime, *, with_keys: bool = True
 ) -> tuple[bytes, bytes]:
     """What COPY takes for `orders` and for `order_lines`. Without keys the idempotency keys are NULL.

@@ -17,8 +17,8 @@ from commerce.kernel.errors import NotReady
 from commerce.kernel.paging import Page, page
 from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.orders import store
-from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
-from commerce.orders.model import Order, OrderEvent, OrderFile, OrderStatus, OrderSummary
+from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
+from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary
 from lua import SaleKeys, accepted_users, find_key_records
 
 _LAST = UUID(int=2**128 - 1)
@@ -54,10 +54,10 @@ class Orders:
         """
         return (await self._find(order_id, user_id, sales))[1]
 
-    async def show(self, order_id: UUID, sales: Sequence[str]) -> OrderFile:
+    async def show(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
         """Anybody's order, for staff. Raises `NoSuchOrder`."""
         owner, order = await self._find(order_id, None, sales)
-        return OrderFile(owner, order, await self._events(order))
+        return OrderDetails(owner, order, await self._events(order))
 
     async def _find(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _Owned:
         found = await self._stored(order_id, user_id)
@@ -133,7 +133,7 @@ class Orders:
     async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
         """For those that are stored, the seq of their last event."""
         async with self._db.connection() as connection:
-            return await store.progress(connection, order_ids)
+            return await store.latest_event_seqs(connection, order_ids)
 
     async def cancel(
         self, order_id: UUID, actor: Actor, sales: Sequence[str], wait_s: float, reason: str = _BY_CUSTOMER
@@ -147,7 +147,7 @@ class Orders:
             if self._clock.monotonic() >= deadline:
                 if actor.user_id is None and await self._is_dead(order_id):
                     raise CannotCancel("the order could not be written: discard the dead letter instead")
-                raise NotPersistedYet("the order is not stored yet: repeat the request in a moment")
+                raise NotStoredYet("the order is not stored yet: repeat the request in a moment")
             await asyncio.sleep(0.05)
         if order.status is OrderStatus.CANCELLED:
             return order

@@ -20,15 +20,15 @@ from commerce.orders.model import (
     OrderLine,
     OrderStatus,
     OrderSummary,
-    PaymentShare,
+    Tender,
 )
-from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS, copies
+from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
 from lua import EntryId
 
 queries = load_queries(__package__)
 
 
-class Arrived(msgspec.Struct, frozen=True, gc=False):
+class StreamedOrder(msgspec.Struct, frozen=True, gc=False):
     """An accepted order with the stream entry that carried it; `payload` is what the entry held."""
 
     order: AcceptedOrder
@@ -36,12 +36,14 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-async def copy_in(connection: Connection, arrived: Sequence[Arrived], now: datetime, *, with_keys: bool = True) -> None:
+async def copy_orders(
+    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, *, with_keys: bool = True
+) -> None:
     """Write orders and lines with two COPYs. Call inside a transaction; raises if any is there already.
 
     Without keys the idempotency keys are left out: for orders that are refused because of them.
     """
-    orders, lines = copies([(item.order, item.entry) for item in arrived], now, with_keys=with_keys)
+    orders, lines = encode_copy([(item.order, item.entry) for item in arrived], now, with_keys=with_keys)
     for table, columns, rows in (("orders", ORDER_COLUMNS, orders), ("order_lines", LINE_COLUMNS, lines)):
         await connection.copy_to_table(table, source=BytesIO(rows), columns=columns, format="binary")
 
@@ -50,7 +52,7 @@ async def existing(connection: Connection, order_ids: Sequence[UUID]) -> set[UUI
     return {row["order_id"] for row in await connection.fetch(queries.existing_orders, order_ids)}
 
 
-async def by_keys(connection: Connection, arrived: Sequence[Arrived]) -> dict[tuple[str, str], UUID]:
+async def by_keys(connection: Connection, arrived: Sequence[StreamedOrder]) -> dict[tuple[str, str], UUID]:
     """(user, key) → order for those of these pairs that are taken."""
     rows = await connection.fetch(
         queries.orders_by_keys,
@@ -90,7 +92,7 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
         cancel_reason=row["cancel_reason"],
         lines=[OrderLine(**line) for line in lines],
         ship_to=msgspec.json.decode(row["ship_to"], type=list[Address]),
-        payments=msgspec.json.decode(row["payment_plan"], type=list[PaymentShare]),
+        payments=msgspec.json.decode(row["payment_plan"], type=list[Tender]),
     )
 
 
@@ -129,13 +131,13 @@ async def events(connection: Connection, order_id: UUID) -> list[OrderEvent]:
     ]
 
 
-async def progress(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+async def latest_event_seqs(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
     """The seq of the last event of each of these orders that is stored."""
     rows = await connection.fetch(queries.watched_orders, list(order_ids))
     return {row["order_id"]: 1 + row["status_seq"] for row in rows}
 
 
-async def step(
+async def advance_status(
     connection: Connection, order_id: UUID, at: OrderStatus, to: OrderStatus, now: datetime, actor: str, reason: str
 ) -> bool:
     """One step of an order's status, with its event. False where it is elsewhere by now."""

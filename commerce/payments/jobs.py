@@ -21,7 +21,7 @@ from commerce.payments import settling, store
 from commerce.payments.model import OURS, DueRefund, Payment
 from commerce.payments.port import Charge, PaymentSeen, Provider, RefundOrder
 from commerce.payments.settling import Disagreement
-from commerce.releases.retaking import Retaking
+from commerce.releases.retaking import StockReacquisition
 
 _LOOK_FIRST_MS, _LOOK_MOST_MS = 1_000, 30_000
 _GRACE_S = 1
@@ -39,7 +39,7 @@ class PaymentJobs:
         policy: RetryPolicy,
         attempts: int,
         providers: Mapping[str, Provider],
-        retaking: Retaking,
+        retaking: StockReacquisition,
         refunds: RateLimiter,
     ) -> None:
         self._db = db

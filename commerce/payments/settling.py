@@ -104,7 +104,7 @@ async def _awaiting(
 ) -> None:
     if not leaving and (to := settled(current)):
         reason = "all of it is paid" if to is OrderStatus.PAID else "it is paid on delivery"
-        await orders.step(connection, order.order_id, order.status, to, now, _ACTOR, reason)
+        await orders.advance_status(connection, order.order_id, order.status, to, now, _ACTOR, reason)
     elif leaving or any(one.status in ("failed", "closed") for one in current):
         # An order is paid whole or not at all; the customer may begin anew as long as there is time.
         await _give_back(connection, ids, current, now, "another part of the order was not paid")
@@ -139,7 +139,7 @@ async def taken_again(connection: Connection, order: LockedOrder, now: datetime)
     to = settled(current)
     if to is None:
         raise Disagreement("the goods were taken again, and it is not paid any more")
-    await orders.step(
+    await orders.advance_status(
         connection, order.order_id, order.status, to, now, _ACTOR, "paid late, and the goods were still there"
     )
 

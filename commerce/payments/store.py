@@ -12,7 +12,7 @@ import msgspec
 from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import Method, OrderStatus, PaymentShare
+from commerce.orders.model import Method, OrderStatus, Tender
 from commerce.payments.model import DueRefund, Parked, Payment, PayWith, Refund, Task
 from commerce.payments.port import Notice, PayAction, RefundSeen
 
@@ -28,7 +28,7 @@ class LockedOrder(NamedTuple):
     sale_id: str
     status: OrderStatus
     total: Money
-    plan: list[PaymentShare]
+    plan: list[Tender]
     pay_by: datetime
     accepted_at: datetime
     cancel_reason: str | None
@@ -72,7 +72,7 @@ def _order(row: Any) -> LockedOrder:
         row["sale_id"],
         OrderStatus(row["status"]),
         Money(row["total_minor"], row["currency"]),
-        msgspec.json.decode(row["payment_plan"], type=list[PaymentShare]),
+        msgspec.json.decode(row["payment_plan"], type=list[Tender]),
         row["pay_by"],
         row["accepted_at"],
         row["cancel_reason"],

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
-from commerce.catalog.csv_file import BadLine, read_rows, unsigned
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.csv_file import CsvLineError, parse_unsigned, read_rows
+from commerce.catalog.model import LineError
 from commerce.kernel.money import MoneyError, minor_digits, parse_money
 from commerce.rates.errors import FaultyTable
 from commerce.rates.model import Rate, as_path
@@ -55,11 +55,11 @@ def read_table(lines: Iterable[str]) -> tuple[str, list[Rate]]:
     if len(found) > MAX_LINES:
         raise FaultyTable(f"more than {MAX_LINES} lines: join regions that cost the same")
     rows = [row for _, row in found if isinstance(row, _Line)]
-    for line in (row for _, row in found if isinstance(row, RefusedLine)):
+    for line in (row for _, row in found if isinstance(row, LineError)):
         faults[line.line].append(line.reason)
     _check_currencies(rows, faults)
     _check_steps(rows, faults)
-    refused = [RefusedLine(number, "; ".join(reasons)) for number, reasons in sorted(faults.items()) if reasons]
+    refused = [LineError(number, "; ".join(reasons)) for number, reasons in sorted(faults.items()) if reasons]
     if refused:
         raise FaultyTable(f"{len(refused)} lines are wrong, so nothing was imported", refused)
     if not rows:
@@ -71,12 +71,12 @@ def _read(number: int, fields: dict[str, str], fault: Callable[[str], None]) -> 
     def take(read: Callable[[], Value], otherwise: Value) -> Value:
         try:
             return read()
-        except (BadLine, MoneyError) as error:
+        except (CsvLineError, MoneyError) as error:
             fault(str(error))
             return otherwise
 
-    from_g = take(lambda: unsigned("from_g", fields["from_g"], MAX_WEIGHT_G), -1)
-    to_g = take(lambda: unsigned("to_g", fields["to_g"], MAX_WEIGHT_G), -1)
+    from_g = take(lambda: parse_unsigned("from_g", fields["from_g"], MAX_WEIGHT_G), -1)
+    to_g = take(lambda: parse_unsigned("to_g", fields["to_g"], MAX_WEIGHT_G), -1)
     if 0 <= to_g <= from_g:
         fault(f"to_g is {to_g}, which is not above from_g")
     currency = take(lambda: _currency(fields["currency"]), "")
@@ -86,7 +86,7 @@ def _read(number: int, fields: dict[str, str], fault: Callable[[str], None]) -> 
         from_g,
         to_g if 0 <= from_g < to_g else 0,
         take(lambda: parse_money(fields["price"], currency or _FINEST), 0),
-        take(lambda: unsigned("days", fields["days"], MAX_DAYS), 0),
+        take(lambda: parse_unsigned("days", fields["days"], MAX_DAYS), 0),
         take(lambda: _cod(fields["cod"]), False),
     )
     return _Line(number, currency, rate)
@@ -95,7 +95,9 @@ def _read(number: int, fields: dict[str, str], fault: Callable[[str], None]) -> 
 def _carrier(text: str) -> str:
     name = text.strip()
     if not _CARRIER.fullmatch(name):
-        raise BadLine(f"carrier is {name[:40]!r}, not up to 32 small letters, digits and underscores, a letter first")
+        raise CsvLineError(
+            f"carrier is {name[:40]!r}, not up to 32 small letters, digits and underscores, a letter first"
+        )
     return name
 
 
@@ -104,11 +106,13 @@ def _region(text: str) -> str:
     path = as_path(given)
     region = "/".join(path)
     if not 1 <= len(path) == len(given) <= 4 or not _COUNTRY.fullmatch(path[0]):
-        raise BadLine(f"region is {text[:80]!r}, not a country code or country/province/city/district, as CN/Zhejiang")
+        raise CsvLineError(
+            f"region is {text[:80]!r}, not a country code or country/province/city/district, as CN/Zhejiang"
+        )
     if len(region) > _MAX_REGION:
-        raise BadLine(f"region is longer than {_MAX_REGION} characters")
+        raise CsvLineError(f"region is longer than {_MAX_REGION} characters")
     if _CONTROL.search(region):
-        raise BadLine("region has control characters")
+        raise CsvLineError("region has control characters")
     return region
 
 
@@ -120,7 +124,7 @@ def _currency(text: str) -> str:
 def _cod(text: str) -> bool:
     found = _YES_OR_NO.get(text.strip().lower())
     if found is None:
-        raise BadLine(f"cod is {text[:40]!r}, not yes or no")
+        raise CsvLineError(f"cod is {text[:40]!r}, not yes or no")
     return found
 
 

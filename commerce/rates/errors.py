@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.model import LineError
 from commerce.kernel.errors import Invalid, NotFound
 
 
@@ -13,7 +13,7 @@ class FaultyTable(Invalid):
 
     title = "The rate table cannot be imported"
 
-    def __init__(self, detail: str, faults: Sequence[RefusedLine] = ()) -> None:
+    def __init__(self, detail: str, faults: Sequence[LineError] = ()) -> None:
         super().__init__(detail)
         self.faults = faults
 

@@ -15,10 +15,10 @@ from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.releases import store
 from lua import Reacquire, ReacquireOutcome, SaleKeys, reacquire
 
-Outcome = Literal["taken", "gone", "wait"]
+ReacquireDecision = Literal["taken", "gone", "wait"]
 
 
-class Retaking:
+class StockReacquisition:
     """The row is the job: a release with its units below zero."""
 
     def __init__(self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator) -> None:
@@ -27,11 +27,11 @@ class Retaking:
         self._clock = clock
         self._ids = ids
 
-    async def retake(self, order_id: UUID) -> Outcome:
+    async def retake(self, order_id: UUID) -> ReacquireDecision:
         """Take them. `wait`: what went back is not applied yet, or Redis cannot say now; ask again."""
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
-            row = await store.begin_retake(connection, self._ids.new(), order_id, now)
+            row = await store.begin_reacquire(connection, self._ids.new(), order_id, now)
         if row is None:
             return "wait"
         if row.status != "pending":
@@ -51,6 +51,6 @@ class Retaking:
             if answer.outcome is ReacquireOutcome.REFUSED:
                 await store.refuse_retake(connection, row.release_id, now)
                 return "gone"
-            if not await store.settle(connection, row.sale_id, answer.epoch, [(row.release_id, answer.seq)], now):
+            if not await store.mark_applied(connection, row.sale_id, answer.epoch, [(row.release_id, answer.seq)], now):
                 return "wait"
         return "taken"

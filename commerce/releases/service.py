@@ -14,14 +14,14 @@ from commerce.kernel.faults import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store as orders
 from commerce.releases import store
-from commerce.releases.store import DueRelease
+from commerce.releases.store import ClaimedRelease
 from lua import Release, ReleaseOutcome, ReleaseResult, SaleKeys, release
 
 _TOO_OLD = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
 _WHY = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
 
 
-class Releases:
+class Reservations:
     """The two kinds of work the release driver does."""
 
     def __init__(self, db: Database, redis: Redis, clock: Clock, policy: RetryPolicy) -> None:
@@ -45,14 +45,14 @@ class Releases:
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
             claimed = await store.claim(connection, now, self._policy.lease_s, self._policy.batch)
-        by_sale: dict[str, list[DueRelease]] = defaultdict(list)
+        by_sale: dict[str, list[ClaimedRelease]] = defaultdict(list)
         for job in claimed:
             by_sale[job.sale_id].append(job)
         for sale_id, jobs in by_sale.items():
             await self._apply(sale_id, jobs)
         return len(claimed)
 
-    async def _apply(self, sale_id: str, jobs: Sequence[DueRelease]) -> None:
+    async def _apply(self, sale_id: str, jobs: Sequence[ClaimedRelease]) -> None:
         given = [Release(job.release_id, job.made_ms, job.user_id, job.units) for job in jobs]
         try:
             epoch, answers = await release(self._redis, SaleKeys(sale_id), given)
@@ -60,7 +60,7 @@ class Releases:
             await self._postpone(jobs, f"Redis: {error}", park=False)
             return
         failpoint("release.after_redis")
-        by_outcome: dict[ReleaseOutcome, list[tuple[DueRelease, ReleaseResult]]] = defaultdict(list)
+        by_outcome: dict[ReleaseOutcome, list[tuple[ClaimedRelease, ReleaseResult]]] = defaultdict(list)
         for job, answer in zip(jobs, answers, strict=True):
             by_outcome[answer.outcome].append((job, answer))
         done = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY, [])]
@@ -68,11 +68,11 @@ class Releases:
             now = from_ms(self._clock.now_ms())
             async with self._db.transaction() as connection:
                 pairs = [(job.release_id, answer.seq) for job, answer in done]
-                await store.settle(connection, sale_id, epoch, pairs, now)
+                await store.mark_applied(connection, sale_id, epoch, pairs, now)
         for outcome, left in by_outcome.items():
             await self._postpone([job for job, _ in left], _WHY[outcome], park=outcome is ReleaseOutcome.TOO_OLD)
 
-    async def _postpone(self, jobs: Sequence[DueRelease], why: str, *, park: bool) -> None:
+    async def _postpone(self, jobs: Sequence[ClaimedRelease], why: str, *, park: bool) -> None:
         """Wait and try again; a release that can never be applied is parked, one that only waits never is."""
         now_ms = self._clock.now_ms()
         due = [(job.release_id, from_ms(now_ms + self._policy.delay_ms(job.attempts))) for job in jobs]

@@ -17,7 +17,7 @@ queries = load_queries(__package__)
 
 
 @dataclass(frozen=True, slots=True)
-class DueRelease:
+class ClaimedRelease:
     """A claimed release with the number of its attempts, this one included."""
 
     release_id: UUID
@@ -28,11 +28,11 @@ class DueRelease:
     attempts: int
 
 
-async def claim(connection: Connection, now: datetime, lease_s: int, count: int) -> list[DueRelease]:
+async def claim(connection: Connection, now: datetime, lease_s: int, count: int) -> list[ClaimedRelease]:
     """Due releases, out of the way of others for the length of a lease."""
     rows = await connection.fetch(queries.claim, now, lease_s, count)
     return [
-        DueRelease(
+        ClaimedRelease(
             row["release_id"],
             row["sale_id"],
             row["user_id"],
@@ -44,7 +44,7 @@ async def claim(connection: Connection, now: datetime, lease_s: int, count: int)
     ]
 
 
-async def settle(
+async def mark_applied(
     connection: Connection, sale_id: str, epoch: int, done: Sequence[tuple[UUID, int]], now: datetime
 ) -> bool:
     """Write what Redis did, (id, seq); False if a newer load has begun, which then applies them itself.
@@ -64,7 +64,7 @@ async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]],
 
 
 @dataclass(frozen=True, slots=True)
-class RetakeRow:
+class ReacquireJob:
     """A retake; `units` has for each SKU the units and the limit a user (0: none)."""
 
     release_id: UUID
@@ -75,7 +75,7 @@ class RetakeRow:
     units: dict[str, tuple[int, int]]
 
 
-async def begin_retake(connection: Connection, id_: UUID, order_id: UUID, now: datetime) -> RetakeRow | None:
+async def begin_reacquire(connection: Connection, id_: UUID, order_id: UUID, now: datetime) -> ReacquireJob | None:
     """The retake of an order, made if there is none; None while what went back is not applied. In a transaction."""
     await connection.execute(queries.begin_retake, id_, order_id, now)
     row = await connection.fetchrow(queries.get_retake, order_id)
@@ -83,7 +83,7 @@ async def begin_retake(connection: Connection, id_: UUID, order_id: UUID, now: d
         return None
     units = {sku: (units, limit) for sku, (units, limit) in orjson.loads(row["units"]).items()}
     made_ms = to_ms(row["created_at"])
-    return RetakeRow(row["release_id"], row["sale_id"], row["user_id"], row["status"], made_ms, units)
+    return ReacquireJob(row["release_id"], row["sale_id"], row["user_id"], row["status"], made_ms, units)
 
 
 async def refuse_retake(connection: Connection, id_: UUID, now: datetime) -> None:

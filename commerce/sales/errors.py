@@ -40,12 +40,12 @@ class OverLimit(ProblemError):
     title = "That is more than one customer may buy in this sale"
 
 
-class WrongState(Conflict):
+class InvalidSaleState(Conflict):
     code = "wrong_state"
     title = "The sale's state does not allow this"
 
 
-class TooFewFree(Conflict):
+class NotEnoughFreeUnits(Conflict):
     code = "too_few_free"
     title = "Fewer units are free than would be taken away"
 

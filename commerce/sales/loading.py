@@ -52,7 +52,7 @@ class LoadReport:
 
 
 @dataclass(slots=True)
-class _Books:
+class _LoadState:
     """Units free by SKU, units bought by user and SKU, keys of the last two days, the newest entry that is known; and
     the jobs that Redis has forgotten, which are in these numbers or refused."""
 
@@ -99,7 +99,7 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
     return LoadReport(sale_id, sale.epoch, len(books.stock), units_free, len(waiting), settled)
 
 
-async def _end(connection: Connection, sale: Sale, books: _Books, clock: Clock, forgotten: datetime) -> None:
+async def _end(connection: Connection, sale: Sale, books: _LoadState, clock: Clock, forgotten: datetime) -> None:
     now = from_ms(clock.now_ms())
     async with connection.transaction():
         if await store.end_load(connection, sale):
@@ -132,7 +132,7 @@ async def _waiting(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId,
 
 async def _computed(
     connection: Connection, sale_id: str, waiting: Sequence[tuple[EntryId, AcceptedOrder]], clock: Clock
-) -> _Books:
+) -> _LoadState:
     since = from_ms(clock.now_ms() - 2 * DAY_MS)
     rows = await store.stock_from_rows(connection, sale_id)
     stock = {sku: free for sku, free, _ in rows}
@@ -151,10 +151,10 @@ async def _computed(
             stock[sku] -= units
             if sku in limited:
                 bought[f"{order.user_id}\0{sku}".encode()] += units
-    return _Books(stock, bought, records, newest)
+    return _LoadState(stock, bought, records, newest)
 
 
-async def _count_forgotten(connection: Connection, sale_id: str, before: datetime, books: _Books) -> None:
+async def _count_forgotten(connection: Connection, sale_id: str, before: datetime, books: _LoadState) -> None:
     """Give back and restock what Redis cannot any more. What is to be taken away is taken only from free units."""
     for release in await store.forgotten_releases(connection, sale_id, before):
         for sku, units in release.units.items():

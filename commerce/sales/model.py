@@ -136,7 +136,7 @@ class Offer(msgspec.Struct, frozen=True):
     available: int | None
 
 
-class Snapshot(msgspec.Struct):
+class SaleSnapshot(msgspec.Struct):
     """What a gateway prices orders with: the sale and, by SKU, (price in minor units, limit or 0)."""
 
     sale: Sale

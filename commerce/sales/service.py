@@ -16,9 +16,9 @@ from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, page
 from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.sales import store
-from commerce.sales.errors import LoadInProgress, NoSuchSale, WrongState
+from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchSale
 from commerce.sales.loading import load_sale, terms
-from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, SaleItem, SaleState, Snapshot
+from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
 from lua import PublishOutcome, SaleKeys, publish, units_free
 
 _SNAPSHOT_PART = 2_000
@@ -65,7 +65,7 @@ class Sales:
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)
             if sale.state is SaleState.CLOSED:
-                raise WrongState(f"{sale_id} is closed")
+                raise InvalidSaleState(f"{sale_id} is closed")
             if sale.state is not SaleState.DRAFT:
                 await _only_new(connection, sale_id, items)
             generation = await store.next_generation(connection, sale_id)
@@ -134,7 +134,7 @@ class Sales:
             sale = await self._lock(connection, sale_id)
             if sale.state is not state:  # a repeated command changes nothing
                 if sale.state not in _FROM[state]:
-                    raise WrongState(f"{sale_id} is {sale.state}, so it cannot become {state}")
+                    raise InvalidSaleState(f"{sale_id} is {sale.state}, so it cannot become {state}")
                 if state is SaleState.OPEN:
                     await self._check_can_open(connection, sale)
                 await store.set_state(connection, sale_id, state)
@@ -145,9 +145,11 @@ class Sales:
 
     async def _check_can_open(self, connection: Connection, sale: Sale) -> None:
         if sale.closes_at is not None and sale.closes_at <= self._now():
-            raise WrongState(f"{sale.sale_id} was to close at {sale.closes_at:%Y-%m-%d %H:%M:%S} UTC, which is past")
+            raise InvalidSaleState(
+                f"{sale.sale_id} was to close at {sale.closes_at:%Y-%m-%d %H:%M:%S} UTC, which is past"
+            )
         if not await store.list_items(connection, sale.sale_id, "", 1):
-            raise WrongState(f"{sale.sale_id} offers nothing yet: give it items first")
+            raise InvalidSaleState(f"{sale.sale_id} offers nothing yet: give it items first")
 
     async def finish(self, sale_id: str) -> bool:
         """Do what is left to do in Redis; False if Redis cannot be reached now, in which case it is done later."""
@@ -229,7 +231,7 @@ class Sales:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return public(sale)
 
-    async def snapshot(self, sale: Sale, known: Snapshot | None) -> Snapshot:
+    async def snapshot(self, sale: Sale, known: SaleSnapshot | None) -> SaleSnapshot:
         """What a gateway prices with. With a `known` older one only the difference is read."""
         # The known dictionary is copied: orders being priced from it must not see half a change.
         items = dict(known.items) if known else {}
@@ -238,7 +240,7 @@ class Sales:
             while part := await store.changed_items(connection, sale.sale_id, since, after, _SNAPSHOT_PART):
                 items.update((sku, (price, limit)) for sku, price, limit in part)
                 after = part[-1][0]
-        return Snapshot(sale, items)
+        return SaleSnapshot(sale, items)
 
     async def _lock(self, connection: Connection, sale_id: str) -> Sale:
         sale = await store.lock(connection, sale_id)
@@ -250,9 +252,9 @@ class Sales:
 async def _only_new(connection: Connection, sale_id: str, items: Sequence[tuple[str, ItemInput]]) -> None:
     for sku, item in items:
         if item.units:
-            raise WrongState(f"{sale_id} was opened: {sku} comes in with 0 units, then change its stock")
+            raise InvalidSaleState(f"{sale_id} was opened: {sku} comes in with 0 units, then change its stock")
         if await store.get_item(connection, sale_id, sku):
-            raise WrongState(f"{sale_id} was opened and offers {sku}: change its terms instead")
+            raise InvalidSaleState(f"{sale_id} was opened and offers {sku}: change its terms instead")
 
 
 def public(sale: Sale) -> PublicSale:

@@ -13,12 +13,12 @@ from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.faults import failpoint
 from commerce.kernel.jobs import RetryPolicy
 from commerce.sales import store
-from commerce.sales.errors import NoSuchSale, TooFewFree, WrongState
+from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.model import SaleState, StockChange, StockChangeInput
 from lua import ChangeStockOutcome, SaleKeys, change_stock
 
 
-class Stock:
+class StockChanges:
     """Stock changes over Postgres, where they are recorded, and Redis, where they count."""
 
     def __init__(self, db: Database, redis: Redis, clock: Clock, policy: RetryPolicy) -> None:
@@ -41,7 +41,7 @@ class Stock:
             if sale is None or await store.get_item(connection, sale_id, change.sku) is None:
                 raise NoSuchSale(f"there is no sale {sale_id!r} that offers {change.sku}")
             if sale.state is SaleState.DRAFT:
-                raise WrongState(f"{sale_id} was not opened yet: set the item's units instead")
+                raise InvalidSaleState(f"{sale_id} was not opened yet: set the item's units instead")
             await store.insert_change(connection, change_id, sale_id, change, actor, now)
             stored = await store.get_change(connection, change_id)
         assert stored is not None
@@ -51,7 +51,7 @@ class Stock:
         if stored.status == "pending":
             stored = await self._apply(stored, 1)
         if stored.status == "refused":
-            raise TooFewFree(stored.last_error or "too few units are free")
+            raise NotEnoughFreeUnits(stored.last_error or "too few units are free")
         return stored
 
     async def changes(self, sale_id: str, count: int) -> list[StockChange]:
@@ -80,7 +80,7 @@ class Stock:
         match done.outcome:
             case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY:
                 async with self._db.connection() as connection:
-                    await store.settle_change(connection, change.change_id, now, done.epoch, done.number)
+                    await store.mark_change_applied(connection, change.change_id, now, done.epoch, done.number)
             case ChangeStockOutcome.TOO_FEW:
                 why = f"{done.number} units of {change.sku} are free, so {-change.delta} cannot be taken away"
                 async with self._db.connection() as connection:

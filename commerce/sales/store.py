@@ -19,7 +19,7 @@ queries = load_queries(__package__)
 _LONG_S = 600  # a load reads all orders of a sale
 
 
-class ForgottenRelease(NamedTuple):
+class ExpiredRelease(NamedTuple):
     """Units that were to go back, and whether they did Redis can no longer tell."""
 
     release_id: UUID
@@ -27,7 +27,7 @@ class ForgottenRelease(NamedTuple):
     units: dict[str, int]
 
 
-class ForgottenChange(NamedTuple):
+class ExpiredChange(NamedTuple):
     """The same of a stock change."""
 
     change_id: UUID
@@ -163,7 +163,7 @@ async def claim_changes(
     return [(StockChange(**{k: v for k, v in row.items() if k != "attempts"}), row["attempts"]) for row in rows]
 
 
-async def settle_change(connection: Connection, change_id: UUID, now: datetime, epoch: int, seq: int) -> bool:
+async def mark_change_applied(connection: Connection, change_id: UUID, now: datetime, epoch: int, seq: int) -> bool:
     """False if a newer load has begun: the row stays pending and is applied to that one."""
     return str(await connection.execute(queries.settle_change, change_id, now, epoch, seq)) == "UPDATE 1"
 
@@ -195,16 +195,16 @@ async def end_load(connection: Connection, sale: Sale) -> bool:
     return str(await connection.execute(queries.end_load, sale.sale_id, sale.epoch, sale.generation)) == "UPDATE 1"
 
 
-async def forgotten_releases(connection: Connection, sale_id: str, before: datetime) -> list[ForgottenRelease]:
+async def forgotten_releases(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredRelease]:
     """Releases that Redis applies no more: those that are parked, and those made before that time."""
     rows = await connection.fetch(queries.forgotten_releases, sale_id, before, timeout=_LONG_S)
-    return [ForgottenRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
+    return [ExpiredRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
 
 
-async def forgotten_changes(connection: Connection, sale_id: str, before: datetime) -> list[ForgottenChange]:
+async def forgotten_changes(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredChange]:
     """The same of stock changes, oldest first."""
     rows = await connection.fetch(queries.forgotten_changes, sale_id, before, timeout=_LONG_S)
-    return [ForgottenChange(row["change_id"], row["sku"], row["delta"]) for row in rows]
+    return [ExpiredChange(row["change_id"], row["sku"], row["delta"]) for row in rows]
 
 
 async def settle_forgotten(

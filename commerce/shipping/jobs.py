@@ -130,7 +130,7 @@ class ShipmentJobs:
         if order is None or current is None or current.status != "delivered":
             return "known"
         why = "the time to give it back is over"
-        await orders.step(
+        await orders.advance_status(
             connection, order.order_id, OrderStatus.DELIVERED, OrderStatus.COMPLETED, now, moving.ACTOR, why
         )
         await store.order_done(connection, order.order_id)

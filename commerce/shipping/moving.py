@@ -197,5 +197,5 @@ async def _order_moves(connection: Connection, order: LockedOrder, now: datetime
 async def _order_step(
     connection: Connection, order: LockedOrder, to: OrderStatus, now: datetime, why: str
 ) -> LockedOrder:
-    await orders.step(connection, order.order_id, order.status, to, now, ACTOR, why)
+    await orders.advance_status(connection, order.order_id, order.status, to, now, ACTOR, why)
     return order._replace(status=to)

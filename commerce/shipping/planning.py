@@ -50,7 +50,9 @@ class Planning:
         for shipment in await store.shipments_of(connection, order.order_id):
             await self._assigning.assign(connection, shipment, now)
         why = f"it goes in {len(parcels)} parcel{'s' * (len(parcels) > 1)}"
-        await orders.step(connection, order.order_id, order.status, OrderStatus.FULFILLING, now, moving.ACTOR, why)
+        await orders.advance_status(
+            connection, order.order_id, order.status, OrderStatus.FULFILLING, now, moving.ACTOR, why
+        )
         return "planned"
 
     async def _parcels(self, connection: Connection, order: LockedOrder, due: DueOrder) -> list[NewParcel]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from commerce.catalog.csv_file import BadLine, once, read_rows, read_sku, unsigned
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows, read_sku
+from commerce.catalog.model import LineError
 from commerce.orders.model import COUNTRY, PHONE, Address
 from commerce.warehouses.model import Goods, Warehouse
 
@@ -20,7 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DEGREES = re.compile(r"-?[0-9]{1,3}(\.[0-9]{1,15})?")
 
 
-def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | RefusedLine]]:
+def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | LineError]]:
     """The lines of a file of warehouses; their name stands as the sender's. Lines as for `read_rows`."""
     first: dict[str, int] = {}
 
@@ -38,13 +38,13 @@ def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | Ref
             _text(fields, "postcode", 20, least=0),
         )
         place = _degrees(fields, "latitude", 90), _degrees(fields, "longitude", 180)
-        once(first, warehouse_id, line, "warehouse")
+        check_unique(first, warehouse_id, line, "warehouse")
         return Warehouse(warehouse_id, name, address, *place)
 
     return read_rows(lines, WAREHOUSE_COLUMNS, WAREHOUSE_OPTIONAL, make)
 
 
-def read_goods(lines: Iterable[str]) -> Iterator[tuple[int, Goods | RefusedLine]]:
+def read_goods(lines: Iterable[str]) -> Iterator[tuple[int, Goods | LineError]]:
     """The lines of a file of goods: grams and millimetres, from 1."""
     first: dict[str, int] = {}
 
@@ -58,7 +58,7 @@ def read_goods(lines: Iterable[str]) -> Iterator[tuple[int, Goods | RefusedLine]
             _positive(fields, "width_mm", MAX_SIDE_MM),
             _positive(fields, "height_mm", MAX_SIDE_MM),
         )
-        once(first, goods.sku, line)
+        check_unique(first, goods.sku, line)
         return goods
 
     return read_rows(lines, GOODS_COLUMNS, (), make)
@@ -68,33 +68,33 @@ def read_id(name: str, text: str) -> str:
     """A field that must be a warehouse's id."""
     text = text.strip()
     if not _ID.fullmatch(text):
-        raise BadLine(f"{name} is {text[:40]!r}, not up to 32 small letters, digits and dashes, no dash first")
+        raise CsvLineError(f"{name} is {text[:40]!r}, not up to 32 small letters, digits and dashes, no dash first")
     return text
 
 
 def _text(fields: dict[str, str], name: str, most: int, least: int = 1) -> str:
     text = fields.get(name, "").strip()
     if not least <= len(text) <= most or _CONTROL.search(text):
-        raise BadLine(f"{name} is not a text of {least} to {most} characters without control characters")
+        raise CsvLineError(f"{name} is not a text of {least} to {most} characters without control characters")
     return text
 
 
 def _matching(fields: dict[str, str], name: str, pattern: re.Pattern[str], wanted: str) -> str:
     text = fields[name].strip()
     if not pattern.fullmatch(text):
-        raise BadLine(f"{name} is {text[:40]!r}, not {wanted}")
+        raise CsvLineError(f"{name} is {text[:40]!r}, not {wanted}")
     return text
 
 
 def _positive(fields: dict[str, str], name: str, most: int) -> int:
-    number = unsigned(name, fields[name], most)
+    number = parse_unsigned(name, fields[name], most)
     if number == 0:
-        raise BadLine(f"{name} is 0, not a whole number from 1 to {most}")
+        raise CsvLineError(f"{name} is 0, not a whole number from 1 to {most}")
     return number
 
 
 def _degrees(fields: dict[str, str], name: str, most: int) -> float:
     text = fields[name].strip()
     if not _DEGREES.fullmatch(text) or abs(float(text)) > most:
-        raise BadLine(f"{name} is {text[:40]!r}, not degrees from -{most} to {most}, such as 30.25")
+        raise CsvLineError(f"{name} is {text[:40]!r}, not degrees from -{most} to {most}, such as 30.25")
     return float(text)

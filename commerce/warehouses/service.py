@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
-from commerce.catalog.model import ImportReport, RefusedLine
+from commerce.catalog.model import ImportReport, LineError
 from commerce.kernel.database import Connection, Database
 from commerce.warehouses import store
 from commerce.warehouses.csv_file import read_goods, read_warehouses
@@ -35,7 +35,7 @@ class Warehouses:
         report = ImportReport()
         while part := list(islice(rows, _CHUNK)):
             async with self._db.transaction() as connection:
-                refused = [row for _, row in part if isinstance(row, RefusedLine)]
+                refused = [row for _, row in part if isinstance(row, LineError)]
                 refused += await _homeless(connection, [(n, row) for n, row in part if isinstance(row, Goods)])
                 wrong = {line.line for line in refused}
                 good = [row for line, row in part if line not in wrong]
@@ -60,20 +60,20 @@ class Warehouses:
         return found[sku]
 
 
-async def _homeless(connection: Connection, goods: Sequence[tuple[int, Goods]]) -> list[RefusedLine]:
+async def _homeless(connection: Connection, goods: Sequence[tuple[int, Goods]]) -> list[LineError]:
     """The lines whose product or warehouse does not exist."""
     unknown = await store.unknown_skus(connection, [one.sku for _, one in goods])
     known = await store.warehouses_of(connection, {one.warehouse_id for _, one in goods})
     refused = []
     for line, one in goods:
         if one.sku in unknown:
-            refused.append(RefusedLine(line, f"no product has the SKU {one.sku}: import the catalogue first"))
+            refused.append(LineError(line, f"no product has the SKU {one.sku}: import the catalogue first"))
         elif one.warehouse_id not in known:
-            refused.append(RefusedLine(line, f"there is no warehouse {one.warehouse_id}: import the warehouses first"))
+            refused.append(LineError(line, f"there is no warehouse {one.warehouse_id}: import the warehouses first"))
     return refused
 
 
-async def _write(connection: Connection, rows: Sequence[Goods | Warehouse | RefusedLine]) -> tuple[int, int]:
+async def _write(connection: Connection, rows: Sequence[Goods | Warehouse | LineError]) -> tuple[int, int]:
     """All rows are of one kind."""
     goods = [row for row in rows if isinstance(row, Goods)]
     if goods:

@@ -12,7 +12,7 @@ from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.money import Minor
 from commerce.kernel.paging import Page
-from commerce.orders.model import OrderFile
+from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
 from commerce.sales.model import (
     ItemInput,
@@ -172,7 +172,7 @@ async def cancel_any_order(call: Call) -> web.Response:
 _SALES_ANSWER = {200: ("a page", Page[Sale])}
 _SALE_ANSWER = {200: ("the sale", Sale)}
 _LETTER = {200: ("the dead letter", DeadLetter)}
-_FILE = {200: ("the order, its customer and its events", OrderFile)}
+_FILE = {200: ("the order, its customer and its events", OrderDetails)}
 
 OPERATIONS = [
     Operation(

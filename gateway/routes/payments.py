@@ -16,7 +16,7 @@ from commerce.kernel.database import safe_error_text
 from commerce.kernel.errors import NotFound
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, InvalidWebhook
-from commerce.orders.errors import NoSuchOrder, NotPersistedYet
+from commerce.orders.errors import NoSuchOrder, NotStoredYet
 from commerce.orders.model import OrderStatus
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import OURS, AskRefund, Credit, CreditGift, OrderPayments, Parked, StartPayments
@@ -60,7 +60,7 @@ async def start_payments(call: Call) -> web.Response:
             if order.status is OrderStatus.CANCELLED:  # it could not be written, and staff gave its goods back
                 raise NotPayable("the order is cancelled") from None
             if services.clock.monotonic() >= deadline:
-                raise NotPersistedYet("the order is not stored yet: repeat the request in a moment") from None
+                raise NotStoredYet("the order is not stored yet: repeat the request in a moment") from None
         await asyncio.sleep(_LOOK_AGAIN_S)
     wait_s = _LOOK_AGAIN_S
     while _unasked(found) and services.clock.monotonic() < deadline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from commerce.orders.model import Address, Line, Method, PaymentShare, PlaceOrder, Share
+from commerce.orders.model import Address, LineSplit, Method, OrderLineInput, PlaceOrder, Tender
 from commerce.sales.model import Offer
 
 DEMO_SALE, DEMO_SKU = "midnight", "PHONE-X1"
@@ -23,7 +23,7 @@ _MOST_SKUS, _MOST_UNITS, _MOST_ADDRESSES = 5, 3, 3
 
 def one(sale_id: str, sku: str) -> PlaceOrder:
     """One unit to one address; how it is paid is chosen later."""
-    return PlaceOrder(sale_id, [Line(sku, 1)], [ADDRESSES[0]])
+    return PlaceOrder(sale_id, [OrderLineInput(sku, 1)], [ADDRESSES[0]])
 
 
 def mixed(sale_id: str, offers: Mapping[str, Offer]) -> PlaceOrder:
@@ -34,27 +34,27 @@ def mixed(sale_id: str, offers: Mapping[str, Offer]) -> PlaceOrder:
     for sku in skus:
         offer = offers[sku]
         quantity = chance.randint(1, min(_MOST_UNITS, offer.limit or _MOST_UNITS))
-        lines.append(Line(sku, quantity, _ship_to(quantity, addresses)))
+        lines.append(OrderLineInput(sku, quantity, _ship_to(quantity, addresses)))
         total += quantity * offer.price
     return PlaceOrder(sale_id, lines, chance.sample(ADDRESSES, addresses), _payments(total))
 
 
-def _ship_to(quantity: int, addresses: int) -> int | list[Share]:
+def _ship_to(quantity: int, addresses: int) -> int | list[LineSplit]:
     """One of the addresses, or the quantity split over two of them."""
     if addresses == 1 or quantity == 1 or chance.random() < 0.5:
         return chance.randrange(addresses)
     first, second = chance.sample(range(addresses), 2)
     part = chance.randint(1, quantity - 1)
-    return [Share(first, part), Share(second, quantity - part)]
+    return [LineSplit(first, part), LineSplit(second, quantity - part)]
 
 
-def _payments(total: int) -> list[PaymentShare]:
+def _payments(total: int) -> list[Tender]:
     """None yet, or one, or two that add up to the total."""
     ways = chance.choice((0, 1, 1, 2))
     if ways == 0 or total < ways:
         return []
     methods = chance.sample(_METHODS, ways)
     if ways == 1:
-        return [PaymentShare(methods[0], total)]
+        return [Tender(methods[0], total)]
     part = chance.randint(1, total - 1)
-    return [PaymentShare(methods[0], part), PaymentShare(methods[1], total - part)]
+    return [Tender(methods[0], part), Tender(methods[1], total - part)]

@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from commerce.catalog.model import ImportReport, RefusedLine
+from commerce.catalog.model import ImportReport, LineError
 from ops.commands.common import err, fail, interactive, open_shop, out, run
 
 app = typer.Typer(help="Products.", no_args_is_help=True)
@@ -64,7 +64,7 @@ def say_report(done: ImportReport, report: Path | None) -> None:
         raise typer.Exit(2)
 
 
-def say_refused(refused: Sequence[RefusedLine], report: Path | None) -> None:
+def say_refused(refused: Sequence[LineError], report: Path | None) -> None:
     """The first refused lines on standard error, all of them in the file `report`."""
     if report is not None:
         with report.open("w", encoding="utf-8") as target:

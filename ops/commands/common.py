@@ -32,7 +32,7 @@ from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
-from commerce.sales.stock import Stock
+from commerce.sales.stock import StockChanges
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
@@ -56,7 +56,7 @@ class Shop:
     redis: Redis
     catalog: Catalog
     sales: Sales
-    stock: Stock
+    stock: StockChanges
     orders: Orders
     dead_letters: DeadLetters
     audit: Audit
@@ -81,7 +81,7 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
             redis=redis,
             catalog=Catalog(db, clock),
             sales=Sales(db, redis, clock),
-            stock=Stock(db, redis, clock, policy),
+            stock=StockChanges(db, redis, clock, policy),
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money as show_money
-from commerce.orders.model import OrderFile
+from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
 from commerce.sales.model import Reason
 from ops.commands.common import Shop, actor, open_shop, out, run
@@ -25,7 +25,7 @@ _WAIT_S = 5.0
 def show(order_id: OrderId, json: Annotated[bool, typer.Option(help="all of it, with the address")] = False) -> None:
     """Show an order, its customer and all that happened to it, wherever it is at the moment."""
 
-    async def work() -> OrderFile:
+    async def work() -> OrderDetails:
         async with open_shop() as shop:
             return await shop.orders.show(order_id, await _sales(shop))
 
@@ -46,7 +46,7 @@ def cancel(
     if not yes:
         typer.confirm(f"Cancel order {order_id}?", abort=True)
 
-    async def work() -> OrderFile:
+    async def work() -> OrderDetails:
         try:
             why = msgspec.convert(reason, Reason)
         except msgspec.ValidationError as error:
@@ -63,7 +63,7 @@ async def _sales(shop: Shop) -> list[str]:
     return [sale.sale_id for sale in await shop.sales.opened()]
 
 
-def _print(found: OrderFile) -> None:
+def _print(found: OrderDetails) -> None:
     order = found.order
     table = Table(show_header=False)
     total = "?" if order.total is None else show_money(order.total.amount, order.total.currency)

@@ -14,7 +14,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from commerce.catalog.model import ImportReport, RefusedLine
+from commerce.catalog.model import ImportReport, LineError
 from commerce.fleet.csv_file import read_ways
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.links import make_link
@@ -223,7 +223,7 @@ def _ways(file: Path) -> Told:
     told, refused = {}, []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         for _, row in read_ways(lines):
-            if isinstance(row, RefusedLine):
+            if isinstance(row, LineError):
                 refused.append(row)
             else:
                 told[row[0]] = row[1]

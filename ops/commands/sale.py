@@ -12,8 +12,8 @@ import typer
 from msgspec import UNSET
 from rich.table import Table
 
-from commerce.catalog.csv_file import BadLine, once, read_rows, read_sku, unsigned
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows, read_sku
+from commerce.catalog.model import LineError
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money as show_money
 from commerce.kernel.money import parse_money
@@ -85,21 +85,21 @@ def read_items(file: Path, currency: str) -> list[tuple[str, ItemInput]]:
     def make(line: int, fields: dict[str, str]) -> tuple[str, ItemInput]:
         sku = read_sku(fields["sku"])
         price, limit = fields.get("price", "").strip(), fields.get("limit", "").strip()
-        once(first, sku, line)
-        wanted = unsigned("limit", limit, 1_000_000) if limit else None
+        check_unique(first, sku, line)
+        wanted = parse_unsigned("limit", limit, 1_000_000) if limit else None
         if wanted == 0:
-            raise BadLine("limit is 0: leave it empty for none")
+            raise CsvLineError("limit is 0: leave it empty for none")
         return sku, ItemInput(
-            parse_money(price, currency) if price else None, wanted, unsigned("units", fields["units"], MAX_UNITS)
+            parse_money(price, currency) if price else None, wanted, parse_unsigned("units", fields["units"], MAX_UNITS)
         )
 
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         rows = [row for _, row in read_rows(lines, ("sku", "units"), ("price", "limit"), make)]
-    wrong = [row for row in rows if isinstance(row, RefusedLine)]
+    wrong = [row for row in rows if isinstance(row, LineError)]
     if wrong:
         listed = "\n".join(f"  line {row.line}: {row.reason}" for row in wrong[:50])
         raise Invalid(f"{len(wrong)} lines of {file} are wrong:\n{listed}")
-    return [row for row in rows if not isinstance(row, RefusedLine)]
+    return [row for row in rows if not isinstance(row, LineError)]
 
 
 @app.command("open")

@@ -11,8 +11,8 @@ import pytest
 import lua
 from commerce.audit.model import SaleAudit
 from commerce.kernel.jobs import RetryPolicy
-from commerce.releases.service import Releases
-from commerce.sales.errors import WrongState
+from commerce.releases.service import Reservations
+from commerce.sales.errors import InvalidSaleState
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import EntryId, Release, SaleKeys
@@ -45,7 +45,7 @@ async def keys(shop: Shop, settings: Settings, sale_id: str) -> SaleKeys:
             "WHERE order_id = $1",
             first[0].order_id,
         )
-    releases = Releases(shop.db, shop.redis, shop.clock, POLICY)
+    releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
     assert (await releases.expire(), await releases.apply()) == (1, 1)
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 10, "more"), "test")
     await reserve(
@@ -156,7 +156,7 @@ async def test_a_release_given_twice_is_found(shop: Shop, sale_id: str, keys: Sa
 async def test_a_release_that_redis_has_and_postgres_not_yet(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     """The driver died in between: not a difference, the units are where they should be."""
     await expire_all(shop)
-    releases = Releases(shop.db, shop.redis, shop.clock, POLICY)
+    releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
     await releases.expire()
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT release_id, created_at, user_id FROM releases WHERE status = 'pending'")
@@ -192,7 +192,7 @@ async def test_an_empty_and_a_draft_sale(shop: Shop, sale_prefix: str) -> None:
     await make_sale(shop, f"{sale_prefix}-empty", {"a": (5, 100, None)})
     assert (await shop.audit.sale(f"{sale_prefix}-empty")).clean
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (5, 100, None)}, opened=False)
-    with pytest.raises(WrongState):
+    with pytest.raises(InvalidSaleState):
         await shop.audit.sale(f"{sale_prefix}-draft")
 
 

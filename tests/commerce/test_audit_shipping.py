@@ -33,7 +33,7 @@ async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
 
 async def findings(ship: ShipShop) -> dict[str, list[str]]:
     cut = Cut(1, 0, EntryId(0, 0), 0, {})
-    async with store.open_books(ship.shop.db, "sale", cut) as books:
+    async with store.open_audit_snapshot(ship.shop.db, "sale", cut) as books:
         return {name: await books.listed(name) for name in BREACHES}
 
 

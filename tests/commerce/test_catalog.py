@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import NoSuchProduct, UnreadableFile
+from commerce.catalog.errors import NoSuchProduct, UnreadableCsv
 from commerce.catalog.model import ProductInput
 from commerce.kernel.errors import Invalid
 from ops.commands.common import Shop
@@ -86,7 +86,7 @@ async def test_line_numbers_count_lines_of_the_file(shop: Shop) -> None:
     "header", ["", "sku,name\n", "sku,name,price,currency,colour\n", "sku,sku,name,price,currency\n"]
 )
 async def test_a_header_that_does_not_fit(shop: Shop, header: str) -> None:
-    with pytest.raises(UnreadableFile, match="needs the columns"):
+    with pytest.raises(UnreadableCsv, match="needs the columns"):
         await imported(shop, "A1,Lantern,2.55,GBP\n" if header else "", header)
 
 

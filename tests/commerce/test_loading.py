@@ -12,7 +12,7 @@ import lua
 from commerce.kernel.clock import DAY_MS
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders.model import decode_accepted, encode_accepted
-from commerce.releases.service import Releases
+from commerce.releases.service import Reservations
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
 from commerce.sales.loading import load_sale
@@ -122,7 +122,7 @@ async def test_a_release_that_was_not_marked_is_applied_once(
     async with working(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     await expire_all(shop)
-    releases = Releases(shop.db, shop.redis, shop.clock, POLICY)
+    releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
     assert await releases.expire() == 1
     if applied_before:
         async with shop.db.connection() as connection:
@@ -156,7 +156,7 @@ async def test_a_mark_of_an_older_load_is_refused(shop: Shop, settings: Settings
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
 
     async with shop.db.connection() as connection:
-        marked = await store.settle_change(
+        marked = await store.mark_change_applied(
             connection, change_id, (await shop.sales.get(sale_id)).opens_at, done.epoch, done.number
         )
     assert not marked

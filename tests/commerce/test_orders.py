@@ -11,10 +11,10 @@ import pytest
 import lua
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders import store
-from commerce.orders.errors import CannotCancel, NoSuchOrder, NotPersistedYet
+from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
 from commerce.orders.model import TRANSITIONS, OrderStatus
 from commerce.orders.service import Actor, Orders
-from commerce.releases.service import Releases
+from commerce.releases.service import Reservations
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import Shop
@@ -36,8 +36,8 @@ def orders(shop: Shop) -> Orders:
 
 
 @pytest.fixture
-def releases(shop: Shop) -> Releases:
-    return Releases(shop.db, shop.redis, shop.clock, POLICY)
+def releases(shop: Shop) -> Reservations:
+    return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
 async def drained(shop: Shop, keys: SaleKeys) -> bool:
@@ -151,7 +151,7 @@ async def test_a_users_list_passes_nobody_elses_orders(shop: Shop, mode: str) ->
 
 
 async def test_cancelling_gives_the_goods_back_once(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):
@@ -175,7 +175,7 @@ async def test_cancelling_what_is_not_stored_yet(
     shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
-    with pytest.raises(NotPersistedYet):
+    with pytest.raises(NotStoredYet):
         await orders.cancel(order_id, ACTOR, [sale_id], 0.05)
     cancelling = asyncio.create_task(orders.cancel(order_id, ACTOR, [sale_id], 10))
     async with working(settings, "order_writer"):
@@ -201,7 +201,7 @@ async def test_a_paid_order_is_not_cancelled(
 
 
 async def test_unpaid_orders_expire(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
     async with working(settings, "order_writer"):
@@ -221,7 +221,7 @@ async def _free(shop: Shop, keys: SaleKeys, stock: dict[str, int]) -> bool:
 
 
 async def test_expiry_and_cancel_race(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     """Whoever comes first decides; the goods come back once."""
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
@@ -243,7 +243,7 @@ async def test_expiry_and_cancel_race(
 
 
 async def test_a_release_waits_for_a_sale_that_is_not_loaded(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):
@@ -262,7 +262,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
 
 
 async def test_a_release_that_is_too_old_is_parked(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Releases
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):

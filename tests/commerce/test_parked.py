@@ -9,7 +9,7 @@ import pytest
 import lua
 from commerce.kernel.clock import to_ms
 from commerce.kernel.jobs import RetryPolicy
-from commerce.releases.service import Releases
+from commerce.releases.service import Reservations
 from commerce.sales import loading
 from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput
@@ -28,8 +28,8 @@ async def keys(shop: Shop, sale_id: str) -> SaleKeys:
 
 
 @pytest.fixture
-async def releases(shop: Shop) -> AsyncIterator[Releases]:
-    return Releases(shop.db, shop.redis, shop.clock, POLICY)
+async def releases(shop: Shop) -> AsyncIterator[Reservations]:
+    return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
 async def drained(shop: Shop, keys: SaleKeys) -> bool:
@@ -57,7 +57,7 @@ async def books(shop: Shop, sale_id: str, keys: SaleKeys) -> tuple[dict[str, int
     return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
 
 
-async def expired(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Releases) -> None:
+async def expired(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations) -> None:
     """An order of 2 that is kept, and one of 3 by the same user that was not paid."""
     for units in (3, 2):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": units}, limits={"a": 5}))
@@ -71,7 +71,13 @@ async def expired(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, 
 @pytest.mark.parametrize("applied_before", [True, False])
 @pytest.mark.parametrize("parked", [True, False])
 async def test_a_release(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Releases, parked: bool, applied_before: bool
+    shop: Shop,
+    settings: Settings,
+    sale_id: str,
+    keys: SaleKeys,
+    releases: Reservations,
+    parked: bool,
+    applied_before: bool,
 ) -> None:
     await expired(shop, settings, sale_id, keys, releases)
     if applied_before:
@@ -117,7 +123,7 @@ async def test_stock_changes(shop: Shop, sale_id: str, keys: SaleKeys, parked: b
 
 
 async def test_a_young_job_is_left_to_its_driver(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Releases
+    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations
 ) -> None:
     await expired(shop, settings, sale_id, keys, releases)
     async with shop.db.connection() as connection:
@@ -133,7 +139,7 @@ async def test_a_load_that_dies_before_it_says_so(
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,
-    releases: Releases,
+    releases: Reservations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The units are in Redis and the row is not marked; the next load starts from the rows, so they count once."""

@@ -10,7 +10,7 @@ import lua
 from commerce.kernel.jobs import RetryPolicy
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import PayWith
-from commerce.releases.service import Releases
+from commerce.releases.service import Reservations
 from commerce.sales.loading import load_sale
 from lua import ReserveOutcome
 from ops.commands.common import Shop
@@ -80,7 +80,7 @@ async def test_not_paid_in_time(pay: PayShop, method: str) -> None:
 
     await eventually(asked)
     # The driver may not have looked yet since the time was over, so it is made to.
-    assert await Releases(pay.shop.db, pay.shop.redis, pay.shop.clock, POLICY).expire() == 0
+    assert await Reservations(pay.shop.db, pay.shop.redis, pay.shop.clock, POLICY).expire() == 0
     assert await pay.value("SELECT status FROM orders") == "awaiting_payment", "it may still be paid"
     assert await stock(pay) == {"a": 49, "b": 20}
     pay.switch()

@@ -13,9 +13,9 @@ import pytest
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
-from commerce.orders.model import AcceptedOrder, StoredLine, encode_accepted
+from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
 from commerce.orders.persisting import persist
-from commerce.orders.store import Arrived
+from commerce.orders.store import StreamedOrder
 from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()
@@ -30,7 +30,7 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection[asyn
     await connection.close()
 
 
-def arrived(**changes: Any) -> Arrived:
+def arrived(**changes: Any) -> StreamedOrder:
     """A good order with two lines, or one changed to be bad."""
     order = AcceptedOrder(
         order_id=ids.new(),
@@ -44,10 +44,10 @@ def arrived(**changes: Any) -> Arrived:
         pay_within_s=900,
         ship_to="[]",
         payments="[]",
-        lines=[StoredLine(0, 0, "a", 1, 100), StoredLine(1, 0, "b", 2, 100)],
+        lines=[AcceptedLine(0, 0, "a", 1, 100), AcceptedLine(1, 0, "b", 2, 100)],
     )
     order = msgspec.structs.replace(order, **changes)
-    return Arrived(order, EntryId(NOW_MS, 3), encode_accepted(order))
+    return StreamedOrder(order, EntryId(NOW_MS, 3), encode_accepted(order))
 
 
 async def stored(connection: asyncpg.Connection[asyncpg.Record], table: str = "orders") -> set[UUID]:
@@ -61,8 +61,8 @@ BAD = {
     "a negative total": {"total_minor": -1},
     "a number that does not fit": {"total_minor": 2**63},
     "a short digest": {"body_digest": b"d"},
-    "a quantity of nothing": {"lines": [StoredLine(0, 0, "a", 0, 100)]},
-    "a line twice": {"lines": [StoredLine(0, 0, "a", 1, 100), StoredLine(0, 0, "a", 1, 100)]},
+    "a quantity of nothing": {"lines": [AcceptedLine(0, 0, "a", 0, 100)]},
+    "a line twice": {"lines": [AcceptedLine(0, 0, "a", 1, 100), AcceptedLine(0, 0, "a", 1, 100)]},
     "a currency that is none": {"currency": "pounds"},
     "no time to pay": {"pay_within_s": 0},
     "a text that is a number": {"currency": 7},

@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import UnreadableFile
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.errors import UnreadableCsv
+from commerce.catalog.model import LineError
 from commerce.orders.model import Address
 from commerce.rates import csv_file
 from commerce.rates.csv_file import read_table
@@ -104,7 +104,7 @@ def test_a_step_that_cannot_be_read_is_not_missed_as_well() -> None:
 
 
 def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnreadableFile, match="needs the columns"):
+    with pytest.raises(UnreadableCsv, match="needs the columns"):
         read_table(["carrier,region,price\n"])
     with pytest.raises(FaultyTable, match="no line after the header"):
         read("")
@@ -168,4 +168,4 @@ async def test_no_choice_to_explain(shop: Shop, rates: Rates) -> None:
 def test_faults_are_lines_with_a_reason() -> None:
     with pytest.raises(FaultyTable, match="1 lines are wrong, so nothing was imported") as found:
         read("sf,CN,0,1000,1,CNY,2,\n")
-    assert found.value.faults == [RefusedLine(2, "cod is '', not yes or no")]
+    assert found.value.faults == [LineError(2, "cod is '', not yes or no")]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
-from commerce.orders.model import AcceptedOrder, StoredLine
-from commerce.orders.rows import copies
-from commerce.orders.store import Arrived, copy_in
+from commerce.orders.model import AcceptedLine, AcceptedOrder
+from commerce.orders.rows import encode_copy
+from commerce.orders.store import StreamedOrder, copy_orders
 from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()
@@ -23,7 +23,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 smallint, integer, bigint = st.integers(0, 2**15 - 1), st.integers(1, 2**31 - 1), st.integers(0, 2**63 - 1)
 json_lists = st.lists(st.integers(0, 9), max_size=5).map(lambda items: str(items).replace(" ", ""))
 lines = st.lists(
-    st.builds(StoredLine, smallint, smallint, texts, integer, bigint),
+    st.builds(AcceptedLine, smallint, smallint, texts, integer, bigint),
     min_size=1,
     max_size=6,
     unique_by=lambda line: (line.line_no, line.address_no),
@@ -70,7 +70,7 @@ async def test_every_field_arrives_as_it_was(connection: asyncpg.Connection[asyn
     for number, order in enumerate(drawn(200)):
         entry = EntryId(NOW_MS + number, number)
         async with connection.transaction():
-            await copy_in(connection, [Arrived(order, entry, b"")], from_ms(NOW_MS))
+            await copy_orders(connection, [StreamedOrder(order, entry, b"")], from_ms(NOW_MS))
             row = await connection.fetchrow("SELECT * FROM orders WHERE order_id = $1", order.order_id)
             stored = await connection.fetch(
                 "SELECT line_no, address_no, sku, quantity, unit_price_minor FROM order_lines WHERE order_id = $1"
@@ -91,12 +91,12 @@ async def test_every_field_arrives_as_it_was(connection: asyncpg.Connection[asyn
         assert row["traceparent"] == (order.traceparent or None)
         assert row["status"] == "awaiting_payment"
         wanted = sorted(order.lines, key=lambda line: (line.line_no, line.address_no))
-        assert [StoredLine(*line) for line in stored] == wanted
+        assert [AcceptedLine(*line) for line in stored] == wanted
 
 
 async def test_an_order_without_its_key(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     [order] = drawn(1)
-    await copy_in(connection, [Arrived(order, EntryId(NOW_MS, 0), b"")], from_ms(NOW_MS), with_keys=False)
+    await copy_orders(connection, [StreamedOrder(order, EntryId(NOW_MS, 0), b"")], from_ms(NOW_MS), with_keys=False)
     assert await connection.fetchval("SELECT idempotency_key FROM orders") is None
 
 
@@ -108,11 +108,11 @@ async def test_an_order_without_its_key(connection: asyncpg.Connection[asyncpg.R
         {"body_digest": b"short"},
         {"user_id": 7},
         {"user_id": "\ud800"},
-        {"lines": [StoredLine(2**15, 0, "a", 1, 1)]},
+        {"lines": [AcceptedLine(2**15, 0, "a", 1, 1)]},
     ],
 )
 def test_what_no_column_can_hold_is_said_to_be_so(change: dict[str, object]) -> None:
     [order] = drawn(1)
     values = {name: getattr(order, name) for name in order.__struct_fields__} | change
     with pytest.raises(ValueError, match=r"fit|digest|encode"):
-        copies([(AcceptedOrder(**values), EntryId(NOW_MS, 0))], from_ms(NOW_MS))
+        encode_copy([(AcceptedOrder(**values), EntryId(NOW_MS, 0))], from_ms(NOW_MS))

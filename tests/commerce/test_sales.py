@@ -12,7 +12,7 @@ import lua
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict, Invalid
-from commerce.sales.errors import NoSuchSale, TooFewFree, WrongState
+from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.loading import load_sale
 from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
 from lua import ReserveOutcome
@@ -34,7 +34,7 @@ async def test_the_life_of_a_sale(shop: Shop, sale_id: str) -> None:
         assert sale.state == state
         assert sale.loaded
         assert sale.published_generation == sale.generation
-    with pytest.raises(WrongState):
+    with pytest.raises(InvalidSaleState):
         await shop.sales.open(sale_id, "test")
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT actor, action FROM sale_log ORDER BY log_id")
@@ -124,19 +124,19 @@ async def test_a_taken_id(shop: Shop, sale_id: str) -> None:
 
 async def test_an_empty_or_past_sale_cannot_be_opened(shop: Shop, sale_prefix: str) -> None:
     await shop.sales.create(sale_input(shop, f"{sale_prefix}-empty"), [], "test")
-    with pytest.raises(WrongState, match="offers nothing"):
+    with pytest.raises(InvalidSaleState, match="offers nothing"):
         await shop.sales.open(f"{sale_prefix}-empty", "test")
     now = from_ms(shop.clock.now_ms())
     past = {"opens_at": now - timedelta(hours=2), "closes_at": now - timedelta(hours=1)}
     await make_sale(shop, f"{sale_prefix}-past", {"a": (5, 100, None)}, **past, opened=False)  # type: ignore[arg-type]
-    with pytest.raises(WrongState, match="past"):
+    with pytest.raises(InvalidSaleState, match="past"):
         await shop.sales.open(f"{sale_prefix}-past", "test")
 
 
 async def test_a_new_item_joins_a_running_sale_with_nothing(shop: Shop, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
-    with pytest.raises(WrongState, match="0 units"):
+    with pytest.raises(InvalidSaleState, match="0 units"):
         await shop.sales.put_items(sale_id, [("new", ItemInput(units=3))], "test")
     await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
     generation = (await shop.sales.get(sale_id)).generation
@@ -144,7 +144,7 @@ async def test_a_new_item_joins_a_running_sale_with_nothing(shop: Shop, sale_id:
     assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [ReserveOutcome.SOLD_OUT]
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("new", 3, "arrived"), "test")
     assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [ReserveOutcome.ACCEPTED]
-    with pytest.raises(WrongState, match="change its terms"):
+    with pytest.raises(InvalidSaleState, match="change its terms"):
         await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
     assert (await shop.audit.sale(sale_id)).clean
 
@@ -160,7 +160,7 @@ async def test_stock_changes_are_recorded_and_idempotent(shop: Shop, sale_id: st
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
     with pytest.raises(Conflict, match="another change"):
         await shop.stock.change(sale_id, change_id, StockChangeInput("a", 4, "x"), "ann")
-    with pytest.raises(TooFewFree, match="8 units of a are free, so 9 cannot"):
+    with pytest.raises(NotEnoughFreeUnits, match="8 units of a are free, so 9 cannot"):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", -9, "x"), "ann")
     with pytest.raises(Invalid):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 0, "x"), "ann")
@@ -172,7 +172,7 @@ async def test_stock_changes_are_recorded_and_idempotent(shop: Shop, sale_id: st
 
 async def test_a_draft_has_no_stock_to_change(shop: Shop, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
-    with pytest.raises(WrongState):
+    with pytest.raises(InvalidSaleState):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "x"), "ann")
 
 

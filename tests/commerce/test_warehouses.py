@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import UnreadableFile
-from commerce.catalog.model import ImportReport, ProductInput, RefusedLine
+from commerce.catalog.errors import UnreadableCsv
+from commerce.catalog.model import ImportReport, LineError, ProductInput
 from commerce.orders.model import Address
 from commerce.warehouses import store
 from commerce.warehouses.csv_file import read_goods, read_warehouses
@@ -86,8 +86,8 @@ async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None
 def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
     lines = HANGZHOU.replace("hz,", "ok,") + HANGZHOU.replace(before, after, 1) + HANGZHOU.replace("hz,", "ok2,")
     found = dict(read_warehouses(io.StringIO(PLACES + lines, newline="")))
-    assert [type(row) for row in found.values()] == [Warehouse, RefusedLine, Warehouse]
-    assert isinstance(wrong := found[3], RefusedLine)
+    assert [type(row) for row in found.values()] == [Warehouse, LineError, Warehouse]
+    assert isinstance(wrong := found[3], LineError)
     assert wrong.line == 3
     assert why in wrong.reason
 
@@ -109,8 +109,8 @@ def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
 )
 def test_wrong_goods(line: str, why: str) -> None:
     found = dict(read_goods(io.StringIO(f"{GOODS}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline="")))
-    assert [type(row) for row in found.values()] == [Goods, RefusedLine, Goods]
-    assert isinstance(wrong := found[3], RefusedLine)
+    assert [type(row) for row in found.values()] == [Goods, LineError, Goods]
+    assert isinstance(wrong := found[3], LineError)
     assert wrong.line == 3
     assert why in wrong.reason
 
@@ -129,7 +129,7 @@ async def test_goods_of_nothing_and_nowhere(warehouses: Warehouses) -> None:
 
 async def test_a_header_that_does_not_fit(warehouses: Warehouses) -> None:
     for header, needs in (("sku,shelf\n", "weight_g"), ("id,name\n", "latitude"), ("", "id")):
-        with pytest.raises(UnreadableFile, match=f"needs the columns.*{needs}"):
+        with pytest.raises(UnreadableCsv, match=f"needs the columns.*{needs}"):
             await imported(warehouses, header)
 
 

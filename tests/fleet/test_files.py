@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.catalog.errors import UnreadableFile
-from commerce.catalog.model import RefusedLine
+from commerce.catalog.errors import UnreadableCsv
+from commerce.catalog.model import LineError
 from commerce.fleet.csv_file import read_places, read_vehicles, read_ways
 from commerce.fleet.drawing import draw
 from commerce.fleet.geojson import feature_collection
@@ -54,12 +54,12 @@ def test_vans_are_read() -> None:
 def test_a_wrong_van_is_said_with_its_reason_and_the_rest_goes_in(line: str, why: str) -> None:
     lines = [HEADER, line + "\n", "V9,hz,1000,08:00,18:00,,,,no\n", "V9,hz,1000,08:00,18:00,,,,no\n"]
     (_, wrong), (_, good), (_, twice) = read_vehicles(lines, {"hz"})
-    assert isinstance(wrong, RefusedLine)
+    assert isinstance(wrong, LineError)
     assert wrong.line == 2
     assert why in wrong.reason
     assert isinstance(good, Vehicle)
     assert not good.active
-    assert isinstance(twice, RefusedLine)
+    assert isinstance(twice, LineError)
     assert "on line 3 already" in twice.reason
 
 
@@ -73,8 +73,8 @@ def test_places_and_matrices_are_read() -> None:
         row for _, row in read_ways(["from,to,distance_m,duration_s\n", "HZ,cn/A,5,6\n", "hz,,5,6\n", "a,b,-1,6\n"])
     ]
     assert ways[0] == (("hz", "cn/a"), (5, 6))
-    assert all(isinstance(way, RefusedLine) for way in ways[1:])
-    with pytest.raises(UnreadableFile, match="needs the columns from, to"):
+    assert all(isinstance(way, LineError) for way in ways[1:])
+    with pytest.raises(UnreadableCsv, match="needs the columns from, to"):
         list(read_ways(["a,b\n"]))
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import lua
 from commerce.catalog.model import ProductInput
-from commerce.orders.model import OrderFile, decode_accepted, encode_accepted
+from commerce.orders.model import OrderDetails, decode_accepted, encode_accepted
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import Shop
@@ -143,7 +143,7 @@ async def test_an_order_is_shown_and_cancelled(
     found = await shop.orders.show(made.order_id, [sale_id])
     assert (found.events[-1].actor, found.events[-1].reason) == (f"cli {getpass.getuser()}", "sent twice")
     status, said = await floodgate("order", "show", order_id, "--json")
-    assert msgspec.json.decode(said, type=OrderFile) == found
+    assert msgspec.json.decode(said, type=OrderDetails) == found
     assert (await floodgate("order", "show", str(shop.ids.new())))[0] == 1
 
 

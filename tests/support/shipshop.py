@@ -174,7 +174,7 @@ class ShipShop:
                 )
             await self._paid(connection, order_id, user, total, cod, now)
             status = OrderStatus.CONFIRMED if cod else OrderStatus.PAID
-            await orders.step(connection, order_id, OrderStatus.AWAITING_PAYMENT, status, now, "test", "paid")
+            await orders.advance_status(connection, order_id, OrderStatus.AWAITING_PAYMENT, status, now, "test", "paid")
             if paid_at is not None:
                 await connection.execute("UPDATE fulfilments SET paid_at = $2 WHERE order_id = $1", order_id, paid_at)
         return order_id

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 import lua
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import DAY_MS, from_ms
-from commerce.orders.model import AcceptedOrder, StoredLine, encode_accepted
+from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
 from commerce.sales.model import ItemInput, SaleInput
 from lua import Reservation, SaleKeys
 from ops.commands.common import Shop
@@ -96,7 +96,7 @@ def reservation(
         pay_within_s=900,
         ship_to="[]",
         payments="[]",
-        lines=[StoredLine(number, 0, sku, quantity, price) for number, (sku, quantity) in enumerate(units.items())],
+        lines=[AcceptedLine(number, 0, sku, quantity, price) for number, (sku, quantity) in enumerate(units.items())],
     )
     lines = [(sku, quantity, (limits or {}).get(sku, 0)) for sku, quantity in units.items()]
     return Reservation(generation, user, key, order_id, digest, total, encode_accepted(accepted), lines)
