@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.payments.jobs import PaymentJobs
-from commerce.payments.model import DueRefund, Payment
+from commerce.payments.model import ClaimedRefund, Payment
 from commerce.payments.providers import open_providers
 from commerce.releases.retaking import StockReacquisition
 from workers.driver import run_steps
@@ -31,13 +31,13 @@ async def payment_worker(shop: WorkerServices) -> None:
         retaking = StockReacquisition(shop.db, shop.redis, shop.clock, ids)
         pace = RateLimiter(shop.clock, driver.refunds_per_s)
         jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
-        doors: ExternalJobRunner[Payment | DueRefund] = ExternalJobRunner(
+        doors: ExternalJobRunner[Payment | ClaimedRefund] = ExternalJobRunner(
             "payment", jobs, _system, providers, driver, shop.clock
         )
         await run_steps("payment", doors.step, shop.stop, driver.poll_ms / 1000)
         await doors.finish()
 
 
-def _system(job: Payment | DueRefund) -> str:
+def _system(job: Payment | ClaimedRefund) -> str:
     """Who is called; nobody for what is our own to do."""
     return "ours" if isinstance(job, Payment) and job.task in ("late", "settle") else job.method

@@ -18,9 +18,9 @@ from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.payments import settling, store
-from commerce.payments.model import OURS, DueRefund, Payment
-from commerce.payments.port import Charge, PaymentSeen, Provider, RefundOrder
-from commerce.payments.settling import Disagreement
+from commerce.payments.model import INTERNAL_METHODS, ClaimedRefund, Payment
+from commerce.payments.port import PaymentRequest, Provider, ProviderPayment, RefundRequest
+from commerce.payments.settling import ProviderMismatch
 from commerce.releases.retaking import StockReacquisition
 
 _LOOK_FIRST_MS, _LOOK_MOST_MS = 1_000, 30_000
@@ -51,7 +51,7 @@ class PaymentJobs:
         self._retaking = retaking
         self._refunds = refunds
 
-    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[Payment | DueRefund]:
+    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[Payment | ClaimedRefund]:
         """Due payments and refunds, except those of methods that cannot be reached now. A payment is nobody else's, so
         it does not matter which of these are `down`."""
         now = self._now()
@@ -65,11 +65,11 @@ class PaymentJobs:
         self._refunds.used(len(refunds))
         return [*payments, *refunds]
 
-    async def work(self, job: Payment | DueRefund) -> str:
+    async def work(self, job: Payment | ClaimedRefund) -> str:
         """Do what is to be done; gives a word for what became of it. Raises `Unclear` where the provider did not say,
         after the job was postponed."""
         try:
-            if isinstance(job, DueRefund):
+            if isinstance(job, ClaimedRefund):
                 return await self._refund(job)
             return await self._payment(job)
         except ExternalOutcomeUnknown as error:
@@ -78,7 +78,7 @@ class PaymentJobs:
         except ExternalRefusal as error:
             await self._postpone(job, f"{job.method} refuses: {error}", park=True)
             return "refused"
-        except Disagreement as error:
+        except ProviderMismatch as error:
             await self._postpone(job, str(error), park=True)
             return "disagreement"
         except UniqueViolationError:
@@ -92,7 +92,7 @@ class PaymentJobs:
             return await self._settle(job)
         if job.task == "late":
             return await self._late(job)
-        if job.method in OURS:
+        if job.method in INTERNAL_METHODS:
             return await self._ours(job)
         provider = self._provider(job.method)
         if job.task == "create" and self._now() < job.expires_at:
@@ -117,7 +117,7 @@ class PaymentJobs:
             return await self._finish(job, "failed", f"{job.method} refuses: {error}")
         failpoint("payment.after_create")
         async with self._db.connection() as connection:
-            await store.asked(connection, job.payment_id, action, self._next_look(job))
+            await store.mark_requested(connection, job.payment_id, action, self._next_look(job))
         return "asked"
 
     async def _look(self, job: Payment, provider: Provider) -> str:
@@ -135,7 +135,7 @@ class PaymentJobs:
             why = "it was not paid in time" if over else "it is not needed any more"
             return await self._finish(job, "closed", why if closing else f"it was closed at {job.method}")
         async with self._db.connection() as connection:
-            await store.look_again(connection, job, self._next_look(job), "close" if closing else "query")
+            await store.schedule_poll(connection, job, self._next_look(job), "close" if closing else "query")
         return "waiting"
 
     def _next_look(self, job: Payment) -> datetime:
@@ -157,32 +157,32 @@ class PaymentJobs:
                 return "known"
             result = "closed"
             if paid.task == "close":
-                await store.finish(connection, paid.payment_id, "closed", now, "it is not needed any more")
+                await store.end_payment(connection, paid.payment_id, "closed", now, "it is not needed any more")
             elif paid.method == "cod":
                 await store.authorise(connection, paid.payment_id)
                 result = "authorised"
-            elif await store.move_credit(connection, paid.user_id, paid.currency, -paid.amount_minor):
-                seen = PaymentSeen(paid.payment_id, "captured", paid.amount, None, now)
-                await settling.capture(connection, order, paid, seen, now)
+            elif await store.adjust_store_credit(connection, paid.user_id, paid.currency, -paid.amount_minor):
+                seen = ProviderPayment(paid.payment_id, "captured", paid.amount, None, now)
+                await settling.record_capture(connection, order, paid, seen, now)
                 result = "captured"
             else:
-                await store.finish(connection, paid.payment_id, "failed", now, "there is not enough store credit")
+                await store.end_payment(connection, paid.payment_id, "failed", now, "there is not enough store credit")
                 result = "failed"
-            await settling.reconsider(connection, self._ids, order, now)
+            await settling.update_order_and_payments(connection, self._ids, order, now)
         return result
 
-    async def saw(self, payment_id: UUID, seen: PaymentSeen) -> str:
+    async def saw(self, payment_id: UUID, seen: ProviderPayment) -> str:
         """A provider says it was captured. Raises `Disagreement` where that cannot be."""
         async with self._db.transaction() as connection:
-            result = await settling.enter_capture(connection, self._ids, payment_id, seen, self._now())
+            result = await settling.record_capture_by_id(connection, self._ids, payment_id, seen, self._now())
         failpoint("payment.after_capture")
         return result
 
     async def _finish(self, job: Payment, status: str, reason: str) -> str:
         async with self._db.transaction() as connection:
             order = await store.lock_order(connection, job.order_id)
-            if order is not None and await store.finish(connection, job.payment_id, status, self._now(), reason):
-                await settling.reconsider(connection, self._ids, order, self._now())
+            if order is not None and await store.end_payment(connection, job.payment_id, status, self._now(), reason):
+                await settling.update_order_and_payments(connection, self._ids, order, self._now())
         return status
 
     async def _settle(self, job: Payment) -> str:
@@ -190,7 +190,7 @@ class PaymentJobs:
             order = await store.lock_order(connection, job.order_id)
             await store.set_task(connection, job.payment_id, None, self._now())
             if order is not None:
-                await settling.reconsider(connection, self._ids, order, self._now())
+                await settling.update_order_and_payments(connection, self._ids, order, self._now())
         return "settled"
 
     async def _late(self, job: Payment) -> str:
@@ -205,18 +205,18 @@ class PaymentJobs:
             if order is None or order.status != "cancelled":
                 return "known"
             if outcome == "taken":
-                await settling.taken_again(connection, order, now)
+                await settling.reinstate_order(connection, order, now)
             else:
-                await settling.too_late(connection, self._ids, order, now)
+                await settling.refund_late_payments(connection, self._ids, order, now)
         return outcome
 
     # Refunds.
 
-    async def _refund(self, job: DueRefund) -> str:
-        if job.method in OURS:
+    async def _refund(self, job: ClaimedRefund) -> str:
+        if job.method in INTERNAL_METHODS:
             return await self.refunded(job.refund.refund_id)
         provider, given = self._provider(job.method), job.refund
-        order = RefundOrder(
+        order = RefundRequest(
             given.payment_id,
             given.refund_id,
             Money(given.amount_minor, given.currency),
@@ -226,34 +226,34 @@ class PaymentJobs:
         seen = await provider.query_refund(order) if given.asked else None
         if seen is None or seen.state == "absent":
             async with self._db.connection() as connection:
-                await store.refund_asked(connection, given.refund_id)
+                await store.mark_refund_requested(connection, given.refund_id)
             seen = await provider.refund(order)
             failpoint("refund.after_call")
             if seen.state == "absent":
                 raise ExternalOutcomeUnknown(f"{job.method} was asked for the refund and does not know it")
         if seen.state == "done":
             if seen.amount is not None and seen.amount != order.amount:
-                raise Disagreement(f"{job.method} says {seen.amount} went back, it should be {order.amount}")
+                raise ProviderMismatch(f"{job.method} says {seen.amount} went back, it should be {order.amount}")
             return await self.refunded(given.refund_id)
         if seen.state == "failed":
-            raise Disagreement(f"{job.method} could not give it back: {seen.why or 'it does not say why'}")
+            raise ProviderMismatch(f"{job.method} could not give it back: {seen.why or 'it does not say why'}")
         # It may take days, and each of these answers is none that failed.
         async with self._db.connection() as connection:
-            await store.refund_waits(connection, given.refund_id, self._later(given.created_at))
+            await store.schedule_refund_poll(connection, given.refund_id, self._later(given.created_at))
         return "waiting"
 
     async def refunded(self, refund_id: UUID) -> str:
         """Money went back."""
         async with self._db.transaction() as connection:
-            return await settling.enter_refund(connection, self._ids, refund_id, self._now())
+            return await settling.record_refund_by_id(connection, self._ids, refund_id, self._now())
 
-    async def _postpone(self, job: Payment | DueRefund, why: str, *, park: bool) -> None:
+    async def _postpone(self, job: Payment | ClaimedRefund, why: str, *, park: bool) -> None:
         """Try again later; what has failed too often is parked, for a person to look at."""
-        attempts = job.refund.attempts if isinstance(job, DueRefund) else job.attempts
+        attempts = job.refund.attempts if isinstance(job, ClaimedRefund) else job.attempts
         due_at = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
         park = park or attempts >= self._attempts
         async with self._db.connection() as connection:
-            if isinstance(job, DueRefund):
+            if isinstance(job, ClaimedRefund):
                 await store.postpone_refund(connection, job.refund.refund_id, due_at, why, park=park)
             else:
                 await store.postpone_payment(connection, job, due_at, why, park=park)
@@ -262,7 +262,7 @@ class PaymentJobs:
         return from_ms(self._clock.now_ms())
 
 
-def _charge(job: Payment) -> Charge:
+def _charge(job: Payment) -> PaymentRequest:
     subject = f"Order {job.order_id}"
     scene = job.scene
-    return Charge(job.payment_id, job.order_id, job.amount, subject, job.expires_at, scene, job.payer)  # type: ignore[arg-type]
+    return PaymentRequest(job.payment_id, job.order_id, job.amount, subject, job.expires_at, scene, job.payer)  # type: ignore[arg-type]

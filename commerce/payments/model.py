@@ -10,29 +10,29 @@ import msgspec
 
 from commerce.kernel.money import Currency, Minor, Money
 from commerce.orders.model import Method
-from commerce.payments.port import PayAction, Scene
+from commerce.payments.port import PaymentAction, PaymentFlow
 from commerce.sales.model import Reason
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "late", "settle"]
 RefundStatus = Literal["pending", "done", "failed"]
-OURS: tuple[Method, ...] = ("balance", "cod")
+INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
 """ways to pay that need nobody outside"""
 
 
-class PayWith(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TenderInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the total and how it is to be paid; `payer` is the provider's own id of the customer (for jsapi)."""
 
     method: Method
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
-    scene: Scene | None = None
+    scene: PaymentFlow | None = None
     payer: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")] | None = None
 
 
 class StartPayments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How an order is to be paid. Without `payments`, as was said when it was placed."""
 
-    payments: Annotated[list[PayWith], msgspec.Meta(max_length=8)] = []
+    payments: Annotated[list[TenderInput], msgspec.Meta(max_length=8)] = []
 
 
 class RefundView(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class PaymentView(msgspec.Struct, frozen=True):
     status: Status
     current: bool
     expires_at: datetime
-    action: PayAction | None = None
+    action: PaymentAction | None = None
     reason: str | None = None
     refunded: Minor = 0
     refunds: list[RefundView] = []
@@ -69,7 +69,7 @@ class OrderPayments(msgspec.Struct, frozen=True):
     payments: list[PaymentView]
 
 
-class AskRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Give back a part of what was captured, or all that is left. A repeat under the same key is the same refund."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
@@ -77,7 +77,7 @@ class AskRefund(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
 
 
-class CreditGift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Store credit that staff give. A repeat under the same key is the same gift."""
 
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[!-~]+\Z")]
@@ -85,7 +85,7 @@ class CreditGift(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     currency: Currency
 
 
-class Credit(msgspec.Struct, frozen=True):
+class StoreCredit(msgspec.Struct, frozen=True):
     """A user's store credit."""
 
     user_id: str
@@ -107,7 +107,7 @@ class Payment(msgspec.Struct, frozen=True):
     currency: str
     status: Status
     reason: str | None
-    action: PayAction | None
+    action: PaymentAction | None
     transaction_id: str | None
     created_at: datetime
     expires_at: datetime
@@ -137,7 +137,7 @@ class Refund(msgspec.Struct, frozen=True):
     attempts: int
 
 
-class DueRefund(msgspec.Struct, frozen=True):
+class ClaimedRefund(msgspec.Struct, frozen=True):
     """A claimed refund with what is needed of its payment."""
 
     refund: Refund
@@ -146,7 +146,7 @@ class DueRefund(msgspec.Struct, frozen=True):
     captured_minor: int
 
 
-class Parked(msgspec.Struct, frozen=True):
+class ParkedJob(msgspec.Struct, frozen=True):
     """A job that was given up, for a person to look at."""
 
     kind: Literal["payment", "refund"]

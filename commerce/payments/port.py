@@ -19,11 +19,11 @@ import msgspec
 from commerce.kernel.money import Money
 from commerce.kernel.outside import WebhookReply
 
-Scene = Literal["page", "app", "qr", "jsapi"]
+PaymentFlow = Literal["page", "app", "qr", "jsapi"]
 """How the customer pays: on a page of the provider's, in its app from ours, by a code to scan, inside its own app."""
 
 
-class Charge(msgspec.Struct, frozen=True):
+class PaymentRequest(msgspec.Struct, frozen=True):
     """A payment that a provider is asked to take. `payer` is the provider's own id of the customer (for jsapi)."""
 
     payment_id: UUID
@@ -31,12 +31,12 @@ class Charge(msgspec.Struct, frozen=True):
     amount: Money
     subject: str
     expires_at: datetime
-    scene: Scene
+    scene: PaymentFlow
     payer: str | None = None
     return_url: str | None = None
 
 
-class PayAction(msgspec.Struct, frozen=True):
+class PaymentAction(msgspec.Struct, frozen=True):
     """What the customer has to do now: follow `url`, scan `code`, or hand `parameters` to the provider's SDK."""
 
     kind: Literal["redirect", "qr", "app", "jsapi", "none"]
@@ -51,7 +51,7 @@ no money was taken and none will be."""
 RefundState = Literal["absent", "waiting", "done", "failed"]
 
 
-class PaymentSeen(msgspec.Struct, frozen=True):
+class ProviderPayment(msgspec.Struct, frozen=True):
     """A payment as the provider sees it. Amount, transaction and time are there when it is captured."""
 
     payment_id: UUID
@@ -61,7 +61,7 @@ class PaymentSeen(msgspec.Struct, frozen=True):
     captured_at: datetime | None = None
 
 
-class RefundSeen(msgspec.Struct, frozen=True):
+class ProviderRefund(msgspec.Struct, frozen=True):
     """A refund as the provider sees it. `why` says why it failed; a callback may leave out the amount."""
 
     payment_id: UUID
@@ -71,7 +71,7 @@ class RefundSeen(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-class RefundOrder(msgspec.Struct, frozen=True):
+class RefundRequest(msgspec.Struct, frozen=True):
     """A refund that a provider is asked for; `captured` is the payment's whole amount."""
 
     payment_id: UUID
@@ -81,14 +81,14 @@ class RefundOrder(msgspec.Struct, frozen=True):
     reason: str
 
 
-class Notice(msgspec.Struct, frozen=True):
+class PaymentWebhook(msgspec.Struct, frozen=True):
     """A callback that is genuine: `notice_id` is the same whenever the provider sends it again."""
 
     notice_id: str
-    seen: PaymentSeen | RefundSeen
+    seen: ProviderPayment | ProviderRefund
 
 
-class Line(NamedTuple):
+class StatementLine(NamedTuple):
     """One line of a provider's daily statement. `refund_id` is None on the line of a payment; `transaction_id` is the
     provider's own number of the payment, or of the refund."""
 
@@ -105,27 +105,27 @@ class Provider(Protocol):
     """
 
     name: str
-    scenes: tuple[Scene, ...]
+    scenes: tuple[PaymentFlow, ...]
     currencies: tuple[str, ...]
 
-    async def create(self, charge: Charge) -> PayAction:
+    async def create(self, charge: PaymentRequest) -> PaymentAction:
         """Ask for a payment; what the customer has to do. Again for the same payment gives the like."""
         ...
 
-    async def query(self, payment_id: UUID) -> PaymentSeen: ...
+    async def query(self, payment_id: UUID) -> ProviderPayment: ...
 
-    async def close(self, payment_id: UUID) -> PaymentSeen:
+    async def close(self, payment_id: UUID) -> ProviderPayment:
         """See to it that it can be paid no more, unless it has been: `closed` or `captured`.
 
         Also `closed` or `absent` where the provider has never heard of it: until `expires_at` it still may.
         """
         ...
 
-    async def refund(self, order: RefundOrder) -> RefundSeen: ...
+    async def refund(self, order: RefundRequest) -> ProviderRefund: ...
 
-    async def query_refund(self, order: RefundOrder) -> RefundSeen: ...
+    async def query_refund(self, order: RefundRequest) -> ProviderRefund: ...
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notice:
+    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Check a callback's signature over its raw body, and that it is ours. Names of headers are in lower case.
 
         Raises `BadNotice`, and `Refused` never: what the content means for us is not judged here.
@@ -136,7 +136,7 @@ class Provider(Protocol):
         """The answer to a callback: it was stored, or it was not and may come again."""
         ...
 
-    def read_statement(self, text: str) -> list[Line | str]:
+    def read_statement(self, text: str) -> list[StatementLine | str]:
         """The provider's daily statement, each line as `Line` or, where it cannot be read, as a text that says why."""
         ...
 

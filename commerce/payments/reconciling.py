@@ -16,8 +16,8 @@ from uuid import UUID
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money
 from commerce.payments.model import Payment, Refund
-from commerce.payments.port import Line
-from commerce.payments.store import Booked
+from commerce.payments.port import StatementLine
+from commerce.payments.store import RecordedMovement
 
 CHINA = timezone(timedelta(hours=8))
 DAY = timedelta(days=1)
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
     why: str
 
 
-class Reconciled(NamedTuple):
+class ReconciliationReport(NamedTuple):
     """How many movements the statement has, how many of either side agree, and what does not."""
 
     movements: int
@@ -48,13 +48,13 @@ class Reconciled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OurBooks:
+class RecordedDay:
     """What we have booked of a provider on a day, on the days around it, and close to that day's two midnights."""
 
-    day: Sequence[Booked]
-    around: Sequence[Booked]
-    early: Sequence[Booked]
-    late: Sequence[Booked]
+    day: Sequence[RecordedMovement]
+    around: Sequence[RecordedMovement]
+    early: Sequence[RecordedMovement]
+    late: Sequence[RecordedMovement]
 
 
 def bounds(day: date) -> tuple[datetime, datetime]:
@@ -80,7 +80,7 @@ def decode(raw: bytes) -> str:
     raise Invalid("it is neither UTF-8 nor GB18030 text, so it is no statement")
 
 
-def check_readable(provider: str, statement: Sequence[Line | str]) -> None:
+def check_readable(provider: str, statement: Sequence[StatementLine | str]) -> None:
     """Raises `Invalid` for a file of which not one line can be read: then it is another file, not a bad line."""
     wrong = [line for line in statement if isinstance(line, str)]
     if wrong and len(wrong) == len(statement):
@@ -88,17 +88,17 @@ def check_readable(provider: str, statement: Sequence[Line | str]) -> None:
 
 
 def compare(
-    statement: Iterable[Line | str],
-    neighbours: Iterable[Line | str],
-    ours: OurBooks,
+    statement: Iterable[StatementLine | str],
+    neighbours: Iterable[StatementLine | str],
+    ours: RecordedDay,
     day: date,
     seen: Callable[[], None] = lambda: None,
-) -> tuple[Reconciled, list[Line]]:
+) -> tuple[ReconciliationReport, list[StatementLine]]:
     """All differences but those of the lines that we have nowhere near that day, which are given as well: `explain`
     says what they are. `neighbours` are the lines of other days' statements; `seen` is called for each movement."""
     first, differences = _indexed(statement)
     booked, around = _by_key(ours.day), _by_key(ours.around)
-    unknown: list[Line] = []
+    unknown: list[StatementLine] = []
     agreed = 0
     for key, line in first.items():
         seen()
@@ -119,10 +119,10 @@ def compare(
             found = [_missing(key, booked[key], day, early=key in early, late=key in late)]
         differences += found
         agreed += not found
-    return Reconciled(len(first), agreed, differences), unknown
+    return ReconciliationReport(len(first), agreed, differences), unknown
 
 
-def explain(line: Line, method: str, paid: Payment | None, refund: Refund | None) -> Difference:
+def explain(line: StatementLine, method: str, paid: Payment | None, refund: Refund | None) -> Difference:
     """Why a line of the statement is not in our books of those days, from the rows that bear its ids."""
     key, amount = (line.payment_id, line.refund_id), format_money(line.amount.amount, line.amount.currency)
     kind: Kind = "not_with_us"
@@ -149,9 +149,9 @@ def explain(line: Line, method: str, paid: Payment | None, refund: Refund | None
     return Difference(kind, key, why)
 
 
-def _indexed(statement: Iterable[Line | str]) -> tuple[dict[Key, Line], list[Difference]]:
+def _indexed(statement: Iterable[StatementLine | str]) -> tuple[dict[Key, StatementLine], list[Difference]]:
     """The first line of each movement, and what is wrong with the statement itself."""
-    first: dict[Key, Line] = {}
+    first: dict[Key, StatementLine] = {}
     count: Counter[Key] = Counter()
     wrong = []
     for line in statement:
@@ -168,11 +168,11 @@ def _indexed(statement: Iterable[Line | str]) -> tuple[dict[Key, Line], list[Dif
     return first, wrong
 
 
-def _by_key(booked: Iterable[Booked]) -> dict[Key, Booked]:
+def _by_key(booked: Iterable[RecordedMovement]) -> dict[Key, RecordedMovement]:
     return {(one.payment_id, one.refund_id): one for one in booked}
 
 
-def _unlike(key: Key, line: Line, mine: Booked) -> list[Difference]:
+def _unlike(key: Key, line: StatementLine, mine: RecordedMovement) -> list[Difference]:
     found = []
     if line.amount != mine.amount:
         theirs, have = (format_money(money.amount, money.currency) for money in (line.amount, mine.amount))
@@ -188,7 +188,7 @@ def _unlike(key: Key, line: Line, mine: Booked) -> list[Difference]:
     return found
 
 
-def _missing(key: Key, mine: Booked, day: date, *, early: bool, late: bool) -> Difference:
+def _missing(key: Key, mine: RecordedMovement, day: date, *, early: bool, late: bool) -> Difference:
     amount = format_money(mine.amount.amount, mine.amount.currency)
     if early or late:
         other = day - DAY if early else day + DAY

@@ -19,22 +19,22 @@ from commerce.orders.model import Method, OrderStatus
 from commerce.payments import reconciling, settling, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, NotEnoughCaptured, NotPayable
 from commerce.payments.model import (
-    OURS,
-    Credit,
+    INTERNAL_METHODS,
     OrderPayments,
-    Parked,
+    ParkedJob,
     Payment,
     PaymentView,
-    PayWith,
     Refund,
     RefundView,
+    StoreCredit,
+    TenderInput,
 )
-from commerce.payments.port import Line, Notice, PaymentSeen, Provider
-from commerce.payments.reconciling import DAY, NEAR, OurBooks, Reconciled
-from commerce.payments.settling import Disagreement
-from commerce.payments.store import LockedOrder
+from commerce.payments.port import PaymentWebhook, Provider, ProviderPayment, StatementLine
+from commerce.payments.reconciling import DAY, NEAR, ReconciliationReport, RecordedDay
+from commerce.payments.settling import ProviderMismatch
+from commerce.payments.store import OrderHeader
 
-CouriersCollect = Callable[[Connection, UUID], Awaitable[bool]]
+HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 """Whether there are parcels of an order, not at their end yet, that bring its cash."""
 
 
@@ -49,7 +49,7 @@ class Payments:
         ids: IdGenerator,
         providers: Mapping[str, Provider],
         margin_s: float,
-        couriers_collect: CouriersCollect,
+        couriers_collect: HasCashShipments,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -58,7 +58,7 @@ class Payments:
         self._margin = timedelta(seconds=margin_s)
         self._couriers_collect = couriers_collect
 
-    async def start(self, order_id: UUID, user_id: str, wanted: Sequence[PayWith]) -> OrderPayments:
+    async def start(self, order_id: UUID, user_id: str, wanted: Sequence[TenderInput]) -> OrderPayments:
         """Begin to pay, or pay in another way. The same again changes nothing; without parts, as was said in the order.
 
         Raises `NoSuchOrder`, `NotPayable`, `Invalid`.
@@ -81,11 +81,11 @@ class Payments:
                 raise NotPayable("there is not enough time left to pay; it expires in a moment")
             rows = [(self._ids.new(), part, self._scene(number, part)) for number, part in enumerate(parts)]
             await store.add_payments(connection, order, last + 1, rows, now, expires_at)
-            await settling.reconsider(connection, self._ids, order, now)
+            await settling.update_order_and_payments(connection, self._ids, order, now)
             return await self._view(connection, order, await store.payments_of(connection, order_id))
 
-    def _parts(self, order: LockedOrder, wanted: Sequence[PayWith]) -> list[PayWith]:
-        parts = list(wanted) or [PayWith(share.method, share.amount) for share in order.plan]
+    def _parts(self, order: OrderHeader, wanted: Sequence[TenderInput]) -> list[TenderInput]:
+        parts = list(wanted) or [TenderInput(share.method, share.amount) for share in order.plan]
         if not parts:
             raise Invalid("the order does not say how it is to be paid: send `payments`")
         paid = sum(part.amount for part in parts)
@@ -96,7 +96,7 @@ class Payments:
             raise Invalid(f"/payments: {detail}", errors=[{"at": "/payments", "detail": detail}])
         for number, part in enumerate(parts):
             provider = self._providers.get(part.method)
-            if part.method in OURS:
+            if part.method in INTERNAL_METHODS:
                 continue
             if provider is None:
                 raise _wrong(number, "method", f"{part.method} is not offered here")
@@ -105,8 +105,8 @@ class Payments:
             self._scene(number, part)
         return parts
 
-    def _scene(self, number: int, part: PayWith) -> str:
-        if part.method in OURS:
+    def _scene(self, number: int, part: TenderInput) -> str:
+        if part.method in INTERNAL_METHODS:
             return "none"
         scenes = self._providers[part.method].scenes
         scene = part.scene or ("qr" if "qr" in scenes else scenes[0])
@@ -121,7 +121,7 @@ class Payments:
         # Who waits for the driver asks this over and over: no lock, which would be written to the disk each time, and
         # as few statements as give one state. There is no refund where nothing was captured.
         async with self._db.connection() as connection:
-            order = await store.order_seen(connection, order_id)
+            order = await store.read_order_header(connection, order_id)
             if order is None or user_id not in (None, order.user_id):
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
             payments = await store.payments_of(connection, order_id)
@@ -130,51 +130,51 @@ class Payments:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 return await self._view(connection, order, await store.payments_of(connection, order_id))
 
-    async def _view(self, connection: Connection, order: LockedOrder, payments: Sequence[Payment]) -> OrderPayments:
+    async def _view(self, connection: Connection, order: OrderHeader, payments: Sequence[Payment]) -> OrderPayments:
         return _order_view(order, payments, await store.refunds_of(connection, order.order_id))
 
     # Callbacks.
 
-    async def notice(self, method: Method, notice: Notice, body: bytes) -> str:
+    async def notice(self, method: Method, notice: PaymentWebhook, body: bytes) -> str:
         """Store a genuine callback and what it changes, in one transaction; gives a word for what became of it.
 
         What cannot be true is kept with the reason, changes nothing, and is `refused`.
         """
         now = self._now()
         async with self._db.transaction() as connection:
-            if not await store.add_notice(connection, method, notice, now, body):
-                known = await store.known_notice(connection, method, notice.notice_id)
+            if not await store.insert_webhook(connection, method, notice, now, body):
+                known = await store.get_webhook_result(connection, method, notice.notice_id)
                 return "refused" if known and known.startswith("refused") else "repeated"
             try:
                 async with connection.transaction():
                     result = await self._enter(connection, method, notice, now)
-            except Disagreement as error:
+            except ProviderMismatch as error:
                 result = f"refused: {error}"
             except UniqueViolationError:
                 result = "refused: its transaction belongs to another payment"
-            await store.notice_result(connection, method, notice.notice_id, result[:500])
+            await store.set_webhook_result(connection, method, notice.notice_id, result[:500])
         failpoint("payment.after_notice")
         return result.partition(":")[0]
 
-    async def _enter(self, connection: Connection, method: Method, notice: Notice, now: datetime) -> str:
+    async def _enter(self, connection: Connection, method: Method, notice: PaymentWebhook, now: datetime) -> str:
         seen = notice.seen
         paid = await store.payment(connection, seen.payment_id)
         if paid is None or paid.method != method:
-            raise Disagreement(f"there is no payment {seen.payment_id} by {method}")
-        if not isinstance(seen, PaymentSeen):
+            raise ProviderMismatch(f"there is no payment {seen.payment_id} by {method}")
+        if not isinstance(seen, ProviderPayment):
             refund = await store.refund(connection, seen.refund_id)
             if refund is None or refund.payment_id != paid.payment_id:
-                raise Disagreement(f"there is no refund {seen.refund_id} of this payment")
+                raise ProviderMismatch(f"there is no refund {seen.refund_id} of this payment")
             if seen.amount is not None and seen.amount != Money(refund.amount_minor, refund.currency):
-                raise Disagreement(f"{seen.amount} went back, it should be {refund.amount_minor} {refund.currency}")
+                raise ProviderMismatch(f"{seen.amount} went back, it should be {refund.amount_minor} {refund.currency}")
             return (
-                await settling.enter_refund(connection, self._ids, refund.refund_id, now)
+                await settling.record_refund_by_id(connection, self._ids, refund.refund_id, now)
                 if seen.state == "done"
                 else "noted"
             )
         if seen.state != "captured":
             return "noted"  # the driver asks the provider itself
-        return await settling.enter_capture(connection, self._ids, paid.payment_id, seen, now)
+        return await settling.record_capture_by_id(connection, self._ids, paid.payment_id, seen, now)
 
     # Staff.
 
@@ -199,7 +199,7 @@ class Payments:
                 if not 0 < wanted <= left:
                     raise NotEnoughCaptured(f"{left} minor units are captured and not on their way back")
                 for one in captured:
-                    wanted -= await settling.refund_rest(
+                    wanted -= await settling.refund_remaining(
                         connection, self._ids, one, f"staff {key}", reason, actor, self._now(), wanted
                     )
             return await self._view(connection, order, await store.payments_of(connection, order_id))
@@ -218,31 +218,31 @@ class Payments:
             if paid.status == "authorised" and await self._couriers_collect(connection, order.order_id):
                 raise NotCollectable("couriers collect it: say how their parcels ended, or cancel these first")
             now = self._now()
-            seen = PaymentSeen(payment_id, "captured", paid.amount, None, now)
-            if await settling.capture(connection, order, paid, seen, now):
-                await settling.reconsider(connection, self._ids, order, now)
+            seen = ProviderPayment(payment_id, "captured", paid.amount, None, now)
+            if await settling.record_capture(connection, order, paid, seen, now):
+                await settling.update_order_and_payments(connection, self._ids, order, now)
 
-    async def gift(self, user_id: str, amount: Money, key: str) -> Credit:
+    async def gift(self, user_id: str, amount: Money, key: str) -> StoreCredit:
         """Give a user store credit, once for each key. Raises `Invalid` where the key stands for another gift."""
         posting, lines = f"gift {key}", {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
         async with self._db.transaction() as connection:
             try:
                 async with connection.transaction():
-                    await store.post(connection, posting, None, amount.currency, self._now(), lines)
+                    await store.insert_posting(connection, posting, None, amount.currency, self._now(), lines)
             except UniqueViolationError:
                 given = {(account, units, amount.currency) for account, units in lines.items()}
-                if await store.posted(connection, posting) != given:
+                if await store.get_posting(connection, posting) != given:
                     detail = "the key stands for another gift: take a new one"
                     raise Invalid(f"/key: {detail}", errors=[{"at": "/key", "detail": detail}]) from None
             else:
-                await store.move_credit(connection, user_id, amount.currency, amount.amount)
+                await store.adjust_store_credit(connection, user_id, amount.currency, amount.amount)
         return await self.credit(user_id)
 
-    async def credit(self, user_id: str) -> Credit:
+    async def credit(self, user_id: str) -> StoreCredit:
         async with self._db.connection() as connection:
-            return Credit(user_id, await store.credit(connection, user_id))
+            return StoreCredit(user_id, await store.credit(connection, user_id))
 
-    async def parked(self) -> list[Parked]:
+    async def parked(self) -> list[ParkedJob]:
         async with self._db.connection() as connection:
             return await store.parked(connection)
 
@@ -256,19 +256,19 @@ class Payments:
         self,
         method: Method,
         day: date,
-        statement: Sequence[Line | str],
-        neighbours: Sequence[Line | str] = (),
+        statement: Sequence[StatementLine | str],
+        neighbours: Sequence[StatementLine | str] = (),
         progress: Callable[[int, int], None] = lambda done, of: None,
-    ) -> Reconciled:
+    ) -> ReconciliationReport:
         """Compare a provider's statement of a day in China with what we have of it. `neighbours` are the lines of the
         statements of the days around it, where there are any; `progress` is told how many movements of how many."""
         start, end = reconciling.bounds(day)
         async with self._db.transaction(isolation="repeatable_read", readonly=True) as connection:
 
-            async def booked(since: datetime, until: datetime) -> list[store.Booked]:
-                return await store.booked_between(connection, method, since, until)
+            async def booked(since: datetime, until: datetime) -> list[store.RecordedMovement]:
+                return await store.movements_between(connection, method, since, until)
 
-            ours = OurBooks(
+            ours = RecordedDay(
                 await booked(start, end),
                 [*await booked(start - DAY, start), *await booked(end, end + DAY)],
                 await booked(start, start + NEAR),
@@ -292,7 +292,7 @@ class Payments:
         return from_ms(self._clock.now_ms())
 
 
-def _same(current: Sequence[Payment], parts: Sequence[PayWith]) -> bool:
+def _same(current: Sequence[Payment], parts: Sequence[TenderInput]) -> bool:
     """Whether these parts are what is under way already, or done."""
     if any(one.status in ("failed", "closed") or one.task == "close" for one in current):
         return False
@@ -306,7 +306,7 @@ def _wrong(number: int, field: str, detail: str) -> Invalid:
     return Invalid(f"{at}: {detail}", errors=[{"at": at, "detail": detail}])
 
 
-def _order_view(order: LockedOrder, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:
+def _order_view(order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:
     last = payments[-1].round if payments else 0
     captured = sum(one.amount_minor - one.refunded_minor for one in payments if one.status == "captured")
     views = [_view(one, refunds, current=one.round == last) for one in payments]

@@ -13,14 +13,14 @@ from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Method, OrderStatus, Tender
-from commerce.payments.model import DueRefund, Parked, Payment, PayWith, Refund, Task
-from commerce.payments.port import Notice, PayAction, RefundSeen
+from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task, TenderInput
+from commerce.payments.port import PaymentAction, PaymentWebhook, ProviderRefund
 
 queries = load_queries(__package__)
 _PAYMENT, _REFUND = Payment.__struct_fields__, Refund.__struct_fields__
 
 
-class LockedOrder(NamedTuple):
+class OrderHeader(NamedTuple):
     """An order whose row is locked: whoever changes its payments holds this first, so all of that goes in turn."""
 
     order_id: UUID
@@ -34,7 +34,7 @@ class LockedOrder(NamedTuple):
     cancel_reason: str | None
 
 
-class Booked(NamedTuple):
+class RecordedMovement(NamedTuple):
     """A capture (no refund id) or a refund in our own books."""
 
     payment_id: UUID
@@ -46,7 +46,7 @@ class Booked(NamedTuple):
 def _payment(row: Any) -> Payment:
     values = {name: row[name] for name in _PAYMENT}
     if values["action"] is not None:
-        values["action"] = msgspec.json.decode(values["action"], type=PayAction)
+        values["action"] = msgspec.json.decode(values["action"], type=PaymentAction)
     return Payment(**values)
 
 
@@ -54,19 +54,19 @@ def _refund(row: Any) -> Refund:
     return Refund(**{name: row[name] for name in _REFUND})
 
 
-async def lock_order(connection: Connection, order_id: UUID) -> LockedOrder | None:
+async def lock_order(connection: Connection, order_id: UUID) -> OrderHeader | None:
     row = await connection.fetchrow(queries.lock_order, order_id)
     return _order(row) if row else None
 
 
-async def order_seen(connection: Connection, order_id: UUID) -> LockedOrder | None:
+async def read_order_header(connection: Connection, order_id: UUID) -> OrderHeader | None:
     """To be shown only: its row is not locked."""
     row = await connection.fetchrow(queries.order_seen, order_id)
     return _order(row) if row else None
 
 
-def _order(row: Any) -> LockedOrder:
-    return LockedOrder(
+def _order(row: Any) -> OrderHeader:
+    return OrderHeader(
         row["order_id"],
         row["user_id"],
         row["sale_id"],
@@ -99,9 +99,9 @@ async def refund(connection: Connection, refund_id: UUID) -> Refund | None:
 
 async def add_payments(
     connection: Connection,
-    order: LockedOrder,
+    order: OrderHeader,
     round_: int,
-    parts: Sequence[tuple[UUID, PayWith, str]],
+    parts: Sequence[tuple[UUID, TenderInput, str]],
     now: datetime,
     expires_at: datetime,
 ) -> None:
@@ -122,7 +122,7 @@ async def add_payments(
     )
 
 
-async def asked(connection: Connection, payment_id: UUID, action: PayAction, due_at: datetime) -> bool:
+async def mark_requested(connection: Connection, payment_id: UUID, action: PaymentAction, due_at: datetime) -> bool:
     text = msgspec.json.encode(action).decode()
     return await _changed(connection, queries.asked, payment_id, text, due_at)
 
@@ -142,12 +142,12 @@ async def authorise(connection: Connection, payment_id: UUID) -> bool:
     return await _changed(connection, queries.authorise, payment_id)
 
 
-async def finish(connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str) -> bool:
+async def end_payment(connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str) -> bool:
     """It failed or is closed: no money was taken, none will be."""
     return await _changed(connection, queries.finish, payment_id, status, now, reason[:500])
 
 
-async def close_soon(connection: Connection, payment_ids: Sequence[UUID], now: datetime) -> None:
+async def schedule_close(connection: Connection, payment_ids: Sequence[UUID], now: datetime) -> None:
     if payment_ids:
         await connection.execute(queries.close_soon, payment_ids, now)
 
@@ -183,7 +183,7 @@ async def finish_refund(connection: Connection, refund_id: UUID, now: datetime) 
     return int(row["amount_minor"])
 
 
-async def refund_asked(connection: Connection, refund_id: UUID) -> None:
+async def mark_refund_requested(connection: Connection, refund_id: UUID) -> None:
     await connection.execute(queries.refund_asked, refund_id)
 
 
@@ -196,9 +196,9 @@ async def claim_payments(
 
 async def claim_refunds(
     connection: Connection, now: datetime, lease_s: int, count: int, without: Sequence[str]
-) -> list[DueRefund]:
+) -> list[ClaimedRefund]:
     return [
-        DueRefund(_refund(row), row["method"], row["user_id"], row["captured_minor"])
+        ClaimedRefund(_refund(row), row["method"], row["user_id"], row["captured_minor"])
         for row in await connection.fetch(queries.claim_refunds, now, lease_s, count, without)
     ]
 
@@ -211,32 +211,34 @@ async def postpone_refund(connection: Connection, id_: UUID, due_at: datetime, w
     await connection.execute(queries.postpone_refund, id_, due_at, why[:500], park)
 
 
-async def refund_waits(connection: Connection, id_: UUID, due_at: datetime) -> None:
+async def schedule_refund_poll(connection: Connection, id_: UUID, due_at: datetime) -> None:
     await connection.execute(queries.refund_waits, id_, due_at)
 
 
-async def look_again(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
+async def schedule_poll(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
     await connection.execute(queries.look_again, job.payment_id, due_at, task, job.task)
 
 
-async def add_notice(connection: Connection, method: Method, notice: Notice, now: datetime, body: bytes) -> bool:
+async def insert_webhook(
+    connection: Connection, method: Method, notice: PaymentWebhook, now: datetime, body: bytes
+) -> bool:
     """False if it was stored before."""
     seen = notice.seen
-    refund_id = seen.refund_id if isinstance(seen, RefundSeen) else None
+    refund_id = seen.refund_id if isinstance(seen, ProviderRefund) else None
     values = (method, notice.notice_id, seen.payment_id, refund_id, now, body)
     return await connection.fetchval(queries.add_notice, *values) is not None
 
 
-async def notice_result(connection: Connection, method: Method, notice_id: str, result: str) -> None:
+async def set_webhook_result(connection: Connection, method: Method, notice_id: str, result: str) -> None:
     await connection.execute(queries.notice_result, method, notice_id, result)
 
 
-async def known_notice(connection: Connection, method: Method, notice_id: str) -> str | None:
+async def get_webhook_result(connection: Connection, method: Method, notice_id: str) -> str | None:
     found: str | None = await connection.fetchval(queries.notice, method, notice_id)
     return found
 
 
-async def post(
+async def insert_posting(
     connection: Connection, posting: str, order_id: UUID | None, currency: str, now: datetime, lines: Mapping[str, int]
 ) -> None:
     """Enter lines that add up to nothing into the ledger; a posting is entered once, a repeat is a unique violation."""
@@ -244,13 +246,13 @@ async def post(
     await connection.execute(queries.post, posting, order_id, currency, now, list(lines), list(lines.values()))
 
 
-async def posted(connection: Connection, posting: str) -> set[tuple[str, int, str]]:
+async def get_posting(connection: Connection, posting: str) -> set[tuple[str, int, str]]:
     """A posting's lines: (account, amount, currency)."""
     rows = await connection.fetch(queries.posted, posting)
     return {(row["account"], row["amount_minor"], row["currency"]) for row in rows}
 
 
-async def move_credit(connection: Connection, user_id: str, currency: str, amount: int) -> bool:
+async def adjust_store_credit(connection: Connection, user_id: str, currency: str, amount: int) -> bool:
     """Add to a user's store credit, or take from it; False where there is not enough."""
     await connection.execute(queries.open_credit, user_id, currency)
     return await connection.fetchval(queries.move_credit, user_id, currency, amount) is not None
@@ -260,10 +262,10 @@ async def credit(connection: Connection, user_id: str) -> list[Money]:
     return [Money(row["balance_minor"], row["currency"]) for row in await connection.fetch(queries.credit, user_id)]
 
 
-async def parked(connection: Connection) -> list[Parked]:
+async def parked(connection: Connection) -> list[ParkedJob]:
     """What was given up, by order."""
     return [
-        Parked(
+        ParkedJob(
             row["kind"],
             row["id"],
             row["order_id"],
@@ -283,13 +285,15 @@ async def retry(connection: Connection, id_: UUID, now: datetime) -> bool:
     return any(done)
 
 
-async def booked_between(connection: Connection, method: str, start: datetime, end: datetime) -> list[Booked]:
+async def movements_between(
+    connection: Connection, method: str, start: datetime, end: datetime
+) -> list[RecordedMovement]:
     """What we have of a provider in a stretch of time: captures, and refunds that are done."""
     found = []
     for query in (queries.captured_between, queries.refunded_between):
         for row in await connection.fetch(query, method, start, end):
             amount = Money(row["amount_minor"], row["currency"])
-            found.append(Booked(row["payment_id"], row["refund_id"], amount, row["transaction_id"]))
+            found.append(RecordedMovement(row["payment_id"], row["refund_id"], amount, row["transaction_id"]))
     return found
 
 

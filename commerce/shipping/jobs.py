@@ -23,7 +23,7 @@ from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import store as payments
-from commerce.payments.store import LockedOrder
+from commerce.payments.store import OrderHeader
 from commerce.shipping import moving, store
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.errors import Unsendable
@@ -190,7 +190,7 @@ class ShipmentJobs:
         failpoint("shipment.after_book")
         return await self._booked(shipment, carrier, found)
 
-    async def _stopped(self, connection: Connection, order: LockedOrder, shipment: Shipment) -> bool:
+    async def _stopped(self, connection: Connection, order: OrderHeader, shipment: Shipment) -> bool:
         """Whether it must not be sent any more: then it is cancelled, or its booking is about to be."""
         if not await moving.is_stopped(connection, order):
             return False

@@ -18,8 +18,8 @@ from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import settling
 from commerce.payments import store as payments
-from commerce.payments.port import PaymentSeen
-from commerce.payments.store import LockedOrder
+from commerce.payments.port import ProviderPayment
+from commerce.payments.store import OrderHeader
 from commerce.shipping import store
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import ENDED, ON_THE_WAY, ROAD, Shipment, ShipmentStatus, Source
@@ -38,7 +38,7 @@ class Heard(NamedTuple):
     unknown: int = 0
 
 
-async def lock(connection: Connection, shipment_id: UUID) -> tuple[LockedOrder, Shipment]:
+async def lock(connection: Connection, shipment_id: UUID) -> tuple[OrderHeader, Shipment]:
     """A parcel and its order, whose row is locked. Raises `NoSuchShipment`."""
     found = await store.shipment(connection, shipment_id)
     order = await payments.lock_order(connection, found.order_id) if found else None
@@ -49,7 +49,7 @@ async def lock(connection: Connection, shipment_id: UUID) -> tuple[LockedOrder, 
     return order, found
 
 
-async def is_stopped(connection: Connection, order: LockedOrder) -> bool:
+async def is_stopped(connection: Connection, order: OrderHeader) -> bool:
     """Whether the order must not be sent: it was cancelled, or all its money goes back."""
     return order.status is OrderStatus.CANCELLED or await store.goes_back(connection, order.order_id)
 
@@ -83,7 +83,7 @@ async def booked(
 
 async def hear(
     connection: Connection,
-    order: LockedOrder,
+    order: OrderHeader,
     shipment: Shipment,
     news: Sequence[News],
     source: Source,
@@ -169,7 +169,7 @@ async def _count(connection: Connection, shipment_id: UUID, to: ShipmentStatus) 
         await store.move_goods(connection, shipment_id, planned=-1, shipped=-1)
 
 
-async def _cash(connection: Connection, order: LockedOrder, now: datetime) -> None:
+async def _cash(connection: Connection, order: OrderHeader, now: datetime) -> None:
     """The carriers collect a part with each parcel; the payment is captured once they have all of it."""
     to_collect = await store.cash_to_collect(connection, order.order_id)
     if not to_collect or await store.cash_collected(connection, order.order_id) < sum(part for _, part in to_collect):
@@ -177,11 +177,11 @@ async def _cash(connection: Connection, order: LockedOrder, now: datetime) -> No
     for payment_id, _ in to_collect:
         paid = await payments.payment(connection, payment_id)
         assert paid is not None
-        seen = PaymentSeen(payment_id, "captured", paid.amount, None, now)
-        await settling.capture(connection, order, paid, seen, now)
+        seen = ProviderPayment(payment_id, "captured", paid.amount, None, now)
+        await settling.record_capture(connection, order, paid, seen, now)
 
 
-async def _order_moves(connection: Connection, order: LockedOrder, now: datetime, rules: Rules) -> LockedOrder:
+async def _order_moves(connection: Connection, order: OrderHeader, now: datetime, rules: Rules) -> OrderHeader:
     """The order goes on once all of it has left, and again once all of it has arrived."""
     sums = await store.goods_sums(connection, order.order_id)
     if order.status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:
@@ -195,7 +195,7 @@ async def _order_moves(connection: Connection, order: LockedOrder, now: datetime
 
 
 async def _order_step(
-    connection: Connection, order: LockedOrder, to: OrderStatus, now: datetime, why: str
-) -> LockedOrder:
+    connection: Connection, order: OrderHeader, to: OrderStatus, now: datetime, why: str
+) -> OrderHeader:
     await orders.advance_status(connection, order.order_id, order.status, to, now, ACTOR, why)
     return order._replace(status=to)

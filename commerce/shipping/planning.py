@@ -11,7 +11,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.payments import store as payments
-from commerce.payments.store import LockedOrder
+from commerce.payments.store import OrderHeader
 from commerce.shipping import moving, store
 from commerce.shipping.assigning import Assigning
 from commerce.shipping.errors import Unsendable
@@ -55,7 +55,7 @@ class Planning:
         )
         return "planned"
 
-    async def _parcels(self, connection: Connection, order: LockedOrder, due: DueOrder) -> list[NewParcel]:
+    async def _parcels(self, connection: Connection, order: OrderHeader, due: DueOrder) -> list[NewParcel]:
         lines = await store.lines_to_plan(connection, order.order_id)
         if unknown := sorted({line.sku for line in lines if line.warehouse_id is None}):
             names = ", ".join(unknown[:_MOST_NAMED]) + (" and others" if len(unknown) > _MOST_NAMED else "")

@@ -11,7 +11,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.orders.errors import NoSuchOrder
 from commerce.payments import store as payments
-from commerce.payments.store import LockedOrder
+from commerce.payments.store import OrderHeader
 from commerce.shipping import moving, store
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
 from commerce.shipping.moving import Heard
@@ -53,7 +53,7 @@ class Shipping:
             more = len(events) == store.MOST_EVENTS
             return events, not more and await self._is_over(connection, order), more
 
-    async def _is_over(self, connection: Connection, order: LockedOrder) -> bool:
+    async def _is_over(self, connection: Connection, order: OrderHeader) -> bool:
         """Whether all parcels have ended, and none will be made for goods that did not arrive."""
         if await store.some_are_open(connection, order.order_id):
             return False
@@ -70,8 +70,8 @@ class Shipping:
         async with self._db.connection() as connection:
             return await store.progress(connection, order_ids)
 
-    async def _owned(self, connection: Connection, order_id: UUID, user_id: str | None) -> LockedOrder:
-        order = await payments.order_seen(connection, order_id)
+    async def _owned(self, connection: Connection, order_id: UUID, user_id: str | None) -> OrderHeader:
+        order = await payments.read_order_header(connection, order_id)
         if order is None or user_id not in (None, order.user_id):
             raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
         return order

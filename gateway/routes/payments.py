@@ -19,8 +19,16 @@ from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, Inv
 from commerce.orders.errors import NoSuchOrder, NotStoredYet
 from commerce.orders.model import OrderStatus
 from commerce.payments.errors import NotPayable
-from commerce.payments.model import OURS, AskRefund, Credit, CreditGift, OrderPayments, Parked, StartPayments
-from commerce.payments.port import Notice, Provider
+from commerce.payments.model import (
+    INTERNAL_METHODS,
+    OrderPayments,
+    ParkedJob,
+    RefundInput,
+    StartPayments,
+    StoreCredit,
+    StoreCreditGrant,
+)
+from commerce.payments.port import PaymentWebhook, Provider
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.orders import CANCEL_WAIT_S, OrderId
@@ -40,7 +48,7 @@ _ORDER = Parameter("order_id", "path", UUID, "the order's id")
 class ParkedJobs(msgspec.Struct, frozen=True):
     """Payments and refunds that were given up, by order."""
 
-    items: list[Parked]
+    items: list[ParkedJob]
 
 
 async def start_payments(call: Call) -> web.Response:
@@ -73,7 +81,8 @@ async def start_payments(call: Call) -> web.Response:
 def _unasked(found: OrderPayments) -> bool:
     """Whether a payment has not been brought to its provider yet."""
     return any(
-        one.current and one.status == "pending" and (one.method in OURS or one.action is None) for one in found.payments
+        one.current and one.status == "pending" and (one.method in INTERNAL_METHODS or one.action is None)
+        for one in found.payments
     )
 
 
@@ -109,7 +118,7 @@ async def notify_payment(call: Call) -> web.Response:
     return _acknowledged(provider, accepted=result != "refused")
 
 
-async def _read(provider: Provider, headers: dict[str, str], body: bytes, now_ms: int) -> Notice:
+async def _read(provider: Provider, headers: dict[str, str], body: bytes, now_ms: int) -> PaymentWebhook:
     """Check it; a key that is not known may be new, so the provider's keys are renewed once."""
     try:
         return provider.read_notice(headers, body, from_ms(now_ms))
@@ -138,7 +147,7 @@ async def refund_order(call: Call) -> web.Response:
 
     A repeat under the same key changes nothing.
     """
-    ask: AskRefund = call.body
+    ask: RefundInput = call.body
     actor = f"staff {call.identity.subject}"
     order_id = call.parameters["order_id"]
     return json_response(await call.services.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor))
@@ -163,7 +172,7 @@ async def retry_parked(call: Call) -> web.Response:
 
 async def give_credit(call: Call) -> web.Response:
     """Give a user store credit, once for each key."""
-    gift: CreditGift = call.body
+    gift: StoreCreditGrant = call.body
     amount = Money(gift.amount, gift.currency)
     return json_response(await call.services.payments.gift(call.parameters["user_id"], amount, gift.key))
 
@@ -203,7 +212,9 @@ OPERATIONS = [
         content_type="*/*",
         raw=True,
     ),
-    Operation("GET", "/v1/credit", my_credit, "Your store credit", _TAG, "shopper", {200: ("credit", Credit)}, (503,)),
+    Operation(
+        "GET", "/v1/credit", my_credit, "Your store credit", _TAG, "shopper", {200: ("credit", StoreCredit)}, (503,)
+    ),
 ]
 
 ADMIN = [
@@ -218,7 +229,7 @@ ADMIN = [
             _PAYMENTS,
             (404, 409, 503),
             (_ORDER,),
-            AskRefund,
+            RefundInput,
         ),
         (
             "POST",
@@ -237,10 +248,10 @@ ADMIN = [
             "/credit/{user_id}",
             give_credit,
             "Give credit",
-            {200: ("credit", Credit)},
+            {200: ("credit", StoreCredit)},
             (503,),
             (_USER,),
-            CreditGift,
+            StoreCreditGrant,
         ),
     )
     for path in [f"/v1/admin{path}"]

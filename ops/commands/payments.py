@@ -16,10 +16,10 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import Money, MoneyError, parse_money
 from commerce.kernel.money import format_money as show_money
 from commerce.payments.errors import NoSuchPayment
-from commerce.payments.model import AskRefund, Credit, CreditGift, OrderPayments, Parked
-from commerce.payments.port import Line, Provider
+from commerce.payments.model import OrderPayments, ParkedJob, RefundInput, StoreCredit, StoreCreditGrant
+from commerce.payments.port import Provider, StatementLine
 from commerce.payments.providers import open_providers
-from commerce.payments.reconciling import Reconciled, check_readable, decode
+from commerce.payments.reconciling import ReconciliationReport, check_readable, decode
 from ops.commands.catalog import progress_bar
 from ops.commands.common import actor, checked, err, open_shop, out, run
 
@@ -69,7 +69,7 @@ def refund_order(
             if amount is not None:
                 minor = _minor(amount, (await shop.payments.show(order_id, None)).total.currency)
             given = {"key": key, "reason": reason} | ({} if minor is None else {"amount": minor})
-            ask = checked(given, AskRefund)
+            ask = checked(given, RefundInput)
             return await shop.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor())
 
     _print_payments(run(work()))
@@ -121,9 +121,9 @@ def give_credit(
 ) -> None:
     """Give a user store credit, once for each key."""
 
-    async def work() -> Credit:
+    async def work() -> StoreCredit:
         name = checked(user, _User)
-        gift = checked({"key": key, "amount": _minor(amount, currency), "currency": currency}, CreditGift)
+        gift = checked({"key": key, "amount": _minor(amount, currency), "currency": currency}, StoreCreditGrant)
         async with open_shop() as shop:
             return await shop.payments.gift(name, Money(gift.amount, gift.currency), gift.key)
 
@@ -134,14 +134,14 @@ def give_credit(
 def show_credit(user: UserName) -> None:
     """Show a user's store credit."""
 
-    async def work() -> Credit:
+    async def work() -> StoreCredit:
         async with open_shop() as shop:
             return await shop.payments.credit(user)
 
     _print_credit(run(work()))
 
 
-def _print_credit(found: Credit) -> None:
+def _print_credit(found: StoreCredit) -> None:
     balances = ", ".join(show_money(one.amount, one.currency) for one in found.balances)
     out.print(f"{found.user_id}: {balances or 'no store credit'}", highlight=False)
 
@@ -168,7 +168,7 @@ def list_parked() -> None:
 def show_parked(id_: JobId) -> None:
     """Show one, with the whole reason and its order's payments."""
 
-    async def work() -> tuple[Parked, OrderPayments]:
+    async def work() -> tuple[ParkedJob, OrderPayments]:
         async with open_shop() as shop:
             for job in await shop.payments.parked():
                 if job.id == id_:
@@ -203,7 +203,7 @@ def retry_parked(id_: JobId) -> None:
     out.print(f"{id_} is due again", highlight=False)
 
 
-async def _parked() -> list[Parked]:
+async def _parked() -> list[ParkedJob]:
     async with open_shop() as shop:
         return await shop.payments.parked()
 
@@ -233,7 +233,7 @@ def reconcile(
     anything differs.
     """
 
-    async def work() -> Reconciled:
+    async def work() -> ReconciliationReport:
         with progress_bar() as bar:
             task = bar.add_task("comparing", total=None)
             async with (
@@ -274,7 +274,7 @@ def reconcile(
         raise typer.Exit(1)
 
 
-def _read(adapter: Provider, file: Path) -> list[Line | str]:
+def _read(adapter: Provider, file: Path) -> list[StatementLine | str]:
     """Raises `Invalid` with the name of a file that is no statement of this provider."""
     try:
         lines = adapter.read_statement(decode(file.read_bytes()))

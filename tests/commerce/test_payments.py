@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 
 from commerce.payments import jobs
 from commerce.payments.errors import NotPayable
-from commerce.payments.model import PayWith
-from commerce.payments.port import Scene
+from commerce.payments.model import TenderInput
+from commerce.payments.port import PaymentFlow
 from ops.commands.common import Shop
 from ops.sandbox.server import PROVIDERS
 from tests.support.payshop import PayShop, driver, open_payshop
@@ -21,7 +21,7 @@ from tests.support.shop import eventually
 pytestmark = pytest.mark.usefixtures("short_looks")
 
 
-async def begin(pay: PayShop, order_id: UUID, user: str, part: PayWith) -> dict[str, Any]:
+async def begin(pay: PayShop, order_id: UUID, user: str, part: TenderInput) -> dict[str, Any]:
     """Begin to pay with more to say than the method; the payment once its provider has been asked."""
     await pay.front.services.payments.start(order_id, user, [part])
 
@@ -34,7 +34,7 @@ async def begin(pay: PayShop, order_id: UUID, user: str, part: PayWith) -> dict[
     return found
 
 
-SCENES: list[tuple[Any, Scene, str]] = [
+SCENES: list[tuple[Any, PaymentFlow, str]] = [
     ("alipay", "qr", "qr"),
     ("alipay", "page", "redirect"),
     ("alipay", "app", "app"),
@@ -49,11 +49,11 @@ async def test_paid_outside(pay: PayShop) -> None:
         await _paid_outside(pay, method, scene, kind)
 
 
-async def _paid_outside(pay: PayShop, method: Any, scene: Scene, kind: str) -> None:
+async def _paid_outside(pay: PayShop, method: Any, scene: PaymentFlow, kind: str) -> None:
     user = f"{method}-{scene}"
     order_id = await pay.order(user=user)
     payer = "openid-7" if scene == "jsapi" else None
-    payment = await begin(pay, order_id, user, PayWith(method, 100, scene, payer))
+    payment = await begin(pay, order_id, user, TenderInput(method, 100, scene, payer))
     action = payment["action"]
     assert (action["kind"], payment["status"], payment["amount"]["amount"]) == (kind, "pending", 100)
     if kind in ("redirect", "app"):  # the provider hears of it from the customer
@@ -188,7 +188,7 @@ async def test_the_same_credit_in_another_mixture(pay: PayShop) -> None:
 
 async def test_the_same_again_is_the_same(pay: PayShop) -> None:
     order_id = await pay.order()
-    parts = [PayWith("alipay", 40), PayWith("wechatpay", 60)]
+    parts = [TenderInput("alipay", 40), TenderInput("wechatpay", 60)]
     answers = await asyncio.gather(*(pay.front.services.payments.start(order_id, "user", parts) for _ in range(20)))
     assert len({tuple(one.payment_id for one in answer.payments) for answer in answers}) == 1
     payments = await pay.start(order_id, ("alipay", 40), ("wechatpay", 60))
@@ -198,7 +198,7 @@ async def test_the_same_again_is_the_same(pay: PayShop) -> None:
     again = await pay.start(order_id, ("alipay", 40), ("wechatpay", 60))
     assert [one["payment_id"] for one in again] == [one["payment_id"] for one in payments]
     with pytest.raises(NotPayable):
-        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])
+        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
     assert await pay.value("SELECT count(*) FROM payments") == 2
 
 
@@ -225,7 +225,7 @@ async def test_paid_before_the_answer_to_its_creation_came(shop: Shop, sale_id: 
     async with open_payshop(shop, sale_id, change=driver(call_timeout_s=0.4)) as pay:
         order_id = await pay.order()
         pay.switch(approve="auto", pay_after_ms=0, never_share=1, slow_share=1, slow_ms=700)
-        await pay.front.services.payments.start(order_id, "user", [PayWith(method, 100)])  # type: ignore[arg-type]
+        await pay.front.services.payments.start(order_id, "user", [TenderInput(method, 100)])  # type: ignore[arg-type]
 
         async def charged() -> bool:
             return bool(pay.bank.books(method)["captured"])
@@ -246,7 +246,7 @@ async def test_a_provider_that_is_down_is_left_alone(shop: Shop, sale_id: str) -
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True, callback_ms=0))
         orders = [await pay.order(user=f"u{n}") for n in range(8)]
         start = pay.front.services.payments.start
-        await asyncio.gather(*(start(id_, f"u{n}", [PayWith("alipay", 100)]) for n, id_ in enumerate(orders)))
+        await asyncio.gather(*(start(id_, f"u{n}", [TenderInput("alipay", 100)]) for n, id_ in enumerate(orders)))
 
         async def left_alone() -> bool:
             return REGISTRY.get_sample_value("floodgate_breaker_open", labels) == 1

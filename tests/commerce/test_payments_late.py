@@ -9,7 +9,7 @@ import pytest
 import lua
 from commerce.kernel.jobs import RetryPolicy
 from commerce.payments.errors import NotPayable
-from commerce.payments.model import PayWith
+from commerce.payments.model import TenderInput
 from commerce.releases.service import Reservations
 from commerce.sales.loading import load_sale
 from lua import ReserveOutcome
@@ -272,8 +272,8 @@ async def test_nobody_begins_to_pay_in_the_last_moment(pay: PayShop) -> None:
             "pay_by = pay_by - interval '880 seconds'"
         )
     with pytest.raises(NotPayable, match="not enough time left"):
-        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])
+        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
     await pay.expire()
     await pay.order_is(order_id, "cancelled", "expired")
     with pytest.raises(NotPayable, match="the order is cancelled"):
-        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])
+        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])

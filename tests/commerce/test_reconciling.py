@@ -16,10 +16,10 @@ from commerce.kernel.clock import SystemClock, to_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import Money
 from commerce.payments.model import Payment, Refund
-from commerce.payments.port import Line, Provider
+from commerce.payments.port import Provider, StatementLine
 from commerce.payments.providers import open_providers
-from commerce.payments.reconciling import DAY, Difference, OurBooks, bounds, check_readable, compare, decode, explain
-from commerce.payments.store import Booked
+from commerce.payments.reconciling import DAY, Difference, RecordedDay, bounds, check_readable, compare, decode, explain
+from commerce.payments.store import RecordedMovement
 from config.settings import PaymentSettings, Settings
 from ops.made_up import sandbox_settings
 from ops.sandbox import bank
@@ -62,7 +62,7 @@ class House:
         trades, refunds = self.bank.trades(name, start, end), self.bank.refunds(name, start, end)
         return self.sandbox[name].statement(trades, refunds)
 
-    def read(self, name: str, day: date = SINGLES) -> list[Line | str]:
+    def read(self, name: str, day: date = SINGLES) -> list[StatementLine | str]:
         return self.adapters[name].read_statement(self.statement(name, day))
 
 
@@ -86,13 +86,16 @@ async def house(tmp_path: Path, settings: Settings) -> AsyncIterator[House]:
 
 
 def ours(
-    *day: Booked, around: Sequence[Booked] = (), early: Sequence[Booked] = (), late: Sequence[Booked] = ()
-) -> OurBooks:
-    return OurBooks(day, around, early, late)
+    *day: RecordedMovement,
+    around: Sequence[RecordedMovement] = (),
+    early: Sequence[RecordedMovement] = (),
+    late: Sequence[RecordedMovement] = (),
+) -> RecordedDay:
+    return RecordedDay(day, around, early, late)
 
 
-def booked(payment_id: UUID, number: str | None, fen: int = 500, refund_id: UUID | None = None) -> Booked:
-    return Booked(payment_id, refund_id, Money(fen, "CNY"), number)
+def booked(payment_id: UUID, number: str | None, fen: int = 500, refund_id: UUID | None = None) -> RecordedMovement:
+    return RecordedMovement(payment_id, refund_id, Money(fen, "CNY"), number)
 
 
 def kinds(found: Sequence[Difference]) -> list[str]:
@@ -125,7 +128,7 @@ async def test_every_kind_of_difference(house: House, name: str) -> None:
     house.give_back(name, amount, back, 100)
     mine += [booked(amount, None, 99, back), booked(missing, "T1", 10, lost_back)]
     lines = house.read(name)
-    lines += [line for line in lines if isinstance(line, Line) and line.payment_id == twice]
+    lines += [line for line in lines if isinstance(line, StatementLine) and line.payment_id == twice]
     lines.append("line 99: no cells")
     found, unknown = compare(lines, [], ours(*mine), SINGLES)
     about = {(one.kind, one.key): one.why for one in found.differences}
@@ -194,7 +197,7 @@ def test_a_payment_that_is_not_in_our_books(
     make: Callable[[], tuple[Payment | None, Refund | None]], kind: str, words: str
 ) -> None:
     paid, refund = make()
-    line = Line(paid.payment_id if paid else uuid4(), None, Money(500, "CNY"), "T1")
+    line = StatementLine(paid.payment_id if paid else uuid4(), None, Money(500, "CNY"), "T1")
     found = explain(line, "alipay", paid, refund)
     assert (found.kind, found.key) == (kind, (line.payment_id, None))
     assert words in found.why
@@ -202,7 +205,7 @@ def test_a_payment_that_is_not_in_our_books(
 
 def test_a_refund_that_is_not_in_our_books() -> None:
     paid = _payment()
-    line = Line(paid.payment_id, uuid4(), Money(500, "CNY"), "T1")
+    line = StatementLine(paid.payment_id, uuid4(), Money(500, "CNY"), "T1")
     assert "asked for no such refund" in explain(line, "alipay", paid, None).why
     assert "asked for no such refund" in explain(line, "alipay", paid, _refund(_payment(), "done")).why
     assert "the refund is pending" in explain(line, "alipay", paid, _refund(paid, "pending")).why

@@ -14,8 +14,8 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.payments.errors import NotCollectable, NotEnoughCaptured
-from commerce.payments.model import OrderPayments, PayWith
-from commerce.payments.port import RefundOrder, RefundSeen
+from commerce.payments.model import OrderPayments, TenderInput
+from commerce.payments.port import ProviderRefund, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.service import Payments
 from ops.commands.common import Shop
@@ -98,8 +98,8 @@ async def test_a_refund_that_the_provider_does_not_know_is_given_up(
 ) -> None:
     """It does not wait unseen for ever; taken up again it goes through."""
 
-    async def unknown(self: WeChatPay, order: RefundOrder) -> RefundSeen:
-        return RefundSeen(order.payment_id, order.refund_id, "absent")
+    async def unknown(self: WeChatPay, order: RefundRequest) -> ProviderRefund:
+        return ProviderRefund(order.payment_id, order.refund_id, "absent")
 
     async with open_payshop(shop, sale_id, change=driver(attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
@@ -128,12 +128,12 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
     """The bank takes its time and is asked often; one lost answer after all that is no failure in a row."""
     looks = 0
 
-    async def query(self: WeChatPay, order: RefundOrder) -> RefundSeen:
+    async def query(self: WeChatPay, order: RefundRequest) -> ProviderRefund:
         nonlocal looks
         looks += 1
         if looks == 8:
             raise ExternalOutcomeUnknown("the answer got lost")
-        return RefundSeen(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
+        return ProviderRefund(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
 
     monkeypatch.setattr(WeChatPay, "query_refund", query)
     async with open_payshop(shop, sale_id, change=driver(attempts=3, backoff_max_s=0.05)) as pay:
@@ -161,7 +161,7 @@ async def test_a_provider_that_is_offered_no_more(shop: Shop, sale_id: str) -> N
         await later.gift(1_000)
         await refund(later, order_id, "k")
         other = await later.order()
-        await service(later).start(other, "user", [PayWith("alipay", 100)])
+        await service(later).start(other, "user", [TenderInput("alipay", 100)])
 
         async def parked() -> bool:
             return len(await service(later).parked()) == 2
@@ -194,7 +194,7 @@ async def test_credit_is_never_below_nothing(shop: Shop, sale_id: str) -> None:
     async with open_payshop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
         await pay.gift(1_250)
         orders = await asyncio.gather(*(pay.order() for _ in range(50)))
-        parts = [PayWith("balance", 100)]
+        parts = [TenderInput("balance", 100)]
         await asyncio.gather(*(service(pay).start(id_, "user", parts) for id_ in orders))
         await pay.quiet()
         assert await pay.credit() == 50

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from commerce.payments.model import PayWith
+from commerce.payments.model import TenderInput
 from gateway.routes import payments
 from ops.commands.common import Shop
 from tests.support.front import Answer, working
@@ -147,7 +147,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: Shop, sale_i
         paid, [payment] = await pay.paid(("alipay", 100))
         pay.switch(down=True)
         order_id = await pay.order()
-        begun = await pay.front.services.payments.start(order_id, "user", [PayWith("wechatpay", 100)])
+        begun = await pay.front.services.payments.start(order_id, "user", [TenderInput("wechatpay", 100)])
         await pay.staff("POST", f"/orders/{paid}/refunds", json={"key": "k", "reason": "broken"})
 
         async def parked(count: int) -> bool:
@@ -181,7 +181,7 @@ async def test_another_way_frees_what_was_given_up(shop: Shop, sale_id: str) -> 
     async with open_payshop(shop, sale_id, change=change) as pay:
         order_id = await pay.order()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True))
-        await pay.front.services.payments.start(order_id, "user", [PayWith("alipay", 100)])
+        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
 
         async def parked() -> bool:
             return bool(await pay.value("SELECT parked FROM payments"))

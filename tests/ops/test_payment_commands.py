@@ -16,11 +16,11 @@ import pytest
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.orders.model import OrderStatus
 from commerce.payments import store
-from commerce.payments.model import PaymentView, PayWith
-from commerce.payments.port import PaymentSeen
+from commerce.payments.model import PaymentView, TenderInput
+from commerce.payments.port import ProviderPayment
 from commerce.payments.reconciling import DAY, bounds
 from commerce.payments.service import Payments
-from commerce.payments.settling import enter_capture, enter_refund
+from commerce.payments.settling import record_capture_by_id, record_refund_by_id
 from commerce.shipping.service import Shipping
 from config.settings import Settings
 from ops.commands.common import Shop
@@ -72,19 +72,19 @@ class Till:
 
     async def begin(self, *parts: tuple[str, int]) -> list[PaymentView]:
         """The payments of the next order, whose total is 500."""
-        wanted = [PayWith(method, amount) for method, amount in parts]  # type: ignore[arg-type]
+        wanted = [TenderInput(method, amount) for method, amount in parts]  # type: ignore[arg-type]
         return (await self.payments.start(self.order_ids.pop(0), "user", wanted)).payments
 
     async def capture(self, paid: PaymentView, number: str | None, at: datetime) -> None:
-        seen = PaymentSeen(paid.payment_id, "captured", paid.amount, number, at)
+        seen = ProviderPayment(paid.payment_id, "captured", paid.amount, number, at)
         async with self.shop.db.transaction() as connection:
-            assert await enter_capture(connection, self.shop.ids, paid.payment_id, seen, at) == "captured"
+            assert await record_capture_by_id(connection, self.shop.ids, paid.payment_id, seen, at) == "captured"
 
     async def give_back(self, order_id: UUID, key: str, amount: int, at: datetime) -> UUID:
         found = await self.payments.refund(order_id, key, amount, "a dent", "test")
         refund_id = found.payments[0].refunds[0].refund_id
         async with self.shop.db.transaction() as connection:
-            assert await enter_refund(connection, self.shop.ids, refund_id, at) == "refunded"
+            assert await record_refund_by_id(connection, self.shop.ids, refund_id, at) == "refunded"
         return refund_id
 
     async def park(self, payment_id: UUID, why: str) -> None:

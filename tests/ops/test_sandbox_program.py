@@ -20,7 +20,14 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.money import Money
-from commerce.payments.port import Charge, Line, PaymentSeen, Provider, RefundOrder, RefundSeen
+from commerce.payments.port import (
+    PaymentRequest,
+    Provider,
+    ProviderPayment,
+    ProviderRefund,
+    RefundRequest,
+    StatementLine,
+)
 from commerce.payments.providers.alipay import adapter as alipay
 from commerce.payments.providers.alipay import settings as alipay_settings
 from commerce.payments.providers.wechatpay import adapter as wechatpay
@@ -58,7 +65,7 @@ class TheShop:
         self, home: Path, base: str, session: aiohttp.ClientSession, notify: str = "http://127.0.0.1:9"
     ) -> None:
         keys, outside = read_keys(home / "keys"), HttpOutside(session)
-        ali = alipay_settings.Account.load(
+        ali = alipay_settings.AlipayAccount.load(
             app_id=keys.ids.alipay_app_id,
             seller_id=keys.ids.alipay_seller_id,
             gateway_url=f"{base}/alipay/gateway.do",
@@ -66,7 +73,7 @@ class TheShop:
             merchant_key=keys.alipay_merchant.private,
             alipay_key=keys.alipay_platform.public,
         )
-        wechat = wechatpay_settings.Account.load(
+        wechat = wechatpay_settings.WeChatPayAccount.load(
             app_id=keys.ids.wechatpay_app_id,
             mch_id=keys.ids.wechatpay_mch_id,
             serial=keys.ids.wechatpay_merchant_serial,
@@ -77,7 +84,7 @@ class TheShop:
         )
         made: list[Provider] = [alipay.Alipay(ali, outside, CLOCK), wechatpay.WeChatPay(wechat, outside, CLOCK)]
         self.providers = {provider.name: provider for provider in made}
-        self.told: list[PaymentSeen | RefundSeen] = []
+        self.told: list[ProviderPayment | ProviderRefund] = []
 
     async def notified(self, request: web.Request) -> web.Response:
         provider = self.providers[request.match_info["provider"]]
@@ -87,14 +94,16 @@ class TheShop:
         return web.Response(status=status, headers={"Content-Type": content_type}, body=body)
 
 
-def charge_of(amount: int) -> Charge:
-    return Charge(uuid4(), uuid4(), Money(amount, "CNY"), "tea", from_ms(CLOCK.now_ms()) + timedelta(minutes=5), "qr")
+def charge_of(amount: int) -> PaymentRequest:
+    return PaymentRequest(
+        uuid4(), uuid4(), Money(amount, "CNY"), "tea", from_ms(CLOCK.now_ms()) + timedelta(minutes=5), "qr"
+    )
 
 
 async def test_a_kill_loses_no_payment_of_a_robot(tmp_path: Path) -> None:
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    made: list[tuple[Provider, Charge]] = []
+    made: list[tuple[Provider, PaymentRequest]] = []
     async with aiohttp.ClientSession() as session:
         async with sandbox(tmp_path, port) as running:
             for provider in TheShop(tmp_path, base, session).providers.values():
@@ -109,7 +118,9 @@ async def test_a_kill_loses_no_payment_of_a_robot(tmp_path: Path) -> None:
         async with sandbox(tmp_path, port):
             for provider, charge in made:
 
-                async def captured(provider: Provider = provider, charge: Charge = charge) -> PaymentSeen | None:
+                async def captured(
+                    provider: Provider = provider, charge: PaymentRequest = charge
+                ) -> ProviderPayment | None:
                     seen = await provider.query(charge.payment_id)
                     return seen if seen.state == "captured" else None
 
@@ -136,17 +147,17 @@ async def test_a_shop_can_live_with_it(tmp_path: Path, name: str) -> None:
         async with session.post(f"{base}/pay/{name}/{charge.payment_id.hex}/approve") as answer:
             assert answer.status == 200
         await eventually(lambda: heard(shop, 1))
-        order = RefundOrder(charge.payment_id, uuid4(), Money(110, "CNY"), charge.amount, "broken")
+        order = RefundRequest(charge.payment_id, uuid4(), Money(110, "CNY"), charge.amount, "broken")
         await provider.refund(order)
         await eventually(lambda: heard(shop, 2))
         await eventually(lambda: is_quiet(session, f"{base}/books", name))
         payment, _ = shop.told
-        assert isinstance(payment, PaymentSeen)
+        assert isinstance(payment, ProviderPayment)
         assert (payment.payment_id, payment.state, payment.amount) == (charge.payment_id, "captured", charge.amount)
         assert (await provider.query_refund(order)).state == "done"
 
         days.add(today())  # it may be midnight
-        lines: list[Line | str] = []
+        lines: list[StatementLine | str] = []
         for day in days:
             async with session.get(f"{base}/statement/{name}/{day}") as answer:
                 lines += provider.read_statement(await answer.text())

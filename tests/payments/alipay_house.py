@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import HttpResponse
-from commerce.payments.port import Charge, Provider, RefundOrder, Scene
-from commerce.payments.providers.alipay import Account, Alipay
+from commerce.payments.port import PaymentFlow, PaymentRequest, Provider, RefundRequest
+from commerce.payments.providers.alipay import Alipay, AlipayAccount
 from ops.sandbox.alipay import AlipaySandbox
 from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
 from ops.sandbox.protocol import SandboxProtocol
@@ -75,8 +75,8 @@ class Canned:
         return self.answers[min(self.asked, len(self.answers)) - 1]
 
 
-def account(gateway_url: str = "https://gateway.invalid/gateway.do") -> Account:
-    return Account.load(
+def account(gateway_url: str = "https://gateway.invalid/gateway.do") -> AlipayAccount:
+    return AlipayAccount.load(
         app_id=APP_ID,
         seller_id=SELLER_ID,
         gateway_url=gateway_url,
@@ -99,8 +99,8 @@ def sdk(gateway_url: str = "") -> AliPay:
     return found
 
 
-def order_of(payment_id: UUID, fen: int, captured: int = 1999, refund_id: UUID | None = None) -> RefundOrder:
-    return RefundOrder(payment_id, refund_id or uuid4(), Money(fen, "CNY"), Money(captured, "CNY"), "坏了")
+def order_of(payment_id: UUID, fen: int, captured: int = 1999, refund_id: UUID | None = None) -> RefundRequest:
+    return RefundRequest(payment_id, refund_id or uuid4(), Money(fen, "CNY"), Money(captured, "CNY"), "坏了")
 
 
 @dataclass
@@ -132,10 +132,10 @@ class House:
         self.alipay = Alipay(account(gateway_url), HttpOutside(session), self.clock)
         self.provider: Provider = self.alipay
 
-    def charge(self, scene: Scene = "qr", fen: int = 1999, **more: object) -> Charge:
+    def charge(self, scene: PaymentFlow = "qr", fen: int = 1999, **more: object) -> PaymentRequest:
         content = {"subject": "红茶 a/b=c&d", "expires_at": from_ms(self.clock.ms) + timedelta(minutes=15), **more}
         content = {"payment_id": uuid4(), "order_id": uuid4(), "amount": Money(fen, "CNY"), "scene": scene, **content}
-        return Charge(**content)  # type: ignore[arg-type]
+        return PaymentRequest(**content)  # type: ignore[arg-type]
 
     async def open_page(self, url: str) -> aiohttp.ClientResponse:
         return await self.session.get(url, allow_redirects=False)

@@ -15,7 +15,7 @@ from msgspec import structs
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
-from commerce.payments.port import PaymentSeen, RefundOrder, RefundSeen
+from commerce.payments.port import ProviderPayment, ProviderRefund, RefundRequest
 from commerce.payments.providers.alipay import Alipay, states, wire
 from tests.payments.alipay_house import (
     APP_ID,
@@ -64,7 +64,7 @@ async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(house: Ho
     assert given["timestamp"] == "2026-11-11 12:00:00"
     assert content["time_expire"] == "2026-11-11 12:15:00"
     assert (content["total_amount"], content["product_code"]) == ("19.99", "FAST_INSTANT_TRADE_PAY")
-    assert await house.alipay.query(charge.payment_id) == PaymentSeen(charge.payment_id, "absent")
+    assert await house.alipay.query(charge.payment_id) == ProviderPayment(charge.payment_id, "absent")
     for _ in range(2):
         async with await house.open_page(action.url) as page:
             assert (page.status, page.headers["location"]) == (302, f"{PUBLIC_URL}/pay/alipay/{charge.payment_id.hex}")
@@ -105,7 +105,7 @@ async def test_what_alipay_does_not_take_is_refused(house: House) -> None:
         with pytest.raises(ExternalRefusal, match=word):
             await house.alipay.create(wrong)
     with pytest.raises(ExternalRefusal, match="currency"):
-        await house.alipay.refund(RefundOrder(uuid4(), uuid4(), pound, pound, ""))
+        await house.alipay.refund(RefundRequest(uuid4(), uuid4(), pound, pound, ""))
     await house.alipay.create(charge)
     with pytest.raises(ExternalRefusal, match=r"ACQ\.CONTEXT_INCONSISTENT"):
         await house.alipay.create(structs.replace(charge, amount=Money(1, "CNY")))
@@ -119,7 +119,7 @@ async def test_a_payment_is_captured(house: House) -> None:
     seen = await house.alipay.query(payment_id)
     trade_no = house.trade(payment_id).trade_no
     at = NOON + timedelta(minutes=1)
-    assert seen == PaymentSeen(payment_id, "captured", Money(1999, "CNY"), trade_no, at)
+    assert seen == ProviderPayment(payment_id, "captured", Money(1999, "CNY"), trade_no, at)
     assert await house.alipay.close(payment_id) == seen
 
 
@@ -127,8 +127,8 @@ async def test_a_payment_is_closed(house: House) -> None:
     charge = house.charge()
     await house.alipay.create(charge)
     for _ in range(2):
-        assert await house.alipay.close(charge.payment_id) == PaymentSeen(charge.payment_id, "closed")
-    assert await house.alipay.query(charge.payment_id) == PaymentSeen(charge.payment_id, "closed")
+        assert await house.alipay.close(charge.payment_id) == ProviderPayment(charge.payment_id, "closed")
+    assert await house.alipay.query(charge.payment_id) == ProviderPayment(charge.payment_id, "closed")
     with pytest.raises(ExternalRefusal, match=r"ACQ\.TRADE_HAS_CLOSE"):
         await house.alipay.create(charge)
 
@@ -144,8 +144,8 @@ async def test_a_payment_that_expired_is_closed(house: House) -> None:
 async def test_refunds_in_parts(house: House) -> None:
     payment_id = await house.paid()
     first, second = order_of(payment_id, 999), order_of(payment_id, 1000)
-    absent = RefundSeen(payment_id, first.refund_id, "absent")
-    done = RefundSeen(payment_id, first.refund_id, "done", Money(999, "CNY"))
+    absent = ProviderRefund(payment_id, first.refund_id, "absent")
+    done = ProviderRefund(payment_id, first.refund_id, "done", Money(999, "CNY"))
     assert await house.alipay.query_refund(first) == absent
     for _ in range(2):  # the same once more: nothing moves, and it is still done
         assert await house.alipay.refund(first) == done

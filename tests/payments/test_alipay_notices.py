@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import InvalidWebhook
-from commerce.payments.port import PaymentSeen, RefundSeen
+from commerce.payments.port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
 from commerce.payments.providers.alipay.adapter import NOTICE_MAX_AGE, NOTICE_MAX_AHEAD
 from ops.sandbox.bank import Refund, Trade
@@ -67,18 +67,18 @@ def signed(fields: Fields, **change: str | None) -> bytes:
 
 
 def test_a_payment_is_told(house: House) -> None:
-    assert house.alipay.read_notice({}, house.callback(PAYMENT_ID), NOON).seen == PaymentSeen(PAYMENT_ID, "waiting")
+    assert house.alipay.read_notice({}, house.callback(PAYMENT_ID), NOON).seen == ProviderPayment(PAYMENT_ID, "waiting")
     pay(house)
     notice = house.alipay.read_notice({}, house.callback(PAYMENT_ID), NOON)
     assert notice.notice_id == "alipay:n-1"
-    assert notice.seen == PaymentSeen(PAYMENT_ID, "captured", Money(1999, "CNY"), TRADE_NO, NOON)
+    assert notice.seen == ProviderPayment(PAYMENT_ID, "captured", Money(1999, "CNY"), TRADE_NO, NOON)
     house.clock.ms += 86_400_000  # sent again: another notify_time, the same notice
     assert house.alipay.read_notice({}, house.callback(PAYMENT_ID), from_ms(house.clock.ms)) == notice
 
 
 def test_a_refund_is_told_without_its_amount(house: House) -> None:
     pay(house)
-    seen = RefundSeen(PAYMENT_ID, REFUND_ID, "done")
+    seen = ProviderRefund(PAYMENT_ID, REFUND_ID, "done")
     give_back(house, 1000)
     assert house.alipay.read_notice({}, house.callback(PAYMENT_ID, REFUND_ID), NOON).seen == seen
     second = UUID("019abcde-0000-7000-8000-0000000000b6")
@@ -86,14 +86,14 @@ def test_a_refund_is_told_without_its_amount(house: House) -> None:
     body = house.callback(PAYMENT_ID, second)
     told = fields_of(body)
     assert (told["trade_status"], told["refund_fee"]) == ("TRADE_CLOSED", "19.99")  # of both refunds together
-    assert house.alipay.read_notice({}, body, NOON).seen == RefundSeen(PAYMENT_ID, second, "done")
+    assert house.alipay.read_notice({}, body, NOON).seen == ProviderRefund(PAYMENT_ID, second, "done")
 
 
 def test_closed_is_told_from_all_given_back(house: House) -> None:
     house.bank.close_trade("alipay", PAYMENT_ID.hex)
     told = fields_of(house.callback(PAYMENT_ID))
     assert (told["trade_status"], told["refund_fee"]) == ("TRADE_CLOSED", "0.00")  # as Alipay really sends it
-    assert house.alipay.read_notice({}, signed(told), NOON).seen == PaymentSeen(PAYMENT_ID, "closed")
+    assert house.alipay.read_notice({}, signed(told), NOON).seen == ProviderPayment(PAYMENT_ID, "closed")
 
 
 def test_a_number_without_a_refund_is_not_one(house: House) -> None:
@@ -101,7 +101,7 @@ def test_a_number_without_a_refund_is_not_one(house: House) -> None:
     told = fields_of(house.callback(PAYMENT_ID))
     for fee in (None, "0.00"):
         seen = house.alipay.read_notice({}, signed(told, out_biz_no="x", refund_fee=fee), NOON).seen
-        assert isinstance(seen, PaymentSeen)
+        assert isinstance(seen, ProviderPayment)
 
 
 def test_a_refund_by_hand_says_only_that_the_payment_was_captured(house: House) -> None:
@@ -109,7 +109,7 @@ def test_a_refund_by_hand_says_only_that_the_payment_was_captured(house: House) 
     give_back(house, 1999)
     told = fields_of(house.callback(PAYMENT_ID, REFUND_ID))
     seen = house.alipay.read_notice({}, signed(told, out_biz_no=None), NOON).seen
-    assert isinstance(seen, PaymentSeen)
+    assert isinstance(seen, ProviderPayment)
     assert (seen.state, seen.amount) == ("captured", Money(1999, "CNY"))
 
 

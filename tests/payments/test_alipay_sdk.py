@@ -13,7 +13,7 @@ from alipay import AliPay
 from alipay.exceptions import AliPayValidationError
 
 from commerce.kernel.outside import ExternalOutcomeUnknown
-from commerce.payments.port import PaymentSeen, RefundSeen
+from commerce.payments.port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
 from tests.payments.alipay_house import (
     APP_ID,
@@ -70,8 +70,8 @@ async def test_callbacks_that_the_sdk_signs_are_believed(house: House) -> None:
     order = order_of(payment_id, 1)
     await house.alipay.refund(order)
     for body, kind in (
-        (house.callback(payment_id), PaymentSeen),
-        (house.callback(payment_id, order.refund_id), RefundSeen),
+        (house.callback(payment_id), ProviderPayment),
+        (house.callback(payment_id, order.refund_id), ProviderRefund),
     ):
         fields = dict(parse_qsl(body.decode(), strict_parsing=True))
         del fields["sign"], fields["sign_type"]

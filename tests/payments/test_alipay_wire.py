@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from commerce.kernel.money import Money
-from commerce.payments.port import Line
-from commerce.payments.providers.alipay import Account, wire
+from commerce.payments.port import StatementLine
+from commerce.payments.providers.alipay import AlipayAccount, wire
 from tests.payments.alipay_house import (
     APP_ID,
     NOTIFY_URL,
@@ -43,7 +43,7 @@ def test_keys_are_read_as_the_console_shows_them() -> None:
     bare = {name: "".join(text.splitlines()[1:-1]) for name, text in pem.items()}
     pkcs1 = key("merchant").private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()).decode()
     for keys in (pem, bare, {**bare, "merchant_key": "".join(pkcs1.splitlines()[1:-1])}):
-        found = Account.load(**given, **keys)
+        found = AlipayAccount.load(**given, **keys)
         assert found.merchant_key.private_numbers() == key("merchant").private_numbers()
         assert found.alipay_key.public_numbers() == key("alipay").public_key().public_numbers()
         assert "PRIVATE" not in repr(found)
@@ -63,7 +63,7 @@ def test_keys_are_read_as_the_console_shows_them() -> None:
         ({"notify_url": "https://shop.invalid/?a=1"}, "notify_url: give"),
     ):
         with pytest.raises(ValueError, match=word) as error:
-            Account.load(**{**given, **pem, **change})
+            AlipayAccount.load(**{**given, **pem, **change})
         assert "BEGIN" not in str(error.value)
 
 
@@ -120,9 +120,9 @@ async def test_a_statement_reads_back(house: House) -> None:
     trades[1] = replace(trades[1], subject='tea, "green"\nand black')
     text = house.sandbox.statement(trades, refunds)
     expected = {
-        Line(UUID(hex=trade.out_no), None, Money(trade.amount, "CNY"), trade.trade_no)
+        StatementLine(UUID(hex=trade.out_no), None, Money(trade.amount, "CNY"), trade.trade_no)
         for trade in house.bank.trades("alipay")
-    } | {Line(o.payment_id, o.refund_id, o.amount, house.trade(o.payment_id).trade_no) for o in orders}
+    } | {StatementLine(o.payment_id, o.refund_id, o.amount, house.trade(o.payment_id).trade_no) for o in orders}
     found = house.alipay.read_statement(text)
     assert (len(found), set(found)) == (6, expected)
     assert house.alipay.read_statement(text.replace("\n", "\r\n")) == found
@@ -167,7 +167,7 @@ async def test_a_statement_that_is_none_or_breaks_off_is_told(house: House) -> N
     await house.paid()
     text = house.sandbox.statement(house.bank.trades("alipay"), [])
     cut = house.alipay.read_statement(text[: text.index("#---", text.index("交易,"))])
-    assert isinstance(cut[0], Line)
+    assert isinstance(cut[0], StatementLine)
     assert "breaks off" in str(cut[1])
     assert "no column" in str(house.alipay.read_statement(text.replace("订单金额", "金额"))[0])
     assert "breaks off" in str(house.alipay.read_statement("")[0])

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, WebhookReply
-from commerce.payments.port import Charge, Line, PaymentSeen, Provider, RefundSeen
+from commerce.payments.port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, StatementLine
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
-from commerce.payments.providers.wechatpay.settings import Account
+from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import is_signed, message
 from ops.sandbox.protocol import SandboxProtocol
 from tests.payments.wechatpay_kit import (
@@ -84,7 +84,7 @@ async def test_inside_of_wechat(shop: World) -> None:
         (charge("jsapi", payer=""), "no_payer"),
     ],
 )
-async def test_what_it_does_not_do_it_refuses(shop: World, wanted: Charge, code: str) -> None:
+async def test_what_it_does_not_do_it_refuses(shop: World, wanted: PaymentRequest, code: str) -> None:
     with pytest.raises(ExternalRefusal) as no:
         await shop.adapter.create(wanted)
     assert no.value.code == code
@@ -110,9 +110,9 @@ async def test_a_number_stands_for_one_amount(shop: World) -> None:
 
 async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
     wanted = charge()
-    assert await shop.adapter.query(wanted.payment_id) == PaymentSeen(wanted.payment_id, "absent")
+    assert await shop.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "absent")
     await shop.adapter.create(wanted)
-    assert await shop.adapter.query(wanted.payment_id) == PaymentSeen(wanted.payment_id, "waiting")
+    assert await shop.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "waiting")
     trade = shop.pay(wanted.payment_id)
     seen = await shop.adapter.query(wanted.payment_id)
     assert (seen.state, seen.amount, seen.transaction_id) == ("captured", wanted.amount, trade.trade_no)
@@ -123,10 +123,10 @@ async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
 
     order = refund_order(wanted, 200)
     ids = (wanted.payment_id, order.refund_id)
-    assert await shop.adapter.query_refund(order) == RefundSeen(*ids, "absent")
-    assert await shop.adapter.refund(order) == RefundSeen(*ids, "waiting", order.amount)
-    assert await shop.adapter.refund(order) == RefundSeen(*ids, "done", order.amount), "again does not refund again"
-    assert await shop.adapter.query_refund(order) == RefundSeen(*ids, "done", order.amount)
+    assert await shop.adapter.query_refund(order) == ProviderRefund(*ids, "absent")
+    assert await shop.adapter.refund(order) == ProviderRefund(*ids, "waiting", order.amount)
+    assert await shop.adapter.refund(order) == ProviderRefund(*ids, "done", order.amount), "again does not refund again"
+    assert await shop.adapter.query_refund(order) == ProviderRefund(*ids, "done", order.amount)
     assert shop.bank.refunded("wechatpay", trade.out_no) == 200
     assert [refund.out_refund_no for refund in shop.refunds] == [order.refund_id.hex]
     assert await shop.adapter.query(wanted.payment_id) == seen, "captured, whatever was refunded since"
@@ -146,11 +146,11 @@ async def test_refunds_that_cannot_be(shop: World) -> None:
 
 async def test_close(shop: World) -> None:
     wanted, paid = charge(), charge()
-    assert await shop.adapter.close(wanted.payment_id) == PaymentSeen(wanted.payment_id, "absent")
+    assert await shop.adapter.close(wanted.payment_id) == ProviderPayment(wanted.payment_id, "absent")
     await shop.adapter.create(wanted)
     for _ in range(2):
-        assert await shop.adapter.close(wanted.payment_id) == PaymentSeen(wanted.payment_id, "closed")
-    assert await shop.adapter.query(wanted.payment_id) == PaymentSeen(wanted.payment_id, "closed")
+        assert await shop.adapter.close(wanted.payment_id) == ProviderPayment(wanted.payment_id, "closed")
+    assert await shop.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "closed")
     with pytest.raises(ExternalRefusal, match="ORDER_CLOSED"):
         await shop.adapter.create(wanted)
     await shop.adapter.create(paid)
@@ -171,7 +171,7 @@ async def test_certificates_are_fetched_when_they_are_needed(shop: World) -> Non
 
 
 async def test_the_sandbox_believes_nobody_else(shop: World) -> None:
-    wrong: list[Account] = [
+    wrong: list[WeChatPayAccount] = [
         account(shop.url, mch_id="1900000110"),
         account(shop.url, serial="AB"),
         account(shop.url, private_key=private_pem("stranger")),
@@ -225,9 +225,12 @@ async def test_a_day_s_statement_reads_back(shop: World) -> None:
     read = shop.adapter.read_statement(text)
     trades = {trade.out_no: trade for trade in shop.bank.trades("wechatpay")}
     refunds = {refund.out_refund_no: refund for refund in shop.bank.refunds("wechatpay")}
-    paid = [Line(wanted.payment_id, None, wanted.amount, trades[wanted.payment_id.hex].trade_no) for wanted in charges]
+    paid = [
+        StatementLine(wanted.payment_id, None, wanted.amount, trades[wanted.payment_id.hex].trade_no)
+        for wanted in charges
+    ]
     back = [
-        Line(order.payment_id, order.refund_id, order.amount, refunds[order.refund_id.hex].refund_no)
+        StatementLine(order.payment_id, order.refund_id, order.amount, refunds[order.refund_id.hex].refund_no)
         for order in orders
     ]
     assert set(read) == {*paid, *back}

@@ -14,7 +14,7 @@ import pytest
 
 from commerce.kernel.money import Money
 from commerce.kernel.outside import InvalidWebhook
-from commerce.payments.port import PaymentSeen, RefundSeen
+from commerce.payments.port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from tests.payments.wechatpay_kit import (
     APP_ID,
@@ -270,11 +270,11 @@ def test_the_genuine_are_read() -> None:
         seen = reader().read_notice(signature(body, NOW), body, NOW + timedelta(seconds=seconds))
     assert seen.notice_id == PAYMENT_ENVELOPE["id"]
     at = datetime.fromisoformat(TRADE["success_time"])
-    assert seen.seen == PaymentSeen(PAYMENT_ID, "captured", Money(510, "CNY"), TRADE["transaction_id"], at)
+    assert seen.seen == ProviderPayment(PAYMENT_ID, "captured", Money(510, "CNY"), TRADE["transaction_id"], at)
     for word, state in {"SUCCESS": "done", "ABNORMAL": "failed", "CLOSED": "failed"}.items():
         body = msgspec.json.encode(envelope(REFUND | {"refund_status": word}, f"REFUND.{word}"))
         refund = reader().read_notice(signature(body, NOW), body, NOW).seen
-        assert isinstance(refund, RefundSeen)
+        assert isinstance(refund, ProviderRefund)
         assert (refund.payment_id, refund.refund_id, refund.state) == (PAYMENT_ID, REFUND_ID, state)
         assert refund.amount == Money(200, "CNY")
         assert (word in refund.why) == (state == "failed")

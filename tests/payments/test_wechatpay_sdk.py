@@ -15,7 +15,7 @@ from wechatpayv3 import WeChatPay as Sdk  # type: ignore[import-untyped]
 from wechatpayv3 import WeChatPayType
 from wechatpayv3.utils import aes_decrypt, build_authorization, load_certificate, rsa_sign, rsa_verify
 
-from commerce.payments.port import PaymentSeen, RefundSeen
+from commerce.payments.port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.wechatpay import wire
 from tests.payments.wechatpay_kit import (
     API_V3_KEY,
@@ -154,8 +154,8 @@ async def test_callbacks_made_with_its_algorithms_are_read(shop: World) -> None:
     amounts = {"total": 510, "refund": 200, "currency": "CNY"}
     back = {"out_refund_no": order.refund_id.hex, "refund_status": "SUCCESS"}
     for event, about, content, expected in (
-        ("TRANSACTION.SUCCESS", "transaction", common | paid, PaymentSeen),
-        ("REFUND.SUCCESS", "refund", common | back, RefundSeen),
+        ("TRANSACTION.SUCCESS", "transaction", common | paid, ProviderPayment),
+        ("REFUND.SUCCESS", "refund", common | back, ProviderRefund),
     ):
         clear = json.dumps(content | {"amount": amounts}, ensure_ascii=False).encode()
         hidden = AESGCM(API_V3_KEY.encode()).encrypt(b"0123456789ab", clear, about.encode())

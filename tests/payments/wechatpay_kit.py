@@ -24,9 +24,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from commerce.kernel.clock import from_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import HttpResponse
-from commerce.payments.port import Charge, RefundOrder, Scene
+from commerce.payments.port import PaymentFlow, PaymentRequest, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
-from commerce.payments.providers.wechatpay.settings import Account
+from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import message, sign
 from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
 from ops.sandbox.protocol import Callback
@@ -74,7 +74,7 @@ class MovedClock:
         return from_ms(self.ms)
 
 
-def account(base_url: str = "http://127.0.0.1:1", **changed: str) -> Account:
+def account(base_url: str = "http://127.0.0.1:1", **changed: str) -> WeChatPayAccount:
     settings = {
         "app_id": APP_ID,
         "mch_id": MCH_ID,
@@ -84,10 +84,10 @@ def account(base_url: str = "http://127.0.0.1:1", **changed: str) -> Account:
         "base_url": base_url,
         "notify_url": NOTIFY_URL,
     }
-    return Account.load(**settings | changed)
+    return WeChatPayAccount.load(**settings | changed)
 
 
-def with_public_key(base_url: str = "http://127.0.0.1:1") -> Account:
+def with_public_key(base_url: str = "http://127.0.0.1:1") -> WeChatPayAccount:
     return account(base_url, public_key=public_pem("platform"), public_key_id=PUBLIC_KEY_ID)
 
 
@@ -159,10 +159,10 @@ async def world(prefix: str = "/wechatpay") -> AsyncIterator[World]:
         bank.close()
 
 
-def charge(scene: Scene = "qr", fen: int = 510, **changed: Any) -> Charge:
+def charge(scene: PaymentFlow = "qr", fen: int = 510, **changed: Any) -> PaymentRequest:
     expires_at = changed.pop("expires_at", from_ms(time.time_ns() // 1_000_000) + timedelta(minutes=15))
     payer = changed.pop("payer", "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" if scene == "jsapi" else None)
-    return Charge(
+    return PaymentRequest(
         payment_id=uuid4(),
         order_id=uuid4(),
         amount=Money(fen, changed.pop("currency", "CNY")),
@@ -173,8 +173,8 @@ def charge(scene: Scene = "qr", fen: int = 510, **changed: Any) -> Charge:
     )
 
 
-def refund_order(of: Charge, fen: int, reason: str = "退货") -> RefundOrder:
-    return RefundOrder(of.payment_id, uuid4(), Money(fen, "CNY"), of.amount, reason)
+def refund_order(of: PaymentRequest, fen: int, reason: str = "退货") -> RefundRequest:
+    return RefundRequest(of.payment_id, uuid4(), Money(fen, "CNY"), of.amount, reason)
 
 
 def signature(

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 import lua
-from commerce.payments.model import PayWith
+from commerce.payments.model import TenderInput
 from ops.commands.common import Shop
 from ops.sandbox.server import PROVIDERS
 from tests.support.front import working
@@ -45,7 +45,7 @@ async def asked(pay: PayShop) -> bool:
 async def ordered(pay: PayShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
     """An order with payments that nobody has brought to their providers yet."""
     order_id = await pay.order()
-    wanted = [PayWith(method, amount) for method, amount in parts]  # type: ignore[arg-type]
+    wanted = [TenderInput(method, amount) for method, amount in parts]  # type: ignore[arg-type]
     begun = await pay.front.services.payments.start(order_id, "user", wanted)
     return order_id, [str(one.payment_id) for one in begun.payments]
 

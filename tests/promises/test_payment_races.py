@@ -20,7 +20,7 @@ from commerce.orders.errors import CannotCancel
 from commerce.orders.service import Actor
 from commerce.payments import jobs
 from commerce.payments.errors import NotEnoughCaptured, NotPayable
-from commerce.payments.model import PayWith
+from commerce.payments.model import TenderInput
 from config.settings import Settings
 from lua import ReserveOutcome
 from ops.commands.common import Shop
@@ -55,7 +55,7 @@ async def pay(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> Asyn
         yield found
 
 
-async def placed(pay: PayShop, *parts: PayWith) -> list[Placed]:
+async def placed(pay: PayShop, *parts: TenderInput) -> list[Placed]:
     """That many stored orders, one user each, whose provider has been asked."""
     made = [reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"u{n}", limits={"a": 2}) for n in range(PAIRS)]
     assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {ReserveOutcome.ACCEPTED}
@@ -132,7 +132,7 @@ async def ended(pay: PayShop) -> Counter[str]:
 async def test_expiry_against_callback(pay: PayShop) -> None:
     """Money comes in before the payment is closed, while it is closed, and after; and others want the goods that come
     back for a moment."""
-    orders = await placed(pay, PayWith("alipay", 100))
+    orders = await placed(pay, TenderInput("alipay", 100))
     crossing = {one.payment_id.hex for one in orders[1::3]}
     afterwards = {one.payment_id for one in orders[2::3]}
     sending: list[asyncio.Task[None]] = []
@@ -188,7 +188,7 @@ async def _drained(pay: PayShop) -> bool:
 
 async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)  # nobody is to be quicker by asking
-    orders = await placed(pay, PayWith("alipay", 100))
+    orders = await placed(pay, TenderInput("alipay", 100))
 
     async def cancel(one: Placed) -> str:
         actor = Actor(one.user, f"customer {one.user}")
@@ -204,7 +204,7 @@ async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyP
 async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice 70 of 100: under one key it is one refund, under two the second is refused; and then the rest, twice."""
     monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
-    orders = await placed(pay, PayWith("wechatpay", 100))
+    orders = await placed(pay, TenderInput("wechatpay", 100))
     await race([(called_back(pay, "wechatpay", one.payment_id),) for one in orders])
     refund = pay.front.services.payments.refund
 
@@ -226,11 +226,11 @@ async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPat
 async def test_another_way_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The customer takes another way in the moment in which the first is paid. Some pay in the second way too."""
     monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)
-    orders = await placed(pay, PayWith("alipay", 100))
+    orders = await placed(pay, TenderInput("alipay", 100))
     start = pay.front.services.payments.start
 
     async def change(one: Placed) -> str:
-        return await refusing(start(one.order_id, one.user, [PayWith("wechatpay", 100)]), NotPayable)
+        return await refusing(start(one.order_id, one.user, [TenderInput("wechatpay", 100)]), NotPayable)
 
     said = Counter(await race([(change(one), heard(pay, one.payment_id)) for one in orders]))
     assert min(said["done"], said["NotPayable"]) > 5, f"one end always came first: {said}"

@@ -13,25 +13,25 @@ from commerce.payments.port import Provider
 from commerce.payments.providers import alipay, wechatpay
 
 
-class Said(Protocol):
+class CredentialSource(Protocol):
     """A provider's part of the settings: gives its fields as texts, secrets too."""
 
     def texts(self) -> dict[str, str]: ...
 
 
-class Agreed(Protocol):
+class ProviderSettings(Protocol):
     """The settings of all providers; None for one that is not offered."""
 
     @property
-    def alipay(self) -> Said | None: ...
+    def alipay(self) -> CredentialSource | None: ...
 
     @property
-    def wechatpay(self) -> Said | None: ...
+    def wechatpay(self) -> CredentialSource | None: ...
 
 
 @asynccontextmanager
 async def open_providers(
-    agreed: Agreed, clock: Clock, *, timeout_s: float, connections: int
+    agreed: ProviderSettings, clock: Clock, *, timeout_s: float, connections: int
 ) -> AsyncIterator[dict[str, Provider]]:
     """Providers by method, each with connections of its own. Raises `NotReady` where what was agreed cannot be used."""
     providers: dict[str, Provider] = {}
@@ -42,10 +42,10 @@ async def open_providers(
 
         try:
             if agreed.alipay is not None:
-                account = alipay.Account.load(**agreed.alipay.texts())
+                account = alipay.AlipayAccount.load(**agreed.alipay.texts())
                 providers["alipay"] = alipay.Alipay(account, await outside(), clock)
             if agreed.wechatpay is not None:
-                merchant = wechatpay.Account.load(**agreed.wechatpay.texts())
+                merchant = wechatpay.WeChatPayAccount.load(**agreed.wechatpay.texts())
                 providers["wechatpay"] = wechatpay.WeChatPay(merchant, await outside(), clock)
         except ValueError as error:
             raise NotReady(f"the settings of payments cannot be used: {error}") from None

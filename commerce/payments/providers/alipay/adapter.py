@@ -19,9 +19,18 @@ import msgspec
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
-from commerce.payments.port import Charge, Line, Notice, PayAction, PaymentSeen, RefundOrder, RefundSeen, Scene
+from commerce.payments.port import (
+    PaymentAction,
+    PaymentFlow,
+    PaymentRequest,
+    PaymentWebhook,
+    ProviderPayment,
+    ProviderRefund,
+    RefundRequest,
+    StatementLine,
+)
 from commerce.payments.providers.alipay import states, wire
-from commerce.payments.providers.alipay.settings import Account
+from commerce.payments.providers.alipay.settings import AlipayAccount
 
 NOTICE_MAX_AGE = timedelta(hours=24, minutes=30)
 """Alipay repeats a callback after 4, 10, 10, 60, 120, 360 and 900 minutes, 24 h 24 min in all, with the same notify_id.
@@ -29,7 +38,7 @@ It has been seen to renew notify_time each time, but its documentation does not 
 NOTICE_MAX_AHEAD = timedelta(minutes=5)
 """How far the clocks may be apart."""
 
-_METHODS: dict[Scene, tuple[str, str | None]] = {
+_METHODS: dict[PaymentFlow, tuple[str, str | None]] = {
     "page": ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
     "app": ("alipay.trade.app.pay", "QUICK_MSECURITY_PAY"),
     "qr": ("alipay.trade.precreate", None),
@@ -45,15 +54,15 @@ class Alipay:
     """The `Provider` for one application on Alipay's open platform. `outside` keeps the time limit of a call."""
 
     name = "alipay"
-    scenes: tuple[Scene, ...] = tuple(_METHODS)
+    scenes: tuple[PaymentFlow, ...] = tuple(_METHODS)
     currencies: tuple[str, ...] = (wire.CURRENCY,)
 
-    def __init__(self, account: Account, outside: HttpTransport, clock: Clock) -> None:
+    def __init__(self, account: AlipayAccount, outside: HttpTransport, clock: Clock) -> None:
         self._account = account
         self._outside = outside
         self._clock = clock
 
-    async def create(self, charge: Charge) -> PayAction:
+    async def create(self, charge: PaymentRequest) -> PaymentAction:
         """A page's address and an app's order string are made here, without a call; a code is asked for.
 
         The parameter for the app's SDK is `order_string`. Raises `Refused` and, for a code, `Unclear`.
@@ -74,29 +83,29 @@ class Alipay:
             code = _same(answer, charge.payment_id).get("qr_code")
             if not isinstance(code, str) or not code:
                 raise ExternalOutcomeUnknown(f"{method}: an answer without a code")
-            return PayAction("qr", code=code)
+            return PaymentAction("qr", code=code)
         more = {"notify_url": self._account.notify_url}
         if charge.scene == "page" and charge.return_url:
             more["return_url"] = charge.return_url
         order = urlencode(self._request(method, content, more))
         if charge.scene == "app":
-            return PayAction("app", parameters={"order_string": order})
-        return PayAction("redirect", url=f"{self._account.gateway_url}?{order}")
+            return PaymentAction("app", parameters={"order_string": order})
+        return PaymentAction("redirect", url=f"{self._account.gateway_url}?{order}")
 
-    async def query(self, payment_id: UUID) -> PaymentSeen:
+    async def query(self, payment_id: UUID) -> ProviderPayment:
         """As Alipay has it; the amount is the order's, whatever part of it was paid with vouchers."""
         try:
             answer = await self._call("alipay.trade.query", {"out_trade_no": payment_id.hex})
         except ExternalRefusal as refusal:
             if refusal.code == states.NO_TRADE:
-                return PaymentSeen(payment_id, "absent")
+                return ProviderPayment(payment_id, "absent")
             raise
         try:
             return _payment(_same(answer, payment_id), answer.get("send_pay_date"))
         except ValueError as reason:
             raise ExternalOutcomeUnknown(f"alipay.trade.query: {reason}") from None
 
-    async def close(self, payment_id: UUID) -> PaymentSeen:
+    async def close(self, payment_id: UUID) -> ProviderPayment:
         """Close it, or find out why that is too late.
 
         `closed` is also said of a trade that Alipay has never seen: nobody can know more of it. Its page or code can be
@@ -105,10 +114,10 @@ class Alipay:
         try:
             answer = await self._call("alipay.trade.close", {"out_trade_no": payment_id.hex})
             if answer.get("out_trade_no") == payment_id.hex:  # its documentation calls it optional
-                return PaymentSeen(payment_id, "closed")
+                return ProviderPayment(payment_id, "closed")
         except ExternalRefusal as refusal:
             if refusal.code == states.NO_TRADE:
-                return PaymentSeen(payment_id, "closed")
+                return ProviderPayment(payment_id, "closed")
             if refusal.code not in states.NOT_WAITING:
                 raise
         found = await self.query(payment_id)
@@ -116,7 +125,7 @@ class Alipay:
             return found
         raise ExternalOutcomeUnknown(f"alipay.trade.close: the trade waits no more, but a query finds it {found.state}")
 
-    async def refund(self, order: RefundOrder) -> RefundSeen:
+    async def refund(self, order: RefundRequest) -> ProviderRefund:
         """Give money back. The refund_fee of the answer is the sum of all refunds, so it says nothing of this one."""
         content = {
             "out_trade_no": order.payment_id.hex,
@@ -126,14 +135,14 @@ class Alipay:
         }
         answer = _same(await self._call("alipay.trade.refund", content), order.payment_id)
         if answer.get("fund_change") == "Y":
-            return RefundSeen(order.payment_id, order.refund_id, "done", order.amount)
+            return ProviderRefund(order.payment_id, order.refund_id, "done", order.amount)
         # Without Y, which a repeated request never gets, only a query can say whether it was done.
         found = await self.query_refund(order)
         if found.state != "absent":
             return found
-        return RefundSeen(order.payment_id, order.refund_id, "waiting")
+        return ProviderRefund(order.payment_id, order.refund_id, "waiting")
 
-    async def query_refund(self, order: RefundOrder) -> RefundSeen:
+    async def query_refund(self, order: RefundRequest) -> ProviderRefund:
         """`done` or `absent`: Alipay shows no refund that failed; it may be asked for again under the same number."""
         method = "alipay.trade.fastpay.refund.query"
         content = {"out_trade_no": order.payment_id.hex, "out_request_no": order.refund_id.hex}
@@ -141,11 +150,11 @@ class Alipay:
             answer = await self._call(method, content)
         except ExternalRefusal as refusal:
             if refusal.code == states.NO_TRADE:
-                return RefundSeen(order.payment_id, order.refund_id, "absent")
+                return ProviderRefund(order.payment_id, order.refund_id, "absent")
             raise
         status = answer.get("refund_status")
         if status is None and "refund_amount" not in answer:
-            return RefundSeen(order.payment_id, order.refund_id, "absent")
+            return ProviderRefund(order.payment_id, order.refund_id, "absent")
         if status != "REFUND_SUCCESS" or answer.get("out_request_no") != order.refund_id.hex:
             raise ExternalOutcomeUnknown(f"{method}: nobody knows what refund_status {str(status)[:40]!r} means here")
         _same(answer, order.payment_id)
@@ -153,9 +162,9 @@ class Alipay:
             amount = Money(wire.fen(answer.get("refund_amount")), wire.CURRENCY)
         except ValueError as reason:
             raise ExternalOutcomeUnknown(f"{method}: {reason}") from None
-        return RefundSeen(order.payment_id, order.refund_id, "done", amount)
+        return ProviderRefund(order.payment_id, order.refund_id, "done", amount)
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notice:
+    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Alipay tells of trades and of refunds at the same address; `headers` carry nothing of worth.
 
         A `RefundSeen` comes without amount, since refund_fee is the sum of all refunds of the trade.
@@ -175,13 +184,13 @@ class Alipay:
         notice_id = fields.get("notify_id", "")
         if fields.get("notify_type") != "trade_status_sync" or not 0 < len(notice_id) <= _MAX_NOTICE_ID:
             raise InvalidWebhook("bad_content", "notify_type or notify_id is not as it should be")
-        return Notice(f"{self.name}:{notice_id}", _seen(fields))
+        return PaymentWebhook(f"{self.name}:{notice_id}", _seen(fields))
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
         """Alipay stops at exactly these seven letters."""
         return WebhookReply(200, "text/plain", b"success" if accepted else b"fail")
 
-    def read_statement(self, text: str) -> list[Line | str]:
+    def read_statement(self, text: str) -> list[StatementLine | str]:
         """A 业务明细 file, already unpacked and decoded; see `wire.read_statement`."""
         return list(wire.read_statement(text))
 
@@ -232,17 +241,17 @@ def _same(answer: dict[str, Any], payment_id: UUID) -> dict[str, Any]:
     return answer
 
 
-def _payment(fields: Mapping[str, Any], paid_at: object) -> PaymentSeen:
+def _payment(fields: Mapping[str, Any], paid_at: object) -> ProviderPayment:
     """What a query's answer or a callback says of a trade. Raises `ValueError` and `Unclear`."""
     payment_id = wire.our_number(fields.get("out_trade_no"))
     total = _total(fields)
     state = states.payment_state(fields.get("trade_status"), was_paid=paid_at is not None)
     if state != "captured":
-        return PaymentSeen(payment_id, state)
+        return ProviderPayment(payment_id, state)
     trade_no = fields.get("trade_no")
     if not isinstance(trade_no, str) or not trade_no:
         raise ValueError("no trade_no")
-    return PaymentSeen(payment_id, state, Money(total, wire.CURRENCY), trade_no, wire.read_time(paid_at))
+    return ProviderPayment(payment_id, state, Money(total, wire.CURRENCY), trade_no, wire.read_time(paid_at))
 
 
 def _total(fields: Mapping[str, Any]) -> int:
@@ -256,7 +265,7 @@ def _total(fields: Mapping[str, Any]) -> int:
     return total
 
 
-def _seen(fields: Mapping[str, str]) -> PaymentSeen | RefundSeen:
+def _seen(fields: Mapping[str, str]) -> ProviderPayment | ProviderRefund:
     """What a callback that is genuine tells. Raises `BadNotice`: foreign or bad_content."""
     try:
         payment_id = wire.our_number(fields.get("out_trade_no"))
@@ -273,6 +282,6 @@ def _seen(fields: Mapping[str, str]) -> PaymentSeen | RefundSeen:
     if not refunded or "out_biz_no" not in fields:
         return payment
     try:
-        return RefundSeen(payment_id, wire.our_number(fields["out_biz_no"]), "done")
+        return ProviderRefund(payment_id, wire.our_number(fields["out_biz_no"]), "done")
     except ValueError as reason:
         raise InvalidWebhook("foreign", f"out_biz_no: {reason}") from None

@@ -25,7 +25,7 @@ MIN_KEY_BITS = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class AlipayAccount:
     """One application on Alipay's open platform. `notify_url` is where Alipay sends callbacks to."""
 
     app_id: str

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from commerce.kernel import forms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, InvalidWebhook
-from commerce.payments.port import Line
+from commerce.payments.port import StatementLine
 
 CURRENCY = "CNY"
 MAX_NOTICE_BYTES = 65_536
@@ -157,7 +157,7 @@ END = "业务明细列表结束"
 _NEEDED = (TRADE_NO, OUT_TRADE_NO, KIND, AMOUNT, REQUEST_NO)
 
 
-def read_statement(text: str) -> Iterator[Line | str]:
+def read_statement(text: str) -> Iterator[StatementLine | str]:
     """The lines of a 业务明细 file (GB18030 in Alipay's archive; decoded by whoever fetches it).
 
     Lines with a leading # are remarks, the first other one has the headings; cells are padded with tabs. A text stands
@@ -185,7 +185,7 @@ def read_statement(text: str) -> Iterator[Line | str]:
         yield f"line {number}: the statement breaks off, {END} is missing"
 
 
-def _statement_line(headings: list[str], cells: list[str]) -> Line:
+def _statement_line(headings: list[str], cells: list[str]) -> StatementLine:
     if len(cells) != len(headings):
         raise ValueError(f"{len(cells)} cells under {len(headings)} headings")
     row = dict(zip(headings, cells, strict=True))
@@ -198,4 +198,4 @@ def _statement_line(headings: list[str], cells: list[str]) -> Line:
         raise ValueError(f"{KIND} {kind[:40]!r} is neither {PAYMENT} nor {REFUND}")
     if not row[TRADE_NO]:
         raise ValueError(f"without {TRADE_NO}")
-    return Line(our_number(row[OUT_TRADE_NO]), refund_id, Money(fen(amount), CURRENCY), row[TRADE_NO])
+    return StatementLine(our_number(row[OUT_TRADE_NO]), refund_id, Money(fen(amount), CURRENCY), row[TRADE_NO])

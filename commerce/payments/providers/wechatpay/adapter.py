@@ -25,9 +25,18 @@ from commerce.kernel.outside import (
     InvalidWebhook,
     WebhookReply,
 )
-from commerce.payments.port import Charge, Line, Notice, PayAction, PaymentSeen, RefundOrder, RefundSeen, Scene
+from commerce.payments.port import (
+    PaymentAction,
+    PaymentFlow,
+    PaymentRequest,
+    PaymentWebhook,
+    ProviderPayment,
+    ProviderRefund,
+    RefundRequest,
+    StatementLine,
+)
 from commerce.payments.providers.wechatpay import messages, states, wire
-from commerce.payments.providers.wechatpay.settings import Account
+from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.statement import number, read_statement
 
 CHINA = timezone(timedelta(hours=8))
@@ -51,12 +60,12 @@ class WeChatPay:
     """
 
     name = "wechatpay"
-    scenes: tuple[Scene, ...] = ("qr", "jsapi")
+    scenes: tuple[PaymentFlow, ...] = ("qr", "jsapi")
     currencies: tuple[str, ...] = (CURRENCY,)
 
     def __init__(
         self,
-        account: Account,
+        account: WeChatPayAccount,
         outside: HttpTransport,
         clock: Clock,
         nonce: Callable[[], str] = lambda: secrets.token_hex(16),
@@ -71,7 +80,7 @@ class WeChatPay:
         self._refreshing = asyncio.Lock()
         self._refresh_after_s = float("-inf")
 
-    async def create(self, charge: Charge) -> PayAction:
+    async def create(self, charge: PaymentRequest) -> PaymentAction:
         account = self._account
         if charge.scene not in self.scenes or charge.amount.currency != CURRENCY:
             raise ExternalRefusal("unsupported", f"WeChat Pay takes {CURRENCY} by {' and '.join(self.scenes)}")
@@ -86,22 +95,22 @@ class WeChatPay:
         }
         if charge.scene == "qr":
             body = await self._call("POST", "/v3/pay/transactions/native", order)
-            return PayAction(kind="qr", code=_decode(body, messages.NativeCode).code_url)
+            return PaymentAction(kind="qr", code=_decode(body, messages.NativeCode).code_url)
         if not charge.payer:
             raise ExternalRefusal("no_payer", "payment inside of WeChat needs the customer's openid")
         body = await self._call("POST", "/v3/pay/transactions/jsapi", {**order, "payer": {"openid": charge.payer}})
         prepay_id = _decode(body, messages.Prepaid).prepay_id
         parameters = wire.jsapi_parameters(account, prepay_id, now=self._now(), nonce=self._nonce())
-        return PayAction(kind="jsapi", parameters=parameters)
+        return PaymentAction(kind="jsapi", parameters=parameters)
 
-    async def query(self, payment_id: UUID) -> PaymentSeen:
+    async def query(self, payment_id: UUID) -> ProviderPayment:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}?mchid={self._account.mch_id}"
         try:
-            trade = _decode(await self._call("GET", path), messages.Trade)
+            trade = _decode(await self._call("GET", path), messages.WeChatTrade)
         except ExternalRefusal as no:
             if no.code not in states.ABSENT:
                 raise
-            return PaymentSeen(payment_id, "absent")
+            return ProviderPayment(payment_id, "absent")
         is_ours = (trade.mchid, trade.out_trade_no) == (self._account.mch_id, payment_id.hex)
         if not is_ours or trade.appid not in (None, self._account.app_id):
             raise ExternalOutcomeUnknown("WeChat Pay answers about another payment than was asked for")
@@ -110,7 +119,7 @@ class WeChatPay:
         except ValueError as why:
             raise ExternalOutcomeUnknown(f"WeChat Pay's answer about a payment: {why}") from None
 
-    async def close(self, payment_id: UUID) -> PaymentSeen:
+    async def close(self, payment_id: UUID) -> ProviderPayment:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}/close"
         try:
             await self._call("POST", path, {"mchid": self._account.mch_id})
@@ -120,9 +129,9 @@ class WeChatPay:
             if seen.state == "waiting":
                 raise
             return seen
-        return PaymentSeen(payment_id, "closed")
+        return ProviderPayment(payment_id, "closed")
 
-    async def refund(self, order: RefundOrder) -> RefundSeen:
+    async def refund(self, order: RefundRequest) -> ProviderRefund:
         body: Json = {
             "out_trade_no": order.payment_id.hex,
             "out_refund_no": order.refund_id.hex,
@@ -133,23 +142,23 @@ class WeChatPay:
             body["reason"] = _cut(order.reason, MAX_REASON_BYTES)
         return await self._refund(order, "POST", "/v3/refund/domestic/refunds", body)
 
-    async def query_refund(self, order: RefundOrder) -> RefundSeen:
+    async def query_refund(self, order: RefundRequest) -> ProviderRefund:
         return await self._refund(order, "GET", f"/v3/refund/domestic/refunds/{order.refund_id.hex}")
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> Notice:
+    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """`unknown_key` may mean that WeChat Pay has a new certificate: `refresh`, then try once more."""
         wire.verify(headers, body, self._keys, now)
         try:
-            envelope = msgspec.json.decode(body, type=messages.Envelope)
+            envelope = msgspec.json.decode(body, type=messages.WeChatEnvelope)
         except _NOT_JSON as why:
             raise InvalidWebhook("malformed", str(why)) from None
         try:
             content = self._open(envelope.resource) if envelope.resource_type == "encrypt-resource" else None
             if content is not None and envelope.event_type == "TRANSACTION.SUCCESS":
-                return Notice(envelope.id, self._paid(msgspec.json.decode(content, type=messages.Trade)))
+                return PaymentWebhook(envelope.id, self._paid(msgspec.json.decode(content, type=messages.WeChatTrade)))
             kind, _, status = envelope.event_type.partition(".")
             if content is not None and kind == "REFUND" and status in ("SUCCESS", "ABNORMAL", "CLOSED"):
-                return Notice(
+                return PaymentWebhook(
                     envelope.id, self._refunded(status, msgspec.json.decode(content, type=messages.RefundNotice))
                 )
         except (msgspec.MsgspecError, ValueError) as why:
@@ -161,7 +170,7 @@ class WeChatPay:
             return WebhookReply(204, "application/json", b"")
         return WebhookReply(400, "application/json", b'{"code":"FAIL","message":"not stored, send it again"}')
 
-    def read_statement(self, text: str) -> list[Line | str]:
+    def read_statement(self, text: str) -> list[StatementLine | str]:
         return read_statement(text, self._account.mch_id)
 
     async def refresh(self) -> None:
@@ -237,14 +246,14 @@ class WeChatPay:
             # Refused too: that the certificates are refused says nothing of what was asked for.
             raise ExternalOutcomeUnknown(f"WeChat Pay's answer cannot be believed: {why}") from None
 
-    async def _refund(self, order: RefundOrder, method: str, path: str, body: Json | None = None) -> RefundSeen:
+    async def _refund(self, order: RefundRequest, method: str, path: str, body: Json | None = None) -> ProviderRefund:
         try:
-            refund = _decode(await self._call(method, path, body), messages.Refund)
+            refund = _decode(await self._call(method, path, body), messages.WeChatRefund)
         except ExternalRefusal as no:
             # Asked to refund, WeChat Pay now and then does not find a payment for a moment that it finds later.
             if no.code not in states.ABSENT:
                 raise
-            return RefundSeen(order.payment_id, order.refund_id, "absent")
+            return ProviderRefund(order.payment_id, order.refund_id, "absent")
         if (refund.out_trade_no, refund.out_refund_no) != (order.payment_id.hex, order.refund_id.hex):
             raise ExternalOutcomeUnknown("WeChat Pay answers about another refund than was asked for")
         if refund.amount.currency not in (None, CURRENCY):
@@ -256,7 +265,7 @@ class WeChatPay:
             raise ValueError(f"the algorithm {resource.algorithm[:40]!r} is not known")
         return wire.decrypt(self._account.api_v3_key, resource.nonce, resource.associated_data, resource.ciphertext)
 
-    def _paid(self, trade: messages.Trade) -> PaymentSeen:
+    def _paid(self, trade: messages.WeChatTrade) -> ProviderPayment:
         payment_id = number(trade.out_trade_no)
         if (trade.mchid, trade.appid) != (self._account.mch_id, self._account.app_id) or payment_id is None:
             raise InvalidWebhook("foreign", "the callback is about a payment to somebody else")
@@ -264,7 +273,7 @@ class WeChatPay:
             raise ValueError("a callback of success without success, amount or currency")
         return _payment(payment_id, trade)
 
-    def _refunded(self, status: str, refund: messages.RefundNotice) -> RefundSeen:
+    def _refunded(self, status: str, refund: messages.RefundNotice) -> ProviderRefund:
         payment_id, refund_id = number(refund.out_trade_no), number(refund.out_refund_no)
         if refund.mchid != self._account.mch_id or payment_id is None or refund_id is None:
             raise InvalidWebhook("foreign", "the callback is about a refund by somebody else")
@@ -273,11 +282,11 @@ class WeChatPay:
         return _seen(payment_id, refund_id, status, refund.amount)
 
 
-def _payment(payment_id: UUID, trade: messages.Trade) -> PaymentSeen:
+def _payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
     """Raises `ValueError` for a captured payment that is not whole, `Unclear` for an unknown state."""
     state = states.payment_state(trade.trade_state)
     if state != "captured":
-        return PaymentSeen(payment_id, state)
+        return ProviderPayment(payment_id, state)
     if trade.amount is None or not trade.transaction_id or not trade.success_time:
         raise ValueError("a captured payment needs amount, transaction_id and success_time")
     if trade.amount.currency not in (None, CURRENCY):
@@ -285,13 +294,13 @@ def _payment(payment_id: UUID, trade: messages.Trade) -> PaymentSeen:
     captured_at = datetime.fromisoformat(trade.success_time)
     if captured_at.tzinfo is None:
         raise ValueError("success_time has no zone")
-    return PaymentSeen(payment_id, state, Money(trade.amount.total, CURRENCY), trade.transaction_id, captured_at)
+    return ProviderPayment(payment_id, state, Money(trade.amount.total, CURRENCY), trade.transaction_id, captured_at)
 
 
-def _seen(payment_id: UUID, refund_id: UUID, word: str, amount: messages.RefundAmount) -> RefundSeen:
+def _seen(payment_id: UUID, refund_id: UUID, word: str, amount: messages.RefundAmount) -> ProviderRefund:
     state = states.refund_state(word)
     why = f"WeChat Pay says {word}" if state == "failed" else ""
-    return RefundSeen(payment_id, refund_id, state, Money(amount.refund, CURRENCY), why)
+    return ProviderRefund(payment_id, refund_id, state, Money(amount.refund, CURRENCY), why)
 
 
 def _failure(answer: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:

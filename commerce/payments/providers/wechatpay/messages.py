@@ -21,7 +21,7 @@ class Encrypted(msgspec.Struct, frozen=True):
     associated_data: str = ""
 
 
-class Envelope(msgspec.Struct, frozen=True):
+class WeChatEnvelope(msgspec.Struct, frozen=True):
     """A callback; what it is about is in `resource`, encrypted."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -35,7 +35,7 @@ class TradeAmount(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
-class Trade(msgspec.Struct, frozen=True):
+class WeChatTrade(msgspec.Struct, frozen=True):
     """A payment, in a callback or in answer to a query. Before it is paid there may be no amount."""
 
     mchid: str
@@ -63,7 +63,7 @@ class RefundNotice(msgspec.Struct, frozen=True):
     amount: RefundAmount
 
 
-class Refund(msgspec.Struct, frozen=True):
+class WeChatRefund(msgspec.Struct, frozen=True):
     """A refund in answer to a request or a query."""
 
     out_trade_no: str

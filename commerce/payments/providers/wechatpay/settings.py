@@ -14,7 +14,7 @@ _MIN_KEY_BITS = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class WeChatPayAccount:
     """A merchant's account. `serial` is the merchant certificate's serial number as 40 hexadecimal digits.
 
     WeChat Pay signs with the key of a platform certificate, which the adapter downloads, or (accounts since 2024) with
@@ -44,7 +44,7 @@ class Account:
         notify_url: str,
         public_key: str = "",
         public_key_id: str = "",
-    ) -> Account:
+    ) -> WeChatPayAccount:
         """Keys are PEM text. Raises `ValueError`, which says what to do and shows no secret."""
         if not re.fullmatch(r"[0-9A-Za-z_\-]{1,32}", app_id):
             raise ValueError("WeChat Pay app_id: set the appid that is bound to the merchant number, like wx8888888888")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from commerce.kernel.money import Money, MoneyError, parse_money
-from commerce.payments.port import Line
+from commerce.payments.port import StatementLine
 
 MERCHANT, TRANSACTION, OUT_TRADE, STATE = "商户号", "微信订单号", "商户订单号", "交易状态"
 CURRENCY, REFUND, OUT_REFUND, REFUND_STATUS = "货币种类", "微信退款单号", "商户退款单号", "退款状态"
@@ -28,7 +28,7 @@ def number(text: str) -> UUID | None:
     return found if found.hex == text else None
 
 
-def read_statement(text: str, mch_id: str) -> list[Line | str]:
+def read_statement(text: str, mch_id: str) -> list[StatementLine | str]:
     """Each line of a bill, or why it cannot be read. `transaction_id` is WeChat Pay's number of that very movement."""
     # Not `splitlines`, which would also cut at line ends that only Unicode knows, inside of a product's name.
     rows = text.removeprefix("\ufeff").replace("\r\n", "\n").removesuffix("\n").split("\n")
@@ -36,7 +36,7 @@ def read_statement(text: str, mch_id: str) -> list[Line | str]:
     missing = [name for name in _NEEDED if name not in headings]
     if missing:
         return [f"line 1: there is no column {', '.join(missing)}"]
-    found: list[Line | str] = []
+    found: list[StatementLine | str] = []
     for at, row in enumerate(rows[1:], start=2):
         if row.startswith(SUMMARY):
             return found
@@ -47,7 +47,7 @@ def read_statement(text: str, mch_id: str) -> list[Line | str]:
     return [*found, f"line {len(rows)}: the sums are missing, so the bill was cut short"]
 
 
-def _line(row: str, headings: list[str], mch_id: str) -> Line:
+def _line(row: str, headings: list[str], mch_id: str) -> StatementLine:
     if not row.startswith("`"):
         raise ValueError("it does not begin with a backquote")
     values = row[1:].split(",`")
@@ -62,13 +62,13 @@ def _line(row: str, headings: list[str], mch_id: str) -> Line:
     if payment_id is None:
         raise ValueError(f"{value[OUT_TRADE][:40]!r} is not a number of ours")
     if value[STATE] == "SUCCESS":
-        return Line(payment_id, None, _money(value[TOTAL]), value[TRANSACTION])
+        return StatementLine(payment_id, None, _money(value[TOTAL]), value[TRANSACTION])
     if value[STATE] != "REFUND" or value[REFUND_STATUS] not in ("SUCCESS", "PROCESSING"):
         raise ValueError(f"its state is {value[STATE][:40]!r}, {value[REFUND_STATUS][:40]!r}")
     refund_id = number(value[OUT_REFUND])
     if refund_id is None:
         raise ValueError(f"{value[OUT_REFUND][:40]!r} is not a number of ours")
-    return Line(payment_id, refund_id, _money(value[REFUND_TOTAL]), value[REFUND])
+    return StatementLine(payment_id, refund_id, _money(value[REFUND_TOTAL]), value[REFUND])
 
 
 def _money(text: str) -> Money:

@@ -24,7 +24,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from commerce.kernel.clock import EPOCH
 from commerce.kernel.outside import InvalidWebhook
-from commerce.payments.providers.wechatpay.settings import Account
+from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 CIPHER = "AEAD_AES_256_GCM"
@@ -71,7 +71,7 @@ def is_signed(key: RSAPublicKey, signed: bytes, signature: str) -> bool:
     return True
 
 
-def authorization(account: Account, method: str, path: str, body: bytes, *, now: datetime, nonce: str) -> str:
+def authorization(account: WeChatPayAccount, method: str, path: str, body: bytes, *, now: datetime, nonce: str) -> str:
     """The Authorization header of a request. `path` begins with /v3 and has the query; `body` is b"" for GET."""
     timestamp = _seconds(now)
     signature = sign(account.private_key, message(method, path, timestamp, nonce, body))
@@ -81,7 +81,7 @@ def authorization(account: Account, method: str, path: str, body: bytes, *, now:
     )
 
 
-def jsapi_parameters(account: Account, prepay_id: str, *, now: datetime, nonce: str) -> dict[str, str]:
+def jsapi_parameters(account: WeChatPayAccount, prepay_id: str, *, now: datetime, nonce: str) -> dict[str, str]:
     """What a page in WeChat hands to `WeixinJSBridge` (https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter5_1_8.shtml)."""
     timestamp, package = _seconds(now), f"prepay_id={prepay_id}"
     return {
