@@ -20,8 +20,8 @@ from redis.asyncio import Redis
 import lua
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
-from commerce.desk.papers import Papers
-from commerce.desk.service import Desk as ShippingDesk
+from commerce.desk.papers import DocumentPrinter
+from commerce.desk.service import Fulfilment as ShippingDesk
 from commerce.fleet.driving import Driving
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import Clock, SystemClock
@@ -39,9 +39,9 @@ from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
 from commerce.sales.stock import StockChanges
-from commerce.shipping.assigning import Assigning
+from commerce.shipping.assigning import CarrierAssignment
 from commerce.shipping.carriers import open_carriers
-from commerce.shipping.port import Carriers, News
+from commerce.shipping.port import CarrierRegistry, TrackingEvent
 from commerce.shipping.service import Shipping
 from config.settings import Settings
 from gateway import metrics
@@ -94,9 +94,9 @@ class GatewayServices:
     payments: Payments
     providers: dict[str, Provider]
     shipping: Shipping
-    carriers: Carriers
+    carriers: CarrierRegistry
     parcels: ShippingDesk
-    papers: Papers
+    papers: DocumentPrinter
     rates: Rates
     fleet: Fleet
     driving: Driving
@@ -148,7 +148,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
         )
         rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
-        assigning, zone = Assigning(rates, carriers, settings.shipping), ZoneInfo(settings.shipping.timezone)
+        assigning, zone = CarrierAssignment(rates, carriers, settings.shipping), ZoneInfo(settings.shipping.timezone)
         parcels = ShippingDesk(db, clock, ids, assigning, carriers, settings.shipping)
         order_limits = OrderLimits(
             limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
@@ -175,7 +175,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             shipping=shipping,
             carriers=carriers,
             parcels=parcels,
-            papers=Papers(db, parcels, settings.shipping.timezone),
+            papers=DocumentPrinter(db, parcels, settings.shipping.timezone),
             rates=rates,
             fleet=Fleet(db, clock, ids, zone, settings.shipping.van_stop_s, settings.shipping.van_speed_kmh),
             driving=Driving(db, clock, partial(_hear, shipping)),
@@ -191,7 +191,12 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 
 
 async def _hear(
-    shipping: Shipping, connection: Connection, shipment_id: UUID, news: Sequence[News], actor: str, now: datetime
+    shipping: Shipping,
+    connection: Connection,
+    shipment_id: UUID,
+    news: Sequence[TrackingEvent],
+    actor: str,
+    now: datetime,
 ) -> None:
     """What a van's driver reports of a parcel."""
     await shipping.hear(connection, shipment_id, news, "van", actor, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import lua
-from commerce.desk.lists import Lists
+from commerce.desk.lists import Worklists
 from lua import SaleKeys
 from workers import metrics
 from workers.driver import run_steps
@@ -19,7 +19,7 @@ async def observer(shop: WorkerServices) -> None:
     with Postgres gone orders pile up in them.
     """
     sales: list[str] = []
-    desk, shown = Lists(shop.db, shop.clock, shop.settings.shipping), set[tuple[str, str]]()
+    desk, shown = Worklists(shop.db, shop.clock, shop.settings.shipping), set[tuple[str, str]]()
 
     async def jobs() -> int:
         first = not sales
@@ -52,7 +52,7 @@ async def observer(shop: WorkerServices) -> None:
     await asyncio.gather(*(run_steps("observer", step, shop.stop, every_s) for step in (jobs, streams)))
 
 
-async def _show_parcels(desk: Lists, shown: set[tuple[str, str]]) -> None:
+async def _show_parcels(desk: Worklists, shown: set[tuple[str, str]]) -> None:
     """`shown` are the (carrier, status) that were shown so far: what has emptied since must be seen to be empty."""
     counts = await desk.counts()
     for kind in ("shipment", "order"):

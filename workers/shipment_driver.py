@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.rates.service import Rates
-from commerce.shipping.assigning import Assigning
+from commerce.shipping.assigning import CarrierAssignment
 from commerce.shipping.carriers import open_carriers
-from commerce.shipping.jobs import Job, ShipmentJobs
+from commerce.shipping.jobs import FulfilmentJobs, Job
 from workers.driver import run_steps
 from workers.outside import ExternalJobRunner
 from workers.runtime import WorkerServices
@@ -23,8 +23,8 @@ async def fulfilment_worker(shop: WorkerServices) -> None:
         carriers = await stack.enter_async_context(
             open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)
         )
-        assigning = Assigning(Rates(shop.db, shop.clock), carriers, rules)
-        jobs = ShipmentJobs(
+        assigning = CarrierAssignment(Rates(shop.db, shop.clock), carriers, rules)
+        jobs = FulfilmentJobs(
             shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.attempts, carriers, assigning, rules
         )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.calls}

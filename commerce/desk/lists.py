@@ -11,24 +11,24 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Database
 from commerce.kernel.paging import Page, page
 from commerce.shipping import store as shipments
-from commerce.shipping.model import DeskList, DeskShipment, UnplannedOrder
-from commerce.shipping.rules import Rules
+from commerce.shipping.model import UnplannedOrder, WorklistItem, WorklistName
+from commerce.shipping.rules import ShippingPolicy
 
 _FIRST = UUID(int=0)
 _MOST_UNPLANNED = 500
 
 
-class Lists:
+class Worklists:
     """The desk's lists over Postgres."""
 
-    def __init__(self, db: Database, clock: Clock, rules: Rules) -> None:
+    def __init__(self, db: Database, clock: Clock, rules: ShippingPolicy) -> None:
         self._db = db
         self._clock = clock
         self._rules = rules
 
     async def listed(
-        self, which: DeskList, warehouse_id: str | None, after: UUID | None, size: int
-    ) -> Page[DeskShipment]:
+        self, which: WorklistName, warehouse_id: str | None, after: UUID | None, size: int
+    ) -> Page[WorklistItem]:
         """What there is to do, oldest first."""
         now = self._now()
         today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
@@ -38,7 +38,7 @@ class Lists:
                 *(self._rules.stuck_after_s, self._rules.silent_after_s),
             )
             lines = await shipments.lines_of(connection, [shipment.shipment_id for shipment, _ in found])
-        items = [DeskShipment(one, shipments.shown(lines[one.shipment_id]), why) for one, why in found]
+        items = [WorklistItem(one, shipments.shown(lines[one.shipment_id]), why) for one, why in found]
         return page(items, size, lambda item: str(item.shipment.shipment_id))
 
     async def counts(self) -> dict[str, float]:

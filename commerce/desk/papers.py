@@ -7,7 +7,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from commerce.desk import store
-from commerce.desk.service import Desk
+from commerce.desk.service import Fulfilment
 from commerce.kernel.database import Connection, Database
 from commerce.orders.model import Address
 from commerce.shipping import documents
@@ -18,10 +18,10 @@ from commerce.shipping.model import Shipment
 from commerce.warehouses import store as warehouses
 
 
-class Papers:
+class DocumentPrinter:
     """PDFs, made in a thread: each takes milliseconds of computing."""
 
-    def __init__(self, db: Database, desk: Desk, timezone: str) -> None:
+    def __init__(self, db: Database, desk: Fulfilment, timezone: str) -> None:
         self._db = db
         self._desk = desk
         self._zone = ZoneInfo(timezone)

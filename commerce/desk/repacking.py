@@ -10,7 +10,7 @@ from uuid import UUID
 from asyncpg import CheckViolationError
 
 from commerce.desk import store
-from commerce.desk.store import HeldGoods
+from commerce.desk.store import ShipmentLineDetails
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
@@ -18,13 +18,13 @@ from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import Address
 from commerce.shipping import moving
 from commerce.shipping import store as shipments
-from commerce.shipping.assigning import Assigning
-from commerce.shipping.errors import NotNow
+from commerce.shipping.assigning import CarrierAssignment
+from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment, ShipmentStatus
-from commerce.shipping.packing import Box, Item, pack
-from commerce.shipping.planning import shares
-from commerce.shipping.rows import HeldLine, Measures, NewParcel
-from commerce.shipping.rules import Rules
+from commerce.shipping.packing import Box, PackItem, pack
+from commerce.shipping.planning import split_amount
+from commerce.shipping.rows import NewShipment, PackageSize, ShipmentLine
+from commerce.shipping.rules import ShippingPolicy
 
 _S = ShipmentStatus
 
@@ -32,7 +32,9 @@ _S = ShipmentStatus
 class Repacking:
     """Changes what parcels hold; each is weighed, measured and rated anew."""
 
-    def __init__(self, db: Database, clock: Clock, ids: IdGenerator, assigning: Assigning, rules: Rules) -> None:
+    def __init__(
+        self, db: Database, clock: Clock, ids: IdGenerator, assigning: CarrierAssignment, rules: ShippingPolicy
+    ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
@@ -42,17 +44,19 @@ class Repacking:
     async def split(self, shipment_id: UUID, part: Mapping[int, int], actor: str) -> list[UUID]:
         """Take units (by line of the order) out of a parcel into a new one; the ids of both."""
         async with self._db.transaction() as connection:
-            order, shipment = await moving.lock(connection, shipment_id)
+            order, shipment = await moving.lock_shipment(connection, shipment_id)
             _may_change(shipment)
             if await store.parcels_of_order(connection, order.order_id) >= self._rules.parcels_per_order:
-                raise NotNow(f"the order has {self._rules.parcels_per_order} parcels, and may not have more")
+                raise InvalidShipmentState(
+                    f"the order has {self._rules.parcels_per_order} parcels, and may not have more"
+                )
             now = from_ms(self._clock.now_ms())
             goods = await store.goods_of(connection, shipment_id)
             stays, goes = _divide(goods, part)
-            cod_stays, cod_goes = shares(shipment.cod_minor, [_value(stays), _value(goes)])
+            cod_stays, cod_goes = split_amount(shipment.cod_minor, [_value(stays), _value(goes)])
             await self._refill(connection, shipment, stays, cod_stays)
             packed = self._packed(goes)
-            parcel = NewParcel(
+            parcel = NewShipment(
                 self._ids.new(),
                 order.order_id,
                 shipment.address_no,
@@ -76,7 +80,7 @@ class Repacking:
         if not others:
             raise Invalid("name two parcels at least")
         async with self._db.transaction() as connection:
-            _, target = await moving.lock(connection, first)
+            _, target = await moving.lock_shipment(connection, first)
             parcels = [target]
             for id_ in others:
                 found = await shipments.shipment(connection, id_)
@@ -87,12 +91,12 @@ class Repacking:
                 _may_change(one)
                 # Two addresses of the order that read the same are counted apart all the same.
                 if _way_of(one) != _way_of(target):
-                    raise NotNow("they do not come from one warehouse or do not go to one address")
+                    raise InvalidShipmentState("they do not come from one warehouse or do not go to one address")
             goods = [held for one in parcels for held in await store.goods_of(connection, one.shipment_id)]
             now = from_ms(self._clock.now_ms())
             for one in parcels[1:]:
                 why = f"put into parcel {target.parcel_no}"
-                await moving.step(connection, one, _S.CANCELLED, now, "staff", actor, why)
+                await moving.record_step(connection, one, _S.CANCELLED, now, "staff", actor, why)
             await self._refill(connection, target, _summed(goods), sum(one.cod_minor for one in parcels))
             await self._noted(connection, first, now, actor, f"{len(others)} more put into it")
         return first
@@ -101,24 +105,24 @@ class Repacking:
         """Send once more what was lost, came back or was cancelled; the new parcel's id. Once for each parcel."""
         try:
             async with self._db.transaction() as connection:
-                order, shipment = await moving.lock(connection, shipment_id)
+                order, shipment = await moving.lock_shipment(connection, shipment_id)
                 if shipment.status not in (_S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED):
-                    raise NotNow(f"it is {shipment.status}: there is nothing to send once more")
+                    raise InvalidShipmentState(f"it is {shipment.status}: there is nothing to send once more")
                 if await store.is_replaced(connection, shipment_id):
-                    raise NotNow("it was sent once more already")
-                if await moving.is_stopped(connection, order):
-                    raise NotNow("it must not leave: the order's money goes back")
+                    raise InvalidShipmentState("it was sent once more already")
+                if await moving.must_not_ship(connection, order):
+                    raise InvalidShipmentState("it must not leave: the order's money goes back")
                 now = from_ms(self._clock.now_ms())
                 lines = (await shipments.lines_of(connection, [shipment_id]))[shipment_id]
-                parcel = NewParcel(
+                parcel = NewShipment(
                     self._ids.new(),
                     order.order_id,
                     shipment.address_no,
                     shipment.warehouse_id,
                     shipment.address,
-                    Measures(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
+                    PackageSize(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
                     shipment.value_minor,
-                    shipment.cod_minor if await shipments.cash_to_collect(connection, order.order_id) else 0,
+                    shipment.cod_minor if await shipments.cash_due(connection, order.order_id) else 0,
                     shipment.currency,
                     shipment.promised_on,
                     lines,
@@ -128,31 +132,33 @@ class Repacking:
                 await store.settle(connection, shipment_id, now, f"sent once more: {reason}")
                 await self._noted(connection, parcel.shipment_id, now, actor, f"sent once more: {reason}")
         except CheckViolationError:
-            raise NotNow("its goods are in other parcels by now") from None
+            raise InvalidShipmentState("its goods are in other parcels by now") from None
         return parcel.shipment_id
 
-    def _packed(self, goods: Sequence[HeldGoods]) -> Measures:
+    def _packed(self, goods: Sequence[ShipmentLineDetails]) -> PackageSize:
         """Raises `NotNow` where it takes more than one box."""
         boxes = [
             Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.carries_g)
             for box in self._rules.boxes
         ]
         items = [
-            Item(one.line_no, one.sku, one.quantity, one.weight_g, one.length_mm, one.width_mm, one.height_mm)
+            PackItem(one.line_no, one.sku, one.quantity, one.weight_g, one.length_mm, one.width_mm, one.height_mm)
             for one in goods
         ]
         found = pack(items, boxes, self._rules.fill_share, len(items) + sum(item.quantity for item in items))
         if len(found) > 1:
-            raise NotNow(f"it takes {len(found)} parcels")
+            raise InvalidShipmentState(f"it takes {len(found)} parcels")
         only = found[0]
-        return Measures(only.weight_g, only.length_mm, only.width_mm, only.height_mm)
+        return PackageSize(only.weight_g, only.length_mm, only.width_mm, only.height_mm)
 
-    async def _refill(self, connection: Connection, shipment: Shipment, goods: Sequence[HeldGoods], cod: int) -> None:
+    async def _refill(
+        self, connection: Connection, shipment: Shipment, goods: Sequence[ShipmentLineDetails], cod: int
+    ) -> None:
         packed, id_ = self._packed(goods), shipment.shipment_id
-        await shipments.move_goods(connection, id_, planned=-1)
+        await shipments.update_fulfilment_lines(connection, id_, planned=-1)
         await shipments.drop_lines(connection, id_)
         await shipments.put_lines(connection, id_, shipment.order_id, _held(goods))
-        await shipments.move_goods(connection, id_, planned=1)
+        await shipments.update_fulfilment_lines(connection, id_, planned=1)
         await shipments.resize(connection, id_, packed, _value(goods), cod)
 
     async def _noted(self, connection: Connection, shipment_id: UUID, now: datetime, actor: str, text: str) -> None:
@@ -160,7 +166,7 @@ class Repacking:
         shipment = await shipments.shipment(connection, shipment_id)
         assert shipment is not None
         await self._assigning.assign(connection, shipment, now)
-        await moving.note(connection, shipment, now, "staff", actor, text)
+        await moving.record_note(connection, shipment, now, "staff", actor, text)
 
 
 def _way_of(shipment: Shipment) -> tuple[str, int, Address]:
@@ -169,14 +175,16 @@ def _way_of(shipment: Shipment) -> tuple[str, int, Address]:
 
 def _may_change(shipment: Shipment) -> None:
     if shipment.held_reason is not None:
-        raise NotNow(f"parcel {shipment.parcel_no} is held: {shipment.held_reason}")
+        raise InvalidShipmentState(f"parcel {shipment.parcel_no} is held: {shipment.held_reason}")
     if shipment.status is not _S.PLANNED or shipment.booking_id is not None:
-        raise NotNow(
+        raise InvalidShipmentState(
             f"parcel {shipment.parcel_no} is {shipment.status} and somebody may come for it: cancel that first"
         )
 
 
-def _divide(goods: Sequence[HeldGoods], part: Mapping[int, int]) -> tuple[list[HeldGoods], list[HeldGoods]]:
+def _divide(
+    goods: Sequence[ShipmentLineDetails], part: Mapping[int, int]
+) -> tuple[list[ShipmentLineDetails], list[ShipmentLineDetails]]:
     held = {one.line_no: one for one in goods}
     for line, units in part.items():
         if line not in held or not 0 < units <= held[line].quantity:
@@ -189,7 +197,7 @@ def _divide(goods: Sequence[HeldGoods], part: Mapping[int, int]) -> tuple[list[H
     return stays, goes
 
 
-def _summed(goods: Sequence[HeldGoods]) -> list[HeldGoods]:
+def _summed(goods: Sequence[ShipmentLineDetails]) -> list[ShipmentLineDetails]:
     """One entry a line."""
     units: dict[int, int] = defaultdict(int)
     for one in goods:
@@ -198,9 +206,9 @@ def _summed(goods: Sequence[HeldGoods]) -> list[HeldGoods]:
     return [by_line[line]._replace(quantity=count) for line, count in sorted(units.items())]
 
 
-def _value(goods: Sequence[HeldGoods]) -> int:
+def _value(goods: Sequence[ShipmentLineDetails]) -> int:
     return sum(one.unit_price_minor * one.quantity for one in goods)
 
 
-def _held(goods: Sequence[HeldGoods]) -> list[HeldLine]:
-    return [HeldLine(one.line_no, one.address_no, one.sku, one.quantity) for one in goods]
+def _held(goods: Sequence[ShipmentLineDetails]) -> list[ShipmentLine]:
+    return [ShipmentLine(one.line_no, one.address_no, one.sku, one.quantity) for one in goods]

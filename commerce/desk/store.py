@@ -9,13 +9,13 @@ from uuid import UUID
 
 from commerce.kernel.database import Connection
 from commerce.kernel.sql import load_queries
-from commerce.shipping.model import DeskList, Pick, Shipment, UnplannedOrder, Wave
+from commerce.shipping.model import Pick, Shipment, UnplannedOrder, Wave, WorklistName
 from commerce.shipping.store import read_shipment
 
 queries = load_queries(__package__)
 
 
-class HeldGoods(NamedTuple):
+class ShipmentLineDetails(NamedTuple):
     """What a parcel holds of a line, with the price and the measures of a unit."""
 
     line_no: int
@@ -31,7 +31,7 @@ class HeldGoods(NamedTuple):
 
 async def listed(
     connection: Connection,
-    which: DeskList,
+    which: WorklistName,
     warehouse_id: str | None,
     after: UUID,
     count: int,
@@ -102,8 +102,8 @@ async def is_replaced(connection: Connection, shipment_id: UUID) -> bool:
     return found
 
 
-async def goods_of(connection: Connection, shipment_id: UUID) -> list[HeldGoods]:
-    return [HeldGoods(**row) for row in await connection.fetch(queries.goods_of, shipment_id)]
+async def goods_of(connection: Connection, shipment_id: UUID) -> list[ShipmentLineDetails]:
+    return [ShipmentLineDetails(**row) for row in await connection.fetch(queries.goods_of, shipment_id)]
 
 
 async def parcels_of_order(connection: Connection, order_id: UUID) -> int:

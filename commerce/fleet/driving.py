@@ -13,7 +13,7 @@ from commerce.fleet.model import Board, Report
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import News
+from commerce.shipping.port import TrackingEvent
 
 _MAX_SEQ = 32_767
 
@@ -22,7 +22,7 @@ class Hears(Protocol):
     """The one place that changes a parcel's status is told what happened, in the same transaction."""
 
     async def __call__(
-        self, connection: Connection, shipment_id: UUID, news: Sequence[News], actor: str, now: datetime
+        self, connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
     ) -> None: ...
 
 
@@ -98,15 +98,15 @@ def _actor(route: store.LockedRoute) -> str:
     return f"van {route.vehicle_id}"
 
 
-def _departure(status: ShipmentStatus, now: datetime) -> list[News]:
+def _departure(status: ShipmentStatus, now: datetime) -> list[TrackingEvent]:
     """A parcel that was out before and came back goes out again, which changes nothing but is worth knowing."""
     again = status is ShipmentStatus.OUT_FOR_DELIVERY
-    loaded = News(now, "loaded", "loaded into the van", ShipmentStatus.PICKED_UP)
-    left = News(now, "left", "out for delivery", None if again else ShipmentStatus.OUT_FOR_DELIVERY)
+    loaded = TrackingEvent(now, "loaded", "loaded into the van", ShipmentStatus.PICKED_UP)
+    left = TrackingEvent(now, "left", "out for delivery", None if again else ShipmentStatus.OUT_FOR_DELIVERY)
     return [loaded, left] if status is ShipmentStatus.BOOKED else [left]
 
 
-def _outcome(report: Report, now: datetime) -> News:
+def _outcome(report: Report, now: datetime) -> TrackingEvent:
     if report.outcome == "delivered":
-        return News(now, "delivered", report.note or "delivered", ShipmentStatus.DELIVERED)
-    return News(now, "failed", report.note or "could not be delivered", None)
+        return TrackingEvent(now, "delivered", report.note or "delivered", ShipmentStatus.DELIVERED)
+    return TrackingEvent(now, "failed", report.note or "could not be delivered", None)

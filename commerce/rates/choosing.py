@@ -9,7 +9,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from commerce.orders.model import Address
-from commerce.rates.model import Choice, Considered, Rate, RateBook, Steps
+from commerce.rates.model import CarrierCandidate, CarrierChoice, Rate, RateTableIndex, WeightSteps
 
 
 class _Offer(NamedTuple):
@@ -18,15 +18,15 @@ class _Offer(NamedTuple):
     why_not: str | None
 
 
-def choose(
-    book: RateBook,
+def choose_carrier(
+    book: RateTableIndex,
     address: Address,
     weight_g: int,
     cod: bool,
     hand_over: date,
     promised: date,
     without: Mapping[str, str],
-) -> Choice:
+) -> CarrierChoice:
     """The cheapest carrier whose days after `hand_over` end by `promised`, of equals the quicker one, then by name.
 
     If none keeps the day, the soonest, of equals the cheaper one, then by name. `without` leaves carriers out, each for
@@ -34,7 +34,7 @@ def choose(
     """
     serving = book.carriers_for(address)
     offers: dict[str, _Offer] = {}
-    unserved: dict[str, Considered] = {}
+    unserved: dict[str, CarrierCandidate] = {}
     for carrier in book.carriers:
         found = _offer(carrier, serving.get(carrier), weight_g, cod, hand_over, without)
         if isinstance(found, _Offer):
@@ -46,7 +46,7 @@ def choose(
     best = min(in_time, key=_by_price, default=None) or min(open_, key=_by_days, default=None)
     kept = bool(in_time)
     considered = [unserved.get(carrier) or _told(offers[carrier], best, kept, promised) for carrier in book.carriers]
-    choice = Choice(book.table.table_id, book.table.currency, promised, considered)
+    choice = CarrierChoice(book.table.table_id, book.table.currency, promised, considered)
     if best is None:
         return choice
     return replace(choice, kept=kept, carrier=best.rate.carrier, price=best.rate.price_minor, expected_on=best.arrives)
@@ -61,29 +61,29 @@ def _by_days(offer: _Offer) -> tuple[int, int, str]:
 
 
 def _offer(
-    carrier: str, steps: Steps | None, weight_g: int, cod: bool, hand_over: date, without: Mapping[str, str]
-) -> _Offer | Considered:
+    carrier: str, steps: WeightSteps | None, weight_g: int, cod: bool, hand_over: date, without: Mapping[str, str]
+) -> _Offer | CarrierCandidate:
     """What the table says comes first: a carrier that is only away for now would be of use later."""
     if steps is None:
-        return Considered(carrier, "left_out", "does not serve the region")
+        return CarrierCandidate(carrier, "left_out", "does not serve the region")
     rate = steps.at(weight_g)
     if rate is None:
         reason = f"takes up to {steps.ends_g[-1]} g there, and it weighs {weight_g} g"
-        return Considered(carrier, "left_out", reason, steps.region)
+        return CarrierCandidate(carrier, "left_out", reason, steps.region)
     why_not = "no cash on delivery there" if cod and not rate.cod else without.get(carrier)
     return _Offer(rate, hand_over + timedelta(days=rate.days), why_not)
 
 
-def _told(offer: _Offer, best: _Offer | None, kept: bool, promised: date) -> Considered:
+def _told(offer: _Offer, best: _Offer | None, kept: bool, promised: date) -> CarrierCandidate:
     rate = offer.rate
     told = rate.region, rate.price_minor, rate.days, offer.arrives
     if offer.why_not is not None:
-        return Considered(rate.carrier, "left_out", offer.why_not, *told)
+        return CarrierCandidate(rate.carrier, "left_out", offer.why_not, *told)
     assert best is not None  # this offer is open, so there is a best one
     if offer is best:
         why = f"the cheapest that arrives by {promised}" if kept else f"none arrives by {promised}: the soonest"
-        return Considered(rate.carrier, "chosen", why, *told)
-    return Considered(rate.carrier, "passed_over", _why_not(offer, best, kept, promised), *told)
+        return CarrierCandidate(rate.carrier, "chosen", why, *told)
+    return CarrierCandidate(rate.carrier, "passed_over", _why_not(offer, best, kept, promised), *told)
 
 
 def _why_not(offer: _Offer, best: _Offer, kept: bool, promised: date) -> str:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from commerce.catalog.csv_file import CsvLineError, parse_unsigned, read_rows
 from commerce.catalog.model import LineError
 from commerce.kernel.money import MoneyError, minor_digits, parse_money
-from commerce.rates.errors import FaultyTable
+from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import Rate, as_path
 
 COLUMNS = ("carrier", "region", "from_g", "to_g", "price", "currency", "days", "cod")
@@ -53,7 +53,7 @@ def read_table(lines: Iterable[str]) -> tuple[str, list[Rate]]:
     read = read_rows(lines, COLUMNS, (), lambda number, fields: _read(number, fields, faults[number].append))
     found = list(islice(read, MAX_LINES + 1))
     if len(found) > MAX_LINES:
-        raise FaultyTable(f"more than {MAX_LINES} lines: join regions that cost the same")
+        raise InvalidRateTable(f"more than {MAX_LINES} lines: join regions that cost the same")
     rows = [row for _, row in found if isinstance(row, _Line)]
     for line in (row for _, row in found if isinstance(row, LineError)):
         faults[line.line].append(line.reason)
@@ -61,9 +61,9 @@ def read_table(lines: Iterable[str]) -> tuple[str, list[Rate]]:
     _check_steps(rows, faults)
     refused = [LineError(number, "; ".join(reasons)) for number, reasons in sorted(faults.items()) if reasons]
     if refused:
-        raise FaultyTable(f"{len(refused)} lines are wrong, so nothing was imported", refused)
+        raise InvalidRateTable(f"{len(refused)} lines are wrong, so nothing was imported", refused)
     if not rows:
-        raise FaultyTable("there is no line after the header")
+        raise InvalidRateTable("there is no line after the header")
     return rows[0].currency, [row.rate for row in rows]
 
 

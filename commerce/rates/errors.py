@@ -8,7 +8,7 @@ from commerce.catalog.model import LineError
 from commerce.kernel.errors import Invalid, NotFound
 
 
-class FaultyTable(Invalid):
+class InvalidRateTable(Invalid):
     """A table is imported whole or not at all. `faults` has every line that is wrong, with all that is wrong there."""
 
     title = "The rate table cannot be imported"

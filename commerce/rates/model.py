@@ -41,7 +41,7 @@ class RateTable(msgspec.Struct, frozen=True):
     rates: int
 
 
-class Considered(msgspec.Struct, frozen=True):
+class CarrierCandidate(msgspec.Struct, frozen=True):
     """What became of one carrier, and why; `price` in minor units. Without a rate for the parcel it has none."""
 
     carrier: str
@@ -53,7 +53,7 @@ class Considered(msgspec.Struct, frozen=True):
     expected_on: date | None = None
 
 
-class Choice(msgspec.Struct, frozen=True):
+class CarrierChoice(msgspec.Struct, frozen=True):
     """Who brings a parcel, and how that came about: all carriers of the table by name.
 
     `price` is in minor units of `currency`; `kept` says that it arrives by the promised day. Without a carrier there is
@@ -63,7 +63,7 @@ class Choice(msgspec.Struct, frozen=True):
     table_id: int
     currency: str
     promised_on: date
-    considered: list[Considered]
+    considered: list[CarrierCandidate]
     kept: bool = False
     carrier: str | None = None
     price: int | None = None
@@ -80,7 +80,7 @@ def path_of(address: Address) -> Path:
     return as_path((address.country, address.province, address.city, address.district))
 
 
-class Steps(NamedTuple):
+class WeightSteps(NamedTuple):
     """A carrier's steps in one region, by weight; they begin at 0 and join."""
 
     region: str
@@ -93,7 +93,7 @@ class Steps(NamedTuple):
         return self.rates[index] if index < len(self.rates) else None
 
 
-class RateBook:
+class RateTableIndex:
     """A table in memory. It never changes, so that whoever has it may keep it.
 
     A carrier's rate for an address is that of its most specific region that holds the address. If that region has no
@@ -104,23 +104,23 @@ class RateBook:
     def __init__(self, table: RateTable, rates: Iterable[Rate]) -> None:
         """`rates` in any order; their steps join, as an import has made sure."""
         self.table = table
-        self._regions: dict[Path, dict[str, Steps]] = {}
+        self._regions: dict[Path, dict[str, WeightSteps]] = {}
         for (carrier, region), steps in groupby(
             sorted(rates, key=attrgetter("carrier", "region", "from_g")), key=attrgetter("carrier", "region")
         ):
             found = list(steps)
             here = self._regions.setdefault(tuple(region.split("/")), {})
-            here[carrier] = Steps(region, [rate.to_g for rate in found], found)
+            here[carrier] = WeightSteps(region, [rate.to_g for rate in found], found)
         self.carriers = sorted({carrier for here in self._regions.values() for carrier in here})
 
-    def carriers_for(self, address: Address) -> Mapping[str, Steps]:
+    def carriers_for(self, address: Address) -> Mapping[str, WeightSteps]:
         """The steps that hold for an address, by carrier; those that do not serve it are missing."""
         path = path_of(address)
-        found: dict[str, Steps] = {}
+        found: dict[str, WeightSteps] = {}
         for depth in range(1, len(path) + 1):
             found.update(self._regions.get(path[:depth], {}))
         return found
 
-    def steps_of(self, carrier: str) -> list[Steps]:
+    def steps_of(self, carrier: str) -> list[WeightSteps]:
         """All steps of a carrier, by region."""
         return sorted(here[carrier] for here in self._regions.values() if carrier in here)

@@ -11,7 +11,7 @@ from commerce.kernel.database import Connection, Database
 from commerce.rates import store
 from commerce.rates.csv_file import read_table
 from commerce.rates.errors import NoChoice, NoRateTable
-from commerce.rates.model import Choice, RateBook, RateTable
+from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
 
 _TABLES = 50
 
@@ -22,7 +22,7 @@ class Rates:
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
-        self._book: RateBook | None = None
+        self._book: RateTableIndex | None = None
         self._reading = asyncio.Lock()
 
     async def import_table(self, lines: Iterable[str], source: str, actor: str) -> RateTable:
@@ -37,7 +37,7 @@ class Rates:
             table_id = await store.insert(connection, currency, rates, source, actor, now)
         return RateTable(table_id, now, actor, source, currency, len(rates))
 
-    async def current(self) -> RateBook:
+    async def current(self) -> RateTableIndex:
         """The table in force. Raises `NoRateTable`."""
         async with self._db.connection() as connection:
             book = await self.book(connection)
@@ -45,7 +45,7 @@ class Rates:
             raise NoRateTable("nobody can be chosen before rates are imported: floodgate rates import FILE.csv")
         return book
 
-    async def book(self, connection: Connection) -> RateBook | None:
+    async def book(self, connection: Connection) -> RateTableIndex | None:
         """The table in force, if there is one; one short query if it is in memory."""
         newest = await store.newest(connection)
         if newest is None:
@@ -60,7 +60,7 @@ class Rates:
         async with self._db.connection() as connection:
             return await store.tables(connection, _TABLES)
 
-    async def explain(self, shipment_id: UUID) -> Choice:
+    async def explain(self, shipment_id: UUID) -> CarrierChoice:
         """How the carrier of a parcel was chosen. Raises `NoChoice`."""
         async with self._db.connection() as connection:
             choice = await store.choice_of(connection, shipment_id)
@@ -69,6 +69,6 @@ class Rates:
         return choice
 
 
-async def _read(connection: Connection) -> RateBook:
+async def _read(connection: Connection) -> RateTableIndex:
     [table] = await store.tables(connection, 1)
-    return RateBook(table, await store.rates_of(connection, table.table_id))
+    return RateTableIndex(table, await store.rates_of(connection, table.table_id))

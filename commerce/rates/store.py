@@ -10,7 +10,7 @@ import msgspec
 
 from commerce.kernel.database import Connection
 from commerce.kernel.sql import load_queries
-from commerce.rates.model import Choice, Rate, RateTable
+from commerce.rates.model import CarrierChoice, Rate, RateTable
 
 queries = load_queries(__package__)
 _RATE = Rate.__struct_fields__
@@ -44,7 +44,7 @@ async def rates_of(connection: Connection, table_id: int) -> list[Rate]:
     return [Rate(*row) for row in await connection.fetch(queries.rates_of, table_id)]
 
 
-async def choice_of(connection: Connection, shipment_id: UUID) -> Choice | None:
+async def choice_of(connection: Connection, shipment_id: UUID) -> CarrierChoice | None:
     """Why a parcel got its carrier; None if there is no such parcel, or nothing was chosen for it."""
     found = await connection.fetchval(queries.choice_of, shipment_id)
-    return msgspec.json.decode(found, type=Choice) if found else None
+    return msgspec.json.decode(found, type=CarrierChoice) if found else None

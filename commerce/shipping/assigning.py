@@ -7,18 +7,18 @@ from datetime import datetime
 
 from commerce.kernel.database import Connection
 from commerce.orders.model import Address
-from commerce.rates.choosing import choose
+from commerce.rates.choosing import choose_carrier
 from commerce.rates.service import Rates
 from commerce.shipping import store
 from commerce.shipping.model import Shipment, Task
-from commerce.shipping.port import Carriers
-from commerce.shipping.rules import Rules, hand_over_day
+from commerce.shipping.port import CarrierRegistry
+from commerce.shipping.rules import ShippingPolicy, dispatch_day
 
 
-class Assigning:
+class CarrierAssignment:
     """Chooses by the rate table in force, among the carriers that the shop works with."""
 
-    def __init__(self, rates: Rates, carriers: Carriers, rules: Rules) -> None:
+    def __init__(self, rates: Rates, carriers: CarrierRegistry, rules: ShippingPolicy) -> None:
         self._rates = rates
         self._carriers = carriers
         self._rules = rules
@@ -33,28 +33,30 @@ class Assigning:
     ) -> str | None:
         """Give the parcel, which nobody is booked for, to a carrier; its name, or None where it is parked because
         none takes it. `without` names carriers that are not to be asked now, and why."""
-        if fault := fault_of(shipment.address):
-            await store.nobody(connection, shipment.shipment_id, None, now, fault)
+        if fault := missing_address_fields(shipment.address):
+            await store.park_without_carrier(connection, shipment.shipment_id, None, now, fault)
             return None
         book = await self._rates.book(connection)
         if book is None:
             why = "there is no rate table: import one"
-            await store.nobody(connection, shipment.shipment_id, None, now, why)
+            await store.park_without_carrier(connection, shipment.shipment_id, None, now, why)
             return None
         left_out = {name: "the settings do not name it" for name in book.carriers if name not in self._carriers.by_name}
         left_out |= dict.fromkeys(shipment.tried, "it refused this parcel") | dict(without or {})
-        day, cod = hand_over_day(self._rules, now), shipment.cod_minor > 0
-        choice = choose(book, shipment.address, shipment.weight_g, cod, day, shipment.promised_on, left_out)
+        day, cod = dispatch_day(self._rules, now), shipment.cod_minor > 0
+        choice = choose_carrier(book, shipment.address, shipment.weight_g, cod, day, shipment.promised_on, left_out)
         if choice.carrier is None:
             why = "; ".join(f"{one.carrier}: {one.reason}" for one in choice.considered)
-            await store.nobody(connection, shipment.shipment_id, choice, now, f"no carrier takes it: {why}")
+            await store.park_without_carrier(
+                connection, shipment.shipment_id, choice, now, f"no carrier takes it: {why}"
+            )
             return None
         task: Task | None = "book" if self._carriers.by_name[choice.carrier].books else None
         await store.choose(connection, shipment.shipment_id, choice, task, now)
         return choice.carrier
 
 
-def fault_of(address: Address) -> str | None:
+def missing_address_fields(address: Address) -> str | None:
     """What an address lacks that every carrier needs; what is to be done is to change it."""
     lacks = [name for name in ("province", "city", "line", "phone", "name") if not getattr(address, name).strip()]
     if address.country != "CN":

@@ -15,13 +15,13 @@ class NoLabel(Conflict):
     code = "no_label"
 
 
-class NotNow(Conflict):
+class InvalidShipmentState(Conflict):
     """The parcel is somewhere where this cannot be done any more, or yet."""
 
     code = "not_now"
 
 
-class Unsendable(Invalid):
+class CannotShip(Invalid):
     """The order cannot be made into parcels, or no carrier takes one, as things are; the detail says what to do."""
 
     code = "unsendable"

@@ -25,21 +25,21 @@ from commerce.orders.model import OrderStatus
 from commerce.payments import store as payments
 from commerce.payments.store import OrderHeader
 from commerce.shipping import moving, store
-from commerce.shipping.assigning import Assigning
-from commerce.shipping.errors import Unsendable
+from commerce.shipping.assigning import CarrierAssignment
+from commerce.shipping.errors import CannotShip
 from commerce.shipping.model import Shipment, ShipmentStatus, Task
-from commerce.shipping.moving import Heard
-from commerce.shipping.planning import Planning
-from commerce.shipping.port import Booked, Carrier, Carriers, Parcel
-from commerce.shipping.rows import DueOrder
-from commerce.shipping.rules import Rules
+from commerce.shipping.moving import TrackingResult
+from commerce.shipping.planning import FulfilmentPlanner
+from commerce.shipping.port import BookingConfirmation, BookingRequest, Carrier, CarrierRegistry
+from commerce.shipping.rows import FulfilmentJob
+from commerce.shipping.rules import ShippingPolicy
 from commerce.warehouses import store as warehouses
 
-Job = Shipment | DueOrder
+Job = Shipment | FulfilmentJob
 _S = ShipmentStatus
 
 
-class ShipmentJobs:
+class FulfilmentJobs:
     """Claims due rows and does one at a time. A job that fails `attempts` times is parked."""
 
     def __init__(
@@ -49,9 +49,9 @@ class ShipmentJobs:
         ids: IdGenerator,
         policy: RetryPolicy,
         attempts: int,
-        carriers: Carriers,
-        assigning: Assigning,
-        rules: Rules,
+        carriers: CarrierRegistry,
+        assigning: CarrierAssignment,
+        rules: ShippingPolicy,
     ) -> None:
         self._db = db
         self._clock = clock
@@ -60,7 +60,7 @@ class ShipmentJobs:
         self._attempts = attempts
         self._carriers = carriers
         self._assigning = assigning
-        self._planning = Planning(ids, assigning, rules)
+        self._planning = FulfilmentPlanner(ids, assigning, rules)
         self._rules = rules
         self._down: frozenset[str] = frozenset()
 
@@ -94,7 +94,7 @@ class ShipmentJobs:
     async def work(self, job: Job) -> str:
         """Do what is to be done; gives a word for what became of it. Raises `Unclear` where the carrier did not say,
         after the job was postponed."""
-        if isinstance(job, DueOrder):
+        if isinstance(job, FulfilmentJob):
             return await self._order(job)
         try:
             return await self._shipment(job)
@@ -110,7 +110,7 @@ class ShipmentJobs:
 
     # Orders.
 
-    async def _order(self, job: DueOrder) -> str:
+    async def _order(self, job: FulfilmentJob) -> str:
         now = self._now()
         try:
             async with self._db.transaction() as connection:
@@ -119,12 +119,12 @@ class ShipmentJobs:
                 if job.status == "planned":
                     return await self._stop(connection, job)
                 return await self._planning.plan(connection, job, now)
-        except Unsendable as error:
+        except CannotShip as error:
             async with self._db.connection() as connection:
                 await store.postpone_order(connection, job.order_id, now, str(error), park=True)
             return "unsendable"
 
-    async def _complete(self, connection: Connection, job: DueOrder, now: datetime) -> str:
+    async def _complete(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
         order = await payments.lock_order(connection, job.order_id)
         current = await store.due_order(connection, job.order_id)
         if order is None or current is None or current.status != "delivered":
@@ -136,14 +136,14 @@ class ShipmentJobs:
         await store.order_done(connection, order.order_id)
         return "completed"
 
-    async def _stop(self, connection: Connection, job: DueOrder) -> str:
+    async def _stop(self, connection: Connection, job: FulfilmentJob) -> str:
         """Some of its money goes back: if it is all, no parcel leaves that is still here, whoever it waits for."""
         order = await payments.lock_order(connection, job.order_id)
         current = await store.due_order(connection, job.order_id)
         if order is None or current is None or current.status != "planned":
             return "known"
         await store.order_looked_at(connection, job.order_id)
-        if not await moving.is_stopped(connection, order):
+        if not await moving.must_not_ship(connection, order):
             return "known"
         for shipment in await store.shipments_of(connection, job.order_id):
             is_being_cancelled = shipment.task == "cancel" and shipment.then_ == "cancelled"
@@ -166,7 +166,7 @@ class ShipmentJobs:
         if job.task == "follow":
             await carrier.follow(job.tracking_no, job.address.phone)
             async with self._db.transaction() as connection:
-                _, shipment = await moving.lock(connection, job.shipment_id)
+                _, shipment = await moving.lock_shipment(connection, job.shipment_id)
                 if shipment.task == "follow":
                     await store.set_task(connection, job.shipment_id, "track", self._next_look(shipment))
             return "followed"
@@ -176,7 +176,7 @@ class ShipmentJobs:
         if carrier is None or self._is_to_change(job):
             return await self._assign(job)
         async with self._db.transaction() as connection:
-            order, shipment = await moving.lock(connection, job.shipment_id)
+            order, shipment = await moving.lock_shipment(connection, job.shipment_id)
             if not _to_be_booked(shipment) or shipment.carrier != carrier.name:
                 return "known"
             if await self._stopped(connection, order, shipment):
@@ -192,7 +192,7 @@ class ShipmentJobs:
 
     async def _stopped(self, connection: Connection, order: OrderHeader, shipment: Shipment) -> bool:
         """Whether it must not be sent any more: then it is cancelled, or its booking is about to be."""
-        if not await moving.is_stopped(connection, order):
+        if not await moving.must_not_ship(connection, order):
             return False
         await self._withdraw(connection, shipment)
         return True
@@ -201,23 +201,23 @@ class ShipmentJobs:
         now = self._now()
         if shipment.booking_id is None:
             why = "the order's money goes back"
-            await moving.step(connection, shipment, _S.CANCELLED, now, "driver", moving.ACTOR, why)
+            await moving.record_step(connection, shipment, _S.CANCELLED, now, "driver", moving.ACTOR, why)
         else:
             await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
 
     async def _ask(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
         if shipment.booking_id is not None:
-            await store.asked_again(connection, shipment.booking_id, self._now())
+            await store.touch_booking_request(connection, shipment.booking_id, self._now())
             return shipment
         await store.add_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
         asked = await store.shipment(connection, shipment.shipment_id)
         assert asked is not None
         return asked
 
-    async def _parcel(self, connection: Connection, shipment: Shipment) -> Parcel:
+    async def _parcel(self, connection: Connection, shipment: Shipment) -> BookingRequest:
         senders = await warehouses.warehouses_of(connection, [shipment.warehouse_id])
         assert shipment.booking_id is not None
-        return Parcel(
+        return BookingRequest(
             booking_id=shipment.booking_id,
             order_id=shipment.order_id,
             sender=senders[shipment.warehouse_id].address,
@@ -233,7 +233,7 @@ class ShipmentJobs:
 
     async def _assign(self, job: Shipment) -> str:
         async with self._db.transaction() as connection:
-            order, shipment = await moving.lock(connection, job.shipment_id)
+            order, shipment = await moving.lock_shipment(connection, job.shipment_id)
             if not _to_be_booked(shipment) or shipment.booking_id is not None:
                 return "known"
             if await self._stopped(connection, order, shipment):
@@ -251,13 +251,13 @@ class ShipmentJobs:
         """The next best takes it, or a person looks at it."""
         now, why = self._now(), f"{carrier.name} refuses: {error}"
         async with self._db.transaction() as connection:
-            _, shipment = await moving.lock(connection, asked.shipment_id)
+            _, shipment = await moving.lock_shipment(connection, asked.shipment_id)
             if shipment.booking_id != asked.booking_id or shipment.status is not _S.PLANNED:
                 return "known"
             assert asked.booking_id is not None
             await store.end_booking(connection, asked.booking_id, "refused", now, why)
-            await store.tried(connection, shipment.shipment_id, carrier.name)
-            await moving.note(connection, shipment, now, "driver", moving.ACTOR, why)
+            await store.record_refusal(connection, shipment.shipment_id, carrier.name)
+            await moving.record_note(connection, shipment, now, "driver", moving.ACTOR, why)
             if shipment.task == "cancel":
                 return await self._unbooked(connection, shipment)
             again = await store.shipment(connection, shipment.shipment_id)
@@ -265,15 +265,15 @@ class ShipmentJobs:
             await self._assigning.assign(connection, again, now)
         return "refused"
 
-    async def _booked(self, asked: Shipment, carrier: Carrier, found: Booked) -> str:
+    async def _booked(self, asked: Shipment, carrier: Carrier, found: BookingConfirmation) -> str:
         now = self._now()
         async with self._db.transaction() as connection:
-            order, shipment = await moving.lock(connection, asked.shipment_id)
+            order, shipment = await moving.lock_shipment(connection, asked.shipment_id)
             if shipment.booking_id != asked.booking_id or shipment.status is not _S.PLANNED:
                 return "known"
             assert asked.booking_id is not None
-            await moving.booked(connection, shipment, asked.booking_id, found, now, "driver", moving.ACTOR)
-            if await moving.is_stopped(connection, order):
+            await moving.record_booking(connection, shipment, asked.booking_id, found, now, "driver", moving.ACTOR)
+            if await moving.must_not_ship(connection, order):
                 await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
             elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
                 # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
@@ -294,7 +294,7 @@ class ShipmentJobs:
         failpoint("shipment.after_cancel")
         now = self._now()
         async with self._db.transaction() as connection:
-            _, shipment = await moving.lock(connection, job.shipment_id)
+            _, shipment = await moving.lock_shipment(connection, job.shipment_id)
             if shipment.task != "cancel" or shipment.booking_id != job.booking_id:
                 return "known"
             # Its news may have been quicker than the answer.
@@ -315,10 +315,10 @@ class ShipmentJobs:
         now = self._now()
         if shipment.then_ == "cancelled":
             why = "nobody comes for it any more"
-            await moving.step(connection, shipment, _S.CANCELLED, now, "driver", moving.ACTOR, why)
+            await moving.record_step(connection, shipment, _S.CANCELLED, now, "driver", moving.ACTOR, why)
         elif shipment.status is _S.BOOKED:
             why = f"{shipment.carrier} does not come for it any more"
-            await moving.step(connection, shipment, _S.PLANNED, now, "driver", moving.ACTOR, why)
+            await moving.record_step(connection, shipment, _S.PLANNED, now, "driver", moving.ACTOR, why)
         await store.unbook(connection, shipment.shipment_id)
         if shipment.then_ == "cancelled":
             return "cancelled"
@@ -331,15 +331,17 @@ class ShipmentJobs:
         await self._assigning.assign(connection, again, now)
         return "planned_anew"
 
-    async def _too_late(self, connection: Connection, shipment: Shipment, found: Booked | None, now: datetime) -> str:
+    async def _too_late(
+        self, connection: Connection, shipment: Shipment, found: BookingConfirmation | None, now: datetime
+    ) -> str:
         """The carrier has the parcel: it goes its way, and the desk is told. `found` is of one whose booking was
         unclear till now."""
         if shipment.status is _S.PLANNED:
             assert found is not None
             assert shipment.booking_id is not None
-            await moving.booked(connection, shipment, shipment.booking_id, found, now, "driver", moving.ACTOR)
+            await moving.record_booking(connection, shipment, shipment.booking_id, found, now, "driver", moving.ACTOR)
         why = f"{shipment.carrier} has it already and does not give it back"
-        await moving.note(connection, shipment, now, "driver", moving.ACTOR, why)
+        await moving.record_note(connection, shipment, now, "driver", moving.ACTOR, why)
         await store.set_task(connection, shipment.shipment_id, "track", self._next_look(shipment))
         return "too_late"
 
@@ -347,18 +349,18 @@ class ShipmentJobs:
         assert job.tracking_no is not None
         news = await carrier.track(job.tracking_no, job.address.phone)
         async with self._db.transaction() as connection:
-            order, shipment = await moving.lock(connection, job.shipment_id)
+            order, shipment = await moving.lock_shipment(connection, job.shipment_id)
             if shipment.task != "track" or shipment.tracking_no != job.tracking_no:
                 return "known"
-            heard = Heard("known")
+            heard = TrackingResult("known")
             if news:
-                heard = await moving.hear(
+                heard = await moving.apply_tracking_events(
                     connection, order, shipment, news, "query", carrier.system, self._now(), self._rules
                 )
             waits = heard.result != "moved" and shipment.status is _S.BOOKED
             if waits and await self._stopped(connection, order, shipment):
                 return "stopped"
-            await store.looked(connection, shipment.shipment_id, self._next_look(shipment))
+            await store.schedule_poll(connection, shipment.shipment_id, self._next_look(shipment))
         return heard.result
 
     def _next_look(self, shipment: Shipment) -> datetime:

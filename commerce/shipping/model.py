@@ -37,23 +37,23 @@ class ShipmentStatus(StrEnum):
 
 
 _S = ShipmentStatus
-ROAD = (_S.PLANNED, _S.BOOKED, _S.PICKED_UP, _S.IN_TRANSIT, _S.OUT_FOR_DELIVERY, _S.DELIVERED)
+DELIVERY_PATH = (_S.PLANNED, _S.BOOKED, _S.PICKED_UP, _S.IN_TRANSIT, _S.OUT_FOR_DELIVERY, _S.DELIVERED)
 """The way of a parcel that arrives."""
 TRANSITIONS = frozenset(
     {
-        *pairwise(ROAD),
+        *pairwise(DELIVERY_PATH),
         (_S.PLANNED, _S.CANCELLED),
         (_S.BOOKED, _S.PLANNED),  # the booking was cancelled, and it is booked anew
         (_S.BOOKED, _S.CANCELLED),
-        *((out, end) for out in ROAD[2:5] for end in (_S.LOST, _S.RETURNED_TO_SENDER)),
+        *((out, end) for out in DELIVERY_PATH[2:5] for end in (_S.LOST, _S.RETURNED_TO_SENDER)),
     }
 )
 """Every step a shipment may take; the table `shipment_transitions` says the same and enforces it."""
-ENDED = frozenset({_S.DELIVERED, _S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED})
-ON_THE_WAY = frozenset(ROAD[2:5])
+FINAL_STATUSES = frozenset({_S.DELIVERED, _S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED})
+WITH_CARRIER = frozenset(DELIVERY_PATH[2:5])
 
 
-class ParcelLine(msgspec.Struct, frozen=True):
+class ShipmentLineView(msgspec.Struct, frozen=True):
     """What a parcel holds of an order's line."""
 
     line: int
@@ -81,7 +81,7 @@ class ShipmentView(msgspec.Struct, frozen=True):
     parcel: int
     status: ShipmentStatus
     to: int
-    lines: list[ParcelLine]
+    lines: list[ShipmentLineView]
     promised_on: date
     carrier: str | None = None
     tracking_no: str | None = None
@@ -157,25 +157,25 @@ class Shipment(msgspec.Struct, frozen=True):
 
 # What the desk sees and says.
 
-DeskList = Literal["to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all"]
+WorklistName = Literal["to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all"]
 """What is there to do: pack it; mend what stopped it; nothing before somebody lets it go; promised for a day that is
 over; on the way without news for long; booked and never heard of; lost or sent back and not settled; news that nobody
 understands or that cannot be."""
 
 
-class DeskShipment(msgspec.Struct, frozen=True):
+class WorklistItem(msgspec.Struct, frozen=True):
     """A parcel as the desk sees it, with what it holds; `why` says what stopped it."""
 
     shipment: Shipment
-    lines: list[ParcelLine]
+    lines: list[ShipmentLineView]
     why: str | None = None
 
 
-class DeskFile(msgspec.Struct, frozen=True):
+class ShipmentDetails(msgspec.Struct, frozen=True):
     """One parcel with everything that happened to it."""
 
     shipment: Shipment
-    lines: list[ParcelLine]
+    lines: list[ShipmentLineView]
     events: list[ShipmentEvent]
 
 
@@ -188,26 +188,26 @@ class UnplannedOrder(msgspec.Struct, frozen=True):
     why: str
 
 
-class Packed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PackedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A parcel is packed. The carrier's number, where the desk books it and not the driver."""
 
     tracking_no: TrackingNo | None = None
 
 
-class Because(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ReasonInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Why it is done."""
 
     reason: Reason
 
 
-class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class OutcomeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a parcel ended, as its carrier or its receiver told the desk, where the carrier's news do not say so."""
 
     state: Literal["delivered", "lost", "returned_to_sender"]
     reason: Reason
 
 
-class SplitOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SplitInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Units by line of the order that go into a parcel of their own."""
 
     lines: Annotated[
@@ -215,13 +215,13 @@ class SplitOff(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ]
 
 
-class Merge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MergeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Parcels that are put into another one."""
 
     shipments: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=50)]
 
 
-class Redirect(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RedirectInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Another address for a parcel, before it is handed over."""
 
     address: Address
@@ -237,7 +237,7 @@ class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)] | None = None
 
 
-class MakeWave(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WaveInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Gather parcels that are to be packed, the oldest first."""
 
     warehouse_id: WarehouseId

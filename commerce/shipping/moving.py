@@ -22,23 +22,23 @@ from commerce.payments.port import ProviderPayment
 from commerce.payments.store import OrderHeader
 from commerce.shipping import store
 from commerce.shipping.errors import NoSuchShipment
-from commerce.shipping.model import ENDED, ON_THE_WAY, ROAD, Shipment, ShipmentStatus, Source
-from commerce.shipping.port import Booked, News
-from commerce.shipping.rows import NewEvent
-from commerce.shipping.rules import Rules
+from commerce.shipping.model import DELIVERY_PATH, FINAL_STATUSES, WITH_CARRIER, Shipment, ShipmentStatus, Source
+from commerce.shipping.port import BookingConfirmation, TrackingEvent
+from commerce.shipping.rows import NewShipmentEvent
+from commerce.shipping.rules import ShippingPolicy
 
 _S = ShipmentStatus
 ACTOR = "shipment_driver"
 
 
-class Heard(NamedTuple):
+class TrackingResult(NamedTuple):
     """A word for what news changed, and how many of them nobody knows the meaning of."""
 
     result: str
     unknown: int = 0
 
 
-async def lock(connection: Connection, shipment_id: UUID) -> tuple[OrderHeader, Shipment]:
+async def lock_shipment(connection: Connection, shipment_id: UUID) -> tuple[OrderHeader, Shipment]:
     """A parcel and its order, whose row is locked. Raises `NoSuchShipment`."""
     found = await store.shipment(connection, shipment_id)
     order = await payments.lock_order(connection, found.order_id) if found else None
@@ -49,50 +49,56 @@ async def lock(connection: Connection, shipment_id: UUID) -> tuple[OrderHeader, 
     return order, found
 
 
-async def is_stopped(connection: Connection, order: OrderHeader) -> bool:
+async def must_not_ship(connection: Connection, order: OrderHeader) -> bool:
     """Whether the order must not be sent: it was cancelled, or all its money goes back."""
-    return order.status is OrderStatus.CANCELLED or await store.goes_back(connection, order.order_id)
+    return order.status is OrderStatus.CANCELLED or await store.is_fully_refunded(connection, order.order_id)
 
 
-async def step(
+async def record_step(
     connection: Connection, shipment: Shipment, to: ShipmentStatus, now: datetime, source: Source, actor: str, text: str
 ) -> None:
     """One step that is ours to take: booked, planned again, cancelled."""
-    event = NewEvent(now, source, actor, text, (shipment.status, to))
+    event = NewShipmentEvent(now, source, actor, text, (shipment.status, to))
     await store.write_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
     if to is _S.CANCELLED:
-        await store.move_goods(connection, shipment.shipment_id, planned=-1)
+        await store.update_fulfilment_lines(connection, shipment.shipment_id, planned=-1)
 
 
-async def note(
+async def record_note(
     connection: Connection, shipment: Shipment, now: datetime, source: Source, actor: str, text: str
 ) -> None:
     """Something that moves nothing."""
-    event = NewEvent(now, source, actor, text)
+    event = NewShipmentEvent(now, source, actor, text)
     await store.write_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
 
 
-async def booked(
-    connection: Connection, shipment: Shipment, booking_id: UUID, found: Booked, now: datetime, source: Source, by: str
+async def record_booking(
+    connection: Connection,
+    shipment: Shipment,
+    booking_id: UUID,
+    found: BookingConfirmation,
+    now: datetime,
+    source: Source,
+    by: str,
 ) -> None:
     """A carrier will come for it."""
     await store.book(connection, shipment.shipment_id, booking_id, found.tracking_no, found.sort_code, now)
     text = f"{shipment.carrier} takes it as {found.tracking_no}"
-    await step(connection, shipment, _S.BOOKED, now, source, by, text)
+    await record_step(connection, shipment, _S.BOOKED, now, source, by, text)
 
 
-async def hear(
+async def apply_tracking_events(
     connection: Connection,
     order: OrderHeader,
     shipment: Shipment,
-    news: Sequence[News],
+    news: Sequence[TrackingEvent],
     source: Source,
     actor: str,
     now: datetime,
-    rules: Rules,
+    rules: ShippingPolicy,
     *,
     stands: bool = True,
-) -> Heard:
+) -> TrackingResult:
     """Write down what somebody tells of a parcel, each thing once, and move it on where that says so.
 
     It moves nothing where it is told of a booking that does not stand (any more): then nobody should have the parcel.
@@ -101,25 +107,32 @@ async def hear(
     known = await store.known_news(connection, shipment.shipment_id, list(keyed))
     new = [(key, one) for key, one in keyed.items() if key not in known]
     if not new:
-        return Heard("known")
-    status, ended_at, events, moves = shipment.status, shipment.ended_at, list[NewEvent](), list[ShipmentStatus]()
+        return TrackingResult("known")
+    status, ended_at, events, moves = (
+        shipment.status,
+        shipment.ended_at,
+        list[NewShipmentEvent](),
+        list[ShipmentStatus](),
+    )
     for key, one in new:
-        way = _way(status, one.state) if stands else []
+        way = _steps_between(status, one.state) if stands else []
         moves += way
         for to in way[:-1]:
             text = f"taken as {to.replace('_', ' ')}, for what came after it"
-            events.append(NewEvent(one.at, source, actor, text, (status, to)))
+            events.append(NewShipmentEvent(one.at, source, actor, text, (status, to)))
             status = to
         move = (status, way[-1]) if way else None
         cannot_be = move is None and (_contradicts(status, ended_at, one) if stands else one.state is not None)
-        events.append(NewEvent(one.at, source, actor, one.text, move, one.code, one.unknown, cannot_be, one.place, key))
+        events.append(
+            NewShipmentEvent(one.at, source, actor, one.text, move, one.code, one.unknown, cannot_be, one.place, key)
+        )
         if way:
             status = way[-1]
-            ended_at = one.at if status in ENDED else None
+            ended_at = one.at if status in FINAL_STATUSES else None
     await store.write_events(connection, order.order_id, shipment.shipment_id, events, now)
     if stands:
         # A clock that is wrong must not make it look alive for days.
-        await store.heard(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
+        await store.touch_last_event(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
     unknown = sum(one.unknown for _, one in new)
     # One by one: what has left and is lost with the same news has left all the same.
     for to in moves:
@@ -128,25 +141,25 @@ async def hear(
             await _cash(connection, order, now)
         if to in (_S.PICKED_UP, _S.DELIVERED):
             order = await _order_moves(connection, order, now, rules)
-    return Heard("moved" if moves else "noted", unknown)
+    return TrackingResult("moved" if moves else "noted", unknown)
 
 
-def _key(news: News) -> bytes:
+def _key(news: TrackingEvent) -> bytes:
     """The same for what is told twice, by a push and by an answer."""
     told = f"{news.at.timestamp()}\0{news.code}\0{news.place or ''}\0{news.text}"
     return blake2b(told.encode(), digest_size=16).digest()
 
 
-def _way(at: ShipmentStatus, to: ShipmentStatus | None) -> list[ShipmentStatus]:
+def _steps_between(at: ShipmentStatus, to: ShipmentStatus | None) -> list[ShipmentStatus]:
     """The steps from where it is known to be; none where it is further already, or nowhere that news could move it."""
-    if to is None or to is _S.CANCELLED or at not in ROAD[1:5]:
+    if to is None or to is _S.CANCELLED or at not in DELIVERY_PATH[1:5]:
         return []
-    if to in ROAD:
-        return list(ROAD[ROAD.index(at) + 1 : ROAD.index(to) + 1])
+    if to in DELIVERY_PATH:
+        return list(DELIVERY_PATH[DELIVERY_PATH.index(at) + 1 : DELIVERY_PATH.index(to) + 1])
     return [*([_S.PICKED_UP] if at is _S.BOOKED else []), to]
 
 
-def _contradicts(status: ShipmentStatus, ended_at: datetime | None, news: News) -> bool:
+def _contradicts(status: ShipmentStatus, ended_at: datetime | None, news: TrackingEvent) -> bool:
     """Whether news cannot be true beside what is known: it has two ends, or goes on after its end, or was never to go.
 
     What merely comes late is no contradiction.
@@ -155,23 +168,23 @@ def _contradicts(status: ShipmentStatus, ended_at: datetime | None, news: News) 
         return False
     if status in (_S.PLANNED, _S.CANCELLED):
         return True
-    if status not in ENDED:
+    if status not in FINAL_STATUSES:
         return False
-    return news.state in ENDED or (news.state in ON_THE_WAY and ended_at is not None and news.at > ended_at)
+    return news.state in FINAL_STATUSES or (news.state in WITH_CARRIER and ended_at is not None and news.at > ended_at)
 
 
 async def _count(connection: Connection, shipment_id: UUID, to: ShipmentStatus) -> None:
     if to is _S.PICKED_UP:
-        await store.move_goods(connection, shipment_id, shipped=1)
+        await store.update_fulfilment_lines(connection, shipment_id, shipped=1)
     elif to is _S.DELIVERED:
-        await store.move_goods(connection, shipment_id, delivered=1)
+        await store.update_fulfilment_lines(connection, shipment_id, delivered=1)
     elif to in (_S.LOST, _S.RETURNED_TO_SENDER):
-        await store.move_goods(connection, shipment_id, planned=-1, shipped=-1)
+        await store.update_fulfilment_lines(connection, shipment_id, planned=-1, shipped=-1)
 
 
 async def _cash(connection: Connection, order: OrderHeader, now: datetime) -> None:
     """The carriers collect a part with each parcel; the payment is captured once they have all of it."""
-    to_collect = await store.cash_to_collect(connection, order.order_id)
+    to_collect = await store.cash_due(connection, order.order_id)
     if not to_collect or await store.cash_collected(connection, order.order_id) < sum(part for _, part in to_collect):
         return
     for payment_id, _ in to_collect:
@@ -181,7 +194,7 @@ async def _cash(connection: Connection, order: OrderHeader, now: datetime) -> No
         await settling.record_capture(connection, order, paid, seen, now)
 
 
-async def _order_moves(connection: Connection, order: OrderHeader, now: datetime, rules: Rules) -> OrderHeader:
+async def _order_moves(connection: Connection, order: OrderHeader, now: datetime, rules: ShippingPolicy) -> OrderHeader:
     """The order goes on once all of it has left, and again once all of it has arrived."""
     sums = await store.goods_sums(connection, order.order_id)
     if order.status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from commerce.shipping.errors import Unsendable
+from commerce.shipping.errors import CannotShip
 
 WALLS_MM = 10
 """What a box adds to each of its inner sides."""
@@ -15,7 +15,7 @@ Sides = tuple[int, int, int]
 """In mm, the shortest first."""
 
 
-class Item(msgspec.Struct, frozen=True):
+class PackItem(msgspec.Struct, frozen=True):
     """Units of a line, all alike; weight and sides are those of one, in its own packing."""
 
     line: int
@@ -38,7 +38,7 @@ class Box(msgspec.Struct, frozen=True):
     carries_g: int
 
 
-class PackedParcel(msgspec.Struct, frozen=True):
+class PackedBox(msgspec.Struct, frozen=True):
     """A parcel as it is handed over: its outer sides and whole weight, units by line, no box where goods need none."""
 
     box: str | None
@@ -67,12 +67,12 @@ class _Filled:
         self.sides: Sides = (0, 0, 0)
         self.contents: dict[int, int] = {}
 
-    def takes(self, item: Item, room: _Room) -> int:
+    def takes(self, item: PackItem, room: _Room) -> int:
         """How many units more."""
         by_weight = (room.carries_g - self.weight_g) // item.weight_g
         return min(by_weight, (room.volume - self.volume) // _volume(item))
 
-    def add(self, item: Item, units: int) -> None:
+    def add(self, item: PackItem, units: int) -> None:
         self.weight_g += units * item.weight_g
         self.volume += units * _volume(item)
         shortest, middle, longest = map(max, self.sides, _sides(item))
@@ -84,7 +84,7 @@ class _Filled:
         return fits and self.weight_g <= room.carries_g and self.volume <= room.volume
 
 
-def pack(items: Sequence[Item], boxes: Sequence[Box], fill: float, most: int) -> list[PackedParcel]:
+def pack(items: Sequence[PackItem], boxes: Sequence[Box], fill: float, most: int) -> list[PackedBox]:
     """Parcels that hold all units of all items, the same for the same goods in any order.
 
     First fit decreasing by weight and volume into the largest box that an item fits, turned as need be; then each
@@ -100,7 +100,7 @@ def pack(items: Sequence[Item], boxes: Sequence[Box], fill: float, most: int) ->
     """
     rooms = sorted((_room(box, fill) for box in boxes), key=lambda room: (*room[:3], room.box.name))
     left = sorted(items, key=lambda item: (item.line, item.sku, item.quantity))
-    parcels: list[PackedParcel] = []
+    parcels: list[PackedBox] = []
     for room in reversed(rooms):
         fitting = [item for item in left if _fits(item, room)]
         left = [item for item in left if not _fits(item, room)]
@@ -117,22 +117,22 @@ def _room(box: Box, fill: float) -> _Room:
     return _Room(int(shortest * middle * longest * fill), box.carries_g, (shortest, middle, longest), box)
 
 
-def _volume(item: Item) -> int:
+def _volume(item: PackItem) -> int:
     return item.length_mm * item.width_mm * item.height_mm
 
 
-def _sides(item: Item) -> Sides:
+def _sides(item: PackItem) -> Sides:
     shortest, middle, longest = sorted((item.length_mm, item.width_mm, item.height_mm))
     return shortest, middle, longest
 
 
-def _fits(item: Item, room: _Room) -> bool:
+def _fits(item: PackItem, room: _Room) -> bool:
     one = _Filled()
     one.add(item, 1)
     return one.fits(room)
 
 
-def _first_fit_decreasing(items: list[Item], room: _Room, most: int) -> list[_Filled]:
+def _first_fit_decreasing(items: list[PackItem], room: _Room, most: int) -> list[_Filled]:
     # The largest share of a limit, multiplied by both limits, so that no fraction is rounded.
     items = sorted(items, key=lambda item: -max(item.weight_g * room.volume, _volume(item) * room.carries_g))
     parcels: list[_Filled] = []
@@ -152,20 +152,20 @@ def _first_fit_decreasing(items: list[Item], room: _Room, most: int) -> list[_Fi
     return parcels
 
 
-def _in_smallest(parcel: _Filled, rooms: list[_Room]) -> PackedParcel:
+def _in_smallest(parcel: _Filled, rooms: list[_Room]) -> PackedBox:
     box = next(room.box for room in rooms if parcel.fits(room))
     outside = box.length_mm + WALLS_MM, box.width_mm + WALLS_MM, box.height_mm + WALLS_MM
-    return PackedParcel(box.name, *outside, parcel.weight_g + box.weight_g, parcel.contents)
+    return PackedBox(box.name, *outside, parcel.weight_g + box.weight_g, parcel.contents)
 
 
-def _as_it_is(item: Item) -> PackedParcel:
+def _as_it_is(item: PackItem) -> PackedBox:
     sides = item.length_mm, item.width_mm, item.height_mm
-    return PackedParcel(None, *sides, item.weight_g, {item.line: 1})
+    return PackedBox(None, *sides, item.weight_g, {item.line: 1})
 
 
 def _check_count(parcels: int, most: int) -> None:
     if parcels > most:
-        raise Unsendable(
+        raise CannotShip(
             "its goods make too many parcels: raise shipping.parcels_per_order, add a larger box to shipping.boxes, or "
             "have them brought another way"
         )

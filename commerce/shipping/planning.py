@@ -13,24 +13,24 @@ from commerce.orders.model import OrderStatus
 from commerce.payments import store as payments
 from commerce.payments.store import OrderHeader
 from commerce.shipping import moving, store
-from commerce.shipping.assigning import Assigning
-from commerce.shipping.errors import Unsendable
-from commerce.shipping.packing import Box, Item, PackedParcel, pack
-from commerce.shipping.rows import DueOrder, HeldLine, LineToPlan, Measures, NewParcel
-from commerce.shipping.rules import Rules, promised_day
+from commerce.shipping.assigning import CarrierAssignment
+from commerce.shipping.errors import CannotShip
+from commerce.shipping.packing import Box, PackedBox, PackItem, pack
+from commerce.shipping.rows import FulfilmentJob, LineToPlan, NewShipment, PackageSize, ShipmentLine
+from commerce.shipping.rules import ShippingPolicy, promised_day
 
 _MOST_NAMED = 10
 
 
-class Planning:
+class FulfilmentPlanner:
     """Plans orders, each in one transaction."""
 
-    def __init__(self, ids: IdGenerator, assigning: Assigning, rules: Rules) -> None:
+    def __init__(self, ids: IdGenerator, assigning: CarrierAssignment, rules: ShippingPolicy) -> None:
         self._ids = ids
         self._assigning = assigning
         self._rules = rules
 
-    async def plan(self, connection: Connection, due: DueOrder, now: datetime) -> str:
+    async def plan(self, connection: Connection, due: FulfilmentJob, now: datetime) -> str:
         """Make an order's parcels, once. Call inside a transaction; a word for what became of it.
 
         Raises `Unsendable` where something about its goods must be mended first.
@@ -39,7 +39,9 @@ class Planning:
         current = await store.due_order(connection, due.order_id)
         if order is None or current is None or current.status != "pending":
             return "known"
-        if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await moving.is_stopped(connection, order):
+        if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await moving.must_not_ship(
+            connection, order
+        ):
             await store.postpone_order(connection, order.order_id, None, "not sent: its money goes back", park=False)
             return "stopped"
         parcels = await self._parcels(connection, order, due)
@@ -55,11 +57,11 @@ class Planning:
         )
         return "planned"
 
-    async def _parcels(self, connection: Connection, order: OrderHeader, due: DueOrder) -> list[NewParcel]:
+    async def _parcels(self, connection: Connection, order: OrderHeader, due: FulfilmentJob) -> list[NewShipment]:
         lines = await store.lines_to_plan(connection, order.order_id)
         if unknown := sorted({line.sku for line in lines if line.warehouse_id is None}):
             names = ", ".join(unknown[:_MOST_NAMED]) + (" and others" if len(unknown) > _MOST_NAMED else "")
-            raise Unsendable(f"weight, size and warehouse of {names} are not known: import them as goods")
+            raise CannotShip(f"weight, size and warehouse of {names} are not known: import them as goods")
         groups: dict[tuple[int, str], list[LineToPlan]] = defaultdict(list)
         for line in lines:
             assert line.warehouse_id is not None
@@ -69,31 +71,33 @@ class Planning:
             Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.carries_g)
             for box in self._rules.boxes
         ]
-        made: list[tuple[int, str, PackedParcel, list[HeldLine], int]] = []
+        made: list[tuple[int, str, PackedBox, list[ShipmentLine], int]] = []
         for (address_no, warehouse_id), group in groups.items():
             by_no = {line.line_no: line for line in group}
             items = [
-                Item(
+                PackItem(
                     *(line.line_no, line.sku, line.quantity, line.weight_g),
                     *(line.length_mm, line.width_mm, line.height_mm),
                 )
                 for line in group
             ]
             for packed in pack(items, boxes, self._rules.fill_share, self._rules.parcels_per_order - len(made)):
-                held = [HeldLine(no, address_no, by_no[no].sku, units) for no, units in sorted(packed.contents.items())]
+                held = [
+                    ShipmentLine(no, address_no, by_no[no].sku, units) for no, units in sorted(packed.contents.items())
+                ]
                 value = sum(by_no[no].unit_price_minor * units for no, units in packed.contents.items())
                 made.append((address_no, warehouse_id, packed, held, value))
-        cash = sum(amount for _, amount in await store.cash_to_collect(connection, order.order_id))
-        parts = shares(cash, [value for *_, value in made])
+        cash = sum(amount for _, amount in await store.cash_due(connection, order.order_id))
+        parts = split_amount(cash, [value for *_, value in made])
         promised_on = promised_day(self._rules, due.paid_at)
         return [
-            NewParcel(
+            NewShipment(
                 self._ids.new(),
                 order.order_id,
                 address_no,
                 warehouse_id,
                 addresses[address_no],
-                Measures(packed.weight_g, packed.length_mm, packed.width_mm, packed.height_mm),
+                PackageSize(packed.weight_g, packed.length_mm, packed.width_mm, packed.height_mm),
                 value,
                 part,
                 order.total.currency,
@@ -104,7 +108,7 @@ class Planning:
         ]
 
 
-def shares(amount: int, weights: Sequence[int]) -> list[int]:
+def split_amount(amount: int, weights: Sequence[int]) -> list[int]:
     """Split an amount by weights, to the last unit; evenly where all weigh nothing."""
     if not sum(weights):
         weights = [1] * len(weights)

@@ -23,14 +23,14 @@ from commerce.orders.model import Address
 from commerce.shipping.model import ShipmentStatus
 
 
-class Content(NamedTuple):
+class ContentLine(NamedTuple):
     """What is in a parcel, for the carrier's papers."""
 
     name: str
     quantity: int
 
 
-class Parcel(msgspec.Struct, frozen=True):
+class BookingRequest(msgspec.Struct, frozen=True):
     """A parcel that a carrier is asked to bring. `cod` is what it collects at the door, `value` what the goods cost."""
 
     booking_id: UUID
@@ -41,19 +41,19 @@ class Parcel(msgspec.Struct, frozen=True):
     length_mm: int
     width_mm: int
     height_mm: int
-    contents: Sequence[Content]
+    contents: Sequence[ContentLine]
     value: Money
     cod: Money | None = None
 
 
-class Booked(NamedTuple):
+class BookingConfirmation(NamedTuple):
     """The carrier will come for it. `sort_code` is what its label must show for its sorters, where it wants that."""
 
     tracking_no: str
     sort_code: str | None = None
 
 
-class News(msgspec.Struct, frozen=True):
+class TrackingEvent(msgspec.Struct, frozen=True):
     """One thing that a carrier tells of a parcel. `code` is its own word for it.
 
     `state` is where the parcel is after it, None where it stays where it was (a van is stuck in traffic). `unknown` is
@@ -68,23 +68,23 @@ class News(msgspec.Struct, frozen=True):
     place: str | None = None
 
 
-class Push(msgspec.Struct, frozen=True):
+class ShipmentUpdate(msgspec.Struct, frozen=True):
     """Genuine news of one parcel that a carrier sent by itself. `carrier` as in the rate table."""
 
     carrier: str
     tracking_no: str
-    news: list[News]
+    news: list[TrackingEvent]
     booking_id: UUID | None = None
 
 
-class PushNotice(msgspec.Struct, frozen=True):
+class CarrierWebhook(msgspec.Struct, frozen=True):
     """A genuine call of a carrier's: `notice_id` is the same whenever it sends the same again."""
 
     notice_id: str
-    pushes: list[Push]
+    pushes: list[ShipmentUpdate]
 
 
-Cancelled = Literal["cancelled", "too_late", "absent"]
+CancelOutcome = Literal["cancelled", "too_late", "absent"]
 """It will not come; it has the parcel already; it has never heard of it (and, as it was told now, never will)."""
 
 
@@ -101,15 +101,15 @@ class Carrier(Protocol):
     follows: bool
     """Whether it must be asked, parcel by parcel, to push its news."""
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         """Ask it to come for a parcel. Again for the same booking gives the same number."""
         ...
 
-    async def find(self, booking_id: UUID) -> Booked | None:
+    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
         """What became of a booking that was asked for; None where the carrier knows nothing of it."""
         ...
 
-    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         """See to it that it does not come for the parcel; `tracking_no` is None where the booking is unclear."""
         ...
 
@@ -117,17 +117,19 @@ class Carrier(Protocol):
         """Ask to be told its news. `phone` is the receiver's, by which some carriers check who asks."""
         ...
 
-    async def track(self, tracking_no: str, phone: str) -> list[News]:
+    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         """All that it tells of a parcel, in the order of time; none where it has not heard of it yet."""
         ...
 
 
-class PushReader(Protocol):
+class CarrierWebhookReader(Protocol):
     """A system's pushes; `system` is its name in their address."""
 
     system: str
 
-    def read_push(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime) -> PushNotice:
+    def read_push(
+        self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
+    ) -> CarrierWebhook:
         """Check that a push is the carrier's and for us. Names of headers are in lower case. Raises `BadNotice`."""
         ...
 
@@ -136,8 +138,8 @@ class PushReader(Protocol):
         ...
 
 
-class Carriers(NamedTuple):
+class CarrierRegistry(NamedTuple):
     """All that the shop works with: carriers by their names in the rate table, pushes by system."""
 
     by_name: Mapping[str, Carrier]
-    readers: Mapping[str, PushReader]
+    readers: Mapping[str, CarrierWebhookReader]

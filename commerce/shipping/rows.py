@@ -11,7 +11,7 @@ from commerce.orders.model import Address
 from commerce.shipping.model import ShipmentStatus, Source
 
 
-class DueOrder(NamedTuple):
+class FulfilmentJob(NamedTuple):
     """An order that is to be made into parcels (`pending`), some of whose money goes back (`planned`), or that is over
     after a while (`delivered`)."""
 
@@ -36,7 +36,7 @@ class LineToPlan(NamedTuple):
     height_mm: int
 
 
-class HeldLine(NamedTuple):
+class ShipmentLine(NamedTuple):
     """What a parcel holds of a line."""
 
     line_no: int
@@ -45,7 +45,7 @@ class HeldLine(NamedTuple):
     quantity: int
 
 
-class Measures(NamedTuple):
+class PackageSize(NamedTuple):
     """A parcel's weight and outer sides."""
 
     weight_g: int
@@ -54,7 +54,7 @@ class Measures(NamedTuple):
     height_mm: int
 
 
-class NewParcel(NamedTuple):
+class NewShipment(NamedTuple):
     """A parcel that is to be planned; amounts in minor units of the order's currency."""
 
     shipment_id: UUID
@@ -62,16 +62,16 @@ class NewParcel(NamedTuple):
     address_no: int
     warehouse_id: str
     address: Address
-    measures: Measures
+    measures: PackageSize
     value_minor: int
     cod_minor: int
     currency: str
     promised_on: date
-    lines: Sequence[HeldLine]
+    lines: Sequence[ShipmentLine]
     replaces: UUID | None = None
 
 
-class GoodsSums(NamedTuple):
+class FulfilmentTotals(NamedTuple):
     """Units of an order over all lines and addresses."""
 
     ordered: int
@@ -80,7 +80,7 @@ class GoodsSums(NamedTuple):
     delivered: int
 
 
-class NewEvent(NamedTuple):
+class NewShipmentEvent(NamedTuple):
     """An event that is to be written; `move` is the step of the status, if it is one."""
 
     at: datetime

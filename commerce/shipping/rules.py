@@ -25,7 +25,7 @@ class BoxRule(Protocol):
     def carries_g(self) -> int: ...
 
 
-class Rules(Protocol):
+class ShippingPolicy(Protocol):
     """The part `shipping` of the settings."""
 
     @property
@@ -52,11 +52,11 @@ class Rules(Protocol):
     def complete_after_s(self) -> float: ...
 
 
-def hand_over_day(rules: Rules, now: datetime) -> date:
+def dispatch_day(rules: ShippingPolicy, now: datetime) -> date:
     """The day on which a parcel that is planned now leaves, in the shop's time."""
     local = now.astimezone(ZoneInfo(rules.timezone))
     return local.date() + timedelta(days=local.time() > rules.hand_over_by)
 
 
-def promised_day(rules: Rules, paid_at: datetime) -> date:
+def promised_day(rules: ShippingPolicy, paid_at: datetime) -> date:
     return paid_at.astimezone(ZoneInfo(rules.timezone)).date() + timedelta(days=rules.promise_days)

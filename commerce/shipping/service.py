@@ -14,10 +14,10 @@ from commerce.payments import store as payments
 from commerce.payments.store import OrderHeader
 from commerce.shipping import moving, store
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
-from commerce.shipping.moving import Heard
-from commerce.shipping.port import News, Push, PushNotice
-from commerce.shipping.rows import HeldLine
-from commerce.shipping.rules import Rules
+from commerce.shipping.moving import TrackingResult
+from commerce.shipping.port import CarrierWebhook, ShipmentUpdate, TrackingEvent
+from commerce.shipping.rows import ShipmentLine
+from commerce.shipping.rules import ShippingPolicy
 
 _STAFF = "staff"
 
@@ -25,7 +25,7 @@ _STAFF = "staff"
 class Shipping:
     """Parcels over Postgres."""
 
-    def __init__(self, db: Database, clock: Clock, rules: Rules) -> None:
+    def __init__(self, db: Database, clock: Clock, rules: ShippingPolicy) -> None:
         self._db = db
         self._clock = clock
         self._rules = rules
@@ -58,7 +58,7 @@ class Shipping:
         if await store.some_are_open(connection, order.order_id):
             return False
         sums = await store.goods_sums(connection, order.order_id)
-        return sums.delivered == sums.ordered or await moving.is_stopped(connection, order)
+        return sums.delivered == sums.ordered or await moving.must_not_ship(connection, order)
 
     @staticmethod
     async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
@@ -76,7 +76,7 @@ class Shipping:
             raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
         return order
 
-    async def notice(self, system: str, notice: PushNotice, body: bytes) -> Heard:
+    async def notice(self, system: str, notice: CarrierWebhook, body: bytes) -> TrackingResult:
         """Store a genuine push and what it changes, parcel by parcel; a word for what became of it.
 
         `unknown_number` where a parcel is not known (yet: its booking may be about to be written); the push is then
@@ -84,9 +84,10 @@ class Shipping:
         """
         async with self._db.transaction() as connection:
             if await store.known_notice(connection, system, notice.notice_id):
-                return Heard("repeated")
+                return TrackingResult("repeated")
             found = [
-                (await store.by_number(connection, push.carrier, push.tracking_no), push) for push in notice.pushes
+                (await store.find_by_tracking_no(connection, push.carrier, push.tracking_no), push)
+                for push in notice.pushes
             ]
             # In the order in which everybody takes the locks of orders.
             known = sorted(((ids, push) for ids, push in found if ids is not None), key=itemgetter(0))
@@ -95,12 +96,14 @@ class Shipping:
             result = next((word for word in ("unknown_number", "moved", "noted") if word in words), "known")
             if result != "unknown_number":
                 await store.add_notice(connection, system, notice.notice_id, self._now(), result, body)
-        return Heard(result, sum(one.unknown for one in heard))
+        return TrackingResult(result, sum(one.unknown for one in heard))
 
-    async def _push(self, connection: Connection, shipment_id: UUID, push: Push, system: str) -> Heard:
-        order, shipment = await moving.lock(connection, shipment_id)
+    async def _push(
+        self, connection: Connection, shipment_id: UUID, push: ShipmentUpdate, system: str
+    ) -> TrackingResult:
+        order, shipment = await moving.lock_shipment(connection, shipment_id)
         stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
-        return await moving.hear(
+        return await moving.apply_tracking_events(
             connection, order, shipment, push.news, "push", system, self._now(), self._rules, stands=stands
         )
 
@@ -108,20 +111,20 @@ class Shipping:
         self,
         connection: Connection,
         shipment_id: UUID,
-        news: Sequence[News],
+        news: Sequence[TrackingEvent],
         source: Source,
         actor: str,
         now: datetime,
-    ) -> Heard:
+    ) -> TrackingResult:
         """Write down what somebody tells of a parcel. Call inside a transaction."""
-        order, shipment = await moving.lock(connection, shipment_id)
-        return await moving.hear(connection, order, shipment, news, source, actor, now, self._rules)
+        order, shipment = await moving.lock_shipment(connection, shipment_id)
+        return await moving.apply_tracking_events(connection, order, shipment, news, source, actor, now, self._rules)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
 
-def _view(shipment: Shipment, lines: Sequence[HeldLine], events: list[ShipmentEvent]) -> ShipmentView:
+def _view(shipment: Shipment, lines: Sequence[ShipmentLine], events: list[ShipmentEvent]) -> ShipmentView:
     return ShipmentView(
         shipment.shipment_id,
         shipment.parcel_no,

@@ -12,10 +12,18 @@ import msgspec
 from commerce.kernel.database import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Address
-from commerce.rates.model import Choice
-from commerce.shipping.model import ParcelLine, Shipment, ShipmentEvent, ShipmentStatus, Task, Then
-from commerce.shipping.port import Content
-from commerce.shipping.rows import DueOrder, GoodsSums, HeldLine, LineToPlan, Measures, NewEvent, NewParcel
+from commerce.rates.model import CarrierChoice
+from commerce.shipping.model import Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task, Then
+from commerce.shipping.port import ContentLine
+from commerce.shipping.rows import (
+    FulfilmentJob,
+    FulfilmentTotals,
+    LineToPlan,
+    NewShipment,
+    NewShipmentEvent,
+    PackageSize,
+    ShipmentLine,
+)
 
 queries = load_queries(__package__)
 _FIELDS = Shipment.__struct_fields__
@@ -37,13 +45,13 @@ def read_shipment(row: Any) -> Shipment:
 # Orders that are to be sent.
 
 
-async def claim_orders(connection: Connection, now: datetime, lease_s: int, count: int) -> list[DueOrder]:
-    return [DueOrder(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
+async def claim_orders(connection: Connection, now: datetime, lease_s: int, count: int) -> list[FulfilmentJob]:
+    return [FulfilmentJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
 
 
-async def due_order(connection: Connection, order_id: UUID) -> DueOrder | None:
+async def due_order(connection: Connection, order_id: UUID) -> FulfilmentJob | None:
     row = await connection.fetchrow(queries.fulfilment, order_id)
-    return DueOrder(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
+    return FulfilmentJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
 
 
 async def postpone_order(
@@ -75,13 +83,13 @@ async def order_done(connection: Connection, order_id: UUID) -> None:
     await connection.execute(queries.fulfilment_done, order_id)
 
 
-async def goes_back(connection: Connection, order_id: UUID) -> bool:
+async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
     """Whether all of its money has gone back or is about to."""
     found: bool = await connection.fetchval(queries.goes_back, order_id)
     return found
 
 
-async def cash_to_collect(connection: Connection, order_id: UUID) -> list[tuple[UUID, int]]:
+async def cash_due(connection: Connection, order_id: UUID) -> list[tuple[UUID, int]]:
     """(payment, minor units) of what is paid at the door and was not yet."""
     rows = await connection.fetch(queries.cash_to_collect, order_id)
     return [(row["payment_id"], row["amount_minor"]) for row in rows]
@@ -105,10 +113,10 @@ async def add_line_goods(connection: Connection, order_id: UUID) -> None:
     await connection.execute(queries.add_line_goods, order_id)
 
 
-async def goods_sums(connection: Connection, order_id: UUID) -> GoodsSums:
+async def goods_sums(connection: Connection, order_id: UUID) -> FulfilmentTotals:
     row = await connection.fetchrow(queries.goods_sums, order_id)
     assert row is not None
-    return GoodsSums(*(row[name] or 0 for name in GoodsSums._fields))
+    return FulfilmentTotals(*(row[name] or 0 for name in FulfilmentTotals._fields))
 
 
 async def some_are_open(connection: Connection, order_id: UUID) -> bool:
@@ -117,7 +125,7 @@ async def some_are_open(connection: Connection, order_id: UUID) -> bool:
     return found
 
 
-async def move_goods(
+async def update_fulfilment_lines(
     connection: Connection, shipment_id: UUID, *, planned: int = 0, shipped: int = 0, delivered: int = 0
 ) -> None:
     """Count what a parcel holds: each 1, 0 or -1 times."""
@@ -127,7 +135,7 @@ async def move_goods(
 # Parcels.
 
 
-async def add_parcel(connection: Connection, parcel: NewParcel, now: datetime) -> None:
+async def add_parcel(connection: Connection, parcel: NewShipment, now: datetime) -> None:
     """A planned shipment with what it holds, counted."""
     address = msgspec.json.encode(parcel.address).decode()
     await connection.execute(
@@ -136,10 +144,10 @@ async def add_parcel(connection: Connection, parcel: NewParcel, now: datetime) -
         *(parcel.value_minor, parcel.cod_minor, parcel.currency, parcel.promised_on, now, parcel.replaces),
     )
     await put_lines(connection, parcel.shipment_id, parcel.order_id, parcel.lines)
-    await move_goods(connection, parcel.shipment_id, planned=1)
+    await update_fulfilment_lines(connection, parcel.shipment_id, planned=1)
 
 
-async def put_lines(connection: Connection, shipment_id: UUID, order_id: UUID, lines: Sequence[HeldLine]) -> None:
+async def put_lines(connection: Connection, shipment_id: UUID, order_id: UUID, lines: Sequence[ShipmentLine]) -> None:
     columns = list(zip(*lines, strict=True))
     await connection.execute(queries.add_shipment_lines, shipment_id, order_id, *columns)
 
@@ -148,7 +156,7 @@ async def drop_lines(connection: Connection, shipment_id: UUID) -> None:
     await connection.execute(queries.drop_shipment_lines, shipment_id)
 
 
-async def resize(connection: Connection, shipment_id: UUID, measures: Measures, value: int, cod: int) -> None:
+async def resize(connection: Connection, shipment_id: UUID, measures: PackageSize, value: int, cod: int) -> None:
     await connection.execute(queries.resize, shipment_id, *measures, value, cod)
 
 
@@ -161,22 +169,22 @@ async def shipments_of(connection: Connection, order_id: UUID) -> list[Shipment]
     return [read_shipment(row) for row in await connection.fetch(queries.shipments_of, order_id)]
 
 
-async def lines_of(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, list[HeldLine]]:
-    lines: dict[UUID, list[HeldLine]] = {id_: [] for id_ in shipment_ids}
+async def lines_of(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, list[ShipmentLine]]:
+    lines: dict[UUID, list[ShipmentLine]] = {id_: [] for id_ in shipment_ids}
     for shipment_id, *line in await connection.fetch(queries.lines_of, shipment_ids):
-        lines[shipment_id].append(HeldLine(*line))
+        lines[shipment_id].append(ShipmentLine(*line))
     return lines
 
 
-def shown(lines: Sequence[HeldLine]) -> list[ParcelLine]:
-    return [ParcelLine(line.line_no, line.sku, line.quantity) for line in lines]
+def shown(lines: Sequence[ShipmentLine]) -> list[ShipmentLineView]:
+    return [ShipmentLineView(line.line_no, line.sku, line.quantity) for line in lines]
 
 
-async def contents(connection: Connection, shipment_id: UUID) -> list[Content]:
-    return [Content(row["name"], row["quantity"]) for row in await connection.fetch(queries.contents, shipment_id)]
+async def contents(connection: Connection, shipment_id: UUID) -> list[ContentLine]:
+    return [ContentLine(row["name"], row["quantity"]) for row in await connection.fetch(queries.contents, shipment_id)]
 
 
-async def by_number(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
+async def find_by_tracking_no(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
     """(order, parcel) that a carrier's number stands for, or stood for."""
     row = await connection.fetchrow(queries.by_number, carrier, tracking_no)
     return (row["order_id"], row["shipment_id"]) if row else None
@@ -203,24 +211,28 @@ async def set_task(
     await connection.execute(queries.set_task, shipment_id, task, then, due_at)
 
 
-async def looked(connection: Connection, shipment_id: UUID, due_at: datetime) -> None:
+async def schedule_poll(connection: Connection, shipment_id: UUID, due_at: datetime) -> None:
     await connection.execute(queries.looked, shipment_id, due_at)
 
 
-async def choose(connection: Connection, shipment_id: UUID, choice: Choice, task: Task | None, now: datetime) -> None:
+async def choose(
+    connection: Connection, shipment_id: UUID, choice: CarrierChoice, task: Task | None, now: datetime
+) -> None:
     """Who is to bring it, with the reasons."""
     text = msgspec.json.encode(choice).decode()
     values = (choice.carrier, text, choice.price, choice.expected_on, task, now, False, None)
     await connection.execute(queries.choose, shipment_id, *values)
 
 
-async def nobody(connection: Connection, shipment_id: UUID, choice: Choice | None, now: datetime, why: str) -> None:
+async def park_without_carrier(
+    connection: Connection, shipment_id: UUID, choice: CarrierChoice | None, now: datetime, why: str
+) -> None:
     """Nobody takes it as things are: it is parked."""
     text = msgspec.json.encode(choice).decode() if choice else None
     await connection.execute(queries.choose, shipment_id, None, text, None, None, "book", now, True, why[:500])
 
 
-async def tried(connection: Connection, shipment_id: UUID, carrier: str) -> None:
+async def record_refusal(connection: Connection, shipment_id: UUID, carrier: str) -> None:
     await connection.execute(queries.tried, shipment_id, carrier)
 
 
@@ -237,7 +249,7 @@ async def add_booking(connection: Connection, booking_id: UUID, shipment_id: UUI
     await connection.execute(queries.is_asked, shipment_id, booking_id)
 
 
-async def asked_again(connection: Connection, booking_id: UUID, now: datetime) -> None:
+async def touch_booking_request(connection: Connection, booking_id: UUID, now: datetime) -> None:
     await connection.execute(queries.asked_again, booking_id, now)
 
 
@@ -274,7 +286,7 @@ async def known_news(connection: Connection, shipment_id: UUID, keys: Sequence[b
 
 
 async def write_events(
-    connection: Connection, order_id: UUID, shipment_id: UUID, events: Sequence[NewEvent], now: datetime
+    connection: Connection, order_id: UUID, shipment_id: UUID, events: Sequence[NewShipmentEvent], now: datetime
 ) -> None:
     """Events in their order, and with each the step that it is. Call with the order locked."""
     seq = await connection.fetchval(queries.count_news, order_id, len(events)) - len(events)
@@ -290,7 +302,7 @@ async def write_events(
         )
 
 
-async def heard(connection: Connection, shipment_id: UUID, at: datetime) -> None:
+async def touch_last_event(connection: Connection, shipment_id: UUID, at: datetime) -> None:
     await connection.execute(queries.heard, shipment_id, at)
 
 

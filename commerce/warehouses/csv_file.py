@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows, read_sku
 from commerce.catalog.model import LineError
 from commerce.orders.model import COUNTRY, PHONE, Address
-from commerce.warehouses.model import Goods, Warehouse
+from commerce.warehouses.model import ProductLogistics, Warehouse
 
 WAREHOUSE_COLUMNS = ("id", "name", "phone", "country", "city", "line", "latitude", "longitude")
 WAREHOUSE_OPTIONAL = ("province", "district", "postcode")
@@ -44,12 +44,12 @@ def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | Lin
     return read_rows(lines, WAREHOUSE_COLUMNS, WAREHOUSE_OPTIONAL, make)
 
 
-def read_goods(lines: Iterable[str]) -> Iterator[tuple[int, Goods | LineError]]:
+def read_goods(lines: Iterable[str]) -> Iterator[tuple[int, ProductLogistics | LineError]]:
     """The lines of a file of goods: grams and millimetres, from 1."""
     first: dict[str, int] = {}
 
-    def make(line: int, fields: dict[str, str]) -> Goods:
-        goods = Goods(
+    def make(line: int, fields: dict[str, str]) -> ProductLogistics:
+        goods = ProductLogistics(
             read_sku(fields["sku"]),
             read_id("warehouse", fields["warehouse"]),
             _text(fields, "shelf", 32),

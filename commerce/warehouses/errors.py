@@ -5,5 +5,5 @@ from __future__ import annotations
 from commerce.kernel.errors import NotFound
 
 
-class NoGoods(NotFound):
+class NoProductLogistics(NotFound):
     title = "Nobody knows where the product lies"

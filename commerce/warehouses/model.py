@@ -18,7 +18,7 @@ class Warehouse(msgspec.Struct, frozen=True):
     longitude: float
 
 
-class Goods(msgspec.Struct, frozen=True):
+class ProductLogistics(msgspec.Struct, frozen=True):
     """One unit of a product, in the packing that it would travel in by itself."""
 
     sku: Sku
@@ -30,7 +30,7 @@ class Goods(msgspec.Struct, frozen=True):
     height_mm: int
 
 
-class Stocked(msgspec.Struct, frozen=True):
+class WarehouseSummary(msgspec.Struct, frozen=True):
     """A warehouse and how many products lie there."""
 
     warehouse: Warehouse

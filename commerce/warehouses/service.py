@@ -9,8 +9,8 @@ from commerce.catalog.model import ImportReport, LineError
 from commerce.kernel.database import Connection, Database
 from commerce.warehouses import store
 from commerce.warehouses.csv_file import read_goods, read_warehouses
-from commerce.warehouses.errors import NoGoods
-from commerce.warehouses.model import Goods, Stocked, Warehouse
+from commerce.warehouses.errors import NoProductLogistics
+from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary
 
 _CHUNK = 500
 _WAREHOUSES = 1000
@@ -36,7 +36,9 @@ class Warehouses:
         while part := list(islice(rows, _CHUNK)):
             async with self._db.transaction() as connection:
                 refused = [row for _, row in part if isinstance(row, LineError)]
-                refused += await _homeless(connection, [(n, row) for n, row in part if isinstance(row, Goods)])
+                refused += await _homeless(
+                    connection, [(n, row) for n, row in part if isinstance(row, ProductLogistics)]
+                )
                 wrong = {line.line for line in refused}
                 good = [row for line, row in part if line not in wrong]
                 added, changed = await _write(connection, good)
@@ -46,21 +48,21 @@ class Warehouses:
             report.unchanged += len(good) - added - changed
         return report
 
-    async def show(self) -> list[Stocked]:
+    async def show(self) -> list[WarehouseSummary]:
         """Warehouses by id, with how many products lie there."""
         async with self._db.connection() as connection:
             return await store.stocked(connection, _WAREHOUSES)
 
-    async def goods(self, sku: str) -> Goods:
+    async def goods(self, sku: str) -> ProductLogistics:
         """Where a product lies and what it weighs. Raises `NoGoods`."""
         async with self._db.connection() as connection:
             found = await store.goods_of(connection, [sku])
         if sku not in found:
-            raise NoGoods(f"no goods have the SKU {sku!r}: floodgate warehouse import GOODS.csv")
+            raise NoProductLogistics(f"no goods have the SKU {sku!r}: floodgate warehouse import GOODS.csv")
         return found[sku]
 
 
-async def _homeless(connection: Connection, goods: Sequence[tuple[int, Goods]]) -> list[LineError]:
+async def _homeless(connection: Connection, goods: Sequence[tuple[int, ProductLogistics]]) -> list[LineError]:
     """The lines whose product or warehouse does not exist."""
     unknown = await store.unknown_skus(connection, [one.sku for _, one in goods])
     known = await store.warehouses_of(connection, {one.warehouse_id for _, one in goods})
@@ -73,9 +75,9 @@ async def _homeless(connection: Connection, goods: Sequence[tuple[int, Goods]]) 
     return refused
 
 
-async def _write(connection: Connection, rows: Sequence[Goods | Warehouse | LineError]) -> tuple[int, int]:
+async def _write(connection: Connection, rows: Sequence[ProductLogistics | Warehouse | LineError]) -> tuple[int, int]:
     """All rows are of one kind."""
-    goods = [row for row in rows if isinstance(row, Goods)]
+    goods = [row for row in rows if isinstance(row, ProductLogistics)]
     if goods:
         return await store.upsert_goods(connection, goods)
     return await store.upsert_warehouses(connection, [row for row in rows if isinstance(row, Warehouse)])

@@ -10,7 +10,7 @@ import msgspec
 from commerce.kernel.database import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Address
-from commerce.warehouses.model import Goods, Stocked, Warehouse
+from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary
 
 queries = load_queries(__package__)
 
@@ -29,9 +29,9 @@ async def upsert_warehouses(connection: Connection, warehouses: Sequence[Warehou
     return row["added"], row["changed"]
 
 
-async def upsert_goods(connection: Connection, goods: Sequence[Goods]) -> tuple[int, int]:
+async def upsert_goods(connection: Connection, goods: Sequence[ProductLogistics]) -> tuple[int, int]:
     """Write goods by SKU, each at most once. Returns how many were added and how many changed."""
-    columns = [[getattr(one, name) for one in goods] for name in Goods.__struct_fields__]
+    columns = [[getattr(one, name) for one in goods] for name in ProductLogistics.__struct_fields__]
     row = await connection.fetchrow(queries.upsert_goods, *columns)
     assert row is not None
     return row["added"], row["changed"]
@@ -42,9 +42,9 @@ async def unknown_skus(connection: Connection, skus: Collection[str]) -> set[str
     return {row["sku"] for row in await connection.fetch(queries.unknown_skus, list(skus))}
 
 
-async def goods_of(connection: Connection, skus: Collection[str]) -> dict[str, Goods]:
+async def goods_of(connection: Connection, skus: Collection[str]) -> dict[str, ProductLogistics]:
     """Goods by SKU; those that nobody has measured are missing."""
-    return {row["sku"]: Goods(*row) for row in await connection.fetch(queries.goods_of, list(skus))}
+    return {row["sku"]: ProductLogistics(*row) for row in await connection.fetch(queries.goods_of, list(skus))}
 
 
 async def warehouses_of(connection: Connection, ids: Collection[str]) -> dict[str, Warehouse]:
@@ -52,9 +52,12 @@ async def warehouses_of(connection: Connection, ids: Collection[str]) -> dict[st
     return {row["warehouse_id"]: _warehouse(row) for row in await connection.fetch(queries.warehouses_of, list(ids))}
 
 
-async def stocked(connection: Connection, count: int) -> list[Stocked]:
+async def stocked(connection: Connection, count: int) -> list[WarehouseSummary]:
     """Warehouses by id, with how many products lie there."""
-    return [Stocked(_warehouse(row), row["products"]) for row in await connection.fetch(queries.list_warehouses, count)]
+    return [
+        WarehouseSummary(_warehouse(row), row["products"])
+        for row in await connection.fetch(queries.list_warehouses, count)
+    ]
 
 
 def _warehouse(row: Any) -> Warehouse:

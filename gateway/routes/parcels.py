@@ -9,24 +9,24 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.paging import Page
-from commerce.rates.model import Choice
+from commerce.rates.model import CarrierChoice
 from commerce.shipping.model import (
     Appointment,
-    Because,
-    DeskFile,
-    DeskList,
-    DeskShipment,
-    MakeWave,
-    Merge,
+    MergeInput,
     OrderShipments,
-    Packed,
-    Redirect,
+    OutcomeInput,
+    PackedInput,
+    ReasonInput,
+    RedirectInput,
+    ShipmentDetails,
     ShipmentStatus,
-    SplitOff,
-    Told,
+    SplitInput,
     UnplannedOrder,
     WarehouseId,
     Wave,
+    WaveInput,
+    WorklistItem,
+    WorklistName,
 )
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.catalog import LIMIT, cursor_parameter, page_size
@@ -34,7 +34,7 @@ from gateway.routes.catalog import LIMIT, cursor_parameter, page_size
 _PARCEL = Parameter("shipment_id", "path", UUID, "the parcel's id")
 _ORDER = Parameter("order_id", "path", UUID, "the order's id")
 _WAVE = Parameter("wave_id", "path", UUID, "the wave's id")
-_LIST = Parameter("list", "query", DeskList, "which parcels; left out: those to pack")
+_LIST = Parameter("list", "query", WorklistName, "which parcels; left out: those to pack")
 _WAREHOUSE = Parameter("warehouse", "query", WarehouseId, "of this warehouse only")
 
 
@@ -70,7 +70,7 @@ def _actor(call: Call) -> str:
 
 async def list_parcels(call: Call) -> web.Response:
     """Parcels of one of the desk's lists, oldest first, each with why it is there."""
-    which: DeskList = call.parameters["list"] or "to_pack"
+    which: WorklistName = call.parameters["list"] or "to_pack"
     after, warehouse = call.parameters["cursor"], call.parameters["warehouse"]
     return json_response(await call.services.parcels.listed(which, warehouse, after, page_size(call)))
 
@@ -98,7 +98,7 @@ async def explain_parcel(call: Call) -> web.Response:
 
 async def pack_parcel(call: Call) -> web.Response:
     """It is packed. With the carrier's number where the desk books by itself; again changes nothing."""
-    packed: Packed = call.body
+    packed: PackedInput = call.body
     return json_response(
         await call.services.parcels.packed(call.parameters["shipment_id"], packed.tracking_no, _actor(call))
     )
@@ -180,7 +180,7 @@ async def retry_order(call: Call) -> web.Response:
 
 async def make_wave(call: Call) -> web.Response:
     """Gather parcels that are to be packed into one walk through the warehouse."""
-    wanted: MakeWave = call.body
+    wanted: WaveInput = call.body
     return json_response(
         await call.services.parcels.make_wave(wanted.warehouse_id, wanted.parcels, _actor(call)), status=201
     )
@@ -234,25 +234,25 @@ _PDF: dict[str, Any] = {"answers": {200: ("a PDF", None)}, "content_type": "appl
 _lists = (cursor_parameter(UUID), LIMIT, _LIST, _WAREHOUSE)
 ADMIN = [
     _operation(
-        "GET", "/shipments", list_parcels, "A list", Page[DeskShipment], problems=(503,), parameters=_lists
+        "GET", "/shipments", list_parcels, "A list", Page[WorklistItem], problems=(503,), parameters=_lists
     ),
     _operation("GET", "/shipments/counts", count_parcels, "Counts", DeskCounts, problems=(503,), parameters=()),
-    _operation("GET", _ONE, show_parcel, "One parcel", DeskFile, problems=_READ),
-    _operation("GET", f"{_ONE}/choice", explain_parcel, "Explain the carrier", Choice, problems=_READ),
+    _operation("GET", _ONE, show_parcel, "One parcel", ShipmentDetails, problems=_READ),
+    _operation("GET", f"{_ONE}/choice", explain_parcel, "Explain the carrier", CarrierChoice, problems=_READ),
     _operation("GET", f"{_ONE}/label", print_label, "Label", None, **_PDF),
     _operation("GET", f"{_ONE}/packing-list", print_packing_list, "Packing list", None, problems=_READ, **_PDF),
-    _operation("POST", f"{_ONE}/packed", pack_parcel, "Packed", DeskFile, body=Packed),
-    _operation("POST", f"{_ONE}/hold", hold_parcel, "Hold", DeskFile, body=Because),
-    _operation("POST", f"{_ONE}/let-go", let_parcel_go, "Let go", DeskFile),
-    _operation("POST", f"{_ONE}/retry", retry_parcel, "Try again", DeskFile),
-    _operation("POST", f"{_ONE}/cancel", cancel_parcel, "Cancel", DeskFile, body=Because),
-    _operation("POST", f"{_ONE}/address", redirect_parcel, "Another address", DeskFile, body=Redirect),
-    _operation("POST", f"{_ONE}/appointment", appoint_parcel, "Appointment", DeskFile, body=Appointment),
-    _operation("POST", f"{_ONE}/told", end_parcel, "Told", DeskFile, body=Told),
-    _operation("POST", f"{_ONE}/settle", settle_parcel, "Settle", DeskFile, body=Because),
-    _operation("POST", f"{_ONE}/split", split_parcel, "Split", Parcels, body=SplitOff),
-    _operation("POST", f"{_ONE}/reship", reship_parcel, "Send once more", Parcels, body=Because),
-    _operation("POST", f"{_ONE}/merge", merge_parcels, "Merge", Parcels, body=Merge),
+    _operation("POST", f"{_ONE}/packed", pack_parcel, "Packed", ShipmentDetails, body=PackedInput),
+    _operation("POST", f"{_ONE}/hold", hold_parcel, "Hold", ShipmentDetails, body=ReasonInput),
+    _operation("POST", f"{_ONE}/let-go", let_parcel_go, "Let go", ShipmentDetails),
+    _operation("POST", f"{_ONE}/retry", retry_parcel, "Try again", ShipmentDetails),
+    _operation("POST", f"{_ONE}/cancel", cancel_parcel, "Cancel", ShipmentDetails, body=ReasonInput),
+    _operation("POST", f"{_ONE}/address", redirect_parcel, "Another address", ShipmentDetails, body=RedirectInput),
+    _operation("POST", f"{_ONE}/appointment", appoint_parcel, "Appointment", ShipmentDetails, body=Appointment),
+    _operation("POST", f"{_ONE}/told", end_parcel, "Told", ShipmentDetails, body=OutcomeInput),
+    _operation("POST", f"{_ONE}/settle", settle_parcel, "Settle", ShipmentDetails, body=ReasonInput),
+    _operation("POST", f"{_ONE}/split", split_parcel, "Split", Parcels, body=SplitInput),
+    _operation("POST", f"{_ONE}/reship", reship_parcel, "Send once more", Parcels, body=ReasonInput),
+    _operation("POST", f"{_ONE}/merge", merge_parcels, "Merge", Parcels, body=MergeInput),
     _operation(
         "GET", "/orders/{order_id}/shipments", show_order_parcels, "Parcels", OrderShipments, problems=_READ,
         parameters=(_ORDER,),
@@ -260,7 +260,7 @@ ADMIN = [
     _operation("GET", "/unplanned", list_unplanned, "Unplanned", UnplannedOrders, problems=(503,), parameters=()),
     _operation("POST", "/unplanned/{order_id}/retry", retry_order, "Plan again", None, parameters=(_ORDER,)),
     _operation(
-        "POST", "/waves", make_wave, "Make a wave", Wave, body=MakeWave, parameters=(),
+        "POST", "/waves", make_wave, "Make a wave", Wave, body=WaveInput, parameters=(),
         answers={201: ("the wave", Wave)},
     ),
     _operation("GET", _OF_WAVE, show_wave, "A wave", Wave, problems=_READ, parameters=(_WAVE,)),

@@ -13,7 +13,7 @@ from commerce.kernel.database import safe_error_text
 from commerce.kernel.errors import NotFound
 from commerce.kernel.outside import InvalidWebhook
 from commerce.shipping.model import OrderShipments, ShipmentEvent
-from commerce.shipping.port import PushReader
+from commerce.shipping.port import CarrierWebhookReader
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.routes.orders import OrderId
@@ -70,7 +70,7 @@ async def notify_carrier(call: Call) -> web.Response:
     return _acknowledged(reader, accepted=heard.result != "unknown_number")
 
 
-def _acknowledged(reader: PushReader, *, accepted: bool) -> web.Response:
+def _acknowledged(reader: CarrierWebhookReader, *, accepted: bool) -> web.Response:
     status, content_type, body = reader.acknowledge(accepted)
     return web.Response(status=status, body=body, content_type=content_type if body else None)
 

@@ -19,7 +19,7 @@ from rich.markup import escape
 from commerce.audit.service import Audit
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
-from commerce.desk.service import Desk
+from commerce.desk.service import Fulfilment
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import POSTGRES_UNAVAILABLE as DATABASE_DOWN
 from commerce.kernel.database import Database
@@ -33,7 +33,7 @@ from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
 from commerce.sales.stock import StockChanges
-from commerce.shipping.assigning import Assigning
+from commerce.shipping.assigning import CarrierAssignment
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from config.settings import Settings, SettingsError, load
@@ -93,12 +93,12 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
 
 
 @asynccontextmanager
-async def open_desk(shop: Shop) -> AsyncIterator[Desk]:
+async def open_desk(shop: Shop) -> AsyncIterator[Fulfilment]:
     """The shipping desk, with the carriers that the settings name. None of them is called: that is a row for the
     driver. Raises `NotReady` where what was agreed with them cannot be used."""
     rules, timeout_s = shop.settings.shipping, shop.settings.driver.call_timeout_s
     async with open_carriers(rules, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
-        yield Desk(shop.db, shop.clock, shop.ids, Assigning(shop.rates, carriers, rules), carriers, rules)
+        yield Fulfilment(shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, rules), carriers, rules)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ops.commands.common import fail, open_desk, open_shop, out, run
 from ops.commands.shipment_steps import ShipmentId
 
 if TYPE_CHECKING:
-    from commerce.desk.papers import Papers
+    from commerce.desk.papers import DocumentPrinter
 
 of_shipments = typer.Typer()
 of_waves = typer.Typer()
@@ -47,12 +47,12 @@ def labels(wave_id: WaveId, file: PdfFile) -> None:
     _write(file, lambda papers: papers.labels(wave_id))
 
 
-def _write(file: Path, printed: Callable[[Papers], Awaitable[bytes]]) -> None:
+def _write(file: Path, printed: Callable[[DocumentPrinter], Awaitable[bytes]]) -> None:
     async def work() -> bytes:
-        from commerce.desk.papers import Papers  # noqa: PLC0415  # slow to load, and no other command needs it
+        from commerce.desk.papers import DocumentPrinter  # noqa: PLC0415  # slow to load, and no other command needs it
 
         async with open_shop() as shop, open_desk(shop) as desk:
-            return await printed(Papers(shop.db, desk, shop.settings.shipping.timezone))
+            return await printed(DocumentPrinter(shop.db, desk, shop.settings.shipping.timezone))
 
     content = run(work())
     try:

@@ -15,9 +15,9 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money as show_money
 from commerce.orders.model import Address
-from commerce.rates.choosing import choose as choose_carrier
-from commerce.rates.errors import FaultyTable
-from commerce.rates.model import Choice, RateBook, RateTable
+from commerce.rates.choosing import choose_carrier
+from commerce.rates.errors import InvalidRateTable
+from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
 from ops.commands.catalog import CsvFile, ReportFile, say_refused
 from ops.commands.common import Shop, actor, open_shop, out, run
 
@@ -43,7 +43,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
                 try:
                     name = file.name.encode(errors="replace").decode()
                     return await shop.rates.import_table(lines, name, actor())
-                except FaultyTable as error:
+                except InvalidRateTable as error:
                     say_refused(error.faults, report)
                     raise
 
@@ -70,7 +70,7 @@ def tables() -> None:
 def show(carrier: Annotated[str | None, typer.Option(help="show all of this carrier's rates")] = None) -> None:
     """Show the carriers of the table in force, or one carrier's rates."""
 
-    async def work() -> RateBook:
+    async def work() -> RateTableIndex:
         async with open_shop() as shop:
             return await shop.rates.current()
 
@@ -103,7 +103,7 @@ def choose(
     looked at.
     """
 
-    async def work() -> Choice:
+    async def work() -> CarrierChoice:
         address, weight_g = _address(to), _grams(weight)
         async with open_shop() as shop:
             book = await shop.rates.current()
@@ -118,7 +118,7 @@ def choose(
 def explain(shipment: Annotated[UUID, typer.Argument(metavar="SHIPMENT")]) -> None:
     """Say why a parcel got its carrier, as it was decided then."""
 
-    async def work() -> Choice:
+    async def work() -> CarrierChoice:
         async with open_shop() as shop:
             return await shop.rates.explain(shipment)
 
@@ -146,7 +146,7 @@ def _grams(text: str) -> int:
     return grams
 
 
-def _print(choice: Choice) -> None:
+def _print(choice: CarrierChoice) -> None:
     if choice.carrier is None or choice.price is None:
         said = "no carrier takes it"
     else:

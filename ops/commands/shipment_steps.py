@@ -12,11 +12,11 @@ from uuid import UUID
 import msgspec
 import typer
 
-from commerce.desk.service import Desk
+from commerce.desk.service import Fulfilment
 from commerce.kernel.errors import Invalid
 from commerce.orders.model import Address
 from commerce.sales.model import Reason
-from commerce.shipping.model import Appointment, DeskFile, Shipment, ShipmentStatus, TrackingNo, WarehouseId
+from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
 from ops.commands.common import actor, checked, open_desk, open_shop, out, run
 
 app = typer.Typer()
@@ -35,7 +35,7 @@ def packed(
 ) -> None:
     """Say that a parcel is packed; again changes nothing."""
 
-    async def work(desk: Desk) -> DeskFile:
+    async def work(desk: Fulfilment) -> ShipmentDetails:
         given = None if number is None else checked(number, TrackingNo, _NUMBER)
         return await desk.packed(shipment_id, given, actor())
 
@@ -89,7 +89,7 @@ def settle(shipment_id: ShipmentId, reason: Because) -> None:
 def reship(shipment_id: ShipmentId, reason: Because) -> None:
     """Send once more what was lost, came back or was cancelled, in a new parcel. Once for each parcel."""
 
-    async def work(desk: Desk) -> list[UUID]:
+    async def work(desk: Fulfilment) -> list[UUID]:
         return [await desk.repacking.reship(shipment_id, _why(reason), actor())]
 
     _repack(work)
@@ -112,7 +112,7 @@ def merge(
 ) -> None:
     """Put parcels into the first of them, where nobody is booked, of one order, from one warehouse to one address."""
 
-    async def work(desk: Desk) -> list[UUID]:
+    async def work(desk: Fulfilment) -> list[UUID]:
         return [await desk.repacking.merge(shipment_ids, actor())]
 
     _repack(work)
@@ -133,7 +133,7 @@ def redirect(
     "city": "Suzhou", "line": "Renmin Road 8"}; district and postcode may be there too.
     """
 
-    async def work(desk: Desk) -> DeskFile:
+    async def work(desk: Fulfilment) -> ShipmentDetails:
         return await desk.redirect(shipment_id, _address(address.read(_MOST_BYTES)), _why(reason), actor())
 
     _do(work)
@@ -150,7 +150,7 @@ def appoint(
 ) -> None:
     """Say when the customer is there, and where that is, for the routes of vans. What is left out holds no more."""
 
-    async def work(desk: Desk) -> DeskFile:
+    async def work(desk: Fulfilment) -> ShipmentDetails:
         latitude, longitude = _place(at)
         window = {"deliver_from": from_ and from_.time(), "deliver_to": to and to.time()}
         wanted = checked(
@@ -161,20 +161,20 @@ def appoint(
     _do(work)
 
 
-def _do(step: Callable[[Desk], Awaitable[DeskFile]]) -> None:
+def _do(step: Callable[[Fulfilment], Awaitable[ShipmentDetails]]) -> None:
     """Do something with a parcel, and say how it is then."""
 
-    async def work() -> DeskFile:
+    async def work() -> ShipmentDetails:
         async with open_shop() as shop, open_desk(shop) as desk:
             return await step(desk)
 
     say(_state(run(work()).shipment))
 
 
-def _repack(step: Callable[[Desk], Awaitable[Sequence[UUID]]]) -> None:
+def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
     """Change what parcels hold, and say how those are that came of it."""
 
-    async def work() -> list[DeskFile]:
+    async def work() -> list[ShipmentDetails]:
         async with open_shop() as shop, open_desk(shop) as desk:
             return [await desk.show(id_) for id_ in await step(desk)]
 

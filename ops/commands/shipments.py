@@ -14,13 +14,13 @@ from commerce.kernel.money import format_money as show_money
 from commerce.kernel.paging import Page
 from commerce.orders.model import Address
 from commerce.shipping.model import (
-    DeskFile,
-    DeskList,
-    DeskShipment,
     OrderShipments,
-    ParcelLine,
     Shipment,
+    ShipmentDetails,
+    ShipmentLineView,
     UnplannedOrder,
+    WorklistItem,
+    WorklistName,
 )
 from ops.commands import papers, shipment_steps
 from ops.commands.common import open_desk, open_shop, out, run
@@ -28,7 +28,7 @@ from ops.commands.shipment_steps import ShipmentId, say, warehouse_id, words
 
 app = typer.Typer(help="Parcels: what there is to do, and doing it.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
-_LISTS: dict[DeskList, str] = {
+_LISTS: dict[WorklistName, str] = {
     "to_pack": "to be packed now",
     "parked": "given up until somebody mends what stopped it",
     "held": "nothing is done with it before it is let go",
@@ -44,7 +44,7 @@ _MOST = 10_000
 @app.command("list")
 def list_(
     which: Annotated[
-        DeskList, typer.Option("--list", help="`floodgate shipment counts` says what each is; all: every parcel")
+        WorklistName, typer.Option("--list", help="`floodgate shipment counts` says what each is; all: every parcel")
     ] = "to_pack",
     warehouse: Annotated[str | None, typer.Option(help="of this warehouse only")] = None,
     limit: Annotated[int, typer.Option(min=1, max=_MOST, help="how many at most")] = 100,
@@ -52,7 +52,7 @@ def list_(
 ) -> None:
     """List the parcels that are to be packed, or another list, the oldest first, each with why it is there."""
 
-    async def work() -> Page[DeskShipment]:
+    async def work() -> Page[WorklistItem]:
         place = None if warehouse is None else warehouse_id(warehouse)
         async with open_shop() as shop, open_desk(shop) as desk:
             return await desk.listed(which, place, after, limit)
@@ -134,7 +134,7 @@ def retry_order(order_id: OrderId) -> None:
 def show(shipment_id: ShipmentId) -> None:
     """Show all that is known of a parcel. `floodgate rates explain ID` says why it got its carrier."""
 
-    async def work() -> DeskFile:
+    async def work() -> ShipmentDetails:
         async with open_shop() as shop, open_desk(shop) as desk:
             return await desk.show(shipment_id)
 
@@ -229,7 +229,7 @@ def _address(to: Address) -> str:
     return f"{to.name}, {to.phone}, {region}"
 
 
-def _held(lines: Sequence[ParcelLine]) -> str:
+def _held(lines: Sequence[ShipmentLineView]) -> str:
     return ", ".join(f"{line.quantity} {line.sku}" for line in lines)
 
 

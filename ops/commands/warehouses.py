@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from commerce.catalog.model import ImportReport
-from commerce.warehouses.model import Goods, Stocked
+from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
 from ops.commands.catalog import CsvFile, ReportFile, say_report
 from ops.commands.common import open_shop, out, run
@@ -37,7 +37,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
 def show() -> None:
     """Show the warehouses, and how many products lie in each."""
 
-    async def work() -> list[Stocked]:
+    async def work() -> list[WarehouseSummary]:
         async with open_shop() as shop:
             return await Warehouses(shop.db).show()
 
@@ -55,7 +55,7 @@ def show() -> None:
 def goods(sku: str) -> None:
     """Show where a product lies, and its weight and size."""
 
-    async def work() -> Goods:
+    async def work() -> ProductLogistics:
         async with open_shop() as shop:
             return await Warehouses(shop.db).goods(sku)
 

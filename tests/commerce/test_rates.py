@@ -12,7 +12,7 @@ from commerce.catalog.model import LineError
 from commerce.orders.model import Address
 from commerce.rates import csv_file
 from commerce.rates.csv_file import read_table
-from commerce.rates.errors import FaultyTable, NoChoice, NoRateTable
+from commerce.rates.errors import InvalidRateTable, NoChoice, NoRateTable
 from commerce.rates.model import Rate
 from commerce.rates.service import Rates
 from ops.commands.common import Shop
@@ -26,7 +26,7 @@ def read(text: str) -> tuple[str, list[Rate]]:
 
 
 def faults(text: str) -> dict[int, str]:
-    with pytest.raises(FaultyTable) as found:
+    with pytest.raises(InvalidRateTable) as found:
         read(text)
     return {fault.line: fault.reason for fault in found.value.faults}
 
@@ -106,11 +106,11 @@ def test_a_step_that_cannot_be_read_is_not_missed_as_well() -> None:
 def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableCsv, match="needs the columns"):
         read_table(["carrier,region,price\n"])
-    with pytest.raises(FaultyTable, match="no line after the header"):
+    with pytest.raises(InvalidRateTable, match="no line after the header"):
         read("")
     monkeypatch.setattr(csv_file, "MAX_LINES", 2)
     assert len(read(GOOD)[1]) == 2
-    with pytest.raises(FaultyTable, match="more than 2 lines"):
+    with pytest.raises(InvalidRateTable, match="more than 2 lines"):
         read(GOOD + "not,a,rate\n")
 
 
@@ -136,7 +136,7 @@ async def test_the_last_table_is_in_force(shop: Shop, rates: Rates) -> None:
     assert (newer.table.table_id, newer.table.currency) == (second, "GBP")
     assert newer.table.source.endswith("late.csv")
     assert [table.table_id for table in await rates.tables()] == [second, first]
-    with pytest.raises(FaultyTable):
+    with pytest.raises(InvalidRateTable):
         await imported(rates, GOOD + "sf,CN,7000,9000,1,CNY,2,yes\n")
     assert await rates.current() is newer
     assert len(await rates.tables()) == 2
@@ -166,6 +166,6 @@ async def test_no_choice_to_explain(shop: Shop, rates: Rates) -> None:
 
 
 def test_faults_are_lines_with_a_reason() -> None:
-    with pytest.raises(FaultyTable, match="1 lines are wrong, so nothing was imported") as found:
+    with pytest.raises(InvalidRateTable, match="1 lines are wrong, so nothing was imported") as found:
         read("sf,CN,0,1000,1,CNY,2,\n")
     assert found.value.faults == [LineError(2, "cod is '', not yes or no")]

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from commerce.orders.model import Address
-from commerce.rates.choosing import choose
-from commerce.rates.model import Choice, Rate, RateBook, RateTable
+from commerce.rates.choosing import choose_carrier
+from commerce.rates.model import CarrierChoice, Rate, RateTable, RateTableIndex
 
 TODAY = date(2026, 11, 16)
 PLACES = [
@@ -34,8 +34,8 @@ def address(country: str, province: str, city: str, district: str) -> Address:
     return Address("Zhang San", "13800000000", country, city, "Wenyi West Road 969", province, district)
 
 
-def book_of(rates: Sequence[Rate]) -> RateBook:
-    return RateBook(RateTable(7, datetime(2026, 11, 1, tzinfo=UTC), "test", "t.csv", "CNY", len(rates)), rates)
+def book_of(rates: Sequence[Rate]) -> RateTableIndex:
+    return RateTableIndex(RateTable(7, datetime(2026, 11, 1, tzinfo=UTC), "test", "t.csv", "CNY", len(rates)), rates)
 
 
 def generated(chance: random.Random) -> list[Rate]:
@@ -105,7 +105,7 @@ def test_a_thousand_parcels_go_where_every_row_says(seed: int) -> None:
         weight_g = chance.choice([1, 500, 501, 1000, 1001, 2000, 5000, 5001, 20_000, 20_001, chance.randint(1, 25_000)])
         cod, days = chance.random() < 0.3, chance.randint(-1, 5)
         without = {name: "it is down" for name in carriers if chance.random() < 0.2}
-        choice = choose(book, address(*to), weight_g, cod, TODAY, TODAY + timedelta(days=days), without)
+        choice = choose_carrier(book, address(*to), weight_g, cod, TODAY, TODAY + timedelta(days=days), without)
         wanted = by_hand(rates, to, weight_g, cod, days, without)
         assert (choice.carrier, choice.price, choice.kept) == wanted, (to, weight_g, cod, days, without)
         assert [one.carrier for one in choice.considered] == carriers
@@ -115,7 +115,7 @@ def test_a_thousand_parcels_go_where_every_row_says(seed: int) -> None:
     assert ends == {(True, True), (True, False), (False, False)}
 
 
-def reasons(choice: Choice) -> dict[str, str]:
+def reasons(choice: CarrierChoice) -> dict[str, str]:
     return {one.carrier: f"{one.verdict}: {one.reason}" for one in choice.considered}
 
 
@@ -136,7 +136,7 @@ def test_each_carrier_has_its_reason() -> None:
     promised = TODAY + timedelta(days=4)
     hangzhou = address(*PLACES[0])
     without = {"refused": "it refused this parcel", "abroad": "it is down"}
-    choice = choose(book_of(rates), hangzhou, 1001, True, TODAY, promised, without)
+    choice = choose_carrier(book_of(rates), hangzhou, 1001, True, TODAY, promised, without)
     assert reasons(choice) == {
         "abroad": "left_out: does not serve the region",
         "best": "chosen: the cheapest that arrives by 2026-11-20",
@@ -150,7 +150,7 @@ def test_each_carrier_has_its_reason() -> None:
         "town": "left_out: takes up to 1000 g there, and it weighs 1001 g",
     }
     assert (choice.carrier, choice.price, choice.expected_on) == ("best", 900, date(2026, 11, 19))
-    assert msgspec.json.decode(msgspec.json.encode(choice), type=Choice) == choice
+    assert msgspec.json.decode(msgspec.json.encode(choice), type=CarrierChoice) == choice
 
 
 def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
@@ -160,7 +160,7 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
         Rate("quicker", "cn", 0, 5000, 900, 2, True),
         Rate("quickdear", "cn", 0, 5000, 950, 2, True),
     ]
-    choice = choose(book_of(rates), address(*PLACES[0]), 10, False, TODAY, TODAY, {})
+    choice = choose_carrier(book_of(rates), address(*PLACES[0]), 10, False, TODAY, TODAY, {})
     assert (choice.carrier, choice.kept, choice.expected_on) == ("quick", False, date(2026, 11, 18))
     assert reasons(choice) == {
         "cheap": "passed_over: later than quick",
@@ -171,6 +171,8 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
 
 
 def test_nobody_takes_it() -> None:
-    choice = choose(book_of([Rate("sf", "cn", 0, 5, 1, 1, True)]), address(*PLACES[0]), 6, False, TODAY, TODAY, {})
+    choice = choose_carrier(
+        book_of([Rate("sf", "cn", 0, 5, 1, 1, True)]), address(*PLACES[0]), 6, False, TODAY, TODAY, {}
+    )
     assert (choice.carrier, choice.price, choice.expected_on, choice.kept) == (None, None, None, False)
     assert reasons(choice) == {"sf": "left_out: takes up to 5 g there, and it weighs 6 g"}

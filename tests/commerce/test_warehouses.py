@@ -11,8 +11,8 @@ from commerce.catalog.model import ImportReport, LineError, ProductInput
 from commerce.orders.model import Address
 from commerce.warehouses import store
 from commerce.warehouses.csv_file import read_goods, read_warehouses
-from commerce.warehouses.errors import NoGoods
-from commerce.warehouses.model import Goods, Warehouse
+from commerce.warehouses.errors import NoProductLogistics
+from commerce.warehouses.model import ProductLogistics, Warehouse
 from commerce.warehouses.service import Warehouses
 from ops.commands.common import Shop
 
@@ -37,7 +37,9 @@ async def test_what_is_imported_is_there(shop: Shop, warehouses: Warehouses) -> 
     report = await imported(warehouses, GOODS + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n")
     assert (report.added, report.refused) == (2, [])
     async with shop.db.connection() as connection:
-        assert await store.goods_of(connection, ["A1", "C3"]) == {"A1": Goods("A1", "hz", "A-01-3", 300, 200, 100, 50)}
+        assert await store.goods_of(connection, ["A1", "C3"]) == {
+            "A1": ProductLogistics("A1", "hz", "A-01-3", 300, 200, 100, 50)
+        }
         sender = Address(
             *("Hangzhou 1", "0571-8888", "CN", "Hangzhou", "Wenyi West Road 969", "Zhejiang", "Yuhang", "311100")
         )
@@ -47,7 +49,7 @@ async def test_what_is_imported_is_there(shop: Shop, warehouses: Warehouses) -> 
     [there] = await warehouses.show()
     assert (there.warehouse.warehouse_id, there.products) == ("hz", 2)
     assert (await warehouses.goods("B2")).weight_g == 1_000_000
-    with pytest.raises(NoGoods, match="C3"):
+    with pytest.raises(NoProductLogistics, match="C3"):
         await warehouses.goods("C3")
 
 
@@ -109,7 +111,7 @@ def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
 )
 def test_wrong_goods(line: str, why: str) -> None:
     found = dict(read_goods(io.StringIO(f"{GOODS}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline="")))
-    assert [type(row) for row in found.values()] == [Goods, LineError, Goods]
+    assert [type(row) for row in found.values()] == [ProductLogistics, LineError, ProductLogistics]
     assert isinstance(wrong := found[3], LineError)
     assert wrong.line == 3
     assert why in wrong.reason

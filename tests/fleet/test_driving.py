@@ -16,7 +16,7 @@ from commerce.fleet.model import Board, Report
 from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.shipping.errors import NoSuchShipment
-from commerce.shipping.port import News
+from commerce.shipping.port import TrackingEvent
 from ops.commands.common import Shop
 from tests.fleet.yard import DAY, Yard, make_yard
 
@@ -106,7 +106,9 @@ async def test_what_is_refused_changes_nothing(yard: Yard) -> None:
         with pytest.raises(NoSuchStop):
             await yard.driving.report(route_id, seq, Report("delivered"))
 
-    async def deaf(connection: Connection, shipment_id: UUID, news: Sequence[News], actor: str, now: datetime) -> None:
+    async def deaf(
+        connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
+    ) -> None:
         raise NoSuchShipment("gone")
 
     with pytest.raises(NoSuchShipment):

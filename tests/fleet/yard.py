@@ -21,7 +21,7 @@ from commerce.fleet.model import Point, Route, Stop, Vehicle
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import SystemClock, to_ms
 from commerce.kernel.database import Connection
-from commerce.shipping.port import News
+from commerce.shipping.port import TrackingEvent
 from ops.commands.common import Shop
 from tests.support.shop import ADDRESS
 
@@ -52,7 +52,7 @@ class Heard:
     told: list[tuple[UUID, str, str | None, str]] = field(default_factory=list)
 
     async def __call__(
-        self, connection: Connection, shipment_id: UUID, news: Sequence[News], actor: str, now: datetime
+        self, connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
     ) -> None:
         assert connection.is_in_transaction()
         for one in news:

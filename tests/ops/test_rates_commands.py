@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import from_ms
 from commerce.orders.model import Address
-from commerce.rates.choosing import choose
-from commerce.rates.model import Choice
+from commerce.rates.choosing import choose_carrier
+from commerce.rates.model import CarrierChoice
 from commerce.rates.service import Rates
 from config.settings import Settings
 from ops.cli import app
@@ -52,7 +52,7 @@ def file_of(folder: Path, text: str) -> Path:
     return file
 
 
-async def stored_choice(shop: Shop, shipment_id: UUID, choice: Choice | list[Choice]) -> None:
+async def stored_choice(shop: Shop, shipment_id: UUID, choice: CarrierChoice | list[CarrierChoice]) -> None:
     """A parcel with what was chosen for it; whose order it is does not matter here."""
     async with shop.db.transaction() as connection:
         await connection.execute("SET LOCAL session_replication_role = replica")
@@ -123,7 +123,7 @@ async def test_a_choice_is_explained(floodgate: Command, shop: Shop, tmp_path: P
     await floodgate("rates", "import", file_of(tmp_path, HEADER + RATES))
     book = await Rates(shop.db, shop.clock).current()
     today = from_ms(shop.clock.now_ms()).date()
-    choice = choose(book, Address(**ADDRESS), 500, False, today, today, {"yto": "it refused this parcel"})
+    choice = choose_carrier(book, Address(**ADDRESS), 500, False, today, today, {"yto": "it refused this parcel"})
     shipment_id, other = shop.ids.new(), shop.ids.new()
     await stored_choice(shop, shipment_id, choice)
     await stored_choice(shop, other, [])

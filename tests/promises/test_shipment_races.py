@@ -19,10 +19,10 @@ import msgspec
 import pytest
 
 from commerce.orders.model import Address
-from commerce.shipping.errors import NotNow
+from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.jobs import Job
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import Booked, Cancelled, News, Parcel
+from commerce.shipping.port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.support.shipshop import PRICE, SHANGHAI, ShipShop, TryCarrier, news, open_shipshop
@@ -41,19 +41,19 @@ _WAITING = "SELECT count(*) FROM shipments WHERE task IN ('book', 'cancel', 'fol
 class Hesitating(TryCarrier):
     """What it is asked for comes to pass somewhere in the middle of the call."""
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         await moment()
         booked = await super().book(parcel)
         await moment()
         return booked
 
-    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         await moment()
         outcome = await super().cancel(booking_id, tracking_no)
         await moment()
         return outcome
 
-    async def track(self, tracking_no: str, phone: str) -> list[News]:
+    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         await moment()
         return await super().track(tracking_no, phone)
 
@@ -104,7 +104,7 @@ async def refusing(work: Awaitable[Any]) -> str:
     """What became of it at the desk."""
     try:
         await work
-    except NotNow:
+    except InvalidShipmentState:
         return "not now"
     return "done"
 
@@ -133,7 +133,7 @@ def both_came_first(said: Counter[str], *words: str) -> None:
     assert min(said[word] for word in words) > 5, f"one end always came first: {said}"
 
 
-def asked_for(carrier: TryCarrier) -> dict[UUID, Parcel]:
+def asked_for(carrier: TryCarrier) -> dict[UUID, BookingRequest]:
     """What it was told of each booking that it will come for."""
     return {parcel.booking_id: parcel for parcel in carrier.parcels if parcel.booking_id in carrier.standing}
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from commerce.kernel.outside import HttpResponse
-from commerce.shipping.carriers.kuaidi100 import Account, Kuaidi100, Kuaidi100Carrier
+from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier
 from tests.support.outside import HttpOutside
 
 CUSTOMER, KEY, SALT = "0123456789ABCDEF0123456789ABCDEF", "TestKey00001", "kuaidi100-salt-0001"
@@ -31,8 +31,8 @@ TEXTS = {
 Json = dict[str, Any]
 
 
-def account(**changed: str) -> Account:
-    return Account.load(**(TEXTS | changed))
+def account(**changed: str) -> Kuaidi100Account:
+    return Kuaidi100Account.load(**(TEXTS | changed))
 
 
 def carrier(outside: Any, name: str = "zto", **changed: str) -> Kuaidi100Carrier:

@@ -13,8 +13,8 @@ from commerce.kernel.clock import to_ms
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
 from commerce.orders.model import Address
-from commerce.shipping.carriers.sf_express import Account, SfExpress
-from commerce.shipping.port import Content, Parcel
+from commerce.shipping.carriers.sf_express import SfExpress, SfExpressAccount
+from commerce.shipping.port import BookingRequest, ContentLine
 
 NUMBER, OTHER_NUMBER = "SF7444400043266", "SF7444400031887"
 CHECK_WORD, PUSH_KEY = "Y7hH~mk*qfehpA2SxjBT0M0QY74Vk", "a-key-that-nobody-else-knows"
@@ -72,8 +72,8 @@ class Scripted:
         return [asked.service.removeprefix("EXP_RECE_") for asked in self.asked]
 
 
-def account(**changed: str) -> Account:
-    return Account.load(**AGREED | changed)
+def account(**changed: str) -> SfExpressAccount:
+    return SfExpressAccount.load(**AGREED | changed)
 
 
 def asking(*answers: HttpResponse | ExternalOutcomeUnknown, **changed: str) -> tuple[SfExpress, Scripted]:
@@ -123,7 +123,7 @@ def routes(*found: dict[str, Any], number: str = NUMBER) -> HttpResponse:
     return good({"routeResps": [{"mailNo": number, "routes": list(found)}]})
 
 
-def parcel(**changed: Any) -> Parcel:
+def parcel(**changed: Any) -> BookingRequest:
     given: dict[str, Any] = {
         "booking_id": BOOKING,
         "order_id": uuid4(),
@@ -133,10 +133,10 @@ def parcel(**changed: Any) -> Parcel:
         "length_mm": 405,
         "width_mm": 300,
         "height_mm": 200,
-        "contents": [Content("红茶杯", 2), Content("茶 " * 100, 1)],
+        "contents": [ContentLine("红茶杯", 2), ContentLine("茶 " * 100, 1)],
         "value": Money(5_100, "CNY"),
     }
-    return Parcel(**given | changed)
+    return BookingRequest(**given | changed)
 
 
 ASK: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {

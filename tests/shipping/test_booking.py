@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import Booked
+from commerce.shipping.port import BookingConfirmation
 from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, refuses
 from tests.support.shop import eventually
 
@@ -145,8 +145,8 @@ async def test_what_is_claimed(ship: ShipShop) -> None:
 class Careless(TryCarrier):
     """It gives everybody the same number."""
 
-    async def book(self, parcel: object) -> Booked:
-        return Booked("SAME-1")
+    async def book(self, parcel: object) -> BookingConfirmation:
+        return BookingConfirmation("SAME-1")
 
 
 async def test_a_number_that_stands_for_another_parcel(ship: ShipShop) -> None:

@@ -14,7 +14,7 @@ from commerce.kernel.money import Money
 from commerce.orders.model import Address
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.carriers.own_fleet import OwnFleet
-from commerce.shipping.port import Carrier, Carriers, Content, Parcel
+from commerce.shipping.port import BookingRequest, Carrier, CarrierRegistry, ContentLine
 from config.shipping import ShippingSettings
 
 KUAIDI100 = {
@@ -31,14 +31,14 @@ SF_EXPRESS = {
 }
 
 
-async def opened(**said: Any) -> Carriers:
+async def opened(**said: Any) -> CarrierRegistry:
     settings = ShippingSettings.model_validate(said)
     async with open_carriers(settings, SystemClock(), timeout_s=1, connections=1) as carriers:
         return carriers
 
 
 async def test_nothing_is_agreed() -> None:
-    assert await opened() == Carriers({}, {})
+    assert await opened() == CarrierRegistry({}, {})
 
 
 async def test_all_are_agreed() -> None:
@@ -79,7 +79,9 @@ async def test_the_own_fleet_takes_everything_and_asks_nobody() -> None:
     address = Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
     numbers = set()
     for booking_id in (UUID(int=0), *(uuid4() for _ in range(500))):
-        parcel = Parcel(booking_id, uuid4(), address, address, 500, 1, 1, 1, [Content("茶", 1)], Money(1, "CNY"))
+        parcel = BookingRequest(
+            booking_id, uuid4(), address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY")
+        )
         booked = await fleet.book(parcel)
         assert booked == await fleet.book(parcel) == await fleet.find(booking_id), "again gives the same"
         assert re.fullmatch(r"OF[A-Z2-7]{12}", booked.tracking_no)

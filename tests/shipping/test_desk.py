@@ -9,8 +9,8 @@ import pytest
 
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.orders.model import Address
-from commerce.shipping.errors import NoSuchShipment, NotNow
-from commerce.shipping.model import Appointment, DeskList, ShipmentStatus
+from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
+from commerce.shipping.model import Appointment, ShipmentStatus, WorklistName
 from tests.support.shipshop import SHANGHAI, ShipShop, news
 from tests.support.shop import ADDRESS
 
@@ -33,11 +33,11 @@ async def test_packing(ship: ShipShop) -> None:
     for number in (None, None, booked.tracking_no):
         file = await desk.packed(booked.shipment_id, number, "dan")
     assert (file.shipment.packed_by, [event.text for event in file.events].count("it is packed")) == ("dan", 1)
-    with pytest.raises(NotNow, match="not as ANOTHER-1"):
+    with pytest.raises(InvalidShipmentState, match="not as ANOTHER-1"):
         await desk.packed(booked.shipment_id, "ANOTHER-1", "dan")
     file = await desk.packed(byhand.shipment_id, "BH-0001", "dan")
     assert (file.shipment.status, file.shipment.tracking_no, file.shipment.task) == ("booked", "BH-0001", "follow")
-    with pytest.raises(NotNow, match="BH-0001 stands for another parcel"):
+    with pytest.raises(InvalidShipmentState, match="BH-0001 stands for another parcel"):
         await desk.packed(other.shipment_id, "BH-0001", "dan")
     assert (await ship.parcel(other.shipment_id)).booking_id is None
     assert await ship.work() == ["followed"]
@@ -55,21 +55,21 @@ async def test_what_must_not_be_packed(ship: ShipShop) -> None:
     order_id = await ship.order()
     assert await ship.one(await ship.claimed()) == "planned"
     [planned] = await ship.parcels(order_id)
-    with pytest.raises(NotNow, match="no carrier is booked for it yet"):
+    with pytest.raises(InvalidShipmentState, match="no carrier is booked for it yet"):
         await desk.packed(planned.shipment_id, "X-0001", "dan")
     await ship.work()
     await desk.hold(planned.shipment_id, "asks for the colour", "dan")
-    with pytest.raises(NotNow, match="held: asks for the colour"):
+    with pytest.raises(InvalidShipmentState, match="held: asks for the colour"):
         await desk.packed(planned.shipment_id, None, "dan")
     await desk.let_go(planned.shipment_id, "dan")
     await desk.cancel(planned.shipment_id, "not wanted", "dan")
-    with pytest.raises(NotNow, match="being cancelled"):
+    with pytest.raises(InvalidShipmentState, match="being cancelled"):
         await desk.packed(planned.shipment_id, None, "dan")
-    with pytest.raises(NotNow, match="being cancelled"):
+    with pytest.raises(InvalidShipmentState, match="being cancelled"):
         await desk.redirect(planned.shipment_id, MOVED, "moved", "dan")
     assert (await ship.parcel(planned.shipment_id)).next_address is None
     await ship.work()
-    with pytest.raises(NotNow, match="it is cancelled"):
+    with pytest.raises(InvalidShipmentState, match="it is cancelled"):
         await desk.packed(planned.shipment_id, None, "dan")
     _, [gone] = await ship.sent()
     await ship.hear(gone.shipment_id, news("picked_up", -1))
@@ -80,7 +80,7 @@ async def test_what_must_not_be_packed(ship: ShipShop) -> None:
         desk.redirect(gone.shipment_id, MOVED, "r", "dan"),
         desk.retry(gone.shipment_id, "dan"),
     ):
-        with pytest.raises(NotNow):
+        with pytest.raises(InvalidShipmentState):
             await refused
 
 
@@ -220,7 +220,7 @@ async def test_lists(ship: ShipShop) -> None:
     assert (await ship.desk.listed("all", "sh", None, 4)).items == []
 
 
-LISTS: tuple[DeskList, ...] = ("to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all")
+LISTS: tuple[WorklistName, ...] = ("to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all")
 
 
 async def test_waves(ship: ShipShop) -> None:
@@ -239,7 +239,7 @@ async def test_waves(ship: ShipShop) -> None:
     assert sum(pick.quantity for pick in picks if pick.sku == "b") == 4
     assert all(pick.quantity == sum(pick.parcels.values()) for pick in picks)
     assert [pick.shelf for pick in wave.picks] == sorted(pick.shelf for pick in wave.picks)
-    with pytest.raises(NotNow, match="nothing is to be packed"):
+    with pytest.raises(InvalidShipmentState, match="nothing is to be packed"):
         await ship.desk.make_wave("hz", 50, "dan")
     with pytest.raises(Invalid, match="no warehouse moon"):
         await ship.desk.make_wave("moon", 50, "dan")
@@ -271,7 +271,7 @@ async def test_appointments(ship: ShipShop) -> None:
     made = (await ship.desk.appoint(id_, Appointment(), "dan")).shipment
     assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == Appointment()
     await ship.hear(id_, news("delivered", -1))
-    with pytest.raises(NotNow, match="it is delivered"):
+    with pytest.raises(InvalidShipmentState, match="it is delivered"):
         await ship.desk.appoint(id_, whole, "dan")
 
 
@@ -284,10 +284,10 @@ async def test_staff_say_how_a_parcel_ended(ship: ShipShop) -> None:
     assert await ship.on("failed") == {lost.shipment_id}
     again = await ship.desk.told(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
     assert len(again.events) == len(file.events)
-    with pytest.raises(NotNow, match="it is lost"):
+    with pytest.raises(InvalidShipmentState, match="it is lost"):
         await ship.desk.told(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
     replaced = await ship.desk.repacking.reship(lost.shipment_id, "lost", "dan")
-    with pytest.raises(NotNow, match="it is planned"):
+    with pytest.raises(InvalidShipmentState, match="it is planned"):
         await ship.desk.told(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
     await ship.work()
     await ship.desk.told(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")

@@ -13,10 +13,10 @@ import pytest
 from commerce.kernel.money import Money
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders.model import Address
-from commerce.shipping.carriers.kuaidi100 import Account, Kuaidi100, Kuaidi100Carrier, wire
+from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier, wire
 from commerce.shipping.carriers.kuaidi100.states import STATES
-from commerce.shipping.model import ENDED, ShipmentStatus
-from commerce.shipping.port import Carrier, Content, News, Parcel, PushReader
+from commerce.shipping.model import FINAL_STATUSES, ShipmentStatus
+from commerce.shipping.port import BookingRequest, Carrier, CarrierWebhookReader, ContentLine, TrackingEvent
 from tests.shipping.kuaidi100_kit import (
     CARRIERS,
     CUSTOMER,
@@ -52,7 +52,7 @@ def at(day: int, hour: int, minute: int = 0, second: int = 0) -> datetime:
 
 async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
     one: Carrier = carrier(Scripted())
-    reader: PushReader = Kuaidi100(account(), Scripted(), CARRIERS)
+    reader: CarrierWebhookReader = Kuaidi100(account(), Scripted(), CARRIERS)
     assert (one.name, one.system, reader.system) == ("zto", "kuaidi100", "kuaidi100")
     assert (one.books, one.calls, one.follows) == (False, True, True)
 
@@ -60,7 +60,7 @@ async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
 async def test_bookings_are_the_desks() -> None:
     outside = Scripted()
     one, address = carrier(outside), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
-    parcel = Parcel(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [Content("茶", 1)], Money(1, "CNY"))
+    parcel = BookingRequest(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY"))
     for asked in (one.book(parcel), one.find(BOOKING)):
         with pytest.raises(ExternalRefusal, match="the desk books zto") as no:
             await asked
@@ -86,17 +86,19 @@ async def test_track(pair: Pair) -> None:
     assert await zto.track(NUMBER, PHONE) == [], "it has not heard of it"
     house.parcels[NUMBER] = found(NUMBER)
     assert await zto.track(NUMBER, PHONE) == [
-        News(at(24, 17, 30), "101", "已下单"),
-        News(at(24, 20, 1), "103", "【上海市】青浦 已揽收", ShipmentStatus.PICKED_UP, place="上海,上海市,青浦区"),
-        News(at(24, 23, 59, 59), "0", "【嘉兴市】快件离开 嘉兴中转部", ShipmentStatus.IN_TRANSIT),
-        News(
+        TrackingEvent(at(24, 17, 30), "101", "已下单"),
+        TrackingEvent(
+            at(24, 20, 1), "103", "【上海市】青浦 已揽收", ShipmentStatus.PICKED_UP, place="上海,上海市,青浦区"
+        ),
+        TrackingEvent(at(24, 23, 59, 59), "0", "【嘉兴市】快件离开 嘉兴中转部", ShipmentStatus.IN_TRANSIT),
+        TrackingEvent(
             at(25, 9, 12, 45),
             "5",
             "【杭州市】西湖一部 的 张三 正在派件",
             ShipmentStatus.OUT_FOR_DELIVERY,
             place="浙江,杭州市,西湖区",
         ),
-        News(
+        TrackingEvent(
             at(25, 18, 3, 11),
             "301",
             "【杭州市】已签收，签收人：本人",
@@ -146,7 +148,7 @@ async def test_every_code(code: str, word: Any) -> None:
 
 
 def test_what_ends_a_parcel() -> None:
-    ends = {code: word.state for code, word in STATES.items() if word.state in ENDED}
+    ends = {code: word.state for code, word in STATES.items() if word.state in FINAL_STATUSES}
     delivered = dict.fromkeys(("3", "301", "302", "303", "304"), ShipmentStatus.DELIVERED)
     assert ends == delivered | {"4": ShipmentStatus.RETURNED_TO_SENDER}
     assert all(STATES[code].state is None for code in ("6", "14", "203", "401")), "on the way back is not back"
@@ -168,7 +170,7 @@ def test_what_ends_a_parcel() -> None:
 async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, code: Any, kept: str) -> None:
     said = entry("2026-11-24 17:30:00", "派件", status, code)
     (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
-    assert news == News(at(24, 17, 30), kept, "派件", None, unknown=True)
+    assert news == TrackingEvent(at(24, 17, 30), kept, "派件", None, unknown=True)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, cod
 async def test_texts_fit_where_they_are_kept(changed: dict[str, Any], text: str, place: str | None) -> None:
     said = entry("2026-11-24 17:30:00", "…", "在途", "0") | changed
     (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
-    assert news == News(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
+    assert news == TrackingEvent(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
 
 
 async def test_a_history_is_told_in_the_order_of_time() -> None:
@@ -360,7 +362,7 @@ def test_settings_that_cannot_be(name: str, texts: list[str]) -> None:
 
 
 def test_an_account_shows_no_secret() -> None:
-    made = Account.load(**TEXTS)
+    made = Kuaidi100Account.load(**TEXTS)
     assert made.base_url == "https://poll.kuaidi100.com"
     assert KEY not in repr(made)
     assert SALT not in repr(made)

@@ -15,7 +15,7 @@ from commerce.kernel.outside import InvalidWebhook, WebhookReply
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100
 from commerce.shipping.carriers.kuaidi100.wire import MAX_PUSH_BYTES
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import PushNotice
+from commerce.shipping.port import CarrierWebhook
 from tests.shipping.kuaidi100_kit import (
     CARRIERS,
     HISTORY,
@@ -36,7 +36,7 @@ READER = Kuaidi100(account(), Scripted(), CARRIERS)
 GENUINE = push(param_of(found(NUMBER)))
 
 
-def read(body: bytes) -> PushNotice:
+def read(body: bytes) -> CarrierWebhook:
     return READER.read_push({"content-type": "application/x-www-form-urlencoded"}, {}, body, NOW)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from commerce.shipping import moving
 from commerce.shipping.model import TRANSITIONS, ShipmentStatus
-from commerce.shipping.port import News
+from commerce.shipping.port import TrackingEvent
 from tests.support.shipshop import ShipShop, news
 from tests.support.shop import eventually
 
@@ -38,7 +38,7 @@ told = st.tuples(
 )
 
 
-def calls(order: list[News], sizes: Iterable[int]) -> list[list[News]]:
+def calls(order: list[TrackingEvent], sizes: Iterable[int]) -> list[list[TrackingEvent]]:
     """The same news in calls of several sizes."""
     parts, at = [], 0
     for size in [*sizes, len(order)]:
@@ -55,7 +55,7 @@ async def test_in_any_order_and_any_number_of_times(ship: ShipShop) -> None:
     order_id, [parcel] = await ship.sent(("a", 3, 0), cod=300)
     expected: dict[str, Record] = {}
 
-    async def ends(end: News, order: list[int], sizes: list[int]) -> Record:
+    async def ends(end: TrackingEvent, order: list[int], sizes: list[int]) -> Record:
         every = [*JOURNEY, end]
         row: list[Record] = []
         try:
@@ -71,7 +71,7 @@ async def test_in_any_order_and_any_number_of_times(ship: ShipShop) -> None:
 
     @given(told)
     @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
-    def tried(case: tuple[News, list[int], list[int]]) -> None:
+    def tried(case: tuple[TrackingEvent, list[int], list[int]]) -> None:
         end, order, sizes = case
         found = asyncio.run_coroutine_threadsafe(ends(end, order, sizes), loop).result(20)
         assert found == expected.setdefault(end.code, found)
@@ -99,7 +99,7 @@ WHERE shipment_id = $1
 def test_news_takes_allowed_steps_only() -> None:
     for at in ShipmentStatus:
         for to in ShipmentStatus:
-            way = [at, *moving._way(at, to)]
+            way = [at, *moving._steps_between(at, to)]
             assert set(pairwise(way)) <= TRANSITIONS, (at, to)
 
 

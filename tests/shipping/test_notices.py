@@ -8,21 +8,21 @@ from itertools import count
 
 from commerce.orders.model import Address
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import News, Push, PushNotice
+from commerce.shipping.port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from tests.support.shipshop import ShipShop, news
 from tests.support.shop import ADDRESS
 
 _numbers = count(1)
 
 
-def push(parcel: Shipment, *told: News) -> Push:
+def push(parcel: Shipment, *told: TrackingEvent) -> ShipmentUpdate:
     assert parcel.carrier is not None
     assert parcel.tracking_no is not None
-    return Push(parcel.carrier, parcel.tracking_no, list(told))
+    return ShipmentUpdate(parcel.carrier, parcel.tracking_no, list(told))
 
 
-async def send(ship: ShipShop, *pushes: Push, notice_id: str | None = None) -> str:
-    notice = PushNotice(notice_id or f"n-{next(_numbers)}", list(pushes))
+async def send(ship: ShipShop, *pushes: ShipmentUpdate, notice_id: str | None = None) -> str:
+    notice = CarrierWebhook(notice_id or f"n-{next(_numbers)}", list(pushes))
     return (await ship.shipping.notice("cheap", notice, b"{}")).result
 
 
@@ -45,13 +45,13 @@ async def test_each_once(ship: ShipShop) -> None:
 async def test_some_are_not_known(ship: ShipShop) -> None:
     """What is known moves on; the push is not kept and comes again once its other number is known."""
     order_id, [first, second] = await ship.sent(("a", 1, 0), ("c", 1, 0))
-    foreign = Push("cheap", "cheap-000000", [news("delivered", -1)])
+    foreign = ShipmentUpdate("cheap", "cheap-000000", [news("delivered", -1)])
     whole = [push(first, news("picked_up", -9)), foreign, push(second, news("picked_up", -8))]
     assert [await send(ship, *whole, notice_id="n-a") for _ in range(2)] == ["unknown_number"] * 2
     assert await kept(ship) == []
     assert [one.status for one in await ship.parcels(order_id)] == ["picked_up"] * 2
     assert await ship.status(order_id) == "shipped"
-    other = Push("quick", push(first).tracking_no, [news("delivered", -1)])
+    other = ShipmentUpdate("quick", push(first).tracking_no, [news("delivered", -1)])
     assert await send(ship, other) == "unknown_number", "the number is another carrier's"
     await ship.rows(
         "UPDATE bookings SET tracking_no = 'cheap-000000' WHERE tracking_no = $1 RETURNING 1", first.tracking_no

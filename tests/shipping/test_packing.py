@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.shipping.errors import Unsendable
-from commerce.shipping.packing import WALLS_MM, Box, Item, PackedParcel, pack
+from commerce.shipping.errors import CannotShip
+from commerce.shipping.packing import WALLS_MM, Box, PackedBox, PackItem, pack
 
 S = Box("S", 250, 200, 100, 120, 3_000)
 M = Box("M", 400, 300, 200, 350, 10_000)
@@ -28,12 +28,12 @@ fills = st.sampled_from([0.1, 0.8, 1.0])
 
 
 @st.composite
-def goods(draw: st.DrawFn) -> list[Item]:
+def goods(draw: st.DrawFn) -> list[PackItem]:
     parts = draw(st.lists(st.tuples(quantities, weights, sides, sides, sides), max_size=12))
-    return [Item(line, f"sku{line}", *part) for line, part in enumerate(parts)]
+    return [PackItem(line, f"sku{line}", *part) for line, part in enumerate(parts)]
 
 
-def volume(item: Item) -> int:
+def volume(item: PackItem) -> int:
     return item.length_mm * item.width_mm * item.height_mm
 
 
@@ -41,21 +41,21 @@ def room(box: Box) -> int:
     return box.length_mm * box.width_mm * box.height_mm
 
 
-def fits(item: Item, box: Box, fill: float) -> bool:
+def fits(item: PackItem, box: Box, fill: float) -> bool:
     inside = sorted((box.length_mm, box.width_mm, box.height_mm))
     turned = sorted((item.length_mm, item.width_mm, item.height_mm))
     by_side = turned[0] <= inside[0] and turned[1] <= inside[1] and turned[2] <= inside[2]
     return by_side and item.weight_g <= box.carries_g and volume(item) <= room(box) * fill
 
 
-def loads(parcel: PackedParcel, items: Sequence[Item]) -> tuple[int, int]:
+def loads(parcel: PackedBox, items: Sequence[PackItem]) -> tuple[int, int]:
     """Weight and volume of what a parcel holds."""
     by_line = {item.line: item for item in items}
     held = [(by_line[line], units) for line, units in parcel.contents.items()]
     return sum(one.weight_g * units for one, units in held), sum(volume(one) * units for one, units in held)
 
 
-def holds(box: Box, parcel: PackedParcel, items: Sequence[Item], fill: float) -> bool:
+def holds(box: Box, parcel: PackedBox, items: Sequence[PackItem], fill: float) -> bool:
     weight_g, taken = loads(parcel, items)
     held = [item for item in items if item.line in parcel.contents]
     return weight_g <= box.carries_g and taken <= room(box) * fill and all(fits(item, box, fill) for item in held)
@@ -63,7 +63,7 @@ def holds(box: Box, parcel: PackedParcel, items: Sequence[Item], fill: float) ->
 
 @settings(max_examples=150, deadline=None)
 @given(items=goods(), boxes=box_sets, fill=fills)
-def test_nothing_is_lost_and_no_limit_is_broken(items: list[Item], boxes: list[Box], fill: float) -> None:
+def test_nothing_is_lost_and_no_limit_is_broken(items: list[PackItem], boxes: list[Box], fill: float) -> None:
     parcels = pack(items, boxes, fill, 10_000)
     for item in items:
         assert sum(parcel.contents.get(item.line, 0) for parcel in parcels) == item.quantity
@@ -88,7 +88,7 @@ def test_nothing_is_lost_and_no_limit_is_broken(items: list[Item], boxes: list[B
 
 @settings(max_examples=60, deadline=None)
 @given(items=goods(), boxes=box_sets, chance=st.randoms(use_true_random=False))
-def test_the_same_goods_are_packed_alike_in_any_order(items: list[Item], boxes: list[Box], chance: Random) -> None:
+def test_the_same_goods_are_packed_alike_in_any_order(items: list[PackItem], boxes: list[Box], chance: Random) -> None:
     first = pack(items, boxes, 0.8, 10_000)
     chance.shuffle(items)
     chance.shuffle(boxes)
@@ -97,7 +97,7 @@ def test_the_same_goods_are_packed_alike_in_any_order(items: list[Item], boxes: 
 
 @settings(max_examples=100, deadline=None)
 @given(items=goods())
-def test_two_parcels_in_a_row_hold_more_than_one_could(items: list[Item]) -> None:
+def test_two_parcels_in_a_row_hold_more_than_one_could(items: list[PackItem]) -> None:
     """What the later one holds first did not fit the earlier one. So there are always fewer parcels than four times
     what weight or room needs at the least, and one."""
     items = [item for item in items if fits(item, L, 0.8)]
@@ -110,7 +110,7 @@ def test_two_parcels_in_a_row_hold_more_than_one_could(items: list[Item]) -> Non
 
 
 @st.composite
-def full_boxes(draw: st.DrawFn) -> tuple[int, list[Item]]:
+def full_boxes(draw: st.DrawFn) -> tuple[int, list[PackItem]]:
     """Goods that fill so many boxes of 100 x 100 x 100 mm and 10 kg to the last gram and millimetre."""
     count = draw(st.integers(1, 30))
     chance = draw(st.randoms(use_true_random=False))
@@ -120,13 +120,13 @@ def full_boxes(draw: st.DrawFn) -> tuple[int, list[Item]]:
         heights = [0, *sorted(chance.sample(range(1, 100), parts - 1)), 100]
         loads = [0, *sorted(chance.sample(range(1, 10_000), parts - 1)), 10_000]
         for (low, high), (light, heavy) in zip(pairwise(heights), pairwise(loads), strict=True):
-            items.append(Item(len(items), "slab", 1, heavy - light, 100, high - low, 100))
+            items.append(PackItem(len(items), "slab", 1, heavy - light, 100, high - low, 100))
     return count, items
 
 
 @settings(max_examples=40, deadline=None)
 @given(given_=full_boxes())
-def test_parcels_are_within_the_bound_of_the_best_packing(given_: tuple[int, list[Item]]) -> None:
+def test_parcels_are_within_the_bound_of_the_best_packing(given_: tuple[int, list[PackItem]]) -> None:
     best, items = given_
     parcels = pack(items, [Box("full", 100, 100, 100, 1, 10_000)], 1.0, 10_000)
     assert best <= len(parcels) <= best * 7 / 3 + 1
@@ -134,7 +134,7 @@ def test_parcels_are_within_the_bound_of_the_best_packing(given_: tuple[int, lis
 
 def test_a_parcel_goes_into_the_smallest_box_that_holds_it() -> None:
     def box(*item: int) -> str | None:
-        [parcel] = pack([Item(0, "a", *item)], BOXES, 0.8, 10)
+        [parcel] = pack([PackItem(0, "a", *item)], BOXES, 0.8, 10)
         return parcel.box
 
     assert box(1, 3_000, 200, 100, 250) == "M"  # S has the sides, and not the room: goods take four fifths of it
@@ -147,43 +147,49 @@ def test_a_parcel_goes_into_the_smallest_box_that_holds_it() -> None:
 
 
 def test_what_fits_no_box_travels_by_itself() -> None:
-    parcels = pack([Item(3, "ladder", 2, 9_000, 2_000, 400, 100), Item(4, "nail", 5, 1, 5, 5, 50)], BOXES, 0.8, 10)
+    parcels = pack(
+        [PackItem(3, "ladder", 2, 9_000, 2_000, 400, 100), PackItem(4, "nail", 5, 1, 5, 5, 50)], BOXES, 0.8, 10
+    )
     assert parcels == [
-        PackedParcel("S", 260, 210, 110, 125, {4: 5}),
-        PackedParcel(None, 2_000, 400, 100, 9_000, {3: 1}),
-        PackedParcel(None, 2_000, 400, 100, 9_000, {3: 1}),
+        PackedBox("S", 260, 210, 110, 125, {4: 5}),
+        PackedBox(None, 2_000, 400, 100, 9_000, {3: 1}),
+        PackedBox(None, 2_000, 400, 100, 9_000, {3: 1}),
     ]
     assert pack([], BOXES, 0.8, 0) == []
 
 
 def test_a_long_thing_goes_into_a_long_box_though_it_is_not_the_largest() -> None:
-    parcels = pack([Item(0, "pole", 3, 100, 1_100, 20, 20), Item(1, "ball", 1, 100, 90, 90, 90)], [L, TUBE], 0.8, 10)
+    parcels = pack(
+        [PackItem(0, "pole", 3, 100, 1_100, 20, 20), PackItem(1, "ball", 1, 100, 90, 90, 90)], [L, TUBE], 0.8, 10
+    )
     assert [(parcel.box, parcel.contents) for parcel in parcels] == [("tube", {1: 1}), ("tube", {0: 3})]
 
 
 @pytest.mark.parametrize(
-    "item", [Item(0, "cable", 1_000_000, 900, 10, 10, 10), Item(0, "ladder", 1_000_000, 9, 2_000, 1, 1)]
+    "item", [PackItem(0, "cable", 1_000_000, 900, 10, 10, 10), PackItem(0, "ladder", 1_000_000, 9, 2_000, 1, 1)]
 )
-def test_too_many_parcels_are_refused_at_once(item: Item) -> None:
+def test_too_many_parcels_are_refused_at_once(item: PackItem) -> None:
     started = time.perf_counter()
-    with pytest.raises(Unsendable, match=r"shipping\.parcels_per_order"):
+    with pytest.raises(CannotShip, match=r"shipping\.parcels_per_order"):
         pack([item], BOXES, 0.8, 200)
     assert time.perf_counter() - started < 0.1
 
 
 def test_exactly_as_many_as_may_be() -> None:
-    for item in (Item(0, "a", 8, 25_000, 10, 10, 10), Item(0, "b", 8, 1, 2_000, 1, 1)):
+    for item in (PackItem(0, "a", 8, 25_000, 10, 10, 10), PackItem(0, "b", 8, 1, 2_000, 1, 1)):
         assert len(pack([item], BOXES, 0.8, 8)) == 8
-        with pytest.raises(Unsendable):
+        with pytest.raises(CannotShip):
             pack([item], BOXES, 0.8, 7)
 
 
 def test_large_orders_are_quick() -> None:
     chance = Random(1)
-    many = [Item(n, "x", 100, chance.randint(5, 40), *(chance.randint(5, 60) for _ in range(3))) for n in range(1_000)]
+    many = [
+        PackItem(n, "x", 100, chance.randint(5, 40), *(chance.randint(5, 60) for _ in range(3))) for n in range(1_000)
+    ]
     started = time.perf_counter()
     parcels = pack(many, BOXES, 0.8, 200)
-    cables = pack([Item(0, "cable", 100_000, 40, 100, 80, 20)], BOXES, 0.8, 250)
+    cables = pack([PackItem(0, "cable", 100_000, 40, 100, 80, 20)], BOXES, 0.8, 250)
     assert time.perf_counter() - started < 1.5
     assert sum(units for parcel in parcels for units in parcel.contents.values()) == 100_000
     assert sum(parcel.contents[0] for parcel in cables) == 100_000

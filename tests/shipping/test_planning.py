@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import Shipment
-from commerce.shipping.planning import shares
+from commerce.shipping.planning import split_amount
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.support.shipshop import RATES, SHANGHAI, ShipShop, open_shipshop
@@ -133,7 +133,7 @@ async def test_goods_of_which_too_little_is_known(ship: ShipShop) -> None:
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=50))
 def test_shares_add_up(amount: int, weights: list[int]) -> None:
-    parts = shares(amount, weights)
+    parts = split_amount(amount, weights)
     assert sum(parts) == amount
     assert min(parts) >= 0
     if whole := sum(weights):

@@ -9,7 +9,7 @@ import pytest
 
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.orders.model import Address
-from commerce.shipping.errors import NoSuchShipment, NotNow
+from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from commerce.shipping.model import Shipment
 from tests.support.shipshop import SHANGHAI, ShipShop, news
 from tests.support.shop import ADDRESS
@@ -52,12 +52,12 @@ async def test_split_and_put_together_again(ship: ShipShop) -> None:
     assert (await holds(ship, first), whole.cod_minor, whole.value_minor) == ({0: 5, 1: 1}, 601, 600)
     assert (whole.weight_g, whole.length_mm) == (before.weight_g, before.length_mm)
     assert (await ship.parcel(second)).status == "cancelled"
-    with pytest.raises(NotNow, match="its goods are in other parcels by now"):
+    with pytest.raises(InvalidShipmentState, match="its goods are in other parcels by now"):
         await repack.reship(second, "again", "dan")
     assert await ship.work() == ["booked"]
     assert ship.carriers["cheap"].parcels[0].cod == whole.cod
     for refused in (repack.split(first, {0: 1}, "dan"), repack.merge([first, second], "dan")):
-        with pytest.raises(NotNow, match="somebody may come for it"):
+        with pytest.raises(InvalidShipmentState, match="somebody may come for it"):
             await refused
 
 
@@ -70,9 +70,9 @@ async def test_what_cannot_be_put_together(ship: ShipShop) -> None:
     heavy = found["hz", 0, 200]
     _, [foreign] = await planned(ship)
     for with_, kind, why in (
-        (other_house, NotNow, "one warehouse or do not go to one address"),
-        (far, NotNow, "one warehouse or do not go to one address"),
-        (heavy, NotNow, "it takes 2 parcels"),
+        (other_house, InvalidShipmentState, "one warehouse or do not go to one address"),
+        (far, InvalidShipmentState, "one warehouse or do not go to one address"),
+        (heavy, InvalidShipmentState, "it takes 2 parcels"),
         (foreign.shipment_id, Invalid, "no parcel of the same order"),
         (UUID(int=7), Invalid, "no parcel of the same order"),
         (near, Invalid, "two parcels at least"),
@@ -84,7 +84,7 @@ async def test_what_cannot_be_put_together(ship: ShipShop) -> None:
     # What is held is not let go by being put elsewhere.
     await ship.desk.hold(heavy, "wait", "dan")
     for refused in (repack.split(heavy, {3: 1}, "dan"), repack.merge([near, heavy], "dan")):
-        with pytest.raises(NotNow, match="is held: wait"):
+        with pytest.raises(InvalidShipmentState, match="is held: wait"):
             await refused
     assert len(await ship.parcels(order_id)) == 4
 
@@ -96,7 +96,7 @@ async def test_two_addresses_that_became_one(ship: ShipShop) -> None:
     assert await ship.one(await ship.claimed(order_id)) == "planned"
     first, second = (one.shipment_id for one in await ship.parcels(order_id))
     await ship.desk.redirect(second, Address(**ADDRESS), "moved in together", "dan")
-    with pytest.raises(NotNow, match="do not go to one address"):
+    with pytest.raises(InvalidShipmentState, match="do not go to one address"):
         await ship.desk.repacking.merge([first, second], "dan")
 
 
@@ -105,7 +105,7 @@ async def test_a_parcel_too_many(ship: ShipShop) -> None:
     rules = ship.desk.repacking._rules.model_copy(update={"parcels_per_order": 2})  # type: ignore[attr-defined]
     ship.desk.repacking._rules = rules
     await ship.desk.repacking.split(parcel.shipment_id, {0: 1}, "dan")
-    with pytest.raises(NotNow, match="has 2 parcels, and may not have more"):
+    with pytest.raises(InvalidShipmentState, match="has 2 parcels, and may not have more"):
         await ship.desk.repacking.split(parcel.shipment_id, {0: 1}, "dan")
 
 
@@ -113,7 +113,7 @@ async def test_sent_once_more(ship: ShipShop) -> None:
     repack = ship.desk.repacking
     order_id, [parcel] = await ship.sent(("a", 2, 0), cod=200)
     id_ = parcel.shipment_id
-    with pytest.raises(NotNow, match="it is booked: there is nothing to send once more"):
+    with pytest.raises(InvalidShipmentState, match="it is booked: there is nothing to send once more"):
         await repack.reship(id_, "lost", "dan")
     await ship.hear(id_, news("returned_to_sender", -1))
     assert (await ship.shipping.show(order_id, "user")).open == 2
@@ -130,7 +130,7 @@ async def test_sent_once_more(ship: ShipShop) -> None:
     # Called off, and sent after all: what is sent once more is the last of them.
     await ship.desk.cancel(again, "not wanted", "dan")
     await ship.work()
-    with pytest.raises(NotNow, match="once more already"):
+    with pytest.raises(InvalidShipmentState, match="once more already"):
         await repack.reship(id_, "after all", "dan")
     third = await repack.reship(again, "after all", "dan")
     await ship.work()

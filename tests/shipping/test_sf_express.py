@@ -15,7 +15,7 @@ from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.shipping.carriers.sf_express import SfExpress
 from commerce.shipping.carriers.sf_express.states import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import Booked, Carrier, News, PushReader
+from commerce.shipping.port import BookingConfirmation, Carrier, CarrierWebhookReader, TrackingEvent
 from tests.shipping.sf_express_kit import (
     AGREED,
     ASK,
@@ -40,7 +40,7 @@ CANCELLATION = {"orderId": BOOKING.hex, "waybillNoInfoList": [], "resStatus": 2,
 def test_it_is_a_carrier_and_reads_pushes() -> None:
     adapter, _ = asking()
     carrier: Carrier = adapter
-    reader: PushReader = adapter
+    reader: CarrierWebhookReader = adapter
     assert (carrier.name, carrier.system, carrier.books, carrier.calls, carrier.follows) == (
         *("sf_express", "sf_express"),
         *(True, True, False),
@@ -50,7 +50,7 @@ def test_it_is_a_carrier_and_reads_pushes() -> None:
 
 async def test_a_parcel_is_booked() -> None:
     adapter, outside = asking(good(order()))
-    assert await adapter.book(parcel()) == Booked(NUMBER, "710VA-F")
+    assert await adapter.book(parcel()) == BookingConfirmation(NUMBER, "710VA-F")
     (asked,) = outside.asked
     assert (asked.method, asked.url, asked.service) == ("POST", AGREED["base_url"], "EXP_RECE_CREATE_ORDER")
     assert asked.headers["Content-Type"] == "application/x-www-form-urlencoded; charset=UTF-8"
@@ -143,7 +143,7 @@ async def test_what_is_refused_now_may_have_been_taken_before() -> None:
 
 async def test_a_repeated_order_is_looked_up() -> None:
     adapter, outside = asking(bad(8016), good(order(filterResult="2")))
-    assert await adapter.book(parcel()) == Booked(NUMBER, "710VA-F")
+    assert await adapter.book(parcel()) == BookingConfirmation(NUMBER, "710VA-F")
     assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
     assert outside.asked[1].message == {"orderId": BOOKING.hex, "searchType": "1", "language": "zh-CN"}
     adapter, _ = asking(bad("8016"), bad("8018"))
@@ -228,7 +228,7 @@ async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
 )
 async def test_what_a_label_needs(changed: dict[str, Any], sort_code: str | None) -> None:
     adapter, _ = asking(good(order(**changed)))
-    assert await adapter.book(parcel()) == Booked(NUMBER, sort_code)
+    assert await adapter.book(parcel()) == BookingConfirmation(NUMBER, sort_code)
 
 
 @pytest.mark.parametrize("code", sorted(ABSENT))
@@ -239,7 +239,7 @@ async def test_a_booking_that_it_knows_nothing_of(code: str) -> None:
 
 async def test_a_booking_is_found() -> None:
     adapter, _ = asking(good(order()))
-    assert await adapter.find(BOOKING) == Booked(NUMBER, "710VA-F")
+    assert await adapter.find(BOOKING) == BookingConfirmation(NUMBER, "710VA-F")
     adapter, _ = asking(good(order(filterResult="3", waybillNoInfoList=[])))
     assert await adapter.find(BOOKING) is None
     adapter, _ = asking(good(order(filterResult="1")))
@@ -303,16 +303,20 @@ async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
         )
     )
     assert await adapter.track(NUMBER, "+86 139-2521 1148") == [
-        News(
+        TrackingEvent(
             datetime(2026, 11, 11, 0, 0, tzinfo=UTC),
             "50",
             "顺丰速运 已收取快件",
             ShipmentStatus.PICKED_UP,
             place="郑州市",
         ),
-        News(datetime(2026, 11, 11, 4, 0, tzinfo=UTC), "33", "地址不详", place="郑州市"),
-        News(datetime(2026, 11, 11, 15, 59, 59, tzinfo=UTC), "4711/9", "SF Express route 4711/9", unknown=True),
-        News(datetime(2026, 11, 12, 1, 30, tzinfo=UTC), "80", "已签收", ShipmentStatus.DELIVERED, place="广州市"),
+        TrackingEvent(datetime(2026, 11, 11, 4, 0, tzinfo=UTC), "33", "地址不详", place="郑州市"),
+        TrackingEvent(
+            datetime(2026, 11, 11, 15, 59, 59, tzinfo=UTC), "4711/9", "SF Express route 4711/9", unknown=True
+        ),
+        TrackingEvent(
+            datetime(2026, 11, 12, 1, 30, tzinfo=UTC), "80", "已签收", ShipmentStatus.DELIVERED, place="广州市"
+        ),
     ]
     assert outside.asked[0].message == {
         "language": "zh-CN",

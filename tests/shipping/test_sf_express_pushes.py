@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from commerce.kernel.outside import InvalidWebhook
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import News, Push, PushNotice
+from commerce.shipping.port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from tests.shipping.sf_express_kit import BOOKING, NOW, NUMBER, OTHER_NUMBER, PUSH_KEY, asking
 
 SF, _ = asking()
@@ -38,7 +38,7 @@ def body(*routes: dict[str, Any], **more: Any) -> bytes:
     return json.dumps({"Body": {"WaybillRoute": list(routes), **more}}, ensure_ascii=False).encode()
 
 
-def read(content: bytes, key: str | None = PUSH_KEY) -> PushNotice:
+def read(content: bytes, key: str | None = PUSH_KEY) -> CarrierWebhook:
     return SF.read_push(HEADERS, {} if key is None else {"key": key}, content, NOW)
 
 
@@ -56,18 +56,20 @@ def test_a_genuine_push() -> None:
     notice = read(GENUINE)
     assert 1 <= len(notice.notice_id) <= 256
     (push,) = notice.pushes
-    assert push == Push(
+    assert push == ShipmentUpdate(
         "sf_express",
         NUMBER,
         [
-            News(
+            TrackingEvent(
                 datetime(2026, 11, 11, 0, 56, 54, tzinfo=UTC),
                 "50",
                 "顺丰速运 已收取快件",
                 ShipmentStatus.PICKED_UP,
                 place="深圳市",
             ),
-            News(datetime(2026, 11, 11, 1, tzinfo=UTC), "31", "快件到达", ShipmentStatus.IN_TRANSIT, place="深圳市"),
+            TrackingEvent(
+                datetime(2026, 11, 11, 1, tzinfo=UTC), "31", "快件到达", ShipmentStatus.IN_TRANSIT, place="深圳市"
+            ),
         ],
         BOOKING,
     )

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.shipping.carriers.sf_express import Account, states, wire
-from commerce.shipping.carriers.sf_express.messages import Route
+from commerce.shipping.carriers.sf_express import SfExpressAccount, states, wire
+from commerce.shipping.carriers.sf_express.messages import SfRoute
 from commerce.shipping.model import ShipmentStatus
 from config.shipping import SfExpressSettings
 from tests.shipping.sf_express_kit import AGREED, CHECK_WORD, PUSH_KEY, Asked, account, asking, good, order, parcel
@@ -102,7 +102,7 @@ def test_times_that_are_none(text: str) -> None:
 
 @given(TEXT, TEXT, TEXT)
 def test_any_text_can_be_kept(remark: str, reason: str, place: str) -> None:
-    said = Route("2026-11-11 08:00:00", "50", remark * 20, place * 20, None, reason)
+    said = SfRoute("2026-11-11 08:00:00", "50", remark * 20, place * 20, None, reason)
     (news,) = wire.read_routes([said])
     assert 1 <= len(news.text) <= 500
     assert news.place is None or 1 <= len(news.place) <= 200
@@ -157,7 +157,7 @@ def test_where_a_parcel_is(code: str, reason: str, state: ShipmentStatus | None,
 
 def test_settings_reach_the_account() -> None:
     said = SfExpressSettings.model_validate({name: text for name, text in AGREED.items() if name != "base_url"})
-    made = Account.load(**said.texts())
+    made = SfExpressAccount.load(**said.texts())
     assert made.base_url == "https://bspgw.sf-express.com/std/service"
     assert (made.express_type, made.cod_card) == (1, "7551234567")
     assert account(cod_card="7550000001", express_type="263").express_type == 263

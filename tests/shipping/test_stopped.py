@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from commerce.orders.model import Address
-from commerce.shipping.errors import NoSuchShipment, NotNow
+from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, news, refuses
 from tests.support.shop import ADDRESS
 
@@ -38,7 +38,7 @@ async def test_while_it_is_planned(ship: ShipShop) -> None:
         assert words == ["stopped", "stopped"]
         [parcel] = await ship.parcels(one)
         assert (parcel.status, parcel.task, parcel.ended_at is not None) == ("cancelled", None, True)
-        with pytest.raises(NotNow, match="money goes back"):
+        with pytest.raises(InvalidShipmentState, match="money goes back"):
             await ship.desk.repacking.reship(parcel.shipment_id, "again", "dan")
         await ship.due()
     assert ship.carriers["cheap"].asked.total() == 0
@@ -66,14 +66,14 @@ async def test_whoever_it_waits_for(ship: ShipShop) -> None:
     assert [await ship.on(which) for which in ("to_pack", "parked", "held")] == [set(), set(), set()]
     assert ship.carriers["cheap"].standing == set()
     await ship.check()
-    with pytest.raises(NotNow, match="it is cancelled"):
+    with pytest.raises(InvalidShipmentState, match="it is cancelled"):
         await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
 
 
 async def test_before_the_driver_has_seen_it(ship: ShipShop) -> None:
     _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
     await ship.refund_all(byhand.order_id)
-    with pytest.raises(NotNow, match="money goes back"):
+    with pytest.raises(InvalidShipmentState, match="money goes back"):
         await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
 
 
@@ -118,7 +118,7 @@ async def test_booked_and_not_handed_over(ship: ShipShop, calls: bool) -> None:
     cheap.calls = calls
     order_id, [parcel] = await ship.sent()
     await ship.refund_all(order_id)
-    with pytest.raises(NotNow, match="money goes back"):
+    with pytest.raises(InvalidShipmentState, match="money goes back"):
         await ship.desk.packed(parcel.shipment_id, None, "dan")
     assert await ship.work() == ["stopped", "cancelled"]
     assert cheap.standing == set()

@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from commerce.fleet.links import make_link
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import Booked, Parcel
+from commerce.shipping.port import BookingConfirmation, BookingRequest
 from config.settings import Settings
 from ops.commands.common import Shop
 from tests.shipping import kuaidi100_kit, sf_express_kit
@@ -41,11 +41,11 @@ _numbers = count(1)
 class Numbered(TryCarrier):
     """Gives numbers in the form of SF's."""
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         known = self.known.get(parcel.booking_id)
         booked = await super().book(parcel)
         number = self.known[parcel.booking_id] = known or f"SF{next(_numbers):013}"
-        return Booked(number, booked.sort_code)
+        return BookingConfirmation(number, booked.sort_code)
 
 
 @dataclass

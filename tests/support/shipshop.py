@@ -15,18 +15,25 @@ from uuid import UUID
 import msgspec
 
 from commerce.catalog.model import ProductInput
-from commerce.desk.service import Desk
+from commerce.desk.service import Fulfilment
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.rates.service import Rates
-from commerce.shipping.assigning import Assigning
-from commerce.shipping.jobs import Job, ShipmentJobs
-from commerce.shipping.model import DeskList, Shipment, ShipmentStatus
-from commerce.shipping.moving import Heard
-from commerce.shipping.port import Booked, Cancelled, Carrier, Carriers, News, Parcel
+from commerce.shipping.assigning import CarrierAssignment
+from commerce.shipping.jobs import FulfilmentJobs, Job
+from commerce.shipping.model import Shipment, ShipmentStatus, WorklistName
+from commerce.shipping.moving import TrackingResult
+from commerce.shipping.port import (
+    BookingConfirmation,
+    BookingRequest,
+    CancelOutcome,
+    Carrier,
+    CarrierRegistry,
+    TrackingEvent,
+)
 from commerce.shipping.service import Shipping
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
@@ -64,10 +71,10 @@ class TryCarrier:
     gone: set[UUID] = field(default_factory=set)
     handed_over: set[UUID] = field(default_factory=set)
     followed: list[str] = field(default_factory=list)
-    tells: dict[str, list[News]] = field(default_factory=dict)
+    tells: dict[str, list[TrackingEvent]] = field(default_factory=dict)
     cancels: int = 0
     waits: asyncio.Event | None = None
-    parcels: list[Parcel] = field(default_factory=list)
+    parcels: list[BookingRequest] = field(default_factory=list)
 
     @property
     def system(self) -> str:
@@ -78,7 +85,7 @@ class TryCarrier:
         if isinstance(said, Exception):
             raise said
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         self.asked[parcel.booking_id] += 1
         self.parcels.append(parcel)
         said = self.says.pop(0) if self.says else None
@@ -91,13 +98,13 @@ class TryCarrier:
             raise said
         if said == "lost":
             raise ExternalOutcomeUnknown("the answer got lost")
-        return Booked(number, "571-A")
+        return BookingConfirmation(number, "571-A")
 
-    async def find(self, booking_id: UUID) -> Booked | None:
+    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
         number = self.known.get(booking_id)
-        return Booked(number) if number else None
+        return BookingConfirmation(number) if number else None
 
-    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         self._said()
         self.cancels += 1
         if booking_id not in self.known:
@@ -113,7 +120,7 @@ class TryCarrier:
         self._said()
         self.followed.append(tracking_no)
 
-    async def track(self, tracking_no: str, phone: str) -> list[News]:
+    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         self._said()
         return self.tells.get(tracking_no, [])
 
@@ -133,8 +140,8 @@ class ShipShop:
 
     shop: Shop
     carriers: dict[str, TryCarrier]
-    jobs: ShipmentJobs
-    desk: Desk
+    jobs: FulfilmentJobs
+    desk: Fulfilment
     shipping: Shipping
     rates: Rates
     down: list[str] = field(default_factory=list)
@@ -280,7 +287,7 @@ class ShipShop:
         query = "SELECT text FROM shipment_events WHERE shipment_id = $1 ORDER BY seq"
         return [row["text"] for row in await self.rows(query, shipment_id)]
 
-    async def on(self, which: DeskList) -> set[UUID]:
+    async def on(self, which: WorklistName) -> set[UUID]:
         """Which parcels are on a list of the desk; as many as it counts."""
         page = await self.desk.listed(which, None, None, 100)
         if which != "all":
@@ -296,7 +303,7 @@ class ShipShop:
         assert all(one["outcome"] in ("asked", "booked") for one in coming), coming
         assert len({one["shipment_id"] for one in coming}) == len(coming)
 
-    async def hear(self, shipment_id: UUID, *news: News) -> Heard:
+    async def hear(self, shipment_id: UUID, *news: TrackingEvent) -> TrackingResult:
         async with self.shop.db.transaction() as connection:
             return await self.shipping.hear(connection, shipment_id, news, "push", "test", datetime.now(UTC))
 
@@ -338,11 +345,13 @@ WHERE shipments.booking_id IS DISTINCT FROM bookings.booking_id
 """
 
 
-def news(state: str | None, minutes: float = 0, *, code: str = "", text: str = "", unknown: bool = False) -> News:
+def news(
+    state: str | None, minutes: float = 0, *, code: str = "", text: str = "", unknown: bool = False
+) -> TrackingEvent:
     """Something that happened so many minutes from now."""
     at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
     known = ShipmentStatus(state) if state else None
-    return News(at, code or (state or "note"), text or f"it is {state or 'where it was'}", known, unknown)
+    return TrackingEvent(at, code or (state or "note"), text or f"it is {state or 'where it was'}", known, unknown)
 
 
 async def make_goods(shop: Shop) -> None:
@@ -374,10 +383,10 @@ async def open_shipshop(
         "cheap": TryCarrier("cheap"),
         "byhand": TryCarrier("byhand", books=False, follows=True),
     }
-    carriers = Carriers(cast("dict[str, Carrier]", by_name), {})
+    carriers = CarrierRegistry(cast("dict[str, Carrier]", by_name), {})
     rules, ids = settings.shipping, IdGenerator(shop.clock)
-    assigning = Assigning(table, carriers, rules)
+    assigning = CarrierAssignment(table, carriers, rules)
     policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=lease_s, batch=100)
-    jobs = ShipmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)
-    desk = Desk(shop.db, shop.clock, ids, assigning, carriers, rules)
+    jobs = FulfilmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)
+    desk = Fulfilment(shop.db, shop.clock, ids, assigning, carriers, rules)
     yield ShipShop(shop, by_name, jobs, desk, Shipping(shop.db, shop.clock, rules), table)

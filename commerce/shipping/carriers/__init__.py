@@ -10,36 +10,38 @@ from commerce.kernel.clock import Clock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.http_client import AiohttpTransport, open_transport
 from commerce.shipping.carriers import kuaidi100, own_fleet, sf_express
-from commerce.shipping.port import Carrier, Carriers, PushReader
+from commerce.shipping.port import Carrier, CarrierRegistry, CarrierWebhookReader
 
 
-class Said(Protocol):
+class CredentialSource(Protocol):
     """A carrier's part of the settings: gives its fields as texts, secrets too."""
 
     def texts(self) -> dict[str, str]: ...
 
 
-class Agreed(Protocol):
+class CarrierSettings(Protocol):
     """The settings of all carriers; None for one that nothing is agreed with."""
 
     @property
     def own_fleet(self) -> bool: ...
 
     @property
-    def sf_express(self) -> Said | None: ...
+    def sf_express(self) -> CredentialSource | None: ...
 
     @property
-    def kuaidi100(self) -> Said | None: ...
+    def kuaidi100(self) -> CredentialSource | None: ...
 
     @property
     def kuaidi100_carriers(self) -> Mapping[str, str]: ...
 
 
 @asynccontextmanager
-async def open_carriers(agreed: Agreed, clock: Clock, *, timeout_s: float, connections: int) -> AsyncIterator[Carriers]:
+async def open_carriers(
+    agreed: CarrierSettings, clock: Clock, *, timeout_s: float, connections: int
+) -> AsyncIterator[CarrierRegistry]:
     """Each system has connections of its own. Raises `NotReady` where what was agreed cannot be used."""
     carriers: list[Carrier] = []
-    readers: dict[str, PushReader] = {}
+    readers: dict[str, CarrierWebhookReader] = {}
     async with AsyncExitStack() as stack:
 
         async def outside() -> AiohttpTransport:
@@ -49,12 +51,12 @@ async def open_carriers(agreed: Agreed, clock: Clock, *, timeout_s: float, conne
             if agreed.own_fleet:
                 carriers.append(own_fleet.OwnFleet())
             if agreed.sf_express is not None:
-                partner = sf_express.Account.load(**agreed.sf_express.texts())
+                partner = sf_express.SfExpressAccount.load(**agreed.sf_express.texts())
                 sf = sf_express.SfExpress(partner, await outside(), clock)
                 carriers.append(sf)
                 readers[sf.system] = sf
             if agreed.kuaidi100 is not None:
-                account = kuaidi100.Account.load(**agreed.kuaidi100.texts())
+                account = kuaidi100.Kuaidi100Account.load(**agreed.kuaidi100.texts())
                 system = kuaidi100.Kuaidi100(account, await outside(), agreed.kuaidi100_carriers)
                 carriers += [
                     kuaidi100.Kuaidi100Carrier(name, com, system) for name, com in agreed.kuaidi100_carriers.items()
@@ -67,4 +69,4 @@ async def open_carriers(agreed: Agreed, clock: Clock, *, timeout_s: float, conne
                 raise ValueError("kuaidi100_carriers: sf_express and own_fleet are names of other carriers")
         except ValueError as error:
             raise NotReady(f"the settings of shipping cannot be used: {error}") from None
-        yield Carriers(by_name, readers)
+        yield CarrierRegistry(by_name, readers)

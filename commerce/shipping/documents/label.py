@@ -8,7 +8,7 @@ from commerce.kernel.money import format_money
 from commerce.orders.model import Address
 from commerce.shipping.documents.addresses import written
 from commerce.shipping.documents.model import MOST_LABELS, LabelData
-from commerce.shipping.documents.paper import Paper
+from commerce.shipping.documents.paper import PdfCanvas
 from commerce.shipping.documents.text import fit
 
 _WIDE, _HIGH = 100, 150
@@ -31,7 +31,7 @@ def labels(many: Sequence[LabelData]) -> bytes:
     """Labels in one PDF, a page each, 1 to 500 of them. Raises `ValueError` as `label` does."""
     if not 1 <= len(many) <= MOST_LABELS:
         raise ValueError(f"{len(many)} labels: it must be 1 to {MOST_LABELS} in one file")
-    paper = Paper(_WIDE, _HIGH, "Label " + many[0].tracking_no if len(many) == 1 else f"{len(many)} labels")
+    paper = PdfCanvas(_WIDE, _HIGH, "Label " + many[0].tracking_no if len(many) == 1 else f"{len(many)} labels")
     for data in many:
         paper.add_page()
         _head(paper, data)
@@ -41,7 +41,7 @@ def labels(many: Sequence[LabelData]) -> bytes:
     return paper.pdf()
 
 
-def _head(paper: Paper, data: LabelData) -> None:
+def _head(paper: PdfCanvas, data: LabelData) -> None:
     paper.text(data.carrier, _EDGE, _EDGE, 58, 20, smallest=9, bold=True)
     paper.text(data.service or "", _EDGE, 13, 58, 10, smallest=7)
     paper.text(f"{data.parcel} / {data.parcels}", 64, _EDGE, 32, 20, smallest=9, bold=True, align="right")
@@ -51,20 +51,20 @@ def _head(paper: Paper, data: LabelData) -> None:
     paper.rule(_EDGE, 35.5, _ROOM)
 
 
-def _code(paper: Paper, data: LabelData) -> None:
+def _code(paper: PdfCanvas, data: LabelData) -> None:
     paper.code128(data.tracking_no, _BLANK, 37.5, _WIDE - 2 * _BLANK, 17)
     paper.centred(data.tracking_no, _EDGE, 58.9, _ROOM, 14, height=7)
     paper.rule(_EDGE, 63, _ROOM)
 
 
-def _people(paper: Paper, data: LabelData) -> None:
+def _people(paper: PdfCanvas, data: LabelData) -> None:
     _party(paper, "收", "TO", data.to, top=64.5, size=14, height=27)
     paper.rule(_EDGE, 101, _ROOM)
     _party(paper, "寄", "FROM", data.sender, top=102, size=8, height=8)
     paper.rule(_EDGE, 115, _ROOM)
 
 
-def _party(paper: Paper, sign: str, word: str, who: Address, *, top: float, size: float, height: float) -> None:
+def _party(paper: PdfCanvas, sign: str, word: str, who: Address, *, top: float, size: float, height: float) -> None:
     side, left = 8 if size > 10 else 6, 16
     room = _WIDE - _EDGE - left
     paper.box(_EDGE, top + 0.5, side, side, filled=True)
@@ -77,7 +77,7 @@ def _party(paper: Paper, sign: str, word: str, who: Address, *, top: float, size
     paper.text(written(who), left, below, room, size * 0.92, smallest=6, height=height)
 
 
-def _foot(paper: Paper, data: LabelData) -> None:
+def _foot(paper: PdfCanvas, data: LabelData) -> None:
     room = _ROOM - _QR - 2
     top = 116.5
     if data.cash is not None and data.cash.amount:

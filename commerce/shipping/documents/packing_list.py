@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from commerce.shipping.documents.addresses import written
 from commerce.shipping.documents.model import MOST_LINES, PackingList
-from commerce.shipping.documents.paper import Paper
+from commerce.shipping.documents.paper import PdfCanvas
 from commerce.shipping.documents.table import Column, number_pages, table
 
 _WIDE, _HIGH = 148, 210
@@ -22,7 +22,7 @@ def packing_list(data: PackingList) -> bytes:
     """The list as PDF, with the order's id as text and as QR code. Raises `ValueError` for more than 10,000 lines."""
     if len(data.lines) > MOST_LINES:
         raise ValueError(f"a packing list of {len(data.lines)} lines: it must be {MOST_LINES} at most")
-    paper = Paper(_WIDE, _HIGH, f"Packing list {data.order_id}, parcel {data.parcel} of {data.parcels}")
+    paper = PdfCanvas(_WIDE, _HIGH, f"Packing list {data.order_id}, parcel {data.parcel} of {data.parcels}")
     paper.add_page()
     top = table(
         paper,
@@ -47,7 +47,7 @@ def _parcel(data: PackingList) -> str:
     return f"包裹 Parcel {data.parcel} / {data.parcels}"
 
 
-def _first_head(paper: Paper, data: PackingList) -> float:
+def _first_head(paper: PdfCanvas, data: PackingList) -> float:
     room = _ROOM - _QR - 4
     paper.text("装箱单 Packing list", _EDGE, _EDGE, room, 18, bold=True)
     paper.text(f"订单 Order {data.order_id}", _EDGE, _EDGE + 9, room, 9)
@@ -63,7 +63,7 @@ def _first_head(paper: Paper, data: PackingList) -> float:
     return top + 4 + who.height + where.height
 
 
-def _next_head(paper: Paper, data: PackingList) -> float:
+def _next_head(paper: PdfCanvas, data: PackingList) -> float:
     paper.text(f"装箱单 Packing list  {data.order_id}", _EDGE, _EDGE, _ROOM - 34, 9, bold=True)
     paper.text(_parcel(data), _EDGE + _ROOM - 34, _EDGE, 34, 9, bold=True, align="right")
     return _EDGE + 6

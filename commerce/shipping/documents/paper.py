@@ -36,7 +36,7 @@ def _on_dot(place: float) -> float:
     return round(place / _DOT) * _DOT
 
 
-class Paper:
+class PdfCanvas:
     """Pages of one size. What is drawn is kept until `pdf`, when it is known which letters are needed."""
 
     def __init__(self, width: float, height: float, title: str) -> None:

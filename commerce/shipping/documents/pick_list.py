@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import tzinfo
 
 from commerce.shipping.documents.model import MOST_LINES
-from commerce.shipping.documents.paper import Paper
+from commerce.shipping.documents.paper import PdfCanvas
 from commerce.shipping.documents.table import Column, number_pages, table
 from commerce.shipping.model import Pick, Wave
 
@@ -34,7 +34,7 @@ def pick_list(wave: Wave, warehouse: str, zone: tzinfo) -> bytes:
     10,000 picks."""
     if len(wave.picks) > MOST_LINES:
         raise ValueError(f"a pick list of {len(wave.picks)} lines: it must be {MOST_LINES} at most")
-    paper = Paper(_WIDE, _HIGH, f"Pick list {wave.wave_id}")
+    paper = PdfCanvas(_WIDE, _HIGH, f"Pick list {wave.wave_id}")
     paper.add_page()
     table(
         paper,
@@ -61,7 +61,7 @@ def _rows(pick: Pick) -> Iterator[tuple[str, ...]]:
         yield "", "", pick.sku, "续 continued", "", ", ".join(parcels[at : at + _PER_ROW])
 
 
-def _first_head(paper: Paper, wave: Wave, warehouse: str, zone: tzinfo) -> float:
+def _first_head(paper: PdfCanvas, wave: Wave, warehouse: str, zone: tzinfo) -> float:
     paper.text("拣货单 Pick list", _EDGE, _EDGE, _LEFT, 20, bold=True)
     paper.text(f"仓库 Warehouse {warehouse}", _EDGE, _EDGE + 10, _LEFT, 10, smallest=7, bold=True)
     paper.text(f"{wave.made_at.astimezone(zone):%Y-%m-%d %H:%M}", _EDGE, _EDGE + 15, _LEFT, 10)
@@ -73,7 +73,7 @@ def _first_head(paper: Paper, wave: Wave, warehouse: str, zone: tzinfo) -> float
     return _EDGE + 28
 
 
-def _next_head(paper: Paper, wave: Wave, warehouse: str) -> float:
+def _next_head(paper: PdfCanvas, wave: Wave, warehouse: str) -> float:
     paper.text(f"拣货单 Pick list  {wave.wave_id}", _EDGE, _EDGE, _ROOM - 60, 9, bold=True)
     paper.text(warehouse, _WIDE - _EDGE - 60, _EDGE, 60, 9, smallest=7, bold=True, align="right")
     return _EDGE + 6

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from commerce.shipping.documents.paper import Align, Paper
+from commerce.shipping.documents.paper import Align, PdfCanvas
 from commerce.shipping.documents.text import LEADING, MM, Fitted, fit
 
 _PAD = 1.2
@@ -30,7 +30,7 @@ class Column(NamedTuple):
 
 
 def table(
-    paper: Paper,
+    paper: PdfCanvas,
     columns: Sequence[Column],
     rows: Sequence[Sequence[str]],
     *,
@@ -55,7 +55,7 @@ def table(
     return top
 
 
-def number_pages(paper: Paper, edge: float) -> None:
+def number_pages(paper: PdfCanvas, edge: float) -> None:
     """Write "page x of y" under every page."""
     for page in range(1, paper.pages + 1):
         paper.turn_to(page)
@@ -70,7 +70,7 @@ def number_pages(paper: Paper, edge: float) -> None:
         )
 
 
-def _titles(paper: Paper, columns: Sequence[Column], edge: float, top: float) -> float:
+def _titles(paper: PdfCanvas, columns: Sequence[Column], edge: float, top: float) -> float:
     left = edge
     for column in columns:
         paper.text(column.title, left, top + 1, column.width, 8, align=column.align, bold=True)
@@ -79,7 +79,7 @@ def _titles(paper: Paper, columns: Sequence[Column], edge: float, top: float) ->
     return top + _HEAD
 
 
-def _row(paper: Paper, columns: Sequence[Column], cells: Sequence[Fitted], edge: float, top: float) -> None:
+def _row(paper: PdfCanvas, columns: Sequence[Column], cells: Sequence[Fitted], edge: float, top: float) -> None:
     left = edge
     texts: list[tuple[Fitted, float, float, bool, Align]] = []
     for column, cell in zip(columns, cells, strict=True):

@@ -10,8 +10,15 @@ from uuid import UUID
 
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
 from commerce.shipping.carriers.kuaidi100 import states, wire
-from commerce.shipping.carriers.kuaidi100.settings import Account, names_by_code
-from commerce.shipping.port import Booked, Cancelled, News, Parcel, Push, PushNotice
+from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account, names_by_code
+from commerce.shipping.port import (
+    BookingConfirmation,
+    BookingRequest,
+    CancelOutcome,
+    CarrierWebhook,
+    ShipmentUpdate,
+    TrackingEvent,
+)
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "floodgate"}
 _NUMBER = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -25,7 +32,7 @@ class Kuaidi100:
 
     system = "kuaidi100"
 
-    def __init__(self, account: Account, outside: HttpTransport, carriers: Mapping[str, str]) -> None:
+    def __init__(self, account: Kuaidi100Account, outside: HttpTransport, carriers: Mapping[str, str]) -> None:
         self._account = account
         self._outside = outside
         self._names = names_by_code(carriers)
@@ -38,9 +45,11 @@ class Kuaidi100:
         if code not in states.FOLLOWED or (code == "200" and not answer.result):
             raise states.follow_failure(code, answer.message or "")
 
-    async def track(self, com: str, number: str, phone: str) -> list[News]:
+    async def track(self, com: str, number: str, phone: str) -> list[TrackingEvent]:
         """A parcel's history. It is locked for who asks for the same one more often than every half hour."""
-        answer = await self._ask("/poll/query.do", wire.query_form(self._account, com, number, phone), wire.Answer)
+        answer = await self._ask(
+            "/poll/query.do", wire.query_form(self._account, com, number, phone), wire.Kuaidi100Reply
+        )
         code = str(answer.status if answer.return_code is None else answer.return_code)
         if code in states.NOT_HEARD_OF:
             return []
@@ -55,7 +64,9 @@ class Kuaidi100:
         except ValueError as why:
             raise ExternalOutcomeUnknown(f"kuaidi100's history of a parcel: {why}") from None
 
-    def read_push(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime) -> PushNotice:
+    def read_push(
+        self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
+    ) -> CarrierWebhook:
         """The same history again is the same notice. Nothing in it says when it was sent, so none is ever stale."""
         param = wire.read_form(body, self._account.salt)
         pushed = wire.read_pushed(param)
@@ -69,7 +80,9 @@ class Kuaidi100:
             news = wire.read_news(found.data or [])
         except ValueError as why:
             raise InvalidWebhook("bad_content", str(why)) from None
-        return PushNotice(hashlib.sha256(param.encode()).hexdigest(), [Push(self._names[com], number, news)])
+        return CarrierWebhook(
+            hashlib.sha256(param.encode()).hexdigest(), [ShipmentUpdate(self._names[com], number, news)]
+        )
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
         """What is not accepted comes again, three times, half an hour apart. It reads the body; the status is for us,
@@ -101,19 +114,19 @@ class Kuaidi100Carrier:
         self._com = com
         self._kuaidi100 = kuaidi100
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         raise self._not_booked_here()
 
-    async def find(self, booking_id: UUID) -> Booked | None:
+    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
         raise self._not_booked_here()
 
-    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         return "cancelled"
 
     async def follow(self, tracking_no: str, phone: str) -> None:
         await self._kuaidi100.follow(self._com, tracking_no, phone)
 
-    async def track(self, tracking_no: str, phone: str) -> list[News]:
+    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         return await self._kuaidi100.track(self._com, tracking_no, phone)
 
     def _not_booked_here(self) -> ExternalRefusal:

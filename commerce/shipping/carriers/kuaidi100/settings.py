@@ -11,7 +11,7 @@ MIN_SALT = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class Kuaidi100Account:
     """An enterprise account. `notify_url` is where news is pushed to: kuaidi100 calls plain http, and https only where
     its support has enabled that (https://api.kuaidi100.com/document/5f0ffa8f2977d50a94e1023c)."""
 

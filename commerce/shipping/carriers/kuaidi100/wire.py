@@ -17,9 +17,9 @@ import msgspec
 
 from commerce.kernel import forms
 from commerce.kernel.outside import ExternalOutcomeUnknown, InvalidWebhook
-from commerce.shipping.carriers.kuaidi100.settings import Account
+from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account
 from commerce.shipping.carriers.kuaidi100.states import meaning
-from commerce.shipping.port import News
+from commerce.shipping.port import TrackingEvent
 
 MAX_PUSH_BYTES = 262_144
 """A push has the whole history, some hundred bytes an entry; what is longer than this is not even parsed."""
@@ -39,7 +39,7 @@ _Code = str | int | None
 T = TypeVar("T")
 
 
-class Entry(msgspec.Struct, frozen=True, rename="camel"):
+class Kuaidi100Entry(msgspec.Struct, frozen=True, rename="camel"):
     """One line of a parcel's history. `ftime` is `time` in one form for all carriers."""
 
     context: _Text = None
@@ -51,10 +51,10 @@ class Entry(msgspec.Struct, frozen=True, rename="camel"):
     area_name: _Text = None
 
 
-Entries = Annotated[list[Entry], msgspec.Meta(max_length=MAX_ENTRIES)]
+Entries = Annotated[list[Kuaidi100Entry], msgspec.Meta(max_length=MAX_ENTRIES)]
 
 
-class Answer(msgspec.Struct, frozen=True, rename="camel"):
+class Kuaidi100Reply(msgspec.Struct, frozen=True, rename="camel"):
     """A history in answer to a query or as the last result in a push, the newest first; or why there is none."""
 
     message: _Text = None
@@ -76,7 +76,7 @@ class FollowAnswer(msgspec.Struct, frozen=True, rename="camel"):
 class Pushed(msgspec.Struct, frozen=True, rename="camel"):
     """A push's parameter. `com_old` is the carrier that was asked for, where kuaidi100 found that it is another."""
 
-    last_result: Answer
+    last_result: Kuaidi100Reply
     com_old: _Text = None
 
 
@@ -85,14 +85,14 @@ def signature(*parts: str) -> str:
     return hashlib.md5("".join(parts).encode()).hexdigest().upper()  # noqa: S324  # it is theirs to choose
 
 
-def follow_form(account: Account, com: str, number: str, phone: str) -> bytes:
+def follow_form(account: Kuaidi100Account, com: str, number: str, phone: str) -> bytes:
     """What asks for a parcel's pushes. It is not signed: it says the key."""
     parameters = {"callbackurl": account.notify_url, "salt": account.salt, "resultv2": _RESULT, **_phone(phone)}
     param = {"company": com, "number": number, "key": account.key, "parameters": parameters}
     return urlencode({"schema": "json", "param": _json(param)}).encode()
 
 
-def query_form(account: Account, com: str, number: str, phone: str) -> bytes:
+def query_form(account: Kuaidi100Account, com: str, number: str, phone: str) -> bytes:
     """What asks for a parcel's history."""
     param = _json({"com": com, "num": number, "resultv2": _RESULT, **_phone(phone)})
     sign = signature(param, account.key, account.customer)
@@ -127,16 +127,16 @@ def read_pushed(param: str) -> Pushed:
         raise InvalidWebhook("bad_content", str(why)[:200]) from None
 
 
-def read_news(entries: Sequence[Entry]) -> list[News]:
+def read_news(entries: Sequence[Kuaidi100Entry]) -> list[TrackingEvent]:
     """A history in the order of time. Raises `ValueError` for a time that is none."""
     # Of one second, what stands further down in a history happened earlier.
     return sorted((_news(entry) for entry in reversed(entries)), key=lambda news: news.at)
 
 
-def _news(entry: Entry) -> News:
+def _news(entry: Kuaidi100Entry) -> TrackingEvent:
     name = _line(entry.status)
     code, state, unknown = meaning("" if entry.status_code is None else _line(str(entry.status_code)), name)
-    return News(
+    return TrackingEvent(
         at=read_time(entry.ftime or entry.time or ""),
         code=code[:_CODE],
         text=(_line(entry.context) or name or code)[:_TEXT],

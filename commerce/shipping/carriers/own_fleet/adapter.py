@@ -6,7 +6,7 @@ from base64 import b32encode
 from hashlib import sha256
 from uuid import UUID
 
-from commerce.shipping.port import Booked, Cancelled, News, Parcel
+from commerce.shipping.port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 
 
 class OwnFleet:
@@ -18,22 +18,22 @@ class OwnFleet:
     calls = False
     follows = False
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         return _booked(parcel.booking_id)
 
-    async def find(self, booking_id: UUID) -> Booked:
+    async def find(self, booking_id: UUID) -> BookingConfirmation:
         return _booked(booking_id)
 
-    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         return "cancelled"
 
     async def follow(self, tracking_no: str, phone: str) -> None:
         pass
 
-    async def track(self, tracking_no: str, phone: str) -> list[News]:
+    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         return []
 
 
-def _booked(booking_id: UUID) -> Booked:
+def _booked(booking_id: UUID) -> BookingConfirmation:
     # Ids of one moment begin alike, so the number is made of a digest and not of the id's beginning.
-    return Booked("OF" + b32encode(sha256(booking_id.bytes).digest()).decode()[:12])
+    return BookingConfirmation("OF" + b32encode(sha256(booking_id.bytes).digest()).decode()[:12])

@@ -1,6 +1,6 @@
 """SF Express (顺丰), through its open platform, for a shop that pays by the month and sends within mainland China."""
 
 from commerce.shipping.carriers.sf_express.adapter import SfExpress
-from commerce.shipping.carriers.sf_express.settings import Account
+from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
 
-__all__ = ["Account", "SfExpress"]
+__all__ = ["SfExpress", "SfExpressAccount"]

@@ -17,8 +17,15 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
 from commerce.shipping.carriers.sf_express import messages, states, wire
 from commerce.shipping.carriers.sf_express.orders import digits, read_order, write_order
-from commerce.shipping.carriers.sf_express.settings import Account
-from commerce.shipping.port import Booked, Cancelled, News, Parcel, Push, PushNotice
+from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
+from commerce.shipping.port import (
+    BookingConfirmation,
+    BookingRequest,
+    CancelOutcome,
+    CarrierWebhook,
+    ShipmentUpdate,
+    TrackingEvent,
+)
 
 CREATE, LOOK_UP = "EXP_RECE_CREATE_ORDER", "EXP_RECE_SEARCH_ORDER_RESP"
 UPDATE, ROUTES = "EXP_RECE_UPDATE_ORDER", "EXP_RECE_SEARCH_ROUTES"
@@ -41,17 +48,17 @@ class SfExpress:
     calls = True
     follows = False
 
-    def __init__(self, account: Account, outside: HttpTransport, clock: Clock) -> None:
+    def __init__(self, account: SfExpressAccount, outside: HttpTransport, clock: Clock) -> None:
         self._account = account
         self._outside = outside
         self._clock = clock
         self._ids = IdGenerator(clock)
 
-    async def book(self, parcel: Parcel) -> Booked:
+    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         order = write_order(parcel, self._account)
-        placed: messages.Order | None
+        placed: messages.SfOrder | None
         try:
-            placed = _about(parcel.booking_id, await self._ask(CREATE, order, messages.Order, states.NOT_BOOKED))
+            placed = _about(parcel.booking_id, await self._ask(CREATE, order, messages.SfOrder, states.NOT_BOOKED))
         except ExternalRefusal as no:
             # Refused now, it may still have been taken when it was asked for before and the answer got lost.
             placed = await self._look_up(parcel.booking_id)
@@ -65,19 +72,19 @@ class SfExpress:
                 placed = await self._look_up(parcel.booking_id) or placed
         return read_order(placed)
 
-    async def find(self, booking_id: UUID) -> Booked | None:
+    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
         """None too where SF has judged that it does not come."""
         placed = await self._look_up(booking_id)
         if placed is None or str(placed.filter_result) == states.WILL_NOT:
             return None
         return read_order(placed)
 
-    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> Cancelled:
+    async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         """SF remembers no cancellation of an order that it does not know: "absent" holds once every request to book it
         has ended."""
         wish = {"orderId": booking_id.hex, "dealType": CANCEL, "language": "zh-CN"}
         try:
-            done = await self._ask(UPDATE, wish, messages.Cancellation, states.ABSENT | states.CANCELLED)
+            done = await self._ask(UPDATE, wish, messages.SfCancellation, states.ABSENT | states.CANCELLED)
             if done.order_id != booking_id.hex or str(done.res_status) != states.UPDATED:
                 raise ExternalOutcomeUnknown(
                     f"SF Express answers a cancellation with resStatus {str(done.res_status)[:40]}"
@@ -98,10 +105,12 @@ class SfExpress:
     async def follow(self, tracking_no: str, phone: str) -> None:
         """Nothing is to be asked: SF pushes the routes of all orders that came over its platform."""
 
-    async def track(self, tracking_no: str, phone: str) -> list[News]:
+    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         return await self._routes(BY_NUMBER, tracking_no, checkPhoneNo=digits(phone)[-4:])
 
-    def read_push(self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime) -> PushNotice:
+    def read_push(
+        self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
+    ) -> CarrierWebhook:
         key = query.get("key", "").encode(errors="replace")
         if not compare_digest(key, self._account.push_key.encode()):
             raise InvalidWebhook("bad_signature", "the address is not the one that was registered with SF Express")
@@ -110,12 +119,12 @@ class SfExpress:
             by_number.setdefault(route.mailno, []).append(route)
         try:
             pushes = [
-                Push(self.name, number, wire.read_routes(found), _our_number(found[0].orderid))
+                ShipmentUpdate(self.name, number, wire.read_routes(found), _our_number(found[0].orderid))
                 for number, found in by_number.items()
             ]
         except ValueError as why:
             raise InvalidWebhook("bad_content", str(why)) from None
-        return PushNotice(wire.notice_id(pushes), pushes)
+        return CarrierWebhook(wire.notice_id(pushes), pushes)
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
         body = b'{"return_code":"0000","return_msg":"OK"}'
@@ -132,14 +141,14 @@ class SfExpress:
         headers = {"Content-Type": wire.FORM, "Accept": "application/json", "User-Agent": "floodgate"}
         return wire.read_answer(await self._outside.send("POST", self._account.base_url, headers, body), kind, noes)
 
-    async def _look_up(self, booking_id: UUID) -> messages.Order | None:
+    async def _look_up(self, booking_id: UUID) -> messages.SfOrder | None:
         wish = {"orderId": booking_id.hex, "searchType": "1", "language": "zh-CN"}
         try:
-            return _about(booking_id, await self._ask(LOOK_UP, wish, messages.Order, states.ABSENT))
+            return _about(booking_id, await self._ask(LOOK_UP, wish, messages.SfOrder, states.ABSENT))
         except ExternalRefusal:
             return None
 
-    async def _routes(self, by: str, number: str, **more: str) -> list[News]:
+    async def _routes(self, by: str, number: str, **more: str) -> list[TrackingEvent]:
         wish = {"language": "zh-CN", "trackingType": by, "trackingNumber": [number], "methodType": "1", **more}
         try:
             found = await self._ask(ROUTES, wish, messages.Routes, states.ABSENT)
@@ -153,7 +162,7 @@ class SfExpress:
             raise ExternalOutcomeUnknown(f"SF Express's routes: {why}") from None
 
 
-def _about(booking_id: UUID, order: messages.Order) -> messages.Order:
+def _about(booking_id: UUID, order: messages.SfOrder) -> messages.SfOrder:
     if order.order_id != booking_id.hex:
         raise ExternalOutcomeUnknown("SF Express answers about another order than was asked for")
     return order

@@ -17,7 +17,7 @@ Code = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,30}\Z")]
 MaybeCode = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,30}\Z")]
 
 
-class Envelope(msgspec.Struct, frozen=True, rename="camel"):
+class SfEnvelope(msgspec.Struct, frozen=True, rename="camel"):
     """What the platform answers. `api_result_data` is the JSON text of a service's answer, if it was passed on."""
 
     api_result_code: str
@@ -41,16 +41,16 @@ class Waybill(msgspec.Struct, frozen=True, rename="camel"):
     waybill_no: TrackingNo
 
 
-class LabelData(msgspec.Struct, frozen=True, rename="camel"):
+class SfLabelData(msgspec.Struct, frozen=True, rename="camel"):
     dest_route_label: str | None = None
 
 
 class Label(msgspec.Struct, frozen=True, rename="camel"):
     code: Word | None = None
-    route_label_data: LabelData | None = None
+    route_label_data: SfLabelData | None = None
 
 
-class Order(msgspec.Struct, frozen=True, rename="camel"):
+class SfOrder(msgspec.Struct, frozen=True, rename="camel"):
     """An order that was placed, or was looked up."""
 
     order_id: str
@@ -60,14 +60,14 @@ class Order(msgspec.Struct, frozen=True, rename="camel"):
     route_label_info: list[Label] | None = None
 
 
-class Cancellation(msgspec.Struct, frozen=True, rename="camel"):
+class SfCancellation(msgspec.Struct, frozen=True, rename="camel"):
     """`res_status` is 2 if it was done."""
 
     order_id: str
     res_status: Word
 
 
-class Route(msgspec.Struct, frozen=True, rename="camel"):
+class SfRoute(msgspec.Struct, frozen=True, rename="camel"):
     """Something that happened to a parcel. `accept_time` is China's."""
 
     accept_time: str
@@ -80,14 +80,14 @@ class Route(msgspec.Struct, frozen=True, rename="camel"):
 
 class RoutesOfOne(msgspec.Struct, frozen=True, rename="camel"):
     mail_no: str
-    routes: list[Route] | None = None
+    routes: list[SfRoute] | None = None
 
 
 class Routes(msgspec.Struct, frozen=True, rename="camel"):
     route_resps: list[RoutesOfOne]
 
 
-class PushedRoute(Route, frozen=True, rename="camel", kw_only=True):
+class PushedRoute(SfRoute, frozen=True, rename="camel", kw_only=True):
     """SF gives each an `id` too, which is not read: whether it is the same in a repetition is written nowhere."""
 
     mailno: TrackingNo

@@ -11,8 +11,8 @@ from typing import Any
 from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders.model import Address
 from commerce.shipping.carriers.sf_express import messages, states
-from commerce.shipping.carriers.sf_express.settings import Account
-from commerce.shipping.port import Booked, Parcel
+from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
+from commerce.shipping.port import BookingConfirmation, BookingRequest
 
 COUNTRY, CURRENCY = "CN", "CNY"
 SENDER, RECEIVER = 1, 2
@@ -21,7 +21,7 @@ MAX_NAME_OF_GOODS, MAX_SORT_CODE = 128, 64
 _MAX = {"contact": 100, "mobile": 20, "province": 30, "city": 100, "county": 30, "address": 200, "postCode": 25}
 
 
-def write_order(parcel: Parcel, account: Account) -> dict[str, Any]:
+def write_order(parcel: BookingRequest, account: SfExpressAccount) -> dict[str, Any]:
     """Raises `Refused` for what SF would not take, or would not take whole.
 
     Nobody is sent for it at once (`isDocall` is left out): a courier comes to a warehouse every day.
@@ -81,7 +81,7 @@ def digits(phone: str) -> str:
     return re.sub("[^0-9]", "", phone)
 
 
-def read_order(order: messages.Order) -> Booked:
+def read_order(order: messages.SfOrder) -> BookingConfirmation:
     """Raises `Refused` where SF does not serve an address, `Unclear` as long as that or the number is open."""
     judged = str(order.filter_result)
     if judged == states.WILL_NOT:
@@ -93,10 +93,10 @@ def read_order(order: messages.Order) -> Booked:
     numbers = [bill.waybill_no for bill in order.waybill_no_info_list or () if str(bill.waybill_type) == "1"]
     if len(numbers) != 1:
         raise ExternalOutcomeUnknown(f"SF Express has an order with {len(numbers)} numbers, not one")
-    return Booked(numbers[0], _sort_code(order))
+    return BookingConfirmation(numbers[0], _sort_code(order))
 
 
-def _sort_code(order: messages.Order) -> str | None:
+def _sort_code(order: messages.SfOrder) -> str | None:
     for label in order.route_label_info or ():
         said = label.route_label_data.dest_route_label if label.route_label_data else None
         if str(label.code) == "1000" and said and len(said) <= MAX_SORT_CODE:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SfExpressAccount:
     """`monthly_card` pays the postage, `cod_card` is where what was collected at the door goes. `express_type` is the
     product's number in SF's table of products. `push_key` is ours: it stands in the address that routes are pushed to.
     """
@@ -31,7 +31,7 @@ class Account:
         push_key: str,
         express_type: str = "1",
         cod_card: str = "",
-    ) -> Account:
+    ) -> SfExpressAccount:
         """Without `cod_card` the monthly card collects too. Raises `ValueError`, which says what to do and shows no
         secret."""
         if not re.fullmatch(r"[0-9A-Za-z_\-]{1,64}", partner_id):

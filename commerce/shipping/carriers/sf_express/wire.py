@@ -19,8 +19,8 @@ import msgspec
 
 from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse, InvalidWebhook
 from commerce.shipping.carriers.sf_express import messages, states
-from commerce.shipping.carriers.sf_express.settings import Account
-from commerce.shipping.port import News, Push
+from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
+from commerce.shipping.port import ShipmentUpdate, TrackingEvent
 
 FORM = "application/x-www-form-urlencoded; charset=UTF-8"
 PASSED_ON, DONE = "A1000", "S0000"
@@ -44,7 +44,7 @@ def digest(message: str, timestamp: str, check_word: str) -> str:
     return b64encode(md5(escaped.encode(), usedforsecurity=False).digest()).decode()
 
 
-def request(account: Account, service: str, message: dict[str, Any], *, now_ms: int, request_id: str) -> bytes:
+def request(account: SfExpressAccount, service: str, message: dict[str, Any], *, now_ms: int, request_id: str) -> bytes:
     """The signed form that asks a service."""
     text, timestamp = msgspec.json.encode(message).decode(), str(now_ms)
     return urlencode(
@@ -70,7 +70,7 @@ def read_answer(answer: HttpResponse, kind: type[T], noes: frozenset[str]) -> T:
     """
     if answer.status != 200:
         raise ExternalOutcomeUnknown(f"SF Express answers with HTTP status {answer.status}")
-    envelope = _decode(answer.body, messages.Envelope)
+    envelope = _decode(answer.body, messages.SfEnvelope)
     if envelope.api_result_code != PASSED_ON:
         raise ExternalOutcomeUnknown(
             f"SF Express answers {envelope.api_result_code[:40]}: {(envelope.api_error_msg or '')[:200]}"
@@ -101,16 +101,16 @@ def read_time(text: str) -> datetime:
     return datetime.fromisoformat(text).replace(tzinfo=_CHINA).astimezone(UTC)
 
 
-def read_routes(routes: Iterable[messages.Route]) -> list[News]:
+def read_routes(routes: Iterable[messages.SfRoute]) -> list[TrackingEvent]:
     """In the order of time. Raises `ValueError` for a time that is none."""
     return sorted((_news(route) for route in routes), key=lambda news: news.at)
 
 
-def _news(route: messages.Route) -> News:
+def _news(route: messages.SfRoute) -> TrackingEvent:
     reason = route.reason_code or ""
     state, unknown = states.route(route.op_code, reason)
     code = f"{route.op_code}/{reason}" if reason else route.op_code
-    return News(
+    return TrackingEvent(
         at=read_time(route.accept_time),
         code=code,
         text=_shown(route.remark, MAX_TEXT) or _shown(route.reason_name, MAX_TEXT) or f"SF Express route {code}",
@@ -135,6 +135,6 @@ def read_push(body: bytes) -> list[messages.PushedRoute]:
         raise InvalidWebhook("malformed", str(why)) from None
 
 
-def notice_id(pushes: list[Push]) -> str:
+def notice_id(pushes: list[ShipmentUpdate]) -> str:
     """The same for the same news, however it is written."""
     return sha256(msgspec.json.encode(pushes)).hexdigest()
