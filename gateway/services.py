@@ -22,7 +22,7 @@ from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
 from commerce.desk.papers import DocumentPrinter
 from commerce.desk.service import Fulfilment as ShippingDesk
-from commerce.fleet.driving import Driving
+from commerce.fleet.driving import RouteExecution
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.database import Connection, Database
@@ -99,7 +99,7 @@ class GatewayServices:
     papers: DocumentPrinter
     rates: Rates
     fleet: Fleet
-    driving: Driving
+    driving: RouteExecution
     dead_letters: DeadLetters
     watch: ChangeWatcher
     stopping: asyncio.Event
@@ -178,7 +178,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             papers=DocumentPrinter(db, parcels, settings.shipping.timezone),
             rates=rates,
             fleet=Fleet(db, clock, ids, zone, settings.shipping.van_stop_s, settings.shipping.van_speed_kmh),
-            driving=Driving(db, clock, partial(_hear, shipping)),
+            driving=RouteExecution(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock),
             watch=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
             stopping=asyncio.Event(),

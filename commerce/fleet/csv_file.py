@@ -10,7 +10,7 @@ import msgspec
 from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows
 from commerce.catalog.model import LineError
 from commerce.fleet.model import Place, Point, Vehicle, VehicleId
-from commerce.fleet.places import region
+from commerce.fleet.places import region_key
 
 _MOST_G = 100_000_000
 _MOST_M = 10_000_000
@@ -59,7 +59,7 @@ def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]
     first: dict[str, int] = {}
 
     def make(line: int, fields: dict[str, str]) -> Place:
-        name = region(*fields["region"].split("/"))
+        name = region_key(*fields["region"].split("/"))
         if not _REGION_CHARS[0] <= len(name) <= _REGION_CHARS[1] or not name.isprintable():
             raise CsvLineError(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
         point = Point(_degrees("latitude", fields["latitude"], 90), _degrees("longitude", fields["longitude"], 180))
@@ -69,12 +69,14 @@ def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]
     return read_rows(lines, ("region", "latitude", "longitude"), (), make)
 
 
-def read_ways(lines: Iterable[str]) -> Iterator[tuple[int, tuple[tuple[str, str], tuple[int, int]] | LineError]]:
+def read_travel_matrix(
+    lines: Iterable[str],
+) -> Iterator[tuple[int, tuple[tuple[str, str], tuple[int, int]] | LineError]]:
     """from, to, distance_m, duration_s. A point is a warehouse's id, a region, or a parcel's id."""
     first: dict[str, int] = {}
 
     def make(line: int, fields: dict[str, str]) -> tuple[tuple[str, str], tuple[int, int]]:
-        pair = region(*fields["from"].split("/")), region(*fields["to"].split("/"))
+        pair = region_key(*fields["from"].split("/")), region_key(*fields["to"].split("/"))
         if not all(pair):
             raise CsvLineError("from or to is empty")
         way = (

@@ -27,7 +27,7 @@ _NUMBERED = 60
 """So many stops of a route still have room for their numbers."""
 
 
-def draw(routes: Sequence[Route], file: Path) -> None:
+def draw_routes(routes: Sequence[Route], file: Path) -> None:
     """Draw routes into a file, as SVG or PNG after its name; lines go straight from stop to stop."""
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots()

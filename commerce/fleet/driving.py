@@ -8,8 +8,8 @@ from typing import Protocol
 from uuid import UUID
 
 from commerce.fleet import store
-from commerce.fleet.errors import NoSuchRoute, NoSuchStop, Reported
-from commerce.fleet.model import Board, Report
+from commerce.fleet.errors import NoSuchRoute, NoSuchStop, StopAlreadyReported
+from commerce.fleet.model import DriverRoute, StopReport
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.shipping.model import ShipmentStatus
@@ -18,7 +18,7 @@ from commerce.shipping.port import TrackingEvent
 _MAX_SEQ = 32_767
 
 
-class Hears(Protocol):
+class ApplyTrackingEvents(Protocol):
     """The one place that changes a parcel's status is told what happened, in the same transaction."""
 
     async def __call__(
@@ -26,20 +26,20 @@ class Hears(Protocol):
     ) -> None: ...
 
 
-class Driving:
+class RouteExecution:
     """Routes as their drivers see them. Parcels go on by `hears`."""
 
-    def __init__(self, db: Database, clock: Clock, hears: Hears) -> None:
+    def __init__(self, db: Database, clock: Clock, hears: ApplyTrackingEvents) -> None:
         self._db = db
         self._clock = clock
         self._hears = hears
 
-    async def board(self, route_id: UUID) -> Board:
+    async def board(self, route_id: UUID) -> DriverRoute:
         """The route with its stops. Raises `NoSuchRoute`."""
         async with self._db.connection() as connection:
             return await self._board(connection, route_id)
 
-    async def leave(self, route_id: UUID) -> Board:
+    async def leave(self, route_id: UUID) -> DriverRoute:
         """The van is under way, and its parcels are out for delivery.
 
         What was called off since the route was planned, or booked anew, is taken from it. Raises `NoSuchRoute`.
@@ -48,7 +48,7 @@ class Driving:
             await self._leave(connection, await self._lock(connection, route_id))
             return await self._board(connection, route_id)
 
-    async def report(self, route_id: UUID, seq: int, report: Report) -> Board:
+    async def report(self, route_id: UUID, seq: int, report: StopReport) -> DriverRoute:
         """What became of a stop; the van has left, if nobody said so before.
 
         A failed stop may become delivered, on a second try. Raises `NoSuchRoute`, `NoSuchStop` and `Reported`.
@@ -61,15 +61,15 @@ class Driving:
                 raise NoSuchStop(f"the route has no stop {seq}, or its parcel was called off")
             shipment_id, before = stop
             if before == "delivered" and report.outcome == "failed":
-                raise Reported(f"stop {seq} was reported as delivered: call the desk")
+                raise StopAlreadyReported(f"stop {seq} was reported as delivered: call the desk")
             if before != report.outcome:
                 now = from_ms(self._clock.now_ms())
                 await store.report(connection, route_id, seq, report.outcome, now, report.note)
                 await self._hears(connection, shipment_id, [_outcome(report, now)], _actor(route), now)
-                await store.finish(connection, route_id)
+                await store.finish_if_all_reported(connection, route_id)
             return await self._board(connection, route_id)
 
-    async def _board(self, connection: Connection, route_id: UUID) -> Board:
+    async def _board(self, connection: Connection, route_id: UUID) -> DriverRoute:
         board = await store.board(connection, route_id)
         if board is None:
             raise _no_route()
@@ -85,9 +85,9 @@ class Driving:
         if route.status != "planned":
             return
         now = from_ms(self._clock.now_ms())
-        for shipment_id, status in await store.leave(connection, route, now):
+        for shipment_id, status in await store.depart(connection, route, now):
             await self._hears(connection, shipment_id, _departure(status, now), _actor(route), now)
-        await store.finish(connection, route.route_id)
+        await store.finish_if_all_reported(connection, route.route_id)
 
 
 def _no_route() -> NoSuchRoute:
@@ -106,7 +106,7 @@ def _departure(status: ShipmentStatus, now: datetime) -> list[TrackingEvent]:
     return [loaded, left] if status is ShipmentStatus.BOOKED else [left]
 
 
-def _outcome(report: Report, now: datetime) -> TrackingEvent:
+def _outcome(report: StopReport, now: datetime) -> TrackingEvent:
     if report.outcome == "delivered":
         return TrackingEvent(now, "delivered", report.note or "delivered", ShipmentStatus.DELIVERED)
     return TrackingEvent(now, "failed", report.note or "could not be delivered", None)

@@ -13,11 +13,11 @@ class NoSuchStop(NotFound):
     title = "There is no such stop"
 
 
-class PlanningGoesOn(Conflict):
+class PlanningInProgress(Conflict):
     """Somebody plans routes at this moment, or a van left while they were planned."""
 
 
-class Reported(Conflict):
+class StopAlreadyReported(Conflict):
     """The stop was reported in another way before."""
 
 

@@ -13,7 +13,7 @@ from commerce.orders.model import Address
 
 RouteStatus = Literal["planned", "left", "done"]
 StopStatus = Literal["planned", "delivered", "failed"]
-Outcome = Literal["delivered", "failed"]
+StopOutcome = Literal["delivered", "failed"]
 VehicleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}\Z")]
 Note = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 
@@ -77,7 +77,7 @@ class Route(msgspec.Struct, frozen=True):
     stops: list[Stop]
 
 
-class LeftOver(msgspec.Struct, frozen=True):
+class UnassignedDelivery(msgspec.Struct, frozen=True):
     """A parcel that is on no route, and why."""
 
     shipment_id: UUID
@@ -94,12 +94,12 @@ class Plan(msgspec.Struct, frozen=True):
 
     day: date
     routes: list[Route]
-    left_over: list[LeftOver]
+    left_over: list[UnassignedDelivery]
     waiting: int = 0
     guessed_legs: int = 0
 
 
-class BoardStop(msgspec.Struct, frozen=True):
+class DriverStop(msgspec.Struct, frozen=True):
     """What a driver must know at a door, and no more of the customer. `collects` is the cash to take."""
 
     seq: int
@@ -113,7 +113,7 @@ class BoardStop(msgspec.Struct, frozen=True):
     note: str | None = None
 
 
-class Board(msgspec.Struct, frozen=True):
+class DriverRoute(msgspec.Struct, frozen=True):
     """A route as its driver sees it."""
 
     route_id: UUID
@@ -123,11 +123,11 @@ class Board(msgspec.Struct, frozen=True):
     start_at: datetime
     end_at: datetime
     break_at: datetime | None
-    stops: list[BoardStop]
+    stops: list[DriverStop]
 
 
-class Report(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StopReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of a stop."""
 
-    outcome: Outcome
+    outcome: StopOutcome
     note: Note | None = None

@@ -16,24 +16,24 @@ https://en.wikibooks.org/wiki/Transportation_Geography_and_Network_Science/Circu
 South Korea (Kim, Shin, Lee and Suh 2015); the careful end of that, since a van had better be early than late."""
 
 
-def region(*parts: str) -> str:
+def region_key(*parts: str) -> str:
     """A region's name as it is stored: small letters, trimmed, without the parts that are empty."""
     return "/".join(part for given in parts if (part := given.strip().lower()))
 
 
-def regions(address: Address) -> list[str]:
+def region_keys(address: Address) -> list[str]:
     """The regions that an address lies in, the most specific first; its postcode comes after its district."""
     named = [part for part in (address.province, address.city, address.district) if part.strip()]
-    nested = [region(address.country, *named[:count]) for count in range(len(named), -1, -1)]
+    nested = [region_key(address.country, *named[:count]) for count in range(len(named), -1, -1)]
     if not address.postcode.strip():
         return nested
     after = 1 if address.district.strip() else 0
-    return [*nested[:after], region(address.country, address.postcode), *nested[after:]]
+    return [*nested[:after], region_key(address.country, address.postcode), *nested[after:]]
 
 
 def locate(address: Address, known: Mapping[str, Point]) -> tuple[str, Point] | None:
     """The most specific region that is known, and where it lies."""
-    return next(((name, known[name]) for name in regions(address) if name in known), None)
+    return next(((name, known[name]) for name in region_keys(address) if name in known), None)
 
 
 def great_circle_m(a: Point, b: Point) -> float:
@@ -44,7 +44,7 @@ def great_circle_m(a: Point, b: Point) -> float:
     return 2 * EARTH_M * asin(min(1.0, sqrt(half)))
 
 
-class Ways:
+class TravelMatrix:
     """Distances (metres) and times (seconds) between points: by a matrix where it tells them, by the great circle where
     not.
 

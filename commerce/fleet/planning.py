@@ -9,10 +9,10 @@ from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from commerce.fleet.model import LeftOver, Point, Route, Stop, Vehicle
-from commerce.fleet.places import Ways, locate, regions
-from commerce.fleet.problem import Call, Problem, Solution, Van, length
-from commerce.fleet.store import Waiting
+from commerce.fleet.model import Point, Route, Stop, UnassignedDelivery, Vehicle
+from commerce.fleet.places import TravelMatrix, locate, region_keys
+from commerce.fleet.problem import RoutingProblem, RoutingVehicle, Solution, Visit, length
+from commerce.fleet.store import PendingDelivery
 from commerce.kernel.ids import IdGenerator
 
 _DAY_S = 86_400
@@ -39,10 +39,10 @@ class Day:
         return self._begins + timedelta(seconds=second)
 
 
-class Bound(NamedTuple):
+class LocatedDelivery(NamedTuple):
     """A parcel with the point it goes to; `names` are those by which a matrix may call the point."""
 
-    parcel: Waiting
+    parcel: PendingDelivery
     names: tuple[str, ...]
     point: Point
 
@@ -53,24 +53,28 @@ class Depot(NamedTuple):
     warehouse_id: str
     point: Point
     vehicles: list[Vehicle]
-    bound: list[Bound]
+    bound: list[LocatedDelivery]
 
 
-def bind(parcels: Sequence[Waiting], places: Mapping[str, Point]) -> tuple[list[Bound], list[LeftOver]]:
+def locate_deliveries(
+    parcels: Sequence[PendingDelivery], places: Mapping[str, Point]
+) -> tuple[list[LocatedDelivery], list[UnassignedDelivery]]:
     """Find where each parcel goes: where it was said to, else the most specific place that is known."""
     bound, lost = [], []
     for parcel in parcels:
         if parcel.point is not None:
-            bound.append(Bound(parcel, (str(parcel.shipment_id),), parcel.point))
+            bound.append(LocatedDelivery(parcel, (str(parcel.shipment_id),), parcel.point))
         elif found := locate(parcel.address, places):
-            bound.append(Bound(parcel, (str(parcel.shipment_id), found[0]), found[1]))
+            bound.append(LocatedDelivery(parcel, (str(parcel.shipment_id), found[0]), found[1]))
         else:
-            why = f"no place is known for it: import one of {', '.join(regions(parcel.address))}"
-            lost.append(LeftOver(parcel.shipment_id, parcel.warehouse_id, why))
+            why = f"no place is known for it: import one of {', '.join(region_keys(parcel.address))}"
+            lost.append(UnassignedDelivery(parcel.shipment_id, parcel.warehouse_id, why))
     return bound, lost
 
 
-def gather(bound: Sequence[Bound], vehicles: Sequence[Vehicle], points: Mapping[str, Point]) -> list[Depot]:
+def group_by_depot(
+    bound: Sequence[LocatedDelivery], vehicles: Sequence[Vehicle], points: Mapping[str, Point]
+) -> list[Depot]:
     """One problem for each warehouse that has parcels, since a parcel lies in one of them."""
     return [
         Depot(
@@ -83,18 +87,18 @@ def gather(bound: Sequence[Bound], vehicles: Sequence[Vehicle], points: Mapping[
     ]
 
 
-def free(vehicles: Sequence[Vehicle], day: Day, now: datetime) -> list[Vehicle]:
+def available_vehicles(vehicles: Sequence[Vehicle], day: Day, now: datetime) -> list[Vehicle]:
     """The vans whose shift is not over."""
     return [vehicle for vehicle in vehicles if day.second(vehicle.shift_to) > day.second_of(now)]
 
 
-def problem(depot: Depot, day: Day, now: datetime, stop_s: int, ways: Ways) -> Problem:
+def problem(depot: Depot, day: Day, now: datetime, stop_s: int, ways: TravelMatrix) -> RoutingProblem:
     """What is to be solved. A stop without an appointment may be made while any of the vans drives."""
     vans = [_van(vehicle, day, day.second_of(now)) for vehicle in depot.vehicles]
     opens = min((van.start for van in vans), default=0)
     closes = max((van.end for van in vans), default=_DAY_S)
     calls = [
-        Call(
+        Visit(
             one.parcel.weight_g,
             opens if one.parcel.deliver_from is None else day.second(one.parcel.deliver_from),
             closes if one.parcel.deliver_to is None else day.second(one.parcel.deliver_to),
@@ -103,20 +107,20 @@ def problem(depot: Depot, day: Day, now: datetime, stop_s: int, ways: Ways) -> P
         for one in depot.bound
     ]
     points = [((depot.warehouse_id,), depot.point), *((one.names, one.point) for one in depot.bound)]
-    return Problem(vans, calls, *ways.matrices(points))
+    return RoutingProblem(vans, calls, *ways.matrices(points))
 
 
-def _van(vehicle: Vehicle, day: Day, now: int) -> Van:
+def _van(vehicle: Vehicle, day: Day, now: int) -> RoutingVehicle:
     start, end = max(day.second(vehicle.shift_from), now), day.second(vehicle.shift_to)
     if vehicle.break_from is None or vehicle.break_to is None or vehicle.break_s is None:
-        return Van(vehicle.capacity_g, start, end)
+        return RoutingVehicle(vehicle.capacity_g, start, end)
     begins, ends = max(day.second(vehicle.break_from), now), day.second(vehicle.break_to)
     if begins > ends - vehicle.break_s:  # a driver who is still here now has had it
-        return Van(vehicle.capacity_g, start, end)
-    return Van(vehicle.capacity_g, start, end, begins, ends, vehicle.break_s)
+        return RoutingVehicle(vehicle.capacity_g, start, end)
+    return RoutingVehicle(vehicle.capacity_g, start, end, begins, ends, vehicle.break_s)
 
 
-def routes(depot: Depot, solved: Problem, solution: Solution, day: Day, ids: IdGenerator) -> list[Route]:
+def routes(depot: Depot, solved: RoutingProblem, solution: Solution, day: Day, ids: IdGenerator) -> list[Route]:
     """The routes that were found; vans that stay have none."""
     made = []
     for vehicle, order, times in zip(depot.vehicles, solution.orders, solution.times, strict=True):
@@ -143,7 +147,7 @@ def routes(depot: Depot, solved: Problem, solution: Solution, day: Day, ids: IdG
     return made
 
 
-def _stop(seq: int, bound: Bound, call: Call, begins: int, day: Day) -> Stop:
+def _stop(seq: int, bound: LocatedDelivery, call: Visit, begins: int, day: Day) -> Stop:
     return Stop(
         seq,
         bound.parcel.shipment_id,
@@ -157,9 +161,9 @@ def _stop(seq: int, bound: Bound, call: Call, begins: int, day: Day) -> Stop:
     )
 
 
-def left_over(depot: Depot, solution: Solution) -> list[LeftOver]:
+def left_over(depot: Depot, solution: Solution) -> list[UnassignedDelivery]:
     """The parcels that are on no route."""
     found: list[tuple[UUID, str]] = [
         (depot.bound[call].parcel.shipment_id, why) for call, why in sorted(solution.left.items())
     ]
-    return [LeftOver(shipment_id, depot.warehouse_id, why) for shipment_id, why in found]
+    return [UnassignedDelivery(shipment_id, depot.warehouse_id, why) for shipment_id, why in found]

@@ -11,7 +11,7 @@ import msgspec
 DEPOT = 0
 
 
-class Van(msgspec.Struct, frozen=True):
+class RoutingVehicle(msgspec.Struct, frozen=True):
     """What binds a route. Times are seconds of one clock; the break's three fields are set together or not at all."""
 
     capacity: int
@@ -22,7 +22,7 @@ class Van(msgspec.Struct, frozen=True):
     break_s: int = 0
 
 
-class Call(msgspec.Struct, frozen=True):
+class Visit(msgspec.Struct, frozen=True):
     """A stop that is to be made: it must begin within its window, and takes `service` seconds."""
 
     load: int
@@ -31,11 +31,11 @@ class Call(msgspec.Struct, frozen=True):
     service: int
 
 
-class Problem(msgspec.Struct, frozen=True):
+class RoutingProblem(msgspec.Struct, frozen=True):
     """One depot's day. Matrices are by point, from row to column: 0 is the depot, i + 1 is `calls[i]`."""
 
-    vans: list[Van]
-    calls: list[Call]
+    vans: list[RoutingVehicle]
+    calls: list[Visit]
     distances: list[list[int]]
     durations: list[list[int]]
 
@@ -57,27 +57,27 @@ class Solution(msgspec.Struct, frozen=True):
     left: dict[int, str]
 
 
-class Task(msgspec.Struct, frozen=True):
+class SolveRequest(msgspec.Struct, frozen=True):
     """What is to be searched, for how long, and with which seed."""
 
-    problem: Problem
+    problem: RoutingProblem
     seconds: float
     seed: int
 
 
-class Said(msgspec.Struct, frozen=True, omit_defaults=True):
+class SolverMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the process that searches says: the share of its time that is over, at last what it found."""
 
     share: float = 0
     solution: Solution | None = None
 
 
-def load(problem: Problem, order: Sequence[int]) -> int:
+def load(problem: RoutingProblem, order: Sequence[int]) -> int:
     """What the calls weigh together."""
     return sum(problem.calls[call].load for call in order)
 
 
-def length(problem: Problem, order: Sequence[int]) -> int:
+def length(problem: RoutingProblem, order: Sequence[int]) -> int:
     """The way from the depot over the calls and back."""
     points = [DEPOT, *(call + 1 for call in order), DEPOT]
     return sum(problem.distances[a][b] for a, b in pairwise(points))

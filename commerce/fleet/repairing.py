@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from commerce.fleet.problem import DEPOT, Problem, Van, length, load
+from commerce.fleet.problem import DEPOT, RoutingProblem, RoutingVehicle, length, load
 from commerce.fleet.timetable import timetable
 
 Order = list[int]
 
 
-def hopeless(problem: Problem, index: int) -> str | None:
+def infeasibility_reason(problem: RoutingProblem, index: int) -> str | None:
     """Why a call could not be made even if there were no others."""
     call, vans = problem.calls[index], problem.vans
     if not vans:
@@ -28,7 +28,9 @@ def hopeless(problem: Problem, index: int) -> str | None:
     return None
 
 
-def repaired(problem: Problem, orders: Sequence[Order], calls: Sequence[int], over: Callable[[], bool]) -> list[Order]:
+def repair_routes(
+    problem: RoutingProblem, orders: Sequence[Order], calls: Sequence[int], over: Callable[[], bool]
+) -> list[Order]:
     """Take out what the exact timetable does not allow, and put in where it fits what of `calls` is on no route, until
     the time for that is over."""
     kept = [_kept(problem, van, order) for van, order in zip(problem.vans, orders, strict=True)]
@@ -39,7 +41,7 @@ def repaired(problem: Problem, orders: Sequence[Order], calls: Sequence[int], ov
     return kept
 
 
-def _kept(problem: Problem, van: Van, order: Order) -> Order:
+def _kept(problem: RoutingProblem, van: RoutingVehicle, order: Order) -> Order:
     if load(problem, order) <= van.capacity:
         if timetable(problem, van, order):
             return order
@@ -53,7 +55,7 @@ def _kept(problem: Problem, van: Van, order: Order) -> Order:
     return kept
 
 
-def _insert(problem: Problem, orders: list[Order], call: int) -> None:
+def _insert(problem: RoutingProblem, orders: list[Order], call: int) -> None:
     """Put a call where it makes the way longest by the least, if it fits anywhere."""
     found: tuple[int, int, Order] | None = None
     ways = problem.distances

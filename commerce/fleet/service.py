@@ -15,11 +15,11 @@ from msgspec import structs
 from commerce.catalog.model import ImportReport, LineError
 from commerce.fleet import planning, store
 from commerce.fleet.csv_file import read_places, read_vehicles
-from commerce.fleet.errors import PlanningGoesOn
+from commerce.fleet.errors import PlanningInProgress
 from commerce.fleet.model import Plan, Route, Vehicle
-from commerce.fleet.places import Ways, regions
-from commerce.fleet.problem import Task
-from commerce.fleet.solver import solve_apart
+from commerce.fleet.places import TravelMatrix, region_keys
+from commerce.fleet.problem import SolveRequest
+from commerce.fleet.solver import solve_in_subprocess
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
@@ -112,20 +112,20 @@ class Fleet:
         if not 0 < seconds <= MAX_SECONDS:
             raise Invalid(f"the search may take up to {MAX_SECONDS} seconds")
         async with self._only_one() as connection:
-            parcels, found = await store.to_deliver(connection, day, today, MAX_PARCELS)
-            names = {name for parcel in parcels for name in regions(parcel.address)}
-            bound, left = planning.bind(parcels, await store.known_places(connection, names))
+            parcels, found = await store.pending_deliveries(connection, day, today, MAX_PARCELS)
+            names = {name for parcel in parcels for name in region_keys(parcel.address)}
+            bound, left = planning.locate_deliveries(parcels, await store.known_places(connection, names))
             clock = planning.Day(day, self._zone)
-            vehicles = planning.free(await store.free_vehicles(connection, day), clock, now)
+            vehicles = planning.available_vehicles(await store.free_vehicles(connection, day), clock, now)
             points = await store.depots(connection, {parcel.warehouse_id for parcel in parcels})
-            ways = Ways(self._speed_kmh, told)
+            ways = TravelMatrix(self._speed_kmh, told)
             made: list[Route] = []
             share = 0.0
-            for depot in planning.gather(bound, vehicles, points):
+            for depot in planning.group_by_depot(bound, vehicles, points):
                 part = len(depot.bound) / len(bound)
                 problem = await asyncio.to_thread(planning.problem, depot, clock, now, self._stop_s, ways)
-                task = Task(problem, max(seconds * part, _LEAST_S), seed)
-                solution = await solve_apart(task, _within(progress, share, part))
+                task = SolveRequest(problem, max(seconds * part, _LEAST_S), seed)
+                solution = await solve_in_subprocess(task, _within(progress, share, part))
                 made += planning.routes(depot, problem, solution, clock, self._ids)
                 left += planning.left_over(depot, solution)
                 share += part
@@ -136,7 +136,7 @@ class Fleet:
         """Write it down as planned `now`, when its parcels were read: what is booked anew after that does not go."""
         async with connection.transaction():
             if gone := await store.replace(connection, plan.day, today, plan.routes, now):
-                raise PlanningGoesOn(f"{', '.join(gone)} left while routes were planned: plan again")
+                raise PlanningInProgress(f"{', '.join(gone)} left while routes were planned: plan again")
             return structs.replace(plan, routes=await store.routes_of(connection, plan.day))
 
     @asynccontextmanager
@@ -144,7 +144,7 @@ class Fleet:
         """Two plans at once would give parcels to two vans. The lock goes with the connection, should that break."""
         async with self._db.connection() as connection:
             if not await store.lock_planning(connection):
-                raise PlanningGoesOn("routes are being planned by somebody else: look at them in a moment")
+                raise PlanningInProgress("routes are being planned by somebody else: look at them in a moment")
             try:
                 yield connection
             finally:

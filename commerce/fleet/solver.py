@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from commerce.fleet.errors import SolverFailed
-from commerce.fleet.problem import Said, Solution, Task
+from commerce.fleet.problem import Solution, SolveRequest, SolverMessage
 
 GRACE_S = 30.0
 """Time for the process to start, read, and put in order what it has found."""
@@ -21,7 +21,9 @@ _LINE_BYTES = 1 << 24
 _PASSED_ON = ("PATH", "LANG", "PYTHONPATH", "SYSTEMROOT", "TMPDIR", "VIRTUAL_ENV")
 
 
-async def solve_apart(task: Task, progress: Callable[[float], None], grace_s: float = GRACE_S) -> Solution:
+async def solve_in_subprocess(
+    task: SolveRequest, progress: Callable[[float], None], grace_s: float = GRACE_S
+) -> Solution:
     """Search in another process. It is killed when its time and `grace_s` are over, or when this is cancelled.
 
     Raises `SolverFailed`.
@@ -57,7 +59,7 @@ async def _talk(process: asyncio.subprocess.Process, task: bytes, progress: Call
     process.stdin.write(task)
     process.stdin.close()
     async for line in process.stdout:
-        said = msgspec.json.decode(line, type=Said)
+        said = msgspec.json.decode(line, type=SolverMessage)
         if said.solution is not None:
             return said.solution
         progress(said.share)

@@ -20,8 +20,8 @@ import msgspec
 from pyvrp import Client, Depot, Location, ProblemData, VehicleType
 from pyvrp import solve as search
 
-from commerce.fleet.problem import Problem, Said, Solution, Task, Van, length
-from commerce.fleet.repairing import Order, hopeless, repaired
+from commerce.fleet.problem import RoutingProblem, RoutingVehicle, Solution, SolveRequest, SolverMessage, length
+from commerce.fleet.repairing import Order, infeasibility_reason, repair_routes
 from commerce.fleet.timetable import timetable
 
 _PRIZE_LEGS = 20
@@ -31,13 +31,13 @@ _TRIES = ((0.5, 0.7), (0.0, 0.5), (1.0, 0.9))
 only if the one before left stops over."""
 
 
-def solve(problem: Problem, seconds: float, seed: int, progress: Callable[[float], None]) -> Solution:
+def solve(problem: RoutingProblem, seconds: float, seed: int, progress: Callable[[float], None]) -> Solution:
     """Plan as many calls as can be and then the shortest way, searching for so many seconds.
 
     `progress` is told the share of the time that is over. The same seed searches in the same way, but how far it comes
     depends on the machine.
     """
-    left = {call: why for call in range(len(problem.calls)) if (why := hopeless(problem, call))}
+    left = {call: why for call in range(len(problem.calls)) if (why := infeasibility_reason(problem, call))}
     calls = [call for call in range(len(problem.calls)) if call not in left]
     began = time.perf_counter()
 
@@ -50,7 +50,7 @@ def solve(problem: Problem, seconds: float, seed: int, progress: Callable[[float
         if not calls:
             break
         stop = _Stop(began, seconds, share, progress)
-        found = repaired(problem, _searched(problem, calls, place, seed, stop), calls, over)
+        found = repair_routes(problem, _searched(problem, calls, place, seed, stop), calls, over)
         best = min(best, found, key=lambda orders: (len(calls) - sum(map(len, orders)), _way(problem, orders)))
         if sum(map(len, best)) == len(calls):
             break
@@ -78,7 +78,7 @@ class _Stop:
         return now > self._until
 
 
-def _searched(problem: Problem, calls: Sequence[int], place: float, seed: int, stop: _Stop) -> list[Order]:
+def _searched(problem: RoutingProblem, calls: Sequence[int], place: float, seed: int, stop: _Stop) -> list[Order]:
     """What PyVRP finds: the calls of each van in order."""
     clocks = [_clock(van, place) for van in problem.vans]
     points = [0, *(call + 1 for call in calls)]
@@ -102,7 +102,7 @@ def _searched(problem: Problem, calls: Sequence[int], place: float, seed: int, s
                 required=False,
             )
         )
-    alike: dict[Van, list[int]] = {}
+    alike: dict[RoutingVehicle, list[int]] = {}
     for index, van in enumerate(problem.vans):
         alike.setdefault(van, []).append(index)
     types = []
@@ -124,7 +124,7 @@ def _matrix(rows: list[list[int]]) -> Any:
     return rows
 
 
-def _clock(van: Van, place: float) -> Callable[[int], int]:
+def _clock(van: RoutingVehicle, place: float) -> Callable[[int], int]:
     """A van's clock without its break."""
     if van.break_from is None or van.break_to is None:
         return lambda at: at
@@ -133,19 +133,19 @@ def _clock(van: Van, place: float) -> Callable[[int], int]:
     return lambda at: min(at, max(begins, at - length_s))
 
 
-def _way(problem: Problem, orders: Sequence[Order]) -> int:
+def _way(problem: RoutingProblem, orders: Sequence[Order]) -> int:
     return sum(length(problem, order) for order in orders)
 
 
 def main() -> None:
     """The process."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    task = msgspec.json.decode(sys.stdin.buffer.read(), type=SolveRequest)
 
-    def say(said: Said) -> None:
+    def say(said: SolverMessage) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
         sys.stdout.buffer.flush()
 
-    say(Said(solution=solve(task.problem, task.seconds, task.seed, lambda share: say(Said(share)))))
+    say(SolverMessage(solution=solve(task.problem, task.seconds, task.seed, lambda share: say(SolverMessage(share)))))
 
 
 if __name__ == "__main__":

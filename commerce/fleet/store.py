@@ -9,7 +9,18 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.fleet.model import Board, BoardStop, Outcome, Place, Point, Route, RouteStatus, Stop, StopStatus, Vehicle
+from commerce.fleet.model import (
+    DriverRoute,
+    DriverStop,
+    Place,
+    Point,
+    Route,
+    RouteStatus,
+    Stop,
+    StopOutcome,
+    StopStatus,
+    Vehicle,
+)
 from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.kernel.sql import load_queries
@@ -20,7 +31,7 @@ queries = load_queries(__package__)
 _VEHICLE = Vehicle.__struct_fields__
 
 
-class Waiting(NamedTuple):
+class PendingDelivery(NamedTuple):
     """A parcel that waits for a van. `point` is None where only its address tells where it goes."""
 
     shipment_id: UUID
@@ -90,11 +101,13 @@ async def unlock_planning(connection: Connection) -> None:
     await connection.execute(queries.unlock_planning)
 
 
-async def to_deliver(connection: Connection, day: date, today: date, most: int) -> tuple[list[Waiting], int]:
+async def pending_deliveries(
+    connection: Connection, day: date, today: date, most: int
+) -> tuple[list[PendingDelivery], int]:
     """Parcels that a plan for the day may take, those that were promised first first, and how many there are in all."""
     rows = await connection.fetch(queries.to_deliver, day, today, most)
     waiting = [
-        Waiting(
+        PendingDelivery(
             row["shipment_id"],
             row["warehouse_id"],
             msgspec.json.decode(row["address"], type=Address),
@@ -192,13 +205,13 @@ async def routes_of(connection: Connection, day: date) -> list[Route]:
     ]
 
 
-async def board(connection: Connection, route_id: UUID) -> Board | None:
+async def board(connection: Connection, route_id: UUID) -> DriverRoute | None:
     """A route as its driver sees it."""
     row = await connection.fetchrow(queries.route, route_id)
     if row is None:
         return None
     stops = [
-        BoardStop(
+        DriverStop(
             stop["seq"],
             msgspec.json.decode(stop["address"], type=Address),
             stop["tracking_no"],
@@ -212,7 +225,7 @@ async def board(connection: Connection, route_id: UUID) -> Board | None:
         for stop in await connection.fetch(queries.board, route_id)
     ]
     names = ("route_id", "day", "vehicle_id", "status", "start_at", "end_at", "break_at")
-    return Board(**{name: row[name] for name in names}, stops=stops)
+    return DriverRoute(**{name: row[name] for name in names}, stops=stops)
 
 
 async def lock_route(connection: Connection, route_id: UUID) -> LockedRoute | None:
@@ -220,7 +233,7 @@ async def lock_route(connection: Connection, route_id: UUID) -> LockedRoute | No
     return LockedRoute(*(row[name] for name in LockedRoute._fields)) if row else None
 
 
-async def leave(connection: Connection, route: LockedRoute, now: datetime) -> list[tuple[UUID, ShipmentStatus]]:
+async def depart(connection: Connection, route: LockedRoute, now: datetime) -> list[tuple[UUID, ShipmentStatus]]:
     """The van has left. Returns what it has with it, without what was called off, and where those parcels were."""
     await connection.execute(queries.drop_called_off, route.route_id, route.planned_at)
     await connection.execute(queries.leave, route.route_id, now)
@@ -234,11 +247,11 @@ async def stop(connection: Connection, route_id: UUID, seq: int) -> tuple[UUID, 
 
 
 async def report(
-    connection: Connection, route_id: UUID, seq: int, outcome: Outcome, now: datetime, note: str | None
+    connection: Connection, route_id: UUID, seq: int, outcome: StopOutcome, now: datetime, note: str | None
 ) -> None:
     await connection.execute(queries.report, route_id, seq, outcome, now, note)
 
 
-async def finish(connection: Connection, route_id: UUID) -> None:
+async def finish_if_all_reported(connection: Connection, route_id: UUID) -> None:
     """Nothing more is to be done if every stop was reported."""
     await connection.execute(queries.finish, route_id)

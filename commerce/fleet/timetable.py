@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from commerce.fleet.problem import DEPOT, Call, Problem, Times, Van
+from commerce.fleet.problem import DEPOT, RoutingProblem, RoutingVehicle, Times, Visit
 
 
 class _Step(NamedTuple):
@@ -33,7 +33,7 @@ _Case = tuple[_Step | None, _Step | None]
 """The break is still to come; it has been taken."""
 
 
-def timetable(problem: Problem, van: Van, order: Sequence[int]) -> Times | None:
+def timetable(problem: RoutingProblem, van: RoutingVehicle, order: Sequence[int]) -> Times | None:
     """The times of calls (indices of `problem.calls`) in this order. Loads are not looked at.
 
     The van ends as early as it can, and does not start earlier than it must for its first stop.
@@ -47,13 +47,13 @@ def timetable(problem: Problem, van: Van, order: Sequence[int]) -> Times | None:
     return later if later is not None and later.end <= found.end else found
 
 
-def _from(problem: Problem, van: Van, order: Sequence[int], start: int) -> Times | None:
+def _from(problem: RoutingProblem, van: RoutingVehicle, order: Sequence[int], start: int) -> Times | None:
     rest = _rest(van)
     before = max(van.start, rest.earliest)
     rested = max(start, before + rest.length)
     case: _Case = (_Step(start, start), _Step(rested, rested, before) if before <= rest.latest else None)
     trail, at = [case], DEPOT
-    home = Call(0, van.start, van.end, 0)
+    home = Visit(0, van.start, van.end, 0)
     for point, call in [*((call + 1, problem.calls[call]) for call in order), (DEPOT, home)]:
         case = _driven(case, problem.durations[at][point], call, rest)
         if case == (None, None):
@@ -63,13 +63,13 @@ def _from(problem: Problem, van: Van, order: Sequence[int], start: int) -> Times
     return _times(van, rest, trail)
 
 
-def _rest(van: Van) -> _Rest:
+def _rest(van: RoutingVehicle) -> _Rest:
     if van.break_from is None or van.break_to is None:
         return _Rest(van.start, van.end, 0)
     return _Rest(van.break_from, van.break_to - van.break_s, van.break_s)
 
 
-def _driven(case: _Case, drive: int, call: Call, rest: _Rest) -> _Case:
+def _driven(case: _Case, drive: int, call: Visit, rest: _Rest) -> _Case:
     plain, rested = case
     still = None if plain is None else _begin(plain.leaves + drive, call)
     had = None if rested is None else _begin(rested.leaves + drive, call)
@@ -81,12 +81,12 @@ def _driven(case: _Case, drive: int, call: Call, rest: _Rest) -> _Case:
     return still, had
 
 
-def _begin(ready: int, call: Call, pause: int | None = None) -> _Step | None:
+def _begin(ready: int, call: Visit, pause: int | None = None) -> _Step | None:
     begins = max(ready, call.opens)
     return _Step(begins, begins + call.service, pause) if begins <= call.closes else None
 
 
-def _times(van: Van, rest: _Rest, trail: Sequence[_Case]) -> Times | None:
+def _times(van: RoutingVehicle, rest: _Rest, trail: Sequence[_Case]) -> Times | None:
     """Choose how it ends, and walk back over the cases that led there."""
     plain, rested = trail[-1]
     after = None if plain is None else max(plain.leaves, rest.earliest)

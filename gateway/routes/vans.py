@@ -12,7 +12,7 @@ import msgspec
 from aiohttp import web
 
 from commerce.fleet.links import MAX_TOKEN_CHARS, check_link, make_link
-from commerce.fleet.model import Board, BoardStop, Report, Route
+from commerce.fleet.model import DriverRoute, DriverStop, Route, StopReport
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady
 from commerce.kernel.money import format_money as show_money
@@ -55,7 +55,7 @@ def _route(call: Call) -> UUID:
     return check_link(_key(call), call.parameters["token"], from_ms(call.services.clock.now_ms()))
 
 
-def _shown(board: Board) -> web.Response:
+def _shown(board: DriverRoute) -> web.Response:
     return json_response(board, headers=_PRIVATE)
 
 
@@ -83,11 +83,11 @@ async def board_page(call: Call) -> web.Response:
     return web.Response(text=text, content_type="text/html", headers=_PRIVATE)
 
 
-def _title(board: Board) -> str:
+def _title(board: DriverRoute) -> str:
     return html.escape(f"{board.vehicle_id}, {board.day}: {board.status}")
 
 
-def _stop(stop: BoardStop, call: Call) -> str:
+def _stop(stop: DriverStop, call: Call) -> str:
     zone = ZoneInfo(call.services.settings.shipping.timezone)
     to, arrives = stop.to, stop.arrive_at.astimezone(zone)
     where = ", ".join(part for part in (to.line, to.district, to.city) if part)
@@ -115,7 +115,7 @@ async def list_routes(call: Call) -> web.Response:
     return json_response(LinkedRoutes([LinkedRoute(*pair) for pair in zip(routes, links, strict=True)]))
 
 
-_BOARD = {200: ("the route", Board)}
+_BOARD = {200: ("the route", DriverRoute)}
 _OWN = "/v1/vans/{token}"
 OPERATIONS = [
     Operation("GET", _OWN, show_board, "A route", _TAG, "anyone", _BOARD, (401, 404, 503), (_TOKEN,)),
@@ -130,7 +130,7 @@ OPERATIONS = [
         _BOARD,
         (401, 404, 409, 503),
         (_TOKEN, _SEQ),
-        Report,
+        StopReport,
     ),
     Operation(
         "GET",

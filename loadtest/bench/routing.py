@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.table import Table
 
 from commerce.fleet.model import Point
-from commerce.fleet.places import Ways
-from commerce.fleet.problem import DEPOT, Call, Problem, Task, Times, Van, length, load
-from commerce.fleet.solver import solve_apart
+from commerce.fleet.places import TravelMatrix
+from commerce.fleet.problem import DEPOT, RoutingProblem, RoutingVehicle, SolveRequest, Times, Visit, length, load
+from commerce.fleet.solver import solve_in_subprocess
 from commerce.fleet.timetable import timetable
 from loadtest.bench.machine import description
 
@@ -38,7 +38,7 @@ _SCALE = 10_000
 _HOUR = 3_600
 
 
-def city(seed: int, stops: int = 200, vans: int = 8) -> Problem:
+def city(seed: int, stops: int = 200, vans: int = 8) -> RoutingProblem:
     """Stops around a depot, more of them near it; metres and seconds, roads and speed as the fleet plans with them."""
     chance = random.Random(seed)  # noqa: S311  # a benchmark wants the same stops again
     points = [Point(30.25, 120.15)]
@@ -50,25 +50,25 @@ def city(seed: int, stops: int = 200, vans: int = 8) -> Problem:
         if number % 2:
             opens = (8 + chance.randrange(8)) * _HOUR
             closes = opens + 2 * _HOUR
-        calls.append(Call(chance.randrange(500, 20_000), opens, closes, 240))
-    van = Van(500_000, 8 * _HOUR, 18 * _HOUR, 11 * _HOUR + 1_800, 14 * _HOUR, 2_700)
-    return Problem([van] * vans, calls, *Ways(25).matrices([((), point) for point in points]))
+        calls.append(Visit(chance.randrange(500, 20_000), opens, closes, 240))
+    van = RoutingVehicle(500_000, 8 * _HOUR, 18 * _HOUR, 11 * _HOUR + 1_800, 14 * _HOUR, 2_700)
+    return RoutingProblem([van] * vans, calls, *TravelMatrix(25).matrices([((), point) for point in points]))
 
 
-def solomon(file: Path = SOLOMON, vans: int = VANS) -> Problem:
+def solomon(file: Path = SOLOMON, vans: int = VANS) -> RoutingProblem:
     """A problem of Solomon's, from a file of x, y, demand, ready, due; the first line is the depot."""
     with file.open(encoding="utf-8", newline="") as lines:
         depot, *customers = [[int(value) for value in row] for row in list(csv.reader(lines))[1:]]
     ways = [[math.dist(a[:2], b[:2]) * _SCALE for b in (depot, *customers)] for a in (depot, *customers)]
-    return Problem(
-        [Van(200, 0, depot[4] * _SCALE)] * vans,
-        [Call(demand, ready * _SCALE, due * _SCALE, 10 * _SCALE) for _, _, demand, ready, due in customers],
+    return RoutingProblem(
+        [RoutingVehicle(200, 0, depot[4] * _SCALE)] * vans,
+        [Visit(demand, ready * _SCALE, due * _SCALE, 10 * _SCALE) for _, _, demand, ready, due in customers],
         [[round(way) for way in row] for row in ways],
         [[math.ceil(way) for way in row] for row in ways],
     )
 
 
-def nearest(problem: Problem, rank: Callable[[int, int, Times], tuple[int, int]]) -> Orders:
+def nearest(problem: RoutingProblem, rank: Callable[[int, int, Times], tuple[int, int]]) -> Orders:
     """One van after the other drives on to the stop that `rank` puts first, of those that it can still meet."""
     open_calls, orders = set(range(len(problem.calls))), Orders()
     for van in problem.vans:
@@ -88,7 +88,7 @@ def nearest(problem: Problem, rank: Callable[[int, int, Times], tuple[int, int]]
     return orders
 
 
-def broken(problem: Problem, orders: Orders, all_times: Sequence[Times | None]) -> int:
+def broken(problem: RoutingProblem, orders: Orders, all_times: Sequence[Times | None]) -> int:
     """How many rules are broken: windows, loads, shifts, breaks, ways driven too fast."""
     faults = len([call for order in orders for call in order]) - len({call for order in orders for call in order})
     for van, order, times in zip(problem.vans, orders, all_times, strict=True):
@@ -113,13 +113,13 @@ def _common(a: tuple[int, int], b: tuple[int, int]) -> int:
     return max(min(a[1], b[1]) - max(a[0], b[0]), 0)
 
 
-async def _planned(problem: Problem, seconds: float, seed: int) -> tuple[Orders, Sequence[Times | None], float]:
+async def _planned(problem: RoutingProblem, seconds: float, seed: int) -> tuple[Orders, Sequence[Times | None], float]:
     began = time.perf_counter()
-    found = await solve_apart(Task(problem, seconds, seed), lambda share: None)
+    found = await solve_in_subprocess(SolveRequest(problem, seconds, seed), lambda share: None)
     return found.orders, found.times, time.perf_counter() - began
 
 
-def _nearest(problem: Problem) -> tuple[Orders, Sequence[Times | None], float]:
+def _nearest(problem: RoutingProblem) -> tuple[Orders, Sequence[Times | None], float]:
     """The better of the two: the one that leaves out less, then the shorter."""
     began = time.perf_counter()
     both = [
@@ -131,7 +131,7 @@ def _nearest(problem: Problem) -> tuple[Orders, Sequence[Times | None], float]:
     return best, times, time.perf_counter() - began
 
 
-def _way(problem: Problem, orders: Orders) -> int:
+def _way(problem: RoutingProblem, orders: Orders) -> int:
     return sum(length(problem, order) for order in orders)
 
 

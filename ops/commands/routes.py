@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from commerce.catalog.model import ImportReport, LineError
-from commerce.fleet.csv_file import read_ways
+from commerce.fleet.csv_file import read_travel_matrix
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.links import make_link
 from commerce.fleet.model import Plan, Route
@@ -206,9 +206,9 @@ def _output(found: Sequence[Route], zone: ZoneInfo, geojson: Path | None, pictur
         if geojson is not None:
             geojson.write_bytes(orjson.dumps(feature_collection(found)))
         if picture is not None:
-            from commerce.fleet.drawing import draw  # noqa: PLC0415  # slow to load, and seldom needed
+            from commerce.fleet.drawing import draw_routes  # noqa: PLC0415  # slow to load, and seldom needed
 
-            draw(found, picture)
+            draw_routes(found, picture)
     except OSError as error:
         fail(f"the file cannot be written: {error}")
 
@@ -222,7 +222,7 @@ def _ways(file: Path) -> Told:
     """A matrix is refused whole for one wrong line: with ways missing, routes would be planned that are not meant."""
     told, refused = {}, []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        for _, row in read_ways(lines):
+        for _, row in read_travel_matrix(lines):
             if isinstance(row, LineError):
                 refused.append(row)
             else:

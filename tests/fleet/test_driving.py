@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from commerce.fleet.driving import Driving
-from commerce.fleet.errors import NoSuchRoute, NoSuchStop, Reported
-from commerce.fleet.model import Board, Report
+from commerce.fleet.driving import RouteExecution
+from commerce.fleet.errors import NoSuchRoute, NoSuchStop, StopAlreadyReported
+from commerce.fleet.model import DriverRoute, StopReport
 from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.shipping.errors import NoSuchShipment
@@ -62,7 +62,7 @@ async def test_what_was_called_off_does_not_go(yard: Yard) -> None:
     assert [stop.seq for stop in board.stops] == [1]
     assert {id_ for id_, *_ in yard.heard.told} == {fine}
     with pytest.raises(NoSuchStop):
-        await yard.driving.report(route_id, 2, Report("delivered"))
+        await yard.driving.report(route_id, 2, StopReport("delivered"))
     nothing = await yard.route(held, van="V2")
     assert (await yard.driving.leave(nothing)).status == "done"
 
@@ -71,26 +71,26 @@ async def test_a_report_counts_once_and_also_as_leaving(yard: Yard) -> None:
     first, second = await yard.parcel(), await yard.parcel()
     route_id = await yard.route(first, second)
 
-    async def report() -> Board:
-        return await yard.driving.report(route_id, 1, Report("delivered", "to the neighbour"))
+    async def report() -> DriverRoute:
+        return await yard.driving.report(route_id, 1, StopReport("delivered", "to the neighbour"))
 
     boards = await asyncio.gather(report(), report(), report())
     assert {board.status for board in boards} == {"left"}
     assert boards[0].stops[0].note == "to the neighbour"
     assert yard.heard.codes(first) == ["loaded", "left", "delivered"]
     assert yard.heard.codes(second) == ["loaded", "left"]
-    with pytest.raises(Reported, match="call the desk"):
-        await yard.driving.report(route_id, 1, Report("failed"))
-    assert (await yard.driving.report(route_id, 2, Report("failed"))).status == "done"
+    with pytest.raises(StopAlreadyReported, match="call the desk"):
+        await yard.driving.report(route_id, 1, StopReport("failed"))
+    assert (await yard.driving.report(route_id, 2, StopReport("failed"))).status == "done"
     assert await yard.value("SELECT status FROM shipments WHERE shipment_id = $1", second) == "out_for_delivery"
-    assert (await yard.driving.report(route_id, 2, Report("delivered"))).stops[1].status == "delivered"
+    assert (await yard.driving.report(route_id, 2, StopReport("delivered"))).stops[1].status == "delivered"
     assert yard.heard.codes(second) == ["loaded", "left", "failed", "delivered"]
 
 
 async def test_a_second_day_is_no_second_pick_up(yard: Yard) -> None:
     parcel = await yard.parcel()
     route_id = await yard.route(parcel)
-    await yard.driving.report(route_id, 1, Report("failed", "nobody there"))
+    await yard.driving.report(route_id, 1, StopReport("failed", "nobody there"))
     (again,) = (await yard.fleet.plan(DAY + timedelta(days=1), seconds=0.1)).routes
     await yard.driving.leave(again.route_id)
     assert yard.heard.codes(parcel) == ["loaded", "left", "failed", "left"]
@@ -104,7 +104,7 @@ async def test_what_is_refused_changes_nothing(yard: Yard) -> None:
                 await refused(wrong)
     for seq in (0, -1, 2, 40_000, 2**70):
         with pytest.raises(NoSuchStop):
-            await yard.driving.report(route_id, seq, Report("delivered"))
+            await yard.driving.report(route_id, seq, StopReport("delivered"))
 
     async def deaf(
         connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
@@ -112,7 +112,7 @@ async def test_what_is_refused_changes_nothing(yard: Yard) -> None:
         raise NoSuchShipment("gone")
 
     with pytest.raises(NoSuchShipment):
-        await Driving(yard.shop.db, yard.clock, deaf).report(route_id, 1, Report("delivered"))
+        await RouteExecution(yard.shop.db, yard.clock, deaf).report(route_id, 1, StopReport("delivered"))
     board = await yard.driving.board(route_id)
     assert (board.status, board.stops[0].status) == ("planned", "planned")
     assert await yard.value("SELECT status FROM shipments") == "booked"

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from commerce.catalog.errors import UnreadableCsv
 from commerce.catalog.model import LineError
-from commerce.fleet.csv_file import read_places, read_vehicles, read_ways
-from commerce.fleet.drawing import draw
+from commerce.fleet.csv_file import read_places, read_travel_matrix, read_vehicles
+from commerce.fleet.drawing import draw_routes
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
-from commerce.fleet.places import great_circle_m, locate, region, regions
+from commerce.fleet.places import great_circle_m, locate, region_key, region_keys
 from commerce.orders.model import Address
 from ops.commands.common import Shop
 from tests.fleet.yard import DAY, DEPOT, VANS, make_yard
@@ -70,12 +70,15 @@ def test_places_and_matrices_are_read() -> None:
     assert ["latitude is '91'" in str(found[1]), "latitude is 'nan'" in str(found[2])] == [True, True]
     assert "region is ''" in str(found[3])
     ways = [
-        row for _, row in read_ways(["from,to,distance_m,duration_s\n", "HZ,cn/A,5,6\n", "hz,,5,6\n", "a,b,-1,6\n"])
+        row
+        for _, row in read_travel_matrix(
+            ["from,to,distance_m,duration_s\n", "HZ,cn/A,5,6\n", "hz,,5,6\n", "a,b,-1,6\n"]
+        )
     ]
     assert ways[0] == (("hz", "cn/a"), (5, 6))
     assert all(isinstance(way, LineError) for way in ways[1:])
     with pytest.raises(UnreadableCsv, match="needs the columns from, to"):
-        list(read_ways(["a,b\n"]))
+        list(read_travel_matrix(["a,b\n"]))
 
 
 async def test_an_import_may_be_repeated_and_changes_what_changed(shop: Shop) -> None:
@@ -95,10 +98,10 @@ def test_an_address_asks_for_its_regions_from_the_most_specific(
     province: str, city: str, district: str, code: str
 ) -> None:
     address = Address("A", "1", "CN", city, "line", province, district, code)
-    names = regions(address)
+    names = region_keys(address)
     assert names[-1] == "cn"
     assert all(name == name.strip() and "//" not in name for name in names)
-    depths = [name.count("/") for name in names if name != region("CN", code) or not code.strip()]
+    depths = [name.count("/") for name in names if name != region_key("CN", code) or not code.strip()]
     assert depths == sorted(depths, reverse=True)
     known = {name: Point(number, 0) for number, name in enumerate(names)}
     found = locate(address, known)
@@ -134,7 +137,7 @@ def test_geojson_is_longitude_first_and_names_nobody() -> None:
 
 @pytest.mark.parametrize("routes", [drawn(), []], ids=["a route", "none"])
 def test_pictures_are_drawn(tmp_path: Path, routes: list[Route]) -> None:
-    draw(routes, tmp_path / "day.png")
+    draw_routes(routes, tmp_path / "day.png")
     assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
-    draw(routes, tmp_path / "day.svg")
+    draw_routes(routes, tmp_path / "day.svg")
     assert ElementTree.parse(tmp_path / "day.svg").getroot().tag.endswith("svg")

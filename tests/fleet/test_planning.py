@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from commerce.fleet.errors import PlanningGoesOn
-from commerce.fleet.model import Plan, Report
+from commerce.fleet.errors import PlanningInProgress
+from commerce.fleet.model import Plan, StopReport
 from commerce.kernel.errors import Invalid
 from ops.commands.common import Shop
 from tests.fleet.yard import DAY, Yard, beeline_s, faults, make_yard, near
@@ -140,7 +140,7 @@ async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(yard: Ya
     missed, brought = await yard.parcel(near(1, 0)), await yard.parcel(near(2, 0))
     plan = await yard.fleet.plan(DAY, seconds=QUICK_S)
     for stop in plan.routes[0].stops:
-        report = Report("failed" if stop.shipment_id == missed else "delivered")
+        report = StopReport("failed" if stop.shipment_id == missed else "delivered")
         await yard.driving.report(plan.routes[0].route_id, stop.seq, report)
     again = await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
     assert planned(again) == {missed}
@@ -173,7 +173,7 @@ async def test_two_planners_do_not_plan_at_once(yard: Yard) -> None:
     started = asyncio.Event()
     first = asyncio.create_task(yard.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
     await started.wait()
-    with pytest.raises(PlanningGoesOn, match="somebody else"):
+    with pytest.raises(PlanningInProgress, match="somebody else"):
         await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
     assert planned(await first) == parcels
     assert planned(await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == set()
@@ -185,6 +185,6 @@ async def test_a_van_that_leaves_meanwhile_is_not_planned_over(yard: Yard) -> No
     second = asyncio.create_task(yard.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
     await started.wait()
     await yard.driving.leave(route_id)
-    with pytest.raises(PlanningGoesOn, match="V1 left"):
+    with pytest.raises(PlanningInProgress, match="V1 left"):
         await second
     assert [one.route_id for one in await yard.fleet.routes(DAY)] == [route_id]

@@ -12,10 +12,10 @@ import pytest
 
 from commerce.fleet import solver
 from commerce.fleet.errors import SolverFailed
-from commerce.fleet.problem import Call, Problem, Task, Van
+from commerce.fleet.problem import RoutingProblem, RoutingVehicle, SolveRequest, Visit
 
 WAYS = [[0, 10, 20], [10, 0, 10], [20, 10, 0]]
-PROBLEM = Problem([Van(10, 0, 1_000)], [Call(1, 0, 900, 5)] * 2, WAYS, WAYS)
+PROBLEM = RoutingProblem([RoutingVehicle(10, 0, 1_000)], [Visit(1, 0, 900, 5)] * 2, WAYS, WAYS)
 
 
 def searching() -> list[int]:
@@ -26,7 +26,7 @@ def searching() -> list[int]:
 
 async def test_it_searches_apart() -> None:
     shares: list[float] = []
-    found = await solver.solve_apart(Task(PROBLEM, 0.3, 1), shares.append)
+    found = await solver.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
     assert sorted(found.orders[0]) == [0, 1]
     assert shares[-1] == 1
     assert len(shares) > 1
@@ -35,13 +35,13 @@ async def test_it_searches_apart() -> None:
 
 async def test_it_is_ended_when_its_time_is_over() -> None:
     with pytest.raises(SolverFailed, match="was ended"):
-        await solver.solve_apart(Task(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
+        await solver.solve_in_subprocess(SolveRequest(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
     assert searching() == []
 
 
 async def test_it_ends_with_who_waits_for_it() -> None:
     told = asyncio.Event()
-    waiting = asyncio.create_task(solver.solve_apart(Task(PROBLEM, 60, 1), lambda share: told.set()))
+    waiting = asyncio.create_task(solver.solve_in_subprocess(SolveRequest(PROBLEM, 60, 1), lambda share: told.set()))
     await told.wait()
     assert len(searching()) == 1
     waiting.cancel()
@@ -51,9 +51,9 @@ async def test_it_ends_with_who_waits_for_it() -> None:
 
 
 async def test_a_process_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    broken = Problem(PROBLEM.vans, PROBLEM.calls, [[0]], [[0]])
+    broken = RoutingProblem(PROBLEM.vans, PROBLEM.calls, [[0]], [[0]])
     with pytest.raises(SolverFailed, match="status 1"):
-        await solver.solve_apart(Task(broken, 0.1, 1), lambda share: None)
+        await solver.solve_in_subprocess(SolveRequest(broken, 0.1, 1), lambda share: None)
     assert "IndexError" in capfd.readouterr().err
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.fleet.problem import Call, Problem, Times, Van, length, load
+from commerce.fleet.problem import RoutingProblem, RoutingVehicle, Times, Visit, length, load
 from commerce.fleet.solving import solve
 from commerce.fleet.timetable import timetable
 
@@ -13,7 +13,7 @@ DAY = 24
 
 
 @st.composite
-def problems(draw: st.DrawFn, calls: int = 3, vans: int = 1) -> Problem:
+def problems(draw: st.DrawFn, calls: int = 3, vans: int = 1) -> RoutingProblem:
     def times(most: int) -> st.SearchStrategy[int]:
         return st.integers(0, most)
 
@@ -24,19 +24,21 @@ def problems(draw: st.DrawFn, calls: int = 3, vans: int = 1) -> Problem:
         rest = draw(st.none() | st.integers(1, 4))
         begins = draw(st.integers(start, end))
         if rest is None or begins + rest > end:
-            made.append(Van(draw(st.integers(2, 6)), start, end))
+            made.append(RoutingVehicle(draw(st.integers(2, 6)), start, end))
         else:
-            made.append(Van(draw(st.integers(2, 6)), start, end, begins, draw(st.integers(begins + rest, end)), rest))
+            made.append(
+                RoutingVehicle(draw(st.integers(2, 6)), start, end, begins, draw(st.integers(begins + rest, end)), rest)
+            )
     asked = []
     for _ in range(calls):
         opens = draw(times(16))
-        asked.append(Call(draw(st.integers(1, 3)), opens, opens + draw(times(8)), draw(times(2))))
+        asked.append(Visit(draw(st.integers(1, 3)), opens, opens + draw(times(8)), draw(times(2))))
     size = calls + 1
     ways = [[draw(times(4)) if a != b else 0 for b in range(size)] for a in range(size)]
-    return Problem(made, asked, ways, ways)
+    return RoutingProblem(made, asked, ways, ways)
 
 
-def soonest(problem: Problem, van: Van, order: list[int]) -> int | None:
+def soonest(problem: RoutingProblem, van: RoutingVehicle, order: list[int]) -> int | None:
     """The earliest end, by trying all there is to do at each second: drive on, wait, serve, or rest."""
     legs = [0, *(call + 1 for call in order), 0]
     has_break = van.break_from is not None
@@ -68,14 +70,14 @@ def soonest(problem: Problem, van: Van, order: list[int]) -> int | None:
     return None
 
 
-def _rested(van: Van, rested: bool, second: int) -> bool:
+def _rested(van: RoutingVehicle, rested: bool, second: int) -> bool:
     """It has had its break, or has time for it at home."""
     if rested or van.break_from is None or van.break_to is None:
         return True
     return max(second, van.break_from) + van.break_s <= min(van.break_to, van.end)
 
 
-def wrong(problem: Problem, van: Van, order: list[int], times: Times) -> bool:
+def wrong(problem: RoutingProblem, van: RoutingVehicle, order: list[int], times: Times) -> bool:
     """Whether a timetable breaks any of its rules."""
     pause = (0, 0) if times.break_at is None else (times.break_at, times.break_at + van.break_s)
     if (times.break_at is None) != (van.break_from is None):
@@ -102,7 +104,7 @@ def common(a: tuple[int, int], b: tuple[int, int]) -> int:
 
 @settings(max_examples=300, deadline=None)
 @given(problems())
-def test_it_is_the_earliest_of_all(problem: Problem) -> None:
+def test_it_is_the_earliest_of_all(problem: RoutingProblem) -> None:
     (van,) = problem.vans
     for order in ([0], [0, 1], [2, 1, 0]):
         found, best = timetable(problem, van, order), soonest(problem, van, order)
@@ -112,7 +114,7 @@ def test_it_is_the_earliest_of_all(problem: Problem) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(problems(calls=5, vans=2))
-def test_what_the_search_finds_keeps_every_rule(problem: Problem) -> None:
+def test_what_the_search_finds_keeps_every_rule(problem: RoutingProblem) -> None:
     found = solve(problem, 0.01, 1, lambda share: None)
     calls = [call for order in found.orders for call in order]
     assert sorted([*calls, *found.left]) == list(range(5))
@@ -128,17 +130,17 @@ def test_what_the_search_finds_keeps_every_rule(problem: Problem) -> None:
 
 
 def test_a_van_does_not_wait_at_its_first_door() -> None:
-    problem = Problem([Van(9, 0, 100)], [Call(1, 50, 60, 5)], [[0, 7], [7, 0]], [[0, 7], [7, 0]])
+    problem = RoutingProblem([RoutingVehicle(9, 0, 100)], [Visit(1, 50, 60, 5)], [[0, 7], [7, 0]], [[0, 7], [7, 0]])
     assert timetable(problem, problem.vans[0], [0]) == Times(43, 62, [50], None)
     assert length(problem, [0]) == 14
 
 
 def test_breaks_at_the_same_hour_and_full_windows_are_planned_whole() -> None:
     """Four vans that all rest from 120 to 150, and forty stops whose windows leave no room for being late by that."""
-    vans = [Van(100, 0, 300, 120, 150, 30)] * 4
-    calls = [Call(1, 30 * (number // 4), 30 * (number // 4) + 12, 5) for number in range(40)]
+    vans = [RoutingVehicle(100, 0, 300, 120, 150, 30)] * 4
+    calls = [Visit(1, 30 * (number // 4), 30 * (number // 4) + 12, 5) for number in range(40)]
     ways = [[0 if a == b else 8 for b in range(41)] for a in range(41)]
-    problem = Problem(vans, calls, ways, ways)
+    problem = RoutingProblem(vans, calls, ways, ways)
     found = solve(problem, 1, 1, lambda share: None)
     planned = sum(map(len, found.orders))
     assert planned == 36  # the four that open at 120 lie in the break

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from commerce.fleet import store
-from commerce.fleet.driving import Driving
+from commerce.fleet.driving import RouteExecution
 from commerce.fleet.model import Point, Route, Stop, Vehicle
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import SystemClock, to_ms
@@ -95,7 +95,7 @@ class Yard:
     clock: SetClock
     fleet: Fleet
     heard: Heard
-    driving: Driving
+    driving: RouteExecution
 
     async def parcel(
         self,
@@ -156,7 +156,7 @@ async def make_yard(shop: Shop, vans: str = VANS, now: str = "07:00") -> Yard:
     clock = SetClock(datetime.combine(DAY, time.fromisoformat(now), ZONE).astimezone(UTC))
     heard = Heard()
     fleet = Fleet(shop.db, clock, shop.ids, ZONE, STOP_S, SPEED_KMH)
-    yard = Yard(shop, clock, fleet, heard, Driving(shop.db, clock, heard))
+    yard = Yard(shop, clock, fleet, heard, RouteExecution(shop.db, clock, heard))
     await yard.write(_UNWATCHED)
     add = "INSERT INTO warehouses VALUES ($1, $1, '{}', $2, $3)"
     for warehouse_id, (latitude, longitude) in {"hz": DEPOT, "sh": (31.2, 121.4)}.items():
