@@ -22,7 +22,7 @@ from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from gateway.auth import sign
 from loadtest.baskets import CURRENCY, Basket, Baskets, read_baskets
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 
 _PAY_WITHIN_S = 31_536_000
 _TOKEN_S = 3_600
@@ -64,7 +64,7 @@ class Replay:
 
 
 async def replay(
-    shop: Shop, base: str, file: Path, clients: int, progress: Callable[[int, int], None] = lambda done, of: None
+    shop: CliServices, base: str, file: Path, clients: int, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> Replay:
     """Replay a file against the front door at `base`, over that many connections. `progress` is told done and of."""
     baskets = read_baskets(file)
@@ -76,7 +76,7 @@ async def replay(
     return result
 
 
-async def _open_sale(shop: Shop, result: Replay) -> None:
+async def _open_sale(shop: CliServices, result: Replay) -> None:
     """Make the products and a sale with enough of each; on a second run it is there."""
     source = result.source
     products = [(sku, ProductInput(name, price, CURRENCY)) for sku, (name, price) in sorted(source.products.items())]
@@ -96,7 +96,7 @@ async def _open_sale(shop: Shop, result: Replay) -> None:
 
 
 async def _send(
-    shop: Shop, base: str, result: Replay, digest: str, clients: int, progress: Callable[[int, int], None]
+    shop: CliServices, base: str, result: Replay, digest: str, clients: int, progress: Callable[[int, int], None]
 ) -> dict[UUID, Basket]:
     """Send every basket as its customer; gives the orders that stand for them."""
     orders: dict[UUID, Basket] = {}
@@ -122,7 +122,7 @@ async def _send(
 
 
 async def _order(
-    shop: Shop, session: aiohttp.ClientSession, base: str, result: Replay, basket: Basket, key: str
+    shop: CliServices, session: aiohttp.ClientSession, base: str, result: Replay, basket: Basket, key: str
 ) -> tuple[UUID | None, str]:
     """Order until the outcome is clear; gives the order's id, or what went wrong."""
     token = sign(shop.settings.auth, shop.clock, basket.user_id, "floodgate", (), _TOKEN_S)
@@ -179,7 +179,7 @@ def _body(result: Replay, basket: Basket) -> dict[str, Any]:
     }
 
 
-async def _compare(shop: Shop, result: Replay, orders: dict[UUID, Basket]) -> None:
+async def _compare(shop: CliServices, result: Replay, orders: dict[UUID, Basket]) -> None:
     """Wait until the writer has stored them, then compare each with its basket, line by line."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _STORED_WITHIN_S

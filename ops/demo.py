@@ -10,7 +10,7 @@ from commerce.fleet.service import Fleet
 from commerce.kernel.clock import from_ms
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from ops.demo_shipping import make_shipping
 
 SALE_ID, HURRY_ID = "midnight", "hurry"
@@ -31,7 +31,7 @@ _GOODS = (
 )
 
 
-async def make_demo(shop: Shop) -> None:
+async def make_demo(shop: CliServices) -> None:
     """Make what is not there yet; a sale that was made and not opened is opened."""
     opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
     for sale in (
@@ -45,7 +45,7 @@ async def make_demo(shop: Shop) -> None:
     await make_shipping(shop.db, shop.clock, fleet)
 
 
-async def _make_sale(shop: Shop, sale: SaleInput) -> None:
+async def _make_sale(shop: CliServices, sale: SaleInput) -> None:
     try:
         known = await shop.sales.get(sale.sale_id)
     except NoSuchSale:

@@ -25,17 +25,17 @@ from redis.asyncio import Redis
 
 from commerce.kernel.database import MIN_VERSION as POSTGRES_MIN
 from commerce.kernel.redisdb import MIN_VERSION as REDIS_MIN
-from ops.programs import Program, ProgramFailed, wrapped
+from ops.programs import ProcessSpec, ProgramFailed, with_parent_death_signal
 
 _SOCKET_PATH_MAX = 100  # the system's limit is 107 bytes
 _DATABASE = "floodgate"
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class EmbeddedServer:
     """A server to run, and the URL it will answer at."""
 
-    program: Program
+    program: ProcessSpec
     url: str
 
 
@@ -60,7 +60,7 @@ def _check_socket(path: Path) -> None:
         raise ProgramFailed(f"{path} is too long for a Unix socket: choose a shorter FLOODGATE_DATA_DIR")
 
 
-def redis_server(data_dir: Path) -> Server:
+def redis_server(data_dir: Path) -> EmbeddedServer:
     """Redis with `appendfsync always`, data in `DATA_DIR/redis`."""
     binary, version = _find_redis()
     home = data_dir / "redis"
@@ -91,7 +91,7 @@ def redis_server(data_dir: Path) -> Server:
         finally:
             await client.aclose()
 
-    return Server(Program("redis", argv, data_dir / "logs" / "redis.log", ready=ready), url)
+    return EmbeddedServer(ProcessSpec("redis", argv, data_dir / "logs" / "redis.log", ready=ready), url)
 
 
 def _find_redis() -> tuple[Path, tuple[int, int]]:
@@ -117,7 +117,7 @@ def _check_redis_data(home: Path, version: tuple[int, int]) -> None:
     mark.write_text(f"{version[0]}.{version[1]}\n")
 
 
-def postgres_server(data_dir: Path) -> Server:
+def postgres_server(data_dir: Path) -> EmbeddedServer:
     """Postgres, data in `DATA_DIR/postgres`; makes the cluster the first time."""
     home = data_dir / "postgres"
     run_as = _postgres_user()
@@ -154,8 +154,8 @@ def postgres_server(data_dir: Path) -> Server:
 
     log = data_dir / "logs" / "postgres.log"
     # SIGINT is Postgres's fast shutdown: open transactions are rolled back, what is committed is written out.
-    program = Program("postgres", argv, log, run_as=run_as, stop_signal=signal.SIGINT, ready=ready)
-    return Server(program, url)
+    program = ProcessSpec("postgres", argv, log, run_as=run_as, stop_signal=signal.SIGINT, ready=ready)
+    return EmbeddedServer(program, url)
 
 
 def _postgres_user() -> int | None:
@@ -233,7 +233,12 @@ def _make_cluster(binaries: Path, home: Path, run_as: int | None) -> None:
     argv = [str(binaries / "initdb"), "--pgdata", str(unfinished), "--username", "floodgate", "--auth", "trust"]
     argv += ["--encoding", "UTF8", "--locale", "C", "--no-instructions"]
     made = subprocess.run(
-        wrapped(argv, run_as, signal.SIGTERM), capture_output=True, text=True, timeout=120, check=False, cwd="/"
+        with_parent_death_signal(argv, run_as, signal.SIGTERM),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd="/",
     )
     if made.returncode != 0:
         raise ProgramFailed(f"initdb failed:\n{made.stdout}{made.stderr}")

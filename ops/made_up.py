@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 
 from config.settings import Settings
-from ops.programs import Program
-from ops.sandbox.keys import Ids, Keys, make_keys, read_keys
+from ops.programs import ProcessSpec
+from ops.sandbox.keys import Keys, MerchantIds, make_keys, read_keys
 
 
 def lacks_providers(settings: Settings) -> bool:
@@ -65,7 +65,7 @@ def _providers(keys: Keys, base: str, shop: str) -> dict[str, dict[str, str]]:
     return {"payments.alipay": alipay, "payments.wechatpay": wechatpay}
 
 
-def _carriers(ids: Ids, base: str, shop: str) -> dict[str, dict[str, str]]:
+def _carriers(ids: MerchantIds, base: str, shop: str) -> dict[str, dict[str, str]]:
     sf_express = {
         "partner_id": ids.sf_express_partner_id,
         "check_word": ids.sf_express_check_word,
@@ -87,7 +87,7 @@ def _carriers(ids: Ids, base: str, shop: str) -> dict[str, dict[str, str]]:
     }
 
 
-def sandbox_program(settings: Settings) -> Program:
+def sandbox_program(settings: Settings) -> ProcessSpec:
     """Started before the shop's own programs, so that it is there when they call."""
     home = _home(settings.data_dir)
     argv = [sys.executable, "-m", "ops.sandbox", "--port", str(settings.sandbox.port)]
@@ -101,7 +101,7 @@ def sandbox_program(settings: Settings) -> Program:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as answer:
             answer.raise_for_status()
 
-    return Program("sandbox", argv, settings.data_dir / "logs" / "sandbox.log", ready=ready)
+    return ProcessSpec("sandbox", argv, settings.data_dir / "logs" / "sandbox.log", ready=ready)
 
 
 def _base(settings: Settings) -> str:

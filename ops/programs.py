@@ -24,7 +24,7 @@ async def _at_once() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class ProcessSpec:
     """How to run something. `ready` returns when it can be used and raises until then."""
 
     name: str
@@ -38,10 +38,10 @@ class Program:
     ready_timeout_s: float = 60
 
 
-class Running:
+class RunningProcess:
     """A program that was started."""
 
-    def __init__(self, program: Program, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, program: ProcessSpec, process: asyncio.subprocess.Process) -> None:
         self.program = program
         self.process = process
 
@@ -71,7 +71,7 @@ class Running:
         await self.process.wait()
 
 
-def wrapped(argv: Sequence[str], run_as: int | None, stop_signal: signal.Signals) -> list[str]:
+def with_parent_death_signal(argv: Sequence[str], run_as: int | None, stop_signal: signal.Signals) -> list[str]:
     """The command with `setpriv` before it, so that it ends with its parent and runs as the given user.
 
     Without `setpriv` (it is part of Debian's base) a child outlives a parent that was killed.
@@ -85,7 +85,7 @@ def wrapped(argv: Sequence[str], run_as: int | None, stop_signal: signal.Signals
     return [setpriv, *user, f"--pdeathsig={stop_signal.name.removeprefix('SIG')}", "--", *argv]
 
 
-async def start(program: Program) -> Running:
+async def start(program: ProcessSpec) -> RunningProcess:
     """Start it and wait until it is ready. Raises `ProgramFailed` with the end of its log."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     if program.log.exists() and program.log.stat().st_size > _LOG_KEPT_BYTES:
@@ -93,14 +93,14 @@ async def start(program: Program) -> Running:
     with program.log.open("ab") as log:
         begin = log.tell()
         process = await asyncio.create_subprocess_exec(
-            *wrapped(program.argv, program.run_as, program.stop_signal),
+            *with_parent_death_signal(program.argv, program.run_as, program.stop_signal),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env={**os.environ, **program.env},
             start_new_session=True,  # Ctrl-C is for the supervisor alone, which stops the rest in order
         )
-    running = Running(program, process)
+    running = RunningProcess(program, process)
     try:
         await _wait_ready(running)
     except BaseException as error:
@@ -111,7 +111,7 @@ async def start(program: Program) -> Running:
     return running
 
 
-async def _wait_ready(running: Running) -> None:
+async def _wait_ready(running: RunningProcess) -> None:
     program = running.program
     loop = asyncio.get_running_loop()
     deadline = loop.time() + program.ready_timeout_s

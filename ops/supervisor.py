@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from commerce.kernel.tasks import cancel_and_wait
-from ops.programs import Program, ProgramFailed, Running, start
+from ops.programs import ProcessSpec, ProgramFailed, RunningProcess, start
 
 _BACKOFF_FIRST_S, _BACKOFF_MAX_S = 0.1, 10.0
 _SETTLED_S = 20.0
@@ -22,7 +22,7 @@ class Supervisor:
         self._on_end = on_end
         self._stages: list[list[_Kept]] = []
 
-    async def start(self, programs: Sequence[Program]) -> None:
+    async def start(self, programs: Sequence[ProcessSpec]) -> None:
         """Start a stage: all of these at once. Raises `ProgramFailed` if one does not start, and stops its stage."""
         stage = [_Kept(program, self._on_event, self._on_end) for program in programs]
         self._stages.append(stage)
@@ -46,9 +46,9 @@ class Supervisor:
 class _Kept:
     """One program that is kept running."""
 
-    def __init__(self, program: Program, on_event: Callable[[str], None], on_end: Callable[[int], None]) -> None:
+    def __init__(self, program: ProcessSpec, on_event: Callable[[str], None], on_end: Callable[[int], None]) -> None:
         self.program = program
-        self.running: Running | None = None
+        self.running: RunningProcess | None = None
         self._on_event = on_event
         self._on_end = on_end
         self._watcher: asyncio.Task[None] | None = None

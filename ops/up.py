@@ -27,9 +27,9 @@ from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings, SettingsError, load, local_file, servers_file
 from gateway.auth import sign
 from ops import demo, embedded
-from ops.commands.common import open_shop, out
+from ops.commands.common import open_cli_services, out
 from ops.made_up import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
-from ops.programs import Program, ProgramFailed
+from ops.programs import ProcessSpec, ProgramFailed
 from ops.supervisor import Supervisor
 
 _TOKEN_S = 7 * 86_400
@@ -154,7 +154,7 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     finally:
         await connection.close()
     if with_demo:
-        async with open_shop(load()) as shop:
+        async with open_cli_services(load()) as shop:
             await demo.make_demo(shop)
     env = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "FLOODGATE_METRICS_DIR": str(metrics_dir)}
     if sandbox is not None:
@@ -193,7 +193,7 @@ def _write_servers(home: Path, redis_url: str, database_url: str, made_up: str) 
         made.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{made_up}')
 
 
-def _sandbox(settings: Settings) -> Program | None:
+def _sandbox(settings: Settings) -> ProcessSpec | None:
     """Made-up payment providers and carriers, unless the shop has agreed with real ones of both."""
     return sandbox_program(settings) if _made_up(settings) else None
 
@@ -207,9 +207,9 @@ def _made_up(settings: Settings) -> list[str]:
     return lines
 
 
-def _python(settings: Settings, name: str, module: list[str], env: dict[str, str]) -> Program:
+def _python(settings: Settings, name: str, module: list[str], env: dict[str, str]) -> ProcessSpec:
     logs = settings.data_dir / "logs"
-    return Program(
+    return ProcessSpec(
         name,
         [sys.executable, "-m", *module],
         logs / f"{name}.out",
@@ -218,7 +218,7 @@ def _python(settings: Settings, name: str, module: list[str], env: dict[str, str
     )
 
 
-def _gateway(settings: Settings, number: int, env: dict[str, str]) -> Program:
+def _gateway(settings: Settings, number: int, env: dict[str, str]) -> ProcessSpec:
     program = _python(settings, f"gateway-{number}", ["gateway"], env)
     url = f"http://{settings.http.host}:{settings.http.port}/health/ready"
 
@@ -226,7 +226,7 @@ def _gateway(settings: Settings, number: int, env: dict[str, str]) -> Program:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as answer:
             answer.raise_for_status()
 
-    return Program(
+    return ProcessSpec(
         program.name, program.argv, program.log, program.env, stop_timeout_s=program.stop_timeout_s, ready=ready
     )
 

@@ -14,7 +14,7 @@ import uvloop
 
 from commerce.payments import jobs
 from config.settings import Settings, load
-from ops.commands.common import Shop, open_shop
+from ops.commands.common import CliServices, open_cli_services
 from tests.support.front import Front, open_front
 from tests.support.keyleaks import sweep
 from tests.support.payshop import PayShop, open_payshop
@@ -101,8 +101,8 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[Shop]:
-    async with open_shop(settings) as found:
+async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[CliServices]:
+    async with open_cli_services(settings) as found:
         yield found
 
 
@@ -119,7 +119,7 @@ def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def pay(shop: Shop, sale_id: str, short_looks: None) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str, short_looks: None) -> AsyncIterator[PayShop]:
     """A shop that is paid; after the test nothing is left to be done, and the books agree."""
     async with open_payshop(shop, sale_id) as found:
         yield found

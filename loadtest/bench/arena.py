@@ -26,8 +26,8 @@ from config.settings import Durability, Settings, load
 from gateway.auth import sign
 from lua import SaleKeys
 from ops import embedded
-from ops.commands.common import Shop, open_shop
-from ops.programs import Program, Running, start
+from ops.commands.common import CliServices, open_cli_services
+from ops.programs import ProcessSpec, RunningProcess, start
 
 SALE_ID = "bench"
 _SKU = "BENCH-"
@@ -42,9 +42,9 @@ class Arena:
 
     home: Path
     settings: Settings
-    redis: Running
-    postgres: Running
-    shop: Shop
+    redis: RunningProcess
+    postgres: RunningProcess
+    shop: CliServices
     skus: int
 
     @property
@@ -78,11 +78,11 @@ class Arena:
         await self.shop.redis.xtrim(keys.orders, maxlen=0, approximate=False)  # and the writers' group stays
         await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + n) for n in (-1, 0, 1)))
 
-    async def run(self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None) -> Running:
+    async def run(self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None) -> RunningProcess:
         """Start a Python module as a process and wait until it listens on the port, if it has one."""
         return await self.start(name, sys.executable, "-m", *module, port=port, env=env)
 
-    async def start(self, name: str, *argv: str, port: int, env: Mapping[str, str] | None = None) -> Running:
+    async def start(self, name: str, *argv: str, port: int, env: Mapping[str, str] | None = None) -> RunningProcess:
         """The same for any program."""
 
         async def ready() -> None:
@@ -91,7 +91,7 @@ class Arena:
                 writer.close()
 
         environment = {**_environment(self.settings, self.home), **(env or {})}
-        return await start(Program(name, argv, self.home / f"{name}.log", env=environment, ready=ready))
+        return await start(ProcessSpec(name, argv, self.home / f"{name}.log", env=environment, ready=ready))
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
             auth={"keys": [{"kid": "bench", "secret": secrets.token_hex(32)}]},
             durability=durability,
         )
-        shop = await stack.enter_async_context(open_shop(settings))
+        shop = await stack.enter_async_context(open_cli_services(settings))
         if durability == "memory":
             await shop.redis.config_set("appendonly", "no")
         names = [f"{_SKU}{number}" for number in range(skus)]

@@ -19,7 +19,7 @@ from loadtest.bench.arena import SALE_ID, Arena
 from loadtest.bench.machine import Cpu, children
 from loadtest.bench.wrk import LoadFailed, wrk
 from lua import Reservation, SaleKeys
-from ops.programs import Running
+from ops.programs import RunningProcess
 
 _TABLES = {"orders": ORDER_COLUMNS, "order_lines": LINE_COLUMNS}
 _BATCH = 64
@@ -74,7 +74,7 @@ async def keep_pace(arena: Arena, url: str, connections: int, seconds: float, pa
     """Load a gateway while a writer runs, and see how long the writer needs to finish after the load has ended."""
     await _empty(arena)
     sold = await arena.sold()
-    writer: Running = await arena.run("writer", "workers", "order_writer")
+    writer: RunningProcess = await arena.run("writer", "workers", "order_writer")
     try:
         started = perf_counter()
         load = await wrk(url, connections, seconds, *arena.load(arena.tokens, pause_ms))

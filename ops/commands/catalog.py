@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from commerce.catalog.model import ImportReport, LineError
-from ops.commands.common import err, fail, interactive, open_shop, out, run
+from ops.commands.common import err, fail, interactive, open_cli_services, out, run
 
 app = typer.Typer(help="Products.", no_args_is_help=True)
 CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
@@ -30,7 +30,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
     async def work() -> ImportReport:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines, progress_bar() as bar:
             task = bar.add_task("importing", total=_count_lines(file))
-            async with open_shop() as shop:
+            async with open_cli_services() as shop:
                 return await shop.catalog.import_csv(_counted(lines), lambda line: bar.update(task, completed=line))
 
     say_report(run(work()), report)
@@ -41,7 +41,7 @@ def show(sku: str) -> None:
     """Show a product."""
 
     async def work() -> Table:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             product = await shop.catalog.get(sku)
         table = Table("SKU", "name", "price", "currency", "changed")
         table.add_row(

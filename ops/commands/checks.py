@@ -12,7 +12,7 @@ from rich.table import Table
 from commerce.audit.model import SaleAudit, StockRow
 from commerce.dead_letters.model import DeadLetter
 from commerce.sales.loading import LoadReport, load_sale
-from ops.commands.common import actor, err, open_shop, out, run
+from ops.commands.common import actor, err, open_cli_services, out, run
 
 letters = typer.Typer(help="Accepted orders that could not be written.", no_args_is_help=True)
 _PAGE = 1_000
@@ -32,7 +32,7 @@ def audit(
     """
 
     async def work() -> list[SaleAudit]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             names = [sale] if sale else [found.sale_id for found in await shop.sales.opened()]
             return [await shop.audit.sale(name) for name in names]
 
@@ -78,7 +78,7 @@ def rebuild(sale: Annotated[str, typer.Argument(help="the sale's id")]) -> None:
     """
 
     async def work() -> LoadReport:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await load_sale(shop.db, shop.redis, shop.clock, sale)
 
     done = run(work())
@@ -96,7 +96,7 @@ def list_letters(resolved: Annotated[bool, typer.Option("--all", help="also thos
     """List those that wait for a decision."""
 
     async def work() -> list[DeadLetter]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return (await shop.dead_letters.page(None, _PAGE, resolved)).items
 
     found = run(work())
@@ -114,7 +114,7 @@ def show_letter(order_id: OrderId) -> None:
     """Show one, with the order it holds. This prints the customer's address."""
 
     async def work() -> DeadLetter:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.dead_letters.show(order_id)
 
     typer.echo(msgspec.json.format(msgspec.json.encode(run(work())), indent=2).decode())
@@ -125,7 +125,7 @@ def retry_letter(order_id: OrderId) -> None:
     """Write the order now, after what stood in its way was mended."""
 
     async def work() -> DeadLetter:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.dead_letters.retry(order_id, actor())
 
     out.print(f"{run(work()).order_id} is written", highlight=False)
@@ -138,7 +138,7 @@ def discard_letter(order_id: OrderId, yes: Annotated[bool, typer.Option("--yes",
         typer.confirm(f"Give up order {order_id}, which its customer was promised?", abort=True)
 
     async def work() -> DeadLetter:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.dead_letters.discard(order_id, actor())
 
     out.print(f"{run(work()).order_id} is discarded; its goods go back in a moment", highlight=False)

@@ -46,7 +46,7 @@ err = Console(stderr=True, width=None if sys.stderr.isatty() else _FILE_WIDTH)
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
+class CliServices:
     """What a command may use."""
 
     settings: Settings
@@ -66,14 +66,14 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
+async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[CliServices]:
     """Connect to the shop that the settings name."""
     settings = settings or load()
     driver, clock = settings.driver, SystemClock()
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", keep=False))
         policy = RetryPolicy.agreed(driver)
-        yield Shop(
+        yield CliServices(
             settings=settings,
             clock=clock,
             ids=IdGenerator(clock),
@@ -93,7 +93,7 @@ async def open_shop(settings: Settings | None = None) -> AsyncIterator[Shop]:
 
 
 @asynccontextmanager
-async def open_desk(shop: Shop) -> AsyncIterator[Fulfilment]:
+async def open_fulfilment(shop: CliServices) -> AsyncIterator[Fulfilment]:
     """The shipping desk, with the carriers that the settings name. None of them is called: that is a row for the
     driver. Raises `NotReady` where what was agreed with them cannot be used."""
     rules, timeout_s = shop.settings.shipping, shop.settings.driver.call_timeout_s
@@ -102,7 +102,7 @@ async def open_desk(shop: Shop) -> AsyncIterator[Fulfilment]:
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     """An expected refusal ends the command with one line and status 1, not with a traceback."""
     try:
         yield
@@ -120,12 +120,12 @@ def fail(message: str) -> None:
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run async code to its end, with errors in plain words."""
-    with plain_errors():
+    with exit_on_error():
         return uvloop.run(work)
     raise AssertionError  # plain_errors ends the command
 
 
-def checked(given: object, kind: type[Content], otherwise: str | None = None) -> Content:
+def parse_argument(given: object, kind: type[Content], otherwise: str | None = None) -> Content:
     """Words from the command line as what they should be. Raises `Invalid`, which says `otherwise`."""
     try:
         return msgspec.convert(given, kind)

@@ -14,7 +14,7 @@ from commerce.kernel.money import format_money as show_money
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
 from commerce.sales.model import Reason
-from ops.commands.common import Shop, actor, open_shop, out, run
+from ops.commands.common import CliServices, actor, open_cli_services, out, run
 
 app = typer.Typer(help="One order: look at it, cancel it.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
@@ -26,7 +26,7 @@ def show(order_id: OrderId, json: Annotated[bool, typer.Option(help="all of it, 
     """Show an order, its customer and all that happened to it, wherever it is at the moment."""
 
     async def work() -> OrderDetails:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.orders.show(order_id, await _sales(shop))
 
     found = run(work())
@@ -51,7 +51,7 @@ def cancel(
             why = msgspec.convert(reason, Reason)
         except msgspec.ValidationError as error:
             raise Invalid(f"--reason: {error}") from None
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             sales = await _sales(shop)
             await shop.orders.cancel(order_id, Actor(None, actor()), sales, _WAIT_S, why)
             return await shop.orders.show(order_id, sales)
@@ -59,7 +59,7 @@ def cancel(
     _print(run(work()))
 
 
-async def _sales(shop: Shop) -> list[str]:
+async def _sales(shop: CliServices) -> list[str]:
     return [sale.sale_id for sale in await shop.sales.opened()]
 
 

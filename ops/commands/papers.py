@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from ops.commands.common import fail, open_desk, open_shop, out, run
+from ops.commands.common import fail, open_cli_services, open_fulfilment, out, run
 from ops.commands.shipment_steps import ShipmentId
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _write(file: Path, printed: Callable[[DocumentPrinter], Awaitable[bytes]]) -
     async def work() -> bytes:
         from commerce.desk.papers import DocumentPrinter  # noqa: PLC0415  # slow to load, and no other command needs it
 
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await printed(DocumentPrinter(shop.db, desk, shop.settings.shipping.timezone))
 
     content = run(work())

@@ -21,7 +21,7 @@ from commerce.payments.port import Provider, StatementLine
 from commerce.payments.providers import open_providers
 from commerce.payments.reconciling import ReconciliationReport, check_readable, decode
 from ops.commands.catalog import progress_bar
-from ops.commands.common import actor, checked, err, open_shop, out, run
+from ops.commands.common import actor, err, open_cli_services, out, parse_argument, run
 
 payment = typer.Typer(help="One order's payments: look at them, give money back.", no_args_is_help=True)
 credit = typer.Typer(help="Store credit.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def show_payments(order_id: OrderId) -> None:
     """Show an order's payments, those that were replaced too, and what went back of each."""
 
     async def work() -> OrderPayments:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.payments.show(order_id, None)
 
     _print_payments(run(work()))
@@ -64,12 +64,12 @@ def refund_order(
     """
 
     async def work() -> OrderPayments:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             minor = None
             if amount is not None:
                 minor = _minor(amount, (await shop.payments.show(order_id, None)).total.currency)
             given = {"key": key, "reason": reason} | ({} if minor is None else {"amount": minor})
-            ask = checked(given, RefundInput)
+            ask = parse_argument(given, RefundInput)
             return await shop.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor())
 
     _print_payments(run(work()))
@@ -80,7 +80,7 @@ def collect_cash(payment_id: Annotated[UUID, typer.Argument(metavar="PAYMENT")])
     """Say that the cash of a payment on delivery was collected."""
 
     async def work() -> None:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             await shop.payments.collected(payment_id)
 
     run(work())
@@ -122,9 +122,9 @@ def give_credit(
     """Give a user store credit, once for each key."""
 
     async def work() -> StoreCredit:
-        name = checked(user, _User)
-        gift = checked({"key": key, "amount": _minor(amount, currency), "currency": currency}, StoreCreditGrant)
-        async with open_shop() as shop:
+        name = parse_argument(user, _User)
+        gift = parse_argument({"key": key, "amount": _minor(amount, currency), "currency": currency}, StoreCreditGrant)
+        async with open_cli_services() as shop:
             return await shop.payments.gift(name, Money(gift.amount, gift.currency), gift.key)
 
     _print_credit(run(work()))
@@ -135,7 +135,7 @@ def show_credit(user: UserName) -> None:
     """Show a user's store credit."""
 
     async def work() -> StoreCredit:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.payments.credit(user)
 
     _print_credit(run(work()))
@@ -169,7 +169,7 @@ def show_parked(id_: JobId) -> None:
     """Show one, with the whole reason and its order's payments."""
 
     async def work() -> tuple[ParkedJob, OrderPayments]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             for job in await shop.payments.parked():
                 if job.id == id_:
                     return job, await shop.payments.show(job.order_id, None)
@@ -196,7 +196,7 @@ def retry_parked(id_: JobId) -> None:
     """Take one up again, after what stood in its way was mended. A payment driver does the rest."""
 
     async def work() -> None:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             await shop.payments.retry(id_)
 
     run(work())
@@ -204,7 +204,7 @@ def retry_parked(id_: JobId) -> None:
 
 
 async def _parked() -> list[ParkedJob]:
-    async with open_shop() as shop:
+    async with open_cli_services() as shop:
         return await shop.payments.parked()
 
 
@@ -237,7 +237,7 @@ def reconcile(
         with progress_bar() as bar:
             task = bar.add_task("comparing", total=None)
             async with (
-                open_shop() as shop,
+                open_cli_services() as shop,
                 open_providers(
                     shop.settings.payments,
                     shop.clock,

@@ -19,7 +19,7 @@ from commerce.rates.choosing import choose_carrier
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
 from ops.commands.catalog import CsvFile, ReportFile, say_refused
-from ops.commands.common import Shop, actor, open_shop, out, run
+from ops.commands.common import CliServices, actor, open_cli_services, out, run
 
 app = typer.Typer(help="What carriers charge, and which of them is chosen.", no_args_is_help=True)
 _WEIGHT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?) ?(g|kg)")
@@ -39,7 +39,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
 
     async def work() -> RateTable:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            async with open_shop() as shop:
+            async with open_cli_services() as shop:
                 try:
                     name = file.name.encode(errors="replace").decode()
                     return await shop.rates.import_table(lines, name, actor())
@@ -56,7 +56,7 @@ def tables() -> None:
     """List the rate tables that were imported; the first one is in force."""
 
     async def work() -> list[RateTable]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.rates.tables()
 
     table = Table("table", "imported (UTC)", "by", "from", "rates", "currency")
@@ -71,7 +71,7 @@ def show(carrier: Annotated[str | None, typer.Option(help="show all of this carr
     """Show the carriers of the table in force, or one carrier's rates."""
 
     async def work() -> RateTableIndex:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.rates.current()
 
     book = run(work())
@@ -105,7 +105,7 @@ def choose(
 
     async def work() -> CarrierChoice:
         address, weight_g = _address(to), _grams(weight)
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             book = await shop.rates.current()
             leaves = hand_over.date() if hand_over else _today(shop)
             promised = by.date() if by else leaves + timedelta(days=shop.settings.shipping.promise_days)
@@ -119,13 +119,13 @@ def explain(shipment: Annotated[UUID, typer.Argument(metavar="SHIPMENT")]) -> No
     """Say why a parcel got its carrier, as it was decided then."""
 
     async def work() -> CarrierChoice:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.rates.explain(shipment)
 
     _print(run(work()))
 
 
-def _today(shop: Shop) -> date:
+def _today(shop: CliServices) -> date:
     return from_ms(shop.clock.now_ms()).astimezone(ZoneInfo(shop.settings.shipping.timezone)).date()
 
 

@@ -13,7 +13,7 @@ from loadtest.baskets import CURRENCY
 from loadtest.replay import Replay, reasons
 from loadtest.replay import replay as run_replay
 from ops.commands.catalog import progress_bar
-from ops.commands.common import err, open_shop, out, run
+from ops.commands.common import err, open_cli_services, out, run
 
 _SHOWN = 50
 
@@ -34,7 +34,7 @@ def replay(
         url = base or f"http://{settings.http.host}:{settings.http.port}"
         with progress_bar() as bar:
             task = bar.add_task("sending", total=None)
-            async with open_shop(settings) as shop:
+            async with open_cli_services(settings) as shop:
                 return await run_replay(
                     shop, url, file, clients, lambda done, of: bar.update(task, completed=done, total=of)
                 )

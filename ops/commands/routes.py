@@ -21,7 +21,7 @@ from commerce.fleet.links import make_link
 from commerce.fleet.model import Plan, Route
 from commerce.fleet.service import MAX_SECONDS, Fleet, Told
 from ops.commands.catalog import CsvFile, ReportFile, say_refused, say_report
-from ops.commands.common import Shop, err, fail, interactive, open_shop, out, run
+from ops.commands.common import CliServices, err, fail, interactive, open_cli_services, out, run
 
 fleet = typer.Typer(help="Vans, and the places they go to.", no_args_is_help=True)
 routes = typer.Typer(help="A day's routes of the own vans.", no_args_is_help=True)
@@ -32,11 +32,11 @@ Picture = Annotated[Path | None, typer.Option("--picture", help="draw the routes
 
 @asynccontextmanager
 async def _open_fleet() -> AsyncIterator[Fleet]:
-    async with open_shop() as shop:
+    async with open_cli_services() as shop:
         yield _fleet(shop)
 
 
-def _fleet(shop: Shop) -> Fleet:
+def _fleet(shop: CliServices) -> Fleet:
     said = shop.settings.shipping
     return Fleet(shop.db, shop.clock, shop.ids, ZoneInfo(said.timezone), said.van_stop_s, said.van_speed_kmh)
 
@@ -107,7 +107,7 @@ def plan(
     async def work() -> tuple[Plan, ZoneInfo]:
         with _searching() as bar:
             task = bar.add_task("planning", total=1)
-            async with open_shop() as shop:
+            async with open_cli_services() as shop:
                 planned = await _fleet(shop).plan(
                     day.date(),
                     seconds=seconds,
@@ -141,7 +141,7 @@ def show(day: Day, geojson: GeoJson = None, picture: Picture = None) -> None:
     _check_picture(picture)
 
     async def work() -> tuple[list[Route], ZoneInfo]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await _fleet(shop).routes(day.date()), ZoneInfo(shop.settings.shipping.timezone)
 
     found, zone = run(work())
@@ -159,7 +159,7 @@ def links(
     the driver alone. It holds to the end of the day after."""
 
     async def work() -> list[tuple[str, str]]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             zone, key, http = ZoneInfo(shop.settings.shipping.timezone), shop.settings.van_key(), shop.settings.http
             address = (base or f"http://{http.host}:{http.port}").rstrip("/")
             return [

@@ -20,7 +20,7 @@ from commerce.kernel.money import parse_money
 from commerce.kernel.redisdb import REDIS_UNAVAILABLE
 from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, loaded_epoch, units_free
-from ops.commands.common import Shop, actor, err, open_shop, out, run
+from ops.commands.common import CliServices, actor, err, open_cli_services, out, run
 
 app = typer.Typer(help="Sales and their stock.", no_args_is_help=True)
 SaleName = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
@@ -68,7 +68,7 @@ def create(
             SaleInput,
         )
         offered = read_items(items, currency)
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.sales.create(sale, offered, actor())
 
     try:
@@ -122,7 +122,7 @@ def close(sale_id: SaleName) -> None:
 
 def _step(sale_id: str, step: str) -> None:
     async def work() -> Sale:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             sale = await {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}[step](
                 sale_id, actor()
             )
@@ -133,7 +133,7 @@ def _step(sale_id: str, step: str) -> None:
     out.print(f"{sale.sale_id} is {sale.state}", highlight=False)
 
 
-async def _warn(shop: Shop, sale_id: str) -> None:
+async def _warn(shop: CliServices, sale_id: str) -> None:
     """Say so if Redis does not know all of a sale that was changed, and who will see to it."""
     sale = await shop.sales.get(sale_id)
     known = sale.loaded and sale.published_generation == sale.generation
@@ -147,7 +147,7 @@ async def _warn(shop: Shop, sale_id: str) -> None:
         err.print("Redis could not be told yet; the sale keeper will do it as soon as it can", style="yellow")
 
 
-async def _in_redis(shop: Shop, sale: Sale) -> str:
+async def _in_redis(shop: CliServices, sale: Sale) -> str:
     try:
         epoch = await loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
     except REDIS_UNAVAILABLE:
@@ -172,7 +172,7 @@ def terms(
         raise typer.BadParameter("give --price, --limit or --no-limit")
 
     async def work() -> str:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             currency = (await shop.sales.get(sale_id)).currency
             new_price = UNSET if price is None else parse_money(price, currency)
             new_limit = None if no_limit else UNSET if limit is None else limit
@@ -196,7 +196,7 @@ def put_items(
     """
 
     async def work() -> Sale:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             offered = read_items(items, (await shop.sales.get(sale_id)).currency)
             if not offered:
                 raise Invalid(f"{items} lists nothing")
@@ -221,7 +221,7 @@ def restock(
     """Change the stock of a running sale. Free units can be taken away, never those of orders."""
 
     async def work() -> StockChange:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             change = msgspec.convert({"sku": sku, "delta": delta, "reason": reason}, StockChangeInput)
             return await shop.stock.change(sale_id, change_id or shop.ids.new(), change, actor())
 
@@ -243,7 +243,7 @@ def list_() -> None:
     """List all sales."""
 
     async def work() -> Table:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             sales = (await shop.sales.page(None, _PAGE, drafts=True)).items
         table = Table("sale", "title", "state", "opens (UTC)", "closes (UTC)")
         for sale in sales:
@@ -254,7 +254,7 @@ def list_() -> None:
 
 
 async def _shown(sale_id: str, with_items: bool) -> Table:
-    async with open_shop() as shop:
+    async with open_cli_services() as shop:
         sale = await shop.sales.get(sale_id)
         if with_items:
             return await _items(shop, sale)
@@ -275,7 +275,7 @@ async def _shown(sale_id: str, with_items: bool) -> Table:
     return table
 
 
-async def _items(shop: Shop, sale: Sale) -> Table:
+async def _items(shop: CliServices, sale: Sale) -> Table:
     table = Table("SKU", "name", "price", "limit", "initial", "free")
     cursor = None
     while True:

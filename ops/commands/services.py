@@ -11,7 +11,7 @@ import typer
 from commerce.kernel.database import connect
 from commerce.kernel.migrations import migrate as apply_migrations
 from config.settings import load
-from ops.commands.common import out, plain_errors, run
+from ops.commands.common import exit_on_error, out, run
 from workers.__main__ import NAMES
 
 WorkerName = StrEnum("WorkerName", {name: name for name in NAMES})  # type: ignore[misc]
@@ -21,7 +21,7 @@ def gateway() -> None:
     """Run one gateway process. Start as many as the machine has cores: they share the port."""
     from gateway.__main__ import main  # noqa: PLC0415  # metrics decide at import where they count
 
-    with plain_errors():
+    with exit_on_error():
         main()
 
 
@@ -32,7 +32,7 @@ def worker(
     """Run workers in one process: order_writer, release_driver, payment_driver, sale_keeper, observer, auditor."""
     from workers.__main__ import main  # noqa: PLC0415
 
-    with plain_errors():
+    with exit_on_error():
         main([str(name) for name in names], instance)
 
 

@@ -17,7 +17,7 @@ from commerce.kernel.errors import Invalid
 from commerce.orders.model import Address
 from commerce.sales.model import Reason
 from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
-from ops.commands.common import actor, checked, open_desk, open_shop, out, run
+from ops.commands.common import actor, open_cli_services, open_fulfilment, out, parse_argument, run
 
 app = typer.Typer()
 ShipmentId = Annotated[UUID, typer.Argument(metavar="ID", help="the parcel's id")]
@@ -36,7 +36,7 @@ def packed(
     """Say that a parcel is packed; again changes nothing."""
 
     async def work(desk: Fulfilment) -> ShipmentDetails:
-        given = None if number is None else checked(number, TrackingNo, _NUMBER)
+        given = None if number is None else parse_argument(number, TrackingNo, _NUMBER)
         return await desk.packed(shipment_id, given, actor())
 
     _do(work)
@@ -153,7 +153,7 @@ def appoint(
     async def work(desk: Fulfilment) -> ShipmentDetails:
         latitude, longitude = _place(at)
         window = {"deliver_from": from_ and from_.time(), "deliver_to": to and to.time()}
-        wanted = checked(
+        wanted = parse_argument(
             {**window, "latitude": latitude, "longitude": longitude}, Appointment, f"--at {at}: there is no such place"
         )
         return await desk.appoint(shipment_id, wanted, actor())
@@ -165,7 +165,7 @@ def _do(step: Callable[[Fulfilment], Awaitable[ShipmentDetails]]) -> None:
     """Do something with a parcel, and say how it is then."""
 
     async def work() -> ShipmentDetails:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await step(desk)
 
     say(_state(run(work()).shipment))
@@ -175,7 +175,7 @@ def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
     """Change what parcels hold, and say how those are that came of it."""
 
     async def work() -> list[ShipmentDetails]:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return [await desk.show(id_) for id_ in await step(desk)]
 
     for one in run(work()):
@@ -216,11 +216,13 @@ def say(text: str) -> None:
 
 def warehouse_id(given: str) -> str:
     """Raises `Invalid`."""
-    return checked(given, WarehouseId, "--warehouse: give a warehouse's id, such as hz-1: floodgate warehouse show")
+    return parse_argument(
+        given, WarehouseId, "--warehouse: give a warehouse's id, such as hz-1: floodgate warehouse show"
+    )
 
 
 def _why(reason: str) -> str:
-    return checked(reason, Reason, "--reason: give 1 to 200 characters, on one line")
+    return parse_argument(reason, Reason, "--reason: give 1 to 200 characters, on one line")
 
 
 def _units(given: Sequence[str]) -> dict[int, int]:

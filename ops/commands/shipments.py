@@ -23,7 +23,7 @@ from commerce.shipping.model import (
     WorklistName,
 )
 from ops.commands import papers, shipment_steps
-from ops.commands.common import open_desk, open_shop, out, run
+from ops.commands.common import open_cli_services, open_fulfilment, out, run
 from ops.commands.shipment_steps import ShipmentId, say, warehouse_id, words
 
 app = typer.Typer(help="Parcels: what there is to do, and doing it.", no_args_is_help=True)
@@ -54,7 +54,7 @@ def list_(
 
     async def work() -> Page[WorklistItem]:
         place = None if warehouse is None else warehouse_id(warehouse)
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await desk.listed(which, place, after, limit)
 
     found = run(work())
@@ -86,7 +86,7 @@ def counts() -> None:
     """
 
     async def work() -> dict[str, float]:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await desk.counts()
 
     found = run(work())
@@ -107,7 +107,7 @@ def unplanned() -> None:
     """
 
     async def work() -> list[UnplannedOrder]:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await desk.unplanned()
 
     found = run(work())
@@ -123,7 +123,7 @@ def retry_order(order_id: OrderId) -> None:
     """Take up an order that could not be made into parcels, after what stood in its way was mended."""
 
     async def work() -> None:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             await desk.retry_order(order_id)
 
     run(work())
@@ -135,7 +135,7 @@ def show(shipment_id: ShipmentId) -> None:
     """Show all that is known of a parcel. `floodgate rates explain ID` says why it got its carrier."""
 
     async def work() -> ShipmentDetails:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await desk.show(shipment_id)
 
     found = run(work())
@@ -160,7 +160,7 @@ def of(order_id: OrderId) -> None:
     """Show the parcels of an order, those that were cancelled too."""
 
     async def work() -> OrderShipments:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await shop.shipping.show(order_id, None)
 
     found = run(work())

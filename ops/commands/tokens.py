@@ -11,7 +11,7 @@ import typer
 from commerce.kernel.clock import SystemClock
 from config.settings import load
 from gateway.auth import ROLES, sign
-from ops.commands.common import fail, plain_errors
+from ops.commands.common import exit_on_error, fail
 
 app = typer.Typer(help="Make tokens, where the settings hold a key that can sign.", no_args_is_help=True)
 RoleName = StrEnum("RoleName", {name: name for name in ROLES})  # type: ignore[misc]
@@ -36,7 +36,7 @@ def admin(
 
 
 def _print(name: str, roles: tuple[str, ...], days: float) -> None:
-    with plain_errors():
+    with exit_on_error():
         settings = load()
         audience = "floodgate-admin" if roles else "floodgate"
         try:
@@ -47,6 +47,6 @@ def _print(name: str, roles: tuple[str, ...], days: float) -> None:
 
 def settings() -> None:
     """Print the settings in force as JSON; secrets are hidden."""
-    with plain_errors():
+    with exit_on_error():
         shown = load().model_dump(mode="json")
     typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())

@@ -9,7 +9,7 @@ from commerce.catalog.model import ImportReport
 from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
 from ops.commands.catalog import CsvFile, ReportFile, say_report
-from ops.commands.common import open_shop, out, run
+from ops.commands.common import open_cli_services, out, run
 
 app = typer.Typer(help="Warehouses, and the goods that lie there.", no_args_is_help=True)
 
@@ -27,7 +27,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
 
     async def work() -> ImportReport:
         with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            async with open_shop() as shop:
+            async with open_cli_services() as shop:
                 return await Warehouses(shop.db).import_csv(lines)
 
     say_report(run(work()), report)
@@ -38,7 +38,7 @@ def show() -> None:
     """Show the warehouses, and how many products lie in each."""
 
     async def work() -> list[WarehouseSummary]:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await Warehouses(shop.db).show()
 
     table = Table("warehouse", "name", "address", "place", "products")
@@ -56,7 +56,7 @@ def goods(sku: str) -> None:
     """Show where a product lies, and its weight and size."""
 
     async def work() -> ProductLogistics:
-        async with open_shop() as shop:
+        async with open_cli_services() as shop:
             return await Warehouses(shop.db).goods(sku)
 
     one = run(work())

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from commerce.shipping.model import Wave
 from ops.commands import papers
-from ops.commands.common import actor, open_desk, open_shop, out, run
+from ops.commands.common import actor, open_cli_services, open_fulfilment, out, run
 from ops.commands.papers import WaveId
 from ops.commands.shipment_steps import warehouse_id
 
@@ -25,7 +25,7 @@ def make(
 
     async def work() -> Wave:
         place = warehouse_id(warehouse)
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await desk.make_wave(place, parcels, actor())
 
     _print(run(work()))
@@ -36,7 +36,7 @@ def show(wave_id: WaveId) -> None:
     """Show a wave: its parcels by their numbers in it, and what is to be fetched for them, shelf by shelf."""
 
     async def work() -> Wave:
-        async with open_shop() as shop, open_desk(shop) as desk:
+        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
             return await desk.wave(wave_id)
 
     _print(run(work()))

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.payments.providers.alipay import wire
-from ops.sandbox.bank import Bank, BankRefusal, DueNotice, Refund, Trade
+from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 
 Parameters = dict[str, str]
@@ -69,14 +69,14 @@ class AlipaySandbox:
     def __init__(
         self,
         *,
-        bank: Bank,
+        bank: PaymentStore,
         clock: Clock,
         app_id: str,
         seller_id: str,
         sandbox_key: RSAPrivateKey,
         merchant_key: RSAPublicKey,
-        on_trade: Callable[[Trade], None],
-        on_refund: Callable[[Trade, Refund], None],
+        on_trade: Callable[[SimulatedTrade], None],
+        on_refund: Callable[[SimulatedTrade, SimulatedRefund], None],
         public_url: str,
     ) -> None:
         self._bank = bank
@@ -100,7 +100,7 @@ class AlipaySandbox:
         """`gateway.do`, by GET and by POST, with parameters in the address, the body or both."""
         return [web.get("/gateway.do", self._gateway), web.post("/gateway.do", self._gateway)]
 
-    def callback(self, notice: DueNotice, trade: Trade, refund: Refund | None) -> Callback:
+    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
         """A form. The notify_id is the same each time; notify_time is the time of sending."""
         now = self._clock.now_ms()
         refunded = self._bank.refunded(self.name, trade.out_no)
@@ -130,7 +130,7 @@ class AlipaySandbox:
         """Only the word success counts."""
         return status == 200 and body.strip() == b"success"
 
-    def statement(self, trades: Sequence[Trade], refunds: Sequence[Refund]) -> str:
+    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
         """A 业务明细 file (unpacked; in GB18030 at Alipay). Refunds are negative."""
         times = [trade.paid_ms or 0 for trade in trades] + [refund.at_ms for refund in refunds]
         first, last = (_time(moment) for moment in (min(times), max(times))) if times else ("", "")
@@ -168,7 +168,7 @@ class AlipaySandbox:
                 trade = self._open(content, parameters)
                 raise web.HTTPFound(f"{self._public_url}/pay/alipay/{trade.out_no}")
             answer = {"code": "10000", "msg": "Success", **self._methods[method](content, parameters)}
-        except BankRefusal as refusal:
+        except PaymentStoreRefusal as refusal:
             answer = _failure("40004", _WORDS[refusal.code], str(refusal))
         except _Error as error:
             answer = _failure(error.code, error.word, str(error))
@@ -213,7 +213,7 @@ class AlipaySandbox:
 
     # The methods.
 
-    def _open(self, content: Content, parameters: Parameters) -> Trade:
+    def _open(self, content: Content, parameters: Parameters) -> SimulatedTrade:
         """Enter a trade, or find it."""
         now = self._clock.now_ms()
         amount, subject, until = _amount(content, "total_amount"), content.get("subject"), content.get("time_expire")
@@ -225,7 +225,7 @@ class AlipaySandbox:
             raise _invalid("time_expire") from None
         if expires_ms <= now:
             raise _Error("40004", "ACQ.INVALID_PARAMETER", "time_expire is over")
-        wanted = Trade(
+        wanted = SimulatedTrade(
             provider=self.name,
             out_no=_number(content, "out_trade_no"),
             trade_no=self._own_number(),
@@ -243,7 +243,7 @@ class AlipaySandbox:
         if trade is wanted:
             self._on_trade(trade)
         elif now >= trade.expires_ms:
-            raise BankRefusal("closed", "the trade has expired")
+            raise PaymentStoreRefusal("closed", "the trade has expired")
         return trade
 
     def _precreate(self, content: Content, parameters: Parameters) -> Content:
@@ -281,10 +281,10 @@ class AlipaySandbox:
         out_no = _number(content, "out_request_no") if "out_request_no" in content else trade.out_no
         now = self._clock.now_ms()
         reason = str(content.get("refund_reason", ""))
-        wanted = Refund(self.name, out_no, trade.out_no, self._own_number(), amount, reason, now)
+        wanted = SimulatedRefund(self.name, out_no, trade.out_no, self._own_number(), amount, reason, now)
         try:
             refund = self._bank.refund(wanted)
-        except BankRefusal as refusal:
+        except PaymentStoreRefusal as refusal:
             if refusal.code == "other_content":
                 raise _Error("40004", "ACQ.DISCORDANT_REPEAT_REQUEST", str(refusal)) from None
             raise
@@ -313,13 +313,13 @@ class AlipaySandbox:
             "total_amount": wire.yuan(trade.amount),
         }
 
-    def _find(self, content: Content) -> Trade:
+    def _find(self, content: Content) -> SimulatedTrade:
         trade = self._bank.trade(self.name, _number(content, "out_trade_no"))
         if trade is None:
-            raise BankRefusal("no_trade", "交易不存在")
+            raise PaymentStoreRefusal("no_trade", "交易不存在")
         return trade
 
-    def _status(self, trade: Trade) -> str:
+    def _status(self, trade: SimulatedTrade) -> str:
         if trade.state == "captured":
             left = trade.amount - self._bank.refunded(self.name, trade.out_no)
             return "TRADE_SUCCESS" if left else "TRADE_CLOSED"
@@ -341,7 +341,7 @@ def _signed(fen: int) -> str:
     return f"{'-' * (fen < 0)}{wire.yuan(abs(fen))}"
 
 
-def _row(trade: Trade, kind: str, fen: int, at_ms: int, request_no: str = "") -> list[str]:
+def _row(trade: SimulatedTrade, kind: str, fen: int, at_ms: int, request_no: str = "") -> list[str]:
     cells = dict.fromkeys(_COLUMNS, "") | {column: "0.00" for column in _COLUMNS if column.endswith("（元）")}
     cells |= {wire.TRADE_NO: f"{trade.trade_no}\t", wire.OUT_TRADE_NO: f"{trade.out_no}\t", wire.KIND: kind}
     cells |= {"商品名称": " ".join(trade.subject.split()), "对方账户": BUYER["buyer_logon_id"]}

@@ -31,7 +31,7 @@ CREATE INDEX IF NOT EXISTS refunds_of ON refunds (provider, out_no);
 """
 
 
-class BankRefusal(Exception):
+class PaymentStoreRefusal(Exception):
     """The provider says no. `code` is one of: no_trade, not_paid, closed, paid, over_refunded, other_content."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -40,7 +40,7 @@ class BankRefusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Trade:
+class SimulatedTrade:
     """What a merchant asked for. `state` is waiting, captured or closed; `scene` as the merchant's adapter has it."""
 
     provider: str
@@ -60,7 +60,7 @@ class Trade:
 
 
 @dataclass(frozen=True, slots=True)
-class Refund:
+class SimulatedRefund:
     provider: str
     out_refund_no: str
     out_no: str
@@ -82,7 +82,7 @@ class DueNotice:
     attempts: int
 
 
-class Bank:
+class PaymentStore:
     """One provider's or several providers' books. Each method is one transaction."""
 
     def __init__(self, file: Path | str = ":memory:") -> None:
@@ -92,30 +92,30 @@ class Bank:
     def close(self) -> None:
         self._db.close()
 
-    def trade(self, provider: str, out_no: str) -> Trade | None:
+    def trade(self, provider: str, out_no: str) -> SimulatedTrade | None:
         row = self._db.execute("SELECT * FROM trades WHERE provider = ? AND out_no = ?", (provider, out_no)).fetchone()
-        return Trade(*row) if row else None
+        return SimulatedTrade(*row) if row else None
 
-    def ask(self, trade: Trade) -> Trade:
+    def ask(self, trade: SimulatedTrade) -> SimulatedTrade:
         """Enter a trade; again with the same content gives what is there. Raises other_content, closed or paid."""
         known = self.trade(trade.provider, trade.out_no)
         if known is None:
             self._db.execute("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(trade))
             return trade
         if (known.amount, known.currency) != (trade.amount, trade.currency):
-            raise BankRefusal("other_content", "this number stands for a trade of another amount")
+            raise PaymentStoreRefusal("other_content", "this number stands for a trade of another amount")
         if known.state != "waiting":
-            raise BankRefusal("paid" if known.state == "captured" else "closed", f"the trade is {known.state}")
+            raise PaymentStoreRefusal("paid" if known.state == "captured" else "closed", f"the trade is {known.state}")
         return known
 
-    def pay(self, provider: str, out_no: str, now_ms: int, *, too_late: bool = False) -> Trade:
+    def pay(self, provider: str, out_no: str, now_ms: int, *, too_late: bool = False) -> SimulatedTrade:
         """The customer pays; too late where the money was on its way when the trade was closed. Raises no_trade, closed
         (or expired) or paid."""
         trade = self._need(provider, out_no)
         if trade.state == "captured":
-            raise BankRefusal("paid", "the trade is paid")
+            raise PaymentStoreRefusal("paid", "the trade is paid")
         if not too_late and (trade.state == "closed" or now_ms >= trade.expires_ms):
-            raise BankRefusal("closed", "the trade is closed or has expired")
+            raise PaymentStoreRefusal("closed", "the trade is closed or has expired")
         self._db.execute(
             "UPDATE trades SET state = 'captured', paid_ms = ?, times_paid = times_paid + 1 "
             "WHERE provider = ? AND out_no = ? AND state <> 'captured'",
@@ -123,27 +123,27 @@ class Bank:
         )
         return self._need(provider, out_no)
 
-    def close_trade(self, provider: str, out_no: str) -> Trade:
+    def close_trade(self, provider: str, out_no: str) -> SimulatedTrade:
         """The merchant closes. Raises no_trade or paid; a trade that is closed stays so."""
         trade = self._need(provider, out_no)
         if trade.state == "captured":
-            raise BankRefusal("paid", "the trade is paid")
+            raise PaymentStoreRefusal("paid", "the trade is paid")
         self._db.execute("UPDATE trades SET state = 'closed' WHERE provider = ? AND out_no = ?", (provider, out_no))
         return self._need(provider, out_no)
 
-    def refund(self, refund: Refund) -> Refund:
+    def refund(self, refund: SimulatedRefund) -> SimulatedRefund:
         """Give money back; again under the same number gives the first. Raises no_trade, not_paid, over_refunded,
         other_content."""
         known = self.refund_of(refund.provider, refund.out_refund_no)
         if known is not None:
             if (known.amount, known.out_no) != (refund.amount, refund.out_no):
-                raise BankRefusal("other_content", "this number stands for another refund")
+                raise PaymentStoreRefusal("other_content", "this number stands for another refund")
             return known
         trade = self._need(refund.provider, refund.out_no)
         if trade.state != "captured":
-            raise BankRefusal("not_paid", "the trade is not paid")
+            raise PaymentStoreRefusal("not_paid", "the trade is not paid")
         if refund.amount <= 0 or self.refunded(refund.provider, refund.out_no) + refund.amount > trade.amount:
-            raise BankRefusal("over_refunded", "more than was paid")
+            raise PaymentStoreRefusal("over_refunded", "more than was paid")
         values = (
             *(refund.provider, refund.out_refund_no, refund.out_no, refund.refund_no),
             *(refund.amount, refund.reason, refund.at_ms),
@@ -151,35 +151,35 @@ class Bank:
         self._db.execute("INSERT INTO refunds VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         return refund
 
-    def refund_of(self, provider: str, out_refund_no: str) -> Refund | None:
+    def refund_of(self, provider: str, out_refund_no: str) -> SimulatedRefund | None:
         found = self._db.execute(
             "SELECT * FROM refunds WHERE provider = ? AND out_refund_no = ?", (provider, out_refund_no)
         ).fetchone()
-        return Refund(*found) if found else None
+        return SimulatedRefund(*found) if found else None
 
     def refunded(self, provider: str, out_no: str) -> int:
         """How much of a trade has gone back."""
         query = "SELECT coalesce(sum(amount), 0) FROM refunds WHERE provider = ? AND out_no = ?"
         return int(self._db.execute(query, (provider, out_no)).fetchone()[0])
 
-    def trades(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[Trade]:
+    def trades(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedTrade]:
         """Trades that were paid in a stretch of time."""
         query = "SELECT * FROM trades WHERE provider = ? AND paid_ms >= ? AND paid_ms < ? ORDER BY paid_ms, out_no"
-        return [Trade(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
+        return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
 
-    def refunds(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[Refund]:
+    def refunds(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedRefund]:
         query = "SELECT * FROM refunds WHERE provider = ? AND at_ms >= ? AND at_ms < ? ORDER BY at_ms, out_refund_no"
-        return [Refund(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
+        return [SimulatedRefund(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
 
-    def waiting(self, provider: str, limit: int) -> list[Trade]:
+    def waiting(self, provider: str, limit: int) -> list[SimulatedTrade]:
         """Trades that can still be paid, newest first."""
         query = "SELECT * FROM trades WHERE provider = ? AND state = 'waiting' ORDER BY created_ms DESC LIMIT ?"
-        return [Trade(*row) for row in self._db.execute(query, (provider, limit))]
+        return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, limit))]
 
-    def last_paid(self, provider: str, limit: int) -> list[Trade]:
+    def last_paid(self, provider: str, limit: int) -> list[SimulatedTrade]:
         """Trades that were paid, newest first."""
         query = "SELECT * FROM trades WHERE provider = ? AND paid_ms IS NOT NULL ORDER BY paid_ms DESC LIMIT ?"
-        return [Trade(*row) for row in self._db.execute(query, (provider, limit))]
+        return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, limit))]
 
     def books(self, provider: str) -> dict[str, int]:
         """Sums over all time: how many and how much, trades paid more than once, callbacks that are still to be sent.
@@ -224,7 +224,7 @@ class Bank:
         found: int | None = self._db.execute(query, (now_ms,)).fetchone()[0]
         return found
 
-    def unannounced(self, provider: str) -> list[tuple[Trade, Refund | None]]:
+    def unannounced(self, provider: str) -> list[tuple[SimulatedTrade, SimulatedRefund | None]]:
         """What was paid or refunded, and a kill came before its callback was entered."""
         trades = (
             "SELECT * FROM trades t WHERE provider = ? AND paid_ms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM notices n "
@@ -234,21 +234,21 @@ class Bank:
             "SELECT * FROM refunds r WHERE provider = ? AND NOT EXISTS (SELECT 1 FROM notices n "
             "WHERE n.provider = r.provider AND n.out_no = r.out_no AND n.out_refund_no = r.out_refund_no)"
         )
-        made = [Refund(*row) for row in self._db.execute(refunds, (provider,))]
+        made = [SimulatedRefund(*row) for row in self._db.execute(refunds, (provider,))]
         return [
-            *((Trade(*row), None) for row in self._db.execute(trades, (provider,))),
+            *((SimulatedTrade(*row), None) for row in self._db.execute(trades, (provider,))),
             *((self._need(provider, refund.out_no), refund) for refund in made),
         ]
 
     def open_notices(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM notices WHERE done = 0").fetchone()[0])
 
-    def _need(self, provider: str, out_no: str) -> Trade:
+    def _need(self, provider: str, out_no: str) -> SimulatedTrade:
         trade = self.trade(provider, out_no)
         if trade is None:
-            raise BankRefusal("no_trade", "there is no such trade")
+            raise PaymentStoreRefusal("no_trade", "there is no such trade")
         return trade
 
 
-def _row(trade: Trade) -> Sequence[object]:
-    return [getattr(trade, name) for name in Trade.__slots__]
+def _row(trade: SimulatedTrade) -> Sequence[object]:
+    return [getattr(trade, name) for name in SimulatedTrade.__slots__]

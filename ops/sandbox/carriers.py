@@ -12,31 +12,33 @@ from aiohttp import web
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.tasks import cancel_and_wait
-from ops.sandbox.courier import Courier, Pushes
-from ops.sandbox.depot import Depot, DepotRefusal, DuePush, Parcel
-from ops.sandbox.keys import Ids
+from ops.sandbox.courier import Pushes, ShipmentSimulator
+from ops.sandbox.depot import DuePush, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
+from ops.sandbox.keys import MerchantIds
 from ops.sandbox.kuaidi100 import Kuaidi100Sandbox
 from ops.sandbox.protocol import CarrierProtocol
 from ops.sandbox.road import TARGETS
-from ops.sandbox.sender import Sender, Sending
+from ops.sandbox.sender import Sending, WebhookSender
 from ops.sandbox.sf_express import SfExpressSandbox
-from ops.sandbox.switches import Board, CarrierSwitches, Step, play
+from ops.sandbox.switches import CarrierFaults, FaultRegistry, Step, play
 
 CARRIERS = (SfExpressSandbox.name, Kuaidi100Sandbox.name)
 
 
 @dataclass(frozen=True)
-class Carriers:
+class SimulatedCarriers:
     """Everything of theirs; `protocols` by the carriers' names."""
 
-    depot: Depot
+    depot: ShipmentStore
     clock: Clock
-    board: Board[CarrierSwitches]
-    courier: Courier
+    board: FaultRegistry[CarrierFaults]
+    courier: ShipmentSimulator
     protocols: Mapping[str, CarrierProtocol]
 
 
-def both(depot: Depot, board: Board[CarrierSwitches], ids: Ids, shop: str, courier: Courier) -> list[CarrierProtocol]:
+def carrier_protocols(
+    depot: ShipmentStore, board: FaultRegistry[CarrierFaults], ids: MerchantIds, shop: str, courier: ShipmentSimulator
+) -> list[CarrierProtocol]:
     """SF Express and kuaidi100, as agreed with a shop at the address `shop`; empty: SF pushes nothing."""
     return [
         SfExpressSandbox(
@@ -56,24 +58,24 @@ def both(depot: Depot, board: Board[CarrierSwitches], ids: Ids, shop: str, couri
 
 
 @asynccontextmanager
-async def carrying(
-    depot: Depot,
+async def run_carriers(
+    depot: ShipmentStore,
     clock: Clock,
-    board: Board[CarrierSwitches],
+    board: FaultRegistry[CarrierFaults],
     sending: Sending,
-    make: Callable[[Courier], Sequence[CarrierProtocol]],
+    make: Callable[[ShipmentSimulator], Sequence[CarrierProtocol]],
     speed: int,
     over: Callable[[asyncio.Task[None]], None],
     scenario: Sequence[Step] = (),
-) -> AsyncIterator[Carriers]:
+) -> AsyncIterator[SimulatedCarriers]:
     """Carriers whose parcels move and whose pushes are sent; `over` is told when one of its tasks ends. Raises what
     went wrong with them."""
-    courier = Courier(depot, clock, board, speed)
+    courier = ShipmentSimulator(depot, clock, board, speed)
     protocols = {protocol.name: protocol for protocol in make(courier)}
     for name in protocols:
         courier.restart(name)
-    carriers = Carriers(depot, clock, board, courier, protocols)
-    sender = Sender[DuePush](Pushes(depot, courier, protocols), clock, sending)
+    carriers = SimulatedCarriers(depot, clock, board, courier, protocols)
+    sender = WebhookSender[DuePush](Pushes(depot, courier, protocols), clock, sending)
     tasks = [asyncio.create_task(sender.run()), asyncio.create_task(play(clock, scenario, courier.switch))]
     for task in tasks:
         task.add_done_callback(over)
@@ -91,7 +93,7 @@ class ParcelControl:
     """Switches of the carriers; `GET /parcels/{number}`, and `POST` to its `/move`, which takes the next step, or with
     `?to=` all steps to one of `TARGETS`. For browsers and for curl."""
 
-    def __init__(self, carriers: Carriers) -> None:
+    def __init__(self, carriers: SimulatedCarriers) -> None:
         self._carriers = carriers
 
     def routes(self) -> Sequence[web.AbstractRouteDef]:
@@ -109,7 +111,7 @@ class ParcelControl:
     async def _switch(self, request: web.Request) -> web.Response:
         """What the body does not name behaves well again."""
         try:
-            switches = msgspec.json.decode(await request.read(), type=CarrierSwitches)
+            switches = msgspec.json.decode(await request.read(), type=CarrierFaults)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         self._carriers.courier.switch(request.match_info["carrier"], switches)
@@ -118,7 +120,7 @@ class ParcelControl:
     async def _show(self, request: web.Request) -> web.Response:
         try:
             return self._told(self._carriers.depot.find(request.match_info["number"]))
-        except DepotRefusal as refusal:
+        except ShipmentStoreRefusal as refusal:
             return _refused(refusal)
 
     async def _move(self, request: web.Request) -> web.Response:
@@ -127,20 +129,20 @@ class ParcelControl:
             raise web.HTTPBadRequest(text=f"a parcel can be moved to {', '.join(TARGETS)}")
         try:
             parcel = self._carriers.courier.move(request.match_info["number"], target)
-        except DepotRefusal as refusal:
+        except ShipmentStoreRefusal as refusal:
             return _refused(refusal)
         if "text/html" in request.headers.get("Accept", ""):
             raise web.HTTPSeeOther("/")
         return self._told(parcel)
 
-    def _told(self, parcel: Parcel) -> web.Response:
+    def _told(self, parcel: SimulatedShipment) -> web.Response:
         events = self._carriers.depot.events(parcel.carrier, parcel.number)
         told = [{"step": event.step, "at_ms": event.at_ms, "place": event.place} for event in events]
         named = ("carrier", "number", "order_no", "company", "state")
         return _json({name: getattr(parcel, name) for name in named} | {"events": told})
 
 
-def _refused(refusal: DepotRefusal) -> web.Response:
+def _refused(refusal: ShipmentStoreRefusal) -> web.Response:
     status = 404 if refusal.code == "no_parcel" else 409
     return web.json_response({"code": refusal.code, "detail": str(refusal)}, status=status)
 

@@ -12,22 +12,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from commerce.kernel.clock import Clock
-from ops.sandbox.depot import Depot, DepotRefusal, DuePush, Event, NewPush, Parcel
+from ops.sandbox.depot import DuePush, Event, NewPush, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
 from ops.sandbox.protocol import CarrierProtocol
-from ops.sandbox.road import due_ms, place_of, road_of, road_to, state_after
-from ops.sandbox.sender import Letter
-from ops.sandbox.switches import Board, CarrierSwitches
+from ops.sandbox.road import due_ms, place_of, plan_journey, road_to, state_after
+from ops.sandbox.sender import OutgoingWebhook
+from ops.sandbox.switches import CarrierFaults, FaultRegistry
 
 _TURN = 200
 """How many steps are taken before requests get their turn."""
 _MOMENT_MS = 300
 
 
-class Courier:
+class ShipmentSimulator:
     """Decides by the switches what becomes of parcels and pushes. Never waits. `speed` is that of carriers whose
     switches say nothing of it."""
 
-    def __init__(self, depot: Depot, clock: Clock, board: Board[CarrierSwitches], speed: int) -> None:
+    def __init__(self, depot: ShipmentStore, clock: Clock, board: FaultRegistry[CarrierFaults], speed: int) -> None:
         self.wake = asyncio.Event()
         """Set when there is something new to do."""
         self._depot = depot
@@ -49,10 +49,10 @@ class Courier:
         destination: str,
         notify_url: str = "",
         refused: bool = False,
-    ) -> Parcel:
+    ) -> SimulatedShipment:
         """A parcel comes into being, or a booking that is refused. Raises `DepotRefusal` as `Depot.enter` does."""
         now_ms = self._clock.now_ms()
-        parcel = Parcel(
+        parcel = SimulatedShipment(
             carrier=carrier,
             number=number,
             order_no=order_no,
@@ -64,7 +64,7 @@ class Courier:
             salt="",
             detail="",
             state="refused" if refused else "booked",
-            road=road_of(self._board, carrier, number),
+            road=plan_journey(self._board, carrier, number),
             step=0,
             since_ms=now_ms,
             created_ms=now_ms,
@@ -73,14 +73,14 @@ class Courier:
         self._plan(parcel)
         return parcel
 
-    def follow(self, parcel: Parcel, notify_url: str, salt: str, detail: str) -> None:
+    def follow(self, parcel: SimulatedShipment, notify_url: str, salt: str, detail: str) -> None:
         """Its news are pushed from now on, and what has happened already."""
         followed = replace(parcel, notify_url=notify_url, salt=salt, detail=detail)
         pushes = [NewPush("first", parcel.step - 1, self._clock.now_ms())] if parcel.step else []
         self._depot.change(followed, pushes=pushes)
         self.wake.set()
 
-    def switch(self, carrier: str, switches: CarrierSwitches) -> None:
+    def switch(self, carrier: str, switches: CarrierFaults) -> None:
         """From now on; parcels on the move go on at the new speed from where they are."""
         self.move_due()
         before, now_ms = self._speed_of(carrier), self._clock.now_ms()
@@ -111,11 +111,11 @@ class Courier:
                 if parcel is not None and parcel.open and parcel.step == step:  # not moved by hand, nor cancelled
                     self._plan(self._take_step(parcel, at_ms))
 
-    def move(self, number: str, target: str | None) -> Parcel:
+    def move(self, number: str, target: str | None) -> SimulatedShipment:
         """Now, by hand: its next step, or all steps to the target. Raises no_parcel or too_late."""
         parcel = self._depot.find(number)
         if not parcel.open:
-            raise DepotRefusal("too_late", f"the parcel is {parcel.state}")
+            raise ShipmentStoreRefusal("too_late", f"the parcel is {parcel.state}")
         if target is not None:
             parcel = replace(parcel, road=road_to(parcel, target))
         steps = 1 if target is None else parcel.road.index(target, parcel.step) + 1 - parcel.step
@@ -131,7 +131,7 @@ class Courier:
     def _speed_of(self, carrier: str) -> int:
         return self._board.of(carrier).speed or self._speed
 
-    def _plan(self, parcel: Parcel) -> None:
+    def _plan(self, parcel: SimulatedShipment) -> None:
         if not parcel.open:
             return
         plan = (due_ms(self._board, parcel, self._speed_of(parcel.carrier)), parcel.number, parcel.step)
@@ -140,7 +140,7 @@ class Courier:
         if plans[0] == plan:
             self.wake.set()
 
-    def _take_step(self, parcel: Parcel, at_ms: int) -> Parcel:
+    def _take_step(self, parcel: SimulatedShipment, at_ms: int) -> SimulatedShipment:
         step = parcel.road[parcel.step]
         event = Event(parcel.carrier, parcel.number, parcel.step, step, at_ms, place_of(parcel))
         moved = replace(parcel, state=state_after(step), step=parcel.step + 1, since_ms=at_ms)
@@ -148,7 +148,7 @@ class Courier:
         self.wake.set()
         return moved
 
-    def _pushes(self, parcel: Parcel, event: Event) -> list[NewPush]:
+    def _pushes(self, parcel: SimulatedShipment, event: Event) -> list[NewPush]:
         if not parcel.notify_url:
             return []
         switches, hits = self._board.of(parcel.carrier), self._board.hits
@@ -167,7 +167,9 @@ class Courier:
 class Pushes:
     """What a sender does for the carriers; `protocols` by the carriers' names."""
 
-    def __init__(self, depot: Depot, courier: Courier, protocols: Mapping[str, CarrierProtocol]) -> None:
+    def __init__(
+        self, depot: ShipmentStore, courier: ShipmentSimulator, protocols: Mapping[str, CarrierProtocol]
+    ) -> None:
         self._depot = depot
         self._courier = courier
         self._protocols = protocols
@@ -186,7 +188,7 @@ class Pushes:
     def due(self, now_ms: int, limit: int) -> list[DuePush]:
         return self._depot.due(now_ms, limit)
 
-    def letter(self, due: DuePush) -> Letter:
+    def letter(self, due: DuePush) -> OutgoingWebhook:
         parcel = self._depot.parcel(due.carrier, due.number)
         assert parcel is not None, "a push is about a parcel in the books"
         events = self._depot.events(due.carrier, due.number, due.n)

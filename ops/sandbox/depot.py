@@ -35,7 +35,7 @@ CREATE INDEX IF NOT EXISTS pushes_due ON pushes (due_ms) WHERE done = 0;
 State = Literal["refused", "booked", "on_the_way", "delivered", "returned", "lost", "cancelled"]
 
 
-class DepotRefusal(Exception):
+class ShipmentStoreRefusal(Exception):
     """The carrier says no. `code` is one of: no_parcel, known, cancelled, too_late."""
 
     def __init__(self, code: str, detail: str) -> None:
@@ -44,7 +44,7 @@ class DepotRefusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class SimulatedShipment:
     """`road` are the steps that it takes, `step` of them are done, the last at `since_ms`. `phones` are the last four
     digits of the sender's and the receiver's. `company`, `salt` and `detail` are what kuaidi100 is told with a
     subscription: who has the parcel, and the form of pushes."""
@@ -105,7 +105,7 @@ class NewPush:
     done: bool = False
 
 
-class Depot:
+class ShipmentStore:
     """The books of all carriers. Each method is one transaction."""
 
     def __init__(self, file: Path | str = ":memory:") -> None:
@@ -115,30 +115,30 @@ class Depot:
     def close(self) -> None:
         self._db.close()
 
-    def enter(self, parcel: Parcel) -> None:
+    def enter(self, parcel: SimulatedShipment) -> None:
         """A parcel comes into being. Raises `known` if its order number was used before, whatever became of that."""
         if parcel.order_no and self.booking(parcel.carrier, parcel.order_no):
-            raise DepotRefusal("known", "this order number was used before")
+            raise ShipmentStoreRefusal("known", "this order number was used before")
         self._put("INSERT INTO", parcel)
 
-    def parcel(self, carrier: str, number: str) -> Parcel | None:
+    def parcel(self, carrier: str, number: str) -> SimulatedShipment | None:
         return self._one("SELECT * FROM parcels WHERE carrier = ? AND number = ?", carrier, number)
 
-    def booking(self, carrier: str, order_no: str) -> Parcel | None:
+    def booking(self, carrier: str, order_no: str) -> SimulatedShipment | None:
         return self._one("SELECT * FROM parcels WHERE carrier = ? AND order_no = ?", carrier, order_no)
 
-    def find(self, number: str) -> Parcel:
+    def find(self, number: str) -> SimulatedShipment:
         """Whichever carrier has it. Raises `no_parcel`."""
         found = self._one("SELECT * FROM parcels WHERE number = ?", number)
         if found is None:
-            raise DepotRefusal("no_parcel", "there is no such parcel")
+            raise ShipmentStoreRefusal("no_parcel", "there is no such parcel")
         return found
 
-    def open_parcels(self, carrier: str) -> list[Parcel]:
+    def open_parcels(self, carrier: str) -> list[SimulatedShipment]:
         """Those that move."""
         return self._all("SELECT * FROM parcels WHERE carrier = ? AND state IN ('booked', 'on_the_way')", carrier)
 
-    def last(self, limit: int) -> list[Parcel]:
+    def last(self, limit: int) -> list[SimulatedShipment]:
         """The newest first."""
         return self._all("SELECT * FROM parcels WHERE state <> 'refused' ORDER BY created_ms DESC LIMIT ?", limit)
 
@@ -147,20 +147,20 @@ class Depot:
         query = "SELECT * FROM events WHERE carrier = ? AND number = ? AND n <= ? ORDER BY n"
         return [Event(*row) for row in self._db.execute(query, (carrier, number, up_to))]
 
-    def cancel(self, carrier: str, order_no: str) -> Parcel:
+    def cancel(self, carrier: str, order_no: str) -> SimulatedShipment:
         """Nobody comes for it. Raises no_parcel, cancelled (it was before) or too_late."""
         parcel = self.booking(carrier, order_no)
         if parcel is None:
-            raise DepotRefusal("no_parcel", "there is no such order")
+            raise ShipmentStoreRefusal("no_parcel", "there is no such order")
         if parcel.state == "cancelled":
-            raise DepotRefusal("cancelled", "the order was cancelled before")
+            raise ShipmentStoreRefusal("cancelled", "the order was cancelled before")
         if parcel.state not in ("booked", "refused"):
-            raise DepotRefusal("too_late", "the parcel was picked up")
+            raise ShipmentStoreRefusal("too_late", "the parcel was picked up")
         cancelled = replace(parcel, state="cancelled")
         self._put("REPLACE INTO", cancelled)
         return cancelled
 
-    def change(self, parcel: Parcel, event: Event | None = None, pushes: Sequence[NewPush] = ()) -> None:
+    def change(self, parcel: SimulatedShipment, event: Event | None = None, pushes: Sequence[NewPush] = ()) -> None:
         """The parcel is as given now; something may have happened to it, and may have to be pushed."""
         with self._transaction():
             self._put("REPLACE INTO", parcel)
@@ -212,17 +212,17 @@ class Depot:
         found: int | None = self._db.execute(query, (now_ms,)).fetchone()[0]
         return found
 
-    def _put(self, how: str, parcel: Parcel) -> None:
-        values = [getattr(parcel, name) for name in Parcel.__slots__]
-        values[Parcel.__slots__.index("road")] = " ".join(parcel.road)
+    def _put(self, how: str, parcel: SimulatedShipment) -> None:
+        values = [getattr(parcel, name) for name in SimulatedShipment.__slots__]
+        values[SimulatedShipment.__slots__.index("road")] = " ".join(parcel.road)
         self._db.execute(f"{how} parcels VALUES ({', '.join('?' * len(values))})", values)
 
-    def _one(self, query: str, *values: object) -> Parcel | None:
+    def _one(self, query: str, *values: object) -> SimulatedShipment | None:
         return next(iter(self._all(query, *values)), None)
 
-    def _all(self, query: str, *values: object) -> list[Parcel]:
-        rows = (dict(zip(Parcel.__slots__, row, strict=True)) for row in self._db.execute(query, values))
-        return [Parcel(**row | {"road": tuple(row["road"].split())}) for row in rows]
+    def _all(self, query: str, *values: object) -> list[SimulatedShipment]:
+        rows = (dict(zip(SimulatedShipment.__slots__, row, strict=True)) for row in self._db.execute(query, values))
+        return [SimulatedShipment(**row | {"road": tuple(row["road"].split())}) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -23,7 +23,7 @@ _PRIVATE = ("alipay-merchant", "alipay-platform", "wechatpay-merchant", "wechatp
 _VALID = timedelta(days=5 * 365 + 1)
 
 
-class Ids(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MerchantIds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is agreed besides the keys; `sandbox.json`. It holds secrets: `wechatpay_api_v3_key`, 32 characters, SF's
     check word and the key in its push address, kuaidi100's key and salt."""
 
@@ -54,7 +54,7 @@ class Keys:
     """Everything that both sides need. The shop's settings take the private half of `…_merchant` and the public part of
     `…_platform` (of WeChat Pay the certificate); the sandbox takes the other halves."""
 
-    ids: Ids
+    ids: MerchantIds
     alipay_merchant: Pair
     alipay_platform: Pair
     wechatpay_merchant: Pair
@@ -85,7 +85,7 @@ def read_keys(directory: Path) -> Keys:
     """What `make_keys` wrote. Raises `OSError` or `ValueError` if a file is missing or is none of ours."""
     certificate = _read_certificate(directory)
     return Keys(
-        ids=msgspec.json.decode((directory / _JSON).read_bytes(), type=Ids),
+        ids=msgspec.json.decode((directory / _JSON).read_bytes(), type=MerchantIds),
         alipay_merchant=_pair(_read_private(directory, "alipay-merchant")),
         alipay_platform=_pair(_read_private(directory, "alipay-platform")),
         wechatpay_merchant=_pair(_read_private(directory, "wechatpay-merchant")),
@@ -98,16 +98,16 @@ def read_keys(directory: Path) -> Keys:
 def _make_ids(file: Path) -> None:
     """An older file may not have them all."""
     known: dict[str, str] = msgspec.json.decode(file.read_bytes(), type=dict[str, str]) if file.exists() else {}
-    if not set(Ids.__struct_fields__) <= known.keys():
+    if not set(MerchantIds.__struct_fields__) <= known.keys():
         made = msgspec.json.encode({**msgspec.to_builtins(_new_ids()), **known})
         _write(file, msgspec.json.format(made), instead=bool(known))
 
 
-def _new_ids() -> Ids:
+def _new_ids() -> MerchantIds:
     def digits(count: int) -> str:
         return "".join(secrets.choice("0123456789") for _ in range(count))
 
-    return Ids(
+    return MerchantIds(
         alipay_app_id=f"2021{digits(12)}",
         alipay_seller_id=f"2088{digits(12)}",
         wechatpay_app_id=f"wx{secrets.token_hex(8)}",

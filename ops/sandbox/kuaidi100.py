@@ -19,10 +19,10 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from ops.sandbox.courier import Courier
-from ops.sandbox.depot import Depot, Event, Parcel
-from ops.sandbox.sender import Letter
-from ops.sandbox.switches import Board, CarrierSwitches
+from ops.sandbox.courier import ShipmentSimulator
+from ops.sandbox.depot import Event, ShipmentStore, SimulatedShipment
+from ops.sandbox.sender import OutgoingWebhook
+from ops.sandbox.switches import CarrierFaults, FaultRegistry
 
 _CHINA = timezone(timedelta(hours=8))
 _COMPANIES = frozenset(
@@ -94,7 +94,13 @@ class Kuaidi100Sandbox:
     name = "kuaidi100"
 
     def __init__(
-        self, *, depot: Depot, courier: Courier, board: Board[CarrierSwitches], customer: str, key: str
+        self,
+        *,
+        depot: ShipmentStore,
+        courier: ShipmentSimulator,
+        board: FaultRegistry[CarrierFaults],
+        customer: str,
+        key: str,
     ) -> None:
         self._depot = depot
         self._courier = courier
@@ -105,7 +111,7 @@ class Kuaidi100Sandbox:
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         return [web.post("/poll", self._subscribe), web.post("/poll/query.do", self._query)]
 
-    def push(self, parcel: Parcel, events: Sequence[Event], *, wrong: bool) -> Letter:
+    def push(self, parcel: SimulatedShipment, events: Sequence[Event], *, wrong: bool) -> OutgoingWebhook:
         """All news up to then. With the parcel at its end, it is the last push."""
         status, message = _ENDS.get(events[-1].step, ("polling", ""))
         told = {
@@ -122,7 +128,7 @@ class Kuaidi100Sandbox:
         if parcel.salt:
             form["sign"] = _md5(param + parcel.salt + ("!" if wrong else ""))
         headers = {"Content-Type": "application/x-www-form-urlencoded;charset=UTF-8"}
-        return Letter(parcel.notify_url, headers, urlencode(form).encode())
+        return OutgoingWebhook(parcel.notify_url, headers, urlencode(form).encode())
 
     def is_accepted(self, status: int, body: bytes) -> bool:
         try:
@@ -176,13 +182,13 @@ class Kuaidi100Sandbox:
             return _no("500", "查询无结果，请隔段时间再查")
         return web.json_response(_result(parcel, events, asked.resultv2))
 
-    def _receive(self, company: str, number: str, phone: str) -> Parcel:
+    def _receive(self, company: str, number: str, phone: str) -> SimulatedShipment:
         return self._courier.receive(
             self.name, number, company=company, phones=phone[-4:], origin="杭州市", destination="上海市"
         )
 
 
-def _result(parcel: Parcel, events: Sequence[Event], detail: str) -> dict[str, Any]:
+def _result(parcel: SimulatedShipment, events: Sequence[Event], detail: str) -> dict[str, Any]:
     """The newest first."""
     last, fine = _STEPS[events[-1].step], detail in _FINE
     rows = []

@@ -13,10 +13,10 @@ from dataclasses import replace
 from hashlib import blake2b
 
 from commerce.kernel.clock import Clock
-from ops.sandbox.bank import Bank, BankRefusal, DueNotice, Refund, Trade
+from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import SandboxProtocol
-from ops.sandbox.sender import Letter, Sender, Sending
-from ops.sandbox.switches import Switchboard, Switches
+from ops.sandbox.sender import OutgoingWebhook, Sending, WebhookSender
+from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults
 
 _ALL = 2**31
 _TURN = 200
@@ -27,10 +27,10 @@ _AGAIN = "#again"
 """Ends the row of a callback that is sent a second time under the same notice id."""
 
 
-class Plans:
+class PaymentSimulator:
     """Decides by the switches what becomes of trades and callbacks. Never waits."""
 
-    def __init__(self, bank: Bank, clock: Clock, board: Switchboard) -> None:
+    def __init__(self, bank: PaymentStore, clock: Clock, board: ProviderFaultRegistry) -> None:
         self.wake = asyncio.Event()
         """Set when there is something new to do."""
         self._bank = bank
@@ -38,7 +38,7 @@ class Plans:
         self._board = board
         self._robots: dict[str, list[tuple[int, str, bool]]] = {}
 
-    def on_trade(self, trade: Trade) -> None:
+    def on_trade(self, trade: SimulatedTrade) -> None:
         """A trade was entered. Again for the same trade does no harm."""
         plan = self._robot(trade)
         if plan is not None:
@@ -47,11 +47,11 @@ class Plans:
             if plans[0] == plan:
                 self.wake.set()
 
-    def on_refund(self, trade: Trade, refund: Refund) -> None:
+    def on_refund(self, trade: SimulatedTrade, refund: SimulatedRefund) -> None:
         """A refund was made. Again for the same refund does no harm."""
         self._announce(trade, refund)
 
-    def pay(self, provider: str, out_no: str, *, too_late: bool = False) -> Trade:
+    def pay(self, provider: str, out_no: str, *, too_late: bool = False) -> SimulatedTrade:
         """The customer pays. Raises `BankRefusal` as `Bank.pay` does."""
         trade = self._bank.pay(provider, out_no, self._clock.now_ms(), too_late=too_late)
         self._announce(trade, None)
@@ -74,7 +74,7 @@ class Plans:
                 if not plans or plans[0][0] > now_ms:
                     break
                 _, out_no, pays = heapq.heappop(plans)
-                with suppress(BankRefusal):  # meanwhile somebody paid or closed it, or it has expired
+                with suppress(PaymentStoreRefusal):  # meanwhile somebody paid or closed it, or it has expired
                     if pays:
                         self.pay(provider, out_no)
                     else:
@@ -84,7 +84,7 @@ class Plans:
         """When the next robot is due."""
         return min((plans[0][0] for plans in self._robots.values() if plans), default=None)
 
-    def _robot(self, trade: Trade) -> tuple[int, str, bool] | None:
+    def _robot(self, trade: SimulatedTrade) -> tuple[int, str, bool] | None:
         """When a robot decides on this trade, and whether it pays."""
         switches = self._board.of(trade.provider)
         if switches.approve == "ask":
@@ -95,7 +95,7 @@ class Plans:
             return trade.expires_ms - _JUST_BEFORE_MS, trade.out_no, True
         return trade.created_ms + switches.pay_after_ms, trade.out_no, pays
 
-    def _announce(self, trade: Trade, refund: Refund | None) -> None:
+    def _announce(self, trade: SimulatedTrade, refund: SimulatedRefund | None) -> None:
         """Enter the callbacks about a payment or a refund. One that is never sent is entered as done."""
         switches, hits = self._board.of(trade.provider), self._board.hits
         number, basis = (refund.out_refund_no, refund.refund_no) if refund else (trade.out_no, trade.trade_no)
@@ -117,7 +117,7 @@ class Plans:
             self._bank.notify(payment, due_ms + _MOMENT_MS)
         self.wake.set()
 
-    def _wrong(self, switches: Switches, number: str) -> str | None:
+    def _wrong(self, switches: ProviderFaults, number: str) -> str | None:
         if self._board.hits(switches.wrong_signature_share, "wrong_signature", number):
             return "signature"
         return "amount" if self._board.hits(switches.wrong_amount_share, "wrong_amount", number) else None
@@ -127,11 +127,16 @@ def _notice_id(basis: str, which: str) -> str:
     return blake2b(f"{basis}/{which}".encode(), digest_size=16).hexdigest()
 
 
-class Notifier:
+class WebhookScheduler:
     """Does what is planned: robots' payments, and callbacks until the merchant has accepted them."""
 
     def __init__(
-        self, bank: Bank, clock: Clock, plans: Plans, protocols: Mapping[str, SandboxProtocol], sending: Sending
+        self,
+        bank: PaymentStore,
+        clock: Clock,
+        plans: PaymentSimulator,
+        protocols: Mapping[str, SandboxProtocol],
+        sending: Sending,
     ) -> None:
         self._bank = bank
         self._clock = clock
@@ -143,7 +148,7 @@ class Notifier:
         """Until it is cancelled."""
         for provider in self._protocols:
             self._plans.restart(provider)
-        await Sender[DueNotice](self, self._clock, self._sending).run()
+        await WebhookSender[DueNotice](self, self._clock, self._sending).run()
 
     # What the sender works off.
 
@@ -161,12 +166,12 @@ class Notifier:
     def due(self, now_ms: int, limit: int) -> list[DueNotice]:
         return self._bank.due(now_ms, limit)
 
-    def letter(self, due: DueNotice) -> Letter:
+    def letter(self, due: DueNotice) -> OutgoingWebhook:
         trade = self._bank.trade(due.provider, due.out_no)
         assert trade is not None, "a callback is about a trade in the books"
         refund = self._bank.refund_of(due.provider, due.out_refund_no) if due.out_refund_no else None
         sent = replace(due, notice_id=due.notice_id.removesuffix(_AGAIN))
-        return Letter(trade.notify_url, *self._protocols[due.provider].callback(sent, trade, refund))
+        return OutgoingWebhook(trade.notify_url, *self._protocols[due.provider].callback(sent, trade, refund))
 
     def is_accepted(self, due: DueNotice, status: int, body: bytes) -> bool:
         return self._protocols[due.provider].is_accepted(status, body)

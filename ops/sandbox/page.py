@@ -11,11 +11,11 @@ from aiohttp import web
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.money import format_money
-from ops.sandbox.bank import Bank, BankRefusal, Trade
-from ops.sandbox.carriers import Carriers
-from ops.sandbox.depot import Parcel
-from ops.sandbox.notifier import Plans
-from ops.sandbox.switches import Faults, Switchboard
+from ops.sandbox.bank import PaymentStore, PaymentStoreRefusal, SimulatedTrade
+from ops.sandbox.carriers import SimulatedCarriers
+from ops.sandbox.depot import SimulatedShipment
+from ops.sandbox.notifier import PaymentSimulator
+from ops.sandbox.switches import BaseFaults, ProviderFaultRegistry
 
 _NEWEST = 50
 _STYLE = (
@@ -31,12 +31,12 @@ class Pages:
 
     def __init__(
         self,
-        bank: Bank,
+        bank: PaymentStore,
         clock: Clock,
-        plans: Plans,
-        board: Switchboard,
+        plans: PaymentSimulator,
+        board: ProviderFaultRegistry,
         providers: Sequence[str],
-        carriers: Carriers | None,
+        carriers: SimulatedCarriers | None,
     ) -> None:
         self._bank = bank
         self._clock = clock
@@ -59,7 +59,7 @@ class Pages:
         paid = [trade for name in names for trade in self._bank.last_paid(name, _NEWEST)]
         waiting.sort(key=lambda trade: -trade.created_ms)
         paid.sort(key=lambda trade: -(trade.paid_ms or 0))
-        told: list[tuple[str, Faults]] = [(name, self._board.of(name)) for name in names]
+        told: list[tuple[str, BaseFaults]] = [(name, self._board.of(name)) for name in names]
         parcels = ""
         if self._carriers is not None:
             told += [(name, self._carriers.board.of(name)) for name in self._carriers.protocols]
@@ -105,7 +105,7 @@ class Pages:
                 trade = self._bank.close_trade(provider, out_no)
             else:
                 trade = self._plans.pay(provider, out_no, too_late=answer == "late")
-        except BankRefusal as refusal:
+        except PaymentStoreRefusal as refusal:
             status = 404 if refusal.code == "no_trade" else 409
             if wants_json:
                 return web.json_response({"code": refusal.code, "detail": str(refusal)}, status=status)
@@ -114,7 +114,7 @@ class Pages:
             return web.json_response({"provider": provider, "out_no": out_no, "state": trade.state})
         raise web.HTTPSeeOther(_path(trade))
 
-    def _state(self, trade: Trade) -> str:
+    def _state(self, trade: SimulatedTrade) -> str:
         expired = trade.state == "waiting" and trade.expires_ms <= self._clock.now_ms()
         return "expired" if expired else trade.state
 
@@ -123,7 +123,7 @@ _BACK = '<p><a href="/">All trades</a></p>'
 _MOVES = (("", "Move on"), ("?to=lost", "Lose"), ("?to=returned", "Send back"))
 
 
-def _table(trades: Iterable[Trade]) -> str:
+def _table(trades: Iterable[SimulatedTrade]) -> str:
     rows = "".join(
         f'<tr><td>{escape(trade.provider)}<td><a href="{_path(trade)}">'
         f"{escape(trade.out_no)}</a><td>{escape(_amount(trade))}<td>{escape(trade.subject)}"
@@ -133,7 +133,7 @@ def _table(trades: Iterable[Trade]) -> str:
     return f"<table><tr><th>Provider<th>Number<th>Amount<th>Subject<th>Time{rows}</table>" if rows else "<p>None.</p>"
 
 
-def _parcels(parcels: Iterable[Parcel]) -> str:
+def _parcels(parcels: Iterable[SimulatedShipment]) -> str:
     rows = []
     for parcel in parcels:
         path = f"/parcels/{quote(parcel.number, safe='')}"
@@ -150,11 +150,11 @@ def _parcels(parcels: Iterable[Parcel]) -> str:
     return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>None.</p>"
 
 
-def _path(trade: Trade) -> str:
+def _path(trade: SimulatedTrade) -> str:
     return f"/pay/{quote(trade.provider, safe='')}/{quote(trade.out_no, safe='')}"
 
 
-def _amount(trade: Trade, amount: int | None = None) -> str:
+def _amount(trade: SimulatedTrade, amount: int | None = None) -> str:
     return format_money(trade.amount if amount is None else amount, trade.currency)
 
 
@@ -162,7 +162,7 @@ def _time(ms: int) -> str:
     return from_ms(ms).isoformat(sep=" ", timespec="seconds")
 
 
-def _told(switches: Faults) -> str:
+def _told(switches: BaseFaults) -> str:
     """Only what is not as usual."""
     usual = type(switches)()
     changed = [

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from ops.sandbox.bank import DueNotice, Refund, Trade
-from ops.sandbox.depot import Event, Parcel
-from ops.sandbox.sender import Letter
+from ops.sandbox.bank import DueNotice, SimulatedRefund, SimulatedTrade
+from ops.sandbox.depot import Event, SimulatedShipment
+from ops.sandbox.sender import OutgoingWebhook
 
 
 class Callback(NamedTuple):
@@ -31,7 +31,7 @@ class SandboxProtocol(Protocol):
         """The provider's HTTP interface. Requests with a wrong signature are refused as the provider does."""
         ...
 
-    def callback(self, notice: DueNotice, trade: Trade, refund: Refund | None) -> Callback:
+    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
         """A callback about the trade, or about the refund, with what is to be wrong with it."""
         ...
 
@@ -39,7 +39,7 @@ class SandboxProtocol(Protocol):
         """Whether the merchant's answer to a callback means that it need not be sent again."""
         ...
 
-    def statement(self, trades: Sequence[Trade], refunds: Sequence[Refund]) -> str:
+    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
         """The daily statement of these, as the provider writes it."""
         ...
 
@@ -53,7 +53,7 @@ class CarrierProtocol(Protocol):
         """The carrier's HTTP interface. Requests with a wrong signature are refused as the carrier does."""
         ...
 
-    def push(self, parcel: Parcel, events: Sequence[Event], *, wrong: bool) -> Letter:
+    def push(self, parcel: SimulatedShipment, events: Sequence[Event], *, wrong: bool) -> OutgoingWebhook:
         """News of the last of these events, which are all up to then; `wrong`: not signed rightly."""
         ...
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ops.sandbox.depot import DepotRefusal, Parcel, State
-from ops.sandbox.switches import Board, CarrierSwitches
+from ops.sandbox.depot import ShipmentStoreRefusal, SimulatedShipment, State
+from ops.sandbox.switches import CarrierFaults, FaultRegistry
 
 HOURS = {
     "picked_up": 4,
@@ -29,7 +29,7 @@ TARGETS = ("picked_up", "out", "failed", "delivered", "returned", "lost")
 """What somebody can make happen to a parcel."""
 
 
-def road_of(board: Board[CarrierSwitches], carrier: str, number: str) -> tuple[str, ...]:
+def plan_journey(board: FaultRegistry[CarrierFaults], carrier: str, number: str) -> tuple[str, ...]:
     """All steps that a new parcel will take."""
     switches = board.of(carrier)
     hops = 1 + int(board.chance("hops", number) * _MOST_HOPS)
@@ -46,7 +46,7 @@ def road_of(board: Board[CarrierSwitches], carrier: str, number: str) -> tuple[s
     return (*road, "delivered")
 
 
-def due_ms(board: Board[CarrierSwitches], parcel: Parcel, speed: int) -> int:
+def due_ms(board: FaultRegistry[CarrierFaults], parcel: SimulatedShipment, speed: int) -> int:
     """When an open parcel takes its next step."""
     step, hours = parcel.road[parcel.step], HOURS[parcel.road[parcel.step]]
     if step == "out" and parcel.road[parcel.step - 1] == "failed":
@@ -60,7 +60,7 @@ def state_after(step: str) -> State:
     return _STATES.get(step, "on_the_way")
 
 
-def place_of(parcel: Parcel) -> str:
+def place_of(parcel: SimulatedShipment) -> str:
     """Where the parcel's next step is taken."""
     step, done = parcel.road[parcel.step], parcel.road[: parcel.step]
     hops, been = parcel.road.count("arrived"), done.count("arrived") + (step == "arrived")
@@ -69,14 +69,14 @@ def place_of(parcel: Parcel) -> str:
     return parcel.destination if been >= hops else _HUBS[(len(parcel.number) + been) % len(_HUBS)]
 
 
-def road_to(parcel: Parcel, target: str) -> tuple[str, ...]:
+def road_to(parcel: SimulatedShipment, target: str) -> tuple[str, ...]:
     """The road of an open parcel that will come to the target, changed if it would not have. Raises `too_late` where it
     has been there."""
     done, rest = parcel.road[: parcel.step], parcel.road[parcel.step :]
     if target in rest:
         return parcel.road
     if target in ("picked_up", "out"):
-        raise DepotRefusal("too_late", "the parcel has been there")
+        raise ShipmentStoreRefusal("too_late", "the parcel has been there")
     on = done if "picked_up" in done else (*done, "picked_up", "left", "arrived")
     out = () if on[-1] == "out" else ("out",)
     ways = {

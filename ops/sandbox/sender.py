@@ -33,7 +33,7 @@ class Sending:
     """Caps the growing waits between the attempts."""
 
 
-class Letter(NamedTuple):
+class OutgoingWebhook(NamedTuple):
     """A callback as it goes over the wire."""
 
     url: str
@@ -53,7 +53,7 @@ class Due(Protocol):
 D = TypeVar("D", bound=Due)
 
 
-class Work(Protocol[D]):
+class WebhookQueue(Protocol[D]):
     """What there is to send, and to do between."""
 
     @property
@@ -71,7 +71,7 @@ class Work(Protocol[D]):
 
     def due(self, now_ms: int, limit: int) -> Sequence[D]: ...
 
-    def letter(self, due: D) -> Letter: ...
+    def letter(self, due: D) -> OutgoingWebhook: ...
 
     def is_accepted(self, due: D, status: int, body: bytes) -> bool: ...
 
@@ -80,10 +80,10 @@ class Work(Protocol[D]):
         ...
 
 
-class Sender(Generic[D]):
+class WebhookSender(Generic[D]):
     """Does one kind of work."""
 
-    def __init__(self, work: Work[D], clock: Clock, sending: Sending) -> None:
+    def __init__(self, work: WebhookQueue[D], clock: Clock, sending: Sending) -> None:
         self._work = work
         self._clock = clock
         self._sending = sending

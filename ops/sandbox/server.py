@@ -28,15 +28,23 @@ from commerce.kernel.errors import NotReady
 from commerce.kernel.ports import explain_bind_errors
 from commerce.kernel.tasks import cancel_and_wait
 from ops.sandbox.alipay import AlipaySandbox
-from ops.sandbox.bank import Bank
-from ops.sandbox.carriers import CARRIERS, Carriers, ParcelControl, both, carrying
-from ops.sandbox.depot import Depot
+from ops.sandbox.bank import PaymentStore
+from ops.sandbox.carriers import CARRIERS, ParcelControl, SimulatedCarriers, carrier_protocols, run_carriers
+from ops.sandbox.depot import ShipmentStore
 from ops.sandbox.keys import Keys, make_keys, read_keys
-from ops.sandbox.notifier import Notifier, Plans
+from ops.sandbox.notifier import PaymentSimulator, WebhookScheduler
 from ops.sandbox.page import Pages
 from ops.sandbox.protocol import CarrierProtocol, SandboxProtocol
 from ops.sandbox.sender import Sending
-from ops.sandbox.switches import Board, CarrierSwitches, Step, Switchboard, Switches, play, read_scenario
+from ops.sandbox.switches import (
+    CarrierFaults,
+    FaultRegistry,
+    ProviderFaultRegistry,
+    ProviderFaults,
+    Step,
+    play,
+    read_scenario,
+)
 from ops.sandbox.wechatpay import WeChatPaySandbox
 
 _logger = logging.getLogger(__name__)
@@ -50,15 +58,15 @@ _CHINA = timezone(timedelta(hours=8))
 class Sandbox:
     """Everything together; `protocols` by the providers' names."""
 
-    bank: Bank
+    bank: PaymentStore
     clock: Clock
-    board: Switchboard
-    plans: Plans
+    board: ProviderFaultRegistry
+    plans: PaymentSimulator
     protocols: Mapping[str, SandboxProtocol]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is to stop, or cannot go on."""
 
-    def switch(self, provider: str, switches: Switches) -> None:
+    def switch(self, provider: str, switches: ProviderFaults) -> None:
         """From now on, for the trades that wait as well."""
         self.board.set(provider, switches)
         self.plans.restart(provider)
@@ -70,7 +78,7 @@ class Sandbox:
             self.stop.set()
 
 
-def build(sandbox: Sandbox, carriers: Carriers | None = None) -> web.Application:
+def build(sandbox: Sandbox, carriers: SimulatedCarriers | None = None) -> web.Application:
     """The application; only the interfaces of providers and carriers are slow or down."""
     control, names = _Control(sandbox, carriers), tuple(sandbox.protocols)
     app = web.Application(client_max_size=_BODY_BYTES)
@@ -85,7 +93,7 @@ def build(sandbox: Sandbox, carriers: Carriers | None = None) -> web.Application
             web.get("/health", control.health),
         ]
     )
-    sides: list[tuple[Board[Any], SandboxProtocol | CarrierProtocol]] = []
+    sides: list[tuple[FaultRegistry[Any], SandboxProtocol | CarrierProtocol]] = []
     sides += [(sandbox.board, provider) for provider in sandbox.protocols.values()]
     if carriers is not None:
         sides += [(carriers.board, carrier) for carrier in carriers.protocols.values()]
@@ -97,7 +105,7 @@ def build(sandbox: Sandbox, carriers: Carriers | None = None) -> web.Application
     return app
 
 
-def _misbehaviour(clock: Clock, board: Board[Any], provider: str) -> Middleware:
+def _misbehaviour(clock: Clock, board: FaultRegistry[Any], provider: str) -> Middleware:
     count = 0
 
     @web.middleware
@@ -121,7 +129,7 @@ def _misbehaviour(clock: Clock, board: Board[Any], provider: str) -> Middleware:
 class _Control:
     """What whoever runs a drill asks of the sandbox."""
 
-    def __init__(self, sandbox: Sandbox, carriers: Carriers | None) -> None:
+    def __init__(self, sandbox: Sandbox, carriers: SimulatedCarriers | None) -> None:
         self._sandbox = sandbox
         self._carriers = carriers
 
@@ -138,7 +146,7 @@ class _Control:
         """What the body does not name behaves well again."""
         provider = self._provider(request)
         try:
-            switches = msgspec.json.decode(await request.read(), type=Switches)
+            switches = msgspec.json.decode(await request.read(), type=ProviderFaults)
         except msgspec.MsgspecError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         self._sandbox.switch(provider, switches)
@@ -172,21 +180,21 @@ def _json(value: object) -> web.Response:
 
 @asynccontextmanager
 async def running(
-    bank: Bank,
+    bank: PaymentStore,
     clock: Clock,
-    board: Switchboard,
+    board: ProviderFaultRegistry,
     sending: Sending,
-    make: Callable[[Plans], Sequence[SandboxProtocol]],
+    make: Callable[[PaymentSimulator], Sequence[SandboxProtocol]],
     scenario: Sequence[Step] = (),
 ) -> AsyncIterator[Sandbox]:
     """A sandbox of providers that pays, notifies and plays its scenario; `make` makes the protocols around the plans.
 
     Raises what went wrong with its tasks, of which `stop` tells before.
     """
-    plans = Plans(bank, clock, board)
+    plans = PaymentSimulator(bank, clock, board)
     protocols = {protocol.name: protocol for protocol in make(plans)}
     sandbox = Sandbox(bank, clock, board, plans, protocols)
-    notifier = Notifier(bank, clock, plans, protocols, sending)
+    notifier = WebhookScheduler(bank, clock, plans, protocols, sending)
     tasks = [asyncio.create_task(notifier.run()), asyncio.create_task(play(clock, scenario, sandbox.switch))]
     for task in tasks:
         task.add_done_callback(sandbox.over)
@@ -203,7 +211,9 @@ async def running(
 PROVIDERS = (AlipaySandbox.name, WeChatPaySandbox.name)
 
 
-def _protocols(bank: Bank, clock: Clock, keys: Keys, url: str, plans: Plans) -> list[SandboxProtocol]:
+def _protocols(
+    bank: PaymentStore, clock: Clock, keys: Keys, url: str, plans: PaymentSimulator
+) -> list[SandboxProtocol]:
     sandbox_key = load_pem_private_key(keys.alipay_platform.private.encode(), None)
     merchant_key = load_pem_public_key(keys.alipay_merchant.public.encode())
     assert isinstance(sandbox_key, RSAPrivateKey)
@@ -267,24 +277,24 @@ async def serve(start: Start) -> None:
     theirs = [step for step in scenario if step.provider in CARRIERS]
     scenario = [step for step in scenario if step not in theirs]
     start.data.mkdir(parents=True, exist_ok=True)
-    board = Switchboard(start.seed, start.data / "switches.json")
-    carrier_board = Board(CarrierSwitches, start.seed, start.data / "carrier-switches.json")
+    board = ProviderFaultRegistry(start.seed, start.data / "switches.json")
+    carrier_board = FaultRegistry(CarrierFaults, start.seed, start.data / "carrier-switches.json")
     clock = SystemClock()
     with explain_bind_errors(start.host, start.port, "--port"):
         family = socket.AF_INET6 if ":" in start.host else socket.AF_INET
         listener = socket.create_server((start.host, start.port), family=family)
     with (
         listener,
-        closing(Bank(start.data / "sandbox.sqlite")) as bank,
-        closing(Depot(start.data / "parcels.sqlite")) as depot,
+        closing(PaymentStore(start.data / "sandbox.sqlite")) as bank,
+        closing(ShipmentStore(start.data / "parcels.sqlite")) as depot,
     ):
         host = f"[{start.host}]" if ":" in start.host else start.host
         url = start.public_url or f"http://{host}:{listener.getsockname()[1]}"
         make = partial(_protocols, bank, clock, keys, url)
-        make_carriers = partial(both, depot, carrier_board, keys.ids, start.shop.rstrip("/"))
+        make_carriers = partial(carrier_protocols, depot, carrier_board, keys.ids, start.shop.rstrip("/"))
         async with (
             running(bank, clock, board, start.sending, make, scenario) as sandbox,
-            carrying(
+            run_carriers(
                 depot, clock, carrier_board, start.sending, make_carriers, start.speed, sandbox.over, theirs
             ) as carriers,
         ):

@@ -21,10 +21,10 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from ops.sandbox.courier import Courier
-from ops.sandbox.depot import Depot, DepotRefusal, Event, Parcel
-from ops.sandbox.sender import Letter
-from ops.sandbox.switches import Board, CarrierSwitches
+from ops.sandbox.courier import ShipmentSimulator
+from ops.sandbox.depot import Event, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
+from ops.sandbox.sender import OutgoingWebhook
+from ops.sandbox.switches import CarrierFaults, FaultRegistry
 
 _CHINA = timezone(timedelta(hours=8))
 _REQUIRED = ("partnerID", "requestID", "serviceCode", "timestamp", "msgDigest", "msgData")
@@ -102,9 +102,9 @@ class SfExpressSandbox:
     def __init__(
         self,
         *,
-        depot: Depot,
-        courier: Courier,
-        board: Board[CarrierSwitches],
+        depot: ShipmentStore,
+        courier: ShipmentSimulator,
+        board: FaultRegistry[CarrierFaults],
         partner_id: str,
         check_word: str,
         monthly_card: str,
@@ -129,7 +129,7 @@ class SfExpressSandbox:
     def routes(self) -> Sequence[web.AbstractRouteDef]:
         return [web.post("/std/service", self._service)]
 
-    def push(self, parcel: Parcel, events: Sequence[Event], *, wrong: bool) -> Letter:
+    def push(self, parcel: SimulatedShipment, events: Sequence[Event], *, wrong: bool) -> OutgoingWebhook:
         """One route. Its id is the same whenever it is sent."""
         event = events[-1]
         route = {
@@ -140,7 +140,9 @@ class SfExpressSandbox:
         }
         query = urlencode({"key": self._push_key[::-1] if wrong else self._push_key})
         headers = {"Content-Type": "application/json;charset=UTF-8"}
-        return Letter(f"{self._push_url}?{query}", headers, msgspec.json.encode({"Body": {"WaybillRoute": [route]}}))
+        return OutgoingWebhook(
+            f"{self._push_url}?{query}", headers, msgspec.json.encode({"Body": {"WaybillRoute": [route]}})
+        )
 
     def is_accepted(self, status: int, body: bytes) -> bool:
         try:
@@ -182,7 +184,7 @@ class SfExpressSandbox:
             found = self._services[service](data)
         except msgspec.MsgspecError:
             code, why = "4002", "报文解析错误"
-        except DepotRefusal as refusal:
+        except ShipmentStoreRefusal as refusal:
             code, why = _CODES[refusal.code]
         except _No as no:
             code, why = no.code, str(no)
@@ -219,7 +221,7 @@ class SfExpressSandbox:
     def _search(self, data: bytes) -> dict[str, Any]:
         parcel = self._depot.booking(self.name, msgspec.json.decode(data, type=_Asked).orderId)
         if parcel is None:
-            raise DepotRefusal("no_parcel", "there is no such order")
+            raise ShipmentStoreRefusal("no_parcel", "there is no such order")
         return _booking(parcel)
 
     def _update(self, data: bytes) -> dict[str, Any]:
@@ -259,7 +261,7 @@ def _digits(text: str, count: int) -> str:
     return f"{int.from_bytes(digest, 'big') % 10**count:0{count}}"
 
 
-def _booking(parcel: Parcel) -> dict[str, Any]:
+def _booking(parcel: SimulatedShipment) -> dict[str, Any]:
     """Of one that is refused there is no number, only that it cannot be brought."""
     refused = parcel.state == "refused"
     place = sum(parcel.destination.encode()) % 900 + 100

@@ -17,7 +17,7 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Millis = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BaseFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What anybody's server may do wrong. Shares go from 0 to 1, names with `_ms` are milliseconds."""
 
     slow_share: Share = 0.0
@@ -42,7 +42,7 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.down and (self.down_until_ms == 0 or now_ms < self.down_until_ms)
 
 
-class Switches(Faults, frozen=True, forbid_unknown_fields=True):
+class ProviderFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
     """How one provider of payments behaves; as it is made it behaves well."""
 
     approve: Literal["ask", "auto", "refuse"] = "ask"
@@ -59,7 +59,7 @@ class Switches(Faults, frozen=True, forbid_unknown_fields=True):
     """As with the signature."""
 
 
-class CarrierSwitches(Faults, frozen=True, forbid_unknown_fields=True):
+class CarrierFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
     """How one carrier behaves; as it is made it behaves well. What becomes of a parcel is settled when it is booked."""
 
     refused_share: Share = 0.0
@@ -97,8 +97,8 @@ class _Scenario(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_scenario(file: Path, providers: Iterable[str], carriers: Iterable[str] = ()) -> list[Step]:
     """The steps in the order of their times. Raises `ValueError` that says what is wrong with the file."""
-    kinds: dict[str, type[Switches | CarrierSwitches]] = dict.fromkeys(carriers, CarrierSwitches)
-    kinds |= dict.fromkeys(providers, Switches)
+    kinds: dict[str, type[ProviderFaults | CarrierFaults]] = dict.fromkeys(carriers, CarrierFaults)
+    kinds |= dict.fromkeys(providers, ProviderFaults)
     try:
         read = msgspec.toml.decode(file.read_bytes(), type=_Scenario).step
         unknown = {step.provider for step in read} - kinds.keys()
@@ -121,10 +121,10 @@ async def play(clock: Clock, steps: Iterable[Step], switch: Callable[[str, Any],
         _logger.info("a step of the scenario", extra={"provider": step.provider, "after_s": step.after_s})
 
 
-S = TypeVar("S", bound=Faults)
+S = TypeVar("S", bound=BaseFaults)
 
 
-class Board(Generic[S]):
+class FaultRegistry(Generic[S]):
     """The switches of all providers of a kind, kept in a file so that a restart misbehaves as before."""
 
     def __init__(self, kind: type[S], seed: int = 0, file: Path | None = None) -> None:
@@ -161,8 +161,8 @@ class Board(Generic[S]):
         return self.chance(what, number) < share
 
 
-class Switchboard(Board[Switches]):
+class ProviderFaultRegistry(FaultRegistry[ProviderFaults]):
     """The switches of the providers of payments."""
 
     def __init__(self, seed: int = 0, file: Path | None = None) -> None:
-        super().__init__(Switches, seed, file)
+        super().__init__(ProviderFaults, seed, file)

@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.money import MAX_MINOR
 from commerce.payments.providers.wechatpay.wire import CIPHER, SCHEME, WINDOW_S, is_signed, message, sign
-from ops.sandbox.bank import Bank, BankRefusal, DueNotice, Refund, Trade
+from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay_bill import CHINA, TYPES, write_bill
 
@@ -102,7 +102,7 @@ class WeChatPaySandbox:
     def __init__(
         self,
         *,
-        bank: Bank,
+        bank: PaymentStore,
         clock: Clock,
         app_id: str,
         mch_id: str,
@@ -111,8 +111,8 @@ class WeChatPaySandbox:
         platform_certificate: str,
         merchant_serial: str,
         merchant_public_key: str,
-        on_trade: Callable[[Trade], None],
-        on_refund: Callable[[Trade, Refund], None],
+        on_trade: Callable[[SimulatedTrade], None],
+        on_refund: Callable[[SimulatedTrade, SimulatedRefund], None],
         public_url: str,
     ) -> None:
         private = load_pem_private_key(platform_private_key.encode(), None)
@@ -140,7 +140,7 @@ class WeChatPaySandbox:
             web.get("/v3/certificates", self._signed(self._certificates)),
         ]
 
-    def callback(self, notice: DueNotice, trade: Trade, refund: Refund | None) -> Callback:
+    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
         """A new nonce and time at each attempt, under the same id."""
         more = 1 if notice.wrong == "amount" else 0
         if refund is None:
@@ -162,8 +162,8 @@ class WeChatPaySandbox:
     def is_accepted(self, status: int, body: bytes) -> bool:
         return status in (200, 204)
 
-    def statement(self, trades: Sequence[Trade], refunds: Sequence[Refund]) -> str:
-        moves: list[tuple[Trade, Refund | None]] = [(trade, None) for trade in trades]
+    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
+        moves: list[tuple[SimulatedTrade, SimulatedRefund | None]] = [(trade, None) for trade in trades]
         for refund in refunds:
             trade = self._bank.trade(self.name, refund.out_no)
             assert trade is not None, "a refund is of a trade in the books"
@@ -184,7 +184,7 @@ class WeChatPaySandbox:
             raise _No(400, "PARAM_ERROR", "payer.openid is missing")
         return 200, {"prepay_id": f"wx{self._enter(order, 'jsapi').out_no}"}
 
-    def _enter(self, order: _Order, scene: str) -> Trade:
+    def _enter(self, order: _Order, scene: str) -> SimulatedTrade:
         if (order.appid, order.mchid) != (self._app_id, self._mch_id):
             raise _No(400, "APPID_MCHID_NOT_MATCH", "appid and mchid do not belong together")
         now_ms = self._clock.now_ms()
@@ -195,7 +195,7 @@ class WeChatPaySandbox:
             raise _No(400, "PARAM_ERROR", "the currency is not CNY, or time_expire is over")
         is_new = self._bank.trade(self.name, order.out_trade_no) is None
         trade = self._bank.ask(
-            Trade(
+            SimulatedTrade(
                 provider=self.name,
                 out_no=order.out_trade_no,
                 trade_no=f"4200{secrets.randbelow(10**24):024}",
@@ -237,7 +237,7 @@ class WeChatPaySandbox:
             raise _No(400, "PARAM_ERROR", "amount.total is not the order's")
         is_new = self._bank.refund_of(self.name, asked.out_refund_no) is None
         refund = self._bank.refund(
-            Refund(
+            SimulatedRefund(
                 provider=self.name,
                 out_refund_no=asked.out_refund_no,
                 out_no=asked.out_trade_no,
@@ -278,7 +278,7 @@ class WeChatPaySandbox:
                 status, content = await handler(request, body)
             except _No as no:
                 status, content = no.status, {"code": no.code, "message": str(no)}
-            except BankRefusal as no:
+            except PaymentStoreRefusal as no:
                 status, code = _REFUSALS[no.code]
                 content = {"code": code, "message": str(no)}
             raw = b"" if content is None else msgspec.json.encode(content)
@@ -304,7 +304,7 @@ class WeChatPaySandbox:
         if mch_id != self._mch_id:
             raise _No(400, "PARAM_ERROR", "mchid is not the merchant who asks")
 
-    def _known(self, request: web.Request) -> Trade:
+    def _known(self, request: web.Request) -> SimulatedTrade:
         trade = self._bank.trade(self.name, request.match_info["out_no"])
         if trade is None:
             raise _No(404, "ORDER_NOT_EXIST", "there is no such order")
@@ -332,7 +332,7 @@ class WeChatPaySandbox:
 
     # What is told about trades and refunds.
 
-    def _trade(self, trade: Trade, word: str, more: int) -> dict[str, Any]:
+    def _trade(self, trade: SimulatedTrade, word: str, more: int) -> dict[str, Any]:
         seen: dict[str, Any] = {
             "appid": self._app_id,
             "mchid": self._mch_id,
@@ -350,7 +350,7 @@ class WeChatPaySandbox:
             seen["amount"] |= {"payer_total": trade.amount + more, "payer_currency": trade.currency}
         return seen
 
-    def _about(self, trade: Trade, refund: Refund) -> dict[str, Any]:
+    def _about(self, trade: SimulatedTrade, refund: SimulatedRefund) -> dict[str, Any]:
         return {
             "refund_id": refund.refund_no,
             "out_refund_no": refund.out_refund_no,
@@ -360,12 +360,12 @@ class WeChatPaySandbox:
             "user_received_account": "支付用户零钱",
         }
 
-    def _refund_answer(self, trade: Trade, refund: Refund, word: str) -> dict[str, Any]:
+    def _refund_answer(self, trade: SimulatedTrade, refund: SimulatedRefund, word: str) -> dict[str, Any]:
         amount = {"total": trade.amount, "refund": refund.amount, "currency": "CNY"}
         times = {"create_time": _time(refund.at_ms), "channel": "ORIGINAL"}
         return {**self._about(trade, refund), **times, "status": word, "amount": amount}
 
-    def _refund_notice(self, trade: Trade, refund: Refund, more: int) -> dict[str, Any]:
+    def _refund_notice(self, trade: SimulatedTrade, refund: SimulatedRefund, more: int) -> dict[str, Any]:
         total, back = trade.amount, refund.amount + more
         amount = {"total": total, "refund": back, "payer_total": total, "payer_refund": back}
         return {"mchid": self._mch_id, **self._about(trade, refund), "refund_status": "SUCCESS", "amount": amount}

@@ -11,7 +11,7 @@ from datetime import timedelta, timezone
 
 from commerce.kernel.clock import from_ms
 from commerce.payments.providers.wechatpay import statement as bill
-from ops.sandbox.bank import Refund, Trade
+from ops.sandbox.bank import SimulatedRefund, SimulatedTrade
 
 CHINA = timezone(timedelta(hours=8))
 TYPES = {"qr": "NATIVE", "jsapi": "JSAPI"}
@@ -24,7 +24,7 @@ SUMS = "总交易单数,应结订单总金额,退款总金额,充值券退款总
 _NOUGHTS = ("应结订单金额", "代金券金额", "退款金额", "充值券退款金额", bill.TOTAL, bill.REFUND_TOTAL)
 
 
-def write_bill(moves: Iterable[tuple[Trade, Refund | None]], app_id: str, mch_id: str) -> str:
+def write_bill(moves: Iterable[tuple[SimulatedTrade, SimulatedRefund | None]], app_id: str, mch_id: str) -> str:
     """One line for each payment (without a refund) and each refund, then the sums."""
     lines, total, back = [HEADINGS], 0, 0
     for trade, refund in moves:
@@ -36,7 +36,7 @@ def write_bill(moves: Iterable[tuple[Trade, Refund | None]], app_id: str, mch_id
     return "".join(f"{line}\r\n" for line in lines)
 
 
-def _row(trade: Trade, refund: Refund | None, app_id: str, mch_id: str) -> Sequence[str]:
+def _row(trade: SimulatedTrade, refund: SimulatedRefund | None, app_id: str, mch_id: str) -> Sequence[str]:
     at_ms = refund.at_ms if refund else trade.paid_ms
     assert at_ms is not None, "a statement has only what was paid"
     row = dict.fromkeys(HEADINGS.split(","), "") | dict.fromkeys(_NOUGHTS, "0.00")

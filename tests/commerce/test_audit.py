@@ -16,23 +16,23 @@ from commerce.sales.errors import InvalidSaleState
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import EntryId, Release, SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
 
 POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def promises(shop: Shop, sale_id: str) -> set[str]:
+async def promises(shop: CliServices, sale_id: str) -> set[str]:
     return {finding.promise for finding in (await shop.audit.sale(sale_id)).findings}
 
 
 @pytest.fixture
-async def keys(shop: Shop, settings: Settings, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, settings: Settings, sale_id: str) -> SaleKeys:
     """A sale with four stored orders, one of them given back, and two in the stream."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 50, None)})
     first = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 5}) for n in range(4)]
@@ -54,7 +54,7 @@ async def keys(shop: Shop, settings: Settings, sale_id: str) -> SaleKeys:
     return keys
 
 
-async def test_the_table_adds_up(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_table_adds_up(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     audit = await shop.audit.sale(sale_id)
     assert audit.clean, audit.findings
     found = {row.sku: (row.initial, row.available, row.held, row.sold, row.in_stream) for row in audit.rows}
@@ -63,10 +63,10 @@ async def test_the_table_adds_up(shop: Shop, sale_id: str, keys: SaleKeys) -> No
     assert (audit.total.initial, audit.total.difference, audit.differences) == (80, 0, 0)
 
 
-Break = Callable[[Shop, SaleKeys], Awaitable[object]]
+Break = Callable[[CliServices, SaleKeys], Awaitable[object]]
 
 
-async def _sql(shop: Shop, *statements: str) -> None:
+async def _sql(shop: CliServices, *statements: str) -> None:
     async with shop.db.transaction() as connection:
         await connection.execute("SET LOCAL session_replication_role = replica")  # the guards would forbid it
         for statement in statements:
@@ -142,18 +142,18 @@ BREACHES: dict[str, tuple[str, Break]] = {
 
 
 @pytest.mark.parametrize("name", BREACHES)
-async def test_a_breach_is_found(shop: Shop, sale_id: str, keys: SaleKeys, name: str) -> None:
+async def test_a_breach_is_found(shop: CliServices, sale_id: str, keys: SaleKeys, name: str) -> None:
     promise, breach = BREACHES[name]
     await breach(shop, keys)
     assert promise in await promises(shop, sale_id)
 
 
-async def test_a_release_given_twice_is_found(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_release_given_twice_is_found(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await lua.release(shop.redis, keys, [Release(uuid4(), shop.clock.now_ms(), "u1", {"a": 2})])
     assert "P1" in await promises(shop, sale_id)
 
 
-async def test_a_release_that_redis_has_and_postgres_not_yet(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_release_that_redis_has_and_postgres_not_yet(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """The driver died in between: not a difference, the units are where they should be."""
     await expire_all(shop)
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
@@ -171,7 +171,9 @@ async def test_a_release_that_redis_has_and_postgres_not_yet(shop: Shop, sale_id
     assert audit.total.held == 0
 
 
-async def test_what_cannot_be_read_is_noted(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+async def test_what_cannot_be_read_is_noted(
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
+) -> None:
     await shop.redis.xadd(keys.orders, {uuid4().bytes: b"\xc1 not an order", b"short": b""})
     audit = await shop.audit.sale(sale_id)
     assert audit.clean
@@ -184,11 +186,11 @@ async def test_what_cannot_be_read_is_noted(shop: Shop, settings: Settings, sale
     assert audit.notes == ["2 dead letters cannot be read, so their units are unknown"]
 
 
-async def _dead(shop: Shop, count: int) -> bool:
+async def _dead(shop: CliServices, count: int) -> bool:
     return (await shop.audit.counts())["dead_letters"] == count
 
 
-async def test_an_empty_and_a_draft_sale(shop: Shop, sale_prefix: str) -> None:
+async def test_an_empty_and_a_draft_sale(shop: CliServices, sale_prefix: str) -> None:
     await make_sale(shop, f"{sale_prefix}-empty", {"a": (5, 100, None)})
     assert (await shop.audit.sale(f"{sale_prefix}-empty")).clean
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (5, 100, None)}, opened=False)
@@ -196,7 +198,7 @@ async def test_an_empty_and_a_draft_sale(shop: Shop, sale_prefix: str) -> None:
         await shop.audit.sale(f"{sale_prefix}-draft")
 
 
-async def test_clean_while_everything_moves(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_clean_while_everything_moves(shop: CliServices, settings: Settings, sale_id: str) -> None:
     """Orders, the writer, expiry, releases and restocks, and audits in the middle of it all."""
     keys = await make_sale(shop, sale_id, {"a": (2_000, 100, 5), "b": (500, 50, None)})
     stop = asyncio.Event()
@@ -233,7 +235,7 @@ async def test_clean_while_everything_moves(shop: Shop, settings: Settings, sale
     assert any(audit.total.in_stream for audit in audits)
 
 
-async def expire_all_but_now(shop: Shop) -> None:
+async def expire_all_but_now(shop: CliServices) -> None:
     """Only `pay_by` moves, so that the cut, which goes by `accepted_at`, is as true as in real life."""
     async with shop.db.connection() as connection:
         await connection.execute(
@@ -242,11 +244,11 @@ async def expire_all_but_now(shop: Shop) -> None:
         )
 
 
-async def _nothing_pending(shop: Shop) -> bool:
+async def _nothing_pending(shop: CliServices) -> bool:
     return (await shop.audit.counts())["pending_releases"] == 0
 
 
-async def test_a_sale_that_is_loaded_again_and_again(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_sale_that_is_loaded_again_and_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """The epoch moves under the audit: it starts over instead of reporting nonsense."""
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1", sale_id)

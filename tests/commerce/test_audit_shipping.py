@@ -9,7 +9,7 @@ import pytest
 from commerce.audit import store
 from config.settings import Settings
 from lua import Cut, EntryId
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shipshop import ShipShop, news, open_shipshop
 
 BREACHES = {
@@ -26,7 +26,7 @@ BREACHES = {
 
 
 @pytest.fixture
-async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
     async with open_shipshop(shop, settings) as found:
         yield found
 

@@ -9,16 +9,16 @@ import pytest
 from commerce.catalog.errors import NoSuchProduct, UnreadableCsv
 from commerce.catalog.model import ProductInput
 from commerce.kernel.errors import Invalid
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 
 HEADER = "sku,name,price,currency\n"
 
 
-async def imported(shop: Shop, text: str, header: str = HEADER):  # type: ignore[no-untyped-def]
+async def imported(shop: CliServices, text: str, header: str = HEADER):  # type: ignore[no-untyped-def]
     return await shop.catalog.import_csv(io.StringIO(header + text, newline=""))
 
 
-async def test_good_lines(shop: Shop) -> None:
+async def test_good_lines(shop: CliServices) -> None:
     report = await imported(shop, 'A1,Lantern,2.55,GBP\nB2,"A ""big"" one, red",10,GBP\nC3,Tea,1200,JPY\n')
     assert (report.added, report.changed, report.unchanged, report.refused) == (3, 0, 0, [])
     assert (await shop.catalog.get("A1")).price == 255
@@ -26,7 +26,7 @@ async def test_good_lines(shop: Shop) -> None:
     assert (await shop.catalog.get("C3")).price == 1200
 
 
-async def test_a_repeated_import_changes_nothing(shop: Shop) -> None:
+async def test_a_repeated_import_changes_nothing(shop: CliServices) -> None:
     text = "A1,Lantern,2.55,GBP\nB2,Kettle,10,GBP\n"
     await imported(shop, text)
     before = await shop.catalog.page(None, 10)
@@ -61,7 +61,7 @@ async def test_a_repeated_import_changes_nothing(shop: Shop) -> None:
         ('A1,"Lan"tern,2.55,GBP', "not CSV"),
     ],
 )
-async def test_a_wrong_line_is_named_and_the_rest_goes_in(shop: Shop, line: str, why: str) -> None:
+async def test_a_wrong_line_is_named_and_the_rest_goes_in(shop: CliServices, line: str, why: str) -> None:
     report = await imported(shop, f"G1,Good,1,GBP\n{line}\nG2,Good too,2,GBP\n")
     assert report.added == 2
     [refused] = report.refused
@@ -69,14 +69,14 @@ async def test_a_wrong_line_is_named_and_the_rest_goes_in(shop: Shop, line: str,
     assert why in refused.reason
 
 
-async def test_the_same_sku_twice_in_a_file(shop: Shop) -> None:
+async def test_the_same_sku_twice_in_a_file(shop: CliServices) -> None:
     report = await imported(shop, "A1,First,1,GBP\nB1,Other,1,GBP\nA1,Second,2,GBP\n")
     assert report.added == 2
     assert [(line.line, line.reason) for line in report.refused] == [(4, "the SKU A1 was given on line 2 already")]
     assert (await shop.catalog.get("A1")).name == "First"
 
 
-async def test_line_numbers_count_lines_of_the_file(shop: Shop) -> None:
+async def test_line_numbers_count_lines_of_the_file(shop: CliServices) -> None:
     report = await imported(shop, '\nA1,"a\nb",1,GBP\nB 1,x,1,GBP\n\nC1,fine,1,GBP\n')
     assert [line.line for line in report.refused] == [3, 5]
     assert report.added == 1
@@ -85,17 +85,17 @@ async def test_line_numbers_count_lines_of_the_file(shop: Shop) -> None:
 @pytest.mark.parametrize(
     "header", ["", "sku,name\n", "sku,name,price,currency,colour\n", "sku,sku,name,price,currency\n"]
 )
-async def test_a_header_that_does_not_fit(shop: Shop, header: str) -> None:
+async def test_a_header_that_does_not_fit(shop: CliServices, header: str) -> None:
     with pytest.raises(UnreadableCsv, match="needs the columns"):
         await imported(shop, "A1,Lantern,2.55,GBP\n" if header else "", header)
 
 
-async def test_a_byte_order_mark_and_other_order_of_columns(shop: Shop) -> None:
+async def test_a_byte_order_mark_and_other_order_of_columns(shop: CliServices) -> None:
     report = await imported(shop, "GBP,2.55,Lantern,A1\n", "\ufeffCurrency,Price,Name,SKU\n")
     assert report.added == 1
 
 
-async def test_ten_thousand_lines_tell_their_progress(shop: Shop) -> None:
+async def test_ten_thousand_lines_tell_their_progress(shop: CliServices) -> None:
     seen: list[int] = []
     text = HEADER + "".join(f"S{n},Thing {n},{n}.00,GBP\n" for n in range(10_000))
     report = await shop.catalog.import_csv(io.StringIO(text), seen.append)
@@ -104,7 +104,7 @@ async def test_ten_thousand_lines_tell_their_progress(shop: Shop) -> None:
     assert seen[-1] == 10_001
 
 
-async def test_pages(shop: Shop) -> None:
+async def test_pages(shop: CliServices) -> None:
     await imported(shop, "".join(f"S{n},Thing,1,GBP\n" for n in range(5)))
     first = await shop.catalog.page(None, 3)
     rest = await shop.catalog.page(first.next, 3)
@@ -112,7 +112,7 @@ async def test_pages(shop: Shop) -> None:
     assert rest.next is None
 
 
-async def test_no_such_product(shop: Shop) -> None:
+async def test_no_such_product(shop: CliServices) -> None:
     with pytest.raises(NoSuchProduct):
         await shop.catalog.get("none")
     with pytest.raises(Invalid):

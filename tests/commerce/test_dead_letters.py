@@ -12,17 +12,17 @@ from commerce.orders.model import OrderStatus, decode_accepted, encode_accepted
 from commerce.orders.service import Orders
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import open_front, working
 from tests.support.shop import eventually, make_sale, reservation, reserve
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (50, 100, 5)})
 
 
-async def dead(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> lua.Reservation:
+async def dead(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> lua.Reservation:
     """An order whose currency the database does not take, among good ones."""
     good = [reservation(shop.ids.new, sale_id, {"a": 1}, user=f"u{n}", limits={"a": 5}) for n in range(3)]
     order = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
@@ -45,11 +45,11 @@ async def dead(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> 
     return bad
 
 
-async def _drained(shop: Shop, keys: SaleKeys) -> bool:
+async def _drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_it_cannot_be_paid(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+async def test_it_cannot_be_paid(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
     """Nobody waits for it for ever: first it may still be stored, and once it is discarded it is cancelled."""
     bad = await dead(shop, settings, sale_id, keys)
     path = f"/v1/orders/{bad.order_id}/payments"
@@ -62,7 +62,7 @@ async def test_it_cannot_be_paid(shop: Shop, settings: Settings, sale_id: str, k
 
 
 async def test_it_is_listed_and_its_owner_still_sees_the_order(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     bad = await dead(shop, settings, sale_id, keys)
     page = await shop.dead_letters.page(None, 10)
@@ -81,7 +81,7 @@ async def test_it_is_listed_and_its_owner_still_sees_the_order(
 
 
 async def test_discarding_gives_the_goods_back_once(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     bad = await dead(shop, settings, sale_id, keys)
     assert (await shop.dead_letters.discard(bad.order_id, "ann")).resolved_by == "ann"
@@ -95,12 +95,12 @@ async def test_discarding_gives_the_goods_back_once(
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
 async def test_retrying_fails_until_what_is_wrong_is_mended(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     bad = await dead(shop, settings, sale_id, keys)
     with pytest.raises(Conflict, match="still cannot be written"):
@@ -116,7 +116,7 @@ async def test_retrying_fails_until_what_is_wrong_is_mended(
         await shop.dead_letters.retry(bad.order_id, "ann")
 
 
-async def test_no_such_letter(shop: Shop, sale_id: str) -> None:
+async def test_no_such_letter(shop: CliServices, sale_id: str) -> None:
     for call in (shop.dead_letters.show(shop.ids.new()), shop.dead_letters.discard(shop.ids.new(), "ann")):
         with pytest.raises(NoSuchDeadLetter):
             await call

@@ -19,30 +19,30 @@ from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import ReserveOutcome, SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
 
 POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 
 
-async def wipe(shop: Shop, keys: SaleKeys) -> None:
+async def wipe(shop: CliServices, keys: SaleKeys) -> None:
     """What a Redis that lost its disk looks like for this sale."""
     names = [key async for key in shop.redis.scan_iter(keys.meta.decode().replace("meta", "*"))]
     await shop.redis.delete(*names)
 
 
-async def clean(shop: Shop, sale_id: str) -> None:
+async def clean(shop: CliServices, sale_id: str) -> None:
     audit = await shop.audit.sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.differences == 0
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_after_a_wipe(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_after_a_wipe(shop: CliServices, settings: Settings, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 3), "b": (20, 50, None)})
     orders = [
         reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 3}, key="k") for n in range(5)
@@ -69,7 +69,7 @@ async def test_after_a_wipe(shop: Shop, settings: Settings, sale_id: str) -> Non
     await clean(shop, sale_id)
 
 
-async def test_a_wipe_after_a_dead_letter(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_a_wipe_after_a_dead_letter(shop: CliServices, settings: Settings, sale_id: str) -> None:
     """The newest entry was a dead letter: the stream's ids go on from it, so that a cut still has it before it."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5)})
     bad = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
@@ -89,11 +89,11 @@ async def test_a_wipe_after_a_dead_letter(shop: Shop, settings: Settings, sale_i
     await clean(shop, sale_id)
 
 
-async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
-async def test_with_orders_in_the_stream_and_half_written(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_with_orders_in_the_stream_and_half_written(shop: CliServices, settings: Settings, sale_id: str) -> None:
     """Some orders are only in the stream, some in both, some only in Postgres: each counts once."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     for _ in range(3):
@@ -113,7 +113,7 @@ async def test_with_orders_in_the_stream_and_half_written(shop: Shop, settings: 
 
 @pytest.mark.parametrize("applied_before", [True, False])
 async def test_a_release_that_was_not_marked_is_applied_once(
-    shop: Shop, settings: Settings, sale_id: str, sale_prefix: str, applied_before: bool
+    shop: CliServices, settings: Settings, sale_id: str, sale_prefix: str, applied_before: bool
 ) -> None:
     """The driver died between Redis and its row; then the sale is loaded anew."""
     keys = await make_sale(shop, sale_id, {"a": (10, 100, 2)}, pay_within_s=10)
@@ -139,7 +139,7 @@ async def test_a_release_that_was_not_marked_is_applied_once(
     await clean(shop, sale_id)
 
 
-async def test_a_mark_of_an_older_load_is_refused(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_a_mark_of_an_older_load_is_refused(shop: CliServices, settings: Settings, sale_id: str) -> None:
     """It was applied to the old load, the sale was loaded anew, and only then does the driver come to its row."""
     keys = await make_sale(shop, sale_id, {"a": (10, 100, None)})
     change_id, now = shop.ids.new(), shop.clock.now_ms()
@@ -165,7 +165,7 @@ async def test_a_mark_of_an_older_load_is_refused(shop: Shop, settings: Settings
     await clean(shop, sale_id)
 
 
-async def test_only_one_loads_at_a_time(shop: Shop, sale_id: str) -> None:
+async def test_only_one_loads_at_a_time(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (10, 100, None)})
     results = await asyncio.gather(
         *(load_sale(shop.db, shop.redis, shop.clock, sale_id) for _ in range(3)), return_exceptions=True
@@ -176,7 +176,7 @@ async def test_only_one_loads_at_a_time(shop: Shop, sale_id: str) -> None:
     await clean(shop, sale_id)
 
 
-async def test_under_load(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_under_load(shop: CliServices, settings: Settings, sale_id: str) -> None:
     """Orders, the writer and rebuilds at the same time: nothing is lost, nothing is sold twice."""
     keys = await make_sale(shop, sale_id, {"a": (100_000, 100, 2)})
     outcomes: list[ReserveOutcome] = []
@@ -213,7 +213,9 @@ def _more(outcomes: list[ReserveOutcome], count: int) -> Callable[[], object]:
     return look
 
 
-async def test_a_limit_that_comes_later_counts_what_was_bought(shop: Shop, settings: Settings, sale_id: str) -> None:
+async def test_a_limit_that_comes_later_counts_what_was_bought(
+    shop: CliServices, settings: Settings, sale_id: str
+) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
     await shop.sales.change_item(sale_id, "a", 100, 3, "test")
@@ -223,7 +225,7 @@ async def test_a_limit_that_comes_later_counts_what_was_bought(shop: Shop, setti
     await clean(shop, sale_id)
 
 
-async def test_what_was_never_opened_cannot_be_loaded(shop: Shop, sale_id: str) -> None:
+async def test_what_was_never_opened_cannot_be_loaded(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, None)}, opened=False)
     with pytest.raises(NoSuchSale):
         await load_sale(shop.db, shop.redis, shop.clock, sale_id)

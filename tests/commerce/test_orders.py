@@ -17,7 +17,7 @@ from commerce.orders.service import Actor, Orders
 from commerce.releases.service import Reservations
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
 
@@ -26,32 +26,32 @@ ACTOR = Actor("user", "customer user")
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 50, None)})
 
 
 @pytest.fixture
-def orders(shop: Shop) -> Orders:
+def orders(shop: CliServices) -> Orders:
     return Orders(shop.db, shop.redis, shop.clock)
 
 
 @pytest.fixture
-def releases(shop: Shop) -> Reservations:
+def releases(shop: CliServices) -> Reservations:
     return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def placed(shop: Shop, sale_id: str, keys: SaleKeys, key: str | None = None, user: str = "user") -> UUID:
+async def placed(shop: CliServices, sale_id: str, keys: SaleKeys, key: str | None = None, user: str = "user") -> UUID:
     order = reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, limits={"a": 5}, key=key, user=user)
     await reserve(shop.redis, keys, order)
     return order.order_id
 
 
 async def test_found_before_and_after_the_writer(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     order_id = await placed(shop, sale_id, keys, "k")
     young = await orders.get(order_id, "user", [sale_id])
@@ -71,7 +71,7 @@ async def test_found_before_and_after_the_writer(
 
 
 async def test_never_missing_while_the_writer_works(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     """P2 as a client sees it: no look at a promised order ever fails."""
     looks = 0
@@ -93,7 +93,7 @@ async def test_never_missing_while_the_writer_works(
 
 
 async def test_others_orders_do_not_exist(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     with pytest.raises(NoSuchOrder):
@@ -108,7 +108,7 @@ async def test_others_orders_do_not_exist(
 
 
 async def test_a_list_pages_from_new_to_old(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     made = [reservation(shop.ids.new, sale_id, {"b": 1}, user="user" if n % 3 else "other") for n in range(12)]
     await reserve(shop.redis, keys, *made)
@@ -125,7 +125,7 @@ async def test_a_list_pages_from_new_to_old(
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_users_list_passes_nobody_elses_orders(shop: Shop, mode: str) -> None:
+async def test_a_users_list_passes_nobody_elses_orders(shop: CliServices, mode: str) -> None:
     """Twenty thousand later orders of a hundred others, of whom each has many: the plan goes by the user."""
     async with shop.db.connection() as connection:
         await connection.execute(
@@ -151,7 +151,7 @@ async def test_a_users_list_passes_nobody_elses_orders(shop: Shop, mode: str) ->
 
 
 async def test_cancelling_gives_the_goods_back_once(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):
@@ -172,7 +172,7 @@ async def test_cancelling_gives_the_goods_back_once(
 
 
 async def test_cancelling_what_is_not_stored_yet(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     with pytest.raises(NotStoredYet):
@@ -183,7 +183,7 @@ async def test_cancelling_what_is_not_stored_yet(
 
 
 async def test_a_paid_order_is_not_cancelled(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):
@@ -201,7 +201,7 @@ async def test_a_paid_order_is_not_cancelled(
 
 
 async def test_unpaid_orders_expire(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
     async with working(settings, "order_writer"):
@@ -216,12 +216,12 @@ async def test_unpaid_orders_expire(
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def _free(shop: Shop, keys: SaleKeys, stock: dict[str, int]) -> bool:
+async def _free(shop: CliServices, keys: SaleKeys, stock: dict[str, int]) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == stock
 
 
 async def test_expiry_and_cancel_race(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     """Whoever comes first decides; the goods come back once."""
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
@@ -243,7 +243,7 @@ async def test_expiry_and_cancel_race(
 
 
 async def test_a_release_waits_for_a_sale_that_is_not_loaded(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):
@@ -262,7 +262,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
 
 
 async def test_a_release_that_is_too_old_is_parked(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with working(settings, "order_writer"):
@@ -275,7 +275,7 @@ async def test_a_release_that_is_too_old_is_parked(
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
 
 
-async def test_the_transitions_are_those_of_the_database(shop: Shop) -> None:
+async def test_the_transitions_are_those_of_the_database(shop: CliServices) -> None:
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT from_status, to_status FROM order_transitions")
         check = await connection.fetchval(

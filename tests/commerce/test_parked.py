@@ -15,7 +15,7 @@ from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
 
@@ -23,20 +23,20 @@ POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=0, batch=100)
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (10, 100, 5)})
 
 
 @pytest.fixture
-async def releases(shop: Shop) -> AsyncIterator[Reservations]:
+async def releases(shop: CliServices) -> AsyncIterator[Reservations]:
     return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def age(shop: Shop, keys: SaleKeys, table: str) -> None:
+async def age(shop: CliServices, keys: SaleKeys, table: str) -> None:
     """Nine days pass, and Redis forgets which changes it made."""
     made = f"SELECT created_at FROM {table}"
     async with shop.db.connection() as connection:
@@ -45,19 +45,19 @@ async def age(shop: Shop, keys: SaleKeys, table: str) -> None:
         await connection.execute(f"UPDATE {table} SET created_at = created_at - interval '9 days'")
 
 
-async def status(shop: Shop, table: str) -> list[str]:
+async def status(shop: CliServices, table: str) -> list[str]:
     async with shop.db.connection() as connection:
         return [row["status"] for row in await connection.fetch(f"SELECT status FROM {table} ORDER BY created_at")]
 
 
-async def books(shop: Shop, sale_id: str, keys: SaleKeys) -> tuple[dict[str, int], dict[bytes, int]]:
+async def books(shop: CliServices, sale_id: str, keys: SaleKeys) -> tuple[dict[str, int], dict[bytes, int]]:
     """What is free and what was bought, in Redis; the audit must agree."""
     audit = await shop.audit.sale(sale_id)
     assert audit.clean, audit.findings
     return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
 
 
-async def expired(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations) -> None:
+async def expired(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations) -> None:
     """An order of 2 that is kept, and one of 3 by the same user that was not paid."""
     for units in (3, 2):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": units}, limits={"a": 5}))
@@ -71,7 +71,7 @@ async def expired(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, 
 @pytest.mark.parametrize("applied_before", [True, False])
 @pytest.mark.parametrize("parked", [True, False])
 async def test_a_release(
-    shop: Shop,
+    shop: CliServices,
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,
@@ -100,7 +100,7 @@ async def test_a_release(
 
 
 @pytest.mark.parametrize("parked", [True, False])
-async def test_stock_changes(shop: Shop, sale_id: str, keys: SaleKeys, parked: bool) -> None:
+async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, parked: bool) -> None:
     """More than is free is not taken away, even though nobody knows whether it was before."""
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 5}, limits={"a": 5}))
     async with shop.db.connection() as connection:
@@ -123,7 +123,7 @@ async def test_stock_changes(shop: Shop, sale_id: str, keys: SaleKeys, parked: b
 
 
 async def test_a_young_job_is_left_to_its_driver(
-    shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations
 ) -> None:
     await expired(shop, settings, sale_id, keys, releases)
     async with shop.db.connection() as connection:
@@ -135,7 +135,7 @@ async def test_a_young_job_is_left_to_its_driver(
 
 
 async def test_a_load_that_dies_before_it_says_so(
-    shop: Shop,
+    shop: CliServices,
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,

@@ -13,7 +13,7 @@ from commerce.payments import jobs
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import TenderInput
 from commerce.payments.port import PaymentFlow
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually
@@ -220,7 +220,7 @@ async def test_callbacks_alone_are_enough(pay: PayShop, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("method", PROVIDERS)
-async def test_paid_before_the_answer_to_its_creation_came(shop: Shop, sale_id: str, method: str) -> None:
+async def test_paid_before_the_answer_to_its_creation_came(shop: CliServices, sale_id: str, method: str) -> None:
     """The answer is lost, the customer pays, the provider refuses to make it a second time: it is paid, not failed."""
     async with open_payshop(shop, sale_id, change=driver(call_timeout_s=0.4)) as pay:
         order_id = await pay.order()
@@ -238,7 +238,7 @@ async def test_paid_before_the_answer_to_its_creation_came(shop: Shop, sale_id: 
         await pay.check()
 
 
-async def test_a_provider_that_is_down_is_left_alone(shop: Shop, sale_id: str) -> None:
+async def test_a_provider_that_is_down_is_left_alone(shop: CliServices, sale_id: str) -> None:
     """The breaker opens; the other provider works; nothing is lost or parked, and it goes on by itself."""
     change = driver(breaker_failures=5, breaker_open_s=0.5, attempts=30, backoff_max_s=0.1)
     async with open_payshop(shop, sale_id, change=change) as pay:

@@ -13,8 +13,8 @@ from commerce.payments.model import TenderInput
 from commerce.releases.service import Reservations
 from commerce.sales.loading import load_sale
 from lua import ReserveOutcome
-from ops.commands.common import Shop
-from ops.sandbox.bank import Trade
+from ops.commands.common import CliServices
+from ops.sandbox.bank import SimulatedTrade
 from ops.sandbox.server import PROVIDERS
 from tests.support.front import working
 from tests.support.payshop import PayShop, driver, open_payshop
@@ -67,7 +67,7 @@ async def test_not_paid_in_time(pay: PayShop, method: str) -> None:
     seen: list[str] = []
     close = pay.bank.close_trade
 
-    def closing(provider: str, out_no: str) -> Trade:
+    def closing(provider: str, out_no: str) -> SimulatedTrade:
         seen.append(provider)
         return close(provider, out_no)
 
@@ -99,7 +99,7 @@ async def test_asked_once_more_after_it_was_closed(pay: PayShop, method: str) ->
     order_id, [payment] = await pay.ordered((method, 100))
     close = pay.bank.close_trade
 
-    def crossing(provider: str, out_no: str) -> Trade:
+    def crossing(provider: str, out_no: str) -> SimulatedTrade:
         closed = close(provider, out_no)
         pay.pays(method, payment["payment_id"], too_late=True)
         return closed
@@ -193,7 +193,7 @@ async def test_too_late_in_the_last_of_two_ways(pay: PayShop) -> None:
     assert await stock(pay) == {"a": 49, "b": 20}
 
 
-async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: Shop, sale_id: str) -> None:
+async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliServices, sale_id: str) -> None:
     """After as many tries as for anything else it is listed. Meanwhile staff cannot give the money back as well."""
     change = driver(attempts=4, backoff_max_s=0.05)
     async with open_payshop(shop, sale_id, "order_writer", "payment_driver", change=change) as pay:
@@ -224,7 +224,7 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: Shop, 
         await pay.check()
 
 
-async def test_the_goods_are_still_on_their_way_back(shop: Shop, sale_id: str) -> None:
+async def test_the_goods_are_still_on_their_way_back(shop: CliServices, sale_id: str) -> None:
     """Nobody has applied the release yet, so there is nothing to be taken again: it waits and is not refused."""
     async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
         order_id, [payment] = await pay.ordered(("alipay", 100))

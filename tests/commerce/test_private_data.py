@@ -16,7 +16,7 @@ from commerce.orders.model import decode_accepted, encode_accepted
 from commerce.orders.service import Actor, Orders
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.servers import Servers
 from tests.support.shop import eventually, make_sale, reservation, reserve
@@ -26,11 +26,11 @@ PRIVATE = ("Zhang", "Wenyi")
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (50, 100, None)})
 
 
-async def placed(shop: Shop, sale_id: str, keys: SaleKeys, ship_to: str) -> lua.Reservation:
+async def placed(shop: CliServices, sale_id: str, keys: SaleKeys, ship_to: str) -> lua.Reservation:
     made = reservation(shop.ids.new, sale_id, {"a": 1})
     payload = encode_accepted(msgspec.structs.replace(decode_accepted(made.payload), ship_to=ship_to))
     order = msgspec.structs.replace(made, payload=payload)
@@ -38,7 +38,7 @@ async def placed(shop: Shop, sale_id: str, keys: SaleKeys, ship_to: str) -> lua.
     return order
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
@@ -63,7 +63,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_an_order_that_is_refused(
-    shop: Shop,
+    shop: CliServices,
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,
@@ -89,7 +89,7 @@ async def test_an_order_that_is_refused(
         assert private not in text + letter.error + again.value.detail
 
 
-async def test_a_traceback(shop: Shop, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_traceback(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
     """Whatever leaves the pool has lost what quotes the row, and so has what it comes from."""
     order = await placed(shop, sale_id, keys, ADDRESS)
     async with working(settings, "order_writer"):
@@ -117,7 +117,7 @@ async def _fail_after(connection: Connection, statement: str, sale_id: str) -> N
         raise RuntimeError("and then this") from error
 
 
-async def test_what_asyncpg_itself_refuses(shop: Shop) -> None:
+async def test_what_asyncpg_itself_refuses(shop: CliServices) -> None:
     with pytest.raises(asyncpg.DataError, match="Wenyi") as raised:
         async with shop.db.connection() as connection:
             await connection.execute("SELECT $1::integer", "Wenyi")

@@ -15,7 +15,7 @@ from commerce.rates.csv_file import read_table
 from commerce.rates.errors import InvalidRateTable, NoChoice, NoRateTable
 from commerce.rates.model import Rate
 from commerce.rates.service import Rates
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 
 HEADER = "carrier,region,from_g,to_g,price,currency,days,cod\n"
 GOOD = "sf,CN,0,1000,12.50,CNY,2,yes\nsf,CN,1000,5000,20,CNY,2,no\n"
@@ -115,7 +115,7 @@ def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def rates(shop: Shop) -> Rates:
+def rates(shop: CliServices) -> Rates:
     return Rates(shop.db, shop.clock)
 
 
@@ -123,7 +123,7 @@ async def imported(rates: Rates, text: str, source: str = "rates.csv") -> int:
     return (await rates.import_table(io.StringIO(HEADER + text, newline=""), source, "test")).table_id
 
 
-async def test_the_last_table_is_in_force(shop: Shop, rates: Rates) -> None:
+async def test_the_last_table_is_in_force(shop: CliServices, rates: Rates) -> None:
     with pytest.raises(NoRateTable, match="floodgate rates import"):
         await rates.current()
     first = await imported(rates, GOOD)
@@ -160,7 +160,7 @@ async def test_a_large_table(rates: Rates) -> None:
     assert (book.table.rates, book.carriers) == (20_000, ["c0", "c1", "c2", "c3", "c4"])
 
 
-async def test_no_choice_to_explain(shop: Shop, rates: Rates) -> None:
+async def test_no_choice_to_explain(shop: CliServices, rates: Rates) -> None:
     with pytest.raises(NoChoice):
         await rates.explain(shop.ids.new())
 

@@ -24,10 +24,10 @@ from config.settings import PaymentSettings, Settings
 from ops.made_up import sandbox_settings
 from ops.sandbox import bank
 from ops.sandbox.keys import read_keys
-from ops.sandbox.notifier import Plans
+from ops.sandbox.notifier import PaymentSimulator
 from ops.sandbox.protocol import SandboxProtocol
 from ops.sandbox.server import _protocols
-from ops.sandbox.switches import Switchboard
+from ops.sandbox.switches import ProviderFaultRegistry
 
 NAMES = ("alipay", "wechatpay")
 SINGLES = date(2026, 11, 11)
@@ -49,13 +49,13 @@ class House:
         """Gives the provider's number."""
         number = f"T{payment_id.hex[:20]}"
         money = (fen, "CNY", "tea", "qr", "", "http://localhost/", "waiting", at_ms - 1_000, at_ms + 60_000)
-        self.bank.ask(bank.Trade(name, payment_id.hex, number, *money))
+        self.bank.ask(bank.SimulatedTrade(name, payment_id.hex, number, *money))
         self.bank.pay(name, payment_id.hex, at_ms)
         return number
 
     def give_back(self, name: str, payment_id: UUID, refund_id: UUID, fen: int, at_ms: int = NOON) -> None:
         number = f"R{refund_id.hex[:20]}"
-        self.bank.refund(bank.Refund(name, refund_id.hex, payment_id.hex, number, fen, "", at_ms))
+        self.bank.refund(bank.SimulatedRefund(name, refund_id.hex, payment_id.hex, number, fen, "", at_ms))
 
     def statement(self, name: str, day: date = SINGLES) -> str:
         start, end = (to_ms(moment) for moment in bounds(day))
@@ -69,9 +69,9 @@ class House:
 @asynccontextmanager
 async def open_house(home: Path, settings: Settings) -> AsyncIterator[House]:
     """With the keys that `floodgate up` would make."""
-    toml, clock, books = sandbox_settings(settings, home), SystemClock(), bank.Bank()
+    toml, clock, books = sandbox_settings(settings, home), SystemClock(), bank.PaymentStore()
     keys = read_keys(home / "sandbox" / "keys")
-    plans = Plans(books, clock, Switchboard())
+    plans = PaymentSimulator(books, clock, ProviderFaultRegistry())
     sandbox = {one.name: one for one in _protocols(books, clock, keys, "http://127.0.0.1:1", plans)}
     agreed = PaymentSettings.model_validate(tomllib.loads(toml)["payments"])
     async with open_providers(agreed, clock, timeout_s=1, connections=1) as adapters:

@@ -18,7 +18,7 @@ from commerce.payments.model import OrderPayments, TenderInput
 from commerce.payments.port import ProviderRefund, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.service import Payments
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually
 
@@ -94,7 +94,7 @@ async def test_many_at_once(pay: PayShop, same: bool) -> None:
 
 
 async def test_a_refund_that_the_provider_does_not_know_is_given_up(
-    shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not wait unseen for ever; taken up again it goes through."""
 
@@ -123,7 +123,7 @@ async def test_a_refund_that_the_provider_does_not_know_is_given_up(
 
 
 async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
-    shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bank takes its time and is asked often; one lost answer after all that is no failure in a row."""
     looks = 0
@@ -150,7 +150,7 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
         await pay.check()
 
 
-async def test_a_provider_that_is_offered_no_more(shop: Shop, sale_id: str) -> None:
+async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: str) -> None:
     """Its payments and refunds wait for a person; they are not paid with store credit, nor done by saying so."""
     async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
         order_id, _ = await pay.paid(("alipay", 100))
@@ -189,7 +189,7 @@ async def test_a_gift_once_for_each_key(pay: PayShop) -> None:
     assert await pay.credit("other") == 0
 
 
-async def test_credit_is_never_below_nothing(shop: Shop, sale_id: str) -> None:
+async def test_credit_is_never_below_nothing(shop: CliServices, sale_id: str) -> None:
     """Fifty orders of one user race for the credit of twelve."""
     async with open_payshop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
         await pay.gift(1_250)
@@ -230,7 +230,7 @@ async def post(connection: Any, posting: str, lines: list[Line]) -> None:
             await connection.execute(POST, posting, *line)
 
 
-async def test_a_posting_balances_and_stays(shop: Shop) -> None:
+async def test_a_posting_balances_and_stays(shop: CliServices) -> None:
     """Of each order, and in each currency; once it is there nobody changes it."""
     unbalanced: list[list[Line]] = [
         [("cash", None, 5, "CNY")],
@@ -275,7 +275,7 @@ BROKEN: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-async def test_the_audit_finds_a_broken_book(shop: Shop, sale_id: str) -> None:
+async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) -> None:
     """Each in a transaction of its own state: the books are mended again by what they were before."""
     async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
         await pay.gift(10)

@@ -16,16 +16,16 @@ from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUni
 from commerce.sales.loading import load_sale
 from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
 from lua import ReserveOutcome
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import make_sale, reservation, reserve
 
 
-def sale_input(shop: Shop, sale_id: str, **changes: object) -> SaleInput:
+def sale_input(shop: CliServices, sale_id: str, **changes: object) -> SaleInput:
     made = SaleInput(sale_id, "A sale", "CNY", from_ms(shop.clock.now_ms()))
     return msgspec.structs.replace(made, **changes)
 
 
-async def test_the_life_of_a_sale(shop: Shop, sale_id: str) -> None:
+async def test_the_life_of_a_sale(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     assert (await shop.sales.get(sale_id)).state is SaleState.DRAFT
     assert await lua.loaded_epoch(shop.redis, keys) == 0
@@ -42,7 +42,7 @@ async def test_the_life_of_a_sale(shop: Shop, sale_id: str) -> None:
     assert {row["actor"] for row in rows} == {"test"}
 
 
-async def test_the_database_notes_when_a_sale_was_closed(shop: Shop, sale_id: str) -> None:
+async def test_the_database_notes_when_a_sale_was_closed(shop: CliServices, sale_id: str) -> None:
     """Whoever closes it, and only then."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     assert (await shop.sales.pause(sale_id, "test")).closed_at is None
@@ -73,7 +73,7 @@ async def test_the_database_notes_when_a_sale_was_closed(shop: Shop, sale_id: st
     ],
 )
 async def test_keys_of_a_sale_count_until_days_after_its_end(
-    shop: Shop, sale_id: str, closed: int | None, closes: int | None, told: bool, may: bool
+    shop: CliServices, sale_id: str, closed: int | None, closes: int | None, told: bool, may: bool
 ) -> None:
     now = from_ms(shop.clock.now_ms())
     closed_at, closes_at = (None if days is None else now + timedelta(days=days) for days in (closed, closes))
@@ -84,7 +84,7 @@ async def test_keys_of_a_sale_count_until_days_after_its_end(
     assert sale.may_have_keys(now) is may
 
 
-async def test_a_repeated_step_changes_nothing(shop: Shop, sale_id: str) -> None:
+async def test_a_repeated_step_changes_nothing(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     first = await shop.sales.pause(sale_id, "test")
     assert await shop.sales.pause(sale_id, "test") == first
@@ -97,12 +97,14 @@ async def test_a_repeated_step_changes_nothing(shop: Shop, sale_id: str) -> None
         ({"closes_at": from_ms(0)}, "not after"),
     ],
 )
-async def test_a_sale_that_makes_no_sense(shop: Shop, sale_id: str, changes: dict[str, object], why: str) -> None:
+async def test_a_sale_that_makes_no_sense(
+    shop: CliServices, sale_id: str, changes: dict[str, object], why: str
+) -> None:
     with pytest.raises(Invalid, match=why):
         await shop.sales.create(sale_input(shop, sale_id, **changes), [], "test")
 
 
-async def test_items_must_be_products_in_the_sales_currency(shop: Shop, sale_id: str) -> None:
+async def test_items_must_be_products_in_the_sales_currency(shop: CliServices, sale_id: str) -> None:
     await shop.catalog.put("pound", ProductInput("a thing", 100, "GBP"))
     await shop.catalog.put("yuan", ProductInput("a thing", 100, "CNY"))
     for items, why in (
@@ -116,13 +118,13 @@ async def test_items_must_be_products_in_the_sales_currency(shop: Shop, sale_id:
         await shop.sales.get(sale_id)
 
 
-async def test_a_taken_id(shop: Shop, sale_id: str) -> None:
+async def test_a_taken_id(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     with pytest.raises(Conflict, match="already"):
         await shop.sales.create(sale_input(shop, sale_id), [], "test")
 
 
-async def test_an_empty_or_past_sale_cannot_be_opened(shop: Shop, sale_prefix: str) -> None:
+async def test_an_empty_or_past_sale_cannot_be_opened(shop: CliServices, sale_prefix: str) -> None:
     await shop.sales.create(sale_input(shop, f"{sale_prefix}-empty"), [], "test")
     with pytest.raises(InvalidSaleState, match="offers nothing"):
         await shop.sales.open(f"{sale_prefix}-empty", "test")
@@ -133,7 +135,7 @@ async def test_an_empty_or_past_sale_cannot_be_opened(shop: Shop, sale_prefix: s
         await shop.sales.open(f"{sale_prefix}-past", "test")
 
 
-async def test_a_new_item_joins_a_running_sale_with_nothing(shop: Shop, sale_id: str) -> None:
+async def test_a_new_item_joins_a_running_sale_with_nothing(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
     with pytest.raises(InvalidSaleState, match="0 units"):
@@ -149,7 +151,7 @@ async def test_a_new_item_joins_a_running_sale_with_nothing(shop: Shop, sale_id:
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def test_stock_changes_are_recorded_and_idempotent(shop: Shop, sale_id: str) -> None:
+async def test_stock_changes_are_recorded_and_idempotent(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     change_id = shop.ids.new()
     change = StockChangeInput("a", 3, "found some")
@@ -170,13 +172,13 @@ async def test_stock_changes_are_recorded_and_idempotent(shop: Shop, sale_id: st
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def test_a_draft_has_no_stock_to_change(shop: Shop, sale_id: str) -> None:
+async def test_a_draft_has_no_stock_to_change(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     with pytest.raises(InvalidSaleState):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "x"), "ann")
 
 
-async def test_a_change_while_the_sale_is_not_loaded_waits(shop: Shop, sale_id: str) -> None:
+async def test_a_change_while_the_sale_is_not_loaded_waits(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.delete(keys.meta)
     change = await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 3, "more"), "test")
@@ -188,7 +190,7 @@ async def test_a_change_while_the_sale_is_not_loaded_waits(shop: Shop, sale_id: 
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
 
 
-async def test_what_was_committed_and_not_published_is_finished_later(shop: Shop, sale_id: str) -> None:
+async def test_what_was_committed_and_not_published_is_finished_later(shop: CliServices, sale_id: str) -> None:
     """Whoever opened, paused or changed it died before Redis was told."""
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     async with shop.db.connection() as connection:
@@ -206,7 +208,7 @@ async def test_what_was_committed_and_not_published_is_finished_later(shop: Shop
     assert await shop.sales.unfinished() == []
 
 
-async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: Shop, sale_id: str) -> None:
+async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.delete(keys.meta)
     sale = await shop.sales.pause(sale_id, "test")
@@ -214,7 +216,7 @@ async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: Shop, sale_
     assert await lua.loaded_epoch(shop.redis, keys) == 0
 
 
-async def test_offers_show_what_is_free(shop: Shop, sale_id: str) -> None:
+async def test_offers_show_what_is_free(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, 2)))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}))
     page = await shop.sales.offers(sale_id, None, 2)
@@ -224,7 +226,7 @@ async def test_offers_show_what_is_free(shop: Shop, sale_id: str) -> None:
     assert rest.next is None
 
 
-async def test_a_snapshot_reads_only_the_difference(shop: Shop, sale_id: str) -> None:
+async def test_a_snapshot_reads_only_the_difference(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, None)))
     first = await shop.sales.snapshot(await shop.sales.get(sale_id), None)
     assert first.items == dict.fromkeys("abc", (100, 0))

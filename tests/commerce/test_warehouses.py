@@ -14,7 +14,7 @@ from commerce.warehouses.csv_file import read_goods, read_warehouses
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse
 from commerce.warehouses.service import Warehouses
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 
 PLACES = "id,name,phone,country,province,city,district,line,postcode,latitude,longitude\n"
 GOODS = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\n"
@@ -22,7 +22,7 @@ HANGZHOU = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Yuhang,Wenyi West Road 
 
 
 @pytest.fixture
-async def warehouses(shop: Shop) -> Warehouses:
+async def warehouses(shop: CliServices) -> Warehouses:
     await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", 100, "CNY")) for sku in ("A1", "B2", "C3")])
     return Warehouses(shop.db)
 
@@ -31,7 +31,7 @@ async def imported(warehouses: Warehouses, text: str) -> ImportReport:
     return await warehouses.import_csv(io.StringIO(text, newline=""))
 
 
-async def test_what_is_imported_is_there(shop: Shop, warehouses: Warehouses) -> None:
+async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehouses) -> None:
     report = await imported(warehouses, PLACES + HANGZHOU)
     assert (report.added, report.changed, report.unchanged, report.refused) == (1, 0, 0, [])
     report = await imported(warehouses, GOODS + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n")
@@ -135,7 +135,7 @@ async def test_a_header_that_does_not_fit(warehouses: Warehouses) -> None:
             await imported(warehouses, header)
 
 
-async def test_more_lines_than_are_written_at_once(shop: Shop, warehouses: Warehouses) -> None:
+async def test_more_lines_than_are_written_at_once(shop: CliServices, warehouses: Warehouses) -> None:
     await imported(warehouses, PLACES + HANGZHOU)
     await shop.catalog.put_many([(f"S{n}", ProductInput("thing", 1, "CNY")) for n in range(1200)])
     report = await imported(warehouses, GOODS + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200)))

@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 
 from commerce.fleet.links import make_link
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.drills.house import House
 from tests.drills.receivers import moved
 from tests.support.front import bearer
@@ -121,7 +121,7 @@ class Vans:
     """A route for what waits for one, and a driver who drives it: some doors stay shut at first, some buttons are
     pressed twice."""
 
-    def __init__(self, house: House, shop: Shop, rng: Random) -> None:
+    def __init__(self, house: House, shop: CliServices, rng: Random) -> None:
         self.routes = 0
         self._shop = shop
         self._rng = rng

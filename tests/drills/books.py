@@ -11,7 +11,7 @@ import msgspec
 import lua
 from commerce.audit.model import SaleAudit
 from lua import SaleKeys
-from ops.commands.common import Shop, open_shop
+from ops.commands.common import CliServices, open_cli_services
 from tests.drills.house import House
 from tests.drills.ledger import Ledger, some
 from tests.support.shop import eventually
@@ -32,7 +32,7 @@ async def close(house: House, ledger: Ledger, initial: Mapping[str, int], limits
     """Wait until all is stored and given back, and compare everything with everything."""
     lies = ledger.all_lies(initial, limits)
     assert not lies, some(lies)
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         await eventually(lambda: _settled(shop, ledger.sale_id), _SETTLED_S)
         await _check_orders(shop, ledger)
         left = (await lua.cut(shop.redis, SaleKeys(ledger.sale_id))).stock
@@ -47,12 +47,12 @@ async def close(house: House, ledger: Ledger, initial: Mapping[str, int], limits
     return found
 
 
-async def _settled(shop: Shop, sale_id: str) -> bool:
+async def _settled(shop: CliServices, sale_id: str) -> bool:
     waiting = await lua.backlog(shop.redis, SaleKeys(sale_id))
     return waiting.orders == 0 and (await shop.audit.counts())["pending_releases"] == 0
 
 
-async def _check_orders(shop: Shop, ledger: Ledger) -> None:
+async def _check_orders(shop: CliServices, ledger: Ledger) -> None:
     """Postgres has exactly the orders that were promised: id, user, key, units, and whether they were cancelled."""
     async with shop.db.connection() as connection:
         orders = await connection.fetch(

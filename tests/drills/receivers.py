@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from commerce.warehouses.service import Warehouses
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.drills.ledger import Ledger
 from tests.drills.payers import Customer, Part, Till
 from tests.support.shop import ADDRESS
@@ -47,7 +47,7 @@ lamp,sh,C-01,1500,400,200,180
 """
 
 
-async def stock_up(shop: Shop) -> None:
+async def stock_up(shop: CliServices) -> None:
     """Warehouses, goods and rates, after the products are there."""
     warehouses = Warehouses(shop.db)
     for text in (_WAREHOUSES, _GOODS):

@@ -17,8 +17,8 @@ from uuid import UUID
 import msgspec
 
 from commerce.audit.model import SaleAudit
-from ops.commands.common import Shop, open_shop
-from ops.sandbox.bank import Bank, Refund, Trade
+from ops.commands.common import CliServices, open_cli_services
+from ops.sandbox.bank import PaymentStore, SimulatedRefund, SimulatedTrade
 from tests.drills.books import close
 from tests.drills.house import House
 from tests.drills.ledger import some
@@ -89,9 +89,11 @@ class Banks:
     """What the providers have: trades that were paid, and refunds, by our numbers."""
 
     def __init__(self, house: House) -> None:
-        with closing(Bank(house.home / "sandbox" / "sandbox.sqlite")) as bank:
-            self.trades: dict[UUID, Trade] = {UUID(t.out_no): t for name in PROVIDERS for t in bank.trades(name)}
-            self.refunds: dict[UUID, Refund] = {
+        with closing(PaymentStore(house.home / "sandbox" / "sandbox.sqlite")) as bank:
+            self.trades: dict[UUID, SimulatedTrade] = {
+                UUID(t.out_no): t for name in PROVIDERS for t in bank.trades(name)
+            }
+            self.refunds: dict[UUID, SimulatedRefund] = {
                 UUID(r.out_refund_no): r for name in PROVIDERS for r in bank.refunds(name)
             }
         self.back: Counter[UUID] = Counter()
@@ -110,7 +112,7 @@ async def at_rest(house: House, till: Till, timeout_s: float) -> None:
     """Wait until every order is stored and decided, and nothing is left to be done."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     wanted = {"orders": len(till.ledger.promised()), "awaiting": 0, "jobs": 0, "refunds": 0, "releases": 0}
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         while True:
             async with shop.db.connection() as connection:
                 [row] = await connection.fetch(_REST, till.ledger.sale_id)
@@ -130,7 +132,7 @@ async def pay_some_late(house: House, till: Till, timeout_s: float) -> int:
     """
     sandbox = Sandbox(house)
     await sandbox.behave()
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         orders = await _orders(shop, till)
         closed = [
             order
@@ -159,13 +161,13 @@ async def pay_some_late(house: House, till: Till, timeout_s: float) -> int:
 
 
 async def _knows(house: House, paid: Paid) -> bool:
-    with closing(Bank(house.home / "sandbox" / "sandbox.sqlite")) as bank:
+    with closing(PaymentStore(house.home / "sandbox" / "sandbox.sqlite")) as bank:
         return bank.trade(paid.method, paid.id.hex) is not None
 
 
 async def reckon(house: House, till: Till) -> tuple[SaleAudit, Counter[str]]:
     """Compare everything with everything; gives the audit, and how many orders ended how."""
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         orders = await _orders(shop, till)
         ends = Counter(order.status for order in orders.values())
         assert set(ends) <= {"paid", "confirmed", "cancelled"}, ends
@@ -182,7 +184,7 @@ async def reckon(house: House, till: Till) -> tuple[SaleAudit, Counter[str]]:
     return await close(house, till.ledger, INITIAL, {}), ends
 
 
-async def _orders(shop: Shop, till: Till) -> dict[UUID, Kept]:
+async def _orders(shop: CliServices, till: Till) -> dict[UUID, Kept]:
     async with shop.db.connection() as connection:
         rows = await connection.fetch(_ORDERS, till.ledger.sale_id)
     return {
@@ -198,7 +200,7 @@ async def _orders(shop: Shop, till: Till) -> dict[UUID, Kept]:
     }
 
 
-async def _check_trades(shop: Shop, orders: Mapping[UUID, Kept], banks: Banks) -> None:
+async def _check_trades(shop: CliServices, orders: Mapping[UUID, Kept], banks: Banks) -> None:
     """Each trade that was paid is a payment of ours that is captured, to the unit, and the other way round; so with
     refunds, of which each went out under the one number that we know."""
     ours = {
@@ -234,7 +236,7 @@ def _same(what: str, ours: Mapping[UUID, Any], theirs: Mapping[UUID, Any]) -> No
     assert not other, f"{what} that are not the same, {some(other)}"
 
 
-async def _check_sums(shop: Shop, banks: Banks, books: Mapping[str, Mapping[str, int]]) -> None:
+async def _check_sums(shop: CliServices, banks: Banks, books: Mapping[str, Mapping[str, int]]) -> None:
     """The ledger adds up to nothing, and its accounts to what providers and customers have."""
     async with shop.db.connection() as connection:
         rows = await connection.fetch(
@@ -258,7 +260,7 @@ async def _check_sums(shop: Shop, banks: Banks, books: Mapping[str, Mapping[str,
     assert taken == -accounts["orders"], f"{taken} was taken of customers: {accounts}"
 
 
-async def _credit_used(shop: Shop) -> Counter[UUID]:
+async def _credit_used(shop: CliServices) -> Counter[UUID]:
     async with shop.db.connection() as connection:
         return Counter({row["order_id"]: row["amount"] for row in await connection.fetch(_CREDIT_USED)})
 
@@ -291,7 +293,7 @@ def _fault(order: Kept, till: Till, banks: Banks, used: Counter[UUID]) -> str | 
 
 async def happenings(house: House) -> str:
     """How often which misbehaviour struck, and what our side said of the callbacks."""
-    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
             "SELECT split_part(result, ':', 1) AS result, count(*) FROM payment_notices GROUP BY 1 ORDER BY 1"
         )

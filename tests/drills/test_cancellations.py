@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from tests.drills.books import close
 from tests.drills.clients import Errand, rush
 from tests.drills.conftest import NO_LIMIT_A_USER
@@ -34,7 +34,7 @@ _SETTINGS = {
 @pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["a driver that dies"])
 async def test_a_third_is_cancelled_while_orders_flow(house: House, rng: Random) -> None:
     """Units that come back are sold again: more are promised in all than there ever were."""
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "second-thoughts", {sku: (n, 990, _LIMITS.get(sku)) for sku, n in _INITIAL.items()})
     settings = house.settings()
     ledger = Ledger("second-thoughts", lambda user: token(settings, user), returns=True)
@@ -59,7 +59,7 @@ async def test_a_third_is_cancelled_while_orders_flow(house: House, rng: Random)
     promised = sum(wish.units.get("phone", 0) for wish in ledger.promised().values())
     assert cancelled > ledger.accepted // 4
     assert promised > _INITIAL["phone"]
-    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM releases WHERE status = 'applied'") == cancelled
         assert await connection.fetchval("SELECT count(*) FROM releases") == cancelled
     print(

@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from tests.drills.books import audit, close
 from tests.drills.clients import Errand, rush
 from tests.drills.conftest import NO_LIMIT_A_USER
@@ -83,7 +83,7 @@ class Load:
 @pytest.fixture
 async def load(house: House, rng: Random) -> Load:
     """A load for a sale that is open."""
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "kills", {sku: (units, 990, _LIMITS.get(sku)) for sku, units in _INITIAL.items()})
     return Load(house, rng)
 

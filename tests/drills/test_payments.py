@@ -9,7 +9,7 @@ from time import perf_counter
 
 import pytest
 
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from tests.drills.books import close
 from tests.drills.conftest import NO_LIMIT_A_USER
 from tests.drills.cost import cpu, shares
@@ -50,7 +50,7 @@ async def _open(house: House, rng: Random, pay_within_s: int = _PAY_WITHIN_S) ->
     """A sale with goods enough for all, customers with store credit, providers that misbehave."""
     settings = house.settings()
     items = {sku: (units, PRICES[sku], None) for sku, units in INITIAL.items()}
-    async with open_shop(settings) as shop:
+    async with open_cli_services(settings) as shop:
         await make_sale(shop, "paying", items, pay_within_s=pay_within_s)
         await make_sale(shop, "trickle", items)
     await give_credit(house)
@@ -59,7 +59,7 @@ async def _open(house: House, rng: Random, pay_within_s: int = _PAY_WITHIN_S) ->
 
 
 async def _decided(house: House) -> int:
-    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         return int(
             await connection.fetchval("SELECT count(*) FROM order_events WHERE to_status IN ('paid', 'confirmed')")
         )
@@ -106,7 +106,7 @@ async def test_who_carries_payments_is_killed(house: House, rng: Random) -> None
     rng.shuffle(roles)
     victims: list[int] = []
     in_flight: list[int] = []
-    async with load.flowing(), open_shop(house.settings()) as shop:
+    async with load.flowing(), open_cli_services(house.settings()) as shop:
         for role in roles:
             await load.more(rng.randrange(_FROM, _TO))
             async with shop.db.connection() as connection:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from loadtest.bench.machine import Cpu
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from tests.drills.books import close
 from tests.drills.clients import Errand, rush
 from tests.drills.house import House
@@ -57,7 +57,7 @@ async def test_one_thousand_units_and_five_thousand_shoppers(house: House, rng: 
     """1,000 units, one each; 20,000 requests, one in ten a repeat."""
     users, units, requests, repeats = 5_000, 1_000, 20_000, 2_000
     initial, limits = {"phone": units}, {"phone": 1}
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "rush", {"phone": (units, 399_900, 1)})
     settings = house.settings()
     ledger = Ledger("rush", lambda user: token(settings, user))
@@ -81,7 +81,7 @@ async def test_baskets_of_three_skus_and_a_partial_sell_out(house: House, rng: R
     users, requests, repeats = 3_000, 16_000, 1_600
     initial = {f"sku-{number}": round(50 * 160 ** (number / 39)) for number in range(40)}
     limits = dict.fromkeys(list(initial)[::3], 4)
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "baskets", {sku: (units, 990, limits.get(sku)) for sku, units in initial.items()})
     settings = house.settings()
     ledger = Ledger("baskets", lambda user: token(settings, user))

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import pytest
 
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from tests.drills.benches import Bench, Vans
 from tests.drills.books import close
 from tests.drills.carriers import CarrierSandbox
@@ -71,7 +71,7 @@ async def _open(house: House, rng: Random) -> AsyncIterator[tuple[Receivers, Ben
     settings = house.settings()
     items = {sku: (units, PRICES[sku], None) for sku, units in STOCK.items()}
     async with AsyncExitStack() as stack:
-        shop = await stack.enter_async_context(open_shop(settings))
+        shop = await stack.enter_async_context(open_cli_services(settings))
         for sale_id in ("sending", "trickle"):
             await make_sale(shop, sale_id, items, pay_within_s=_PAY_WITHIN_S)
         await stock_up(shop)
@@ -94,7 +94,7 @@ async def _away_in_the_middle(house: House, till: Receivers) -> None:
 
 
 async def _pace(house: House) -> str:
-    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         [row] = await connection.fetch(_PACE)
     waits = {name: "p50 {:.1f} s, p99 {:.1f} s".format(*row[name]) for name in ("until_planned", "until_asked")}
     return (

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from tests.drills.books import audit
 from tests.drills.house import House
 from tests.support.shop import eventually, make_sale
@@ -25,7 +25,7 @@ _RUN_S = 90
 @pytest.mark.parametrize("house", [{}], indirect=True, ids=["default limits"])
 async def test_two_thousand_shoppers_at_midnight(house: House) -> None:
     """3,000 units, two each at most; with the rate limit a user that production has."""
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "spike", {"phone": (UNITS, 399_900, LIMIT)})
     stats = house.home / "spike.json"
     loop = asyncio.get_running_loop()
@@ -66,5 +66,5 @@ async def test_two_thousand_shoppers_at_midnight(house: House) -> None:
 
 
 async def _stored(house: House) -> bool:
-    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         return bool(await connection.fetchval("SELECT count(*) FROM orders") == UNITS)

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from commerce.audit.model import SaleAudit
-from ops.commands.common import Shop, open_shop
+from ops.commands.common import CliServices, open_cli_services
 from tests.drills.books import close
 from tests.drills.carriers import CarrierSandbox
 from tests.drills.house import House
@@ -85,7 +85,7 @@ async def at_rest(house: House, till: Receivers, timeout_s: float) -> None:
     """Wait until every order is in parcels, and every parcel is over, or waits for a person on a list of the desk."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     wanted = {"orders": len(till.ledger.promised()), "unplanned": 0, "payments": 0}
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         while True:
             async with shop.db.connection() as connection:
                 [row] = await connection.fetch(_REST, till.ledger.sale_id)
@@ -111,7 +111,7 @@ class Found(NamedTuple):
 async def reckon(house: House, till: Receivers, numbers: set[str]) -> Found:
     """Compare everything with everything. `numbers` are those that the desk gave parcels by itself."""
     theirs, sale_id = _theirs(house), till.ledger.sale_id
-    async with open_shop(house.settings()) as shop:
+    async with open_cli_services(house.settings()) as shop:
         ends, parked = await _check_ends(shop, theirs, _silently_lost(house))
         whole = await _check_goods(shop, sale_id)
         cash = await _check_cash(shop, sale_id, whole)
@@ -138,7 +138,7 @@ async def _on_lists(house: House, parked: int, stuck: int) -> bool:
     return (counts["unplanned"], counts["parked"], counts["stuck"]) == (0, parked, stuck)
 
 
-async def _check_ends(shop: Shop, theirs: list[Theirs], lost: set[str]) -> tuple[Counter[str], Counter[str]]:
+async def _check_ends(shop: CliServices, theirs: list[Theirs], lost: set[str]) -> tuple[Counter[str], Counter[str]]:
     """Where a parcel ended with its carrier it ended here; what did not end waits for a person who knows why."""
     at = {one.number: one for one in theirs}
     async with shop.db.connection() as connection:
@@ -170,7 +170,7 @@ def _shape(reason: str) -> str:
     return re.sub(r"\d+", "N", reason)
 
 
-async def _check_goods(shop: Shop, sale_id: str) -> dict[UUID, bool]:
+async def _check_goods(shop: CliServices, sale_id: str) -> dict[UUID, bool]:
     """P7, counted once more, line by line; gives whether all of an order has arrived."""
     async with shop.db.connection() as connection:
         lines = await connection.fetch(_LINES, sale_id)
@@ -193,7 +193,7 @@ async def _check_goods(shop: Shop, sale_id: str) -> dict[UUID, bool]:
     return whole
 
 
-async def _check_cash(shop: Shop, sale_id: str, whole: dict[UUID, bool]) -> Counter[str]:
+async def _check_cash(shop: CliServices, sale_id: str, whole: dict[UUID, bool]) -> Counter[str]:
     """What is paid at the door is taken once all parcels that collect a part have arrived, and not before; orders say
     themselves whether all has arrived."""
     async with shop.db.connection() as connection:
@@ -212,7 +212,7 @@ async def _check_cash(shop: Shop, sale_id: str, whole: dict[UUID, bool]) -> Coun
     return Counter(row["status"] for row in rows)
 
 
-async def _check_carriers(shop: Shop, theirs: list[Theirs], numbers: set[str]) -> None:
+async def _check_carriers(shop: CliServices, theirs: list[Theirs], numbers: set[str]) -> None:
     """Each of our bookings is at SF once and as it is here, and SF has none besides; kuaidi100 knows no number that
     the desk did not give."""
     async with shop.db.connection() as connection:
@@ -248,7 +248,7 @@ def _errors(house: House) -> list[str]:
 
 async def happenings(house: House) -> str:
     """What was heard and how, and how often the carriers' pushes were sent."""
-    async with open_shop(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
             "SELECT source, count(*), count(*) FILTER (WHERE unknown) AS unknown, "
             "count(*) FILTER (WHERE contradicts) AS odd FROM shipment_events GROUP BY 1"

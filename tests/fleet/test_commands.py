@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from commerce.fleet.links import check_link
 from config.settings import Settings
 from ops.cli import app
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.fleet.yard import ZONE, make_yard, near
 from tests.support.processes import Processes
 
@@ -34,7 +34,7 @@ def floodgate(settings: Settings, tmp_path: Path) -> Command:
     return run
 
 
-async def test_vans_and_places_are_imported_and_listed(shop: Shop, floodgate: Command, tmp_path: Path) -> None:
+async def test_vans_and_places_are_imported_and_listed(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
     await make_yard(shop)
     file = tmp_path / "given.csv"
     file.write_text(
@@ -51,7 +51,7 @@ async def test_vans_and_places_are_imported_and_listed(shop: Shop, floodgate: Co
     assert "1 added" in (await floodgate("fleet", "import", file))[1]
 
 
-async def test_a_day_is_planned_shown_and_drawn(shop: Shop, floodgate: Command, tmp_path: Path) -> None:
+async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
     yard = await make_yard(shop)
     yard.clock.at = datetime.now(UTC)
     day = (yard.clock.at.astimezone(ZONE) + timedelta(days=1)).date()

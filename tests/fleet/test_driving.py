@@ -17,12 +17,12 @@ from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.port import TrackingEvent
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.fleet.yard import DAY, Yard, make_yard
 
 
 @pytest.fixture
-async def yard(shop: Shop) -> Yard:
+async def yard(shop: CliServices) -> Yard:
     return await make_yard(shop)
 
 

@@ -20,7 +20,7 @@ from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
 from commerce.fleet.places import great_circle_m, locate, region_key, region_keys
 from commerce.orders.model import Address
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.fleet.yard import DAY, DEPOT, VANS, make_yard
 
 HEADER = "vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s,active\n"
@@ -81,7 +81,7 @@ def test_places_and_matrices_are_read() -> None:
         list(read_travel_matrix(["a,b\n"]))
 
 
-async def test_an_import_may_be_repeated_and_changes_what_changed(shop: Shop) -> None:
+async def test_an_import_may_be_repeated_and_changes_what_changed(shop: CliServices) -> None:
     yard = await make_yard(shop)
     same = await yard.fleet.import_csv(VANS.splitlines(keepends=True))
     assert (same.added, same.changed, same.unchanged) == (0, 0, 2)

@@ -12,7 +12,7 @@ import pytest
 from commerce.fleet.errors import PlanningInProgress
 from commerce.fleet.model import Plan, StopReport
 from commerce.kernel.errors import Invalid
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.fleet.yard import DAY, Yard, beeline_s, faults, make_yard, near
 from tests.support.shop import ADDRESS
 
@@ -20,7 +20,7 @@ QUICK_S = 0.1
 
 
 @pytest.fixture
-async def yard(shop: Shop) -> Yard:
+async def yard(shop: CliServices) -> Yard:
     return await make_yard(shop)
 
 
@@ -147,7 +147,7 @@ async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(yard: Ya
     assert brought not in whys(again)
 
 
-async def test_today_no_van_starts_in_the_past(shop: Shop) -> None:
+async def test_today_no_van_starts_in_the_past(shop: CliServices) -> None:
     yard = await make_yard(shop, now="15:10")
     fits, over = await yard.parcel(near(1, 0)), await yard.parcel(near(2, 0), ("10:00", "14:00"))
     plan = await yard.fleet.plan(DAY, seconds=QUICK_S)

@@ -22,7 +22,7 @@ from commerce.fleet.service import Fleet
 from commerce.kernel.clock import SystemClock, to_ms
 from commerce.kernel.database import Connection
 from commerce.shipping.port import TrackingEvent
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import ADDRESS
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -91,7 +91,7 @@ VALUES ($1, $1, 0, 1, $3, $4, 'booked', $5, 100, 100, 100, 100, $6, 'CNY', 'own_
 class Yard:
     """The fleet over a test's own database, on a day far from the others'."""
 
-    shop: Shop
+    shop: CliServices
     clock: SetClock
     fleet: Fleet
     heard: Heard
@@ -151,7 +151,7 @@ class Yard:
             return await connection.fetchval(query, *values)
 
 
-async def make_yard(shop: Shop, vans: str = VANS, now: str = "07:00") -> Yard:
+async def make_yard(shop: CliServices, vans: str = VANS, now: str = "07:00") -> Yard:
     """A warehouse `hz` with vans, early in the morning of `DAY`."""
     clock = SetClock(datetime.combine(DAY, time.fromisoformat(now), ZONE).astimezone(UTC))
     heard = Heard()

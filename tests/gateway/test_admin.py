@@ -18,13 +18,13 @@ from config.settings import Settings
 from gateway.app import ADMIN
 from gateway.auth import ROLES
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, bearer, working
 from tests.support.processes import ended, processes
 from tests.support.shop import eventually, make_sale, order_body
 
 
-def new_sale(shop: Shop, sale_id: str) -> dict[str, Any]:
+def new_sale(shop: CliServices, sale_id: str) -> dict[str, Any]:
     now = from_ms(shop.clock.now_ms())
     return {
         "sale": {
@@ -38,7 +38,7 @@ def new_sale(shop: Shop, sale_id: str) -> dict[str, Any]:
     }
 
 
-async def test_from_product_to_closed_sale(shop: Shop, front: Front, sale_id: str) -> None:
+async def test_from_product_to_closed_sale(shop: CliServices, front: Front, sale_id: str) -> None:
     async def staff(method: str, path: str, **kwargs: Any) -> Any:
         answer = await front.call(method, f"/v1/admin{path}", user="ann", roles=["operator"], **kwargs)
         assert answer.status in (200, 201), answer.text
@@ -69,7 +69,7 @@ async def test_from_product_to_closed_sale(shop: Shop, front: Front, sale_id: st
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def test_dead_letters_over_http(shop: Shop, settings: Settings, front: Front, sale_id: str) -> None:
+async def test_dead_letters_over_http(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     order_id = uuid4()
     await shop.redis.xadd(keys.orders, {order_id.bytes: b"\xc1 not an order"})
@@ -88,7 +88,7 @@ async def test_dead_letters_over_http(shop: Shop, settings: Settings, front: Fro
     assert (again.status, again.code) == (409, "dead_letter_resolved")
 
 
-async def _dead(shop: Shop) -> bool:
+async def _dead(shop: CliServices) -> bool:
     return (await shop.audit.counts())["dead_letters"] == 1
 
 
@@ -152,7 +152,7 @@ async def _turned_away(port: int) -> bool:
 
 
 async def test_support_cancels_an_order_for_a_customer(
-    shop: Shop, settings: Settings, front: Front, sale_id: str
+    shop: CliServices, settings: Settings, front: Front, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
@@ -182,7 +182,7 @@ async def test_support_cancels_an_order_for_a_customer(
     assert (none.status, none.code) == (404, "not_found")
 
 
-async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.conftest import SECRET
 from tests.support.front import Front, token
 from tests.support.shop import ADDRESS, make_sale, order_body
@@ -22,7 +22,7 @@ STOCK = {"a": 50, "b": 20}
 
 
 @pytest.fixture
-async def keys(shop: Shop, front: Front, sale_id: str) -> AsyncIterator[SaleKeys]:
+async def keys(shop: CliServices, front: Front, sale_id: str) -> AsyncIterator[SaleKeys]:
     """Afterwards nothing may have been taken or written."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None), "b": (20, 255, None)})
     await front.services.snapshots.refresh()
@@ -255,7 +255,7 @@ async def test_a_sale_that_does_not_exist(front: Front, sale_id: str, keys: Sale
     assert (answer.status, answer.code) == (404, "not_found")
 
 
-async def test_a_draft_does_not_exist(shop: Shop, front: Front, sale_prefix: str, keys: SaleKeys) -> None:
+async def test_a_draft_does_not_exist(shop: CliServices, front: Front, sale_prefix: str, keys: SaleKeys) -> None:
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (50, 100, None)}, opened=False)
     answer = await front.order(order_body(f"{sale_prefix}-draft", ("a", 1)))
     assert (answer.status, answer.code) == (404, "not_found")

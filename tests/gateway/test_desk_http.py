@@ -10,7 +10,7 @@ import pytest
 
 from config.settings import Settings
 from gateway.routes import parcels
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Answer, bearer
 from tests.support.shipfront import ShipFront, open_shipfront
 from tests.support.shipshop import SHANGHAI, news, refuses
@@ -18,7 +18,7 @@ from tests.support.shop import ADDRESS
 
 
 @pytest.fixture
-async def here(shop: Shop, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
     async with open_shipfront(shop, make_settings) as found:
         yield found
 

@@ -11,7 +11,7 @@ import pytest
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, open_front, token
 from tests.support.shop import eventually, make_sale, order_body
 
@@ -19,7 +19,7 @@ LIMITS = {"request_head_timeout_s": 0.4, "request_body_timeout_s": 0.4, "connect
 
 
 @pytest.fixture
-async def front(make_settings: Callable[..., Settings], shop: Shop, sale_id: str) -> AsyncIterator[Front]:
+async def front(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> AsyncIterator[Front]:
     await make_sale(shop, sale_id, {"a": (50, 100, None)})
     async with open_front(make_settings(limits=LIMITS)) as found:
         yield found
@@ -112,7 +112,7 @@ async def test_an_idle_connection_is_cut_off_after_its_answer(front: Front, wire
     assert await wire.closed()
 
 
-async def test_a_body_that_dribbles_gets_408(shop: Shop, front: Front, wire: Wire, sale_id: str) -> None:
+async def test_a_body_that_dribbles_gets_408(shop: CliServices, front: Front, wire: Wire, sale_id: str) -> None:
     data = request(front, sale_id)
     await wire.send(data[:-10])
     status, headers, body = await wire.answer()
@@ -122,7 +122,7 @@ async def test_a_body_that_dribbles_gets_408(shop: Shop, front: Front, wire: Wir
 
 
 async def test_a_client_that_leaves_in_mid_body_takes_nothing(
-    shop: Shop, front: Front, wire: Wire, sale_id: str
+    shop: CliServices, front: Front, wire: Wire, sale_id: str
 ) -> None:
     await wire.send(request(front, sale_id)[:-10])
     wire.writer.close()

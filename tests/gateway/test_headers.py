@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, bearer
 from tests.support.shop import make_sale, order_body
 
@@ -31,7 +31,7 @@ async def test_an_answer_is_signed(front: Front, name: str) -> None:
     assert len(answer.headers.getall("Server")) == len(answer.headers.getall("X-Request-Id")) == 1
 
 
-async def test_a_stream_is_signed(front: Front, shop: Shop, sale_id: str) -> None:
+async def test_a_stream_is_signed(front: Front, shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
     placed = await front.order(order_body(sale_id, ("a", 1)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, open_front
 from tests.support.proxy import proxied, proxied_database
 from tests.support.servers import Servers
@@ -22,7 +22,7 @@ async def database(front: Front, state: str) -> bool:
 
 @pytest.mark.parametrize("way", ["gone", "frozen"])
 async def test_a_gateway_is_ready_while_postgres_is_away(
-    make_settings: Callable[..., Settings], database_url: str, shop: Shop, sale_id: str, tmp_path: Path, way: str
+    make_settings: Callable[..., Settings], database_url: str, shop: CliServices, sale_id: str, tmp_path: Path, way: str
 ) -> None:
     """A balancer that drops what is not ready must not end a sale that goes on."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})

@@ -12,7 +12,7 @@ import pytest
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, open_front
 from tests.support.proxy import Proxy, proxied
 from tests.support.servers import Servers
@@ -22,12 +22,12 @@ LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 300}
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (100_000, 255, None)})
 
 
 @pytest.fixture
-async def proxy(servers: Servers, tmp_path: Path, shop: Shop) -> AsyncIterator[tuple[Proxy, str]]:
+async def proxy(servers: Servers, tmp_path: Path, shop: CliServices) -> AsyncIterator[tuple[Proxy, str]]:
     async with proxied(servers.redis_url, tmp_path) as found:
         yield found
 
@@ -41,12 +41,12 @@ async def front(
         yield found
 
 
-async def taken(shop: Shop, keys: SaleKeys) -> int:
+async def taken(shop: CliServices, keys: SaleKeys) -> int:
     return 100_000 - (await lua.cut(shop.redis, keys)).stock["b"]
 
 
 async def test_orders_that_come_together_travel_together(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     before = proxy[0].calls
     answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(200)))
@@ -56,7 +56,7 @@ async def test_orders_that_come_together_travel_together(
 
 
 async def test_a_batch_is_never_larger_than_its_limits(
-    make_settings: Callable[..., Settings], shop: Shop, sale_id: str, keys: SaleKeys
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     settings = make_settings(limits={"batch_orders": 4, "inflight_calls": 1})
     async with open_front(settings) as front:
@@ -74,7 +74,7 @@ async def test_each_order_of_a_batch_succeeds_or_fails_alone(front: Front, sale_
 
 
 async def test_a_lost_reply_is_cleared_up(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """Redis took the orders and the connection broke: the batch is sent again, and nobody notices."""
     proxy[0].lose_replies = 1
@@ -86,7 +86,7 @@ async def test_a_lost_reply_is_cleared_up(
 
 
 async def test_an_unclear_outcome_is_said_to_be_unclear(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """Redis took the order and cannot be reached any more: 503, and the same key tells later (P9, P3)."""
     proxy[0].lose_replies = 1_000_000
@@ -100,7 +100,7 @@ async def test_an_unclear_outcome_is_said_to_be_unclear(
 
 
 async def test_unclear_stays_unclear_when_redis_then_refuses(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """The order was taken and the reply lost; that Redis lets us in no more does not undo it."""
 
@@ -118,7 +118,7 @@ async def test_unclear_stays_unclear_when_redis_then_refuses(
 
 
 async def test_a_redis_that_hangs(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     proxy[0].hold.clear()
     answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
@@ -130,7 +130,7 @@ async def test_a_redis_that_hangs(
 
 
 async def test_a_redis_that_is_gone(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """Once it is known to be gone nothing is sent, so nothing is unclear: not_ready. Then it comes back."""
     proxy[0].cut()
@@ -146,7 +146,7 @@ async def test_a_redis_that_is_gone(
 
 
 async def test_a_short_absence_costs_nobody_an_error(
-    shop: Shop, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, front: Front, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     proxy[0].cut()
     ordering = [asyncio.create_task(front.order(order_body(sale_id, ("b", 1)))) for _ in range(10)]
@@ -157,7 +157,7 @@ async def test_a_short_absence_costs_nobody_an_error(
 
 
 async def test_more_than_may_wait_is_refused_at_the_door(
-    make_settings: Callable[..., Settings], shop: Shop, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    make_settings: Callable[..., Settings], shop: CliServices, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """P10: those that were let in are served, the others refused at once, and nothing is taken for them."""
     limits = LIMITS | {"waiting_orders": 5, "batch_orders": 1, "inflight_calls": 1, "redis_call_timeout_ms": 5_000}
@@ -179,7 +179,7 @@ async def _at_least(count: int, look: Callable[[], int]) -> bool:
 
 
 async def test_a_long_backlog_stops_new_orders(
-    make_settings: Callable[..., Settings], shop: Shop, sale_id: str, keys: SaleKeys
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     async with open_front(make_settings(limits={"backlog_orders": 3})) as front:
         for _ in range(3):
@@ -191,7 +191,7 @@ async def test_a_long_backlog_stops_new_orders(
 
 
 async def test_one_user_too_often(
-    make_settings: Callable[..., Settings], shop: Shop, sale_id: str, keys: SaleKeys
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     limits = {"orders_per_user_per_s": 0.001, "orders_per_user_burst": 3}
     async with open_front(make_settings(limits=limits)) as front:

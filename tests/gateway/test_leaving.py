@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, bearer
 from tests.support.shop import eventually, make_sale, order_body
 
@@ -29,7 +29,7 @@ def counted(front: Front, route: str) -> dict[str, float]:
 
 
 @pytest.fixture
-async def keys(shop: Shop, front: Front, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, front: Front, sale_id: str) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     await front.services.snapshots.refresh()
     return keys

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from commerce.kernel import logs
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, bearer, open_front, working
 from tests.support.processes import ended, processes
 from tests.support.shop import ADDRESS, eventually, make_sale, order_body
@@ -34,7 +34,7 @@ async def reading(front: Front) -> dict[tuple[str, tuple[tuple[str, str], ...]],
     }
 
 
-async def test_the_promised_readings(shop: Shop, settings: Settings, front: Front, sale_id: str) -> None:
+async def test_the_promised_readings(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
     before = await reading(front)
@@ -75,7 +75,7 @@ async def _written(front: Front, before: dict[tuple[str, tuple[tuple[str, str], 
     return (await reading(front)).get(key, 0) > before.get(key, 0)
 
 
-async def test_a_broken_promise_shows(shop: Shop, settings: Settings, front: Front, sale_id: str) -> None:
+async def test_a_broken_promise_shows(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.hincrby(keys.stock.decode(), "a", 3)
     async with working(settings, "auditor"):
@@ -135,7 +135,7 @@ async def test_several_processes_count_together(tmp_path: Path) -> None:
 
 
 async def test_a_killed_process_leaves_no_gauges(
-    make_settings: Callable[..., Settings], shop: Shop, sale_id: str, tmp_path: Path
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, tmp_path: Path
 ) -> None:
     """Or nobody would be told that nobody looks at the streams. What it counted stays."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
@@ -191,7 +191,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 
 async def test_logs_are_json_with_ids_and_without_secrets(
-    shop: Shop, front: Front, sale_id: str, logged: io.StringIO
+    shop: CliServices, front: Front, sale_id: str, logged: io.StringIO
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
@@ -213,7 +213,7 @@ async def test_a_request_id_is_kept_if_it_is_one(front: Front) -> None:
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", made.headers["X-Request-Id"])
 
 
-async def test_memory_durability_says_so(make_settings: Callable[..., Settings], shop: Shop) -> None:
+async def test_memory_durability_says_so(make_settings: Callable[..., Settings], shop: CliServices) -> None:
     async with open_front(make_settings(durability="memory")) as front:
         ready = await front.call("GET", "/health/ready", user=None)
         assert ready.body["durability"] == "memory"

@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from config.settings import Settings
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, open_front, token
 from tests.support.shop import make_sale
 
@@ -47,7 +47,7 @@ async def test_the_page_needs_no_network(front: Front) -> None:
 )
 async def test_it_does_what_it_says(
     make_settings: Callable[..., Settings],
-    shop: Shop,
+    shop: CliServices,
     sale_prefix: str,
     tmp_path: Path,
     parts: list[Operation],

@@ -17,23 +17,23 @@ import lua
 from commerce.kernel.clock import from_ms
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, bearer, open_front, working
 from tests.support.shop import ADDRESS, eventually, make_sale, order_body
 
 
 @pytest.fixture
-async def keys(shop: Shop, front: Front, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, front: Front, sale_id: str) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 255, None)})
     await front.services.snapshots.refresh()
     return keys
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_the_whole_way(shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_whole_way(shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys) -> None:
     body = order_body(sale_id, ("a", 2), ("b", 1), payments=[{"method": "alipay", "amount": 455}])
     answer = await front.order(body)
     assert answer.status == 202
@@ -59,7 +59,7 @@ async def test_the_whole_way(shop: Shop, settings: Settings, front: Front, sale_
 
 
 async def test_several_addresses_and_a_split_line(
-    shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
 ) -> None:
     body = {
         "sale_id": sale_id,
@@ -102,7 +102,9 @@ async def test_a_repeat_is_the_same_order(front: Front, sale_id: str, keys: Sale
     assert none.body == {"items": [], "next": None}
 
 
-async def test_a_repeat_after_the_price_has_changed(shop: Shop, front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_repeat_after_the_price_has_changed(
+    shop: CliServices, front: Front, sale_id: str, keys: SaleKeys
+) -> None:
     """P3: the reply was lost, the price went up, and the client repeats what it sent."""
     body = order_body(sale_id, ("a", 1), payments=[{"method": "alipay", "amount": 100}])
     first = await front.order(body, key="k")
@@ -116,7 +118,9 @@ async def test_a_repeat_after_the_price_has_changed(shop: Shop, front: Front, sa
     assert (fresh.status, fresh.code) == (422, "invalid")
 
 
-async def test_one_key_over_two_sales(shop: Shop, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys) -> None:
+async def test_one_key_over_two_sales(
+    shop: CliServices, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+) -> None:
     await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
     await front.services.snapshots.refresh()
     assert (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
@@ -126,7 +130,7 @@ async def test_one_key_over_two_sales(shop: Shop, front: Front, sale_id: str, sa
 
 
 async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
-    shop: Shop, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     """A key of a sale that was closed just now still counts; one that ended days ago costs a batch nothing."""
     day, snapshots = timedelta(days=1), front.services.snapshots
@@ -155,7 +159,7 @@ async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
 
 
 async def test_a_key_that_two_sales_took_at_the_same_moment(
-    shop: Shop, settings: Settings, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     """Neither could see the other: one is the order, the other is refused later and its goods come back."""
     other_keys = await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
@@ -179,12 +183,12 @@ async def test_a_key_that_two_sales_took_at_the_same_moment(
         assert audit.clean, audit.findings
 
 
-async def _no_releases(shop: Shop) -> bool:
+async def _no_releases(shop: CliServices) -> bool:
     return (await shop.audit.counts())["pending_releases"] == 0
 
 
 async def test_refusals_say_what_is_wrong(
-    shop: Shop, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     sold_out = await front.order(order_body(sale_id, ("b", 21)))
     assert (sold_out.status, sold_out.code, sold_out.body["sku"]) == (409, "sold_out", "b")
@@ -212,7 +216,9 @@ async def test_refusals_say_what_is_wrong(
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
 
 
-async def test_new_terms_are_followed_within_a_second(shop: Shop, front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_new_terms_are_followed_within_a_second(
+    shop: CliServices, front: Front, sale_id: str, keys: SaleKeys
+) -> None:
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
     at_once = await front.order(order_body(sale_id, ("a", 1)))
     assert (at_once.status, at_once.body["total"]["amount"]) == (202, 120)
@@ -225,7 +231,7 @@ async def _knows(front: Front, sale_id: str, sku: str, price: int) -> bool:
 
 
 async def test_a_list_and_cancelling(
-    shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
 ) -> None:
     made = [(await front.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
     async with working(settings, "order_writer", "release_driver"):
@@ -243,7 +249,7 @@ async def test_a_list_and_cancelling(
         await eventually(lambda: _free(shop, keys, 16))
 
 
-async def _free(shop: Shop, keys: SaleKeys, units: int) -> bool:
+async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock["b"] == units
 
 
@@ -277,7 +283,9 @@ async def _watch(front: Front, stack: AsyncExitStack, order_id: str, last: int |
     return Stream(response)
 
 
-async def test_watching_an_order(shop: Shop, settings: Settings, front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_watching_an_order(
+    shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+) -> None:
     order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
     async with AsyncExitStack() as stack:
         stream = await _watch(front, stack, order_id)
@@ -300,7 +308,7 @@ async def test_watching_an_order(shop: Shop, settings: Settings, front: Front, s
     assert foreign.status == 404
 
 
-async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: Shop, sale_id: str) -> None:
+async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, 5)})
     async with open_front(make_settings(limits={"event_streams": 1})) as front, AsyncExitStack() as stack:
         order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]

@@ -19,8 +19,8 @@ from prometheus_client import REGISTRY
 from commerce.kernel.clock import SystemClock
 from commerce.payments import jobs
 from commerce.payments.providers.alipay import wire
-from ops.commands.common import Shop
-from ops.sandbox.bank import DueNotice, Trade
+from ops.commands.common import CliServices
+from ops.sandbox.bank import DueNotice, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.server import PROVIDERS, _protocols
 from tests.support.payshop import PayShop, agreed, open_payshop
@@ -31,7 +31,7 @@ YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
 
 
 @pytest.fixture
-async def pay(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
     """Nothing is heard but what a test sends: no callbacks of the sandbox's, and the drivers look once in a while."""
     monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)
     async with open_payshop(shop, sale_id) as found:
@@ -53,7 +53,9 @@ async def state(pay: PayShop) -> list[Any]:
     return [tuple(row) for row in await pay.rows(query)]
 
 
-def told(pay: PayShop, method: str, payment_id: str, change: Callable[[Trade], Trade], notice_id: str) -> Callback:
+def told(
+    pay: PayShop, method: str, payment_id: str, change: Callable[[SimulatedTrade], SimulatedTrade], notice_id: str
+) -> Callback:
     """A callback that the provider has signed, about a trade that is not what was agreed."""
     trade = pay.bank.trade(method, payment_id.replace("-", ""))
     assert trade is not None
@@ -128,7 +130,7 @@ async def test_what_is_not_believed(pay: PayShop, method: str) -> None:
     assert await pay.send(method, good) == YES[method]
 
 
-def _foreign(pay: PayShop, method: str, notice: DueNotice, trade: Trade) -> Callback:
+def _foreign(pay: PayShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
     """Signed with the right keys, to another merchant."""
     ids = msgspec.structs.replace(agreed().ids, alipay_app_id="2021000000000000", wechatpay_mch_id="1900000000")
     keys = dataclasses.replace(agreed(), ids=ids)
@@ -137,7 +139,7 @@ def _foreign(pay: PayShop, method: str, notice: DueNotice, trade: Trade) -> Call
     return protocol.callback(dataclasses.replace(notice, wrong=None), trade, None)
 
 
-def _in_pounds(pay: PayShop, method: str, notice: DueNotice, trade: Trade) -> Callback:
+def _in_pounds(pay: PayShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
     """A hundred of another currency."""
     good = dataclasses.replace(notice, wrong=None)
     if method == "wechatpay":

@@ -9,7 +9,7 @@ import pytest
 
 from commerce.payments.model import TenderInput
 from gateway.routes import payments
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Answer, working
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually, order_body
@@ -74,7 +74,9 @@ async def test_orders_that_cannot_be_paid(pay: PayShop) -> None:
     assert await pay.value("SELECT count(*) FROM payments") == 1
 
 
-async def test_an_order_that_is_not_stored_yet(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_order_that_is_not_stored_yet(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is waited for; and if that takes too long the answer says to repeat."""
     monkeypatch.setattr(payments, "CANCEL_WAIT_S", 0.2)
     async with open_payshop(shop, sale_id, "payment_driver") as pay:
@@ -140,7 +142,7 @@ async def test_staff(pay: PayShop) -> None:
     assert await pay.value("SELECT actor FROM refunds") is None
 
 
-async def test_what_was_given_up_is_listed_and_taken_up_again(shop: Shop, sale_id: str) -> None:
+async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices, sale_id: str) -> None:
     """A provider that is away too long, and a refund that it refuses."""
     change = driver(attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payshop(shop, sale_id, change=change) as pay:
@@ -175,7 +177,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: Shop, sale_i
         await pay.check()
 
 
-async def test_another_way_frees_what_was_given_up(shop: Shop, sale_id: str) -> None:
+async def test_another_way_frees_what_was_given_up(shop: CliServices, sale_id: str) -> None:
     """Else its order could neither be paid nor expire."""
     change = driver(attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payshop(shop, sale_id, change=change) as pay:

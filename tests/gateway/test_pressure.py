@@ -18,7 +18,7 @@ from config.settings import Settings
 from gateway.connections import AiohttpConnection, TrackedConnection
 from gateway.lane import ConnectionState, FastPathConnection
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.gateway.test_two_ways import meaning
 from tests.support.front import Front, open_front, token
 from tests.support.pair import SENTINEL, Pair, open_pair
@@ -31,7 +31,7 @@ CROWD = 1_000
 
 @pytest.fixture(params=[True, False], ids=["lane", "ordinary"])
 async def front(
-    request: pytest.FixtureRequest, make_settings: Callable[..., Settings], shop: Shop, sale_id: str
+    request: pytest.FixtureRequest, make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
 ) -> AsyncIterator[Front]:
     await make_sale(shop, sale_id, {"a": (50, 100, None)})
     async with open_front(make_settings(limits=LIMITS), express=request.param) as found:
@@ -96,7 +96,7 @@ async def nobody(front: Front) -> bool:
     return front.connections.open == 0
 
 
-async def test_who_does_not_read_is_not_read_and_then_cut_off(shop: Shop, front: Front, sale_id: str) -> None:
+async def test_who_does_not_read_is_not_read_and_then_cut_off(shop: CliServices, front: Front, sale_id: str) -> None:
     client = await connect(front, receive_bytes=4_096)
     more_than_kernels_hold = order(front, sale_id, 1) * 60_000
     flood = asyncio.create_task(asyncio.get_running_loop().sock_sendall(client, more_than_kernels_hold))
@@ -129,7 +129,7 @@ async def test_who_reads_late_finds_every_answer_in_its_place(front: Front, sale
     assert [answer.status for answer in answers] == [202] + [200] * (count - 1)
 
 
-async def test_a_crowd_that_says_half_keeps_nobody_from_buying(shop: Shop, front: Front, sale_id: str) -> None:
+async def test_a_crowd_that_says_half_keeps_nobody_from_buying(shop: CliServices, front: Front, sale_id: str) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     loop = asyncio.get_running_loop()
@@ -151,7 +151,7 @@ async def test_a_crowd_that_says_half_keeps_nobody_from_buying(shop: Shop, front
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 30}
 
 
-async def test_the_end_in_the_middle_of_an_order(shop: Shop, front: Front, sale_id: str) -> None:
+async def test_the_end_in_the_middle_of_an_order(shop: CliServices, front: Front, sale_id: str) -> None:
     """It is answered and no more is taken; who waits or has said half is let go at once; who comes now is told."""
     loop = asyncio.get_running_loop()
     idle, half, buyer = await connect(front), await connect(front), await connect(front)
@@ -181,7 +181,7 @@ async def test_the_end_in_the_middle_of_an_order(shop: Shop, front: Front, sale_
 
 
 @pytest.fixture
-async def hasty(make_settings: Callable[..., Settings], shop: Shop, sale_prefix: str) -> AsyncIterator[Pair]:
+async def hasty(make_settings: Callable[..., Settings], shop: CliServices, sale_prefix: str) -> AsyncIterator[Pair]:
     limits = {"request_head_timeout_s": 0.5, "request_body_timeout_s": 0.5}
     async with open_pair(make_settings(limits=limits), shop, sale_prefix) as found:
         yield found

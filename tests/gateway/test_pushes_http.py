@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.shipping import kuaidi100_kit as kuaidi100
 from tests.shipping.sf_express_kit import CHECK_WORD, PUSH_KEY
 from tests.support.front import Answer
@@ -32,7 +32,7 @@ SYSTEMS = sorted(YES)
 
 
 @pytest.fixture
-async def here(shop: Shop, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
     async with open_shipfront(shop, make_settings) as found:
         yield found
 
@@ -210,7 +210,7 @@ async def test_a_push_of_several_parcels(here: ShipFront) -> None:
 
 
 async def test_while_the_database_is_away(
-    shop: Shop, make_settings: Callable[..., Settings], database_url: str, tmp_path: Path
+    shop: CliServices, make_settings: Callable[..., Settings], database_url: str, tmp_path: Path
 ) -> None:
     async with (
         proxied_database(database_url, tmp_path) as (proxy, url),
@@ -229,7 +229,7 @@ async def test_while_the_database_is_away(
         assert (await here.ship.parcel(shipment_id)).status == "picked_up"
 
 
-async def test_pushes_to_nobody(shop: Shop, make_settings: Callable[..., Settings]) -> None:
+async def test_pushes_to_nobody(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
     """Where nothing is agreed there is nothing, and no other name is one."""
     async with open_shipfront(shop, make_settings, agreed={}) as here:
         for system in SYSTEMS:

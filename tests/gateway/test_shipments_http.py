@@ -14,7 +14,7 @@ import pytest
 
 from commerce.shipping import store
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import bearer
 from tests.support.shipfront import ShipFront, open_shipfront
 from tests.support.shipshop import SHANGHAI, news
@@ -22,7 +22,7 @@ from tests.support.shop import ADDRESS, eventually
 
 
 @pytest.fixture
-async def here(shop: Shop, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
     async with open_shipfront(shop, make_settings) as found:
         yield found
 
@@ -215,7 +215,7 @@ async def test_more_than_is_read_at_once(here: ShipFront) -> None:
         assert await stream.ends()
 
 
-async def test_streams_end_in_time(shop: Shop, make_settings: Callable[..., Settings]) -> None:
+async def test_streams_end_in_time(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
     """After their time, and there are only so many."""
     limits = {"event_streams": 1, "event_stream_s": 0.2}
     async with open_shipfront(shop, make_settings, limits=limits) as here, AsyncExitStack() as stack:

@@ -18,7 +18,7 @@ import pytest
 
 import lua
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.odd_framing import leavers, mutations, pipelines, splits, stayers
 from tests.support.odd_heads import odd_heads
 from tests.support.odd_orders import bodies, random_orders, reads, refusals
@@ -35,7 +35,7 @@ _MADE_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{1,6}\b")
 
 
 @pytest.fixture
-async def pair(settings: Settings, shop: Shop, sale_prefix: str) -> AsyncIterator[Pair]:
+async def pair(settings: Settings, shop: CliServices, sale_prefix: str) -> AsyncIterator[Pair]:
     async with open_pair(settings, shop, sale_prefix) as found:
         yield found
 
@@ -168,7 +168,7 @@ GROUPS: dict[str, Callable[[Pair, Random], Iterable[Case]]] = {
 
 
 @pytest.mark.parametrize("group", GROUPS)
-async def test_the_same_answer(shop: Shop, pair: Pair, group: str, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_the_same_answer(shop: CliServices, pair: Pair, group: str, capsys: pytest.CaptureFixture[str]) -> None:
     requests, answers, books = await compare(pair, GROUPS[group](pair, Random(f"{SEED} {group}")))
     with capsys.disabled():
         print(f" [{group}: {requests} requests, {answers} answers compared]", end="")

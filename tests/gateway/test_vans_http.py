@@ -16,7 +16,7 @@ from commerce.fleet.errors import BadLink
 from commerce.fleet.links import AUDIENCE, make_link
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.conftest import SECRET
 from tests.support.front import Answer
 from tests.support.shipfront import NINGBO, ZONE, ShipFront, open_shipfront
@@ -29,7 +29,7 @@ NASTY = {
 
 
 @pytest.fixture
-async def here(shop: Shop, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
     async with open_shipfront(shop, make_settings) as found:
         yield found
 

@@ -12,7 +12,7 @@ from commerce.kernel.errors import Invalid
 from config.settings import Settings
 from loadtest.baskets import read_baskets
 from loadtest.replay import reasons, replay
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import open_front, working
 
 REAL = os.environ.get("FLOODGATE_BASKETS", "")
@@ -68,7 +68,7 @@ def test_what_is_no_such_file(tmp_path: Path, text: str) -> None:
         read_baskets(write(tmp_path, text))
 
 
-async def test_a_replay_and_its_repeat(shop: Shop, settings: Settings, tmp_path: Path) -> None:
+async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
     async with open_front(settings) as front, working(settings, "order_writer"):
         first = await replay(shop, front.base, file, 4)
@@ -81,7 +81,7 @@ async def test_a_replay_and_its_repeat(shop: Shop, settings: Settings, tmp_path:
     await forget(shop, first.sale_id)
 
 
-async def test_a_difference_is_found(shop: Shop, settings: Settings, tmp_path: Path) -> None:
+async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
     async with open_front(settings) as front, working(settings, "order_writer"):
         await replay(shop, front.base, file, 4)
@@ -97,7 +97,7 @@ async def test_a_difference_is_found(shop: Shop, settings: Settings, tmp_path: P
 
 
 @pytest.mark.skipif(not REAL, reason="FLOODGATE_BASKETS does not name the data set")
-async def test_three_days_of_a_gift_shop(shop: Shop, settings: Settings) -> None:
+async def test_three_days_of_a_gift_shop(shop: CliServices, settings: Settings) -> None:
     async with open_front(settings) as front, working(settings, "order_writer"):
         done = await replay(shop, front.base, Path(REAL), 16)
         again = await replay(shop, front.base, Path(REAL), 16)
@@ -111,7 +111,7 @@ async def test_three_days_of_a_gift_shop(shop: Shop, settings: Settings) -> None
     await forget(shop, done.sale_id)
 
 
-async def forget(shop: Shop, sale_id: str) -> None:
+async def forget(shop: CliServices, sale_id: str) -> None:
     """A replay's sale has a name of its own, which the check for stray keys does not know."""
     async for key in shop.redis.scan_iter(f"{{sale:{sale_id}}}*"):
         await shop.redis.delete(key)

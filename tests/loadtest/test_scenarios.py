@@ -20,7 +20,7 @@ from config.settings import Settings
 from loadtest.scenarios.wishes import DEMO_SALE, DEMO_SKU
 from lua import SaleKeys
 from ops import demo
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.conftest import SECRET
 from tests.support.processes import processes
 from tests.support.shop import CURRENCY, eventually, make_sale
@@ -82,7 +82,7 @@ def check_clean(result: Result) -> None:
     assert "broken promise" not in result.output
 
 
-async def settle(shop: Shop, sale_id: str) -> int:
+async def settle(shop: CliServices, sale_id: str) -> int:
     """Wait until everything is stored, have the books checked, and give the number of orders."""
 
     async def drained() -> bool:
@@ -96,7 +96,7 @@ async def settle(shop: Shop, sale_id: str) -> int:
 
 
 async def test_the_spike_sells_every_unit_once(
-    shop: Shop, make_settings: Callable[..., Settings], sale_id: str, tmp_path: Path
+    shop: CliServices, make_settings: Callable[..., Settings], sale_id: str, tmp_path: Path
 ) -> None:
     """80 shoppers, 30 units, one each, and a gateway that lets nobody order twice within two seconds."""
     await make_sale(shop, sale_id, {"phone": (30, 399_900, 1)})
@@ -121,7 +121,7 @@ async def test_the_spike_sells_every_unit_once(
     assert result.counted["POST /v1/orders (too_many_requests)"] > 0
 
 
-async def test_a_day_of_trade(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+async def test_a_day_of_trade(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     await make_sale(shop, sale_id, OFFERS)
     async with processes(settings, tmp_path) as started:
         await started.gateway()
@@ -134,7 +134,7 @@ async def test_a_day_of_trade(shop: Shop, settings: Settings, sale_id: str, tmp_
     assert result.counted["POST /v1/orders/{id}/cancel"] > 0
 
 
-async def test_visits(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+async def test_visits(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     await make_sale(shop, sale_id, OFFERS)
     async with processes(settings, tmp_path) as started:
         await started.gateway()
@@ -150,7 +150,7 @@ async def test_visits(shop: Shop, settings: Settings, sale_id: str, tmp_path: Pa
 
 
 async def test_a_shop_that_stores_nothing_is_found_out(
-    shop: Shop, settings: Settings, sale_id: str, tmp_path: Path
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
 ) -> None:
     """There is no writer. Every order is found all the same, but none is ever stored."""
     await make_sale(shop, sale_id, OFFERS)

@@ -9,23 +9,23 @@ import pytest
 import lua
 from commerce.kernel.clock import DAY_MS
 from lua import ChangeStockOutcome, Release, ReleaseOutcome, SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import make_sale, reservation, reserve
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (5, 100, 3), "b": (3, 50, None)})
 
 
-async def taken(shop: Shop, sale_id: str, keys: SaleKeys, units: dict[str, int]) -> Release:
+async def taken(shop: CliServices, sale_id: str, keys: SaleKeys, units: dict[str, int]) -> Release:
     """An accepted order, and what would give it back."""
     order = reservation(shop.ids.new, sale_id, units, limits={"a": 3})
     await reserve(shop.redis, keys, order)
     return Release(order.order_id, shop.clock.now_ms(), "user", units)
 
 
-async def test_applied_gives_stock_and_limit_back(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_applied_gives_stock_and_limit_back(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     release = await taken(shop, sale_id, keys, {"a": 2, "b": 1})
     epoch, [answer] = await lua.release(shop.redis, keys, [release])
     assert (epoch, answer) == ((await shop.sales.get(sale_id)).epoch, (ReleaseOutcome.APPLIED, 1))
@@ -33,7 +33,7 @@ async def test_applied_gives_stock_and_limit_back(shop: Shop, sale_id: str, keys
     assert await lua.buyers(shop.redis, keys) == {}
 
 
-async def test_already_applied_changes_nothing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_already_applied_changes_nothing(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     release = await taken(shop, sale_id, keys, {"a": 2})
     _, first = await lua.release(shop.redis, keys, [release, release])
     _, again = await lua.release(shop.redis, keys, [release])
@@ -46,7 +46,7 @@ async def test_already_applied_changes_nothing(shop: Shop, sale_id: str, keys: S
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
 
 
-async def test_releases_of_several_days_in_one_call(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_releases_of_several_days_in_one_call(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     now = shop.clock.now_ms()
     releases = [Release(uuid4(), now - days * DAY_MS, "user", {"b": 1}) for days in (0, 3, 6, 0)]
     _, answers = await lua.release(shop.redis, keys, releases)
@@ -55,21 +55,21 @@ async def test_releases_of_several_days_in_one_call(shop: Shop, sale_id: str, ke
     assert {answer.outcome for answer in answers} == {ReleaseOutcome.ALREADY}
 
 
-async def test_too_old_to_know_gives_nothing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_too_old_to_know_gives_nothing(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     release = Release(uuid4(), shop.clock.now_ms() - 8 * DAY_MS, "user", {"a": 1})
     _, [answer] = await lua.release(shop.redis, keys, [release])
     assert answer.outcome is ReleaseOutcome.TOO_OLD
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
 
 
-async def test_not_ready_without_a_loaded_sale(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_not_ready_without_a_loaded_sale(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     release = await taken(shop, sale_id, keys, {"a": 1})
     await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     epoch, [answer] = await lua.release(shop.redis, keys, [release])
     assert (epoch, answer.outcome) == (0, ReleaseOutcome.NOT_READY)
 
 
-async def test_restock_up_and_down_once(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_restock_up_and_down_once(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     change, now = uuid4(), shop.clock.now_ms()
     first = await lua.change_stock(shop.redis, keys, change, now, "a", 7)
     again = await lua.change_stock(shop.redis, keys, change, now, "a", 7)
@@ -79,13 +79,13 @@ async def test_restock_up_and_down_once(shop: Shop, sale_id: str, keys: SaleKeys
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 0
 
 
-async def test_restock_never_goes_below_zero(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_restock_never_goes_below_zero(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     answer = await lua.change_stock(shop.redis, keys, uuid4(), shop.clock.now_ms(), "a", -6)
     assert (answer.outcome, answer.number) == (ChangeStockOutcome.TOO_FEW, 5)
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
 
 
-async def test_restock_not_ready_and_too_old(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_restock_not_ready_and_too_old(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     now = shop.clock.now_ms()
     old = await lua.change_stock(shop.redis, keys, uuid4(), now - 9 * DAY_MS, "a", 1)
     assert old.outcome is ChangeStockOutcome.TOO_OLD

@@ -9,20 +9,20 @@ import pytest
 import lua
 from commerce.kernel.clock import DAY_MS, from_ms
 from lua import ReserveOutcome, SaleKeys, SaleTerms
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import make_sale, reservation, reserve
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (5, 100, 3), "b": (3, 50, None)})
 
 
-async def stock(shop: Shop, keys: SaleKeys) -> dict[str, int]:
+async def stock(shop: CliServices, keys: SaleKeys) -> dict[str, int]:
     return (await lua.cut(shop.redis, keys)).stock
 
 
-async def test_accepted_takes_all_lines_and_queues_the_order(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_accepted_takes_all_lines_and_queues_the_order(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     order = reservation(shop.ids.new, sale_id, {"a": 2, "b": 1})
     [answer] = await reserve(shop.redis, keys, order)
     assert answer.outcome is ReserveOutcome.ACCEPTED
@@ -33,7 +33,7 @@ async def test_accepted_takes_all_lines_and_queues_the_order(shop: Shop, sale_id
     assert await lua.all_accepted(shop.redis, keys) == {order.order_id: "user"}
 
 
-async def test_a_batch_is_one_stream_entry(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_batch_is_one_stream_entry(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     orders = [reservation(shop.ids.new, sale_id, {"b": 1}, user=f"u{n}") for n in range(4)]
     answers = await reserve(shop.redis, keys, *orders)
     assert [answer.outcome for answer in answers] == [ReserveOutcome.ACCEPTED] * 3 + [ReserveOutcome.SOLD_OUT]
@@ -41,7 +41,7 @@ async def test_a_batch_is_one_stream_entry(shop: Shop, sale_id: str, keys: SaleK
     assert [field for field, _ in entry.orders] == [order.order_id.bytes for order in orders[:3]]
 
 
-async def test_sold_out_takes_nothing_and_names_the_sku(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_sold_out_takes_nothing_and_names_the_sku(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1, "b": 4}))
     assert (answer.outcome, answer.sku) == (ReserveOutcome.SOLD_OUT, "b")
     assert await stock(shop, keys) == {"a": 5, "b": 3}
@@ -49,7 +49,7 @@ async def test_sold_out_takes_nothing_and_names_the_sku(shop: Shop, sale_id: str
     assert await lua.all_accepted(shop.redis, keys) == {}
 
 
-async def test_the_limit_counts_earlier_orders(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_limit_counts_earlier_orders(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     limits = {"a": 3}
     first, second, third = (reservation(shop.ids.new, sale_id, {"a": units}, limits=limits) for units in (2, 2, 1))
     answers = await reserve(shop.redis, keys, first, second, third)
@@ -64,7 +64,7 @@ async def test_the_limit_counts_earlier_orders(shop: Shop, sale_id: str, keys: S
     assert other.outcome is ReserveOutcome.ACCEPTED
 
 
-async def test_one_sku_on_two_lines_is_added_up(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_one_sku_on_two_lines_is_added_up(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     order = reservation(shop.ids.new, sale_id, {"b": 2})
     twice = lua.Reservation(
         order.generation,
@@ -81,7 +81,7 @@ async def test_one_sku_on_two_lines_is_added_up(shop: Shop, sale_id: str, keys: 
     assert await stock(shop, keys) == {"a": 5, "b": 3}
 
 
-async def test_replayed_gives_the_first_answer(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_replayed_gives_the_first_answer(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     first = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     again = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     [accepted] = await reserve(shop.redis, keys, first)
@@ -94,7 +94,7 @@ async def test_replayed_gives_the_first_answer(shop: Shop, sale_id: str, keys: S
     assert await stock(shop, keys) == {"a": 4, "b": 3}
 
 
-async def test_replayed_within_one_batch(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_replayed_within_one_batch(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     orders = [reservation(shop.ids.new, sale_id, {"a": 1}, key="k") for _ in range(3)]
     answers = await reserve(shop.redis, keys, *orders)
     assert [answer.outcome for answer in answers] == [
@@ -106,7 +106,7 @@ async def test_replayed_within_one_batch(shop: Shop, sale_id: str, keys: SaleKey
     assert await stock(shop, keys) == {"a": 4, "b": 3}
 
 
-async def test_key_reused_with_another_body(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_key_reused_with_another_body(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     first = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     other = reservation(shop.ids.new, sale_id, {"a": 1}, key="k", digest=b"e" * 16)
     answers = await reserve(shop.redis, keys, first, other)
@@ -115,19 +115,19 @@ async def test_key_reused_with_another_body(shop: Shop, sale_id: str, keys: Sale
     assert later.outcome is ReserveOutcome.KEY_REUSED
 
 
-async def test_a_key_is_a_users_own(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_key_is_a_users_own(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     orders = [reservation(shop.ids.new, sale_id, {"b": 1}, key="k", user=user) for user in ("u", "v")]
     answers = await reserve(shop.redis, keys, *orders)
     assert [answer.outcome for answer in answers] == [ReserveOutcome.ACCEPTED] * 2
 
 
-async def test_a_refused_order_leaves_its_key_free(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_refused_order_leaves_its_key_free(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 4}, key="k"))
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 1}, key="k"))
     assert answer.outcome is ReserveOutcome.ACCEPTED
 
 
-async def test_the_key_of_yesterday_is_known(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_key_of_yesterday_is_known(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     seconds, _ = await shop.redis.time()
     day = seconds * 1000 // DAY_MS
     order = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
@@ -138,7 +138,9 @@ async def test_the_key_of_yesterday_is_known(shop: Shop, sale_id: str, keys: Sal
 
 
 @pytest.mark.parametrize("off", [-1, 0, 1])
-async def test_gateways_around_midnight_find_the_same_key(shop: Shop, sale_id: str, keys: SaleKeys, off: int) -> None:
+async def test_gateways_around_midnight_find_the_same_key(
+    shop: CliServices, sale_id: str, keys: SaleKeys, off: int
+) -> None:
     """Their clocks may be on either side of midnight; Redis's decides."""
     seconds, _ = await shop.redis.time()
     day = seconds * 1000 // DAY_MS
@@ -148,7 +150,7 @@ async def test_gateways_around_midnight_find_the_same_key(shop: Shop, sale_id: s
     assert answer.outcome is ReserveOutcome.REPLAYED
 
 
-async def test_a_clock_that_is_days_off_is_not_ready(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_clock_that_is_days_off_is_not_ready(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     seconds, _ = await shop.redis.time()
     for off in (-2, 2):
         order = reservation(shop.ids.new, sale_id, {"a": 1})
@@ -156,7 +158,7 @@ async def test_a_clock_that_is_days_off_is_not_ready(shop: Shop, sale_id: str, k
         assert answer.outcome is ReserveOutcome.NOT_READY
 
 
-async def test_stale_after_new_terms(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_stale_after_new_terms(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     before = (await shop.sales.get(sale_id)).generation
     await shop.sales.change_item(sale_id, "a", 200, 3, "test")
     old = reservation(shop.ids.new, sale_id, {"a": 1}, generation=before)
@@ -165,19 +167,19 @@ async def test_stale_after_new_terms(shop: Shop, sale_id: str, keys: SaleKeys) -
     assert [answer.outcome for answer in answers] == [ReserveOutcome.STALE, ReserveOutcome.ACCEPTED]
 
 
-async def test_a_wiped_redis_is_not_ready_rather_than_sold_out(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_wiped_redis_is_not_ready_rather_than_sold_out(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await shop.redis.delete(keys.meta)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     assert answer.outcome is ReserveOutcome.NOT_READY
 
 
-async def test_lost_stock_is_not_ready_rather_than_sold_out(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_lost_stock_is_not_ready_rather_than_sold_out(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await shop.redis.delete(keys.stock)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     assert answer.outcome is ReserveOutcome.NOT_READY
 
 
-async def test_not_open_yet_says_when(shop: Shop, sale_prefix: str) -> None:
+async def test_not_open_yet_says_when(shop: CliServices, sale_prefix: str) -> None:
     opens_at = from_ms(shop.clock.now_ms()) + timedelta(hours=1)
     keys = await make_sale(shop, f"{sale_prefix}-later", {"a": (5, 100, None)}, opens_at=opens_at)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, f"{sale_prefix}-later", {"a": 1}))
@@ -185,7 +187,7 @@ async def test_not_open_yet_says_when(shop: Shop, sale_prefix: str) -> None:
     assert from_ms(answer.opens_ms) == opens_at
 
 
-async def test_paused_and_open_again(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_paused_and_open_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await shop.sales.pause(sale_id, "test")
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     assert answer.outcome is ReserveOutcome.PAUSED
@@ -194,13 +196,13 @@ async def test_paused_and_open_again(shop: Shop, sale_id: str, keys: SaleKeys) -
     assert answer.outcome is ReserveOutcome.ACCEPTED
 
 
-async def test_closed_by_command(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_closed_by_command(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await shop.sales.close(sale_id, "test")
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     assert answer.outcome is ReserveOutcome.CLOSED
 
 
-async def test_closed_by_the_servers_clock(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_closed_by_the_servers_clock(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     sale = await shop.sales.get(sale_id)
     seconds, _ = await shop.redis.time()
     terms = SaleTerms(sale.epoch, sale.generation + 1, "open", seconds * 1000 - 2_000, seconds * 1000 - 1)
@@ -209,7 +211,7 @@ async def test_closed_by_the_servers_clock(shop: Shop, sale_id: str, keys: SaleK
     assert answer.outcome is ReserveOutcome.CLOSED
 
 
-async def test_a_replay_is_answered_after_closing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_replay_is_answered_after_closing(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     order = reservation(shop.ids.new, sale_id, {"a": 1}, key="k")
     await reserve(shop.redis, keys, order)
     await shop.sales.close(sale_id, "test")
@@ -217,7 +219,7 @@ async def test_a_replay_is_answered_after_closing(shop: Shop, sale_id: str, keys
     assert answer.outcome is ReserveOutcome.REPLAYED
 
 
-async def test_an_order_of_a_thousand_lines_and_a_full_batch(shop: Shop, sale_prefix: str) -> None:
+async def test_an_order_of_a_thousand_lines_and_a_full_batch(shop: CliServices, sale_prefix: str) -> None:
     """More arguments than Lua's stack takes at once."""
     sale_id = f"{sale_prefix}-wide"
     items = {f"s{n}": (1_000, 10, 2) for n in range(1_000)}

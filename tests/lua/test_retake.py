@@ -11,16 +11,18 @@ import pytest
 import lua
 from commerce.kernel.clock import DAY_MS
 from lua import Reacquire, ReacquireOutcome, ReacquireResult, Release, ReserveOutcome, SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import make_sale, reservation, reserve
 
 
 @pytest.fixture
-async def keys(shop: Shop, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (5, 100, 3), "b": (3, 50, None)})
 
 
-async def gone_back(shop: Shop, sale_id: str, keys: SaleKeys, units: dict[str, int], user: str = "user") -> Reacquire:
+async def gone_back(
+    shop: CliServices, sale_id: str, keys: SaleKeys, units: dict[str, int], user: str = "user"
+) -> Reacquire:
     """An order whose goods went back, and what would take them again."""
     order = reservation(shop.ids.new, sale_id, units, user=user, limits={"a": 3})
     [answer] = await reserve(shop.redis, keys, order)
@@ -31,11 +33,11 @@ async def gone_back(shop: Shop, sale_id: str, keys: SaleKeys, units: dict[str, i
     return Reacquire(shop.ids.new(), now, user, {sku: (count, limits.get(sku, 0)) for sku, count in units.items()})
 
 
-async def state(shop: Shop, keys: SaleKeys) -> tuple[dict[str, int], dict[bytes, int]]:
+async def state(shop: CliServices, keys: SaleKeys) -> tuple[dict[str, int], dict[bytes, int]]:
     return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
 
 
-async def test_applied_takes_stock_and_limit_again(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_applied_takes_stock_and_limit_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     item = await gone_back(shop, sale_id, keys, {"a": 2, "b": 1})
     epoch = (await shop.sales.get(sale_id)).epoch
     assert await lua.reacquire(shop.redis, keys, item) == ReacquireResult(epoch, ReacquireOutcome.APPLIED, 2)
@@ -43,7 +45,7 @@ async def test_applied_takes_stock_and_limit_again(shop: Shop, sale_id: str, key
     assert (await lua.cut(shop.redis, keys)).change_seq == 2
 
 
-async def test_a_repeat_takes_nothing_more(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_repeat_takes_nothing_more(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     item = await gone_back(shop, sale_id, keys, {"a": 2, "b": 1})
     first = await lua.reacquire(shop.redis, keys, item)
     before = await state(shop, keys)
@@ -53,7 +55,7 @@ async def test_a_repeat_takes_nothing_more(shop: Shop, sale_id: str, keys: SaleK
     assert await state(shop, keys) == before
 
 
-async def test_all_of_it_or_nothing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_all_of_it_or_nothing(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """The last SKU is short, so the ones before it stay where they are."""
     item = await gone_back(shop, sale_id, keys, {"a": 2, "b": 2})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}, user="other"))
@@ -63,7 +65,7 @@ async def test_all_of_it_or_nothing(shop: Shop, sale_id: str, keys: SaleKeys) ->
     assert (await lua.cut(shop.redis, keys)).change_seq == 1, "a refusal is no change of the stock"
 
 
-async def test_a_refusal_stays_one_though_there_is_more_by_now(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_refusal_stays_one_though_there_is_more_by_now(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """The money is on its way back by then: goods that are taken on a repeat would belong to nobody."""
     item = await gone_back(shop, sale_id, keys, {"a": 3})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 3}, user="other", limits={"a": 3}))
@@ -75,7 +77,7 @@ async def test_a_refusal_stays_one_though_there_is_more_by_now(shop: Shop, sale_
     assert await lua.change_seqs(shop.redis, keys, [(item.retake_id, item.made_ms)]) == [-1]
 
 
-async def test_the_limit_holds(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_limit_holds(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """P4: meanwhile the user bought others."""
     item = await gone_back(shop, sale_id, keys, {"a": 2})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 3}))
@@ -84,14 +86,14 @@ async def test_the_limit_holds(shop: Shop, sale_id: str, keys: SaleKeys) -> None
     assert await state(shop, keys) == before == ({"a": 3, "b": 3}, {b"user\0a": 2})
 
 
-async def test_up_to_the_limit_is_within_it(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_up_to_the_limit_is_within_it(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     item = await gone_back(shop, sale_id, keys, {"a": 2})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 3}))
     assert (await lua.reacquire(shop.redis, keys, item)).outcome is ReacquireOutcome.APPLIED
     assert await state(shop, keys) == ({"a": 2, "b": 3}, {b"user\0a": 3})
 
 
-async def test_the_last_units(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_last_units(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """As many as are left are enough, and a SKU that the sale does not have is short."""
     item = await gone_back(shop, sale_id, keys, {"b": 3})
     assert (await lua.reacquire(shop.redis, keys, item)).outcome is ReacquireOutcome.APPLIED
@@ -101,7 +103,7 @@ async def test_the_last_units(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
     assert await state(shop, keys) == ({"a": 5, "b": 0}, {})
 
 
-async def test_a_wiped_redis_says_that_it_is_not_ready(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_wiped_redis_says_that_it_is_not_ready(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     """Never that it refuses, which would send the money back; and it remembers nothing of being asked."""
     item = await gone_back(shop, sale_id, keys, {"a": 2})
     await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
@@ -112,7 +114,7 @@ async def test_a_wiped_redis_says_that_it_is_not_ready(shop: Shop, sale_id: str,
     assert await shop.redis.exists(*wiped) == 0
 
 
-async def test_too_old_to_know_takes_nothing(shop: Shop, sale_id: str, keys: SaleKeys) -> None:
+async def test_too_old_to_know_takes_nothing(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     now = shop.clock.now_ms()
     young = Reacquire(uuid4(), now - 7 * DAY_MS, "user", {"a": (1, 3)})
     assert (await lua.reacquire(shop.redis, keys, young)).outcome is ReacquireOutcome.APPLIED
@@ -124,7 +126,7 @@ async def test_too_old_to_know_takes_nothing(shop: Shop, sale_id: str, keys: Sal
 
 @pytest.mark.parametrize("taken", [True, False])
 async def test_what_is_remembered_is_forgotten_after_eight_days(
-    shop: Shop, sale_id: str, keys: SaleKeys, taken: bool
+    shop: CliServices, sale_id: str, keys: SaleKeys, taken: bool
 ) -> None:
     """Kept exactly as long as the script trusts it, a refusal too."""
     item = await gone_back(shop, sale_id, keys, {"a": 1})
@@ -136,7 +138,7 @@ async def test_what_is_remembered_is_forgotten_after_eight_days(
     assert abs(shop.clock.now_ms() + left_ms - (day + 8) * DAY_MS) < 10_000
 
 
-async def test_reserve_release_and_retake_keep_the_sums(shop: Shop, sale_id: str) -> None:
+async def test_reserve_release_and_retake_keep_the_sums(shop: CliServices, sale_id: str) -> None:
     """P1, P4: in any order, each maybe repeated, what is taken and what is free is what there was at first."""
     keys = await make_sale(shop, sale_id, {"a": (12, 100, 4), "b": (9, 50, None)})
     dice = random.Random(11)

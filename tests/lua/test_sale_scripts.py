@@ -5,15 +5,15 @@ from __future__ import annotations
 import lua
 from commerce.kernel.clock import DAY_MS
 from lua import EntryId, LoadOutcome, PublishOutcome, ReserveOutcome, SaleKeys, SaleTerms
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import make_sale, reservation, reserve
 
 
-def _terms(shop: Shop, epoch: int, generation: int = 1, state: str = "open") -> SaleTerms:
+def _terms(shop: CliServices, epoch: int, generation: int = 1, state: str = "open") -> SaleTerms:
     return SaleTerms(epoch, generation, state, shop.clock.now_ms() - 1_000, None)
 
 
-async def test_a_second_load_does_not_overwrite(shop: Shop, sale_id: str) -> None:
+async def test_a_second_load_does_not_overwrite(shop: CliServices, sale_id: str) -> None:
     keys, first, zero = SaleKeys(sale_id), _terms(shop, 1), EntryId(0, 1)
     assert await lua.load(shop.redis, keys, first, [("a", 5)], [], zero) is LoadOutcome.LOADED
     assert await lua.load(shop.redis, keys, _terms(shop, 2), [("a", 9)], [], zero) is LoadOutcome.LOADED_BEFORE
@@ -21,7 +21,7 @@ async def test_a_second_load_does_not_overwrite(shop: Shop, sale_id: str) -> Non
     assert await lua.loaded_epoch(shop.redis, keys) == 1
 
 
-async def test_staged_stock_is_not_for_sale(shop: Shop, sale_id: str) -> None:
+async def test_staged_stock_is_not_for_sale(shop: CliServices, sale_id: str) -> None:
     """A load that dies half-way leaves the sale not ready."""
     keys = SaleKeys(sale_id)
     await shop.redis.hset(keys.staged(1, "stock").decode(), mapping={"a": 5})
@@ -31,7 +31,7 @@ async def test_staged_stock_is_not_for_sale(shop: Shop, sale_id: str) -> None:
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 3}
 
 
-async def test_stream_ids_go_on_rising_after_a_wipe(shop: Shop, sale_id: str) -> None:
+async def test_stream_ids_go_on_rising_after_a_wipe(shop: CliServices, sale_id: str) -> None:
     keys, future = SaleKeys(sale_id), EntryId(shop.clock.now_ms() + 3_600_000, 7)
     await lua.load(shop.redis, keys, _terms(shop, 1), [("a", 5)], [], future)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
@@ -39,7 +39,7 @@ async def test_stream_ids_go_on_rising_after_a_wipe(shop: Shop, sale_id: str) ->
     assert answer.entry > future
 
 
-async def test_a_load_does_not_turn_stream_ids_back(shop: Shop, sale_id: str) -> None:
+async def test_a_load_does_not_turn_stream_ids_back(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     await lua.acknowledge(shop.redis, keys, [entry async for entry in lua.iter_stream(shop.redis, keys)])
@@ -48,7 +48,7 @@ async def test_a_load_does_not_turn_stream_ids_back(shop: Shop, sale_id: str) ->
     assert (await lua.cut(shop.redis, keys)).last_entry == answer.entry
 
 
-async def test_publish_only_moves_forward(shop: Shop, sale_id: str) -> None:
+async def test_publish_only_moves_forward(shop: CliServices, sale_id: str) -> None:
     keys = SaleKeys(sale_id)
     assert await lua.publish(shop.redis, keys, _terms(shop, 1)) is PublishOutcome.NOT_READY
     await lua.load(shop.redis, keys, _terms(shop, 1, 5), [("a", 5)], [], EntryId(0, 1))
@@ -59,7 +59,7 @@ async def test_publish_only_moves_forward(shop: Shop, sale_id: str) -> None:
     assert answer.outcome is ReserveOutcome.PAUSED
 
 
-async def test_seal_keeps_orders_and_keys(shop: Shop, sale_id: str) -> None:
+async def test_seal_keeps_orders_and_keys(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, 2)})
     order = reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 2}, key="k")
     await reserve(shop.redis, keys, order)
@@ -71,7 +71,7 @@ async def test_seal_keeps_orders_and_keys(shop: Shop, sale_id: str) -> None:
     assert record is not None
 
 
-async def test_settle_forgets_exactly_what_it_is_given(shop: Shop, sale_id: str) -> None:
+async def test_settle_forgets_exactly_what_it_is_given(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     for _ in range(3):
         await reserve(shop.redis, keys, *(reservation(shop.ids.new, sale_id, {"a": 1}) for _ in range(4)))
@@ -83,7 +83,7 @@ async def test_settle_forgets_exactly_what_it_is_given(shop: Shop, sale_id: str)
     assert len(await lua.read_new(shop.redis, keys, "reader", 10, 100)) == 1
 
 
-async def test_taking_over_from_a_dead_reader(shop: Shop, sale_id: str) -> None:
+async def test_taking_over_from_a_dead_reader(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     entries = await lua.read_new(shop.redis, keys, "dead", 10, 100)
@@ -94,7 +94,7 @@ async def test_taking_over_from_a_dead_reader(shop: Shop, sale_id: str) -> None:
     assert await lua.delete_idle_consumers(shop.redis, keys, 0) == 2
 
 
-async def test_waiting_pages_through_a_long_stream(shop: Shop, sale_id: str) -> None:
+async def test_waiting_pages_through_a_long_stream(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (1_000, 100, None)})
     for _ in range(450):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))

@@ -19,17 +19,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import Bank
-from ops.sandbox.carriers import CARRIERS, Carriers, both, carrying
-from ops.sandbox.depot import Depot
-from ops.sandbox.keys import Ids
+from ops.sandbox.bank import PaymentStore
+from ops.sandbox.carriers import CARRIERS, SimulatedCarriers, carrier_protocols, run_carriers
+from ops.sandbox.depot import ShipmentStore
+from ops.sandbox.keys import MerchantIds
 from ops.sandbox.sender import Sending
 from ops.sandbox.server import build, running
-from ops.sandbox.switches import Board, CarrierSwitches, Step, Switchboard
+from ops.sandbox.switches import CarrierFaults, FaultRegistry, ProviderFaultRegistry, Step
 from tests.support.shop import eventually
 
-IDS = Ids(
-    **dict.fromkeys(Ids.__struct_fields__, "")
+IDS = MerchantIds(
+    **dict.fromkeys(MerchantIds.__struct_fields__, "")
     | {
         "sf_express_partner_id": "PARTNER",
         "sf_express_check_word": "check~word*",
@@ -61,7 +61,7 @@ def java_encoded(text: str) -> str:
 class Sf:
     """A customer of SF's open platform."""
 
-    def __init__(self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, ids: Ids = IDS) -> None:
+    def __init__(self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, ids: MerchantIds = IDS) -> None:
         self._http = http
         self._url = f"{base}/sf_express/std/service"
         self._ids = ids
@@ -115,7 +115,7 @@ class Kuaidi100:
     """A customer of kuaidi100."""
 
     def __init__(
-        self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, callback: str, ids: Ids = IDS
+        self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, callback: str, ids: MerchantIds = IDS
     ) -> None:
         self._http = http
         self._base = f"{base}/kuaidi100"
@@ -209,7 +209,7 @@ class Receiver:
 class Yard:
     """Carriers, their clients and the shop."""
 
-    carriers: Carriers
+    carriers: SimulatedCarriers
     clock: HandClock
     http: TestClient[web.Request, web.Application]
     sf: Sf
@@ -239,7 +239,7 @@ class Yard:
 
     def switch(self, **switches: Any) -> None:
         for name in CARRIERS:
-            self.carriers.courier.switch(name, CarrierSwitches(**{"push_ms": 0, **switches}))
+            self.carriers.courier.switch(name, CarrierFaults(**{"push_ms": 0, **switches}))
 
     async def state(self, number: str, wanted: str) -> None:
         await eventually(lambda: self._is(number, wanted))
@@ -268,7 +268,7 @@ class Yard:
 async def opened(
     receiver: Receiver,
     file: Path | str = ":memory:",
-    board: Board[CarrierSwitches] | None = None,
+    board: FaultRegistry[CarrierFaults] | None = None,
     clock: HandClock | None = None,
     scenario: Sequence[Step] = (),
     speed: int = 1,
@@ -277,15 +277,15 @@ async def opened(
     """Carriers in this process, which behave well and push at once; `more` says how pushes are sent."""
     sending, clock = Sending(timeout_s=2, longest_wait_s=0, **more), clock or HandClock()
     if board is None:
-        board = Board(CarrierSwitches)
+        board = FaultRegistry(CarrierFaults)
         for name in CARRIERS:
-            board.set(name, CarrierSwitches(push_ms=0))
+            board.set(name, CarrierFaults(push_ms=0))
     nobody: Callable[[object], list[Any]] = lambda plans: []  # noqa: E731
-    with closing(Bank()) as bank, closing(Depot(file)) as depot:
-        make = partial(both, depot, board, IDS, receiver.url)
+    with closing(PaymentStore()) as bank, closing(ShipmentStore(file)) as depot:
+        make = partial(carrier_protocols, depot, board, IDS, receiver.url)
         async with (
-            running(bank, clock, Switchboard(), sending, nobody) as sandbox,
-            carrying(depot, clock, board, sending, make, speed, sandbox.over, scenario) as carriers,
+            running(bank, clock, ProviderFaultRegistry(), sending, nobody) as sandbox,
+            run_carriers(depot, clock, board, sending, make, speed, sandbox.over, scenario) as carriers,
             TestClient(TestServer(build(sandbox, carriers))) as http,
         ):
             callback = f"{receiver.url}/v1/carriers/kuaidi100/notify"

@@ -12,12 +12,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
-from ops.sandbox.notifier import Plans
+from ops.sandbox.bank import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.notifier import PaymentSimulator
 from ops.sandbox.protocol import Callback
 from ops.sandbox.sender import Sending
 from ops.sandbox.server import Sandbox, build, running
-from ops.sandbox.switches import Step, Switchboard
+from ops.sandbox.switches import ProviderFaultRegistry, Step
 from tests.support.shop import eventually
 
 QUICK = {"approve": "auto", "pay_after_ms": 0, "callback_ms": 0}
@@ -29,7 +29,7 @@ class Fake:
 
     name = "fake"
 
-    def __init__(self, bank: Bank, plans: Plans) -> None:
+    def __init__(self, bank: PaymentStore, plans: PaymentSimulator) -> None:
         self._bank = bank
         self._plans = plans
 
@@ -42,20 +42,20 @@ class Fake:
         no, url, expires_ms = asked["out_no"], asked["notify_url"], now_ms + asked.get("life_ms", 60_000)
         subject = asked.get("subject", "tea")
         money = (500, "CNY", subject, "page", "", url, "waiting", now_ms, expires_ms)
-        trade = self._bank.ask(Trade("fake", no, f"T{no}", *money))
+        trade = self._bank.ask(SimulatedTrade("fake", no, f"T{no}", *money))
         self._plans.on_trade(trade)
         return web.json_response({"trade_no": trade.trade_no})
 
     async def _refund(self, request: web.Request) -> web.Response:
         asked = await request.json()
         no, out_no, now_ms = asked["out_refund_no"], asked["out_no"], SystemClock().now_ms()
-        refund = self._bank.refund(Refund("fake", no, out_no, f"R{no}", 100, "", now_ms))
+        refund = self._bank.refund(SimulatedRefund("fake", no, out_no, f"R{no}", 100, "", now_ms))
         trade = self._bank.trade("fake", out_no)
         assert trade is not None
         self._plans.on_refund(trade, refund)
         return web.json_response({})
 
-    def callback(self, notice: DueNotice, trade: Trade, refund: Refund | None) -> Callback:
+    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
         told = {
             "id": notice.notice_id,
             "out_no": trade.out_no,
@@ -68,7 +68,7 @@ class Fake:
     def is_accepted(self, status: int, body: bytes) -> bool:
         return status == 200 and body == b"ok"
 
-    def statement(self, trades: Sequence[Trade], refunds: Sequence[Refund]) -> str:
+    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
         return "".join([f"+{trade.amount}\n" for trade in trades] + [f"-{refund.amount}\n" for refund in refunds])
 
 
@@ -132,8 +132,8 @@ class Shop:
         async with self.client.post("/fake/refunds", json=asked) as answer:
             assert answer.status == 200
 
-    async def state(self, wanted: str, out_no: str = NUMBERS[0]) -> Trade:
-        async def look() -> Trade | None:
+    async def state(self, wanted: str, out_no: str = NUMBERS[0]) -> SimulatedTrade:
+        async def look() -> SimulatedTrade | None:
             trade = self.sandbox.bank.trade("fake", out_no)
             return trade if trade and trade.state == wanted else None
 
@@ -152,16 +152,16 @@ class Shop:
 async def opened(
     merchant: Merchant,
     file: Path | str = ":memory:",
-    board: Switchboard | None = None,
+    board: ProviderFaultRegistry | None = None,
     scenario: Sequence[Step] = (),
     **more: Any,
 ) -> AsyncIterator[Shop]:
     """A sandbox in this process; `more` says how callbacks are sent."""
     sending = Sending(timeout_s=2, longest_wait_s=0.01, **more)
-    with closing(Bank(file)) as bank:
-        protocols: Callable[[Plans], Sequence[Fake]] = lambda plans: [Fake(bank, plans)]  # noqa: E731
+    with closing(PaymentStore(file)) as bank:
+        protocols: Callable[[PaymentSimulator], Sequence[Fake]] = lambda plans: [Fake(bank, plans)]  # noqa: E731
         async with (
-            running(bank, SystemClock(), board or Switchboard(), sending, protocols, scenario) as sandbox,
+            running(bank, SystemClock(), board or ProviderFaultRegistry(), sending, protocols, scenario) as sandbox,
             TestClient(TestServer(build(sandbox))) as client,
         ):
             yield Shop(client, sandbox, merchant)

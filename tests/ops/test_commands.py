@@ -18,7 +18,7 @@ from commerce.catalog.model import ProductInput
 from commerce.orders.model import OrderDetails, decode_accepted, encode_accepted
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.processes import Processes
 from tests.support.shop import eventually, make_sale, reservation, reserve
@@ -67,7 +67,7 @@ async def test_a_port_that_is_taken(floodgate: Command, command: str, setting: s
     assert f"set {setting}" in said
 
 
-async def test_a_sale_that_redis_has_lost(floodgate: Command, shop: Shop, sale_id: str, tmp_path: Path) -> None:
+async def test_a_sale_that_redis_has_lost(floodgate: Command, shop: CliServices, sale_id: str, tmp_path: Path) -> None:
     """Nobody mends that by himself, and the command must not say so."""
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     status, said = await floodgate("sale", "pause", sale_id)
@@ -88,7 +88,7 @@ async def test_a_sale_that_redis_has_lost(floodgate: Command, shop: Shop, sale_i
     assert (await floodgate("sale", "close", sale_id))[1] == f"{sale_id} is closed\n"
 
 
-async def test_terms_that_are_not_given_stay(floodgate: Command, shop: Shop, sale_id: str) -> None:
+async def test_terms_that_are_not_given_stay(floodgate: Command, shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, 3)})
 
     async def terms(*arguments: str) -> tuple[int, int | None]:
@@ -106,7 +106,9 @@ async def test_terms_that_are_not_given_stay(floodgate: Command, shop: Shop, sal
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def test_a_product_joins_an_open_sale(floodgate: Command, shop: Shop, sale_id: str, tmp_path: Path) -> None:
+async def test_a_product_joins_an_open_sale(
+    floodgate: Command, shop: CliServices, sale_id: str, tmp_path: Path
+) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
     file = tmp_path / "items.csv"
@@ -126,7 +128,7 @@ async def test_a_product_joins_an_open_sale(floodgate: Command, shop: Shop, sale
 
 
 async def test_an_order_is_shown_and_cancelled(
-    floodgate: Command, shop: Shop, settings: Settings, sale_id: str
+    floodgate: Command, shop: CliServices, settings: Settings, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     made = reservation(shop.ids.new, sale_id, {"a": 2})
@@ -148,7 +150,7 @@ async def test_an_order_is_shown_and_cancelled(
 
 
 async def test_a_dead_letter_cannot_be_cancelled(
-    floodgate: Command, shop: Shop, settings: Settings, sale_id: str
+    floodgate: Command, shop: CliServices, settings: Settings, sale_id: str
 ) -> None:
     """It says what to do instead."""
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})

@@ -20,9 +20,9 @@ from commerce.kernel.database import open_database
 from commerce.kernel.errors import NotDurable, NotReady
 from commerce.kernel.redisdb import check_redis, open_redis
 from config.settings import Settings
-from ops.commands.common import open_shop
+from ops.commands.common import open_cli_services
 from ops.embedded import postgres_server, redis_server
-from ops.programs import Program, Running, start
+from ops.programs import ProcessSpec, RunningProcess, start
 from tests.support.front import open_front
 from tests.support.processes import free_port
 from tests.support.shop import eventually, make_sale, order_body
@@ -32,14 +32,14 @@ from workers.runtime import open_worker_services
 @pytest.fixture
 async def start_redis() -> AsyncIterator[Callable[..., object]]:
     """Starts a Redis of the test's own with other options; gives its URL and the process."""
-    running: list[Running] = []
+    running: list[RunningProcess] = []
     homes: list[tempfile.TemporaryDirectory[str]] = []
 
-    async def run(*options: str) -> tuple[str, Running]:
+    async def run(*options: str) -> tuple[str, RunningProcess]:
         homes.append(tempfile.TemporaryDirectory(prefix="fg-"))
         server = redis_server(Path(homes[-1].name))
         program = server.program
-        made = Program(program.name, [*program.argv, *options], program.log, ready=program.ready)
+        made = ProcessSpec(program.name, [*program.argv, *options], program.log, ready=program.ready)
         running.append(await start(made))
         return server.url, running[-1]
 
@@ -150,7 +150,7 @@ async def test_replicas_confirm_an_order(  # type: ignore[no-untyped-def]
         with pytest.raises(NotDurable, match="it is a replica"):
             await check_redis(behind, "memory", 1)
     settings = make_settings(redis_url=url, durability="replicated", limits={"redis_call_timeout_ms": 600})
-    async with open_shop(settings) as shop, open_front(settings) as front:
+    async with open_cli_services(settings) as shop, open_front(settings) as front:
         keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
         await front.services.snapshots.refresh()
         answer = await front.order(order_body(sale_id, ("a", 1)))
@@ -180,13 +180,13 @@ async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignor
     """Redis dies and is started again by somebody with other options: orders are refused, not risked."""
     url, running = await start_redis()
     settings = make_settings(redis_url=url, limits={"order_timeout_ms": 700, "redis_call_timeout_ms": 300})
-    async with open_shop(settings) as shop, open_front(settings) as front:
+    async with open_cli_services(settings) as shop, open_front(settings) as front:
         await make_sale(shop, sale_id, {"a": (5, 100, None)})
         await front.services.snapshots.refresh()
         assert (await front.order(order_body(sale_id, ("a", 1)))).status == 202
         await running.kill()
         program = running.program
-        weaker = Program(program.name, [*program.argv, "--appendfsync", "no"], program.log, ready=program.ready)
+        weaker = ProcessSpec(program.name, [*program.argv, "--appendfsync", "no"], program.log, ready=program.ready)
         again = await start(weaker)
         try:
             await front.order(order_body(sale_id, ("a", 1)), key="k")

@@ -23,7 +23,7 @@ from commerce.payments.service import Payments
 from commerce.payments.settling import record_capture_by_id, record_refund_by_id
 from commerce.shipping.service import Shipping
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.commerce.test_reconciling import SINGLES, House, open_house
 from tests.support.front import working
 from tests.support.processes import Processes
@@ -66,7 +66,7 @@ def floodgate(settings: Settings, house: House, tmp_path: Path) -> Command:
 class Till:
     """Stores orders and has them paid, as gateway and driver would."""
 
-    shop: Shop
+    shop: CliServices
     payments: Payments
     order_ids: list[UUID]
 
@@ -95,7 +95,7 @@ class Till:
 
 
 @pytest.fixture
-async def till(shop: Shop, settings: Settings, sale_id: str, house: House) -> Till:
+async def till(shop: CliServices, settings: Settings, sale_id: str, house: House) -> Till:
     keys = await make_sale(shop, sale_id, {"a": (100, 100, None)})
     made = [reservation(shop.ids.new, sale_id, {"a": 5}) for _ in range(4)]
     await reserve(shop.redis, keys, *made)
@@ -110,7 +110,7 @@ async def till(shop: Shop, settings: Settings, sale_id: str, house: House) -> Ti
     return Till(shop, payments, [one.order_id for one in made])
 
 
-async def test_payments_are_shown_and_refunded(floodgate: Command, till: Till, shop: Shop) -> None:
+async def test_payments_are_shown_and_refunded(floodgate: Command, till: Till, shop: CliServices) -> None:
     order_id = till.order_ids[0]
     assert "no payment was begun" in (await floodgate("payment", "show", order_id))[1]
     alipay, cash = await till.begin(("alipay", 300), ("cod", 200))
@@ -138,7 +138,7 @@ async def test_payments_are_shown_and_refunded(floodgate: Command, till: Till, s
     assert (status, "that is pending" in said) == (1, True), said
 
 
-async def test_cash_is_collected(floodgate: Command, till: Till, shop: Shop, settings: Settings) -> None:
+async def test_cash_is_collected(floodgate: Command, till: Till, shop: CliServices, settings: Settings) -> None:
     order_id = till.order_ids[0]
     [cash] = await till.begin(("cod", 500))
 
@@ -171,7 +171,7 @@ async def test_store_credit(floodgate: Command, till: Till) -> None:
         assert words in said or "error: Expected" in said
 
 
-async def test_what_is_parked(floodgate: Command, till: Till, shop: Shop) -> None:
+async def test_what_is_parked(floodgate: Command, till: Till, shop: CliServices) -> None:
     assert await floodgate("parked", "list") == (0, "nothing is parked\n")
     [paid] = await till.begin(("alipay", 500))
     await till.park(paid.payment_id, "alipay says 4.99 CNY was paid, it should be 5.00 CNY")

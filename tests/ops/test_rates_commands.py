@@ -21,7 +21,7 @@ from commerce.rates.model import CarrierChoice
 from commerce.rates.service import Rates
 from config.settings import Settings
 from ops.cli import app
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.processes import Processes
 from tests.support.shop import ADDRESS
 
@@ -52,7 +52,7 @@ def file_of(folder: Path, text: str) -> Path:
     return file
 
 
-async def stored_choice(shop: Shop, shipment_id: UUID, choice: CarrierChoice | list[CarrierChoice]) -> None:
+async def stored_choice(shop: CliServices, shipment_id: UUID, choice: CarrierChoice | list[CarrierChoice]) -> None:
     """A parcel with what was chosen for it; whose order it is does not matter here."""
     async with shop.db.transaction() as connection:
         await connection.execute("SET LOCAL session_replication_role = replica")
@@ -96,7 +96,7 @@ async def test_rates_are_imported_shown_and_tried(floodgate: Command, tmp_path: 
 
 
 async def test_a_parcel_is_promised_as_an_order_of_today(
-    floodgate: Command, shop: Shop, settings: Settings, tmp_path: Path
+    floodgate: Command, shop: CliServices, settings: Settings, tmp_path: Path
 ) -> None:
     await floodgate("rates", "import", file_of(tmp_path, HEADER + "sf,CN,0,20000,18.00,CNY,5,yes\n"))
     before = from_ms(shop.clock.now_ms()).astimezone(ZoneInfo(settings.shipping.timezone)).date()
@@ -119,7 +119,7 @@ async def test_a_faulty_table_is_told_line_by_line(floodgate: Command, tmp_path:
     assert (await floodgate("rates", "show"))[0] == 1
 
 
-async def test_a_choice_is_explained(floodgate: Command, shop: Shop, tmp_path: Path) -> None:
+async def test_a_choice_is_explained(floodgate: Command, shop: CliServices, tmp_path: Path) -> None:
     await floodgate("rates", "import", file_of(tmp_path, HEADER + RATES))
     book = await Rates(shop.db, shop.clock).current()
     today = from_ms(shop.clock.now_ms()).date()
@@ -135,7 +135,7 @@ async def test_a_choice_is_explained(floodgate: Command, shop: Shop, tmp_path: P
         assert (status, "no carrier was looked for yet" in said) == (1, True)
 
 
-async def test_warehouses_and_goods(floodgate: Command, shop: Shop, tmp_path: Path) -> None:
+async def test_warehouses_and_goods(floodgate: Command, shop: CliServices, tmp_path: Path) -> None:
     assert (await floodgate("warehouse", "show"))[1].startswith("there is no warehouse")
     places = "id,name,phone,country,province,city,line,latitude,longitude\n"
     place = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Wenyi West Road 969,30.279,120.026\n"

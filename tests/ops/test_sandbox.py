@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import Bank, BankRefusal, Refund, Trade
-from ops.sandbox.notifier import Plans
+from ops.sandbox.bank import PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
+from ops.sandbox.notifier import PaymentSimulator
 from ops.sandbox.sender import ATTEMPTS
-from ops.sandbox.switches import Switchboard, Switches
+from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults
 from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, failed, opened, refused
 
 
@@ -107,7 +107,7 @@ async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     """A robot's payment, a callback that is open, and one that a kill left unplanned."""
     books, switches = tmp_path / "books.sqlite", tmp_path / "switches.json"
     async with Merchant().listening() as merchant:
-        async with opened(merchant, books, Switchboard(file=switches)) as first:
+        async with opened(merchant, books, ProviderFaultRegistry(file=switches)) as first:
             await first.switch(**QUICK, late_share=1, late_ms=300)
             await first.trade(NUMBERS[0])
             await first.state("captured", NUMBERS[0])
@@ -117,10 +117,10 @@ async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
             first.sandbox.bank.pay("fake", NUMBERS[2], first.sandbox.clock.now_ms())  # and no word to the plans
             # What is in the bank now is what a kill at this moment would leave.
 
-        board = Switchboard(file=switches)
-        assert board.of("fake") == Switches()
-        board.set("fake", Switches(approve="auto", pay_after_ms=0, callback_ms=0))
-        async with opened(merchant, books, Switchboard(file=switches)) as second:
+        board = ProviderFaultRegistry(file=switches)
+        assert board.of("fake") == ProviderFaults()
+        board.set("fake", ProviderFaults(approve="auto", pay_after_ms=0, callback_ms=0))
+        async with opened(merchant, books, ProviderFaultRegistry(file=switches)) as second:
             await second.state("captured", NUMBERS[1])
             await second.all_sent()
         assert {told["out_no"] for told in merchant.got} == {NUMBERS[0], NUMBERS[1], NUMBERS[2]}
@@ -172,9 +172,9 @@ async def test_a_statement_is_of_a_day_in_china(shop: Shop) -> None:
     midnight_ms = 1_767_196_800_000  # 2025-12-31T16:00Z, where 2026 begins in China
     for number, paid_ms in zip(NUMBERS, (midnight_ms - 1, midnight_ms, midnight_ms + 86_399_999), strict=False):
         amount = int(number, 16) + 1
-        bank.ask(Trade("fake", number, number, amount, "CNY", "", "page", "", "", "waiting", 0, 2**60))
+        bank.ask(SimulatedTrade("fake", number, number, amount, "CNY", "", "page", "", "", "waiting", 0, 2**60))
         bank.pay("fake", number, paid_ms)
-    bank.refund(Refund("fake", "b" * 32, NUMBERS[0], "R1", 1, "", midnight_ms + 86_400_000))
+    bank.refund(SimulatedRefund("fake", "b" * 32, NUMBERS[0], "R1", 1, "", midnight_ms + 86_400_000))
     for day, text in (("2025-12-31", "+1\n"), ("2026-01-01", "+2\n+3\n"), ("2026-01-02", "-1\n")):
         async with shop.client.get(f"/statement/fake/{day}") as answer:
             assert (answer.status, await answer.text()) == (200, text)
@@ -184,9 +184,9 @@ async def test_a_statement_is_of_a_day_in_china(shop: Shop) -> None:
 
 
 def test_a_refused_payment_has_no_callback() -> None:
-    with closing(Bank()) as bank:
-        plans = Plans(bank, SystemClock(), Switchboard())
-        with pytest.raises(BankRefusal):
+    with closing(PaymentStore()) as bank:
+        plans = PaymentSimulator(bank, SystemClock(), ProviderFaultRegistry())
+        with pytest.raises(PaymentStoreRefusal):
             plans.pay("fake", NUMBERS[0])
         assert bank.open_notices() == 0
 

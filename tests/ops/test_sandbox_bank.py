@@ -9,23 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from ops.sandbox.bank import Bank, BankRefusal, DueNotice, Refund, Trade
+from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 
-TRADE = Trade("fake", "a" * 32, "T1", 500, "CNY", "tea", "page", "", "http://localhost/n", "waiting", 1_000, 9_000)
-REFUND = Refund("fake", "b" * 32, TRADE.out_no, "R1", 200, "broken", 3_000)
+TRADE = SimulatedTrade(
+    "fake", "a" * 32, "T1", 500, "CNY", "tea", "page", "", "http://localhost/n", "waiting", 1_000, 9_000
+)
+REFUND = SimulatedRefund("fake", "b" * 32, TRADE.out_no, "R1", 200, "broken", 3_000)
 
 
 @pytest.fixture
-def bank() -> Iterator[Bank]:
-    with closing(Bank()) as made:
+def bank() -> Iterator[PaymentStore]:
+    with closing(PaymentStore()) as made:
         yield made
 
 
 def refusal(code: str) -> AbstractContextManager[object]:
-    return pytest.raises(BankRefusal, check=lambda error: error.code == code)
+    return pytest.raises(PaymentStoreRefusal, check=lambda error: error.code == code)
 
 
-def test_a_trade_is_entered_once(bank: Bank) -> None:
+def test_a_trade_is_entered_once(bank: PaymentStore) -> None:
     assert bank.ask(TRADE) == TRADE
     assert bank.ask(replace(TRADE, trade_no="T2", subject="other words")) == TRADE
     with refusal("other_content"):
@@ -34,7 +36,7 @@ def test_a_trade_is_entered_once(bank: Bank) -> None:
     assert bank.waiting("fake", 10) == [TRADE]
 
 
-def test_a_trade_is_paid_once(bank: Bank) -> None:
+def test_a_trade_is_paid_once(bank: PaymentStore) -> None:
     with refusal("no_trade"):
         bank.pay("fake", TRADE.out_no, 2_000)
     bank.ask(TRADE)
@@ -49,7 +51,7 @@ def test_a_trade_is_paid_once(bank: Bank) -> None:
     assert bank.trades("fake", 2_001) == []
 
 
-def test_what_is_closed_or_expired_is_not_paid(bank: Bank) -> None:
+def test_what_is_closed_or_expired_is_not_paid(bank: PaymentStore) -> None:
     with refusal("no_trade"):
         bank.close_trade("fake", TRADE.out_no)
     bank.ask(TRADE)
@@ -63,14 +65,14 @@ def test_what_is_closed_or_expired_is_not_paid(bank: Bank) -> None:
         bank.ask(TRADE)
 
 
-def test_what_is_paid_is_not_closed(bank: Bank) -> None:
+def test_what_is_paid_is_not_closed(bank: PaymentStore) -> None:
     bank.ask(TRADE)
     bank.pay("fake", TRADE.out_no, 2_000)
     with refusal("paid"):
         bank.close_trade("fake", TRADE.out_no)
 
 
-def test_no_more_is_refunded_than_was_paid(bank: Bank) -> None:
+def test_no_more_is_refunded_than_was_paid(bank: PaymentStore) -> None:
     with refusal("no_trade"):
         bank.refund(REFUND)
     bank.ask(TRADE)
@@ -92,7 +94,7 @@ def test_no_more_is_refunded_than_was_paid(bank: Bank) -> None:
     assert bank.trade("fake", TRADE.out_no).state == "captured"  # type: ignore[union-attr]
 
 
-def test_callbacks_are_due_until_they_are_done(bank: Bank) -> None:
+def test_callbacks_are_due_until_they_are_done(bank: PaymentStore) -> None:
     notice = DueNotice("N1", "fake", TRADE.out_no, None, "amount", 0)
     bank.notify(notice, 5_000)
     bank.notify(replace(notice, wrong=None), 1_000)  # it is there already
@@ -110,11 +112,11 @@ def test_callbacks_are_due_until_they_are_done(bank: Bank) -> None:
 
 
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
-    killed = Bank(tmp_path / "books.sqlite")
+    killed = PaymentStore(tmp_path / "books.sqlite")
     killed.ask(TRADE)
     paid = killed.pay("fake", TRADE.out_no, 2_000)
     killed.refund(REFUND)
-    with closing(Bank(tmp_path / "books.sqlite")) as bank:  # beside the first, which was never closed
+    with closing(PaymentStore(tmp_path / "books.sqlite")) as bank:  # beside the first, which was never closed
         assert bank.trade("fake", TRADE.out_no) == paid
         assert bank.unannounced("fake") == [(paid, None), (paid, REFUND)]
         bank.notify(DueNotice("N1", "fake", TRADE.out_no, None, None, 0), 5_000)

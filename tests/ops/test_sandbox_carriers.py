@@ -12,7 +12,7 @@ import pytest
 
 from commerce.kernel.clock import from_ms
 from ops.sandbox.sender import ATTEMPTS
-from ops.sandbox.switches import Board, CarrierSwitches
+from ops.sandbox.switches import CarrierFaults, FaultRegistry
 from tests.ops.carrier_kit import IDS, ORDERS, HandClock, Receiver, Yard, opened
 
 LIFE_HOURS = 100.0
@@ -232,7 +232,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     """Parcels on the move, one that the shop did not hear of, and a timetable that is kept meanwhile."""
     books, clock, receiver = tmp_path / "books.sqlite", HandClock(), Receiver()
     receiver.url = "http://127.0.0.1:1"
-    board = Board(CarrierSwitches, file=tmp_path / "switches.json")
+    board = FaultRegistry(CarrierFaults, file=tmp_path / "switches.json")
     async with opened(receiver, books, board, clock) as first:
         first.switch(push_ms=360_000_000)
         number = await first.sf.book()
@@ -240,7 +240,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
         await first.state(number, "on_the_way")
         begun = first.steps(number)
     clock.ms += 400 * 3_600_000
-    board = Board(CarrierSwitches, file=tmp_path / "switches.json")
+    board = FaultRegistry(CarrierFaults, file=tmp_path / "switches.json")
     assert board.of("sf_express").push_ms == 360_000_000
     async with receiver.listening(), opened(receiver, books, board, clock) as second:
         await second.state(number, "delivered")
@@ -253,7 +253,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
 
 async def test_the_same_seed_gives_the_same_roads() -> None:
     async def roads(seed: int) -> list[str]:
-        board = Board(CarrierSwitches, seed)
+        board = FaultRegistry(CarrierFaults, seed)
         async with Receiver().listening() as receiver, opened(receiver, board=board) as yard:
             number = await yard.sf.book()
             await yard.kuaidi100.follow("YT0001")

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from ops.sandbox.carriers import CARRIERS
-from ops.sandbox.switches import Board, CarrierSwitches, Switches, read_scenario
+from ops.sandbox.switches import CarrierFaults, FaultRegistry, ProviderFaults, read_scenario
 from tests.ops.carrier_kit import HOUR_MS, ORDERS, Receiver, Yard, opened
 from tests.support.shop import eventually
 
@@ -35,9 +35,9 @@ async def test_switches_by_http(yard: Yard) -> None:
     assert (told["lost_share"], told["speed"], told["push_ms"]) == (0.5, 60, 200)
     async with yard.http.get("/") as answer:
         assert "sf_express: lost_share = 0.5, speed = 60" in await answer.text()
-    assert yard.carriers.board.of("kuaidi100") == CarrierSwitches(push_ms=0)
+    assert yard.carriers.board.of("kuaidi100") == CarrierFaults(push_ms=0)
     assert await put(yard, "sf_express") == 200
-    assert yard.carriers.board.of("sf_express") == CarrierSwitches()
+    assert yard.carriers.board.of("sf_express") == CarrierFaults()
     for bad in ({"lost_share": 1.1}, {"push_ms": -1}, {"speed": 0}, {"approve": "auto"}):
         assert await put(yard, "sf_express", **bad) == 400, bad
     assert await put(yard, "pigeons") == 404
@@ -214,7 +214,7 @@ async def test_a_scenario_switches_carriers_too(tmp_path: Path) -> None:
         '[[step]]\nafter_s = 0\nprovider = "alipay"\nswitches = {approve = "auto"}\n'
     )
     steps = read_scenario(file, ["alipay"], CARRIERS)
-    assert [step.switches for step in steps] == [CarrierSwitches(speed=7), Switches(approve="auto")]
+    assert [step.switches for step in steps] == [CarrierFaults(speed=7), ProviderFaults(approve="auto")]
     with pytest.raises(ValueError, match="approve"):
         read_scenario(file, [], [*CARRIERS, "alipay"])
     async with Receiver().listening() as receiver, opened(receiver, scenario=steps[:1]) as yard:
@@ -227,8 +227,8 @@ async def test_a_scenario_switches_carriers_too(tmp_path: Path) -> None:
 
 def test_switches_are_kept_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "switches.json"
-    Board(CarrierSwitches, file=file).set("sf_express", CarrierSwitches(lost_share=0.1))
-    assert Board(CarrierSwitches, file=file).of("sf_express") == CarrierSwitches(lost_share=0.1)
+    FaultRegistry(CarrierFaults, file=file).set("sf_express", CarrierFaults(lost_share=0.1))
+    assert FaultRegistry(CarrierFaults, file=file).of("sf_express") == CarrierFaults(lost_share=0.1)
     file.write_text('{"sf_express": {"approve": "auto"}}')
     with pytest.raises(ValueError, match=r"switches\.json.*approve"):
-        Board(CarrierSwitches, file=file)
+        FaultRegistry(CarrierFaults, file=file)

@@ -32,7 +32,7 @@ from commerce.payments.providers.alipay import adapter as alipay
 from commerce.payments.providers.alipay import settings as alipay_settings
 from commerce.payments.providers.wechatpay import adapter as wechatpay
 from commerce.payments.providers.wechatpay import settings as wechatpay_settings
-from ops.programs import Program, ProgramFailed, Running, start
+from ops.programs import ProcessSpec, ProgramFailed, RunningProcess, start
 from ops.sandbox.keys import make_keys, read_keys
 from tests.support.outside import HttpOutside
 from tests.support.processes import free_port
@@ -42,7 +42,7 @@ CLOCK = SystemClock()
 
 
 @asynccontextmanager
-async def sandbox(home: Path, port: int, *more: str) -> AsyncIterator[Running]:
+async def sandbox(home: Path, port: int, *more: str) -> AsyncIterator[RunningProcess]:
     """Runs it until the end of the block, if it was not killed before."""
     url = f"http://127.0.0.1:{port}/health"
 
@@ -51,7 +51,7 @@ async def sandbox(home: Path, port: int, *more: str) -> AsyncIterator[Running]:
             answer.raise_for_status()
 
     argv = [sys.executable, "-m", "ops.sandbox", "--port", str(port), "--data", str(home), "--keys", str(home / "keys")]
-    running = await start(Program("sandbox", [*argv, *more], home / "log", ready=ready, ready_timeout_s=30))
+    running = await start(ProcessSpec("sandbox", [*argv, *more], home / "log", ready=ready, ready_timeout_s=30))
     try:
         yield running
     finally:

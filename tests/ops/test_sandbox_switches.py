@@ -13,13 +13,15 @@ import msgspec
 import pytest
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import Bank, Refund, Trade
-from ops.sandbox.notifier import Plans
-from ops.sandbox.switches import Switchboard, Switches, read_scenario
+from ops.sandbox.bank import PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.notifier import PaymentSimulator
+from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults, read_scenario
 from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, opened, refused
 from tests.support.shop import eventually
 
-TRADE = Trade("fake", NUMBERS[0], "T1", 500, "CNY", "tea", "page", "", "http://localhost/n", "waiting", 1_000, 9_000)
+TRADE = SimulatedTrade(
+    "fake", NUMBERS[0], "T1", 500, "CNY", "tea", "page", "", "http://localhost/n", "waiting", 1_000, 9_000
+)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ async def test_switches_by_http(shop: Shop) -> None:
         told = await answer.json()
     assert (told["approve"], told["late_share"], told["never_share"]) == ("auto", 0.5, 0.0)
     await shop.switch()
-    assert shop.sandbox.board.of("fake") == Switches()
+    assert shop.sandbox.board.of("fake") == ProviderFaults()
     negative: list[object] = [{"late_share": -0.1}, {"pay_after_ms": -1}]
     for bad in (*negative, {"late_share": 1.1}, {"approve": "yes"}, {"latex": 1}, []):
         async with shop.client.put("/switches/fake", json=bad) as answer:
@@ -78,16 +80,16 @@ class HandClock(SystemClock):
 
 
 @pytest.fixture
-def bank() -> Iterator[Bank]:
-    with closing(Bank()) as made:
+def bank() -> Iterator[PaymentStore]:
+    with closing(PaymentStore()) as made:
         made.ask(TRADE)
         yield made
 
 
-def test_a_robot_pays_just_before_the_trade_expires(bank: Bank) -> None:
-    board, clock = Switchboard(), HandClock()
-    board.set("fake", Switches(approve="auto", pay_late_share=1))
-    plans = Plans(bank, clock, board)
+def test_a_robot_pays_just_before_the_trade_expires(bank: PaymentStore) -> None:
+    board, clock = ProviderFaultRegistry(), HandClock()
+    board.set("fake", ProviderFaults(approve="auto", pay_late_share=1))
+    plans = PaymentSimulator(bank, clock, board)
     plans.on_trade(TRADE)
     assert plans.next_ms() == TRADE.expires_ms - 200
     clock.ms = TRADE.expires_ms - 201
@@ -140,15 +142,15 @@ async def test_wrong(shop: Shop, share: str, wrong: tuple[str, int]) -> None:
     assert [(told["signature"], told["amount"]) for told in got] == [wrong, wrong]
 
 
-def test_shuffled(bank: Bank) -> None:
+def test_shuffled(bank: PaymentStore) -> None:
     """The refund's callback is due before the payment's, and a payment's comes after it in any case."""
-    board, clock = Switchboard(), HandClock()
-    board.set("fake", Switches(shuffled_share=1, late_ms=1_000))
-    plans = Plans(bank, clock, board)
+    board, clock = ProviderFaultRegistry(), HandClock()
+    board.set("fake", ProviderFaults(shuffled_share=1, late_ms=1_000))
+    plans = PaymentSimulator(bank, clock, board)
     paid = plans.pay("fake", TRADE.out_no)
     for number in ("b", "c"):
-        plans.on_refund(paid, bank.refund(Refund("fake", number, TRADE.out_no, number, 100, "", clock.ms)))
-        plans.on_refund(paid, bank.refund(Refund("fake", number, TRADE.out_no, "x", 100, "", clock.ms)))
+        plans.on_refund(paid, bank.refund(SimulatedRefund("fake", number, TRADE.out_no, number, 100, "", clock.ms)))
+        plans.on_refund(paid, bank.refund(SimulatedRefund("fake", number, TRADE.out_no, "x", 100, "", clock.ms)))
         clock.ms += 5_000
     due = bank.due(clock.ms, 10)
     assert [notice.out_refund_no for notice in due] == ["b", None, None, "c", None]
@@ -198,7 +200,7 @@ async def test_a_scenario_is_played(tmp_path: Path) -> None:
     async with Merchant().listening() as merchant, opened(merchant, scenario=steps) as shop:
         await shop.trade()
         await shop.merchant.has(1)
-        assert shop.sandbox.board.of("fake") == msgspec.convert(QUICK, Switches)
+        assert shop.sandbox.board.of("fake") == msgspec.convert(QUICK, ProviderFaults)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_a_wrong_scenario_says_why(tmp_path: Path, text: str, why: str) -> None:
 
 def test_chance_is_the_same_for_the_same_seed() -> None:
     def struck(seed: int, what: str = "late", share: float = 0.3) -> list[str]:
-        return [number for number in NUMBERS if Switchboard(seed).hits(share, what, number)]
+        return [number for number in NUMBERS if ProviderFaultRegistry(seed).hits(share, what, number)]
 
     assert struck(1) == struck(1)
     assert 30 < len(struck(1)) < 90
@@ -235,4 +237,4 @@ def test_switches_that_are_none_of_ours(tmp_path: Path) -> None:
     file = tmp_path / "switches.json"
     file.write_text("{")
     with pytest.raises(ValueError, match=r"switches\.json"):
-        Switchboard(file=file)
+        ProviderFaultRegistry(file=file)

@@ -17,7 +17,7 @@ from commerce.shipping.model import Shipment
 from config.settings import Settings
 from gateway.auth import Authenticator
 from ops.cli import app
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.processes import Processes
 from tests.support.shipshop import PRICE, SHANGHAI, ShipShop, news, open_shipshop, refuses
 from tests.support.shop import ADDRESS
@@ -35,7 +35,7 @@ Command = Callable[..., Awaitable[tuple[int, str]]]
 
 
 @pytest.fixture
-async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
     async with open_shipshop(shop, settings) as found:
         yield found
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from ops.programs import Program, ProgramFailed
+from ops.programs import ProcessSpec, ProgramFailed
 from ops.supervisor import Supervisor
 from tests.support.shop import eventually
 
 
-def program(tmp_path: Path, name: str, code: str, **more: object) -> Program:
+def program(tmp_path: Path, name: str, code: str, **more: object) -> ProcessSpec:
     argv = [sys.executable, "-c", code]
-    return Program(name, argv, tmp_path / f"{name}.log", stop_timeout_s=2, ready_timeout_s=5, **more)  # type: ignore[arg-type]
+    return ProcessSpec(name, argv, tmp_path / f"{name}.log", stop_timeout_s=2, ready_timeout_s=5, **more)  # type: ignore[arg-type]
 
 
 SLEEP = "import time\ntime.sleep(600)"

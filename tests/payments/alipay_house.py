@@ -22,7 +22,7 @@ from commerce.kernel.outside import HttpResponse
 from commerce.payments.port import PaymentFlow, PaymentRequest, Provider, RefundRequest
 from commerce.payments.providers.alipay import Alipay, AlipayAccount
 from ops.sandbox.alipay import AlipaySandbox
-from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
+from ops.sandbox.bank import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import SandboxProtocol
 from tests.support.outside import HttpOutside
 
@@ -107,9 +107,9 @@ def order_of(payment_id: UUID, fen: int, captured: int = 1999, refund_id: UUID |
 class House:
     """The sandbox's books, both sides of the protocol, and what the sandbox was told to plan."""
 
-    bank: Bank = field(default_factory=Bank)
+    bank: PaymentStore = field(default_factory=PaymentStore)
     clock: StandingClock = field(default_factory=StandingClock)
-    told: list[Trade | tuple[Trade, Refund]] = field(default_factory=list)
+    told: list[SimulatedTrade | tuple[SimulatedTrade, SimulatedRefund]] = field(default_factory=list)
     gateway_url: str = ""
 
     def __post_init__(self) -> None:
@@ -148,7 +148,7 @@ class House:
         self.bank.pay("alipay", charge.payment_id.hex, self.clock.ms)
         return charge.payment_id
 
-    def trade(self, payment_id: UUID) -> Trade:
+    def trade(self, payment_id: UUID) -> SimulatedTrade:
         found = self.bank.trade("alipay", payment_id.hex)
         assert found is not None
         return found

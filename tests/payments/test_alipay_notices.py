@@ -20,7 +20,7 @@ from commerce.kernel.outside import InvalidWebhook
 from commerce.payments.port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
 from commerce.payments.providers.alipay.adapter import NOTICE_MAX_AGE, NOTICE_MAX_AHEAD
-from ops.sandbox.bank import Refund, Trade
+from ops.sandbox.bank import SimulatedRefund, SimulatedTrade
 from tests.payments.alipay_house import NOON, NOTIFY_URL, Canned, House, account, key
 
 PAYMENT_ID = UUID("019abcde-0000-7000-8000-000000000001")
@@ -37,7 +37,7 @@ def house() -> Iterator[House]:
     start = found.clock.ms
     subject = "红茶 & 点心 100%"
     names = ("alipay", PAYMENT_ID.hex, TRADE_NO)
-    trade = Trade(*names, 1999, "CNY", subject, "qr", "2088", NOTIFY_URL, "waiting", start, start + 900_000)
+    trade = SimulatedTrade(*names, 1999, "CNY", subject, "qr", "2088", NOTIFY_URL, "waiting", start, start + 900_000)
     found.bank.ask(trade)
     yield found
     found.bank.close()
@@ -49,7 +49,7 @@ def pay(house: House) -> None:
 
 def give_back(house: House, fen: int, refund_id: UUID = REFUND_ID) -> None:
     number = f"{TRADE_NO}{refund_id.hex}"
-    house.bank.refund(Refund("alipay", refund_id.hex, PAYMENT_ID.hex, number, fen, "", house.clock.ms + 320))
+    house.bank.refund(SimulatedRefund("alipay", refund_id.hex, PAYMENT_ID.hex, number, fen, "", house.clock.ms + 320))
 
 
 def fields_of(body: bytes) -> Fields:

@@ -28,7 +28,7 @@ from commerce.payments.port import PaymentFlow, PaymentRequest, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import message, sign
-from ops.sandbox.bank import Bank, DueNotice, Refund, Trade
+from ops.sandbox.bank import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
 from tests.support.outside import HttpOutside
@@ -96,33 +96,35 @@ class World:
     """`calls` are the paths that the sandbox was asked for."""
 
     clock: MovedClock
-    bank: Bank
+    bank: PaymentStore
     sandbox: WeChatPaySandbox
     adapter: WeChatPay
     outside: HttpOutside
     url: str
     certificate: str
-    trades: list[Trade] = field(default_factory=list)
-    refunds: list[Refund] = field(default_factory=list)
+    trades: list[SimulatedTrade] = field(default_factory=list)
+    refunds: list[SimulatedRefund] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
-    def pay(self, payment_id: UUID) -> Trade:
+    def pay(self, payment_id: UUID) -> SimulatedTrade:
         return self.bank.pay("wechatpay", payment_id.hex, self.clock.now_ms())
 
-    def callback(self, trade: Trade, refund: Refund | None = None, wrong: str | None = None) -> Callback:
+    def callback(
+        self, trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None
+    ) -> Callback:
         return self.sandbox.callback(notice(trade, refund, wrong), trade, refund)
 
 
-def notice(trade: Trade, refund: Refund | None = None, wrong: str | None = None) -> DueNotice:
+def notice(trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None) -> DueNotice:
     about = refund.out_refund_no if refund else None
     return DueNotice("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, about, wrong, 0)
 
 
 @asynccontextmanager
 async def world(prefix: str = "/wechatpay") -> AsyncIterator[World]:
-    clock, bank = MovedClock(), Bank()
-    trades: list[Trade] = []
-    refunds: list[Refund] = []
+    clock, bank = MovedClock(), PaymentStore()
+    trades: list[SimulatedTrade] = []
+    refunds: list[SimulatedRefund] = []
     calls: list[str] = []
     certificate = make_certificate(key("platform"), clock.now - DAY, clock.now + 365 * DAY)
     sandbox = WeChatPaySandbox(

@@ -12,15 +12,15 @@ import pytest
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
-from ops.programs import Running
+from ops.commands.common import CliServices
+from ops.programs import RunningProcess
 from tests.support.crowd import Crowd
 from tests.support.front import bearer
 from tests.support.processes import Processes, ended, processes
 from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
@@ -38,7 +38,7 @@ def some(count: int, stop: asyncio.Event | None = None):  # type: ignore[no-unty
     return next_order
 
 
-async def check(shop: Shop, sale_id: str, crowd: Crowd) -> None:
+async def check(shop: CliServices, sale_id: str, crowd: Crowd) -> None:
     """Every promised order is stored once, no other is, and the books are right."""
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT order_id, user_id, idempotency_key FROM orders")
@@ -50,7 +50,7 @@ async def check(shop: Shop, sale_id: str, crowd: Crowd) -> None:
 
 @pytest.mark.parametrize("place", ["writer.after_read", "writer.before_commit", "writer.after_commit"])
 async def test_a_writer_dies_in_mid_batch(
-    shop: Shop, settings: Settings, sale_id: str, tmp_path: Path, place: str
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path, place: str
 ) -> None:
     """It dies there three times over; whoever comes next, under its name or another, finishes."""
     keys = await make_sale(shop, sale_id, {"a": (10_000, 100, 50), "b": (10_000, 100, None)})
@@ -71,7 +71,7 @@ async def test_a_writer_dies_in_mid_batch(
 
 
 async def test_a_gateway_dies_between_redis_and_its_answer(
-    shop: Shop, settings: Settings, sale_id: str, tmp_path: Path
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
 ) -> None:
     """The clients repeat with their keys at the next gateway and get the very orders that were taken."""
     keys = await make_sale(shop, sale_id, {"a": (10_000, 100, 50), "b": (10_000, 100, None)})
@@ -90,7 +90,7 @@ async def test_a_gateway_dies_between_redis_and_its_answer(
 
 
 async def test_a_release_driver_dies_between_redis_and_its_row(
-    shop: Shop, settings: Settings, sale_id: str, tmp_path: Path
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
 ) -> None:
     """P5: the goods came back and the row does not say so; the next driver finds out and gives nothing twice."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)})
@@ -115,13 +115,15 @@ async def test_a_release_driver_dies_between_redis_and_its_row(
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def _settled(shop: Shop) -> bool:
+async def _settled(shop: CliServices) -> bool:
     counts = await shop.audit.counts()
     return counts["pending_releases"] == 0
 
 
 @pytest.mark.parametrize("place", ["sale.after_commit", "load.after_begin", "load.before_load"])
-async def test_who_opens_a_sale_dies(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path, place: str) -> None:
+async def test_who_opens_a_sale_dies(
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path, place: str
+) -> None:
     """The sale keeper finishes what was begun."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)}, opened=False)
     async with processes(settings, tmp_path) as started:
@@ -134,7 +136,7 @@ async def test_who_opens_a_sale_dies(shop: Shop, settings: Settings, sale_id: st
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def _open_by_http(started: Processes, sale_id: str, place: str) -> Running:
+async def _open_by_http(started: Processes, sale_id: str, place: str) -> RunningProcess:
     dying = await started.gateway(crash_at=place)
     url = f"http://127.0.0.1:{started.admin_port}/v1/admin/sales/{sale_id}/open"
     async with aiohttp.ClientSession() as client:
@@ -143,11 +145,11 @@ async def _open_by_http(started: Processes, sale_id: str, place: str) -> Running
     return dying
 
 
-async def _loaded(shop: Shop, keys: SaleKeys) -> bool:
+async def _loaded(shop: CliServices, keys: SaleKeys) -> bool:
     return await lua.loaded_epoch(shop.redis, keys) > 0
 
 
-async def test_who_changes_stock_dies(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     """Before Redis or after it: the change is applied once."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)})
     quick = settings.model_copy(update={"driver": settings.driver.model_copy(update={"lease_s": 1})})
@@ -166,6 +168,6 @@ async def test_who_changes_stock_dies(shop: Shop, settings: Settings, sale_id: s
     assert (await shop.audit.sale(sale_id)).clean
 
 
-async def _applied(shop: Shop, count: int) -> bool:
+async def _applied(shop: CliServices, count: int) -> bool:
     async with shop.db.connection() as connection:
         return await connection.fetchval("SELECT count(*) FROM stock_changes WHERE status = 'applied'") == count

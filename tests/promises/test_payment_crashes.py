@@ -12,7 +12,7 @@ import pytest
 
 import lua
 from commerce.payments.model import TenderInput
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
 from tests.support.front import working
 from tests.support.payshop import PayProcesses, PayShop, driver, open_payshop, pay_processes
@@ -21,7 +21,7 @@ from tests.support.shop import eventually
 
 
 @pytest.fixture
-async def pay(shop: Shop, sale_id: str) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str) -> AsyncIterator[PayShop]:
     """Who carries payments on is a process of its own; all else is here. A dead one's jobs are free after a second."""
     async with open_payshop(shop, sale_id, "order_writer", "release_driver", change=driver(lease_s=1)) as found:
         yield found

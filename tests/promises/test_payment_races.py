@@ -23,8 +23,8 @@ from commerce.payments.errors import NotEnoughCaptured, NotPayable
 from commerce.payments.model import TenderInput
 from config.settings import Settings
 from lua import ReserveOutcome
-from ops.commands.common import Shop
-from ops.sandbox.bank import Trade
+from ops.commands.common import CliServices
+from ops.sandbox.bank import SimulatedTrade
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually, reservation, reserve
 
@@ -46,7 +46,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-async def pay(shop: Shop, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
     """Exactly as many goods as orders. Callbacks are sent by the tests, and drivers look often."""
     monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 500)
     many = driver(refunds_per_s=1_000.0)
@@ -138,7 +138,7 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
     sending: list[asyncio.Task[None]] = []
     close, stop = pay.bank.close_trade, asyncio.Event()
 
-    def closing(provider: str, out_no: str) -> Trade:
+    def closing(provider: str, out_no: str) -> SimulatedTrade:
         trade = close(provider, out_no)
         if out_no in crossing:
             crossing.discard(out_no)

@@ -10,13 +10,13 @@ from pathlib import Path
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.crowd import Crowd
 from tests.support.processes import processes
 from tests.support.shop import eventually, make_sale
 
 
-async def drained(shop: Shop, keys: SaleKeys) -> bool:
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
@@ -34,7 +34,7 @@ def orders(users: int, count: int, baskets: list[dict[str, int]]):  # type: igno
     return next_order
 
 
-async def test_a_few_units_and_a_crowd(shop: Shop, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+async def test_a_few_units_and_a_crowd(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     """200 units, one each, 1,500 requests of 600 users, one in ten a repeat: 200 sold, to 200 users."""
     keys = await make_sale(shop, sale_id, {"phone": (200, 399_900, 1)})
     async with processes(settings, tmp_path) as started:
@@ -57,7 +57,7 @@ async def test_a_few_units_and_a_crowd(shop: Shop, settings: Settings, sale_id: 
 
 
 async def test_baskets_of_three_and_a_partial_sell_out(
-    shop: Shop, settings: Settings, sale_id: str, tmp_path: Path
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
 ) -> None:
     """A basket is taken whole or not at all, though one of its SKUs runs out before the others."""
     keys = await make_sale(shop, sale_id, {"a": (60, 100, 4), "b": (150, 100, None), "c": (400, 100, None)})

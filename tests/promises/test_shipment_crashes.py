@@ -18,8 +18,8 @@ from aiohttp.test_utils import TestServer
 from commerce.orders.model import Address
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import Shop
-from ops.sandbox.depot import Parcel
+from ops.commands.common import CliServices
+from ops.sandbox.depot import SimulatedShipment
 from tests.ops.carrier_kit import IDS, HandClock, Receiver, Yard, opened
 from tests.support.processes import Processes, ended, processes
 from tests.support.shipshop import ShipShop, TryCarrier, open_shipshop
@@ -69,7 +69,7 @@ class Scene:
 
         await eventually(look, timeout_s=20)
 
-    def theirs(self) -> list[Parcel]:
+    def theirs(self) -> list[SimulatedShipment]:
         return self.yard.carriers.depot.last(100)
 
     async def booked(self) -> Shipment:
@@ -95,7 +95,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(shop: Shop, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as stack:
         receiver = Receiver()
         clock = HandClock()

@@ -24,7 +24,7 @@ from commerce.shipping.jobs import Job
 from commerce.shipping.model import Shipment
 from commerce.shipping.port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shipshop import PRICE, SHANGHAI, ShipShop, TryCarrier, news, open_shipshop
 from tests.support.shop import ADDRESS, eventually, make_sale
 
@@ -69,7 +69,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
     async with open_shipshop(shop, settings, attempts=1_000) as found:
         for name, before in list(found.carriers.items()):
             found.carriers[name] = Hesitating(name, before.books, before.calls, before.follows)

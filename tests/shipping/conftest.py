@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shipshop import ShipShop, open_shipshop
 
 
 @pytest.fixture
-async def ship(shop: Shop, settings: Settings) -> AsyncIterator[ShipShop]:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
     """Afterwards goods, bookings and histories agree, whatever the test did. A lease outlasts any test: what is to be
     due or over, a test makes so."""
     async with open_shipshop(shop, settings, lease_s=60) as found:

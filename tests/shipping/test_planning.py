@@ -15,7 +15,7 @@ from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import Shipment
 from commerce.shipping.planning import split_amount
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shipshop import RATES, SHANGHAI, ShipShop, open_shipshop
 from tests.support.shop import ADDRESS
 
@@ -75,7 +75,7 @@ async def test_a_promise_that_cannot_be_kept(ship: ShipShop) -> None:
     assert await ship.on("late") == {parcel.shipment_id}
 
 
-async def test_no_table_and_then_carriers_that_nobody_works_with(shop: Shop, settings: Settings) -> None:
+async def test_no_table_and_then_carriers_that_nobody_works_with(shop: CliServices, settings: Settings) -> None:
     async with open_shipshop(shop, settings, rates="") as ship:
         order_id = await ship.order()
         assert await ship.work() == ["planned"]

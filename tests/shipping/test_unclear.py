@@ -12,7 +12,7 @@ import pytest
 from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.orders.model import Address
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.processes import Processes, ended, processes
 from tests.support.shipshop import RATES, ShipShop, open_shipshop, refuses
 from tests.support.shop import ADDRESS, eventually
@@ -183,7 +183,7 @@ async def started(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes
 
 
 async def test_a_driver_dies_between_the_carrier_and_the_row(
-    shop: Shop, settings: Settings, started: Processes
+    shop: CliServices, settings: Settings, started: Processes
 ) -> None:
     """Booked and not noted, cancelled and not noted: whoever comes next asks again under the same booking."""
     async with open_shipshop(shop, settings, rates=OWN) as ship:

@@ -18,7 +18,7 @@ import orjson
 from commerce.kernel.clock import from_ms
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import Front, open_front, token
 from tests.support.shop import make_sale, order_body
 from tests.support.wire import Heard, Talk, talk
@@ -112,7 +112,7 @@ def one(name: str, data: bytes, *, cuts: Sequence[int] = (), requests: int = 1) 
 
 
 @asynccontextmanager
-async def open_pair(settings: Settings, shop: Shop, prefix: str) -> AsyncIterator[Pair]:
+async def open_pair(settings: Settings, shop: CliServices, prefix: str) -> AsyncIterator[Pair]:
     """Both gateways, and for each a sale in every state."""
     for side in ("lane", "slow"):
         name = f"{prefix}-{side}"

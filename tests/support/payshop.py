@@ -21,21 +21,21 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.database import Connection
 from config.settings import AlipaySettings, PaymentSettings, Settings, WeChatPaySettings
 from lua import SaleKeys
-from ops.commands.common import Shop
-from ops.sandbox.bank import Bank, DueNotice
+from ops.commands.common import CliServices
+from ops.sandbox.bank import DueNotice, PaymentStore
 from ops.sandbox.keys import Keys, make_keys, read_keys
 from ops.sandbox.protocol import Callback
 from ops.sandbox.sender import Sending
 from ops.sandbox.server import PROVIDERS, Sandbox, _protocols, build, running
-from ops.sandbox.switches import Switchboard, Switches
+from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults
 from tests.support.front import Front, open_front, working
 from tests.support.processes import Processes
 from tests.support.shop import eventually, make_sale, order_body
 
 WORKERS = ("order_writer", "release_driver", "payment_driver")
 ITEMS: Mapping[str, tuple[int, int, int | None]] = {"a": (50, 100, 3), "b": (20, 50, None)}
-GOOD = Switches(callback_ms=0)
-NEVER = Switches(never_share=1)
+GOOD = ProviderFaults(callback_ms=0)
+NEVER = ProviderFaults(never_share=1)
 """No callback is sent: whoever wants to know has to ask."""
 
 
@@ -51,9 +51,9 @@ def agreed() -> Keys:
 async def open_sandbox() -> AsyncIterator[tuple[Sandbox, str]]:
     """Both providers on a port that the system chose, and their address. Nobody pays before a test does."""
     async with AsyncExitStack() as stack:
-        bank = stack.enter_context(closing(Bank()))
+        bank = stack.enter_context(closing(PaymentStore()))
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        url, clock, board = f"http://127.0.0.1:{listener.getsockname()[1]}", SystemClock(), Switchboard()
+        url, clock, board = f"http://127.0.0.1:{listener.getsockname()[1]}", SystemClock(), ProviderFaultRegistry()
         for name in PROVIDERS:
             board.set(name, GOOD)
         make = partial(_protocols, bank, clock, agreed(), url)
@@ -93,7 +93,7 @@ def with_providers(settings: Settings, providers: str, shop: str) -> Settings:
 class Till:
     """The providers' books and the shop's database, side by side."""
 
-    shop: Shop
+    shop: CliServices
     sandbox: Sandbox
     sale_id: str
 
@@ -102,13 +102,13 @@ class Till:
         return SaleKeys(self.sale_id)
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> PaymentStore:
         return self.sandbox.bank
 
     def switch(self, **switches: Any) -> None:
         """Both providers behave so from now on."""
         for name in PROVIDERS:
-            self.sandbox.switch(name, Switches(**{"callback_ms": 0, **switches}))
+            self.sandbox.switch(name, ProviderFaults(**{"callback_ms": 0, **switches}))
 
     def pays(self, method: str, payment_id: UUID | str, *, too_late: bool = False) -> None:
         """The customer pays; too late where the money was on its way when the payment was closed."""
@@ -306,7 +306,7 @@ class PayShop(Till):
 
 @asynccontextmanager
 async def open_payshop(
-    shop: Shop,
+    shop: CliServices,
     sale_id: str,
     *workers: str,
     items: Mapping[str, tuple[int, int, int | None]] = ITEMS,

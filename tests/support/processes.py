@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from config.settings import Settings
-from ops.programs import Program, Running, start
+from ops.programs import ProcessSpec, RunningProcess, start
 
 
 def free_port() -> int:
@@ -31,7 +31,7 @@ class Processes:
     home: Path
     port: int = field(default_factory=free_port)
     admin_port: int = field(default_factory=free_port)
-    running: list[Running] = field(default_factory=list)
+    running: list[RunningProcess] = field(default_factory=list)
 
     @property
     def base(self) -> str:
@@ -54,23 +54,23 @@ class Processes:
             **({"FLOODGATE_METRICS_DIR": str(settings.metrics_dir)} if settings.metrics_dir else {}),
         }
 
-    async def gateway(self, *, crash_at: str | None = None) -> Running:
+    async def gateway(self, *, crash_at: str | None = None) -> RunningProcess:
         async def ready() -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)  # the last to listen
             writer.close()
 
         return await self._start("gateway", ["gateway"], crash_at, ready)
 
-    async def worker(self, *names: str, instance: str = "one", crash_at: str | None = None) -> Running:
+    async def worker(self, *names: str, instance: str = "one", crash_at: str | None = None) -> RunningProcess:
         async def ready() -> None:
             return
 
         return await self._start("worker", ["workers", *names, "--instance", instance], crash_at, ready)
 
-    async def _start(self, name: str, module: list[str], crash_at: str | None, ready) -> Running:  # type: ignore[no-untyped-def]
+    async def _start(self, name: str, module: list[str], crash_at: str | None, ready) -> RunningProcess:  # type: ignore[no-untyped-def]
         env = {**self.environment(), **({"FLOODGATE_CRASH_AT": crash_at} if crash_at else {})}
         log = self.home / f"{name}-{len(self.running)}.log"
-        running = await start(Program(name, [sys.executable, "-m", *module], log, env=env, ready=ready))
+        running = await start(ProcessSpec(name, [sys.executable, "-m", *module], log, env=env, ready=ready))
         self.running.append(running)
         return running
 
@@ -89,6 +89,6 @@ async def processes(settings: Settings, home: Path) -> AsyncIterator[Processes]:
         await asyncio.gather(*(running.stop() for running in made.running))
 
 
-async def ended(running: Running, timeout_s: float = 20) -> int:
+async def ended(running: RunningProcess, timeout_s: float = 20) -> int:
     """The status of a process that ends by itself; -9 for one that was killed."""
     return await asyncio.wait_for(running.process.wait(), timeout_s)

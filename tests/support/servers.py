@@ -18,7 +18,7 @@ import asyncpg
 
 from commerce.kernel.migrations import migrate
 from ops import embedded
-from ops.programs import Program, wrapped
+from ops.programs import ProcessSpec, with_parent_death_signal
 
 TEMPLATE = "floodgate_template"
 
@@ -33,12 +33,12 @@ class Servers:
 
 
 @contextmanager
-def running(program: Program) -> Iterator[subprocess.Popen[bytes]]:
+def running(program: ProcessSpec) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the block ends."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
         process = subprocess.Popen(
-            wrapped(program.argv, program.run_as, program.stop_signal),
+            with_parent_death_signal(program.argv, program.run_as, program.stop_signal),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -58,7 +58,7 @@ def running(program: Program) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def wait_ready(program: Program, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
+def wait_ready(program: ProcessSpec, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
     """Poll until it answers; fails at once if it has ended."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -73,7 +73,7 @@ def wait_ready(program: Program, process: subprocess.Popen[bytes], timeout_s: fl
         time.sleep(0.02)
 
 
-async def _ready(program: Program) -> None:
+async def _ready(program: ProcessSpec) -> None:
     await program.ready()
 
 

@@ -15,7 +15,7 @@ from commerce.fleet.links import make_link
 from commerce.shipping.model import Shipment
 from commerce.shipping.port import BookingConfirmation, BookingRequest
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.shipping import kuaidi100_kit, sf_express_kit
 from tests.support.front import Answer, Front, open_front
 from tests.support.shipshop import ShipShop, TryCarrier, open_shipshop
@@ -93,7 +93,7 @@ class ShipFront:
 
 @asynccontextmanager
 async def open_shipfront(
-    shop: Shop, make_settings: Callable[..., Settings], *, agreed: dict[str, Any] | None = None, **parts: Any
+    shop: CliServices, make_settings: Callable[..., Settings], *, agreed: dict[str, Any] | None = None, **parts: Any
 ) -> AsyncIterator[ShipFront]:
     settings = make_settings(shipping=AGREED if agreed is None else agreed, **parts)
     async with open_shipshop(shop, settings, rates=RATES) as ship, open_front(settings) as front:

@@ -37,7 +37,7 @@ from commerce.shipping.port import (
 from commerce.shipping.service import Shipping
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.shop import ADDRESS, eventually
 
 _numbers = count(1)
@@ -138,7 +138,7 @@ def refuses(code: str = "no_service") -> ExternalRefusal:
 class ShipShop:
     """Shipping over the test's database, with jobs that the test works off by itself."""
 
-    shop: Shop
+    shop: CliServices
     carriers: dict[str, TryCarrier]
     jobs: FulfilmentJobs
     desk: Fulfilment
@@ -354,7 +354,7 @@ def news(
     return TrackingEvent(at, code or (state or "note"), text or f"it is {state or 'where it was'}", known, unknown)
 
 
-async def make_goods(shop: Shop) -> None:
+async def make_goods(shop: CliServices) -> None:
     """Products with two warehouses."""
     await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", PRICE, "CNY")) for sku in GOODS])
     async with shop.db.connection() as connection:
@@ -371,7 +371,7 @@ async def make_goods(shop: Shop) -> None:
 
 @asynccontextmanager
 async def open_shipshop(
-    shop: Shop, settings: Settings, *, rates: str = RATES, attempts: int = 5, lease_s: int = 1
+    shop: CliServices, settings: Settings, *, rates: str = RATES, attempts: int = 5, lease_s: int = 1
 ) -> AsyncIterator[ShipShop]:
     """With the carriers of `RATES`: quick and cheap are booked by the driver, byhand by the desk."""
     await make_goods(shop)

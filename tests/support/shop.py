@@ -17,7 +17,7 @@ from commerce.kernel.clock import DAY_MS, from_ms
 from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
 from commerce.sales.model import ItemInput, SaleInput
 from lua import Reservation, SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 
 Value = TypeVar("Value")
 _numbers = count()
@@ -35,7 +35,7 @@ ADDRESS = {
 
 
 async def make_sale(
-    shop: Shop,
+    shop: CliServices,
     sale_id: str,
     items: Mapping[str, tuple[int, int, int | None]],
     *,
@@ -120,7 +120,7 @@ async def eventually(look: Callable[[], Awaitable[Value]], timeout_s: float = 15
     return found
 
 
-async def expire_all(shop: Shop) -> None:
+async def expire_all(shop: CliServices) -> None:
     """Make the time to pay over for every order that waits for it."""
     async with shop.db.connection() as connection:
         await connection.execute(

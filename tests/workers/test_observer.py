@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from config.settings import Settings
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.proxy import proxied_database
 from tests.support.shop import eventually, make_sale, reservation, reserve
@@ -21,7 +21,7 @@ def gauge(name: str, sale_id: str) -> float:
 
 @pytest.mark.parametrize("way", ["gone", "frozen"])
 async def test_streams_are_looked_at_while_postgres_is_away(
-    make_settings: Callable[..., Settings], database_url: str, shop: Shop, sale_id: str, tmp_path: Path, way: str
+    make_settings: Callable[..., Settings], database_url: str, shop: CliServices, sale_id: str, tmp_path: Path, way: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     orders = [reservation(shop.ids.new, sale_id, {"a": 1}) for _ in range(3)]

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import Shop
+from ops.commands.common import CliServices
 from tests.support.front import working
 from tests.support.shop import eventually, make_sale, reservation, reserve
 
@@ -24,7 +24,7 @@ async def _written(redis: Redis, sales: list[SaleKeys]) -> bool:
 
 
 async def test_more_sales_than_reads_at_once(
-    shop: Shop, make_settings: Callable[..., Settings], sale_prefix: str, caplog: pytest.LogCaptureFixture
+    shop: CliServices, make_settings: Callable[..., Settings], sale_prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They take turns: every sale is read again within the time that one read may wait, on few connections."""
     names = [f"{sale_prefix}-{number}" for number in range(SALES)]
