@@ -50,7 +50,7 @@ class Basket:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedInvoice:
     """An invoice, or a line of one, that is not sent, and why."""
 
     invoice: str
@@ -58,22 +58,22 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True)
-class Baskets:
+class RetailDataset:
     """A whole file. `products` has (name, price in pennies) by SKU."""
 
     baskets: list[Basket]
-    left_out: list[LeftOut]
+    left_out: list[SkippedInvoice]
     products: dict[str, tuple[str, int]]
     units: dict[str, int]
 
 
-def read_baskets(file: Path) -> Baskets:
+def read_baskets(file: Path) -> RetailDataset:
     """Read a CSV file, gzipped or not. Raises `Invalid` if it is not of this format."""
     invoices: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in _rows(file):
         invoices[row["InvoiceNo"]].append(row)
     skus = _skus(row for rows in invoices.values() for row in rows)
-    left_out: list[LeftOut] = []
+    left_out: list[SkippedInvoice] = []
     baskets: list[Basket] = []
     for invoice, rows in invoices.items():
         lines = []
@@ -81,14 +81,14 @@ def read_baskets(file: Path) -> Baskets:
             made = _line(row, skus)
             if isinstance(made, str):
                 if not _why_not(invoice, rows):
-                    left_out.append(LeftOut(invoice, f"line {row['StockCode']}: {made}"))
+                    left_out.append(SkippedInvoice(invoice, f"line {row['StockCode']}: {made}"))
             else:
                 lines.append(made)
         reason = _why_not(invoice, rows) or (None if lines else "no line of it can be sold")
         if reason is None and all(line.fee for line in lines):
             reason = "nothing but fees, no goods"
         if reason:
-            left_out.append(LeftOut(invoice, reason))
+            left_out.append(SkippedInvoice(invoice, reason))
         else:
             customer = rows[0]["CustomerID"].strip()
             user = f"customer-{customer}" if customer else f"guest-{invoice}"
@@ -100,7 +100,7 @@ def read_baskets(file: Path) -> Baskets:
             name = products.get(line.sku, ("", 0))[0] or line.name
             products[line.sku] = (name, line.price)
             units[line.sku] += line.quantity
-    return Baskets(baskets, left_out, products, dict(units))
+    return RetailDataset(baskets, left_out, products, dict(units))
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:

@@ -21,7 +21,7 @@ from commerce.kernel.errors import Conflict
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from gateway.auth import sign
-from loadtest.baskets import CURRENCY, Basket, Baskets, read_baskets
+from loadtest.baskets import CURRENCY, Basket, RetailDataset, read_baskets
 from ops.commands.common import CliServices
 
 _PAY_WITHIN_S = 31_536_000
@@ -46,7 +46,7 @@ class Replay:
     """What a replay did. `wrong` says of each basket that did not arrive as it was sent what is different."""
 
     sale_id: str
-    source: Baskets
+    source: RetailDataset
     again: bool = False
     created: int = 0
     repeated: int = 0
@@ -216,6 +216,6 @@ async def _compare(shop: CliServices, result: Replay, orders: dict[UUID, Basket]
         result.wrong.append(f"{len(extra)} orders in the sale that no basket of the file stands for")
 
 
-def reasons(source: Baskets) -> list[tuple[str, int]]:
+def reasons(source: RetailDataset) -> list[tuple[str, int]]:
     """Why invoices were left out, and how many for each reason."""
     return Counter(item.reason for item in source.left_out).most_common()

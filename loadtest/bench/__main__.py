@@ -11,12 +11,12 @@ from pathlib import Path
 import uvloop
 
 from loadtest.bench import report
-from loadtest.bench.arena import Arena, arena
-from loadtest.bench.contest import Contestant, contest, turn
+from loadtest.bench.arena import BenchEnvironment, arena
+from loadtest.bench.contest import BenchedServer, compare, turn
 from loadtest.bench.machine import description
 from loadtest.bench.peers import Peers
-from loadtest.bench.shape import circumstances, half_load
-from loadtest.bench.writing import keep_pace, write
+from loadtest.bench.shape import half_load, measure_scaling
+from loadtest.bench.writing import sustain_load, write
 from loadtest.bench.wrk import LoadFailed
 
 PARTS = ("contest", "memory", "writing", "shape")
@@ -56,14 +56,14 @@ async def _contest(options: argparse.Namespace, figures: report.Figures) -> None
     _say("the same load for everybody")
     async with arena() as found, AsyncExitStack() as stack:
         peers = Peers(found, stack)
-        figures.turns = await contest(found, await peers.start_all(), **_load(options))
+        figures.turns = await compare(found, await peers.start_all(), **_load(options))
         figures.left_out |= peers.left_out
 
 
 async def _in_memory(options: argparse.Namespace, figures: report.Figures) -> None:
     _say("the same load, nothing on disk")
     async with arena(durability="memory") as found, AsyncExitStack() as stack:
-        figures.in_memory = await contest(found, await Peers(found, stack).start_all(slow=False), **_load(options))
+        figures.in_memory = await compare(found, await Peers(found, stack).start_all(slow=False), **_load(options))
 
 
 async def _writing(options: argparse.Namespace, figures: report.Figures) -> None:
@@ -73,16 +73,16 @@ async def _writing(options: argparse.Namespace, figures: report.Figures) -> None
         for _ in range(options.repeats):
             figures.writing.append(await write(found, options.orders))
         _say("the writer behind a gateway")
-        figures.pace = await keep_pace(found, floodgate.url, options.connections, options.seconds * 4)
+        figures.pace = await sustain_load(found, floodgate.url, options.connections, options.seconds * 4)
         pause_ms = options.connections / (0.7 * await _peak(found, floodgate, options)) * 1e3
-        figures.long_pace = await keep_pace(found, floodgate.url, options.connections, options.long, pause_ms)
+        figures.long_pace = await sustain_load(found, floodgate.url, options.connections, options.long, pause_ms)
 
 
 async def _shape(options: argparse.Namespace, figures: report.Figures) -> None:
     _say("other circumstances")
     async with arena() as found, AsyncExitStack() as stack:
         floodgate = await Peers(found, stack).floodgate()
-        shape = await circumstances(
+        shape = await measure_scaling(
             found, floodgate, seconds=options.seconds, repeats=options.repeats, backlog=options.backlog
         )
         peak = await _peak(found, floodgate, options)
@@ -94,7 +94,7 @@ def _load(options: argparse.Namespace) -> dict[str, int]:
     return {"connections": options.connections, "seconds": options.seconds, "repeats": options.repeats}
 
 
-async def _peak(found: Arena, floodgate: Contestant, options: argparse.Namespace) -> float:
+async def _peak(found: BenchEnvironment, floodgate: BenchedServer, options: argparse.Namespace) -> float:
     """Accepted orders a second under full load."""
     return (await turn(found, floodgate, options.connections, options.seconds)).per_s
 

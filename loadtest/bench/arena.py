@@ -37,7 +37,7 @@ _USERS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Arena:
+class BenchEnvironment:
     """Running servers, settings for them, and a shop with one sale of plenty."""
 
     home: Path
@@ -95,7 +95,7 @@ class Arena:
 
 
 @asynccontextmanager
-async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterator[Arena]:
+async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterator[BenchEnvironment]:
     """A sale with so many SKUs; with durability `memory` Redis keeps no file."""
     home = Path(tempfile.mkdtemp(prefix="fg-bench-"))
     home.chmod(0o755)
@@ -126,7 +126,7 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
         sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
         await shop.sales.create(sale, [(sku, ItemInput(limit=1_000_000, units=_UNITS)) for sku in names], "bench")
         await shop.sales.open(SALE_ID, "bench")
-        found = Arena(home, settings, running[0], running[1], shop, skus)
+        found = BenchEnvironment(home, settings, running[0], running[1], shop, skus)
         _write_load(found)
         yield found
 
@@ -166,7 +166,7 @@ _ADDRESS = {
 }
 
 
-def _write_load(arena: Arena) -> None:
+def _write_load(arena: BenchEnvironment) -> None:
     """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order."""
     clock = SystemClock()
     tokens = [sign(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]

@@ -8,7 +8,7 @@ from statistics import median
 
 import msgspec
 
-from loadtest.bench.arena import Arena
+from loadtest.bench.arena import BenchEnvironment
 from loadtest.bench.machine import Cpu
 from loadtest.bench.wrk import LoadFailed, wrk
 
@@ -16,7 +16,7 @@ _WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class BenchedServer:
     """A server to be measured. `users` are the header lines to send with orders, None for one that gets a plain GET;
     `sells` says whether it takes the orders that it gets.
 
@@ -30,7 +30,7 @@ class Contestant:
     sells: bool = True
 
 
-class Turn(msgspec.Struct, frozen=True):
+class Measurement(msgspec.Struct, frozen=True):
     """One run of one contestant; processor time in microseconds an answer, by kind of process."""
 
     answers: int
@@ -45,8 +45,14 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 async def turn(
-    arena: Arena, contestant: Contestant, connections: int, seconds: float, *, pause_ms: float = 0, sweep: bool = True
-) -> Turn:
+    arena: BenchEnvironment,
+    contestant: BenchedServer,
+    connections: int,
+    seconds: float,
+    *,
+    pause_ms: float = 0,
+    sweep: bool = True,
+) -> Measurement:
     """Load a contestant once. Raises `LoadFailed` if not every answer was a yes."""
     orders = contestant.users is not None and contestant.sells
     arguments = arena.load(arena.home / contestant.users, pause_ms) if contestant.users is not None else ()
@@ -62,7 +68,7 @@ async def turn(
             f"{contestant.name}: of {load.requests} requests {load.refused} were refused and {load.failed} failed; "
             f"{answers} were accepted"
         )
-    return Turn(
+    return Measurement(
         answers,
         answers / load.seconds,
         {kind: seconds / answers * 1e6 for kind, seconds in used.items()},
@@ -71,11 +77,11 @@ async def turn(
     )
 
 
-async def contest(
-    arena: Arena, contestants: Sequence[Contestant], *, connections: int, seconds: float, repeats: int
-) -> dict[str, list[Turn]]:
+async def compare(
+    arena: BenchEnvironment, contestants: Sequence[BenchedServer], *, connections: int, seconds: float, repeats: int
+) -> dict[str, list[Measurement]]:
     """All contestants in turn, several times over, so that what disturbs the machine disturbs all of them."""
-    turns: dict[str, list[Turn]] = {one.name: [] for one in contestants}
+    turns: dict[str, list[Measurement]] = {one.name: [] for one in contestants}
     for one in contestants:
         await turn(arena, one, connections, _WARM_UP_S)
     for _ in range(repeats):
@@ -84,11 +90,11 @@ async def contest(
     return turns
 
 
-def cpu_ratio(turns: dict[str, list[Turn]], one: str, other: str) -> float:
+def cpu_ratio(turns: dict[str, list[Measurement]], one: str, other: str) -> float:
     """Processor time of one by that of the other, the median over pairs of neighbouring turns."""
     return median(a.cpu / b.cpu for a, b in zip(turns[one], turns[other], strict=True))
 
 
-def rate_ratio(turns: dict[str, list[Turn]], one: str, other: str) -> float:
+def rate_ratio(turns: dict[str, list[Measurement]], one: str, other: str) -> float:
     """Answers a second of one by those of the other, the median over pairs of neighbouring turns."""
     return median(a.per_s / b.per_s for a, b in zip(turns[one], turns[other], strict=True))

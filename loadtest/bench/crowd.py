@@ -55,7 +55,7 @@ class _Stranger:
 
 
 @asynccontextmanager
-async def crowd(url: str, *, sending: bool) -> AsyncIterator[None]:
+async def open_idle_connections(url: str, *, sending: bool) -> AsyncIterator[None]:
     """A thousand connections that have sent nothing, or that send a head one byte a second without end."""
     strangers = [_Stranger(urlsplit(url).port or 80, sending=sending) for _ in range(CROWD)]
     for number, stranger in enumerate(strangers):

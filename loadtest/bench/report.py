@@ -11,10 +11,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.bench.contest import Turn, cpu_ratio, rate_ratio
+from loadtest.bench.contest import Measurement, cpu_ratio, rate_ratio
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
-from loadtest.bench.shape import Shape
-from loadtest.bench.writing import Pace, Writing
+from loadtest.bench.shape import Scaling
+from loadtest.bench.writing import SustainedLoad, WriteMeasurement
 
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
@@ -25,12 +25,12 @@ class Figures(msgspec.Struct):
     at: datetime
     machine: dict[str, str | int]
     options: dict[str, float]
-    turns: dict[str, list[Turn]] = {}
-    writing: list[Writing] = []
-    pace: Pace | None = None
-    long_pace: Pace | None = None
-    shape: Shape | None = None
-    in_memory: dict[str, list[Turn]] = {}
+    turns: dict[str, list[Measurement]] = {}
+    writing: list[WriteMeasurement] = []
+    pace: SustainedLoad | None = None
+    long_pace: SustainedLoad | None = None
+    shape: Scaling | None = None
+    in_memory: dict[str, list[Measurement]] = {}
     left_out: dict[str, str] = {}
 
     def ratios(self) -> dict[str, float]:
@@ -78,7 +78,7 @@ def show(figures: Figures) -> None:
     console.print(figures.ratios())
 
 
-def _table(title: str, contest: dict[str, list[Turn]]) -> Table:
+def _table(title: str, contest: dict[str, list[Measurement]]) -> Table:
     table = Table("server", "answers/s", "CPU µs an answer", "of which", "p50 ms", "p99 ms", title=title)
     for name, turns in contest.items():
         kinds = ", ".join(f"{kind} {median(turn.cpu_us[kind] for turn in turns):.1f}" for kind in turns[0].cpu_us)
@@ -93,7 +93,7 @@ def _table(title: str, contest: dict[str, list[Turn]]) -> Table:
     return table
 
 
-def _show_shape(console: Console, shape: Shape) -> None:
+def _show_shape(console: Console, shape: Scaling) -> None:
     for what, costs in (
         ("connections", shape.cpu_by_connections),
         ("SKUs", shape.cpu_by_skus),

@@ -9,9 +9,9 @@ from statistics import median
 
 import msgspec
 
-from loadtest.bench.arena import Arena, arena
-from loadtest.bench.contest import Contestant, Turn, turn
-from loadtest.bench.crowd import crowd
+from loadtest.bench.arena import BenchEnvironment, arena
+from loadtest.bench.contest import BenchedServer, Measurement, turn
+from loadtest.bench.crowd import open_idle_connections
 from loadtest.bench.peers import Peers
 from loadtest.bench.writing import queue
 
@@ -20,16 +20,16 @@ _MANY_SKUS = 100_000
 _ROUNDS = 3  # of the waiting times, for each repeat of all else
 
 
-class Shape(msgspec.Struct):
+class Scaling(msgspec.Struct):
     """Processor time an order in microseconds; waiting times in milliseconds."""
 
     cpu_by_connections: dict[int, float] = {}
     cpu_by_skus: dict[int, float] = {}
     cpu_by_backlog: dict[int, float] = {}
     redis_bytes_per_waiting_order: float = 0
-    half_load: list[Turn] = []
-    half_load_with_slow_senders: list[Turn] = []
-    half_load_with_idle_connections: list[Turn] = []
+    half_load: list[Measurement] = []
+    half_load_with_slow_senders: list[Measurement] = []
+    half_load_with_idle_connections: list[Measurement] = []
 
     def spreads(self) -> dict[str, float]:
         """The highest cost by the lowest, for each of the circumstances."""
@@ -48,9 +48,11 @@ class Shape(msgspec.Struct):
         }
 
 
-async def circumstances(found: Arena, floodgate: Contestant, *, seconds: float, repeats: int, backlog: int) -> Shape:
+async def measure_scaling(
+    found: BenchEnvironment, floodgate: BenchedServer, *, seconds: float, repeats: int, backlog: int
+) -> Scaling:
     """Measure one circumstance after the other against the plain case."""
-    shape = Shape()
+    shape = Scaling()
 
     async def by_connections(count: int) -> float:
         return (await turn(found, floodgate, count, seconds)).cpu
@@ -80,7 +82,7 @@ async def _alternate(
 
 
 async def _backlog(
-    found: Arena, floodgate: Contestant, shape: Shape, seconds: float, repeats: int, backlog: int
+    found: BenchEnvironment, floodgate: BenchedServer, shape: Scaling, seconds: float, repeats: int, backlog: int
 ) -> None:
     """With nothing waiting, then with a stream full of orders that no writer takes."""
     empty = [(await turn(found, floodgate, 256, seconds)).cpu for _ in range(repeats)]
@@ -93,12 +95,18 @@ async def _backlog(
     await found.sweep()
 
 
-async def _memory(found: Arena) -> int:
+async def _memory(found: BenchEnvironment) -> int:
     return int((await found.shop.redis.info("memory"))["used_memory"])
 
 
 async def half_load(
-    found: Arena, floodgate: Contestant, peak_per_s: float, *, seconds: float, repeats: int, shape: Shape
+    found: BenchEnvironment,
+    floodgate: BenchedServer,
+    peak_per_s: float,
+    *,
+    seconds: float,
+    repeats: int,
+    shape: Scaling,
 ) -> None:
     """Waiting times at half of the peak: alone, with slow senders, and with idle connections, taking turns.
 
@@ -109,19 +117,19 @@ async def half_load(
     connections = 256
     pause_ms = connections / (peak_per_s / 2) * 1e3
 
-    async def waiting() -> Turn:
+    async def waiting() -> Measurement:
         await _rewrite(found)
         return await turn(found, floodgate, connections, seconds / 2, pause_ms=pause_ms)
 
     for _ in range(_ROUNDS * repeats):
         shape.half_load.append(await waiting())
-        async with crowd(floodgate.url, sending=True):
+        async with open_idle_connections(floodgate.url, sending=True):
             shape.half_load_with_slow_senders.append(await waiting())
-        async with crowd(floodgate.url, sending=False):
+        async with open_idle_connections(floodgate.url, sending=False):
             shape.half_load_with_idle_connections.append(await waiting())
 
 
-async def _rewrite(found: Arena) -> None:
+async def _rewrite(found: BenchEnvironment) -> None:
     """Have Redis rewrite its append-only file now, if it keeps one."""
     await found.sweep()
     redis = found.shop.redis

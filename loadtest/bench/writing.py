@@ -15,7 +15,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import PlaceOrder
 from commerce.orders.pricing import OrderLimits, price_order
 from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS
-from loadtest.bench.arena import SALE_ID, Arena
+from loadtest.bench.arena import SALE_ID, BenchEnvironment
 from loadtest.bench.machine import Cpu, children
 from loadtest.bench.wrk import LoadFailed, wrk
 from lua import Reservation, SaleKeys
@@ -28,7 +28,7 @@ _TIMEOUT_S, _QUIET_S = 300.0, 0.1
 _LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, quantity=100_000)
 
 
-class Writing(msgspec.Struct, frozen=True):
+class WriteMeasurement(msgspec.Struct, frozen=True):
     """One run: orders a second of the writer and of plain COPY, and what an order costs the writer and Postgres."""
 
     orders: int
@@ -38,7 +38,7 @@ class Writing(msgspec.Struct, frozen=True):
     wal_bytes: float
 
 
-class Pace(msgspec.Struct, frozen=True):
+class SustainedLoad(msgspec.Struct, frozen=True):
     """A load with the writer running: accepted and stored orders a second, and what was left when the load ended."""
 
     orders: int
@@ -48,7 +48,7 @@ class Pace(msgspec.Struct, frozen=True):
     drained_s: float
 
 
-async def write(arena: Arena, orders: int) -> Writing:
+async def write(arena: BenchEnvironment, orders: int) -> WriteMeasurement:
     """Queue orders, let one writer store them, then COPY the very same rows into the same tables once more."""
     await _empty(arena)
     await queue(arena, orders)
@@ -67,10 +67,12 @@ async def write(arena: Arena, orders: int) -> Writing:
         await writer.stop()
     copied = await _copy_again(arena)
     cpu_us = {kind: s / left * 1e6 for kind, s in used.items()}
-    return Writing(orders, left / seconds, orders / copied, cpu_us, wal / left)
+    return WriteMeasurement(orders, left / seconds, orders / copied, cpu_us, wal / left)
 
 
-async def keep_pace(arena: Arena, url: str, connections: int, seconds: float, pause_ms: float = 0) -> Pace:
+async def sustain_load(
+    arena: BenchEnvironment, url: str, connections: int, seconds: float, pause_ms: float = 0
+) -> SustainedLoad:
     """Load a gateway while a writer runs, and see how long the writer needs to finish after the load has ended."""
     await _empty(arena)
     sold = await arena.sold()
@@ -89,34 +91,34 @@ async def keep_pace(arena: Arena, url: str, connections: int, seconds: float, pa
         await writer.stop()
     if load.refused or load.failed:
         raise LoadFailed(f"{orders} were accepted and stored, but {load.refused} refused, and {load.failed} failed")
-    return Pace(orders, orders / load.seconds, orders / (done - started), backlog, done - ended)
+    return SustainedLoad(orders, orders / load.seconds, orders / (done - started), backlog, done - ended)
 
 
-async def _stored(arena: Arena) -> int:
+async def _stored(arena: BenchEnvironment) -> int:
     async with arena.shop.db.connection() as connection:
         return int(await connection.fetchval("SELECT count(*) FROM orders"))
 
 
-async def waiting(arena: Arena) -> int:
+async def waiting(arena: BenchEnvironment) -> int:
     """Orders that are accepted and not yet in Postgres."""
     [count] = await lua.accepted_counts(arena.shop.redis, [SaleKeys(SALE_ID)])
     return count
 
 
-async def drained(arena: Arena) -> None:
+async def drained(arena: BenchEnvironment) -> None:
     """Return when everything is stored. Raises `TimeoutError` if that takes too long."""
     async with asyncio.timeout(_TIMEOUT_S):
         while await waiting(arena):  # noqa: ASYNC110
             await asyncio.sleep(_LOOK_S)
 
 
-async def _wal(arena: Arena) -> int:
+async def _wal(arena: BenchEnvironment) -> int:
     """Bytes that Postgres has written ahead so far."""
     async with arena.shop.db.connection() as connection:
         return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 
-async def _empty(arena: Arena) -> None:
+async def _empty(arena: BenchEnvironment) -> None:
     """No orders, in Redis or in Postgres, nor on their way from a load that has just ended."""
     before = -1
     while before != (before := await arena.sold()):  # noqa: ASYNC110  # Redis tells nobody
@@ -126,7 +128,7 @@ async def _empty(arena: Arena) -> None:
         await connection.execute("TRUNCATE orders, order_lines, order_events CASCADE")
 
 
-async def queue(arena: Arena, count: int) -> None:
+async def queue(arena: BenchEnvironment, count: int) -> None:
     """Accepted orders in the stream, as the gateway would have put them there."""
     place = msgspec.json.decode(arena.order.read_bytes().replace(b"@", b"0"), type=PlaceOrder)
     [sale] = [sale for sale in await arena.shop.sales.opened() if sale.sale_id == SALE_ID]
@@ -148,7 +150,7 @@ async def queue(arena: Arena, count: int) -> None:
         await lua.reserve(arena.shop.redis, SaleKeys(SALE_ID), today, batch)
 
 
-async def _copy_again(arena: Arena) -> float:
+async def _copy_again(arena: BenchEnvironment) -> float:
     """Seconds that plain COPY takes for all rows that are stored now, into the same tables, emptied before."""
     async with arena.shop.db.connection() as connection:
         rows: dict[str, bytes] = {}

@@ -35,7 +35,7 @@ class Visitor(Shopper):
         offers = {offer.sku: offer for offer in page.items}
         sku = wishes.chance.choice(list(offers))
         self.look(f"/v1/products/{sku}", _product, "/v1/products/{sku}", lambda shown: shown.sku == sku)
-        bought = self.want(wishes.one(sale, sku), offers)
+        bought = self.want(wishes.single_item_order(sale, sku), offers)
         if isinstance(self.send(bought), Refused):
             return
         self.read_by_key(bought)

@@ -54,7 +54,7 @@ def expect(holds: bool, text: str, detail: object = "") -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CheckedResponse:
     """A response; the names of its headers are in lower case."""
 
     status: int
@@ -79,7 +79,7 @@ class Refused:
 NO_ANSWER = Refused("no_answer", wait_s=0.5)
 
 
-def decode(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
+def decode(decoder: msgspec.json.Decoder[T], answer: CheckedResponse) -> T:
     """The body as the type that the API promises."""
     try:
         return decoder.decode(answer.body)
@@ -87,13 +87,13 @@ def decode(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
         raise Violation("the body is not what the API describes", f"{error}: {answer.body[:200]!r}") from None
 
 
-def content(decoder: msgspec.json.Decoder[T], answer: Answer) -> T:
+def content(decoder: msgspec.json.Decoder[T], answer: CheckedResponse) -> T:
     """What a 200 brought."""
     expect(answer.status == 200, f"{answer.status} where only 200 is right")
     return decode(decoder, answer)
 
 
-def refusal(answer: Answer, may: Collection[str]) -> Refused | None:
+def refusal(answer: CheckedResponse, may: Collection[str]) -> Refused | None:
     """An answer of 400 and above as a refusal, whose code must be among these; None for any other answer."""
     if answer.status < 400:
         expect("x-request-id" in answer.headers, "the answer has no X-Request-Id")
@@ -110,7 +110,7 @@ def refusal(answer: Answer, may: Collection[str]) -> Refused | None:
     return Refused(problem.code, _wait_s(answer, problem.code), problem.sku)
 
 
-def _wait_s(answer: Answer, code: str) -> float | None:
+def _wait_s(answer: CheckedResponse, code: str) -> float | None:
     if code == "sale_not_open":
         return _OPENS_S
     if code not in _LATER:
@@ -131,7 +131,7 @@ class Tagged(Generic[T]):
 
 
 def tagged(
-    answer: Answer,
+    answer: CheckedResponse,
     decoder: msgspec.json.Decoder[T],
     right: Callable[[T], bool] = bool,
     known: Tagged[T] | None = None,

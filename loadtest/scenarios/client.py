@@ -10,7 +10,7 @@ from typing import TypeVar
 from locust.contrib.fasthttp import FastHttpSession, LocustBadStatusCode, ResponseContextManager
 from locust.exception import RescheduleTask
 
-from loadtest.scenarios.checks import NO_ANSWER, Answer, Refused, Violation
+from loadtest.scenarios.checks import NO_ANSWER, CheckedResponse, Refused, Violation
 from loadtest.scenarios.wishes import chance
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._report = report
 
-    def ask(self, request: Request, check: Callable[[Answer], T | Refused]) -> T | Refused:
+    def ask(self, request: Request, check: Callable[[CheckedResponse], T | Refused]) -> T | Refused:
         """Send it once and give what `check` makes of the answer. Raises `Broken` for a violation.
 
         A refusal has a name of its own in the statistics: its code stands behind that of the request.
@@ -75,7 +75,7 @@ class Client:
     def insist(
         self,
         request: Request,
-        check: Callable[[Answer], T | Refused],
+        check: Callable[[CheckedResponse], T | Refused],
         unclear: Callable[[], None] = lambda: None,
     ) -> T | Refused:
         """Ask, and when the shop says 'later' or nothing at all, the very same again, after the time it names.
@@ -98,6 +98,6 @@ def _answered(response: ResponseContextManager) -> bool:
     return bool(response.status_code) and (error is None or isinstance(error, LocustBadStatusCode))
 
 
-def _answer(response: ResponseContextManager) -> Answer:
+def _answer(response: ResponseContextManager) -> CheckedResponse:
     headers = {str(name).lower(): str(value) for name, value in (response.headers or {}).items()}
-    return Answer(response.status_code, headers, response.content or b"")
+    return CheckedResponse(response.status_code, headers, response.content or b"")

@@ -30,7 +30,7 @@ _OVER = ("sold_out", "over_limit", "sale_closed")
 _sale = msgspec.json.Decoder(PublicSale)
 
 
-class Doors:
+class StartGate:
     """Closed until everybody is there; `inside` counts those who have not left."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Doors:
         self.inside = 0
 
 
-doors = Doors()
+doors = StartGate()
 
 
 class Hunter(Shopper):
@@ -56,7 +56,7 @@ class Hunter(Shopper):
     @task
     def hunt(self) -> None:
         """Order one unit; one order in ten is sent twice."""
-        bought = self.want(wishes.one(self.options.sale, self.options.sku), run.offers)
+        bought = self.want(wishes.single_item_order(self.options.sale, self.options.sku), run.offers)
         verdict = self.send(bought)
         if wishes.chance.random() < _REPEATED:
             verdict = self.send(bought)

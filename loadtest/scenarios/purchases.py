@@ -14,7 +14,17 @@ from commerce.kernel.money import Money
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.sales.model import Offer
-from loadtest.scenarios.checks import CANCELLING, ORDERING, READING, Answer, Refused, content, decode, expect, refusal
+from loadtest.scenarios.checks import (
+    CANCELLING,
+    ORDERING,
+    READING,
+    CheckedResponse,
+    Refused,
+    content,
+    decode,
+    expect,
+    refusal,
+)
 
 Part = tuple[int, str, int, int, int]
 """line, SKU, quantity, address, unit price"""
@@ -89,7 +99,7 @@ def _parts(order: PlaceOrder, offers: Mapping[str, Offer]) -> Iterable[Part]:
                 yield number, line.sku, share.quantity, share.address, price
 
 
-class Ledger:
+class PurchaseLog:
     """All purchases of one shopper, by order id; `promised` counts units by SKU, over all shoppers.
 
     `certain`: whether the shopper knows of every order that stands under its name.
@@ -101,7 +111,7 @@ class Ledger:
         self._promised = promised
         self._gone: set[str] = set()
 
-    def ordered(self, bought: Purchase, answer: Answer) -> PlacedOrder | Refused:
+    def ordered(self, bought: Purchase, answer: CheckedResponse) -> PlacedOrder | Refused:
         """Check the answer to an order, or to a repeat of one, and remember what it promises."""
         if refused := refusal(answer, ORDERING):
             return self._refused(bought, refused)
@@ -162,7 +172,7 @@ class Ledger:
     def _knows_all(self) -> bool:
         return self.certain and all(bought.live() for bought in self.purchases.values())
 
-    def listed(self, bought: Purchase, answer: Answer) -> Page[Order] | Refused:
+    def listed(self, bought: Purchase, answer: CheckedResponse) -> Page[Order] | Refused:
         """Check the first page of the own list, which must have this stored order."""
         if refused := refusal(answer, READING):
             return refused
@@ -179,13 +189,13 @@ class Ledger:
         return page
 
 
-def read(bought: Purchase, answer: Answer) -> Order | Refused:
+def read(bought: Purchase, answer: CheckedResponse) -> Order | Refused:
     """Check an order that was read by its id: from its 202 on it is found, and once stored it is as it was sent."""
     expect(answer.status != 404, "404 for an order that was promised", bought.order_id)
     return refusal(answer, READING) or _same(bought, content(_order, answer))
 
 
-def found(bought: Purchase, answer: Answer) -> Order | Refused:
+def found(bought: Purchase, answer: CheckedResponse) -> Order | Refused:
     """Check what was found under an order's idempotency key: that order alone."""
     if refused := refusal(answer, READING):
         return refused
@@ -194,7 +204,7 @@ def found(bought: Purchase, answer: Answer) -> Order | Refused:
     return _same(bought, page.items[0])
 
 
-def cancelled(bought: Purchase, answer: Answer) -> Order | Refused:
+def cancelled(bought: Purchase, answer: CheckedResponse) -> Order | Refused:
     """Check the answer to a cancellation."""
     expect(answer.status != 404, "404 for an order that was promised", bought.order_id)
     if refused := refusal(answer, CANCELLING):

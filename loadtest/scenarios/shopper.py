@@ -20,7 +20,7 @@ from commerce.sales.model import Offer
 from loadtest.scenarios import purchases
 from loadtest.scenarios.checks import Refused, Tagged, Violation, tagged
 from loadtest.scenarios.client import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S, Broken, Client, Request
-from loadtest.scenarios.purchases import Ledger, Purchase
+from loadtest.scenarios.purchases import Purchase, PurchaseLog
 from loadtest.scenarios.run import run
 from loadtest.scenarios.wishes import chance
 
@@ -45,7 +45,7 @@ class Shopper(FastHttpUser):
     def arrive(self) -> None:
         """Be somebody new. Nobody buys on for ever: what a shopper remembers has a bound."""
         self.shop = Client(self.client, run.token(), run.report)
-        self.ledger = Ledger(run.promised)
+        self.ledger = PurchaseLog(run.promised)
         self.seen: dict[str, Tagged[Any]] = {}
 
     @property

@@ -24,7 +24,7 @@ class Customer(Shopper):
     def trade(self) -> None:
         """Order; perhaps send it twice, look at it, cancel it."""
         offers = self.ledger.in_reach(run.offers) or run.offers
-        bought = self.want(wishes.mixed(self.options.sale, offers), offers)
+        bought = self.want(wishes.mixed_order(self.options.sale, offers), offers)
         if isinstance(self.send(bought), Refused):
             return
         if chance.random() < _REPEATED:

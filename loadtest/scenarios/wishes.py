@@ -21,12 +21,12 @@ _METHODS: tuple[Method, ...] = ("alipay", "wechatpay", "balance", "cod")
 _MOST_SKUS, _MOST_UNITS, _MOST_ADDRESSES = 5, 3, 3
 
 
-def one(sale_id: str, sku: str) -> PlaceOrder:
+def single_item_order(sale_id: str, sku: str) -> PlaceOrder:
     """One unit to one address; how it is paid is chosen later."""
     return PlaceOrder(sale_id, [OrderLineInput(sku, 1)], [ADDRESSES[0]])
 
 
-def mixed(sale_id: str, offers: Mapping[str, Offer]) -> PlaceOrder:
+def mixed_order(sale_id: str, offers: Mapping[str, Offer]) -> PlaceOrder:
     """One to five SKUs; one order in four goes to several addresses, and most say how they are paid."""
     skus = chance.sample(sorted(offers), chance.randint(1, min(_MOST_SKUS, len(offers))))
     addresses = chance.randint(2, _MOST_ADDRESSES) if chance.random() < 0.25 else 1

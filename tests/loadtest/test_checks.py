@@ -15,8 +15,8 @@ from commerce.kernel.money import Money
 from commerce.orders.model import Order, OrderLine, OrderStatus, PlacedOrder
 from commerce.sales.model import Offer
 from loadtest.scenarios import purchases, wishes
-from loadtest.scenarios.checks import READING, REFUSALS, Answer, Refused, Tagged, Violation, refusal, tagged
-from loadtest.scenarios.purchases import Ledger, Purchase, purchase
+from loadtest.scenarios.checks import READING, REFUSALS, CheckedResponse, Refused, Tagged, Violation, refusal, tagged
+from loadtest.scenarios.purchases import Purchase, PurchaseLog, purchase
 
 OFFERS = {
     "phone": Offer("phone", "Phone", 399_900, "CNY", 1, None),
@@ -26,14 +26,16 @@ ID, OTHER = UUID(int=1), UUID(int=2)
 RAW: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
-def answer(status: int, body: Any, **headers: str) -> Answer:
+def answer(status: int, body: Any, **headers: str) -> CheckedResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(
+    return CheckedResponse(
         status, {"x-request-id": "r", **named}, body if isinstance(body, bytes) else msgspec.json.encode(body)
     )
 
 
-def problem(status: int, code: str, *, said: int | None = None, sku: str | None = None, **headers: str) -> Answer:
+def problem(
+    status: int, code: str, *, said: int | None = None, sku: str | None = None, **headers: str
+) -> CheckedResponse:
     body = {"type": "t", "title": "t", "status": said or status, "code": code, "detail": "d", "request_id": "r"}
     more = {"sku": sku} if sku else {}
     return answer(status, body | more, **{"content_type": "application/problem+json", **headers})
@@ -41,17 +43,17 @@ def problem(status: int, code: str, *, said: int | None = None, sku: str | None 
 
 def placed(
     status: int = 202, order_id: UUID = ID, amount: int = 399_900, location: str | None = None, **other: Any
-) -> Answer:
+) -> CheckedResponse:
     pay_by = datetime.now(UTC) + timedelta(minutes=15)
     body = PlacedOrder(order_id, "accepted", "s", Money(amount, "CNY"), pay_by, "fsync")
     return answer(status, msgspec.to_builtins(body) | other, location=location or f"/v1/orders/{order_id}")
 
 
 def phone(key: str = "one") -> Purchase:
-    return purchase(wishes.one("s", "phone"), OFFERS, key)
+    return purchase(wishes.single_item_order("s", "phone"), OFFERS, key)
 
 
-def bought(ledger: Ledger) -> Purchase:
+def bought(ledger: PurchaseLog) -> Purchase:
     wanted = phone()
     assert isinstance(ledger.ordered(wanted, placed()), PlacedOrder)
     return wanted
@@ -59,7 +61,7 @@ def bought(ledger: Ledger) -> Purchase:
 
 def test_what_is_right_is_let_through() -> None:
     promised: Counter[str] = Counter()
-    ledger = Ledger(promised)
+    ledger = PurchaseLog(promised)
     wanted, first = phone(), placed()
     assert ledger.ordered(wanted, problem(503, "outcome_unknown", retry_after="1")) == Refused("outcome_unknown", 1.0)
     ledger.ordered(wanted, first)
@@ -72,11 +74,11 @@ def test_what_is_right_is_let_through() -> None:
 def test_an_answer_that_was_lost_may_come_as_a_replay() -> None:
     wanted = phone()
     wanted.lost_sight()
-    assert isinstance(Ledger(Counter()).ordered(wanted, placed(200)), PlacedOrder)
+    assert isinstance(PurchaseLog(Counter()).ordered(wanted, placed(200)), PlacedOrder)
 
 
 def test_what_was_cancelled_or_expired_does_not_count() -> None:
-    ledger = Ledger(Counter())
+    ledger = PurchaseLog(Counter())
     bought(ledger).given_up = True
     ledger.ordered(phone("two"), placed(order_id=OTHER))
     assert isinstance(ledger.ordered(phone("three"), problem(409, "over_limit", sku="phone")), Refused)
@@ -106,13 +108,13 @@ def test_what_was_cancelled_or_expired_does_not_count() -> None:
             problem(503, "overloaded", retry_after="1", x_request_id="q"),
             "a problem names another request than its answer",
         ),
-        (Answer(202, {}, b"{}"), "the answer has no X-Request-Id"),
+        (CheckedResponse(202, {}, b"{}"), "the answer has no X-Request-Id"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_answer_to_an_order(said: Answer, text: str) -> None:
+def test_a_wrong_answer_to_an_order(said: CheckedResponse, text: str) -> None:
     with pytest.raises(Violation) as found:
-        Ledger(Counter()).ordered(phone(), said)
+        PurchaseLog(Counter()).ordered(phone(), said)
     assert found.value.text == text
 
 
@@ -126,8 +128,8 @@ def test_a_wrong_answer_to_an_order(said: Answer, text: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_answer_to_a_repeat(said: Answer, text: str) -> None:
-    ledger = Ledger(Counter())
+def test_a_wrong_answer_to_a_repeat(said: CheckedResponse, text: str) -> None:
+    ledger = PurchaseLog(Counter())
     wanted = bought(ledger)
     with pytest.raises(Violation, match=f"^{text}$"):
         ledger.ordered(wanted, said)
@@ -135,7 +137,7 @@ def test_a_wrong_answer_to_a_repeat(said: Answer, text: str) -> None:
 
 def test_more_than_the_limit() -> None:
     promised: Counter[str] = Counter()
-    ledger = Ledger(promised)
+    ledger = PurchaseLog(promised)
     bought(ledger)
     with pytest.raises(Violation, match="more than the limit"):
         ledger.ordered(phone("two"), placed(order_id=OTHER))
@@ -143,10 +145,10 @@ def test_more_than_the_limit() -> None:
 
 
 def test_two_keys_for_one_order() -> None:
-    ledger = Ledger(Counter())
-    ledger.ordered(purchase(wishes.one("s", "tea"), OFFERS, "one"), placed(amount=16_800))
+    ledger = PurchaseLog(Counter())
+    ledger.ordered(purchase(wishes.single_item_order("s", "tea"), OFFERS, "one"), placed(amount=16_800))
     with pytest.raises(Violation, match="two keys"):
-        ledger.ordered(purchase(wishes.one("s", "tea"), OFFERS, "two"), placed(amount=16_800))
+        ledger.ordered(purchase(wishes.single_item_order("s", "tea"), OFFERS, "two"), placed(amount=16_800))
 
 
 def stored(wanted: Purchase, **changes: Any) -> Order:
@@ -164,7 +166,7 @@ def stored(wanted: Purchase, **changes: Any) -> Order:
 
 
 def test_a_stored_order_as_it_was_sent() -> None:
-    wanted = bought(Ledger(Counter()))
+    wanted = bought(PurchaseLog(Counter()))
     early = Order(ID, OrderStatus.ACCEPTED, "s")
     assert purchases.read(wanted, answer(200, early)) == early
     assert not wanted.stored
@@ -189,14 +191,14 @@ def test_a_stored_order_as_it_was_sent() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_stored_order(make: Callable[[Purchase], Answer], text: str) -> None:
-    wanted = bought(Ledger(Counter()))
+def test_a_wrong_stored_order(make: Callable[[Purchase], CheckedResponse], text: str) -> None:
+    wanted = bought(PurchaseLog(Counter()))
     with pytest.raises(Violation, match=f"^{text}$"):
         purchases.read(wanted, make(wanted))
 
 
 def test_an_order_is_found_by_its_key_alone() -> None:
-    wanted = bought(Ledger(Counter()))
+    wanted = bought(PurchaseLog(Counter()))
     right = stored(wanted)
     assert purchases.found(wanted, answer(200, {"items": [right], "next": None})) == right
     for items in ([], [right, right]):
@@ -205,7 +207,7 @@ def test_an_order_is_found_by_its_key_alone() -> None:
 
 
 def test_a_cancellation() -> None:
-    wanted = bought(Ledger(Counter()))
+    wanted = bought(PurchaseLog(Counter()))
     wanted.given_up = True
     with pytest.raises(Violation, match="after a cancellation"):
         purchases.cancelled(wanted, answer(200, stored(wanted)))
@@ -219,7 +221,7 @@ def test_a_cancellation() -> None:
 
 
 def test_the_own_list() -> None:
-    ledger = Ledger(Counter())
+    ledger = PurchaseLog(Counter())
     wanted = bought(ledger)
     right = stored(wanted)
 
@@ -270,7 +272,7 @@ def test_only_what_may_be_refused_is(code: str) -> None:
 
 def test_mixed_baskets_add_up() -> None:
     for number in range(300):
-        order = wishes.mixed("s", OFFERS)
+        order = wishes.mixed_order("s", OFFERS)
         wanted = purchase(order, OFFERS, str(number))
         assert 1 <= len(order.lines) <= 2
         assert wanted.units()["phone"] <= 1

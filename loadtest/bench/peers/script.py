@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from commerce.kernel.clock import DAY_MS
-from loadtest.bench.arena import SALE_ID, Arena
+from loadtest.bench.arena import SALE_ID, BenchEnvironment
 from lua import SaleKeys
 from lua.script import Script
 
@@ -37,7 +37,7 @@ class Reserve:
         return cls(**json.loads(os.environ[_VARIABLE]))
 
 
-async def reserve_of(arena: Arena) -> Reserve:
+async def reserve_of(arena: BenchEnvironment) -> Reserve:
     """Have Redis know the script, and look up what it is called with."""
     script, keys, redis = Script("reserve"), SaleKeys(SALE_ID), arena.shop.redis
     await redis.script_load(script.source)
