@@ -21,7 +21,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from config.parts import CredentialSection, Port, Positive, Seconds, SettingsSection
+from config.base import CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.shipping import ShippingSettings
 
 Durability = Literal["fsync", "replicated", "memory"]

@@ -8,7 +8,7 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from config.parts import CredentialSection, Positive, Seconds, SettingsSection
+from config.base import CredentialSection, Positive, Seconds, SettingsSection
 
 
 def _zone(name: str) -> str:

@@ -16,19 +16,19 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from commerce.kernel.database import POSTGRES_UNAVAILABLE as DATABASE_DOWN
-from commerce.kernel.database import safe_error_text
+from commerce.kernel.bind import explain_bind_errors
 from commerce.kernel.errors import NotReady, OutcomeUnknown, ProblemError
-from commerce.kernel.garbage import tune_garbage_collector
-from commerce.kernel.ports import explain_bind_errors
-from commerce.kernel.redisdb import REDIS_UNAVAILABLE as REDIS_DOWN
+from commerce.kernel.gc_tuning import tune_garbage_collector
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE as DATABASE_DOWN
+from commerce.kernel.postgres import safe_error_text
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE as REDIS_DOWN
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway import openapi, problems
 from gateway.connections import SERVER, ConnectionRegistry
-from gateway.lane import FastPathConnection
+from gateway.endpoints import admin, catalog, delivery_routes, fulfilment, health, orders, payments, shipments
+from gateway.fast_path import FastPathConnection
 from gateway.operations import Operation
-from gateway.routes import admin, catalog, health, orders, parcels, payments, shipping, vans
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, GatewayServices, open_gateway_services
 
 _logger = logging.getLogger(__name__)
@@ -37,12 +37,12 @@ _READS = ("GET", "HEAD")
 PUBLIC = [
     *orders.OPERATIONS,
     *payments.OPERATIONS,
-    *shipping.OPERATIONS,
-    *vans.OPERATIONS,
+    *shipments.OPERATIONS,
+    *delivery_routes.OPERATIONS,
     *catalog.OPERATIONS,
     *health.HEALTH,
 ]
-ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *parcels.ADMIN, *vans.ADMIN, *health.HEALTH, *health.METRICS]
+ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *fulfilment.ADMIN, *delivery_routes.ADMIN, *health.HEALTH, *health.METRICS]
 
 
 def build(services: GatewayServices, operations: Sequence[Operation]) -> web.Application:

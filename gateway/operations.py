@@ -14,7 +14,7 @@ from aiohttp import web
 from commerce.kernel.errors import Invalid
 from gateway import services as wiring
 from gateway.auth import Identity, Role
-from gateway.desk import decode_json
+from gateway.order_placement import decode_json
 from gateway.problems import BadRequest, RequestTimeout, TooLarge, WrongMediaType
 from gateway.services import GatewayServices
 

@@ -20,38 +20,38 @@ from redis.asyncio import Redis
 import lua
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
-from commerce.desk.papers import DocumentPrinter
-from commerce.desk.service import Fulfilment as ShippingDesk
-from commerce.fleet.driving import RouteExecution
+from commerce.fleet.route_execution import RouteExecution
 from commerce.fleet.service import Fleet
+from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.printing import DocumentPrinter
+from commerce.fulfilment.service import Fulfilment as ShippingDesk
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import Connection, Database
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.opening import connect_databases
-from commerce.kernel.redis_link import RedisMultiplexer
+from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.redis_multiplexer import RedisMultiplexer
+from commerce.kernel.startup import connect_databases
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
-from commerce.payments.port import Provider
+from commerce.payments.provider_port import Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
-from commerce.sales.stock import StockChanges
-from commerce.shipping.assigning import CarrierAssignment
+from commerce.sales.stock_changes import StockChanges
+from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
-from commerce.shipping.port import CarrierRegistry, TrackingEvent
 from commerce.shipping.service import Shipping
 from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
-from gateway.desk import OrderPlacement
-from gateway.intake import OrderIntake
-from gateway.snapshots import SaleSnapshots
-from gateway.tally import MetricsBuffer
-from gateway.watch import ChangeWatcher
+from gateway.change_watcher import ChangeWatcher
+from gateway.metrics_buffer import MetricsBuffer
+from gateway.order_intake import OrderIntake
+from gateway.order_placement import OrderPlacement
+from gateway.sale_snapshots import SaleSnapshots
 from lua import SaleKeys
 
 _logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from commerce.kernel.errors import Conflict
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from gateway.auth import sign
-from loadtest.baskets import CURRENCY, Basket, RetailDataset, read_baskets
+from loadtest.retail_dataset import CURRENCY, Basket, RetailDataset, read_baskets
 from ops.commands.common import CliServices
 
 _PAY_WITHIN_S = 31_536_000

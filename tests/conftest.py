@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import uvloop
 
-from commerce.payments import jobs
+from commerce.payments import payment_jobs
 from config.settings import Settings, load
 from ops.commands.common import CliServices, open_cli_services
 from tests.support.front import Front, open_front
@@ -115,7 +115,7 @@ async def front(settings: Settings, sale_prefix: str) -> AsyncIterator[Front]:
 @pytest.fixture
 def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The payment driver looks soon whether somebody has paid."""
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 50)
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 50)
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from commerce.audit.model import SaleAudit
-from commerce.kernel.database import safe_error_text
+from commerce.kernel.postgres import safe_error_text
 from workers import metrics
-from workers.driver import wait_or_stop
+from workers.loop import wait_or_stop
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)

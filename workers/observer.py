@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import lua
-from commerce.desk.lists import Worklists
+from commerce.fulfilment.worklists import Worklists
 from lua import SaleKeys
 from workers import metrics
-from workers.driver import run_steps
+from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 

@@ -19,16 +19,16 @@ import msgspec
 import lua
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
-from commerce.kernel.database import safe_error_text
-from commerce.kernel.faults import failpoint
+from commerce.kernel.failpoints import failpoint
+from commerce.kernel.postgres import safe_error_text
 from commerce.orders.model import decode_accepted
-from commerce.orders.persisting import PersistResult, persist
+from commerce.orders.persistence import PersistResult, persist
 from commerce.orders.store import StreamedOrder
 from commerce.sales.model import SaleState
 from config.settings import WriterSettings
 from lua import Entry, SaleKeys, StreamMissing
 from workers import metrics
-from workers.driver import wait_or_stop
+from workers.loop import wait_or_stop
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from workers.auditor import auditor
+from workers.fulfilment_worker import fulfilment_worker
 from workers.observer import observer
 from workers.order_writer import order_writer
-from workers.payment_driver import payment_worker
-from workers.release_driver import release_worker
+from workers.payment_worker import payment_worker
+from workers.release_worker import release_worker
 from workers.runtime import Worker
-from workers.sale_keeper import sale_sync
-from workers.shipment_driver import fulfilment_worker
+from workers.sale_sync import sale_sync
 
 WORKERS: dict[str, Worker] = {
     "order_writer": order_writer,

@@ -14,16 +14,16 @@ from prometheus_client import start_http_server
 from redis.asyncio import Redis
 
 from commerce.audit.service import Audit
+from commerce.kernel.bind import explain_bind_errors
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
-from commerce.kernel.garbage import tune_garbage_collector
+from commerce.kernel.gc_tuning import tune_garbage_collector
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.opening import connect_databases
-from commerce.kernel.ports import explain_bind_errors
-from commerce.releases.service import Reservations
+from commerce.kernel.postgres import Database
+from commerce.kernel.startup import connect_databases
+from commerce.reservations.service import Reservations
 from commerce.sales.service import Sales
-from commerce.sales.stock import StockChanges
+from commerce.sales.stock_changes import StockChanges
 from config.settings import Settings
 
 _logger = logging.getLogger(__name__)

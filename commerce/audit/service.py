@@ -26,8 +26,8 @@ from commerce.audit import store
 from commerce.audit.model import Finding, SaleAudit, StockRow
 from commerce.audit.store import AuditSnapshot, StockMovement
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
+from commerce.kernel.postgres import Database
 from commerce.orders.model import AcceptedOrder, decode_accepted
 from commerce.sales.errors import InvalidSaleState
 from lua import Cut, EntryId, SaleKeys

@@ -12,7 +12,7 @@ import asyncpg
 import orjson
 
 from commerce.kernel.clock import from_ms, to_ms
-from commerce.kernel.database import Connection, Database
+from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.sql import load_queries
 from commerce.sales import store as sales
 from lua import Cut

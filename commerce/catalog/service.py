@@ -10,10 +10,10 @@ from commerce.catalog.csv_file import read_products
 from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import ImportReport, LineError, Product, ProductInput
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, page
+from commerce.kernel.postgres import Database
 
 _CHUNK = 500
 

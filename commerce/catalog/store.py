@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from commerce.catalog.model import Product, ProductInput
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 
 queries = load_queries(__package__)

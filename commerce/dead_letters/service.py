@@ -11,11 +11,11 @@ from commerce.dead_letters import store
 from commerce.dead_letters.errors import DeadLetterResolved, NoSuchDeadLetter
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Conflict
 from commerce.kernel.paging import Page, page
+from commerce.kernel.postgres import Connection, Database
 from commerce.orders.model import decode_accepted
-from commerce.orders.persisting import persist
+from commerce.orders.persistence import persist
 from commerce.orders.store import StreamedOrder
 
 _FIRST = UUID(int=0)

@@ -11,7 +11,7 @@ import orjson
 
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.clock import from_ms, to_ms
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import AcceptedOrder
 from lua import EntryId

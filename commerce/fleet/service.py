@@ -13,17 +13,17 @@ from zoneinfo import ZoneInfo
 from msgspec import structs
 
 from commerce.catalog.model import ImportReport, LineError
-from commerce.fleet import planning, store
-from commerce.fleet.csv_file import read_places, read_vehicles
+from commerce.fleet import problem_mapping, store
 from commerce.fleet.errors import PlanningInProgress
+from commerce.fleet.fleet_csv import read_places, read_vehicles
+from commerce.fleet.geography import TravelMatrix, region_keys
 from commerce.fleet.model import Plan, Route, Vehicle
-from commerce.fleet.places import TravelMatrix, region_keys
-from commerce.fleet.problem import SolveRequest
-from commerce.fleet.solver import solve_in_subprocess
+from commerce.fleet.routing_problem import SolveRequest
+from commerce.fleet.solver_client import solve_in_subprocess
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
+from commerce.kernel.postgres import Connection, Database
 
 Row = TypeVar("Row")
 Told = Mapping[tuple[str, str], tuple[int, int]]
@@ -114,20 +114,20 @@ class Fleet:
         async with self._only_one() as connection:
             parcels, found = await store.pending_deliveries(connection, day, today, MAX_PARCELS)
             names = {name for parcel in parcels for name in region_keys(parcel.address)}
-            bound, left = planning.locate_deliveries(parcels, await store.known_places(connection, names))
-            clock = planning.Day(day, self._zone)
-            vehicles = planning.available_vehicles(await store.free_vehicles(connection, day), clock, now)
+            bound, left = problem_mapping.locate_deliveries(parcels, await store.known_places(connection, names))
+            clock = problem_mapping.Day(day, self._zone)
+            vehicles = problem_mapping.available_vehicles(await store.free_vehicles(connection, day), clock, now)
             points = await store.depots(connection, {parcel.warehouse_id for parcel in parcels})
             ways = TravelMatrix(self._speed_kmh, told)
             made: list[Route] = []
             share = 0.0
-            for depot in planning.group_by_depot(bound, vehicles, points):
+            for depot in problem_mapping.group_by_depot(bound, vehicles, points):
                 part = len(depot.bound) / len(bound)
-                problem = await asyncio.to_thread(planning.problem, depot, clock, now, self._stop_s, ways)
+                problem = await asyncio.to_thread(problem_mapping.problem, depot, clock, now, self._stop_s, ways)
                 task = SolveRequest(problem, max(seconds * part, _LEAST_S), seed)
                 solution = await solve_in_subprocess(task, _within(progress, share, part))
-                made += planning.routes(depot, problem, solution, clock, self._ids)
-                left += planning.left_over(depot, solution)
+                made += problem_mapping.routes(depot, problem, solution, clock, self._ids)
+                left += problem_mapping.left_over(depot, solution)
                 share += part
             plan = Plan(day, made, left, found - len(parcels), ways.guessed)
             return await self._keep(connection, plan, today, now)

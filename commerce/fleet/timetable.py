@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from commerce.fleet.problem import DEPOT, RoutingProblem, RoutingVehicle, Times, Visit
+from commerce.fleet.routing_problem import DEPOT, RoutingProblem, RoutingVehicle, Times, Visit
 
 
 class _Step(NamedTuple):

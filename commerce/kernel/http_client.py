@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
+from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 
 _MOST_BYTES = 8 * 2**20
 

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-from commerce.kernel.database import Connection, check_version
 from commerce.kernel.errors import Conflict, NotReady
+from commerce.kernel.postgres import Connection, check_version
 
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _LOCK = 0x466C6F6F  # any constant: only migrations of this project use it

@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
-from commerce.kernel.database import Database
 from commerce.kernel.errors import NotReady
 from commerce.kernel.paging import Page, page
-from commerce.kernel.redisdb import REDIS_UNAVAILABLE
+from commerce.kernel.postgres import Database
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
 from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary

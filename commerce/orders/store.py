@@ -9,9 +9,10 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
+from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
 from commerce.orders.model import (
     AcceptedOrder,
     Address,
@@ -22,7 +23,6 @@ from commerce.orders.model import (
     OrderSummary,
     Tender,
 )
-from commerce.orders.rows import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
 from lua import EntryId
 
 queries = load_queries(__package__)

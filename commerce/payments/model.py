@@ -10,7 +10,7 @@ import msgspec
 
 from commerce.kernel.money import Currency, Minor, Money
 from commerce.orders.model import Method
-from commerce.payments.port import PaymentAction, PaymentFlow
+from commerce.payments.provider_port import PaymentAction, PaymentFlow
 from commerce.sales.model import Reason
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]

@@ -9,14 +9,14 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Invalid
-from commerce.kernel.faults import failpoint
+from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
+from commerce.kernel.postgres import Connection, Database
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
-from commerce.payments import reconciling, settling, store
+from commerce.payments import order_status, reconciliation, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, NotEnoughCaptured, NotPayable
 from commerce.payments.model import (
     INTERNAL_METHODS,
@@ -29,9 +29,9 @@ from commerce.payments.model import (
     StoreCredit,
     TenderInput,
 )
-from commerce.payments.port import PaymentWebhook, Provider, ProviderPayment, StatementLine
-from commerce.payments.reconciling import DAY, NEAR, ReconciliationReport, RecordedDay
-from commerce.payments.settling import ProviderMismatch
+from commerce.payments.order_status import ProviderMismatch
+from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
+from commerce.payments.reconciliation import DAY, NEAR, ReconciliationReport, RecordedDay
 from commerce.payments.store import OrderHeader
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
@@ -81,7 +81,7 @@ class Payments:
                 raise NotPayable("there is not enough time left to pay; it expires in a moment")
             rows = [(self._ids.new(), part, self._scene(number, part)) for number, part in enumerate(parts)]
             await store.add_payments(connection, order, last + 1, rows, now, expires_at)
-            await settling.update_order_and_payments(connection, self._ids, order, now)
+            await order_status.update_order_and_payments(connection, self._ids, order, now)
             return await self._view(connection, order, await store.payments_of(connection, order_id))
 
     def _parts(self, order: OrderHeader, wanted: Sequence[TenderInput]) -> list[TenderInput]:
@@ -168,13 +168,13 @@ class Payments:
             if seen.amount is not None and seen.amount != Money(refund.amount_minor, refund.currency):
                 raise ProviderMismatch(f"{seen.amount} went back, it should be {refund.amount_minor} {refund.currency}")
             return (
-                await settling.record_refund_by_id(connection, self._ids, refund.refund_id, now)
+                await order_status.record_refund_by_id(connection, self._ids, refund.refund_id, now)
                 if seen.state == "done"
                 else "noted"
             )
         if seen.state != "captured":
             return "noted"  # the driver asks the provider itself
-        return await settling.record_capture_by_id(connection, self._ids, paid.payment_id, seen, now)
+        return await order_status.record_capture_by_id(connection, self._ids, paid.payment_id, seen, now)
 
     # Staff.
 
@@ -199,7 +199,7 @@ class Payments:
                 if not 0 < wanted <= left:
                     raise NotEnoughCaptured(f"{left} minor units are captured and not on their way back")
                 for one in captured:
-                    wanted -= await settling.refund_remaining(
+                    wanted -= await order_status.refund_remaining(
                         connection, self._ids, one, f"staff {key}", reason, actor, self._now(), wanted
                     )
             return await self._view(connection, order, await store.payments_of(connection, order_id))
@@ -219,8 +219,8 @@ class Payments:
                 raise NotCollectable("couriers collect it: say how their parcels ended, or cancel these first")
             now = self._now()
             seen = ProviderPayment(payment_id, "captured", paid.amount, None, now)
-            if await settling.record_capture(connection, order, paid, seen, now):
-                await settling.update_order_and_payments(connection, self._ids, order, now)
+            if await order_status.record_capture(connection, order, paid, seen, now):
+                await order_status.update_order_and_payments(connection, self._ids, order, now)
 
     async def gift(self, user_id: str, amount: Money, key: str) -> StoreCredit:
         """Give a user store credit, once for each key. Raises `Invalid` where the key stands for another gift."""
@@ -262,7 +262,7 @@ class Payments:
     ) -> ReconciliationReport:
         """Compare a provider's statement of a day in China with what we have of it. `neighbours` are the lines of the
         statements of the days around it, where there are any; `progress` is told how many movements of how many."""
-        start, end = reconciling.bounds(day)
+        start, end = reconciliation.bounds(day)
         async with self._db.transaction(isolation="repeatable_read", readonly=True) as connection:
 
             async def booked(since: datetime, until: datetime) -> list[store.RecordedMovement]:
@@ -281,11 +281,11 @@ class Payments:
                 done += 1
                 progress(done, of)
 
-            found, unknown = reconciling.compare(statement, neighbours, ours, day, seen)
+            found, unknown = reconciliation.compare(statement, neighbours, ours, day, seen)
             for line in unknown:
                 paid = await store.payment(connection, line.payment_id)
                 refund = await store.refund(connection, line.refund_id) if line.refund_id else None
-                found.differences.append(reconciling.explain(line, method, paid, refund))
+                found.differences.append(reconciliation.explain(line, method, paid, refund))
         return found
 
     def _now(self) -> datetime:

@@ -9,12 +9,12 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.database import Connection
 from commerce.kernel.money import Money
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Method, OrderStatus, Tender
 from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task, TenderInput
-from commerce.payments.port import PaymentAction, PaymentWebhook, ProviderRefund
+from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
 
 queries = load_queries(__package__)
 _PAYMENT, _REFUND = Payment.__struct_fields__, Refund.__struct_fields__

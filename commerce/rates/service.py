@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Connection, Database
+from commerce.kernel.postgres import Connection, Database
 from commerce.rates import store
-from commerce.rates.csv_file import read_table
 from commerce.rates.errors import NoChoice, NoRateTable
 from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
+from commerce.rates.rate_csv import read_table
 
 _TABLES = 50
 
@@ -26,7 +26,7 @@ class Rates:
         self._reading = asyncio.Lock()
 
     async def import_table(self, lines: Iterable[str], source: str, actor: str) -> RateTable:
-        """Import the lines of a CSV file (columns in `commerce.rates.csv_file`); from now on they are in force.
+        """Import the lines of a CSV file (columns in `commerce.rates.rate_csv`); from now on they are in force.
 
         `source` says where they come from, such as the file's name. Raises `UnreadableFile` and `FaultyTable`, and then
         the table before stays in force.

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.rates.model import CarrierChoice, Rate, RateTable
 

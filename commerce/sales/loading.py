@@ -28,8 +28,8 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import DAY_MS, Clock, from_ms, to_ms
-from commerce.kernel.database import Connection, Database
-from commerce.kernel.faults import failpoint
+from commerce.kernel.failpoints import failpoint
+from commerce.kernel.postgres import Connection, Database
 from commerce.orders.model import AcceptedOrder, decode_accepted
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale

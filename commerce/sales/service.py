@@ -9,12 +9,12 @@ from msgspec import UNSET, UnsetType
 from redis.asyncio import Redis
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Connection, Database
 from commerce.kernel.errors import Conflict, Invalid
-from commerce.kernel.faults import failpoint
+from commerce.kernel.failpoints import failpoint
 from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, page
-from commerce.kernel.redisdb import REDIS_UNAVAILABLE
+from commerce.kernel.postgres import Connection, Database
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchSale
 from commerce.sales.loading import load_sale, terms

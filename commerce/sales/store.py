@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 
 from commerce.kernel.clock import to_ms
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
 from lua import EntryId, KeyRecord, idempotency_field

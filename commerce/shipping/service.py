@@ -8,16 +8,16 @@ from operator import itemgetter
 from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.database import Connection, Database
+from commerce.kernel.postgres import Connection, Database
 from commerce.orders.errors import NoSuchOrder
 from commerce.payments import store as payments
 from commerce.payments.store import OrderHeader
-from commerce.shipping import moving, store
+from commerce.shipping import shipment_status, store
+from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
-from commerce.shipping.moving import TrackingResult
-from commerce.shipping.port import CarrierWebhook, ShipmentUpdate, TrackingEvent
-from commerce.shipping.rows import ShipmentLine
-from commerce.shipping.rules import ShippingPolicy
+from commerce.shipping.policy import ShippingPolicy
+from commerce.shipping.records import ShipmentLine
+from commerce.shipping.shipment_status import TrackingResult
 
 _STAFF = "staff"
 
@@ -58,7 +58,7 @@ class Shipping:
         if await store.some_are_open(connection, order.order_id):
             return False
         sums = await store.goods_sums(connection, order.order_id)
-        return sums.delivered == sums.ordered or await moving.must_not_ship(connection, order)
+        return sums.delivered == sums.ordered or await shipment_status.must_not_ship(connection, order)
 
     @staticmethod
     async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
@@ -101,9 +101,9 @@ class Shipping:
     async def _push(
         self, connection: Connection, shipment_id: UUID, push: ShipmentUpdate, system: str
     ) -> TrackingResult:
-        order, shipment = await moving.lock_shipment(connection, shipment_id)
+        order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
         stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
-        return await moving.apply_tracking_events(
+        return await shipment_status.apply_tracking_events(
             connection, order, shipment, push.news, "push", system, self._now(), self._rules, stands=stands
         )
 
@@ -117,8 +117,10 @@ class Shipping:
         now: datetime,
     ) -> TrackingResult:
         """Write down what somebody tells of a parcel. Call inside a transaction."""
-        order, shipment = await moving.lock_shipment(connection, shipment_id)
-        return await moving.apply_tracking_events(connection, order, shipment, news, source, actor, now, self._rules)
+        order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
+        return await shipment_status.apply_tracking_events(
+            connection, order, shipment, news, source, actor, now, self._rules
+        )
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

@@ -9,13 +9,13 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Address
 from commerce.rates.model import CarrierChoice
+from commerce.shipping.carrier_port import ContentLine
 from commerce.shipping.model import Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task, Then
-from commerce.shipping.port import ContentLine
-from commerce.shipping.rows import (
+from commerce.shipping.records import (
     FulfilmentJob,
     FulfilmentTotals,
     LineToPlan,

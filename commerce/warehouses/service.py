@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
 from commerce.catalog.model import ImportReport, LineError
-from commerce.kernel.database import Connection, Database
+from commerce.kernel.postgres import Connection, Database
 from commerce.warehouses import store
-from commerce.warehouses.csv_file import read_goods, read_warehouses
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary
+from commerce.warehouses.warehouse_csv import read_goods, read_warehouses
 
 _CHUNK = 500
 _WAREHOUSES = 1000

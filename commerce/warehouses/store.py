@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Address
 from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary

@@ -11,12 +11,12 @@ from pathlib import Path
 import uvloop
 
 from loadtest.bench import report
-from loadtest.bench.arena import BenchEnvironment, arena
-from loadtest.bench.contest import BenchedServer, compare, turn
+from loadtest.bench.comparison import BenchedServer, compare, turn
+from loadtest.bench.environment import BenchEnvironment, arena
 from loadtest.bench.machine import description
+from loadtest.bench.order_writing import sustain_load, write
 from loadtest.bench.peers import Peers
-from loadtest.bench.shape import half_load, measure_scaling
-from loadtest.bench.writing import sustain_load, write
+from loadtest.bench.scaling import half_load, measure_scaling
 from loadtest.bench.wrk import LoadFailed
 
 PARTS = ("contest", "memory", "writing", "shape")

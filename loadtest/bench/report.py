@@ -11,10 +11,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.bench.contest import Measurement, cpu_ratio, rate_ratio
+from loadtest.bench.comparison import Measurement, cpu_ratio, rate_ratio
+from loadtest.bench.order_writing import SustainedLoad, WriteMeasurement
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
-from loadtest.bench.shape import Scaling
-from loadtest.bench.writing import SustainedLoad, WriteMeasurement
+from loadtest.bench.scaling import Scaling
 
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 

@@ -23,10 +23,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from commerce.fleet.geography import TravelMatrix
 from commerce.fleet.model import Point
-from commerce.fleet.places import TravelMatrix
-from commerce.fleet.problem import DEPOT, RoutingProblem, RoutingVehicle, SolveRequest, Times, Visit, length, load
-from commerce.fleet.solver import solve_in_subprocess
+from commerce.fleet.routing_problem import (
+    DEPOT,
+    RoutingProblem,
+    RoutingVehicle,
+    SolveRequest,
+    Times,
+    Visit,
+    length,
+    load,
+)
+from commerce.fleet.solver_client import solve_in_subprocess
 from commerce.fleet.timetable import timetable
 from loadtest.bench.machine import description
 

@@ -8,7 +8,7 @@ from locust import task
 from commerce.catalog.model import Product
 from commerce.kernel.paging import Page
 from commerce.sales.model import Offer, PublicSale
-from loadtest.scenarios import wishes
+from loadtest.scenarios import order_generator
 from loadtest.scenarios.checks import Refused
 from loadtest.scenarios.shopper import Shopper
 
@@ -33,9 +33,9 @@ class Visitor(Shopper):
         if isinstance(page, Refused):
             return
         offers = {offer.sku: offer for offer in page.items}
-        sku = wishes.chance.choice(list(offers))
+        sku = order_generator.chance.choice(list(offers))
         self.look(f"/v1/products/{sku}", _product, "/v1/products/{sku}", lambda shown: shown.sku == sku)
-        bought = self.want(wishes.single_item_order(sale, sku), offers)
+        bought = self.want(order_generator.single_item_order(sale, sku), offers)
         if isinstance(self.send(bought), Refused):
             return
         self.read_by_key(bought)

@@ -11,7 +11,7 @@ from locust.contrib.fasthttp import FastHttpSession, LocustBadStatusCode, Respon
 from locust.exception import RescheduleTask
 
 from loadtest.scenarios.checks import NO_ANSWER, CheckedResponse, Refused, Violation
-from loadtest.scenarios.wishes import chance
+from loadtest.scenarios.order_generator import chance
 
 T = TypeVar("T")
 NETWORK_TIMEOUT_S, CONNECT_TIMEOUT_S = 10.0, 5.0

@@ -18,7 +18,7 @@ from locust.exception import StopUser
 from locust.runners import LocalRunner
 
 from commerce.sales.model import PublicSale
-from loadtest.scenarios import wishes
+from loadtest.scenarios import order_generator
 from loadtest.scenarios.checks import Refused
 from loadtest.scenarios.client import Broken
 from loadtest.scenarios.run import listen, run
@@ -56,9 +56,9 @@ class Hunter(Shopper):
     @task
     def hunt(self) -> None:
         """Order one unit; one order in ten is sent twice."""
-        bought = self.want(wishes.single_item_order(self.options.sale, self.options.sku), run.offers)
+        bought = self.want(order_generator.single_item_order(self.options.sale, self.options.sku), run.offers)
         verdict = self.send(bought)
-        if wishes.chance.random() < _REPEATED:
+        if order_generator.chance.random() < _REPEATED:
             verdict = self.send(bought)
         if isinstance(verdict, Refused) and verdict.code in _OVER:
             self.leave()
@@ -73,7 +73,9 @@ class Hunter(Shopper):
 
 
 def _options(parser: Any, **_: object) -> None:
-    parser.add_argument("--sku", default=wishes.DEMO_SKU, help=f"what everybody wants (default: {wishes.DEMO_SKU})")
+    parser.add_argument(
+        "--sku", default=order_generator.DEMO_SKU, help=f"what everybody wants (default: {order_generator.DEMO_SKU})"
+    )
 
 
 def _close(environment: Environment, **_: object) -> None:

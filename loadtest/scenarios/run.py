@@ -29,7 +29,7 @@ from config.settings import AuthSettings, SettingsError, load
 from gateway.auth import sign
 from loadtest.scenarios.checks import Refused, Violation, tagged
 from loadtest.scenarios.client import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S, Broken, Client, Request
-from loadtest.scenarios.wishes import DEMO_SALE, chance
+from loadtest.scenarios.order_generator import DEMO_SALE, chance
 
 _TOKEN_TTL_S = 86_400
 _OFFER_PAGES = 200

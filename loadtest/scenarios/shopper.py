@@ -17,12 +17,12 @@ from locust.exception import CatchResponseError
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, PlacedOrder, PlaceOrder
 from commerce.sales.model import Offer
-from loadtest.scenarios import purchases
+from loadtest.scenarios import purchase_log
 from loadtest.scenarios.checks import Refused, Tagged, Violation, tagged
 from loadtest.scenarios.client import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S, Broken, Client, Request
-from loadtest.scenarios.purchases import Purchase, PurchaseLog
+from loadtest.scenarios.order_generator import chance
+from loadtest.scenarios.purchase_log import Purchase, PurchaseLog
 from loadtest.scenarios.run import run
-from loadtest.scenarios.wishes import chance
 
 T = TypeVar("T")
 _ORDERS_A_SHOPPER = 100
@@ -61,7 +61,7 @@ class Shopper(FastHttpUser):
         """An order to be sent, under a new key."""
         if len(self.ledger.purchases) >= _ORDERS_A_SHOPPER:
             self.arrive()
-        return purchases.purchase(order, offers, f"key-{uuid4().hex}")
+        return purchase_log.purchase(order, offers, f"key-{uuid4().hex}")
 
     def send(self, bought: Purchase) -> PlacedOrder | Refused:
         """Send an order until the outcome is clear, or send it again: always the same key and the same body."""
@@ -81,12 +81,12 @@ class Shopper(FastHttpUser):
     def read(self, bought: Purchase) -> Order | Refused:
         """Read an order by its id."""
         request = Request("GET", f"/v1/orders/{bought.order_id}", "/v1/orders/{id}")
-        return self.shop.insist(request, partial(purchases.read, bought))
+        return self.shop.insist(request, partial(purchase_log.read, bought))
 
     def read_by_key(self, bought: Purchase) -> Order | Refused:
         """Read an order by its key, as after a lost answer."""
         path = f"/v1/orders?idempotency_key={quote(bought.key, safe='')}"
-        return self.shop.insist(Request("GET", path, "/v1/orders?idempotency_key"), partial(purchases.found, bought))
+        return self.shop.insist(Request("GET", path, "/v1/orders?idempotency_key"), partial(purchase_log.found, bought))
 
     def list_own(self, bought: Purchase) -> Page[Order] | Refused:
         """Look at the own orders, of which this is one and stored."""
@@ -96,7 +96,7 @@ class Shopper(FastHttpUser):
         """Cancel an order that is not paid."""
         bought.given_up = True
         request = Request("POST", f"/v1/orders/{bought.order_id}/cancel", "/v1/orders/{id}/cancel")
-        return self.shop.insist(request, partial(purchases.cancelled, bought))
+        return self.shop.insist(request, partial(purchase_log.cancelled, bought))
 
     def look(
         self, path: str, decoder: msgspec.json.Decoder[T], name: str | None = None, right: Callable[[T], bool] = bool

@@ -6,11 +6,11 @@ import time
 
 from locust import task
 
-from loadtest.scenarios import wishes
+from loadtest.scenarios import order_generator
 from loadtest.scenarios.checks import Refused
+from loadtest.scenarios.order_generator import chance
 from loadtest.scenarios.run import run
 from loadtest.scenarios.shopper import Shopper
-from loadtest.scenarios.wishes import chance
 
 _REPEATED = 0.05
 _READ = 0.5
@@ -24,7 +24,7 @@ class Customer(Shopper):
     def trade(self) -> None:
         """Order; perhaps send it twice, look at it, cancel it."""
         offers = self.ledger.in_reach(run.offers) or run.offers
-        bought = self.want(wishes.mixed_order(self.options.sale, offers), offers)
+        bought = self.want(order_generator.mixed_order(self.options.sale, offers), offers)
         if isinstance(self.send(bought), Refused):
             return
         if chance.random() < _REPEATED:

@@ -19,21 +19,21 @@ from rich.markup import escape
 from commerce.audit.service import Audit
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
-from commerce.desk.service import Fulfilment
+from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.database import POSTGRES_UNAVAILABLE as DATABASE_DOWN
-from commerce.kernel.database import Database
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.opening import connect_databases
-from commerce.kernel.redisdb import REDIS_UNAVAILABLE as REDIS_DOWN
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE as DATABASE_DOWN
+from commerce.kernel.postgres import Database
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE as REDIS_DOWN
+from commerce.kernel.startup import connect_databases
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
 from commerce.sales.service import Sales
-from commerce.sales.stock import StockChanges
-from commerce.shipping.assigning import CarrierAssignment
+from commerce.sales.stock_changes import StockChanges
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from config.settings import Settings, SettingsError, load

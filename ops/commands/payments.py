@@ -17,9 +17,9 @@ from commerce.kernel.money import Money, MoneyError, parse_money
 from commerce.kernel.money import format_money as show_money
 from commerce.payments.errors import NoSuchPayment
 from commerce.payments.model import OrderPayments, ParkedJob, RefundInput, StoreCredit, StoreCreditGrant
-from commerce.payments.port import Provider, StatementLine
+from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import open_providers
-from commerce.payments.reconciling import ReconciliationReport, check_readable, decode
+from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode
 from ops.commands.catalog import progress_bar
 from ops.commands.common import actor, err, open_cli_services, out, parse_argument, run
 

@@ -9,9 +9,9 @@ import typer
 
 from commerce.kernel.money import format_money
 from config.settings import load
-from loadtest.baskets import CURRENCY
 from loadtest.replay import Replay, reasons
 from loadtest.replay import replay as run_replay
+from loadtest.retail_dataset import CURRENCY
 from ops.commands.catalog import progress_bar
 from ops.commands.common import err, open_cli_services, out, run
 

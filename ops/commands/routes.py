@@ -15,9 +15,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from commerce.catalog.model import ImportReport, LineError
-from commerce.fleet.csv_file import read_travel_matrix
+from commerce.fleet.driver_links import make_link
+from commerce.fleet.fleet_csv import read_travel_matrix
 from commerce.fleet.geojson import feature_collection
-from commerce.fleet.links import make_link
 from commerce.fleet.model import Plan, Route
 from commerce.fleet.service import MAX_SECONDS, Fleet, Told
 from ops.commands.catalog import CsvFile, ReportFile, say_refused, say_report
@@ -206,7 +206,7 @@ def _output(found: Sequence[Route], zone: ZoneInfo, geojson: Path | None, pictur
         if geojson is not None:
             geojson.write_bytes(orjson.dumps(feature_collection(found)))
         if picture is not None:
-            from commerce.fleet.drawing import draw_routes  # noqa: PLC0415  # slow to load, and seldom needed
+            from commerce.fleet.route_map import draw_routes  # noqa: PLC0415  # slow to load, and seldom needed
 
             draw_routes(found, picture)
     except OSError as error:

@@ -17,7 +17,7 @@ from commerce.catalog.model import LineError
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money as show_money
 from commerce.kernel.money import parse_money
-from commerce.kernel.redisdb import REDIS_UNAVAILABLE
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, loaded_epoch, units_free
 from ops.commands.common import CliServices, actor, err, open_cli_services, out, run

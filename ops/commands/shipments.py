@@ -22,9 +22,9 @@ from commerce.shipping.model import (
     WorklistItem,
     WorklistName,
 )
-from ops.commands import papers, shipment_steps
+from ops.commands import documents, shipment_actions
 from ops.commands.common import open_cli_services, open_fulfilment, out, run
-from ops.commands.shipment_steps import ShipmentId, say, warehouse_id, words
+from ops.commands.shipment_actions import ShipmentId, say, warehouse_id, words
 
 app = typer.Typer(help="Parcels: what there is to do, and doing it.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
@@ -242,5 +242,5 @@ def _print(what: Table | str) -> None:
     out.print(what, highlight=False, markup=False)
 
 
-app.add_typer(shipment_steps.app)
-app.add_typer(papers.of_shipments)
+app.add_typer(shipment_actions.app)
+app.add_typer(documents.of_shipments)

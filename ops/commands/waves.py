@@ -8,10 +8,10 @@ import typer
 from rich.table import Table
 
 from commerce.shipping.model import Wave
-from ops.commands import papers
+from ops.commands import documents
 from ops.commands.common import actor, open_cli_services, open_fulfilment, out, run
-from ops.commands.papers import WaveId
-from ops.commands.shipment_steps import warehouse_id
+from ops.commands.documents import WaveId
+from ops.commands.shipment_actions import warehouse_id
 
 app = typer.Typer(help="Walks through the warehouse: parcels that are picked together.", no_args_is_help=True)
 
@@ -57,4 +57,4 @@ def _print(wave: Wave) -> None:
         out.print(table, markup=False)
 
 
-app.add_typer(papers.of_waves)
+app.add_typer(documents.of_waves)

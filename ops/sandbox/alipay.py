@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.payments.providers.alipay import wire
-from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 
 Parameters = dict[str, str]

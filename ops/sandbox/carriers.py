@@ -12,15 +12,15 @@ from aiohttp import web
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.tasks import cancel_and_wait
-from ops.sandbox.courier import Pushes, ShipmentSimulator
-from ops.sandbox.depot import DuePush, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
+from ops.sandbox.faults import CarrierFaults, FaultRegistry, Step, play
+from ops.sandbox.journey import TARGETS
 from ops.sandbox.keys import MerchantIds
 from ops.sandbox.kuaidi100 import Kuaidi100Sandbox
 from ops.sandbox.protocol import CarrierProtocol
-from ops.sandbox.road import TARGETS
-from ops.sandbox.sender import Sending, WebhookSender
 from ops.sandbox.sf_express import SfExpressSandbox
-from ops.sandbox.switches import CarrierFaults, FaultRegistry, Step, play
+from ops.sandbox.shipment_simulator import Pushes, ShipmentSimulator
+from ops.sandbox.shipment_store import DuePush, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
+from ops.sandbox.webhook_sender import Sending, WebhookSender
 
 CARRIERS = (SfExpressSandbox.name, Kuaidi100Sandbox.name)
 

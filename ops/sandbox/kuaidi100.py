@@ -19,10 +19,10 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.clock import from_ms
-from ops.sandbox.courier import ShipmentSimulator
-from ops.sandbox.depot import Event, ShipmentStore, SimulatedShipment
-from ops.sandbox.sender import OutgoingWebhook
-from ops.sandbox.switches import CarrierFaults, FaultRegistry
+from ops.sandbox.faults import CarrierFaults, FaultRegistry
+from ops.sandbox.shipment_simulator import ShipmentSimulator
+from ops.sandbox.shipment_store import Event, ShipmentStore, SimulatedShipment
+from ops.sandbox.webhook_sender import OutgoingWebhook
 
 _CHINA = timezone(timedelta(hours=8))
 _COMPANIES = frozenset(

@@ -8,9 +8,9 @@ from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from ops.sandbox.bank import DueNotice, SimulatedRefund, SimulatedTrade
-from ops.sandbox.depot import Event, SimulatedShipment
-from ops.sandbox.sender import OutgoingWebhook
+from ops.sandbox.payment_store import DueNotice, SimulatedRefund, SimulatedTrade
+from ops.sandbox.shipment_store import Event, SimulatedShipment
+from ops.sandbox.webhook_sender import OutgoingWebhook
 
 
 class Callback(NamedTuple):

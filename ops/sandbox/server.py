@@ -23,20 +23,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from commerce.kernel import logs
+from commerce.kernel.bind import explain_bind_errors
 from commerce.kernel.clock import DAY_MS, Clock, SystemClock, to_ms
 from commerce.kernel.errors import NotReady
-from commerce.kernel.ports import explain_bind_errors
 from commerce.kernel.tasks import cancel_and_wait
 from ops.sandbox.alipay import AlipaySandbox
-from ops.sandbox.bank import PaymentStore
 from ops.sandbox.carriers import CARRIERS, ParcelControl, SimulatedCarriers, carrier_protocols, run_carriers
-from ops.sandbox.depot import ShipmentStore
-from ops.sandbox.keys import Keys, make_keys, read_keys
-from ops.sandbox.notifier import PaymentSimulator, WebhookScheduler
-from ops.sandbox.page import Pages
-from ops.sandbox.protocol import CarrierProtocol, SandboxProtocol
-from ops.sandbox.sender import Sending
-from ops.sandbox.switches import (
+from ops.sandbox.faults import (
     CarrierFaults,
     FaultRegistry,
     ProviderFaultRegistry,
@@ -45,6 +38,13 @@ from ops.sandbox.switches import (
     play,
     read_scenario,
 )
+from ops.sandbox.keys import Keys, make_keys, read_keys
+from ops.sandbox.pages import Pages
+from ops.sandbox.payment_simulator import PaymentSimulator, WebhookScheduler
+from ops.sandbox.payment_store import PaymentStore
+from ops.sandbox.protocol import CarrierProtocol, SandboxProtocol
+from ops.sandbox.shipment_store import ShipmentStore
+from ops.sandbox.webhook_sender import Sending
 from ops.sandbox.wechatpay import WeChatPaySandbox
 
 _logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.money import MAX_MINOR
 from commerce.payments.providers.wechatpay.wire import CIPHER, SCHEME, WINDOW_S, is_signed, message, sign
-from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay_bill import CHINA, TYPES, write_bill
 

@@ -11,7 +11,7 @@ from datetime import timedelta, timezone
 
 from commerce.kernel.clock import from_ms
 from commerce.payments.providers.wechatpay import statement as bill
-from ops.sandbox.bank import SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import SimulatedRefund, SimulatedTrade
 
 CHINA = timezone(timedelta(hours=8))
 TYPES = {"qr": "NATIVE", "jsapi": "JSAPI"}

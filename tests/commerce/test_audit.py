@@ -11,7 +11,7 @@ import pytest
 import lua
 from commerce.audit.model import SaleAudit
 from commerce.kernel.jobs import RetryPolicy
-from commerce.releases.service import Reservations
+from commerce.reservations.service import Reservations
 from commerce.sales.errors import InvalidSaleState
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings

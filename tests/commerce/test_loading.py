@@ -12,7 +12,7 @@ import lua
 from commerce.kernel.clock import DAY_MS
 from commerce.kernel.jobs import RetryPolicy
 from commerce.orders.model import decode_accepted, encode_accepted
-from commerce.releases.service import Reservations
+from commerce.reservations.service import Reservations
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
 from commerce.sales.loading import load_sale

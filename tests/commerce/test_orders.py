@@ -14,7 +14,7 @@ from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
 from commerce.orders.model import TRANSITIONS, OrderStatus
 from commerce.orders.service import Actor, Orders
-from commerce.releases.service import Reservations
+from commerce.reservations.service import Reservations
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices

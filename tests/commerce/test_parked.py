@@ -9,7 +9,7 @@ import pytest
 import lua
 from commerce.kernel.clock import to_ms
 from commerce.kernel.jobs import RetryPolicy
-from commerce.releases.service import Reservations
+from commerce.reservations.service import Reservations
 from commerce.sales import loading
 from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput

@@ -9,10 +9,10 @@ from uuid import UUID
 import pytest
 from prometheus_client import REGISTRY
 
-from commerce.payments import jobs
+from commerce.payments import payment_jobs
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import TenderInput
-from commerce.payments.port import PaymentFlow
+from commerce.payments.provider_port import PaymentFlow
 from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
 from tests.support.payshop import PayShop, driver, open_payshop
@@ -212,7 +212,7 @@ async def test_polling_alone_is_enough(pay: PayShop) -> None:
 
 
 async def test_callbacks_alone_are_enough(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     await pay.paid(("alipay", 40), ("wechatpay", 60))
     results = await pay.rows("SELECT method, result FROM payment_notices ORDER BY method")
     assert [tuple(row) for row in results] == [("alipay", "captured"), ("wechatpay", "captured")]

@@ -10,11 +10,11 @@ import lua
 from commerce.kernel.jobs import RetryPolicy
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import TenderInput
-from commerce.releases.service import Reservations
+from commerce.reservations.service import Reservations
 from commerce.sales.loading import load_sale
 from lua import ReserveOutcome
 from ops.commands.common import CliServices
-from ops.sandbox.bank import SimulatedTrade
+from ops.sandbox.payment_store import SimulatedTrade
 from ops.sandbox.server import PROVIDERS
 from tests.support.front import working
 from tests.support.payshop import PayShop, driver, open_payshop

@@ -14,7 +14,7 @@ import pytest
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
-from commerce.orders.persisting import persist
+from commerce.orders.persistence import persist
 from commerce.orders.store import StreamedOrder
 from lua import EntryId
 

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 import lua
-from commerce.kernel.database import Connection, safe_error_text
 from commerce.kernel.errors import Conflict
+from commerce.kernel.postgres import Connection, safe_error_text
 from commerce.orders.model import decode_accepted, encode_accepted
 from commerce.orders.service import Actor, Orders
 from config.settings import Settings

@@ -10,10 +10,10 @@ import pytest
 from commerce.catalog.errors import UnreadableCsv
 from commerce.catalog.model import LineError
 from commerce.orders.model import Address
-from commerce.rates import csv_file
-from commerce.rates.csv_file import read_table
+from commerce.rates import rate_csv
 from commerce.rates.errors import InvalidRateTable, NoChoice, NoRateTable
 from commerce.rates.model import Rate
+from commerce.rates.rate_csv import read_table
 from commerce.rates.service import Rates
 from ops.commands.common import CliServices
 
@@ -108,7 +108,7 @@ def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) 
         read_table(["carrier,region,price\n"])
     with pytest.raises(InvalidRateTable, match="no line after the header"):
         read("")
-    monkeypatch.setattr(csv_file, "MAX_LINES", 2)
+    monkeypatch.setattr(rate_csv, "MAX_LINES", 2)
     assert len(read(GOOD)[1]) == 2
     with pytest.raises(InvalidRateTable, match="more than 2 lines"):
         read(GOOD + "not,a,rate\n")

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from commerce.orders.model import Address
-from commerce.rates.choosing import choose_carrier
+from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.model import CarrierChoice, Rate, RateTable, RateTableIndex
 
 TODAY = date(2026, 11, 16)

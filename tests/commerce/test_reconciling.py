@@ -16,18 +16,27 @@ from commerce.kernel.clock import SystemClock, to_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import Money
 from commerce.payments.model import Payment, Refund
-from commerce.payments.port import Provider, StatementLine
+from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import open_providers
-from commerce.payments.reconciling import DAY, Difference, RecordedDay, bounds, check_readable, compare, decode, explain
+from commerce.payments.reconciliation import (
+    DAY,
+    Difference,
+    RecordedDay,
+    bounds,
+    check_readable,
+    compare,
+    decode,
+    explain,
+)
 from commerce.payments.store import RecordedMovement
 from config.settings import PaymentSettings, Settings
-from ops.made_up import sandbox_settings
-from ops.sandbox import bank
+from ops.local.sandbox_setup import sandbox_settings
+from ops.sandbox import payment_store
+from ops.sandbox.faults import ProviderFaultRegistry
 from ops.sandbox.keys import read_keys
-from ops.sandbox.notifier import PaymentSimulator
+from ops.sandbox.payment_simulator import PaymentSimulator
 from ops.sandbox.protocol import SandboxProtocol
 from ops.sandbox.server import _protocols
-from ops.sandbox.switches import ProviderFaultRegistry
 
 NAMES = ("alipay", "wechatpay")
 SINGLES = date(2026, 11, 11)
@@ -39,7 +48,7 @@ NOON = to_ms(START) + 12 * 3_600_000
 class House:
     """The providers' books, the statements that they write, and the adapters that read them."""
 
-    bank: bank.Bank
+    bank: payment_store.Bank
     sandbox: dict[str, SandboxProtocol]
     adapters: dict[str, Provider]
     toml: str
@@ -49,13 +58,13 @@ class House:
         """Gives the provider's number."""
         number = f"T{payment_id.hex[:20]}"
         money = (fen, "CNY", "tea", "qr", "", "http://localhost/", "waiting", at_ms - 1_000, at_ms + 60_000)
-        self.bank.ask(bank.SimulatedTrade(name, payment_id.hex, number, *money))
+        self.bank.ask(payment_store.SimulatedTrade(name, payment_id.hex, number, *money))
         self.bank.pay(name, payment_id.hex, at_ms)
         return number
 
     def give_back(self, name: str, payment_id: UUID, refund_id: UUID, fen: int, at_ms: int = NOON) -> None:
         number = f"R{refund_id.hex[:20]}"
-        self.bank.refund(bank.SimulatedRefund(name, refund_id.hex, payment_id.hex, number, fen, "", at_ms))
+        self.bank.refund(payment_store.SimulatedRefund(name, refund_id.hex, payment_id.hex, number, fen, "", at_ms))
 
     def statement(self, name: str, day: date = SINGLES) -> str:
         start, end = (to_ms(moment) for moment in bounds(day))
@@ -69,7 +78,7 @@ class House:
 @asynccontextmanager
 async def open_house(home: Path, settings: Settings) -> AsyncIterator[House]:
     """With the keys that `floodgate up` would make."""
-    toml, clock, books = sandbox_settings(settings, home), SystemClock(), bank.PaymentStore()
+    toml, clock, books = sandbox_settings(settings, home), SystemClock(), payment_store.PaymentStore()
     keys = read_keys(home / "sandbox" / "keys")
     plans = PaymentSimulator(books, clock, ProviderFaultRegistry())
     sandbox = {one.name: one for one in _protocols(books, clock, keys, "http://127.0.0.1:1", plans)}

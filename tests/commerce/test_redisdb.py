@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from commerce.kernel.redisdb import REDIS_UNAVAILABLE, open_redis
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE, open_redis
 from tests.support.servers import Servers
 
 

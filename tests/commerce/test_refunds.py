@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 
 from commerce.kernel.errors import Invalid
+from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown
 from commerce.payments.errors import NotCollectable, NotEnoughCaptured
 from commerce.payments.model import OrderPayments, TenderInput
-from commerce.payments.port import ProviderRefund, RefundRequest
+from commerce.payments.provider_port import ProviderRefund, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.service import Payments
 from ops.commands.common import CliServices

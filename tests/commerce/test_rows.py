@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
+from commerce.orders.copy_format import encode_copy
 from commerce.orders.model import AcceptedLine, AcceptedOrder
-from commerce.orders.rows import encode_copy
 from commerce.orders.store import StreamedOrder, copy_orders
 from lua import EntryId
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from commerce.kernel.redis_link import RedisConnectionLost, RedisMultiplexer
-from commerce.kernel.redisdb import open_redis
+from commerce.kernel.redis_client import open_redis
+from commerce.kernel.redis_multiplexer import RedisConnectionLost, RedisMultiplexer
 from tests.support.servers import Servers
 
 

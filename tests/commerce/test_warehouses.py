@@ -10,10 +10,10 @@ from commerce.catalog.errors import UnreadableCsv
 from commerce.catalog.model import ImportReport, LineError, ProductInput
 from commerce.orders.model import Address
 from commerce.warehouses import store
-from commerce.warehouses.csv_file import read_goods, read_warehouses
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse
 from commerce.warehouses.service import Warehouses
+from commerce.warehouses.warehouse_csv import read_goods, read_warehouses
 from ops.commands.common import CliServices
 
 PLACES = "id,name,phone,country,province,city,district,line,postcode,latitude,longitude\n"

@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import aiohttp
 import orjson
 
-from commerce.fleet.links import make_link
+from commerce.fleet.driver_links import make_link
 from ops.commands.common import CliServices
 from tests.drills.house import House
 from tests.drills.receivers import moved

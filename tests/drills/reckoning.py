@@ -18,7 +18,7 @@ import msgspec
 
 from commerce.audit.model import SaleAudit
 from ops.commands.common import CliServices, open_cli_services
-from ops.sandbox.bank import PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import PaymentStore, SimulatedRefund, SimulatedTrade
 from tests.drills.books import close
 from tests.drills.house import House
 from tests.drills.ledger import some

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from commerce.fleet.links import check_link
+from commerce.fleet.driver_links import check_link
 from config.settings import Settings
 from ops.cli import app
 from ops.commands.common import CliServices

@@ -10,13 +10,13 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from commerce.fleet.driving import RouteExecution
 from commerce.fleet.errors import NoSuchRoute, NoSuchStop, StopAlreadyReported
 from commerce.fleet.model import DriverRoute, StopReport
-from commerce.kernel.database import Connection
+from commerce.fleet.route_execution import RouteExecution
 from commerce.kernel.money import Money
+from commerce.kernel.postgres import Connection
+from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.errors import NoSuchShipment
-from commerce.shipping.port import TrackingEvent
 from ops.commands.common import CliServices
 from tests.fleet.yard import DAY, Yard, make_yard
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from commerce.catalog.errors import UnreadableCsv
 from commerce.catalog.model import LineError
-from commerce.fleet.csv_file import read_places, read_travel_matrix, read_vehicles
-from commerce.fleet.drawing import draw_routes
+from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
+from commerce.fleet.geography import great_circle_m, locate, region_key, region_keys
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
-from commerce.fleet.places import great_circle_m, locate, region_key, region_keys
+from commerce.fleet.route_map import draw_routes
 from commerce.orders.model import Address
 from ops.commands.common import CliServices
 from tests.fleet.yard import DAY, DEPOT, VANS, make_yard

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commerce.fleet.driver_links import AUDIENCE, check_link, make_link
 from commerce.fleet.errors import BadLink
-from commerce.fleet.links import AUDIENCE, check_link, make_link
 
 KEY = "only for tests, and long enough for HS256"
 ZONE = ZoneInfo("Asia/Shanghai")

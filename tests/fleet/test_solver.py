@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from commerce.fleet import solver
+from commerce.fleet import solver_client
 from commerce.fleet.errors import SolverFailed
-from commerce.fleet.problem import RoutingProblem, RoutingVehicle, SolveRequest, Visit
+from commerce.fleet.routing_problem import RoutingProblem, RoutingVehicle, SolveRequest, Visit
 
 WAYS = [[0, 10, 20], [10, 0, 10], [20, 10, 0]]
 PROBLEM = RoutingProblem([RoutingVehicle(10, 0, 1_000)], [Visit(1, 0, 900, 5)] * 2, WAYS, WAYS)
@@ -21,12 +21,16 @@ PROBLEM = RoutingProblem([RoutingVehicle(10, 0, 1_000)], [Visit(1, 0, 900, 5)] *
 def searching() -> list[int]:
     """Processes of ours that search."""
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-    return [pid for pid in map(int, children) if b"commerce.fleet.solving" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [
+        pid
+        for pid in map(int, children)
+        if b"commerce.fleet.solver_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
 
 
 async def test_it_searches_apart() -> None:
     shares: list[float] = []
-    found = await solver.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
+    found = await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
     assert sorted(found.orders[0]) == [0, 1]
     assert shares[-1] == 1
     assert len(shares) > 1
@@ -35,13 +39,15 @@ async def test_it_searches_apart() -> None:
 
 async def test_it_is_ended_when_its_time_is_over() -> None:
     with pytest.raises(SolverFailed, match="was ended"):
-        await solver.solve_in_subprocess(SolveRequest(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
+        await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
     assert searching() == []
 
 
 async def test_it_ends_with_who_waits_for_it() -> None:
     told = asyncio.Event()
-    waiting = asyncio.create_task(solver.solve_in_subprocess(SolveRequest(PROBLEM, 60, 1), lambda share: told.set()))
+    waiting = asyncio.create_task(
+        solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 60, 1), lambda share: told.set())
+    )
     await told.wait()
     assert len(searching()) == 1
     waiting.cancel()
@@ -53,17 +59,17 @@ async def test_it_ends_with_who_waits_for_it() -> None:
 async def test_a_process_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     broken = RoutingProblem(PROBLEM.vans, PROBLEM.calls, [[0]], [[0]])
     with pytest.raises(SolverFailed, match="status 1"):
-        await solver.solve_in_subprocess(SolveRequest(broken, 0.1, 1), lambda share: None)
+        await solver_client.solve_in_subprocess(SolveRequest(broken, 0.1, 1), lambda share: None)
     assert "IndexError" in capfd.readouterr().err
 
 
 def test_it_gets_none_of_the_shops_settings() -> None:
-    assert not [name for name in solver._PASSED_ON if "FLOODGATE" in name]
+    assert not [name for name in solver_client._PASSED_ON if "FLOODGATE" in name]
 
 
 def test_services_start_without_the_searchs_libraries() -> None:
     code = (
-        "import sys, gateway.app, workers.runtime, ops.cli, commerce.fleet.service, commerce.fleet.driving;"
+        "import sys, gateway.app, workers.runtime, ops.cli, commerce.fleet.service, commerce.fleet.route_execution;"
         "print([name for name in ('pyvrp', 'matplotlib', 'numpy') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

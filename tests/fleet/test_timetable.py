@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.fleet.problem import RoutingProblem, RoutingVehicle, Times, Visit, length, load
-from commerce.fleet.solving import solve
+from commerce.fleet.routing_problem import RoutingProblem, RoutingVehicle, Times, Visit, length, load
+from commerce.fleet.solver_process import solve
 from commerce.fleet.timetable import timetable
 
 DAY = 24

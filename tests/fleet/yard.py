@@ -16,12 +16,12 @@ from zoneinfo import ZoneInfo
 import orjson
 
 from commerce.fleet import store
-from commerce.fleet.driving import RouteExecution
 from commerce.fleet.model import Point, Route, Stop, Vehicle
+from commerce.fleet.route_execution import RouteExecution
 from commerce.fleet.service import Fleet
 from commerce.kernel.clock import SystemClock, to_ms
-from commerce.kernel.database import Connection
-from commerce.shipping.port import TrackingEvent
+from commerce.kernel.postgres import Connection
+from commerce.shipping.carrier_port import TrackingEvent
 from ops.commands.common import CliServices
 from tests.support.shop import ADDRESS
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from config.settings import Settings
-from gateway.routes import parcels
+from gateway.endpoints import fulfilment
 from ops.commands.common import CliServices
 from tests.support.front import Answer, bearer
 from tests.support.shipfront import ShipFront, open_shipfront
@@ -247,7 +247,7 @@ GOOD: dict[str, dict[str, Any]] = {
 async def test_nothing_is_there(here: ShipFront) -> None:
     """Every operation about a parcel, an order or a wave that does not exist answers 404, and has a request's id."""
     tried = 0
-    for operation in parcels.ADMIN:
+    for operation in fulfilment.ADMIN:
         if "{" not in operation.path:
             continue
         path = operation.path.removeprefix("/v1/admin").format(shipment_id=uuid4(), order_id=uuid4(), wave_id=uuid4())
@@ -256,4 +256,4 @@ async def test_nothing_is_there(here: ShipFront) -> None:
         assert (answer.status, answer.code) == (404, "not_found"), (operation.id, answer.text)
         assert answer.body["request_id"] == answer.headers["X-Request-Id"]
         tried += 1
-    assert tried == len(parcels.ADMIN) - 4
+    assert tried == len(fulfilment.ADMIN) - 4

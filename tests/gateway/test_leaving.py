@@ -38,7 +38,7 @@ async def keys(shop: CliServices, front: Front, sale_id: str) -> SaleKeys:
 async def test_a_watcher_that_leaves(
     front: Front, sale_id: str, keys: SaleKeys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.streams._HEARTBEAT_S", 0.05)
+    monkeypatch.setattr("gateway.server_sent_events._HEARTBEAT_S", 0.05)
     before = counted(front, STREAM)
     order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
     url = f"{front.base}/v1/orders/{order_id}/events"

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from prometheus_client import REGISTRY
 
 from commerce.kernel.clock import SystemClock
-from commerce.payments import jobs
+from commerce.payments import payment_jobs
 from commerce.payments.providers.alipay import wire
 from ops.commands.common import CliServices
-from ops.sandbox.bank import DueNotice, SimulatedTrade
+from ops.sandbox.payment_store import DueNotice, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.server import PROVIDERS, _protocols
 from tests.support.payshop import PayShop, agreed, open_payshop
@@ -33,7 +33,7 @@ YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
     """Nothing is heard but what a test sends: no callbacks of the sandbox's, and the drivers look once in a while."""
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     async with open_payshop(shop, sale_id) as found:
         found.switch(never_share=1)
         yield found

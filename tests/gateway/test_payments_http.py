@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from commerce.payments.model import TenderInput
-from gateway.routes import payments
+from gateway.endpoints import payments
 from ops.commands.common import CliServices
 from tests.support.front import Answer, working
 from tests.support.payshop import PayShop, driver, open_payshop

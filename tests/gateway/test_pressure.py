@@ -16,7 +16,7 @@ import pytest
 import lua
 from config.settings import Settings
 from gateway.connections import AiohttpConnection, TrackedConnection
-from gateway.lane import ConnectionState, FastPathConnection
+from gateway.fast_path import ConnectionState, FastPathConnection
 from lua import SaleKeys
 from ops.commands.common import CliServices
 from tests.gateway.test_two_ways import meaning

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 import jwt
 import pytest
 
+from commerce.fleet.driver_links import AUDIENCE, make_link
 from commerce.fleet.errors import BadLink
-from commerce.fleet.links import AUDIENCE, make_link
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.commands.common import CliServices

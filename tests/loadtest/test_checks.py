@@ -14,9 +14,9 @@ import pytest
 from commerce.kernel.money import Money
 from commerce.orders.model import Order, OrderLine, OrderStatus, PlacedOrder
 from commerce.sales.model import Offer
-from loadtest.scenarios import purchases, wishes
+from loadtest.scenarios import order_generator, purchase_log
 from loadtest.scenarios.checks import READING, REFUSALS, CheckedResponse, Refused, Tagged, Violation, refusal, tagged
-from loadtest.scenarios.purchases import Purchase, PurchaseLog, purchase
+from loadtest.scenarios.purchase_log import Purchase, PurchaseLog, purchase
 
 OFFERS = {
     "phone": Offer("phone", "Phone", 399_900, "CNY", 1, None),
@@ -50,7 +50,7 @@ def placed(
 
 
 def phone(key: str = "one") -> Purchase:
-    return purchase(wishes.single_item_order("s", "phone"), OFFERS, key)
+    return purchase(order_generator.single_item_order("s", "phone"), OFFERS, key)
 
 
 def bought(ledger: PurchaseLog) -> Purchase:
@@ -146,9 +146,9 @@ def test_more_than_the_limit() -> None:
 
 def test_two_keys_for_one_order() -> None:
     ledger = PurchaseLog(Counter())
-    ledger.ordered(purchase(wishes.single_item_order("s", "tea"), OFFERS, "one"), placed(amount=16_800))
+    ledger.ordered(purchase(order_generator.single_item_order("s", "tea"), OFFERS, "one"), placed(amount=16_800))
     with pytest.raises(Violation, match="two keys"):
-        ledger.ordered(purchase(wishes.single_item_order("s", "tea"), OFFERS, "two"), placed(amount=16_800))
+        ledger.ordered(purchase(order_generator.single_item_order("s", "tea"), OFFERS, "two"), placed(amount=16_800))
 
 
 def stored(wanted: Purchase, **changes: Any) -> Order:
@@ -168,12 +168,12 @@ def stored(wanted: Purchase, **changes: Any) -> Order:
 def test_a_stored_order_as_it_was_sent() -> None:
     wanted = bought(PurchaseLog(Counter()))
     early = Order(ID, OrderStatus.ACCEPTED, "s")
-    assert purchases.read(wanted, answer(200, early)) == early
+    assert purchase_log.read(wanted, answer(200, early)) == early
     assert not wanted.stored
-    assert purchases.read(wanted, answer(200, stored(wanted))) == stored(wanted)
+    assert purchase_log.read(wanted, answer(200, stored(wanted))) == stored(wanted)
     assert wanted.stored
     with pytest.raises(Violation, match="stored is so no longer"):
-        purchases.read(wanted, answer(200, early))
+        purchase_log.read(wanted, answer(200, early))
 
 
 @pytest.mark.parametrize(
@@ -194,28 +194,28 @@ def test_a_stored_order_as_it_was_sent() -> None:
 def test_a_wrong_stored_order(make: Callable[[Purchase], CheckedResponse], text: str) -> None:
     wanted = bought(PurchaseLog(Counter()))
     with pytest.raises(Violation, match=f"^{text}$"):
-        purchases.read(wanted, make(wanted))
+        purchase_log.read(wanted, make(wanted))
 
 
 def test_an_order_is_found_by_its_key_alone() -> None:
     wanted = bought(PurchaseLog(Counter()))
     right = stored(wanted)
-    assert purchases.found(wanted, answer(200, {"items": [right], "next": None})) == right
+    assert purchase_log.found(wanted, answer(200, {"items": [right], "next": None})) == right
     for items in ([], [right, right]):
         with pytest.raises(Violation, match="not one order"):
-            purchases.found(wanted, answer(200, {"items": items, "next": None}))
+            purchase_log.found(wanted, answer(200, {"items": items, "next": None}))
 
 
 def test_a_cancellation() -> None:
     wanted = bought(PurchaseLog(Counter()))
     wanted.given_up = True
     with pytest.raises(Violation, match="after a cancellation"):
-        purchases.cancelled(wanted, answer(200, stored(wanted)))
+        purchase_log.cancelled(wanted, answer(200, stored(wanted)))
     with pytest.raises(Violation, match="why it is cancelled"):
-        purchases.cancelled(wanted, answer(200, stored(wanted, status=OrderStatus.CANCELLED)))
+        purchase_log.cancelled(wanted, answer(200, stored(wanted, status=OrderStatus.CANCELLED)))
     right = stored(wanted, status=OrderStatus.CANCELLED, cancel_reason="by_customer")
-    assert purchases.cancelled(wanted, answer(200, right)) == right
-    assert purchases.cancelled(wanted, problem(409, "not_persisted_yet", retry_after="1")) == Refused(
+    assert purchase_log.cancelled(wanted, answer(200, right)) == right
+    assert purchase_log.cancelled(wanted, problem(409, "not_persisted_yet", retry_after="1")) == Refused(
         "not_persisted_yet", 1.0
     )
 
@@ -272,7 +272,7 @@ def test_only_what_may_be_refused_is(code: str) -> None:
 
 def test_mixed_baskets_add_up() -> None:
     for number in range(300):
-        order = wishes.mixed_order("s", OFFERS)
+        order = order_generator.mixed_order("s", OFFERS)
         wanted = purchase(order, OFFERS, str(number))
         assert 1 <= len(order.lines) <= 2
         assert wanted.units()["phone"] <= 1

@@ -10,8 +10,8 @@ import pytest
 
 from commerce.kernel.errors import Invalid
 from config.settings import Settings
-from loadtest.baskets import read_baskets
 from loadtest.replay import reasons, replay
+from loadtest.retail_dataset import read_baskets
 from ops.commands.common import CliServices
 from tests.support.front import open_front, working
 

@@ -17,10 +17,10 @@ from aiohttp import web
 
 import lua
 from config.settings import Settings
-from loadtest.scenarios.wishes import DEMO_SALE, DEMO_SKU
+from loadtest.scenarios.order_generator import DEMO_SALE, DEMO_SKU
 from lua import SaleKeys
-from ops import demo
 from ops.commands.common import CliServices
+from ops.local import demo_sales
 from tests.conftest import SECRET
 from tests.support.processes import processes
 from tests.support.shop import CURRENCY, eventually, make_sale
@@ -263,5 +263,5 @@ async def test_a_lost_answer_is_no_lie(tmp_path: Path) -> None:
 
 
 def test_the_defaults_are_those_of_the_demonstration() -> None:
-    assert demo.SALE_ID == DEMO_SALE
-    assert DEMO_SKU in [good[0] for good in demo._GOODS]
+    assert demo_sales.SALE_ID == DEMO_SALE
+    assert DEMO_SKU in [good[0] for good in demo_sales._GOODS]

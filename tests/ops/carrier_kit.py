@@ -19,13 +19,13 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import PaymentStore
 from ops.sandbox.carriers import CARRIERS, SimulatedCarriers, carrier_protocols, run_carriers
-from ops.sandbox.depot import ShipmentStore
+from ops.sandbox.faults import CarrierFaults, FaultRegistry, ProviderFaultRegistry, Step
 from ops.sandbox.keys import MerchantIds
-from ops.sandbox.sender import Sending
+from ops.sandbox.payment_store import PaymentStore
 from ops.sandbox.server import build, running
-from ops.sandbox.switches import CarrierFaults, FaultRegistry, ProviderFaultRegistry, Step
+from ops.sandbox.shipment_store import ShipmentStore
+from ops.sandbox.webhook_sender import Sending
 from tests.support.shop import eventually
 
 IDS = MerchantIds(

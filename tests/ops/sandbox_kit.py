@@ -12,12 +12,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
-from ops.sandbox.notifier import PaymentSimulator
+from ops.sandbox.faults import ProviderFaultRegistry, Step
+from ops.sandbox.payment_simulator import PaymentSimulator
+from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
-from ops.sandbox.sender import Sending
 from ops.sandbox.server import Sandbox, build, running
-from ops.sandbox.switches import ProviderFaultRegistry, Step
+from ops.sandbox.webhook_sender import Sending
 from tests.support.shop import eventually
 
 QUICK = {"approve": "auto", "pay_after_ms": 0, "callback_ms": 0}

@@ -16,13 +16,13 @@ import pytest
 from redis.asyncio import Redis
 
 import lua
-from commerce.kernel.database import open_database
 from commerce.kernel.errors import NotDurable, NotReady
-from commerce.kernel.redisdb import check_redis, open_redis
+from commerce.kernel.postgres import open_database
+from commerce.kernel.redis_client import check_redis, open_redis
 from config.settings import Settings
 from ops.commands.common import open_cli_services
-from ops.embedded import postgres_server, redis_server
-from ops.programs import ProcessSpec, RunningProcess, start
+from ops.local.embedded_servers import postgres_server, redis_server
+from ops.local.subprocesses import ProcessSpec, RunningProcess, start
 from tests.support.front import open_front
 from tests.support.processes import free_port
 from tests.support.shop import eventually, make_sale, order_body

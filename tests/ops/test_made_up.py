@@ -13,9 +13,9 @@ from commerce.kernel.clock import SystemClock
 from commerce.shipping.carriers import open_carriers
 from config.settings import AlipaySettings, PaymentSettings, Settings
 from config.shipping import Kuaidi100Settings, SfExpressSettings, ShippingSettings
-from ops.made_up import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
+from ops.local.sandbox_setup import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
+from ops.local.up import _made_up, _sandbox
 from ops.sandbox.keys import make_keys, read_keys
-from ops.up import _made_up, _sandbox
 
 ALIPAY = AlipaySettings(app_id="a", seller_id="s", notify_url="n", merchant_key=SecretStr("k"), alipay_key="k")
 SF = SfExpressSettings(partner_id="p", check_word=SecretStr("c"), monthly_card="m", push_key=SecretStr("k"))

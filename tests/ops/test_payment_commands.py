@@ -17,10 +17,10 @@ from commerce.kernel.clock import from_ms, to_ms
 from commerce.orders.model import OrderStatus
 from commerce.payments import store
 from commerce.payments.model import PaymentView, TenderInput
-from commerce.payments.port import ProviderPayment
-from commerce.payments.reconciling import DAY, bounds
+from commerce.payments.order_status import record_capture_by_id, record_refund_by_id
+from commerce.payments.provider_port import ProviderPayment
+from commerce.payments.reconciliation import DAY, bounds
 from commerce.payments.service import Payments
-from commerce.payments.settling import record_capture_by_id, record_refund_by_id
 from commerce.shipping.service import Shipping
 from config.settings import Settings
 from ops.commands.common import CliServices

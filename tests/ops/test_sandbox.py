@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
-from ops.sandbox.notifier import PaymentSimulator
-from ops.sandbox.sender import ATTEMPTS
-from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults
+from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
+from ops.sandbox.payment_simulator import PaymentSimulator
+from ops.sandbox.payment_store import PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
+from ops.sandbox.webhook_sender import ATTEMPTS
 from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, failed, opened, refused
 
 

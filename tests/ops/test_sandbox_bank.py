@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.sandbox.bank import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 
 TRADE = SimulatedTrade(
     "fake", "a" * 32, "T1", 500, "CNY", "tea", "page", "", "http://localhost/n", "waiting", 1_000, 9_000

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from commerce.kernel.clock import from_ms
-from ops.sandbox.sender import ATTEMPTS
-from ops.sandbox.switches import CarrierFaults, FaultRegistry
+from ops.sandbox.faults import CarrierFaults, FaultRegistry
+from ops.sandbox.webhook_sender import ATTEMPTS
 from tests.ops.carrier_kit import IDS, ORDERS, HandClock, Receiver, Yard, opened
 
 LIFE_HOURS = 100.0

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from ops.sandbox.carriers import CARRIERS
-from ops.sandbox.switches import CarrierFaults, FaultRegistry, ProviderFaults, read_scenario
+from ops.sandbox.faults import CarrierFaults, FaultRegistry, ProviderFaults, read_scenario
 from tests.ops.carrier_kit import HOUR_MS, ORDERS, Receiver, Yard, opened
 from tests.support.shop import eventually
 

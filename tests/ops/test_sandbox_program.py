@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.money import Money
-from commerce.payments.port import (
+from commerce.payments.provider_port import (
     PaymentRequest,
     Provider,
     ProviderPayment,
@@ -32,7 +32,7 @@ from commerce.payments.providers.alipay import adapter as alipay
 from commerce.payments.providers.alipay import settings as alipay_settings
 from commerce.payments.providers.wechatpay import adapter as wechatpay
 from commerce.payments.providers.wechatpay import settings as wechatpay_settings
-from ops.programs import ProcessSpec, ProgramFailed, RunningProcess, start
+from ops.local.subprocesses import ProcessSpec, ProgramFailed, RunningProcess, start
 from ops.sandbox.keys import make_keys, read_keys
 from tests.support.outside import HttpOutside
 from tests.support.processes import free_port

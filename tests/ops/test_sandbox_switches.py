@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.bank import PaymentStore, SimulatedRefund, SimulatedTrade
-from ops.sandbox.notifier import PaymentSimulator
-from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults, read_scenario
+from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults, read_scenario
+from ops.sandbox.payment_simulator import PaymentSimulator
+from ops.sandbox.payment_store import PaymentStore, SimulatedRefund, SimulatedTrade
 from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, opened, refused
 from tests.support.shop import eventually
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.programs import ProcessSpec, ProgramFailed
-from ops.supervisor import Supervisor
+from ops.local.subprocesses import ProcessSpec, ProgramFailed
+from ops.local.supervisor import Supervisor
 from tests.support.shop import eventually
 
 

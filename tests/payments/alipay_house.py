@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from commerce.kernel.clock import from_ms, to_ms
+from commerce.kernel.external import HttpResponse
 from commerce.kernel.money import Money
-from commerce.kernel.outside import HttpResponse
-from commerce.payments.port import PaymentFlow, PaymentRequest, Provider, RefundRequest
+from commerce.payments.provider_port import PaymentFlow, PaymentRequest, Provider, RefundRequest
 from commerce.payments.providers.alipay import Alipay, AlipayAccount
 from ops.sandbox.alipay import AlipaySandbox
-from ops.sandbox.bank import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import SandboxProtocol
 from tests.support.outside import HttpOutside
 

@@ -13,10 +13,10 @@ import pytest
 from msgspec import structs
 
 from commerce.kernel.clock import from_ms
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
-from commerce.payments.port import ProviderPayment, ProviderRefund, RefundRequest
-from commerce.payments.providers.alipay import Alipay, states, wire
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund, RefundRequest
+from commerce.payments.providers.alipay import Alipay, status_map, wire
 from tests.payments.alipay_house import (
     APP_ID,
     NOON,
@@ -301,8 +301,8 @@ async def test_a_refund_is_done_only_when_alipay_says_so(house: House) -> None:
 def test_the_gateways_refusals_are_refusals() -> None:
     for code in ("40001", "40002", "40003", "40006"):
         with pytest.raises(ExternalRefusal, match="isv"):
-            states.check("m", {"code": code, "sub_code": "isv.something"})
-    states.check("m", {"code": "10000"})
+            status_map.check("m", {"code": code, "sub_code": "isv.something"})
+    status_map.check("m", {"code": "10000"})
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v1
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
 from commerce.kernel.clock import from_ms
+from commerce.kernel.external import InvalidWebhook
 from commerce.kernel.money import Money
-from commerce.kernel.outside import InvalidWebhook
-from commerce.payments.port import ProviderPayment, ProviderRefund
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
 from commerce.payments.providers.alipay.adapter import NOTICE_MAX_AGE, NOTICE_MAX_AHEAD
-from ops.sandbox.bank import SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import SimulatedRefund, SimulatedTrade
 from tests.payments.alipay_house import NOON, NOTIFY_URL, Canned, House, account, key
 
 PAYMENT_ID = UUID("019abcde-0000-7000-8000-000000000001")

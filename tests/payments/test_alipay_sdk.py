@@ -12,8 +12,8 @@ import pytest
 from alipay import AliPay
 from alipay.exceptions import AliPayValidationError
 
-from commerce.kernel.outside import ExternalOutcomeUnknown
-from commerce.payments.port import ProviderPayment, ProviderRefund
+from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
 from tests.payments.alipay_house import (
     APP_ID,

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from commerce.kernel.money import Money
-from commerce.payments.port import StatementLine
+from commerce.payments.provider_port import StatementLine
 from commerce.payments.providers.alipay import AlipayAccount, wire
 from tests.payments.alipay_house import (
     APP_ID,

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from commerce.kernel.clock import from_ms
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal, WebhookReply
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, WebhookReply
-from commerce.payments.port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, StatementLine
+from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, StatementLine
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import is_signed, message

@@ -12,9 +12,9 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from commerce.kernel.external import InvalidWebhook
 from commerce.kernel.money import Money
-from commerce.kernel.outside import InvalidWebhook
-from commerce.payments.port import ProviderPayment, ProviderRefund
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from tests.payments.wechatpay_kit import (
     APP_ID,

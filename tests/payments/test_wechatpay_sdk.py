@@ -15,7 +15,7 @@ from wechatpayv3 import WeChatPay as Sdk  # type: ignore[import-untyped]
 from wechatpayv3 import WeChatPayType
 from wechatpayv3.utils import aes_decrypt, build_authorization, load_certificate, rsa_sign, rsa_verify
 
-from commerce.payments.port import ProviderPayment, ProviderRefund
+from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.wechatpay import wire
 from tests.payments.wechatpay_kit import (
     API_V3_KEY,

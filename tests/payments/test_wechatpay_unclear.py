@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from cryptography.x509 import load_pem_x509_certificate
 
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal, HttpResponse
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpResponse
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
-from commerce.payments.providers.wechatpay.states import PAYMENTS, REFUNDS
+from commerce.payments.providers.wechatpay.status_map import PAYMENTS, REFUNDS
 from ops.sandbox.wechatpay import make_certificate
 from tests.payments.wechatpay_kit import (
     APP_ID,

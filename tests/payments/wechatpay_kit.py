@@ -22,13 +22,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from commerce.kernel.clock import from_ms
+from commerce.kernel.external import HttpResponse
 from commerce.kernel.money import Money
-from commerce.kernel.outside import HttpResponse
-from commerce.payments.port import PaymentFlow, PaymentRequest, RefundRequest
+from commerce.payments.provider_port import PaymentFlow, PaymentRequest, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import message, sign
-from ops.sandbox.bank import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
 from tests.support.outside import HttpOutside

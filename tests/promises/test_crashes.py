@@ -13,7 +13,7 @@ import lua
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from ops.programs import RunningProcess
+from ops.local.subprocesses import RunningProcess
 from tests.support.crowd import Crowd
 from tests.support.front import bearer
 from tests.support.processes import Processes, ended, processes

@@ -18,13 +18,13 @@ import lua
 from commerce.kernel.clock import from_ms
 from commerce.orders.errors import CannotCancel
 from commerce.orders.service import Actor
-from commerce.payments import jobs
+from commerce.payments import payment_jobs
 from commerce.payments.errors import NotEnoughCaptured, NotPayable
 from commerce.payments.model import TenderInput
 from config.settings import Settings
 from lua import ReserveOutcome
 from ops.commands.common import CliServices
-from ops.sandbox.bank import SimulatedTrade
+from ops.sandbox.payment_store import SimulatedTrade
 from tests.support.payshop import PayShop, driver, open_payshop
 from tests.support.shop import eventually, reservation, reserve
 
@@ -48,7 +48,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
     """Exactly as many goods as orders. Callbacks are sent by the tests, and drivers look often."""
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 500)
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 500)
     many = driver(refunds_per_s=1_000.0)
     async with open_payshop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=many) as found:
         found.switch(never_share=1)
@@ -187,7 +187,7 @@ async def _drained(pay: PayShop) -> bool:
 
 
 async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)  # nobody is to be quicker by asking
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)  # nobody is to be quicker by asking
     orders = await placed(pay, TenderInput("alipay", 100))
 
     async def cancel(one: Placed) -> str:
@@ -203,7 +203,7 @@ async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyP
 
 async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice 70 of 100: under one key it is one refund, under two the second is refused; and then the rest, twice."""
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
     orders = await placed(pay, TenderInput("wechatpay", 100))
     await race([(called_back(pay, "wechatpay", one.payment_id),) for one in orders])
     refund = pay.front.services.payments.refund
@@ -225,7 +225,7 @@ async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPat
 
 async def test_another_way_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The customer takes another way in the moment in which the first is paid. Some pay in the second way too."""
-    monkeypatch.setattr(jobs, "_LOOK_FIRST_MS", 30_000)
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     orders = await placed(pay, TenderInput("alipay", 100))
     start = pay.front.services.payments.start
 

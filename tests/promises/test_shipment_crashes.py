@@ -19,7 +19,7 @@ from commerce.orders.model import Address
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.commands.common import CliServices
-from ops.sandbox.depot import SimulatedShipment
+from ops.sandbox.shipment_store import SimulatedShipment
 from tests.ops.carrier_kit import IDS, HandClock, Receiver, Yard, opened
 from tests.support.processes import Processes, ended, processes
 from tests.support.shipshop import ShipShop, TryCarrier, open_shipshop

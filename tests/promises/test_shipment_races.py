@@ -18,11 +18,11 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from commerce.fulfilment.shipment_jobs import Job
 from commerce.orders.model import Address
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 from commerce.shipping.errors import InvalidShipmentState
-from commerce.shipping.jobs import Job
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 from config.settings import Settings
 from ops.commands.common import CliServices
 from tests.support.shipshop import PRICE, SHANGHAI, ShipShop, TryCarrier, news, open_shipshop

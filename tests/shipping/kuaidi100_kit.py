@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from commerce.kernel.outside import HttpResponse
+from commerce.kernel.external import HttpResponse
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier
 from tests.support.outside import HttpOutside
 

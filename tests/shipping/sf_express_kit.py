@@ -10,11 +10,11 @@ from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
 from commerce.kernel.clock import to_ms
+from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
 from commerce.orders.model import Address
+from commerce.shipping.carrier_port import BookingRequest, ContentLine
 from commerce.shipping.carriers.sf_express import SfExpress, SfExpressAccount
-from commerce.shipping.port import BookingRequest, ContentLine
 
 NUMBER, OTHER_NUMBER = "SF7444400043266", "SF7444400031887"
 CHECK_WORD, PUSH_KEY = "Y7hH~mk*qfehpA2SxjBT0M0QY74Vk", "a-key-that-nobody-else-knows"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from commerce.kernel.outside import ExternalOutcomeUnknown
+from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.shipping.carrier_port import BookingConfirmation
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import BookingConfirmation
 from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, refuses
 from tests.support.shop import eventually
 

@@ -12,9 +12,9 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.money import Money
 from commerce.orders.model import Address
+from commerce.shipping.carrier_port import BookingRequest, Carrier, CarrierRegistry, ContentLine
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.carriers.own_fleet import OwnFleet
-from commerce.shipping.port import BookingRequest, Carrier, CarrierRegistry, ContentLine
 from config.shipping import ShippingSettings
 
 KUAIDI100 = {

@@ -10,13 +10,13 @@ from uuid import UUID
 
 import pytest
 
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders.model import Address
+from commerce.shipping.carrier_port import BookingRequest, Carrier, CarrierWebhookReader, ContentLine, TrackingEvent
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier, wire
-from commerce.shipping.carriers.kuaidi100.states import STATES
+from commerce.shipping.carriers.kuaidi100.status_map import STATES
 from commerce.shipping.model import FINAL_STATUSES, ShipmentStatus
-from commerce.shipping.port import BookingRequest, Carrier, CarrierWebhookReader, ContentLine, TrackingEvent
 from tests.shipping.kuaidi100_kit import (
     CARRIERS,
     CUSTOMER,

@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, urlencode
 
 import pytest
 
-from commerce.kernel.outside import InvalidWebhook, WebhookReply
+from commerce.kernel.external import InvalidWebhook, WebhookReply
+from commerce.shipping.carrier_port import CarrierWebhook
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100
 from commerce.shipping.carriers.kuaidi100.wire import MAX_PUSH_BYTES
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import CarrierWebhook
 from tests.shipping.kuaidi100_kit import (
     CARRIERS,
     HISTORY,

@@ -12,9 +12,9 @@ from asyncpg import Record
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from commerce.shipping import moving
+from commerce.shipping import shipment_status
+from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.model import TRANSITIONS, ShipmentStatus
-from commerce.shipping.port import TrackingEvent
 from tests.support.shipshop import ShipShop, news
 from tests.support.shop import eventually
 
@@ -99,7 +99,7 @@ WHERE shipment_id = $1
 def test_news_takes_allowed_steps_only() -> None:
     for at in ShipmentStatus:
         for to in ShipmentStatus:
-            way = [at, *moving._steps_between(at, to)]
+            way = [at, *shipment_status._steps_between(at, to)]
             assert set(pairwise(way)) <= TRANSITIONS, (at, to)
 
 

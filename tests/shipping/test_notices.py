@@ -7,8 +7,8 @@ import random
 from itertools import count
 
 from commerce.orders.model import Address
+from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from tests.support.shipshop import ShipShop, news
 from tests.support.shop import ADDRESS
 

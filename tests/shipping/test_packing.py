@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commerce.fulfilment.packing import WALLS_MM, Box, PackedBox, PackItem, pack
 from commerce.shipping.errors import CannotShip
-from commerce.shipping.packing import WALLS_MM, Box, PackedBox, PackItem, pack
 
 S = Box("S", 250, 200, 100, 120, 3_000)
 M = Box("M", 400, 300, 200, 350, 10_000)

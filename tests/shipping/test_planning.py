@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commerce.fulfilment.planning import split_amount
 from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import Shipment
-from commerce.shipping.planning import split_amount
 from config.settings import Settings
 from ops.commands.common import CliServices
 from tests.support.shipshop import RATES, SHANGHAI, ShipShop, open_shipshop

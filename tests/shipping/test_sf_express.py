@@ -10,12 +10,12 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
+from commerce.shipping.carrier_port import BookingConfirmation, Carrier, CarrierWebhookReader, TrackingEvent
 from commerce.shipping.carriers.sf_express import SfExpress
-from commerce.shipping.carriers.sf_express.states import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
+from commerce.shipping.carriers.sf_express.status_map import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import BookingConfirmation, Carrier, CarrierWebhookReader, TrackingEvent
 from tests.shipping.sf_express_kit import (
     AGREED,
     ASK,

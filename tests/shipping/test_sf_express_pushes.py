@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.kernel.outside import InvalidWebhook
+from commerce.kernel.external import InvalidWebhook
+from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import ShipmentStatus
-from commerce.shipping.port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from tests.shipping.sf_express_kit import BOOKING, NOW, NUMBER, OTHER_NUMBER, PUSH_KEY, asking
 
 SF, _ = asking()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
-from commerce.shipping.carriers.sf_express.states import ABSENT, CANCELLED, NOT_BOOKED
+from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
+from commerce.shipping.carriers.sf_express.status_map import ABSENT, CANCELLED, NOT_BOOKED
 from tests.shipping.sf_express_kit import (
     AGREED,
     ASK,

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.shipping.carriers.sf_express import SfExpressAccount, states, wire
+from commerce.shipping.carriers.sf_express import SfExpressAccount, status_map, wire
 from commerce.shipping.carriers.sf_express.messages import SfRoute
 from commerce.shipping.model import ShipmentStatus
 from config.shipping import SfExpressSettings
@@ -111,14 +111,14 @@ def test_any_text_can_be_kept(remark: str, reason: str, place: str) -> None:
 
 def test_a_route_code_means_one_thing() -> None:
     groups = (
-        states.PICKED_UP,
-        states.IN_TRANSIT,
-        states.OUT_FOR_DELIVERY,
-        states.DELIVERED,
-        states.RETURNED,
-        states.STAYS,
+        status_map.PICKED_UP,
+        status_map.IN_TRANSIT,
+        status_map.OUT_FOR_DELIVERY,
+        status_map.DELIVERED,
+        status_map.RETURNED,
+        status_map.STAYS,
     )
-    assert sum(map(len, groups)) == len(states.ROUTES)
+    assert sum(map(len, groups)) == len(status_map.ROUTES)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_route_code_means_one_thing() -> None:
     ],
 )
 def test_where_a_parcel_is(code: str, reason: str, state: ShipmentStatus | None, unknown: bool) -> None:
-    assert states.route(code, reason) == (state, unknown)
+    assert status_map.route(code, reason) == (state, unknown)
 
 
 def test_settings_reach_the_account() -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from commerce.kernel.outside import ExternalOutcomeUnknown
+from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.orders.model import Address
 from config.settings import Settings
 from ops.commands.common import CliServices

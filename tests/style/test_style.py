@@ -65,8 +65,11 @@ def test_nothing_is_left_open(file: Path) -> None:
 
 
 SQL_HOLDERS = (
-    *("commerce/kernel/database.py", "commerce/kernel/migrations.py", "ops/embedded.py", "loadtest/"),
-    *("ops/sandbox/bank.py", "ops/sandbox/depot.py"),  # the books of providers and of carriers, in SQLite
+    *("commerce/kernel/postgres.py", "commerce/kernel/migrations.py", "ops/local/embedded_servers.py", "loadtest/"),
+    *(
+        "ops/sandbox/payment_store.py",
+        "ops/sandbox/shipment_store.py",
+    ),  # the books of providers and of carriers, in SQLite
 )
 SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table", "copy_to_table"}
 

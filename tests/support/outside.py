@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse
+from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 
 
 class HttpOutside:

@@ -18,16 +18,16 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from commerce.kernel.clock import SystemClock
-from commerce.kernel.database import Connection
+from commerce.kernel.postgres import Connection
 from config.settings import AlipaySettings, PaymentSettings, Settings, WeChatPaySettings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from ops.sandbox.bank import DueNotice, PaymentStore
+from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
 from ops.sandbox.keys import Keys, make_keys, read_keys
+from ops.sandbox.payment_store import DueNotice, PaymentStore
 from ops.sandbox.protocol import Callback
-from ops.sandbox.sender import Sending
 from ops.sandbox.server import PROVIDERS, Sandbox, _protocols, build, running
-from ops.sandbox.switches import ProviderFaultRegistry, ProviderFaults
+from ops.sandbox.webhook_sender import Sending
 from tests.support.front import Front, open_front, working
 from tests.support.processes import Processes
 from tests.support.shop import eventually, make_sale, order_body

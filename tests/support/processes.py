@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from config.settings import Settings
-from ops.programs import ProcessSpec, RunningProcess, start
+from ops.local.subprocesses import ProcessSpec, RunningProcess, start
 
 
 def free_port() -> int:

@@ -17,8 +17,8 @@ from pathlib import Path
 import asyncpg
 
 from commerce.kernel.migrations import migrate
-from ops import embedded
-from ops.programs import ProcessSpec, with_parent_death_signal
+from ops.local import embedded_servers
+from ops.local.subprocesses import ProcessSpec, with_parent_death_signal
 
 TEMPLATE = "floodgate_template"
 
@@ -83,7 +83,7 @@ def test_servers() -> Iterator[Servers]:
     home = Path(tempfile.mkdtemp(prefix="fg-"))
     home.chmod(0o755)
     try:
-        redis, postgres = embedded.redis_server(home), embedded.postgres_server(home)
+        redis, postgres = embedded_servers.redis_server(home), embedded_servers.postgres_server(home)
         with running(redis.program), running(postgres.program):
             base = postgres.url.replace("/floodgate?", "/{}?")
             asyncio.run(_make_template(base))

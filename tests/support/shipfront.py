@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from commerce.fleet.links import make_link
+from commerce.fleet.driver_links import make_link
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
 from commerce.shipping.model import Shipment
-from commerce.shipping.port import BookingConfirmation, BookingRequest
 from config.settings import Settings
 from ops.commands.common import CliServices
 from tests.shipping import kuaidi100_kit, sf_express_kit

@@ -15,18 +15,16 @@ from uuid import UUID
 import msgspec
 
 from commerce.catalog.model import ProductInput
-from commerce.desk.service import Fulfilment
+from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.service import Fulfilment
+from commerce.fulfilment.shipment_jobs import FulfilmentJobs, Job
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.rates.service import Rates
-from commerce.shipping.assigning import CarrierAssignment
-from commerce.shipping.jobs import FulfilmentJobs, Job
-from commerce.shipping.model import Shipment, ShipmentStatus, WorklistName
-from commerce.shipping.moving import TrackingResult
-from commerce.shipping.port import (
+from commerce.shipping.carrier_port import (
     BookingConfirmation,
     BookingRequest,
     CancelOutcome,
@@ -34,7 +32,9 @@ from commerce.shipping.port import (
     CarrierRegistry,
     TrackingEvent,
 )
+from commerce.shipping.model import Shipment, ShipmentStatus, WorklistName
 from commerce.shipping.service import Shipping
+from commerce.shipping.shipment_status import TrackingResult
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
 from ops.commands.common import CliServices

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway import heads
+from gateway import request_head
 
 LINE = b"POST /v1/orders HTTP/1.1\r\n"
 HEAD = (
@@ -13,11 +13,11 @@ HEAD = (
 )
 
 
-def like() -> heads.Match:
-    head = heads.parse_head(HEAD, 64)
+def like() -> request_head.Match:
+    head = request_head.parse_head(HEAD, 64)
     assert head is not None
     assert head.is_common()
-    found = heads.head_pattern(LINE, head)
+    found = request_head.head_pattern(LINE, head)
     assert found is not None
     return found
 
@@ -25,7 +25,7 @@ def like() -> heads.Match:
 @pytest.mark.parametrize("key", [b"k-1", b"another one", b"x" * 200, b"~!"])
 def test_it_finds_what_the_parser_finds(key: bytes) -> None:
     data = HEAD.replace(b"k-1", key)
-    found, parsed = like()(data + b"{}"), heads.parse_head(data, 64)
+    found, parsed = like()(data + b"{}"), request_head.parse_head(data, 64)
     assert found is not None
     assert parsed is not None
     assert (found.groups(), found.end()) == (parsed.values, len(data))

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from commerce.kernel.clock import SystemClock
-from commerce.kernel.outside import ExternalOutcomeUnknown
+from commerce.kernel.external import ExternalOutcomeUnknown
 from config.settings import JobsSettings
 from tests.support.shop import eventually
-from workers.outside import ExternalJobRunner
+from workers.external_jobs import ExternalJobRunner
 
 
 class Rows:

@@ -9,7 +9,7 @@ from typing import Protocol
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.http_client import AiohttpTransport, open_transport
-from commerce.payments.port import Provider
+from commerce.payments.provider_port import Provider
 from commerce.payments.providers import alipay, wechatpay
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.http_client import AiohttpTransport, open_transport
+from commerce.shipping.carrier_port import Carrier, CarrierRegistry, CarrierWebhookReader
 from commerce.shipping.carriers import kuaidi100, own_fleet, sf_express
-from commerce.shipping.port import Carrier, CarrierRegistry, CarrierWebhookReader
 
 
 class CredentialSource(Protocol):

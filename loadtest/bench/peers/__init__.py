@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from loadtest.bench.arena import BenchEnvironment, free_port
-from loadtest.bench.contest import BenchedServer
+from loadtest.bench.comparison import BenchedServer
+from loadtest.bench.environment import BenchEnvironment, free_port
 from loadtest.bench.machine import children
 from loadtest.bench.peers.script import reserve_of
 

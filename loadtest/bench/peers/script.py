@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from commerce.kernel.clock import DAY_MS
-from loadtest.bench.arena import SALE_ID, BenchEnvironment
+from loadtest.bench.environment import SALE_ID, BenchEnvironment
 from lua import SaleKeys
 from lua.script import Script
 

@@ -17,9 +17,15 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.external import (
+    ExternalOutcomeUnknown,
+    ExternalRefusal,
+    HttpTransport,
+    InvalidWebhook,
+    WebhookReply,
+)
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
-from commerce.payments.port import (
+from commerce.payments.provider_port import (
     PaymentAction,
     PaymentFlow,
     PaymentRequest,
@@ -29,7 +35,7 @@ from commerce.payments.port import (
     RefundRequest,
     StatementLine,
 )
-from commerce.payments.providers.alipay import states, wire
+from commerce.payments.providers.alipay import status_map, wire
 from commerce.payments.providers.alipay.settings import AlipayAccount
 
 NOTICE_MAX_AGE = timedelta(hours=24, minutes=30)
@@ -97,7 +103,7 @@ class Alipay:
         try:
             answer = await self._call("alipay.trade.query", {"out_trade_no": payment_id.hex})
         except ExternalRefusal as refusal:
-            if refusal.code == states.NO_TRADE:
+            if refusal.code == status_map.NO_TRADE:
                 return ProviderPayment(payment_id, "absent")
             raise
         try:
@@ -116,9 +122,9 @@ class Alipay:
             if answer.get("out_trade_no") == payment_id.hex:  # its documentation calls it optional
                 return ProviderPayment(payment_id, "closed")
         except ExternalRefusal as refusal:
-            if refusal.code == states.NO_TRADE:
+            if refusal.code == status_map.NO_TRADE:
                 return ProviderPayment(payment_id, "closed")
-            if refusal.code not in states.NOT_WAITING:
+            if refusal.code not in status_map.NOT_WAITING:
                 raise
         found = await self.query(payment_id)
         if found.state in ("closed", "captured"):
@@ -149,7 +155,7 @@ class Alipay:
         try:
             answer = await self._call(method, content)
         except ExternalRefusal as refusal:
-            if refusal.code == states.NO_TRADE:
+            if refusal.code == status_map.NO_TRADE:
                 return ProviderRefund(order.payment_id, order.refund_id, "absent")
             raise
         status = answer.get("refund_status")
@@ -210,7 +216,7 @@ class Alipay:
         if answer.status != 200:
             raise ExternalOutcomeUnknown(f"{method}: HTTP {answer.status}")
         said = wire.read_answer(answer.body, method, self._account.alipay_key)
-        states.check(method, said)
+        status_map.check(method, said)
         return said
 
     def _request(self, method: str, content: Mapping[str, str], more: Mapping[str, str]) -> dict[str, str]:
@@ -245,7 +251,7 @@ def _payment(fields: Mapping[str, Any], paid_at: object) -> ProviderPayment:
     """What a query's answer or a callback says of a trade. Raises `ValueError` and `Unclear`."""
     payment_id = wire.our_number(fields.get("out_trade_no"))
     total = _total(fields)
-    state = states.payment_state(fields.get("trade_status"), was_paid=paid_at is not None)
+    state = status_map.payment_state(fields.get("trade_status"), was_paid=paid_at is not None)
     if state != "captured":
         return ProviderPayment(payment_id, state)
     trade_no = fields.get("trade_no")

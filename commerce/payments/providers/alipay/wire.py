@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from commerce.kernel import forms
+from commerce.kernel import form_decoding
+from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.kernel.money import Money
-from commerce.kernel.outside import ExternalOutcomeUnknown, InvalidWebhook
-from commerce.payments.port import StatementLine
+from commerce.payments.provider_port import StatementLine
 
 CURRENCY = "CNY"
 MAX_NOTICE_BYTES = 65_536
@@ -138,7 +138,7 @@ def read_answer(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
 
 def read_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
     """The fields of a callback whose signature is right. Raises `BadNotice`: malformed or bad_signature."""
-    fields = forms.decode_signed_form(
+    fields = form_decoding.decode_signed_form(
         body, most_bytes=MAX_NOTICE_BYTES, most_fields=MAX_NOTICE_FIELDS, needs=("sign", "sign_type")
     )
     # sign_type is not signed; whatever it names, nothing weaker than RSA2 is ever accepted.

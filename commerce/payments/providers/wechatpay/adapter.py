@@ -16,8 +16,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.money import Money
-from commerce.kernel.outside import (
+from commerce.kernel.external import (
     ExternalOutcomeUnknown,
     ExternalRefusal,
     HttpResponse,
@@ -25,7 +24,8 @@ from commerce.kernel.outside import (
     InvalidWebhook,
     WebhookReply,
 )
-from commerce.payments.port import (
+from commerce.kernel.money import Money
+from commerce.payments.provider_port import (
     PaymentAction,
     PaymentFlow,
     PaymentRequest,
@@ -35,7 +35,7 @@ from commerce.payments.port import (
     RefundRequest,
     StatementLine,
 )
-from commerce.payments.providers.wechatpay import messages, states, wire
+from commerce.payments.providers.wechatpay import messages, status_map, wire
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.statement import number, read_statement
 
@@ -52,7 +52,7 @@ T = TypeVar("T")
 
 
 class WeChatPay:
-    """See `commerce.payments.port.Provider`. An answer whose signature is missing or wrong is `Unclear`.
+    """See `commerce.payments.provider_port.Provider`. An answer whose signature is missing or wrong is `Unclear`.
 
     Errors may come unsigned: WeChat Pay signs nothing for whoever it could not identify. Those are believed on the word
     of the connection's TLS, as its own SDKs do (https://pay.weixin.qq.com/doc/global/v3/zh/4012354982); they may say no
@@ -108,7 +108,7 @@ class WeChatPay:
         try:
             trade = _decode(await self._call("GET", path), messages.WeChatTrade)
         except ExternalRefusal as no:
-            if no.code not in states.ABSENT:
+            if no.code not in status_map.ABSENT:
                 raise
             return ProviderPayment(payment_id, "absent")
         is_ours = (trade.mchid, trade.out_trade_no) == (self._account.mch_id, payment_id.hex)
@@ -251,7 +251,7 @@ class WeChatPay:
             refund = _decode(await self._call(method, path, body), messages.WeChatRefund)
         except ExternalRefusal as no:
             # Asked to refund, WeChat Pay now and then does not find a payment for a moment that it finds later.
-            if no.code not in states.ABSENT:
+            if no.code not in status_map.ABSENT:
                 raise
             return ProviderRefund(order.payment_id, order.refund_id, "absent")
         if (refund.out_trade_no, refund.out_refund_no) != (order.payment_id.hex, order.refund_id.hex):
@@ -284,7 +284,7 @@ class WeChatPay:
 
 def _payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
     """Raises `ValueError` for a captured payment that is not whole, `Unclear` for an unknown state."""
-    state = states.payment_state(trade.trade_state)
+    state = status_map.payment_state(trade.trade_state)
     if state != "captured":
         return ProviderPayment(payment_id, state)
     if trade.amount is None or not trade.transaction_id or not trade.success_time:
@@ -298,7 +298,7 @@ def _payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
 
 
 def _seen(payment_id: UUID, refund_id: UUID, word: str, amount: messages.RefundAmount) -> ProviderRefund:
-    state = states.refund_state(word)
+    state = status_map.refund_state(word)
     why = f"WeChat Pay says {word}" if state == "failed" else ""
     return ProviderRefund(payment_id, refund_id, state, Money(amount.refund, CURRENCY), why)
 
@@ -308,7 +308,7 @@ def _failure(answer: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:
         said = msgspec.json.decode(answer.body, type=messages.Failure)
     except _NOT_JSON:
         said = messages.Failure()
-    return states.failure(answer.status, said.code, said.message)
+    return status_map.failure(answer.status, said.code, said.message)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from commerce.kernel.money import Money, MoneyError, parse_money
-from commerce.payments.port import StatementLine
+from commerce.payments.provider_port import StatementLine
 
 MERCHANT, TRANSACTION, OUT_TRADE, STATE = "商户号", "微信订单号", "商户订单号", "交易状态"
 CURRENCY, REFUND, OUT_REFUND, REFUND_STATUS = "货币种类", "微信退款单号", "商户退款单号", "退款状态"

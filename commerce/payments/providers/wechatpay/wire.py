@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509 import load_pem_x509_certificate
 
 from commerce.kernel.clock import EPOCH
-from commerce.kernel.outside import InvalidWebhook
+from commerce.kernel.external import InvalidWebhook
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 
 SCHEME = "WECHATPAY2-SHA256-RSA2048"

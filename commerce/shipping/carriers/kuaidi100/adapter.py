@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from datetime import datetime
 from uuid import UUID
 
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
-from commerce.shipping.carriers.kuaidi100 import states, wire
-from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account, names_by_code
-from commerce.shipping.port import (
+from commerce.kernel.external import (
+    ExternalOutcomeUnknown,
+    ExternalRefusal,
+    HttpTransport,
+    InvalidWebhook,
+    WebhookReply,
+)
+from commerce.shipping.carrier_port import (
     BookingConfirmation,
     BookingRequest,
     CancelOutcome,
@@ -19,13 +23,15 @@ from commerce.shipping.port import (
     ShipmentUpdate,
     TrackingEvent,
 )
+from commerce.shipping.carriers.kuaidi100 import status_map, wire
+from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account, names_by_code
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "floodgate"}
 _NUMBER = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class Kuaidi100:
-    """The system behind all `Kuaidi100Carrier`, and their pushes: see `commerce.shipping.port.PushReader`.
+    """The system behind all `Kuaidi100Carrier`, and their pushes: see `commerce.shipping.carrier_port.PushReader`.
 
     `carriers` has kuaidi100's codes by names in the rate table; raises `ValueError` where it cannot be used.
     """
@@ -42,8 +48,8 @@ class Kuaidi100:
         form = wire.follow_form(self._account, com, number, phone)
         answer = await self._ask("/poll", form, wire.FollowAnswer)
         code = str(answer.return_code)
-        if code not in states.FOLLOWED or (code == "200" and not answer.result):
-            raise states.follow_failure(code, answer.message or "")
+        if code not in status_map.FOLLOWED or (code == "200" and not answer.result):
+            raise status_map.follow_failure(code, answer.message or "")
 
     async def track(self, com: str, number: str, phone: str) -> list[TrackingEvent]:
         """A parcel's history. It is locked for who asks for the same one more often than every half hour."""
@@ -51,10 +57,10 @@ class Kuaidi100:
             "/poll/query.do", wire.query_form(self._account, com, number, phone), wire.Kuaidi100Reply
         )
         code = str(answer.status if answer.return_code is None else answer.return_code)
-        if code in states.NOT_HEARD_OF:
+        if code in status_map.NOT_HEARD_OF:
             return []
         if code != "200":
-            raise states.query_failure(code, answer.message or "")
+            raise status_map.query_failure(code, answer.message or "")
         if answer.com != com or (answer.nu or "").upper() != number.upper():
             raise ExternalOutcomeUnknown("kuaidi100 answers about another parcel than was asked for")
         if answer.data is None:
@@ -99,7 +105,7 @@ class Kuaidi100:
 
 
 class Kuaidi100Carrier:
-    """One carrier that kuaidi100 follows under its code `com`: see `commerce.shipping.port.Carrier`.
+    """One carrier that kuaidi100 follows under its code `com`: see `commerce.shipping.carrier_port.Carrier`.
 
     Nothing is ever asked of the carrier itself, so a booking is a matter between it and the desk.
     """

@@ -15,11 +15,11 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from commerce.kernel import forms
-from commerce.kernel.outside import ExternalOutcomeUnknown, InvalidWebhook
+from commerce.kernel import form_decoding
+from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
+from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account
-from commerce.shipping.carriers.kuaidi100.states import meaning
-from commerce.shipping.port import TrackingEvent
+from commerce.shipping.carriers.kuaidi100.status_map import meaning
 
 MAX_PUSH_BYTES = 262_144
 """A push has the whole history, some hundred bytes an entry; what is longer than this is not even parsed."""
@@ -111,7 +111,7 @@ def read_answer(status: int, body: bytes, kind: type[T]) -> T:
 
 def read_form(body: bytes, salt: str) -> str:
     """The parameter of a push, in JSON as it was signed. Raises `BadNotice`: malformed or bad_signature."""
-    fields = forms.decode_signed_form(
+    fields = form_decoding.decode_signed_form(
         body, most_bytes=MAX_PUSH_BYTES, most_fields=MAX_PUSH_FIELDS, needs=("sign", "param")
     )
     if not hmac.compare_digest(fields["sign"].encode(), signature(fields["param"], salt).encode()):

@@ -6,11 +6,11 @@ from base64 import b32encode
 from hashlib import sha256
 from uuid import UUID
 
-from commerce.shipping.port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 
 
 class OwnFleet:
-    """See `commerce.shipping.port.Carrier`. A tracking number is OF and twelve characters of A to Z and 2 to 7."""
+    """See `commerce.shipping.carrier_port.Carrier`. A tracking number is OF and twelve characters of A to Z and 2 to 7."""
 
     name = "own_fleet"
     system = "own_fleet"

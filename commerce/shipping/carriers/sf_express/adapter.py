@@ -13,12 +13,15 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from commerce.kernel.clock import Clock
+from commerce.kernel.external import (
+    ExternalOutcomeUnknown,
+    ExternalRefusal,
+    HttpTransport,
+    InvalidWebhook,
+    WebhookReply,
+)
 from commerce.kernel.ids import IdGenerator
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal, HttpTransport, InvalidWebhook, WebhookReply
-from commerce.shipping.carriers.sf_express import messages, states, wire
-from commerce.shipping.carriers.sf_express.orders import digits, read_order, write_order
-from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
-from commerce.shipping.port import (
+from commerce.shipping.carrier_port import (
     BookingConfirmation,
     BookingRequest,
     CancelOutcome,
@@ -26,6 +29,9 @@ from commerce.shipping.port import (
     ShipmentUpdate,
     TrackingEvent,
 )
+from commerce.shipping.carriers.sf_express import messages, status_map, wire
+from commerce.shipping.carriers.sf_express.orders import digits, read_order, write_order
+from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
 
 CREATE, LOOK_UP = "EXP_RECE_CREATE_ORDER", "EXP_RECE_SEARCH_ORDER_RESP"
 UPDATE, ROUTES = "EXP_RECE_UPDATE_ORDER", "EXP_RECE_SEARCH_ROUTES"
@@ -35,7 +41,7 @@ T = TypeVar("T")
 
 
 class SfExpress:
-    """See `commerce.shipping.port.Carrier` and `PushReader`. Asked again for an order, SF gives what it gave before, or
+    """See `commerce.shipping.carrier_port.Carrier` and `PushReader`. Asked again for an order, SF gives what it gave before, or
     calls it repeated; then it is looked up.
 
     SF signs nothing that it pushes. A push is believed because it knows the secret in the address that was registered;
@@ -58,16 +64,16 @@ class SfExpress:
         order = write_order(parcel, self._account)
         placed: messages.SfOrder | None
         try:
-            placed = _about(parcel.booking_id, await self._ask(CREATE, order, messages.SfOrder, states.NOT_BOOKED))
+            placed = _about(parcel.booking_id, await self._ask(CREATE, order, messages.SfOrder, status_map.NOT_BOOKED))
         except ExternalRefusal as no:
             # Refused now, it may still have been taken when it was asked for before and the answer got lost.
             placed = await self._look_up(parcel.booking_id)
             if placed is None:
-                if no.code == states.REPEATED:
+                if no.code == status_map.REPEATED:
                     raise ExternalOutcomeUnknown("SF Express has this order and does not find it") from None
                 raise
         else:
-            if str(placed.filter_result) == states.BY_HAND:
+            if str(placed.filter_result) == status_map.BY_HAND:
                 # A repeated order may be answered as it stood at first; somebody may have judged it since.
                 placed = await self._look_up(parcel.booking_id) or placed
         return read_order(placed)
@@ -75,7 +81,7 @@ class SfExpress:
     async def find(self, booking_id: UUID) -> BookingConfirmation | None:
         """None too where SF has judged that it does not come."""
         placed = await self._look_up(booking_id)
-        if placed is None or str(placed.filter_result) == states.WILL_NOT:
+        if placed is None or str(placed.filter_result) == status_map.WILL_NOT:
             return None
         return read_order(placed)
 
@@ -84,13 +90,13 @@ class SfExpress:
         has ended."""
         wish = {"orderId": booking_id.hex, "dealType": CANCEL, "language": "zh-CN"}
         try:
-            done = await self._ask(UPDATE, wish, messages.SfCancellation, states.ABSENT | states.CANCELLED)
-            if done.order_id != booking_id.hex or str(done.res_status) != states.UPDATED:
+            done = await self._ask(UPDATE, wish, messages.SfCancellation, status_map.ABSENT | status_map.CANCELLED)
+            if done.order_id != booking_id.hex or str(done.res_status) != status_map.UPDATED:
                 raise ExternalOutcomeUnknown(
                     f"SF Express answers a cancellation with resStatus {str(done.res_status)[:40]}"
                 )
         except ExternalRefusal as no:
-            if no.code in states.CANCELLED:
+            if no.code in status_map.CANCELLED:
                 return "cancelled"
             if tracking_no is not None:
                 raise ExternalOutcomeUnknown("SF Express does not know an order that it gave a number to") from None
@@ -144,14 +150,14 @@ class SfExpress:
     async def _look_up(self, booking_id: UUID) -> messages.SfOrder | None:
         wish = {"orderId": booking_id.hex, "searchType": "1", "language": "zh-CN"}
         try:
-            return _about(booking_id, await self._ask(LOOK_UP, wish, messages.SfOrder, states.ABSENT))
+            return _about(booking_id, await self._ask(LOOK_UP, wish, messages.SfOrder, status_map.ABSENT))
         except ExternalRefusal:
             return None
 
     async def _routes(self, by: str, number: str, **more: str) -> list[TrackingEvent]:
         wish = {"language": "zh-CN", "trackingType": by, "trackingNumber": [number], "methodType": "1", **more}
         try:
-            found = await self._ask(ROUTES, wish, messages.Routes, states.ABSENT)
+            found = await self._ask(ROUTES, wish, messages.Routes, status_map.ABSENT)
         except ExternalRefusal:
             return []
         if by == BY_NUMBER and any(one.mail_no != number for one in found.route_resps):

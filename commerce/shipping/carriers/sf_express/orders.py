@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from commerce.kernel.outside import ExternalOutcomeUnknown, ExternalRefusal
+from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.orders.model import Address
-from commerce.shipping.carriers.sf_express import messages, states
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
+from commerce.shipping.carriers.sf_express import messages, status_map
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
-from commerce.shipping.port import BookingConfirmation, BookingRequest
 
 COUNTRY, CURRENCY = "CN", "CNY"
 SENDER, RECEIVER = 1, 2
@@ -84,11 +84,11 @@ def digits(phone: str) -> str:
 def read_order(order: messages.SfOrder) -> BookingConfirmation:
     """Raises `Refused` where SF does not serve an address, `Unclear` as long as that or the number is open."""
     judged = str(order.filter_result)
-    if judged == states.WILL_NOT:
+    if judged == status_map.WILL_NOT:
         raise ExternalRefusal(
             "filter_3", f"SF Express does not serve one of the addresses: {(order.remark or '')[:200]}"
         )
-    if order.filter_result is not None and judged != states.MAY_COME:
+    if order.filter_result is not None and judged != status_map.MAY_COME:
         raise ExternalOutcomeUnknown(f"SF Express has not judged yet whether it comes: filterResult {judged[:40]}")
     numbers = [bill.waybill_no for bill in order.waybill_no_info_list or () if str(bill.waybill_type) == "1"]
     if len(numbers) != 1:

@@ -17,10 +17,10 @@ from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
-from commerce.kernel.outside import ExternalOutcomeUnknown, HttpResponse, InvalidWebhook
-from commerce.shipping.carriers.sf_express import messages, states
+from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse, InvalidWebhook
+from commerce.shipping.carrier_port import ShipmentUpdate, TrackingEvent
+from commerce.shipping.carriers.sf_express import messages, status_map
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
-from commerce.shipping.port import ShipmentUpdate, TrackingEvent
 
 FORM = "application/x-www-form-urlencoded; charset=UTF-8"
 PASSED_ON, DONE = "A1000", "S0000"
@@ -81,7 +81,7 @@ def read_answer(answer: HttpResponse, kind: type[T], noes: frozenset[str]) -> T:
         return _decode(result.msg_data, kind)
     if is_success or code == DONE:
         raise ExternalOutcomeUnknown(f"SF Express answers {code[:40]} as a {'success' if is_success else 'failure'}")
-    raise states.failure(code, result.error_msg or "", noes)
+    raise status_map.failure(code, result.error_msg or "", noes)
 
 
 def _decode(body: bytes | str | msgspec.Raw, kind: type[T]) -> T:
@@ -108,7 +108,7 @@ def read_routes(routes: Iterable[messages.SfRoute]) -> list[TrackingEvent]:
 
 def _news(route: messages.SfRoute) -> TrackingEvent:
     reason = route.reason_code or ""
-    state, unknown = states.route(route.op_code, reason)
+    state, unknown = status_map.route(route.op_code, reason)
     code = f"{route.op_code}/{reason}" if reason else route.op_code
     return TrackingEvent(
         at=read_time(route.accept_time),

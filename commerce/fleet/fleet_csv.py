@@ -1,0 +1,140 @@
+"""The fleet's CSV files: vans, places, and the ways between points. Each wrong line is said with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from datetime import time
+
+import msgspec
+
+from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows
+from commerce.catalog.model import LineError
+from commerce.fleet.geography import region_key
+from commerce.fleet.model import Place, Point, Vehicle, VehicleId
+
+_MOST_G = 100_000_000
+_MOST_M = 10_000_000
+_MOST_S = 1_000_000
+_DAY_S = 86_400
+_REGION_CHARS = (2, 200)
+
+
+def read_vehicles(lines: Iterable[str], warehouses: Collection[str]) -> Iterator[tuple[int, Vehicle | LineError]]:
+    """vehicle_id, warehouse_id, capacity_g, shift_from, shift_to (08:00); break_from, break_to, break_s (seconds),
+    which are given together or not at all; active (yes, no)."""
+    first: dict[str, int] = {}
+
+    def make(line: int, fields: dict[str, str]) -> Vehicle:
+        given = {name: value.strip() for name, value in fields.items()}
+        try:
+            vehicle_id = msgspec.convert(given["vehicle_id"], VehicleId)
+        except msgspec.ValidationError:
+            raise CsvLineError(
+                f"vehicle_id is {given['vehicle_id'][:40]!r}, not up to 32 letters, digits and dashes that start with "
+                "a letter or digit"
+            ) from None
+        if given["warehouse_id"] not in warehouses:
+            raise CsvLineError(f"there is no warehouse {given['warehouse_id'][:40]!r}")
+        capacity_g = _at_least_one("capacity_g", given["capacity_g"], _MOST_G)
+        shift_from, shift_to = _time("shift_from", given["shift_from"]), _time("shift_to", given["shift_to"])
+        if shift_from >= shift_to:
+            raise CsvLineError("shift_to is not after shift_from")
+        check_unique(first, vehicle_id, line, "van")
+        return Vehicle(
+            vehicle_id,
+            given["warehouse_id"],
+            capacity_g,
+            shift_from,
+            shift_to,
+            *_break(given, shift_from, shift_to),
+            active=_yes(given.get("active", "")),
+        )
+
+    columns = ("vehicle_id", "warehouse_id", "capacity_g", "shift_from", "shift_to")
+    return read_rows(lines, columns, ("break_from", "break_to", "break_s", "active"), make)
+
+
+def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]:
+    """region (cn/zhejiang/hangzhou/xihu, or a postcode as cn/310000), latitude, longitude (degrees)."""
+    first: dict[str, int] = {}
+
+    def make(line: int, fields: dict[str, str]) -> Place:
+        name = region_key(*fields["region"].split("/"))
+        if not _REGION_CHARS[0] <= len(name) <= _REGION_CHARS[1] or not name.isprintable():
+            raise CsvLineError(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
+        point = Point(_degrees("latitude", fields["latitude"], 90), _degrees("longitude", fields["longitude"], 180))
+        check_unique(first, name, line, "region")
+        return Place(name, point)
+
+    return read_rows(lines, ("region", "latitude", "longitude"), (), make)
+
+
+def read_travel_matrix(
+    lines: Iterable[str],
+) -> Iterator[tuple[int, tuple[tuple[str, str], tuple[int, int]] | LineError]]:
+    """from, to, distance_m, duration_s. A point is a warehouse's id, a region, or a parcel's id."""
+    first: dict[str, int] = {}
+
+    def make(line: int, fields: dict[str, str]) -> tuple[tuple[str, str], tuple[int, int]]:
+        pair = region_key(*fields["from"].split("/")), region_key(*fields["to"].split("/"))
+        if not all(pair):
+            raise CsvLineError("from or to is empty")
+        way = (
+            parse_unsigned("distance_m", fields["distance_m"], _MOST_M),
+            parse_unsigned("duration_s", fields["duration_s"], _MOST_S),
+        )
+        check_unique(first, " to ".join(pair), line, "way from")
+        return pair, way
+
+    return read_rows(lines, ("from", "to", "distance_m", "duration_s"), (), make)
+
+
+def _break(given: dict[str, str], shift_from: time, shift_to: time) -> tuple[time | None, time | None, int | None]:
+    texts = [given.get(name, "") for name in ("break_from", "break_to", "break_s")]
+    if not any(texts):
+        return None, None, None
+    if not all(texts):
+        raise CsvLineError("break_from, break_to and break_s are given together or not at all")
+    begins, ends = _time("break_from", texts[0]), _time("break_to", texts[1])
+    if begins < shift_from or ends > shift_to:
+        raise CsvLineError("the break's window is not within the shift")
+    length_s = _at_least_one("break_s", texts[2], _DAY_S)
+    if _seconds(ends) - _seconds(begins) < length_s:
+        raise CsvLineError(f"a break of {length_s} s does not fit between break_from and break_to")
+    return begins, ends, length_s
+
+
+def _seconds(at: time) -> int:
+    return at.hour * 3_600 + at.minute * 60 + at.second
+
+
+def _time(name: str, text: str) -> time:
+    try:
+        at = time.fromisoformat(text)
+    except ValueError:
+        at = None
+    if at is None or at.tzinfo is not None or at.microsecond:
+        raise CsvLineError(f"{name} is {text[:40]!r}, not a time like 08:30")
+    return at
+
+
+def _degrees(name: str, text: str, most: int) -> float:
+    try:
+        degrees = float(text)
+    except ValueError:
+        degrees = most + 1.0
+    if not -most <= degrees <= most:
+        raise CsvLineError(f"{name} is {text.strip()[:40]!r}, not degrees from -{most} to {most}")
+    return degrees
+
+
+def _at_least_one(name: str, text: str, most: int) -> int:
+    if not (number := parse_unsigned(name, text, most)):
+        raise CsvLineError(f"{name} is 0")
+    return number
+
+
+def _yes(text: str) -> bool:
+    if text.lower() not in ("", "yes", "no"):
+        raise CsvLineError(f"active is {text[:40]!r}, not yes or no")
+    return text.lower() != "no"

@@ -1,0 +1,80 @@
+"""Giving stock and limit back: orders expire, and every release is applied to Redis once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.failpoints import failpoint
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.postgres import Database
+from commerce.orders import store as orders
+from commerce.reservations import store
+from commerce.reservations.store import ClaimedRelease
+from lua import Release, ReleaseOutcome, ReleaseResult, SaleKeys, release
+
+_TOO_OLD = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
+_WHY = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
+
+
+class Reservations:
+    """The two kinds of work the release driver does."""
+
+    def __init__(self, db: Database, redis: Redis, clock: Clock, policy: RetryPolicy) -> None:
+        self._db = db
+        self._redis = redis
+        self._clock = clock
+        self._policy = policy
+
+    async def expire(self) -> int:
+        """Cancel orders that were not paid in time; the number of them."""
+        now = from_ms(self._clock.now_ms())
+        async with self._db.transaction() as connection:
+            due = await orders.lock_expired(connection, now, self._policy.batch)
+            if not due:
+                return 0
+            reason = "it was not paid in time"
+            return len(await orders.cancel(connection, due, now, "expired", "release_driver", reason))
+
+    async def apply(self) -> int:
+        """Apply releases that are due; the number of those that were claimed."""
+        now = from_ms(self._clock.now_ms())
+        async with self._db.connection() as connection:
+            claimed = await store.claim(connection, now, self._policy.lease_s, self._policy.batch)
+        by_sale: dict[str, list[ClaimedRelease]] = defaultdict(list)
+        for job in claimed:
+            by_sale[job.sale_id].append(job)
+        for sale_id, jobs in by_sale.items():
+            await self._apply(sale_id, jobs)
+        return len(claimed)
+
+    async def _apply(self, sale_id: str, jobs: Sequence[ClaimedRelease]) -> None:
+        given = [Release(job.release_id, job.made_ms, job.user_id, job.units) for job in jobs]
+        try:
+            epoch, answers = await release(self._redis, SaleKeys(sale_id), given)
+        except (RedisError, OSError) as error:
+            await self._postpone(jobs, f"Redis: {error}", park=False)
+            return
+        failpoint("release.after_redis")
+        by_outcome: dict[ReleaseOutcome, list[tuple[ClaimedRelease, ReleaseResult]]] = defaultdict(list)
+        for job, answer in zip(jobs, answers, strict=True):
+            by_outcome[answer.outcome].append((job, answer))
+        done = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY, [])]
+        if done:
+            now = from_ms(self._clock.now_ms())
+            async with self._db.transaction() as connection:
+                pairs = [(job.release_id, answer.seq) for job, answer in done]
+                await store.mark_applied(connection, sale_id, epoch, pairs, now)
+        for outcome, left in by_outcome.items():
+            await self._postpone([job for job, _ in left], _WHY[outcome], park=outcome is ReleaseOutcome.TOO_OLD)
+
+    async def _postpone(self, jobs: Sequence[ClaimedRelease], why: str, *, park: bool) -> None:
+        """Wait and try again; a release that can never be applied is parked, one that only waits never is."""
+        now_ms = self._clock.now_ms()
+        due = [(job.release_id, from_ms(now_ms + self._policy.delay_ms(job.attempts))) for job in jobs]
+        async with self._db.connection() as connection:
+            await store.postpone(connection, due, why, park=park)

@@ -1,0 +1,105 @@
+"""Changing stock while a sale runs: recorded first, applied to Redis once, never below zero."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.errors import Conflict, Invalid
+from commerce.kernel.failpoints import failpoint
+from commerce.kernel.jobs import RetryPolicy
+from commerce.kernel.postgres import Database
+from commerce.sales import store
+from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
+from commerce.sales.model import SaleState, StockChange, StockChangeInput
+from lua import ChangeStockOutcome, SaleKeys, change_stock
+
+
+class StockChanges:
+    """Stock changes over Postgres, where they are recorded, and Redis, where they count."""
+
+    def __init__(self, db: Database, redis: Redis, clock: Clock, policy: RetryPolicy) -> None:
+        self._db = db
+        self._redis = redis
+        self._clock = clock
+        self._policy = policy
+
+    async def change(self, sale_id: str, change_id: UUID, change: StockChangeInput, actor: str) -> StockChange:
+        """Record a change and apply it. The same id again gives the same change; with other content `Conflict`.
+
+        Raises `TooFewFree` where more would be taken away than is free. While Redis cannot be reached the change is
+        `pending`, and is applied later.
+        """
+        if change.delta == 0:
+            raise Invalid("a change of 0 units changes nothing")
+        now = from_ms(self._clock.now_ms())
+        async with self._db.transaction() as connection:
+            sale = await store.lock(connection, sale_id)
+            if sale is None or await store.get_item(connection, sale_id, change.sku) is None:
+                raise NoSuchSale(f"there is no sale {sale_id!r} that offers {change.sku}")
+            if sale.state is SaleState.DRAFT:
+                raise InvalidSaleState(f"{sale_id} was not opened yet: set the item's units instead")
+            await store.insert_change(connection, change_id, sale_id, change, actor, now)
+            stored = await store.get_change(connection, change_id)
+        assert stored is not None
+        if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
+            raise Conflict(f"the change id {change_id} stands for another change")
+        failpoint("stock.after_record")
+        if stored.status == "pending":
+            stored = await self._apply(stored, 1)
+        if stored.status == "refused":
+            raise NotEnoughFreeUnits(stored.last_error or "too few units are free")
+        return stored
+
+    async def changes(self, sale_id: str, count: int) -> list[StockChange]:
+        """The latest changes of a sale, newest first."""
+        async with self._db.connection() as connection:
+            return await store.list_changes(connection, sale_id, count)
+
+    async def apply_due(self) -> int:
+        """Apply changes that were recorded and not applied; the number of those that were claimed."""
+        now = from_ms(self._clock.now_ms())
+        async with self._db.connection() as connection:
+            claimed = await store.claim_changes(connection, now, self._policy.lease_s, self._policy.batch)
+        for change, attempts in claimed:
+            await self._apply(change, attempts)
+        return len(claimed)
+
+    async def _apply(self, change: StockChange, attempts: int) -> StockChange:
+        keys = SaleKeys(change.sale_id)
+        made_ms = to_ms(change.created_at)
+        try:
+            done = await change_stock(self._redis, keys, change.change_id, made_ms, change.sku, change.delta)
+        except (RedisError, OSError) as error:
+            return await self._postpone(change, attempts, f"Redis: {error}", park=False)
+        failpoint("stock.after_redis")
+        now = from_ms(self._clock.now_ms())
+        match done.outcome:
+            case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY:
+                async with self._db.connection() as connection:
+                    await store.mark_change_applied(connection, change.change_id, now, done.epoch, done.number)
+            case ChangeStockOutcome.TOO_FEW:
+                why = f"{done.number} units of {change.sku} are free, so {-change.delta} cannot be taken away"
+                async with self._db.connection() as connection:
+                    await store.refuse_change(connection, change.change_id, now, why)
+            case ChangeStockOutcome.NOT_READY:
+                return await self._postpone(change, attempts, "the sale is not loaded in Redis", park=False)
+            case ChangeStockOutcome.TOO_OLD:
+                why = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
+                return await self._postpone(change, attempts, why, park=True)
+        return await self._read(change.change_id)
+
+    async def _postpone(self, change: StockChange, attempts: int, why: str, *, park: bool) -> StockChange:
+        due = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
+        async with self._db.connection() as connection:
+            await store.postpone_change(connection, change.change_id, due, why, park)
+        return await self._read(change.change_id)
+
+    async def _read(self, change_id: UUID) -> StockChange:
+        async with self._db.connection() as connection:
+            stored = await store.get_change(connection, change_id)
+        assert stored is not None
+        return stored

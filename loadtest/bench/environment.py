@@ -1,0 +1,181 @@
+"""Servers of the benchmark's own, with the settings of production: Redis syncs every write, Postgres every commit."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+import orjson
+
+from commerce.catalog.model import ProductInput
+from commerce.kernel.clock import DAY_MS, SystemClock, from_ms
+from commerce.kernel.migrations import migrate
+from commerce.kernel.postgres import connect
+from commerce.sales.model import ItemInput, SaleInput
+from config.settings import Durability, Settings, load
+from gateway.auth import sign
+from lua import SaleKeys
+from ops.commands.common import CliServices, open_cli_services
+from ops.local import embedded_servers
+from ops.local.subprocesses import ProcessSpec, RunningProcess, start
+
+SALE_ID = "bench"
+_SKU = "BENCH-"
+_PRICE = 255
+_UNITS = 1_000_000_000
+_USERS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class BenchEnvironment:
+    """Running servers, settings for them, and a shop with one sale of plenty."""
+
+    home: Path
+    settings: Settings
+    redis: RunningProcess
+    postgres: RunningProcess
+    shop: CliServices
+    skus: int
+
+    @property
+    def tokens(self) -> Path:
+        """a header line with a token for each user"""
+        return self.home / "tokens"
+
+    @property
+    def names(self) -> Path:
+        """a header line with a bare name for each user, for peers that check no tokens"""
+        return self.home / "names"
+
+    @property
+    def order(self) -> Path:
+        """an order as JSON, with @ for the number of the SKU"""
+        return self.home / "order.json"
+
+    def load(self, users: Path, pause_ms: float = 0) -> tuple[str | float | Path, ...]:
+        """What `load.lua` is to be called with for one run."""
+        return users, self.order, self.skus, secrets.token_hex(4), pause_ms
+
+    async def sold(self) -> int:
+        """Orders taken so far: each is for one unit of one SKU."""
+        free = await cast(Awaitable[list[bytes]], self.shop.redis.hvals(SaleKeys(SALE_ID).stock.decode()))
+        return len(free) * _UNITS - sum(map(int, free))
+
+    async def sweep(self) -> None:
+        """Forget orders and keys, so that each run meets the same Redis; what was sold stays sold."""
+        keys = SaleKeys(SALE_ID)
+        today = self.shop.clock.now_ms() // DAY_MS
+        await self.shop.redis.xtrim(keys.orders, maxlen=0, approximate=False)  # and the writers' group stays
+        await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + n) for n in (-1, 0, 1)))
+
+    async def run(self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None) -> RunningProcess:
+        """Start a Python module as a process and wait until it listens on the port, if it has one."""
+        return await self.start(name, sys.executable, "-m", *module, port=port, env=env)
+
+    async def start(self, name: str, *argv: str, port: int, env: Mapping[str, str] | None = None) -> RunningProcess:
+        """The same for any program."""
+
+        async def ready() -> None:
+            if port:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.close()
+
+        environment = {**_environment(self.settings, self.home), **(env or {})}
+        return await start(ProcessSpec(name, argv, self.home / f"{name}.log", env=environment, ready=ready))
+
+
+@asynccontextmanager
+async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterator[BenchEnvironment]:
+    """A sale with so many SKUs; with durability `memory` Redis keeps no file."""
+    home = Path(tempfile.mkdtemp(prefix="fg-bench-"))
+    home.chmod(0o755)
+    async with AsyncExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        redis, postgres = embedded_servers.redis_server(home), embedded_servers.postgres_server(home)
+        running = [await start(server.program) for server in (redis, postgres)]
+        for one in running:
+            stack.push_async_callback(one.stop)
+        connection = await connect(postgres.url, name="bench", timeout_s=60)
+        await migrate(connection)
+        await connection.close()
+        settings = load(
+            data_dir=home,
+            redis_url=redis.url,
+            database_url=postgres.url,
+            auth={"keys": [{"kid": "bench", "secret": secrets.token_hex(32)}]},
+            durability=durability,
+        )
+        shop = await stack.enter_async_context(open_cli_services(settings))
+        if durability == "memory":
+            await shop.redis.config_set("appendonly", "no")
+        names = [f"{_SKU}{number}" for number in range(skus)]
+        for first in range(0, skus, 1_000):
+            products = [(sku, ProductInput("A thing to buy", _PRICE, "CNY")) for sku in names[first : first + 1_000]]
+            await shop.catalog.put_many(products)
+        opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
+        sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
+        await shop.sales.create(sale, [(sku, ItemInput(limit=1_000_000, units=_UNITS)) for sku in names], "bench")
+        await shop.sales.open(SALE_ID, "bench")
+        found = BenchEnvironment(home, settings, running[0], running[1], shop, skus)
+        _write_load(found)
+        yield found
+
+
+def _environment(settings: Settings, home: Path) -> dict[str, str]:
+    """The settings for a process, with metrics shared over processes as in production."""
+    keys = [{"kid": key.kid, "secret": key.secret.get_secret_value()} for key in settings.auth.keys]
+    return {
+        "REDIS_URL": settings.redis(),
+        "DATABASE_URL": settings.database(),
+        "FLOODGATE_DATA_DIR": str(home),
+        "FLOODGATE_METRICS_DIR": str(home / "metrics"),
+        "FLOODGATE_DURABILITY": settings.durability,
+        "FLOODGATE_AUTH__KEYS": orjson.dumps(keys).decode(),
+        "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
+        "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
+        "FLOODGATE_LIMITS__BACKLOG_ORDERS": "10000000",
+    }
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+_ADDRESS = {
+    "name": "Zhang San",
+    "phone": "13800000000",
+    "country": "CN",
+    "province": "Zhejiang",
+    "city": "Hangzhou",
+    "district": "Xihu",
+    "line": "Wenyi West Road 969",
+    "postcode": "310000",
+}
+
+
+def _write_load(arena: BenchEnvironment) -> None:
+    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order."""
+    clock = SystemClock()
+    tokens = [sign(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
+    arena.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
+    arena.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
+    order = {
+        "sale_id": SALE_ID,
+        "lines": [{"sku": f"{_SKU}@", "quantity": 1}],
+        "ship_to": [_ADDRESS],
+        "payments": [{"method": "alipay", "amount": _PRICE}],
+    }
+    arena.order.write_bytes(orjson.dumps(order))

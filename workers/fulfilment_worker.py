@@ -1,0 +1,33 @@
+"""Carries paid orders to the door: makes parcels of them, books carriers, cancels, asks for news."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.shipment_jobs import FulfilmentJobs, Job
+from commerce.kernel.ids import IdGenerator
+from commerce.kernel.jobs import RetryPolicy
+from commerce.rates.service import Rates
+from commerce.shipping.carriers import open_carriers
+from workers.external_jobs import ExternalJobRunner
+from workers.loop import run_steps
+from workers.runtime import WorkerServices
+
+
+async def fulfilment_worker(shop: WorkerServices) -> None:
+    """Until it is to stop; then what is in hand is finished."""
+    driver, rules = shop.settings.driver, shop.settings.shipping
+    policy = RetryPolicy.agreed(driver)
+    async with AsyncExitStack() as stack:
+        carriers = await stack.enter_async_context(
+            open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)
+        )
+        assigning = CarrierAssignment(Rates(shop.db, shop.clock), carriers, rules)
+        jobs = FulfilmentJobs(
+            shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.attempts, carriers, assigning, rules
+        )
+        systems = {carrier.system for carrier in carriers.by_name.values() if carrier.calls}
+        doors: ExternalJobRunner[Job] = ExternalJobRunner("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
+        await run_steps("shipment", doors.step, shop.stop, driver.poll_ms / 1000)
+        await doors.finish()
