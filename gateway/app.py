@@ -104,7 +104,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
     except ProblemError as refusal:
         response = problems.from_refusal(refusal, request_id)
         if request.method == "POST" and request.path == orders.ORDERS_PATH:
-            services.tally.order(refusal.code)
+            services.metrics_buffer.order(refusal.code)
     except web.HTTPException as error:
         response = problems.from_http(error, request_id)
     except (*DATABASE_DOWN, *REDIS_DOWN) as error:
@@ -118,7 +118,7 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         _logger.warning("answered %s", response.status, extra=_context(request))
     resource = request.match_info.route.resource
     route = resource.canonical if resource else "none"
-    services.tally.request(route, request.method if resource else "any", response.status, perf_counter() - started)
+    services.metrics_buffer.request(route, request.method if resource else "any", response.status, perf_counter() - started)
     return response
 
 
@@ -160,13 +160,13 @@ async def serve(settings: Settings) -> None:
             ports.append((http.admin_host, http.admin_port, ADMIN, staff))
         servers = []
         for host, port, operations, connections in ports:
-            watching = asyncio.create_task(connections.watch())
+            watching = asyncio.create_task(connections.enforce_timeouts_forever())
             stack.push_async_callback(cancel_and_wait, watching)
             runner = web.AppRunner(build(services, _once(operations)), access_log=None)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             express = connections is crowd
-            factory = fast_path_factory(connections, services, runner) if express else connections.ordinary(runner)
+            factory = fast_path_factory(connections, services, runner) if express else connections.aiohttp_factory(runner)
             with explain_bind_errors(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
                 listener = _listen(host, port)
             servers.append(await loop.create_server(factory, sock=listener))
@@ -175,10 +175,10 @@ async def serve(settings: Settings) -> None:
         await stop.wait()
         _logger.info("stopping")
         services.stopping.set()
-        services.watch.end()
+        services.watcher.close()
         for server in servers:
             server.close()
-        await asyncio.gather(*(book.end(settings.limits.graceful_stop_s) for book in (crowd, staff)))
+        await asyncio.gather(*(book.close_all(settings.limits.graceful_stop_s) for book in (crowd, staff)))
 
 
 def fast_path_factory(

@@ -35,7 +35,7 @@ class ChangeWatcher:
         self._streams = 0
 
     @contextmanager
-    def watching(self, topic: Topic, order_id: UUID) -> Iterator[asyncio.Event]:
+    def subscribe(self, topic: Topic, order_id: UUID) -> Iterator[asyncio.Event]:
         """An event that is set whenever there may be news. Raises `Overloaded` with too many streams."""
         if self._streams >= self._most:
             raise Overloaded("too many event streams are open at this gateway; ask for the order instead")
@@ -53,22 +53,22 @@ class ChangeWatcher:
                 del watched[order_id]
                 self._seen.pop((topic, order_id), None)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Wake everybody, so that streams can end with the process."""
         for watched in self._watched.values():
             for waiting in watched.values():
                 for moved in waiting:
                     moved.set()
 
-    async def follow(self) -> None:
+    async def poll_forever(self) -> None:
         """Look until cancelled."""
         while True:
             await self._clock.sleep(_EVERY_S)
             for topic, watched in self._watched.items():
                 if watched:
-                    await self._look(topic, watched)
+                    await self._poll(topic, watched)
 
-    async def _look(self, topic: Topic, watched: dict[UUID, set[asyncio.Event]]) -> None:
+    async def _poll(self, topic: Topic, watched: dict[UUID, set[asyncio.Event]]) -> None:
         try:
             progress = await self._looks[topic](list(watched))
         except Exception as error:  # noqa: BLE001  # whatever it is, the next look may succeed

@@ -31,13 +31,13 @@ _AT_ONCE = 100
 class ManagedConnection(Protocol):
     """A connection that is in the books."""
 
-    def check_time(self, now: float) -> None:
+    def enforce_timeouts(self, now: float) -> None:
         """Called several times a second: cut off who is too slow. `now` is the event loop's time."""
 
-    def end(self) -> None:
+    def close_gracefully(self) -> None:
         """The process is to end: close when idle, else after the answer in hand."""
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """Close at once."""
 
 
@@ -59,7 +59,7 @@ class ConnectionRegistry:
     def open(self) -> int:
         return len(self._clients)
 
-    def admit(self, client: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
+    def register(self, client: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
         """Enter a new connection into the books, or turn it away if there are too many."""
         if len(self._clients) >= self._most or self.ending:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
@@ -69,35 +69,35 @@ class ConnectionRegistry:
         self._clients.add(client)
         return True
 
-    def leave(self, client: ManagedConnection) -> None:
+    def remove(self, client: ManagedConnection) -> None:
         """It is closed."""
         self._clients.discard(client)
 
-    async def watch(self) -> None:
+    async def enforce_timeouts_forever(self) -> None:
         """Look after everybody's time until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
             for number, client in enumerate(list(self._clients), 1):
                 if client in self._clients:  # it may have left while others had their turn
-                    client.check_time(now)
+                    client.enforce_timeouts(now)
                 if number % _AT_ONCE == 0:
                     await asyncio.sleep(0)
             self._gauge.set(len(self._clients))
             await self._clock.sleep(_SWEEP_S)
 
-    async def end(self, timeout_s: float) -> None:
+    async def close_all(self, timeout_s: float) -> None:
         """Let answers in hand be given, then close; after the time all that are left are cut."""
         self.ending = True
         for client in list(self._clients):
-            client.end()
+            client.close_gracefully()
         deadline = self._clock.monotonic() + timeout_s
         while self._clients and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.02)
         for client in list(self._clients):
-            client.cut()
+            client.abort()
 
-    def ordinary(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
+    def aiohttp_factory(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
         """What `create_server` makes connections with where aiohttp answers everything."""
         server = runner.server
         assert server is not None
@@ -127,24 +127,24 @@ class AiohttpHandler(RequestHandler):
         self._answered = answered
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether it waits for a request, of which it may have a part."""
         return self._waiter is not None and not self._waiter.done()
 
     @property
-    def next_one(self) -> bool:
+    def has_queued_request(self) -> bool:
         """Whether another request has arrived in full and waits for its turn."""
         return bool(self._messages) and self._messages[0][1].is_eof()
 
     @property
-    def in_hand(self) -> bool:
+    def has_pending_response(self) -> bool:
         """Whether a request has arrived in full and its answer has not begun."""
         request = self._current_request
         if request is None:
-            return not self.idle
+            return not self.is_idle
         return request.content.is_eof() and request.writer.output_size == 0
 
-    def takes_one(self, data: bytes) -> bool:
+    def feed_single_request(self, data: bytes) -> bool:
         """Feed what should be one request; whether aiohttp sees it so."""
         self.data_received(data)
         return len(self._messages) == 1
@@ -206,18 +206,18 @@ class TrackedConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._admitted = self._connections.admit(self, transport)
+        self._admitted = self._connections.register(self, transport)
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         self._transport.abort()
 
-    def end(self) -> None:
+    def close_gracefully(self) -> None:
         """Each kind of connection ends in its own way."""
 
-    def check_time(self, now: float) -> None:
+    def enforce_timeouts(self, now: float) -> None:
         """Cut off who does not take what it asked for, and who was not yet idle when the process was to end."""
         if self._connections.ending:
-            self.end()
+            self.close_gracefully()
         if self._writable and not self._transport.is_closing():
             self._stuck_since = 0.0
         elif not self._stuck_since:
@@ -246,11 +246,11 @@ class AiohttpConnection(TrackedConnection):
 
     def eof_received(self) -> bool:
         self._eof = True
-        return self._admitted and self._handler.in_hand
+        return self._admitted and self._handler.has_pending_response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._admitted:
-            self._connections.leave(self)
+            self._connections.remove(self)
             self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -263,16 +263,16 @@ class AiohttpConnection(TrackedConnection):
 
     def _answered(self, stays: bool) -> None:
         self._since = self._loop.time()
-        if self._connections.ending or (self._eof and not self._handler.next_one):
+        if self._connections.ending or (self._eof and not self._handler.has_queued_request):
             self._transport.close()
 
-    def check_time(self, now: float) -> None:
-        super().check_time(now)
-        if (self._handler.idle and now - self._since > self._limits.request_head_timeout_s) or (
-            self._eof and not self._handler.in_hand
+    def enforce_timeouts(self, now: float) -> None:
+        super().enforce_timeouts(now)
+        if (self._handler.is_idle and now - self._since > self._limits.request_head_timeout_s) or (
+            self._eof and not self._handler.has_pending_response
         ):
             self._transport.close()
 
-    def end(self) -> None:
-        if self._handler.idle:
+    def close_gracefully(self) -> None:
+        if self._handler.is_idle:
             self._transport.close()

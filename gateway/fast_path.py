@@ -93,21 +93,21 @@ class FastPathConnection(TrackedConnection):
             return
         self._buffer = self._buffer + data if self._buffer else data
         if self._state == ConnectionState.IDLE and self._writable:
-            self._go_on()
+            self._process_buffer()
         elif len(self._buffer) > self._limits.body_bytes:
             self._transport.pause_reading()  # until what is here is dealt with
 
     def eof_received(self) -> bool:
         self._eof = True
         if self._state == ConnectionState.IDLE:
-            self._go_on()
+            self._process_buffer()
         if self._state == ConnectionState.IDLE:
             return bool(self._buffer) and not self._writable
-        return self._state == ConnectionState.ORDER or cast(AiohttpHandler, self._handler).in_hand
+        return self._state == ConnectionState.ORDER or cast(AiohttpHandler, self._handler).has_pending_response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._admitted:
-            self._connections.leave(self)
+            self._connections.remove(self)
         if self._handler is not None:
             self._handler.connection_lost(exc)
 
@@ -121,13 +121,13 @@ class FastPathConnection(TrackedConnection):
         if self._handler is not None:
             self._handler.resume_writing()
         if self._state == ConnectionState.IDLE:
-            self._go_on()
+            self._process_buffer()
 
     # What the books tell.
 
-    def check_time(self, now: float) -> None:
+    def enforce_timeouts(self, now: float) -> None:
         """Cut off who is silent or slow; a body that does not arrive is answered."""
-        super().check_time(now)
+        super().enforce_timeouts(now)
         if self._state == ConnectionState.IDLE:
             if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
@@ -135,30 +135,30 @@ class FastPathConnection(TrackedConnection):
             elif now - self._since > self._limits.request_head_timeout_s:
                 self._transport.close()
         elif self._handler is not None and self._state != ConnectionState.ORDER:
-            late = self._handler.idle and now - self._since > self._limits.request_head_timeout_s
-            if late or (self._eof and not self._handler.in_hand):
+            late = self._handler.is_idle and now - self._since > self._limits.request_head_timeout_s
+            if late or (self._eof and not self._handler.has_pending_response):
                 self._transport.close()
 
-    def end(self) -> None:
+    def close_gracefully(self) -> None:
         if self._state == ConnectionState.IDLE or (
-            self._state == ConnectionState.GIVEN and cast(AiohttpHandler, self._handler).idle
+            self._state == ConnectionState.GIVEN and cast(AiohttpHandler, self._handler).is_idle
         ):
             self._transport.close()
 
     # Requests.
 
-    def _go_on(self) -> None:
+    def _process_buffer(self) -> None:
         """Deal with what has arrived, as far as it goes."""
         while (
             self._state == ConnectionState.IDLE and self._buffer and self._writable and not self._transport.is_closing()
         ):
             if self._head is None:
-                if not self._begin():
+                if not self._read_head():
                     break
             elif len(self._buffer) >= self._need:
                 body, head = self._buffer[self._body_from : self._need], self._head
                 self._head, self._buffer = None, self._buffer[self._need :]
-                self._take_order(head.shape, head.values, body)
+                self._take_order(head.layout, head.values, body)
             else:
                 break
         if self._state == ConnectionState.IDLE and self._writable and not self._transport.is_closing():
@@ -168,7 +168,7 @@ class FastPathConnection(TrackedConnection):
             elif not self._transport.is_reading():
                 self._transport.resume_reading()
 
-    def _begin(self) -> bool:
+    def _read_head(self) -> bool:
         """Look at the beginning of a request; False to wait for more of it."""
         if self._buffer.startswith(b"\r\n"):
             self._buffer = _EMPTY_LINES.sub(b"", self._buffer)  # RFC 9112, 2.2: ignore them before a request
@@ -179,25 +179,25 @@ class FastPathConnection(TrackedConnection):
             # Wait for the rest of the head, unless it is none or aiohttp would say so already.
             if self._may_become_a_head(buffer):
                 return False
-            self._give()
+            self._hand_over_connection()
             return True
         head = request_head.parse_head(buffer[:end], self._limits.headers_per_request)
-        length = -1 if head is None or end > self._limits.header_line_bytes else head.length()
+        length = -1 if head is None or end > self._limits.header_line_bytes else head.body_length()
         if head is None or not 0 <= length <= self._limits.body_bytes:
-            self._give()
+            self._hand_over_connection()
             return True
         whole = len(buffer) >= end + length
-        if buffer.startswith(_ORDER) and head.is_common() and (whole or not self._is_refused(head)):
+        if buffer.startswith(_ORDER) and head.fits_fast_path() and (whole or not self._is_refused(head)):
             self._body_from, self._need = end, end + length
             self._head = head
-            self._like, self._shape = request_head.head_pattern(_ORDER, head), head.shape
+            self._like, self._shape = request_head.head_pattern(_ORDER, head), head.layout
             if not whole:
                 self._since = self._loop.time()
             return True
         if whole:
-            self._lend(end + length)
+            self._delegate_request(end + length)
         else:
-            self._give()  # aiohttp keeps the time of a body that is still to come
+            self._hand_over_connection()  # aiohttp keeps the time of a body that is still to come
         return True
 
     def _may_become_a_head(self, buffer: bytes) -> bool:
@@ -207,10 +207,10 @@ class FastPathConnection(TrackedConnection):
 
     def _is_refused(self, head: RequestHead) -> bool:
         """Whether there is no need to wait for the body: aiohttp says so at once, and deals with what is to come."""
-        key = head.values[head.shape.key]
+        key = head.values[head.layout.key]
         try:
             self._services.admission.check_load()
-            self._services.auth.shopper(head.values[head.shape.authorization])
+            self._services.auth.shopper(head.values[head.layout.authorization])
             check_idempotency_key(None if key is None else key.decode("latin-1"))
         except ProblemError:
             return True
@@ -239,28 +239,28 @@ class FastPathConnection(TrackedConnection):
         # drop by then. It is decoded again in the rare case that it is needed.
         self._order = order.sale_id, body, user_id, key, trace
         try:
-            self._reservation = services.desk.price(order, user_id, key, trace)
+            self._reservation = services.placement.price_from_memory(order, user_id, key, trace)
         except NeedsSlowPath:
-            self._look()
+            self._place_in_task()
             return
-        services.intake.submit(order.sale_id, self._reservation, self._told)
+        services.intake.submit(order.sale_id, self._reservation, self._on_outcome)
 
     def _id_of(self, given: bytes | None) -> str:
         if given is not None and REQUEST_ID_PATTERN.fullmatch(text := given.decode("latin-1")):
             return text
         return self._services.request_ids.new()
 
-    def _told(self, outcome: ReserveResult | ProblemError) -> None:
+    def _on_outcome(self, outcome: ReserveResult | ProblemError) -> None:
         """Redis has decided, or cannot."""
         if isinstance(outcome, ProblemError):
             self._refuse(outcome)
         elif outcome.outcome is _STALE:
-            self._look()
+            self._place_in_task()
         elif outcome is _alike.of and not self._connections.ending:
-            self._accept_alike()
+            self._accept_from_template()
         else:
             try:
-                placed, status = self._services.desk.conclude(self._order[0], self._reservation, outcome)
+                placed, status = self._services.placement.result_of(self._order[0], self._reservation, outcome)
             except ProblemError as refusal:
                 self._refuse(refusal)
             else:
@@ -268,14 +268,14 @@ class FastPathConnection(TrackedConnection):
                     _alike.begin(outcome, placed, perf_counter())
                 self._accept(placed, status)
 
-    def _look(self) -> None:
+    def _place_in_task(self) -> None:
         """What memory cannot answer is found out by a task, exactly as on the ordinary route."""
         self._pending = self._loop.create_task(self._place())  # the loop itself keeps only a weak reference
 
     async def _place(self) -> None:
         try:
             _, body, user_id, key, trace = self._order
-            placed, status = await self._services.desk.place(decode_order_body(body), user_id, key, trace)
+            placed, status = await self._services.placement.place(decode_order_body(body), user_id, key, trace)
         except ProblemError as refusal:
             self._refuse(refusal)
         except Exception:
@@ -285,32 +285,32 @@ class FastPathConnection(TrackedConnection):
             self._accept(placed, status)
 
     def _accept(self, placed: PlacedOrder, status: int) -> None:
-        self._services.tally.order("accepted" if status == 202 else "replayed")
+        self._services.metrics_buffer.order("accepted" if status == 202 else "replayed")
         self._write(status, "application/json", encode(placed), f"Location: {ORDERS_PATH}/{placed.order_id}\r\n")
 
-    def _accept_alike(self) -> None:
+    def _accept_from_template(self) -> None:
         """As `_accept`, where another order of the batch has shown what the answer looks like."""
-        self._services.tally.order("accepted")
-        self._services.tally.request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
+        self._services.metrics_buffer.order("accepted")
+        self._services.metrics_buffer.request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
         if not self._transport.is_closing():
             order = self._reservation
             self._transport.write(_alike.to(self._request_id, str(order.order_id), order.total_minor))
         self._idle()
 
     def _refuse(self, refusal: ProblemError) -> None:
-        self._services.tally.order(refusal.code)
+        self._services.metrics_buffer.order(refusal.code)
         self._answer(problems.raw_problem(refusal, self._request_id))
 
     def _refuse_body(self) -> None:
         """The body of an order did not arrive in time."""
         head = cast(RequestHead, self._head)
-        self._request_id = self._id_of(head.values[head.shape.request_id])
+        self._request_id = self._id_of(head.values[head.layout.request_id])
         self._head, self._buffer = None, b""
         self._started = perf_counter()
         self._state = ConnectionState.ORDER
         seconds = self._limits.request_body_timeout_s
         refusal = RequestTimeout(f"the body did not arrive within {seconds:g} s")
-        self._services.tally.order(refusal.code)
+        self._services.metrics_buffer.order(refusal.code)
         plain = problems.raw_problem(refusal, self._request_id)
         self._answer(replace(plain, headers=(*plain.headers, ("Connection", "close"))))
         self._transport.close()
@@ -324,7 +324,7 @@ class FastPathConnection(TrackedConnection):
         now = perf_counter()
         if status >= 500:
             _logger.warning("answered %s", status, extra={"request_id": self._request_id, "path": ORDERS_PATH})
-        self._services.tally.request(ORDERS_PATH, "POST", status, now - self._started)
+        self._services.metrics_buffer.request(ORDERS_PATH, "POST", status, now - self._started)
         ending = self._connections.ending
         if not self._transport.is_closing():
             head = (
@@ -345,18 +345,18 @@ class FastPathConnection(TrackedConnection):
 
     def _resume(self) -> None:
         if self._state == ConnectionState.IDLE:
-            self._go_on()
+            self._process_buffer()
 
     # aiohttp.
 
-    def _lend(self, length: int) -> None:
+    def _delegate_request(self, length: int) -> None:
         """Let aiohttp answer the request that ends here."""
         request, self._buffer = self._buffer[:length], self._buffer[length:]
         self._state = ConnectionState.LENT
-        if not self._handling().takes_one(request):
-            self._give()
+        if not self._handling().feed_single_request(request):
+            self._hand_over_connection()
 
-    def _give(self) -> None:
+    def _hand_over_connection(self) -> None:
         """Leave the connection to aiohttp for good."""
         self._state = ConnectionState.GIVEN
         data, self._buffer = self._buffer, b""
@@ -380,5 +380,5 @@ class FastPathConnection(TrackedConnection):
             self._transport.close()
         elif self._state == ConnectionState.LENT and stays:
             self._idle()
-        elif self._eof and not cast(AiohttpHandler, self._handler).next_one:
+        elif self._eof and not cast(AiohttpHandler, self._handler).has_queued_request:
             self._transport.close()

@@ -27,7 +27,7 @@ class HistogramBuffer:
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
-    def carry_over(self, histogram: Any) -> None:
+    def flush(self, histogram: Any) -> None:
         """Add what was observed to a histogram with the same bounds; its buckets have no public way to add many."""
         if not any(self._counts):
             return
@@ -61,7 +61,7 @@ class MetricsBuffer:
             bars = self._seconds[route] = HistogramBuffer(metrics.REQUEST_BOUNDS)
         bars.observe(seconds)
 
-    def carry_over(self) -> None:
+    def flush(self) -> None:
         """Bring it all into the metrics."""
         orders, self._orders = self._orders, defaultdict(int)
         for outcome, count in orders.items():
@@ -70,6 +70,6 @@ class MetricsBuffer:
         for (route, method, status), count in requests.items():
             metrics.REQUESTS.labels(route, method, status).inc(count)
         for route, bars in self._seconds.items():
-            bars.carry_over(metrics.REQUEST_SECONDS.labels(route))
-        self.redis_seconds.carry_over(metrics.REDIS_SECONDS)
-        self.batch_orders.carry_over(metrics.BATCH_ORDERS)
+            bars.flush(metrics.REQUEST_SECONDS.labels(route))
+        self.redis_seconds.flush(metrics.REDIS_SECONDS)
+        self.batch_orders.flush(metrics.BATCH_ORDERS)

@@ -82,7 +82,7 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
     if operation.body is not None:
         content = {"application/json": {"schema": schemas[_hashable(operation.body)]}}
         made["requestBody"] = {"required": True, "content": content}
-    elif operation.raw:
+    elif operation.has_raw_body:
         made["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}
     return made
 
@@ -96,8 +96,8 @@ def _security(operation: Operation) -> list[dict[str, list[str]]]:
 def _parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": parameter.name,
-        "in": parameter.where,
-        "required": parameter.required or parameter.where == "path",
+        "in": parameter.location,
+        "required": parameter.required or parameter.location == "path",
         "description": parameter.description,
         "schema": schemas[_hashable(parameter.type)],
     }
@@ -132,7 +132,7 @@ def _link_to(operation_id: str) -> dict[str, Any]:
 
 def _problem_statuses(operation: Operation) -> set[int]:
     statuses = {*_ALWAYS, *operation.problems}
-    if operation.body is not None or operation.raw:
+    if operation.body is not None or operation.has_raw_body:
         statuses |= {*_WITH_BODY}
     if operation.parameters:
         statuses |= {422}

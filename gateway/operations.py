@@ -27,11 +27,11 @@ class Parameter:
     """A path, query or header parameter, decoded to `type`; None stands for one that was left out."""
 
     name: str
-    where: Literal["path", "query", "header"]
+    location: Literal["path", "query", "header"]
     type: Any
     description: str
     required: bool = False
-    wrong: str = ""
+    invalid_message: str = ""
     """what to say of a value that is not of the type, if msgspec's own words do not do"""
 
 
@@ -66,7 +66,7 @@ class Operation:
     content_type: str = "application/json"
     admit: bool = False
     """whether overload and the user's rate are checked before the body is read"""
-    raw: bool = False
+    has_raw_body: bool = False
     """whether the body is passed on as it came, of whatever type"""
     links: tuple[str, ...] = ()
     """operations that take this one's `order_id`"""
@@ -91,7 +91,7 @@ class Operation:
         body: Any = None
         if self.decoder is not None:
             body = await self._read(request, self.decoder, services)
-        elif self.raw:
+        elif self.has_raw_body:
             body = await read_raw(request, services)
         return await self.handler(Call(request, services, identity, parameters, body))
 
@@ -135,7 +135,7 @@ async def read_raw(request: web.Request, services: GatewayServices) -> bytes:
 
 
 def _decode(parameter: Parameter, request: web.Request) -> Any:
-    match parameter.where:
+    match parameter.location:
         case "path":
             raw: str | None = request.match_info[parameter.name]
         case "query":
@@ -150,12 +150,12 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
             raw = values[0] if values else None
     if raw is None:
         if parameter.required:
-            raise BadRequest(f"the {parameter.where} parameter {parameter.name} is missing: {parameter.description}")
+            raise BadRequest(f"the {parameter.location} parameter {parameter.name} is missing: {parameter.description}")
         return None
     try:
         return msgspec.convert(raw, parameter.type, strict=False)
     except msgspec.ValidationError as error:
-        detail = parameter.wrong or str(error)
+        detail = parameter.invalid_message or str(error)
         raise Invalid(f"{parameter.name}: {detail}", errors=[{"at": parameter.name, "detail": detail}]) from None
 
 

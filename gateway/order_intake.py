@@ -141,15 +141,15 @@ class OrderIntake:
     def _flush(self, lane: _SaleQueue) -> None:
         lane.scheduled = False
         while lane.waiting and lane.inflight < self._limits.inflight_calls:
-            batch = self._batch(lane)
+            batch = self._take_batch(lane)
             if not batch:
                 continue
             lane.inflight += 1
-            call = self._loop.create_task(self._call(lane, batch))
+            call = self._loop.create_task(self._run_batch(lane, batch))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    def _batch(self, lane: _SaleQueue) -> list[_QueuedOrder]:
+    def _take_batch(self, lane: _SaleQueue) -> list[_QueuedOrder]:
         """The next orders to send; who has waited too long is told so. All have waited less than those before them."""
         waiting, limits, now = lane.waiting, self._limits, self._loop.time()
         if len(waiting) <= limits.batch_orders and lane.size <= limits.batch_bytes and waiting[0][2] > now:
@@ -173,9 +173,9 @@ class OrderIntake:
                 tell(Overloaded("it waited too long for its turn, nothing was taken; repeat with the same key"))
         return batch
 
-    async def _call(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
+    async def _run_batch(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
         try:
-            await self._send(lane, batch)
+            await self._send_until_clear(lane, batch)
         except Exception as error:
             _logger.exception("a batch failed in a way that was not foreseen", extra={"orders": len(batch)})
             _fail(batch, OutcomeUnknown(f"unexpected {type(error).__name__}; repeat with the same key"))
@@ -187,12 +187,12 @@ class OrderIntake:
             elif lane.waiting and not lane.scheduled:
                 self._schedule(lane)
 
-    async def _send(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
+    async def _send_until_clear(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
         """Send until there is an answer or the time of the last order is over."""
         unclear = False
         deadline = batch[-1][2]
         while True:
-            if await self._reachable():
+            if await self._recheck_redis():
                 try:
                     await self._reserve(lane, batch)
                     return
@@ -219,7 +219,7 @@ class OrderIntake:
                 return
             await asyncio.sleep(_RETRY_S)
 
-    async def _reachable(self) -> bool:
+    async def _recheck_redis(self) -> bool:
         """After a failure nothing is sent before the server is there again and still keeps what it should."""
         if self._healthy:
             return True
@@ -234,7 +234,7 @@ class OrderIntake:
     async def _reserve(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
         started = perf_counter()
         day = self._clock.now_ms() // DAY_MS
-        fresh = await self._without_taken(lane, batch, day)
+        fresh = await self._without_used_keys(lane, batch, day)
         if not fresh:
             return
         answers = await lua.reserve(self._link, lane.keys, day, [order for order, _, _ in fresh])
@@ -251,7 +251,7 @@ class OrderIntake:
             own = record is not None and record.order_id == order.order_id  # taken by a call that seemed to fail
             tell(ReserveResult(ReserveOutcome.ACCEPTED, answer.entry) if own else answer)
 
-    async def _without_taken(self, lane: _SaleQueue, batch: list[_QueuedOrder], day: int) -> list[_QueuedOrder]:
+    async def _without_used_keys(self, lane: _SaleQueue, batch: list[_QueuedOrder], day: int) -> list[_QueuedOrder]:
         """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
         others = [SaleKeys(sale_id) for sale_id in self._sales_with_keys() if self._lanes.get(sale_id) is not lane]
         if not others:

@@ -92,9 +92,9 @@ class OrderPlacement:
         self._limits = limits
         self._pay_by: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
 
-    def price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
+    def price_from_memory(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
         """Price an order from memory. Raises `NeedsLooking` where memory is not enough to say yes or no."""
-        snapshot = self._snapshots.known(order.sale_id)
+        snapshot = self._snapshots.cached(order.sale_id)
         if snapshot is None:
             raise NeedsSlowPath
         try:
@@ -108,25 +108,25 @@ class OrderPlacement:
             try:
                 reservation = await self._price(order, user_id, key, traceparent)
             except Invalid:
-                if record := await self._record(order, user_id, key):
-                    return self.repeated(order.sale_id, record)
+                if record := await self._find_replay(order, user_id, key):
+                    return self.replayed_result(order.sale_id, record)
                 raise
             reserved = await self._intake.place(order.sale_id, reservation)
             if reserved.outcome is not ReserveOutcome.STALE:
-                return self.conclude(order.sale_id, reservation, reserved)
+                return self.result_of(order.sale_id, reservation, reserved)
             if attempt == 0:
                 await self._snapshots.refresh()
         raise problem_for_outcome(reserved, order.sale_id)
 
-    def conclude(self, sale_id: str, reservation: Reservation, reserved: ReserveResult) -> tuple[PlacedOrder, int]:
+    def result_of(self, sale_id: str, reservation: Reservation, reserved: ReserveResult) -> tuple[PlacedOrder, int]:
         """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
         if reserved.outcome is _ACCEPTED and reserved.entry is not None:
             return self._placed(sale_id, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is ReserveOutcome.REPLAYED and reserved.record is not None:
-            return self.repeated(sale_id, reserved.record)
+            return self.replayed_result(sale_id, reserved.record)
         raise problem_for_outcome(reserved, sale_id)
 
-    def repeated(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:
+    def replayed_result(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:
         """The first answer once more."""
         return self._placed(sale_id, record.order_id, record.total_minor, record.entry), 200
 
@@ -137,9 +137,9 @@ class OrderPlacement:
         snapshot = await self._snapshots.get(order.sale_id)
         return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
 
-    async def _record(self, order: PlaceOrder, user_id: str, key: str) -> KeyRecord | None:
+    async def _find_replay(self, order: PlaceOrder, user_id: str, key: str) -> KeyRecord | None:
         """What stands under the key, if this is an order that was accepted on terms that have changed since."""
-        if self._snapshots.known(order.sale_id) is None:
+        if self._snapshots.cached(order.sale_id) is None:
             return None
         day = self._clock.now_ms() // DAY_MS
         try:
@@ -151,14 +151,14 @@ class OrderPlacement:
         return record
 
     def _placed(self, sale_id: str, order_id: UUID, total_minor: int, entry: EntryId) -> PlacedOrder:
-        snapshot = self._snapshots.known(sale_id)
+        snapshot = self._snapshots.cached(sale_id)
         if snapshot is None:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         sale = snapshot.sale
         total = Money(total_minor, sale.currency)
-        return PlacedOrder(order_id, "accepted", sale.sale_id, total, self._due(entry, sale), self._durability)
+        return PlacedOrder(order_id, "accepted", sale.sale_id, total, self._payment_deadline(entry, sale), self._durability)
 
-    def _due(self, entry: EntryId, sale: Sale) -> datetime:
+    def _payment_deadline(self, entry: EntryId, sale: Sale) -> datetime:
         """When the order must be paid; the same for a whole batch, so it is computed once for it."""
         of, due = self._pay_by
         if of != (entry.ms, sale.pay_within_s):

@@ -38,7 +38,7 @@ class HeaderLayout(NamedTuple):
     """What the names of a request's headers say, whatever their values. The numbers are places in the sequence, -1
     where a header is not there."""
 
-    framed: bool
+    has_clear_framing: bool
     """the lane may find where the request ends"""
     length: int
     host: int
@@ -58,22 +58,22 @@ class RequestHead(NamedTuple):
     """A request's headers."""
 
     names: tuple[bytes, ...]
-    shape: HeaderLayout
+    layout: HeaderLayout
     values: Values
-    plain: bool
+    is_unambiguous: bool
     """the values can be read in one way only: ASCII, with no blanks at their ends (which aiohttp takes off)"""
 
-    def length(self) -> int:
+    def body_length(self) -> int:
         """Of the body that follows; -1 where that is not beyond doubt."""
-        text = self.values[self.shape.length]
+        text = self.values[self.layout.length]
         if text is None:
             return 0
         return int(text) if text.isdigit() and len(text) < 9 else -1
 
-    def is_common(self) -> bool:
+    def fits_fast_path(self) -> bool:
         """Whether this may be an order in the common form."""
-        shape, values = self.shape, self.values
-        if not self.plain or shape.length < 0 or shape.host < 0 or values[shape.content_type] not in _JSON:
+        shape, values = self.layout, self.values
+        if not self.is_unambiguous or shape.length < 0 or shape.host < 0 or values[shape.content_type] not in _JSON:
             return False
         connection = values[shape.connection]
         return connection is None or connection.lower() == b"keep-alive"
@@ -90,7 +90,7 @@ def parse_head(data: bytes, most_headers: int) -> RequestHead | None:
     names = tuple(headers)
     shape = _shapes[names]
     # Besides the request line and the empty one there is one line a name.
-    if not shape.framed or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
+    if not shape.has_clear_framing or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
         return None
     plain = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
     return RequestHead(names, shape, (*headers.values(), None), plain)

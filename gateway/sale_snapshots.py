@@ -39,11 +39,11 @@ class SaleSnapshots:
         """The ids of all sales that were opened."""
         return list(self._known)
 
-    def with_keys(self) -> list[str]:
+    def ids_with_live_keys(self) -> list[str]:
         """Those of them in which an order's key may still be found: not the ones that ended days ago."""
         return self._with_keys
 
-    def known(self, sale_id: str) -> SaleSnapshot | None:
+    def cached(self, sale_id: str) -> SaleSnapshot | None:
         """The snapshot of a sale that is in memory."""
         return self._known.get(sale_id)
 
@@ -76,21 +76,21 @@ class SaleSnapshots:
     async def _refresh(self) -> None:
         now = from_ms(self._clock.now_ms())
         sales = await self._sales.opened()
-        self._with_keys = [sale.sale_id for sale in sales if sale.may_have_keys(now)]
+        self._with_keys = [sale.sale_id for sale in sales if sale.has_live_keys(now)]
         for sale in sales:
             known = self._known.get(sale.sale_id)
             if known is None or known.sale.generation != sale.generation:
                 self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
         self._looked_at = self._clock.monotonic()
 
-    def trouble(self) -> str | None:
+    def unavailable_reason(self) -> str | None:
         """Why the sales cannot be looked at now; None if they can. They are sold from memory all the same."""
         age_s = self._clock.monotonic() - self._looked_at
         if self._failure is None and age_s > _OLD_S:
             return f"no answer for {age_s:.0f} s"
         return self._failure
 
-    async def follow(self) -> None:
+    async def refresh_forever(self) -> None:
         """Keep up to date until cancelled; a database that is away is waited for."""
         while True:
             try:

@@ -60,7 +60,7 @@ async def stream_events(
     services = call.services
     last = call.parameters[LAST_EVENT]
     seen = -1 if last is None else last
-    with services.watch.watching(topic, order_id) as moved:
+    with services.watcher.subscribe(topic, order_id) as moved:
         batch = await fetch(seen)
         if batch.final and not any(event.seq > seen for event in batch.events):
             return web.Response(status=204)

@@ -84,8 +84,8 @@ class GatewayServices:
     admission: Admission
     snapshots: SaleSnapshots
     intake: OrderIntake
-    desk: OrderPlacement
-    tally: MetricsBuffer
+    placement: OrderPlacement
+    metrics_buffer: MetricsBuffer
     request_ids: RequestIdGenerator
     catalog: Catalog
     sales: Sales
@@ -95,13 +95,13 @@ class GatewayServices:
     providers: dict[str, Provider]
     shipping: Shipping
     carriers: CarrierRegistry
-    parcels: ShippingDesk
-    papers: DocumentPrinter
+    fulfilment: ShippingDesk
+    printing: DocumentPrinter
     rates: Rates
     fleet: Fleet
-    driving: RouteExecution
+    route_execution: RouteExecution
     dead_letters: DeadLetters
-    watch: ChangeWatcher
+    watcher: ChangeWatcher
     stopping: asyncio.Event
 
 
@@ -127,7 +127,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
         driver = settings.driver
-        policy = RetryPolicy.agreed(driver)
+        policy = RetryPolicy.from_settings(driver)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
         snapshots = SaleSnapshots(sales, clock)
         await snapshots.refresh()
@@ -143,7 +143,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         providers = await stack.enter_async_context(
             open_providers(settings.payments, clock, timeout_s=driver.call_timeout_s, connections=4)
         )
-        intake = OrderIntake(redis, link, settings, clock, admission, tally, snapshots.with_keys)
+        intake = OrderIntake(redis, link, settings, clock, admission, tally, snapshots.ids_with_live_keys)
         carriers = await stack.enter_async_context(
             open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
         )
@@ -163,27 +163,27 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             admission=admission,
             snapshots=snapshots,
             intake=intake,
-            desk=OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits),
-            tally=tally,
+            placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits),
+            metrics_buffer=tally,
             request_ids=RequestIdGenerator(),
             catalog=Catalog(db, clock),
             sales=sales,
             stock=StockChanges(db, redis, clock, policy),
             orders=orders,
-            payments=Payments(db, clock, ids, providers, settings.payments.margin_s, Shipping.couriers_collect),
+            payments=Payments(db, clock, ids, providers, settings.payments.margin_s, Shipping.has_cash_shipments),
             providers=providers,
             shipping=shipping,
             carriers=carriers,
-            parcels=parcels,
-            papers=DocumentPrinter(db, parcels, settings.shipping.timezone),
+            fulfilment=parcels,
+            printing=DocumentPrinter(db, parcels, settings.shipping.timezone),
             rates=rates,
             fleet=Fleet(db, clock, ids, zone, settings.shipping.van_stop_s, settings.shipping.van_speed_kmh),
-            driving=RouteExecution(db, clock, partial(_hear, shipping)),
+            route_execution=RouteExecution(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock),
-            watch=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
+            watcher=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
             stopping=asyncio.Event(),
         )
-        for follow in (snapshots.follow(), services.watch.follow(), _follow_backlog(services), _carry_over(services)):
+        for follow in (snapshots.refresh_forever(), services.watcher.poll_forever(), _follow_backlog(services), _carry_over(services)):
             task = asyncio.create_task(follow)
             stack.push_async_callback(cancel_and_wait, task)
         yield services
@@ -199,13 +199,13 @@ async def _hear(
     now: datetime,
 ) -> None:
     """What a van's driver reports of a parcel."""
-    await shipping.hear(connection, shipment_id, news, "van", actor, now)
+    await shipping.apply_tracking_events(connection, shipment_id, news, "van", actor, now)
 
 
 async def _carry_over(services: GatewayServices) -> None:
     """Bring what was counted into the metrics, once a second."""
     while True:
-        services.tally.carry_over()
+        services.metrics_buffer.flush()
         metrics.WAITING.set(services.admission.waiting)
         await services.clock.sleep(_CARRY_OVER_EVERY_S)
 

@@ -24,7 +24,7 @@ async def auditor(shop: WorkerServices) -> None:
             if shop.stop.is_set():
                 return
             try:
-                publish_audit_metrics(await shop.audit.sale(sale_id), shop.clock.now_ms() / 1000)
+                publish_audit_metrics(await shop.audit.audit_sale(sale_id), shop.clock.now_ms() / 1000)
             except Exception as error:  # noqa: BLE001
                 _logger.warning("a sale cannot be audited now", extra={"sale": sale_id, "why": safe_error_text(error)})
         took = shop.clock.monotonic() - started

@@ -57,7 +57,7 @@ class ExternalJobRunner(Generic[Job]):
         self._busy = dict.fromkeys(self._breakers, 0)
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def step(self) -> int:
+    async def start_due_jobs(self) -> int:
         """Claim what is due and there is room for, and begin it; the number of jobs."""
         while (room := self._settings.calls_at_once - len(self._under_way)) <= 0:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
@@ -75,21 +75,21 @@ class ExternalJobRunner(Generic[Job]):
             system = self._system_of(job)
             if system in self._busy:
                 self._busy[system] += 1
-            task = asyncio.create_task(self._one(job, system))
+            task = asyncio.create_task(self._run_job(job, system))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
         return len(claimed)
 
     def _free(self, system: str) -> int:
         """How many calls to it may be begun now."""
-        return min(self._settings.calls_at_once_each, self._breakers[system].allowed) - self._busy[system]
+        return min(self._settings.calls_at_once_each, self._breakers[system].calls_allowed) - self._busy[system]
 
-    async def finish(self) -> None:
+    async def drain(self) -> None:
         """Wait for what is in hand."""
         while self._under_way:
             await asyncio.wait(self._under_way)
 
-    async def _one(self, job: Job, system: str) -> None:
+    async def _run_job(self, job: Job, system: str) -> None:
         started, breaker = perf_counter(), self._breakers.get(system)
         try:
             result = await self._jobs.work(job)

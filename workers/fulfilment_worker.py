@@ -18,7 +18,7 @@ from workers.runtime import WorkerServices
 async def fulfilment_worker(shop: WorkerServices) -> None:
     """Until it is to stop; then what is in hand is finished."""
     driver, rules = shop.settings.driver, shop.settings.shipping
-    policy = RetryPolicy.agreed(driver)
+    policy = RetryPolicy.from_settings(driver)
     async with AsyncExitStack() as stack:
         carriers = await stack.enter_async_context(
             open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)
@@ -27,7 +27,7 @@ async def fulfilment_worker(shop: WorkerServices) -> None:
         jobs = FulfilmentJobs(
             shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.attempts, carriers, assigning, rules
         )
-        systems = {carrier.system for carrier in carriers.by_name.values() if carrier.calls}
+        systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
         doors: ExternalJobRunner[Job] = ExternalJobRunner("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
-        await run_steps("shipment", doors.step, shop.stop, driver.poll_ms / 1000)
-        await doors.finish()
+        await run_steps("shipment", doors.start_due_jobs, shop.stop, driver.poll_ms / 1000)
+        await doors.drain()

@@ -211,10 +211,10 @@ class SaleStreamWriter:
             metrics.WRITE_LAG_SECONDS.observe(max(0, self._shop.clock.now_ms() - oldest) / 1000)
 
     def _count(self, result: PersistResult) -> None:
-        for name, count in (("stored", result.stored), ("known", result.known), ("refused", len(result.refused))):
+        for name, count in (("stored", result.stored), ("known", result.duplicates), ("refused", len(result.refused))):
             if count:
                 metrics.WRITTEN.labels(name).inc(count)
-        for order_id, why in result.errors.items():
+        for order_id, why in result.dead_lettered.items():
             metrics.WRITTEN.labels("dead").inc()
             _logger.error("an order was dead-lettered", extra={"order_id": str(order_id), "why": why})
 

@@ -18,7 +18,7 @@ from workers.runtime import WorkerServices
 async def payment_worker(shop: WorkerServices) -> None:
     """Until it is to stop; then what is in hand is finished."""
     driver, ids = shop.settings.driver, IdGenerator(shop.clock)
-    policy = RetryPolicy.agreed(driver)
+    policy = RetryPolicy.from_settings(driver)
     async with AsyncExitStack() as stack:
         providers = await stack.enter_async_context(
             open_providers(
@@ -34,8 +34,8 @@ async def payment_worker(shop: WorkerServices) -> None:
         doors: ExternalJobRunner[Payment | ClaimedRefund] = ExternalJobRunner(
             "payment", jobs, _system, providers, driver, shop.clock
         )
-        await run_steps("payment", doors.step, shop.stop, driver.poll_ms / 1000)
-        await doors.finish()
+        await run_steps("payment", doors.start_due_jobs, shop.stop, driver.poll_ms / 1000)
+        await doors.drain()
 
 
 def _system(job: Payment | ClaimedRefund) -> str:

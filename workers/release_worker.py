@@ -10,6 +10,6 @@ async def release_worker(shop: WorkerServices) -> None:
     """Expired orders first: they make the releases that are applied next."""
 
     async def step() -> int:
-        return await shop.releases.expire() + await shop.releases.apply()
+        return await shop.reservations.expire_unpaid_orders() + await shop.reservations.apply_due_releases()
 
     await run_steps("release", step, shop.stop, shop.settings.driver.poll_ms / 1000)

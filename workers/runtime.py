@@ -40,7 +40,7 @@ class WorkerServices:
     redis: Redis
     sales: Sales
     stock: StockChanges
-    releases: Reservations
+    reservations: Reservations
     audit: Audit
     stop: asyncio.Event
 
@@ -58,7 +58,7 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
         redis, db = await stack.enter_async_context(
             connect_databases(settings, "worker", more_connections=writer.reads_at_once, wait_ms=writer.wait_ms)
         )
-        policy = RetryPolicy.agreed(driver)
+        policy = RetryPolicy.from_settings(driver)
         yield WorkerServices(
             settings=settings,
             instance=f"{socket.gethostname()}-{instance}",
@@ -67,7 +67,7 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
             redis=redis,
             sales=Sales(db, redis, clock),
             stock=StockChanges(db, redis, clock, policy),
-            releases=Reservations(db, redis, clock, policy),
+            reservations=Reservations(db, redis, clock, policy),
             audit=Audit(db, redis, clock),
             stop=asyncio.Event(),
         )

@@ -15,8 +15,8 @@ async def sale_sync(shop: WorkerServices) -> None:
     """Whoever changes a sale tells Redis at once; this is for those that died before they could."""
 
     async def step() -> int:
-        for sale in await shop.sales.unfinished():
-            done = await shop.sales.finish(sale.sale_id)
+        for sale in await shop.sales.out_of_sync():
+            done = await shop.sales.sync_to_redis(sale.sale_id)
             _logger.info("a sale was unfinished", extra={"sale": sale.sale_id, "finished": done})
         return await shop.stock.apply_due()
 

@@ -57,7 +57,7 @@ class Audit:
         self._redis = redis
         self._clock = clock
 
-    async def sale(self, sale_id: str) -> SaleAudit:
+    async def audit_sale(self, sale_id: str) -> SaleAudit:
         """Audit one sale that was opened. Raises `NotReady` if it is being loaded over and over."""
         for _ in range(_TRIES):
             try:
@@ -120,7 +120,7 @@ class Audit:
         self, keys: SaleKeys, cut: Cut, changes: Sequence[StockMovement]
     ) -> list[StockMovement]:
         """Those that were in the stock at the cut although Postgres does not say so yet."""
-        seqs = await lua.change_seqs(self._redis, keys, [(change.change_id, change.made_ms) for change in changes])
+        seqs = await lua.change_seqs(self._redis, keys, [(change.change_id, change.created_ms) for change in changes])
         # Only now is it sure that the seqs are of the load the cut was made in.
         if await lua.loaded_epoch(self._redis, keys) != cut.epoch:
             raise _LoadedAnew
@@ -140,8 +140,8 @@ class Audit:
         items = await books.items()
         initial = Counter({sku: item.initial for sku, item in items.items()})
         changes = await books.changes()
-        in_force = [change for change in changes if change.marked and change.marked <= (cut.epoch, cut.change_seq)]
-        in_force += await self._applied_unmarked(keys, cut, [change for change in changes if not change.marked])
+        in_force = [change for change in changes if change.applied_position and change.applied_position <= (cut.epoch, cut.change_seq)]
+        in_force += await self._applied_unmarked(keys, cut, [change for change in changes if not change.applied_position])
         for change in in_force:
             initial.update(change.units)
         taken, sold = await books.taken()

@@ -34,10 +34,10 @@ class StockMovement:
     """A stock change or release: units by SKU; `marked` with its (epoch, seq) if Postgres knows it was applied."""
 
     change_id: UUID
-    made_ms: int
+    created_ms: int
     units: dict[str, int]
     user_id: str = ""
-    marked: tuple[int, int] | None = None
+    applied_position: tuple[int, int] | None = None
 
 
 class AuditSnapshot:
@@ -68,7 +68,7 @@ class AuditSnapshot:
                 row["change_id"],
                 to_ms(row["created_at"]),
                 {row["sku"]: row["units"]},
-                marked=(row["epoch"], row["seq"]) if row["status"] == "applied" else None,
+                applied_position=(row["epoch"], row["seq"]) if row["status"] == "applied" else None,
             )
             for row in await self._fetch(queries.changes, self._sale_id)
         ]

@@ -54,7 +54,7 @@ class DeadLetters:
             await store.resolve(connection, order_id, "retried", now, actor)
             result = await persist(connection, [StreamedOrder(order, held.entry, held.payload)], now)
             if result.dead:  # raising undoes all of this transaction, so the letter is held as before
-                raise Conflict(f"the order still cannot be written: {result.errors[order_id]}")
+                raise Conflict(f"the order still cannot be written: {result.dead_lettered[order_id]}")
         return await self.show(order_id)
 
     async def discard(self, order_id: UUID, actor: str) -> DeadLetter:

@@ -34,12 +34,12 @@ class RouteExecution:
         self._clock = clock
         self._hears = hears
 
-    async def board(self, route_id: UUID) -> DriverRoute:
+    async def driver_route(self, route_id: UUID) -> DriverRoute:
         """The route with its stops. Raises `NoSuchRoute`."""
         async with self._db.connection() as connection:
             return await self._board(connection, route_id)
 
-    async def leave(self, route_id: UUID) -> DriverRoute:
+    async def depart(self, route_id: UUID) -> DriverRoute:
         """The van is under way, and its parcels are out for delivery.
 
         What was called off since the route was planned, or booked anew, is taken from it. Raises `NoSuchRoute`.

@@ -36,7 +36,7 @@ class CarrierAssignment:
         if fault := missing_address_fields(shipment.address):
             await store.park_without_carrier(connection, shipment.shipment_id, None, now, fault)
             return None
-        book = await self._rates.book(connection)
+        book = await self._rates.find_current(connection)
         if book is None:
             why = "there is no rate table: import one"
             await store.park_without_carrier(connection, shipment.shipment_id, None, now, why)
@@ -51,7 +51,7 @@ class CarrierAssignment:
                 connection, shipment.shipment_id, choice, now, f"no carrier takes it: {why}"
             )
             return None
-        task: Task | None = "book" if self._carriers.by_name[choice.carrier].books else None
+        task: Task | None = "book" if self._carriers.by_name[choice.carrier].accepts_bookings else None
         await store.choose(connection, shipment.shipment_id, choice, task, now)
         return choice.carrier
 

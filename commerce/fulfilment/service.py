@@ -75,7 +75,7 @@ class Fulfilment(Worklists):
 
     # Packing.
 
-    async def packed(self, shipment_id: UUID, tracking_no: str | None, actor: str) -> ShipmentDetails:
+    async def pack(self, shipment_id: UUID, tracking_no: str | None, actor: str) -> ShipmentDetails:
         """It is packed; again changes nothing. With the carrier's number where the desk books it by itself."""
         try:
             async with self._db.transaction() as connection:
@@ -105,7 +105,7 @@ class Fulfilment(Worklists):
         self, connection: Connection, shipment: Shipment, number: str | None, now: datetime, actor: str
     ) -> None:
         carrier = self._carriers.by_name.get(shipment.carrier or "")
-        if carrier is None or carrier.books:
+        if carrier is None or carrier.accepts_bookings:
             raise InvalidShipmentState("no carrier is booked for it yet")
         if number is None:
             raise Invalid(f"tracking_no: say {carrier.name}'s number, which is on its label")
@@ -114,10 +114,10 @@ class Fulfilment(Worklists):
         await shipment_status.record_booking(
             connection, shipment, booking_id, BookingConfirmation(number), now, "staff", actor
         )
-        task: Task = "follow" if carrier.follows else "track"
+        task: Task = "follow" if carrier.needs_subscription else "track"
         await shipments.set_task(connection, shipment.shipment_id, task, now)
 
-    async def make_wave(self, warehouse_id: str, parcels: int, actor: str) -> Wave:
+    async def create_wave(self, warehouse_id: str, parcels: int, actor: str) -> Wave:
         """Gather what is to be packed there, the oldest first, into one walk. Raises `NotNow` if that is nothing."""
         async with self._db.transaction() as connection:
             if not await store.warehouse_exists(connection, warehouse_id):
@@ -148,7 +148,7 @@ class Fulfilment(Worklists):
             await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, f"held: {reason}")
         return await self.show(shipment_id)
 
-    async def let_go(self, shipment_id: UUID, actor: str) -> ShipmentDetails:
+    async def resume(self, shipment_id: UUID, actor: str) -> ShipmentDetails:
         """It goes on; again changes nothing."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
@@ -217,7 +217,7 @@ class Fulfilment(Worklists):
 
     # Afterwards.
 
-    async def settle(self, shipment_id: UUID, note: str, actor: str) -> ShipmentDetails:
+    async def resolve(self, shipment_id: UUID, note: str, actor: str) -> ShipmentDetails:
         """What went wrong with it was dealt with: it leaves the lists of what failed or is odd."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
@@ -225,7 +225,7 @@ class Fulfilment(Worklists):
             await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, f"settled: {note}")
         return await self.show(shipment_id)
 
-    async def told(self, shipment_id: UUID, state: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
+    async def set_outcome(self, shipment_id: UUID, state: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
         """It arrived, is lost or came back, and its carrier's news do not say so. Again changes nothing."""
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
@@ -239,7 +239,7 @@ class Fulfilment(Worklists):
                 )
         return await self.show(shipment_id)
 
-    async def appoint(self, shipment_id: UUID, wanted: Appointment, actor: str) -> ShipmentDetails:
+    async def set_appointment(self, shipment_id: UUID, wanted: Appointment, actor: str) -> ShipmentDetails:
         """When the customer is there, and where that is; for the planning of routes."""
         window, where = (wanted.deliver_from, wanted.deliver_to), (wanted.latitude, wanted.longitude)
         if (None in window and window != (None, None)) or (None in where and where != (None, None)):

@@ -67,14 +67,14 @@ class FulfilmentJobs:
     def system_of(self, job: Job) -> str:
         """Who is called for it; `ours` for what is our own to do."""
         carrier = self._carrier(job) if isinstance(job, Shipment) else None
-        if carrier is None or not carrier.calls or (isinstance(job, Shipment) and self._is_to_change(job)):
+        if carrier is None or not carrier.is_external or (isinstance(job, Shipment) and self._may_reassign(job)):
             return "ours"
         return carrier.system
 
     def _carrier(self, job: Shipment) -> Carrier | None:
         return self._carriers.by_name.get(job.carrier) if job.carrier else None
 
-    def _is_to_change(self, job: Shipment) -> bool:
+    def _may_reassign(self, job: Shipment) -> bool:
         """Whether it waits for one that is down, was not asked yet, and may go to another."""
         return job.task == "book" and job.booking_id is None and job.carrier in self._down
 
@@ -82,7 +82,7 @@ class FulfilmentJobs:
         """Due orders and parcels, except those of the systems named; from those that are down parcels are taken away
         which they were not asked for yet."""
         now, names = self._now(), self._carriers.by_name
-        self._down = frozenset(name for name, carrier in names.items() if carrier.books and carrier.system in down)
+        self._down = frozenset(name for name, carrier in names.items() if carrier.accepts_bookings and carrier.system in down)
         closed = [name for name, carrier in names.items() if carrier.system in without]
         async with self._db.connection() as connection:
             lease_s = self._policy.lease_s
@@ -148,7 +148,7 @@ class FulfilmentJobs:
         for shipment in await store.shipments_of(connection, job.order_id):
             is_being_cancelled = shipment.task == "cancel" and shipment.then_ == "cancelled"
             if shipment.status in (_S.PLANNED, _S.BOOKED) and not is_being_cancelled:
-                await self._withdraw(connection, shipment)
+                await self._cancel_before_dispatch(connection, shipment)
         return "stopped"
 
     # Parcels.
@@ -164,7 +164,7 @@ class FulfilmentJobs:
             return await self._cancel(job, carrier)
         assert job.tracking_no is not None
         if job.task == "follow":
-            await carrier.follow(job.tracking_no, job.address.phone)
+            await carrier.subscribe(job.tracking_no, job.address.phone)
             async with self._db.transaction() as connection:
                 _, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
                 if shipment.task == "follow":
@@ -173,13 +173,13 @@ class FulfilmentJobs:
         return await self._track(job, carrier)
 
     async def _book(self, job: Shipment, carrier: Carrier | None) -> str:
-        if carrier is None or self._is_to_change(job):
+        if carrier is None or self._may_reassign(job):
             return await self._assign(job)
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
             if not _to_be_booked(shipment) or shipment.carrier != carrier.name:
                 return "known"
-            if await self._stopped(connection, order, shipment):
+            if await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
             shipment = await self._ask(connection, shipment, carrier)
             parcel = await self._parcel(connection, shipment)
@@ -190,14 +190,14 @@ class FulfilmentJobs:
         failpoint("shipment.after_book")
         return await self._booked(shipment, carrier, found)
 
-    async def _stopped(self, connection: Connection, order: OrderHeader, shipment: Shipment) -> bool:
+    async def _cancel_if_must_not_ship(self, connection: Connection, order: OrderHeader, shipment: Shipment) -> bool:
         """Whether it must not be sent any more: then it is cancelled, or its booking is about to be."""
         if not await shipment_status.must_not_ship(connection, order):
             return False
-        await self._withdraw(connection, shipment)
+        await self._cancel_before_dispatch(connection, shipment)
         return True
 
-    async def _withdraw(self, connection: Connection, shipment: Shipment) -> None:
+    async def _cancel_before_dispatch(self, connection: Connection, shipment: Shipment) -> None:
         now = self._now()
         if shipment.booking_id is None:
             why = "the order's money goes back"
@@ -238,7 +238,7 @@ class FulfilmentJobs:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
             if not _to_be_booked(shipment) or shipment.booking_id is not None:
                 return "known"
-            if await self._stopped(connection, order, shipment):
+            if await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
             down = dict.fromkeys(self._down, "it does not answer now")
             name = await self._assigning.assign(connection, shipment, self._now(), without=down)
@@ -261,7 +261,7 @@ class FulfilmentJobs:
             await store.record_refusal(connection, shipment.shipment_id, carrier.name)
             await shipment_status.record_note(connection, shipment, now, "driver", shipment_status.ACTOR, why)
             if shipment.task == "cancel":
-                return await self._unbooked(connection, shipment)
+                return await self._after_booking_ended(connection, shipment)
             again = await store.shipment(connection, shipment.shipment_id)
             assert again is not None
             await self._assigning.assign(connection, again, now)
@@ -281,8 +281,8 @@ class FulfilmentJobs:
                 await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
             elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
                 # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
-                task: Task = "follow" if carrier.follows else "track"
-                look = now if carrier.follows else now + timedelta(seconds=self._rules.track_first_s)
+                task: Task = "follow" if carrier.needs_subscription else "track"
+                look = now if carrier.needs_subscription else now + timedelta(seconds=self._rules.track_first_s)
                 await store.set_task(connection, shipment.shipment_id, task, look)
         return "booked"
 
@@ -290,9 +290,9 @@ class FulfilmentJobs:
         assert job.booking_id is not None
         found, outcome = None, await carrier.cancel(job.booking_id, job.tracking_no)
         if outcome == "absent":
-            await self._surely_absent(job.booking_id)
+            await self._require_absence(job.booking_id)
         elif outcome == "too_late" and job.tracking_no is None:
-            found = await carrier.find(job.booking_id)
+            found = await carrier.find_booking(job.booking_id)
             if found is None:
                 raise ExternalOutcomeUnknown("the carrier has the parcel, and does not say under which number")
         failpoint("shipment.after_cancel")
@@ -305,16 +305,16 @@ class FulfilmentJobs:
             if outcome == "too_late" or shipment.status not in (_S.PLANNED, _S.BOOKED):
                 return await self._too_late(connection, shipment, found, now)
             await store.end_booking(connection, job.booking_id, "cancelled", now, "it is not wanted")
-            return await self._unbooked(connection, shipment)
+            return await self._after_booking_ended(connection, shipment)
 
-    async def _surely_absent(self, booking_id: UUID) -> None:
+    async def _require_absence(self, booking_id: UUID) -> None:
         """What was asked for a moment ago may still reach the carrier. Raises `Unclear` till that cannot be."""
         async with self._db.connection() as connection:
             asked_at = await store.asked_at(connection, booking_id)
         if self._now() < asked_at + timedelta(seconds=self._policy.lease_s):
             raise ExternalOutcomeUnknown("the carrier does not know the booking, and may not have got it yet")
 
-    async def _unbooked(self, connection: Connection, shipment: Shipment) -> str:
+    async def _after_booking_ended(self, connection: Connection, shipment: Shipment) -> str:
         """No carrier will come for it: it is planned anew, or it is over."""
         now = self._now()
         if shipment.then_ == "cancelled":
@@ -357,7 +357,7 @@ class FulfilmentJobs:
 
     async def _track(self, job: Shipment, carrier: Carrier) -> str:
         assert job.tracking_no is not None
-        news = await carrier.track(job.tracking_no, job.address.phone)
+        news = await carrier.fetch_tracking(job.tracking_no, job.address.phone)
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
             if shipment.task != "track" or shipment.tracking_no != job.tracking_no:
@@ -368,7 +368,7 @@ class FulfilmentJobs:
                     connection, order, shipment, news, "query", carrier.system, self._now(), self._rules
                 )
             waits = heard.result != "moved" and shipment.status is _S.BOOKED
-            if waits and await self._stopped(connection, order, shipment):
+            if waits and await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
             await store.schedule_poll(connection, shipment.shipment_id, self._next_look(shipment))
         return heard.result

@@ -21,7 +21,7 @@ class CircuitBreaker:
         return self._failures >= self._most and self._clock.monotonic() < self._until
 
     @property
-    def allowed(self) -> int:
+    def calls_allowed(self) -> int:
         """How many calls may be begun now: none while open, one to try, else any number."""
         if self._failures < self._most:
             return 2**31

@@ -34,7 +34,7 @@ class RetryPolicy:
     random: Callable[[], float] = random.random
 
     @classmethod
-    def agreed(cls, driver: JobSettings) -> RetryPolicy:
+    def from_settings(cls, driver: JobSettings) -> RetryPolicy:
         """As the settings say."""
         return cls(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
 
@@ -53,12 +53,12 @@ class RateLimiter:
         self._saved = per_s
         self._then = clock.monotonic()
 
-    def allowed(self) -> int:
+    def available(self) -> int:
         """How many may be begun now."""
         now = self._clock.monotonic()
         self._saved = min(max(self._per_s, 1.0), self._saved + (now - self._then) * self._per_s)
         self._then = now
         return int(self._saved)
 
-    def used(self, count: int) -> None:
+    def consume(self, count: int) -> None:
         self._saved -= count

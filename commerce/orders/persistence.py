@@ -36,13 +36,13 @@ class PersistResult:
     """What became of a batch. Every order of it is counted once."""
 
     stored: int = 0
-    known: int = 0
+    duplicates: int = 0
     refused: list[UUID] = field(default_factory=list)
-    errors: dict[UUID, str] = field(default_factory=dict)
+    dead_lettered: dict[UUID, str] = field(default_factory=dict)
 
     @property
     def dead(self) -> int:
-        return len(self.errors)
+        return len(self.dead_lettered)
 
 
 async def persist(connection: Connection, arrived: Sequence[StreamedOrder], now: datetime) -> PersistResult:
@@ -77,7 +77,7 @@ async def _without_known(
 ) -> list[StreamedOrder]:
     """The orders that are neither stored yet nor, since their key is taken, stored as refused just now."""
     known = await store.existing(connection, [item.order.order_id for item in arrived])
-    result.known += len(known)
+    result.duplicates += len(known)
     rest = [item for item in arrived if item.order.order_id not in known]
     taken = await store.by_keys(connection, rest)
     fresh = []
@@ -122,4 +122,4 @@ async def _halve(
         entry=item.entry,
         now=now,
     )
-    result.errors[item.order.order_id] = why
+    result.dead_lettered[item.order.order_id] = why

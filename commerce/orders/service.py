@@ -91,7 +91,7 @@ class Orders:
                 return user, Order(order_id, OrderStatus.ACCEPTED, sale_id)
         return None
 
-    async def by_key(self, user_id: str, idempotency_key: str, sales: Sequence[str]) -> Order | None:
+    async def find_by_key(self, user_id: str, idempotency_key: str, sales: Sequence[str]) -> Order | None:
         """The order that stands under a key, for a client that lost the reply."""
         day = self._clock.now_ms() // DAY_MS
         try:

@@ -56,13 +56,13 @@ class PaymentJobs:
         it does not matter which of these are `down`."""
         now = self._now()
         async with self._db.connection() as connection:
-            paced = self._refunds.allowed()
+            paced = self._refunds.available()
             # A quarter is kept for refunds, so that a rush of payments does not hold them up.
             most = count - min(count // 4, paced)
             payments = await store.claim_payments(connection, now, self._policy.lease_s, most, without)
             paced = min(count - len(payments), paced)
             refunds = await store.claim_refunds(connection, now, self._policy.lease_s, paced, without)
-        self._refunds.used(len(refunds))
+        self._refunds.consume(len(refunds))
         return [*payments, *refunds]
 
     async def work(self, job: Payment | ClaimedRefund) -> str:
@@ -89,15 +89,15 @@ class PaymentJobs:
 
     async def _payment(self, job: Payment) -> str:
         if job.task == "settle":
-            return await self._settle(job)
+            return await self._update_order(job)
         if job.task == "late":
-            return await self._late(job)
+            return await self._recover_expired_order(job)
         if job.method in INTERNAL_METHODS:
-            return await self._ours(job)
+            return await self._process_internal(job)
         provider = self._provider(job.method)
         if job.task == "create" and self._now() < job.expires_at:
             return await self._create(job, provider)
-        return await self._look(job, provider)
+        return await self._poll_provider(job, provider)
 
     def _provider(self, method: str) -> Provider:
         """Raises `Refused` for one that is offered no more: its payments wait for a person."""
@@ -113,14 +113,14 @@ class PaymentJobs:
             with suppress(ExternalRefusal):
                 seen = await provider.close(job.payment_id)
                 if seen.state == "captured":
-                    return await self.saw(job.payment_id, seen)
+                    return await self.record_capture(job.payment_id, seen)
             return await self._finish(job, "failed", f"{job.method} refuses: {error}")
         failpoint("payment.after_create")
         async with self._db.connection() as connection:
-            await store.mark_requested(connection, job.payment_id, action, self._next_look(job))
+            await store.mark_requested(connection, job.payment_id, action, self._next_poll_at(job))
         return "asked"
 
-    async def _look(self, job: Payment, provider: Provider) -> str:
+    async def _poll_provider(self, job: Payment, provider: Provider) -> str:
         closing = job.task == "close" or self._now() >= job.expires_at
         seen = await (provider.close if closing else provider.query)(job.payment_id)
         if closing and seen.state != "captured":
@@ -128,17 +128,17 @@ class PaymentJobs:
             seen = await provider.query(job.payment_id)
         failpoint("payment.after_look")
         if seen.state == "captured":
-            return await self.saw(job.payment_id, seen)
+            return await self.record_capture(job.payment_id, seen)
         # What the provider has never seen may still reach it, by a page that the customer has open: till it expires.
         over = self._now() >= job.expires_at + timedelta(seconds=_GRACE_S)
         if seen.state == "closed" or (closing and over and seen.state == "absent"):
             why = "it was not paid in time" if over else "it is not needed any more"
             return await self._finish(job, "closed", why if closing else f"it was closed at {job.method}")
         async with self._db.connection() as connection:
-            await store.schedule_poll(connection, job, self._next_look(job), "close" if closing else "query")
+            await store.schedule_poll(connection, job, self._next_poll_at(job), "close" if closing else "query")
         return "waiting"
 
-    def _next_look(self, job: Payment) -> datetime:
+    def _next_poll_at(self, job: Payment) -> datetime:
         """Often at first, then ever more seldom, and once at its end."""
         look = self._later(job.created_at)
         end = job.expires_at + timedelta(seconds=_GRACE_S)
@@ -148,7 +148,7 @@ class PaymentJobs:
         now_ms = self._clock.now_ms()
         return from_ms(now_ms + min(max((now_ms - to_ms(since)) // 4, _LOOK_FIRST_MS), _LOOK_MOST_MS))
 
-    async def _ours(self, job: Payment) -> str:
+    async def _process_internal(self, job: Payment) -> str:
         """Store credit and cash on delivery: nobody outside is asked, so it is one transaction."""
         async with self._db.transaction() as connection:
             order = await store.lock_order(connection, job.order_id)
@@ -171,7 +171,7 @@ class PaymentJobs:
             await order_status.update_order_and_payments(connection, self._ids, order, now)
         return result
 
-    async def saw(self, payment_id: UUID, seen: ProviderPayment) -> str:
+    async def record_capture(self, payment_id: UUID, seen: ProviderPayment) -> str:
         """A provider says it was captured. Raises `Disagreement` where that cannot be."""
         async with self._db.transaction() as connection:
             result = await order_status.record_capture_by_id(connection, self._ids, payment_id, seen, self._now())
@@ -185,7 +185,7 @@ class PaymentJobs:
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
         return status
 
-    async def _settle(self, job: Payment) -> str:
+    async def _update_order(self, job: Payment) -> str:
         async with self._db.transaction() as connection:
             order = await store.lock_order(connection, job.order_id)
             await store.set_task(connection, job.payment_id, None, self._now())
@@ -193,9 +193,9 @@ class PaymentJobs:
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
         return "settled"
 
-    async def _late(self, job: Payment) -> str:
+    async def _recover_expired_order(self, job: Payment) -> str:
         """Paid after the order expired: the goods are taken again, or the money goes back."""
-        outcome = await self._retaking.retake(job.order_id)
+        outcome = await self._retaking.reacquire(job.order_id)
         if outcome == "wait":
             await self._postpone(job, "the goods are still on their way back", park=False)
             return "waiting"

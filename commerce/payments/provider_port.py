@@ -84,8 +84,8 @@ class RefundRequest(msgspec.Struct, frozen=True):
 class PaymentWebhook(msgspec.Struct, frozen=True):
     """A callback that is genuine: `notice_id` is the same whenever the provider sends it again."""
 
-    notice_id: str
-    seen: ProviderPayment | ProviderRefund
+    webhook_id: str
+    subject: ProviderPayment | ProviderRefund
 
 
 class StatementLine(NamedTuple):
@@ -125,7 +125,7 @@ class Provider(Protocol):
 
     async def query_refund(self, order: RefundRequest) -> ProviderRefund: ...
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Check a callback's signature over its raw body, and that it is ours. Names of headers are in lower case.
 
         Raises `BadNotice`, and `Refused` never: what the content means for us is not judged here.

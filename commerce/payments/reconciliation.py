@@ -43,7 +43,7 @@ class ReconciliationReport(NamedTuple):
     """How many movements the statement has, how many of either side agree, and what does not."""
 
     movements: int
-    agreed: int
+    matching: int
     differences: list[Difference]
 
 

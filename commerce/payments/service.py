@@ -116,7 +116,7 @@ class Payments:
             raise _wrong(number, "payer", "the customer's id at the provider is needed for jsapi")
         return scene
 
-    async def show(self, order_id: UUID, user_id: str | None) -> OrderPayments:
+    async def get(self, order_id: UUID, user_id: str | None) -> OrderPayments:
         """An order's payments; anybody's for staff (no user)."""
         # Who waits for the driver asks this over and over: no lock, which would be written to the disk each time, and
         # as few statements as give one state. There is no refund where nothing was captured.
@@ -135,7 +135,7 @@ class Payments:
 
     # Callbacks.
 
-    async def notice(self, method: Method, notice: PaymentWebhook, body: bytes) -> str:
+    async def handle_webhook(self, method: Method, notice: PaymentWebhook, body: bytes) -> str:
         """Store a genuine callback and what it changes, in one transaction; gives a word for what became of it.
 
         What cannot be true is kept with the reason, changes nothing, and is `refused`.
@@ -143,7 +143,7 @@ class Payments:
         now = self._now()
         async with self._db.transaction() as connection:
             if not await store.insert_webhook(connection, method, notice, now, body):
-                known = await store.get_webhook_result(connection, method, notice.notice_id)
+                known = await store.get_webhook_result(connection, method, notice.webhook_id)
                 return "refused" if known and known.startswith("refused") else "repeated"
             try:
                 async with connection.transaction():
@@ -152,12 +152,12 @@ class Payments:
                 result = f"refused: {error}"
             except UniqueViolationError:
                 result = "refused: its transaction belongs to another payment"
-            await store.set_webhook_result(connection, method, notice.notice_id, result[:500])
+            await store.set_webhook_result(connection, method, notice.webhook_id, result[:500])
         failpoint("payment.after_notice")
         return result.partition(":")[0]
 
     async def _enter(self, connection: Connection, method: Method, notice: PaymentWebhook, now: datetime) -> str:
-        seen = notice.seen
+        seen = notice.subject
         paid = await store.payment(connection, seen.payment_id)
         if paid is None or paid.method != method:
             raise ProviderMismatch(f"there is no payment {seen.payment_id} by {method}")
@@ -204,7 +204,7 @@ class Payments:
                     )
             return await self._view(connection, order, await store.payments_of(connection, order_id))
 
-    async def collected(self, payment_id: UUID) -> None:
+    async def record_cash_collected(self, payment_id: UUID) -> None:
         """Cash on delivery was collected. Raises `NoSuchPayment`, `NotCollectable`; again changes nothing."""
         async with self._db.transaction() as connection:
             found = await store.payment(connection, payment_id)
@@ -222,7 +222,7 @@ class Payments:
             if await order_status.record_capture(connection, order, paid, seen, now):
                 await order_status.update_order_and_payments(connection, self._ids, order, now)
 
-    async def gift(self, user_id: str, amount: Money, key: str) -> StoreCredit:
+    async def grant_store_credit(self, user_id: str, amount: Money, key: str) -> StoreCredit:
         """Give a user store credit, once for each key. Raises `Invalid` where the key stands for another gift."""
         posting, lines = f"gift {key}", {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
         async with self._db.transaction() as connection:

@@ -223,9 +223,9 @@ async def insert_webhook(
     connection: Connection, method: Method, notice: PaymentWebhook, now: datetime, body: bytes
 ) -> bool:
     """False if it was stored before."""
-    seen = notice.seen
+    seen = notice.subject
     refund_id = seen.refund_id if isinstance(seen, ProviderRefund) else None
-    values = (method, notice.notice_id, seen.payment_id, refund_id, now, body)
+    values = (method, notice.webhook_id, seen.payment_id, refund_id, now, body)
     return await connection.fetchval(queries.add_notice, *values) is not None
 
 

@@ -40,12 +40,12 @@ class Rates:
     async def current(self) -> RateTableIndex:
         """The table in force. Raises `NoRateTable`."""
         async with self._db.connection() as connection:
-            book = await self.book(connection)
+            book = await self.find_current(connection)
         if book is None:
             raise NoRateTable("nobody can be chosen before rates are imported: floodgate rates import FILE.csv")
         return book
 
-    async def book(self, connection: Connection) -> RateTableIndex | None:
+    async def find_current(self, connection: Connection) -> RateTableIndex | None:
         """The table in force, if there is one; one short query if it is in memory."""
         newest = await store.newest(connection)
         if newest is None:

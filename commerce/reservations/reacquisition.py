@@ -27,7 +27,7 @@ class StockReacquisition:
         self._clock = clock
         self._ids = ids
 
-    async def retake(self, order_id: UUID) -> ReacquireDecision:
+    async def reacquire(self, order_id: UUID) -> ReacquireDecision:
         """Take them. `wait`: what went back is not applied yet, or Redis cannot say now; ask again."""
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())

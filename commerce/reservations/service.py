@@ -30,7 +30,7 @@ class Reservations:
         self._clock = clock
         self._policy = policy
 
-    async def expire(self) -> int:
+    async def expire_unpaid_orders(self) -> int:
         """Cancel orders that were not paid in time; the number of them."""
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
@@ -40,7 +40,7 @@ class Reservations:
             reason = "it was not paid in time"
             return len(await orders.cancel(connection, due, now, "expired", "release_driver", reason))
 
-    async def apply(self) -> int:
+    async def apply_due_releases(self) -> int:
         """Apply releases that are due; the number of those that were claimed."""
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:

@@ -48,7 +48,7 @@ class LoadReport:
     skus: int
     units_free: int
     waiting_orders: int
-    settled_jobs: int
+    resolved_jobs: int
 
 
 @dataclass(slots=True)

@@ -72,7 +72,7 @@ class Sale(msgspec.Struct, frozen=True):
     def loaded(self) -> bool:
         return 0 < self.epoch == self.loaded_epoch
 
-    def may_have_keys(self, now: datetime) -> bool:
+    def has_live_keys(self, now: datetime) -> bool:
         """Whether an order's key is still to be looked for in this sale's Redis keys.
 
         A key counts on its day and the next, and no order is accepted after the end; one day more is for clocks that

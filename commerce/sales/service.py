@@ -72,7 +72,7 @@ class Sales:
             await self._put(connection, sale_id, sale.currency, items, generation)
             skus = [sku for sku, _ in items]
             await store.log(connection, sale_id, self._now(), actor, "items", {"skus": skus[:100], "count": len(skus)})
-        await self.finish(sale_id)
+        await self.sync_to_redis(sale_id)
 
     async def _put(
         self,
@@ -114,22 +114,22 @@ class Sales:
             # Units without a limit are not counted by user, so the counts must come from the orders.
             await load_sale(self._db, self._redis, self._clock, sale_id)
         else:
-            await self.finish(sale_id)
+            await self.sync_to_redis(sale_id)
         return await self.get_item(sale_id, sku)
 
     async def open(self, sale_id: str, actor: str) -> Sale:
         """Arm a draft, or go on with a paused sale. Orders are taken from `opens_at` by Redis's clock."""
-        return await self._step(sale_id, SaleState.OPEN, actor)
+        return await self._change_state(sale_id, SaleState.OPEN, actor)
 
     async def pause(self, sale_id: str, actor: str) -> Sale:
         """Take no orders for a while."""
-        return await self._step(sale_id, SaleState.PAUSED, actor)
+        return await self._change_state(sale_id, SaleState.PAUSED, actor)
 
     async def close(self, sale_id: str, actor: str) -> Sale:
         """End a sale for good."""
-        return await self._step(sale_id, SaleState.CLOSED, actor)
+        return await self._change_state(sale_id, SaleState.CLOSED, actor)
 
-    async def _step(self, sale_id: str, state: SaleState, actor: str) -> Sale:
+    async def _change_state(self, sale_id: str, state: SaleState, actor: str) -> Sale:
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)
             if sale.state is not state:  # a repeated command changes nothing
@@ -140,7 +140,7 @@ class Sales:
                 await store.set_state(connection, sale_id, state)
                 await store.log(connection, sale_id, self._now(), actor, state, {"from": sale.state})
         failpoint("sale.after_commit")
-        await self.finish(sale_id)
+        await self.sync_to_redis(sale_id)
         return await self.get(sale_id)
 
     async def _check_can_open(self, connection: Connection, sale: Sale) -> None:
@@ -151,7 +151,7 @@ class Sales:
         if not await store.list_items(connection, sale.sale_id, "", 1):
             raise InvalidSaleState(f"{sale.sale_id} offers nothing yet: give it items first")
 
-    async def finish(self, sale_id: str) -> bool:
+    async def sync_to_redis(self, sale_id: str) -> bool:
         """Do what is left to do in Redis; False if Redis cannot be reached now, in which case it is done later."""
         sale = await self.get(sale_id)
         if sale.epoch == 0:
@@ -169,7 +169,7 @@ class Sales:
             return False
         return True
 
-    async def unfinished(self) -> list[Sale]:
+    async def out_of_sync(self) -> list[Sale]:
         """Sales of which Redis does not know the latest."""
         async with self._db.connection() as connection:
             return await store.unfinished(connection)

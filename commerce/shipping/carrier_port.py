@@ -73,15 +73,15 @@ class ShipmentUpdate(msgspec.Struct, frozen=True):
 
     carrier: str
     tracking_no: str
-    news: list[TrackingEvent]
+    events: list[TrackingEvent]
     booking_id: UUID | None = None
 
 
 class CarrierWebhook(msgspec.Struct, frozen=True):
     """A genuine call of a carrier's: `notice_id` is the same whenever it sends the same again."""
 
-    notice_id: str
-    pushes: list[ShipmentUpdate]
+    webhook_id: str
+    updates: list[ShipmentUpdate]
 
 
 CancelOutcome = Literal["cancelled", "too_late", "absent"]
@@ -94,18 +94,18 @@ class Carrier(Protocol):
 
     name: str
     system: str
-    books: bool
+    accepts_bookings: bool
     """False: the desk books it by itself and says the number."""
-    calls: bool
+    is_external: bool
     """False: nobody outside is called; what would be done outside is done with the row."""
-    follows: bool
+    needs_subscription: bool
     """Whether it must be asked, parcel by parcel, to push its news."""
 
     async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         """Ask it to come for a parcel. Again for the same booking gives the same number."""
         ...
 
-    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
+    async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
         """What became of a booking that was asked for; None where the carrier knows nothing of it."""
         ...
 
@@ -113,11 +113,11 @@ class Carrier(Protocol):
         """See to it that it does not come for the parcel; `tracking_no` is None where the booking is unclear."""
         ...
 
-    async def follow(self, tracking_no: str, phone: str) -> None:
+    async def subscribe(self, tracking_no: str, phone: str) -> None:
         """Ask to be told its news. `phone` is the receiver's, by which some carriers check who asks."""
         ...
 
-    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+    async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         """All that it tells of a parcel, in the order of time; none where it has not heard of it yet."""
         ...
 
@@ -127,7 +127,7 @@ class CarrierWebhookReader(Protocol):
 
     system: str
 
-    def read_push(
+    def read_webhook(
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
     ) -> CarrierWebhook:
         """Check that a push is the carrier's and for us. Names of headers are in lower case. Raises `BadNotice`."""
@@ -142,4 +142,4 @@ class CarrierRegistry(NamedTuple):
     """All that the shop works with: carriers by their names in the rate table, pushes by system."""
 
     by_name: Mapping[str, Carrier]
-    readers: Mapping[str, CarrierWebhookReader]
+    webhook_readers: Mapping[str, CarrierWebhookReader]

@@ -44,7 +44,7 @@ class Shipping:
         views = [_view(one, lines[one.shipment_id], told[one.shipment_id]) for one in found]
         return OrderShipments(order_id, sums.ordered - sums.planned, views)
 
-    async def watched(self, order_id: UUID, user_id: str, after: int) -> tuple[list[ShipmentEvent], bool, bool]:
+    async def events_after(self, order_id: UUID, user_id: str, after: int) -> tuple[list[ShipmentEvent], bool, bool]:
         """What has happened to an order's parcels after the event `after`, in the order in which it became known;
         whether nothing will come after that; whether there is more of it already. Raises `NoSuchOrder`."""
         async with self._db.snapshot() as connection:
@@ -61,7 +61,7 @@ class Shipping:
         return sums.delivered == sums.ordered or await shipment_status.must_not_ship(connection, order)
 
     @staticmethod
-    async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
+    async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:
         """Whether there are parcels of an order, not at their end yet, that bring its cash."""
         return await store.couriers_collect(connection, order_id)
 
@@ -76,18 +76,18 @@ class Shipping:
             raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
         return order
 
-    async def notice(self, system: str, notice: CarrierWebhook, body: bytes) -> TrackingResult:
+    async def handle_webhook(self, system: str, notice: CarrierWebhook, body: bytes) -> TrackingResult:
         """Store a genuine push and what it changes, parcel by parcel; a word for what became of it.
 
         `unknown_number` where a parcel is not known (yet: its booking may be about to be written); the push is then
         not kept and should come again. What it told of other parcels is written down all the same.
         """
         async with self._db.transaction() as connection:
-            if await store.known_notice(connection, system, notice.notice_id):
+            if await store.known_notice(connection, system, notice.webhook_id):
                 return TrackingResult("repeated")
             found = [
                 (await store.find_by_tracking_no(connection, push.carrier, push.tracking_no), push)
-                for push in notice.pushes
+                for push in notice.updates
             ]
             # In the order in which everybody takes the locks of orders.
             known = sorted(((ids, push) for ids, push in found if ids is not None), key=itemgetter(0))
@@ -95,7 +95,7 @@ class Shipping:
             words = {one.result for one in heard} | ({"unknown_number"} if len(known) < len(found) else set())
             result = next((word for word in ("unknown_number", "moved", "noted") if word in words), "known")
             if result != "unknown_number":
-                await store.add_notice(connection, system, notice.notice_id, self._now(), result, body)
+                await store.add_notice(connection, system, notice.webhook_id, self._now(), result, body)
         return TrackingResult(result, sum(one.unknown for one in heard))
 
     async def _push(
@@ -104,10 +104,10 @@ class Shipping:
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
         stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
         return await shipment_status.apply_tracking_events(
-            connection, order, shipment, push.news, "push", system, self._now(), self._rules, stands=stands
+            connection, order, shipment, push.events, "push", system, self._now(), self._rules, stands=stands
         )
 
-    async def hear(
+    async def apply_tracking_events(
         self,
         connection: Connection,
         shipment_id: UUID,

@@ -61,22 +61,22 @@ def _shown(board: DriverRoute) -> web.Response:
 
 async def show_board(call: Call) -> web.Response:
     """The route's stops: who, where, when, and how much cash is to be collected."""
-    return _shown(await call.services.driving.board(_route(call)))
+    return _shown(await call.services.route_execution.driver_route(_route(call)))
 
 
 async def leave(call: Call) -> web.Response:
     """The van leaves: its parcels are out for delivery. Again changes nothing."""
-    return _shown(await call.services.driving.leave(_route(call)))
+    return _shown(await call.services.route_execution.depart(_route(call)))
 
 
 async def report_stop(call: Call) -> web.Response:
     """What became of a stop. Again changes nothing; one that failed may still be delivered."""
-    return _shown(await call.services.driving.report(_route(call), call.parameters["seq"], call.body))
+    return _shown(await call.services.route_execution.report(_route(call), call.parameters["seq"], call.body))
 
 
 async def board_page(call: Call) -> web.Response:
     """The same as a page for a phone, with buttons."""
-    board = await call.services.driving.board(_route(call))
+    board = await call.services.route_execution.driver_route(_route(call))
     stops = "".join(_stop(stop, call) for stop in board.stops)
     button = "" if board.status != "planned" else "<button data-path='leave'>The van leaves</button>"
     text = _PAGE.format(title=_title(board), button=button, stops=stops)

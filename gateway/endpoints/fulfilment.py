@@ -72,18 +72,18 @@ async def list_parcels(call: Call) -> web.Response:
     """Parcels of one of the desk's lists, oldest first, each with why it is there."""
     which: WorklistName = call.parameters["list"] or "to_pack"
     after, warehouse = call.parameters["cursor"], call.parameters["warehouse"]
-    return json_response(await call.services.parcels.listed(which, warehouse, after, page_size(call)))
+    return json_response(await call.services.fulfilment.listed(which, warehouse, after, page_size(call)))
 
 
 async def count_parcels(call: Call) -> web.Response:
     """How long each of the desk's lists is."""
-    counts = await call.services.parcels.counts()
+    counts = await call.services.fulfilment.counts()
     return json_response(DeskCounts(**{name: int(counts[name]) for name in DeskCounts.__struct_fields__}))
 
 
 async def show_parcel(call: Call) -> web.Response:
     """A parcel with all that is known to have happened to it."""
-    return json_response(await call.services.parcels.show(call.parameters["shipment_id"]))
+    return json_response(await call.services.fulfilment.show(call.parameters["shipment_id"]))
 
 
 async def show_order_parcels(call: Call) -> web.Response:
@@ -100,81 +100,81 @@ async def pack_parcel(call: Call) -> web.Response:
     """It is packed. With the carrier's number where the desk books by itself; again changes nothing."""
     packed: PackedInput = call.body
     return json_response(
-        await call.services.parcels.packed(call.parameters["shipment_id"], packed.tracking_no, _actor(call))
+        await call.services.fulfilment.pack(call.parameters["shipment_id"], packed.tracking_no, _actor(call))
     )
 
 
 async def hold_parcel(call: Call) -> web.Response:
     """Nothing is done with it before it is let go."""
     id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(await call.services.parcels.hold(id_, because, _actor(call)))
+    return json_response(await call.services.fulfilment.hold(id_, because, _actor(call)))
 
 
 async def let_parcel_go(call: Call) -> web.Response:
     """What was held goes on."""
-    return json_response(await call.services.parcels.let_go(call.parameters["shipment_id"], _actor(call)))
+    return json_response(await call.services.fulfilment.resume(call.parameters["shipment_id"], _actor(call)))
 
 
 async def retry_parcel(call: Call) -> web.Response:
     """Take up what was given up, after what stood in its way was mended."""
-    return json_response(await call.services.parcels.retry(call.parameters["shipment_id"], _actor(call)))
+    return json_response(await call.services.fulfilment.retry(call.parameters["shipment_id"], _actor(call)))
 
 
 async def cancel_parcel(call: Call) -> web.Response:
     """It is not sent. Where a carrier is booked, the booking is cancelled first; it may be too late for that."""
     id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(await call.services.parcels.cancel(id_, because, _actor(call)))
+    return json_response(await call.services.fulfilment.cancel(id_, because, _actor(call)))
 
 
 async def redirect_parcel(call: Call) -> web.Response:
     """Another address, before it is handed over. It is rated anew; a booking is cancelled and made again."""
     id_, wanted = call.parameters["shipment_id"], call.body
-    return json_response(await call.services.parcels.redirect(id_, wanted.address, wanted.reason, _actor(call)))
+    return json_response(await call.services.fulfilment.redirect(id_, wanted.address, wanted.reason, _actor(call)))
 
 
 async def appoint_parcel(call: Call) -> web.Response:
     """When the customer is there, in the shop's time, and where that is; for the planning of routes."""
-    return json_response(await call.services.parcels.appoint(call.parameters["shipment_id"], call.body, _actor(call)))
+    return json_response(await call.services.fulfilment.set_appointment(call.parameters["shipment_id"], call.body, _actor(call)))
 
 
 async def end_parcel(call: Call) -> web.Response:
     """How it ended, where its carrier's news do not say so: it arrived, is lost or came back."""
     id_, told = call.parameters["shipment_id"], call.body
-    return json_response(await call.services.parcels.told(id_, ShipmentStatus(told.state), told.reason, _actor(call)))
+    return json_response(await call.services.fulfilment.set_outcome(id_, ShipmentStatus(told.state), told.reason, _actor(call)))
 
 
 async def settle_parcel(call: Call) -> web.Response:
     """What went wrong with it was dealt with: it leaves the lists of what failed or is odd."""
     id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(await call.services.parcels.settle(id_, because, _actor(call)))
+    return json_response(await call.services.fulfilment.resolve(id_, because, _actor(call)))
 
 
 async def split_parcel(call: Call) -> web.Response:
     """Take units, by line of the order, out of a parcel that nobody is booked for, into one of their own."""
     id_, part = call.parameters["shipment_id"], call.body.lines
-    return json_response(Parcels(await call.services.parcels.repacking.split(id_, part, _actor(call))))
+    return json_response(Parcels(await call.services.fulfilment.repacking.split(id_, part, _actor(call))))
 
 
 async def merge_parcels(call: Call) -> web.Response:
     """Put others of its order, from the same warehouse to the same address, into this parcel."""
     together = [call.parameters["shipment_id"], *call.body.shipments]
-    return json_response(Parcels([await call.services.parcels.repacking.merge(together, _actor(call))]))
+    return json_response(Parcels([await call.services.fulfilment.repacking.merge(together, _actor(call))]))
 
 
 async def reship_parcel(call: Call) -> web.Response:
     """Send once more what was lost, came back or was cancelled."""
     id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(Parcels([await call.services.parcels.repacking.reship(id_, because, _actor(call))]))
+    return json_response(Parcels([await call.services.fulfilment.repacking.reship(id_, because, _actor(call))]))
 
 
 async def list_unplanned(call: Call) -> web.Response:
     """Orders that cannot be made into parcels as things are, with what is to be done."""
-    return json_response(UnplannedOrders(await call.services.parcels.unplanned()))
+    return json_response(UnplannedOrders(await call.services.fulfilment.unplanned()))
 
 
 async def retry_order(call: Call) -> web.Response:
     """Take up an order that could not be made into parcels."""
-    await call.services.parcels.retry_order(call.parameters["order_id"])
+    await call.services.fulfilment.retry_order(call.parameters["order_id"])
     return web.Response(status=204)
 
 
@@ -182,33 +182,33 @@ async def make_wave(call: Call) -> web.Response:
     """Gather parcels that are to be packed into one walk through the warehouse."""
     wanted: WaveInput = call.body
     return json_response(
-        await call.services.parcels.make_wave(wanted.warehouse_id, wanted.parcels, _actor(call)), status=201
+        await call.services.fulfilment.create_wave(wanted.warehouse_id, wanted.parcels, _actor(call)), status=201
     )
 
 
 async def show_wave(call: Call) -> web.Response:
     """A wave: what is to be fetched, shelf by shelf, and for which of its parcels."""
-    return json_response(await call.services.parcels.wave(call.parameters["wave_id"]))
+    return json_response(await call.services.fulfilment.wave(call.parameters["wave_id"]))
 
 
 async def print_label(call: Call) -> web.Response:
     """A parcel's label as PDF, as often as one likes; once a carrier is booked."""
-    return _pdf(await call.services.papers.label(call.parameters["shipment_id"]))
+    return _pdf(await call.services.printing.label(call.parameters["shipment_id"]))
 
 
 async def print_packing_list(call: Call) -> web.Response:
     """What is in a parcel, as PDF."""
-    return _pdf(await call.services.papers.packing_list(call.parameters["shipment_id"]))
+    return _pdf(await call.services.printing.packing_list(call.parameters["shipment_id"]))
 
 
 async def print_pick_list(call: Call) -> web.Response:
     """What is to be fetched for a wave, as PDF."""
-    return _pdf(await call.services.papers.pick_list(call.parameters["wave_id"]))
+    return _pdf(await call.services.printing.pick_list(call.parameters["wave_id"]))
 
 
 async def print_wave_labels(call: Call) -> web.Response:
     """The labels of all parcels of a wave that are booked, as one PDF."""
-    return _pdf(await call.services.papers.labels(call.parameters["wave_id"]))
+    return _pdf(await call.services.printing.labels(call.parameters["wave_id"]))
 
 
 def _pdf(content: bytes) -> web.Response:

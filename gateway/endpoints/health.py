@@ -59,7 +59,7 @@ async def ready(call: Call) -> web.Response:
     }
     is_ready = all(said == "ok" for said in checks.values())
     # The sales are looked at twice a second anyway: to ask once more would only keep the probe waiting.
-    trouble = services.snapshots.trouble()
+    trouble = services.snapshots.unavailable_reason()
     checks["postgres"] = trouble or "ok"
     status: Literal["ready", "not_ready"] = "ready" if is_ready else "not_ready"
     body = Readiness(status, durability, _PROMISE[durability], "down" if trouble else "up", checks)
@@ -80,7 +80,7 @@ async def _check(asked: Awaitable[None]) -> str:
 
 async def read_metrics(call: Call) -> web.Response:
     """All metrics of this machine's processes, for Prometheus."""
-    call.services.tally.carry_over()
+    call.services.metrics_buffer.flush()
     body = await asyncio.get_running_loop().run_in_executor(None, metrics.render)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -28,7 +28,7 @@ KEY = Parameter(
     IdempotencyKey,
     KEY_DESCRIPTION,
     required=True,
-    wrong=KEY_WRONG,
+    invalid_message=KEY_WRONG,
 )
 
 
@@ -44,8 +44,8 @@ async def place_order(call: Call) -> web.Response:
     if not traceparent.isascii():
         traceparent = ""  # no trace context, and bytes that are no UTF-8 could not be written on
     key = call.parameters[KEY.name]
-    placed, status = await services.desk.place(call.body, call.identity.subject, key, traceparent)
-    services.tally.order("accepted" if status == 202 else "replayed")
+    placed, status = await services.placement.place(call.body, call.identity.subject, key, traceparent)
+    services.metrics_buffer.order("accepted" if status == 202 else "replayed")
     call.request[ORDER_ID] = str(placed.order_id)
     return json_response(placed, status, {"Location": f"/v1/orders/{placed.order_id}"})
 
@@ -54,7 +54,7 @@ async def list_orders(call: Call) -> web.Response:
     """Your stored orders, newest first; with `idempotency_key` the one order that stands under it, however young."""
     services, user = call.services, call.identity.subject
     if key := call.parameters["idempotency_key"]:
-        order = await services.orders.by_key(user, key, services.snapshots.loaded())
+        order = await services.orders.find_by_key(user, key, services.snapshots.loaded())
         return json_response(Page([order] if order else [], None))
     found = await services.orders.page(user, call.parameters["cursor"], page_size(call))
     items = [Order(o.order_id, o.status, o.sale_id, o.total, o.accepted_at, o.pay_by) for o in found.items]

@@ -74,7 +74,7 @@ async def start_payments(call: Call) -> web.Response:
     while _unasked(found) and services.clock.monotonic() < deadline:
         await asyncio.sleep(wait_s)
         wait_s *= _LONGER
-        found = await services.payments.show(order_id, user)
+        found = await services.payments.get(order_id, user)
     return json_response(found)
 
 
@@ -88,7 +88,7 @@ def _unasked(found: OrderPayments) -> bool:
 
 async def list_payments(call: Call) -> web.Response:
     """An order's payments, with those that were replaced, and what went back of each."""
-    return json_response(await call.services.payments.show(call.parameters["order_id"], call.identity.subject))
+    return json_response(await call.services.payments.get(call.parameters["order_id"], call.identity.subject))
 
 
 async def notify_payment(call: Call) -> web.Response:
@@ -105,15 +105,15 @@ async def notify_payment(call: Call) -> web.Response:
         _logger.warning("a callback was refused", extra={"provider": name, "why": str(error)})
         return _acknowledged(provider, accepted=False)
     try:
-        result = await services.payments.notice(name, notice, call.body)
+        result = await services.payments.handle_webhook(name, notice, call.body)
     except DATABASE_AWAY as error:
         metrics.NOTICES.labels(name, "not_stored").inc()
         _logger.warning("a callback could not be stored", extra={"provider": name, "why": safe_error_text(error)})
         return _acknowledged(provider, accepted=False)
     metrics.NOTICES.labels(name, result).inc()
     if result == "refused":
-        _logger.warning("a callback was refused", extra={"provider": name, "payment_id": str(notice.seen.payment_id)})
-    if (at := getattr(notice.seen, "captured_at", None)) is not None:
+        _logger.warning("a callback was refused", extra={"provider": name, "payment_id": str(notice.subject.payment_id)})
+    if (at := getattr(notice.subject, "captured_at", None)) is not None:
         metrics.NOTICE_LAG.labels(name).observe(max(0.0, services.clock.now_ms() / 1000 - at.timestamp()))
     return _acknowledged(provider, accepted=result != "refused")
 
@@ -121,7 +121,7 @@ async def notify_payment(call: Call) -> web.Response:
 async def _read(provider: Provider, headers: dict[str, str], body: bytes, now_ms: int) -> PaymentWebhook:
     """Check it; a key that is not known may be new, so the provider's keys are renewed once."""
     try:
-        return provider.read_notice(headers, body, from_ms(now_ms))
+        return provider.read_webhook(headers, body, from_ms(now_ms))
     except InvalidWebhook as error:
         if error.code != "unknown_key":
             raise
@@ -129,7 +129,7 @@ async def _read(provider: Provider, headers: dict[str, str], body: bytes, now_ms
             await provider.refresh()
         except (ExternalOutcomeUnknown, ExternalRefusal):
             raise error from None
-    return provider.read_notice(headers, body, from_ms(now_ms))
+    return provider.read_webhook(headers, body, from_ms(now_ms))
 
 
 def _acknowledged(provider: Provider, *, accepted: bool) -> web.Response:
@@ -139,7 +139,7 @@ def _acknowledged(provider: Provider, *, accepted: bool) -> web.Response:
 
 async def show_payments(call: Call) -> web.Response:
     """Any order's payments."""
-    return json_response(await call.services.payments.show(call.parameters["order_id"], None))
+    return json_response(await call.services.payments.get(call.parameters["order_id"], None))
 
 
 async def refund_order(call: Call) -> web.Response:
@@ -155,7 +155,7 @@ async def refund_order(call: Call) -> web.Response:
 
 async def collect_cash(call: Call) -> web.Response:
     """Cash on delivery was collected."""
-    await call.services.payments.collected(call.parameters["payment_id"])
+    await call.services.payments.record_cash_collected(call.parameters["payment_id"])
     return web.Response(status=204)
 
 
@@ -174,7 +174,7 @@ async def give_credit(call: Call) -> web.Response:
     """Give a user store credit, once for each key."""
     gift: StoreCreditGrant = call.body
     amount = Money(gift.amount, gift.currency)
-    return json_response(await call.services.payments.gift(call.parameters["user_id"], amount, gift.key))
+    return json_response(await call.services.payments.grant_store_credit(call.parameters["user_id"], amount, gift.key))
 
 
 async def my_credit(call: Call) -> web.Response:
@@ -210,7 +210,7 @@ OPERATIONS = [
         (404, 503),
         (_PROVIDER,),
         content_type="*/*",
-        raw=True,
+        has_raw_body=True,
     ),
     Operation(
         "GET", "/v1/credit", my_credit, "Your store credit", _TAG, "shopper", {200: ("credit", StoreCredit)}, (503,)

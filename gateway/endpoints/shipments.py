@@ -40,7 +40,7 @@ async def watch_shipments(call: Call) -> web.StreamResponse:
     services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
 
     async def fetch(seen: int) -> EventBatch[ShipmentEvent]:
-        return EventBatch(*await services.shipping.watched(order_id, user, max(seen, 0)))
+        return EventBatch(*await services.shipping.events_after(order_id, user, max(seen, 0)))
 
     return await stream_events(call, "parcels", order_id, "parcel", fetch)
 
@@ -48,19 +48,19 @@ async def watch_shipments(call: Call) -> web.StreamResponse:
 async def notify_carrier(call: Call) -> web.Response:
     """A carrier's push, checked as its protocol says; answered in its own form once it is stored."""
     services, system = call.services, call.parameters["carrier"]
-    reader = services.carriers.readers.get(system)
+    reader = services.carriers.webhook_readers.get(system)
     if reader is None:
         raise NotFound(f"nothing is agreed with {system} here")
     headers = {key.lower(): value for key, value in call.request.headers.items()}
     query = dict(call.request.query)
     try:
-        notice = reader.read_push(headers, query, call.body, from_ms(services.clock.now_ms()))
+        notice = reader.read_webhook(headers, query, call.body, from_ms(services.clock.now_ms()))
     except InvalidWebhook as error:
         metrics.PUSHES.labels(system, error.code).inc()
         _logger.warning("a push was refused", extra={"system": system, "why": str(error)})
         return _acknowledged(reader, accepted=False)
     try:
-        heard = await services.shipping.notice(system, notice, call.body)
+        heard = await services.shipping.handle_webhook(system, notice, call.body)
     except DATABASE_AWAY as error:
         metrics.PUSHES.labels(system, "not_stored").inc()
         _logger.warning("a push could not be stored", extra={"system": system, "why": safe_error_text(error)})
@@ -110,7 +110,7 @@ OPERATIONS = [
         {200: ("what the carrier wants to read", None), 400: ("the same, where it was not stored", None)},
         (404, 503),
         (_SYSTEM,),
-        raw=True,
+        has_raw_body=True,
         content_type="*/*",
     ),
 ]

@@ -34,7 +34,7 @@ def audit(
     async def work() -> list[SaleAudit]:
         async with open_cli_services() as shop:
             names = [sale] if sale else [found.sale_id for found in await shop.sales.opened()]
-            return [await shop.audit.sale(name) for name in names]
+            return [await shop.audit.audit_sale(name) for name in names]
 
     audits = run(work())
     if json:
@@ -87,8 +87,8 @@ def rebuild(sale: Annotated[str, typer.Argument(help="the sale's id")]) -> None:
         f"{done.waiting_orders} orders still in the stream",
         highlight=False,
     )
-    if done.settled_jobs:
-        out.print(f"{done.settled_jobs} releases and stock changes that were too old for Redis are settled")
+    if done.resolved_jobs:
+        out.print(f"{done.resolved_jobs} releases and stock changes that were too old for Redis are settled")
 
 
 @letters.command("list")

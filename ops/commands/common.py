@@ -72,7 +72,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
     driver, clock = settings.driver, SystemClock()
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", keep=False))
-        policy = RetryPolicy.agreed(driver)
+        policy = RetryPolicy.from_settings(driver)
         yield CliServices(
             settings=settings,
             clock=clock,
@@ -86,7 +86,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
             # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(db, clock, IdGenerator(clock), {}, settings.payments.margin_s, Shipping.couriers_collect),
+            payments=Payments(db, clock, IdGenerator(clock), {}, settings.payments.margin_s, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )

@@ -46,7 +46,7 @@ def show_payments(order_id: OrderId) -> None:
 
     async def work() -> OrderPayments:
         async with open_cli_services() as shop:
-            return await shop.payments.show(order_id, None)
+            return await shop.payments.get(order_id, None)
 
     _print_payments(run(work()))
 
@@ -67,7 +67,7 @@ def refund_order(
         async with open_cli_services() as shop:
             minor = None
             if amount is not None:
-                minor = _minor(amount, (await shop.payments.show(order_id, None)).total.currency)
+                minor = _minor(amount, (await shop.payments.get(order_id, None)).total.currency)
             given = {"key": key, "reason": reason} | ({} if minor is None else {"amount": minor})
             ask = parse_argument(given, RefundInput)
             return await shop.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor())
@@ -81,7 +81,7 @@ def collect_cash(payment_id: Annotated[UUID, typer.Argument(metavar="PAYMENT")])
 
     async def work() -> None:
         async with open_cli_services() as shop:
-            await shop.payments.collected(payment_id)
+            await shop.payments.record_cash_collected(payment_id)
 
     run(work())
     out.print(f"{payment_id} is collected", highlight=False)
@@ -125,7 +125,7 @@ def give_credit(
         name = parse_argument(user, _User)
         gift = parse_argument({"key": key, "amount": _minor(amount, currency), "currency": currency}, StoreCreditGrant)
         async with open_cli_services() as shop:
-            return await shop.payments.gift(name, Money(gift.amount, gift.currency), gift.key)
+            return await shop.payments.grant_store_credit(name, Money(gift.amount, gift.currency), gift.key)
 
     _print_credit(run(work()))
 
@@ -172,7 +172,7 @@ def show_parked(id_: JobId) -> None:
         async with open_cli_services() as shop:
             for job in await shop.payments.parked():
                 if job.id == id_:
-                    return job, await shop.payments.show(job.order_id, None)
+                    return job, await shop.payments.get(job.order_id, None)
         raise NoSuchPayment(f"nothing with the id {id_} is parked")
 
     job, payments = run(work())
@@ -266,7 +266,7 @@ def reconcile(
         kind = difference.kind.replace("_", " ")
         err.print(f"  {kind}:{about} {difference.why}", highlight=False, markup=False, soft_wrap=True)
     out.print(
-        f"{provider} on {day}: {found.movements} movements in the statement, {found.agreed} agree, "
+        f"{provider} on {day}: {found.movements} movements in the statement, {found.matching} agree, "
         f"{len(found.differences)} differences",
         highlight=False,
     )

@@ -37,7 +37,7 @@ def packed(
 
     async def work(desk: Fulfilment) -> ShipmentDetails:
         given = None if number is None else parse_argument(number, TrackingNo, _NUMBER)
-        return await desk.packed(shipment_id, given, actor())
+        return await desk.pack(shipment_id, given, actor())
 
     _do(work)
 
@@ -51,7 +51,7 @@ def hold(shipment_id: ShipmentId, reason: Because) -> None:
 @app.command("let-go")
 def let_go(shipment_id: ShipmentId) -> None:
     """Let a parcel go on that was held; again changes nothing."""
-    _do(lambda desk: desk.let_go(shipment_id, actor()))
+    _do(lambda desk: desk.resume(shipment_id, actor()))
 
 
 @app.command()
@@ -76,13 +76,13 @@ def told(
     reason: Because,
 ) -> None:
     """Say how a parcel ended where its carrier's news do not say so: it arrived, is lost or came back."""
-    _do(lambda desk: desk.told(shipment_id, ShipmentStatus(state), _why(reason), actor()))
+    _do(lambda desk: desk.set_outcome(shipment_id, ShipmentStatus(state), _why(reason), actor()))
 
 
 @app.command()
 def settle(shipment_id: ShipmentId, reason: Because) -> None:
     """Say how it was dealt with what went wrong with a parcel: it leaves the lists failed and odd."""
-    _do(lambda desk: desk.settle(shipment_id, _why(reason), actor()))
+    _do(lambda desk: desk.resolve(shipment_id, _why(reason), actor()))
 
 
 @app.command()
@@ -156,7 +156,7 @@ def appoint(
         wanted = parse_argument(
             {**window, "latitude": latitude, "longitude": longitude}, Appointment, f"--at {at}: there is no such place"
         )
-        return await desk.appoint(shipment_id, wanted, actor())
+        return await desk.set_appointment(shipment_id, wanted, actor())
 
     _do(work)
 

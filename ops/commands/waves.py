@@ -26,7 +26,7 @@ def make(
     async def work() -> Wave:
         place = warehouse_id(warehouse)
         async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.make_wave(place, parcels, actor())
+            return await desk.create_wave(place, parcels, actor())
 
     _print(run(work()))
 

@@ -239,7 +239,7 @@ class AlipaySandbox:
             created_ms=now,
             expires_ms=expires_ms,
         )
-        trade = self._bank.ask(wanted)
+        trade = self._bank.open_trade(wanted)
         if trade is wanted:
             self._on_trade(trade)
         elif now >= trade.expires_ms:

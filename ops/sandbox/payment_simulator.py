@@ -107,7 +107,7 @@ class PaymentSimulator:
         notice = DueNotice(_notice_id(basis, "first"), trade.provider, trade.out_no, about, wrong, 0)
         self._bank.notify(notice, due_ms)
         if not trade.notify_url or hits(switches.never_share, "never", number):
-            self._bank.noted(notice.notice_id, done=True, again_ms=due_ms)
+            self._bank.mark_attempted(notice.notice_id, done=True, again_ms=due_ms)
             return
         if hits(switches.twice_share, "twice", number):
             self._bank.notify(replace(notice, notice_id=notice.notice_id + _AGAIN), due_ms)
@@ -177,4 +177,4 @@ class WebhookScheduler:
         return self._protocols[due.provider].is_accepted(status, body)
 
     def noted(self, due: DueNotice, *, done: bool, again_ms: int) -> None:
-        self._bank.noted(due.notice_id, done=done, again_ms=again_ms)
+        self._bank.mark_attempted(due.notice_id, done=done, again_ms=again_ms)

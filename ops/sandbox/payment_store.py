@@ -96,7 +96,7 @@ class PaymentStore:
         row = self._db.execute("SELECT * FROM trades WHERE provider = ? AND out_no = ?", (provider, out_no)).fetchone()
         return SimulatedTrade(*row) if row else None
 
-    def ask(self, trade: SimulatedTrade) -> SimulatedTrade:
+    def open_trade(self, trade: SimulatedTrade) -> SimulatedTrade:
         """Enter a trade; again with the same content gives what is there. Raises other_content, closed or paid."""
         known = self.trade(trade.provider, trade.out_no)
         if known is None:
@@ -181,7 +181,7 @@ class PaymentStore:
         query = "SELECT * FROM trades WHERE provider = ? AND paid_ms IS NOT NULL ORDER BY paid_ms DESC LIMIT ?"
         return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, limit))]
 
-    def books(self, provider: str) -> dict[str, int]:
+    def totals(self, provider: str) -> dict[str, int]:
         """Sums over all time: how many and how much, trades paid more than once, callbacks that are still to be sent.
         Amounts of different currencies are added as they are."""
         sums = {
@@ -211,7 +211,7 @@ class PaymentStore:
         )
         return [DueNotice(*row) for row in self._db.execute(query, (now_ms, limit))]
 
-    def noted(self, notice_id: str, *, done: bool, again_ms: int) -> None:
+    def mark_attempted(self, notice_id: str, *, done: bool, again_ms: int) -> None:
         """A callback was tried: it is done with, or due again."""
         self._db.execute(
             "UPDATE notices SET attempts = attempts + 1, done = ?, due_ms = ? WHERE notice_id = ?",

@@ -165,7 +165,7 @@ class _Control:
         return web.Response(text=self._sandbox.protocols[provider].statement(trades, refunds))
 
     async def books(self, request: web.Request) -> web.Response:
-        books = {provider: self._sandbox.bank.books(provider) for provider in self._sandbox.protocols}
+        books = {provider: self._sandbox.bank.totals(provider) for provider in self._sandbox.protocols}
         if self._carriers is not None:
             books |= {carrier: self._carriers.depot.books(carrier) for carrier in self._carriers.protocols}
         return _json(books)

@@ -194,7 +194,7 @@ class WeChatPaySandbox:
         if order.amount.currency != "CNY" or expires_ms <= now_ms:
             raise _No(400, "PARAM_ERROR", "the currency is not CNY, or time_expire is over")
         is_new = self._bank.trade(self.name, order.out_trade_no) is None
-        trade = self._bank.ask(
+        trade = self._bank.open_trade(
             SimulatedTrade(
                 provider=self.name,
                 out_no=order.out_trade_no,

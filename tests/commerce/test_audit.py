@@ -28,7 +28,7 @@ async def drained(shop: CliServices, keys: SaleKeys) -> bool:
 
 
 async def promises(shop: CliServices, sale_id: str) -> set[str]:
-    return {finding.promise for finding in (await shop.audit.sale(sale_id)).findings}
+    return {finding.promise for finding in (await shop.audit.audit_sale(sale_id)).findings}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def keys(shop: CliServices, settings: Settings, sale_id: str) -> SaleKeys:
             first[0].order_id,
         )
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
-    assert (await releases.expire(), await releases.apply()) == (1, 1)
+    assert (await releases.expire_unpaid_orders(), await releases.apply_due_releases()) == (1, 1)
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 10, "more"), "test")
     await reserve(
         shop.redis, keys, *(reservation(shop.ids.new, sale_id, {"a": 1}, user="w", limits={"a": 5}) for _ in range(2))
@@ -55,7 +55,7 @@ async def keys(shop: CliServices, settings: Settings, sale_id: str) -> SaleKeys:
 
 
 async def test_the_table_adds_up(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     found = {row.sku: (row.initial, row.available, row.held, row.sold, row.in_stream) for row in audit.rows}
     assert found == {"a": (50, 42, 6, 0, 2), "b": (30, 27, 3, 0, 0)}
@@ -157,16 +157,16 @@ async def test_a_release_that_redis_has_and_postgres_not_yet(shop: CliServices, 
     """The driver died in between: not a difference, the units are where they should be."""
     await expire_all(shop)
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
-    await releases.expire()
+    await releases.expire_unpaid_orders()
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT release_id, created_at, user_id FROM releases WHERE status = 'pending'")
     gone = rows[0]
     made_ms = round(gone["created_at"].timestamp() * 1000)
     await lua.release(shop.redis, keys, [Release(gone["release_id"], made_ms, gone["user_id"], {"a": 2, "b": 1})])
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
-    await releases.apply()
-    audit = await shop.audit.sale(sale_id)
+    await releases.apply_due_releases()
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.total.held == 0
 
@@ -175,13 +175,13 @@ async def test_what_cannot_be_read_is_noted(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     await shop.redis.xadd(keys.orders, {uuid4().bytes: b"\xc1 not an order", b"short": b""})
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean
     assert audit.notes == ["2 orders in the stream cannot be read, so their units are unknown"]
     async with working(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
         await eventually(lambda: _dead(shop, 2))
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.notes == ["2 dead letters cannot be read, so their units are unknown"]
 
@@ -192,10 +192,10 @@ async def _dead(shop: CliServices, count: int) -> bool:
 
 async def test_an_empty_and_a_draft_sale(shop: CliServices, sale_prefix: str) -> None:
     await make_sale(shop, f"{sale_prefix}-empty", {"a": (5, 100, None)})
-    assert (await shop.audit.sale(f"{sale_prefix}-empty")).clean
+    assert (await shop.audit.audit_sale(f"{sale_prefix}-empty")).clean
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (5, 100, None)}, opened=False)
     with pytest.raises(InvalidSaleState):
-        await shop.audit.sale(f"{sale_prefix}-draft")
+        await shop.audit.audit_sale(f"{sale_prefix}-draft")
 
 
 async def test_clean_while_everything_moves(shop: CliServices, settings: Settings, sale_id: str) -> None:
@@ -224,12 +224,12 @@ async def test_clean_while_everything_moves(shop: CliServices, settings: Setting
     async with working(settings, "order_writer", "release_driver"):
         tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), restock(), expire())]
         for _ in range(25):
-            audits.append(await shop.audit.sale(sale_id))
+            audits.append(await shop.audit.audit_sale(sale_id))
         stop.set()
         await asyncio.gather(*tasks)
         await eventually(lambda: drained(shop, keys))
         await eventually(lambda: _nothing_pending(shop))
-    audits.append(await shop.audit.sale(sale_id))
+    audits.append(await shop.audit.audit_sale(sale_id))
     assert [audit.findings for audit in audits if not audit.clean] == []
     assert len({audit.orders for audit in audits}) > 10
     assert any(audit.total.in_stream for audit in audits)
@@ -252,9 +252,9 @@ async def test_a_sale_that_is_loaded_again_and_again(shop: CliServices, sale_id:
     """The epoch moves under the audit: it starts over instead of reporting nonsense."""
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1", sale_id)
-    auditing = asyncio.create_task(shop.audit.sale(sale_id))
+    auditing = asyncio.create_task(shop.audit.audit_sale(sale_id))
     await asyncio.sleep(0.05)
-    assert await shop.sales.finish(sale_id)
+    assert await shop.sales.sync_to_redis(sale_id)
     audit = await auditing
     assert audit.clean, audit.findings
     assert (await lua.cut(shop.redis, keys)).last_entry > EntryId(0, 0)

@@ -75,7 +75,7 @@ async def test_it_is_listed_and_its_owner_still_sees_the_order(
     orders = Orders(shop.db, shop.redis, shop.clock)
     order = await orders.get(bad.order_id, "user", [sale_id])
     assert (order.status, order.sale_id) == (OrderStatus.ACCEPTED, sale_id)
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.total.held == 5
 
@@ -92,7 +92,7 @@ async def test_discarding_gives_the_goods_back_once(
     assert b"user\0a" not in await lua.buyers(shop.redis, keys)
     order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])
     assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "refused")
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
@@ -111,7 +111,7 @@ async def test_retrying_fails_until_what_is_wrong_is_mended(
     assert (await shop.dead_letters.retry(bad.order_id, "ann")).status == "retried"
     order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])
     assert order.status is OrderStatus.AWAITING_PAYMENT
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
     with pytest.raises(DeadLetterResolved):
         await shop.dead_letters.retry(bad.order_id, "ann")
 

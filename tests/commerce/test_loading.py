@@ -33,7 +33,7 @@ async def wipe(shop: CliServices, keys: SaleKeys) -> None:
 
 
 async def clean(shop: CliServices, sale_id: str) -> None:
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.differences == 0
 
@@ -123,7 +123,7 @@ async def test_a_release_that_was_not_marked_is_applied_once(
         await eventually(lambda: drained(shop, keys))
     await expire_all(shop)
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
-    assert await releases.expire() == 1
+    assert await releases.expire_unpaid_orders() == 1
     if applied_before:
         async with shop.db.connection() as connection:
             made = await connection.fetchval("SELECT created_at FROM releases")
@@ -133,8 +133,8 @@ async def test_a_release_that_was_not_marked_is_applied_once(
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
     await clean(shop, sale_id)
-    assert await releases.apply() == 1
-    assert await releases.apply() == 0
+    assert await releases.apply_due_releases() == 1
+    assert await releases.apply_due_releases() == 0
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
     await clean(shop, sale_id)
 
@@ -193,7 +193,7 @@ async def test_under_load(shop: CliServices, settings: Settings, sale_id: str) -
             done = len(outcomes)
             await eventually(_more(outcomes, done + 50))
             await load_sale(shop.db, shop.redis, shop.clock, sale_id)
-            audit = await shop.audit.sale(sale_id)
+            audit = await shop.audit.audit_sale(sale_id)
             assert audit.clean, audit.findings
         stop.set()
         await asyncio.gather(*buyers)

@@ -56,7 +56,7 @@ async def test_found_before_and_after_the_writer(
     order_id = await placed(shop, sale_id, keys, "k")
     young = await orders.get(order_id, "user", [sale_id])
     assert (young.status, young.sale_id, young.lines) == (OrderStatus.ACCEPTED, sale_id, None)
-    by_key = await orders.by_key("user", "k", [sale_id])
+    by_key = await orders.find_by_key("user", "k", [sale_id])
     assert by_key is not None
     assert by_key.order_id == order_id
     async with working(settings, "order_writer"):
@@ -65,9 +65,9 @@ async def test_found_before_and_after_the_writer(
     assert stored.status is OrderStatus.AWAITING_PAYMENT
     assert stored.lines is not None
     assert [(line.sku, line.quantity) for line in stored.lines] == [("a", 2), ("b", 1)]
-    assert await orders.by_key("user", "k", [sale_id]) == stored
-    assert await orders.by_key("user", "k", []) == stored
-    assert await orders.by_key("user", "other", [sale_id]) is None
+    assert await orders.find_by_key("user", "k", [sale_id]) == stored
+    assert await orders.find_by_key("user", "k", []) == stored
+    assert await orders.find_by_key("user", "other", [sale_id]) is None
 
 
 async def test_never_missing_while_the_writer_works(
@@ -158,7 +158,7 @@ async def test_cancelling_gives_the_goods_back_once(
         await eventually(lambda: drained(shop, keys))
     answers = await asyncio.gather(*(orders.cancel(order_id, ACTOR, [sale_id], 0) for _ in range(10)))
     assert {(order.status, order.cancel_reason) for order in answers} == {(OrderStatus.CANCELLED, "by_customer")}
-    assert await releases.apply() == 1
+    assert await releases.apply_due_releases() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
     assert await lua.buyers(shop.redis, keys) == {}
     events = await orders.events(order_id, "user", [sale_id])
@@ -168,7 +168,7 @@ async def test_cancelling_gives_the_goods_back_once(
         (2, OrderStatus.CANCELLED),
     ]
     assert (events[2].actor, events[2].reason) == ("customer user", "the customer cancelled it")
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_cancelling_what_is_not_stored_yet(
@@ -195,7 +195,7 @@ async def test_a_paid_order_is_not_cancelled(
         )
     with pytest.raises(CannotCancel):
         await orders.cancel(order_id, ACTOR, [sale_id], 0)
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert (audit.total.held, audit.total.sold) == (0, 3)
 
@@ -206,14 +206,14 @@ async def test_unpaid_orders_expire(
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
     async with working(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
-    assert await releases.expire() == 0
+    assert await releases.expire_unpaid_orders() == 0
     await expire_all(shop)
     async with working(settings, "release_driver"):
         await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
     for number, order_id in enumerate(order_ids):
         order = await orders.get(order_id, f"u{number}", [sale_id])
         assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "expired")
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def _free(shop: CliServices, keys: SaleKeys, stock: dict[str, int]) -> bool:
@@ -230,16 +230,16 @@ async def test_expiry_and_cancel_race(
     await expire_all(shop)
     await asyncio.gather(
         *(orders.cancel(id_, Actor(f"u{n}", "customer"), [sale_id], 0) for n, id_ in enumerate(order_ids)),
-        *(releases.expire() for _ in range(3)),
-        *(releases.apply() for _ in range(3)),
+        *(releases.expire_unpaid_orders() for _ in range(3)),
+        *(releases.apply_due_releases() for _ in range(3)),
     )
-    while await releases.apply():
+    while await releases.apply_due_releases():
         pass
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM order_events") == 15
         assert await connection.fetchval("SELECT count(*) FROM releases WHERE status = 'applied'") == 15
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_a_release_waits_for_a_sale_that_is_not_loaded(
@@ -251,7 +251,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     meta = await shop.redis.dump(keys.meta)
     await shop.redis.delete(keys.meta)
-    assert await releases.apply() == 1
+    assert await releases.apply_due_releases() == 1
     async with shop.db.connection() as connection:
         row = await connection.fetchrow("SELECT status, attempts, last_error, due_at > now() AS later FROM releases")
     assert row is not None
@@ -270,7 +270,7 @@ async def test_a_release_that_is_too_old_is_parked(
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '9 days'")
-    await releases.apply()
+    await releases.apply_due_releases()
     assert (await shop.audit.counts())["parked_releases"] == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
 

@@ -52,7 +52,7 @@ async def status(shop: CliServices, table: str) -> list[str]:
 
 async def books(shop: CliServices, sale_id: str, keys: SaleKeys) -> tuple[dict[str, int], dict[bytes, int]]:
     """What is free and what was bought, in Redis; the audit must agree."""
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
 
@@ -65,7 +65,7 @@ async def expired(shop: CliServices, settings: Settings, sale_id: str, keys: Sal
             await eventually(lambda: drained(shop, keys))
         if units == 3:
             await expire_all(shop)
-            assert await releases.expire() == 1
+            assert await releases.expire_unpaid_orders() == 1
 
 
 @pytest.mark.parametrize("applied_before", [True, False])
@@ -88,14 +88,14 @@ async def test_a_release(
         await lua.release(shop.redis, keys, [done])
     await age(shop, keys, "releases")
     if parked:
-        assert await releases.apply() == 1
+        assert await releases.apply_due_releases() == 1
         assert await status(shop, "releases") == ["parked"]
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
-    assert report.settled_jobs == 1
+    assert report.resolved_jobs == 1
     assert await status(shop, "releases") == ["applied"]
     assert await books(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
-    assert await releases.apply() == 0
-    assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).settled_jobs == 0
+    assert await releases.apply_due_releases() == 0
+    assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
     assert await books(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
 
 
@@ -116,7 +116,7 @@ async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, pa
         assert await status(shop, "stock_changes") == ["parked"] * 4
         assert "floodgate rebuild" in ((await shop.stock.changes(sale_id, 1))[0].last_error or "")
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
-    assert report.settled_jobs == 4
+    assert report.resolved_jobs == 4
     assert await status(shop, "stock_changes") == ["applied", "applied", "refused", "applied"]
     assert (await books(shop, sale_id, keys))[0] == {"a": 10 - 5 - 4 + 3 - 2}
     assert await shop.stock.apply_due() == 0
@@ -128,9 +128,9 @@ async def test_a_young_job_is_left_to_its_driver(
     await expired(shop, settings, sale_id, keys, releases)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '6 days'")
-    assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).settled_jobs == 0
+    assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
     assert await books(shop, sale_id, keys) == ({"a": 5}, {b"user\0a": 5})
-    assert await releases.apply() == 1
+    assert await releases.apply_due_releases() == 1
     assert await books(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
 
 
@@ -151,9 +151,9 @@ async def test_a_load_that_dies_before_it_says_so(
         with pytest.raises(SystemError):
             await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 9}
-    assert await releases.apply() == 1
+    assert await releases.apply_due_releases() == 1
     assert await status(shop, "releases") == ["parked"]
-    assert await shop.sales.finish(sale_id)
+    assert await shop.sales.sync_to_redis(sale_id)
     assert await status(shop, "releases") == ["applied"]
     assert await books(shop, sale_id, keys) == ({"a": 9}, {b"user\0a": 2})
 

@@ -228,7 +228,7 @@ async def test_paid_before_the_answer_to_its_creation_came(shop: CliServices, sa
         await pay.front.services.payments.start(order_id, "user", [TenderInput(method, 100)])  # type: ignore[arg-type]
 
         async def charged() -> bool:
-            return bool(pay.bank.books(method)["captured"])
+            return bool(pay.bank.totals(method)["captured"])
 
         await eventually(charged)
         assert await pay.value("SELECT task FROM payments") == "create"

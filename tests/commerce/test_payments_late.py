@@ -80,7 +80,7 @@ async def test_not_paid_in_time(pay: PayShop, method: str) -> None:
 
     await eventually(asked)
     # The driver may not have looked yet since the time was over, so it is made to.
-    assert await Reservations(pay.shop.db, pay.shop.redis, pay.shop.clock, POLICY).expire() == 0
+    assert await Reservations(pay.shop.db, pay.shop.redis, pay.shop.clock, POLICY).expire_unpaid_orders() == 0
     assert await pay.value("SELECT status FROM orders") == "awaiting_payment", "it may still be paid"
     assert await stock(pay) == {"a": 49, "b": 20}
     pay.switch()
@@ -126,7 +126,7 @@ async def test_too_late_and_the_goods_are_there(pay: PayShop) -> None:
         ("awaiting_payment", "cancelled", "it was not paid in time"),
         ("cancelled", "paid", LATE),
     ]
-    audit = await pay.shop.audit.sale(pay.sale_id)
+    audit = await pay.shop.audit.audit_sale(pay.sale_id)
     assert (audit.total.sold, audit.total.held) == (1, 0)
 
 
@@ -142,7 +142,7 @@ async def test_too_late_and_the_goods_are_gone(pay: PayShop, user: str) -> None:
     assert await stock(pay) == before
     assert await pay.value("SELECT status FROM orders WHERE order_id = $1", order_id) == "cancelled"
     assert await reasons(pay, order_id) == [(100, None, [GONE])]
-    assert pay.bank.books("wechatpay")["refunds_amount"] == 100
+    assert pay.bank.totals("wechatpay")["refunds_amount"] == 100
 
 
 async def test_too_late_on_what_the_customer_cancelled(pay: PayShop) -> None:

@@ -72,7 +72,7 @@ BAD = {
 async def test_a_batch_is_stored_whole(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     batch = [arrived() for _ in range(50)]
     result = await persist(connection, batch, NOW)
-    assert (result.stored, result.known, result.refused, result.dead) == (50, 0, [], 0)
+    assert (result.stored, result.duplicates, result.refused, result.dead) == (50, 0, [], 0)
     assert await stored(connection) == {item.order.order_id for item in batch}
     row = await connection.fetchrow("SELECT * FROM orders WHERE order_id = $1", batch[0].order.order_id)
     assert row is not None
@@ -105,7 +105,7 @@ async def test_the_same_batch_again_changes_nothing(connection: asyncpg.Connecti
     batch = [arrived(), arrived(total_minor=-1), arrived()]
     await persist(connection, batch, NOW)
     result = await persist(connection, batch, NOW)
-    assert (result.stored, result.known, result.dead) == (0, 2, 1)
+    assert (result.stored, result.duplicates, result.dead) == (0, 2, 1)
     assert len(await stored(connection)) == 2
     assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 1
     assert await connection.fetchval("SELECT count(*) FROM order_lines") == 4
@@ -115,7 +115,7 @@ async def test_known_and_new_in_one_batch(connection: asyncpg.Connection[asyncpg
     old, new = [arrived() for _ in range(3)], [arrived() for _ in range(3)]
     await persist(connection, old, NOW)
     result = await persist(connection, [old[0], new[0], old[1], new[1], new[2], old[2]], NOW)
-    assert (result.stored, result.known) == (3, 3)
+    assert (result.stored, result.duplicates) == (3, 3)
     assert len(await stored(connection)) == 6
 
 
@@ -148,7 +148,7 @@ async def test_two_writers_with_the_same_batch(database_url: str) -> None:
     first, second = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
     batch = [arrived() for _ in range(200)]
     results = await asyncio.gather(persist(first, batch, NOW), persist(second, batch, NOW))
-    assert sorted((result.stored, result.known) for result in results) == [(0, 200), (200, 0)]
+    assert sorted((result.stored, result.duplicates) for result in results) == [(0, 200), (200, 0)]
     assert await first.fetchval("SELECT count(*) FROM orders") == 200
     await first.close()
     await second.close()

@@ -121,7 +121,7 @@ async def test_what_agrees_is_no_difference(house: House, name: str) -> None:
     found, unknown = compare(
         house.read(name), [], ours(*mine, booked(ids[0], numbers[0], 40, back)), SINGLES, lambda: steps.append(None)
     )
-    assert (found.movements, found.agreed, found.differences, unknown) == (4, 4, [], [])
+    assert (found.movements, found.matching, found.differences, unknown) == (4, 4, [], [])
     assert len(steps) == 4
     assert compare(house.read(name, SINGLES - DAY), [], ours(), SINGLES - DAY)[0] == (0, 0, [])
 
@@ -157,7 +157,7 @@ async def test_every_kind_of_difference(house: House, name: str) -> None:
     assert "hold the goods back" in about["not_in_statement", (missing, None)]
     assert "given back" in about["not_in_statement", (missing, lost_back)]
     assert [line.payment_id for line in unknown] == [unknown_to_us]
-    assert (found.movements, found.agreed) == (5, 1)
+    assert (found.movements, found.matching) == (5, 1)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -170,10 +170,10 @@ async def test_around_midnight(house: House, name: str) -> None:
     mine = ours(booked(early, after), around=[booked(late, before)], late=[booked(early, after)])
     found, unknown = compare(house.read(name), [], mine, SINGLES)
     assert unknown == []
-    assert (found.agreed, kinds(found.differences)) == (1, ["near_midnight"])
+    assert (found.matching, kinds(found.differences)) == (1, ["near_midnight"])
     assert "2026-11-12" in found.differences[0].why
     found, _ = compare(house.read(name), house.read(name, SINGLES + DAY), mine, SINGLES)
-    assert (found.agreed, found.differences) == (2, [])
+    assert (found.matching, found.differences) == (2, [])
     wrong = ours(booked(early, "another"), around=[booked(late, before)])
     assert kinds(compare(house.read(name), house.read(name, SINGLES + DAY), wrong, SINGLES)[0].differences) == [
         "transaction"

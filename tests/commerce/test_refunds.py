@@ -62,7 +62,7 @@ async def test_over_several_payments(pay: PayShop) -> None:
     await pay.order_is(order_id, "confirmed")
     with pytest.raises(NotEnoughCaptured):
         await refund(pay, order_id, "cash is not there yet", 81)
-    await service(pay).collected(UUID(cash["payment_id"]))
+    await service(pay).record_cash_collected(UUID(cash["payment_id"]))
     shown = await refund(pay, order_id, "broken", 45)
     assert await refunded(pay, order_id) == [0, 25, 20]
     assert (shown.captured, await pay.credit()) == (80, 20), "of our own ways it is shown at once"
@@ -177,14 +177,14 @@ async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: st
 
 
 async def test_a_gift_once_for_each_key(pay: PayShop) -> None:
-    gifts = [service(pay).gift("user", Money(50, "CNY"), "sorry") for _ in range(10)]
+    gifts = [service(pay).grant_store_credit("user", Money(50, "CNY"), "sorry") for _ in range(10)]
     answers = await asyncio.gather(*gifts)
     assert {tuple(one.balances) for one in answers} == {(Money(50, "CNY"),)}
     assert await pay.credit() == 50
     for user, amount in (("other", 50), ("user", 60)):
         with pytest.raises(Invalid, match="another gift"):
-            await service(pay).gift(user, Money(amount, "CNY"), "sorry")
-    await service(pay).gift("user", Money(7, "GBP"), "sorry too")
+            await service(pay).grant_store_credit(user, Money(amount, "CNY"), "sorry")
+    await service(pay).grant_store_credit("user", Money(7, "GBP"), "sorry too")
     assert (await service(pay).credit("user")).balances == [Money(50, "CNY"), Money(7, "GBP")]
     assert await pay.credit("other") == 0
 
@@ -207,7 +207,7 @@ async def test_credit_is_never_below_nothing(shop: CliServices, sale_id: str) ->
 async def test_cash_is_collected_once(pay: PayShop) -> None:
     _, [payment] = await pay.ordered(("cod", 100))
     id_ = UUID(payment["payment_id"])
-    await asyncio.gather(*(service(pay).collected(id_) for _ in range(10)))
+    await asyncio.gather(*(service(pay).record_cash_collected(id_) for _ in range(10)))
     lines = await pay.rows("SELECT account, amount_minor FROM ledger ORDER BY account")
     assert [tuple(line) for line in lines] == [("cash", 100), ("orders", -100)]
     order_id, payments = await pay.ordered(("cod", 40), ("alipay", 60))
@@ -215,7 +215,7 @@ async def test_cash_is_collected_once(pay: PayShop) -> None:
     for one in payments:
         await pay.payment_is(one["payment_id"], "closed")
         with pytest.raises(NotCollectable):
-            await service(pay).collected(UUID(one["payment_id"]))
+            await service(pay).record_cash_collected(UUID(one["payment_id"]))
 
 
 # The ledger.
@@ -288,10 +288,10 @@ async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) ->
             await connection.execute(f"CREATE TABLE kept_{table} AS TABLE {table}")
         for statement, detail in BROKEN:
             await connection.execute(statement)
-            found = [(one.promise, one.detail) for one in (await shop.audit.sale(sale_id)).findings]
+            found = [(one.promise, one.detail) for one in (await shop.audit.audit_sale(sale_id)).findings]
             assert ("P6", detail) in found, (statement, found)
             await _mend(connection, tables)
-        audit = await shop.audit.sale(sale_id)
+        audit = await shop.audit.audit_sale(sale_id)
         assert audit.clean, audit.findings
 
 

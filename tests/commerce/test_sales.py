@@ -81,7 +81,7 @@ async def test_keys_of_a_sale_count_until_days_after_its_end(
     sale = msgspec.structs.replace(await shop.sales.get(sale_id), closed_at=closed_at, closes_at=closes_at)
     if not told:
         sale = msgspec.structs.replace(sale, generation=sale.generation + 1)
-    assert sale.may_have_keys(now) is may
+    assert sale.has_live_keys(now) is may
 
 
 async def test_a_repeated_step_changes_nothing(shop: CliServices, sale_id: str) -> None:
@@ -148,7 +148,7 @@ async def test_a_new_item_joins_a_running_sale_with_nothing(shop: CliServices, s
     assert [answer.outcome for answer in await reserve(shop.redis, keys, order)] == [ReserveOutcome.ACCEPTED]
     with pytest.raises(InvalidSaleState, match="change its terms"):
         await shop.sales.put_items(sale_id, [("new", ItemInput())], "test")
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_stock_changes_are_recorded_and_idempotent(shop: CliServices, sale_id: str) -> None:
@@ -169,7 +169,7 @@ async def test_stock_changes_are_recorded_and_idempotent(shop: CliServices, sale
     with pytest.raises(NoSuchSale):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("zz", 1, "x"), "ann")
     assert [row.status for row in await shop.stock.changes(sale_id, 10)] == ["refused", "applied"]
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_a_draft_has_no_stock_to_change(shop: CliServices, sale_id: str) -> None:
@@ -195,17 +195,17 @@ async def test_what_was_committed_and_not_published_is_finished_later(shop: CliS
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET state = 'open', epoch = 1 WHERE sale_id = $1", sale_id)
-    assert [sale.sale_id for sale in await shop.sales.unfinished()] == [sale_id]
-    assert await shop.sales.finish(sale_id)
+    assert [sale.sale_id for sale in await shop.sales.out_of_sync()] == [sale_id]
+    assert await shop.sales.sync_to_redis(sale_id)
     assert await lua.loaded_epoch(shop.redis, keys) == 2
     async with shop.db.connection() as connection:
         await connection.execute(
             "UPDATE sales SET state = 'paused', generation = generation + 1 WHERE sale_id = $1", sale_id
         )
-    assert await shop.sales.finish(sale_id)
+    assert await shop.sales.sync_to_redis(sale_id)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     assert answer.outcome is ReserveOutcome.PAUSED
-    assert await shop.sales.unfinished() == []
+    assert await shop.sales.out_of_sync() == []
 
 
 async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: CliServices, sale_id: str) -> None:

@@ -29,7 +29,7 @@ async def yard(shop: CliServices) -> Yard:
 async def test_the_board_says_what_a_driver_must_know_and_no_more(yard: Yard) -> None:
     parcel = await yard.parcel(cod_minor=1_250)
     route_id = await yard.route(parcel)
-    board = await yard.driving.board(route_id)
+    board = await yard.driving.driver_route(route_id)
     (stop,) = board.stops
     assert (board.vehicle_id, board.day, board.status) == ("V1", DAY, "planned")
     assert (stop.to.name, stop.to.phone, stop.to.line) == ("Zhang San", "13800000000", "Wenyi West Road 969")
@@ -43,7 +43,7 @@ async def test_the_board_says_what_a_driver_must_know_and_no_more(yard: Yard) ->
 async def test_leaving_sends_all_parcels_out_once(yard: Yard) -> None:
     parcels = [await yard.parcel() for _ in range(3)]
     route_id = await yard.route(*reversed(parcels))
-    both = await asyncio.gather(yard.driving.leave(route_id), yard.driving.leave(route_id))
+    both = await asyncio.gather(yard.driving.depart(route_id), yard.driving.depart(route_id))
     assert [board.status for board in both] == ["left", "left"]
     for parcel in parcels:
         assert yard.heard.codes(parcel) == ["loaded", "left"]
@@ -58,13 +58,13 @@ async def test_what_was_called_off_does_not_go(yard: Yard) -> None:
     await yard.write("UPDATE shipments SET status = 'cancelled', ended_at = now() WHERE shipment_id = $1", ended)
     later = yard.clock.at + timedelta(minutes=1)
     await yard.write("UPDATE shipments SET booked_at = $2 WHERE shipment_id = $1", booked_anew, later)
-    board = await yard.driving.leave(route_id)
+    board = await yard.driving.depart(route_id)
     assert [stop.seq for stop in board.stops] == [1]
     assert {id_ for id_, *_ in yard.heard.told} == {fine}
     with pytest.raises(NoSuchStop):
         await yard.driving.report(route_id, 2, StopReport("delivered"))
     nothing = await yard.route(held, van="V2")
-    assert (await yard.driving.leave(nothing)).status == "done"
+    assert (await yard.driving.depart(nothing)).status == "done"
 
 
 async def test_a_report_counts_once_and_also_as_leaving(yard: Yard) -> None:
@@ -92,14 +92,14 @@ async def test_a_second_day_is_no_second_pick_up(yard: Yard) -> None:
     route_id = await yard.route(parcel)
     await yard.driving.report(route_id, 1, StopReport("failed", "nobody there"))
     (again,) = (await yard.fleet.plan(DAY + timedelta(days=1), seconds=0.1)).routes
-    await yard.driving.leave(again.route_id)
+    await yard.driving.depart(again.route_id)
     assert yard.heard.codes(parcel) == ["loaded", "left", "failed", "left"]
 
 
 async def test_what_is_refused_changes_nothing(yard: Yard) -> None:
     route_id = await yard.route(await yard.parcel())
     for wrong in (uuid4(), UUID(int=0)):
-        for refused in (yard.driving.board, yard.driving.leave):
+        for refused in (yard.driving.driver_route, yard.driving.depart):
             with pytest.raises(NoSuchRoute):
                 await refused(wrong)
     for seq in (0, -1, 2, 40_000, 2**70):
@@ -113,6 +113,6 @@ async def test_what_is_refused_changes_nothing(yard: Yard) -> None:
 
     with pytest.raises(NoSuchShipment):
         await RouteExecution(yard.shop.db, yard.clock, deaf).report(route_id, 1, StopReport("delivered"))
-    board = await yard.driving.board(route_id)
+    board = await yard.driving.driver_route(route_id)
     assert (board.status, board.stops[0].status) == ("planned", "planned")
     assert await yard.value("SELECT status FROM shipments") == "booked"

@@ -108,7 +108,7 @@ async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(yard: Ya
     assert planned(before) == first
     assert len(before.routes) == 2
     gone, stays = before.routes
-    await yard.driving.leave(gone.route_id)
+    await yard.driving.depart(gone.route_id)
     late = await yard.parcel(near(2, 2))
     after = await yard.fleet.plan(DAY, seconds=QUICK_S)
     kept = {route.route_id: route for route in after.routes}
@@ -184,7 +184,7 @@ async def test_a_van_that_leaves_meanwhile_is_not_planned_over(yard: Yard) -> No
     started = asyncio.Event()
     second = asyncio.create_task(yard.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
     await started.wait()
-    await yard.driving.leave(route_id)
+    await yard.driving.depart(route_id)
     with pytest.raises(PlanningInProgress, match="V1 left"):
         await second
     assert [one.route_id for one in await yard.fleet.routes(DAY)] == [route_id]

@@ -66,7 +66,7 @@ async def test_from_product_to_closed_sale(shop: CliServices, front: Front, sale
     again = await front.call("POST", f"/v1/admin/sales/{sale_id}/open", user="ann", roles=["sales"])
     assert (again.status, again.code) == (409, "wrong_state")
     assert [sale["sale_id"] for sale in (await staff("GET", "/sales"))["items"]] == [sale_id]
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_dead_letters_over_http(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
@@ -175,7 +175,7 @@ async def test_support_cancels_an_order_for_a_customer(
     assert reason["reason"] in seen
     assert '"actor":"staff"' in seen
     assert "ann" not in seen
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
     for body in ({}, {"reason": ""}, {"reason": "a\nb"}):
         assert (await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=body)).status == 422
     none = await front.call("GET", f"/v1/admin/orders/{uuid4()}", user="ann", roles=["support"])

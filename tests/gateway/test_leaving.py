@@ -19,7 +19,7 @@ STREAM = "/v1/orders/{order_id}/events"
 
 def counted(front: Front, route: str) -> dict[str, float]:
     """Requests of a route by status."""
-    front.services.tally.carry_over()
+    front.services.metrics_buffer.flush()
     return {
         sample.labels["status"]: sample.value
         for family in REGISTRY.collect()

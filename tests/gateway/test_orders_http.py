@@ -55,7 +55,7 @@ async def test_the_whole_way(shop: CliServices, settings: Settings, front: Front
     assert stored["ship_to"] == [ADDRESS]
     assert stored["payments"] == [{"method": "alipay", "amount": 455, "currency": None}]
     assert stored["pay_by"] == answer.body["pay_by"]
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_several_addresses_and_a_split_line(
@@ -179,7 +179,7 @@ async def test_a_key_that_two_sales_took_at_the_same_moment(
         live = await connection.fetch("SELECT idempotency_key FROM orders WHERE status <> 'cancelled'")
     assert sorted(row[0] for row in live) == [f"k{number}" for number in range(10)]
     for name in (sale_id, f"{sale_prefix}-two"):
-        audit = await shop.audit.sale(name)
+        audit = await shop.audit.audit_sale(name)
         assert audit.clean, audit.findings
 
 

@@ -85,7 +85,7 @@ def in_hand(edge: TrackedConnection) -> bool:
     if isinstance(edge, FastPathConnection):
         return edge._state is ConnectionState.ORDER
     assert isinstance(edge, AiohttpConnection)
-    return edge._handler._current_request is not None and edge._handler.in_hand
+    return edge._handler._current_request is not None and edge._handler.has_pending_response
 
 
 async def stopped_reading(front: Front) -> bool:
@@ -164,7 +164,7 @@ async def test_the_end_in_the_middle_of_an_order(shop: CliServices, front: Front
 
     await eventually(taken)
     front.services.stopping.set()
-    ending = asyncio.create_task(front.connections.end(10))
+    ending = asyncio.create_task(front.connections.close_all(10))
     assert await read_all(idle) == []
     await turns()
     late = await connect(front)

@@ -94,7 +94,7 @@ async def test_what_a_customer_reads(here: ShipFront) -> None:
         url = f"{here.front.base}/v1/orders/{order_id}/shipments{path}"
         async with asyncio.timeout(5), here.front.client.head(url, headers=bearer(here.front.settings)) as answer:
             assert (answer.status, answer.headers.get("Content-Length"), await answer.read()) == (200, length, b"")
-    assert here.front.services.watch._streams == 0
+    assert here.front.services.watcher._streams == 0
 
 
 async def test_parcels_of_others(here: ShipFront) -> None:
@@ -171,9 +171,9 @@ async def test_nothing_comes_of_an_order_that_is_called_off(here: ShipFront) -> 
 
 async def test_news_that_comes_during_a_look(here: ShipFront, monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens between a stream's look at the database and its waiting is told at once, not a heartbeat later."""
-    shipping, seen = here.front.services.shipping, here.front.services.watch._seen
+    shipping, seen = here.front.services.shipping, here.front.services.watcher._seen
     order_id, [parcel] = await here.ship.sent(("a", 1, 0))
-    watched, looks = shipping.watched, 0
+    watched, looks = shipping.events_after, 0
 
     async def looking(*about: Any) -> Any:
         nonlocal looks

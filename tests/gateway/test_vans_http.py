@@ -197,7 +197,7 @@ async def test_no_link_stands_in_the_log(
         raise ZeroDivisionError
 
     for name in ("board", "leave", "report"):
-        monkeypatch.setattr(here.front.services.driving, name, broken)
+        monkeypatch.setattr(here.front.services.route_execution, name, broken)
     caplog.set_level(logging.DEBUG)
     for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"}), ("/no", {})):
         answer = await drive(here, token, path, **body)

@@ -77,7 +77,7 @@ async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tm
         assert done.good, done.wrong
         assert (done.stored_orders, done.stored_total) == (4, done.sent_total)
     assert (first.created, first.repeated, again.created, again.repeated) == (4, 0, 0, 4)
-    assert (await shop.audit.sale(first.sale_id)).clean
+    assert (await shop.audit.audit_sale(first.sale_id)).clean
     await forget(shop, first.sale_id)
 
 
@@ -106,7 +106,7 @@ async def test_three_days_of_a_gift_shop(shop: CliServices, settings: Settings) 
     assert (len(done.source.baskets), done.created, again.created) == (336, 336, 0)
     assert done.stored_total == 15_363_788
     assert sum(count for _, count in reasons(done.source)) == 82
-    audit = await shop.audit.sale(done.sale_id)
+    audit = await shop.audit.audit_sale(done.sale_id)
     assert audit.clean, audit.findings
     await forget(shop, done.sale_id)
 

@@ -89,7 +89,7 @@ async def settle(shop: CliServices, sale_id: str) -> int:
         return (await lua.backlog(shop.redis, SaleKeys(sale_id))).orders == 0
 
     await eventually(drained)
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     async with shop.db.connection() as connection:
         return int(await connection.fetchval("SELECT count(*) FROM orders"))

@@ -42,7 +42,7 @@ class Fake:
         no, url, expires_ms = asked["out_no"], asked["notify_url"], now_ms + asked.get("life_ms", 60_000)
         subject = asked.get("subject", "tea")
         money = (500, "CNY", subject, "page", "", url, "waiting", now_ms, expires_ms)
-        trade = self._bank.ask(SimulatedTrade("fake", no, f"T{no}", *money))
+        trade = self._bank.open_trade(SimulatedTrade("fake", no, f"T{no}", *money))
         self._plans.on_trade(trade)
         return web.json_response({"trade_no": trade.trade_no})
 

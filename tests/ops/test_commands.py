@@ -103,7 +103,7 @@ async def test_terms_that_are_not_given_stay(floodgate: Command, shop: CliServic
     assert await terms("--no-limit") == (120, None)
     assert (await floodgate("sale", "terms", sale_id, "a"))[0] == 2
     assert (await floodgate("sale", "terms", sale_id, "a", "--limit", "2", "--no-limit"))[0] == 2
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_a_product_joins_an_open_sale(
@@ -124,7 +124,7 @@ async def test_a_product_joins_an_open_sale(
     assert (item.price, item.limit) == (60, 2)
     assert (await floodgate("sale", "restock", sale_id, "new", "3", "--reason", "arrived"))[0] == 0
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 5, "new": 3}
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def test_an_order_is_shown_and_cancelled(

@@ -106,7 +106,7 @@ async def till(shop: CliServices, settings: Settings, sale_id: str, house: House
 
     async with working(settings, "order_writer"):
         await eventually(stored)
-    payments = Payments(shop.db, shop.clock, shop.ids, house.adapters, 60, Shipping.couriers_collect)
+    payments = Payments(shop.db, shop.clock, shop.ids, house.adapters, 60, Shipping.has_cash_shipments)
     return Till(shop, payments, [one.order_id for one in made])
 
 
@@ -123,13 +123,13 @@ async def test_payments_are_shown_and_refunded(floodgate: Command, till: Till, s
     assert "a dent" in said
     repeated = await floodgate("payment", "refund", order_id, "--key", "k", "--amount", "1.20", "--reason", "a dent")
     assert repeated == (0, said)
-    [refund] = (await shop.payments.show(order_id, None)).payments[0].refunds
+    [refund] = (await shop.payments.get(order_id, None)).payments[0].refunds
     assert (refund.amount, refund.status) == (120, "pending")
     for amount, words in (("2.00", "180 minor units"), ("1.234", "finer than CNY"), ("0", "amount"), ("x", "AMOUNT")):
         status, said = await floodgate("payment", "refund", order_id, "--key", "l", "--amount", amount, "--reason", "r")
         assert (status, words in said) == (1, True), said
     assert (await floodgate("payment", "refund", order_id, "--key", "l", "--reason", "the rest"))[0] == 0
-    amounts = [one.amount for one in (await shop.payments.show(order_id, None)).payments[0].refunds]
+    amounts = [one.amount for one in (await shop.payments.get(order_id, None)).payments[0].refunds]
     assert amounts == [120, 180]
     assert (await floodgate("payment", "show", shop.ids.new()))[0] == 1
     status, said = await floodgate("payment", "collected", alipay.payment_id)
@@ -143,7 +143,7 @@ async def test_cash_is_collected(floodgate: Command, till: Till, shop: CliServic
     [cash] = await till.begin(("cod", 500))
 
     async def confirmed() -> bool:
-        return (await shop.payments.show(order_id, None)).payments[0].status == "authorised"
+        return (await shop.payments.get(order_id, None)).payments[0].status == "authorised"
 
     async with working(settings, "payment_driver"):
         await eventually(confirmed)

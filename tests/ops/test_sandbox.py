@@ -60,7 +60,7 @@ async def test_a_person_refuses_by_curl(shop: Shop) -> None:
         assert (answer.status, answer.content_type) == (404, "text/html")
     async with shop.client.get("/pay/fake/none") as answer:
         assert answer.status == 404
-    assert shop.sandbox.bank.books("fake")["open_notices"] == 0
+    assert shop.sandbox.bank.totals("fake")["open_notices"] == 0
 
 
 async def test_a_callback_is_sent_until_it_is_accepted(shop: Shop) -> None:
@@ -172,7 +172,7 @@ async def test_a_statement_is_of_a_day_in_china(shop: Shop) -> None:
     midnight_ms = 1_767_196_800_000  # 2025-12-31T16:00Z, where 2026 begins in China
     for number, paid_ms in zip(NUMBERS, (midnight_ms - 1, midnight_ms, midnight_ms + 86_399_999), strict=False):
         amount = int(number, 16) + 1
-        bank.ask(SimulatedTrade("fake", number, number, amount, "CNY", "", "page", "", "", "waiting", 0, 2**60))
+        bank.open_trade(SimulatedTrade("fake", number, number, amount, "CNY", "", "page", "", "", "waiting", 0, 2**60))
         bank.pay("fake", number, paid_ms)
     bank.refund(SimulatedRefund("fake", "b" * 32, NUMBERS[0], "R1", 1, "", midnight_ms + 86_400_000))
     for day, text in (("2025-12-31", "+1\n"), ("2026-01-01", "+2\n+3\n"), ("2026-01-02", "-1\n")):

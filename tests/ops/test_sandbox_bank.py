@@ -28,10 +28,10 @@ def refusal(code: str) -> AbstractContextManager[object]:
 
 
 def test_a_trade_is_entered_once(bank: PaymentStore) -> None:
-    assert bank.ask(TRADE) == TRADE
-    assert bank.ask(replace(TRADE, trade_no="T2", subject="other words")) == TRADE
+    assert bank.open_trade(TRADE) == TRADE
+    assert bank.open_trade(replace(TRADE, trade_no="T2", subject="other words")) == TRADE
     with refusal("other_content"):
-        bank.ask(replace(TRADE, amount=501))
+        bank.open_trade(replace(TRADE, amount=501))
     assert bank.trade("other", TRADE.out_no) is None
     assert bank.waiting("fake", 10) == [TRADE]
 
@@ -39,13 +39,13 @@ def test_a_trade_is_entered_once(bank: PaymentStore) -> None:
 def test_a_trade_is_paid_once(bank: PaymentStore) -> None:
     with refusal("no_trade"):
         bank.pay("fake", TRADE.out_no, 2_000)
-    bank.ask(TRADE)
+    bank.open_trade(TRADE)
     paid = bank.pay("fake", TRADE.out_no, 2_000)
     assert paid == replace(TRADE, state="captured", paid_ms=2_000, times_paid=1)
     with refusal("paid"):
         bank.pay("fake", TRADE.out_no, 2_001)
     with refusal("paid"):
-        bank.ask(TRADE)
+        bank.open_trade(TRADE)
     assert bank.waiting("fake", 10) == []
     assert bank.last_paid("fake", 10) == bank.trades("fake", 2_000, 2_001) == [paid]
     assert bank.trades("fake", 2_001) == []
@@ -54,7 +54,7 @@ def test_a_trade_is_paid_once(bank: PaymentStore) -> None:
 def test_what_is_closed_or_expired_is_not_paid(bank: PaymentStore) -> None:
     with refusal("no_trade"):
         bank.close_trade("fake", TRADE.out_no)
-    bank.ask(TRADE)
+    bank.open_trade(TRADE)
     with refusal("closed"):
         bank.pay("fake", TRADE.out_no, TRADE.expires_ms)
     assert bank.close_trade("fake", TRADE.out_no).state == "closed"
@@ -62,11 +62,11 @@ def test_what_is_closed_or_expired_is_not_paid(bank: PaymentStore) -> None:
     with refusal("closed"):
         bank.pay("fake", TRADE.out_no, 2_000)
     with refusal("closed"):
-        bank.ask(TRADE)
+        bank.open_trade(TRADE)
 
 
 def test_what_is_paid_is_not_closed(bank: PaymentStore) -> None:
-    bank.ask(TRADE)
+    bank.open_trade(TRADE)
     bank.pay("fake", TRADE.out_no, 2_000)
     with refusal("paid"):
         bank.close_trade("fake", TRADE.out_no)
@@ -75,7 +75,7 @@ def test_what_is_paid_is_not_closed(bank: PaymentStore) -> None:
 def test_no_more_is_refunded_than_was_paid(bank: PaymentStore) -> None:
     with refusal("no_trade"):
         bank.refund(REFUND)
-    bank.ask(TRADE)
+    bank.open_trade(TRADE)
     with refusal("not_paid"):
         bank.refund(REFUND)
     bank.pay("fake", TRADE.out_no, 2_000)
@@ -102,18 +102,18 @@ def test_callbacks_are_due_until_they_are_done(bank: PaymentStore) -> None:
     assert bank.next_due_ms(4_999) == 5_000
     assert bank.next_due_ms(5_000) is None
     assert bank.due(5_000, 10) == [notice]
-    bank.noted("N1", done=False, again_ms=6_000)
+    bank.mark_attempted("N1", done=False, again_ms=6_000)
     assert bank.due(5_999, 10) == []
     assert bank.due(6_000, 10) == [replace(notice, attempts=1)]
     assert bank.open_notices() == 1
-    bank.noted("N1", done=True, again_ms=0)
+    bank.mark_attempted("N1", done=True, again_ms=0)
     assert bank.due(9_999, 10) == []
     assert bank.open_notices() == 0
 
 
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     killed = PaymentStore(tmp_path / "books.sqlite")
-    killed.ask(TRADE)
+    killed.open_trade(TRADE)
     paid = killed.pay("fake", TRADE.out_no, 2_000)
     killed.refund(REFUND)
     with closing(PaymentStore(tmp_path / "books.sqlite")) as bank:  # beside the first, which was never closed
@@ -123,7 +123,7 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
         assert bank.unannounced("fake") == [(paid, REFUND)]
         bank.notify(DueNotice("N2", "fake", TRADE.out_no, REFUND.out_refund_no, None, 0), 5_000)
         assert bank.unannounced("fake") == []
-        assert bank.books("fake") == {
+        assert bank.totals("fake") == {
             "captured": 1,
             "captured_amount": 500,
             "refunds": 1,
@@ -131,5 +131,5 @@ def test_a_kill_loses_nothing(tmp_path: Path) -> None:
             "paid_more_than_once": 0,
             "open_notices": 2,
         }
-        assert bank.books("other")["captured_amount"] == 0
+        assert bank.totals("other")["captured_amount"] == 0
     killed.close()

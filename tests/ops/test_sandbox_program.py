@@ -89,7 +89,7 @@ class TheShop:
     async def notified(self, request: web.Request) -> web.Response:
         provider = self.providers[request.match_info["provider"]]
         headers = {name.lower(): value for name, value in request.headers.items()}
-        self.told.append(provider.read_notice(headers, await request.read(), from_ms(CLOCK.now_ms())).seen)
+        self.told.append(provider.read_webhook(headers, await request.read(), from_ms(CLOCK.now_ms())).subject)
         status, content_type, body = provider.acknowledge(True)
         return web.Response(status=status, headers={"Content-Type": content_type}, body=body)
 

@@ -82,7 +82,7 @@ class HandClock(SystemClock):
 @pytest.fixture
 def bank() -> Iterator[PaymentStore]:
     with closing(PaymentStore()) as made:
-        made.ask(TRADE)
+        made.open_trade(TRADE)
         yield made
 
 

@@ -38,7 +38,7 @@ def house() -> Iterator[House]:
     subject = "红茶 & 点心 100%"
     names = ("alipay", PAYMENT_ID.hex, TRADE_NO)
     trade = SimulatedTrade(*names, 1999, "CNY", subject, "qr", "2088", NOTIFY_URL, "waiting", start, start + 900_000)
-    found.bank.ask(trade)
+    found.bank.open_trade(trade)
     yield found
     found.bank.close()
 
@@ -67,40 +67,40 @@ def signed(fields: Fields, **change: str | None) -> bytes:
 
 
 def test_a_payment_is_told(house: House) -> None:
-    assert house.alipay.read_notice({}, house.callback(PAYMENT_ID), NOON).seen == ProviderPayment(PAYMENT_ID, "waiting")
+    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON).subject == ProviderPayment(PAYMENT_ID, "waiting")
     pay(house)
-    notice = house.alipay.read_notice({}, house.callback(PAYMENT_ID), NOON)
-    assert notice.notice_id == "alipay:n-1"
-    assert notice.seen == ProviderPayment(PAYMENT_ID, "captured", Money(1999, "CNY"), TRADE_NO, NOON)
+    notice = house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON)
+    assert notice.webhook_id == "alipay:n-1"
+    assert notice.subject == ProviderPayment(PAYMENT_ID, "captured", Money(1999, "CNY"), TRADE_NO, NOON)
     house.clock.ms += 86_400_000  # sent again: another notify_time, the same notice
-    assert house.alipay.read_notice({}, house.callback(PAYMENT_ID), from_ms(house.clock.ms)) == notice
+    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID), from_ms(house.clock.ms)) == notice
 
 
 def test_a_refund_is_told_without_its_amount(house: House) -> None:
     pay(house)
     seen = ProviderRefund(PAYMENT_ID, REFUND_ID, "done")
     give_back(house, 1000)
-    assert house.alipay.read_notice({}, house.callback(PAYMENT_ID, REFUND_ID), NOON).seen == seen
+    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID, REFUND_ID), NOON).subject == seen
     second = UUID("019abcde-0000-7000-8000-0000000000b6")
     give_back(house, 999, second)
     body = house.callback(PAYMENT_ID, second)
     told = fields_of(body)
     assert (told["trade_status"], told["refund_fee"]) == ("TRADE_CLOSED", "19.99")  # of both refunds together
-    assert house.alipay.read_notice({}, body, NOON).seen == ProviderRefund(PAYMENT_ID, second, "done")
+    assert house.alipay.read_webhook({}, body, NOON).subject == ProviderRefund(PAYMENT_ID, second, "done")
 
 
 def test_closed_is_told_from_all_given_back(house: House) -> None:
     house.bank.close_trade("alipay", PAYMENT_ID.hex)
     told = fields_of(house.callback(PAYMENT_ID))
     assert (told["trade_status"], told["refund_fee"]) == ("TRADE_CLOSED", "0.00")  # as Alipay really sends it
-    assert house.alipay.read_notice({}, signed(told), NOON).seen == ProviderPayment(PAYMENT_ID, "closed")
+    assert house.alipay.read_webhook({}, signed(told), NOON).subject == ProviderPayment(PAYMENT_ID, "closed")
 
 
 def test_a_number_without_a_refund_is_not_one(house: House) -> None:
     pay(house)
     told = fields_of(house.callback(PAYMENT_ID))
     for fee in (None, "0.00"):
-        seen = house.alipay.read_notice({}, signed(told, out_biz_no="x", refund_fee=fee), NOON).seen
+        seen = house.alipay.read_webhook({}, signed(told, out_biz_no="x", refund_fee=fee), NOON).subject
         assert isinstance(seen, ProviderPayment)
 
 
@@ -108,7 +108,7 @@ def test_a_refund_by_hand_says_only_that_the_payment_was_captured(house: House) 
     pay(house)
     give_back(house, 1999)
     told = fields_of(house.callback(PAYMENT_ID, REFUND_ID))
-    seen = house.alipay.read_notice({}, signed(told, out_biz_no=None), NOON).seen
+    seen = house.alipay.read_webhook({}, signed(told, out_biz_no=None), NOON).subject
     assert isinstance(seen, ProviderPayment)
     assert (seen.state, seen.amount) == ("captured", Money(1999, "CNY"))
 
@@ -116,15 +116,15 @@ def test_a_refund_by_hand_says_only_that_the_payment_was_captured(house: House) 
 def test_wrong_ones_on_purpose(house: House) -> None:
     pay(house)
     with pytest.raises(InvalidWebhook, match="bad_signature"):
-        house.alipay.read_notice({}, house.callback(PAYMENT_ID, wrong="signature"), NOON)
-    seen = house.alipay.read_notice({}, house.callback(PAYMENT_ID, wrong="amount"), NOON).seen
+        house.alipay.read_webhook({}, house.callback(PAYMENT_ID, wrong="signature"), NOON)
+    seen = house.alipay.read_webhook({}, house.callback(PAYMENT_ID, wrong="amount"), NOON).subject
     assert seen.amount == Money(2000, "CNY")  # genuine in form: that it is another amount is for others to see
 
 
 def test_the_window_of_time(house: House) -> None:
     body = house.callback(PAYMENT_ID)
     for now in (NOON - NOTICE_MAX_AHEAD, NOON + NOTICE_MAX_AGE):
-        assert house.alipay.read_notice({}, body, now)
+        assert house.alipay.read_webhook({}, body, now)
 
 
 async def test_answers_to_callbacks(house: House) -> None:
@@ -299,12 +299,12 @@ def test_mutated_callbacks_are_refused(house: House) -> None:
     body = house.callback(PAYMENT_ID)
     told = fields_of(body)
     assert urlencode(told).encode() == body == signed(told)
-    assert house.alipay.read_notice({}, body, NOON)
+    assert house.alipay.read_webhook({}, body, NOON)
     count, wrong = Counter[str](), []
     for mutants in (of_fields, of_signatures, of_bodies, of_times, of_content):
         for mutant in mutants(told):
             try:
-                house.alipay.read_notice({}, mutant.body, mutant.now)
+                house.alipay.read_webhook({}, mutant.body, mutant.now)
                 said = "accepted"
             except InvalidWebhook as refusal:
                 said = refusal.code

@@ -78,7 +78,7 @@ async def test_callbacks_that_the_sdk_signs_are_believed(house: House) -> None:
         fields["body"] = SUBJECT
         text = "&".join(f"{name}={value}" for name, value in sorted(fields.items()))
         form = {**fields, "sign_type": "RSA2", "sign": alipays_side()._sign(text)}
-        assert isinstance(house.alipay.read_notice({}, urlencode(form).encode(), NOON).seen, kind)
+        assert isinstance(house.alipay.read_webhook({}, urlencode(form).encode(), NOON).subject, kind)
 
 
 async def test_requests_that_the_sdk_signs_are_served(house: House) -> None:

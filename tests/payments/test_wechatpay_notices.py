@@ -267,13 +267,13 @@ def all_wrong() -> Iterator[Bad]:
 def test_the_genuine_are_read() -> None:
     body = msgspec.json.encode(PAYMENT_ENVELOPE)
     for seconds in (-299, 0, 299):
-        seen = reader().read_notice(signature(body, NOW), body, NOW + timedelta(seconds=seconds))
-    assert seen.notice_id == PAYMENT_ENVELOPE["id"]
+        seen = reader().read_webhook(signature(body, NOW), body, NOW + timedelta(seconds=seconds))
+    assert seen.webhook_id == PAYMENT_ENVELOPE["id"]
     at = datetime.fromisoformat(TRADE["success_time"])
-    assert seen.seen == ProviderPayment(PAYMENT_ID, "captured", Money(510, "CNY"), TRADE["transaction_id"], at)
+    assert seen.subject == ProviderPayment(PAYMENT_ID, "captured", Money(510, "CNY"), TRADE["transaction_id"], at)
     for word, state in {"SUCCESS": "done", "ABNORMAL": "failed", "CLOSED": "failed"}.items():
         body = msgspec.json.encode(envelope(REFUND | {"refund_status": word}, f"REFUND.{word}"))
-        refund = reader().read_notice(signature(body, NOW), body, NOW).seen
+        refund = reader().read_webhook(signature(body, NOW), body, NOW).subject
         assert isinstance(refund, ProviderRefund)
         assert (refund.payment_id, refund.refund_id, refund.state) == (PAYMENT_ID, REFUND_ID, state)
         assert refund.amount == Money(200, "CNY")
@@ -285,7 +285,7 @@ def test_whatever_is_changed_is_refused() -> None:
     for bad in all_wrong():
         said = "accepted"
         try:
-            adapter.read_notice(bad.headers, bad.body, bad.now)
+            adapter.read_webhook(bad.headers, bad.body, bad.now)
         except InvalidWebhook as no:
             said = no.code
         counts[bad.code] += 1
@@ -305,25 +305,25 @@ async def test_what_the_sandbox_sends() -> None:
         await shop.adapter.refund(order := refund_order(wanted, 200))
         refund = shop.refunds[0]
         sent = shop.callback(trade, refund)
-        seen = shop.adapter.read_notice(lower(sent.headers), sent.body, shop.clock.now)
-        assert seen.seen == await shop.adapter.query_refund(order)
+        seen = shop.adapter.read_webhook(lower(sent.headers), sent.body, shop.clock.now)
+        assert seen.subject == await shop.adapter.query_refund(order)
         wrong = shop.callback(trade, refund, wrong="amount")
-        other = shop.adapter.read_notice(lower(wrong.headers), wrong.body, shop.clock.now)
-        assert other.seen.amount == Money(201, "CNY")
+        other = shop.adapter.read_webhook(lower(wrong.headers), wrong.body, shop.clock.now)
+        assert other.subject.amount == Money(201, "CNY")
         for about in (None, refund):
             forged = shop.callback(trade, about, wrong="signature")
             with pytest.raises(InvalidWebhook, match="bad_signature"):
-                shop.adapter.read_notice(lower(forged.headers), forged.body, shop.clock.now)
+                shop.adapter.read_webhook(lower(forged.headers), forged.body, shop.clock.now)
         again = shop.callback(trade)
         assert again.headers["Wechatpay-Nonce"] != shop.callback(trade).headers["Wechatpay-Nonce"]
 
         fresh = WeChatPay(with_public_key(shop.url), shop.outside, shop.clock)
         with pytest.raises(InvalidWebhook, match="unknown_key"):
-            fresh.read_notice(lower(sent.headers), sent.body, shop.clock.now)
+            fresh.read_webhook(lower(sent.headers), sent.body, shop.clock.now)
         await fresh.refresh()
-        assert fresh.read_notice(lower(sent.headers), sent.body, shop.clock.now) == seen
+        assert fresh.read_webhook(lower(sent.headers), sent.body, shop.clock.now) == seen
         late = shop.clock.now + timedelta(days=366)  # when the certificate is over
         stamped = signature(sent.body, late, serial=sent.headers["Wechatpay-Serial"])
         with pytest.raises(InvalidWebhook, match="unknown_key"):
-            fresh.read_notice(stamped, sent.body, late)
+            fresh.read_webhook(stamped, sent.body, late)
     assert PUBLIC_KEY_ID not in sent.headers.values()

@@ -170,7 +170,7 @@ async def test_callbacks_made_with_its_algorithms_are_read(shop: World) -> None:
             "wechatpay-serial": shop.sandbox._serial,
             "wechatpay-signature": rsa_sign(key("platform"), f"{stamp}\nn\n{body}\n"),
         }
-        notice = shop.adapter.read_notice(headers, body.encode(), shop.clock.now)
-        assert isinstance(notice.seen, expected)
-        assert notice.seen.amount is not None
-        assert notice.seen.amount.amount == (200 if about == "refund" else 510)
+        notice = shop.adapter.read_webhook(headers, body.encode(), shop.clock.now)
+        assert isinstance(notice.subject, expected)
+        assert notice.subject.amount is not None
+        assert notice.subject.amount.amount == (200 if about == "refund" else 510)

@@ -44,7 +44,7 @@ async def check(shop: CliServices, sale_id: str, crowd: Crowd) -> None:
         rows = await connection.fetch("SELECT order_id, user_id, idempotency_key FROM orders")
     stored = {row["order_id"]: (row["user_id"], row["idempotency_key"]) for row in rows}
     assert {id_: (user, key) for id_, (user, key, _) in crowd.promised.items()} == stored
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
 
 
@@ -107,12 +107,12 @@ async def test_a_release_driver_dies_between_redis_and_its_row(
         dying = await started.worker("release_driver", crash_at="release.after_redis")
         assert await ended(dying) == -9
         assert (await lua.cut(shop.redis, keys)).stock == {"a": 20}
-        audit = await shop.audit.sale(sale_id)
+        audit = await shop.audit.audit_sale(sale_id)
         assert audit.clean, audit.findings
         await started.worker("release_driver")
         await eventually(lambda: _settled(shop))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 20}
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def _settled(shop: CliServices) -> bool:
@@ -133,7 +133,7 @@ async def test_who_opens_a_sale_dies(
         await eventually(lambda: _loaded(shop, keys))
     sale = await shop.sales.get(sale_id)
     assert (sale.state, sale.loaded, sale.published_generation) == ("open", True, sale.generation)
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def _open_by_http(started: Processes, sale_id: str, place: str) -> RunningProcess:
@@ -165,7 +165,7 @@ async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sal
         await started.worker("sale_keeper")
         await eventually(lambda: _applied(shop, 2))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 30}
-    assert (await shop.audit.sale(sale_id)).clean
+    assert (await shop.audit.audit_sale(sale_id)).clean
 
 
 async def _applied(shop: CliServices, count: int) -> bool:

@@ -54,7 +54,7 @@ async def over(pay: PayShop, captured: int, refunded: int) -> None:
     """Nothing is left to do, and so much was taken and given back, at the providers and here."""
     await pay.quiet()
     await pay.check()
-    books = [pay.bank.books(name) for name in PROVIDERS]
+    books = [pay.bank.totals(name) for name in PROVIDERS]
     assert sum(one["captured_amount"] for one in books) == captured
     assert sum(one["refunds_amount"] for one in books) == refunded
     taken = "SELECT coalesce(-sum(amount_minor), 0) FROM ledger WHERE account = 'orders'"
@@ -99,7 +99,7 @@ async def test_dies_between_a_refund_and_its_row(pay: PayShop, started: PayProce
     pay.switch(never_share=1)
     await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 90, "reason": "broken"})
     await dies(started, "refund.after_call")
-    given = sum(pay.bank.books(name)["refunds"] for name in PROVIDERS)
+    given = sum(pay.bank.totals(name)["refunds"] for name in PROVIDERS)
     assert given >= 1
     assert await pay.value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
     if given < len(PROVIDERS):  # else both calls were through when it died, and no more are made
@@ -118,7 +118,7 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started
     await pay.payment_is(payment["payment_id"], "captured")
     await dies(started, "retake.after_redis")
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
-    audit = await pay.shop.audit.sale(pay.sale_id)
+    audit = await pay.shop.audit.audit_sale(pay.sale_id)
     assert audit.clean, audit.findings
     await started.worker("payment_driver")
     await pay.order_is(order_id, "paid")

@@ -98,8 +98,8 @@ def heard(pay: PayShop, payment_id: UUID) -> Coroutine[Any, Any, str]:
     other end of the race, which else would always come first."""
     pay.pays("alipay", payment_id)
     callback, services = pay.callback("alipay", payment_id, notice_id=payment_id.hex), pay.front.services
-    notice = services.providers["alipay"].read_notice({}, callback.body, from_ms(services.clock.now_ms()))
-    return services.payments.notice("alipay", notice, callback.body)
+    notice = services.providers["alipay"].read_webhook({}, callback.body, from_ms(services.clock.now_ms()))
+    return services.payments.handle_webhook("alipay", notice, callback.body)
 
 
 async def refusing(work: Awaitable[Any], *refusals: type[Exception]) -> str:
@@ -119,7 +119,7 @@ async def ended(pay: PayShop) -> Counter[str]:
     await pay.check()
     assert await pay.value("SELECT count(*) FROM payments WHERE parked OR status = 'pending'") == 0
     assert await pay.value("SELECT count(*) FROM refunds WHERE status <> 'done'") == 0
-    audit = await pay.shop.audit.sale(pay.sale_id)
+    audit = await pay.shop.audit.audit_sale(pay.sale_id)
     counts = Counter({row["status"]: row["count"] for row in await pay.rows(
         "SELECT status, count(*) FROM orders GROUP BY status"
     )})  # fmt: skip
@@ -176,10 +176,10 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
     counts = await ended(pay)
     again = await pay.value("SELECT count(*) FROM order_events WHERE from_status = 'cancelled'")
     refused = await pay.value("SELECT count(*) FROM releases WHERE status = 'refused'")
-    assert pay.bank.books("alipay")["captured"] == PAIRS
+    assert pay.bank.totals("alipay")["captured"] == PAIRS
     assert again > 0, "no goods were taken again"
     assert refused > 0, "all goods could be taken again"
-    assert counts["paid"] == PAIRS - pay.bank.books("alipay")["refunds"]
+    assert counts["paid"] == PAIRS - pay.bank.totals("alipay")["refunds"]
 
 
 async def _drained(pay: PayShop) -> bool:
@@ -198,7 +198,7 @@ async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyP
     counts = await ended(pay)
     assert counts == {"cancelled": said["done"], "paid": said["CannotCancel"]}
     assert min(counts.values()) > 5, f"one end always came first: {counts}"
-    assert pay.bank.books("alipay")["refunds"] == counts["cancelled"]
+    assert pay.bank.totals("alipay")["refunds"] == counts["cancelled"]
 
 
 async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPat
     assert said == {"done": PAIRS // 2, "NotEnoughCaptured": PAIRS // 2}
     counts = await ended(pay)
     assert counts == {"paid": PAIRS}
-    books = pay.bank.books("wechatpay")
+    books = pay.bank.totals("wechatpay")
     assert (books["refunds"], books["refunds_amount"]) == (PAIRS * 3 // 2, PAIRS * 70 + PAIRS // 2 * 30)
 
 
@@ -241,4 +241,4 @@ async def test_another_way_against_callback(pay: PayShop, monkeypatch: pytest.Mo
         await called_back(pay, "wechatpay", row["payment_id"])
     counts = await ended(pay)
     assert counts["paid"] == said["NotPayable"] + len(second[::2])
-    assert pay.bank.books("alipay")["refunds"] == said["done"]
+    assert pay.bank.totals("alipay")["refunds"] == said["done"]

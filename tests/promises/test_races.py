@@ -51,7 +51,7 @@ async def test_a_few_units_and_a_crowd(shop: CliServices, settings: Settings, sa
     assert set(crowd.answers) == {"202", "200", "sold_out", "over_limit"}
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM orders") == 200
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert (audit.total.available, audit.total.held, audit.differences) == (0, 200, 0)
 
@@ -78,5 +78,5 @@ async def test_baskets_of_three_and_a_partial_sell_out(
     assert {sku: units + taken[sku] for sku, units in stock.items()} == {"a": 60, "b": 150, "c": 400}
     assert max(by_user.values()) <= 4
     assert min(stock.values()) < 3
-    audit = await shop.audit.sale(sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings

@@ -55,7 +55,7 @@ class Hesitating(TryCarrier):
 
     async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         await moment()
-        return await super().track(tracking_no, phone)
+        return await super().fetch_tracking(tracking_no, phone)
 
 
 async def moment() -> None:
@@ -72,7 +72,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
     async with open_shipshop(shop, settings, attempts=1_000) as found:
         for name, before in list(found.carriers.items()):
-            found.carriers[name] = Hesitating(name, before.books, before.calls, before.follows)
+            found.carriers[name] = Hesitating(name, before.accepts_bookings, before.is_external, before.needs_subscription)
         yield found
 
 
@@ -120,7 +120,7 @@ async def over(ship: ShipShop, sale_id: str) -> Counter[str]:
     await ship.check()
     await make_sale(ship.shop, sale_id, {"a": (1, PRICE, None)})
     await ship.rows("UPDATE orders SET sale_id = $1", sale_id)
-    audit = await ship.shop.audit.sale(sale_id)
+    audit = await ship.shop.audit.audit_sale(sale_id)
     # These orders never went through Redis, and their money comes from nowhere: goods and histories are what is real.
     assert not [found for found in audit.findings if found.promise in _SHIPPING]
     assert not any((await ship.shop.audit.ledger()).values())
@@ -222,7 +222,7 @@ async def test_pack_against_cancel(ship: ShipShop, sale_id: str) -> None:
     said = await race(
         [
             (
-                refusing(ship.desk.packed(id_, f"ZT-{number:06}", "pia")),
+                refusing(ship.desk.pack(id_, f"ZT-{number:06}", "pia")),
                 refusing(ship.desk.cancel(id_, "not wanted", "dan")),
             )
             for number, id_ in enumerate(ids)

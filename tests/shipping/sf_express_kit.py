@@ -141,8 +141,8 @@ def parcel(**changed: Any) -> BookingRequest:
 
 ASK: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
     "book": lambda sf: sf.book(parcel()),
-    "find": lambda sf: sf.find(BOOKING),
+    "find": lambda sf: sf.find_booking(BOOKING),
     "cancel": lambda sf: sf.cancel(BOOKING, None),
-    "track": lambda sf: sf.track(NUMBER, RECEIVER.phone),
+    "track": lambda sf: sf.fetch_tracking(NUMBER, RECEIVER.phone),
 }
 """Each call that goes out."""

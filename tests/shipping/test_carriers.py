@@ -48,7 +48,7 @@ async def test_all_are_agreed() -> None:
     assert all(name == carrier.name for name, carrier in carriers.by_name.items())
     systems = {name: carrier.system for name, carrier in carriers.by_name.items()}
     assert systems == {"own_fleet": "own_fleet", "sf_express": "sf_express", "zto": "kuaidi100", "yto": "kuaidi100"}
-    assert {name: reader.system for name, reader in carriers.readers.items()} == {
+    assert {name: reader.system for name, reader in carriers.webhook_readers.items()} == {
         "sf_express": "sf_express",
         "kuaidi100": "kuaidi100",
     }
@@ -72,7 +72,7 @@ async def test_what_cannot_be_used(said: dict[str, Any], why: str) -> None:
 
 async def test_the_own_fleet_takes_everything_and_asks_nobody() -> None:
     fleet: Carrier = OwnFleet()
-    assert (fleet.name, fleet.system, fleet.books, fleet.calls, fleet.follows) == (
+    assert (fleet.name, fleet.system, fleet.accepts_bookings, fleet.is_external, fleet.needs_subscription) == (
         *("own_fleet", "own_fleet"),
         *(True, False, False),
     )
@@ -83,11 +83,11 @@ async def test_the_own_fleet_takes_everything_and_asks_nobody() -> None:
             booking_id, uuid4(), address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY")
         )
         booked = await fleet.book(parcel)
-        assert booked == await fleet.book(parcel) == await fleet.find(booking_id), "again gives the same"
+        assert booked == await fleet.book(parcel) == await fleet.find_booking(booking_id), "again gives the same"
         assert re.fullmatch(r"OF[A-Z2-7]{12}", booked.tracking_no)
         numbers.add(booked.tracking_no)
         assert await fleet.cancel(booking_id, booked.tracking_no) == "cancelled"
     assert len(numbers) == 501
     assert "OFG5DQR77XOGO5" in numbers, "deterministic, whatever the machine"
-    await fleet.follow("OF", "138")
-    assert await fleet.track("OF", "138") == []
+    await fleet.subscribe("OF", "138")
+    assert await fleet.fetch_tracking("OF", "138") == []

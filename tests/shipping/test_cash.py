@@ -96,7 +96,7 @@ async def test_staff_and_the_driver_at_once(ship: ShipShop) -> None:
 async def collect(ship: ShipShop, order_id: UUID) -> None:
     """Staff say that the cash of an order has come in."""
     payment_id = await ship.value("SELECT payment_id FROM payments WHERE order_id = $1 AND method = 'cod'", order_id)
-    await ship.shop.payments.collected(payment_id)
+    await ship.shop.payments.record_cash_collected(payment_id)
 
 
 async def test_only_who_collects_cash_brings_it(ship: ShipShop) -> None:

@@ -29,16 +29,16 @@ async def test_packing(ship: ShipShop) -> None:
         (byhand, None, "say byhand's number"),
     ):
         with pytest.raises(ProblemError, match=why):
-            await desk.packed(parcel.shipment_id, number, "dan")
+            await desk.pack(parcel.shipment_id, number, "dan")
     for number in (None, None, booked.tracking_no):
-        file = await desk.packed(booked.shipment_id, number, "dan")
+        file = await desk.pack(booked.shipment_id, number, "dan")
     assert (file.shipment.packed_by, [event.text for event in file.events].count("it is packed")) == ("dan", 1)
     with pytest.raises(InvalidShipmentState, match="not as ANOTHER-1"):
-        await desk.packed(booked.shipment_id, "ANOTHER-1", "dan")
-    file = await desk.packed(byhand.shipment_id, "BH-0001", "dan")
+        await desk.pack(booked.shipment_id, "ANOTHER-1", "dan")
+    file = await desk.pack(byhand.shipment_id, "BH-0001", "dan")
     assert (file.shipment.status, file.shipment.tracking_no, file.shipment.task) == ("booked", "BH-0001", "follow")
     with pytest.raises(InvalidShipmentState, match="BH-0001 stands for another parcel"):
-        await desk.packed(other.shipment_id, "BH-0001", "dan")
+        await desk.pack(other.shipment_id, "BH-0001", "dan")
     assert (await ship.parcel(other.shipment_id)).booking_id is None
     assert await ship.work() == ["followed"]
     assert ship.carriers["byhand"].followed == ["BH-0001"]
@@ -56,25 +56,25 @@ async def test_what_must_not_be_packed(ship: ShipShop) -> None:
     assert await ship.one(await ship.claimed()) == "planned"
     [planned] = await ship.parcels(order_id)
     with pytest.raises(InvalidShipmentState, match="no carrier is booked for it yet"):
-        await desk.packed(planned.shipment_id, "X-0001", "dan")
+        await desk.pack(planned.shipment_id, "X-0001", "dan")
     await ship.work()
     await desk.hold(planned.shipment_id, "asks for the colour", "dan")
     with pytest.raises(InvalidShipmentState, match="held: asks for the colour"):
-        await desk.packed(planned.shipment_id, None, "dan")
-    await desk.let_go(planned.shipment_id, "dan")
+        await desk.pack(planned.shipment_id, None, "dan")
+    await desk.resume(planned.shipment_id, "dan")
     await desk.cancel(planned.shipment_id, "not wanted", "dan")
     with pytest.raises(InvalidShipmentState, match="being cancelled"):
-        await desk.packed(planned.shipment_id, None, "dan")
+        await desk.pack(planned.shipment_id, None, "dan")
     with pytest.raises(InvalidShipmentState, match="being cancelled"):
         await desk.redirect(planned.shipment_id, MOVED, "moved", "dan")
     assert (await ship.parcel(planned.shipment_id)).next_address is None
     await ship.work()
     with pytest.raises(InvalidShipmentState, match="it is cancelled"):
-        await desk.packed(planned.shipment_id, None, "dan")
+        await desk.pack(planned.shipment_id, None, "dan")
     _, [gone] = await ship.sent()
     await ship.hear(gone.shipment_id, news("picked_up", -1))
     for refused in (
-        desk.packed(gone.shipment_id, None, "dan"),
+        desk.pack(gone.shipment_id, None, "dan"),
         desk.hold(gone.shipment_id, "r", "dan"),
         desk.cancel(gone.shipment_id, "r", "dan"),
         desk.redirect(gone.shipment_id, MOVED, "r", "dan"),
@@ -118,12 +118,12 @@ async def test_another_address(ship: ShipShop) -> None:
     id_ = parcel.shipment_id
     with pytest.raises(Invalid, match="/address"):
         await desk.redirect(id_, Address(**{**ADDRESS, "phone": ""}), "moved", "dan")
-    await desk.appoint(id_, Appointment(time(9), time(12), 30.1, 120.1), "dan")
+    await desk.set_appointment(id_, Appointment(time(9), time(12), 30.1, 120.1), "dan")
     file = await desk.redirect(id_, MOVED, "moved", "dan")
     assert (file.shipment.address, file.shipment.latitude, file.shipment.deliver_from) == (MOVED, None, time(9))
     await ship.work()
     first = await ship.parcel(id_)
-    await desk.packed(id_, None, "dan")
+    await desk.pack(id_, None, "dan")
     await desk.redirect(id_, Address(**SHANGHAI), "moved again", "dan")
     await desk.redirect(id_, Address(**ADDRESS), "and back", "dan")
     assert await ship.work() == ["planned_anew", "booked"]
@@ -153,7 +153,7 @@ async def test_held_while_it_is_booked(ship: ShipShop) -> None:
     assert await ship.on("held") == {parcel.shipment_id}
     assert await ship.on("to_pack") == set()
     for _ in range(2):
-        await desk.let_go(parcel.shipment_id, "dan")
+        await desk.resume(parcel.shipment_id, "dan")
     assert (await ship.told(parcel.shipment_id)).count("let go") == 1
     assert await ship.work() == ["known"]
     await desk.hold(parcel.shipment_id, "again", "dan")
@@ -169,7 +169,7 @@ async def test_held_while_it_is_booked(ship: ShipShop) -> None:
     assert await ship.one(job) == "known"
     await ship.due()
     assert await ship.work() == []
-    await desk.let_go(parcel.shipment_id, "dan")
+    await desk.resume(parcel.shipment_id, "dan")
     assert await ship.work() == ["booked"]
 
 
@@ -228,9 +228,9 @@ async def test_waves(ship: ShipShop) -> None:
     made = [(await ship.sent(("a", 1, 0), ("b", units, 0)))[1] for units in (1, 2, 1)]
     expected = [one.shipment_id for parcels in made for one in parcels]
     await ship.sent(("c", 1, 0))
-    wave = await ship.desk.make_wave("hz", 2, "dan")
+    wave = await ship.desk.create_wave("hz", 2, "dan")
     assert len(wave.shipments) == 2
-    rest = await ship.desk.make_wave("hz", 50, "dan")
+    rest = await ship.desk.create_wave("hz", 50, "dan")
     assert not set(wave.shipments) & set(rest.shipments)
     every = [*wave.shipments, *rest.shipments]
     assert every == sorted(expected)
@@ -240,9 +240,9 @@ async def test_waves(ship: ShipShop) -> None:
     assert all(pick.quantity == sum(pick.parcels.values()) for pick in picks)
     assert [pick.shelf for pick in wave.picks] == sorted(pick.shelf for pick in wave.picks)
     with pytest.raises(InvalidShipmentState, match="nothing is to be packed"):
-        await ship.desk.make_wave("hz", 50, "dan")
+        await ship.desk.create_wave("hz", 50, "dan")
     with pytest.raises(Invalid, match="no warehouse moon"):
-        await ship.desk.make_wave("moon", 50, "dan")
+        await ship.desk.create_wave("moon", 50, "dan")
     with pytest.raises(NoSuchShipment):
         await ship.desk.wave(NOBODY)
     assert await ship.value("SELECT count(*) FROM waves") == 2
@@ -265,30 +265,30 @@ async def test_appointments(ship: ShipShop) -> None:
         Appointment(time(12), time(9)),
     ):
         with pytest.raises(Invalid, match=r"both ends|ends before it begins"):
-            await ship.desk.appoint(id_, wanted, "dan")
-    made = (await ship.desk.appoint(id_, whole, "dan")).shipment
+            await ship.desk.set_appointment(id_, wanted, "dan")
+    made = (await ship.desk.set_appointment(id_, whole, "dan")).shipment
     assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == whole
-    made = (await ship.desk.appoint(id_, Appointment(), "dan")).shipment
+    made = (await ship.desk.set_appointment(id_, Appointment(), "dan")).shipment
     assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == Appointment()
     await ship.hear(id_, news("delivered", -1))
     with pytest.raises(InvalidShipmentState, match="it is delivered"):
-        await ship.desk.appoint(id_, whole, "dan")
+        await ship.desk.set_appointment(id_, whole, "dan")
 
 
 async def test_staff_say_how_a_parcel_ended(ship: ShipShop) -> None:
     order_id, [lost] = await ship.sent()
-    file = await ship.desk.told(lost.shipment_id, ShipmentStatus.LOST, "the carrier owns to it", "dan")
+    file = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "the carrier owns to it", "dan")
     assert (file.shipment.status, file.events[-1].text, file.events[-1].source) == (
         *("lost", "the carrier owns to it", "staff"),
     )
     assert await ship.on("failed") == {lost.shipment_id}
-    again = await ship.desk.told(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
+    again = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
     assert len(again.events) == len(file.events)
     with pytest.raises(InvalidShipmentState, match="it is lost"):
-        await ship.desk.told(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
+        await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
     replaced = await ship.desk.repacking.reship(lost.shipment_id, "lost", "dan")
     with pytest.raises(InvalidShipmentState, match="it is planned"):
-        await ship.desk.told(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
+        await ship.desk.set_outcome(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
     await ship.work()
-    await ship.desk.told(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")
+    await ship.desk.set_outcome(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")
     assert await ship.status(order_id) == "delivered"

@@ -54,14 +54,14 @@ async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
     one: Carrier = carrier(Scripted())
     reader: CarrierWebhookReader = Kuaidi100(account(), Scripted(), CARRIERS)
     assert (one.name, one.system, reader.system) == ("zto", "kuaidi100", "kuaidi100")
-    assert (one.books, one.calls, one.follows) == (False, True, True)
+    assert (one.accepts_bookings, one.is_external, one.needs_subscription) == (False, True, True)
 
 
 async def test_bookings_are_the_desks() -> None:
     outside = Scripted()
     one, address = carrier(outside), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
     parcel = BookingRequest(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY"))
-    for asked in (one.book(parcel), one.find(BOOKING)):
+    for asked in (one.book(parcel), one.find_booking(BOOKING)):
         with pytest.raises(ExternalRefusal, match="the desk books zto") as no:
             await asked
         assert no.value.code == "not_booked_here"
@@ -72,20 +72,20 @@ async def test_bookings_are_the_desks() -> None:
 
 async def test_follow(pair: Pair) -> None:
     house, zto = pair
-    await zto.follow(NUMBER, PHONE)
-    await zto.follow(NUMBER, PHONE)  # is repeated (501), which is fine
+    await zto.subscribe(NUMBER, PHONE)
+    await zto.subscribe(NUMBER, PHONE)  # is repeated (501), which is fine
     expected = {"callbackurl": NOTIFY_URL, "salt": SALT, "resultv2": "4", "phone": "5678"}
     assert house.followed == {NUMBER: expected}
     assert house.asked[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
-    await zto.follow("78900000", "12")
+    await zto.subscribe("78900000", "12")
     assert "phone" not in house.followed["78900000"], "two digits are no telephone"
 
 
 async def test_track(pair: Pair) -> None:
     house, zto = pair
-    assert await zto.track(NUMBER, PHONE) == [], "it has not heard of it"
+    assert await zto.fetch_tracking(NUMBER, PHONE) == [], "it has not heard of it"
     house.parcels[NUMBER] = found(NUMBER)
-    assert await zto.track(NUMBER, PHONE) == [
+    assert await zto.fetch_tracking(NUMBER, PHONE) == [
         TrackingEvent(at(24, 17, 30), "101", "已下单"),
         TrackingEvent(
             at(24, 20, 1), "103", "【上海市】青浦 已揽收", ShipmentStatus.PICKED_UP, place="上海,上海市,青浦区"
@@ -108,15 +108,15 @@ async def test_track(pair: Pair) -> None:
     ]
     assert house.asked[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
     house.parcels[NUMBER] = found(NUMBER, data=[])
-    assert await zto.track(NUMBER, PHONE) == []
+    assert await zto.fetch_tracking(NUMBER, PHONE) == []
 
 
 async def test_wrong_keys_are_refused() -> None:
     async with open_house(key="Other") as (_, zto):
         with pytest.raises(ExternalRefusal, match="503"):
-            await zto.track(NUMBER, PHONE)
+            await zto.fetch_tracking(NUMBER, PHONE)
         with pytest.raises(ExternalRefusal, match="600"):
-            await zto.follow(NUMBER, PHONE)
+            await zto.subscribe(NUMBER, PHONE)
 
 
 def test_signatures_that_others_have_computed() -> None:
@@ -143,7 +143,7 @@ async def test_every_code(code: str, word: Any) -> None:
         entry("2026-11-24 17:30:00", "…", word.name, code),
         entry("2026-11-24 17:30:00", "…", word.name, None),
     ):
-        (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
+        (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
         assert (news.code, news.state, news.unknown) == (code, word.state, False), "by its code, or by its name alone"
 
 
@@ -169,7 +169,7 @@ def test_what_ends_a_parcel() -> None:
 )
 async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, code: Any, kept: str) -> None:
     said = entry("2026-11-24 17:30:00", "派件", status, code)
-    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
+    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
     assert news == TrackingEvent(at(24, 17, 30), kept, "派件", None, unknown=True)
 
 
@@ -189,21 +189,21 @@ async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, cod
 )
 async def test_texts_fit_where_they_are_kept(changed: dict[str, Any], text: str, place: str | None) -> None:
     said = entry("2026-11-24 17:30:00", "…", "在途", "0") | changed
-    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).track(NUMBER, PHONE)
+    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
     assert news == TrackingEvent(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
 
 
 async def test_a_history_is_told_in_the_order_of_time() -> None:
     same = [entry("2026-11-24 17:30:00", text, "在途", "0") for text in ("second", "first")]
     for history in (HISTORY, HISTORY[::-1], HISTORY[2:] + HISTORY[:2]):
-        news = await carrier(Scripted(found(NUMBER, data=history + same))).track(NUMBER, PHONE)
+        news = await carrier(Scripted(found(NUMBER, data=history + same))).fetch_tracking(NUMBER, PHONE)
         assert [one.at for one in news] == sorted(one.at for one in news)
         assert len(news) == 7
         assert [one.text for one in news if one.text in ("first", "second")] == ["first", "second"]
 
 
 async def test_numbers_are_the_same_in_small_letters() -> None:
-    assert len(await carrier(Scripted(found("YT12345678"))).track("yt12345678", PHONE)) == 5
+    assert len(await carrier(Scripted(found("YT12345678"))).fetch_tracking("yt12345678", PHONE)) == 5
 
 
 def code_of(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def code_of(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
 )
 async def test_answers_without_a_history(answer: dict[str, Any], refused: str | None) -> None:
     with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
-        await carrier(Scripted(answer)).track(NUMBER, PHONE)
+        await carrier(Scripted(answer)).fetch_tracking(NUMBER, PHONE)
     assert getattr(no.value, "code", None) == refused
     assert len(str(no.value)) < 300
 
@@ -249,7 +249,7 @@ async def test_answers_without_a_history(answer: dict[str, Any], refused: str | 
     ],
 )
 async def test_not_heard_of_yet_is_no_news(answer: dict[str, Any]) -> None:
-    assert await carrier(Scripted(answer)).track(NUMBER, PHONE) == []
+    assert await carrier(Scripted(answer)).fetch_tracking(NUMBER, PHONE) == []
 
 
 def history_with(**changed: Any) -> dict[str, Any]:
@@ -314,10 +314,10 @@ ODD: list[tuple[Any, int]] = [
 @pytest.mark.parametrize(("content", "status"), ODD, ids=range(len(ODD)))
 async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
     with pytest.raises(ExternalOutcomeUnknown) as why:
-        await carrier(Scripted(content, status)).track(NUMBER, PHONE)
+        await carrier(Scripted(content, status)).fetch_tracking(NUMBER, PHONE)
     assert len(str(why.value)) < 1_000
     with pytest.raises(ExternalOutcomeUnknown):
-        await carrier(Scripted(content, status)).follow(NUMBER, PHONE)
+        await carrier(Scripted(content, status)).subscribe(NUMBER, PHONE)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
 )
 async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: str | None) -> None:
     with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
-        await carrier(Scripted(answer)).follow(NUMBER, PHONE)
+        await carrier(Scripted(answer)).subscribe(NUMBER, PHONE)
     assert getattr(no.value, "code", None) == refused
 
 

@@ -37,7 +37,7 @@ GENUINE = push(param_of(found(NUMBER)))
 
 
 def read(body: bytes) -> CarrierWebhook:
-    return READER.read_push({"content-type": "application/x-www-form-urlencoded"}, {}, body, NOW)
+    return READER.read_webhook({"content-type": "application/x-www-form-urlencoded"}, {}, body, NOW)
 
 
 def refusal(body: bytes) -> str:
@@ -50,24 +50,24 @@ def refusal(body: bytes) -> str:
 
 async def test_a_genuine_push_has_the_whole_history() -> None:
     notice = read(GENUINE)
-    (one,) = notice.pushes
+    (one,) = notice.updates
     assert (one.carrier, one.tracking_no, one.booking_id) == ("zto", NUMBER, None)
-    assert [news.code for news in one.news] == ["101", "103", "0", "5", "301"]
-    assert one.news[-1].state == ShipmentStatus.DELIVERED
-    assert one.news == await carrier(Scripted(found(NUMBER))).track(NUMBER, ""), "and says what a query says"
+    assert [news.code for news in one.events] == ["101", "103", "0", "5", "301"]
+    assert one.events[-1].state == ShipmentStatus.DELIVERED
+    assert one.events == await carrier(Scripted(found(NUMBER))).fetch_tracking(NUMBER, ""), "and says what a query says"
     # It is pushed again with more to it, to the address with whatever query we have put there.
     more = [entry("2026-11-26 08:00:00", "退签", "退签", "4"), *HISTORY]
-    longer = READER.read_push({}, {"x": "y"}, push(param_of(found(NUMBER, data=more))), NOW)
-    assert longer.pushes[0].news[:5] == one.news
-    assert longer.pushes[0].news[5].state == ShipmentStatus.RETURNED_TO_SENDER
-    assert longer.notice_id != notice.notice_id
+    longer = READER.read_webhook({}, {"x": "y"}, push(param_of(found(NUMBER, data=more))), NOW)
+    assert longer.updates[0].events[:5] == one.events
+    assert longer.updates[0].events[5].state == ShipmentStatus.RETURNED_TO_SENDER
+    assert longer.webhook_id != notice.webhook_id
 
 
 def test_the_same_again_is_the_same_notice() -> None:
     param = param_of(found(NUMBER))
     swapped = urlencode({"param": param, "sign": md5(param + SALT), "time": "1"}).encode()
     assert read(swapped) == read(GENUINE) == read(GENUINE)
-    ids = {read(push(param_of(found(str(number))))).notice_id for number in range(73_100_000, 73_100_050)}
+    ids = {read(push(param_of(found(str(number))))).webhook_id for number in range(73_100_000, 73_100_050)}
     assert len(ids) == 50
     assert all(len(each) == 64 for each in ids)
 
@@ -81,13 +81,13 @@ def test_it_stops_watching_a_parcel_that_it_never_heard_of() -> None:
     }
     for said in (nothing, nothing | {"data": []}, nothing | {"data": None}):
         notice = read(push(param_of(said, status="abort", message="3天查询无记录")))
-        assert [(one.carrier, one.tracking_no, one.news) for one in notice.pushes] == [("yto", NUMBER, [])]
+        assert [(one.carrier, one.tracking_no, one.events) for one in notice.updates] == [("yto", NUMBER, [])]
 
 
 def test_it_finds_that_another_carrier_has_the_parcel() -> None:
     corrected = found(NUMBER, com="ems")
     notice = read(push(param_of(corrected, autoCheck="1", comOld="yuantong", comNew="ems")))
-    assert [one.carrier for one in notice.pushes] == ["yto"], "for us it is the one that we asked for"
+    assert [one.carrier for one in notice.updates] == ["yto"], "for us it is the one that we asked for"
     assert refusal(push(param_of(corrected))) == "foreign"
     assert refusal(push(param_of(found(NUMBER), comOld="ems"))) == "foreign"
 
@@ -147,7 +147,7 @@ def test_a_long_history_is_read_and_a_huge_one_is_not() -> None:
     long = [entry("2026-11-24 17:30:00", "快件离开" * 20, "在途", "0") for _ in range(200)]
     body = push(param_of(found(NUMBER, data=long)))
     assert 150_000 < len(body) <= MAX_PUSH_BYTES
-    assert len(read(body).pushes[0].news) == 200
+    assert len(read(body).updates[0].events) == 200
     assert refusal(push(param_of(found(NUMBER, data=long * 2)))) == "malformed"
     assert refusal(push(param_of(found(NUMBER, data=[{}] * 1_001)))) == "bad_content"
 

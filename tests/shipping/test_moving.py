@@ -61,7 +61,7 @@ async def test_in_any_order_and_any_number_of_times(ship: ShipShop) -> None:
         try:
             async with ship.shop.db.transaction() as connection:
                 for part in calls([every[number] for number in order], sizes):
-                    await ship.shipping.hear(connection, parcel.shipment_id, part, "push", "test", datetime.now(UTC))
+                    await ship.shipping.apply_tracking_events(connection, parcel.shipment_id, part, "push", "test", datetime.now(UTC))
                 row = await connection.fetch(_END, parcel.shipment_id)
                 raise RolledBack
         except RolledBack:
@@ -167,7 +167,7 @@ async def test_news_that_cannot_be(ship: ShipShop) -> None:
     assert await ship.on("odd") == set(), "late, and the same end once more"
     await ship.hear(id_, news("in_transit", -30))
     assert await ship.on("odd") == {id_}, "it moved after it had arrived, though both are over by now"
-    await ship.desk.settle(id_, "the carrier mixed up two parcels", "dan")
+    await ship.desk.resolve(id_, "the carrier mixed up two parcels", "dan")
     assert await ship.on("odd") == set()
     await ship.hear(id_, news("lost", -20))
     assert await ship.on("odd") == {id_}, "it is odd anew"
@@ -183,11 +183,11 @@ async def test_settled_before_it_went_wrong(ship: ShipShop) -> None:
     _, [parcel] = await ship.sent()
     id_ = parcel.shipment_id
     assert (await ship.hear(id_, news(None, -50, code="Z1", unknown=True))).unknown == 1
-    await ship.desk.settle(id_, "it means nothing", "dan")
+    await ship.desk.resolve(id_, "it means nothing", "dan")
     assert await ship.on("odd") == set()
     await ship.hear(id_, news("lost", -1))
     assert await ship.on("failed") == {id_}
-    await ship.desk.settle(id_, "paid for", "dan")
+    await ship.desk.resolve(id_, "paid for", "dan")
     assert await ship.on("failed") == set()
 
 

@@ -23,7 +23,7 @@ def push(parcel: Shipment, *told: TrackingEvent) -> ShipmentUpdate:
 
 async def send(ship: ShipShop, *pushes: ShipmentUpdate, notice_id: str | None = None) -> str:
     notice = CarrierWebhook(notice_id or f"n-{next(_numbers)}", list(pushes))
-    return (await ship.shipping.notice("cheap", notice, b"{}")).result
+    return (await ship.shipping.handle_webhook("cheap", notice, b"{}")).result
 
 
 async def kept(ship: ShipShop) -> list[tuple[str, str]]:

@@ -41,7 +41,7 @@ def test_it_is_a_carrier_and_reads_pushes() -> None:
     adapter, _ = asking()
     carrier: Carrier = adapter
     reader: CarrierWebhookReader = adapter
-    assert (carrier.name, carrier.system, carrier.books, carrier.calls, carrier.follows) == (
+    assert (carrier.name, carrier.system, carrier.accepts_bookings, carrier.is_external, carrier.needs_subscription) == (
         *("sf_express", "sf_express"),
         *(True, True, False),
     )
@@ -234,17 +234,17 @@ async def test_what_a_label_needs(changed: dict[str, Any], sort_code: str | None
 @pytest.mark.parametrize("code", sorted(ABSENT))
 async def test_a_booking_that_it_knows_nothing_of(code: str) -> None:
     adapter, _ = asking(bad(code))
-    assert await adapter.find(BOOKING) is None
+    assert await adapter.find_booking(BOOKING) is None
 
 
 async def test_a_booking_is_found() -> None:
     adapter, _ = asking(good(order()))
-    assert await adapter.find(BOOKING) == BookingConfirmation(NUMBER, "710VA-F")
+    assert await adapter.find_booking(BOOKING) == BookingConfirmation(NUMBER, "710VA-F")
     adapter, _ = asking(good(order(filterResult="3", waybillNoInfoList=[])))
-    assert await adapter.find(BOOKING) is None
+    assert await adapter.find_booking(BOOKING) is None
     adapter, _ = asking(good(order(filterResult="1")))
     with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
-        await adapter.find(BOOKING)
+        await adapter.find_booking(BOOKING)
 
 
 @pytest.mark.parametrize("number", [NUMBER, None])
@@ -302,7 +302,7 @@ async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
             route("33", "2026-11-11 12:00:00", remark="", reasonName="地址不详"),
         )
     )
-    assert await adapter.track(NUMBER, "+86 139-2521 1148") == [
+    assert await adapter.fetch_tracking(NUMBER, "+86 139-2521 1148") == [
         TrackingEvent(
             datetime(2026, 11, 11, 0, 0, tzinfo=UTC),
             "50",
@@ -336,7 +336,7 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
     ]
     adapter, _ = asking(*nothing)
     for _ in nothing:
-        assert await adapter.track(NUMBER, RECEIVER.phone) == []
+        assert await adapter.fetch_tracking(NUMBER, RECEIVER.phone) == []
 
 
 @pytest.mark.parametrize(
@@ -363,12 +363,12 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
 async def test_routes_that_cannot_be_read(answer: Any) -> None:
     adapter, _ = asking(answer)
     with pytest.raises(ExternalOutcomeUnknown):
-        await adapter.track(NUMBER, RECEIVER.phone)
+        await adapter.fetch_tracking(NUMBER, RECEIVER.phone)
 
 
 async def test_its_news_need_not_be_asked_for() -> None:
     adapter, outside = asking()
-    await adapter.follow(NUMBER, RECEIVER.phone)
+    await adapter.subscribe(NUMBER, RECEIVER.phone)
     assert outside.asked == []
 
 

@@ -39,7 +39,7 @@ def body(*routes: dict[str, Any], **more: Any) -> bytes:
 
 
 def read(content: bytes, key: str | None = PUSH_KEY) -> CarrierWebhook:
-    return SF.read_push(HEADERS, {} if key is None else {"key": key}, content, NOW)
+    return SF.read_webhook(HEADERS, {} if key is None else {"key": key}, content, NOW)
 
 
 def refusal(content: bytes, key: str | None = PUSH_KEY) -> str:
@@ -54,8 +54,8 @@ GENUINE = body(pushed(), pushed("31", acceptTime="2026-11-11 09:00:00", remark="
 
 def test_a_genuine_push() -> None:
     notice = read(GENUINE)
-    assert 1 <= len(notice.notice_id) <= 256
-    (push,) = notice.pushes
+    assert 1 <= len(notice.webhook_id) <= 256
+    (push,) = notice.updates
     assert push == ShipmentUpdate(
         "sf_express",
         NUMBER,
@@ -83,14 +83,14 @@ def test_a_push_of_several_parcels() -> None:
             pushed("50"),
         )
     )
-    assert [(push.tracking_no, push.booking_id) for push in notice.pushes] == [(NUMBER, BOOKING), (OTHER_NUMBER, None)]
-    assert [[news.code for news in push.news] for push in notice.pushes] == [["50", "44"], ["4711"]]
-    assert notice.pushes[1].news[0].unknown
+    assert [(push.tracking_no, push.booking_id) for push in notice.updates] == [(NUMBER, BOOKING), (OTHER_NUMBER, None)]
+    assert [[news.code for news in push.events] for push in notice.updates] == [["50", "44"], ["4711"]]
+    assert notice.updates[1].events[0].unknown
 
 
 @pytest.mark.parametrize("orderid", [None, "", BOOKING.hex.upper(), str(BOOKING), "{" + BOOKING.hex + "}", "x" * 500])
 def test_only_our_numbers_are_bookings(orderid: str | None) -> None:
-    assert read(body(pushed(orderid=orderid))).pushes[0].booking_id is None
+    assert read(body(pushed(orderid=orderid))).updates[0].booking_id is None
 
 
 @pytest.mark.parametrize("key", [None, "", PUSH_KEY[:-1], PUSH_KEY + "x", PUSH_KEY.upper(), "密钥", "\udcff"])
@@ -170,7 +170,7 @@ def test_the_same_again_is_the_same_notice() -> None:
     ],
 )
 def test_something_else_is_another_notice(changed: dict[str, Any]) -> None:
-    assert read(body(pushed() | changed)).notice_id != read(body(pushed())).notice_id
+    assert read(body(pushed() | changed)).webhook_id != read(body(pushed())).webhook_id
 
 
 @given(st.integers(0, len(GENUINE) - 1), st.integers(0, 255))
@@ -182,7 +182,7 @@ def test_a_mutated_push_is_refused_or_is_another(at: int, byte: int) -> None:
     except InvalidWebhook:
         return
     # A byte of a name that is not read, of a serial number or between two values changes nothing.
-    assert (notice.notice_id == genuine.notice_id) == (notice.pushes == genuine.pushes)
+    assert (notice.webhook_id == genuine.webhook_id) == (notice.updates == genuine.updates)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(lambda text: json.dumps({"Body": text}).encode()))

@@ -110,4 +110,4 @@ async def test_success_is_said_in_two_ways(word: Any) -> None:
     assert (await adapter.book(parcel())).tracking_no == NUMBER
     no = "false" if word == "true" else False
     adapter, _ = asking(passed_on(DONE | {"success": no, "errorCode": 8018, "msgData": None}))
-    assert await adapter.find(BOOKING) is None
+    assert await adapter.find_booking(BOOKING) is None

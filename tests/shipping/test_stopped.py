@@ -67,14 +67,14 @@ async def test_whoever_it_waits_for(ship: ShipShop) -> None:
     assert ship.carriers["cheap"].standing == set()
     await ship.check()
     with pytest.raises(InvalidShipmentState, match="it is cancelled"):
-        await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
+        await ship.desk.pack(byhand.shipment_id, "BH-0001", "dan")
 
 
 async def test_before_the_driver_has_seen_it(ship: ShipShop) -> None:
     _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
     await ship.refund_all(byhand.order_id)
     with pytest.raises(InvalidShipmentState, match="money goes back"):
-        await ship.desk.packed(byhand.shipment_id, "BH-0001", "dan")
+        await ship.desk.pack(byhand.shipment_id, "BH-0001", "dan")
 
 
 async def test_while_it_gets_another_address(ship: ShipShop) -> None:
@@ -115,11 +115,11 @@ async def test_unclear_and_then_stopped(ship: ShipShop) -> None:
 async def test_booked_and_not_handed_over(ship: ShipShop, calls: bool) -> None:
     """Also where nobody outside is called: a van must not take it."""
     cheap: TryCarrier = ship.carriers["cheap"]
-    cheap.calls = calls
+    cheap.is_external = calls
     order_id, [parcel] = await ship.sent()
     await ship.refund_all(order_id)
     with pytest.raises(InvalidShipmentState, match="money goes back"):
-        await ship.desk.packed(parcel.shipment_id, None, "dan")
+        await ship.desk.pack(parcel.shipment_id, None, "dan")
     assert await ship.work() == ["stopped", "cancelled"]
     assert cheap.standing == set()
     # Handed over, it goes its way.

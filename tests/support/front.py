@@ -104,9 +104,9 @@ async def open_front(
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
         connections = ConnectionRegistry(settings.limits, services.clock)
-        watching = asyncio.create_task(connections.watch())
+        watching = asyncio.create_task(connections.enforce_timeouts_forever())
         stack.push_async_callback(cancel_and_wait, watching)
-        factory = fast_path_factory(connections, services, runner) if express else connections.ordinary(runner)
+        factory = fast_path_factory(connections, services, runner) if express else connections.aiohttp_factory(runner)
         server = await loop.create_server(factory, "127.0.0.1", 0)
         stack.callback(server.close)
         client = await stack.enter_async_context(
@@ -114,8 +114,8 @@ async def open_front(
         )
         yield Front(settings, services, connections, server.sockets[0].getsockname()[1], client)
         services.stopping.set()
-        services.watch.end()
-        await connections.end(5)
+        services.watcher.close()
+        await connections.close_all(5)
 
 
 @asynccontextmanager

@@ -159,7 +159,7 @@ class Till:
 
     async def check(self, *, books_agree: bool = True) -> None:
         """The audit is clean, money is where the orders say it is, and the providers' books agree with ours."""
-        audit = await self.shop.audit.sale(self.sale_id)
+        audit = await self.shop.audit.audit_sale(self.sale_id)
         assert audit.clean, audit.findings
         assert not any((await self.shop.audit.ledger()).values())
         assert [tuple(row) for row in await self.rows(_MISPLACED)] == []

@@ -100,7 +100,7 @@ async def open_shipfront(
         ship.carriers.clear()
         ship.carriers |= {
             "sf_express": Numbered("sf_express"),
-            "zto": TryCarrier("zto", books=False, follows=True),
-            "own_fleet": TryCarrier("own_fleet", calls=False),
+            "zto": TryCarrier("zto", accepts_bookings=False, needs_subscription=True),
+            "own_fleet": TryCarrier("own_fleet", is_external=False),
         }
         yield ShipFront(front, ship)

@@ -62,9 +62,9 @@ class TryCarrier:
     """A carrier inside the test: it books what is asked once for each booking, or does what `says` says next."""
 
     name: str
-    books: bool = True
-    calls: bool = True
-    follows: bool = False
+    accepts_bookings: bool = True
+    is_external: bool = True
+    needs_subscription: bool = False
     says: list[Exception | str] = field(default_factory=list)
     known: dict[UUID, str] = field(default_factory=dict)
     asked: Counter[UUID] = field(default_factory=Counter)
@@ -100,7 +100,7 @@ class TryCarrier:
             raise ExternalOutcomeUnknown("the answer got lost")
         return BookingConfirmation(number, "571-A")
 
-    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
+    async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
         number = self.known.get(booking_id)
         return BookingConfirmation(number) if number else None
 
@@ -116,11 +116,11 @@ class TryCarrier:
             await self.waits.wait()
         return "cancelled"
 
-    async def follow(self, tracking_no: str, phone: str) -> None:
+    async def subscribe(self, tracking_no: str, phone: str) -> None:
         self._said()
         self.followed.append(tracking_no)
 
-    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+    async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         self._said()
         return self.tells.get(tracking_no, [])
 
@@ -305,7 +305,7 @@ class ShipShop:
 
     async def hear(self, shipment_id: UUID, *news: TrackingEvent) -> TrackingResult:
         async with self.shop.db.transaction() as connection:
-            return await self.shipping.hear(connection, shipment_id, news, "push", "test", datetime.now(UTC))
+            return await self.shipping.apply_tracking_events(connection, shipment_id, news, "push", "test", datetime.now(UTC))
 
 
 _MISCOUNTED = """
@@ -381,7 +381,7 @@ async def open_shipshop(
     by_name = {
         "quick": TryCarrier("quick"),
         "cheap": TryCarrier("cheap"),
-        "byhand": TryCarrier("byhand", books=False, follows=True),
+        "byhand": TryCarrier("byhand", accepts_bookings=False, needs_subscription=True),
     }
     carriers = CarrierRegistry(cast("dict[str, Carrier]", by_name), {})
     rules, ids = settings.shipping, IdGenerator(shop.clock)

@@ -16,7 +16,7 @@ HEAD = (
 def like() -> request_head.Match:
     head = request_head.parse_head(HEAD, 64)
     assert head is not None
-    assert head.is_common()
+    assert head.fits_fast_path()
     found = request_head.head_pattern(LINE, head)
     assert found is not None
     return found

@@ -48,7 +48,7 @@ async def steps(driver: ExternalJobRunner[str], rows: Rows, wanted: int) -> None
     """Until so many jobs were begun."""
 
     async def look() -> bool:
-        await driver.step()
+        await driver.start_due_jobs()
         return len(rows.begun) >= wanted
 
     await eventually(look)
@@ -60,11 +60,11 @@ async def test_a_slow_system_has_its_own_places_and_no_more() -> None:
     driver = doors(rows)
     await steps(driver, rows, 23)
     for _ in range(5):
-        await driver.step()
+        await driver.start_due_jobs()
     assert (rows.begun.count("slow"), rows.begun.count("quick")) == (3, 20)
     rows.go_on.set()
     await steps(driver, rows, 40)
-    await driver.finish()
+    await driver.drain()
     assert rows.due == []
 
 
@@ -73,13 +73,13 @@ async def test_one_that_does_not_answer_is_left_alone_then_tried_with_one_job() 
     rows.silent = {"slow"}
     driver = doors(rows, breaker_open_s=30)
     await steps(driver, rows, 3)
-    await driver.finish()
-    assert await driver.step() == 0, "it is left alone"
+    await driver.drain()
+    assert await driver.start_due_jobs() == 0, "it is left alone"
     assert rows.begun.count("slow") == 3
     rows.due += ["quick"] * 4
     await steps(driver, rows, 7)
     assert rows.begun.count("quick") == 4, "which does not concern others"
-    await driver.finish()
+    await driver.drain()
 
 
 async def test_the_trial_holds_nobody_else_up() -> None:
@@ -87,14 +87,14 @@ async def test_the_trial_holds_nobody_else_up() -> None:
     rows.silent = {"slow"}
     driver = doors(rows)
     await steps(driver, rows, 3)
-    await driver.finish()
+    await driver.drain()
     rows.stuck = {"slow"}
     await steps(driver, rows, 4)  # the one that is tried once the breaker lets it
     rows.due += ["quick"] * 9
-    assert await driver.step() == 3, "as many as ever"
+    assert await driver.start_due_jobs() == 3, "as many as ever"
     assert rows.begun.count("slow") == 4
     rows.silent = set()
     rows.go_on.set()
-    await driver.finish()
+    await driver.drain()
     await steps(driver, rows, 19)
-    await driver.finish()
+    await driver.drain()

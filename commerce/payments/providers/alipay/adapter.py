@@ -170,7 +170,7 @@ class Alipay:
             raise ExternalOutcomeUnknown(f"{method}: {reason}") from None
         return ProviderRefund(order.payment_id, order.refund_id, "done", amount)
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """Alipay tells of trades and of refunds at the same address; `headers` carry nothing of worth.
 
         A `RefundSeen` comes without amount, since refund_fee is the sum of all refunds of the trade.

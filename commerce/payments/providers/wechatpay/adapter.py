@@ -145,7 +145,7 @@ class WeChatPay:
     async def query_refund(self, order: RefundRequest) -> ProviderRefund:
         return await self._refund(order, "GET", f"/v3/refund/domestic/refunds/{order.refund_id.hex}")
 
-    def read_notice(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
+    def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
         """`unknown_key` may mean that WeChat Pay has a new certificate: `refresh`, then try once more."""
         wire.verify(headers, body, self._keys, now)
         try:

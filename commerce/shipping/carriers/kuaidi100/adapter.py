@@ -43,7 +43,7 @@ class Kuaidi100:
         self._outside = outside
         self._names = names_by_code(carriers)
 
-    async def follow(self, com: str, number: str, phone: str) -> None:
+    async def subscribe(self, com: str, number: str, phone: str) -> None:
         """Ask for a parcel's pushes. A parcel may be asked for four times a month, which then counts as repeated."""
         form = wire.follow_form(self._account, com, number, phone)
         answer = await self._ask("/poll", form, wire.FollowAnswer)
@@ -51,7 +51,7 @@ class Kuaidi100:
         if code not in status_map.FOLLOWED or (code == "200" and not answer.result):
             raise status_map.follow_failure(code, answer.message or "")
 
-    async def track(self, com: str, number: str, phone: str) -> list[TrackingEvent]:
+    async def fetch_tracking(self, com: str, number: str, phone: str) -> list[TrackingEvent]:
         """A parcel's history. It is locked for who asks for the same one more often than every half hour."""
         answer = await self._ask(
             "/poll/query.do", wire.query_form(self._account, com, number, phone), wire.Kuaidi100Reply
@@ -70,7 +70,7 @@ class Kuaidi100:
         except ValueError as why:
             raise ExternalOutcomeUnknown(f"kuaidi100's history of a parcel: {why}") from None
 
-    def read_push(
+    def read_webhook(
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
     ) -> CarrierWebhook:
         """The same history again is the same notice. Nothing in it says when it was sent, so none is ever stale."""
@@ -111,9 +111,9 @@ class Kuaidi100Carrier:
     """
 
     system = Kuaidi100.system
-    books = False
-    calls = True
-    follows = True
+    accepts_bookings = False
+    is_external = True
+    needs_subscription = True
 
     def __init__(self, name: str, com: str, kuaidi100: Kuaidi100) -> None:
         self.name = name
@@ -123,17 +123,17 @@ class Kuaidi100Carrier:
     async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         raise self._not_booked_here()
 
-    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
+    async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
         raise self._not_booked_here()
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         return "cancelled"
 
-    async def follow(self, tracking_no: str, phone: str) -> None:
-        await self._kuaidi100.follow(self._com, tracking_no, phone)
+    async def subscribe(self, tracking_no: str, phone: str) -> None:
+        await self._kuaidi100.subscribe(self._com, tracking_no, phone)
 
-    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
-        return await self._kuaidi100.track(self._com, tracking_no, phone)
+    async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+        return await self._kuaidi100.fetch_tracking(self._com, tracking_no, phone)
 
     def _not_booked_here(self) -> ExternalRefusal:
         return ExternalRefusal("not_booked_here", f"the desk books {self.name} by itself and says the number")

@@ -14,23 +14,23 @@ class OwnFleet:
 
     name = "own_fleet"
     system = "own_fleet"
-    books = True
-    calls = False
-    follows = False
+    accepts_bookings = True
+    is_external = False
+    needs_subscription = False
 
     async def book(self, parcel: BookingRequest) -> BookingConfirmation:
         return _booked(parcel.booking_id)
 
-    async def find(self, booking_id: UUID) -> BookingConfirmation:
+    async def find_booking(self, booking_id: UUID) -> BookingConfirmation:
         return _booked(booking_id)
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         return "cancelled"
 
-    async def follow(self, tracking_no: str, phone: str) -> None:
+    async def subscribe(self, tracking_no: str, phone: str) -> None:
         pass
 
-    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+    async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         return []
 
 

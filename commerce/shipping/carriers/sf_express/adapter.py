@@ -50,9 +50,9 @@ class SfExpress:
 
     name = "sf_express"
     system = "sf_express"
-    books = True
-    calls = True
-    follows = False
+    accepts_bookings = True
+    is_external = True
+    needs_subscription = False
 
     def __init__(self, account: SfExpressAccount, outside: HttpTransport, clock: Clock) -> None:
         self._account = account
@@ -78,7 +78,7 @@ class SfExpress:
                 placed = await self._look_up(parcel.booking_id) or placed
         return read_order(placed)
 
-    async def find(self, booking_id: UUID) -> BookingConfirmation | None:
+    async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
         """None too where SF has judged that it does not come."""
         placed = await self._look_up(booking_id)
         if placed is None or str(placed.filter_result) == status_map.WILL_NOT:
@@ -108,13 +108,13 @@ class SfExpress:
             raise
         return "cancelled"
 
-    async def follow(self, tracking_no: str, phone: str) -> None:
+    async def subscribe(self, tracking_no: str, phone: str) -> None:
         """Nothing is to be asked: SF pushes the routes of all orders that came over its platform."""
 
-    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+    async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         return await self._routes(BY_NUMBER, tracking_no, checkPhoneNo=digits(phone)[-4:])
 
-    def read_push(
+    def read_webhook(
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
     ) -> CarrierWebhook:
         key = query.get("key", "").encode(errors="replace")
