@@ -164,7 +164,7 @@ class Fulfilment(Worklists):
             if not shipment.parked or shipment.task is None:
                 raise InvalidShipmentState("it was not given up")
             now = self._now()
-            await shipments.set_task(connection, shipment_id, shipment.task, now, shipment.then_)
+            await shipments.set_task(connection, shipment_id, shipment.task, now, shipment.after_cancel)
             if shipment.task == "book" and shipment.booking_id is None:
                 await shipments.forget_tried(connection, shipment_id)
                 await self._assigning.assign(connection, await self._found(connection, shipment_id), now)
@@ -202,7 +202,7 @@ class Fulfilment(Worklists):
     async def _withdraw(self, connection: Connection, shipment: Shipment, then: Then, text: str, actor: str) -> None:
         if shipment.status not in (_S.PLANNED, _S.BOOKED):
             raise InvalidShipmentState(f"it is {shipment.status}: the carrier has it")
-        if shipment.task == "cancel" and shipment.then_ == "cancelled" and then == "planned":
+        if shipment.task == "cancel" and shipment.after_cancel == "cancelled" and then == "planned":
             raise InvalidShipmentState("it is being cancelled")
         now, id_ = self._now(), shipment.shipment_id
         if shipment.booking_id is not None:

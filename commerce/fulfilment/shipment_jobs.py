@@ -146,7 +146,7 @@ class FulfilmentJobs:
         if not await shipment_status.must_not_ship(connection, order):
             return "known"
         for shipment in await store.shipments_of(connection, job.order_id):
-            is_being_cancelled = shipment.task == "cancel" and shipment.then_ == "cancelled"
+            is_being_cancelled = shipment.task == "cancel" and shipment.after_cancel == "cancelled"
             if shipment.status in (_S.PLANNED, _S.BOOKED) and not is_being_cancelled:
                 await self._cancel_before_dispatch(connection, shipment)
         return "stopped"
@@ -317,7 +317,7 @@ class FulfilmentJobs:
     async def _after_booking_ended(self, connection: Connection, shipment: Shipment) -> str:
         """No carrier will come for it: it is planned anew, or it is over."""
         now = self._now()
-        if shipment.then_ == "cancelled":
+        if shipment.after_cancel == "cancelled":
             why = "nobody comes for it any more"
             await shipment_status.record_step(
                 connection, shipment, _S.CANCELLED, now, "driver", shipment_status.ACTOR, why
@@ -328,7 +328,7 @@ class FulfilmentJobs:
                 connection, shipment, _S.PLANNED, now, "driver", shipment_status.ACTOR, why
             )
         await store.unbook(connection, shipment.shipment_id)
-        if shipment.then_ == "cancelled":
+        if shipment.after_cancel == "cancelled":
             return "cancelled"
         if shipment.next_address is not None:
             await store.redirect(connection, shipment.shipment_id, shipment.next_address, later=False)

@@ -98,10 +98,10 @@ class Payment(msgspec.Struct, frozen=True):
     payment_id: UUID
     order_id: UUID
     user_id: str
-    round: int
-    part: int
+    plan_revision: int
+    tender_no: int
     method: Method
-    scene: str
+    flow: str
     payer: str | None
     amount_minor: int
     currency: str
@@ -133,7 +133,7 @@ class Refund(msgspec.Struct, frozen=True):
     reason: str
     status: RefundStatus
     created_at: datetime
-    asked: bool
+    requested: bool
     attempts: int
 
 

@@ -77,9 +77,9 @@ async def update_order_and_payments(
     payments = await store.payments_of(connection, order.order_id)
     if not payments:
         return
-    last = payments[-1].round
-    current = [one for one in payments if one.round == last]
-    await _give_back(connection, ids, [one for one in payments if one.round != last], now, "it was replaced by another")
+    last = payments[-1].plan_revision
+    current = [one for one in payments if one.plan_revision == last]
+    await _give_back(connection, ids, [one for one in payments if one.plan_revision != last], now, "it was replaced by another")
     # What goes back pays for nothing, though its payment stays captured.
     refunds = await store.refunds_of(connection, order.order_id)
     leaving = {one.payment_id for one in refunds if one.status != "failed"} & {one.payment_id for one in current}
@@ -139,7 +139,7 @@ async def refund_late_payments(connection: Connection, ids: IdGenerator, order: 
 async def reinstate_order(connection: Connection, order: OrderHeader, now: datetime) -> None:
     """The goods were taken again: the order lives on. Raises `Disagreement` where it is not paid after all."""
     payments = await store.payments_of(connection, order.order_id)
-    current = [one for one in payments if one.round == payments[-1].round]
+    current = [one for one in payments if one.plan_revision == payments[-1].plan_revision]
     to = order_status_from_payments(current)
     if to is None:
         raise ProviderMismatch("the goods were taken again, and it is not paid any more")

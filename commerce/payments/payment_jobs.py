@@ -223,7 +223,7 @@ class PaymentJobs:
             Money(job.captured_minor, given.currency),
             given.reason,
         )
-        seen = await provider.query_refund(order) if given.asked else None
+        seen = await provider.query_refund(order) if given.requested else None
         if seen is None or seen.state == "absent":
             async with self._db.connection() as connection:
                 await store.mark_refund_requested(connection, given.refund_id)
@@ -264,5 +264,5 @@ class PaymentJobs:
 
 def _charge(job: Payment) -> PaymentRequest:
     subject = f"Order {job.order_id}"
-    scene = job.scene
+    scene = job.flow
     return PaymentRequest(job.payment_id, job.order_id, job.amount, subject, job.expires_at, scene, job.payer)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ class PaymentRequest(msgspec.Struct, frozen=True):
     amount: Money
     subject: str
     expires_at: datetime
-    scene: PaymentFlow
+    flow: PaymentFlow
     payer: str | None = None
     return_url: str | None = None
 
@@ -105,7 +105,7 @@ class Provider(Protocol):
     """
 
     name: str
-    scenes: tuple[PaymentFlow, ...]
+    flows: tuple[PaymentFlow, ...]
     currencies: tuple[str, ...]
 
     async def create(self, charge: PaymentRequest) -> PaymentAction:

@@ -68,8 +68,8 @@ class Payments:
             if order is None or order.user_id != user_id:
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
             payments = await store.payments_of(connection, order_id)
-            last = payments[-1].round if payments else 0
-            current = [one for one in payments if one.round == last]
+            last = payments[-1].plan_revision if payments else 0
+            current = [one for one in payments if one.plan_revision == last]
             parts = self._parts(order, wanted)
             if current and order.status is not OrderStatus.CANCELLED and _same(current, parts):
                 return await self._view(connection, order, payments)
@@ -108,7 +108,7 @@ class Payments:
     def _scene(self, number: int, part: TenderInput) -> str:
         if part.method in INTERNAL_METHODS:
             return "none"
-        scenes = self._providers[part.method].scenes
+        scenes = self._providers[part.method].flows
         scene = part.scene or ("qr" if "qr" in scenes else scenes[0])
         if scene not in scenes:
             raise _wrong(number, "scene", f"{part.method} has {', '.join(scenes)}")
@@ -298,7 +298,7 @@ def _same(current: Sequence[Payment], parts: Sequence[TenderInput]) -> bool:
         return False
     return [(one.method, one.amount_minor) for one in current] == [
         (part.method, part.amount) for part in parts
-    ] and all(part.scene in (None, one.scene) for one, part in zip(current, parts, strict=True))
+    ] and all(part.scene in (None, one.flow) for one, part in zip(current, parts, strict=True))
 
 
 def _wrong(number: int, field: str, detail: str) -> Invalid:
@@ -307,9 +307,9 @@ def _wrong(number: int, field: str, detail: str) -> Invalid:
 
 
 def _order_view(order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:
-    last = payments[-1].round if payments else 0
+    last = payments[-1].plan_revision if payments else 0
     captured = sum(one.amount_minor - one.refunded_minor for one in payments if one.status == "captured")
-    views = [_view(one, refunds, current=one.round == last) for one in payments]
+    views = [_view(one, refunds, current=one.plan_revision == last) for one in payments]
     return OrderPayments(order.order_id, order.total, captured, views)
 
 

@@ -64,7 +64,7 @@ class TrackingEvent(msgspec.Struct, frozen=True):
     code: str
     text: str
     state: ShipmentStatus | None = None
-    unknown: bool = False
+    is_unknown_code: bool = False
     place: str | None = None
 
 

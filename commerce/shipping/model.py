@@ -116,8 +116,8 @@ class Shipment(msgspec.Struct, frozen=True):
     cod_minor: int
     currency: str
     carrier: str | None
-    choice: dict[str, Any] | None
-    tried: list[str]
+    carrier_choice: dict[str, Any] | None
+    refused_by: list[str]
     price_minor: int | None
     promised_on: date
     expected_on: date | None
@@ -136,13 +136,13 @@ class Shipment(msgspec.Struct, frozen=True):
     booked_at: datetime | None
     handed_over_at: datetime | None
     ended_at: datetime | None
-    last_news_at: datetime | None
+    last_event_at: datetime | None
     cod_collected_at: datetime | None
-    settled_at: datetime | None
-    settled_note: str | None
+    resolved_at: datetime | None
+    resolution: str | None
     replaces: UUID | None
     next_address: Address | None
-    then_: Then | None
+    after_cancel: Then | None
     task: Task | None
     due_at: datetime
     attempts: int
@@ -259,6 +259,6 @@ class Wave(msgspec.Struct, frozen=True):
 
     wave_id: UUID
     warehouse_id: str
-    made_at: datetime
+    created_at: datetime
     shipments: list[UUID]
     picks: list[Pick]

@@ -89,7 +89,7 @@ class NewShipmentEvent(NamedTuple):
     text: str
     move: tuple[ShipmentStatus, ShipmentStatus] | None = None
     code: str | None = None
-    unknown: bool = False
-    contradicts: bool = False
+    is_unknown_code: bool = False
+    contradicts_history: bool = False
     place: str | None = None
     key: bytes | None = None

@@ -124,7 +124,7 @@ async def apply_tracking_events(
         move = (status, way[-1]) if way else None
         cannot_be = move is None and (_contradicts(status, ended_at, one) if stands else one.state is not None)
         events.append(
-            NewShipmentEvent(one.at, source, actor, one.text, move, one.code, one.unknown, cannot_be, one.place, key)
+            NewShipmentEvent(one.at, source, actor, one.text, move, one.code, one.is_unknown_code, cannot_be, one.place, key)
         )
         if way:
             status = way[-1]
@@ -133,7 +133,7 @@ async def apply_tracking_events(
     if stands:
         # A clock that is wrong must not make it look alive for days.
         await store.touch_last_event(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
-    unknown = sum(one.unknown for _, one in new)
+    unknown = sum(one.is_unknown_code for _, one in new)
     # One by one: what has left and is lost with the same news has left all the same.
     for to in moves:
         await _count(connection, shipment.shipment_id, to)

@@ -298,7 +298,7 @@ async def write_events(
         await connection.execute(
             queries.add_event,
             *(order_id, seq, shipment_id, event.at, now, event.source, event.actor, from_, to, event.code),
-            *(event.unknown, event.contradicts, event.place, event.text[:500], event.key),
+            *(event.is_unknown_code, event.contradicts_history, event.place, event.text[:500], event.key),
         )
 
 

@@ -196,8 +196,8 @@ def _state(one: Shipment) -> str:
         said.append("waits for the carrier to say that it does not come")
     elif one.task == "book":
         said.append("waits for a shipment driver to book it")
-    if one.settled_note is not None:
-        said.append(f"is settled: {one.settled_note}")
+    if one.resolution is not None:
+        said.append(f"is settled: {one.resolution}")
     return ", ".join(said)
 
 

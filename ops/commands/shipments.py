@@ -194,7 +194,7 @@ def _about(one: Shipment) -> Sequence[tuple[str, object]]:
         ("held", one.held_reason),
         ("given up", (one.last_error or "it is not known why") if one.parked else None),
         ("to be done", one.task and f"{one.task}, due {_time(one.due_at)} UTC, {one.attempts} attempts"),
-        ("becomes then", one.then_),
+        ("becomes then", one.after_cancel),
         ("last error", None if one.parked else one.last_error),
         ("warehouse", one.warehouse_id),
         ("wave", one.wave_id),
@@ -207,7 +207,7 @@ def _about(one: Shipment) -> Sequence[tuple[str, object]]:
         ("collects", one.cod and show_money(one.cod.amount, one.cod.currency)),
         ("cash collected (UTC)", _time(one.cod_collected_at)),
         ("carrier", one.carrier),
-        ("refused by", ", ".join(one.tried)),
+        ("refused by", ", ".join(one.refused_by)),
         ("price", None if one.price_minor is None else show_money(one.price_minor, one.currency)),
         ("number", one.tracking_no),
         ("sort code", one.sort_code),
@@ -218,9 +218,9 @@ def _about(one: Shipment) -> Sequence[tuple[str, object]]:
         ("booked (UTC)", _time(one.booked_at)),
         ("packed (UTC)", one.packed_at and f"{_time(one.packed_at)} by {one.packed_by}"),
         ("handed over (UTC)", _time(one.handed_over_at)),
-        ("last news (UTC)", _time(one.last_news_at)),
+        ("last news (UTC)", _time(one.last_event_at)),
         ("ended (UTC)", _time(one.ended_at)),
-        ("settled (UTC)", one.settled_at and f"{_time(one.settled_at)}: {one.settled_note}"),
+        ("settled (UTC)", one.resolved_at and f"{_time(one.resolved_at)}: {one.resolution}"),
     )
 
 

@@ -43,7 +43,7 @@ def show(wave_id: WaveId) -> None:
 
 
 def _print(wave: Wave) -> None:
-    made = f"{wave.made_at:%Y-%m-%d %H:%M:%S}"
+    made = f"{wave.created_at:%Y-%m-%d %H:%M:%S}"
     title = f"wave {wave.wave_id}: {len(wave.shipments)} parcels in {wave.warehouse_id}, made at {made} UTC"
     out.print(title, highlight=False, markup=False, soft_wrap=True)
     shipments = Table("no.", "parcel")

@@ -170,7 +170,7 @@ def charge(scene: PaymentFlow = "qr", fen: int = 510, **changed: Any) -> Payment
         amount=Money(fen, changed.pop("currency", "CNY")),
         subject=changed.pop("subject", "两只红茶杯"),
         expires_at=expires_at,
-        scene=scene,
+        flow=scene,
         payer=payer,
     )
 

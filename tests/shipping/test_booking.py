@@ -19,7 +19,7 @@ async def test_refused_by_the_first(ship: ShipShop) -> None:
     order_id = await ship.order()
     assert await ship.work() == ["planned", "refused", "booked"]
     [parcel] = await ship.parcels(order_id)
-    assert (parcel.carrier, parcel.tried, parcel.status) == ("quick", ["cheap"], "booked")
+    assert (parcel.carrier, parcel.refused_by, parcel.status) == ("quick", ["cheap"], "booked")
     assert (cheap.asked.total(), quick.asked.total()) == (1, 1)
     outcomes = await ship.rows("SELECT carrier, outcome, why FROM bookings ORDER BY booking_id")
     assert [tuple(row) for row in outcomes] == [
@@ -64,7 +64,7 @@ async def test_one_is_down(ship: ShipShop) -> None:
     ship.down = ["cheap"]
     assert await ship.work() == ["planned", "assigned", "booked"]
     [waiting], [gone] = await ship.parcels(asked), await ship.parcels(fresh)
-    assert (gone.carrier, gone.tried) == ("quick", [])
+    assert (gone.carrier, gone.refused_by) == ("quick", [])
     assert (waiting.carrier, waiting.status, waiting.parked) == ("cheap", "planned", False)
     ship.down = []
     await ship.due()

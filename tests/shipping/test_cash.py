@@ -102,8 +102,8 @@ async def collect(ship: ShipShop, order_id: UUID) -> None:
 async def test_only_who_collects_cash_brings_it(ship: ShipShop) -> None:
     _, [parcel] = await ship.sent(cod=100, ship_to=[SHANGHAI])
     assert parcel.carrier == "cheap"
-    assert parcel.choice is not None
-    reasons = {one["carrier"]: one["reason"] for one in parcel.choice["considered"]}
+    assert parcel.carrier_choice is not None
+    reasons = {one["carrier"]: one["reason"] for one in parcel.carrier_choice["considered"]}
     assert reasons["byhand"] == "no cash on delivery there"
     _, [paid] = await ship.sent(ship_to=[SHANGHAI])
     assert paid.carrier == "byhand"

@@ -103,7 +103,7 @@ async def test_cancelling(ship: ShipShop) -> None:
     assert sorted(await ship.work()) == ["cancelled", "too_late"]
     two, three = await ship.parcel(two.shipment_id), await ship.parcel(three.shipment_id)
     assert (two.status, two.tracking_no, two.booking_id) == ("cancelled", None, None)
-    assert (three.status, three.task, three.then_) == ("booked", "track", None)
+    assert (three.status, three.task, three.after_cancel) == ("booked", "track", None)
     assert (await ship.shipping.show(booked, "user")).open == 1
     outcomes = await ship.rows("SELECT shipment_id, outcome FROM bookings")
     assert dict(map(tuple, outcomes)) == {two.shipment_id: "cancelled", three.shipment_id: "booked"}
@@ -129,7 +129,7 @@ async def test_another_address(ship: ShipShop) -> None:
     assert await ship.work() == ["planned_anew", "booked"]
     again = await ship.parcel(id_)
     assert again.address == Address(**ADDRESS)
-    assert (again.next_address, again.then_, again.packed_at) == (None, None, None)
+    assert (again.next_address, again.after_cancel, again.packed_at) == (None, None, None)
     assert again.booking_id != first.booking_id
     assert again.tracking_no != first.tracking_no
     assert [one.to.line for one in cheap.parcels] == ["Elsewhere 1", ADDRESS["line"]]

@@ -293,7 +293,7 @@ def wave(picks: list[Pick]) -> Wave:
     return Wave(
         wave_id=ORDER,
         warehouse_id="hz1",
-        made_at=datetime(2026, 11, 11, 2, 30, tzinfo=UTC),
+        created_at=datetime(2026, 11, 11, 2, 30, tzinfo=UTC),
         shipments=[UUID(int=at) for at in range(500)],
         picks=picks,
     )

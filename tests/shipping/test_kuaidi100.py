@@ -144,7 +144,7 @@ async def test_every_code(code: str, word: Any) -> None:
         entry("2026-11-24 17:30:00", "…", word.name, None),
     ):
         (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-        assert (news.code, news.state, news.unknown) == (code, word.state, False), "by its code, or by its name alone"
+        assert (news.code, news.state, news.is_unknown_code) == (code, word.state, False), "by its code, or by its name alone"
 
 
 def test_what_ends_a_parcel() -> None:
@@ -170,7 +170,7 @@ def test_what_ends_a_parcel() -> None:
 async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, code: Any, kept: str) -> None:
     said = entry("2026-11-24 17:30:00", "派件", status, code)
     (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-    assert news == TrackingEvent(at(24, 17, 30), kept, "派件", None, unknown=True)
+    assert news == TrackingEvent(at(24, 17, 30), kept, "派件", None, is_unknown_code=True)
 
 
 @pytest.mark.parametrize(

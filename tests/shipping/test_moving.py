@@ -197,8 +197,8 @@ async def test_a_clock_that_is_wrong(ship: ShipShop) -> None:
     await ship.hear(parcel.shipment_id, news("in_transit", 60 * 24 * 365), news(None, 1, text="x" * 2_000))
     parcel = await ship.parcel(parcel.shipment_id)
     assert parcel.status == "in_transit"
-    assert parcel.last_news_at is not None
-    assert parcel.last_news_at <= datetime.now(UTC)
+    assert parcel.last_event_at is not None
+    assert parcel.last_event_at <= datetime.now(UTC)
 
 
 async def test_asked_for_news(ship: ShipShop) -> None:
@@ -238,7 +238,7 @@ async def test_its_news_while_it_is_cancelled(ship: ShipShop) -> None:
     assert await cancelling == "too_late"
     cheap.gone.clear()
     parcel = await ship.parcel(id_)
-    assert (parcel.status, parcel.task, parcel.then_) == ("picked_up", "track", None)
+    assert (parcel.status, parcel.task, parcel.after_cancel) == ("picked_up", "track", None)
     # Arrived in the meantime, there is nothing more to do.
     _, [other] = await ship.sent()
     cheap.waits = asyncio.Event()

@@ -81,7 +81,7 @@ async def test_news_of_a_booking_that_was_cancelled(ship: ShipShop) -> None:
         assert await send(ship, push(parcel, news("picked_up", -7))) == "noted"
     assert await ship.on("odd") == {cancelled.shipment_id, moved.shipment_id}
     after = await ship.parcel(moved.shipment_id)
-    assert (after.status, after.last_news_at) == ("booked", None)
+    assert (after.status, after.last_event_at) == ("booked", None)
     assert await send(ship, push(again, news("picked_up", -6))) == "moved"
 
 

@@ -21,8 +21,8 @@ from tests.support.shop import ADDRESS
 
 
 def considered(parcel: Shipment) -> dict[str, dict[str, Any]]:
-    assert parcel.choice is not None
-    return {one["carrier"]: one for one in parcel.choice["considered"]}
+    assert parcel.carrier_choice is not None
+    return {one["carrier"]: one for one in parcel.carrier_choice["considered"]}
 
 
 async def test_two_addresses_two_warehouses(ship: ShipShop) -> None:
@@ -67,8 +67,8 @@ async def test_a_promise_that_cannot_be_kept(ship: ShipShop) -> None:
     await ship.work()
     [parcel] = await ship.parcels(order_id)
     assert parcel.carrier == "quick"
-    assert parcel.choice is not None
-    assert not parcel.choice["kept"]
+    assert parcel.carrier_choice is not None
+    assert not parcel.carrier_choice["kept"]
     assert parcel.expected_on is not None
     assert parcel.expected_on > parcel.promised_on
     await ship.sent()

@@ -312,7 +312,7 @@ async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
         ),
         TrackingEvent(datetime(2026, 11, 11, 4, 0, tzinfo=UTC), "33", "地址不详", place="郑州市"),
         TrackingEvent(
-            datetime(2026, 11, 11, 15, 59, 59, tzinfo=UTC), "4711/9", "SF Express route 4711/9", unknown=True
+            datetime(2026, 11, 11, 15, 59, 59, tzinfo=UTC), "4711/9", "SF Express route 4711/9", is_unknown_code=True
         ),
         TrackingEvent(
             datetime(2026, 11, 12, 1, 30, tzinfo=UTC), "80", "已签收", ShipmentStatus.DELIVERED, place="广州市"

@@ -85,7 +85,7 @@ def test_a_push_of_several_parcels() -> None:
     )
     assert [(push.tracking_no, push.booking_id) for push in notice.updates] == [(NUMBER, BOOKING), (OTHER_NUMBER, None)]
     assert [[news.code for news in push.events] for push in notice.updates] == [["50", "44"], ["4711"]]
-    assert notice.updates[1].events[0].unknown
+    assert notice.updates[1].events[0].is_unknown_code
 
 
 @pytest.mark.parametrize("orderid", [None, "", BOOKING.hex.upper(), str(BOOKING), "{" + BOOKING.hex + "}", "x" * 500])

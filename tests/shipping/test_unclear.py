@@ -120,7 +120,7 @@ async def test_too_late_to_cancel_what_was_not_known_to_be_booked(ship: ShipShop
     assert await ship.work() == ["too_late"]
     parcel = await ship.parcel(parcel_id)
     assert [parcel.tracking_no] == list(cheap.known.values())
-    assert (parcel.status, parcel.task, parcel.then_) == ("booked", "track", None)
+    assert (parcel.status, parcel.task, parcel.after_cancel) == ("booked", "track", None)
     assert (await ship.told(parcel_id))[-1] == "cheap has it already and does not give it back"
     # The same where the carrier does not say the number.
     other = await unclear(ship, "lost")

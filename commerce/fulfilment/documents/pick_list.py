@@ -64,7 +64,7 @@ def _rows(pick: Pick) -> Iterator[tuple[str, ...]]:
 def _first_head(paper: PdfCanvas, wave: Wave, warehouse: str, zone: tzinfo) -> float:
     paper.text("拣货单 Pick list", _EDGE, _EDGE, _LEFT, 20, bold=True)
     paper.text(f"仓库 Warehouse {warehouse}", _EDGE, _EDGE + 10, _LEFT, 10, smallest=7, bold=True)
-    paper.text(f"{wave.made_at.astimezone(zone):%Y-%m-%d %H:%M}", _EDGE, _EDGE + 15, _LEFT, 10)
+    paper.text(f"{wave.created_at.astimezone(zone):%Y-%m-%d %H:%M}", _EDGE, _EDGE + 15, _LEFT, 10)
     units = sum(pick.quantity for pick in wave.picks)
     facts = f"{len(wave.shipments):,} 包裹 parcels, {len(wave.picks):,} 项 picks, {units:,} 件 units"
     paper.text(facts, _EDGE, _EDGE + 20, _LEFT, 10, smallest=7)

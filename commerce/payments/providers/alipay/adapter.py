@@ -60,7 +60,7 @@ class Alipay:
     """The `Provider` for one application on Alipay's open platform. `outside` keeps the time limit of a call."""
 
     name = "alipay"
-    scenes: tuple[PaymentFlow, ...] = tuple(_METHODS)
+    flows: tuple[PaymentFlow, ...] = tuple(_METHODS)
     currencies: tuple[str, ...] = (wire.CURRENCY,)
 
     def __init__(self, account: AlipayAccount, outside: HttpTransport, clock: Clock) -> None:
@@ -73,9 +73,9 @@ class Alipay:
 
         The parameter for the app's SDK is `order_string`. Raises `Refused` and, for a code, `Unclear`.
         """
-        if charge.scene not in _METHODS:
-            raise ExternalRefusal("scene", f"Alipay does not take {charge.scene} here")
-        method, product = _METHODS[charge.scene]
+        if charge.flow not in _METHODS:
+            raise ExternalRefusal("scene", f"Alipay does not take {charge.flow} here")
+        method, product = _METHODS[charge.flow]
         content = {
             "out_trade_no": charge.payment_id.hex,
             "total_amount": wire.yuan(_fen(charge.amount)),
@@ -84,17 +84,17 @@ class Alipay:
         }
         if product:
             content["product_code"] = product
-        if charge.scene == "qr":
+        if charge.flow == "qr":
             answer = await self._call(method, content, notify_url=self._account.notify_url)
             code = _same(answer, charge.payment_id).get("qr_code")
             if not isinstance(code, str) or not code:
                 raise ExternalOutcomeUnknown(f"{method}: an answer without a code")
             return PaymentAction("qr", code=code)
         more = {"notify_url": self._account.notify_url}
-        if charge.scene == "page" and charge.return_url:
+        if charge.flow == "page" and charge.return_url:
             more["return_url"] = charge.return_url
         order = urlencode(self._request(method, content, more))
-        if charge.scene == "app":
+        if charge.flow == "app":
             return PaymentAction("app", parameters={"order_string": order})
         return PaymentAction("redirect", url=f"{self._account.gateway_url}?{order}")
 

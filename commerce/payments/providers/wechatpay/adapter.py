@@ -60,7 +60,7 @@ class WeChatPay:
     """
 
     name = "wechatpay"
-    scenes: tuple[PaymentFlow, ...] = ("qr", "jsapi")
+    flows: tuple[PaymentFlow, ...] = ("qr", "jsapi")
     currencies: tuple[str, ...] = (CURRENCY,)
 
     def __init__(
@@ -82,8 +82,8 @@ class WeChatPay:
 
     async def create(self, charge: PaymentRequest) -> PaymentAction:
         account = self._account
-        if charge.scene not in self.scenes or charge.amount.currency != CURRENCY:
-            raise ExternalRefusal("unsupported", f"WeChat Pay takes {CURRENCY} by {' and '.join(self.scenes)}")
+        if charge.flow not in self.flows or charge.amount.currency != CURRENCY:
+            raise ExternalRefusal("unsupported", f"WeChat Pay takes {CURRENCY} by {' and '.join(self.flows)}")
         order: Json = {
             "appid": account.app_id,
             "mchid": account.mch_id,
@@ -93,7 +93,7 @@ class WeChatPay:
             "notify_url": account.notify_url,
             "amount": {"total": charge.amount.amount, "currency": CURRENCY},
         }
-        if charge.scene == "qr":
+        if charge.flow == "qr":
             body = await self._call("POST", "/v3/pay/transactions/native", order)
             return PaymentAction(kind="qr", code=_decode(body, messages.NativeCode).code_url)
         if not charge.payer:

@@ -141,7 +141,7 @@ def _news(entry: Kuaidi100Entry) -> TrackingEvent:
         code=code[:_CODE],
         text=(_line(entry.context) or name or code)[:_TEXT],
         state=state,
-        unknown=unknown,
+        is_unknown_code=unknown,
         place=(_line(entry.location) or _line(entry.area_name))[:_PLACE] or None,
     )
 

@@ -115,7 +115,7 @@ def _news(route: messages.SfRoute) -> TrackingEvent:
         code=code,
         text=_shown(route.remark, MAX_TEXT) or _shown(route.reason_name, MAX_TEXT) or f"SF Express route {code}",
         state=state,
-        unknown=unknown,
+        is_unknown_code=unknown,
         place=_shown(route.accept_address, MAX_PLACE) or None,
     )
 
