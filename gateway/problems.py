@@ -19,7 +19,7 @@ CONTENT_TYPE = "application/problem+json"
 class FieldError(msgspec.Struct, frozen=True):
     """One thing that is wrong; `at` is a JSON pointer into the body (RFC 6901)."""
 
-    at: str
+    pointer: str
     detail: str
 
 

@@ -48,8 +48,8 @@ class ImportReport(msgspec.Struct):
     added: int = 0
     changed: int = 0
     unchanged: int = 0
-    refused: list[LineError] = msgspec.field(default_factory=list)
+    errors: list[LineError] = msgspec.field(default_factory=list)
 
     @property
     def lines(self) -> int:
-        return self.added + self.changed + self.unchanged + len(self.refused)
+        return self.added + self.changed + self.unchanged + len(self.errors)

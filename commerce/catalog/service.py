@@ -65,7 +65,7 @@ class Catalog:
         report = ImportReport()
         rows = read_products(lines)
         while part := list(islice(rows, _CHUNK)):
-            report.refused += [row for _, row in part if isinstance(row, LineError)]
+            report.errors += [row for _, row in part if isinstance(row, LineError)]
             if good := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
                 done = await self.put_many(good)
                 report.added += done.added

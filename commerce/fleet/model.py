@@ -82,7 +82,7 @@ class UnassignedDelivery(msgspec.Struct, frozen=True):
 
     shipment_id: UUID
     warehouse_id: str
-    why: str
+    reason: str
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -94,22 +94,22 @@ class Plan(msgspec.Struct, frozen=True):
 
     day: date
     routes: list[Route]
-    left_over: list[UnassignedDelivery]
-    waiting: int = 0
-    guessed_legs: int = 0
+    unassigned: list[UnassignedDelivery]
+    not_considered: int = 0
+    estimated_legs: int = 0
 
 
 class DriverStop(msgspec.Struct, frozen=True):
     """What a driver must know at a door, and no more of the customer. `collects` is the cash to take."""
 
     seq: int
-    to: Address
+    address: Address
     tracking_no: str | None
     window_from: datetime
     window_to: datetime
     arrive_at: datetime
     status: StopStatus
-    collects: Money | None = None
+    cash_to_collect: Money | None = None
     note: str | None = None
 
 

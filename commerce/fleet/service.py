@@ -71,7 +71,7 @@ class Fleet:
     ) -> ImportReport:
         report = ImportReport()
         while part := list(islice(rows, _CHUNK)):
-            report.refused += [row for _, row in part if isinstance(row, LineError)]
+            report.errors += [row for _, row in part if isinstance(row, LineError)]
             if good := [row for _, row in part if not isinstance(row, LineError)]:
                 async with self._db.transaction() as connection:
                     added, changed = await put(connection, good)

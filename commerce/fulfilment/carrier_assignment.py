@@ -46,7 +46,7 @@ class CarrierAssignment:
         day, cod = dispatch_day(self._rules, now), shipment.cod_minor > 0
         choice = choose_carrier(book, shipment.address, shipment.weight_g, cod, day, shipment.promised_on, left_out)
         if choice.carrier is None:
-            why = "; ".join(f"{one.carrier}: {one.reason}" for one in choice.considered)
+            why = "; ".join(f"{one.carrier}: {one.reason}" for one in choice.candidates)
             await store.park_without_carrier(
                 connection, shipment.shipment_id, choice, now, f"no carrier takes it: {why}"
             )

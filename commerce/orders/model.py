@@ -175,7 +175,7 @@ def decode_accepted(payload: bytes) -> AcceptedOrder:
 class OrderLine(msgspec.Struct, frozen=True):
     """A stored line's part for one address."""
 
-    line: int
+    line_no: int
     sku: str
     quantity: int
     ship_to: int

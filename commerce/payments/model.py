@@ -25,7 +25,7 @@ class TenderInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     method: Method
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
-    scene: PaymentFlow | None = None
+    flow: PaymentFlow | None = None
     payer: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")] | None = None
 
 
@@ -65,14 +65,14 @@ class OrderPayments(msgspec.Struct, frozen=True):
 
     order_id: UUID
     total: Money
-    captured: Minor
+    net_captured: Minor
     payments: list[PaymentView]
 
 
 class RefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Give back a part of what was captured, or all that is left. A repeat under the same key is the same refund."""
 
-    key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
     reason: Reason
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)] | None = None
 
@@ -80,7 +80,7 @@ class RefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Store credit that staff give. A repeat under the same key is the same gift."""
 
-    key: Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[!-~]+\Z")]
+    idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[!-~]+\Z")]
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**12)]
     currency: Currency
 
@@ -156,4 +156,4 @@ class ParkedJob(msgspec.Struct, frozen=True):
     amount: Money
     task: str
     attempts: int
-    why: str
+    reason: str

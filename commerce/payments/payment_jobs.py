@@ -236,7 +236,7 @@ class PaymentJobs:
                 raise ProviderMismatch(f"{job.method} says {seen.amount} went back, it should be {order.amount}")
             return await self.refunded(given.refund_id)
         if seen.state == "failed":
-            raise ProviderMismatch(f"{job.method} could not give it back: {seen.why or 'it does not say why'}")
+            raise ProviderMismatch(f"{job.method} could not give it back: {seen.reason or 'it does not say why'}")
         # It may take days, and each of these answers is none that failed.
         async with self._db.connection() as connection:
             await store.schedule_refund_poll(connection, given.refund_id, self._later(given.created_at))

@@ -68,7 +68,7 @@ class ProviderRefund(msgspec.Struct, frozen=True):
     refund_id: UUID
     state: RefundState
     amount: Money | None = None
-    why: str = ""
+    reason: str = ""
 
 
 class RefundRequest(msgspec.Struct, frozen=True):

@@ -36,7 +36,7 @@ class Difference(NamedTuple):
 
     kind: Kind
     key: Key | None
-    why: str
+    reason: str
 
 
 class ReconciliationReport(NamedTuple):

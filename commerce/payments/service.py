@@ -109,7 +109,7 @@ class Payments:
         if part.method in INTERNAL_METHODS:
             return "none"
         scenes = self._providers[part.method].flows
-        scene = part.scene or ("qr" if "qr" in scenes else scenes[0])
+        scene = part.flow or ("qr" if "qr" in scenes else scenes[0])
         if scene not in scenes:
             raise _wrong(number, "scene", f"{part.method} has {', '.join(scenes)}")
         if scene == "jsapi" and part.payer is None:
@@ -298,7 +298,7 @@ def _same(current: Sequence[Payment], parts: Sequence[TenderInput]) -> bool:
         return False
     return [(one.method, one.amount_minor) for one in current] == [
         (part.method, part.amount) for part in parts
-    ] and all(part.scene in (None, one.flow) for one, part in zip(current, parts, strict=True))
+    ] and all(part.flow in (None, one.flow) for one, part in zip(current, parts, strict=True))
 
 
 def _wrong(number: int, field: str, detail: str) -> Invalid:

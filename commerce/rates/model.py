@@ -63,8 +63,8 @@ class CarrierChoice(msgspec.Struct, frozen=True):
     table_id: int
     currency: str
     promised_on: date
-    considered: list[CarrierCandidate]
-    kept: bool = False
+    candidates: list[CarrierCandidate]
+    on_time: bool = False
     carrier: str | None = None
     price: int | None = None
     expected_on: date | None = None

@@ -48,7 +48,7 @@ class ItemInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A SKU's terms in a sale. Without a price the product's own counts; `units` is the stock it opens with."""
 
     price: Minor | None = None
-    limit: Limit | None = None
+    limit_per_user: Limit | None = None
     units: Units = 0
 
 
@@ -88,7 +88,7 @@ class SaleItem(msgspec.Struct, frozen=True):
     sku: Sku
     name: Name
     price: Minor
-    limit: int | None
+    limit_per_user: int | None
     initial_units: int
 
 
@@ -132,7 +132,7 @@ class Offer(msgspec.Struct, frozen=True):
     name: Name
     price: Minor
     currency: Currency
-    limit: int | None
+    limit_per_user: int | None
     available: int | None
 
 

@@ -105,12 +105,12 @@ class Sales:
             if item is None:
                 raise NoSuchSale(f"{sale_id} does not offer {sku}")
             price = item.price if price is UNSET else price
-            limit = item.limit if limit is UNSET else limit
+            limit = item.limit_per_user if limit is UNSET else limit
             generation = await store.next_generation(connection, sale_id)
             await store.change_item(connection, sale_id, sku, price, limit, generation)
-            detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit, limit]}
+            detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit_per_user, limit]}
             await store.log(connection, sale_id, self._now(), actor, "terms", detail)
-        if sale.loaded and item.limit is None and limit is not None:
+        if sale.loaded and item.limit_per_user is None and limit is not None:
             # Units without a limit are not counted by user, so the counts must come from the orders.
             await load_sale(self._db, self._redis, self._clock, sale_id)
         else:
@@ -219,7 +219,7 @@ class Sales:
         except REDIS_UNAVAILABLE:
             free = [None] * len(found.items)
         offers = [
-            Offer(item.sku, item.name, item.price, sale.currency, item.limit, units)
+            Offer(item.sku, item.name, item.price, sale.currency, item.limit_per_user, units)
             for item, units in zip(found.items, free, strict=True)
         ]
         return Page(offers, found.next)

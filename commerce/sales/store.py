@@ -106,7 +106,7 @@ async def put_items(
         sale_id,
         [sku for sku, _ in items],
         [item.price for _, item in items],
-        [item.limit for _, item in items],
+        [item.limit_per_user for _, item in items],
         [item.units for _, item in items],
         generation,
     )

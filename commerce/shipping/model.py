@@ -56,7 +56,7 @@ WITH_CARRIER = frozenset(DELIVERY_PATH[2:5])
 class ShipmentLineView(msgspec.Struct, frozen=True):
     """What a parcel holds of an order's line."""
 
-    line: int
+    line_no: int
     sku: str
     quantity: int
 
@@ -78,15 +78,15 @@ class ShipmentView(msgspec.Struct, frozen=True):
     """A parcel as the customer sees it; `to` is the index of its address in the order."""
 
     shipment_id: UUID
-    parcel: int
+    parcel_no: int
     status: ShipmentStatus
-    to: int
+    ship_to: int
     lines: list[ShipmentLineView]
     promised_on: date
     carrier: str | None = None
     tracking_no: str | None = None
     expected_on: date | None = None
-    collects: Money | None = None
+    cash_to_collect: Money | None = None
     events: list[ShipmentEvent] = []
 
 
@@ -94,7 +94,7 @@ class OrderShipments(msgspec.Struct, frozen=True):
     """An order's parcels; `open` is how many units are in no parcel yet."""
 
     order_id: UUID
-    open: int
+    unplanned_units: int
     shipments: list[ShipmentView]
 
 
@@ -168,7 +168,7 @@ class WorklistItem(msgspec.Struct, frozen=True):
 
     shipment: Shipment
     lines: list[ShipmentLineView]
-    why: str | None = None
+    reason: str | None = None
 
 
 class ShipmentDetails(msgspec.Struct, frozen=True):
@@ -185,7 +185,7 @@ class UnplannedOrder(msgspec.Struct, frozen=True):
     order_id: UUID
     paid_at: datetime
     attempts: int
-    why: str
+    reason: str
 
 
 class PackedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -203,7 +203,7 @@ class ReasonInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class OutcomeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a parcel ended, as its carrier or its receiver told the desk, where the carrier's news do not say so."""
 
-    state: Literal["delivered", "lost", "returned_to_sender"]
+    status: Literal["delivered", "lost", "returned_to_sender"]
     reason: Reason
 
 
@@ -241,7 +241,7 @@ class WaveInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Gather parcels that are to be packed, the oldest first."""
 
     warehouse_id: WarehouseId
-    parcels: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
+    max_shipments: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
 
 
 class Pick(msgspec.Struct, frozen=True):
@@ -251,7 +251,7 @@ class Pick(msgspec.Struct, frozen=True):
     sku: str
     name: str
     quantity: int
-    parcels: dict[int, int]
+    shipments: dict[int, int]
 
 
 class Wave(msgspec.Struct, frozen=True):

@@ -42,7 +42,7 @@ class Warehouses:
                 wrong = {line.line for line in refused}
                 good = [row for line, row in part if line not in wrong]
                 added, changed = await _write(connection, good)
-            report.refused += sorted(refused, key=lambda line: line.line)
+            report.errors += sorted(refused, key=lambda line: line.line)
             report.added += added
             report.changed += changed
             report.unchanged += len(good) - added - changed

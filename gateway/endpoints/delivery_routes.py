@@ -89,11 +89,11 @@ def _title(board: DriverRoute) -> str:
 
 def _stop(stop: DriverStop, call: Call) -> str:
     zone = ZoneInfo(call.services.settings.shipping.timezone)
-    to, arrives = stop.to, stop.arrive_at.astimezone(zone)
+    to, arrives = stop.address, stop.arrive_at.astimezone(zone)
     where = ", ".join(part for part in (to.line, to.district, to.city) if part)
     cash = ""
-    if stop.collects is not None:
-        amount = show_money(stop.collects.amount, stop.collects.currency)
+    if stop.cash_to_collect is not None:
+        amount = show_money(stop.cash_to_collect.amount, stop.cash_to_collect.currency)
         cash = f"<p class=cash>collect {html.escape(amount)}</p>"
     buttons = "" if stop.status == "delivered" else "".join(
         f"<button data-path='stops/{stop.seq}' data-outcome='{outcome}'>{outcome}</button>"

@@ -182,7 +182,7 @@ async def make_wave(call: Call) -> web.Response:
     """Gather parcels that are to be packed into one walk through the warehouse."""
     wanted: WaveInput = call.body
     return json_response(
-        await call.services.fulfilment.create_wave(wanted.warehouse_id, wanted.parcels, _actor(call)), status=201
+        await call.services.fulfilment.create_wave(wanted.warehouse_id, wanted.max_shipments, _actor(call)), status=201
     )
 
 

@@ -150,7 +150,7 @@ async def refund_order(call: Call) -> web.Response:
     ask: RefundInput = call.body
     actor = f"staff {call.identity.subject}"
     order_id = call.parameters["order_id"]
-    return json_response(await call.services.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor))
+    return json_response(await call.services.payments.refund(order_id, ask.idempotency_key, ask.amount, ask.reason, actor))
 
 
 async def collect_cash(call: Call) -> web.Response:
@@ -174,7 +174,7 @@ async def give_credit(call: Call) -> web.Response:
     """Give a user store credit, once for each key."""
     gift: StoreCreditGrant = call.body
     amount = Money(gift.amount, gift.currency)
-    return json_response(await call.services.payments.grant_store_credit(call.parameters["user_id"], amount, gift.key))
+    return json_response(await call.services.payments.grant_store_credit(call.parameters["user_id"], amount, gift.idempotency_key))
 
 
 async def my_credit(call: Call) -> web.Response:

@@ -33,7 +33,7 @@ def mixed_order(sale_id: str, offers: Mapping[str, Offer]) -> PlaceOrder:
     lines, total = [], 0
     for sku in skus:
         offer = offers[sku]
-        quantity = chance.randint(1, min(_MOST_UNITS, offer.limit or _MOST_UNITS))
+        quantity = chance.randint(1, min(_MOST_UNITS, offer.limit_per_user or _MOST_UNITS))
         lines.append(OrderLineInput(sku, quantity, _ship_to(quantity, addresses)))
         total += quantity * offer.price
     return PlaceOrder(sale_id, lines, chance.sample(ADDRESSES, addresses), _payments(total))

@@ -84,7 +84,7 @@ class Purchase:
 def purchase(order: PlaceOrder, offers: Mapping[str, Offer], key: str) -> Purchase:
     """An order under a key, priced by the offers as the shopper sees them."""
     wanted = {line.sku: offers[line.sku] for line in order.lines}
-    limits = {sku: offer.limit for sku, offer in wanted.items() if offer.limit is not None}
+    limits = {sku: offer.limit_per_user for sku, offer in wanted.items() if offer.limit_per_user is not None}
     currency = next(iter(wanted.values())).currency
     return Purchase(order, key, currency, limits, frozenset(_parts(order, wanted)), msgspec.json.encode(order).decode())
 
@@ -166,7 +166,7 @@ class PurchaseLog:
         return {
             sku: offer
             for sku, offer in offers.items()
-            if sku not in self._gone and (offer.limit is None or self.held(sku) < offer.limit)
+            if sku not in self._gone and (offer.limit_per_user is None or self.held(sku) < offer.limit_per_user)
         }
 
     def _knows_all(self) -> bool:
@@ -225,7 +225,7 @@ def _same(bought: Purchase, order: Order) -> Order:
     if bought.live():
         expect(order.status is OrderStatus.AWAITING_PAYMENT, f"{order.status} for an order that nobody paid")
     expect(order.total == bought.total, "another total was stored", f"{order.total} for {bought.total}")
-    parts = {(line.line, line.sku, line.quantity, line.ship_to, line.unit_price) for line in order.lines or ()}
+    parts = {(line.line_no, line.sku, line.quantity, line.ship_to, line.unit_price) for line in order.lines or ()}
     expect(parts == bought.parts, "other lines were stored", parts)
     expect(order.ship_to == bought.order.ship_to, "other addresses were stored", order.ship_to)
     expect(order.payments == bought.order.payments, "other payments were stored", order.payments)

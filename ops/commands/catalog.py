@@ -56,11 +56,11 @@ def say_report(done: ImportReport, report: Path | None) -> None:
     """Say what an import did; if it refused lines, say which and end with status 2."""
     out.print(
         f"{done.lines} lines: {done.added} added, {done.changed} changed, {done.unchanged} as they were, "
-        f"{len(done.refused)} refused",
+        f"{len(done.errors)} refused",
         highlight=False,
     )
-    say_refused(done.refused, report)
-    if done.refused:
+    say_refused(done.errors, report)
+    if done.errors:
         raise typer.Exit(2)
 
 

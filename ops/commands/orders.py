@@ -76,7 +76,7 @@ def _print(found: OrderDetails) -> None:
     ):
         table.add_row(name, str(value or "?"))
     for line in order.lines or ():
-        table.add_row(f"line {line.line}", f"{line.quantity} {line.sku}")
+        table.add_row(f"line {line.line_no}", f"{line.quantity} {line.sku}")
     out.print(table)
     events = Table("at (UTC)", "status", "who", "why")
     for event in found.events:

@@ -70,7 +70,7 @@ def refund_order(
                 minor = _minor(amount, (await shop.payments.get(order_id, None)).total.currency)
             given = {"key": key, "reason": reason} | ({} if minor is None else {"amount": minor})
             ask = parse_argument(given, RefundInput)
-            return await shop.payments.refund(order_id, ask.key, ask.amount, ask.reason, actor())
+            return await shop.payments.refund(order_id, ask.idempotency_key, ask.amount, ask.reason, actor())
 
     _print_payments(run(work()))
 
@@ -89,7 +89,7 @@ def collect_cash(payment_id: Annotated[UUID, typer.Argument(metavar="PAYMENT")])
 
 def _print_payments(found: OrderPayments) -> None:
     currency = found.total.currency
-    total, captured = show_money(found.total.amount, currency), show_money(found.captured, currency)
+    total, captured = show_money(found.total.amount, currency), show_money(found.net_captured, currency)
     out.print(f"order {found.order_id}: total {total}, captured and not given back {captured}", highlight=False)
     table = Table("payment", "by", "amount", "status", "went back", "why")
     table.columns[0].no_wrap = True
@@ -125,7 +125,7 @@ def give_credit(
         name = parse_argument(user, _User)
         gift = parse_argument({"key": key, "amount": _minor(amount, currency), "currency": currency}, StoreCreditGrant)
         async with open_cli_services() as shop:
-            return await shop.payments.grant_store_credit(name, Money(gift.amount, gift.currency), gift.key)
+            return await shop.payments.grant_store_credit(name, Money(gift.amount, gift.currency), gift.idempotency_key)
 
     _print_credit(run(work()))
 
@@ -160,7 +160,7 @@ def list_parked() -> None:
     table.columns[1].no_wrap = True  # to be copied whole
     for job in found:
         amount = show_money(job.amount.amount, job.amount.currency)
-        table.add_row(job.kind, str(job.id), job.method, amount, job.why)
+        table.add_row(job.kind, str(job.id), job.method, amount, job.reason)
     out.print(table if found else "nothing is parked")
 
 
@@ -184,7 +184,7 @@ def show_parked(id_: JobId) -> None:
         ("amount", show_money(job.amount.amount, job.amount.currency)),
         ("task", job.task),
         ("attempts", job.attempts),
-        ("why", job.why),
+        ("why", job.reason),
     ):
         table.add_row(name, str(value))
     out.print(table)
@@ -264,7 +264,7 @@ def reconcile(
             paid, back = difference.key
             about = f" payment {paid}" if back is None else f" refund {back} of payment {paid}"
         kind = difference.kind.replace("_", " ")
-        err.print(f"  {kind}:{about} {difference.why}", highlight=False, markup=False, soft_wrap=True)
+        err.print(f"  {kind}:{about} {difference.reason}", highlight=False, markup=False, soft_wrap=True)
     out.print(
         f"{provider} on {day}: {found.movements} movements in the statement, {found.matching} agree, "
         f"{len(found.differences)} differences",

@@ -150,12 +150,12 @@ def _print(choice: CarrierChoice) -> None:
     if choice.carrier is None or choice.price is None:
         said = "no carrier takes it"
     else:
-        kept = "" if choice.kept else f", after the promised {choice.promised_on}"
+        kept = "" if choice.on_time else f", after the promised {choice.promised_on}"
         price = show_money(choice.price, choice.currency)
         said = f"{choice.carrier} for {price}, arrives on {choice.expected_on}{kept}"
     out.print(f"by table {choice.table_id}: {said}", highlight=False)
     table = Table("carrier", "", "region", "price", "days", "arrives on", "why")
-    for one in choice.considered:
+    for one in choice.candidates:
         price = "" if one.price is None else show_money(one.price, choice.currency)
         days = "" if one.days is None else str(one.days)
         verdict = one.verdict.replace("_", " ")

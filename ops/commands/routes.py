@@ -119,18 +119,18 @@ def plan(
 
     planned, zone = run(work())
     _output(planned.routes, zone, geojson, picture)
-    if planned.guessed_legs:
-        err.print(f"{planned.guessed_legs} ways are not in the matrix: the great circle was taken", highlight=False)
-    if planned.waiting:
+    if planned.estimated_legs:
+        err.print(f"{planned.estimated_legs} ways are not in the matrix: the great circle was taken", highlight=False)
+    if planned.not_considered:
         err.print(
-            f"{planned.waiting} more parcels were not looked at: plan again once these have left", highlight=False
+            f"{planned.not_considered} more parcels were not looked at: plan again once these have left", highlight=False
         )
-    if planned.left_over:
+    if planned.unassigned:
         table = Table(
-            "parcel", "warehouse", "left over because", title=f"{len(planned.left_over)} parcels are left over"
+            "parcel", "warehouse", "left over because", title=f"{len(planned.unassigned)} parcels are left over"
         )
-        for one in planned.left_over:
-            table.add_row(str(one.shipment_id), one.warehouse_id, one.why)
+        for one in planned.unassigned:
+            table.add_row(str(one.shipment_id), one.warehouse_id, one.reason)
         out.print(table)
         raise typer.Exit(2)
 

@@ -178,7 +178,7 @@ def terms(
             new_limit = None if no_limit else UNSET if limit is None else limit
             item = await shop.sales.change_item(sale_id, sku, new_price, new_limit, actor())
             await _warn(shop, sale_id)
-            return f"{item.sku}: {show_money(item.price, currency)}, limit {item.limit or 'none'}"
+            return f"{item.sku}: {show_money(item.price, currency)}, limit {item.limit_per_user or 'none'}"
 
     out.print(run(work()), highlight=False)
 
@@ -283,7 +283,7 @@ async def _items(shop: CliServices, sale: Sale) -> Table:
         free = await units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
         for item, units in zip(page.items, free, strict=True):
             price = show_money(item.price, sale.currency)
-            limit = "none" if item.limit is None else str(item.limit)
+            limit = "none" if item.limit_per_user is None else str(item.limit_per_user)
             table.add_row(item.sku, item.name, price, limit, str(item.initial_units), str(units))
         cursor = page.next
         if cursor is None:

@@ -71,7 +71,7 @@ def list_(
             words(one.status),
             f"{one.weight_g:,} g",
             str(one.promised_on),
-            item.why or "",
+            item.reason or "",
         )
     _print(table if found.items else f"no parcel is on the list {which}")
     if found.next is not None:
@@ -114,7 +114,7 @@ def unplanned() -> None:
     table = Table("order", "paid (UTC)", "attempts", "why")
     table.columns[0].no_wrap = True
     for one in found:
-        table.add_row(str(one.order_id), _time(one.paid_at), str(one.attempts), one.why)
+        table.add_row(str(one.order_id), _time(one.paid_at), str(one.attempts), one.reason)
     _print(table if found else "every order that was paid is in parcels, or about to be")
 
 
@@ -146,7 +146,7 @@ def show(shipment_id: ShipmentId) -> None:
     _print(about)
     lines = Table("line", "SKU", "units")
     for line in found.lines:
-        lines.add_row(str(line.line), line.sku, str(line.quantity))
+        lines.add_row(str(line.line_no), line.sku, str(line.quantity))
     _print(lines)
     events = Table("at (UTC)", "from", "status", "place", "what")
     for event in found.events:
@@ -169,18 +169,18 @@ def of(order_id: OrderId) -> None:
     for one in found.shipments:
         table.add_row(
             str(one.shipment_id),
-            str(one.parcel),
+            str(one.parcel_no),
             f"{one.carrier or ''}\n{one.tracking_no or ''}",
             words(one.status),
-            f"address {one.to}",
+            f"address {one.ship_to}",
             _held(one.lines),
             str(one.promised_on),
             str(one.expected_on or ""),
-            show_money(one.collects.amount, one.collects.currency) if one.collects else "",
+            show_money(one.cash_to_collect.amount, one.cash_to_collect.currency) if one.cash_to_collect else "",
         )
     _print(table if found.shipments else f"order {order_id} is in no parcel yet")
-    if found.open:
-        say(f"{found.open} units of it are in no parcel")
+    if found.unplanned_units:
+        say(f"{found.unplanned_units} units of it are in no parcel")
 
 
 def _about(one: Shipment) -> Sequence[tuple[str, object]]:

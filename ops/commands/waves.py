@@ -51,7 +51,7 @@ def _print(wave: Wave) -> None:
         shipments.add_row(str(number), str(shipment_id))
     picks = Table("shelf", "SKU", "name", "units", "into parcels")
     for pick in wave.picks:
-        into = ", ".join(f"{units} into {number}" for number, units in pick.parcels.items())
+        into = ", ".join(f"{units} into {number}" for number, units in pick.shipments.items())
         picks.add_row(pick.shelf, pick.sku, pick.name, str(pick.quantity), into)
     for table in (shipments, picks):
         out.print(table, markup=False)

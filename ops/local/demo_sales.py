@@ -51,7 +51,7 @@ async def _make_sale(shop: CliServices, sale: SaleInput) -> None:
     except NoSuchSale:
         products = [(sku, ProductInput(name, price, _CURRENCY)) for sku, name, price, _, _ in _GOODS]
         await shop.catalog.put_many(products)
-        items = [(sku, ItemInput(limit=limit, units=units)) for sku, _, _, units, limit in _GOODS]
+        items = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, _, _, units, limit in _GOODS]
         known = await shop.sales.create(sale, items, "demo")
     if known.state == "draft":
         await shop.sales.open(sale.sale_id, "demo")

@@ -62,7 +62,7 @@ async def make_shipping(db: Database, clock: Clock, fleet: Fleet) -> None:
     warehouses = Warehouses(db)
     for text in (_WAREHOUSES, _GOODS):
         report = await warehouses.import_csv(text.splitlines(keepends=True))
-        assert not report.refused, report.refused
+        assert not report.errors, report.errors
     for text in (_VANS, _PLACES):
         await fleet.import_csv(text.splitlines(keepends=True))
     await rates.import_table(_RATES.splitlines(keepends=True), "demonstration", "demo")

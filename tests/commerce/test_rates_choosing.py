@@ -107,16 +107,16 @@ def test_a_thousand_parcels_go_where_every_row_says(seed: int) -> None:
         without = {name: "it is down" for name in carriers if chance.random() < 0.2}
         choice = choose_carrier(book, address(*to), weight_g, cod, TODAY, TODAY + timedelta(days=days), without)
         wanted = by_hand(rates, to, weight_g, cod, days, without)
-        assert (choice.carrier, choice.price, choice.kept) == wanted, (to, weight_g, cod, days, without)
-        assert [one.carrier for one in choice.considered] == carriers
-        assert [one.carrier for one in choice.considered if one.verdict == "chosen"] == [wanted[0]] * bool(wanted[0])
-        assert {one.carrier for one in choice.considered if one.reason == "it is down"} <= set(without)
-        ends.add((choice.carrier is not None, choice.kept))
+        assert (choice.carrier, choice.price, choice.on_time) == wanted, (to, weight_g, cod, days, without)
+        assert [one.carrier for one in choice.candidates] == carriers
+        assert [one.carrier for one in choice.candidates if one.verdict == "chosen"] == [wanted[0]] * bool(wanted[0])
+        assert {one.carrier for one in choice.candidates if one.reason == "it is down"} <= set(without)
+        ends.add((choice.carrier is not None, choice.on_time))
     assert ends == {(True, True), (True, False), (False, False)}
 
 
 def reasons(choice: CarrierChoice) -> dict[str, str]:
-    return {one.carrier: f"{one.verdict}: {one.reason}" for one in choice.considered}
+    return {one.carrier: f"{one.verdict}: {one.reason}" for one in choice.candidates}
 
 
 def test_each_carrier_has_its_reason() -> None:
@@ -161,7 +161,7 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
         Rate("quickdear", "cn", 0, 5000, 950, 2, True),
     ]
     choice = choose_carrier(book_of(rates), address(*PLACES[0]), 10, False, TODAY, TODAY, {})
-    assert (choice.carrier, choice.kept, choice.expected_on) == ("quick", False, date(2026, 11, 18))
+    assert (choice.carrier, choice.on_time, choice.expected_on) == ("quick", False, date(2026, 11, 18))
     assert reasons(choice) == {
         "cheap": "passed_over: later than quick",
         "quick": "chosen: none arrives by 2026-11-16: the soonest",
@@ -174,5 +174,5 @@ def test_nobody_takes_it() -> None:
     choice = choose_carrier(
         book_of([Rate("sf", "cn", 0, 5, 1, 1, True)]), address(*PLACES[0]), 6, False, TODAY, TODAY, {}
     )
-    assert (choice.carrier, choice.price, choice.expected_on, choice.kept) == (None, None, None, False)
+    assert (choice.carrier, choice.price, choice.expected_on, choice.on_time) == (None, None, None, False)
     assert reasons(choice) == {"sf": "left_out: takes up to 5 g there, and it weighs 6 g"}

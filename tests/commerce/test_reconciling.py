@@ -140,7 +140,7 @@ async def test_every_kind_of_difference(house: House, name: str) -> None:
     lines += [line for line in lines if isinstance(line, StatementLine) and line.payment_id == twice]
     lines.append("line 99: no cells")
     found, unknown = compare(lines, [], ours(*mine), SINGLES)
-    about = {(one.kind, one.key): one.why for one in found.differences}
+    about = {(one.kind, one.key): one.reason for one in found.differences}
     assert about.keys() == {
         ("unreadable", None),
         ("twice", (twice, None)),
@@ -171,7 +171,7 @@ async def test_around_midnight(house: House, name: str) -> None:
     found, unknown = compare(house.read(name), [], mine, SINGLES)
     assert unknown == []
     assert (found.matching, kinds(found.differences)) == (1, ["near_midnight"])
-    assert "2026-11-12" in found.differences[0].why
+    assert "2026-11-12" in found.differences[0].reason
     found, _ = compare(house.read(name), house.read(name, SINGLES + DAY), mine, SINGLES)
     assert (found.matching, found.differences) == (2, [])
     wrong = ours(booked(early, "another"), around=[booked(late, before)])
@@ -179,7 +179,7 @@ async def test_around_midnight(house: House, name: str) -> None:
         "transaction"
     ]
     first = ours(booked(noon, "T1"), early=[booked(noon, "T1")])
-    assert "2026-11-10" in compare([], [], first, SINGLES)[0].differences[0].why
+    assert "2026-11-10" in compare([], [], first, SINGLES)[0].differences[0].reason
 
 
 def _payment(**changes: object) -> Payment:
@@ -209,15 +209,15 @@ def test_a_payment_that_is_not_in_our_books(
     line = StatementLine(paid.payment_id if paid else uuid4(), None, Money(500, "CNY"), "T1")
     found = explain(line, "alipay", paid, refund)
     assert (found.kind, found.key) == (kind, (line.payment_id, None))
-    assert words in found.why
+    assert words in found.reason
 
 
 def test_a_refund_that_is_not_in_our_books() -> None:
     paid = _payment()
     line = StatementLine(paid.payment_id, uuid4(), Money(500, "CNY"), "T1")
-    assert "asked for no such refund" in explain(line, "alipay", paid, None).why
-    assert "asked for no such refund" in explain(line, "alipay", paid, _refund(_payment(), "done")).why
-    assert "the refund is pending" in explain(line, "alipay", paid, _refund(paid, "pending")).why
+    assert "asked for no such refund" in explain(line, "alipay", paid, None).reason
+    assert "asked for no such refund" in explain(line, "alipay", paid, _refund(_payment(), "done")).reason
+    assert "the refund is pending" in explain(line, "alipay", paid, _refund(paid, "pending")).reason
     assert explain(line, "alipay", paid, _refund(paid, "done")).kind == "other_day"
 
 

@@ -65,7 +65,7 @@ async def test_over_several_payments(pay: PayShop) -> None:
     await service(pay).record_cash_collected(UUID(cash["payment_id"]))
     shown = await refund(pay, order_id, "broken", 45)
     assert await refunded(pay, order_id) == [0, 25, 20]
-    assert (shown.captured, await pay.credit()) == (80, 20), "of our own ways it is shown at once"
+    assert (shown.net_captured, await pay.credit()) == (80, 20), "of our own ways it is shown at once"
     await refund(pay, order_id, "all of it")
     assert await refunded(pay, order_id) == [30, 50, 20]
     assert await pay.credit() == 50
@@ -167,7 +167,7 @@ async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: st
             return len(await service(later).parked()) == 2
 
         await eventually(parked)
-        whys = {one.why for one in await service(later).parked()}
+        whys = {one.reason for one in await service(later).parked()}
         assert whys == {"alipay refuses: not_offered: the settings do not name it"}
         assert await later.credit() == 1_000
         assert await later.value("SELECT refunded_minor FROM payments WHERE order_id = $1", order_id) == 0

@@ -220,7 +220,7 @@ async def test_offers_show_what_is_free(shop: CliServices, sale_id: str) -> None
     keys = await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, 2)))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}))
     page = await shop.sales.offers(sale_id, None, 2)
-    assert [(offer.sku, offer.available, offer.limit) for offer in page.items] == [("a", 5, 2), ("b", 3, 2)]
+    assert [(offer.sku, offer.available, offer.limit_per_user) for offer in page.items] == [("a", 5, 2), ("b", 3, 2)]
     rest = await shop.sales.offers(sale_id, page.next, 2)
     assert [offer.sku for offer in rest.items] == ["c"]
     assert rest.next is None

@@ -33,9 +33,9 @@ async def imported(warehouses: Warehouses, text: str) -> ImportReport:
 
 async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehouses) -> None:
     report = await imported(warehouses, PLACES + HANGZHOU)
-    assert (report.added, report.changed, report.unchanged, report.refused) == (1, 0, 0, [])
+    assert (report.added, report.changed, report.unchanged, report.errors) == (1, 0, 0, [])
     report = await imported(warehouses, GOODS + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n")
-    assert (report.added, report.refused) == (2, [])
+    assert (report.added, report.errors) == (2, [])
     async with shop.db.connection() as connection:
         assert await store.goods_of(connection, ["A1", "C3"]) == {
             "A1": ProductLogistics("A1", "hz", "A-01-3", 300, 200, 100, 50)
@@ -122,7 +122,7 @@ async def test_goods_of_nothing_and_nowhere(warehouses: Warehouses) -> None:
     rest = "hz,S,1,1,1,1\n"
     report = await imported(warehouses, f"{GOODS}Z9,{rest}A1,{rest}B2,sh,S,1,1,1,1\n,{rest}C3,{rest}")
     assert report.added == 2
-    assert [(line.line, line.reason.partition(":")[0]) for line in report.refused] == [
+    assert [(line.line, line.reason.partition(":")[0]) for line in report.errors] == [
         (2, "no product has the SKU Z9"),
         (4, "there is no warehouse sh"),
         (5, "sku is '', not up to 64 letters, digits, dots, dashes and underscores that start with a letter or digit"),
@@ -139,4 +139,4 @@ async def test_more_lines_than_are_written_at_once(shop: CliServices, warehouses
     await imported(warehouses, PLACES + HANGZHOU)
     await shop.catalog.put_many([(f"S{n}", ProductInput("thing", 1, "CNY")) for n in range(1200)])
     report = await imported(warehouses, GOODS + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200)))
-    assert (report.added, [line.line for line in report.refused]) == (1198, [2, 602])
+    assert (report.added, [line.line for line in report.errors]) == (1198, [2, 602])

@@ -52,7 +52,7 @@ async def stock_up(shop: CliServices) -> None:
     warehouses = Warehouses(shop.db)
     for text in (_WAREHOUSES, _GOODS):
         report = await warehouses.import_csv(text.splitlines(keepends=True))
-        assert not report.refused, report.refused
+        assert not report.errors, report.errors
     await shop.rates.import_table(_RATES.splitlines(keepends=True), "drill", "drill")
 
 

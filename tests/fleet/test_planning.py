@@ -29,7 +29,7 @@ def planned(plan: Plan) -> set[UUID]:
 
 
 def whys(plan: Plan) -> dict[UUID, str]:
-    return {one.shipment_id: one.why for one in plan.left_over}
+    return {one.shipment_id: one.reason for one in plan.unassigned}
 
 
 async def test_every_window_shift_break_and_weight_is_kept(yard: Yard) -> None:
@@ -98,8 +98,8 @@ async def test_a_matrix_is_followed_and_what_it_lacks_is_counted(yard: Yard) -> 
     back = {(end, start): (50_000, 3_600) for start, end in told}
     plan = await yard.fleet.plan(DAY, seconds=QUICK_S, told={**told, **back})
     assert [[stop.shipment_id for stop in route.stops] for route in plan.routes] == [[a, b]]
-    assert (plan.routes[0].distance_m, plan.guessed_legs) == (2_400, 0)
-    assert (await yard.fleet.plan(DAY, seconds=QUICK_S, told=told)).guessed_legs == 3
+    assert (plan.routes[0].distance_m, plan.estimated_legs) == (2_400, 0)
+    assert (await yard.fleet.plan(DAY, seconds=QUICK_S, told=told)).estimated_legs == 3
 
 
 async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(yard: Yard) -> None:

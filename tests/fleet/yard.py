@@ -162,7 +162,7 @@ async def make_yard(shop: CliServices, vans: str = VANS, now: str = "07:00") -> 
     for warehouse_id, (latitude, longitude) in {"hz": DEPOT, "sh": (31.2, 121.4)}.items():
         await yard.write(add, warehouse_id, latitude, longitude)
     report = await fleet.import_csv(vans.splitlines(keepends=True))
-    assert not report.refused
+    assert not report.errors
     return yard
 
 

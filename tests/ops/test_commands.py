@@ -95,7 +95,7 @@ async def test_terms_that_are_not_given_stay(floodgate: Command, shop: CliServic
         status, said = await floodgate("sale", "terms", sale_id, "a", *arguments)
         assert status == 0, said
         item = await shop.sales.get_item(sale_id, "a")
-        return item.price, item.limit
+        return item.price, item.limit_per_user
 
     assert await terms("--price", "1.50") == (150, 3)
     assert await terms("--limit", "2") == (150, 2)
@@ -121,7 +121,7 @@ async def test_a_product_joins_an_open_sale(
     assert status == 0, said
     assert f"floodgate sale restock {sale_id}" in said
     item = await shop.sales.get_item(sale_id, "new")
-    assert (item.price, item.limit) == (60, 2)
+    assert (item.price, item.limit_per_user) == (60, 2)
     assert (await floodgate("sale", "restock", sale_id, "new", "3", "--reason", "arrived"))[0] == 0
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 5, "new": 3}
     assert (await shop.audit.audit_sale(sale_id)).clean

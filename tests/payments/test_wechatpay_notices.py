@@ -277,7 +277,7 @@ def test_the_genuine_are_read() -> None:
         assert isinstance(refund, ProviderRefund)
         assert (refund.payment_id, refund.refund_id, refund.state) == (PAYMENT_ID, REFUND_ID, state)
         assert refund.amount == Money(200, "CNY")
-        assert (word in refund.why) == (state == "failed")
+        assert (word in refund.reason) == (state == "failed")
 
 
 def test_whatever_is_changed_is_refused() -> None:

@@ -86,7 +86,7 @@ async def test_every_word_for_a_refund(word: str, state: str) -> None:
     adapter, _ = asking(good(REFUND | {"status": word}))
     seen = await adapter.query_refund(ORDER)
     assert (seen.state, seen.amount) == (state, Money(200, "CNY"))
-    assert bool(seen.why) == (state == "failed")
+    assert bool(seen.reason) == (state == "failed")
 
 
 @pytest.mark.parametrize(

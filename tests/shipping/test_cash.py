@@ -32,7 +32,7 @@ async def test_over_several_parcels_and_a_part_paid_before(ship: ShipShop) -> No
     assert await ship.status(order_id) == "delivered"
     assert await ship.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == 501
     shown = await ship.shipping.show(order_id, "user")
-    assert sum(one.collects.amount for one in shown.shipments if one.collects) == 501
+    assert sum(one.cash_to_collect.amount for one in shown.shipments if one.cash_to_collect) == 501
 
 
 async def test_one_parcel_is_lost(ship: ShipShop) -> None:

@@ -104,7 +104,7 @@ async def test_cancelling(ship: ShipShop) -> None:
     two, three = await ship.parcel(two.shipment_id), await ship.parcel(three.shipment_id)
     assert (two.status, two.tracking_no, two.booking_id) == ("cancelled", None, None)
     assert (three.status, three.task, three.after_cancel) == ("booked", "track", None)
-    assert (await ship.shipping.show(booked, "user")).open == 1
+    assert (await ship.shipping.show(booked, "user")).unplanned_units == 1
     outcomes = await ship.rows("SELECT shipment_id, outcome FROM bookings")
     assert dict(map(tuple, outcomes)) == {two.shipment_id: "cancelled", three.shipment_id: "booked"}
 
@@ -207,7 +207,7 @@ async def test_lists(ship: ShipShop) -> None:
         "odd": {odd},
         "all": set(parcels),
     }
-    why = {which: (await ship.desk.listed(which, None, None, 1)).items[0].why for which in ("held", "failed", "odd")}
+    why = {which: (await ship.desk.listed(which, None, None, 1)).items[0].reason for which in ("held", "failed", "odd")}
     assert why == {"held": "wait", "failed": "lost", "odd": "zapped"}
     seen, after = [], None
     while True:
@@ -237,7 +237,7 @@ async def test_waves(ship: ShipShop) -> None:
     picks = [pick for one in (wave, rest) for pick in one.picks]
     assert sum(pick.quantity for pick in picks if pick.sku == "a") == 3
     assert sum(pick.quantity for pick in picks if pick.sku == "b") == 4
-    assert all(pick.quantity == sum(pick.parcels.values()) for pick in picks)
+    assert all(pick.quantity == sum(pick.shipments.values()) for pick in picks)
     assert [pick.shelf for pick in wave.picks] == sorted(pick.shelf for pick in wave.picks)
     with pytest.raises(InvalidShipmentState, match="nothing is to be packed"):
         await ship.desk.create_wave("hz", 50, "dan")
@@ -250,7 +250,7 @@ async def test_waves(ship: ShipShop) -> None:
     await ship.work()
     again = await ship.desk.wave(wave.wave_id)
     assert again.shipments == wave.shipments
-    assert {number for pick in again.picks for number in pick.parcels} == {2}
+    assert {number for pick in again.picks for number in pick.shipments} == {2}
 
 
 async def test_appointments(ship: ShipShop) -> None:

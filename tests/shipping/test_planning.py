@@ -27,7 +27,7 @@ def considered(parcel: Shipment) -> dict[str, dict[str, Any]]:
 
 async def test_two_addresses_two_warehouses(ship: ShipShop) -> None:
     order_id = await ship.order(("a", 2, 0), ("c", 1, 0), ("a", 1, 1), ship_to=[ADDRESS, SHANGHAI])
-    assert (await ship.shipping.show(order_id, "user")).open == 4
+    assert (await ship.shipping.show(order_id, "user")).unplanned_units == 4
     assert await ship.work() == ["planned", "booked", "booked"]
     parcels = await ship.parcels(order_id)
     found = [(one.address_no, one.warehouse_id, one.carrier, one.status, one.cod_minor) for one in parcels]
@@ -38,7 +38,7 @@ async def test_two_addresses_two_warehouses(ship: ShipShop) -> None:
     ]
     assert await ship.status(order_id) == "fulfilling"
     shown = await ship.shipping.show(order_id, "user")
-    assert (shown.open, [sum(line.quantity for line in one.lines) for one in shown.shipments]) == (0, [2, 1, 1])
+    assert (shown.unplanned_units, [sum(line.quantity for line in one.lines) for one in shown.shipments]) == (0, [2, 1, 1])
     contents = sorted(list(parcel.contents) for parcel in ship.carriers["cheap"].parcels)
     assert contents == [[("thing a", 2)], [("thing c", 1)]]
     # Planned by two at once, and once more later: planned once.
@@ -116,7 +116,7 @@ async def test_goods_of_which_too_little_is_known(ship: ShipShop) -> None:
     await ship.rows("DELETE FROM goods WHERE sku = 'a' RETURNING 1")
     lacking, many, whole = await ship.order(), await ship.order(("b", 401, 0)), await ship.order(("c", 1, 0))
     assert sorted(await ship.work()) == ["booked", "planned", "unsendable", "unsendable"]
-    why = {one.order_id: one.why for one in await ship.desk.unplanned()}
+    why = {one.order_id: one.reason for one in await ship.desk.unplanned()}
     assert set(why) == {lacking, many}
     assert why[lacking] == "weight, size and warehouse of a are not known: import them as goods"
     assert "too many parcels" in why[many]

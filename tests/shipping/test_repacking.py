@@ -23,7 +23,7 @@ async def planned(ship: ShipShop, *lines: tuple[str, int, int], **more: object) 
 
 
 async def holds(ship: ShipShop, shipment_id: UUID) -> dict[int, int]:
-    return {line.line: line.quantity for line in (await ship.desk.show(shipment_id)).lines}
+    return {line.line_no: line.quantity for line in (await ship.desk.show(shipment_id)).lines}
 
 
 async def test_split_and_put_together_again(ship: ShipShop) -> None:
@@ -116,7 +116,7 @@ async def test_sent_once_more(ship: ShipShop) -> None:
     with pytest.raises(InvalidShipmentState, match="it is booked: there is nothing to send once more"):
         await repack.reship(id_, "lost", "dan")
     await ship.hear(id_, news("returned_to_sender", -1))
-    assert (await ship.shipping.show(order_id, "user")).open == 2
+    assert (await ship.shipping.show(order_id, "user")).unplanned_units == 2
     assert await ship.on("failed") == {id_}
     results = await asyncio.gather(*(repack.reship(id_, "came back", "dan") for _ in range(5)), return_exceptions=True)
     [again] = [one for one in results if isinstance(one, UUID)]
@@ -126,7 +126,7 @@ async def test_sent_once_more(ship: ShipShop) -> None:
     second = await ship.parcel(again)
     assert (second.replaces, second.parcel_no, second.cod_minor) == (id_, 2, 200)
     assert await holds(ship, again) == {0: 2}
-    assert (await ship.shipping.show(order_id, "user")).open == 0
+    assert (await ship.shipping.show(order_id, "user")).unplanned_units == 0
     # Called off, and sent after all: what is sent once more is the last of them.
     await ship.desk.cancel(again, "not wanted", "dan")
     await ship.work()

@@ -49,7 +49,7 @@ async def make_sale(
         [(sku, ProductInput(f"thing {sku}", price, CURRENCY)) for sku, (_, price, _) in items.items()]
     )
     opens_at = opens_at or from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
-    offered = [(sku, ItemInput(limit=limit, units=units)) for sku, (units, _, limit) in items.items()]
+    offered = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, (units, _, limit) in items.items()]
     made = SaleInput(sale_id, "A sale", CURRENCY, opens_at, closes_at, pay_within_s)
     await shop.sales.create(made, offered, "test")
     if opened:
