@@ -52,8 +52,8 @@ class LimitSettings(SettingsSection):
     request_body_timeout_s: Seconds = 10
     connections: Positive = 10_000
     admin_connections: Positive = 200
-    event_streams: Positive = 2_000
-    event_stream_s: Seconds = 900
+    concurrent_event_streams: Positive = 2_000
+    event_stream_max_s: Seconds = 900
     # One order.
     lines_per_order: Positive = 1_000
     addresses_per_order: Positive = 50
@@ -65,7 +65,7 @@ class LimitSettings(SettingsSection):
     # The way through Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length has a bound
     batch_bytes: Positive = 1_048_576
-    inflight_calls: Positive = 1
+    concurrent_reserve_calls: Positive = 1
     waiting_orders: Positive = 4_000
     backlog_orders: Positive = 1_000_000
     order_timeout_ms: Positive = 5_000
@@ -85,11 +85,11 @@ class WriterSettings(SettingsSection):
 
     entries_per_read: Positive = 64
     orders_per_batch: Positive = 2_000
-    batches_in_hand: Positive = 3
-    reads_at_once: Positive = 200
-    wait_ms: Positive = 1_000
-    takeover_idle_ms: Positive = 5_000
-    retry_max_s: Seconds = 5
+    concurrent_batches: Positive = 3
+    concurrent_reads: Positive = 200
+    read_block_ms: Positive = 1_000
+    claim_idle_ms: Positive = 5_000
+    backoff_max_s: Seconds = 5
 
 
 class JobsSettings(SettingsSection):
@@ -98,12 +98,12 @@ class JobsSettings(SettingsSection):
     rows_per_claim: Positive = 500
     poll_ms: Positive = 200
     lease_s: Positive = 60  # longer than all calls of one job together
-    backoff_first_ms: Positive = 200
+    backoff_initial_ms: Positive = 200
     backoff_max_s: Seconds = 60
     # Those that call out.
-    attempts: Positive = 12
-    calls_at_once: Positive = 100
-    calls_at_once_each: Positive = 50
+    max_attempts: Positive = 12
+    concurrent_jobs: Positive = 100
+    concurrent_jobs_per_system: Positive = 50
     call_timeout_s: Seconds = 8
     refunds_per_s: Seconds = 100
     breaker_failures: Positive = 20
@@ -139,7 +139,7 @@ class WeChatPaySettings(CredentialSection):
 class PaymentSettings(SettingsSection):
     """The providers that are offered; a provider's last moment is `margin_s` before the order expires."""
 
-    margin_s: Seconds = 60
+    expiry_margin_s: Seconds = 60
     alipay: AlipaySettings | None = None
     wechatpay: WeChatPaySettings | None = None
 
@@ -149,8 +149,8 @@ class SandboxSettings(SettingsSection):
     than the world's the clock goes that parcels move on."""
 
     port: Port = 8090
-    speed: Positive = 3_600
-    scenario: Path | None = None
+    time_factor: Positive = 3_600
+    fault_scenario: Path | None = None
 
 
 class ObserverSettings(SettingsSection):
@@ -223,7 +223,7 @@ class Settings(BaseSettings):
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
     writer: WriterSettings = WriterSettings()
-    driver: JobsSettings = JobsSettings()
+    jobs: JobsSettings = JobsSettings()
     observer: ObserverSettings = ObserverSettings()
     payments: PaymentSettings = PaymentSettings()
     shipping: ShippingSettings = ShippingSettings()
@@ -264,10 +264,10 @@ class Settings(BaseSettings):
             raise SettingsError(_NO_SERVER.format(what="Postgres", variable="DATABASE_URL", data_dir=self.data_dir))
         return self.database_url.get_secret_value()
 
-    def van_key(self) -> str:
+    def driver_link_key(self) -> str:
         """What the links of vans' drivers are signed with, or a `SettingsError` that says what to set."""
-        if self.shipping.van_key is not None:
-            return self.shipping.van_key.get_secret_value()
+        if self.shipping.driver_link_key is not None:
+            return self.shipping.driver_link_key.get_secret_value()
         for key in self.auth.keys:
             if key.algorithm == "HS256":
                 return sha256(b"floodgate-van " + key.secret.get_secret_value().encode()).hexdigest()

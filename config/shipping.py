@@ -51,31 +51,31 @@ class BoxSettings(SettingsSection):
     width_mm: Positive
     height_mm: Positive
     weight_g: Positive
-    carries_g: Positive
+    max_contents_g: Positive
 
 
 class ShippingSettings(SettingsSection):
     """Parcels and those who bring them."""
 
     timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
-    hand_over_by: time = Field(default=time(16), description="what is paid later leaves on the next day")
-    promise_days: int = Field(default=5, ge=0, le=90, description="an order is promised so many days after it was paid")
+    dispatch_cutoff: time = Field(default=time(16), description="what is paid later leaves on the next day")
+    delivery_promise_days: int = Field(default=5, ge=0, le=90, description="an order is promised so many days after it was paid")
     boxes: tuple[BoxSettings, ...] = (
-        BoxSettings(name="S", length_mm=250, width_mm=200, height_mm=100, weight_g=120, carries_g=3_000),
-        BoxSettings(name="M", length_mm=400, width_mm=300, height_mm=200, weight_g=350, carries_g=10_000),
-        BoxSettings(name="L", length_mm=600, width_mm=400, height_mm=400, weight_g=800, carries_g=25_000),
+        BoxSettings(name="S", length_mm=250, width_mm=200, height_mm=100, weight_g=120, max_contents_g=3_000),
+        BoxSettings(name="M", length_mm=400, width_mm=300, height_mm=200, weight_g=350, max_contents_g=10_000),
+        BoxSettings(name="L", length_mm=600, width_mm=400, height_mm=400, weight_g=800, max_contents_g=25_000),
     )
-    fill_share: float = Field(default=0.8, gt=0, le=1, description="of a box's room that goods may take")
-    parcels_per_order: Positive = 200
-    track_first_s: Seconds = 1_800
-    track_most_s: Seconds = 21_600
-    silent_after_s: Seconds = 86_400
-    stuck_after_s: Seconds = 172_800
+    box_fill_ratio: float = Field(default=0.8, gt=0, le=1, description="of a box's room that goods may take")
+    shipments_per_order: Positive = 200
+    tracking_poll_initial_s: Seconds = 1_800
+    tracking_poll_max_s: Seconds = 21_600
+    no_first_scan_after_s: Seconds = 86_400
+    stalled_after_s: Seconds = 172_800
     complete_after_s: Seconds = 604_800
-    van_stop_s: Positive = 240
-    van_speed_kmh: Positive = 25
+    stop_service_s: Positive = 240
+    vehicle_speed_kmh: Positive = 25
     own_fleet: bool = False
-    van_key: SecretStr | None = Field(
+    driver_link_key: SecretStr | None = Field(
         default=None, min_length=32, description="signs drivers' links; none: made of the first shared key of tokens"
     )
     sf_express: SfExpressSettings | None = None

@@ -97,7 +97,7 @@ class OrderIntake:
         lane.waiting.append((order, tell, self._loop.time() + self._order_timeout_s))
         lane.size += len(order.payload)
         self._admission.waiting += 1
-        if not lane.scheduled and lane.inflight < self._limits.inflight_calls:
+        if not lane.scheduled and lane.inflight < self._limits.concurrent_reserve_calls:
             self._schedule(lane)
 
     async def place(self, sale_id: str, order: Reservation) -> ReserveResult:
@@ -140,7 +140,7 @@ class OrderIntake:
 
     def _flush(self, lane: _SaleQueue) -> None:
         lane.scheduled = False
-        while lane.waiting and lane.inflight < self._limits.inflight_calls:
+        while lane.waiting and lane.inflight < self._limits.concurrent_reserve_calls:
             batch = self._take_batch(lane)
             if not batch:
                 continue

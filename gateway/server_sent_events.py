@@ -70,7 +70,7 @@ async def stream_events(
         await response.prepare(call.request)
         if call.request.method == "HEAD":  # whose answer ends with its headers
             return response
-        deadline = services.clock.monotonic() + services.settings.limits.event_stream_s
+        deadline = services.clock.monotonic() + services.settings.limits.event_stream_max_s
         with suppress(_ClientLeft):  # which is how most streams end
             while True:
                 for event in batch.events:

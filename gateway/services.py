@@ -126,7 +126,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
     limits, clock = settings.limits, SystemClock()
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
-        driver = settings.driver
+        driver = settings.jobs
         policy = RetryPolicy.from_settings(driver)
         sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
         snapshots = SaleSnapshots(sales, clock)
@@ -170,17 +170,17 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             sales=sales,
             stock=StockChanges(db, redis, clock, policy),
             orders=orders,
-            payments=Payments(db, clock, ids, providers, settings.payments.margin_s, Shipping.has_cash_shipments),
+            payments=Payments(db, clock, ids, providers, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
             providers=providers,
             shipping=shipping,
             carriers=carriers,
             fulfilment=parcels,
             printing=DocumentPrinter(db, parcels, settings.shipping.timezone),
             rates=rates,
-            fleet=Fleet(db, clock, ids, zone, settings.shipping.van_stop_s, settings.shipping.van_speed_kmh),
+            fleet=Fleet(db, clock, ids, zone, settings.shipping.stop_service_s, settings.shipping.vehicle_speed_kmh),
             route_execution=RouteExecution(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock),
-            watcher=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.event_streams),
+            watcher=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.concurrent_event_streams),
             stopping=asyncio.Event(),
         )
         for follow in (snapshots.refresh_forever(), services.watcher.poll_forever(), _follow_backlog(services), _carry_over(services)):

@@ -59,7 +59,7 @@ class ExternalJobRunner(Generic[Job]):
 
     async def start_due_jobs(self) -> int:
         """Claim what is due and there is room for, and begin it; the number of jobs."""
-        while (room := self._settings.calls_at_once - len(self._under_way)) <= 0:
+        while (room := self._settings.concurrent_jobs - len(self._under_way)) <= 0:
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         free = {system: self._free(system) for system in self._breakers}
         for system, breaker in self._breakers.items():
@@ -82,7 +82,7 @@ class ExternalJobRunner(Generic[Job]):
 
     def _free(self, system: str) -> int:
         """How many calls to it may be begun now."""
-        return min(self._settings.calls_at_once_each, self._breakers[system].calls_allowed) - self._busy[system]
+        return min(self._settings.concurrent_jobs_per_system, self._breakers[system].calls_allowed) - self._busy[system]
 
     async def drain(self) -> None:
         """Wait for what is in hand."""

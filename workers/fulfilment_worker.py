@@ -17,15 +17,15 @@ from workers.runtime import WorkerServices
 
 async def fulfilment_worker(shop: WorkerServices) -> None:
     """Until it is to stop; then what is in hand is finished."""
-    driver, rules = shop.settings.driver, shop.settings.shipping
+    driver, rules = shop.settings.jobs, shop.settings.shipping
     policy = RetryPolicy.from_settings(driver)
     async with AsyncExitStack() as stack:
         carriers = await stack.enter_async_context(
-            open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.calls_at_once_each)
+            open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.concurrent_jobs_per_system)
         )
         assigning = CarrierAssignment(Rates(shop.db, shop.clock), carriers, rules)
         jobs = FulfilmentJobs(
-            shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.attempts, carriers, assigning, rules
+            shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.max_attempts, carriers, assigning, rules
         )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
         doors: ExternalJobRunner[Job] = ExternalJobRunner("shipment", jobs, jobs.system_of, systems, driver, shop.clock)

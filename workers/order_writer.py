@@ -84,15 +84,15 @@ class ReadSlots:
 
     def __init__(self, settings: WriterSettings) -> None:
         self._settings = settings
-        self._free = asyncio.Semaphore(settings.reads_at_once)  # first come, first served
+        self._free = asyncio.Semaphore(settings.concurrent_reads)  # first come, first served
         self.readers = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[int]:
         """Wait for a turn to read; gives how long the read may wait for orders, in ms."""
         async with self._free:
-            share = min(1.0, self._settings.reads_at_once / max(1, self.readers))
-            yield max(1, int(self._settings.wait_ms * share))  # 0 would be for ever
+            share = min(1.0, self._settings.concurrent_reads / max(1, self.readers))
+            yield max(1, int(self._settings.read_block_ms * share))  # 0 would be for ever
 
 
 class SaleStreamWriter:
@@ -142,7 +142,7 @@ class SaleStreamWriter:
             task = asyncio.create_task(self.write(entries), name=f"write {self._sale_id}")
             writing.add(task)
             task.add_done_callback(writing.discard)
-            if len(writing) >= self._settings.batches_in_hand:
+            if len(writing) >= self._settings.concurrent_batches:
                 await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
 
     async def _next(self, unfinished: bool, wait_ms: int) -> tuple[list[Entry], bool]:
@@ -153,7 +153,7 @@ class SaleStreamWriter:
             return entries, bool(entries)
         now = self._shop.clock.monotonic()
         if now >= self._look_for_dead_at:
-            idle_ms = self._settings.takeover_idle_ms
+            idle_ms = self._settings.claim_idle_ms
             self._look_for_dead_at = now + idle_ms / 1000
             if entries := await lua.claim_idle_entries(self._shop.redis, self._keys, self._consumer, idle_ms, count):
                 _logger.warning("took over entries", extra={"sale": self._sale_id, "entries": len(entries)})
@@ -180,7 +180,7 @@ class SaleStreamWriter:
             if self._shop.stop.is_set():
                 return  # the entries stay pending, for whoever comes next
             await wait_or_stop(self._shop.stop, wait_s)
-            wait_s = min(wait_s * 2, self._settings.retry_max_s)
+            wait_s = min(wait_s * 2, self._settings.backoff_max_s)
 
     async def _store(
         self, arrived: Sequence[StreamedOrder], unreadable: Sequence[tuple[Entry, bytes, bytes, str]]

@@ -17,7 +17,7 @@ from workers.runtime import WorkerServices
 
 async def payment_worker(shop: WorkerServices) -> None:
     """Until it is to stop; then what is in hand is finished."""
-    driver, ids = shop.settings.driver, IdGenerator(shop.clock)
+    driver, ids = shop.settings.jobs, IdGenerator(shop.clock)
     policy = RetryPolicy.from_settings(driver)
     async with AsyncExitStack() as stack:
         providers = await stack.enter_async_context(
@@ -25,12 +25,12 @@ async def payment_worker(shop: WorkerServices) -> None:
                 shop.settings.payments,
                 shop.clock,
                 timeout_s=driver.call_timeout_s,
-                connections=driver.calls_at_once_each,
+                connections=driver.concurrent_jobs_per_system,
             )
         )
         retaking = StockReacquisition(shop.db, shop.redis, shop.clock, ids)
         pace = RateLimiter(shop.clock, driver.refunds_per_s)
-        jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.attempts, providers, retaking, pace)
+        jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.max_attempts, providers, retaking, pace)
         doors: ExternalJobRunner[Payment | ClaimedRefund] = ExternalJobRunner(
             "payment", jobs, _system, providers, driver, shop.clock
         )

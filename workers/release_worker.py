@@ -12,4 +12,4 @@ async def release_worker(shop: WorkerServices) -> None:
     async def step() -> int:
         return await shop.reservations.expire_unpaid_orders() + await shop.reservations.apply_due_releases()
 
-    await run_steps("release", step, shop.stop, shop.settings.driver.poll_ms / 1000)
+    await run_steps("release", step, shop.stop, shop.settings.jobs.poll_ms / 1000)

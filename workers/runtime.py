@@ -52,11 +52,11 @@ Worker = Callable[[WorkerServices], Awaitable[None]]
 @asynccontextmanager
 async def open_worker_services(settings: Settings, instance: str) -> AsyncIterator[WorkerServices]:
     """Connect and check. Raises `NotReady` if a database is not what it should be."""
-    driver, clock = settings.driver, SystemClock()
+    driver, clock = settings.jobs, SystemClock()
     async with AsyncExitStack() as stack:
         writer = settings.writer
         redis, db = await stack.enter_async_context(
-            connect_databases(settings, "worker", more_connections=writer.reads_at_once, wait_ms=writer.wait_ms)
+            connect_databases(settings, "worker", more_connections=writer.concurrent_reads, wait_ms=writer.read_block_ms)
         )
         policy = RetryPolicy.from_settings(driver)
         yield WorkerServices(

@@ -68,7 +68,7 @@ class FulfilmentPlanner:
             groups[line.address_no, line.warehouse_id].append(line)
         addresses = await store.ship_to(connection, order.order_id)
         boxes = [
-            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.carries_g)
+            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.max_contents_g)
             for box in self._rules.boxes
         ]
         made: list[tuple[int, str, PackedBox, list[ShipmentLine], int]] = []
@@ -81,7 +81,7 @@ class FulfilmentPlanner:
                 )
                 for line in group
             ]
-            for packed in pack(items, boxes, self._rules.fill_share, self._rules.parcels_per_order - len(made)):
+            for packed in pack(items, boxes, self._rules.box_fill_ratio, self._rules.shipments_per_order - len(made)):
                 held = [
                     ShipmentLine(no, address_no, by_no[no].sku, units) for no, units in sorted(packed.contents.items())
                 ]

@@ -46,9 +46,9 @@ class Repacking:
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             _may_change(shipment)
-            if await store.parcels_of_order(connection, order.order_id) >= self._rules.parcels_per_order:
+            if await store.parcels_of_order(connection, order.order_id) >= self._rules.shipments_per_order:
                 raise InvalidShipmentState(
-                    f"the order has {self._rules.parcels_per_order} parcels, and may not have more"
+                    f"the order has {self._rules.shipments_per_order} parcels, and may not have more"
                 )
             now = from_ms(self._clock.now_ms())
             goods = await store.goods_of(connection, shipment_id)
@@ -138,14 +138,14 @@ class Repacking:
     def _packed(self, goods: Sequence[ShipmentLineDetails]) -> PackageSize:
         """Raises `NotNow` where it takes more than one box."""
         boxes = [
-            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.carries_g)
+            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.max_contents_g)
             for box in self._rules.boxes
         ]
         items = [
             PackItem(one.line_no, one.sku, one.quantity, one.weight_g, one.length_mm, one.width_mm, one.height_mm)
             for one in goods
         ]
-        found = pack(items, boxes, self._rules.fill_share, len(items) + sum(item.quantity for item in items))
+        found = pack(items, boxes, self._rules.box_fill_ratio, len(items) + sum(item.quantity for item in items))
         if len(found) > 1:
             raise InvalidShipmentState(f"it takes {len(found)} parcels")
         only = found[0]

@@ -282,7 +282,7 @@ class FulfilmentJobs:
             elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
                 # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
                 task: Task = "follow" if carrier.needs_subscription else "track"
-                look = now if carrier.needs_subscription else now + timedelta(seconds=self._rules.track_first_s)
+                look = now if carrier.needs_subscription else now + timedelta(seconds=self._rules.tracking_poll_initial_s)
                 await store.set_task(connection, shipment.shipment_id, task, look)
         return "booked"
 
@@ -377,7 +377,7 @@ class FulfilmentJobs:
         """Often at first, then more seldom: pushes tell most of it."""
         now = self._now()
         since = (now - (shipment.booked_at or now)).total_seconds()
-        return now + timedelta(seconds=min(max(since / 4, self._rules.track_first_s), self._rules.track_most_s))
+        return now + timedelta(seconds=min(max(since / 4, self._rules.tracking_poll_initial_s), self._rules.tracking_poll_max_s))
 
     async def _postpone(self, job: Shipment, why: str, *, park: bool) -> None:
         """Try again later; what has failed too often is parked, for a person to look at."""

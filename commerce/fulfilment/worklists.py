@@ -35,7 +35,7 @@ class Worklists:
         async with self._db.connection() as connection:
             found = await store.listed(
                 *(connection, which, warehouse_id, after or _FIRST, size + 1, now, today),
-                *(self._rules.stuck_after_s, self._rules.silent_after_s),
+                *(self._rules.stalled_after_s, self._rules.no_first_scan_after_s),
             )
             lines = await shipments.lines_of(connection, [shipment.shipment_id for shipment, _ in found])
         items = [WorklistItem(one, shipments.shown(lines[one.shipment_id]), why) for one, why in found]
@@ -46,7 +46,7 @@ class Worklists:
         now = self._now()
         today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
         async with self._db.connection() as connection:
-            return await store.counts(connection, now, today, self._rules.stuck_after_s, self._rules.silent_after_s)
+            return await store.counts(connection, now, today, self._rules.stalled_after_s, self._rules.no_first_scan_after_s)
 
     async def by_carrier(self) -> dict[tuple[str, str], int]:
         """(carrier, status) → parcels that are not over."""

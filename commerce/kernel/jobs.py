@@ -14,7 +14,7 @@ class JobSettings(Protocol):
     """The part `driver` of the settings."""
 
     @property
-    def backoff_first_ms(self) -> int: ...
+    def backoff_initial_ms(self) -> int: ...
     @property
     def backoff_max_s(self) -> float: ...
     @property
@@ -36,7 +36,7 @@ class RetryPolicy:
     @classmethod
     def from_settings(cls, driver: JobSettings) -> RetryPolicy:
         """As the settings say."""
-        return cls(driver.backoff_first_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+        return cls(driver.backoff_initial_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
 
     def delay_ms(self, attempt: int) -> int:
         """After the given attempt (from 1): between half of the full wait and all of it, so that jobs spread out."""

@@ -45,7 +45,7 @@ class LinkedRoutes(msgspec.Struct, frozen=True):
 def _key(call: Call) -> str:
     """What links are signed with. Raises `NotReady` where the settings have no key."""
     try:
-        return call.services.settings.van_key()
+        return call.services.settings.driver_link_key()
     except SettingsError as error:
         raise NotReady(str(error)) from None
 

@@ -69,7 +69,7 @@ class CliServices:
 async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[CliServices]:
     """Connect to the shop that the settings name."""
     settings = settings or load()
-    driver, clock = settings.driver, SystemClock()
+    driver, clock = settings.jobs, SystemClock()
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", keep=False))
         policy = RetryPolicy.from_settings(driver)
@@ -86,7 +86,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
             # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(db, clock, IdGenerator(clock), {}, settings.payments.margin_s, Shipping.has_cash_shipments),
+            payments=Payments(db, clock, IdGenerator(clock), {}, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )
@@ -96,7 +96,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
 async def open_fulfilment(shop: CliServices) -> AsyncIterator[Fulfilment]:
     """The shipping desk, with the carriers that the settings name. None of them is called: that is a row for the
     driver. Raises `NotReady` where what was agreed with them cannot be used."""
-    rules, timeout_s = shop.settings.shipping, shop.settings.driver.call_timeout_s
+    rules, timeout_s = shop.settings.shipping, shop.settings.jobs.call_timeout_s
     async with open_carriers(rules, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
         yield Fulfilment(shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, rules), carriers, rules)
 

@@ -241,7 +241,7 @@ def reconcile(
                 open_providers(
                     shop.settings.payments,
                     shop.clock,
-                    timeout_s=shop.settings.driver.call_timeout_s,
+                    timeout_s=shop.settings.jobs.call_timeout_s,
                     connections=1,
                 ) as providers,
             ):

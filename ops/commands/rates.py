@@ -108,7 +108,7 @@ def choose(
         async with open_cli_services() as shop:
             book = await shop.rates.current()
             leaves = hand_over.date() if hand_over else _today(shop)
-            promised = by.date() if by else leaves + timedelta(days=shop.settings.shipping.promise_days)
+            promised = by.date() if by else leaves + timedelta(days=shop.settings.shipping.delivery_promise_days)
         return choose_carrier(book, address, weight_g, cod, leaves, promised, {})
 
     _print(run(work()))

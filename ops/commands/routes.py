@@ -38,7 +38,7 @@ async def _open_fleet() -> AsyncIterator[Fleet]:
 
 def _fleet(shop: CliServices) -> Fleet:
     said = shop.settings.shipping
-    return Fleet(shop.db, shop.clock, shop.ids, ZoneInfo(said.timezone), said.van_stop_s, said.van_speed_kmh)
+    return Fleet(shop.db, shop.clock, shop.ids, ZoneInfo(said.timezone), said.stop_service_s, said.vehicle_speed_kmh)
 
 
 @fleet.command("import")
@@ -160,7 +160,7 @@ def links(
 
     async def work() -> list[tuple[str, str]]:
         async with open_cli_services() as shop:
-            zone, key, http = ZoneInfo(shop.settings.shipping.timezone), shop.settings.van_key(), shop.settings.http
+            zone, key, http = ZoneInfo(shop.settings.shipping.timezone), shop.settings.driver_link_key(), shop.settings.http
             address = (base or f"http://{http.host}:{http.port}").rstrip("/")
             return [
                 (route.vehicle_id, f"{address}/v1/vans/{make_link(key, route.route_id, route.day, zone)}/page")

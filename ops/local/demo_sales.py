@@ -41,7 +41,7 @@ async def make_demo(shop: CliServices) -> None:
         await _make_sale(shop, sale)
     shipping = shop.settings.shipping
     zone = ZoneInfo(shipping.timezone)
-    fleet = Fleet(shop.db, shop.clock, shop.ids, zone, shipping.van_stop_s, shipping.van_speed_kmh)
+    fleet = Fleet(shop.db, shop.clock, shop.ids, zone, shipping.stop_service_s, shipping.vehicle_speed_kmh)
     await make_shipping(shop.db, shop.clock, fleet)
 
 

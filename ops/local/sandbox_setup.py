@@ -92,9 +92,9 @@ def sandbox_program(settings: Settings) -> ProcessSpec:
     home = _home(settings.data_dir)
     argv = [sys.executable, "-m", "ops.sandbox", "--port", str(settings.sandbox.port)]
     argv += ["--data", str(home), "--keys", str(home / "keys")]
-    argv += ["--shop", _shop(settings), "--speed", str(settings.sandbox.speed)]
-    if settings.sandbox.scenario is not None:
-        argv += ["--scenario", str(settings.sandbox.scenario)]
+    argv += ["--shop", _shop(settings), "--speed", str(settings.sandbox.time_factor)]
+    if settings.sandbox.fault_scenario is not None:
+        argv += ["--scenario", str(settings.sandbox.fault_scenario)]
 
     async def ready() -> None:
         url = f"{_base(settings)}/health"

@@ -200,7 +200,7 @@ def _sandbox(settings: Settings) -> ProcessSpec | None:
 
 def _made_up(settings: Settings) -> list[str]:
     """What of the shop is made up, for whom it is started."""
-    page, hour_s = f"http://127.0.0.1:{settings.sandbox.port}", 3_600 / settings.sandbox.speed
+    page, hour_s = f"http://127.0.0.1:{settings.sandbox.port}", 3_600 / settings.sandbox.time_factor
     lines = [f"Payments: made up; pay and refuse at {page}"] if lacks_providers(settings) else []
     if lacks_carriers(settings):
         lines.append(f"Parcels: made up; an hour of theirs takes {hour_s:g} s, move and lose them at {page}")

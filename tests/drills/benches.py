@@ -126,7 +126,7 @@ class Vans:
         self._shop = shop
         self._rng = rng
         self._numbers = count(1)
-        self._key, self._zone = shop.settings.van_key(), ZoneInfo(shop.settings.shipping.timezone)
+        self._key, self._zone = shop.settings.driver_link_key(), ZoneInfo(shop.settings.shipping.timezone)
         self._answers = Answers(house, house.port)
 
     async def run(self, stop: asyncio.Event) -> None:

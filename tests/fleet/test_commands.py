@@ -72,7 +72,7 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     status, said = await floodgate("routes", "links", "--date", day, "--base", "https://shop.example/")
     token = said.split()[1].removeprefix("https://shop.example/v1/vans/").removesuffix("/page")
     [route] = await yard.fleet.routes(day)
-    assert check_link(shop.settings.van_key(), token, yard.clock.at) == route.route_id
+    assert check_link(shop.settings.driver_link_key(), token, yard.clock.at) == route.route_id
 
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},far,300\n")
     for wrong, why in (

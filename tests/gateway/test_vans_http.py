@@ -106,7 +106,7 @@ async def test_links_that_do_not_hold(here: ShipFront) -> None:
     [first, *_] = await loaded(here)
     today = datetime.now(ZONE).date()
     route_id, good = await here.route(first)
-    key, over = here.front.settings.van_key(), today - timedelta(days=2)
+    key, over = here.front.settings.driver_link_key(), today - timedelta(days=2)
     bad = [
         forged(route_id, "somebody else's key, which is long enough"),
         forged(route_id, SECRET),  # shoppers' key

@@ -49,7 +49,7 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
     assert shipping.kuaidi100.notify_url == f"http://127.0.0.1:{settings.http.port}/v1/carriers/kuaidi100/notify"
     argv = list(sandbox_program(settings).argv)
     assert argv[argv.index("--shop") + 1] == f"http://127.0.0.1:{settings.http.port}"
-    assert argv[argv.index("--speed") + 1] == str(settings.sandbox.speed)
+    assert argv[argv.index("--speed") + 1] == str(settings.sandbox.time_factor)
     assert [line.split(":")[0] for line in _made_up(settings)] == ["Payments", "Parcels"]
     async with open_carriers(shipping, SystemClock(), timeout_s=1, connections=1) as carriers:
         assert set(carriers.by_name) == {"own_fleet", "sf_express", "zto", "yto"}

@@ -99,7 +99,7 @@ async def test_a_release_driver_dies_between_redis_and_its_row(
         keys,
         *(reservation(shop.ids.new, sale_id, {"a": 2}, user=f"u{n}", limits={"a": 5}) for n in range(6)),
     )
-    quick = settings.model_copy(update={"driver": settings.driver.model_copy(update={"lease_s": 1})})
+    quick = settings.model_copy(update={"driver": settings.jobs.model_copy(update={"lease_s": 1})})
     async with processes(quick, tmp_path) as started:
         await started.worker("order_writer")
         await eventually(lambda: drained(shop, keys))
@@ -152,7 +152,7 @@ async def _loaded(shop: CliServices, keys: SaleKeys) -> bool:
 async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     """Before Redis or after it: the change is applied once."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)})
-    quick = settings.model_copy(update={"driver": settings.driver.model_copy(update={"lease_s": 1})})
+    quick = settings.model_copy(update={"driver": settings.jobs.model_copy(update={"lease_s": 1})})
     async with processes(quick, tmp_path) as started:
         for place in ("stock.after_record", "stock.after_redis"):
             dying = await started.gateway(crash_at=place)

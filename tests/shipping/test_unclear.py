@@ -176,7 +176,7 @@ OWN = RATES.splitlines(keepends=True)[0] + "own_fleet,CN,0,30000,10.00,CNY,1,yes
 @pytest.fixture
 async def started(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes]:
     """A dead one's jobs are free after a second."""
-    quick = settings.driver.model_copy(update={"lease_s": 1})
+    quick = settings.jobs.model_copy(update={"lease_s": 1})
     own = settings.shipping.model_copy(update={"own_fleet": True})
     async with processes(settings.model_copy(update={"driver": quick, "shipping": own}), tmp_path) as found:
         yield found

@@ -346,4 +346,4 @@ async def pay_processes(settings: Settings, home: Path) -> AsyncIterator[PayProc
 
 def driver(**changed: Any) -> Callable[[Settings], Settings]:
     """For `change`: other settings of the drivers."""
-    return lambda settings: settings.model_copy(update={"driver": settings.driver.model_copy(update=changed)})
+    return lambda settings: settings.model_copy(update={"driver": settings.jobs.model_copy(update=changed)})

@@ -49,7 +49,7 @@ class Processes:
             "FLOODGATE_DATA_DIR": str(self.home),
             "FLOODGATE_LIMITS": settings.limits.model_dump_json(),
             "FLOODGATE_WRITER": settings.writer.model_dump_json(),
-            "FLOODGATE_DRIVER": settings.driver.model_dump_json(),
+            "FLOODGATE_DRIVER": settings.jobs.model_dump_json(),
             "FLOODGATE_SHIPPING": settings.shipping.model_dump_json(),
             **({"FLOODGATE_METRICS_DIR": str(settings.metrics_dir)} if settings.metrics_dir else {}),
         }

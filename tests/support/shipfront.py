@@ -88,7 +88,7 @@ class ShipFront:
                 *(route_id, seq, shipment.shipment_id, begins, begins + timedelta(hours=4)),
                 *(arrives, arrives + timedelta(minutes=4)),
             )
-        return route_id, make_link(self.front.settings.van_key(), route_id, day, ZONE)
+        return route_id, make_link(self.front.settings.driver_link_key(), route_id, day, ZONE)
 
 
 @asynccontextmanager
