@@ -137,7 +137,7 @@ class WeChatPaySettings(CredentialSection):
 
 
 class PaymentSettings(SettingsSection):
-    """The providers that are offered; a provider's last moment is `margin_s` before the order expires."""
+    """The providers that are offered; a provider's last moment is `expiry_margin_s` before the order expires."""
 
     expiry_margin_s: Seconds = 60
     alipay: AlipaySettings | None = None
@@ -271,15 +271,15 @@ class Settings(BaseSettings):
         for key in self.auth.keys:
             if key.algorithm == "HS256":
                 return sha256(b"floodgate-van " + key.secret.get_secret_value().encode()).hexdigest()
-        raise SettingsError("drivers' links need a key: set FLOODGATE_SHIPPING__VAN_KEY")
+        raise SettingsError("drivers' links need a key: set FLOODGATE_SHIPPING__DRIVER_LINK_KEY")
 
 
 _OTHER_VARIABLES = {
     "FLOODGATE_CONFIG",
-    "FLOODGATE_CRASH_AT",
-    "FLOODGATE_LOOPS",
-    "FLOODGATE_EXAMPLES",
-    "FLOODGATE_BASKETS",
+    "FLOODGATE_FAILPOINT",
+    "FLOODGATE_TEST_LOOPS",
+    "FLOODGATE_TEST_EXAMPLES",
+    "FLOODGATE_TEST_DATASET",
 }
 _NO_SERVER = (
     "no {what} is known: set {variable}, or start everything on this machine with `floodgate up` (data in {data_dir})"

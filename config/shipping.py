@@ -44,7 +44,7 @@ class Kuaidi100Settings(CredentialSection):
 
 
 class BoxSettings(SettingsSection):
-    """A box of the packing bench, measured inside; `weight_g` is that of the box, `carries_g` of what it holds."""
+    """A box of the packing bench, measured inside; `weight_g` is that of the box, `max_contents_g` of what it holds."""
 
     name: str
     length_mm: Positive
@@ -59,7 +59,9 @@ class ShippingSettings(SettingsSection):
 
     timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
     dispatch_cutoff: time = Field(default=time(16), description="what is paid later leaves on the next day")
-    delivery_promise_days: int = Field(default=5, ge=0, le=90, description="an order is promised so many days after it was paid")
+    delivery_promise_days: int = Field(
+        default=5, ge=0, le=90, description="an order is promised so many days after it was paid"
+    )
     boxes: tuple[BoxSettings, ...] = (
         BoxSettings(name="S", length_mm=250, width_mm=200, height_mm=100, weight_g=120, max_contents_g=3_000),
         BoxSettings(name="M", length_mm=400, width_mm=300, height_mm=200, weight_g=350, max_contents_g=10_000),

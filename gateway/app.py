@@ -118,7 +118,9 @@ async def _outermost(request: web.Request, handler: Handler) -> web.StreamRespon
         _logger.warning("answered %s", response.status, extra=_context(request))
     resource = request.match_info.route.resource
     route = resource.canonical if resource else "none"
-    services.metrics_buffer.request(route, request.method if resource else "any", response.status, perf_counter() - started)
+    services.metrics_buffer.request(
+        route, request.method if resource else "any", response.status, perf_counter() - started
+    )
     return response
 
 
@@ -166,7 +168,9 @@ async def serve(settings: Settings) -> None:
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             express = connections is crowd
-            factory = fast_path_factory(connections, services, runner) if express else connections.aiohttp_factory(runner)
+            factory = (
+                fast_path_factory(connections, services, runner) if express else connections.aiohttp_factory(runner)
+            )
             with explain_bind_errors(host, port, "FLOODGATE_HTTP__PORT" if express else "FLOODGATE_HTTP__ADMIN_PORT"):
                 listener = _listen(host, port)
             servers.append(await loop.create_server(factory, sock=listener))

@@ -150,7 +150,7 @@ def _put_limits(components: dict[str, Any], limits: LimitSettings) -> None:
         properties["lines"]["maxItems"] = limits.lines_per_order
         properties["ship_to"]["maxItems"] = limits.addresses_per_order
         properties["payments"]["maxItems"] = limits.payments_per_order
-        components["Line"]["properties"]["quantity"]["maximum"] = limits.quantity_per_line
+        components["OrderLineInput"]["properties"]["quantity"]["maximum"] = limits.quantity_per_line
 
 
 def _strict_ends(part: Any) -> Any:

@@ -156,7 +156,9 @@ class OrderPlacement:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         sale = snapshot.sale
         total = Money(total_minor, sale.currency)
-        return PlacedOrder(order_id, "accepted", sale.sale_id, total, self._payment_deadline(entry, sale), self._durability)
+        return PlacedOrder(
+            order_id, "accepted", sale.sale_id, total, self._payment_deadline(entry, sale), self._durability
+        )
 
     def _payment_deadline(self, entry: EntryId, sale: Sale) -> datetime:
         """When the order must be paid; the same for a whole batch, so it is computed once for it."""

@@ -170,7 +170,9 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             sales=sales,
             stock=StockChanges(db, redis, clock, policy),
             orders=orders,
-            payments=Payments(db, clock, ids, providers, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
+            payments=Payments(
+                db, clock, ids, providers, settings.payments.expiry_margin_s, Shipping.has_cash_shipments
+            ),
             providers=providers,
             shipping=shipping,
             carriers=carriers,
@@ -180,10 +182,17 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             fleet=Fleet(db, clock, ids, zone, settings.shipping.stop_service_s, settings.shipping.vehicle_speed_kmh),
             route_execution=RouteExecution(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock),
-            watcher=ChangeWatcher({"order": orders.progress, "parcels": shipping.progress}, clock, limits.concurrent_event_streams),
+            watcher=ChangeWatcher(
+                {"order": orders.progress, "parcels": shipping.progress}, clock, limits.concurrent_event_streams
+            ),
             stopping=asyncio.Event(),
         )
-        for follow in (snapshots.refresh_forever(), services.watcher.poll_forever(), _follow_backlog(services), _carry_over(services)):
+        for follow in (
+            snapshots.refresh_forever(),
+            services.watcher.poll_forever(),
+            _follow_backlog(services),
+            _carry_over(services),
+        ):
             task = asyncio.create_task(follow)
             stack.push_async_callback(cancel_and_wait, task)
         yield services
@@ -199,7 +208,7 @@ async def _hear(
     now: datetime,
 ) -> None:
     """What a van's driver reports of a parcel."""
-    await shipping.apply_tracking_events(connection, shipment_id, news, "van", actor, now)
+    await shipping.apply_tracking_events(connection, shipment_id, news, "fleet", actor, now)
 
 
 async def _carry_over(services: GatewayServices) -> None:

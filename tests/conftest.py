@@ -35,8 +35,8 @@ LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "de
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop, as in production; FLOODGATE_LOOPS=uvloop,asyncio,debug runs the suite on others too."""
-    wanted = os.environ.get("FLOODGATE_LOOPS", "uvloop").split(",")
+    """uvloop, as in production; FLOODGATE_TEST_LOOPS=uvloop,asyncio,debug runs the suite on others too."""
+    wanted = os.environ.get("FLOODGATE_TEST_LOOPS", "uvloop").split(",")
     return {name: LOOPS[name] for name in wanted}
 
 
@@ -83,8 +83,8 @@ def make_settings(
             "redis_url": servers.redis_url,
             "database_url": database_url,
             "auth": {"keys": [{"kid": "test", "secret": SECRET}]},
-            "driver": {"poll_ms": 20, "backoff_first_ms": 20},
-            "writer": {"wait_ms": 50, "takeover_idle_ms": 300},
+            "jobs": {"poll_ms": 20, "backoff_initial_ms": 20},
+            "writer": {"read_block_ms": 50, "claim_idle_ms": 300},
             "limits": {"orders_per_user_per_s": 10_000, "orders_per_user_burst": 10_000},
         }
         for name, value in parts.items():

@@ -11,8 +11,8 @@ from commerce.kernel import logs, metrics
 from config.settings import Settings, load
 
 NAMES = (
-    *("order_writer", "release_driver", "payment_driver", "shipment_driver"),
-    *("sale_keeper", "observer", "auditor"),
+    *("order_writer", "release_worker", "payment_worker", "fulfilment_worker"),
+    *("sale_sync", "observer", "auditor"),
 )
 
 

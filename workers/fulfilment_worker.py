@@ -21,7 +21,9 @@ async def fulfilment_worker(shop: WorkerServices) -> None:
     policy = RetryPolicy.from_settings(driver)
     async with AsyncExitStack() as stack:
         carriers = await stack.enter_async_context(
-            open_carriers(rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.concurrent_jobs_per_system)
+            open_carriers(
+                rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.concurrent_jobs_per_system
+            )
         )
         assigning = CarrierAssignment(Rates(shop.db, shop.clock), carriers, rules)
         jobs = FulfilmentJobs(

@@ -76,10 +76,10 @@ async def _sales_to_read(shop: WorkerServices) -> set[str]:
 
 
 class ReadSlots:
-    """Reads of all sales: `writer.reads_at_once` at a time, since each holds a connection while it waits for orders.
+    """Reads of all sales: `writer.concurrent_reads` at a time, since each holds a connection while it waits for orders.
 
     With more readers than that each waits for a shorter time, so that every sale is still looked at once within
-    `writer.wait_ms`.
+    `writer.read_block_ms`.
     """
 
     def __init__(self, settings: WriterSettings) -> None:

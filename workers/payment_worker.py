@@ -40,4 +40,4 @@ async def payment_worker(shop: WorkerServices) -> None:
 
 def _system(job: Payment | ClaimedRefund) -> str:
     """Who is called; nobody for what is our own to do."""
-    return "ours" if isinstance(job, Payment) and job.task in ("late", "settle") else job.method
+    return "ours" if isinstance(job, Payment) and job.task in ("recover_order", "update_order") else job.method

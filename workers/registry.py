@@ -13,10 +13,10 @@ from workers.sale_sync import sale_sync
 
 WORKERS: dict[str, Worker] = {
     "order_writer": order_writer,
-    "release_driver": release_worker,
-    "payment_driver": payment_worker,
-    "shipment_driver": fulfilment_worker,
-    "sale_keeper": sale_sync,
+    "release_worker": release_worker,
+    "payment_worker": payment_worker,
+    "fulfilment_worker": fulfilment_worker,
+    "sale_sync": sale_sync,
     "observer": observer,
     "auditor": auditor,
 }

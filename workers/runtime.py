@@ -56,7 +56,9 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
     async with AsyncExitStack() as stack:
         writer = settings.writer
         redis, db = await stack.enter_async_context(
-            connect_databases(settings, "worker", more_connections=writer.concurrent_reads, wait_ms=writer.read_block_ms)
+            connect_databases(
+                settings, "worker", more_connections=writer.concurrent_reads, wait_ms=writer.read_block_ms
+            )
         )
         policy = RetryPolicy.from_settings(driver)
         yield WorkerServices(

@@ -20,4 +20,4 @@ async def sale_sync(shop: WorkerServices) -> None:
             _logger.info("a sale was unfinished", extra={"sale": sale.sale_id, "finished": done})
         return await shop.stock.apply_due()
 
-    await run_steps("sale_keeper", step, shop.stop, _LOOK_S)
+    await run_steps("sale_sync", step, shop.stop, _LOOK_S)

@@ -68,20 +68,20 @@ WHERE orders.sale_id = $1 AND orders.status = 'cancelled' AND release_id IS NULL
 SELECT release_id::text FROM releases
 LEFT JOIN orders ON orders.order_id = release_id
 LEFT JOIN dead_letters ON dead_letters.order_id = release_id
-WHERE releases.sale_id = $1 AND releases.retakes IS NULL
+WHERE releases.sale_id = $1 AND releases.reacquires IS NULL
   AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded'
-  AND NOT EXISTS (SELECT FROM releases AS retake WHERE retake.retakes = releases.release_id AND status = 'applied');
+  AND NOT EXISTS (SELECT FROM releases AS retake WHERE retake.reacquires = releases.release_id AND status = 'applied');
 
 -- name: taken_again_without_cause
 -- P5. Goods were taken again of an order that is cancelled all the same, and nobody is about to change that.
-SELECT retakes::text FROM releases JOIN orders ON order_id = retakes
+SELECT reacquires::text FROM releases JOIN orders ON order_id = reacquires
 WHERE releases.sale_id = $1 AND releases.status = 'applied' AND orders.status = 'cancelled'
-  AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = retakes AND task = 'late');
+  AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = reacquires AND task = 'recover_order');
 
 -- name: taken_again_of_other_units
 -- P5. What is taken again is what went back.
-SELECT taken.retakes::text FROM releases AS taken LEFT JOIN releases AS back ON back.release_id = taken.retakes
-WHERE taken.sale_id = $1 AND taken.retakes IS NOT NULL AND taken.units IS DISTINCT FROM (
+SELECT taken.reacquires::text FROM releases AS taken LEFT JOIN releases AS back ON back.release_id = taken.reacquires
+WHERE taken.sale_id = $1 AND taken.reacquires IS NOT NULL AND taken.units IS DISTINCT FROM (
     SELECT jsonb_object_agg(key, -value::bigint) FROM jsonb_each_text(back.units));
 
 -- name: release_of_other_units
@@ -166,7 +166,7 @@ WHERE sale_id = $1 AND payments.status = 'captured' AND task IS NULL
   AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')
   AND (orders.status = 'cancelled'
-       OR round < (SELECT max(round) FROM payments AS later WHERE later.order_id = payments.order_id))
+       OR plan_revision < (SELECT max(plan_revision) FROM payments AS later WHERE later.order_id = payments.order_id))
   AND NOT EXISTS (SELECT FROM payments AS other WHERE other.order_id = payments.order_id AND other.task IS NOT NULL);
 
 -- name: paid_without_money
@@ -179,10 +179,10 @@ SELECT orders.order_id::text FROM orders WHERE sale_id = $1
       SELECT coalesce(sum(amount_minor - (
           SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
           WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed'
-            AND actor = 'payment_driver')), 0)
+            AND actor = 'payment_worker')), 0)
       FROM payments
       WHERE payments.order_id = orders.order_id AND payments.status IN ('captured', 'authorised')
-        AND round = (SELECT max(round) FROM payments AS last WHERE last.order_id = orders.order_id));
+        AND plan_revision = (SELECT max(plan_revision) FROM payments AS last WHERE last.order_id = orders.order_id));
 
 -- name: over_refunded
 -- P6. Never more goes back than was captured.
@@ -208,7 +208,7 @@ SELECT currency, sum(amount_minor)::bigint AS difference FROM ledger GROUP BY cu
 
 -- name: goods_out_of_balance
 -- P7. The database forbids it; an audit trusts no constraint.
-SELECT order_id || ' line ' || line_no || ' to ' || address_no FROM line_goods JOIN orders USING (order_id)
+SELECT order_id || ' line ' || line_no || ' to ' || address_no FROM fulfilment_lines JOIN orders USING (order_id)
 WHERE sale_id = $1 AND NOT (0 <= returned AND returned <= delivered AND delivered <= shipped AND shipped <= planned
                             AND planned <= ordered);
 
@@ -224,25 +224,25 @@ WITH held AS (
     FROM shipment_lines JOIN shipments USING (shipment_id) JOIN orders ON orders.order_id = shipments.order_id
     WHERE sale_id = $1 GROUP BY shipment_lines.order_id, line_no, shipment_lines.address_no
 )
-SELECT line_goods.order_id || ' line ' || line_no || ' to ' || address_no
-FROM line_goods JOIN orders USING (order_id) JOIN order_lines USING (order_id, line_no, address_no)
+SELECT fulfilment_lines.order_id || ' line ' || line_no || ' to ' || address_no
+FROM fulfilment_lines JOIN orders USING (order_id) JOIN order_lines USING (order_id, line_no, address_no)
 LEFT JOIN held USING (order_id, line_no, address_no)
-WHERE sale_id = $1 AND (ordered, line_goods.planned, line_goods.shipped, line_goods.delivered)
+WHERE sale_id = $1 AND (ordered, fulfilment_lines.planned, fulfilment_lines.shipped, fulfilment_lines.delivered)
       IS DISTINCT FROM (quantity, coalesce(held.planned, 0), coalesce(held.shipped, 0), coalesce(held.delivered, 0));
 
 -- name: sent_without_goods
 -- P7. An order that is said to have left, or to have arrived, has left or arrived whole.
 SELECT order_id::text FROM orders WHERE sale_id = $1 AND (
     (status IN ('delivered', 'completed') AND EXISTS (
-        SELECT FROM order_lines LEFT JOIN line_goods USING (order_id, line_no, address_no)
+        SELECT FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
         WHERE order_lines.order_id = orders.order_id AND delivered IS DISTINCT FROM quantity))
     OR (status = 'fulfilling' AND NOT EXISTS (
-        SELECT FROM line_goods WHERE line_goods.order_id = orders.order_id AND shipped < ordered)));
+        SELECT FROM fulfilment_lines WHERE fulfilment_lines.order_id = orders.order_id AND shipped < ordered)));
 
 -- name: booked_twice
 -- P7. A parcel has one booking at most that may stand.
 SELECT shipment_id::text FROM bookings JOIN shipments USING (shipment_id) JOIN orders USING (order_id)
-WHERE sale_id = $1 AND outcome IN ('asked', 'booked') GROUP BY shipment_id HAVING count(*) > 1;
+WHERE sale_id = $1 AND outcome IN ('requested', 'booked') GROUP BY shipment_id HAVING count(*) > 1;
 
 -- name: sent_without_booking
 -- P7. A parcel that a carrier has, or will come for, is booked with it as it says.

@@ -140,8 +140,14 @@ class Audit:
         items = await books.items()
         initial = Counter({sku: item.initial for sku, item in items.items()})
         changes = await books.changes()
-        in_force = [change for change in changes if change.applied_position and change.applied_position <= (cut.epoch, cut.change_seq)]
-        in_force += await self._applied_unmarked(keys, cut, [change for change in changes if not change.applied_position])
+        in_force = [
+            change
+            for change in changes
+            if change.applied_position and change.applied_position <= (cut.epoch, cut.change_seq)
+        ]
+        in_force += await self._applied_unmarked(
+            keys, cut, [change for change in changes if not change.applied_position]
+        )
         for change in in_force:
             initial.update(change.units)
         taken, sold = await books.taken()

@@ -11,7 +11,7 @@ import msgspec
 from commerce.kernel.money import Money
 from commerce.orders.model import Address
 
-RouteStatus = Literal["planned", "left", "done"]
+RouteStatus = Literal["planned", "departed", "done"]
 StopStatus = Literal["planned", "delivered", "failed"]
 StopOutcome = Literal["delivered", "failed"]
 VehicleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}\Z")]

@@ -105,7 +105,7 @@ WHERE route_id = $1 AND shipments.shipment_id = route_stops.shipment_id AND (
     OR held_reason IS NOT NULL OR task IS NOT DISTINCT FROM 'cancel' OR booked_at > $2);
 
 -- name: leave
-UPDATE routes SET status = 'left', left_at = $2 WHERE route_id = $1;
+UPDATE routes SET status = 'departed', departed_at = $2 WHERE route_id = $1;
 
 -- name: on_board
 -- In the order in which everybody takes the locks of orders.
@@ -119,5 +119,5 @@ SELECT shipment_id, status FROM route_stops WHERE route_id = $1 AND seq = $2;
 UPDATE route_stops SET status = $3, reported_at = $4, note = $5 WHERE route_id = $1 AND seq = $2;
 
 -- name: finish
-UPDATE routes SET status = 'done' WHERE route_id = $1 AND status = 'left' AND NOT EXISTS (
+UPDATE routes SET status = 'done' WHERE route_id = $1 AND status = 'departed' AND NOT EXISTS (
     SELECT FROM route_stops WHERE route_stops.route_id = routes.route_id AND status = 'planned');

@@ -28,14 +28,14 @@ class PackItem(msgspec.Struct, frozen=True):
 
 
 class Box(msgspec.Struct, frozen=True):
-    """A box measured inside; `weight_g` is that of the box, `carries_g` of what it may hold."""
+    """A box measured inside; `weight_g` is that of the box, `max_contents_g` of what it may hold."""
 
     name: str
     length_mm: int
     width_mm: int
     height_mm: int
     weight_g: int
-    carries_g: int
+    max_contents_g: int
 
 
 class PackedBox(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class _Room(NamedTuple):
     """What a box offers; `volume` is the part of it that goods may take."""
 
     volume: int
-    carries_g: int
+    max_contents_g: int
     sides: Sides
     box: Box
 
@@ -69,7 +69,7 @@ class _Filled:
 
     def takes(self, item: PackItem, room: _Room) -> int:
         """How many units more."""
-        by_weight = (room.carries_g - self.weight_g) // item.weight_g
+        by_weight = (room.max_contents_g - self.weight_g) // item.weight_g
         return min(by_weight, (room.volume - self.volume) // _volume(item))
 
     def add(self, item: PackItem, units: int) -> None:
@@ -81,7 +81,7 @@ class _Filled:
 
     def fits(self, room: _Room) -> bool:
         fits = all(side <= inside for side, inside in zip(self.sides, room.sides, strict=True))
-        return fits and self.weight_g <= room.carries_g and self.volume <= room.volume
+        return fits and self.weight_g <= room.max_contents_g and self.volume <= room.volume
 
 
 def pack(items: Sequence[PackItem], boxes: Sequence[Box], fill: float, most: int) -> list[PackedBox]:
@@ -114,7 +114,7 @@ def pack(items: Sequence[PackItem], boxes: Sequence[Box], fill: float, most: int
 
 def _room(box: Box, fill: float) -> _Room:
     shortest, middle, longest = sorted((box.length_mm, box.width_mm, box.height_mm))
-    return _Room(int(shortest * middle * longest * fill), box.carries_g, (shortest, middle, longest), box)
+    return _Room(int(shortest * middle * longest * fill), box.max_contents_g, (shortest, middle, longest), box)
 
 
 def _volume(item: PackItem) -> int:
@@ -134,7 +134,7 @@ def _fits(item: PackItem, room: _Room) -> bool:
 
 def _first_fit_decreasing(items: list[PackItem], room: _Room, most: int) -> list[_Filled]:
     # The largest share of a limit, multiplied by both limits, so that no fraction is rounded.
-    items = sorted(items, key=lambda item: -max(item.weight_g * room.volume, _volume(item) * room.carries_g))
+    items = sorted(items, key=lambda item: -max(item.weight_g * room.volume, _volume(item) * room.max_contents_g))
     parcels: list[_Filled] = []
     for item in items:
         units = item.quantity
@@ -166,6 +166,6 @@ def _as_it_is(item: PackItem) -> PackedBox:
 def _check_count(parcels: int, most: int) -> None:
     if parcels > most:
         raise CannotShip(
-            "its goods make too many parcels: raise shipping.parcels_per_order, add a larger box to shipping.boxes, or "
+            "its goods make too many parcels: raise shipping.shipments_per_order, add a larger box to shipping.boxes, or "
             "have them brought another way"
         )

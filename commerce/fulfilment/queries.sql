@@ -5,15 +5,15 @@ SELECT shipments.*, CASE $1
            WHEN 'parked' THEN last_error
            WHEN 'held' THEN held_reason
            WHEN 'late' THEN 'promised for ' || promised_on
-           WHEN 'stuck' THEN 'on its way without news since ' || to_char(coalesce(last_news_at, handed_over_at)
+           WHEN 'stuck' THEN 'on its way without news since ' || to_char(coalesce(last_event_at, handed_over_at)
                              AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
            WHEN 'silent' THEN 'booked and not heard of since ' || to_char(booked_at AT TIME ZONE 'UTC',
                               'YYYY-MM-DD HH24:MI') || ' UTC'
            WHEN 'failed' THEN replace(status, '_', ' ')
            WHEN 'odd' THEN (SELECT text FROM shipment_events AS event
-                            WHERE event.shipment_id = shipments.shipment_id AND (unknown OR contradicts)
+                            WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
                             ORDER BY seq DESC LIMIT 1)
-           ELSE last_error END AS why
+           ELSE last_error END AS reason
 FROM shipments
 WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
     WHEN 'to_pack' THEN ended_at IS NULL AND status IN ('planned', 'booked') AND packed_at IS NULL
@@ -23,14 +23,14 @@ WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
     WHEN 'held' THEN ended_at IS NULL AND held_reason IS NOT NULL
     WHEN 'late' THEN ended_at IS NULL AND promised_on < $6
     WHEN 'stuck' THEN ended_at IS NULL AND handed_over_at IS NOT NULL
-        AND coalesce(last_news_at, handed_over_at) < $5::timestamptz - $7 * interval '1 second'
+        AND coalesce(last_event_at, handed_over_at) < $5::timestamptz - $7 * interval '1 second'
     WHEN 'silent' THEN ended_at IS NULL AND status = 'booked'
-        AND greatest(last_news_at, booked_at) < $5::timestamptz - $8 * interval '1 second'
-    WHEN 'failed' THEN status IN ('lost', 'returned_to_sender') AND settled_at IS NULL
+        AND greatest(last_event_at, booked_at) < $5::timestamptz - $8 * interval '1 second'
+    WHEN 'failed' THEN status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL
     WHEN 'odd' THEN EXISTS (
         SELECT FROM shipment_events AS event
-        WHERE event.shipment_id = shipments.shipment_id AND (unknown OR contradicts)
-          AND (settled_at IS NULL OR received_at > settled_at))
+        WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
+          AND (resolved_at IS NULL OR received_at > resolved_at))
     ELSE true END
 ORDER BY shipment_id LIMIT $4;
 
@@ -42,14 +42,14 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
        count(*) FILTER (WHERE held_reason IS NOT NULL) AS held,
        count(*) FILTER (WHERE promised_on < $2) AS late,
        count(*) FILTER (WHERE handed_over_at IS NOT NULL
-                        AND coalesce(last_news_at, handed_over_at) < $1::timestamptz - $3 * interval '1 second')
+                        AND coalesce(last_event_at, handed_over_at) < $1::timestamptz - $3 * interval '1 second')
            AS stuck,
        count(*) FILTER (WHERE status = 'booked'
-                        AND greatest(last_news_at, booked_at) < $1::timestamptz - $4 * interval '1 second') AS silent,
-       (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND settled_at IS NULL)
+                        AND greatest(last_event_at, booked_at) < $1::timestamptz - $4 * interval '1 second') AS silent,
+       (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL)
            AS failed,
        (SELECT count(DISTINCT event.shipment_id) FROM shipment_events AS event JOIN shipments USING (shipment_id)
-        WHERE (unknown OR contradicts) AND (settled_at IS NULL OR received_at > settled_at)) AS odd,
+        WHERE (is_unknown_code OR contradicts_history) AND (resolved_at IS NULL OR received_at > resolved_at)) AS odd,
        count(*) FILTER (WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL AND due_at <= $1) AS due,
        (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments
@@ -59,7 +59,7 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
 FROM shipments WHERE ended_at IS NULL;
 
 -- name: unplanned
-SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS why FROM fulfilments WHERE parked
+SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS reason FROM fulfilments WHERE parked
 ORDER BY paid_at LIMIT $1;
 
 -- name: retry_order
@@ -74,7 +74,7 @@ UPDATE shipments SET packed_at = $2, packed_by = $3 WHERE shipment_id = $1;
 UPDATE shipments SET held_reason = $2, due_at = $3 WHERE shipment_id = $1;
 
 -- name: settle
-UPDATE shipments SET settled_at = $2, settled_note = $3 WHERE shipment_id = $1;
+UPDATE shipments SET resolved_at = $2, resolution = $3 WHERE shipment_id = $1;
 
 -- name: appoint
 UPDATE shipments SET deliver_from = $2, deliver_to = $3, latitude = $4, longitude = $5 WHERE shipment_id = $1;
@@ -86,11 +86,11 @@ SELECT EXISTS (SELECT FROM shipments WHERE replaces = $1);
 -- What a parcel holds, with price, weight and size.
 SELECT line_no, shipment_lines.address_no, sku, shipment_lines.quantity, unit_price_minor, weight_g, length_mm,
        width_mm, height_mm
-FROM shipment_lines JOIN order_lines USING (order_id, line_no, address_no, sku) JOIN goods USING (sku)
+FROM shipment_lines JOIN order_lines USING (order_id, line_no, address_no, sku) JOIN product_logistics USING (sku)
 WHERE shipment_id = $1 ORDER BY line_no;
 
 -- name: add_wave
-INSERT INTO waves (wave_id, warehouse_id, made_at, actor) VALUES ($1, $2, $3, $4);
+INSERT INTO waves (wave_id, warehouse_id, created_at, actor) VALUES ($1, $2, $3, $4);
 
 -- name: fill_wave
 UPDATE shipments SET wave_id = $1 WHERE shipment_id IN (
@@ -102,7 +102,7 @@ UPDATE shipments SET wave_id = $1 WHERE shipment_id IN (
 RETURNING shipment_id;
 
 -- name: wave
-SELECT wave_id, warehouse_id, made_at FROM waves WHERE wave_id = $1;
+SELECT wave_id, warehouse_id, created_at FROM waves WHERE wave_id = $1;
 
 -- name: wave_shipments
 SELECT shipment_id FROM shipments WHERE wave_id = $1 ORDER BY shipment_id;
@@ -110,7 +110,7 @@ SELECT shipment_id FROM shipments WHERE wave_id = $1 ORDER BY shipment_id;
 -- name: picks
 -- The goods of a parcel that is not sent stay where they are; it keeps its number.
 SELECT shelf, sku, name, shipment_id, sum(quantity)::bigint AS quantity
-FROM shipment_lines JOIN shipments USING (shipment_id) JOIN goods USING (sku) JOIN products USING (sku)
+FROM shipment_lines JOIN shipments USING (shipment_id) JOIN product_logistics USING (sku) JOIN products USING (sku)
 WHERE wave_id = $1 AND status <> 'cancelled' GROUP BY shelf, sku, name, shipment_id ORDER BY shelf, sku, shipment_id;
 
 -- name: parcels_of_order

@@ -114,7 +114,7 @@ class Fulfilment(Worklists):
         await shipment_status.record_booking(
             connection, shipment, booking_id, BookingConfirmation(number), now, "staff", actor
         )
-        task: Task = "follow" if carrier.needs_subscription else "track"
+        task: Task = "subscribe" if carrier.needs_subscription else "track"
         await shipments.set_task(connection, shipment.shipment_id, task, now)
 
     async def create_wave(self, warehouse_id: str, parcels: int, actor: str) -> Wave:

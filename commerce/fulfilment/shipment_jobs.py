@@ -82,7 +82,9 @@ class FulfilmentJobs:
         """Due orders and parcels, except those of the systems named; from those that are down parcels are taken away
         which they were not asked for yet."""
         now, names = self._now(), self._carriers.by_name
-        self._down = frozenset(name for name, carrier in names.items() if carrier.accepts_bookings and carrier.system in down)
+        self._down = frozenset(
+            name for name, carrier in names.items() if carrier.accepts_bookings and carrier.system in down
+        )
         closed = [name for name, carrier in names.items() if carrier.system in without]
         async with self._db.connection() as connection:
             lease_s = self._policy.lease_s
@@ -163,11 +165,11 @@ class FulfilmentJobs:
         if job.task == "cancel":
             return await self._cancel(job, carrier)
         assert job.tracking_no is not None
-        if job.task == "follow":
+        if job.task == "subscribe":
             await carrier.subscribe(job.tracking_no, job.address.phone)
             async with self._db.transaction() as connection:
                 _, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
-                if shipment.task == "follow":
+                if shipment.task == "subscribe":
                     await store.set_task(connection, job.shipment_id, "track", self._next_look(shipment))
             return "followed"
         return await self._track(job, carrier)
@@ -202,7 +204,7 @@ class FulfilmentJobs:
         if shipment.booking_id is None:
             why = "the order's money goes back"
             await shipment_status.record_step(
-                connection, shipment, _S.CANCELLED, now, "driver", shipment_status.ACTOR, why
+                connection, shipment, _S.CANCELLED, now, "system", shipment_status.ACTOR, why
             )
         else:
             await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
@@ -259,7 +261,7 @@ class FulfilmentJobs:
             assert asked.booking_id is not None
             await store.end_booking(connection, asked.booking_id, "refused", now, why)
             await store.record_refusal(connection, shipment.shipment_id, carrier.name)
-            await shipment_status.record_note(connection, shipment, now, "driver", shipment_status.ACTOR, why)
+            await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, why)
             if shipment.task == "cancel":
                 return await self._after_booking_ended(connection, shipment)
             again = await store.shipment(connection, shipment.shipment_id)
@@ -275,14 +277,16 @@ class FulfilmentJobs:
                 return "known"
             assert asked.booking_id is not None
             await shipment_status.record_booking(
-                connection, shipment, asked.booking_id, found, now, "driver", shipment_status.ACTOR
+                connection, shipment, asked.booking_id, found, now, "system", shipment_status.ACTOR
             )
             if await shipment_status.must_not_ship(connection, order):
                 await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
             elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
                 # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
-                task: Task = "follow" if carrier.needs_subscription else "track"
-                look = now if carrier.needs_subscription else now + timedelta(seconds=self._rules.tracking_poll_initial_s)
+                task: Task = "subscribe" if carrier.needs_subscription else "track"
+                look = (
+                    now if carrier.needs_subscription else now + timedelta(seconds=self._rules.tracking_poll_initial_s)
+                )
                 await store.set_task(connection, shipment.shipment_id, task, look)
         return "booked"
 
@@ -320,12 +324,12 @@ class FulfilmentJobs:
         if shipment.after_cancel == "cancelled":
             why = "nobody comes for it any more"
             await shipment_status.record_step(
-                connection, shipment, _S.CANCELLED, now, "driver", shipment_status.ACTOR, why
+                connection, shipment, _S.CANCELLED, now, "system", shipment_status.ACTOR, why
             )
         elif shipment.status is _S.BOOKED:
             why = f"{shipment.carrier} does not come for it any more"
             await shipment_status.record_step(
-                connection, shipment, _S.PLANNED, now, "driver", shipment_status.ACTOR, why
+                connection, shipment, _S.PLANNED, now, "system", shipment_status.ACTOR, why
             )
         await store.unbook(connection, shipment.shipment_id)
         if shipment.after_cancel == "cancelled":
@@ -348,10 +352,10 @@ class FulfilmentJobs:
             assert found is not None
             assert shipment.booking_id is not None
             await shipment_status.record_booking(
-                connection, shipment, shipment.booking_id, found, now, "driver", shipment_status.ACTOR
+                connection, shipment, shipment.booking_id, found, now, "system", shipment_status.ACTOR
             )
         why = f"{shipment.carrier} has it already and does not give it back"
-        await shipment_status.record_note(connection, shipment, now, "driver", shipment_status.ACTOR, why)
+        await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, why)
         await store.set_task(connection, shipment.shipment_id, "track", self._next_look(shipment))
         return "too_late"
 
@@ -377,7 +381,9 @@ class FulfilmentJobs:
         """Often at first, then more seldom: pushes tell most of it."""
         now = self._now()
         since = (now - (shipment.booked_at or now)).total_seconds()
-        return now + timedelta(seconds=min(max(since / 4, self._rules.tracking_poll_initial_s), self._rules.tracking_poll_max_s))
+        return now + timedelta(
+            seconds=min(max(since / 4, self._rules.tracking_poll_initial_s), self._rules.tracking_poll_max_s)
+        )
 
     async def _postpone(self, job: Shipment, why: str, *, park: bool) -> None:
         """Try again later; what has failed too often is parked, for a person to look at."""

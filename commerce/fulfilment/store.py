@@ -42,7 +42,7 @@ async def listed(
 ) -> list[tuple[Shipment, str | None]]:
     """Parcels of a list with why they are on it, oldest first."""
     values = (which, warehouse_id, after, count, now, today, stuck_s, silent_s)
-    return [(read_shipment(row), row["why"]) for row in await connection.fetch(queries.listed, *values)]
+    return [(read_shipment(row), row["reason"]) for row in await connection.fetch(queries.listed, *values)]
 
 
 async def counts(
@@ -136,7 +136,7 @@ async def wave(connection: Connection, wave_id: UUID) -> Wave | None:
     if row is None:
         return None
     ids = [found["shipment_id"] for found in await connection.fetch(queries.wave_shipments, wave_id)]
-    return Wave(row["wave_id"], row["warehouse_id"], row["made_at"], ids, await _picks(connection, wave_id, ids))
+    return Wave(row["wave_id"], row["warehouse_id"], row["created_at"], ids, await _picks(connection, wave_id, ids))
 
 
 async def _picks(connection: Connection, wave_id: UUID, ids: Sequence[UUID]) -> list[Pick]:

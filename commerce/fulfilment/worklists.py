@@ -46,7 +46,9 @@ class Worklists:
         now = self._now()
         today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
         async with self._db.connection() as connection:
-            return await store.counts(connection, now, today, self._rules.stalled_after_s, self._rules.no_first_scan_after_s)
+            return await store.counts(
+                connection, now, today, self._rules.stalled_after_s, self._rules.no_first_scan_after_s
+            )
 
     async def by_carrier(self) -> dict[tuple[str, str], int]:
         """(carrier, status) → parcels that are not over."""

@@ -1,6 +1,6 @@
 """Named places where a crash would hurt. In production `crash_point` does nothing.
 
-A test starts a process with `FLOODGATE_CRASH_AT=name` (or `name:3` for the third time it is passed), and the process
+A test starts a process with `FLOODGATE_FAILPOINT=name` (or `name:3` for the third time it is passed), and the process
 kills itself there, as `kill -9` would.
 """
 
@@ -29,4 +29,4 @@ def _armed(place: str) -> Callable[[str], None]:
     return crash
 
 
-failpoint: Callable[[str], None] = _armed(place) if (place := os.environ.get("FLOODGATE_CRASH_AT")) else _nothing
+failpoint: Callable[[str], None] = _armed(place) if (place := os.environ.get("FLOODGATE_FAILPOINT")) else _nothing

@@ -63,7 +63,7 @@ FROM gone RETURNING release_id;
 
 -- name: payments_of_cancelled
 -- What was taken goes back, what may be taken is closed: the payment driver's work.
-UPDATE payments SET task = CASE status WHEN 'pending' THEN 'close' ELSE 'settle' END, due_at = $2, attempts = 0,
+UPDATE payments SET task = CASE status WHEN 'pending' THEN 'close' ELSE 'update_order' END, due_at = $2, attempts = 0,
                     parked = false
 WHERE order_id = ANY($1::uuid[]) AND status IN ('pending', 'authorised', 'captured');
 

@@ -14,7 +14,7 @@ from commerce.payments.provider_port import PaymentAction, PaymentFlow
 from commerce.sales.model import Reason
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
-Task = Literal["create", "query", "close", "late", "settle"]
+Task = Literal["create", "query", "close", "recover_order", "update_order"]
 RefundStatus = Literal["pending", "done", "failed"]
 INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
 """ways to pay that need nobody outside"""

@@ -19,7 +19,7 @@ from commerce.payments.model import INTERNAL_METHODS, Payment
 from commerce.payments.provider_port import ProviderPayment
 from commerce.payments.store import OrderHeader
 
-_ACTOR = "payment_driver"
+_ACTOR = "payment_worker"
 
 
 class ProviderMismatch(Exception):
@@ -79,7 +79,9 @@ async def update_order_and_payments(
         return
     last = payments[-1].plan_revision
     current = [one for one in payments if one.plan_revision == last]
-    await _give_back(connection, ids, [one for one in payments if one.plan_revision != last], now, "it was replaced by another")
+    await _give_back(
+        connection, ids, [one for one in payments if one.plan_revision != last], now, "it was replaced by another"
+    )
     # What goes back pays for nothing, though its payment stays captured.
     refunds = await store.refunds_of(connection, order.order_id)
     leaving = {one.payment_id for one in refunds if one.status != "failed"} & {one.payment_id for one in current}
@@ -124,8 +126,8 @@ async def _cancelled(
 ) -> None:
     if order.cancel_reason == "expired" and not leaving and order_status_from_payments(current):
         # It came too late; the goods are taken again if there are any, which takes a look into Redis.
-        if not any(one.task == "late" for one in current):
-            await store.set_task(connection, current[0].payment_id, "late", now)
+        if not any(one.task == "recover_order" for one in current):
+            await store.set_task(connection, current[0].payment_id, "recover_order", now)
         return
     await _give_back(connection, ids, current, now, "the order was cancelled")
 

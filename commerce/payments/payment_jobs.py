@@ -88,9 +88,9 @@ class PaymentJobs:
     # Payments.
 
     async def _payment(self, job: Payment) -> str:
-        if job.task == "settle":
+        if job.task == "update_order":
             return await self._update_order(job)
-        if job.task == "late":
+        if job.task == "recover_order":
             return await self._recover_expired_order(job)
         if job.method in INTERNAL_METHODS:
             return await self._process_internal(job)

@@ -7,7 +7,7 @@ SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, 
 FROM orders WHERE order_id = $1;
 
 -- name: payments_of
-SELECT * FROM payments WHERE order_id = $1 ORDER BY round, part;
+SELECT * FROM payments WHERE order_id = $1 ORDER BY plan_revision, tender_no;
 
 -- name: payment
 SELECT * FROM payments WHERE payment_id = $1;
@@ -19,11 +19,11 @@ SELECT * FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
 SELECT * FROM refunds WHERE refund_id = $1;
 
 -- name: add_payments
-INSERT INTO payments (payment_id, order_id, user_id, round, part, method, scene, payer, amount_minor, currency,
+INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor, currency,
                       created_at, expires_at, task, due_at)
-SELECT payment_id, $2, $3, $4, part - 1, method, scene, payer, amount, $5, $6, $7, 'create', $6
+SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, $7, 'create', $6
 FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[]) WITH ORDINALITY
-    AS given (payment_id, method, scene, payer, amount, part);
+    AS given (payment_id, method, flow, payer, amount, tender_no);
 
 -- name: asked
 -- The provider has been asked for it: the customer can pay now.
@@ -63,13 +63,13 @@ WHERE refund_id = $1 AND status <> 'done' RETURNING payment_id, amount_minor;
 UPDATE payments SET refunded_minor = refunded_minor + $2 WHERE payment_id = $1;
 
 -- name: refund_asked
-UPDATE refunds SET asked = true WHERE refund_id = $1;
+UPDATE refunds SET requested = true WHERE refund_id = $1;
 
 -- name: claim_payments
 -- For what is our own to do it does not matter who can be reached.
 UPDATE payments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND NOT parked AND due_at <= $1
-                     AND (method <> ALL($4::text[]) OR task IN ('late', 'settle'))
+                     AND (method <> ALL($4::text[]) OR task IN ('recover_order', 'update_order'))
                      ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING *;
 
@@ -99,14 +99,14 @@ UPDATE refunds SET due_at = $2, last_error = $3, parked = $4 WHERE refund_id = $
 UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'on its way' WHERE refund_id = $1 AND status = 'pending';
 
 -- name: add_notice
-INSERT INTO payment_notices (method, notice_id, payment_id, refund_id, received_at, result, body)
-VALUES ($1, $2, $3, $4, $5, 'received', $6) ON CONFLICT (method, notice_id) DO NOTHING RETURNING 1;
+INSERT INTO payment_webhooks (method, webhook_id, payment_id, refund_id, received_at, result, body)
+VALUES ($1, $2, $3, $4, $5, 'received', $6) ON CONFLICT (method, webhook_id) DO NOTHING RETURNING 1;
 
 -- name: notice_result
-UPDATE payment_notices SET result = $3 WHERE method = $1 AND notice_id = $2;
+UPDATE payment_webhooks SET result = $3 WHERE method = $1 AND webhook_id = $2;
 
 -- name: notice
-SELECT result FROM payment_notices WHERE method = $1 AND notice_id = $2;
+SELECT result FROM payment_webhooks WHERE method = $1 AND webhook_id = $2;
 
 -- name: post
 INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)

@@ -39,7 +39,7 @@ HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 
 
 class Payments:
-    """`providers` are the ones outside by method; a payment must be made `margin_s` before its order expires, or a
+    """`providers` are the ones outside by method; a payment must be made `expiry_margin_s` before its order expires, or a
     quarter of the time it has, whichever is less."""
 
     def __init__(
@@ -48,14 +48,14 @@ class Payments:
         clock: Clock,
         ids: IdGenerator,
         providers: Mapping[str, Provider],
-        margin_s: float,
+        expiry_margin_s: float,
         couriers_collect: HasCashShipments,
     ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._providers = providers
-        self._margin = timedelta(seconds=margin_s)
+        self._margin = timedelta(seconds=expiry_margin_s)
         self._couriers_collect = couriers_collect
 
     async def start(self, order_id: UUID, user_id: str, wanted: Sequence[TenderInput]) -> OrderPayments:
@@ -189,7 +189,7 @@ class Payments:
                 raise NoSuchOrder(f"there is no stored order {order_id}")
             payments = await store.payments_of(connection, order_id)
             refunds = await store.refunds_of(connection, order_id)
-            if any(one.task == "late" for one in payments):
+            if any(one.task == "recover_order" for one in payments):
                 raise NotEnoughCaptured("it was paid late and the goods are being asked for: try again in a moment")
             if not any(one.refund_key == f"staff {key}" for one in refunds):
                 captured = [one for one in reversed(payments) if one.status == "captured"]

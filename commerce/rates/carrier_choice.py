@@ -49,7 +49,9 @@ def choose_carrier(
     choice = CarrierChoice(book.table.table_id, book.table.currency, promised, considered)
     if best is None:
         return choice
-    return replace(choice, kept=kept, carrier=best.rate.carrier, price=best.rate.price_minor, expected_on=best.arrives)
+    return replace(
+        choice, on_time=kept, carrier=best.rate.carrier, price=best.rate.price_minor, expected_on=best.arrives
+    )
 
 
 def _by_price(offer: _Offer) -> tuple[int, int, str]:

@@ -13,4 +13,4 @@ FROM rate_tables ORDER BY table_id DESC LIMIT $1;
 SELECT carrier, region, from_g, to_g, price_minor, days, cod FROM rates WHERE table_id = $1;
 
 -- name: choice_of
-SELECT choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(choice) = 'object';
+SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(carrier_choice) = 'object';

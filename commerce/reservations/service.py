@@ -38,7 +38,7 @@ class Reservations:
             if not due:
                 return 0
             reason = "it was not paid in time"
-            return len(await orders.cancel(connection, due, now, "expired", "release_driver", reason))
+            return len(await orders.cancel(connection, due, now, "expired", "release_worker", reason))
 
     async def apply_due_releases(self) -> int:
         """Apply releases that are due; the number of those that were claimed."""

@@ -101,12 +101,12 @@ RETURNING change_id, sale_id, sku, delta, reason, actor, status, last_error, cre
 
 -- name: settle_change
 -- Only while the load it was applied to is the one in force: a newer load counts pending rows as not applied.
-UPDATE stock_changes SET status = 'applied', settled_at = $2, epoch = $3, seq = $4, last_error = NULL
+UPDATE stock_changes SET status = 'applied', ended_at = $2, epoch = $3, seq = $4, last_error = NULL
 WHERE change_id = $1 AND status = 'pending'
   AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
 
 -- name: refuse_change
-UPDATE stock_changes SET status = 'refused', settled_at = $2, last_error = $3
+UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
 WHERE change_id = $1 AND status = 'pending';
 
 -- name: postpone_change
@@ -154,7 +154,7 @@ GROUP BY user_id, sku HAVING sum(units) > 0;
 -- name: forgotten_releases
 -- Redis can no longer tell whether it applied them, and applies them no more: the load in the making counts them.
 SELECT release_id, user_id, units FROM releases
-WHERE sale_id = $1 AND retakes IS NULL AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
+WHERE sale_id = $1 AND reacquires IS NULL AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
 
 -- name: forgotten_changes
 SELECT change_id, sku, delta FROM stock_changes
@@ -163,20 +163,20 @@ WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at 
 -- name: refuse_forgotten_retakes
 -- Nobody can tell any more whether they were applied to the load before, and this one has counted none that is not
 -- marked: so they were not, and the money goes back.
-UPDATE releases SET status = 'refused', settled_at = $3, last_error = 'it took too long'
-WHERE sale_id = $1 AND retakes IS NOT NULL AND status = 'pending' AND created_at < $2;
+UPDATE releases SET status = 'refused', ended_at = $3, last_error = 'it took too long'
+WHERE sale_id = $1 AND reacquires IS NOT NULL AND status = 'pending' AND created_at < $2;
 
 -- name: settle_forgotten_releases
 -- Seq 0 is before all that the load itself counts.
-UPDATE releases SET status = 'applied', settled_at = $3, epoch = $2, seq = 0, last_error = NULL
+UPDATE releases SET status = 'applied', ended_at = $3, epoch = $2, seq = 0, last_error = NULL
 WHERE release_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
 -- name: settle_forgotten_changes
-UPDATE stock_changes SET status = 'applied', settled_at = $3, epoch = $2, seq = 0, last_error = NULL
+UPDATE stock_changes SET status = 'applied', ended_at = $3, epoch = $2, seq = 0, last_error = NULL
 WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
 -- name: refuse_forgotten_changes
-UPDATE stock_changes SET status = 'refused', settled_at = $2, last_error = $3
+UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
 WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
 -- name: persisted_of

@@ -14,9 +14,9 @@ from commerce.kernel.money import Money
 from commerce.orders.model import Address
 from commerce.sales.model import Reason
 
-Task = Literal["book", "cancel", "follow", "track"]
+Task = Literal["book", "cancel", "subscribe", "track"]
 Then = Literal["planned", "cancelled"]
-Source = Literal["driver", "staff", "push", "query", "van"]
+Source = Literal["system", "staff", "webhook", "query", "fleet"]
 TrackingNo = Annotated[str, msgspec.Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
 WarehouseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 LocalTime = Annotated[time, msgspec.Meta(tz=False)]

@@ -35,12 +35,12 @@ SELECT coalesce(sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
     SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
     WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')), false)
 FROM payments WHERE order_id = $1 AND status IN ('captured', 'authorised')
-AND round = (SELECT max(round) FROM payments WHERE order_id = $1);
+AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
 
 -- name: cash_to_collect
 -- What is paid on delivery: of the way to pay that counts.
 SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
-AND round = (SELECT max(round) FROM payments WHERE order_id = $1);
+AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
 
 -- name: couriers_collect
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
@@ -51,10 +51,10 @@ SELECT ship_to FROM orders WHERE order_id = $1;
 -- name: lines_to_plan
 SELECT line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm, width_mm,
        height_mm
-FROM order_lines LEFT JOIN goods USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
+FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
 
 -- name: add_line_goods
-INSERT INTO line_goods (order_id, line_no, address_no, ordered)
+INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
 SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
 
 -- name: some_are_open
@@ -62,16 +62,16 @@ SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND ended_at IS NULL);
 
 -- name: move_goods
 -- What a parcel holds has been planned, has left, has arrived: so many times (1, 0 or -1).
-UPDATE line_goods SET planned = planned + $2 * quantity, shipped = shipped + $3 * quantity,
+UPDATE fulfilment_lines SET planned = planned + $2 * quantity, shipped = shipped + $3 * quantity,
                       delivered = delivered + $4 * quantity
 FROM shipment_lines
-WHERE shipment_id = $1 AND line_goods.order_id = shipment_lines.order_id
-  AND line_goods.line_no = shipment_lines.line_no AND line_goods.address_no = shipment_lines.address_no;
+WHERE shipment_id = $1 AND fulfilment_lines.order_id = shipment_lines.order_id
+  AND fulfilment_lines.line_no = shipment_lines.line_no AND fulfilment_lines.address_no = shipment_lines.address_no;
 
 -- name: goods_sums
 -- Also of an order that has no parcels yet.
 SELECT sum(quantity) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped, sum(delivered) AS delivered
-FROM order_lines LEFT JOIN line_goods USING (order_id, line_no, address_no) WHERE order_id = $1;
+FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no) WHERE order_id = $1;
 
 -- name: add_shipment
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
@@ -127,40 +127,40 @@ RETURNING *;
 UPDATE shipments SET due_at = $2, last_error = $3, parked = $4 WHERE shipment_id = $1 AND task = $5;
 
 -- name: set_task
-UPDATE shipments SET task = $2, then_ = $3, due_at = $4, attempts = 0, parked = false WHERE shipment_id = $1;
+UPDATE shipments SET task = $2, after_cancel = $3, due_at = $4, attempts = 0, parked = false WHERE shipment_id = $1;
 
 -- name: looked
 -- Looked, nothing failed.
 UPDATE shipments SET due_at = $2, attempts = 0, last_error = NULL WHERE shipment_id = $1 AND task = 'track';
 
 -- name: choose
-UPDATE shipments SET carrier = $2, choice = $3, price_minor = $4, expected_on = $5, task = $6, due_at = $7,
+UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expected_on = $5, task = $6, due_at = $7,
                      attempts = 0, parked = $8, last_error = $9
 WHERE shipment_id = $1;
 
 -- name: tried
-UPDATE shipments SET tried = array_append(tried, $2), booking_id = NULL WHERE shipment_id = $1;
+UPDATE shipments SET refused_by = array_append(refused_by, $2), booking_id = NULL WHERE shipment_id = $1;
 
 -- name: forget_tried
-UPDATE shipments SET tried = '{}' WHERE shipment_id = $1;
+UPDATE shipments SET refused_by = '{}' WHERE shipment_id = $1;
 
 -- name: add_booking
-INSERT INTO bookings (booking_id, shipment_id, carrier, asked_at) VALUES ($1, $2, $3, $4);
+INSERT INTO bookings (booking_id, shipment_id, carrier, requested_at) VALUES ($1, $2, $3, $4);
 
 -- name: is_asked
 UPDATE shipments SET booking_id = $2 WHERE shipment_id = $1;
 
 -- name: asked_again
-UPDATE bookings SET asked_at = $2 WHERE booking_id = $1;
+UPDATE bookings SET requested_at = $2 WHERE booking_id = $1;
 
 -- name: asked_at
-SELECT asked_at FROM bookings WHERE booking_id = $1;
+SELECT requested_at FROM bookings WHERE booking_id = $1;
 
 -- name: end_booking
-UPDATE bookings SET outcome = $2, ended_at = $3, why = $4 WHERE booking_id = $1 AND outcome IN ('asked', 'booked');
+UPDATE bookings SET outcome = $2, ended_at = $3, reason = $4 WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
 
 -- name: booking_stands
-UPDATE bookings SET outcome = 'booked', tracking_no = $2 WHERE booking_id = $1 AND outcome IN ('asked', 'booked');
+UPDATE bookings SET outcome = 'booked', tracking_no = $2 WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
 
 -- name: book
 UPDATE shipments SET tracking_no = $2, sort_code = $3, booked_at = $4, booking_id = $5 WHERE shipment_id = $1;
@@ -177,18 +177,18 @@ UPDATE shipments SET address = $2, next_address = NULL, latitude = NULL, longitu
 UPDATE shipments SET next_address = $2 WHERE shipment_id = $1;
 
 -- name: count_news
-UPDATE fulfilments SET news = news + $2 WHERE order_id = $1 RETURNING news;
+UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1 RETURNING event_seq;
 
 -- name: known_news
 SELECT event_key FROM shipment_events WHERE shipment_id = $1 AND event_key = ANY($2::bytea[]);
 
 -- name: add_event
 INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, from_status, to_status, code,
-                             unknown, contradicts, place, text, event_key)
+                             is_unknown_code, contradicts_history, place, text, event_key)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 
 -- name: heard
-UPDATE shipments SET last_news_at = greatest(last_news_at, $2) WHERE shipment_id = $1;
+UPDATE shipments SET last_event_at = greatest(last_event_at, $2) WHERE shipment_id = $1;
 
 -- name: step
 -- What was settled before it went wrong says nothing of that.
@@ -196,10 +196,10 @@ UPDATE shipments SET status = $3, status_seq = $4,
     handed_over_at = CASE WHEN $3 = 'picked_up' THEN $5 ELSE handed_over_at END,
     ended_at = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN $5::timestamptz END,
     task = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE task END,
-    then_ = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE then_ END,
+    after_cancel = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE after_cancel END,
     cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END,
-    settled_at = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN settled_at END,
-    settled_note = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN settled_note END
+    resolved_at = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN resolved_at END,
+    resolution = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN resolution END
 WHERE shipment_id = $1 AND status = $2;
 
 -- name: cash_collected
@@ -214,11 +214,11 @@ SELECT seq, shipment_id, at, source, text, to_status AS status, place FROM shipm
 WHERE order_id = $1 AND shipment_id = $2 ORDER BY at, seq;
 
 -- name: progress
-SELECT order_id, news FROM fulfilments WHERE order_id = ANY($1::uuid[]);
+SELECT order_id, event_seq FROM fulfilments WHERE order_id = ANY($1::uuid[]);
 
 -- name: add_notice
-INSERT INTO carrier_notices (system, notice_id, received_at, result, body)
-VALUES ($1, $2, $3, $4, $5) ON CONFLICT (system, notice_id) DO NOTHING;
+INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT (system, webhook_id) DO NOTHING;
 
 -- name: notice
-SELECT result FROM carrier_notices WHERE system = $1 AND notice_id = $2;
+SELECT result FROM carrier_webhooks WHERE system = $1 AND webhook_id = $2;

@@ -104,7 +104,7 @@ class Shipping:
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
         stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
         return await shipment_status.apply_tracking_events(
-            connection, order, shipment, push.events, "push", system, self._now(), self._rules, stands=stands
+            connection, order, shipment, push.events, "webhook", system, self._now(), self._rules, stands=stands
         )
 
     async def apply_tracking_events(

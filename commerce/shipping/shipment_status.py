@@ -28,7 +28,7 @@ from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import NewShipmentEvent
 
 _S = ShipmentStatus
-ACTOR = "shipment_driver"
+ACTOR = "fulfilment_worker"
 
 
 class TrackingResult(NamedTuple):
@@ -124,7 +124,9 @@ async def apply_tracking_events(
         move = (status, way[-1]) if way else None
         cannot_be = move is None and (_contradicts(status, ended_at, one) if stands else one.state is not None)
         events.append(
-            NewShipmentEvent(one.at, source, actor, one.text, move, one.code, one.is_unknown_code, cannot_be, one.place, key)
+            NewShipmentEvent(
+                one.at, source, actor, one.text, move, one.code, one.is_unknown_code, cannot_be, one.place, key
+            )
         )
         if way:
             status = way[-1]

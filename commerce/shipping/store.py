@@ -37,8 +37,8 @@ def read_shipment(row: Any) -> Shipment:
     values["address"] = msgspec.json.decode(values["address"], type=Address)
     if values["next_address"] is not None:
         values["next_address"] = msgspec.json.decode(values["next_address"], type=Address)
-    if values["choice"] is not None:
-        values["choice"] = msgspec.json.decode(values["choice"])
+    if values["carrier_choice"] is not None:
+        values["carrier_choice"] = msgspec.json.decode(values["choice"])
     return Shipment(**values)
 
 
@@ -330,7 +330,7 @@ async def events_of(connection: Connection, order_id: UUID, shipment_id: UUID) -
 
 async def progress(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
     rows = await connection.fetch(queries.progress, list(order_ids))
-    return {row["order_id"]: row["news"] for row in rows}
+    return {row["order_id"]: row["event_seq"] for row in rows}
 
 
 async def known_notice(connection: Connection, system: str, notice_id: str) -> str | None:

@@ -16,27 +16,27 @@ FROM written LEFT JOIN warehouses AS before USING (warehouse_id);
 
 -- name: upsert_goods
 WITH written AS (
-    INSERT INTO goods (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
+    INSERT INTO product_logistics (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[])
     ON CONFLICT (sku) DO UPDATE
     SET warehouse_id = excluded.warehouse_id, shelf = excluded.shelf, weight_g = excluded.weight_g,
         length_mm = excluded.length_mm, width_mm = excluded.width_mm, height_mm = excluded.height_mm
-    WHERE goods IS DISTINCT FROM excluded
+    WHERE product_logistics IS DISTINCT FROM excluded
     RETURNING sku
 )
 SELECT count(*) FILTER (WHERE before.sku IS NULL) AS added, count(before.sku) AS changed
-FROM written LEFT JOIN goods AS before USING (sku);
+FROM written LEFT JOIN product_logistics AS before USING (sku);
 
 -- name: unknown_skus
 SELECT sku FROM unnest($1::text[]) AS given (sku) WHERE NOT EXISTS (SELECT FROM products WHERE products.sku = given.sku);
 
 -- name: goods_of
-SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm FROM goods WHERE sku = ANY($1::text[]);
+SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm FROM product_logistics WHERE sku = ANY($1::text[]);
 
 -- name: warehouses_of
 SELECT warehouse_id, name, address, latitude, longitude FROM warehouses WHERE warehouse_id = ANY($1::text[]);
 
 -- name: list_warehouses
 SELECT warehouse_id, name, address, latitude, longitude,
-       (SELECT count(*) FROM goods WHERE goods.warehouse_id = warehouses.warehouse_id) AS products
+       (SELECT count(*) FROM product_logistics WHERE product_logistics.warehouse_id = warehouses.warehouse_id) AS products
 FROM warehouses ORDER BY warehouse_id LIMIT $1;

@@ -134,13 +134,17 @@ async def redirect_parcel(call: Call) -> web.Response:
 
 async def appoint_parcel(call: Call) -> web.Response:
     """When the customer is there, in the shop's time, and where that is; for the planning of routes."""
-    return json_response(await call.services.fulfilment.set_appointment(call.parameters["shipment_id"], call.body, _actor(call)))
+    return json_response(
+        await call.services.fulfilment.set_appointment(call.parameters["shipment_id"], call.body, _actor(call))
+    )
 
 
 async def end_parcel(call: Call) -> web.Response:
     """How it ended, where its carrier's news do not say so: it arrived, is lost or came back."""
     id_, told = call.parameters["shipment_id"], call.body
-    return json_response(await call.services.fulfilment.set_outcome(id_, ShipmentStatus(told.state), told.reason, _actor(call)))
+    return json_response(
+        await call.services.fulfilment.set_outcome(id_, ShipmentStatus(told.state), told.reason, _actor(call))
+    )
 
 
 async def settle_parcel(call: Call) -> web.Response:

@@ -112,7 +112,9 @@ async def notify_payment(call: Call) -> web.Response:
         return _acknowledged(provider, accepted=False)
     metrics.NOTICES.labels(name, result).inc()
     if result == "refused":
-        _logger.warning("a callback was refused", extra={"provider": name, "payment_id": str(notice.subject.payment_id)})
+        _logger.warning(
+            "a callback was refused", extra={"provider": name, "payment_id": str(notice.subject.payment_id)}
+        )
     if (at := getattr(notice.subject, "captured_at", None)) is not None:
         metrics.NOTICE_LAG.labels(name).observe(max(0.0, services.clock.now_ms() / 1000 - at.timestamp()))
     return _acknowledged(provider, accepted=result != "refused")
@@ -150,7 +152,9 @@ async def refund_order(call: Call) -> web.Response:
     ask: RefundInput = call.body
     actor = f"staff {call.identity.subject}"
     order_id = call.parameters["order_id"]
-    return json_response(await call.services.payments.refund(order_id, ask.idempotency_key, ask.amount, ask.reason, actor))
+    return json_response(
+        await call.services.payments.refund(order_id, ask.idempotency_key, ask.amount, ask.reason, actor)
+    )
 
 
 async def collect_cash(call: Call) -> web.Response:
@@ -174,7 +178,9 @@ async def give_credit(call: Call) -> web.Response:
     """Give a user store credit, once for each key."""
     gift: StoreCreditGrant = call.body
     amount = Money(gift.amount, gift.currency)
-    return json_response(await call.services.payments.grant_store_credit(call.parameters["user_id"], amount, gift.idempotency_key))
+    return json_response(
+        await call.services.payments.grant_store_credit(call.parameters["user_id"], amount, gift.idempotency_key)
+    )
 
 
 async def my_credit(call: Call) -> web.Response:

@@ -124,7 +124,9 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
             await shop.catalog.put_many(products)
         opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
         sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
-        await shop.sales.create(sale, [(sku, ItemInput(limit_per_user=1_000_000, units=_UNITS)) for sku in names], "bench")
+        await shop.sales.create(
+            sale, [(sku, ItemInput(limit_per_user=1_000_000, units=_UNITS)) for sku in names], "bench"
+        )
         await shop.sales.open(SALE_ID, "bench")
         found = BenchEnvironment(home, settings, running[0], running[1], shop, skus)
         _write_load(found)

@@ -86,7 +86,9 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             dead_letters=DeadLetters(db, clock),
             audit=Audit(db, redis, clock),
             # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(db, clock, IdGenerator(clock), {}, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
+            payments=Payments(
+                db, clock, IdGenerator(clock), {}, settings.payments.expiry_margin_s, Shipping.has_cash_shipments
+            ),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )

@@ -29,7 +29,7 @@ def worker(
     names: Annotated[list[WorkerName], typer.Argument(help="what this process shall do", metavar="NAME...")],
     instance: Annotated[str, typer.Option(help="tells several processes on one machine apart")] = "main",
 ) -> None:
-    """Run workers in one process: order_writer, release_driver, payment_driver, sale_keeper, observer, auditor."""
+    """Run workers in one process: order_writer, release_worker, payment_worker, sale_sync, observer, auditor."""
     from workers.__main__ import main  # noqa: PLC0415
 
     with exit_on_error():

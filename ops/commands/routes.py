@@ -123,7 +123,8 @@ def plan(
         err.print(f"{planned.estimated_legs} ways are not in the matrix: the great circle was taken", highlight=False)
     if planned.not_considered:
         err.print(
-            f"{planned.not_considered} more parcels were not looked at: plan again once these have left", highlight=False
+            f"{planned.not_considered} more parcels were not looked at: plan again once these have left",
+            highlight=False,
         )
     if planned.unassigned:
         table = Table(
@@ -160,7 +161,11 @@ def links(
 
     async def work() -> list[tuple[str, str]]:
         async with open_cli_services() as shop:
-            zone, key, http = ZoneInfo(shop.settings.shipping.timezone), shop.settings.driver_link_key(), shop.settings.http
+            zone, key, http = (
+                ZoneInfo(shop.settings.shipping.timezone),
+                shop.settings.driver_link_key(),
+                shop.settings.http,
+            )
             address = (base or f"http://{http.host}:{http.port}").rstrip("/")
             return [
                 (route.vehicle_id, f"{address}/v1/vans/{make_link(key, route.route_id, route.day, zone)}/page")

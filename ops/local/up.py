@@ -36,9 +36,9 @@ _TOKEN_S = 7 * 86_400
 _PORTS = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX__PORT"
 _WORKERS = (
     ("writer", ("order_writer",)),
-    ("payments", ("payment_driver",)),
-    ("shipments", ("shipment_driver",)),
-    ("keeper", ("release_driver", "sale_keeper", "observer", "auditor")),
+    ("payments", ("payment_worker",)),
+    ("shipments", ("fulfilment_worker",)),
+    ("keeper", ("release_worker", "sale_sync", "observer", "auditor")),
 )
 
 

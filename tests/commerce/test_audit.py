@@ -221,7 +221,7 @@ async def test_clean_while_everything_moves(shop: CliServices, settings: Setting
             await expire_all_but_now(shop)
             await asyncio.sleep(0.01)
 
-    async with working(settings, "order_writer", "release_driver"):
+    async with working(settings, "order_writer", "release_worker"):
         tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), restock(), expire())]
         for _ in range(25):
             audits.append(await shop.audit.audit_sale(sale_id))

@@ -13,10 +13,10 @@ from ops.commands.common import CliServices
 from tests.support.shipshop import ShipShop, news, open_shipshop
 
 BREACHES = {
-    "goods_out_of_balance": "UPDATE line_goods SET delivered = shipped + 1 WHERE order_id = $1",
-    "goods_and_parcels": "UPDATE line_goods SET shipped = 0 WHERE order_id = $1",
-    "sent_without_goods": "UPDATE line_goods SET delivered = 0 WHERE order_id = $1",
-    "booked_twice": "INSERT INTO bookings (booking_id, shipment_id, carrier, asked_at) "
+    "goods_out_of_balance": "UPDATE fulfilment_lines SET delivered = shipped + 1 WHERE order_id = $1",
+    "goods_and_parcels": "UPDATE fulfilment_lines SET shipped = 0 WHERE order_id = $1",
+    "sent_without_goods": "UPDATE fulfilment_lines SET delivered = 0 WHERE order_id = $1",
+    "booked_twice": "INSERT INTO bookings (booking_id, shipment_id, carrier, requested_at) "
     "SELECT gen_random_uuid(), shipment_id, 'quick', now() FROM shipments WHERE order_id = $1",
     "sent_without_booking": "UPDATE bookings SET tracking_no = 'another' WHERE shipment_id IN "
     "(SELECT shipment_id FROM shipments WHERE order_id = $1)",
@@ -46,7 +46,7 @@ async def test_each_breach_is_found(ship: ShipShop) -> None:
     await ship.sent(("a", 1, 0))
     assert not any((await findings(ship)).values())
     async with ship.shop.db.connection() as connection:
-        await connection.execute("ALTER TABLE line_goods DROP CONSTRAINT goods_balance")
+        await connection.execute("ALTER TABLE fulfilment_lines DROP CONSTRAINT fulfilment_lines_in_order")
         await connection.execute("DROP INDEX bookings_one_may_stand")
         await connection.execute("SET session_replication_role = replica")  # no triggers, no foreign keys
         for name, breach in BREACHES.items():

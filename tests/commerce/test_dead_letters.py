@@ -87,7 +87,7 @@ async def test_discarding_gives_the_goods_back_once(
     assert (await shop.dead_letters.discard(bad.order_id, "ann")).resolved_by == "ann"
     with pytest.raises(DeadLetterResolved):
         await shop.dead_letters.discard(bad.order_id, "ann")
-    async with working(settings, "release_driver"):
+    async with working(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, 47))
     assert b"user\0a" not in await lua.buyers(shop.redis, keys)
     order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])

@@ -76,7 +76,7 @@ async def test_a_wipe_after_a_dead_letter(shop: CliServices, settings: Settings,
     payload = encode_accepted(msgspec.structs.replace(decode_accepted(bad.payload), currency="yuan"))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 5}))
     [died] = await reserve(shop.redis, keys, msgspec.structs.replace(bad, payload=payload))
-    async with working(settings, "order_writer", "release_driver"):
+    async with working(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         await clean(shop, sale_id)
         await shop.dead_letters.discard(bad.order_id, "test")

@@ -208,7 +208,7 @@ async def test_unpaid_orders_expire(
         await eventually(lambda: drained(shop, keys))
     assert await releases.expire_unpaid_orders() == 0
     await expire_all(shop)
-    async with working(settings, "release_driver"):
+    async with working(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
     for number, order_id in enumerate(order_ids):
         order = await orders.get(order_id, f"u{number}", [sale_id])
@@ -257,7 +257,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
     assert row is not None
     assert tuple(row)[:3] == ("pending", 1, "the sale is not loaded in Redis")
     await shop.redis.restore(keys.meta, 0, meta)
-    async with working(settings, "release_driver"):
+    async with working(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
 
 

@@ -69,7 +69,7 @@ async def _paid_outside(pay: PayShop, method: Any, scene: PaymentFlow, kind: str
     lines = await pay.rows("SELECT account, amount_minor FROM ledger WHERE order_id = $1 ORDER BY account", order_id)
     assert [tuple(line) for line in lines] == [("orders", -100), (f"provider:{method}", 100)]
     events = await pay.rows("SELECT to_status, actor, reason FROM order_events WHERE order_id = $1", order_id)
-    assert [tuple(event) for event in events] == [("paid", "payment_driver", "all of it is paid")]
+    assert [tuple(event) for event in events] == [("paid", "payment_worker", "all of it is paid")]
 
 
 async def test_paid_with_store_credit(pay: PayShop) -> None:
@@ -208,13 +208,13 @@ async def test_polling_alone_is_enough(pay: PayShop) -> None:
     await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "reason": "broken"})
     await pay.quiet()
     assert [one["refunded"] for one in await pay.payments(order_id)] == [40, 60]
-    assert await pay.value("SELECT count(*) FROM payment_notices") == 0
+    assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0
 
 
 async def test_callbacks_alone_are_enough(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     await pay.paid(("alipay", 40), ("wechatpay", 60))
-    results = await pay.rows("SELECT method, result FROM payment_notices ORDER BY method")
+    results = await pay.rows("SELECT method, result FROM payment_webhooks ORDER BY method")
     assert [tuple(row) for row in results] == [("alipay", "captured"), ("wechatpay", "captured")]
     assert await pay.value("SELECT max(attempts) FROM payments") == 0, "somebody asked the provider"
 
@@ -240,7 +240,7 @@ async def test_paid_before_the_answer_to_its_creation_came(shop: CliServices, sa
 
 async def test_a_provider_that_is_down_is_left_alone(shop: CliServices, sale_id: str) -> None:
     """The breaker opens; the other provider works; nothing is lost or parked, and it goes on by itself."""
-    change = driver(breaker_failures=5, breaker_open_s=0.5, attempts=30, backoff_max_s=0.1)
+    change = driver(breaker_failures=5, breaker_open_s=0.5, max_attempts=30, backoff_max_s=0.1)
     async with open_payshop(shop, sale_id, change=change) as pay:
         pay.switch()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True, callback_ms=0))

@@ -195,21 +195,21 @@ async def test_too_late_in_the_last_of_two_ways(pay: PayShop) -> None:
 
 async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliServices, sale_id: str) -> None:
     """After as many tries as for anything else it is listed. Meanwhile staff cannot give the money back as well."""
-    change = driver(attempts=4, backoff_max_s=0.05)
-    async with open_payshop(shop, sale_id, "order_writer", "payment_driver", change=change) as pay:
+    change = driver(max_attempts=4, backoff_max_s=0.05)
+    async with open_payshop(shop, sale_id, "order_writer", "payment_worker", change=change) as pay:
         order_id, [payment] = await pay.ordered(("alipay", 100))
         await pay.expire(order_id)
         await pay.payment_is(payment["payment_id"], "closed")
-        async with working(pay.settings, "release_driver"):
+        async with working(pay.settings, "release_worker"):
             await pay.order_is(order_id, "cancelled", "expired")
         async with shop.db.connection() as connection:  # as if the driver had died before
             await connection.execute(
-                "UPDATE releases SET status = 'pending', settled_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
+                "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
             )
         pay.pays("alipay", payment["payment_id"], too_late=True)
 
         async def given_up() -> bool:
-            return bool(await pay.value("SELECT parked FROM payments WHERE task = 'late'"))
+            return bool(await pay.value("SELECT parked FROM payments WHERE task = 'recover_order'"))
 
         await eventually(given_up)
         ask = {"key": "k", "reason": "it came too late"}
@@ -217,7 +217,7 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliSer
         refused = await pay.front.call("POST", path, user="sam", roles=["support"], json=ask)
         assert (refused.status, refused.code) == (409, "not_enough_captured")
         [parked] = (await pay.staff("GET", "/parked"))["items"]
-        async with working(pay.settings, "release_driver"):
+        async with working(pay.settings, "release_worker"):
             await pay.staff("POST", f"/parked/{parked['id']}/retry")
             await pay.order_is(order_id, "paid")
             await pay.quiet()
@@ -226,24 +226,24 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliSer
 
 async def test_the_goods_are_still_on_their_way_back(shop: CliServices, sale_id: str) -> None:
     """Nobody has applied the release yet, so there is nothing to be taken again: it waits and is not refused."""
-    async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
+    async with open_payshop(shop, sale_id, "order_writer", "payment_worker") as pay:
         order_id, [payment] = await pay.ordered(("alipay", 100))
         await pay.expire(order_id)
         await pay.payment_is(payment["payment_id"], "closed")
-        async with working(pay.settings, "release_driver"):
+        async with working(pay.settings, "release_worker"):
             await pay.order_is(order_id, "cancelled", "expired")
         async with shop.db.connection() as connection:  # as if the driver had died before
             await connection.execute(
-                "UPDATE releases SET status = 'pending', settled_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
+                "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
             )
         pay.pays("alipay", payment["payment_id"], too_late=True)
 
         async def waits() -> bool:
-            return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'late'"))
+            return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
 
         await eventually(waits)
         assert await pay.value("SELECT last_error FROM payments") == "the goods are still on their way back"
-        async with working(pay.settings, "release_driver"):
+        async with working(pay.settings, "release_worker"):
             await pay.order_is(order_id, "paid")
             await pay.quiet()
         await pay.check()
@@ -256,7 +256,7 @@ async def test_too_late_while_redis_has_lost_the_sale(pay: PayShop) -> None:
     pay.pays("alipay", payment, too_late=True)
 
     async def waits() -> bool:
-        return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'late'"))
+        return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
 
     await eventually(waits)
     await load_sale(pay.shop.db, pay.shop.redis, pay.shop.clock, pay.sale_id)

@@ -101,7 +101,7 @@ async def test_a_refund_that_the_provider_does_not_know_is_given_up(
     async def unknown(self: WeChatPay, order: RefundRequest) -> ProviderRefund:
         return ProviderRefund(order.payment_id, order.refund_id, "absent")
 
-    async with open_payshop(shop, sale_id, change=driver(attempts=3, backoff_max_s=0.05)) as pay:
+    async with open_payshop(shop, sale_id, change=driver(max_attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
         pay.switch(never_share=1)
         with monkeypatch.context() as patched:
@@ -136,7 +136,7 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
         return ProviderRefund(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
 
     monkeypatch.setattr(WeChatPay, "query_refund", query)
-    async with open_payshop(shop, sale_id, change=driver(attempts=3, backoff_max_s=0.05)) as pay:
+    async with open_payshop(shop, sale_id, change=driver(max_attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
         pay.switch(never_share=1)
         await refund(pay, order_id, "k")
@@ -152,7 +152,7 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
 
 async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: str) -> None:
     """Its payments and refunds wait for a person; they are not paid with store credit, nor done by saying so."""
-    async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
+    async with open_payshop(shop, sale_id, "order_writer", "payment_worker") as pay:
         order_id, _ = await pay.paid(("alipay", 100))
     without = pay.settings.model_copy(update={"payments": pay.settings.payments.model_copy(update={"alipay": None})})
     async with open_payshop(
@@ -269,7 +269,7 @@ BROKEN: list[tuple[str, str]] = [
      "postings in the ledger do not balance"),
     ("ALTER TABLE ledger DISABLE TRIGGER USER; DELETE FROM ledger WHERE posting LIKE 'capture%'",
      "payments or refunds are not in the ledger as they are"),
-    ("INSERT INTO payments SELECT gen_random_uuid(), order_id, user_id, 2, part, method, scene, payer, amount_minor, "
+    ("INSERT INTO payments SELECT gen_random_uuid(), order_id, user_id, 2, tender_no, method, flow, payer, amount_minor, "
      "currency, 'closed', 'x', NULL, NULL, created_at, expires_at, NULL, now(), 0, NULL, due_at FROM payments "
      "WHERE method = 'alipay'", "captured money is on no order and does not go back"),
 ]  # fmt: skip
@@ -277,7 +277,7 @@ BROKEN: list[tuple[str, str]] = [
 
 async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) -> None:
     """Each in a transaction of its own state: the books are mended again by what they were before."""
-    async with open_payshop(shop, sale_id, "order_writer", "payment_driver") as pay:
+    async with open_payshop(shop, sale_id, "order_writer", "payment_worker") as pay:
         await pay.gift(10)
         await pay.paid(("alipay", 100))
         await pay.ordered(("wechatpay", 100), user="other")

@@ -295,11 +295,11 @@ async def happenings(house: House) -> str:
     """How often which misbehaviour struck, and what our side said of the callbacks."""
     async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
-            "SELECT split_part(result, ':', 1) AS result, count(*) FROM payment_notices GROUP BY 1 ORDER BY 1"
+            "SELECT split_part(result, ':', 1) AS result, count(*) FROM payment_webhooks GROUP BY 1 ORDER BY 1"
         )
-        rounds = await connection.fetchval("SELECT count(*) FROM payments WHERE round > 1")
+        rounds = await connection.fetchval("SELECT count(*) FROM payments WHERE plan_revision > 1")
         retaken = await connection.fetchval(
-            "SELECT count(*) FROM releases WHERE retakes IS NOT NULL AND status = 'applied'"
+            "SELECT count(*) FROM releases WHERE reacquires IS NOT NULL AND status = 'applied'"
         )
         refunds = await connection.fetch(
             "SELECT method, count(*) FROM refunds JOIN payments USING (payment_id) GROUP BY 1 ORDER BY 1"

@@ -25,8 +25,8 @@ _LIMITS = {"phone": 1, "buds": 2}
 _BASKETS = ({"phone": 1}, {"phone": 1, "tea": 2}, {"buds": 2}, {"buds": 1, "tea": 1}, {"tea": 3})
 _SETTINGS = {
     **NO_LIMIT_A_USER,
-    "FLOODGATE_CRASH_AT": "release.after_redis:10",
-    "FLOODGATE_DRIVER__LEASE_S": "3",
+    "FLOODGATE_FAILPOINT": "release.after_redis:10",
+    "FLOODGATE_JOBS__LEASE_S": "3",
 }
 """At every tenth batch the release driver is killed where it hurts: the units are back, and the row does not say so."""
 

@@ -30,7 +30,7 @@ _INITIAL = {"phone": 2_000, "tea": 1_000_000, "rice": 1_000_000}
 _LIMITS = {"phone": 1}
 _FROM, _TO = 500, 4_000  # orders that are taken between two kills
 _STALLED_S = 60.0
-_DYING_GATEWAYS = {**NO_LIMIT_A_USER, "FLOODGATE_CRASH_AT": "intake.after_reserve:400"}
+_DYING_GATEWAYS = {**NO_LIMIT_A_USER, "FLOODGATE_FAILPOINT": "intake.after_reserve:400"}
 
 
 class Load:

@@ -21,7 +21,7 @@ from tests.support.front import token
 from tests.support.shop import make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(480)]
-ORDERS = int(os.environ.get("DRILL_ORDERS", "12000"))
+ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "12000"))
 CONNECTIONS = 64
 _PAY_WITHIN_S, _IN_A_HURRY_S = 60, 30
 _SETTLED_S = _PAY_WITHIN_S + 60.0
@@ -30,10 +30,10 @@ _KILLS = 20
 _FROM, _TO = 50, 300  # orders that are taken between two kills
 _SETTINGS = {
     **NO_LIMIT_A_USER,
-    "FLOODGATE_DRIVER__CALL_TIMEOUT_S": "2",
-    "FLOODGATE_DRIVER__LEASE_S": "10",
+    "FLOODGATE_JOBS__CALL_TIMEOUT_S": "2",
+    "FLOODGATE_JOBS__LEASE_S": "10",
 }
-_SHORT_LEASES = {**_SETTINGS, "FLOODGATE_DRIVER__LEASE_S": "5"}
+_SHORT_LEASES = {**_SETTINGS, "FLOODGATE_JOBS__LEASE_S": "5"}
 """Shorter than a job may take at worst, so that now and then two drivers' worth of work meet in one row."""
 _PENDING = "SELECT count(*) FROM payments WHERE status = 'pending'"
 _ROLES = ("payments", "gateway", "sandbox")
@@ -128,7 +128,7 @@ async def test_who_carries_payments_is_killed(house: House, rng: Random) -> None
 
 @pytest.mark.parametrize(
     "house",
-    [{**_SHORT_LEASES, "FLOODGATE_CRASH_AT": place} for place in _HURTS.values()],
+    [{**_SHORT_LEASES, "FLOODGATE_FAILPOINT": place} for place in _HURTS.values()],
     indirect=True,
     ids=list(_HURTS),
 )
@@ -143,7 +143,7 @@ async def test_they_die_where_it_hurts(house: House, rng: Random) -> None:
     late = await pay_some_late(house, till, _SETTLED_S)
     found, ends = await reckon(house, till)
     print(
-        f"\n{deaths} deaths at {house.env['FLOODGATE_CRASH_AT']} in {load.seconds:.1f} s, {till.ledger.accepted} "
+        f"\n{deaths} deaths at {house.env['FLOODGATE_FAILPOINT']} in {load.seconds:.1f} s, {till.ledger.accepted} "
         f"orders: {dict(ends)}, {late} paid late; {till.figures()}\n{await happenings(house)}; "
         f"difference {found.differences}"
     )

@@ -25,7 +25,7 @@ from tests.drills.waybills import at_rest, happenings, reckon
 from tests.support.front import token
 from tests.support.shop import eventually, make_sale
 
-ORDERS = int(os.environ.get("DRILL_ORDERS", "2000"))
+ORDERS = int(os.environ.get("FLOODGATE_DRILL_ORDERS", "2000"))
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(300 + ORDERS // 10)]
 CONNECTIONS, FEW_CONNECTIONS = 32, 6
 _AT_REST_S = 120 + ORDERS / 20
@@ -37,14 +37,14 @@ _KILLS = 20
 _FROM, _TO = ORDERS // 100, 6 * ORDERS // 100  # orders that are begun to be paid between two kills
 _SETTINGS = {
     **NO_LIMIT_A_USER,
-    "FLOODGATE_DRIVER__CALL_TIMEOUT_S": "2",
-    "FLOODGATE_DRIVER__LEASE_S": "10",
-    "FLOODGATE_DRIVER__BACKOFF_MAX_S": "5",
-    "FLOODGATE_DRIVER__ATTEMPTS": "40",
-    "FLOODGATE_SHIPPING__TRACK_FIRST_S": "40",
-    "FLOODGATE_SHIPPING__TRACK_MOST_S": "60",
-    "FLOODGATE_SHIPPING__STUCK_AFTER_S": "30",
-    "FLOODGATE_SANDBOX__SPEED": "5400",
+    "FLOODGATE_JOBS__CALL_TIMEOUT_S": "2",
+    "FLOODGATE_JOBS__LEASE_S": "10",
+    "FLOODGATE_JOBS__BACKOFF_MAX_S": "5",
+    "FLOODGATE_JOBS__MAX_ATTEMPTS": "40",
+    "FLOODGATE_SHIPPING__TRACKING_POLL_INITIAL_S": "40",
+    "FLOODGATE_SHIPPING__TRACKING_POLL_MAX_S": "60",
+    "FLOODGATE_SHIPPING__STALLED_AFTER_S": "30",
+    "FLOODGATE_SANDBOX__TIME_FACTOR": "5400",
 }
 """A parcel is a day and a half under way, which are 24 seconds; what is not heard of by then is looked for. Carriers
 that are away for a minute are asked till they are back, and nobody is given up for that."""

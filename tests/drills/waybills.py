@@ -251,9 +251,9 @@ async def happenings(house: House) -> str:
     async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
             "SELECT source, count(*), count(*) FILTER (WHERE unknown) AS unknown, "
-            "count(*) FILTER (WHERE contradicts) AS odd FROM shipment_events GROUP BY 1"
+            "count(*) FILTER (WHERE contradicts_history) AS odd FROM shipment_events GROUP BY 1"
         )
-        results = await connection.fetch("SELECT result, count(*) FROM carrier_notices GROUP BY 1")  # fmt: skip
+        results = await connection.fetch("SELECT result, count(*) FROM carrier_webhooks GROUP BY 1")  # fmt: skip
     with closing(sqlite3.connect(f"file:{house.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
         pushes, sent, open_ = file.execute("SELECT count(*), sum(attempts), sum(done = 0) FROM pushes").fetchone()
     events = ", ".join(

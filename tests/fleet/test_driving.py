@@ -32,7 +32,11 @@ async def test_the_board_says_what_a_driver_must_know_and_no_more(yard: Yard) ->
     board = await yard.driving.driver_route(route_id)
     (stop,) = board.stops
     assert (board.vehicle_id, board.day, board.status) == ("V1", DAY, "planned")
-    assert (stop.address.name, stop.address.phone, stop.address.line) == ("Zhang San", "13800000000", "Wenyi West Road 969")
+    assert (stop.address.name, stop.address.phone, stop.address.line) == (
+        "Zhang San",
+        "13800000000",
+        "Wenyi West Road 969",
+    )
     assert stop.cash_to_collect == Money(1_250, "CNY")
     assert stop.window_from == stop.arrive_at
     shown = msgspec.json.encode(board).decode()

@@ -123,7 +123,9 @@ async def test_held_ended_and_strange_parcels_are_not_planned(yard: Yard) -> Non
     held, other, cancelled, fine = [await yard.parcel() for _ in range(4)]
     await yard.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
     await yard.write("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
-    await yard.write("UPDATE shipments SET task = 'cancel', then_ = 'cancelled' WHERE shipment_id = $1", cancelled)
+    await yard.write(
+        "UPDATE shipments SET task = 'cancel', after_cancel = 'cancelled' WHERE shipment_id = $1", cancelled
+    )
     assert planned(await yard.fleet.plan(DAY, seconds=QUICK_S)) == {fine}
 
 

@@ -161,7 +161,7 @@ async def test_support_cancels_an_order_for_a_customer(
     early = await front.call("GET", path, user="ann", roles=["support"])
     assert (early.body["user_id"], early.body["order"]["status"]) == ("user", "accepted")
     reason = {"reason": "ordered twice, said on the telephone"}
-    async with working(settings, "order_writer", "release_driver"):
+    async with working(settings, "order_writer", "release_worker"):
         for _ in range(2):
             gone = await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)
             assert (gone.status, gone.body["user_id"]) == (200, "user")

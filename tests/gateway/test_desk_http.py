@@ -142,14 +142,14 @@ async def test_what_was_given_up_is_taken_up(here: ShipFront) -> None:
     assert (await here.desk(one.shipment_id, "retry")).body["shipment"]["parked"] is False
     await here.ship.work()
     assert (await here.ship.parcel(one.shipment_id)).status == "booked"
-    [kept] = await here.ship.rows("DELETE FROM goods WHERE sku = 'c' RETURNING *")
+    [kept] = await here.ship.rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
     order_id = await here.ship.order(("c", 1, 0))
     await here.ship.work()
     [order] = (await here.staff("GET", "/unplanned")).body["items"]
     assert order["order_id"] == str(order_id)
     assert "import them as goods" in order["why"]
     assert (await here.staff("GET", "/shipments/counts")).body["unplanned"] == 1
-    await here.ship.rows("INSERT INTO goods VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
+    await here.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
     assert (await here.staff("POST", f"/unplanned/{order_id}/retry")).status == 204
     assert is_(await here.staff("POST", f"/unplanned/{order_id}/retry"), 404, "not_found")
     await here.ship.work()

@@ -58,7 +58,7 @@ async def test_orders_that_come_together_travel_together(
 async def test_a_batch_is_never_larger_than_its_limits(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
-    settings = make_settings(limits={"batch_orders": 4, "inflight_calls": 1})
+    settings = make_settings(limits={"batch_orders": 4, "concurrent_reserve_calls": 1})
     async with open_front(settings) as front:
         answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(60)))
         assert {answer.status for answer in answers} == {202}
@@ -160,7 +160,12 @@ async def test_more_than_may_wait_is_refused_at_the_door(
     make_settings: Callable[..., Settings], shop: CliServices, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """P10: those that were let in are served, the others refused at once, and nothing is taken for them."""
-    limits = LIMITS | {"waiting_orders": 5, "batch_orders": 1, "inflight_calls": 1, "redis_call_timeout_ms": 5_000}
+    limits = LIMITS | {
+        "waiting_orders": 5,
+        "batch_orders": 1,
+        "concurrent_reserve_calls": 1,
+        "redis_call_timeout_ms": 5_000,
+    }
     settings = make_settings(redis_url=proxy[1], limits=limits | {"order_timeout_ms": 5_000})
     async with open_front(settings) as front:
         proxy[0].hold.clear()

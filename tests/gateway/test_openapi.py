@@ -55,7 +55,7 @@ async def test_it_does_what_it_says(
     examples: int,
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-sale", {"85123A": (50, 255, 5)})
-    async with open_front(make_settings(limits={"event_stream_s": 0.3}), parts) as front:
+    async with open_front(make_settings(limits={"event_stream_max_s": 0.3}), parts) as front:
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")),
             "--config-file",

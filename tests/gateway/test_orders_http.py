@@ -171,7 +171,7 @@ async def test_a_key_that_two_sales_took_at_the_same_moment(
                 for name in (sale_id, f"{sale_prefix}-two")
             )
         )
-    async with working(settings, "order_writer", "release_driver"):
+    async with working(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         await eventually(lambda: drained(shop, other_keys))
         await eventually(lambda: _no_releases(shop))
@@ -234,7 +234,7 @@ async def test_a_list_and_cancelling(
     shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
 ) -> None:
     made = [(await front.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
-    async with working(settings, "order_writer", "release_driver"):
+    async with working(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         first = (await front.call("GET", "/v1/orders", params={"limit": 3})).body
         rest = (await front.call("GET", "/v1/orders", params={"limit": 3, "cursor": first["next"]})).body
@@ -310,7 +310,7 @@ async def test_watching_an_order(
 
 async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, 5)})
-    async with open_front(make_settings(limits={"event_streams": 1})) as front, AsyncExitStack() as stack:
+    async with open_front(make_settings(limits={"concurrent_event_streams": 1})) as front, AsyncExitStack() as stack:
         order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
         await _watch(front, stack, order_id)
         second = await front.call("GET", f"/v1/orders/{order_id}/events")

@@ -93,7 +93,7 @@ async def test_what_cannot_be_true(pay: PayShop, method: str) -> None:
     await pay.order_is(order_id, "paid")
     other = about(lambda trade: dataclasses.replace(trade, trade_no="20261122999"), "in another transaction")
     await refused(pay, method, other, "refused")
-    kept = [row["result"] for row in await pay.rows("SELECT result FROM payment_notices ORDER BY received_at")]
+    kept = [row["result"] for row in await pay.rows("SELECT result FROM payment_webhooks ORDER BY received_at")]
     says = (f"{method} says Money(amount=101,", f"{method} says Money(amount=1,", "there is no payment ")
     later = ("its transaction belongs to another payment", "paid in transaction ")
     refusals = [text for text in kept if text != "captured"]
@@ -126,7 +126,7 @@ async def test_what_is_not_believed(pay: PayShop, method: str) -> None:
         f"{pay.front.base}/v1/payments/{other}/notify", data=good.body, headers=good.headers
     ) as answer:
         assert (answer.status, await answer.text()) == NO[other]
-    assert await pay.value("SELECT count(*) FROM payment_notices") == 0
+    assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0
     assert await pay.send(method, good) == YES[method]
 
 

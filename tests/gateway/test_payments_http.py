@@ -79,7 +79,7 @@ async def test_an_order_that_is_not_stored_yet(
 ) -> None:
     """It is waited for; and if that takes too long the answer says to repeat."""
     monkeypatch.setattr(payments, "CANCEL_WAIT_S", 0.2)
-    async with open_payshop(shop, sale_id, "payment_driver") as pay:
+    async with open_payshop(shop, sale_id, "payment_worker") as pay:
         placed = await pay.front.order(order_body(sale_id, ("a", 1)))
         order_id = UUID(placed.body["order_id"])
         early = await start(pay, order_id, part("alipay"))
@@ -144,7 +144,7 @@ async def test_staff(pay: PayShop) -> None:
 
 async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices, sale_id: str) -> None:
     """A provider that is away too long, and a refund that it refuses."""
-    change = driver(attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
+    change = driver(max_attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payshop(shop, sale_id, change=change) as pay:
         paid, [payment] = await pay.paid(("alipay", 100))
         pay.switch(down=True)
@@ -179,7 +179,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
 
 async def test_another_way_frees_what_was_given_up(shop: CliServices, sale_id: str) -> None:
     """Else its order could neither be paid nor expire."""
-    change = driver(attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
+    change = driver(max_attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payshop(shop, sale_id, change=change) as pay:
         order_id = await pay.order()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True))
@@ -191,6 +191,6 @@ async def test_another_way_frees_what_was_given_up(shop: CliServices, sale_id: s
         await eventually(parked)
         pay.switch()
         [payment] = await pay.start(order_id, ("wechatpay", 100))
-        assert await pay.value("SELECT parked FROM payments WHERE round = 1") is False
+        assert await pay.value("SELECT parked FROM payments WHERE plan_revision = 1") is False
         pay.pays("wechatpay", payment["payment_id"])
         await pay.order_is(order_id, "paid")

@@ -129,7 +129,7 @@ async def test_the_whole_way(here: ShipFront, system: str) -> None:
     last = write(number, *history(system, 0, 1, 2, 3))
     assert (await send(here, system, last)).text == YES[system][1]
     assert await here.ship.status(order_id) == "delivered"
-    kept = await here.ship.rows("SELECT system, result, body FROM carrier_notices ORDER BY received_at")
+    kept = await here.ship.rows("SELECT system, result, body FROM carrier_webhooks ORDER BY received_at")
     assert [(row["system"], row["result"]) for row in kept] == [
         (system, w) for w in ("moved", "noted", "noted", "moved")
     ]
@@ -206,7 +206,7 @@ async def test_a_push_of_several_parcels(here: ShipFront) -> None:
         said = await send(here, "sf_express", body)
         assert (said.status, said.text) == NO["sf_express"]
     assert (await here.ship.parcel(shipment_id)).status == "picked_up"
-    assert await here.ship.value("SELECT count(*) FROM carrier_notices") == 0
+    assert await here.ship.value("SELECT count(*) FROM carrier_webhooks") == 0
 
 
 async def test_while_the_database_is_away(

@@ -207,7 +207,7 @@ async def test_more_than_is_read_at_once(here: ShipFront) -> None:
         "SELECT $1, 4 + n, $2, now(), now(), 'push', 'test', 'news ' || n FROM generate_series(1, $3) AS n",
         *(order_id, parcel.shipment_id, more),
     )
-    await here.ship.rows("UPDATE fulfilments SET news = news + $2 WHERE order_id = $1", order_id, more)
+    await here.ship.rows("UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1", order_id, more)
     await here.ship.hear(parcel.shipment_id, news("delivered", 1))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         stream = await watch(here, stack, order_id)
@@ -217,7 +217,7 @@ async def test_more_than_is_read_at_once(here: ShipFront) -> None:
 
 async def test_streams_end_in_time(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
     """After their time, and there are only so many."""
-    limits = {"event_streams": 1, "event_stream_s": 0.2}
+    limits = {"concurrent_event_streams": 1, "event_stream_max_s": 0.2}
     async with open_shipfront(shop, make_settings, limits=limits) as here, AsyncExitStack() as stack:
         order_id = await here.ship.order()
         stream = await watch(here, stack, order_id)

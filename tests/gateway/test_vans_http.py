@@ -183,7 +183,7 @@ async def test_links_for_staff(here: ShipFront) -> None:
     object.__setattr__(settings, "auth", settings.auth.model_copy(update={"keys": (keyless,)}))
     nothing = await drive(here, "x")
     assert (nothing.status, nothing.code) == (503, "not_ready")
-    assert "FLOODGATE_SHIPPING__VAN_KEY" in nothing.text
+    assert "FLOODGATE_SHIPPING__DRIVER_LINK_KEY" in nothing.text
 
 
 async def test_no_link_stands_in_the_log(

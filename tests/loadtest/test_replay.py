@@ -15,7 +15,7 @@ from loadtest.retail_dataset import read_baskets
 from ops.commands.common import CliServices
 from tests.support.front import open_front, working
 
-REAL = os.environ.get("FLOODGATE_BASKETS", "")
+REAL = os.environ.get("FLOODGATE_TEST_DATASET", "")
 """the first three days of December 2010 of the data set Online Retail (UCI Machine Learning Repository), if named"""
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 ROWS = '''\
@@ -96,7 +96,7 @@ async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_
     await forget(shop, done.sale_id)
 
 
-@pytest.mark.skipif(not REAL, reason="FLOODGATE_BASKETS does not name the data set")
+@pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
 async def test_three_days_of_a_gift_shop(shop: CliServices, settings: Settings) -> None:
     async with open_front(settings) as front, working(settings, "order_writer"):
         done = await replay(shop, front.base, Path(REAL), 16)

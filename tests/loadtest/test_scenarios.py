@@ -125,7 +125,7 @@ async def test_a_day_of_trade(shop: CliServices, settings: Settings, sale_id: st
     await make_sale(shop, sale_id, OFFERS)
     async with processes(settings, tmp_path) as started:
         await started.gateway()
-        await started.worker("order_writer", "release_driver")
+        await started.worker("order_writer", "release_worker")
         options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
         result = await locust("steady_trade", started.base, tmp_path, started.environment(), *options, users=30)
         check_clean(result)

@@ -174,7 +174,7 @@ class Shop(RuleBasedStateMachine):
 def test_redis_agrees_with_the_model(servers: Servers, sale_prefix: str) -> None:
     Shop.redis_url, Shop.sale_prefix = servers.redis_url, sale_prefix
     wanted = settings(
-        max_examples=int(os.environ.get("FLOODGATE_EXAMPLES", "15")),
+        max_examples=int(os.environ.get("FLOODGATE_TEST_EXAMPLES", "15")),
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),

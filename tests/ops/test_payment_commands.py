@@ -145,7 +145,7 @@ async def test_cash_is_collected(floodgate: Command, till: Till, shop: CliServic
     async def confirmed() -> bool:
         return (await shop.payments.get(order_id, None)).payments[0].status == "authorised"
 
-    async with working(settings, "payment_driver"):
+    async with working(settings, "payment_worker"):
         await eventually(confirmed)
     for _ in range(2):
         assert (await floodgate("payment", "collected", cash.payment_id))[0] == 0

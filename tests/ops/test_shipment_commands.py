@@ -122,7 +122,7 @@ async def test_an_order_that_cannot_be_planned(floodgate: Command, ship: ShipSho
     assert (status, str(order_id) in said, "new" in said) == (0, True, True), said
     assert "orders that cannot be made into parcels: 1" in (await floodgate("shipment", "counts"))[1]
     async with ship.shop.db.connection() as connection:
-        await connection.execute("INSERT INTO goods VALUES ('new', 'hz', 'A-02', 500, 100, 100, 100)")
+        await connection.execute("INSERT INTO product_logistics VALUES ('new', 'hz', 'A-02', 500, 100, 100, 100)")
     assert await floodgate("shipment", "retry-order", order_id) == (0, f"{order_id} is due again")
     await ship.work()
     assert len(await ship.parcels(order_id)) == 1

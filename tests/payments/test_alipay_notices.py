@@ -67,7 +67,9 @@ def signed(fields: Fields, **change: str | None) -> bytes:
 
 
 def test_a_payment_is_told(house: House) -> None:
-    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON).subject == ProviderPayment(PAYMENT_ID, "waiting")
+    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON).subject == ProviderPayment(
+        PAYMENT_ID, "waiting"
+    )
     pay(house)
     notice = house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON)
     assert notice.webhook_id == "alipay:n-1"

@@ -99,17 +99,17 @@ async def test_a_release_driver_dies_between_redis_and_its_row(
         keys,
         *(reservation(shop.ids.new, sale_id, {"a": 2}, user=f"u{n}", limits={"a": 5}) for n in range(6)),
     )
-    quick = settings.model_copy(update={"driver": settings.jobs.model_copy(update={"lease_s": 1})})
+    quick = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"lease_s": 1})})
     async with processes(quick, tmp_path) as started:
         await started.worker("order_writer")
         await eventually(lambda: drained(shop, keys))
         await expire_all(shop)
-        dying = await started.worker("release_driver", crash_at="release.after_redis")
+        dying = await started.worker("release_worker", crash_at="release.after_redis")
         assert await ended(dying) == -9
         assert (await lua.cut(shop.redis, keys)).stock == {"a": 20}
         audit = await shop.audit.audit_sale(sale_id)
         assert audit.clean, audit.findings
-        await started.worker("release_driver")
+        await started.worker("release_worker")
         await eventually(lambda: _settled(shop))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 20}
     assert (await shop.audit.audit_sale(sale_id)).clean
@@ -129,7 +129,7 @@ async def test_who_opens_a_sale_dies(
     async with processes(settings, tmp_path) as started:
         dying = await _open_by_http(started, sale_id, place)
         assert await ended(dying) == -9
-        await started.worker("sale_keeper")
+        await started.worker("sale_sync")
         await eventually(lambda: _loaded(shop, keys))
     sale = await shop.sales.get(sale_id)
     assert (sale.state, sale.loaded, sale.published_generation) == ("open", True, sale.generation)
@@ -152,7 +152,7 @@ async def _loaded(shop: CliServices, keys: SaleKeys) -> bool:
 async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     """Before Redis or after it: the change is applied once."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)})
-    quick = settings.model_copy(update={"driver": settings.jobs.model_copy(update={"lease_s": 1})})
+    quick = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"lease_s": 1})})
     async with processes(quick, tmp_path) as started:
         for place in ("stock.after_record", "stock.after_redis"):
             dying = await started.gateway(crash_at=place)
@@ -162,7 +162,7 @@ async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sal
                 with pytest.raises(aiohttp.ClientError):
                     await client.post(url, headers=headers, json={"sku": "a", "delta": 5, "reason": "more"})
             assert await ended(dying) == -9
-        await started.worker("sale_keeper")
+        await started.worker("sale_sync")
         await eventually(lambda: _applied(shop, 2))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 30}
     assert (await shop.audit.audit_sale(sale_id)).clean

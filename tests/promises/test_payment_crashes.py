@@ -23,7 +23,7 @@ from tests.support.shop import eventually
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str) -> AsyncIterator[PayShop]:
     """Who carries payments on is a process of its own; all else is here. A dead one's jobs are free after a second."""
-    async with open_payshop(shop, sale_id, "order_writer", "release_driver", change=driver(lease_s=1)) as found:
+    async with open_payshop(shop, sale_id, "order_writer", "release_worker", change=driver(lease_s=1)) as found:
         yield found
 
 
@@ -34,7 +34,7 @@ async def started(pay: PayShop, tmp_path: Path) -> AsyncIterator[PayProcesses]:
 
 
 async def dies(started: PayProcesses, place: str) -> None:
-    running = await started.worker("payment_driver", crash_at=place)
+    running = await started.worker("payment_worker", crash_at=place)
     assert await ended(running) == -9, f"it did not come to {place}"
 
 
@@ -68,7 +68,7 @@ async def test_dies_at_each_step_of_a_payment(pay: PayShop, started: PayProcesse
     await dies(started, "payment.after_create")
     assert sum(pay.trade_state(name, id_) == "waiting" for name, id_ in zip(PROVIDERS, payments, strict=True)) >= 1
     assert not await asked(pay)
-    running = await started.worker("payment_driver", crash_at="payment.after_look")
+    running = await started.worker("payment_worker", crash_at="payment.after_look")
     await eventually(lambda: asked(pay))
     for name, id_ in zip(PROVIDERS, payments, strict=True):
         pay.pays(name, id_)
@@ -76,7 +76,7 @@ async def test_dies_at_each_step_of_a_payment(pay: PayShop, started: PayProcesse
     assert await pay.value("SELECT count(*) FROM ledger") == 0
     await dies(started, "payment.after_capture")
     assert await pay.value("SELECT count(*) FROM payments WHERE status = 'captured'") >= 1
-    await started.worker("payment_driver")
+    await started.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
 
@@ -87,14 +87,14 @@ async def test_paid_while_nobody_is_there(pay: PayShop, started: PayProcesses) -
     order_id, [payment] = await ordered(pay, ("alipay", 100))
     await dies(started, "payment.after_create")
     pay.pays("alipay", payment)
-    await started.worker("payment_driver")
+    await started.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
 
 
 async def test_dies_between_a_refund_and_its_row(pay: PayShop, started: PayProcesses) -> None:
     """The money is on its way back and nobody has noted it: it goes back once, at each provider."""
-    async with working(pay.settings, "payment_driver"):
+    async with working(pay.settings, "payment_worker"):
         order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
     pay.switch(never_share=1)
     await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 90, "reason": "broken"})
@@ -104,12 +104,12 @@ async def test_dies_between_a_refund_and_its_row(pay: PayShop, started: PayProce
     assert await pay.value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
     if given < len(PROVIDERS):  # else both calls were through when it died, and no more are made
         await dies(started, "refund.after_call")
-    await started.worker("payment_driver")
+    await started.worker("payment_worker")
     await over(pay, captured=100, refunded=90)
 
 
 async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started: PayProcesses) -> None:
-    async with working(pay.settings, "payment_driver"):
+    async with working(pay.settings, "payment_worker"):
         order_id, [payment] = await pay.ordered(("alipay", 100))
         await pay.expire(order_id)
         await pay.order_is(order_id, "cancelled", "expired")
@@ -120,7 +120,7 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
     audit = await pay.shop.audit.audit_sale(pay.sale_id)
     assert audit.clean, audit.findings
-    await started.worker("payment_driver")
+    await started.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
@@ -130,7 +130,7 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started
 async def test_a_gateway_dies_before_it_answers_a_callback(pay: PayShop, started: PayProcesses) -> None:
     """What it stored is stored: the provider sends it again, and reads that it need not."""
     pay.switch(never_share=1)
-    async with working(pay.settings, "payment_driver"):
+    async with working(pay.settings, "payment_worker"):
         order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
         await eventually(lambda: asked(pay))
     dying = await started.gateway(crash_at="payment.after_notice:2")
@@ -153,5 +153,5 @@ async def test_a_gateway_dies_before_it_answers_a_callback(pay: PayShop, started
         await started.gateway()
         assert [await send(number) for number in (1, 0, 1)] == [204, 200, 204]
     await over(pay, captured=100, refunded=0)
-    results = await pay.rows("SELECT result FROM payment_notices")
+    results = await pay.rows("SELECT result FROM payment_webhooks")
     assert [row["result"] for row in results] == ["captured", "captured"]

@@ -52,11 +52,11 @@ class Scene:
     started: Sf
 
     async def dies(self, place: str) -> None:
-        running = await self.started.worker("shipment_driver", crash_at=place)
+        running = await self.started.worker("fulfilment_worker", crash_at=place)
         assert await ended(running) == -9, f"it did not come to {place}"
 
     async def goes_on(self) -> None:
-        await self.started.worker("shipment_driver")
+        await self.started.worker("fulfilment_worker")
 
     async def only(self) -> Shipment:
         [row] = await self.ship.rows("SELECT shipment_id FROM shipments")
@@ -75,7 +75,7 @@ class Scene:
     async def booked(self) -> Shipment:
         """A parcel that is booked, with nobody at work any more."""
         await self.ship.order()
-        running = await self.started.worker("shipment_driver")
+        running = await self.started.worker("fulfilment_worker")
 
         async def look() -> bool:
             return bool(await self.ship.value("SELECT count(*) FROM shipments WHERE status = 'booked'"))
@@ -110,7 +110,7 @@ async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_p
             "base_url": str(yard.http.make_url("/sf_express/std/service")),
         }
         settings = make_settings(
-            shipping={"sf_express": account, "track_first_s": 0.2, "track_most_s": 0.2},
+            shipping={"sf_express": account, "tracking_poll_initial_s": 0.2, "tracking_poll_max_s": 0.2},
             driver={"lease_s": 1, "backoff_max_s": 0.5},
         )
         ship = await stack.enter_async_context(open_shipshop(shop, settings, rates=_RATES))

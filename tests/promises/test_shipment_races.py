@@ -34,7 +34,7 @@ PAIRS, AT_ONCE = 120, 40
 _MOMENT_S = 0.06
 _NEW = msgspec.convert({**ADDRESS, "line": "Wensan Road 90"}, Address)
 _SHIPPING = ("P7", "P8")
-_WAITING = "SELECT count(*) FROM shipments WHERE task IN ('book', 'cancel', 'follow') OR parked"
+_WAITING = "SELECT count(*) FROM shipments WHERE task IN ('book', 'cancel', 'subscribe') OR parked"
 
 
 @dataclass
@@ -70,9 +70,11 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture
 async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
-    async with open_shipshop(shop, settings, attempts=1_000) as found:
+    async with open_shipshop(shop, settings, max_attempts=1_000) as found:
         for name, before in list(found.carriers.items()):
-            found.carriers[name] = Hesitating(name, before.accepts_bookings, before.is_external, before.needs_subscription)
+            found.carriers[name] = Hesitating(
+                name, before.accepts_bookings, before.is_external, before.needs_subscription
+            )
         yield found
 
 

@@ -21,7 +21,7 @@ async def test_refused_by_the_first(ship: ShipShop) -> None:
     [parcel] = await ship.parcels(order_id)
     assert (parcel.carrier, parcel.refused_by, parcel.status) == ("quick", ["cheap"], "booked")
     assert (cheap.asked.total(), quick.asked.total()) == (1, 1)
-    outcomes = await ship.rows("SELECT carrier, outcome, why FROM bookings ORDER BY booking_id")
+    outcomes = await ship.rows("SELECT carrier, outcome, reason FROM bookings ORDER BY booking_id")
     assert [tuple(row) for row in outcomes] == [
         ("cheap", "refused", "cheap refuses: no_service: not there"),
         ("quick", "booked", None),

@@ -12,7 +12,7 @@ from tests.support.shipshop import SHANGHAI, ShipShop, news
 
 
 async def taken(ship: ShipShop, order_id: UUID) -> list[tuple[str, str, int]]:
-    query = "SELECT method, status, amount_minor FROM payments WHERE order_id = $1 ORDER BY part"
+    query = "SELECT method, status, amount_minor FROM payments WHERE order_id = $1 ORDER BY tender_no"
     return [tuple(row) for row in await ship.rows(query, order_id)]
 
 

@@ -144,7 +144,9 @@ async def test_every_code(code: str, word: Any) -> None:
         entry("2026-11-24 17:30:00", "…", word.name, None),
     ):
         (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-        assert (news.code, news.state, news.is_unknown_code) == (code, word.state, False), "by its code, or by its name alone"
+        assert (news.code, news.state, news.is_unknown_code) == (code, word.state, False), (
+            "by its code, or by its name alone"
+        )
 
 
 def test_what_ends_a_parcel() -> None:

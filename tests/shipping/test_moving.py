@@ -61,7 +61,9 @@ async def test_in_any_order_and_any_number_of_times(ship: ShipShop) -> None:
         try:
             async with ship.shop.db.transaction() as connection:
                 for part in calls([every[number] for number in order], sizes):
-                    await ship.shipping.apply_tracking_events(connection, parcel.shipment_id, part, "push", "test", datetime.now(UTC))
+                    await ship.shipping.apply_tracking_events(
+                        connection, parcel.shipment_id, part, "push", "test", datetime.now(UTC)
+                    )
                 row = await connection.fetch(_END, parcel.shipment_id)
                 raise RolledBack
         except RolledBack:

@@ -27,7 +27,9 @@ async def send(ship: ShipShop, *pushes: ShipmentUpdate, notice_id: str | None = 
 
 
 async def kept(ship: ShipShop) -> list[tuple[str, str]]:
-    return [tuple(row) for row in await ship.rows("SELECT notice_id, result FROM carrier_notices ORDER BY notice_id")]
+    return [
+        tuple(row) for row in await ship.rows("SELECT webhook_id, result FROM carrier_webhooks ORDER BY webhook_id")
+    ]
 
 
 async def test_each_once(ship: ShipShop) -> None:

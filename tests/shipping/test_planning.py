@@ -38,7 +38,10 @@ async def test_two_addresses_two_warehouses(ship: ShipShop) -> None:
     ]
     assert await ship.status(order_id) == "fulfilling"
     shown = await ship.shipping.show(order_id, "user")
-    assert (shown.unplanned_units, [sum(line.quantity for line in one.lines) for one in shown.shipments]) == (0, [2, 1, 1])
+    assert (shown.unplanned_units, [sum(line.quantity for line in one.lines) for one in shown.shipments]) == (
+        0,
+        [2, 1, 1],
+    )
     contents = sorted(list(parcel.contents) for parcel in ship.carriers["cheap"].parcels)
     assert contents == [[("thing a", 2)], [("thing c", 1)]]
     # Planned by two at once, and once more later: planned once.
@@ -53,7 +56,7 @@ async def test_a_weight_on_a_step(ship: ShipShop) -> None:
     """A step holds up to its end: 1000 g with the box still cost the lower price."""
     prices = []
     for weight in (880, 881):
-        await ship.rows("UPDATE goods SET weight_g = $1 WHERE sku = 'a' RETURNING 1", weight)
+        await ship.rows("UPDATE product_logistics SET weight_g = $1 WHERE sku = 'a' RETURNING 1", weight)
         order_id = await ship.order()
         await ship.work()
         [parcel] = await ship.parcels(order_id)
@@ -113,7 +116,7 @@ async def test_an_address_that_lacks_something(ship: ShipShop) -> None:
 
 
 async def test_goods_of_which_too_little_is_known(ship: ShipShop) -> None:
-    await ship.rows("DELETE FROM goods WHERE sku = 'a' RETURNING 1")
+    await ship.rows("DELETE FROM product_logistics WHERE sku = 'a' RETURNING 1")
     lacking, many, whole = await ship.order(), await ship.order(("b", 401, 0)), await ship.order(("c", 1, 0))
     assert sorted(await ship.work()) == ["booked", "planned", "unsendable", "unsendable"]
     why = {one.order_id: one.reason for one in await ship.desk.unplanned()}
@@ -124,7 +127,7 @@ async def test_goods_of_which_too_little_is_known(ship: ShipShop) -> None:
     assert (await ship.desk.counts())["unplanned"] == 2
     await ship.due()
     assert "unsendable" not in await ship.work()
-    await ship.rows("INSERT INTO goods VALUES ('a', 'hz', 'A-01', 500, 100, 100, 100) RETURNING 1")
+    await ship.rows("INSERT INTO product_logistics VALUES ('a', 'hz', 'A-01', 500, 100, 100, 100) RETURNING 1")
     await ship.desk.retry_order(lacking)
     assert await ship.work() == ["planned", "booked"]
     with pytest.raises(NoSuchShipment, match="not among those"):

@@ -102,7 +102,7 @@ async def test_two_addresses_that_became_one(ship: ShipShop) -> None:
 
 async def test_a_parcel_too_many(ship: ShipShop) -> None:
     _, [parcel] = await planned(ship, ("a", 3, 0))
-    rules = ship.desk.repacking._rules.model_copy(update={"parcels_per_order": 2})  # type: ignore[attr-defined]
+    rules = ship.desk.repacking._rules.model_copy(update={"shipments_per_order": 2})  # type: ignore[attr-defined]
     ship.desk.repacking._rules = rules
     await ship.desk.repacking.split(parcel.shipment_id, {0: 1}, "dan")
     with pytest.raises(InvalidShipmentState, match="has 2 parcels, and may not have more"):

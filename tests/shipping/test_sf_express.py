@@ -41,7 +41,13 @@ def test_it_is_a_carrier_and_reads_pushes() -> None:
     adapter, _ = asking()
     carrier: Carrier = adapter
     reader: CarrierWebhookReader = adapter
-    assert (carrier.name, carrier.system, carrier.accepts_bookings, carrier.is_external, carrier.needs_subscription) == (
+    assert (
+        carrier.name,
+        carrier.system,
+        carrier.accepts_bookings,
+        carrier.is_external,
+        carrier.needs_subscription,
+    ) == (
         *("sf_express", "sf_express"),
         *(True, True, False),
     )

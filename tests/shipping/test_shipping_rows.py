@@ -13,7 +13,7 @@ _EVENT = (
     "text) SELECT order_id, 2, shipment_id, now(), now(), 'staff', 'eve', 'booked', 'picked_up', 'x' FROM shipments"
 )
 _BOOKING = (
-    "INSERT INTO bookings (booking_id, shipment_id, carrier, asked_at) "
+    "INSERT INTO bookings (booking_id, shipment_id, carrier, requested_at) "
     "SELECT gen_random_uuid(), shipment_id, 'quick', now() FROM shipments"
 )
 FORBIDDEN = {
@@ -38,11 +38,11 @@ FORBIDDEN = {
     "over and still standing": "UPDATE bookings SET ended_at = now()",
     "an event of a step that is none": _EVENT.replace("'picked_up'", "'delivered'"),
     "an event of half a step": _EVENT.replace("'booked', ", "NULL, "),
-    "more planned than ordered": "UPDATE line_goods SET planned = 3",
-    "more left than planned": "UPDATE line_goods SET shipped = 3",
-    "more arrived than left": "UPDATE line_goods SET delivered = 1",
-    "more given back than arrived": "UPDATE line_goods SET returned = 1",
-    "fewer than none": "UPDATE line_goods SET planned = -1",
+    "more planned than ordered": "UPDATE fulfilment_lines SET planned = 3",
+    "more left than planned": "UPDATE fulfilment_lines SET shipped = 3",
+    "more arrived than left": "UPDATE fulfilment_lines SET delivered = 1",
+    "more given back than arrived": "UPDATE fulfilment_lines SET returned = 1",
+    "fewer than none": "UPDATE fulfilment_lines SET planned = -1",
     "goods of no line": "UPDATE shipment_lines SET line_no = 7",
     "an empty line": "UPDATE shipment_lines SET quantity = 0",
     "planned at no time": "UPDATE fulfilments SET planned_at = NULL",
@@ -65,8 +65,8 @@ async def test_what_cannot_be_written(ship: ShipShop) -> None:
     async with ship.shop.db.transaction() as connection:
         await connection.execute(_EVENT)
         await connection.execute("UPDATE shipments SET status = 'picked_up', status_seq = 2, handed_over_at = now()")
-        await connection.execute("UPDATE line_goods SET shipped = 2")
-        await connection.execute("UPDATE fulfilments SET news = 2")
+        await connection.execute("UPDATE fulfilment_lines SET shipped = 2")
+        await connection.execute("UPDATE fulfilments SET event_seq = 2")
 
 
 async def test_the_same_steps_here_and_there(ship: ShipShop) -> None:

@@ -152,7 +152,7 @@ async def test_what_does_not_stop_an_order(ship: ShipShop) -> None:
     """A part that goes back, an earlier way to pay that was given up, and cash that is still to come."""
     some, other, cash = await ship.order(("a", 3, 0)), await ship.order(), await ship.order(("a", 3, 0), cod=200)
     await ship.refund_all(cash)
-    await ship.rows("UPDATE payments SET round = 2 WHERE order_id = $1 RETURNING 1", other)
+    await ship.rows("UPDATE payments SET plan_revision = 2 WHERE order_id = $1 RETURNING 1", other)
     await ship.rows(_GIVEN_UP, other)
     for order_id, share in ((some, 299), (other, 100)):
         await ship.rows(_REFUND, order_id, share, 1)

@@ -178,7 +178,7 @@ async def started(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes
     """A dead one's jobs are free after a second."""
     quick = settings.jobs.model_copy(update={"lease_s": 1})
     own = settings.shipping.model_copy(update={"own_fleet": True})
-    async with processes(settings.model_copy(update={"driver": quick, "shipping": own}), tmp_path) as found:
+    async with processes(settings.model_copy(update={"jobs": quick, "shipping": own}), tmp_path) as found:
         yield found
 
 
@@ -188,11 +188,11 @@ async def test_a_driver_dies_between_the_carrier_and_the_row(
     """Booked and not noted, cancelled and not noted: whoever comes next asks again under the same booking."""
     async with open_shipshop(shop, settings, rates=OWN) as ship:
         await ship.order()
-        assert await ended(await started.worker("shipment_driver", crash_at="shipment.after_book")) == -9
+        assert await ended(await started.worker("fulfilment_worker", crash_at="shipment.after_book")) == -9
         [row] = await ship.rows("SELECT shipment_id, status, booking_id FROM shipments")
         parcel_id = row["shipment_id"]
         assert (row["status"], await ship.value("SELECT outcome FROM bookings")) == ("planned", "asked")
-        dying = await started.worker("shipment_driver", crash_at="shipment.after_cancel")
+        dying = await started.worker("fulfilment_worker", crash_at="shipment.after_cancel")
 
         async def parcel_is(status: str) -> bool:
             return (await ship.parcel(parcel_id)).status == status
@@ -202,7 +202,7 @@ async def test_a_driver_dies_between_the_carrier_and_the_row(
         await ship.desk.cancel(parcel_id, "not wanted", "dan")
         assert await ended(dying) == -9
         assert await ship.value("SELECT outcome FROM bookings") == "booked"
-        await started.worker("shipment_driver")
+        await started.worker("fulfilment_worker")
         await eventually(lambda: parcel_is("cancelled"))
         assert await ship.value("SELECT count(*) FROM bookings") == 1
         await ship.check()

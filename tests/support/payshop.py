@@ -32,7 +32,7 @@ from tests.support.front import Front, open_front, working
 from tests.support.processes import Processes
 from tests.support.shop import eventually, make_sale, order_body
 
-WORKERS = ("order_writer", "release_driver", "payment_driver")
+WORKERS = ("order_writer", "release_worker", "payment_worker")
 ITEMS: Mapping[str, tuple[int, int, int | None]] = {"a": (50, 100, 3), "b": (20, 50, None)}
 GOOD = ProviderFaults(callback_ms=0)
 NEVER = ProviderFaults(never_share=1)
@@ -200,7 +200,7 @@ WITH kept AS (
            sum(coalesce(by_staff, 0)) AS by_staff
     FROM payments LEFT JOIN (
         SELECT payment_id, sum(amount_minor) AS going,
-               sum(amount_minor) FILTER (WHERE actor <> 'payment_driver') AS by_staff
+               sum(amount_minor) FILTER (WHERE actor <> 'payment_worker') AS by_staff
         FROM refunds WHERE status <> 'failed' GROUP BY payment_id) AS back USING (payment_id)
     WHERE status IN ('captured', 'authorised') GROUP BY order_id, round
 ), last AS (SELECT order_id, max(round) AS round FROM payments GROUP BY order_id)
@@ -346,4 +346,4 @@ async def pay_processes(settings: Settings, home: Path) -> AsyncIterator[PayProc
 
 def driver(**changed: Any) -> Callable[[Settings], Settings]:
     """For `change`: other settings of the drivers."""
-    return lambda settings: settings.model_copy(update={"driver": settings.jobs.model_copy(update=changed)})
+    return lambda settings: settings.model_copy(update={"jobs": settings.jobs.model_copy(update=changed)})

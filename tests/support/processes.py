@@ -68,7 +68,7 @@ class Processes:
         return await self._start("worker", ["workers", *names, "--instance", instance], crash_at, ready)
 
     async def _start(self, name: str, module: list[str], crash_at: str | None, ready) -> RunningProcess:  # type: ignore[no-untyped-def]
-        env = {**self.environment(), **({"FLOODGATE_CRASH_AT": crash_at} if crash_at else {})}
+        env = {**self.environment(), **({"FLOODGATE_FAILPOINT": crash_at} if crash_at else {})}
         log = self.home / f"{name}-{len(self.running)}.log"
         running = await start(ProcessSpec(name, [sys.executable, "-m", *module], log, env=env, ready=ready))
         self.running.append(running)

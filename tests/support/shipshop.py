@@ -192,7 +192,7 @@ class ShipShop:
         parts += [("cod", cod, "authorised", None)] if cod else []
         for part, (method, amount, status, captured_at) in enumerate(parts):
             await connection.execute(
-                "INSERT INTO payments (payment_id, order_id, user_id, round, part, method, scene, amount_minor, "
+                "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, "
                 "currency, status, created_at, expires_at, captured_at, due_at) "
                 "VALUES ($1, $2, $3, 1, $4, $5, 'none', $6, 'CNY', $7, $8, $9, $10, $8)",
                 *(self.shop.ids.new(), order_id, user, part, method, amount, status, now),
@@ -226,7 +226,7 @@ class ShipShop:
     async def lease_over(self) -> None:
         """What was asked of carriers was asked so long ago that it is there, or never will be."""
         async with self.shop.db.connection() as connection:
-            await connection.execute("UPDATE bookings SET asked_at = asked_at - interval '1 hour'")
+            await connection.execute("UPDATE bookings SET requested_at = requested_at - interval '1 hour'")
         await self.due()
 
     async def claimed(self, order_id: UUID | None = None) -> Job:
@@ -305,7 +305,9 @@ class ShipShop:
 
     async def hear(self, shipment_id: UUID, *news: TrackingEvent) -> TrackingResult:
         async with self.shop.db.transaction() as connection:
-            return await self.shipping.apply_tracking_events(connection, shipment_id, news, "push", "test", datetime.now(UTC))
+            return await self.shipping.apply_tracking_events(
+                connection, shipment_id, news, "push", "test", datetime.now(UTC)
+            )
 
 
 _MISCOUNTED = """
@@ -364,7 +366,7 @@ async def make_goods(shop: CliServices) -> None:
                 *(id_, f"Warehouse {id_}", msgspec.json.encode(place).decode()),
             )
         await connection.executemany(
-            "INSERT INTO goods VALUES ($1, $2, $3, $4, $5, $5, $5)",
+            "INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $5, $5)",
             [(sku, *about) for sku, about in GOODS.items()],
         )
 

@@ -116,6 +116,6 @@ def test_the_example_file_shows_the_defaults(clean: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("FLOODGATE_CONFIG", str(example))
     assert load() == before
     text = example.read_text()
-    for part in ("http", "limits", "writer", "driver", "observer", "log"):
+    for part in ("http", "limits", "writer", "jobs", "observer", "log"):
         for name in type(getattr(before, part)).model_fields:
             assert f"\n{name} = " in text or f"\n# {name} = " in text, f"{part}.{name}"

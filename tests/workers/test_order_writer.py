@@ -31,7 +31,7 @@ async def test_more_sales_than_reads_at_once(
     sales = [await make_sale(shop, name, {"a": (50, 100, None)}) for name in names]
     settings = make_settings(
         limits={"redis_connections": 3},
-        writer={"reads_at_once": AT_ONCE, "wait_ms": WAIT_MS, "takeover_idle_ms": 60_000},
+        writer={"concurrent_reads": AT_ONCE, "read_block_ms": WAIT_MS, "claim_idle_ms": 60_000},
     )
     with caplog.at_level(logging.WARNING):
         async with working(settings, "order_writer"):

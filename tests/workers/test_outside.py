@@ -38,7 +38,13 @@ class Rows:
 
 
 def doors(rows: Rows, **settings: float) -> ExternalJobRunner[str]:
-    given = {"calls_at_once": 6, "calls_at_once_each": 3, "breaker_failures": 2, "breaker_open_s": 0.05, **settings}
+    given = {
+        "concurrent_jobs": 6,
+        "concurrent_jobs_per_system": 3,
+        "breaker_failures": 2,
+        "breaker_open_s": 0.05,
+        **settings,
+    }
     return ExternalJobRunner(
         "test", rows, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock()
     )

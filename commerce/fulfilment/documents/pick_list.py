@@ -55,7 +55,7 @@ def _along_the_shelves(pick: Pick) -> tuple[list[tuple[bool, int, str]], str]:
 
 
 def _rows(pick: Pick) -> Iterator[tuple[str, ...]]:
-    parcels = [f"{number}×{units}" for number, units in sorted(pick.parcels.items())]
+    parcels = [f"{number}×{units}" for number, units in sorted(pick.shipments.items())]
     yield "x", pick.shelf, pick.sku, pick.name, f"{pick.quantity:,}", ", ".join(parcels[:_PER_ROW])
     for at in range(_PER_ROW, len(parcels), _PER_ROW):
         yield "", "", pick.sku, "续 continued", "", ", ".join(parcels[at : at + _PER_ROW])
