@@ -45,7 +45,7 @@ class FulfilmentPlanner:
             await store.postpone_order(connection, order.order_id, None, "not sent: its money goes back", park=False)
             return "stopped"
         parcels = await self._parcels(connection, order, due)
-        await store.add_line_goods(connection, order.order_id)
+        await store.add_fulfilment_lines(connection, order.order_id)
         for parcel in parcels:
             await store.add_parcel(connection, parcel, now)
         await store.order_planned(connection, order.order_id, now, promised_day(self._rules, due.paid_at))

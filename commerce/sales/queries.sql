@@ -67,11 +67,11 @@ UPDATE sale_items SET price_minor = $3, user_limit = $4, changed_generation = $5
 WHERE sale_id = $1 AND sku = $2;
 
 -- name: get_item
-SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit, initial_units
+SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit_per_user, initial_units
 FROM sale_items JOIN products USING (sku) WHERE sale_id = $1 AND sale_items.sku = $2;
 
 -- name: list_items
-SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit, initial_units
+SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limit_per_user, initial_units
 FROM sale_items JOIN products USING (sku)
 WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
 

@@ -53,7 +53,7 @@ SELECT line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehou
        height_mm
 FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
 
--- name: add_line_goods
+-- name: add_fulfilment_lines
 INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
 SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
 

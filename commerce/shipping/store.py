@@ -38,7 +38,7 @@ def read_shipment(row: Any) -> Shipment:
     if values["next_address"] is not None:
         values["next_address"] = msgspec.json.decode(values["next_address"], type=Address)
     if values["carrier_choice"] is not None:
-        values["carrier_choice"] = msgspec.json.decode(values["choice"])
+        values["carrier_choice"] = msgspec.json.decode(values["carrier_choice"])
     return Shipment(**values)
 
 
@@ -109,8 +109,8 @@ async def lines_to_plan(connection: Connection, order_id: UUID) -> list[LineToPl
     return [LineToPlan(**row) for row in await connection.fetch(queries.lines_to_plan, order_id)]
 
 
-async def add_line_goods(connection: Connection, order_id: UUID) -> None:
-    await connection.execute(queries.add_line_goods, order_id)
+async def add_fulfilment_lines(connection: Connection, order_id: UUID) -> None:
+    await connection.execute(queries.add_fulfilment_lines, order_id)
 
 
 async def goods_sums(connection: Connection, order_id: UUID) -> FulfilmentTotals:

@@ -20,7 +20,7 @@ async def imported(shop: CliServices, text: str, header: str = HEADER):  # type:
 
 async def test_good_lines(shop: CliServices) -> None:
     report = await imported(shop, 'A1,Lantern,2.55,GBP\nB2,"A ""big"" one, red",10,GBP\nC3,Tea,1200,JPY\n')
-    assert (report.added, report.changed, report.unchanged, report.refused) == (3, 0, 0, [])
+    assert (report.added, report.changed, report.unchanged, report.errors) == (3, 0, 0, [])
     assert (await shop.catalog.get("A1")).price == 255
     assert (await shop.catalog.get("B2")).name == 'A "big" one, red'
     assert (await shop.catalog.get("C3")).price == 1200
@@ -64,7 +64,7 @@ async def test_a_repeated_import_changes_nothing(shop: CliServices) -> None:
 async def test_a_wrong_line_is_named_and_the_rest_goes_in(shop: CliServices, line: str, why: str) -> None:
     report = await imported(shop, f"G1,Good,1,GBP\n{line}\nG2,Good too,2,GBP\n")
     assert report.added == 2
-    [refused] = report.refused
+    [refused] = report.errors
     assert refused.line == 3
     assert why in refused.reason
 
@@ -72,13 +72,13 @@ async def test_a_wrong_line_is_named_and_the_rest_goes_in(shop: CliServices, lin
 async def test_the_same_sku_twice_in_a_file(shop: CliServices) -> None:
     report = await imported(shop, "A1,First,1,GBP\nB1,Other,1,GBP\nA1,Second,2,GBP\n")
     assert report.added == 2
-    assert [(line.line, line.reason) for line in report.refused] == [(4, "the SKU A1 was given on line 2 already")]
+    assert [(line.line, line.reason) for line in report.errors] == [(4, "the SKU A1 was given on line 2 already")]
     assert (await shop.catalog.get("A1")).name == "First"
 
 
 async def test_line_numbers_count_lines_of_the_file(shop: CliServices) -> None:
     report = await imported(shop, '\nA1,"a\nb",1,GBP\nB 1,x,1,GBP\n\nC1,fine,1,GBP\n')
-    assert [line.line for line in report.refused] == [3, 5]
+    assert [line.line for line in report.errors] == [3, 5]
     assert report.added == 1
 
 

@@ -58,7 +58,7 @@ class House:
         """Gives the provider's number."""
         number = f"T{payment_id.hex[:20]}"
         money = (fen, "CNY", "tea", "qr", "", "http://localhost/", "waiting", at_ms - 1_000, at_ms + 60_000)
-        self.bank.ask(payment_store.SimulatedTrade(name, payment_id.hex, number, *money))
+        self.bank.open_trade(payment_store.SimulatedTrade(name, payment_id.hex, number, *money))
         self.bank.pay(name, payment_id.hex, at_ms)
         return number
 

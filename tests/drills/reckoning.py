@@ -45,7 +45,7 @@ LIMIT 5
 _ORDERS = """
 SELECT order_id, status, total_minor, cancel_reason, idempotency_key,
        (SELECT json_agg(json_build_object('id', payment_id, 'method', method, 'amount', amount_minor, 'status', status,
-                        'round', round, 'transaction', transaction_id) ORDER BY round, part)::text
+                        'plan_revision', plan_revision, 'transaction', transaction_id) ORDER BY plan_revision, tender_no)::text
         FROM payments WHERE payments.order_id = orders.order_id) AS payments
 FROM orders WHERE sale_id = $1
 """

@@ -59,7 +59,7 @@ SELECT (SELECT count(*) / greatest(extract(epoch FROM max(planned_at) - min(plan
         FROM shipments WHERE booked_at IS NOT NULL)::float8 AS parcels,
        (SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM planned_at - paid_at))
         FROM fulfilments WHERE planned_at IS NOT NULL) AS until_planned,
-       (SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM asked_at - planned_at))
+       (SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM requested_at - planned_at))
         FROM bookings JOIN shipments USING (booking_id) WHERE bookings.carrier = 'sf_express') AS until_asked
 """
 

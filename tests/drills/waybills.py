@@ -45,7 +45,7 @@ WHERE ended_at IS NULL AND NOT parked AND (tracking_no IS NULL OR tracking_no <>
 """
 _LINES = """
 SELECT order_id, line_no, address_no, order_lines.quantity AS wanted, ordered, planned, shipped, delivered
-FROM order_lines JOIN orders USING (order_id) LEFT JOIN line_goods USING (order_id, line_no, address_no)
+FROM order_lines JOIN orders USING (order_id) LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
 WHERE sale_id = $1
 """
 _HELD = """

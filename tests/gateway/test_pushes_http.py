@@ -87,7 +87,7 @@ async def state(here: ShipFront) -> list[Any]:
     """All that a push might change."""
     query = """SELECT (SELECT jsonb_agg(shipments ORDER BY shipment_id) FROM shipments)::text,
         (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text, (SELECT count(*) FROM shipment_events),
-        (SELECT jsonb_agg(line_goods) FROM line_goods)::text, (SELECT count(*) FROM carrier_notices)"""
+        (SELECT jsonb_agg(fulfilment_lines) FROM fulfilment_lines)::text, (SELECT count(*) FROM carrier_webhooks)"""
     return [tuple(row) for row in await here.ship.rows(query)]
 
 

@@ -89,11 +89,11 @@ async def test_in_any_order_and_any_number_of_times(ship: ShipShop) -> None:
 
 
 _END = """
-SELECT shipments.status, orders.status AS order_status, planned, shipped, delivered, last_news_at,
+SELECT shipments.status, orders.status AS order_status, planned, shipped, delivered, last_event_at,
        cod_collected_at IS NOT NULL AS collected, payments.status AS payment,
-       (SELECT count(*) FROM shipment_events AS event WHERE event.shipment_id = $1 AND (unknown OR contradicts)) AS odd,
+       (SELECT count(*) FROM shipment_events AS event WHERE event.shipment_id = $1 AND (is_unknown_code OR contradicts_history)) AS odd,
        (SELECT count(*) FROM shipment_events AS event WHERE event.shipment_id = $1 AND code IS NOT NULL) AS told
-FROM shipments JOIN orders USING (order_id) JOIN line_goods USING (order_id) JOIN payments USING (order_id)
+FROM shipments JOIN orders USING (order_id) JOIN fulfilment_lines USING (order_id) JOIN payments USING (order_id)
 WHERE shipment_id = $1
 """
 

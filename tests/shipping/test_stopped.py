@@ -171,9 +171,9 @@ async def test_what_does_not_stop_an_order(ship: ShipShop) -> None:
 
 
 _GIVEN_UP = """
-INSERT INTO payments (payment_id, order_id, user_id, round, part, method, scene, amount_minor, currency, status,
+INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency, status,
                       created_at, expires_at, captured_at, due_at)
-SELECT gen_random_uuid(), order_id, user_id, 1, part, method, scene, amount_minor, currency, status, created_at,
+SELECT gen_random_uuid(), order_id, user_id, 1, tender_no, method, flow, amount_minor, currency, status, created_at,
        expires_at, captured_at, due_at
 FROM payments WHERE order_id = $1 RETURNING 1
 """
@@ -182,5 +182,5 @@ INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, 
                      due_at)
 SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test', now(),
        now() + interval '1 day'
-FROM payments WHERE order_id = $1 AND round = $3 RETURNING 1
+FROM payments WHERE order_id = $1 AND plan_revision = $3 RETURNING 1
 """

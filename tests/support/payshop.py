@@ -196,18 +196,18 @@ SELECT (SELECT count(*) FROM payments WHERE task IS NOT NULL AND NOT parked
 # Told apart from the audit's own queries: what was taken and not given back of each round of an order.
 _MISPLACED = """
 WITH kept AS (
-    SELECT order_id, round, sum(amount_minor - coalesce(going, 0)) AS units,
+    SELECT order_id, plan_revision, sum(amount_minor - coalesce(going, 0)) AS units,
            sum(coalesce(by_staff, 0)) AS by_staff
     FROM payments LEFT JOIN (
         SELECT payment_id, sum(amount_minor) AS going,
                sum(amount_minor) FILTER (WHERE actor <> 'payment_worker') AS by_staff
         FROM refunds WHERE status <> 'failed' GROUP BY payment_id) AS back USING (payment_id)
-    WHERE status IN ('captured', 'authorised') GROUP BY order_id, round
-), last AS (SELECT order_id, max(round) AS round FROM payments GROUP BY order_id)
-SELECT orders.order_id, orders.status, total_minor, kept.round, kept.units
+    WHERE status IN ('captured', 'authorised') GROUP BY order_id, plan_revision
+), last AS (SELECT order_id, max(plan_revision) AS plan_revision FROM payments GROUP BY order_id)
+SELECT orders.order_id, orders.status, total_minor, kept.plan_revision, kept.units
 FROM orders JOIN last USING (order_id) LEFT JOIN kept USING (order_id)
 WHERE CASE
-    WHEN kept.round < last.round THEN kept.units <> 0
+    WHEN kept.plan_revision < last.plan_revision THEN kept.units <> 0
     WHEN orders.status = 'cancelled' THEN coalesce(kept.units, 0) <> 0
     WHEN orders.status = 'awaiting_payment' THEN coalesce(kept.units, 0) >= total_minor
     ELSE coalesce(kept.units + kept.by_staff, 0) <> total_minor END

@@ -312,13 +312,13 @@ class ShipShop:
 
 _MISCOUNTED = """
 SELECT * FROM (
-    SELECT order_id, line_no, address_no, ordered, planned, shipped, delivered FROM line_goods
+    SELECT order_id, line_no, address_no, ordered, planned, shipped, delivered FROM fulfilment_lines
 ) AS counted FULL JOIN (
     SELECT order_lines.order_id, line_no, address_no, order_lines.quantity AS ordered,
            coalesce(sum(held.quantity) FILTER (WHERE NOT gone), 0) AS planned,
            coalesce(sum(held.quantity) FILTER (WHERE NOT gone AND status NOT IN ('planned', 'booked')), 0) AS shipped,
            coalesce(sum(held.quantity) FILTER (WHERE status = 'delivered'), 0) AS delivered
-    FROM order_lines JOIN line_goods USING (order_id, line_no, address_no) LEFT JOIN (
+    FROM order_lines JOIN fulfilment_lines USING (order_id, line_no, address_no) LEFT JOIN (
         SELECT shipment_lines.*, status, status IN ('cancelled', 'lost', 'returned_to_sender') AS gone
         FROM shipment_lines JOIN shipments USING (shipment_id)
     ) AS held USING (order_id, line_no, address_no)
@@ -337,12 +337,12 @@ UNION ALL SELECT shipment_id, status, NULL FROM shipments WHERE status <> 'plann
 AND NOT EXISTS (SELECT FROM shipment_events AS event WHERE event.shipment_id = shipments.shipment_id)
 """
 _GAPS = """
-SELECT order_id, news FROM fulfilments WHERE news <> (
-    SELECT count(*) FROM shipment_events WHERE shipment_events.order_id = fulfilments.order_id AND seq <= news)
+SELECT order_id, event_seq FROM fulfilments WHERE event_seq <> (
+    SELECT count(*) FROM shipment_events WHERE shipment_events.order_id = fulfilments.order_id AND seq <= event_seq)
 """
 _STANDING = """
 SELECT shipments.shipment_id, shipments.booking_id, bookings.booking_id FROM shipments LEFT JOIN bookings
-ON bookings.shipment_id = shipments.shipment_id AND outcome IN ('asked', 'booked')
+ON bookings.shipment_id = shipments.shipment_id AND outcome IN ('requested', 'booked')
 WHERE shipments.booking_id IS DISTINCT FROM bookings.booking_id
 """
 
