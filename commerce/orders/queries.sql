@@ -12,7 +12,7 @@ SELECT order_id, user_id, status, sale_id, total_minor, currency, accepted_at, p
 FROM orders WHERE order_id = $1;
 
 -- name: get_lines
-SELECT line_no AS line, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
+SELECT line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
 FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
 
 -- name: get_order_by_key
