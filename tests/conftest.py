@@ -15,10 +15,10 @@ import uvloop
 from commerce.payments import payment_jobs
 from config.settings import Settings, load
 from ops.commands.common import CliServices, open_cli_services
-from tests.support.front import Front, open_front
-from tests.support.keyleaks import sweep
-from tests.support.payshop import PayShop, open_payshop
-from tests.support.servers import TEMPLATE, Servers, test_servers
+from tests.support.gateway import TestGateway, open_gateway
+from tests.support.payment_shop import PaymentShop, open_payment_shop
+from tests.support.redis_key_leaks import sweep
+from tests.support.servers import TEMPLATE, Servers, run_servers
 
 SECRET = "only for tests, and long enough for HS256"
 
@@ -42,7 +42,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    with test_servers() as found:
+    with run_servers() as found:
         yield found
 
 
@@ -107,8 +107,8 @@ async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[CliService
 
 
 @pytest.fixture
-async def front(settings: Settings, sale_prefix: str) -> AsyncIterator[Front]:
-    async with open_front(settings) as found:
+async def front(settings: Settings, sale_prefix: str) -> AsyncIterator[TestGateway]:
+    async with open_gateway(settings) as found:
         yield found
 
 
@@ -119,9 +119,9 @@ def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def pay(shop: CliServices, sale_id: str, short_looks: None) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str, short_looks: None) -> AsyncIterator[PaymentShop]:
     """A shop that is paid; after the test nothing is left to be done, and the books agree."""
-    async with open_payshop(shop, sale_id) as found:
+    async with open_payment_shop(shop, sale_id) as found:
         yield found
         await found.quiet()
         await found.check()

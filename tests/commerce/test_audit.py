@@ -17,8 +17,8 @@ from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import EntryId, Release, SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import working
-from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+from tests.support.gateway import run_workers
+from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
 POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 
@@ -37,7 +37,7 @@ async def keys(shop: CliServices, settings: Settings, sale_id: str) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 50, None)})
     first = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 5}) for n in range(4)]
     await reserve(shop.redis, keys, *first)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     async with shop.db.connection() as connection:
         await connection.execute(
@@ -178,7 +178,7 @@ async def test_what_cannot_be_read_is_noted(
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean
     assert audit.notes == ["2 orders in the stream cannot be read, so their units are unknown"]
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
         await eventually(lambda: _dead(shop, 2))
     audit = await shop.audit.audit_sale(sale_id)
@@ -221,7 +221,7 @@ async def test_clean_while_everything_moves(shop: CliServices, settings: Setting
             await expire_all_but_now(shop)
             await asyncio.sleep(0.01)
 
-    async with working(settings, "order_writer", "release_worker"):
+    async with run_workers(settings, "order_writer", "release_worker"):
         tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), restock(), expire())]
         for _ in range(25):
             audits.append(await shop.audit.audit_sale(sale_id))

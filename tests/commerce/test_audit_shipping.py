@@ -10,7 +10,7 @@ from commerce.audit import store
 from config.settings import Settings
 from lua import Cut, EntryId
 from ops.commands.common import CliServices
-from tests.support.shipshop import ShipShop, news, open_shipshop
+from tests.support.shipping_shop import ShippingShop, open_shipping_shop, tracking_event
 
 BREACHES = {
     "goods_out_of_balance": "UPDATE fulfilment_lines SET delivered = shipped + 1 WHERE order_id = $1",
@@ -26,22 +26,22 @@ BREACHES = {
 
 
 @pytest.fixture
-async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
-    async with open_shipshop(shop, settings) as found:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
+    async with open_shipping_shop(shop, settings) as found:
         yield found
 
 
-async def findings(ship: ShipShop) -> dict[str, list[str]]:
+async def findings(ship: ShippingShop) -> dict[str, list[str]]:
     cut = Cut(1, 0, EntryId(0, 0), 0, {})
     async with store.open_audit_snapshot(ship.shop.db, "sale", cut) as books:
         return {name: await books.listed(name) for name in BREACHES}
 
 
-async def test_each_breach_is_found(ship: ShipShop) -> None:
+async def test_each_breach_is_found(ship: ShippingShop) -> None:
     orders = {}
     for name in BREACHES:
         order_id, [parcel] = await ship.sent(("a", 2, 0))
-        await ship.hear(parcel.shipment_id, news("delivered", -5))
+        await ship.hear(parcel.shipment_id, tracking_event("delivered", -5))
         orders[name] = order_id
     await ship.sent(("a", 1, 0))
     assert not any((await findings(ship)).values())

@@ -13,8 +13,8 @@ from commerce.orders.service import Orders
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import open_front, working
-from tests.support.shop import eventually, make_sale, reservation, reserve
+from tests.support.gateway import open_gateway, run_workers
+from tests.support.sales import eventually, make_sale, reservation, reserve
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ async def dead(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKe
         order.units,
     )
     await reserve(shop.redis, keys, good[0], bad, good[1], good[2])
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: _drained(shop, keys))
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM orders") == 3
@@ -53,7 +53,7 @@ async def test_it_cannot_be_paid(shop: CliServices, settings: Settings, sale_id:
     """Nobody waits for it for ever: first it may still be stored, and once it is discarded it is cancelled."""
     bad = await dead(shop, settings, sale_id, keys)
     path = f"/v1/orders/{bad.order_id}/payments"
-    async with open_front(settings) as front:
+    async with open_gateway(settings) as front:
         held = await front.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
         assert (held.status, held.code) == (409, "not_persisted_yet")
         await shop.dead_letters.discard(bad.order_id, "test")
@@ -87,7 +87,7 @@ async def test_discarding_gives_the_goods_back_once(
     assert (await shop.dead_letters.discard(bad.order_id, "ann")).resolved_by == "ann"
     with pytest.raises(DeadLetterResolved):
         await shop.dead_letters.discard(bad.order_id, "ann")
-    async with working(settings, "release_worker"):
+    async with run_workers(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, 47))
     assert b"user\0a" not in await lua.buyers(shop.redis, keys)
     order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])

@@ -20,8 +20,8 @@ from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import ReserveOutcome, SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import working
-from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+from tests.support.gateway import run_workers
+from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
 POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 
@@ -49,7 +49,7 @@ async def test_after_a_wipe(shop: CliServices, settings: Settings, sale_id: str)
     ]
     await reserve(shop.redis, keys, *orders)
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 10, "more"), "test")
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     before = await lua.cut(shop.redis, keys)
     await wipe(shop, keys)
@@ -76,7 +76,7 @@ async def test_a_wipe_after_a_dead_letter(shop: CliServices, settings: Settings,
     payload = encode_accepted(msgspec.structs.replace(decode_accepted(bad.payload), currency="yuan"))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 5}))
     [died] = await reserve(shop.redis, keys, msgspec.structs.replace(bad, payload=payload))
-    async with working(settings, "order_writer", "release_worker"):
+    async with run_workers(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         await clean(shop, sale_id)
         await shop.dead_letters.discard(bad.order_id, "test")
@@ -98,7 +98,7 @@ async def test_with_orders_in_the_stream_and_half_written(shop: CliServices, set
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     for _ in range(3):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     for _ in range(4):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
@@ -106,7 +106,7 @@ async def test_with_orders_in_the_stream_and_half_written(shop: CliServices, set
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (report.units_free, report.waiting_orders) == (50 - 3 - 8, 4)
     await clean(shop, sale_id)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     await clean(shop, sale_id)
 
@@ -119,7 +119,7 @@ async def test_a_release_that_was_not_marked_is_applied_once(
     keys = await make_sale(shop, sale_id, {"a": (10, 100, 2)}, pay_within_s=10)
     order = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 2})
     await reserve(shop.redis, keys, order)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     await expire_all(shop)
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
@@ -187,7 +187,7 @@ async def test_under_load(shop: CliServices, settings: Settings, sale_id: str) -
             order = reservation(shop.ids.new, sale_id, {"a": 1}, user=f"u{number}-{len(outcomes)}", limits={"a": 2})
             outcomes.extend(answer.outcome for answer in await reserve(shop.redis, keys, order))
 
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         buyers = [asyncio.create_task(buy(number)) for number in range(8)]
         for _ in range(5):
             done = len(outcomes)

@@ -18,8 +18,8 @@ from commerce.reservations.service import Reservations
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import working
-from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+from tests.support.gateway import run_workers
+from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
 POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 ACTOR = Actor("user", "customer user")
@@ -59,7 +59,7 @@ async def test_found_before_and_after_the_writer(
     by_key = await orders.find_by_key("user", "k", [sale_id])
     assert by_key is not None
     assert by_key.order_id == order_id
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     stored = await orders.get(order_id, "user", [sale_id])
     assert stored.status is OrderStatus.AWAITING_PAYMENT
@@ -81,7 +81,7 @@ async def test_never_missing_while_the_writer_works(
         while (await orders.get(order_id, "user", [sale_id])).status is OrderStatus.ACCEPTED:
             looks += 1
 
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         for _ in range(20):
             order_ids = [
                 order.order_id
@@ -98,7 +98,7 @@ async def test_others_orders_do_not_exist(
     order_id = await placed(shop, sale_id, keys)
     with pytest.raises(NoSuchOrder):
         await orders.get(order_id, "somebody", [sale_id])
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     for user, id_ in (("somebody", order_id), ("user", uuid4())):
         with pytest.raises(NoSuchOrder):
@@ -112,7 +112,7 @@ async def test_a_list_pages_from_new_to_old(
 ) -> None:
     made = [reservation(shop.ids.new, sale_id, {"b": 1}, user="user" if n % 3 else "other") for n in range(12)]
     await reserve(shop.redis, keys, *made)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     found, cursor = [], None
     while True:
@@ -154,7 +154,7 @@ async def test_cancelling_gives_the_goods_back_once(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     answers = await asyncio.gather(*(orders.cancel(order_id, ACTOR, [sale_id], 0) for _ in range(10)))
     assert {(order.status, order.cancel_reason) for order in answers} == {(OrderStatus.CANCELLED, "by_customer")}
@@ -178,7 +178,7 @@ async def test_cancelling_what_is_not_stored_yet(
     with pytest.raises(NotStoredYet):
         await orders.cancel(order_id, ACTOR, [sale_id], 0.05)
     cancelling = asyncio.create_task(orders.cancel(order_id, ACTOR, [sale_id], 10))
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         assert (await cancelling).status is OrderStatus.CANCELLED
 
 
@@ -186,7 +186,7 @@ async def test_a_paid_order_is_not_cancelled(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     async with shop.db.transaction() as connection:
         await connection.execute("UPDATE orders SET status = 'paid' WHERE order_id = $1", order_id)
@@ -204,11 +204,11 @@ async def test_unpaid_orders_expire(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     assert await releases.expire_unpaid_orders() == 0
     await expire_all(shop)
-    async with working(settings, "release_worker"):
+    async with run_workers(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
     for number, order_id in enumerate(order_ids):
         order = await orders.get(order_id, f"u{number}", [sale_id])
@@ -225,7 +225,7 @@ async def test_expiry_and_cancel_race(
 ) -> None:
     """Whoever comes first decides; the goods come back once."""
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     await expire_all(shop)
     await asyncio.gather(
@@ -246,7 +246,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     meta = await shop.redis.dump(keys.meta)
@@ -257,7 +257,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
     assert row is not None
     assert tuple(row)[:3] == ("pending", 1, "the sale is not loaded in Redis")
     await shop.redis.restore(keys.meta, 0, meta)
-    async with working(settings, "release_worker"):
+    async with run_workers(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
 
 
@@ -265,7 +265,7 @@ async def test_a_release_that_is_too_old_is_parked(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     async with shop.db.connection() as connection:

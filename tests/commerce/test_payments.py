@@ -15,13 +15,13 @@ from commerce.payments.model import TenderInput
 from commerce.payments.provider_port import PaymentFlow
 from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
-from tests.support.payshop import PayShop, driver, open_payshop
-from tests.support.shop import eventually
+from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
+from tests.support.sales import eventually
 
 pytestmark = pytest.mark.usefixtures("short_looks")
 
 
-async def begin(pay: PayShop, order_id: UUID, user: str, part: TenderInput) -> dict[str, Any]:
+async def begin(pay: PaymentShop, order_id: UUID, user: str, part: TenderInput) -> dict[str, Any]:
     """Begin to pay with more to say than the method; the payment once its provider has been asked."""
     await pay.front.services.payments.start(order_id, user, [part])
 
@@ -43,13 +43,13 @@ SCENES: list[tuple[Any, PaymentFlow, str]] = [
 ]
 
 
-async def test_paid_outside(pay: PayShop) -> None:
+async def test_paid_outside(pay: PaymentShop) -> None:
     """In each scene of each provider."""
     for method, scene, kind in SCENES:
         await _paid_outside(pay, method, scene, kind)
 
 
-async def _paid_outside(pay: PayShop, method: Any, scene: PaymentFlow, kind: str) -> None:
+async def _paid_outside(pay: PaymentShop, method: Any, scene: PaymentFlow, kind: str) -> None:
     user = f"{method}-{scene}"
     order_id = await pay.order(user=user)
     payer = "openid-7" if scene == "jsapi" else None
@@ -72,7 +72,7 @@ async def _paid_outside(pay: PayShop, method: Any, scene: PaymentFlow, kind: str
     assert [tuple(event) for event in events] == [("paid", "payment_worker", "all of it is paid")]
 
 
-async def test_paid_with_store_credit(pay: PayShop) -> None:
+async def test_paid_with_store_credit(pay: PaymentShop) -> None:
     await pay.gift(130)
     order_id, [payment] = await pay.ordered(("balance", 100))
     assert (payment["status"], await pay.credit()) == ("captured", 30)
@@ -83,7 +83,7 @@ async def test_paid_with_store_credit(pay: PayShop) -> None:
     await pay.order_is(other, "awaiting_payment")
 
 
-async def test_paid_on_delivery(pay: PayShop) -> None:
+async def test_paid_on_delivery(pay: PaymentShop) -> None:
     """Confirmed instead of paid; the cash is entered when it is collected."""
     order_id, [payment] = await pay.ordered(("cod", 100))
     assert payment["status"] == "authorised"
@@ -96,7 +96,7 @@ async def test_paid_on_delivery(pay: PayShop) -> None:
 @pytest.mark.parametrize(
     ("ours", "outside", "status"), [("balance", "alipay", "paid"), ("cod", "wechatpay", "confirmed")]
 )
-async def test_paid_in_two_ways(pay: PayShop, ours: str, outside: str, status: str) -> None:
+async def test_paid_in_two_ways(pay: PaymentShop, ours: str, outside: str, status: str) -> None:
     """Not before all parts are there."""
     await pay.gift(500)
     order_id, payments = await pay.ordered((ours, 30), (outside, 70))
@@ -107,7 +107,7 @@ async def test_paid_in_two_ways(pay: PayShop, ours: str, outside: str, status: s
     assert await pay.credit() == (470 if ours == "balance" else 500)
 
 
-async def test_as_was_said_when_it_was_placed(pay: PayShop) -> None:
+async def test_as_was_said_when_it_was_placed(pay: PaymentShop) -> None:
     plan = [{"method": "alipay", "amount": 40}, {"method": "wechatpay", "amount": 60}]
     order_id = await pay.order(payments=plan)
     payments = await pay.start(order_id)
@@ -117,7 +117,7 @@ async def test_as_was_said_when_it_was_placed(pay: PayShop) -> None:
     await pay.order_is(order_id, "paid")
 
 
-async def test_when_one_part_fails_the_others_go_back(pay: PayShop) -> None:
+async def test_when_one_part_fails_the_others_go_back(pay: PaymentShop) -> None:
     """By themselves; and as long as there is time, the customer pays in another way."""
     await pay.gift(20)
     order_id, payments = await pay.ordered(("balance", 20), ("alipay", 30), ("wechatpay", 50))
@@ -135,7 +135,7 @@ async def test_when_one_part_fails_the_others_go_back(pay: PayShop) -> None:
     await pay.order_is(order_id, "paid")
 
 
-async def test_what_is_closed_for_another_part_and_paid_all_the_same(pay: PayShop) -> None:
+async def test_what_is_closed_for_another_part_and_paid_all_the_same(pay: PaymentShop) -> None:
     """Its money comes when that of the other part is on its way back: together they pay for nothing."""
     order_id, [one, other] = await pay.ordered(("alipay", 40), ("wechatpay", 60))
     pay.pays("alipay", one["payment_id"])
@@ -150,7 +150,7 @@ async def test_what_is_closed_for_another_part_and_paid_all_the_same(pay: PaySho
     assert [payment["refunded"] for payment in await pay.payments(order_id)] == [40, 60]
 
 
-async def test_too_little_credit_closes_the_rest_at_the_provider(pay: PayShop) -> None:
+async def test_too_little_credit_closes_the_rest_at_the_provider(pay: PaymentShop) -> None:
     order_id, [_, alipay] = await pay.ordered(("balance", 30), ("alipay", 70))
     await pay.payment_is(alipay["payment_id"], "closed")
     await pay.quiet()
@@ -158,7 +158,7 @@ async def test_too_little_credit_closes_the_rest_at_the_provider(pay: PayShop) -
     await pay.order_is(order_id, "awaiting_payment")
 
 
-async def test_another_way_after_all(pay: PayShop) -> None:
+async def test_another_way_after_all(pay: PaymentShop) -> None:
     """The first is closed at its provider; money that comes in on it all the same goes back."""
     order_id, [first] = await pay.ordered(("alipay", 100))
     [second] = await pay.start(order_id, ("wechatpay", 100))
@@ -174,7 +174,7 @@ async def test_another_way_after_all(pay: PayShop) -> None:
     assert [refund["reason"] for refund in old["refunds"]] == ["it was replaced by another"]
 
 
-async def test_the_same_credit_in_another_mixture(pay: PayShop) -> None:
+async def test_the_same_credit_in_another_mixture(pay: PaymentShop) -> None:
     """What the first mixture took of the store credit is there for the second."""
     await pay.gift(60)
     order_id, [_, alipay] = await pay.ordered(("balance", 60), ("alipay", 40))
@@ -186,7 +186,7 @@ async def test_the_same_credit_in_another_mixture(pay: PayShop) -> None:
     assert await pay.credit() == 0
 
 
-async def test_the_same_again_is_the_same(pay: PayShop) -> None:
+async def test_the_same_again_is_the_same(pay: PaymentShop) -> None:
     order_id = await pay.order()
     parts = [TenderInput("alipay", 40), TenderInput("wechatpay", 60)]
     answers = await asyncio.gather(*(pay.front.services.payments.start(order_id, "user", parts) for _ in range(20)))
@@ -202,7 +202,7 @@ async def test_the_same_again_is_the_same(pay: PayShop) -> None:
     assert await pay.value("SELECT count(*) FROM payments") == 2
 
 
-async def test_polling_alone_is_enough(pay: PayShop) -> None:
+async def test_polling_alone_is_enough(pay: PaymentShop) -> None:
     pay.switch(never_share=1)
     order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
     await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "reason": "broken"})
@@ -211,7 +211,7 @@ async def test_polling_alone_is_enough(pay: PayShop) -> None:
     assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0
 
 
-async def test_callbacks_alone_are_enough(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_callbacks_alone_are_enough(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     await pay.paid(("alipay", 40), ("wechatpay", 60))
     results = await pay.rows("SELECT method, result FROM payment_webhooks ORDER BY method")
@@ -222,7 +222,7 @@ async def test_callbacks_alone_are_enough(pay: PayShop, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("method", PROVIDERS)
 async def test_paid_before_the_answer_to_its_creation_came(shop: CliServices, sale_id: str, method: str) -> None:
     """The answer is lost, the customer pays, the provider refuses to make it a second time: it is paid, not failed."""
-    async with open_payshop(shop, sale_id, change=driver(call_timeout_s=0.4)) as pay:
+    async with open_payment_shop(shop, sale_id, change=with_job_settings(call_timeout_s=0.4)) as pay:
         order_id = await pay.order()
         pay.switch(approve="auto", pay_after_ms=0, never_share=1, slow_share=1, slow_ms=700)
         await pay.front.services.payments.start(order_id, "user", [TenderInput(method, 100)])  # type: ignore[arg-type]
@@ -240,8 +240,8 @@ async def test_paid_before_the_answer_to_its_creation_came(shop: CliServices, sa
 
 async def test_a_provider_that_is_down_is_left_alone(shop: CliServices, sale_id: str) -> None:
     """The breaker opens; the other provider works; nothing is lost or parked, and it goes on by itself."""
-    change = driver(breaker_failures=5, breaker_open_s=0.5, max_attempts=30, backoff_max_s=0.1)
-    async with open_payshop(shop, sale_id, change=change) as pay:
+    change = with_job_settings(breaker_failures=5, breaker_open_s=0.5, max_attempts=30, backoff_max_s=0.1)
+    async with open_payment_shop(shop, sale_id, change=change) as pay:
         pay.switch()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True, callback_ms=0))
         orders = [await pay.order(user=f"u{n}") for n in range(8)]

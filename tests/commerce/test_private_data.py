@@ -17,9 +17,9 @@ from commerce.orders.service import Actor, Orders
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import working
+from tests.support.gateway import run_workers
+from tests.support.sales import eventually, make_sale, reservation, reserve
 from tests.support.servers import Servers
-from tests.support.shop import eventually, make_sale, reservation, reserve
 
 ADDRESS = '[{"name": "Zhang San", "phone": "1380", "country": "CN", "city": "Atlantis", "line": "Wenyi West Road 969"}]'
 PRIVATE = ("Zhang", "Wenyi")
@@ -77,7 +77,7 @@ async def test_an_order_that_is_refused(
             "ALTER TABLE orders ADD CONSTRAINT known_city CHECK (ship_to->0->>'city' IS DISTINCT FROM 'Atlantis')"
         )
     order = await placed(shop, sale_id, keys, ship_to)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     [letter] = (await shop.dead_letters.page(None, 10)).items
     assert letter.error == why
@@ -92,7 +92,7 @@ async def test_an_order_that_is_refused(
 async def test_a_traceback(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
     """Whatever leaves the pool has lost what quotes the row, and so has what it comes from."""
     order = await placed(shop, sale_id, keys, ADDRESS)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     async with shop.db.connection() as connection:
         await connection.execute("ALTER TABLE orders ADD CHECK (cancel_reason <> 'by_customer')")

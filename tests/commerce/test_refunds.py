@@ -19,27 +19,27 @@ from commerce.payments.provider_port import ProviderRefund, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.service import Payments
 from ops.commands.common import CliServices
-from tests.support.payshop import PayShop, driver, open_payshop
-from tests.support.shop import eventually
+from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
+from tests.support.sales import eventually
 
 pytestmark = pytest.mark.usefixtures("short_looks")
 
 
-def service(pay: PayShop) -> Payments:
+def service(pay: PaymentShop) -> Payments:
     return pay.front.services.payments
 
 
-async def refund(pay: PayShop, order_id: UUID, key: str, amount: int | None = None) -> OrderPayments:
+async def refund(pay: PaymentShop, order_id: UUID, key: str, amount: int | None = None) -> OrderPayments:
     return await service(pay).refund(order_id, key, amount, "it was broken", "staff sam")
 
 
-async def refunded(pay: PayShop, order_id: UUID) -> list[int]:
+async def refunded(pay: PaymentShop, order_id: UUID) -> list[int]:
     """What went back of each payment, once all that is under way has arrived."""
     await pay.quiet()
     return [one["refunded"] for one in await pay.payments(order_id)]
 
 
-async def test_in_part_then_the_rest_then_no_more(pay: PayShop) -> None:
+async def test_in_part_then_the_rest_then_no_more(pay: PaymentShop) -> None:
     order_id, _ = await pay.paid(("alipay", 100))
     await refund(pay, order_id, "first", 30)
     assert await refunded(pay, order_id) == [30]
@@ -54,7 +54,7 @@ async def test_in_part_then_the_rest_then_no_more(pay: PayShop) -> None:
     await pay.order_is(order_id, "paid")
 
 
-async def test_over_several_payments(pay: PayShop) -> None:
+async def test_over_several_payments(pay: PaymentShop) -> None:
     """The last part first, and each in the way it came: cash as store credit."""
     await pay.gift(30)
     order_id, [_, alipay, cash] = await pay.ordered(("balance", 30), ("alipay", 50), ("cod", 20))
@@ -71,7 +71,7 @@ async def test_over_several_payments(pay: PayShop) -> None:
     assert await pay.credit() == 50
 
 
-async def test_a_repeated_key_gives_nothing_more(pay: PayShop) -> None:
+async def test_a_repeated_key_gives_nothing_more(pay: PaymentShop) -> None:
     order_id, _ = await pay.paid(("alipay", 60), ("wechatpay", 40))
     for amount in (70, 70, 10, None):
         await refund(pay, order_id, "k", amount)
@@ -82,7 +82,7 @@ async def test_a_repeated_key_gives_nothing_more(pay: PayShop) -> None:
 
 
 @pytest.mark.parametrize("same", [True, False])
-async def test_many_at_once(pay: PayShop, same: bool) -> None:
+async def test_many_at_once(pay: PaymentShop, same: bool) -> None:
     """Ten times 30 of 100: one under one key, three under ten keys."""
     order_id, _ = await pay.paid(("wechatpay", 100))
     keys = ["k" if same else f"k{n}" for n in range(10)]
@@ -101,7 +101,7 @@ async def test_a_refund_that_the_provider_does_not_know_is_given_up(
     async def unknown(self: WeChatPay, order: RefundRequest) -> ProviderRefund:
         return ProviderRefund(order.payment_id, order.refund_id, "absent")
 
-    async with open_payshop(shop, sale_id, change=driver(max_attempts=3, backoff_max_s=0.05)) as pay:
+    async with open_payment_shop(shop, sale_id, change=with_job_settings(max_attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
         pay.switch(never_share=1)
         with monkeypatch.context() as patched:
@@ -136,7 +136,7 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
         return ProviderRefund(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
 
     monkeypatch.setattr(WeChatPay, "query_refund", query)
-    async with open_payshop(shop, sale_id, change=driver(max_attempts=3, backoff_max_s=0.05)) as pay:
+    async with open_payment_shop(shop, sale_id, change=with_job_settings(max_attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
         pay.switch(never_share=1)
         await refund(pay, order_id, "k")
@@ -152,10 +152,10 @@ async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
 
 async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: str) -> None:
     """Its payments and refunds wait for a person; they are not paid with store credit, nor done by saying so."""
-    async with open_payshop(shop, sale_id, "order_writer", "payment_worker") as pay:
+    async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
         order_id, _ = await pay.paid(("alipay", 100))
     without = pay.settings.model_copy(update={"payments": pay.settings.payments.model_copy(update={"alipay": None})})
-    async with open_payshop(
+    async with open_payment_shop(
         shop, f"{sale_id}-2", change=lambda given: given.model_copy(update={"payments": without.payments})
     ) as later:
         await later.gift(1_000)
@@ -176,7 +176,7 @@ async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: st
 # Store credit and cash.
 
 
-async def test_a_gift_once_for_each_key(pay: PayShop) -> None:
+async def test_a_gift_once_for_each_key(pay: PaymentShop) -> None:
     gifts = [service(pay).grant_store_credit("user", Money(50, "CNY"), "sorry") for _ in range(10)]
     answers = await asyncio.gather(*gifts)
     assert {tuple(one.balances) for one in answers} == {(Money(50, "CNY"),)}
@@ -191,7 +191,7 @@ async def test_a_gift_once_for_each_key(pay: PayShop) -> None:
 
 async def test_credit_is_never_below_nothing(shop: CliServices, sale_id: str) -> None:
     """Fifty orders of one user race for the credit of twelve."""
-    async with open_payshop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
+    async with open_payment_shop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
         await pay.gift(1_250)
         orders = await asyncio.gather(*(pay.order() for _ in range(50)))
         parts = [TenderInput("balance", 100)]
@@ -204,7 +204,7 @@ async def test_credit_is_never_below_nothing(shop: CliServices, sale_id: str) ->
         await pay.check()
 
 
-async def test_cash_is_collected_once(pay: PayShop) -> None:
+async def test_cash_is_collected_once(pay: PaymentShop) -> None:
     _, [payment] = await pay.ordered(("cod", 100))
     id_ = UUID(payment["payment_id"])
     await asyncio.gather(*(service(pay).record_cash_collected(id_) for _ in range(10)))
@@ -277,7 +277,7 @@ BROKEN: list[tuple[str, str]] = [
 
 async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) -> None:
     """Each in a transaction of its own state: the books are mended again by what they were before."""
-    async with open_payshop(shop, sale_id, "order_writer", "payment_worker") as pay:
+    async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
         await pay.gift(10)
         await pay.paid(("alipay", 100))
         await pay.ordered(("wechatpay", 100), user="other")
@@ -290,12 +290,12 @@ async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) ->
             await connection.execute(statement)
             found = [(one.promise, one.detail) for one in (await shop.audit.audit_sale(sale_id)).findings]
             assert ("P6", detail) in found, (statement, found)
-            await _mend(connection, tables)
+            await _fix(connection, tables)
         audit = await shop.audit.audit_sale(sale_id)
         assert audit.clean, audit.findings
 
 
-async def _mend(connection: Any, tables: tuple[str, ...]) -> None:
+async def _fix(connection: Any, tables: tuple[str, ...]) -> None:
     async with connection.transaction():
         await connection.execute("ALTER TABLE ledger DISABLE TRIGGER USER")
         for table in reversed(tables):

@@ -17,7 +17,7 @@ from commerce.sales.loading import load_sale
 from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
 from lua import ReserveOutcome
 from ops.commands.common import CliServices
-from tests.support.shop import make_sale, reservation, reserve
+from tests.support.sales import make_sale, reservation, reserve
 
 
 def sale_input(shop: CliServices, sale_id: str, **changes: object) -> SaleInput:

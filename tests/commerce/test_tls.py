@@ -21,7 +21,7 @@ from commerce.kernel.redis_multiplexer import RedisConnectionLost, RedisMultiple
 from tests.support.servers import Servers
 
 
-class Authority:
+class CertificateAuthority:
     """Issues certificates and keeps them, with their keys, as files in a directory."""
 
     def __init__(self, home: Path) -> None:
@@ -65,7 +65,7 @@ class Authority:
         return files
 
 
-class Tunnel:
+class TlsTunnel:
     """Takes TLS in front of the tests' Redis, as a server with TLS of its own or a proxy before it does."""
 
     def __init__(self, socket: str) -> None:
@@ -93,13 +93,13 @@ class Tunnel:
 
 
 @pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
+def authority(tmp_path: Path) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path)
 
 
 @pytest.fixture
-def tunnel(servers: Servers) -> Tunnel:
-    return Tunnel(servers.redis_url.removeprefix("unix://"))
+def tunnel(servers: Servers) -> TlsTunnel:
+    return TlsTunnel(servers.redis_url.removeprefix("unix://"))
 
 
 async def reached(server: asyncio.Server, **options: object) -> bool:
@@ -123,7 +123,7 @@ async def reached(server: asyncio.Server, **options: object) -> bool:
     return found
 
 
-async def test_the_authority_in_the_url_counts(authority: Authority, tunnel: Tunnel) -> None:
+async def test_the_authority_in_the_url_counts(authority: CertificateAuthority, tunnel: TlsTunnel) -> None:
     async with await tunnel.listen(authority.issue("server", "127.0.0.1")) as server:
         assert await reached(server, ssl_ca_certs=authority.file)
         assert not await reached(server)  # the system's authorities do not know it
@@ -131,13 +131,13 @@ async def test_the_authority_in_the_url_counts(authority: Authority, tunnel: Tun
         assert not await reached(server, ssl_ca_certs=authority.file.with_name("nobody.pem"))
 
 
-async def test_a_certificate_for_another_name(authority: Authority, tunnel: Tunnel) -> None:
+async def test_a_certificate_for_another_name(authority: CertificateAuthority, tunnel: TlsTunnel) -> None:
     async with await tunnel.listen(authority.issue("server", "127.0.0.9")) as server:
         assert not await reached(server, ssl_ca_certs=authority.file)
         assert await reached(server, ssl_ca_certs=authority.file, ssl_check_hostname="false")
 
 
-async def test_a_server_that_wants_a_certificate(authority: Authority, tunnel: Tunnel) -> None:
+async def test_a_server_that_wants_a_certificate(authority: CertificateAuthority, tunnel: TlsTunnel) -> None:
     certificate, key = authority.issue("client", "127.0.0.1")
     async with await tunnel.listen(authority.issue("server", "127.0.0.1"), authority.file) as server:
         assert not await reached(server, ssl_ca_certs=authority.file)

@@ -17,7 +17,7 @@ from commerce.warehouses.warehouse_csv import read_goods, read_warehouses
 from ops.commands.common import CliServices
 
 PLACES = "id,name,phone,country,province,city,district,line,postcode,latitude,longitude\n"
-GOODS = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\n"
+LOGISTICS_HEADER = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\n"
 HANGZHOU = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Yuhang,Wenyi West Road 969,311100,30.279,120.026\n"
 
 
@@ -34,7 +34,9 @@ async def imported(warehouses: Warehouses, text: str) -> ImportReport:
 async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehouses) -> None:
     report = await imported(warehouses, PLACES + HANGZHOU)
     assert (report.added, report.changed, report.unchanged, report.errors) == (1, 0, 0, [])
-    report = await imported(warehouses, GOODS + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n")
+    report = await imported(
+        warehouses, LOGISTICS_HEADER + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n"
+    )
     assert (report.added, report.errors) == (2, [])
     async with shop.db.connection() as connection:
         assert await store.goods_of(connection, ["A1", "C3"]) == {
@@ -55,7 +57,7 @@ async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehous
 
 async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None:
     places = PLACES + HANGZHOU + HANGZHOU.replace("hz", "h2")
-    goods = GOODS + "A1,hz,A-01,300,200,100,50\nB2,hz,A-02,10,20,30,40\n"
+    goods = LOGISTICS_HEADER + "A1,hz,A-01,300,200,100,50\nB2,hz,A-02,10,20,30,40\n"
     for text in (places, goods):
         assert (await imported(warehouses, text)).added == 2
         again = await imported(warehouses, text)
@@ -110,7 +112,7 @@ def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
     ],
 )
 def test_wrong_goods(line: str, why: str) -> None:
-    found = dict(read_goods(io.StringIO(f"{GOODS}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline="")))
+    found = dict(read_goods(io.StringIO(f"{LOGISTICS_HEADER}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline="")))
     assert [type(row) for row in found.values()] == [ProductLogistics, LineError, ProductLogistics]
     assert isinstance(wrong := found[3], LineError)
     assert wrong.line == 3
@@ -120,7 +122,7 @@ def test_wrong_goods(line: str, why: str) -> None:
 async def test_goods_of_nothing_and_nowhere(warehouses: Warehouses) -> None:
     await imported(warehouses, PLACES + HANGZHOU)
     rest = "hz,S,1,1,1,1\n"
-    report = await imported(warehouses, f"{GOODS}Z9,{rest}A1,{rest}B2,sh,S,1,1,1,1\n,{rest}C3,{rest}")
+    report = await imported(warehouses, f"{LOGISTICS_HEADER}Z9,{rest}A1,{rest}B2,sh,S,1,1,1,1\n,{rest}C3,{rest}")
     assert report.added == 2
     assert [(line.line, line.reason.partition(":")[0]) for line in report.errors] == [
         (2, "no product has the SKU Z9"),
@@ -138,5 +140,5 @@ async def test_a_header_that_does_not_fit(warehouses: Warehouses) -> None:
 async def test_more_lines_than_are_written_at_once(shop: CliServices, warehouses: Warehouses) -> None:
     await imported(warehouses, PLACES + HANGZHOU)
     await shop.catalog.put_many([(f"S{n}", ProductInput("thing", 1, "CNY")) for n in range(1200)])
-    report = await imported(warehouses, GOODS + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200)))
+    report = await imported(warehouses, LOGISTICS_HEADER + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200)))
     assert (report.added, [line.line for line in report.errors]) == (1198, [2, 602])

@@ -2,4 +2,6 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.drills.books", "tests.drills.house")  # so that a failure there shows values
+pytest.register_assert_rewrite(
+    "tests.drills.final_checks", "tests.drills.local_stack"
+)  # so that a failure there shows values

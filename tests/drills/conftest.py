@@ -12,9 +12,9 @@ from random import Random
 
 import pytest
 
-from tests.drills.house import House
+from tests.drills.local_stack import LocalStack
 
-NO_LIMIT_A_USER = {
+NO_LIMIT_PER_USER = {
     "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
     "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
 }
@@ -38,7 +38,7 @@ def rng() -> Random:
 
 
 @pytest.fixture
-async def house(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+async def house(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[LocalStack]:
     """A running shop without sales, in a short directory that Postgres's user may pass through.
 
     An indirect parameter replaces the settings that a drill usually runs with.
@@ -50,7 +50,7 @@ async def house(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest)
     monkeypatch.setenv("FLOODGATE_DATA_DIR", str(home))
     for name in ("REDIS_URL", "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    made = House(home, env=getattr(request, "param", NO_LIMIT_A_USER))
+    made = LocalStack(home, env=getattr(request, "param", NO_LIMIT_PER_USER))
     try:
         await made.start()
         yield made

@@ -9,13 +9,13 @@ from random import Random
 import pytest
 
 from ops.commands.common import open_cli_services
-from tests.drills.books import close
-from tests.drills.clients import Errand, rush
-from tests.drills.conftest import NO_LIMIT_A_USER
-from tests.drills.house import House
-from tests.drills.ledger import Ledger, Order
-from tests.support.front import token
-from tests.support.shop import make_sale
+from tests.drills.client_record import ClientRecord, OrderRequest
+from tests.drills.conftest import NO_LIMIT_PER_USER
+from tests.drills.final_checks import check_final_state
+from tests.drills.local_stack import LocalStack
+from tests.drills.retrying_client import RetriedRequest, run_requests
+from tests.support.gateway import token
+from tests.support.sales import make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
 CONNECTIONS = 64
@@ -24,7 +24,7 @@ _INITIAL = {"phone": 1_500, "buds": 2_500, "tea": 1_000_000}
 _LIMITS = {"phone": 1, "buds": 2}
 _BASKETS = ({"phone": 1}, {"phone": 1, "tea": 2}, {"buds": 2}, {"buds": 1, "tea": 1}, {"tea": 3})
 _SETTINGS = {
-    **NO_LIMIT_A_USER,
+    **NO_LIMIT_PER_USER,
     "FLOODGATE_FAILPOINT": "release.after_redis:10",
     "FLOODGATE_JOBS__LEASE_S": "3",
 }
@@ -32,29 +32,29 @@ _SETTINGS = {
 
 
 @pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["a driver that dies"])
-async def test_a_third_is_cancelled_while_orders_flow(house: House, rng: Random) -> None:
+async def test_a_third_is_cancelled_while_orders_flow(house: LocalStack, rng: Random) -> None:
     """Units that come back are sold again: more are promised in all than there ever were."""
     async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "second-thoughts", {sku: (n, 990, _LIMITS.get(sku)) for sku, n in _INITIAL.items()})
     settings = house.settings()
-    ledger = Ledger("second-thoughts", lambda user: token(settings, user), returns=True)
+    ledger = ClientRecord("second-thoughts", lambda user: token(settings, user), returns=True)
 
-    def errands() -> Iterator[Errand]:
+    def errands() -> Iterator[RetriedRequest]:
         for number in range(_REQUESTS):
             yield ledger.order(ledger.wish(f"u{rng.randrange(_USERS)}", f"key-{number}", rng.choice(_BASKETS)))
 
-    def second_thoughts(errand: Errand) -> Errand | None:
-        if isinstance(errand, Order) and errand.wish.order_id is not None and rng.random() < 1 / 3:
+    def second_thoughts(errand: RetriedRequest) -> RetriedRequest | None:
+        if isinstance(errand, OrderRequest) and errand.wish.order_id is not None and rng.random() < 1 / 3:
             return ledger.cancellation(errand.wish)
         return None
 
     loop = asyncio.get_running_loop()
     started = loop.time()
-    await rush(house.port, rng, CONNECTIONS, errands(), second_thoughts)
+    await run_requests(house.port, rng, CONNECTIONS, errands(), second_thoughts)
     seconds = loop.time() - started
     kills = house.times_said("keeper ended with status -9")
     assert kills >= 3
-    found = await close(house, ledger, _INITIAL, _LIMITS)
+    found = await check_final_state(house, ledger, _INITIAL, _LIMITS)
     cancelled = sum(wish.cancelled for wish in ledger.wishes.values())
     promised = sum(wish.units.get("phone", 0) for wish in ledger.promised().values())
     assert cancelled > ledger.accepted // 4

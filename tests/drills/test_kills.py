@@ -15,13 +15,13 @@ from random import Random
 import pytest
 
 from ops.commands.common import open_cli_services
-from tests.drills.books import audit, close
-from tests.drills.clients import Errand, rush
-from tests.drills.conftest import NO_LIMIT_A_USER
-from tests.drills.house import House
-from tests.drills.ledger import Ledger, Wish
-from tests.support.front import token
-from tests.support.shop import make_sale
+from tests.drills.client_record import ClientRecord, IntendedOrder
+from tests.drills.conftest import NO_LIMIT_PER_USER
+from tests.drills.final_checks import check_final_state, run_audit
+from tests.drills.local_stack import LocalStack
+from tests.drills.retrying_client import RetriedRequest, run_requests
+from tests.support.gateway import token
+from tests.support.sales import make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(300)]
 CONNECTIONS = 64
@@ -30,16 +30,16 @@ _INITIAL = {"phone": 2_000, "tea": 1_000_000, "rice": 1_000_000}
 _LIMITS = {"phone": 1}
 _FROM, _TO = 500, 4_000  # orders that are taken between two kills
 _STALLED_S = 60.0
-_DYING_GATEWAYS = {**NO_LIMIT_A_USER, "FLOODGATE_FAILPOINT": "intake.after_reserve:400"}
+_DYING_GATEWAYS = {**NO_LIMIT_PER_USER, "FLOODGATE_FAILPOINT": "intake.after_reserve:400"}
 
 
-class Load:
+class KillLoad:
     """Orders over all connections without a pause, one in ten of them a repeat of a recent one, until it is told to
     stop; then what was begun is brought to its end."""
 
-    def __init__(self, house: House, rng: Random) -> None:
+    def __init__(self, house: LocalStack, rng: Random) -> None:
         settings = house.settings()
-        self.ledger = Ledger("kills", lambda user: token(settings, user))
+        self.ledger = ClientRecord("kills", lambda user: token(settings, user))
         self.seconds = 0.0
         self._house = house
         self._rng = rng
@@ -50,15 +50,15 @@ class Load:
         """Whatever ends the load early is raised here."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            group.create_task(rush(self._house.port, self._rng, CONNECTIONS, self._errands()))
+            group.create_task(run_requests(self._house.port, self._rng, CONNECTIONS, self._errands()))
             try:
                 yield
             finally:
                 self._over = True
         self.seconds = asyncio.get_running_loop().time() - started
 
-    def _errands(self) -> Iterator[Errand]:
-        recent: deque[Wish] = deque(maxlen=200)
+    def _errands(self) -> Iterator[RetriedRequest]:
+        recent: deque[IntendedOrder] = deque(maxlen=200)
         while not self._over:
             if recent and self._rng.random() < 0.1:
                 yield self.ledger.order(self._rng.choice(recent))
@@ -81,11 +81,11 @@ class Load:
 
 
 @pytest.fixture
-async def load(house: House, rng: Random) -> Load:
+async def load(house: LocalStack, rng: Random) -> KillLoad:
     """A load for a sale that is open."""
     async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "kills", {sku: (units, 990, _LIMITS.get(sku)) for sku, units in _INITIAL.items()})
-    return Load(house, rng)
+    return KillLoad(house, rng)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,9 @@ async def load(house: House, rng: Random) -> Load:
     [("writer", 5), ("gateway", 5), ("redis", 7), ("postgres", 4), ("writer gateway redis", 5)],
     ids=["writer", "gateway", "redis", "postgres", "three at once"],
 )
-async def test_parts_are_killed_over_and_over(house: House, load: Load, rng: Random, roles: str, kills: int) -> None:
+async def test_parts_are_killed_over_and_over(
+    house: LocalStack, load: KillLoad, rng: Random, roles: str, kills: int
+) -> None:
     """What dies soon after its start is started later each time, so the last outages take seconds: that of Redis
     longer than an order waits for it."""
     victims: list[int] = []
@@ -102,27 +104,27 @@ async def test_parts_are_killed_over_and_over(house: House, load: Load, rng: Ran
             await load.more()
             victims += await house.kill(rng, *roles.split())
         await load.more()
-        await audit(house, "kills")  # while orders flow
+        await run_audit(house, "kills")  # while orders flow
     assert len(set(victims)) == kills * len(roles.split())
     if "gateway" in roles:
         assert load.ledger.statuses["connection broken"] >= kills
-    found = await close(house, load.ledger, _INITIAL, _LIMITS)
+    found = await check_final_state(house, load.ledger, _INITIAL, _LIMITS)
     print(f"\n{len(victims)} kills of {roles} {load.figures()}, difference {found.differences}")
 
 
 @pytest.mark.parametrize("house", [_DYING_GATEWAYS], indirect=True, ids=["at every 400th batch"])
-async def test_gateways_die_between_redis_and_their_answer(house: House, load: Load) -> None:
+async def test_gateways_die_between_redis_and_their_answer(house: LocalStack, load: KillLoad) -> None:
     """The units are taken, nobody was told: only the same key brings the order to light."""
     async with load.flowing():
         while (deaths := house.times_said("ended with status -9")) < 5:
             await load.more()
     again = sum(wish.accepted == 0 for wish in load.ledger.promised().values())
     assert again > 0
-    found = await close(house, load.ledger, _INITIAL, _LIMITS)
+    found = await check_final_state(house, load.ledger, _INITIAL, _LIMITS)
     print(f"\nGateways dead {deaths} times with an order in hand {load.figures()}, difference {found.differences}")
 
 
-async def test_everything_is_killed_at_once(house: House, load: Load) -> None:
+async def test_everything_is_killed_at_once(house: LocalStack, load: KillLoad) -> None:
     """Servers, gateways, workers, and the supervisor; then it is started again on the same data. Twice."""
     loop = asyncio.get_running_loop()
     away = []
@@ -134,9 +136,9 @@ async def test_everything_is_killed_at_once(house: House, load: Load) -> None:
             await house.start()
             away.append(loop.time() - killed_at)
         await load.more()
-        await audit(house, "kills")
+        await run_audit(house, "kills")
     assert load.ledger.statuses["connection broken"] >= CONNECTIONS
     assert load.ledger.statuses["nobody listens"] > 0
-    found = await close(house, load.ledger, _INITIAL, _LIMITS)
+    found = await check_final_state(house, load.ledger, _INITIAL, _LIMITS)
     times = " and ".join(f"{seconds:.1f} s" for seconds in away)
     print(f"\neverything killed twice, open again after {times}, {load.figures()}, difference {found.differences}")

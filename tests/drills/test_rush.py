@@ -11,22 +11,22 @@ import pytest
 
 from loadtest.bench.machine import Cpu
 from ops.commands.common import open_cli_services
-from tests.drills.books import close
-from tests.drills.clients import Errand, rush
-from tests.drills.house import House
-from tests.drills.ledger import Ledger, Wish
-from tests.support.front import token
-from tests.support.shop import make_sale
+from tests.drills.client_record import ClientRecord, IntendedOrder
+from tests.drills.final_checks import check_final_state
+from tests.drills.local_stack import LocalStack
+from tests.drills.retrying_client import RetriedRequest, run_requests
+from tests.support.gateway import token
+from tests.support.sales import make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
 CONNECTIONS = 64
 _FORESEEN = {"202", "200", "sold_out", "over_limit", "too_many_requests", "overloaded"}
 
 
-def with_repeats(wishes: list[Wish], repeats: int, rng: Random) -> list[Wish]:
+def with_repeats(wishes: list[IntendedOrder], repeats: int, rng: Random) -> list[IntendedOrder]:
     """Some wishes once more. Half of the repeats come so soon that the first is still on its way; the others are of
     early orders, which were taken, and come at any time after them."""
-    order: list[tuple[float, Wish]] = [(float(number), wish) for number, wish in enumerate(wishes)]
+    order: list[tuple[float, IntendedOrder]] = [(float(number), wish) for number, wish in enumerate(wishes)]
     for number in rng.sample(range(len(wishes)), repeats // 2):
         order.append((number + rng.choice([0.1, 1.1, 3.1, 20.1]), wishes[number]))
     for number in rng.sample(range(repeats), repeats - repeats // 2):
@@ -34,13 +34,13 @@ def with_repeats(wishes: list[Wish], repeats: int, rng: Random) -> list[Wish]:
     return [wish for _, wish in sorted(order, key=lambda item: item[0])]
 
 
-async def run(house: House, ledger: Ledger, wishes: list[Wish], rng: Random) -> str:
+async def run(house: LocalStack, ledger: ClientRecord, wishes: list[IntendedOrder], rng: Random) -> str:
     """All of them over the connections, with both gateways at work; gives the figures."""
     loop = asyncio.get_running_loop()
     cpu = Cpu({f"gateway {pid}": [pid] for pid in house.pids("gateway")})
-    errands: Iterator[Errand] = (ledger.order(wish) for wish in wishes)
+    errands: Iterator[RetriedRequest] = (ledger.order(wish) for wish in wishes)
     started = loop.time()
-    await rush(house.port, rng, CONNECTIONS, errands)
+    await run_requests(house.port, rng, CONNECTIONS, errands)
     seconds = loop.time() - started
     used = cpu.used()
     assert len(used) == 2
@@ -53,19 +53,19 @@ async def run(house: House, ledger: Ledger, wishes: list[Wish], rng: Random) -> 
     )
 
 
-async def test_one_thousand_units_and_five_thousand_shoppers(house: House, rng: Random) -> None:
+async def test_one_thousand_units_and_five_thousand_shoppers(house: LocalStack, rng: Random) -> None:
     """1,000 units, one each; 20,000 requests, one in ten a repeat."""
     users, units, requests, repeats = 5_000, 1_000, 20_000, 2_000
     initial, limits = {"phone": units}, {"phone": 1}
     async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "rush", {"phone": (units, 399_900, 1)})
     settings = house.settings()
-    ledger = Ledger("rush", lambda user: token(settings, user))
+    ledger = ClientRecord("rush", lambda user: token(settings, user))
     who = [f"u{number % users}" for number in range(requests - repeats)]
     rng.shuffle(who)
     wishes = [ledger.wish(user, f"key-{number}", {"phone": 1}) for number, user in enumerate(who)]
     figures = await run(house, ledger, with_repeats(wishes, repeats, rng), rng)
-    found = await close(house, ledger, initial, limits)
+    found = await check_final_state(house, ledger, initial, limits)
     promised = ledger.promised()
     assert len(promised) == units
     assert len({wish.user for wish in promised.values()}) == units
@@ -76,7 +76,7 @@ async def test_one_thousand_units_and_five_thousand_shoppers(house: House, rng: 
     print(f"\n1,000 units: {figures}; {found.orders} orders, difference {found.differences}")
 
 
-async def test_baskets_of_three_skus_and_a_partial_sell_out(house: House, rng: Random) -> None:
+async def test_baskets_of_three_skus_and_a_partial_sell_out(house: LocalStack, rng: Random) -> None:
     """40 SKUs, 50 to 8,000 units of each; some are wanted far more than others, and every third has a limit."""
     users, requests, repeats = 3_000, 16_000, 1_600
     initial = {f"sku-{number}": round(50 * 160 ** (number / 39)) for number in range(40)}
@@ -84,13 +84,13 @@ async def test_baskets_of_three_skus_and_a_partial_sell_out(house: House, rng: R
     async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "baskets", {sku: (units, 990, limits.get(sku)) for sku, units in initial.items()})
     settings = house.settings()
-    ledger = Ledger("baskets", lambda user: token(settings, user))
+    ledger = ClientRecord("baskets", lambda user: token(settings, user))
     wishes = []
     for number in range(requests - repeats):
         units = {sku: rng.randint(1, 3) for sku in rng.sample(list(initial), 3)}
         wishes.append(ledger.wish(f"u{rng.randrange(users)}", f"key-{number}", units))
     figures = await run(house, ledger, with_repeats(wishes, repeats, rng), rng)
-    found = await close(house, ledger, initial, limits)
+    found = await check_final_state(house, ledger, initial, limits)
     taken = ledger.units()
     gone = {refusal.sku for refusal in ledger.refusals if refusal.code == "sold_out"}
     assert 5 <= len(gone) <= len(initial) - 5

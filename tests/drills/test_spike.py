@@ -12,9 +12,9 @@ import orjson
 import pytest
 
 from ops.commands.common import open_cli_services
-from tests.drills.books import audit
-from tests.drills.house import House
-from tests.support.shop import eventually, make_sale
+from tests.drills.final_checks import run_audit
+from tests.drills.local_stack import LocalStack
+from tests.support.sales import eventually, make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ _RUN_S = 90
 
 
 @pytest.mark.parametrize("house", [{}], indirect=True, ids=["default limits"])
-async def test_two_thousand_shoppers_at_midnight(house: House) -> None:
+async def test_two_thousand_shoppers_at_midnight(house: LocalStack) -> None:
     """3,000 units, two each at most; with the rate limit a user that production has."""
     async with open_cli_services(house.settings()) as shop:
         await make_sale(shop, "spike", {"phone": (UNITS, 399_900, LIMIT)})
@@ -55,7 +55,7 @@ async def test_two_thousand_shoppers_at_midnight(house: House) -> None:
     entries = orjson.loads(stats.read_bytes())
     assert sum(entry["num_failures"] for entry in entries) == 0
     await eventually(lambda: _stored(house), 60)
-    found = await audit(house, "spike")
+    found = await run_audit(house, "spike")
     assert (found.orders, found.total.available) == (UNITS, 0)
     counted = {f"{entry['method']} {entry['name']}": entry["num_requests"] for entry in entries}
     answers = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
@@ -65,6 +65,6 @@ async def test_two_thousand_shoppers_at_midnight(house: House) -> None:
     )
 
 
-async def _stored(house: House) -> bool:
+async def _stored(house: LocalStack) -> bool:
     async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
         return bool(await connection.fetchval("SELECT count(*) FROM orders") == UNITS)

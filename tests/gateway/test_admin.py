@@ -19,9 +19,9 @@ from gateway.app import ADMIN
 from gateway.auth import ROLES
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import Front, bearer, working
-from tests.support.processes import ended, processes
-from tests.support.shop import eventually, make_sale, order_body
+from tests.support.gateway import TestGateway, bearer, run_workers
+from tests.support.processes import run_processes, wait_for_exit
+from tests.support.sales import eventually, make_sale, order_body
 
 
 def new_sale(shop: CliServices, sale_id: str) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def new_sale(shop: CliServices, sale_id: str) -> dict[str, Any]:
     }
 
 
-async def test_from_product_to_closed_sale(shop: CliServices, front: Front, sale_id: str) -> None:
+async def test_from_product_to_closed_sale(shop: CliServices, front: TestGateway, sale_id: str) -> None:
     async def staff(method: str, path: str, **kwargs: Any) -> Any:
         answer = await front.call(method, f"/v1/admin{path}", user="ann", roles=["operator"], **kwargs)
         assert answer.status in (200, 201), answer.text
@@ -69,11 +69,11 @@ async def test_from_product_to_closed_sale(shop: CliServices, front: Front, sale
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_dead_letters_over_http(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
+async def test_dead_letters_over_http(shop: CliServices, settings: Settings, front: TestGateway, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     order_id = uuid4()
     await shop.redis.xadd(keys.orders, {order_id.bytes: b"\xc1 not an order"})
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: _dead(shop))
     listed = await front.call("GET", "/v1/admin/dead-letters", user="sam", roles=["support"])
     assert [letter["order_id"] for letter in listed.body["items"]] == [str(order_id)]
@@ -95,7 +95,7 @@ async def _dead(shop: CliServices) -> bool:
 STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 
 
-async def test_only_the_right_role_may(front: Front) -> None:
+async def test_only_the_right_role_may(front: TestGateway) -> None:
     """Nobody, a shopper and staff with every other role are turned away before anything is looked at."""
     for operation in STAFF_ONLY:
         path = re.sub(r"\{(\w+_id|id)\}", str(uuid4()), operation.path).format(sku="x")
@@ -116,7 +116,7 @@ async def test_a_gateway_full_of_shoppers_answers_its_operators(
 ) -> None:
     """Each port has its own book and limit; both are ended together."""
     settings = make_settings(limits={"connections": 4, "admin_connections": 3, "graceful_stop_s": 10})
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         gateway = await started.gateway()
         base = f"http://127.0.0.1:{started.admin_port}"
         shoppers = [await asyncio.open_connection("127.0.0.1", started.port) for _ in range(4)]
@@ -137,7 +137,7 @@ async def test_a_gateway_full_of_shoppers_answers_its_operators(
             assert await _turned_away(started.admin_port)
             begun = asyncio.get_running_loop().time()
             gateway.process.terminate()
-            assert await ended(gateway) == 0
+            assert await wait_for_exit(gateway) == 0
             assert asyncio.get_running_loop().time() - begun < 5  # nobody had an answer in hand
         for reader, writer in (*shoppers, *others):
             assert await reader.read() == b""
@@ -152,7 +152,7 @@ async def _turned_away(port: int) -> bool:
 
 
 async def test_support_cancels_an_order_for_a_customer(
-    shop: CliServices, settings: Settings, front: Front, sale_id: str
+    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
@@ -161,7 +161,7 @@ async def test_support_cancels_an_order_for_a_customer(
     early = await front.call("GET", path, user="ann", roles=["support"])
     assert (early.body["user_id"], early.body["order"]["status"]) == ("user", "accepted")
     reason = {"reason": "ordered twice, said on the telephone"}
-    async with working(settings, "order_writer", "release_worker"):
+    async with run_workers(settings, "order_writer", "release_worker"):
         for _ in range(2):
             gone = await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)
             assert (gone.status, gone.body["user_id"]) == (200, "user")

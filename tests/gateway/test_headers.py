@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ops.commands.common import CliServices
-from tests.support.front import Front, bearer
-from tests.support.shop import make_sale, order_body
+from tests.support.gateway import TestGateway, bearer
+from tests.support.sales import make_sale, order_body
 
 REQUESTS = {
     "found": ("GET", "/v1/sales", {}, 200),
@@ -21,7 +21,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_an_answer_is_signed(front: Front, name: str) -> None:
+async def test_an_answer_is_signed(front: TestGateway, name: str) -> None:
     method, path, headers, status = REQUESTS[name]
     answer = await front.call(method, path, user=None, headers={**headers, "X-Request-Id": "mine"})
     assert (answer.status, answer.headers["Server"]) == (status, "floodgate")
@@ -31,7 +31,7 @@ async def test_an_answer_is_signed(front: Front, name: str) -> None:
     assert len(answer.headers.getall("Server")) == len(answer.headers.getall("X-Request-Id")) == 1
 
 
-async def test_a_stream_is_signed(front: Front, shop: CliServices, sale_id: str) -> None:
+async def test_a_stream_is_signed(front: TestGateway, shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
     placed = await front.order(order_body(sale_id, ("a", 1)))

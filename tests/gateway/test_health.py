@@ -10,13 +10,13 @@ import pytest
 
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.support.front import Front, open_front
-from tests.support.proxy import proxied, proxied_database
+from tests.support.gateway import TestGateway, open_gateway
+from tests.support.proxy import open_postgres_proxy, open_redis_proxy
+from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
-from tests.support.shop import eventually, make_sale, order_body
 
 
-async def database(front: Front, state: str) -> bool:
+async def database(front: TestGateway, state: str) -> bool:
     return bool((await front.call("GET", "/health/ready", user=None)).body["database"] == state)
 
 
@@ -27,8 +27,8 @@ async def test_a_gateway_is_ready_while_postgres_is_away(
     """A balancer that drops what is not ready must not end a sale that goes on."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     async with (
-        proxied_database(database_url, tmp_path) as (proxy, url),
-        open_front(make_settings(database_url=url)) as f,
+        open_postgres_proxy(database_url, tmp_path) as (proxy, url),
+        open_gateway(make_settings(database_url=url)) as f,
     ):
         ready = await f.call("GET", "/health/ready", user=None)
         assert (ready.status, ready.body["database"], ready.body["checks"]["postgres"]) == (200, "up", "ok")
@@ -51,9 +51,9 @@ async def test_a_gateway_is_ready_while_postgres_is_away(
 async def test_a_redis_that_hangs_is_given_two_seconds(
     make_settings: Callable[..., Settings], servers: Servers, sale_prefix: str, tmp_path: Path
 ) -> None:
-    async with proxied(servers.redis_url, tmp_path) as (proxy, url):
+    async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
         settings = make_settings(redis_url=url, limits={"redis_call_timeout_ms": 10_000})
-        async with open_front(settings) as front:
+        async with open_gateway(settings) as front:
             proxy.hold.clear()
             async with asyncio.timeout(3):
                 ready = await front.call("GET", "/health/ready", user=None)
@@ -62,7 +62,7 @@ async def test_a_redis_that_hangs_is_given_two_seconds(
             proxy.hold.set()
 
 
-async def test_a_gateway_that_ends_is_not_ready(front: Front) -> None:
+async def test_a_gateway_that_ends_is_not_ready(front: TestGateway) -> None:
     front.services.stopping.set()
     ready = await front.call("GET", "/health/ready", user=None)
     assert (ready.status, ready.body["status"]) == (503, "not_ready")

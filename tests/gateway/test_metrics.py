@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from commerce.kernel import logs
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.support.front import Front, bearer, open_front, working
-from tests.support.processes import ended, processes
-from tests.support.shop import ADDRESS, eventually, make_sale, order_body
+from tests.support.gateway import TestGateway, bearer, open_gateway, run_workers
+from tests.support.processes import run_processes, wait_for_exit
+from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 
 
-async def reading(front: Front) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+async def reading(front: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     answer = await front.call("GET", "/metrics", user=None)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -34,11 +34,11 @@ async def reading(front: Front) -> dict[tuple[str, tuple[tuple[str, str], ...]],
     }
 
 
-async def test_the_promised_readings(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
+async def test_the_promised_readings(shop: CliServices, settings: Settings, front: TestGateway, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
     before = await reading(front)
-    async with working(settings, "order_writer", "observer", "auditor"):
+    async with run_workers(settings, "order_writer", "observer", "auditor"):
         await front.order(order_body(sale_id, ("a", 2)))
         await front.order(order_body(sale_id, ("a", 9)))
         await eventually(lambda: _audited(front, sale_id))
@@ -66,26 +66,26 @@ async def test_the_promised_readings(shop: CliServices, settings: Settings, fron
     assert after["floodgate_stream_oldest_seconds", (("sale", sale_id),)] >= 0
 
 
-async def _audited(front: Front, sale_id: str) -> bool:
+async def _audited(front: TestGateway, sale_id: str) -> bool:
     return ("floodgate_audit_timestamp_seconds", (("sale", sale_id),)) in await reading(front)
 
 
-async def _written(front: Front, before: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> bool:
+async def _written(front: TestGateway, before: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> bool:
     key = ("floodgate_written_orders_total", (("result", "stored"),))
     return (await reading(front)).get(key, 0) > before.get(key, 0)
 
 
-async def test_a_broken_promise_shows(shop: CliServices, settings: Settings, front: Front, sale_id: str) -> None:
+async def test_a_broken_promise_shows(shop: CliServices, settings: Settings, front: TestGateway, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.hincrby(keys.stock.decode(), "a", 3)
-    async with working(settings, "auditor"):
+    async with run_workers(settings, "auditor"):
         await eventually(lambda: _audited(front, sale_id))
     found = await reading(front)
     assert found["floodgate_audit_difference_units", (("sale", sale_id),)] == 3
     assert found["floodgate_audit_findings", (("promise", "P1"), ("sale", sale_id))] == 1
 
 
-async def test_names_follow_the_conventions(front: Front, settings: Settings) -> None:
+async def test_names_follow_the_conventions(front: TestGateway, settings: Settings) -> None:
     """The rules of `promtool check metrics`, and promtool itself where it is installed."""
     answer = await front.call("GET", "/metrics", user=None)
     for family in text_string_to_metric_families(answer.text):
@@ -141,7 +141,7 @@ async def test_a_killed_process_leaves_no_gauges(
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     settings = make_settings(metrics_dir=tmp_path / "metrics")
     series = f'floodgate_stream_backlog_orders{{sale="{sale_id}"}}'
-    async with processes(settings, tmp_path) as started, aiohttp.ClientSession() as client:
+    async with run_processes(settings, tmp_path) as started, aiohttp.ClientSession() as client:
 
         async def shown(name: str) -> bool:
             async with client.get(f"http://127.0.0.1:{started.admin_port}/metrics") as answer:
@@ -154,7 +154,7 @@ async def test_a_killed_process_leaves_no_gauges(
         observer = await started.worker("observer")
         await eventually(lambda: shown(series))
         observer.process.kill()
-        await ended(observer)
+        await wait_for_exit(observer)
         await eventually(gone)
         assert await shown("floodgate_http_connections")
         assert list((tmp_path / "metrics").glob(f"counter_{observer.process.pid}.db"))
@@ -191,7 +191,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 
 async def test_logs_are_json_with_ids_and_without_secrets(
-    shop: CliServices, front: Front, sale_id: str, logged: io.StringIO
+    shop: CliServices, front: TestGateway, sale_id: str, logged: io.StringIO
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await front.services.snapshots.refresh()
@@ -206,7 +206,7 @@ async def test_logs_are_json_with_ids_and_without_secrets(
         assert secret not in text
 
 
-async def test_a_request_id_is_kept_if_it_is_one(front: Front) -> None:
+async def test_a_request_id_is_kept_if_it_is_one(front: TestGateway) -> None:
     kept = await front.call("GET", "/health/live", user=None, headers={"X-Request-Id": "abc-1.2"})
     assert kept.headers["X-Request-Id"] == "abc-1.2"
     made = await front.call("GET", "/health/live", user=None, headers={"X-Request-Id": "a b;c"})
@@ -214,7 +214,7 @@ async def test_a_request_id_is_kept_if_it_is_one(front: Front) -> None:
 
 
 async def test_memory_durability_says_so(make_settings: Callable[..., Settings], shop: CliServices) -> None:
-    async with open_front(make_settings(durability="memory")) as front:
+    async with open_gateway(make_settings(durability="memory")) as front:
         ready = await front.call("GET", "/health/ready", user=None)
         assert ready.body["durability"] == "memory"
         assert "may be lost" in ready.body["promise"]

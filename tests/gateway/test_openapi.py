@@ -14,13 +14,13 @@ from config.settings import Settings
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
 from ops.commands.common import CliServices
-from tests.support.front import Front, open_front, token
-from tests.support.shop import make_sale
+from tests.support.gateway import TestGateway, open_gateway, token
+from tests.support.sales import make_sale
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-async def test_the_document_is_valid(front: Front) -> None:
+async def test_the_document_is_valid(front: TestGateway) -> None:
     answer = await front.call("GET", "/openapi.json", user=None)
     assert answer.body["openapi"] == "3.1.0"
     OpenAPIV31SpecValidator(answer.body).validate()
@@ -31,7 +31,7 @@ async def test_the_document_is_valid(front: Front) -> None:
     assert order["lines"]["maxItems"] == limits.lines_per_order
 
 
-async def test_the_page_needs_no_network(front: Front) -> None:
+async def test_the_page_needs_no_network(front: TestGateway) -> None:
     answer = await front.call("GET", "/docs", user=None)
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "http://" not in answer.text
@@ -55,7 +55,7 @@ async def test_it_does_what_it_says(
     examples: int,
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-sale", {"85123A": (50, 255, 5)})
-    async with open_front(make_settings(limits={"event_stream_max_s": 0.3}), parts) as front:
+    async with open_gateway(make_settings(limits={"event_stream_max_s": 0.3}), parts) as front:
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")),
             "--config-file",

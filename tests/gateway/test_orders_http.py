@@ -18,12 +18,12 @@ from commerce.kernel.clock import from_ms
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import Front, bearer, open_front, working
-from tests.support.shop import ADDRESS, eventually, make_sale, order_body
+from tests.support.gateway import TestGateway, bearer, open_gateway, run_workers
+from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 
 
 @pytest.fixture
-async def keys(shop: CliServices, front: Front, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, front: TestGateway, sale_id: str) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 255, None)})
     await front.services.snapshots.refresh()
     return keys
@@ -33,7 +33,9 @@ async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_the_whole_way(shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_the_whole_way(
+    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
+) -> None:
     body = order_body(sale_id, ("a", 2), ("b", 1), payments=[{"method": "alipay", "amount": 455}])
     answer = await front.order(body)
     assert answer.status == 202
@@ -44,7 +46,7 @@ async def test_the_whole_way(shop: CliServices, settings: Settings, front: Front
     assert UUID(answer.body["order_id"]).version == 7
     young = await front.call("GET", answer.headers["Location"])
     assert (young.status, young.body["status"]) == (200, "accepted")
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     stored = (await front.call("GET", answer.headers["Location"])).body
     assert stored["status"] == "awaiting_payment"
@@ -59,7 +61,7 @@ async def test_the_whole_way(shop: CliServices, settings: Settings, front: Front
 
 
 async def test_several_addresses_and_a_split_line(
-    shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     body = {
         "sale_id": sale_id,
@@ -72,7 +74,7 @@ async def test_several_addresses_and_a_split_line(
     }
     answer = await front.order(body)
     assert answer.status == 202, answer.text
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     stored = (await front.call("GET", answer.headers["Location"])).body
     assert [(line["line"], line["ship_to"], line["quantity"]) for line in stored["lines"]] == [
@@ -83,7 +85,7 @@ async def test_several_addresses_and_a_split_line(
     assert stored["ship_to"][2]["name"] == "李四"
 
 
-async def test_a_repeat_is_the_same_order(front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_repeat_is_the_same_order(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     body = order_body(sale_id, ("a", 1))
     first = await front.order(body, key="k")
     again = await front.order(body, key="k")
@@ -103,7 +105,7 @@ async def test_a_repeat_is_the_same_order(front: Front, sale_id: str, keys: Sale
 
 
 async def test_a_repeat_after_the_price_has_changed(
-    shop: CliServices, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, front: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     """P3: the reply was lost, the price went up, and the client repeats what it sent."""
     body = order_body(sale_id, ("a", 1), payments=[{"method": "alipay", "amount": 100}])
@@ -119,7 +121,7 @@ async def test_a_repeat_after_the_price_has_changed(
 
 
 async def test_one_key_over_two_sales(
-    shop: CliServices, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
     await front.services.snapshots.refresh()
@@ -130,7 +132,7 @@ async def test_one_key_over_two_sales(
 
 
 async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
-    shop: CliServices, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     """A key of a sale that was closed just now still counts; one that ended days ago costs a batch nothing."""
     day, snapshots = timedelta(days=1), front.services.snapshots
@@ -159,7 +161,7 @@ async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
 
 
 async def test_a_key_that_two_sales_took_at_the_same_moment(
-    shop: CliServices, settings: Settings, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     """Neither could see the other: one is the order, the other is refused later and its goods come back."""
     other_keys = await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
@@ -171,7 +173,7 @@ async def test_a_key_that_two_sales_took_at_the_same_moment(
                 for name in (sale_id, f"{sale_prefix}-two")
             )
         )
-    async with working(settings, "order_writer", "release_worker"):
+    async with run_workers(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         await eventually(lambda: drained(shop, other_keys))
         await eventually(lambda: _no_releases(shop))
@@ -188,7 +190,7 @@ async def _no_releases(shop: CliServices) -> bool:
 
 
 async def test_refusals_say_what_is_wrong(
-    shop: CliServices, front: Front, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     sold_out = await front.order(order_body(sale_id, ("b", 21)))
     assert (sold_out.status, sold_out.code, sold_out.body["sku"]) == (409, "sold_out", "b")
@@ -217,7 +219,7 @@ async def test_refusals_say_what_is_wrong(
 
 
 async def test_new_terms_are_followed_within_a_second(
-    shop: CliServices, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, front: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
     at_once = await front.order(order_body(sale_id, ("a", 1)))
@@ -226,15 +228,15 @@ async def test_new_terms_are_followed_within_a_second(
     await eventually(lambda: _knows(front, sale_id, "b", 300), timeout_s=1)
 
 
-async def _knows(front: Front, sale_id: str, sku: str, price: int) -> bool:
+async def _knows(front: TestGateway, sale_id: str, sku: str, price: int) -> bool:
     return (await front.services.snapshots.get(sale_id)).items[sku][0] == price
 
 
 async def test_a_list_and_cancelling(
-    shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     made = [(await front.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
-    async with working(settings, "order_writer", "release_worker"):
+    async with run_workers(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         first = (await front.call("GET", "/v1/orders", params={"limit": 3})).body
         rest = (await front.call("GET", "/v1/orders", params={"limit": 3, "cursor": first["next"]})).body
@@ -253,7 +255,7 @@ async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock["b"] == units
 
 
-class Stream:
+class OrderEventStream:
     """Reads server-sent events."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -274,24 +276,24 @@ class Stream:
                 raise EOFError
 
 
-async def _watch(front: Front, stack: AsyncExitStack, order_id: str, last: int | None = None) -> Stream:
+async def _watch(front: TestGateway, stack: AsyncExitStack, order_id: str, last: int | None = None) -> OrderEventStream:
     headers = bearer(front.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
     url = f"{front.base}/v1/orders/{order_id}/events"
     response = await stack.enter_async_context(front.client.get(url, headers=headers))
     assert response.status == 200
     assert response.headers["Content-Type"] == "text/event-stream"
-    return Stream(response)
+    return OrderEventStream(response)
 
 
 async def test_watching_an_order(
-    shop: CliServices, settings: Settings, front: Front, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
     async with AsyncExitStack() as stack:
         stream = await _watch(front, stack, order_id)
         id_, data = await stream.event()
         assert (id_, data["status"]) == (0, "accepted")
-        async with working(settings, "order_writer"):
+        async with run_workers(settings, "order_writer"):
             id_, data = await stream.event()
             assert (id_, data["status"]) == (1, "awaiting_payment")
         late = await _watch(front, stack, order_id, last=0)
@@ -310,14 +312,14 @@ async def test_watching_an_order(
 
 async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, 5)})
-    async with open_front(make_settings(limits={"concurrent_event_streams": 1})) as front, AsyncExitStack() as stack:
+    async with open_gateway(make_settings(limits={"concurrent_event_streams": 1})) as front, AsyncExitStack() as stack:
         order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
         await _watch(front, stack, order_id)
         second = await front.call("GET", f"/v1/orders/{order_id}/events")
         assert (second.status, second.code) == (503, "overloaded")
 
 
-async def test_browsing(front: Front, sale_id: str, keys: SaleKeys) -> None:
+async def test_browsing(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     sales = await front.call("GET", "/v1/sales", user=None)
     assert sale_id in [sale["sale_id"] for sale in sales.body["items"]]
     sale = await front.call("GET", f"/v1/sales/{sale_id}", user=None)

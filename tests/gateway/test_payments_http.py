@@ -10,14 +10,14 @@ import pytest
 from commerce.payments.model import TenderInput
 from gateway.endpoints import payments
 from ops.commands.common import CliServices
-from tests.support.front import Answer, working
-from tests.support.payshop import PayShop, driver, open_payshop
-from tests.support.shop import eventually, order_body
+from tests.support.gateway import GatewayResponse, run_workers
+from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
+from tests.support.sales import eventually, order_body
 
 pytestmark = pytest.mark.usefixtures("short_looks")
 
 
-async def start(pay: PayShop, order_id: UUID, *parts: Any, user: str = "user") -> Answer:
+async def start(pay: PaymentShop, order_id: UUID, *parts: Any, user: str = "user") -> GatewayResponse:
     path = f"/v1/orders/{order_id}/payments"
     return await pay.front.call("POST", path, user=user, json={"payments": list(parts)})
 
@@ -43,7 +43,7 @@ WRONG: list[tuple[list[Any], str | None, str]] = [
 """What is sent, where the answer says it is wrong, and what it says."""
 
 
-async def test_ways_to_pay_that_cannot_be(pay: PayShop) -> None:
+async def test_ways_to_pay_that_cannot_be(pay: PaymentShop) -> None:
     order_id = await pay.order()
     for sent, at, says in WRONG:
         answer = await start(pay, order_id, *sent)
@@ -54,7 +54,7 @@ async def test_ways_to_pay_that_cannot_be(pay: PayShop) -> None:
     assert await pay.value("SELECT count(*) FROM payments") == 0
 
 
-async def test_orders_that_cannot_be_paid(pay: PayShop) -> None:
+async def test_orders_that_cannot_be_paid(pay: PaymentShop) -> None:
     """Another's does not exist; one that is paid or cancelled says so, and nothing begins."""
     paid, _ = await pay.paid(("alipay", 100))
     cancelled = await pay.order()
@@ -79,20 +79,20 @@ async def test_an_order_that_is_not_stored_yet(
 ) -> None:
     """It is waited for; and if that takes too long the answer says to repeat."""
     monkeypatch.setattr(payments, "CANCEL_WAIT_S", 0.2)
-    async with open_payshop(shop, sale_id, "payment_worker") as pay:
+    async with open_payment_shop(shop, sale_id, "payment_worker") as pay:
         placed = await pay.front.order(order_body(sale_id, ("a", 1)))
         order_id = UUID(placed.body["order_id"])
         early = await start(pay, order_id, part("alipay"))
         assert (early.status, early.code) == (409, "not_persisted_yet")
         assert "Retry-After" in early.headers
         monkeypatch.undo()
-        async with working(pay.settings, "order_writer"):
+        async with run_workers(pay.settings, "order_writer"):
             answer = await start(pay, order_id, part("alipay"))
         assert answer.status == 200
         assert answer.body["payments"][0]["action"]["kind"] == "qr"
 
 
-async def test_what_a_customer_sees(pay: PayShop) -> None:
+async def test_what_a_customer_sees(pay: PaymentShop) -> None:
     """What to do, then what was taken, then what went back and why; in the answer's own words."""
     order_id = await pay.order()
     begun = await start(pay, order_id, part("alipay", 40, scene="page"), part("wechatpay", 60))
@@ -115,7 +115,7 @@ async def test_what_a_customer_sees(pay: PayShop) -> None:
     assert await pay.staff("GET", f"/orders/{order_id}/payments") == answer.body
 
 
-async def test_staff(pay: PayShop) -> None:
+async def test_staff(pay: PaymentShop) -> None:
     """Refunds within what was captured, cash once, gifts once; and nobody else may."""
     order_id, [payment] = await pay.paid(("alipay", 100))
     path = f"/v1/admin/orders/{order_id}/refunds"
@@ -144,8 +144,8 @@ async def test_staff(pay: PayShop) -> None:
 
 async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices, sale_id: str) -> None:
     """A provider that is away too long, and a refund that it refuses."""
-    change = driver(max_attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
-    async with open_payshop(shop, sale_id, change=change) as pay:
+    change = with_job_settings(max_attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
+    async with open_payment_shop(shop, sale_id, change=change) as pay:
         paid, [payment] = await pay.paid(("alipay", 100))
         pay.switch(down=True)
         order_id = await pay.order()
@@ -179,8 +179,8 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
 
 async def test_another_way_frees_what_was_given_up(shop: CliServices, sale_id: str) -> None:
     """Else its order could neither be paid nor expire."""
-    change = driver(max_attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
-    async with open_payshop(shop, sale_id, change=change) as pay:
+    change = with_job_settings(max_attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
+    async with open_payment_shop(shop, sale_id, change=change) as pay:
         order_id = await pay.order()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True))
         await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])

@@ -13,7 +13,7 @@ from config.settings import Settings
 from gateway import problems
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
-from tests.support.front import Front, open_front
+from tests.support.gateway import TestGateway, open_gateway
 
 BARE = {
     "method_not_allowed": b"PUT /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
@@ -34,7 +34,7 @@ def anchors(page: str) -> set[str]:
 async def test_every_code_has_its_place(
     make_settings: Callable[..., Settings], sale_prefix: str, parts: list[Operation]
 ) -> None:
-    async with open_front(make_settings(), parts) as front:
+    async with open_gateway(make_settings(), parts) as front:
         page = (await front.call("GET", "/docs", user=None)).text
     assert {anchor for anchor in anchors(page) if anchor.startswith("problem-")} == {
         f"problem-{code}" for code in problems.codes()
@@ -42,7 +42,7 @@ async def test_every_code_has_its_place(
 
 
 @pytest.mark.parametrize("code", BARE)
-async def test_where_a_problem_leads(front: Front, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+async def test_where_a_problem_leads(front: TestGateway, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError
 

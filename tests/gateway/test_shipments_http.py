@@ -15,19 +15,19 @@ import pytest
 from commerce.shipping import store
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.support.front import bearer
-from tests.support.shipfront import ShipFront, open_shipfront
-from tests.support.shipshop import SHANGHAI, news
-from tests.support.shop import ADDRESS, eventually
+from tests.support.gateway import bearer
+from tests.support.sales import ADDRESS, eventually
+from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
+from tests.support.shipping_shop import SHANGHAI, tracking_event
 
 
 @pytest.fixture
-async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShipFront]:
-    async with open_shipfront(shop, make_settings) as found:
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+    async with open_shipping_gateway(shop, make_settings) as found:
         yield found
 
 
-class Stream:
+class ShipmentEventStream:
     """Reads server-sent events."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
@@ -50,21 +50,23 @@ class Stream:
         return True
 
 
-async def watch(here: ShipFront, stack: AsyncExitStack, order_id: UUID, last: int | None = None) -> Stream:
+async def watch(
+    here: ShippingGateway, stack: AsyncExitStack, order_id: UUID, last: int | None = None
+) -> ShipmentEventStream:
     headers = bearer(here.front.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
     url = f"{here.front.base}/v1/orders/{order_id}/shipments/events"
     response = await stack.enter_async_context(here.front.client.get(url, headers=headers))
     assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
     assert response.headers["X-Request-Id"]
-    return Stream(response)
+    return ShipmentEventStream(response)
 
 
-async def over(here: ShipFront, order_id: UUID, last: int) -> int:
+async def over(here: ShippingGateway, order_id: UUID, last: int) -> int:
     path, headers = f"/v1/orders/{order_id}/shipments/events", {"Last-Event-ID": str(last)}
     return (await here.front.call("GET", path, headers=headers)).status
 
 
-async def test_what_a_customer_reads(here: ShipFront) -> None:
+async def test_what_a_customer_reads(here: ShippingGateway) -> None:
     """Nothing yet, then two parcels with what is in them, then their news in the order in which it happened."""
     ship = here.ship
     order_id = await ship.order(("a", 2, 0), ("b", 1, 1), ship_to=(ADDRESS, SHANGHAI))
@@ -72,7 +74,9 @@ async def test_what_a_customer_reads(here: ShipFront) -> None:
     assert (none.status, none.body) == (200, {"order_id": str(order_id), "open": 3, "shipments": []})
     await ship.work()
     first, second = await ship.parcels(order_id)
-    await ship.hear(first.shipment_id, news("in_transit", -5), news("picked_up", -60, text="fetched"))
+    await ship.hear(
+        first.shipment_id, tracking_event("in_transit", -5), tracking_event("picked_up", -60, text="fetched")
+    )
     shown = (await here.shipments(order_id)).body
     assert shown["open"] == 0
     one, two = shown["shipments"]
@@ -97,7 +101,7 @@ async def test_what_a_customer_reads(here: ShipFront) -> None:
     assert here.front.services.watcher._streams == 0
 
 
-async def test_parcels_of_others(here: ShipFront) -> None:
+async def test_parcels_of_others(here: ShippingGateway) -> None:
     order_id = await here.ship.order()
     for path in (f"/v1/orders/{order_id}/shipments", f"/v1/orders/{order_id}/shipments/events"):
         other = await here.front.call("GET", path, user="other")
@@ -114,7 +118,7 @@ async def test_parcels_of_others(here: ShipFront) -> None:
     assert (await here.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 1
 
 
-async def test_watching_parcels(here: ShipFront) -> None:
+async def test_watching_parcels(here: ShippingGateway) -> None:
     """From before there are any, past a parcel that is lost and sent once more, to the door."""
     ship = here.ship
     order_id = await ship.order(("a", 1, 0))
@@ -124,11 +128,13 @@ async def test_watching_parcels(here: ShipFront) -> None:
         seq, booked = await stream.event()
         assert (seq, booked["status"], booked["source"]) == (1, "booked", "driver")
         [parcel] = await ship.parcels(order_id)
-        await ship.hear(parcel.shipment_id, news("picked_up"), news(None, 1, text="stands in a jam"))
+        await ship.hear(
+            parcel.shipment_id, tracking_event("picked_up"), tracking_event(None, 1, text="stands in a jam")
+        )
         assert [await stream.event() for _ in range(2)][1][1]["text"] == "stands in a jam"
         late = await watch(here, stack, order_id, last=2)
         assert (await late.event())[0] == 3
-        await ship.hear(parcel.shipment_id, news("lost", 2))
+        await ship.hear(parcel.shipment_id, tracking_event("lost", 2))
         for watcher in (stream, late):
             assert (await watcher.event())[1]["status"] == "lost"
         assert (await here.desk(parcel.shipment_id, "reship", reason="nobody finds it")).status == 200
@@ -139,7 +145,7 @@ async def test_watching_parcels(here: ShipFront) -> None:
                 *(5, str(again.shipment_id), "sent once more: nobody finds it"),
             )
         await ship.work()
-        await ship.hear(again.shipment_id, news("delivered", 5))
+        await ship.hear(again.shipment_id, tracking_event("delivered", 5))
         for watcher in (stream, late):
             told = [await watcher.event() for _ in range(5)]
             assert [seq for seq, _ in told] == [6, 7, 8, 9, 10]
@@ -152,7 +158,7 @@ async def test_watching_parcels(here: ShipFront) -> None:
     assert await over(here, order_id, 2**31 - 1) == 204
 
 
-async def test_nothing_comes_of_an_order_that_is_called_off(here: ShipFront) -> None:
+async def test_nothing_comes_of_an_order_that_is_called_off(here: ShippingGateway) -> None:
     """Its parcels are cancelled, its goods are in none, and its stream ends all the same."""
     ship = here.ship
     order_id, [parcel] = await ship.sent(("a", 1, 0))
@@ -169,7 +175,7 @@ async def test_nothing_comes_of_an_order_that_is_called_off(here: ShipFront) -> 
     assert await over(here, unsent, 0) == 204
 
 
-async def test_news_that_comes_during_a_look(here: ShipFront, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_news_that_comes_during_a_look(here: ShippingGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """What happens between a stream's look at the database and its waiting is told at once, not a heartbeat later."""
     shipping, seen = here.front.services.shipping, here.front.services.watcher._seen
     order_id, [parcel] = await here.ship.sent(("a", 1, 0))
@@ -180,7 +186,7 @@ async def test_news_that_comes_during_a_look(here: ShipFront, monkeypatch: pytes
         looks += 1
         found = await watched(*about)
         if looks == 2:
-            await here.ship.hear(parcel.shipment_id, news("in_transit"))
+            await here.ship.hear(parcel.shipment_id, tracking_event("in_transit"))
             await eventually(lambda: _is(seen.get(("parcels", order_id)) == 3))
         return found
 
@@ -197,10 +203,10 @@ async def _is(found: bool) -> bool:
     return found
 
 
-async def test_more_than_is_read_at_once(here: ShipFront) -> None:
+async def test_more_than_is_read_at_once(here: ShippingGateway) -> None:
     """A long history comes in pieces, without a wait between them, and to its end."""
     order_id, [parcel] = await here.ship.sent(("a", 1, 0))
-    await here.ship.hear(parcel.shipment_id, news("out_for_delivery"))
+    await here.ship.hear(parcel.shipment_id, tracking_event("out_for_delivery"))
     more = store.MOST_EVENTS * 2
     await here.ship.rows(
         "INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, text) "
@@ -208,7 +214,7 @@ async def test_more_than_is_read_at_once(here: ShipFront) -> None:
         *(order_id, parcel.shipment_id, more),
     )
     await here.ship.rows("UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1", order_id, more)
-    await here.ship.hear(parcel.shipment_id, news("delivered", 1))
+    await here.ship.hear(parcel.shipment_id, tracking_event("delivered", 1))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         stream = await watch(here, stack, order_id)
         assert [(await stream.event())[0] for _ in range(more + 5)] == list(range(1, more + 6))
@@ -218,7 +224,7 @@ async def test_more_than_is_read_at_once(here: ShipFront) -> None:
 async def test_streams_end_in_time(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
     """After their time, and there are only so many."""
     limits = {"concurrent_event_streams": 1, "event_stream_max_s": 0.2}
-    async with open_shipfront(shop, make_settings, limits=limits) as here, AsyncExitStack() as stack:
+    async with open_shipping_gateway(shop, make_settings, limits=limits) as here, AsyncExitStack() as stack:
         order_id = await here.ship.order()
         stream = await watch(here, stack, order_id)
         full = await here.front.call("GET", f"/v1/orders/{order_id}/shipments/events")

@@ -14,7 +14,7 @@ from ops.cli import app
 COSTS = Costs(
     gateway_us=30, redis_us=10, writer_us=12, postgres_us=9, wal_bytes=750, waiting_bytes=600
 )  # round figures of the right size
-GIVEN = Assumptions(busy=0.5, postgres_orders_per_s=40_000, syncs_per_s=1_000, batch_orders=100)
+ASSUMPTIONS = Assumptions(busy=0.5, postgres_orders_per_s=40_000, syncs_per_s=1_000, batch_orders=100)
 
 
 def write(path: Path, **changes: object) -> Path:
@@ -32,8 +32,8 @@ def write(path: Path, **changes: object) -> Path:
 
 
 def test_an_order_that_costs_twice_takes_twice_the_cores() -> None:
-    small = {(need.part, need.unit): need.amount for need in needs(COSTS, 10_000, GIVEN)}
-    large = {(need.part, need.unit): need.amount for need in needs(COSTS, 20_000, GIVEN)}
+    small = {(need.part, need.unit): need.amount for need in needs(COSTS, 10_000, ASSUMPTIONS)}
+    large = {(need.part, need.unit): need.amount for need in needs(COSTS, 20_000, ASSUMPTIONS)}
     assert small["gateway", "cores"] == pytest.approx(10_000 * 30e-6 / 0.5)
     assert small["Redis", "shards"] == pytest.approx(0.2)
     assert small["Postgres log", "MB/s"] == pytest.approx(7.5)
@@ -42,16 +42,18 @@ def test_an_order_that_costs_twice_takes_twice_the_cores() -> None:
 
 
 def test_a_part_of_which_one_is_not_enough_says_so() -> None:
-    at = {size: {need.part for need in needs(COSTS, size, GIVEN) if need.bottleneck} for size in (10_000, 100_000)}
+    at = {
+        size: {need.part for need in needs(COSTS, size, ASSUMPTIONS) if need.bottleneck} for size in (10_000, 100_000)
+    }
     assert at[10_000] == set()
     assert at[100_000] == {"Redis", "Postgres"}
-    needed = needs(COSTS, 583_000, GIVEN)
+    needed = needs(COSTS, 583_000, ASSUMPTIONS)
     assert "Redis disk" in {need.part for need in needed if need.bottleneck}
-    assert machines(needed, GIVEN) == 5  # 583,000 orders of 61 µs at half load are 71.1 cores
+    assert machines(needed, ASSUMPTIONS) == 5  # 583,000 orders of 61 µs at half load are 71.1 cores
 
 
 def test_what_gives_way_first_comes_first() -> None:
-    found = first_bottleneck(COSTS, GIVEN)
+    found = first_bottleneck(COSTS, ASSUMPTIONS)
     assert found[0] == ("one Postgres primary", 40_000)
     assert found[1] == ("one Redis shard (a sale that is not split)", 50_000)
     assert [limit for _, limit in found] == sorted(limit for _, limit in found)

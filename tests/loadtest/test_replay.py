@@ -13,7 +13,7 @@ from config.settings import Settings
 from loadtest.replay import reasons, replay
 from loadtest.retail_dataset import read_baskets
 from ops.commands.common import CliServices
-from tests.support.front import open_front, working
+from tests.support.gateway import open_gateway, run_workers
 
 REAL = os.environ.get("FLOODGATE_TEST_DATASET", "")
 """the first three days of December 2010 of the data set Online Retail (UCI Machine Learning Repository), if named"""
@@ -70,7 +70,7 @@ def test_what_is_no_such_file(tmp_path: Path, text: str) -> None:
 
 async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
-    async with open_front(settings) as front, working(settings, "order_writer"):
+    async with open_gateway(settings) as front, run_workers(settings, "order_writer"):
         first = await replay(shop, front.base, file, 4)
         again = await replay(shop, front.base, file, 4)
     for done in (first, again):
@@ -83,7 +83,7 @@ async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tm
 
 async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
-    async with open_front(settings) as front, working(settings, "order_writer"):
+    async with open_gateway(settings) as front, run_workers(settings, "order_writer"):
         await replay(shop, front.base, file, 4)
         async with shop.db.connection() as connection:
             await connection.execute("UPDATE order_lines SET unit_price_minor = 338 WHERE unit_price_minor = 339")
@@ -98,7 +98,7 @@ async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_
 
 @pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
 async def test_three_days_of_a_gift_shop(shop: CliServices, settings: Settings) -> None:
-    async with open_front(settings) as front, working(settings, "order_writer"):
+    async with open_gateway(settings) as front, run_workers(settings, "order_writer"):
         done = await replay(shop, front.base, Path(REAL), 16)
         again = await replay(shop, front.base, Path(REAL), 16)
     assert done.good, done.wrong

@@ -22,8 +22,8 @@ from lua import SaleKeys
 from ops.commands.common import CliServices
 from ops.local import demo_sales
 from tests.conftest import SECRET
-from tests.support.processes import processes
-from tests.support.shop import CURRENCY, eventually, make_sale
+from tests.support.processes import run_processes
+from tests.support.sales import CURRENCY, eventually, make_sale
 
 ROOT = Path(__file__).parents[2]
 OFFERS: dict[str, tuple[int, int, int | None]] = {
@@ -37,7 +37,7 @@ OFFERS: dict[str, tuple[int, int, int | None]] = {
 
 
 @dataclass
-class Result:
+class LocustResult:
     """How a run of locust ended; `counted` has requests, `failed` failures, by method and name."""
 
     status: int
@@ -46,7 +46,7 @@ class Result:
     failed: dict[str, int]
 
 
-async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *options: str, users: int) -> Result:
+async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *options: str, users: int) -> LocustResult:
     """Run a scenario as a process of its own: locust changes the process that imports it."""
     file = home / "stats"
     process = await asyncio.create_subprocess_exec(
@@ -68,7 +68,7 @@ async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *opt
     written = file.with_suffix(".json")
     stats = orjson.loads(written.read_bytes()) if written.exists() else []
     assert process.returncode is not None
-    return Result(
+    return LocustResult(
         process.returncode,
         output.decode(),
         {f"{entry['method']} {entry['name']}": entry["num_requests"] for entry in stats},
@@ -76,13 +76,13 @@ async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *opt
     )
 
 
-def check_clean(result: Result) -> None:
+def check_clean(result: LocustResult) -> None:
     assert result.status == 0, result.output
     assert sum(result.failed.values()) == 0, result.output
     assert "broken promise" not in result.output
 
 
-async def settle(shop: CliServices, sale_id: str) -> int:
+async def wait_until_stored(shop: CliServices, sale_id: str) -> int:
     """Wait until everything is stored, have the books checked, and give the number of orders."""
 
     async def drained() -> bool:
@@ -101,7 +101,7 @@ async def test_the_spike_sells_every_unit_once(
     """80 shoppers, 30 units, one each, and a gateway that lets nobody order twice within two seconds."""
     await make_sale(shop, sale_id, {"phone": (30, 399_900, 1)})
     settings = make_settings(limits={"orders_per_user_per_s": 0.5, "orders_per_user_burst": 1})
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.worker("order_writer")
         result = await locust(
@@ -113,7 +113,7 @@ async def test_the_spike_sells_every_unit_once(
             users=80,
         )
         check_clean(result)
-        assert await settle(shop, sale_id) == 30
+        assert await wait_until_stored(shop, sale_id) == 30
     assert "units promised in all: 30 (phone 30)" in result.output
     assert "--run-time limit reached" not in result.output  # it ends when the last shopper has left
     assert result.counted["POST /v1/orders"] + result.counted.get("POST /v1/orders (replayed)", 0) >= 30
@@ -123,26 +123,26 @@ async def test_the_spike_sells_every_unit_once(
 
 async def test_a_day_of_trade(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     await make_sale(shop, sale_id, OFFERS)
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.worker("order_writer", "release_worker")
         options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
         result = await locust("steady_trade", started.base, tmp_path, started.environment(), *options, users=30)
         check_clean(result)
-        assert await settle(shop, sale_id) >= result.counted["POST /v1/orders"] > 50
+        assert await wait_until_stored(shop, sale_id) >= result.counted["POST /v1/orders"] > 50
     assert result.counted["GET /v1/orders/{id}"] > 0
     assert result.counted["POST /v1/orders/{id}/cancel"] > 0
 
 
 async def test_visits(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     await make_sale(shop, sale_id, OFFERS)
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.worker("order_writer")
         options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
         result = await locust("browse_order_poll", started.base, tmp_path, started.environment(), *options, users=20)
         check_clean(result)
-        assert await settle(shop, sale_id) >= result.counted["POST /v1/orders"] > 30
+        assert await wait_until_stored(shop, sale_id) >= result.counted["POST /v1/orders"] > 30
     assert result.counted["GET /v1/products (not changed)"] > 0
     assert result.counted["WAIT until it is stored"] > 30
     assert result.counted["GET /v1/orders?idempotency_key"] > 60
@@ -154,7 +154,7 @@ async def test_a_shop_that_stores_nothing_is_found_out(
 ) -> None:
     """There is no writer. Every order is found all the same, but none is ever stored."""
     await make_sale(shop, sale_id, OFFERS)
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         options = ("--sale", sale_id, "--think-s", "0.3", "--stored-within-s", "1", "-t", "4s")
         result = await locust("browse_order_poll", started.base, tmp_path, started.environment(), *options, users=10)

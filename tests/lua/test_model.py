@@ -27,8 +27,8 @@ from redis.asyncio import Redis
 import lua
 from commerce.kernel.clock import DAY_MS, SystemClock
 from lua import ChangeStockOutcome, EntryId, Release, ReleaseOutcome, ReserveOutcome, SaleKeys, SaleTerms
+from tests.support.sales import reservation, reserve
 from tests.support.servers import Servers
-from tests.support.shop import reservation, reserve
 
 SKUS = ("a", "b", "c")
 LIMITS = {"a": 2, "b": 5}
@@ -36,7 +36,7 @@ USERS = ("u", "v", "w")
 UNITS = st.dictionaries(st.sampled_from(SKUS), st.integers(1, 4), min_size=1)
 
 
-class Shop(RuleBasedStateMachine):
+class SaleMachine(RuleBasedStateMachine):
     """`taken` has the model's accepted orders: id → (user, units)."""
 
     redis_url = ""
@@ -172,11 +172,11 @@ class Shop(RuleBasedStateMachine):
 
 @pytest.mark.timeout(300)
 def test_redis_agrees_with_the_model(servers: Servers, sale_prefix: str) -> None:
-    Shop.redis_url, Shop.sale_prefix = servers.redis_url, sale_prefix
+    SaleMachine.redis_url, SaleMachine.sale_prefix = servers.redis_url, sale_prefix
     wanted = settings(
         max_examples=int(os.environ.get("FLOODGATE_TEST_EXAMPLES", "15")),
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(Shop, settings=wanted)
+    run_state_machine_as_test(SaleMachine, settings=wanted)

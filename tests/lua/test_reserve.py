@@ -10,7 +10,7 @@ import lua
 from commerce.kernel.clock import DAY_MS, from_ms
 from lua import ReserveOutcome, SaleKeys, SaleTerms
 from ops.commands.common import CliServices
-from tests.support.shop import make_sale, reservation, reserve
+from tests.support.sales import make_sale, reservation, reserve
 
 
 @pytest.fixture

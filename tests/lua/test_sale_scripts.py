@@ -6,7 +6,7 @@ import lua
 from commerce.kernel.clock import DAY_MS
 from lua import EntryId, LoadOutcome, PublishOutcome, ReserveOutcome, SaleKeys, SaleTerms
 from ops.commands.common import CliServices
-from tests.support.shop import make_sale, reservation, reserve
+from tests.support.sales import make_sale, reservation, reserve
 
 
 def _terms(shop: CliServices, epoch: int, generation: int = 1, state: str = "open") -> SaleTerms:

@@ -26,7 +26,7 @@ from ops.sandbox.payment_store import PaymentStore
 from ops.sandbox.server import build, running
 from ops.sandbox.shipment_store import ShipmentStore
 from ops.sandbox.webhook_sender import Sending
-from tests.support.shop import eventually
+from tests.support.sales import eventually
 
 IDS = MerchantIds(
     **dict.fromkeys(MerchantIds.__struct_fields__, "")
@@ -44,7 +44,7 @@ ORDERS = [f"{number:032x}" for number in range(200)]
 HOUR_MS = 3_600_000
 
 
-class HandClock(SystemClock):
+class FakeCarrierClock(SystemClock):
     """Moved by hand."""
 
     ms = 1_800_000_000_000
@@ -58,7 +58,7 @@ def java_encoded(text: str) -> str:
     return quote_plus(text, safe="*").replace("~", "%7E")
 
 
-class Sf:
+class SfExpressClient:
     """A customer of SF's open platform."""
 
     def __init__(self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, ids: MerchantIds = IDS) -> None:
@@ -111,7 +111,7 @@ class Sf:
         return list(found["routes"])
 
 
-class Kuaidi100:
+class Kuaidi100Client:
     """A customer of kuaidi100."""
 
     def __init__(
@@ -142,7 +142,7 @@ def md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest().upper()
 
 
-class Push(NamedTuple):
+class ReceivedWebhook(NamedTuple):
     """What the shop got."""
 
     carrier: str
@@ -180,15 +180,15 @@ BAD = {
 
 
 @dataclass
-class Receiver:
+class WebhookReceiver:
     """The shop: it says no as long as `refusals` has something, and then yes."""
 
-    got: list[Push] = field(default_factory=list)
+    got: list[ReceivedWebhook] = field(default_factory=list)
     refusals: Iterator[object] = field(default_factory=lambda: iter(()))
     url: str = ""
 
     @asynccontextmanager
-    async def listening(self, port: int | None = None) -> AsyncIterator[Receiver]:
+    async def listening(self, port: int | None = None) -> AsyncIterator[WebhookReceiver]:
         app = web.Application()
         app.router.add_post("/v1/carriers/{carrier}/notify", self._notify)
         async with TestServer(app, port=port) as server:
@@ -197,7 +197,7 @@ class Receiver:
 
     async def _notify(self, request: web.Request) -> web.Response:
         carrier = request.match_info["carrier"]
-        self.got.append(Push(carrier, request.query.get("key", ""), await request.read()))
+        self.got.append(ReceivedWebhook(carrier, request.query.get("key", ""), await request.read()))
         return web.json_response(next((BAD for _ in self.refusals), GOOD)[carrier])
 
     def codes(self) -> list[str]:
@@ -206,21 +206,21 @@ class Receiver:
 
 
 @dataclass
-class Yard:
+class CarrierKit:
     """Carriers, their clients and the shop."""
 
     carriers: SimulatedCarriers
-    clock: HandClock
+    clock: FakeCarrierClock
     http: TestClient[web.Request, web.Application]
-    sf: Sf
-    kuaidi100: Kuaidi100
-    receiver: Receiver
+    sf: SfExpressClient
+    kuaidi100: Kuaidi100Client
+    receiver: WebhookReceiver
 
     def jump(self, hours: float) -> None:
         self.clock.ms += int(hours * HOUR_MS)
         self.carriers.courier.wake.set()
 
-    async def live(self) -> list[Push]:
+    async def live(self) -> list[ReceivedWebhook]:
         """Until no parcel moves any more, step by step; what the shop has got then."""
         while (next_ms := self.carriers.courier.next_ms()) is not None:
             self.clock.ms = max(next_ms, self.clock.ms)
@@ -247,7 +247,7 @@ class Yard:
     async def _is(self, number: str, wanted: str) -> bool:
         return self.carriers.depot.find(number).state == wanted
 
-    async def all_sent(self) -> list[Push]:
+    async def all_sent(self) -> list[ReceivedWebhook]:
         """What the shop has got when nothing is left to be sent."""
 
         async def look() -> bool:
@@ -265,17 +265,17 @@ class Yard:
 
 
 @asynccontextmanager
-async def opened(
-    receiver: Receiver,
+async def open_carrier_kit(
+    receiver: WebhookReceiver,
     file: Path | str = ":memory:",
     board: FaultRegistry[CarrierFaults] | None = None,
-    clock: HandClock | None = None,
+    clock: FakeCarrierClock | None = None,
     scenario: Sequence[Step] = (),
     speed: int = 1,
     **more: Any,
-) -> AsyncIterator[Yard]:
+) -> AsyncIterator[CarrierKit]:
     """Carriers in this process, which behave well and push at once; `more` says how pushes are sent."""
-    sending, clock = Sending(timeout_s=2, longest_wait_s=0, **more), clock or HandClock()
+    sending, clock = Sending(timeout_s=2, longest_wait_s=0, **more), clock or FakeCarrierClock()
     if board is None:
         board = FaultRegistry(CarrierFaults)
         for name in CARRIERS:
@@ -289,4 +289,6 @@ async def opened(
             TestClient(TestServer(build(sandbox, carriers))) as http,
         ):
             callback = f"{receiver.url}/v1/carriers/kuaidi100/notify"
-            yield Yard(carriers, clock, http, Sf(http, ""), Kuaidi100(http, "", callback), receiver)
+            yield CarrierKit(
+                carriers, clock, http, SfExpressClient(http, ""), Kuaidi100Client(http, "", callback), receiver
+            )

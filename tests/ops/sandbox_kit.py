@@ -18,13 +18,13 @@ from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, 
 from ops.sandbox.protocol import Callback
 from ops.sandbox.server import Sandbox, build, running
 from ops.sandbox.webhook_sender import Sending
-from tests.support.shop import eventually
+from tests.support.sales import eventually
 
 QUICK = {"approve": "auto", "pay_after_ms": 0, "callback_ms": 0}
 NUMBERS = [f"{number:032x}" for number in range(200)]
 
 
-class Fake:
+class FakeProvider:
     """The least protocol: JSON without signatures."""
 
     name = "fake"
@@ -72,15 +72,15 @@ class Fake:
         return "".join([f"+{trade.amount}\n" for trade in trades] + [f"-{refund.amount}\n" for refund in refunds])
 
 
-def refused() -> web.Response:
+def refuse_webhook() -> web.Response:
     return web.Response(text="no")
 
 
-def failed() -> web.Response:
+def fail_webhook() -> web.Response:
     raise web.HTTPServiceUnavailable
 
 
-class Merchant:
+class FakeMerchant:
     """Gets callbacks. Answers with what `answers` gives, and accepts when that is used up."""
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class Merchant:
         self.url = ""
 
     @asynccontextmanager
-    async def listening(self, port: int | None = None) -> AsyncIterator[Merchant]:
+    async def listening(self, port: int | None = None) -> AsyncIterator[FakeMerchant]:
         app = web.Application()
         app.router.add_post("/notify", self.notify)
         async with TestServer(app, port=port) as server:
@@ -110,10 +110,12 @@ class Merchant:
         return self.got
 
 
-class Shop:
+class SandboxKit:
     """A client of a sandbox that runs in the test, with its merchant."""
 
-    def __init__(self, client: TestClient[web.Request, web.Application], sandbox: Sandbox, merchant: Merchant) -> None:
+    def __init__(
+        self, client: TestClient[web.Request, web.Application], sandbox: Sandbox, merchant: FakeMerchant
+    ) -> None:
         self.client = client
         self.sandbox = sandbox
         self.merchant = merchant
@@ -149,19 +151,19 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened(
-    merchant: Merchant,
+async def open_sandbox_kit(
+    merchant: FakeMerchant,
     file: Path | str = ":memory:",
     board: ProviderFaultRegistry | None = None,
     scenario: Sequence[Step] = (),
     **more: Any,
-) -> AsyncIterator[Shop]:
+) -> AsyncIterator[SandboxKit]:
     """A sandbox in this process; `more` says how callbacks are sent."""
     sending = Sending(timeout_s=2, longest_wait_s=0.01, **more)
     with closing(PaymentStore(file)) as bank:
-        protocols: Callable[[PaymentSimulator], Sequence[Fake]] = lambda plans: [Fake(bank, plans)]  # noqa: E731
+        protocols: Callable[[PaymentSimulator], Sequence[FakeProvider]] = lambda plans: [FakeProvider(bank, plans)]  # noqa: E731
         async with (
             running(bank, SystemClock(), board or ProviderFaultRegistry(), sending, protocols, scenario) as sandbox,
             TestClient(TestServer(build(sandbox))) as client,
         ):
-            yield Shop(client, sandbox, merchant)
+            yield SandboxKit(client, sandbox, merchant)

@@ -19,9 +19,9 @@ from commerce.orders.model import OrderDetails, decode_accepted, encode_accepted
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import working
+from tests.support.gateway import run_workers
 from tests.support.processes import Processes
-from tests.support.shop import eventually, make_sale, reservation, reserve
+from tests.support.sales import eventually, make_sale, reservation, reserve
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 Command = Callable[..., Awaitable[tuple[int, str]]]
@@ -138,7 +138,7 @@ async def test_an_order_is_shown_and_cancelled(
     assert (status, "user" in said, "accepted" in said) == (0, True, True)
     status, said = await floodgate("order", "cancel", order_id, "--reason", "a\nb", "--yes")
     assert (status, "--reason" in said) == (1, True)
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         status, said = await floodgate("order", "cancel", order_id, "--reason", "sent twice", "--yes")
     assert status == 0, said
     assert "cancelled (by_staff)" in said
@@ -161,7 +161,7 @@ async def test_a_dead_letter_cannot_be_cancelled(
     async def dead() -> bool:
         return bool((await shop.dead_letters.page(None, 10)).items)
 
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(dead)
     status, said = await floodgate("order", "cancel", str(good.order_id), "--reason", "sent twice", "--yes")
     assert status == 1

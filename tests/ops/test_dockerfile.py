@@ -130,12 +130,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
             shutil.copy(ROOT / source, target)
     _perform(made, f"python -m venv --without-pip {HOME}")
     [packages] = made.home.glob("lib/python3*/site-packages")
-    _lend(packages)
+    _link_packages(packages)
     _perform(made, step("pip wheel"))
     return made
 
 
-def _lend(packages: Path) -> None:
+def _link_packages(packages: Path) -> None:
     """Link what the production lock names and nothing else, so that a dependency it lacks is missed."""
     lock = (ROOT / "requirements" / "production.lock").read_text(encoding="utf-8")
     parts: dict[str, str] = {}  # two may share a folder

@@ -23,9 +23,9 @@ from config.settings import Settings
 from ops.commands.common import open_cli_services
 from ops.local.embedded_servers import postgres_server, redis_server
 from ops.local.subprocesses import ProcessSpec, RunningProcess, start
-from tests.support.front import open_front
+from tests.support.gateway import open_gateway
 from tests.support.processes import free_port
-from tests.support.shop import eventually, make_sale, order_body
+from tests.support.sales import eventually, make_sale, order_body
 from workers.runtime import open_worker_services
 
 
@@ -74,7 +74,7 @@ async def test_a_server_that_keeps_less(start_redis, options: tuple[str, ...], w
 async def test_a_gateway_does_not_start_on_it(start_redis, make_settings: Callable[..., Settings]) -> None:  # type: ignore[no-untyped-def]
     url, _ = await start_redis("--appendfsync", "everysec")
     with pytest.raises(NotDurable, match="set appendfsync to always"):
-        async with open_front(make_settings(redis_url=url)):
+        async with open_gateway(make_settings(redis_url=url)):
             pytest.fail("it started")
 
 
@@ -91,7 +91,7 @@ async def test_a_postgres_that_commits_before_the_disk_has_it(
             with pytest.raises(NotDurable, match="a commit returns before the disk has it"):
                 async with early.db.connection():
                     pytest.fail("a new one was used")
-        for opened in (open_worker_services(settings, "test"), open_front(settings)):
+        for opened in (open_worker_services(settings, "test"), open_gateway(settings)):
             with pytest.raises(NotDurable, match=r"set synchronous_commit to on; off comes from: database\)$"):
                 async with opened:
                     pytest.fail("it started")
@@ -150,7 +150,7 @@ async def test_replicas_confirm_an_order(  # type: ignore[no-untyped-def]
         with pytest.raises(NotDurable, match="it is a replica"):
             await check_redis(behind, "memory", 1)
     settings = make_settings(redis_url=url, durability="replicated", limits={"redis_call_timeout_ms": 600})
-    async with open_cli_services(settings) as shop, open_front(settings) as front:
+    async with open_cli_services(settings) as shop, open_gateway(settings) as front:
         keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
         await front.services.snapshots.refresh()
         answer = await front.order(order_body(sale_id, ("a", 1)))
@@ -180,7 +180,7 @@ async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignor
     """Redis dies and is started again by somebody with other options: orders are refused, not risked."""
     url, running = await start_redis()
     settings = make_settings(redis_url=url, limits={"order_timeout_ms": 700, "redis_call_timeout_ms": 300})
-    async with open_cli_services(settings) as shop, open_front(settings) as front:
+    async with open_cli_services(settings) as shop, open_gateway(settings) as front:
         await make_sale(shop, sale_id, {"a": (5, 100, None)})
         await front.services.snapshots.refresh()
         assert (await front.order(order_body(sale_id, ("a", 1)))).status == 202

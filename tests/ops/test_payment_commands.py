@@ -24,10 +24,10 @@ from commerce.payments.service import Payments
 from commerce.shipping.service import Shipping
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.commerce.test_reconciling import SINGLES, House, open_house
-from tests.support.front import working
+from tests.commerce.test_reconciliation import SINGLES, ReconciliationKit, open_reconciliation_kit
+from tests.support.gateway import run_workers
 from tests.support.processes import Processes
-from tests.support.shop import eventually, make_sale, reservation, reserve
+from tests.support.sales import eventually, make_sale, reservation, reserve
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 Command = Callable[..., Awaitable[tuple[int, str]]]
@@ -35,13 +35,13 @@ START, END = bounds(SINGLES)
 
 
 @pytest.fixture
-async def house(tmp_path: Path, settings: Settings) -> AsyncIterator[House]:
-    async with open_house(tmp_path / "house", settings) as found:
+async def house(tmp_path: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
+    async with open_reconciliation_kit(tmp_path / "house", settings) as found:
         yield found
 
 
 @pytest.fixture
-def floodgate(settings: Settings, house: House, tmp_path: Path) -> Command:
+def floodgate(settings: Settings, house: ReconciliationKit, tmp_path: Path) -> Command:
     """Runs a command in this test's shop, which has accounts at both providers; gives its status and what it prints."""
     config = tmp_path / "floodgate.toml"
     config.write_text(house.toml)
@@ -63,7 +63,7 @@ def floodgate(settings: Settings, house: House, tmp_path: Path) -> Command:
 
 
 @dataclass
-class Till:
+class PaymentActions:
     """Stores orders and has them paid, as gateway and driver would."""
 
     shop: CliServices
@@ -95,7 +95,7 @@ class Till:
 
 
 @pytest.fixture
-async def till(shop: CliServices, settings: Settings, sale_id: str, house: House) -> Till:
+async def till(shop: CliServices, settings: Settings, sale_id: str, house: ReconciliationKit) -> PaymentActions:
     keys = await make_sale(shop, sale_id, {"a": (100, 100, None)})
     made = [reservation(shop.ids.new, sale_id, {"a": 5}) for _ in range(4)]
     await reserve(shop.redis, keys, *made)
@@ -104,13 +104,13 @@ async def till(shop: CliServices, settings: Settings, sale_id: str, house: House
         found = [await shop.orders.get(one.order_id, "user", [sale_id]) for one in made]
         return all(order.status is OrderStatus.AWAITING_PAYMENT for order in found)
 
-    async with working(settings, "order_writer"):
+    async with run_workers(settings, "order_writer"):
         await eventually(stored)
     payments = Payments(shop.db, shop.clock, shop.ids, house.adapters, 60, Shipping.has_cash_shipments)
-    return Till(shop, payments, [one.order_id for one in made])
+    return PaymentActions(shop, payments, [one.order_id for one in made])
 
 
-async def test_payments_are_shown_and_refunded(floodgate: Command, till: Till, shop: CliServices) -> None:
+async def test_payments_are_shown_and_refunded(floodgate: Command, till: PaymentActions, shop: CliServices) -> None:
     order_id = till.order_ids[0]
     assert "no payment was begun" in (await floodgate("payment", "show", order_id))[1]
     alipay, cash = await till.begin(("alipay", 300), ("cod", 200))
@@ -138,14 +138,16 @@ async def test_payments_are_shown_and_refunded(floodgate: Command, till: Till, s
     assert (status, "that is pending" in said) == (1, True), said
 
 
-async def test_cash_is_collected(floodgate: Command, till: Till, shop: CliServices, settings: Settings) -> None:
+async def test_cash_is_collected(
+    floodgate: Command, till: PaymentActions, shop: CliServices, settings: Settings
+) -> None:
     order_id = till.order_ids[0]
     [cash] = await till.begin(("cod", 500))
 
     async def confirmed() -> bool:
         return (await shop.payments.get(order_id, None)).payments[0].status == "authorised"
 
-    async with working(settings, "payment_worker"):
+    async with run_workers(settings, "payment_worker"):
         await eventually(confirmed)
     for _ in range(2):
         assert (await floodgate("payment", "collected", cash.payment_id))[0] == 0
@@ -153,7 +155,7 @@ async def test_cash_is_collected(floodgate: Command, till: Till, shop: CliServic
     assert (status, "captured and not given back 5.00 CNY" in said) == (0, True)
 
 
-async def test_store_credit(floodgate: Command, till: Till) -> None:
+async def test_store_credit(floodgate: Command, till: PaymentActions) -> None:
     assert (await floodgate("credit", "show", "zoe"))[1] == "zoe: no store credit\n"
     for _ in range(2):
         assert await floodgate("credit", "give", "zoe", "12.50", "CNY", "--key", "g1") == (0, "zoe: 12.50 CNY\n")
@@ -171,7 +173,7 @@ async def test_store_credit(floodgate: Command, till: Till) -> None:
         assert words in said or "error: Expected" in said
 
 
-async def test_what_is_parked(floodgate: Command, till: Till, shop: CliServices) -> None:
+async def test_what_is_parked(floodgate: Command, till: PaymentActions, shop: CliServices) -> None:
     assert await floodgate("parked", "list") == (0, "nothing is parked\n")
     [paid] = await till.begin(("alipay", 500))
     await till.park(paid.payment_id, "alipay says 4.99 CNY was paid, it should be 5.00 CNY")
@@ -187,7 +189,7 @@ async def test_what_is_parked(floodgate: Command, till: Till, shop: CliServices)
 
 
 async def test_a_statement_agrees_until_it_does_not(
-    floodgate: Command, till: Till, house: House, tmp_path: Path
+    floodgate: Command, till: PaymentActions, house: ReconciliationKit, tmp_path: Path
 ) -> None:
     noon = START + DAY / 2
     first = till.order_ids[0]

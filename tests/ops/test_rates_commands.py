@@ -23,7 +23,7 @@ from config.settings import Settings
 from ops.cli import app
 from ops.commands.common import CliServices
 from tests.support.processes import Processes
-from tests.support.shop import ADDRESS
+from tests.support.sales import ADDRESS
 
 HEADER = "carrier,region,from_g,to_g,price,currency,days,cod\n"
 RATES = """sf,CN,0,20000,18.00,CNY,2,yes
@@ -46,7 +46,7 @@ def floodgate(settings: Settings, tmp_path: Path) -> Command:
     return run
 
 
-def file_of(folder: Path, text: str) -> Path:
+def write_file(folder: Path, text: str) -> Path:
     file = folder / "given.csv"
     file.write_text(text)
     return file
@@ -69,7 +69,7 @@ async def test_rates_are_imported_shown_and_tried(floodgate: Command, tmp_path: 
     assert (await floodgate("rates", "tables"))[1].startswith("there is no rate table")
     status, said = await floodgate("rates", "show")
     assert (status, "floodgate rates import" in said) == (1, True)
-    file = file_of(tmp_path, HEADER + RATES)
+    file = write_file(tmp_path, HEADER + RATES)
     assert await floodgate("rates", "import", file) == (0, "table 1 is in force: 3 rates in CNY")
     status, said = await floodgate("rates", "tables")
     assert "given.csv 3 CNY" in said
@@ -98,7 +98,7 @@ async def test_rates_are_imported_shown_and_tried(floodgate: Command, tmp_path: 
 async def test_a_parcel_is_promised_as_an_order_of_today(
     floodgate: Command, shop: CliServices, settings: Settings, tmp_path: Path
 ) -> None:
-    await floodgate("rates", "import", file_of(tmp_path, HEADER + "sf,CN,0,20000,18.00,CNY,5,yes\n"))
+    await floodgate("rates", "import", write_file(tmp_path, HEADER + "sf,CN,0,20000,18.00,CNY,5,yes\n"))
     before = from_ms(shop.clock.now_ms()).astimezone(ZoneInfo(settings.shipping.timezone)).date()
     status, said = await floodgate("rates", "choose", "--to", "cn", "--weight", "1kg")
     after = from_ms(shop.clock.now_ms()).astimezone(ZoneInfo(settings.shipping.timezone)).date()
@@ -108,7 +108,7 @@ async def test_a_parcel_is_promised_as_an_order_of_today(
 
 async def test_a_faulty_table_is_told_line_by_line(floodgate: Command, tmp_path: Path) -> None:
     rest = "".join(f"c{n},CN,5,9,1,CNY,1,yes\n" for n in range(60))
-    file = file_of(tmp_path, HEADER + RATES + rest)
+    file = write_file(tmp_path, HEADER + RATES + rest)
     report = tmp_path / "report.csv"
     status, said = await floodgate("rates", "import", file, "--report", report)
     assert status == 1
@@ -120,7 +120,7 @@ async def test_a_faulty_table_is_told_line_by_line(floodgate: Command, tmp_path:
 
 
 async def test_a_choice_is_explained(floodgate: Command, shop: CliServices, tmp_path: Path) -> None:
-    await floodgate("rates", "import", file_of(tmp_path, HEADER + RATES))
+    await floodgate("rates", "import", write_file(tmp_path, HEADER + RATES))
     book = await Rates(shop.db, shop.clock).current()
     today = from_ms(shop.clock.now_ms()).date()
     choice = choose_carrier(book, Address(**ADDRESS), 500, False, today, today, {"yto": "it refused this parcel"})
@@ -139,11 +139,11 @@ async def test_warehouses_and_goods(floodgate: Command, shop: CliServices, tmp_p
     assert (await floodgate("warehouse", "show"))[1].startswith("there is no warehouse")
     places = "id,name,phone,country,province,city,line,latitude,longitude\n"
     place = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Wenyi West Road 969,30.279,120.026\n"
-    status, said = await floodgate("warehouse", "import", file_of(tmp_path, places + place))
+    status, said = await floodgate("warehouse", "import", write_file(tmp_path, places + place))
     assert (status, said) == (0, "1 lines: 1 added, 0 changed, 0 as they were, 0 refused")
     await shop.catalog.put("A1", ProductInput("thing", 100, "CNY"))
     goods = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\nA1,hz,A-01,300,200,100,50\nA2,hz,A-01,1,1,1,1\n"
-    status, said = await floodgate("warehouse", "import", file_of(tmp_path, goods))
+    status, said = await floodgate("warehouse", "import", write_file(tmp_path, goods))
     assert (status, "1 added" in said, "line 3: no product has the SKU A2" in said) == (2, True, True)
     status, said = await floodgate("warehouse", "show")
     assert "Wenyi West Road 969, Hangzhou, Zhejiang, CN 30.279, 120.026 1" in said

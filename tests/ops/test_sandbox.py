@@ -16,16 +16,24 @@ from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
 from ops.sandbox.payment_simulator import PaymentSimulator
 from ops.sandbox.payment_store import PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.webhook_sender import ATTEMPTS
-from tests.ops.sandbox_kit import NUMBERS, QUICK, Merchant, Shop, failed, opened, refused
+from tests.ops.sandbox_kit import (
+    NUMBERS,
+    QUICK,
+    FakeMerchant,
+    SandboxKit,
+    fail_webhook,
+    open_sandbox_kit,
+    refuse_webhook,
+)
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with Merchant().listening() as merchant, opened(merchant) as made:
+async def shop() -> AsyncIterator[SandboxKit]:
+    async with FakeMerchant().listening() as merchant, open_sandbox_kit(merchant) as made:
         yield made
 
 
-async def test_a_person_pays_on_the_page(shop: Shop) -> None:
+async def test_a_person_pays_on_the_page(shop: SandboxKit) -> None:
     await shop.switch(callback_ms=0)
     await shop.trade(subject="<b>tea</b>")
     async with shop.client.get("/") as answer:
@@ -47,7 +55,7 @@ async def test_a_person_pays_on_the_page(shop: Shop) -> None:
     await shop.all_sent()
 
 
-async def test_a_person_refuses_by_curl(shop: Shop) -> None:
+async def test_a_person_refuses_by_curl(shop: SandboxKit) -> None:
     await shop.trade()
     wants = {"Accept": "application/json"}
     async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/refuse", headers=wants) as answer:
@@ -63,8 +71,8 @@ async def test_a_person_refuses_by_curl(shop: Shop) -> None:
     assert shop.sandbox.bank.totals("fake")["open_notices"] == 0
 
 
-async def test_a_callback_is_sent_until_it_is_accepted(shop: Shop) -> None:
-    shop.merchant.answers = iter([refused, failed, failed, refused])
+async def test_a_callback_is_sent_until_it_is_accepted(shop: SandboxKit) -> None:
+    shop.merchant.answers = iter([refuse_webhook, fail_webhook, fail_webhook, refuse_webhook])
     await shop.switch(**QUICK)
     await shop.trade()
     got = await shop.merchant.has(5)
@@ -73,8 +81,8 @@ async def test_a_callback_is_sent_until_it_is_accepted(shop: Shop) -> None:
     assert len(got) == 5
 
 
-async def test_a_callback_is_given_up(shop: Shop) -> None:
-    shop.merchant.answers = itertools.repeat(refused)
+async def test_a_callback_is_given_up(shop: SandboxKit) -> None:
+    shop.merchant.answers = itertools.repeat(refuse_webhook)
     await shop.switch(**QUICK)
     await shop.trade()
     await shop.merchant.has(1)
@@ -83,8 +91,8 @@ async def test_a_callback_is_given_up(shop: Shop) -> None:
 
 
 async def test_nobody_listens_and_then_somebody_does(unused_tcp_port: int) -> None:
-    merchant = Merchant()
-    async with opened(merchant) as shop:
+    merchant = FakeMerchant()
+    async with open_sandbox_kit(merchant) as shop:
         await shop.switch(**QUICK)
         await shop.trade(notify_url=f"http://127.0.0.1:{unused_tcp_port}/notify")
         await shop.state("captured")
@@ -94,7 +102,10 @@ async def test_nobody_listens_and_then_somebody_does(unused_tcp_port: int) -> No
 
 
 async def test_callbacks_stay_on_this_machine() -> None:
-    async with Merchant().listening() as merchant, opened(merchant, hosts=frozenset({"shop.test"})) as shop:
+    async with (
+        FakeMerchant().listening() as merchant,
+        open_sandbox_kit(merchant, hosts=frozenset({"shop.test"})) as shop,
+    ):
         await shop.switch(**QUICK)
         for number, url in zip(NUMBERS, (merchant.url, "nonsense", "http://[", ""), strict=False):
             await shop.trade(number, notify_url=url)
@@ -106,8 +117,8 @@ async def test_callbacks_stay_on_this_machine() -> None:
 async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
     """A robot's payment, a callback that is open, and one that a kill left unplanned."""
     books, switches = tmp_path / "books.sqlite", tmp_path / "switches.json"
-    async with Merchant().listening() as merchant:
-        async with opened(merchant, books, ProviderFaultRegistry(file=switches)) as first:
+    async with FakeMerchant().listening() as merchant:
+        async with open_sandbox_kit(merchant, books, ProviderFaultRegistry(file=switches)) as first:
             await first.switch(**QUICK, late_share=1, late_ms=300)
             await first.trade(NUMBERS[0])
             await first.state("captured", NUMBERS[0])
@@ -120,14 +131,14 @@ async def test_a_restart_loses_nothing(tmp_path: Path) -> None:
         board = ProviderFaultRegistry(file=switches)
         assert board.of("fake") == ProviderFaults()
         board.set("fake", ProviderFaults(approve="auto", pay_after_ms=0, callback_ms=0))
-        async with opened(merchant, books, ProviderFaultRegistry(file=switches)) as second:
+        async with open_sandbox_kit(merchant, books, ProviderFaultRegistry(file=switches)) as second:
             await second.state("captured", NUMBERS[1])
             await second.all_sent()
         assert {told["out_no"] for told in merchant.got} == {NUMBERS[0], NUMBERS[1], NUMBERS[2]}
 
 
 async def test_a_callback_on_its_way_is_sent_again_after_a_restart(tmp_path: Path, unused_tcp_port: int) -> None:
-    reached, merchant = asyncio.Event(), Merchant()
+    reached, merchant = asyncio.Event(), FakeMerchant()
 
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reached.set()
@@ -135,18 +146,18 @@ async def test_a_callback_on_its_way_is_sent_again_after_a_restart(tmp_path: Pat
         writer.close()
 
     async with (
-        opened(merchant, tmp_path / "books.sqlite") as first,
+        open_sandbox_kit(merchant, tmp_path / "books.sqlite") as first,
         await asyncio.start_server(deaf, "127.0.0.1", unused_tcp_port),
     ):
         await first.switch(**QUICK)
         await first.trade(notify_url=f"http://127.0.0.1:{unused_tcp_port}/notify")
         await reached.wait()
-    async with merchant.listening(unused_tcp_port), opened(merchant, tmp_path / "books.sqlite") as second:
+    async with merchant.listening(unused_tcp_port), open_sandbox_kit(merchant, tmp_path / "books.sqlite") as second:
         await merchant.has(1)
         await second.all_sent()
 
 
-async def test_books_and_statement(shop: Shop) -> None:
+async def test_books_and_statement(shop: SandboxKit) -> None:
     await shop.switch(**QUICK)
     await shop.trade()
     await shop.state("captured")
@@ -167,7 +178,7 @@ async def test_books_and_statement(shop: Shop) -> None:
     assert [call["out_refund_no"] for call in shop.merchant.got] == [None, "b" * 32]
 
 
-async def test_a_statement_is_of_a_day_in_china(shop: Shop) -> None:
+async def test_a_statement_is_of_a_day_in_china(shop: SandboxKit) -> None:
     bank = shop.sandbox.bank
     midnight_ms = 1_767_196_800_000  # 2025-12-31T16:00Z, where 2026 begins in China
     for number, paid_ms in zip(NUMBERS, (midnight_ms - 1, midnight_ms, midnight_ms + 86_399_999), strict=False):
@@ -193,7 +204,7 @@ def test_a_refused_payment_has_no_callback() -> None:
 
 async def test_it_does_not_go_on_without_its_books() -> None:
     async def lose_them() -> None:
-        async with opened(Merchant()) as shop:
+        async with open_sandbox_kit(FakeMerchant()) as shop:
             shop.sandbox.bank.close()
             shop.sandbox.plans.wake.set()
             await shop.sandbox.stop.wait()

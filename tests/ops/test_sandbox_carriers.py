@@ -13,18 +13,18 @@ import pytest
 from commerce.kernel.clock import from_ms
 from ops.sandbox.faults import CarrierFaults, FaultRegistry
 from ops.sandbox.webhook_sender import ATTEMPTS
-from tests.ops.carrier_kit import IDS, ORDERS, HandClock, Receiver, Yard, opened
+from tests.ops.carrier_kit import IDS, ORDERS, CarrierKit, FakeCarrierClock, WebhookReceiver, open_carrier_kit
 
 LIFE_HOURS = 100.0
 
 
 @pytest.fixture
-async def yard() -> AsyncIterator[Yard]:
-    async with Receiver().listening() as receiver, opened(receiver) as made:
+async def yard() -> AsyncIterator[CarrierKit]:
+    async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver) as made:
         yield made
 
 
-async def test_a_parcel_of_sf_arrives(yard: Yard) -> None:
+async def test_a_parcel_of_sf_arrives(yard: CarrierKit) -> None:
     number = await yard.sf.book()
     found = await yard.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0])
     assert found["msgData"]["waybillNoInfoList"][0]["waybillNo"] == number
@@ -49,7 +49,7 @@ async def test_a_parcel_of_sf_arrives(yard: Yard) -> None:
         assert (await answer.json())["sf_express"] == {"parcels": 1, "delivered": 1, **none}
 
 
-async def test_an_order_number_is_used_once(yard: Yard) -> None:
+async def test_an_order_number_is_used_once(yard: CarrierKit) -> None:
     number = await yard.sf.book()
     for _ in range(2):
         again = await yard.sf.call("CREATE_ORDER", **yard.sf.order(ORDERS[0]))
@@ -59,14 +59,14 @@ async def test_an_order_number_is_used_once(yard: Yard) -> None:
     assert yard.books("sf_express")["booked_more_than_once"] == 0
 
 
-async def test_two_numbers_for_one_order_are_counted(yard: Yard) -> None:
+async def test_two_numbers_for_one_order_are_counted(yard: CarrierKit) -> None:
     """The books count what is there, whatever was checked."""
     parcel = yard.carriers.depot.find(await yard.sf.book())
     yard.carriers.depot.change(replace(parcel, number="SF7000000000000"))
     assert yard.books("sf_express")["booked_more_than_once"] == 1
 
 
-async def test_sf_refuses_what_is_not_its_customers(yard: Yard) -> None:
+async def test_sf_refuses_what_is_not_its_customers(yard: CarrierKit) -> None:
     good = yard.sf.form("EXP_RECE_SEARCH_ORDER_RESP", {"orderId": ORDERS[0]})
     assert (await yard.sf.send(good))["apiResultCode"] == "A1000"
     for code, changed in (
@@ -83,7 +83,7 @@ async def test_sf_refuses_what_is_not_its_customers(yard: Yard) -> None:
     assert strange["apiResultCode"] == "A1004"
 
 
-async def test_sf_refuses_orders_that_cannot_be(yard: Yard) -> None:
+async def test_sf_refuses_orders_that_cannot_be(yard: CarrierKit) -> None:
     good = yard.sf.order(ORDERS[0])
     sender, receiver = good["contactInfoList"]
     for code, changed in (
@@ -101,7 +101,7 @@ async def test_sf_refuses_orders_that_cannot_be(yard: Yard) -> None:
     assert (await yard.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0]))["errorCode"] == "8024"
 
 
-async def test_sf_cancels_until_the_parcel_is_picked_up(yard: Yard) -> None:
+async def test_sf_cancels_until_the_parcel_is_picked_up(yard: CarrierKit) -> None:
     assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8024"
     number = await yard.sf.book(ORDERS[0])
     told = await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2)
@@ -115,7 +115,7 @@ async def test_sf_cancels_until_the_parcel_is_picked_up(yard: Yard) -> None:
     assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=1))["errorCode"] == "8252"
 
 
-async def test_sf_tells_routes_by_order_and_to_who_knows_the_telephone(yard: Yard) -> None:
+async def test_sf_tells_routes_by_order_and_to_who_knows_the_telephone(yard: CarrierKit) -> None:
     number = await yard.sf.book()
     await yard.http.post(f"/parcels/{number}/move")
     told = await yard.sf.call("SEARCH_ROUTES", trackingType="2", trackingNumber=[ORDERS[0], ORDERS[1]])
@@ -125,7 +125,7 @@ async def test_sf_tells_routes_by_order_and_to_who_knows_the_telephone(yard: Yar
     assert await yard.sf.tracked(number, checkPhoneNo="0000") == []
 
 
-async def test_a_parcel_that_kuaidi100_follows(yard: Yard) -> None:
+async def test_a_parcel_that_kuaidi100_follows(yard: CarrierKit) -> None:
     assert (await yard.kuaidi100.query("YT0001"))["returnCode"] == "500"
     assert await yard.kuaidi100.follow("YT0001") == {"result": True, "returnCode": "200", "message": "提交成功"}
     assert (await yard.kuaidi100.follow("YT0001"))["returnCode"] == "501"
@@ -144,7 +144,7 @@ async def test_a_parcel_that_kuaidi100_follows(yard: Yard) -> None:
     assert yard.books("kuaidi100")["delivered"] == 1
 
 
-async def test_kuaidi100_tells_at_once_what_it_knows(yard: Yard) -> None:
+async def test_kuaidi100_tells_at_once_what_it_knows(yard: CarrierKit) -> None:
     await yard.kuaidi100.query("YT0001")
     await yard.http.post("/parcels/YT0001/move?to=out")
     assert yard.receiver.got == []
@@ -153,7 +153,7 @@ async def test_kuaidi100_tells_at_once_what_it_knows(yard: Yard) -> None:
     assert push.told["lastResult"]["state"] == "5"
 
 
-async def test_kuaidi100_refuses(yard: Yard) -> None:
+async def test_kuaidi100_refuses(yard: CarrierKit) -> None:
     for code, more in (
         ("600", {"key": "other"}),
         ("700", {"company": "pigeons"}),
@@ -168,7 +168,7 @@ async def test_kuaidi100_refuses(yard: Yard) -> None:
     assert yard.books("kuaidi100")["parcels"] == 0
 
 
-async def test_a_push_is_repeated_until_it_is_accepted(yard: Yard) -> None:
+async def test_a_push_is_repeated_until_it_is_accepted(yard: CarrierKit) -> None:
     yard.receiver.refusals = iter(range(3))
     number = await yard.sf.book()
     await yard.http.post(f"/parcels/{number}/move")
@@ -182,13 +182,16 @@ async def test_a_push_is_repeated_until_it_is_accepted(yard: Yard) -> None:
 
 
 async def test_pushes_stay_on_this_machine() -> None:
-    async with Receiver().listening() as receiver, opened(receiver, hosts=frozenset({"shop.test"})) as yard:
+    async with (
+        WebhookReceiver().listening() as receiver,
+        open_carrier_kit(receiver, hosts=frozenset({"shop.test"})) as yard,
+    ):
         number = await yard.sf.book()
         await yard.http.post(f"/parcels/{number}/move")
         assert await yard.all_sent() == []
 
 
-async def test_a_person_moves_parcels(yard: Yard) -> None:
+async def test_a_person_moves_parcels(yard: CarrierKit) -> None:
     numbers = [await yard.sf.book(order_no) for order_no in ORDERS[:4]]
     async with yard.http.get("/") as answer:
         page = await answer.text()
@@ -221,7 +224,7 @@ async def test_a_person_moves_parcels(yard: Yard) -> None:
         assert answer.status == 404
 
 
-async def test_a_parcel_is_not_taken_back_where_it_was(yard: Yard) -> None:
+async def test_a_parcel_is_not_taken_back_where_it_was(yard: CarrierKit) -> None:
     number = await yard.sf.book()
     for target, status in (("out", 200), ("picked_up", 409), ("out", 409), ("returned", 200)):
         async with yard.http.post(f"/parcels/{number}/move?to={target}") as answer:
@@ -230,10 +233,10 @@ async def test_a_parcel_is_not_taken_back_where_it_was(yard: Yard) -> None:
 
 async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     """Parcels on the move, one that the shop did not hear of, and a timetable that is kept meanwhile."""
-    books, clock, receiver = tmp_path / "books.sqlite", HandClock(), Receiver()
+    books, clock, receiver = tmp_path / "books.sqlite", FakeCarrierClock(), WebhookReceiver()
     receiver.url = "http://127.0.0.1:1"
     board = FaultRegistry(CarrierFaults, file=tmp_path / "switches.json")
-    async with opened(receiver, books, board, clock) as first:
+    async with open_carrier_kit(receiver, books, board, clock) as first:
         first.switch(push_ms=360_000_000)
         number = await first.sf.book()
         first.jump(6)
@@ -242,7 +245,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
     clock.ms += 400 * 3_600_000
     board = FaultRegistry(CarrierFaults, file=tmp_path / "switches.json")
     assert board.of("sf_express").push_ms == 360_000_000
-    async with receiver.listening(), opened(receiver, books, board, clock) as second:
+    async with receiver.listening(), open_carrier_kit(receiver, books, board, clock) as second:
         await second.state(number, "delivered")
         got = await second.all_sent()
         assert second.steps(number)[: len(begun)] == begun
@@ -254,7 +257,7 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
 async def test_the_same_seed_gives_the_same_roads() -> None:
     async def roads(seed: int) -> list[str]:
         board = FaultRegistry(CarrierFaults, seed)
-        async with Receiver().listening() as receiver, opened(receiver, board=board) as yard:
+        async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver, board=board) as yard:
             number = await yard.sf.book()
             await yard.kuaidi100.follow("YT0001")
             await yard.live()
@@ -265,7 +268,7 @@ async def test_the_same_seed_gives_the_same_roads() -> None:
     assert await roads(1) == await roads(1) != await roads(2)
 
 
-async def test_secrets_are_not_shown(yard: Yard) -> None:
+async def test_secrets_are_not_shown(yard: CarrierKit) -> None:
     number = await yard.sf.book()
     for path in ("/", "/books", f"/parcels/{number}", "/switches/sf_express"):
         async with yard.http.get(path) as answer:

@@ -19,8 +19,8 @@ from gateway.auth import Authenticator
 from ops.cli import app
 from ops.commands.common import CliServices
 from tests.support.processes import Processes
-from tests.support.shipshop import PRICE, SHANGHAI, ShipShop, news, open_shipshop, refuses
-from tests.support.shop import ADDRESS
+from tests.support.sales import ADDRESS
+from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, refusal, tracking_event
 
 SHIPPING = {
     "kuaidi100": {
@@ -35,8 +35,8 @@ Command = Callable[..., Awaitable[tuple[int, str]]]
 
 
 @pytest.fixture
-async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
-    async with open_shipshop(shop, settings) as found:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
+    async with open_shipping_shop(shop, settings) as found:
         yield found
 
 
@@ -60,14 +60,14 @@ async def refused(floodgate: Command, words: str, *arguments: object, **more: st
     assert (status, said.startswith("error: "), words in said) == (1, True, True), said
 
 
-async def by_hand(ship: ShipShop, units: int = 1) -> Shipment:
+async def by_hand(ship: ShippingShop, units: int = 1) -> Shipment:
     """A parcel that nobody is booked for: the desk does that."""
     _, [parcel] = await ship.sent(("c", units, 0), ship_to=[SHANGHAI])
     assert (parcel.carrier, parcel.status) == ("byhand", "planned")
     return parcel
 
 
-async def test_lists(floodgate: Command, ship: ShipShop) -> None:
+async def test_lists(floodgate: Command, ship: ShippingShop) -> None:
     assert await floodgate("shipment", "list") == (0, "no parcel is on the list to_pack")
     _, [first] = await ship.sent(("a", 1, 0))
     second = await by_hand(ship)
@@ -92,9 +92,9 @@ async def test_lists(floodgate: Command, ship: ShipShop) -> None:
     assert (await floodgate("shipment", "list", "--list", "everything"))[0] == 2
 
 
-async def test_a_parcel_is_shown(floodgate: Command, ship: ShipShop) -> None:
+async def test_a_parcel_is_shown(floodgate: Command, ship: ShippingShop) -> None:
     order_id, [parcel] = await ship.sent(("a", 2, 0), cod=PRICE)
-    await ship.hear(parcel.shipment_id, news("picked_up", text="fetched [/by] Wang"))
+    await ship.hear(parcel.shipment_id, tracking_event("picked_up", text="fetched [/by] Wang"))
     status, said = await floodgate("shipment", "show", parcel.shipment_id)
     assert status == 0, said
     for words in (
@@ -113,7 +113,7 @@ async def test_a_parcel_is_shown(floodgate: Command, ship: ShipShop) -> None:
     await refused(floodgate, f"there is no stored order {unknown}", "of", unknown)
 
 
-async def test_an_order_that_cannot_be_planned(floodgate: Command, ship: ShipShop) -> None:
+async def test_an_order_that_cannot_be_planned(floodgate: Command, ship: ShippingShop) -> None:
     assert (await floodgate("shipment", "unplanned"))[1].startswith("every order that was paid is in parcels")
     await ship.shop.catalog.put("new", ProductInput("a new thing", PRICE, "CNY"))
     order_id, parcels = await ship.sent(("new", 1, 0))
@@ -129,7 +129,7 @@ async def test_an_order_that_cannot_be_planned(floodgate: Command, ship: ShipSho
     await refused(floodgate, "is not among those that could not be planned", "retry-order", order_id)
 
 
-async def test_packing(floodgate: Command, ship: ShipShop) -> None:
+async def test_packing(floodgate: Command, ship: ShippingShop) -> None:
     id_ = (await by_hand(ship)).shipment_id
     await refused(floodgate, "say byhand's number", "packed", id_)
     await refused(floodgate, "--number: give 4 to 64", "packed", id_, "--number", "no!")
@@ -140,7 +140,7 @@ async def test_packing(floodgate: Command, ship: ShipShop) -> None:
                   "--number", "YD-0001")  # fmt: skip
 
 
-async def test_stopping_and_going_on(floodgate: Command, ship: ShipShop) -> None:
+async def test_stopping_and_going_on(floodgate: Command, ship: ShippingShop) -> None:
     _, [parcel] = await ship.sent(("a", 1, 0))
     id_ = parcel.shipment_id
     status, said = await floodgate("shipment", "hold", id_, "--reason", "ask [/him] first")
@@ -157,7 +157,7 @@ async def test_stopping_and_going_on(floodgate: Command, ship: ShipShop) -> None
     assert (await ship.parcels(parcel.order_id))[1].replaces == id_
     await refused(floodgate, "it was sent once more already", "reship", id_, "--reason", "again")
     _, [left] = await ship.sent(("a", 1, 0))
-    await ship.hear(left.shipment_id, news("picked_up"))
+    await ship.hear(left.shipment_id, tracking_event("picked_up"))
     for command in ("hold", "cancel"):
         await refused(floodgate, "it is picked_up", command, left.shipment_id, "--reason", "too late")
     await refused(floodgate, "--reason: give 1 to 200", "hold", left.shipment_id, "--reason", "")
@@ -166,9 +166,9 @@ async def test_stopping_and_going_on(floodgate: Command, ship: ShipShop) -> None
         await refused(floodgate, "there is no shipment", command, UUID(int=1), *why)
 
 
-async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship: ShipShop) -> None:
+async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship: ShippingShop) -> None:
     for name in ("quick", "cheap"):
-        ship.carriers[name].says = [refuses()]
+        ship.carriers[name].says = [refusal()]
     _, [parcel] = await ship.sent(("a", 1, 0))
     id_ = parcel.shipment_id
     status, said = await floodgate("shipment", "list", "--list", "parked")
@@ -180,7 +180,7 @@ async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship
     assert "shipment list --list parked" in (await floodgate("parked", "--help"))[1]
 
     _, [parcel] = await ship.sent(("a", 1, 0))
-    await ship.hear(parcel.shipment_id, news("picked_up"), news("lost", 1))
+    await ship.hear(parcel.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
     status, said = await floodgate("shipment", "list", "--list", "failed")
     assert (status, str(parcel.shipment_id) in said, "lost" in said) == (0, True, True)
     status, said = await floodgate("shipment", "settle", parcel.shipment_id, "--reason", "the carrier pays")
@@ -191,7 +191,7 @@ async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship
     await refused(floodgate, "--reason: give 1 to 200", "settle", parcel.shipment_id, "--reason", "x" * 201)
 
 
-async def test_parcels_are_split_and_merged(floodgate: Command, ship: ShipShop) -> None:
+async def test_parcels_are_split_and_merged(floodgate: Command, ship: ShippingShop) -> None:
     parcel = await by_hand(ship, 3)
     id_ = parcel.shipment_id
     for line, words in (
@@ -214,7 +214,7 @@ async def test_parcels_are_split_and_merged(floodgate: Command, ship: ShipShop) 
     await refused(floodgate, "no parcel of the same order", "merge", id_, (await by_hand(ship)).shipment_id)
 
 
-async def test_another_address(floodgate: Command, ship: ShipShop, tmp_path: Path) -> None:
+async def test_another_address(floodgate: Command, ship: ShippingShop, tmp_path: Path) -> None:
     id_ = (await by_hand(ship)).shipment_id
     file, why = tmp_path / "to.json", ("--reason", "he moved")
     file.write_bytes(msgspec.json.encode(ADDRESS | {"line": "Renmin Road 8"}))
@@ -239,7 +239,7 @@ async def test_another_address(floodgate: Command, ship: ShipShop, tmp_path: Pat
     assert (await ship.parcel(id_)).address.city == "Shanghai"
 
 
-async def test_an_appointment(floodgate: Command, ship: ShipShop) -> None:
+async def test_an_appointment(floodgate: Command, ship: ShippingShop) -> None:
     id_ = (await by_hand(ship)).shipment_id
     given = ("--from", "09:00", "--to", "12:30", "--at", "-31.25,121.5")
     assert (await floodgate("shipment", "appoint", id_, *given))[0] == 0
@@ -256,7 +256,7 @@ async def test_an_appointment(floodgate: Command, ship: ShipShop) -> None:
     assert (await floodgate("shipment", "appoint", id_, "--from", "nine"))[0] == 2
 
 
-async def test_waves(floodgate: Command, ship: ShipShop) -> None:
+async def test_waves(floodgate: Command, ship: ShippingShop) -> None:
     _, [first] = await ship.sent(("a", 2, 0))
     _, [second] = await ship.sent(("a", 1, 0), ("b", 1, 0))
     status, said = await floodgate("wave", "make", "--warehouse", "hz", "--parcels", 5)
@@ -276,7 +276,7 @@ async def test_waves(floodgate: Command, ship: ShipShop) -> None:
         assert (status, said.startswith("error: "), words in said) == (1, True, True), said
 
 
-async def test_papers(floodgate: Command, ship: ShipShop, tmp_path: Path) -> None:
+async def test_papers(floodgate: Command, ship: ShippingShop, tmp_path: Path) -> None:
     planned = await by_hand(ship)
     _, [booked] = await ship.sent(("a", 1, 0))
     for warehouse in ("hz", "sh"):
@@ -303,7 +303,7 @@ async def test_papers(floodgate: Command, ship: ShipShop, tmp_path: Path) -> Non
     assert not (tmp_path / "early.pdf").exists()
 
 
-async def test_carriers_that_the_settings_get_wrong(floodgate: Command, ship: ShipShop) -> None:
+async def test_carriers_that_the_settings_get_wrong(floodgate: Command, ship: ShippingShop) -> None:
     status, said = await floodgate("shipment", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}})
     assert (status, said.startswith("error: the settings of shipping cannot be used: ")) == (1, True), said
     assert (await floodgate("parked", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0

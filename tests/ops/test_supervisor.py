@@ -12,7 +12,7 @@ import pytest
 
 from ops.local.subprocesses import ProcessSpec, ProgramFailed
 from ops.local.supervisor import Supervisor
-from tests.support.shop import eventually
+from tests.support.sales import eventually
 
 
 def program(tmp_path: Path, name: str, code: str, **more: object) -> ProcessSpec:
@@ -68,8 +68,8 @@ async def test_the_last_stage_stops_first_and_the_deaf_are_killed(tmp_path: Path
     )
     await supervisor.start([program(tmp_path, "first", slow)])
     await supervisor.start([program(tmp_path, "second", deaf)])
-    await eventually(lambda: _said(tmp_path / "second.log", "deaf"))
-    await eventually(lambda: _said(tmp_path / "first.log", "slow"))
+    await eventually(lambda: _has_logged(tmp_path / "second.log", "deaf"))
+    await eventually(lambda: _has_logged(tmp_path / "first.log", "slow"))
     pids = supervisor.pids()
 
     async def watch() -> None:
@@ -85,7 +85,7 @@ async def test_the_last_stage_stops_first_and_the_deaf_are_killed(tmp_path: Path
     assert order == ["second", "first"]
 
 
-async def _said(log: Path, text: str) -> bool:
+async def _has_logged(log: Path, text: str) -> bool:
     return text in log.read_text()
 
 

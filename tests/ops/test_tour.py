@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ops.test_up import FLOODGATE, ROOT, Up, home
+from tests.ops.test_up import FLOODGATE, ROOT, UpProcess, home
 
 __all__ = ["home"]
 _BLOCK = re.compile(r"^```(sh)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -49,7 +49,7 @@ def test_the_commands_are_bash() -> None:
 async def test_the_tour(home: Path) -> None:
     blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
     script = "".join(f"{commands}\necho '{_END}'\n" for commands, _ in blocks)
-    up = Up(home)
+    up = UpProcess(home)
     try:
         await up.start()
         env = up.env | {

@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests.support.processes import free_port
-from tests.support.shop import eventually
+from tests.support.sales import eventually
 
 ROOT = Path(__file__).parents[2]
 FLOODGATE = Path(sys.executable).with_name("floodgate")
@@ -33,7 +33,7 @@ def home() -> Iterator[Path]:
     shutil.rmtree(made, ignore_errors=True)
 
 
-class Up:
+class UpProcess:
     """A running `floodgate up` and what it prints."""
 
     def __init__(self, home: Path) -> None:
@@ -117,7 +117,7 @@ class Up:
 @pytest.mark.timeout(180)
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("curl"), reason="needs /proc and curl")
 async def test_a_day_with_floodgate_up(home: Path) -> None:
-    up = Up(home)
+    up = UpProcess(home)
     try:
         await up.start()
         orders = [await up.curl() for _ in range(3)]
@@ -160,7 +160,7 @@ async def test_a_day_with_floodgate_up(home: Path) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-async def _another(up: Up, gone: int) -> bool:
+async def _another(up: UpProcess, gone: int) -> bool:
     gateways = [
         pid for pid in up.processes() if pid != gone and b"-m\0gateway" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
@@ -168,7 +168,7 @@ async def _another(up: Up, gone: int) -> bool:
 
 
 async def test_a_port_that_is_taken(home: Path) -> None:
-    up = Up(home)
+    up = UpProcess(home)
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", up.port)
     async with server:
         status, said = await up.command("up")
@@ -177,7 +177,7 @@ async def test_a_port_that_is_taken(home: Path) -> None:
 
 
 async def test_commands_without_a_shop_say_what_to_do(home: Path) -> None:
-    up = Up(home)
+    up = UpProcess(home)
     status, said = await up.command("audit")
     assert status == 1
     assert "floodgate up" in said
@@ -213,7 +213,7 @@ async def test_a_machine_without_a_server_says_what_to_install(
 ) -> None:
     """As where the wheel does not exist: it is not there to import, and nothing is on the PATH."""
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{wheel!r}] = None\n")
-    up = Up(home)
+    up = UpProcess(home)
     up.env |= {"PATH": str(tmp_path / "empty"), "PYTHONPATH": str(tmp_path)}
     status, said = await up.command("up")
     assert status == 1, said

@@ -17,31 +17,31 @@ from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund, RefundRequest
 from commerce.payments.providers.alipay import Alipay, status_map, wire
-from tests.payments.alipay_house import (
+from tests.payments.alipay_kit import (
     APP_ID,
     NOON,
     NOTIFY_URL,
     PUBLIC_URL,
-    Canned,
-    House,
+    AlipayKit,
+    FakeAlipayTransport,
     account,
     key,
-    open_house,
-    order_of,
+    open_alipay_kit,
+    refund_request,
 )
-from tests.support.outside import HttpOutside
+from tests.support.http_transport import SessionTransport
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with open_house() as found:
+async def house() -> AsyncIterator[AlipayKit]:
+    async with open_alipay_kit() as found:
         yield found
 
 
 # Asking for a payment.
 
 
-async def test_a_code_to_scan(house: House) -> None:
+async def test_a_code_to_scan(house: AlipayKit) -> None:
     charge = house.charge("qr")
     action = await house.alipay.create(charge)
     assert (action.kind, action.code) == ("qr", f"{PUBLIC_URL}/pay/alipay/{charge.payment_id.hex}")
@@ -52,7 +52,7 @@ async def test_a_code_to_scan(house: House) -> None:
     assert (trade.notify_url, from_ms(trade.expires_ms)) == (NOTIFY_URL, charge.expires_at)
 
 
-async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(house: House) -> None:
+async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(house: AlipayKit) -> None:
     charge = house.charge("page", return_url="https://shop.invalid/thanks?a=1&b=ü +")
     action = await house.alipay.create(charge)
     assert action.kind == "redirect"
@@ -72,7 +72,7 @@ async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(house: Ho
     assert (await house.alipay.query(charge.payment_id)).state == "waiting"
 
 
-async def test_a_page_cannot_be_opened_after_its_end(house: House) -> None:
+async def test_a_page_cannot_be_opened_after_its_end(house: AlipayKit) -> None:
     charge = house.charge("page")
     action = await house.alipay.create(charge)
     assert (await house.alipay.close(charge.payment_id)).state == "closed"  # Alipay has never heard of it
@@ -83,7 +83,7 @@ async def test_a_page_cannot_be_opened_after_its_end(house: House) -> None:
     assert house.told == []
 
 
-async def test_an_order_string_for_the_app(house: House) -> None:
+async def test_an_order_string_for_the_app(house: AlipayKit) -> None:
     charge = house.charge("app")
     action = await house.alipay.create(charge)
     assert action.kind == "app"
@@ -94,7 +94,7 @@ async def test_an_order_string_for_the_app(house: House) -> None:
     assert house.trade(charge.payment_id).scene == "app"
 
 
-async def test_what_alipay_does_not_take_is_refused(house: House) -> None:
+async def test_what_alipay_does_not_take_is_refused(house: AlipayKit) -> None:
     pound = Money(1, "GBP")
     charge = house.charge()
     for wrong, word in (
@@ -114,7 +114,7 @@ async def test_what_alipay_does_not_take_is_refused(house: House) -> None:
 # What became of it.
 
 
-async def test_a_payment_is_captured(house: House) -> None:
+async def test_a_payment_is_captured(house: AlipayKit) -> None:
     payment_id = await house.paid()
     seen = await house.alipay.query(payment_id)
     trade_no = house.trade(payment_id).trade_no
@@ -123,7 +123,7 @@ async def test_a_payment_is_captured(house: House) -> None:
     assert await house.alipay.close(payment_id) == seen
 
 
-async def test_a_payment_is_closed(house: House) -> None:
+async def test_a_payment_is_closed(house: AlipayKit) -> None:
     charge = house.charge()
     await house.alipay.create(charge)
     for _ in range(2):
@@ -133,7 +133,7 @@ async def test_a_payment_is_closed(house: House) -> None:
         await house.alipay.create(charge)
 
 
-async def test_a_payment_that_expired_is_closed(house: House) -> None:
+async def test_a_payment_that_expired_is_closed(house: AlipayKit) -> None:
     charge = house.charge()
     await house.alipay.create(charge)
     house.clock.ms += 15 * 60_000
@@ -141,9 +141,9 @@ async def test_a_payment_that_expired_is_closed(house: House) -> None:
     assert (await house.alipay.close(charge.payment_id)).state == "closed"
 
 
-async def test_refunds_in_parts(house: House) -> None:
+async def test_refunds_in_parts(house: AlipayKit) -> None:
     payment_id = await house.paid()
-    first, second = order_of(payment_id, 999), order_of(payment_id, 1000)
+    first, second = refund_request(payment_id, 999), refund_request(payment_id, 1000)
     absent = ProviderRefund(payment_id, first.refund_id, "absent")
     done = ProviderRefund(payment_id, first.refund_id, "done", Money(999, "CNY"))
     assert await house.alipay.query_refund(first) == absent
@@ -160,22 +160,22 @@ async def test_refunds_in_parts(house: House) -> None:
     assert len(house.told) == 3
 
 
-async def test_refunds_that_are_refused(house: House) -> None:
+async def test_refunds_that_are_refused(house: AlipayKit) -> None:
     payment_id = await house.paid()
-    first = order_of(payment_id, 1000)
+    first = refund_request(payment_id, 1000)
     await house.alipay.refund(first)
     for order, word in (
-        (order_of(payment_id, 1000), r"ACQ\.REASON_TRADE_REFUND_FEE_ERR"),
-        (order_of(payment_id, 1, refund_id=first.refund_id), r"ACQ\.DISCORDANT_REPEAT_REQUEST"),
-        (order_of(uuid4(), 1), r"ACQ\.TRADE_NOT_EXIST"),
+        (refund_request(payment_id, 1000), r"ACQ\.REASON_TRADE_REFUND_FEE_ERR"),
+        (refund_request(payment_id, 1, refund_id=first.refund_id), r"ACQ\.DISCORDANT_REPEAT_REQUEST"),
+        (refund_request(uuid4(), 1), r"ACQ\.TRADE_NOT_EXIST"),
     ):
         with pytest.raises(ExternalRefusal, match=word):
             await house.alipay.refund(order)
-    assert (await house.alipay.query_refund(order_of(uuid4(), 1))).state == "absent"
+    assert (await house.alipay.query_refund(refund_request(uuid4(), 1))).state == "absent"
     charge = house.charge()
     await house.alipay.create(charge)
     with pytest.raises(ExternalRefusal, match=r"ACQ\.TRADE_STATUS_ERROR"):
-        await house.alipay.refund(order_of(charge.payment_id, 1))
+        await house.alipay.refund(refund_request(charge.payment_id, 1))
 
 
 # Answers that are odd.
@@ -187,8 +187,8 @@ def answer(method: str, content: dict[str, object], owner: str = "alipay", **mor
     return f'{{"{node}":{raw},"sign":"{wire.sign(raw.encode(), key(owner))}"}}'.encode()
 
 
-def at(house: House, body: bytes, status: int = 200) -> Alipay:
-    return Alipay(account(), Canned(body, status=status), house.clock)
+def adapter_with_reply(house: AlipayKit, body: bytes, status: int = 200) -> Alipay:
+    return Alipay(account(), FakeAlipayTransport(body, status=status), house.clock)
 
 
 PAYMENT_ID = UUID("019abcde-0000-7000-8000-000000000001")
@@ -203,8 +203,8 @@ GOOD: dict[str, object] = {
 }
 
 
-async def test_a_trade_that_is_finished_is_captured(house: House) -> None:
-    seen = await at(house, answer("alipay.trade.query", GOOD)).query(PAYMENT_ID)
+async def test_a_trade_that_is_finished_is_captured(house: AlipayKit) -> None:
+    seen = await adapter_with_reply(house, answer("alipay.trade.query", GOOD)).query(PAYMENT_ID)
     assert (seen.state, seen.captured_at) == ("captured", NOON)
 
 
@@ -229,9 +229,11 @@ async def test_a_trade_that_is_finished_is_captured(house: House) -> None:
         ("None", {}),
     ],
 )
-async def test_an_answer_that_is_not_understood_is_unclear(house: House, why: str, content: dict[str, object]) -> None:
+async def test_an_answer_that_is_not_understood_is_unclear(
+    house: AlipayKit, why: str, content: dict[str, object]
+) -> None:
     with pytest.raises(ExternalOutcomeUnknown, match=why):
-        await at(house, answer("alipay.trade.query", content)).query(PAYMENT_ID)
+        await adapter_with_reply(house, answer("alipay.trade.query", content)).query(PAYMENT_ID)
 
 
 @pytest.mark.parametrize(
@@ -254,18 +256,18 @@ async def test_an_answer_that_is_not_understood_is_unclear(house: House, why: st
         b'{"error_response":{"code":"40002","sub_code":"isv.invalid-app-id"}}',
     ],
 )
-async def test_an_answer_that_cannot_be_believed_is_unclear(house: House, body: bytes) -> None:
+async def test_an_answer_that_cannot_be_believed_is_unclear(house: AlipayKit, body: bytes) -> None:
     with pytest.raises(ExternalOutcomeUnknown):
-        await at(house, body).query(PAYMENT_ID)
+        await adapter_with_reply(house, body).query(PAYMENT_ID)
     with pytest.raises(ExternalOutcomeUnknown, match="HTTP 502"):
-        await at(house, answer("alipay.trade.query", GOOD), 502).query(PAYMENT_ID)
+        await adapter_with_reply(house, answer("alipay.trade.query", GOOD), 502).query(PAYMENT_ID)
 
 
-async def test_odd_answers_to_other_methods(house: House) -> None:
-    order = order_of(PAYMENT_ID, 5)
+async def test_odd_answers_to_other_methods(house: AlipayKit) -> None:
+    order = refund_request(PAYMENT_ID, 5)
     query = "alipay.trade.fastpay.refund.query"
     done = {**GOOD, "out_request_no": order.refund_id.hex, "refund_amount": "0.05", "refund_status": "REFUND_SUCCESS"}
-    assert (await at(house, answer(query, done)).query_refund(order)).amount == Money(5, "CNY")
+    assert (await adapter_with_reply(house, answer(query, done)).query_refund(order)).amount == Money(5, "CNY")
     for change in (
         {"refund_status": "REFUND_PROCESSING"},
         {"refund_status": None},
@@ -274,17 +276,19 @@ async def test_odd_answers_to_other_methods(house: House) -> None:
         {"out_trade_no": "0" * 32},
     ):
         with pytest.raises(ExternalOutcomeUnknown):
-            await at(house, answer(query, {**done, **change})).query_refund(order)
+            await adapter_with_reply(house, answer(query, {**done, **change})).query_refund(order)
     with pytest.raises(ExternalOutcomeUnknown, match="without a code"):
-        await at(house, answer("alipay.trade.precreate", GOOD)).create(house.charge("qr", payment_id=PAYMENT_ID))
+        await adapter_with_reply(house, answer("alipay.trade.precreate", GOOD)).create(
+            house.charge("qr", payment_id=PAYMENT_ID)
+        )
     # A close that names no trade is believed only once a query has found the trade closed.
-    nameless = at(house, answer("alipay.trade.close", {"code": "10000", "msg": "Success"}))
+    nameless = adapter_with_reply(house, answer("alipay.trade.close", {"code": "10000", "msg": "Success"}))
     with pytest.raises(ExternalOutcomeUnknown):
         await nameless.close(PAYMENT_ID)
 
 
-async def test_a_refund_is_done_only_when_alipay_says_so(house: House) -> None:
-    order = order_of(PAYMENT_ID, 5)
+async def test_a_refund_is_done_only_when_alipay_says_so(house: AlipayKit) -> None:
+    order = refund_request(PAYMENT_ID, 5)
     method, query = "alipay.trade.refund", "alipay.trade.fastpay.refund.query"
     yes, no = answer(method, {**GOOD, "fund_change": "Y"}), answer(method, {**GOOD, "fund_change": "N"})
     unknown = answer(query, {"code": "10000", "msg": "Success"})
@@ -293,7 +297,7 @@ async def test_a_refund_is_done_only_when_alipay_says_so(house: House) -> None:
         ([no, unknown], "waiting", 2),
         ([answer(method, GOOD), unknown], "waiting", 2),
     ):
-        outside = Canned(*bodies)
+        outside = FakeAlipayTransport(*bodies)
         seen = await Alipay(account(), outside, house.clock).refund(order)
         assert (seen.state, outside.asked) == (state, asked)
 
@@ -322,7 +326,7 @@ def test_the_gateways_refusals_are_refusals() -> None:
         ({"biz_content": ""}, "isv.missing-parameter"),
     ],
 )
-async def test_the_sandbox_refuses_as_alipay_does(house: House, change: dict[str, str], word: str) -> None:
+async def test_the_sandbox_refuses_as_alipay_does(house: AlipayKit, change: dict[str, str], word: str) -> None:
     good = {"app_id": APP_ID, "method": "alipay.trade.query", "charset": "utf-8", "sign_type": "RSA2"}
     good |= {"timestamp": "2026-11-11 12:00:00", "version": "1.0", "biz_content": "{}"}
     request = {**wire.signed({**good, **change}, key("merchant")), **change}
@@ -335,9 +339,9 @@ async def test_the_sandbox_refuses_as_alipay_does(house: House, change: dict[str
         assert "twice" in await said.text()
 
 
-async def test_the_sandbox_takes_only_the_merchants_key(house: House) -> None:
+async def test_the_sandbox_takes_only_the_merchants_key(house: AlipayKit) -> None:
     charge = house.charge("qr")
     stranger = replace(account(house.gateway_url), merchant_key=key("stranger"))
     with pytest.raises(ExternalRefusal, match=r"isv\.invalid-signature"):
-        await Alipay(stranger, HttpOutside(house.session), house.clock).create(charge)
+        await Alipay(stranger, SessionTransport(house.session), house.clock).create(charge)
     assert house.bank.trade("alipay", charge.payment_id.hex) is None

@@ -15,18 +15,18 @@ from alipay.exceptions import AliPayValidationError
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
-from tests.payments.alipay_house import (
+from tests.payments.alipay_kit import (
     APP_ID,
     NOON,
     PUBLIC_URL,
-    Canned,
-    House,
+    AlipayKit,
+    FakeAlipayTransport,
     account,
     key,
-    open_house,
-    order_of,
+    open_alipay_kit,
     private_pem,
     public_pem,
+    refund_request,
     sdk,
 )
 
@@ -34,8 +34,8 @@ SUBJECT = "红茶 100% + ü"
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with open_house() as found:
+async def house() -> AsyncIterator[AlipayKit]:
+    async with open_alipay_kit() as found:
         yield found
 
 
@@ -49,9 +49,9 @@ def alipays_side() -> AliPay:
     )
 
 
-async def test_callbacks_of_the_sandbox_verify(house: House) -> None:
+async def test_callbacks_of_the_sandbox_verify(house: AlipayKit) -> None:
     payment_id = await house.paid()
-    order = order_of(payment_id, 1999)
+    order = refund_request(payment_id, 1999)
     before = house.callback(payment_id)
     await house.alipay.refund(order)
     for body, is_right in (
@@ -65,9 +65,9 @@ async def test_callbacks_of_the_sandbox_verify(house: House) -> None:
         assert sdk().verify(fields, signature) is is_right
 
 
-async def test_callbacks_that_the_sdk_signs_are_believed(house: House) -> None:
+async def test_callbacks_that_the_sdk_signs_are_believed(house: AlipayKit) -> None:
     payment_id = await house.paid()
-    order = order_of(payment_id, 1)
+    order = refund_request(payment_id, 1)
     await house.alipay.refund(order)
     for body, kind in (
         (house.callback(payment_id), ProviderPayment),
@@ -81,7 +81,7 @@ async def test_callbacks_that_the_sdk_signs_are_believed(house: House) -> None:
         assert isinstance(house.alipay.read_webhook({}, urlencode(form).encode(), NOON).subject, kind)
 
 
-async def test_requests_that_the_sdk_signs_are_served(house: House) -> None:
+async def test_requests_that_the_sdk_signs_are_served(house: AlipayKit) -> None:
     """The SDK also verifies each answer, and raises if it does not believe it."""
     shop = sdk(house.gateway_url)
     paid, closed = uuid4().hex, uuid4().hex
@@ -104,7 +104,7 @@ async def test_requests_that_the_sdk_signs_are_served(house: House) -> None:
     assert answer["sub_code"] == "ACQ.TRADE_NOT_EXIST"
 
 
-async def test_pages_that_the_sdk_signs_open(house: House) -> None:
+async def test_pages_that_the_sdk_signs_open(house: AlipayKit) -> None:
     shop = sdk()
     for make, scene in ((shop.api_alipay_trade_page_pay, "page"), (shop.api_alipay_trade_app_pay, "app")):
         number = uuid4().hex
@@ -118,7 +118,7 @@ async def test_pages_that_the_sdk_signs_open(house: House) -> None:
             assert (page.status, "isv.invalid-signature" in await page.text()) == (200, True)
 
 
-async def test_our_requests_verify_under_the_sdk(house: House) -> None:
+async def test_our_requests_verify_under_the_sdk(house: AlipayKit) -> None:
     page = await house.alipay.create(house.charge("page", return_url="https://shop.invalid/?a=1&b=ü +"))
     app = await house.alipay.create(house.charge("app", subject=SUBJECT))
     assert page.url is not None
@@ -130,7 +130,7 @@ async def test_our_requests_verify_under_the_sdk(house: House) -> None:
         assert alipays_side()._verify(text, signature)
 
 
-async def test_answers_that_the_sdk_signs_are_believed(house: House) -> None:
+async def test_answers_that_the_sdk_signs_are_believed(house: AlipayKit) -> None:
     charge = house.charge("qr")
     content = {
         "code": "10000",
@@ -141,7 +141,7 @@ async def test_answers_that_the_sdk_signs_are_believed(house: House) -> None:
     raw = json.dumps(content, indent=1).replace("/", "\\/")
     signature = alipays_side()._sign(raw)
     body = f'{{ "sign" : "{signature}", "alipay_trade_precreate_response" : {raw} }}'.encode()
-    alipay = Alipay(account(), Canned(body), house.clock)
+    alipay = Alipay(account(), FakeAlipayTransport(body), house.clock)
     assert (await alipay.create(charge)).code == "https://q.invalid/ü"
     assert sdk()._verify_and_return_sync_response(body.decode(), "alipay_trade_precreate_response") == content
     changed = body.replace(b"q.invalid", b"r.invalid")

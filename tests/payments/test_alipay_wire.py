@@ -14,22 +14,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import StatementLine
 from commerce.payments.providers.alipay import AlipayAccount, wire
-from tests.payments.alipay_house import (
+from tests.payments.alipay_kit import (
     APP_ID,
     NOTIFY_URL,
     SELLER_ID,
-    House,
+    AlipayKit,
     key,
-    open_house,
-    order_of,
+    open_alipay_kit,
     private_pem,
     public_pem,
+    refund_request,
 )
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
-    async with open_house() as found:
+async def house() -> AsyncIterator[AlipayKit]:
+    async with open_alipay_kit() as found:
         yield found
 
 
@@ -111,9 +111,9 @@ def test_times_are_shanghais() -> None:
 # The daily statement.
 
 
-async def test_a_statement_reads_back(house: House) -> None:
+async def test_a_statement_reads_back(house: AlipayKit) -> None:
     payments = [await house.paid(fen) for fen in (1999, 5, 1_234_567)]
-    orders = [order_of(payments[0], 1999), order_of(payments[2], 67), order_of(payments[2], 500)]
+    orders = [refund_request(payments[0], 1999), refund_request(payments[2], 67), refund_request(payments[2], 500)]
     for order in orders:
         await house.alipay.refund(order)
     trades, refunds = house.bank.trades("alipay"), house.bank.refunds("alipay")
@@ -130,9 +130,9 @@ async def test_a_statement_reads_back(house: House) -> None:
     assert house.alipay.read_statement(house.sandbox.statement([], [])) == []
 
 
-async def test_lines_that_cannot_be_read_are_told_by_number(house: House) -> None:
+async def test_lines_that_cannot_be_read_are_told_by_number(house: AlipayKit) -> None:
     payment_id = await house.paid()
-    order = order_of(payment_id, 1000)
+    order = refund_request(payment_id, 1000)
     await house.alipay.refund(order)
     text = house.sandbox.statement(house.bank.trades("alipay"), house.bank.refunds("alipay"))
     lines = text.split("\n")
@@ -163,7 +163,7 @@ async def test_lines_that_cannot_be_read_are_told_by_number(house: House) -> Non
         assert why in wrong
 
 
-async def test_a_statement_that_is_none_or_breaks_off_is_told(house: House) -> None:
+async def test_a_statement_that_is_none_or_breaks_off_is_told(house: AlipayKit) -> None:
     await house.paid()
     text = house.sandbox.statement(house.bank.trades("alipay"), [])
     cut = house.alipay.read_statement(text[: text.index("#---", text.index("交易,"))])

@@ -24,33 +24,33 @@ from tests.payments.wechatpay_kit import (
     API_V3_KEY,
     APP_ID,
     MCH_ID,
-    MovedClock,
-    World,
+    FakeWeChatPayClock,
+    WeChatPayKit,
     account,
-    charge,
     key,
     lower,
+    open_wechatpay_kit,
+    payment_request,
     private_pem,
-    refund_order,
+    refund_request,
     with_public_key,
-    world,
 )
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[World]:
-    async with world() as made:
+async def shop() -> AsyncIterator[WeChatPayKit]:
+    async with open_wechatpay_kit() as made:
         yield made
 
 
-async def test_both_sides_have_the_shape_that_is_asked_of_them(shop: World) -> None:
+async def test_both_sides_have_the_shape_that_is_asked_of_them(shop: WeChatPayKit) -> None:
     provider: Provider = shop.adapter
     protocol: SandboxProtocol = shop.sandbox
     assert provider.name == protocol.name
 
 
-async def test_a_code_to_scan(shop: World) -> None:
-    wanted = charge()
+async def test_a_code_to_scan(shop: WeChatPayKit) -> None:
+    wanted = payment_request()
     action = await shop.adapter.create(wanted)
     assert (action.kind, action.code) == ("qr", f"weixin://wxpay/bizpayurl?pr={wanted.payment_id.hex}")
     trade = shop.trades[0]
@@ -61,8 +61,8 @@ async def test_a_code_to_scan(shop: World) -> None:
     assert len(shop.trades) == 1
 
 
-async def test_inside_of_wechat(shop: World) -> None:
-    wanted = charge("jsapi")
+async def test_inside_of_wechat(shop: WeChatPayKit) -> None:
+    wanted = payment_request("jsapi")
     action = await shop.adapter.create(wanted)
     assert action.kind == "jsapi"
     said = action.parameters
@@ -78,38 +78,38 @@ async def test_inside_of_wechat(shop: World) -> None:
 @pytest.mark.parametrize(
     ("wanted", "code"),
     [
-        (charge("page"), "unsupported"),
-        (charge("app"), "unsupported"),
-        (charge(currency="GBP"), "unsupported"),
-        (charge("jsapi", payer=""), "no_payer"),
+        (payment_request("page"), "unsupported"),
+        (payment_request("app"), "unsupported"),
+        (payment_request(currency="GBP"), "unsupported"),
+        (payment_request("jsapi", payer=""), "no_payer"),
     ],
 )
-async def test_what_it_does_not_do_it_refuses(shop: World, wanted: PaymentRequest, code: str) -> None:
+async def test_what_it_does_not_do_it_refuses(shop: WeChatPayKit, wanted: PaymentRequest, code: str) -> None:
     with pytest.raises(ExternalRefusal) as no:
         await shop.adapter.create(wanted)
     assert no.value.code == code
     assert shop.calls == []
 
 
-async def test_long_texts_are_cut_in_whole_characters(shop: World) -> None:
-    wanted = charge(subject="红茶" * 100)
+async def test_long_texts_are_cut_in_whole_characters(shop: WeChatPayKit) -> None:
+    wanted = payment_request(subject="红茶" * 100)
     await shop.adapter.create(wanted)
     assert shop.trades[0].subject == wanted.subject[:42]  # 126 of 127 bytes
     shop.pay(wanted.payment_id)
-    await shop.adapter.refund(refund_order(wanted, 1, reason="坏" * 100))
+    await shop.adapter.refund(refund_request(wanted, 1, reason="坏" * 100))
     assert shop.refunds[0].reason == "坏" * 26
 
 
-async def test_a_number_stands_for_one_amount(shop: World) -> None:
-    wanted = charge()
+async def test_a_number_stands_for_one_amount(shop: WeChatPayKit) -> None:
+    wanted = payment_request()
     await shop.adapter.create(wanted)
     with pytest.raises(ExternalRefusal) as no:
         await shop.adapter.create(msgspec.structs.replace(wanted, amount=Money(511, "CNY")))
     assert no.value.code == "OUT_TRADE_NO_USED"
 
 
-async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
-    wanted = charge()
+async def test_a_payment_from_nothing_to_refunded(shop: WeChatPayKit) -> None:
+    wanted = payment_request()
     assert await shop.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "absent")
     await shop.adapter.create(wanted)
     assert await shop.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "waiting")
@@ -121,7 +121,7 @@ async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
     with pytest.raises(ExternalRefusal, match="ORDERPAID"):
         await shop.adapter.create(wanted)
 
-    order = refund_order(wanted, 200)
+    order = refund_request(wanted, 200)
     ids = (wanted.payment_id, order.refund_id)
     assert await shop.adapter.query_refund(order) == ProviderRefund(*ids, "absent")
     assert await shop.adapter.refund(order) == ProviderRefund(*ids, "waiting", order.amount)
@@ -132,20 +132,20 @@ async def test_a_payment_from_nothing_to_refunded(shop: World) -> None:
     assert await shop.adapter.query(wanted.payment_id) == seen, "captured, whatever was refunded since"
 
     with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
-        await shop.adapter.refund(refund_order(wanted, 311))
+        await shop.adapter.refund(refund_request(wanted, 311))
 
 
-async def test_refunds_that_cannot_be(shop: World) -> None:
-    wanted = charge()
-    order = refund_order(wanted, 100)
+async def test_refunds_that_cannot_be(shop: WeChatPayKit) -> None:
+    wanted = payment_request()
+    order = refund_request(wanted, 100)
     assert (await shop.adapter.refund(order)).state == "absent"
     await shop.adapter.create(wanted)
     with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
         await shop.adapter.refund(order)
 
 
-async def test_close(shop: World) -> None:
-    wanted, paid = charge(), charge()
+async def test_close(shop: WeChatPayKit) -> None:
+    wanted, paid = payment_request(), payment_request()
     assert await shop.adapter.close(wanted.payment_id) == ProviderPayment(wanted.payment_id, "absent")
     await shop.adapter.create(wanted)
     for _ in range(2):
@@ -158,8 +158,8 @@ async def test_close(shop: World) -> None:
     assert (await shop.adapter.close(paid.payment_id)).state == "captured"
 
 
-async def test_certificates_are_fetched_when_they_are_needed(shop: World) -> None:
-    wanted = charge()
+async def test_certificates_are_fetched_when_they_are_needed(shop: WeChatPayKit) -> None:
+    wanted = payment_request()
     await asyncio.gather(*(shop.adapter.query(uuid4()) for _ in range(5)))
     assert shop.calls.count("/v3/certificates") == 1
     await shop.adapter.create(wanted)
@@ -170,7 +170,7 @@ async def test_certificates_are_fetched_when_they_are_needed(shop: World) -> Non
     assert shop.calls.count("/v3/certificates") == 2
 
 
-async def test_the_sandbox_believes_nobody_else(shop: World) -> None:
+async def test_the_sandbox_believes_nobody_else(shop: WeChatPayKit) -> None:
     wrong: list[WeChatPayAccount] = [
         account(shop.url, mch_id="1900000110"),
         account(shop.url, serial="AB"),
@@ -180,8 +180,8 @@ async def test_the_sandbox_believes_nobody_else(shop: World) -> None:
         with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
             await WeChatPay(other, shop.outside, shop.clock).refresh()
     with pytest.raises(ExternalRefusal, match="APPID_MCHID_NOT_MATCH"):
-        await WeChatPay(account(shop.url, app_id="wx1"), shop.outside, shop.clock).create(charge())
-    late = MovedClock()
+        await WeChatPay(account(shop.url, app_id="wx1"), shop.outside, shop.clock).create(payment_request())
+    late = FakeWeChatPayClock()
     late.ms = shop.clock.ms - 301_000
     with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
         await WeChatPay(account(shop.url), shop.outside, late).refresh()
@@ -191,34 +191,34 @@ async def test_the_sandbox_believes_nobody_else(shop: World) -> None:
 
 
 async def test_without_a_prefix_too() -> None:
-    async with world("") as shop:
-        assert (await shop.adapter.create(charge())).kind == "qr"
+    async with open_wechatpay_kit("") as shop:
+        assert (await shop.adapter.create(payment_request())).kind == "qr"
 
 
-async def test_bad_bodies_are_refused(shop: World) -> None:
+async def test_bad_bodies_are_refused(shop: WeChatPayKit) -> None:
     adapter = WeChatPay(account(shop.url), shop.outside, shop.clock)
     with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
-        await adapter.create(charge(expires_at=shop.clock.now - timedelta(seconds=1)))
+        await adapter.create(payment_request(expires_at=shop.clock.now - timedelta(seconds=1)))
     with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
-        await adapter.create(charge(fen=0))
-    order = refund_order(charge(), 5)
-    await adapter.create(made := charge())
+        await adapter.create(payment_request(fen=0))
+    order = refund_request(payment_request(), 5)
+    await adapter.create(made := payment_request())
     with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
         await adapter.refund(msgspec.structs.replace(order, payment_id=made.payment_id, captured=Money(9, "CNY")))
 
 
-async def test_nobody_there_is_unclear(shop: World) -> None:
+async def test_nobody_there_is_unclear(shop: WeChatPayKit) -> None:
     with pytest.raises(ExternalOutcomeUnknown):
-        await WeChatPay(account("http://127.0.0.1:1"), shop.outside, shop.clock).create(charge())
+        await WeChatPay(account("http://127.0.0.1:1"), shop.outside, shop.clock).create(payment_request())
 
 
-async def test_a_day_s_statement_reads_back(shop: World) -> None:
-    charges = [charge(fen=fen, subject=f"a,`b\n{fen}") for fen in (1, 510, 123_456)]
+async def test_a_day_s_statement_reads_back(shop: WeChatPayKit) -> None:
+    charges = [payment_request(fen=fen, subject=f"a,`b\n{fen}") for fen in (1, 510, 123_456)]
     for wanted in charges:
         await shop.adapter.create(wanted)
         shop.pay(wanted.payment_id)
         await shop.clock.sleep(1)  # the books go by time
-    orders = [refund_order(charges[1], 110), refund_order(charges[1], 400)]
+    orders = [refund_request(charges[1], 110), refund_request(charges[1], 400)]
     for order in orders:
         await shop.adapter.refund(order)
     text = shop.sandbox.statement(shop.bank.trades("wechatpay"), shop.bank.refunds("wechatpay"))
@@ -262,7 +262,7 @@ async def test_a_day_s_statement_reads_back(shop: World) -> None:
     assert "'FAIL'" in str(shop.adapter.read_statement("\r\n".join([lines[0], refunded, *lines[6:]]))[0])
 
 
-async def test_the_answers_to_callbacks(shop: World) -> None:
+async def test_the_answers_to_callbacks(shop: WeChatPayKit) -> None:
     yes, no = shop.adapter.acknowledge(True), shop.adapter.acknowledge(False)
     assert yes == WebhookReply(204, "application/json", b"")
     assert (no.status, msgspec.json.decode(no.body)["code"]) == (400, "FAIL")
@@ -299,8 +299,8 @@ def test_settings_say_what_to_do() -> None:
         account(public_key=public, public_key_id="PUB_KEY_ID_1")
 
 
-async def test_callbacks_are_told_apart_by_what_is_wrong_with_them(shop: World) -> None:
-    wanted = charge()
+async def test_callbacks_are_told_apart_by_what_is_wrong_with_them(shop: WeChatPayKit) -> None:
+    wanted = payment_request()
     await shop.adapter.create(wanted)
     trade = shop.pay(wanted.payment_id)
     good = shop.callback(trade)

@@ -23,24 +23,24 @@ from tests.payments.wechatpay_kit import (
     MCH_ID,
     NOTIFY_URL,
     SERIAL,
-    World,
+    WeChatPayKit,
     account,
-    charge,
     key,
     lower,
+    open_wechatpay_kit,
+    payment_request,
     private_pem,
-    refund_order,
-    world,
+    refund_request,
 )
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[World]:
-    async with world() as made:
+async def shop() -> AsyncIterator[WeChatPayKit]:
+    async with open_wechatpay_kit() as made:
         yield made
 
 
-def sdk(shop: World, folder: Path) -> Any:
+def sdk(shop: WeChatPayKit, folder: Path) -> Any:
     (folder / "platform.pem").write_text(shop.certificate)
     made = Sdk(
         wechatpay_type=WeChatPayType.NATIVE,
@@ -61,21 +61,21 @@ async def call(method: Callable[..., Any], **how: Any) -> tuple[int, Any]:
     return status, json.loads(text) if text else None
 
 
-async def test_its_calls_work_in_our_sandbox(shop: World, tmp_path: Path) -> None:
+async def test_its_calls_work_in_our_sandbox(shop: WeChatPayKit, tmp_path: Path) -> None:
     theirs = sdk(shop, tmp_path)
-    wanted = charge()
+    wanted = payment_request()
     order = {"description": "红茶", "out_trade_no": wanted.payment_id.hex, "amount": {"total": 510}}
     status, content = await call(theirs.pay, **order)
     assert (status, content["code_url"]) == (200, f"weixin://wxpay/bizpayurl?pr={wanted.payment_id.hex}")
     assert content["sandbox_page"] == f"http://127.0.0.1:9/pay/wechatpay/{wanted.payment_id.hex}"
-    jsapi = order | {"out_trade_no": charge().payment_id.hex, "payer": {"openid": "o"}}
+    jsapi = order | {"out_trade_no": payment_request().payment_id.hex, "payer": {"openid": "o"}}
     status, content = await call(theirs.pay, **jsapi, pay_type=WeChatPayType.JSAPI)
     assert (status, list(content)) == (200, ["prepay_id"])
     status, content = await call(theirs.query, out_trade_no=wanted.payment_id.hex)
     assert (status, content["trade_state"]) == (200, "NOTPAY")
     assert await call(theirs.close, out_trade_no=jsapi["out_trade_no"]) == (204, None)
     shop.pay(wanted.payment_id)
-    back = refund_order(wanted, 200)
+    back = refund_request(wanted, 200)
     amount = {"refund": 200, "total": 510, "currency": "CNY"}
     how = {"out_trade_no": wanted.payment_id.hex, "out_refund_no": back.refund_id.hex, "amount": amount}
     status, content = await call(theirs.refund, **how)
@@ -87,18 +87,18 @@ async def test_its_calls_work_in_our_sandbox(shop: World, tmp_path: Path) -> Non
     assert (status, content["code"]) == (404, "ORDER_NOT_EXIST")
 
 
-async def test_it_fetches_our_sandbox_s_certificates(shop: World, tmp_path: Path) -> None:
+async def test_it_fetches_our_sandbox_s_certificates(shop: WeChatPayKit, tmp_path: Path) -> None:
     theirs = sdk(shop, tmp_path)
     await asyncio.to_thread(theirs._core._update_certificates)
     assert [f"{found.serial_number:X}" for found in theirs._core._certificates] == [shop.sandbox._serial]
 
 
-async def test_it_reads_our_sandbox_s_callbacks(shop: World, tmp_path: Path) -> None:
+async def test_it_reads_our_sandbox_s_callbacks(shop: WeChatPayKit, tmp_path: Path) -> None:
     theirs = sdk(shop, tmp_path)
-    wanted = charge()
+    wanted = payment_request()
     await shop.adapter.create(wanted)
     trade = shop.pay(wanted.payment_id)
-    await shop.adapter.refund(order := refund_order(wanted, 200))
+    await shop.adapter.refund(order := refund_request(wanted, 200))
     for refund in (None, shop.refunds[0]):
         sent = shop.callback(trade, refund)
         read = theirs.callback(sent.headers, sent.body)
@@ -117,9 +117,9 @@ async def test_it_reads_our_sandbox_s_callbacks(shop: World, tmp_path: Path) -> 
         assert json.loads(clear) == resource
 
 
-async def test_requests_that_it_signs_are_accepted(shop: World) -> None:
+async def test_requests_that_it_signs_are_accepted(shop: WeChatPayKit) -> None:
     body = {"mchid": MCH_ID}
-    path = f"/v3/pay/transactions/out-trade-no/{charge().payment_id.hex}/close"
+    path = f"/v3/pay/transactions/out-trade-no/{payment_request().payment_id.hex}/close"
     for signer, status in (("merchant", 404), ("stranger", 401)):
         signed = build_authorization(path, "POST", MCH_ID, SERIAL, key(signer), data=body)
         headers = {"Authorization": signed, "Content-Type": "application/json"}
@@ -127,7 +127,7 @@ async def test_requests_that_it_signs_are_accepted(shop: World) -> None:
         assert answer.status == status
 
 
-async def test_requests_are_signed_alike(shop: World) -> None:
+async def test_requests_are_signed_alike(shop: WeChatPayKit) -> None:
     path, body = f"/v3/pay/transactions/out-trade-no/x?mchid={MCH_ID}", '{"a":"红"}'
     theirs = build_authorization(path, "GET", MCH_ID, SERIAL, key("merchant"), data=body, nonce_str="n")
     stamp = theirs.partition('timestamp="')[2].partition('"')[0]
@@ -137,18 +137,18 @@ async def test_requests_are_signed_alike(shop: World) -> None:
     assert ours.partition("signature=")[0] == theirs.partition("signature=")[0]
 
 
-async def test_parameters_are_signed_alike(shop: World, tmp_path: Path) -> None:
-    action = await shop.adapter.create(charge("jsapi"))
+async def test_parameters_are_signed_alike(shop: WeChatPayKit, tmp_path: Path) -> None:
+    action = await shop.adapter.create(payment_request("jsapi"))
     said = action.parameters
     assert said is not None
     parts = [said["appId"], said["timeStamp"], said["nonceStr"], said["package"]]
     assert sdk(shop, tmp_path).sign(parts) == said["paySign"]
 
 
-async def test_callbacks_made_with_its_algorithms_are_read(shop: World) -> None:
+async def test_callbacks_made_with_its_algorithms_are_read(shop: WeChatPayKit) -> None:
     await shop.adapter.refresh()
-    wanted, stamp = charge(), str(shop.clock.now_ms() // 1_000)
-    order = refund_order(wanted, 200)
+    wanted, stamp = payment_request(), str(shop.clock.now_ms() // 1_000)
+    order = refund_request(wanted, 200)
     common = {"mchid": MCH_ID, "out_trade_no": wanted.payment_id.hex, "transaction_id": "42"}
     paid = {"appid": APP_ID, "trade_state": "SUCCESS", "success_time": "2026-11-22T10:34:56+08:00"}
     amounts = {"total": 510, "refund": 200, "currency": "CNY"}

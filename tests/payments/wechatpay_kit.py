@@ -31,7 +31,7 @@ from commerce.payments.providers.wechatpay.wire import message, sign
 from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
-from tests.support.outside import HttpOutside
+from tests.support.http_transport import SessionTransport
 
 APP_ID, MCH_ID, SERIAL, API_V3_KEY = "wx8888888888888888", "1900000109", "5F" * 20, "0123456789abcdef" * 2
 PUBLIC_KEY_ID = "PUB_KEY_ID_0119000001092024"
@@ -53,7 +53,7 @@ def public_pem(name: str) -> str:
     return key(name).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
-class MovedClock:
+class FakeWeChatPayClock:
     """Starts at the real time, since the SDK that we test against knows no other, and stands still."""
 
     def __init__(self) -> None:
@@ -92,14 +92,14 @@ def with_public_key(base_url: str = "http://127.0.0.1:1") -> WeChatPayAccount:
 
 
 @dataclass
-class World:
+class WeChatPayKit:
     """`calls` are the paths that the sandbox was asked for."""
 
-    clock: MovedClock
+    clock: FakeWeChatPayClock
     bank: PaymentStore
     sandbox: WeChatPaySandbox
     adapter: WeChatPay
-    outside: HttpOutside
+    outside: SessionTransport
     url: str
     certificate: str
     trades: list[SimulatedTrade] = field(default_factory=list)
@@ -112,17 +112,17 @@ class World:
     def callback(
         self, trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None
     ) -> Callback:
-        return self.sandbox.callback(notice(trade, refund, wrong), trade, refund)
+        return self.sandbox.callback(due_notice(trade, refund, wrong), trade, refund)
 
 
-def notice(trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None) -> DueNotice:
+def due_notice(trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None) -> DueNotice:
     about = refund.out_refund_no if refund else None
     return DueNotice("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, about, wrong, 0)
 
 
 @asynccontextmanager
-async def world(prefix: str = "/wechatpay") -> AsyncIterator[World]:
-    clock, bank = MovedClock(), PaymentStore()
+async def open_wechatpay_kit(prefix: str = "/wechatpay") -> AsyncIterator[WeChatPayKit]:
+    clock, bank = FakeWeChatPayClock(), PaymentStore()
     trades: list[SimulatedTrade] = []
     refunds: list[SimulatedRefund] = []
     calls: list[str] = []
@@ -155,13 +155,13 @@ async def world(prefix: str = "/wechatpay") -> AsyncIterator[World]:
         whole.add_subapp(f"{prefix}/", part)
     async with TestServer(whole if prefix else part) as server, aiohttp.ClientSession() as session:
         url = str(server.make_url("/")).rstrip("/") + prefix
-        outside = HttpOutside(session)
+        outside = SessionTransport(session)
         adapter = WeChatPay(account(url), outside, clock)
-        yield World(clock, bank, sandbox, adapter, outside, url, certificate, trades, refunds, calls)
+        yield WeChatPayKit(clock, bank, sandbox, adapter, outside, url, certificate, trades, refunds, calls)
         bank.close()
 
 
-def charge(scene: PaymentFlow = "qr", fen: int = 510, **changed: Any) -> PaymentRequest:
+def payment_request(scene: PaymentFlow = "qr", fen: int = 510, **changed: Any) -> PaymentRequest:
     expires_at = changed.pop("expires_at", from_ms(time.time_ns() // 1_000_000) + timedelta(minutes=15))
     payer = changed.pop("payer", "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" if scene == "jsapi" else None)
     return PaymentRequest(
@@ -175,7 +175,7 @@ def charge(scene: PaymentFlow = "qr", fen: int = 510, **changed: Any) -> Payment
     )
 
 
-def refund_order(of: PaymentRequest, fen: int, reason: str = "退货") -> RefundRequest:
+def refund_request(of: PaymentRequest, fen: int, reason: str = "退货") -> RefundRequest:
     return RefundRequest(of.payment_id, uuid4(), Money(fen, "CNY"), of.amount, reason)
 
 
@@ -204,7 +204,7 @@ def lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-class Scripted:
+class FakeWeChatPayTransport:
     """An outside world that gives these answers, one after the other, and keeps what it was asked."""
 
     def __init__(self, *answers: HttpResponse) -> None:
@@ -216,6 +216,6 @@ class Scripted:
         return self.answers.pop(0)
 
 
-def answer(now: datetime, status: int, content: Any, *, is_signed: bool = True, **how: str) -> HttpResponse:
+def http_response(now: datetime, status: int, content: Any, *, is_signed: bool = True, **how: str) -> HttpResponse:
     body = b"" if content is None else msgspec.json.encode(content)
     return HttpResponse(status, signature(body, now, **how) if is_signed else {}, body)

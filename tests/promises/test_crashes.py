@@ -14,17 +14,17 @@ from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
 from ops.local.subprocesses import RunningProcess
-from tests.support.crowd import Crowd
-from tests.support.front import bearer
-from tests.support.processes import Processes, ended, processes
-from tests.support.shop import eventually, expire_all, make_sale, reservation, reserve
+from tests.support.customer_crowd import CustomerCrowd
+from tests.support.gateway import bearer
+from tests.support.processes import Processes, run_processes, wait_for_exit
+from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
 
 async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-def some(count: int, stop: asyncio.Event | None = None):  # type: ignore[no-untyped-def]
+def limited_orders(count: int, stop: asyncio.Event | None = None):  # type: ignore[no-untyped-def]
     """That many orders, each under a key of its own; fewer if it is time to stop."""
     number = 0
 
@@ -38,7 +38,7 @@ def some(count: int, stop: asyncio.Event | None = None):  # type: ignore[no-unty
     return next_order
 
 
-async def check(shop: CliServices, sale_id: str, crowd: Crowd) -> None:
+async def check(shop: CliServices, sale_id: str, crowd: CustomerCrowd) -> None:
     """Every promised order is stored once, no other is, and the books are right."""
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT order_id, user_id, idempotency_key FROM orders")
@@ -54,14 +54,14 @@ async def test_a_writer_dies_in_mid_batch(
 ) -> None:
     """It dies there three times over; whoever comes next, under its name or another, finishes."""
     keys = await make_sale(shop, sale_id, {"a": (10_000, 100, 50), "b": (10_000, 100, None)})
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
-        crowd = Crowd(settings, started.base, sale_id)
+        crowd = CustomerCrowd(settings, started.base, sale_id)
         stop = asyncio.Event()
-        ordering = asyncio.create_task(crowd.run(8, some(5_000, stop)))
+        ordering = asyncio.create_task(crowd.run(8, limited_orders(5_000, stop)))
         for instance in ("one", "one", "two"):
             dying = await started.worker("order_writer", instance=instance, crash_at=f"{place}:2")
-            assert await ended(dying) == -9
+            assert await wait_for_exit(dying) == -9
         await started.worker("order_writer", instance="three")
         stop.set()
         await ordering
@@ -75,12 +75,12 @@ async def test_a_gateway_dies_between_redis_and_its_answer(
 ) -> None:
     """The clients repeat with their keys at the next gateway and get the very orders that were taken."""
     keys = await make_sale(shop, sale_id, {"a": (10_000, 100, 50), "b": (10_000, 100, None)})
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.worker("order_writer")
         dying = await started.gateway(crash_at="intake.after_reserve:20")
-        crowd = Crowd(settings, started.base, sale_id)
-        ordering = asyncio.create_task(crowd.run(16, some(400)))
-        assert await ended(dying) == -9
+        crowd = CustomerCrowd(settings, started.base, sale_id)
+        ordering = asyncio.create_task(crowd.run(16, limited_orders(400)))
+        assert await wait_for_exit(dying) == -9
         await started.gateway()
         await ordering
         await eventually(lambda: drained(shop, keys))
@@ -100,22 +100,22 @@ async def test_a_release_driver_dies_between_redis_and_its_row(
         *(reservation(shop.ids.new, sale_id, {"a": 2}, user=f"u{n}", limits={"a": 5}) for n in range(6)),
     )
     quick = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"lease_s": 1})})
-    async with processes(quick, tmp_path) as started:
+    async with run_processes(quick, tmp_path) as started:
         await started.worker("order_writer")
         await eventually(lambda: drained(shop, keys))
         await expire_all(shop)
         dying = await started.worker("release_worker", crash_at="release.after_redis")
-        assert await ended(dying) == -9
+        assert await wait_for_exit(dying) == -9
         assert (await lua.cut(shop.redis, keys)).stock == {"a": 20}
         audit = await shop.audit.audit_sale(sale_id)
         assert audit.clean, audit.findings
         await started.worker("release_worker")
-        await eventually(lambda: _settled(shop))
+        await eventually(lambda: _has_no_pending_releases(shop))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 20}
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def _settled(shop: CliServices) -> bool:
+async def _has_no_pending_releases(shop: CliServices) -> bool:
     counts = await shop.audit.counts()
     return counts["pending_releases"] == 0
 
@@ -126,9 +126,9 @@ async def test_who_opens_a_sale_dies(
 ) -> None:
     """The sale keeper finishes what was begun."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)}, opened=False)
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         dying = await _open_by_http(started, sale_id, place)
-        assert await ended(dying) == -9
+        assert await wait_for_exit(dying) == -9
         await started.worker("sale_sync")
         await eventually(lambda: _loaded(shop, keys))
     sale = await shop.sales.get(sale_id)
@@ -153,7 +153,7 @@ async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sal
     """Before Redis or after it: the change is applied once."""
     keys = await make_sale(shop, sale_id, {"a": (20, 100, 5)})
     quick = settings.model_copy(update={"jobs": settings.jobs.model_copy(update={"lease_s": 1})})
-    async with processes(quick, tmp_path) as started:
+    async with run_processes(quick, tmp_path) as started:
         for place in ("stock.after_record", "stock.after_redis"):
             dying = await started.gateway(crash_at=place)
             url = f"http://127.0.0.1:{started.admin_port}/v1/admin/sales/{sale_id}/stock-changes"
@@ -161,7 +161,7 @@ async def test_who_changes_stock_dies(shop: CliServices, settings: Settings, sal
             async with aiohttp.ClientSession() as client:
                 with pytest.raises(aiohttp.ClientError):
                     await client.post(url, headers=headers, json={"sku": "a", "delta": 5, "reason": "more"})
-            assert await ended(dying) == -9
+            assert await wait_for_exit(dying) == -9
         await started.worker("sale_sync")
         await eventually(lambda: _applied(shop, 2))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 30}

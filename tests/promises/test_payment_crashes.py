@@ -14,35 +14,43 @@ import lua
 from commerce.payments.model import TenderInput
 from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
-from tests.support.front import working
-from tests.support.payshop import PayProcesses, PayShop, driver, open_payshop, pay_processes
-from tests.support.processes import ended
-from tests.support.shop import eventually
+from tests.support.gateway import run_workers
+from tests.support.payment_shop import (
+    PaymentProcesses,
+    PaymentShop,
+    open_payment_shop,
+    run_payment_processes,
+    with_job_settings,
+)
+from tests.support.processes import wait_for_exit
+from tests.support.sales import eventually
 
 
 @pytest.fixture
-async def pay(shop: CliServices, sale_id: str) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str) -> AsyncIterator[PaymentShop]:
     """Who carries payments on is a process of its own; all else is here. A dead one's jobs are free after a second."""
-    async with open_payshop(shop, sale_id, "order_writer", "release_worker", change=driver(lease_s=1)) as found:
+    async with open_payment_shop(
+        shop, sale_id, "order_writer", "release_worker", change=with_job_settings(lease_s=1)
+    ) as found:
         yield found
 
 
 @pytest.fixture
-async def started(pay: PayShop, tmp_path: Path) -> AsyncIterator[PayProcesses]:
-    async with pay_processes(pay.settings, tmp_path) as found:
+async def started(pay: PaymentShop, tmp_path: Path) -> AsyncIterator[PaymentProcesses]:
+    async with run_payment_processes(pay.settings, tmp_path) as found:
         yield found
 
 
-async def dies(started: PayProcesses, place: str) -> None:
+async def run_until_killed(started: PaymentProcesses, place: str) -> None:
     running = await started.worker("payment_worker", crash_at=place)
-    assert await ended(running) == -9, f"it did not come to {place}"
+    assert await wait_for_exit(running) == -9, f"it did not come to {place}"
 
 
-async def asked(pay: PayShop) -> bool:
+async def has_payment_actions(pay: PaymentShop) -> bool:
     return bool(await pay.value("SELECT bool_and(action IS NOT NULL) FROM payments"))
 
 
-async def ordered(pay: PayShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
+async def ordered(pay: PaymentShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
     """An order with payments that nobody has brought to their providers yet."""
     order_id = await pay.order()
     wanted = [TenderInput(method, amount) for method, amount in parts]  # type: ignore[arg-type]
@@ -50,7 +58,7 @@ async def ordered(pay: PayShop, *parts: tuple[str, int]) -> tuple[UUID, list[str
     return order_id, [str(one.payment_id) for one in begun.payments]
 
 
-async def over(pay: PayShop, captured: int, refunded: int) -> None:
+async def over(pay: PaymentShop, captured: int, refunded: int) -> None:
     """Nothing is left to do, and so much was taken and given back, at the providers and here."""
     await pay.quiet()
     await pay.check()
@@ -61,62 +69,62 @@ async def over(pay: PayShop, captured: int, refunded: int) -> None:
     assert await pay.value(taken) == captured - refunded
 
 
-async def test_dies_at_each_step_of_a_payment(pay: PayShop, started: PayProcesses) -> None:
+async def test_dies_at_each_step_of_a_payment(pay: PaymentShop, started: PaymentProcesses) -> None:
     """Asked and not noted, seen and not written, written and not gone on: charged once. Nobody calls back."""
     pay.switch(never_share=1)
     order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
-    await dies(started, "payment.after_create")
+    await run_until_killed(started, "payment.after_create")
     assert sum(pay.trade_state(name, id_) == "waiting" for name, id_ in zip(PROVIDERS, payments, strict=True)) >= 1
-    assert not await asked(pay)
+    assert not await has_payment_actions(pay)
     running = await started.worker("payment_worker", crash_at="payment.after_look")
-    await eventually(lambda: asked(pay))
+    await eventually(lambda: has_payment_actions(pay))
     for name, id_ in zip(PROVIDERS, payments, strict=True):
         pay.pays(name, id_)
-    assert await ended(running) == -9
+    assert await wait_for_exit(running) == -9
     assert await pay.value("SELECT count(*) FROM ledger") == 0
-    await dies(started, "payment.after_capture")
+    await run_until_killed(started, "payment.after_capture")
     assert await pay.value("SELECT count(*) FROM payments WHERE status = 'captured'") >= 1
     await started.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
 
 
-async def test_paid_while_nobody_is_there(pay: PayShop, started: PayProcesses) -> None:
+async def test_paid_while_nobody_is_there(pay: PaymentShop, started: PaymentProcesses) -> None:
     """The customer has the code, we do not know that we gave it: to ask for it again is refused, for it is paid."""
     pay.switch(never_share=1)
     order_id, [payment] = await ordered(pay, ("alipay", 100))
-    await dies(started, "payment.after_create")
+    await run_until_killed(started, "payment.after_create")
     pay.pays("alipay", payment)
     await started.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
 
 
-async def test_dies_between_a_refund_and_its_row(pay: PayShop, started: PayProcesses) -> None:
+async def test_dies_between_a_refund_and_its_row(pay: PaymentShop, started: PaymentProcesses) -> None:
     """The money is on its way back and nobody has noted it: it goes back once, at each provider."""
-    async with working(pay.settings, "payment_worker"):
+    async with run_workers(pay.settings, "payment_worker"):
         order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
     pay.switch(never_share=1)
     await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 90, "reason": "broken"})
-    await dies(started, "refund.after_call")
+    await run_until_killed(started, "refund.after_call")
     given = sum(pay.bank.totals(name)["refunds"] for name in PROVIDERS)
     assert given >= 1
     assert await pay.value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
     if given < len(PROVIDERS):  # else both calls were through when it died, and no more are made
-        await dies(started, "refund.after_call")
+        await run_until_killed(started, "refund.after_call")
     await started.worker("payment_worker")
     await over(pay, captured=100, refunded=90)
 
 
-async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started: PayProcesses) -> None:
-    async with working(pay.settings, "payment_worker"):
+async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, started: PaymentProcesses) -> None:
+    async with run_workers(pay.settings, "payment_worker"):
         order_id, [payment] = await pay.ordered(("alipay", 100))
         await pay.expire(order_id)
         await pay.order_is(order_id, "cancelled", "expired")
         await pay.quiet()
     pay.pays("alipay", payment["payment_id"], too_late=True)
     await pay.payment_is(payment["payment_id"], "captured")
-    await dies(started, "retake.after_redis")
+    await run_until_killed(started, "retake.after_redis")
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
     audit = await pay.shop.audit.audit_sale(pay.sale_id)
     assert audit.clean, audit.findings
@@ -127,12 +135,12 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PayShop, started
     assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
 
 
-async def test_a_gateway_dies_before_it_answers_a_callback(pay: PayShop, started: PayProcesses) -> None:
+async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, started: PaymentProcesses) -> None:
     """What it stored is stored: the provider sends it again, and reads that it need not."""
     pay.switch(never_share=1)
-    async with working(pay.settings, "payment_worker"):
+    async with run_workers(pay.settings, "payment_worker"):
         order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
-        await eventually(lambda: asked(pay))
+        await eventually(lambda: has_payment_actions(pay))
     dying = await started.gateway(crash_at="payment.after_notice:2")
     async with aiohttp.ClientSession() as client:
 
@@ -148,7 +156,7 @@ async def test_a_gateway_dies_before_it_answers_a_callback(pay: PayShop, started
         assert await send(0) == 200
         with pytest.raises(aiohttp.ClientError):
             await send(1)
-        assert await ended(dying) == -9
+        assert await wait_for_exit(dying) == -9
         await pay.order_is(order_id, "paid")
         await started.gateway()
         assert [await send(number) for number in (1, 0, 1)] == [204, 200, 204]

@@ -25,15 +25,15 @@ from config.settings import Settings
 from lua import ReserveOutcome
 from ops.commands.common import CliServices
 from ops.sandbox.payment_store import SimulatedTrade
-from tests.support.payshop import PayShop, driver, open_payshop
-from tests.support.shop import eventually, reservation, reserve
+from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
+from tests.support.sales import eventually, reservation, reserve
 
 pytestmark = pytest.mark.drill  # half a minute, in which nothing else is learnt
 
 PAIRS, AT_ONCE = 200, 50
 
 
-class Placed(NamedTuple):
+class RacingOrder(NamedTuple):
     order_id: UUID
     user: str
     payment_id: UUID
@@ -46,16 +46,16 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PayShop]:
+async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
     """Exactly as many goods as orders. Callbacks are sent by the tests, and drivers look often."""
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 500)
-    many = driver(refunds_per_s=1_000.0)
-    async with open_payshop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=many) as found:
+    many = with_job_settings(refunds_per_s=1_000.0)
+    async with open_payment_shop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=many) as found:
         found.switch(never_share=1)
         yield found
 
 
-async def placed(pay: PayShop, *parts: TenderInput) -> list[Placed]:
+async def placed(pay: PaymentShop, *parts: TenderInput) -> list[RacingOrder]:
     """That many stored orders, one user each, whose provider has been asked."""
     made = [reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"u{n}", limits={"a": 2}) for n in range(PAIRS)]
     assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {ReserveOutcome.ACCEPTED}
@@ -68,7 +68,8 @@ async def placed(pay: PayShop, *parts: TenderInput) -> list[Placed]:
     begun = await asyncio.gather(*(start(one.order_id, one.user_id, parts) for one in made))
     await eventually(lambda: all_of("SELECT count(*) FROM payments WHERE action IS NOT NULL"))
     return [
-        Placed(one.order_id, one.user_id, view.payments[0].payment_id) for one, view in zip(made, begun, strict=True)
+        RacingOrder(one.order_id, one.user_id, view.payments[0].payment_id)
+        for one, view in zip(made, begun, strict=True)
     ]
 
 
@@ -82,18 +83,18 @@ async def race(ends: Sequence[Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
     return outcomes
 
 
-async def called_back(pay: PayShop, method: str, payment_id: UUID, *, too_late: bool = False) -> None:
+async def pay_and_deliver_webhook(pay: PaymentShop, method: str, payment_id: UUID, *, too_late: bool = False) -> None:
     """The customer pays, and the provider says so."""
     pay.pays(method, payment_id, too_late=too_late)
-    await told(pay, method, payment_id)
+    await deliver_webhook(pay, method, payment_id)
 
 
-async def told(pay: PayShop, method: str, payment_id: UUID) -> None:
+async def deliver_webhook(pay: PaymentShop, method: str, payment_id: UUID) -> None:
     status, text = await pay.send(method, pay.callback(method, payment_id, notice_id=payment_id.hex))
     assert (status, text) in ((200, "success"), (204, ""))
 
 
-def heard(pay: PayShop, payment_id: UUID) -> Coroutine[Any, Any, str]:
+def handle_webhook(pay: PaymentShop, payment_id: UUID) -> Coroutine[Any, Any, str]:
     """The customer has paid, and Alipay's word for it is read and about to be entered: as near to the database as the
     other end of the race, which else would always come first."""
     pay.pays("alipay", payment_id)
@@ -111,7 +112,7 @@ async def refusing(work: Awaitable[Any], *refusals: type[Exception]) -> str:
     return "done"
 
 
-async def ended(pay: PayShop) -> Counter[str]:
+async def ended(pay: PaymentShop) -> Counter[str]:
     """Let the drivers finish, expire who never paid, check everything; how many orders ended in which way."""
     await pay.quiet()
     await pay.expire()
@@ -129,7 +130,7 @@ async def ended(pay: PayShop) -> Counter[str]:
     return counts
 
 
-async def test_expiry_against_callback(pay: PayShop) -> None:
+async def test_expiry_against_callback(pay: PaymentShop) -> None:
     """Money comes in before the payment is closed, while it is closed, and after; and others want the goods that come
     back for a moment."""
     orders = await placed(pay, TenderInput("alipay", 100))
@@ -143,7 +144,7 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
         if out_no in crossing:
             crossing.discard(out_no)
             pay.pays(provider, out_no, too_late=True)
-            sending.append(asyncio.create_task(told(pay, provider, UUID(out_no))))
+            sending.append(asyncio.create_task(deliver_webhook(pay, provider, UUID(out_no))))
         return trade
 
     async def too_late() -> None:
@@ -151,7 +152,9 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
         while afterwards:
             for row in await pay.rows(query, list(afterwards)):
                 afterwards.discard(row["payment_id"])
-                sending.append(asyncio.create_task(called_back(pay, "alipay", row["payment_id"], too_late=True)))
+                sending.append(
+                    asyncio.create_task(pay_and_deliver_webhook(pay, "alipay", row["payment_id"], too_late=True))
+                )
 
     async def greedy() -> None:
         got = 0
@@ -163,7 +166,10 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
     others = [asyncio.create_task(too_late()), asyncio.create_task(greedy())]
     await race(
         [
-            (pay.expire(one.order_id), *([called_back(pay, "alipay", one.payment_id)] if number % 3 == 0 else []))
+            (
+                pay.expire(one.order_id),
+                *([pay_and_deliver_webhook(pay, "alipay", one.payment_id)] if number % 3 == 0 else []),
+            )
             for number, one in enumerate(orders)
         ]
     )
@@ -182,33 +188,33 @@ async def test_expiry_against_callback(pay: PayShop) -> None:
     assert counts["paid"] == PAIRS - pay.bank.totals("alipay")["refunds"]
 
 
-async def _drained(pay: PayShop) -> bool:
+async def _drained(pay: PaymentShop) -> bool:
     return (await lua.backlog(pay.shop.redis, pay.keys)).orders == 0
 
 
-async def test_cancel_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancel_against_callback(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)  # nobody is to be quicker by asking
     orders = await placed(pay, TenderInput("alipay", 100))
 
-    async def cancel(one: Placed) -> str:
+    async def cancel(one: RacingOrder) -> str:
         actor = Actor(one.user, f"customer {one.user}")
         return await refusing(pay.front.services.orders.cancel(one.order_id, actor, [pay.sale_id], 0), CannotCancel)
 
-    said = Counter(await race([(cancel(one), heard(pay, one.payment_id)) for one in orders]))
+    said = Counter(await race([(cancel(one), handle_webhook(pay, one.payment_id)) for one in orders]))
     counts = await ended(pay)
     assert counts == {"cancelled": said["done"], "paid": said["CannotCancel"]}
     assert min(counts.values()) > 5, f"one end always came first: {counts}"
     assert pay.bank.totals("alipay")["refunds"] == counts["cancelled"]
 
 
-async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice 70 of 100: under one key it is one refund, under two the second is refused; and then the rest, twice."""
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
     orders = await placed(pay, TenderInput("wechatpay", 100))
-    await race([(called_back(pay, "wechatpay", one.payment_id),) for one in orders])
+    await race([(pay_and_deliver_webhook(pay, "wechatpay", one.payment_id),) for one in orders])
     refund = pay.front.services.payments.refund
 
-    def of(one: Placed, key: str, amount: int | None) -> Coroutine[Any, Any, str]:
+    def of(one: RacingOrder, key: str, amount: int | None) -> Coroutine[Any, Any, str]:
         return refusing(refund(one.order_id, key, amount, "broken", "staff sam"), NotEnoughCaptured)
 
     said = Counter(
@@ -223,22 +229,22 @@ async def test_refund_against_refund(pay: PayShop, monkeypatch: pytest.MonkeyPat
     assert (books["refunds"], books["refunds_amount"]) == (PAIRS * 3 // 2, PAIRS * 70 + PAIRS // 2 * 30)
 
 
-async def test_another_way_against_callback(pay: PayShop, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_way_against_callback(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The customer takes another way in the moment in which the first is paid. Some pay in the second way too."""
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     orders = await placed(pay, TenderInput("alipay", 100))
     start = pay.front.services.payments.start
 
-    async def change(one: Placed) -> str:
+    async def change(one: RacingOrder) -> str:
         return await refusing(start(one.order_id, one.user, [TenderInput("wechatpay", 100)]), NotPayable)
 
-    said = Counter(await race([(change(one), heard(pay, one.payment_id)) for one in orders]))
+    said = Counter(await race([(change(one), handle_webhook(pay, one.payment_id)) for one in orders]))
     assert min(said["done"], said["NotPayable"]) > 5, f"one end always came first: {said}"
     await pay.quiet()
     second = await pay.rows("SELECT payment_id FROM payments WHERE method = 'wechatpay' AND status = 'pending'")
     assert len(second) == said["done"]
     for row in second[::2]:
-        await called_back(pay, "wechatpay", row["payment_id"])
+        await pay_and_deliver_webhook(pay, "wechatpay", row["payment_id"])
     counts = await ended(pay)
     assert counts["paid"] == said["NotPayable"] + len(second[::2])
     assert pay.bank.totals("alipay")["refunds"] == said["done"]

@@ -11,9 +11,9 @@ import lua
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.crowd import Crowd
-from tests.support.processes import processes
-from tests.support.shop import eventually, make_sale
+from tests.support.customer_crowd import CustomerCrowd
+from tests.support.processes import run_processes
+from tests.support.sales import eventually, make_sale
 
 
 async def drained(shop: CliServices, keys: SaleKeys) -> bool:
@@ -37,11 +37,11 @@ def orders(users: int, count: int, baskets: list[dict[str, int]]):  # type: igno
 async def test_a_few_units_and_a_crowd(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     """200 units, one each, 1,500 requests of 600 users, one in ten a repeat: 200 sold, to 200 users."""
     keys = await make_sale(shop, sale_id, {"phone": (200, 399_900, 1)})
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.gateway()
         await started.worker("order_writer")
-        crowd = Crowd(settings, started.base, sale_id)
+        crowd = CustomerCrowd(settings, started.base, sale_id)
         await crowd.run(48, orders(600, 1_500, [{"phone": 1}]), repeat_share=0.1)
         await eventually(lambda: drained(shop, keys))
     users = Counter(user for user, _, _ in crowd.promised.values())
@@ -62,11 +62,11 @@ async def test_baskets_of_three_and_a_partial_sell_out(
     """A basket is taken whole or not at all, though one of its SKUs runs out before the others."""
     keys = await make_sale(shop, sale_id, {"a": (60, 100, 4), "b": (150, 100, None), "c": (400, 100, None)})
     baskets = [{"a": 1, "b": 2, "c": 1}, {"b": 1, "c": 3, "a": 2}, {"c": 1, "b": 1}, {"c": 2}]
-    async with processes(settings, tmp_path) as started:
+    async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.gateway()
         await started.worker("order_writer")
-        crowd = Crowd(settings, started.base, sale_id)
+        crowd = CustomerCrowd(settings, started.base, sale_id)
         await crowd.run(48, orders(300, 1_200, baskets), repeat_share=0.1)
         await eventually(lambda: drained(shop, keys))
     taken: Counter[str] = Counter()

@@ -20,10 +20,10 @@ from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.commands.common import CliServices
 from ops.sandbox.shipment_store import SimulatedShipment
-from tests.ops.carrier_kit import IDS, HandClock, Receiver, Yard, opened
-from tests.support.processes import Processes, ended, processes
-from tests.support.shipshop import ShipShop, TryCarrier, open_shipshop
-from tests.support.shop import ADDRESS, eventually
+from tests.ops.carrier_kit import IDS, CarrierKit, FakeCarrierClock, WebhookReceiver, open_carrier_kit
+from tests.support.processes import Processes, run_processes, wait_for_exit
+from tests.support.sales import ADDRESS, eventually
+from tests.support.shipping_shop import FakeCarrier, ShippingShop, open_shipping_shop
 
 pytestmark = pytest.mark.drill  # a dozen processes one after the other
 
@@ -33,7 +33,7 @@ _ORDERS = 8
 
 
 @dataclass
-class Sf(Processes):
+class SfExpressProcesses(Processes):
     """Processes that know SF Express too, with the secrets that no dump of the settings shows."""
 
     def environment(self) -> dict[str, str]:
@@ -44,16 +44,16 @@ class Sf(Processes):
 
 
 @dataclass
-class Scene:
+class CrashKit:
     """A shop without a driver, SF Express, and drivers as processes. A dead one's jobs are free after a second."""
 
-    ship: ShipShop
-    yard: Yard
-    started: Sf
+    ship: ShippingShop
+    yard: CarrierKit
+    started: SfExpressProcesses
 
     async def dies(self, place: str) -> None:
         running = await self.started.worker("fulfilment_worker", crash_at=place)
-        assert await ended(running) == -9, f"it did not come to {place}"
+        assert await wait_for_exit(running) == -9, f"it did not come to {place}"
 
     async def goes_on(self) -> None:
         await self.started.worker("fulfilment_worker")
@@ -95,12 +95,12 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[Scene]:
+async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[CrashKit]:
     async with AsyncExitStack() as stack:
-        receiver = Receiver()
-        clock = HandClock()
+        receiver = WebhookReceiver()
+        clock = FakeCarrierClock()
         clock.ms = shop.clock.now_ms()
-        yard = await stack.enter_async_context(opened(receiver, clock=clock))
+        yard = await stack.enter_async_context(open_carrier_kit(receiver, clock=clock))
         assert isinstance(yard.http.server, TestServer)
         account: dict[str, Any] = {
             "partner_id": IDS.sf_express_partner_id,
@@ -113,13 +113,13 @@ async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_p
             shipping={"sf_express": account, "tracking_poll_initial_s": 0.2, "tracking_poll_max_s": 0.2},
             driver={"lease_s": 1, "backoff_max_s": 0.5},
         )
-        ship = await stack.enter_async_context(open_shipshop(shop, settings, rates=_RATES))
-        ship.carriers["sf_express"] = TryCarrier("sf_express")  # for the desk, which calls nobody
-        plain = await stack.enter_async_context(processes(settings, tmp_path))
-        yield Scene(ship, yard, Sf(settings, tmp_path, running=plain.running))
+        ship = await stack.enter_async_context(open_shipping_shop(shop, settings, rates=_RATES))
+        ship.carriers["sf_express"] = FakeCarrier("sf_express")  # for the desk, which calls nobody
+        plain = await stack.enter_async_context(run_processes(settings, tmp_path))
+        yield CrashKit(ship, yard, SfExpressProcesses(settings, tmp_path, running=plain.running))
 
 
-async def test_booked_and_not_noted(scene: Scene) -> None:
+async def test_booked_and_not_noted(scene: CrashKit) -> None:
     """Three drivers die, each after SF has taken a parcel and before that is written down."""
     for _ in range(_ORDERS):
         await scene.ship.order()
@@ -137,7 +137,7 @@ async def test_booked_and_not_noted(scene: Scene) -> None:
     assert len(scene.theirs()) == await scene.ship.value("SELECT count(*) FROM bookings") == _ORDERS
 
 
-async def test_booked_and_not_noted_and_at_the_door_by_then(scene: Scene) -> None:
+async def test_booked_and_not_noted_and_at_the_door_by_then(scene: CrashKit) -> None:
     """SF has brought it before anybody here knows that it would come for it."""
     order_id = await scene.ship.order()
     await scene.dies("shipment.after_book")
@@ -151,7 +151,7 @@ async def test_booked_and_not_noted_and_at_the_door_by_then(scene: Scene) -> Non
 
 
 @pytest.mark.parametrize("how", ["refund", "cancel"])
-async def test_booked_and_not_noted_and_not_wanted_any_more(scene: Scene, how: str) -> None:
+async def test_booked_and_not_noted_and_not_wanted_any_more(scene: CrashKit, how: str) -> None:
     order_id = await scene.ship.order()
     await scene.dies("shipment.after_book")
     parcel = await scene.only()
@@ -167,7 +167,7 @@ async def test_booked_and_not_noted_and_not_wanted_any_more(scene: Scene, how: s
     await scene.agree()
 
 
-async def test_cancelled_and_not_noted(scene: Scene) -> None:
+async def test_cancelled_and_not_noted(scene: CrashKit) -> None:
     """For another address: the first booking is over with SF, whoever says so, and one more is made."""
     parcel = await scene.booked()
     await scene.ship.desk.redirect(parcel.shipment_id, _NEW, "moved", "dan")
@@ -181,7 +181,7 @@ async def test_cancelled_and_not_noted(scene: Scene) -> None:
     await scene.agree()
 
 
-async def test_too_late_and_not_noted(scene: Scene) -> None:
+async def test_too_late_and_not_noted(scene: CrashKit) -> None:
     """SF has the parcel: it goes its way, and nobody is told twice that it does."""
     parcel = await scene.booked()
     assert parcel.tracking_no is not None

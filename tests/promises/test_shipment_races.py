@@ -25,8 +25,8 @@ from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.support.shipshop import PRICE, SHANGHAI, ShipShop, TryCarrier, news, open_shipshop
-from tests.support.shop import ADDRESS, eventually, make_sale
+from tests.support.sales import ADDRESS, eventually, make_sale
+from tests.support.shipping_shop import PRICE, SHANGHAI, FakeCarrier, ShippingShop, open_shipping_shop, tracking_event
 
 pytestmark = pytest.mark.drill  # half a minute, in which nothing else is learnt
 
@@ -38,27 +38,27 @@ _WAITING = "SELECT count(*) FROM shipments WHERE task IN ('book', 'cancel', 'sub
 
 
 @dataclass
-class Hesitating(TryCarrier):
+class FakeHesitatingCarrier(FakeCarrier):
     """What it is asked for comes to pass somewhere in the middle of the call."""
 
     async def book(self, parcel: BookingRequest) -> BookingConfirmation:
-        await moment()
+        await pause_briefly()
         booked = await super().book(parcel)
-        await moment()
+        await pause_briefly()
         return booked
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
-        await moment()
+        await pause_briefly()
         outcome = await super().cancel(booking_id, tracking_no)
-        await moment()
+        await pause_briefly()
         return outcome
 
     async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
-        await moment()
+        await pause_briefly()
         return await super().fetch_tracking(tracking_no, phone)
 
 
-async def moment() -> None:
+async def pause_briefly() -> None:
     await asyncio.sleep(random() * _MOMENT_S / 3)
 
 
@@ -69,16 +69,16 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 
 @pytest.fixture
-async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
-    async with open_shipshop(shop, settings, max_attempts=1_000) as found:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
+    async with open_shipping_shop(shop, settings, max_attempts=1_000) as found:
         for name, before in list(found.carriers.items()):
-            found.carriers[name] = Hesitating(
+            found.carriers[name] = FakeHesitatingCarrier(
                 name, before.accepts_bookings, before.is_external, before.needs_subscription
             )
         yield found
 
 
-async def planned(ship: ShipShop, *lines: tuple[str, int, int], **more: Any) -> list[Job]:
+async def planned(ship: ShippingShop, *lines: tuple[str, int, int], **more: Any) -> list[Job]:
     """That many orders in one parcel each, which are leased to be booked where the driver books."""
     await asyncio.gather(*(ship.order(*lines, user=f"u{number}", **more) for number in range(PAIRS)))
     assert Counter(await asyncio.gather(*map(ship.jobs.work, await ship.jobs.claim(PAIRS, [], [])))) == {
@@ -111,7 +111,7 @@ async def refusing(work: Awaitable[Any]) -> str:
     return "done"
 
 
-async def over(ship: ShipShop, sale_id: str) -> Counter[str]:
+async def over(ship: ShippingShop, sale_id: str) -> Counter[str]:
     """Let the driver finish and check everything; how many parcels are where."""
 
     async def look() -> bool:
@@ -135,32 +135,36 @@ def both_came_first(said: Counter[str], *words: str) -> None:
     assert min(said[word] for word in words) > 5, f"one end always came first: {said}"
 
 
-def asked_for(carrier: TryCarrier) -> dict[UUID, BookingRequest]:
+def current_requests(carrier: FakeCarrier) -> dict[UUID, BookingRequest]:
     """What it was told of each booking that it will come for."""
     return {parcel.booking_id: parcel for parcel in carrier.parcels if parcel.booking_id in carrier.standing}
 
 
-async def test_cancel_against_booking(ship: ShipShop, sale_id: str) -> None:
+async def test_cancel_against_booking(ship: ShippingShop, sale_id: str) -> None:
     jobs = await planned(ship)
-    said = await race([(ship.one(job), refusing(ship.desk.cancel(id_of(job), "not wanted", "dan"))) for job in jobs])
+    said = await race(
+        [(ship.one(job), refusing(ship.desk.cancel(shipment_id(job), "not wanted", "dan"))) for job in jobs]
+    )
     both_came_first(said, "booked", "known")
     assert said["done"] == PAIRS
     assert await over(ship, sale_id) == {"cancelled": PAIRS}
     assert not ship.carriers["cheap"].standing
 
 
-async def test_redirect_against_booking(ship: ShipShop, sale_id: str) -> None:
+async def test_redirect_against_booking(ship: ShippingShop, sale_id: str) -> None:
     """It is booked to the new door and not to the old one."""
     jobs = await planned(ship)
-    said = await race([(ship.one(job), refusing(ship.desk.redirect(id_of(job), _NEW, "moved", "dan"))) for job in jobs])
+    said = await race(
+        [(ship.one(job), refusing(ship.desk.redirect(shipment_id(job), _NEW, "moved", "dan"))) for job in jobs]
+    )
     assert said == {"booked": PAIRS, "done": PAIRS}
     assert await over(ship, sale_id) == {"booked": PAIRS}
     cheap = ship.carriers["cheap"]
-    assert [parcel.to for parcel in asked_for(cheap).values()] == [_NEW] * PAIRS
+    assert [parcel.to for parcel in current_requests(cheap).values()] == [_NEW] * PAIRS
     assert 5 < cheap.cancels < PAIRS - 5, "one end always came first"
 
 
-async def test_refund_against_booking(ship: ShipShop, sale_id: str) -> None:
+async def test_refund_against_booking(ship: ShippingShop, sale_id: str) -> None:
     """What goes back is not sent: not asked for, or called off, at the latest when its news are looked for."""
     jobs = await planned(ship)
 
@@ -175,7 +179,7 @@ async def test_refund_against_booking(ship: ShipShop, sale_id: str) -> None:
     assert not ship.carriers["cheap"].standing
 
 
-async def test_driver_against_driver(ship: ShipShop, sale_id: str) -> None:
+async def test_driver_against_driver(ship: ShippingShop, sale_id: str) -> None:
     """Rows are claimed by one of them; those whose lease is over both work on, with the same booking."""
     await asyncio.gather(*(ship.order(user=f"u{number}") for number in range(PAIRS)))
     drivers = (ship.jobs, copy(ship.jobs))
@@ -196,17 +200,22 @@ async def test_driver_against_driver(ship: ShipShop, sale_id: str) -> None:
     assert sum(times == 2 for times in cheap.asked.values()) > 5, "they never met at the carrier"
 
 
-async def test_push_against_poll(ship: ShipShop, sale_id: str) -> None:
+async def test_push_against_poll(ship: ShippingShop, sale_id: str) -> None:
     """The same news by two ways are one event each, goods are counted once, cash is taken once."""
     await race([(ship.one(job),) for job in await planned(ship, cod=PRICE)])
     await ship.due()
-    told = [news("picked_up", -9), news("in_transit", -8), news("out_for_delivery", -2), news("delivered", -1)]
+    told = [
+        tracking_event("picked_up", -9),
+        tracking_event("in_transit", -8),
+        tracking_event("out_for_delivery", -2),
+        tracking_event("delivered", -1),
+    ]
     jobs = await ship.jobs.claim(PAIRS * 2, [], [])
     for job in jobs:
         ship.carriers["cheap"].tells[str(shipment(job).tracking_no)] = told
 
     async def push(job: Job) -> str:
-        return f"push {(await ship.hear(id_of(job), *told)).result}"
+        return f"push {(await ship.hear(shipment_id(job), *told)).result}"
 
     said = await race([(ship.one(job), push(job)) for job in jobs])
     both_came_first(said, "moved", "push moved")
@@ -217,7 +226,7 @@ async def test_push_against_poll(ship: ShipShop, sale_id: str) -> None:
     assert await ship.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == PAIRS * PRICE
 
 
-async def test_pack_against_cancel(ship: ShipShop, sale_id: str) -> None:
+async def test_pack_against_cancel(ship: ShippingShop, sale_id: str) -> None:
     """The desk books with its number, or finds that it is not wanted; what was packed first is called off after."""
     assert await planned(ship, ship_to=[SHANGHAI]) == []
     ids = [row["shipment_id"] for row in await ship.rows("SELECT shipment_id FROM shipments")]
@@ -236,21 +245,21 @@ async def test_pack_against_cancel(ship: ShipShop, sale_id: str) -> None:
     assert await ship.value("SELECT count(*) FROM bookings WHERE outcome = 'cancelled'") == packed
 
 
-async def test_split_against_booking(ship: ShipShop, sale_id: str) -> None:
+async def test_split_against_booking(ship: ShippingShop, sale_id: str) -> None:
     """The carrier comes for what is in the parcel."""
     jobs = await planned(ship, ("a", 4, 0))
     split = ship.desk.repacking.split
-    said = await race([(ship.one(job), refusing(split(id_of(job), {0: 1}, "dan"))) for job in jobs])
+    said = await race([(ship.one(job), refusing(split(shipment_id(job), {0: 1}, "dan"))) for job in jobs])
     both_came_first(said, "done", "not now")
     assert await over(ship, sale_id) == {"booked": PAIRS + said["done"]}
-    await each_holds_what_was_told(ship)
+    await check_booked_contents(ship)
 
 
-async def test_merge_against_booking(ship: ShipShop, sale_id: str) -> None:
+async def test_merge_against_booking(ship: ShippingShop, sale_id: str) -> None:
     jobs = await planned(ship, ("a", 4, 0))
     repacking = ship.desk.repacking
     for job in jobs:
-        await repacking.split(id_of(job), {0: 1}, "dan")
+        await repacking.split(shipment_id(job), {0: 1}, "dan")
     pairs: dict[UUID, list[Job]] = {}
     await ship.due()
     for job in await ship.jobs.claim(PAIRS * 4, [], []):
@@ -258,21 +267,21 @@ async def test_merge_against_booking(ship: ShipShop, sale_id: str) -> None:
     assert {len(pair) for pair in pairs.values()} == {2}
     said = await race(
         [
-            (*map(ship.one, pair), refusing(repacking.merge([id_of(job) for job in pair], "dan")))
+            (*map(ship.one, pair), refusing(repacking.merge([shipment_id(job) for job in pair], "dan")))
             for pair in pairs.values()
         ]
     )
     both_came_first(said, "done", "not now")
     assert await over(ship, sale_id) == {"booked": 2 * PAIRS - said["done"], "cancelled": said["done"]}
-    await each_holds_what_was_told(ship)
+    await check_booked_contents(ship)
 
 
-async def each_holds_what_was_told(ship: ShipShop) -> None:
+async def check_booked_contents(ship: ShippingShop) -> None:
     rows = await ship.rows(
         "SELECT booking_id, quantity, weight_g FROM shipments JOIN shipment_lines USING (shipment_id) "
         "WHERE status = 'booked'"
     )
-    told = asked_for(ship.carriers["cheap"])
+    told = current_requests(ship.carriers["cheap"])
     assert {row["booking_id"]: (row["quantity"], row["weight_g"]) for row in rows} == {
         id_: (sum(content.quantity for content in parcel.contents), parcel.weight_g) for id_, parcel in told.items()
     }
@@ -284,5 +293,5 @@ def shipment(job: Job) -> Shipment:
     return job
 
 
-def id_of(job: Job) -> UUID:
+def shipment_id(job: Job) -> UUID:
     return shipment(job).shipment_id

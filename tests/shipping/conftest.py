@@ -8,13 +8,13 @@ import pytest
 
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.support.shipshop import ShipShop, open_shipshop
+from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
 
 @pytest.fixture
-async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShipShop]:
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
     """Afterwards goods, bookings and histories agree, whatever the test did. A lease outlasts any test: what is to be
     due or over, a test makes so."""
-    async with open_shipshop(shop, settings, lease_s=60) as found:
+    async with open_shipping_shop(shop, settings, lease_s=60) as found:
         yield found
         await found.check()

@@ -16,12 +16,12 @@ from aiohttp.test_utils import TestServer
 
 from commerce.kernel.external import HttpResponse
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier
-from tests.support.outside import HttpOutside
+from tests.support.http_transport import SessionTransport
 
 CUSTOMER, KEY, SALT = "0123456789ABCDEF0123456789ABCDEF", "TestKey00001", "kuaidi100-salt-0001"
 NOTIFY_URL = "http://shop.example/v1/shipping/kuaidi100/notify"
 CARRIERS = {"zto": "zhongtong", "yto": "yuantong"}
-TEXTS = {
+ACCOUNT_SETTINGS = {
     "customer": CUSTOMER,
     "key": KEY,
     "salt": SALT,
@@ -32,7 +32,7 @@ Json = dict[str, Any]
 
 
 def account(**changed: str) -> Kuaidi100Account:
-    return Kuaidi100Account.load(**(TEXTS | changed))
+    return Kuaidi100Account.load(**(ACCOUNT_SETTINGS | changed))
 
 
 def carrier(outside: Any, name: str = "zto", **changed: str) -> Kuaidi100Carrier:
@@ -64,7 +64,7 @@ HISTORY = [
 ]
 
 
-def found(number: str, com: str = "zhongtong", data: Any = HISTORY, **changed: Any) -> Json:
+def query_result(number: str, com: str = "zhongtong", data: Any = HISTORY, **changed: Any) -> Json:
     """The answer to a query that has a history, which is also what a push has."""
     return {
         "message": "ok",
@@ -83,7 +83,7 @@ def md5(text: str) -> str:
     return hashlib.md5(text.encode("utf-8")).hexdigest().upper()
 
 
-def param_of(last_result: Any, **changed: Any) -> str:
+def webhook_param(last_result: Any, **changed: Any) -> str:
     """A push's parameter as kuaidi100 writes it."""
     whole = {
         "status": "polling",
@@ -97,11 +97,11 @@ def param_of(last_result: Any, **changed: Any) -> str:
     return json.dumps(whole | changed, ensure_ascii=False, separators=(",", ":"))
 
 
-def push(param: str, salt: str = SALT) -> bytes:
+def webhook_body(param: str, salt: str = SALT) -> bytes:
     return urlencode({"sign": md5(param + salt), "param": param}).encode()
 
 
-class House:
+class FakeKuaidi100:
     """kuaidi100. Parcels it knows, by number, are answers to queries; `asked` are parameters, `followed` numbers."""
 
     def __init__(self) -> None:
@@ -142,14 +142,14 @@ def _no(code: str, message: str) -> web.Response:
 
 
 @asynccontextmanager
-async def open_house(**changed: str) -> AsyncIterator[tuple[House, Kuaidi100Carrier]]:
+async def open_fake_kuaidi100(**changed: str) -> AsyncIterator[tuple[FakeKuaidi100, Kuaidi100Carrier]]:
     """kuaidi100 on a port of its own, and zto through it."""
-    house = House()
+    house = FakeKuaidi100()
     async with TestServer(house.app) as server, aiohttp.ClientSession() as session:
-        yield house, carrier(HttpOutside(session), base_url=str(server.make_url("/")), **changed)
+        yield house, carrier(SessionTransport(session), base_url=str(server.make_url("/")), **changed)
 
 
-class Scripted:
+class FakeKuaidi100Transport:
     """An outside world with one answer to everything, which counts what it is asked."""
 
     def __init__(self, content: Any = None, status: int = 200) -> None:

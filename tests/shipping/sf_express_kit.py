@@ -20,7 +20,7 @@ NUMBER, OTHER_NUMBER = "SF7444400043266", "SF7444400031887"
 CHECK_WORD, PUSH_KEY = "Y7hH~mk*qfehpA2SxjBT0M0QY74Vk", "a-key-that-nobody-else-knows"
 NOW = datetime(2026, 11, 11, 0, 0, 30, tzinfo=UTC)
 BOOKING = UUID("018f2c4e-7b1a-7c3d-9e5f-0123456789ab")
-AGREED = {
+ACCOUNT_SETTINGS = {
     "partner_id": "Y7hHmkqf",
     "check_word": CHECK_WORD,
     "monthly_card": "7551234567",
@@ -31,7 +31,7 @@ SENDER = Address("红茶仓", "+86 571-8888 0000", "CN", "杭州市", "文三路
 RECEIVER = Address("张三 ~", "13925211148", "CN", "广州市", "湖北大厦 10 楼 & 2", "广东省", "白云区")
 
 
-class StillClock:
+class FakeSfExpressClock:
     def now_ms(self) -> int:
         return to_ms(NOW)
 
@@ -42,7 +42,7 @@ class StillClock:
         raise AssertionError("an adapter does not wait")
 
 
-class Asked:
+class SfExpressRequest:
     """One request as SF Express reads it."""
 
     def __init__(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
@@ -53,15 +53,15 @@ class Asked:
         self.service, self.message = self.form["serviceCode"], json.loads(self.form["msgData"])
 
 
-class Scripted:
+class FakeSfExpressTransport:
     """An outside world that gives these answers, one after the other, and keeps what it was asked."""
 
     def __init__(self, *answers: HttpResponse | ExternalOutcomeUnknown) -> None:
         self.answers = list(answers)
-        self.asked: list[Asked] = []
+        self.asked: list[SfExpressRequest] = []
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        self.asked.append(Asked(method, url, headers, body))
+        self.asked.append(SfExpressRequest(method, url, headers, body))
         answer = self.answers.pop(0)
         if isinstance(answer, ExternalOutcomeUnknown):
             raise answer
@@ -73,33 +73,35 @@ class Scripted:
 
 
 def account(**changed: str) -> SfExpressAccount:
-    return SfExpressAccount.load(**AGREED | changed)
+    return SfExpressAccount.load(**ACCOUNT_SETTINGS | changed)
 
 
-def asking(*answers: HttpResponse | ExternalOutcomeUnknown, **changed: str) -> tuple[SfExpress, Scripted]:
-    outside = Scripted(*answers)
-    return SfExpress(account(**changed), outside, StillClock()), outside
+def make_adapter(
+    *answers: HttpResponse | ExternalOutcomeUnknown, **changed: str
+) -> tuple[SfExpress, FakeSfExpressTransport]:
+    outside = FakeSfExpressTransport(*answers)
+    return SfExpress(account(**changed), outside, FakeSfExpressClock()), outside
 
 
-def http(content: Any, status: int = 200) -> HttpResponse:
+def http_response(content: Any, status: int = 200) -> HttpResponse:
     body = content if isinstance(content, bytes) else json.dumps(content, ensure_ascii=False).encode()
     return HttpResponse(status, {}, body)
 
 
-def passed_on(result: Any, **more: Any) -> HttpResponse:
+def platform_response(result: Any, **more: Any) -> HttpResponse:
     """What the platform answers when it has passed a request on."""
-    return http({"apiResultCode": "A1000", "apiErrorMsg": "", "apiResultData": json.dumps(result)} | more)
+    return http_response({"apiResultCode": "A1000", "apiErrorMsg": "", "apiResultData": json.dumps(result)} | more)
 
 
-def good(content: Any) -> HttpResponse:
-    return passed_on({"success": True, "errorCode": "S0000", "errorMsg": None, "msgData": content})
+def success_response(content: Any) -> HttpResponse:
+    return platform_response({"success": True, "errorCode": "S0000", "errorMsg": None, "msgData": content})
 
 
-def bad(code: str | int, detail: str = "不行") -> HttpResponse:
-    return passed_on({"success": False, "errorCode": code, "errorMsg": detail, "msgData": None})
+def error_response(code: str | int, detail: str = "不行") -> HttpResponse:
+    return platform_response({"success": False, "errorCode": code, "errorMsg": detail, "msgData": None})
 
 
-def order(**changed: Any) -> dict[str, Any]:
+def order_result(**changed: Any) -> dict[str, Any]:
     """An order as SF Express answers it, in the shape of the sample in its documentation."""
     label = {"waybillNo": NUMBER, "destDeptCode": "710F", "destRouteLabel": "710VA-F", "errMsg": ""}
     return {
@@ -115,15 +117,15 @@ def order(**changed: Any) -> dict[str, Any]:
     } | changed
 
 
-def route(op_code: str, at: str = "2026-11-11 08:00:00", **changed: Any) -> dict[str, Any]:
+def route_entry(op_code: str, at: str = "2026-11-11 08:00:00", **changed: Any) -> dict[str, Any]:
     return {"acceptTime": at, "acceptAddress": "郑州市", "remark": "快件到达", "opCode": op_code} | changed
 
 
-def routes(*found: dict[str, Any], number: str = NUMBER) -> HttpResponse:
-    return good({"routeResps": [{"mailNo": number, "routes": list(found)}]})
+def routes_response(*found: dict[str, Any], number: str = NUMBER) -> HttpResponse:
+    return success_response({"routeResps": [{"mailNo": number, "routes": list(found)}]})
 
 
-def parcel(**changed: Any) -> BookingRequest:
+def booking_request(**changed: Any) -> BookingRequest:
     given: dict[str, Any] = {
         "booking_id": BOOKING,
         "order_id": uuid4(),
@@ -139,8 +141,8 @@ def parcel(**changed: Any) -> BookingRequest:
     return BookingRequest(**given | changed)
 
 
-ASK: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
-    "book": lambda sf: sf.book(parcel()),
+CALLS: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
+    "book": lambda sf: sf.book(booking_request()),
     "find": lambda sf: sf.find_booking(BOOKING),
     "cancel": lambda sf: sf.cancel(BOOKING, None),
     "track": lambda sf: sf.fetch_tracking(NUMBER, RECEIVER.phone),

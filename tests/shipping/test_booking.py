@@ -8,14 +8,14 @@ from dataclasses import replace
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.shipping.carrier_port import BookingConfirmation
 from commerce.shipping.model import Shipment
-from tests.support.shipshop import SHANGHAI, ShipShop, TryCarrier, refuses
-from tests.support.shop import eventually
+from tests.support.sales import eventually
+from tests.support.shipping_shop import SHANGHAI, FakeCarrier, ShippingShop, refusal
 
 
-async def test_refused_by_the_first(ship: ShipShop) -> None:
+async def test_refused_by_the_first(ship: ShippingShop) -> None:
     """The next best takes it, and the first is not asked again."""
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
-    cheap.says = [refuses()]
+    cheap.says = [refusal()]
     order_id = await ship.order()
     assert await ship.work() == ["planned", "refused", "booked"]
     [parcel] = await ship.parcels(order_id)
@@ -28,10 +28,10 @@ async def test_refused_by_the_first(ship: ShipShop) -> None:
     ]
 
 
-async def test_refused_by_all(ship: ShipShop) -> None:
+async def test_refused_by_all(ship: ShippingShop) -> None:
     """It is parked with every reason; taken up again, every carrier is asked again."""
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
-    quick.says, cheap.says = [refuses(), refuses()], [refuses(), refuses()]
+    quick.says, cheap.says = [refusal(), refusal()], [refusal(), refusal()]
     order_id = await ship.order()
     assert await ship.work() == ["planned", "refused", "refused"]
     [parcel] = await ship.parcels(order_id)
@@ -51,7 +51,7 @@ async def test_refused_by_all(ship: ShipShop) -> None:
     assert len(cheap.asked) == 3, "each time under another booking"
 
 
-async def test_one_is_down(ship: ShipShop) -> None:
+async def test_one_is_down(ship: ShippingShop) -> None:
     """What it was not asked for yet goes to another; what it was asked for waits, and is booked nowhere else."""
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
     cheap.says = ["lost"]
@@ -74,7 +74,7 @@ async def test_one_is_down(ship: ShipShop) -> None:
     assert (list(cheap.asked.values()), list(quick.asked.values())) == ([2], [1])
 
 
-async def test_all_are_down(ship: ShipShop) -> None:
+async def test_all_are_down(ship: ShippingShop) -> None:
     """They wait for the best of them, and are not looked at all the time."""
     ship.down = ["cheap", "quick"]
     ship.jobs._policy = replace(ship.jobs._policy, max_s=60)
@@ -89,7 +89,7 @@ async def test_all_are_down(ship: ShipShop) -> None:
     assert await ship.work() == ["booked"]
 
 
-async def test_down_matters_only_where_it_must_be_called(ship: ShipShop) -> None:
+async def test_down_matters_only_where_it_must_be_called(ship: ShippingShop) -> None:
     """The desk books a carrier by hand whether or not its news can be had."""
     ship.down = ["cheap", "quick", "byhand"]
     _, [parcel] = await ship.sent(ship_to=[SHANGHAI])
@@ -102,7 +102,7 @@ async def test_down_matters_only_where_it_must_be_called(ship: ShipShop) -> None
     assert (await ship.parcel(parcel.shipment_id)).carrier == "byhand"
 
 
-async def test_two_drivers_at_the_same_parcel(ship: ShipShop) -> None:
+async def test_two_drivers_at_the_same_parcel(ship: ShippingShop) -> None:
     """One took it up, was slow, and its lease ran out: one booking, one event."""
     cheap = ship.carriers["cheap"]
     cheap.waits = asyncio.Event()
@@ -124,7 +124,7 @@ async def test_two_drivers_at_the_same_parcel(ship: ShipShop) -> None:
     assert len(cheap.asked) == 1
 
 
-async def test_what_is_claimed(ship: ShipShop) -> None:
+async def test_what_is_claimed(ship: ShippingShop) -> None:
     """Not what is leased, nor of systems that are busy; orders get a part of the room."""
     parcels = [await ship.order() for _ in range(5)]
     assert len(await ship.jobs.claim(100, [], [])) == 5
@@ -142,15 +142,15 @@ async def test_what_is_claimed(ship: ShipShop) -> None:
     assert await ship.value("SELECT count(*) FROM shipments") == len(parcels)
 
 
-class Careless(TryCarrier):
+class FakeCarelessCarrier(FakeCarrier):
     """It gives everybody the same number."""
 
     async def book(self, parcel: object) -> BookingConfirmation:
         return BookingConfirmation("SAME-1")
 
 
-async def test_a_number_that_stands_for_another_parcel(ship: ShipShop) -> None:
-    ship.carriers["cheap"] = ship.jobs._carriers.by_name["cheap"] = Careless("cheap")  # type: ignore[index]
+async def test_a_number_that_stands_for_another_parcel(ship: ShippingShop) -> None:
+    ship.carriers["cheap"] = ship.jobs._carriers.by_name["cheap"] = FakeCarelessCarrier("cheap")  # type: ignore[index]
     await ship.order(), await ship.order()
     assert sorted(await ship.work()) == ["booked", "planned", "planned", "taken_number"]
     [one] = await ship.on("parked")
@@ -159,7 +159,7 @@ async def test_a_number_that_stands_for_another_parcel(ship: ShipShop) -> None:
     assert parcel.booking_id is not None, "whoever it stands for, it was asked"
 
 
-async def test_a_carrier_that_the_shop_works_with_no_more(ship: ShipShop) -> None:
+async def test_a_carrier_that_the_shop_works_with_no_more(ship: ShippingShop) -> None:
     cheap, quick = ship.carriers["cheap"], ship.carriers["quick"]
     cheap.says = ["lost"]
     asked, fresh = await ship.order(), await ship.order()
@@ -180,11 +180,11 @@ async def test_a_carrier_that_the_shop_works_with_no_more(ship: ShipShop) -> Non
     assert await ship.work() == ["booked"]
 
 
-async def test_its_news_cannot_be_had(ship: ShipShop) -> None:
+async def test_its_news_cannot_be_had(ship: ShippingShop) -> None:
     """What is said no to is for a person; silence is borne for a while."""
     _, [parcel] = await ship.sent()
     cheap = ship.carriers["cheap"]
-    cheap.says = [ExternalOutcomeUnknown("timed out"), refuses("gone")]
+    cheap.says = [ExternalOutcomeUnknown("timed out"), refusal("gone")]
     await ship.due()
     assert await ship.one(await ship.claimed()) == "unclear"
     parcel = await ship.parcel(parcel.shipment_id)

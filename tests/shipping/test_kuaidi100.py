@@ -18,30 +18,30 @@ from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Ku
 from commerce.shipping.carriers.kuaidi100.status_map import STATES
 from commerce.shipping.model import FINAL_STATUSES, ShipmentStatus
 from tests.shipping.kuaidi100_kit import (
+    ACCOUNT_SETTINGS,
     CARRIERS,
     CUSTOMER,
     HISTORY,
     KEY,
     NOTIFY_URL,
     SALT,
-    TEXTS,
-    House,
-    Scripted,
+    FakeKuaidi100,
+    FakeKuaidi100Transport,
     account,
     carrier,
     entry,
-    found,
-    open_house,
+    open_fake_kuaidi100,
+    query_result,
 )
 
 NUMBER, PHONE = "73100012345678", "+86 138-1234-5678"
 BOOKING = UUID("0192f7c5" * 4)
-Pair = tuple[House, Kuaidi100Carrier]
+FakeWithCarrier = tuple[FakeKuaidi100, Kuaidi100Carrier]
 
 
 @pytest.fixture
-async def pair() -> AsyncIterator[Pair]:
-    async with open_house() as made:
+async def pair() -> AsyncIterator[FakeWithCarrier]:
+    async with open_fake_kuaidi100() as made:
         yield made
 
 
@@ -51,14 +51,14 @@ def at(day: int, hour: int, minute: int = 0, second: int = 0) -> datetime:
 
 
 async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
-    one: Carrier = carrier(Scripted())
-    reader: CarrierWebhookReader = Kuaidi100(account(), Scripted(), CARRIERS)
+    one: Carrier = carrier(FakeKuaidi100Transport())
+    reader: CarrierWebhookReader = Kuaidi100(account(), FakeKuaidi100Transport(), CARRIERS)
     assert (one.name, one.system, reader.system) == ("zto", "kuaidi100", "kuaidi100")
     assert (one.accepts_bookings, one.is_external, one.needs_subscription) == (False, True, True)
 
 
 async def test_bookings_are_the_desks() -> None:
-    outside = Scripted()
+    outside = FakeKuaidi100Transport()
     one, address = carrier(outside), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
     parcel = BookingRequest(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY"))
     for asked in (one.book(parcel), one.find_booking(BOOKING)):
@@ -70,7 +70,7 @@ async def test_bookings_are_the_desks() -> None:
     assert outside.asked == 0
 
 
-async def test_follow(pair: Pair) -> None:
+async def test_follow(pair: FakeWithCarrier) -> None:
     house, zto = pair
     await zto.subscribe(NUMBER, PHONE)
     await zto.subscribe(NUMBER, PHONE)  # is repeated (501), which is fine
@@ -81,10 +81,10 @@ async def test_follow(pair: Pair) -> None:
     assert "phone" not in house.followed["78900000"], "two digits are no telephone"
 
 
-async def test_track(pair: Pair) -> None:
+async def test_track(pair: FakeWithCarrier) -> None:
     house, zto = pair
     assert await zto.fetch_tracking(NUMBER, PHONE) == [], "it has not heard of it"
-    house.parcels[NUMBER] = found(NUMBER)
+    house.parcels[NUMBER] = query_result(NUMBER)
     assert await zto.fetch_tracking(NUMBER, PHONE) == [
         TrackingEvent(at(24, 17, 30), "101", "已下单"),
         TrackingEvent(
@@ -107,12 +107,12 @@ async def test_track(pair: Pair) -> None:
         ),
     ]
     assert house.asked[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
-    house.parcels[NUMBER] = found(NUMBER, data=[])
+    house.parcels[NUMBER] = query_result(NUMBER, data=[])
     assert await zto.fetch_tracking(NUMBER, PHONE) == []
 
 
 async def test_wrong_keys_are_refused() -> None:
-    async with open_house(key="Other") as (_, zto):
+    async with open_fake_kuaidi100(key="Other") as (_, zto):
         with pytest.raises(ExternalRefusal, match="503"):
             await zto.fetch_tracking(NUMBER, PHONE)
         with pytest.raises(ExternalRefusal, match="600"):
@@ -143,7 +143,7 @@ async def test_every_code(code: str, word: Any) -> None:
         entry("2026-11-24 17:30:00", "…", word.name, code),
         entry("2026-11-24 17:30:00", "…", word.name, None),
     ):
-        (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
+        (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
         assert (news.code, news.state, news.is_unknown_code) == (code, word.state, False), (
             "by its code, or by its name alone"
         )
@@ -171,7 +171,7 @@ def test_what_ends_a_parcel() -> None:
 )
 async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, code: Any, kept: str) -> None:
     said = entry("2026-11-24 17:30:00", "派件", status, code)
-    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
+    (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
     assert news == TrackingEvent(at(24, 17, 30), kept, "派件", None, is_unknown_code=True)
 
 
@@ -191,46 +191,50 @@ async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, cod
 )
 async def test_texts_fit_where_they_are_kept(changed: dict[str, Any], text: str, place: str | None) -> None:
     said = entry("2026-11-24 17:30:00", "…", "在途", "0") | changed
-    (news,) = await carrier(Scripted(found(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
+    (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
     assert news == TrackingEvent(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
 
 
 async def test_a_history_is_told_in_the_order_of_time() -> None:
     same = [entry("2026-11-24 17:30:00", text, "在途", "0") for text in ("second", "first")]
     for history in (HISTORY, HISTORY[::-1], HISTORY[2:] + HISTORY[:2]):
-        news = await carrier(Scripted(found(NUMBER, data=history + same))).fetch_tracking(NUMBER, PHONE)
+        news = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=history + same))).fetch_tracking(
+            NUMBER, PHONE
+        )
         assert [one.at for one in news] == sorted(one.at for one in news)
         assert len(news) == 7
         assert [one.text for one in news if one.text in ("first", "second")] == ["first", "second"]
 
 
 async def test_numbers_are_the_same_in_small_letters() -> None:
-    assert len(await carrier(Scripted(found("YT12345678"))).fetch_tracking("yt12345678", PHONE)) == 5
+    assert (
+        len(await carrier(FakeKuaidi100Transport(query_result("YT12345678"))).fetch_tracking("yt12345678", PHONE)) == 5
+    )
 
 
-def code_of(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
+def error_result(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
     return {"result": False, "returnCode": code, "message": message} | also
 
 
 @pytest.mark.parametrize(
     ("answer", "refused"),
     [
-        (code_of("400", "找不到对应公司"), "400"),
-        (code_of("408", "验证码错误"), "408"),
-        (code_of("503"), "503"),
-        (code_of(503), "503"),
-        (code_of("501", "服务器错误"), None),
-        (code_of("502", "服务器繁忙"), None),
-        (code_of("504"), None),
-        (code_of("601", "KEY已过期"), None),
-        (code_of("999"), None),
-        (code_of(""), None),
-        (code_of("2" * 9999, "…" * 9999), None),
+        (error_result("400", "找不到对应公司"), "400"),
+        (error_result("408", "验证码错误"), "408"),
+        (error_result("503"), "503"),
+        (error_result(503), "503"),
+        (error_result("501", "服务器错误"), None),
+        (error_result("502", "服务器繁忙"), None),
+        (error_result("504"), None),
+        (error_result("601", "KEY已过期"), None),
+        (error_result("999"), None),
+        (error_result(""), None),
+        (error_result("2" * 9999, "…" * 9999), None),
     ],
 )
 async def test_answers_without_a_history(answer: dict[str, Any], refused: str | None) -> None:
     with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
-        await carrier(Scripted(answer)).fetch_tracking(NUMBER, PHONE)
+        await carrier(FakeKuaidi100Transport(answer)).fetch_tracking(NUMBER, PHONE)
     assert getattr(no.value, "code", None) == refused
     assert len(str(no.value)) < 300
 
@@ -238,7 +242,7 @@ async def test_answers_without_a_history(answer: dict[str, Any], refused: str | 
 @pytest.mark.parametrize(
     "answer",
     [
-        code_of("500", "查询无结果，请隔段时间再查"),
+        error_result("500", "查询无结果，请隔段时间再查"),
         {
             "message": "快递公司参数异常：单号不存在或者已经过期",
             "nu": "",
@@ -251,14 +255,14 @@ async def test_answers_without_a_history(answer: dict[str, Any], refused: str | 
     ],
 )
 async def test_not_heard_of_yet_is_no_news(answer: dict[str, Any]) -> None:
-    assert await carrier(Scripted(answer)).fetch_tracking(NUMBER, PHONE) == []
+    assert await carrier(FakeKuaidi100Transport(answer)).fetch_tracking(NUMBER, PHONE) == []
 
 
 def history_with(**changed: Any) -> dict[str, Any]:
-    return found(NUMBER, data=[*HISTORY, entry("2026-11-24 17:30:00", "…", "在途", "0") | changed])
+    return query_result(NUMBER, data=[*HISTORY, entry("2026-11-24 17:30:00", "…", "在途", "0") | changed])
 
 
-ODD: list[tuple[Any, int]] = [
+UNUSABLE_ANSWERS: list[tuple[Any, int]] = [
     (b"", 200),
     (b"<html>504 Gateway Time-out</html>", 200),
     (b"\xff\xfe", 200),
@@ -269,25 +273,25 @@ ODD: list[tuple[Any, int]] = [
     ([], 200),
     ("ok", 200),
     ({}, 200),
-    (found(NUMBER), 201),
-    (found(NUMBER), 302),
-    (found(NUMBER), 500),
-    (code_of("400"), 400),
-    (found("73100012345679"), 200),
-    (found(NUMBER + "0"), 200),
-    (found(None), 200),  # type: ignore[arg-type]
-    (found(int(NUMBER)), 200),  # type: ignore[arg-type]
-    (found(NUMBER, com="yuantong"), 200),
-    (found(NUMBER, com=""), 200),
-    (found(NUMBER, data=None), 200),
-    (found(NUMBER, data={}), 200),
-    (found(NUMBER, data="[]"), 200),
-    (found(NUMBER, data=[None]), 200),
-    (found(NUMBER, data=["已签收"]), 200),
-    (found(NUMBER, data=HISTORY * 201), 200),
-    (found(NUMBER, status="0"), 200),
-    (found(NUMBER, status=None), 200),
-    (found(NUMBER, status=True), 200),
+    (query_result(NUMBER), 201),
+    (query_result(NUMBER), 302),
+    (query_result(NUMBER), 500),
+    (error_result("400"), 400),
+    (query_result("73100012345679"), 200),
+    (query_result(NUMBER + "0"), 200),
+    (query_result(None), 200),  # type: ignore[arg-type]
+    (query_result(int(NUMBER)), 200),  # type: ignore[arg-type]
+    (query_result(NUMBER, com="yuantong"), 200),
+    (query_result(NUMBER, com=""), 200),
+    (query_result(NUMBER, data=None), 200),
+    (query_result(NUMBER, data={}), 200),
+    (query_result(NUMBER, data="[]"), 200),
+    (query_result(NUMBER, data=[None]), 200),
+    (query_result(NUMBER, data=["已签收"]), 200),
+    (query_result(NUMBER, data=HISTORY * 201), 200),
+    (query_result(NUMBER, status="0"), 200),
+    (query_result(NUMBER, status=None), 200),
+    (query_result(NUMBER, status=True), 200),
     *(
         (history_with(ftime=time), 200)
         for time in (
@@ -313,36 +317,36 @@ ODD: list[tuple[Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "status"), ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize(("content", "status"), UNUSABLE_ANSWERS, ids=range(len(UNUSABLE_ANSWERS)))
 async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
     with pytest.raises(ExternalOutcomeUnknown) as why:
-        await carrier(Scripted(content, status)).fetch_tracking(NUMBER, PHONE)
+        await carrier(FakeKuaidi100Transport(content, status)).fetch_tracking(NUMBER, PHONE)
     assert len(str(why.value)) < 1_000
     with pytest.raises(ExternalOutcomeUnknown):
-        await carrier(Scripted(content, status)).subscribe(NUMBER, PHONE)
+        await carrier(FakeKuaidi100Transport(content, status)).subscribe(NUMBER, PHONE)
 
 
 @pytest.mark.parametrize(
     ("answer", "refused"),
     [
-        (code_of("600"), "600"),
-        (code_of("700", "POLL:不支持的快递公司"), "700"),
-        (code_of(701), "701"),
-        (code_of("702"), "702"),
-        (code_of("500"), None),
-        (code_of("601"), None),
-        (code_of("503"), None),
-        (code_of("200"), None),
-        (code_of("500", result=True), None),
-        (code_of(None), None),
-        (code_of(200.0, result=True), None),
-        (code_of("200", result="true"), None),
-        (code_of("200", result=None), None),
+        (error_result("600"), "600"),
+        (error_result("700", "POLL:不支持的快递公司"), "700"),
+        (error_result(701), "701"),
+        (error_result("702"), "702"),
+        (error_result("500"), None),
+        (error_result("601"), None),
+        (error_result("503"), None),
+        (error_result("200"), None),
+        (error_result("500", result=True), None),
+        (error_result(None), None),
+        (error_result(200.0, result=True), None),
+        (error_result("200", result="true"), None),
+        (error_result("200", result=None), None),
     ],
 )
 async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: str | None) -> None:
     with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
-        await carrier(Scripted(answer)).subscribe(NUMBER, PHONE)
+        await carrier(FakeKuaidi100Transport(answer)).subscribe(NUMBER, PHONE)
     assert getattr(no.value, "code", None) == refused
 
 
@@ -364,7 +368,7 @@ def test_settings_that_cannot_be(name: str, texts: list[str]) -> None:
 
 
 def test_an_account_shows_no_secret() -> None:
-    made = Kuaidi100Account.load(**TEXTS)
+    made = Kuaidi100Account.load(**ACCOUNT_SETTINGS)
     assert made.base_url == "https://poll.kuaidi100.com"
     assert KEY not in repr(made)
     assert SALT not in repr(made)
@@ -376,4 +380,4 @@ def test_an_account_shows_no_secret() -> None:
 )
 def test_carriers_that_cannot_be(carriers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"^kuaidi100_carriers: "):
-        Kuaidi100(account(), Scripted(), carriers)
+        Kuaidi100(account(), FakeKuaidi100Transport(), carriers)

@@ -17,28 +17,28 @@ from commerce.shipping.carriers.sf_express import SfExpress
 from commerce.shipping.carriers.sf_express.status_map import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
 from commerce.shipping.model import ShipmentStatus
 from tests.shipping.sf_express_kit import (
-    AGREED,
-    ASK,
+    ACCOUNT_SETTINGS,
     BOOKING,
+    CALLS,
     NUMBER,
     OTHER_NUMBER,
     RECEIVER,
     SENDER,
-    asking,
-    bad,
-    good,
-    order,
-    parcel,
-    passed_on,
-    route,
-    routes,
+    booking_request,
+    error_response,
+    make_adapter,
+    order_result,
+    platform_response,
+    route_entry,
+    routes_response,
+    success_response,
 )
 
 CANCELLATION = {"orderId": BOOKING.hex, "waybillNoInfoList": [], "resStatus": 2, "extraInfoList": None}
 
 
 def test_it_is_a_carrier_and_reads_pushes() -> None:
-    adapter, _ = asking()
+    adapter, _ = make_adapter()
     carrier: Carrier = adapter
     reader: CarrierWebhookReader = adapter
     assert (
@@ -55,10 +55,10 @@ def test_it_is_a_carrier_and_reads_pushes() -> None:
 
 
 async def test_a_parcel_is_booked() -> None:
-    adapter, outside = asking(good(order()))
-    assert await adapter.book(parcel()) == BookingConfirmation(NUMBER, "710VA-F")
+    adapter, outside = make_adapter(success_response(order_result()))
+    assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, "710VA-F")
     (asked,) = outside.asked
-    assert (asked.method, asked.url, asked.service) == ("POST", AGREED["base_url"], "EXP_RECE_CREATE_ORDER")
+    assert (asked.method, asked.url, asked.service) == ("POST", ACCOUNT_SETTINGS["base_url"], "EXP_RECE_CREATE_ORDER")
     assert asked.headers["Content-Type"] == "application/x-www-form-urlencoded; charset=UTF-8"
     assert asked.message == {
         "language": "zh-CN",
@@ -104,8 +104,8 @@ async def test_a_parcel_is_booked() -> None:
     ("agreed", "card"), [({}, "7551234567"), ({"cod_card": "7550000001", "express_type": "2"}, "7550000001")]
 )
 async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str) -> None:
-    adapter, outside = asking(good(order()), **agreed)
-    await adapter.book(parcel(cod=Money(10_805, "CNY")))
+    adapter, outside = make_adapter(success_response(order_result()), **agreed)
+    await adapter.book(booking_request(cod=Money(10_805, "CNY")))
     assert outside.asked[0].message["serviceList"] == [{"name": "COD", "value": "108.05", "value1": card}]
     assert outside.asked[0].message["expressTypeId"] == int(agreed.get("express_type", "1"))
 
@@ -123,62 +123,64 @@ async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str)
     ],
 )
 async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], code: str) -> None:
-    adapter, outside = asking()
+    adapter, outside = make_adapter()
     with pytest.raises(ExternalRefusal) as no:
-        await adapter.book(parcel(**changed))
+        await adapter.book(booking_request(**changed))
     assert (no.value.code, outside.asked) == (code, [])
 
 
 @pytest.mark.parametrize("code", sorted(NOT_BOOKED - {REPEATED}))
 async def test_every_refusal(code: str) -> None:
-    adapter, outside = asking(bad(code, "传入了不可发货的月结卡号" * 50), bad("8018"))
+    adapter, outside = make_adapter(error_response(code, "传入了不可发货的月结卡号" * 50), error_response("8018"))
     with pytest.raises(ExternalRefusal) as no:
-        await adapter.book(parcel())
+        await adapter.book(booking_request())
     assert no.value.code == code
     assert len(no.value.detail) == 200
     assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
 
 
 async def test_what_is_refused_now_may_have_been_taken_before() -> None:
-    adapter, _ = asking(bad("8177"), good(order()))
-    assert (await adapter.book(parcel())).tracking_no == NUMBER
-    adapter, _ = asking(bad("8177"), ExternalOutcomeUnknown("timed out"))
+    adapter, _ = make_adapter(error_response("8177"), success_response(order_result()))
+    assert (await adapter.book(booking_request())).tracking_no == NUMBER
+    adapter, _ = make_adapter(error_response("8177"), ExternalOutcomeUnknown("timed out"))
     with pytest.raises(ExternalOutcomeUnknown, match="timed out"):
-        await adapter.book(parcel())
+        await adapter.book(booking_request())
 
 
 async def test_a_repeated_order_is_looked_up() -> None:
-    adapter, outside = asking(bad(8016), good(order(filterResult="2")))
-    assert await adapter.book(parcel()) == BookingConfirmation(NUMBER, "710VA-F")
+    adapter, outside = make_adapter(error_response(8016), success_response(order_result(filterResult="2")))
+    assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, "710VA-F")
     assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
     assert outside.asked[1].message == {"orderId": BOOKING.hex, "searchType": "1", "language": "zh-CN"}
-    adapter, _ = asking(bad("8016"), bad("8018"))
+    adapter, _ = make_adapter(error_response("8016"), error_response("8018"))
     with pytest.raises(ExternalOutcomeUnknown, match="does not find"):
-        await adapter.book(parcel())
+        await adapter.book(booking_request())
 
 
 @pytest.mark.parametrize("number", [True, False])
 async def test_an_order_that_somebody_judges_is_asked_for_again(number: bool) -> None:
-    by_hand = order(filterResult=1) if number else order(filterResult=1, waybillNoInfoList=None)
-    adapter, _ = asking(good(by_hand), good(by_hand))
+    by_hand = order_result(filterResult=1) if number else order_result(filterResult=1, waybillNoInfoList=None)
+    adapter, _ = make_adapter(success_response(by_hand), success_response(by_hand))
     with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
-        await adapter.book(parcel())
-    adapter, outside = asking(good(by_hand), good(order()))
-    assert (await adapter.book(parcel())).tracking_no == NUMBER
+        await adapter.book(booking_request())
+    adapter, outside = make_adapter(success_response(by_hand), success_response(order_result()))
+    assert (await adapter.book(booking_request())).tracking_no == NUMBER
     assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
-    adapter, _ = asking(good(by_hand), bad("8018"))
+    adapter, _ = make_adapter(success_response(by_hand), error_response("8018"))
     with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
-        await adapter.book(parcel())
-    adapter, _ = asking(good(by_hand), good(order(filterResult="3", remark="2")))
+        await adapter.book(booking_request())
+    adapter, _ = make_adapter(success_response(by_hand), success_response(order_result(filterResult="3", remark="2")))
     with pytest.raises(ExternalRefusal, match="filter_3"):
-        await adapter.book(parcel())
+        await adapter.book(booking_request())
 
 
 @pytest.mark.parametrize("numbers", [None, [], [{"waybillType": 1, "waybillNo": NUMBER}]])
 async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
-    adapter, _ = asking(good(order(filterResult=3, waybillNoInfoList=numbers, remark="派方超范围" * 100)))
+    adapter, _ = make_adapter(
+        success_response(order_result(filterResult=3, waybillNoInfoList=numbers, remark="派方超范围" * 100))
+    )
     with pytest.raises(ExternalRefusal) as no:
-        await adapter.book(parcel())
+        await adapter.book(booking_request())
     assert no.value.code == "filter_3"
     assert "派方超范围" in no.value.detail
 
@@ -204,9 +206,9 @@ async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
 )
 async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
     for name in ("book", "find"):
-        adapter, _ = asking(good(order(**changed)))
+        adapter, _ = make_adapter(success_response(order_result(**changed)))
         with pytest.raises(ExternalOutcomeUnknown):
-            await ASK[name](adapter)
+            await CALLS[name](adapter)
 
 
 @pytest.mark.parametrize(
@@ -233,29 +235,31 @@ async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
     ],
 )
 async def test_what_a_label_needs(changed: dict[str, Any], sort_code: str | None) -> None:
-    adapter, _ = asking(good(order(**changed)))
-    assert await adapter.book(parcel()) == BookingConfirmation(NUMBER, sort_code)
+    adapter, _ = make_adapter(success_response(order_result(**changed)))
+    assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, sort_code)
 
 
 @pytest.mark.parametrize("code", sorted(ABSENT))
 async def test_a_booking_that_it_knows_nothing_of(code: str) -> None:
-    adapter, _ = asking(bad(code))
+    adapter, _ = make_adapter(error_response(code))
     assert await adapter.find_booking(BOOKING) is None
 
 
 async def test_a_booking_is_found() -> None:
-    adapter, _ = asking(good(order()))
+    adapter, _ = make_adapter(success_response(order_result()))
     assert await adapter.find_booking(BOOKING) == BookingConfirmation(NUMBER, "710VA-F")
-    adapter, _ = asking(good(order(filterResult="3", waybillNoInfoList=[])))
+    adapter, _ = make_adapter(success_response(order_result(filterResult="3", waybillNoInfoList=[])))
     assert await adapter.find_booking(BOOKING) is None
-    adapter, _ = asking(good(order(filterResult="1")))
+    adapter, _ = make_adapter(success_response(order_result(filterResult="1")))
     with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
         await adapter.find_booking(BOOKING)
 
 
 @pytest.mark.parametrize("number", [NUMBER, None])
 async def test_a_booking_is_cancelled(number: str | None) -> None:
-    adapter, outside = asking(good(CANCELLATION), *(bad(code) for code in sorted(CANCELLED)))
+    adapter, outside = make_adapter(
+        success_response(CANCELLATION), *(error_response(code) for code in sorted(CANCELLED))
+    )
     for _ in range(1 + len(CANCELLED)):
         assert await adapter.cancel(BOOKING, number) == "cancelled"
     assert outside.services == ["UPDATE_ORDER"] * 3
@@ -264,26 +268,37 @@ async def test_a_booking_is_cancelled(number: str | None) -> None:
 
 @pytest.mark.parametrize("code", sorted(ABSENT))
 async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
-    adapter, outside = asking(bad(code))
+    adapter, outside = make_adapter(error_response(code))
     assert await adapter.cancel(BOOKING, None) == "absent"
     assert outside.services == ["UPDATE_ORDER"]
-    adapter, _ = asking(bad(code))
+    adapter, _ = make_adapter(error_response(code))
     with pytest.raises(ExternalOutcomeUnknown, match="does not know an order that it gave a number to"):
         await adapter.cancel(BOOKING, NUMBER)
 
 
 @pytest.mark.parametrize(
     "answer",
-    [bad("8252"), bad("8019"), bad("8044"), good(CANCELLATION | {"resStatus": 1}), ExternalOutcomeUnknown("no answer")],
+    [
+        error_response("8252"),
+        error_response("8019"),
+        error_response("8044"),
+        success_response(CANCELLATION | {"resStatus": 1}),
+        ExternalOutcomeUnknown("no answer"),
+    ],
 )
 async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
-    adapter, outside = asking(answer, routes(route("50")))
+    adapter, outside = make_adapter(answer, routes_response(route_entry("50")))
     assert await adapter.cancel(BOOKING, NUMBER) == "too_late"
     assert outside.services == ["UPDATE_ORDER", "SEARCH_ROUTES"]
     asked = outside.asked[1].message
     assert (asked["trackingType"], asked["trackingNumber"]) == ("2", [BOOKING.hex])
-    for nothing in (routes(), routes(route("127")), routes(route("646"), route("4711")), bad("8018")):
-        adapter, _ = asking(answer, nothing)
+    for nothing in (
+        routes_response(),
+        routes_response(route_entry("127")),
+        routes_response(route_entry("646"), route_entry("4711")),
+        error_response("8018"),
+    ):
+        adapter, _ = make_adapter(answer, nothing)
         with pytest.raises(ExternalOutcomeUnknown):
             await adapter.cancel(BOOKING, NUMBER)
 
@@ -292,20 +307,20 @@ async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
     "changed", [{"orderId": "0" * 32}, {"resStatus": None}, {"resStatus": 1}, {"resStatus": "3"}, {"resStatus": True}]
 )
 async def test_cancellations_that_say_too_little(changed: dict[str, Any]) -> None:
-    adapter, _ = asking(good(CANCELLATION | changed), routes())
+    adapter, _ = make_adapter(success_response(CANCELLATION | changed), routes_response())
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.cancel(BOOKING, NUMBER)
 
 
 async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
-    adapter, outside = asking(
-        routes(
-            route(
+    adapter, outside = make_adapter(
+        routes_response(
+            route_entry(
                 "80", "2026-11-12 09:30:00", remark="已签收", acceptAddress="广州市", reasonCode="", firstStatusCode="4"
             ),
-            route("4711", "2026-11-11 23:59:59", remark=None, acceptAddress=None, reasonName="", reasonCode="9"),
-            route("50", "2026-11-11 08:00:00", remark="顺丰速运 已收取快件"),
-            route("33", "2026-11-11 12:00:00", remark="", reasonName="地址不详"),
+            route_entry("4711", "2026-11-11 23:59:59", remark=None, acceptAddress=None, reasonName="", reasonCode="9"),
+            route_entry("50", "2026-11-11 08:00:00", remark="顺丰速运 已收取快件"),
+            route_entry("33", "2026-11-11 12:00:00", remark="", reasonName="地址不详"),
         )
     )
     assert await adapter.fetch_tracking(NUMBER, "+86 139-2521 1148") == [
@@ -335,12 +350,12 @@ async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
 
 async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
     nothing = [
-        routes(),
-        good({"routeResps": []}),
-        bad("8018"),
-        good({"routeResps": [{"mailNo": NUMBER, "routes": None}]}),
+        routes_response(),
+        success_response({"routeResps": []}),
+        error_response("8018"),
+        success_response({"routeResps": [{"mailNo": NUMBER, "routes": None}]}),
     ]
-    adapter, _ = asking(*nothing)
+    adapter, _ = make_adapter(*nothing)
     for _ in nothing:
         assert await adapter.fetch_tracking(NUMBER, RECEIVER.phone) == []
 
@@ -348,41 +363,41 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        routes(route("50"), number=OTHER_NUMBER),
-        routes(route("50", "2026-11-11")),
-        routes(route("50", "2026-11-11 8:00:00")),
-        routes(route("50", "2026-02-30 08:00:00")),
-        routes(route("50", "2026-11-11T08:00:00Z")),
-        routes(route("")),
-        routes(route("揽收")),
-        routes(route("5" * 31)),
-        routes(route("50", opCode=50)),
-        routes(route("50", acceptTime=None)),
-        routes(route("50", remark=7)),
-        routes(route("50", reasonCode="x y")),
-        good({"routeResps": None}),
-        good({"routeResps": [{"routes": []}]}),
-        good([]),
-        good(None),
+        routes_response(route_entry("50"), number=OTHER_NUMBER),
+        routes_response(route_entry("50", "2026-11-11")),
+        routes_response(route_entry("50", "2026-11-11 8:00:00")),
+        routes_response(route_entry("50", "2026-02-30 08:00:00")),
+        routes_response(route_entry("50", "2026-11-11T08:00:00Z")),
+        routes_response(route_entry("")),
+        routes_response(route_entry("揽收")),
+        routes_response(route_entry("5" * 31)),
+        routes_response(route_entry("50", opCode=50)),
+        routes_response(route_entry("50", acceptTime=None)),
+        routes_response(route_entry("50", remark=7)),
+        routes_response(route_entry("50", reasonCode="x y")),
+        success_response({"routeResps": None}),
+        success_response({"routeResps": [{"routes": []}]}),
+        success_response([]),
+        success_response(None),
     ],
 )
 async def test_routes_that_cannot_be_read(answer: Any) -> None:
-    adapter, _ = asking(answer)
+    adapter, _ = make_adapter(answer)
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.fetch_tracking(NUMBER, RECEIVER.phone)
 
 
 async def test_its_news_need_not_be_asked_for() -> None:
-    adapter, outside = asking()
+    adapter, outside = make_adapter()
     await adapter.subscribe(NUMBER, RECEIVER.phone)
     assert outside.asked == []
 
 
-@pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
+@pytest.mark.parametrize("ask", CALLS.values(), ids=CALLS)
 async def test_each_request_has_an_id_of_its_own(ask: Callable[[SfExpress], Awaitable[Any]]) -> None:
     # The platform answers that it is overloaded, twice (and where a cancellation looks at routes, again).
-    busy = [passed_on(None, apiResultCode="A1005") for _ in range(4)]
-    adapter, outside = asking(*busy)
+    busy = [platform_response(None, apiResultCode="A1005") for _ in range(4)]
+    adapter, outside = make_adapter(*busy)
     for _ in range(2):
         with pytest.raises(ExternalOutcomeUnknown, match="A1005"):
             await ask(adapter)

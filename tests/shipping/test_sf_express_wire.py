@@ -17,7 +17,17 @@ from commerce.shipping.carriers.sf_express import SfExpressAccount, status_map, 
 from commerce.shipping.carriers.sf_express.messages import SfRoute
 from commerce.shipping.model import ShipmentStatus
 from config.shipping import SfExpressSettings
-from tests.shipping.sf_express_kit import AGREED, CHECK_WORD, PUSH_KEY, Asked, account, asking, good, order, parcel
+from tests.shipping.sf_express_kit import (
+    ACCOUNT_SETTINGS,
+    CHECK_WORD,
+    PUSH_KEY,
+    SfExpressRequest,
+    account,
+    booking_request,
+    make_adapter,
+    order_result,
+    success_response,
+)
 
 _S = ShipmentStatus
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
@@ -57,7 +67,7 @@ def test_the_digest_of_anything(message: str, timestamp: int, check_word: str) -
 @given(st.dictionaries(TEXT, TEXT | st.integers(-(2**53), 2**53) | st.lists(TEXT, max_size=3), max_size=4))
 def test_requests_arrive_whole_and_signed(message: dict[str, Any]) -> None:
     body = wire.request(account(), "EXP_RECE_CREATE_ORDER", message, now_ms=1_700_000_000_123, request_id="r-1")
-    form = Asked("POST", "", {}, body).form
+    form = SfExpressRequest("POST", "", {}, body).form
     assert list(form) == ["partnerID", "requestID", "serviceCode", "timestamp", "msgDigest", "msgData"]
     assert json.loads(form["msgData"]) == message
     assert form["msgDigest"] == wire.digest(form["msgData"], "1700000000123", CHECK_WORD)
@@ -65,8 +75,8 @@ def test_requests_arrive_whole_and_signed(message: dict[str, Any]) -> None:
 
 
 async def test_a_request_does_not_carry_the_check_word() -> None:
-    adapter, outside = asking(good(order()))
-    await adapter.book(parcel())
+    adapter, outside = make_adapter(success_response(order_result()))
+    await adapter.book(booking_request())
     assert CHECK_WORD not in unquote_plus(outside.asked[0].body.decode())
     assert outside.asked[0].form["timestamp"] == "1794355230000"
 
@@ -156,7 +166,9 @@ def test_where_a_parcel_is(code: str, reason: str, state: ShipmentStatus | None,
 
 
 def test_settings_reach_the_account() -> None:
-    said = SfExpressSettings.model_validate({name: text for name, text in AGREED.items() if name != "base_url"})
+    said = SfExpressSettings.model_validate(
+        {name: text for name, text in ACCOUNT_SETTINGS.items() if name != "base_url"}
+    )
     made = SfExpressAccount.load(**said.texts())
     assert made.base_url == "https://bspgw.sf-express.com/std/service"
     assert (made.express_type, made.cod_card) == (1, "7551234567")

@@ -76,7 +76,7 @@ class Processes:
 
 
 @asynccontextmanager
-async def processes(settings: Settings, home: Path) -> AsyncIterator[Processes]:
+async def run_processes(settings: Settings, home: Path) -> AsyncIterator[Processes]:
     """Shows the processes' logs if the block fails."""
     made = Processes(settings, home)
     try:
@@ -89,6 +89,6 @@ async def processes(settings: Settings, home: Path) -> AsyncIterator[Processes]:
         await asyncio.gather(*(running.stop() for running in made.running))
 
 
-async def ended(running: RunningProcess, timeout_s: float = 20) -> int:
+async def wait_for_exit(running: RunningProcess, timeout_s: float = 20) -> int:
     """The status of a process that ends by itself; -9 for one that was killed."""
     return await asyncio.wait_for(running.process.wait(), timeout_s)

@@ -68,7 +68,7 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(redis_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
+async def open_redis_proxy(redis_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
     """A proxy and the URL under which it is Redis."""
     path = directory / "proxy.sock"
     async with _serving(Proxy(redis_url.removeprefix("unix://")), path) as proxy:
@@ -76,7 +76,7 @@ async def proxied(redis_url: str, directory: Path) -> AsyncIterator[tuple[Proxy,
 
 
 @asynccontextmanager
-async def proxied_database(database_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
+async def open_postgres_proxy(database_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
     """The same for Postgres, whose URL names the directory of its socket."""
     parts = urlsplit(database_url)
     query = dict(parse_qsl(parts.query))

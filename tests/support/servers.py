@@ -33,7 +33,7 @@ class Servers:
 
 
 @contextmanager
-def running(program: ProcessSpec) -> Iterator[subprocess.Popen[bytes]]:
+def run_process(program: ProcessSpec) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program until the block ends."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
@@ -78,13 +78,13 @@ async def _ready(program: ProcessSpec) -> None:
 
 
 @contextmanager
-def test_servers() -> Iterator[Servers]:
+def run_servers() -> Iterator[Servers]:
     """Both servers with the settings of `floodgate up`, and a migrated template database."""
     home = Path(tempfile.mkdtemp(prefix="fg-"))
     home.chmod(0o755)
     try:
         redis, postgres = embedded_servers.redis_server(home), embedded_servers.postgres_server(home)
-        with running(redis.program), running(postgres.program):
+        with run_process(redis.program), run_process(postgres.program):
             base = postgres.url.replace("/floodgate?", "/{}?")
             asyncio.run(_make_template(base))
             yield Servers(home, redis.url, base)

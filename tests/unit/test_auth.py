@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from config.settings import AuthSettings
 from gateway.auth import Authenticator, sign
 from gateway.problems import Forbidden, Unauthorized
-from tests.unit.test_kernel import FixedClock
+from tests.unit.test_kernel import FakeClock
 
 SECRET = "a secret that is long enough for HS256"
 NOW_MS = 1_800_000_000_000
@@ -37,8 +37,8 @@ def settings(*keys: dict[str, str], **more: int) -> AuthSettings:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FixedClock:
-    made = FixedClock(NOW_MS)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    made = FakeClock(NOW_MS)
 
     class Now(jwt.api_jwt.datetime):  # type: ignore[misc, name-defined]
         @classmethod
@@ -50,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FixedClock:
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "RS256"])
-def test_tokens_of_an_identity_service(clock: FixedClock, algorithm: str) -> None:
+def test_tokens_of_an_identity_service(clock: FakeClock, algorithm: str) -> None:
     private, public = pem_pair(algorithm)
     signing = settings({"kid": "a", "algorithm": algorithm, "secret": public, "sign_with": private})
     checking = settings({"kid": "a", "algorithm": algorithm, "secret": public})
@@ -60,7 +60,7 @@ def test_tokens_of_an_identity_service(clock: FixedClock, algorithm: str) -> Non
         sign(checking, clock, "zoe", "floodgate", (), 60)
 
 
-def test_a_public_key_is_not_a_shared_secret(clock: FixedClock) -> None:
+def test_a_public_key_is_not_a_shared_secret(clock: FakeClock) -> None:
     """The classic confusion: a token that is signed with the public key as if it were an HS256 secret."""
     _, public = pem_pair("RS256")
     auth = Authenticator(settings({"kid": "a", "algorithm": "RS256", "secret": public}), clock)
@@ -73,7 +73,7 @@ def test_a_public_key_is_not_a_shared_secret(clock: FixedClock) -> None:
         auth.shopper(f"Bearer {(header + b'.' + body + b'.' + signature).decode()}")
 
 
-def test_keys_can_be_replaced_without_a_stop(clock: FixedClock) -> None:
+def test_keys_can_be_replaced_without_a_stop(clock: FakeClock) -> None:
     old, new = {"kid": "old", "secret": SECRET}, {"kid": "new", "secret": SECRET[::-1]}
     made_old = sign(settings(old), clock, "zoe", "floodgate", (), 60)
     both = Authenticator(settings(new, old), clock)
@@ -83,7 +83,7 @@ def test_keys_can_be_replaced_without_a_stop(clock: FixedClock) -> None:
         Authenticator(settings(new), clock).shopper(f"Bearer {made_old}")
 
 
-def test_what_was_checked_once_still_expires(clock: FixedClock) -> None:
+def test_what_was_checked_once_still_expires(clock: FakeClock) -> None:
     auth = Authenticator(settings({"kid": "a", "secret": SECRET}, clock_leeway_s=5), clock)
     made = f"Bearer {sign(settings({'kid': 'a', 'secret': SECRET}), clock, 'zoe', 'floodgate', (), 60)}"
     assert auth.shopper(made) is auth.shopper(made)
@@ -94,7 +94,7 @@ def test_what_was_checked_once_still_expires(clock: FixedClock) -> None:
         auth.shopper(made)
 
 
-def test_the_cache_has_a_limit(clock: FixedClock) -> None:
+def test_the_cache_has_a_limit(clock: FakeClock) -> None:
     keys = settings({"kid": "a", "secret": SECRET}, token_cache=3)
     auth = Authenticator(keys, clock)
     for number in range(10):
@@ -102,7 +102,7 @@ def test_the_cache_has_a_limit(clock: FixedClock) -> None:
     assert len(auth._known["floodgate"]) == 3
 
 
-def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FixedClock) -> None:
+def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FakeClock) -> None:
     keys = settings({"kid": "a", "secret": SECRET})
     auth = Authenticator(keys, clock)
     shopper = f"Bearer {sign(keys, clock, 'zoe', 'floodgate', (), 60)}"
@@ -118,6 +118,6 @@ def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FixedClock) 
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, "-dash", "a\n"])
-def test_names_that_are_none(clock: FixedClock, name: str) -> None:
+def test_names_that_are_none(clock: FakeClock, name: str) -> None:
     with pytest.raises(ValueError, match="not a user id"):
         sign(settings({"kid": "a", "secret": SECRET}), clock, name, "floodgate", (), 60)

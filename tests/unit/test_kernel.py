@@ -17,7 +17,7 @@ from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.sql import Queries, load_queries
 
 
-class FixedClock:
+class FakeClock:
     """A clock that stands."""
 
     def __init__(self, ms: int) -> None:
@@ -68,14 +68,14 @@ def test_amounts_are_shown_as_they_are_read(amount: int, currency: str) -> None:
 
 @given(st.integers(0, 2**45), st.binary(min_size=10, max_size=10))
 def test_ids_are_uuid7(ms: int, random: bytes) -> None:
-    made = IdGenerator(FixedClock(ms), lambda count: random * (count // 10)).new()
+    made = IdGenerator(FakeClock(ms), lambda count: random * (count // 10)).new()
     assert (made.version, made.variant) == (7, "specified in RFC 4122")
     assert created_ms(made) == ms
     assert UUID(bytes=made.bytes) == made
 
 
 def test_ids_are_in_the_order_of_their_making() -> None:
-    clock = FixedClock(1)
+    clock = FakeClock(1)
     ids = IdGenerator(clock)
     made = []
     for _ in range(100):
@@ -95,7 +95,7 @@ def test_the_rfc_example() -> None:
     """RFC 9562, appendix A.6: 2022-02-22 19:22:22 UTC."""
     ms = to_ms(datetime(2022, 2, 22, 19, 22, 22, tzinfo=UTC))
     random = bytes.fromhex("0CC318C4DC0C0C07398F")
-    made = IdGenerator(FixedClock(ms), lambda count: random * (count // 10)).new()
+    made = IdGenerator(FakeClock(ms), lambda count: random * (count // 10)).new()
     assert made.hex.startswith("017f22e279b07cc3")
 
 

@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY
 
 from config.settings import Settings
 from ops.commands.common import CliServices
-from tests.support.front import working
-from tests.support.proxy import proxied_database
-from tests.support.shop import eventually, make_sale, reservation, reserve
+from tests.support.gateway import run_workers
+from tests.support.proxy import open_postgres_proxy
+from tests.support.sales import eventually, make_sale, reservation, reserve
 
 
 def gauge(name: str, sale_id: str) -> float:
@@ -25,7 +25,7 @@ async def test_streams_are_looked_at_while_postgres_is_away(
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     orders = [reservation(shop.ids.new, sale_id, {"a": 1}) for _ in range(3)]
-    async with proxied_database(database_url, tmp_path) as (proxy, url):
+    async with open_postgres_proxy(database_url, tmp_path) as (proxy, url):
         settings = make_settings(
             database_url=url, observer={"gauges_every_s": 0.05}, limits={"database_timeout_s": 0.5}
         )
@@ -37,7 +37,7 @@ async def test_streams_are_looked_at_while_postgres_is_away(
         async def older_than(age_s: float) -> bool:
             return gauge("floodgate_stream_oldest_seconds", sale_id) > age_s
 
-        async with working(settings, "observer"):
+        async with run_workers(settings, "observer"):
             await eventually(lambda: waiting(1))
             if way == "gone":
                 proxy.cut()

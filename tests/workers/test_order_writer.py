@@ -13,8 +13,8 @@ import lua
 from config.settings import Settings
 from lua import SaleKeys
 from ops.commands.common import CliServices
-from tests.support.front import working
-from tests.support.shop import eventually, make_sale, reservation, reserve
+from tests.support.gateway import run_workers
+from tests.support.sales import eventually, make_sale, reservation, reserve
 
 AT_ONCE, SALES, WAIT_MS = 2, 12, 600
 
@@ -34,7 +34,7 @@ async def test_more_sales_than_reads_at_once(
         writer={"concurrent_reads": AT_ONCE, "read_block_ms": WAIT_MS, "claim_idle_ms": 60_000},
     )
     with caplog.at_level(logging.WARNING):
-        async with working(settings, "order_writer"):
+        async with run_workers(settings, "order_writer"):
             for _ in range(3):
                 for name, keys in zip(names, sales, strict=True):
                     await reserve(shop.redis, keys, reservation(shop.ids.new, name, {"a": 1}))

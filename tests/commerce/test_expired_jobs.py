@@ -1,0 +1,164 @@
+"""Jobs that are too old for Redis to do: whatever it did of them before, a load settles each exactly once (P5)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+import lua
+from commerce.kernel.clock import to_ms
+from commerce.kernel.jobs import RetryPolicy
+from commerce.reservations.service import Reservations
+from commerce.sales import loading
+from commerce.sales.loading import load_sale
+from commerce.sales.model import StockChangeInput
+from config.settings import Settings
+from lua import SaleKeys
+from ops.commands.common import CliServices
+from tests.support.gateway import run_workers
+from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
+
+POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=0, batch=100)
+
+
+@pytest.fixture
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
+    return await make_sale(shop, sale_id, {"a": (10, 100, 5)})
+
+
+@pytest.fixture
+async def releases(shop: CliServices) -> AsyncIterator[Reservations]:
+    return Reservations(shop.db, shop.redis, shop.clock, POLICY)
+
+
+async def drained(shop: CliServices, keys: SaleKeys) -> bool:
+    return (await lua.backlog(shop.redis, keys)).orders == 0
+
+
+async def age(shop: CliServices, keys: SaleKeys, table: str) -> None:
+    """Nine days pass, and Redis forgets which changes it made."""
+    made = f"SELECT created_at FROM {table}"
+    async with shop.db.connection() as connection:
+        for row in await connection.fetch(made):
+            await shop.redis.delete(keys.changes(to_ms(row["created_at"]) // 86_400_000))
+        await connection.execute(f"UPDATE {table} SET created_at = created_at - interval '9 days'")
+
+
+async def status(shop: CliServices, table: str) -> list[str]:
+    async with shop.db.connection() as connection:
+        return [row["status"] for row in await connection.fetch(f"SELECT status FROM {table} ORDER BY created_at")]
+
+
+async def stock_and_purchases(
+    shop: CliServices, sale_id: str, keys: SaleKeys
+) -> tuple[dict[str, int], dict[bytes, int]]:
+    """What is free and what was bought, in Redis; the audit must agree."""
+    audit = await shop.audit.audit_sale(sale_id)
+    assert audit.clean, audit.findings
+    return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
+
+
+async def expired(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations) -> None:
+    """An order of 2 that is kept, and one of 3 by the same user that was not paid."""
+    for units in (3, 2):
+        await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": units}, limits={"a": 5}))
+        async with run_workers(settings, "order_writer"):
+            await eventually(lambda: drained(shop, keys))
+        if units == 3:
+            await expire_all(shop)
+            assert await releases.expire_unpaid_orders() == 1
+
+
+@pytest.mark.parametrize("applied_before", [True, False])
+@pytest.mark.parametrize("parked", [True, False])
+async def test_a_release(
+    shop: CliServices,
+    settings: Settings,
+    sale_id: str,
+    keys: SaleKeys,
+    releases: Reservations,
+    parked: bool,
+    applied_before: bool,
+) -> None:
+    await expired(shop, settings, sale_id, keys, releases)
+    if applied_before:
+        async with shop.db.connection() as connection:
+            row = await connection.fetchrow("SELECT release_id, created_at FROM releases")
+        assert row is not None
+        done = lua.Release(row["release_id"], to_ms(row["created_at"]), "user", {"a": 3})
+        await lua.release(shop.redis, keys, [done])
+    await age(shop, keys, "releases")
+    if parked:
+        assert await releases.apply_due_releases() == 1
+        assert await status(shop, "releases") == ["parked"]
+    report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert report.resolved_jobs == 1
+    assert await status(shop, "releases") == ["applied"]
+    assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
+    assert await releases.apply_due_releases() == 0
+    assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
+    assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
+
+
+@pytest.mark.parametrize("parked", [True, False])
+async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, parked: bool) -> None:
+    """More than is free is not taken away, even though nobody knows whether it was before."""
+    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 5}, limits={"a": 5}))
+    async with shop.db.connection() as connection:
+        for second, delta in enumerate((-4, 3, -7, -2)):
+            await connection.execute(
+                "INSERT INTO stock_changes (change_id, sale_id, sku, delta, reason, actor, due_at, created_at) "
+                "VALUES ($1, $2, 'a', $3, 'counted', 'test', now() - interval '1 h', now() + $4 * interval '1 s')",
+                shop.ids.new(), sale_id, delta, second,
+            )  # fmt: skip
+    await age(shop, keys, "stock_changes")
+    if parked:
+        assert await shop.stock.apply_due() == 4
+        assert await status(shop, "stock_changes") == ["parked"] * 4
+        assert "floodgate rebuild" in ((await shop.stock.changes(sale_id, 1))[0].last_error or "")
+    report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert report.resolved_jobs == 4
+    assert await status(shop, "stock_changes") == ["applied", "applied", "refused", "applied"]
+    assert (await stock_and_purchases(shop, sale_id, keys))[0] == {"a": 10 - 5 - 4 + 3 - 2}
+    assert await shop.stock.apply_due() == 0
+
+
+async def test_a_young_job_is_left_to_its_driver(
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations
+) -> None:
+    await expired(shop, settings, sale_id, keys, releases)
+    async with shop.db.connection() as connection:
+        await connection.execute("UPDATE releases SET created_at = created_at - interval '6 days'")
+    assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
+    assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 5}, {b"user\0a": 5})
+    assert await releases.apply_due_releases() == 1
+    assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
+
+
+async def test_a_load_that_dies_before_it_says_so(
+    shop: CliServices,
+    settings: Settings,
+    sale_id: str,
+    keys: SaleKeys,
+    releases: Reservations,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The units are in Redis and the row is not marked; the next load starts from the rows, so they count once."""
+    await expired(shop, settings, sale_id, keys, releases)
+    await age(shop, keys, "releases")
+    await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "more"), "test")
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "_end", _dies)
+        with pytest.raises(SystemError):
+            await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 9}
+    assert await releases.apply_due_releases() == 1
+    assert await status(shop, "releases") == ["parked"]
+    assert await shop.sales.sync_to_redis(sale_id)
+    assert await status(shop, "releases") == ["applied"]
+    assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 9}, {b"user\0a": 2})
+
+
+async def _dies(*_: object) -> None:
+    raise SystemError

@@ -1,0 +1,143 @@
+"""Files in: vans, places, matrices, line by line. Files out: GeoJSON and pictures."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from commerce.catalog.errors import UnreadableCsv
+from commerce.catalog.model import LineError
+from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
+from commerce.fleet.geography import great_circle_m, locate, region_key, region_keys
+from commerce.fleet.geojson import feature_collection
+from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
+from commerce.fleet.route_map import draw_routes
+from commerce.orders.model import Address
+from ops.commands.common import CliServices
+from tests.fleet.fleet_kit import DAY, DEPOT, VEHICLES_CSV, make_fleet_kit
+
+HEADER = "vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s,active\n"
+
+
+def test_vans_are_read() -> None:
+    (_, first), (_, second) = read_vehicles(VEHICLES_CSV.splitlines(keepends=True), {"hz"})
+    assert first == Vehicle("V1", "hz", 500_000, time(8), time(18), time(12), time(14), 2_700)
+    assert second == Vehicle("V2", "hz", 300_000, time(9), time(17))
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("V 1,hz,1000,08:00,18:00,,,,", "vehicle_id is 'V 1'"),
+        ("V1,nowhere,1000,08:00,18:00,,,,", "no warehouse 'nowhere'"),
+        ("V1,hz,0,08:00,18:00,,,,", "capacity_g is 0"),
+        ("V1,hz,ten,08:00,18:00,,,,", "capacity_g is 'ten'"),
+        ("V1,hz,1000,8 am,18:00,,,,", "shift_from is '8 am', not a time like 08:30"),
+        ("V1,hz,1000,08:00+01:00,18:00,,,,", "shift_from is '08:00+01:00'"),
+        ("V1,hz,1000,18:00,08:00,,,,", "shift_to is not after shift_from"),
+        ("V1,hz,1000,08:00,18:00,12:00,,,", "together or not at all"),
+        ("V1,hz,1000,08:00,18:00,07:00,09:00,60,", "not within the shift"),
+        ("V1,hz,1000,08:00,18:00,12:00,12:30,1801,", "1801 s does not fit"),
+        ("V1,hz,1000,08:00,18:00,14:00,12:00,60,", "does not fit"),
+        ("V1,hz,1000,08:00,18:00,,,,maybe", "active is 'maybe'"),
+        ("V1,hz,1000", "3 fields where the header has 9"),
+        ("V1,hz,1000,\udcff,18:00,,,,", "shift_from is not UTF-8"),
+    ],
+)
+def test_a_wrong_van_is_said_with_its_reason_and_the_rest_goes_in(line: str, why: str) -> None:
+    lines = [HEADER, line + "\n", "V9,hz,1000,08:00,18:00,,,,no\n", "V9,hz,1000,08:00,18:00,,,,no\n"]
+    (_, wrong), (_, good), (_, twice) = read_vehicles(lines, {"hz"})
+    assert isinstance(wrong, LineError)
+    assert wrong.line == 2
+    assert why in wrong.reason
+    assert isinstance(good, Vehicle)
+    assert not good.active
+    assert isinstance(twice, LineError)
+    assert "on line 3 already" in twice.reason
+
+
+def test_places_and_matrices_are_read() -> None:
+    lines = ["region,latitude,longitude\n", " CN/ Zhejiang ,30,120\n", "cn/x,91,0\n", "cn/y,nan,0\n", ",1,1\n"]
+    found = [row for _, row in read_places(lines)]
+    assert found[0] == Place("cn/zhejiang", Point(30, 120))
+    assert ["latitude is '91'" in str(found[1]), "latitude is 'nan'" in str(found[2])] == [True, True]
+    assert "region is ''" in str(found[3])
+    ways = [
+        row
+        for _, row in read_travel_matrix(
+            ["from,to,distance_m,duration_s\n", "HZ,cn/A,5,6\n", "hz,,5,6\n", "a,b,-1,6\n"]
+        )
+    ]
+    assert ways[0] == (("hz", "cn/a"), (5, 6))
+    assert all(isinstance(way, LineError) for way in ways[1:])
+    with pytest.raises(UnreadableCsv, match="needs the columns from, to"):
+        list(read_travel_matrix(["a,b\n"]))
+
+
+async def test_an_import_may_be_repeated_and_changes_what_changed(shop: CliServices) -> None:
+    yard = await make_fleet_kit(shop)
+    same = await yard.fleet.import_csv(VEHICLES_CSV.splitlines(keepends=True))
+    assert (same.added, same.changed, same.unchanged) == (0, 0, 2)
+    changed = await yard.fleet.import_csv(VEHICLES_CSV.replace("300000", "310000").splitlines(keepends=True))
+    assert (changed.added, changed.changed, changed.unchanged) == (0, 1, 1)
+    assert [van.capacity_g for van in await yard.fleet.vehicles()] == [500_000, 310_000]
+
+
+WORDS = st.text(st.characters(categories=["L", "Zs"]), max_size=8)
+
+
+@given(WORDS, WORDS, WORDS, WORDS)
+def test_an_address_asks_for_its_regions_from_the_most_specific(
+    province: str, city: str, district: str, code: str
+) -> None:
+    address = Address("A", "1", "CN", city, "line", province, district, code)
+    names = region_keys(address)
+    assert names[-1] == "cn"
+    assert all(name == name.strip() and "//" not in name for name in names)
+    depths = [name.count("/") for name in names if name != region_key("CN", code) or not code.strip()]
+    assert depths == sorted(depths, reverse=True)
+    known = {name: Point(number, 0) for number, name in enumerate(names)}
+    found = locate(address, known)
+    assert found is not None
+    assert found[0] == names[0]
+    assert locate(address, {}) is None
+
+
+def test_great_circles_are_as_long_as_they_are() -> None:
+    # A quarter of the equator, and Shanghai to Beijing (about 1,067 km).
+    assert great_circle_m(Point(0, 0), Point(0, 90)) == pytest.approx(10_007_557, rel=1e-5)
+    assert great_circle_m(Point(31.2304, 121.4737), Point(39.9042, 116.4074)) == pytest.approx(1_067_000, rel=5e-3)
+
+
+def drawn() -> list[Route]:
+    at = datetime(2031, 3, 4, tzinfo=UTC)
+    stops = [
+        Stop(n, UUID(int=n), f"N{n}", 1_000, Point(30.25 + n / 100, 120.15), at, at, at, at + timedelta(seconds=240))
+        for n in (1, 2)
+    ]
+    return [Route(UUID(int=9), DAY, "V1", "hz", Point(*DEPOT), "planned", 5_000, at, at, None, stops)]
+
+
+def test_geojson_is_longitude_first_and_names_nobody() -> None:
+    collection = json.loads(json.dumps(feature_collection(drawn())))
+    assert collection["type"] == "FeatureCollection"
+    kinds = {(one["properties"]["kind"], one["geometry"]["type"]) for one in collection["features"]}
+    assert kinds == {("warehouse", "Point"), ("route", "LineString"), ("stop", "Point")}
+    (line,) = [one["geometry"]["coordinates"] for one in collection["features"] if one["properties"]["kind"] == "route"]
+    assert line[0] == line[-1] == [DEPOT[1], DEPOT[0]]
+    assert len(line) == 4
+
+
+@pytest.mark.parametrize("routes", [drawn(), []], ids=["a route", "none"])
+def test_pictures_are_drawn(tmp_path: Path, routes: list[Route]) -> None:
+    draw_routes(routes, tmp_path / "day.png")
+    assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
+    draw_routes(routes, tmp_path / "day.svg")
+    assert ElementTree.parse(tmp_path / "day.svg").getroot().tag.endswith("svg")

@@ -1,0 +1,294 @@
+"""What staff do with a parcel, and the lists that say what there is to do."""
+
+from __future__ import annotations
+
+from datetime import time
+from uuid import UUID
+
+import pytest
+
+from commerce.kernel.errors import Invalid, ProblemError
+from commerce.orders.model import Address
+from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
+from commerce.shipping.model import Appointment, ShipmentStatus, WorklistName
+from tests.support.sales import ADDRESS
+from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
+
+MOVED = Address(**{**ADDRESS, "line": "Elsewhere 1"})
+NOBODY = UUID(int=7)
+
+
+async def test_packing(ship: ShippingShop) -> None:
+    desk = ship.desk
+    _, [booked] = await ship.sent()
+    _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
+    _, [other] = await ship.sent(ship_to=[SHANGHAI])
+    assert await ship.on("to_pack") == {booked.shipment_id, byhand.shipment_id, other.shipment_id}
+    for parcel, number, why in (
+        (booked, "ANOTHER-1", f"it is booked as {booked.tracking_no}, not as ANOTHER-1"),
+        (byhand, None, "say byhand's number"),
+    ):
+        with pytest.raises(ProblemError, match=why):
+            await desk.pack(parcel.shipment_id, number, "dan")
+    for number in (None, None, booked.tracking_no):
+        file = await desk.pack(booked.shipment_id, number, "dan")
+    assert (file.shipment.packed_by, [event.text for event in file.events].count("it is packed")) == ("dan", 1)
+    with pytest.raises(InvalidShipmentState, match="not as ANOTHER-1"):
+        await desk.pack(booked.shipment_id, "ANOTHER-1", "dan")
+    file = await desk.pack(byhand.shipment_id, "BH-0001", "dan")
+    assert (file.shipment.status, file.shipment.tracking_no, file.shipment.task) == ("booked", "BH-0001", "follow")
+    with pytest.raises(InvalidShipmentState, match="BH-0001 stands for another parcel"):
+        await desk.pack(other.shipment_id, "BH-0001", "dan")
+    assert (await ship.parcel(other.shipment_id)).booking_id is None
+    assert await ship.work() == ["followed"]
+    assert ship.carriers["byhand"].followed == ["BH-0001"]
+    assert (await ship.parcel(byhand.shipment_id)).task == "track"
+    assert await ship.on("to_pack") == {other.shipment_id}
+    for name in ("packed", "hold", "let_go", "cancel", "show", "retry"):
+        more = {"packed": (None, "dan"), "hold": ("r", "dan"), "cancel": ("r", "dan"), "show": ()}.get(name, ("dan",))
+        with pytest.raises(NoSuchShipment):
+            await getattr(desk, name)(NOBODY, *more)
+
+
+async def test_what_must_not_be_packed(ship: ShippingShop) -> None:
+    desk = ship.desk
+    order_id = await ship.order()
+    assert await ship.one(await ship.claimed()) == "planned"
+    [planned] = await ship.parcels(order_id)
+    with pytest.raises(InvalidShipmentState, match="no carrier is booked for it yet"):
+        await desk.pack(planned.shipment_id, "X-0001", "dan")
+    await ship.work()
+    await desk.hold(planned.shipment_id, "asks for the colour", "dan")
+    with pytest.raises(InvalidShipmentState, match="held: asks for the colour"):
+        await desk.pack(planned.shipment_id, None, "dan")
+    await desk.resume(planned.shipment_id, "dan")
+    await desk.cancel(planned.shipment_id, "not wanted", "dan")
+    with pytest.raises(InvalidShipmentState, match="being cancelled"):
+        await desk.pack(planned.shipment_id, None, "dan")
+    with pytest.raises(InvalidShipmentState, match="being cancelled"):
+        await desk.redirect(planned.shipment_id, MOVED, "moved", "dan")
+    assert (await ship.parcel(planned.shipment_id)).next_address is None
+    await ship.work()
+    with pytest.raises(InvalidShipmentState, match="it is cancelled"):
+        await desk.pack(planned.shipment_id, None, "dan")
+    _, [gone] = await ship.sent()
+    await ship.hear(gone.shipment_id, tracking_event("picked_up", -1))
+    for refused in (
+        desk.pack(gone.shipment_id, None, "dan"),
+        desk.hold(gone.shipment_id, "r", "dan"),
+        desk.cancel(gone.shipment_id, "r", "dan"),
+        desk.redirect(gone.shipment_id, MOVED, "r", "dan"),
+        desk.retry(gone.shipment_id, "dan"),
+    ):
+        with pytest.raises(InvalidShipmentState):
+            await refused
+
+
+async def test_cancelling(ship: ShippingShop) -> None:
+    """At once where nobody is asked, else once the carrier says so, or that it is too late; again changes nothing."""
+    cheap, desk = ship.carriers["cheap"], ship.desk
+    planned, booked, late = await ship.order(), await ship.order(), await ship.order()
+    assert [await ship.one(job) for job in await ship.jobs.claim(100, [], [])] == ["planned"] * 3
+    [one] = await ship.parcels(planned)
+    for _ in range(2):
+        assert (await desk.cancel(one.shipment_id, "not wanted", "dan")).shipment.status == "cancelled"
+    assert cheap.asked.total() == 0
+    await ship.work()
+    [two], [three] = await ship.parcels(booked), await ship.parcels(late)
+    assert three.booking_id is not None
+    cheap.handed_over = {three.booking_id}
+    for parcel in (two, three, three):
+        assert (await desk.cancel(parcel.shipment_id, "not wanted", "dan")).shipment.status == "booked"
+    assert await ship.on("to_pack") == set()
+    assert sorted(await ship.work()) == ["cancelled", "too_late"]
+    two, three = await ship.parcel(two.shipment_id), await ship.parcel(three.shipment_id)
+    assert (two.status, two.tracking_no, two.booking_id) == ("cancelled", None, None)
+    assert (three.status, three.task, three.after_cancel) == ("booked", "track", None)
+    assert (await ship.shipping.show(booked, "user")).unplanned_units == 1
+    outcomes = await ship.rows("SELECT shipment_id, outcome FROM bookings")
+    assert dict(map(tuple, outcomes)) == {two.shipment_id: "cancelled", three.shipment_id: "booked"}
+
+
+async def test_another_address(ship: ShippingShop) -> None:
+    """Before anybody is asked at once; a booking is cancelled first, and it is rated and booked anew."""
+    cheap, desk = ship.carriers["cheap"], ship.desk
+    order_id = await ship.order()
+    assert await ship.one(await ship.claimed()) == "planned"
+    [parcel] = await ship.parcels(order_id)
+    id_ = parcel.shipment_id
+    with pytest.raises(Invalid, match="/address"):
+        await desk.redirect(id_, Address(**{**ADDRESS, "phone": ""}), "moved", "dan")
+    await desk.set_appointment(id_, Appointment(time(9), time(12), 30.1, 120.1), "dan")
+    file = await desk.redirect(id_, MOVED, "moved", "dan")
+    assert (file.shipment.address, file.shipment.latitude, file.shipment.deliver_from) == (MOVED, None, time(9))
+    await ship.work()
+    first = await ship.parcel(id_)
+    await desk.pack(id_, None, "dan")
+    await desk.redirect(id_, Address(**SHANGHAI), "moved again", "dan")
+    await desk.redirect(id_, Address(**ADDRESS), "and back", "dan")
+    assert await ship.work() == ["planned_anew", "booked"]
+    again = await ship.parcel(id_)
+    assert again.address == Address(**ADDRESS)
+    assert (again.next_address, again.after_cancel, again.packed_at) == (None, None, None)
+    assert again.booking_id != first.booking_id
+    assert again.tracking_no != first.tracking_no
+    assert [one.to.line for one in cheap.parcels] == ["Elsewhere 1", ADDRESS["line"]]
+    # To where another carrier is cheaper, and the desk books it.
+    await desk.redirect(id_, Address(**SHANGHAI), "moved once more", "dan")
+    assert await ship.work() == ["planned_anew"]
+    third = await ship.parcel(id_)
+    assert (third.carrier, third.status, third.task, cheap.standing) == ("byhand", "planned", None, set())
+
+
+async def test_held_while_it_is_booked(ship: ShippingShop) -> None:
+    """What is asked already is noted; then nothing more is done, except to cancel it."""
+    cheap, desk = ship.carriers["cheap"], ship.desk
+    order_id, booking = await ship.booking("cheap")
+    [parcel] = await ship.parcels(order_id)
+    await desk.hold(parcel.shipment_id, "asks for the colour", "dan")
+    cheap.waits.set()
+    assert await booking == "booked"
+    await ship.due()
+    assert await ship.work() == []
+    assert await ship.on("held") == {parcel.shipment_id}
+    assert await ship.on("to_pack") == set()
+    for _ in range(2):
+        await desk.resume(parcel.shipment_id, "dan")
+    assert (await ship.told(parcel.shipment_id)).count("let go") == 1
+    assert await ship.work() == ["known"]
+    await desk.hold(parcel.shipment_id, "again", "dan")
+    await desk.cancel(parcel.shipment_id, "not wanted", "dan")
+    assert await ship.work() == ["cancelled"]
+    assert await ship.on("held") == set()
+    # Held before anybody is asked: nobody is.
+    order_id = await ship.order()
+    assert await ship.one(await ship.claimed()) == "planned"
+    job = await ship.claimed()
+    [parcel] = await ship.parcels(order_id)
+    await desk.hold(parcel.shipment_id, "wait", "dan")
+    assert await ship.one(job) == "known"
+    await ship.due()
+    assert await ship.work() == []
+    await desk.resume(parcel.shipment_id, "dan")
+    assert await ship.work() == ["booked"]
+
+
+async def test_lists(ship: ShippingShop) -> None:
+    """Each shows what it is for and nothing else, and counts as many."""
+    parcels = [(await ship.sent())[1][0].shipment_id for _ in range(9)]
+    fresh, held, late, stuck, silent, lost, back, odd, done = parcels
+    await ship.desk.hold(held, "wait", "dan")
+    for id_, said in (
+        (stuck, [tracking_event("in_transit", -60 * 24 * 3)]),
+        (lost, [tracking_event("lost", -60 * 24 * 3)]),
+        (back, [tracking_event("returned_to_sender", -9)]),
+        (odd, [tracking_event("picked_up", -9), tracking_event(None, -8, code="Z9", text="zapped", unknown=True)]),
+        (done, [tracking_event("delivered", -60 * 24 * 9)]),
+    ):
+        await ship.hear(id_, *said)
+    old = "booked_at = booked_at - interval '2 days'"
+    for id_, change in (
+        (late, "promised_on = promised_on - 30"),
+        (lost, "promised_on = promised_on - 30"),
+        (done, f"promised_on = promised_on - 30, {old}"),
+        (silent, f"{old}, last_news_at = now() - interval '3 days'"),
+        # Of an earlier booking there was news; this one was made just now.
+        (fresh, "last_news_at = now() - interval '3 days'"),
+    ):
+        await ship.rows(f"UPDATE shipments SET {change} WHERE shipment_id = $1 RETURNING 1", id_)
+    assert {which: await ship.on(which) for which in LISTS} == {
+        "to_pack": {fresh, late, silent},
+        "parked": set(),
+        "held": {held},
+        "late": {late},
+        "stuck": {stuck},
+        "silent": {silent},
+        "failed": {lost, back},
+        "odd": {odd},
+        "all": set(parcels),
+    }
+    why = {which: (await ship.desk.listed(which, None, None, 1)).items[0].reason for which in ("held", "failed", "odd")}
+    assert why == {"held": "wait", "failed": "lost", "odd": "zapped"}
+    seen, after = [], None
+    while True:
+        page = await ship.desk.listed("all", "hz", after, 4)
+        seen += [item.shipment.shipment_id for item in page.items]
+        if page.next is None:
+            break
+        after = UUID(page.next)
+    assert seen == parcels
+    assert (await ship.desk.listed("all", "sh", None, 4)).items == []
+
+
+LISTS: tuple[WorklistName, ...] = ("to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all")
+
+
+async def test_waves(ship: ShippingShop) -> None:
+    """The oldest first, each parcel in one wave; units by shelf; what is cancelled since stays on its shelf."""
+    made = [(await ship.sent(("a", 1, 0), ("b", units, 0)))[1] for units in (1, 2, 1)]
+    expected = [one.shipment_id for parcels in made for one in parcels]
+    await ship.sent(("c", 1, 0))
+    wave = await ship.desk.create_wave("hz", 2, "dan")
+    assert len(wave.shipments) == 2
+    rest = await ship.desk.create_wave("hz", 50, "dan")
+    assert not set(wave.shipments) & set(rest.shipments)
+    every = [*wave.shipments, *rest.shipments]
+    assert every == sorted(expected)
+    picks = [pick for one in (wave, rest) for pick in one.picks]
+    assert sum(pick.quantity for pick in picks if pick.sku == "a") == 3
+    assert sum(pick.quantity for pick in picks if pick.sku == "b") == 4
+    assert all(pick.quantity == sum(pick.shipments.values()) for pick in picks)
+    assert [pick.shelf for pick in wave.picks] == sorted(pick.shelf for pick in wave.picks)
+    with pytest.raises(InvalidShipmentState, match="nothing is to be packed"):
+        await ship.desk.create_wave("hz", 50, "dan")
+    with pytest.raises(Invalid, match="no warehouse moon"):
+        await ship.desk.create_wave("moon", 50, "dan")
+    with pytest.raises(NoSuchShipment):
+        await ship.desk.wave(NOBODY)
+    assert await ship.value("SELECT count(*) FROM waves") == 2
+    await ship.desk.cancel(wave.shipments[0], "not wanted", "dan")
+    await ship.work()
+    again = await ship.desk.wave(wave.wave_id)
+    assert again.shipments == wave.shipments
+    assert {number for pick in again.picks for number in pick.shipments} == {2}
+
+
+async def test_appointments(ship: ShippingShop) -> None:
+    _, [parcel] = await ship.sent()
+    id_, whole = parcel.shipment_id, Appointment(time(9), time(12), 30.1, 120.1)
+    for wanted in (
+        Appointment(deliver_from=time(9)),
+        Appointment(deliver_to=time(9)),
+        Appointment(latitude=30.0),
+        Appointment(time(9), time(12), longitude=120.1),
+        Appointment(time(9), time(9)),
+        Appointment(time(12), time(9)),
+    ):
+        with pytest.raises(Invalid, match=r"both ends|ends before it begins"):
+            await ship.desk.set_appointment(id_, wanted, "dan")
+    made = (await ship.desk.set_appointment(id_, whole, "dan")).shipment
+    assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == whole
+    made = (await ship.desk.set_appointment(id_, Appointment(), "dan")).shipment
+    assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == Appointment()
+    await ship.hear(id_, tracking_event("delivered", -1))
+    with pytest.raises(InvalidShipmentState, match="it is delivered"):
+        await ship.desk.set_appointment(id_, whole, "dan")
+
+
+async def test_staff_say_how_a_parcel_ended(ship: ShippingShop) -> None:
+    order_id, [lost] = await ship.sent()
+    file = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "the carrier owns to it", "dan")
+    assert (file.shipment.status, file.events[-1].text, file.events[-1].source) == (
+        *("lost", "the carrier owns to it", "staff"),
+    )
+    assert await ship.on("failed") == {lost.shipment_id}
+    again = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
+    assert len(again.events) == len(file.events)
+    with pytest.raises(InvalidShipmentState, match="it is lost"):
+        await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
+    replaced = await ship.desk.repacking.reship(lost.shipment_id, "lost", "dan")
+    with pytest.raises(InvalidShipmentState, match="it is planned"):
+        await ship.desk.set_outcome(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
+    await ship.work()
+    await ship.desk.set_outcome(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")
+    assert await ship.status(order_id) == "delivered"

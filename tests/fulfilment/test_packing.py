@@ -1,0 +1,196 @@
+"""Packing: nothing is lost, no limit is broken, and the parcels are few."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from commerce.fulfilment.packing import WALLS_MM, Box, PackedBox, PackItem, pack
+from commerce.shipping.errors import CannotShip
+
+S = Box("S", 250, 200, 100, 120, 3_000)
+M = Box("M", 400, 300, 200, 350, 10_000)
+L = Box("L", 600, 400, 400, 800, 25_000)
+TUBE = Box("tube", 1200, 100, 100, 200, 4_000)
+BOXES = [M, S, L]
+
+sides = st.one_of(st.integers(1, 150), st.sampled_from([100, 200, 250, 400, 401, 600, 601, 900, 1200]))
+weights = st.one_of(st.integers(1, 2_000), st.sampled_from([3_000, 3_001, 12_500, 12_501, 25_000, 25_001, 1_000_000]))
+quantities = st.one_of(st.integers(1, 5), st.integers(1, 60))
+box_sets = st.lists(st.sampled_from([S, M, L, TUBE]), max_size=4, unique=True)
+fills = st.sampled_from([0.1, 0.8, 1.0])
+
+
+@st.composite
+def pack_items(draw: st.DrawFn) -> list[PackItem]:
+    parts = draw(st.lists(st.tuples(quantities, weights, sides, sides, sides), max_size=12))
+    return [PackItem(line, f"sku{line}", *part) for line, part in enumerate(parts)]
+
+
+def volume(item: PackItem) -> int:
+    return item.length_mm * item.width_mm * item.height_mm
+
+
+def room(box: Box) -> int:
+    return box.length_mm * box.width_mm * box.height_mm
+
+
+def fits(item: PackItem, box: Box, fill: float) -> bool:
+    inside = sorted((box.length_mm, box.width_mm, box.height_mm))
+    turned = sorted((item.length_mm, item.width_mm, item.height_mm))
+    by_side = turned[0] <= inside[0] and turned[1] <= inside[1] and turned[2] <= inside[2]
+    return by_side and item.weight_g <= box.max_contents_g and volume(item) <= room(box) * fill
+
+
+def loads(parcel: PackedBox, items: Sequence[PackItem]) -> tuple[int, int]:
+    """Weight and volume of what a parcel holds."""
+    by_line = {item.line: item for item in items}
+    held = [(by_line[line], units) for line, units in parcel.contents.items()]
+    return sum(one.weight_g * units for one, units in held), sum(volume(one) * units for one, units in held)
+
+
+def holds(box: Box, parcel: PackedBox, items: Sequence[PackItem], fill: float) -> bool:
+    weight_g, taken = loads(parcel, items)
+    held = [item for item in items if item.line in parcel.contents]
+    return weight_g <= box.max_contents_g and taken <= room(box) * fill and all(fits(item, box, fill) for item in held)
+
+
+@settings(max_examples=150, deadline=None)
+@given(items=pack_items(), boxes=box_sets, fill=fills)
+def test_nothing_is_lost_and_no_limit_is_broken(items: list[PackItem], boxes: list[Box], fill: float) -> None:
+    parcels = pack(items, boxes, fill, 10_000)
+    for item in items:
+        assert sum(parcel.contents.get(item.line, 0) for parcel in parcels) == item.quantity
+    by_name = {box.name: box for box in boxes}
+    for parcel in parcels:
+        assert all(units > 0 for units in parcel.contents.values())
+        outside = parcel.length_mm, parcel.width_mm, parcel.height_mm
+        if parcel.box is None:
+            [(line, units)] = parcel.contents.items()
+            item = items[line]
+            assert units == 1
+            assert not any(fits(item, box, fill) for box in boxes)
+            assert (*outside, parcel.weight_g) == (item.length_mm, item.width_mm, item.height_mm, item.weight_g)
+        else:
+            box = by_name[parcel.box]
+            assert holds(box, parcel, items, fill)
+            assert outside == (box.length_mm + WALLS_MM, box.width_mm + WALLS_MM, box.height_mm + WALLS_MM)
+            assert parcel.weight_g == box.weight_g + loads(parcel, items)[0]
+            smaller = [other for other in boxes if room(other) < room(box)]
+            assert not any(holds(other, parcel, items, fill) for other in smaller)
+
+
+@settings(max_examples=60, deadline=None)
+@given(items=pack_items(), boxes=box_sets, chance=st.randoms(use_true_random=False))
+def test_the_same_goods_are_packed_alike_in_any_order(items: list[PackItem], boxes: list[Box], chance: Random) -> None:
+    first = pack(items, boxes, 0.8, 10_000)
+    chance.shuffle(items)
+    chance.shuffle(boxes)
+    assert pack(items, boxes, 0.8, 10_000) == first
+
+
+@settings(max_examples=100, deadline=None)
+@given(items=pack_items())
+def test_two_parcels_in_a_row_hold_more_than_one_could(items: list[PackItem]) -> None:
+    """What the later one holds first did not fit the earlier one. So there are always fewer parcels than four times
+    what weight or room needs at the least, and one."""
+    items = [item for item in items if fits(item, L, 0.8)]
+    parcels = pack(items, [L], 0.8, 10_000)
+    both = [loads(parcel, items) for parcel in parcels]
+    for (weight_a, volume_a), (weight_b, volume_b) in pairwise(both):
+        assert weight_a + weight_b > L.max_contents_g or volume_a + volume_b > room(L) * 0.8
+    least = max(sum(weight for weight, _ in both) / L.max_contents_g, sum(taken for _, taken in both) / (room(L) * 0.8))
+    assert len(parcels) < 4 * least + 1
+
+
+@st.composite
+def full_boxes(draw: st.DrawFn) -> tuple[int, list[PackItem]]:
+    """Goods that fill so many boxes of 100 x 100 x 100 mm and 10 kg to the last gram and millimetre."""
+    count = draw(st.integers(1, 30))
+    chance = draw(st.randoms(use_true_random=False))
+    items = []
+    for _ in range(count):
+        parts = chance.randint(1, 6)
+        heights = [0, *sorted(chance.sample(range(1, 100), parts - 1)), 100]
+        loads = [0, *sorted(chance.sample(range(1, 10_000), parts - 1)), 10_000]
+        for (low, high), (light, heavy) in zip(pairwise(heights), pairwise(loads), strict=True):
+            items.append(PackItem(len(items), "slab", 1, heavy - light, 100, high - low, 100))
+    return count, items
+
+
+@settings(max_examples=40, deadline=None)
+@given(given_=full_boxes())
+def test_parcels_are_within_the_bound_of_the_best_packing(given_: tuple[int, list[PackItem]]) -> None:
+    best, items = given_
+    parcels = pack(items, [Box("full", 100, 100, 100, 1, 10_000)], 1.0, 10_000)
+    assert best <= len(parcels) <= best * 7 / 3 + 1
+
+
+def test_a_parcel_goes_into_the_smallest_box_that_holds_it() -> None:
+    def box(*item: int) -> str | None:
+        [parcel] = pack([PackItem(0, "a", *item)], BOXES, 0.8, 10)
+        return parcel.box
+
+    assert box(1, 3_000, 200, 100, 250) == "M"  # S has the sides, and not the room: goods take four fifths of it
+    assert box(1, 3_000, 250, 90, 170) == "S"
+    assert box(1, 3_001, 250, 90, 170) == "M"
+    assert box(1, 100, 251, 1, 1) == "M"
+    assert box(2, 12_500, 10, 10, 10) == "L"
+    assert box(1, 25_001, 10, 10, 10) is None
+    assert box(1, 10, 601, 10, 10) is None
+
+
+def test_what_fits_no_box_travels_by_itself() -> None:
+    parcels = pack(
+        [PackItem(3, "ladder", 2, 9_000, 2_000, 400, 100), PackItem(4, "nail", 5, 1, 5, 5, 50)], BOXES, 0.8, 10
+    )
+    assert parcels == [
+        PackedBox("S", 260, 210, 110, 125, {4: 5}),
+        PackedBox(None, 2_000, 400, 100, 9_000, {3: 1}),
+        PackedBox(None, 2_000, 400, 100, 9_000, {3: 1}),
+    ]
+    assert pack([], BOXES, 0.8, 0) == []
+
+
+def test_a_long_thing_goes_into_a_long_box_though_it_is_not_the_largest() -> None:
+    parcels = pack(
+        [PackItem(0, "pole", 3, 100, 1_100, 20, 20), PackItem(1, "ball", 1, 100, 90, 90, 90)], [L, TUBE], 0.8, 10
+    )
+    assert [(parcel.box, parcel.contents) for parcel in parcels] == [("tube", {1: 1}), ("tube", {0: 3})]
+
+
+@pytest.mark.parametrize(
+    "item", [PackItem(0, "cable", 1_000_000, 900, 10, 10, 10), PackItem(0, "ladder", 1_000_000, 9, 2_000, 1, 1)]
+)
+def test_too_many_parcels_are_refused_at_once(item: PackItem) -> None:
+    started = time.perf_counter()
+    with pytest.raises(CannotShip, match=r"shipping\.shipments_per_order"):
+        pack([item], BOXES, 0.8, 200)
+    assert time.perf_counter() - started < 0.1
+
+
+def test_exactly_as_many_as_may_be() -> None:
+    for item in (PackItem(0, "a", 8, 25_000, 10, 10, 10), PackItem(0, "b", 8, 1, 2_000, 1, 1)):
+        assert len(pack([item], BOXES, 0.8, 8)) == 8
+        with pytest.raises(CannotShip):
+            pack([item], BOXES, 0.8, 7)
+
+
+def test_large_orders_are_quick() -> None:
+    chance = Random(1)
+    many = [
+        PackItem(n, "x", 100, chance.randint(5, 40), *(chance.randint(5, 60) for _ in range(3))) for n in range(1_000)
+    ]
+    started = time.perf_counter()
+    parcels = pack(many, BOXES, 0.8, 200)
+    cables = pack([PackItem(0, "cable", 100_000, 40, 100, 80, 20)], BOXES, 0.8, 250)
+    assert time.perf_counter() - started < 1.5
+    assert sum(units for parcel in parcels for units in parcel.contents.values()) == 100_000
+    assert sum(parcel.contents[0] for parcel in cables) == 100_000
+    assert [parcel.contents[0] for parcel in cables] == [480] * 208 + [160]

@@ -1,0 +1,242 @@
+"""Carriers' pushes: what is genuine is stored before it is answered, once; whatever else comes changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prometheus_client import REGISTRY
+
+from config.settings import Settings
+from ops.commands.common import CliServices
+from tests.shipping import kuaidi100_kit as kuaidi100
+from tests.shipping.sf_express_kit import CHECK_WORD, PUSH_KEY
+from tests.support.gateway import GatewayResponse
+from tests.support.proxy import open_postgres_proxy
+from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
+from tests.support.shipping_shop import SHANGHAI
+
+YES = {
+    "sf_express": (200, '{"return_code":"0000","return_msg":"OK"}'),
+    "kuaidi100": (200, '{"result":true,"returnCode":"200","message":"成功"}'),
+}
+NO = {
+    "sf_express": (200, '{"return_code":"1000","return_msg":"not stored, send it again"}'),
+    "kuaidi100": (400, '{"result":false,"returnCode":"500","message":"not stored, send it again"}'),
+}
+SYSTEMS = sorted(YES)
+
+
+@pytest.fixture
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+    async with open_shipping_gateway(shop, make_settings) as found:
+        yield found
+
+
+async def send(
+    here: ShippingGateway, system: str, body: bytes, *, key: str = PUSH_KEY, **headers: str
+) -> GatewayResponse:
+    path = f"/v1/carriers/{system}/notify" + (f"?key={key}" if system == "sf_express" else "")
+    return await here.front.call("POST", path, user=None, data=body, headers=headers)
+
+
+def sf(number: str, *routes: tuple[str, str, str]) -> bytes:
+    """SF's routes of a parcel: code, time in China, text."""
+    told = [
+        {"mailno": number, "opCode": code, "acceptTime": at, "remark": text, "acceptAddress": "杭州市", "id": "1"}
+        for code, at, text in routes
+    ]
+    return json.dumps({"Body": {"WaybillRoute": told}}, ensure_ascii=False).encode()
+
+
+def kd(number: str, *entries: tuple[str, str, str], **more: Any) -> bytes:
+    """kuaidi100's history of a parcel."""
+    told = [kuaidi100.entry(at, text, text, code) for code, at, text in reversed(entries)]
+    return kuaidi100.webhook_body(kuaidi100.webhook_param(kuaidi100.query_result(number, data=told), **more))
+
+
+WRITE: dict[str, Callable[..., bytes]] = {"sf_express": sf, "kuaidi100": kd}
+CODES = {"sf_express": ("50", "31", "44", "80", "4711"), "kuaidi100": ("103", "0", "5", "301", "4711")}
+"""Picked up, in transit, out for delivery, delivered, and one that nobody knows."""
+
+
+def history(system: str, *steps: int) -> list[tuple[str, str, str]]:
+    return [(CODES[system][step], f"2026-11-1{step} 08:00:00", f"step {step}") for step in steps]
+
+
+def counted(system: str, result: str) -> float:
+    labels = {"system": system, "result": result}
+    return REGISTRY.get_sample_value("floodgate_carrier_pushes_total", labels) or 0
+
+
+async def booked(here: ShippingGateway, system: str) -> tuple[UUID, UUID, str]:
+    """An order with one parcel: the driver books SF, the desk zto."""
+    where = () if system == "sf_express" else (SHANGHAI,)
+    order_id, [parcel] = await here.ship.sent(("a", 1, 0), **({"ship_to": where} if where else {}))
+    if system == "kuaidi100":
+        answer = await here.desk(parcel.shipment_id, "packed", tracking_no="ZTO73100012345")
+        assert answer.status == 200, answer.text
+        [parcel] = await here.ship.parcels(order_id)
+    assert parcel.tracking_no is not None
+    return order_id, parcel.shipment_id, parcel.tracking_no
+
+
+async def state(here: ShippingGateway) -> list[Any]:
+    """All that a push might change."""
+    query = """SELECT (SELECT jsonb_agg(shipments ORDER BY shipment_id) FROM shipments)::text,
+        (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text, (SELECT count(*) FROM shipment_events),
+        (SELECT jsonb_agg(fulfilment_lines) FROM fulfilment_lines)::text, (SELECT count(*) FROM carrier_webhooks)"""
+    return [tuple(row) for row in await here.ship.rows(query)]
+
+
+async def unchanged(
+    here: ShippingGateway, system: str, body: bytes, result: str, answer: tuple[int, str], **how: Any
+) -> None:
+    before, count = await state(here), counted(system, result)
+    said = await send(here, system, body, **how)
+    assert (said.status, said.text) == answer
+    assert said.headers["Content-Type"] == "application/json"
+    assert await state(here) == before
+    assert counted(system, result) == count + 1
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+async def test_the_whole_way(here: ShippingGateway, system: str) -> None:
+    """Believed once; what is older than what is known moves nothing, and the order arrives."""
+    order_id, shipment_id, number = await booked(here, system)
+    write, unknown = WRITE[system], counted_unknown(system)
+    first = write(number, *history(system, 1))
+    count = counted(system, "moved")
+    said = await send(here, system, first)
+    assert (said.status, said.text) == YES[system]
+    assert said.headers["Content-Type"] == "application/json"
+    assert said.headers["X-Request-Id"]
+    assert counted(system, "moved") == count + 1
+    assert (await here.ship.parcel(shipment_id)).status == "in_transit"
+    assert await here.ship.status(order_id) == "shipped"
+    await unchanged(here, system, first, "repeated", YES[system])
+    late = write(number, *history(system, 0))
+    count = counted(system, "noted")
+    assert (await send(here, system, late)).text == YES[system][1]
+    assert counted(system, "noted") == count + 1
+    assert (await here.ship.parcel(shipment_id)).status == "in_transit"
+    odd = write(number, *history(system, 4, 1))
+    assert (await send(here, system, odd)).text == YES[system][1]
+    assert counted_unknown(system) == unknown + 1
+    assert [one["why"] for one in (await here.staff("GET", "/shipments?list=odd")).body["items"]] == ["step 4"]
+    last = write(number, *history(system, 0, 1, 2, 3))
+    assert (await send(here, system, last)).text == YES[system][1]
+    assert await here.ship.status(order_id) == "delivered"
+    kept = await here.ship.rows("SELECT system, result, body FROM carrier_webhooks ORDER BY received_at")
+    assert [(row["system"], row["result"]) for row in kept] == [
+        (system, w) for w in ("moved", "noted", "noted", "moved")
+    ]
+    assert kept[0]["body"] == first
+    told = (await here.shipments(order_id)).body["shipments"][0]["events"]
+    assert sorted(event["text"] for event in told if event["source"] == "push") == [
+        *("step 0", "step 1", "step 2", "step 3", "step 4", "taken as picked up, for what came after it"),
+    ]
+    await here.ship.check()
+
+
+def counted_unknown(system: str) -> float:
+    return REGISTRY.get_sample_value("floodgate_carrier_unknown_states_total", {"system": system}) or 0
+
+
+async def test_what_is_not_believed(here: ShippingGateway, caplog: pytest.LogCaptureFixture) -> None:
+    """Forged, changed, cut off, of somebody else: answered no in the carrier's form, counted, and not even stored."""
+    for system in SYSTEMS:
+        await _not_believed(here, system, caplog)
+
+
+async def _not_believed(here: ShippingGateway, system: str, caplog: pytest.LogCaptureFixture) -> None:
+    _, shipment_id, number = await booked(here, system)
+    good = WRITE[system](number, *history(system, 0, 1))
+    if system == "sf_express":
+        for key in ("", PUSH_KEY[:-1], PUSH_KEY.upper(), CHECK_WORD):
+            await unchanged(here, system, good, "bad_signature", NO[system], key=key)
+        await unchanged(here, system, good[:-9], "malformed", NO[system])
+    else:
+        await unchanged(here, system, good.replace(b"step", b"stop"), "bad_signature", NO[system])
+        await unchanged(here, system, good[:-9], "bad_signature", NO[system])
+        foreign = kuaidi100.webhook_body(kuaidi100.webhook_param(kuaidi100.query_result(number, com="ems")))
+        await unchanged(here, system, foreign, "foreign", NO[system])
+    await unchanged(here, system, b"", "malformed", NO[system])
+    other = "kuaidi100" if system == "sf_express" else "sf_express"
+    await unchanged(here, other, good, "malformed", NO[other])
+    assert (await here.ship.parcel(shipment_id)).status == "booked"
+    assert PUSH_KEY not in caplog.text
+    assert kuaidi100.SALT not in caplog.text
+    huge = await send(here, system, b"x" * (here.front.settings.limits.body_bytes + 1))
+    assert (huge.status, huge.code) == (413, "too_large")
+    packed = await send(here, system, good, **{"Content-Encoding": "gzip"})
+    assert packed.status == 415
+    assert (await send(here, system, good)).text == YES[system][1]
+
+
+async def test_a_number_that_is_known_only_later(here: ShippingGateway) -> None:
+    """The push may be quicker than the answer to the booking: it is not kept, comes again, and is taken then."""
+    for system in SYSTEMS:
+        await _known_later(here, system)
+
+
+async def _known_later(here: ShippingGateway, system: str) -> None:
+    number = "SF0000000004711" if system == "sf_express" else "ZTO73100012345"
+    body = WRITE[system](number, *history(system, 0))
+    for _ in range(2):
+        await unchanged(here, system, body, "unknown_number", NO[system])
+    order_id, shipment_id, _ = await booked(here, system)
+    for table in ("bookings", "shipments"):
+        await here.ship.rows(f"UPDATE {table} SET tracking_no = $1 WHERE shipment_id = $2", number, shipment_id)
+    said = await send(here, system, body)
+    assert (said.status, said.text) == YES[system]
+    assert (await here.ship.parcel(shipment_id)).status == "picked_up"
+    assert await here.ship.status(order_id) == "shipped"
+
+
+async def test_a_push_of_several_parcels(here: ShippingGateway) -> None:
+    """What it tells of parcels that are known is taken at once, though the whole must come again for the other."""
+    _, shipment_id, number = await booked(here, "sf_express")
+    told = json.loads(sf(number, *history("sf_express", 0)))
+    told["Body"]["WaybillRoute"] += json.loads(sf("SF0000000009999", *history("sf_express", 1)))["Body"]["WaybillRoute"]
+    body = json.dumps(told).encode()
+    for _ in range(2):
+        said = await send(here, "sf_express", body)
+        assert (said.status, said.text) == NO["sf_express"]
+    assert (await here.ship.parcel(shipment_id)).status == "picked_up"
+    assert await here.ship.value("SELECT count(*) FROM carrier_webhooks") == 0
+
+
+async def test_while_the_database_is_away(
+    shop: CliServices, make_settings: Callable[..., Settings], database_url: str, tmp_path: Path
+) -> None:
+    async with (
+        open_postgres_proxy(database_url, tmp_path) as (proxy, url),
+        open_shipping_gateway(shop, make_settings, database_url=url) as here,
+    ):
+        _, shipment_id, number = await booked(here, "sf_express")
+        proxy.cut()
+        for system in SYSTEMS:
+            body, count = WRITE[system](number, *history(system, 0)), counted(system, "not_stored")
+            said = await send(here, system, body)
+            assert (said.status, said.text) == NO[system]
+            assert counted(system, "not_stored") == count + 1
+            assert (await send(here, system, b"forged")).text == NO[system][1]
+        proxy.refuse = False
+        assert (await send(here, "sf_express", sf(number, *history("sf_express", 0)))).text == YES["sf_express"][1]
+        assert (await here.ship.parcel(shipment_id)).status == "picked_up"
+
+
+async def test_pushes_to_nobody(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
+    """Where nothing is agreed there is nothing, and no other name is one."""
+    async with open_shipping_gateway(shop, make_settings, agreed={}) as here:
+        for system in SYSTEMS:
+            said = await send(here, system, b"x")
+            assert (said.status, said.code) == (404, "not_found")
+        for name in ("own_fleet", "zto", "x"):
+            assert (await send(here, name, b"x")).status == 422
+        assert (await here.front.call("GET", "/v1/carriers/kuaidi100/notify", user=None)).status == 405

@@ -1,0 +1,211 @@
+"""What a van's driver does over the signed link of the route, and who cannot."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+from urllib.parse import urljoin
+from uuid import UUID, uuid4
+
+import jwt
+import pytest
+
+from commerce.fleet.driver_links import AUDIENCE, make_link
+from commerce.fleet.errors import BadLink
+from commerce.shipping.model import Shipment
+from config.settings import Settings
+from ops.commands.common import CliServices
+from tests.conftest import SECRET
+from tests.support.gateway import GatewayResponse
+from tests.support.shipping_gateway import NINGBO, ZONE, ShippingGateway, open_shipping_gateway
+
+NASTY = {
+    **NINGBO,
+    "name": "<b onclick='x'>Li & \"Co\"</b>",
+    "line": "</li><script>alert(1)</script> {title} {{",
+}
+
+
+@pytest.fixture
+async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+    async with open_shipping_gateway(shop, make_settings) as found:
+        yield found
+
+
+async def loaded(here: ShippingGateway, *, cod: int = 0) -> list[Shipment]:
+    """Two parcels of one order that wait for a van; at the second door cash is collected, if any is."""
+    _, parcels = await here.ship.sent(("a", 1, 0), ("a", 1, 1), ship_to=(NINGBO, NASTY), cod=cod)
+    assert [(parcel.carrier, parcel.status) for parcel in parcels] == [("own_fleet", "booked")] * 2
+    return parcels
+
+
+async def drive(here: ShippingGateway, token: str, path: str = "", **body: object) -> GatewayResponse:
+    """What the telephone sends: nothing but the link."""
+    method = "POST" if path and path != "/page" else "GET"
+    return await here.front.call(method, f"/v1/vans/{token}{path}", user=None, json=body or None)
+
+
+async def test_a_days_work(here: ShippingGateway) -> None:
+    """Look, leave, deliver, fail, try again: each as often as one likes, and customers and orders follow."""
+    first, second = await loaded(here)
+    route_id, token = await here.route(first, second)
+    board = await drive(here, token)
+    assert (board.status, board.headers["Cache-Control"]) == (200, "no-store")
+    assert (board.body["route_id"], board.body["vehicle_id"], board.body["status"]) == (str(route_id), "V1", "planned")
+    assert [(stop["seq"], stop["status"], stop["collects"]) for stop in board.body["stops"]] == [
+        *((1, "planned", None), (2, "planned", None)),
+    ]
+    assert board.body["stops"][0]["to"] == NINGBO
+    assert board.body["stops"][0]["tracking_no"] == first.tracking_no
+    for _ in range(2):
+        left = await drive(here, token, "/leave")
+        assert (left.status, left.body["status"]) == (200, "left")
+        assert (await here.ship.parcel(first.shipment_id)).status == "out_for_delivery"
+    assert await here.ship.status(first.order_id) == "shipped"
+    for _ in range(2):
+        failed = await drive(here, token, "/stops/2", outcome="failed", note="nobody opens")
+        assert (failed.status, failed.body["stops"][1]["note"]) == (200, "nobody opens")
+        done = await drive(here, token, "/stops/1", outcome="delivered")
+        assert (done.status, done.body["status"]) == (200, "done")
+    back = await drive(here, token, "/stops/1", outcome="failed")
+    assert (back.status, back.code) == (409, "conflict")
+    assert (await drive(here, token, "/stops/2", outcome="delivered")).body["stops"][1]["status"] == "delivered"
+    assert await here.ship.status(first.order_id) == "delivered"
+    shown = (await here.shipments(first.order_id)).body["shipments"]
+    assert [(one["source"], one["text"]) for one in shown[1]["events"]][1:] == [
+        ("van", "loaded into the van"),
+        ("van", "taken as in transit, for what came after it"),
+        ("van", "out for delivery"),
+        ("van", "nobody opens"),
+        ("van", "delivered"),
+    ]
+    await here.ship.check()
+
+
+async def test_what_a_stop_does_not_take(here: ShippingGateway) -> None:
+    [first, *_] = await loaded(here)
+    _, token = await here.route(first)
+    for seq, status in (("2", 404), ("0", 422), ("32768", 422), ("x", 422)):
+        assert (await drive(here, token, f"/stops/{seq}", outcome="delivered")).status == status
+    for body in ({"outcome": "lost"}, {"note": "x"}, {"outcome": "failed", "note": ""}, {"outcome": "failed", "x": 1}):
+        assert (await drive(here, token, "/stops/1", **body)).status == 422
+    for note in ("x" * 501, "nul \0", "two\nlines"):
+        assert (await drive(here, token, "/stops/1", outcome="failed", note=note)).status == 422
+    assert (await drive(here, token, "/stops/1", outcome="failed", note="x" * 500)).status == 200
+
+
+def forged(route_id: UUID, key: str, **changed: object) -> str:
+    claims = jwt.decode(make_link(key, route_id, datetime.now(ZONE).date(), ZONE), options={"verify_signature": False})
+    return jwt.encode({**claims, **changed}, key, "HS256")
+
+
+async def test_links_that_do_not_hold(here: ShippingGateway) -> None:
+    """Forged, over, of a route that is gone, a shopper's token: nobody sees an address, and nothing is done."""
+    [first, *_] = await loaded(here)
+    today = datetime.now(ZONE).date()
+    route_id, good = await here.route(first)
+    key, over = here.front.settings.driver_link_key(), today - timedelta(days=2)
+    bad = [
+        forged(route_id, "somebody else's key, which is long enough"),
+        forged(route_id, SECRET),  # shoppers' key
+        forged(route_id, key, aud="floodgate"),
+        forged(route_id, key, sub="x"),
+        jwt.encode({"aud": AUDIENCE, "sub": "AZaNV2oscACAAAAAAAAACw", "exp": 2**40}, "", "none"),
+        make_link(key, route_id, over, ZONE),
+        good[:-4] + "AAAA",
+        "x",
+        "%00",
+        "%ff",
+    ]
+    for token in bad:
+        for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"})):
+            answer = await drive(here, token, path, **body)
+            assert (answer.status, answer.code) == (401, BadLink.code), token
+            assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+            assert NINGBO["line"] not in answer.text
+    assert (await here.ship.parcel(first.shipment_id)).status == "booked"
+    long = await drive(here, "x" * 301)
+    assert (long.status, long.code) == (422, "invalid")
+    gone = make_link(key, uuid4(), today, ZONE)
+    for path in ("", "/page", "/leave"):
+        answer = await drive(here, gone, path)
+        assert (answer.status, answer.code) == (404, "not_found")
+    held = make_link(key, route_id, over + timedelta(days=1), ZONE)
+    assert (await drive(here, held)).status == 200, "it holds to the end of the day after"
+
+
+async def test_the_page(here: ShippingGateway) -> None:
+    """Texts of customers' are texts, and the buttons send what they should to where it is taken."""
+    first, second = await loaded(here, cod=100)
+    _, token = await here.route(first, second)
+    page = await drive(here, token, "/page")
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["X-Request-Id"]
+    assert page.text.count("<script>") == 1
+    assert "onclick='" not in page.text
+    for text in ("&lt;b onclick=&#x27;x&#x27;&gt;Li &amp; &quot;Co&quot;&lt;/b&gt;", "{title} {{", "V1, ", "collect "):
+        assert text in page.text
+    assert re.findall(r"collect [^<]+", page.text) == ["collect 0.50 CNY"] * 2
+    async with here.front.client.head(f"{here.front.base}/v1/vans/{token}/page") as answer:
+        assert answer.status == 200
+    # As the script does: the path of a button, below the page's own.
+    assert 'fetch(path, {method: "POST"' in page.text
+    sent = re.findall(r"<button data-path='([^']+)'(?: data-outcome='([^']+)')?", page.text)
+    assert [path for path, _ in sent] == ["leave", "stops/1", "stops/1", "stops/2", "stops/2"]
+    for path, outcome in (sent[0], sent[2], sent[3]):
+        url = urljoin(f"{here.front.base}/v1/vans/{token}/page", path)
+        body = {"json": {"outcome": outcome}} if outcome else {}
+        async with here.front.client.post(url, **body) as done:  # type: ignore[arg-type]
+            assert done.status == 200, await done.text()
+    page = await drive(here, token, "/page")
+    assert re.findall(r"<li class='([a-z]+)'", page.text) == ["failed", "delivered"]
+    assert re.findall(r"data-path='([^']+)'", page.text) == ["stops/1"] * 2, "what failed may still be delivered"
+
+
+async def test_links_for_staff(here: ShippingGateway) -> None:
+    [first, *_] = await loaded(here)
+    today = datetime.now(ZONE).date()
+    await here.route(first, day=today)
+    found = await here.staff("GET", f"/routes?day={today}")
+    [item] = found.body["items"]
+    assert (item["route"]["vehicle_id"], len(item["route"]["stops"])) == ("V1", 1)
+    assert (await here.front.call("GET", item["link"], user=None)).status == 200
+    assert (await here.staff("GET", f"/routes?day={today + timedelta(days=1)}")).body == {"items": []}
+    for wrong, status in (("", 400), ("?day=today", 422), (f"?day={today}&day={today}", 400)):
+        assert (await here.staff("GET", f"/routes{wrong}")).status == status
+    assert (await here.staff("GET", f"/routes?day={today}", role="support")).status == 403
+    # Where shoppers' tokens are signed elsewhere, and nobody has set a key for links.
+    settings = here.front.settings
+    keyless = settings.auth.keys[0].model_copy(update={"algorithm": "RS256"})
+    object.__setattr__(settings, "auth", settings.auth.model_copy(update={"keys": (keyless,)}))
+    nothing = await drive(here, "x")
+    assert (nothing.status, nothing.code) == (503, "not_ready")
+    assert "FLOODGATE_SHIPPING__DRIVER_LINK_KEY" in nothing.text
+
+
+async def test_no_link_stands_in_the_log(
+    here: ShippingGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even where a request fails for a reason that nobody foresaw."""
+    [first, *_] = await loaded(here)
+    _, token = await here.route(first)
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    for name in ("board", "leave", "report"):
+        monkeypatch.setattr(here.front.services.route_execution, name, broken)
+    caplog.set_level(logging.DEBUG)
+    for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"}), ("/no", {})):
+        answer = await drive(here, token, path, **body)
+        assert answer.status == (404 if path == "/no" else 500)
+        assert token not in answer.text
+    failed = [record for record in caplog.records if record.getMessage() == "a request failed"]
+    assert {record.path for record in failed} == {  # type: ignore[attr-defined]
+        *("/v1/vans/{token}", "/v1/vans/{token}/page", "/v1/vans/{token}/leave", "/v1/vans/{token}/stops/{seq}"),
+    }
+    said = [str(value) for record in caplog.records for value in record.__dict__.values()] + [caplog.text]
+    assert not [text for text in said if token in text]

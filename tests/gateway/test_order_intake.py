@@ -1,0 +1,206 @@
+"""The hot path: batches, and what happens when Redis is slow, cut off or gone (P2, P3, P9)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+import lua
+from config.settings import Settings
+from lua import SaleKeys
+from ops.commands.common import CliServices
+from tests.support.gateway import TestGateway, open_gateway
+from tests.support.proxy import Proxy, open_redis_proxy
+from tests.support.sales import eventually, make_sale, order_body
+from tests.support.servers import Servers
+
+LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 300}
+
+
+@pytest.fixture
+async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
+    return await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (100_000, 255, None)})
+
+
+@pytest.fixture
+async def proxy(servers: Servers, tmp_path: Path, shop: CliServices) -> AsyncIterator[tuple[Proxy, str]]:
+    async with open_redis_proxy(servers.redis_url, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def front(
+    make_settings: Callable[..., Settings], proxy: tuple[Proxy, str], keys: SaleKeys
+) -> AsyncIterator[TestGateway]:
+    """A front door whose way to Redis goes through the proxy."""
+    async with open_gateway(make_settings(redis_url=proxy[1], limits=LIMITS)) as found:
+        yield found
+
+
+async def taken(shop: CliServices, keys: SaleKeys) -> int:
+    return 100_000 - (await lua.cut(shop.redis, keys)).stock["b"]
+
+
+async def test_orders_that_come_together_travel_together(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    before = proxy[0].calls
+    answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(200)))
+    assert {answer.status for answer in answers} == {202}
+    assert proxy[0].calls - before < 100
+    assert await taken(shop, keys) == 200
+
+
+async def test_a_batch_is_never_larger_than_its_limits(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
+) -> None:
+    settings = make_settings(limits={"batch_orders": 4, "concurrent_reserve_calls": 1})
+    async with open_gateway(settings) as front:
+        answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(60)))
+        assert {answer.status for answer in answers} == {202}
+    sizes = [len(entry.orders) async for entry in lua.iter_stream(shop.redis, keys)]
+    assert max(sizes) <= 4
+    assert sum(sizes) == 60
+
+
+async def test_each_order_of_a_batch_succeeds_or_fails_alone(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+    bodies = [order_body(sale_id, ("a", 5)), order_body(sale_id, ("a", 6)), order_body(sale_id, ("b", 1))] * 4
+    answers = await asyncio.gather(*(front.order(body, user=f"u{n}") for n, body in enumerate(bodies)))
+    assert Counter(answer.status for answer in answers) == {202: 8, 409: 4}
+
+
+async def test_a_lost_reply_is_cleared_up(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """Redis took the orders and the connection broke: the batch is sent again, and nobody notices."""
+    proxy[0].lose_replies = 1
+    answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
+    assert proxy[0].lost == 1
+    assert {answer.status for answer in answers} == {202}
+    assert len({answer.body["order_id"] for answer in answers}) == 20
+    assert await taken(shop, keys) == 20
+
+
+async def test_an_unclear_outcome_is_said_to_be_unclear(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """Redis took the order and cannot be reached any more: 503, and the same key tells later (P9, P3)."""
+    proxy[0].lose_replies = 1_000_000
+    answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "outcome_unknown", "1")
+    assert await taken(shop, keys) == 1
+    proxy[0].lose_replies = 0
+    again = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    assert again.status == 200
+    assert await taken(shop, keys) == 1
+
+
+async def test_unclear_stays_unclear_when_redis_then_refuses(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """The order was taken and the reply lost; that Redis lets us in no more does not undo it."""
+
+    async def forbid() -> None:
+        await shop.redis.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
+
+    proxy[0].lose_replies, proxy[0].when_lost = 1, forbid
+    try:
+        answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+        assert (answer.status, answer.code) == (503, "outcome_unknown")
+    finally:
+        await shop.redis.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert (await front.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
+    assert await taken(shop, keys) == 1
+
+
+async def test_a_redis_that_hangs(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    proxy[0].hold.clear()
+    answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    assert (answer.status, answer.code) == (503, "outcome_unknown")
+    proxy[0].hold.set()
+    again = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    assert again.status in (200, 202)
+    assert await taken(shop, keys) == 1
+
+
+async def test_a_redis_that_is_gone(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """Once it is known to be gone nothing is sent, so nothing is unclear: not_ready. Then it comes back."""
+    proxy[0].cut()
+    await front.order(order_body(sale_id, ("b", 1)))
+    answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    assert (answer.status, answer.code) == (503, "not_ready")
+    assert await taken(shop, keys) == 0
+    ready = await front.call("GET", "/health/ready", user=None)
+    assert (ready.status, ready.body["status"]) == (503, "not_ready")
+    proxy[0].refuse = False
+    assert (await front.order(order_body(sale_id, ("b", 1)), key="k")).status == 202
+    assert (await front.call("GET", "/health/ready", user=None)).status == 200
+
+
+async def test_a_short_absence_costs_nobody_an_error(
+    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    proxy[0].cut()
+    ordering = [asyncio.create_task(front.order(order_body(sale_id, ("b", 1)))) for _ in range(10)]
+    await asyncio.sleep(0.2)
+    proxy[0].refuse = False
+    assert {answer.status for answer in await asyncio.gather(*ordering)} == {202}
+    assert await taken(shop, keys) == 10
+
+
+async def test_more_than_may_wait_is_refused_at_the_door(
+    make_settings: Callable[..., Settings], shop: CliServices, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """P10: those that were let in are served, the others refused at once, and nothing is taken for them."""
+    limits = LIMITS | {
+        "waiting_orders": 5,
+        "batch_orders": 1,
+        "concurrent_reserve_calls": 1,
+        "redis_call_timeout_ms": 5_000,
+    }
+    settings = make_settings(redis_url=proxy[1], limits=limits | {"order_timeout_ms": 5_000})
+    async with open_gateway(settings) as front:
+        proxy[0].hold.clear()
+        first = [asyncio.create_task(front.order(order_body(sale_id, ("b", 1)))) for _ in range(6)]
+        await eventually(lambda: _at_least(5, lambda: front.services.admission.waiting))
+        refused = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
+        assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
+        assert all(answer.headers["Retry-After"] == "2" for answer in refused)
+        proxy[0].hold.set()
+        assert {answer.status for answer in await asyncio.gather(*first)} == {202}
+    assert await taken(shop, keys) == 6
+
+
+async def _at_least(count: int, look: Callable[[], int]) -> bool:
+    return look() >= count
+
+
+async def test_a_long_backlog_stops_new_orders(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
+) -> None:
+    async with open_gateway(make_settings(limits={"backlog_orders": 3})) as front:
+        for _ in range(3):
+            assert (await front.order(order_body(sale_id, ("b", 1)))).status == 202
+        await eventually(lambda: _at_least(3, lambda: front.services.admission.backlog))
+        answer = await front.order(order_body(sale_id, ("b", 1)))
+        assert (answer.status, answer.code) == (503, "overloaded")
+    assert await taken(shop, keys) == 3
+
+
+async def test_one_user_too_often(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
+) -> None:
+    limits = {"orders_per_user_per_s": 0.001, "orders_per_user_burst": 3}
+    async with open_gateway(make_settings(limits=limits)) as front:
+        answers = [await front.order(order_body(sale_id, ("b", 1))) for _ in range(4)]
+        assert [answer.status for answer in answers] == [202, 202, 202, 429]
+        assert (answers[3].code, answers[3].headers["Retry-After"]) == ("too_many_requests", "1")
+        assert (await front.order(order_body(sale_id, ("b", 1)), user="other")).status == 202

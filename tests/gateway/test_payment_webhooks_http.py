@@ -1,0 +1,236 @@
+"""Callbacks: what is genuine is stored once; what cannot be true changes nothing, is answered no, and is counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+from uuid import uuid4
+
+import aiohttp
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from prometheus_client import REGISTRY
+
+from commerce.kernel.clock import SystemClock
+from commerce.payments import payment_jobs
+from commerce.payments.providers.alipay import wire
+from ops.commands.common import CliServices
+from ops.sandbox.payment_store import DueNotice, SimulatedTrade
+from ops.sandbox.protocol import Callback
+from ops.sandbox.server import PROVIDERS, _protocols
+from tests.support.payment_shop import PaymentShop, open_payment_shop, provider_keys
+from tests.support.sales import eventually
+
+NO = {"alipay": (200, "fail"), "wechatpay": (400, '{"code":"FAIL","message":"not stored, send it again"}')}
+YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
+
+
+@pytest.fixture
+async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
+    """Nothing is heard but what a test sends: no callbacks of the sandbox's, and the drivers look once in a while."""
+    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
+    async with open_payment_shop(shop, sale_id) as found:
+        found.switch(never_share=1)
+        yield found
+
+
+def counted(method: str, result: str) -> float:
+    labels = {"provider": method, "result": result}
+    return REGISTRY.get_sample_value("floodgate_payment_notices_total", labels) or 0
+
+
+async def state(pay: PaymentShop) -> list[Any]:
+    """Everything that a callback might change."""
+    query = """SELECT (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text,
+        (SELECT jsonb_agg(to_jsonb(payments) - 'due_at' - 'attempts' ORDER BY payment_id) FROM payments)::text,
+        (SELECT jsonb_agg(to_jsonb(refunds) - 'due_at' - 'attempts') FROM refunds)::text,
+        (SELECT count(*) FROM ledger)"""
+    return [tuple(row) for row in await pay.rows(query)]
+
+
+def altered_callback(
+    pay: PaymentShop, method: str, payment_id: str, change: Callable[[SimulatedTrade], SimulatedTrade], notice_id: str
+) -> Callback:
+    """A callback that the provider has signed, about a trade that is not what was agreed."""
+    trade = pay.bank.trade(method, payment_id.replace("-", ""))
+    assert trade is not None
+    notice = DueNotice(notice_id, method, trade.out_no, None, None, 0)
+    return pay.sandbox.protocols[method].callback(notice, change(trade), None)
+
+
+async def refused(pay: PaymentShop, method: str, callback: Callback, result: str) -> None:
+    before, count = await state(pay), counted(method, result)
+    assert await pay.send(method, callback) == NO[method]
+    assert await state(pay) == before
+    assert counted(method, result) == count + 1
+
+
+@pytest.mark.parametrize("method", PROVIDERS)
+async def test_what_cannot_be_true(pay: PaymentShop, method: str) -> None:
+    """Other amounts, a payment that nobody knows, a transaction that belongs to another. Kept with the reason."""
+    _, [first] = await pay.ordered((method, 100))
+    order_id, [second] = await pay.ordered((method, 100))
+    for one in (first, second):
+        pay.pays(method, one["payment_id"])
+    about = partial(altered_callback, pay, method, second["payment_id"])
+    more = about(lambda trade: dataclasses.replace(trade, amount=101), "more")
+    less = about(lambda trade: dataclasses.replace(trade, amount=1), "less")
+    unknown = about(lambda trade: dataclasses.replace(trade, out_no=uuid4().hex), "unknown")
+    for callback in (more, less, unknown):
+        await refused(pay, method, callback, "refused")
+        await refused(pay, method, callback, "refused")  # it is no more welcome when it comes again
+    assert await pay.send(method, pay.callback(method, first["payment_id"], notice_id="first")) == YES[method]
+    own = pay.bank.trade(method, first["payment_id"].replace("-", ""))
+    assert own is not None
+    twice = about(lambda trade: dataclasses.replace(trade, trade_no=own.trade_no), "twice")
+    await refused(pay, method, twice, "refused")
+    assert await pay.send(method, pay.callback(method, second["payment_id"], notice_id="second")) == YES[method]
+    await pay.order_is(order_id, "paid")
+    other = about(lambda trade: dataclasses.replace(trade, trade_no="20261122999"), "in another transaction")
+    await refused(pay, method, other, "refused")
+    kept = [row["result"] for row in await pay.rows("SELECT result FROM payment_webhooks ORDER BY received_at")]
+    says = (f"{method} says Money(amount=101,", f"{method} says Money(amount=1,", "there is no payment ")
+    later = ("its transaction belongs to another payment", "paid in transaction ")
+    refusals = [text for text in kept if text != "captured"]
+    assert len(refusals) == 5
+    assert all(text.startswith(f"refused: {why}") for text, why in zip(refusals, says + later, strict=True)), kept
+    await pay.check()
+
+
+@pytest.mark.parametrize("method", PROVIDERS)
+async def test_what_is_not_believed(pay: PaymentShop, method: str) -> None:
+    """Forged, changed on the way, cut off, about another shop, in another currency: not even stored."""
+    _, [payment] = await pay.ordered((method, 100))
+    pay.pays(method, payment["payment_id"])
+    good = pay.callback(method, payment["payment_id"])
+    other = "wechatpay" if method == "alipay" else "alipay"
+    changed = good._replace(body=good.body.replace(b"100" if b"100" in good.body else b"1.00", b"101"))
+    notice = DueNotice("wrong", method, payment["payment_id"].replace("-", ""), None, "signature", 0)
+    trade = pay.bank.trade(method, notice.out_no)
+    assert trade is not None
+    forged = pay.sandbox.protocols[method].callback(notice, trade, None)
+    await refused(pay, method, forged, "bad_signature")
+    await refused(pay, method, good._replace(body=good.body[:-9]), "bad_signature")
+    if changed.body != good.body:
+        await refused(pay, method, changed, "bad_signature")
+    empty = "malformed" if method == "alipay" else "bad_signature"
+    await refused(pay, method, good._replace(body=b""), empty)
+    await refused(pay, method, _foreign(pay, method, notice, trade), "foreign")
+    await refused(pay, method, _in_pounds(pay, method, notice, trade), "bad_content")
+    async with pay.front.client.post(
+        f"{pay.front.base}/v1/payments/{other}/notify", data=good.body, headers=good.headers
+    ) as answer:
+        assert (answer.status, await answer.text()) == NO[other]
+    assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0
+    assert await pay.send(method, good) == YES[method]
+
+
+def _foreign(pay: PaymentShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
+    """Signed with the right keys, to another merchant."""
+    ids = msgspec.structs.replace(provider_keys().ids, alipay_app_id="2021000000000000", wechatpay_mch_id="1900000000")
+    keys = dataclasses.replace(provider_keys(), ids=ids)
+    protocols = _protocols(pay.bank, SystemClock(), keys, "http://shop.invalid", pay.sandbox.plans)
+    [protocol] = [one for one in protocols if one.name == method]
+    return protocol.callback(dataclasses.replace(notice, wrong=None), trade, None)
+
+
+def _in_pounds(pay: PaymentShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
+    """A hundred of another currency."""
+    good = dataclasses.replace(notice, wrong=None)
+    if method == "wechatpay":
+        return pay.sandbox.protocols[method].callback(good, dataclasses.replace(trade, currency="GBP"), None)
+    callback = pay.sandbox.protocols[method].callback(good, trade, None)
+    fields = {**dict(parse_qsl(callback.body.decode())), "trans_currency": "GBP"}
+    key = load_pem_private_key(provider_keys().alipay_platform.private.encode(), None)
+    assert isinstance(key, RSAPrivateKey)
+    fields["sign"] = wire.sign(wire.signing_text(fields, without=("sign", "sign_type")), key)
+    return callback._replace(body=urlencode(fields).encode())
+
+
+@pytest.mark.parametrize("method", PROVIDERS)
+async def test_the_same_again(pay: PaymentShop, method: str) -> None:
+    """Word for word, under another id, and after the refund: it is known, and said to be stored."""
+    order_id, [payment] = await pay.ordered((method, 100))
+    pay.pays(method, payment["payment_id"])
+    callback = pay.callback(method, payment["payment_id"])
+    assert await pay.send(method, callback) == YES[method]
+    await pay.order_is(order_id, "paid")
+    before = await state(pay)
+    for again, result in (
+        (callback, "repeated"),
+        (pay.callback(method, payment["payment_id"]), "repeated"),
+        (pay.callback(method, payment["payment_id"], notice_id="n-2"), "known"),
+    ):
+        count = counted(method, result)
+        assert await pay.send(method, again) == YES[method]
+        assert counted(method, result) == count + 1
+    assert await state(pay) == before
+    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 40, "reason": "broken"})
+    await pay.quiet() if method == "alipay" else await _refunded_by_callback(pay, method, payment["payment_id"])
+    refund = str(await pay.value("SELECT refund_id FROM refunds"))
+    before = await state(pay)
+    for number in range(2):
+        late = pay.callback(method, payment["payment_id"], refund, notice_id=f"refund {number}")
+        assert await pay.send(method, late) == YES[method]
+    assert await pay.send(method, callback) == YES[method]
+    assert await state(pay) == before
+    await pay.check()
+
+
+async def _refunded_by_callback(pay: PaymentShop, method: str, payment_id: str) -> None:
+    """Nobody asks for half a minute: the callback alone says that the money went back."""
+
+    async def asked() -> bool:
+        return bool(pay.bank.refunds(method))
+
+    await eventually(asked)
+    refund = str(await pay.value("SELECT refund_id FROM refunds WHERE status = 'pending'"))
+    assert await pay.send(method, pay.callback(method, payment_id, refund, notice_id="refund")) == YES[method]
+    assert await pay.value("SELECT status FROM refunds") == "done"
+
+
+async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> None:
+    """Of another amount, or one that nobody asked for."""
+    order_id, [payment] = await pay.ordered(("wechatpay", 100))
+    pay.pays("wechatpay", payment["payment_id"])
+    await pay.send("wechatpay", pay.callback("wechatpay", payment["payment_id"]))
+    await pay.order_is(order_id, "paid")
+    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 40, "reason": "broken"})
+
+    async def asked() -> bool:
+        return await pay.value("SELECT last_error FROM refunds") == "on its way"
+
+    await eventually(asked)
+    [refund] = pay.bank.refunds("wechatpay")
+    trade = pay.bank.trade("wechatpay", refund.out_no)
+    assert trade is not None
+    protocol = pay.sandbox.protocols["wechatpay"]
+    for number, wrong in enumerate(
+        (dataclasses.replace(refund, amount=41), dataclasses.replace(refund, out_refund_no=uuid4().hex))
+    ):
+        notice = DueNotice(f"r{number}", "wechatpay", refund.out_no, wrong.out_refund_no, None, 0)
+        await refused(pay, "wechatpay", protocol.callback(notice, trade, wrong), "refused")
+    await pay.send("wechatpay", pay.callback("wechatpay", payment["payment_id"], refund.out_refund_no, notice_id="ok"))
+    assert await pay.value("SELECT refunded_minor FROM payments") == 40
+
+
+async def test_callbacks_to_nobody(pay: PaymentShop) -> None:
+    """A provider that is not offered, and a key that is not known while the certificates cannot be had."""
+    for name in ("paypal", "balance"):
+        url = f"{pay.front.base}/v1/payments/{name}/notify"
+        async with aiohttp.ClientSession() as client, client.post(url, data=b"x") as answer:
+            assert answer.status in (404, 422)
+    _, [payment] = await pay.ordered(("wechatpay", 100))
+    pay.pays("wechatpay", payment["payment_id"])
+    callback = pay.callback("wechatpay", payment["payment_id"])
+    stranger = callback._replace(headers={**callback.headers, "Wechatpay-Serial": "ABCDEF"})
+    merchant = pay.sandbox.protocols["wechatpay"]
+    merchant._merchant_serial, serial = "00", merchant._merchant_serial  # type: ignore[attr-defined]
+    await refused(pay, "wechatpay", stranger, "unknown_key")  # the provider refuses to hand out its certificates
+    merchant._merchant_serial = serial  # type: ignore[attr-defined]
+    await refused(pay, "wechatpay", stranger, "unknown_key")

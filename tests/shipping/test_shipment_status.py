@@ -1,0 +1,255 @@
+"""What carriers tell: twice, shuffled, late, contradictory, in unknown words. Goods are counted all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import pairwise
+from uuid import UUID
+
+from asyncpg import Record
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from commerce.shipping import shipment_status
+from commerce.shipping.carrier_port import TrackingEvent
+from commerce.shipping.model import TRANSITIONS, ShipmentStatus
+from tests.support.sales import eventually
+from tests.support.shipping_shop import ShippingShop, tracking_event
+
+JOURNEY = [
+    tracking_event("picked_up", -600),
+    tracking_event(None, -590, code="weighed"),
+    tracking_event("in_transit", -500, text="left Hangzhou"),
+    tracking_event("in_transit", -400, text="came to Shanghai"),
+    tracking_event(None, -300, code="X99", unknown=True),
+    tracking_event("out_for_delivery", -200),
+    tracking_event(None, -150, code="nobody_home"),
+    tracking_event("out_for_delivery", -100, text="a second try"),
+]
+ENDS = [tracking_event("delivered", -10), tracking_event("returned_to_sender", -10), tracking_event("lost", -10)]
+tracking_event_inputs = st.tuples(
+    st.sampled_from(ENDS),
+    st.lists(st.sampled_from(range(len(JOURNEY) + 1)), min_size=1, max_size=12).flatmap(
+        lambda first: st.permutations([*range(len(JOURNEY) + 1), *first])
+    ),
+    st.lists(st.integers(1, 5), max_size=6),
+)
+
+
+def calls(order: list[TrackingEvent], sizes: Iterable[int]) -> list[list[TrackingEvent]]:
+    """The same news in calls of several sizes."""
+    parts, at = [], 0
+    for size in [*sizes, len(order)]:
+        parts.append(order[at : at + size])
+        at += size
+    return [part for part in parts if part]
+
+
+class RolledBack(Exception):
+    """What was tried is undone, so that the same parcel may go another way."""
+
+
+async def test_in_any_order_and_any_number_of_times(ship: ShippingShop) -> None:
+    order_id, [parcel] = await ship.sent(("a", 3, 0), cod=300)
+    expected: dict[str, Record] = {}
+
+    async def ends(end: TrackingEvent, order: list[int], sizes: list[int]) -> Record:
+        every = [*JOURNEY, end]
+        row: list[Record] = []
+        try:
+            async with ship.shop.db.transaction() as connection:
+                for part in calls([every[number] for number in order], sizes):
+                    await ship.shipping.apply_tracking_events(
+                        connection, parcel.shipment_id, part, "push", "test", datetime.now(UTC)
+                    )
+                row = await connection.fetch(_END, parcel.shipment_id)
+                raise RolledBack
+        except RolledBack:
+            return row[0]
+
+    loop = asyncio.get_running_loop()
+
+    @given(tracking_event_inputs)
+    @settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+    def tried(case: tuple[TrackingEvent, list[int], list[int]]) -> None:
+        end, order, sizes = case
+        found = asyncio.run_coroutine_threadsafe(ends(end, order, sizes), loop).result(20)
+        assert found == expected.setdefault(end.code, found)
+
+    await asyncio.to_thread(tried)
+    assert {end: (row["status"], row["order_status"], row["odd"]) for end, row in expected.items()} == {
+        "delivered": ("delivered", "delivered", 1),
+        "returned_to_sender": ("returned_to_sender", "shipped", 1),
+        "lost": ("lost", "shipped", 1),
+    }
+    assert (await ship.parcel(parcel.shipment_id)).status == "booked"
+    assert await ship.status(order_id) == "fulfilling"
+
+
+_END = """
+SELECT shipments.status, orders.status AS order_status, planned, shipped, delivered, last_event_at,
+       cod_collected_at IS NOT NULL AS collected, payments.status AS payment,
+       (SELECT count(*) FROM shipment_events AS event WHERE event.shipment_id = $1 AND (is_unknown_code OR contradicts_history)) AS odd,
+       (SELECT count(*) FROM shipment_events AS event WHERE event.shipment_id = $1 AND code IS NOT NULL) AS told
+FROM shipments JOIN orders USING (order_id) JOIN fulfilment_lines USING (order_id) JOIN payments USING (order_id)
+WHERE shipment_id = $1
+"""
+
+
+def test_news_takes_allowed_steps_only() -> None:
+    for at in ShipmentStatus:
+        for to in ShipmentStatus:
+            way = [at, *shipment_status._steps_between(at, to)]
+            assert set(pairwise(way)) <= TRANSITIONS, (at, to)
+
+
+async def over(ship: ShippingShop, order_id: UUID) -> tuple[bool, bool]:
+    """Whether it has left whole, and arrived whole."""
+    query = "SELECT handed_over_at IS NOT NULL, delivered_at IS NOT NULL FROM fulfilments WHERE order_id = $1"
+    [row] = await ship.rows(query, order_id)
+    return tuple(row)  # type: ignore[return-value]
+
+
+async def test_to_the_door(ship: ShippingShop) -> None:
+    """Each step once; what is skipped is made up for, and says so; what comes late is kept and moves nothing."""
+    order_id, [parcel] = await ship.sent(("a", 3, 0))
+    id_, there = parcel.shipment_id, tracking_event("in_transit", -30)
+    assert (await ship.hear(id_, there)).result == "moved"
+    assert await over(ship, order_id) == (True, False)
+    assert await ship.status(order_id) == "shipped"
+    assert (await ship.hear(id_, there, there)).result == "known"
+    assert (await ship.hear(id_, tracking_event("picked_up", -60))).result == "noted"
+    assert (await ship.hear(id_, tracking_event("delivered", -1))).result == "moved"
+    assert await over(ship, order_id) == (True, True)
+    assert await ship.status(order_id) == "delivered"
+    assert (await ship.told(id_))[1:] == [
+        "taken as picked up, for what came after it",
+        "it is in_transit",
+        "it is picked_up",
+        "taken as out for delivery, for what came after it",
+        "it is delivered",
+    ]
+    parcel = await ship.parcel(id_)
+    assert (parcel.handed_over_at, parcel.task) == (there.at, None)
+    file = await ship.desk.show(id_)
+    assert [event.status for event in file.events if event.text == "it is picked_up"] == [None]
+    assert await ship.work() == []
+    await ship.due()
+    assert await ship.work() == ["completed"]
+    assert await ship.status(order_id) == "completed"
+
+
+async def test_an_order_goes_on_once_all_of_it_does(ship: ShippingShop) -> None:
+    order_id, parcels = await ship.sent(("a", 1, 0), ("c", 2, 0))
+    first, second = (one.shipment_id for one in parcels)
+    await ship.hear(first, tracking_event("delivered", -9))
+    assert await over(ship, order_id) == (False, False)
+    assert await ship.status(order_id) == "fulfilling"
+    await ship.hear(second, tracking_event("picked_up", -5))
+    assert await over(ship, order_id) == (True, False)
+    assert await ship.status(order_id) == "shipped"
+    await ship.hear(second, tracking_event("lost", -4))
+    assert await ship.on("failed") == {second}
+    again = await ship.desk.repacking.reship(second, "lost", "dan")
+    assert await ship.on("failed") == set()
+    await ship.work()
+    await ship.hear(again, tracking_event("delivered", -1))
+    assert await ship.status(order_id) == "delivered"
+
+
+async def test_news_that_cannot_be(ship: ShippingShop) -> None:
+    """Two ends, and going on after the end: the first end stands, and the desk sees the rest."""
+    _, [parcel] = await ship.sent()
+    id_ = parcel.shipment_id
+    await ship.hear(id_, tracking_event("delivered", -60))
+    assert await ship.on("odd") == set()
+    assert (await ship.hear(id_, tracking_event("in_transit", -90), tracking_event("delivered", -50))).result == "noted"
+    assert await ship.on("odd") == set(), "late, and the same end once more"
+    await ship.hear(id_, tracking_event("in_transit", -30))
+    assert await ship.on("odd") == {id_}, "it moved after it had arrived, though both are over by now"
+    await ship.desk.resolve(id_, "the carrier mixed up two parcels", "dan")
+    assert await ship.on("odd") == set()
+    await ship.hear(id_, tracking_event("lost", -20))
+    assert await ship.on("odd") == {id_}, "it is odd anew"
+    assert (await ship.parcel(id_)).status == "delivered"
+    # A state that only we may give changes nothing either.
+    _, [other] = await ship.sent()
+    for state in ("cancelled", "planned", "booked"):
+        assert (await ship.hear(other.shipment_id, tracking_event(state))).result == "noted"
+    assert (await ship.parcel(other.shipment_id)).status == "booked"
+
+
+async def test_settled_before_it_went_wrong(ship: ShippingShop) -> None:
+    _, [parcel] = await ship.sent()
+    id_ = parcel.shipment_id
+    assert (await ship.hear(id_, tracking_event(None, -50, code="Z1", unknown=True))).unknown == 1
+    await ship.desk.resolve(id_, "it means nothing", "dan")
+    assert await ship.on("odd") == set()
+    await ship.hear(id_, tracking_event("lost", -1))
+    assert await ship.on("failed") == {id_}
+    await ship.desk.resolve(id_, "paid for", "dan")
+    assert await ship.on("failed") == set()
+
+
+async def test_a_clock_that_is_wrong(ship: ShippingShop) -> None:
+    """News from the future is believed, but does not make a parcel look alive for longer."""
+    _, [parcel] = await ship.sent()
+    await ship.hear(
+        parcel.shipment_id, tracking_event("in_transit", 60 * 24 * 365), tracking_event(None, 1, text="x" * 2_000)
+    )
+    parcel = await ship.parcel(parcel.shipment_id)
+    assert parcel.status == "in_transit"
+    assert parcel.last_event_at is not None
+    assert parcel.last_event_at <= datetime.now(UTC)
+
+
+async def test_asked_for_news(ship: ShippingShop) -> None:
+    """What a query says counts like a push, once; and it is asked more and more seldom."""
+    cheap = ship.carriers["cheap"]
+    _, [parcel] = await ship.sent()
+    assert parcel.tracking_no is not None
+    cheap.tells[parcel.tracking_no] = [tracking_event("picked_up", -60), tracking_event("in_transit", -30)]
+    await ship.hear(parcel.shipment_id, cheap.tells[parcel.tracking_no][0])
+    waits = []
+    for _ in range(2):
+        await ship.due()
+        waits.append((await ship.work(), (await ship.parcel(parcel.shipment_id)).due_at - datetime.now(UTC)))
+        await ship.rows("UPDATE shipments SET booked_at = booked_at - interval '1 day' RETURNING 1")
+    assert [words for words, _ in waits] == [["moved"], ["known"]]
+    assert 1_700 < waits[0][1].total_seconds() <= 1_800
+    assert 21_500 < waits[1][1].total_seconds() <= 21_600
+    query = "SELECT source, actor FROM shipment_events WHERE to_status = 'in_transit'"
+    assert [tuple(row) for row in await ship.rows(query)] == [("query", "cheap")]
+
+
+async def test_its_news_while_it_is_cancelled(ship: ShippingShop) -> None:
+    """The carrier says that it will not come, and has come: where a parcel is counts for more."""
+    cheap = ship.carriers["cheap"]
+    _, [parcel] = await ship.sent()
+    id_ = parcel.shipment_id
+    cheap.waits = asyncio.Event()
+    await ship.desk.cancel(id_, "not wanted", "dan")
+    cancelling = asyncio.create_task(ship.one(await ship.claimed()))
+
+    async def asked() -> bool:
+        return bool(cheap.gone)
+
+    await eventually(asked)
+    assert (await ship.hear(id_, tracking_event("picked_up", -1))).result == "moved"
+    cheap.waits.set()
+    assert await cancelling == "too_late"
+    cheap.gone.clear()
+    parcel = await ship.parcel(id_)
+    assert (parcel.status, parcel.task, parcel.after_cancel) == ("picked_up", "track", None)
+    # Arrived in the meantime, there is nothing more to do.
+    _, [other] = await ship.sent()
+    cheap.waits = asyncio.Event()
+    await ship.desk.cancel(other.shipment_id, "not wanted", "dan")
+    cancelling = asyncio.create_task(ship.one(await ship.claimed()))
+    await eventually(asked)
+    await ship.hear(other.shipment_id, tracking_event("delivered", -1))
+    cheap.waits.set()
+    assert await cancelling == "known"
+    cheap.gone.clear()
