@@ -19,6 +19,7 @@ from tests.support.gateway import TestGateway, open_gateway
 from tests.support.payment_shop import PaymentShop, open_payment_shop
 from tests.support.redis_key_leaks import sweep
 from tests.support.servers import TEMPLATE, Servers, run_servers
+from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
 SECRET = "only for tests, and long enough for HS256"
 
@@ -107,21 +108,32 @@ async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[CliService
 
 
 @pytest.fixture
-async def front(settings: Settings, sale_prefix: str) -> AsyncIterator[TestGateway]:
+async def gateway(settings: Settings, sale_prefix: str) -> AsyncIterator[TestGateway]:
     async with open_gateway(settings) as found:
         yield found
 
 
 @pytest.fixture
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The payment driver looks soon whether somebody has paid."""
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 50)
 
 
 @pytest.fixture
-async def pay(shop: CliServices, sale_id: str, short_looks: None) -> AsyncIterator[PaymentShop]:
+async def pay(shop: CliServices, sale_id: str, short_polls: None) -> AsyncIterator[PaymentShop]:
     """A shop that is paid; after the test nothing is left to be done, and the books agree."""
     async with open_payment_shop(shop, sale_id) as found:
         yield found
         await found.quiet()
+        await found.check()
+
+
+@pytest.fixture
+async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
+    """A shop with shipments; after the test units, bookings and histories must agree.
+
+    A lease outlasts any test: what is to be due or over, a test makes so.
+    """
+    async with open_shipping_shop(shop, settings, lease_s=60) as found:
+        yield found
         await found.check()

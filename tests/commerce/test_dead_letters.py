@@ -53,11 +53,11 @@ async def test_it_cannot_be_paid(shop: CliServices, settings: Settings, sale_id:
     """Nobody waits for it for ever: first it may still be stored, and once it is discarded it is cancelled."""
     bad = await dead(shop, settings, sale_id, keys)
     path = f"/v1/orders/{bad.order_id}/payments"
-    async with open_gateway(settings) as front:
-        held = await front.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
+    async with open_gateway(settings) as gateway:
+        held = await gateway.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
         assert (held.status, held.code) == (409, "not_persisted_yet")
         await shop.dead_letters.discard(bad.order_id, "test")
-        gone = await front.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
+        gone = await gateway.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
         assert (gone.status, gone.code) == (409, "not_payable")
 
 

@@ -28,7 +28,7 @@ async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
 
 
 @pytest.fixture
-async def releases(shop: CliServices) -> AsyncIterator[Reservations]:
+async def reservations(shop: CliServices) -> AsyncIterator[Reservations]:
     return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
@@ -59,7 +59,9 @@ async def stock_and_purchases(
     return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
 
 
-async def expired(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations) -> None:
+async def expired(
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, reservations: Reservations
+) -> None:
     """An order of 2 that is kept, and one of 3 by the same user that was not paid."""
     for units in (3, 2):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": units}, limits={"a": 5}))
@@ -67,7 +69,7 @@ async def expired(shop: CliServices, settings: Settings, sale_id: str, keys: Sal
             await eventually(lambda: drained(shop, keys))
         if units == 3:
             await expire_all(shop)
-            assert await releases.expire_unpaid_orders() == 1
+            assert await reservations.expire_unpaid_orders() == 1
 
 
 @pytest.mark.parametrize("applied_before", [True, False])
@@ -77,11 +79,11 @@ async def test_a_release(
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,
-    releases: Reservations,
+    reservations: Reservations,
     parked: bool,
     applied_before: bool,
 ) -> None:
-    await expired(shop, settings, sale_id, keys, releases)
+    await expired(shop, settings, sale_id, keys, reservations)
     if applied_before:
         async with shop.db.connection() as connection:
             row = await connection.fetchrow("SELECT release_id, created_at FROM releases")
@@ -90,13 +92,13 @@ async def test_a_release(
         await lua.release(shop.redis, keys, [done])
     await age(shop, keys, "releases")
     if parked:
-        assert await releases.apply_due_releases() == 1
+        assert await reservations.apply_due_releases() == 1
         assert await status(shop, "releases") == ["parked"]
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert report.resolved_jobs == 1
     assert await status(shop, "releases") == ["applied"]
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
-    assert await releases.apply_due_releases() == 0
+    assert await reservations.apply_due_releases() == 0
     assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
 
@@ -125,14 +127,14 @@ async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, pa
 
 
 async def test_a_young_job_is_left_to_its_driver(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, reservations: Reservations
 ) -> None:
-    await expired(shop, settings, sale_id, keys, releases)
+    await expired(shop, settings, sale_id, keys, reservations)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '6 days'")
     assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 5}, {b"user\0a": 5})
-    assert await releases.apply_due_releases() == 1
+    assert await reservations.apply_due_releases() == 1
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
 
 
@@ -141,11 +143,11 @@ async def test_a_load_that_dies_before_it_says_so(
     settings: Settings,
     sale_id: str,
     keys: SaleKeys,
-    releases: Reservations,
+    reservations: Reservations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The units are in Redis and the row is not marked; the next load starts from the rows, so they count once."""
-    await expired(shop, settings, sale_id, keys, releases)
+    await expired(shop, settings, sale_id, keys, reservations)
     await age(shop, keys, "releases")
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "more"), "test")
     with monkeypatch.context() as patch:
@@ -153,7 +155,7 @@ async def test_a_load_that_dies_before_it_says_so(
         with pytest.raises(SystemError):
             await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 9}
-    assert await releases.apply_due_releases() == 1
+    assert await reservations.apply_due_releases() == 1
     assert await status(shop, "releases") == ["parked"]
     assert await shop.sales.sync_to_redis(sale_id)
     assert await status(shop, "releases") == ["applied"]

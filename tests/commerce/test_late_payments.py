@@ -25,7 +25,7 @@ POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
 GONE = "it came too late and the goods are gone"
 
 
-pytestmark = pytest.mark.usefixtures("short_looks")
+pytestmark = pytest.mark.usefixtures("short_polls")
 
 
 async def stock(pay: PaymentShop) -> dict[str, int]:
@@ -150,7 +150,7 @@ async def test_too_late_on_what_the_customer_cancelled(pay: PaymentShop) -> None
     order_id, [one, other] = await pay.ordered(("alipay", 40), ("wechatpay", 60))
     pay.pays("alipay", one["payment_id"])
     await pay.payment_is(one["payment_id"], "captured")
-    answer = await pay.front.call("POST", f"/v1/orders/{order_id}/cancel")
+    answer = await pay.gateway.call("POST", f"/v1/orders/{order_id}/cancel")
     assert answer.status == 200, answer.text
     await pay.payment_is(other["payment_id"], "closed")
     assert pay.trade_state("wechatpay", other["payment_id"]) == "closed"
@@ -214,7 +214,7 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliSer
         await eventually(given_up)
         ask = {"key": "k", "reason": "it came too late"}
         path = f"/v1/admin/orders/{order_id}/refunds"
-        refused = await pay.front.call("POST", path, user="sam", roles=["support"], json=ask)
+        refused = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=ask)
         assert (refused.status, refused.code) == (409, "not_enough_captured")
         [parked] = (await pay.staff("GET", "/parked"))["items"]
         async with run_workers(pay.settings, "release_worker"):
@@ -272,8 +272,8 @@ async def test_nobody_begins_to_pay_in_the_last_moment(pay: PaymentShop) -> None
             "pay_by = pay_by - interval '880 seconds'"
         )
     with pytest.raises(NotPayable, match="not enough time left"):
-        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
+        await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
     await pay.expire()
     await pay.order_is(order_id, "cancelled", "expired")
     with pytest.raises(NotPayable, match="the order is cancelled"):
-        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
+        await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])

@@ -36,7 +36,7 @@ def orders(shop: CliServices) -> Orders:
 
 
 @pytest.fixture
-def releases(shop: CliServices) -> Reservations:
+def reservations(shop: CliServices) -> Reservations:
     return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
@@ -151,14 +151,14 @@ async def test_a_users_list_passes_nobody_elses_orders(shop: CliServices, mode: 
 
 
 async def test_cancelling_gives_the_goods_back_once(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     answers = await asyncio.gather(*(orders.cancel(order_id, ACTOR, [sale_id], 0) for _ in range(10)))
     assert {(order.status, order.cancel_reason) for order in answers} == {(OrderStatus.CANCELLED, "by_customer")}
-    assert await releases.apply_due_releases() == 1
+    assert await reservations.apply_due_releases() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
     assert await lua.buyers(shop.redis, keys) == {}
     events = await orders.events(order_id, "user", [sale_id])
@@ -201,12 +201,12 @@ async def test_a_paid_order_is_not_cancelled(
 
 
 async def test_unpaid_orders_expire(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
-    assert await releases.expire_unpaid_orders() == 0
+    assert await reservations.expire_unpaid_orders() == 0
     await expire_all(shop)
     async with run_workers(settings, "release_worker"):
         await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
@@ -221,7 +221,7 @@ async def _free(shop: CliServices, keys: SaleKeys, stock: dict[str, int]) -> boo
 
 
 async def test_expiry_and_cancel_race(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
     """Whoever comes first decides; the goods come back once."""
     order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
@@ -230,10 +230,10 @@ async def test_expiry_and_cancel_race(
     await expire_all(shop)
     await asyncio.gather(
         *(orders.cancel(id_, Actor(f"u{n}", "customer"), [sale_id], 0) for n, id_ in enumerate(order_ids)),
-        *(releases.expire_unpaid_orders() for _ in range(3)),
-        *(releases.apply_due_releases() for _ in range(3)),
+        *(reservations.expire_unpaid_orders() for _ in range(3)),
+        *(reservations.apply_due_releases() for _ in range(3)),
     )
-    while await releases.apply_due_releases():
+    while await reservations.apply_due_releases():
         pass
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
     async with shop.db.connection() as connection:
@@ -243,7 +243,7 @@ async def test_expiry_and_cancel_race(
 
 
 async def test_a_release_waits_for_a_sale_that_is_not_loaded(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
@@ -251,7 +251,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     meta = await shop.redis.dump(keys.meta)
     await shop.redis.delete(keys.meta)
-    assert await releases.apply_due_releases() == 1
+    assert await reservations.apply_due_releases() == 1
     async with shop.db.connection() as connection:
         row = await connection.fetchrow("SELECT status, attempts, last_error, due_at > now() AS later FROM releases")
     assert row is not None
@@ -262,7 +262,7 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
 
 
 async def test_a_release_that_is_too_old_is_parked(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, releases: Reservations
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
     order_id = await placed(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
@@ -270,7 +270,7 @@ async def test_a_release_that_is_too_old_is_parked(
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '9 days'")
-    await releases.apply_due_releases()
+    await reservations.apply_due_releases()
     assert (await shop.audit.counts())["parked_releases"] == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
 

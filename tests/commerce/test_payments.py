@@ -18,12 +18,12 @@ from ops.sandbox.server import PROVIDERS
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually
 
-pytestmark = pytest.mark.usefixtures("short_looks")
+pytestmark = pytest.mark.usefixtures("short_polls")
 
 
 async def begin(pay: PaymentShop, order_id: UUID, user: str, part: TenderInput) -> dict[str, Any]:
     """Begin to pay with more to say than the method; the payment once its provider has been asked."""
-    await pay.front.services.payments.start(order_id, user, [part])
+    await pay.gateway.services.payments.start(order_id, user, [part])
 
     async def look() -> dict[str, Any] | None:
         [found] = await pay.payments(order_id, user)
@@ -60,7 +60,7 @@ async def _paid_outside(pay: PaymentShop, method: Any, scene: PaymentFlow, kind:
         gateway = pay.settings.payments.alipay
         assert gateway is not None
         url = action["url"] or f"{gateway.gateway_url}?{action['parameters']['order_string']}"
-        async with pay.front.client.get(url, allow_redirects=False) as answer:
+        async with pay.gateway.client.get(url, allow_redirects=False) as answer:
             assert answer.status == 302, await answer.text()
     pay.pays(method, payment["payment_id"])
     await pay.order_is(order_id, "paid")
@@ -189,7 +189,7 @@ async def test_the_same_credit_in_another_mixture(pay: PaymentShop) -> None:
 async def test_the_same_again_is_the_same(pay: PaymentShop) -> None:
     order_id = await pay.order()
     parts = [TenderInput("alipay", 40), TenderInput("wechatpay", 60)]
-    answers = await asyncio.gather(*(pay.front.services.payments.start(order_id, "user", parts) for _ in range(20)))
+    answers = await asyncio.gather(*(pay.gateway.services.payments.start(order_id, "user", parts) for _ in range(20)))
     assert len({tuple(one.payment_id for one in answer.payments) for answer in answers}) == 1
     payments = await pay.start(order_id, ("alipay", 40), ("wechatpay", 60))
     for one in payments:
@@ -198,7 +198,7 @@ async def test_the_same_again_is_the_same(pay: PaymentShop) -> None:
     again = await pay.start(order_id, ("alipay", 40), ("wechatpay", 60))
     assert [one["payment_id"] for one in again] == [one["payment_id"] for one in payments]
     with pytest.raises(NotPayable):
-        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
+        await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
     assert await pay.value("SELECT count(*) FROM payments") == 2
 
 
@@ -225,7 +225,7 @@ async def test_paid_before_the_answer_to_its_creation_came(shop: CliServices, sa
     async with open_payment_shop(shop, sale_id, change=with_job_settings(call_timeout_s=0.4)) as pay:
         order_id = await pay.order()
         pay.switch(approve="auto", pay_after_ms=0, never_share=1, slow_share=1, slow_ms=700)
-        await pay.front.services.payments.start(order_id, "user", [TenderInput(method, 100)])  # type: ignore[arg-type]
+        await pay.gateway.services.payments.start(order_id, "user", [TenderInput(method, 100)])  # type: ignore[arg-type]
 
         async def charged() -> bool:
             return bool(pay.bank.totals(method)["captured"])
@@ -245,7 +245,7 @@ async def test_a_provider_that_is_down_is_left_alone(shop: CliServices, sale_id:
         pay.switch()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True, callback_ms=0))
         orders = [await pay.order(user=f"u{n}") for n in range(8)]
-        start = pay.front.services.payments.start
+        start = pay.gateway.services.payments.start
         await asyncio.gather(*(start(id_, f"u{n}", [TenderInput("alipay", 100)]) for n, id_ in enumerate(orders)))
 
         async def left_alone() -> bool:

@@ -48,7 +48,7 @@ NOON = to_ms(START) + 12 * 3_600_000
 class ReconciliationKit:
     """The providers' books, the statements that they write, and the adapters that read them."""
 
-    bank: payment_store.Bank
+    bank: payment_store.PaymentStore
     sandbox: dict[str, SandboxProtocol]
     adapters: dict[str, Provider]
     toml: str
@@ -89,7 +89,7 @@ async def open_reconciliation_kit(home: Path, settings: Settings) -> AsyncIterat
 
 
 @pytest.fixture
-async def house(tmp_path: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
+async def kit(tmp_path: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
     async with open_reconciliation_kit(tmp_path, settings) as found:
         yield found
 
@@ -114,14 +114,14 @@ def kinds(found: Sequence[Difference]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_what_agrees_is_no_difference(house: ReconciliationKit, name: str) -> None:
+async def test_what_agrees_is_no_difference(kit: ReconciliationKit, name: str) -> None:
     ids, back = [uuid4() for _ in range(3)], uuid4()
-    numbers = [house.pay(name, one, 100 + at) for at, one in enumerate(ids)]
-    house.give_back(name, ids[0], back, 40)
+    numbers = [kit.pay(name, one, 100 + at) for at, one in enumerate(ids)]
+    kit.give_back(name, ids[0], back, 40)
     mine = [recorded_movement(one, number, 100 + at) for at, (one, number) in enumerate(zip(ids, numbers, strict=True))]
     steps: list[None] = []
     found, unknown = compare(
-        house.read(name),
+        kit.read(name),
         [],
         recorded_day(*mine, recorded_movement(ids[0], numbers[0], 40, back)),
         SINGLES,
@@ -129,24 +129,24 @@ async def test_what_agrees_is_no_difference(house: ReconciliationKit, name: str)
     )
     assert (found.movements, found.matching, found.differences, unknown) == (4, 4, [], [])
     assert len(steps) == 4
-    assert compare(house.read(name, SINGLES - DAY), [], recorded_day(), SINGLES - DAY)[0] == (0, 0, [])
+    assert compare(kit.read(name, SINGLES - DAY), [], recorded_day(), SINGLES - DAY)[0] == (0, 0, [])
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_every_kind_of_difference(house: ReconciliationKit, name: str) -> None:
+async def test_every_kind_of_difference(kit: ReconciliationKit, name: str) -> None:
     amount, number, missing, unknown_to_us, twice = (uuid4() for _ in range(5))
     back, lost_back = uuid4(), uuid4()
     mine = [
-        recorded_movement(amount, house.pay(name, amount), 501),
+        recorded_movement(amount, kit.pay(name, amount), 501),
         recorded_movement(missing, "T1"),
-        recorded_movement(twice, house.pay(name, twice)),
+        recorded_movement(twice, kit.pay(name, twice)),
     ]
-    house.pay(name, number)
+    kit.pay(name, number)
     mine.append(recorded_movement(number, "another"))
-    house.pay(name, unknown_to_us)
-    house.give_back(name, amount, back, 100)
+    kit.pay(name, unknown_to_us)
+    kit.give_back(name, amount, back, 100)
     mine += [recorded_movement(amount, None, 99, back), recorded_movement(missing, "T1", 10, lost_back)]
-    lines = house.read(name)
+    lines = kit.read(name)
     lines += [line for line in lines if isinstance(line, StatementLine) and line.payment_id == twice]
     lines.append("line 99: no cells")
     found, unknown = compare(lines, [], recorded_day(*mine), SINGLES)
@@ -171,25 +171,25 @@ async def test_every_kind_of_difference(house: ReconciliationKit, name: str) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_around_midnight(house: ReconciliationKit, name: str) -> None:
+async def test_around_midnight(kit: ReconciliationKit, name: str) -> None:
     """On our side it may be the other day; where the other day's statement is given it is settled by that."""
     early, late, noon = uuid4(), uuid4(), uuid4()
-    after = house.pay(name, early, at_ms=to_ms(END) + 2_000)
-    before = house.pay(name, late, at_ms=to_ms(END) - 2_000)
+    after = kit.pay(name, early, at_ms=to_ms(END) + 2_000)
+    before = kit.pay(name, late, at_ms=to_ms(END) - 2_000)
     # We learned of the late one after midnight, and have the early one at the end of the day before.
     mine = recorded_day(
         recorded_movement(early, after),
         around=[recorded_movement(late, before)],
         late=[recorded_movement(early, after)],
     )
-    found, unknown = compare(house.read(name), [], mine, SINGLES)
+    found, unknown = compare(kit.read(name), [], mine, SINGLES)
     assert unknown == []
     assert (found.matching, kinds(found.differences)) == (1, ["near_midnight"])
     assert "2026-11-12" in found.differences[0].reason
-    found, _ = compare(house.read(name), house.read(name, SINGLES + DAY), mine, SINGLES)
+    found, _ = compare(kit.read(name), kit.read(name, SINGLES + DAY), mine, SINGLES)
     assert (found.matching, found.differences) == (2, [])
     wrong = recorded_day(recorded_movement(early, "another"), around=[recorded_movement(late, before)])
-    assert kinds(compare(house.read(name), house.read(name, SINGLES + DAY), wrong, SINGLES)[0].differences) == [
+    assert kinds(compare(kit.read(name), kit.read(name, SINGLES + DAY), wrong, SINGLES)[0].differences) == [
         "transaction"
     ]
     first = recorded_day(recorded_movement(noon, "T1"), early=[recorded_movement(noon, "T1")])
@@ -236,17 +236,17 @@ def test_a_refund_that_is_not_in_our_books() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_files_as_they_come(house: ReconciliationKit, name: str) -> None:
-    house.pay(name, uuid4())
-    text = house.statement(name)
+async def test_files_as_they_come(kit: ReconciliationKit, name: str) -> None:
+    kit.pay(name, uuid4())
+    text = kit.statement(name)
     for raw in (text.encode(), text.encode("utf-8-sig"), text.encode("gb18030")):
-        assert len(house.adapters[name].read_statement(decode(raw))) == 1
-    other = house.statement(NAMES[1 - NAMES.index(name)])
-    lines = house.adapters[name].read_statement(other)
+        assert len(kit.adapters[name].read_statement(decode(raw))) == 1
+    other = kit.statement(NAMES[1 - NAMES.index(name)])
+    lines = kit.adapters[name].read_statement(other)
     with pytest.raises(Invalid, match=f"no statement of {name}: line 1"):
         check_readable(name, lines)
-    check_readable(name, house.read(name))
-    check_readable(name, house.read(name, SINGLES - timedelta(days=9)))
+    check_readable(name, kit.read(name))
+    check_readable(name, kit.read(name, SINGLES - timedelta(days=9)))
 
 
 @pytest.mark.parametrize(

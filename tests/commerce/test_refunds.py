@@ -22,11 +22,11 @@ from ops.commands.common import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually
 
-pytestmark = pytest.mark.usefixtures("short_looks")
+pytestmark = pytest.mark.usefixtures("short_polls")
 
 
 def service(pay: PaymentShop) -> Payments:
-    return pay.front.services.payments
+    return pay.gateway.services.payments
 
 
 async def refund(pay: PaymentShop, order_id: UUID, key: str, amount: int | None = None) -> OrderPayments:
@@ -211,7 +211,7 @@ async def test_cash_is_collected_once(pay: PaymentShop) -> None:
     lines = await pay.rows("SELECT account, amount_minor FROM ledger ORDER BY account")
     assert [tuple(line) for line in lines] == [("cash", 100), ("orders", -100)]
     order_id, payments = await pay.ordered(("cod", 40), ("alipay", 60))
-    await pay.front.call("POST", f"/v1/orders/{order_id}/cancel")
+    await pay.gateway.call("POST", f"/v1/orders/{order_id}/cancel")
     for one in payments:
         await pay.payment_is(one["payment_id"], "closed")
         with pytest.raises(NotCollectable):

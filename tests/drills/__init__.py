@@ -2,6 +2,5 @@
 
 import pytest
 
-pytest.register_assert_rewrite(
-    "tests.drills.final_checks", "tests.drills.local_stack"
-)  # so that a failure there shows values
+# So that a failure there shows values.
+pytest.register_assert_rewrite("tests.drills.final_checks", "tests.drills.local_stack")

@@ -209,100 +209,100 @@ def format_examples(lies: Iterable[str]) -> str:
 class OrderRequest:
     """Sends one wish until it is clear what became of it."""
 
-    def __init__(self, ledger: ClientRecord, wish: IntendedOrder) -> None:
-        self._ledger = ledger
+    def __init__(self, record: ClientRecord, wish: IntendedOrder) -> None:
+        self._record = record
         self.wish = wish
         self._begun = False
 
     def request(self) -> bytes:
-        ledger, wish = self._ledger, self.wish
+        record, wish = self._record, self.wish
         if not self._begun:
             self._begun = True
             if wish.under_way:
-                ledger.overlaps += 1
+                record.overlaps += 1
                 wish.unclear = True  # either of the two may be first
             wish.under_way += 1
         wish.first_sent = min(wish.first_sent, perf_counter())
-        body = wish.body or ledger.body(wish.units)
-        head = f"POST /v1/orders HTTP/1.1\r\nIdempotency-Key: {wish.key}\r\n{ledger.head(wish.user)}{len(body)}\r\n\r\n"
+        body = wish.body or record.body(wish.units)
+        head = f"POST /v1/orders HTTP/1.1\r\nIdempotency-Key: {wish.key}\r\n{record.head(wish.user)}{len(body)}\r\n\r\n"
         return head.encode() + body
 
     def answered(self, reply: Reply, seconds: float) -> float | None:
-        ledger, wish = self._ledger, self.wish
-        said = ledger.said(reply, seconds)
+        record, wish = self._record, self.wish
+        said = record.said(reply, seconds)
         if said in ("200", "202"):
             self._accepted(reply)
         elif said in LATER:
             wish.unclear = wish.unclear or said == "outcome_unknown"
-            return ledger.later(said, reply)
+            return record.later(said, reply)
         elif FINAL.get(said) == reply.status:
             sku = str(orjson.loads(reply.body)["sku"])
             wish.refused = said
             if sku in wish.units:
-                ledger.refusals.append(FinalRefusal(perf_counter(), said, sku, wish))
+                record.refusals.append(FinalRefusal(perf_counter(), said, sku, wish))
             else:
-                ledger.lie(f"{wish}: {said} of {sku}, which was not ordered")
+                record.lie(f"{wish}: {said} of {sku}, which was not ordered")
         else:
-            ledger.lie(f"{wish}: {reply.status} {said}: {reply.body[:300]!r}")
-        if wish.refused and wish.order_id and not ledger.returns:
-            ledger.lie(f"{wish}: accepted as {wish.order_id}, and refused as {wish.refused}")
+            record.lie(f"{wish}: {reply.status} {said}: {reply.body[:300]!r}")
+        if wish.refused and wish.order_id and not record.returns:
+            record.lie(f"{wish}: accepted as {wish.order_id}, and refused as {wish.refused}")
         return None
 
     def _accepted(self, reply: Reply) -> None:
-        ledger, wish = self._ledger, self.wish
+        record, wish = self._record, self.wish
         order_id = UUID(orjson.loads(reply.body)["order_id"])
         wish.accepted += reply.status == 202
         if wish.accepted > 1:
-            ledger.lie(f"{wish}: 202 more than once")
+            record.lie(f"{wish}: 202 more than once")
         if wish.answer is None:
             if reply.status == 200 and not wish.unclear:
-                ledger.lie(f"{wish}: 200 at once, as if it had been taken before")
+                record.lie(f"{wish}: 200 at once, as if it had been taken before")
             wish.answer, wish.order_id = reply.body, order_id
-            ledger.accepted += 1
+            record.accepted += 1
         elif wish.answer != reply.body:
-            ledger.lie(f"{wish}: {reply.body!r}, and before that {wish.answer!r}")
+            record.lie(f"{wish}: {reply.body!r}, and before that {wish.answer!r}")
 
     def broke(self) -> None:
         self.wish.unclear = True
-        self._ledger.statuses["connection broken"] += 1
+        self._record.statuses["connection broken"] += 1
 
     def unheard(self) -> None:
-        self._ledger.statuses["nobody listens"] += 1
+        self._record.statuses["nobody listens"] += 1
 
     def ended(self, clear: bool) -> None:
         self.wish.under_way -= self._begun
         if not clear:
-            self._ledger.lie(f"{self.wish}: no clear answer in all the time a client waits")
+            self._record.lie(f"{self.wish}: no clear answer in all the time a client waits")
 
 
 class CancelRequest:
     """Cancels one order until that is clear."""
 
-    def __init__(self, ledger: ClientRecord, wish: IntendedOrder) -> None:
-        self._ledger = ledger
+    def __init__(self, record: ClientRecord, wish: IntendedOrder) -> None:
+        self._record = record
         self.wish = wish
 
     def request(self) -> bytes:
         wish = self.wish
-        return f"POST /v1/orders/{wish.order_id}/cancel HTTP/1.1\r\n{self._ledger.head(wish.user)}0\r\n\r\n".encode()
+        return f"POST /v1/orders/{wish.order_id}/cancel HTTP/1.1\r\n{self._record.head(wish.user)}0\r\n\r\n".encode()
 
     def answered(self, reply: Reply, seconds: float) -> float | None:
-        ledger, wish = self._ledger, self.wish
-        said = ledger.said(reply, seconds)
+        record, wish = self._record, self.wish
+        said = record.said(reply, seconds)
         if said in LATER:
-            return ledger.later(said, reply)
+            return record.later(said, reply)
         if said == "200" and orjson.loads(reply.body)["status"] == "cancelled":
             wish.cancelled = True
         else:
-            ledger.lie(f"{wish}: its cancellation was answered {reply.status} {reply.body[:300]!r}")
+            record.lie(f"{wish}: its cancellation was answered {reply.status} {reply.body[:300]!r}")
         return None
 
     def broke(self) -> None:
-        self._ledger.statuses["connection broken"] += 1
+        self._record.statuses["connection broken"] += 1
 
     def unheard(self) -> None:
-        self._ledger.statuses["nobody listens"] += 1
+        self._record.statuses["nobody listens"] += 1
 
     def ended(self, clear: bool) -> None:
         if not clear:
-            self._ledger.lie(f"{self.wish}: its cancellation got no clear answer in all the time a client waits")
+            self._record.lie(f"{self.wish}: its cancellation got no clear answer in all the time a client waits")

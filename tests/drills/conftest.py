@@ -38,7 +38,7 @@ def rng() -> Random:
 
 
 @pytest.fixture
-async def house(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[LocalStack]:
+async def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[LocalStack]:
     """A running shop without sales, in a short directory that Postgres's user may pass through.
 
     An indirect parameter replaces the settings that a drill usually runs with.

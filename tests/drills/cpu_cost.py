@@ -10,10 +10,10 @@ from loadtest.bench.machine import children, cpu_seconds
 from tests.drills.local_stack import LocalStack
 
 
-def cpu_seconds_by_role(house: LocalStack, roles: Sequence[str]) -> dict[str, float]:
+def cpu_seconds_by_role(stack: LocalStack, roles: Sequence[str]) -> dict[str, float]:
     """Seconds so far, by part; Postgres with all processes that have served its connections."""
-    used = {role: sum(map(cpu_seconds, house.pids(role))) for role in roles}
-    [postgres] = house.pids("postgres")
+    used = {role: sum(map(cpu_seconds, stack.pids(role))) for role in roles}
+    [postgres] = stack.pids("postgres")
     gone = sum(map(int, Path(f"/proc/{postgres}/stat").read_text().rpartition(")")[2].split()[13:15]))
     alive = sum(map(cpu_seconds, [postgres, *children(postgres)]))
     return {**used, "postgres": alive + gone / os.sysconf("SC_CLK_TCK")}

@@ -19,9 +19,9 @@ from tests.support.sales import eventually
 _SETTLED_S = 60.0
 
 
-async def run_audit(house: LocalStack, sale_id: str) -> SaleAudit:
+async def run_audit(stack: LocalStack, sale_id: str) -> SaleAudit:
     """Run `floodgate audit`, which must end with status 0 and find no unit too many or too few."""
-    status, said = await house.command("audit", sale_id, "--json")
+    status, said = await stack.command("audit", sale_id, "--json")
     assert status == 0, said
     [found] = msgspec.json.decode(said, type=list[SaleAudit])
     assert (found.clean, found.differences) == (True, 0), found
@@ -29,20 +29,20 @@ async def run_audit(house: LocalStack, sale_id: str) -> SaleAudit:
 
 
 async def check_final_state(
-    house: LocalStack, ledger: ClientRecord, initial: Mapping[str, int], limits: Mapping[str, int]
+    stack: LocalStack, record: ClientRecord, initial: Mapping[str, int], limits: Mapping[str, int]
 ) -> SaleAudit:
     """Wait until all is stored and given back, and compare everything with everything."""
-    lies = ledger.all_lies(initial, limits)
+    lies = record.all_lies(initial, limits)
     assert not lies, format_examples(lies)
-    async with open_cli_services(house.settings()) as shop:
-        await eventually(lambda: _is_idle(shop, ledger.sale_id), _SETTLED_S)
-        await _check_orders(shop, ledger)
-        left = (await lua.cut(shop.redis, SaleKeys(ledger.sale_id))).stock
+    async with open_cli_services(stack.settings()) as shop:
+        await eventually(lambda: _is_idle(shop, record.sale_id), _SETTLED_S)
+        await _check_orders(shop, record)
+        left = (await lua.cut(shop.redis, SaleKeys(record.sale_id))).stock
         assert (await shop.audit.counts())["dead_letters"] == 0
-    sold = ledger.units()
+    sold = record.units()
     assert {sku: left[sku] + sold[sku] for sku in initial} == dict(initial)
     assert min(left.values()) >= 0
-    found = await run_audit(house, ledger.sale_id)
+    found = await run_audit(stack, record.sale_id)
     assert {row.sku: (row.initial, row.available, row.held + row.sold, row.in_stream) for row in found.rows} == {
         sku: (units, left[sku], sold[sku], 0) for sku, units in initial.items()
     }
@@ -54,18 +54,18 @@ async def _is_idle(shop: CliServices, sale_id: str) -> bool:
     return waiting.orders == 0 and (await shop.audit.counts())["pending_releases"] == 0
 
 
-async def _check_orders(shop: CliServices, ledger: ClientRecord) -> None:
+async def _check_orders(shop: CliServices, record: ClientRecord) -> None:
     """Postgres has exactly the orders that were promised: id, user, key, units, and whether they were cancelled."""
     async with shop.db.connection() as connection:
         orders = await connection.fetch(
-            "SELECT order_id, user_id, idempotency_key, status FROM orders WHERE sale_id = $1", ledger.sale_id
+            "SELECT order_id, user_id, idempotency_key, status FROM orders WHERE sale_id = $1", record.sale_id
         )
         lines = await connection.fetch(
             "SELECT order_id, sku, sum(quantity)::int AS units FROM order_lines JOIN orders USING (order_id) "
             "WHERE sale_id = $1 GROUP BY order_id, sku",
-            ledger.sale_id,
+            record.sale_id,
         )
-    promised = ledger.promised()
+    promised = record.promised()
     stored = {row["order_id"]: row for row in orders}
     lost = [f"{id_} of {promised[id_]}" for id_ in promised.keys() - stored.keys()]
     assert not lost, f"promised and not stored, {format_examples(lost)}"

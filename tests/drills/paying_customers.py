@@ -67,9 +67,9 @@ class PayingCustomer:
 
 @dataclass
 class PayingCustomers:
-    """Everything the customers of one sale were told: of their orders in `ledger`, of their payments here."""
+    """Everything the customers of one sale were told: of their orders in `record`, of their payments here."""
 
-    ledger: ClientRecord
+    record: ClientRecord
     rng: Random
     customers: dict[str, PayingCustomer] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
@@ -93,14 +93,14 @@ class PayingCustomers:
             steps.append(_parts(rng.choice(("alipay", "wechatpay", "cod")), total, rng))
         elif mind < 0.15:
             steps.append(None)
-        made = PayingCustomer(self.ledger.wish(user, f"key-{number}", units), total, steps)
+        made = PayingCustomer(self.record.wish(user, f"key-{number}", units), total, steps)
         self.customers[made.wish.key] = made
         return made
 
     def step(self, customer: PayingCustomer) -> RetriedRequest:
         """The next thing this customer wants to do."""
         parts = customer.steps.pop(0)
-        return CustomerCancelRequest(self.ledger, customer) if parts is None else PayRequest(self, customer, parts)
+        return CustomerCancelRequest(self.record, customer) if parts is None else PayRequest(self, customer, parts)
 
     def figures(self) -> str:
         answers = ", ".join(f"{count} {said}" for said, count in sorted(self.statuses.items()))
@@ -127,33 +127,33 @@ def percentiles(seconds: list[float]) -> tuple[float, float]:
 class PayRequest:
     """Begins to pay, until it is clear that it has begun or that it is too late."""
 
-    def __init__(self, till: PayingCustomers, customer: PayingCustomer, parts: list[TenderBody]) -> None:
-        self._till = till
+    def __init__(self, payers: PayingCustomers, customer: PayingCustomer, parts: list[TenderBody]) -> None:
+        self._payers = payers
         self.customer = customer
         self._parts = parts
 
     def request(self) -> bytes:
         wish, body = self.customer.wish, orjson.dumps({"payments": self._parts})
-        head = f"POST /v1/orders/{wish.order_id}/payments HTTP/1.1\r\n{self._till.ledger.head(wish.user)}{len(body)}"
+        head = f"POST /v1/orders/{wish.order_id}/payments HTTP/1.1\r\n{self._payers.record.head(wish.user)}{len(body)}"
         return f"{head}\r\n\r\n".encode() + body
 
     def answered(self, reply: Reply, seconds: float) -> float | None:
-        till = self._till
+        payers = self._payers
         said = str(reply.status) if reply.status < 300 else str(orjson.loads(reply.body)["code"])
-        till.latencies.append(seconds)
-        till.statuses[said] += 1
+        payers.latencies.append(seconds)
+        payers.statuses[said] += 1
         if said in LATER:
-            return till.ledger.later(said, reply)
+            return payers.record.later(said, reply)
         if said == "200":
             self._shown(orjson.loads(reply.body))
         elif (said, reply.status) == ("not_payable", 409):
             self.customer.too_late = True  # judged at the end, when it is known what became of the order
         else:
-            till.ledger.lie(f"{self.customer.wish}: paying was answered {reply.status} {reply.body[:300]!r}")
+            payers.record.lie(f"{self.customer.wish}: paying was answered {reply.status} {reply.body[:300]!r}")
         return None
 
     def _shown(self, view: dict[str, Any]) -> None:
-        customer, parts, lie = self.customer, self._parts, self._till.ledger.lie
+        customer, parts, lie = self.customer, self._parts, self._payers.record.lie
         mine = [one for one in view["payments"] if one["current"]]
         if [(one["method"], one["amount"]["amount"]) for one in mine] != [(p["method"], p["amount"]) for p in parts]:
             lie(f"{customer.wish}: wanted to pay with {parts}, and is shown {view}")
@@ -165,21 +165,21 @@ class PayRequest:
         customer.rounds.append((parts, ids))
 
     def broke(self) -> None:
-        self._till.statuses["connection broken"] += 1
+        self._payers.statuses["connection broken"] += 1
 
     def unheard(self) -> None:
-        self._till.statuses["nobody listens"] += 1
+        self._payers.statuses["nobody listens"] += 1
 
     def ended(self, clear: bool) -> None:
         if not clear:
-            self._till.ledger.lie(f"{self.customer.wish}: no clear answer about its payments in all the time")
+            self._payers.record.lie(f"{self.customer.wish}: no clear answer about its payments in all the time")
 
 
 class CustomerCancelRequest(CancelRequest):
     """Cancels, unless the order is paid by then."""
 
-    def __init__(self, ledger: ClientRecord, customer: PayingCustomer) -> None:
-        super().__init__(ledger, customer.wish)
+    def __init__(self, record: ClientRecord, customer: PayingCustomer) -> None:
+        super().__init__(record, customer.wish)
         self.customer = customer
 
     def answered(self, reply: Reply, seconds: float) -> float | None:
@@ -192,10 +192,10 @@ class CustomerCancelRequest(CancelRequest):
 class PayingLoad:
     """Customers over all connections without a pause: so many, or until it is told to stop."""
 
-    def __init__(self, house: LocalStack, till: PayingCustomers, connections: int, orders: int | None = None) -> None:
-        self.till = till
+    def __init__(self, stack: LocalStack, payers: PayingCustomers, connections: int, orders: int | None = None) -> None:
+        self.payers = payers
         self.seconds = 0.0
-        self._house = house
+        self._stack = stack
         self._connections = connections
         self._left = orders
         self._over = False
@@ -218,55 +218,55 @@ class PayingLoad:
         """Wait until so many more orders were begun to be paid. How many is the caller's chance, so that what is done
         between them is done at any moment."""
         loop = asyncio.get_running_loop()
-        wanted, deadline = self.till.statuses["200"] + orders, loop.time() + _STALLED_S
-        while self.till.statuses["200"] < wanted:
-            assert loop.time() < deadline, f"nobody pays any more: {self.till.figures()}"
+        wanted, deadline = self.payers.statuses["200"] + orders, loop.time() + _STALLED_S
+        while self.payers.statuses["200"] < wanted:
+            assert loop.time() < deadline, f"nobody pays any more: {self.payers.figures()}"
             await asyncio.sleep(0.005)
 
     async def run(self) -> None:
         started = perf_counter()
-        await run_requests(self._house.port, self.till.rng, self._connections, self._errands(), self._next)
+        await run_requests(self._stack.port, self.payers.rng, self._connections, self._errands(), self._next)
         self.seconds = perf_counter() - started
 
     def _errands(self) -> Iterator[RetriedRequest]:
         """Orders, and between them the second thoughts of those who have ordered; what is left of these at the end."""
-        till = self.till
+        payers = self.payers
         while not self._over and self._left != 0:
             if self._second_thoughts and self._second_thoughts[0][0] <= perf_counter():
-                yield till.step(heappop(self._second_thoughts)[2])
+                yield payers.step(heappop(self._second_thoughts)[2])
                 continue
             if self._left is not None:
                 self._left -= 1
-            yield till.ledger.order(till.customer().wish)
+            yield payers.record.order(payers.customer().wish)
         while self._second_thoughts:
-            yield till.step(heappop(self._second_thoughts)[2])
+            yield payers.step(heappop(self._second_thoughts)[2])
 
     def _next(self, errand: RetriedRequest) -> RetriedRequest | None:
         if isinstance(errand, OrderRequest):
-            customer = self.till.customers[errand.wish.key]
+            customer = self.payers.customers[errand.wish.key]
             customer.ordered_at = perf_counter()
-            return self.till.step(customer) if errand.wish.order_id is not None else None
+            return self.payers.step(customer) if errand.wish.order_id is not None else None
         if isinstance(errand, PayRequest) and errand.customer.steps:
             self._steps += 1
-            due = perf_counter() + self.till.rng.uniform(0, _MIND_S)
+            due = perf_counter() + self.payers.rng.uniform(0, _MIND_S)
             heappush(self._second_thoughts, (due, self._steps, errand.customer))
         return None
 
 
-async def place_orders_at_rate(port: int, ledger: ClientRecord, rng: Random, per_s: float, stop: asyncio.Event) -> None:
+async def place_orders_at_rate(port: int, record: ClientRecord, rng: Random, per_s: float, stop: asyncio.Event) -> None:
     """Orders at an even pace, each by a client that is free, until it is to stop; the ledger has how long each took."""
     loop = asyncio.get_running_loop()
     idle: list[RetryingClient] = []
 
     async def one(number: int) -> None:
         client = idle.pop() if idle else RetryingClient(port, rng)
-        await client.insist(ledger.order(ledger.wish(f"u{number % _CUSTOMERS}", f"trickle-{number}", {"tea": 1})))
+        await client.insist(record.order(record.wish(f"u{number % _CUSTOMERS}", f"trickle-{number}", {"tea": 1})))
         idle.append(client)
 
     started = loop.time()
     async with asyncio.TaskGroup() as group:
         while not stop.is_set():
-            number = len(ledger.wishes)
+            number = len(record.wishes)
             group.create_task(one(number))
             await asyncio.sleep(max(0.0, started + (number + 1) / per_s - loop.time()))
     for client in idle:
@@ -276,8 +276,8 @@ async def place_orders_at_rate(port: int, ledger: ClientRecord, rng: Random, per
 class SandboxClient:
     """The sandbox's own interface, for whoever runs a drill."""
 
-    def __init__(self, house: LocalStack) -> None:
-        self._base = f"http://127.0.0.1:{house.sandbox_port}"
+    def __init__(self, stack: LocalStack) -> None:
+        self._base = f"http://127.0.0.1:{stack.sandbox_port}"
 
     async def misbehave(self) -> None:
         """From now on, each provider in its way."""
@@ -308,10 +308,10 @@ class SandboxClient:
             return orjson.loads(said)
 
 
-async def grant_credit_to_all(house: LocalStack) -> None:
+async def grant_credit_to_all(stack: LocalStack) -> None:
     """Store credit for all who are rich, as staff give it."""
-    headers, gate = bearer(house.settings(), "staff", roles=("support",)), asyncio.Semaphore(_CREDIT_AT_ONCE)
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{house.admin_port}", headers=headers) as client:
+    headers, gate = bearer(stack.settings(), "staff", roles=("support",)), asyncio.Semaphore(_CREDIT_AT_ONCE)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{stack.admin_port}", headers=headers) as client:
 
         async def give(user: str) -> None:
             gift = {"key": f"gift-{user}", "amount": CREDIT, "currency": "CNY"}

@@ -88,8 +88,8 @@ class StoredOrder(msgspec.Struct):
 class ProviderRecords:
     """What the providers have: trades that were paid, and refunds, by our numbers."""
 
-    def __init__(self, house: LocalStack) -> None:
-        with closing(PaymentStore(house.home / "sandbox" / "sandbox.sqlite")) as bank:
+    def __init__(self, stack: LocalStack) -> None:
+        with closing(PaymentStore(stack.home / "sandbox" / "sandbox.sqlite")) as bank:
             self.trades: dict[UUID, SimulatedTrade] = {
                 UUID(t.out_no): t for name in PROVIDERS for t in bank.trades(name)
             }
@@ -108,14 +108,14 @@ class ProviderRecords:
         return self.trades[number].amount - self.back[number]
 
 
-async def wait_until_idle(house: LocalStack, till: PayingCustomers, timeout_s: float) -> None:
+async def wait_until_idle(stack: LocalStack, payers: PayingCustomers, timeout_s: float) -> None:
     """Wait until every order is stored and decided, and nothing is left to be done."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    wanted = {"orders": len(till.ledger.promised()), "awaiting": 0, "jobs": 0, "refunds": 0, "releases": 0}
-    async with open_cli_services(house.settings()) as shop:
+    wanted = {"orders": len(payers.record.promised()), "awaiting": 0, "jobs": 0, "refunds": 0, "releases": 0}
+    async with open_cli_services(stack.settings()) as shop:
         while True:
             async with shop.db.connection() as connection:
-                [row] = await connection.fetch(_REST, till.ledger.sale_id)
+                [row] = await connection.fetch(_REST, payers.record.sale_id)
                 now = dict(row)
                 if now == wanted:
                     return
@@ -125,32 +125,32 @@ async def wait_until_idle(house: LocalStack, till: PayingCustomers, timeout_s: f
             await asyncio.sleep(_POLL_INTERVAL_S)
 
 
-async def pay_some_late(house: LocalStack, till: PayingCustomers, timeout_s: float) -> int:
+async def pay_some_late(stack: LocalStack, payers: PayingCustomers, timeout_s: float) -> int:
     """Orders that were cancelled are paid after all; who had only been too slow gets the goods, the others the money.
 
     The callbacks are no longer lost: of money for a payment that is closed nothing else tells. Gives how many were.
     """
-    sandbox = SandboxClient(house)
+    sandbox = SandboxClient(stack)
     await sandbox.behave()
-    async with open_cli_services(house.settings()) as shop:
-        orders = await _orders(shop, till)
+    async with open_cli_services(stack.settings()) as shop:
+        orders = await _orders(shop, payers)
         closed = [
             order
             for order in orders.values()
             if order.status == "cancelled" and len(order.current) == 1 and order.current[0].status == "closed"
         ]
         known = [order for order in closed if order.current[0].method in PROVIDERS][:_LATE_PAYERS]
-        late = {order.order_id: order.current[0] for order in known if await _knows(house, order.current[0])}
+        late = {order.order_id: order.current[0] for order in known if await _knows(stack, order.current[0])}
         for one in late.values():
             await sandbox.pay_late(one.method, one.id.hex)
 
         async def seen() -> bool:
-            now = await _orders(shop, till)
+            now = await _orders(shop, payers)
             return all(now[id_].current[0].status == "captured" for id_ in late)
 
         await eventually(seen, timeout_s)
-        await wait_until_idle(house, till, timeout_s)
-        now = await _orders(shop, till)
+        await wait_until_idle(stack, payers, timeout_s)
+        now = await _orders(shop, payers)
     wrong = [
         str(now[id_])
         for id_ in late
@@ -160,33 +160,33 @@ async def pay_some_late(house: LocalStack, till: PayingCustomers, timeout_s: flo
     return len(late)
 
 
-async def _knows(house: LocalStack, paid: StoredPayment) -> bool:
-    with closing(PaymentStore(house.home / "sandbox" / "sandbox.sqlite")) as bank:
+async def _knows(stack: LocalStack, paid: StoredPayment) -> bool:
+    with closing(PaymentStore(stack.home / "sandbox" / "sandbox.sqlite")) as bank:
         return bank.trade(paid.method, paid.id.hex) is not None
 
 
-async def check_payments(house: LocalStack, till: PayingCustomers) -> tuple[SaleAudit, Counter[str]]:
+async def check_payments(stack: LocalStack, payers: PayingCustomers) -> tuple[SaleAudit, Counter[str]]:
     """Compare everything with everything; gives the audit, and how many orders ended how."""
-    async with open_cli_services(house.settings()) as shop:
-        orders = await _orders(shop, till)
+    async with open_cli_services(stack.settings()) as shop:
+        orders = await _orders(shop, payers)
         ends = Counter(order.status for order in orders.values())
         assert set(ends) <= {"paid", "confirmed", "cancelled"}, ends
         for order in orders.values():
-            wish = till.customers[order.key].wish
+            wish = payers.customers[order.key].wish
             assert not wish.cancelled or order.status == "cancelled", f"{order}: its customer was told it is cancelled"
             wish.cancelled = order.status == "cancelled"
-        banks = ProviderRecords(house)
+        banks = ProviderRecords(stack)
         await _check_trades(shop, orders, banks)
-        await _check_sums(shop, banks, await SandboxClient(house).books())
+        await _check_sums(shop, banks, await SandboxClient(stack).books())
         used = await _credit_used(shop)
-    faults = [fault for order in orders.values() if (fault := _fault(order, till, banks, used))]
+    faults = [fault for order in orders.values() if (fault := _fault(order, payers, banks, used))]
     assert not faults, format_examples(faults)
-    return await check_final_state(house, till.ledger, INITIAL, {}), ends
+    return await check_final_state(stack, payers.record, INITIAL, {}), ends
 
 
-async def _orders(shop: CliServices, till: PayingCustomers) -> dict[UUID, StoredOrder]:
+async def _orders(shop: CliServices, payers: PayingCustomers) -> dict[UUID, StoredOrder]:
     async with shop.db.connection() as connection:
-        rows = await connection.fetch(_ORDERS, till.ledger.sale_id)
+        rows = await connection.fetch(_ORDERS, payers.record.sale_id)
     return {
         row["order_id"]: StoredOrder(
             row["order_id"],
@@ -265,7 +265,7 @@ async def _credit_used(shop: CliServices) -> Counter[UUID]:
         return Counter({row["order_id"]: row["amount"] for row in await connection.fetch(_CREDIT_USED)})
 
 
-def _fault(order: StoredOrder, till: PayingCustomers, banks: ProviderRecords, used: Counter[UUID]) -> str | None:
+def _fault(order: StoredOrder, payers: PayingCustomers, banks: ProviderRecords, used: Counter[UUID]) -> str | None:
     """What is wrong with the money of one order, in words; None if nothing is."""
     numbers = banks.by_order.get(order.order_id, [])
     charged = sum(banks.left(number) for number in numbers) + used[order.order_id]
@@ -282,7 +282,7 @@ def _fault(order: StoredOrder, till: PayingCustomers, banks: ProviderRecords, us
             return f"{order}: all of it was paid, there were goods enough, and it is cancelled"
     elif charged + cash != order.total or (order.status == "confirmed") != bool(cash):
         return f"{order}: charged {charged}, {cash} to be collected"
-    customer = till.customers[order.key]
+    customer = payers.customers[order.key]
     shown = [parts for parts, _ in customer.rounds]
     if order.payments and [(o.method, o.amount) for o in order.current] not in [
         [(part["method"], part["amount"]) for part in parts] for parts in shown
@@ -291,9 +291,9 @@ def _fault(order: StoredOrder, till: PayingCustomers, banks: ProviderRecords, us
     return None if order.payments else f"{order}: its customer has paid, and there are no payments"
 
 
-async def summarise_webhooks(house: LocalStack) -> str:
+async def summarise_webhooks(stack: LocalStack) -> str:
     """How often which misbehaviour struck, and what our side said of the callbacks."""
-    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
             "SELECT split_part(result, ':', 1) AS result, count(*) FROM payment_webhooks GROUP BY 1 ORDER BY 1"
         )
@@ -304,7 +304,7 @@ async def summarise_webhooks(house: LocalStack) -> str:
         refunds = await connection.fetch(
             "SELECT method, count(*) FROM refunds JOIN payments USING (payment_id) GROUP BY 1 ORDER BY 1"
         )
-    with closing(sqlite3.connect(f"file:{house.home}/sandbox/sandbox.sqlite?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/sandbox.sqlite?mode=ro", uri=True)) as file:
         wrong = file.execute("SELECT wrong, count(*), sum(attempts) FROM notices GROUP BY wrong").fetchall()
         never = file.execute("SELECT count(*) FROM notices WHERE done = 1 AND attempts = 1").fetchone()[0]
     notices = ", ".join(f"{row['count']} {row['result']}" for row in rows)

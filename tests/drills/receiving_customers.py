@@ -59,8 +59,8 @@ async def import_logistics(shop: CliServices) -> None:
 class ReceivingCustomers(PayingCustomers):
     """A till whose customers have goods sent: up to three lines to up to two doors."""
 
-    def __init__(self, ledger: ClientRecord, rng: Random) -> None:
-        super().__init__(ledger, rng)
+    def __init__(self, record: ClientRecord, rng: Random) -> None:
+        super().__init__(record, rng)
 
     def customer(self) -> PayingCustomer:
         rng, number = self.rng, len(self.customers)
@@ -69,8 +69,8 @@ class ReceivingCustomers(PayingCustomers):
         doors = rng.choices(list(ADDRESSES), _ADDRESS_WEIGHTS, k=2 if rng.random() < 0.15 else 1)
         lines = [{"sku": sku, "quantity": count, **self._to(count, len(doors))} for sku, count in units.items()]
         total = sum(PRICES[sku] * count for sku, count in units.items())
-        wish = self.ledger.wish(f"rich{rng.randrange(_RICH)}", f"key-{number}", units)
-        body: dict[str, Any] = {"sale_id": self.ledger.sale_id, "lines": lines}
+        wish = self.record.wish(f"rich{rng.randrange(_RICH)}", f"key-{number}", units)
+        body: dict[str, Any] = {"sale_id": self.record.sale_id, "lines": lines}
         body["ship_to"] = [_recipient(ADDRESSES[door], number) for door in doors]
         wish.body = orjson.dumps(body)
         made = PayingCustomer(wish, total, [self._parts(total)])

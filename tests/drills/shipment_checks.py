@@ -71,27 +71,27 @@ class CarrierRecord(NamedTuple):
     state: str
 
 
-def _carrier_records(house: LocalStack, which: str = "") -> list[CarrierRecord]:
-    with closing(sqlite3.connect(f"file:{house.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
+def _carrier_records(stack: LocalStack, which: str = "") -> list[CarrierRecord]:
+    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
         return [
             CarrierRecord(*row) for row in file.execute(f"SELECT carrier, number, order_no, state FROM parcels {which}")
         ]
 
 
-def _silently_lost(house: LocalStack) -> set[str]:
+def _silently_lost(stack: LocalStack) -> set[str]:
     """kuaidi100 has no word for it, so its parcels are only not heard of any more."""
-    return {one.number for one in _carrier_records(house, "WHERE carrier = 'kuaidi100' AND state = 'lost'")}
+    return {one.number for one in _carrier_records(stack, "WHERE carrier = 'kuaidi100' AND state = 'lost'")}
 
 
-async def wait_until_idle(house: LocalStack, till: ReceivingCustomers, timeout_s: float) -> None:
+async def wait_until_idle(stack: LocalStack, payers: ReceivingCustomers, timeout_s: float) -> None:
     """Wait until every order is in parcels, and every parcel is over, or waits for a person on a list of the desk."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    wanted = {"orders": len(till.ledger.promised()), "unplanned": 0, "payments": 0}
-    async with open_cli_services(house.settings()) as shop:
+    wanted = {"orders": len(payers.record.promised()), "unplanned": 0, "payments": 0}
+    async with open_cli_services(stack.settings()) as shop:
         while True:
             async with shop.db.connection() as connection:
-                [row] = await connection.fetch(_REST, till.ledger.sale_id)
-                left = [dict(one) for one in await connection.fetch(_OPEN, list(_silently_lost(house)))]
+                [row] = await connection.fetch(_REST, payers.record.sale_id)
+                left = [dict(one) for one in await connection.fetch(_OPEN, list(_silently_lost(stack)))]
             now = dict(row)
             if (now, left) == (wanted, []):
                 return
@@ -110,30 +110,30 @@ class ShipmentCheckResult(NamedTuple):
     cash: Counter[str]
 
 
-async def check_shipments(house: LocalStack, till: ReceivingCustomers, numbers: set[str]) -> ShipmentCheckResult:
+async def check_shipments(stack: LocalStack, payers: ReceivingCustomers, numbers: set[str]) -> ShipmentCheckResult:
     """Compare everything with everything. `numbers` are those that the desk gave parcels by itself."""
-    theirs, sale_id = _carrier_records(house), till.ledger.sale_id
-    async with open_cli_services(house.settings()) as shop:
-        ends, parked = await _check_ends(shop, theirs, _silently_lost(house))
+    theirs, sale_id = _carrier_records(stack), payers.record.sale_id
+    async with open_cli_services(stack.settings()) as shop:
+        ends, parked = await _check_ends(shop, theirs, _silently_lost(stack))
         whole = await _check_fulfilment_lines(shop, sale_id)
         cash = await _check_cash(shop, sale_id, whole)
         await _check_carriers(shop, theirs, numbers)
         async with shop.db.connection() as connection:
             rows = await connection.fetch("SELECT status, count(*) FROM orders WHERE sale_id = $1 GROUP BY 1", sale_id)
-    books = await CarrierSandboxClient(house).books()
+    books = await CarrierSandboxClient(stack).books()
     assert [books[name]["booked_more_than_once"] for name in ("sf_express", "kuaidi100")] == [0, 0], books
     # Who is silently lost is found by nobody before it has not been heard of for long.
-    await eventually(lambda: _on_lists(house, parked.total(), ends[_SILENT]), _ON_LISTS_S)
-    assert not (faults := _errors(house)), format_examples(faults)
+    await eventually(lambda: _on_lists(stack, parked.total(), ends[_SILENT]), _ON_LISTS_S)
+    assert not (faults := _errors(stack)), format_examples(faults)
     orders = Counter({row["status"]: row["count"] for row in rows})
-    return ShipmentCheckResult(await check_final_state(house, till.ledger, STOCK, {}), ends, parked, orders, cash)
+    return ShipmentCheckResult(await check_final_state(stack, payers.record, STOCK, {}), ends, parked, orders, cash)
 
 
-async def _on_lists(house: LocalStack, parked: int, stuck: int) -> bool:
+async def _on_lists(stack: LocalStack, parked: int, stuck: int) -> bool:
     """Whether the desk has on its lists what waits for a person, and nothing else."""
-    headers = bearer(house.settings(), "desk", roles=("warehouse",))
+    headers = bearer(stack.settings(), "desk", roles=("warehouse",))
     async with (
-        aiohttp.ClientSession(f"http://127.0.0.1:{house.admin_port}", headers=headers) as client,
+        aiohttp.ClientSession(f"http://127.0.0.1:{stack.admin_port}", headers=headers) as client,
         client.get("/v1/admin/shipments/counts") as answer,
     ):
         counts = orjson.loads(await answer.read())
@@ -244,25 +244,25 @@ async def _check_carriers(shop: CliServices, theirs: list[CarrierRecord], number
     assert not foreign, f"kuaidi100 has numbers that the desk did not give, {format_examples(foreign)}"
 
 
-def _errors(house: LocalStack) -> list[str]:
+def _errors(stack: LocalStack) -> list[str]:
     """What the programs have logged as a fault of theirs."""
-    lines = [line for log in (house.home / "logs").glob("*.log*") for line in log.read_bytes().splitlines()]
+    lines = [line for log in (stack.home / "logs").glob("*.log*") for line in log.read_bytes().splitlines()]
     return [line.decode()[:1_000] for line in lines if b'"level":"ERROR"' in line]
 
 
-async def summarise_tracking(house: LocalStack) -> str:
+async def summarise_tracking(stack: LocalStack) -> str:
     """What was heard and how, and how often the carriers' pushes were sent."""
-    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
             "SELECT source, count(*), count(*) FILTER (WHERE unknown) AS unknown, "
             "count(*) FILTER (WHERE contradicts_history) AS odd FROM shipment_events GROUP BY 1"
         )
         results = await connection.fetch("SELECT result, count(*) FROM carrier_webhooks GROUP BY 1")  # fmt: skip
-    with closing(sqlite3.connect(f"file:{house.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
         pushes, sent, open_ = file.execute("SELECT count(*), sum(attempts), sum(done = 0) FROM pushes").fetchone()
     events = ", ".join(
         f"{row['count']} by {row['source']} ({row['unknown']} unknown, {row['odd']} odd)" for row in rows
     )
     notices = ", ".join(f"{row['count']} {row['result']}" for row in results)
-    books = orjson.dumps(await CarrierSandboxClient(house).books()).decode()
+    books = orjson.dumps(await CarrierSandboxClient(stack).books()).decode()
     return f"events: {events}; pushes: {pushes} ({sent} attempts, {open_} open), stored {notices}\n{books}"

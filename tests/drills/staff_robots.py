@@ -41,7 +41,7 @@ class RobotClient:
 
     fine = (200, 404, 409, 503)
 
-    def __init__(self, house: LocalStack, port: int, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, stack: LocalStack, port: int, headers: dict[str, str] | None = None) -> None:
         self.said: Counter[str] = Counter()
         self._base, self._headers = f"http://127.0.0.1:{port}", headers or {}
 
@@ -69,12 +69,12 @@ class RobotClient:
 class WarehouseRobot:
     """Whoever packs goes through the list of what is to be packed over and over."""
 
-    def __init__(self, house: LocalStack, rng: Random) -> None:
+    def __init__(self, stack: LocalStack, rng: Random) -> None:
         self.did: Counter[str] = Counter()
         self.numbers: set[str] = set()
         self._rng = rng
         self._done: Counter[UUID] = Counter()
-        self._answers = RobotClient(house, house.admin_port, bearer(house.settings(), "bench", roles=("warehouse",)))
+        self._answers = RobotClient(stack, stack.admin_port, bearer(stack.settings(), "bench", roles=("warehouse",)))
 
     async def run(self, stop: asyncio.Event) -> None:
         async with self._answers:
@@ -121,13 +121,13 @@ class DriverRobots:
     """A route for what waits for one, and a driver who drives it: some doors stay shut at first, some buttons are
     pressed twice."""
 
-    def __init__(self, house: LocalStack, shop: CliServices, rng: Random) -> None:
+    def __init__(self, stack: LocalStack, shop: CliServices, rng: Random) -> None:
         self.routes = 0
         self._shop = shop
         self._rng = rng
         self._numbers = count(1)
         self._key, self._zone = shop.settings.driver_link_key(), ZoneInfo(shop.settings.shipping.timezone)
-        self._answers = RobotClient(house, house.port)
+        self._answers = RobotClient(stack, stack.port)
 
     async def run(self, stop: asyncio.Event) -> None:
         async with self._answers:

@@ -31,39 +31,39 @@ _SETTINGS = {
 """At every tenth batch the release driver is killed where it hurts: the units are back, and the row does not say so."""
 
 
-@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["a driver that dies"])
-async def test_a_third_is_cancelled_while_orders_flow(house: LocalStack, rng: Random) -> None:
+@pytest.mark.parametrize("stack", [_SETTINGS], indirect=True, ids=["a driver that dies"])
+async def test_a_third_is_cancelled_while_orders_flow(stack: LocalStack, rng: Random) -> None:
     """Units that come back are sold again: more are promised in all than there ever were."""
-    async with open_cli_services(house.settings()) as shop:
+    async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "second-thoughts", {sku: (n, 990, _LIMITS.get(sku)) for sku, n in _INITIAL.items()})
-    settings = house.settings()
-    ledger = ClientRecord("second-thoughts", lambda user: token(settings, user), returns=True)
+    settings = stack.settings()
+    record = ClientRecord("second-thoughts", lambda user: token(settings, user), returns=True)
 
     def errands() -> Iterator[RetriedRequest]:
         for number in range(_REQUESTS):
-            yield ledger.order(ledger.wish(f"u{rng.randrange(_USERS)}", f"key-{number}", rng.choice(_BASKETS)))
+            yield record.order(record.wish(f"u{rng.randrange(_USERS)}", f"key-{number}", rng.choice(_BASKETS)))
 
     def second_thoughts(errand: RetriedRequest) -> RetriedRequest | None:
         if isinstance(errand, OrderRequest) and errand.wish.order_id is not None and rng.random() < 1 / 3:
-            return ledger.cancellation(errand.wish)
+            return record.cancellation(errand.wish)
         return None
 
     loop = asyncio.get_running_loop()
     started = loop.time()
-    await run_requests(house.port, rng, CONNECTIONS, errands(), second_thoughts)
+    await run_requests(stack.port, rng, CONNECTIONS, errands(), second_thoughts)
     seconds = loop.time() - started
-    kills = house.times_said("keeper ended with status -9")
+    kills = stack.times_said("keeper ended with status -9")
     assert kills >= 3
-    found = await check_final_state(house, ledger, _INITIAL, _LIMITS)
-    cancelled = sum(wish.cancelled for wish in ledger.wishes.values())
-    promised = sum(wish.units.get("phone", 0) for wish in ledger.promised().values())
-    assert cancelled > ledger.accepted // 4
+    found = await check_final_state(stack, record, _INITIAL, _LIMITS)
+    cancelled = sum(wish.cancelled for wish in record.wishes.values())
+    promised = sum(wish.units.get("phone", 0) for wish in record.promised().values())
+    assert cancelled > record.accepted // 4
     assert promised > _INITIAL["phone"]
-    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
+    async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM releases WHERE status = 'applied'") == cancelled
         assert await connection.fetchval("SELECT count(*) FROM releases") == cancelled
     print(
-        f"\nCancellations: {_REQUESTS} orders wished in {seconds:.1f} s, {ledger.accepted} accepted, {cancelled} "
+        f"\nCancellations: {_REQUESTS} orders wished in {seconds:.1f} s, {record.accepted} accepted, {cancelled} "
         f"cancelled, {promised} times one of {_INITIAL['phone']} phones sold, release driver killed {kills} times: "
-        f"{ledger.figures()}, difference {found.differences}"
+        f"{record.figures()}, difference {found.differences}"
     )

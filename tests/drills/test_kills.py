@@ -37,11 +37,11 @@ class KillLoad:
     """Orders over all connections without a pause, one in ten of them a repeat of a recent one, until it is told to
     stop; then what was begun is brought to its end."""
 
-    def __init__(self, house: LocalStack, rng: Random) -> None:
-        settings = house.settings()
-        self.ledger = ClientRecord("kills", lambda user: token(settings, user))
+    def __init__(self, stack: LocalStack, rng: Random) -> None:
+        settings = stack.settings()
+        self.record = ClientRecord("kills", lambda user: token(settings, user))
         self.seconds = 0.0
-        self._house = house
+        self._stack = stack
         self._rng = rng
         self._over = False
 
@@ -50,7 +50,7 @@ class KillLoad:
         """Whatever ends the load early is raised here."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_requests(self._house.port, self._rng, CONNECTIONS, self._errands()))
+            group.create_task(run_requests(self._stack.port, self._rng, CONNECTIONS, self._errands()))
             try:
                 yield
             finally:
@@ -61,31 +61,31 @@ class KillLoad:
         recent: deque[IntendedOrder] = deque(maxlen=200)
         while not self._over:
             if recent and self._rng.random() < 0.1:
-                yield self.ledger.order(self._rng.choice(recent))
+                yield self.record.order(self._rng.choice(recent))
                 continue
-            number = len(self.ledger.wishes)
+            number = len(self.record.wishes)
             units = {"tea": self._rng.randint(1, 3), "rice": 1} if self._rng.random() < 0.7 else {"phone": 1}
-            recent.append(self.ledger.wish(f"u{self._rng.randrange(_USERS)}", f"key-{number}", units))
-            yield self.ledger.order(recent[-1])
+            recent.append(self.record.wish(f"u{self._rng.randrange(_USERS)}", f"key-{number}", units))
+            yield self.record.order(recent[-1])
 
     async def more(self) -> None:
         """Wait until some more orders were accepted: how many is chance, so the next kill comes at any moment."""
-        wanted = self.ledger.accepted + self._rng.randrange(_FROM, _TO)
+        wanted = self.record.accepted + self._rng.randrange(_FROM, _TO)
         deadline = asyncio.get_running_loop().time() + _STALLED_S
-        while self.ledger.accepted < wanted:
-            assert asyncio.get_running_loop().time() < deadline, f"no orders any more: {self.ledger.figures()}"
+        while self.record.accepted < wanted:
+            assert asyncio.get_running_loop().time() < deadline, f"no orders any more: {self.record.figures()}"
             await asyncio.sleep(0.005)
 
     def figures(self) -> str:
-        return f"in {self.seconds:.1f} s, {self.ledger.accepted} orders: {self.ledger.figures()}"
+        return f"in {self.seconds:.1f} s, {self.record.accepted} orders: {self.record.figures()}"
 
 
 @pytest.fixture
-async def load(house: LocalStack, rng: Random) -> KillLoad:
+async def load(stack: LocalStack, rng: Random) -> KillLoad:
     """A load for a sale that is open."""
-    async with open_cli_services(house.settings()) as shop:
+    async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "kills", {sku: (units, 990, _LIMITS.get(sku)) for sku, units in _INITIAL.items()})
-    return KillLoad(house, rng)
+    return KillLoad(stack, rng)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ async def load(house: LocalStack, rng: Random) -> KillLoad:
     ids=["writer", "gateway", "redis", "postgres", "three at once"],
 )
 async def test_parts_are_killed_over_and_over(
-    house: LocalStack, load: KillLoad, rng: Random, roles: str, kills: int
+    stack: LocalStack, load: KillLoad, rng: Random, roles: str, kills: int
 ) -> None:
     """What dies soon after its start is started later each time, so the last outages take seconds: that of Redis
     longer than an order waits for it."""
@@ -102,29 +102,29 @@ async def test_parts_are_killed_over_and_over(
     async with load.flowing():
         for _ in range(kills):
             await load.more()
-            victims += await house.kill(rng, *roles.split())
+            victims += await stack.kill(rng, *roles.split())
         await load.more()
-        await run_audit(house, "kills")  # while orders flow
+        await run_audit(stack, "kills")  # while orders flow
     assert len(set(victims)) == kills * len(roles.split())
     if "gateway" in roles:
-        assert load.ledger.statuses["connection broken"] >= kills
-    found = await check_final_state(house, load.ledger, _INITIAL, _LIMITS)
+        assert load.record.statuses["connection broken"] >= kills
+    found = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
     print(f"\n{len(victims)} kills of {roles} {load.figures()}, difference {found.differences}")
 
 
-@pytest.mark.parametrize("house", [_DYING_GATEWAYS], indirect=True, ids=["at every 400th batch"])
-async def test_gateways_die_between_redis_and_their_answer(house: LocalStack, load: KillLoad) -> None:
+@pytest.mark.parametrize("stack", [_DYING_GATEWAYS], indirect=True, ids=["at every 400th batch"])
+async def test_gateways_die_between_redis_and_their_answer(stack: LocalStack, load: KillLoad) -> None:
     """The units are taken, nobody was told: only the same key brings the order to light."""
     async with load.flowing():
-        while (deaths := house.times_said("ended with status -9")) < 5:
+        while (deaths := stack.times_said("ended with status -9")) < 5:
             await load.more()
-    again = sum(wish.accepted == 0 for wish in load.ledger.promised().values())
+    again = sum(wish.accepted == 0 for wish in load.record.promised().values())
     assert again > 0
-    found = await check_final_state(house, load.ledger, _INITIAL, _LIMITS)
+    found = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
     print(f"\nGateways dead {deaths} times with an order in hand {load.figures()}, difference {found.differences}")
 
 
-async def test_everything_is_killed_at_once(house: LocalStack, load: KillLoad) -> None:
+async def test_everything_is_killed_at_once(stack: LocalStack, load: KillLoad) -> None:
     """Servers, gateways, workers, and the supervisor; then it is started again on the same data. Twice."""
     loop = asyncio.get_running_loop()
     away = []
@@ -132,13 +132,13 @@ async def test_everything_is_killed_at_once(house: LocalStack, load: KillLoad) -
         for _ in range(2):
             await load.more()
             killed_at = loop.time()
-            await house.kill_everything()
-            await house.start()
+            await stack.kill_everything()
+            await stack.start()
             away.append(loop.time() - killed_at)
         await load.more()
-        await run_audit(house, "kills")
-    assert load.ledger.statuses["connection broken"] >= CONNECTIONS
-    assert load.ledger.statuses["nobody listens"] > 0
-    found = await check_final_state(house, load.ledger, _INITIAL, _LIMITS)
+        await run_audit(stack, "kills")
+    assert load.record.statuses["connection broken"] >= CONNECTIONS
+    assert load.record.statuses["nobody listens"] > 0
+    found = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
     times = " and ".join(f"{seconds:.1f} s" for seconds in away)
     print(f"\neverything killed twice, open again after {times}, {load.figures()}, difference {found.differences}")

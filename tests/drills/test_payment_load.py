@@ -55,104 +55,104 @@ _HURTS = {
 }
 
 
-async def _open(house: LocalStack, rng: Random, pay_within_s: int = _PAY_WITHIN_S) -> PayingCustomers:
+async def _open(stack: LocalStack, rng: Random, pay_within_s: int = _PAY_WITHIN_S) -> PayingCustomers:
     """A sale with goods enough for all, customers with store credit, providers that misbehave."""
-    settings = house.settings()
+    settings = stack.settings()
     items = {sku: (units, PRICES[sku], None) for sku, units in INITIAL.items()}
     async with open_cli_services(settings) as shop:
         await make_sale(shop, "paying", items, pay_within_s=pay_within_s)
         await make_sale(shop, "trickle", items)
-    await grant_credit_to_all(house)
-    await SandboxClient(house).misbehave()
+    await grant_credit_to_all(stack)
+    await SandboxClient(stack).misbehave()
     return PayingCustomers(ClientRecord("paying", lambda user: token(settings, user), returns=True), rng)
 
 
-async def _decided(house: LocalStack) -> int:
-    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
+async def _decided(stack: LocalStack) -> int:
+    async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         return int(
             await connection.fetchval("SELECT count(*) FROM order_events WHERE to_status IN ('paid', 'confirmed')")
         )
 
 
-@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["providers that misbehave"])
-async def test_thousands_pay_in_many_ways(house: LocalStack, rng: Random) -> None:
+@pytest.mark.parametrize("stack", [_SETTINGS], indirect=True, ids=["providers that misbehave"])
+async def test_thousands_pay_in_many_ways(stack: LocalStack, rng: Random) -> None:
     """Nothing is killed. A trickle of other orders shows whether those who order feel those who pay."""
-    till = await _open(house, rng)
-    others = ClientRecord("trickle", till.ledger.token)
-    load, stop = PayingLoad(house, till, CONNECTIONS, ORDERS), asyncio.Event()
+    payers = await _open(stack, rng)
+    others = ClientRecord("trickle", payers.record.token)
+    load, stop = PayingLoad(stack, payers, CONNECTIONS, ORDERS), asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(place_orders_at_rate(house.port, others, rng, _PER_S, stop))
+        group.create_task(place_orders_at_rate(stack.port, others, rng, _PER_S, stop))
         await asyncio.sleep(_QUIET_S)
         quiet = len(others.latencies)
-        before, started = cpu_seconds_by_role(house, _PARTS), perf_counter()
+        before, started = cpu_seconds_by_role(stack, _PARTS), perf_counter()
         await load.run()
-        through, loud = await _decided(house) / load.seconds, len(others.latencies)
+        through, loud = await _decided(stack) / load.seconds, len(others.latencies)
         stop.set()
-    await wait_until_idle(house, till, _SETTLED_S)
-    after, seconds = cpu_seconds_by_role(house, _PARTS), perf_counter() - started
-    late = await pay_some_late(house, till, _SETTLED_S)
-    found, ends = await check_payments(house, till)
-    await check_final_state(house, others, INITIAL, {})
+    await wait_until_idle(stack, payers, _SETTLED_S)
+    after, seconds = cpu_seconds_by_role(stack, _PARTS), perf_counter() - started
+    late = await pay_some_late(stack, payers, _SETTLED_S)
+    found, ends = await check_payments(stack, payers)
+    await check_final_state(stack, others, INITIAL, {})
     assert late > 0
     alone, during = percentiles(others.latencies[:quiet]), percentiles(others.latencies[quiet:loud])
     print(
         f"\nPayments: {ORDERS} orders over {CONNECTIONS} connections placed in {load.seconds:.1f} s "
         f"({ORDERS / load.seconds:.0f} a second, {through:.0f} a second paid or confirmed meanwhile), at rest after "
-        f"{seconds:.1f} s: {dict(ends)}, {late} paid late; {till.figures()}\n"
+        f"{seconds:.1f} s: {dict(ends)}, {late} paid late; {payers.figures()}\n"
         f"CPU ms an order: {format_cpu_per_order(before, after, ORDERS)}\n"
         f"Acceptance of {_PER_S:.0f} other orders a second: p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms before, "
         f"p50 {during[0]:.1f} ms, p99 {during[1]:.1f} ms during payments ({loud - quiet} orders)\n"
-        f"{await summarise_webhooks(house)}; difference {found.differences}"
+        f"{await summarise_webhooks(stack)}; difference {found.differences}"
     )
 
 
-@pytest.mark.parametrize("house", [_SHORT_LEASES], indirect=True, ids=["short leases"])
-async def test_who_carries_payments_is_killed(house: LocalStack, rng: Random) -> None:
+@pytest.mark.parametrize("stack", [_SHORT_LEASES], indirect=True, ids=["short leases"])
+async def test_who_carries_payments_is_killed(stack: LocalStack, rng: Random) -> None:
     """The payment driver, gateways and the providers themselves, in any order, while thousands pay."""
-    till = await _open(house, rng)
-    load = PayingLoad(house, till, CONNECTIONS)
+    payers = await _open(stack, rng)
+    load = PayingLoad(stack, payers, CONNECTIONS)
     roles = [_ROLES[number % len(_ROLES)] for number in range(_KILLS)]
     rng.shuffle(roles)
     victims: list[int] = []
     in_flight: list[int] = []
-    async with load.flowing(), open_cli_services(house.settings()) as shop:
+    async with load.flowing(), open_cli_services(stack.settings()) as shop:
         for role in roles:
             await load.more(rng.randrange(_FROM, _TO))
             async with shop.db.connection() as connection:
                 in_flight.append(await connection.fetchval(_PENDING))
-            victims += await house.kill(rng, role)
+            victims += await stack.kill(rng, role)
         await load.more(rng.randrange(_FROM, _TO))
     assert len(set(victims)) == _KILLS
     assert min(in_flight) > 0
-    assert till.statuses["connection broken"] + till.ledger.statuses["connection broken"] > 0
-    await wait_until_idle(house, till, _SETTLED_S)
-    late = await pay_some_late(house, till, _SETTLED_S)
-    found, ends = await check_payments(house, till)
+    assert payers.statuses["connection broken"] + payers.record.statuses["connection broken"] > 0
+    await wait_until_idle(stack, payers, _SETTLED_S)
+    late = await pay_some_late(stack, payers, _SETTLED_S)
+    found, ends = await check_payments(stack, payers)
     print(
         f"\n{_KILLS} kills ({', '.join(roles)}) in {load.seconds:.1f} s, {min(in_flight)} to {max(in_flight)} payments "
-        f"in flight, {till.ledger.accepted} orders: {dict(ends)}, {late} paid late; {till.figures()}\n"
-        f"orders: {till.ledger.figures()}\n{await summarise_webhooks(house)}; difference {found.differences}"
+        f"in flight, {payers.record.accepted} orders: {dict(ends)}, {late} paid late; {payers.figures()}\n"
+        f"orders: {payers.record.figures()}\n{await summarise_webhooks(stack)}; difference {found.differences}"
     )
 
 
 @pytest.mark.parametrize(
-    "house",
+    "stack",
     [{**_SHORT_LEASES, "FLOODGATE_FAILPOINT": place} for place in _HURTS.values()],
     indirect=True,
     ids=list(_HURTS),
 )
-async def test_they_die_where_it_hurts(house: LocalStack, rng: Random) -> None:
+async def test_they_die_where_it_hurts(stack: LocalStack, rng: Random) -> None:
     """Outside it is done, and our books do not say so."""
-    till = await _open(house, rng, _IN_A_HURRY_S)
-    load = PayingLoad(house, till, CONNECTIONS)
+    payers = await _open(stack, rng, _IN_A_HURRY_S)
+    load = PayingLoad(stack, payers, CONNECTIONS)
     async with load.flowing():
-        while (deaths := house.times_said("ended with status -9")) < _DEATHS:
+        while (deaths := stack.times_said("ended with status -9")) < _DEATHS:
             await load.more(rng.randrange(_FROM, _TO))
-    await wait_until_idle(house, till, _SETTLED_S)
-    late = await pay_some_late(house, till, _SETTLED_S)
-    found, ends = await check_payments(house, till)
+    await wait_until_idle(stack, payers, _SETTLED_S)
+    late = await pay_some_late(stack, payers, _SETTLED_S)
+    found, ends = await check_payments(stack, payers)
     print(
-        f"\n{deaths} deaths at {house.env['FLOODGATE_FAILPOINT']} in {load.seconds:.1f} s, {till.ledger.accepted} "
-        f"orders: {dict(ends)}, {late} paid late; {till.figures()}\n{await summarise_webhooks(house)}; "
+        f"\n{deaths} deaths at {stack.env['FLOODGATE_FAILPOINT']} in {load.seconds:.1f} s, {payers.record.accepted} "
+        f"orders: {dict(ends)}, {late} paid late; {payers.figures()}\n{await summarise_webhooks(stack)}; "
         f"difference {found.differences}"
     )

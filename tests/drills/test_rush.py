@@ -34,65 +34,65 @@ def with_repeats(wishes: list[IntendedOrder], repeats: int, rng: Random) -> list
     return [wish for _, wish in sorted(order, key=lambda item: item[0])]
 
 
-async def run(house: LocalStack, ledger: ClientRecord, wishes: list[IntendedOrder], rng: Random) -> str:
+async def run(stack: LocalStack, record: ClientRecord, wishes: list[IntendedOrder], rng: Random) -> str:
     """All of them over the connections, with both gateways at work; gives the figures."""
     loop = asyncio.get_running_loop()
-    cpu = Cpu({f"gateway {pid}": [pid] for pid in house.pids("gateway")})
-    errands: Iterator[RetriedRequest] = (ledger.order(wish) for wish in wishes)
+    cpu = Cpu({f"gateway {pid}": [pid] for pid in stack.pids("gateway")})
+    errands: Iterator[RetriedRequest] = (record.order(wish) for wish in wishes)
     started = loop.time()
-    await run_requests(house.port, rng, CONNECTIONS, errands)
+    await run_requests(stack.port, rng, CONNECTIONS, errands)
     seconds = loop.time() - started
     used = cpu.used()
     assert len(used) == 2
     assert min(used.values()) > 0.2 * max(used.values()), used
-    assert set(ledger.statuses) <= _FORESEEN
-    assert ledger.overlaps > 0
+    assert set(record.statuses) <= _FORESEEN
+    assert record.overlaps > 0
     return (
         f"{len(wishes)} requests over {CONNECTIONS} connections in {seconds:.1f} s "
-        f"({len(wishes) / seconds:.0f} a second): {ledger.figures()}, {ledger.overlaps} repeats met their first"
+        f"({len(wishes) / seconds:.0f} a second): {record.figures()}, {record.overlaps} repeats met their first"
     )
 
 
-async def test_one_thousand_units_and_five_thousand_shoppers(house: LocalStack, rng: Random) -> None:
+async def test_one_thousand_units_and_five_thousand_shoppers(stack: LocalStack, rng: Random) -> None:
     """1,000 units, one each; 20,000 requests, one in ten a repeat."""
     users, units, requests, repeats = 5_000, 1_000, 20_000, 2_000
     initial, limits = {"phone": units}, {"phone": 1}
-    async with open_cli_services(house.settings()) as shop:
+    async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "rush", {"phone": (units, 399_900, 1)})
-    settings = house.settings()
-    ledger = ClientRecord("rush", lambda user: token(settings, user))
+    settings = stack.settings()
+    record = ClientRecord("rush", lambda user: token(settings, user))
     who = [f"u{number % users}" for number in range(requests - repeats)]
     rng.shuffle(who)
-    wishes = [ledger.wish(user, f"key-{number}", {"phone": 1}) for number, user in enumerate(who)]
-    figures = await run(house, ledger, with_repeats(wishes, repeats, rng), rng)
-    found = await check_final_state(house, ledger, initial, limits)
-    promised = ledger.promised()
+    wishes = [record.wish(user, f"key-{number}", {"phone": 1}) for number, user in enumerate(who)]
+    figures = await run(stack, record, with_repeats(wishes, repeats, rng), rng)
+    found = await check_final_state(stack, record, initial, limits)
+    promised = record.promised()
     assert len(promised) == units
     assert len({wish.user for wish in promised.values()}) == units
-    assert ledger.statuses["202"] == units
-    assert ledger.statuses["200"] > repeats // 10
-    assert {wish.user for wish in ledger.wishes.values()} == {f"u{number}" for number in range(users)}
+    assert record.statuses["202"] == units
+    assert record.statuses["200"] > repeats // 10
+    assert {wish.user for wish in record.wishes.values()} == {f"u{number}" for number in range(users)}
     assert (found.orders, found.total.available) == (units, 0)
     print(f"\n1,000 units: {figures}; {found.orders} orders, difference {found.differences}")
 
 
-async def test_baskets_of_three_skus_and_a_partial_sell_out(house: LocalStack, rng: Random) -> None:
+async def test_baskets_of_three_skus_and_a_partial_sell_out(stack: LocalStack, rng: Random) -> None:
     """40 SKUs, 50 to 8,000 units of each; some are wanted far more than others, and every third has a limit."""
     users, requests, repeats = 3_000, 16_000, 1_600
     initial = {f"sku-{number}": round(50 * 160 ** (number / 39)) for number in range(40)}
     limits = dict.fromkeys(list(initial)[::3], 4)
-    async with open_cli_services(house.settings()) as shop:
+    async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "baskets", {sku: (units, 990, limits.get(sku)) for sku, units in initial.items()})
-    settings = house.settings()
-    ledger = ClientRecord("baskets", lambda user: token(settings, user))
+    settings = stack.settings()
+    record = ClientRecord("baskets", lambda user: token(settings, user))
     wishes = []
     for number in range(requests - repeats):
         units = {sku: rng.randint(1, 3) for sku in rng.sample(list(initial), 3)}
-        wishes.append(ledger.wish(f"u{rng.randrange(users)}", f"key-{number}", units))
-    figures = await run(house, ledger, with_repeats(wishes, repeats, rng), rng)
-    found = await check_final_state(house, ledger, initial, limits)
-    taken = ledger.units()
-    gone = {refusal.sku for refusal in ledger.refusals if refusal.code == "sold_out"}
+        wishes.append(record.wish(f"u{rng.randrange(users)}", f"key-{number}", units))
+    figures = await run(stack, record, with_repeats(wishes, repeats, rng), rng)
+    found = await check_final_state(stack, record, initial, limits)
+    taken = record.units()
+    gone = {refusal.sku for refusal in record.refusals if refusal.code == "sold_out"}
     assert 5 <= len(gone) <= len(initial) - 5
     assert all(row.available < 3 for row in found.rows if row.sku in gone)
     assert Counter(taken) == {row.sku: row.held + row.sold for row in found.rows}

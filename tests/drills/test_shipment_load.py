@@ -66,41 +66,41 @@ SELECT (SELECT count(*) / greatest(extract(epoch FROM max(planned_at) - min(plan
 
 @asynccontextmanager
 async def _open(
-    house: LocalStack, rng: Random
+    stack: LocalStack, rng: Random
 ) -> AsyncIterator[tuple[ReceivingCustomers, WarehouseRobot, DriverRobots]]:
     """A sale with goods enough for all, customers with store credit, carriers that misbehave; staff and drivers who
     work till the block ends."""
-    settings = house.settings()
+    settings = stack.settings()
     items = {sku: (units, PRICES[sku], None) for sku, units in STOCK.items()}
-    async with AsyncExitStack() as stack:
-        shop = await stack.enter_async_context(open_cli_services(settings))
+    async with AsyncExitStack() as exit_stack:
+        shop = await exit_stack.enter_async_context(open_cli_services(settings))
         for sale_id in ("sending", "trickle"):
             await make_sale(shop, sale_id, items, pay_within_s=_PAY_WITHIN_S)
         await import_logistics(shop)
-        await grant_credit_to_all(house)
-        await CarrierSandboxClient(house).misbehave()
-        bench, vans, stop = WarehouseRobot(house, rng), DriverRobots(house, shop, rng), asyncio.Event()
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        group.create_task(bench.run(stop))
-        group.create_task(vans.run(stop))
-        stack.callback(stop.set)
+        await grant_credit_to_all(stack)
+        await CarrierSandboxClient(stack).misbehave()
+        robot, drivers, stop = WarehouseRobot(stack, rng), DriverRobots(stack, shop, rng), asyncio.Event()
+        group = await exit_stack.enter_async_context(asyncio.TaskGroup())
+        group.create_task(robot.run(stop))
+        group.create_task(drivers.run(stop))
+        exit_stack.callback(stop.set)
         yield (
             ReceivingCustomers(ClientRecord("sending", lambda user: token(settings, user), returns=True), rng),
-            bench,
-            vans,
+            robot,
+            drivers,
         )
 
 
-async def _away_in_the_middle(house: LocalStack, till: ReceivingCustomers) -> None:
+async def _away_in_the_middle(stack: LocalStack, payers: ReceivingCustomers) -> None:
     async def half() -> bool:
-        return till.statuses["200"] >= ORDERS // 2
+        return payers.statuses["200"] >= ORDERS // 2
 
     await eventually(half, _AT_REST_S)
-    await CarrierSandboxClient(house).away(_AWAY_S)
+    await CarrierSandboxClient(stack).away(_AWAY_S)
 
 
-async def _pace(house: LocalStack) -> str:
-    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
+async def _pace(stack: LocalStack) -> str:
+    async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         [row] = await connection.fetch(_PACE)
     waits = {name: "p50 {:.1f} s, p99 {:.1f} s".format(*row[name]) for name in ("until_planned", "until_asked")}
     return (
@@ -110,63 +110,65 @@ async def _pace(house: LocalStack) -> str:
     )
 
 
-@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["carriers that misbehave"])
-async def test_thousands_are_brought_to_the_door(house: LocalStack, rng: Random) -> None:
+@pytest.mark.parametrize("stack", [_SETTINGS], indirect=True, ids=["carriers that misbehave"])
+async def test_thousands_are_brought_to_the_door(stack: LocalStack, rng: Random) -> None:
     """Nothing is killed. A trickle of other orders shows whether those who order feel those who pack and send."""
-    async with _open(house, rng) as (till, bench, vans):
-        others = ClientRecord("trickle", till.ledger.token)
-        load, stop = PayingLoad(house, till, CONNECTIONS, ORDERS), asyncio.Event()
+    async with _open(stack, rng) as (payers, robot, drivers):
+        others = ClientRecord("trickle", payers.record.token)
+        load, stop = PayingLoad(stack, payers, CONNECTIONS, ORDERS), asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            group.create_task(place_orders_at_rate(house.port, others, rng, _PER_S, stop))
+            group.create_task(place_orders_at_rate(stack.port, others, rng, _PER_S, stop))
             await asyncio.sleep(_QUIET_S)
             quiet = len(others.latencies)
-            before, started = cpu_seconds_by_role(house, _PARTS), perf_counter()
-            group.create_task(_away_in_the_middle(house, till))
+            before, started = cpu_seconds_by_role(stack, _PARTS), perf_counter()
+            group.create_task(_away_in_the_middle(stack, payers))
             await load.run()
             loud = len(others.latencies)
             stop.set()
-        await wait_until_idle(house, till, _AT_REST_S)
-        after, seconds = cpu_seconds_by_role(house, _PARTS), perf_counter() - started
-    found = await check_shipments(house, till, bench.numbers)
-    await check_final_state(house, others, STOCK, {})
+        await wait_until_idle(stack, payers, _AT_REST_S)
+        after, seconds = cpu_seconds_by_role(stack, _PARTS), perf_counter() - started
+    found = await check_shipments(stack, payers, robot.numbers)
+    await check_final_state(stack, others, STOCK, {})
     alone, during = percentiles(others.latencies[:quiet]), percentiles(others.latencies[quiet:loud])
     print(
         f"\nShipments: {ORDERS} orders over {CONNECTIONS} connections placed and paid in {load.seconds:.1f} s "
-        f"({ORDERS / load.seconds:.0f} a second), at rest after {seconds:.1f} s; {await _pace(house)}\n"
+        f"({ORDERS / load.seconds:.0f} a second), at rest after {seconds:.1f} s; {await _pace(stack)}\n"
         f"{found.ends.total()} parcels: {dict(found.ends)}, parked: {dict(found.parked)}; orders {dict(found.orders)}, "
         f"cash {dict(found.cash)}\n"
         f"CPU ms an order: {format_cpu_per_order(before, after, ORDERS)}\n"
         f"Acceptance of {_PER_S:.0f} other orders a second: p50 {alone[0]:.1f} ms, p99 {alone[1]:.1f} ms before, "
         f"p50 {during[0]:.1f} ms, p99 {during[1]:.1f} ms meanwhile ({loud - quiet} orders)\n"
-        f"{bench.figures()}\n{vans.figures()}\n{await summarise_tracking(house)}\ndifference {found.audit.differences}"
+        f"{robot.figures()}\n{drivers.figures()}\n"
+        f"{await summarise_tracking(stack)}\ndifference {found.audit.differences}"
     )
 
 
-@pytest.mark.parametrize("house", [_SETTINGS], indirect=True, ids=["kills"])
-async def test_who_carries_parcels_is_killed(house: LocalStack, rng: Random) -> None:
+@pytest.mark.parametrize("stack", [_SETTINGS], indirect=True, ids=["kills"])
+async def test_who_carries_parcels_is_killed(stack: LocalStack, rng: Random) -> None:
     """The shipment driver, gateways and the carriers themselves, in any order, while orders flow: not so many that what
     is behind would be all that there is to see."""
     roles = [_ROLES[number % len(_ROLES)] for number in range(_KILLS)]
     rng.shuffle(roles)
     victims: list[int] = []
-    async with _open(house, rng) as (till, bench, vans):
-        load = PayingLoad(house, till, FEW_CONNECTIONS)
+    async with _open(stack, rng) as (payers, robot, drivers):
+        load = PayingLoad(stack, payers, FEW_CONNECTIONS)
 
         async def enough() -> bool:
-            return till.statuses["200"] >= ORDERS
+            return payers.statuses["200"] >= ORDERS
 
         async with load.flowing():
             for role in roles:
                 await load.more(rng.randrange(_FROM, _TO))
-                victims += await house.kill(rng, role)
+                victims += await stack.kill(rng, role)
             await eventually(enough, _AT_REST_S)
         assert len(set(victims)) == _KILLS
-        assert till.statuses["connection broken"] + till.ledger.statuses["connection broken"] > 0
-        await wait_until_idle(house, till, _AT_REST_S)
-    found = await check_shipments(house, till, bench.numbers)
+        assert payers.statuses["connection broken"] + payers.record.statuses["connection broken"] > 0
+        await wait_until_idle(stack, payers, _AT_REST_S)
+    found = await check_shipments(stack, payers, robot.numbers)
     print(
-        f"\n{_KILLS} kills ({', '.join(roles)}) in {load.seconds:.1f} s, {till.ledger.accepted} orders, "
+        f"\n{_KILLS} kills ({', '.join(roles)}) in {load.seconds:.1f} s, {payers.record.accepted} orders, "
         f"{found.ends.total()} parcels: {dict(found.ends)}, parked: {dict(found.parked)}; orders {dict(found.orders)}, "
-        f"cash {dict(found.cash)}\n{till.figures()}\norders: {till.ledger.figures()}\n"
-        f"{bench.figures()}\n{vans.figures()}\n{await summarise_tracking(house)}\ndifference {found.audit.differences}"
+        f"cash {dict(found.cash)}\n{payers.figures()}\norders: {payers.record.figures()}\n"
+        f"{robot.figures()}\n{drivers.figures()}\n"
+        f"{await summarise_tracking(stack)}\ndifference {found.audit.differences}"
     )

@@ -22,21 +22,21 @@ USERS, UNITS, LIMIT = 2_000, 3_000, 2
 _RUN_S = 90
 
 
-@pytest.mark.parametrize("house", [{}], indirect=True, ids=["default limits"])
-async def test_two_thousand_shoppers_at_midnight(house: LocalStack) -> None:
+@pytest.mark.parametrize("stack", [{}], indirect=True, ids=["default limits"])
+async def test_two_thousand_shoppers_at_midnight(stack: LocalStack) -> None:
     """3,000 units, two each at most; with the rate limit a user that production has."""
-    async with open_cli_services(house.settings()) as shop:
+    async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "spike", {"phone": (UNITS, 399_900, LIMIT)})
-    stats = house.home / "spike.json"
+    stats = stack.home / "spike.json"
     loop = asyncio.get_running_loop()
     started = loop.time()
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).with_name("locust")),
-        *("-f", "loadtest/scenarios/midnight_spike.py", "--host", f"http://127.0.0.1:{house.port}", "--headless"),
+        *("-f", "loadtest/scenarios/midnight_spike.py", "--host", f"http://127.0.0.1:{stack.port}", "--headless"),
         *("--only-summary", "--sale", "spike", "--sku", "phone", "-u", str(USERS), "-r", "500", "-t", f"{_RUN_S}s"),
         *("--json-file", str(stats.with_suffix(""))),
         cwd=ROOT,
-        env=house.env,
+        env=stack.env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -54,8 +54,8 @@ async def test_two_thousand_shoppers_at_midnight(house: LocalStack) -> None:
     assert re.search(rf"units promised in all: {UNITS} ", output), output[-6_000:]
     entries = orjson.loads(stats.read_bytes())
     assert sum(entry["num_failures"] for entry in entries) == 0
-    await eventually(lambda: _stored(house), 60)
-    found = await run_audit(house, "spike")
+    await eventually(lambda: _stored(stack), 60)
+    found = await run_audit(stack, "spike")
     assert (found.orders, found.total.available) == (UNITS, 0)
     counted = {f"{entry['method']} {entry['name']}": entry["num_requests"] for entry in entries}
     answers = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
@@ -65,6 +65,6 @@ async def test_two_thousand_shoppers_at_midnight(house: LocalStack) -> None:
     )
 
 
-async def _stored(house: LocalStack) -> bool:
-    async with open_cli_services(house.settings()) as shop, shop.db.connection() as connection:
+async def _stored(stack: LocalStack) -> bool:
+    async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         return bool(await connection.fetchval("SELECT count(*) FROM orders") == UNITS)

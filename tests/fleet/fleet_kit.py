@@ -156,14 +156,14 @@ async def make_fleet_kit(shop: CliServices, vans: str = VEHICLES_CSV, now: str =
     clock = FakeFleetClock(datetime.combine(DAY, time.fromisoformat(now), ZONE).astimezone(UTC))
     heard = FakeApplyTrackingEvents()
     fleet = Fleet(shop.db, clock, shop.ids, ZONE, STOP_S, SPEED_KMH)
-    yard = FleetKit(shop, clock, fleet, heard, RouteExecution(shop.db, clock, heard))
-    await yard.write(_UNWATCHED)
+    kit = FleetKit(shop, clock, fleet, heard, RouteExecution(shop.db, clock, heard))
+    await kit.write(_UNWATCHED)
     add = "INSERT INTO warehouses VALUES ($1, $1, '{}', $2, $3)"
     for warehouse_id, (latitude, longitude) in {"hz": DEPOT, "sh": (31.2, 121.4)}.items():
-        await yard.write(add, warehouse_id, latitude, longitude)
+        await kit.write(add, warehouse_id, latitude, longitude)
     report = await fleet.import_csv(vans.splitlines(keepends=True))
     assert not report.errors
-    return yard
+    return kit
 
 
 def point_near_depot(north_km: float, east_km: float) -> tuple[float, float]:

@@ -52,10 +52,10 @@ async def test_vans_and_places_are_imported_and_listed(shop: CliServices, floodg
 
 
 async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
-    yard = await make_fleet_kit(shop)
-    yard.clock.at = datetime.now(UTC)
-    day = (yard.clock.at.astimezone(ZONE) + timedelta(days=1)).date()
-    fine, lost = await yard.parcel(point_near_depot(1, 1), ("09:00", "11:00")), await yard.parcel(None)
+    kit = await make_fleet_kit(shop)
+    kit.clock.at = datetime.now(UTC)
+    day = (kit.clock.at.astimezone(ZONE) + timedelta(days=1)).date()
+    fine, lost = await kit.parcel(point_near_depot(1, 1), ("09:00", "11:00")), await kit.parcel(None)
     map_, picture, matrix = tmp_path / "day.geojson", tmp_path / "day.svg", tmp_path / "ways.csv"
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},1234,300\n{fine},hz,1000,250\n")
     plan = ("routes", "plan", "--date", day, "--seconds", "0.1", "--seed", "7")
@@ -71,8 +71,8 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     assert (status, str(fine) in said, str(lost) in said) == (0, True, False)
     status, said = await floodgate("routes", "links", "--date", day, "--base", "https://shop.example/")
     token = said.split()[1].removeprefix("https://shop.example/v1/vans/").removesuffix("/page")
-    [route] = await yard.fleet.routes(day)
-    assert check_link(shop.settings.driver_link_key(), token, yard.clock.at) == route.route_id
+    [route] = await kit.fleet.routes(day)
+    assert check_link(shop.settings.driver_link_key(), token, kit.clock.at) == route.route_id
 
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},far,300\n")
     for wrong, why in (

@@ -82,12 +82,12 @@ def test_places_and_matrices_are_read() -> None:
 
 
 async def test_an_import_may_be_repeated_and_changes_what_changed(shop: CliServices) -> None:
-    yard = await make_fleet_kit(shop)
-    same = await yard.fleet.import_csv(VEHICLES_CSV.splitlines(keepends=True))
+    kit = await make_fleet_kit(shop)
+    same = await kit.fleet.import_csv(VEHICLES_CSV.splitlines(keepends=True))
     assert (same.added, same.changed, same.unchanged) == (0, 0, 2)
-    changed = await yard.fleet.import_csv(VEHICLES_CSV.replace("300000", "310000").splitlines(keepends=True))
+    changed = await kit.fleet.import_csv(VEHICLES_CSV.replace("300000", "310000").splitlines(keepends=True))
     assert (changed.added, changed.changed, changed.unchanged) == (0, 1, 1)
-    assert [van.capacity_g for van in await yard.fleet.vehicles()] == [500_000, 310_000]
+    assert [van.capacity_g for van in await kit.fleet.vehicles()] == [500_000, 310_000]
 
 
 WORDS = st.text(st.characters(categories=["L", "Zs"]), max_size=8)

@@ -22,14 +22,14 @@ from tests.fleet.fleet_kit import DAY, FleetKit, make_fleet_kit
 
 
 @pytest.fixture
-async def yard(shop: CliServices) -> FleetKit:
+async def kit(shop: CliServices) -> FleetKit:
     return await make_fleet_kit(shop)
 
 
-async def test_the_board_says_what_a_driver_must_know_and_no_more(yard: FleetKit) -> None:
-    parcel = await yard.parcel(cod_minor=1_250)
-    route_id = await yard.route(parcel)
-    board = await yard.driving.driver_route(route_id)
+async def test_the_board_says_what_a_driver_must_know_and_no_more(kit: FleetKit) -> None:
+    parcel = await kit.parcel(cod_minor=1_250)
+    route_id = await kit.route(parcel)
+    board = await kit.driving.driver_route(route_id)
     (stop,) = board.stops
     assert (board.vehicle_id, board.day, board.status) == ("V1", DAY, "planned")
     assert (stop.address.name, stop.address.phone, stop.address.line) == (
@@ -44,71 +44,71 @@ async def test_the_board_says_what_a_driver_must_know_and_no_more(yard: FleetKit
     assert "user" not in shown
 
 
-async def test_leaving_sends_all_parcels_out_once(yard: FleetKit) -> None:
-    parcels = [await yard.parcel() for _ in range(3)]
-    route_id = await yard.route(*reversed(parcels))
-    both = await asyncio.gather(yard.driving.depart(route_id), yard.driving.depart(route_id))
+async def test_leaving_sends_all_parcels_out_once(kit: FleetKit) -> None:
+    parcels = [await kit.parcel() for _ in range(3)]
+    route_id = await kit.route(*reversed(parcels))
+    both = await asyncio.gather(kit.driving.depart(route_id), kit.driving.depart(route_id))
     assert [board.status for board in both] == ["left", "left"]
     for parcel in parcels:
-        assert yard.heard.codes(parcel) == ["loaded", "left"]
-    assert {actor for *_, actor in yard.heard.told} == {"van V1"}
-    assert [id_ for id_, *_ in yard.heard.told[::2]] == sorted(parcels)  # by their orders, so that nobody is locked out
+        assert kit.heard.codes(parcel) == ["loaded", "left"]
+    assert {actor for *_, actor in kit.heard.told} == {"van V1"}
+    assert [id_ for id_, *_ in kit.heard.told[::2]] == sorted(parcels)  # by their orders, so that nobody is locked out
 
 
-async def test_what_was_called_off_does_not_go(yard: FleetKit) -> None:
-    fine, held, ended, booked_anew = [await yard.parcel() for _ in range(4)]
-    route_id = await yard.route(fine, held, ended, booked_anew)
-    await yard.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
-    await yard.write("UPDATE shipments SET status = 'cancelled', ended_at = now() WHERE shipment_id = $1", ended)
-    later = yard.clock.at + timedelta(minutes=1)
-    await yard.write("UPDATE shipments SET booked_at = $2 WHERE shipment_id = $1", booked_anew, later)
-    board = await yard.driving.depart(route_id)
+async def test_what_was_called_off_does_not_go(kit: FleetKit) -> None:
+    fine, held, ended, booked_anew = [await kit.parcel() for _ in range(4)]
+    route_id = await kit.route(fine, held, ended, booked_anew)
+    await kit.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
+    await kit.write("UPDATE shipments SET status = 'cancelled', ended_at = now() WHERE shipment_id = $1", ended)
+    later = kit.clock.at + timedelta(minutes=1)
+    await kit.write("UPDATE shipments SET booked_at = $2 WHERE shipment_id = $1", booked_anew, later)
+    board = await kit.driving.depart(route_id)
     assert [stop.seq for stop in board.stops] == [1]
-    assert {id_ for id_, *_ in yard.heard.told} == {fine}
+    assert {id_ for id_, *_ in kit.heard.told} == {fine}
     with pytest.raises(NoSuchStop):
-        await yard.driving.report(route_id, 2, StopReport("delivered"))
-    nothing = await yard.route(held, van="V2")
-    assert (await yard.driving.depart(nothing)).status == "done"
+        await kit.driving.report(route_id, 2, StopReport("delivered"))
+    nothing = await kit.route(held, van="V2")
+    assert (await kit.driving.depart(nothing)).status == "done"
 
 
-async def test_a_report_counts_once_and_also_as_leaving(yard: FleetKit) -> None:
-    first, second = await yard.parcel(), await yard.parcel()
-    route_id = await yard.route(first, second)
+async def test_a_report_counts_once_and_also_as_leaving(kit: FleetKit) -> None:
+    first, second = await kit.parcel(), await kit.parcel()
+    route_id = await kit.route(first, second)
 
     async def report() -> DriverRoute:
-        return await yard.driving.report(route_id, 1, StopReport("delivered", "to the neighbour"))
+        return await kit.driving.report(route_id, 1, StopReport("delivered", "to the neighbour"))
 
     boards = await asyncio.gather(report(), report(), report())
     assert {board.status for board in boards} == {"left"}
     assert boards[0].stops[0].note == "to the neighbour"
-    assert yard.heard.codes(first) == ["loaded", "left", "delivered"]
-    assert yard.heard.codes(second) == ["loaded", "left"]
+    assert kit.heard.codes(first) == ["loaded", "left", "delivered"]
+    assert kit.heard.codes(second) == ["loaded", "left"]
     with pytest.raises(StopAlreadyReported, match="call the desk"):
-        await yard.driving.report(route_id, 1, StopReport("failed"))
-    assert (await yard.driving.report(route_id, 2, StopReport("failed"))).status == "done"
-    assert await yard.value("SELECT status FROM shipments WHERE shipment_id = $1", second) == "out_for_delivery"
-    assert (await yard.driving.report(route_id, 2, StopReport("delivered"))).stops[1].status == "delivered"
-    assert yard.heard.codes(second) == ["loaded", "left", "failed", "delivered"]
+        await kit.driving.report(route_id, 1, StopReport("failed"))
+    assert (await kit.driving.report(route_id, 2, StopReport("failed"))).status == "done"
+    assert await kit.value("SELECT status FROM shipments WHERE shipment_id = $1", second) == "out_for_delivery"
+    assert (await kit.driving.report(route_id, 2, StopReport("delivered"))).stops[1].status == "delivered"
+    assert kit.heard.codes(second) == ["loaded", "left", "failed", "delivered"]
 
 
-async def test_a_second_day_is_no_second_pick_up(yard: FleetKit) -> None:
-    parcel = await yard.parcel()
-    route_id = await yard.route(parcel)
-    await yard.driving.report(route_id, 1, StopReport("failed", "nobody there"))
-    (again,) = (await yard.fleet.plan(DAY + timedelta(days=1), seconds=0.1)).routes
-    await yard.driving.depart(again.route_id)
-    assert yard.heard.codes(parcel) == ["loaded", "left", "failed", "left"]
+async def test_a_second_day_is_no_second_pick_up(kit: FleetKit) -> None:
+    parcel = await kit.parcel()
+    route_id = await kit.route(parcel)
+    await kit.driving.report(route_id, 1, StopReport("failed", "nobody there"))
+    (again,) = (await kit.fleet.plan(DAY + timedelta(days=1), seconds=0.1)).routes
+    await kit.driving.depart(again.route_id)
+    assert kit.heard.codes(parcel) == ["loaded", "left", "failed", "left"]
 
 
-async def test_what_is_refused_changes_nothing(yard: FleetKit) -> None:
-    route_id = await yard.route(await yard.parcel())
+async def test_what_is_refused_changes_nothing(kit: FleetKit) -> None:
+    route_id = await kit.route(await kit.parcel())
     for wrong in (uuid4(), UUID(int=0)):
-        for refused in (yard.driving.driver_route, yard.driving.depart):
+        for refused in (kit.driving.driver_route, kit.driving.depart):
             with pytest.raises(NoSuchRoute):
                 await refused(wrong)
     for seq in (0, -1, 2, 40_000, 2**70):
         with pytest.raises(NoSuchStop):
-            await yard.driving.report(route_id, seq, StopReport("delivered"))
+            await kit.driving.report(route_id, seq, StopReport("delivered"))
 
     async def deaf(
         connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
@@ -116,7 +116,7 @@ async def test_what_is_refused_changes_nothing(yard: FleetKit) -> None:
         raise NoSuchShipment("gone")
 
     with pytest.raises(NoSuchShipment):
-        await RouteExecution(yard.shop.db, yard.clock, deaf).report(route_id, 1, StopReport("delivered"))
-    board = await yard.driving.driver_route(route_id)
+        await RouteExecution(kit.shop.db, kit.clock, deaf).report(route_id, 1, StopReport("delivered"))
+    board = await kit.driving.driver_route(route_id)
     assert (board.status, board.stops[0].status) == ("planned", "planned")
-    assert await yard.value("SELECT status FROM shipments") == "booked"
+    assert await kit.value("SELECT status FROM shipments") == "booked"

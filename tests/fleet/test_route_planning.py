@@ -20,7 +20,7 @@ QUICK_S = 0.1
 
 
 @pytest.fixture
-async def yard(shop: CliServices) -> FleetKit:
+async def kit(shop: CliServices) -> FleetKit:
     return await make_fleet_kit(shop)
 
 
@@ -32,33 +32,33 @@ def reasons_by_shipment(plan: Plan) -> dict[UUID, str]:
     return {one.shipment_id: one.reason for one in plan.unassigned}
 
 
-async def test_every_window_shift_break_and_weight_is_kept(yard: FleetKit) -> None:
+async def test_every_window_shift_break_and_weight_is_kept(kit: FleetKit) -> None:
     chance = random.Random(7)
     parcels = set()
     for number in range(24):
         hour = chance.randrange(8, 16)
         window = (f"{hour:02}:00", f"{hour + 2:02}:00") if number % 2 else None
         at = point_near_depot(chance.uniform(-8, 8), chance.uniform(-8, 8))
-        parcels.add(await yard.parcel(at, window, weight_g=20_000))
+        parcels.add(await kit.parcel(at, window, weight_g=20_000))
     shares: list[float] = []
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S, progress=shares.append)
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S, progress=shares.append)
     assert planned(plan) | set(reasons_by_shipment(plan)) == parcels
     assert not planned(plan) & set(reasons_by_shipment(plan))
     assert len(planned(plan)) >= 22
-    assert find_route_errors(plan.routes, await yard.fleet.vehicles(), straight_line_s) == []
-    assert plan.routes == await yard.fleet.routes(DAY)
+    assert find_route_errors(plan.routes, await kit.fleet.vehicles(), straight_line_s) == []
+    assert plan.routes == await kit.fleet.routes(DAY)
     assert shares[-1] == 1
     assert shares == sorted(shares)
 
 
-async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(yard: FleetKit) -> None:
-    fine = await yard.parcel(point_near_depot(1, 1))
-    heavy = await yard.parcel(point_near_depot(1, 2), weight_g=500_001)
-    early = await yard.parcel(point_near_depot(1, 3), ("05:00", "07:30"))
-    far = await yard.parcel(point_near_depot(200, 0))
-    lost = await yard.parcel(None)
-    elsewhere = await yard.parcel((31.21, 121.41), warehouse="sh")
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S)
+async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(kit: FleetKit) -> None:
+    fine = await kit.parcel(point_near_depot(1, 1))
+    heavy = await kit.parcel(point_near_depot(1, 2), weight_g=500_001)
+    early = await kit.parcel(point_near_depot(1, 3), ("05:00", "07:30"))
+    far = await kit.parcel(point_near_depot(200, 0))
+    lost = await kit.parcel(None)
+    elsewhere = await kit.parcel((31.21, 121.41), warehouse="sh")
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(plan) == {fine}
     why = reasons_by_shipment(plan)
     assert set(why) == {heavy, early, far, lost, elsewhere}
@@ -70,126 +70,126 @@ async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(yard: FleetKit
     assert "no van of this warehouse" in why[elsewhere]
 
 
-async def test_too_few_vans_leave_some_over(yard: FleetKit) -> None:
-    parcels = {await yard.parcel(point_near_depot(1, number), weight_g=200_000) for number in range(6)}
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S)
+async def test_too_few_vans_leave_some_over(kit: FleetKit) -> None:
+    parcels = {await kit.parcel(point_near_depot(1, number), weight_g=200_000) for number in range(6)}
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert len(planned(plan)) == 3  # 500 kg take two of 200 kg, 300 kg take one
     assert planned(plan) | set(reasons_by_shipment(plan)) == parcels
     assert all("not enough vans" in why for why in reasons_by_shipment(plan).values())
-    assert find_route_errors(plan.routes, await yard.fleet.vehicles(), straight_line_s) == []
+    assert find_route_errors(plan.routes, await kit.fleet.vehicles(), straight_line_s) == []
 
 
-async def test_an_address_is_found_by_the_most_specific_place(yard: FleetKit) -> None:
+async def test_an_address_is_found_by_the_most_specific_place(kit: FleetKit) -> None:
     places = "region,latitude,longitude\nCN/Zhejiang/Hangzhou,30.2,120.1\n CN / 310000 ,30.3,120.2\n"
-    assert (await yard.fleet.import_csv(places.splitlines(keepends=True))).added == 2
-    by_code = await yard.parcel(None)
-    by_city = await yard.parcel(None, address={**ADDRESS, "postcode": "", "district": "Gongshu"})
-    own = await yard.parcel((30.26, 120.16))
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S)
+    assert (await kit.fleet.import_csv(places.splitlines(keepends=True))).added == 2
+    by_code = await kit.parcel(None)
+    by_city = await kit.parcel(None, address={**ADDRESS, "postcode": "", "district": "Gongshu"})
+    own = await kit.parcel((30.26, 120.16))
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     points = {
         stop.shipment_id: (stop.point.latitude, stop.point.longitude) for route in plan.routes for stop in route.stops
     }
     assert points == {by_code: (30.3, 120.2), by_city: (30.2, 120.1), own: (30.26, 120.16)}
 
 
-async def test_a_matrix_is_followed_and_what_it_lacks_is_counted(yard: FleetKit) -> None:
-    a, b = await yard.parcel(point_near_depot(1, 0)), await yard.parcel(point_near_depot(0, 1))
+async def test_a_matrix_is_followed_and_what_it_lacks_is_counted(kit: FleetKit) -> None:
+    a, b = await kit.parcel(point_near_depot(1, 0)), await kit.parcel(point_near_depot(0, 1))
     told = {("hz", str(a)): (700, 60), (str(a), str(b)): (800, 60), (str(b), "hz"): (900, 60)}
     back = {(end, start): (50_000, 3_600) for start, end in told}
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S, told={**told, **back})
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S, told={**told, **back})
     assert [[stop.shipment_id for stop in route.stops] for route in plan.routes] == [[a, b]]
     assert (plan.routes[0].distance_m, plan.estimated_legs) == (2_400, 0)
-    assert (await yard.fleet.plan(DAY, seconds=QUICK_S, told=told)).estimated_legs == 3
+    assert (await kit.fleet.plan(DAY, seconds=QUICK_S, told=told)).estimated_legs == 3
 
 
-async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(yard: FleetKit) -> None:
-    first = {await yard.parcel(point_near_depot(1, number), weight_g=150_000) for number in range(4)}
-    before = await yard.fleet.plan(DAY, seconds=QUICK_S)
+async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(kit: FleetKit) -> None:
+    first = {await kit.parcel(point_near_depot(1, number), weight_g=150_000) for number in range(4)}
+    before = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(before) == first
     assert len(before.routes) == 2
     gone, stays = before.routes
-    await yard.driving.depart(gone.route_id)
-    late = await yard.parcel(point_near_depot(2, 2))
-    after = await yard.fleet.plan(DAY, seconds=QUICK_S)
+    await kit.driving.depart(gone.route_id)
+    late = await kit.parcel(point_near_depot(2, 2))
+    after = await kit.fleet.plan(DAY, seconds=QUICK_S)
     kept = {route.route_id: route for route in after.routes}
     assert [stop.shipment_id for stop in kept[gone.route_id].stops] == [stop.shipment_id for stop in gone.stops]
     assert stays.route_id not in kept
     assert planned(after) == first | {late}
     assert reasons_by_shipment(after) == {}
-    assert find_route_errors(after.routes, await yard.fleet.vehicles(), straight_line_s) == []
+    assert find_route_errors(after.routes, await kit.fleet.vehicles(), straight_line_s) == []
 
 
-async def test_held_ended_and_strange_parcels_are_not_planned(yard: FleetKit) -> None:
-    held, other, cancelled, fine = [await yard.parcel() for _ in range(4)]
-    await yard.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
-    await yard.write("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
-    await yard.write(
+async def test_held_ended_and_strange_parcels_are_not_planned(kit: FleetKit) -> None:
+    held, other, cancelled, fine = [await kit.parcel() for _ in range(4)]
+    await kit.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
+    await kit.write("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
+    await kit.write(
         "UPDATE shipments SET task = 'cancel', after_cancel = 'cancelled' WHERE shipment_id = $1", cancelled
     )
-    assert planned(await yard.fleet.plan(DAY, seconds=QUICK_S)) == {fine}
+    assert planned(await kit.fleet.plan(DAY, seconds=QUICK_S)) == {fine}
 
 
-async def test_a_parcel_is_on_one_day_only_until_that_day_is_over(yard: FleetKit) -> None:
-    parcel = await yard.parcel()
-    assert planned(await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == {parcel}
-    assert planned(await yard.fleet.plan(DAY, seconds=QUICK_S)) == set()
-    yard.clock.at += timedelta(days=2)
-    assert planned(await yard.fleet.plan(DAY + timedelta(days=2), seconds=QUICK_S)) == {parcel}
-    assert await yard.value("SELECT count(*) FROM route_stops") == 1
+async def test_a_parcel_is_on_one_day_only_until_that_day_is_over(kit: FleetKit) -> None:
+    parcel = await kit.parcel()
+    assert planned(await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == {parcel}
+    assert planned(await kit.fleet.plan(DAY, seconds=QUICK_S)) == set()
+    kit.clock.at += timedelta(days=2)
+    assert planned(await kit.fleet.plan(DAY + timedelta(days=2), seconds=QUICK_S)) == {parcel}
+    assert await kit.value("SELECT count(*) FROM route_stops") == 1
 
 
-async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(yard: FleetKit) -> None:
-    missed, brought = await yard.parcel(point_near_depot(1, 0)), await yard.parcel(point_near_depot(2, 0))
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S)
+async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(kit: FleetKit) -> None:
+    missed, brought = await kit.parcel(point_near_depot(1, 0)), await kit.parcel(point_near_depot(2, 0))
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     for stop in plan.routes[0].stops:
         report = StopReport("failed" if stop.shipment_id == missed else "delivered")
-        await yard.driving.report(plan.routes[0].route_id, stop.seq, report)
-    again = await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
+        await kit.driving.report(plan.routes[0].route_id, stop.seq, report)
+    again = await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
     assert planned(again) == {missed}
     assert brought not in reasons_by_shipment(again)
 
 
 async def test_today_no_van_starts_in_the_past(shop: CliServices) -> None:
-    yard = await make_fleet_kit(shop, now="15:10")
+    kit = await make_fleet_kit(shop, now="15:10")
     fits, over = (
-        await yard.parcel(point_near_depot(1, 0)),
-        await yard.parcel(point_near_depot(2, 0), ("10:00", "14:00")),
+        await kit.parcel(point_near_depot(1, 0)),
+        await kit.parcel(point_near_depot(2, 0), ("10:00", "14:00")),
     )
-    plan = await yard.fleet.plan(DAY, seconds=QUICK_S)
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(plan) == {fits}
     assert set(reasons_by_shipment(plan)) == {over}
-    assert all(route.start_at >= yard.clock.at for route in plan.routes)
+    assert all(route.start_at >= kit.clock.at for route in plan.routes)
     assert all(route.break_at is None for route in plan.routes)  # its time was over at 14:00
-    yard.clock.at = datetime.combine(DAY, datetime.min.time(), yard.clock.at.tzinfo) + timedelta(hours=12)
-    assert "no van" in reasons_by_shipment(await yard.fleet.plan(DAY, seconds=QUICK_S))[fits]
+    kit.clock.at = datetime.combine(DAY, datetime.min.time(), kit.clock.at.tzinfo) + timedelta(hours=12)
+    assert "no van" in reasons_by_shipment(await kit.fleet.plan(DAY, seconds=QUICK_S))[fits]
 
 
-async def test_only_days_that_come_are_planned(yard: FleetKit) -> None:
+async def test_only_days_that_come_are_planned(kit: FleetKit) -> None:
     for day in (DAY - timedelta(days=1), DAY + timedelta(days=31), date(1970, 1, 1)):
         with pytest.raises(Invalid, match="30 days ahead"):
-            await yard.fleet.plan(day)
+            await kit.fleet.plan(day)
     for seconds in (0, -1, 3_601, float("nan")):
         with pytest.raises(Invalid, match="3600 seconds"):
-            await yard.fleet.plan(DAY, seconds=seconds)
+            await kit.fleet.plan(DAY, seconds=seconds)
 
 
-async def test_two_planners_do_not_plan_at_once(yard: FleetKit) -> None:
-    parcels = {await yard.parcel(point_near_depot(number, 1)) for number in range(5)}
+async def test_two_planners_do_not_plan_at_once(kit: FleetKit) -> None:
+    parcels = {await kit.parcel(point_near_depot(number, 1)) for number in range(5)}
     started = asyncio.Event()
-    first = asyncio.create_task(yard.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
+    first = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
     await started.wait()
     with pytest.raises(PlanningInProgress, match="somebody else"):
-        await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
+        await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
     assert planned(await first) == parcels
-    assert planned(await yard.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == set()
+    assert planned(await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == set()
 
 
-async def test_a_van_that_leaves_meanwhile_is_not_planned_over(yard: FleetKit) -> None:
-    route_id = await yard.route(await yard.parcel())
+async def test_a_van_that_leaves_meanwhile_is_not_planned_over(kit: FleetKit) -> None:
+    route_id = await kit.route(await kit.parcel())
     started = asyncio.Event()
-    second = asyncio.create_task(yard.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
+    second = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
     await started.wait()
-    await yard.driving.depart(route_id)
+    await kit.driving.depart(route_id)
     with pytest.raises(PlanningInProgress, match="V1 left"):
         await second
-    assert [one.route_id for one in await yard.fleet.routes(DAY)] == [route_id]
+    assert [one.route_id for one in await kit.fleet.routes(DAY)] == [route_id]

@@ -38,9 +38,9 @@ def new_sale(shop: CliServices, sale_id: str) -> dict[str, Any]:
     }
 
 
-async def test_from_product_to_closed_sale(shop: CliServices, front: TestGateway, sale_id: str) -> None:
+async def test_from_product_to_closed_sale(shop: CliServices, gateway: TestGateway, sale_id: str) -> None:
     async def staff(method: str, path: str, **kwargs: Any) -> Any:
-        answer = await front.call(method, f"/v1/admin{path}", user="ann", roles=["operator"], **kwargs)
+        answer = await gateway.call(method, f"/v1/admin{path}", user="ann", roles=["operator"], **kwargs)
         assert answer.status in (200, 201), answer.text
         return answer.body
 
@@ -49,8 +49,8 @@ async def test_from_product_to_closed_sale(shop: CliServices, front: TestGateway
     made = await staff("POST", "/sales", json=new_sale(shop, sale_id))
     assert (made["sale_id"], made["state"]) == (sale_id, "draft")
     assert (await staff("POST", f"/sales/{sale_id}/open"))["state"] == "open"
-    await front.services.snapshots.refresh()
-    assert (await front.order(order_body(sale_id, ("a", 2), ("b", 1)))).body["total"]["amount"] == 270
+    await gateway.services.snapshots.refresh()
+    assert (await gateway.order(order_body(sale_id, ("a", 2), ("b", 1)))).body["total"]["amount"] == 270
     change = str(shop.ids.new())
     for _ in range(2):
         body = {"sku": "b", "delta": 4, "reason": "more"}
@@ -61,30 +61,32 @@ async def test_from_product_to_closed_sale(shop: CliServices, front: TestGateway
     terms = await staff("PUT", f"/sales/{sale_id}/items/b", json={"price": 90, "limit": 4})
     assert (terms["price"], terms["limit"]) == (90, 4)
     assert (await staff("POST", f"/sales/{sale_id}/pause"))["state"] == "paused"
-    assert (await front.order(order_body(sale_id, ("b", 1)))).code == "sale_paused"
+    assert (await gateway.order(order_body(sale_id, ("b", 1)))).code == "sale_paused"
     assert (await staff("POST", f"/sales/{sale_id}/close"))["state"] == "closed"
-    again = await front.call("POST", f"/v1/admin/sales/{sale_id}/open", user="ann", roles=["sales"])
+    again = await gateway.call("POST", f"/v1/admin/sales/{sale_id}/open", user="ann", roles=["sales"])
     assert (again.status, again.code) == (409, "wrong_state")
     assert [sale["sale_id"] for sale in (await staff("GET", "/sales"))["items"]] == [sale_id]
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_dead_letters_over_http(shop: CliServices, settings: Settings, front: TestGateway, sale_id: str) -> None:
+async def test_dead_letters_over_http(
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
+) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     order_id = uuid4()
     await shop.redis.xadd(keys.orders, {order_id.bytes: b"\xc1 not an order"})
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: _dead(shop))
-    listed = await front.call("GET", "/v1/admin/dead-letters", user="sam", roles=["support"])
+    listed = await gateway.call("GET", "/v1/admin/dead-letters", user="sam", roles=["support"])
     assert [letter["order_id"] for letter in listed.body["items"]] == [str(order_id)]
     path = f"/v1/admin/dead-letters/{order_id}"
-    shown = await front.call("GET", path, user="sam", roles=["support"])
+    shown = await gateway.call("GET", path, user="sam", roles=["support"])
     assert shown.body["order"] == {"unreadable": b"\xc1 not an order".hex()}
-    retried = await front.call("POST", f"{path}/retry", user="sam", roles=["support"])
+    retried = await gateway.call("POST", f"{path}/retry", user="sam", roles=["support"])
     assert (retried.status, retried.code) == (409, "conflict")
-    gone = await front.call("POST", f"{path}/discard", user="sam", roles=["support"])
+    gone = await gateway.call("POST", f"{path}/discard", user="sam", roles=["support"])
     assert (gone.body["status"], gone.body["resolved_by"]) == ("discarded", "staff sam")
-    again = await front.call("POST", f"{path}/discard", user="sam", roles=["support"])
+    again = await gateway.call("POST", f"{path}/discard", user="sam", roles=["support"])
     assert (again.status, again.code) == (409, "dead_letter_resolved")
 
 
@@ -95,19 +97,19 @@ async def _dead(shop: CliServices) -> bool:
 STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 
 
-async def test_only_the_right_role_may(front: TestGateway) -> None:
+async def test_only_the_right_role_may(gateway: TestGateway) -> None:
     """Nobody, a shopper and staff with every other role are turned away before anything is looked at."""
     for operation in STAFF_ONLY:
         path = re.sub(r"\{(\w+_id|id)\}", str(uuid4()), operation.path).format(sku="x")
-        nobody = await front.call(operation.method, path, user=None)
+        nobody = await gateway.call(operation.method, path, user=None)
         assert (nobody.status, nobody.code) == (401, "unauthorized"), operation.id
-        shopper = await front.call(operation.method, path, user="user")
+        shopper = await gateway.call(operation.method, path, user="user")
         assert (shopper.status, shopper.code) == (401, "unauthorized"), operation.id
         others = [role for role in ROLES if role not in (operation.access, "operator")]
-        other = await front.call(operation.method, path, user="ann", roles=others)
+        other = await gateway.call(operation.method, path, user="ann", roles=others)
         assert (other.status, other.code) == (403, "forbidden"), operation.id
         for role in (operation.access, "operator"):
-            allowed = await front.call(operation.method, path, user="ann", roles=[role])
+            allowed = await gateway.call(operation.method, path, user="ann", roles=[role])
             assert allowed.status not in (401, 403), operation.id
 
 
@@ -117,7 +119,7 @@ async def test_a_gateway_full_of_shoppers_answers_its_operators(
     """Each port has its own book and limit; both are ended together."""
     settings = make_settings(limits={"connections": 4, "admin_connections": 3, "graceful_stop_s": 10})
     async with run_processes(settings, tmp_path) as started:
-        gateway = await started.gateway()
+        process = await started.gateway()
         base = f"http://127.0.0.1:{started.admin_port}"
         shoppers = [await asyncio.open_connection("127.0.0.1", started.port) for _ in range(4)]
         assert await _turned_away(started.port)
@@ -136,8 +138,8 @@ async def test_a_gateway_full_of_shoppers_answers_its_operators(
             others = [await asyncio.open_connection("127.0.0.1", started.admin_port) for _ in range(2)]
             assert await _turned_away(started.admin_port)
             begun = asyncio.get_running_loop().time()
-            gateway.process.terminate()
-            assert await wait_for_exit(gateway) == 0
+            process.process.terminate()
+            assert await wait_for_exit(process) == 0
             assert asyncio.get_running_loop().time() - begun < 5  # nobody had an answer in hand
         for reader, writer in (*shoppers, *others):
             assert await reader.read() == b""
@@ -152,33 +154,33 @@ async def _turned_away(port: int) -> bool:
 
 
 async def test_support_cancels_an_order_for_a_customer(
-    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await front.services.snapshots.refresh()
-    placed = await front.order(order_body(sale_id, ("a", 2)))
+    await gateway.services.snapshots.refresh()
+    placed = await gateway.order(order_body(sale_id, ("a", 2)))
     path = f"/v1/admin/orders/{placed.body['order_id']}"
-    early = await front.call("GET", path, user="ann", roles=["support"])
+    early = await gateway.call("GET", path, user="ann", roles=["support"])
     assert (early.body["user_id"], early.body["order"]["status"]) == ("user", "accepted")
     reason = {"reason": "ordered twice, said on the telephone"}
     async with run_workers(settings, "order_writer", "release_worker"):
         for _ in range(2):
-            gone = await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)
+            gone = await gateway.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)
             assert (gone.status, gone.body["user_id"]) == (200, "user")
             assert (gone.body["order"]["status"], gone.body["order"]["cancel_reason"]) == ("cancelled", "by_staff")
             last = gone.body["events"][-1]
             assert (last["seq"], last["actor"], last["reason"]) == (2, "staff ann", reason["reason"])
         await eventually(lambda: _free(shop, keys, 5))
-    url = f"{front.base}/v1/orders/{placed.body['order_id']}/events"
-    async with front.client.get(url, headers=bearer(settings)) as stream:
+    url = f"{gateway.base}/v1/orders/{placed.body['order_id']}/events"
+    async with gateway.client.get(url, headers=bearer(settings)) as stream:
         seen = await stream.text()
     assert reason["reason"] in seen
     assert '"actor":"staff"' in seen
     assert "ann" not in seen
     assert (await shop.audit.audit_sale(sale_id)).clean
     for body in ({}, {"reason": ""}, {"reason": "a\nb"}):
-        assert (await front.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=body)).status == 422
-    none = await front.call("GET", f"/v1/admin/orders/{uuid4()}", user="ann", roles=["support"])
+        assert (await gateway.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=body)).status == 422
+    none = await gateway.call("GET", f"/v1/admin/orders/{uuid4()}", user="ann", roles=["support"])
     assert (none.status, none.code) == (404, "not_found")
 
 

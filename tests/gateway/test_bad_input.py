@@ -22,10 +22,10 @@ STOCK = {"a": 50, "b": 20}
 
 
 @pytest.fixture
-async def keys(shop: CliServices, front: TestGateway, sale_id: str) -> AsyncIterator[SaleKeys]:
+async def keys(shop: CliServices, gateway: TestGateway, sale_id: str) -> AsyncIterator[SaleKeys]:
     """Afterwards nothing may have been taken or written."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None), "b": (20, 255, None)})
-    await front.services.snapshots.refresh()
+    await gateway.services.snapshots.refresh()
     yield keys
     cut = await lua.cut(shop.redis, keys)
     assert (cut.stock, cut.accepted) == (STOCK, 0)
@@ -103,28 +103,28 @@ WRONG: dict[str, tuple[Callable[[str], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_wrong_content(front: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
+async def test_wrong_content(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
     make, place = WRONG[name]
-    answer = await front.order(make(sale_id))
+    answer = await gateway.order(make(sale_id))
     assert (answer.status, answer.code) == (422, "invalid"), answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
     assert place in [fault["at"] for fault in answer.body["errors"]]
     assert answer.body["detail"]
 
 
-async def test_too_many_lines(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
-    answer = await front.order(order_body(sale_id, *[("a", 1)] * 1_001))
+async def test_too_many_lines(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+    answer = await gateway.order(order_body(sale_id, *[("a", 1)] * 1_001))
     assert (answer.status, answer.body["errors"][0]["at"]) == (422, "/lines")
 
 
-async def test_all_faults_are_named_at_once(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_all_faults_are_named_at_once(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     made = order_body(sale_id) | {"lines": [{"sku": "x", "quantity": 1}, {"sku": "a", "quantity": 1, "ship_to": 5}]}
-    answer = await front.order(made)
+    answer = await gateway.order(made)
     assert [fault["at"] for fault in answer.body["errors"]] == ["/lines/0/sku", "/lines/1/ship_to"]
 
 
-async def test_one_sku_on_two_lines_is_added_up(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
-    answer = await front.order(order_body(sale_id, ("b", 12), ("b", 12)))
+async def test_one_sku_on_two_lines_is_added_up(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+    answer = await gateway.order(order_body(sale_id, ("b", 12), ("b", 12)))
     assert (answer.status, answer.code) == (409, "sold_out")
 
 
@@ -145,23 +145,23 @@ RAW: dict[str, tuple[bytes, int, str]] = {
 
 
 @pytest.mark.parametrize("name", RAW)
-async def test_bytes_that_are_no_order(front: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
+async def test_bytes_that_are_no_order(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
     data, status, code = RAW[name]
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
-    answer = await front.call("POST", "/v1/orders", headers=headers, data=data)
+    answer = await gateway.call("POST", "/v1/orders", headers=headers, data=data)
     assert (answer.status, answer.code) == (status, code), answer.text
 
 
-async def test_a_body_that_is_too_large(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_body_that_is_too_large(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
-    answer = await front.call("POST", "/v1/orders", headers=headers, data=b"[" + b" " * 300_000 + b"]")
+    answer = await gateway.call("POST", "/v1/orders", headers=headers, data=b"[" + b" " * 300_000 + b"]")
     assert (answer.status, answer.code) == (413, "too_large")
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b" " * 10_000
 
-    answer = await front.call("POST", "/v1/orders", headers=headers, data=chunks())
+    answer = await gateway.call("POST", "/v1/orders", headers=headers, data=chunks())
     assert (answer.status, answer.code) == (413, "too_large")
 
 
@@ -174,28 +174,28 @@ async def test_a_body_that_is_too_large(front: TestGateway, sale_id: str, keys: 
     ],
 )
 async def test_a_body_of_another_kind(
-    front: TestGateway, sale_id: str, keys: SaleKeys, headers: dict[str, str]
+    gateway: TestGateway, sale_id: str, keys: SaleKeys, headers: dict[str, str]
 ) -> None:
     data = orjson.dumps(order_body(sale_id, ("a", 1)))
-    answer = await front.call("POST", "/v1/orders", headers=headers | {"Idempotency-Key": "k"}, data=data)
+    answer = await gateway.call("POST", "/v1/orders", headers=headers | {"Idempotency-Key": "k"}, data=data)
     assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 129, "with blank", "umläut"])
-async def test_a_key_that_is_none(front: TestGateway, sale_id: str, keys: SaleKeys, key: str | None) -> None:
+async def test_a_key_that_is_none(gateway: TestGateway, sale_id: str, keys: SaleKeys, key: str | None) -> None:
     headers = {} if key is None else {"Idempotency-Key": key}
-    answer = await front.call("POST", "/v1/orders", headers=headers, json=order_body(sale_id, ("a", 1)))
+    answer = await gateway.call("POST", "/v1/orders", headers=headers, json=order_body(sale_id, ("a", 1)))
     assert answer.status == (400 if key is None else 422)
     assert "Idempotency-Key" in answer.body["detail"]
 
 
-async def test_two_keys(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_two_keys(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
 
-    headers = CIMultiDict({"Authorization": f"Bearer {token(front.settings)}"})
+    headers = CIMultiDict({"Authorization": f"Bearer {token(gateway.settings)}"})
     headers.add("Idempotency-Key", "one")
     headers.add("Idempotency-Key", "two")
-    url = f"{front.base}/v1/orders"
-    async with front.client.post(url, headers=headers, json=order_body(sale_id, ("a", 1))) as answer:
+    url = f"{gateway.base}/v1/orders"
+    async with gateway.client.post(url, headers=headers, json=order_body(sale_id, ("a", 1))) as answer:
         assert answer.status == 400
 
 
@@ -243,28 +243,32 @@ TOKENS: dict[str, Callable[[Settings], str]] = {
 
 
 @pytest.mark.parametrize("name", TOKENS)
-async def test_a_token_that_is_not_valid(front: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
-    authorization = TOKENS[name](front.settings)
+async def test_a_token_that_is_not_valid(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
+    authorization = TOKENS[name](gateway.settings)
     headers = {"Idempotency-Key": "k"} | ({"Authorization": authorization} if authorization else {})
     for _ in range(2):  # what was refused once must not be remembered as good
-        answer = await front.call("POST", "/v1/orders", user=None, headers=headers, json=order_body(sale_id, ("a", 1)))
+        answer = await gateway.call(
+            "POST", "/v1/orders", user=None, headers=headers, json=order_body(sale_id, ("a", 1))
+        )
         assert (answer.status, answer.code) == (401, "unauthorized")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-async def test_a_sale_that_does_not_exist(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
-    answer = await front.order(order_body("no-such-sale", ("a", 1)))
+async def test_a_sale_that_does_not_exist(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+    answer = await gateway.order(order_body("no-such-sale", ("a", 1)))
     assert (answer.status, answer.code) == (404, "not_found")
 
 
-async def test_a_draft_does_not_exist(shop: CliServices, front: TestGateway, sale_prefix: str, keys: SaleKeys) -> None:
+async def test_a_draft_does_not_exist(
+    shop: CliServices, gateway: TestGateway, sale_prefix: str, keys: SaleKeys
+) -> None:
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (50, 100, None)}, opened=False)
-    answer = await front.order(order_body(f"{sale_prefix}-draft", ("a", 1)))
+    answer = await gateway.order(order_body(f"{sale_prefix}-draft", ("a", 1)))
     assert (answer.status, answer.code) == (404, "not_found")
-    assert (await front.call("GET", f"/v1/sales/{sale_prefix}-draft", user=None)).status == 404
+    assert (await gateway.call("GET", f"/v1/sales/{sale_prefix}-draft", user=None)).status == 404
 
 
-async def test_paths_and_methods_that_are_none(front: TestGateway, keys: SaleKeys) -> None:
+async def test_paths_and_methods_that_are_none(gateway: TestGateway, keys: SaleKeys) -> None:
     for method, path, status, code in (
         ("GET", "/nowhere", 404, "not_found"),
         ("DELETE", "/v1/orders", 405, "method_not_allowed"),
@@ -276,8 +280,8 @@ async def test_paths_and_methods_that_are_none(front: TestGateway, keys: SaleKey
         ("GET", "/v1/orders?cursor=%ff", 422, "invalid"),
         ("GET", "/v1/products?cursor=!!", 422, "invalid"),
     ):
-        answer = await front.call(method, path)
+        answer = await gateway.call(method, path)
         assert (answer.status, answer.code) == (status, code), (method, path, answer.text)
         assert answer.headers["Content-Type"] == "application/problem+json"
-    answer = await front.call("DELETE", "/v1/orders")
+    answer = await gateway.call("DELETE", "/v1/orders")
     assert answer.headers["Allow"] == "GET,HEAD,POST"

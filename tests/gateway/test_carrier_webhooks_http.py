@@ -32,16 +32,16 @@ SYSTEMS = sorted(YES)
 
 
 @pytest.fixture
-async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
     async with open_shipping_gateway(shop, make_settings) as found:
         yield found
 
 
 async def send(
-    here: ShippingGateway, system: str, body: bytes, *, key: str = PUSH_KEY, **headers: str
+    shipping_gateway: ShippingGateway, system: str, body: bytes, *, key: str = PUSH_KEY, **headers: str
 ) -> GatewayResponse:
     path = f"/v1/carriers/{system}/notify" + (f"?key={key}" if system == "sf_express" else "")
-    return await here.front.call("POST", path, user=None, data=body, headers=headers)
+    return await shipping_gateway.gateway.call("POST", path, user=None, data=body, headers=headers)
 
 
 def sf(number: str, *routes: tuple[str, str, str]) -> bytes:
@@ -73,142 +73,146 @@ def counted(system: str, result: str) -> float:
     return REGISTRY.get_sample_value("floodgate_carrier_pushes_total", labels) or 0
 
 
-async def booked(here: ShippingGateway, system: str) -> tuple[UUID, UUID, str]:
+async def booked(shipping_gateway: ShippingGateway, system: str) -> tuple[UUID, UUID, str]:
     """An order with one parcel: the driver books SF, the desk zto."""
     where = () if system == "sf_express" else (SHANGHAI,)
-    order_id, [parcel] = await here.ship.sent(("a", 1, 0), **({"ship_to": where} if where else {}))
+    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0), **({"ship_to": where} if where else {}))
     if system == "kuaidi100":
-        answer = await here.desk(parcel.shipment_id, "packed", tracking_no="ZTO73100012345")
+        answer = await shipping_gateway.desk(parcel.shipment_id, "packed", tracking_no="ZTO73100012345")
         assert answer.status == 200, answer.text
-        [parcel] = await here.ship.parcels(order_id)
+        [parcel] = await shipping_gateway.ship.parcels(order_id)
     assert parcel.tracking_no is not None
     return order_id, parcel.shipment_id, parcel.tracking_no
 
 
-async def state(here: ShippingGateway) -> list[Any]:
+async def state(shipping_gateway: ShippingGateway) -> list[Any]:
     """All that a push might change."""
     query = """SELECT (SELECT jsonb_agg(shipments ORDER BY shipment_id) FROM shipments)::text,
         (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text, (SELECT count(*) FROM shipment_events),
         (SELECT jsonb_agg(fulfilment_lines) FROM fulfilment_lines)::text, (SELECT count(*) FROM carrier_webhooks)"""
-    return [tuple(row) for row in await here.ship.rows(query)]
+    return [tuple(row) for row in await shipping_gateway.ship.rows(query)]
 
 
 async def unchanged(
-    here: ShippingGateway, system: str, body: bytes, result: str, answer: tuple[int, str], **how: Any
+    shipping_gateway: ShippingGateway, system: str, body: bytes, result: str, answer: tuple[int, str], **how: Any
 ) -> None:
-    before, count = await state(here), counted(system, result)
-    said = await send(here, system, body, **how)
+    before, count = await state(shipping_gateway), counted(system, result)
+    said = await send(shipping_gateway, system, body, **how)
     assert (said.status, said.text) == answer
     assert said.headers["Content-Type"] == "application/json"
-    assert await state(here) == before
+    assert await state(shipping_gateway) == before
     assert counted(system, result) == count + 1
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-async def test_the_whole_way(here: ShippingGateway, system: str) -> None:
+async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> None:
     """Believed once; what is older than what is known moves nothing, and the order arrives."""
-    order_id, shipment_id, number = await booked(here, system)
+    order_id, shipment_id, number = await booked(shipping_gateway, system)
     write, unknown = WRITE[system], counted_unknown(system)
     first = write(number, *history(system, 1))
     count = counted(system, "moved")
-    said = await send(here, system, first)
+    said = await send(shipping_gateway, system, first)
     assert (said.status, said.text) == YES[system]
     assert said.headers["Content-Type"] == "application/json"
     assert said.headers["X-Request-Id"]
     assert counted(system, "moved") == count + 1
-    assert (await here.ship.parcel(shipment_id)).status == "in_transit"
-    assert await here.ship.status(order_id) == "shipped"
-    await unchanged(here, system, first, "repeated", YES[system])
+    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "in_transit"
+    assert await shipping_gateway.ship.status(order_id) == "shipped"
+    await unchanged(shipping_gateway, system, first, "repeated", YES[system])
     late = write(number, *history(system, 0))
     count = counted(system, "noted")
-    assert (await send(here, system, late)).text == YES[system][1]
+    assert (await send(shipping_gateway, system, late)).text == YES[system][1]
     assert counted(system, "noted") == count + 1
-    assert (await here.ship.parcel(shipment_id)).status == "in_transit"
+    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "in_transit"
     odd = write(number, *history(system, 4, 1))
-    assert (await send(here, system, odd)).text == YES[system][1]
+    assert (await send(shipping_gateway, system, odd)).text == YES[system][1]
     assert counted_unknown(system) == unknown + 1
-    assert [one["why"] for one in (await here.staff("GET", "/shipments?list=odd")).body["items"]] == ["step 4"]
+    assert [one["why"] for one in (await shipping_gateway.staff("GET", "/shipments?list=odd")).body["items"]] == [
+        "step 4"
+    ]
     last = write(number, *history(system, 0, 1, 2, 3))
-    assert (await send(here, system, last)).text == YES[system][1]
-    assert await here.ship.status(order_id) == "delivered"
-    kept = await here.ship.rows("SELECT system, result, body FROM carrier_webhooks ORDER BY received_at")
+    assert (await send(shipping_gateway, system, last)).text == YES[system][1]
+    assert await shipping_gateway.ship.status(order_id) == "delivered"
+    kept = await shipping_gateway.ship.rows("SELECT system, result, body FROM carrier_webhooks ORDER BY received_at")
     assert [(row["system"], row["result"]) for row in kept] == [
         (system, w) for w in ("moved", "noted", "noted", "moved")
     ]
     assert kept[0]["body"] == first
-    told = (await here.shipments(order_id)).body["shipments"][0]["events"]
+    told = (await shipping_gateway.shipments(order_id)).body["shipments"][0]["events"]
     assert sorted(event["text"] for event in told if event["source"] == "push") == [
         *("step 0", "step 1", "step 2", "step 3", "step 4", "taken as picked up, for what came after it"),
     ]
-    await here.ship.check()
+    await shipping_gateway.ship.check()
 
 
 def counted_unknown(system: str) -> float:
     return REGISTRY.get_sample_value("floodgate_carrier_unknown_states_total", {"system": system}) or 0
 
 
-async def test_what_is_not_believed(here: ShippingGateway, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_is_not_believed(shipping_gateway: ShippingGateway, caplog: pytest.LogCaptureFixture) -> None:
     """Forged, changed, cut off, of somebody else: answered no in the carrier's form, counted, and not even stored."""
     for system in SYSTEMS:
-        await _not_believed(here, system, caplog)
+        await _not_believed(shipping_gateway, system, caplog)
 
 
-async def _not_believed(here: ShippingGateway, system: str, caplog: pytest.LogCaptureFixture) -> None:
-    _, shipment_id, number = await booked(here, system)
+async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: pytest.LogCaptureFixture) -> None:
+    _, shipment_id, number = await booked(shipping_gateway, system)
     good = WRITE[system](number, *history(system, 0, 1))
     if system == "sf_express":
         for key in ("", PUSH_KEY[:-1], PUSH_KEY.upper(), CHECK_WORD):
-            await unchanged(here, system, good, "bad_signature", NO[system], key=key)
-        await unchanged(here, system, good[:-9], "malformed", NO[system])
+            await unchanged(shipping_gateway, system, good, "bad_signature", NO[system], key=key)
+        await unchanged(shipping_gateway, system, good[:-9], "malformed", NO[system])
     else:
-        await unchanged(here, system, good.replace(b"step", b"stop"), "bad_signature", NO[system])
-        await unchanged(here, system, good[:-9], "bad_signature", NO[system])
+        await unchanged(shipping_gateway, system, good.replace(b"step", b"stop"), "bad_signature", NO[system])
+        await unchanged(shipping_gateway, system, good[:-9], "bad_signature", NO[system])
         foreign = kuaidi100.webhook_body(kuaidi100.webhook_param(kuaidi100.query_result(number, com="ems")))
-        await unchanged(here, system, foreign, "foreign", NO[system])
-    await unchanged(here, system, b"", "malformed", NO[system])
+        await unchanged(shipping_gateway, system, foreign, "foreign", NO[system])
+    await unchanged(shipping_gateway, system, b"", "malformed", NO[system])
     other = "kuaidi100" if system == "sf_express" else "sf_express"
-    await unchanged(here, other, good, "malformed", NO[other])
-    assert (await here.ship.parcel(shipment_id)).status == "booked"
+    await unchanged(shipping_gateway, other, good, "malformed", NO[other])
+    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "booked"
     assert PUSH_KEY not in caplog.text
     assert kuaidi100.SALT not in caplog.text
-    huge = await send(here, system, b"x" * (here.front.settings.limits.body_bytes + 1))
+    huge = await send(shipping_gateway, system, b"x" * (shipping_gateway.gateway.settings.limits.body_bytes + 1))
     assert (huge.status, huge.code) == (413, "too_large")
-    packed = await send(here, system, good, **{"Content-Encoding": "gzip"})
+    packed = await send(shipping_gateway, system, good, **{"Content-Encoding": "gzip"})
     assert packed.status == 415
-    assert (await send(here, system, good)).text == YES[system][1]
+    assert (await send(shipping_gateway, system, good)).text == YES[system][1]
 
 
-async def test_a_number_that_is_known_only_later(here: ShippingGateway) -> None:
+async def test_a_number_that_is_known_only_later(shipping_gateway: ShippingGateway) -> None:
     """The push may be quicker than the answer to the booking: it is not kept, comes again, and is taken then."""
     for system in SYSTEMS:
-        await _known_later(here, system)
+        await _known_later(shipping_gateway, system)
 
 
-async def _known_later(here: ShippingGateway, system: str) -> None:
+async def _known_later(shipping_gateway: ShippingGateway, system: str) -> None:
     number = "SF0000000004711" if system == "sf_express" else "ZTO73100012345"
     body = WRITE[system](number, *history(system, 0))
     for _ in range(2):
-        await unchanged(here, system, body, "unknown_number", NO[system])
-    order_id, shipment_id, _ = await booked(here, system)
+        await unchanged(shipping_gateway, system, body, "unknown_number", NO[system])
+    order_id, shipment_id, _ = await booked(shipping_gateway, system)
     for table in ("bookings", "shipments"):
-        await here.ship.rows(f"UPDATE {table} SET tracking_no = $1 WHERE shipment_id = $2", number, shipment_id)
-    said = await send(here, system, body)
+        await shipping_gateway.ship.rows(
+            f"UPDATE {table} SET tracking_no = $1 WHERE shipment_id = $2", number, shipment_id
+        )
+    said = await send(shipping_gateway, system, body)
     assert (said.status, said.text) == YES[system]
-    assert (await here.ship.parcel(shipment_id)).status == "picked_up"
-    assert await here.ship.status(order_id) == "shipped"
+    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
+    assert await shipping_gateway.ship.status(order_id) == "shipped"
 
 
-async def test_a_push_of_several_parcels(here: ShippingGateway) -> None:
+async def test_a_push_of_several_parcels(shipping_gateway: ShippingGateway) -> None:
     """What it tells of parcels that are known is taken at once, though the whole must come again for the other."""
-    _, shipment_id, number = await booked(here, "sf_express")
+    _, shipment_id, number = await booked(shipping_gateway, "sf_express")
     told = json.loads(sf(number, *history("sf_express", 0)))
     told["Body"]["WaybillRoute"] += json.loads(sf("SF0000000009999", *history("sf_express", 1)))["Body"]["WaybillRoute"]
     body = json.dumps(told).encode()
     for _ in range(2):
-        said = await send(here, "sf_express", body)
+        said = await send(shipping_gateway, "sf_express", body)
         assert (said.status, said.text) == NO["sf_express"]
-    assert (await here.ship.parcel(shipment_id)).status == "picked_up"
-    assert await here.ship.value("SELECT count(*) FROM carrier_webhooks") == 0
+    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
+    assert await shipping_gateway.ship.value("SELECT count(*) FROM carrier_webhooks") == 0
 
 
 async def test_while_the_database_is_away(
@@ -216,27 +220,29 @@ async def test_while_the_database_is_away(
 ) -> None:
     async with (
         open_postgres_proxy(database_url, tmp_path) as (proxy, url),
-        open_shipping_gateway(shop, make_settings, database_url=url) as here,
+        open_shipping_gateway(shop, make_settings, database_url=url) as shipping_gateway,
     ):
-        _, shipment_id, number = await booked(here, "sf_express")
+        _, shipment_id, number = await booked(shipping_gateway, "sf_express")
         proxy.cut()
         for system in SYSTEMS:
             body, count = WRITE[system](number, *history(system, 0)), counted(system, "not_stored")
-            said = await send(here, system, body)
+            said = await send(shipping_gateway, system, body)
             assert (said.status, said.text) == NO[system]
             assert counted(system, "not_stored") == count + 1
-            assert (await send(here, system, b"forged")).text == NO[system][1]
+            assert (await send(shipping_gateway, system, b"forged")).text == NO[system][1]
         proxy.refuse = False
-        assert (await send(here, "sf_express", sf(number, *history("sf_express", 0)))).text == YES["sf_express"][1]
-        assert (await here.ship.parcel(shipment_id)).status == "picked_up"
+        assert (await send(shipping_gateway, "sf_express", sf(number, *history("sf_express", 0)))).text == YES[
+            "sf_express"
+        ][1]
+        assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
 
 
 async def test_pushes_to_nobody(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
     """Where nothing is agreed there is nothing, and no other name is one."""
-    async with open_shipping_gateway(shop, make_settings, agreed={}) as here:
+    async with open_shipping_gateway(shop, make_settings, agreed={}) as shipping_gateway:
         for system in SYSTEMS:
-            said = await send(here, system, b"x")
+            said = await send(shipping_gateway, system, b"x")
             assert (said.status, said.code) == (404, "not_found")
         for name in ("own_fleet", "zto", "x"):
-            assert (await send(here, name, b"x")).status == 422
-        assert (await here.front.call("GET", "/v1/carriers/kuaidi100/notify", user=None)).status == 405
+            assert (await send(shipping_gateway, name, b"x")).status == 422
+        assert (await shipping_gateway.gateway.call("GET", "/v1/carriers/kuaidi100/notify", user=None)).status == 405

@@ -17,9 +17,9 @@ from tests.support.sales import eventually, make_sale, order_body
 STREAM = "/v1/orders/{order_id}/events"
 
 
-def counted(front: TestGateway, route: str) -> dict[str, float]:
+def counted(gateway: TestGateway, route: str) -> dict[str, float]:
     """Requests of a route by status."""
-    front.services.metrics_buffer.flush()
+    gateway.services.metrics_buffer.flush()
     return {
         sample.labels["status"]: sample.value
         for family in REGISTRY.collect()
@@ -29,41 +29,45 @@ def counted(front: TestGateway, route: str) -> dict[str, float]:
 
 
 @pytest.fixture
-async def keys(shop: CliServices, front: TestGateway, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, gateway: TestGateway, sale_id: str) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
-    await front.services.snapshots.refresh()
+    await gateway.services.snapshots.refresh()
     return keys
 
 
 async def test_a_watcher_that_leaves(
-    front: TestGateway, sale_id: str, keys: SaleKeys, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    gateway: TestGateway,
+    sale_id: str,
+    keys: SaleKeys,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gateway.server_sent_events._HEARTBEAT_S", 0.05)
-    before = counted(front, STREAM)
-    order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
-    url = f"{front.base}/v1/orders/{order_id}/events"
+    before = counted(gateway, STREAM)
+    order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+    url = f"{gateway.base}/v1/orders/{order_id}/events"
     connector = aiohttp.TCPConnector(force_close=True)
     async with (
         aiohttp.ClientSession(connector=connector) as client,
-        client.get(url, headers=bearer(front.settings)) as stream,
+        client.get(url, headers=bearer(gateway.settings)) as stream,
     ):
         await stream.content.readline()
         stream.close()
 
     async def ended() -> bool:
-        return counted(front, STREAM).get("200", 0) > before.get("200", 0)
+        return counted(gateway, STREAM).get("200", 0) > before.get("200", 0)
 
     await eventually(ended)
-    assert counted(front, STREAM).get("503", 0) == before.get("503", 0)
+    assert counted(gateway, STREAM).get("503", 0) == before.get("503", 0)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-async def test_a_sender_that_leaves(front: TestGateway, keys: SaleKeys, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_sender_that_leaves(gateway: TestGateway, keys: SaleKeys, caplog: pytest.LogCaptureFixture) -> None:
     path = "/v1/orders"
-    before = counted(front, path)
-    reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+    before = counted(gateway, path)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     head = (
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer(front.settings)['Authorization']}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer(gateway.settings)['Authorization']}\r\n"
         "Idempotency-Key: k\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
     )
     writer.write(head.encode())
@@ -73,8 +77,8 @@ async def test_a_sender_that_leaves(front: TestGateway, keys: SaleKeys, caplog: 
     writer.close()
 
     async def ended() -> bool:
-        return counted(front, path).get("400", 0) > before.get("400", 0)
+        return counted(gateway, path).get("400", 0) > before.get("400", 0)
 
     await eventually(ended)
-    assert counted(front, path).get("503", 0) == before.get("503", 0)
+    assert counted(gateway, path).get("503", 0) == before.get("503", 0)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -29,29 +29,29 @@ NASTY = {
 
 
 @pytest.fixture
-async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
     async with open_shipping_gateway(shop, make_settings) as found:
         yield found
 
 
-async def loaded(here: ShippingGateway, *, cod: int = 0) -> list[Shipment]:
+async def loaded(shipping_gateway: ShippingGateway, *, cod: int = 0) -> list[Shipment]:
     """Two parcels of one order that wait for a van; at the second door cash is collected, if any is."""
-    _, parcels = await here.ship.sent(("a", 1, 0), ("a", 1, 1), ship_to=(NINGBO, NASTY), cod=cod)
+    _, parcels = await shipping_gateway.ship.sent(("a", 1, 0), ("a", 1, 1), ship_to=(NINGBO, NASTY), cod=cod)
     assert [(parcel.carrier, parcel.status) for parcel in parcels] == [("own_fleet", "booked")] * 2
     return parcels
 
 
-async def drive(here: ShippingGateway, token: str, path: str = "", **body: object) -> GatewayResponse:
+async def drive(shipping_gateway: ShippingGateway, token: str, path: str = "", **body: object) -> GatewayResponse:
     """What the telephone sends: nothing but the link."""
     method = "POST" if path and path != "/page" else "GET"
-    return await here.front.call(method, f"/v1/vans/{token}{path}", user=None, json=body or None)
+    return await shipping_gateway.gateway.call(method, f"/v1/vans/{token}{path}", user=None, json=body or None)
 
 
-async def test_a_days_work(here: ShippingGateway) -> None:
+async def test_a_days_work(shipping_gateway: ShippingGateway) -> None:
     """Look, leave, deliver, fail, try again: each as often as one likes, and customers and orders follow."""
-    first, second = await loaded(here)
-    route_id, token = await here.route(first, second)
-    board = await drive(here, token)
+    first, second = await loaded(shipping_gateway)
+    route_id, token = await shipping_gateway.route(first, second)
+    board = await drive(shipping_gateway, token)
     assert (board.status, board.headers["Cache-Control"]) == (200, "no-store")
     assert (board.body["route_id"], board.body["vehicle_id"], board.body["status"]) == (str(route_id), "V1", "planned")
     assert [(stop["seq"], stop["status"], stop["collects"]) for stop in board.body["stops"]] == [
@@ -60,20 +60,22 @@ async def test_a_days_work(here: ShippingGateway) -> None:
     assert board.body["stops"][0]["to"] == NINGBO
     assert board.body["stops"][0]["tracking_no"] == first.tracking_no
     for _ in range(2):
-        left = await drive(here, token, "/leave")
+        left = await drive(shipping_gateway, token, "/leave")
         assert (left.status, left.body["status"]) == (200, "left")
-        assert (await here.ship.parcel(first.shipment_id)).status == "out_for_delivery"
-    assert await here.ship.status(first.order_id) == "shipped"
+        assert (await shipping_gateway.ship.parcel(first.shipment_id)).status == "out_for_delivery"
+    assert await shipping_gateway.ship.status(first.order_id) == "shipped"
     for _ in range(2):
-        failed = await drive(here, token, "/stops/2", outcome="failed", note="nobody opens")
+        failed = await drive(shipping_gateway, token, "/stops/2", outcome="failed", note="nobody opens")
         assert (failed.status, failed.body["stops"][1]["note"]) == (200, "nobody opens")
-        done = await drive(here, token, "/stops/1", outcome="delivered")
+        done = await drive(shipping_gateway, token, "/stops/1", outcome="delivered")
         assert (done.status, done.body["status"]) == (200, "done")
-    back = await drive(here, token, "/stops/1", outcome="failed")
+    back = await drive(shipping_gateway, token, "/stops/1", outcome="failed")
     assert (back.status, back.code) == (409, "conflict")
-    assert (await drive(here, token, "/stops/2", outcome="delivered")).body["stops"][1]["status"] == "delivered"
-    assert await here.ship.status(first.order_id) == "delivered"
-    shown = (await here.shipments(first.order_id)).body["shipments"]
+    assert (await drive(shipping_gateway, token, "/stops/2", outcome="delivered")).body["stops"][1][
+        "status"
+    ] == "delivered"
+    assert await shipping_gateway.ship.status(first.order_id) == "delivered"
+    shown = (await shipping_gateway.shipments(first.order_id)).body["shipments"]
     assert [(one["source"], one["text"]) for one in shown[1]["events"]][1:] == [
         ("van", "loaded into the van"),
         ("van", "taken as in transit, for what came after it"),
@@ -81,19 +83,19 @@ async def test_a_days_work(here: ShippingGateway) -> None:
         ("van", "nobody opens"),
         ("van", "delivered"),
     ]
-    await here.ship.check()
+    await shipping_gateway.ship.check()
 
 
-async def test_what_a_stop_does_not_take(here: ShippingGateway) -> None:
-    [first, *_] = await loaded(here)
-    _, token = await here.route(first)
+async def test_what_a_stop_does_not_take(shipping_gateway: ShippingGateway) -> None:
+    [first, *_] = await loaded(shipping_gateway)
+    _, token = await shipping_gateway.route(first)
     for seq, status in (("2", 404), ("0", 422), ("32768", 422), ("x", 422)):
-        assert (await drive(here, token, f"/stops/{seq}", outcome="delivered")).status == status
+        assert (await drive(shipping_gateway, token, f"/stops/{seq}", outcome="delivered")).status == status
     for body in ({"outcome": "lost"}, {"note": "x"}, {"outcome": "failed", "note": ""}, {"outcome": "failed", "x": 1}):
-        assert (await drive(here, token, "/stops/1", **body)).status == 422
+        assert (await drive(shipping_gateway, token, "/stops/1", **body)).status == 422
     for note in ("x" * 501, "nul \0", "two\nlines"):
-        assert (await drive(here, token, "/stops/1", outcome="failed", note=note)).status == 422
-    assert (await drive(here, token, "/stops/1", outcome="failed", note="x" * 500)).status == 200
+        assert (await drive(shipping_gateway, token, "/stops/1", outcome="failed", note=note)).status == 422
+    assert (await drive(shipping_gateway, token, "/stops/1", outcome="failed", note="x" * 500)).status == 200
 
 
 def forged(route_id: UUID, key: str, **changed: object) -> str:
@@ -101,12 +103,12 @@ def forged(route_id: UUID, key: str, **changed: object) -> str:
     return jwt.encode({**claims, **changed}, key, "HS256")
 
 
-async def test_links_that_do_not_hold(here: ShippingGateway) -> None:
+async def test_links_that_do_not_hold(shipping_gateway: ShippingGateway) -> None:
     """Forged, over, of a route that is gone, a shopper's token: nobody sees an address, and nothing is done."""
-    [first, *_] = await loaded(here)
+    [first, *_] = await loaded(shipping_gateway)
     today = datetime.now(ZONE).date()
-    route_id, good = await here.route(first)
-    key, over = here.front.settings.driver_link_key(), today - timedelta(days=2)
+    route_id, good = await shipping_gateway.route(first)
+    key, over = shipping_gateway.gateway.settings.driver_link_key(), today - timedelta(days=2)
     bad = [
         forged(route_id, "somebody else's key, which is long enough"),
         forged(route_id, SECRET),  # shoppers' key
@@ -121,26 +123,26 @@ async def test_links_that_do_not_hold(here: ShippingGateway) -> None:
     ]
     for token in bad:
         for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"})):
-            answer = await drive(here, token, path, **body)
+            answer = await drive(shipping_gateway, token, path, **body)
             assert (answer.status, answer.code) == (401, BadLink.code), token
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
             assert NINGBO["line"] not in answer.text
-    assert (await here.ship.parcel(first.shipment_id)).status == "booked"
-    long = await drive(here, "x" * 301)
+    assert (await shipping_gateway.ship.parcel(first.shipment_id)).status == "booked"
+    long = await drive(shipping_gateway, "x" * 301)
     assert (long.status, long.code) == (422, "invalid")
     gone = make_link(key, uuid4(), today, ZONE)
     for path in ("", "/page", "/leave"):
-        answer = await drive(here, gone, path)
+        answer = await drive(shipping_gateway, gone, path)
         assert (answer.status, answer.code) == (404, "not_found")
     held = make_link(key, route_id, over + timedelta(days=1), ZONE)
-    assert (await drive(here, held)).status == 200, "it holds to the end of the day after"
+    assert (await drive(shipping_gateway, held)).status == 200, "it holds to the end of the day after"
 
 
-async def test_the_page(here: ShippingGateway) -> None:
+async def test_the_page(shipping_gateway: ShippingGateway) -> None:
     """Texts of customers' are texts, and the buttons send what they should to where it is taken."""
-    first, second = await loaded(here, cod=100)
-    _, token = await here.route(first, second)
-    page = await drive(here, token, "/page")
+    first, second = await loaded(shipping_gateway, cod=100)
+    _, token = await shipping_gateway.route(first, second)
+    page = await drive(shipping_gateway, token, "/page")
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert page.headers["Cache-Control"] == "no-store"
     assert page.headers["X-Request-Id"]
@@ -149,58 +151,58 @@ async def test_the_page(here: ShippingGateway) -> None:
     for text in ("&lt;b onclick=&#x27;x&#x27;&gt;Li &amp; &quot;Co&quot;&lt;/b&gt;", "{title} {{", "V1, ", "collect "):
         assert text in page.text
     assert re.findall(r"collect [^<]+", page.text) == ["collect 0.50 CNY"] * 2
-    async with here.front.client.head(f"{here.front.base}/v1/vans/{token}/page") as answer:
+    async with shipping_gateway.gateway.client.head(f"{shipping_gateway.gateway.base}/v1/vans/{token}/page") as answer:
         assert answer.status == 200
     # As the script does: the path of a button, below the page's own.
     assert 'fetch(path, {method: "POST"' in page.text
     sent = re.findall(r"<button data-path='([^']+)'(?: data-outcome='([^']+)')?", page.text)
     assert [path for path, _ in sent] == ["leave", "stops/1", "stops/1", "stops/2", "stops/2"]
     for path, outcome in (sent[0], sent[2], sent[3]):
-        url = urljoin(f"{here.front.base}/v1/vans/{token}/page", path)
+        url = urljoin(f"{shipping_gateway.gateway.base}/v1/vans/{token}/page", path)
         body = {"json": {"outcome": outcome}} if outcome else {}
-        async with here.front.client.post(url, **body) as done:  # type: ignore[arg-type]
+        async with shipping_gateway.gateway.client.post(url, **body) as done:  # type: ignore[arg-type]
             assert done.status == 200, await done.text()
-    page = await drive(here, token, "/page")
+    page = await drive(shipping_gateway, token, "/page")
     assert re.findall(r"<li class='([a-z]+)'", page.text) == ["failed", "delivered"]
     assert re.findall(r"data-path='([^']+)'", page.text) == ["stops/1"] * 2, "what failed may still be delivered"
 
 
-async def test_links_for_staff(here: ShippingGateway) -> None:
-    [first, *_] = await loaded(here)
+async def test_links_for_staff(shipping_gateway: ShippingGateway) -> None:
+    [first, *_] = await loaded(shipping_gateway)
     today = datetime.now(ZONE).date()
-    await here.route(first, day=today)
-    found = await here.staff("GET", f"/routes?day={today}")
+    await shipping_gateway.route(first, day=today)
+    found = await shipping_gateway.staff("GET", f"/routes?day={today}")
     [item] = found.body["items"]
     assert (item["route"]["vehicle_id"], len(item["route"]["stops"])) == ("V1", 1)
-    assert (await here.front.call("GET", item["link"], user=None)).status == 200
-    assert (await here.staff("GET", f"/routes?day={today + timedelta(days=1)}")).body == {"items": []}
+    assert (await shipping_gateway.gateway.call("GET", item["link"], user=None)).status == 200
+    assert (await shipping_gateway.staff("GET", f"/routes?day={today + timedelta(days=1)}")).body == {"items": []}
     for wrong, status in (("", 400), ("?day=today", 422), (f"?day={today}&day={today}", 400)):
-        assert (await here.staff("GET", f"/routes{wrong}")).status == status
-    assert (await here.staff("GET", f"/routes?day={today}", role="support")).status == 403
+        assert (await shipping_gateway.staff("GET", f"/routes{wrong}")).status == status
+    assert (await shipping_gateway.staff("GET", f"/routes?day={today}", role="support")).status == 403
     # Where shoppers' tokens are signed elsewhere, and nobody has set a key for links.
-    settings = here.front.settings
+    settings = shipping_gateway.gateway.settings
     keyless = settings.auth.keys[0].model_copy(update={"algorithm": "RS256"})
     object.__setattr__(settings, "auth", settings.auth.model_copy(update={"keys": (keyless,)}))
-    nothing = await drive(here, "x")
+    nothing = await drive(shipping_gateway, "x")
     assert (nothing.status, nothing.code) == (503, "not_ready")
     assert "FLOODGATE_SHIPPING__DRIVER_LINK_KEY" in nothing.text
 
 
 async def test_no_link_stands_in_the_log(
-    here: ShippingGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not even where a request fails for a reason that nobody foresaw."""
-    [first, *_] = await loaded(here)
-    _, token = await here.route(first)
+    [first, *_] = await loaded(shipping_gateway)
+    _, token = await shipping_gateway.route(first)
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
     for name in ("board", "leave", "report"):
-        monkeypatch.setattr(here.front.services.route_execution, name, broken)
+        monkeypatch.setattr(shipping_gateway.gateway.services.route_execution, name, broken)
     caplog.set_level(logging.DEBUG)
     for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"}), ("/no", {})):
-        answer = await drive(here, token, path, **body)
+        answer = await drive(shipping_gateway, token, path, **body)
         assert answer.status == (404 if path == "/no" else 500)
         assert token not in answer.text
     failed = [record for record in caplog.records if record.getMessage() == "a request failed"]

@@ -1,7 +1,7 @@
 """The express lane and aiohttp alone give the same answer to the same request, however odd it is.
 
 Both run over the same databases, each with a sale of its own; every request goes to both over bare connections, and
-what comes back must mean the same. `_same` is the one place that says what may differ, and why.
+what comes back must mean the same. `meaning` is the one place that says what may differ, and why.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ _MADE_ID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{1,6}\b")
 
 
 @pytest.fixture
-async def pair(settings: Settings, shop: CliServices, sale_prefix: str) -> AsyncIterator[GatewayPair]:
+async def gateways(settings: Settings, shop: CliServices, sale_prefix: str) -> AsyncIterator[GatewayPair]:
     async with open_gateway_pair(settings, shop, sale_prefix) as found:
         yield found
 
 
-def meaning(pair: GatewayPair, heard: list[RawReplies]) -> list[object]:
+def meaning(gateways: GatewayPair, heard: list[RawReplies]) -> list[object]:
     """What was heard, without what is new each time: ids and times (numbered as they come), and the sale's name."""
     orders: dict[str, str] = {}
 
     def plain(text: str) -> str:
         text = _UUID.sub(lambda found: orders.setdefault(found[0], f"<order {len(orders)}>"), text)
         text = _TIME.sub("<time>", _MADE_ID.sub("<made>", text))
-        return text.replace(f"{pair.prefix}-slow", f"{pair.prefix}-lane")
+        return text.replace(f"{gateways.prefix}-slow", f"{gateways.prefix}-lane")
 
     def headers(answer: RawReply) -> list[tuple[str, str]]:
-        new = {"date", "content-length", "etag"}  # a length may change with the ids; `take_apart` went by it
+        new = {"date", "content-length", "etag"}  # a length may change with the ids; `split_replies` went by it
         return sorted((name, "<new>" if name in new else plain(value)) for name, value in answer.headers)
 
     def said(answer: RawReply) -> object:
@@ -118,7 +118,7 @@ class OrderTotals:
                 self.orders[found[1].decode()] = int(found[2])
 
 
-async def compare(pair: GatewayPair, cases: Iterable[RequestCase]) -> tuple[int, int, list[OrderTotals]]:
+async def compare(gateways: GatewayPair, cases: Iterable[RequestCase]) -> tuple[int, int, list[OrderTotals]]:
     """Hold every conversation with both. Gives the numbers of requests and answers compared, and the books."""
     gate = asyncio.Semaphore(_AT_ONCE)
     wrong: list[str] = []
@@ -130,13 +130,13 @@ async def compare(pair: GatewayPair, cases: Iterable[RequestCase]) -> tuple[int,
         async with gate:
             ours, theirs = [], []
             for script in case.talks:
-                left, right = await pair.talk(script)
+                left, right = await gateways.talk(script)
                 ours.append(left)
                 theirs.append(right)
         answers += sum(len(one.answers) for one in ours)
         books[0].enter(ours)
         books[1].enter(theirs)
-        mine, their = meaning(pair, ours), meaning(pair, theirs)
+        mine, their = meaning(gateways, ours), meaning(gateways, theirs)
         if mine != their and not lost_by_aiohttp(mine, their) and not lost_by_aiohttp(their, mine):
             wrong.append(f"{case.name}\n{first_difference(mine, their)}")
 
@@ -148,39 +148,43 @@ async def compare(pair: GatewayPair, cases: Iterable[RequestCase]) -> tuple[int,
     return sum(case.requests for case in cases), answers, books
 
 
-def cases_after_an_order(pair: GatewayPair, cases: Iterable[RequestCase]) -> Iterator[RequestCase]:
+def cases_after_an_order(gateways: GatewayPair, cases: Iterable[RequestCase]) -> Iterator[RequestCase]:
     """The same on connections on which a good order with the same names of headers was answered before."""
     for case in cases:
         first, *others = case.talks
-        parts, cuts = (pair.order(), *first.parts), ((), *first.cuts)
+        parts, cuts = (gateways.order(), *first.parts), ((), *first.cuts)
         awaited = (1, *(count + 1 for count in first.await_answers))
         talk = replace(first, parts=parts, cuts=cuts, await_answers=awaited, answers=first.answers + 1)
         yield RequestCase(f"{case.name}, after an order", (talk, *others), case.requests + 1)
 
 
 GROUPS: dict[str, Callable[[GatewayPair, Random], Iterable[RequestCase]]] = {
-    "heads": lambda pair, rng: request_head_cases(pair),
-    "bodies": lambda pair, rng: [*body_cases(pair), *refusal_cases(pair), *read_cases(pair)],
-    "orders": lambda pair, rng: random_order_cases(pair, rng, 1_000),
+    "heads": lambda gateways, rng: request_head_cases(gateways),
+    "bodies": lambda gateways, rng: [*body_cases(gateways), *refusal_cases(gateways), *read_cases(gateways)],
+    "orders": lambda gateways, rng: random_order_cases(gateways, rng, 1_000),
     "splits": split_cases,
-    "pipelines": lambda pair, rng: pipeline_cases(pair, rng, 300),
-    "mutations": lambda pair, rng: mutation_cases(pair, rng, 1_200),
-    "heads after an order": lambda pair, rng: cases_after_an_order(pair, request_head_cases(pair)),
-    "bodies after an order": lambda pair, rng: cases_after_an_order(pair, [*body_cases(pair), *refusal_cases(pair)]),
-    "splits after an order": lambda pair, rng: cases_after_an_order(pair, split_cases(pair, rng)),
-    "mutations after an order": lambda pair, rng: cases_after_an_order(pair, mutation_cases(pair, rng, 1_200)),
-    "leaving": lambda pair, rng: [*disconnect_cases(pair, rng, 100), *keep_alive_cases(pair, rng, 50)],
+    "pipelines": lambda gateways, rng: pipeline_cases(gateways, rng, 300),
+    "mutations": lambda gateways, rng: mutation_cases(gateways, rng, 1_200),
+    "heads after an order": lambda gateways, rng: cases_after_an_order(gateways, request_head_cases(gateways)),
+    "bodies after an order": lambda gateways, rng: cases_after_an_order(
+        gateways, [*body_cases(gateways), *refusal_cases(gateways)]
+    ),
+    "splits after an order": lambda gateways, rng: cases_after_an_order(gateways, split_cases(gateways, rng)),
+    "mutations after an order": lambda gateways, rng: cases_after_an_order(
+        gateways, mutation_cases(gateways, rng, 1_200)
+    ),
+    "leaving": lambda gateways, rng: [*disconnect_cases(gateways, rng, 100), *keep_alive_cases(gateways, rng, 50)],
 }
 
 
 @pytest.mark.parametrize("group", GROUPS)
 async def test_the_same_answer(
-    shop: CliServices, pair: GatewayPair, group: str, capsys: pytest.CaptureFixture[str]
+    shop: CliServices, gateways: GatewayPair, group: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    requests, answers, books = await compare(pair, GROUPS[group](pair, Random(f"{SEED} {group}")))
+    requests, answers, books = await compare(gateways, GROUPS[group](gateways, Random(f"{SEED} {group}")))
     with capsys.disabled():
         print(f" [{group}: {requests} requests, {answers} answers compared]", end="")
-    for keys, told in zip(sale_keys(pair), books, strict=True):
+    for keys, told in zip(sale_keys(gateways), books, strict=True):
         cut = await lua.cut(shop.redis, keys)
         assert cut.accepted == len(told.orders)
         sold = sum((units - cut.stock[sku]) * price for sku, (units, price, _) in ITEMS.items())

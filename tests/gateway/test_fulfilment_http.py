@@ -18,16 +18,16 @@ from tests.support.shipping_shop import SHANGHAI, refusal, tracking_event
 
 
 @pytest.fixture
-async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
     async with open_shipping_gateway(shop, make_settings) as found:
         yield found
 
 
-async def listed(here: ShippingGateway, which: str, **query: Any) -> list[dict[str, Any]]:
-    answer = await here.staff("GET", "/shipments", params={"list": which, **query})
+async def listed(shipping_gateway: ShippingGateway, which: str, **query: Any) -> list[dict[str, Any]]:
+    answer = await shipping_gateway.staff("GET", "/shipments", params={"list": which, **query})
     assert answer.status == 200, answer.text
     if which != "all" and not query:
-        counts = (await here.staff("GET", "/shipments/counts")).body
+        counts = (await shipping_gateway.staff("GET", "/shipments/counts")).body
         assert counts[which] == len(answer.body["items"])
     return list(answer.body["items"])
 
@@ -37,9 +37,10 @@ def is_(answer: GatewayResponse, status: int, code: str) -> bool:
     return True
 
 
-async def pdf(here: ShippingGateway, path: str) -> bytes:
-    async with here.front.client.get(
-        f"{here.front.base}/v1/admin{path}", headers=bearer(here.front.settings, "ann", roles=["warehouse"])
+async def pdf(shipping_gateway: ShippingGateway, path: str) -> bytes:
+    async with shipping_gateway.gateway.client.get(
+        f"{shipping_gateway.gateway.base}/v1/admin{path}",
+        headers=bearer(shipping_gateway.gateway.settings, "ann", roles=["warehouse"]),
     ) as answer:
         assert (answer.status, answer.headers["Content-Type"]) == (200, "application/pdf"), await answer.text()
         assert answer.headers["X-Request-Id"]
@@ -49,20 +50,20 @@ async def pdf(here: ShippingGateway, path: str) -> bytes:
     return content
 
 
-async def test_from_the_list_to_the_van_of_the_carrier(here: ShippingGateway) -> None:
+async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: ShippingGateway) -> None:
     """A wave, its papers, labels, packed: by the driver's booking and by the desk's own number."""
-    _, [one] = await here.ship.sent(("a", 2, 0))
-    _, [two] = await here.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
-    items = await listed(here, "to_pack")
+    _, [one] = await shipping_gateway.ship.sent(("a", 2, 0))
+    _, [two] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
+    items = await listed(shipping_gateway, "to_pack")
     assert [item["shipment"]["shipment_id"] for item in items] == [str(one.shipment_id), str(two.shipment_id)]
     assert items[0]["lines"] == [{"line": 0, "sku": "a", "quantity": 2}]
-    first = await here.staff("GET", "/shipments", params={"limit": 1})
+    first = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1})
     assert (len(first.body["items"]), first.body["next"]) == (1, str(one.shipment_id))
-    rest = await here.staff("GET", "/shipments", params={"limit": 1, "cursor": first.body["next"]})
+    rest = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1, "cursor": first.body["next"]})
     assert [item["shipment"]["shipment_id"] for item in rest.body["items"]] == [str(two.shipment_id)]
     assert rest.body["next"] is None
-    assert await listed(here, "to_pack", warehouse="sh") == []
-    wave = await here.staff("POST", "/waves", json={"warehouse_id": "hz"})
+    assert await listed(shipping_gateway, "to_pack", warehouse="sh") == []
+    wave = await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"})
     assert wave.status == 201, wave.text
     assert wave.body["shipments"] == [str(one.shipment_id), str(two.shipment_id)]
     assert wave.body["picks"][0] == {
@@ -73,127 +74,129 @@ async def test_from_the_list_to_the_van_of_the_carrier(here: ShippingGateway) ->
         "parcels": {"1": 2},
     }
     path = f"/waves/{wave.body['wave_id']}"
-    assert (await here.staff("GET", path)).body == wave.body
-    await pdf(here, f"{path}/pick-list")
-    labels = await pdf(here, f"{path}/labels")
-    assert is_(await here.staff("GET", f"/shipments/{two.shipment_id}/label"), 409, "no_label")
-    assert await pdf(here, f"/shipments/{one.shipment_id}/label") == labels, "only one of them is booked"
-    await pdf(here, f"/shipments/{two.shipment_id}/packing-list")
+    assert (await shipping_gateway.staff("GET", path)).body == wave.body
+    await pdf(shipping_gateway, f"{path}/pick-list")
+    labels = await pdf(shipping_gateway, f"{path}/labels")
+    assert is_(await shipping_gateway.staff("GET", f"/shipments/{two.shipment_id}/label"), 409, "no_label")
+    assert await pdf(shipping_gateway, f"/shipments/{one.shipment_id}/label") == labels, "only one of them is booked"
+    await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/packing-list")
     for _ in range(2):
-        done = await here.desk(one.shipment_id, "packed", tracking_no=one.tracking_no)
+        done = await shipping_gateway.desk(one.shipment_id, "packed", tracking_no=one.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
-    assert is_(await here.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "not_now")
-    none = await here.staff("POST", f"/shipments/{two.shipment_id}/packed", json={})
+    assert is_(await shipping_gateway.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "not_now")
+    none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/packed", json={})
     assert is_(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
-    assert (await here.desk(two.shipment_id, "packed", tracking_no="ZTO-1")).body["shipment"]["status"] == "booked"
-    await pdf(here, f"/shipments/{two.shipment_id}/label")
-    _, [three] = await here.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
-    taken = await here.desk(three.shipment_id, "packed", tracking_no="ZTO-1")
+    assert (await shipping_gateway.desk(two.shipment_id, "packed", tracking_no="ZTO-1")).body["shipment"][
+        "status"
+    ] == "booked"
+    await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/label")
+    _, [three] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
+    taken = await shipping_gateway.desk(three.shipment_id, "packed", tracking_no="ZTO-1")
     assert is_(taken, 409, "not_now")
-    assert await listed(here, "to_pack", warehouse="hz") == await listed(here, "to_pack")
-    assert (await here.staff("POST", "/waves", json={"warehouse_id": "hz", "parcels": 1})).status == 201
-    assert is_(await here.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "not_now")
-    assert is_(await here.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
-    choice = (await here.staff("GET", f"/shipments/{one.shipment_id}/choice")).body
+    assert await listed(shipping_gateway, "to_pack", warehouse="hz") == await listed(shipping_gateway, "to_pack")
+    assert (await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "parcels": 1})).status == 201
+    assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "not_now")
+    assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
+    choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/choice")).body
     assert (choice["carrier"], len(choice["considered"])) == ("sf_express", 3)
-    file = (await here.staff("GET", f"/shipments/{one.shipment_id}")).body
+    file = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}")).body
     assert [event["text"] for event in file["events"]][-1] == "it is packed"
-    await here.ship.check()
+    await shipping_gateway.ship.check()
 
 
-async def test_stopping_and_going_on(here: ShippingGateway) -> None:
-    _, [one] = await here.ship.sent()
+async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
+    _, [one] = await shipping_gateway.ship.sent()
     id_ = one.shipment_id
-    held = await here.desk(id_, "hold", reason="the customer calls back")
+    held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
-    assert [item["why"] for item in await listed(here, "held")] == ["the customer calls back"]
-    assert is_(await here.staff("POST", f"/shipments/{id_}/packed", json={}), 409, "not_now")
-    held_label = await pdf(here, f"/shipments/{id_}/label")
+    assert [item["why"] for item in await listed(shipping_gateway, "held")] == ["the customer calls back"]
+    assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/packed", json={}), 409, "not_now")
+    held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
-        assert (await here.desk(id_, "let-go")).body["shipment"]["held_reason"] is None
-    assert await pdf(here, f"/shipments/{id_}/label") != held_label, "a held parcel's label says so"
-    assert is_(await here.desk(id_, "retry"), 409, "not_now")
-    moved = await here.desk(id_, "address", address=SHANGHAI, reason="she moved")
+        assert (await shipping_gateway.desk(id_, "let-go")).body["shipment"]["held_reason"] is None
+    assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "a held parcel's label says so"
+    assert is_(await shipping_gateway.desk(id_, "retry"), 409, "not_now")
+    moved = await shipping_gateway.desk(id_, "address", address=SHANGHAI, reason="she moved")
     assert (moved.status, moved.body["shipment"]["task"]) == (200, "cancel")
-    await here.ship.work()
-    again = (await here.staff("GET", f"/shipments/{id_}")).body["shipment"]
+    await shipping_gateway.ship.work()
+    again = (await shipping_gateway.staff("GET", f"/shipments/{id_}")).body["shipment"]
     assert (again["status"], again["carrier"], again["address"]) == ("planned", "zto", {**again["address"], **SHANGHAI})
     window = {"deliver_from": "18:00:00", "deliver_to": "20:00:00", "latitude": 31.2, "longitude": 121.5}
-    appointed = (await here.desk(id_, "appointment", **window)).body["shipment"]
+    appointed = (await shipping_gateway.desk(id_, "appointment", **window)).body["shipment"]
     assert {name: appointed[name] for name in window} == window
     for _ in range(2):
-        gone = await here.desk(id_, "cancel", reason="not wanted")
+        gone = await shipping_gateway.desk(id_, "cancel", reason="not wanted")
         assert gone.body["shipment"]["status"] == "cancelled"
-    assert is_(await here.desk(id_, "hold", reason="x"), 409, "not_now")
-    assert is_(await here.desk(id_, "address", address=ADDRESS, reason="x"), 409, "not_now")
-    assert is_(await here.desk(id_, "appointment", **window), 409, "not_now")
-    await here.ship.check()
+    assert is_(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "not_now")
+    assert is_(await shipping_gateway.desk(id_, "address", address=ADDRESS, reason="x"), 409, "not_now")
+    assert is_(await shipping_gateway.desk(id_, "appointment", **window), 409, "not_now")
+    await shipping_gateway.ship.check()
 
 
-async def test_what_was_given_up_is_taken_up(here: ShippingGateway) -> None:
+async def test_what_was_given_up_is_taken_up(shipping_gateway: ShippingGateway) -> None:
     """A parcel that nobody takes, and an order that cannot be planned."""
-    here.ship.carriers["sf_express"].says = [refusal(), refusal()]
-    _, [one] = await here.ship.sent()
-    [item] = await listed(here, "parked")
+    shipping_gateway.ship.carriers["sf_express"].says = [refusal(), refusal()]
+    _, [one] = await shipping_gateway.ship.sent()
+    [item] = await listed(shipping_gateway, "parked")
     assert "sf_express" in item["why"]
-    assert is_(await here.staff("GET", f"/shipments/{one.shipment_id}/label"), 409, "no_label")
-    here.ship.carriers["sf_express"].says = []
-    assert (await here.desk(one.shipment_id, "retry")).body["shipment"]["parked"] is False
-    await here.ship.work()
-    assert (await here.ship.parcel(one.shipment_id)).status == "booked"
-    [kept] = await here.ship.rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
-    order_id = await here.ship.order(("c", 1, 0))
-    await here.ship.work()
-    [order] = (await here.staff("GET", "/unplanned")).body["items"]
+    assert is_(await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/label"), 409, "no_label")
+    shipping_gateway.ship.carriers["sf_express"].says = []
+    assert (await shipping_gateway.desk(one.shipment_id, "retry")).body["shipment"]["parked"] is False
+    await shipping_gateway.ship.work()
+    assert (await shipping_gateway.ship.parcel(one.shipment_id)).status == "booked"
+    [kept] = await shipping_gateway.ship.rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
+    order_id = await shipping_gateway.ship.order(("c", 1, 0))
+    await shipping_gateway.ship.work()
+    [order] = (await shipping_gateway.staff("GET", "/unplanned")).body["items"]
     assert order["order_id"] == str(order_id)
     assert "import them as goods" in order["why"]
-    assert (await here.staff("GET", "/shipments/counts")).body["unplanned"] == 1
-    await here.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
-    assert (await here.staff("POST", f"/unplanned/{order_id}/retry")).status == 204
-    assert is_(await here.staff("POST", f"/unplanned/{order_id}/retry"), 404, "not_found")
-    await here.ship.work()
-    assert (await here.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 0
-    await here.ship.check()
+    assert (await shipping_gateway.staff("GET", "/shipments/counts")).body["unplanned"] == 1
+    await shipping_gateway.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
+    assert (await shipping_gateway.staff("POST", f"/unplanned/{order_id}/retry")).status == 204
+    assert is_(await shipping_gateway.staff("POST", f"/unplanned/{order_id}/retry"), 404, "not_found")
+    await shipping_gateway.ship.work()
+    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 0
+    await shipping_gateway.ship.check()
 
 
-async def test_parcels_that_change_what_they_hold(here: ShippingGateway) -> None:
+async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGateway) -> None:
     """Split, merged, lost and sent once more."""
-    order_id, [one] = await here.ship.sent(("a", 3, 0), ship_to=(SHANGHAI,))
-    split = await here.desk(one.shipment_id, "split", lines={"0": 1})
+    order_id, [one] = await shipping_gateway.ship.sent(("a", 3, 0), ship_to=(SHANGHAI,))
+    split = await shipping_gateway.desk(one.shipment_id, "split", lines={"0": 1})
     assert split.status == 200, split.text
     first, second = split.body["shipments"]
-    shown = (await here.staff("GET", f"/orders/{order_id}/shipments")).body["shipments"]
+    shown = (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["shipments"]
     assert [parcel["lines"][0]["quantity"] for parcel in shown] == [2, 1]
     for lines in ({"0": 2}, {"0": 3}, {"7": 1}, {str(2**70): 1}):
-        assert is_(await here.desk(first, "split", lines=lines), 422, "invalid")
-    merged = await here.desk(first, "merge", shipments=[second])
+        assert is_(await shipping_gateway.desk(first, "split", lines=lines), 422, "invalid")
+    merged = await shipping_gateway.desk(first, "merge", shipments=[second])
     assert (merged.status, merged.body) == (200, {"shipments": [first]})
-    again = await here.desk(first, "merge", shipments=[second])
+    again = await shipping_gateway.desk(first, "merge", shipments=[second])
     assert is_(again, 409, "not_now")
     for others in ([first], [str(uuid4())]):
-        assert is_(await here.desk(first, "merge", shipments=others), 422, "invalid")
-    assert is_(await here.desk(first, "reship", reason="lost"), 409, "not_now")
-    await here.desk(first, "packed", tracking_no="ZTO-77")
-    await here.ship.hear(UUID(first), tracking_event("lost"))
-    assert is_(await here.desk(first, "split", lines={"0": 1}), 409, "not_now")
-    [lost] = await listed(here, "failed")
+        assert is_(await shipping_gateway.desk(first, "merge", shipments=others), 422, "invalid")
+    assert is_(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "not_now")
+    await shipping_gateway.desk(first, "packed", tracking_no="ZTO-77")
+    await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
+    assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "not_now")
+    [lost] = await listed(shipping_gateway, "failed")
     assert lost["why"] == "lost"
-    replaced = await here.desk(first, "reship", reason="nobody finds it")
+    replaced = await shipping_gateway.desk(first, "reship", reason="nobody finds it")
     assert (replaced.status, len(replaced.body["shipments"])) == (200, 1)
-    assert is_(await here.desk(first, "reship", reason="twice"), 409, "not_now")
-    assert await listed(here, "failed") == []
-    other, [odd] = await here.ship.sent()
-    await here.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))
-    assert [item["why"] for item in await listed(here, "odd")] == ["what is this"]
-    settled = await here.desk(odd.shipment_id, "settle", reason="asked the carrier")
+    assert is_(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "not_now")
+    assert await listed(shipping_gateway, "failed") == []
+    other, [odd] = await shipping_gateway.ship.sent()
+    await shipping_gateway.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))
+    assert [item["why"] for item in await listed(shipping_gateway, "odd")] == ["what is this"]
+    settled = await shipping_gateway.desk(odd.shipment_id, "settle", reason="asked the carrier")
     assert settled.body["shipment"]["settled_note"] == "asked the carrier"
-    assert await listed(here, "odd") == []
+    assert await listed(shipping_gateway, "odd") == []
     assert other != order_id
     for which in ("late", "stuck", "silent"):
-        assert await listed(here, which) == []
-    assert len(await listed(here, "all")) == 4
-    await here.ship.check()
+        assert await listed(shipping_gateway, which) == []
+    assert len(await listed(shipping_gateway, "all")) == 4
+    await shipping_gateway.ship.check()
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [
@@ -219,17 +222,17 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_bad_wishes(here: ShippingGateway) -> None:
+async def test_bad_wishes(shipping_gateway: ShippingGateway) -> None:
     """Whatever is wrong with what is sent is said, and changes nothing."""
-    _, [one] = await here.ship.sent()
+    _, [one] = await shipping_gateway.ship.sent()
     for what, body in BAD:
-        answer = await here.staff("POST", f"/shipments/{one.shipment_id}/{what}", json=body)
+        answer = await shipping_gateway.staff("POST", f"/shipments/{one.shipment_id}/{what}", json=body)
         assert (answer.status, answer.code) == (422, "invalid"), (what, body, answer.text)
     for wave in ({"warehouse_id": "nul\0"}, *({"warehouse_id": "hz", "parcels": n} for n in (0, 501)), {}):
-        assert is_(await here.staff("POST", "/waves", json=wave), 422, "invalid")
+        assert is_(await shipping_gateway.staff("POST", "/waves", json=wave), 422, "invalid")
     for query in ({"list": "none"}, {"warehouse": "\0"}, {"limit": 0}, {"limit": 1001}, {"cursor": "x"}):
-        assert is_(await here.staff("GET", "/shipments", params=query), 422, "invalid")
-    assert await here.ship.parcel(one.shipment_id) == one
+        assert is_(await shipping_gateway.staff("GET", "/shipments", params=query), 422, "invalid")
+    assert await shipping_gateway.ship.parcel(one.shipment_id) == one
 
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -244,7 +247,7 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_nothing_is_there(here: ShippingGateway) -> None:
+async def test_nothing_is_there(shipping_gateway: ShippingGateway) -> None:
     """Every operation about a parcel, an order or a wave that does not exist answers 404, and has a request's id."""
     tried = 0
     for operation in fulfilment.ADMIN:
@@ -252,7 +255,7 @@ async def test_nothing_is_there(here: ShippingGateway) -> None:
             continue
         path = operation.path.removeprefix("/v1/admin").format(shipment_id=uuid4(), order_id=uuid4(), wave_id=uuid4())
         body = GOOD.get(path.rpartition("/")[2])
-        answer = await here.staff(operation.method, path, json=body if operation.body is not None else None)
+        answer = await shipping_gateway.staff(operation.method, path, json=body if operation.body is not None else None)
         assert (answer.status, answer.code) == (404, "not_found"), (operation.id, answer.text)
         assert answer.body["request_id"] == answer.headers["X-Request-Id"]
         tried += 1

@@ -21,9 +21,9 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_an_answer_is_signed(front: TestGateway, name: str) -> None:
+async def test_an_answer_is_signed(gateway: TestGateway, name: str) -> None:
     method, path, headers, status = REQUESTS[name]
-    answer = await front.call(method, path, user=None, headers={**headers, "X-Request-Id": "mine"})
+    answer = await gateway.call(method, path, user=None, headers={**headers, "X-Request-Id": "mine"})
     assert (answer.status, answer.headers["Server"]) == (status, "floodgate")
     assert answer.headers["X-Request-Id"] == "mine"
     if status >= 400:
@@ -31,11 +31,11 @@ async def test_an_answer_is_signed(front: TestGateway, name: str) -> None:
     assert len(answer.headers.getall("Server")) == len(answer.headers.getall("X-Request-Id")) == 1
 
 
-async def test_a_stream_is_signed(front: TestGateway, shop: CliServices, sale_id: str) -> None:
+async def test_a_stream_is_signed(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await front.services.snapshots.refresh()
-    placed = await front.order(order_body(sale_id, ("a", 1)))
-    url = f"{front.base}/v1/orders/{placed.body['order_id']}/events"
-    async with front.client.get(url, headers={**bearer(front.settings), "X-Request-Id": "mine"}) as stream:
+    await gateway.services.snapshots.refresh()
+    placed = await gateway.order(order_body(sale_id, ("a", 1)))
+    url = f"{gateway.base}/v1/orders/{placed.body['order_id']}/events"
+    async with gateway.client.get(url, headers={**bearer(gateway.settings), "X-Request-Id": "mine"}) as stream:
         assert (stream.status, stream.headers["Server"], stream.headers["X-Request-Id"]) == (200, "floodgate", "mine")
     assert placed.headers["Server"] == "floodgate"

@@ -16,8 +16,8 @@ from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
 
 
-async def database(front: TestGateway, state: str) -> bool:
-    return bool((await front.call("GET", "/health/ready", user=None)).body["database"] == state)
+async def database(gateway: TestGateway, state: str) -> bool:
+    return bool((await gateway.call("GET", "/health/ready", user=None)).body["database"] == state)
 
 
 @pytest.mark.parametrize("way", ["gone", "frozen"])
@@ -53,17 +53,17 @@ async def test_a_redis_that_hangs_is_given_two_seconds(
 ) -> None:
     async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
         settings = make_settings(redis_url=url, limits={"redis_call_timeout_ms": 10_000})
-        async with open_gateway(settings) as front:
+        async with open_gateway(settings) as gateway:
             proxy.hold.clear()
             async with asyncio.timeout(3):
-                ready = await front.call("GET", "/health/ready", user=None)
+                ready = await gateway.call("GET", "/health/ready", user=None)
             assert (ready.status, ready.headers["Retry-After"]) == (503, "1")
             assert ready.body["checks"]["redis"] == "no answer within 2 s"
             proxy.hold.set()
 
 
-async def test_a_gateway_that_ends_is_not_ready(front: TestGateway) -> None:
-    front.services.stopping.set()
-    ready = await front.call("GET", "/health/ready", user=None)
+async def test_a_gateway_that_ends_is_not_ready(gateway: TestGateway) -> None:
+    gateway.services.stopping.set()
+    ready = await gateway.call("GET", "/health/ready", user=None)
     assert (ready.status, ready.body["status"]) == (503, "not_ready")
     assert ready.body["checks"]["process"] == "it is ending"

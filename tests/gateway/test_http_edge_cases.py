@@ -19,7 +19,9 @@ LIMITS = {"request_head_timeout_s": 0.4, "request_body_timeout_s": 0.4, "connect
 
 
 @pytest.fixture
-async def front(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> AsyncIterator[TestGateway]:
+async def gateway(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
+) -> AsyncIterator[TestGateway]:
     await make_sale(shop, sale_id, {"a": (50, 100, None)})
     async with open_gateway(make_settings(limits=LIMITS)) as found:
         yield found
@@ -32,8 +34,8 @@ class RawClient:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def to(cls, front: TestGateway) -> RawClient:
-        return cls(*await asyncio.open_connection("127.0.0.1", front.port))
+    async def to(cls, gateway: TestGateway) -> RawClient:
+        return cls(*await asyncio.open_connection("127.0.0.1", gateway.port))
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -58,102 +60,102 @@ class RawClient:
 
 
 @pytest.fixture
-async def wire(front: TestGateway) -> AsyncIterator[RawClient]:
-    made = await RawClient.to(front)
+async def raw_client(gateway: TestGateway) -> AsyncIterator[RawClient]:
+    made = await RawClient.to(gateway)
     yield made
     made.writer.close()
 
 
-def request(front: TestGateway, sale_id: str, *, key: str = "k", extra: str = "") -> bytes:
+def request(gateway: TestGateway, sale_id: str, *, key: str = "k", extra: str = "") -> bytes:
     """A good order as bytes."""
     body = orjson.dumps(order_body(sale_id, ("a", 1)))
     head = (
-        f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(front.settings)}\r\n"
+        f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(gateway.settings)}\r\n"
         f"Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n{extra}\r\n"
     )
     return head.encode() + body
 
 
-async def test_pipelined_orders_are_answered_in_turn(front: TestGateway, wire: RawClient, sale_id: str) -> None:
-    await wire.send(b"".join(request(front, sale_id, key=f"k{n}") for n in range(5)))
-    answers = [await wire.answer() for _ in range(5)]
+async def test_pipelined_orders_are_answered_in_turn(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
+    await raw_client.send(b"".join(request(gateway, sale_id, key=f"k{n}") for n in range(5)))
+    answers = [await raw_client.answer() for _ in range(5)]
     assert [status for status, _, _ in answers] == [202] * 5
     assert len({body for _, _, body in answers}) == 5
 
 
-async def test_byte_by_byte(front: TestGateway, wire: RawClient, sale_id: str) -> None:
-    for byte in request(front, sale_id):
-        await wire.send(bytes([byte]))
-    assert (await wire.answer())[0] == 202
+async def test_byte_by_byte(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
+    for byte in request(gateway, sale_id):
+        await raw_client.send(bytes([byte]))
+    assert (await raw_client.answer())[0] == 202
 
 
-async def test_a_head_that_dribbles_is_cut_off(front: TestGateway, wire: RawClient, sale_id: str) -> None:
-    await wire.send(b"POST /v1/orders HTTP/1.1\r\nHost: x\r\n")
+async def test_a_head_that_dribbles_is_cut_off(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
+    await raw_client.send(b"POST /v1/orders HTTP/1.1\r\nHost: x\r\n")
     started = asyncio.get_running_loop().time()
 
     async def dribble() -> None:
         for _ in range(200):
-            await wire.send(b"X-A: b\r\n")
+            await raw_client.send(b"X-A: b\r\n")
             await asyncio.sleep(0.05)
 
     dribbling = asyncio.create_task(dribble())
-    assert await wire.closed()
+    assert await raw_client.closed()
     assert asyncio.get_running_loop().time() - started < 3
     dribbling.cancel()
 
 
-async def test_a_connection_that_says_nothing_is_cut_off(front: TestGateway, wire: RawClient) -> None:
-    assert await wire.closed()
+async def test_a_connection_that_says_nothing_is_cut_off(gateway: TestGateway, raw_client: RawClient) -> None:
+    assert await raw_client.closed()
 
 
 async def test_an_idle_connection_is_cut_off_after_its_answer(
-    front: TestGateway, wire: RawClient, sale_id: str
+    gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    await wire.send(request(front, sale_id))
-    assert (await wire.answer())[0] == 202
-    assert await wire.closed()
+    await raw_client.send(request(gateway, sale_id))
+    assert (await raw_client.answer())[0] == 202
+    assert await raw_client.closed()
 
 
 async def test_a_body_that_dribbles_gets_408(
-    shop: CliServices, front: TestGateway, wire: RawClient, sale_id: str
+    shop: CliServices, gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    data = request(front, sale_id)
-    await wire.send(data[:-10])
-    status, headers, body = await wire.answer()
+    data = request(gateway, sale_id)
+    await raw_client.send(data[:-10])
+    status, headers, body = await raw_client.answer()
     assert (status, headers["content-type"]) == (408, "application/problem+json")
     assert orjson.loads(body)["code"] == "request_timeout"
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 50}
 
 
 async def test_a_client_that_leaves_in_mid_body_takes_nothing(
-    shop: CliServices, front: TestGateway, wire: RawClient, sale_id: str
+    shop: CliServices, gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    await wire.send(request(front, sale_id)[:-10])
-    wire.writer.close()
+    await raw_client.send(request(gateway, sale_id)[:-10])
+    raw_client.writer.close()
     await asyncio.sleep(0.6)
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 50}
 
 
-async def test_more_connections_than_the_limit(front: TestGateway, sale_id: str) -> None:
-    held = [await RawClient.to(front) for _ in range(8)]
-    await eventually(lambda: _connections(front, 8))
-    one_more = await RawClient.to(front)
+async def test_more_connections_than_the_limit(gateway: TestGateway, sale_id: str) -> None:
+    held = [await RawClient.to(gateway) for _ in range(8)]
+    await eventually(lambda: _connections(gateway, 8))
+    one_more = await RawClient.to(gateway)
     status, headers, body = await one_more.answer()
     assert (status, headers["retry-after"], orjson.loads(body)["code"]) == (503, "2", "overloaded")
-    for wire in held[1:]:
-        await wire.send(request(front, sale_id, key=str(id(wire))))
-        assert (await wire.answer())[0] == 202
+    for raw_client in held[1:]:
+        await raw_client.send(request(gateway, sale_id, key=str(id(raw_client))))
+        assert (await raw_client.answer())[0] == 202
     held[0].writer.close()
-    await eventually(lambda: _connections(front, 7))
-    again = await RawClient.to(front)
-    await again.send(request(front, sale_id, key="again"))
+    await eventually(lambda: _connections(gateway, 7))
+    again = await RawClient.to(gateway)
+    await again.send(request(gateway, sale_id, key="again"))
     assert (await again.answer())[0] == 202
-    for wire in [*held, one_more, again]:
-        wire.writer.close()
+    for raw_client in [*held, one_more, again]:
+        raw_client.writer.close()
 
 
-async def _connections(front: TestGateway, count: int) -> bool:
-    return front.connections.open == count
+async def _connections(gateway: TestGateway, count: int) -> bool:
+    return gateway.connections.open == count
 
 
 @pytest.mark.parametrize(
@@ -174,33 +176,33 @@ async def _connections(front: TestGateway, count: int) -> bool:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
-async def test_what_is_not_valid_http(front: TestGateway, wire: RawClient, data: bytes, status: int) -> None:
-    await wire.send(data)
-    given, headers, body = await wire.answer()
+async def test_what_is_not_valid_http(gateway: TestGateway, raw_client: RawClient, data: bytes, status: int) -> None:
+    await raw_client.send(data)
+    given, headers, body = await raw_client.answer()
     assert given == status
     assert headers["content-type"] == "application/problem+json"
     assert orjson.loads(body)["status"] == status
     assert b"Traceback" not in body
-    assert await wire.closed()
+    assert await raw_client.closed()
 
 
-async def test_expectations(front: TestGateway, wire: RawClient, sale_id: str) -> None:
-    data = request(front, sale_id, extra="Expect: 100-continue\r\n")
+async def test_expectations(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
+    data = request(gateway, sale_id, extra="Expect: 100-continue\r\n")
     head, _, body = data.partition(b"\r\n\r\n")
-    await wire.send(head + b"\r\n\r\n")
-    assert (await wire.answer())[0] == 100
-    await wire.send(body)
-    assert (await wire.answer())[0] == 202
-    await wire.send(request(front, sale_id, key="other", extra="Expect: the-impossible\r\n"))
-    status, headers, _ = await wire.answer()
+    await raw_client.send(head + b"\r\n\r\n")
+    assert (await raw_client.answer())[0] == 100
+    await raw_client.send(body)
+    assert (await raw_client.answer())[0] == 202
+    await raw_client.send(request(gateway, sale_id, key="other", extra="Expect: the-impossible\r\n"))
+    status, headers, _ = await raw_client.answer()
     assert (status, headers["content-type"]) == (417, "application/problem+json")
 
 
 async def test_a_body_too_large_is_refused_by_its_announced_length(
-    front: TestGateway, wire: RawClient, sale_id: str
+    gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    head = request(front, sale_id).partition(b"Content-Length")[0]
-    await wire.send(head + b"Content-Length: 999999999\r\n\r\n")
-    status, _, body = await wire.answer()
+    head = request(gateway, sale_id).partition(b"Content-Length")[0]
+    await raw_client.send(head + b"Content-Length: 999999999\r\n\r\n")
+    status, _, body = await raw_client.answer()
     assert (status, orjson.loads(body)["code"]) == (413, "too_large")
-    assert await wire.closed()
+    assert await raw_client.closed()

@@ -25,8 +25,8 @@ from tests.support.processes import run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 
 
-async def reading(front: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    answer = await front.call("GET", "/metrics", user=None)
+async def reading(gateway: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    answer = await gateway.call("GET", "/metrics", user=None)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(answer.text)
@@ -34,16 +34,16 @@ async def reading(front: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], 
     }
 
 
-async def test_the_promised_readings(shop: CliServices, settings: Settings, front: TestGateway, sale_id: str) -> None:
+async def test_the_promised_readings(shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await front.services.snapshots.refresh()
-    before = await reading(front)
+    await gateway.services.snapshots.refresh()
+    before = await reading(gateway)
     async with run_workers(settings, "order_writer", "observer", "auditor"):
-        await front.order(order_body(sale_id, ("a", 2)))
-        await front.order(order_body(sale_id, ("a", 9)))
-        await eventually(lambda: _audited(front, sale_id))
-        await eventually(lambda: _written(front, before))
-    after = await reading(front)
+        await gateway.order(order_body(sale_id, ("a", 2)))
+        await gateway.order(order_body(sale_id, ("a", 9)))
+        await eventually(lambda: _audited(gateway, sale_id))
+        await eventually(lambda: _written(gateway, before))
+    after = await reading(gateway)
 
     def rise(name: str, **labels: str) -> float:
         key = (name, tuple(sorted(labels.items())))
@@ -66,28 +66,30 @@ async def test_the_promised_readings(shop: CliServices, settings: Settings, fron
     assert after["floodgate_stream_oldest_seconds", (("sale", sale_id),)] >= 0
 
 
-async def _audited(front: TestGateway, sale_id: str) -> bool:
-    return ("floodgate_audit_timestamp_seconds", (("sale", sale_id),)) in await reading(front)
+async def _audited(gateway: TestGateway, sale_id: str) -> bool:
+    return ("floodgate_audit_timestamp_seconds", (("sale", sale_id),)) in await reading(gateway)
 
 
-async def _written(front: TestGateway, before: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> bool:
+async def _written(gateway: TestGateway, before: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> bool:
     key = ("floodgate_written_orders_total", (("result", "stored"),))
-    return (await reading(front)).get(key, 0) > before.get(key, 0)
+    return (await reading(gateway)).get(key, 0) > before.get(key, 0)
 
 
-async def test_a_broken_promise_shows(shop: CliServices, settings: Settings, front: TestGateway, sale_id: str) -> None:
+async def test_a_broken_promise_shows(
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
+) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.hincrby(keys.stock.decode(), "a", 3)
     async with run_workers(settings, "auditor"):
-        await eventually(lambda: _audited(front, sale_id))
-    found = await reading(front)
+        await eventually(lambda: _audited(gateway, sale_id))
+    found = await reading(gateway)
     assert found["floodgate_audit_difference_units", (("sale", sale_id),)] == 3
     assert found["floodgate_audit_findings", (("promise", "P1"), ("sale", sale_id))] == 1
 
 
-async def test_names_follow_the_conventions(front: TestGateway, settings: Settings) -> None:
+async def test_names_follow_the_conventions(gateway: TestGateway, settings: Settings) -> None:
     """The rules of `promtool check metrics`, and promtool itself where it is installed."""
-    answer = await front.call("GET", "/metrics", user=None)
+    answer = await gateway.call("GET", "/metrics", user=None)
     for family in text_string_to_metric_families(answer.text):
         if not family.name.startswith("floodgate_"):
             continue
@@ -191,30 +193,30 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 
 
 async def test_logs_are_json_with_ids_and_without_secrets(
-    shop: CliServices, front: TestGateway, sale_id: str, logged: io.StringIO
+    shop: CliServices, gateway: TestGateway, sale_id: str, logged: io.StringIO
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    await front.services.snapshots.refresh()
-    await front.order(order_body(sale_id, ("a", 1)))
+    await gateway.services.snapshots.refresh()
+    await gateway.order(order_body(sale_id, ("a", 1)))
     await shop.redis.delete(keys.meta)
-    answer = await front.order(order_body(sale_id, ("a", 1)))
+    answer = await gateway.order(order_body(sale_id, ("a", 1)))
     lines = [orjson.loads(line) for line in logged.getvalue().splitlines()]
     [failed] = [line for line in lines if line.get("request_id") == answer.headers["X-Request-Id"]]
     assert (failed["level"], failed["process"], failed["path"]) == ("WARNING", "test", "/v1/orders")
     text = logged.getvalue()
-    for secret in (bearer(front.settings)["Authorization"][7:40], ADDRESS["line"], ADDRESS["phone"]):
+    for secret in (bearer(gateway.settings)["Authorization"][7:40], ADDRESS["line"], ADDRESS["phone"]):
         assert secret not in text
 
 
-async def test_a_request_id_is_kept_if_it_is_one(front: TestGateway) -> None:
-    kept = await front.call("GET", "/health/live", user=None, headers={"X-Request-Id": "abc-1.2"})
+async def test_a_request_id_is_kept_if_it_is_one(gateway: TestGateway) -> None:
+    kept = await gateway.call("GET", "/health/live", user=None, headers={"X-Request-Id": "abc-1.2"})
     assert kept.headers["X-Request-Id"] == "abc-1.2"
-    made = await front.call("GET", "/health/live", user=None, headers={"X-Request-Id": "a b;c"})
+    made = await gateway.call("GET", "/health/live", user=None, headers={"X-Request-Id": "a b;c"})
     assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", made.headers["X-Request-Id"])
 
 
 async def test_memory_durability_says_so(make_settings: Callable[..., Settings], shop: CliServices) -> None:
-    async with open_gateway(make_settings(durability="memory")) as front:
-        ready = await front.call("GET", "/health/ready", user=None)
+    async with open_gateway(make_settings(durability="memory")) as gateway:
+        ready = await gateway.call("GET", "/health/ready", user=None)
         assert ready.body["durability"] == "memory"
         assert "may be lost" in ready.body["promise"]

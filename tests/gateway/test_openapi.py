@@ -20,19 +20,19 @@ from tests.support.sales import make_sale
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-async def test_the_document_is_valid(front: TestGateway) -> None:
-    answer = await front.call("GET", "/openapi.json", user=None)
+async def test_the_document_is_valid(gateway: TestGateway) -> None:
+    answer = await gateway.call("GET", "/openapi.json", user=None)
     assert answer.body["openapi"] == "3.1.0"
     OpenAPIV31SpecValidator(answer.body).validate()
     ids = [operation["operationId"] for path in answer.body["paths"].values() for operation in path.values()]
     assert len(ids) == len(set(ids))
-    limits = front.settings.limits
+    limits = gateway.settings.limits
     order = answer.body["components"]["schemas"]["PlaceOrder"]["properties"]
     assert order["lines"]["maxItems"] == limits.lines_per_order
 
 
-async def test_the_page_needs_no_network(front: TestGateway) -> None:
-    answer = await front.call("GET", "/docs", user=None)
+async def test_the_page_needs_no_network(gateway: TestGateway) -> None:
+    answer = await gateway.call("GET", "/docs", user=None)
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "http://" not in answer.text
     assert "https://" not in answer.text
@@ -55,15 +55,15 @@ async def test_it_does_what_it_says(
     examples: int,
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-sale", {"85123A": (50, 255, 5)})
-    async with open_gateway(make_settings(limits={"event_stream_max_s": 0.3}), parts) as front:
+    async with open_gateway(make_settings(limits={"event_stream_max_s": 0.3}), parts) as gateway:
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")),
             "--config-file",
             str(CONFIG),
             "run",
-            f"{front.base}/openapi.json",
+            f"{gateway.base}/openapi.json",
             "--header",
-            f"Authorization: Bearer {token(front.settings, 'tester', roles=roles)}",
+            f"Authorization: Bearer {token(gateway.settings, 'tester', roles=roles)}",
             "--checks=all",
             f"--max-examples={examples}",
             "--continue-on-failure",

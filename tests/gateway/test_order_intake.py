@@ -33,7 +33,7 @@ async def proxy(servers: Servers, tmp_path: Path, shop: CliServices) -> AsyncIte
 
 
 @pytest.fixture
-async def front(
+async def gateway(
     make_settings: Callable[..., Settings], proxy: tuple[Proxy, str], keys: SaleKeys
 ) -> AsyncIterator[TestGateway]:
     """A front door whose way to Redis goes through the proxy."""
@@ -46,10 +46,10 @@ async def taken(shop: CliServices, keys: SaleKeys) -> int:
 
 
 async def test_orders_that_come_together_travel_together(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     before = proxy[0].calls
-    answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(200)))
+    answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(200)))
     assert {answer.status for answer in answers} == {202}
     assert proxy[0].calls - before < 100
     assert await taken(shop, keys) == 200
@@ -59,26 +59,28 @@ async def test_a_batch_is_never_larger_than_its_limits(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     settings = make_settings(limits={"batch_orders": 4, "concurrent_reserve_calls": 1})
-    async with open_gateway(settings) as front:
-        answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(60)))
+    async with open_gateway(settings) as gateway:
+        answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(60)))
         assert {answer.status for answer in answers} == {202}
     sizes = [len(entry.orders) async for entry in lua.iter_stream(shop.redis, keys)]
     assert max(sizes) <= 4
     assert sum(sizes) == 60
 
 
-async def test_each_order_of_a_batch_succeeds_or_fails_alone(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_each_order_of_a_batch_succeeds_or_fails_alone(
+    gateway: TestGateway, sale_id: str, keys: SaleKeys
+) -> None:
     bodies = [order_body(sale_id, ("a", 5)), order_body(sale_id, ("a", 6)), order_body(sale_id, ("b", 1))] * 4
-    answers = await asyncio.gather(*(front.order(body, user=f"u{n}") for n, body in enumerate(bodies)))
+    answers = await asyncio.gather(*(gateway.order(body, user=f"u{n}") for n, body in enumerate(bodies)))
     assert Counter(answer.status for answer in answers) == {202: 8, 409: 4}
 
 
 async def test_a_lost_reply_is_cleared_up(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """Redis took the orders and the connection broke: the batch is sent again, and nobody notices."""
     proxy[0].lose_replies = 1
-    answers = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
+    answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
     assert proxy[0].lost == 1
     assert {answer.status for answer in answers} == {202}
     assert len({answer.body["order_id"] for answer in answers}) == 20
@@ -86,21 +88,21 @@ async def test_a_lost_reply_is_cleared_up(
 
 
 async def test_an_unclear_outcome_is_said_to_be_unclear(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """Redis took the order and cannot be reached any more: 503, and the same key tells later (P9, P3)."""
     proxy[0].lose_replies = 1_000_000
-    answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "outcome_unknown", "1")
     assert await taken(shop, keys) == 1
     proxy[0].lose_replies = 0
-    again = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    again = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert again.status == 200
     assert await taken(shop, keys) == 1
 
 
 async def test_unclear_stays_unclear_when_redis_then_refuses(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """The order was taken and the reply lost; that Redis lets us in no more does not undo it."""
 
@@ -109,47 +111,47 @@ async def test_unclear_stays_unclear_when_redis_then_refuses(
 
     proxy[0].lose_replies, proxy[0].when_lost = 1, forbid
     try:
-        answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+        answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
         assert (answer.status, answer.code) == (503, "outcome_unknown")
     finally:
         await shop.redis.execute_command("ACL", "SETUSER", "default", "+@all")
-    assert (await front.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
+    assert (await gateway.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
     assert await taken(shop, keys) == 1
 
 
 async def test_a_redis_that_hangs(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     proxy[0].hold.clear()
-    answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert (answer.status, answer.code) == (503, "outcome_unknown")
     proxy[0].hold.set()
-    again = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    again = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert again.status in (200, 202)
     assert await taken(shop, keys) == 1
 
 
 async def test_a_redis_that_is_gone(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     """Once it is known to be gone nothing is sent, so nothing is unclear: not_ready. Then it comes back."""
     proxy[0].cut()
-    await front.order(order_body(sale_id, ("b", 1)))
-    answer = await front.order(order_body(sale_id, ("b", 1)), key="k")
+    await gateway.order(order_body(sale_id, ("b", 1)))
+    answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert (answer.status, answer.code) == (503, "not_ready")
     assert await taken(shop, keys) == 0
-    ready = await front.call("GET", "/health/ready", user=None)
+    ready = await gateway.call("GET", "/health/ready", user=None)
     assert (ready.status, ready.body["status"]) == (503, "not_ready")
     proxy[0].refuse = False
-    assert (await front.order(order_body(sale_id, ("b", 1)), key="k")).status == 202
-    assert (await front.call("GET", "/health/ready", user=None)).status == 200
+    assert (await gateway.order(order_body(sale_id, ("b", 1)), key="k")).status == 202
+    assert (await gateway.call("GET", "/health/ready", user=None)).status == 200
 
 
 async def test_a_short_absence_costs_nobody_an_error(
-    shop: CliServices, front: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     proxy[0].cut()
-    ordering = [asyncio.create_task(front.order(order_body(sale_id, ("b", 1)))) for _ in range(10)]
+    ordering = [asyncio.create_task(gateway.order(order_body(sale_id, ("b", 1)))) for _ in range(10)]
     await asyncio.sleep(0.2)
     proxy[0].refuse = False
     assert {answer.status for answer in await asyncio.gather(*ordering)} == {202}
@@ -167,11 +169,11 @@ async def test_more_than_may_wait_is_refused_at_the_door(
         "redis_call_timeout_ms": 5_000,
     }
     settings = make_settings(redis_url=proxy[1], limits=limits | {"order_timeout_ms": 5_000})
-    async with open_gateway(settings) as front:
+    async with open_gateway(settings) as gateway:
         proxy[0].hold.clear()
-        first = [asyncio.create_task(front.order(order_body(sale_id, ("b", 1)))) for _ in range(6)]
-        await eventually(lambda: _at_least(5, lambda: front.services.admission.waiting))
-        refused = await asyncio.gather(*(front.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
+        first = [asyncio.create_task(gateway.order(order_body(sale_id, ("b", 1)))) for _ in range(6)]
+        await eventually(lambda: _at_least(5, lambda: gateway.services.admission.waiting))
+        refused = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
         assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
         assert all(answer.headers["Retry-After"] == "2" for answer in refused)
         proxy[0].hold.set()
@@ -186,11 +188,11 @@ async def _at_least(count: int, look: Callable[[], int]) -> bool:
 async def test_a_long_backlog_stops_new_orders(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
-    async with open_gateway(make_settings(limits={"backlog_orders": 3})) as front:
+    async with open_gateway(make_settings(limits={"backlog_orders": 3})) as gateway:
         for _ in range(3):
-            assert (await front.order(order_body(sale_id, ("b", 1)))).status == 202
-        await eventually(lambda: _at_least(3, lambda: front.services.admission.backlog))
-        answer = await front.order(order_body(sale_id, ("b", 1)))
+            assert (await gateway.order(order_body(sale_id, ("b", 1)))).status == 202
+        await eventually(lambda: _at_least(3, lambda: gateway.services.admission.backlog))
+        answer = await gateway.order(order_body(sale_id, ("b", 1)))
         assert (answer.status, answer.code) == (503, "overloaded")
     assert await taken(shop, keys) == 3
 
@@ -199,8 +201,8 @@ async def test_one_user_too_often(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     limits = {"orders_per_user_per_s": 0.001, "orders_per_user_burst": 3}
-    async with open_gateway(make_settings(limits=limits)) as front:
-        answers = [await front.order(order_body(sale_id, ("b", 1))) for _ in range(4)]
+    async with open_gateway(make_settings(limits=limits)) as gateway:
+        answers = [await gateway.order(order_body(sale_id, ("b", 1))) for _ in range(4)]
         assert [answer.status for answer in answers] == [202, 202, 202, 429]
         assert (answers[3].code, answers[3].headers["Retry-After"]) == ("too_many_requests", "1")
-        assert (await front.order(order_body(sale_id, ("b", 1)), user="other")).status == 202
+        assert (await gateway.order(order_body(sale_id, ("b", 1)), user="other")).status == 202

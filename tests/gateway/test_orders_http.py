@@ -23,9 +23,9 @@ from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 
 
 @pytest.fixture
-async def keys(shop: CliServices, front: TestGateway, sale_id: str) -> SaleKeys:
+async def keys(shop: CliServices, gateway: TestGateway, sale_id: str) -> SaleKeys:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 255, None)})
-    await front.services.snapshots.refresh()
+    await gateway.services.snapshots.refresh()
     return keys
 
 
@@ -34,21 +34,21 @@ async def drained(shop: CliServices, keys: SaleKeys) -> bool:
 
 
 async def test_the_whole_way(
-    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     body = order_body(sale_id, ("a", 2), ("b", 1), payments=[{"method": "alipay", "amount": 455}])
-    answer = await front.order(body)
+    answer = await gateway.order(body)
     assert answer.status == 202
     assert answer.headers["Location"] == f"/v1/orders/{answer.body['order_id']}"
     assert answer.headers["X-Request-Id"]
     assert answer.body["total"] == {"amount": 455, "currency": "CNY"}
     assert (answer.body["status"], answer.body["sale_id"], answer.body["durability"]) == ("accepted", sale_id, "fsync")
     assert UUID(answer.body["order_id"]).version == 7
-    young = await front.call("GET", answer.headers["Location"])
+    young = await gateway.call("GET", answer.headers["Location"])
     assert (young.status, young.body["status"]) == (200, "accepted")
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
-    stored = (await front.call("GET", answer.headers["Location"])).body
+    stored = (await gateway.call("GET", answer.headers["Location"])).body
     assert stored["status"] == "awaiting_payment"
     assert stored["lines"] == [
         {"line": 0, "sku": "a", "quantity": 2, "ship_to": 0, "unit_price": 100},
@@ -61,7 +61,7 @@ async def test_the_whole_way(
 
 
 async def test_several_addresses_and_a_split_line(
-    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     body = {
         "sale_id": sale_id,
@@ -72,11 +72,11 @@ async def test_several_addresses_and_a_split_line(
         "ship_to": [ADDRESS, {**ADDRESS, "city": "Ningbo"}, {**ADDRESS, "name": "李四"}],
         "payments": [{"method": "balance", "amount": 375}, {"method": "wechatpay", "amount": 1000, "currency": "CNY"}],
     }
-    answer = await front.order(body)
+    answer = await gateway.order(body)
     assert answer.status == 202, answer.text
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
-    stored = (await front.call("GET", answer.headers["Location"])).body
+    stored = (await gateway.call("GET", answer.headers["Location"])).body
     assert [(line["line"], line["ship_to"], line["quantity"]) for line in stored["lines"]] == [
         (0, 1, 1),
         (1, 0, 2),
@@ -85,63 +85,63 @@ async def test_several_addresses_and_a_split_line(
     assert stored["ship_to"][2]["name"] == "李四"
 
 
-async def test_a_repeat_is_the_same_order(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_a_repeat_is_the_same_order(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     body = order_body(sale_id, ("a", 1))
-    first = await front.order(body, key="k")
-    again = await front.order(body, key="k")
+    first = await gateway.order(body, key="k")
+    again = await gateway.order(body, key="k")
     assert (first.status, again.status) == (202, 200)
     assert first.body == again.body
     reordered = {name: body[name] for name in reversed(body)}
     spaced = orjson.dumps(reordered, option=orjson.OPT_INDENT_2)
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
-    other = await front.call("POST", "/v1/orders", headers=headers, data=spaced)
+    other = await gateway.call("POST", "/v1/orders", headers=headers, data=spaced)
     assert (other.status, other.body) == (200, first.body)
-    changed = await front.order(order_body(sale_id, ("a", 2)), key="k")
+    changed = await gateway.order(order_body(sale_id, ("a", 2)), key="k")
     assert (changed.status, changed.code) == (422, "key_reused")
-    found = await front.call("GET", "/v1/orders", params={"idempotency_key": "k"})
+    found = await gateway.call("GET", "/v1/orders", params={"idempotency_key": "k"})
     assert [order["order_id"] for order in found.body["items"]] == [first.body["order_id"]]
-    none = await front.call("GET", "/v1/orders", params={"idempotency_key": "other"})
+    none = await gateway.call("GET", "/v1/orders", params={"idempotency_key": "other"})
     assert none.body == {"items": [], "next": None}
 
 
 async def test_a_repeat_after_the_price_has_changed(
-    shop: CliServices, front: TestGateway, sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     """P3: the reply was lost, the price went up, and the client repeats what it sent."""
     body = order_body(sale_id, ("a", 1), payments=[{"method": "alipay", "amount": 100}])
-    first = await front.order(body, key="k")
+    first = await gateway.order(body, key="k")
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
-    await front.services.snapshots.refresh()
-    again = await front.order(body, key="k")
+    await gateway.services.snapshots.refresh()
+    again = await gateway.order(body, key="k")
     assert (again.status, again.body) == (200, first.body)
-    other = await front.order(order_body(sale_id, ("b", 1), payments=[{"method": "alipay", "amount": 1}]), key="k")
+    other = await gateway.order(order_body(sale_id, ("b", 1), payments=[{"method": "alipay", "amount": 1}]), key="k")
     assert other.code == "key_reused"
-    fresh = await front.order(body)
+    fresh = await gateway.order(body)
     assert (fresh.status, fresh.code) == (422, "invalid")
 
 
 async def test_one_key_over_two_sales(
-    shop: CliServices, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
-    await front.services.snapshots.refresh()
-    assert (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
-    other = await front.order(order_body(f"{sale_prefix}-two", ("a", 1)), key="k")
+    await gateway.services.snapshots.refresh()
+    assert (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
+    other = await gateway.order(order_body(f"{sale_prefix}-two", ("a", 1)), key="k")
     assert (other.status, other.code) == (422, "key_reused")
     assert (await lua.cut(shop.redis, SaleKeys(f"{sale_prefix}-two"))).stock == {"a": 50}
 
 
 async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
-    shop: CliServices, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     """A key of a sale that was closed just now still counts; one that ended days ago costs a batch nothing."""
-    day, snapshots = timedelta(days=1), front.services.snapshots
+    day, snapshots = timedelta(days=1), gateway.services.snapshots
     now = from_ms(shop.clock.now_ms())
     just, long_ago, over = (f"{sale_prefix}-{name}" for name in ("just", "long-ago", "over"))
     for name in (just, long_ago, over):
         await make_sale(shop, name, {"a": (50, 100, 5)}, opens_at=now - 9 * day, closes_at=now + day)
     await snapshots.refresh()
-    assert (await front.order(order_body(just, ("a", 1)), key="k")).status == 202
+    assert (await gateway.order(order_body(just, ("a", 1)), key="k")).status == 202
     await shop.sales.close(just, "test")
     await shop.sales.close(long_ago, "test")
     async with shop.db.connection() as connection:
@@ -150,7 +150,7 @@ async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
     await snapshots.refresh()
     assert sorted(snapshots.loaded()) == sorted((sale_id, just, long_ago, over))  # orders may be left in any of them
     async with shop.redis.monitor() as monitor:
-        other = await front.order(order_body(sale_id, ("a", 1)), key="k")
+        other = await gateway.order(order_body(sale_id, ("a", 1)), key="k")
         assert (other.status, other.code) == (422, "key_reused")
         await shop.redis.echo("that was all")
         asked = ""
@@ -161,15 +161,15 @@ async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
 
 
 async def test_a_key_that_two_sales_took_at_the_same_moment(
-    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     """Neither could see the other: one is the order, the other is refused later and its goods come back."""
     other_keys = await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
-    await front.services.snapshots.refresh()
+    await gateway.services.snapshots.refresh()
     for number in range(10):
         await asyncio.gather(
             *(
-                front.order(order_body(name, ("a", 1)), key=f"k{number}", user=f"u{number}")
+                gateway.order(order_body(name, ("a", 1)), key=f"k{number}", user=f"u{number}")
                 for name in (sale_id, f"{sale_prefix}-two")
             )
         )
@@ -190,26 +190,26 @@ async def _no_releases(shop: CliServices) -> bool:
 
 
 async def test_refusals_say_what_is_wrong(
-    shop: CliServices, front: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
-    sold_out = await front.order(order_body(sale_id, ("b", 21)))
+    sold_out = await gateway.order(order_body(sale_id, ("b", 21)))
     assert (sold_out.status, sold_out.code, sold_out.body["sku"]) == (409, "sold_out", "b")
-    over = await front.order(order_body(sale_id, ("a", 6)))
+    over = await gateway.order(order_body(sale_id, ("a", 6)))
     assert (over.status, over.code, over.body["sku"]) == (409, "over_limit", "a")
     opens_at = from_ms(shop.clock.now_ms()) + timedelta(hours=1)
     await make_sale(shop, f"{sale_prefix}-later", {"a": (50, 100, 5)}, opens_at=opens_at)
-    await front.services.snapshots.refresh()
-    early = await front.order(order_body(f"{sale_prefix}-later", ("a", 1)))
+    await gateway.services.snapshots.refresh()
+    early = await gateway.order(order_body(f"{sale_prefix}-later", ("a", 1)))
     assert (early.status, early.code) == (403, "sale_not_open")
     assert datetime.fromisoformat(early.body["opens_at"]) == opens_at.replace(microsecond=0)
     await shop.sales.pause(sale_id, "test")
-    paused = await front.order(order_body(sale_id, ("a", 1)))
+    paused = await gateway.order(order_body(sale_id, ("a", 1)))
     assert (paused.status, paused.code, paused.headers["Retry-After"]) == (403, "sale_paused", "10")
     await shop.sales.close(sale_id, "test")
-    closed = await front.order(order_body(sale_id, ("a", 1)))
+    closed = await gateway.order(order_body(sale_id, ("a", 1)))
     assert (closed.status, closed.code) == (410, "sale_closed")
     await shop.redis.delete(keys.meta)
-    wiped = await front.order(order_body(sale_id, ("a", 1)))
+    wiped = await gateway.order(order_body(sale_id, ("a", 1)))
     assert (wiped.status, wiped.code, wiped.headers["Retry-After"]) == (503, "not_ready", "1")
     for answer in (sold_out, over, early, paused, closed, wiped):
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -219,35 +219,35 @@ async def test_refusals_say_what_is_wrong(
 
 
 async def test_new_terms_are_followed_within_a_second(
-    shop: CliServices, front: TestGateway, sale_id: str, keys: SaleKeys
+    shop: CliServices, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
-    at_once = await front.order(order_body(sale_id, ("a", 1)))
+    at_once = await gateway.order(order_body(sale_id, ("a", 1)))
     assert (at_once.status, at_once.body["total"]["amount"]) == (202, 120)
     await shop.sales.change_item(sale_id, "b", 300, None, "test")
-    await eventually(lambda: _knows(front, sale_id, "b", 300), timeout_s=1)
+    await eventually(lambda: _knows(gateway, sale_id, "b", 300), timeout_s=1)
 
 
-async def _knows(front: TestGateway, sale_id: str, sku: str, price: int) -> bool:
-    return (await front.services.snapshots.get(sale_id)).items[sku][0] == price
+async def _knows(gateway: TestGateway, sale_id: str, sku: str, price: int) -> bool:
+    return (await gateway.services.snapshots.get(sale_id)).items[sku][0] == price
 
 
 async def test_a_list_and_cancelling(
-    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
-    made = [(await front.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
+    made = [(await gateway.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
     async with run_workers(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
-        first = (await front.call("GET", "/v1/orders", params={"limit": 3})).body
-        rest = (await front.call("GET", "/v1/orders", params={"limit": 3, "cursor": first["next"]})).body
+        first = (await gateway.call("GET", "/v1/orders", params={"limit": 3})).body
+        rest = (await gateway.call("GET", "/v1/orders", params={"limit": 3, "cursor": first["next"]})).body
         assert [order["order_id"] for order in first["items"] + rest["items"]] == sorted(made, reverse=True)
         assert rest["next"] is None
-        assert (await front.call("GET", "/v1/orders", user="other")).body["items"] == []
-        foreign = await front.call("POST", f"/v1/orders/{made[0]}/cancel", user="other")
+        assert (await gateway.call("GET", "/v1/orders", user="other")).body["items"] == []
+        foreign = await gateway.call("POST", f"/v1/orders/{made[0]}/cancel", user="other")
         assert (foreign.status, foreign.code) == (404, "not_found")
-        gone = await front.call("POST", f"/v1/orders/{made[0]}/cancel")
+        gone = await gateway.call("POST", f"/v1/orders/{made[0]}/cancel")
         assert (gone.status, gone.body["status"], gone.body["cancel_reason"]) == (200, "cancelled", "by_customer")
-        assert (await front.call("POST", f"/v1/orders/{made[0]}/cancel")).body == gone.body
+        assert (await gateway.call("POST", f"/v1/orders/{made[0]}/cancel")).body == gone.body
         await eventually(lambda: _free(shop, keys, 16))
 
 
@@ -276,61 +276,66 @@ class OrderEventStream:
                 raise EOFError
 
 
-async def _watch(front: TestGateway, stack: AsyncExitStack, order_id: str, last: int | None = None) -> OrderEventStream:
-    headers = bearer(front.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
-    url = f"{front.base}/v1/orders/{order_id}/events"
-    response = await stack.enter_async_context(front.client.get(url, headers=headers))
+async def _watch(
+    gateway: TestGateway, stack: AsyncExitStack, order_id: str, last: int | None = None
+) -> OrderEventStream:
+    headers = bearer(gateway.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
+    url = f"{gateway.base}/v1/orders/{order_id}/events"
+    response = await stack.enter_async_context(gateway.client.get(url, headers=headers))
     assert response.status == 200
     assert response.headers["Content-Type"] == "text/event-stream"
     return OrderEventStream(response)
 
 
 async def test_watching_an_order(
-    shop: CliServices, settings: Settings, front: TestGateway, sale_id: str, keys: SaleKeys
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
-    order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+    order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
     async with AsyncExitStack() as stack:
-        stream = await _watch(front, stack, order_id)
+        stream = await _watch(gateway, stack, order_id)
         id_, data = await stream.event()
         assert (id_, data["status"]) == (0, "accepted")
         async with run_workers(settings, "order_writer"):
             id_, data = await stream.event()
             assert (id_, data["status"]) == (1, "awaiting_payment")
-        late = await _watch(front, stack, order_id, last=0)
+        late = await _watch(gateway, stack, order_id, last=0)
         assert (await late.event())[0] == 1
-        await front.call("POST", f"/v1/orders/{order_id}/cancel")
+        await gateway.call("POST", f"/v1/orders/{order_id}/cancel")
         for watcher in (stream, late):
             id_, data = await watcher.event()
             assert (id_, data["status"], data["reason"]) == (2, "cancelled", "the customer cancelled it")
             with pytest.raises(EOFError):
                 await watcher.event()
-    over = await front.call("GET", f"/v1/orders/{order_id}/events", headers={"Last-Event-ID": "2"})
+    over = await gateway.call("GET", f"/v1/orders/{order_id}/events", headers={"Last-Event-ID": "2"})
     assert over.status == 204
-    foreign = await front.call("GET", f"/v1/orders/{order_id}/events", user="other")
+    foreign = await gateway.call("GET", f"/v1/orders/{order_id}/events", user="other")
     assert foreign.status == 404
 
 
 async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, 5)})
-    async with open_gateway(make_settings(limits={"concurrent_event_streams": 1})) as front, AsyncExitStack() as stack:
-        order_id = (await front.order(order_body(sale_id, ("a", 1)))).body["order_id"]
-        await _watch(front, stack, order_id)
-        second = await front.call("GET", f"/v1/orders/{order_id}/events")
+    async with (
+        open_gateway(make_settings(limits={"concurrent_event_streams": 1})) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+        await _watch(gateway, stack, order_id)
+        second = await gateway.call("GET", f"/v1/orders/{order_id}/events")
         assert (second.status, second.code) == (503, "overloaded")
 
 
-async def test_browsing(front: TestGateway, sale_id: str, keys: SaleKeys) -> None:
-    sales = await front.call("GET", "/v1/sales", user=None)
+async def test_browsing(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+    sales = await gateway.call("GET", "/v1/sales", user=None)
     assert sale_id in [sale["sale_id"] for sale in sales.body["items"]]
-    sale = await front.call("GET", f"/v1/sales/{sale_id}", user=None)
+    sale = await gateway.call("GET", f"/v1/sales/{sale_id}", user=None)
     assert (sale.body["state"], sale.body["currency"]) == ("open", "CNY")
-    offers = await front.call("GET", f"/v1/sales/{sale_id}/offers", user=None)
+    offers = await gateway.call("GET", f"/v1/sales/{sale_id}/offers", user=None)
     assert [(offer["sku"], offer["available"]) for offer in offers.body["items"]] == [("a", 50), ("b", 20)]
-    product = await front.call("GET", "/v1/products/a", user=None)
+    product = await gateway.call("GET", "/v1/products/a", user=None)
     assert product.body["price"] == 100
     for path in ("/v1/products", "/v1/products/a", f"/v1/sales/{sale_id}"):
-        first = await front.call("GET", path, user=None)
-        again = await front.call("GET", path, user=None, headers={"If-None-Match": first.headers["ETag"]})
+        first = await gateway.call("GET", path, user=None)
+        again = await gateway.call("GET", path, user=None, headers={"If-None-Match": first.headers["ETag"]})
         assert (again.status, again.text) == (304, "")
-    assert (await front.call("GET", "/v1/products/none", user=None)).status == 404
-    assert (await front.call("GET", "/v1/sales/none", user=None)).status == 404
+    assert (await gateway.call("GET", "/v1/products/none", user=None)).status == 404
+    assert (await gateway.call("GET", "/v1/sales/none", user=None)).status == 404

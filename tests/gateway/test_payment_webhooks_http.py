@@ -122,8 +122,8 @@ async def test_what_is_not_believed(pay: PaymentShop, method: str) -> None:
     await refused(pay, method, good._replace(body=b""), empty)
     await refused(pay, method, _foreign(pay, method, notice, trade), "foreign")
     await refused(pay, method, _in_pounds(pay, method, notice, trade), "bad_content")
-    async with pay.front.client.post(
-        f"{pay.front.base}/v1/payments/{other}/notify", data=good.body, headers=good.headers
+    async with pay.gateway.client.post(
+        f"{pay.gateway.base}/v1/payments/{other}/notify", data=good.body, headers=good.headers
     ) as answer:
         assert (answer.status, await answer.text()) == NO[other]
     assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0
@@ -222,7 +222,7 @@ async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> Non
 async def test_callbacks_to_nobody(pay: PaymentShop) -> None:
     """A provider that is not offered, and a key that is not known while the certificates cannot be had."""
     for name in ("paypal", "balance"):
-        url = f"{pay.front.base}/v1/payments/{name}/notify"
+        url = f"{pay.gateway.base}/v1/payments/{name}/notify"
         async with aiohttp.ClientSession() as client, client.post(url, data=b"x") as answer:
             assert answer.status in (404, 422)
     _, [payment] = await pay.ordered(("wechatpay", 100))

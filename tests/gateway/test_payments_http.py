@@ -14,12 +14,12 @@ from tests.support.gateway import GatewayResponse, run_workers
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, order_body
 
-pytestmark = pytest.mark.usefixtures("short_looks")
+pytestmark = pytest.mark.usefixtures("short_polls")
 
 
 async def start(pay: PaymentShop, order_id: UUID, *parts: Any, user: str = "user") -> GatewayResponse:
     path = f"/v1/orders/{order_id}/payments"
-    return await pay.front.call("POST", path, user=user, json={"payments": list(parts)})
+    return await pay.gateway.call("POST", path, user=user, json={"payments": list(parts)})
 
 
 def part(method: str, amount: int = 100, **more: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ async def test_orders_that_cannot_be_paid(pay: PaymentShop) -> None:
     """Another's does not exist; one that is paid or cancelled says so, and nothing begins."""
     paid, _ = await pay.paid(("alipay", 100))
     cancelled = await pay.order()
-    await pay.front.call("POST", f"/v1/orders/{cancelled}/cancel")
+    await pay.gateway.call("POST", f"/v1/orders/{cancelled}/cancel")
     waiting = await pay.order()
     for order_id, user, status, code in (
         (waiting, "somebody", 404, "not_found"),
@@ -68,9 +68,9 @@ async def test_orders_that_cannot_be_paid(pay: PaymentShop) -> None:
     ):
         answer = await start(pay, order_id, part("wechatpay"), user=user)
         assert (answer.status, answer.code) == (status, code), answer.text
-    shown = await pay.front.call("GET", f"/v1/orders/{paid}/payments", user="somebody")
+    shown = await pay.gateway.call("GET", f"/v1/orders/{paid}/payments", user="somebody")
     assert (shown.status, shown.code) == (404, "not_found")
-    assert (await pay.front.call("GET", f"/v1/orders/{paid}/payments", user=None)).status == 401
+    assert (await pay.gateway.call("GET", f"/v1/orders/{paid}/payments", user=None)).status == 401
     assert await pay.value("SELECT count(*) FROM payments") == 1
 
 
@@ -80,7 +80,7 @@ async def test_an_order_that_is_not_stored_yet(
     """It is waited for; and if that takes too long the answer says to repeat."""
     monkeypatch.setattr(payments, "CANCEL_WAIT_S", 0.2)
     async with open_payment_shop(shop, sale_id, "payment_worker") as pay:
-        placed = await pay.front.order(order_body(sale_id, ("a", 1)))
+        placed = await pay.gateway.order(order_body(sale_id, ("a", 1)))
         order_id = UUID(placed.body["order_id"])
         early = await start(pay, order_id, part("alipay"))
         assert (early.status, early.code) == (409, "not_persisted_yet")
@@ -99,7 +99,7 @@ async def test_what_a_customer_sees(pay: PaymentShop) -> None:
     first, second = begun.body["payments"]
     assert begun.body["total"] == {"amount": 100, "currency": "CNY"}
     assert (begun.body["captured"], first["action"]["kind"], second["action"]["kind"]) == (0, "redirect", "qr")
-    async with pay.front.client.get(first["action"]["url"], allow_redirects=False) as opened:
+    async with pay.gateway.client.get(first["action"]["url"], allow_redirects=False) as opened:
         assert opened.status == 302
     pay.pays("alipay", first["payment_id"])
     pay.pays("wechatpay", second["payment_id"])
@@ -107,7 +107,7 @@ async def test_what_a_customer_sees(pay: PaymentShop) -> None:
     refunds = f"/orders/{order_id}/refunds"
     await pay.staff("POST", refunds, json={"key": "k", "amount": 70, "reason": "the lid was broken"})
     await pay.quiet()
-    answer = await pay.front.call("GET", f"/v1/orders/{order_id}/payments")
+    answer = await pay.gateway.call("GET", f"/v1/orders/{order_id}/payments")
     assert answer.body["captured"] == 30
     back = [(one["refunded"], [refund["reason"] for refund in one["refunds"]]) for one in answer.body["payments"]]
     assert back == [(10, ["the lid was broken"]), (60, ["the lid was broken"])]
@@ -120,25 +120,25 @@ async def test_staff(pay: PaymentShop) -> None:
     order_id, [payment] = await pay.paid(("alipay", 100))
     path = f"/v1/admin/orders/{order_id}/refunds"
     for role in ([], ["catalog"]):
-        answer = await pay.front.call("POST", path, roles=role, json={"key": "k", "reason": "x"})
+        answer = await pay.gateway.call("POST", path, roles=role, json={"key": "k", "reason": "x"})
         assert answer.status in (401, 403), answer.text
     for asked, status, code in (
         ({"key": "k", "amount": 101, "reason": "x"}, 409, "not_enough_captured"),
         ({"key": "k", "amount": 0, "reason": "x"}, 422, "invalid"),
         ({"key": "", "reason": "x"}, 422, "invalid"),
     ):
-        answer = await pay.front.call("POST", path, user="sam", roles=["support"], json=asked)
+        answer = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=asked)
         assert (answer.status, answer.code) == (status, code), answer.text
     for id_, status, code in ((payment["payment_id"], 409, "not_collectable"), (uuid4(), 404, "not_found")):
-        answer = await pay.front.call("POST", f"/v1/admin/payments/{id_}/collected", user="sam", roles=["support"])
+        answer = await pay.gateway.call("POST", f"/v1/admin/payments/{id_}/collected", user="sam", roles=["support"])
         assert (answer.status, answer.code) == (status, code)
     gift = {"key": "sorry", "amount": 50, "currency": "CNY"}
     for _ in range(2):
         given = await pay.staff("POST", "/credit/user", json=gift)
         assert given == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
-    other = await pay.front.call("POST", "/v1/admin/credit/other", user="sam", roles=["support"], json=gift)
+    other = await pay.gateway.call("POST", "/v1/admin/credit/other", user="sam", roles=["support"], json=gift)
     assert (other.status, other.code) == (422, "invalid")
-    assert (await pay.front.call("GET", "/v1/credit")).body == given
+    assert (await pay.gateway.call("GET", "/v1/credit")).body == given
     assert await pay.value("SELECT actor FROM refunds") is None
 
 
@@ -149,7 +149,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
         paid, [payment] = await pay.paid(("alipay", 100))
         pay.switch(down=True)
         order_id = await pay.order()
-        begun = await pay.front.services.payments.start(order_id, "user", [TenderInput("wechatpay", 100)])
+        begun = await pay.gateway.services.payments.start(order_id, "user", [TenderInput("wechatpay", 100)])
         await pay.staff("POST", f"/orders/{paid}/refunds", json={"key": "k", "reason": "broken"})
 
         async def parked(count: int) -> bool:
@@ -167,7 +167,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
             await pay.staff("POST", f"/parked/{one['id']}/retry")
         await eventually(lambda: parked(0))
         await pay.quiet()
-        again = await pay.front.call(
+        again = await pay.gateway.call(
             "POST", f"/v1/admin/parked/{listed['refund']['id']}/retry", user="sam", roles=["support"]
         )
         assert (again.status, again.code) == (404, "not_found")
@@ -183,7 +183,7 @@ async def test_another_way_frees_what_was_given_up(shop: CliServices, sale_id: s
     async with open_payment_shop(shop, sale_id, change=change) as pay:
         order_id = await pay.order()
         pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True))
-        await pay.front.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
+        await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
 
         async def parked() -> bool:
             return bool(await pay.value("SELECT parked FROM payments"))

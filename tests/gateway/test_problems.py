@@ -34,20 +34,20 @@ def anchors(page: str) -> set[str]:
 async def test_every_code_has_its_place(
     make_settings: Callable[..., Settings], sale_prefix: str, parts: list[Operation]
 ) -> None:
-    async with open_gateway(make_settings(), parts) as front:
-        page = (await front.call("GET", "/docs", user=None)).text
+    async with open_gateway(make_settings(), parts) as gateway:
+        page = (await gateway.call("GET", "/docs", user=None)).text
     assert {anchor for anchor in anchors(page) if anchor.startswith("problem-")} == {
         f"problem-{code}" for code in problems.codes()
     }
 
 
 @pytest.mark.parametrize("code", BARE)
-async def test_where_a_problem_leads(front: TestGateway, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+async def test_where_a_problem_leads(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(front.services.catalog, "page", broken)
-    reader, writer = await asyncio.open_connection("127.0.0.1", front.port)
+    monkeypatch.setattr(gateway.services.catalog, "page", broken)
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     writer.write(BARE[code])
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
     length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
@@ -56,4 +56,4 @@ async def test_where_a_problem_leads(front: TestGateway, monkeypatch: pytest.Mon
     writer.close()
     assert problem["code"] == code
     path, _, anchor = problem["type"].partition("#")
-    assert anchor in anchors((await front.call("GET", path, user=None)).text)
+    assert anchor in anchors((await gateway.call("GET", path, user=None)).text)

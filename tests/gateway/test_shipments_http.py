@@ -22,7 +22,7 @@ from tests.support.shipping_shop import SHANGHAI, tracking_event
 
 
 @pytest.fixture
-async def here(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
+async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
     async with open_shipping_gateway(shop, make_settings) as found:
         yield found
 
@@ -51,33 +51,33 @@ class ShipmentEventStream:
 
 
 async def watch(
-    here: ShippingGateway, stack: AsyncExitStack, order_id: UUID, last: int | None = None
+    shipping_gateway: ShippingGateway, stack: AsyncExitStack, order_id: UUID, last: int | None = None
 ) -> ShipmentEventStream:
-    headers = bearer(here.front.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
-    url = f"{here.front.base}/v1/orders/{order_id}/shipments/events"
-    response = await stack.enter_async_context(here.front.client.get(url, headers=headers))
+    headers = bearer(shipping_gateway.gateway.settings) | ({"Last-Event-ID": str(last)} if last is not None else {})
+    url = f"{shipping_gateway.gateway.base}/v1/orders/{order_id}/shipments/events"
+    response = await stack.enter_async_context(shipping_gateway.gateway.client.get(url, headers=headers))
     assert (response.status, response.headers["Content-Type"]) == (200, "text/event-stream")
     assert response.headers["X-Request-Id"]
     return ShipmentEventStream(response)
 
 
-async def over(here: ShippingGateway, order_id: UUID, last: int) -> int:
+async def over(shipping_gateway: ShippingGateway, order_id: UUID, last: int) -> int:
     path, headers = f"/v1/orders/{order_id}/shipments/events", {"Last-Event-ID": str(last)}
-    return (await here.front.call("GET", path, headers=headers)).status
+    return (await shipping_gateway.gateway.call("GET", path, headers=headers)).status
 
 
-async def test_what_a_customer_reads(here: ShippingGateway) -> None:
+async def test_what_a_customer_reads(shipping_gateway: ShippingGateway) -> None:
     """Nothing yet, then two parcels with what is in them, then their news in the order in which it happened."""
-    ship = here.ship
+    ship = shipping_gateway.ship
     order_id = await ship.order(("a", 2, 0), ("b", 1, 1), ship_to=(ADDRESS, SHANGHAI))
-    none = await here.shipments(order_id)
+    none = await shipping_gateway.shipments(order_id)
     assert (none.status, none.body) == (200, {"order_id": str(order_id), "open": 3, "shipments": []})
     await ship.work()
     first, second = await ship.parcels(order_id)
     await ship.hear(
         first.shipment_id, tracking_event("in_transit", -5), tracking_event("picked_up", -60, text="fetched")
     )
-    shown = (await here.shipments(order_id)).body
+    shown = (await shipping_gateway.shipments(order_id)).body
     assert shown["open"] == 0
     one, two = shown["shipments"]
     assert (one["shipment_id"], one["status"], one["parcel"], one["to"]) == (
@@ -93,37 +93,40 @@ async def test_what_a_customer_reads(here: ShippingGateway) -> None:
     ]
     assert (two["status"], two["carrier"], two["tracking_no"], two["to"]) == ("planned", "zto", None, 1)
     assert two["promised_on"] == second.promised_on.isoformat()
-    whole = await here.shipments(order_id)
+    whole = await shipping_gateway.shipments(order_id)
     for path, length in (("", whole.headers["Content-Length"]), ("/events", None)):
-        url = f"{here.front.base}/v1/orders/{order_id}/shipments{path}"
-        async with asyncio.timeout(5), here.front.client.head(url, headers=bearer(here.front.settings)) as answer:
+        url = f"{shipping_gateway.gateway.base}/v1/orders/{order_id}/shipments{path}"
+        async with (
+            asyncio.timeout(5),
+            shipping_gateway.gateway.client.head(url, headers=bearer(shipping_gateway.gateway.settings)) as answer,
+        ):
             assert (answer.status, answer.headers.get("Content-Length"), await answer.read()) == (200, length, b"")
-    assert here.front.services.watcher._streams == 0
+    assert shipping_gateway.gateway.services.watcher._streams == 0
 
 
-async def test_parcels_of_others(here: ShippingGateway) -> None:
-    order_id = await here.ship.order()
+async def test_parcels_of_others(shipping_gateway: ShippingGateway) -> None:
+    order_id = await shipping_gateway.ship.order()
     for path in (f"/v1/orders/{order_id}/shipments", f"/v1/orders/{order_id}/shipments/events"):
-        other = await here.front.call("GET", path, user="other")
+        other = await shipping_gateway.gateway.call("GET", path, user="other")
         assert (other.status, other.code) == (404, "not_found")
-        assert (await here.front.call("GET", path, user=None)).status == 401
-        assert (await here.front.call("GET", path, user="ann", roles=["warehouse"])).status == 401
-        unknown = await here.front.call("GET", path.replace(str(order_id), str(uuid4())))
+        assert (await shipping_gateway.gateway.call("GET", path, user=None)).status == 401
+        assert (await shipping_gateway.gateway.call("GET", path, user="ann", roles=["warehouse"])).status == 401
+        unknown = await shipping_gateway.gateway.call("GET", path.replace(str(order_id), str(uuid4())))
         assert (unknown.status, unknown.code) == (404, "not_found")
-        assert (await here.front.call("GET", path.replace(str(order_id), "7"))).status == 422
+        assert (await shipping_gateway.gateway.call("GET", path.replace(str(order_id), "7"))).status == 422
     for wrong in ("-1", "x", str(2**31)):
         headers = {"Last-Event-ID": wrong}
-        bad = await here.front.call("GET", f"/v1/orders/{order_id}/shipments/events", headers=headers)
+        bad = await shipping_gateway.gateway.call("GET", f"/v1/orders/{order_id}/shipments/events", headers=headers)
         assert (bad.status, bad.code) == (422, "invalid")
-    assert (await here.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 1
+    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 1
 
 
-async def test_watching_parcels(here: ShippingGateway) -> None:
+async def test_watching_parcels(shipping_gateway: ShippingGateway) -> None:
     """From before there are any, past a parcel that is lost and sent once more, to the door."""
-    ship = here.ship
+    ship = shipping_gateway.ship
     order_id = await ship.order(("a", 1, 0))
     async with AsyncExitStack() as stack:
-        stream = await watch(here, stack, order_id)
+        stream = await watch(shipping_gateway, stack, order_id)
         await ship.work()
         seq, booked = await stream.event()
         assert (seq, booked["status"], booked["source"]) == (1, "booked", "driver")
@@ -132,12 +135,12 @@ async def test_watching_parcels(here: ShippingGateway) -> None:
             parcel.shipment_id, tracking_event("picked_up"), tracking_event(None, 1, text="stands in a jam")
         )
         assert [await stream.event() for _ in range(2)][1][1]["text"] == "stands in a jam"
-        late = await watch(here, stack, order_id, last=2)
+        late = await watch(shipping_gateway, stack, order_id, last=2)
         assert (await late.event())[0] == 3
         await ship.hear(parcel.shipment_id, tracking_event("lost", 2))
         for watcher in (stream, late):
             assert (await watcher.event())[1]["status"] == "lost"
-        assert (await here.desk(parcel.shipment_id, "reship", reason="nobody finds it")).status == 200
+        assert (await shipping_gateway.desk(parcel.shipment_id, "reship", reason="nobody finds it")).status == 200
         again = (await ship.parcels(order_id))[1]
         for watcher in (stream, late):
             seq, data = await watcher.event()
@@ -151,34 +154,36 @@ async def test_watching_parcels(here: ShippingGateway) -> None:
             assert [seq for seq, _ in told] == [6, 7, 8, 9, 10]
             assert [data["status"] for _, data in told][-2:] == ["out_for_delivery", "delivered"]
             assert await watcher.ends()
-        afterwards = await watch(here, stack, order_id, last=9)
+        afterwards = await watch(shipping_gateway, stack, order_id, last=9)
         assert (await afterwards.event())[0] == 10
         assert await afterwards.ends()
-    assert await over(here, order_id, 10) == 204
-    assert await over(here, order_id, 2**31 - 1) == 204
+    assert await over(shipping_gateway, order_id, 10) == 204
+    assert await over(shipping_gateway, order_id, 2**31 - 1) == 204
 
 
-async def test_nothing_comes_of_an_order_that_is_called_off(here: ShippingGateway) -> None:
+async def test_nothing_comes_of_an_order_that_is_called_off(shipping_gateway: ShippingGateway) -> None:
     """Its parcels are cancelled, its goods are in none, and its stream ends all the same."""
-    ship = here.ship
+    ship = shipping_gateway.ship
     order_id, [parcel] = await ship.sent(("a", 1, 0))
     async with AsyncExitStack() as stack:
-        stream = await watch(here, stack, order_id)
+        stream = await watch(shipping_gateway, stack, order_id)
         assert (await stream.event())[1]["status"] == "booked"
         await ship.refund_all(order_id)
-        assert (await here.desk(parcel.shipment_id, "cancel", reason="not wanted")).status == 200
+        assert (await shipping_gateway.desk(parcel.shipment_id, "cancel", reason="not wanted")).status == 200
         await ship.work()
         assert [(await stream.event())[1]["status"] for _ in range(2)] == [None, "cancelled"]
         assert await stream.ends()
     unsent = await ship.order(("a", 1, 0))
     await ship.refund_all(unsent)
-    assert await over(here, unsent, 0) == 204
+    assert await over(shipping_gateway, unsent, 0) == 204
 
 
-async def test_news_that_comes_during_a_look(here: ShippingGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_news_that_comes_during_a_look(
+    shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What happens between a stream's look at the database and its waiting is told at once, not a heartbeat later."""
-    shipping, seen = here.front.services.shipping, here.front.services.watcher._seen
-    order_id, [parcel] = await here.ship.sent(("a", 1, 0))
+    shipping, seen = shipping_gateway.gateway.services.shipping, shipping_gateway.gateway.services.watcher._seen
+    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0))
     watched, looks = shipping.events_after, 0
 
     async def looking(*about: Any) -> Any:
@@ -186,13 +191,13 @@ async def test_news_that_comes_during_a_look(here: ShippingGateway, monkeypatch:
         looks += 1
         found = await watched(*about)
         if looks == 2:
-            await here.ship.hear(parcel.shipment_id, tracking_event("in_transit"))
+            await shipping_gateway.ship.hear(parcel.shipment_id, tracking_event("in_transit"))
             await eventually(lambda: _is(seen.get(("parcels", order_id)) == 3))
         return found
 
     monkeypatch.setattr(shipping, "watched", looking)
     async with AsyncExitStack() as stack:
-        stream = await watch(here, stack, order_id)
+        stream = await watch(shipping_gateway, stack, order_id)
         assert (await stream.event())[0] == 1
         assert (await stream.event())[0] == 2
         assert (await stream.event())[1]["status"] == "in_transit"
@@ -203,20 +208,22 @@ async def _is(found: bool) -> bool:
     return found
 
 
-async def test_more_than_is_read_at_once(here: ShippingGateway) -> None:
+async def test_more_than_is_read_at_once(shipping_gateway: ShippingGateway) -> None:
     """A long history comes in pieces, without a wait between them, and to its end."""
-    order_id, [parcel] = await here.ship.sent(("a", 1, 0))
-    await here.ship.hear(parcel.shipment_id, tracking_event("out_for_delivery"))
+    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0))
+    await shipping_gateway.ship.hear(parcel.shipment_id, tracking_event("out_for_delivery"))
     more = store.MOST_EVENTS * 2
-    await here.ship.rows(
+    await shipping_gateway.ship.rows(
         "INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, text) "
         "SELECT $1, 4 + n, $2, now(), now(), 'push', 'test', 'news ' || n FROM generate_series(1, $3) AS n",
         *(order_id, parcel.shipment_id, more),
     )
-    await here.ship.rows("UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1", order_id, more)
-    await here.ship.hear(parcel.shipment_id, tracking_event("delivered", 1))
+    await shipping_gateway.ship.rows(
+        "UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1", order_id, more
+    )
+    await shipping_gateway.ship.hear(parcel.shipment_id, tracking_event("delivered", 1))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
-        stream = await watch(here, stack, order_id)
+        stream = await watch(shipping_gateway, stack, order_id)
         assert [(await stream.event())[0] for _ in range(more + 5)] == list(range(1, more + 6))
         assert await stream.ends()
 
@@ -224,11 +231,11 @@ async def test_more_than_is_read_at_once(here: ShippingGateway) -> None:
 async def test_streams_end_in_time(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
     """After their time, and there are only so many."""
     limits = {"concurrent_event_streams": 1, "event_stream_max_s": 0.2}
-    async with open_shipping_gateway(shop, make_settings, limits=limits) as here, AsyncExitStack() as stack:
-        order_id = await here.ship.order()
-        stream = await watch(here, stack, order_id)
-        full = await here.front.call("GET", f"/v1/orders/{order_id}/shipments/events")
+    async with open_shipping_gateway(shop, make_settings, limits=limits) as shipping_gateway, AsyncExitStack() as stack:
+        order_id = await shipping_gateway.ship.order()
+        stream = await watch(shipping_gateway, stack, order_id)
+        full = await shipping_gateway.gateway.call("GET", f"/v1/orders/{order_id}/shipments/events")
         assert (full.status, full.code) == (503, "overloaded")
         async with asyncio.timeout(3):
             assert await stream.ends()
-        assert await (await watch(here, stack, order_id)).ends()
+        assert await (await watch(shipping_gateway, stack, order_id)).ends()

@@ -53,22 +53,22 @@ def phone(key: str = "one") -> Purchase:
     return purchase(order_generator.single_item_order("s", "phone"), OFFERS, key)
 
 
-def bought(ledger: PurchaseLog) -> Purchase:
+def bought(log: PurchaseLog) -> Purchase:
     wanted = phone()
-    assert isinstance(ledger.ordered(wanted, placed()), PlacedOrder)
+    assert isinstance(log.ordered(wanted, placed()), PlacedOrder)
     return wanted
 
 
 def test_what_is_right_is_let_through() -> None:
     promised: Counter[str] = Counter()
-    ledger = PurchaseLog(promised)
+    log = PurchaseLog(promised)
     wanted, first = phone(), placed()
-    assert ledger.ordered(wanted, problem(503, "outcome_unknown", retry_after="1")) == Refused("outcome_unknown", 1.0)
-    ledger.ordered(wanted, first)
-    ledger.ordered(wanted, answer(200, first.body, location=first.headers["location"]))
+    assert log.ordered(wanted, problem(503, "outcome_unknown", retry_after="1")) == Refused("outcome_unknown", 1.0)
+    log.ordered(wanted, first)
+    log.ordered(wanted, answer(200, first.body, location=first.headers["location"]))
     assert promised == {"phone": 1}
-    assert ledger.ordered(phone("two"), problem(409, "over_limit", sku="phone")) == Refused("over_limit", sku="phone")
-    assert set(ledger.in_reach(OFFERS)) == {"tea"}
+    assert log.ordered(phone("two"), problem(409, "over_limit", sku="phone")) == Refused("over_limit", sku="phone")
+    assert set(log.in_reach(OFFERS)) == {"tea"}
 
 
 def test_an_answer_that_was_lost_may_come_as_a_replay() -> None:
@@ -78,10 +78,10 @@ def test_an_answer_that_was_lost_may_come_as_a_replay() -> None:
 
 
 def test_what_was_cancelled_or_expired_does_not_count() -> None:
-    ledger = PurchaseLog(Counter())
-    bought(ledger).given_up = True
-    ledger.ordered(phone("two"), placed(order_id=OTHER))
-    assert isinstance(ledger.ordered(phone("three"), problem(409, "over_limit", sku="phone")), Refused)
+    log = PurchaseLog(Counter())
+    bought(log).given_up = True
+    log.ordered(phone("two"), placed(order_id=OTHER))
+    assert isinstance(log.ordered(phone("three"), problem(409, "over_limit", sku="phone")), Refused)
 
 
 @pytest.mark.parametrize(
@@ -129,26 +129,26 @@ def test_a_wrong_answer_to_an_order(said: CheckedResponse, text: str) -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_answer_to_a_repeat(said: CheckedResponse, text: str) -> None:
-    ledger = PurchaseLog(Counter())
-    wanted = bought(ledger)
+    log = PurchaseLog(Counter())
+    wanted = bought(log)
     with pytest.raises(Violation, match=f"^{text}$"):
-        ledger.ordered(wanted, said)
+        log.ordered(wanted, said)
 
 
 def test_more_than_the_limit() -> None:
     promised: Counter[str] = Counter()
-    ledger = PurchaseLog(promised)
-    bought(ledger)
+    log = PurchaseLog(promised)
+    bought(log)
     with pytest.raises(Violation, match="more than the limit"):
-        ledger.ordered(phone("two"), placed(order_id=OTHER))
+        log.ordered(phone("two"), placed(order_id=OTHER))
     assert promised == {"phone": 2}
 
 
 def test_two_keys_for_one_order() -> None:
-    ledger = PurchaseLog(Counter())
-    ledger.ordered(purchase(order_generator.single_item_order("s", "tea"), OFFERS, "one"), placed(amount=16_800))
+    log = PurchaseLog(Counter())
+    log.ordered(purchase(order_generator.single_item_order("s", "tea"), OFFERS, "one"), placed(amount=16_800))
     with pytest.raises(Violation, match="two keys"):
-        ledger.ordered(purchase(order_generator.single_item_order("s", "tea"), OFFERS, "two"), placed(amount=16_800))
+        log.ordered(purchase(order_generator.single_item_order("s", "tea"), OFFERS, "two"), placed(amount=16_800))
 
 
 def stored(wanted: Purchase, **changes: Any) -> Order:
@@ -221,12 +221,12 @@ def test_a_cancellation() -> None:
 
 
 def test_the_own_list() -> None:
-    ledger = PurchaseLog(Counter())
-    wanted = bought(ledger)
+    log = PurchaseLog(Counter())
+    wanted = bought(log)
     right = stored(wanted)
 
     def listed(*items: Order) -> object:
-        return ledger.listed(wanted, answer(200, {"items": items, "next": None}))
+        return log.listed(wanted, answer(200, {"items": items, "next": None}))
 
     assert not isinstance(listed(right), Refused)
     foreign = msgspec.structs.replace(right, order_id=OTHER)
@@ -239,7 +239,7 @@ def test_the_own_list() -> None:
     ]:
         with pytest.raises(Violation, match=text):
             listed(*items)
-    ledger.certain = False
+    log.certain = False
     assert not isinstance(listed(foreign, right), Refused)
 
 

@@ -70,9 +70,9 @@ def test_what_is_no_such_file(tmp_path: Path, text: str) -> None:
 
 async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
-    async with open_gateway(settings) as front, run_workers(settings, "order_writer"):
-        first = await replay(shop, front.base, file, 4)
-        again = await replay(shop, front.base, file, 4)
+    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+        first = await replay(shop, gateway.base, file, 4)
+        again = await replay(shop, gateway.base, file, 4)
     for done in (first, again):
         assert done.good, done.wrong
         assert (done.stored_orders, done.stored_total) == (4, done.sent_total)
@@ -83,11 +83,11 @@ async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tm
 
 async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
-    async with open_gateway(settings) as front, run_workers(settings, "order_writer"):
-        await replay(shop, front.base, file, 4)
+    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+        await replay(shop, gateway.base, file, 4)
         async with shop.db.connection() as connection:
             await connection.execute("UPDATE order_lines SET unit_price_minor = 338 WHERE unit_price_minor = 339")
-        done = await replay(shop, front.base, file, 4)
+        done = await replay(shop, gateway.base, file, 4)
     assert not done.good
     assert sorted(done.wrong) == [
         "1: other lines are stored than were sent",
@@ -98,9 +98,9 @@ async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_
 
 @pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
 async def test_three_days_of_a_gift_shop(shop: CliServices, settings: Settings) -> None:
-    async with open_gateway(settings) as front, run_workers(settings, "order_writer"):
-        done = await replay(shop, front.base, Path(REAL), 16)
-        again = await replay(shop, front.base, Path(REAL), 16)
+    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+        done = await replay(shop, gateway.base, Path(REAL), 16)
+        again = await replay(shop, gateway.base, Path(REAL), 16)
     assert done.good, done.wrong
     assert again.good, again.wrong
     assert (len(done.source.baskets), done.created, again.created) == (336, 336, 0)

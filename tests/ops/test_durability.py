@@ -150,19 +150,19 @@ async def test_replicas_confirm_an_order(  # type: ignore[no-untyped-def]
         with pytest.raises(NotDurable, match="it is a replica"):
             await check_redis(behind, "memory", 1)
     settings = make_settings(redis_url=url, durability="replicated", limits={"redis_call_timeout_ms": 600})
-    async with open_cli_services(settings) as shop, open_gateway(settings) as front:
+    async with open_cli_services(settings) as shop, open_gateway(settings) as gateway:
         keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-        await front.services.snapshots.refresh()
-        answer = await front.order(order_body(sale_id, ("a", 1)))
+        await gateway.services.snapshots.refresh()
+        answer = await gateway.order(order_body(sale_id, ("a", 1)))
         assert answer.status == 202, answer.text
         assert answer.body["durability"] == "replicated"
         replica.process.send_signal(signal.SIGSTOP)
         try:
-            unclear = await front.order(order_body(sale_id, ("a", 1)), key="k")
+            unclear = await gateway.order(order_body(sale_id, ("a", 1)), key="k")
             assert (unclear.status, unclear.code) == (503, "outcome_unknown")
         finally:
             replica.process.send_signal(signal.SIGCONT)
-        await eventually(lambda: _confirmed(front, sale_id))
+        await eventually(lambda: _confirmed(gateway, sale_id))
         assert (await lua.cut(shop.redis, keys)).stock == {"a": 3}
 
 
@@ -170,8 +170,8 @@ async def _replicates(master: Redis) -> bool:
     return (await master.info("replication")).get("slave0", {}).get("state") == "online"
 
 
-async def _confirmed(front, sale_id: str) -> bool:  # type: ignore[no-untyped-def]
-    return (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 200
+async def _confirmed(gateway, sale_id: str) -> bool:  # type: ignore[no-untyped-def]
+    return (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 200
 
 
 async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignore[no-untyped-def]
@@ -180,20 +180,20 @@ async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignor
     """Redis dies and is started again by somebody with other options: orders are refused, not risked."""
     url, running = await start_redis()
     settings = make_settings(redis_url=url, limits={"order_timeout_ms": 700, "redis_call_timeout_ms": 300})
-    async with open_cli_services(settings) as shop, open_gateway(settings) as front:
+    async with open_cli_services(settings) as shop, open_gateway(settings) as gateway:
         await make_sale(shop, sale_id, {"a": (5, 100, None)})
-        await front.services.snapshots.refresh()
-        assert (await front.order(order_body(sale_id, ("a", 1)))).status == 202
+        await gateway.services.snapshots.refresh()
+        assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
         await running.kill()
         program = running.program
         weaker = ProcessSpec(program.name, [*program.argv, "--appendfsync", "no"], program.log, ready=program.ready)
         again = await start(weaker)
         try:
-            await front.order(order_body(sale_id, ("a", 1)), key="k")
-            answer = await front.order(order_body(sale_id, ("a", 1)), key="k")
+            await gateway.order(order_body(sale_id, ("a", 1)), key="k")
+            answer = await gateway.order(order_body(sale_id, ("a", 1)), key="k")
             assert (answer.status, answer.code) == (503, "not_ready")
             async with client(url) as redis:
                 await redis.config_set("appendfsync", "always")
-            assert (await front.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
+            assert (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
         finally:
             await again.stop()

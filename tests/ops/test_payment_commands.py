@@ -35,16 +35,16 @@ START, END = bounds(SINGLES)
 
 
 @pytest.fixture
-async def house(tmp_path: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
-    async with open_reconciliation_kit(tmp_path / "house", settings) as found:
+async def kit(tmp_path: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
+    async with open_reconciliation_kit(tmp_path / "accounts", settings) as found:
         yield found
 
 
 @pytest.fixture
-def floodgate(settings: Settings, house: ReconciliationKit, tmp_path: Path) -> Command:
+def floodgate(settings: Settings, kit: ReconciliationKit, tmp_path: Path) -> Command:
     """Runs a command in this test's shop, which has accounts at both providers; gives its status and what it prints."""
     config = tmp_path / "floodgate.toml"
-    config.write_text(house.toml)
+    config.write_text(kit.toml)
     environment = {**os.environ, **Processes(settings, tmp_path).environment(), "FLOODGATE_CONFIG": str(config)}
 
     async def run(*arguments: str | Path | UUID, **more: str) -> tuple[int, str]:
@@ -95,7 +95,7 @@ class PaymentActions:
 
 
 @pytest.fixture
-async def till(shop: CliServices, settings: Settings, sale_id: str, house: ReconciliationKit) -> PaymentActions:
+async def actions(shop: CliServices, settings: Settings, sale_id: str, kit: ReconciliationKit) -> PaymentActions:
     keys = await make_sale(shop, sale_id, {"a": (100, 100, None)})
     made = [reservation(shop.ids.new, sale_id, {"a": 5}) for _ in range(4)]
     await reserve(shop.redis, keys, *made)
@@ -106,15 +106,15 @@ async def till(shop: CliServices, settings: Settings, sale_id: str, house: Recon
 
     async with run_workers(settings, "order_writer"):
         await eventually(stored)
-    payments = Payments(shop.db, shop.clock, shop.ids, house.adapters, 60, Shipping.has_cash_shipments)
+    payments = Payments(shop.db, shop.clock, shop.ids, kit.adapters, 60, Shipping.has_cash_shipments)
     return PaymentActions(shop, payments, [one.order_id for one in made])
 
 
-async def test_payments_are_shown_and_refunded(floodgate: Command, till: PaymentActions, shop: CliServices) -> None:
-    order_id = till.order_ids[0]
+async def test_payments_are_shown_and_refunded(floodgate: Command, actions: PaymentActions, shop: CliServices) -> None:
+    order_id = actions.order_ids[0]
     assert "no payment was begun" in (await floodgate("payment", "show", order_id))[1]
-    alipay, cash = await till.begin(("alipay", 300), ("cod", 200))
-    await till.capture(alipay, "T1", from_ms(shop.clock.now_ms()))
+    alipay, cash = await actions.begin(("alipay", 300), ("cod", 200))
+    await actions.capture(alipay, "T1", from_ms(shop.clock.now_ms()))
     status, said = await floodgate(
         "payment", "refund", order_id, "--key", "k", "--amount", "1.20", "--reason", "a dent"
     )
@@ -139,10 +139,10 @@ async def test_payments_are_shown_and_refunded(floodgate: Command, till: Payment
 
 
 async def test_cash_is_collected(
-    floodgate: Command, till: PaymentActions, shop: CliServices, settings: Settings
+    floodgate: Command, actions: PaymentActions, shop: CliServices, settings: Settings
 ) -> None:
-    order_id = till.order_ids[0]
-    [cash] = await till.begin(("cod", 500))
+    order_id = actions.order_ids[0]
+    [cash] = await actions.begin(("cod", 500))
 
     async def confirmed() -> bool:
         return (await shop.payments.get(order_id, None)).payments[0].status == "authorised"
@@ -155,7 +155,7 @@ async def test_cash_is_collected(
     assert (status, "captured and not given back 5.00 CNY" in said) == (0, True)
 
 
-async def test_store_credit(floodgate: Command, till: PaymentActions) -> None:
+async def test_store_credit(floodgate: Command, actions: PaymentActions) -> None:
     assert (await floodgate("credit", "show", "zoe"))[1] == "zoe: no store credit\n"
     for _ in range(2):
         assert await floodgate("credit", "give", "zoe", "12.50", "CNY", "--key", "g1") == (0, "zoe: 12.50 CNY\n")
@@ -173,10 +173,10 @@ async def test_store_credit(floodgate: Command, till: PaymentActions) -> None:
         assert words in said or "error: Expected" in said
 
 
-async def test_what_is_parked(floodgate: Command, till: PaymentActions, shop: CliServices) -> None:
+async def test_what_is_parked(floodgate: Command, actions: PaymentActions, shop: CliServices) -> None:
     assert await floodgate("parked", "list") == (0, "nothing is parked\n")
-    [paid] = await till.begin(("alipay", 500))
-    await till.park(paid.payment_id, "alipay says 4.99 CNY was paid, it should be 5.00 CNY")
+    [paid] = await actions.begin(("alipay", 500))
+    await actions.park(paid.payment_id, "alipay says 4.99 CNY was paid, it should be 5.00 CNY")
     status, said = await floodgate("parked", "list")
     assert (status, str(paid.payment_id) in said, "4.99 CNY was" in said) == (0, True, True)
     status, said = await floodgate("parked", "show", paid.payment_id)
@@ -189,40 +189,40 @@ async def test_what_is_parked(floodgate: Command, till: PaymentActions, shop: Cl
 
 
 async def test_a_statement_agrees_until_it_does_not(
-    floodgate: Command, till: PaymentActions, house: ReconciliationKit, tmp_path: Path
+    floodgate: Command, actions: PaymentActions, kit: ReconciliationKit, tmp_path: Path
 ) -> None:
     noon = START + DAY / 2
-    first = till.order_ids[0]
-    [paid] = await till.begin(("alipay", 500))
-    await till.capture(paid, house.pay("alipay", paid.payment_id), noon)
-    house.give_back("alipay", paid.payment_id, await till.give_back(first, "k", 100, END), 100, to_ms(END) - 1)
-    [other] = await till.begin(("wechatpay", 500))
-    await till.capture(other, house.pay("wechatpay", other.payment_id), noon)
+    first = actions.order_ids[0]
+    [paid] = await actions.begin(("alipay", 500))
+    await actions.capture(paid, kit.pay("alipay", paid.payment_id), noon)
+    kit.give_back("alipay", paid.payment_id, await actions.give_back(first, "k", 100, END), 100, to_ms(END) - 1)
+    [other] = await actions.begin(("wechatpay", 500))
+    await actions.capture(other, kit.pay("wechatpay", other.payment_id), noon)
     file, after = tmp_path / "statement.csv", tmp_path / "after.csv"
     reconcile = ("reconcile", file, "--date", str(SINGLES), "--provider")
-    file.write_bytes(house.statement("alipay").encode("gb18030"))
+    file.write_bytes(kit.statement("alipay").encode("gb18030"))
     said = "alipay on 2026-11-11: 2 movements in the statement, 2 agree, 0 differences\n"
     assert await floodgate(*reconcile, "alipay") == (0, said)
-    file.write_text(house.statement("wechatpay"))
+    file.write_text(kit.statement("wechatpay"))
     status, said = await floodgate(*reconcile, "wechatpay")
     assert (status, "1 agree, 0 differences" in said) == (0, True), said
 
     # Ours is booked just after the day's first midnight; the provider has it on the day before.
-    [early] = await till.begin(("alipay", 500))
-    number = house.pay("alipay", early.payment_id, at_ms=to_ms(START) - 1)
-    await till.capture(early, number, START)
-    file.write_text(house.statement("alipay"))
+    [early] = await actions.begin(("alipay", 500))
+    number = kit.pay("alipay", early.payment_id, at_ms=to_ms(START) - 1)
+    await actions.capture(early, number, START)
+    file.write_text(kit.statement("alipay"))
     status, said = await floodgate(*reconcile, "alipay")
     assert (status, "near midnight" in said, "statement of 2026-11-10" in said) == (1, True, True)
-    after.write_text(house.statement("alipay", SINGLES - DAY))
+    after.write_text(kit.statement("alipay", SINGLES - DAY))
     status, said = await floodgate(*reconcile, "alipay", "--neighbour", after)
     assert (status, "3 agree, 0 differences" in said) == (0, True), said
 
     # Paid, and nobody told us; paid by nobody we know; and a line that cannot be read.
-    [waiting] = await till.begin(("alipay", 500))
-    house.pay("alipay", waiting.payment_id)
-    house.pay("alipay", strange := UUID(int=7))
-    lines = house.statement("alipay").splitlines()
+    [waiting] = await actions.begin(("alipay", 500))
+    kit.pay("alipay", waiting.payment_id)
+    kit.pay("alipay", strange := UUID(int=7))
+    lines = kit.statement("alipay").splitlines()
     file.write_text("\n".join([*lines[:5], "what is this", *lines[5:]]))
     status, said = await floodgate(*reconcile, "alipay", "--neighbour", after)
     assert status == 1

@@ -28,89 +28,89 @@ from tests.ops.sandbox_kit import (
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[SandboxKit]:
+async def kit() -> AsyncIterator[SandboxKit]:
     async with FakeMerchant().listening() as merchant, open_sandbox_kit(merchant) as made:
         yield made
 
 
-async def test_a_person_pays_on_the_page(shop: SandboxKit) -> None:
-    await shop.switch(callback_ms=0)
-    await shop.trade(subject="<b>tea</b>")
-    async with shop.client.get("/") as answer:
+async def test_a_person_pays_on_the_page(kit: SandboxKit) -> None:
+    await kit.switch(callback_ms=0)
+    await kit.trade(subject="<b>tea</b>")
+    async with kit.client.get("/") as answer:
         listed = await answer.text()
     assert f'href="/pay/fake/{NUMBERS[0]}"' in listed
     assert "&lt;b&gt;tea" in listed
     assert "<b>" not in listed
     assert "callback_ms = 0" in listed
-    async with shop.client.get(f"/pay/fake/{NUMBERS[0]}") as answer:
+    async with kit.client.get(f"/pay/fake/{NUMBERS[0]}") as answer:
         page = await answer.text()
     assert "5.00 CNY" in page
     assert "&lt;b&gt;tea" in page
     assert page.count("<button>") == 2
-    async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/approve") as answer:
+    async with kit.client.post(f"/pay/fake/{NUMBERS[0]}/approve") as answer:
         assert answer.url.path == f"/pay/fake/{NUMBERS[0]}"
         assert "<button>" not in await answer.text()
-    [told] = await shop.merchant.has(1)
+    [told] = await kit.merchant.has(1)
     assert (told["out_no"], told["state"], told["amount"], told["signature"]) == (NUMBERS[0], "captured", 500, "good")
-    await shop.all_sent()
+    await kit.all_sent()
 
 
-async def test_a_person_refuses_by_curl(shop: SandboxKit) -> None:
-    await shop.trade()
+async def test_a_person_refuses_by_curl(kit: SandboxKit) -> None:
+    await kit.trade()
     wants = {"Accept": "application/json"}
-    async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/refuse", headers=wants) as answer:
+    async with kit.client.post(f"/pay/fake/{NUMBERS[0]}/refuse", headers=wants) as answer:
         assert await answer.json() == {"provider": "fake", "out_no": NUMBERS[0], "state": "closed"}
-    async with shop.client.post(f"/pay/fake/{NUMBERS[0]}/approve", headers=wants) as answer:
+    async with kit.client.post(f"/pay/fake/{NUMBERS[0]}/approve", headers=wants) as answer:
         assert (answer.status, (await answer.json())["code"]) == (409, "closed")
-    async with shop.client.post("/pay/fake/none/approve", headers=wants) as answer:
+    async with kit.client.post("/pay/fake/none/approve", headers=wants) as answer:
         assert (answer.status, (await answer.json())["code"]) == (404, "no_trade")
-    async with shop.client.post("/pay/fake/none/approve") as answer:
+    async with kit.client.post("/pay/fake/none/approve") as answer:
         assert (answer.status, answer.content_type) == (404, "text/html")
-    async with shop.client.get("/pay/fake/none") as answer:
+    async with kit.client.get("/pay/fake/none") as answer:
         assert answer.status == 404
-    assert shop.sandbox.bank.totals("fake")["open_notices"] == 0
+    assert kit.sandbox.bank.totals("fake")["open_notices"] == 0
 
 
-async def test_a_callback_is_sent_until_it_is_accepted(shop: SandboxKit) -> None:
-    shop.merchant.answers = iter([refuse_webhook, fail_webhook, fail_webhook, refuse_webhook])
-    await shop.switch(**QUICK)
-    await shop.trade()
-    got = await shop.merchant.has(5)
+async def test_a_callback_is_sent_until_it_is_accepted(kit: SandboxKit) -> None:
+    kit.merchant.answers = iter([refuse_webhook, fail_webhook, fail_webhook, refuse_webhook])
+    await kit.switch(**QUICK)
+    await kit.trade()
+    got = await kit.merchant.has(5)
     assert len({told["id"] for told in got}) == 1
-    await shop.all_sent()
+    await kit.all_sent()
     assert len(got) == 5
 
 
-async def test_a_callback_is_given_up(shop: SandboxKit) -> None:
-    shop.merchant.answers = itertools.repeat(refuse_webhook)
-    await shop.switch(**QUICK)
-    await shop.trade()
-    await shop.merchant.has(1)
-    await shop.all_sent()
-    assert len(shop.merchant.got) == ATTEMPTS
+async def test_a_callback_is_given_up(kit: SandboxKit) -> None:
+    kit.merchant.answers = itertools.repeat(refuse_webhook)
+    await kit.switch(**QUICK)
+    await kit.trade()
+    await kit.merchant.has(1)
+    await kit.all_sent()
+    assert len(kit.merchant.got) == ATTEMPTS
 
 
 async def test_nobody_listens_and_then_somebody_does(unused_tcp_port: int) -> None:
     merchant = FakeMerchant()
-    async with open_sandbox_kit(merchant) as shop:
-        await shop.switch(**QUICK)
-        await shop.trade(notify_url=f"http://127.0.0.1:{unused_tcp_port}/notify")
-        await shop.state("captured")
+    async with open_sandbox_kit(merchant) as kit:
+        await kit.switch(**QUICK)
+        await kit.trade(notify_url=f"http://127.0.0.1:{unused_tcp_port}/notify")
+        await kit.state("captured")
         async with merchant.listening(unused_tcp_port):
             await merchant.has(1)
-            await shop.all_sent()
+            await kit.all_sent()
 
 
 async def test_callbacks_stay_on_this_machine() -> None:
     async with (
         FakeMerchant().listening() as merchant,
-        open_sandbox_kit(merchant, hosts=frozenset({"shop.test"})) as shop,
+        open_sandbox_kit(merchant, hosts=frozenset({"shop.test"})) as kit,
     ):
-        await shop.switch(**QUICK)
+        await kit.switch(**QUICK)
         for number, url in zip(NUMBERS, (merchant.url, "nonsense", "http://[", ""), strict=False):
-            await shop.trade(number, notify_url=url)
-            await shop.state("captured", number)
-        await shop.all_sent()
+            await kit.trade(number, notify_url=url)
+            await kit.state("captured", number)
+        await kit.all_sent()
         assert merchant.got == []
 
 
@@ -157,15 +157,15 @@ async def test_a_callback_on_its_way_is_sent_again_after_a_restart(tmp_path: Pat
         await second.all_sent()
 
 
-async def test_books_and_statement(shop: SandboxKit) -> None:
-    await shop.switch(**QUICK)
-    await shop.trade()
-    await shop.state("captured")
-    await shop.refund("b" * 32)
-    await shop.refund("b" * 32)
-    await shop.merchant.has(2)
-    await shop.all_sent()
-    async with shop.client.get("/books") as answer:
+async def test_books_and_statement(kit: SandboxKit) -> None:
+    await kit.switch(**QUICK)
+    await kit.trade()
+    await kit.state("captured")
+    await kit.refund("b" * 32)
+    await kit.refund("b" * 32)
+    await kit.merchant.has(2)
+    await kit.all_sent()
+    async with kit.client.get("/books") as answer:
         told = (await answer.json())["fake"]
     assert told == {
         "captured": 1,
@@ -175,11 +175,11 @@ async def test_books_and_statement(shop: SandboxKit) -> None:
         "paid_more_than_once": 0,
         "open_notices": 0,
     }
-    assert [call["out_refund_no"] for call in shop.merchant.got] == [None, "b" * 32]
+    assert [call["out_refund_no"] for call in kit.merchant.got] == [None, "b" * 32]
 
 
-async def test_a_statement_is_of_a_day_in_china(shop: SandboxKit) -> None:
-    bank = shop.sandbox.bank
+async def test_a_statement_is_of_a_day_in_china(kit: SandboxKit) -> None:
+    bank = kit.sandbox.bank
     midnight_ms = 1_767_196_800_000  # 2025-12-31T16:00Z, where 2026 begins in China
     for number, paid_ms in zip(NUMBERS, (midnight_ms - 1, midnight_ms, midnight_ms + 86_399_999), strict=False):
         amount = int(number, 16) + 1
@@ -187,10 +187,10 @@ async def test_a_statement_is_of_a_day_in_china(shop: SandboxKit) -> None:
         bank.pay("fake", number, paid_ms)
     bank.refund(SimulatedRefund("fake", "b" * 32, NUMBERS[0], "R1", 1, "", midnight_ms + 86_400_000))
     for day, text in (("2025-12-31", "+1\n"), ("2026-01-01", "+2\n+3\n"), ("2026-01-02", "-1\n")):
-        async with shop.client.get(f"/statement/fake/{day}") as answer:
+        async with kit.client.get(f"/statement/fake/{day}") as answer:
             assert (answer.status, await answer.text()) == (200, text)
     for path, status in (("fake/2026-02-30", 400), ("fake/today", 404), ("none/2026-01-01", 404)):
-        async with shop.client.get(f"/statement/{path}") as answer:
+        async with kit.client.get(f"/statement/{path}") as answer:
             assert answer.status == status
 
 
@@ -204,10 +204,10 @@ def test_a_refused_payment_has_no_callback() -> None:
 
 async def test_it_does_not_go_on_without_its_books() -> None:
     async def lose_them() -> None:
-        async with open_sandbox_kit(FakeMerchant()) as shop:
-            shop.sandbox.bank.close()
-            shop.sandbox.plans.wake.set()
-            await shop.sandbox.stop.wait()
+        async with open_sandbox_kit(FakeMerchant()) as kit:
+            kit.sandbox.bank.close()
+            kit.sandbox.plans.wake.set()
+            await kit.sandbox.stop.wait()
 
     with pytest.raises(sqlite3.ProgrammingError):
         await lose_them()

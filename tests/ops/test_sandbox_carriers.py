@@ -19,20 +19,20 @@ LIFE_HOURS = 100.0
 
 
 @pytest.fixture
-async def yard() -> AsyncIterator[CarrierKit]:
+async def kit() -> AsyncIterator[CarrierKit]:
     async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver) as made:
         yield made
 
 
-async def test_a_parcel_of_sf_arrives(yard: CarrierKit) -> None:
-    number = await yard.sf.book()
-    found = await yard.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0])
+async def test_a_parcel_of_sf_arrives(kit: CarrierKit) -> None:
+    number = await kit.sf.book()
+    found = await kit.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0])
     assert found["msgData"]["waybillNoInfoList"][0]["waybillNo"] == number
     assert found["msgData"]["routeLabelInfo"][0]["routeLabelData"]["destRouteLabel"]
-    assert await yard.sf.tracked(number) == []
-    assert yard.receiver.got == []
-    got = await yard.live()
-    codes = yard.receiver.codes()
+    assert await kit.sf.tracked(number) == []
+    assert kit.receiver.got == []
+    got = await kit.live()
+    codes = kit.receiver.codes()
     assert codes[0] == "50"
     assert codes[1:-2] in (["30", "31"], ["30", "31"] * 2, ["30", "31"] * 3)
     assert codes[-2:] == ["44", "80"]
@@ -40,35 +40,35 @@ async def test_a_parcel_of_sf_arrives(yard: CarrierKit) -> None:
     assert {(push.route["mailno"], push.route["orderid"]) for push in got} == {(number, ORDERS[0])}
     assert len({push.route["id"] for push in got}) == len(got)
     shown = ("acceptTime", "acceptAddress", "remark", "opCode", "reasonCode")
-    assert await yard.sf.tracked(number) == [{name: push.route[name] for name in shown} for push in got]
+    assert await kit.sf.tracked(number) == [{name: push.route[name] for name in shown} for push in got]
     times = [push.route["acceptTime"] for push in got]
     assert all(first < then for first, then in pairwise(times))
     assert (got[0].route["acceptAddress"], got[-1].route["acceptAddress"]) == ("杭州市", "上海市")
     none = dict.fromkeys(("booked_more_than_once", "refused", "cancelled", "returned", "lost", "open_pushes"), 0)
-    async with yard.http.get("/books") as answer:
+    async with kit.http.get("/books") as answer:
         assert (await answer.json())["sf_express"] == {"parcels": 1, "delivered": 1, **none}
 
 
-async def test_an_order_number_is_used_once(yard: CarrierKit) -> None:
-    number = await yard.sf.book()
+async def test_an_order_number_is_used_once(kit: CarrierKit) -> None:
+    number = await kit.sf.book()
     for _ in range(2):
-        again = await yard.sf.call("CREATE_ORDER", **yard.sf.order(ORDERS[0]))
+        again = await kit.sf.call("CREATE_ORDER", **kit.sf.order(ORDERS[0]))
         assert (again["success"], again["errorCode"], again["msgData"]) == (False, "8016", None)
-        assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] in ("S0000", "8037")
-    assert await yard.sf.book(ORDERS[1]) != number
-    assert yard.books("sf_express")["booked_more_than_once"] == 0
+        assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] in ("S0000", "8037")
+    assert await kit.sf.book(ORDERS[1]) != number
+    assert kit.books("sf_express")["booked_more_than_once"] == 0
 
 
-async def test_two_numbers_for_one_order_are_counted(yard: CarrierKit) -> None:
+async def test_two_numbers_for_one_order_are_counted(kit: CarrierKit) -> None:
     """The books count what is there, whatever was checked."""
-    parcel = yard.carriers.depot.find(await yard.sf.book())
-    yard.carriers.depot.change(replace(parcel, number="SF7000000000000"))
-    assert yard.books("sf_express")["booked_more_than_once"] == 1
+    parcel = kit.carriers.depot.find(await kit.sf.book())
+    kit.carriers.depot.change(replace(parcel, number="SF7000000000000"))
+    assert kit.books("sf_express")["booked_more_than_once"] == 1
 
 
-async def test_sf_refuses_what_is_not_its_customers(yard: CarrierKit) -> None:
-    good = yard.sf.form("EXP_RECE_SEARCH_ORDER_RESP", {"orderId": ORDERS[0]})
-    assert (await yard.sf.send(good))["apiResultCode"] == "A1000"
+async def test_sf_refuses_what_is_not_its_customers(kit: CarrierKit) -> None:
+    good = kit.sf.form("EXP_RECE_SEARCH_ORDER_RESP", {"orderId": ORDERS[0]})
+    assert (await kit.sf.send(good))["apiResultCode"] == "A1000"
     for code, changed in (
         ("A1006", {"msgDigest": "AAAA"}),
         ("A1006", {"msgData": good["msgData"] + " "}),
@@ -77,14 +77,14 @@ async def test_sf_refuses_what_is_not_its_customers(yard: CarrierKit) -> None:
         ("A1001", {"msgDigest": ""}),
         ("A1001", {"timestamp": "yesterday"}),
     ):
-        told = await yard.sf.send(good | changed)
+        told = await kit.sf.send(good | changed)
         assert (told["apiResultCode"], told["apiResultData"]) == (code, None), changed
-    strange = await yard.sf.send(yard.sf.form("EXP_RECE_DO_MAGIC", {}))
+    strange = await kit.sf.send(kit.sf.form("EXP_RECE_DO_MAGIC", {}))
     assert strange["apiResultCode"] == "A1004"
 
 
-async def test_sf_refuses_orders_that_cannot_be(yard: CarrierKit) -> None:
-    good = yard.sf.order(ORDERS[0])
+async def test_sf_refuses_orders_that_cannot_be(kit: CarrierKit) -> None:
+    good = kit.sf.order(ORDERS[0])
     sender, receiver = good["contactInfoList"]
     for code, changed in (
         ("6118", {"orderId": ""}),
@@ -95,41 +95,41 @@ async def test_sf_refuses_orders_that_cannot_be(yard: CarrierKit) -> None:
         ("4002", {"cargoDetails": []}),
         ("4002", {"orderId": 7}),
     ):
-        told = await yard.sf.call("CREATE_ORDER", **good | changed)
+        told = await kit.sf.call("CREATE_ORDER", **good | changed)
         assert (told["success"], told["errorCode"]) == (False, code), changed
-    assert yard.books("sf_express")["parcels"] == 0
-    assert (await yard.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0]))["errorCode"] == "8024"
+    assert kit.books("sf_express")["parcels"] == 0
+    assert (await kit.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0]))["errorCode"] == "8024"
 
 
-async def test_sf_cancels_until_the_parcel_is_picked_up(yard: CarrierKit) -> None:
-    assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8024"
-    number = await yard.sf.book(ORDERS[0])
-    told = await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2)
+async def test_sf_cancels_until_the_parcel_is_picked_up(kit: CarrierKit) -> None:
+    assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8024"
+    number = await kit.sf.book(ORDERS[0])
+    told = await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2)
     assert (told["success"], told["msgData"]["resStatus"]) == (True, 2)
-    assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8037"
-    other = await yard.sf.book(ORDERS[1])
-    yard.jump(LIFE_HOURS)
-    await yard.state(other, "delivered")
-    assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=2))["errorCode"] == "8044"
-    assert (yard.steps(number), yard.books("sf_express")["cancelled"]) == ([], 1)
-    assert (await yard.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=1))["errorCode"] == "8252"
+    assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8037"
+    other = await kit.sf.book(ORDERS[1])
+    kit.jump(LIFE_HOURS)
+    await kit.state(other, "delivered")
+    assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=2))["errorCode"] == "8044"
+    assert (kit.steps(number), kit.books("sf_express")["cancelled"]) == ([], 1)
+    assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=1))["errorCode"] == "8252"
 
 
-async def test_sf_tells_routes_by_order_and_to_who_knows_the_telephone(yard: CarrierKit) -> None:
-    number = await yard.sf.book()
-    await yard.http.post(f"/parcels/{number}/move")
-    told = await yard.sf.call("SEARCH_ROUTES", trackingType="2", trackingNumber=[ORDERS[0], ORDERS[1]])
+async def test_sf_tells_routes_by_order_and_to_who_knows_the_telephone(kit: CarrierKit) -> None:
+    number = await kit.sf.book()
+    await kit.http.post(f"/parcels/{number}/move")
+    told = await kit.sf.call("SEARCH_ROUTES", trackingType="2", trackingNumber=[ORDERS[0], ORDERS[1]])
     first, second = told["msgData"]["routeResps"]
     assert (first["mailNo"], len(first["routes"]), second["routes"]) == (number, 1, [])
-    assert len(await yard.sf.tracked(number, checkPhoneNo="2784")) == 1
-    assert await yard.sf.tracked(number, checkPhoneNo="0000") == []
+    assert len(await kit.sf.tracked(number, checkPhoneNo="2784")) == 1
+    assert await kit.sf.tracked(number, checkPhoneNo="0000") == []
 
 
-async def test_a_parcel_that_kuaidi100_follows(yard: CarrierKit) -> None:
-    assert (await yard.kuaidi100.query("YT0001"))["returnCode"] == "500"
-    assert await yard.kuaidi100.follow("YT0001") == {"result": True, "returnCode": "200", "message": "提交成功"}
-    assert (await yard.kuaidi100.follow("YT0001"))["returnCode"] == "501"
-    got = await yard.live()
+async def test_a_parcel_that_kuaidi100_follows(kit: CarrierKit) -> None:
+    assert (await kit.kuaidi100.query("YT0001"))["returnCode"] == "500"
+    assert await kit.kuaidi100.follow("YT0001") == {"result": True, "returnCode": "200", "message": "提交成功"}
+    assert (await kit.kuaidi100.follow("YT0001"))["returnCode"] == "501"
+    got = await kit.live()
     assert all(push.is_genuine for push in got)
     states = [push.told["lastResult"]["state"] for push in got]
     assert (states[0], states[-2:]) == ("103", ["5", "301"])
@@ -138,96 +138,96 @@ async def test_a_parcel_that_kuaidi100_follows(yard: CarrierKit) -> None:
     last = got[-1].told["lastResult"]
     assert (last["nu"], last["com"], last["ischeck"], len(last["data"])) == ("YT0001", "yuantong", "1", len(got))
     assert (last["data"][0]["statusCode"], last["data"][0]["status"]) == ("301", "签收")
-    assert await yard.kuaidi100.query("YT0001") == last
-    plain = await yard.kuaidi100.query("YT0001", resultv2="")
+    assert await kit.kuaidi100.query("YT0001") == last
+    plain = await kit.kuaidi100.query("YT0001", resultv2="")
     assert (plain["state"], "statusCode" in plain["data"][0]) == ("3", False)
-    assert yard.books("kuaidi100")["delivered"] == 1
+    assert kit.books("kuaidi100")["delivered"] == 1
 
 
-async def test_kuaidi100_tells_at_once_what_it_knows(yard: CarrierKit) -> None:
-    await yard.kuaidi100.query("YT0001")
-    await yard.http.post("/parcels/YT0001/move?to=out")
-    assert yard.receiver.got == []
-    await yard.kuaidi100.follow("YT0001")
-    [push] = await yard.all_sent()
+async def test_kuaidi100_tells_at_once_what_it_knows(kit: CarrierKit) -> None:
+    await kit.kuaidi100.query("YT0001")
+    await kit.http.post("/parcels/YT0001/move?to=out")
+    assert kit.receiver.got == []
+    await kit.kuaidi100.follow("YT0001")
+    [push] = await kit.all_sent()
     assert push.told["lastResult"]["state"] == "5"
 
 
-async def test_kuaidi100_refuses(yard: CarrierKit) -> None:
+async def test_kuaidi100_refuses(kit: CarrierKit) -> None:
     for code, more in (
         ("600", {"key": "other"}),
         ("700", {"company": "pigeons"}),
         ("702", {"number": "no number"}),
     ):
         asked = {"number": "YT0001", **more}
-        assert (await yard.kuaidi100.follow(**asked))["returnCode"] == code
-    async with yard.http.post("/kuaidi100/poll", data={"schema": "json", "param": "{"}) as answer:
+        assert (await kit.kuaidi100.follow(**asked))["returnCode"] == code
+    async with kit.http.post("/kuaidi100/poll", data={"schema": "json", "param": "{"}) as answer:
         assert (await answer.json())["returnCode"] == "400"
-    assert (await yard.kuaidi100.query("YT0001", sign="0" * 32))["returnCode"] == "503"
-    assert (await yard.kuaidi100.query("YT0001", com="pigeons"))["returnCode"] == "400"
-    assert yard.books("kuaidi100")["parcels"] == 0
+    assert (await kit.kuaidi100.query("YT0001", sign="0" * 32))["returnCode"] == "503"
+    assert (await kit.kuaidi100.query("YT0001", com="pigeons"))["returnCode"] == "400"
+    assert kit.books("kuaidi100")["parcels"] == 0
 
 
-async def test_a_push_is_repeated_until_it_is_accepted(yard: CarrierKit) -> None:
-    yard.receiver.refusals = iter(range(3))
-    number = await yard.sf.book()
-    await yard.http.post(f"/parcels/{number}/move")
-    got = await yard.all_sent()
+async def test_a_push_is_repeated_until_it_is_accepted(kit: CarrierKit) -> None:
+    kit.receiver.refusals = iter(range(3))
+    number = await kit.sf.book()
+    await kit.http.post(f"/parcels/{number}/move")
+    got = await kit.all_sent()
     assert len(got) == 4
     assert len({push.body for push in got}) == 1
-    await yard.kuaidi100.follow("YT0001")
-    yard.receiver.refusals = iter(range(ATTEMPTS))
-    await yard.http.post("/parcels/YT0001/move")
-    assert len(await yard.all_sent()) == 4 + ATTEMPTS
+    await kit.kuaidi100.follow("YT0001")
+    kit.receiver.refusals = iter(range(ATTEMPTS))
+    await kit.http.post("/parcels/YT0001/move")
+    assert len(await kit.all_sent()) == 4 + ATTEMPTS
 
 
 async def test_pushes_stay_on_this_machine() -> None:
     async with (
         WebhookReceiver().listening() as receiver,
-        open_carrier_kit(receiver, hosts=frozenset({"shop.test"})) as yard,
+        open_carrier_kit(receiver, hosts=frozenset({"shop.test"})) as kit,
     ):
-        number = await yard.sf.book()
-        await yard.http.post(f"/parcels/{number}/move")
-        assert await yard.all_sent() == []
+        number = await kit.sf.book()
+        await kit.http.post(f"/parcels/{number}/move")
+        assert await kit.all_sent() == []
 
 
-async def test_a_person_moves_parcels(yard: CarrierKit) -> None:
-    numbers = [await yard.sf.book(order_no) for order_no in ORDERS[:4]]
-    async with yard.http.get("/") as answer:
+async def test_a_person_moves_parcels(kit: CarrierKit) -> None:
+    numbers = [await kit.sf.book(order_no) for order_no in ORDERS[:4]]
+    async with kit.http.get("/") as answer:
         page = await answer.text()
     assert all(f'href="/parcels/{number}"' in page for number in numbers)
     assert page.count("Send back</button>") == 4
-    async with yard.http.post(f"/parcels/{numbers[0]}/move", headers={"Accept": "text/html"}) as answer:
+    async with kit.http.post(f"/parcels/{numbers[0]}/move", headers={"Accept": "text/html"}) as answer:
         assert (answer.status, answer.url.path) == (200, "/")
-    assert yard.steps(numbers[0]) == ["picked_up"]
+    assert kit.steps(numbers[0]) == ["picked_up"]
     for number, target in zip(numbers, ("delivered", "returned", "lost", "failed"), strict=True):
-        async with yard.http.post(f"/parcels/{number}/move?to={target}") as answer:
+        async with kit.http.post(f"/parcels/{number}/move?to={target}") as answer:
             told = await answer.json()
         assert told["state"] == {"failed": "on_the_way"}.get(target, target)
-        assert [event["step"] for event in told["events"]] == yard.steps(number)
-    assert yard.steps(numbers[1]) == ["picked_up", "left", "arrived", "turned", "returned"]
-    assert yard.steps(numbers[2]) == ["picked_up", "left", "arrived", "lost"]
-    assert yard.steps(numbers[3])[-2:] == ["out", "failed"]
-    yard.jump(LIFE_HOURS)
-    await yard.state(numbers[3], "delivered")
+        assert [event["step"] for event in told["events"]] == kit.steps(number)
+    assert kit.steps(numbers[1]) == ["picked_up", "left", "arrived", "turned", "returned"]
+    assert kit.steps(numbers[2]) == ["picked_up", "left", "arrived", "lost"]
+    assert kit.steps(numbers[3])[-2:] == ["out", "failed"]
+    kit.jump(LIFE_HOURS)
+    await kit.state(numbers[3], "delivered")
     for path, status in (
         (f"{numbers[0]}/move", 409),
         (f"{numbers[0]}/move?to=lost", 409),
         ("none/move", 404),
         (f"{numbers[0]}/move?to=mars", 400),
     ):
-        async with yard.http.post(f"/parcels/{path}") as answer:
+        async with kit.http.post(f"/parcels/{path}") as answer:
             assert answer.status == status, path
-    async with yard.http.get(f"/parcels/{numbers[0]}") as answer:
+    async with kit.http.get(f"/parcels/{numbers[0]}") as answer:
         assert (await answer.json())["order_no"] == ORDERS[0]
-    async with yard.http.get("/parcels/none") as answer:
+    async with kit.http.get("/parcels/none") as answer:
         assert answer.status == 404
 
 
-async def test_a_parcel_is_not_taken_back_where_it_was(yard: CarrierKit) -> None:
-    number = await yard.sf.book()
+async def test_a_parcel_is_not_taken_back_where_it_was(kit: CarrierKit) -> None:
+    number = await kit.sf.book()
     for target, status in (("out", 200), ("picked_up", 409), ("out", 409), ("returned", 200)):
-        async with yard.http.post(f"/parcels/{number}/move?to={target}") as answer:
+        async with kit.http.post(f"/parcels/{number}/move?to={target}") as answer:
             assert answer.status == status, target
 
 
@@ -257,21 +257,21 @@ async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
 async def test_the_same_seed_gives_the_same_roads() -> None:
     async def roads(seed: int) -> list[str]:
         board = FaultRegistry(CarrierFaults, seed)
-        async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver, board=board) as yard:
-            number = await yard.sf.book()
-            await yard.kuaidi100.follow("YT0001")
-            await yard.live()
-            depot = yard.carriers.depot
+        async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver, board=board) as kit:
+            number = await kit.sf.book()
+            await kit.kuaidi100.follow("YT0001")
+            await kit.live()
+            depot = kit.carriers.depot
             events = [*depot.events("sf_express", number), *depot.events("kuaidi100", "YT0001")]
             return [f"{event.number} {event.step} {event.at_ms}" for event in events]
 
     assert await roads(1) == await roads(1) != await roads(2)
 
 
-async def test_secrets_are_not_shown(yard: CarrierKit) -> None:
-    number = await yard.sf.book()
+async def test_secrets_are_not_shown(kit: CarrierKit) -> None:
+    number = await kit.sf.book()
     for path in ("/", "/books", f"/parcels/{number}", "/switches/sf_express"):
-        async with yard.http.get(path) as answer:
+        async with kit.http.get(path) as answer:
             shown = await answer.text()
         assert json.dumps(IDS.sf_express_push_key)[1:-1] not in shown
         assert IDS.sf_express_check_word not in shown

@@ -25,43 +25,43 @@ TRADE = SimulatedTrade(
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[SandboxKit]:
+async def kit() -> AsyncIterator[SandboxKit]:
     async with FakeMerchant().listening() as merchant, open_sandbox_kit(merchant) as made:
         yield made
 
 
-async def test_switches_by_http(shop: SandboxKit) -> None:
-    await shop.switch(approve="auto", late_share=0.5)
-    async with shop.client.get("/switches/fake") as answer:
+async def test_switches_by_http(kit: SandboxKit) -> None:
+    await kit.switch(approve="auto", late_share=0.5)
+    async with kit.client.get("/switches/fake") as answer:
         told = await answer.json()
     assert (told["approve"], told["late_share"], told["never_share"]) == ("auto", 0.5, 0.0)
-    await shop.switch()
-    assert shop.sandbox.board.of("fake") == ProviderFaults()
+    await kit.switch()
+    assert kit.sandbox.board.of("fake") == ProviderFaults()
     negative: list[object] = [{"late_share": -0.1}, {"pay_after_ms": -1}]
     for bad in (*negative, {"late_share": 1.1}, {"approve": "yes"}, {"latex": 1}, []):
-        async with shop.client.put("/switches/fake", json=bad) as answer:
+        async with kit.client.put("/switches/fake", json=bad) as answer:
             assert answer.status == 400, bad
-    async with shop.client.put("/switches/none", json={}) as answer:
+    async with kit.client.put("/switches/none", json={}) as answer:
         assert answer.status == 404
 
 
-async def test_a_robot_pays_what_waits_and_what_comes(shop: SandboxKit) -> None:
-    await shop.trade(NUMBERS[0])
-    await shop.switch(**QUICK)
-    await shop.trade(NUMBERS[1])
-    assert {told["out_no"] for told in await shop.merchant.has(2)} == {NUMBERS[0], NUMBERS[1]}
+async def test_a_robot_pays_what_waits_and_what_comes(kit: SandboxKit) -> None:
+    await kit.trade(NUMBERS[0])
+    await kit.switch(**QUICK)
+    await kit.trade(NUMBERS[1])
+    assert {told["out_no"] for told in await kit.merchant.has(2)} == {NUMBERS[0], NUMBERS[1]}
 
 
-async def test_a_robot_refuses(shop: SandboxKit) -> None:
-    await shop.switch(**QUICK | {"approve": "refuse"})
-    await shop.trade(NUMBERS[0])
-    await shop.state("closed", NUMBERS[0])
-    await shop.switch(**QUICK, refused_share=0.5)
+async def test_a_robot_refuses(kit: SandboxKit) -> None:
+    await kit.switch(**QUICK | {"approve": "refuse"})
+    await kit.trade(NUMBERS[0])
+    await kit.state("closed", NUMBERS[0])
+    await kit.switch(**QUICK, refused_share=0.5)
     for number in NUMBERS[1:41]:
-        await shop.trade(number)
+        await kit.trade(number)
 
     async def look() -> dict[str, int] | None:
-        trades = [shop.sandbox.bank.trade("fake", number) for number in NUMBERS[1:41]]
+        trades = [kit.sandbox.bank.trade("fake", number) for number in NUMBERS[1:41]]
         states = Counter(trade.state for trade in trades if trade)
         return states if "waiting" not in states else None
 
@@ -80,113 +80,113 @@ class FakeSandboxClock(SystemClock):
 
 
 @pytest.fixture
-def bank() -> Iterator[PaymentStore]:
+def store() -> Iterator[PaymentStore]:
     with closing(PaymentStore()) as made:
         made.open_trade(TRADE)
         yield made
 
 
-def test_a_robot_pays_just_before_the_trade_expires(bank: PaymentStore) -> None:
+def test_a_robot_pays_just_before_the_trade_expires(store: PaymentStore) -> None:
     board, clock = ProviderFaultRegistry(), FakeSandboxClock()
     board.set("fake", ProviderFaults(approve="auto", pay_late_share=1))
-    plans = PaymentSimulator(bank, clock, board)
+    plans = PaymentSimulator(store, clock, board)
     plans.on_trade(TRADE)
     assert plans.next_ms() == TRADE.expires_ms - 200
     clock.ms = TRADE.expires_ms - 201
     plans.pay_due()
-    assert bank.trade("fake", TRADE.out_no) == TRADE
+    assert store.trade("fake", TRADE.out_no) == TRADE
     clock.ms += 1
     plans.pay_due()
-    assert bank.trades("fake", clock.ms) != []
+    assert store.trades("fake", clock.ms) != []
     assert plans.next_ms() is None
 
 
-async def test_twice(shop: SandboxKit) -> None:
-    await shop.switch(**QUICK, twice_share=1)
-    await shop.trade()
-    got = await shop.merchant.has(3)
-    await shop.all_sent()
+async def test_twice(kit: SandboxKit) -> None:
+    await kit.switch(**QUICK, twice_share=1)
+    await kit.trade()
+    got = await kit.merchant.has(3)
+    await kit.all_sent()
     assert sorted(Counter(told["id"] for told in got).values()) == [1, 2]
     assert {told["out_no"] for told in got} == {NUMBERS[0]}
 
 
-async def test_late(shop: SandboxKit) -> None:
-    await shop.switch(**QUICK, late_share=1, late_ms=400)
-    await shop.trade()
-    paid = await shop.state("captured")
-    await shop.merchant.has(1)
+async def test_late(kit: SandboxKit) -> None:
+    await kit.switch(**QUICK, late_share=1, late_ms=400)
+    await kit.trade()
+    paid = await kit.state("captured")
+    await kit.merchant.has(1)
     assert paid.paid_ms is not None
-    assert shop.sandbox.clock.now_ms() >= paid.paid_ms + 400
+    assert kit.sandbox.clock.now_ms() >= paid.paid_ms + 400
 
 
-async def test_never(shop: SandboxKit) -> None:
-    await shop.switch(**QUICK, never_share=1)
-    await shop.trade(NUMBERS[0])
-    await shop.state("captured", NUMBERS[0])
-    assert shop.sandbox.bank.open_notices() == 0
-    await shop.switch(**QUICK)  # what was never to be sent stays so
-    await shop.trade(NUMBERS[1])
-    await shop.merchant.has(1)
-    await shop.all_sent()
-    assert [told["out_no"] for told in shop.merchant.got] == [NUMBERS[1]]
+async def test_never(kit: SandboxKit) -> None:
+    await kit.switch(**QUICK, never_share=1)
+    await kit.trade(NUMBERS[0])
+    await kit.state("captured", NUMBERS[0])
+    assert kit.sandbox.bank.open_notices() == 0
+    await kit.switch(**QUICK)  # what was never to be sent stays so
+    await kit.trade(NUMBERS[1])
+    await kit.merchant.has(1)
+    await kit.all_sent()
+    assert [told["out_no"] for told in kit.merchant.got] == [NUMBERS[1]]
 
 
 @pytest.mark.parametrize(
     ("share", "wrong"), [("wrong_signature_share", ("bad", 500)), ("wrong_amount_share", ("good", 501))]
 )
-async def test_wrong(shop: SandboxKit, share: str, wrong: tuple[str, int]) -> None:
-    shop.merchant.answers = iter([refuse_webhook])
-    await shop.switch(**QUICK, **{share: 1})
-    await shop.trade()
-    got = await shop.merchant.has(2)
+async def test_wrong(kit: SandboxKit, share: str, wrong: tuple[str, int]) -> None:
+    kit.merchant.answers = iter([refuse_webhook])
+    await kit.switch(**QUICK, **{share: 1})
+    await kit.trade()
+    got = await kit.merchant.has(2)
     assert [(told["signature"], told["amount"]) for told in got] == [wrong, wrong]
 
 
-def test_shuffled(bank: PaymentStore) -> None:
+def test_shuffled(store: PaymentStore) -> None:
     """The refund's callback is due before the payment's, and a payment's comes after it in any case."""
     board, clock = ProviderFaultRegistry(), FakeSandboxClock()
     board.set("fake", ProviderFaults(shuffled_share=1, late_ms=1_000))
-    plans = PaymentSimulator(bank, clock, board)
+    plans = PaymentSimulator(store, clock, board)
     paid = plans.pay("fake", TRADE.out_no)
     for number in ("b", "c"):
-        plans.on_refund(paid, bank.refund(SimulatedRefund("fake", number, TRADE.out_no, number, 100, "", clock.ms)))
-        plans.on_refund(paid, bank.refund(SimulatedRefund("fake", number, TRADE.out_no, "x", 100, "", clock.ms)))
+        plans.on_refund(paid, store.refund(SimulatedRefund("fake", number, TRADE.out_no, number, 100, "", clock.ms)))
+        plans.on_refund(paid, store.refund(SimulatedRefund("fake", number, TRADE.out_no, "x", 100, "", clock.ms)))
         clock.ms += 5_000
-    due = bank.due(clock.ms, 10)
+    due = store.due(clock.ms, 10)
     assert [notice.out_refund_no for notice in due] == ["b", None, None, "c", None]
     assert len({notice.notice_id for notice in due}) == 5
 
 
-async def test_down_and_up_again(shop: SandboxKit) -> None:
-    await shop.trade(NUMBERS[0])
-    await shop.switch(**QUICK, down=True)
+async def test_down_and_up_again(kit: SandboxKit) -> None:
+    await kit.trade(NUMBERS[0])
+    await kit.switch(**QUICK, down=True)
     seen = set()
     for _ in range(40):
         try:
-            async with shop.client.post("/fake/trades", json={}) as answer:
+            async with kit.client.post("/fake/trades", json={}) as answer:
                 seen.add(str(answer.status))
         except aiohttp.ClientError:
             seen.add("closed")
     assert seen == {"503", "closed"}
-    async with shop.client.get("/") as answer:
+    async with kit.client.get("/") as answer:
         assert answer.status == 200
-    await shop.merchant.has(1)  # payments and callbacks go on
-    await shop.switch(down=True, down_until_ms=1)
-    await shop.trade(NUMBERS[1])
+    await kit.merchant.has(1)  # payments and callbacks go on
+    await kit.switch(down=True, down_until_ms=1)
+    await kit.trade(NUMBERS[1])
 
 
-async def test_slow(shop: SandboxKit) -> None:
+async def test_slow(kit: SandboxKit) -> None:
     """What was asked is done before the answer comes."""
-    await shop.switch(slow_share=1, slow_ms=60_000)
-    slow = asyncio.create_task(shop.trade())
-    await shop.state("waiting")
-    async with shop.client.get("/health") as answer:
+    await kit.switch(slow_share=1, slow_ms=60_000)
+    slow = asyncio.create_task(kit.trade())
+    await kit.state("waiting")
+    async with kit.client.get("/health") as answer:
         assert await answer.json() == {"status": "ok"}
     assert not slow.done()
     slow.cancel()
     await asyncio.wait([slow])
-    await shop.switch(slow_share=1, slow_ms=1)
-    await shop.trade()
+    await kit.switch(slow_share=1, slow_ms=1)
+    await kit.trade()
 
 
 async def test_a_scenario_is_played(tmp_path: Path) -> None:
@@ -197,10 +197,10 @@ async def test_a_scenario_is_played(tmp_path: Path) -> None:
     )
     steps = read_scenario(file, ["fake"])
     assert [step.after_s for step in steps] == [0, 0.2]
-    async with FakeMerchant().listening() as merchant, open_sandbox_kit(merchant, scenario=steps) as shop:
-        await shop.trade()
-        await shop.merchant.has(1)
-        assert shop.sandbox.board.of("fake") == msgspec.convert(QUICK, ProviderFaults)
+    async with FakeMerchant().listening() as merchant, open_sandbox_kit(merchant, scenario=steps) as kit:
+        await kit.trade()
+        await kit.merchant.has(1)
+        assert kit.sandbox.board.of("fake") == msgspec.convert(QUICK, ProviderFaults)
 
 
 @pytest.mark.parametrize(

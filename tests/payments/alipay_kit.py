@@ -161,11 +161,11 @@ class AlipayKit:
 
 @asynccontextmanager
 async def open_alipay_kit() -> AsyncIterator[AlipayKit]:
-    house = AlipayKit()
+    kit = AlipayKit()
     inner, app = web.Application(), web.Application()
-    inner.add_routes(house.sandbox.routes())
+    inner.add_routes(kit.sandbox.routes())
     app.add_subapp("/alipay/", inner)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        house.connect(session, str(server.make_url("/alipay/gateway.do")))
-        yield house
-    house.bank.close()
+        kit.connect(session, str(server.make_url("/alipay/gateway.do")))
+        yield kit
+    kit.bank.close()

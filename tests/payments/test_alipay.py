@@ -33,7 +33,7 @@ from tests.support.http_transport import SessionTransport
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[AlipayKit]:
+async def kit() -> AsyncIterator[AlipayKit]:
     async with open_alipay_kit() as found:
         yield found
 
@@ -41,20 +41,20 @@ async def house() -> AsyncIterator[AlipayKit]:
 # Asking for a payment.
 
 
-async def test_a_code_to_scan(house: AlipayKit) -> None:
-    charge = house.charge("qr")
-    action = await house.alipay.create(charge)
+async def test_a_code_to_scan(kit: AlipayKit) -> None:
+    charge = kit.charge("qr")
+    action = await kit.alipay.create(charge)
     assert (action.kind, action.code) == ("qr", f"{PUBLIC_URL}/pay/alipay/{charge.payment_id.hex}")
-    assert await house.alipay.create(charge) == action
-    trade = house.trade(charge.payment_id)
-    assert house.told == [trade]
+    assert await kit.alipay.create(charge) == action
+    trade = kit.trade(charge.payment_id)
+    assert kit.told == [trade]
     assert (trade.amount, trade.currency, trade.subject, trade.scene) == (1999, "CNY", "红茶 a b c d", "qr")
     assert (trade.notify_url, from_ms(trade.expires_ms)) == (NOTIFY_URL, charge.expires_at)
 
 
-async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(house: AlipayKit) -> None:
-    charge = house.charge("page", return_url="https://shop.invalid/thanks?a=1&b=ü +")
-    action = await house.alipay.create(charge)
+async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(kit: AlipayKit) -> None:
+    charge = kit.charge("page", return_url="https://shop.invalid/thanks?a=1&b=ü +")
+    action = await kit.alipay.create(charge)
     assert action.kind == "redirect"
     assert action.url is not None
     given = dict(parse_qsl(urlsplit(action.url).query, strict_parsing=True))
@@ -64,118 +64,118 @@ async def test_a_page_is_a_signed_address_and_exists_once_it_is_opened(house: Al
     assert given["timestamp"] == "2026-11-11 12:00:00"
     assert content["time_expire"] == "2026-11-11 12:15:00"
     assert (content["total_amount"], content["product_code"]) == ("19.99", "FAST_INSTANT_TRADE_PAY")
-    assert await house.alipay.query(charge.payment_id) == ProviderPayment(charge.payment_id, "absent")
+    assert await kit.alipay.query(charge.payment_id) == ProviderPayment(charge.payment_id, "absent")
     for _ in range(2):
-        async with await house.open_page(action.url) as page:
+        async with await kit.open_page(action.url) as page:
             assert (page.status, page.headers["location"]) == (302, f"{PUBLIC_URL}/pay/alipay/{charge.payment_id.hex}")
-    assert house.told == [house.trade(charge.payment_id)]
-    assert (await house.alipay.query(charge.payment_id)).state == "waiting"
+    assert kit.told == [kit.trade(charge.payment_id)]
+    assert (await kit.alipay.query(charge.payment_id)).state == "waiting"
 
 
-async def test_a_page_cannot_be_opened_after_its_end(house: AlipayKit) -> None:
-    charge = house.charge("page")
-    action = await house.alipay.create(charge)
-    assert (await house.alipay.close(charge.payment_id)).state == "closed"  # Alipay has never heard of it
-    house.clock.ms += 15 * 60_000
-    async with await house.open_page(str(action.url)) as page:
+async def test_a_page_cannot_be_opened_after_its_end(kit: AlipayKit) -> None:
+    charge = kit.charge("page")
+    action = await kit.alipay.create(charge)
+    assert (await kit.alipay.close(charge.payment_id)).state == "closed"  # Alipay has never heard of it
+    kit.clock.ms += 15 * 60_000
+    async with await kit.open_page(str(action.url)) as page:
         assert (page.status, "time_expire" in await page.text()) == (200, True)
-    assert (await house.alipay.query(charge.payment_id)).state == "absent"
-    assert house.told == []
+    assert (await kit.alipay.query(charge.payment_id)).state == "absent"
+    assert kit.told == []
 
 
-async def test_an_order_string_for_the_app(house: AlipayKit) -> None:
-    charge = house.charge("app")
-    action = await house.alipay.create(charge)
+async def test_an_order_string_for_the_app(kit: AlipayKit) -> None:
+    charge = kit.charge("app")
+    action = await kit.alipay.create(charge)
     assert action.kind == "app"
     assert action.parameters is not None
     assert list(action.parameters) == ["order_string"]
-    async with await house.open_page(f"{house.gateway_url}?{action.parameters['order_string']}") as page:
+    async with await kit.open_page(f"{kit.gateway_url}?{action.parameters['order_string']}") as page:
         assert page.status == 302
-    assert house.trade(charge.payment_id).scene == "app"
+    assert kit.trade(charge.payment_id).scene == "app"
 
 
-async def test_what_alipay_does_not_take_is_refused(house: AlipayKit) -> None:
+async def test_what_alipay_does_not_take_is_refused(kit: AlipayKit) -> None:
     pound = Money(1, "GBP")
-    charge = house.charge()
+    charge = kit.charge()
     for wrong, word in (
-        (house.charge("jsapi"), "scene"),
+        (kit.charge("jsapi"), "scene"),
         (structs.replace(charge, amount=pound), "currency"),
-        (house.charge(fen=0), r"ACQ\.INVALID_PARAMETER"),
+        (kit.charge(fen=0), r"ACQ\.INVALID_PARAMETER"),
     ):
         with pytest.raises(ExternalRefusal, match=word):
-            await house.alipay.create(wrong)
+            await kit.alipay.create(wrong)
     with pytest.raises(ExternalRefusal, match="currency"):
-        await house.alipay.refund(RefundRequest(uuid4(), uuid4(), pound, pound, ""))
-    await house.alipay.create(charge)
+        await kit.alipay.refund(RefundRequest(uuid4(), uuid4(), pound, pound, ""))
+    await kit.alipay.create(charge)
     with pytest.raises(ExternalRefusal, match=r"ACQ\.CONTEXT_INCONSISTENT"):
-        await house.alipay.create(structs.replace(charge, amount=Money(1, "CNY")))
+        await kit.alipay.create(structs.replace(charge, amount=Money(1, "CNY")))
 
 
 # What became of it.
 
 
-async def test_a_payment_is_captured(house: AlipayKit) -> None:
-    payment_id = await house.paid()
-    seen = await house.alipay.query(payment_id)
-    trade_no = house.trade(payment_id).trade_no
+async def test_a_payment_is_captured(kit: AlipayKit) -> None:
+    payment_id = await kit.paid()
+    seen = await kit.alipay.query(payment_id)
+    trade_no = kit.trade(payment_id).trade_no
     at = NOON + timedelta(minutes=1)
     assert seen == ProviderPayment(payment_id, "captured", Money(1999, "CNY"), trade_no, at)
-    assert await house.alipay.close(payment_id) == seen
+    assert await kit.alipay.close(payment_id) == seen
 
 
-async def test_a_payment_is_closed(house: AlipayKit) -> None:
-    charge = house.charge()
-    await house.alipay.create(charge)
+async def test_a_payment_is_closed(kit: AlipayKit) -> None:
+    charge = kit.charge()
+    await kit.alipay.create(charge)
     for _ in range(2):
-        assert await house.alipay.close(charge.payment_id) == ProviderPayment(charge.payment_id, "closed")
-    assert await house.alipay.query(charge.payment_id) == ProviderPayment(charge.payment_id, "closed")
+        assert await kit.alipay.close(charge.payment_id) == ProviderPayment(charge.payment_id, "closed")
+    assert await kit.alipay.query(charge.payment_id) == ProviderPayment(charge.payment_id, "closed")
     with pytest.raises(ExternalRefusal, match=r"ACQ\.TRADE_HAS_CLOSE"):
-        await house.alipay.create(charge)
+        await kit.alipay.create(charge)
 
 
-async def test_a_payment_that_expired_is_closed(house: AlipayKit) -> None:
-    charge = house.charge()
-    await house.alipay.create(charge)
-    house.clock.ms += 15 * 60_000
-    assert (await house.alipay.query(charge.payment_id)).state == "closed"
-    assert (await house.alipay.close(charge.payment_id)).state == "closed"
+async def test_a_payment_that_expired_is_closed(kit: AlipayKit) -> None:
+    charge = kit.charge()
+    await kit.alipay.create(charge)
+    kit.clock.ms += 15 * 60_000
+    assert (await kit.alipay.query(charge.payment_id)).state == "closed"
+    assert (await kit.alipay.close(charge.payment_id)).state == "closed"
 
 
-async def test_refunds_in_parts(house: AlipayKit) -> None:
-    payment_id = await house.paid()
+async def test_refunds_in_parts(kit: AlipayKit) -> None:
+    payment_id = await kit.paid()
     first, second = refund_request(payment_id, 999), refund_request(payment_id, 1000)
     absent = ProviderRefund(payment_id, first.refund_id, "absent")
     done = ProviderRefund(payment_id, first.refund_id, "done", Money(999, "CNY"))
-    assert await house.alipay.query_refund(first) == absent
+    assert await kit.alipay.query_refund(first) == absent
     for _ in range(2):  # the same once more: nothing moves, and it is still done
-        assert await house.alipay.refund(first) == done
-        assert await house.alipay.query_refund(first) == done
-    assert (await house.alipay.query(payment_id)).state == "captured"
-    assert (await house.alipay.refund(second)).state == "done"
+        assert await kit.alipay.refund(first) == done
+        assert await kit.alipay.query_refund(first) == done
+    assert (await kit.alipay.query(payment_id)).state == "captured"
+    assert (await kit.alipay.refund(second)).state == "done"
     # All went back: Alipay says TRADE_CLOSED, but money was taken.
-    assert house.bank.refunded("alipay", payment_id.hex) == 1999
-    seen = await house.alipay.query(payment_id)
+    assert kit.bank.refunded("alipay", payment_id.hex) == 1999
+    seen = await kit.alipay.query(payment_id)
     assert (seen.state, seen.amount) == ("captured", Money(1999, "CNY"))
-    assert (await house.alipay.close(payment_id)).state == "captured"
-    assert len(house.told) == 3
+    assert (await kit.alipay.close(payment_id)).state == "captured"
+    assert len(kit.told) == 3
 
 
-async def test_refunds_that_are_refused(house: AlipayKit) -> None:
-    payment_id = await house.paid()
+async def test_refunds_that_are_refused(kit: AlipayKit) -> None:
+    payment_id = await kit.paid()
     first = refund_request(payment_id, 1000)
-    await house.alipay.refund(first)
+    await kit.alipay.refund(first)
     for order, word in (
         (refund_request(payment_id, 1000), r"ACQ\.REASON_TRADE_REFUND_FEE_ERR"),
         (refund_request(payment_id, 1, refund_id=first.refund_id), r"ACQ\.DISCORDANT_REPEAT_REQUEST"),
         (refund_request(uuid4(), 1), r"ACQ\.TRADE_NOT_EXIST"),
     ):
         with pytest.raises(ExternalRefusal, match=word):
-            await house.alipay.refund(order)
-    assert (await house.alipay.query_refund(refund_request(uuid4(), 1))).state == "absent"
-    charge = house.charge()
-    await house.alipay.create(charge)
+            await kit.alipay.refund(order)
+    assert (await kit.alipay.query_refund(refund_request(uuid4(), 1))).state == "absent"
+    charge = kit.charge()
+    await kit.alipay.create(charge)
     with pytest.raises(ExternalRefusal, match=r"ACQ\.TRADE_STATUS_ERROR"):
-        await house.alipay.refund(refund_request(charge.payment_id, 1))
+        await kit.alipay.refund(refund_request(charge.payment_id, 1))
 
 
 # Answers that are odd.
@@ -187,8 +187,8 @@ def answer(method: str, content: dict[str, object], owner: str = "alipay", **mor
     return f'{{"{node}":{raw},"sign":"{wire.sign(raw.encode(), key(owner))}"}}'.encode()
 
 
-def adapter_with_reply(house: AlipayKit, body: bytes, status: int = 200) -> Alipay:
-    return Alipay(account(), FakeAlipayTransport(body, status=status), house.clock)
+def adapter_with_reply(kit: AlipayKit, body: bytes, status: int = 200) -> Alipay:
+    return Alipay(account(), FakeAlipayTransport(body, status=status), kit.clock)
 
 
 PAYMENT_ID = UUID("019abcde-0000-7000-8000-000000000001")
@@ -203,8 +203,8 @@ GOOD: dict[str, object] = {
 }
 
 
-async def test_a_trade_that_is_finished_is_captured(house: AlipayKit) -> None:
-    seen = await adapter_with_reply(house, answer("alipay.trade.query", GOOD)).query(PAYMENT_ID)
+async def test_a_trade_that_is_finished_is_captured(kit: AlipayKit) -> None:
+    seen = await adapter_with_reply(kit, answer("alipay.trade.query", GOOD)).query(PAYMENT_ID)
     assert (seen.state, seen.captured_at) == ("captured", NOON)
 
 
@@ -230,10 +230,10 @@ async def test_a_trade_that_is_finished_is_captured(house: AlipayKit) -> None:
     ],
 )
 async def test_an_answer_that_is_not_understood_is_unclear(
-    house: AlipayKit, why: str, content: dict[str, object]
+    kit: AlipayKit, why: str, content: dict[str, object]
 ) -> None:
     with pytest.raises(ExternalOutcomeUnknown, match=why):
-        await adapter_with_reply(house, answer("alipay.trade.query", content)).query(PAYMENT_ID)
+        await adapter_with_reply(kit, answer("alipay.trade.query", content)).query(PAYMENT_ID)
 
 
 @pytest.mark.parametrize(
@@ -256,18 +256,18 @@ async def test_an_answer_that_is_not_understood_is_unclear(
         b'{"error_response":{"code":"40002","sub_code":"isv.invalid-app-id"}}',
     ],
 )
-async def test_an_answer_that_cannot_be_believed_is_unclear(house: AlipayKit, body: bytes) -> None:
+async def test_an_answer_that_cannot_be_believed_is_unclear(kit: AlipayKit, body: bytes) -> None:
     with pytest.raises(ExternalOutcomeUnknown):
-        await adapter_with_reply(house, body).query(PAYMENT_ID)
+        await adapter_with_reply(kit, body).query(PAYMENT_ID)
     with pytest.raises(ExternalOutcomeUnknown, match="HTTP 502"):
-        await adapter_with_reply(house, answer("alipay.trade.query", GOOD), 502).query(PAYMENT_ID)
+        await adapter_with_reply(kit, answer("alipay.trade.query", GOOD), 502).query(PAYMENT_ID)
 
 
-async def test_odd_answers_to_other_methods(house: AlipayKit) -> None:
+async def test_odd_answers_to_other_methods(kit: AlipayKit) -> None:
     order = refund_request(PAYMENT_ID, 5)
     query = "alipay.trade.fastpay.refund.query"
     done = {**GOOD, "out_request_no": order.refund_id.hex, "refund_amount": "0.05", "refund_status": "REFUND_SUCCESS"}
-    assert (await adapter_with_reply(house, answer(query, done)).query_refund(order)).amount == Money(5, "CNY")
+    assert (await adapter_with_reply(kit, answer(query, done)).query_refund(order)).amount == Money(5, "CNY")
     for change in (
         {"refund_status": "REFUND_PROCESSING"},
         {"refund_status": None},
@@ -276,18 +276,18 @@ async def test_odd_answers_to_other_methods(house: AlipayKit) -> None:
         {"out_trade_no": "0" * 32},
     ):
         with pytest.raises(ExternalOutcomeUnknown):
-            await adapter_with_reply(house, answer(query, {**done, **change})).query_refund(order)
+            await adapter_with_reply(kit, answer(query, {**done, **change})).query_refund(order)
     with pytest.raises(ExternalOutcomeUnknown, match="without a code"):
-        await adapter_with_reply(house, answer("alipay.trade.precreate", GOOD)).create(
-            house.charge("qr", payment_id=PAYMENT_ID)
+        await adapter_with_reply(kit, answer("alipay.trade.precreate", GOOD)).create(
+            kit.charge("qr", payment_id=PAYMENT_ID)
         )
     # A close that names no trade is believed only once a query has found the trade closed.
-    nameless = adapter_with_reply(house, answer("alipay.trade.close", {"code": "10000", "msg": "Success"}))
+    nameless = adapter_with_reply(kit, answer("alipay.trade.close", {"code": "10000", "msg": "Success"}))
     with pytest.raises(ExternalOutcomeUnknown):
         await nameless.close(PAYMENT_ID)
 
 
-async def test_a_refund_is_done_only_when_alipay_says_so(house: AlipayKit) -> None:
+async def test_a_refund_is_done_only_when_alipay_says_so(kit: AlipayKit) -> None:
     order = refund_request(PAYMENT_ID, 5)
     method, query = "alipay.trade.refund", "alipay.trade.fastpay.refund.query"
     yes, no = answer(method, {**GOOD, "fund_change": "Y"}), answer(method, {**GOOD, "fund_change": "N"})
@@ -298,7 +298,7 @@ async def test_a_refund_is_done_only_when_alipay_says_so(house: AlipayKit) -> No
         ([answer(method, GOOD), unknown], "waiting", 2),
     ):
         outside = FakeAlipayTransport(*bodies)
-        seen = await Alipay(account(), outside, house.clock).refund(order)
+        seen = await Alipay(account(), outside, kit.clock).refund(order)
         assert (seen.state, outside.asked) == (state, asked)
 
 
@@ -326,22 +326,22 @@ def test_the_gateways_refusals_are_refusals() -> None:
         ({"biz_content": ""}, "isv.missing-parameter"),
     ],
 )
-async def test_the_sandbox_refuses_as_alipay_does(house: AlipayKit, change: dict[str, str], word: str) -> None:
+async def test_the_sandbox_refuses_as_alipay_does(kit: AlipayKit, change: dict[str, str], word: str) -> None:
     good = {"app_id": APP_ID, "method": "alipay.trade.query", "charset": "utf-8", "sign_type": "RSA2"}
     good |= {"timestamp": "2026-11-11 12:00:00", "version": "1.0", "biz_content": "{}"}
     request = {**wire.signed({**good, **change}, key("merchant")), **change}
-    async with house.session.get(house.gateway_url + "?" + urlencode(request)) as said:
+    async with kit.session.get(kit.gateway_url + "?" + urlencode(request)) as said:
         found = json.loads(await said.text())
     content = found.get("alipay_trade_query_response") or found["error_response"]
     assert content["sub_code"] == word
     assert ("sign" in found) == (word != "isv.invalid-app-id")
-    async with house.session.post(house.gateway_url + "?" + urlencode(request), data=request) as said:
+    async with kit.session.post(kit.gateway_url + "?" + urlencode(request), data=request) as said:
         assert "twice" in await said.text()
 
 
-async def test_the_sandbox_takes_only_the_merchants_key(house: AlipayKit) -> None:
-    charge = house.charge("qr")
-    stranger = replace(account(house.gateway_url), merchant_key=key("stranger"))
+async def test_the_sandbox_takes_only_the_merchants_key(kit: AlipayKit) -> None:
+    charge = kit.charge("qr")
+    stranger = replace(account(kit.gateway_url), merchant_key=key("stranger"))
     with pytest.raises(ExternalRefusal, match=r"isv\.invalid-signature"):
-        await Alipay(stranger, SessionTransport(house.session), house.clock).create(charge)
-    assert house.bank.trade("alipay", charge.payment_id.hex) is None
+        await Alipay(stranger, SessionTransport(kit.session), kit.clock).create(charge)
+    assert kit.bank.trade("alipay", charge.payment_id.hex) is None

@@ -34,7 +34,7 @@ SUBJECT = "红茶 100% + ü"
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[AlipayKit]:
+async def kit() -> AsyncIterator[AlipayKit]:
     async with open_alipay_kit() as found:
         yield found
 
@@ -49,47 +49,47 @@ def alipays_side() -> AliPay:
     )
 
 
-async def test_callbacks_of_the_sandbox_verify(house: AlipayKit) -> None:
-    payment_id = await house.paid()
+async def test_callbacks_of_the_sandbox_verify(kit: AlipayKit) -> None:
+    payment_id = await kit.paid()
     order = refund_request(payment_id, 1999)
-    before = house.callback(payment_id)
-    await house.alipay.refund(order)
+    before = kit.callback(payment_id)
+    await kit.alipay.refund(order)
     for body, is_right in (
         (before, True),
-        (house.callback(payment_id, order.refund_id), True),
-        (house.callback(payment_id, wrong="amount"), True),
-        (house.callback(payment_id, wrong="signature"), False),
+        (kit.callback(payment_id, order.refund_id), True),
+        (kit.callback(payment_id, wrong="amount"), True),
+        (kit.callback(payment_id, wrong="signature"), False),
     ):
         fields = dict(parse_qsl(body.decode(), strict_parsing=True))
         signature = fields.pop("sign")
         assert sdk().verify(fields, signature) is is_right
 
 
-async def test_callbacks_that_the_sdk_signs_are_believed(house: AlipayKit) -> None:
-    payment_id = await house.paid()
+async def test_callbacks_that_the_sdk_signs_are_believed(kit: AlipayKit) -> None:
+    payment_id = await kit.paid()
     order = refund_request(payment_id, 1)
-    await house.alipay.refund(order)
+    await kit.alipay.refund(order)
     for body, kind in (
-        (house.callback(payment_id), ProviderPayment),
-        (house.callback(payment_id, order.refund_id), ProviderRefund),
+        (kit.callback(payment_id), ProviderPayment),
+        (kit.callback(payment_id, order.refund_id), ProviderRefund),
     ):
         fields = dict(parse_qsl(body.decode(), strict_parsing=True))
         del fields["sign"], fields["sign_type"]
         fields["body"] = SUBJECT
         text = "&".join(f"{name}={value}" for name, value in sorted(fields.items()))
         form = {**fields, "sign_type": "RSA2", "sign": alipays_side()._sign(text)}
-        assert isinstance(house.alipay.read_webhook({}, urlencode(form).encode(), NOON).subject, kind)
+        assert isinstance(kit.alipay.read_webhook({}, urlencode(form).encode(), NOON).subject, kind)
 
 
-async def test_requests_that_the_sdk_signs_are_served(house: AlipayKit) -> None:
+async def test_requests_that_the_sdk_signs_are_served(kit: AlipayKit) -> None:
     """The SDK also verifies each answer, and raises if it does not believe it."""
-    shop = sdk(house.gateway_url)
+    shop = sdk(kit.gateway_url)
     paid, closed = uuid4().hex, uuid4().hex
     for number in (paid, closed):
         answer = await asyncio.to_thread(shop.api_alipay_trade_precreate, SUBJECT, number, "19.99")
         assert answer["qr_code"] == f"{PUBLIC_URL}/pay/alipay/{number}"
     assert (await asyncio.to_thread(shop.api_alipay_trade_close, closed))["code"] == "10000"
-    house.bank.pay("alipay", paid, house.clock.ms)
+    kit.bank.pay("alipay", paid, kit.clock.ms)
     for number, status in ((paid, "TRADE_SUCCESS"), (closed, "TRADE_CLOSED")):
         assert (await asyncio.to_thread(shop.api_alipay_trade_query, number))["trade_status"] == status
     answer = await asyncio.to_thread(shop.api_alipay_trade_refund, "9.99", paid, out_request_no="r1")
@@ -104,23 +104,23 @@ async def test_requests_that_the_sdk_signs_are_served(house: AlipayKit) -> None:
     assert answer["sub_code"] == "ACQ.TRADE_NOT_EXIST"
 
 
-async def test_pages_that_the_sdk_signs_open(house: AlipayKit) -> None:
+async def test_pages_that_the_sdk_signs_open(kit: AlipayKit) -> None:
     shop = sdk()
     for make, scene in ((shop.api_alipay_trade_page_pay, "page"), (shop.api_alipay_trade_app_pay, "app")):
         number = uuid4().hex
         query = make(SUBJECT, number, "19.99", time_expire="2026-11-11 12:15:00")
-        async with await house.open_page(f"{house.gateway_url}?{query}") as page:
+        async with await kit.open_page(f"{kit.gateway_url}?{query}") as page:
             assert (page.status, page.headers["location"]) == (302, f"{PUBLIC_URL}/pay/alipay/{number}")
-        trade = house.bank.trade("alipay", number)
+        trade = kit.bank.trade("alipay", number)
         assert trade is not None
         assert (trade.scene, trade.subject, trade.amount) == (scene, SUBJECT, 1999)
-        async with await house.open_page(f"{house.gateway_url}?{query.replace('19.99', '0.01')}") as page:
+        async with await kit.open_page(f"{kit.gateway_url}?{query.replace('19.99', '0.01')}") as page:
             assert (page.status, "isv.invalid-signature" in await page.text()) == (200, True)
 
 
-async def test_our_requests_verify_under_the_sdk(house: AlipayKit) -> None:
-    page = await house.alipay.create(house.charge("page", return_url="https://shop.invalid/?a=1&b=ü +"))
-    app = await house.alipay.create(house.charge("app", subject=SUBJECT))
+async def test_our_requests_verify_under_the_sdk(kit: AlipayKit) -> None:
+    page = await kit.alipay.create(kit.charge("page", return_url="https://shop.invalid/?a=1&b=ü +"))
+    app = await kit.alipay.create(kit.charge("app", subject=SUBJECT))
     assert page.url is not None
     assert app.parameters is not None
     for query in (urlsplit(page.url).query, app.parameters["order_string"]):
@@ -130,8 +130,8 @@ async def test_our_requests_verify_under_the_sdk(house: AlipayKit) -> None:
         assert alipays_side()._verify(text, signature)
 
 
-async def test_answers_that_the_sdk_signs_are_believed(house: AlipayKit) -> None:
-    charge = house.charge("qr")
+async def test_answers_that_the_sdk_signs_are_believed(kit: AlipayKit) -> None:
+    charge = kit.charge("qr")
     content = {
         "code": "10000",
         "msg": "Success",
@@ -141,7 +141,7 @@ async def test_answers_that_the_sdk_signs_are_believed(house: AlipayKit) -> None
     raw = json.dumps(content, indent=1).replace("/", "\\/")
     signature = alipays_side()._sign(raw)
     body = f'{{ "sign" : "{signature}", "alipay_trade_precreate_response" : {raw} }}'.encode()
-    alipay = Alipay(account(), FakeAlipayTransport(body), house.clock)
+    alipay = Alipay(account(), FakeAlipayTransport(body), kit.clock)
     assert (await alipay.create(charge)).code == "https://q.invalid/ü"
     assert sdk()._verify_and_return_sync_response(body.decode(), "alipay_trade_precreate_response") == content
     changed = body.replace(b"q.invalid", b"r.invalid")

@@ -30,7 +30,7 @@ Fields = dict[str, str]
 
 
 @pytest.fixture
-def house() -> Iterator[AlipayKit]:
+def kit() -> Iterator[AlipayKit]:
     """Without its network: one trade over 19.99 that waits."""
     found = AlipayKit()
     found.alipay = Alipay(account(), FakeAlipayTransport(b""), found.clock)
@@ -43,13 +43,13 @@ def house() -> Iterator[AlipayKit]:
     found.bank.close()
 
 
-def pay(house: AlipayKit) -> None:
-    house.bank.pay("alipay", PAYMENT_ID.hex, house.clock.ms)
+def pay(kit: AlipayKit) -> None:
+    kit.bank.pay("alipay", PAYMENT_ID.hex, kit.clock.ms)
 
 
-def refund(house: AlipayKit, fen: int, refund_id: UUID = REFUND_ID) -> None:
+def refund(kit: AlipayKit, fen: int, refund_id: UUID = REFUND_ID) -> None:
     number = f"{TRADE_NO}{refund_id.hex}"
-    house.bank.refund(SimulatedRefund("alipay", refund_id.hex, PAYMENT_ID.hex, number, fen, "", house.clock.ms + 320))
+    kit.bank.refund(SimulatedRefund("alipay", refund_id.hex, PAYMENT_ID.hex, number, fen, "", kit.clock.ms + 320))
 
 
 def parse_fields(body: bytes) -> Fields:
@@ -66,76 +66,74 @@ def signed(fields: Fields, **change: str | None) -> bytes:
 # Genuine ones.
 
 
-def test_a_payment_is_told(house: AlipayKit) -> None:
-    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON).subject == ProviderPayment(
-        PAYMENT_ID, "waiting"
-    )
-    pay(house)
-    notice = house.alipay.read_webhook({}, house.callback(PAYMENT_ID), NOON)
+def test_a_payment_is_told(kit: AlipayKit) -> None:
+    assert kit.alipay.read_webhook({}, kit.callback(PAYMENT_ID), NOON).subject == ProviderPayment(PAYMENT_ID, "waiting")
+    pay(kit)
+    notice = kit.alipay.read_webhook({}, kit.callback(PAYMENT_ID), NOON)
     assert notice.webhook_id == "alipay:n-1"
     assert notice.subject == ProviderPayment(PAYMENT_ID, "captured", Money(1999, "CNY"), TRADE_NO, NOON)
-    house.clock.ms += 86_400_000  # sent again: another notify_time, the same notice
-    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID), from_ms(house.clock.ms)) == notice
+    kit.clock.ms += 86_400_000  # sent again: another notify_time, the same notice
+    assert kit.alipay.read_webhook({}, kit.callback(PAYMENT_ID), from_ms(kit.clock.ms)) == notice
 
 
-def test_a_refund_is_told_without_its_amount(house: AlipayKit) -> None:
-    pay(house)
+def test_a_refund_is_told_without_its_amount(kit: AlipayKit) -> None:
+    pay(kit)
     seen = ProviderRefund(PAYMENT_ID, REFUND_ID, "done")
-    refund(house, 1000)
-    assert house.alipay.read_webhook({}, house.callback(PAYMENT_ID, REFUND_ID), NOON).subject == seen
+    refund(kit, 1000)
+    assert kit.alipay.read_webhook({}, kit.callback(PAYMENT_ID, REFUND_ID), NOON).subject == seen
     second = UUID("019abcde-0000-7000-8000-0000000000b6")
-    refund(house, 999, second)
-    body = house.callback(PAYMENT_ID, second)
+    refund(kit, 999, second)
+    body = kit.callback(PAYMENT_ID, second)
     told = parse_fields(body)
     assert (told["trade_status"], told["refund_fee"]) == ("TRADE_CLOSED", "19.99")  # of both refunds together
-    assert house.alipay.read_webhook({}, body, NOON).subject == ProviderRefund(PAYMENT_ID, second, "done")
+    assert kit.alipay.read_webhook({}, body, NOON).subject == ProviderRefund(PAYMENT_ID, second, "done")
 
 
-def test_closed_is_told_from_all_given_back(house: AlipayKit) -> None:
-    house.bank.close_trade("alipay", PAYMENT_ID.hex)
-    told = parse_fields(house.callback(PAYMENT_ID))
+def test_closed_is_told_from_all_given_back(kit: AlipayKit) -> None:
+    kit.bank.close_trade("alipay", PAYMENT_ID.hex)
+    told = parse_fields(kit.callback(PAYMENT_ID))
     assert (told["trade_status"], told["refund_fee"]) == ("TRADE_CLOSED", "0.00")  # as Alipay really sends it
-    assert house.alipay.read_webhook({}, signed(told), NOON).subject == ProviderPayment(PAYMENT_ID, "closed")
+    assert kit.alipay.read_webhook({}, signed(told), NOON).subject == ProviderPayment(PAYMENT_ID, "closed")
 
 
-def test_a_number_without_a_refund_is_not_one(house: AlipayKit) -> None:
-    pay(house)
-    told = parse_fields(house.callback(PAYMENT_ID))
+def test_a_number_without_a_refund_is_not_one(kit: AlipayKit) -> None:
+    pay(kit)
+    told = parse_fields(kit.callback(PAYMENT_ID))
     for fee in (None, "0.00"):
-        seen = house.alipay.read_webhook({}, signed(told, out_biz_no="x", refund_fee=fee), NOON).subject
+        seen = kit.alipay.read_webhook({}, signed(told, out_biz_no="x", refund_fee=fee), NOON).subject
         assert isinstance(seen, ProviderPayment)
 
 
-def test_a_refund_by_hand_says_only_that_the_payment_was_captured(house: AlipayKit) -> None:
-    pay(house)
-    refund(house, 1999)
-    told = parse_fields(house.callback(PAYMENT_ID, REFUND_ID))
-    seen = house.alipay.read_webhook({}, signed(told, out_biz_no=None), NOON).subject
+def test_a_refund_by_hand_says_only_that_the_payment_was_captured(kit: AlipayKit) -> None:
+    pay(kit)
+    refund(kit, 1999)
+    told = parse_fields(kit.callback(PAYMENT_ID, REFUND_ID))
+    seen = kit.alipay.read_webhook({}, signed(told, out_biz_no=None), NOON).subject
     assert isinstance(seen, ProviderPayment)
     assert (seen.state, seen.amount) == ("captured", Money(1999, "CNY"))
 
 
-def test_wrong_ones_on_purpose(house: AlipayKit) -> None:
-    pay(house)
+def test_wrong_ones_on_purpose(kit: AlipayKit) -> None:
+    pay(kit)
     with pytest.raises(InvalidWebhook, match="bad_signature"):
-        house.alipay.read_webhook({}, house.callback(PAYMENT_ID, wrong="signature"), NOON)
-    seen = house.alipay.read_webhook({}, house.callback(PAYMENT_ID, wrong="amount"), NOON).subject
+        kit.alipay.read_webhook({}, kit.callback(PAYMENT_ID, wrong="signature"), NOON)
+    seen = kit.alipay.read_webhook({}, kit.callback(PAYMENT_ID, wrong="amount"), NOON).subject
     assert seen.amount == Money(2000, "CNY")  # genuine in form: that it is another amount is for others to see
 
 
-def test_the_window_of_time(house: AlipayKit) -> None:
-    body = house.callback(PAYMENT_ID)
+def test_the_window_of_time(kit: AlipayKit) -> None:
+    body = kit.callback(PAYMENT_ID)
     for now in (NOON - NOTICE_MAX_AHEAD, NOON + NOTICE_MAX_AGE):
-        assert house.alipay.read_webhook({}, body, now)
+        assert kit.alipay.read_webhook({}, body, now)
 
 
-async def test_answers_to_callbacks(house: AlipayKit) -> None:
-    yes, no = house.alipay.acknowledge(True), house.alipay.acknowledge(False)
+async def test_answers_to_callbacks(kit: AlipayKit) -> None:
+    yes, no = kit.alipay.acknowledge(True), kit.alipay.acknowledge(False)
     assert (yes.status, yes.body, no.body) == (200, b"success", b"fail")
-    assert house.sandbox.is_accepted(yes.status, yes.body)
-    assert not house.sandbox.is_accepted(no.status, no.body)
-    assert not house.sandbox.is_accepted(500, yes.body)
-    await house.alipay.refresh()  # there is nothing to renew
+    assert kit.sandbox.is_accepted(yes.status, yes.body)
+    assert not kit.sandbox.is_accepted(no.status, no.body)
+    assert not kit.sandbox.is_accepted(500, yes.body)
+    await kit.alipay.refresh()  # there is nothing to renew
 
 
 # All the others.
@@ -296,17 +294,17 @@ def content_mutants(told: Fields) -> Iterator[Mutant]:
     yield Mutant("given back before it was paid", unpaid, "bad_content")
 
 
-def test_mutated_callbacks_are_refused(house: AlipayKit) -> None:
-    pay(house)
-    body = house.callback(PAYMENT_ID)
+def test_mutated_callbacks_are_refused(kit: AlipayKit) -> None:
+    pay(kit)
+    body = kit.callback(PAYMENT_ID)
     told = parse_fields(body)
     assert urlencode(told).encode() == body == signed(told)
-    assert house.alipay.read_webhook({}, body, NOON)
+    assert kit.alipay.read_webhook({}, body, NOON)
     count, wrong = Counter[str](), []
     for mutants in (field_mutants, signature_mutants, body_mutants, time_mutants, content_mutants):
         for mutant in mutants(told):
             try:
-                house.alipay.read_webhook({}, mutant.body, mutant.now)
+                kit.alipay.read_webhook({}, mutant.body, mutant.now)
                 said = "accepted"
             except InvalidWebhook as refusal:
                 said = refusal.code

@@ -28,7 +28,7 @@ from tests.payments.alipay_kit import (
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[AlipayKit]:
+async def kit() -> AsyncIterator[AlipayKit]:
     async with open_alipay_kit() as found:
         yield found
 
@@ -111,33 +111,33 @@ def test_times_are_shanghais() -> None:
 # The daily statement.
 
 
-async def test_a_statement_reads_back(house: AlipayKit) -> None:
-    payments = [await house.paid(fen) for fen in (1999, 5, 1_234_567)]
+async def test_a_statement_reads_back(kit: AlipayKit) -> None:
+    payments = [await kit.paid(fen) for fen in (1999, 5, 1_234_567)]
     orders = [refund_request(payments[0], 1999), refund_request(payments[2], 67), refund_request(payments[2], 500)]
     for order in orders:
-        await house.alipay.refund(order)
-    trades, refunds = house.bank.trades("alipay"), house.bank.refunds("alipay")
+        await kit.alipay.refund(order)
+    trades, refunds = kit.bank.trades("alipay"), kit.bank.refunds("alipay")
     trades[1] = replace(trades[1], subject='tea, "green"\nand black')
-    text = house.sandbox.statement(trades, refunds)
+    text = kit.sandbox.statement(trades, refunds)
     expected = {
         StatementLine(UUID(hex=trade.out_no), None, Money(trade.amount, "CNY"), trade.trade_no)
-        for trade in house.bank.trades("alipay")
-    } | {StatementLine(o.payment_id, o.refund_id, o.amount, house.trade(o.payment_id).trade_no) for o in orders}
-    found = house.alipay.read_statement(text)
+        for trade in kit.bank.trades("alipay")
+    } | {StatementLine(o.payment_id, o.refund_id, o.amount, kit.trade(o.payment_id).trade_no) for o in orders}
+    found = kit.alipay.read_statement(text)
     assert (len(found), set(found)) == (6, expected)
-    assert house.alipay.read_statement(text.replace("\n", "\r\n")) == found
-    assert house.alipay.read_statement("\ufeff" + text) == found
-    assert house.alipay.read_statement(house.sandbox.statement([], [])) == []
+    assert kit.alipay.read_statement(text.replace("\n", "\r\n")) == found
+    assert kit.alipay.read_statement("\ufeff" + text) == found
+    assert kit.alipay.read_statement(kit.sandbox.statement([], [])) == []
 
 
-async def test_lines_that_cannot_be_read_are_told_by_number(house: AlipayKit) -> None:
-    payment_id = await house.paid()
+async def test_lines_that_cannot_be_read_are_told_by_number(kit: AlipayKit) -> None:
+    payment_id = await kit.paid()
     order = refund_request(payment_id, 1000)
-    await house.alipay.refund(order)
-    text = house.sandbox.statement(house.bank.trades("alipay"), house.bank.refunds("alipay"))
+    await kit.alipay.refund(order)
+    text = kit.sandbox.statement(kit.bank.trades("alipay"), kit.bank.refunds("alipay"))
     lines = text.split("\n")
     assert [lines[5].count("19.99"), lines[6].count("-10.00")] == [2, 2]
-    good = house.alipay.read_statement(text)
+    good = kit.alipay.read_statement(text)
     for number, old, new, why in (
         (6, "19.99", "19.9", "not an amount"),
         (6, "19.99", "-19.99", "not an amount"),
@@ -146,7 +146,7 @@ async def test_lines_that_cannot_be_read_are_told_by_number(house: AlipayKit) ->
         (6, "交易", "转账", "neither"),
         (6, ",", "", "cells"),
         (6, "2026", '"2026', "cells"),
-        (6, house.trade(payment_id).trade_no, "", "without"),
+        (6, kit.trade(payment_id).trade_no, "", "without"),
         (7, "-10.00", "10.00", "not the amount of a refund"),
         (7, order.refund_id.hex, "", "not a number of ours"),
         (7, "-10.00", "-1e1", "not an amount"),
@@ -154,7 +154,7 @@ async def test_lines_that_cannot_be_read_are_told_by_number(house: AlipayKit) ->
     ):
         broken = lines.copy()
         broken[number - 1] = broken[number - 1].replace(old, new, 1)
-        found = house.alipay.read_statement("\n".join(broken))
+        found = kit.alipay.read_statement("\n".join(broken))
         other = 7 - number
         assert found[other] == good[other]
         wrong = found[1 - other]
@@ -163,12 +163,12 @@ async def test_lines_that_cannot_be_read_are_told_by_number(house: AlipayKit) ->
         assert why in wrong
 
 
-async def test_a_statement_that_is_none_or_breaks_off_is_told(house: AlipayKit) -> None:
-    await house.paid()
-    text = house.sandbox.statement(house.bank.trades("alipay"), [])
-    cut = house.alipay.read_statement(text[: text.index("#---", text.index("交易,"))])
+async def test_a_statement_that_is_none_or_breaks_off_is_told(kit: AlipayKit) -> None:
+    await kit.paid()
+    text = kit.sandbox.statement(kit.bank.trades("alipay"), [])
+    cut = kit.alipay.read_statement(text[: text.index("#---", text.index("交易,"))])
     assert isinstance(cut[0], StatementLine)
     assert "breaks off" in str(cut[1])
-    assert "no column" in str(house.alipay.read_statement(text.replace("订单金额", "金额"))[0])
-    assert "breaks off" in str(house.alipay.read_statement("")[0])
-    assert "no column" in str(house.alipay.read_statement("<html>\n</html>")[0])
+    assert "no column" in str(kit.alipay.read_statement(text.replace("订单金额", "金额"))[0])
+    assert "breaks off" in str(kit.alipay.read_statement("")[0])
+    assert "no column" in str(kit.alipay.read_statement("<html>\n</html>")[0])

@@ -35,13 +35,13 @@ from tests.payments.wechatpay_kit import (
 
 
 @pytest.fixture
-async def shop() -> AsyncIterator[WeChatPayKit]:
+async def kit() -> AsyncIterator[WeChatPayKit]:
     async with open_wechatpay_kit() as made:
         yield made
 
 
-def sdk(shop: WeChatPayKit, folder: Path) -> Any:
-    (folder / "platform.pem").write_text(shop.certificate)
+def sdk(kit: WeChatPayKit, folder: Path) -> Any:
+    (folder / "platform.pem").write_text(kit.certificate)
     made = Sdk(
         wechatpay_type=WeChatPayType.NATIVE,
         mchid=MCH_ID,
@@ -52,7 +52,7 @@ def sdk(shop: WeChatPayKit, folder: Path) -> Any:
         notify_url=NOTIFY_URL,
         cert_dir=str(folder),
     )
-    made._core._gate_way = shop.url
+    made._core._gate_way = kit.url
     return made
 
 
@@ -61,8 +61,8 @@ async def call(method: Callable[..., Any], **how: Any) -> tuple[int, Any]:
     return status, json.loads(text) if text else None
 
 
-async def test_its_calls_work_in_our_sandbox(shop: WeChatPayKit, tmp_path: Path) -> None:
-    theirs = sdk(shop, tmp_path)
+async def test_its_calls_work_in_our_sandbox(kit: WeChatPayKit, tmp_path: Path) -> None:
+    theirs = sdk(kit, tmp_path)
     wanted = payment_request()
     order = {"description": "红茶", "out_trade_no": wanted.payment_id.hex, "amount": {"total": 510}}
     status, content = await call(theirs.pay, **order)
@@ -74,7 +74,7 @@ async def test_its_calls_work_in_our_sandbox(shop: WeChatPayKit, tmp_path: Path)
     status, content = await call(theirs.query, out_trade_no=wanted.payment_id.hex)
     assert (status, content["trade_state"]) == (200, "NOTPAY")
     assert await call(theirs.close, out_trade_no=jsapi["out_trade_no"]) == (204, None)
-    shop.pay(wanted.payment_id)
+    kit.pay(wanted.payment_id)
     back = refund_request(wanted, 200)
     amount = {"refund": 200, "total": 510, "currency": "CNY"}
     how = {"out_trade_no": wanted.payment_id.hex, "out_refund_no": back.refund_id.hex, "amount": amount}
@@ -82,72 +82,72 @@ async def test_its_calls_work_in_our_sandbox(shop: WeChatPayKit, tmp_path: Path)
     assert (status, content["status"]) == (200, "PROCESSING")
     status, content = await call(theirs.query_refund, out_refund_no=back.refund_id.hex)
     assert (status, content["status"]) == (200, "SUCCESS")
-    assert (await shop.adapter.query_refund(back)).state == "done"
+    assert (await kit.adapter.query_refund(back)).state == "done"
     status, content = await call(theirs.query, out_trade_no="0" * 32)
     assert (status, content["code"]) == (404, "ORDER_NOT_EXIST")
 
 
-async def test_it_fetches_our_sandbox_s_certificates(shop: WeChatPayKit, tmp_path: Path) -> None:
-    theirs = sdk(shop, tmp_path)
+async def test_it_fetches_our_sandbox_s_certificates(kit: WeChatPayKit, tmp_path: Path) -> None:
+    theirs = sdk(kit, tmp_path)
     await asyncio.to_thread(theirs._core._update_certificates)
-    assert [f"{found.serial_number:X}" for found in theirs._core._certificates] == [shop.sandbox._serial]
+    assert [f"{found.serial_number:X}" for found in theirs._core._certificates] == [kit.sandbox._serial]
 
 
-async def test_it_reads_our_sandbox_s_callbacks(shop: WeChatPayKit, tmp_path: Path) -> None:
-    theirs = sdk(shop, tmp_path)
+async def test_it_reads_our_sandbox_s_callbacks(kit: WeChatPayKit, tmp_path: Path) -> None:
+    theirs = sdk(kit, tmp_path)
     wanted = payment_request()
-    await shop.adapter.create(wanted)
-    trade = shop.pay(wanted.payment_id)
-    await shop.adapter.refund(order := refund_request(wanted, 200))
-    for refund in (None, shop.refunds[0]):
-        sent = shop.callback(trade, refund)
+    await kit.adapter.create(wanted)
+    trade = kit.pay(wanted.payment_id)
+    await kit.adapter.refund(order := refund_request(wanted, 200))
+    for refund in (None, kit.refunds[0]):
+        sent = kit.callback(trade, refund)
         read = theirs.callback(sent.headers, sent.body)
         resource = read["resource"]
         assert resource["out_trade_no"] == wanted.payment_id.hex
         assert resource["amount"]["total"] == 510
         assert resource.get("out_refund_no") == (order.refund_id.hex if refund else None)
-        forged = shop.callback(trade, refund, wrong="signature")
+        forged = kit.callback(trade, refund, wrong="signature")
         assert theirs.callback(forged.headers, forged.body) is None
 
         said = lower(sent.headers)
         parts = (said["wechatpay-timestamp"], said["wechatpay-nonce"], sent.body.decode(), said["wechatpay-signature"])
-        assert rsa_verify(*parts, load_certificate(shop.certificate).public_key())
+        assert rsa_verify(*parts, load_certificate(kit.certificate).public_key())
         hidden = json.loads(sent.body)["resource"]
         clear = aes_decrypt(hidden["nonce"], hidden["ciphertext"], hidden["associated_data"], API_V3_KEY)
         assert json.loads(clear) == resource
 
 
-async def test_requests_that_it_signs_are_accepted(shop: WeChatPayKit) -> None:
+async def test_requests_that_it_signs_are_accepted(kit: WeChatPayKit) -> None:
     body = {"mchid": MCH_ID}
     path = f"/v3/pay/transactions/out-trade-no/{payment_request().payment_id.hex}/close"
     for signer, status in (("merchant", 404), ("stranger", 401)):
         signed = build_authorization(path, "POST", MCH_ID, SERIAL, key(signer), data=body)
         headers = {"Authorization": signed, "Content-Type": "application/json"}
-        answer = await shop.outside.send("POST", shop.url + path, headers, json.dumps(body).encode())
+        answer = await kit.outside.send("POST", kit.url + path, headers, json.dumps(body).encode())
         assert answer.status == status
 
 
-async def test_requests_are_signed_alike(shop: WeChatPayKit) -> None:
+async def test_requests_are_signed_alike(kit: WeChatPayKit) -> None:
     path, body = f"/v3/pay/transactions/out-trade-no/x?mchid={MCH_ID}", '{"a":"红"}'
     theirs = build_authorization(path, "GET", MCH_ID, SERIAL, key("merchant"), data=body, nonce_str="n")
     stamp = theirs.partition('timestamp="')[2].partition('"')[0]
     signed = wire.message("GET", path, stamp, "n", body)
     assert f'signature="{wire.sign(key("merchant"), signed)}"' in theirs
-    ours = wire.authorization(account(), "GET", path, body.encode(), now=shop.clock.now, nonce="n")
+    ours = wire.authorization(account(), "GET", path, body.encode(), now=kit.clock.now, nonce="n")
     assert ours.partition("signature=")[0] == theirs.partition("signature=")[0]
 
 
-async def test_parameters_are_signed_alike(shop: WeChatPayKit, tmp_path: Path) -> None:
-    action = await shop.adapter.create(payment_request("jsapi"))
+async def test_parameters_are_signed_alike(kit: WeChatPayKit, tmp_path: Path) -> None:
+    action = await kit.adapter.create(payment_request("jsapi"))
     said = action.parameters
     assert said is not None
     parts = [said["appId"], said["timeStamp"], said["nonceStr"], said["package"]]
-    assert sdk(shop, tmp_path).sign(parts) == said["paySign"]
+    assert sdk(kit, tmp_path).sign(parts) == said["paySign"]
 
 
-async def test_callbacks_made_with_its_algorithms_are_read(shop: WeChatPayKit) -> None:
-    await shop.adapter.refresh()
-    wanted, stamp = payment_request(), str(shop.clock.now_ms() // 1_000)
+async def test_callbacks_made_with_its_algorithms_are_read(kit: WeChatPayKit) -> None:
+    await kit.adapter.refresh()
+    wanted, stamp = payment_request(), str(kit.clock.now_ms() // 1_000)
     order = refund_request(wanted, 200)
     common = {"mchid": MCH_ID, "out_trade_no": wanted.payment_id.hex, "transaction_id": "42"}
     paid = {"appid": APP_ID, "trade_state": "SUCCESS", "success_time": "2026-11-22T10:34:56+08:00"}
@@ -167,10 +167,10 @@ async def test_callbacks_made_with_its_algorithms_are_read(shop: WeChatPayKit) -
         headers = {
             "wechatpay-timestamp": stamp,
             "wechatpay-nonce": "n",
-            "wechatpay-serial": shop.sandbox._serial,
+            "wechatpay-serial": kit.sandbox._serial,
             "wechatpay-signature": rsa_sign(key("platform"), f"{stamp}\nn\n{body}\n"),
         }
-        notice = shop.adapter.read_webhook(headers, body.encode(), shop.clock.now)
+        notice = kit.adapter.read_webhook(headers, body.encode(), kit.clock.now)
         assert isinstance(notice.subject, expected)
         assert notice.subject.amount is not None
         assert notice.subject.amount.amount == (200 if about == "refund" else 510)

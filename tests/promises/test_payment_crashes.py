@@ -36,13 +36,13 @@ async def pay(shop: CliServices, sale_id: str) -> AsyncIterator[PaymentShop]:
 
 
 @pytest.fixture
-async def started(pay: PaymentShop, tmp_path: Path) -> AsyncIterator[PaymentProcesses]:
+async def processes(pay: PaymentShop, tmp_path: Path) -> AsyncIterator[PaymentProcesses]:
     async with run_payment_processes(pay.settings, tmp_path) as found:
         yield found
 
 
-async def run_until_killed(started: PaymentProcesses, place: str) -> None:
-    running = await started.worker("payment_worker", crash_at=place)
+async def run_until_killed(processes: PaymentProcesses, place: str) -> None:
+    running = await processes.worker("payment_worker", crash_at=place)
     assert await wait_for_exit(running) == -9, f"it did not come to {place}"
 
 
@@ -54,7 +54,7 @@ async def ordered(pay: PaymentShop, *parts: tuple[str, int]) -> tuple[UUID, list
     """An order with payments that nobody has brought to their providers yet."""
     order_id = await pay.order()
     wanted = [TenderInput(method, amount) for method, amount in parts]  # type: ignore[arg-type]
-    begun = await pay.front.services.payments.start(order_id, "user", wanted)
+    begun = await pay.gateway.services.payments.start(order_id, "user", wanted)
     return order_id, [str(one.payment_id) for one in begun.payments]
 
 
@@ -69,54 +69,54 @@ async def over(pay: PaymentShop, captured: int, refunded: int) -> None:
     assert await pay.value(taken) == captured - refunded
 
 
-async def test_dies_at_each_step_of_a_payment(pay: PaymentShop, started: PaymentProcesses) -> None:
+async def test_dies_at_each_step_of_a_payment(pay: PaymentShop, processes: PaymentProcesses) -> None:
     """Asked and not noted, seen and not written, written and not gone on: charged once. Nobody calls back."""
     pay.switch(never_share=1)
     order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
-    await run_until_killed(started, "payment.after_create")
+    await run_until_killed(processes, "payment.after_create")
     assert sum(pay.trade_state(name, id_) == "waiting" for name, id_ in zip(PROVIDERS, payments, strict=True)) >= 1
     assert not await has_payment_actions(pay)
-    running = await started.worker("payment_worker", crash_at="payment.after_look")
+    running = await processes.worker("payment_worker", crash_at="payment.after_look")
     await eventually(lambda: has_payment_actions(pay))
     for name, id_ in zip(PROVIDERS, payments, strict=True):
         pay.pays(name, id_)
     assert await wait_for_exit(running) == -9
     assert await pay.value("SELECT count(*) FROM ledger") == 0
-    await run_until_killed(started, "payment.after_capture")
+    await run_until_killed(processes, "payment.after_capture")
     assert await pay.value("SELECT count(*) FROM payments WHERE status = 'captured'") >= 1
-    await started.worker("payment_worker")
+    await processes.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
 
 
-async def test_paid_while_nobody_is_there(pay: PaymentShop, started: PaymentProcesses) -> None:
+async def test_paid_while_nobody_is_there(pay: PaymentShop, processes: PaymentProcesses) -> None:
     """The customer has the code, we do not know that we gave it: to ask for it again is refused, for it is paid."""
     pay.switch(never_share=1)
     order_id, [payment] = await ordered(pay, ("alipay", 100))
-    await run_until_killed(started, "payment.after_create")
+    await run_until_killed(processes, "payment.after_create")
     pay.pays("alipay", payment)
-    await started.worker("payment_worker")
+    await processes.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
 
 
-async def test_dies_between_a_refund_and_its_row(pay: PaymentShop, started: PaymentProcesses) -> None:
+async def test_dies_between_a_refund_and_its_row(pay: PaymentShop, processes: PaymentProcesses) -> None:
     """The money is on its way back and nobody has noted it: it goes back once, at each provider."""
     async with run_workers(pay.settings, "payment_worker"):
         order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
     pay.switch(never_share=1)
     await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 90, "reason": "broken"})
-    await run_until_killed(started, "refund.after_call")
+    await run_until_killed(processes, "refund.after_call")
     given = sum(pay.bank.totals(name)["refunds"] for name in PROVIDERS)
     assert given >= 1
     assert await pay.value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
     if given < len(PROVIDERS):  # else both calls were through when it died, and no more are made
-        await run_until_killed(started, "refund.after_call")
-    await started.worker("payment_worker")
+        await run_until_killed(processes, "refund.after_call")
+    await processes.worker("payment_worker")
     await over(pay, captured=100, refunded=90)
 
 
-async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, started: PaymentProcesses) -> None:
+async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, processes: PaymentProcesses) -> None:
     async with run_workers(pay.settings, "payment_worker"):
         order_id, [payment] = await pay.ordered(("alipay", 100))
         await pay.expire(order_id)
@@ -124,30 +124,30 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, sta
         await pay.quiet()
     pay.pays("alipay", payment["payment_id"], too_late=True)
     await pay.payment_is(payment["payment_id"], "captured")
-    await run_until_killed(started, "retake.after_redis")
+    await run_until_killed(processes, "retake.after_redis")
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
     audit = await pay.shop.audit.audit_sale(pay.sale_id)
     assert audit.clean, audit.findings
-    await started.worker("payment_worker")
+    await processes.worker("payment_worker")
     await pay.order_is(order_id, "paid")
     await over(pay, captured=100, refunded=0)
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
     assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
 
 
-async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, started: PaymentProcesses) -> None:
+async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, processes: PaymentProcesses) -> None:
     """What it stored is stored: the provider sends it again, and reads that it need not."""
     pay.switch(never_share=1)
     async with run_workers(pay.settings, "payment_worker"):
         order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
         await eventually(lambda: has_payment_actions(pay))
-    dying = await started.gateway(crash_at="payment.after_notice:2")
+    dying = await processes.gateway(crash_at="payment.after_notice:2")
     async with aiohttp.ClientSession() as client:
 
         async def send(number: int) -> int:
             name, id_ = PROVIDERS[number], payments[number]
             callback = pay.callback(name, id_, notice_id=f"n-{number}")
-            url = f"{started.base}/v1/payments/{name}/notify"
+            url = f"{processes.base}/v1/payments/{name}/notify"
             async with client.post(url, data=callback.body, headers=callback.headers) as answer:
                 return answer.status
 
@@ -158,7 +158,7 @@ async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, sta
             await send(1)
         assert await wait_for_exit(dying) == -9
         await pay.order_is(order_id, "paid")
-        await started.gateway()
+        await processes.gateway()
         assert [await send(number) for number in (1, 0, 1)] == [204, 200, 204]
     await over(pay, captured=100, refunded=0)
     results = await pay.rows("SELECT result FROM payment_webhooks")

@@ -64,7 +64,7 @@ async def placed(pay: PaymentShop, *parts: TenderInput) -> list[RacingOrder]:
         return bool(await pay.value(query) == PAIRS)
 
     await eventually(lambda: all_of("SELECT count(*) FROM orders"))
-    start = pay.front.services.payments.start
+    start = pay.gateway.services.payments.start
     begun = await asyncio.gather(*(start(one.order_id, one.user_id, parts) for one in made))
     await eventually(lambda: all_of("SELECT count(*) FROM payments WHERE action IS NOT NULL"))
     return [
@@ -98,7 +98,7 @@ def handle_webhook(pay: PaymentShop, payment_id: UUID) -> Coroutine[Any, Any, st
     """The customer has paid, and Alipay's word for it is read and about to be entered: as near to the database as the
     other end of the race, which else would always come first."""
     pay.pays("alipay", payment_id)
-    callback, services = pay.callback("alipay", payment_id, notice_id=payment_id.hex), pay.front.services
+    callback, services = pay.callback("alipay", payment_id, notice_id=payment_id.hex), pay.gateway.services
     notice = services.providers["alipay"].read_webhook({}, callback.body, from_ms(services.clock.now_ms()))
     return services.payments.handle_webhook("alipay", notice, callback.body)
 
@@ -198,7 +198,7 @@ async def test_cancel_against_callback(pay: PaymentShop, monkeypatch: pytest.Mon
 
     async def cancel(one: RacingOrder) -> str:
         actor = Actor(one.user, f"customer {one.user}")
-        return await refusing(pay.front.services.orders.cancel(one.order_id, actor, [pay.sale_id], 0), CannotCancel)
+        return await refusing(pay.gateway.services.orders.cancel(one.order_id, actor, [pay.sale_id], 0), CannotCancel)
 
     said = Counter(await race([(cancel(one), handle_webhook(pay, one.payment_id)) for one in orders]))
     counts = await ended(pay)
@@ -212,7 +212,7 @@ async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.Monke
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
     orders = await placed(pay, TenderInput("wechatpay", 100))
     await race([(pay_and_deliver_webhook(pay, "wechatpay", one.payment_id),) for one in orders])
-    refund = pay.front.services.payments.refund
+    refund = pay.gateway.services.payments.refund
 
     def of(one: RacingOrder, key: str, amount: int | None) -> Coroutine[Any, Any, str]:
         return refusing(refund(one.order_id, key, amount, "broken", "staff sam"), NotEnoughCaptured)
@@ -233,7 +233,7 @@ async def test_another_way_against_callback(pay: PaymentShop, monkeypatch: pytes
     """The customer takes another way in the moment in which the first is paid. Some pay in the second way too."""
     monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
     orders = await placed(pay, TenderInput("alipay", 100))
-    start = pay.front.services.payments.start
+    start = pay.gateway.services.payments.start
 
     async def change(one: RacingOrder) -> str:
         return await refusing(start(one.order_id, one.user, [TenderInput("wechatpay", 100)]), NotPayable)

@@ -48,15 +48,15 @@ class CrashKit:
     """A shop without a driver, SF Express, and drivers as processes. A dead one's jobs are free after a second."""
 
     ship: ShippingShop
-    yard: CarrierKit
-    started: SfExpressProcesses
+    carrier_kit: CarrierKit
+    processes: SfExpressProcesses
 
     async def dies(self, place: str) -> None:
-        running = await self.started.worker("fulfilment_worker", crash_at=place)
+        running = await self.processes.worker("fulfilment_worker", crash_at=place)
         assert await wait_for_exit(running) == -9, f"it did not come to {place}"
 
     async def goes_on(self) -> None:
-        await self.started.worker("fulfilment_worker")
+        await self.processes.worker("fulfilment_worker")
 
     async def only(self) -> Shipment:
         [row] = await self.ship.rows("SELECT shipment_id FROM shipments")
@@ -70,12 +70,12 @@ class CrashKit:
         await eventually(look, timeout_s=20)
 
     def theirs(self) -> list[SimulatedShipment]:
-        return self.yard.carriers.depot.last(100)
+        return self.carrier_kit.carriers.depot.last(100)
 
     async def booked(self) -> Shipment:
         """A parcel that is booked, with nobody at work any more."""
         await self.ship.order()
-        running = await self.started.worker("fulfilment_worker")
+        running = await self.processes.worker("fulfilment_worker")
 
         async def look() -> bool:
             return bool(await self.ship.value("SELECT count(*) FROM shipments WHERE status = 'booked'"))
@@ -90,24 +90,24 @@ class CrashKit:
         rows = await self.ship.rows("SELECT booking_id, tracking_no FROM bookings WHERE outcome = 'booked'")
         ours = {(row["booking_id"].hex, row["tracking_no"]) for row in rows}
         assert {(one.order_no, one.number) for one in self.theirs() if one.state != "cancelled"} == ours
-        assert self.yard.books("sf_express")["booked_more_than_once"] == 0
+        assert self.carrier_kit.books("sf_express")["booked_more_than_once"] == 0
         assert await self.ship.value("SELECT count(*) FROM shipments WHERE parked") == 0
 
 
 @pytest.fixture
-async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[CrashKit]:
+async def kit(shop: CliServices, make_settings: Callable[..., Settings], tmp_path: Path) -> AsyncIterator[CrashKit]:
     async with AsyncExitStack() as stack:
         receiver = WebhookReceiver()
         clock = FakeCarrierClock()
         clock.ms = shop.clock.now_ms()
-        yard = await stack.enter_async_context(open_carrier_kit(receiver, clock=clock))
-        assert isinstance(yard.http.server, TestServer)
+        carrier_kit = await stack.enter_async_context(open_carrier_kit(receiver, clock=clock))
+        assert isinstance(carrier_kit.http.server, TestServer)
         account: dict[str, Any] = {
             "partner_id": IDS.sf_express_partner_id,
             "check_word": IDS.sf_express_check_word,
             "monthly_card": IDS.sf_express_monthly_card,
             "push_key": "nobodypusheshere1234",
-            "base_url": str(yard.http.make_url("/sf_express/std/service")),
+            "base_url": str(carrier_kit.http.make_url("/sf_express/std/service")),
         }
         settings = make_settings(
             shipping={"sf_express": account, "tracking_poll_initial_s": 0.2, "tracking_poll_max_s": 0.2},
@@ -116,86 +116,86 @@ async def scene(shop: CliServices, make_settings: Callable[..., Settings], tmp_p
         ship = await stack.enter_async_context(open_shipping_shop(shop, settings, rates=_RATES))
         ship.carriers["sf_express"] = FakeCarrier("sf_express")  # for the desk, which calls nobody
         plain = await stack.enter_async_context(run_processes(settings, tmp_path))
-        yield CrashKit(ship, yard, SfExpressProcesses(settings, tmp_path, running=plain.running))
+        yield CrashKit(ship, carrier_kit, SfExpressProcesses(settings, tmp_path, running=plain.running))
 
 
-async def test_booked_and_not_noted(scene: CrashKit) -> None:
+async def test_booked_and_not_noted(kit: CrashKit) -> None:
     """Three drivers die, each after SF has taken a parcel and before that is written down."""
     for _ in range(_ORDERS):
-        await scene.ship.order()
+        await kit.ship.order()
     for place in ("shipment.after_book", "shipment.after_book:3", "shipment.after_book:2"):
-        await scene.dies(place)
-    assert len(scene.theirs()) > await scene.ship.value("SELECT count(*) FROM bookings WHERE outcome = 'booked'")
-    await scene.goes_on()
+        await kit.dies(place)
+    assert len(kit.theirs()) > await kit.ship.value("SELECT count(*) FROM bookings WHERE outcome = 'booked'")
+    await kit.goes_on()
 
     async def look() -> bool:
         query = "SELECT count(*) FROM shipments WHERE status = 'booked' AND task = 'track'"
-        return bool(await scene.ship.value(query) == _ORDERS)
+        return bool(await kit.ship.value(query) == _ORDERS)
 
     await eventually(look, timeout_s=20)
-    await scene.agree()
-    assert len(scene.theirs()) == await scene.ship.value("SELECT count(*) FROM bookings") == _ORDERS
+    await kit.agree()
+    assert len(kit.theirs()) == await kit.ship.value("SELECT count(*) FROM bookings") == _ORDERS
 
 
-async def test_booked_and_not_noted_and_at_the_door_by_then(scene: CrashKit) -> None:
+async def test_booked_and_not_noted_and_at_the_door_by_then(kit: CrashKit) -> None:
     """SF has brought it before anybody here knows that it would come for it."""
-    order_id = await scene.ship.order()
-    await scene.dies("shipment.after_book")
-    [theirs] = scene.theirs()
-    scene.yard.carriers.courier.move(theirs.number, "delivered")
-    await scene.goes_on()
-    await scene.becomes((await scene.only()).shipment_id, "delivered")
-    assert (await scene.only()).tracking_no == theirs.number
-    assert await scene.ship.status(order_id) == "delivered"
-    await scene.agree()
+    order_id = await kit.ship.order()
+    await kit.dies("shipment.after_book")
+    [theirs] = kit.theirs()
+    kit.carrier_kit.carriers.courier.move(theirs.number, "delivered")
+    await kit.goes_on()
+    await kit.becomes((await kit.only()).shipment_id, "delivered")
+    assert (await kit.only()).tracking_no == theirs.number
+    assert await kit.ship.status(order_id) == "delivered"
+    await kit.agree()
 
 
 @pytest.mark.parametrize("how", ["refund", "cancel"])
-async def test_booked_and_not_noted_and_not_wanted_any_more(scene: CrashKit, how: str) -> None:
-    order_id = await scene.ship.order()
-    await scene.dies("shipment.after_book")
-    parcel = await scene.only()
+async def test_booked_and_not_noted_and_not_wanted_any_more(kit: CrashKit, how: str) -> None:
+    order_id = await kit.ship.order()
+    await kit.dies("shipment.after_book")
+    parcel = await kit.only()
     assert (parcel.status, parcel.tracking_no) == ("planned", None)
     if how == "refund":
-        await scene.ship.refund_all(order_id)
+        await kit.ship.refund_all(order_id)
     else:
-        await scene.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
-    await scene.dies("shipment.after_cancel")
-    assert [one.state for one in scene.theirs()] == ["cancelled"]
-    await scene.goes_on()
-    await scene.becomes(parcel.shipment_id, "cancelled")
-    await scene.agree()
+        await kit.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
+    await kit.dies("shipment.after_cancel")
+    assert [one.state for one in kit.theirs()] == ["cancelled"]
+    await kit.goes_on()
+    await kit.becomes(parcel.shipment_id, "cancelled")
+    await kit.agree()
 
 
-async def test_cancelled_and_not_noted(scene: CrashKit) -> None:
+async def test_cancelled_and_not_noted(kit: CrashKit) -> None:
     """For another address: the first booking is over with SF, whoever says so, and one more is made."""
-    parcel = await scene.booked()
-    await scene.ship.desk.redirect(parcel.shipment_id, _NEW, "moved", "dan")
-    await scene.dies("shipment.after_cancel")
-    assert [one.state for one in scene.theirs()] == ["cancelled"]
-    assert (await scene.ship.parcel(parcel.shipment_id)).tracking_no == parcel.tracking_no
-    await scene.dies("shipment.after_book")
-    await scene.goes_on()
-    await scene.becomes(parcel.shipment_id, "booked", _NEW.line)
-    assert sorted(one.state for one in scene.theirs()) == ["booked", "cancelled"]
-    await scene.agree()
+    parcel = await kit.booked()
+    await kit.ship.desk.redirect(parcel.shipment_id, _NEW, "moved", "dan")
+    await kit.dies("shipment.after_cancel")
+    assert [one.state for one in kit.theirs()] == ["cancelled"]
+    assert (await kit.ship.parcel(parcel.shipment_id)).tracking_no == parcel.tracking_no
+    await kit.dies("shipment.after_book")
+    await kit.goes_on()
+    await kit.becomes(parcel.shipment_id, "booked", _NEW.line)
+    assert sorted(one.state for one in kit.theirs()) == ["booked", "cancelled"]
+    await kit.agree()
 
 
-async def test_too_late_and_not_noted(scene: CrashKit) -> None:
+async def test_too_late_and_not_noted(kit: CrashKit) -> None:
     """SF has the parcel: it goes its way, and nobody is told twice that it does."""
-    parcel = await scene.booked()
+    parcel = await kit.booked()
     assert parcel.tracking_no is not None
-    scene.yard.carriers.courier.move(parcel.tracking_no, "picked_up")
-    await scene.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
-    await scene.dies("shipment.after_cancel")
-    await scene.goes_on()
+    kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "picked_up")
+    await kit.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
+    await kit.dies("shipment.after_cancel")
+    await kit.goes_on()
 
     async def look() -> bool:
-        return (await scene.ship.parcel(parcel.shipment_id)).status == "picked_up"
+        return (await kit.ship.parcel(parcel.shipment_id)).status == "picked_up"
 
     await eventually(look)
-    scene.yard.carriers.courier.move(parcel.tracking_no, "delivered")
-    await scene.becomes(parcel.shipment_id, "delivered")
-    late = [text for text in await scene.ship.told(parcel.shipment_id) if "has it already" in text]
+    kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "delivered")
+    await kit.becomes(parcel.shipment_id, "delivered")
+    late = [text for text in await kit.ship.told(parcel.shipment_id) if "has it already" in text]
     assert len(late) == 1
-    await scene.agree()
+    await kit.agree()

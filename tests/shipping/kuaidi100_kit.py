@@ -144,9 +144,9 @@ def _no(code: str, message: str) -> web.Response:
 @asynccontextmanager
 async def open_fake_kuaidi100(**changed: str) -> AsyncIterator[tuple[FakeKuaidi100, Kuaidi100Carrier]]:
     """kuaidi100 on a port of its own, and zto through it."""
-    house = FakeKuaidi100()
-    async with TestServer(house.app) as server, aiohttp.ClientSession() as session:
-        yield house, carrier(SessionTransport(session), base_url=str(server.make_url("/")), **changed)
+    fake = FakeKuaidi100()
+    async with TestServer(fake.app) as server, aiohttp.ClientSession() as session:
+        yield fake, carrier(SessionTransport(session), base_url=str(server.make_url("/")), **changed)
 
 
 class FakeKuaidi100Transport:

@@ -40,7 +40,7 @@ FakeWithCarrier = tuple[FakeKuaidi100, Kuaidi100Carrier]
 
 
 @pytest.fixture
-async def pair() -> AsyncIterator[FakeWithCarrier]:
+async def fake_and_carrier() -> AsyncIterator[FakeWithCarrier]:
     async with open_fake_kuaidi100() as made:
         yield made
 
@@ -70,21 +70,21 @@ async def test_bookings_are_the_desks() -> None:
     assert outside.asked == 0
 
 
-async def test_follow(pair: FakeWithCarrier) -> None:
-    house, zto = pair
+async def test_follow(fake_and_carrier: FakeWithCarrier) -> None:
+    fake, zto = fake_and_carrier
     await zto.subscribe(NUMBER, PHONE)
     await zto.subscribe(NUMBER, PHONE)  # is repeated (501), which is fine
     expected = {"callbackurl": NOTIFY_URL, "salt": SALT, "resultv2": "4", "phone": "5678"}
-    assert house.followed == {NUMBER: expected}
-    assert house.asked[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
+    assert fake.followed == {NUMBER: expected}
+    assert fake.asked[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
     await zto.subscribe("78900000", "12")
-    assert "phone" not in house.followed["78900000"], "two digits are no telephone"
+    assert "phone" not in fake.followed["78900000"], "two digits are no telephone"
 
 
-async def test_track(pair: FakeWithCarrier) -> None:
-    house, zto = pair
+async def test_track(fake_and_carrier: FakeWithCarrier) -> None:
+    fake, zto = fake_and_carrier
     assert await zto.fetch_tracking(NUMBER, PHONE) == [], "it has not heard of it"
-    house.parcels[NUMBER] = query_result(NUMBER)
+    fake.parcels[NUMBER] = query_result(NUMBER)
     assert await zto.fetch_tracking(NUMBER, PHONE) == [
         TrackingEvent(at(24, 17, 30), "101", "已下单"),
         TrackingEvent(
@@ -106,8 +106,8 @@ async def test_track(pair: FakeWithCarrier) -> None:
             place="浙江,杭州市,西湖区",
         ),
     ]
-    assert house.asked[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
-    house.parcels[NUMBER] = query_result(NUMBER, data=[])
+    assert fake.asked[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
+    fake.parcels[NUMBER] = query_result(NUMBER, data=[])
     assert await zto.fetch_tracking(NUMBER, PHONE) == []
 
 

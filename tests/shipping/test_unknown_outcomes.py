@@ -176,7 +176,7 @@ OWN = RATES.splitlines(keepends=True)[0] + "own_fleet,CN,0,30000,10.00,CNY,1,yes
 
 
 @pytest.fixture
-async def started(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes]:
+async def processes(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes]:
     """A dead one's jobs are free after a second."""
     quick = settings.jobs.model_copy(update={"lease_s": 1})
     own = settings.shipping.model_copy(update={"own_fleet": True})
@@ -185,16 +185,16 @@ async def started(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes
 
 
 async def test_a_driver_dies_between_the_carrier_and_the_row(
-    shop: CliServices, settings: Settings, started: Processes
+    shop: CliServices, settings: Settings, processes: Processes
 ) -> None:
     """Booked and not noted, cancelled and not noted: whoever comes next asks again under the same booking."""
     async with open_shipping_shop(shop, settings, rates=OWN) as ship:
         await ship.order()
-        assert await wait_for_exit(await started.worker("fulfilment_worker", crash_at="shipment.after_book")) == -9
+        assert await wait_for_exit(await processes.worker("fulfilment_worker", crash_at="shipment.after_book")) == -9
         [row] = await ship.rows("SELECT shipment_id, status, booking_id FROM shipments")
         parcel_id = row["shipment_id"]
         assert (row["status"], await ship.value("SELECT outcome FROM bookings")) == ("planned", "asked")
-        dying = await started.worker("fulfilment_worker", crash_at="shipment.after_cancel")
+        dying = await processes.worker("fulfilment_worker", crash_at="shipment.after_cancel")
 
         async def parcel_is(status: str) -> bool:
             return (await ship.parcel(parcel_id)).status == status
@@ -204,7 +204,7 @@ async def test_a_driver_dies_between_the_carrier_and_the_row(
         await ship.desk.cancel(parcel_id, "not wanted", "dan")
         assert await wait_for_exit(dying) == -9
         assert await ship.value("SELECT outcome FROM bookings") == "booked"
-        await started.worker("fulfilment_worker")
+        await processes.worker("fulfilment_worker")
         await eventually(lambda: parcel_is("cancelled"))
         assert await ship.value("SELECT count(*) FROM bookings") == 1
         await ship.check()

@@ -128,6 +128,6 @@ async def open_gateway_pair(settings: Settings, shop: CliServices, prefix: str) 
         yield GatewayPair(prefix, lane, slow)
 
 
-def sale_keys(pair: GatewayPair) -> tuple[SaleKeys, SaleKeys]:
+def sale_keys(gateways: GatewayPair) -> tuple[SaleKeys, SaleKeys]:
     """Of the sale at the lane, and of that at the ordinary gateway."""
-    return SaleKeys(f"{pair.prefix}-lane"), SaleKeys(f"{pair.prefix}-slow")
+    return SaleKeys(f"{gateways.prefix}-lane"), SaleKeys(f"{gateways.prefix}-slow")

@@ -11,42 +11,44 @@ from tests.support.raw_http import RequestScript
 _GET = b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
 
 
-def split_cases(pair: GatewayPair, rng: Random) -> Iterator[RequestCase]:
+def split_cases(gateways: GatewayPair, rng: Random) -> Iterator[RequestCase]:
     """One order torn in two at each of its bytes, and torn into many pieces."""
-    bearer = pair.user()
-    length = len(pair.order(bearer=bearer, key=b"0000"))
+    bearer = gateways.user()
+    length = len(gateways.order(bearer=bearer, key=b"0000"))
     for place in range(1, length):
-        yield single_connection_case(f"torn at {place}", pair.order(bearer=bearer, key=b"%04d" % place), cuts=[place])
+        yield single_connection_case(
+            f"torn at {place}", gateways.order(bearer=bearer, key=b"%04d" % place), cuts=[place]
+        )
     for number in range(60):
-        data = pair.order(bearer=bearer, key=b"many-%d" % number)
+        data = gateways.order(bearer=bearer, key=b"many-%d" % number)
         yield single_connection_case(
             f"torn in pieces {number}", data, cuts=sorted(rng.sample(range(1, length), rng.randint(2, 30)))
         )
     for number in range(4):
-        data = pair.order(bearer=bearer, key=b"bytes-%d" % number)
+        data = gateways.order(bearer=bearer, key=b"bytes-%d" % number)
         yield single_connection_case(f"byte by byte {number}", data, cuts=range(1, len(data + SENTINEL)))
 
 
-def _request(pair: GatewayPair, rng: Random, bearer: bytes) -> bytes:
+def _request(gateways: GatewayPair, rng: Random, bearer: bytes) -> bytes:
     key = b"%d" % rng.randint(0, 3)
-    body = pair.body((rng.choice(["a", "b"]), 1)) if rng.random() < 0.8 else pair.body()
+    body = gateways.body((rng.choice(["a", "b"]), 1)) if rng.random() < 0.8 else gateways.body()
     chunked: dict[bytes, bytes | None] = {b"Content-Length": None, b"Transfer-Encoding": b"chunked"}
     return rng.choice(
         [
-            *[pair.order(bearer=bearer, key=key, body=body)] * 8,
-            pair.order(bearer=bearer, key=key, body=body[: rng.randint(0, len(body))]),
-            pair.order(bearer=None, key=key, body=body),
-            pair.order(bearer=bearer, key=None, body=body),
-            pair.order(bearer=bearer, key=key, body=body, headers={b"Content-Type": b"text/plain"}),
-            pair.order(bearer=bearer, key=key, body=body, headers={b"Content-Type": b"application/JSON"}),
-            pair.order(bearer=bearer, key=key, body=b"", headers=chunked)
+            *[gateways.order(bearer=bearer, key=key, body=body)] * 8,
+            gateways.order(bearer=bearer, key=key, body=body[: rng.randint(0, len(body))]),
+            gateways.order(bearer=None, key=key, body=body),
+            gateways.order(bearer=bearer, key=None, body=body),
+            gateways.order(bearer=bearer, key=key, body=body, headers={b"Content-Type": b"text/plain"}),
+            gateways.order(bearer=bearer, key=key, body=body, headers={b"Content-Type": b"application/JSON"}),
+            gateways.order(bearer=bearer, key=key, body=b"", headers=chunked)
             + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body),
-            pair.order(bearer=bearer, key=key, body=pair.body(("gone", 2))),
-            pair.order(bearer=bearer, key=key, body=pair.body(("nothing", 2))),
-            pair.order(bearer=bearer, key=key, body=body, headers={b"X-Request-Id": b"r-%d" % rng.randint(0, 9)}),
-            pair.order(bearer=bearer, key=key, body=body, headers={b"Expect": b"100-continue"}),
-            pair.order(bearer=bearer, key=key, body=body, line=b"POST /v1/orders?x=y HTTP/1.1"),
-            _GET % (b"/v1/sales/" + pair.sale.encode(), bearer),
+            gateways.order(bearer=bearer, key=key, body=gateways.body(("gone", 2))),
+            gateways.order(bearer=bearer, key=key, body=gateways.body(("nothing", 2))),
+            gateways.order(bearer=bearer, key=key, body=body, headers={b"X-Request-Id": b"r-%d" % rng.randint(0, 9)}),
+            gateways.order(bearer=bearer, key=key, body=body, headers={b"Expect": b"100-continue"}),
+            gateways.order(bearer=bearer, key=key, body=body, line=b"POST /v1/orders?x=y HTTP/1.1"),
+            _GET % (b"/v1/sales/" + gateways.sale.encode(), bearer),
             _GET % (b"/v1/products/a", bearer),
             _GET % (b"/v1/orders?idempotency_key=" + key, bearer),
             _GET % (b"/nowhere", bearer),
@@ -55,11 +57,11 @@ def _request(pair: GatewayPair, rng: Random, bearer: bytes) -> bytes:
     )
 
 
-def pipeline_cases(pair: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
+def pipeline_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
     """Several requests on one connection, run together or torn anywhere; some say that they are the last."""
     for number in range(count):
-        bearer = pair.user()
-        requests = [_request(pair, rng, bearer) for _ in range(rng.choice([2, 3, 5, 8, 12]))]
+        bearer = gateways.user()
+        requests = [_request(gateways, rng, bearer) for _ in range(rng.choice([2, 3, 5, 8, 12]))]
         if rng.random() < 0.25:
             place = rng.randrange(len(requests))
             requests[place] = requests[place].replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
@@ -67,12 +69,12 @@ def pipeline_cases(pair: GatewayPair, rng: Random, count: int) -> Iterator[Reque
         cuts = sorted(rng.sample(range(1, len(data)), rng.choice([0, 0, 1, 5, 20])))
         yield single_connection_case(f"pipeline {number}", data, cuts=cuts, requests=len(requests))
     for number in range(count // 10):
-        bearer = pair.user()
-        orders = [pair.order(bearer=bearer, key=b"%d" % n) for n in range(rng.randint(1, 4))]
+        bearer = gateways.user()
+        orders = [gateways.order(bearer=bearer, key=b"%d" % n) for n in range(rng.randint(1, 4))]
         garbage = rng.choice(
-            [b"x\r\n\r\n", b"\0", b"POST /v1/orders\r\n\r\n", pair.order(headers={b"Content-Length": b"-1"})]
+            [b"x\r\n\r\n", b"\0", b"POST /v1/orders\r\n\r\n", gateways.order(headers={b"Content-Length": b"-1"})]
         )
-        parts = (b"".join(orders), garbage + pair.order(bearer=bearer, key=b"after"))
+        parts = (b"".join(orders), garbage + gateways.order(bearer=bearer, key=b"after"))
         yield RequestCase(
             f"garbage behind {number}", (RequestScript(parts, await_answers=(len(orders),)),), len(orders) + 1
         )
@@ -131,32 +133,32 @@ def _mutated(rng: Random, data: bytes) -> bytes:
     return data
 
 
-def mutation_cases(pair: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
+def mutation_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
     """Orders with small faults at random places, and another order behind them that may or may not be seen."""
     for number in range(count):
-        bearer = pair.user()
-        data = _mutated(rng, pair.order(bearer=bearer))
+        bearer = gateways.user()
+        data = _mutated(rng, gateways.order(bearer=bearer))
         if rng.random() < 0.3:
-            data += pair.order(bearer=bearer, key=b"second")
+            data += gateways.order(bearer=bearer, key=b"second")
         cuts = [rng.randrange(1, len(data) + 1)] if rng.random() < 0.3 else []
         yield single_connection_case(f"mutation {number}", data, cuts=cuts)
 
 
-def disconnect_cases(pair: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
+def disconnect_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
     """Clients that go in mid-request took nothing; those that go before their answer find it under the same key."""
     for number in range(count):
-        bearer = pair.user()
-        data = pair.order(bearer=bearer)
+        bearer = gateways.user()
+        data = gateways.order(bearer=bearer)
         place = rng.choice([len(data), len(data) - 1, rng.randrange(1, len(data))])
         left = RequestScript((data[:place],), end=rng.choice(["reset", "close", "half"]))
         yield RequestCase(f"left at {place} of {len(data)} {number}", (left, RequestScript((data + SENTINEL,))), 2)
 
 
-def keep_alive_cases(pair: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
+def keep_alive_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
     """Clients that leave the connection open find it open, or closed where it was said so."""
     for number in range(count):
-        bearer = pair.user()
-        requests = [_request(pair, rng, bearer) for _ in range(3)]
+        bearer = gateways.user()
+        requests = [_request(gateways, rng, bearer) for _ in range(3)]
         interim = sum(b"100-continue" in request for request in requests)
         talk = RequestScript((b"".join(requests) + SENTINEL,), end="keep", answers=4 + interim)
         yield RequestCase(f"stays {number}", (talk,), 3)

@@ -120,17 +120,17 @@ def encode_as_json(rng: Random, value: Any) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def random_order_cases(pair: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
+def random_order_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
     """One order on a connection, good or not."""
     for number in range(count):
         make = rng.choice([valid_order, mutated_order, mutated_order])
         state = rng.choice(["", "", "", "", "", "", "-paused", "-closed", "-later", "-draft", "-none"])
-        body = encode_as_json(rng, make(rng, pair.sale + state))
+        body = encode_as_json(rng, make(rng, gateways.sale + state))
         kind = rng.choice(
             [b"application/json", b"application/json", b"application/json; charset=utf-8", b"Application/Json"]
         )
         yield single_connection_case(
-            f"{make.__name__} {number}", pair.order(body=body, headers={b"Content-Type": kind})
+            f"{make.__name__} {number}", gateways.order(body=body, headers={b"Content-Type": kind})
         )
 
 
@@ -172,21 +172,21 @@ BODIES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def body_cases(pair: GatewayPair) -> Iterator[RequestCase]:
+def body_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
     """Each of `BODIES`, and as many requests of aftermath: the key must be as free as before."""
     for name, change in BODIES.items():
-        bearer = pair.user()
-        data = pair.order(body=change(pair.body()), bearer=bearer)
+        bearer = gateways.user()
+        data = gateways.order(body=change(gateways.body()), bearer=bearer)
         yield single_connection_case(
-            f"body: {name}", data + pair.order(bearer=bearer, body=pair.body(("b", 2))), requests=2
+            f"body: {name}", data + gateways.order(bearer=bearer, body=gateways.body(("b", 2))), requests=2
         )
 
 
-def refusal_cases(pair: GatewayPair) -> Iterator[RequestCase]:
+def refusal_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
     """Every answer that the state of a sale or a key can give, on one connection and on several."""
     for state in ("-paused", "-closed", "-later", "-draft", "-none", "!", ""):
         yield single_connection_case(
-            f"sale {state!r}", pair.order(body=json.dumps(order_body(pair.sale + state, ("a", 1))).encode())
+            f"sale {state!r}", gateways.order(body=json.dumps(order_body(gateways.sale + state, ("a", 1))).encode())
         )
     for name, lines in {
         "sold out": [("gone", 2)],
@@ -197,31 +197,31 @@ def refusal_cases(pair: GatewayPair) -> Iterator[RequestCase]:
         "more than a line may have": [("a", 100_001)],
         "sold out and over the limit": [("gone", 3), ("few", 9)],
     }.items():
-        yield single_connection_case(name, pair.order(body=pair.body(*lines)))
+        yield single_connection_case(name, gateways.order(body=gateways.body(*lines)))
     for count in range(2, 6):
-        bearer = pair.user()
-        orders = [pair.order(bearer=bearer, key=b"%d" % n, body=pair.body(("few", 1))) for n in range(count)]
+        bearer = gateways.user()
+        orders = [gateways.order(bearer=bearer, key=b"%d" % n, body=gateways.body(("few", 1))) for n in range(count)]
         yield single_connection_case(f"{count} orders against a limit of 3", b"".join(orders), requests=count)
-    bearer, other = pair.user(), pair.user()
-    first = pair.order(bearer=bearer)
-    changed = pair.order(bearer=bearer, body=pair.body(("a", 2)))
-    bad = pair.order(bearer=bearer, body=pair.body(("nothing", 2)))
-    spaced = pair.order(bearer=bearer, body=pair.body().replace(b",", b" ,\n"))
-    theirs = pair.order(bearer=other, body=pair.body(("a", 2)))
-    later = pair.order(bearer=bearer, body=json.dumps(order_body(pair.sale + "-later", ("a", 1))).encode())
+    bearer, other = gateways.user(), gateways.user()
+    first = gateways.order(bearer=bearer)
+    changed = gateways.order(bearer=bearer, body=gateways.body(("a", 2)))
+    bad = gateways.order(bearer=bearer, body=gateways.body(("nothing", 2)))
+    spaced = gateways.order(bearer=bearer, body=gateways.body().replace(b",", b" ,\n"))
+    theirs = gateways.order(bearer=other, body=gateways.body(("a", 2)))
+    later = gateways.order(bearer=bearer, body=json.dumps(order_body(gateways.sale + "-later", ("a", 1))).encode())
     repeats = (first, first, changed, spaced, bad, theirs, first, later)
     yield single_connection_case("repeats on one connection", b"".join(repeats), requests=len(repeats))
     talks = tuple(RequestScript((data + SENTINEL,)) for data in repeats)
     yield RequestCase("repeats on a connection each", talks, len(repeats))
 
 
-def read_cases(pair: GatewayPair) -> Iterator[RequestCase]:
+def read_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
     """An order, and reading it on the same connection, by its owner and by somebody else."""
     for number in range(40):
-        bearer, other = pair.user(), pair.user()
+        bearer, other = gateways.user(), gateways.user()
         read = b"GET /v1/orders/" + ORDER_MARK + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
         key = b"GET /v1/orders?idempotency_key=k HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
-        order = pair.order(bearer=bearer)
+        order = gateways.order(bearer=bearer)
         parts = (order, read % bearer, key % bearer + order, (read % other) + (key % other) + read % b"x" + SENTINEL)
         if number % 2:
             parts = (order + key % bearer, read % bearer * 3, order + order, read % other + SENTINEL)

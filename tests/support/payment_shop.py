@@ -234,12 +234,12 @@ async def expire_orders(connection: Connection, order_ids: Sequence[UUID]) -> No
 class PaymentShop(PaymentChecks):
     """A till with a front door and a client for it. Prices and limits are those of `ITEMS`."""
 
-    front: TestGateway
+    gateway: TestGateway
     settings: Settings
 
     async def order(self, *lines: tuple[str, int], user: str = "user", **more: Any) -> UUID:
         """Place an order and wait until it is stored."""
-        answer = await self.front.order(order_body(self.sale_id, *(lines or [("a", 1)]), **more), user=user)
+        answer = await self.gateway.order(order_body(self.sale_id, *(lines or [("a", 1)]), **more), user=user)
         assert answer.status == 202, answer.text
         order_id = UUID(answer.body["order_id"])
         await self.order_is(order_id, "awaiting_payment")
@@ -248,7 +248,7 @@ class PaymentShop(PaymentChecks):
     async def start(self, order_id: UUID, *parts: tuple[str, int], user: str = "user") -> list[dict[str, Any]]:
         """Begin to pay in these ways, (method, amount); gives the payments that count."""
         body = {"payments": [{"method": method, "amount": amount} for method, amount in parts]}
-        answer = await self.front.call("POST", f"/v1/orders/{order_id}/payments", user=user, json=body)
+        answer = await self.gateway.call("POST", f"/v1/orders/{order_id}/payments", user=user, json=body)
         assert answer.status == 200, answer.text
         return [one for one in answer.body["payments"] if one["current"]]
 
@@ -267,14 +267,14 @@ class PaymentShop(PaymentChecks):
         return order_id, payments
 
     async def payments(self, order_id: UUID, user: str = "user") -> list[dict[str, Any]]:
-        answer = await self.front.call("GET", f"/v1/orders/{order_id}/payments", user=user)
+        answer = await self.gateway.call("GET", f"/v1/orders/{order_id}/payments", user=user)
         assert answer.status == 200, answer.text
         found: list[dict[str, Any]] = answer.body["payments"]
         return found
 
     async def staff(self, method: str, path: str, **kwargs: Any) -> Any:
         """What support asks for; it is not refused."""
-        answer = await self.front.call(method, f"/v1/admin{path}", user="sam", roles=["support"], **kwargs)
+        answer = await self.gateway.call(method, f"/v1/admin{path}", user="sam", roles=["support"], **kwargs)
         assert answer.status in (200, 204), answer.text
         return answer.body
 
@@ -299,8 +299,8 @@ class PaymentShop(PaymentChecks):
 
     async def send(self, method: str, callback: Callback) -> tuple[int, str]:
         """Deliver a callback; status and text of the answer."""
-        url = f"{self.front.base}/v1/payments/{method}/notify"
-        async with self.front.client.post(url, data=callback.body, headers=callback.headers) as answer:
+        url = f"{self.gateway.base}/v1/payments/{method}/notify"
+        async with self.gateway.client.post(url, data=callback.body, headers=callback.headers) as answer:
             return answer.status, await answer.text()
 
 
@@ -317,10 +317,12 @@ async def open_payment_shop(
     async with AsyncExitStack() as stack:
         sandbox, url = await stack.enter_async_context(open_sandbox())
         # The front door reads callbacks and calls nobody, so it need not know its own address.
-        front = await stack.enter_async_context(open_gateway(with_providers(shop.settings, url, "http://shop.invalid")))
-        settings = change(with_providers(shop.settings, url, front.base))
+        gateway = await stack.enter_async_context(
+            open_gateway(with_providers(shop.settings, url, "http://shop.invalid"))
+        )
+        settings = change(with_providers(shop.settings, url, gateway.base))
         await stack.enter_async_context(run_workers(settings, *(workers or WORKERS)))
-        yield PaymentShop(shop, sandbox, sale_id, front, settings)
+        yield PaymentShop(shop, sandbox, sale_id, gateway, settings)
 
 
 @dataclass

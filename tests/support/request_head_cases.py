@@ -10,11 +10,11 @@ from tests.support.header_value_cases import GET
 from tests.support.raw_http import RequestScript
 
 
-def request_head_cases(pair: GatewayPair) -> Iterator[RequestCase]:
+def request_head_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
     for cases in (_lengths, _chunks, _types, _targets, _lines, _names_and_values, *header_value_cases.ALL):
-        for name, data in cases(pair):
+        for name, data in cases(gateways):
             yield single_connection_case(f"{cases.__name__.strip('_')}: {name}", data)
-    yield from _expectations(pair)
+    yield from _expectations(gateways)
 
 
 def _lengths(p: GatewayPair) -> Iterator[tuple[str, bytes]]:

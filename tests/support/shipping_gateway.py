@@ -52,18 +52,18 @@ class FakeNumberedCarrier(FakeCarrier):
 class ShippingGateway:
     """The front door and the parcels behind it. The driver's part is done by `ship.work()`."""
 
-    front: TestGateway
+    gateway: TestGateway
     ship: ShippingShop
 
     async def staff(self, method: str, path: str, *, role: str = "warehouse", **kwargs: Any) -> GatewayResponse:
-        return await self.front.call(method, f"/v1/admin{path}", user="ann", roles=[role], **kwargs)
+        return await self.gateway.call(method, f"/v1/admin{path}", user="ann", roles=[role], **kwargs)
 
     async def desk(self, shipment_id: UUID | str, what: str, **body: Any) -> GatewayResponse:
         """Do something with a parcel."""
         return await self.staff("POST", f"/shipments/{shipment_id}/{what}", json=body or None)
 
     async def shipments(self, order_id: UUID, **kwargs: Any) -> GatewayResponse:
-        return await self.front.call("GET", f"/v1/orders/{order_id}/shipments", **kwargs)
+        return await self.gateway.call("GET", f"/v1/orders/{order_id}/shipments", **kwargs)
 
     async def route(self, *stops: Shipment, day: date | None = None, vehicle: str = "V1") -> tuple[UUID, str]:
         """A van's day with these parcels in a row, and the token of its driver's link."""
@@ -88,7 +88,7 @@ class ShippingGateway:
                 *(route_id, seq, shipment.shipment_id, begins, begins + timedelta(hours=4)),
                 *(arrives, arrives + timedelta(minutes=4)),
             )
-        return route_id, make_link(self.front.settings.driver_link_key(), route_id, day, ZONE)
+        return route_id, make_link(self.gateway.settings.driver_link_key(), route_id, day, ZONE)
 
 
 @asynccontextmanager
@@ -96,11 +96,11 @@ async def open_shipping_gateway(
     shop: CliServices, make_settings: Callable[..., Settings], *, agreed: dict[str, Any] | None = None, **parts: Any
 ) -> AsyncIterator[ShippingGateway]:
     settings = make_settings(shipping=CARRIER_SETTINGS if agreed is None else agreed, **parts)
-    async with open_shipping_shop(shop, settings, rates=RATES) as ship, open_gateway(settings) as front:
+    async with open_shipping_shop(shop, settings, rates=RATES) as ship, open_gateway(settings) as gateway:
         ship.carriers.clear()
         ship.carriers |= {
             "sf_express": FakeNumberedCarrier("sf_express"),
             "zto": FakeCarrier("zto", accepts_bookings=False, needs_subscription=True),
             "own_fleet": FakeCarrier("own_fleet", is_external=False),
         }
-        yield ShippingGateway(front, ship)
+        yield ShippingGateway(gateway, ship)

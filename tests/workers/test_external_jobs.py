@@ -37,7 +37,7 @@ class FakeJobQueue:
         return "done"
 
 
-def make_runner(rows: FakeJobQueue, **settings: float) -> ExternalJobRunner[str]:
+def make_runner(queue: FakeJobQueue, **settings: float) -> ExternalJobRunner[str]:
     given = {
         "concurrent_jobs": 6,
         "concurrent_jobs_per_system": 3,
@@ -46,61 +46,61 @@ def make_runner(rows: FakeJobQueue, **settings: float) -> ExternalJobRunner[str]
         **settings,
     }
     return ExternalJobRunner(
-        "test", rows, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock()
+        "test", queue, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock()
     )
 
 
-async def run_until_begun(driver: ExternalJobRunner[str], rows: FakeJobQueue, wanted: int) -> None:
+async def run_until_begun(runner: ExternalJobRunner[str], queue: FakeJobQueue, wanted: int) -> None:
     """Until so many jobs were begun."""
 
     async def look() -> bool:
-        await driver.start_due_jobs()
-        return len(rows.begun) >= wanted
+        await runner.start_due_jobs()
+        return len(queue.begun) >= wanted
 
     await eventually(look)
 
 
 async def test_a_slow_system_has_its_own_places_and_no_more() -> None:
-    rows = FakeJobQueue(*["slow"] * 20, *["quick"] * 20)
-    rows.stuck = {"slow"}
-    driver = make_runner(rows)
-    await run_until_begun(driver, rows, 23)
+    queue = FakeJobQueue(*["slow"] * 20, *["quick"] * 20)
+    queue.stuck = {"slow"}
+    runner = make_runner(queue)
+    await run_until_begun(runner, queue, 23)
     for _ in range(5):
-        await driver.start_due_jobs()
-    assert (rows.begun.count("slow"), rows.begun.count("quick")) == (3, 20)
-    rows.go_on.set()
-    await run_until_begun(driver, rows, 40)
-    await driver.drain()
-    assert rows.due == []
+        await runner.start_due_jobs()
+    assert (queue.begun.count("slow"), queue.begun.count("quick")) == (3, 20)
+    queue.go_on.set()
+    await run_until_begun(runner, queue, 40)
+    await runner.drain()
+    assert queue.due == []
 
 
 async def test_one_that_does_not_answer_is_left_alone_then_tried_with_one_job() -> None:
-    rows = FakeJobQueue(*["slow"] * 10)
-    rows.silent = {"slow"}
-    driver = make_runner(rows, breaker_open_s=30)
-    await run_until_begun(driver, rows, 3)
-    await driver.drain()
-    assert await driver.start_due_jobs() == 0, "it is left alone"
-    assert rows.begun.count("slow") == 3
-    rows.due += ["quick"] * 4
-    await run_until_begun(driver, rows, 7)
-    assert rows.begun.count("quick") == 4, "which does not concern others"
-    await driver.drain()
+    queue = FakeJobQueue(*["slow"] * 10)
+    queue.silent = {"slow"}
+    runner = make_runner(queue, breaker_open_s=30)
+    await run_until_begun(runner, queue, 3)
+    await runner.drain()
+    assert await runner.start_due_jobs() == 0, "it is left alone"
+    assert queue.begun.count("slow") == 3
+    queue.due += ["quick"] * 4
+    await run_until_begun(runner, queue, 7)
+    assert queue.begun.count("quick") == 4, "which does not concern others"
+    await runner.drain()
 
 
 async def test_the_trial_holds_nobody_else_up() -> None:
-    rows = FakeJobQueue(*["slow"] * 10)
-    rows.silent = {"slow"}
-    driver = make_runner(rows)
-    await run_until_begun(driver, rows, 3)
-    await driver.drain()
-    rows.stuck = {"slow"}
-    await run_until_begun(driver, rows, 4)  # the one that is tried once the breaker lets it
-    rows.due += ["quick"] * 9
-    assert await driver.start_due_jobs() == 3, "as many as ever"
-    assert rows.begun.count("slow") == 4
-    rows.silent = set()
-    rows.go_on.set()
-    await driver.drain()
-    await run_until_begun(driver, rows, 19)
-    await driver.drain()
+    queue = FakeJobQueue(*["slow"] * 10)
+    queue.silent = {"slow"}
+    runner = make_runner(queue)
+    await run_until_begun(runner, queue, 3)
+    await runner.drain()
+    queue.stuck = {"slow"}
+    await run_until_begun(runner, queue, 4)  # the one that is tried once the breaker lets it
+    queue.due += ["quick"] * 9
+    assert await runner.start_due_jobs() == 3, "as many as ever"
+    assert queue.begun.count("slow") == 4
+    queue.silent = set()
+    queue.go_on.set()
+    await runner.drain()
+    await run_until_begun(runner, queue, 19)
+    await runner.drain()
