@@ -1,4 +1,4 @@
-"""Rules of the house that no linter has. A rule without a check does not exist."""
+"""Project rules that no linter checks."""
 
 from __future__ import annotations
 
@@ -14,68 +14,62 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from commerce.kernel.errors import ProblemError
 from gateway import app, problems
+from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, functions, name, parse, read
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("commerce", "config", "gateway", "loadtest", "lua", "ops", "workers")
-SOURCES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
-ALL = sorted([*SOURCES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "lua").glob("*.lua"), *ROOT.glob("commerce/*/*.sql")])
 MAX_FILE, MAX_FUNCTION = 400, 70
+BOUNDED = [*SOURCES, *TESTS, *(file for file in FILES if file.match("lua/*.lua") or file.match("commerce/*/*.sql"))]
 
 
-def name(file: Path) -> str:
-    return str(file.relative_to(ROOT))
+@pytest.mark.parametrize("file", BOUNDED, ids=name)
+def test_file_and_its_functions_stay_within_length_limits(file: Path) -> None:
+    lines = len(read(file).splitlines())
+    assert lines <= MAX_FILE, f"{lines} lines: split it by what it does"
+    for function in functions(parse(file)) if file.suffix == ".py" else ():
+        length = (function.end_lineno or 0) - function.lineno + 1
+        assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
 
 
-def parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
-
-
-def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-
-
-@pytest.mark.parametrize("file", ALL, ids=name)
-def test_a_file_is_one_idea(file: Path) -> None:
-    lines = file.read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= MAX_FILE, f"{len(lines)} lines: split it by what it does"
-    if file.suffix == ".py":
-        for function in functions(parse(file)):
-            length = (function.end_lineno or 0) - function.lineno + 1
-            assert length <= MAX_FUNCTION, f"{function.name} has {length} lines"
+def _is_problem(node: ast.AST) -> bool:
+    return isinstance(node, ast.ClassDef) and any("ProblemError" in ast.unparse(base) for base in node.bases)
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_public_things_say_what_they_are(file: Path) -> None:
+def test_public_definition_longer_than_a_few_lines_has_docstring(file: Path) -> None:
     tree = parse(file)
     assert ast.get_docstring(tree), "the module has no docstring"
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-            if isinstance(node, ast.ClassDef) and any("ProblemError" in ast.unparse(base) for base in node.bases):
-                continue  # its title says it
-            short = (node.end_lineno or 0) - node.lineno < 8
-            assert ast.get_docstring(node) or short, f"{node.name} has no docstring"
+            is_short = (node.end_lineno or 0) - node.lineno < 8
+            # A problem has a title instead.
+            assert ast.get_docstring(node) or is_short or _is_problem(node), f"{node.name} has no docstring"
+
+
+PRINTERS = existing("ops/", "loadtest/")
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_nothing_is_left_open(file: Path) -> None:
-    text = file.read_text(encoding="utf-8")
+def test_source_holds_no_unfinished_work_and_no_stray_print(file: Path) -> None:
+    text = read(file)
     assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
-    assert not re.search(r"^\s*print\(", text, re.MULTILINE) or name(file).startswith(("ops/", "loadtest/"))
+    assert not re.search(r"^\s*print\(", text, re.MULTILINE) or name(file).startswith(PRINTERS)
 
 
-SQL_HOLDERS = (
-    *("commerce/kernel/postgres.py", "commerce/kernel/migrations.py", "ops/local/embedded_servers.py", "loadtest/"),
-    *(
-        "ops/sandbox/payment_store.py",
-        "ops/sandbox/shipment_store.py",
-    ),  # the books of providers and of carriers, in SQLite
+SQL_HOLDERS = existing(
+    "commerce/kernel/postgres.py",
+    "commerce/kernel/migrations.py",
+    "ops/local/embedded_servers.py",
+    "loadtest/",
+    # The sandbox keeps the records of providers and carriers in SQLite.
+    "ops/sandbox/payment_store.py",
+    "ops/sandbox/shipment_store.py",
 )
 SQL_METHODS = {"fetch", "fetchrow", "fetchval", "executemany", "copy_records_to_table", "copy_to_table"}
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_only_stores_know_sql(file: Path) -> None:
+def test_source_outside_stores_holds_no_sql(file: Path) -> None:
     if file.name == "store.py" or name(file).startswith(SQL_HOLDERS):
         return
     for node in ast.walk(parse(file)):
@@ -85,92 +79,126 @@ def test_only_stores_know_sql(file: Path) -> None:
             assert not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER) [\w*(]", node.value), node.value
 
 
+# Peers are systems of others in the benchmark: they call the reserve script in their own way.
+REDIS_HOLDERS = existing("lua/", "loadtest/bench/peers/")
+
+
 @pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_only_lua_knows_keys_and_scripts(file: Path) -> None:
-    peers = ROOT / "loadtest" / "bench" / "peers"  # stand for systems of others, which call the script their own way
-    if file.is_relative_to(ROOT / "lua") or file.is_relative_to(peers):
+def test_source_outside_lua_holds_no_redis_keys_and_script_commands(file: Path) -> None:
+    if name(file).startswith(REDIS_HOLDERS):
         return
-    text = file.read_text(encoding="utf-8")
-    assert "{sale:" not in text
-    assert not re.search(r"EVALSHA|\.eval\(|script_load|xadd|xreadgroup|hincrby", text, re.IGNORECASE)
+    assert "{sale:" not in read(file)
+    assert not re.search(r"EVALSHA|\.eval\(|script_load|xadd|xreadgroup|hincrby", read(file), re.IGNORECASE)
 
 
-PORTS = re.compile(
+CLOCKS_AND_CHANCE = re.compile(
     r"\b(time\.time|time\.time_ns|datetime\.now|datetime\.utcnow|date\.today|uuid4|uuid1|random\.(?!random\b))\b"
 )
+PORTS = existing("commerce/kernel/clock.py", "commerce/kernel/ids.py")
+SERVICE_CODE = existing("commerce/", "gateway/", "workers/")
 
 
-@pytest.mark.parametrize(
-    "file", [file for file in SOURCES if file.parts[len(ROOT.parts)] in ("commerce", "gateway", "workers")], ids=name
-)
+@pytest.mark.parametrize("file", [file for file in SOURCES if name(file).startswith(SERVICE_CODE)], ids=name)
 def test_time_and_chance_come_in_through_ports(file: Path) -> None:
-    if name(file) in ("commerce/kernel/clock.py", "commerce/kernel/ids.py"):
-        return
-    assert not PORTS.search(file.read_text(encoding="utf-8"))
+    assert name(file) in PORTS or not CLOCKS_AND_CHANCE.search(read(file))
 
 
-DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+DECLARED = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
 OWN = {*PACKAGES, "migrations", "tests"}
 
 
-def distributions(lines: list[str]) -> set[str]:
+def _distributions(lines: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(line).name) for line in lines}
 
 
+def _imports(file: Path) -> Iterator[str]:
+    """Yield the top-level names of the modules that a file imports."""
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
+
+
 @pytest.mark.parametrize("package", sorted(OWN))
-def test_what_is_imported_is_declared(package: str) -> None:
-    """A library that is there only because another one brings it may be gone with the next lock file."""
-    allowed = distributions(DECLARED["dependencies"])
+def test_library_imported_by_package_is_declared(package: str) -> None:
+    """Fail for a library that another library brings: the next lock file may lack it."""
+    allowed = _distributions(DECLARED["dependencies"])
     if package in ("loadtest", "tests"):
-        allowed |= distributions(DECLARED["optional-dependencies"]["dev"])
-    owners = packages_distributions()
+        allowed |= _distributions(DECLARED["optional-dependencies"]["dev"])
+    distributions = packages_distributions()
     undeclared = set()
     for file in (ROOT / package).rglob("*.py"):
-        for node in ast.walk(parse(file)):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and not node.level and node.module:
-                modules.append(node.module)
-            for top in {module.partition(".")[0] for module in modules} - OWN - sys.stdlib_module_names:
-                if not {canonicalize_name(owner) for owner in owners.get(top, [])} & allowed:
-                    undeclared.add(f"{name(file)}: {top}")
+        for top in {*_imports(file)} - OWN - sys.stdlib_module_names:
+            if not {canonicalize_name(distribution) for distribution in distributions.get(top, [])} & allowed:
+                undeclared.add(f"{name(file)}: {top}")
     assert sorted(undeclared) == []
 
 
-def test_every_business_module_has_the_same_files() -> None:
-    known = {"__init__.py", "model.py", "service.py", "store.py", "queries.sql", "errors.py"}
-    for module in ("catalog", "sales", "orders", "dead_letters"):
-        assert known <= {file.name for file in (ROOT / "commerce" / module).iterdir()}, module
+BUSINESS_PACKAGES = sorted(folder.parent for folder in (ROOT / "commerce").glob("*/service.py"))
+# Fulfilment works with the types of shipping, reservations with the rows of its store.
+WITHOUT_MODEL = existing("commerce/fulfilment", "commerce/reservations")
 
 
-def test_every_sql_block_is_used() -> None:
+def test_every_package_of_commerce_but_the_kernel_has_a_service() -> None:
+    packages = {file.parent for file in (ROOT / "commerce").glob("*/__init__.py")}
+    assert packages - {*BUSINESS_PACKAGES} == {ROOT / "commerce" / "kernel"}
+
+
+@pytest.mark.parametrize("package", BUSINESS_PACKAGES, ids=name)
+def test_business_package_has_the_common_files(package: Path) -> None:
+    files = {file.name for file in package.iterdir()}
+    assert {"__init__.py", "service.py", "store.py", "queries.sql"} <= files
+    assert ("model.py" in files) is (name(package) not in WITHOUT_MODEL)
+
+
+def _problems(base: type[ProblemError]) -> Iterator[type[ProblemError]]:
+    for problem in base.__subclasses__():
+        yield problem
+        yield from _problems(problem)
+
+
+def test_problem_is_defined_in_an_errors_module_or_by_the_gateway() -> None:
+    assert app.PUBLIC  # importing the whole gateway defines all problems
+    modules = {problem.__module__ for problem in _problems(ProblemError)}
+    own = {module for module in modules if module.partition(".")[0] in PACKAGES}
+    assert problems.__name__ in own
+    assert {module for module in own if not module.endswith(".errors")} == {problems.__name__}
+
+
+def test_sql_block_of_package_is_used_there() -> None:
+    unused = []
     for file in ROOT.glob("commerce/*/queries.sql"):
-        blocks = re.findall(r"^-- name: (\w+)", file.read_text(), re.MULTILINE)
-        users = "".join(other.read_text() for other in file.parent.glob("*.py"))
-        unused = [block for block in blocks if not re.search(rf"queries\.{block}\b|\"{block}\"", users)]
-        assert not unused, f"{name(file)}: {unused}"
+        users = "".join(read(other) for other in file.parent.glob("*.py"))
+        for block in re.findall(r"^-- name: (\w+)", read(file), re.MULTILINE):
+            if not re.search(rf"queries\.{block}\b|\"{block}\"", users):
+                unused.append(f"{name(file)}: {block}")
+    assert unused == []
 
 
-def test_every_failpoint_is_crossed_by_a_test() -> None:
-    points = {
-        point
+def test_failpoint_in_source_is_crossed_by_a_test() -> None:
+    points = {point for file in SOURCES for point in re.findall(r'\bfailpoint\("([a-z_.]+)"\)', read(file))}
+    tests = "".join(map(read, TESTS))
+    assert len(points) > 10
+    assert [point for point in sorted(points) if f'"{point}' not in tests] == []
+
+
+def test_setting_in_config_is_used_outside_of_it() -> None:
+    fields = {
+        node.target.id
         for file in SOURCES
-        for point in re.findall(r'failpoint\("([a-z_.]+)"\)', file.read_text(encoding="utf-8"))
+        if file.match("config/*.py")
+        for section in parse(file).body
+        if isinstance(section, ast.ClassDef)
+        for node in section.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
-    tests = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "tests").rglob("*.py"))
-    assert points
-    assert [point for point in points if f'"{point}' not in tests] == []
+    users = "".join(read(file) for file in SOURCES if not file.match("config/*.py"))
+    assert len(fields) > 100
+    assert [field for field in sorted(fields) if not re.search(rf"\.{field}\b", users)] == []
 
 
-def test_every_setting_is_used() -> None:
-    text = "".join(file.read_text(encoding="utf-8") for file in SOURCES if file.name != "settings.py")
-    settings = (ROOT / "config" / "settings.py").read_text(encoding="utf-8")
-    fields = re.findall(r"^    (\w+): (?:Port|Positive|Seconds|int|float)\b", settings, re.MULTILINE)
-    assert len(fields) > 30
-    assert [field for field in fields if not re.search(rf"\.{field}\b", text)] == []
-
-
-def test_every_outcome_of_the_api_has_a_page() -> None:
-    """The documentation lists every problem code."""
-    assert app.PUBLIC  # all refusals are defined once the whole gateway is imported
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8").partition("## Problems")[2].partition("\n## ")[0]
+def test_problem_codes_are_all_in_the_api_document() -> None:
+    assert app.PUBLIC  # importing the whole gateway defines all problems
+    text = read(ROOT / "docs" / "api.md").partition("## Problems")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \| \d+ \|", text, re.MULTILINE)) == set(problems.codes())
