@@ -22,7 +22,7 @@ from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from gateway.auth import sign
 from loadtest.retail_dataset import CURRENCY, Basket, RetailDataset, read_baskets
-from ops.commands.common import CliServices
+from ops.services import CliServices
 
 _PAY_WITHIN_S = 31_536_000
 _TOKEN_S = 3_600

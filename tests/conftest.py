@@ -14,7 +14,7 @@ import uvloop
 
 from commerce.payments import payment_jobs
 from config.settings import Settings, load
-from ops.commands.common import CliServices, open_cli_services
+from ops.services import CliServices, open_cli_services
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.payment_shop import PaymentShop, open_payment_shop
 from tests.support.redis_key_leaks import sweep

@@ -25,9 +25,9 @@ from commerce.sales.model import ItemInput, SaleInput
 from config.settings import Durability, Settings, load
 from gateway.auth import sign
 from lua import SaleKeys
-from ops.commands.common import CliServices, open_cli_services
 from ops.local import embedded_servers
 from ops.local.subprocesses import ProcessSpec, RunningProcess, start
+from ops.services import CliServices, open_cli_services
 
 SALE_ID = "bench"
 _SKU = "BENCH-"

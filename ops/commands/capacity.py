@@ -11,7 +11,7 @@ from rich.table import Table
 
 import loadtest
 from loadtest.capacity import PEAKS, Assumptions, NoFigures, first_bottleneck, machines, needs, read
-from ops.commands.common import err, out
+from ops.commands.console import err, out
 
 _LATEST = Path(loadtest.__file__).parents[1] / "docs" / "benchmarks" / "latest.json"
 

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from commerce.catalog.model import ImportReport, LineError
-from ops.commands.common import err, fail, interactive, open_cli_services, out, run
+from ops.commands.console import err, fail, interactive, out, run
+from ops.services import open_cli_services
 
 app = typer.Typer(help="Products.", no_args_is_help=True)
 CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]

@@ -12,7 +12,8 @@ from rich.table import Table
 from commerce.audit.model import SaleAudit, StockRow
 from commerce.dead_letters.model import DeadLetter
 from commerce.sales.loading import LoadReport, load_sale
-from ops.commands.common import actor, err, open_cli_services, out, run
+from ops.commands.console import actor, err, out, run
+from ops.services import open_cli_services
 
 letters = typer.Typer(help="Accepted orders that could not be written.", no_args_is_help=True)
 _PAGE = 1_000

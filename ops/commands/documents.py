@@ -9,8 +9,9 @@ from uuid import UUID
 
 import typer
 
-from ops.commands.common import fail, open_cli_services, open_fulfilment, out, run
+from ops.commands.console import fail, out, run
 from ops.commands.shipment_actions import ShipmentId
+from ops.services import open_cli_services, open_fulfilment
 
 if TYPE_CHECKING:
     from commerce.fulfilment.printing import DocumentPrinter

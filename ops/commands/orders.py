@@ -14,7 +14,8 @@ from commerce.kernel.money import format_money as show_money
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
 from commerce.sales.model import Reason
-from ops.commands.common import CliServices, actor, open_cli_services, out, run
+from ops.commands.console import actor, out, run
+from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="One order: look at it, cancel it.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]

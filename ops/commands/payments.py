@@ -21,7 +21,8 @@ from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode
 from ops.commands.catalog import progress_bar
-from ops.commands.common import actor, err, open_cli_services, out, parse_argument, run
+from ops.commands.console import actor, err, out, parse_argument, run
+from ops.services import open_cli_services
 
 payment = typer.Typer(help="One order's payments: look at them, give money back.", no_args_is_help=True)
 credit = typer.Typer(help="Store credit.", no_args_is_help=True)

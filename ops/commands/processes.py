@@ -11,7 +11,7 @@ import typer
 from commerce.kernel.migrations import migrate as apply_migrations
 from commerce.kernel.postgres import connect
 from config.settings import load
-from ops.commands.common import exit_on_error, out, run
+from ops.commands.console import exit_on_error, out, run
 from workers.__main__ import NAMES
 
 WorkerName = StrEnum("WorkerName", {name: name for name in NAMES})  # type: ignore[misc]

@@ -19,7 +19,8 @@ from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
 from ops.commands.catalog import CsvFile, ReportFile, say_refused
-from ops.commands.common import CliServices, actor, open_cli_services, out, run
+from ops.commands.console import actor, out, run
+from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="What carriers charge, and which of them is chosen.", no_args_is_help=True)
 _WEIGHT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?) ?(g|kg)")

@@ -13,7 +13,8 @@ from loadtest.replay import Replay, reasons
 from loadtest.replay import replay as run_replay
 from loadtest.retail_dataset import CURRENCY
 from ops.commands.catalog import progress_bar
-from ops.commands.common import err, open_cli_services, out, run
+from ops.commands.console import err, out, run
+from ops.services import open_cli_services
 
 _SHOWN = 50
 

@@ -21,7 +21,8 @@ from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Plan, Route
 from commerce.fleet.service import MAX_SECONDS, Fleet, Told
 from ops.commands.catalog import CsvFile, ReportFile, say_refused, say_report
-from ops.commands.common import CliServices, err, fail, interactive, open_cli_services, out, run
+from ops.commands.console import err, fail, interactive, out, run
+from ops.services import CliServices, open_cli_services
 
 fleet = typer.Typer(help="Vans, and the places they go to.", no_args_is_help=True)
 routes = typer.Typer(help="A day's routes of the own vans.", no_args_is_help=True)

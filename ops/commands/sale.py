@@ -20,7 +20,8 @@ from commerce.kernel.money import parse_money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.model import MAX_UNITS, ItemInput, Sale, SaleInput, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, loaded_epoch, units_free
-from ops.commands.common import CliServices, actor, err, open_cli_services, out, run
+from ops.commands.console import actor, err, out, run
+from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Sales and their stock.", no_args_is_help=True)
 SaleName = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]

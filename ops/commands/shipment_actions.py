@@ -17,7 +17,8 @@ from commerce.kernel.errors import Invalid
 from commerce.orders.model import Address
 from commerce.sales.model import Reason
 from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
-from ops.commands.common import actor, open_cli_services, open_fulfilment, out, parse_argument, run
+from ops.commands.console import actor, out, parse_argument, run
+from ops.services import open_cli_services, open_fulfilment
 
 app = typer.Typer()
 ShipmentId = Annotated[UUID, typer.Argument(metavar="ID", help="the parcel's id")]

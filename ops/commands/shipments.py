@@ -23,8 +23,9 @@ from commerce.shipping.model import (
     WorklistName,
 )
 from ops.commands import documents, shipment_actions
-from ops.commands.common import open_cli_services, open_fulfilment, out, run
+from ops.commands.console import out, run
 from ops.commands.shipment_actions import ShipmentId, say, warehouse_id, words
+from ops.services import open_cli_services, open_fulfilment
 
 app = typer.Typer(help="Parcels: what there is to do, and doing it.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]

@@ -11,7 +11,7 @@ import typer
 from commerce.kernel.clock import SystemClock
 from config.settings import load
 from gateway.auth import ROLES, sign
-from ops.commands.common import exit_on_error, fail
+from ops.commands.console import exit_on_error, fail
 
 app = typer.Typer(help="Make tokens, where the settings hold a key that can sign.", no_args_is_help=True)
 RoleName = StrEnum("RoleName", {name: name for name in ROLES})  # type: ignore[misc]

@@ -9,7 +9,8 @@ from commerce.catalog.model import ImportReport
 from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
 from ops.commands.catalog import CsvFile, ReportFile, say_report
-from ops.commands.common import open_cli_services, out, run
+from ops.commands.console import out, run
+from ops.services import open_cli_services
 
 app = typer.Typer(help="Warehouses, and the goods that lie there.", no_args_is_help=True)
 

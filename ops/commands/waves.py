@@ -9,9 +9,10 @@ from rich.table import Table
 
 from commerce.shipping.model import Wave
 from ops.commands import documents
-from ops.commands.common import actor, open_cli_services, open_fulfilment, out, run
+from ops.commands.console import actor, out, run
 from ops.commands.documents import WaveId
 from ops.commands.shipment_actions import warehouse_id
+from ops.services import open_cli_services, open_fulfilment
 
 app = typer.Typer(help="Walks through the warehouse: parcels that are picked together.", no_args_is_help=True)
 

@@ -10,8 +10,8 @@ from commerce.fleet.service import Fleet
 from commerce.kernel.clock import from_ms
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
-from ops.commands.common import CliServices
 from ops.local.demo_shipping import make_shipping
+from ops.services import CliServices
 
 SALE_ID, HURRY_ID = "midnight", "hurry"
 _HURRY_S = 30  # to pay in, so that one can watch an order expire

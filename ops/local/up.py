@@ -26,11 +26,12 @@ from commerce.kernel.postgres import connect
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings, SettingsError, load, local_file, servers_file
 from gateway.auth import sign
-from ops.commands.common import open_cli_services, out
+from ops.commands.console import out
 from ops.local import demo_sales, embedded_servers
 from ops.local.sandbox_setup import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
 from ops.local.subprocesses import ProcessSpec, ProgramFailed
 from ops.local.supervisor import Supervisor
+from ops.services import open_cli_services
 
 _TOKEN_S = 7 * 86_400
 _PORTS = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX__PORT"

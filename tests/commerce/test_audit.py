@@ -16,7 +16,7 @@ from commerce.sales.errors import InvalidSaleState
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import EntryId, Release, SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 

@@ -9,7 +9,7 @@ import pytest
 from commerce.audit import store
 from config.settings import Settings
 from lua import Cut, EntryId
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.shipping_shop import ShippingShop, open_shipping_shop, tracking_event
 
 BREACHES = {

@@ -9,7 +9,7 @@ import pytest
 from commerce.catalog.errors import NoSuchProduct, UnreadableCsv
 from commerce.catalog.model import ProductInput
 from commerce.kernel.errors import Invalid
-from ops.commands.common import CliServices
+from ops.services import CliServices
 
 HEADER = "sku,name,price,currency\n"
 

@@ -12,7 +12,7 @@ from commerce.orders.model import OrderStatus, decode_accepted, encode_accepted
 from commerce.orders.service import Orders
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import open_gateway, run_workers
 from tests.support.sales import eventually, make_sale, reservation, reserve
 
@@ -55,7 +55,7 @@ async def test_it_cannot_be_paid(shop: CliServices, settings: Settings, sale_id:
     path = f"/v1/orders/{bad.order_id}/payments"
     async with open_gateway(settings) as gateway:
         held = await gateway.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
-        assert (held.status, held.code) == (409, "not_persisted_yet")
+        assert (held.status, held.code) == (409, "not_stored_yet")
         await shop.dead_letters.discard(bad.order_id, "test")
         gone = await gateway.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
         assert (gone.status, gone.code) == (409, "not_payable")

@@ -13,9 +13,9 @@ from commerce.payments.model import TenderInput
 from commerce.reservations.service import Reservations
 from commerce.sales.loading import load_sale
 from lua import ReserveOutcome
-from ops.commands.common import CliServices
 from ops.sandbox.payment_store import SimulatedTrade
 from ops.sandbox.server import PROVIDERS
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, reservation, reserve
@@ -215,7 +215,7 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliSer
         ask = {"key": "k", "reason": "it came too late"}
         path = f"/v1/admin/orders/{order_id}/refunds"
         refused = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=ask)
-        assert (refused.status, refused.code) == (409, "not_enough_captured")
+        assert (refused.status, refused.code) == (409, "refund_exceeds_captured")
         [parked] = (await pay.staff("GET", "/parked"))["items"]
         async with run_workers(pay.settings, "release_worker"):
             await pay.staff("POST", f"/parked/{parked['id']}/retry")

@@ -17,7 +17,7 @@ from commerce.orders.service import Actor, Orders
 from commerce.reservations.service import Reservations
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 

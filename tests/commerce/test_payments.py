@@ -13,8 +13,8 @@ from commerce.payments import payment_jobs
 from commerce.payments.errors import NotPayable
 from commerce.payments.model import TenderInput
 from commerce.payments.provider_port import PaymentFlow
-from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
+from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually
 

@@ -16,7 +16,7 @@ from commerce.orders.model import decode_accepted, encode_accepted
 from commerce.orders.service import Actor, Orders
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, make_sale, reservation, reserve
 from tests.support.servers import Servers

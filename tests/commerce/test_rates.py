@@ -15,7 +15,7 @@ from commerce.rates.errors import InvalidRateTable, NoChoice, NoRateTable
 from commerce.rates.model import Rate
 from commerce.rates.rate_csv import read_table
 from commerce.rates.service import Rates
-from ops.commands.common import CliServices
+from ops.services import CliServices
 
 HEADER = "carrier,region,from_g,to_g,price,currency,days,cod\n"
 GOOD = "sf,CN,0,1000,12.50,CNY,2,yes\nsf,CN,1000,5000,20,CNY,2,no\n"

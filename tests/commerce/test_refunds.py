@@ -13,12 +13,12 @@ import pytest
 from commerce.kernel.errors import Invalid
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.money import Money
-from commerce.payments.errors import NotCollectable, NotEnoughCaptured
+from commerce.payments.errors import NotCollectable, RefundExceedsCaptured
 from commerce.payments.model import OrderPayments, TenderInput
 from commerce.payments.provider_port import ProviderRefund, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.service import Payments
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually
 
@@ -43,12 +43,12 @@ async def test_in_part_then_the_rest_then_no_more(pay: PaymentShop) -> None:
     order_id, _ = await pay.paid(("alipay", 100))
     await refund(pay, order_id, "first", 30)
     assert await refunded(pay, order_id) == [30]
-    with pytest.raises(NotEnoughCaptured):
+    with pytest.raises(RefundExceedsCaptured):
         await refund(pay, order_id, "too much", 71)
     await refund(pay, order_id, "rest")
     assert await refunded(pay, order_id) == [100]
     for amount in (1, None):
-        with pytest.raises(NotEnoughCaptured):
+        with pytest.raises(RefundExceedsCaptured):
             await refund(pay, order_id, "more", amount)
     assert await pay.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'provider:alipay'") == 0
     await pay.order_is(order_id, "paid")
@@ -60,7 +60,7 @@ async def test_over_several_payments(pay: PaymentShop) -> None:
     order_id, [_, alipay, cash] = await pay.ordered(("balance", 30), ("alipay", 50), ("cod", 20))
     pay.pays("alipay", alipay["payment_id"])
     await pay.order_is(order_id, "confirmed")
-    with pytest.raises(NotEnoughCaptured):
+    with pytest.raises(RefundExceedsCaptured):
         await refund(pay, order_id, "cash is not there yet", 81)
     await service(pay).record_cash_collected(UUID(cash["payment_id"]))
     shown = await refund(pay, order_id, "broken", 45)
@@ -88,7 +88,7 @@ async def test_many_at_once(pay: PaymentShop, same: bool) -> None:
     keys = ["k" if same else f"k{n}" for n in range(10)]
     answers = await asyncio.gather(*(refund(pay, order_id, key, 30) for key in keys), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
-    assert all(isinstance(answer, NotEnoughCaptured) for answer in refused), refused
+    assert all(isinstance(answer, RefundExceedsCaptured) for answer in refused), refused
     assert len(refused) == (0 if same else 7)
     assert await refunded(pay, order_id) == [30 if same else 90]
 

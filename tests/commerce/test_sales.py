@@ -16,7 +16,7 @@ from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUni
 from commerce.sales.loading import load_sale
 from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
 from lua import ReserveOutcome
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import make_sale, reservation, reserve
 
 

@@ -14,7 +14,7 @@ from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse
 from commerce.warehouses.service import Warehouses
 from commerce.warehouses.warehouse_csv import read_goods, read_warehouses
-from ops.commands.common import CliServices
+from ops.services import CliServices
 
 PLACES = "id,name,phone,country,province,city,district,line,postcode,latitude,longitude\n"
 LOGISTICS_HEADER = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\n"

@@ -11,7 +11,7 @@ import msgspec
 import lua
 from commerce.audit.model import SaleAudit
 from lua import SaleKeys
-from ops.commands.common import CliServices, open_cli_services
+from ops.services import CliServices, open_cli_services
 from tests.drills.client_record import ClientRecord, format_examples
 from tests.drills.local_stack import LocalStack
 from tests.support.sales import eventually

@@ -17,8 +17,8 @@ from uuid import UUID
 import msgspec
 
 from commerce.audit.model import SaleAudit
-from ops.commands.common import CliServices, open_cli_services
 from ops.sandbox.payment_store import PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.services import CliServices, open_cli_services
 from tests.drills.client_record import format_examples
 from tests.drills.final_checks import check_final_state
 from tests.drills.local_stack import LocalStack

@@ -14,7 +14,7 @@ import msgspec
 import orjson
 
 from commerce.warehouses.service import Warehouses
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.drills.client_record import ClientRecord
 from tests.drills.paying_customers import PayingCustomer, PayingCustomers, TenderBody
 from tests.support.sales import ADDRESS

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 
 from commerce.audit.model import SaleAudit
-from ops.commands.common import CliServices, open_cli_services
+from ops.services import CliServices, open_cli_services
 from tests.drills.carrier_sandbox import CarrierSandboxClient
 from tests.drills.client_record import format_examples
 from tests.drills.final_checks import check_final_state

@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 
 from commerce.fleet.driver_links import make_link
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.drills.local_stack import LocalStack
 from tests.drills.receiving_customers import another_address
 from tests.support.gateway import bearer

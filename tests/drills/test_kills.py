@@ -14,7 +14,7 @@ from random import Random
 
 import pytest
 
-from ops.commands.common import open_cli_services
+from ops.services import open_cli_services
 from tests.drills.client_record import ClientRecord, IntendedOrder
 from tests.drills.conftest import NO_LIMIT_PER_USER
 from tests.drills.final_checks import check_final_state, run_audit

@@ -9,7 +9,7 @@ from time import perf_counter
 
 import pytest
 
-from ops.commands.common import open_cli_services
+from ops.services import open_cli_services
 from tests.drills.client_record import ClientRecord
 from tests.drills.conftest import NO_LIMIT_PER_USER
 from tests.drills.cpu_cost import cpu_seconds_by_role, format_cpu_per_order

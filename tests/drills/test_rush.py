@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from loadtest.bench.machine import Cpu
-from ops.commands.common import open_cli_services
+from ops.services import open_cli_services
 from tests.drills.client_record import ClientRecord, IntendedOrder
 from tests.drills.final_checks import check_final_state
 from tests.drills.local_stack import LocalStack

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import pytest
 
-from ops.commands.common import open_cli_services
+from ops.services import open_cli_services
 from tests.drills.carrier_sandbox import CarrierSandboxClient
 from tests.drills.client_record import ClientRecord
 from tests.drills.conftest import NO_LIMIT_PER_USER

@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ops.commands.common import open_cli_services
+from ops.services import open_cli_services
 from tests.drills.final_checks import run_audit
 from tests.drills.local_stack import LocalStack
 from tests.support.sales import eventually, make_sale

@@ -22,7 +22,7 @@ from commerce.fleet.service import Fleet
 from commerce.kernel.clock import SystemClock, to_ms
 from commerce.kernel.postgres import Connection
 from commerce.shipping.carrier_port import TrackingEvent
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import ADDRESS
 
 ZONE = ZoneInfo("Asia/Shanghai")

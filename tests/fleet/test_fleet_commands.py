@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from commerce.fleet.driver_links import check_link
 from config.settings import Settings
 from ops.cli import app
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.fleet.fleet_kit import ZONE, make_fleet_kit, point_near_depot
 from tests.support.processes import Processes
 

@@ -20,7 +20,7 @@ from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
 from commerce.fleet.route_map import draw_routes
 from commerce.orders.model import Address
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.fleet.fleet_kit import DAY, DEPOT, VEHICLES_CSV, make_fleet_kit
 
 HEADER = "vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s,active\n"

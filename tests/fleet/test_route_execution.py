@@ -17,7 +17,7 @@ from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.errors import NoSuchShipment
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.fleet.fleet_kit import DAY, FleetKit, make_fleet_kit
 
 

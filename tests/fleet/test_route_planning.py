@@ -12,7 +12,7 @@ import pytest
 from commerce.fleet.errors import PlanningInProgress
 from commerce.fleet.model import Plan, StopReport
 from commerce.kernel.errors import Invalid
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.fleet.fleet_kit import DAY, FleetKit, find_route_errors, make_fleet_kit, point_near_depot, straight_line_s
 from tests.support.sales import ADDRESS
 

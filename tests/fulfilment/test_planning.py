@@ -15,7 +15,7 @@ from commerce.orders.model import Address
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import RATES, SHANGHAI, ShippingShop, open_shipping_shop
 
@@ -118,7 +118,7 @@ async def test_an_address_that_lacks_something(ship: ShippingShop) -> None:
 async def test_goods_of_which_too_little_is_known(ship: ShippingShop) -> None:
     await ship.rows("DELETE FROM product_logistics WHERE sku = 'a' RETURNING 1")
     lacking, many, whole = await ship.order(), await ship.order(("b", 401, 0)), await ship.order(("c", 1, 0))
-    assert sorted(await ship.work()) == ["booked", "planned", "unsendable", "unsendable"]
+    assert sorted(await ship.work()) == ["booked", "planned", "cannot_ship", "cannot_ship"]
     why = {one.order_id: one.reason for one in await ship.desk.unplanned()}
     assert set(why) == {lacking, many}
     assert why[lacking] == "weight, size and warehouse of a are not known: import them as goods"
@@ -126,7 +126,7 @@ async def test_goods_of_which_too_little_is_known(ship: ShippingShop) -> None:
     assert [await ship.status(one) for one in (lacking, many, whole)] == ["paid", "paid", "fulfilling"]
     assert (await ship.desk.counts())["unplanned"] == 2
     await ship.due()
-    assert "unsendable" not in await ship.work()
+    assert "cannot_ship" not in await ship.work()
     await ship.rows("INSERT INTO product_logistics VALUES ('a', 'hz', 'A-01', 500, 100, 100, 100) RETURNING 1")
     await ship.desk.retry_order(lacking)
     assert await ship.work() == ["planned", "booked"]

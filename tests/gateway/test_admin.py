@@ -18,7 +18,7 @@ from config.settings import Settings
 from gateway.app import ADMIN
 from gateway.auth import ROLES
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, bearer, run_workers
 from tests.support.processes import run_processes, wait_for_exit
 from tests.support.sales import eventually, make_sale, order_body
@@ -64,7 +64,7 @@ async def test_from_product_to_closed_sale(shop: CliServices, gateway: TestGatew
     assert (await gateway.order(order_body(sale_id, ("b", 1)))).code == "sale_paused"
     assert (await staff("POST", f"/sales/{sale_id}/close"))["state"] == "closed"
     again = await gateway.call("POST", f"/v1/admin/sales/{sale_id}/open", user="ann", roles=["sales"])
-    assert (again.status, again.code) == (409, "wrong_state")
+    assert (again.status, again.code) == (409, "invalid_sale_state")
     assert [sale["sale_id"] for sale in (await staff("GET", "/sales"))["items"]] == [sale_id]
     assert (await shop.audit.audit_sale(sale_id)).clean
 

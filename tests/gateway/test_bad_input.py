@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.conftest import SECRET
 from tests.support.gateway import TestGateway, token
 from tests.support.sales import ADDRESS, make_sale, order_body
@@ -155,14 +155,14 @@ async def test_bytes_that_are_no_order(gateway: TestGateway, sale_id: str, keys:
 async def test_a_body_that_is_too_large(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
     answer = await gateway.call("POST", "/v1/orders", headers=headers, data=b"[" + b" " * 300_000 + b"]")
-    assert (answer.status, answer.code) == (413, "too_large")
+    assert (answer.status, answer.code) == (413, "body_too_large")
 
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b" " * 10_000
 
     answer = await gateway.call("POST", "/v1/orders", headers=headers, data=chunks())
-    assert (answer.status, answer.code) == (413, "too_large")
+    assert (answer.status, answer.code) == (413, "body_too_large")
 
 
 @pytest.mark.parametrize(

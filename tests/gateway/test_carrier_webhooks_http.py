@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.shipping import kuaidi100_kit as kuaidi100
 from tests.shipping.sf_express_kit import CHECK_WORD, PUSH_KEY
 from tests.support.gateway import GatewayResponse
@@ -174,7 +174,7 @@ async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: 
     assert PUSH_KEY not in caplog.text
     assert kuaidi100.SALT not in caplog.text
     huge = await send(shipping_gateway, system, b"x" * (shipping_gateway.gateway.settings.limits.body_bytes + 1))
-    assert (huge.status, huge.code) == (413, "too_large")
+    assert (huge.status, huge.code) == (413, "body_too_large")
     packed = await send(shipping_gateway, system, good, **{"Content-Encoding": "gzip"})
     assert packed.status == 415
     assert (await send(shipping_gateway, system, good)).text == YES[system][1]

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, bearer
 from tests.support.sales import eventually, make_sale, order_body
 

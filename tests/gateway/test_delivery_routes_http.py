@@ -16,7 +16,7 @@ from commerce.fleet.driver_links import AUDIENCE, make_link
 from commerce.fleet.errors import BadLink
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.conftest import SECRET
 from tests.support.gateway import GatewayResponse
 from tests.support.shipping_gateway import NINGBO, ZONE, ShippingGateway, open_shipping_gateway

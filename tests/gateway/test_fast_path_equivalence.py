@@ -18,7 +18,7 @@ import pytest
 
 import lua
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway_pair import ITEMS, GatewayPair, RequestCase, open_gateway_pair, sale_keys
 from tests.support.http_framing_cases import (
     disconnect_cases,

@@ -10,7 +10,7 @@ import pytest
 
 from config.settings import Settings
 from gateway.endpoints import fulfilment
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, bearer
 from tests.support.sales import ADDRESS
 from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
@@ -83,7 +83,7 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     for _ in range(2):
         done = await shipping_gateway.desk(one.shipment_id, "packed", tracking_no=one.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
-    assert is_(await shipping_gateway.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "not_now")
+    assert is_(await shipping_gateway.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "invalid_shipment_state")
     none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/packed", json={})
     assert is_(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
@@ -93,10 +93,10 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/label")
     _, [three] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
     taken = await shipping_gateway.desk(three.shipment_id, "packed", tracking_no="ZTO-1")
-    assert is_(taken, 409, "not_now")
+    assert is_(taken, 409, "invalid_shipment_state")
     assert await listed(shipping_gateway, "to_pack", warehouse="hz") == await listed(shipping_gateway, "to_pack")
     assert (await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "parcels": 1})).status == 201
-    assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "not_now")
+    assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state")
     assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
     choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/choice")).body
     assert (choice["carrier"], len(choice["considered"])) == ("sf_express", 3)
@@ -111,12 +111,12 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
     held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
     assert [item["why"] for item in await listed(shipping_gateway, "held")] == ["the customer calls back"]
-    assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/packed", json={}), 409, "not_now")
+    assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/packed", json={}), 409, "invalid_shipment_state")
     held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
         assert (await shipping_gateway.desk(id_, "let-go")).body["shipment"]["held_reason"] is None
     assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "a held parcel's label says so"
-    assert is_(await shipping_gateway.desk(id_, "retry"), 409, "not_now")
+    assert is_(await shipping_gateway.desk(id_, "retry"), 409, "invalid_shipment_state")
     moved = await shipping_gateway.desk(id_, "address", address=SHANGHAI, reason="she moved")
     assert (moved.status, moved.body["shipment"]["task"]) == (200, "cancel")
     await shipping_gateway.ship.work()
@@ -128,9 +128,9 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
     for _ in range(2):
         gone = await shipping_gateway.desk(id_, "cancel", reason="not wanted")
         assert gone.body["shipment"]["status"] == "cancelled"
-    assert is_(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "not_now")
-    assert is_(await shipping_gateway.desk(id_, "address", address=ADDRESS, reason="x"), 409, "not_now")
-    assert is_(await shipping_gateway.desk(id_, "appointment", **window), 409, "not_now")
+    assert is_(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "invalid_shipment_state")
+    assert is_(await shipping_gateway.desk(id_, "address", address=ADDRESS, reason="x"), 409, "invalid_shipment_state")
+    assert is_(await shipping_gateway.desk(id_, "appointment", **window), 409, "invalid_shipment_state")
     await shipping_gateway.ship.check()
 
 
@@ -173,18 +173,18 @@ async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGate
     merged = await shipping_gateway.desk(first, "merge", shipments=[second])
     assert (merged.status, merged.body) == (200, {"shipments": [first]})
     again = await shipping_gateway.desk(first, "merge", shipments=[second])
-    assert is_(again, 409, "not_now")
+    assert is_(again, 409, "invalid_shipment_state")
     for others in ([first], [str(uuid4())]):
         assert is_(await shipping_gateway.desk(first, "merge", shipments=others), 422, "invalid")
-    assert is_(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "not_now")
+    assert is_(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "invalid_shipment_state")
     await shipping_gateway.desk(first, "packed", tracking_no="ZTO-77")
     await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
-    assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "not_now")
+    assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
     [lost] = await listed(shipping_gateway, "failed")
     assert lost["why"] == "lost"
     replaced = await shipping_gateway.desk(first, "reship", reason="nobody finds it")
     assert (replaced.status, len(replaced.body["shipments"])) == (200, 1)
-    assert is_(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "not_now")
+    assert is_(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "invalid_shipment_state")
     assert await listed(shipping_gateway, "failed") == []
     other, [odd] = await shipping_gateway.ship.sent()
     await shipping_gateway.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.proxy import open_postgres_proxy, open_redis_proxy
 from tests.support.sales import eventually, make_sale, order_body

@@ -11,7 +11,7 @@ import pytest
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, token
 from tests.support.sales import eventually, make_sale, order_body
 
@@ -204,5 +204,5 @@ async def test_a_body_too_large_is_refused_by_its_announced_length(
     head = request(gateway, sale_id).partition(b"Content-Length")[0]
     await raw_client.send(head + b"Content-Length: 999999999\r\n\r\n")
     status, _, body = await raw_client.answer()
-    assert (status, orjson.loads(body)["code"]) == (413, "too_large")
+    assert (status, orjson.loads(body)["code"]) == (413, "body_too_large")
     assert await raw_client.closed()

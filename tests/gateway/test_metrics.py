@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from commerce.kernel import logs
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, bearer, open_gateway, run_workers
 from tests.support.processes import run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually, make_sale, order_body

@@ -13,7 +13,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from config.settings import Settings
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, token
 from tests.support.sales import make_sale
 

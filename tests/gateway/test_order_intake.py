@@ -12,7 +12,7 @@ import pytest
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.proxy import Proxy, open_redis_proxy
 from tests.support.sales import eventually, make_sale, order_body

@@ -17,7 +17,7 @@ import lua
 from commerce.kernel.clock import from_ms
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, bearer, open_gateway, run_workers
 from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 

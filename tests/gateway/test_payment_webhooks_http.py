@@ -19,10 +19,10 @@ from prometheus_client import REGISTRY
 from commerce.kernel.clock import SystemClock
 from commerce.payments import payment_jobs
 from commerce.payments.providers.alipay import wire
-from ops.commands.common import CliServices
 from ops.sandbox.payment_store import DueNotice, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.server import PROVIDERS, _protocols
+from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, provider_keys
 from tests.support.sales import eventually
 

@@ -9,7 +9,7 @@ import pytest
 
 from commerce.payments.model import TenderInput
 from gateway.endpoints import payments
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, run_workers
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, order_body
@@ -83,7 +83,7 @@ async def test_an_order_that_is_not_stored_yet(
         placed = await pay.gateway.order(order_body(sale_id, ("a", 1)))
         order_id = UUID(placed.body["order_id"])
         early = await start(pay, order_id, part("alipay"))
-        assert (early.status, early.code) == (409, "not_persisted_yet")
+        assert (early.status, early.code) == (409, "not_stored_yet")
         assert "Retry-After" in early.headers
         monkeypatch.undo()
         async with run_workers(pay.settings, "order_writer"):
@@ -123,7 +123,7 @@ async def test_staff(pay: PaymentShop) -> None:
         answer = await pay.gateway.call("POST", path, roles=role, json={"key": "k", "reason": "x"})
         assert answer.status in (401, 403), answer.text
     for asked, status, code in (
-        ({"key": "k", "amount": 101, "reason": "x"}, 409, "not_enough_captured"),
+        ({"key": "k", "amount": 101, "reason": "x"}, 409, "refund_exceeds_captured"),
         ({"key": "k", "amount": 0, "reason": "x"}, 422, "invalid"),
         ({"key": "", "reason": "x"}, 422, "invalid"),
     ):

@@ -14,7 +14,7 @@ import pytest
 
 from commerce.shipping import store
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import bearer
 from tests.support.sales import ADDRESS, eventually
 from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway

@@ -18,7 +18,7 @@ from config.settings import Settings
 from gateway.connections import AiohttpConnection, TrackedConnection
 from gateway.fast_path import ConnectionState, FastPathConnection
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.gateway.test_fast_path_equivalence import meaning
 from tests.support.gateway import TestGateway, open_gateway, token
 from tests.support.gateway_pair import SENTINEL, GatewayPair, open_gateway_pair

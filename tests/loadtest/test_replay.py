@@ -12,7 +12,7 @@ from commerce.kernel.errors import Invalid
 from config.settings import Settings
 from loadtest.replay import reasons, replay
 from loadtest.retail_dataset import read_baskets
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import open_gateway, run_workers
 
 REAL = os.environ.get("FLOODGATE_TEST_DATASET", "")

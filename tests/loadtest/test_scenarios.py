@@ -19,8 +19,8 @@ import lua
 from config.settings import Settings
 from loadtest.scenarios.order_generator import DEMO_SALE, DEMO_SKU
 from lua import SaleKeys
-from ops.commands.common import CliServices
 from ops.local import demo_sales
+from ops.services import CliServices
 from tests.conftest import SECRET
 from tests.support.processes import run_processes
 from tests.support.sales import CURRENCY, eventually, make_sale

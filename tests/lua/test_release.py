@@ -9,7 +9,7 @@ import pytest
 import lua
 from commerce.kernel.clock import DAY_MS
 from lua import ChangeStockOutcome, Release, ReleaseOutcome, SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import make_sale, reservation, reserve
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lua
 from commerce.kernel.clock import DAY_MS
 from lua import EntryId, LoadOutcome, PublishOutcome, ReserveOutcome, SaleKeys, SaleTerms
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import make_sale, reservation, reserve
 
 

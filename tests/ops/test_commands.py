@@ -18,7 +18,7 @@ from commerce.catalog.model import ProductInput
 from commerce.orders.model import OrderDetails, decode_accepted, encode_accepted
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale, reservation, reserve

@@ -20,9 +20,9 @@ from commerce.kernel.errors import NotDurable, NotReady
 from commerce.kernel.postgres import open_database
 from commerce.kernel.redis_client import check_redis, open_redis
 from config.settings import Settings
-from ops.commands.common import open_cli_services
 from ops.local.embedded_servers import postgres_server, redis_server
 from ops.local.subprocesses import ProcessSpec, RunningProcess, start
+from ops.services import open_cli_services
 from tests.support.gateway import open_gateway
 from tests.support.processes import free_port
 from tests.support.sales import eventually, make_sale, order_body

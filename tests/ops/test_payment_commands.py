@@ -23,7 +23,7 @@ from commerce.payments.reconciliation import DAY, bounds
 from commerce.payments.service import Payments
 from commerce.shipping.service import Shipping
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.commerce.test_reconciliation import SINGLES, ReconciliationKit, open_reconciliation_kit
 from tests.support.gateway import run_workers
 from tests.support.processes import Processes

@@ -21,7 +21,7 @@ from commerce.rates.model import CarrierChoice
 from commerce.rates.service import Rates
 from config.settings import Settings
 from ops.cli import app
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.processes import Processes
 from tests.support.sales import ADDRESS
 

@@ -17,7 +17,7 @@ from commerce.shipping.model import Shipment
 from config.settings import Settings
 from gateway.auth import Authenticator
 from ops.cli import app
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.processes import Processes
 from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, refusal, tracking_event

@@ -12,8 +12,8 @@ import pytest
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
 from ops.local.subprocesses import RunningProcess
+from ops.services import CliServices
 from tests.support.customer_crowd import CustomerCrowd
 from tests.support.gateway import bearer
 from tests.support.processes import Processes, run_processes, wait_for_exit

@@ -12,8 +12,8 @@ import pytest
 
 import lua
 from commerce.payments.model import TenderInput
-from ops.commands.common import CliServices
 from ops.sandbox.server import PROVIDERS
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.payment_shop import (
     PaymentProcesses,

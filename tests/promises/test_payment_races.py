@@ -19,12 +19,12 @@ from commerce.kernel.clock import from_ms
 from commerce.orders.errors import CannotCancel
 from commerce.orders.service import Actor
 from commerce.payments import payment_jobs
-from commerce.payments.errors import NotEnoughCaptured, NotPayable
+from commerce.payments.errors import RefundExceedsCaptured, NotPayable
 from commerce.payments.model import TenderInput
 from config.settings import Settings
 from lua import ReserveOutcome
-from ops.commands.common import CliServices
 from ops.sandbox.payment_store import SimulatedTrade
+from ops.services import CliServices
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, reservation, reserve
 
@@ -215,14 +215,14 @@ async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.Monke
     refund = pay.gateway.services.payments.refund
 
     def of(one: RacingOrder, key: str, amount: int | None) -> Coroutine[Any, Any, str]:
-        return refusing(refund(one.order_id, key, amount, "broken", "staff sam"), NotEnoughCaptured)
+        return refusing(refund(one.order_id, key, amount, "broken", "staff sam"), RefundExceedsCaptured)
 
     said = Counter(
         await race([(of(one, "k", 70), of(one, "k" if n % 2 else "other", 70)) for n, one in enumerate(orders)])
     )
-    assert said == {"done": PAIRS * 3 // 2, "NotEnoughCaptured": PAIRS // 2}
+    assert said == {"done": PAIRS * 3 // 2, "RefundExceedsCaptured": PAIRS // 2}
     said = Counter(await race([(of(one, "rest", None), of(one, "all", None)) for one in orders[::2]]))
-    assert said == {"done": PAIRS // 2, "NotEnoughCaptured": PAIRS // 2}
+    assert said == {"done": PAIRS // 2, "RefundExceedsCaptured": PAIRS // 2}
     counts = await ended(pay)
     assert counts == {"paid": PAIRS}
     books = pay.bank.totals("wechatpay")

@@ -10,7 +10,7 @@ from pathlib import Path
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.customer_crowd import CustomerCrowd
 from tests.support.processes import run_processes
 from tests.support.sales import eventually, make_sale

@@ -18,8 +18,8 @@ from aiohttp.test_utils import TestServer
 from commerce.orders.model import Address
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import CliServices
 from ops.sandbox.shipment_store import SimulatedShipment
+from ops.services import CliServices
 from tests.ops.carrier_kit import IDS, CarrierKit, FakeCarrierClock, WebhookReceiver, open_carrier_kit
 from tests.support.processes import Processes, run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually

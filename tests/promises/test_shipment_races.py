@@ -24,7 +24,7 @@ from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, 
 from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import ADDRESS, eventually, make_sale
 from tests.support.shipping_shop import PRICE, SHANGHAI, FakeCarrier, ShippingShop, open_shipping_shop, tracking_event
 

@@ -12,7 +12,7 @@ import pytest
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.orders.model import Address
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.processes import Processes, run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually
 from tests.support.shipping_shop import RATES, ShippingShop, open_shipping_shop, refusal

@@ -18,7 +18,7 @@ import orjson
 from commerce.kernel.clock import from_ms
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, token
 from tests.support.raw_http import RawReplies, RequestScript, run_script
 from tests.support.sales import make_sale, order_body

@@ -21,13 +21,13 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.postgres import Connection
 from config.settings import AlipaySettings, PaymentSettings, Settings, WeChatPaySettings
 from lua import SaleKeys
-from ops.commands.common import CliServices
 from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
 from ops.sandbox.keys import Keys, make_keys, read_keys
 from ops.sandbox.payment_store import DueNotice, PaymentStore
 from ops.sandbox.protocol import Callback
 from ops.sandbox.server import PROVIDERS, Sandbox, _protocols, build, running
 from ops.sandbox.webhook_sender import Sending
+from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway, run_workers
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale, order_body

@@ -17,7 +17,7 @@ from commerce.kernel.clock import DAY_MS, from_ms
 from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
 from commerce.sales.model import ItemInput, SaleInput
 from lua import Reservation, SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 
 Value = TypeVar("Value")
 _numbers = count()

@@ -15,7 +15,7 @@ from commerce.fleet.driver_links import make_link
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
 from commerce.shipping.model import Shipment
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.shipping import kuaidi100_kit, sf_express_kit
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
 from tests.support.sales import ADDRESS

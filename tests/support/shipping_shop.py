@@ -37,7 +37,7 @@ from commerce.shipping.service import Shipping
 from commerce.shipping.shipment_status import TrackingResult
 from commerce.shipping.store import read_shipment
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.sales import ADDRESS, eventually
 
 _numbers = count(1)

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from config.settings import Settings
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.proxy import open_postgres_proxy
 from tests.support.sales import eventually, make_sale, reservation, reserve

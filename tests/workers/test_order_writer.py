@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 import lua
 from config.settings import Settings
 from lua import SaleKeys
-from ops.commands.common import CliServices
+from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, make_sale, reservation, reserve
 

@@ -1,20 +1,12 @@
-"""What commands share: running async code, reaching the shop, saying errors in one line."""
+"""CliServices: the services that commands of the command line use."""
 
 from __future__ import annotations
 
-import getpass
-import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-import msgspec
-import typer
-import uvloop
 from redis.asyncio import Redis
-from rich.console import Console
-from rich.markup import escape
 
 from commerce.audit.service import Audit
 from commerce.catalog.service import Catalog
@@ -22,12 +14,9 @@ from commerce.dead_letters.service import DeadLetters
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.clock import Clock, SystemClock
-from commerce.kernel.errors import Invalid, ProblemError
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE as DATABASE_DOWN
 from commerce.kernel.postgres import Database
-from commerce.kernel.redis_client import REDIS_UNAVAILABLE as REDIS_DOWN
 from commerce.kernel.startup import connect_databases
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
@@ -36,13 +25,7 @@ from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
-from config.settings import Settings, SettingsError, load
-
-Result = TypeVar("Result")
-Content = TypeVar("Content")
-_FILE_WIDTH = 140  # of what goes into a file or another program, where no terminal says how wide it is
-out = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
-err = Console(stderr=True, width=None if sys.stderr.isatty() else _FILE_WIDTH)
+from config.settings import Settings, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,45 +84,3 @@ async def open_fulfilment(shop: CliServices) -> AsyncIterator[Fulfilment]:
     rules, timeout_s = shop.settings.shipping, shop.settings.jobs.call_timeout_s
     async with open_carriers(rules, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
         yield Fulfilment(shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, rules), carriers, rules)
-
-
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """An expected refusal ends the command with one line and status 1, not with a traceback."""
-    try:
-        yield
-    except (ProblemError, SettingsError) as error:
-        fail(str(error))
-    except (*DATABASE_DOWN, *REDIS_DOWN) as error:
-        fail(f"a database cannot be reached: {error or type(error).__name__}")
-
-
-def fail(message: str) -> None:
-    """Say what is wrong on standard error and end with status 1."""
-    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
-
-
-def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run async code to its end, with errors in plain words."""
-    with exit_on_error():
-        return uvloop.run(work)
-    raise AssertionError  # plain_errors ends the command
-
-
-def parse_argument(given: object, kind: type[Content], otherwise: str | None = None) -> Content:
-    """Words from the command line as what they should be. Raises `Invalid`, which says `otherwise`."""
-    try:
-        return msgspec.convert(given, kind)
-    except msgspec.ValidationError as error:
-        raise Invalid(otherwise or str(error)) from None
-
-
-def actor() -> str:
-    """Who gives a command, as it is recorded."""
-    return f"cli {getpass.getuser()}"
-
-
-def interactive() -> bool:
-    """Whether somebody watches, so that a progress bar is of use."""
-    return sys.stderr.isatty()
