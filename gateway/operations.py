@@ -15,7 +15,7 @@ from commerce.kernel.errors import Invalid
 from gateway import services as wiring
 from gateway.auth import Identity, Role
 from gateway.order_placement import decode_json
-from gateway.problems import BadRequest, RequestTimeout, TooLarge, WrongMediaType
+from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
 from gateway.services import GatewayServices
 
 Access = Literal["anyone", "shopper"] | Role
@@ -120,7 +120,7 @@ async def read_raw(request: web.Request, services: GatewayServices) -> bytes:
     if "Content-Encoding" in request.headers:
         raise WrongMediaType("send the body without a Content-Encoding")
     if (request.content_length or 0) > limits.body_bytes:
-        raise TooLarge(f"the body is larger than {limits.body_bytes} bytes")
+        raise BodyTooLarge(f"the body is larger than {limits.body_bytes} bytes")
     try:
         if request.content.is_eof():
             return await request.read()
@@ -129,7 +129,7 @@ async def read_raw(request: web.Request, services: GatewayServices) -> bytes:
     except ConnectionError:
         raise BadRequest("the connection ended before the body did") from None
     except web.HTTPRequestEntityTooLarge:
-        raise TooLarge(f"the body is larger than {limits.body_bytes} bytes") from None
+        raise BodyTooLarge(f"the body is larger than {limits.body_bytes} bytes") from None
     except TimeoutError:
         raise RequestTimeout(f"the body did not arrive within {limits.request_body_timeout_s:g} s") from None
 

@@ -62,8 +62,8 @@ class RequestTimeout(ProblemError):
     title = "The request took too long to arrive"
 
 
-class TooLarge(ProblemError):
-    code = "too_large"
+class BodyTooLarge(ProblemError):
+    code = "body_too_large"
     status = 413
     title = "The request is too large"
 
@@ -86,7 +86,7 @@ _BY_STATUS = {
     404: "not_found",
     405: "method_not_allowed",
     408: "request_timeout",
-    413: "too_large",
+    413: "body_too_large",
     417: "expectation_failed",
     431: "header_too_large",
     500: "internal_error",

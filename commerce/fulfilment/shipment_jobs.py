@@ -124,7 +124,7 @@ class FulfilmentJobs:
         except CannotShip as error:
             async with self._db.connection() as connection:
                 await store.postpone_order(connection, job.order_id, now, str(error), park=True)
-            return "unsendable"
+            return "cannot_ship"
 
     async def _complete(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
         order = await payments.lock_order(connection, job.order_id)

@@ -16,7 +16,7 @@ class KeyReused(ProblemError):
 
 
 class NotStoredYet(Conflict):
-    code = "not_persisted_yet"
+    code = "not_stored_yet"
     title = "The order was accepted a moment ago and cannot be changed yet"
     retry_after_s = 1
 

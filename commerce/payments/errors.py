@@ -14,8 +14,8 @@ class NotPayable(Conflict):
     title = "The order cannot be paid any more"
 
 
-class NotEnoughCaptured(Conflict):
-    code = "not_enough_captured"
+class RefundExceedsCaptured(Conflict):
+    code = "refund_exceeds_captured"
     title = "More would go back than was captured"
 
 

@@ -17,7 +17,7 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
 from commerce.payments import order_status, reconciliation, store
-from commerce.payments.errors import NoSuchPayment, NotCollectable, NotEnoughCaptured, NotPayable
+from commerce.payments.errors import NoSuchPayment, NotCollectable, NotPayable, RefundExceedsCaptured
 from commerce.payments.model import (
     INTERNAL_METHODS,
     OrderPayments,
@@ -181,7 +181,7 @@ class Payments:
     async def refund(self, order_id: UUID, key: str, amount: int | None, reason: str, actor: str) -> OrderPayments:
         """Give back a part of what was captured, or all that is left: payment by payment, the last part first.
 
-        Raises `NoSuchOrder`, `NotEnoughCaptured`. The same key again changes nothing.
+        Raises `NoSuchOrder`, `RefundExceedsCaptured`. The same key again changes nothing.
         """
         async with self._db.transaction() as connection:
             order = await store.lock_order(connection, order_id)
@@ -190,14 +190,14 @@ class Payments:
             payments = await store.payments_of(connection, order_id)
             refunds = await store.refunds_of(connection, order_id)
             if any(one.task == "recover_order" for one in payments):
-                raise NotEnoughCaptured("it was paid late and the goods are being asked for: try again in a moment")
+                raise RefundExceedsCaptured("it was paid late and the goods are being asked for: try again in a moment")
             if not any(one.refund_key == f"staff {key}" for one in refunds):
                 captured = [one for one in reversed(payments) if one.status == "captured"]
                 going = sum(one.amount_minor for one in refunds if one.status != "failed")
                 left = sum(one.amount_minor for one in captured) - going
                 wanted = left if amount is None else amount
                 if not 0 < wanted <= left:
-                    raise NotEnoughCaptured(f"{left} minor units are captured and not on their way back")
+                    raise RefundExceedsCaptured(f"{left} minor units are captured and not on their way back")
                 for one in captured:
                     wanted -= await order_status.refund_remaining(
                         connection, self._ids, one, f"staff {key}", reason, actor, self._now(), wanted

@@ -41,12 +41,12 @@ class OverLimit(ProblemError):
 
 
 class InvalidSaleState(Conflict):
-    code = "wrong_state"
+    code = "invalid_sale_state"
     title = "The sale's state does not allow this"
 
 
 class NotEnoughFreeUnits(Conflict):
-    code = "too_few_free"
+    code = "not_enough_free_units"
     title = "Fewer units are free than would be taken away"
 
 

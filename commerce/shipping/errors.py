@@ -18,10 +18,10 @@ class NoLabel(Conflict):
 class InvalidShipmentState(Conflict):
     """The parcel is somewhere where this cannot be done any more, or yet."""
 
-    code = "not_now"
+    code = "invalid_shipment_state"
 
 
 class CannotShip(Invalid):
     """The order cannot be made into parcels, or no carrier takes one, as things are; the detail says what to do."""
 
-    code = "unsendable"
+    code = "cannot_ship"

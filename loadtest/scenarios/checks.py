@@ -19,7 +19,7 @@ T = TypeVar("T")
 REFUSALS = {
     "sold_out": 409,
     "over_limit": 409,
-    "not_persisted_yet": 409,
+    "not_stored_yet": 409,
     "sale_not_open": 403,
     "sale_paused": 403,
     "sale_closed": 410,
@@ -30,8 +30,8 @@ REFUSALS = {
 }
 """Every refusal that a shopper may meet without anything being wrong."""
 READING = frozenset({"not_ready", "overloaded"})
-CANCELLING = frozenset({"not_persisted_yet", "not_ready", "overloaded", "outcome_unknown"})
-ORDERING = frozenset(REFUSALS) - {"not_persisted_yet"}
+CANCELLING = frozenset({"not_stored_yet", "not_ready", "overloaded", "outcome_unknown"})
+ORDERING = frozenset(REFUSALS) - {"not_stored_yet"}
 _LATER = CANCELLING | {"too_many_requests", "sale_paused"}
 _OPENS_S = 1.0
 _LONGEST_WAIT_S = 30.0

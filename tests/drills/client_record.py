@@ -26,7 +26,7 @@ LATER = {
     "overloaded": 503,
     "not_ready": 503,
     "outcome_unknown": 503,
-    "not_persisted_yet": 409,
+    "not_stored_yet": 409,
 }
 FINAL = {"sold_out": 409, "over_limit": 409}
 _EXAMPLES = 5

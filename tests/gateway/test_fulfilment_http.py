@@ -83,7 +83,9 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     for _ in range(2):
         done = await shipping_gateway.desk(one.shipment_id, "packed", tracking_no=one.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
-    assert is_(await shipping_gateway.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "invalid_shipment_state")
+    assert is_(
+        await shipping_gateway.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "invalid_shipment_state"
+    )
     none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/packed", json={})
     assert is_(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
@@ -96,7 +98,9 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     assert is_(taken, 409, "invalid_shipment_state")
     assert await listed(shipping_gateway, "to_pack", warehouse="hz") == await listed(shipping_gateway, "to_pack")
     assert (await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "parcels": 1})).status == 201
-    assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state")
+    assert is_(
+        await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state"
+    )
     assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
     choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/choice")).body
     assert (choice["carrier"], len(choice["considered"])) == ("sf_express", 3)

@@ -215,8 +215,8 @@ def test_a_cancellation() -> None:
         purchase_log.cancelled(wanted, answer(200, stored(wanted, status=OrderStatus.CANCELLED)))
     right = stored(wanted, status=OrderStatus.CANCELLED, cancel_reason="by_customer")
     assert purchase_log.cancelled(wanted, answer(200, right)) == right
-    assert purchase_log.cancelled(wanted, problem(409, "not_persisted_yet", retry_after="1")) == Refused(
-        "not_persisted_yet", 1.0
+    assert purchase_log.cancelled(wanted, problem(409, "not_stored_yet", retry_after="1")) == Refused(
+        "not_stored_yet", 1.0
     )
 
 

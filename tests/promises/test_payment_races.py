@@ -19,7 +19,7 @@ from commerce.kernel.clock import from_ms
 from commerce.orders.errors import CannotCancel
 from commerce.orders.service import Actor
 from commerce.payments import payment_jobs
-from commerce.payments.errors import RefundExceedsCaptured, NotPayable
+from commerce.payments.errors import NotPayable, RefundExceedsCaptured
 from commerce.payments.model import TenderInput
 from config.settings import Settings
 from lua import ReserveOutcome
