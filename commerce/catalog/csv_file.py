@@ -9,8 +9,9 @@ from typing import TypeVar
 import msgspec
 
 from commerce.catalog.errors import UnreadableCsv
-from commerce.catalog.model import LineError, Name, ProductInput, Sku
+from commerce.catalog.model import LineError, ProductInput, Sku
 from commerce.kernel.money import MoneyError, parse_money
+from commerce.kernel.types import Name
 
 Row = TypeVar("Row")
 MAX_FIELD_CHARS = 10_000

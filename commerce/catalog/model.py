@@ -8,13 +8,10 @@ from typing import Annotated
 import msgspec
 
 from commerce.kernel.money import Currency, Minor
+from commerce.kernel.types import Name
 
 SKU_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
 Sku = Annotated[str, msgspec.Meta(pattern=SKU_PATTERN, description="stock keeping unit", examples=["85123A"])]
-# A name is shown to people: no control characters, not blank.
-Name = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")
-]
 
 
 class ProductInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,9 +9,9 @@ from uuid import UUID
 import msgspec
 
 from commerce.kernel.money import Currency, Minor, Money
+from commerce.kernel.types import Reason
 from commerce.orders.model import Method
 from commerce.payments.provider_port import PaymentAction, PaymentFlow
-from commerce.sales.model import Reason
 
 Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "recover_order", "update_order"]

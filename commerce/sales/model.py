@@ -9,8 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.catalog.model import Name, Sku
+from commerce.catalog.model import Sku
 from commerce.kernel.money import Currency, Minor
+from commerce.kernel.types import Moment, Name, Reason
 
 MAX_UNITS = 1_000_000_000
 _KEYS_COUNT = timedelta(days=3)
@@ -22,8 +23,6 @@ SaleId = Annotated[
 ]
 Units = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="units a user may buy; null: no limit")]
-Moment = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339")]
-Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 
 
 class SaleState(StrEnum):

@@ -12,19 +12,10 @@ from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.money import Minor
 from commerce.kernel.paging import Page
+from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
-from commerce.sales.model import (
-    ItemInput,
-    Limit,
-    Reason,
-    Sale,
-    SaleId,
-    SaleInput,
-    SaleItem,
-    StockChange,
-    StockChangeInput,
-)
+from commerce.sales.model import ItemInput, Limit, Sale, SaleId, SaleInput, SaleItem, StockChange, StockChangeInput
 from gateway.endpoints.catalog import LIMIT, SALE, SKU, cursor_parameter, page_size
 from gateway.endpoints.orders import CANCEL_WAIT_S
 from gateway.operations import Call, Operation, Parameter, json_response

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money as show_money
+from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
-from commerce.sales.model import Reason
 from ops.commands.console import actor, out, run
 from ops.services import CliServices, open_cli_services
 
