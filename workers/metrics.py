@@ -89,7 +89,7 @@ LEDGER_DIFFERENCE = Gauge(
 )
 PARCELS = Gauge(
     "floodgate_parcels",
-    "Parcels on each list of the shipping desk: to_pack, parked, held, late, stuck, silent, failed, odd; and due ones",
+    "Shipments on each worklist (to_pack, parked, on_hold, overdue, stalled, no_first_scan, undelivered, anomalies); due ones",
     ["list"],
     multiprocess_mode=_LATEST,
 )

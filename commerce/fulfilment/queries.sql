@@ -3,14 +3,14 @@
 -- without news: on the way, and after it was booked.
 SELECT shipments.*, CASE $1
            WHEN 'parked' THEN last_error
-           WHEN 'held' THEN held_reason
-           WHEN 'late' THEN 'promised for ' || promised_on
-           WHEN 'stuck' THEN 'on its way without news since ' || to_char(coalesce(last_event_at, handed_over_at)
+           WHEN 'on_hold' THEN held_reason
+           WHEN 'overdue' THEN 'promised for ' || promised_on
+           WHEN 'stalled' THEN 'on its way without news since ' || to_char(coalesce(last_event_at, handed_over_at)
                              AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
-           WHEN 'silent' THEN 'booked and not heard of since ' || to_char(booked_at AT TIME ZONE 'UTC',
+           WHEN 'no_first_scan' THEN 'booked and not heard of since ' || to_char(booked_at AT TIME ZONE 'UTC',
                               'YYYY-MM-DD HH24:MI') || ' UTC'
-           WHEN 'failed' THEN replace(status, '_', ' ')
-           WHEN 'odd' THEN (SELECT text FROM shipment_events AS event
+           WHEN 'undelivered' THEN replace(status, '_', ' ')
+           WHEN 'anomalies' THEN (SELECT text FROM shipment_events AS event
                             WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
                             ORDER BY seq DESC LIMIT 1)
            ELSE last_error END AS reason
@@ -20,14 +20,14 @@ WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
         AND held_reason IS NULL AND NOT parked AND task IS DISTINCT FROM 'cancel'
         AND (status = 'booked' OR task IS NULL)
     WHEN 'parked' THEN ended_at IS NULL AND parked
-    WHEN 'held' THEN ended_at IS NULL AND held_reason IS NOT NULL
-    WHEN 'late' THEN ended_at IS NULL AND promised_on < $6
-    WHEN 'stuck' THEN ended_at IS NULL AND handed_over_at IS NOT NULL
+    WHEN 'on_hold' THEN ended_at IS NULL AND held_reason IS NOT NULL
+    WHEN 'overdue' THEN ended_at IS NULL AND promised_on < $6
+    WHEN 'stalled' THEN ended_at IS NULL AND handed_over_at IS NOT NULL
         AND coalesce(last_event_at, handed_over_at) < $5::timestamptz - $7 * interval '1 second'
-    WHEN 'silent' THEN ended_at IS NULL AND status = 'booked'
+    WHEN 'no_first_scan' THEN ended_at IS NULL AND status = 'booked'
         AND greatest(last_event_at, booked_at) < $5::timestamptz - $8 * interval '1 second'
-    WHEN 'failed' THEN status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL
-    WHEN 'odd' THEN EXISTS (
+    WHEN 'undelivered' THEN status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL
+    WHEN 'anomalies' THEN EXISTS (
         SELECT FROM shipment_events AS event
         WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
           AND (resolved_at IS NULL OR received_at > resolved_at))
@@ -39,17 +39,17 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
                         AND NOT parked AND task IS DISTINCT FROM 'cancel' AND (status = 'booked' OR task IS NULL))
            AS to_pack,
        count(*) FILTER (WHERE parked) AS parked,
-       count(*) FILTER (WHERE held_reason IS NOT NULL) AS held,
-       count(*) FILTER (WHERE promised_on < $2) AS late,
+       count(*) FILTER (WHERE held_reason IS NOT NULL) AS on_hold,
+       count(*) FILTER (WHERE promised_on < $2) AS overdue,
        count(*) FILTER (WHERE handed_over_at IS NOT NULL
                         AND coalesce(last_event_at, handed_over_at) < $1::timestamptz - $3 * interval '1 second')
-           AS stuck,
+           AS stalled,
        count(*) FILTER (WHERE status = 'booked'
-                        AND greatest(last_event_at, booked_at) < $1::timestamptz - $4 * interval '1 second') AS silent,
+                        AND greatest(last_event_at, booked_at) < $1::timestamptz - $4 * interval '1 second') AS no_first_scan,
        (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL)
-           AS failed,
+           AS undelivered,
        (SELECT count(DISTINCT event.shipment_id) FROM shipment_events AS event JOIN shipments USING (shipment_id)
-        WHERE (is_unknown_code OR contradicts_history) AND (resolved_at IS NULL OR received_at > resolved_at)) AS odd,
+        WHERE (is_unknown_code OR contradicts_history) AND (resolved_at IS NULL OR received_at > resolved_at)) AS anomalies,
        count(*) FILTER (WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL AND due_at <= $1) AS due,
        (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments

@@ -12,7 +12,7 @@ import msgspec
 
 from commerce.kernel.money import Money
 from commerce.kernel.types import Reason
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 
 Task = Literal["book", "cancel", "subscribe", "track"]
 Then = Literal["planned", "cancelled"]
@@ -157,7 +157,9 @@ class Shipment(msgspec.Struct, frozen=True):
 
 # What the desk sees and says.
 
-WorklistName = Literal["to_pack", "parked", "on_hold", "overdue", "stalled", "no_first_scan", "undelivered", "anomalies", "all"]
+WorklistName = Literal[
+    "to_pack", "parked", "on_hold", "overdue", "stalled", "no_first_scan", "undelivered", "anomalies", "all"
+]
 """What is there to do: pack it; mend what stopped it; nothing before somebody lets it go; promised for a day that is
 over; on the way without news for long; booked and never heard of; lost or sent back and not settled; news that nobody
 understands or that cannot be."""

@@ -49,12 +49,12 @@ class DeskCounts(msgspec.Struct, frozen=True):
 
     to_pack: int
     parked: int
-    held: int
-    late: int
-    stuck: int
-    silent: int
-    failed: int
-    odd: int
+    on_hold: int
+    overdue: int
+    stalled: int
+    no_first_scan: int
+    undelivered: int
+    anomalies: int
     unplanned: int
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from commerce.kernel.money import format_money as show_money
 from commerce.kernel.paging import Page
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.model import (
     OrderShipments,
     Shipment,
@@ -32,12 +32,12 @@ OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
 _LISTS: dict[WorklistName, str] = {
     "to_pack": "to be packed now",
     "parked": "given up until somebody mends what stopped it",
-    "held": "nothing is done with it before it is let go",
-    "late": "promised for a day that is over, and not there",
-    "stuck": "on the way, without news for long",
-    "silent": "booked, and the carrier has not been heard of for long",
-    "failed": "lost or sent back, and not settled",
-    "odd": "news that nobody understands or that cannot be, and not settled",
+    "on_hold": "nothing is done with it before it is let go",
+    "overdue": "promised for a day that is over, and not there",
+    "stalled": "on the way, without news for long",
+    "no_first_scan": "booked, and the carrier has not been heard of for long",
+    "undelivered": "lost or sent back, and not settled",
+    "anomalies": "news that nobody understands or that cannot be, and not settled",
 }
 _MOST = 10_000
 

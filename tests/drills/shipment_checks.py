@@ -137,7 +137,7 @@ async def _on_lists(stack: LocalStack, parked: int, stuck: int) -> bool:
         client.get("/v1/admin/shipments/counts") as answer,
     ):
         counts = orjson.loads(await answer.read())
-    return (counts["unplanned"], counts["parked"], counts["stuck"]) == (0, parked, stuck)
+    return (counts["unplanned"], counts["parked"], counts["stalled"]) == (0, parked, stuck)
 
 
 async def _check_ends(

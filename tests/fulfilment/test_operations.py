@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from commerce.kernel.errors import Invalid, ProblemError
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from commerce.shipping.model import Appointment, ShipmentStatus, WorklistName
 from tests.support.sales import ADDRESS
@@ -150,7 +150,7 @@ async def test_held_while_it_is_booked(ship: ShippingShop) -> None:
     assert await booking == "booked"
     await ship.due()
     assert await ship.work() == []
-    assert await ship.on("held") == {parcel.shipment_id}
+    assert await ship.on("on_hold") == {parcel.shipment_id}
     assert await ship.on("to_pack") == set()
     for _ in range(2):
         await desk.resume(parcel.shipment_id, "dan")
@@ -159,7 +159,7 @@ async def test_held_while_it_is_booked(ship: ShippingShop) -> None:
     await desk.hold(parcel.shipment_id, "again", "dan")
     await desk.cancel(parcel.shipment_id, "not wanted", "dan")
     assert await ship.work() == ["cancelled"]
-    assert await ship.on("held") == set()
+    assert await ship.on("on_hold") == set()
     # Held before anybody is asked: nobody is.
     order_id = await ship.order()
     assert await ship.one(await ship.claimed()) == "planned"
@@ -199,16 +199,19 @@ async def test_lists(ship: ShippingShop) -> None:
     assert {which: await ship.on(which) for which in LISTS} == {
         "to_pack": {fresh, late, silent},
         "parked": set(),
-        "held": {held},
-        "late": {late},
-        "stuck": {stuck},
-        "silent": {silent},
-        "failed": {lost, back},
-        "odd": {odd},
+        "on_hold": {held},
+        "overdue": {late},
+        "stalled": {stuck},
+        "no_first_scan": {silent},
+        "undelivered": {lost, back},
+        "anomalies": {odd},
         "all": set(parcels),
     }
-    why = {which: (await ship.desk.listed(which, None, None, 1)).items[0].reason for which in ("held", "failed", "odd")}
-    assert why == {"held": "wait", "failed": "lost", "odd": "zapped"}
+    why = {
+        which: (await ship.desk.listed(which, None, None, 1)).items[0].reason
+        for which in ("on_hold", "undelivered", "anomalies")
+    }
+    assert why == {"on_hold": "wait", "undelivered": "lost", "anomalies": "zapped"}
     seen, after = [], None
     while True:
         page = await ship.desk.listed("all", "hz", after, 4)
@@ -220,7 +223,17 @@ async def test_lists(ship: ShippingShop) -> None:
     assert (await ship.desk.listed("all", "sh", None, 4)).items == []
 
 
-LISTS: tuple[WorklistName, ...] = ("to_pack", "parked", "held", "late", "stuck", "silent", "failed", "odd", "all")
+LISTS: tuple[WorklistName, ...] = (
+    "to_pack",
+    "parked",
+    "on_hold",
+    "overdue",
+    "stalled",
+    "no_first_scan",
+    "undelivered",
+    "anomalies",
+    "all",
+)
 
 
 async def test_waves(ship: ShippingShop) -> None:
@@ -281,7 +294,7 @@ async def test_staff_say_how_a_parcel_ended(ship: ShippingShop) -> None:
     assert (file.shipment.status, file.events[-1].text, file.events[-1].source) == (
         *("lost", "the carrier owns to it", "staff"),
     )
-    assert await ship.on("failed") == {lost.shipment_id}
+    assert await ship.on("undelivered") == {lost.shipment_id}
     again = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
     assert len(again.events) == len(file.events)
     with pytest.raises(InvalidShipmentState, match="it is lost"):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commerce.fulfilment.planning import split_amount
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import Shipment
 from config.settings import Settings
@@ -75,7 +75,7 @@ async def test_a_promise_that_cannot_be_kept(ship: ShippingShop) -> None:
     assert parcel.expected_on is not None
     assert parcel.expected_on > parcel.promised_on
     await ship.sent()
-    assert await ship.on("late") == {parcel.shipment_id}
+    assert await ship.on("overdue") == {parcel.shipment_id}
 
 
 async def test_no_table_and_then_carriers_that_nobody_works_with(shop: CliServices, settings: Settings) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from commerce.kernel.errors import Invalid, ProblemError
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from commerce.shipping.model import Shipment
 from tests.support.sales import ADDRESS
@@ -117,11 +117,11 @@ async def test_sent_once_more(ship: ShippingShop) -> None:
         await repack.reship(id_, "lost", "dan")
     await ship.hear(id_, tracking_event("returned_to_sender", -1))
     assert (await ship.shipping.show(order_id, "user")).unplanned_units == 2
-    assert await ship.on("failed") == {id_}
+    assert await ship.on("undelivered") == {id_}
     results = await asyncio.gather(*(repack.reship(id_, "came back", "dan") for _ in range(5)), return_exceptions=True)
     [again] = [one for one in results if isinstance(one, UUID)]
     assert [str(one) for one in results if isinstance(one, ProblemError)] == ["it was sent once more already"] * 4
-    assert await ship.on("failed") == set()
+    assert await ship.on("undelivered") == set()
     assert await ship.work() == ["booked"]
     second = await ship.parcel(again)
     assert (second.replaces, second.parcel_no, second.cod_minor) == (id_, 2, 200)

@@ -127,7 +127,7 @@ async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> 
     odd = write(number, *history(system, 4, 1))
     assert (await send(shipping_gateway, system, odd)).text == YES[system][1]
     assert counted_unknown(system) == unknown + 1
-    assert [one["why"] for one in (await shipping_gateway.staff("GET", "/shipments?list=odd")).body["items"]] == [
+    assert [one["why"] for one in (await shipping_gateway.staff("GET", "/shipments?list=anomalies")).body["items"]] == [
         "step 4"
     ]
     last = write(number, *history(system, 0, 1, 2, 3))

@@ -114,7 +114,7 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
     id_ = one.shipment_id
     held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
-    assert [item["why"] for item in await listed(shipping_gateway, "held")] == ["the customer calls back"]
+    assert [item["why"] for item in await listed(shipping_gateway, "on_hold")] == ["the customer calls back"]
     assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/packed", json={}), 409, "invalid_shipment_state")
     held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
@@ -184,20 +184,20 @@ async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGate
     await shipping_gateway.desk(first, "packed", tracking_no="ZTO-77")
     await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
     assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
-    [lost] = await listed(shipping_gateway, "failed")
+    [lost] = await listed(shipping_gateway, "undelivered")
     assert lost["why"] == "lost"
     replaced = await shipping_gateway.desk(first, "reship", reason="nobody finds it")
     assert (replaced.status, len(replaced.body["shipments"])) == (200, 1)
     assert is_(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "invalid_shipment_state")
-    assert await listed(shipping_gateway, "failed") == []
+    assert await listed(shipping_gateway, "undelivered") == []
     other, [odd] = await shipping_gateway.ship.sent()
     await shipping_gateway.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))
-    assert [item["why"] for item in await listed(shipping_gateway, "odd")] == ["what is this"]
+    assert [item["why"] for item in await listed(shipping_gateway, "anomalies")] == ["what is this"]
     settled = await shipping_gateway.desk(odd.shipment_id, "settle", reason="asked the carrier")
     assert settled.body["shipment"]["settled_note"] == "asked the carrier"
-    assert await listed(shipping_gateway, "odd") == []
+    assert await listed(shipping_gateway, "anomalies") == []
     assert other != order_id
-    for which in ("late", "stuck", "silent"):
+    for which in ("overdue", "stalled", "no_first_scan"):
         assert await listed(shipping_gateway, which) == []
     assert len(await listed(shipping_gateway, "all")) == 4
     await shipping_gateway.ship.check()

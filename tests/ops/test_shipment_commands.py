@@ -181,11 +181,11 @@ async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship
 
     _, [parcel] = await ship.sent(("a", 1, 0))
     await ship.hear(parcel.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
-    status, said = await floodgate("shipment", "list", "--list", "failed")
+    status, said = await floodgate("shipment", "list", "--list", "undelivered")
     assert (status, str(parcel.shipment_id) in said, "lost" in said) == (0, True, True)
     status, said = await floodgate("shipment", "settle", parcel.shipment_id, "--reason", "the carrier pays")
     assert (status, said.endswith("is settled: the carrier pays")) == (0, True), said
-    assert await floodgate("shipment", "list", "--list", "failed") == (0, "no parcel is on the list failed")
+    assert await floodgate("shipment", "list", "--list", "undelivered") == (0, "no parcel is on the list undelivered")
     status, said = await floodgate("shipment", "told", parcel.shipment_id, "--state", "lost", "--reason", "again")
     assert (status, "is lost" in said) == (0, True), said
     await refused(floodgate, "--reason: give 1 to 200", "settle", parcel.shipment_id, "--reason", "x" * 201)

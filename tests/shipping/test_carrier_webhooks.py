@@ -6,7 +6,7 @@ import asyncio
 import random
 from itertools import count
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import Shipment
 from tests.support.sales import ADDRESS
@@ -88,10 +88,10 @@ async def test_news_of_a_booking_that_was_cancelled(ship: ShippingShop) -> None:
             await send(ship, shipment_update(parcel, tracking_event(None, -8, text="the order was cancelled")))
             == "noted"
         )
-    assert await ship.on("odd") == set()
+    assert await ship.on("anomalies") == set()
     for parcel in (cancelled, moved):
         assert await send(ship, shipment_update(parcel, tracking_event("picked_up", -7))) == "noted"
-    assert await ship.on("odd") == {cancelled.shipment_id, moved.shipment_id}
+    assert await ship.on("anomalies") == {cancelled.shipment_id, moved.shipment_id}
     after = await ship.parcel(moved.shipment_id)
     assert (after.status, after.last_event_at) == ("booked", None)
     assert await send(ship, shipment_update(again, tracking_event("picked_up", -6))) == "moved"

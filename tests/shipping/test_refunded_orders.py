@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import SHANGHAI, FakeCarrier, ShippingShop, refusal, tracking_event
@@ -63,7 +63,7 @@ async def test_whoever_it_waits_for(ship: ShippingShop) -> None:
         await ship.refund_all(parcel.order_id)
     assert (await ship.work()).count("cancelled") == 1
     assert [(await ship.parcel(parcel.shipment_id)).status for parcel in parcels] == ["cancelled"] * 4
-    assert [await ship.on(which) for which in ("to_pack", "parked", "held")] == [set(), set(), set()]
+    assert [await ship.on(which) for which in ("to_pack", "parked", "on_hold")] == [set(), set(), set()]
     assert ship.carriers["cheap"].standing == set()
     await ship.check()
     with pytest.raises(InvalidShipmentState, match="it is cancelled"):

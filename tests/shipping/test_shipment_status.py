@@ -151,9 +151,9 @@ async def test_an_order_goes_on_once_all_of_it_does(ship: ShippingShop) -> None:
     assert await over(ship, order_id) == (True, False)
     assert await ship.status(order_id) == "shipped"
     await ship.hear(second, tracking_event("lost", -4))
-    assert await ship.on("failed") == {second}
+    assert await ship.on("undelivered") == {second}
     again = await ship.desk.repacking.reship(second, "lost", "dan")
-    assert await ship.on("failed") == set()
+    assert await ship.on("undelivered") == set()
     await ship.work()
     await ship.hear(again, tracking_event("delivered", -1))
     assert await ship.status(order_id) == "delivered"
@@ -164,15 +164,15 @@ async def test_news_that_cannot_be(ship: ShippingShop) -> None:
     _, [parcel] = await ship.sent()
     id_ = parcel.shipment_id
     await ship.hear(id_, tracking_event("delivered", -60))
-    assert await ship.on("odd") == set()
+    assert await ship.on("anomalies") == set()
     assert (await ship.hear(id_, tracking_event("in_transit", -90), tracking_event("delivered", -50))).result == "noted"
-    assert await ship.on("odd") == set(), "late, and the same end once more"
+    assert await ship.on("anomalies") == set(), "late, and the same end once more"
     await ship.hear(id_, tracking_event("in_transit", -30))
-    assert await ship.on("odd") == {id_}, "it moved after it had arrived, though both are over by now"
+    assert await ship.on("anomalies") == {id_}, "it moved after it had arrived, though both are over by now"
     await ship.desk.resolve(id_, "the carrier mixed up two parcels", "dan")
-    assert await ship.on("odd") == set()
+    assert await ship.on("anomalies") == set()
     await ship.hear(id_, tracking_event("lost", -20))
-    assert await ship.on("odd") == {id_}, "it is odd anew"
+    assert await ship.on("anomalies") == {id_}, "it is odd anew"
     assert (await ship.parcel(id_)).status == "delivered"
     # A state that only we may give changes nothing either.
     _, [other] = await ship.sent()
@@ -186,11 +186,11 @@ async def test_settled_before_it_went_wrong(ship: ShippingShop) -> None:
     id_ = parcel.shipment_id
     assert (await ship.hear(id_, tracking_event(None, -50, code="Z1", unknown=True))).unknown == 1
     await ship.desk.resolve(id_, "it means nothing", "dan")
-    assert await ship.on("odd") == set()
+    assert await ship.on("anomalies") == set()
     await ship.hear(id_, tracking_event("lost", -1))
-    assert await ship.on("failed") == {id_}
+    assert await ship.on("undelivered") == {id_}
     await ship.desk.resolve(id_, "paid for", "dan")
-    assert await ship.on("failed") == set()
+    assert await ship.on("undelivered") == set()
 
 
 async def test_a_clock_that_is_wrong(ship: ShippingShop) -> None:
