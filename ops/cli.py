@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
+
 import typer
 
 from ops.commands import (
-    capacity,
+    audit,
     catalog,
-    checks,
+    dead_letters,
     orders,
     payments,
     processes,
     rates,
-    replay,
     routes,
     sale,
     shipments,
@@ -20,6 +21,9 @@ from ops.commands import (
     warehouses,
     waves,
 )
+
+_GROUP = "floodgate.commands"
+"""entry points of packages that ops does not import, such as loadtest"""
 
 app = typer.Typer(
     name="floodgate",
@@ -33,14 +37,14 @@ for command in (
     processes.gateway,
     processes.worker,
     processes.migrate,
-    checks.audit,
-    checks.rebuild,
+    audit.audit,
+    audit.rebuild,
     payments.reconcile,
-    replay.replay,
-    capacity.capacity,
     tokens.settings,
 ):
     app.command()(command)
+for entry_point in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
+    app.command(entry_point.name)(entry_point.load())
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(sale.app, name="sale")
 app.add_typer(orders.app, name="order")
@@ -53,7 +57,7 @@ app.add_typer(shipments.app, name="shipment")
 app.add_typer(waves.app, name="wave")
 app.add_typer(routes.fleet, name="fleet")
 app.add_typer(routes.routes, name="routes")
-app.add_typer(checks.letters, name="dead-letters")
+app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(tokens.app, name="token")
 
 

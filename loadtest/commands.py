@@ -1,14 +1,18 @@
-"""`floodgate replay`: real baskets through the front door."""
+"""`floodgate replay` and `floodgate capacity`, which `ops.cli` finds by the entry points of pyproject.toml."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
+import loadtest
 from commerce.kernel.money import format_money
 from config.settings import load
+from loadtest.capacity import PEAKS, Assumptions, NoFigures, first_bottleneck, machines, needs, read
 from loadtest.replay import Replay, reasons
 from loadtest.replay import replay as run_replay
 from loadtest.retail_dataset import CURRENCY
@@ -17,6 +21,7 @@ from ops.commands.console import err, out, run
 from ops.services import open_cli_services
 
 _SHOWN = 50
+_LATEST = Path(loadtest.__file__).parents[1] / "docs" / "benchmarks" / "latest.json"
 
 
 def replay(
@@ -58,3 +63,40 @@ def replay(
         err.print(f"  and {len(done.wrong) - _SHOWN} more", highlight=False)
     if not done.good:
         raise typer.Exit(1)
+
+
+def capacity(
+    peaks: Annotated[list[int] | None, typer.Argument(min=1, help="orders a second; left out: three sizes")] = None,
+    figures: Annotated[
+        Path, typer.Option(help="the JSON of `make bench`", show_default="the checkout's latest")
+    ] = _LATEST,
+    cores: Annotated[int, typer.Option(min=1, help="of one machine")] = Assumptions.cores,
+) -> None:
+    """What a peak takes: cores, Redis shards, disk syncs, Postgres; and which of them gives way first.
+
+    Everything follows from the processor time and the bytes of one order, as `make bench` measured them, and from the
+    assumptions that are printed with it.
+    """
+    try:
+        costs = read(figures)
+    except NoFigures as error:
+        err.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from None
+    given = dataclasses.replace(Assumptions(), cores=cores)
+    sizes = peaks or list(PEAKS)
+    table = Table("part", *(f"{size:,} orders/s" for size in sizes), "in")
+    columns = [needs(costs, size, given) for size in sizes]
+    for row in zip(*columns, strict=True):
+        table.add_row(
+            row[0].part, *(f"{need.amount:,.1f}{' *' if need.bottleneck else ''}" for need in row), row[0].unit
+        )
+    table.add_row("machines", *(str(machines(column, given)) for column in columns), f"of {given.cores} cores")
+    out.print(table)
+    for size, column in zip(sizes, columns, strict=True):
+        reasons = [f"{need.part}: {need.bottleneck}" for need in column if need.bottleneck]
+        out.print(f"* at {size:,}: {'; '.join(reasons) or 'one of each is enough'}", markup=False)
+    out.print("What gives way, in the order in which it does:")
+    for part, limit in first_bottleneck(costs, given):
+        out.print(f"  {limit:>12,} orders/s  {part}")
+    out.print("Measured, an order:", dataclasses.asdict(costs))
+    out.print("Assumed:", dataclasses.asdict(given))
