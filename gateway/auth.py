@@ -44,14 +44,14 @@ class Authenticator:
         self._known: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
         self._shoppers = self._known["floodgate"]
 
-    def shopper(self, authorization: str | bytes | None) -> Identity:
+    def identify_customer(self, authorization: str | bytes | None) -> Identity:
         """The user of an `Authorization` header, as text or as it came over the wire. Raises `Unauthorized`."""
         known = self._shoppers.get(authorization)  # type: ignore[arg-type]  # None is not in it
         if known is not None and self._clock.now_ms() < known.expires_ms:
             return known
         return self._identity(authorization, "floodgate")
 
-    def staff(self, authorization: str | None, role: Role) -> Identity:
+    def identify_staff(self, authorization: str | None, role: Role) -> Identity:
         """Staff with the role. Raises `Unauthorized` or `Forbidden`."""
         identity = self._identity(authorization, "floodgate-admin")
         if role not in identity.roles and "operator" not in identity.roles:
@@ -110,7 +110,7 @@ class Authenticator:
         return key
 
 
-def sign(
+def sign_token(
     settings: AuthSettings, clock: Clock, subject: str, audience: Audience, roles: Sequence[str], ttl_s: int
 ) -> str:
     """A token made with the first key that can sign. Raises `ValueError` if none can."""

@@ -210,7 +210,7 @@ class FastPathConnection(TrackedConnection):
         key = head.values[head.layout.key]
         try:
             self._services.admission.check_load()
-            self._services.auth.shopper(head.values[head.layout.authorization])
+            self._services.auth.identify_customer(head.values[head.layout.authorization])
             check_idempotency_key(None if key is None else key.decode("latin-1"))
         except ProblemError:
             return True
@@ -225,7 +225,7 @@ class FastPathConnection(TrackedConnection):
         self._request_id = self._id_of(values[shape.request_id])
         try:
             services.admission.check_load()
-            user_id = services.auth.shopper(values[shape.authorization]).subject
+            user_id = services.auth.identify_customer(values[shape.authorization]).subject
             services.admission.check_user(user_id)
             key_bytes = values[shape.key]
             key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))

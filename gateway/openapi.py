@@ -42,7 +42,7 @@ def document(operations: Sequence[Operation], limits: LimitSettings, version: st
         "components": {
             "schemas": components,
             "securitySchemes": {
-                "shopper": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+                "customer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
                 "staff": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
             },
         },
@@ -90,7 +90,7 @@ def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
 def _security(operation: Operation) -> list[dict[str, list[str]]]:
     if operation.access == "anyone":
         return []
-    return [{"shopper" if operation.access == "shopper" else "staff": []}]
+    return [{"customer" if operation.access == "customer" else "staff": []}]
 
 
 def _parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def _problem_statuses(operation: Operation) -> set[int]:
         statuses |= {422}
     if operation.access != "anyone":
         statuses |= {401}
-        if operation.access != "shopper":
+        if operation.access != "customer":
             statuses |= {403}
     return statuses - set(operation.answers)
 

@@ -18,7 +18,7 @@ from gateway.order_placement import decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
 from gateway.services import GatewayServices
 
-Access = Literal["anyone", "shopper"] | Role
+Access = Literal["anyone", "customer"] | Role
 _NOBODY = Identity("", frozenset(), 0)
 
 
@@ -99,9 +99,9 @@ class Operation:
         if self.access == "anyone":
             return _NOBODY
         authorization = request.headers.get("Authorization")
-        if self.access == "shopper":
-            return services.auth.shopper(authorization)
-        return services.auth.staff(authorization, self.access)
+        if self.access == "customer":
+            return services.auth.identify_customer(authorization)
+        return services.auth.identify_staff(authorization, self.access)
 
     async def _read(self, request: web.Request, decoder: msgspec.json.Decoder[Any], services: GatewayServices) -> Any:
         return decode_json(decoder, await read_body(request, services))
@@ -156,7 +156,7 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
         return msgspec.convert(raw, parameter.type, strict=False)
     except msgspec.ValidationError as error:
         detail = parameter.invalid_message or str(error)
-        raise Invalid(f"{parameter.name}: {detail}", errors=[{"at": parameter.name, "detail": detail}]) from None
+        raise Invalid(f"{parameter.name}: {detail}", errors=[{"pointer": parameter.name, "detail": detail}]) from None
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -67,7 +67,7 @@ def invalid_input(error: msgspec.ValidationError) -> Invalid:
     if place:
         text = text[: place.start()]
         pointer = place[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
-    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"at": pointer, "detail": text}])
+    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"pointer": pointer, "detail": text}])
 
 
 class OrderPlacement:
@@ -133,7 +133,7 @@ class OrderPlacement:
     async def _price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
         if not _SALE_ID.fullmatch(order.sale_id):
             detail = "not the id of a sale"
-            raise Invalid(f"/sale_id: {detail}", errors=[{"at": "/sale_id", "detail": detail}])
+            raise Invalid(f"/sale_id: {detail}", errors=[{"pointer": "/sale_id", "detail": detail}])
         snapshot = await self._snapshots.get(order.sale_id)
         return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
 
@@ -174,7 +174,7 @@ def check_idempotency_key(given: str | None) -> str:
     if given is None:
         raise BadRequest(f"the header parameter Idempotency-Key is missing: {KEY_DESCRIPTION}")
     if not _KEY.fullmatch(given):
-        raise Invalid(f"Idempotency-Key: {KEY_WRONG}", errors=[{"at": "Idempotency-Key", "detail": KEY_WRONG}])
+        raise Invalid(f"Idempotency-Key: {KEY_WRONG}", errors=[{"pointer": "Idempotency-Key", "detail": KEY_WRONG}])
     return given
 
 

@@ -20,7 +20,7 @@ from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Conflict
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
-from gateway.auth import sign
+from gateway.auth import sign_token
 from loadtest.retail_dataset import CURRENCY, Basket, RetailDataset, read_baskets
 from ops.services import CliServices
 
@@ -125,7 +125,7 @@ async def _order(
     shop: CliServices, session: aiohttp.ClientSession, base: str, result: Replay, basket: Basket, key: str
 ) -> tuple[UUID | None, str]:
     """Order until the outcome is clear; gives the order's id, or what went wrong."""
-    token = sign(shop.settings.auth, shop.clock, basket.user_id, "floodgate", (), _TOKEN_S)
+    token = sign_token(shop.settings.auth, shop.clock, basket.user_id, "floodgate", (), _TOKEN_S)
     headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
     problem = ""
     for _ in range(_TRIES):

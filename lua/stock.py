@@ -38,7 +38,7 @@ class ReleaseOutcome(IntEnum):
     """What became of a release; the numbers are those of `release.lua`."""
 
     APPLIED = 0
-    ALREADY = 1
+    ALREADY_APPLIED = 1
     NOT_READY = 2
     TOO_OLD = 3
 
@@ -47,17 +47,17 @@ class ChangeStockOutcome(IntEnum):
     """What became of a stock change; the numbers are those of `restock.lua`."""
 
     APPLIED = 0
-    ALREADY = 1
+    ALREADY_APPLIED = 1
     NOT_READY = 2
     TOO_OLD = 3
-    TOO_FEW = 4
+    NOT_ENOUGH = 4
 
 
 class ReacquireOutcome(IntEnum):
     """What became of a retake; the numbers are those of `retake.lua`."""
 
     APPLIED = 0
-    ALREADY = 1
+    ALREADY_APPLIED = 1
     NOT_READY = 2
     TOO_OLD = 3
     REFUSED = 4
@@ -179,10 +179,10 @@ def _reserved(answer: int | list[Any], accepted: ReserveResult | None) -> Reserv
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Units that go back. `made_ms` says under which day the id is remembered, so it must never change."""
+    """Units that go back. `created_ms` says under which day the id is remembered, so it must never change."""
 
     release_id: UUID
-    made_ms: int
+    created_ms: int
     user_id: str
     units: dict[str, int]
 
@@ -194,11 +194,11 @@ class ReleaseResult(NamedTuple):
 
 async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) -> tuple[int, list[ReleaseResult]]:
     """Give back each release once. Returns the epoch of the load (0: not loaded) and one answer a release."""
-    days = sorted({item.made_ms // DAY_MS for item in releases})
+    days = sorted({item.created_ms // DAY_MS for item in releases})
     number = {day: index + 1 for index, day in enumerate(days)}
     arguments: list[Argument] = [len(releases)]
     for item in releases:
-        day = item.made_ms // DAY_MS
+        day = item.created_ms // DAY_MS
         arguments += (item.release_id.bytes, day, number[day], item.user_id, len(item.units))
         for sku, units in item.units.items():
             arguments += (sku, units)
@@ -208,7 +208,7 @@ async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) ->
 
 
 class ChangeStockResult(NamedTuple):
-    """`number` is the change's seq when APPLIED or ALREADY, the units free when TOO_FEW."""
+    """`number` is the change's seq when APPLIED or ALREADY_APPLIED, the units free when NOT_ENOUGH."""
 
     epoch: int
     outcome: ChangeStockOutcome
@@ -216,10 +216,10 @@ class ChangeStockResult(NamedTuple):
 
 
 async def change_stock(
-    client: Redis, keys: SaleKeys, change_id: UUID, made_ms: int, sku: str, delta: int
+    client: Redis, keys: SaleKeys, change_id: UUID, created_ms: int, sku: str, delta: int
 ) -> ChangeStockResult:
     """Change the free units of one SKU once; never below zero."""
-    day = made_ms // DAY_MS
+    day = created_ms // DAY_MS
     names = [keys.meta, keys.stock, keys.changes(day)]
     epoch, outcome, number = await _restock.call(client, names, [change_id.bytes, day, sku, delta])
     return ChangeStockResult(int(epoch or 0), ChangeStockOutcome(outcome), number)
@@ -229,8 +229,8 @@ async def change_stock(
 class Reacquire:
     """Units that are taken again after they went back: for each SKU the units, and the limit a user (0: none)."""
 
-    retake_id: UUID
-    made_ms: int
+    reacquire_id: UUID
+    created_ms: int
     user_id: str
     units: dict[str, tuple[int, int]]
 
@@ -243,8 +243,8 @@ class ReacquireResult(NamedTuple):
 
 async def reacquire(client: Redis, keys: SaleKeys, item: Reacquire) -> ReacquireResult:
     """Take all of it again or nothing, once; whether there was enough is remembered too."""
-    day = item.made_ms // DAY_MS
-    arguments: list[Argument] = [item.retake_id.bytes, day, item.user_id, len(item.units)]
+    day = item.created_ms // DAY_MS
+    arguments: list[Argument] = [item.reacquire_id.bytes, day, item.user_id, len(item.units)]
     for sku, (units, limit) in item.units.items():
         arguments += (sku, units, limit)
     names = [keys.meta, keys.stock, keys.buyers, keys.changes(day)]

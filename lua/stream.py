@@ -172,8 +172,8 @@ async def units_free(client: Redis, keys: SaleKeys, skus: Sequence[str]) -> list
 async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUID, int]]) -> list[int | None]:
     """For each release or stock change, (id, when it was made in ms), its seq in the present load if it has one."""
     pipe = client.pipeline(transaction=False)
-    for change_id, made_ms in changes:
-        pipe.hget(keys.changes(made_ms // DAY_MS), change_id.bytes)
+    for change_id, created_ms in changes:
+        pipe.hget(keys.changes(created_ms // DAY_MS), change_id.bytes)
     return [None if seq is None else int(seq) for seq in await pipe.execute()]
 
 

@@ -11,12 +11,11 @@ from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment, missing_address_fields
 from commerce.fulfilment.repacking import Repacking
 from commerce.fulfilment.worklists import Worklists
+from commerce.kernel.address import Address, address_errors
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
-from commerce.orders.model import Address
-from commerce.orders.pricing import address_errors
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.carrier_port import BookingConfirmation, CarrierRegistry, TrackingEvent
@@ -187,9 +186,9 @@ class Fulfilment(Worklists):
 
     async def redirect(self, shipment_id: UUID, address: Address, reason: str, actor: str) -> ShipmentDetails:
         """Another address, before it is handed over: it is rated anew; a booking is cancelled first."""
-        faults = [{"at": f"/address/{name}", "detail": detail} for name, detail in address_errors(address)]
+        faults = [{"pointer": f"/address/{name}", "detail": detail} for name, detail in address_errors(address)]
         if fault := missing_address_fields(address):
-            faults.append({"at": "/address", "detail": fault})
+            faults.append({"pointer": "/address", "detail": fault})
         if faults:
             raise Invalid("{at}: {detail}".format(**faults[0]), errors=faults)
         async with self._db.transaction() as connection:

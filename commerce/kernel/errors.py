@@ -23,7 +23,7 @@ class ProblemError(Exception):
 
 
 class Invalid(ProblemError):
-    """The content is well-formed but breaks a rule. `errors` lists `{"at": JSON pointer, "detail": text}`."""
+    """The content is well-formed but breaks a rule. `errors` lists `{"pointer": JSON pointer, "detail": text}`."""
 
 
 class NotFound(ProblemError):

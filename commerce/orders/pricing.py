@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
-from string import ascii_uppercase
 from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import address_errors
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
 from commerce.orders.model import (
-    PHONE,
     AcceptedLine,
     AcceptedOrder,
-    Address,
     LineSplit,
     OrderLineInput,
     PlaceOrder,
@@ -26,9 +23,6 @@ from commerce.sales.model import SaleSnapshot
 from lua import Reservation
 
 _MAX_REPORTED = 20
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_COUNTRIES = frozenset(first + second for first in ascii_uppercase for second in ascii_uppercase)  # as COUNTRY says
-_PHONE = re.compile(PHONE)
 _encode, _encode_rest = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -52,10 +46,10 @@ class _Faults:
 
     def add(self, at: str, detail: str) -> None:
         if len(self.found) < _MAX_REPORTED:
-            self.found.append({"at": at, "detail": detail})
+            self.found.append({"pointer": at, "detail": detail})
 
     def refusal(self) -> Invalid:
-        detail = "; ".join(f"{fault['at']}: {fault['detail']}" for fault in self.found[:3])
+        detail = "; ".join(f"{fault['pointer']}: {fault['detail']}" for fault in self.found[:3])
         return Invalid(detail, errors=self.found)
 
 
@@ -168,23 +162,6 @@ def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> Non
         faults.add("/payments", f"more than {limits.payments} payments")
     if faults.found:
         raise faults.refusal()
-
-
-def address_errors(address: Address) -> list[tuple[str, str]]:
-    """What the types do not say: no control characters, and a country and a phone number that look like one. Names of
-    fields, and what is wrong with each."""
-    found = []
-    texts = (address.name, address.city, address.line, address.province, address.district, address.postcode)
-    # isprintable is quick and too strict (it knows no ideographic space), so it only says where to look closer.
-    if not "".join(texts).isprintable():
-        for name, text in zip(("name", "city", "line", "province", "district", "postcode"), texts, strict=True):
-            if _CONTROL.search(text):
-                found.append((name, "control characters are not allowed"))
-    if address.country not in _COUNTRIES:
-        found.append(("country", "not two capital letters, such as CN"))
-    if not _PHONE.fullmatch(address.phone):
-        found.append(("phone", "not a phone number of 4 to 31 digits, spaces, dashes and brackets"))
-    return found
 
 
 def _split(

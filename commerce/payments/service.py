@@ -93,7 +93,7 @@ class Payments:
             detail = (
                 f"they add up to {paid} and the total is {order.total.amount} minor units of {order.total.currency}"
             )
-            raise Invalid(f"/payments: {detail}", errors=[{"at": "/payments", "detail": detail}])
+            raise Invalid(f"/payments: {detail}", errors=[{"pointer": "/payments", "detail": detail}])
         for number, part in enumerate(parts):
             provider = self._providers.get(part.method)
             if part.method in INTERNAL_METHODS:
@@ -233,7 +233,7 @@ class Payments:
                 given = {(account, units, amount.currency) for account, units in lines.items()}
                 if await store.get_posting(connection, posting) != given:
                     detail = "the key stands for another gift: take a new one"
-                    raise Invalid(f"/key: {detail}", errors=[{"at": "/key", "detail": detail}]) from None
+                    raise Invalid(f"/key: {detail}", errors=[{"pointer": "/key", "detail": detail}]) from None
             else:
                 await store.adjust_store_credit(connection, user_id, amount.currency, amount.amount)
         return await self.credit(user_id)
@@ -303,7 +303,7 @@ def _same(current: Sequence[Payment], parts: Sequence[TenderInput]) -> bool:
 
 def _wrong(number: int, field: str, detail: str) -> Invalid:
     at = f"/payments/{number}/{field}"
-    return Invalid(f"{at}: {detail}", errors=[{"at": at, "detail": detail}])
+    return Invalid(f"{at}: {detail}", errors=[{"pointer": at, "detail": detail}])
 
 
 def _order_view(order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:

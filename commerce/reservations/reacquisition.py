@@ -38,7 +38,7 @@ class StockReacquisition:
             return "taken" if row.status == "applied" else "gone"
         try:
             answer = await reacquire(
-                self._redis, SaleKeys(row.sale_id), Reacquire(row.release_id, row.made_ms, row.user_id, row.units)
+                self._redis, SaleKeys(row.sale_id), Reacquire(row.release_id, row.created_ms, row.user_id, row.units)
             )
         except REDIS_UNAVAILABLE:
             return "wait"

@@ -53,7 +53,7 @@ class Reservations:
         return len(claimed)
 
     async def _apply(self, sale_id: str, jobs: Sequence[ClaimedRelease]) -> None:
-        given = [Release(job.release_id, job.made_ms, job.user_id, job.units) for job in jobs]
+        given = [Release(job.release_id, job.created_ms, job.user_id, job.units) for job in jobs]
         try:
             epoch, answers = await release(self._redis, SaleKeys(sale_id), given)
         except (RedisError, OSError) as error:
@@ -63,7 +63,7 @@ class Reservations:
         by_outcome: dict[ReleaseOutcome, list[tuple[ClaimedRelease, ReleaseResult]]] = defaultdict(list)
         for job, answer in zip(jobs, answers, strict=True):
             by_outcome[answer.outcome].append((job, answer))
-        done = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY, [])]
+        done = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY_APPLIED, [])]
         if done:
             now = from_ms(self._clock.now_ms())
             async with self._db.transaction() as connection:

@@ -24,7 +24,7 @@ class ClaimedRelease:
     sale_id: str
     user_id: str
     units: dict[str, int]
-    made_ms: int
+    created_ms: int
     attempts: int
 
 
@@ -71,7 +71,7 @@ class ReacquireJob:
     sale_id: str
     user_id: str
     status: str
-    made_ms: int
+    created_ms: int
     units: dict[str, tuple[int, int]]
 
 
@@ -82,8 +82,8 @@ async def begin_reacquire(connection: Connection, id_: UUID, order_id: UUID, now
     if row is None:
         return None
     units = {sku: (units, limit) for sku, (units, limit) in orjson.loads(row["units"]).items()}
-    made_ms = to_ms(row["created_at"])
-    return ReacquireJob(row["release_id"], row["sale_id"], row["user_id"], row["status"], made_ms, units)
+    created_ms = to_ms(row["created_at"])
+    return ReacquireJob(row["release_id"], row["sale_id"], row["user_id"], row["status"], created_ms, units)
 
 
 async def refuse_retake(connection: Connection, id_: UUID, now: datetime) -> None:

@@ -70,18 +70,18 @@ class StockChanges:
 
     async def _apply(self, change: StockChange, attempts: int) -> StockChange:
         keys = SaleKeys(change.sale_id)
-        made_ms = to_ms(change.created_at)
+        created_ms = to_ms(change.created_at)
         try:
-            done = await change_stock(self._redis, keys, change.change_id, made_ms, change.sku, change.delta)
+            done = await change_stock(self._redis, keys, change.change_id, created_ms, change.sku, change.delta)
         except (RedisError, OSError) as error:
             return await self._postpone(change, attempts, f"Redis: {error}", park=False)
         failpoint("stock.after_redis")
         now = from_ms(self._clock.now_ms())
         match done.outcome:
-            case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY:
+            case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY_APPLIED:
                 async with self._db.connection() as connection:
                     await store.mark_change_applied(connection, change.change_id, now, done.epoch, done.number)
-            case ChangeStockOutcome.TOO_FEW:
+            case ChangeStockOutcome.NOT_ENOUGH:
                 why = f"{done.number} units of {change.sku} are free, so {-change.delta} cannot be taken away"
                 async with self._db.connection() as connection:
                     await store.refuse_change(connection, change.change_id, now, why)

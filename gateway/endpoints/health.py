@@ -30,12 +30,12 @@ class Readiness(msgspec.Struct, frozen=True):
 
     status: Literal["ready", "not_ready"]
     durability: Literal["fsync", "replicated", "memory"]
-    promise: str
+    durability_meaning: str
     database: Literal["up", "down"]
     checks: dict[str, str]
 
 
-_PROMISE = {
+_DURABILITY_MEANINGS = {
     "fsync": "an accepted order is on the disk of the Redis master",
     "replicated": "an accepted order is in the memory of the Redis master and of its replicas",
     "memory": "an accepted order may be lost: for trying out only",
@@ -62,7 +62,7 @@ async def ready(call: Call) -> web.Response:
     trouble = services.snapshots.unavailable_reason()
     checks["postgres"] = trouble or "ok"
     status: Literal["ready", "not_ready"] = "ready" if is_ready else "not_ready"
-    body = Readiness(status, durability, _PROMISE[durability], "down" if trouble else "up", checks)
+    body = Readiness(status, durability, _DURABILITY_MEANINGS[durability], "down" if trouble else "up", checks)
     return json_response(body, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
 
 

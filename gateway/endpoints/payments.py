@@ -192,14 +192,14 @@ _PAYMENTS = {200: ("the order's payments", OrderPayments)}
 _ORDERS_PAYMENTS = "/v1/orders/{order_id}/payments"
 
 OPERATIONS = [
-    Operation("GET", _ORDERS_PAYMENTS, list_payments, "Payments", _TAG, "shopper", _PAYMENTS, (404, 503), (OrderId,)),
+    Operation("GET", _ORDERS_PAYMENTS, list_payments, "Payments", _TAG, "customer", _PAYMENTS, (404, 503), (OrderId,)),
     Operation(
         "POST",
         _ORDERS_PAYMENTS,
         start_payments,
         "Pay an order",
         _TAG,
-        "shopper",
+        "customer",
         _PAYMENTS,
         (404, 409, 503),
         (OrderId,),
@@ -219,7 +219,7 @@ OPERATIONS = [
         has_raw_body=True,
     ),
     Operation(
-        "GET", "/v1/credit", my_credit, "Your store credit", _TAG, "shopper", {200: ("credit", StoreCredit)}, (503,)
+        "GET", "/v1/credit", my_credit, "Your store credit", _TAG, "customer", {200: ("credit", StoreCredit)}, (503,)
     ),
 ]
 

@@ -23,7 +23,7 @@ from commerce.kernel.migrations import migrate
 from commerce.kernel.postgres import connect
 from commerce.sales.model import ItemInput, SaleInput
 from config.settings import Durability, Settings, load
-from gateway.auth import sign
+from gateway.auth import sign_token
 from lua import SaleKeys
 from ops.local import embedded_servers
 from ops.local.subprocesses import ProcessSpec, RunningProcess, start
@@ -171,7 +171,7 @@ _ADDRESS = {
 def _write_load(arena: BenchEnvironment) -> None:
     """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order."""
     clock = SystemClock()
-    tokens = [sign(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
+    tokens = [sign_token(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
     arena.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
     arena.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
     order = {

@@ -26,7 +26,7 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.paging import Page
 from commerce.sales.model import Offer
 from config.settings import AuthSettings, SettingsError, load
-from gateway.auth import sign
+from gateway.auth import sign_token
 from loadtest.scenarios.checks import Refused, Violation, tagged
 from loadtest.scenarios.client import CONNECT_TIMEOUT_S, NETWORK_TIMEOUT_S, Broken, Client, Request
 from loadtest.scenarios.order_generator import DEMO_SALE, chance
@@ -58,7 +58,7 @@ class Run:
 
     def token(self) -> str:
         """A token of a user that nobody else is. Raises `ValueError` if no key can sign."""
-        return sign(self.auth, SystemClock(), f"lt-{self._name}-{next(self._numbers)}", "floodgate", (), _TOKEN_TTL_S)
+        return sign_token(self.auth, SystemClock(), f"lt-{self._name}-{next(self._numbers)}", "floodgate", (), _TOKEN_TTL_S)
 
     def report(self, violation: Violation) -> None:
         """Count it; the first ones go to the log with their details."""

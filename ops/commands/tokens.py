@@ -10,7 +10,7 @@ import typer
 
 from commerce.kernel.clock import SystemClock
 from config.settings import load
-from gateway.auth import ROLES, sign
+from gateway.auth import ROLES, sign_token
 from ops.commands.console import exit_on_error, fail
 
 app = typer.Typer(help="Make tokens, where the settings hold a key that can sign.", no_args_is_help=True)
@@ -40,7 +40,7 @@ def _print(name: str, roles: tuple[str, ...], days: float) -> None:
         settings = load()
         audience = "floodgate-admin" if roles else "floodgate"
         try:
-            typer.echo(sign(settings.auth, SystemClock(), name, audience, roles, int(days * _DAY_S)))  # type: ignore[arg-type]
+            typer.echo(sign_token(settings.auth, SystemClock(), name, audience, roles, int(days * _DAY_S)))  # type: ignore[arg-type]
         except ValueError as error:
             fail(str(error))
 

@@ -25,7 +25,7 @@ from commerce.kernel.migrations import migrate
 from commerce.kernel.postgres import connect
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings, SettingsError, load, local_file, servers_file
-from gateway.auth import sign
+from gateway.auth import sign_token
 from ops.commands.console import out
 from ops.local import demo_sales, embedded_servers
 from ops.local.sandbox_setup import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
@@ -239,8 +239,8 @@ def _ended(pid: int) -> None:
 def _welcome(settings: Settings, with_demo: bool, made_up: list[str]) -> None:
     http, clock = settings.http, SystemClock()
     base, admin = f"http://{http.host}:{http.port}", f"http://{http.admin_host}:{http.admin_port}"
-    user = sign(settings.auth, clock, "demo-shopper", "floodgate", (), _TOKEN_S)
-    staff = sign(settings.auth, clock, "demo-admin", "floodgate-admin", ("operator",), _TOKEN_S)
+    user = sign_token(settings.auth, clock, "demo-shopper", "floodgate", (), _TOKEN_S)
+    staff = sign_token(settings.auth, clock, "demo-admin", "floodgate-admin", ("operator",), _TOKEN_S)
     lines = [
         "",
         f"The shop is open at {base}  (API: {base}/docs)",

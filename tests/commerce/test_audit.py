@@ -161,8 +161,8 @@ async def test_a_release_that_redis_has_and_postgres_not_yet(shop: CliServices, 
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT release_id, created_at, user_id FROM releases WHERE status = 'pending'")
     gone = rows[0]
-    made_ms = round(gone["created_at"].timestamp() * 1000)
-    await lua.release(shop.redis, keys, [Release(gone["release_id"], made_ms, gone["user_id"], {"a": 2, "b": 1})])
+    created_ms = round(gone["created_at"].timestamp() * 1000)
+    await lua.release(shop.redis, keys, [Release(gone["release_id"], created_ms, gone["user_id"], {"a": 2, "b": 1})])
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     await releases.apply_due_releases()

@@ -127,8 +127,8 @@ async def test_a_release_that_was_not_marked_is_applied_once(
     if applied_before:
         async with shop.db.connection() as connection:
             made = await connection.fetchval("SELECT created_at FROM releases")
-        made_ms = int(made.timestamp() * 1000)
-        await lua.release(shop.redis, keys, [lua.Release(order.order_id, made_ms, "user", {"a": 2})])
+        created_ms = int(made.timestamp() * 1000)
+        await lua.release(shop.redis, keys, [lua.Release(order.order_id, created_ms, "user", {"a": 2})])
         assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}

@@ -108,19 +108,19 @@ async def test_wrong_content(gateway: TestGateway, sale_id: str, keys: SaleKeys,
     answer = await gateway.order(make(sale_id))
     assert (answer.status, answer.code) == (422, "invalid"), answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert place in [fault["at"] for fault in answer.body["errors"]]
+    assert place in [fault["pointer"] for fault in answer.body["errors"]]
     assert answer.body["detail"]
 
 
 async def test_too_many_lines(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     answer = await gateway.order(order_body(sale_id, *[("a", 1)] * 1_001))
-    assert (answer.status, answer.body["errors"][0]["at"]) == (422, "/lines")
+    assert (answer.status, answer.body["errors"][0]["pointer"]) == (422, "/lines")
 
 
 async def test_all_faults_are_named_at_once(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     made = order_body(sale_id) | {"lines": [{"sku": "x", "quantity": 1}, {"sku": "a", "quantity": 1, "ship_to": 5}]}
     answer = await gateway.order(made)
-    assert [fault["at"] for fault in answer.body["errors"]] == ["/lines/0/sku", "/lines/1/ship_to"]
+    assert [fault["pointer"] for fault in answer.body["errors"]] == ["/lines/0/sku", "/lines/1/ship_to"]
 
 
 async def test_one_sku_on_two_lines_is_added_up(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:

@@ -219,4 +219,4 @@ async def test_memory_durability_says_so(make_settings: Callable[..., Settings],
     async with open_gateway(make_settings(durability="memory")) as gateway:
         ready = await gateway.call("GET", "/health/ready", user=None)
         assert ready.body["durability"] == "memory"
-        assert "may be lost" in ready.body["promise"]
+        assert "may be lost" in ready.body["durability_meaning"]

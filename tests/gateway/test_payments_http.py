@@ -50,7 +50,7 @@ async def test_ways_to_pay_that_cannot_be(pay: PaymentShop) -> None:
         assert (answer.status, answer.code) == (422, "invalid"), (sent, answer.text)
         assert says in answer.text, sent
         if at:
-            assert [error["at"] for error in answer.body["errors"]] == [at], sent
+            assert [error["pointer"] for error in answer.body["errors"]] == [at], sent
     assert await pay.value("SELECT count(*) FROM payments") == 0
 
 

@@ -113,8 +113,8 @@ class SaleMachine(RuleBasedStateMachine):
         user, units = self.taken[order_id]
         release = Release(order_id, self.clock.now_ms(), user, units)
         _, answers = self.do(lua.release(self.redis, self.keys, [release] * times))
-        first = ReleaseOutcome.ALREADY if order_id in self.released else ReleaseOutcome.APPLIED
-        assert [answer.outcome for answer in answers] == [first] + [ReleaseOutcome.ALREADY] * (times - 1)
+        first = ReleaseOutcome.ALREADY_APPLIED if order_id in self.released else ReleaseOutcome.APPLIED
+        assert [answer.outcome for answer in answers] == [first] + [ReleaseOutcome.ALREADY_APPLIED] * (times - 1)
         if order_id not in self.released:
             self.released.add(order_id)
             self.free.update(units)
@@ -126,7 +126,7 @@ class SaleMachine(RuleBasedStateMachine):
     def restock(self, sku: str, delta: int) -> None:
         answer = self.do(lua.change_stock(self.redis, self.keys, uuid4(), self.clock.now_ms(), sku, delta))
         if self.free[sku] + delta < 0:
-            assert (answer.outcome, answer.number) == (ChangeStockOutcome.TOO_FEW, self.free[sku])
+            assert (answer.outcome, answer.number) == (ChangeStockOutcome.NOT_ENOUGH, self.free[sku])
         else:
             assert answer.outcome is ChangeStockOutcome.APPLIED
             self.free[sku] += delta

@@ -51,7 +51,7 @@ async def test_a_repeat_takes_nothing_more(shop: CliServices, sale_id: str, keys
     before = await state(shop, keys)
     for _ in range(3):
         again = await lua.reacquire(shop.redis, keys, item)
-        assert again == ReacquireResult(first.epoch, ReacquireOutcome.ALREADY, first.seq)
+        assert again == ReacquireResult(first.epoch, ReacquireOutcome.ALREADY_APPLIED, first.seq)
     assert await state(shop, keys) == before
 
 
@@ -74,7 +74,7 @@ async def test_a_refusal_stays_one_though_there_is_more_by_now(shop: CliServices
     before = await state(shop, keys)
     assert (await lua.reacquire(shop.redis, keys, item))[1:] == (ReacquireOutcome.REFUSED, 0)
     assert await state(shop, keys) == before
-    assert await lua.change_seqs(shop.redis, keys, [(item.retake_id, item.made_ms)]) == [-1]
+    assert await lua.change_seqs(shop.redis, keys, [(item.reacquire_id, item.created_ms)]) == [-1]
 
 
 async def test_the_limit_holds(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -98,7 +98,7 @@ async def test_the_last_units(shop: CliServices, sale_id: str, keys: SaleKeys) -
     item = await released_order(shop, sale_id, keys, {"b": 3})
     assert (await lua.reacquire(shop.redis, keys, item)).outcome is ReacquireOutcome.APPLIED
     assert (await lua.cut(shop.redis, keys)).stock["b"] == 0
-    strange = Reacquire(uuid4(), item.made_ms, "user", {"a": (1, 3), "z": (1, 0)})
+    strange = Reacquire(uuid4(), item.created_ms, "user", {"a": (1, 3), "z": (1, 0)})
     assert (await lua.reacquire(shop.redis, keys, strange)).outcome is ReacquireOutcome.REFUSED
     assert await state(shop, keys) == ({"a": 5, "b": 0}, {})
 
@@ -108,7 +108,7 @@ async def test_a_wiped_redis_says_that_it_is_not_ready(shop: CliServices, sale_i
     item = await released_order(shop, sale_id, keys, {"a": 2})
     await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     assert await lua.reacquire(shop.redis, keys, item) == ReacquireResult(0, ReacquireOutcome.NOT_READY, 0)
-    wiped = [keys.meta, keys.stock, keys.buyers, keys.changes(item.made_ms // DAY_MS)]
+    wiped = [keys.meta, keys.stock, keys.buyers, keys.changes(item.created_ms // DAY_MS)]
     await shop.redis.delete(*wiped)
     assert await lua.reacquire(shop.redis, keys, item) == ReacquireResult(0, ReacquireOutcome.NOT_READY, 0)
     assert await shop.redis.exists(*wiped) == 0
@@ -130,8 +130,8 @@ async def test_what_is_remembered_is_forgotten_after_eight_days(
 ) -> None:
     """Kept exactly as long as the script trusts it, a refusal too."""
     item = await released_order(shop, sale_id, keys, {"a": 1})
-    day = item.made_ms // DAY_MS - 2  # of its own, so that no release has set when this key ends
-    older = Reacquire(item.retake_id, day * DAY_MS, "user", {"a": (1 if taken else 6, 0)})
+    day = item.created_ms // DAY_MS - 2  # of its own, so that no release has set when this key ends
+    older = Reacquire(item.reacquire_id, day * DAY_MS, "user", {"a": (1 if taken else 6, 0)})
     outcome = (await lua.reacquire(shop.redis, keys, older)).outcome
     assert outcome is (ReacquireOutcome.APPLIED if taken else ReacquireOutcome.REFUSED)
     left_ms = await shop.redis.pttl(keys.changes(day).decode())
@@ -154,7 +154,7 @@ async def test_reserve_release_and_retake_keep_the_sums(shop: CliServices, sale_
         if held:
             gone = held.pop(dice.randrange(len(held)))
             counts = {sku: count for sku, (count, _) in gone.units.items()}
-            release = Release(gone.retake_id, gone.made_ms, gone.user_id, counts)
+            release = Release(gone.reacquire_id, gone.created_ms, gone.user_id, counts)
             await lua.release(shop.redis, keys, [release] * dice.randint(1, 2))
             back.append(Reacquire(shop.ids.new(), now, gone.user_id, gone.units))
         if back and dice.random() < 0.6:
@@ -162,7 +162,7 @@ async def test_reserve_release_and_retake_keep_the_sums(shop: CliServices, sale_
             outcomes = [(await lua.reacquire(shop.redis, keys, item)).outcome for _ in range(dice.randint(1, 3))]
             seen[outcomes[0]] += 1
             if outcomes[0] is ReacquireOutcome.APPLIED:
-                assert set(outcomes[1:]) <= {ReacquireOutcome.ALREADY}
+                assert set(outcomes[1:]) <= {ReacquireOutcome.ALREADY_APPLIED}
                 # It may go back once more, under another id, as a new order would.
                 held.append(Reacquire(shop.ids.new(), now, item.user_id, item.units))
             else:

@@ -39,8 +39,8 @@ async def test_already_applied_changes_nothing(shop: CliServices, sale_id: str, 
     _, again = await lua.release(shop.redis, keys, [release])
     assert [answer.outcome for answer in [*first, *again]] == [
         ReleaseOutcome.APPLIED,
-        ReleaseOutcome.ALREADY,
-        ReleaseOutcome.ALREADY,
+        ReleaseOutcome.ALREADY_APPLIED,
+        ReleaseOutcome.ALREADY_APPLIED,
     ]
     assert {answer.seq for answer in [*first, *again]} == {1}
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
@@ -52,7 +52,7 @@ async def test_releases_of_several_days_in_one_call(shop: CliServices, sale_id: 
     _, answers = await lua.release(shop.redis, keys, releases)
     assert list(answers) == [(ReleaseOutcome.APPLIED, seq) for seq in (1, 2, 3, 4)]
     _, answers = await lua.release(shop.redis, keys, releases)
-    assert {answer.outcome for answer in answers} == {ReleaseOutcome.ALREADY}
+    assert {answer.outcome for answer in answers} == {ReleaseOutcome.ALREADY_APPLIED}
 
 
 async def test_too_old_to_know_gives_nothing(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -73,7 +73,7 @@ async def test_restock_up_and_down_once(shop: CliServices, sale_id: str, keys: S
     change, now = uuid4(), shop.clock.now_ms()
     first = await lua.change_stock(shop.redis, keys, change, now, "a", 7)
     again = await lua.change_stock(shop.redis, keys, change, now, "a", 7)
-    assert (first.outcome, again.outcome) == (ChangeStockOutcome.APPLIED, ChangeStockOutcome.ALREADY)
+    assert (first.outcome, again.outcome) == (ChangeStockOutcome.APPLIED, ChangeStockOutcome.ALREADY_APPLIED)
     down = await lua.change_stock(shop.redis, keys, uuid4(), now, "a", -12)
     assert (down.outcome, down.number) == (ChangeStockOutcome.APPLIED, 2)
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 0
@@ -81,7 +81,7 @@ async def test_restock_up_and_down_once(shop: CliServices, sale_id: str, keys: S
 
 async def test_restock_never_goes_below_zero(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     answer = await lua.change_stock(shop.redis, keys, uuid4(), shop.clock.now_ms(), "a", -6)
-    assert (answer.outcome, answer.number) == (ChangeStockOutcome.TOO_FEW, 5)
+    assert (answer.outcome, answer.number) == (ChangeStockOutcome.NOT_ENOUGH, 5)
     assert (await lua.cut(shop.redis, keys)).stock["a"] == 5
 
 

@@ -312,5 +312,5 @@ async def test_carriers_that_the_settings_get_wrong(floodgate: Command, ship: Sh
 async def test_a_token_for_the_warehouse(floodgate: Command, settings: Settings) -> None:
     status, token = await floodgate("token", "admin", "wang", "--role", "warehouse")
     assert status == 0
-    found = Authenticator(settings.auth, SystemClock()).staff(f"Bearer {token}", "warehouse")
+    found = Authenticator(settings.auth, SystemClock()).identify_staff(f"Bearer {token}", "warehouse")
     assert found.roles == {"warehouse"}

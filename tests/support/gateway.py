@@ -17,7 +17,7 @@ from commerce.kernel.clock import SystemClock
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway.app import ADMIN, PUBLIC, build, fast_path_factory
-from gateway.auth import sign
+from gateway.auth import sign_token
 from gateway.connections import ConnectionRegistry
 from gateway.operations import Operation
 from gateway.services import GatewayServices, open_gateway_services
@@ -30,7 +30,7 @@ _numbers = count()
 def token(settings: Settings, user: str = "user", *, roles: Sequence[str] = (), ttl_s: int = 3_600) -> str:
     """A token of a shopper, or with roles of staff."""
     audience = "floodgate-admin" if roles else "floodgate"
-    return sign(settings.auth, SystemClock(), user, audience, roles, ttl_s)
+    return sign_token(settings.auth, SystemClock(), user, audience, roles, ttl_s)
 
 
 def bearer(settings: Settings, user: str = "user", **kwargs: Any) -> dict[str, str]:

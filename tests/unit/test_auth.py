@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from config.settings import AuthSettings
-from gateway.auth import Authenticator, sign
+from gateway.auth import Authenticator, sign_token
 from gateway.problems import Forbidden, Unauthorized
 from tests.unit.test_kernel import FakeClock
 
@@ -54,10 +54,10 @@ def test_tokens_of_an_identity_service(clock: FakeClock, algorithm: str) -> None
     private, public = pem_pair(algorithm)
     signing = settings({"kid": "a", "algorithm": algorithm, "secret": public, "sign_with": private})
     checking = settings({"kid": "a", "algorithm": algorithm, "secret": public})
-    made = sign(signing, clock, "zoe", "floodgate", (), 60)
-    assert Authenticator(checking, clock).shopper(f"Bearer {made}").subject == "zoe"
+    made = sign_token(signing, clock, "zoe", "floodgate", (), 60)
+    assert Authenticator(checking, clock).identify_customer(f"Bearer {made}").subject == "zoe"
     with pytest.raises(ValueError, match="no key in"):
-        sign(checking, clock, "zoe", "floodgate", (), 60)
+        sign_token(checking, clock, "zoe", "floodgate", (), 60)
 
 
 def test_a_public_key_is_not_a_shared_secret(clock: FakeClock) -> None:
@@ -70,54 +70,54 @@ def test_a_public_key_is_not_a_shared_secret(clock: FakeClock) -> None:
     body = jwt.utils.base64url_encode(json.dumps(claims).encode())
     signature = jwt.utils.base64url_encode(key.sign(header + b"." + body, public.encode()))
     with pytest.raises(Unauthorized):
-        auth.shopper(f"Bearer {(header + b'.' + body + b'.' + signature).decode()}")
+        auth.identify_customer(f"Bearer {(header + b'.' + body + b'.' + signature).decode()}")
 
 
 def test_keys_can_be_replaced_without_a_stop(clock: FakeClock) -> None:
     old, new = {"kid": "old", "secret": SECRET}, {"kid": "new", "secret": SECRET[::-1]}
-    made_old = sign(settings(old), clock, "zoe", "floodgate", (), 60)
+    made_old = sign_token(settings(old), clock, "zoe", "floodgate", (), 60)
     both = Authenticator(settings(new, old), clock)
-    made_new = sign(settings(new, old), clock, "zoe", "floodgate", (), 60)
-    assert both.shopper(f"Bearer {made_old}").subject == both.shopper(f"Bearer {made_new}").subject == "zoe"
+    made_new = sign_token(settings(new, old), clock, "zoe", "floodgate", (), 60)
+    assert both.identify_customer(f"Bearer {made_old}").subject == both.identify_customer(f"Bearer {made_new}").subject == "zoe"
     with pytest.raises(Unauthorized, match="not known"):
-        Authenticator(settings(new), clock).shopper(f"Bearer {made_old}")
+        Authenticator(settings(new), clock).identify_customer(f"Bearer {made_old}")
 
 
 def test_what_was_checked_once_still_expires(clock: FakeClock) -> None:
     auth = Authenticator(settings({"kid": "a", "secret": SECRET}, clock_leeway_s=5), clock)
-    made = f"Bearer {sign(settings({'kid': 'a', 'secret': SECRET}), clock, 'zoe', 'floodgate', (), 60)}"
-    assert auth.shopper(made) is auth.shopper(made)
+    made = f"Bearer {sign_token(settings({'kid': 'a', 'secret': SECRET}), clock, 'zoe', 'floodgate', (), 60)}"
+    assert auth.identify_customer(made) is auth.identify_customer(made)
     clock.ms += 64_000
-    assert auth.shopper(made).subject == "zoe"
+    assert auth.identify_customer(made).subject == "zoe"
     clock.ms += 2_000
     with pytest.raises(Unauthorized, match="expired"):
-        auth.shopper(made)
+        auth.identify_customer(made)
 
 
 def test_the_cache_has_a_limit(clock: FakeClock) -> None:
     keys = settings({"kid": "a", "secret": SECRET}, token_cache=3)
     auth = Authenticator(keys, clock)
     for number in range(10):
-        auth.shopper(f"Bearer {sign(keys, clock, f'u{number}', 'floodgate', (), 60)}")
+        auth.identify_customer(f"Bearer {sign_token(keys, clock, f'u{number}', 'floodgate', (), 60)}")
     assert len(auth._known["floodgate"]) == 3
 
 
 def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FakeClock) -> None:
     keys = settings({"kid": "a", "secret": SECRET})
     auth = Authenticator(keys, clock)
-    shopper = f"Bearer {sign(keys, clock, 'zoe', 'floodgate', (), 60)}"
-    staff = f"Bearer {sign(keys, clock, 'ann', 'floodgate-admin', ('sales',), 60)}"
-    auth.shopper(shopper)
-    auth.staff(staff, "sales")
+    shopper = f"Bearer {sign_token(keys, clock, 'zoe', 'floodgate', (), 60)}"
+    staff = f"Bearer {sign_token(keys, clock, 'ann', 'floodgate-admin', ('sales',), 60)}"
+    auth.identify_customer(shopper)
+    auth.identify_staff(staff, "sales")
     with pytest.raises(Unauthorized):
-        auth.staff(shopper, "sales")
+        auth.identify_staff(shopper, "sales")
     with pytest.raises(Unauthorized):
-        auth.shopper(staff)
+        auth.identify_customer(staff)
     with pytest.raises(Forbidden, match="needs the role 'support'; the token has sales"):
-        auth.staff(staff, "support")
+        auth.identify_staff(staff, "support")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, "-dash", "a\n"])
 def test_names_that_are_none(clock: FakeClock, name: str) -> None:
     with pytest.raises(ValueError, match="not a user id"):
-        sign(settings({"kid": "a", "secret": SECRET}), clock, name, "floodgate", (), 60)
+        sign_token(settings({"kid": "a", "secret": SECRET}), clock, name, "floodgate", (), 60)
