@@ -89,7 +89,7 @@ LEDGER_DIFFERENCE = Gauge(
 )
 PARCELS = Gauge(
     "floodgate_parcels",
-    "Shipments on each worklist (to_pack, parked, on_hold, overdue, stalled, no_first_scan, undelivered, anomalies); due ones",
+    "Shipments on each worklist (to_pack, parked, on_hold, overdue, stalled, no_first_scan, ...), and due ones",
     ["list"],
     multiprocess_mode=_LATEST,
 )

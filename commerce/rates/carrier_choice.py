@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.rates.model import CarrierCandidate, CarrierChoice, Rate, RateTableIndex, WeightSteps
 
 
@@ -67,11 +67,11 @@ def _offer(
 ) -> _Offer | CarrierCandidate:
     """What the table says comes first: a carrier that is only away for now would be of use later."""
     if steps is None:
-        return CarrierCandidate(carrier, "left_out", "does not serve the region")
+        return CarrierCandidate(carrier, "excluded", "does not serve the region")
     rate = steps.at(weight_g)
     if rate is None:
         reason = f"takes up to {steps.ends_g[-1]} g there, and it weighs {weight_g} g"
-        return CarrierCandidate(carrier, "left_out", reason, steps.region)
+        return CarrierCandidate(carrier, "excluded", reason, steps.region)
     why_not = "no cash on delivery there" if cod and not rate.cod else without.get(carrier)
     return _Offer(rate, hand_over + timedelta(days=rate.days), why_not)
 
@@ -80,12 +80,12 @@ def _told(offer: _Offer, best: _Offer | None, kept: bool, promised: date) -> Car
     rate = offer.rate
     told = rate.region, rate.price_minor, rate.days, offer.arrives
     if offer.why_not is not None:
-        return CarrierCandidate(rate.carrier, "left_out", offer.why_not, *told)
+        return CarrierCandidate(rate.carrier, "excluded", offer.why_not, *told)
     assert best is not None  # this offer is open, so there is a best one
     if offer is best:
         why = f"the cheapest that arrives by {promised}" if kept else f"none arrives by {promised}: the soonest"
         return CarrierCandidate(rate.carrier, "chosen", why, *told)
-    return CarrierCandidate(rate.carrier, "passed_over", _why_not(offer, best, kept, promised), *told)
+    return CarrierCandidate(rate.carrier, "not_chosen", _why_not(offer, best, kept, promised), *told)
 
 
 def _why_not(offer: _Offer, best: _Offer, kept: bool, promised: date) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from commerce.catalog.model import LineError
+from commerce.kernel.csv_rows import LineError
 from commerce.kernel.errors import Invalid, NotFound
 
 

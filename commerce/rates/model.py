@@ -11,11 +11,11 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 
 Path = tuple[str, ...]
 """A region, part by part, in small letters: ("cn", "zhejiang", "hangzhou")."""
-Verdict = Literal["chosen", "passed_over", "left_out"]
+Verdict = Literal["chosen", "not_chosen", "excluded"]
 
 
 class Rate(msgspec.Struct, frozen=True):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
-from commerce.catalog.csv_file import CsvLineError, parse_unsigned, read_rows
-from commerce.catalog.model import LineError
+from commerce.kernel.csv_rows import CsvLineError, parse_unsigned, read_rows
+from commerce.kernel.csv_rows import LineError
 from commerce.kernel.money import MoneyError, minor_digits, parse_money
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import Rate, as_path

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 import msgspec
 import pytest
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.model import CarrierChoice, Rate, RateTable, RateTableIndex
 
@@ -138,16 +138,16 @@ def test_each_carrier_has_its_reason() -> None:
     without = {"refused": "it refused this parcel", "abroad": "it is down"}
     choice = choose_carrier(table_index(rates), hangzhou, 1001, True, TODAY, promised, without)
     assert reasons(choice) == {
-        "abroad": "left_out: does not serve the region",
+        "abroad": "excluded: does not serve the region",
         "best": "chosen: the cheapest that arrives by 2026-11-20",
-        "dear": "passed_over: dearer than best",
-        "equal": "passed_over: equal to best, which comes first by name",
-        "later": "passed_over: as cheap as best, but later",
-        "light": "left_out: takes up to 1000 g there, and it weighs 1001 g",
-        "nocash": "left_out: no cash on delivery there",
-        "refused": "left_out: it refused this parcel",
-        "slow": "passed_over: arrives after 2026-11-20",
-        "town": "left_out: takes up to 1000 g there, and it weighs 1001 g",
+        "dear": "not_chosen: dearer than best",
+        "equal": "not_chosen: equal to best, which comes first by name",
+        "later": "not_chosen: as cheap as best, but later",
+        "light": "excluded: takes up to 1000 g there, and it weighs 1001 g",
+        "nocash": "excluded: no cash on delivery there",
+        "refused": "excluded: it refused this parcel",
+        "slow": "not_chosen: arrives after 2026-11-20",
+        "town": "excluded: takes up to 1000 g there, and it weighs 1001 g",
     }
     assert (choice.carrier, choice.price, choice.expected_on) == ("best", 900, date(2026, 11, 19))
     assert msgspec.json.decode(msgspec.json.encode(choice), type=CarrierChoice) == choice
@@ -163,10 +163,10 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
     choice = choose_carrier(table_index(rates), address(*PLACES[0]), 10, False, TODAY, TODAY, {})
     assert (choice.carrier, choice.on_time, choice.expected_on) == ("quick", False, date(2026, 11, 18))
     assert reasons(choice) == {
-        "cheap": "passed_over: later than quick",
+        "cheap": "not_chosen: later than quick",
         "quick": "chosen: none arrives by 2026-11-16: the soonest",
-        "quickdear": "passed_over: as soon as quick, but dearer",
-        "quicker": "passed_over: equal to quick, which comes first by name",
+        "quickdear": "not_chosen: as soon as quick, but dearer",
+        "quicker": "not_chosen: equal to quick, which comes first by name",
     }
 
 
@@ -175,4 +175,4 @@ def test_nobody_takes_it() -> None:
         table_index([Rate("sf", "cn", 0, 5, 1, 1, True)]), address(*PLACES[0]), 6, False, TODAY, TODAY, {}
     )
     assert (choice.carrier, choice.price, choice.expected_on, choice.on_time) == (None, None, None, False)
-    assert reasons(choice) == {"sf": "left_out: takes up to 5 g there, and it weighs 6 g"}
+    assert reasons(choice) == {"sf": "excluded: takes up to 5 g there, and it weighs 6 g"}

@@ -22,7 +22,7 @@ from tests.support.shipping_shop import RATES, SHANGHAI, ShippingShop, open_ship
 
 def considered(parcel: Shipment) -> dict[str, dict[str, Any]]:
     assert parcel.carrier_choice is not None
-    return {one["carrier"]: one for one in parcel.carrier_choice["considered"]}
+    return {one["carrier"]: one for one in parcel.carrier_choice["candidates"]}
 
 
 async def test_two_addresses_two_warehouses(ship: ShippingShop) -> None:
@@ -71,7 +71,7 @@ async def test_a_promise_that_cannot_be_kept(ship: ShippingShop) -> None:
     [parcel] = await ship.parcels(order_id)
     assert parcel.carrier == "quick"
     assert parcel.carrier_choice is not None
-    assert not parcel.carrier_choice["kept"]
+    assert not parcel.carrier_choice["on_time"]
     assert parcel.expected_on is not None
     assert parcel.expected_on > parcel.promised_on
     await ship.sent()

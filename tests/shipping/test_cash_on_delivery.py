@@ -103,7 +103,7 @@ async def test_only_who_collects_cash_brings_it(ship: ShippingShop) -> None:
     _, [parcel] = await ship.sent(cod=100, ship_to=[SHANGHAI])
     assert parcel.carrier == "cheap"
     assert parcel.carrier_choice is not None
-    reasons = {one["carrier"]: one["reason"] for one in parcel.carrier_choice["considered"]}
+    reasons = {one["carrier"]: one["reason"] for one in parcel.carrier_choice["candidates"]}
     assert reasons["byhand"] == "no cash on delivery there"
     _, [paid] = await ship.sent(ship_to=[SHANGHAI])
     assert paid.carrier == "byhand"
