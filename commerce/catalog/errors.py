@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Invalid, NotFound
+from commerce.kernel.errors import NotFound
 
 
 class NoSuchProduct(NotFound):
     title = "There is no such product"
-
-
-class UnreadableCsv(Invalid):
-    title = "The file cannot be imported"

@@ -30,23 +30,3 @@ class Product(msgspec.Struct, frozen=True):
     price: Minor
     currency: Currency
     updated_at: datetime
-
-
-class LineError(msgspec.Struct, frozen=True):
-    """A line of an import that was not taken; `line` counts from 1 and the header is line 1."""
-
-    line: int
-    reason: str
-
-
-class ImportReport(msgspec.Struct):
-    """What an import did."""
-
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    errors: list[LineError] = msgspec.field(default_factory=list)
-
-    @property
-    def lines(self) -> int:
-        return self.added + self.changed + self.unchanged + len(self.errors)

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from commerce.catalog import store
-from commerce.catalog.csv_file import read_products
 from commerce.catalog.errors import NoSuchProduct
-from commerce.catalog.model import ImportReport, LineError, Product, ProductInput
+from commerce.catalog.model import Product, ProductInput
+from commerce.catalog.product_csv import read_products
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, page

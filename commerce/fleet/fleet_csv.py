@@ -7,10 +7,9 @@ from datetime import time
 
 import msgspec
 
-from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows
-from commerce.catalog.model import LineError
 from commerce.fleet.geography import region_key
 from commerce.fleet.model import Place, Point, Vehicle, VehicleId
+from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
 
 _MOST_G = 100_000_000
 _MOST_M = 10_000_000

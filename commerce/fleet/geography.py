@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import asin, cos, radians, sin, sqrt
 
 from commerce.fleet.model import Point
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 
 EARTH_M = 6_371_009
 """The mean radius of the Earth (IUGG)."""

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.money import Money
-from commerce.orders.model import Address
 
 RouteStatus = Literal["planned", "departed", "done"]
 StopStatus = Literal["planned", "delivered", "failed"]

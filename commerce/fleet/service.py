@@ -12,7 +12,6 @@ from zoneinfo import ZoneInfo
 
 from msgspec import structs
 
-from commerce.catalog.model import ImportReport, LineError
 from commerce.fleet import problem_mapping, store
 from commerce.fleet.errors import PlanningInProgress
 from commerce.fleet.fleet_csv import read_places, read_vehicles
@@ -21,6 +20,7 @@ from commerce.fleet.model import Plan, Route, Vehicle
 from commerce.fleet.routing_problem import SolveRequest
 from commerce.fleet.solver_client import solve_in_subprocess
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database

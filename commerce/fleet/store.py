@@ -21,10 +21,10 @@ from commerce.fleet.model import (
     StopStatus,
     Vehicle,
 )
+from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import Address
 from commerce.shipping.model import ShipmentStatus
 
 queries = load_queries(__package__)

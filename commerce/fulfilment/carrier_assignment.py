@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
-from commerce.orders.model import Address
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.service import Rates
 from commerce.shipping import store

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 from commerce.fulfilment import documents, store
 from commerce.fulfilment.documents import LabelData, PackingLine, PackingList
 from commerce.fulfilment.service import Fulfilment
+from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection, Database
-from commerce.orders.model import Address
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import NoLabel, NoSuchShipment
 from commerce.shipping.model import Shipment

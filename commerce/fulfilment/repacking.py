@@ -14,11 +14,11 @@ from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.packing import Box, PackItem, pack
 from commerce.fulfilment.planning import split_amount
 from commerce.fulfilment.store import ShipmentLineDetails
+from commerce.kernel.address import Address
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
-from commerce.orders.model import Address
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import InvalidShipmentState

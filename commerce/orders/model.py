@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 
 from commerce.catalog.model import SKU_PATTERN
+from commerce.kernel.address import Address
 from commerce.kernel.money import Currency, Minor, Money
 from commerce.sales.model import SALE_PATTERN, SaleId
 
@@ -19,12 +20,6 @@ def _ends(pattern: str) -> str:
     return pattern.removesuffix(r"\Z") + "$"
 
 
-# Text that ends up on labels and in jsonb has no control characters. A pattern that is checked while decoding costs
-# more than all the rest of it, so the document states it here, and `price_order` checks what could break it.
-_PRINTABLE = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, extra_json_schema=_PRINTABLE)]
-MaybeText = Annotated[str, msgspec.Meta(max_length=200, extra_json_schema=_PRINTABLE)]
-PHONE, COUNTRY = r"\+?[0-9][0-9 ()-]{3,30}", "[A-Z]{2}"
 # What a sale does not offer is refused whatever it looks like, so these are only described.
 SoldSku = Annotated[str, msgspec.Meta(examples=["85123A"], extra_json_schema={"pattern": _ends(SKU_PATTERN)})]
 OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_schema={"pattern": _ends(SALE_PATTERN)})]
@@ -78,19 +73,6 @@ class OrderLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sku: SoldSku
     quantity: Quantity
     ship_to: AddressNo | Annotated[list[LineSplit], msgspec.Meta(min_length=1)] = 0
-
-
-class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where goods go."""
-
-    name: Text
-    phone: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PHONE}$"})]
-    country: Annotated[str, msgspec.Meta(description="ISO 3166 alpha-2", extra_json_schema={"pattern": f"^{COUNTRY}$"})]
-    city: Text
-    line: Text
-    province: MaybeText = ""
-    district: MaybeText = ""
-    postcode: Annotated[str, msgspec.Meta(max_length=20, extra_json_schema=_PRINTABLE)] = ""
 
 
 class Tender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

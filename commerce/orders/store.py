@@ -9,20 +9,12 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
-from commerce.orders.model import (
-    AcceptedOrder,
-    Address,
-    Order,
-    OrderEvent,
-    OrderLine,
-    OrderStatus,
-    OrderSummary,
-    Tender,
-)
+from commerce.orders.model import AcceptedOrder, Order, OrderEvent, OrderLine, OrderStatus, OrderSummary, Tender
 from lua import EntryId
 
 queries = load_queries(__package__)

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
-from commerce.kernel.csv_rows import CsvLineError, parse_unsigned, read_rows
-from commerce.kernel.csv_rows import LineError
+from commerce.kernel.csv_rows import CsvLineError, LineError, parse_unsigned, read_rows
 from commerce.kernel.money import MoneyError, minor_digits, parse_money
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import Rate, as_path
@@ -46,7 +45,7 @@ def read_table(lines: Iterable[str]) -> tuple[str, list[Rate]]:
     """The currency and the steps of a table with the columns carrier, region, from_g, to_g, price (12.50), currency,
     days, cod (yes or no).
 
-    Lines as for `commerce.catalog.csv_file.read_rows`. Raises `UnreadableFile` for a wrong header and `FaultyTable`
+    Lines as for `commerce.kernel.csv_rows.read_rows`. Raises `UnreadableCsv` for a wrong header and `FaultyTable`
     with all that is wrong.
     """
     faults: defaultdict[int, list[str]] = defaultdict(list)

@@ -17,9 +17,9 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.external import WebhookReply
 from commerce.kernel.money import Money
-from commerce.orders.model import Address
 from commerce.shipping.model import ShipmentStatus
 
 

@@ -7,7 +7,7 @@ from datetime import date, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.model import ShipmentStatus, Source
 
 

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import Address
 from commerce.rates.model import CarrierChoice
 from commerce.shipping.carrier_port import ContentLine
 from commerce.shipping.model import Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task, Then

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from commerce.catalog.model import Sku
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 
 
 class Warehouse(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain, islice
 
-from commerce.catalog.model import ImportReport, LineError
+from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.postgres import Connection, Database
 from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import Address
 from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary
 
 queries = load_queries(__package__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from commerce.catalog.csv_file import CsvLineError, check_unique, parse_unsigned, read_rows, read_sku
-from commerce.catalog.model import LineError
-from commerce.orders.model import COUNTRY, PHONE, Address
+from commerce.catalog.product_csv import read_sku
+from commerce.kernel.address import COUNTRY, PHONE, Address
+from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
 from commerce.warehouses.model import ProductLogistics, Warehouse
 
 WAREHOUSE_COLUMNS = ("id", "name", "phone", "country", "city", "line", "latitude", "longitude")

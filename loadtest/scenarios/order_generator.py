@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from random import Random
 
-from commerce.orders.model import Address, LineSplit, Method, OrderLineInput, PlaceOrder, Tender
+from commerce.kernel.address import Address
+from commerce.orders.model import LineSplit, Method, OrderLineInput, PlaceOrder, Tender
 from commerce.sales.model import Offer
 
 DEMO_SALE, DEMO_SKU = "midnight", "PHONE-X1"

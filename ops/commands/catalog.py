@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from commerce.catalog.model import ImportReport, LineError
+from commerce.kernel.csv_rows import ImportReport, LineError
 from ops.commands.console import err, fail, interactive, out, run
 from ops.services import open_cli_services
 

@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.table import Table
 
+from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money as show_money
-from commerce.orders.model import Address
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex

@@ -14,12 +14,12 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from commerce.catalog.model import ImportReport, LineError
 from commerce.fleet.driver_links import make_link
 from commerce.fleet.fleet_csv import read_travel_matrix
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Plan, Route
 from commerce.fleet.service import MAX_SECONDS, Fleet, Told
+from commerce.kernel.csv_rows import ImportReport, LineError
 from ops.commands.catalog import CsvFile, ReportFile, say_refused, say_report
 from ops.commands.console import err, fail, interactive, out, run
 from ops.services import CliServices, open_cli_services

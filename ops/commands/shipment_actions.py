@@ -13,9 +13,9 @@ import msgspec
 import typer
 
 from commerce.fulfilment.service import Fulfilment
+from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid
 from commerce.kernel.types import Reason
-from commerce.orders.model import Address
 from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
 from ops.commands.console import actor, out, parse_argument, run
 from ops.services import open_cli_services, open_fulfilment

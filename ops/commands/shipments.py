@@ -10,9 +10,9 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
+from commerce.kernel.address import Address
 from commerce.kernel.money import format_money as show_money
 from commerce.kernel.paging import Page
-from commerce.kernel.address import Address
 from commerce.shipping.model import (
     OrderShipments,
     Shipment,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.table import Table
 
-from commerce.catalog.model import ImportReport
+from commerce.kernel.csv_rows import ImportReport
 from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
 from ops.commands.catalog import CsvFile, ReportFile, say_report

@@ -6,8 +6,9 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import NoSuchProduct, UnreadableCsv
+from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import ProductInput
+from commerce.kernel.csv_rows import UnreadableCsv
 from commerce.kernel.errors import Invalid
 from ops.services import CliServices
 

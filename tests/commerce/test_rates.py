@@ -7,9 +7,8 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import UnreadableCsv
-from commerce.catalog.model import LineError
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
+from commerce.kernel.csv_rows import LineError, UnreadableCsv
 from commerce.rates import rate_csv
 from commerce.rates.errors import InvalidRateTable, NoChoice, NoRateTable
 from commerce.rates.model import Rate

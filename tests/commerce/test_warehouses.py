@@ -6,9 +6,9 @@ import io
 
 import pytest
 
-from commerce.catalog.errors import UnreadableCsv
-from commerce.catalog.model import ImportReport, LineError, ProductInput
-from commerce.orders.model import Address
+from commerce.catalog.model import ProductInput
+from commerce.kernel.address import Address
+from commerce.kernel.csv_rows import ImportReport, LineError, UnreadableCsv
 from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse

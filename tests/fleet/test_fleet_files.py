@@ -12,14 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commerce.catalog.errors import UnreadableCsv
-from commerce.catalog.model import LineError
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
 from commerce.fleet.geography import great_circle_m, locate, region_key, region_keys
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
 from commerce.fleet.route_map import draw_routes
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
+from commerce.kernel.csv_rows import LineError, UnreadableCsv
 from ops.services import CliServices
 from tests.fleet.fleet_kit import DAY, DEPOT, VEHICLES_CSV, make_fleet_kit
 

@@ -21,8 +21,8 @@ from commerce.fulfilment.documents import LabelData, PackingLine, PackingList, l
 from commerce.fulfilment.documents.address_format import written
 from commerce.fulfilment.documents.fonts import BOLD, MISSING, REGULAR
 from commerce.fulfilment.documents.text_fitting import MM, clean, fit, width
-from commerce.kernel.money import MAX_MINOR, Money
 from commerce.kernel.address import Address
+from commerce.kernel.money import MAX_MINOR, Money
 from commerce.shipping.model import Pick, Wave
 
 ORDER = UUID("0199f0a2-7c3e-7b11-9c41-6f0d2b7e5a90")

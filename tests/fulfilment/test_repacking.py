@@ -7,8 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from commerce.kernel.errors import Invalid, ProblemError
 from commerce.kernel.address import Address
+from commerce.kernel.errors import Invalid, ProblemError
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from commerce.shipping.model import Shipment
 from tests.support.sales import ADDRESS

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from commerce.catalog.model import ProductInput
+from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
-from commerce.orders.model import Address
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.model import CarrierChoice
 from commerce.rates.service import Rates

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestServer
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.sandbox.shipment_store import SimulatedShipment

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from commerce.fulfilment.shipment_jobs import Job
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, CancelOutcome, TrackingEvent
 from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import parse_qsl
 from uuid import UUID, uuid4
 
+from commerce.kernel.address import Address
 from commerce.kernel.clock import to_ms
 from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 from commerce.kernel.money import Money
-from commerce.orders.model import Address
 from commerce.shipping.carrier_port import BookingRequest, ContentLine
 from commerce.shipping.carriers.sf_express import SfExpress, SfExpressAccount
 

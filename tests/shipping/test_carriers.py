@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from commerce.kernel.address import Address
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.money import Money
-from commerce.orders.model import Address
 from commerce.shipping.carrier_port import BookingRequest, Carrier, CarrierRegistry, ContentLine
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.carriers.own_fleet import OwnFleet

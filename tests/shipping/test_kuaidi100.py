@@ -10,9 +10,9 @@ from uuid import UUID
 
 import pytest
 
+from commerce.kernel.address import Address
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
-from commerce.orders.model import Address
 from commerce.shipping.carrier_port import BookingRequest, Carrier, CarrierWebhookReader, ContentLine, TrackingEvent
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier, wire
 from commerce.shipping.carriers.kuaidi100.status_map import STATES

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
+from commerce.kernel.address import Address
 from commerce.kernel.external import ExternalOutcomeUnknown
-from commerce.orders.model import Address
 from config.settings import Settings
 from ops.services import CliServices
 from tests.support.processes import Processes, run_processes, wait_for_exit

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from commerce.orders.model import Address
+from commerce.kernel.address import Address
 
 _LARGEST_FIRST = frozenset({"CN", "HK", "JP", "KR", "MO", "TW"})
 _POSTCODE_FIRST = frozenset(

@@ -8,8 +8,8 @@ from commerce.fulfilment.documents.address_format import written
 from commerce.fulfilment.documents.canvas import PdfCanvas
 from commerce.fulfilment.documents.model import MOST_LABELS, LabelData
 from commerce.fulfilment.documents.text_fitting import fit
+from commerce.kernel.address import Address
 from commerce.kernel.money import format_money
-from commerce.orders.model import Address
 
 _WIDE, _HIGH = 100, 150
 _EDGE = 4

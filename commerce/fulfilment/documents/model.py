@@ -7,8 +7,8 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.money import Money
-from commerce.orders.model import Address
 
 MOST_LABELS = 500
 """As many as a wave has parcels."""

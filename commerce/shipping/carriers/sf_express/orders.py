@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from commerce.kernel.address import Address
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
-from commerce.orders.model import Address
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
 from commerce.shipping.carriers.sf_express import messages, status_map
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount

@@ -8,13 +8,35 @@ from typing import TypeVar
 
 import msgspec
 
-from commerce.catalog.errors import UnreadableCsv
-from commerce.catalog.model import LineError, ProductInput, Sku
-from commerce.kernel.money import MoneyError, parse_money
-from commerce.kernel.types import Name
+from commerce.kernel.errors import Invalid
+from commerce.kernel.money import MoneyError
 
 Row = TypeVar("Row")
 MAX_FIELD_CHARS = 10_000
+
+
+class UnreadableCsv(Invalid):
+    title = "The file cannot be imported"
+
+
+class LineError(msgspec.Struct, frozen=True):
+    """A line of an import that was not taken; `line` counts from 1 and the header is line 1."""
+
+    line: int
+    reason: str
+
+
+class ImportReport(msgspec.Struct):
+    """What an import did."""
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    errors: list[LineError] = msgspec.field(default_factory=list)
+
+    @property
+    def lines(self) -> int:
+        return self.added + self.changed + self.unchanged + len(self.errors)
 
 
 class CsvLineError(ValueError):
@@ -76,35 +98,6 @@ def parse_unsigned(name: str, text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > most:
         raise CsvLineError(f"{name} is {text[:40]!r}, not a whole number from 0 to {most}")
     return int(text)
-
-
-def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | LineError]]:
-    """The lines of a catalogue: sku, name, price (2.55), currency (GBP)."""
-    first: dict[str, int] = {}
-
-    def make(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
-        sku = read_sku(fields["sku"])
-        currency = fields["currency"].strip()
-        price = parse_money(fields["price"], currency)
-        try:
-            name = msgspec.convert(fields["name"].strip(), Name)
-        except msgspec.ValidationError:
-            raise CsvLineError("name is empty, longer than 200 characters, or has control characters") from None
-        check_unique(first, sku, line)
-        return sku, ProductInput(name, price, currency)
-
-    return read_rows(lines, ("sku", "name", "price", "currency"), (), make)
-
-
-def read_sku(text: str) -> str:
-    """A field that must be a SKU."""
-    try:
-        return msgspec.convert(text.strip(), Sku)
-    except msgspec.ValidationError:
-        raise CsvLineError(
-            f"sku is {text[:40]!r}, not up to 64 letters, digits, dots, dashes and underscores that start with "
-            "a letter or digit"
-        ) from None
 
 
 def check_unique(first: dict[str, int], value: str, line: int, what: str = "SKU") -> None:

@@ -1,0 +1,41 @@
+"""Reads products from CSV files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from commerce.catalog.model import ProductInput, Sku
+from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, read_rows
+from commerce.kernel.money import parse_money
+from commerce.kernel.types import Name
+
+
+def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | LineError]]:
+    """The lines of a catalogue: sku, name, price (2.55), currency (GBP)."""
+    first: dict[str, int] = {}
+
+    def make(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
+        sku = read_sku(fields["sku"])
+        currency = fields["currency"].strip()
+        price = parse_money(fields["price"], currency)
+        try:
+            name = msgspec.convert(fields["name"].strip(), Name)
+        except msgspec.ValidationError:
+            raise CsvLineError("name is empty, longer than 200 characters, or has control characters") from None
+        check_unique(first, sku, line)
+        return sku, ProductInput(name, price, currency)
+
+    return read_rows(lines, ("sku", "name", "price", "currency"), (), make)
+
+
+def read_sku(text: str) -> str:
+    """A field that must be a SKU."""
+    try:
+        return msgspec.convert(text.strip(), Sku)
+    except msgspec.ValidationError:
+        raise CsvLineError(
+            f"sku is {text[:40]!r}, not up to 64 letters, digits, dots, dashes and underscores that start with "
+            "a letter or digit"
+        ) from None
