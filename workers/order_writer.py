@@ -21,9 +21,8 @@ from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import safe_error_text
-from commerce.orders.model import decode_accepted
+from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 from commerce.orders.persistence import PersistResult, persist
-from commerce.orders.store import StreamedOrder
 from commerce.sales.model import SaleState
 from config.settings import WriterSettings
 from lua import Entry, SaleKeys, StreamMissing

@@ -28,7 +28,7 @@ from commerce.audit.store import AuditSnapshot, StockMovement
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import NotReady
 from commerce.kernel.postgres import Database
-from commerce.orders.model import AcceptedOrder, decode_accepted
+from commerce.kernel.stream_payload import AcceptedOrder, decode_accepted
 from commerce.sales.errors import InvalidSaleState
 from lua import Cut, EntryId, SaleKeys
 

@@ -14,9 +14,8 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Conflict
 from commerce.kernel.paging import Page, page
 from commerce.kernel.postgres import Connection, Database
-from commerce.orders.model import decode_accepted
+from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 from commerce.orders.persistence import persist
-from commerce.orders.store import StreamedOrder
 
 _FIRST = UUID(int=0)
 

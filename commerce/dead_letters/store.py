@@ -13,7 +13,7 @@ from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import AcceptedOrder
+from commerce.kernel.stream_payload import AcceptedOrder
 from lua import EntryId
 
 queries = load_queries(__package__)

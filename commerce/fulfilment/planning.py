@@ -12,8 +12,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
-from commerce.payments import store as payments
-from commerce.payments.store import OrderHeader
+from commerce.orders.store import OrderHeader
 from commerce.shipping import shipment_status, store
 from commerce.shipping.errors import CannotShip
 from commerce.shipping.policy import ShippingPolicy, promised_day
@@ -35,21 +34,21 @@ class FulfilmentPlanner:
 
         Raises `Unsendable` where something about its goods must be mended first.
         """
-        order = await payments.lock_order(connection, due.order_id)
-        current = await store.due_order(connection, due.order_id)
+        order = await orders.lock_order(connection, due.order_id)
+        current = await store.get_fulfilment(connection, due.order_id)
         if order is None or current is None or current.status != "pending":
             return "known"
         if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await shipment_status.must_not_ship(
             connection, order
         ):
-            await store.postpone_order(connection, order.order_id, None, "not sent: its money goes back", park=False)
+            await store.postpone_fulfilment(connection, order.order_id, None, "not sent: its money goes back", park=False)
             return "stopped"
         parcels = await self._parcels(connection, order, due)
-        await store.add_fulfilment_lines(connection, order.order_id)
+        await store.insert_fulfilment_lines(connection, order.order_id)
         for parcel in parcels:
-            await store.add_parcel(connection, parcel, now)
-        await store.order_planned(connection, order.order_id, now, promised_day(self._rules, due.paid_at))
-        for shipment in await store.shipments_of(connection, order.order_id):
+            await shipments.add_parcel(connection, parcel, now)
+        await store.mark_fulfilment_planned(connection, order.order_id, now, promised_day(self._rules, due.paid_at))
+        for shipment in await shipments.shipments_of(connection, order.order_id):
             await self._assigning.assign(connection, shipment, now)
         why = f"it goes in {len(parcels)} parcel{'s' * (len(parcels) > 1)}"
         await orders.advance_status(
@@ -58,7 +57,7 @@ class FulfilmentPlanner:
         return "planned"
 
     async def _parcels(self, connection: Connection, order: OrderHeader, due: FulfilmentJob) -> list[NewShipment]:
-        lines = await store.lines_to_plan(connection, order.order_id)
+        lines = await store.list_lines_to_plan(connection, order.order_id)
         if unknown := sorted({line.sku for line in lines if line.warehouse_id is None}):
             names = ", ".join(unknown[:_MOST_NAMED]) + (" and others" if len(unknown) > _MOST_NAMED else "")
             raise CannotShip(f"weight, size and warehouse of {names} are not known: import them as goods")
@@ -66,7 +65,7 @@ class FulfilmentPlanner:
         for line in lines:
             assert line.warehouse_id is not None
             groups[line.address_no, line.warehouse_id].append(line)
-        addresses = await store.ship_to(connection, order.order_id)
+        addresses = await store.get_ship_to(connection, order.order_id)
         boxes = [
             Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.max_contents_g)
             for box in self._rules.boxes
@@ -87,7 +86,7 @@ class FulfilmentPlanner:
                 ]
                 value = sum(by_no[no].unit_price_minor * units for no, units in packed.contents.items())
                 made.append((address_no, warehouse_id, packed, held, value))
-        cash = sum(amount for _, amount in await store.cash_due(connection, order.order_id))
+        cash = sum(amount for _, amount in await shipments.cash_due(connection, order.order_id))
         parts = split_amount(cash, [value for *_, value in made])
         promised_on = promised_day(self._rules, due.paid_at)
         return [

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from commerce.kernel.clock import to_ms
-from commerce.orders.model import AcceptedOrder
+from commerce.kernel.stream_payload import AcceptedOrder
 from lua import EntryId
 
 ORDER_COLUMNS = (

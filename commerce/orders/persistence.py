@@ -17,8 +17,8 @@ import asyncpg
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Connection, safe_error_text
+from commerce.kernel.stream_payload import StreamedOrder
 from commerce.orders import store
-from commerce.orders.store import StreamedOrder
 
 _AT_FAULT = (
     asyncpg.DataError,

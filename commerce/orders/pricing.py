@@ -11,14 +11,8 @@ import msgspec
 from commerce.kernel.address import address_errors
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MAX_MINOR, MoneyError, minor_digits
-from commerce.orders.model import (
-    AcceptedLine,
-    AcceptedOrder,
-    LineSplit,
-    OrderLineInput,
-    PlaceOrder,
-    encode_accepted,
-)
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, encode_accepted
+from commerce.orders.model import LineSplit, OrderLineInput, PlaceOrder
 from commerce.sales.model import SaleSnapshot
 from lua import Reservation
 

@@ -11,6 +11,14 @@ SELECT order_id, user_id, status, sale_id, total_minor, currency, accepted_at, p
        ship_to, payment_plan
 FROM orders WHERE order_id = $1;
 
+-- name: lock_order
+SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
+FROM orders WHERE order_id = $1 FOR UPDATE;
+
+-- name: read_order_header
+SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
+FROM orders WHERE order_id = $1;
+
 -- name: get_lines
 SELECT line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
 FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;

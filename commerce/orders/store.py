@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -13,19 +14,25 @@ from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
+from commerce.kernel.stream_payload import StreamedOrder
 from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
-from commerce.orders.model import AcceptedOrder, Order, OrderEvent, OrderLine, OrderStatus, OrderSummary, Tender
-from lua import EntryId
+from commerce.orders.model import Order, OrderEvent, OrderLine, OrderStatus, OrderSummary, Tender
 
 queries = load_queries(__package__)
 
 
-class StreamedOrder(msgspec.Struct, frozen=True, gc=False):
-    """An accepted order with the stream entry that carried it; `payload` is what the entry held."""
+class OrderHeader(NamedTuple):
+    """An order whose row is locked: whoever changes its payments holds this first, so all of that goes in turn."""
 
-    order: AcceptedOrder
-    entry: EntryId
-    payload: bytes
+    order_id: UUID
+    user_id: str
+    sale_id: str
+    status: OrderStatus
+    total: Money
+    plan: list[Tender]
+    pay_by: datetime
+    accepted_at: datetime
+    cancel_reason: str | None
 
 
 async def copy_orders(
@@ -85,6 +92,31 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
         lines=[OrderLine(**line) for line in lines],
         ship_to=msgspec.json.decode(row["ship_to"], type=list[Address]),
         payments=msgspec.json.decode(row["payment_plan"], type=list[Tender]),
+    )
+
+
+async def lock_order(connection: Connection, order_id: UUID) -> OrderHeader | None:
+    row = await connection.fetchrow(queries.lock_order, order_id)
+    return _header(row) if row else None
+
+
+async def read_order_header(connection: Connection, order_id: UUID) -> OrderHeader | None:
+    """To be shown only: its row is not locked."""
+    row = await connection.fetchrow(queries.read_order_header, order_id)
+    return _header(row) if row else None
+
+
+def _header(row: Any) -> OrderHeader:
+    return OrderHeader(
+        row["order_id"],
+        row["user_id"],
+        row["sale_id"],
+        OrderStatus(row["status"]),
+        Money(row["total_minor"], row["currency"]),
+        msgspec.json.decode(row["payment_plan"], type=list[Tender]),
+        row["pay_by"],
+        row["accepted_at"],
+        row["cancel_reason"],
     )
 
 

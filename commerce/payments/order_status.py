@@ -14,10 +14,10 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
+from commerce.orders.store import OrderHeader
 from commerce.payments import store
 from commerce.payments.model import INTERNAL_METHODS, Payment
 from commerce.payments.provider_port import ProviderPayment
-from commerce.payments.store import OrderHeader
 
 _ACTOR = "payment_worker"
 
@@ -31,7 +31,7 @@ async def record_capture_by_id(
 ) -> str:
     """Write a capture down and what follows from it. Call inside a transaction. Raises `Disagreement`."""
     found = await store.payment(connection, payment_id)
-    order = await store.lock_order(connection, found.order_id) if found else None
+    order = await orders.lock_order(connection, found.order_id) if found else None
     paid = await store.payment(connection, payment_id)
     if order is None or paid is None:
         raise ProviderMismatch(f"there is no payment {payment_id}")
@@ -44,7 +44,7 @@ async def record_capture_by_id(
 async def record_refund_by_id(connection: Connection, ids: IdGenerator, refund_id: UUID, now: datetime) -> str:
     """Write down that a refund went through. Call inside a transaction. Raises `Disagreement`."""
     found = await store.refund(connection, refund_id)
-    order = await store.lock_order(connection, found.order_id) if found else None
+    order = await orders.lock_order(connection, found.order_id) if found else None
     paid = await store.payment(connection, found.payment_id) if found else None
     if order is None or paid is None:
         raise ProviderMismatch(f"there is no refund {refund_id}")

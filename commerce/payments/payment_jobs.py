@@ -17,6 +17,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RateLimiter, RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Database
+from commerce.orders import store as orders
 from commerce.payments import order_status, store
 from commerce.payments.model import INTERNAL_METHODS, ClaimedRefund, Payment
 from commerce.payments.order_status import ProviderMismatch
@@ -151,7 +152,7 @@ class PaymentJobs:
     async def _process_internal(self, job: Payment) -> str:
         """Store credit and cash on delivery: nobody outside is asked, so it is one transaction."""
         async with self._db.transaction() as connection:
-            order = await store.lock_order(connection, job.order_id)
+            order = await orders.lock_order(connection, job.order_id)
             now, paid = self._now(), await store.payment(connection, job.payment_id)
             if order is None or paid is None or paid.status != "pending":
                 return "known"
@@ -180,14 +181,14 @@ class PaymentJobs:
 
     async def _finish(self, job: Payment, status: str, reason: str) -> str:
         async with self._db.transaction() as connection:
-            order = await store.lock_order(connection, job.order_id)
+            order = await orders.lock_order(connection, job.order_id)
             if order is not None and await store.end_payment(connection, job.payment_id, status, self._now(), reason):
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
         return status
 
     async def _update_order(self, job: Payment) -> str:
         async with self._db.transaction() as connection:
-            order = await store.lock_order(connection, job.order_id)
+            order = await orders.lock_order(connection, job.order_id)
             await store.set_task(connection, job.payment_id, None, self._now())
             if order is not None:
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
@@ -200,7 +201,7 @@ class PaymentJobs:
             await self._postpone(job, "the goods are still on their way back", park=False)
             return "waiting"
         async with self._db.transaction() as connection:
-            order, now = await store.lock_order(connection, job.order_id), self._now()
+            order, now = await orders.lock_order(connection, job.order_id), self._now()
             await store.set_task(connection, job.payment_id, None, now)
             if order is None or order.status != "cancelled":
                 return "known"

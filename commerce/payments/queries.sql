@@ -1,72 +1,77 @@
--- name: lock_order
-SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
-FROM orders WHERE order_id = $1 FOR UPDATE;
-
--- name: order_seen
-SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
-FROM orders WHERE order_id = $1;
-
--- name: payments_of
+-- name: list_payments
 SELECT * FROM payments WHERE order_id = $1 ORDER BY plan_revision, tender_no;
 
--- name: payment
+-- name: get_payment
 SELECT * FROM payments WHERE payment_id = $1;
 
--- name: refunds_of
+-- name: list_refunds
 SELECT * FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
 
--- name: refund
+-- name: get_refund
 SELECT * FROM refunds WHERE refund_id = $1;
 
--- name: add_payments
+-- name: insert_payments
 INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor, currency,
                       created_at, expires_at, task, due_at)
 SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, $7, 'create', $6
 FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[]) WITH ORDINALITY
-    AS given (payment_id, method, flow, payer, amount, tender_no);
+    AS tenders (payment_id, method, flow, payer, amount, tender_no);
 
--- name: asked
--- The provider has been asked for it: the customer can pay now.
+-- name: mark_requested
+-- The provider accepted the request, so the customer can pay now.
 UPDATE payments SET action = $2, task = 'query', due_at = $3, attempts = 0, last_error = NULL
 WHERE payment_id = $1 AND status = 'pending' AND task = 'create';
 
--- name: capture
+-- name: mark_captured
 UPDATE payments SET status = 'captured', captured_at = $2, transaction_id = $3, task = NULL, due_at = $4, attempts = 0,
                     last_error = NULL, ended_at = NULL, reason = NULL, parked = false
 WHERE payment_id = $1 AND status IN ('pending', 'authorised', 'failed', 'closed');
 
--- name: authorise
+-- name: mark_authorised
 UPDATE payments SET status = 'authorised', task = NULL, last_error = NULL WHERE payment_id = $1 AND status = 'pending';
 
--- name: finish
+-- name: end_payment
 UPDATE payments SET status = $2, ended_at = $3, reason = $4, task = NULL, last_error = NULL, parked = false
 WHERE payment_id = $1 AND status IN ('pending', 'authorised');
 
--- name: close_soon
--- One that was given up has something new to try.
+-- name: schedule_close
+-- A parked payment is resumed: closing is a task that was not tried yet.
 UPDATE payments SET task = 'close', due_at = $2, attempts = 0, parked = false
 WHERE payment_id = ANY($1::uuid[]) AND status = 'pending' AND task <> 'close';
 
 -- name: set_task
 UPDATE payments SET task = $2, due_at = $3, attempts = 0, last_error = NULL WHERE payment_id = $1;
 
--- name: add_refund
+-- name: insert_refund
 INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
                      due_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9) ON CONFLICT (payment_id, refund_key) DO NOTHING;
 
--- name: finish_refund
+-- name: mark_refunded
 UPDATE refunds SET status = 'done', ended_at = $2, last_error = NULL, parked = false
 WHERE refund_id = $1 AND status <> 'done' RETURNING payment_id, amount_minor;
 
--- name: count_refunded
+-- name: add_refunded_amount
 UPDATE payments SET refunded_minor = refunded_minor + $2 WHERE payment_id = $1;
 
--- name: refund_asked
+-- name: mark_refund_requested
 UPDATE refunds SET requested = true WHERE refund_id = $1;
 
+-- name: is_fully_refunded
+-- All money of the current tenders is refunded or being refunded; cash still to be collected counts as money.
+SELECT coalesce(sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
+    SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
+    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')), false)
+FROM payments WHERE order_id = $1 AND status IN ('captured', 'authorised')
+AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
+
+-- name: list_cash_due
+-- Cash on delivery of the current tenders.
+SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
+AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
+
 -- name: claim_payments
--- For what is our own to do it does not matter who can be reached.
+-- Tasks of our own need no provider, so unavailable methods do not exclude them.
 UPDATE payments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND NOT parked AND due_at <= $1
                      AND (method <> ALL($4::text[]) OR task IN ('recover_order', 'update_order'))
@@ -83,50 +88,50 @@ WHERE payments.payment_id = refunds.payment_id AND refund_id IN (
 RETURNING refunds.*, method, payments.amount_minor AS captured_minor, user_id;
 
 -- name: postpone_payment
--- A task that somebody has given it meanwhile stays.
+-- A task that was set in the meantime is kept.
 UPDATE payments SET due_at = $2, last_error = $3, parked = $4 WHERE payment_id = $1 AND task = $5;
 
--- name: look_again
--- Looked, nothing has changed: not a failure.
+-- name: schedule_poll
+-- The provider answered and nothing has changed: this is no failure, so attempts start at 0 again.
 UPDATE payments SET due_at = $2, task = $3, attempts = 0, last_error = NULL
 WHERE payment_id = $1 AND status = 'pending' AND task = $4;
 
 -- name: postpone_refund
 UPDATE refunds SET due_at = $2, last_error = $3, parked = $4 WHERE refund_id = $1 AND status = 'pending';
 
--- name: refund_waits
--- The provider is at it: not a failure.
-UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'on its way' WHERE refund_id = $1 AND status = 'pending';
+-- name: schedule_refund_poll
+-- The provider is processing the refund: this is no failure, so attempts start at 0 again.
+UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'the provider is processing it' WHERE refund_id = $1 AND status = 'pending';
 
--- name: add_notice
+-- name: insert_webhook
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, refund_id, received_at, result, body)
 VALUES ($1, $2, $3, $4, $5, 'received', $6) ON CONFLICT (method, webhook_id) DO NOTHING RETURNING 1;
 
--- name: notice_result
+-- name: set_webhook_result
 UPDATE payment_webhooks SET result = $3 WHERE method = $1 AND webhook_id = $2;
 
--- name: notice
+-- name: get_webhook_result
 SELECT result FROM payment_webhooks WHERE method = $1 AND webhook_id = $2;
 
--- name: post
+-- name: insert_posting
 INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at)
-SELECT $1, account, $2, amount, $3, $4 FROM unnest($5::text[], $6::bigint[]) AS given (account, amount);
+SELECT $1, account, $2, amount, $3, $4 FROM unnest($5::text[], $6::bigint[]) AS entries (account, amount);
 
--- name: open_credit
+-- name: open_credit_account
 INSERT INTO credit_accounts (user_id, currency) VALUES ($1, $2) ON CONFLICT DO NOTHING;
 
--- name: move_credit
--- Nothing where there would be less than nothing left.
+-- name: adjust_store_credit
+-- Returns no row if the balance would become negative.
 UPDATE credit_accounts SET balance_minor = balance_minor + $3
 WHERE user_id = $1 AND currency = $2 AND balance_minor + $3 >= 0 RETURNING balance_minor;
 
--- name: credit
+-- name: list_credit_balances
 SELECT currency, balance_minor FROM credit_accounts WHERE user_id = $1 ORDER BY currency;
 
--- name: posted
+-- name: get_posting
 SELECT account, amount_minor, currency FROM ledger WHERE posting = $1;
 
--- name: parked
+-- name: list_parked_jobs
 SELECT 'payment' AS kind, payment_id AS id, order_id, method, amount_minor, currency, task, attempts, last_error,
        payments.due_at
 FROM payments WHERE parked
@@ -142,11 +147,11 @@ UPDATE payments SET parked = false, attempts = 0, due_at = $2 WHERE payment_id =
 -- name: retry_refund
 UPDATE refunds SET parked = false, attempts = 0, due_at = $2 WHERE refund_id = $1 AND parked;
 
--- name: captured_between
--- What we believe was captured by a provider in a stretch of time, for a statement.
+-- name: list_captures
+-- Captures of a provider in a period, to compare with its statement.
 SELECT payment_id, NULL::uuid AS refund_id, amount_minor, currency, transaction_id FROM payments
 WHERE method = $1 AND captured_at >= $2 AND captured_at < $3;
 
--- name: refunded_between
+-- name: list_completed_refunds
 SELECT payment_id, refund_id, refunds.amount_minor, refunds.currency, transaction_id FROM refunds JOIN payments USING (payment_id)
 WHERE method = $1 AND refunds.status = 'done' AND refunds.ended_at >= $2 AND refunds.ended_at < $3;

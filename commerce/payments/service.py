@@ -14,8 +14,10 @@ from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
+from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
+from commerce.orders.store import OrderHeader
 from commerce.payments import order_status, reconciliation, store
 from commerce.payments.errors import NoSuchPayment, NotCollectable, NotPayable, RefundExceedsCaptured
 from commerce.payments.model import (
@@ -32,7 +34,6 @@ from commerce.payments.model import (
 from commerce.payments.order_status import ProviderMismatch
 from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
 from commerce.payments.reconciliation import DAY, NEAR, ReconciliationReport, RecordedDay
-from commerce.payments.store import OrderHeader
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 """Whether there are parcels of an order, not at their end yet, that bring its cash."""
@@ -64,7 +65,7 @@ class Payments:
         Raises `NoSuchOrder`, `NotPayable`, `Invalid`.
         """
         async with self._db.transaction() as connection:
-            order = await store.lock_order(connection, order_id)
+            order = await orders.lock_order(connection, order_id)
             if order is None or order.user_id != user_id:
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
             payments = await store.payments_of(connection, order_id)
@@ -121,7 +122,7 @@ class Payments:
         # Who waits for the driver asks this over and over: no lock, which would be written to the disk each time, and
         # as few statements as give one state. There is no refund where nothing was captured.
         async with self._db.connection() as connection:
-            order = await store.read_order_header(connection, order_id)
+            order = await orders.read_order_header(connection, order_id)
             if order is None or user_id not in (None, order.user_id):
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
             payments = await store.payments_of(connection, order_id)
@@ -184,7 +185,7 @@ class Payments:
         Raises `NoSuchOrder`, `RefundExceedsCaptured`. The same key again changes nothing.
         """
         async with self._db.transaction() as connection:
-            order = await store.lock_order(connection, order_id)
+            order = await orders.lock_order(connection, order_id)
             if order is None:
                 raise NoSuchOrder(f"there is no stored order {order_id}")
             payments = await store.payments_of(connection, order_id)
@@ -208,7 +209,7 @@ class Payments:
         """Cash on delivery was collected. Raises `NoSuchPayment`, `NotCollectable`; again changes nothing."""
         async with self._db.transaction() as connection:
             found = await store.payment(connection, payment_id)
-            order = await store.lock_order(connection, found.order_id) if found else None
+            order = await orders.lock_order(connection, found.order_id) if found else None
             paid = await store.payment(connection, payment_id)
             if order is None or paid is None:
                 raise NoSuchPayment(f"there is no payment {payment_id}")

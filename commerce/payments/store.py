@@ -12,26 +12,13 @@ import msgspec
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.orders.model import Method, OrderStatus, Tender
+from commerce.orders.model import Method
+from commerce.orders.store import OrderHeader
 from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task, TenderInput
 from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
 
 queries = load_queries(__package__)
 _PAYMENT, _REFUND = Payment.__struct_fields__, Refund.__struct_fields__
-
-
-class OrderHeader(NamedTuple):
-    """An order whose row is locked: whoever changes its payments holds this first, so all of that goes in turn."""
-
-    order_id: UUID
-    user_id: str
-    sale_id: str
-    status: OrderStatus
-    total: Money
-    plan: list[Tender]
-    pay_by: datetime
-    accepted_at: datetime
-    cancel_reason: str | None
 
 
 class RecordedMovement(NamedTuple):
@@ -52,31 +39,6 @@ def _payment(row: Any) -> Payment:
 
 def _refund(row: Any) -> Refund:
     return Refund(**{name: row[name] for name in _REFUND})
-
-
-async def lock_order(connection: Connection, order_id: UUID) -> OrderHeader | None:
-    row = await connection.fetchrow(queries.lock_order, order_id)
-    return _order(row) if row else None
-
-
-async def read_order_header(connection: Connection, order_id: UUID) -> OrderHeader | None:
-    """To be shown only: its row is not locked."""
-    row = await connection.fetchrow(queries.order_seen, order_id)
-    return _order(row) if row else None
-
-
-def _order(row: Any) -> OrderHeader:
-    return OrderHeader(
-        row["order_id"],
-        row["user_id"],
-        row["sale_id"],
-        OrderStatus(row["status"]),
-        Money(row["total_minor"], row["currency"]),
-        msgspec.json.decode(row["payment_plan"], type=list[Tender]),
-        row["pay_by"],
-        row["accepted_at"],
-        row["cancel_reason"],
-    )
 
 
 async def payments_of(connection: Connection, order_id: UUID) -> list[Payment]:

@@ -30,7 +30,7 @@ import lua
 from commerce.kernel.clock import DAY_MS, Clock, from_ms, to_ms
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Connection, Database
-from commerce.orders.model import AcceptedOrder, decode_accepted
+from commerce.kernel.stream_payload import AcceptedOrder, decode_accepted
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
 from commerce.sales.model import Sale

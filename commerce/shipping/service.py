@@ -9,9 +9,9 @@ from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.postgres import Connection, Database
+from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
-from commerce.payments import store as payments
-from commerce.payments.store import OrderHeader
+from commerce.orders.store import OrderHeader
 from commerce.shipping import shipment_status, store
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
@@ -71,7 +71,7 @@ class Shipping:
             return await store.progress(connection, order_ids)
 
     async def _owned(self, connection: Connection, order_id: UUID, user_id: str | None) -> OrderHeader:
-        order = await payments.read_order_header(connection, order_id)
+        order = await orders.read_order_header(connection, order_id)
         if order is None or user_id not in (None, order.user_id):
             raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
         return order

@@ -16,10 +16,10 @@ from uuid import UUID
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
+from commerce.orders.store import OrderHeader
 from commerce.payments import order_status
 from commerce.payments import store as payments
 from commerce.payments.provider_port import ProviderPayment
-from commerce.payments.store import OrderHeader
 from commerce.shipping import store
 from commerce.shipping.carrier_port import BookingConfirmation, TrackingEvent
 from commerce.shipping.errors import NoSuchShipment
@@ -41,7 +41,7 @@ class TrackingResult(NamedTuple):
 async def lock_shipment(connection: Connection, shipment_id: UUID) -> tuple[OrderHeader, Shipment]:
     """A parcel and its order, whose row is locked. Raises `NoSuchShipment`."""
     found = await store.shipment(connection, shipment_id)
-    order = await payments.lock_order(connection, found.order_id) if found else None
+    order = await orders.lock_order(connection, found.order_id) if found else None
     # It may have changed while the lock was waited for.
     found = await store.shipment(connection, shipment_id)
     if found is None or order is None:

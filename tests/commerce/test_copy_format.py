@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, StreamedOrder
 from commerce.orders.copy_format import encode_copy
-from commerce.orders.model import AcceptedLine, AcceptedOrder
-from commerce.orders.store import StreamedOrder, copy_orders
+from commerce.orders.store import copy_orders
 from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()

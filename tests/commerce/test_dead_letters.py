@@ -8,7 +8,8 @@ import pytest
 import lua
 from commerce.dead_letters.errors import DeadLetterResolved, NoSuchDeadLetter
 from commerce.kernel.errors import Conflict
-from commerce.orders.model import OrderStatus, decode_accepted, encode_accepted
+from commerce.kernel.stream_payload import decode_accepted, encode_accepted
+from commerce.orders.model import OrderStatus
 from commerce.orders.service import Orders
 from config.settings import Settings
 from lua import SaleKeys

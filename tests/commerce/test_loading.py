@@ -11,7 +11,7 @@ import pytest
 import lua
 from commerce.kernel.clock import DAY_MS
 from commerce.kernel.jobs import RetryPolicy
-from commerce.orders.model import decode_accepted, encode_accepted
+from commerce.kernel.stream_payload import decode_accepted, encode_accepted
 from commerce.reservations.service import Reservations
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale

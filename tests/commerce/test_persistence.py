@@ -13,9 +13,8 @@ import pytest
 
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
-from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, StreamedOrder, encode_accepted
 from commerce.orders.persistence import persist
-from commerce.orders.store import StreamedOrder
 from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()

@@ -12,7 +12,7 @@ import pytest
 import lua
 from commerce.kernel.errors import Conflict
 from commerce.kernel.postgres import Connection, safe_error_text
-from commerce.orders.model import decode_accepted, encode_accepted
+from commerce.kernel.stream_payload import decode_accepted, encode_accepted
 from commerce.orders.service import Actor, Orders
 from config.settings import Settings
 from lua import SaleKeys

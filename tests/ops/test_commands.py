@@ -15,7 +15,8 @@ import pytest
 
 import lua
 from commerce.catalog.model import ProductInput
-from commerce.orders.model import OrderDetails, decode_accepted, encode_accepted
+from commerce.kernel.stream_payload import decode_accepted, encode_accepted
+from commerce.orders.model import OrderDetails
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 import lua
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import DAY_MS, from_ms
-from commerce.orders.model import AcceptedLine, AcceptedOrder, encode_accepted
+from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, encode_accepted
 from commerce.sales.model import ItemInput, SaleInput
 from lua import Reservation, SaleKeys
 from ops.services import CliServices
