@@ -1,6 +1,7 @@
 # One image for every part of Floodgate; the arguments say which part a container is.
 #
 #   docker build --tag floodgate .
+#   docker build --tag floodgate-orders --build-arg LOCK=orders .    # a smaller one: no printing, no route planning
 #   docker run --rm --env REDIS_URL --env DATABASE_URL floodgate migrate
 #   docker run --env-file shop.env --stop-timeout 30 --publish 8080:8080 floodgate gateway
 #   docker run --env-file shop.env --stop-timeout 30 floodgate worker order_writer
@@ -14,10 +15,11 @@ WORKDIR /build
 
 # Only wheels, and only those whose hashes are in the lock: nothing is compiled here and no package's code is run.
 # The locks come before the sources, so that these layers are built again only when a lock changes.
-COPY requirements/production.lock requirements/run.lock requirements/
+ARG LOCK=production
+COPY requirements/${LOCK}.lock requirements/run.lock requirements/
 RUN python -m venv --without-pip /opt/floodgate \
     && python -m pip --python /opt/floodgate/bin/python install --require-hashes --only-binary :all: \
-        --requirement requirements/production.lock
+        --requirement requirements/${LOCK}.lock
 
 # hatchling, which builds our wheel, and what it needs. run.lock holds them with their hashes, between embedded servers
 # that an image has no use for. Should hatchling come to need another package, pip stops here and names it.
