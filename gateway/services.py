@@ -32,6 +32,7 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from commerce.kernel.startup import connect_databases
 from commerce.kernel.tasks import cancel_and_wait
+from commerce.orders.persistence import persist
 from commerce.orders.pricing import OrderLimits
 from commerce.orders.service import Orders
 from commerce.payments.provider_port import Provider
@@ -181,7 +182,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             rates=rates,
             fleet=Fleet(db, clock, ids, zone, settings.shipping.stop_service_s, settings.shipping.vehicle_speed_kmh),
             route_execution=RouteExecution(db, clock, partial(_hear, shipping)),
-            dead_letters=DeadLetters(db, clock),
+            dead_letters=DeadLetters(db, clock, persist),
             watcher=ChangeWatcher(
                 {"order": orders.progress, "parcels": shipping.progress}, clock, limits.concurrent_event_streams
             ),

@@ -1,4 +1,4 @@
-"""CliServices: the services that commands of the command line use."""
+"""Services that the commands of `floodgate` use: CliServices and its opening functions."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.kernel.startup import connect_databases
+from commerce.orders.persistence import persist
 from commerce.orders.service import Orders
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
@@ -30,7 +31,7 @@ from config.settings import Settings, load
 
 @dataclass(frozen=True, slots=True)
 class CliServices:
-    """What a command may use."""
+    """Connections and services of one command."""
 
     settings: Settings
     clock: Clock
@@ -50,28 +51,30 @@ class CliServices:
 
 @asynccontextmanager
 async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[CliServices]:
-    """Connect to the shop that the settings name."""
+    """Connect to Redis and Postgres and build the services on them.
+
+    Without `settings` they are loaded from the environment. Durability is not verified: commands also run against a
+    server that workers refuse. Raises `SettingsError` or `NotReady` if the settings or the schema do not fit.
+    """
     settings = settings or load()
-    driver, clock = settings.jobs, SystemClock()
+    clock = SystemClock()
+    ids = IdGenerator(clock)
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", keep=False))
-        policy = RetryPolicy.from_settings(driver)
         yield CliServices(
             settings=settings,
             clock=clock,
-            ids=IdGenerator(clock),
+            ids=ids,
             db=db,
             redis=redis,
             catalog=Catalog(db, clock),
             sales=Sales(db, redis, clock),
-            stock=StockChanges(db, redis, clock, policy),
+            stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
             orders=Orders(db, redis, clock),
-            dead_letters=DeadLetters(db, clock),
+            dead_letters=DeadLetters(db, clock, persist),
             audit=Audit(db, redis, clock),
-            # Without providers: commands start no payments, and what is to be done outside is a row for the driver.
-            payments=Payments(
-                db, clock, IdGenerator(clock), {}, settings.payments.expiry_margin_s, Shipping.has_cash_shipments
-            ),
+            # No providers: commands start no payments. Calls to a provider are rows for the payment worker.
+            payments=Payments(db, clock, ids, {}, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )
@@ -79,8 +82,13 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
 
 @asynccontextmanager
 async def open_fulfilment(shop: CliServices) -> AsyncIterator[Fulfilment]:
-    """The shipping desk, with the carriers that the settings name. None of them is called: that is a row for the
-    driver. Raises `NotReady` where what was agreed with them cannot be used."""
-    rules, timeout_s = shop.settings.shipping, shop.settings.jobs.call_timeout_s
-    async with open_carriers(rules, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
-        yield Fulfilment(shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, rules), carriers, rules)
+    """Open the fulfilment service with the carriers that the settings name.
+
+    No carrier is called: a call is recorded as a row for the fulfilment worker. Raises `NotReady` if the carrier
+    settings cannot be used.
+    """
+    policy, timeout_s = shop.settings.shipping, shop.settings.jobs.call_timeout_s
+    async with open_carriers(policy, shop.clock, timeout_s=timeout_s, connections=1) as carriers:
+        yield Fulfilment(
+            shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, policy), carriers, policy
+        )

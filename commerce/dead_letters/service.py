@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -15,17 +17,27 @@ from commerce.kernel.errors import Conflict
 from commerce.kernel.paging import Page, page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
-from commerce.orders.persistence import persist
 
 _FIRST = UUID(int=0)
 
 
-class DeadLetters:
-    """The dead-letter table."""
+class PersistOutcome(Protocol):
+    """The result of storing orders: errors by the ids of those that Postgres refused."""
 
-    def __init__(self, db: Database, clock: Clock) -> None:
+    @property
+    def dead_lettered(self) -> Mapping[UUID, str]: ...
+
+
+PersistOrders = Callable[[Connection, Sequence[StreamedOrder], datetime], Awaitable[PersistOutcome]]
+
+
+class DeadLetters:
+    """Dead letters over Postgres. `persist` stores orders, as `commerce.orders.persistence.persist` does."""
+
+    def __init__(self, db: Database, clock: Clock, persist: PersistOrders) -> None:
         self._db = db
         self._clock = clock
+        self._persist = persist
 
     async def page(self, after: UUID | None, size: int, resolved: bool = False) -> Page[DeadLetter]:
         """Those that are held; with `resolved` the others too."""
@@ -51,8 +63,8 @@ class DeadLetters:
             except msgspec.MsgspecError as error:
                 raise Conflict(f"the order still cannot be read: {error}") from None
             await store.resolve(connection, order_id, "retried", now, actor)
-            result = await persist(connection, [StreamedOrder(order, held.entry, held.payload)], now)
-            if result.dead:  # raising undoes all of this transaction, so the letter is held as before
+            result = await self._persist(connection, [StreamedOrder(order, held.entry, held.payload)], now)
+            if result.dead_lettered:  # raising undoes all of this transaction, so the letter is held as before
                 raise Conflict(f"the order still cannot be written: {result.dead_lettered[order_id]}")
         return await self.show(order_id)
 
