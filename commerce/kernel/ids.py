@@ -42,6 +42,17 @@ class IdGenerator:
         self._pool, self._left = random.to_bytes(size), _POOL_IDS
 
 
+def parse_uuid_hex(text: object) -> UUID | None:
+    """Return the id whose `hex` is exactly `text`, else None.
+
+    Stricter than `UUID`, which also reads capitals, braces, dashes and `urn:uuid:`."""
+    try:
+        id_ = UUID(hex=text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return id_ if id_ is not None and id_.hex == text else None
+
+
 def created_ms(id_: UUID) -> int:
     """When a UUIDv7 was made, in milliseconds since 1970."""
     return id_.int >> 80

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from commerce.kernel.china_time import CHINA
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money
 from commerce.payments.model import Payment, Refund
 from commerce.payments.provider_port import StatementLine
 from commerce.payments.store import RecordedMovement
 
-CHINA = timezone(timedelta(hours=8))
 DAY = timedelta(days=1)
 NEAR = timedelta(minutes=30)
 """How far from midnight a movement may stand on the statement of the day on its other side."""

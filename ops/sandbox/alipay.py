@@ -14,12 +14,12 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 from urllib.parse import urlencode
 
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 
+from commerce.kernel.china_time import CHINA, format_china_time, parse_china_time
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.payments.providers.alipay import wire
 from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
@@ -200,7 +200,7 @@ class AlipaySandbox:
             if not is_right:
                 raise _Error("40002", f"isv.invalid-{word}", message)
         try:
-            wire.read_time(given["timestamp"])
+            parse_china_time(given["timestamp"])
         except ValueError:
             raise _Error("40002", "isv.invalid-timestamp", "非法的时间戳参数") from None
         try:
@@ -220,7 +220,7 @@ class AlipaySandbox:
         if not isinstance(subject, str) or not 0 < len(subject) <= 256 or set(subject) & set("/=&"):
             raise _invalid("subject")
         try:
-            expires_ms = to_ms(wire.read_time(until)) if until is not None else now + _OPEN_FOR_MS
+            expires_ms = to_ms(parse_china_time(until)) if until is not None else now + _OPEN_FOR_MS
         except ValueError:
             raise _invalid("time_expire") from None
         if expires_ms <= now:
@@ -329,12 +329,12 @@ class AlipaySandbox:
 
     def _own_number(self) -> str:
         """As Alipay's look: the day in Shanghai, then 20 digits."""
-        day = from_ms(self._clock.now_ms()) + timedelta(hours=8)
+        day = from_ms(self._clock.now_ms()).astimezone(CHINA)
         return f"{day:%Y%m%d}22001{secrets.randbelow(10**15):015d}"
 
 
 def _time(ms: int) -> str:
-    return wire.show_time(from_ms(ms))
+    return format_china_time(from_ms(ms))
 
 
 def _signed(fen: int) -> str:

@@ -11,20 +11,19 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
-from datetime import timedelta, timezone
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
 from aiohttp import web
 
+from commerce.kernel.china_time import format_china_time
 from commerce.kernel.clock import from_ms
 from ops.sandbox.faults import CarrierFaults, FaultRegistry
 from ops.sandbox.shipment_simulator import ShipmentSimulator
 from ops.sandbox.shipment_store import Event, ShipmentStore, SimulatedShipment
 from ops.sandbox.webhook_sender import OutgoingWebhook
 
-_CHINA = timezone(timedelta(hours=8))
 _COMPANIES = frozenset(
     {
         "zhongtong",
@@ -193,7 +192,7 @@ def _result(parcel: SimulatedShipment, events: Sequence[Event], detail: str) -> 
     last, fine = _STEPS[events[-1].step], detail in _FINE
     rows = []
     for event in reversed(events):
-        step, time = _STEPS[event.step], from_ms(event.at_ms).astimezone(_CHINA).strftime("%Y-%m-%d %H:%M:%S")
+        step, time = _STEPS[event.step], format_china_time(from_ms(event.at_ms))
         row = {"time": time, "ftime": time, "context": step.text.format(place=event.place)}
         if detail not in ("", "0"):
             row |= {"status": step.word, "areaName": event.place, "areaCode": ""}

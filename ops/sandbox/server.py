@@ -10,7 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from commerce.kernel import logs
 from commerce.kernel.bind import explain_bind_errors
+from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import DAY_MS, Clock, SystemClock, to_ms
 from commerce.kernel.errors import NotReady
 from commerce.kernel.tasks import cancel_and_wait
@@ -50,7 +51,6 @@ from ops.sandbox.wechatpay import WeChatPaySandbox
 _logger = logging.getLogger(__name__)
 _BODY_BYTES = 1 << 20
 _STOP_S = 3.0
-_CHINA = timezone(timedelta(hours=8))
 """Both providers' days are China's."""
 
 
@@ -156,7 +156,7 @@ class _Control:
         """What was paid and refunded on a day in China."""
         provider = self._provider(request)
         try:
-            day = datetime.fromisoformat(request.match_info["day"]).replace(tzinfo=_CHINA)
+            day = datetime.fromisoformat(request.match_info["day"]).replace(tzinfo=CHINA)
         except ValueError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
         from_ms = to_ms(day)

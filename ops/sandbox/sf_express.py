@@ -13,20 +13,19 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import timedelta, timezone
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import msgspec
 from aiohttp import web
 
+from commerce.kernel.china_time import format_china_time
 from commerce.kernel.clock import from_ms
 from ops.sandbox.faults import CarrierFaults, FaultRegistry
 from ops.sandbox.shipment_simulator import ShipmentSimulator
 from ops.sandbox.shipment_store import Event, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
 from ops.sandbox.webhook_sender import OutgoingWebhook
 
-_CHINA = timezone(timedelta(hours=8))
 _REQUIRED = ("partnerID", "requestID", "serviceCode", "timestamp", "msgDigest", "msgData")
 _PLATFORM = {
     "A1001": "必传参数不可为空",
@@ -287,7 +286,7 @@ def _booking(parcel: SimulatedShipment) -> dict[str, Any]:
 def _route(event: Event) -> dict[str, str]:
     code, reason, remark = _STEPS[event.step]
     return {
-        "acceptTime": from_ms(event.at_ms).astimezone(_CHINA).strftime("%Y-%m-%d %H:%M:%S"),
+        "acceptTime": format_china_time(from_ms(event.at_ms)),
         "acceptAddress": event.place,
         "remark": remark.format(place=event.place),
         "opCode": code,

@@ -23,12 +23,13 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key, load_pem_public_key
 from cryptography.x509.oid import NameOID
 
+from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.money import MAX_MINOR
 from commerce.payments.providers.wechatpay.wire import CIPHER, SCHEME, WINDOW_S, is_signed, message, sign
 from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
-from ops.sandbox.wechatpay_bill import CHINA, TYPES, write_bill
+from ops.sandbox.wechatpay_bill import TYPES, write_bill
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
 _LIFE_MS = 2 * 3_600_000

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import timedelta, timezone
 
+from commerce.kernel.china_time import format_china_time
 from commerce.kernel.clock import from_ms
 from commerce.payments.providers.wechatpay import statement as bill
 from ops.sandbox.payment_store import SimulatedRefund, SimulatedTrade
 
-CHINA = timezone(timedelta(hours=8))
 TYPES = {"qr": "NATIVE", "jsapi": "JSAPI"}
 HEADINGS = (
     "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,"
@@ -40,7 +39,7 @@ def _row(trade: SimulatedTrade, refund: SimulatedRefund | None, app_id: str, mch
     at_ms = refund.at_ms if refund else trade.paid_ms
     assert at_ms is not None, "a statement has only what was paid"
     row = dict.fromkeys(HEADINGS.split(","), "") | dict.fromkeys(_NOUGHTS, "0.00")
-    row |= {"交易时间": from_ms(at_ms).astimezone(CHINA).strftime("%Y-%m-%d %H:%M:%S"), "公众账号ID": app_id}
+    row |= {"交易时间": format_china_time(from_ms(at_ms)), "公众账号ID": app_id}
     row |= {bill.MERCHANT: mch_id, "特约商户号": "0", bill.TRANSACTION: trade.trade_no, bill.OUT_TRADE: trade.out_no}
     row |= {"用户标识": trade.payer, "交易类型": TYPES[trade.scene], "付款银行": "OTHERS", bill.CURRENCY: "CNY"}
     row |= {"商品名称": re.sub(r"[`\s]+", " ", trade.subject), "手续费": "0.00000", "费率": "0.00%"}

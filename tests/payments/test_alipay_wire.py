@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -97,15 +96,6 @@ NO_AMOUNTS = [
 def test_what_is_no_amount_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="not an amount"):
         wire.fen(text)
-
-
-def test_times_are_shanghais() -> None:
-    moment = datetime(2026, 1, 1, 20, 30, 15, 999_999, tzinfo=UTC)
-    assert wire.show_time(moment) == "2026-01-02 04:30:15"  # never later than it was
-    assert wire.read_time("2026-01-02 04:30:15") == moment.replace(microsecond=0)
-    for wrong in ("2026-1-2 04:30:15", "2026-01-02 4:30:15", "2026-01-02T04:30:15", "2026-02-30 00:00:00", "", None):
-        with pytest.raises(ValueError, match=r"time|range"):
-            wire.read_time(wrong)
 
 
 # The daily statement.

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from commerce.kernel import money
 from commerce.kernel.clock import from_ms, to_ms
-from commerce.kernel.ids import IdGenerator, created_ms
+from commerce.kernel.ids import IdGenerator, created_ms, parse_uuid_hex
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.sql import Queries, load_queries
+
+_HEX = "017f22e279b07cc398c4dc0c0c07398f"
 
 
 class FakeClock:
@@ -97,6 +99,21 @@ def test_the_rfc_example() -> None:
     random = bytes.fromhex("0CC318C4DC0C0C07398F")
     made = IdGenerator(FakeClock(ms), lambda count: random * (count // 10)).new()
     assert made.hex.startswith("017f22e279b07cc3")
+
+
+@pytest.mark.parametrize(
+    ("text", "is_id"),
+    [
+        (_HEX, True),
+        *(
+            (text, False)
+            for text in (_HEX.upper(), f"{{{_HEX}}}", str(UUID(_HEX)), f"urn:uuid:{_HEX}", "", "x" * 32, None)
+        ),
+        *((text, False) for text in (f"{_HEX}0", _HEX[:-1], f"{_HEX[:-2]}_1")),
+    ],
+)
+def test_id_is_parsed_from_its_hex_only(text: str | None, *, is_id: bool) -> None:
+    assert parse_uuid_hex(text) == (UUID(_HEX) if is_id else None)
 
 
 def test_sql_blocks() -> None:

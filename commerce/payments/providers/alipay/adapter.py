@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.china_time import format_china_time, parse_china_time
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import (
     ExternalOutcomeUnknown,
@@ -80,7 +81,7 @@ class Alipay:
             "out_trade_no": charge.payment_id.hex,
             "total_amount": wire.yuan(_fen(charge.amount)),
             "subject": _NOT_IN_SUBJECT.sub(" ", charge.subject)[:_MAX_TEXT],
-            "time_expire": wire.show_time(charge.expires_at),
+            "time_expire": format_china_time(charge.expires_at),
         }
         if product:
             content["product_code"] = product
@@ -182,7 +183,7 @@ class Alipay:
             if fields[name] != ours:
                 raise InvalidWebhook("foreign", f"{name} is another's")
         try:
-            sent = wire.read_time(fields.get("notify_time"))
+            sent = parse_china_time(fields.get("notify_time"))
         except ValueError as reason:
             raise InvalidWebhook("bad_content", f"notify_time: {reason}") from None
         if not -NOTICE_MAX_AHEAD <= now - sent <= NOTICE_MAX_AGE:
@@ -226,7 +227,7 @@ class Alipay:
             "format": "JSON",
             "charset": "utf-8",
             "sign_type": "RSA2",
-            "timestamp": wire.show_time(from_ms(self._clock.now_ms())),
+            "timestamp": format_china_time(from_ms(self._clock.now_ms())),
             "version": "1.0",
             **more,
             "biz_content": msgspec.json.encode(content).decode(),
@@ -257,7 +258,7 @@ def _payment(fields: Mapping[str, Any], paid_at: object) -> ProviderPayment:
     trade_no = fields.get("trade_no")
     if not isinstance(trade_no, str) or not trade_no:
         raise ValueError("no trade_no")
-    return ProviderPayment(payment_id, state, Money(total, wire.CURRENCY), trade_no, wire.read_time(paid_at))
+    return ProviderPayment(payment_id, state, Money(total, wire.CURRENCY), trade_no, parse_china_time(paid_at))
 
 
 def _total(fields: Mapping[str, Any]) -> int:

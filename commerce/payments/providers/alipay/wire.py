@@ -12,7 +12,6 @@ import binascii
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from commerce.kernel import form_decoding
 from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
+from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import StatementLine
 
@@ -32,14 +32,11 @@ MAX_NOTICE_BYTES = 65_536
 """A callback is one or two kilobytes; what is longer than this is not even parsed."""
 MAX_NOTICE_FIELDS = 100
 
-_SHANGHAI = timezone(timedelta(hours=8), "Asia/Shanghai")
-"""A fixed offset, since China has had no summer time since 1991: so the machine needs no table of time zones."""
-_TIME = "%Y-%m-%d %H:%M:%S"
 _YUAN = re.compile(r"(?:0|[1-9][0-9]{0,12})\.[0-9]{2}")
 """Alipay always writes two decimals. Thirteen digits before them stay below `commerce.kernel.money.MAX_MINOR`."""
 
 
-# Numbers, amounts and times.
+# Numbers and amounts.
 
 
 def yuan(fen: int) -> str:
@@ -56,24 +53,10 @@ def fen(text: object) -> int:
 
 def our_number(text: object) -> UUID:
     """The id behind `out_trade_no` or `out_request_no`, which are `UUID.hex`. Raises `ValueError` for any other."""
-    if isinstance(text, str) and len(text) == 32:
-        number = UUID(hex=text)
-        if number.hex == text:  # UUID also reads capitals, braces and dashes
-            return number
-    raise ValueError(f"{str(text)[:40]!r} is not a number of ours")
-
-
-def show_time(moment: datetime) -> str:
-    """Alipay's times are those of Shanghai, to the second, and do not say so."""
-    return moment.astimezone(_SHANGHAI).strftime(_TIME)
-
-
-def read_time(text: object) -> datetime:
-    """UTC. Raises `ValueError` for anything but `2014-07-24 03:07:50`."""
-    moment = datetime.strptime(str(text), _TIME).replace(tzinfo=_SHANGHAI)
-    if moment.strftime(_TIME) != text:  # strptime also reads single digits and other blanks
-        raise ValueError(f"{str(text)[:40]!r} is not a time like 2014-07-24 03:07:50")
-    return moment.astimezone(UTC)
+    number = parse_uuid_hex(text)
+    if number is None:
+        raise ValueError(f"{str(text)[:40]!r} is not a number of ours")
+    return number
 
 
 # Signatures.

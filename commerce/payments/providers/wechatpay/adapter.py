@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import (
     ExternalOutcomeUnknown,
@@ -24,6 +25,7 @@ from commerce.kernel.external import (
     InvalidWebhook,
     WebhookReply,
 )
+from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import (
     PaymentAction,
@@ -37,9 +39,8 @@ from commerce.payments.provider_port import (
 )
 from commerce.payments.providers.wechatpay import messages, status_map, wire
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
-from commerce.payments.providers.wechatpay.statement import number, read_statement
+from commerce.payments.providers.wechatpay.statement import read_statement
 
-CHINA = timezone(timedelta(hours=8))
 CURRENCY = "CNY"
 Json = dict[str, Any]
 MAX_SUBJECT_BYTES, MAX_REASON_BYTES = 127, 80
@@ -266,7 +267,7 @@ class WeChatPay:
         return wire.decrypt(self._account.api_v3_key, resource.nonce, resource.associated_data, resource.ciphertext)
 
     def _paid(self, trade: messages.WeChatTrade) -> ProviderPayment:
-        payment_id = number(trade.out_trade_no)
+        payment_id = parse_uuid_hex(trade.out_trade_no)
         if (trade.mchid, trade.appid) != (self._account.mch_id, self._account.app_id) or payment_id is None:
             raise InvalidWebhook("foreign", "the callback is about a payment to somebody else")
         if trade.trade_state != "SUCCESS" or trade.amount is None or trade.amount.currency is None:
@@ -274,7 +275,7 @@ class WeChatPay:
         return _payment(payment_id, trade)
 
     def _refunded(self, status: str, refund: messages.RefundNotice) -> ProviderRefund:
-        payment_id, refund_id = number(refund.out_trade_no), number(refund.out_refund_no)
+        payment_id, refund_id = parse_uuid_hex(refund.out_trade_no), parse_uuid_hex(refund.out_refund_no)
         if refund.mchid != self._account.mch_id or payment_id is None or refund_id is None:
             raise InvalidWebhook("foreign", "the callback is about a refund by somebody else")
         if refund.refund_status != status or refund.amount.currency not in (None, CURRENCY):

@@ -6,8 +6,7 @@ a backquote, so a comma inside a value is no separator; at the end a line of hea
 
 from __future__ import annotations
 
-from uuid import UUID
-
+from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money, MoneyError, parse_money
 from commerce.payments.provider_port import StatementLine
 
@@ -17,15 +16,6 @@ TOTAL, REFUND_TOTAL = "订单金额", "申请退款金额"
 _NEEDED = (MERCHANT, TRANSACTION, OUT_TRADE, STATE, CURRENCY, REFUND, OUT_REFUND, REFUND_STATUS, TOTAL, REFUND_TOTAL)
 SUMMARY = "总交易单数"
 """How the headings of the sums begin."""
-
-
-def number(text: str) -> UUID | None:
-    """One of our numbers back as the id that it was made of, or None for anything else."""
-    try:
-        found = UUID(hex=text)
-    except ValueError:
-        return None
-    return found if found.hex == text else None
 
 
 def read_statement(text: str, mch_id: str) -> list[StatementLine | str]:
@@ -58,14 +48,14 @@ def _line(row: str, headings: list[str], mch_id: str) -> StatementLine:
         raise ValueError(f"it is of another merchant, {value[MERCHANT][:40]!r}")
     if value[CURRENCY] != "CNY":
         raise ValueError(f"the currency is {value[CURRENCY][:40]!r}, not CNY")
-    payment_id = number(value[OUT_TRADE])
+    payment_id = parse_uuid_hex(value[OUT_TRADE])
     if payment_id is None:
         raise ValueError(f"{value[OUT_TRADE][:40]!r} is not a number of ours")
     if value[STATE] == "SUCCESS":
         return StatementLine(payment_id, None, _money(value[TOTAL]), value[TRANSACTION])
     if value[STATE] != "REFUND" or value[REFUND_STATUS] not in ("SUCCESS", "PROCESSING"):
         raise ValueError(f"its state is {value[STATE][:40]!r}, {value[REFUND_STATUS][:40]!r}")
-    refund_id = number(value[OUT_REFUND])
+    refund_id = parse_uuid_hex(value[OUT_REFUND])
     if refund_id is None:
         raise ValueError(f"{value[OUT_REFUND][:40]!r} is not a number of ours")
     return StatementLine(payment_id, refund_id, _money(value[REFUND_TOTAL]), value[REFUND])

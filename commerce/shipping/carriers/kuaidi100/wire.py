@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta, timezone
 from typing import Annotated, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
 from commerce.kernel import form_decoding
+from commerce.kernel.china_time import parse_china_time
 from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
 from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account
@@ -28,9 +28,6 @@ MAX_ENTRIES = 1_000
 
 _RESULT = "4"
 """Histories with the finer codes (statusCode), which "1" leaves out."""
-_CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")
-"""A fixed offset, since China has had no summer time since 1991: so the machine needs no table of time zones."""
-_TIME = "%Y-%m-%d %H:%M:%S"
 _TEXT, _PLACE, _CODE = 500, 200, 64
 """The longest that is kept of each."""
 
@@ -137,21 +134,13 @@ def _news(entry: Kuaidi100Entry) -> TrackingEvent:
     name = _line(entry.status)
     code, state, unknown = meaning("" if entry.status_code is None else _line(str(entry.status_code)), name)
     return TrackingEvent(
-        at=read_time(entry.ftime or entry.time or ""),
+        at=parse_china_time(entry.ftime or entry.time or ""),
         code=code[:_CODE],
         text=(_line(entry.context) or name or code)[:_TEXT],
         state=state,
         is_unknown_code=unknown,
         place=(_line(entry.location) or _line(entry.area_name))[:_PLACE] or None,
     )
-
-
-def read_time(text: str) -> datetime:
-    """UTC. Raises `ValueError` for anything but `2012-08-28 16:33:19`, which is meant in China's time."""
-    moment = datetime.strptime(text, _TIME).replace(tzinfo=_CHINA)
-    if moment.strftime(_TIME) != text:  # strptime also reads single digits and other blanks
-        raise ValueError(f"{text[:40]!r} is not a time like 2012-08-28 16:33:19")
-    return moment.astimezone(UTC)
 
 
 def _phone(phone: str) -> dict[str, str]:

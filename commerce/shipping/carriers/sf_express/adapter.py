@@ -20,7 +20,7 @@ from commerce.kernel.external import (
     InvalidWebhook,
     WebhookReply,
 )
-from commerce.kernel.ids import IdGenerator
+from commerce.kernel.ids import IdGenerator, parse_uuid_hex
 from commerce.shipping.carrier_port import (
     BookingConfirmation,
     BookingRequest,
@@ -125,7 +125,7 @@ class SfExpress:
             by_number.setdefault(route.mailno, []).append(route)
         try:
             pushes = [
-                ShipmentUpdate(self.name, number, wire.read_routes(found), _our_number(found[0].orderid))
+                ShipmentUpdate(self.name, number, wire.read_routes(found), parse_uuid_hex(found[0].orderid))
                 for number, found in by_number.items()
             ]
         except ValueError as why:
@@ -172,12 +172,3 @@ def _about(booking_id: UUID, order: messages.SfOrder) -> messages.SfOrder:
     if order.order_id != booking_id.hex:
         raise ExternalOutcomeUnknown("SF Express answers about another order than was asked for")
     return order
-
-
-def _our_number(text: str | None) -> UUID | None:
-    """The booking behind an order's number, None for one that is not ours."""
-    try:
-        found = UUID(hex=text or "")
-    except ValueError:
-        return None
-    return found if found.hex == text else None

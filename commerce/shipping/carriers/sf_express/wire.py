@@ -7,16 +7,15 @@ not signed: they are believed on the word of the connection's TLS. Routes are pu
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta, timezone
 from hashlib import md5, sha256
 from typing import Any, TypeVar
 from urllib.parse import quote_plus, urlencode
 
 import msgspec
 
+from commerce.kernel.china_time import parse_china_time
 from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse, InvalidWebhook
 from commerce.shipping.carrier_port import ShipmentUpdate, TrackingEvent
 from commerce.shipping.carriers.sf_express import messages, status_map
@@ -28,8 +27,6 @@ MAX_PUSH_BYTES = 65_536
 """Ten routes are some kilobytes; what is longer than this is not even parsed."""
 MAX_TEXT, MAX_PLACE = 500, 200
 
-_CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")
-_TIME = re.compile(r"[12][0-9]{3}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 T = TypeVar("T")
 
@@ -94,13 +91,6 @@ def _decode(body: bytes | str | msgspec.Raw, kind: type[T]) -> T:
 # Routes.
 
 
-def read_time(text: str) -> datetime:
-    """UTC. Raises `ValueError` for anything but `2020-05-11 16:56:54`, which is China's time and does not say so."""
-    if not _TIME.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is not a time like 2020-05-11 16:56:54")
-    return datetime.fromisoformat(text).replace(tzinfo=_CHINA).astimezone(UTC)
-
-
 def read_routes(routes: Iterable[messages.SfRoute]) -> list[TrackingEvent]:
     """In the order of time. Raises `ValueError` for a time that is none."""
     return sorted((_news(route) for route in routes), key=lambda news: news.at)
@@ -111,7 +101,7 @@ def _news(route: messages.SfRoute) -> TrackingEvent:
     state, unknown = status_map.route(route.op_code, reason)
     code = f"{route.op_code}/{reason}" if reason else route.op_code
     return TrackingEvent(
-        at=read_time(route.accept_time),
+        at=parse_china_time(route.accept_time),
         code=code,
         text=_shown(route.remark, MAX_TEXT) or _shown(route.reason_name, MAX_TEXT) or f"SF Express route {code}",
         state=state,
