@@ -16,7 +16,7 @@ WORKDIR /build
 # Only wheels, and only those whose hashes are in the lock: nothing is compiled here and no package's code is run.
 # The locks come before the sources, so that these layers are built again only when a lock changes.
 ARG LOCK=production
-COPY requirements/${LOCK}.lock requirements/run.lock requirements/
+COPY requirements/ requirements/
 RUN python -m venv --without-pip /opt/floodgate \
     && python -m pip --python /opt/floodgate/bin/python install --require-hashes --only-binary :all: \
         --requirement requirements/${LOCK}.lock

@@ -117,8 +117,8 @@ class Image:
         return done.stdout
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+@pytest.fixture(scope="module", params=["production", "orders"])
+def image(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Image:
     """Perform the steps in a directory. The dependencies are lent by this environment, so nothing is downloaded."""
     made = Image(tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("image") / "floodgate")
     for source in sources():
@@ -130,14 +130,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
             shutil.copy(ROOT / source, target)
     _perform(made, f"python -m venv --without-pip {HOME}")
     [packages] = made.home.glob("lib/python3*/site-packages")
-    _link_packages(packages)
+    _link_packages(packages, request.param)
     _perform(made, step("pip wheel"))
     return made
 
 
-def _link_packages(packages: Path) -> None:
-    """Link what the production lock names and nothing else, so that a dependency it lacks is missed."""
-    lock = (ROOT / "requirements" / "production.lock").read_text(encoding="utf-8")
+def _link_packages(packages: Path, lock_name: str) -> None:
+    """Link the packages of one lock and nothing else, so that a dependency it lacks is missed."""
+    lock = (ROOT / "requirements" / f"{lock_name}.lock").read_text(encoding="utf-8")
     parts: dict[str, str] = {}  # two may share a folder
     for name in re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE):
         try:
