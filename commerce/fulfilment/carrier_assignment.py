@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from commerce.fulfilment import store
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.service import Rates
-from commerce.shipping import store
 from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.model import Shipment, Task
 from commerce.shipping.policy import ShippingPolicy, dispatch_day
@@ -52,7 +52,7 @@ class CarrierAssignment:
             )
             return None
         task: Task | None = "book" if self._carriers.by_name[choice.carrier].accepts_bookings else None
-        await store.choose(connection, shipment.shipment_id, choice, task, now)
+        await store.assign_carrier(connection, shipment.shipment_id, choice, task, now)
         return choice.carrier
 
 

@@ -6,17 +6,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
+from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.model import FulfilmentJob, LineToPlan
 from commerce.fulfilment.packing import Box, PackedBox, PackItem, pack
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader
-from commerce.shipping import shipment_status, store
+from commerce.shipping import shipment_status
+from commerce.shipping import store as shipments
 from commerce.shipping.errors import CannotShip
 from commerce.shipping.policy import ShippingPolicy, promised_day
-from commerce.shipping.records import FulfilmentJob, LineToPlan, NewShipment, PackageSize, ShipmentLine
+from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
 
 _MOST_NAMED = 10
 
@@ -41,7 +44,9 @@ class FulfilmentPlanner:
         if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await shipment_status.must_not_ship(
             connection, order
         ):
-            await store.postpone_fulfilment(connection, order.order_id, None, "not sent: its money goes back", park=False)
+            await store.postpone_fulfilment(
+                connection, order.order_id, None, "not sent: its money goes back", park=False
+            )
             return "stopped"
         parcels = await self._parcels(connection, order, due)
         await store.insert_fulfilment_lines(connection, order.order_id)

@@ -1,3 +1,43 @@
+-- name: get_fulfilment
+SELECT * FROM fulfilments WHERE order_id = $1;
+
+-- name: claim_fulfilments
+UPDATE fulfilments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
+WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 AND NOT parked
+                   ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
+RETURNING order_id, status, paid_at, attempts;
+
+-- name: postpone_fulfilment
+UPDATE fulfilments SET due_at = $2, last_error = $3, parked = $4 WHERE order_id = $1;
+
+-- name: mark_fulfilment_planned
+UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, due_at = NULL, attempts = 0,
+                       last_error = NULL
+WHERE order_id = $1;
+
+-- name: mark_fulfilment_checked
+UPDATE fulfilments SET due_at = NULL, attempts = 0 WHERE order_id = $1;
+
+-- name: mark_fulfilment_done
+UPDATE fulfilments SET status = 'done', due_at = NULL WHERE order_id = $1;
+
+-- name: get_ship_to
+SELECT ship_to FROM orders WHERE order_id = $1;
+
+-- name: list_lines_to_plan
+SELECT line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm, width_mm,
+       height_mm
+FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
+
+-- name: insert_fulfilment_lines
+INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
+SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
+
+-- name: assign_carrier
+UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expected_on = $5, task = $6, due_at = $7,
+                     attempts = 0, parked = $8, last_error = $9
+WHERE shipment_id = $1;
+
 -- name: listed
 -- $1 list, $2 warehouse or all, $3 from after this one, $4 how many, $5 now, $6 today in the shop, $7 and $8 seconds
 -- without news: on the way, and after it was booked.

@@ -11,9 +11,9 @@ from asyncpg import CheckViolationError
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.model import ShipmentLineDetails
 from commerce.fulfilment.packing import Box, PackItem, pack
 from commerce.fulfilment.planning import split_amount
-from commerce.fulfilment.store import ShipmentLineDetails
 from commerce.kernel.address import Address
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid

@@ -13,7 +13,9 @@ from uuid import UUID
 
 from asyncpg import UniqueViolationError
 
+from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.model import FulfilmentJob
 from commerce.fulfilment.planning import FulfilmentPlanner
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
@@ -24,14 +26,13 @@ from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
-from commerce.payments import store as payments
-from commerce.payments.store import OrderHeader
-from commerce.shipping import shipment_status, store
+from commerce.orders.store import OrderHeader
+from commerce.shipping import shipment_status
+from commerce.shipping import store as shipments
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, Carrier, CarrierRegistry
 from commerce.shipping.errors import CannotShip
 from commerce.shipping.model import Shipment, ShipmentStatus, Task
 from commerce.shipping.policy import ShippingPolicy
-from commerce.shipping.records import FulfilmentJob
 from commerce.shipping.shipment_status import TrackingResult
 from commerce.warehouses import store as warehouses
 
@@ -89,8 +90,8 @@ class FulfilmentJobs:
         async with self._db.connection() as connection:
             lease_s = self._policy.lease_s
             # A quarter is kept for orders that are to be planned.
-            due = await store.claim(connection, now, lease_s, count - count // 4, closed, list(self._down))
-            planned = await store.claim_orders(connection, now, lease_s, count - len(due))
+            due = await shipments.claim(connection, now, lease_s, count - count // 4, closed, list(self._down))
+            planned = await store.claim_fulfilments(connection, now, lease_s, count - len(due))
         return [*due, *planned]
 
     async def work(self, job: Job) -> str:
@@ -123,31 +124,31 @@ class FulfilmentJobs:
                 return await self._planning.plan(connection, job, now)
         except CannotShip as error:
             async with self._db.connection() as connection:
-                await store.postpone_order(connection, job.order_id, now, str(error), park=True)
+                await store.postpone_fulfilment(connection, job.order_id, now, str(error), park=True)
             return "cannot_ship"
 
     async def _complete(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
-        order = await payments.lock_order(connection, job.order_id)
-        current = await store.due_order(connection, job.order_id)
+        order = await orders.lock_order(connection, job.order_id)
+        current = await store.get_fulfilment(connection, job.order_id)
         if order is None or current is None or current.status != "delivered":
             return "known"
         why = "the time to give it back is over"
         await orders.advance_status(
             connection, order.order_id, OrderStatus.DELIVERED, OrderStatus.COMPLETED, now, shipment_status.ACTOR, why
         )
-        await store.order_done(connection, order.order_id)
+        await store.mark_fulfilment_done(connection, order.order_id)
         return "completed"
 
     async def _stop(self, connection: Connection, job: FulfilmentJob) -> str:
         """Some of its money goes back: if it is all, no parcel leaves that is still here, whoever it waits for."""
-        order = await payments.lock_order(connection, job.order_id)
-        current = await store.due_order(connection, job.order_id)
+        order = await orders.lock_order(connection, job.order_id)
+        current = await store.get_fulfilment(connection, job.order_id)
         if order is None or current is None or current.status != "planned":
             return "known"
-        await store.order_looked_at(connection, job.order_id)
+        await store.mark_fulfilment_checked(connection, job.order_id)
         if not await shipment_status.must_not_ship(connection, order):
             return "known"
-        for shipment in await store.shipments_of(connection, job.order_id):
+        for shipment in await shipments.shipments_of(connection, job.order_id):
             is_being_cancelled = shipment.task == "cancel" and shipment.after_cancel == "cancelled"
             if shipment.status in (_S.PLANNED, _S.BOOKED) and not is_being_cancelled:
                 await self._cancel_before_dispatch(connection, shipment)
@@ -170,7 +171,7 @@ class FulfilmentJobs:
             async with self._db.transaction() as connection:
                 _, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
                 if shipment.task == "subscribe":
-                    await store.set_task(connection, job.shipment_id, "track", self._next_look(shipment))
+                    await shipments.set_task(connection, job.shipment_id, "track", self._next_look(shipment))
             return "followed"
         return await self._track(job, carrier)
 
@@ -207,14 +208,14 @@ class FulfilmentJobs:
                 connection, shipment, _S.CANCELLED, now, "system", shipment_status.ACTOR, why
             )
         else:
-            await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
+            await shipments.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
 
     async def _ask(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
         if shipment.booking_id is not None:
-            await store.touch_booking_request(connection, shipment.booking_id, self._now())
+            await shipments.touch_booking_request(connection, shipment.booking_id, self._now())
             return shipment
-        await store.add_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
-        asked = await store.shipment(connection, shipment.shipment_id)
+        await shipments.add_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
+        asked = await shipments.shipment(connection, shipment.shipment_id)
         assert asked is not None
         return asked
 
@@ -230,7 +231,7 @@ class FulfilmentJobs:
             length_mm=shipment.length_mm,
             width_mm=shipment.width_mm,
             height_mm=shipment.height_mm,
-            contents=await store.contents(connection, shipment.shipment_id),
+            contents=await shipments.contents(connection, shipment.shipment_id),
             value=Money(shipment.value_minor, shipment.currency),
             cod=shipment.cod,
         )
@@ -247,7 +248,7 @@ class FulfilmentJobs:
             # Better late than by nobody: it waits for the one that is down.
             if name is None and down and await self._assigning.assign(connection, shipment, self._now()):
                 later = self._now() + timedelta(seconds=self._policy.max_s)
-                await store.postpone(connection, shipment, later, "its carriers do not answer now", park=False)
+                await shipments.postpone(connection, shipment, later, "its carriers do not answer now", park=False)
                 return "waiting"
         return "assigned" if name else "nobody"
 
@@ -259,12 +260,12 @@ class FulfilmentJobs:
             if shipment.booking_id != asked.booking_id or shipment.status is not _S.PLANNED:
                 return "known"
             assert asked.booking_id is not None
-            await store.end_booking(connection, asked.booking_id, "refused", now, why)
-            await store.record_refusal(connection, shipment.shipment_id, carrier.name)
+            await shipments.end_booking(connection, asked.booking_id, "refused", now, why)
+            await shipments.record_refusal(connection, shipment.shipment_id, carrier.name)
             await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, why)
             if shipment.task == "cancel":
                 return await self._after_booking_ended(connection, shipment)
-            again = await store.shipment(connection, shipment.shipment_id)
+            again = await shipments.shipment(connection, shipment.shipment_id)
             assert again is not None
             await self._assigning.assign(connection, again, now)
         return "refused"
@@ -280,14 +281,14 @@ class FulfilmentJobs:
                 connection, shipment, asked.booking_id, found, now, "system", shipment_status.ACTOR
             )
             if await shipment_status.must_not_ship(connection, order):
-                await store.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
+                await shipments.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
             elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
                 # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
                 task: Task = "subscribe" if carrier.needs_subscription else "track"
                 look = (
                     now if carrier.needs_subscription else now + timedelta(seconds=self._rules.tracking_poll_initial_s)
                 )
-                await store.set_task(connection, shipment.shipment_id, task, look)
+                await shipments.set_task(connection, shipment.shipment_id, task, look)
         return "booked"
 
     async def _cancel(self, job: Shipment, carrier: Carrier) -> str:
@@ -308,13 +309,13 @@ class FulfilmentJobs:
             # Its news may have been quicker than the answer.
             if outcome == "too_late" or shipment.status not in (_S.PLANNED, _S.BOOKED):
                 return await self._too_late(connection, shipment, found, now)
-            await store.end_booking(connection, job.booking_id, "cancelled", now, "it is not wanted")
+            await shipments.end_booking(connection, job.booking_id, "cancelled", now, "it is not wanted")
             return await self._after_booking_ended(connection, shipment)
 
     async def _require_absence(self, booking_id: UUID) -> None:
         """What was asked for a moment ago may still reach the carrier. Raises `Unclear` till that cannot be."""
         async with self._db.connection() as connection:
-            asked_at = await store.asked_at(connection, booking_id)
+            asked_at = await shipments.asked_at(connection, booking_id)
         if self._now() < asked_at + timedelta(seconds=self._policy.lease_s):
             raise ExternalOutcomeUnknown("the carrier does not know the booking, and may not have got it yet")
 
@@ -331,14 +332,14 @@ class FulfilmentJobs:
             await shipment_status.record_step(
                 connection, shipment, _S.PLANNED, now, "system", shipment_status.ACTOR, why
             )
-        await store.unbook(connection, shipment.shipment_id)
+        await shipments.unbook(connection, shipment.shipment_id)
         if shipment.after_cancel == "cancelled":
             return "cancelled"
         if shipment.next_address is not None:
-            await store.redirect(connection, shipment.shipment_id, shipment.next_address, later=False)
-        await store.set_task(connection, shipment.shipment_id, "book", now)
-        await store.forget_tried(connection, shipment.shipment_id)
-        again = await store.shipment(connection, shipment.shipment_id)
+            await shipments.redirect(connection, shipment.shipment_id, shipment.next_address, later=False)
+        await shipments.set_task(connection, shipment.shipment_id, "book", now)
+        await shipments.forget_tried(connection, shipment.shipment_id)
+        again = await shipments.shipment(connection, shipment.shipment_id)
         assert again is not None
         await self._assigning.assign(connection, again, now)
         return "planned_anew"
@@ -356,7 +357,7 @@ class FulfilmentJobs:
             )
         why = f"{shipment.carrier} has it already and does not give it back"
         await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, why)
-        await store.set_task(connection, shipment.shipment_id, "track", self._next_look(shipment))
+        await shipments.set_task(connection, shipment.shipment_id, "track", self._next_look(shipment))
         return "too_late"
 
     async def _track(self, job: Shipment, carrier: Carrier) -> str:
@@ -374,7 +375,7 @@ class FulfilmentJobs:
             waits = heard.result != "moved" and shipment.status is _S.BOOKED
             if waits and await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
-            await store.schedule_poll(connection, shipment.shipment_id, self._next_look(shipment))
+            await shipments.schedule_poll(connection, shipment.shipment_id, self._next_look(shipment))
         return heard.result
 
     def _next_look(self, shipment: Shipment) -> datetime:
@@ -389,7 +390,7 @@ class FulfilmentJobs:
         """Try again later; what has failed too often is parked, for a person to look at."""
         due_at = self._now() + timedelta(milliseconds=self._policy.delay_ms(job.attempts))
         async with self._db.connection() as connection:
-            await store.postpone(connection, job, due_at, why, park=park or job.attempts >= self._attempts)
+            await shipments.postpone(connection, job, due_at, why, park=park or job.attempts >= self._attempts)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())

@@ -4,29 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime, time
-from typing import NamedTuple
 from uuid import UUID
 
+import msgspec
+
+from commerce.fulfilment.model import FulfilmentJob, LineToPlan, ShipmentLineDetails
+from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.shipping.model import Pick, Shipment, UnplannedOrder, Wave, WorklistName
+from commerce.rates.model import CarrierChoice
+from commerce.shipping.model import Pick, Shipment, Task, UnplannedOrder, Wave, WorklistName
 from commerce.shipping.store import read_shipment
 
 queries = load_queries(__package__)
 
 
-class ShipmentLineDetails(NamedTuple):
-    """What a parcel holds of a line, with the price and the measures of a unit."""
+async def claim_fulfilments(connection: Connection, now: datetime, lease_s: int, count: int) -> list[FulfilmentJob]:
+    return [FulfilmentJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
 
-    line_no: int
-    address_no: int
-    sku: str
-    quantity: int
-    unit_price_minor: int
-    weight_g: int
-    length_mm: int
-    width_mm: int
-    height_mm: int
+
+async def get_fulfilment(connection: Connection, order_id: UUID) -> FulfilmentJob | None:
+    row = await connection.fetchrow(queries.get_fulfilment, order_id)
+    return FulfilmentJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
+
+
+async def postpone_fulfilment(
+    connection: Connection, order_id: UUID, due_at: datetime | None, why: str, *, park: bool
+) -> None:
+    await connection.execute(queries.postpone_fulfilment, order_id, due_at, why[:500], park)
+
+
+async def mark_fulfilment_planned(connection: Connection, order_id: UUID, now: datetime, promised_on: date) -> None:
+    await connection.execute(queries.mark_fulfilment_planned, order_id, now, promised_on)
+
+
+async def mark_fulfilment_checked(connection: Connection, order_id: UUID) -> None:
+    """Whether a planned order must be stopped was seen; it is looked at again when more of its money goes back."""
+    await connection.execute(queries.mark_fulfilment_checked, order_id)
+
+
+async def mark_fulfilment_done(connection: Connection, order_id: UUID) -> None:
+    await connection.execute(queries.mark_fulfilment_done, order_id)
+
+
+async def get_ship_to(connection: Connection, order_id: UUID) -> list[Address]:
+    return msgspec.json.decode(await connection.fetchval(queries.get_ship_to, order_id), type=list[Address])
+
+
+async def list_lines_to_plan(connection: Connection, order_id: UUID) -> list[LineToPlan]:
+    return [LineToPlan(**row) for row in await connection.fetch(queries.list_lines_to_plan, order_id)]
+
+
+async def insert_fulfilment_lines(connection: Connection, order_id: UUID) -> None:
+    await connection.execute(queries.insert_fulfilment_lines, order_id)
+
+
+async def assign_carrier(
+    connection: Connection, shipment_id: UUID, choice: CarrierChoice, task: Task | None, now: datetime
+) -> None:
+    """Who is to bring it, with the reasons."""
+    text = msgspec.json.encode(choice).decode()
+    values = (choice.carrier, text, choice.price, choice.expected_on, task, now, False, None)
+    await connection.execute(queries.assign_carrier, shipment_id, *values)
+
+
+async def park_without_carrier(
+    connection: Connection, shipment_id: UUID, choice: CarrierChoice | None, now: datetime, why: str
+) -> None:
+    """Nobody takes it as things are: it is parked."""
+    text = msgspec.json.encode(choice).decode() if choice else None
+    await connection.execute(queries.assign_carrier, shipment_id, None, text, None, None, "book", now, True, why[:500])
 
 
 async def listed(

@@ -1,32 +1,9 @@
--- name: fulfilment
-SELECT * FROM fulfilments WHERE order_id = $1;
-
--- name: claim_fulfilments
-UPDATE fulfilments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
-WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 AND NOT parked
-                   ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING order_id, status, paid_at, attempts;
-
--- name: postpone_fulfilment
-UPDATE fulfilments SET due_at = $2, last_error = $3, parked = $4 WHERE order_id = $1;
-
--- name: fulfilment_planned
-UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, due_at = NULL, attempts = 0,
-                       last_error = NULL
-WHERE order_id = $1;
-
--- name: fulfilment_looked_at
-UPDATE fulfilments SET due_at = NULL, attempts = 0 WHERE order_id = $1;
-
 -- name: fulfilment_handed_over
 UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL;
 
 -- name: fulfilment_delivered
 UPDATE fulfilments SET status = 'delivered', delivered_at = $2, due_at = $3, attempts = 0
 WHERE order_id = $1 AND status = 'planned';
-
--- name: fulfilment_done
-UPDATE fulfilments SET status = 'done', due_at = NULL WHERE order_id = $1;
 
 -- name: goes_back
 -- Whether all money of an order has gone back, or is on its way: of the way to pay that counts, with what is still to
@@ -44,18 +21,6 @@ AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1
 
 -- name: couriers_collect
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
-
--- name: ship_to
-SELECT ship_to FROM orders WHERE order_id = $1;
-
--- name: lines_to_plan
-SELECT line_no, address_no, order_lines.sku, quantity, unit_price_minor, warehouse_id, weight_g, length_mm, width_mm,
-       height_mm
-FROM order_lines LEFT JOIN product_logistics USING (sku) WHERE order_id = $1 ORDER BY line_no, address_no;
-
--- name: add_fulfilment_lines
-INSERT INTO fulfilment_lines (order_id, line_no, address_no, ordered)
-SELECT order_id, line_no, address_no, quantity FROM order_lines WHERE order_id = $1;
 
 -- name: some_are_open
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND ended_at IS NULL);
@@ -132,11 +97,6 @@ UPDATE shipments SET task = $2, after_cancel = $3, due_at = $4, attempts = 0, pa
 -- name: looked
 -- Looked, nothing failed.
 UPDATE shipments SET due_at = $2, attempts = 0, last_error = NULL WHERE shipment_id = $1 AND task = 'track';
-
--- name: choose
-UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expected_on = $5, task = $6, due_at = $7,
-                     attempts = 0, parked = $8, last_error = $9
-WHERE shipment_id = $1;
 
 -- name: tried
 UPDATE shipments SET refused_by = array_append(refused_by, $2), booking_id = NULL WHERE shipment_id = $1;

@@ -11,31 +11,6 @@ from commerce.kernel.address import Address
 from commerce.shipping.model import ShipmentStatus, Source
 
 
-class FulfilmentJob(NamedTuple):
-    """An order that is to be made into parcels (`pending`), some of whose money goes back (`planned`), or that is over
-    after a while (`delivered`)."""
-
-    order_id: UUID
-    status: str
-    paid_at: datetime
-    attempts: int
-
-
-class LineToPlan(NamedTuple):
-    """An order's line for one address with what is known of its goods; no warehouse: nothing is."""
-
-    line_no: int
-    address_no: int
-    sku: str
-    quantity: int
-    unit_price_minor: int
-    warehouse_id: str | None
-    weight_g: int
-    length_mm: int
-    width_mm: int
-    height_mm: int
-
-
 class ShipmentLine(NamedTuple):
     """What a parcel holds of a line."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +12,10 @@ import msgspec
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.rates.model import CarrierChoice
 from commerce.shipping.carrier_port import ContentLine
 from commerce.shipping.model import Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task, Then
 from commerce.shipping.records import (
-    FulfilmentJob,
     FulfilmentTotals,
-    LineToPlan,
     NewShipment,
     NewShipmentEvent,
     PackageSize,
@@ -45,30 +42,6 @@ def read_shipment(row: Any) -> Shipment:
 # Orders that are to be sent.
 
 
-async def claim_orders(connection: Connection, now: datetime, lease_s: int, count: int) -> list[FulfilmentJob]:
-    return [FulfilmentJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
-
-
-async def due_order(connection: Connection, order_id: UUID) -> FulfilmentJob | None:
-    row = await connection.fetchrow(queries.fulfilment, order_id)
-    return FulfilmentJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
-
-
-async def postpone_order(
-    connection: Connection, order_id: UUID, due_at: datetime | None, why: str, *, park: bool
-) -> None:
-    await connection.execute(queries.postpone_fulfilment, order_id, due_at, why[:500], park)
-
-
-async def order_planned(connection: Connection, order_id: UUID, now: datetime, promised_on: date) -> None:
-    await connection.execute(queries.fulfilment_planned, order_id, now, promised_on)
-
-
-async def order_looked_at(connection: Connection, order_id: UUID) -> None:
-    """Whether a planned order must be stopped was seen; it is looked at again when more of its money goes back."""
-    await connection.execute(queries.fulfilment_looked_at, order_id)
-
-
 async def order_handed_over(connection: Connection, order_id: UUID, now: datetime) -> None:
     """All of it has left, for the first time or again."""
     await connection.execute(queries.fulfilment_handed_over, order_id, now)
@@ -77,10 +50,6 @@ async def order_handed_over(connection: Connection, order_id: UUID, now: datetim
 async def order_delivered(connection: Connection, order_id: UUID, now: datetime, over_at: datetime) -> None:
     """All of it has arrived."""
     await connection.execute(queries.fulfilment_delivered, order_id, now, over_at)
-
-
-async def order_done(connection: Connection, order_id: UUID) -> None:
-    await connection.execute(queries.fulfilment_done, order_id)
 
 
 async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
@@ -99,18 +68,6 @@ async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
     """Whether there are parcels, not at their end yet, that bring cash."""
     found: bool = await connection.fetchval(queries.couriers_collect, order_id)
     return found
-
-
-async def ship_to(connection: Connection, order_id: UUID) -> list[Address]:
-    return msgspec.json.decode(await connection.fetchval(queries.ship_to, order_id), type=list[Address])
-
-
-async def lines_to_plan(connection: Connection, order_id: UUID) -> list[LineToPlan]:
-    return [LineToPlan(**row) for row in await connection.fetch(queries.lines_to_plan, order_id)]
-
-
-async def add_fulfilment_lines(connection: Connection, order_id: UUID) -> None:
-    await connection.execute(queries.add_fulfilment_lines, order_id)
 
 
 async def goods_sums(connection: Connection, order_id: UUID) -> FulfilmentTotals:
@@ -213,23 +170,6 @@ async def set_task(
 
 async def schedule_poll(connection: Connection, shipment_id: UUID, due_at: datetime) -> None:
     await connection.execute(queries.looked, shipment_id, due_at)
-
-
-async def choose(
-    connection: Connection, shipment_id: UUID, choice: CarrierChoice, task: Task | None, now: datetime
-) -> None:
-    """Who is to bring it, with the reasons."""
-    text = msgspec.json.encode(choice).decode()
-    values = (choice.carrier, text, choice.price, choice.expected_on, task, now, False, None)
-    await connection.execute(queries.choose, shipment_id, *values)
-
-
-async def park_without_carrier(
-    connection: Connection, shipment_id: UUID, choice: CarrierChoice | None, now: datetime, why: str
-) -> None:
-    """Nobody takes it as things are: it is parked."""
-    text = msgspec.json.encode(choice).decode() if choice else None
-    await connection.execute(queries.choose, shipment_id, None, text, None, None, "book", now, True, why[:500])
 
 
 async def record_refusal(connection: Connection, shipment_id: UUID, carrier: str) -> None:
