@@ -1,4 +1,4 @@
-"""The parts for production: gateway, worker, migrate; and `up`, which is all of them on one machine."""
+"""`floodgate up`, `gateway`, `worker` and `migrate`: the processes of a shop."""
 
 from __future__ import annotations
 
@@ -10,55 +10,74 @@ import typer
 
 from commerce.kernel.migrations import migrate as apply_migrations
 from commerce.kernel.postgres import connect
+from commerce.kernel.schema_page import schema_page
 from config.settings import load
 from ops.commands.console import exit_on_error, out, run
 from workers.__main__ import NAMES
 
 WorkerName = StrEnum("WorkerName", {name: name for name in NAMES})  # type: ignore[misc]
+_MIGRATION_TIMEOUT_S = 600
 
 
 def gateway() -> None:
     """Run one gateway process. Start as many as the machine has cores: they share the port."""
-    from gateway.__main__ import main  # noqa: PLC0415  # metrics decide at import where they count
+    from gateway.__main__ import main  # noqa: PLC0415  # its metrics choose their storage when they are imported
 
     with exit_on_error():
         main()
 
 
 def worker(
-    names: Annotated[list[WorkerName], typer.Argument(help="what this process shall do", metavar="NAME...")],
-    instance: Annotated[str, typer.Option(help="tells several processes on one machine apart")] = "main",
+    names: Annotated[list[WorkerName], typer.Argument(help="the workers that this process runs", metavar="NAME...")],
+    instance: Annotated[
+        str, typer.Option(help="name of this process, unique among processes with equal workers on a machine")
+    ] = "main",
 ) -> None:
-    """Run workers in one process: order_writer, release_worker, payment_worker, sale_sync, observer, auditor."""
-    from workers.__main__ import main  # noqa: PLC0415
+    """Run one or more workers in one process.
+
+    order_writer stores accepted orders; release_worker expires unpaid orders and releases stock; payment_worker calls
+    payment providers; fulfilment_worker plans shipments and calls carriers; sale_sync brings Redis to the state of
+    Postgres; observer measures queues; auditor checks the promises.
+    """
+    from workers.__main__ import main  # noqa: PLC0415  # as in `gateway`
 
     with exit_on_error():
         main([str(name) for name in names], instance)
 
 
-def migrate() -> None:
+def migrate(
+    print_schema: Annotated[
+        bool, typer.Option("--print-schema", help="print the schema as a Markdown page; apply nothing")
+    ] = False,
+) -> None:
     """Bring the database to this version's schema. Safe to repeat."""
 
     async def work() -> None:
-        connection = await connect(load().database(), name="migrate", timeout_s=600)
+        connection = await connect(load().database(), name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
         try:
-            done = await apply_migrations(connection)
+            if print_schema:
+                typer.echo(await schema_page(connection), nl=False)
+                return
+            applied = await apply_migrations(connection)
         finally:
             await connection.close()
-        for migration in done:
+        for migration in applied:
             out.print(f"applied {migration.number:04} {migration.name}")
-        if not done:
-            out.print("nothing to do: the schema is this version's")
+        if not applied:
+            out.print("nothing to apply: the schema is this version's")
 
     run(work())
 
 
 def up(
-    data_dir: Annotated[Path | None, typer.Option(help="where embedded servers keep their data")] = None,
-    demo: Annotated[bool, typer.Option(help="make a catalogue and a sale to try out")] = True,
+    data_dir: Annotated[Path | None, typer.Option(help="folder for the data of embedded servers")] = None,
+    demo: Annotated[bool, typer.Option(help="create demonstration products, sales and warehouses")] = True,
 ) -> None:
-    """Run a whole shop on this machine: Redis and Postgres unless REDIS_URL and DATABASE_URL name others, gateways,
-    workers. Ctrl-C stops all of it; started again it finds its data."""
-    from ops.local.up import up as bring_up  # noqa: PLC0415
+    """Run a whole shop on this machine: gateways, workers, Redis and Postgres.
 
-    run(bring_up(data_dir, demo))
+    REDIS_URL and DATABASE_URL replace the embedded servers. Ctrl-C stops everything; the data is kept for the next
+    start.
+    """
+    from ops.local.up import up as run_local_stack  # noqa: PLC0415  # slow to load
+
+    run(run_local_stack(data_dir, demo))
