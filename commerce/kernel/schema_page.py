@@ -24,7 +24,14 @@ async def schema_page(connection: Connection) -> str:
 
 
 async def _table(connection: Connection, table: Any) -> str:
-    lines = [f"## {table['name']}", "", f"{table['comment']}.", "", "| column | type | rules | meaning |", "|---|---|---|---|"]
+    lines = [
+        f"## {table['name']}",
+        "",
+        f"{table['comment']}.",
+        "",
+        "| column | type | rules | meaning |",
+        "|---|---|---|---|",
+    ]
     for column in await connection.fetch(_queries.schema_columns, table["table_id"]):
         required = "not null" if column["not_null"] else ""
         default = f"default `{column['default_value']}`" if column["default_value"] else ""
