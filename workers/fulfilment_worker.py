@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.shipment_jobs import FulfilmentJobs, Job
+from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs, Job
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.rates.service import Rates

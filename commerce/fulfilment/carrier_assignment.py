@@ -29,10 +29,10 @@ class CarrierAssignment:
         shipment: Shipment,
         now: datetime,
         *,
-        without: Mapping[str, str] | None = None,
+        excluded: Mapping[str, str] | None = None,
     ) -> str | None:
         """Give the parcel, which nobody is booked for, to a carrier; its name, or None where it is parked because
-        none takes it. `without` names carriers that are not to be asked now, and why."""
+        none takes it. `excluded` names carriers that are not to be asked now, and why."""
         if fault := missing_address_fields(shipment.address):
             await store.park_without_carrier(connection, shipment.shipment_id, None, now, fault)
             return None
@@ -42,7 +42,7 @@ class CarrierAssignment:
             await store.park_without_carrier(connection, shipment.shipment_id, None, now, why)
             return None
         left_out = {name: "the settings do not name it" for name in book.carriers if name not in self._carriers.by_name}
-        left_out |= dict.fromkeys(shipment.refused_by, "it refused this parcel") | dict(without or {})
+        left_out |= dict.fromkeys(shipment.refused_by, "it refused this parcel") | dict(excluded or {})
         day, cod = dispatch_day(self._rules, now), shipment.cod_minor > 0
         choice = choose_carrier(book, shipment.address, shipment.weight_g, cod, day, shipment.promised_on, left_out)
         if choice.carrier is None:

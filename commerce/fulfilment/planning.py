@@ -40,7 +40,7 @@ class FulfilmentPlanner:
         order = await orders.lock_order(connection, due.order_id)
         current = await store.get_fulfilment(connection, due.order_id)
         if order is None or current is None or current.status != "pending":
-            return "known"
+            return "unchanged"
         if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await shipment_status.must_not_ship(
             connection, order
         ):

@@ -111,7 +111,7 @@ class Repacking:
                 if await store.is_replaced(connection, shipment_id):
                     raise InvalidShipmentState("it was sent once more already")
                 if await shipment_status.must_not_ship(connection, order):
-                    raise InvalidShipmentState("it must not leave: the order's money goes back")
+                    raise InvalidShipmentState("cannot ship it: the order is refunded")
                 now = from_ms(self._clock.now_ms())
                 lines = (await shipments.lines_of(connection, [shipment_id]))[shipment_id]
                 parcel = NewShipment(

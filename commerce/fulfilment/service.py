@@ -91,7 +91,7 @@ class Fulfilment(Worklists):
             return
         _may_leave(shipment)
         if await shipment_status.must_not_ship(connection, order):
-            raise InvalidShipmentState("it must not leave: the order's money goes back")
+            raise InvalidShipmentState("cannot ship it: the order is refunded")
         if tracking_no not in (None, shipment.tracking_no) and shipment.tracking_no is not None:
             raise InvalidShipmentState(f"it is booked as {shipment.tracking_no}, not as {tracking_no}")
         now = self._now()

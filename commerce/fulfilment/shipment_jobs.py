@@ -1,8 +1,8 @@
-"""What is to be done next with parcels, row by row: plan, book, cancel, follow, look for news.
+"""Jobs of shipments: assign a carrier, book, cancel, subscribe to tracking, poll tracking.
 
-What is to be done outside is written down before it is asked (the booking) and after it was answered, each in its own
-transaction with the order locked. In between the row is leased; who takes it up after a crash asks again under the same
-booking, which the carrier makes only once.
+A request to a carrier is stored before it is sent (the booking) and after it is answered, each in a transaction of its
+own that holds the order lock. In between the row is leased. After a crash another worker repeats the request under the
+same booking id, for which a carrier books only once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,7 @@ from uuid import UUID
 
 from asyncpg import UniqueViolationError
 
-from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import FulfilmentJob
-from commerce.fulfilment.planning import FulfilmentPlanner
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.failpoints import failpoint
@@ -24,83 +21,82 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection, Database
-from commerce.orders import store as orders
-from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, Carrier, CarrierRegistry
-from commerce.shipping.errors import CannotShip
 from commerce.shipping.model import Shipment, ShipmentStatus, Task
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.shipment_status import TrackingResult
 from commerce.warehouses import store as warehouses
 
-Job = Shipment | FulfilmentJob
-_S = ShipmentStatus
 
-
-class FulfilmentJobs:
-    """Claims due rows and does one at a time. A job that fails `attempts` times is parked."""
+class ShipmentJobs:
+    """Claims due shipments and does one job at a time. A job that fails `max_attempts` times is parked."""
 
     def __init__(
         self,
         db: Database,
         clock: Clock,
         ids: IdGenerator,
-        policy: RetryPolicy,
-        attempts: int,
+        retry_policy: RetryPolicy,
+        max_attempts: int,
         carriers: CarrierRegistry,
-        assigning: CarrierAssignment,
-        rules: ShippingPolicy,
+        assignment: CarrierAssignment,
+        policy: ShippingPolicy,
     ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
-        self._policy = policy
-        self._attempts = attempts
+        self._retry_policy = retry_policy
+        self._max_attempts = max_attempts
         self._carriers = carriers
-        self._assigning = assigning
-        self._planning = FulfilmentPlanner(ids, assigning, rules)
-        self._rules = rules
-        self._down: frozenset[str] = frozenset()
+        self._assignment = assignment
+        self._policy = policy
+        self._unavailable: frozenset[str] = frozenset()
 
-    def system_of(self, job: Job) -> str:
-        """Who is called for it; `ours` for what is our own to do."""
-        carrier = self._carrier(job) if isinstance(job, Shipment) else None
-        if carrier is None or not carrier.is_external or (isinstance(job, Shipment) and self._may_reassign(job)):
-            return "ours"
+    def system_of(self, job: Shipment) -> str:
+        """Return the carrier's system, or `internal` for a job that calls nobody."""
+        carrier = self._carrier(job)
+        if carrier is None or not carrier.is_external or self._may_reassign(job):
+            return "internal"
         return carrier.system
 
     def _carrier(self, job: Shipment) -> Carrier | None:
         return self._carriers.by_name.get(job.carrier) if job.carrier else None
 
     def _may_reassign(self, job: Shipment) -> bool:
-        """Whether it waits for one that is down, was not asked yet, and may go to another."""
-        return job.task == "book" and job.booking_id is None and job.carrier in self._down
+        """Tell whether the job waits for an unavailable carrier that was not asked yet, so that another may take it."""
+        return job.task == "book" and job.booking_id is None and job.carrier in self._unavailable
 
-    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[Job]:
-        """Due orders and parcels, except those of the systems named; from those that are down parcels are taken away
-        which they were not asked for yet."""
-        now, names = self._now(), self._carriers.by_name
-        self._down = frozenset(
-            name for name, carrier in names.items() if carrier.accepts_bookings and carrier.system in down
+    async def claim(
+        self, count: int, excluded_systems: Sequence[str], unavailable_systems: Sequence[str]
+    ) -> list[Shipment]:
+        """Claim up to `count` due shipments, except those of excluded systems.
+
+        Shipments that wait for an unavailable system which was not asked yet are claimed all the same, to assign
+        another carrier.
+        """
+        carriers = self._carriers.by_name
+        self._unavailable = frozenset(
+            name
+            for name, carrier in carriers.items()
+            if carrier.accepts_bookings and carrier.system in unavailable_systems
         )
-        closed = [name for name, carrier in names.items() if carrier.system in without]
+        excluded = [name for name, carrier in carriers.items() if carrier.system in excluded_systems]
         async with self._db.connection() as connection:
-            lease_s = self._policy.lease_s
-            # A quarter is kept for orders that are to be planned.
-            due = await shipments.claim(connection, now, lease_s, count - count // 4, closed, list(self._down))
-            planned = await store.claim_fulfilments(connection, now, lease_s, count - len(due))
-        return [*due, *planned]
+            return await shipments.claim(
+                connection, self._now(), self._retry_policy.lease_s, count, excluded, list(self._unavailable)
+            )
 
-    async def work(self, job: Job) -> str:
-        """Do what is to be done; gives a word for what became of it. Raises `Unclear` where the carrier did not say,
-        after the job was postponed."""
-        if isinstance(job, FulfilmentJob):
-            return await self._order(job)
+    async def work(self, job: Shipment) -> str:
+        """Do the task of a claimed shipment and return its result word.
+
+        A refused task is parked. Raises `ExternalOutcomeUnknown`, after postponing the job, if the carrier gave no
+        usable answer.
+        """
         try:
-            return await self._shipment(job)
+            return await self._do_task(job)
         except ExternalOutcomeUnknown as error:
             await self._postpone(job, str(error), park=False)
             raise
@@ -108,55 +104,10 @@ class FulfilmentJobs:
             await self._postpone(job, f"{job.carrier} refuses: {error}", park=True)
             return "refused"
         except UniqueViolationError:
-            await self._postpone(job, f"{job.carrier} gives it the number of another parcel", park=True)
-            return "taken_number"
+            await self._postpone(job, f"{job.carrier} returned the tracking number of another shipment", park=True)
+            return "tracking_no_conflict"
 
-    # Orders.
-
-    async def _order(self, job: FulfilmentJob) -> str:
-        now = self._now()
-        try:
-            async with self._db.transaction() as connection:
-                if job.status == "delivered":
-                    return await self._complete(connection, job, now)
-                if job.status == "planned":
-                    return await self._stop(connection, job)
-                return await self._planning.plan(connection, job, now)
-        except CannotShip as error:
-            async with self._db.connection() as connection:
-                await store.postpone_fulfilment(connection, job.order_id, now, str(error), park=True)
-            return "cannot_ship"
-
-    async def _complete(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
-        order = await orders.lock_order(connection, job.order_id)
-        current = await store.get_fulfilment(connection, job.order_id)
-        if order is None or current is None or current.status != "delivered":
-            return "known"
-        why = "the time to give it back is over"
-        await orders.advance_status(
-            connection, order.order_id, OrderStatus.DELIVERED, OrderStatus.COMPLETED, now, shipment_status.ACTOR, why
-        )
-        await store.mark_fulfilment_done(connection, order.order_id)
-        return "completed"
-
-    async def _stop(self, connection: Connection, job: FulfilmentJob) -> str:
-        """Some of its money goes back: if it is all, no parcel leaves that is still here, whoever it waits for."""
-        order = await orders.lock_order(connection, job.order_id)
-        current = await store.get_fulfilment(connection, job.order_id)
-        if order is None or current is None or current.status != "planned":
-            return "known"
-        await store.mark_fulfilment_checked(connection, job.order_id)
-        if not await shipment_status.must_not_ship(connection, order):
-            return "known"
-        for shipment in await shipments.shipments_of(connection, job.order_id):
-            is_being_cancelled = shipment.task == "cancel" and shipment.after_cancel == "cancelled"
-            if shipment.status in (_S.PLANNED, _S.BOOKED) and not is_being_cancelled:
-                await self._cancel_before_dispatch(connection, shipment)
-        return "stopped"
-
-    # Parcels.
-
-    async def _shipment(self, job: Shipment) -> str:
+    async def _do_task(self, job: Shipment) -> str:
         carrier = self._carrier(job)
         if carrier is None and job.carrier is not None and job.booking_id is not None:
             raise ExternalRefusal("not_offered", "the settings do not name it")
@@ -165,61 +116,53 @@ class FulfilmentJobs:
         assert carrier is not None
         if job.task == "cancel":
             return await self._cancel(job, carrier)
-        assert job.tracking_no is not None
         if job.task == "subscribe":
-            await carrier.subscribe(job.tracking_no, job.address.phone)
-            async with self._db.transaction() as connection:
-                _, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
-                if shipment.task == "subscribe":
-                    await shipments.set_task(connection, job.shipment_id, "track", self._next_look(shipment))
-            return "followed"
+            return await self._subscribe(job, carrier)
         return await self._track(job, carrier)
+
+    async def _subscribe(self, job: Shipment, carrier: Carrier) -> str:
+        assert job.tracking_no is not None
+        await carrier.subscribe(job.tracking_no, job.address.phone)
+        async with self._db.transaction() as connection:
+            _, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
+            if shipment.task == "subscribe":
+                await shipments.set_task(connection, job.shipment_id, "track", self._next_poll_at(shipment))
+        return "subscribed"
 
     async def _book(self, job: Shipment, carrier: Carrier | None) -> str:
         if carrier is None or self._may_reassign(job):
             return await self._assign(job)
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
-            if not _to_be_booked(shipment) or shipment.carrier != carrier.name:
-                return "known"
+            if not _must_be_booked(shipment) or shipment.carrier != carrier.name:
+                return "unchanged"
             if await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
-            shipment = await self._ask(connection, shipment, carrier)
-            parcel = await self._parcel(connection, shipment)
+            shipment = await self._record_request(connection, shipment, carrier)
+            request = await self._booking_request(connection, shipment)
         try:
-            found = await carrier.book(parcel)
+            confirmation = await carrier.book(request)
         except ExternalRefusal as error:
-            return await self._refused(shipment, carrier, error)
+            return await self._on_refused(shipment, carrier, error)
         failpoint("shipment.after_book")
-        return await self._booked(shipment, carrier, found)
+        return await self._on_booked(shipment, carrier, confirmation)
 
     async def _cancel_if_must_not_ship(self, connection: Connection, order: OrderHeader, shipment: Shipment) -> bool:
-        """Whether it must not be sent any more: then it is cancelled, or its booking is about to be."""
+        """Cancel the shipment, or start to cancel its booking, if its order must not be shipped any more."""
         if not await shipment_status.must_not_ship(connection, order):
             return False
-        await self._cancel_before_dispatch(connection, shipment)
+        await cancel_before_dispatch(connection, shipment, self._now())
         return True
 
-    async def _cancel_before_dispatch(self, connection: Connection, shipment: Shipment) -> None:
-        now = self._now()
-        if shipment.booking_id is None:
-            why = "the order's money goes back"
-            await shipment_status.record_step(
-                connection, shipment, _S.CANCELLED, now, "system", shipment_status.ACTOR, why
-            )
-        else:
-            await shipments.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
-
-    async def _ask(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
+    async def _record_request(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
+        """Store that the carrier is about to be asked, under a new booking or the one that was left unanswered."""
         if shipment.booking_id is not None:
             await shipments.touch_booking_request(connection, shipment.booking_id, self._now())
             return shipment
         await shipments.add_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
-        asked = await shipments.shipment(connection, shipment.shipment_id)
-        assert asked is not None
-        return asked
+        return await _reload(connection, shipment.shipment_id)
 
-    async def _parcel(self, connection: Connection, shipment: Shipment) -> BookingRequest:
+    async def _booking_request(self, connection: Connection, shipment: Shipment) -> BookingRequest:
         senders = await warehouses.warehouses_of(connection, [shipment.warehouse_id])
         assert shipment.booking_id is not None
         return BookingRequest(
@@ -239,162 +182,180 @@ class FulfilmentJobs:
     async def _assign(self, job: Shipment) -> str:
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
-            if not _to_be_booked(shipment) or shipment.booking_id is not None:
-                return "known"
+            if not _must_be_booked(shipment) or shipment.booking_id is not None:
+                return "unchanged"
             if await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
-            down = dict.fromkeys(self._down, "it does not answer now")
-            name = await self._assigning.assign(connection, shipment, self._now(), without=down)
-            # Better late than by nobody: it waits for the one that is down.
-            if name is None and down and await self._assigning.assign(connection, shipment, self._now()):
-                later = self._now() + timedelta(seconds=self._policy.max_s)
-                await shipments.postpone(connection, shipment, later, "its carriers do not answer now", park=False)
+            unavailable = dict.fromkeys(self._unavailable, "it does not answer now")
+            name = await self._assignment.assign(connection, shipment, self._now(), excluded=unavailable)
+            # Late is better than never: the shipment waits for the carrier that is unavailable.
+            if name is None and unavailable and await self._assignment.assign(connection, shipment, self._now()):
+                due_at = self._now() + timedelta(seconds=self._retry_policy.max_s)
+                await shipments.postpone(connection, shipment, due_at, "its carriers do not answer now", park=False)
                 return "waiting"
-        return "assigned" if name else "nobody"
+        return "assigned" if name else "no_carrier"
 
-    async def _refused(self, asked: Shipment, carrier: Carrier, error: ExternalRefusal) -> str:
-        """The next best takes it, or a person looks at it."""
-        now, why = self._now(), f"{carrier.name} refuses: {error}"
+    async def _on_refused(self, requested: Shipment, carrier: Carrier, error: ExternalRefusal) -> str:
+        """Record the refusal and assign the next best carrier, or park the shipment if there is none."""
+        now, reason = self._now(), f"{carrier.name} refuses: {error}"
         async with self._db.transaction() as connection:
-            _, shipment = await shipment_status.lock_shipment(connection, asked.shipment_id)
-            if shipment.booking_id != asked.booking_id or shipment.status is not _S.PLANNED:
-                return "known"
-            assert asked.booking_id is not None
-            await shipments.end_booking(connection, asked.booking_id, "refused", now, why)
+            _, shipment = await shipment_status.lock_shipment(connection, requested.shipment_id)
+            if shipment.booking_id != requested.booking_id or shipment.status is not ShipmentStatus.PLANNED:
+                return "unchanged"
+            assert requested.booking_id is not None
+            await shipments.end_booking(connection, requested.booking_id, "refused", now, reason)
             await shipments.record_refusal(connection, shipment.shipment_id, carrier.name)
-            await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, why)
+            await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, reason)
             if shipment.task == "cancel":
                 return await self._after_booking_ended(connection, shipment)
-            again = await shipments.shipment(connection, shipment.shipment_id)
-            assert again is not None
-            await self._assigning.assign(connection, again, now)
+            await self._assignment.assign(connection, await _reload(connection, shipment.shipment_id), now)
         return "refused"
 
-    async def _booked(self, asked: Shipment, carrier: Carrier, found: BookingConfirmation) -> str:
+    async def _on_booked(self, requested: Shipment, carrier: Carrier, confirmation: BookingConfirmation) -> str:
         now = self._now()
         async with self._db.transaction() as connection:
-            order, shipment = await shipment_status.lock_shipment(connection, asked.shipment_id)
-            if shipment.booking_id != asked.booking_id or shipment.status is not _S.PLANNED:
-                return "known"
-            assert asked.booking_id is not None
+            order, shipment = await shipment_status.lock_shipment(connection, requested.shipment_id)
+            if shipment.booking_id != requested.booking_id or shipment.status is not ShipmentStatus.PLANNED:
+                return "unchanged"
+            assert requested.booking_id is not None
             await shipment_status.record_booking(
-                connection, shipment, asked.booking_id, found, now, "system", shipment_status.ACTOR
+                connection, shipment, requested.booking_id, confirmation, now, "system", shipment_status.ACTOR
             )
             if await shipment_status.must_not_ship(connection, order):
                 await shipments.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
-            elif shipment.task != "cancel":  # who has asked for that meanwhile has said what becomes of it then
-                # Where nobody can be asked for news it is looked at all the same: the order may be stopped.
+            elif shipment.task != "cancel":  # a cancellation requested meanwhile has set `after_cancel` already
+                # A shipment that cannot be tracked is polled as well, because its order may be stopped.
                 task: Task = "subscribe" if carrier.needs_subscription else "track"
-                look = (
-                    now if carrier.needs_subscription else now + timedelta(seconds=self._rules.tracking_poll_initial_s)
-                )
-                await shipments.set_task(connection, shipment.shipment_id, task, look)
+                wait_s = 0 if carrier.needs_subscription else self._policy.tracking_poll_initial_s
+                await shipments.set_task(connection, shipment.shipment_id, task, now + timedelta(seconds=wait_s))
         return "booked"
 
     async def _cancel(self, job: Shipment, carrier: Carrier) -> str:
         assert job.booking_id is not None
-        found, outcome = None, await carrier.cancel(job.booking_id, job.tracking_no)
+        confirmation, outcome = None, await carrier.cancel(job.booking_id, job.tracking_no)
         if outcome == "absent":
             await self._require_absence(job.booking_id)
         elif outcome == "too_late" and job.tracking_no is None:
-            found = await carrier.find_booking(job.booking_id)
-            if found is None:
-                raise ExternalOutcomeUnknown("the carrier has the parcel, and does not say under which number")
+            confirmation = await carrier.find_booking(job.booking_id)
+            if confirmation is None:
+                raise ExternalOutcomeUnknown("the carrier has the shipment and does not send its tracking number")
         failpoint("shipment.after_cancel")
         now = self._now()
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
             if shipment.task != "cancel" or shipment.booking_id != job.booking_id:
-                return "known"
-            # Its news may have been quicker than the answer.
-            if outcome == "too_late" or shipment.status not in (_S.PLANNED, _S.BOOKED):
-                return await self._too_late(connection, shipment, found, now)
-            await shipments.end_booking(connection, job.booking_id, "cancelled", now, "it is not wanted")
+                return "unchanged"
+            # A tracking event may have arrived before the answer.
+            if outcome == "too_late" or shipment.status not in (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED):
+                return await self._on_too_late(connection, shipment, confirmation, now)
+            await shipments.end_booking(connection, job.booking_id, "cancelled", now, "it was cancelled")
             return await self._after_booking_ended(connection, shipment)
 
     async def _require_absence(self, booking_id: UUID) -> None:
-        """What was asked for a moment ago may still reach the carrier. Raises `Unclear` till that cannot be."""
+        """Check that a booking unknown to the carrier cannot arrive there any more.
+
+        Raises `ExternalOutcomeUnknown` while the last request is younger than the lease: it may still be on its way.
+        """
         async with self._db.connection() as connection:
-            asked_at = await shipments.asked_at(connection, booking_id)
-        if self._now() < asked_at + timedelta(seconds=self._policy.lease_s):
-            raise ExternalOutcomeUnknown("the carrier does not know the booking, and may not have got it yet")
+            requested_at = await shipments.asked_at(connection, booking_id)
+        if self._now() < requested_at + timedelta(seconds=self._retry_policy.lease_s):
+            raise ExternalOutcomeUnknown("the carrier does not know the booking, and may receive it yet")
 
     async def _after_booking_ended(self, connection: Connection, shipment: Shipment) -> str:
-        """No carrier will come for it: it is planned anew, or it is over."""
-        now = self._now()
+        """Plan the shipment again or cancel it, now that no carrier will collect it."""
+        now, id_ = self._now(), shipment.shipment_id
         if shipment.after_cancel == "cancelled":
-            why = "nobody comes for it any more"
             await shipment_status.record_step(
-                connection, shipment, _S.CANCELLED, now, "system", shipment_status.ACTOR, why
+                *(connection, shipment, ShipmentStatus.CANCELLED, now),
+                *("system", shipment_status.ACTOR, "its booking is cancelled"),
             )
-        elif shipment.status is _S.BOOKED:
-            why = f"{shipment.carrier} does not come for it any more"
+        elif shipment.status is ShipmentStatus.BOOKED:
             await shipment_status.record_step(
-                connection, shipment, _S.PLANNED, now, "system", shipment_status.ACTOR, why
+                *(connection, shipment, ShipmentStatus.PLANNED, now),
+                *("system", shipment_status.ACTOR, f"its booking with {shipment.carrier} is cancelled"),
             )
-        await shipments.unbook(connection, shipment.shipment_id)
+        await shipments.unbook(connection, id_)
         if shipment.after_cancel == "cancelled":
             return "cancelled"
         if shipment.next_address is not None:
-            await shipments.redirect(connection, shipment.shipment_id, shipment.next_address, later=False)
-        await shipments.set_task(connection, shipment.shipment_id, "book", now)
-        await shipments.forget_tried(connection, shipment.shipment_id)
-        again = await shipments.shipment(connection, shipment.shipment_id)
-        assert again is not None
-        await self._assigning.assign(connection, again, now)
-        return "planned_anew"
+            await shipments.redirect(connection, id_, shipment.next_address, later=False)
+        await shipments.set_task(connection, id_, "book", now)
+        await shipments.forget_tried(connection, id_)
+        await self._assignment.assign(connection, await _reload(connection, id_), now)
+        return "replanned"
 
-    async def _too_late(
-        self, connection: Connection, shipment: Shipment, found: BookingConfirmation | None, now: datetime
+    async def _on_too_late(
+        self, connection: Connection, shipment: Shipment, confirmation: BookingConfirmation | None, now: datetime
     ) -> str:
-        """The carrier has the parcel: it goes its way, and the desk is told. `found` is of one whose booking was
-        unclear till now."""
-        if shipment.status is _S.PLANNED:
-            assert found is not None
+        """Go on with a shipment that the carrier has collected already, and note that it could not be cancelled.
+
+        `confirmation` is set for a booking whose outcome was unknown until now.
+        """
+        if shipment.status is ShipmentStatus.PLANNED:
+            assert confirmation is not None
             assert shipment.booking_id is not None
             await shipment_status.record_booking(
-                connection, shipment, shipment.booking_id, found, now, "system", shipment_status.ACTOR
+                connection, shipment, shipment.booking_id, confirmation, now, "system", shipment_status.ACTOR
             )
-        why = f"{shipment.carrier} has it already and does not give it back"
-        await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, why)
-        await shipments.set_task(connection, shipment.shipment_id, "track", self._next_look(shipment))
+        reason = f"too late to cancel: {shipment.carrier} has collected it"
+        await shipment_status.record_note(connection, shipment, now, "system", shipment_status.ACTOR, reason)
+        await shipments.set_task(connection, shipment.shipment_id, "track", self._next_poll_at(shipment))
         return "too_late"
 
     async def _track(self, job: Shipment, carrier: Carrier) -> str:
         assert job.tracking_no is not None
-        news = await carrier.fetch_tracking(job.tracking_no, job.address.phone)
+        events = await carrier.fetch_tracking(job.tracking_no, job.address.phone)
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
             if shipment.task != "track" or shipment.tracking_no != job.tracking_no:
-                return "known"
-            heard = TrackingResult("known")
-            if news:
-                heard = await shipment_status.apply_tracking_events(
-                    connection, order, shipment, news, "query", carrier.system, self._now(), self._rules
+                return "unchanged"
+            tracking = TrackingResult("unchanged")
+            if events:
+                tracking = await shipment_status.apply_tracking_events(
+                    connection, order, shipment, events, "query", carrier.system, self._now(), self._policy
                 )
-            waits = heard.result != "moved" and shipment.status is _S.BOOKED
-            if waits and await self._cancel_if_must_not_ship(connection, order, shipment):
+            has_not_left = tracking.result != "status_changed" and shipment.status is ShipmentStatus.BOOKED
+            if has_not_left and await self._cancel_if_must_not_ship(connection, order, shipment):
                 return "stopped"
-            await shipments.schedule_poll(connection, shipment.shipment_id, self._next_look(shipment))
-        return heard.result
+            await shipments.schedule_poll(connection, shipment.shipment_id, self._next_poll_at(shipment))
+        return tracking.result
 
-    def _next_look(self, shipment: Shipment) -> datetime:
-        """Often at first, then more seldom: pushes tell most of it."""
+    def _next_poll_at(self, shipment: Shipment) -> datetime:
+        """Return the next time to poll tracking: less often as the booking ages, since webhooks bring most events."""
         now = self._now()
-        since = (now - (shipment.booked_at or now)).total_seconds()
-        return now + timedelta(
-            seconds=min(max(since / 4, self._rules.tracking_poll_initial_s), self._rules.tracking_poll_max_s)
-        )
+        age_s = (now - (shipment.booked_at or now)).total_seconds()
+        wait_s = min(max(age_s / 4, self._policy.tracking_poll_initial_s), self._policy.tracking_poll_max_s)
+        return now + timedelta(seconds=wait_s)
 
-    async def _postpone(self, job: Shipment, why: str, *, park: bool) -> None:
-        """Try again later; what has failed too often is parked, for a person to look at."""
-        due_at = self._now() + timedelta(milliseconds=self._policy.delay_ms(job.attempts))
+    async def _postpone(self, job: Shipment, reason: str, *, park: bool) -> None:
+        """Schedule the next attempt, or park the job for staff after the last one."""
+        due_at = self._now() + timedelta(milliseconds=self._retry_policy.delay_ms(job.attempts))
         async with self._db.connection() as connection:
-            await shipments.postpone(connection, job, due_at, why, park=park or job.attempts >= self._attempts)
+            await shipments.postpone(connection, job, due_at, reason, park=park or job.attempts >= self._max_attempts)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
 
-def _to_be_booked(shipment: Shipment) -> bool:
-    return shipment.status is _S.PLANNED and shipment.task == "book" and shipment.held_reason is None
+async def cancel_before_dispatch(connection: Connection, shipment: Shipment, now: datetime) -> None:
+    """Cancel a shipment of a refunded order, or start to cancel its booking if it has one.
+
+    Call inside a transaction that holds the order lock.
+    """
+    if shipment.booking_id is not None:
+        await shipments.set_task(connection, shipment.shipment_id, "cancel", now, "cancelled")
+        return
+    await shipment_status.record_step(
+        *(connection, shipment, ShipmentStatus.CANCELLED, now),
+        *("system", shipment_status.ACTOR, "the order is refunded"),
+    )
+
+
+def _must_be_booked(shipment: Shipment) -> bool:
+    return shipment.status is ShipmentStatus.PLANNED and shipment.task == "book" and shipment.held_reason is None
+
+
+async def _reload(connection: Connection, shipment_id: UUID) -> Shipment:
+    shipment = await shipments.shipment(connection, shipment_id)
+    assert shipment is not None
+    return shipment

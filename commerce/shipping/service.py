@@ -84,7 +84,7 @@ class Shipping:
         """
         async with self._db.transaction() as connection:
             if await store.known_notice(connection, system, notice.webhook_id):
-                return TrackingResult("repeated")
+                return TrackingResult("duplicate")
             found = [
                 (await store.find_by_tracking_no(connection, push.carrier, push.tracking_no), push)
                 for push in notice.updates
@@ -92,9 +92,9 @@ class Shipping:
             # In the order in which everybody takes the locks of orders.
             known = sorted(((ids, push) for ids, push in found if ids is not None), key=itemgetter(0))
             heard = [await self._push(connection, shipment_id, push, system) for (_, shipment_id), push in known]
-            words = {one.result for one in heard} | ({"unknown_number"} if len(known) < len(found) else set())
-            result = next((word for word in ("unknown_number", "moved", "noted") if word in words), "known")
-            if result != "unknown_number":
+            words = {one.result for one in heard} | ({"unknown_tracking_no"} if len(known) < len(found) else set())
+            result = next((word for word in ("unknown_tracking_no", "status_changed", "recorded") if word in words), "unchanged")
+            if result != "unknown_tracking_no":
                 await store.add_notice(connection, system, notice.webhook_id, self._now(), result, body)
         return TrackingResult(result, sum(one.unknown for one in heard))
 

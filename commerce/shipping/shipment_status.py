@@ -107,7 +107,7 @@ async def apply_tracking_events(
     known = await store.known_news(connection, shipment.shipment_id, list(keyed))
     new = [(key, one) for key, one in keyed.items() if key not in known]
     if not new:
-        return TrackingResult("known")
+        return TrackingResult("unchanged")
     status, ended_at, events, moves = (
         shipment.status,
         shipment.ended_at,
@@ -143,7 +143,7 @@ async def apply_tracking_events(
             await _cash(connection, order, now)
         if to in (_S.PICKED_UP, _S.DELIVERED):
             order = await _order_moves(connection, order, now, rules)
-    return TrackingResult("moved" if moves else "noted", unknown)
+    return TrackingResult("status_changed" if moves else "recorded", unknown)
 
 
 def _key(news: TrackingEvent) -> bytes:

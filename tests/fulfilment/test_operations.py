@@ -40,7 +40,7 @@ async def test_packing(ship: ShippingShop) -> None:
     with pytest.raises(InvalidShipmentState, match="BH-0001 stands for another parcel"):
         await desk.pack(other.shipment_id, "BH-0001", "dan")
     assert (await ship.parcel(other.shipment_id)).booking_id is None
-    assert await ship.work() == ["followed"]
+    assert await ship.work() == ["subscribed"]
     assert ship.carriers["byhand"].followed == ["BH-0001"]
     assert (await ship.parcel(byhand.shipment_id)).task == "track"
     assert await ship.on("to_pack") == {other.shipment_id}
@@ -126,7 +126,7 @@ async def test_another_address(ship: ShippingShop) -> None:
     await desk.pack(id_, None, "dan")
     await desk.redirect(id_, Address(**SHANGHAI), "moved again", "dan")
     await desk.redirect(id_, Address(**ADDRESS), "and back", "dan")
-    assert await ship.work() == ["planned_anew", "booked"]
+    assert await ship.work() == ["replanned", "booked"]
     again = await ship.parcel(id_)
     assert again.address == Address(**ADDRESS)
     assert (again.next_address, again.after_cancel, again.packed_at) == (None, None, None)
@@ -135,7 +135,7 @@ async def test_another_address(ship: ShippingShop) -> None:
     assert [one.to.line for one in cheap.parcels] == ["Elsewhere 1", ADDRESS["line"]]
     # To where another carrier is cheaper, and the desk books it.
     await desk.redirect(id_, Address(**SHANGHAI), "moved once more", "dan")
-    assert await ship.work() == ["planned_anew"]
+    assert await ship.work() == ["replanned"]
     third = await ship.parcel(id_)
     assert (third.carrier, third.status, third.task, cheap.standing) == ("byhand", "planned", None, set())
 
@@ -155,7 +155,7 @@ async def test_held_while_it_is_booked(ship: ShippingShop) -> None:
     for _ in range(2):
         await desk.resume(parcel.shipment_id, "dan")
     assert (await ship.told(parcel.shipment_id)).count("let go") == 1
-    assert await ship.work() == ["known"]
+    assert await ship.work() == ["unchanged"]
     await desk.hold(parcel.shipment_id, "again", "dan")
     await desk.cancel(parcel.shipment_id, "not wanted", "dan")
     assert await ship.work() == ["cancelled"]
@@ -166,7 +166,7 @@ async def test_held_while_it_is_booked(ship: ShippingShop) -> None:
     job = await ship.claimed()
     [parcel] = await ship.parcels(order_id)
     await desk.hold(parcel.shipment_id, "wait", "dan")
-    assert await ship.one(job) == "known"
+    assert await ship.one(job) == "unchanged"
     await ship.due()
     assert await ship.work() == []
     await desk.resume(parcel.shipment_id, "dan")

@@ -110,19 +110,19 @@ async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> 
     order_id, shipment_id, number = await booked(shipping_gateway, system)
     write, unknown = WRITE[system], counted_unknown(system)
     first = write(number, *history(system, 1))
-    count = counted(system, "moved")
+    count = counted(system, "status_changed")
     said = await send(shipping_gateway, system, first)
     assert (said.status, said.text) == YES[system]
     assert said.headers["Content-Type"] == "application/json"
     assert said.headers["X-Request-Id"]
-    assert counted(system, "moved") == count + 1
+    assert counted(system, "status_changed") == count + 1
     assert (await shipping_gateway.ship.parcel(shipment_id)).status == "in_transit"
     assert await shipping_gateway.ship.status(order_id) == "shipped"
-    await unchanged(shipping_gateway, system, first, "repeated", YES[system])
+    await unchanged(shipping_gateway, system, first, "duplicate", YES[system])
     late = write(number, *history(system, 0))
-    count = counted(system, "noted")
+    count = counted(system, "recorded")
     assert (await send(shipping_gateway, system, late)).text == YES[system][1]
-    assert counted(system, "noted") == count + 1
+    assert counted(system, "recorded") == count + 1
     assert (await shipping_gateway.ship.parcel(shipment_id)).status == "in_transit"
     odd = write(number, *history(system, 4, 1))
     assert (await send(shipping_gateway, system, odd)).text == YES[system][1]
@@ -135,7 +135,7 @@ async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> 
     assert await shipping_gateway.ship.status(order_id) == "delivered"
     kept = await shipping_gateway.ship.rows("SELECT system, result, body FROM carrier_webhooks ORDER BY received_at")
     assert [(row["system"], row["result"]) for row in kept] == [
-        (system, w) for w in ("moved", "noted", "noted", "moved")
+        (system, w) for w in ("status_changed", "recorded", "recorded", "status_changed")
     ]
     assert kept[0]["body"] == first
     told = (await shipping_gateway.shipments(order_id)).body["shipments"][0]["events"]
@@ -190,7 +190,7 @@ async def _known_later(shipping_gateway: ShippingGateway, system: str) -> None:
     number = "SF0000000004711" if system == "sf_express" else "ZTO73100012345"
     body = WRITE[system](number, *history(system, 0))
     for _ in range(2):
-        await unchanged(shipping_gateway, system, body, "unknown_number", NO[system])
+        await unchanged(shipping_gateway, system, body, "unknown_tracking_no", NO[system])
     order_id, shipment_id, _ = await booked(shipping_gateway, system)
     for table in ("bookings", "shipments"):
         await shipping_gateway.ship.rows(

@@ -39,7 +39,7 @@ class SfExpressProcesses(Processes):
     def environment(self) -> dict[str, str]:
         shipping = self.settings.shipping
         assert shipping.sf_express is not None
-        texts = shipping.model_dump(mode="json") | {"sf_express": shipping.sf_express.texts()}
+        texts = shipping.model_dump(mode="json") | {"sf_express": shipping.sf_express.as_strings()}
         return {**super().environment(), "FLOODGATE_SHIPPING": orjson.dumps(texts).decode()}
 
 
@@ -196,6 +196,6 @@ async def test_too_late_and_not_noted(kit: CrashKit) -> None:
     await eventually(look)
     kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "delivered")
     await kit.becomes(parcel.shipment_id, "delivered")
-    late = [text for text in await kit.ship.told(parcel.shipment_id) if "has it already" in text]
+    late = [text for text in await kit.ship.told(parcel.shipment_id) if "has collected it" in text]
     assert len(late) == 1
     await kit.agree()

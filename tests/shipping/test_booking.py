@@ -118,7 +118,7 @@ async def test_two_drivers_at_the_same_parcel(ship: ShippingShop) -> None:
 
         await eventually(asked)
     cheap.waits.set()
-    assert sorted(await asyncio.gather(*tasks)) == ["booked", "known", "known"]
+    assert sorted(await asyncio.gather(*tasks)) == ["booked", "unchanged", "unchanged"]
     [parcel] = await ship.parcels(order_id)
     assert await ship.told(parcel.shipment_id) == [f"cheap takes it as {parcel.tracking_no}"]
     assert len(cheap.asked) == 1
@@ -152,10 +152,10 @@ class FakeCarelessCarrier(FakeCarrier):
 async def test_a_number_that_stands_for_another_parcel(ship: ShippingShop) -> None:
     ship.carriers["cheap"] = ship.jobs._carriers.by_name["cheap"] = FakeCarelessCarrier("cheap")  # type: ignore[index]
     await ship.order(), await ship.order()
-    assert sorted(await ship.work()) == ["booked", "planned", "planned", "taken_number"]
+    assert sorted(await ship.work()) == ["booked", "planned", "planned", "tracking_no_conflict"]
     [one] = await ship.on("parked")
     parcel = await ship.parcel(one)
-    assert (parcel.last_error, parcel.status) == ("cheap gives it the number of another parcel", "planned")
+    assert (parcel.last_error, parcel.status) == ("cheap returned the tracking number of another shipment", "planned")
     assert parcel.booking_id is not None, "whoever it stands for, it was asked"
 
 
@@ -193,6 +193,6 @@ async def test_its_news_cannot_be_had(ship: ShippingShop) -> None:
     assert await ship.work() == ["refused"]
     assert await ship.on("parked") == {parcel.shipment_id}
     await ship.desk.retry(parcel.shipment_id, "dan")
-    assert await ship.work() == ["known"]
+    assert await ship.work() == ["unchanged"]
     parcel = await ship.parcel(parcel.shipment_id)
     assert (parcel.attempts, parcel.last_error, parcel.parked, parcel.task) == (0, None, False, "track")

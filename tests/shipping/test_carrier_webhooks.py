@@ -38,12 +38,12 @@ async def test_each_once(ship: ShippingShop) -> None:
         shipment_update(parcel, tracking_event("picked_up", -9)),
         shipment_update(parcel, tracking_event("picked_up", -9), tracking_event(None, -5, code="hm")),
     )
-    assert await send(ship, gone, notice_id="n-a") == "moved"
-    assert await send(ship, gone, notice_id="n-a") == "repeated"
-    assert await send(ship, gone, notice_id="n-b") == "known"
-    assert await send(ship, there, notice_id="n-c") == "noted"
-    assert await send(ship, notice_id="n-d") == "known"
-    assert await stored_webhooks(ship) == [("n-a", "moved"), ("n-b", "known"), ("n-c", "noted"), ("n-d", "known")]
+    assert await send(ship, gone, notice_id="n-a") == "status_changed"
+    assert await send(ship, gone, notice_id="n-a") == "duplicate"
+    assert await send(ship, gone, notice_id="n-b") == "unchanged"
+    assert await send(ship, there, notice_id="n-c") == "recorded"
+    assert await send(ship, notice_id="n-d") == "unchanged"
+    assert await stored_webhooks(ship) == [("n-a", "status_changed"), ("n-b", "unchanged"), ("n-c", "recorded"), ("n-d", "unchanged")]
     assert len(await ship.told(parcel.shipment_id)) == 3
 
 
@@ -56,20 +56,20 @@ async def test_some_are_not_known(ship: ShippingShop) -> None:
         foreign,
         shipment_update(second, tracking_event("picked_up", -8)),
     ]
-    assert [await send(ship, *whole, notice_id="n-a") for _ in range(2)] == ["unknown_number"] * 2
+    assert [await send(ship, *whole, notice_id="n-a") for _ in range(2)] == ["unknown_tracking_no"] * 2
     assert await stored_webhooks(ship) == []
     assert [one.status for one in await ship.parcels(order_id)] == ["picked_up"] * 2
     assert await ship.status(order_id) == "shipped"
     other = ShipmentUpdate("quick", shipment_update(first).tracking_no, [tracking_event("delivered", -1)])
-    assert await send(ship, other) == "unknown_number", "the number is another carrier's"
+    assert await send(ship, other) == "unknown_tracking_no", "the number is another carrier's"
     await ship.rows(
         "UPDATE bookings SET tracking_no = 'cheap-000000' WHERE tracking_no = $1 RETURNING 1", first.tracking_no
     )
     await ship.rows(
         "UPDATE shipments SET tracking_no = 'cheap-000000' WHERE tracking_no = $1 RETURNING 1", first.tracking_no
     )
-    assert await send(ship, *whole[1:], notice_id="n-a") == "moved"
-    assert await stored_webhooks(ship) == [("n-a", "moved")]
+    assert await send(ship, *whole[1:], notice_id="n-a") == "status_changed"
+    assert await stored_webhooks(ship) == [("n-a", "status_changed")]
 
 
 async def test_news_of_a_booking_that_was_cancelled(ship: ShippingShop) -> None:
@@ -78,7 +78,7 @@ async def test_news_of_a_booking_that_was_cancelled(ship: ShippingShop) -> None:
     _, [moved] = await ship.sent()
     await ship.desk.cancel(cancelled.shipment_id, "not wanted", "dan")
     await ship.desk.redirect(moved.shipment_id, Address(**{**ADDRESS, "line": "Elsewhere 1"}), "moved", "dan")
-    assert sorted(await ship.work()) == ["booked", "cancelled", "planned_anew"]
+    assert sorted(await ship.work()) == ["booked", "cancelled", "replanned"]
     again = await ship.parcel(moved.shipment_id)
     assert again.tracking_no != moved.tracking_no
     assert again.booking_id != moved.booking_id
@@ -86,15 +86,15 @@ async def test_news_of_a_booking_that_was_cancelled(ship: ShippingShop) -> None:
     for parcel in (cancelled, moved):
         assert (
             await send(ship, shipment_update(parcel, tracking_event(None, -8, text="the order was cancelled")))
-            == "noted"
+            == "recorded"
         )
     assert await ship.on("anomalies") == set()
     for parcel in (cancelled, moved):
-        assert await send(ship, shipment_update(parcel, tracking_event("picked_up", -7))) == "noted"
+        assert await send(ship, shipment_update(parcel, tracking_event("picked_up", -7))) == "recorded"
     assert await ship.on("anomalies") == {cancelled.shipment_id, moved.shipment_id}
     after = await ship.parcel(moved.shipment_id)
     assert (after.status, after.last_event_at) == ("booked", None)
-    assert await send(ship, shipment_update(again, tracking_event("picked_up", -6))) == "moved"
+    assert await send(ship, shipment_update(again, tracking_event("picked_up", -6))) == "status_changed"
 
 
 async def test_twenty_at_once(ship: ShippingShop) -> None:
@@ -110,7 +110,7 @@ async def test_twenty_at_once(ship: ShippingShop) -> None:
     random.Random(7).shuffle(pushes)
     both = [*pushes, *pushes, *pushes[:4]]
     results = await asyncio.gather(*(send(ship, one, notice_id=f"n-{number % 10}") for number, one in enumerate(both)))
-    assert set(results) <= {"moved", "noted", "known", "repeated"}
+    assert set(results) <= {"status_changed", "recorded", "unchanged", "duplicate"}
     assert await ship.status(order_id) == "delivered"
     assert await ship.value("SELECT status FROM payments") == "captured"
     coded = "SELECT count(*), count(DISTINCT (shipment_id, code)) FROM shipment_events WHERE code IS NOT NULL"

@@ -38,7 +38,7 @@ async def test_while_it_is_planned(ship: ShippingShop) -> None:
         assert words == ["stopped", "stopped"]
         [parcel] = await ship.parcels(one)
         assert (parcel.status, parcel.task, parcel.ended_at is not None) == ("cancelled", None, True)
-        with pytest.raises(InvalidShipmentState, match="money goes back"):
+        with pytest.raises(InvalidShipmentState, match="the order is refunded"):
             await ship.desk.repacking.reship(parcel.shipment_id, "again", "dan")
         await ship.due()
     assert ship.carriers["cheap"].asked.total() == 0
@@ -73,7 +73,7 @@ async def test_whoever_it_waits_for(ship: ShippingShop) -> None:
 async def test_before_the_driver_has_seen_it(ship: ShippingShop) -> None:
     _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
     await ship.refund_all(byhand.order_id)
-    with pytest.raises(InvalidShipmentState, match="money goes back"):
+    with pytest.raises(InvalidShipmentState, match="the order is refunded"):
         await ship.desk.pack(byhand.shipment_id, "BH-0001", "dan")
 
 
@@ -82,7 +82,7 @@ async def test_while_it_gets_another_address(ship: ShippingShop) -> None:
     order_id, [parcel] = await ship.sent()
     await ship.desk.redirect(parcel.shipment_id, Address(**{**ADDRESS, "line": "Elsewhere 1"}), "moved", "dan")
     await ship.refund_all(order_id)
-    assert await ship.work() == ["planned_anew", "stopped"]
+    assert await ship.work() == ["replanned", "stopped"]
     assert (await ship.parcel(parcel.shipment_id)).status == "cancelled"
     assert ship.carriers["cheap"].standing == set()
 
@@ -118,7 +118,7 @@ async def test_booked_and_not_handed_over(ship: ShippingShop, calls: bool) -> No
     cheap.is_external = calls
     order_id, [parcel] = await ship.sent()
     await ship.refund_all(order_id)
-    with pytest.raises(InvalidShipmentState, match="money goes back"):
+    with pytest.raises(InvalidShipmentState, match="the order is refunded"):
         await ship.desk.pack(parcel.shipment_id, None, "dan")
     assert await ship.work() == ["stopped", "cancelled"]
     assert cheap.standing == set()
@@ -127,7 +127,7 @@ async def test_booked_and_not_handed_over(ship: ShippingShop, calls: bool) -> No
     await ship.hear(gone.shipment_id, tracking_event("picked_up", -1))
     await ship.refund_all(order_id)
     await ship.due()
-    assert sorted(await ship.work()) == ["known", "stopped"]
+    assert sorted(await ship.work()) == ["unchanged", "stopped"]
     assert (await ship.parcel(gone.shipment_id)).status == "picked_up"
 
 
@@ -143,9 +143,9 @@ async def test_the_courier_has_it_and_has_not_said_so(ship: ShippingShop) -> Non
     assert parcel.tracking_no is not None
     cheap.tells[parcel.tracking_no] = [tracking_event("picked_up", -1)]
     await ship.due()
-    assert await ship.work() == ["moved"]
+    assert await ship.work() == ["status_changed"]
     await ship.due()
-    assert await ship.work() == ["known"]
+    assert await ship.work() == ["unchanged"]
 
 
 async def test_what_does_not_stop_an_order(ship: ShippingShop) -> None:
@@ -160,7 +160,7 @@ async def test_what_does_not_stop_an_order(ship: ShippingShop) -> None:
     # The rest of it as well: now it is all.
     await ship.rows(_REFUND, some, 1, 1)
     await ship.due()
-    assert sorted(await ship.work()) == ["cancelled", "known", "known", "stopped", "stopped"]
+    assert sorted(await ship.work()) == ["cancelled", "unchanged", "unchanged", "stopped", "stopped"]
     [parcel] = await ship.parcels(some)
     assert parcel.status == "cancelled"
     # What failed has not gone back.

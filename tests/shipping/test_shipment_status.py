@@ -116,12 +116,12 @@ async def test_to_the_door(ship: ShippingShop) -> None:
     """Each step once; what is skipped is made up for, and says so; what comes late is kept and moves nothing."""
     order_id, [parcel] = await ship.sent(("a", 3, 0))
     id_, there = parcel.shipment_id, tracking_event("in_transit", -30)
-    assert (await ship.hear(id_, there)).result == "moved"
+    assert (await ship.hear(id_, there)).result == "status_changed"
     assert await over(ship, order_id) == (True, False)
     assert await ship.status(order_id) == "shipped"
-    assert (await ship.hear(id_, there, there)).result == "known"
-    assert (await ship.hear(id_, tracking_event("picked_up", -60))).result == "noted"
-    assert (await ship.hear(id_, tracking_event("delivered", -1))).result == "moved"
+    assert (await ship.hear(id_, there, there)).result == "unchanged"
+    assert (await ship.hear(id_, tracking_event("picked_up", -60))).result == "recorded"
+    assert (await ship.hear(id_, tracking_event("delivered", -1))).result == "status_changed"
     assert await over(ship, order_id) == (True, True)
     assert await ship.status(order_id) == "delivered"
     assert (await ship.told(id_))[1:] == [
@@ -165,7 +165,7 @@ async def test_news_that_cannot_be(ship: ShippingShop) -> None:
     id_ = parcel.shipment_id
     await ship.hear(id_, tracking_event("delivered", -60))
     assert await ship.on("anomalies") == set()
-    assert (await ship.hear(id_, tracking_event("in_transit", -90), tracking_event("delivered", -50))).result == "noted"
+    assert (await ship.hear(id_, tracking_event("in_transit", -90), tracking_event("delivered", -50))).result == "recorded"
     assert await ship.on("anomalies") == set(), "late, and the same end once more"
     await ship.hear(id_, tracking_event("in_transit", -30))
     assert await ship.on("anomalies") == {id_}, "it moved after it had arrived, though both are over by now"
@@ -177,7 +177,7 @@ async def test_news_that_cannot_be(ship: ShippingShop) -> None:
     # A state that only we may give changes nothing either.
     _, [other] = await ship.sent()
     for state in ("cancelled", "planned", "booked"):
-        assert (await ship.hear(other.shipment_id, tracking_event(state))).result == "noted"
+        assert (await ship.hear(other.shipment_id, tracking_event(state))).result == "recorded"
     assert (await ship.parcel(other.shipment_id)).status == "booked"
 
 
@@ -217,7 +217,7 @@ async def test_asked_for_news(ship: ShippingShop) -> None:
         await ship.due()
         waits.append((await ship.work(), (await ship.parcel(parcel.shipment_id)).due_at - datetime.now(UTC)))
         await ship.rows("UPDATE shipments SET booked_at = booked_at - interval '1 day' RETURNING 1")
-    assert [words for words, _ in waits] == [["moved"], ["known"]]
+    assert [words for words, _ in waits] == [["status_changed"], ["unchanged"]]
     assert 1_700 < waits[0][1].total_seconds() <= 1_800
     assert 21_500 < waits[1][1].total_seconds() <= 21_600
     query = "SELECT source, actor FROM shipment_events WHERE to_status = 'in_transit'"
@@ -237,7 +237,7 @@ async def test_its_news_while_it_is_cancelled(ship: ShippingShop) -> None:
         return bool(cheap.gone)
 
     await eventually(asked)
-    assert (await ship.hear(id_, tracking_event("picked_up", -1))).result == "moved"
+    assert (await ship.hear(id_, tracking_event("picked_up", -1))).result == "status_changed"
     cheap.waits.set()
     assert await cancelling == "too_late"
     cheap.gone.clear()
@@ -251,5 +251,5 @@ async def test_its_news_while_it_is_cancelled(ship: ShippingShop) -> None:
     await eventually(asked)
     await ship.hear(other.shipment_id, tracking_event("delivered", -1))
     cheap.waits.set()
-    assert await cancelling == "known"
+    assert await cancelling == "unchanged"
     cheap.gone.clear()

@@ -16,8 +16,8 @@ import msgspec
 
 from commerce.catalog.model import ProductInput
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
+from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs, Job
 from commerce.fulfilment.service import Fulfilment
-from commerce.fulfilment.shipment_jobs import FulfilmentJobs, Job
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -388,7 +388,7 @@ async def open_shipping_shop(
     carriers = CarrierRegistry(cast("dict[str, Carrier]", by_name), {})
     rules, ids = settings.shipping, IdGenerator(shop.clock)
     assigning = CarrierAssignment(table, carriers, rules)
-    policy = RetryPolicy(first_ms=1, max_s=0.001, lease_s=lease_s, batch=100)
+    policy = RetryPolicy(initial_ms=1, max_s=0.001, lease_s=lease_s, rows_per_claim=100)
     jobs = FulfilmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)
     desk = Fulfilment(shop.db, shop.clock, ids, assigning, carriers, rules)
     yield ShippingShop(shop, by_name, jobs, desk, Shipping(shop.db, shop.clock, rules), table)
