@@ -21,7 +21,7 @@ from commerce.kernel.errors import ProblemError
 from commerce.orders.model import PlacedOrder
 from gateway import problems, request_head
 from gateway.connections import AiohttpHandler, ConnectionRegistry, TrackedConnection
-from gateway.endpoints.orders import ORDERS_PATH, TRACEPARENT_CHARS
+from gateway.endpoints.orders import MAX_TRACEPARENT_CHARS, ORDERS_PATH
 from gateway.fast_path_responses import BatchResponseTemplate, encode, response_head
 from gateway.order_placement import NeedsSlowPath, check_idempotency_key, decode_order_body
 from gateway.problems import RawResponse, RequestTimeout
@@ -234,7 +234,7 @@ class FastPathConnection(TrackedConnection):
             self._refuse(refusal)
             return
         trace_bytes = values[shape.traceparent]
-        trace = "" if trace_bytes is None else trace_bytes.decode("latin-1")[:TRACEPARENT_CHARS]
+        trace = "" if trace_bytes is None else trace_bytes.decode("latin-1")[:MAX_TRACEPARENT_CHARS]
         # Not the decoded order: a hundred others are decoded before it is answered, and its many parts would be dear to
         # drop by then. It is decoded again in the rare case that it is needed.
         self._order = order.sale_id, body, user_id, key, trace

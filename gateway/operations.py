@@ -1,5 +1,7 @@
-"""An operation is declared once: path, access, parameters, body and answers. The routes and the OpenAPI document both
-come from it, so neither can say what the other does not."""
+"""Operations: each is declared once, with path, access, parameters, body and answers.
+
+The server's routes and the OpenAPI document both come from the declaration, so they cannot differ.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +24,9 @@ Access = Literal["anyone", "customer"] | Role
 _NOBODY = Identity("", frozenset(), 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A path, query or header parameter, decoded to `type`; None stands for one that was left out."""
+    """A path, query or header parameter, decoded to `type`; None stands for an optional one that was left out."""
 
     name: str
     location: Literal["path", "query", "header"]
@@ -32,12 +34,12 @@ class Parameter:
     description: str
     required: bool = False
     invalid_message: str = ""
-    """what to say of a value that is not of the type, if msgspec's own words do not do"""
+    """The error text for a value that is not of the type; when empty, msgspec's own text."""
 
 
 @dataclass(slots=True)
 class Call:
-    """One request to an operation: who asks, its decoded parameters by name, and its decoded body."""
+    """One request to an operation: the caller, its decoded parameters by name, and its decoded body."""
 
     request: web.Request
     services: GatewayServices
@@ -45,13 +47,18 @@ class Call:
     parameters: dict[str, Any]
     body: Any
 
+    @property
+    def staff_actor(self) -> str:
+        """The staff member of the token, in the form in which changes record their actor."""
+        return f"staff {self.identity.subject}"
+
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`answers` maps a status to (description, type of the body or None, content type)."""
+    """An operation of the API; `answers` maps a status to its description and the type of its body, or None."""
 
     method: Literal["GET", "POST", "PUT"]
     path: str
@@ -65,11 +72,11 @@ class Operation:
     body: Any = None
     content_type: str = "application/json"
     admit: bool = False
-    """whether overload and the user's rate are checked before the body is read"""
+    """Check overload and the user's rate before the body is read."""
     has_raw_body: bool = False
-    """whether the body is passed on as it came, of whatever type"""
+    """Pass the body on as received, of whatever media type."""
     links: tuple[str, ...] = ()
-    """operations that take this one's `order_id`"""
+    """Operations that take this one's `order_id`."""
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -78,6 +85,7 @@ class Operation:
 
     @property
     def id(self) -> str:
+        """The operationId: the handler's name."""
         return self.handler.__name__
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
@@ -90,7 +98,7 @@ class Operation:
         parameters = {parameter.name: _decode(parameter, request) for parameter in self.parameters}
         body: Any = None
         if self.decoder is not None:
-            body = await self._read(request, self.decoder, services)
+            body = decode_json(self.decoder, await read_body(request, services))
         elif self.has_raw_body:
             body = await read_raw(request, services)
         return await self.handler(Call(request, services, identity, parameters, body))
@@ -103,19 +111,23 @@ class Operation:
             return services.auth.identify_customer(authorization)
         return services.auth.identify_staff(authorization, self.access)
 
-    async def _read(self, request: web.Request, decoder: msgspec.json.Decoder[Any], services: GatewayServices) -> Any:
-        return decode_json(decoder, await read_body(request, services))
-
 
 async def read_body(request: web.Request, services: GatewayServices) -> bytes:
-    """The whole body of a JSON request. Raises the fitting refusal."""
+    """Read the whole body of a JSON request.
+
+    Raises `WrongMediaType` if it is not JSON, else as `read_raw` does.
+    """
     if request.content_type != "application/json":
         raise WrongMediaType("send the body as application/json")
     return await read_raw(request, services)
 
 
 async def read_raw(request: web.Request, services: GatewayServices) -> bytes:
-    """The whole body, within the limits of size and time. Raises the fitting refusal."""
+    """Read the whole body within the limits of size and time.
+
+    Raises `WrongMediaType` if it is compressed, `BodyTooLarge`, `RequestTimeout`, or `BadRequest` if the connection
+    ends before the body does.
+    """
     limits = services.settings.limits
     if "Content-Encoding" in request.headers:
         raise WrongMediaType("send the body without a Content-Encoding")
@@ -135,18 +147,22 @@ async def read_raw(request: web.Request, services: GatewayServices) -> bytes:
 
 
 def _decode(parameter: Parameter, request: web.Request) -> Any:
+    """Decode a parameter of a request; None if it is optional and left out.
+
+    Raises `BadRequest` if it is repeated or missing, and `Invalid` if it is not of its type.
+    """
     match parameter.location:
         case "path":
             raw: str | None = request.match_info[parameter.name]
         case "query":
             values = request.query.getall(parameter.name, [])
             if len(values) > 1:
-                raise BadRequest(f"the parameter {parameter.name} is given more than once")
+                raise BadRequest(f"the parameter {parameter.name} is repeated; send it once")
             raw = values[0] if values else None
         case "header":
             values = request.headers.getall(parameter.name, [])
             if len(values) > 1:
-                raise BadRequest(f"the header {parameter.name} is given more than once")
+                raise BadRequest(f"the header {parameter.name} is repeated; send it once")
             raw = values[0] if values else None
     if raw is None:
         if parameter.required:
@@ -160,5 +176,5 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Any of our types as JSON."""
+    """Build a JSON answer from any type that msgspec encodes."""
     return web.Response(body=msgspec.json.encode(body), status=status, content_type="application/json", headers=headers)

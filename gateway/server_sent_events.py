@@ -21,9 +21,14 @@ _HEARTBEAT_S = 15.0
 LAST_EVENT = "Last-Event-ID"
 
 
-def last_event_id_parameter(most: int) -> Parameter:
-    """What a client sends after a break."""
-    return Parameter(LAST_EVENT, "header", Annotated[int, msgspec.Meta(ge=0, le=most)], "the last event seen")
+def last_event_id_parameter(max_seq: int) -> Parameter:
+    """Declare the header by which a client continues a stream; `max_seq` is the greatest possible event number."""
+    return Parameter(
+        name=LAST_EVENT,
+        location="header",
+        type=Annotated[int, msgspec.Meta(ge=0, le=max_seq)],
+        description="the last received event; later events follow",
+    )
 
 
 class Numbered(Protocol):

@@ -1,7 +1,8 @@
-"""What staff do: products, sales, stock, orders, dead letters. On the admin port, by role."""
+"""Staff operations on products, sales, stock, orders and dead letters. On the admin port, by role."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -16,18 +17,21 @@ from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
 from commerce.sales.model import ItemInput, Limit, Sale, SaleId, SaleInput, SaleItem, StockChange, StockChangeInput
-from gateway.endpoints.catalog import LIMIT, SALE, SKU, cursor_parameter, page_size
-from gateway.endpoints.orders import CANCEL_WAIT_S
+from gateway.endpoints.orders import STORE_WAIT_S
+from gateway.endpoints.parameters import LIMIT, ORDER, SALE, SKU, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 
-_ORDER = Parameter("order_id", "path", UUID, "the order's id")
 _CHANGE = Parameter(
-    "Idempotency-Key", "header", UUID, "a UUIDv7 of the change; a repeat with it changes nothing more", required=True
+    name="Idempotency-Key",
+    location="header",
+    type=UUID,
+    description="a UUIDv7 of the change; a repeat with it changes nothing more",
+    required=True,
 )
 
 
 class NewSale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A sale and what it offers, by SKU."""
+    """A sale and its items by SKU."""
 
     sale: SaleInput
     items: dict[Sku, ItemInput] = {}
@@ -40,235 +44,296 @@ class NewItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An item's price in minor units, and its limit a user."""
+    """An item's price in minor units, and its limit per user; without a limit there is none."""
 
     price: Minor
-    limit: Limit | None = None
+    limit_per_user: Limit | None = None
 
 
 class CancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why staff cancel an order; the customer sees it among the order's events."""
+    """The reason why staff cancel an order; the customer sees it among the order's events."""
 
     reason: Reason
 
 
 class StockChangeList(msgspec.Struct, frozen=True):
-    """The latest first."""
+    """Stock changes of a sale, latest first."""
 
     items: list[StockChange]
 
 
-def _actor(call: Call) -> str:
-    return f"staff {call.identity.subject}"
-
-
 async def put_product(call: Call) -> web.Response:
-    """Make or change a product. Prices in running sales stay as they are."""
+    """Create or change a product. Prices in existing sales stay as they are."""
     return json_response(await call.services.catalog.put(call.parameters["sku"], call.body))
 
 
 async def create_sale(call: Call) -> web.Response:
-    """Make a draft of a sale."""
-    made: NewSale = call.body
-    sale = await call.services.sales.create(made.sale, list(made.items.items()), _actor(call))
+    """Create a draft of a sale."""
+    new_sale: NewSale = call.body
+    sale = await call.services.sales.create(new_sale.sale, list(new_sale.items.items()), call.staff_actor)
     return json_response(sale, 201, {"Location": f"/v1/admin/sales/{sale.sale_id}"})
 
 
 async def list_all_sales(call: Call) -> web.Response:
-    """All sales, drafts too."""
-    return json_response(await call.services.sales.page(call.parameters["cursor"], page_size(call), drafts=True))
+    """List all sales, drafts included."""
+    return json_response(await call.services.sales.list_sales(call.parameters["cursor"], page_size(call), drafts=True))
 
 
 async def get_any_sale(call: Call) -> web.Response:
-    """One sale, a draft too."""
+    """Read one sale, which may be a draft."""
     return json_response(await call.services.sales.get(call.parameters["sale_id"]))
 
 
 async def put_items(call: Call) -> web.Response:
-    """Set items of a draft, or add new ones to a running sale (with 0 units; stock comes by a stock change)."""
-    await call.services.sales.put_items(call.parameters["sale_id"], list(call.body.items.items()), _actor(call))
+    """Set items of a draft, or add new items to a running sale. New items have 0 units until a stock change."""
+    await call.services.sales.put_items(call.parameters["sale_id"], list(call.body.items.items()), call.staff_actor)
     return json_response(await call.services.sales.get(call.parameters["sale_id"]))
 
 
 async def change_terms(call: Call) -> web.Response:
-    """Change an item's price and limit. No order is accepted on the old terms once this has answered."""
+    """Change an item's price and limit per user.
+
+    No order is accepted on the old terms after the answer, once `published_generation` equals `generation`.
+    """
     terms: Terms = call.body
     sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
-    return json_response(await call.services.sales.change_item(sale_id, sku, terms.price, terms.limit, _actor(call)))
+    return json_response(
+        await call.services.sales.change_item(sale_id, sku, terms.price, terms.limit_per_user, call.staff_actor)
+    )
 
 
 async def open_sale(call: Call) -> web.Response:
-    """Load the stock of a draft and take orders from its opening time on; or go on with a paused sale."""
-    return json_response(await call.services.sales.open(call.parameters["sale_id"], _actor(call)))
+    """Load the stock of a draft, which takes orders from its opening time on; or continue a paused sale."""
+    return json_response(await call.services.sales.open(call.parameters["sale_id"], call.staff_actor))
 
 
 async def pause_sale(call: Call) -> web.Response:
-    """Take no orders until it is opened again."""
-    return json_response(await call.services.sales.pause(call.parameters["sale_id"], _actor(call)))
+    """Refuse orders until the sale is opened again."""
+    return json_response(await call.services.sales.pause(call.parameters["sale_id"], call.staff_actor))
 
 
 async def close_sale(call: Call) -> web.Response:
-    """End a sale for good."""
-    return json_response(await call.services.sales.close(call.parameters["sale_id"], _actor(call)))
+    """End a sale permanently."""
+    return json_response(await call.services.sales.close(call.parameters["sale_id"], call.staff_actor))
 
 
 async def change_stock(call: Call) -> web.Response:
-    """Add units to a running sale or take free ones away, atomically; recorded with who and why."""
+    """Add units to a running sale or take free ones away, atomically; recorded with actor and reason."""
     sale_id, change_id = call.parameters["sale_id"], call.parameters["Idempotency-Key"]
-    return json_response(await call.services.stock.change(sale_id, change_id, call.body, _actor(call)))
+    return json_response(await call.services.stock.change(sale_id, change_id, call.body, call.staff_actor))
 
 
 async def list_stock_changes(call: Call) -> web.Response:
-    """The latest stock changes of a sale."""
+    """List the latest stock changes of a sale."""
     await call.services.sales.get(call.parameters["sale_id"])
-    changes = await call.services.stock.changes(call.parameters["sale_id"], page_size(call))
+    changes = await call.services.stock.list_changes(call.parameters["sale_id"], page_size(call))
     return json_response(StockChangeList(changes))
 
 
 async def list_dead_letters(call: Call) -> web.Response:
-    """Accepted orders that could not be written and wait for a decision."""
-    found = await call.services.dead_letters.page(call.parameters["cursor"], page_size(call))
-    return json_response(found)
+    """List accepted orders that could not be stored and wait for a decision."""
+    return json_response(await call.services.dead_letters.list_letters(call.parameters["cursor"], page_size(call)))
 
 
 async def show_dead_letter(call: Call) -> web.Response:
-    """One of them with the order it holds."""
-    return json_response(await call.services.dead_letters.show(call.parameters["order_id"]))
+    """Read one dead letter with the order that it holds."""
+    return json_response(await call.services.dead_letters.get(call.parameters["order_id"]))
 
 
 async def retry_dead_letter(call: Call) -> web.Response:
-    """Write the order now."""
-    return json_response(await call.services.dead_letters.retry(call.parameters["order_id"], _actor(call)))
+    """Store the order now."""
+    return json_response(await call.services.dead_letters.retry(call.parameters["order_id"], call.staff_actor))
 
 
 async def discard_dead_letter(call: Call) -> web.Response:
-    """Give the order up; its goods go back."""
-    return json_response(await call.services.dead_letters.discard(call.parameters["order_id"], _actor(call)))
+    """Discard the order and release its stock."""
+    return json_response(await call.services.dead_letters.discard(call.parameters["order_id"], call.staff_actor))
 
 
 async def show_any_order(call: Call) -> web.Response:
-    """Anybody's order, with its customer, the address and all that happened to it."""
+    """Read any customer's order, with the customer, the addresses and all its events."""
     services = call.services
-    return json_response(await services.orders.show(call.parameters["order_id"], services.snapshots.loaded()))
+    return json_response(await services.orders.get_details(call.parameters["order_id"], services.snapshots.loaded()))
 
 
 async def cancel_any_order(call: Call) -> web.Response:
-    """Cancel an order that is not paid; its customer gets to see the reason. A repeat gives the same answer."""
+    """Cancel an order that is not paid. The customer sees the reason. A repeat returns the same answer."""
     services, order_id = call.services, call.parameters["order_id"]
-    sales, wanted = services.snapshots.loaded(), call.body
-    await services.orders.cancel(order_id, Actor(None, _actor(call)), sales, CANCEL_WAIT_S, wanted.reason)
-    return json_response(await services.orders.show(order_id, sales))
+    sales, reason = services.snapshots.loaded(), call.body.reason
+    await services.orders.cancel(order_id, Actor(None, call.staff_actor), sales, STORE_WAIT_S, reason)
+    return json_response(await services.orders.get_details(order_id, sales))
 
 
-_SALES_ANSWER = {200: ("a page", Page[Sale])}
+_SALES_PATH = "/v1/admin/sales"
+_SALE_PATH = f"{_SALES_PATH}/{{sale_id}}"
+_DEAD_LETTERS_PATH = "/v1/admin/dead-letters"
+_DEAD_LETTER_PATH = f"{_DEAD_LETTERS_PATH}/{{order_id}}"
+_ORDER_PATH = "/v1/admin/orders/{order_id}"
 _SALE_ANSWER = {200: ("the sale", Sale)}
-_LETTER = {200: ("the dead letter", DeadLetter)}
-_FILE = {200: ("the order, its customer and its events", OrderDetails)}
+_DEAD_LETTER_ANSWER = {200: ("the dead letter", DeadLetter)}
+_ORDER_ANSWER = {200: ("the order, its customer and its events", OrderDetails)}
+_sales = partial(Operation, tag="staff: sales", access="sales")
+_support = partial(Operation, tag="staff: support", access="support")
 
 OPERATIONS = [
     Operation(
-        "PUT",
-        "/v1/admin/products/{sku}",
-        put_product,
-        "Put a product",
-        "staff: catalogue",
-        "catalog",
-        {200: ("the product", Product)},
-        (503,),
-        (SKU,),
-        ProductInput,
+        method="PUT",
+        path="/v1/admin/products/{sku}",
+        handler=put_product,
+        summary="Put a product",
+        tag="staff: catalog",
+        access="catalog",
+        answers={200: ("the product", Product)},
+        problems=(503,),
+        parameters=(SKU,),
+        body=ProductInput,
     ),
-    *(
-        Operation(method, path, handler, summary, "staff: sales", "sales", answers, problems, parameters, body)  # type: ignore[arg-type]
-        for method, path, handler, summary, answers, problems, parameters, body in (
-            ("POST", "", create_sale, "Create a sale", {201: ("the draft", Sale)}, (409, 503), (), NewSale),
-            (
-                "GET",
-                "",
-                list_all_sales,
-                "List all sales",
-                {200: ("a page", Page[Sale])},
-                (503,),
-                (cursor_parameter(SaleId), LIMIT),
-                None,
-            ),
-            ("GET", "/{sale_id}", get_any_sale, "Read any sale", _SALE_ANSWER, (404, 503), (SALE,), None),
-            ("PUT", "/{sale_id}/items", put_items, "Put items", _SALE_ANSWER, (404, 409, 503), (SALE,), NewItems),
-            (
-                "PUT",
-                "/{sale_id}/items/{sku}",
-                change_terms,
-                "Change an item's terms",
-                {200: ("the item", SaleItem)},
-                (404, 409, 503),
-                (SALE, SKU),
-                Terms,
-            ),
-            ("POST", "/{sale_id}/open", open_sale, "Open a sale", _SALE_ANSWER, (404, 409, 503), (SALE,), None),
-            ("POST", "/{sale_id}/pause", pause_sale, "Pause a sale", _SALE_ANSWER, (404, 409, 503), (SALE,), None),
-            ("POST", "/{sale_id}/close", close_sale, "Close a sale", _SALE_ANSWER, (404, 409, 503), (SALE,), None),
-            (
-                "POST",
-                "/{sale_id}/stock-changes",
-                change_stock,
-                "Change stock",
-                {200: ("the recorded change", StockChange)},
-                (404, 409, 503),
-                (SALE, _CHANGE),
-                StockChangeInput,
-            ),
-            (
-                "GET",
-                "/{sale_id}/stock-changes",
-                list_stock_changes,
-                "List stock changes",
-                {200: ("the latest", StockChangeList)},
-                (404, 503),
-                (SALE, LIMIT),
-                None,
-            ),
-        )
-        for path in [f"/v1/admin/sales{path}"]
+    _sales(
+        method="POST",
+        path=_SALES_PATH,
+        handler=create_sale,
+        summary="Create a sale",
+        answers={201: ("the draft", Sale)},
+        problems=(409, 503),
+        body=NewSale,
     ),
-    *(
-        Operation(method, path, handler, summary, "staff: support", "support", answers, problems, parameters)  # type: ignore[arg-type]
-        for method, path, handler, summary, answers, problems, parameters in (
-            (
-                "GET",
-                "",
-                list_dead_letters,
-                "List dead letters",
-                {200: ("a page", Page[DeadLetter])},
-                (503,),
-                (cursor_parameter(UUID), LIMIT),
-            ),
-            ("GET", "/{order_id}", show_dead_letter, "Show a dead letter", _LETTER, (404, 503), (_ORDER,)),
-            ("POST", "/{order_id}/retry", retry_dead_letter, "Retry one", _LETTER, (404, 409, 503), (_ORDER,)),
-            ("POST", "/{order_id}/discard", discard_dead_letter, "Discard one", _LETTER, (404, 409, 503), (_ORDER,)),
-        )
-        for path in [f"/v1/admin/dead-letters{path}"]
+    _sales(
+        method="GET",
+        path=_SALES_PATH,
+        handler=list_all_sales,
+        summary="List all sales",
+        answers={200: ("a page", Page[Sale])},
+        problems=(503,),
+        parameters=(cursor_parameter(SaleId), LIMIT),
     ),
-    Operation(
-        "GET",
-        "/v1/admin/orders/{order_id}",
-        show_any_order,
-        "Read any order",
-        "staff: support",
-        "support",
-        _FILE,
-        (404, 503),
-        (_ORDER,),
+    _sales(
+        method="GET",
+        path=_SALE_PATH,
+        handler=get_any_sale,
+        summary="Read any sale",
+        answers=_SALE_ANSWER,
+        problems=(404, 503),
+        parameters=(SALE,),
     ),
-    Operation(
-        "POST",
-        "/v1/admin/orders/{order_id}/cancel",
-        cancel_any_order,
-        "Cancel any order",
-        "staff: support",
-        "support",
-        _FILE,
-        (404, 409, 503),
-        (_ORDER,),
-        CancelInput,
+    _sales(
+        method="PUT",
+        path=f"{_SALE_PATH}/items",
+        handler=put_items,
+        summary="Put items",
+        answers=_SALE_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(SALE,),
+        body=NewItems,
+    ),
+    _sales(
+        method="PUT",
+        path=f"{_SALE_PATH}/items/{{sku}}",
+        handler=change_terms,
+        summary="Change an item's terms",
+        answers={200: ("the item", SaleItem)},
+        problems=(404, 409, 503),
+        parameters=(SALE, SKU),
+        body=Terms,
+    ),
+    _sales(
+        method="POST",
+        path=f"{_SALE_PATH}/open",
+        handler=open_sale,
+        summary="Open a sale",
+        answers=_SALE_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(SALE,),
+    ),
+    _sales(
+        method="POST",
+        path=f"{_SALE_PATH}/pause",
+        handler=pause_sale,
+        summary="Pause a sale",
+        answers=_SALE_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(SALE,),
+    ),
+    _sales(
+        method="POST",
+        path=f"{_SALE_PATH}/close",
+        handler=close_sale,
+        summary="Close a sale",
+        answers=_SALE_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(SALE,),
+    ),
+    _sales(
+        method="POST",
+        path=f"{_SALE_PATH}/stock-changes",
+        handler=change_stock,
+        summary="Change stock",
+        answers={200: ("the recorded change", StockChange)},
+        problems=(404, 409, 503),
+        parameters=(SALE, _CHANGE),
+        body=StockChangeInput,
+    ),
+    _sales(
+        method="GET",
+        path=f"{_SALE_PATH}/stock-changes",
+        handler=list_stock_changes,
+        summary="List stock changes",
+        answers={200: ("the latest changes", StockChangeList)},
+        problems=(404, 503),
+        parameters=(SALE, LIMIT),
+    ),
+    _support(
+        method="GET",
+        path=_DEAD_LETTERS_PATH,
+        handler=list_dead_letters,
+        summary="List dead letters",
+        answers={200: ("a page", Page[DeadLetter])},
+        problems=(503,),
+        parameters=(cursor_parameter(UUID), LIMIT),
+    ),
+    _support(
+        method="GET",
+        path=_DEAD_LETTER_PATH,
+        handler=show_dead_letter,
+        summary="Show a dead letter",
+        answers=_DEAD_LETTER_ANSWER,
+        problems=(404, 503),
+        parameters=(ORDER,),
+    ),
+    _support(
+        method="POST",
+        path=f"{_DEAD_LETTER_PATH}/retry",
+        handler=retry_dead_letter,
+        summary="Retry a dead letter",
+        answers=_DEAD_LETTER_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(ORDER,),
+    ),
+    _support(
+        method="POST",
+        path=f"{_DEAD_LETTER_PATH}/discard",
+        handler=discard_dead_letter,
+        summary="Discard a dead letter",
+        answers=_DEAD_LETTER_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(ORDER,),
+    ),
+    _support(
+        method="GET",
+        path=_ORDER_PATH,
+        handler=show_any_order,
+        summary="Read any order",
+        answers=_ORDER_ANSWER,
+        problems=(404, 503),
+        parameters=(ORDER,),
+    ),
+    _support(
+        method="POST",
+        path=f"{_ORDER_PATH}/cancel",
+        handler=cancel_any_order,
+        summary="Cancel any order",
+        answers=_ORDER_ANSWER,
+        problems=(404, 409, 503),
+        parameters=(ORDER,),
+        body=CancelInput,
     ),
 ]

@@ -1,9 +1,9 @@
-"""Products and sales as shoppers see them. Answers carry an ETag, so that what has not changed is not sent again."""
+"""Products and sales as customers see them. Answers carry an ETag, so unchanged content is not sent again."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -11,93 +11,117 @@ from aiohttp import web
 from commerce.catalog.model import Product, Sku
 from commerce.kernel.paging import Page
 from commerce.sales.model import Offer, PublicSale, SaleId
-from commerce.sales.service import public
-from gateway.operations import Call, Operation, Parameter
+from commerce.sales.service import to_public_sale
+from gateway.endpoints.parameters import LIMIT, SALE, SKU, cursor_parameter, page_size
+from gateway.operations import Call, Handler, Operation, Parameter
+
+_IF_NONE_MATCH = Parameter(
+    name="If-None-Match", location="header", type=str, description="the ETag of the client's stored answer"
+)
+_PRODUCT_MAX_AGE_S, _SALE_MAX_AGE_S = 5, 1
 
 
-def cursor_parameter(type_: Any) -> Parameter:
-    """Where a list goes on."""
-    return Parameter("cursor", "query", type_, "`next` of the page before")
-
-
-LIMIT = Parameter("limit", "query", Annotated[int, msgspec.Meta(ge=1, le=1000)], "items a page, at most")
-SKU = Parameter("sku", "path", Sku, "the product's SKU")
-SALE = Parameter("sale_id", "path", SaleId, "the sale's id")
-_IF_NONE_MATCH = Parameter("If-None-Match", "header", str, "the ETag of what the client has")
-
-
-def page_size(call: Call) -> int:
-    """What the caller wants, within what the settings allow."""
-    most = call.services.settings.limits.page_items
-    return min(call.parameters["limit"] or most, most)
-
-
-def _tagged(call: Call, body: Any, max_age_s: int) -> web.Response:
+def _cacheable_response(call: Call, body: Any, max_age_s: int) -> web.Response:
+    """Build a public answer with an ETag, or 304 if the client has this content."""
     data = msgspec.json.encode(body)
     tag = f'"{hashlib.blake2b(data, digest_size=12).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": f"public, max-age={max_age_s}"}
-    known = call.parameters["If-None-Match"] or ""
-    if known == "*" or tag in (part.strip().removeprefix("W/") for part in known.split(",")):
+    client_tags = call.parameters["If-None-Match"] or ""
+    if client_tags == "*" or tag in (part.strip().removeprefix("W/") for part in client_tags.split(",")):
         return web.Response(status=304, headers=headers)
     return web.Response(body=data, content_type="application/json", headers=headers)
 
 
 async def list_products(call: Call) -> web.Response:
-    """All products in the order of their SKUs, with their list prices."""
-    return _tagged(call, await call.services.catalog.page(call.parameters["cursor"], page_size(call)), 5)
+    """List all products in the order of their SKUs, with their list prices."""
+    page = await call.services.catalog.list_products(call.parameters["cursor"], page_size(call))
+    return _cacheable_response(call, page, _PRODUCT_MAX_AGE_S)
 
 
 async def get_product(call: Call) -> web.Response:
-    """One product with its list price."""
-    return _tagged(call, await call.services.catalog.get(call.parameters["sku"]), 5)
+    """Read one product with its list price."""
+    return _cacheable_response(call, await call.services.catalog.get(call.parameters["sku"]), _PRODUCT_MAX_AGE_S)
 
 
 async def list_sales(call: Call) -> web.Response:
-    """All sales that were opened, with their state and times."""
-    found = await call.services.sales.page(call.parameters["cursor"], page_size(call))
-    return _tagged(call, Page([public(sale) for sale in found.items], found.next), 1)
+    """List all sales that were opened, with their state and times."""
+    page = await call.services.sales.list_sales(call.parameters["cursor"], page_size(call))
+    return _cacheable_response(call, Page([to_public_sale(sale) for sale in page.items], page.next), _SALE_MAX_AGE_S)
 
 
 async def get_sale(call: Call) -> web.Response:
-    """One sale with its state and times."""
-    return _tagged(call, await call.services.sales.get_public(call.parameters["sale_id"]), 1)
+    """Read one sale with its state and times."""
+    sale = await call.services.sales.get_public(call.parameters["sale_id"])
+    return _cacheable_response(call, sale, _SALE_MAX_AGE_S)
 
 
 async def list_offers(call: Call) -> web.Response:
-    """What a sale offers: price, limit a user, and how much is free at this moment."""
-    sales = call.services.sales
-    return _tagged(call, await sales.offers(call.parameters["sale_id"], call.parameters["cursor"], page_size(call)), 1)
+    """List the items of a sale: price, limit per user, and the units that are free at this moment."""
+    page = await call.services.sales.list_offers(call.parameters["sale_id"], call.parameters["cursor"], page_size(call))
+    return _cacheable_response(call, page, _SALE_MAX_AGE_S)
 
 
-def _read(
-    path: str, handler: Any, summary: str, type_: Any, *parameters: Parameter, missing: bool = False
+def _operation(
+    *,
+    path: str,
+    handler: Handler,
+    summary: str,
+    type_: Any,
+    parameters: tuple[Parameter, ...],
+    problems: tuple[int, ...],
 ) -> Operation:
     return Operation(
-        "GET",
-        path,
-        handler,
-        summary,
-        "catalogue",
-        "anyone",
-        {200: ("as it is now", type_), 304: ("the client has it", None)},
-        (404, 503) if missing else (503,),
-        (*parameters, _IF_NONE_MATCH),
+        method="GET",
+        path=path,
+        handler=handler,
+        summary=summary,
+        tag="catalog",
+        access="anyone",
+        answers={200: ("current content", type_), 304: ("unchanged since the ETag of the client", None)},
+        problems=problems,
+        parameters=(*parameters, _IF_NONE_MATCH),
     )
 
 
 OPERATIONS = [
-    _read("/v1/products", list_products, "List products", Page[Product], cursor_parameter(Sku), LIMIT),
-    _read("/v1/products/{sku}", get_product, "Read a product", Product, SKU, missing=True),
-    _read("/v1/sales", list_sales, "List sales", Page[PublicSale], cursor_parameter(SaleId), LIMIT),
-    _read("/v1/sales/{sale_id}", get_sale, "Read a sale", PublicSale, SALE, missing=True),
-    _read(
-        "/v1/sales/{sale_id}/offers",
-        list_offers,
-        "List a sale's offers",
-        Page[Offer],
-        SALE,
-        cursor_parameter(Sku),
-        LIMIT,
-        missing=True,
+    _operation(
+        path="/v1/products",
+        handler=list_products,
+        summary="List products",
+        type_=Page[Product],
+        parameters=(cursor_parameter(Sku), LIMIT),
+        problems=(503,),
+    ),
+    _operation(
+        path="/v1/products/{sku}",
+        handler=get_product,
+        summary="Read a product",
+        type_=Product,
+        parameters=(SKU,),
+        problems=(404, 503),
+    ),
+    _operation(
+        path="/v1/sales",
+        handler=list_sales,
+        summary="List sales",
+        type_=Page[PublicSale],
+        parameters=(cursor_parameter(SaleId), LIMIT),
+        problems=(503,),
+    ),
+    _operation(
+        path="/v1/sales/{sale_id}",
+        handler=get_sale,
+        summary="Read a sale",
+        type_=PublicSale,
+        parameters=(SALE,),
+        problems=(404, 503),
+    ),
+    _operation(
+        path="/v1/sales/{sale_id}/offers",
+        handler=list_offers,
+        summary="List a sale's offers",
+        type_=Page[Offer],
+        parameters=(SALE, cursor_parameter(Sku), LIMIT),
+        problems=(404, 503),
     ),
 ]

@@ -1,8 +1,8 @@
-"""The shipping desk: what to pack now, labels and lists, and what is done with a parcel. On the admin port."""
+"""Staff operations of the warehouse: worklists, packing, labels, waves and changes of shipments. On the admin port."""
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -28,24 +28,27 @@ from commerce.shipping.model import (
     WorklistItem,
     WorklistName,
 )
-from gateway.endpoints.catalog import LIMIT, cursor_parameter, page_size
+from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 
-_PARCEL = Parameter("shipment_id", "path", UUID, "the parcel's id")
-_ORDER = Parameter("order_id", "path", UUID, "the order's id")
-_WAVE = Parameter("wave_id", "path", UUID, "the wave's id")
-_LIST = Parameter("list", "query", WorklistName, "which parcels; left out: those to pack")
-_WAREHOUSE = Parameter("warehouse", "query", WarehouseId, "of this warehouse only")
+_SHIPMENT = Parameter(name="shipment_id", location="path", type=UUID, description="the shipment's id")
+_WAVE = Parameter(name="wave_id", location="path", type=UUID, description="the wave's id")
+_WORKLIST = Parameter(
+    name="worklist", location="query", type=WorklistName, description="the worklist; `to_pack` when left out"
+)
+_WAREHOUSE = Parameter(
+    name="warehouse", location="query", type=WarehouseId, description="only shipments of this warehouse"
+)
 
 
 class UnplannedOrders(msgspec.Struct, frozen=True):
-    """Orders that cannot be made into parcels, oldest first."""
+    """Orders that cannot be planned into shipments, oldest first."""
 
     items: list[UnplannedOrder]
 
 
-class DeskCounts(msgspec.Struct, frozen=True):
-    """How long each list of the desk is."""
+class WorklistCounts(msgspec.Struct, frozen=True):
+    """Number of shipments on each worklist, and of unplanned orders."""
 
     to_pack: int
     parked: int
@@ -58,218 +61,291 @@ class DeskCounts(msgspec.Struct, frozen=True):
     unplanned: int
 
 
-class Parcels(msgspec.Struct, frozen=True):
-    """Parcels that came of it."""
+class ShipmentIds(msgspec.Struct, frozen=True):
+    """Shipments that resulted from a request."""
 
     shipments: list[UUID]
 
 
-def _actor(call: Call) -> str:
-    return f"staff {call.identity.subject}"
+async def list_worklist(call: Call) -> web.Response:
+    """List the shipments of a worklist, oldest first, each with the reason why it is there."""
+    worklist: WorklistName = call.parameters["worklist"] or "to_pack"
+    after, warehouse_id = call.parameters["cursor"], call.parameters["warehouse"]
+    return json_response(await call.services.fulfilment.list_worklist(worklist, warehouse_id, after, page_size(call)))
 
 
-async def list_parcels(call: Call) -> web.Response:
-    """Parcels of one of the desk's lists, oldest first, each with why it is there."""
-    which: WorklistName = call.parameters["list"] or "to_pack"
-    after, warehouse = call.parameters["cursor"], call.parameters["warehouse"]
-    return json_response(await call.services.fulfilment.listed(which, warehouse, after, page_size(call)))
+async def count_worklists(call: Call) -> web.Response:
+    """Count the shipments on each worklist, and the unplanned orders."""
+    counts = await call.services.fulfilment.count_worklists()
+    return json_response(WorklistCounts(**{name: int(counts[name]) for name in WorklistCounts.__struct_fields__}))
 
 
-async def count_parcels(call: Call) -> web.Response:
-    """How long each of the desk's lists is."""
-    counts = await call.services.fulfilment.counts()
-    return json_response(DeskCounts(**{name: int(counts[name]) for name in DeskCounts.__struct_fields__}))
+async def show_shipment(call: Call) -> web.Response:
+    """Read a shipment with its lines and all its events."""
+    return json_response(await call.services.fulfilment.get(call.parameters["shipment_id"]))
 
 
-async def show_parcel(call: Call) -> web.Response:
-    """A parcel with all that is known to have happened to it."""
-    return json_response(await call.services.fulfilment.show(call.parameters["shipment_id"]))
-
-
-async def show_order_parcels(call: Call) -> web.Response:
-    """Any order's parcels, as its customer sees them."""
+async def show_order_shipments(call: Call) -> web.Response:
+    """List any order's shipments, as its customer sees them."""
     return json_response(await call.services.shipping.show(call.parameters["order_id"], None))
 
 
-async def explain_parcel(call: Call) -> web.Response:
-    """How the carrier of a parcel was chosen: every carrier, and why not."""
-    return json_response(await call.services.rates.explain(call.parameters["shipment_id"]))
+async def explain_carrier_choice(call: Call) -> web.Response:
+    """Explain how a shipment's carrier was chosen: every carrier of the rate table, with the reason."""
+    return json_response(await call.services.fulfilment.explain_carrier_choice(call.parameters["shipment_id"]))
 
 
-async def pack_parcel(call: Call) -> web.Response:
-    """It is packed. With the carrier's number where the desk books by itself; again changes nothing."""
+async def pack_shipment(call: Call) -> web.Response:
+    """Record that a shipment is packed. A repeat changes nothing.
+
+    Send `tracking_no` where staff book with the carrier themselves.
+    """
     packed: PackedInput = call.body
     return json_response(
-        await call.services.fulfilment.pack(call.parameters["shipment_id"], packed.tracking_no, _actor(call))
+        await call.services.fulfilment.pack(call.parameters["shipment_id"], packed.tracking_no, call.staff_actor)
     )
 
 
-async def hold_parcel(call: Call) -> web.Response:
-    """Nothing is done with it before it is let go."""
-    id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(await call.services.fulfilment.hold(id_, because, _actor(call)))
+async def hold_shipment(call: Call) -> web.Response:
+    """Hold a shipment: nothing is done with it until it is resumed."""
+    shipment_id, reason = call.parameters["shipment_id"], call.body.reason
+    return json_response(await call.services.fulfilment.hold(shipment_id, reason, call.staff_actor))
 
 
-async def let_parcel_go(call: Call) -> web.Response:
-    """What was held goes on."""
-    return json_response(await call.services.fulfilment.resume(call.parameters["shipment_id"], _actor(call)))
+async def resume_shipment(call: Call) -> web.Response:
+    """Resume a shipment that was held."""
+    return json_response(await call.services.fulfilment.resume(call.parameters["shipment_id"], call.staff_actor))
 
 
-async def retry_parcel(call: Call) -> web.Response:
-    """Take up what was given up, after what stood in its way was mended."""
-    return json_response(await call.services.fulfilment.retry(call.parameters["shipment_id"], _actor(call)))
+async def retry_shipment(call: Call) -> web.Response:
+    """Retry a parked shipment, after the cause was fixed."""
+    return json_response(await call.services.fulfilment.retry(call.parameters["shipment_id"], call.staff_actor))
 
 
-async def cancel_parcel(call: Call) -> web.Response:
-    """It is not sent. Where a carrier is booked, the booking is cancelled first; it may be too late for that."""
-    id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(await call.services.fulfilment.cancel(id_, because, _actor(call)))
+async def cancel_shipment(call: Call) -> web.Response:
+    """Cancel a shipment. A carrier's booking is cancelled first, and it may be too late for that."""
+    shipment_id, reason = call.parameters["shipment_id"], call.body.reason
+    return json_response(await call.services.fulfilment.cancel(shipment_id, reason, call.staff_actor))
 
 
-async def redirect_parcel(call: Call) -> web.Response:
-    """Another address, before it is handed over. It is rated anew; a booking is cancelled and made again."""
-    id_, wanted = call.parameters["shipment_id"], call.body
-    return json_response(await call.services.fulfilment.redirect(id_, wanted.address, wanted.reason, _actor(call)))
-
-
-async def appoint_parcel(call: Call) -> web.Response:
-    """When the customer is there, in the shop's time, and where that is; for the planning of routes."""
+async def redirect_shipment(call: Call) -> web.Response:
+    """Change the address before handover. The carrier is chosen again; a booking is cancelled and made again."""
+    shipment_id, redirect = call.parameters["shipment_id"], call.body
     return json_response(
-        await call.services.fulfilment.set_appointment(call.parameters["shipment_id"], call.body, _actor(call))
+        await call.services.fulfilment.redirect(shipment_id, redirect.address, redirect.reason, call.staff_actor)
     )
 
 
-async def end_parcel(call: Call) -> web.Response:
-    """How it ended, where its carrier's news do not say so: it arrived, is lost or came back."""
-    id_, told = call.parameters["shipment_id"], call.body
+async def set_appointment(call: Call) -> web.Response:
+    """Set the delivery window in the shop's time zone, and the coordinates, for route planning."""
     return json_response(
-        await call.services.fulfilment.set_outcome(id_, ShipmentStatus(told.state), told.reason, _actor(call))
+        await call.services.fulfilment.set_appointment(call.parameters["shipment_id"], call.body, call.staff_actor)
     )
 
 
-async def settle_parcel(call: Call) -> web.Response:
-    """What went wrong with it was dealt with: it leaves the lists of what failed or is odd."""
-    id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(await call.services.fulfilment.resolve(id_, because, _actor(call)))
+async def set_shipment_outcome(call: Call) -> web.Response:
+    """Set the final status where the carrier's tracking events do not tell it: delivered, lost or returned."""
+    shipment_id, outcome = call.parameters["shipment_id"], call.body
+    return json_response(
+        await call.services.fulfilment.set_outcome(
+            shipment_id, ShipmentStatus(outcome.status), outcome.reason, call.staff_actor
+        )
+    )
 
 
-async def split_parcel(call: Call) -> web.Response:
-    """Take units, by line of the order, out of a parcel that nobody is booked for, into one of their own."""
-    id_, part = call.parameters["shipment_id"], call.body.lines
-    return json_response(Parcels(await call.services.fulfilment.repacking.split(id_, part, _actor(call))))
+async def resolve_shipment(call: Call) -> web.Response:
+    """Record that a problem was dealt with: the shipment leaves the worklists `undelivered` and `anomalies`."""
+    shipment_id, reason = call.parameters["shipment_id"], call.body.reason
+    return json_response(await call.services.fulfilment.resolve(shipment_id, reason, call.staff_actor))
 
 
-async def merge_parcels(call: Call) -> web.Response:
-    """Put others of its order, from the same warehouse to the same address, into this parcel."""
-    together = [call.parameters["shipment_id"], *call.body.shipments]
-    return json_response(Parcels([await call.services.fulfilment.repacking.merge(together, _actor(call))]))
+async def split_shipment(call: Call) -> web.Response:
+    """Move units, by line of the order, from a shipment without a booking into a new shipment."""
+    shipment_id, lines = call.parameters["shipment_id"], call.body.lines
+    return json_response(
+        ShipmentIds(await call.services.fulfilment.repacking.split(shipment_id, lines, call.staff_actor))
+    )
 
 
-async def reship_parcel(call: Call) -> web.Response:
-    """Send once more what was lost, came back or was cancelled."""
-    id_, because = call.parameters["shipment_id"], call.body.reason
-    return json_response(Parcels([await call.services.fulfilment.repacking.reship(id_, because, _actor(call))]))
+async def merge_shipments(call: Call) -> web.Response:
+    """Merge other shipments of the order, from the same warehouse to the same address, into this one."""
+    shipment_ids = [call.parameters["shipment_id"], *call.body.shipments]
+    return json_response(ShipmentIds([await call.services.fulfilment.repacking.merge(shipment_ids, call.staff_actor)]))
 
 
-async def list_unplanned(call: Call) -> web.Response:
-    """Orders that cannot be made into parcels as things are, with what is to be done."""
-    return json_response(UnplannedOrders(await call.services.fulfilment.unplanned()))
+async def reship_shipment(call: Call) -> web.Response:
+    """Send the contents of a lost, returned or cancelled shipment again, in a new shipment."""
+    shipment_id, reason = call.parameters["shipment_id"], call.body.reason
+    return json_response(
+        ShipmentIds([await call.services.fulfilment.repacking.reship(shipment_id, reason, call.staff_actor)])
+    )
 
 
-async def retry_order(call: Call) -> web.Response:
-    """Take up an order that could not be made into parcels."""
-    await call.services.fulfilment.retry_order(call.parameters["order_id"])
+async def list_unplanned_orders(call: Call) -> web.Response:
+    """List orders that cannot be planned into shipments, with the reason and what to do."""
+    return json_response(UnplannedOrders(await call.services.fulfilment.list_unplanned_orders()))
+
+
+async def retry_planning(call: Call) -> web.Response:
+    """Plan an unplanned order again."""
+    await call.services.fulfilment.retry_planning(call.parameters["order_id"])
     return web.Response(status=204)
 
 
-async def make_wave(call: Call) -> web.Response:
-    """Gather parcels that are to be packed into one walk through the warehouse."""
-    wanted: WaveInput = call.body
+async def create_wave(call: Call) -> web.Response:
+    """Gather shipments that are to be packed into one walk through the warehouse."""
+    wave: WaveInput = call.body
     return json_response(
-        await call.services.fulfilment.create_wave(wanted.warehouse_id, wanted.max_shipments, _actor(call)), status=201
+        await call.services.fulfilment.create_wave(wave.warehouse_id, wave.max_shipments, call.staff_actor), status=201
     )
 
 
 async def show_wave(call: Call) -> web.Response:
-    """A wave: what is to be fetched, shelf by shelf, and for which of its parcels."""
-    return json_response(await call.services.fulfilment.wave(call.parameters["wave_id"]))
+    """Read a wave: units to pick, shelf by shelf, and the shipments that they are for."""
+    return json_response(await call.services.fulfilment.get_wave(call.parameters["wave_id"]))
 
 
 async def print_label(call: Call) -> web.Response:
-    """A parcel's label as PDF, as often as one likes; once a carrier is booked."""
-    return _pdf(await call.services.printing.label(call.parameters["shipment_id"]))
+    """Print a shipment's label as PDF, once a carrier is booked; repeatable."""
+    return _pdf_response(await call.services.printing.print_label(call.parameters["shipment_id"]))
 
 
 async def print_packing_list(call: Call) -> web.Response:
-    """What is in a parcel, as PDF."""
-    return _pdf(await call.services.printing.packing_list(call.parameters["shipment_id"]))
+    """Print the contents of a shipment as PDF."""
+    return _pdf_response(await call.services.printing.print_packing_list(call.parameters["shipment_id"]))
 
 
 async def print_pick_list(call: Call) -> web.Response:
-    """What is to be fetched for a wave, as PDF."""
-    return _pdf(await call.services.printing.pick_list(call.parameters["wave_id"]))
+    """Print the units to pick for a wave as PDF."""
+    return _pdf_response(await call.services.printing.print_pick_list(call.parameters["wave_id"]))
 
 
 async def print_wave_labels(call: Call) -> web.Response:
-    """The labels of all parcels of a wave that are booked, as one PDF."""
-    return _pdf(await call.services.printing.labels(call.parameters["wave_id"]))
+    """Print the labels of all booked shipments of a wave as one PDF."""
+    return _pdf_response(await call.services.printing.print_labels(call.parameters["wave_id"]))
 
 
-def _pdf(content: bytes) -> web.Response:
+def _pdf_response(content: bytes) -> web.Response:
     return web.Response(body=content, content_type="application/pdf")
 
 
-def _operation(method: str, path: str, handler: Any, summary: str, answer: Any, **more: Any) -> Operation:
-    answers = {200: ("done", answer)} if answer is not None else {204: ("done", None)}
-    given: dict[str, Any] = {"answers": answers, "problems": (404, 409, 503), "parameters": (_PARCEL,), **more}
-    return Operation(
-        method=method,  # type: ignore[arg-type]
-        path=f"/v1/admin{path}",
-        handler=handler,
-        summary=summary,
-        tag="staff: shipping desk",
-        access="warehouse",
-        **given,
-    )
+_SHIPMENTS_PATH = "/v1/admin/shipments"
+_SHIPMENT_PATH = f"{_SHIPMENTS_PATH}/{{shipment_id}}"
+_UNPLANNED_PATH = "/v1/admin/unplanned-orders"
+_WAVES_PATH = "/v1/admin/waves"
+_WAVE_PATH = f"{_WAVES_PATH}/{{wave_id}}"
+_SHIPMENT_ANSWER = {200: ("the shipment", ShipmentDetails)}
+_IDS_ANSWER = {200: ("the resulting shipments", ShipmentIds)}
+_WRITE_PROBLEMS, _READ_PROBLEMS, _LIST_PROBLEMS = (404, 409, 503), (404, 503), (503,)
+_operation = partial(Operation, tag="staff: fulfilment", access="warehouse")
+_get = partial(_operation, method="GET")
+_pdf = partial(_get, answers={200: ("a PDF", None)}, content_type="application/pdf")
+_change = partial(_operation, method="POST", problems=_WRITE_PROBLEMS, parameters=(_SHIPMENT,))
 
-
-_ONE, _OF_WAVE, _READ = "/shipments/{shipment_id}", "/waves/{wave_id}", (404, 503)
-_PDF: dict[str, Any] = {"answers": {200: ("a PDF", None)}, "content_type": "application/pdf"}
-_lists = (cursor_parameter(UUID), LIMIT, _LIST, _WAREHOUSE)
+# One line per request part keeps the table readable: path, handler, summary; then what differs from the defaults.
+# fmt: off
 ADMIN = [
-    _operation(
-        "GET", "/shipments", list_parcels, "A list", Page[WorklistItem], problems=(503,), parameters=_lists
+    _get(
+        path=_SHIPMENTS_PATH, handler=list_worklist, summary="List a worklist",
+        answers={200: ("a page", Page[WorklistItem])}, problems=_LIST_PROBLEMS,
+        parameters=(cursor_parameter(UUID), LIMIT, _WORKLIST, _WAREHOUSE),
     ),
-    _operation("GET", "/shipments/counts", count_parcels, "Counts", DeskCounts, problems=(503,), parameters=()),
-    _operation("GET", _ONE, show_parcel, "One parcel", ShipmentDetails, problems=_READ),
-    _operation("GET", f"{_ONE}/choice", explain_parcel, "Explain the carrier", CarrierChoice, problems=_READ),
-    _operation("GET", f"{_ONE}/label", print_label, "Label", None, **_PDF),
-    _operation("GET", f"{_ONE}/packing-list", print_packing_list, "Packing list", None, problems=_READ, **_PDF),
-    _operation("POST", f"{_ONE}/packed", pack_parcel, "Packed", ShipmentDetails, body=PackedInput),
-    _operation("POST", f"{_ONE}/hold", hold_parcel, "Hold", ShipmentDetails, body=ReasonInput),
-    _operation("POST", f"{_ONE}/let-go", let_parcel_go, "Let go", ShipmentDetails),
-    _operation("POST", f"{_ONE}/retry", retry_parcel, "Try again", ShipmentDetails),
-    _operation("POST", f"{_ONE}/cancel", cancel_parcel, "Cancel", ShipmentDetails, body=ReasonInput),
-    _operation("POST", f"{_ONE}/address", redirect_parcel, "Another address", ShipmentDetails, body=RedirectInput),
-    _operation("POST", f"{_ONE}/appointment", appoint_parcel, "Appointment", ShipmentDetails, body=Appointment),
-    _operation("POST", f"{_ONE}/told", end_parcel, "Told", ShipmentDetails, body=OutcomeInput),
-    _operation("POST", f"{_ONE}/settle", settle_parcel, "Settle", ShipmentDetails, body=ReasonInput),
-    _operation("POST", f"{_ONE}/split", split_parcel, "Split", Parcels, body=SplitInput),
-    _operation("POST", f"{_ONE}/reship", reship_parcel, "Send once more", Parcels, body=ReasonInput),
-    _operation("POST", f"{_ONE}/merge", merge_parcels, "Merge", Parcels, body=MergeInput),
-    _operation(
-        "GET", "/orders/{order_id}/shipments", show_order_parcels, "Parcels", OrderShipments, problems=_READ,
-        parameters=(_ORDER,),
+    _get(
+        path="/v1/admin/worklists", handler=count_worklists, summary="Count worklists",
+        answers={200: ("the counts", WorklistCounts)}, problems=_LIST_PROBLEMS,
     ),
-    _operation("GET", "/unplanned", list_unplanned, "Unplanned", UnplannedOrders, problems=(503,), parameters=()),
-    _operation("POST", "/unplanned/{order_id}/retry", retry_order, "Plan again", None, parameters=(_ORDER,)),
-    _operation(
-        "POST", "/waves", make_wave, "Make a wave", Wave, body=WaveInput, parameters=(),
-        answers={201: ("the wave", Wave)},
+    _get(
+        path=_SHIPMENT_PATH, handler=show_shipment, summary="Show a shipment",
+        answers=_SHIPMENT_ANSWER, problems=_READ_PROBLEMS, parameters=(_SHIPMENT,),
     ),
-    _operation("GET", _OF_WAVE, show_wave, "A wave", Wave, problems=_READ, parameters=(_WAVE,)),
-    _operation(
-        "GET", f"{_OF_WAVE}/pick-list", print_pick_list, "Pick list", None, parameters=(_WAVE,), problems=_READ, **_PDF
+    _get(
+        path=f"{_SHIPMENT_PATH}/carrier-choice", handler=explain_carrier_choice, summary="Explain the carrier choice",
+        answers={200: ("the choice", CarrierChoice)}, problems=_READ_PROBLEMS, parameters=(_SHIPMENT,),
     ),
-    _operation("GET", f"{_OF_WAVE}/labels", print_wave_labels, "Labels", None, parameters=(_WAVE,), **_PDF),
-]  # fmt: skip
+    _pdf(
+        path=f"{_SHIPMENT_PATH}/label", handler=print_label, summary="Print a label",
+        problems=_WRITE_PROBLEMS, parameters=(_SHIPMENT,),
+    ),
+    _pdf(
+        path=f"{_SHIPMENT_PATH}/packing-list", handler=print_packing_list, summary="Print a packing list",
+        problems=_READ_PROBLEMS, parameters=(_SHIPMENT,),
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/pack", handler=pack_shipment, summary="Pack a shipment",
+        answers=_SHIPMENT_ANSWER, body=PackedInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/hold", handler=hold_shipment, summary="Hold a shipment",
+        answers=_SHIPMENT_ANSWER, body=ReasonInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/resume", handler=resume_shipment, summary="Resume a shipment",
+        answers=_SHIPMENT_ANSWER,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/retry", handler=retry_shipment, summary="Retry a shipment",
+        answers=_SHIPMENT_ANSWER,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/cancel", handler=cancel_shipment, summary="Cancel a shipment",
+        answers=_SHIPMENT_ANSWER, body=ReasonInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/redirect", handler=redirect_shipment, summary="Redirect a shipment",
+        answers=_SHIPMENT_ANSWER, body=RedirectInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/appointment", handler=set_appointment, summary="Set an appointment",
+        answers=_SHIPMENT_ANSWER, body=Appointment,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/outcome", handler=set_shipment_outcome, summary="Set a shipment's outcome",
+        answers=_SHIPMENT_ANSWER, body=OutcomeInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/resolve", handler=resolve_shipment, summary="Resolve a shipment's problem",
+        answers=_SHIPMENT_ANSWER, body=ReasonInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/split", handler=split_shipment, summary="Split a shipment",
+        answers=_IDS_ANSWER, body=SplitInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/reship", handler=reship_shipment, summary="Reship a shipment",
+        answers=_IDS_ANSWER, body=ReasonInput,
+    ),
+    _change(
+        path=f"{_SHIPMENT_PATH}/merge", handler=merge_shipments, summary="Merge shipments",
+        answers=_IDS_ANSWER, body=MergeInput,
+    ),
+    _get(
+        path="/v1/admin/orders/{order_id}/shipments", handler=show_order_shipments,
+        summary="List any order's shipments", answers={200: ("the order's shipments", OrderShipments)},
+        problems=_READ_PROBLEMS, parameters=(ORDER,),
+    ),
+    _get(
+        path=_UNPLANNED_PATH, handler=list_unplanned_orders, summary="List unplanned orders",
+        answers={200: ("all unplanned orders", UnplannedOrders)}, problems=_LIST_PROBLEMS,
+    ),
+    _operation(
+        method="POST", path=f"{_UNPLANNED_PATH}/{{order_id}}/retry", handler=retry_planning,
+        summary="Plan an order again", answers={204: ("retried", None)}, problems=_WRITE_PROBLEMS, parameters=(ORDER,),
+    ),
+    _operation(
+        method="POST", path=_WAVES_PATH, handler=create_wave, summary="Create a wave",
+        answers={201: ("the wave", Wave)}, problems=_WRITE_PROBLEMS, body=WaveInput,
+    ),
+    _get(
+        path=_WAVE_PATH, handler=show_wave, summary="Show a wave",
+        answers={200: ("the wave", Wave)}, problems=_READ_PROBLEMS, parameters=(_WAVE,),
+    ),
+    _pdf(
+        path=f"{_WAVE_PATH}/pick-list", handler=print_pick_list, summary="Print a pick list",
+        problems=_READ_PROBLEMS, parameters=(_WAVE,),
+    ),
+    _pdf(
+        path=f"{_WAVE_PATH}/labels", handler=print_wave_labels, summary="Print a wave's labels",
+        problems=_WRITE_PROBLEMS, parameters=(_WAVE,),
+    ),
+]
+# fmt: on

@@ -1,9 +1,10 @@
-"""Is it alive, is it ready, what does it offer, what does it count."""
+"""Liveness, readiness and metrics."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -15,17 +16,20 @@ from commerce.kernel.errors import ProblemError
 from commerce.kernel.redis_client import check_redis
 from gateway.operations import Call, Operation, json_response
 
-_CHECK_S = 2.0
+_CHECK_TIMEOUT_S = 2.0
 
 
 class Alive(msgspec.Struct, frozen=True):
+    """The answer of a process that runs."""
+
     status: Literal["alive"]
 
 
 class Readiness(msgspec.Struct, frozen=True):
-    """`checks` says of each dependency `ok` or what is wrong. `durability` is what a 202 promises here.
+    """The state of the dependencies: `checks` maps each to `ok` or to its error.
 
-    While the database is `down` orders are taken all the same; reading and cancelling them has to wait.
+    `durability` is the promise of a 202 here. While the database is `down`, orders are accepted all the same; reading
+    and cancelling them has to wait.
     """
 
     status: Literal["ready", "not_ready"]
@@ -43,69 +47,76 @@ _DURABILITY_MEANINGS = {
 
 
 async def live(call: Call) -> web.Response:
-    """The process answers. Says nothing of what it depends on."""
+    """Answer that the process runs. Says nothing about its dependencies."""
     return json_response(Alive("alive"))
 
 
 async def ready(call: Call) -> web.Response:
-    """Whether orders can be taken now: Redis is as durable as promised, and the process is not ending.
+    """Answer whether orders can be accepted now: Redis is as durable as promised, and the process is not stopping.
 
-    Prices and limits are in memory, so a database that is away stops no order; `database` and `checks` tell of it.
+    Prices and limits are in memory, so an unavailable database stops no order; `database` and `checks` report it.
     """
     services, durability = call.services, call.services.settings.durability
     checks = {
         "redis": await _check(check_redis(services.redis, durability, services.settings.replicas)),
-        "process": "it is ending" if services.stopping.is_set() else "ok",
+        "process": "it is stopping" if services.stopping.is_set() else "ok",
     }
-    is_ready = all(said == "ok" for said in checks.values())
-    # The sales are looked at twice a second anyway: to ask once more would only keep the probe waiting.
-    trouble = services.snapshots.unavailable_reason()
-    checks["postgres"] = trouble or "ok"
-    status: Literal["ready", "not_ready"] = "ready" if is_ready else "not_ready"
-    body = Readiness(status, durability, _DURABILITY_MEANINGS[durability], "down" if trouble else "up", checks)
-    return json_response(body, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
+    is_ready = all(result == "ok" for result in checks.values())
+    # The snapshots query Postgres twice a second anyway; another query would only delay the probe.
+    database_error = services.snapshots.unavailable_reason()
+    checks["postgres"] = database_error or "ok"
+    readiness = Readiness(
+        status="ready" if is_ready else "not_ready",
+        durability=durability,
+        durability_meaning=_DURABILITY_MEANINGS[durability],
+        database="down" if database_error else "up",
+        checks=checks,
+    )
+    return json_response(readiness, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
 
 
-async def _check(asked: Awaitable[None]) -> str:
+async def _check(check: Awaitable[None]) -> str:
+    """Run a check within a time limit; return `ok` or the error as text."""
     try:
-        await asyncio.wait_for(asked, _CHECK_S)
+        await asyncio.wait_for(check, _CHECK_TIMEOUT_S)
     except TimeoutError:
-        return f"no answer within {_CHECK_S:g} s"
+        return f"no answer within {_CHECK_TIMEOUT_S:g} s"
     except ProblemError as error:
         return error.detail
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is not ready and this says why
+    except Exception as error:  # noqa: BLE001  # any error means not ready, and the answer shows it
         return f"{type(error).__name__}: {error}"
     return "ok"
 
 
 async def read_metrics(call: Call) -> web.Response:
-    """All metrics of this machine's processes, for Prometheus."""
+    """Read all metrics of this machine's processes, for Prometheus."""
     call.services.metrics_buffer.flush()
     body = await asyncio.get_running_loop().run_in_executor(None, metrics.render)
     return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+_health = partial(Operation, method="GET", tag="health", access="anyone")
+
 HEALTH = [
-    Operation("GET", "/health/live", live, "Is it alive?", "health", "anyone", {200: ("it is", Alive)}),
-    Operation(
-        "GET",
-        "/health/ready",
-        ready,
-        "Can it take orders?",
-        "health",
-        "anyone",
-        {200: ("it can", Readiness), 503: ("not now", Readiness)},
+    _health(
+        path="/health/live",
+        handler=live,
+        summary="Check that the process is alive",
+        answers={200: ("alive", Alive)},
+    ),
+    _health(
+        path="/health/ready",
+        handler=ready,
+        summary="Check that orders can be accepted",
+        answers={200: ("ready", Readiness), 503: ("not ready", Readiness)},
     ),
 ]
 METRICS = [
-    Operation(
-        "GET",
-        "/metrics",
-        read_metrics,
-        "Read metrics",
-        "health",
-        "anyone",
-        {200: ("in Prometheus's text format", None)},
+    _health(
+        path="/metrics",
+        handler=read_metrics,
+        summary="Read metrics",
+        answers={200: ("metrics in Prometheus's text format", None)},
         content_type="text/plain",
     )
 ]

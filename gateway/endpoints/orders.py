@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
 from aiohttp import web
@@ -9,154 +10,165 @@ from aiohttp import web
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.service import Actor
-from gateway.endpoints.catalog import LIMIT, cursor_parameter, page_size
+from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.order_placement import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
 ORDERS_PATH = "/v1/orders"
-_TAG = "orders"
-CANCEL_WAIT_S = 2.0
-TRACEPARENT_CHARS = 64
-_FINAL = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
+STORE_WAIT_S = 2.0
+"""How long a request waits for an accepted order to be stored."""
+MAX_TRACEPARENT_CHARS = 64
+_MAX_ORDER_EVENTS = 32_767
+_ORDER_PATH = f"{ORDERS_PATH}/{{order_id}}"
+_FINAL_STATUSES = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
 
-OrderId = Parameter("order_id", "path", UUID, "the id that the answer to the order gave")
 KEY = Parameter(
-    "Idempotency-Key",
-    "header",
-    IdempotencyKey,
-    KEY_DESCRIPTION,
+    name="Idempotency-Key",
+    location="header",
+    type=IdempotencyKey,
+    description=KEY_DESCRIPTION,
     required=True,
     invalid_message=KEY_WRONG,
 )
 
 
 async def place_order(call: Call) -> web.Response:
-    """Take the stock and queue the order in one step. 202: the order is safe and will be stored in a moment.
+    """Reserve the stock and queue the order in one step. 202: the order is safe and is stored in a moment.
 
-    Repeat with the same Idempotency-Key whenever the outcome is not known: the same order is never taken twice, and a
-    repeat of an accepted order answers 200 with the first answer. Lines of one SKU are added together; all lines are
-    taken or none.
+    Repeat with the same Idempotency-Key whenever the outcome is unknown: the same order is never accepted twice, and a
+    repeat of an accepted order returns 200 with the first answer. Lines of one SKU are added together. All lines are
+    reserved or none.
     """
     services = call.services
-    traceparent = call.request.headers.get("traceparent", "")[:TRACEPARENT_CHARS]
+    traceparent = call.request.headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARS]
     if not traceparent.isascii():
-        traceparent = ""  # no trace context, and bytes that are no UTF-8 could not be written on
+        traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
     key = call.parameters[KEY.name]
     placed, status = await services.placement.place(call.body, call.identity.subject, key, traceparent)
     services.metrics_buffer.order("accepted" if status == 202 else "replayed")
     call.request[ORDER_ID] = str(placed.order_id)
-    return json_response(placed, status, {"Location": f"/v1/orders/{placed.order_id}"})
+    return json_response(placed, status, {"Location": f"{ORDERS_PATH}/{placed.order_id}"})
 
 
 async def list_orders(call: Call) -> web.Response:
-    """Your stored orders, newest first; with `idempotency_key` the one order that stands under it, however young."""
-    services, user = call.services, call.identity.subject
+    """List your stored orders, newest first.
+
+    With `idempotency_key`, return the one order with that key, from the moment of its 202 on.
+    """
+    services, user_id = call.services, call.identity.subject
     if key := call.parameters["idempotency_key"]:
-        order = await services.orders.find_by_key(user, key, services.snapshots.loaded())
+        order = await services.orders.find_by_key(user_id, key, services.snapshots.loaded())
         return json_response(Page([order] if order else [], None))
-    found = await services.orders.page(user, call.parameters["cursor"], page_size(call))
-    items = [Order(o.order_id, o.status, o.sale_id, o.total, o.accepted_at, o.pay_by) for o in found.items]
-    return json_response(Page(items, found.next))
+    page = await services.orders.page(user_id, call.parameters["cursor"], page_size(call))
+    orders = [
+        Order(
+            order_id=stored.order_id,
+            status=stored.status,
+            sale_id=stored.sale_id,
+            total=stored.total,
+            accepted_at=stored.accepted_at,
+            pay_by=stored.pay_by,
+        )
+        for stored in page.items
+    ]
+    return json_response(Page(orders, page.next))
 
 
 async def get_order(call: Call) -> web.Response:
-    """One of your orders. From the moment of its 202 it is found, with few details until it is stored."""
+    """Read one of your orders. It is found from the moment of its 202, with few details until it is stored."""
     services = call.services
     order = await services.orders.get(call.parameters["order_id"], call.identity.subject, services.snapshots.loaded())
     return json_response(order)
 
 
 async def cancel_order(call: Call) -> web.Response:
-    """Cancel an order that is not paid yet. Its goods go back; a repeat gives the same answer."""
-    services, user = call.services, call.identity.subject
-    actor = Actor(user, f"customer {user}")
+    """Cancel an order that is not paid yet, and release its stock. A repeat returns the same answer."""
+    services, user_id = call.services, call.identity.subject
+    actor = Actor(user_id, f"customer {user_id}")
     sales = services.snapshots.loaded()
-    return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, CANCEL_WAIT_S))
+    return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, STORE_WAIT_S))
 
 
 async def watch_order(call: Call) -> web.StreamResponse:
-    """An order's status as server-sent events: `id` counts the events, `data` is an OrderEvent.
+    """Watch an order's status as server-sent events: `id` counts the events, `data` is an OrderEvent.
 
-    After a break a client sends the last id it saw as `Last-Event-ID` and gets what came after it. The stream ends
-    with an order that can change no more; asked again for such a one, 204 says that nothing will come.
+    To continue, send the last received id as `Last-Event-ID`: later events follow. The stream ends with the final
+    status of the order. 204 means that no event will follow.
     """
-    services, order_id, user = call.services, call.parameters["order_id"], call.identity.subject
+    services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
     sales = services.snapshots.loaded()
 
-    async def fetch(seen: int) -> EventBatch[OrderEvent]:
-        events = await services.orders.events(order_id, user, sales)
-        return EventBatch(events, events[-1].status in _FINAL)
+    async def fetch(last_seq: int) -> EventBatch[OrderEvent]:
+        events = await services.orders.events(order_id, user_id, sales)
+        return EventBatch(events, events[-1].status in _FINAL_STATUSES)
 
     return await stream_events(call, "order", order_id, "status", fetch)
 
 
+_operation = partial(Operation, tag="orders", access="customer")
+
 OPERATIONS = [
-    Operation(
-        "POST",
-        ORDERS_PATH,
-        place_order,
-        "Place an order",
-        _TAG,
-        "customer",
-        {202: ("accepted, and safe", PlacedOrder), 200: ("accepted before, under the same key", PlacedOrder)},
-        (403, 404, 409, 410, 429, 503),
-        (KEY,),
-        PlaceOrder,
+    _operation(
+        method="POST",
+        path=ORDERS_PATH,
+        handler=place_order,
+        summary="Place an order",
+        answers={
+            202: ("accepted, and safe", PlacedOrder),
+            200: ("accepted earlier with the same key", PlacedOrder),
+        },
+        problems=(403, 404, 409, 410, 429, 503),
+        parameters=(KEY,),
+        body=PlaceOrder,
         admit=True,
         links=("get_order", "watch_order", "cancel_order"),
     ),
-    Operation(
-        "GET",
-        "/v1/orders",
-        list_orders,
-        "List your orders",
-        _TAG,
-        "customer",
-        {200: ("a page of orders", Page[Order])},
-        (503,),
-        (
+    _operation(
+        method="GET",
+        path=ORDERS_PATH,
+        handler=list_orders,
+        summary="List your orders",
+        answers={200: ("a page of orders", Page[Order])},
+        problems=(503,),
+        parameters=(
             cursor_parameter(UUID),
             LIMIT,
-            Parameter("idempotency_key", "query", IdempotencyKey, "find the order of a lost answer"),
+            Parameter(
+                name="idempotency_key",
+                location="query",
+                type=IdempotencyKey,
+                description="find the order of a lost answer",
+            ),
         ),
     ),
-    Operation(
-        "GET",
-        "/v1/orders/{order_id}",
-        get_order,
-        "Read an order",
-        _TAG,
-        "customer",
-        {200: ("the order", Order)},
-        (404, 503),
-        (OrderId,),
+    _operation(
+        method="GET",
+        path=_ORDER_PATH,
+        handler=get_order,
+        summary="Read an order",
+        answers={200: ("the order", Order)},
+        problems=(404, 503),
+        parameters=(ORDER,),
     ),
-    Operation(
-        "GET",
-        "/v1/orders/{order_id}/events",
-        watch_order,
-        "Watch an order",
-        _TAG,
-        "customer",
-        {200: ("events until the order can change no more", None), 204: ("nothing more will come", None)},
-        (404, 503),
-        (
-            OrderId,
-            last_event_id_parameter(32_767),
-        ),
+    _operation(
+        method="GET",
+        path=f"{_ORDER_PATH}/events",
+        handler=watch_order,
+        summary="Watch an order",
+        answers={200: ("events until the final status", None), 204: ("no event will follow", None)},
+        problems=(404, 503),
+        parameters=(ORDER, last_event_id_parameter(_MAX_ORDER_EVENTS)),
         content_type="text/event-stream",
     ),
-    Operation(
-        "POST",
-        "/v1/orders/{order_id}/cancel",
-        cancel_order,
-        "Cancel an order",
-        _TAG,
-        "customer",
-        {200: ("the cancelled order", Order)},
-        (404, 409, 503),
-        (OrderId,),
+    _operation(
+        method="POST",
+        path=f"{_ORDER_PATH}/cancel",
+        handler=cancel_order,
+        summary="Cancel an order",
+        answers={200: ("the cancelled order", Order)},
+        problems=(404, 409, 503),
+        parameters=(ORDER,),
     ),
 ]

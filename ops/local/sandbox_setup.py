@@ -49,7 +49,7 @@ def _providers(keys: Keys, base: str, shop: str) -> dict[str, dict[str, str]]:
         "app_id": keys.ids.alipay_app_id,
         "seller_id": keys.ids.alipay_seller_id,
         "gateway_url": f"{base}/alipay/gateway.do",
-        "notify_url": f"{shop}/v1/payments/alipay/notify",
+        "notify_url": f"{shop}/v1/webhooks/payments/alipay",
         "merchant_key": keys.alipay_merchant.private,
         "alipay_key": keys.alipay_platform.public,
     }
@@ -60,7 +60,7 @@ def _providers(keys: Keys, base: str, shop: str) -> dict[str, dict[str, str]]:
         "private_key": keys.wechatpay_merchant.private,
         "api_v3_key": keys.ids.wechatpay_api_v3_key,
         "base_url": f"{base}/wechatpay",
-        "notify_url": f"{shop}/v1/payments/wechatpay/notify",
+        "notify_url": f"{shop}/v1/webhooks/payments/wechatpay",
     }
     return {"payments.alipay": alipay, "payments.wechatpay": wechatpay}
 
@@ -78,7 +78,7 @@ def _carriers(ids: MerchantIds, base: str, shop: str) -> dict[str, dict[str, str
         "key": ids.kuaidi100_key,
         "salt": ids.kuaidi100_salt,
         "base_url": f"{base}/kuaidi100",
-        "notify_url": f"{shop}/v1/carriers/kuaidi100/notify",
+        "notify_url": f"{shop}/v1/webhooks/carriers/kuaidi100",
     }
     return {
         "shipping.sf_express": sf_express,

@@ -48,7 +48,7 @@ def carrier_protocols(
             partner_id=ids.sf_express_partner_id,
             check_word=ids.sf_express_check_word,
             monthly_card=ids.sf_express_monthly_card,
-            push_url=f"{shop}/v1/carriers/sf_express/notify" if shop else "",
+            push_url=f"{shop}/v1/webhooks/carriers/sf_express" if shop else "",
             push_key=ids.sf_express_push_key,
         ),
         Kuaidi100Sandbox(

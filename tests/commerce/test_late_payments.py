@@ -20,9 +20,9 @@ from tests.support.gateway import run_workers
 from tests.support.payment_shop import PaymentShop, open_payment_shop, with_job_settings
 from tests.support.sales import eventually, reservation, reserve
 
-LATE = "paid late, and the goods were still there"
-POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
-GONE = "it came too late and the goods are gone"
+LATE = "paid late, and the stock was still available"
+POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
+GONE = "it came too late and the stock is sold out"
 
 
 pytestmark = pytest.mark.usefixtures("short_polls")
@@ -216,9 +216,9 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliSer
         path = f"/v1/admin/orders/{order_id}/refunds"
         refused = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=ask)
         assert (refused.status, refused.code) == (409, "refund_exceeds_captured")
-        [parked] = (await pay.staff("GET", "/parked"))["items"]
+        [parked] = (await pay.staff("GET", "/parked-jobs"))["items"]
         async with run_workers(pay.settings, "release_worker"):
-            await pay.staff("POST", f"/parked/{parked['id']}/retry")
+            await pay.staff("POST", f"/parked-jobs/{parked['id']}/retry")
             await pay.order_is(order_id, "paid")
             await pay.quiet()
         await pay.check()
@@ -242,7 +242,7 @@ async def test_the_goods_are_still_on_their_way_back(shop: CliServices, sale_id:
             return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
 
         await eventually(waits)
-        assert await pay.value("SELECT last_error FROM payments") == "the goods are still on their way back"
+        assert await pay.value("SELECT last_error FROM payments") == "the stock is still being released"
         async with run_workers(pay.settings, "release_worker"):
             await pay.order_is(order_id, "paid")
             await pay.quiet()

@@ -88,8 +88,8 @@ async def test_paid_on_delivery(pay: PaymentShop) -> None:
     order_id, [payment] = await pay.ordered(("cod", 100))
     assert payment["status"] == "authorised"
     await pay.order_is(order_id, "confirmed")
-    assert await pay.shop.audit.ledger() == {}
-    await pay.staff("POST", f"/payments/{payment['payment_id']}/collected")
+    assert await pay.shop.audit.sum_ledger() == {}
+    await pay.staff("POST", f"/payments/{payment['payment_id']}/cash-collected")
     assert await pay.value("SELECT amount_minor FROM ledger WHERE account = 'cash'") == 100
 
 
@@ -212,7 +212,7 @@ async def test_polling_alone_is_enough(pay: PaymentShop) -> None:
 
 
 async def test_callbacks_alone_are_enough(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
     await pay.paid(("alipay", 40), ("wechatpay", 60))
     results = await pay.rows("SELECT method, result FROM payment_webhooks ORDER BY method")
     assert [tuple(row) for row in results] == [("alipay", "captured"), ("wechatpay", "captured")]

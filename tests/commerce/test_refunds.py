@@ -113,10 +113,10 @@ async def test_a_refund_that_the_provider_does_not_know_is_given_up(
                 return bool(await pay.value("SELECT parked FROM refunds"))
 
             await eventually(given_up)
-        [parked] = (await pay.staff("GET", "/parked"))["items"]
+        [parked] = (await pay.staff("GET", "/parked-jobs"))["items"]
         assert (parked["kind"], parked["attempts"]) == ("refund", 3)
         assert "does not know it" in parked["why"]
-        await pay.staff("POST", f"/parked/{parked['id']}/retry")
+        await pay.staff("POST", f"/parked-jobs/{parked['id']}/retry")
         await pay.quiet()
         assert await refunded(pay, order_id) == [100]
         await pay.check()

@@ -111,9 +111,9 @@ class PayingCustomers:
 def _parts(way: str, total: int, rng: Random) -> list[TenderBody]:
     if way == "both":
         credit = rng.randint(1, total - 1)
-        return [{"method": "balance", "amount": credit}, {"method": "alipay", "amount": total - credit, "scene": "qr"}]
+        return [{"method": "balance", "amount": credit}, {"method": "alipay", "amount": total - credit, "flow": "qr"}]
     if way in PROVIDERS:
-        return [{"method": way, "amount": total, "scene": "qr"}]
+        return [{"method": way, "amount": total, "flow": "qr"}]
     return [{"method": way, "amount": total}]
 
 
@@ -315,7 +315,7 @@ async def grant_credit_to_all(stack: LocalStack) -> None:
 
         async def give(user: str) -> None:
             gift = {"key": f"gift-{user}", "amount": CREDIT, "currency": "CNY"}
-            async with gate, client.post(f"/v1/admin/credit/{user}", json=gift) as answer:
+            async with gate, client.post(f"/v1/admin/store-credit/{user}", json=gift) as answer:
                 assert answer.status == 200, await answer.text()
 
         async with asyncio.TaskGroup() as group:

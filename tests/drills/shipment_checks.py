@@ -134,7 +134,7 @@ async def _on_lists(stack: LocalStack, parked: int, stuck: int) -> bool:
     headers = bearer(stack.settings(), "desk", roles=("warehouse",))
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{stack.admin_port}", headers=headers) as client,
-        client.get("/v1/admin/shipments/counts") as answer,
+        client.get("/v1/admin/worklists") as answer,
     ):
         counts = orjson.loads(await answer.read())
     return (counts["unplanned"], counts["parked"], counts["stalled"]) == (0, parked, stuck)

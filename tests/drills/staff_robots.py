@@ -86,7 +86,7 @@ class WarehouseRobot:
     async def _round(self) -> None:
         cursor, gate = "", asyncio.Semaphore(_AT_ONCE)
         while True:
-            status, page = await self._answers.call("GET", f"/v1/admin/shipments?list=to_pack{cursor}")
+            status, page = await self._answers.call("GET", f"/v1/admin/shipments?worklist=to_pack{cursor}")
             if status != 200:
                 return
             await asyncio.gather(*(self._one(gate, item["shipment"]) for item in page["items"]))
@@ -96,7 +96,7 @@ class WarehouseRobot:
 
     async def _one(self, gate: asyncio.Semaphore, shipment: dict[str, Any]) -> None:
         id_, chance = UUID(shipment["shipment_id"]), self._rng.random()
-        what, body = "packed", dict[str, Any]()
+        what, body = "pack", dict[str, Any]()
         if chance < _CANCELLED:
             what, body = "cancel", {"reason": "not wanted"}
         elif chance < _REDIRECTED + _CANCELLED:
@@ -169,8 +169,8 @@ class DriverRobots:
     async def _drive(self, routes: list[tuple[UUID, int]]) -> None:
         day = datetime.now(self._zone).date()
         for route_id, stops in routes:
-            path = f"/v1/vans/{make_link(self._key, route_id, day, self._zone)}"
-            await self._insist(f"{path}/leave")
+            path = f"/v1/driver-routes/{make_link(self._key, route_id, day, self._zone)}"
+            await self._insist(f"{path}/depart")
             for seq in range(1, stops + 1):
                 if self._rng.random() < _NOBODY_HOME:
                     await self._insist(f"{path}/stops/{seq}", {"outcome": "failed", "note": "nobody at home"})

@@ -70,8 +70,8 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     status, said = await floodgate("routes", "show", "--date", day)
     assert (status, str(fine) in said, str(lost) in said) == (0, True, False)
     status, said = await floodgate("routes", "links", "--date", day, "--base", "https://shop.example/")
-    token = said.split()[1].removeprefix("https://shop.example/v1/vans/").removesuffix("/page")
-    [route] = await kit.fleet.routes(day)
+    token = said.split()[1].removeprefix("https://shop.example/v1/driver-routes/").removesuffix("/page")
+    [route] = await kit.fleet.list_routes(day)
     assert check_link(shop.settings.driver_link_key(), token, kit.clock.at) == route.route_id
 
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},far,300\n")

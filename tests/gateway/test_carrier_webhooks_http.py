@@ -40,7 +40,7 @@ async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Setti
 async def send(
     shipping_gateway: ShippingGateway, system: str, body: bytes, *, key: str = PUSH_KEY, **headers: str
 ) -> GatewayResponse:
-    path = f"/v1/carriers/{system}/notify" + (f"?key={key}" if system == "sf_express" else "")
+    path = f"/v1/webhooks/carriers/{system}" + (f"?key={key}" if system == "sf_express" else "")
     return await shipping_gateway.gateway.call("POST", path, user=None, data=body, headers=headers)
 
 
@@ -78,7 +78,7 @@ async def booked(shipping_gateway: ShippingGateway, system: str) -> tuple[UUID, 
     where = () if system == "sf_express" else (SHANGHAI,)
     order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0), **({"ship_to": where} if where else {}))
     if system == "kuaidi100":
-        answer = await shipping_gateway.desk(parcel.shipment_id, "packed", tracking_no="ZTO73100012345")
+        answer = await shipping_gateway.desk(parcel.shipment_id, "pack", tracking_no="ZTO73100012345")
         assert answer.status == 200, answer.text
         [parcel] = await shipping_gateway.ship.parcels(order_id)
     assert parcel.tracking_no is not None
@@ -127,9 +127,9 @@ async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> 
     odd = write(number, *history(system, 4, 1))
     assert (await send(shipping_gateway, system, odd)).text == YES[system][1]
     assert counted_unknown(system) == unknown + 1
-    assert [one["why"] for one in (await shipping_gateway.staff("GET", "/shipments?list=anomalies")).body["items"]] == [
-        "step 4"
-    ]
+    assert [
+        one["why"] for one in (await shipping_gateway.staff("GET", "/shipments?worklist=anomalies")).body["items"]
+    ] == ["step 4"]
     last = write(number, *history(system, 0, 1, 2, 3))
     assert (await send(shipping_gateway, system, last)).text == YES[system][1]
     assert await shipping_gateway.ship.status(order_id) == "delivered"
@@ -245,4 +245,4 @@ async def test_pushes_to_nobody(shop: CliServices, make_settings: Callable[..., 
             assert (said.status, said.code) == (404, "not_found")
         for name in ("own_fleet", "zto", "x"):
             assert (await send(shipping_gateway, name, b"x")).status == 422
-        assert (await shipping_gateway.gateway.call("GET", "/v1/carriers/kuaidi100/notify", user=None)).status == 405
+        assert (await shipping_gateway.gateway.call("GET", "/v1/webhooks/carriers/kuaidi100", user=None)).status == 405

@@ -44,7 +44,7 @@ async def loaded(shipping_gateway: ShippingGateway, *, cod: int = 0) -> list[Shi
 async def drive(shipping_gateway: ShippingGateway, token: str, path: str = "", **body: object) -> GatewayResponse:
     """What the telephone sends: nothing but the link."""
     method = "POST" if path and path != "/page" else "GET"
-    return await shipping_gateway.gateway.call(method, f"/v1/vans/{token}{path}", user=None, json=body or None)
+    return await shipping_gateway.gateway.call(method, f"/v1/driver-routes/{token}{path}", user=None, json=body or None)
 
 
 async def test_a_days_work(shipping_gateway: ShippingGateway) -> None:
@@ -60,7 +60,7 @@ async def test_a_days_work(shipping_gateway: ShippingGateway) -> None:
     assert board.body["stops"][0]["to"] == NINGBO
     assert board.body["stops"][0]["tracking_no"] == first.tracking_no
     for _ in range(2):
-        left = await drive(shipping_gateway, token, "/leave")
+        left = await drive(shipping_gateway, token, "/depart")
         assert (left.status, left.body["status"]) == (200, "left")
         assert (await shipping_gateway.ship.parcel(first.shipment_id)).status == "out_for_delivery"
     assert await shipping_gateway.ship.status(first.order_id) == "shipped"
@@ -122,7 +122,7 @@ async def test_links_that_do_not_hold(shipping_gateway: ShippingGateway) -> None
         "%ff",
     ]
     for token in bad:
-        for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"})):
+        for path, body in (("", {}), ("/page", {}), ("/depart", {}), ("/stops/1", {"outcome": "delivered"})):
             answer = await drive(shipping_gateway, token, path, **body)
             assert (answer.status, answer.code) == (401, BadLink.code), token
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
@@ -131,7 +131,7 @@ async def test_links_that_do_not_hold(shipping_gateway: ShippingGateway) -> None
     long = await drive(shipping_gateway, "x" * 301)
     assert (long.status, long.code) == (422, "invalid")
     gone = make_link(key, uuid4(), today, ZONE)
-    for path in ("", "/page", "/leave"):
+    for path in ("", "/page", "/depart"):
         answer = await drive(shipping_gateway, gone, path)
         assert (answer.status, answer.code) == (404, "not_found")
     held = make_link(key, route_id, over + timedelta(days=1), ZONE)
@@ -151,14 +151,16 @@ async def test_the_page(shipping_gateway: ShippingGateway) -> None:
     for text in ("&lt;b onclick=&#x27;x&#x27;&gt;Li &amp; &quot;Co&quot;&lt;/b&gt;", "{title} {{", "V1, ", "collect "):
         assert text in page.text
     assert re.findall(r"collect [^<]+", page.text) == ["collect 0.50 CNY"] * 2
-    async with shipping_gateway.gateway.client.head(f"{shipping_gateway.gateway.base}/v1/vans/{token}/page") as answer:
+    async with shipping_gateway.gateway.client.head(
+        f"{shipping_gateway.gateway.base}/v1/driver-routes/{token}/page"
+    ) as answer:
         assert answer.status == 200
     # As the script does: the path of a button, below the page's own.
     assert 'fetch(path, {method: "POST"' in page.text
     sent = re.findall(r"<button data-path='([^']+)'(?: data-outcome='([^']+)')?", page.text)
-    assert [path for path, _ in sent] == ["leave", "stops/1", "stops/1", "stops/2", "stops/2"]
+    assert [path for path, _ in sent] == ["depart", "stops/1", "stops/1", "stops/2", "stops/2"]
     for path, outcome in (sent[0], sent[2], sent[3]):
-        url = urljoin(f"{shipping_gateway.gateway.base}/v1/vans/{token}/page", path)
+        url = urljoin(f"{shipping_gateway.gateway.base}/v1/driver-routes/{token}/page", path)
         body = {"json": {"outcome": outcome}} if outcome else {}
         async with shipping_gateway.gateway.client.post(url, **body) as done:  # type: ignore[arg-type]
             assert done.status == 200, await done.text()
@@ -198,16 +200,21 @@ async def test_no_link_stands_in_the_log(
     async def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    for name in ("board", "leave", "report"):
+    for name in ("driver_route", "depart", "report"):
         monkeypatch.setattr(shipping_gateway.gateway.services.route_execution, name, broken)
     caplog.set_level(logging.DEBUG)
-    for path, body in (("", {}), ("/page", {}), ("/leave", {}), ("/stops/1", {"outcome": "delivered"}), ("/no", {})):
+    for path, body in (("", {}), ("/page", {}), ("/depart", {}), ("/stops/1", {"outcome": "delivered"}), ("/no", {})):
         answer = await drive(shipping_gateway, token, path, **body)
         assert answer.status == (404 if path == "/no" else 500)
         assert token not in answer.text
     failed = [record for record in caplog.records if record.getMessage() == "a request failed"]
     assert {record.path for record in failed} == {  # type: ignore[attr-defined]
-        *("/v1/vans/{token}", "/v1/vans/{token}/page", "/v1/vans/{token}/leave", "/v1/vans/{token}/stops/{seq}"),
+        *(
+            "/v1/driver-routes/{token}",
+            "/v1/driver-routes/{token}/page",
+            "/v1/driver-routes/{token}/depart",
+            "/v1/driver-routes/{token}/stops/{seq}",
+        ),
     }
     said = [str(value) for record in caplog.records for value in record.__dict__.values()] + [caplog.text]
     assert not [text for text in said if token in text]

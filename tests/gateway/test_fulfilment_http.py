@@ -27,7 +27,7 @@ async def listed(shipping_gateway: ShippingGateway, which: str, **query: Any) ->
     answer = await shipping_gateway.staff("GET", "/shipments", params={"list": which, **query})
     assert answer.status == 200, answer.text
     if which != "all" and not query:
-        counts = (await shipping_gateway.staff("GET", "/shipments/counts")).body
+        counts = (await shipping_gateway.staff("GET", "/worklists")).body
         assert counts[which] == len(answer.body["items"])
     return list(answer.body["items"])
 
@@ -81,20 +81,20 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     assert await pdf(shipping_gateway, f"/shipments/{one.shipment_id}/label") == labels, "only one of them is booked"
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/packing-list")
     for _ in range(2):
-        done = await shipping_gateway.desk(one.shipment_id, "packed", tracking_no=one.tracking_no)
+        done = await shipping_gateway.desk(one.shipment_id, "pack", tracking_no=one.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
     assert is_(
-        await shipping_gateway.desk(one.shipment_id, "packed", tracking_no="SF0000"), 409, "invalid_shipment_state"
+        await shipping_gateway.desk(one.shipment_id, "pack", tracking_no="SF0000"), 409, "invalid_shipment_state"
     )
-    none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/packed", json={})
+    none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/pack", json={})
     assert is_(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
-    assert (await shipping_gateway.desk(two.shipment_id, "packed", tracking_no="ZTO-1")).body["shipment"][
+    assert (await shipping_gateway.desk(two.shipment_id, "pack", tracking_no="ZTO-1")).body["shipment"][
         "status"
     ] == "booked"
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/label")
     _, [three] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
-    taken = await shipping_gateway.desk(three.shipment_id, "packed", tracking_no="ZTO-1")
+    taken = await shipping_gateway.desk(three.shipment_id, "pack", tracking_no="ZTO-1")
     assert is_(taken, 409, "invalid_shipment_state")
     assert await listed(shipping_gateway, "to_pack", warehouse="hz") == await listed(shipping_gateway, "to_pack")
     assert (await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "parcels": 1})).status == 201
@@ -102,7 +102,7 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
         await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state"
     )
     assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
-    choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/choice")).body
+    choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/carrier-choice")).body
     assert (choice["carrier"], len(choice["considered"])) == ("sf_express", 3)
     file = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}")).body
     assert [event["text"] for event in file["events"]][-1] == "it is packed"
@@ -115,13 +115,13 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
     held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
     assert [item["why"] for item in await listed(shipping_gateway, "on_hold")] == ["the customer calls back"]
-    assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/packed", json={}), 409, "invalid_shipment_state")
+    assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/pack", json={}), 409, "invalid_shipment_state")
     held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
-        assert (await shipping_gateway.desk(id_, "let-go")).body["shipment"]["held_reason"] is None
+        assert (await shipping_gateway.desk(id_, "resume")).body["shipment"]["held_reason"] is None
     assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "a held parcel's label says so"
     assert is_(await shipping_gateway.desk(id_, "retry"), 409, "invalid_shipment_state")
-    moved = await shipping_gateway.desk(id_, "address", address=SHANGHAI, reason="she moved")
+    moved = await shipping_gateway.desk(id_, "redirect", address=SHANGHAI, reason="she moved")
     assert (moved.status, moved.body["shipment"]["task"]) == (200, "cancel")
     await shipping_gateway.ship.work()
     again = (await shipping_gateway.staff("GET", f"/shipments/{id_}")).body["shipment"]
@@ -133,7 +133,7 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
         gone = await shipping_gateway.desk(id_, "cancel", reason="not wanted")
         assert gone.body["shipment"]["status"] == "cancelled"
     assert is_(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "invalid_shipment_state")
-    assert is_(await shipping_gateway.desk(id_, "address", address=ADDRESS, reason="x"), 409, "invalid_shipment_state")
+    assert is_(await shipping_gateway.desk(id_, "redirect", address=ADDRESS, reason="x"), 409, "invalid_shipment_state")
     assert is_(await shipping_gateway.desk(id_, "appointment", **window), 409, "invalid_shipment_state")
     await shipping_gateway.ship.check()
 
@@ -152,13 +152,13 @@ async def test_what_was_given_up_is_taken_up(shipping_gateway: ShippingGateway) 
     [kept] = await shipping_gateway.ship.rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
     order_id = await shipping_gateway.ship.order(("c", 1, 0))
     await shipping_gateway.ship.work()
-    [order] = (await shipping_gateway.staff("GET", "/unplanned")).body["items"]
+    [order] = (await shipping_gateway.staff("GET", "/unplanned-orders")).body["items"]
     assert order["order_id"] == str(order_id)
     assert "import them as goods" in order["why"]
-    assert (await shipping_gateway.staff("GET", "/shipments/counts")).body["unplanned"] == 1
+    assert (await shipping_gateway.staff("GET", "/worklists")).body["unplanned"] == 1
     await shipping_gateway.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
-    assert (await shipping_gateway.staff("POST", f"/unplanned/{order_id}/retry")).status == 204
-    assert is_(await shipping_gateway.staff("POST", f"/unplanned/{order_id}/retry"), 404, "not_found")
+    assert (await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204
+    assert is_(await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found")
     await shipping_gateway.ship.work()
     assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 0
     await shipping_gateway.ship.check()
@@ -181,7 +181,7 @@ async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGate
     for others in ([first], [str(uuid4())]):
         assert is_(await shipping_gateway.desk(first, "merge", shipments=others), 422, "invalid")
     assert is_(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "invalid_shipment_state")
-    await shipping_gateway.desk(first, "packed", tracking_no="ZTO-77")
+    await shipping_gateway.desk(first, "pack", tracking_no="ZTO-77")
     await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
     assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
     [lost] = await listed(shipping_gateway, "undelivered")
@@ -193,7 +193,7 @@ async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGate
     other, [odd] = await shipping_gateway.ship.sent()
     await shipping_gateway.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))
     assert [item["why"] for item in await listed(shipping_gateway, "anomalies")] == ["what is this"]
-    settled = await shipping_gateway.desk(odd.shipment_id, "settle", reason="asked the carrier")
+    settled = await shipping_gateway.desk(odd.shipment_id, "resolve", reason="asked the carrier")
     assert settled.body["shipment"]["settled_note"] == "asked the carrier"
     assert await listed(shipping_gateway, "anomalies") == []
     assert other != order_id

@@ -66,4 +66,4 @@ async def test_a_gateway_that_ends_is_not_ready(gateway: TestGateway) -> None:
     gateway.services.stopping.set()
     ready = await gateway.call("GET", "/health/ready", user=None)
     assert (ready.status, ready.body["status"]) == (503, "not_ready")
-    assert ready.body["checks"]["process"] == "it is ending"
+    assert ready.body["checks"]["process"] == "it is stopping"

@@ -186,7 +186,7 @@ async def test_a_key_that_two_sales_took_at_the_same_moment(
 
 
 async def _no_releases(shop: CliServices) -> bool:
-    return (await shop.audit.counts())["pending_releases"] == 0
+    return (await shop.audit.count_waiting())["pending_releases"] == 0
 
 
 async def test_refusals_say_what_is_wrong(

@@ -33,7 +33,7 @@ YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
     """Nothing is heard but what a test sends: no callbacks of the sandbox's, and the drivers look once in a while."""
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
     async with open_payment_shop(shop, sale_id) as found:
         found.switch(never_share=1)
         yield found
@@ -94,7 +94,7 @@ async def test_what_cannot_be_true(pay: PaymentShop, method: str) -> None:
     other = about(lambda trade: dataclasses.replace(trade, trade_no="20261122999"), "in another transaction")
     await refused(pay, method, other, "refused")
     kept = [row["result"] for row in await pay.rows("SELECT result FROM payment_webhooks ORDER BY received_at")]
-    says = (f"{method} says Money(amount=101,", f"{method} says Money(amount=1,", "there is no payment ")
+    says = (f"{method} captured Money(amount=101,", f"{method} captured Money(amount=1,", "there is no payment ")
     later = ("its transaction belongs to another payment", "paid in transaction ")
     refusals = [text for text in kept if text != "captured"]
     assert len(refusals) == 5
@@ -123,7 +123,7 @@ async def test_what_is_not_believed(pay: PaymentShop, method: str) -> None:
     await refused(pay, method, _foreign(pay, method, notice, trade), "foreign")
     await refused(pay, method, _in_pounds(pay, method, notice, trade), "bad_content")
     async with pay.gateway.client.post(
-        f"{pay.gateway.base}/v1/payments/{other}/notify", data=good.body, headers=good.headers
+        f"{pay.gateway.base}/v1/webhooks/payments/{other}", data=good.body, headers=good.headers
     ) as answer:
         assert (answer.status, await answer.text()) == NO[other]
     assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0
@@ -222,7 +222,7 @@ async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> Non
 async def test_callbacks_to_nobody(pay: PaymentShop) -> None:
     """A provider that is not offered, and a key that is not known while the certificates cannot be had."""
     for name in ("paypal", "balance"):
-        url = f"{pay.gateway.base}/v1/payments/{name}/notify"
+        url = f"{pay.gateway.base}/v1/webhooks/payments/{name}"
         async with aiohttp.ClientSession() as client, client.post(url, data=b"x") as answer:
             assert answer.status in (404, 422)
     _, [payment] = await pay.ordered(("wechatpay", 100))

@@ -29,9 +29,9 @@ def part(method: str, amount: int = 100, **more: Any) -> dict[str, Any]:
 WRONG: list[tuple[list[Any], str | None, str]] = [
     ([part("alipay", 99)], "/payments", "add up to 99"),
     ([part("alipay", 60), part("cod", 60)], "/payments", "add up to 120"),
-    ([part("alipay", scene="jsapi")], "/payments/0/scene", "alipay has page, app, qr"),
-    ([part("cod", 1), part("wechatpay", 99, scene="app")], "/payments/1/scene", "wechatpay has qr, jsapi"),
-    ([part("wechatpay", scene="jsapi")], "/payments/0/payer", "the customer's id"),
+    ([part("alipay", flow="jsapi")], "/payments/0/flow", "alipay has page, app, qr"),
+    ([part("cod", 1), part("wechatpay", 99, flow="app")], "/payments/1/flow", "wechatpay has qr, jsapi"),
+    ([part("wechatpay", flow="jsapi")], "/payments/0/payer", "the customer's id"),
     ([], None, "does not say how it is to be paid"),
     ([part("alipay", 0)], None, "amount"),
     ([part("alipay", -100), part("alipay", 200)], None, "amount"),
@@ -78,7 +78,7 @@ async def test_an_order_that_is_not_stored_yet(
     shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is waited for; and if that takes too long the answer says to repeat."""
-    monkeypatch.setattr(payments, "CANCEL_WAIT_S", 0.2)
+    monkeypatch.setattr(payments, "STORE_WAIT_S", 0.2)
     async with open_payment_shop(shop, sale_id, "payment_worker") as pay:
         placed = await pay.gateway.order(order_body(sale_id, ("a", 1)))
         order_id = UUID(placed.body["order_id"])
@@ -95,7 +95,7 @@ async def test_an_order_that_is_not_stored_yet(
 async def test_what_a_customer_sees(pay: PaymentShop) -> None:
     """What to do, then what was taken, then what went back and why; in the answer's own words."""
     order_id = await pay.order()
-    begun = await start(pay, order_id, part("alipay", 40, scene="page"), part("wechatpay", 60))
+    begun = await start(pay, order_id, part("alipay", 40, flow="page"), part("wechatpay", 60))
     first, second = begun.body["payments"]
     assert begun.body["total"] == {"amount": 100, "currency": "CNY"}
     assert (begun.body["captured"], first["action"]["kind"], second["action"]["kind"]) == (0, "redirect", "qr")
@@ -130,15 +130,17 @@ async def test_staff(pay: PaymentShop) -> None:
         answer = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=asked)
         assert (answer.status, answer.code) == (status, code), answer.text
     for id_, status, code in ((payment["payment_id"], 409, "not_collectable"), (uuid4(), 404, "not_found")):
-        answer = await pay.gateway.call("POST", f"/v1/admin/payments/{id_}/collected", user="sam", roles=["support"])
+        answer = await pay.gateway.call(
+            "POST", f"/v1/admin/payments/{id_}/cash-collected", user="sam", roles=["support"]
+        )
         assert (answer.status, answer.code) == (status, code)
     gift = {"key": "sorry", "amount": 50, "currency": "CNY"}
     for _ in range(2):
-        given = await pay.staff("POST", "/credit/user", json=gift)
+        given = await pay.staff("POST", "/store-credit/user", json=gift)
         assert given == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
-    other = await pay.gateway.call("POST", "/v1/admin/credit/other", user="sam", roles=["support"], json=gift)
+    other = await pay.gateway.call("POST", "/v1/admin/store-credit/other", user="sam", roles=["support"], json=gift)
     assert (other.status, other.code) == (422, "invalid")
-    assert (await pay.gateway.call("GET", "/v1/credit")).body == given
+    assert (await pay.gateway.call("GET", "/v1/store-credit")).body == given
     assert await pay.value("SELECT actor FROM refunds") is None
 
 
@@ -153,10 +155,10 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
         await pay.staff("POST", f"/orders/{paid}/refunds", json={"key": "k", "reason": "broken"})
 
         async def parked(count: int) -> bool:
-            return len((await pay.staff("GET", "/parked"))["items"]) == count
+            return len((await pay.staff("GET", "/parked-jobs"))["items"]) == count
 
         await eventually(lambda: parked(2))
-        listed = {one["kind"]: one for one in (await pay.staff("GET", "/parked"))["items"]}
+        listed = {one["kind"]: one for one in (await pay.staff("GET", "/parked-jobs"))["items"]}
         assert listed["payment"]["id"] == str(begun.payments[0].payment_id)
         assert (listed["payment"]["task"], listed["payment"]["attempts"]) == ("create", 3)
         assert (listed["refund"]["order_id"], listed["refund"]["amount"]["amount"]) == (str(paid), 100)
@@ -164,11 +166,11 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
         pay.switch()
         # Whoever takes it up first gets it done; the second finds nothing parked.
         for one in listed.values():
-            await pay.staff("POST", f"/parked/{one['id']}/retry")
+            await pay.staff("POST", f"/parked-jobs/{one['id']}/retry")
         await eventually(lambda: parked(0))
         await pay.quiet()
         again = await pay.gateway.call(
-            "POST", f"/v1/admin/parked/{listed['refund']['id']}/retry", user="sam", roles=["support"]
+            "POST", f"/v1/admin/parked-jobs/{listed['refund']['id']}/retry", user="sam", roles=["support"]
         )
         assert (again.status, again.code) == (404, "not_found")
         pay.pays("wechatpay", listed["payment"]["id"])

@@ -190,7 +190,7 @@ class WebhookReceiver:
     @asynccontextmanager
     async def listening(self, port: int | None = None) -> AsyncIterator[WebhookReceiver]:
         app = web.Application()
-        app.router.add_post("/v1/carriers/{carrier}/notify", self._notify)
+        app.router.add_post("/v1/webhooks/carriers/{system}", self._notify)
         async with TestServer(app, port=port) as server:
             self.url = str(server.make_url("")).rstrip("/")
             yield self
@@ -288,7 +288,7 @@ async def open_carrier_kit(
             run_carriers(depot, clock, board, sending, make, speed, sandbox.over, scenario) as carriers,
             TestClient(TestServer(build(sandbox, carriers))) as http,
         ):
-            callback = f"{receiver.url}/v1/carriers/kuaidi100/notify"
+            callback = f"{receiver.url}/v1/webhooks/carriers/kuaidi100"
             yield CarrierKit(
                 carriers, clock, http, SfExpressClient(http, ""), Kuaidi100Client(http, "", callback), receiver
             )

@@ -36,7 +36,7 @@ async def test_a_kill_loses_no_parcel(tmp_path: Path) -> None:
                 async with session.put(f"{base}/switches/{name}", json={"push_ms": 3_000}) as answer:
                     assert answer.status == 200
             number = await SfExpressClient(session, base, ids).book(ORDERS[0])
-            callback = f"{shop}/v1/carriers/kuaidi100/notify"
+            callback = f"{shop}/v1/webhooks/carriers/kuaidi100"
             assert (await Kuaidi100Client(session, base, callback, ids).follow("ZT0001"))["result"]
             await running.kill()
         async with WebhookReceiver().listening(shop_port) as receiver, run_sandbox(tmp_path, port, *more):

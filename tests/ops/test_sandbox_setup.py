@@ -46,7 +46,7 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
     ids = read_keys(home / "sandbox" / "keys").ids
     assert shipping.sf_express.push_key.get_secret_value() == ids.sf_express_push_key
     assert shipping.sf_express.base_url == f"http://127.0.0.1:{settings.sandbox.port}/sf_express/std/service"
-    assert shipping.kuaidi100.notify_url == f"http://127.0.0.1:{settings.http.port}/v1/carriers/kuaidi100/notify"
+    assert shipping.kuaidi100.notify_url == f"http://127.0.0.1:{settings.http.port}/v1/webhooks/carriers/kuaidi100"
     argv = list(sandbox_program(settings).argv)
     assert argv[argv.index("--shop") + 1] == f"http://127.0.0.1:{settings.http.port}"
     assert argv[argv.index("--speed") + 1] == str(settings.sandbox.time_factor)

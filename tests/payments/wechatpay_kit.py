@@ -35,7 +35,7 @@ from tests.support.http_transport import SessionTransport
 
 APP_ID, MCH_ID, SERIAL, API_V3_KEY = "wx8888888888888888", "1900000109", "5F" * 20, "0123456789abcdef" * 2
 PUBLIC_KEY_ID = "PUB_KEY_ID_0119000001092024"
-NOTIFY_URL = "https://shop.example/v1/payments/wechatpay/notify"
+NOTIFY_URL = "https://shop.example/v1/webhooks/payments/wechatpay"
 DAY = timedelta(days=1)
 
 

@@ -76,7 +76,7 @@ async def test_dies_at_each_step_of_a_payment(pay: PaymentShop, processes: Payme
     await run_until_killed(processes, "payment.after_create")
     assert sum(pay.trade_state(name, id_) == "waiting" for name, id_ in zip(PROVIDERS, payments, strict=True)) >= 1
     assert not await has_payment_actions(pay)
-    running = await processes.worker("payment_worker", crash_at="payment.after_look")
+    running = await processes.worker("payment_worker", crash_at="payment.after_poll")
     await eventually(lambda: has_payment_actions(pay))
     for name, id_ in zip(PROVIDERS, payments, strict=True):
         pay.pays(name, id_)
@@ -141,13 +141,13 @@ async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, pro
     async with run_workers(pay.settings, "payment_worker"):
         order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
         await eventually(lambda: has_payment_actions(pay))
-    dying = await processes.gateway(crash_at="payment.after_notice:2")
+    dying = await processes.gateway(crash_at="payment.after_webhook:2")
     async with aiohttp.ClientSession() as client:
 
         async def send(number: int) -> int:
             name, id_ = PROVIDERS[number], payments[number]
             callback = pay.callback(name, id_, notice_id=f"n-{number}")
-            url = f"{processes.base}/v1/payments/{name}/notify"
+            url = f"{processes.base}/v1/webhooks/payments/{name}"
             async with client.post(url, data=callback.body, headers=callback.headers) as answer:
                 return answer.status
 

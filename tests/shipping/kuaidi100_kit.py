@@ -19,7 +19,7 @@ from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Ku
 from tests.support.http_transport import SessionTransport
 
 CUSTOMER, KEY, SALT = "0123456789ABCDEF0123456789ABCDEF", "TestKey00001", "kuaidi100-salt-0001"
-NOTIFY_URL = "http://shop.example/v1/shipping/kuaidi100/notify"
+NOTIFY_URL = "http://shop.example/v1/webhooks/carriers/kuaidi100"
 CARRIERS = {"zto": "zhongtong", "yto": "yuantong"}
 ACCOUNT_SETTINGS = {
     "customer": CUSTOMER,

@@ -21,7 +21,7 @@ KUAIDI100 = {
     "customer": "0123456789ABCDEF",
     "key": "TestKey00001",
     "salt": "kuaidi100-salt-0001",
-    "notify_url": "http://shop.example/v1/shipping/kuaidi100/notify",
+    "notify_url": "http://shop.example/v1/webhooks/carriers/kuaidi100",
 }
 SF_EXPRESS = {
     "partner_id": "Y7hHmkqf",

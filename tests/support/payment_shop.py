@@ -73,7 +73,7 @@ def with_providers(settings: Settings, providers: str, shop: str) -> Settings:
         app_id=keys.ids.alipay_app_id,
         seller_id=keys.ids.alipay_seller_id,
         gateway_url=f"{providers}/alipay/gateway.do",
-        notify_url=f"{shop}/v1/payments/alipay/notify",
+        notify_url=f"{shop}/v1/webhooks/payments/alipay",
         merchant_key=SecretStr(keys.alipay_merchant.private),
         alipay_key=keys.alipay_platform.public,
     )
@@ -84,7 +84,7 @@ def with_providers(settings: Settings, providers: str, shop: str) -> Settings:
         private_key=SecretStr(keys.wechatpay_merchant.private),
         api_v3_key=SecretStr(keys.ids.wechatpay_api_v3_key),
         base_url=f"{providers}/wechatpay",
-        notify_url=f"{shop}/v1/payments/wechatpay/notify",
+        notify_url=f"{shop}/v1/webhooks/payments/wechatpay",
     )
     return settings.model_copy(update={"payments": PaymentSettings(alipay=alipay, wechatpay=wechatpay)})
 
@@ -161,7 +161,7 @@ class PaymentChecks:
         """The audit is clean, money is where the orders say it is, and the providers' books agree with ours."""
         audit = await self.shop.audit.audit_sale(self.sale_id)
         assert audit.clean, audit.findings
-        assert not any((await self.shop.audit.ledger()).values())
+        assert not any((await self.shop.audit.sum_ledger()).values())
         assert [tuple(row) for row in await self.rows(_MISPLACED)] == []
         if books_agree:
             for name in PROVIDERS:
@@ -279,7 +279,9 @@ class PaymentShop(PaymentChecks):
         return answer.body
 
     async def gift(self, amount: int, user: str = "user", key: str = "welcome") -> None:
-        await self.staff("POST", f"/credit/{user}", json={"key": f"{key}-{user}", "amount": amount, "currency": "CNY"})
+        await self.staff(
+            "POST", f"/store-credit/{user}", json={"key": f"{key}-{user}", "amount": amount, "currency": "CNY"}
+        )
 
     async def credit(self, user: str = "user") -> int:
         query = "SELECT coalesce(sum(balance_minor), 0)::bigint FROM credit_accounts WHERE user_id = $1"
@@ -299,7 +301,7 @@ class PaymentShop(PaymentChecks):
 
     async def send(self, method: str, callback: Callback) -> tuple[int, str]:
         """Deliver a callback; status and text of the answer."""
-        url = f"{self.gateway.base}/v1/payments/{method}/notify"
+        url = f"{self.gateway.base}/v1/webhooks/payments/{method}"
         async with self.gateway.client.post(url, data=callback.body, headers=callback.headers) as answer:
             return answer.status, await answer.text()
 
@@ -332,7 +334,7 @@ class PaymentProcesses(Processes):
     def environment(self) -> dict[str, str]:
         payments = self.settings.payments
         agreed_on = {"alipay": payments.alipay, "wechatpay": payments.wechatpay}
-        texts = {name: said.texts() for name, said in agreed_on.items() if said}
+        texts = {name: said.as_strings() for name, said in agreed_on.items() if said}
         return {**super().environment(), "FLOODGATE_PAYMENTS": orjson.dumps(texts).decode()}
 
 

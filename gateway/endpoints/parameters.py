@@ -1,0 +1,33 @@
+"""Parameters that several endpoints declare."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from commerce.catalog.model import Sku
+from commerce.sales.model import SaleId
+from gateway.operations import Call, Parameter
+
+LIMIT = Parameter(
+    name="limit",
+    location="query",
+    type=Annotated[int, msgspec.Meta(ge=1, le=1000)],
+    description="maximum number of items per page",
+)
+SKU = Parameter(name="sku", location="path", type=Sku, description="the product's SKU")
+SALE = Parameter(name="sale_id", location="path", type=SaleId, description="the sale's id")
+ORDER = Parameter(name="order_id", location="path", type=UUID, description="the order's id")
+
+
+def cursor_parameter(type_: Any) -> Parameter:
+    """Declare the cursor of a list whose pages are continued after a key of `type_`."""
+    return Parameter(name="cursor", location="query", type=type_, description="`next` of the previous page")
+
+
+def page_size(call: Call) -> int:
+    """Return the requested page size, at most `limits.page_items`."""
+    max_items = call.services.settings.limits.page_items
+    return min(call.parameters["limit"] or max_items, max_items)
