@@ -75,12 +75,12 @@ class SaleSnapshots:
 
     async def _refresh(self) -> None:
         now = from_ms(self._clock.now_ms())
-        sales = await self._sales.opened()
+        sales = await self._sales.list_opened()
         self._with_keys = [sale.sale_id for sale in sales if sale.has_live_keys(now)]
         for sale in sales:
             known = self._known.get(sale.sale_id)
             if known is None or known.sale.generation != sale.generation:
-                self._known[sale.sale_id] = await self._sales.snapshot(sale, known)
+                self._known[sale.sale_id] = await self._sales.read_snapshot(sale, known)
         self._looked_at = self._clock.monotonic()
 
     def unavailable_reason(self) -> str | None:

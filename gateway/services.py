@@ -136,7 +136,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             settings.redis(),
             timeout_s=limits.redis_call_timeout_ms / 1000,
             name="intake",
-            must_keep=(settings.durability, settings.replicas),
+            required_durability=(settings.durability, settings.replicas),
         )
         stack.push_async_callback(link.close)
         await link.execute_command("PING")
@@ -184,7 +184,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             route_execution=RouteExecution(db, clock, partial(_hear, shipping)),
             dead_letters=DeadLetters(db, clock, persist),
             watcher=ChangeWatcher(
-                {"order": orders.progress, "parcels": shipping.progress}, clock, limits.concurrent_event_streams
+                {"order": orders.latest_event_seqs, "parcels": shipping.progress}, clock, limits.concurrent_event_streams
             ),
             stopping=asyncio.Event(),
         )

@@ -60,7 +60,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
     clock = SystemClock()
     ids = IdGenerator(clock)
     async with AsyncExitStack() as stack:
-        redis, db = await stack.enter_async_context(connect_databases(settings, "ops", keep=False))
+        redis, db = await stack.enter_async_context(connect_databases(settings, "ops", verify_durability=False))
         yield CliServices(
             settings=settings,
             clock=clock,

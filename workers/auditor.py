@@ -33,7 +33,7 @@ async def auditor(shop: WorkerServices) -> None:
 
 async def _sales(shop: WorkerServices) -> list[str]:
     try:
-        return [sale.sale_id for sale in await shop.sales.opened()]
+        return [sale.sale_id for sale in await shop.sales.list_opened()]
     except Exception as error:  # noqa: BLE001
         _logger.warning("the sales cannot be looked at", extra={"why": safe_error_text(error)})
         return []

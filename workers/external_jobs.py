@@ -63,13 +63,13 @@ class ExternalJobRunner(Generic[Job]):
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
         free = {system: self._free(system) for system in self._breakers}
         for system, breaker in self._breakers.items():
-            metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.open)
+            metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.is_open)
         # All of a claim may be for one system, so it is no larger than any that may be called has room for.
         open_ = [count for count in free.values() if count > 0]
         claimed = await self._jobs.claim(
             min([room, *open_]),
             [system for system, count in free.items() if count <= 0],
-            [system for system, breaker in self._breakers.items() if breaker.open],
+            [system for system, breaker in self._breakers.items() if breaker.is_open],
         )
         for job in claimed:
             system = self._system_of(job)
@@ -94,11 +94,11 @@ class ExternalJobRunner(Generic[Job]):
         try:
             result = await self._jobs.work(job)
             if breaker:
-                breaker.succeeded()
+                breaker.record_success()
         except ExternalOutcomeUnknown as error:
             result = "unclear"
             if breaker:
-                breaker.failed()
+                breaker.record_failure()
             _logger.warning("no clear answer", extra={"driver": self._name, "system": system, "why": str(error)})
         except Exception:
             # Its row is leased: it comes again, by whoever claims it then.

@@ -23,10 +23,10 @@ async def observer(shop: WorkerServices) -> None:
 
     async def jobs() -> int:
         first = not sales
-        sales[:] = [sale.sale_id for sale in await shop.sales.opened()]
+        sales[:] = [sale.sale_id for sale in await shop.sales.list_opened()]
         if first:  # or the streams would be seen only at their next look
             await streams()
-        counts = await shop.audit.counts()
+        counts = await shop.audit.count_waiting()
         metrics.DEAD_LETTERS.set(counts["dead_letters"])
         metrics.PARKED.labels("release").set(counts["parked_releases"])
         metrics.PARKED.labels("stock_change").set(counts["parked_stock_changes"])
@@ -36,7 +36,7 @@ async def observer(shop: WorkerServices) -> None:
             metrics.PARKED.labels(kind).set(counts[f"parked_{kind}s"])
             metrics.OLDEST_JOB.labels(kind).set(counts[f"oldest_{kind}_s"])
         await _show_parcels(desk, shown)
-        for currency, difference in (await shop.audit.ledger()).items():
+        for currency, difference in (await shop.audit.sum_ledger()).items():
             metrics.LEDGER_DIFFERENCE.labels(currency).set(difference)
         return 0
 
@@ -54,19 +54,19 @@ async def observer(shop: WorkerServices) -> None:
 
 async def _show_parcels(desk: Worklists, shown: set[tuple[str, str]]) -> None:
     """`shown` are the (carrier, status) that were shown so far: what has emptied since must be seen to be empty."""
-    counts = await desk.counts()
+    counts = await desk.count_worklists()
     for kind in ("shipment", "order"):
         metrics.OLDEST_JOB.labels(kind).set(counts.pop(f"oldest_{kind}_s"))
     metrics.PARKED.labels("shipment").set(counts["parked"])
     metrics.PARKED.labels("order").set(counts.pop("unplanned"))
     for name, count in counts.items():
         metrics.PARCELS.labels(name).set(count)
-    found = await desk.by_carrier()
+    found = await desk.count_open_shipments()
     for carrier, status in shown - found.keys():
         metrics.OPEN_PARCELS.labels(carrier, status).set(0)
     for (carrier, status), parcels in found.items():
         metrics.OPEN_PARCELS.labels(carrier, status).set(parcels)
     shown |= found.keys()
-    for until, values in (await desk.times()).items():
+    for until, values in (await desk.measure_fulfilment_times()).items():
         for quantile, seconds in zip(("0.5", "0.9", "0.99"), values, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)

@@ -67,7 +67,7 @@ async def _finished(task: asyncio.Task[None]) -> None:
 
 async def _sales_to_read(shop: WorkerServices) -> set[str]:
     """Sales that are open, and closed ones that still have orders on the way."""
-    sales = await shop.sales.opened()
+    sales = await shop.sales.list_opened()
     closed = [sale.sale_id for sale in sales if sale.state is SaleState.CLOSED]
     counts = await lua.accepted_counts(shop.redis, [SaleKeys(sale_id) for sale_id in closed])
     left = {sale_id for sale_id, count in zip(closed, counts, strict=True) if count}

@@ -57,7 +57,7 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
         writer = settings.writer
         redis, db = await stack.enter_async_context(
             connect_databases(
-                settings, "worker", more_connections=writer.concurrent_reads, wait_ms=writer.read_block_ms
+                settings, "worker", extra_connections=writer.concurrent_reads, extra_timeout_ms=writer.read_block_ms
             )
         )
         policy = RetryPolicy.from_settings(driver)

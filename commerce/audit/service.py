@@ -66,12 +66,12 @@ class Audit:
                 await self._clock.sleep(_AGAIN_S)
         raise NotReady(f"{sale_id} is being loaded again and again: audit it later")
 
-    async def counts(self) -> dict[str, float]:
+    async def count_waiting(self) -> dict[str, float]:
         """Dead letters and jobs that wait, by name."""
         async with self._db.connection() as connection:
             return await store.counts(connection, from_ms(self._clock.now_ms()))
 
-    async def ledger(self) -> dict[str, int]:
+    async def sum_ledger(self) -> dict[str, int]:
         """What all of the ledger adds up to, by currency: nothing, or money was made or lost."""
         async with self._db.connection() as connection:
             return await store.ledger(connection)

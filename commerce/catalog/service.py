@@ -13,7 +13,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, minor_digits
-from commerce.kernel.paging import Page, page
+from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 
 _CHUNK = 500
@@ -34,11 +34,11 @@ class Catalog:
             raise NoSuchProduct(f"no product has the SKU {sku!r}")
         return product
 
-    async def page(self, after: str | None, size: int) -> Page[Product]:
+    async def list_products(self, after: str | None, size: int) -> Page[Product]:
         """Products in the order of their SKUs."""
         async with self._db.connection() as connection:
             found = await store.list_after(connection, after or "", size + 1)
-        return page(found, size, lambda product: product.sku)
+        return to_page(found, size, lambda product: product.sku)
 
     async def put(self, sku: str, product: ProductInput) -> Product:
         """Make or change a product."""

@@ -14,7 +14,7 @@ from commerce.dead_letters.errors import DeadLetterResolved, NoSuchDeadLetter
 from commerce.dead_letters.model import DeadLetter
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Conflict
-from commerce.kernel.paging import Page, page
+from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 
@@ -39,13 +39,13 @@ class DeadLetters:
         self._clock = clock
         self._persist = persist
 
-    async def page(self, after: UUID | None, size: int, resolved: bool = False) -> Page[DeadLetter]:
+    async def list_letters(self, after: UUID | None, size: int, resolved: bool = False) -> Page[DeadLetter]:
         """Those that are held; with `resolved` the others too."""
         async with self._db.connection() as connection:
             found = await store.list_after(connection, after or _FIRST, size + 1, resolved)
-        return page(found, size, lambda letter: str(letter.order_id))
+        return to_page(found, size, lambda letter: str(letter.order_id))
 
-    async def show(self, order_id: UUID) -> DeadLetter:
+    async def get(self, order_id: UUID) -> DeadLetter:
         """One with the order it holds, or the bytes in hex if they cannot be read."""
         async with self._db.connection() as connection:
             held = await store.get(connection, order_id)
@@ -66,7 +66,7 @@ class DeadLetters:
             result = await self._persist(connection, [StreamedOrder(order, held.entry, held.payload)], now)
             if result.dead_lettered:  # raising undoes all of this transaction, so the letter is held as before
                 raise Conflict(f"the order still cannot be written: {result.dead_lettered[order_id]}")
-        return await self.show(order_id)
+        return await self.get(order_id)
 
     async def discard(self, order_id: UUID, actor: str) -> DeadLetter:
         """Give the order up: its goods and limit go back, and its owner sees it as cancelled."""
@@ -76,7 +76,7 @@ class DeadLetters:
             await store.resolve(connection, order_id, "discarded", now, actor)
             if letter.units:  # unreadable ones have none: what they took, if anything, is the audit's to find
                 await store.release(connection, letter, f"the dead letter was discarded by {actor}", now)
-        return await self.show(order_id)
+        return await self.get(order_id)
 
     async def _lock(self, connection: Connection, order_id: UUID) -> store.StoredDeadLetter:
         held = await store.lock(connection, order_id)

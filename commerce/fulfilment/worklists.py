@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from commerce.fulfilment import store
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.paging import Page, page
+from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 from commerce.shipping import store as shipments
 from commerce.shipping.model import UnplannedOrder, WorklistItem, WorklistName
@@ -26,7 +26,7 @@ class Worklists:
         self._clock = clock
         self._rules = rules
 
-    async def listed(
+    async def list_worklist(
         self, which: WorklistName, warehouse_id: str | None, after: UUID | None, size: int
     ) -> Page[WorklistItem]:
         """What there is to do, oldest first."""
@@ -39,9 +39,9 @@ class Worklists:
             )
             lines = await shipments.lines_of(connection, [shipment.shipment_id for shipment, _ in found])
         items = [WorklistItem(one, shipments.shown(lines[one.shipment_id]), why) for one, why in found]
-        return page(items, size, lambda item: str(item.shipment.shipment_id))
+        return to_page(items, size, lambda item: str(item.shipment.shipment_id))
 
-    async def counts(self) -> dict[str, float]:
+    async def count_worklists(self) -> dict[str, float]:
         """How long each list is, and for how long the oldest jobs have been due."""
         now = self._now()
         today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
@@ -50,18 +50,18 @@ class Worklists:
                 connection, now, today, self._rules.stalled_after_s, self._rules.no_first_scan_after_s
             )
 
-    async def by_carrier(self) -> dict[tuple[str, str], int]:
+    async def count_open_shipments(self) -> dict[tuple[str, str], int]:
         """(carrier, status) → parcels that are not over."""
         async with self._db.connection() as connection:
             return await store.by_carrier(connection)
 
-    async def times(self) -> dict[str, list[float]]:
+    async def measure_fulfilment_times(self) -> dict[str, list[float]]:
         """Seconds from paid to `handed_over` and to `delivered` in the last day: of 50, 90 and 99 in a hundred orders;
         without those of which there are none."""
         async with self._db.connection() as connection:
             return await store.times(connection, self._now())
 
-    async def unplanned(self) -> list[UnplannedOrder]:
+    async def list_unplanned_orders(self) -> list[UnplannedOrder]:
         """Orders that cannot be made into parcels as things are, with what is to be done."""
         async with self._db.connection() as connection:
             return await store.unplanned(connection, _MOST_UNPLANNED)

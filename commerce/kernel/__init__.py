@@ -1,1 +1,1 @@
-"""What every business module needs and none owns: money, ids, time, errors, the two databases."""
+"""Code that every business package needs and none owns: money, ids, time, errors, the two databases."""

@@ -1,4 +1,4 @@
-"""Listening on a port, with an error that says which one and what to do."""
+"""Binding a port, with an error that names the port and the remedy."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from commerce.kernel.errors import NotReady
 
 @contextmanager
 def explain_bind_errors(host: str, port: int, setting: str) -> Iterator[None]:
-    """Whatever goes wrong inside is said of this port, which `setting` names. Raises `NotReady`."""
+    """Turn an `OSError` of the block into a `NotReady` that names the address and the `setting` to change."""
     try:
         yield
     except OSError as error:
         raise NotReady(
-            f"{host}:{port} cannot be listened on ({error.strerror}): stop what uses it, or set {setting}"
+            f"cannot bind {host}:{port}: {error.strerror}; stop the process that uses it, or set {setting}"
         ) from None

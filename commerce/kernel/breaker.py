@@ -1,4 +1,4 @@
-"""A circuit breaker: who does not answer is left alone for a while, then tried once."""
+"""A circuit breaker: calls to a system that fails repeatedly are stopped for a while, then tried once."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from commerce.kernel.clock import Clock
 
 
 class CircuitBreaker:
-    """Opens after so many failures in a row, for so many seconds; then lets one try through, which decides."""
+    """Opens after `failures` failures in a row, for `open_s` seconds. Then the result of one trial call decides."""
 
     def __init__(self, clock: Clock, *, failures: int, open_s: float) -> None:
         self._clock = clock
-        self._most = failures
+        self._max_failures = failures
         self._open_s = open_s
         self._failures = 0
-        self._until = float("-inf")
+        self._open_until = float("-inf")
 
     @property
-    def open(self) -> bool:
-        """Whether nobody should call now."""
-        return self._failures >= self._most and self._clock.monotonic() < self._until
+    def is_open(self) -> bool:
+        """True while no call may be started."""
+        return self._failures >= self._max_failures and self._clock.monotonic() < self._open_until
 
     @property
     def calls_allowed(self) -> int:
-        """How many calls may be begun now: none while open, one to try, else any number."""
-        if self._failures < self._most:
+        """Number of calls that may be started now: 0 while open, 1 for the trial, otherwise unlimited."""
+        if self._failures < self._max_failures:
             return 2**31
-        return 0 if self.open else 1
+        return 0 if self.is_open else 1
 
-    def succeeded(self) -> None:
+    def record_success(self) -> None:
         self._failures = 0
 
-    def failed(self) -> None:
+    def record_failure(self) -> None:
         self._failures += 1
-        if self._failures >= self._most:
-            self._until = self._clock.monotonic() + self._open_s
+        if self._failures >= self._max_failures:
+            self._open_until = self._clock.monotonic() + self._open_s

@@ -1,4 +1,4 @@
-"""Time comes in through this port, so that the same code runs on a simulated clock."""
+"""The clock port: code reads time through it, so that the same code runs on a simulated clock."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ DAY_MS = 86_400_000
 
 
 class Clock(Protocol):
-    """What the rest of the code may ask of time."""
+    """Current time, elapsed time and sleeping."""
 
     def now_ms(self) -> int:
-        """Milliseconds since 1970 in UTC."""
+        """Return milliseconds since 1970 in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since some fixed point, never going back."""
+        """Return seconds since a fixed point; the value never decreases."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
@@ -39,10 +39,10 @@ class SystemClock:
 
 
 def from_ms(ms: int) -> datetime:
-    """Exact to the millisecond, which `datetime.fromtimestamp` with a float is not."""
+    """Convert milliseconds since 1970 exactly, which `datetime.fromtimestamp` with a float does not."""
     return EPOCH + timedelta(milliseconds=ms)
 
 
 def to_ms(moment: datetime) -> int:
-    """Milliseconds since 1970; what is finer is cut off."""
+    """Convert to milliseconds since 1970, without the microseconds."""
     return (moment - EPOCH) // timedelta(milliseconds=1)

@@ -1,4 +1,4 @@
-"""Reads CSV files line by line and says of each wrong one what is wrong. A file is never refused for one line."""
+"""Reads CSV files line by line; a wrong line becomes a `LineError` and does not stop the import."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class UnreadableCsv(Invalid):
 
 
 class LineError(msgspec.Struct, frozen=True):
-    """A line of an import that was not taken; `line` counts from 1 and the header is line 1."""
+    """A line that was not imported; `line` counts from 1 and the header is line 1."""
 
     line: int
     reason: str
 
 
 class ImportReport(msgspec.Struct):
-    """What an import did."""
+    """The counts of an import, and the lines that were not imported."""
 
     added: int = 0
     changed: int = 0
@@ -40,19 +40,19 @@ class ImportReport(msgspec.Struct):
 
 
 class CsvLineError(ValueError):
-    """What is wrong with one line."""
+    """One line is invalid; the text is the reason."""
 
 
 def read_rows(
     lines: Iterable[str],
     columns: tuple[str, ...],
     optional: tuple[str, ...],
-    make: Callable[[int, dict[str, str]], Row],
+    parse: Callable[[int, dict[str, str]], Row],
 ) -> Iterator[tuple[int, Row | LineError]]:
-    """Yield (line number, what `make` made of it or why not) for each line after the header.
+    """Yield (line number, result of `parse` or its `LineError`) for each line after the header.
 
-    `lines` comes from a text file opened with `errors="surrogateescape"`, so that bytes that are not UTF-8 are found
-    in their line instead of ending the whole import.
+    Open the file with `errors="surrogateescape"`, so that bytes that are not UTF-8 become an error of their line and do
+    not end the import. Raises `UnreadableCsv` if the header lacks a column or has an unknown one.
     """
     csv.field_size_limit(MAX_FIELD_CHARS)
     reader = csv.reader(lines, strict=True)
@@ -74,7 +74,7 @@ def read_rows(
             for name, value in zip(header, fields, strict=True):
                 if any("\ud800" <= char <= "\udfff" for char in value):
                     raise CsvLineError(f"{name} is not UTF-8")
-            yield line, make(line, dict(zip(header, fields, strict=True)))
+            yield line, parse(line, dict(zip(header, fields, strict=True)))
         except (CsvLineError, MoneyError) as error:
             yield line, LineError(line, str(error))
 
@@ -83,25 +83,32 @@ def _header(reader: Iterator[list[str]], columns: tuple[str, ...], optional: tup
     try:
         header = [name.strip().removeprefix("\ufeff").lower() for name in next(reader)]
     except (StopIteration, csv.Error):
-        raise UnreadableCsv(f"the file has no header line; it needs the columns {', '.join(columns)}") from None
+        raise UnreadableCsv(
+            f"cannot read the file: it has no header line; it needs the columns {', '.join(columns)}"
+        ) from None
     missing = [name for name in columns if name not in header]
     unknown = [name for name in header if name not in columns + optional]
     if missing or unknown or len(set(header)) != len(header):
         also = f" and may have {', '.join(optional)}" if optional else ""
-        raise UnreadableCsv(f"the header is {','.join(header)}; it needs the columns {', '.join(columns)}{also}")
+        raise UnreadableCsv(
+            f"cannot read the file: its header is {','.join(header)}; it needs the columns {', '.join(columns)}{also}"
+        )
     return header
 
 
-def parse_unsigned(name: str, text: str, most: int) -> int:
-    """A field that must be a whole number from 0 to `most`."""
+def parse_unsigned(name: str, text: str, maximum: int) -> int:
+    """Parse a whole number from 0 to `maximum`. Raises `CsvLineError` otherwise."""
     text = text.strip()
-    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > most:
-        raise CsvLineError(f"{name} is {text[:40]!r}, not a whole number from 0 to {most}")
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > maximum:
+        raise CsvLineError(f"{name} is {text[:40]!r}, not a whole number from 0 to {maximum}")
     return int(text)
 
 
-def check_unique(first: dict[str, int], value: str, line: int, what: str = "SKU") -> None:
-    """Refuse a SKU, or what else names a row, that an earlier line gave: which of the two would be meant?"""
-    before = first.setdefault(value, line)
-    if before != line:
-        raise CsvLineError(f"the {what} {value} was given on line {before} already")
+def check_unique(first_lines: dict[str, int], value: str, line: int, label: str = "SKU") -> None:
+    """Raise `CsvLineError` if an earlier line has the same key, because either could be the intended one.
+
+    `first_lines` maps keys to lines; it is updated. `label` names the key in the error.
+    """
+    first_line = first_lines.setdefault(value, line)
+    if first_line != line:
+        raise CsvLineError(f"the {label} {value} is on line {first_line} already")

@@ -1,6 +1,6 @@
-"""An expected refusal is a typed error with a stable code and an HTTP status. A 5xx is a dependency that is down.
+"""Errors with a stable code and an HTTP status. A 5xx means that a dependency is unavailable.
 
-Each module derives its own refusals in its `errors.py`; the gateway turns any of them into a problem (RFC 9457).
+Each package derives its own errors in its `errors.py`; the gateway turns each of them into a problem (RFC 9457).
 """
 
 from __future__ import annotations
@@ -9,7 +9,10 @@ from typing import Any, ClassVar
 
 
 class ProblemError(Exception):
-    """The base of all. `detail` says what is wrong and what to do; `extra` goes into the problem as members."""
+    """Base class of expected refusals.
+
+    `detail` states the reason and the remedy; `extra` becomes members of the problem.
+    """
 
     code: ClassVar[str] = "invalid"
     status: ClassVar[int] = 422
@@ -23,7 +26,7 @@ class ProblemError(Exception):
 
 
 class Invalid(ProblemError):
-    """The content is well-formed but breaks a rule. `errors` lists `{"pointer": JSON pointer, "detail": text}`."""
+    """The content is well-formed and breaks a rule. `errors` lists `{"pointer": JSON pointer, "detail": text}`."""
 
 
 class NotFound(ProblemError):
@@ -39,7 +42,7 @@ class Conflict(ProblemError):
 
 
 class NotReady(ProblemError):
-    """Nothing was done. The same request may be sent again."""
+    """Nothing was done. The request may be repeated."""
 
     code = "not_ready"
     status = 503
@@ -48,11 +51,11 @@ class NotReady(ProblemError):
 
 
 class NotDurable(NotReady):
-    """A server does not keep what the setting `durability` promises."""
+    """A server does not keep data as safely as the setting `durability` requires."""
 
 
 class Overloaded(ProblemError):
-    """Refused at the door, before anything was done."""
+    """The request was refused before anything was done."""
 
     code = "overloaded"
     status = 503
@@ -61,7 +64,7 @@ class Overloaded(ProblemError):
 
 
 class OutcomeUnknown(ProblemError):
-    """It may or may not have been done: say so, never 'failed'."""
+    """The request may or may not have been executed; it must not be reported as failed."""
 
     code = "outcome_unknown"
     status = 503

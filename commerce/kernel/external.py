@@ -1,6 +1,6 @@
-"""Calls to other people's systems go through this port, so that the business knows no HTTP library.
+"""The port to external systems, so that business code depends on no HTTP library.
 
-Whoever calls cannot tell a request that never arrived from an answer that got lost: `Unclear` says so.
+A lost request cannot be told from a lost response: both raise `ExternalOutcomeUnknown`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 
 class HttpResponse(NamedTuple):
-    """What came back; names of headers are in lower case."""
+    """A response with header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -18,11 +18,11 @@ class HttpResponse(NamedTuple):
 
 
 class ExternalOutcomeUnknown(Exception):
-    """There was no answer, or none that can be believed: it may or may not have been done. Ask, then try again."""
+    """No answer came, or none that can be trusted. The request may have been executed: query it before a retry."""
 
 
 class ExternalRefusal(Exception):
-    """The other side understood and said no; the same again will be refused again. `code` is its own word for why."""
+    """The external system refused the request and would refuse a repeat. `code` is its own word for the reason."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -31,7 +31,7 @@ class ExternalRefusal(Exception):
 
 
 class InvalidWebhook(Exception):
-    """A call from outside that cannot be believed, or is not about this shop. `code` is one of the words below."""
+    """An incoming webhook is not authentic, not readable, or not for this shop. `code` is one of `CODES`."""
 
     CODES = ("malformed", "bad_signature", "unknown_key", "stale", "foreign", "bad_content")
 
@@ -43,7 +43,7 @@ class InvalidWebhook(Exception):
 
 
 class WebhookReply(NamedTuple):
-    """What the other side wants to read in answer to its call."""
+    """The response that an external system expects to its webhook."""
 
     status: int
     content_type: str
@@ -51,6 +51,14 @@ class WebhookReply(NamedTuple):
 
 
 class HttpTransport(Protocol):
-    """Sends one request within the time that was set for the other side; raises `Unclear`."""
+    """Sends one request within the timeout of its system. Raises `ExternalOutcomeUnknown`."""
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse: ...
+
+
+class CredentialSource(Protocol):
+    """The settings of an account at a provider or a carrier."""
+
+    def as_strings(self) -> dict[str, str]:
+        """Return all fields as strings, secrets in clear text: for the adapter only."""
+        ...

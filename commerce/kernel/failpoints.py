@@ -1,7 +1,7 @@
-"""Named places where a crash would hurt. In production `crash_point` does nothing.
+"""Failpoints: named places where a test may kill the process. In production `failpoint` does nothing.
 
-A test starts a process with `FLOODGATE_FAILPOINT=name` (or `name:3` for the third time it is passed), and the process
-kills itself there, as `kill -9` would.
+A process started with `FLOODGATE_FAILPOINT=name` kills itself when it passes that failpoint, as `kill -9` would do;
+with `name:3`, when it passes for the third time.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import signal
 from collections.abc import Callable
 
 
-def _nothing(name: str) -> None:
-    """Production."""
+def _pass(name: str) -> None:
+    """Do nothing: no failpoint is armed."""
 
 
-def _armed(place: str) -> Callable[[str], None]:
-    wanted, _, count = place.partition(":")
-    left = int(count or 1)
+def _arm(setting: str) -> Callable[[str], None]:
+    armed_name, _, count = setting.partition(":")
+    passes_left = int(count or 1)
 
     def crash(name: str) -> None:
-        nonlocal left
-        if name == wanted:
-            left -= 1
-            if left == 0:
+        nonlocal passes_left
+        if name == armed_name:
+            passes_left -= 1
+            if passes_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return crash
 
 
-failpoint: Callable[[str], None] = _armed(place) if (place := os.environ.get("FLOODGATE_FAILPOINT")) else _nothing
+failpoint: Callable[[str], None] = _arm(setting) if (setting := os.environ.get("FLOODGATE_FAILPOINT")) else _pass

@@ -1,4 +1,4 @@
-"""Forms that others send (application/x-www-form-urlencoded), read strictly: what is signed has one meaning only."""
+"""Strict decoding of signed forms (application/x-www-form-urlencoded): signed content has one meaning only."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from urllib.parse import parse_qsl
 from commerce.kernel.external import InvalidWebhook
 
 
-def decode_signed_form(body: bytes, *, most_bytes: int, most_fields: int, needs: Collection[str]) -> dict[str, str]:
-    """The fields of a form in UTF-8, each there once, those that are needed among them. Raises `BadNotice`."""
-    if len(body) > most_bytes:
-        raise InvalidWebhook("malformed", f"{len(body)} bytes are more than {most_bytes}")
+def decode_signed_form(body: bytes, *, max_bytes: int, max_fields: int, required: Collection[str]) -> dict[str, str]:
+    """Decode a UTF-8 form with distinct fields.
+
+    Raises `InvalidWebhook` if the body is too long or malformed, repeats a field, or lacks a required one.
+    """
+    if len(body) > max_bytes:
+        raise InvalidWebhook("malformed", f"the body has {len(body)} bytes, more than {max_bytes}")
     try:
         pairs = parse_qsl(
             body.decode("ascii"),
             keep_blank_values=True,
             strict_parsing=True,
             errors="strict",
-            max_num_fields=most_fields,
+            max_num_fields=max_fields,
         )
     except ValueError:
-        raise InvalidWebhook("malformed", "the body is no form in UTF-8") from None
+        raise InvalidWebhook("malformed", "the body is not a form in UTF-8") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise InvalidWebhook("malformed", "a field is there twice")
-    if missing := set(needs) - fields.keys():
-        raise InvalidWebhook("malformed", f"without {', '.join(sorted(missing))}")
+        raise InvalidWebhook("malformed", "a field occurs twice")
+    if missing := set(required) - fields.keys():
+        raise InvalidWebhook("malformed", f"fields are missing: {', '.join(sorted(missing))}")
     return fields

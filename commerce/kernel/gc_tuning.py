@@ -1,18 +1,18 @@
-"""Python's garbage collector in a process that lives long and makes much that is short-lived and has no cycles."""
+"""Settings of Python's garbage collector for long-lived processes that create many short-lived objects."""
 
 from __future__ import annotations
 
 import gc
 
-_NEW_OBJECTS = 50_000
+_THRESHOLD_OBJECTS = 50_000
 
 
 def tune_garbage_collector() -> None:
-    """Call it when everything that lives as long as the process is there.
+    """Exclude all present objects from collection and collect less often.
 
-    That is not looked through for garbage again, and what a batch of orders makes and drops, which leaves no cycles
-    behind, does not set off a collection: with Python's own threshold of 700 a writer spends a sixth of its time so.
+    Call it once all objects that live as long as the process exist. Objects of a batch of orders form no cycles, so
+    they need no collection; with Python's own threshold of 700 a writer spends a sixth of its time collecting.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_NEW_OBJECTS, 20, 50)
+    gc.set_threshold(_THRESHOLD_OBJECTS, 20, 50)

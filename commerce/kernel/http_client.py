@@ -1,4 +1,4 @@
-"""The one way out: `Outside` over one pooled aiohttp session for each system that is called."""
+"""The HTTP client for external systems: `HttpTransport` over one pooled aiohttp session per system."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ import aiohttp
 
 from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 
-_MOST_BYTES = 8 * 2**20
+_MAX_RESPONSE_BYTES = 8 * 2**20
 
 
 class AiohttpTransport:
-    """An `Outside` that gives up after the session's time. Redirects are answers and not followed."""
+    """An `HttpTransport` over an aiohttp session, with the session's timeout. It does not follow redirects."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
+        """Send one request and read the response.
+
+        Raises `ExternalOutcomeUnknown` if no response comes in time or if it is longer than 8 MiB.
+        """
         try:
-            async with self._session.request(method, url, headers=headers, data=body, allow_redirects=False) as answer:
-                whole = await answer.content.read(_MOST_BYTES + 1)
-                while not answer.content.at_eof() and len(whole) <= _MOST_BYTES:
-                    whole += await answer.content.read(_MOST_BYTES + 1 - len(whole))
-                if len(whole) > _MOST_BYTES:
-                    raise ExternalOutcomeUnknown(f"the answer is longer than {_MOST_BYTES} bytes")
+            async with self._session.request(
+                method, url, headers=headers, data=body, allow_redirects=False
+            ) as response:
+                content = await response.content.read(_MAX_RESPONSE_BYTES + 1)
+                while not response.content.at_eof() and len(content) <= _MAX_RESPONSE_BYTES:
+                    content += await response.content.read(_MAX_RESPONSE_BYTES + 1 - len(content))
+                if len(content) > _MAX_RESPONSE_BYTES:
+                    raise ExternalOutcomeUnknown(f"the answer is longer than {_MAX_RESPONSE_BYTES} bytes")
                 return HttpResponse(
-                    answer.status, {name.lower(): value for name, value in answer.headers.items()}, whole
+                    response.status, {name.lower(): value for name, value in response.headers.items()}, content
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ExternalOutcomeUnknown(
@@ -38,8 +44,10 @@ class AiohttpTransport:
 
 @asynccontextmanager
 async def open_transport(*, timeout_s: float, connections: int) -> AsyncIterator[AiohttpTransport]:
-    """A session of its own, so that one slow system cannot use up the connections to another."""
+    """Open a transport with its own session, so that one slow system cannot use up another's connections."""
     connector = aiohttp.TCPConnector(limit=connections)
     timeout = aiohttp.ClientTimeout(total=timeout_s, connect=timeout_s / 2)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as one:
-        yield AiohttpTransport(one)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
+        yield AiohttpTransport(session)

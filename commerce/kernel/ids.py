@@ -1,4 +1,4 @@
-"""Ids are UUIDv7 (RFC 9562, section 5.7): unique without a server, and in the order of their making."""
+"""Ids are UUIDv7 (RFC 9562, section 5.7): unique without a server and ordered by creation time."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from commerce.kernel.clock import Clock, SystemClock
 _RANDOM_BYTES = 10
 _POOL_IDS = 256
 # Of the ten bytes after the time, the first begins with the version (7) and the third with the variant (binary 10).
-_KEEP_ALL = int.from_bytes((b"\x0f\xff\x3f" + b"\xff" * 7) * _POOL_IDS)
-_MARK_ALL = int.from_bytes((b"\x70\x00\x80" + b"\x00" * 7) * _POOL_IDS)
+_RANDOM_MASK = int.from_bytes((b"\x0f\xff\x3f" + b"\xff" * 7) * _POOL_IDS)
+_MARKER_BITS = int.from_bytes((b"\x70\x00\x80" + b"\x00" * 7) * _POOL_IDS)
 
 
 class IdGenerator:
-    """Makes ids from a clock and a source of random bytes, which is asked for many at a time."""
+    """Generates ids from a clock and a source of random bytes, which is read for 256 ids at a time."""
 
     __slots__ = ("_clock", "_left", "_pool", "_random")
 
@@ -28,17 +28,17 @@ class IdGenerator:
         self._pool, self._left = b"", 0
 
     def new(self) -> UUID:
-        """A new UUIDv7: 48 bits of milliseconds, 74 random bits."""
+        """Return a new UUIDv7: 48 bits of milliseconds, 74 random bits."""
         if not self._left:
             self._fill()
         self._left -= 1
-        at = self._left * _RANDOM_BYTES
-        # asyncpg's UUID is Python's, made and shown in C.
-        return pgproto.UUID(self._clock.now_ms().to_bytes(6) + self._pool[at : at + _RANDOM_BYTES])
+        start = self._left * _RANDOM_BYTES
+        # asyncpg's UUID behaves as Python's and is implemented in C.
+        return pgproto.UUID(self._clock.now_ms().to_bytes(6) + self._pool[start : start + _RANDOM_BYTES])
 
     def _fill(self) -> None:
         size = _RANDOM_BYTES * _POOL_IDS
-        random = int.from_bytes(self._random(size)) & _KEEP_ALL | _MARK_ALL
+        random = int.from_bytes(self._random(size)) & _RANDOM_MASK | _MARKER_BITS
         self._pool, self._left = random.to_bytes(size), _POOL_IDS
 
 
@@ -54,5 +54,5 @@ def parse_uuid_hex(text: object) -> UUID | None:
 
 
 def created_ms(id_: UUID) -> int:
-    """When a UUIDv7 was made, in milliseconds since 1970."""
+    """Return the creation time of a UUIDv7 in milliseconds since 1970."""
     return id_.int >> 80

@@ -1,4 +1,4 @@
-"""The row is the job: how many are claimed at once, for how long, and when a job is tried again."""
+"""Jobs are rows: how many rows a worker claims at once, for how long, and when it tries a job again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from commerce.kernel.clock import Clock
 
 
 class JobSettings(Protocol):
-    """The part `driver` of the settings."""
+    """The section `jobs` of the settings."""
 
     @property
     def backoff_initial_ms(self) -> int: ...
@@ -25,40 +25,42 @@ class JobSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Waits double from `first_ms` to at most `max_s`; a claim of `batch` rows lasts `lease_s`."""
+    """Exponential backoff from `initial_ms` to `max_s`; claims of `rows_per_claim` rows that last `lease_s` seconds."""
 
-    first_ms: int
+    initial_ms: int
     max_s: float
     lease_s: int
-    batch: int
+    rows_per_claim: int
     random: Callable[[], float] = random.random
 
     @classmethod
-    def from_settings(cls, driver: JobSettings) -> RetryPolicy:
-        """As the settings say."""
-        return cls(driver.backoff_initial_ms, driver.backoff_max_s, driver.lease_s, driver.rows_per_claim)
+    def from_settings(cls, settings: JobSettings) -> RetryPolicy:
+        return cls(settings.backoff_initial_ms, settings.backoff_max_s, settings.lease_s, settings.rows_per_claim)
 
     def delay_ms(self, attempt: int) -> int:
-        """After the given attempt (from 1): between half of the full wait and all of it, so that jobs spread out."""
-        full = min(self.first_ms * 2 ** min(attempt - 1, 30), self.max_s * 1000)
-        return int(full * (0.5 + self.random() / 2))
+        """Return the delay after an attempt (counted from 1).
+
+        The result is random between half of the backoff and all of it, so that jobs spread out.
+        """
+        backoff_ms = min(self.initial_ms * 2 ** min(attempt - 1, 30), self.max_s * 1000)
+        return int(backoff_ms * (0.5 + self.random() / 2))
 
 
 class RateLimiter:
-    """So many a second and no more, saved up for a second at most."""
+    """A token bucket: `per_s` actions per second, with one second's worth saved up at most."""
 
     def __init__(self, clock: Clock, per_s: float) -> None:
         self._clock = clock
         self._per_s = per_s
-        self._saved = per_s
-        self._then = clock.monotonic()
+        self._tokens = per_s
+        self._refilled_s = clock.monotonic()
 
     def available(self) -> int:
-        """How many may be begun now."""
+        """Return the number of actions that may be started now."""
         now = self._clock.monotonic()
-        self._saved = min(max(self._per_s, 1.0), self._saved + (now - self._then) * self._per_s)
-        self._then = now
-        return int(self._saved)
+        self._tokens = min(max(self._per_s, 1.0), self._tokens + (now - self._refilled_s) * self._per_s)
+        self._refilled_s = now
+        return int(self._tokens)
 
     def consume(self, count: int) -> None:
-        self._saved -= count
+        self._tokens -= count

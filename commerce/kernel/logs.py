@@ -1,4 +1,4 @@
-"""Logs are JSON, one object a line: time, level, logger, message, and what the call gave as `extra`."""
+"""JSON logs, one object per line: time, level, logger, message, and the `extra` of the call."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from pythonjsonlogger.orjson import OrjsonFormatter
 
 _FIELDS = {"asctime": "time", "levelname": "level", "name": "logger", "message": "message"}
-_FILES_KEPT = 3
+_BACKUP_FILES = 3
 
 
 def configure_logging(level: str, file: Path | None, file_bytes: int, process: str) -> None:
-    """Send everything to standard error, or to a file that is rotated. `process` is in every line."""
+    """Log to standard error, or to a file that is rotated at `file_bytes`. Every line contains `process`."""
     handler: logging.Handler
     if file is None:
         handler = logging.StreamHandler()
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = RotatingFileHandler(file, maxBytes=file_bytes, backupCount=_FILES_KEPT, encoding="utf-8")
+        handler = RotatingFileHandler(file, maxBytes=file_bytes, backupCount=_BACKUP_FILES, encoding="utf-8")
     handler.setFormatter(
         OrjsonFormatter(
             "{asctime}{levelname}{name}{message}",

@@ -1,4 +1,4 @@
-"""Reading out metrics: of this process, or of all processes of a machine that share `PROMETHEUS_MULTIPROC_DIR`."""
+"""Metrics of this process, or of all processes of a machine that share `PROMETHEUS_MULTIPROC_DIR`."""
 
 from __future__ import annotations
 
@@ -10,57 +10,60 @@ _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
 def enable_multiprocess(directory: Path | None) -> None:
-    """Count into files in that directory, together with other processes. Call it before anything counts.
+    """Store metrics in files of that directory, which several processes share.
 
-    prometheus-client looks at the variable when it is imported, so this sets it and checks that it is not too late.
+    Call it before the first metric is created: prometheus-client reads the environment variable on import. Raises
+    `RuntimeError` if prometheus-client is imported already.
     """
     if directory is None:
         return
     if "prometheus_client" in sys.modules:
         if os.environ.get(_VARIABLE) == str(directory):
             return
-        raise RuntimeError("prometheus_client was imported before the metrics' directory was known")
+        raise RuntimeError(
+            "cannot share metrics: prometheus_client was imported too early; call enable_multiprocess first"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     os.environ[_VARIABLE] = str(directory)
-    _forget_dead(directory, os.getpid())  # what has this process's number is of one before it
+    _drop_dead(directory, os.getpid())  # a file with this process's id is of an earlier process
 
 
 def render() -> bytes:
-    """Everything in Prometheus's text format."""
-    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, multiprocess  # noqa: PLC0415  # see share
+    """Return all metrics in Prometheus's text format."""
+    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, multiprocess  # noqa: PLC0415  # see enable_multiprocess
 
     if _VARIABLE not in os.environ:
         return generate_latest(REGISTRY)
-    _forget_dead(Path(os.environ[_VARIABLE]), None)
+    _drop_dead(Path(os.environ[_VARIABLE]), None)
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
-def _forget_dead(directory: Path, besides: int | None) -> None:
-    """Drop the gauges of processes that are no more, however they ended, and of one besides.
+def _drop_dead(directory: Path, own_pid: int | None) -> None:
+    """Delete the gauges of processes that have ended, however they ended, and those of `own_pid`.
 
-    A gauge that nobody sets any more would look as if all were well for ever.
+    A gauge that no process updates would keep its last value and hide a failure.
     """
     for file in directory.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
-        if pid.isdecimal() and (int(pid) == besides or not _runs(int(pid))):
+        if pid.isdecimal() and (int(pid) == own_pid or not _is_running(int(pid))):
             file.unlink(missing_ok=True)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # of another user
         return True
     return True
 
 
 def drop_process(pid: int) -> None:
-    """Drop the gauges of a process that has ended; what it counted stays."""
+    """Delete the gauges of a process that has ended; its counters stay."""
     if _VARIABLE in os.environ:
-        from prometheus_client import multiprocess  # noqa: PLC0415  # see share
+        from prometheus_client import multiprocess  # noqa: PLC0415  # see enable_multiprocess
 
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

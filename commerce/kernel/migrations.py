@@ -1,4 +1,4 @@
-"""Brings a database to the schema in `migrations/`: numbered files, each applied once, in one transaction."""
+"""Migrations of the database: numbered files in `migrations/`, each applied once, in one transaction."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ CREATE TABLE IF NOT EXISTS schema_migrations (
 
 @dataclass(frozen=True, slots=True)
 class Migration:
+    """One file; `digest` detects edits after it was applied."""
+
     number: int
     name: str
     sql: str
@@ -32,21 +34,21 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def all_migrations() -> list[Migration]:
-    """Every migration that ships, in order. The numbers have no gaps."""
-    found = [
+def load_migrations() -> list[Migration]:
+    """Return every shipped migration in order. Raises `ValueError` if the numbers are not 1, 2, 3 …."""
+    migrations = [
         Migration(int(match[1]), match[2], file.read_text(encoding="utf-8"))
         for file in resources.files("migrations").iterdir()
         if (match := _FILE.fullmatch(file.name))
     ]
-    found.sort(key=lambda migration: migration.number)
-    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
-        raise ValueError("the numbers under migrations/ have a gap or a double")
-    return found
+    migrations.sort(key=lambda migration: migration.number)
+    if [migration.number for migration in migrations] != list(range(1, len(migrations) + 1)):
+        raise ValueError("cannot load migrations: their numbers have a gap or a repeat")
+    return migrations
 
 
-async def applied(connection: Connection) -> dict[int, str]:
-    """Number and digest of what the database has; empty for a new one."""
+async def read_applied(connection: Connection) -> dict[int, str]:
+    """Return the digests of applied migrations by number; empty for a new database."""
     if not await connection.fetchval("SELECT to_regclass('schema_migrations') IS NOT NULL"):
         return {}
     rows = await connection.fetch("SELECT number, digest FROM schema_migrations")
@@ -54,19 +56,22 @@ async def applied(connection: Connection) -> dict[int, str]:
 
 
 async def migrate(connection: Connection) -> list[Migration]:
-    """Apply what is missing and return it. Safe to run from several processes at once."""
+    """Apply the missing migrations and return them. Several processes may run it at once.
+
+    Raises `Conflict` if an applied migration was edited.
+    """
     await check_version(connection)
-    done: list[Migration] = []
+    newly_applied: list[Migration] = []
     await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
     try:
         await connection.execute(_TABLE)
-        have = await applied(connection)
-        for migration in all_migrations():
-            if digest := have.get(migration.number):
+        digests = await read_applied(connection)
+        for migration in load_migrations():
+            if digest := digests.get(migration.number):
                 if digest != migration.digest:
                     raise Conflict(
-                        f"migration {migration.number} ({migration.name}) was applied in another version: "
-                        "an applied migration is never edited, add a new one"
+                        f"cannot migrate: migration {migration.number} ({migration.name}) was edited after it was "
+                        "applied; restore it and add a new migration"
                     )
                 continue
             async with connection.transaction():
@@ -77,15 +82,15 @@ async def migrate(connection: Connection) -> list[Migration]:
                     migration.name,
                     migration.digest,
                 )
-            done.append(migration)
+            newly_applied.append(migration)
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
-    return done
+    return newly_applied
 
 
 async def check_migrated(connection: Connection) -> None:
-    """Refuse to work on a schema that is not this version's."""
-    have = await applied(connection)
-    missing = [migration.number for migration in all_migrations() if migration.number not in have]
+    """Raise `NotReady` if the database lacks a migration of this version."""
+    digests = await read_applied(connection)
+    missing = [migration.number for migration in load_migrations() if migration.number not in digests]
     if missing:
-        raise NotReady(f"the database lacks migrations {missing}: run `floodgate migrate`")
+        raise NotReady(f"cannot use the database: it lacks migrations {missing}; run `floodgate migrate`")

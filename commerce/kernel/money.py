@@ -1,4 +1,4 @@
-"""Money is an integer of minor units (pennies, fen) and an ISO 4217 currency. No floats, anywhere."""
+"""Money as an integer of minor units (pennies, fen) and an ISO 4217 currency, never as a float."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from iso4217 import Currency as _Iso
 
 MAX_MINOR = 10**15
-"""The most one amount may be: room for sums of a million of them in a signed 64-bit integer's safe range."""
+"""Upper limit of one amount. A sum of a thousand such amounts fits a signed 64-bit integer."""
 
 Minor = Annotated[int, msgspec.Meta(ge=0, le=MAX_MINOR, description="minor units of the currency, e.g. pennies")]
 Currency = Annotated[
@@ -36,36 +36,39 @@ class Money(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MoneyError(ValueError):
-    """An amount or a currency that does not exist."""
+    """An amount or a currency is invalid."""
 
 
 @lru_cache(maxsize=256)
 def minor_digits(currency: str) -> int:
-    """How many decimal digits a currency has: 2 for CNY, 0 for JPY, 3 for KWD."""
+    """Return the number of decimal digits of a currency: 2 for CNY, 0 for JPY, 3 for KWD.
+
+    Raises `MoneyError` if the currency is unknown or cannot be used for payments.
+    """
     try:
         digits: int | None = _Iso(currency).exponent
     except ValueError:
         raise MoneyError(f"{currency!r} is not an ISO 4217 currency") from None
     if digits is None:
-        raise MoneyError(f"{currency} is not money that can be paid with")
+        raise MoneyError(f"{currency} cannot be used for payments")
     return digits
 
 
 def parse_money(text: str, currency: str) -> int:
-    """`"2.55"` and `"GBP"` give 255. Raises `MoneyError` for anything that is not exactly an amount."""
+    """Convert a decimal amount to minor units: `"2.55"` in `"GBP"` to 255. Raises `MoneyError` if it is not exact."""
     digits = minor_digits(currency)
     text = text.strip()
     if not _AMOUNT.fullmatch(text):
         raise MoneyError(f"{text[:40]!r} is not an amount like 2.55")
     minor = Decimal(text).scaleb(digits)
     if minor != minor.to_integral_value():
-        raise MoneyError(f"{text!r} is finer than {currency}, which has {digits} decimal digits")
+        raise MoneyError(f"{text!r} has more decimals than {currency}, which has {digits} decimal digits")
     if minor > MAX_MINOR:
         raise MoneyError(f"{text!r} is more than {MAX_MINOR} minor units")
     return int(minor)
 
 
 def format_money(amount: int, currency: str) -> str:
-    """255 and `"GBP"` give `"2.55 GBP"`."""
+    """Format minor units for people: 255 in `"GBP"` as `"2.55 GBP"`."""
     digits = minor_digits(currency)
     return f"{Decimal(amount).scaleb(-digits):.{digits}f} {currency}"

@@ -1,4 +1,4 @@
-"""Lists page by cursor: the key of the last item seen, not a number that shifts when rows come and go."""
+"""Paging by cursor: the key of the last item of a page, not a number that shifts when rows come and go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Page(msgspec.Struct, Generic[Item], frozen=True):
     next: str | None
 
 
-def page(found: Sequence[Item], size: int, key: Callable[[Item], str]) -> Page[Item]:
-    """Cut a list that was asked for with `size + 1` rows into a page."""
-    items = list(found[:size])
-    return Page(items, key(items[-1]) if len(found) > size else None)
+def to_page(rows: Sequence[Item], size: int, key: Callable[[Item], str]) -> Page[Item]:
+    """Make a page of `size` items from a query with the limit `size + 1`."""
+    items = list(rows[:size])
+    return Page(items, key(items[-1]) if len(rows) > size else None)

@@ -1,4 +1,4 @@
-"""Connections to Postgres: pooled for services, single for migrations; each with a name, limits and timeouts."""
+"""Connections to Postgres, pooled for services and single for migrations, with names and timeouts."""
 
 from __future__ import annotations
 
@@ -30,44 +30,44 @@ POSTGRES_UNAVAILABLE = (
     asyncpg.InsufficientResourcesError,
     asyncpg.QueryCanceledError,
 )
-"""What it looks like when Postgres is away, full or too slow: try again later, the statement is not at fault."""
+"""Errors while Postgres is unreachable, full or too slow: retry later, the statement is correct."""
 POSTGRES_UNAVAILABLE_OR_BUSY = (*POSTGRES_UNAVAILABLE, NotReady, Overloaded)
-"""The same where a connection is asked for as well, which `Database.connection` refuses in words of its own."""
+"""`POSTGRES_UNAVAILABLE` and the errors that `Database.connection` raises."""
 
 _DURABLE = (
     "SELECT name, source FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off' "
     "ORDER BY name"
 )
-_FAULTS = {
-    "fsync": "it never makes sure that the disk has what it wrote",
-    "synchronous_commit": "a commit returns before the disk has it",
+_RISKS = {
+    "fsync": "it never flushes its writes to the disk",
+    "synchronous_commit": "a commit returns before it is on the disk",
 }
-_COPIED = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
+_COPY_COLUMN = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
 
 
 def safe_error_text(error: BaseException) -> str:
-    """An error in words that may be logged, kept and shown.
+    """Format an error for logs, `last_error` columns and HTTP answers without personal data.
 
-    Of Postgres: the message, the SQLSTATE and the place. Never the detail, which quotes the row that was refused, and
-    with it the customer's address.
+    A Postgres error is formatted as message, SQLSTATE and column or constraint. Its DETAIL is left out: it quotes the
+    refused row and therefore the customer's address.
     """
     name = type(error).__name__
     if not isinstance(error, asyncpg.PostgresError):
         return f"{name}: {error}"
-    if not error.message:  # asyncpg's own, which quotes the value after a colon
+    if not error.message:  # an error of asyncpg itself quotes the value after a colon
         return f"{name}: {str(error).partition(':')[0]}"
-    where = [f"SQLSTATE {error.sqlstate}"]
-    if copied := _COPIED.search(error.context or ""):
-        where.append(f"column {copied[1]}.{copied[2]}")
+    parts = [f"SQLSTATE {error.sqlstate}"]
+    if copy_column := _COPY_COLUMN.search(error.context or ""):
+        parts.append(f"column {copy_column[1]}.{copy_column[2]}")
     if error.column_name:
-        where.append(f"column {error.column_name}")
+        parts.append(f"column {error.column_name}")
     if error.constraint_name:
-        where.append(f"constraint {error.constraint_name}")
-    return f"{name}: {error.message} ({', '.join(where)})"
+        parts.append(f"constraint {error.constraint_name}")
+    return f"{name}: {error.message} ({', '.join(parts)})"
 
 
 def strip_row_details(error: BaseException | None) -> None:
-    """Take the details off an error and those it comes from, so that no traceback quotes a row."""
+    """Remove DETAIL from a Postgres error and its causes, so that no traceback quotes a row."""
     while error is not None:
         if isinstance(error, asyncpg.PostgresError):
             error.detail = None
@@ -75,7 +75,7 @@ def strip_row_details(error: BaseException | None) -> None:
 
 
 class Database:
-    """A small pool. `connection()` waits for a free one at most `timeout_s`, then refuses."""
+    """A pool of connections. `connection()` waits for a free one for `timeout_s` seconds at most."""
 
     def __init__(self, pool: asyncpg.Pool[asyncpg.Record], timeout_s: float) -> None:
         self._pool = pool
@@ -83,13 +83,16 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One connection, given back afterwards. Raises `Overloaded` or `NotReady`, having done nothing."""
+        """Borrow a connection from the pool.
+
+        Raises `Overloaded` if none is free in time, `NotReady` if Postgres is unavailable; nothing was done then.
+        """
         try:
             connection = await self._pool.acquire(timeout=self._timeout_s)
         except TimeoutError:
-            raise Overloaded("no database connection came free in time; repeat the request") from None
+            raise Overloaded("cannot get a database connection: none became free in time; repeat the request") from None
         except POSTGRES_UNAVAILABLE as error:
-            raise NotReady(f"the database does not answer ({type(error).__name__}); repeat the request") from error
+            raise NotReady(f"cannot reach the database: {type(error).__name__}; repeat the request") from error
         try:
             yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
         except Exception as error:
@@ -100,18 +103,18 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self, **options: Any) -> AsyncIterator[Connection]:
-        """One connection inside one transaction; `options` are asyncpg's (isolation, readonly)."""
+        """Borrow a connection and open a transaction on it. `options` are asyncpg's (isolation, readonly)."""
         async with self.connection() as connection, connection.transaction(**options):
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
-        """A transaction that reads one state, however many statements it takes."""
+        """Open a read-only transaction in which all statements see the same state."""
         async with self.transaction(isolation="repeatable_read", readonly=True) as connection:
             yield connection
 
     async def close(self) -> None:
-        """Wait a little for work in hand, then cut off."""
+        """Wait for running work for `timeout_s` seconds, then cut the connections."""
         try:
             await asyncio.wait_for(self._pool.close(), self._timeout_s)
         except TimeoutError:
@@ -119,57 +122,59 @@ class Database:
 
 
 async def open_database(
-    url: str, *, name: str, connections: int, timeout_s: float, must_keep: str | None = None
+    url: str, *, name: str, connections: int, timeout_s: float, required_durability: str | None = None
 ) -> Database:
     """Open a pool. `name` shows in `pg_stat_activity`; every statement is bound by `timeout_s`.
 
-    With `must_keep` (durability) every new connection looks whether a commit is on the disk when it returns. Raises
-    `NotDurable` if not, here and from `connection()`: the server after a failover need not be set like the one before.
+    With `required_durability` every new connection is checked by `verify_postgres_durability`, because the server
+    after a failover may have other settings. Raises `NotDurable`, here and from `connection()`.
     """
 
-    async def verified(connection: Connection) -> None:
-        if must_keep is not None:
-            await verify_postgres_durability(connection, must_keep)
+    async def verify(connection: Connection) -> None:
+        if required_durability is not None:
+            await verify_postgres_durability(connection, required_durability)
 
-    pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, init=verified, **_limits(name, timeout_s))
+    pool = await asyncpg.create_pool(
+        url, min_size=1, max_size=connections, init=verify, **_connection_options(name, timeout_s)
+    )
     return Database(pool, timeout_s)
 
 
 async def verify_postgres_durability(connection: Connection, durability: str) -> None:
-    """Raise `NotDurable` if what this connection commits may be lost with a crash of the server.
+    """Raise `NotDurable` if a crash of the server may lose commits of this connection.
 
-    An order leaves Redis when its commit returns, so Postgres must keep as much as Redis did. At `memory` nothing must
-    be kept. Every setting of synchronous_commit but `off` waits at least for the server's own disk.
+    An order leaves Redis when its commit returns, so Postgres must be as durable as Redis. Durability `memory` requires
+    nothing. Every value of synchronous_commit except `off` waits at least for the server's own disk.
     """
     if durability == "memory":
         return
     rows = await connection.fetch(_DURABLE)
-    faults = [f"{_FAULTS[row['name']]} (set {row['name']} to on; off comes from: {row['source']})" for row in rows]
-    if faults:
-        raise NotDurable(f"Postgres does not keep what durability {durability!r} promises: {'; '.join(faults)}")
+    risks = [f"{_RISKS[row['name']]} (set {row['name']} to on; off comes from: {row['source']})" for row in rows]
+    if risks:
+        raise NotDurable(f"cannot use Postgres with durability {durability!r}: {'; '.join(risks)}")
 
 
 async def connect(url: str, *, name: str, timeout_s: float) -> Connection:
-    """Open a single connection with the same limits."""
-    return await asyncpg.connect(url, **_limits(name, timeout_s))
+    """Open a single connection with the same name and timeouts."""
+    return await asyncpg.connect(url, **_connection_options(name, timeout_s))
 
 
-def _limits(name: str, timeout_s: float) -> dict[str, Any]:
+def _connection_options(name: str, timeout_s: float) -> dict[str, Any]:
     return {
         "timeout": timeout_s,
-        "command_timeout": timeout_s + 1,  # the server's own timeout below comes first and is the cleaner one
+        "command_timeout": timeout_s + 1,  # the server's timeout below comes first and keeps the connection usable
         "server_settings": {
             "application_name": f"floodgate {name}",
             "timezone": "UTC",
             "statement_timeout": str(int(timeout_s * 1000)),
             "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
-            "jit": "off",  # compiling costs more than any of our statements
+            "jit": "off",  # compiling costs more than any statement of this project
         },
     }
 
 
 async def check_version(connection: Connection) -> None:
-    """Refuse a server that is older than what the tests run on."""
+    """Raise `NotReady` if the server is older than those that the tests run on."""
     major = connection.get_server_version().major
     if major < MIN_VERSION:
-        raise NotReady(f"Postgres {major} is too old: Floodgate needs {MIN_VERSION} or newer")
+        raise NotReady(f"cannot use Postgres {major}: it is too old; install {MIN_VERSION} or newer")

@@ -1,7 +1,7 @@
-"""One multiplexed connection to Redis: many commands under way at once, answered in their order.
+"""One connection to Redis that many concurrent commands share; Redis answers them in their order.
 
-For the hot path, where a pooled client costs more than the command itself. It packs and parses with hiredis. Every
-new connection is checked (`must_keep`) before anything is sent over it.
+For the hot path, where a pooled client costs more than the command itself. Commands are packed and replies are parsed
+by hiredis. Every new connection is checked against `required_durability` before the first command.
 """
 
 from __future__ import annotations
@@ -24,108 +24,117 @@ _TRY_LATER = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 
 class RedisConnectionLost(exceptions.ConnectionError):
-    """There is no connection, or it broke. `sent` says whether a command may have reached Redis."""
+    """The connection is missing or broke. `sent` is true if a command may have reached Redis."""
 
-    def __init__(self, why: str, *, sent: bool) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, sent: bool) -> None:
+        super().__init__(reason)
         self.sent = sent
 
 
 class RedisMultiplexer:
-    """Connects when it is first needed and again after a failure; `timeout_s` bounds connecting and each answer."""
+    """A shared connection that is opened on first use and reopened after a failure.
 
-    def __init__(self, url: str, *, timeout_s: float, name: str, must_keep: tuple[str, int] | None = None) -> None:
+    `timeout_s` limits connecting and each answer.
+    """
+
+    def __init__(
+        self, url: str, *, timeout_s: float, name: str, required_durability: tuple[str, int] | None = None
+    ) -> None:
         self._options = parse_url(url)
         self._timeout_s = timeout_s
         self._name = name
-        self._must_keep = must_keep
-        self._wire: _Connection | None = None
+        self._required_durability = required_durability
+        self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
 
     async def execute_command(self, *command: Argument) -> Any:
-        """Send a command and wait for its answer.
+        """Send a command and return its answer.
 
-        Raises `LinkDown`; `redis.exceptions.TimeoutError` if no answer came in time, upon which the connection is
-        dropped; `NotReady` if the server does not keep what it must; redis's errors for what the server refuses.
+        Raises `RedisConnectionLost`; `redis.exceptions.TimeoutError` if no answer comes in time, which also drops the
+        connection; `NotReady` if the server is less durable than required; redis's errors if the server refuses the
+        command.
         """
-        wire = self._wire
-        if wire is None or wire.closed:
-            wire = await self._connect()
-        return await wire.execute(_packed(command), self._timeout_s)
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = await self._connect()
+        return await connection.execute(_pack(command), self._timeout_s)
 
     async def close(self) -> None:
-        """Drop the connection; whoever waits for an answer gets `LinkDown`."""
-        if self._wire is not None:
-            self._wire.drop("the link was closed")
+        """Drop the connection. Pending commands raise `RedisConnectionLost`."""
+        if self._connection is not None:
+            self._connection.drop("the client was closed")
 
     async def _connect(self) -> _Connection:
         async with self._connecting:
-            if self._wire is not None and not self._wire.closed:
-                return self._wire
+            if self._connection is not None and not self._connection.closed:
+                return self._connection
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    wire = await self._open()
-                    await self._greet(wire)
+                    connection = await self._open()
+                    await self._authenticate(connection)
             except (OSError, TimeoutError, exceptions.TimeoutError) as error:
                 raise RedisConnectionLost(f"cannot connect: {error or 'no answer'}", sent=False) from None
             except RedisConnectionLost as error:
                 raise RedisConnectionLost(f"cannot connect: {error}", sent=False) from None
-            self._wire = wire
-            return wire
+            self._connection = connection
+            return connection
 
     async def _open(self) -> _Connection:
         loop, options = asyncio.get_running_loop(), self._options
         if path := options.get("path"):
-            _, wire = await loop.create_unix_connection(_Connection, path)
-            return wire
+            _, connection = await loop.create_unix_connection(_Connection, path)
+            return connection
         tls = _tls(options)
         host, port = options.get("host", "localhost"), int(options.get("port", 6379))
-        _, wire = await loop.create_connection(_Connection, host, port, ssl=tls)
-        return wire
+        _, connection = await loop.create_connection(_Connection, host, port, ssl=tls)
+        return connection
 
-    async def _greet(self, wire: _Connection) -> None:
-        """Say who we are, and look whether the server is what it should be."""
+    async def _authenticate(self, connection: _Connection) -> None:
+        """Authenticate, select the database, set the client name and verify the durability."""
 
-        async def ask(*command: Argument) -> Any:
-            return await wire.execute(_packed(command), self._timeout_s)
+        async def send(*command: Argument) -> Any:
+            return await connection.execute(_pack(command), self._timeout_s)
 
         try:
             if password := self._options.get("password"):
                 user = self._options.get("username")
-                await ask("AUTH", *([user] if user else []), password)
+                await send("AUTH", *([user] if user else []), password)
             if database := self._options.get("db"):
-                await ask("SELECT", database)
-            await ask("CLIENT", "SETNAME", f"floodgate-{self._name}")
-            if self._must_keep is not None:
-                await verify_redis_durability(ask, *self._must_keep)
+                await send("SELECT", database)
+            await send("CLIENT", "SETNAME", f"floodgate-{self._name}")
+            if self._required_durability is not None:
+                await verify_redis_durability(send, *self._required_durability)
         except exceptions.ResponseError as error:
-            wire.drop(str(error))
-            raise NotReady(f"Redis does not let us in: {error}") from None
+            connection.drop(str(error))
+            raise NotReady(f"cannot log in to Redis: {error}") from None
         except BaseException:
-            wire.drop("it was not what it should be")
+            connection.drop("the check of the server failed")
             raise
 
 
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext | None:
-    """For `rediss://` what redis-py makes of the same URL; read anew each time, so that renewed files count."""
+    """Build the TLS context of a `rediss://` URL as redis-py does.
+
+    The files are read again for each connection, so that renewed certificates are used.
+    """
     if options.get("connection_class") is not SSLConnection:
         return None
-    given = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    context: ssl.SSLContext = SSLConnection(**given).ssl_context.get()
+    ssl_options = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    context: ssl.SSLContext = SSLConnection(**ssl_options).ssl_context.get()
     return context
 
 
-def _packed(command: tuple[Argument, ...]) -> bytes:
-    pack: Any = hiredis.pack_command  # its stub knows commands of one word only
-    return cast(bytes, pack(command))
+def _pack(command: tuple[Argument, ...]) -> bytes:
+    pack_command: Any = hiredis.pack_command  # its stub has commands of one word only
+    return cast(bytes, pack_command(command))
 
 
 class _Connection(asyncio.Protocol):
-    """The connection itself."""
+    """One connection with its pending commands in the order of sending."""
 
     def __init__(self) -> None:
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._pending: deque[asyncio.Future[Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self.closed = False
 
@@ -136,16 +145,16 @@ class _Connection(asyncio.Protocol):
         if self.closed:
             raise RedisConnectionLost("the connection is closed", sent=False)
         answer: asyncio.Future[Any] = self._loop.create_future()
-        self._waiting.append(answer)
+        self._pending.append(answer)
         self._transport.write(command)
-        timer = self._loop.call_later(timeout_s, self._too_late, answer)
+        timer = self._loop.call_later(timeout_s, self._time_out, answer)
         try:
             return await answer
         finally:
             timer.cancel()
 
-    def _too_late(self, answer: asyncio.Future[Any]) -> None:
-        """Answers come in order, so without this one there is no telling what the next belongs to."""
+    def _time_out(self, answer: asyncio.Future[Any]) -> None:
+        """Fail a command and drop the connection, because the next answer could not be assigned to its command."""
         if not answer.done():
             answer.set_exception(exceptions.TimeoutError("no answer from Redis in time"))
             self.drop("an answer did not come in time")
@@ -153,40 +162,40 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         reader.feed(data)
-        while (reply := reader.gets()) is not _NOTHING:
-            answer = self._waiting.popleft()
+        while (reply := reader.gets()) is not _INCOMPLETE:
+            answer = self._pending.popleft()
             if answer.done():
                 continue
             if isinstance(reply, hiredis.ReplyError):
-                answer.set_exception(_error(str(reply)))
+                answer.set_exception(_exception_of(str(reply)))
             else:
                 answer.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(f"the connection broke: {exc or 'closed by Redis'}")
 
-    def drop(self, why: str) -> None:
+    def drop(self, reason: str) -> None:
         self._transport.abort()
-        self._fail(why)
+        self._fail(reason)
 
-    def _fail(self, why: str) -> None:
+    def _fail(self, reason: str) -> None:
         self.closed = True
-        while self._waiting:
-            answer = self._waiting.popleft()
+        while self._pending:
+            answer = self._pending.popleft()
             if not answer.done():
-                answer.set_exception(RedisConnectionLost(why, sent=True))
+                answer.set_exception(RedisConnectionLost(reason, sent=True))
 
 
-_NOTHING = object()
+_INCOMPLETE = object()
 
 
-def _error(message: str) -> Exception:
-    """A reply that is an error, as redis-py would raise it."""
-    kind = message.split(" ", 1)[0]
-    if kind in _TRY_LATER:
+def _exception_of(message: str) -> Exception:
+    """Convert an error reply to the exception that redis-py raises for it."""
+    code = message.split(" ", 1)[0]
+    if code in _TRY_LATER:
         return exceptions.BusyLoadingError(message)
-    if kind == "NOSCRIPT":
+    if code == "NOSCRIPT":
         return exceptions.NoScriptError(message)
-    if kind == "OOM":
+    if code == "OOM":
         return exceptions.OutOfMemoryError(message)
     return exceptions.ResponseError(message)

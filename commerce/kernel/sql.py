@@ -1,4 +1,4 @@
-"""All SQL lives in `queries.sql` files, one beside each `store.py`, in blocks that start with `-- name: word`."""
+"""SQL files: each `store.py` has a `queries.sql` beside it, in blocks that start with `-- name: word`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
 class Queries:
-    """The blocks of one file as attributes: `queries.insert_order`. An unknown name is an AttributeError."""
+    """The blocks of one file as attributes: `queries.insert_order`. An unknown name raises `AttributeError`."""
 
     def __init__(self, blocks: dict[str, str]) -> None:
         self._blocks = blocks
@@ -21,12 +21,12 @@ class Queries:
             raise AttributeError(f"no block '-- name: {name}' in queries.sql") from None
 
     def all(self) -> dict[str, str]:
-        """Every block by its name."""
+        """Return every block by its name."""
         return dict(self._blocks)
 
 
 def load_queries(package: str) -> Queries:
-    """Read `queries.sql` of a package, such as `commerce.orders`."""
+    """Read `queries.sql` of a package, such as `commerce.orders`. Raises `ValueError` if a name occurs twice."""
     text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     names = parts[::2]

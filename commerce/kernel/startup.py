@@ -1,4 +1,4 @@
-"""Both servers that every process needs, connected and checked."""
+"""Connects and checks the two servers that every process needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Limits(Protocol):
 
 
 class ConnectionSettings(Protocol):
-    """The settings that name the servers and bound what is asked of them."""
+    """Addresses of the servers, their required durability, and limits of the connections."""
 
     @property
     def limits(self) -> _Limits: ...
@@ -39,31 +39,37 @@ class ConnectionSettings(Protocol):
 
 @asynccontextmanager
 async def connect_databases(
-    settings: ConnectionSettings, name: str, *, keep: bool = True, more_connections: int = 0, wait_ms: int = 0
+    settings: ConnectionSettings,
+    name: str,
+    *,
+    verify_durability: bool = True,
+    extra_connections: int = 0,
+    extra_timeout_ms: int = 0,
 ) -> AsyncIterator[tuple[Redis, Database]]:
-    """Redis and Postgres as `name`, migrated. Raises `NotReady`.
+    """Open Redis and Postgres as client `name` and check that the database is migrated. Raises `NotReady`.
 
-    `keep`: they must keep what the setting `durability` promises, now and whenever they are connected to again. Who
-    reads and waits at Redis needs `more_connections`, each for `wait_ms` longer.
+    With `verify_durability` every new connection is checked against the setting `durability`. A process with blocking
+    reads of Redis needs `extra_connections`, each with `extra_timeout_ms` more time.
     """
-    limits, must_keep = settings.limits, (settings.durability, settings.replicas) if keep else None
+    limits = settings.limits
+    required_durability = (settings.durability, settings.replicas) if verify_durability else None
     async with AsyncExitStack() as stack:
         redis = open_redis(
             settings.redis(),
-            timeout_ms=limits.redis_call_timeout_ms + wait_ms,
-            connections=limits.redis_connections + more_connections,
+            timeout_ms=limits.redis_call_timeout_ms + extra_timeout_ms,
+            connections=limits.redis_connections + extra_connections,
             name=name,
-            must_keep=must_keep,
+            required_durability=required_durability,
         )
         stack.push_async_callback(redis.aclose)
-        if must_keep is not None:
-            await check_redis(redis, *must_keep)
+        if required_durability is not None:
+            await check_redis(redis, *required_durability)
         db = await open_database(
             settings.database(),
             name=name,
             connections=limits.database_connections,
             timeout_s=limits.database_timeout_s,
-            must_keep=settings.durability if keep else None,
+            required_durability=settings.durability if verify_durability else None,
         )
         stack.push_async_callback(db.close)
         async with db.connection() as connection:

@@ -1,4 +1,4 @@
-"""What travels through the stream of a sale: accepted orders, as MessagePack."""
+"""The payload of a sale's stream: accepted orders as MessagePack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lua import EntryId
 
 
 class AcceptedLine(msgspec.Struct, frozen=True, array_like=True):
-    """A line's part for one address; the unit price is in minor units."""
+    """The part of an order line for one address; the unit price is in minor units."""
 
     line_no: int
     address_no: int
@@ -20,9 +20,10 @@ class AcceptedLine(msgspec.Struct, frozen=True, array_like=True):
 
 
 class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
-    """What the stream carries of an order, as MessagePack. Fields are only ever added, at the end, with a default.
+    """An order in the stream. New fields are only added at the end, with a default, so that old entries stay readable.
 
-    `ship_to` and `payments` are JSON texts, stored as they are; `traceparent` is the W3C trace context it came with.
+    `ship_to` and `payments` are JSON texts that are stored unchanged; `traceparent` is the W3C trace context of the
+    request.
     """
 
     order_id: UUID
@@ -40,7 +41,7 @@ class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
     traceparent: str = ""
 
     def units(self) -> dict[str, int]:
-        """Units by SKU."""
+        """Sum the units by SKU."""
         units: dict[str, int] = {}
         for line in self.lines:
             units[line.sku] = units.get(line.sku, 0) + line.quantity
@@ -56,12 +57,12 @@ def encode_accepted(order: AcceptedOrder) -> bytes:
 
 
 def decode_accepted(payload: bytes) -> AcceptedOrder:
-    """Raises `msgspec.MsgspecError` (a ValueError) for bytes that are no accepted order."""
+    """Decode an accepted order. Raises `msgspec.MsgspecError` (a `ValueError`) if the bytes are none."""
     return _decoder.decode(payload)
 
 
 class StreamedOrder(msgspec.Struct, frozen=True, gc=False):
-    """An accepted order with the stream entry that carried it; `payload` is what the entry held."""
+    """An accepted order with its stream entry and the entry's original bytes."""
 
     order: AcceptedOrder
     entry: EntryId

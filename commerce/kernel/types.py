@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-# A name is shown to people: no control characters, not blank.
+# Names are shown to people, so they have no control characters and are not blank.
 Name = Annotated[
     str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")
 ]

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
 from commerce.kernel.errors import NotReady
-from commerce.kernel.paging import Page, page
+from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders import store
@@ -54,7 +54,7 @@ class Orders:
         """
         return (await self._find(order_id, user_id, sales))[1]
 
-    async def show(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
+    async def get_details(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
         """Anybody's order, for staff. Raises `NoSuchOrder`."""
         owner, order = await self._find(order_id, None, sales)
         return OrderDetails(owner, order, await self._events(order))
@@ -106,13 +106,13 @@ class Orders:
                 order_id = await store.id_by_key(connection, user_id, idempotency_key)
         return await self.get(order_id, user_id, sales) if order_id else None
 
-    async def page(self, user_id: str, before: UUID | None, size: int) -> Page[OrderSummary]:
+    async def list_orders(self, user_id: str, before: UUID | None, size: int) -> Page[OrderSummary]:
         """The user's stored orders, newest first."""
         async with self._db.connection() as connection:
             found = await store.list_before(connection, user_id, before or _LAST, size + 1)
-        return page(found, size, lambda order: str(order.order_id))
+        return to_page(found, size, lambda order: str(order.order_id))
 
-    async def events(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> list[OrderEvent]:
+    async def list_events(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> list[OrderEvent]:
         """What has happened to the order so far; before Postgres has it nothing but acceptance is known.
 
         Which of the staff it was is not the customer's to know.
@@ -130,7 +130,7 @@ class Orders:
         at = order.accepted_at or from_ms(self._clock.now_ms())
         return [OrderEvent(0, at, OrderStatus.ACCEPTED, "customer", "the stock was taken")]
 
-    async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+    async def latest_event_seqs(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
         """For those that are stored, the seq of their last event."""
         async with self._db.connection() as connection:
             return await store.latest_event_seqs(connection, order_ids)

@@ -15,7 +15,7 @@ from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.reservations import store
 from lua import Reacquire, ReacquireOutcome, SaleKeys, reacquire
 
-ReacquireDecision = Literal["taken", "gone", "wait"]
+ReacquireDecision = Literal["reacquired", "sold_out", "retry"]
 
 
 class StockReacquisition:
@@ -28,29 +28,29 @@ class StockReacquisition:
         self._ids = ids
 
     async def reacquire(self, order_id: UUID) -> ReacquireDecision:
-        """Take them. `wait`: what went back is not applied yet, or Redis cannot say now; ask again."""
+        """Take them. `retry`: what went back is not applied yet, or Redis cannot say now; ask again."""
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
             row = await store.begin_reacquire(connection, self._ids.new(), order_id, now)
         if row is None:
-            return "wait"
+            return "retry"
         if row.status != "pending":
-            return "taken" if row.status == "applied" else "gone"
+            return "reacquired" if row.status == "applied" else "sold_out"
         try:
             answer = await reacquire(
                 self._redis, SaleKeys(row.sale_id), Reacquire(row.release_id, row.created_ms, row.user_id, row.units)
             )
         except REDIS_UNAVAILABLE:
-            return "wait"
+            return "retry"
         failpoint("retake.after_redis")
         if answer.outcome in (ReacquireOutcome.NOT_READY, ReacquireOutcome.TOO_OLD):
             # One that is too old to tell is settled when the sale is loaded anew, which is what `rebuild` does.
-            return "wait"
+            return "retry"
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
             if answer.outcome is ReacquireOutcome.REFUSED:
                 await store.refuse_retake(connection, row.release_id, now)
-                return "gone"
+                return "sold_out"
             if not await store.mark_applied(connection, row.sale_id, answer.epoch, [(row.release_id, answer.seq)], now):
-                return "wait"
-        return "taken"
+                return "retry"
+        return "reacquired"

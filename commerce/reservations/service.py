@@ -34,7 +34,7 @@ class Reservations:
         """Cancel orders that were not paid in time; the number of them."""
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
-            due = await orders.lock_expired(connection, now, self._policy.batch)
+            due = await orders.lock_expired(connection, now, self._policy.rows_per_claim)
             if not due:
                 return 0
             reason = "it was not paid in time"
@@ -44,7 +44,7 @@ class Reservations:
         """Apply releases that are due; the number of those that were claimed."""
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
-            claimed = await store.claim(connection, now, self._policy.lease_s, self._policy.batch)
+            claimed = await store.claim(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
         by_sale: dict[str, list[ClaimedRelease]] = defaultdict(list)
         for job in claimed:
             by_sale[job.sale_id].append(job)

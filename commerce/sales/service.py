@@ -12,7 +12,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.money import MoneyError, minor_digits
-from commerce.kernel.paging import Page, page
+from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store
@@ -169,7 +169,7 @@ class Sales:
             return False
         return True
 
-    async def out_of_sync(self) -> list[Sale]:
+    async def list_out_of_sync(self) -> list[Sale]:
         """Sales of which Redis does not know the latest."""
         async with self._db.connection() as connection:
             return await store.unfinished(connection)
@@ -181,17 +181,17 @@ class Sales:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return sale
 
-    async def page(self, after: str | None, size: int, drafts: bool = False) -> Page[Sale]:
+    async def list_sales(self, after: str | None, size: int, drafts: bool = False) -> Page[Sale]:
         async with self._db.connection() as connection:
             found = await store.list_after(connection, after or "", size + 1, drafts)
-        return page(found, size, lambda sale: sale.sale_id)
+        return to_page(found, size, lambda sale: sale.sale_id)
 
-    async def opened(self) -> list[Sale]:
+    async def list_opened(self) -> list[Sale]:
         """Every sale that was opened, closed ones too."""
         found: list[Sale] = []
         after: str | None = None
         while True:
-            part = await self.page(after, _PAGE)
+            part = await self.list_sales(after, _PAGE)
             found += part.items
             after = part.next
             if after is None:
@@ -204,16 +204,16 @@ class Sales:
             raise NoSuchSale(f"{sale_id} does not offer {sku}")
         return item
 
-    async def items(self, sale_id: str, after: str | None, size: int) -> Page[SaleItem]:
+    async def list_items(self, sale_id: str, after: str | None, size: int) -> Page[SaleItem]:
         """The items of any sale in the order of their SKUs."""
         async with self._db.connection() as connection:
             found = await store.list_items(connection, sale_id, after or "", size + 1)
-        return page(found, size, lambda item: item.sku)
+        return to_page(found, size, lambda item: item.sku)
 
-    async def offers(self, sale_id: str, after: str | None, size: int) -> Page[Offer]:
+    async def list_offers(self, sale_id: str, after: str | None, size: int) -> Page[Offer]:
         """The items of a sale as shoppers see them, with what is free at this moment."""
         sale = await self.get_public(sale_id)
-        found = await self.items(sale_id, after, size)
+        found = await self.list_items(sale_id, after, size)
         try:
             free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in found.items])
         except REDIS_UNAVAILABLE:
@@ -229,9 +229,9 @@ class Sales:
         sale = await self.get(sale_id)
         if sale.state is SaleState.DRAFT:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
-        return public(sale)
+        return to_public_sale(sale)
 
-    async def snapshot(self, sale: Sale, known: SaleSnapshot | None) -> SaleSnapshot:
+    async def read_snapshot(self, sale: Sale, known: SaleSnapshot | None) -> SaleSnapshot:
         """What a gateway prices with. With a `known` older one only the difference is read."""
         # The known dictionary is copied: orders being priced from it must not see half a change.
         items = dict(known.items) if known else {}
@@ -257,6 +257,6 @@ async def _only_new(connection: Connection, sale_id: str, items: Sequence[tuple[
             raise InvalidSaleState(f"{sale_id} was opened and offers {sku}: change its terms instead")
 
 
-def public(sale: Sale) -> PublicSale:
+def to_public_sale(sale: Sale) -> PublicSale:
     """What of a sale a shopper may see."""
     return PublicSale(sale.sale_id, sale.title, sale.currency, sale.state, sale.opens_at, sale.closes_at)

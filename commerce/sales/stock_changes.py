@@ -54,16 +54,16 @@ class StockChanges:
             raise NotEnoughFreeUnits(stored.last_error or "too few units are free")
         return stored
 
-    async def changes(self, sale_id: str, count: int) -> list[StockChange]:
+    async def list_changes(self, sale_id: str, count: int) -> list[StockChange]:
         """The latest changes of a sale, newest first."""
         async with self._db.connection() as connection:
             return await store.list_changes(connection, sale_id, count)
 
-    async def apply_due(self) -> int:
+    async def apply_due_changes(self) -> int:
         """Apply changes that were recorded and not applied; the number of those that were claimed."""
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
-            claimed = await store.claim_changes(connection, now, self._policy.lease_s, self._policy.batch)
+            claimed = await store.claim_changes(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
         for change, attempts in claimed:
             await self._apply(change, attempts)
         return len(claimed)

@@ -131,8 +131,8 @@ async def _empty(arena: BenchEnvironment) -> None:
 async def queue(arena: BenchEnvironment, count: int) -> None:
     """Accepted orders in the stream, as the gateway would have put them there."""
     place = msgspec.json.decode(arena.order.read_bytes().replace(b"@", b"0"), type=PlaceOrder)
-    [sale] = [sale for sale in await arena.shop.sales.opened() if sale.sale_id == SALE_ID]
-    snapshot = await arena.shop.sales.snapshot(sale, None)
+    [sale] = [sale for sale in await arena.shop.sales.list_opened() if sale.sale_id == SALE_ID]
+    snapshot = await arena.shop.sales.read_snapshot(sale, None)
     ids, run, today = IdGenerator(), secrets.token_hex(4), arena.shop.clock.now_ms() // DAY_MS
 
     def order(number: int) -> Reservation:

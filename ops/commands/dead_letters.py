@@ -5,67 +5,75 @@ from __future__ import annotations
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 import typer
 from rich.table import Table
 
 from commerce.dead_letters.model import DeadLetter
-from ops.commands.console import actor, out, run
+from ops.commands.console import format_time, get_actor, out, print_json, run
 from ops.services import open_cli_services
 
-app = typer.Typer(help="Accepted orders that could not be written.", no_args_is_help=True)
-_PAGE = 1_000
-OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
+app = typer.Typer(help="Resolve accepted orders that could not be stored.", no_args_is_help=True)
+OrderId = Annotated[UUID, typer.Argument(metavar="ORDER", help="the order's id")]
+_PAGE_SIZE = 1_000
+_MAX_ERROR_LENGTH = 80
 
 
 @app.command("list")
-def list_letters(resolved: Annotated[bool, typer.Option("--all", help="also those dealt with")] = False) -> None:
-    """List those that wait for a decision."""
+def list_dead_letters(
+    resolved: Annotated[bool, typer.Option("--all", help="list those that are resolved, too")] = False,
+) -> None:
+    """List the dead letters that wait for a decision."""
 
     async def work() -> list[DeadLetter]:
         async with open_cli_services() as shop:
-            return (await shop.dead_letters.page(None, _PAGE, resolved)).items
+            return (await shop.dead_letters.list_letters(None, _PAGE_SIZE, resolved)).items
 
-    found = run(work())
-    table = Table("order", "sale", "user", "status", "died (UTC)", "why")
-    for letter in found:
-        died = f"{letter.died_at:%Y-%m-%d %H:%M:%S}"
+    letters = run(work())
+    table = Table("order", "sale", "user", "status", "died (UTC)", "reason")
+    for letter in letters:
         table.add_row(
-            str(letter.order_id), letter.sale_id, letter.user_id or "?", letter.status, died, letter.error[:80]
+            str(letter.order_id),
+            letter.sale_id,
+            letter.user_id or "?",
+            letter.status,
+            format_time(letter.died_at),
+            letter.error[:_MAX_ERROR_LENGTH],
         )
-    out.print(table if found else "no dead letters")
+    out.print(table if letters else "no dead letters")
 
 
 @app.command("show")
-def show_letter(order_id: OrderId) -> None:
-    """Show one, with the order it holds. This prints the customer's address."""
+def show_dead_letter(order_id: OrderId) -> None:
+    """Show a dead letter with its order. Prints the customer's address."""
 
     async def work() -> DeadLetter:
         async with open_cli_services() as shop:
-            return await shop.dead_letters.show(order_id)
+            return await shop.dead_letters.get(order_id)
 
-    typer.echo(msgspec.json.format(msgspec.json.encode(run(work())), indent=2).decode())
+    print_json(run(work()))
 
 
 @app.command("retry")
-def retry_letter(order_id: OrderId) -> None:
-    """Write the order now, after what stood in its way was mended."""
+def retry_dead_letter(order_id: OrderId) -> None:
+    """Store the order now, after the cause was fixed."""
 
     async def work() -> DeadLetter:
         async with open_cli_services() as shop:
-            return await shop.dead_letters.retry(order_id, actor())
+            return await shop.dead_letters.retry(order_id, get_actor())
 
-    out.print(f"{run(work()).order_id} is written", highlight=False)
+    out.print(f"{run(work()).order_id} is stored", highlight=False)
 
 
 @app.command("discard")
-def discard_letter(order_id: OrderId, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
-    """Give the order up: its goods and limit go back, and its owner sees it as cancelled."""
+def discard_dead_letter(
+    order_id: OrderId, yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False
+) -> None:
+    """Discard the order: its stock and limit are released, and its customer sees it as cancelled."""
     if not yes:
-        typer.confirm(f"Give up order {order_id}, which its customer was promised?", abort=True)
+        typer.confirm(f"Discard order {order_id}, which its customer was promised?", abort=True)
 
     async def work() -> DeadLetter:
         async with open_cli_services() as shop:
-            return await shop.dead_letters.discard(order_id, actor())
+            return await shop.dead_letters.discard(order_id, get_actor())
 
-    out.print(f"{run(work()).order_id} is discarded; its goods go back in a moment", highlight=False)
+    out.print(f"{run(work()).order_id} is discarded; its stock is released in a moment", highlight=False)

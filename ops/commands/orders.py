@@ -1,85 +1,124 @@
-"""`floodgate order`: one customer's order, for those who answer the telephone."""
+"""`floodgate order`: show and cancel an order, and fix what keeps it from being planned."""
 
 from __future__ import annotations
 
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 import typer
 from rich.table import Table
 
-from commerce.kernel.errors import Invalid
-from commerce.kernel.money import format_money as show_money
+from commerce.kernel.money import format_money
 from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
-from ops.commands.console import actor, out, run
-from ops.services import CliServices, open_cli_services
+from commerce.shipping.model import UnplannedOrder
+from ops.commands.console import (
+    format_time,
+    get_actor,
+    out,
+    parse_argument,
+    print_json,
+    print_line,
+    print_plain,
+    run,
+)
+from ops.services import CliServices, open_cli_services, open_fulfilment
 
-app = typer.Typer(help="One order: look at it, cancel it.", no_args_is_help=True)
-OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
-_WAIT_S = 5.0
+app = typer.Typer(help="Show and cancel orders; list those that cannot be planned.", no_args_is_help=True)
+OrderId = Annotated[UUID, typer.Argument(metavar="ORDER", help="the order's id")]
+_STORED_TIMEOUT_S = 5.0
 
 
 @app.command()
-def show(order_id: OrderId, json: Annotated[bool, typer.Option(help="all of it, with the address")] = False) -> None:
-    """Show an order, its customer and all that happened to it, wherever it is at the moment."""
+def show(
+    order_id: OrderId, json: Annotated[bool, typer.Option(help="print everything as JSON, with the address")] = False
+) -> None:
+    """Show an order, its customer and its history, whether it is stored yet or not."""
 
     async def work() -> OrderDetails:
         async with open_cli_services() as shop:
-            return await shop.orders.show(order_id, await _sales(shop))
+            return await shop.orders.show(order_id, await _opened_sales(shop))
 
-    found = run(work())
+    details = run(work())
     if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
+        print_json(details)
     else:
-        _print(found)
+        _print(details)
 
 
 @app.command()
 def cancel(
     order_id: OrderId,
-    reason: Annotated[str, typer.Option(help="why; it is recorded, and the customer sees it")],
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    reason: Annotated[str, typer.Option(help="recorded, and shown to the customer")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask for confirmation")] = False,
 ) -> None:
-    """Cancel an order that is not paid, for its customer. Its goods and the customer's limit go back in a moment."""
+    """Cancel an unpaid order on behalf of its customer. Stock and limit are released in a moment."""
     if not yes:
         typer.confirm(f"Cancel order {order_id}?", abort=True)
 
     async def work() -> OrderDetails:
-        try:
-            why = msgspec.convert(reason, Reason)
-        except msgspec.ValidationError as error:
-            raise Invalid(f"--reason: {error}") from None
+        checked_reason = parse_argument(reason, Reason, "--reason: give 1 to 200 characters, on one line")
         async with open_cli_services() as shop:
-            sales = await _sales(shop)
-            await shop.orders.cancel(order_id, Actor(None, actor()), sales, _WAIT_S, why)
+            sales = await _opened_sales(shop)
+            await shop.orders.cancel(order_id, Actor(None, get_actor()), sales, _STORED_TIMEOUT_S, checked_reason)
             return await shop.orders.show(order_id, sales)
 
     _print(run(work()))
 
 
-async def _sales(shop: CliServices) -> list[str]:
+@app.command()
+def unplanned() -> None:
+    """List paid orders for which no shipments can be planned, with the reasons.
+
+    Fix the cause, then `floodgate order retry-planning ORDER`.
+    """
+
+    async def work() -> list[UnplannedOrder]:
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.list_unplanned_orders()
+
+    orders = run(work())
+    table = Table("order", "paid (UTC)", "attempts", "reason")
+    table.columns[0].no_wrap = True
+    for order in orders:
+        table.add_row(str(order.order_id), format_time(order.paid_at), str(order.attempts), order.reason)
+    print_plain(table if orders else "every paid order has its shipments, or gets them in a moment")
+
+
+@app.command("retry-planning")
+def retry_planning(order_id: OrderId) -> None:
+    """Plan the shipments of an unplanned order again, after the cause was fixed."""
+
+    async def work() -> None:
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            await fulfilment.retry_planning(order_id)
+
+    run(work())
+    print_line(f"{order_id} is due again")
+
+
+async def _opened_sales(shop: CliServices) -> list[str]:
     return [sale.sale_id for sale in await shop.sales.opened()]
 
 
-def _print(found: OrderDetails) -> None:
-    order = found.order
+def _print(details: OrderDetails) -> None:
+    order = details.order
     table = Table(show_header=False)
-    total = "?" if order.total is None else show_money(order.total.amount, order.total.currency)
     status = f"{order.status} ({order.cancel_reason})" if order.cancel_reason else order.status
-    rows = (("order", order.order_id), ("customer", found.user_id or "?"), ("sale", order.sale_id), ("status", status))
     for name, value in (
-        *rows,
-        ("total", total),
-        ("pay by (UTC)", order.pay_by and f"{order.pay_by:%Y-%m-%d %H:%M:%S}"),
+        ("order", order.order_id),
+        ("customer", details.user_id),
+        ("sale", order.sale_id),
+        ("status", status),
+        ("total", order.total and format_money(order.total.amount, order.total.currency)),
+        ("pay by (UTC)", format_time(order.pay_by)),
     ):
         table.add_row(name, str(value or "?"))
     for line in order.lines or ():
         table.add_row(f"line {line.line_no}", f"{line.quantity} {line.sku}")
     out.print(table)
-    events = Table("at (UTC)", "status", "who", "why")
-    for event in found.events:
-        events.add_row(f"{event.at:%Y-%m-%d %H:%M:%S}", event.status, event.actor, event.reason)
+    events = Table("at (UTC)", "status", "actor", "reason")
+    for event in details.events:
+        events.add_row(format_time(event.at), event.status, event.actor, event.reason)
     out.print(events)

@@ -220,7 +220,7 @@ def list_() -> None:
 
     async def work() -> Table:
         async with open_cli_services() as shop:
-            sales = (await shop.sales.page(None, _PAGE, drafts=True)).items
+            sales = (await shop.sales.list_sales(None, _PAGE, drafts=True)).items
         table = Table("sale", "title", "state", "opens (UTC)", "closes (UTC)")
         for sale in sales:
             table.add_row(sale.sale_id, sale.title, sale.state, _time(sale.opens_at), _time(sale.closes_at))
@@ -255,7 +255,7 @@ async def _items(shop: CliServices, sale: Sale) -> Table:
     table = Table("SKU", "name", "price", "limit", "initial", "free")
     cursor = None
     while True:
-        page = await shop.sales.items(sale.sale_id, cursor, _PAGE)
+        page = await shop.sales.list_items(sale.sale_id, cursor, _PAGE)
         free = await units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
         for item, units in zip(page.items, free, strict=True):
             price = show_money(item.price, sale.currency)

@@ -20,7 +20,7 @@ from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
-POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
 
 
 async def drained(shop: CliServices, keys: SaleKeys) -> bool:
@@ -187,7 +187,7 @@ async def test_what_cannot_be_read_is_noted(
 
 
 async def _dead(shop: CliServices, count: int) -> bool:
-    return (await shop.audit.counts())["dead_letters"] == count
+    return (await shop.audit.count_waiting())["dead_letters"] == count
 
 
 async def test_an_empty_and_a_draft_sale(shop: CliServices, sale_prefix: str) -> None:
@@ -245,7 +245,7 @@ async def expire_all_but_now(shop: CliServices) -> None:
 
 
 async def _nothing_pending(shop: CliServices) -> bool:
-    return (await shop.audit.counts())["pending_releases"] == 0
+    return (await shop.audit.count_waiting())["pending_releases"] == 0
 
 
 async def test_a_sale_that_is_loaded_again_and_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:

@@ -30,10 +30,10 @@ async def test_good_lines(shop: CliServices) -> None:
 async def test_a_repeated_import_changes_nothing(shop: CliServices) -> None:
     text = "A1,Lantern,2.55,GBP\nB2,Kettle,10,GBP\n"
     await imported(shop, text)
-    before = await shop.catalog.page(None, 10)
+    before = await shop.catalog.list_products(None, 10)
     report = await imported(shop, text)
     assert (report.added, report.changed, report.unchanged) == (0, 0, 2)
-    assert await shop.catalog.page(None, 10) == before
+    assert await shop.catalog.list_products(None, 10) == before
     report = await imported(shop, "A1,Lantern,2.60,GBP\nB2,Kettle,10,GBP\n")
     assert (report.added, report.changed, report.unchanged) == (0, 1, 1)
 
@@ -48,7 +48,7 @@ async def test_a_repeated_import_changes_nothing(shop: CliServices) -> None:
         ("A1,   ,2.55,GBP", "name"),
         ("A1," + "x" * 201 + ",2.55,GBP", "name"),
         ('A1,"two\nlines",2.55,GBP', "name"),
-        ("A1,Lantern,2.555,GBP", "finer than GBP"),
+        ("A1,Lantern,2.555,GBP", "more decimals than GBP"),
         ("A1,Lantern,-1,GBP", "not an amount"),
         ("A1,Lantern,1e3,GBP", "not an amount"),
         ("A1,Lantern,NaN,GBP", "not an amount"),
@@ -73,7 +73,7 @@ async def test_a_wrong_line_is_named_and_the_rest_goes_in(shop: CliServices, lin
 async def test_the_same_sku_twice_in_a_file(shop: CliServices) -> None:
     report = await imported(shop, "A1,First,1,GBP\nB1,Other,1,GBP\nA1,Second,2,GBP\n")
     assert report.added == 2
-    assert [(line.line, line.reason) for line in report.errors] == [(4, "the SKU A1 was given on line 2 already")]
+    assert [(line.line, line.reason) for line in report.errors] == [(4, "the SKU A1 is on line 2 already")]
     assert (await shop.catalog.get("A1")).name == "First"
 
 
@@ -107,8 +107,8 @@ async def test_ten_thousand_lines_tell_their_progress(shop: CliServices) -> None
 
 async def test_pages(shop: CliServices) -> None:
     await imported(shop, "".join(f"S{n},Thing,1,GBP\n" for n in range(5)))
-    first = await shop.catalog.page(None, 3)
-    rest = await shop.catalog.page(first.next, 3)
+    first = await shop.catalog.list_products(None, 3)
+    rest = await shop.catalog.list_products(first.next, 3)
     assert [product.sku for product in [*first.items, *rest.items]] == [f"S{n}" for n in range(5)]
     assert rest.next is None
 

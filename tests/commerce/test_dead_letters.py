@@ -66,11 +66,11 @@ async def test_it_is_listed_and_its_owner_still_sees_the_order(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     bad = await dead(shop, settings, sale_id, keys)
-    page = await shop.dead_letters.page(None, 10)
+    page = await shop.dead_letters.list_letters(None, 10)
     [letter] = page.items
     assert (letter.order_id, letter.user_id, letter.units, letter.status) == (bad.order_id, "user", {"a": 2}, "held")
     assert "orders_currency_check" in letter.error
-    shown = await shop.dead_letters.show(bad.order_id)
+    shown = await shop.dead_letters.get(bad.order_id)
     assert shown.order is not None
     assert shown.order["currency"] == "yuan"
     orders = Orders(shop.db, shop.redis, shop.clock)
@@ -106,7 +106,7 @@ async def test_retrying_fails_until_what_is_wrong_is_mended(
     bad = await dead(shop, settings, sale_id, keys)
     with pytest.raises(Conflict, match="still cannot be written"):
         await shop.dead_letters.retry(bad.order_id, "ann")
-    assert (await shop.dead_letters.show(bad.order_id)).status == "held"
+    assert (await shop.dead_letters.get(bad.order_id)).status == "held"
     async with shop.db.connection() as connection:
         await connection.execute("ALTER TABLE orders DROP CONSTRAINT orders_currency_check")
     assert (await shop.dead_letters.retry(bad.order_id, "ann")).status == "retried"
@@ -118,6 +118,6 @@ async def test_retrying_fails_until_what_is_wrong_is_mended(
 
 
 async def test_no_such_letter(shop: CliServices, sale_id: str) -> None:
-    for call in (shop.dead_letters.show(shop.ids.new()), shop.dead_letters.discard(shop.ids.new(), "ann")):
+    for call in (shop.dead_letters.get(shop.ids.new()), shop.dead_letters.discard(shop.ids.new(), "ann")):
         with pytest.raises(NoSuchDeadLetter):
             await call

@@ -19,7 +19,7 @@ from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
-POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=0, batch=100)
+POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=0, rows_per_claim=100)
 
 
 @pytest.fixture
@@ -116,14 +116,14 @@ async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, pa
             )  # fmt: skip
     await age(shop, keys, "stock_changes")
     if parked:
-        assert await shop.stock.apply_due() == 4
+        assert await shop.stock.apply_due_changes() == 4
         assert await status(shop, "stock_changes") == ["parked"] * 4
-        assert "floodgate rebuild" in ((await shop.stock.changes(sale_id, 1))[0].last_error or "")
+        assert "floodgate rebuild" in ((await shop.stock.list_changes(sale_id, 1))[0].last_error or "")
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert report.resolved_jobs == 4
     assert await status(shop, "stock_changes") == ["applied", "applied", "refused", "applied"]
     assert (await stock_and_purchases(shop, sale_id, keys))[0] == {"a": 10 - 5 - 4 + 3 - 2}
-    assert await shop.stock.apply_due() == 0
+    assert await shop.stock.apply_due_changes() == 0
 
 
 async def test_a_young_job_is_left_to_its_driver(

@@ -23,7 +23,7 @@ from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
-POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
 
 
 async def wipe(shop: CliServices, keys: SaleKeys) -> None:
@@ -160,7 +160,7 @@ async def test_a_mark_of_an_older_load_is_refused(shop: CliServices, settings: S
             connection, change_id, (await shop.sales.get(sale_id)).opens_at, done.epoch, done.number
         )
     assert not marked
-    assert await shop.stock.apply_due() == 1
+    assert await shop.stock.apply_due_changes() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 15}
     await clean(shop, sale_id)
 

@@ -21,7 +21,7 @@ from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
 
-POLICY = RetryPolicy(first_ms=1, max_s=1, lease_s=30, batch=100)
+POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
 ACTOR = Actor("user", "customer user")
 
 
@@ -116,7 +116,7 @@ async def test_a_list_pages_from_new_to_old(
         await eventually(lambda: drained(shop, keys))
     found, cursor = [], None
     while True:
-        page = await orders.page("user", cursor, 3)
+        page = await orders.list_orders("user", cursor, 3)
         found += [order.order_id for order in page.items]
         if page.next is None:
             break
@@ -161,7 +161,7 @@ async def test_cancelling_gives_the_goods_back_once(
     assert await reservations.apply_due_releases() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
     assert await lua.buyers(shop.redis, keys) == {}
-    events = await orders.events(order_id, "user", [sale_id])
+    events = await orders.list_events(order_id, "user", [sale_id])
     assert [(event.seq, event.status) for event in events] == [
         (0, OrderStatus.ACCEPTED),
         (1, OrderStatus.AWAITING_PAYMENT),
@@ -271,7 +271,7 @@ async def test_a_release_that_is_too_old_is_parked(
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '9 days'")
     await reservations.apply_due_releases()
-    assert (await shop.audit.counts())["parked_releases"] == 1
+    assert (await shop.audit.count_waiting())["parked_releases"] == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
 
 

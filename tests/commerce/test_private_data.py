@@ -79,7 +79,7 @@ async def test_an_order_that_is_refused(
     order = await placed(shop, sale_id, keys, ship_to)
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
-    [letter] = (await shop.dead_letters.page(None, 10)).items
+    [letter] = (await shop.dead_letters.list_letters(None, 10)).items
     assert letter.error == why
     with pytest.raises(Conflict) as again:
         await shop.dead_letters.retry(order.order_id, "test")

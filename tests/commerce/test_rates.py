@@ -59,7 +59,7 @@ def test_regions_and_steps_in_any_order() -> None:
         ("sf,CN,0,10000001,1,CNY,2,yes", "not a whole number from 0 to 10000000"),
         ("sf,CN,0,0,1,CNY,2,yes", "to_g is 0, which is not above from_g"),
         ("sf,CN,0,1,-1,CNY,2,yes", "'-1' is not an amount"),
-        ("sf,CN,0,1,1.005,CNY,2,yes", "finer than CNY"),
+        ("sf,CN,0,1,1.005,CNY,2,yes", "more decimals than CNY"),
         ("sf,CN,0,1,1,XYZ,2,yes", "'XYZ' is not an ISO 4217 currency"),
         ("sf,CN,0,1,1,CNY,91,yes", "days is '91', not a whole number from 0 to 90"),
         ("sf,CN,0,1,1,CNY,2,maybe", "cod is 'maybe', not yes or no"),
@@ -124,30 +124,30 @@ async def imported(rates: Rates, text: str, source: str = "rates.csv") -> int:
 
 async def test_the_last_table_is_in_force(shop: CliServices, rates: Rates) -> None:
     with pytest.raises(NoRateTable, match="floodgate rates import"):
-        await rates.current()
+        await rates.get_current()
     first = await imported(rates, GOOD)
-    book = await rates.current()
+    book = await rates.get_current()
     assert (book.table.table_id, book.table.currency, book.table.rates) == (first, "CNY", 2)
-    assert await rates.current() is book
+    assert await rates.get_current() is book
     elsewhere = Rates(shop.db, shop.clock)
     second = await imported(elsewhere, GOOD.replace("CNY", "GBP"), "x" * 300 + "late.csv")
-    newer = await rates.current()
+    newer = await rates.get_current()
     assert (newer.table.table_id, newer.table.currency) == (second, "GBP")
     assert newer.table.source.endswith("late.csv")
-    assert [table.table_id for table in await rates.tables()] == [second, first]
+    assert [table.table_id for table in await rates.list_tables()] == [second, first]
     with pytest.raises(InvalidRateTable):
         await imported(rates, GOOD + "sf,CN,7000,9000,1,CNY,2,yes\n")
-    assert await rates.current() is newer
-    assert len(await rates.tables()) == 2
+    assert await rates.get_current() is newer
+    assert len(await rates.list_tables()) == 2
 
 
 async def test_what_was_imported_is_what_is_read(rates: Rates) -> None:
     _, given = read(GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
     await imported(rates, GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
-    books = await asyncio.gather(*(rates.current() for _ in range(20)))
+    books = await asyncio.gather(*(rates.get_current() for _ in range(20)))
     assert len({id(book) for book in books}) == 1
     assert [rate for name in books[0].carriers for steps in books[0].steps_of(name) for rate in steps.rates] == given
-    serving = books[0].carriers_for(Address("x", "12345", "CN", "Hangzhou", "x", "ZHEJIANG"))
+    serving = books[0].steps_by_carrier(Address("x", "12345", "CN", "Hangzhou", "x", "ZHEJIANG"))
     assert {name: steps.region for name, steps in serving.items()} == {"sf": "cn", "yto": "cn/zhejiang"}
 
 
@@ -155,13 +155,13 @@ async def test_a_large_table(rates: Rates) -> None:
     await imported(
         rates, "".join(f"c{n % 5},CN/p{n // 50}/c{n // 5},0,30000,{n % 90}.50,CNY,{n % 9},yes\n" for n in range(20_000))
     )
-    book = await rates.current()
+    book = await rates.get_current()
     assert (book.table.rates, book.carriers) == (20_000, ["c0", "c1", "c2", "c3", "c4"])
 
 
 async def test_no_choice_to_explain(shop: CliServices, rates: Rates) -> None:
     with pytest.raises(NoChoice):
-        await rates.explain(shop.ids.new())
+        await fulfilment.explain_carrier_choice(shop.ids.new())
 
 
 def test_faults_are_lines_with_a_reason() -> None:

@@ -168,7 +168,7 @@ async def test_stock_changes_are_recorded_and_idempotent(shop: CliServices, sale
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 0, "x"), "ann")
     with pytest.raises(NoSuchSale):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("zz", 1, "x"), "ann")
-    assert [row.status for row in await shop.stock.changes(sale_id, 10)] == ["refused", "applied"]
+    assert [row.status for row in await shop.stock.list_changes(sale_id, 10)] == ["refused", "applied"]
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
@@ -186,7 +186,7 @@ async def test_a_change_while_the_sale_is_not_loaded_waits(shop: CliServices, sa
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE stock_changes SET due_at = now() - interval '1 second'")
-    assert await shop.stock.apply_due() == 1
+    assert await shop.stock.apply_due_changes() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
 
 
@@ -195,7 +195,7 @@ async def test_what_was_committed_and_not_published_is_finished_later(shop: CliS
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET state = 'open', epoch = 1 WHERE sale_id = $1", sale_id)
-    assert [sale.sale_id for sale in await shop.sales.out_of_sync()] == [sale_id]
+    assert [sale.sale_id for sale in await shop.sales.list_out_of_sync()] == [sale_id]
     assert await shop.sales.sync_to_redis(sale_id)
     assert await lua.loaded_epoch(shop.redis, keys) == 2
     async with shop.db.connection() as connection:
@@ -205,7 +205,7 @@ async def test_what_was_committed_and_not_published_is_finished_later(shop: CliS
     assert await shop.sales.sync_to_redis(sale_id)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     assert answer.outcome is ReserveOutcome.PAUSED
-    assert await shop.sales.out_of_sync() == []
+    assert await shop.sales.list_out_of_sync() == []
 
 
 async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: CliServices, sale_id: str) -> None:
@@ -219,18 +219,18 @@ async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: CliServices
 async def test_offers_show_what_is_free(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, 2)))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}))
-    page = await shop.sales.offers(sale_id, None, 2)
+    page = await shop.sales.list_offers(sale_id, None, 2)
     assert [(offer.sku, offer.available, offer.limit_per_user) for offer in page.items] == [("a", 5, 2), ("b", 3, 2)]
-    rest = await shop.sales.offers(sale_id, page.next, 2)
+    rest = await shop.sales.list_offers(sale_id, page.next, 2)
     assert [offer.sku for offer in rest.items] == ["c"]
     assert rest.next is None
 
 
 async def test_a_snapshot_reads_only_the_difference(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, None)))
-    first = await shop.sales.snapshot(await shop.sales.get(sale_id), None)
+    first = await shop.sales.read_snapshot(await shop.sales.get(sale_id), None)
     assert first.items == dict.fromkeys("abc", (100, 0))
     await shop.sales.change_item(sale_id, "b", 70, 4, "test")
-    second = await shop.sales.snapshot(await shop.sales.get(sale_id), first)
+    second = await shop.sales.read_snapshot(await shop.sales.get(sale_id), first)
     assert second.items == {"a": (100, 0), "b": (70, 4), "c": (100, 0)}
     assert first.items["b"] == (100, 0)

@@ -106,8 +106,8 @@ async def reached(server: asyncio.Server, **options: object) -> bool:
     """Whether the link gets an answer with these options in the URL; the ordinary client must find the same."""
     port = server.sockets[0].getsockname()[1]
     url = f"rediss://127.0.0.1:{port}/0?{urlencode(options)}"
-    link = RedisMultiplexer(url, timeout_s=5, name="test", must_keep=("fsync", 1))
-    client = open_redis(url, timeout_ms=5_000, connections=1, name="test", must_keep=("fsync", 1))
+    link = RedisMultiplexer(url, timeout_s=5, name="test", required_durability=("fsync", 1))
+    client = open_redis(url, timeout_ms=5_000, connections=1, name="test", required_durability=("fsync", 1))
     try:
         found = await link.execute_command("PING") == b"PONG"
     except RedisConnectionLost:

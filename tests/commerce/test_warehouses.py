@@ -48,11 +48,11 @@ async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehous
         assert await store.warehouses_of(connection, ["hz", "sh"]) == {
             "hz": Warehouse("hz", "Hangzhou 1", sender, 30.279, 120.026)
         }
-    [there] = await warehouses.show()
+    [there] = await warehouses.list_warehouses()
     assert (there.warehouse.warehouse_id, there.products) == ("hz", 2)
-    assert (await warehouses.goods("B2")).weight_g == 1_000_000
+    assert (await warehouses.get_product_logistics("B2")).weight_g == 1_000_000
     with pytest.raises(NoProductLogistics, match="C3"):
-        await warehouses.goods("C3")
+        await warehouses.get_product_logistics("C3")
 
 
 async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None:
@@ -66,7 +66,7 @@ async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None
     assert (moved.added, moved.changed, moved.unchanged) == (0, 1, 1)
     moved = await imported(warehouses, goods.replace("A-02", "B-07") + "C3,h2,A-01,1,1,1,1\n")
     assert (moved.added, moved.changed, moved.unchanged) == (1, 1, 1)
-    assert (await warehouses.goods("B2")).shelf == "B-07"
+    assert (await warehouses.get_product_logistics("B2")).shelf == "B-07"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None
         ("120.026", "nan", "longitude is 'nan'"),
         ("120.026", "", "longitude is ''"),
         ("120.026", "1,2", "12 fields where the header has 11"),
-        ("hz,", "ok,", "the warehouse ok was given on line 2 already"),
+        ("hz,", "ok,", "the warehouse ok is on line 2 already"),
     ],
 )
 def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
@@ -100,7 +100,7 @@ def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
     ("line", "why"),
     [
         ("A 1,hz,S,1,1,1,1", "sku is 'A 1'"),
-        ("A1,hz,S,1,1,1,1", "the SKU A1 was given on line 2 already"),
+        ("A1,hz,S,1,1,1,1", "the SKU A1 is on line 2 already"),
         ("B2,,S,1,1,1,1", "warehouse is ''"),
         ("B2,hz,,1,1,1,1", "shelf is not a text of 1 to 32"),
         ("B2,hz,S,0,1,1,1", "weight_g is 0, not a whole number from 1"),

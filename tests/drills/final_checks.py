@@ -38,7 +38,7 @@ async def check_final_state(
         await eventually(lambda: _is_idle(shop, record.sale_id), _SETTLED_S)
         await _check_orders(shop, record)
         left = (await lua.cut(shop.redis, SaleKeys(record.sale_id))).stock
-        assert (await shop.audit.counts())["dead_letters"] == 0
+        assert (await shop.audit.count_waiting())["dead_letters"] == 0
     sold = record.units()
     assert {sku: left[sku] + sold[sku] for sku in initial} == dict(initial)
     assert min(left.values()) >= 0
@@ -51,7 +51,7 @@ async def check_final_state(
 
 async def _is_idle(shop: CliServices, sale_id: str) -> bool:
     waiting = await lua.backlog(shop.redis, SaleKeys(sale_id))
-    return waiting.orders == 0 and (await shop.audit.counts())["pending_releases"] == 0
+    return waiting.orders == 0 and (await shop.audit.count_waiting())["pending_releases"] == 0
 
 
 async def _check_orders(shop: CliServices, record: ClientRecord) -> None:

@@ -197,9 +197,9 @@ for name in sys.argv[1:]:
     file = importlib.import_module(name).__file__
     assert file and pathlib.Path(file).is_relative_to(home), (name, file)
 import gateway.app, ops.cli, workers.registry
-from commerce.kernel.migrations import all_migrations
+from commerce.kernel.migrations import load_migrations
 
-assert all_migrations()
+assert load_migrations()
 assert resources.files("config").joinpath("example.toml").is_file()
 """
 

@@ -88,7 +88,7 @@ async def test_a_postgres_that_commits_before_the_disk_has_it(
     async with open_worker_services(settings, "before") as early:
         await other.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
         async with early.db.connection():  # one from before it was set
-            with pytest.raises(NotDurable, match="a commit returns before the disk has it"):
+            with pytest.raises(NotDurable, match="a commit returns before it is on the disk"):
                 async with early.db.connection():
                     pytest.fail("a new one was used")
         for opened in (open_worker_services(settings, "test"), open_gateway(settings)):
@@ -112,7 +112,7 @@ async def test_a_postgres_that_never_syncs() -> None:
     running = await start(program)
     try:
         with pytest.raises(NotDurable, match="set fsync to on; off comes from: command line"):
-            await open_database(server.url, name="test", connections=1, timeout_s=5, must_keep="fsync")
+            await open_database(server.url, name="test", connections=1, timeout_s=5, required_durability="fsync")
     finally:
         await running.stop()
         shutil.rmtree(home)
@@ -120,7 +120,7 @@ async def test_a_postgres_that_never_syncs() -> None:
 
 async def test_no_server_and_no_permission(start_redis) -> None:  # type: ignore[no-untyped-def]
     async with client("unix:///tmp/nobody-is-here.sock") as redis:
-        with pytest.raises(NotReady, match="does not answer"):
+        with pytest.raises(NotReady, match="cannot reach Redis"):
             await check_redis(redis, "fsync", 1)
     url, _ = await start_redis()
     async with client(url) as redis:

@@ -11,7 +11,7 @@ import pytest
 
 from commerce.fulfilment import store as fulfilment_store
 from commerce.kernel import migrations
-from commerce.kernel.migrations import all_migrations, migrate
+from commerce.kernel.migrations import load_migrations, migrate
 from commerce.payments import store as payment_store
 from commerce.shipping import store as shipping_store
 from tests.ops.test_migrations import empty_url
@@ -99,11 +99,11 @@ async def migrated(
 ) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """A database that was filled at version 0007 and is now at the latest."""
     connection = await asyncpg.connect(empty_url)
-    every = all_migrations()
-    monkeypatch.setattr(migrations, "all_migrations", lambda: every[:7])
+    every = load_migrations()
+    monkeypatch.setattr(migrations, "load_migrations", lambda: every[:7])
     await migrate(connection)
     await connection.execute(f"BEGIN; {FILL} COMMIT;")
-    monkeypatch.setattr(migrations, "all_migrations", lambda: every)
+    monkeypatch.setattr(migrations, "load_migrations", lambda: every)
     await migrate(connection)
     yield connection
     await connection.close()
@@ -149,11 +149,11 @@ async def test_words_in_rows_after_migration_are_the_new_ones(
 async def test_stores_after_migration_read_every_renamed_row(
     migrated: asyncpg.Connection[asyncpg.Record],
 ) -> None:
-    payments = await payment_store.payments_of(migrated, ORDER)
+    payments = await payment_store.list_payments(migrated, ORDER)
     assert [(payment.plan_revision, payment.tender_no, payment.flow) for payment in payments] == [
         (1, number, "qr") for number in range(5)
     ]
-    assert [refund.requested for refund in await payment_store.refunds_of(migrated, ORDER)] == [True]
+    assert [refund.requested for refund in await payment_store.list_refunds(migrated, ORDER)] == [True]
     subscribed, cancelled = await shipping_store.shipments_of(migrated, ORDER)
     assert (subscribed.task, subscribed.after_cancel, subscribed.carrier_choice) == ("subscribe", None, None)
     assert (cancelled.after_cancel, cancelled.refused_by, cancelled.resolution) == ("planned", ["slow"], "paid for")

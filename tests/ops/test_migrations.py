@@ -12,7 +12,7 @@ import pytest
 
 from commerce.kernel import migrations
 from commerce.kernel.errors import Conflict, NotReady
-from commerce.kernel.migrations import Migration, all_migrations, check_migrated, migrate
+from commerce.kernel.migrations import Migration, load_migrations, check_migrated, migrate
 from commerce.kernel.sql import load_queries
 from tests.support.servers import Servers
 
@@ -36,7 +36,7 @@ async def test_a_repeat_does_nothing(empty_url: str) -> None:
     connection = await asyncpg.connect(empty_url)
     with pytest.raises(NotReady, match="run `floodgate migrate`"):
         await check_migrated(connection)
-    assert await migrate(connection) == all_migrations()
+    assert await migrate(connection) == load_migrations()
     assert await migrate(connection) == []
     await check_migrated(connection)
     await connection.close()
@@ -45,7 +45,7 @@ async def test_a_repeat_does_nothing(empty_url: str) -> None:
 async def test_several_at_once(empty_url: str) -> None:
     connections = [await asyncpg.connect(empty_url) for _ in range(4)]
     done = await asyncio.gather(*(migrate(connection) for connection in connections))
-    assert sorted(len(part) for part in done) == [0, 0, 0, len(all_migrations())]
+    assert sorted(len(part) for part in done) == [0, 0, 0, len(load_migrations())]
     for connection in connections:
         await connection.close()
 
@@ -53,19 +53,19 @@ async def test_several_at_once(empty_url: str) -> None:
 async def test_an_applied_one_is_never_edited(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
     await migrate(connection)
-    first, *rest = all_migrations()
+    first, *rest = load_migrations()
     edited = Migration(first.number, first.name, first.sql + "-- edited")
-    monkeypatch.setattr(migrations, "all_migrations", lambda: [edited, *rest])
-    with pytest.raises(Conflict, match="an applied migration is never edited"):
+    monkeypatch.setattr(migrations, "load_migrations", lambda: [edited, *rest])
+    with pytest.raises(Conflict, match="was edited after it was"):
         await migrate(connection)
     await connection.close()
 
 
 async def test_one_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
-    broken = Migration(len(all_migrations()) + 1, "broken", "CREATE TABLE half (); SELECT 1/0;")
-    good = all_migrations()
-    monkeypatch.setattr(migrations, "all_migrations", lambda: [*good, broken])
+    broken = Migration(len(load_migrations()) + 1, "broken", "CREATE TABLE half (); SELECT 1/0;")
+    good = load_migrations()
+    monkeypatch.setattr(migrations, "load_migrations", lambda: [*good, broken])
     with pytest.raises(asyncpg.DivisionByZeroError):
         await migrate(connection)
     assert await connection.fetchval("SELECT to_regclass('half')") is None
@@ -75,8 +75,8 @@ async def test_one_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest
 
 async def test_sales_that_were_closed_before_are_given_a_time(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
-    every = all_migrations()
-    monkeypatch.setattr(migrations, "all_migrations", lambda: every[:2])
+    every = load_migrations()
+    monkeypatch.setattr(migrations, "load_migrations", lambda: every[:2])
     await migrate(connection)
     for sale_id, state in (("a", "open"), ("b", "closed")):
         await connection.execute(
@@ -85,7 +85,7 @@ async def test_sales_that_were_closed_before_are_given_a_time(empty_url: str, mo
             sale_id,
             state,
         )
-    monkeypatch.setattr(migrations, "all_migrations", lambda: every)
+    monkeypatch.setattr(migrations, "load_migrations", lambda: every)
     await migrate(connection)
     rows = await connection.fetch("SELECT sale_id, closed_at IS NOT NULL AS timed FROM sales ORDER BY sale_id")
     assert [tuple(row) for row in rows] == [("a", False), ("b", True)]

@@ -125,7 +125,7 @@ async def test_payments_are_shown_and_refunded(floodgate: Command, actions: Paym
     assert repeated == (0, said)
     [refund] = (await shop.payments.get(order_id, None)).payments[0].refunds
     assert (refund.amount, refund.status) == (120, "pending")
-    for amount, words in (("2.00", "180 minor units"), ("1.234", "finer than CNY"), ("0", "amount"), ("x", "AMOUNT")):
+    for amount, words in (("2.00", "180 minor units"), ("1.234", "more decimals than CNY"), ("0", "amount"), ("x", "AMOUNT")):
         status, said = await floodgate("payment", "refund", order_id, "--key", "l", "--amount", amount, "--reason", "r")
         assert (status, words in said) == (1, True), said
     assert (await floodgate("payment", "refund", order_id, "--key", "l", "--reason", "the rest"))[0] == 0
@@ -163,7 +163,7 @@ async def test_store_credit(floodgate: Command, actions: PaymentActions) -> None
     status, said = await floodgate("credit", "give", "max", "12.50", "CNY", "--key", "g1")
     assert (status, "another gift" in said) == (1, True)
     for arguments, words in (
-        (("zoe", "1.5", "JPY"), "finer than JPY"),
+        (("zoe", "1.5", "JPY"), "more decimals than JPY"),
         (("zoe", "1.50", "XYZ"), "not an ISO 4217 currency"),
         (("a b", "1.50", "CNY"), "a b"),
         (("zoe", "0", "CNY"), "amount"),
@@ -182,7 +182,7 @@ async def test_what_is_parked(floodgate: Command, actions: PaymentActions, shop:
     status, said = await floodgate("parked", "show", paid.payment_id)
     assert (status, "should be 5.00 CNY" in said, "total 5.00 CNY" in said) == (0, True, True)
     assert await floodgate("parked", "retry", paid.payment_id) == (0, f"{paid.payment_id} is due again\n")
-    assert await shop.payments.parked() == []
+    assert await shop.payments.list_parked_jobs() == []
     for command in ("retry", "show"):
         status, said = await floodgate("parked", command, paid.payment_id)
         assert (status, "nothing with the id" in said) == (1, True)

@@ -247,7 +247,7 @@ async def test_a_day_s_statement_reads_back(kit: WeChatPayKit) -> None:
         whole.replace("`CNY", "`USD"): "not CNY",
         whole.replace("`SUCCESS", "`REVOKED"): "REVOKED",
         whole.replace(paid[0].payment_id.hex, "S20210128"): "not a number of ours",
-        whole.replace("`0.01,`0.00,`", "`0.011,`0.00,`"): "finer than CNY",
+        whole.replace("`0.01,`0.00,`", "`0.011,`0.00,`"): "more decimals than CNY",
         "": "backquote",
     }.items():
         broken = kit.adapter.read_statement("\r\n".join([lines[0], lines[2], bad, *lines[3:]]))

@@ -289,9 +289,9 @@ class ShippingShop:
 
     async def on(self, which: WorklistName) -> set[UUID]:
         """Which parcels are on a list of the desk; as many as it counts."""
-        page = await self.desk.listed(which, None, None, 100)
+        page = await self.desk.list_worklist(which, None, None, 100)
         if which != "all":
-            assert (await self.desk.counts())[which] == len(page.items), which
+            assert (await self.desk.count_worklists())[which] == len(page.items), which
         return {item.shipment.shipment_id for item in page.items}
 
     async def check(self) -> None:

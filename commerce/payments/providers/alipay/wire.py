@@ -122,7 +122,7 @@ def read_answer(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
 def read_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
     """The fields of a callback whose signature is right. Raises `BadNotice`: malformed or bad_signature."""
     fields = form_decoding.decode_signed_form(
-        body, most_bytes=MAX_NOTICE_BYTES, most_fields=MAX_NOTICE_FIELDS, needs=("sign", "sign_type")
+        body, max_bytes=MAX_NOTICE_BYTES, max_fields=MAX_NOTICE_FIELDS, required=("sign", "sign_type")
     )
     # sign_type is not signed; whatever it names, nothing weaker than RSA2 is ever accepted.
     content = signing_text(fields, without=("sign", "sign_type"))

@@ -109,7 +109,7 @@ def read_answer(status: int, body: bytes, kind: type[T]) -> T:
 def read_form(body: bytes, salt: str) -> str:
     """The parameter of a push, in JSON as it was signed. Raises `BadNotice`: malformed or bad_signature."""
     fields = form_decoding.decode_signed_form(
-        body, most_bytes=MAX_PUSH_BYTES, most_fields=MAX_PUSH_FIELDS, needs=("sign", "param")
+        body, max_bytes=MAX_PUSH_BYTES, max_fields=MAX_PUSH_FIELDS, required=("sign", "param")
     )
     if not hmac.compare_digest(fields["sign"].encode(), signature(fields["param"], salt).encode()):
         raise InvalidWebhook("bad_signature", "not signed with our salt")
