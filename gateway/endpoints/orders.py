@@ -61,7 +61,7 @@ async def list_orders(call: Call) -> web.Response:
     if key := call.parameters["idempotency_key"]:
         order = await services.orders.find_by_key(user_id, key, services.snapshots.loaded())
         return json_response(Page([order] if order else [], None))
-    page = await services.orders.page(user_id, call.parameters["cursor"], page_size(call))
+    page = await services.orders.list_orders(user_id, call.parameters["cursor"], page_size(call))
     orders = [
         Order(
             order_id=stored.order_id,
@@ -101,7 +101,7 @@ async def watch_order(call: Call) -> web.StreamResponse:
     sales = services.snapshots.loaded()
 
     async def fetch(last_seq: int) -> EventBatch[OrderEvent]:
-        events = await services.orders.events(order_id, user_id, sales)
+        events = await services.orders.list_events(order_id, user_id, sales)
         return EventBatch(events, events[-1].status in _FINAL_STATUSES)
 
     return await stream_events(call, "order", order_id, "status", fetch)

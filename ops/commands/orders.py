@@ -38,7 +38,7 @@ def show(
 
     async def work() -> OrderDetails:
         async with open_cli_services() as shop:
-            return await shop.orders.show(order_id, await _opened_sales(shop))
+            return await shop.orders.get_details(order_id, await _opened_sales(shop))
 
     details = run(work())
     if json:
@@ -62,7 +62,7 @@ def cancel(
         async with open_cli_services() as shop:
             sales = await _opened_sales(shop)
             await shop.orders.cancel(order_id, Actor(None, get_actor()), sales, _STORED_TIMEOUT_S, checked_reason)
-            return await shop.orders.show(order_id, sales)
+            return await shop.orders.get_details(order_id, sales)
 
     _print(run(work()))
 
@@ -99,7 +99,7 @@ def retry_planning(order_id: OrderId) -> None:
 
 
 async def _opened_sales(shop: CliServices) -> list[str]:
-    return [sale.sale_id for sale in await shop.sales.opened()]
+    return [sale.sale_id for sale in await shop.sales.list_opened()]
 
 
 def _print(details: OrderDetails) -> None:
