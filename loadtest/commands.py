@@ -16,8 +16,7 @@ from loadtest.capacity import PEAKS, Assumptions, NoFigures, first_bottleneck, m
 from loadtest.replay import Replay, reasons
 from loadtest.replay import replay as run_replay
 from loadtest.retail_dataset import CURRENCY
-from ops.commands.catalog import progress_bar
-from ops.commands.console import err, out, run
+from ops.commands.console import create_progress_bar, err, out, run
 from ops.services import open_cli_services
 
 _SHOWN = 50
@@ -38,7 +37,7 @@ def replay(
     async def work() -> Replay:
         settings = load()
         url = base or f"http://{settings.http.host}:{settings.http.port}"
-        with progress_bar() as bar:
+        with create_progress_bar() as bar:
             task = bar.add_task("sending", total=None)
             async with open_cli_services(settings) as shop:
                 return await run_replay(

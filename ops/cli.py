@@ -11,19 +11,22 @@ from ops.commands import (
     catalog,
     dead_letters,
     orders,
+    parked_jobs,
     payments,
     processes,
     rates,
     routes,
     sale,
     shipments,
+    store_credit,
     tokens,
+    vehicles,
     warehouses,
     waves,
 )
 
-_GROUP = "floodgate.commands"
-"""entry points of packages that ops does not import, such as loadtest"""
+_ENTRY_POINT_GROUP = "floodgate.commands"
+"""commands of packages that ops must not import, such as loadtest"""
 
 app = typer.Typer(
     name="floodgate",
@@ -43,24 +46,27 @@ for command in (
     tokens.settings,
 ):
     app.command()(command)
-for entry_point in sorted(entry_points(group=_GROUP), key=lambda found: found.name):
+for entry_point in sorted(entry_points(group=_ENTRY_POINT_GROUP), key=lambda entry_point: entry_point.name):
     app.command(entry_point.name)(entry_point.load())
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(sale.app, name="sale")
-app.add_typer(orders.app, name="order")
-app.add_typer(payments.payment, name="payment")
-app.add_typer(payments.credit, name="credit")
-app.add_typer(payments.parked, name="parked")
-app.add_typer(rates.app, name="rates")
-app.add_typer(warehouses.app, name="warehouse")
-app.add_typer(shipments.app, name="shipment")
-app.add_typer(waves.app, name="wave")
-app.add_typer(routes.fleet, name="fleet")
-app.add_typer(routes.routes, name="routes")
-app.add_typer(dead_letters.app, name="dead-letters")
-app.add_typer(tokens.app, name="token")
+for group_name, group in (
+    ("catalog", catalog.app),
+    ("sale", sale.app),
+    ("order", orders.app),
+    ("payment", payments.app),
+    ("store-credit", store_credit.app),
+    ("parked-jobs", parked_jobs.app),
+    ("rates", rates.app),
+    ("warehouse", warehouses.app),
+    ("shipment", shipments.app),
+    ("wave", waves.app),
+    ("vehicle", vehicles.app),
+    ("route", routes.app),
+    ("dead-letters", dead_letters.app),
+    ("token", tokens.app),
+):
+    app.add_typer(group, name=group_name)
 
 
 def main() -> None:
-    """The entry point that is installed."""
+    """Run the command line; the installed entry point."""
     app()

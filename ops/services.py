@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
 from commerce.audit.service import Audit
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
+from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.clock import Clock, SystemClock
@@ -92,3 +94,16 @@ async def open_fulfilment(shop: CliServices) -> AsyncIterator[Fulfilment]:
         yield Fulfilment(
             shop.db, shop.clock, shop.ids, CarrierAssignment(shop.rates, carriers, policy), carriers, policy
         )
+
+
+def create_fleet(shop: CliServices) -> Fleet:
+    """Return the route planning service with the settings of shipping."""
+    shipping = shop.settings.shipping
+    return Fleet(
+        shop.db,
+        shop.clock,
+        shop.ids,
+        ZoneInfo(shipping.timezone),
+        shipping.stop_service_s,
+        shipping.vehicle_speed_kmh,
+    )

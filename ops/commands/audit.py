@@ -54,7 +54,7 @@ def _print(audits: list[SaleAudit], by_sku: bool) -> None:
                 _add_row(table, "", row)
     out.print(table)
     for sale_audit in audits:
-        verdict = "kept" if sale_audit.clean else "NOT kept"
+        verdict = "as promised" if sale_audit.clean else "NOT as promised"
         promises = ", ".join(_PROMISES)
         out.print(f"{sale_audit.sale_id}: {sale_audit.orders} orders, {promises} {verdict}", highlight=False)
         for finding in sale_audit.findings:

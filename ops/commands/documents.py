@@ -1,4 +1,4 @@
-"""What is printed for parcels and waves, as PDF files: labels and lists."""
+"""PDF documents of `floodgate shipment` and `floodgate wave`: labels, packing lists and pick lists."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ from uuid import UUID
 
 import typer
 
-from ops.commands.console import fail, out, run
+from ops.commands.console import fail, print_line, run
 from ops.commands.shipment_actions import ShipmentId
 from ops.services import open_cli_services, open_fulfilment
 
 if TYPE_CHECKING:
     from commerce.fulfilment.printing import DocumentPrinter
 
-of_shipments = typer.Typer()
-of_waves = typer.Typer()
+shipment_app = typer.Typer()
+wave_app = typer.Typer()
 WaveId = Annotated[UUID, typer.Argument(metavar="WAVE", help="the wave's id")]
 PdfFile = Annotated[
-    Path, typer.Option("--out", dir_okay=False, metavar="FILE.pdf", help="a file that is there is written over")
+    Path, typer.Option("--out", dir_okay=False, metavar="FILE.pdf", help="written; an existing file is replaced")
 ]
 
 
-@of_shipments.command("label")
+@shipment_app.command("label")
 def label(shipment_id: ShipmentId, file: PdfFile) -> None:
-    """Print a parcel's label, as often as you like; once a carrier is booked."""
-    _write(file, lambda papers: papers.label(shipment_id))
+    """Print the label of a booked shipment. May be repeated."""
+    _write(file, lambda printer: printer.print_label(shipment_id))
 
 
-@of_shipments.command("packing-list")
+@shipment_app.command("packing-list")
 def packing_list(shipment_id: ShipmentId, file: PdfFile) -> None:
-    """Print what is in a parcel, for its box."""
-    _write(file, lambda papers: papers.packing_list(shipment_id))
+    """Print a shipment's packing list, for its box."""
+    _write(file, lambda printer: printer.print_packing_list(shipment_id))
 
 
-@of_waves.command("pick-list")
+@wave_app.command("pick-list")
 def pick_list(wave_id: WaveId, file: PdfFile) -> None:
-    """Print what is to be fetched for a wave, shelf by shelf."""
-    _write(file, lambda papers: papers.pick_list(wave_id))
+    """Print a wave's pick list: shelves and units."""
+    _write(file, lambda printer: printer.print_pick_list(wave_id))
 
 
-@of_waves.command("labels")
+@wave_app.command("labels")
 def labels(wave_id: WaveId, file: PdfFile) -> None:
-    """Print the labels of a wave's parcels that are booked, in the wave's order, as often as you like."""
-    _write(file, lambda papers: papers.labels(wave_id))
+    """Print the labels of a wave's booked shipments, in the wave's order. May be repeated."""
+    _write(file, lambda printer: printer.print_labels(wave_id))
 
 
-def _write(file: Path, printed: Callable[[DocumentPrinter], Awaitable[bytes]]) -> None:
+def _write(file: Path, render: Callable[[DocumentPrinter], Awaitable[bytes]]) -> None:
+    """Render a document and write it to the file."""
+
     async def work() -> bytes:
-        from commerce.fulfilment.printing import DocumentPrinter  # noqa: PLC0415  # slow to load, and no other command needs it
+        from commerce.fulfilment.printing import DocumentPrinter  # noqa: PLC0415  # slow to load, needed by few commands
 
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await printed(DocumentPrinter(shop.db, desk, shop.settings.shipping.timezone))
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await render(DocumentPrinter(shop.db, fulfilment, shop.settings.shipping.timezone))
 
     content = run(work())
     try:
         file.write_bytes(content)
     except OSError as error:
-        fail(f"{file} cannot be written: {error.strerror}")
-    out.print(f"{file}: {len(content):,} bytes", highlight=False, markup=False, soft_wrap=True)
+        fail(f"cannot write {file}: {error.strerror}; give another file with --out")
+    print_line(f"{file}: {len(content):,} bytes")

@@ -1,4 +1,4 @@
-"""`floodgate rates`: what carriers charge, and why a parcel got its carrier."""
+"""`floodgate rates`: rate tables, and the choice of a carrier."""
 
 from __future__ import annotations
 
@@ -14,28 +14,38 @@ from rich.table import Table
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import format_money as show_money
+from commerce.kernel.money import format_money
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
-from ops.commands.catalog import CsvFile, ReportFile, say_refused
-from ops.commands.console import actor, out, run
-from ops.services import CliServices, open_cli_services
+from ops.commands.console import (
+    CsvFile,
+    ReportFile,
+    format_time,
+    get_actor,
+    out,
+    print_line_errors,
+    print_plain,
+    run,
+)
+from ops.services import CliServices, open_cli_services, open_fulfilment
 
-app = typer.Typer(help="What carriers charge, and which of them is chosen.", no_args_is_help=True)
+app = typer.Typer(help="Import and show carriers' rates, and explain which carrier is chosen.", no_args_is_help=True)
 _WEIGHT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?) ?(g|kg)")
-_Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"])]
+_DAY_FORMATS = ["%Y-%m-%d"]
+_MAX_REGION_PARTS = 3  # below the country
 
 
 @app.command("import")
 def import_file(file: CsvFile, report: ReportFile = None) -> None:
-    """Put a rate table in force, from a CSV file: carrier, region, from_g, to_g, price (12.50), currency, days, cod.
+    """Import a rate table from a CSV file and put it in force.
 
-    A region is a country code or goes on to district: CN/Zhejiang/Hangzhou/Xihu. A step holds for weights above
-    from_g, up to to_g; the steps of a carrier in a region begin at 0 and leave nothing out. The most specific region
-    counts alone: what it does not take, the wider one does not take either. cod (cash on delivery) is yes or no.
+    Columns: carrier, region, from_g, to_g, price (12.50), currency, days, cod (cash on delivery, yes or no). A region
+    is a country code, optionally down to the district: CN/Zhejiang/Hangzhou/Xihu. A step is for weights above from_g,
+    up to to_g; the steps of a carrier in a region begin at 0 and have no gaps. Only the most specific region counts:
+    what it excludes is not looked up in a wider one.
 
-    The whole table goes in, or nothing.
+    Imports the whole table or nothing.
     """
 
     async def work() -> RateTable:
@@ -43,122 +53,133 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
             async with open_cli_services() as shop:
                 try:
                     name = file.name.encode(errors="replace").decode()
-                    return await shop.rates.import_table(lines, name, actor())
+                    return await shop.rates.import_table(lines, name, get_actor())
                 except InvalidRateTable as error:
-                    say_refused(error.faults, report)
+                    print_line_errors(error.faults, report)
                     raise
 
-    done = run(work())
-    out.print(f"table {done.table_id} is in force: {done.rates} rates in {done.currency}", highlight=False)
+    table = run(work())
+    out.print(f"table {table.table_id} is in force: {table.rates} rates in {table.currency}", highlight=False)
 
 
-@app.command()
-def tables() -> None:
-    """List the rate tables that were imported; the first one is in force."""
+@app.command("tables")
+def list_tables() -> None:
+    """List the imported rate tables, the one in force first."""
 
     async def work() -> list[RateTable]:
         async with open_cli_services() as shop:
-            return await shop.rates.tables()
+            return await shop.rates.list_tables()
 
-    table = Table("table", "imported (UTC)", "by", "from", "rates", "currency")
-    for one in run(work()):
-        at = f"{one.imported_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(str(one.table_id), at, one.actor, one.source, str(one.rates), one.currency)
-    out.print(table if table.row_count else "there is no rate table: floodgate rates import FILE.csv")
+    output = Table("table", "imported (UTC)", "actor", "source", "rates", "currency")
+    for table in run(work()):
+        imported_at = format_time(table.imported_at)
+        output.add_row(str(table.table_id), imported_at, table.actor, table.source, str(table.rates), table.currency)
+    out.print(output if output.row_count else "there is no rate table: floodgate rates import FILE.csv")
 
 
 @app.command()
-def show(carrier: Annotated[str | None, typer.Option(help="show all of this carrier's rates")] = None) -> None:
+def show(carrier: Annotated[str | None, typer.Option(help="show all rates of this carrier")] = None) -> None:
     """Show the carriers of the table in force, or one carrier's rates."""
 
     async def work() -> RateTableIndex:
         async with open_cli_services() as shop:
-            return await shop.rates.current()
+            return await shop.rates.get_current()
 
-    book = run(work())
+    index = run(work())
     if carrier is None:
         table = Table("carrier", "regions", "rates")
-        for name in book.carriers:
-            regions = book.steps_of(name)
+        for name in index.carriers:
+            regions = index.steps_of(name)
             table.add_row(name, str(len(regions)), str(sum(len(steps.rates) for steps in regions)))
     else:
         table = Table("region", "above g", "up to g", "price", "days", "cash on delivery")
-        for rate in (rate for steps in book.steps_of(carrier) for rate in steps.rates):
-            price, cod = show_money(rate.price_minor, book.table.currency), "yes" if rate.cod else "no"
+        for rate in (rate for steps in index.steps_of(carrier) for rate in steps.rates):
+            price, cod = format_money(rate.price_minor, index.table.currency), "yes" if rate.cod else "no"
             table.add_row(rate.region, str(rate.from_g), str(rate.to_g), price, str(rate.days), cod)
-    out.print(f"table {book.table.table_id}, from {book.table.source}", highlight=False, markup=False)
-    out.print(table if table.row_count else f"there is no carrier {carrier} in it", markup=False)
+    print_plain(f"table {index.table.table_id}, from {index.table.source}")
+    print_plain(table if table.row_count else f"there is no carrier {carrier} in it")
 
 
 @app.command()
 def choose(
-    to: Annotated[str, typer.Option(help="as in CN/Zhejiang/Hangzhou/Xihu")],
-    weight: Annotated[str, typer.Option(help="as in 1.5kg or 800g")],
-    cod: Annotated[bool, typer.Option("--cod", help="cash is collected at the door")] = False,
-    by: _Day = None,
-    hand_over: _Day = None,
+    to: Annotated[str, typer.Option(metavar="REGION", help="such as CN/Zhejiang/Hangzhou/Xihu")],
+    weight: Annotated[str, typer.Option(help="such as 1.5kg or 800g")],
+    cod: Annotated[bool, typer.Option("--cod", help="the carrier collects cash on delivery")] = False,
+    by: Annotated[
+        datetime | None,
+        typer.Option(formats=_DAY_FORMATS, help="promised day; left out: as for an order paid on the hand-over day"),
+    ] = None,
+    hand_over: Annotated[
+        datetime | None, typer.Option(formats=_DAY_FORMATS, help="day of the hand-over; left out: today")
+    ] = None,
 ) -> None:
-    """Say who would bring a parcel that is handed over today, or on --hand-over, and is promised --by a day, and why.
+    """Show which carrier would get a shipment, and why.
 
-    Without --by it is promised as an order is that is paid on that day. Which carriers are down at the moment is not
-    looked at.
+    Uses the rates alone: carriers that are unavailable at the moment are not excluded.
     """
 
     async def work() -> CarrierChoice:
-        address, weight_g = _address(to), _grams(weight)
+        address, weight_g = _parse_region(to), _parse_weight(weight)
         async with open_cli_services() as shop:
-            book = await shop.rates.current()
-            leaves = hand_over.date() if hand_over else _today(shop)
-            promised = by.date() if by else leaves + timedelta(days=shop.settings.shipping.delivery_promise_days)
-        return choose_carrier(book, address, weight_g, cod, leaves, promised, {})
+            index = await shop.rates.get_current()
+            hand_over_on = hand_over.date() if hand_over else _today(shop)
+            promise_days = timedelta(days=shop.settings.shipping.delivery_promise_days)
+            promised_on = by.date() if by else hand_over_on + promise_days
+        return choose_carrier(index, address, weight_g, cod, hand_over_on, promised_on, {})
 
-    _print(run(work()))
+    _print_choice(run(work()))
 
 
 @app.command()
-def explain(shipment: Annotated[UUID, typer.Argument(metavar="SHIPMENT")]) -> None:
-    """Say why a parcel got its carrier, as it was decided then."""
+def explain(shipment_id: Annotated[UUID, typer.Argument(metavar="SHIPMENT", help="the shipment's id")]) -> None:
+    """Show the recorded reasons for a shipment's carrier."""
 
     async def work() -> CarrierChoice:
-        async with open_cli_services() as shop:
-            return await shop.rates.explain(shipment)
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.explain_carrier_choice(shipment_id)
 
-    _print(run(work()))
+    _print_choice(run(work()))
 
 
 def _today(shop: CliServices) -> date:
     return from_ms(shop.clock.now_ms()).astimezone(ZoneInfo(shop.settings.shipping.timezone)).date()
 
 
-def _address(to: str) -> Address:
-    """An address in a region; who lives there makes no difference."""
-    country, *parts = to.split("/")
-    if len(parts) > 3:
-        raise Invalid(f"--to {to}: give country/province/city/district, or fewer of them, as in CN/Zhejiang")
-    province, city, district = (*parts, "", "", "")[:3]
+def _parse_region(text: str) -> Address:
+    """Return an address in a region; its other fields make no difference to rates. Raises `Invalid`."""
+    country, *parts = text.split("/")
+    if len(parts) > _MAX_REGION_PARTS:
+        raise Invalid(f"--to {text}: give country/province/city/district, or fewer of them, such as CN/Zhejiang")
+    province, city, district = (*parts, "", "", "")[:_MAX_REGION_PARTS]
     return Address("-", "-", country, city, "-", province, district)
 
 
-def _grams(text: str) -> int:
-    found = _WEIGHT.fullmatch(text.strip().lower())
-    grams = round(float(found[1]) * (1000 if found[2] == "kg" else 1)) if found else 0
+def _parse_weight(text: str) -> int:
+    """Return a weight in grams. Raises `Invalid`."""
+    match = _WEIGHT.fullmatch(text.strip().lower())
+    grams = round(float(match[1]) * (1000 if match[2] == "kg" else 1)) if match else 0
     if grams < 1:
-        raise Invalid(f"--weight {text}: give it as in 1.5kg or 800g")
+        raise Invalid(f"--weight {text}: give a weight such as 1.5kg or 800g")
     return grams
 
 
-def _print(choice: CarrierChoice) -> None:
+def _print_choice(choice: CarrierChoice) -> None:
     if choice.carrier is None or choice.price is None:
-        said = "no carrier takes it"
+        result = "no carrier takes it"
     else:
-        kept = "" if choice.on_time else f", after the promised {choice.promised_on}"
-        price = show_money(choice.price, choice.currency)
-        said = f"{choice.carrier} for {price}, arrives on {choice.expected_on}{kept}"
-    out.print(f"by table {choice.table_id}: {said}", highlight=False)
-    table = Table("carrier", "", "region", "price", "days", "arrives on", "why")
-    for one in choice.candidates:
-        price = "" if one.price is None else show_money(one.price, choice.currency)
-        days = "" if one.days is None else str(one.days)
-        verdict = one.verdict.replace("_", " ")
-        table.add_row(one.carrier, verdict, one.region or "", price, days, str(one.expected_on or ""), one.reason)
+        delay = "" if choice.on_time else f", after the promised {choice.promised_on}"
+        price = format_money(choice.price, choice.currency)
+        result = f"{choice.carrier} for {price}, arrives on {choice.expected_on}{delay}"
+    out.print(f"by table {choice.table_id}: {result}", highlight=False)
+    table = Table("carrier", "verdict", "region", "price", "days", "arrives on", "reason")
+    for candidate in choice.candidates:
+        table.add_row(
+            candidate.carrier,
+            candidate.verdict.replace("_", " "),
+            candidate.region or "",
+            "" if candidate.price is None else format_money(candidate.price, choice.currency),
+            "" if candidate.days is None else str(candidate.days),
+            str(candidate.expected_on or ""),
+            candidate.reason,
+        )
     out.print(table)

@@ -87,7 +87,7 @@ def show(day: Day, geojson: GeoJsonFile = None, picture: PictureFile = None) -> 
 
     async def work() -> tuple[list[Route], ZoneInfo]:
         async with open_cli_services() as shop:
-            return await create_fleet(shop).routes(day.date()), ZoneInfo(shop.settings.shipping.timezone)
+            return await create_fleet(shop).list_routes(day.date()), ZoneInfo(shop.settings.shipping.timezone)
 
     routes, zone = run(work())
     _output(routes, zone, geojson, picture)
@@ -114,7 +114,7 @@ def links(
             address = (base or f"http://{settings.http.host}:{settings.http.port}").rstrip("/")
             return [
                 (route.vehicle_id, f"{address}/v1/driver-routes/{make_link(key, route.route_id, route.day, zone)}/page")
-                for route in await create_fleet(shop).routes(day.date())
+                for route in await create_fleet(shop).list_routes(day.date())
             ]
 
     for vehicle_id, link in run(work()):

@@ -1,4 +1,4 @@
-"""`floodgate sale`: sales and their stock."""
+"""`floodgate sale`: sales, their items and their stock."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from msgspec import UNSET
 from rich.table import Table
 
 from commerce.kernel.errors import Invalid
-from commerce.kernel.money import format_money as show_money
-from commerce.kernel.money import parse_money
+from commerce.kernel.money import format_money, parse_money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.item_csv import read_items
 from commerce.sales.model import Sale, SaleInput, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, loaded_epoch, units_free
-from ops.commands.console import actor, err, out, run
+from ops.commands.console import err, format_time, get_actor, out, run
 from ops.services import CliServices, open_cli_services
 
-app = typer.Typer(help="Sales and their stock.", no_args_is_help=True)
-SaleName = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
-_PAGE = 1_000
+app = typer.Typer(help="Create, open, change and show sales and their stock.", no_args_is_help=True)
+SaleId = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such as double-11")]
+Sku = Annotated[str, typer.Argument(metavar="SKU")]
+_PAGE_SIZE = 1_000
 _LOST = "not loaded: see `floodgate rebuild`"
 
 
-def _moment(text: str) -> datetime:
-    """`now`, or ISO 8601; without a zone it is UTC."""
+def _parse_moment(text: str) -> datetime:
+    """Read `now` or ISO 8601; a time without a zone is UTC."""
     if text == "now":
         return datetime.now(UTC).replace(microsecond=0)
     try:
@@ -41,19 +41,20 @@ def _moment(text: str) -> datetime:
 
 @app.command()
 def create(
-    sale_id: SaleName,
+    sale_id: SaleId,
     items: Annotated[
-        Path, typer.Option(exists=True, dir_okay=False, help="CSV: sku, units, and if wanted price and limit")
+        Path,
+        typer.Option(exists=True, dir_okay=False, help="CSV: sku, units, and optionally price and limit_per_user"),
     ],
     title: Annotated[str, typer.Option()],
     currency: Annotated[str, typer.Option(help="ISO 4217, such as CNY")],
-    opens: Annotated[datetime, typer.Option(parser=_moment, metavar="TIME", help="`now` or ISO 8601")] = "now",  # type: ignore[assignment]
+    opens: Annotated[datetime, typer.Option(parser=_parse_moment, metavar="TIME", help="`now` or ISO 8601")] = "now",  # type: ignore[assignment]
     closes: Annotated[
-        datetime | None, typer.Option(parser=_moment, metavar="TIME", help="left out: it never closes")
+        datetime | None, typer.Option(parser=_parse_moment, metavar="TIME", help="left out: it never closes")
     ] = None,
     pay_within: Annotated[int, typer.Option(help="seconds until an unpaid order expires")] = 900,
 ) -> None:
-    """Make a draft of a sale. All lines of the items file must be right, or nothing is made."""
+    """Create a sale as a draft. If any line of the items file is wrong, nothing is created."""
 
     async def work() -> Sale:
         sale = msgspec.convert(
@@ -67,139 +68,145 @@ def create(
             },
             SaleInput,
         )
-        offered = read_items(items, currency)
+        sale_items = read_items(items, currency)
         async with open_cli_services() as shop:
-            return await shop.sales.create(sale, offered, actor())
+            return await shop.sales.create(sale, sale_items, get_actor())
 
     try:
         sale = run(work())
     except msgspec.ValidationError as error:
         raise typer.BadParameter(str(error)) from None
-    out.print(f"made {sale.sale_id}, a draft: open it with `floodgate sale open {sale.sale_id}`", highlight=False)
+    out.print(f"created {sale.sale_id}, a draft: open it with `floodgate sale open {sale.sale_id}`", highlight=False)
 
 
 @app.command("open")
-def open_(sale_id: SaleName) -> None:
-    """Load a draft's stock and take orders from its opening time on; or go on with a paused sale."""
-    _step(sale_id, "open")
+def open_(sale_id: SaleId) -> None:
+    """Load a draft's stock and accept orders from its opening time on; or resume a paused sale."""
+    _change_state(sale_id, "open")
 
 
 @app.command()
-def pause(sale_id: SaleName) -> None:
-    """Take no orders until it is opened again."""
-    _step(sale_id, "pause")
+def pause(sale_id: SaleId) -> None:
+    """Accept no orders until the sale is opened again."""
+    _change_state(sale_id, "pause")
 
 
 @app.command()
-def close(sale_id: SaleName) -> None:
-    """End a sale for good."""
-    _step(sale_id, "close")
+def close(sale_id: SaleId) -> None:
+    """End a sale permanently."""
+    _change_state(sale_id, "close")
 
 
-def _step(sale_id: str, step: str) -> None:
+def _change_state(sale_id: str, step: str) -> None:
     async def work() -> Sale:
         async with open_cli_services() as shop:
-            sale = await {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}[step](
-                sale_id, actor()
-            )
-            await _warn(shop, sale_id)
+            steps = {"open": shop.sales.open, "pause": shop.sales.pause, "close": shop.sales.close}
+            sale = await steps[step](sale_id, get_actor())
+            await _warn_if_not_in_redis(shop, sale_id)
             return sale
 
     sale = run(work())
     out.print(f"{sale.sale_id} is {sale.state}", highlight=False)
 
 
-async def _warn(shop: CliServices, sale_id: str) -> None:
-    """Say so if Redis does not know all of a sale that was changed, and who will see to it."""
+async def _warn_if_not_in_redis(shop: CliServices, sale_id: str) -> None:
+    """Warn if a change of a sale is not in Redis yet, and print what will bring it there."""
     sale = await shop.sales.get(sale_id)
-    known = sale.loaded and sale.published_generation == sale.generation
-    if sale.epoch and await _in_redis(shop, sale) == _LOST:
+    is_published = sale.loaded and sale.published_generation == sale.generation
+    if sale.epoch and await _redis_state(shop, sale) == _LOST:
         text = (
-            f"Redis does not have {sale_id}: its orders get not_ready until `floodgate rebuild {sale_id}` was run. "
-            "Find out first why it is gone"
+            f"Redis does not have {sale_id}: its orders are refused with not_ready until "
+            f"`floodgate rebuild {sale_id}`. Find out first why it is missing"
         )
         err.print(text, style="yellow", soft_wrap=True, highlight=False)
-    elif not known:
-        err.print("Redis could not be told yet; the sale keeper will do it as soon as it can", style="yellow")
+    elif not is_published:
+        err.print("the change is not in Redis yet; the worker sale_sync brings it there", style="yellow")
 
 
-async def _in_redis(shop: CliServices, sale: Sale) -> str:
+async def _redis_state(shop: CliServices, sale: Sale) -> str:
+    """Return in words whether Redis has the sale."""
     try:
         epoch = await loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
     except REDIS_UNAVAILABLE:
-        return "it does not answer"
+        return "Redis does not answer"
     if epoch == sale.epoch:
         return "loaded"
-    return _LOST if sale.loaded else "a load is under way"
+    return _LOST if sale.loaded else "being loaded"
 
 
 @app.command()
 def terms(
-    sale_id: SaleName,
-    sku: str,
-    price: Annotated[str | None, typer.Option(help="as in 2.55")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="units a user may buy")] = None,
-    no_limit: Annotated[bool, typer.Option("--no-limit", help="take the limit away")] = False,
+    sale_id: SaleId,
+    sku: Sku,
+    price: Annotated[str | None, typer.Option(help="such as 2.55")] = None,
+    limit_per_user: Annotated[int | None, typer.Option(min=1, help="maximum units per user")] = None,
+    no_limit: Annotated[bool, typer.Option("--no-limit", help="remove the limit per user")] = False,
 ) -> None:
-    """Set an item's price or limit or both, also while the sale runs. What is not given stays as it is."""
-    if limit is not None and no_limit:
-        raise typer.BadParameter("--limit and --no-limit cannot both be")
-    if price is None and limit is None and not no_limit:
-        raise typer.BadParameter("give --price, --limit or --no-limit")
+    """Change an item's price, limit per user, or both, also while the sale is open.
+
+    A value that is left out stays as it is.
+    """
+    if limit_per_user is not None and no_limit:
+        raise typer.BadParameter("--limit-per-user and --no-limit exclude each other; give one of them")
+    if price is None and limit_per_user is None and not no_limit:
+        raise typer.BadParameter("there is nothing to change; give --price, --limit-per-user or --no-limit")
 
     async def work() -> str:
         async with open_cli_services() as shop:
             currency = (await shop.sales.get(sale_id)).currency
             new_price = UNSET if price is None else parse_money(price, currency)
-            new_limit = None if no_limit else UNSET if limit is None else limit
-            item = await shop.sales.change_item(sale_id, sku, new_price, new_limit, actor())
-            await _warn(shop, sale_id)
-            return f"{item.sku}: {show_money(item.price, currency)}, limit {item.limit_per_user or 'none'}"
+            new_limit = None if no_limit else UNSET if limit_per_user is None else limit_per_user
+            item = await shop.sales.change_item(sale_id, sku, new_price, new_limit, get_actor())
+            await _warn_if_not_in_redis(shop, sale_id)
+            limit = item.limit_per_user or "none"
+            return f"{item.sku}: {format_money(item.price, currency)}, limit per user {limit}"
 
     out.print(run(work()), highlight=False)
 
 
 @app.command("items")
 def put_items(
-    sale_id: SaleName,
+    sale_id: SaleId,
     items: Annotated[
         Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE.csv", help="as for `floodgate sale create`")
     ],
 ) -> None:
-    """Set items of a draft, or add new ones to an open sale. All lines of the file must be right, or nothing is done.
+    """Set items of a draft, or add new ones to an open sale.
 
-    To an open sale they come with 0 units: `floodgate sale restock` brings the stock.
+    If any line of the file is wrong, nothing changes. New items of an open sale have 0 units: `floodgate sale
+    change-stock` adds the stock.
     """
 
     async def work() -> Sale:
         async with open_cli_services() as shop:
-            offered = read_items(items, (await shop.sales.get(sale_id)).currency)
-            if not offered:
-                raise Invalid(f"{items} lists nothing")
-            await shop.sales.put_items(sale_id, offered, actor())
-            await _warn(shop, sale_id)
-            out.print(f"{len(offered)} items of {sale_id} are set", highlight=False)
+            sale_items = read_items(items, (await shop.sales.get(sale_id)).currency)
+            if not sale_items:
+                raise Invalid(f"cannot set items of {sale_id}: {items} lists none; give one line per SKU")
+            await shop.sales.put_items(sale_id, sale_items, get_actor())
+            await _warn_if_not_in_redis(shop, sale_id)
+            out.print(f"{len(sale_items)} items of {sale_id} are set", highlight=False)
             return await shop.sales.get(sale_id)
 
     sale = run(work())
     if sale.state is not SaleState.DRAFT:
-        out.print(f"bring their stock with `floodgate sale restock {sale_id} SKU UNITS --reason …`", highlight=False)
+        command = f"floodgate sale change-stock {sale_id} SKU UNITS --reason …"
+        out.print(f"add their stock with `{command}`", highlight=False)
 
 
-@app.command()
-def restock(
-    sale_id: SaleName,
-    sku: str,
-    delta: Annotated[int, typer.Argument(help="units that come, or with a minus go: -- -5")],
-    reason: Annotated[str, typer.Option(help="why; it is recorded")],
-    change_id: Annotated[UUID | None, typer.Option(help="repeat a change whose outcome is not known")] = None,
+@app.command("change-stock")
+def change_stock(
+    sale_id: SaleId,
+    sku: Sku,
+    delta: Annotated[int, typer.Argument(help="units to add, or with a minus to take away: -- -5")],
+    reason: Annotated[str, typer.Option(help="recorded with the change")],
+    change_id: Annotated[UUID | None, typer.Option(help="repeat a change whose outcome is unknown")] = None,
 ) -> None:
-    """Change the stock of a running sale. Free units can be taken away, never those of orders."""
+    """Change the stock of an open sale. Only free units can be taken away, never those of orders."""
 
     async def work() -> StockChange:
         async with open_cli_services() as shop:
             change = msgspec.convert({"sku": sku, "delta": delta, "reason": reason}, StockChangeInput)
-            return await shop.stock.change(sale_id, change_id or shop.ids.new(), change, actor())
+            return await shop.stock.change(sale_id, change_id or shop.ids.new(), change, get_actor())
 
     try:
         change = run(work())
@@ -209,56 +216,58 @@ def restock(
 
 
 @app.command()
-def show(sale_id: SaleName, items: Annotated[bool, typer.Option(help="list what it offers")] = False) -> None:
-    """Show a sale's state and times, and with --items what it offers and what is free."""
-    out.print(run(_shown(sale_id, items)))
+def show(
+    sale_id: SaleId, items: Annotated[bool, typer.Option(help="list its items with their free units")] = False
+) -> None:
+    """Show a sale's state and times, or its items."""
+    out.print(run(_create_table(sale_id, items)))
 
 
 @app.command("list")
-def list_() -> None:
+def list_sales() -> None:
     """List all sales."""
 
     async def work() -> Table:
         async with open_cli_services() as shop:
-            sales = (await shop.sales.list_sales(None, _PAGE, drafts=True)).items
+            sales = (await shop.sales.list_sales(None, _PAGE_SIZE, drafts=True)).items
         table = Table("sale", "title", "state", "opens (UTC)", "closes (UTC)")
         for sale in sales:
-            table.add_row(sale.sale_id, sale.title, sale.state, _time(sale.opens_at), _time(sale.closes_at))
+            table.add_row(sale.sale_id, sale.title, sale.state, format_time(sale.opens_at), _format_end(sale.closes_at))
         return table
 
     out.print(run(work()))
 
 
-async def _shown(sale_id: str, with_items: bool) -> Table:
+async def _create_table(sale_id: str, with_items: bool) -> Table:
     async with open_cli_services() as shop:
         sale = await shop.sales.get(sale_id)
         if with_items:
-            return await _items(shop, sale)
-        in_redis = await _in_redis(shop, sale) if sale.epoch else "not opened yet"
+            return await _create_item_table(shop, sale)
+        redis_state = await _redis_state(shop, sale) if sale.epoch else "not opened yet"
     table = Table(show_header=False)
     for name, value in (
         ("sale", sale.sale_id),
         ("title", sale.title),
         ("state", sale.state),
-        ("opens (UTC)", _time(sale.opens_at)),
-        ("closes (UTC)", _time(sale.closes_at)),
-        ("to be paid within", f"{sale.pay_within_s} s"),
-        ("generation", f"{sale.generation}, Redis knows {sale.published_generation}"),
-        ("load", f"{sale.epoch}, finished {sale.loaded_epoch}"),
-        ("in Redis", in_redis),
+        ("opens (UTC)", format_time(sale.opens_at)),
+        ("closes (UTC)", _format_end(sale.closes_at)),
+        ("pay within", f"{sale.pay_within_s} s"),
+        ("generation", f"{sale.generation}, published to Redis {sale.published_generation}"),
+        ("epoch", f"{sale.epoch}, loaded {sale.loaded_epoch}"),
+        ("in Redis", redis_state),
     ):
         table.add_row(name, str(value))
     return table
 
 
-async def _items(shop: CliServices, sale: Sale) -> Table:
-    table = Table("SKU", "name", "price", "limit", "initial", "free")
+async def _create_item_table(shop: CliServices, sale: Sale) -> Table:
+    table = Table("SKU", "name", "price", "limit per user", "initial", "free")
     cursor = None
     while True:
-        page = await shop.sales.list_items(sale.sale_id, cursor, _PAGE)
+        page = await shop.sales.list_items(sale.sale_id, cursor, _PAGE_SIZE)
         free = await units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
         for item, units in zip(page.items, free, strict=True):
-            price = show_money(item.price, sale.currency)
+            price = format_money(item.price, sale.currency)
             limit = "none" if item.limit_per_user is None else str(item.limit_per_user)
             table.add_row(item.sku, item.name, price, limit, str(item.initial_units), str(units))
         cursor = page.next
@@ -266,5 +275,5 @@ async def _items(shop: CliServices, sale: Sale) -> Table:
             return table
 
 
-def _time(moment: datetime | None) -> str:
-    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+def _format_end(moment: datetime | None) -> str:
+    return "never" if moment is None else format_time(moment)

@@ -1,4 +1,4 @@
-"""`floodgate shipment`, doing: what staff do with a parcel. What a carrier must be told of is left to the driver."""
+"""Commands of `floodgate shipment` that change a shipment. The fulfilment worker makes the calls to carriers."""
 
 from __future__ import annotations
 
@@ -17,81 +17,88 @@ from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid
 from commerce.kernel.types import Reason
 from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
-from ops.commands.console import actor, out, parse_argument, run
+from ops.commands.console import get_actor, parse_argument, print_line, run
 from ops.services import open_cli_services, open_fulfilment
 
 app = typer.Typer()
-ShipmentId = Annotated[UUID, typer.Argument(metavar="ID", help="the parcel's id")]
-Because = Annotated[str, typer.Option("--reason", help="why; it is recorded, and the customer sees it")]
-EndState = StrEnum("EndState", {name: name for name in ("delivered", "lost", "returned_to_sender")})  # type: ignore[misc]
+ShipmentId = Annotated[UUID, typer.Argument(metavar="ID", help="the shipment's id")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="recorded, and shown to the customer")]
+OutcomeStatus = StrEnum("OutcomeStatus", {name: name for name in ("delivered", "lost", "returned_to_sender")})  # type: ignore[misc]
 _UNITS = re.compile(r"([0-9]{1,4})=([0-9]{1,7})")
-_MOST_BYTES = 65_536
-_NUMBER = "--number: give 4 to 64 letters, digits and dashes, as it stands on the label"
+_MAX_ADDRESS_BYTES = 65_536
 
 
 @app.command()
-def packed(
+def pack(
     shipment_id: ShipmentId,
-    number: Annotated[str | None, typer.Option(help="the carrier's, from its label, where the desk books it")] = None,
+    tracking_no: Annotated[
+        str | None, typer.Option(help="the carrier's number from its label, for carriers that staff book with")
+    ] = None,
 ) -> None:
-    """Say that a parcel is packed; again changes nothing."""
+    """Record that a shipment is packed. A repeat changes nothing."""
 
-    async def work(desk: Fulfilment) -> ShipmentDetails:
-        given = None if number is None else parse_argument(number, TrackingNo, _NUMBER)
-        return await desk.pack(shipment_id, given, actor())
+    async def work(fulfilment: Fulfilment) -> ShipmentDetails:
+        message = "--tracking-no: give 4 to 64 letters, digits and dashes, as printed on the label"
+        checked_no = None if tracking_no is None else parse_argument(tracking_no, TrackingNo, message)
+        return await fulfilment.pack(shipment_id, checked_no, get_actor())
 
-    _do(work)
-
-
-@app.command()
-def hold(shipment_id: ShipmentId, reason: Because) -> None:
-    """Let nothing be done with a parcel that has not left, before it is let go."""
-    _do(lambda desk: desk.hold(shipment_id, _why(reason), actor()))
-
-
-@app.command("let-go")
-def let_go(shipment_id: ShipmentId) -> None:
-    """Let a parcel go on that was held; again changes nothing."""
-    _do(lambda desk: desk.resume(shipment_id, actor()))
+    _change(work)
 
 
 @app.command()
-def cancel(shipment_id: ShipmentId, reason: Because) -> None:
-    """Do not send a parcel: at once where nobody is booked, else when the carrier has said that it will not come.
+def hold(shipment_id: ShipmentId, reason: ReasonOption) -> None:
+    """Stop all work on a shipment that is not handed over, until `floodgate shipment resume`."""
+    _change(lambda fulfilment: fulfilment.hold(shipment_id, _parse_reason(reason), get_actor()))
 
-    `floodgate shipment reship` sends it after all.
+
+@app.command()
+def resume(shipment_id: ShipmentId) -> None:
+    """Resume a shipment that is on hold. A repeat changes nothing."""
+    _change(lambda fulfilment: fulfilment.resume(shipment_id, get_actor()))
+
+
+@app.command()
+def cancel(shipment_id: ShipmentId, reason: ReasonOption) -> None:
+    """Cancel a shipment that is not handed over.
+
+    Without a booking it is cancelled at once, otherwise when the carrier confirms. `floodgate shipment reship` sends
+    its units after all.
     """
-    _do(lambda desk: desk.cancel(shipment_id, _why(reason), actor()))
+    _change(lambda fulfilment: fulfilment.cancel(shipment_id, _parse_reason(reason), get_actor()))
 
 
 @app.command()
 def retry(shipment_id: ShipmentId) -> None:
-    """Take up a parcel that was given up, after what stood in its way was mended. A shipment driver does the rest."""
-    _do(lambda desk: desk.retry(shipment_id, actor()))
+    """Retry the work on a parked shipment, after the cause was fixed. A fulfilment worker does it."""
+    _change(lambda fulfilment: fulfilment.retry(shipment_id, get_actor()))
 
 
-@app.command()
-def told(
+@app.command("set-outcome")
+def set_outcome(
     shipment_id: ShipmentId,
-    state: Annotated[EndState, typer.Option(help="how it ended")],
-    reason: Because,
+    status: Annotated[OutcomeStatus, typer.Option(help="final status")],
+    reason: ReasonOption,
 ) -> None:
-    """Say how a parcel ended where its carrier's news do not say so: it arrived, is lost or came back."""
-    _do(lambda desk: desk.set_outcome(shipment_id, ShipmentStatus(state), _why(reason), actor()))
+    """Set a shipment's final status where the carrier's tracking events lack it."""
+    _change(
+        lambda fulfilment: fulfilment.set_outcome(
+            shipment_id, ShipmentStatus(status), _parse_reason(reason), get_actor()
+        )
+    )
 
 
 @app.command()
-def settle(shipment_id: ShipmentId, reason: Because) -> None:
-    """Say how it was dealt with what went wrong with a parcel: it leaves the lists failed and odd."""
-    _do(lambda desk: desk.resolve(shipment_id, _why(reason), actor()))
+def resolve(shipment_id: ShipmentId, reason: ReasonOption) -> None:
+    """Record how staff resolved a problem. The shipment leaves the worklists undelivered and anomalies."""
+    _change(lambda fulfilment: fulfilment.resolve(shipment_id, _parse_reason(reason), get_actor()))
 
 
 @app.command()
-def reship(shipment_id: ShipmentId, reason: Because) -> None:
-    """Send once more what was lost, came back or was cancelled, in a new parcel. Once for each parcel."""
+def reship(shipment_id: ShipmentId, reason: ReasonOption) -> None:
+    """Send the units of a lost, returned or cancelled shipment again, in a new one. Once per shipment."""
 
-    async def work(desk: Fulfilment) -> list[UUID]:
-        return [await desk.repacking.reship(shipment_id, _why(reason), actor())]
+    async def work(fulfilment: Fulfilment) -> list[UUID]:
+        return [await fulfilment.repacking.reship(shipment_id, _parse_reason(reason), get_actor())]
 
     _repack(work)
 
@@ -100,21 +107,28 @@ def reship(shipment_id: ShipmentId, reason: Because) -> None:
 def split(
     shipment_id: ShipmentId,
     line: Annotated[
-        list[str], typer.Option(metavar="LINE=UNITS", help="such as 0=2; again for another line of the order")
+        list[str],
+        typer.Option(metavar="LINE=UNITS", help="units of an order line, such as 0=2; repeat it for other lines"),
     ],
 ) -> None:
-    """Take units out of a parcel that nobody is booked for, into a new one. `floodgate shipment show` has the lines."""
-    _repack(lambda desk: desk.repacking.split(shipment_id, _units(line), actor()))
+    """Move units of a shipment without a booking into a new one.
+
+    `floodgate shipment show` lists its lines.
+    """
+    _repack(lambda fulfilment: fulfilment.repacking.split(shipment_id, _parse_units(line), get_actor()))
 
 
 @app.command()
 def merge(
-    shipment_ids: Annotated[list[UUID], typer.Argument(metavar="ID", help="two parcels at least")],
+    shipment_ids: Annotated[list[UUID], typer.Argument(metavar="ID", help="at least two shipments")],
 ) -> None:
-    """Put parcels into the first of them, where nobody is booked, of one order, from one warehouse to one address."""
+    """Move the units of other shipments into the first one.
 
-    async def work(desk: Fulfilment) -> list[UUID]:
-        return [await desk.repacking.merge(shipment_ids, actor())]
+    They must be of one order, from one warehouse to one address, and without a booking.
+    """
+
+    async def work(fulfilment: Fulfilment) -> list[UUID]:
+        return [await fulfilment.repacking.merge(shipment_ids, get_actor())]
 
     _repack(work)
 
@@ -126,131 +140,138 @@ def redirect(
         typer.FileBinaryRead,
         typer.Option(metavar="FILE.json", help="JSON of an address as in an order; - reads standard input"),
     ],
-    reason: Because,
+    reason: ReasonOption,
 ) -> None:
-    """Give a parcel that is not handed over another address. It is rated anew; a booking is cancelled and made again.
+    """Change the address of a shipment that is not handed over.
 
-    The file is like {"name": "Li Si", "phone": "139 0000 0000", "country": "CN", "province": "Jiangsu",
-    "city": "Suzhou", "line": "Renmin Road 8"}; district and postcode may be there too.
+    A carrier is chosen again; a booking is cancelled and made again. The file is like {"name": "Li Si",
+    "phone": "139 0000 0000", "country": "CN", "province": "Jiangsu", "city": "Suzhou", "line": "Renmin Road 8"};
+    district and postcode are optional.
     """
 
-    async def work(desk: Fulfilment) -> ShipmentDetails:
-        return await desk.redirect(shipment_id, _address(address.read(_MOST_BYTES)), _why(reason), actor())
+    async def work(fulfilment: Fulfilment) -> ShipmentDetails:
+        content = address.read(_MAX_ADDRESS_BYTES)
+        return await fulfilment.redirect(shipment_id, _parse_address(content), _parse_reason(reason), get_actor())
 
-    _do(work)
+    _change(work)
 
 
-@app.command()
-def appoint(
+@app.command("set-appointment")
+def set_appointment(
     shipment_id: ShipmentId,
     from_: Annotated[
-        datetime | None, typer.Option("--from", formats=["%H:%M"], metavar="HH:MM", help="in the shop's time zone")
+        datetime | None,
+        typer.Option("--from", formats=["%H:%M"], metavar="HH:MM", help="begin of the window, in the shop's time zone"),
     ] = None,
-    to: Annotated[datetime | None, typer.Option(formats=["%H:%M"], metavar="HH:MM", help="in that too")] = None,
-    at: Annotated[str | None, typer.Option(metavar="LAT,LON", help="where that is, such as 30.279,120.026")] = None,
+    to: Annotated[datetime | None, typer.Option(formats=["%H:%M"], metavar="HH:MM", help="end of the window")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="LAT,LON", help="coordinates of the address, such as 30.279,120.026")
+    ] = None,
 ) -> None:
-    """Say when the customer is there, and where that is, for the routes of vans. What is left out holds no more."""
+    """Set the delivery window and the coordinates for routes of our own vehicles.
 
-    async def work(desk: Fulfilment) -> ShipmentDetails:
-        latitude, longitude = _place(at)
+    A value that is left out is removed.
+    """
+
+    async def work(fulfilment: Fulfilment) -> ShipmentDetails:
+        latitude, longitude = _parse_coordinates(at)
         window = {"deliver_from": from_ and from_.time(), "deliver_to": to and to.time()}
-        wanted = parse_argument(
+        appointment = parse_argument(
             {**window, "latitude": latitude, "longitude": longitude}, Appointment, f"--at {at}: there is no such place"
         )
-        return await desk.set_appointment(shipment_id, wanted, actor())
+        return await fulfilment.set_appointment(shipment_id, appointment, get_actor())
 
-    _do(work)
+    _change(work)
 
 
-def _do(step: Callable[[Fulfilment], Awaitable[ShipmentDetails]]) -> None:
-    """Do something with a parcel, and say how it is then."""
+def _change(step: Callable[[Fulfilment], Awaitable[ShipmentDetails]]) -> None:
+    """Run one change of a shipment and print the state that results."""
 
     async def work() -> ShipmentDetails:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await step(desk)
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await step(fulfilment)
 
-    say(_state(run(work()).shipment))
+    print_line(_summarise(run(work()).shipment))
 
 
 def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
-    """Change what parcels hold, and say how those are that came of it."""
+    """Run a change of contents and print the state of the shipments whose ids it returns."""
 
     async def work() -> list[ShipmentDetails]:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return [await desk.show(id_) for id_ in await step(desk)]
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return [await fulfilment.get(id_) for id_ in await step(fulfilment)]
 
-    for one in run(work()):
-        say(_state(one.shipment))
-
-
-def _state(one: Shipment) -> str:
-    said = [f"{one.shipment_id}: parcel {one.parcel_no} of order {one.order_id} is {words(one.status)}"]
-    if one.carrier is not None:
-        said.append(f"goes with {one.carrier}" + (f" as {one.tracking_no}" if one.tracking_no else ""))
-    if one.packed_at is not None:
-        said.append("is packed")
-    if one.held_reason is not None:
-        said.append(f"is held: {one.held_reason}")
-    if one.parked:
-        said.append(f"was given up: {one.last_error}")
-    elif one.task == "cancel":
-        said.append("waits for the carrier to say that it does not come")
-    elif one.task == "book":
-        said.append("waits for a shipment driver to book it")
-    if one.resolution is not None:
-        said.append(f"is settled: {one.resolution}")
-    return ", ".join(said)
+    for details in run(work()):
+        print_line(_summarise(details.shipment))
 
 
-def words(status: ShipmentStatus) -> str:
-    """A status as people say it."""
+def _summarise(shipment: Shipment) -> str:
+    """Return a shipment's state in one sentence."""
+    parts = [
+        f"{shipment.shipment_id}: shipment {shipment.parcel_no} of order {shipment.order_id} "
+        f"is {format_status(shipment.status)}"
+    ]
+    if shipment.carrier is not None:
+        parts.append(f"goes with {shipment.carrier}" + (f" as {shipment.tracking_no}" if shipment.tracking_no else ""))
+    if shipment.packed_at is not None:
+        parts.append("is packed")
+    if shipment.held_reason is not None:
+        parts.append(f"is on hold: {shipment.held_reason}")
+    if shipment.parked:
+        parts.append(f"is parked: {shipment.last_error}")
+    elif shipment.task == "cancel":
+        parts.append("waits for the carrier to confirm the cancellation")
+    elif shipment.task == "book":
+        parts.append("waits for a fulfilment worker to book it")
+    if shipment.resolution is not None:
+        parts.append(f"is resolved: {shipment.resolution}")
+    return ", ".join(parts)
+
+
+def format_status(status: ShipmentStatus) -> str:
+    """Return a status as plain words."""
     return status.replace("_", " ")
 
 
-def say(text: str) -> None:
-    """A sentence on a line of its own. What customers and carriers wrote is not read as markup."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+# Arguments.
 
 
-# Words from the command line.
-
-
-def warehouse_id(given: str) -> str:
-    """Raises `Invalid`."""
+def parse_warehouse_id(text: str) -> str:
+    """Check a warehouse's id. Raises `Invalid`."""
     return parse_argument(
-        given, WarehouseId, "--warehouse: give a warehouse's id, such as hz-1: floodgate warehouse show"
+        text, WarehouseId, "--warehouse: give a warehouse's id, such as hz-1; `floodgate warehouse show` lists them"
     )
 
 
-def _why(reason: str) -> str:
-    return parse_argument(reason, Reason, "--reason: give 1 to 200 characters, on one line")
+def _parse_reason(text: str) -> str:
+    return parse_argument(text, Reason, "--reason: give 1 to 200 characters, on one line")
 
 
-def _units(given: Sequence[str]) -> dict[int, int]:
-    """Units by line of the order."""
-    found: dict[int, int] = {}
-    for one in given:
-        said = _UNITS.fullmatch(one)
-        if said is None:
-            raise Invalid(f"--line {one}: give it as LINE=UNITS, such as 0=2")
-        if int(said[1]) in found:
-            raise Invalid(f"--line {one}: line {said[1]} is named twice")
-        found[int(said[1])] = int(said[2])
-    return found
+def _parse_units(options: Sequence[str]) -> dict[int, int]:
+    """Return units by order line. Raises `Invalid`."""
+    units: dict[int, int] = {}
+    for option in options:
+        match = _UNITS.fullmatch(option)
+        if match is None:
+            raise Invalid(f"--line {option}: give it as LINE=UNITS, such as 0=2")
+        if int(match[1]) in units:
+            raise Invalid(f"--line {option}: line {match[1]} is named twice; give each line once")
+        units[int(match[1])] = int(match[2])
+    return units
 
 
-def _address(content: bytes) -> Address:
+def _parse_address(content: bytes) -> Address:
     try:
         return msgspec.json.decode(content, type=Address)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid(f"--address: {error}") from None
 
 
-def _place(at: str | None) -> tuple[float | None, float | None]:
-    if at is None:
+def _parse_coordinates(text: str | None) -> tuple[float | None, float | None]:
+    if text is None:
         return None, None
     try:
-        latitude, longitude = map(float, at.split(","))
+        latitude, longitude = map(float, text.split(","))
     except ValueError:
-        raise Invalid(f"--at {at}: give latitude and longitude, such as 30.279,120.026") from None
+        raise Invalid(f"--at {text}: give latitude and longitude, such as 30.279,120.026") from None
     return latitude, longitude

@@ -1,9 +1,8 @@
-"""`floodgate shipment`, looking: what there is to do with parcels, and all that is known of one."""
+"""Commands of `floodgate shipment` that show worklists and shipments."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
@@ -11,237 +10,221 @@ import typer
 from rich.table import Table
 
 from commerce.kernel.address import Address
-from commerce.kernel.money import format_money as show_money
+from commerce.kernel.money import format_money
 from commerce.kernel.paging import Page
 from commerce.shipping.model import (
     OrderShipments,
     Shipment,
     ShipmentDetails,
     ShipmentLineView,
-    UnplannedOrder,
     WorklistItem,
     WorklistName,
 )
 from ops.commands import documents, shipment_actions
-from ops.commands.console import out, run
-from ops.commands.shipment_actions import ShipmentId, say, warehouse_id, words
+from ops.commands.console import format_time, print_line, print_plain, run
+from ops.commands.shipment_actions import ShipmentId, format_status, parse_warehouse_id
 from ops.services import open_cli_services, open_fulfilment
 
-app = typer.Typer(help="Parcels: what there is to do, and doing it.", no_args_is_help=True)
-OrderId = Annotated[UUID, typer.Argument(metavar="ORDER")]
-_LISTS: dict[WorklistName, str] = {
+app = typer.Typer(help="List, show and change shipments, and print their documents.", no_args_is_help=True)
+_WORKLISTS: dict[WorklistName, str] = {
     "to_pack": "to be packed now",
-    "parked": "given up until somebody mends what stopped it",
-    "on_hold": "nothing is done with it before it is let go",
-    "overdue": "promised for a day that is over, and not there",
-    "stalled": "on the way, without news for long",
-    "no_first_scan": "booked, and the carrier has not been heard of for long",
-    "undelivered": "lost or sent back, and not settled",
-    "anomalies": "news that nobody understands or that cannot be, and not settled",
+    "parked": "no longer retried, until somebody fixes the cause",
+    "on_hold": "stopped until `floodgate shipment resume`",
+    "overdue": "not delivered on the promised day",
+    "stalled": "with the carrier, without tracking events for long",
+    "no_first_scan": "booked, and not scanned by the carrier for long",
+    "undelivered": "lost or returned, and not resolved",
+    "anomalies": "tracking events that are unknown or contradict the history, not resolved",
 }
-_MOST = 10_000
+_MAX_LIMIT = 10_000
 
 
 @app.command("list")
-def list_(
-    which: Annotated[
-        WorklistName, typer.Option("--list", help="`floodgate shipment counts` says what each is; all: every parcel")
+def list_shipments(
+    context: typer.Context,
+    worklist: Annotated[
+        WorklistName, typer.Option(help="`floodgate shipment worklists` explains them; all: every shipment")
     ] = "to_pack",
-    warehouse: Annotated[str | None, typer.Option(help="of this warehouse only")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=_MOST, help="how many at most")] = 100,
-    after: Annotated[UUID | None, typer.Option(metavar="ID", help="go on after this parcel of the list")] = None,
+    order_id: Annotated[
+        UUID | None, typer.Option("--order", metavar="ORDER", help="all shipments of this order, instead of a worklist")
+    ] = None,
+    warehouse: Annotated[str | None, typer.Option(help="only shipments from this warehouse")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=_MAX_LIMIT, help="maximum number of shipments")] = 100,
+    after: Annotated[UUID | None, typer.Option(metavar="ID", help="continue after this shipment of the list")] = None,
 ) -> None:
-    """List the parcels that are to be packed, or another list, the oldest first, each with why it is there."""
+    """List a worklist, the oldest shipments first, each with the reason; or an order's shipments.
+
+    Without options it lists the shipments that are to be packed.
+    """
+    if order_id is not None:
+        for name in ("worklist", "warehouse", "limit", "after"):
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                raise typer.BadParameter(f"--order lists all shipments of an order; leave --{name} out")
+        _list_order(order_id)
+        return
 
     async def work() -> Page[WorklistItem]:
-        place = None if warehouse is None else warehouse_id(warehouse)
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.listed(which, place, after, limit)
+        warehouse_id = None if warehouse is None else parse_warehouse_id(warehouse)
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.list_worklist(worklist, warehouse_id, after, limit)
 
-    found = run(work())
-    # Two ids side by side leave no room for why it is there.
-    table = Table("parcel, its order", "no.", "carrier, number", "status", "weight", "promised", "why")
+    page = run(work())
+    # One column for both ids: side by side they leave no room for the reason.
+    table = Table("shipment, its order", "no.", "carrier, number", "status", "weight", "promised", "reason")
     for column in table.columns[:2]:
         column.no_wrap = True
-    for item in found.items:
-        one = item.shipment
+    for item in page.items:
+        shipment = item.shipment
         table.add_row(
-            f"{one.shipment_id}\n{one.order_id}",
-            str(one.parcel_no),
-            f"{one.carrier or ''}\n{one.tracking_no or ''}",
-            words(one.status),
-            f"{one.weight_g:,} g",
-            str(one.promised_on),
+            f"{shipment.shipment_id}\n{shipment.order_id}",
+            str(shipment.parcel_no),
+            f"{shipment.carrier or ''}\n{shipment.tracking_no or ''}",
+            format_status(shipment.status),
+            f"{shipment.weight_g:,} g",
+            str(shipment.promised_on),
             item.reason or "",
         )
-    _print(table if found.items else f"no parcel is on the list {which}")
-    if found.next is not None:
-        say(f"there are more: --after {found.next}")
+    print_plain(table if page.items else f"no shipment is on the worklist {worklist}")
+    if page.next is not None:
+        print_line(f"there are more: --after {page.next}")
 
 
-@app.command()
-def counts() -> None:
-    """Say what each list is and how long, and for how long the oldest jobs have been due.
-
-    Much more than a minute says that no shipment driver is at work, or not enough of them.
-    """
-
-    async def work() -> dict[str, float]:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.counts()
-
-    found = run(work())
-    table = Table("list", "parcels", "what it is")
-    for name, meaning in _LISTS.items():
-        table.add_row(name, str(int(found[name])), meaning)
-    _print(table)
-    say(f"orders that cannot be made into parcels: {int(found['unplanned'])} (floodgate shipment unplanned)")
-    for what in ("shipment", "order"):
-        say(f"the oldest job of {what}s has been due for {found[f'oldest_{what}_s']:.0f} s")
-
-
-@app.command()
-def unplanned() -> None:
-    """List the orders that cannot be made into parcels as things are, and why.
-
-    Mend that, then `floodgate shipment retry-order ORDER`.
-    """
-
-    async def work() -> list[UnplannedOrder]:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.unplanned()
-
-    found = run(work())
-    table = Table("order", "paid (UTC)", "attempts", "why")
-    table.columns[0].no_wrap = True
-    for one in found:
-        table.add_row(str(one.order_id), _time(one.paid_at), str(one.attempts), one.reason)
-    _print(table if found else "every order that was paid is in parcels, or about to be")
-
-
-@app.command("retry-order")
-def retry_order(order_id: OrderId) -> None:
-    """Take up an order that could not be made into parcels, after what stood in its way was mended."""
-
-    async def work() -> None:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            await desk.retry_order(order_id)
-
-    run(work())
-    say(f"{order_id} is due again")
-
-
-@app.command()
-def show(shipment_id: ShipmentId) -> None:
-    """Show all that is known of a parcel. `floodgate rates explain ID` says why it got its carrier."""
-
-    async def work() -> ShipmentDetails:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.show(shipment_id)
-
-    found = run(work())
-    about = Table(show_header=False)
-    for name, value in _about(found.shipment):
-        if value not in (None, ""):
-            about.add_row(name, str(value))
-    _print(about)
-    lines = Table("line", "SKU", "units")
-    for line in found.lines:
-        lines.add_row(str(line.line_no), line.sku, str(line.quantity))
-    _print(lines)
-    events = Table("at (UTC)", "from", "status", "place", "what")
-    for event in found.events:
-        status = words(event.status) if event.status else ""
-        events.add_row(_time(event.at), event.source, status, event.place or "", event.text)
-    _print(events if found.events else "nothing has happened to it yet")
-
-
-@app.command()
-def of(order_id: OrderId) -> None:
-    """Show the parcels of an order, those that were cancelled too."""
-
+def _list_order(order_id: UUID) -> None:
     async def work() -> OrderShipments:
         async with open_cli_services() as shop:
             return await shop.shipping.show(order_id, None)
 
-    found = run(work())
-    table = Table("parcel", "no.", "carrier, number", "status", "to", "holds", "promised", "expected", "collects")
+    order = run(work())
+    table = Table(
+        *("shipment", "no.", "carrier, number", "status", "address", "units"),
+        *("promised", "expected", "cash to collect"),
+    )
     table.columns[0].no_wrap = True
-    for one in found.shipments:
+    for shipment in order.shipments:
+        cash = shipment.cash_to_collect
         table.add_row(
-            str(one.shipment_id),
-            str(one.parcel_no),
-            f"{one.carrier or ''}\n{one.tracking_no or ''}",
-            words(one.status),
-            f"address {one.ship_to}",
-            _held(one.lines),
-            str(one.promised_on),
-            str(one.expected_on or ""),
-            show_money(one.cash_to_collect.amount, one.cash_to_collect.currency) if one.cash_to_collect else "",
+            str(shipment.shipment_id),
+            str(shipment.parcel_no),
+            f"{shipment.carrier or ''}\n{shipment.tracking_no or ''}",
+            format_status(shipment.status),
+            str(shipment.ship_to),
+            _format_lines(shipment.lines),
+            str(shipment.promised_on),
+            str(shipment.expected_on or ""),
+            format_money(cash.amount, cash.currency) if cash else "",
         )
-    _print(table if found.shipments else f"order {order_id} is in no parcel yet")
-    if found.unplanned_units:
-        say(f"{found.unplanned_units} units of it are in no parcel")
+    print_plain(table if order.shipments else f"order {order_id} has no shipment yet")
+    if order.unplanned_units:
+        print_line(f"{order.unplanned_units} units of it are in no shipment")
 
 
-def _about(one: Shipment) -> Sequence[tuple[str, object]]:
-    """What is known of a parcel by name; what does not apply is None or empty."""
-    window = f"{one.deliver_from:%H:%M} to {one.deliver_to:%H:%M}" if one.deliver_from and one.deliver_to else None
+@app.command()
+def worklists() -> None:
+    """Show the length and the meaning of each worklist, and how long the oldest jobs have been due.
+
+    Jobs that are due for much more than a minute mean that too few fulfilment workers run, or none.
+    """
+
+    async def work() -> dict[str, float]:
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.count_worklists()
+
+    counts = run(work())
+    table = Table("worklist", "shipments", "meaning")
+    for name, meaning in _WORKLISTS.items():
+        table.add_row(name, str(int(counts[name])), meaning)
+    print_plain(table)
+    print_line(f"orders that cannot be planned: {int(counts['unplanned'])} (floodgate order unplanned)")
+    for kind in ("shipment", "order"):
+        print_line(f"the oldest job of {kind}s has been due for {counts[f'oldest_{kind}_s']:.0f} s")
+
+
+@app.command()
+def show(shipment_id: ShipmentId) -> None:
+    """Show a shipment with its lines and its history.
+
+    `floodgate rates explain ID` shows the reasons for its carrier.
+    """
+
+    async def work() -> ShipmentDetails:
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.get(shipment_id)
+
+    details = run(work())
+    table = Table(show_header=False)
+    for name, value in _describe(details.shipment):
+        if value not in (None, ""):
+            table.add_row(name, str(value))
+    print_plain(table)
+    lines = Table("line", "SKU", "units")
+    for line in details.lines:
+        lines.add_row(str(line.line_no), line.sku, str(line.quantity))
+    print_plain(lines)
+    events = Table("at (UTC)", "source", "status", "place", "text")
+    for event in details.events:
+        status = format_status(event.status) if event.status else ""
+        events.add_row(format_time(event.at), event.source, status, event.place or "", event.text)
+    print_plain(events if details.events else "nothing has happened to it yet")
+
+
+def _describe(shipment: Shipment) -> Sequence[tuple[str, object]]:
+    """Return a shipment's values with their names; a value that does not apply is None or empty."""
+    window = (
+        f"{shipment.deliver_from:%H:%M} to {shipment.deliver_to:%H:%M}"
+        if shipment.deliver_from and shipment.deliver_to
+        else None
+    )
+    size = f"{shipment.length_mm} x {shipment.width_mm} x {shipment.height_mm} mm"
     return (
-        ("parcel", one.shipment_id),
-        ("order", f"{one.order_id}, parcel {one.parcel_no}, to its address {one.address_no}"),
-        ("in place of", one.replaces),
-        ("status", words(one.status)),
-        ("held", one.held_reason),
-        ("given up", (one.last_error or "it is not known why") if one.parked else None),
-        ("to be done", one.task and f"{one.task}, due {_time(one.due_at)} UTC, {one.attempts} attempts"),
-        ("becomes then", one.after_cancel),
-        ("last error", None if one.parked else one.last_error),
-        ("warehouse", one.warehouse_id),
-        ("wave", one.wave_id),
-        ("to", _address(one.address)),
-        ("then to", one.next_address and _address(one.next_address)),
-        ("customer is there", window),
-        ("place", None if one.latitude is None else f"{one.latitude}, {one.longitude}"),
-        ("weight, size", f"{one.weight_g:,} g, {one.length_mm} x {one.width_mm} x {one.height_mm} mm"),
-        ("value", show_money(one.value_minor, one.currency)),
-        ("collects", one.cod and show_money(one.cod.amount, one.cod.currency)),
-        ("cash collected (UTC)", _time(one.cod_collected_at)),
-        ("carrier", one.carrier),
-        ("refused by", ", ".join(one.refused_by)),
-        ("price", None if one.price_minor is None else show_money(one.price_minor, one.currency)),
-        ("number", one.tracking_no),
-        ("sort code", one.sort_code),
-        ("booking", one.booking_id),
-        ("promised for", one.promised_on),
-        ("expected on", one.expected_on),
-        ("planned (UTC)", _time(one.planned_at)),
-        ("booked (UTC)", _time(one.booked_at)),
-        ("packed (UTC)", one.packed_at and f"{_time(one.packed_at)} by {one.packed_by}"),
-        ("handed over (UTC)", _time(one.handed_over_at)),
-        ("last news (UTC)", _time(one.last_event_at)),
-        ("ended (UTC)", _time(one.ended_at)),
-        ("settled (UTC)", one.resolved_at and f"{_time(one.resolved_at)}: {one.resolution}"),
+        ("shipment", shipment.shipment_id),
+        ("order", f"{shipment.order_id}, shipment {shipment.parcel_no}, to its address {shipment.address_no}"),
+        ("replaces", shipment.replaces),
+        ("status", format_status(shipment.status)),
+        ("on hold", shipment.held_reason),
+        ("parked", (shipment.last_error or "for an unknown reason") if shipment.parked else None),
+        (
+            "task",
+            shipment.task and f"{shipment.task}, due {format_time(shipment.due_at)} UTC, {shipment.attempts} attempts",
+        ),
+        ("after cancelling", shipment.after_cancel),
+        ("last error", None if shipment.parked else shipment.last_error),
+        ("warehouse", shipment.warehouse_id),
+        ("wave", shipment.wave_id),
+        ("address", _format_address(shipment.address)),
+        ("next address", shipment.next_address and _format_address(shipment.next_address)),
+        ("delivery window", window),
+        ("coordinates", None if shipment.latitude is None else f"{shipment.latitude}, {shipment.longitude}"),
+        ("weight, size", f"{shipment.weight_g:,} g, {size}"),
+        ("value", format_money(shipment.value_minor, shipment.currency)),
+        ("cash to collect", shipment.cod and format_money(shipment.cod.amount, shipment.cod.currency)),
+        ("cash collected (UTC)", format_time(shipment.cod_collected_at)),
+        ("carrier", shipment.carrier),
+        ("refused by", ", ".join(shipment.refused_by)),
+        ("price", None if shipment.price_minor is None else format_money(shipment.price_minor, shipment.currency)),
+        ("tracking number", shipment.tracking_no),
+        ("sort code", shipment.sort_code),
+        ("booking", shipment.booking_id),
+        ("promised on", shipment.promised_on),
+        ("expected on", shipment.expected_on),
+        ("planned (UTC)", format_time(shipment.planned_at)),
+        ("booked (UTC)", format_time(shipment.booked_at)),
+        ("packed (UTC)", shipment.packed_at and f"{format_time(shipment.packed_at)} by {shipment.packed_by}"),
+        ("handed over (UTC)", format_time(shipment.handed_over_at)),
+        ("last event (UTC)", format_time(shipment.last_event_at)),
+        ("ended (UTC)", format_time(shipment.ended_at)),
+        ("resolved (UTC)", shipment.resolved_at and f"{format_time(shipment.resolved_at)}: {shipment.resolution}"),
     )
 
 
-def _address(to: Address) -> str:
+def _format_address(to: Address) -> str:
     region = ", ".join(part for part in (to.line, to.district, to.city, to.province, to.postcode, to.country) if part)
     return f"{to.name}, {to.phone}, {region}"
 
 
-def _held(lines: Sequence[ShipmentLineView]) -> str:
+def _format_lines(lines: Sequence[ShipmentLineView]) -> str:
     return ", ".join(f"{line.quantity} {line.sku}" for line in lines)
 
 
-def _time(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
-
-
-def _print(what: Table | str) -> None:
-    """What customers and carriers wrote is not read as markup."""
-    out.print(what, highlight=False, markup=False)
-
-
 app.add_typer(shipment_actions.app)
-app.add_typer(documents.of_shipments)
+app.add_typer(documents.shipment_app)

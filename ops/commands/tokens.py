@@ -13,26 +13,28 @@ from config.settings import load
 from gateway.auth import ROLES, sign_token
 from ops.commands.console import exit_on_error, fail
 
-app = typer.Typer(help="Make tokens, where the settings hold a key that can sign.", no_args_is_help=True)
+app = typer.Typer(help="Create access tokens with the signing key in the settings.", no_args_is_help=True)
 RoleName = StrEnum("RoleName", {name: name for name in ROLES})  # type: ignore[misc]
 _DAY_S = 86_400
-Days = Annotated[float, typer.Option(min=0.0001, max=366, help="how long it is valid")]
+Days = Annotated[float, typer.Option(min=0.0001, max=366, help="days until the token expires")]
 
 
 @app.command()
-def user(name: Annotated[str, typer.Argument(metavar="USER")], days: Days = 1) -> None:
-    """A shopper's token."""
-    _print(name, (), days)
+def user(user_id: Annotated[str, typer.Argument(metavar="USER", help="the customer's id")], days: Days = 1) -> None:
+    """Print a customer's token."""
+    _print(user_id, (), days)
 
 
 @app.command()
 def admin(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    role: Annotated[list[RoleName] | None, typer.Option(help="may be given several times; operator may all")] = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="recorded as the actor of changes")],
+    role: Annotated[
+        list[RoleName] | None, typer.Option(help="repeat it for several roles; operator may do everything")
+    ] = None,
     days: Days = 1,
 ) -> None:
-    """A staff token; without --role it is an operator's."""
-    _print(name, tuple(str(one) for one in role or ()) or ("operator",), days)
+    """Print a staff token; without --role it is an operator's."""
+    _print(name, tuple(str(role_name) for role_name in role or ()) or ("operator",), days)
 
 
 def _print(name: str, roles: tuple[str, ...], days: float) -> None:
@@ -48,5 +50,5 @@ def _print(name: str, roles: tuple[str, ...], days: float) -> None:
 def settings() -> None:
     """Print the settings in force as JSON; secrets are hidden."""
     with exit_on_error():
-        shown = load().model_dump(mode="json")
-    typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        values = load().model_dump(mode="json")
+    typer.echo(orjson.dumps(values, option=orjson.OPT_INDENT_2).decode())

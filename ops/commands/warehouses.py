@@ -1,6 +1,8 @@
-"""`floodgate warehouse`: where goods lie, and what they weigh."""
+"""`floodgate warehouse`: warehouses, and product logistics: shelf, weight and size."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -8,22 +10,22 @@ from rich.table import Table
 from commerce.kernel.csv_rows import ImportReport
 from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
-from ops.commands.catalog import CsvFile, ReportFile, say_report
-from ops.commands.console import out, run
+from ops.commands.console import CsvFile, ReportFile, out, print_import_report, run
 from ops.services import open_cli_services
 
-app = typer.Typer(help="Warehouses, and the goods that lie there.", no_args_is_help=True)
+app = typer.Typer(help="Import and show warehouses, and the weight, size and shelf of products.", no_args_is_help=True)
 
 
 @app.command("import")
 def import_file(file: CsvFile, report: ReportFile = None) -> None:
-    """Make or change warehouses or goods from a CSV file; a column sku says that it is goods.
+    """Create or change warehouses or product logistics from a CSV file.
 
-    Warehouses: id, name, phone, country, city, line, latitude, longitude, and if you like province, district, postcode.
-    Goods: sku, warehouse, shelf, weight_g, length_mm, width_mm, height_mm, packed as one unit is sent.
+    Warehouses: id, name, phone, country, city, line, latitude, longitude, and optionally province, district, postcode.
+    Product logistics (files with a column sku): sku, warehouse, shelf, weight_g, length_mm, width_mm, height_mm, of one
+    packed unit.
 
-    A wrong line is refused with its number and reason, and the rest goes in; status 2 says that there were such lines.
-    A repeated import changes nothing.
+    A wrong line is refused with its number and the reason; all other lines are imported. Status 2 if any line is
+    refused. A repeated import changes nothing.
     """
 
     async def work() -> ImportReport:
@@ -31,37 +33,37 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
             async with open_cli_services() as shop:
                 return await Warehouses(shop.db).import_csv(lines)
 
-    say_report(run(work()), report)
+    print_import_report(run(work()), report)
 
 
 @app.command()
 def show() -> None:
-    """Show the warehouses, and how many products lie in each."""
+    """Show the warehouses, with the number of products in each."""
 
     async def work() -> list[WarehouseSummary]:
         async with open_cli_services() as shop:
-            return await Warehouses(shop.db).show()
+            return await Warehouses(shop.db).list_warehouses()
 
-    table = Table("warehouse", "name", "address", "place", "products")
-    found = run(work())
-    for one in found:
-        place, to = one.warehouse, one.warehouse.address
+    table = Table("warehouse", "name", "address", "coordinates", "products")
+    summaries = run(work())
+    for summary in summaries:
+        warehouse, to = summary.warehouse, summary.warehouse.address
         address = ", ".join(part for part in (to.line, to.district, to.city, to.province, to.country) if part)
-        where = f"{place.latitude}, {place.longitude}"
-        table.add_row(place.warehouse_id, place.name, address, where, str(one.products))
-    out.print(table if found else "there is no warehouse: floodgate warehouse import FILE.csv")
+        coordinates = f"{warehouse.latitude}, {warehouse.longitude}"
+        table.add_row(warehouse.warehouse_id, warehouse.name, address, coordinates, str(summary.products))
+    out.print(table if summaries else "there is no warehouse: floodgate warehouse import FILE.csv")
 
 
 @app.command()
-def goods(sku: str) -> None:
-    """Show where a product lies, and its weight and size."""
+def product(sku: Annotated[str, typer.Argument(metavar="SKU")]) -> None:
+    """Show a product's warehouse, shelf, weight and size."""
 
     async def work() -> ProductLogistics:
         async with open_cli_services() as shop:
-            return await Warehouses(shop.db).goods(sku)
+            return await Warehouses(shop.db).get_product_logistics(sku)
 
-    one = run(work())
+    logistics = run(work())
     table = Table("SKU", "warehouse", "shelf", "weight", "size")
-    size = f"{one.length_mm} x {one.width_mm} x {one.height_mm} mm"
-    table.add_row(one.sku, one.warehouse_id, one.shelf, f"{one.weight_g} g", size)
+    size = f"{logistics.length_mm} x {logistics.width_mm} x {logistics.height_mm} mm"
+    table.add_row(logistics.sku, logistics.warehouse_id, logistics.shelf, f"{logistics.weight_g} g", size)
     out.print(table)

@@ -1,4 +1,4 @@
-"""`floodgate wave`: parcels that are picked in one walk through the warehouse."""
+"""`floodgate wave`: shipments that are picked in one walk through the warehouse."""
 
 from __future__ import annotations
 
@@ -9,48 +9,47 @@ from rich.table import Table
 
 from commerce.shipping.model import Wave
 from ops.commands import documents
-from ops.commands.console import actor, out, run
+from ops.commands.console import format_time, get_actor, out, print_line, run
 from ops.commands.documents import WaveId
-from ops.commands.shipment_actions import warehouse_id
+from ops.commands.shipment_actions import parse_warehouse_id
 from ops.services import open_cli_services, open_fulfilment
 
-app = typer.Typer(help="Walks through the warehouse: parcels that are picked together.", no_args_is_help=True)
+app = typer.Typer(help="Gather shipments into waves, and print their pick lists and labels.", no_args_is_help=True)
 
 
 @app.command()
-def make(
-    warehouse: Annotated[str, typer.Option(help="where the parcels are packed")],
-    parcels: Annotated[int, typer.Option(min=1, max=500, help="how many at most")] = 50,
+def create(
+    warehouse: Annotated[str, typer.Option(help="id of the warehouse that packs the shipments")],
+    max_shipments: Annotated[int, typer.Option(min=1, max=500)] = 50,
 ) -> None:
-    """Gather parcels that are to be packed in a warehouse and are in no wave yet, the oldest first."""
+    """Gather a warehouse's shipments that are to be packed and have no wave, the oldest first."""
 
     async def work() -> Wave:
-        place = warehouse_id(warehouse)
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.create_wave(place, parcels, actor())
+        warehouse_id = parse_warehouse_id(warehouse)
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.create_wave(warehouse_id, max_shipments, get_actor())
 
     _print(run(work()))
 
 
 @app.command()
 def show(wave_id: WaveId) -> None:
-    """Show a wave: its parcels by their numbers in it, and what is to be fetched for them, shelf by shelf."""
+    """Show a wave: its shipments by number, and its pick list shelf by shelf."""
 
     async def work() -> Wave:
-        async with open_cli_services() as shop, open_fulfilment(shop) as desk:
-            return await desk.wave(wave_id)
+        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
+            return await fulfilment.get_wave(wave_id)
 
     _print(run(work()))
 
 
 def _print(wave: Wave) -> None:
-    made = f"{wave.created_at:%Y-%m-%d %H:%M:%S}"
-    title = f"wave {wave.wave_id}: {len(wave.shipments)} parcels in {wave.warehouse_id}, made at {made} UTC"
-    out.print(title, highlight=False, markup=False, soft_wrap=True)
-    shipments = Table("no.", "parcel")
+    created = format_time(wave.created_at)
+    print_line(f"wave {wave.wave_id}: {len(wave.shipments)} shipments in {wave.warehouse_id}, created at {created} UTC")
+    shipments = Table("no.", "shipment")
     for number, shipment_id in enumerate(wave.shipments, 1):
         shipments.add_row(str(number), str(shipment_id))
-    picks = Table("shelf", "SKU", "name", "units", "into parcels")
+    picks = Table("shelf", "SKU", "name", "units", "into shipments")
     for pick in wave.picks:
         into = ", ".join(f"{units} into {number}" for number, units in pick.shipments.items())
         picks.add_row(pick.shelf, pick.sku, pick.name, str(pick.quantity), into)
@@ -58,4 +57,4 @@ def _print(wave: Wave) -> None:
         out.print(table, markup=False)
 
 
-app.add_typer(documents.of_waves)
+app.add_typer(documents.wave_app)

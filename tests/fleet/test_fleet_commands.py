@@ -1,4 +1,4 @@
-"""`floodgate fleet` and `floodgate routes` as staff have them."""
+"""`floodgate vehicle` and `floodgate route` as staff have them."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ async def test_vans_and_places_are_imported_and_listed(shop: CliServices, floodg
     file.write_text(
         "vehicle_id,warehouse_id,capacity_g,shift_from,shift_to\nV3,hz,900000,07:00,15:30\nV4,moon,1,07:00,08:00\n"
     )
-    status, said = await floodgate("fleet", "import", file)
+    status, said = await floodgate("vehicle", "import", file)
     assert status == 2
-    assert "2 lines: 1 added, 0 changed, 0 as they were, 1 refused" in said
+    assert "2 lines: 1 added, 0 changed, 0 unchanged, 1 refused" in said
     assert "line 3: there is no warehouse 'moon'" in said
-    status, said = await floodgate("fleet", "list")
+    status, said = await floodgate("vehicle", "list")
     assert (status, "V3 hz 900 kg 07:00-15:30" in said) == (0, True)
     assert "V1 hz 500 kg 08:00-18:00 45 min, 12:00-14:00 yes" in said
     file.write_text("region,latitude,longitude\ncn/zhejiang,30,120\n")
-    assert "1 added" in (await floodgate("fleet", "import", file))[1]
+    assert "1 added" in (await floodgate("vehicle", "import", file))[1]
 
 
 async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     fine, lost = await kit.parcel(point_near_depot(1, 1), ("09:00", "11:00")), await kit.parcel(None)
     map_, picture, matrix = tmp_path / "day.geojson", tmp_path / "day.svg", tmp_path / "ways.csv"
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},1234,300\n{fine},hz,1000,250\n")
-    plan = ("routes", "plan", "--date", day, "--seconds", "0.1", "--seed", "7")
+    plan = ("route", "plan", "--date", day, "--seconds", "0.1", "--seed", "7")
     status, said = await floodgate(*plan, "--matrix", matrix, "--geojson", map_, "--picture", picture)
     assert status == 2
     assert f"{lost} hz no place is known for it: import one of cn/zhejiang/hangzhou/xihu" in said
@@ -67,9 +67,9 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     assert str(fine) in map_.read_text()
     assert len(json.loads(map_.read_text())["features"]) == 3
     assert picture.read_text().startswith("<?xml")
-    status, said = await floodgate("routes", "show", "--date", day)
+    status, said = await floodgate("route", "show", "--date", day)
     assert (status, str(fine) in said, str(lost) in said) == (0, True, False)
-    status, said = await floodgate("routes", "links", "--date", day, "--base", "https://shop.example/")
+    status, said = await floodgate("route", "links", "--date", day, "--base", "https://shop.example/")
     token = said.split()[1].removeprefix("https://shop.example/v1/driver-routes/").removesuffix("/page")
     [route] = await kit.fleet.list_routes(day)
     assert check_link(shop.settings.driver_link_key(), token, kit.clock.at) == route.route_id
@@ -78,8 +78,8 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     for wrong, why in (
         ((*plan, "--matrix", matrix), "line 2: distance_m is 'far'"),
         ((*plan, "--picture", tmp_path / "day.gif"), "a picture is .svg or .png, not .gif"),
-        (("routes", "show", "--date", day, "--geojson", tmp_path / "no" / "where"), "the file cannot be written"),
-        (("routes", "plan", "--date", "2020-01-01"), "30 days ahead, not for 2020-01-01"),
+        (("route", "show", "--date", day, "--geojson", tmp_path / "no" / "where"), "No such file or directory"),
+        (("route", "plan", "--date", "2020-01-01"), "30 days ahead, not for 2020-01-01"),
     ):
         status, said = await floodgate(*wrong)
         assert (status, why in said) == (1, True), said

@@ -120,7 +120,7 @@ async def test_a_product_joins_an_open_sale(
     file.write_text("sku,units,price,limit\nnew,0,0.60,2\n")
     status, said = await floodgate("sale", "items", sale_id, str(file))
     assert status == 0, said
-    assert f"floodgate sale restock {sale_id}" in said
+    assert f"floodgate sale change-stock {sale_id}" in said
     item = await shop.sales.get_item(sale_id, "new")
     assert (item.price, item.limit_per_user) == (60, 2)
     assert (await floodgate("sale", "restock", sale_id, "new", "3", "--reason", "arrived"))[0] == 0

@@ -19,7 +19,7 @@ from commerce.payments import store
 from commerce.payments.model import PaymentView, TenderInput
 from commerce.payments.order_status import record_capture_by_id, record_refund_by_id
 from commerce.payments.provider_port import ProviderPayment
-from commerce.payments.reconciliation import DAY, bounds
+from commerce.payments.reconciliation import DAY, day_bounds
 from commerce.payments.service import Payments
 from commerce.shipping.service import Shipping
 from config.settings import Settings
@@ -31,7 +31,7 @@ from tests.support.sales import eventually, make_sale, reservation, reserve
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 Command = Callable[..., Awaitable[tuple[int, str]]]
-START, END = bounds(SINGLES)
+START, END = day_bounds(SINGLES)
 
 
 @pytest.fixture
@@ -112,14 +112,14 @@ async def actions(shop: CliServices, settings: Settings, sale_id: str, kit: Reco
 
 async def test_payments_are_shown_and_refunded(floodgate: Command, actions: PaymentActions, shop: CliServices) -> None:
     order_id = actions.order_ids[0]
-    assert "no payment was begun" in (await floodgate("payment", "show", order_id))[1]
+    assert "no payment was started" in (await floodgate("payment", "show", order_id))[1]
     alipay, cash = await actions.begin(("alipay", 300), ("cod", 200))
     await actions.capture(alipay, "T1", from_ms(shop.clock.now_ms()))
     status, said = await floodgate(
         "payment", "refund", order_id, "--key", "k", "--amount", "1.20", "--reason", "a dent"
     )
     assert status == 0, said
-    assert "captured and not given back 3.00 CNY" in said
+    assert "captured and not refunded 3.00 CNY" in said
     assert "a dent" in said
     repeated = await floodgate("payment", "refund", order_id, "--key", "k", "--amount", "1.20", "--reason", "a dent")
     assert repeated == (0, said)
@@ -132,9 +132,9 @@ async def test_payments_are_shown_and_refunded(floodgate: Command, actions: Paym
     amounts = [one.amount for one in (await shop.payments.get(order_id, None)).payments[0].refunds]
     assert amounts == [120, 180]
     assert (await floodgate("payment", "show", shop.ids.new()))[0] == 1
-    status, said = await floodgate("payment", "collected", alipay.payment_id)
+    status, said = await floodgate("payment", "record-cash", alipay.payment_id)
     assert (status, "a payment by alipay" in said) == (1, True)
-    status, said = await floodgate("payment", "collected", cash.payment_id)
+    status, said = await floodgate("payment", "record-cash", cash.payment_id)
     assert (status, "that is pending" in said) == (1, True), said
 
 
@@ -150,17 +150,17 @@ async def test_cash_is_collected(
     async with run_workers(settings, "payment_worker"):
         await eventually(confirmed)
     for _ in range(2):
-        assert (await floodgate("payment", "collected", cash.payment_id))[0] == 0
+        assert (await floodgate("payment", "record-cash", cash.payment_id))[0] == 0
     status, said = await floodgate("payment", "show", order_id)
-    assert (status, "captured and not given back 5.00 CNY" in said) == (0, True)
+    assert (status, "captured and not refunded 5.00 CNY" in said) == (0, True)
 
 
 async def test_store_credit(floodgate: Command, actions: PaymentActions) -> None:
-    assert (await floodgate("credit", "show", "zoe"))[1] == "zoe: no store credit\n"
+    assert (await floodgate("store-credit", "show", "zoe"))[1] == "zoe: no store credit\n"
     for _ in range(2):
-        assert await floodgate("credit", "give", "zoe", "12.50", "CNY", "--key", "g1") == (0, "zoe: 12.50 CNY\n")
-    assert (await floodgate("credit", "give", "zoe", "300", "JPY", "--key", "g2"))[1] == "zoe: 12.50 CNY, 300 JPY\n"
-    status, said = await floodgate("credit", "give", "max", "12.50", "CNY", "--key", "g1")
+        assert await floodgate("store-credit", "grant", "zoe", "12.50", "CNY", "--key", "g1") == (0, "zoe: 12.50 CNY\n")
+    assert (await floodgate("store-credit", "grant", "zoe", "300", "JPY", "--key", "g2"))[1] == "zoe: 12.50 CNY, 300 JPY\n"
+    status, said = await floodgate("store-credit", "grant", "max", "12.50", "CNY", "--key", "g1")
     assert (status, "another gift" in said) == (1, True)
     for arguments, words in (
         (("zoe", "1.5", "JPY"), "more decimals than JPY"),
@@ -168,23 +168,23 @@ async def test_store_credit(floodgate: Command, actions: PaymentActions) -> None
         (("a b", "1.50", "CNY"), "a b"),
         (("zoe", "0", "CNY"), "amount"),
     ):
-        status, said = await floodgate("credit", "give", *arguments, "--key", "g3")
+        status, said = await floodgate("store-credit", "grant", *arguments, "--key", "g3")
         assert status == 1, said
         assert words in said or "error: Expected" in said
 
 
 async def test_what_is_parked(floodgate: Command, actions: PaymentActions, shop: CliServices) -> None:
-    assert await floodgate("parked", "list") == (0, "nothing is parked\n")
+    assert await floodgate("parked-jobs", "list") == (0, "nothing is parked\n")
     [paid] = await actions.begin(("alipay", 500))
     await actions.park(paid.payment_id, "alipay says 4.99 CNY was paid, it should be 5.00 CNY")
-    status, said = await floodgate("parked", "list")
+    status, said = await floodgate("parked-jobs", "list")
     assert (status, str(paid.payment_id) in said, "4.99 CNY was" in said) == (0, True, True)
-    status, said = await floodgate("parked", "show", paid.payment_id)
+    status, said = await floodgate("parked-jobs", "show", paid.payment_id)
     assert (status, "should be 5.00 CNY" in said, "total 5.00 CNY" in said) == (0, True, True)
-    assert await floodgate("parked", "retry", paid.payment_id) == (0, f"{paid.payment_id} is due again\n")
+    assert await floodgate("parked-jobs", "retry", paid.payment_id) == (0, f"{paid.payment_id} is due again\n")
     assert await shop.payments.list_parked_jobs() == []
     for command in ("retry", "show"):
-        status, said = await floodgate("parked", command, paid.payment_id)
+        status, said = await floodgate("parked-jobs", command, paid.payment_id)
         assert (status, "nothing with the id" in said) == (1, True)
 
 

@@ -121,7 +121,7 @@ async def test_a_faulty_table_is_told_line_by_line(floodgate: Command, tmp_path:
 
 async def test_a_choice_is_explained(floodgate: Command, shop: CliServices, tmp_path: Path) -> None:
     await floodgate("rates", "import", write_file(tmp_path, HEADER + RATES))
-    book = await Rates(shop.db, shop.clock).current()
+    book = await Rates(shop.db, shop.clock).get_current()
     today = from_ms(shop.clock.now_ms()).date()
     choice = choose_carrier(book, Address(**ADDRESS), 500, False, today, today, {"yto": "it refused this parcel"})
     shipment_id, other = shop.ids.new(), shop.ids.new()
@@ -140,12 +140,12 @@ async def test_warehouses_and_goods(floodgate: Command, shop: CliServices, tmp_p
     places = "id,name,phone,country,province,city,line,latitude,longitude\n"
     place = "hz,Hangzhou 1,0571-8888,CN,Zhejiang,Hangzhou,Wenyi West Road 969,30.279,120.026\n"
     status, said = await floodgate("warehouse", "import", write_file(tmp_path, places + place))
-    assert (status, said) == (0, "1 lines: 1 added, 0 changed, 0 as they were, 0 refused")
+    assert (status, said) == (0, "1 lines: 1 added, 0 changed, 0 unchanged, 0 refused")
     await shop.catalog.put("A1", ProductInput("thing", 100, "CNY"))
     goods = "sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm\nA1,hz,A-01,300,200,100,50\nA2,hz,A-01,1,1,1,1\n"
     status, said = await floodgate("warehouse", "import", write_file(tmp_path, goods))
     assert (status, "1 added" in said, "line 3: no product has the SKU A2" in said) == (2, True, True)
     status, said = await floodgate("warehouse", "show")
     assert "Wenyi West Road 969, Hangzhou, Zhejiang, CN 30.279, 120.026 1" in said
-    assert "A1 hz A-01 300 g 200 x 100 x 50 mm" in (await floodgate("warehouse", "goods", "A1"))[1]
-    assert (await floodgate("warehouse", "goods", "A2"))[0] == 1
+    assert "A1 hz A-01 300 g 200 x 100 x 50 mm" in (await floodgate("warehouse", "product", "A1"))[1]
+    assert (await floodgate("warehouse", "product", "A2"))[0] == 1

@@ -177,7 +177,7 @@ async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship
     status, said = await floodgate("shipment", "retry", id_)
     assert (status, said.endswith("is planned, goes with cheap")) == (0, True), said
     await refused(floodgate, "it was not given up", "retry", id_)
-    assert "shipment list --list parked" in (await floodgate("parked", "--help"))[1]
+    assert "shipment list --worklist parked" in (await floodgate("parked-jobs", "--help"))[1]
 
     _, [parcel] = await ship.sent(("a", 1, 0))
     await ship.hear(parcel.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
@@ -306,7 +306,7 @@ async def test_papers(floodgate: Command, ship: ShippingShop, tmp_path: Path) ->
 async def test_carriers_that_the_settings_get_wrong(floodgate: Command, ship: ShippingShop) -> None:
     status, said = await floodgate("shipment", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}})
     assert (status, said.startswith("error: the settings of shipping cannot be used: ")) == (1, True), said
-    assert (await floodgate("parked", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0
+    assert (await floodgate("parked-jobs", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0
 
 
 async def test_a_token_for_the_warehouse(floodgate: Command, settings: Settings) -> None:

@@ -1,0 +1,56 @@
+"""`floodgate vehicle`: our own vehicles, and the coordinates of places."""
+
+from __future__ import annotations
+
+import typer
+from rich.table import Table
+
+from commerce.kernel.csv_rows import ImportReport
+from ops.commands.console import CsvFile, ReportFile, out, print_import_report, run
+from ops.services import create_fleet, open_cli_services
+
+app = typer.Typer(help="Import and list our own vehicles, and import coordinates of places.", no_args_is_help=True)
+
+
+@app.command("import")
+def import_file(file: CsvFile, report: ReportFile = None) -> None:
+    """Create or change vehicles or places from a CSV file.
+
+    Vehicles: vehicle_id, warehouse_id, capacity_g, shift_from, shift_to (08:00), and optionally break_from, break_to
+    and break_s (a pause of so many seconds between the two), and active (yes or no). Places (files with a column
+    region): region (cn/zhejiang/hangzhou, or a postcode as cn/310000), latitude, longitude.
+
+    A wrong line is refused with its number and the reason; all other lines are imported. Status 2 if any line is
+    refused. A repeated import changes nothing.
+    """
+
+    async def work() -> ImportReport:
+        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
+            async with open_cli_services() as shop:
+                return await create_fleet(shop).import_csv(lines)
+
+    print_import_report(run(work()), report)
+
+
+@app.command("list")
+def list_vehicles() -> None:
+    """List the vehicles with their capacity, shift and break."""
+
+    async def work() -> Table:
+        async with open_cli_services() as shop:
+            vehicles = await create_fleet(shop).list_vehicles()
+        table = Table("vehicle", "warehouse", "capacity", "shift", "break", "active")
+        for vehicle in vehicles:
+            table.add_row(
+                vehicle.vehicle_id,
+                vehicle.warehouse_id,
+                f"{vehicle.capacity_g / 1_000:,.0f} kg",
+                f"{vehicle.shift_from:%H:%M}-{vehicle.shift_to:%H:%M}",
+                f"{vehicle.break_s // 60} min, {vehicle.break_from:%H:%M}-{vehicle.break_to:%H:%M}"
+                if vehicle.break_s
+                else "",
+                "yes" if vehicle.active else "no",
+            )
+        return table
+
+    out.print(run(work()))

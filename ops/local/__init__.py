@@ -1,0 +1,1 @@
+"""A whole shop on one machine: embedded servers, supervisor, sandbox and demonstration data."""
