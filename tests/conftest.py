@@ -116,7 +116,7 @@ async def gateway(settings: Settings, sale_prefix: str) -> AsyncIterator[TestGat
 @pytest.fixture
 def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The payment driver looks soon whether somebody has paid."""
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 50)
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 50)
 
 
 @pytest.fixture

@@ -1,125 +1,157 @@
-"""From a paid order to parcels: by address, by warehouse, by what a box holds."""
+"""Plans the shipments of a paid order: by address, by warehouse, by box."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.model import FulfilmentJob, LineToPlan
-from commerce.fulfilment.packing import Box, PackedBox, PackItem, pack
+from commerce.fulfilment.packing import PackedBox, PackItem, pack
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
 from commerce.orders import store as orders
 from commerce.orders.model import OrderStatus
 from commerce.orders.store import OrderHeader
+from commerce.payments import store as payments
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import CannotShip
 from commerce.shipping.policy import ShippingPolicy, promised_day
 from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
 
-_MOST_NAMED = 10
+_MAX_NAMED_SKUS = 10
+
+
+class _PlannedBox(NamedTuple):
+    """A packed box with its destination, the lines in it and their value in minor units."""
+
+    address_no: int
+    warehouse_id: str
+    packed: PackedBox
+    lines: list[ShipmentLine]
+    value_minor: int
 
 
 class FulfilmentPlanner:
     """Plans orders, each in one transaction."""
 
-    def __init__(self, ids: IdGenerator, assigning: CarrierAssignment, rules: ShippingPolicy) -> None:
+    def __init__(self, ids: IdGenerator, assignment: CarrierAssignment, policy: ShippingPolicy) -> None:
         self._ids = ids
-        self._assigning = assigning
-        self._rules = rules
+        self._assignment = assignment
+        self._policy = policy
 
-    async def plan(self, connection: Connection, due: FulfilmentJob, now: datetime) -> str:
-        """Make an order's parcels, once. Call inside a transaction; a word for what became of it.
+    async def plan(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
+        """Create the shipments of an order and assign their carriers. A repeat changes nothing.
 
-        Raises `Unsendable` where something about its goods must be mended first.
+        Call inside a transaction; the order lock is taken here. Returns `planned`, `unchanged`, or `stopped` if the
+        order is cancelled or refunded. Raises `CannotShip` if staff must fix something first.
         """
-        order = await orders.lock_order(connection, due.order_id)
-        current = await store.get_fulfilment(connection, due.order_id)
+        order = await orders.lock_order(connection, job.order_id)
+        current = await store.get_fulfilment(connection, job.order_id)
         if order is None or current is None or current.status != "pending":
             return "unchanged"
-        if order.status not in (OrderStatus.PAID, OrderStatus.CONFIRMED) or await shipment_status.must_not_ship(
-            connection, order
-        ):
-            await store.postpone_fulfilment(
-                connection, order.order_id, None, "not sent: its money goes back", park=False
-            )
+        is_paid = order.status in (OrderStatus.PAID, OrderStatus.CONFIRMED)
+        if not is_paid or await shipment_status.must_not_ship(connection, order):
+            reason = "not shipped: the order is refunded"
+            await store.postpone_fulfilment(connection, order.order_id, None, reason, park=False)
             return "stopped"
-        parcels = await self._parcels(connection, order, due)
+        new_shipments = await self._plan_shipments(connection, order, job)
         await store.insert_fulfilment_lines(connection, order.order_id)
-        for parcel in parcels:
-            await shipments.add_parcel(connection, parcel, now)
-        await store.mark_fulfilment_planned(connection, order.order_id, now, promised_day(self._rules, due.paid_at))
-        for shipment in await shipments.shipments_of(connection, order.order_id):
-            await self._assigning.assign(connection, shipment, now)
-        why = f"it goes in {len(parcels)} parcel{'s' * (len(parcels) > 1)}"
+        for shipment in new_shipments:
+            await shipments.add_parcel(connection, shipment, now)
+        promised_on = promised_day(self._policy, job.paid_at)
+        await store.mark_fulfilment_planned(connection, order.order_id, now, promised_on)
+        for planned in await shipments.shipments_of(connection, order.order_id):
+            await self._assignment.assign(connection, planned, now)
+        reason = f"planned as {len(new_shipments)} shipment{'s' * (len(new_shipments) > 1)}"
         await orders.advance_status(
-            connection, order.order_id, order.status, OrderStatus.FULFILLING, now, shipment_status.ACTOR, why
+            connection, order.order_id, order.status, OrderStatus.FULFILLING, now, shipment_status.ACTOR, reason
         )
         return "planned"
 
-    async def _parcels(self, connection: Connection, order: OrderHeader, due: FulfilmentJob) -> list[NewShipment]:
-        lines = await store.list_lines_to_plan(connection, order.order_id)
+    async def _plan_shipments(
+        self, connection: Connection, order: OrderHeader, job: FulfilmentJob
+    ) -> list[NewShipment]:
+        boxes = self._pack_lines(await store.list_lines_to_plan(connection, order.order_id))
+        cash_minor = sum(amount for _, amount in await payments.list_cash_due(connection, order.order_id))
+        cod_shares = split_amount(cash_minor, [box.value_minor for box in boxes])
+        addresses = await store.get_ship_to(connection, order.order_id)
+        promised_on = promised_day(self._policy, job.paid_at)
+        return [
+            NewShipment(
+                shipment_id=self._ids.new(),
+                order_id=order.order_id,
+                address_no=box.address_no,
+                warehouse_id=box.warehouse_id,
+                address=addresses[box.address_no],
+                measures=package_size(box.packed),
+                value_minor=box.value_minor,
+                cod_minor=cod_minor,
+                currency=order.total.currency,
+                promised_on=promised_on,
+                lines=box.lines,
+            )
+            for box, cod_minor in zip(boxes, cod_shares, strict=True)
+        ]
+
+    def _pack_lines(self, lines: Sequence[LineToPlan]) -> list[_PlannedBox]:
+        """Pack the lines of each address from each warehouse. Raises `CannotShip`."""
         if unknown := sorted({line.sku for line in lines if line.warehouse_id is None}):
-            names = ", ".join(unknown[:_MOST_NAMED]) + (" and others" if len(unknown) > _MOST_NAMED else "")
-            raise CannotShip(f"weight, size and warehouse of {names} are not known: import them as goods")
+            names = ", ".join(unknown[:_MAX_NAMED_SKUS]) + (" and others" if len(unknown) > _MAX_NAMED_SKUS else "")
+            raise CannotShip(f"weight, size and warehouse of {names} are unknown; import the product logistics")
         groups: dict[tuple[int, str], list[LineToPlan]] = defaultdict(list)
         for line in lines:
             assert line.warehouse_id is not None
             groups[line.address_no, line.warehouse_id].append(line)
-        addresses = await store.get_ship_to(connection, order.order_id)
-        boxes = [
-            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.max_contents_g)
-            for box in self._rules.boxes
-        ]
-        made: list[tuple[int, str, PackedBox, list[ShipmentLine], int]] = []
+        policy = self._policy
+        boxes: list[_PlannedBox] = []
         for (address_no, warehouse_id), group in groups.items():
-            by_no = {line.line_no: line for line in group}
-            items = [
-                PackItem(
-                    *(line.line_no, line.sku, line.quantity, line.weight_g),
-                    *(line.length_mm, line.width_mm, line.height_mm),
-                )
-                for line in group
-            ]
-            for packed in pack(items, boxes, self._rules.box_fill_ratio, self._rules.shipments_per_order - len(made)):
-                held = [
-                    ShipmentLine(no, address_no, by_no[no].sku, units) for no, units in sorted(packed.contents.items())
-                ]
-                value = sum(by_no[no].unit_price_minor * units for no, units in packed.contents.items())
-                made.append((address_no, warehouse_id, packed, held, value))
-        cash = sum(amount for _, amount in await shipments.cash_due(connection, order.order_id))
-        parts = split_amount(cash, [value for *_, value in made])
-        promised_on = promised_day(self._rules, due.paid_at)
-        return [
-            NewShipment(
-                self._ids.new(),
-                order.order_id,
-                address_no,
-                warehouse_id,
-                addresses[address_no],
-                PackageSize(packed.weight_g, packed.length_mm, packed.width_mm, packed.height_mm),
-                value,
-                part,
-                order.total.currency,
-                promised_on,
-                held,
-            )
-            for (address_no, warehouse_id, packed, held, value), part in zip(made, parts, strict=True)
-        ]
+            items = [_pack_item(line) for line in group]
+            max_boxes = policy.shipments_per_order - len(boxes)
+            for packed in pack(items, policy.boxes, policy.box_fill_ratio, max_boxes):
+                boxes.append(_planned_box(address_no, warehouse_id, packed, group))
+        return boxes
+
+
+def _pack_item(line: LineToPlan) -> PackItem:
+    return PackItem(
+        line_no=line.line_no,
+        sku=line.sku,
+        quantity=line.quantity,
+        weight_g=line.weight_g,
+        length_mm=line.length_mm,
+        width_mm=line.width_mm,
+        height_mm=line.height_mm,
+    )
+
+
+def _planned_box(address_no: int, warehouse_id: str, packed: PackedBox, group: Sequence[LineToPlan]) -> _PlannedBox:
+    line_of = {line.line_no: line for line in group}
+    lines = [
+        ShipmentLine(line_no, address_no, line_of[line_no].sku, units)
+        for line_no, units in sorted(packed.contents.items())
+    ]
+    value_minor = sum(line_of[line_no].unit_price_minor * units for line_no, units in packed.contents.items())
+    return _PlannedBox(address_no, warehouse_id, packed, lines, value_minor)
+
+
+def package_size(packed: PackedBox) -> PackageSize:
+    """Return the weight and outer sides of a packed box."""
+    return PackageSize(packed.weight_g, packed.length_mm, packed.width_mm, packed.height_mm)
 
 
 def split_amount(amount: int, weights: Sequence[int]) -> list[int]:
-    """Split an amount by weights, to the last unit; evenly where all weigh nothing."""
+    """Split an amount in minor units in proportion to weights, exactly; evenly if all weights are 0."""
     if not sum(weights):
         weights = [1] * len(weights)
-    whole, parts, seen, given = sum(weights), [], 0, 0
+    total, shares, weight_so_far, amount_so_far = sum(weights), [], 0, 0
     for weight in weights:
-        seen += weight
-        part = amount * seen // whole - given
-        given += part
-        parts.append(part)
-    return parts
+        weight_so_far += weight
+        share = amount * weight_so_far // total - amount_so_far
+        amount_so_far += share
+        shares.append(share)
+    return shares

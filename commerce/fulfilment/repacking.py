@@ -1,4 +1,4 @@
-"""Parcels that are split, put together, or sent once more. Only what nobody is booked for can change."""
+"""Splits, merges and reships shipments. Only shipments without a booking can be split or merged."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from asyncpg import CheckViolationError
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.model import ShipmentLineDetails
-from commerce.fulfilment.packing import Box, PackItem, pack
-from commerce.fulfilment.planning import split_amount
+from commerce.fulfilment.packing import PackItem, pack
+from commerce.fulfilment.planning import package_size, split_amount
 from commerce.kernel.address import Address
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
+from commerce.payments import store as payments
 from commerce.shipping import shipment_status
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import InvalidShipmentState
@@ -26,189 +27,210 @@ from commerce.shipping.model import Shipment, ShipmentStatus
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import NewShipment, PackageSize, ShipmentLine
 
-_S = ShipmentStatus
+_RESHIPPABLE = (ShipmentStatus.LOST, ShipmentStatus.RETURNED_TO_SENDER, ShipmentStatus.CANCELLED)
 
 
 class Repacking:
-    """Changes what parcels hold; each is weighed, measured and rated anew."""
+    """Changes the contents of shipments. Weight, size and carrier of each are computed again."""
 
     def __init__(
-        self, db: Database, clock: Clock, ids: IdGenerator, assigning: CarrierAssignment, rules: ShippingPolicy
+        self, db: Database, clock: Clock, ids: IdGenerator, assignment: CarrierAssignment, policy: ShippingPolicy
     ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
-        self._assigning = assigning
-        self._rules = rules
+        self._assignment = assignment
+        self._policy = policy
 
-    async def split(self, shipment_id: UUID, part: Mapping[int, int], actor: str) -> list[UUID]:
-        """Take units (by line of the order) out of a parcel into a new one; the ids of both."""
+    async def split(self, shipment_id: UUID, units_of: Mapping[int, int], actor: str) -> list[UUID]:
+        """Move units, by line number of the order, into a new shipment. Returns both ids, the new one last.
+
+        Value and cash on delivery are divided by the value of the units. Raises `NoSuchShipment`,
+        `InvalidShipmentState`, and `Invalid` for units that the shipment does not hold.
+        """
+        max_shipments = self._policy.shipments_per_order
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            _may_change(shipment)
-            if await store.parcels_of_order(connection, order.order_id) >= self._rules.shipments_per_order:
-                raise InvalidShipmentState(
-                    f"the order has {self._rules.shipments_per_order} parcels, and may not have more"
-                )
+            _require_changeable(shipment)
+            if await store.count_shipments(connection, order.order_id) >= max_shipments:
+                raise InvalidShipmentState(f"the order has {max_shipments} shipments, and may not have more")
             now = from_ms(self._clock.now_ms())
-            goods = await store.goods_of(connection, shipment_id)
-            stays, goes = _divide(goods, part)
-            cod_stays, cod_goes = split_amount(shipment.cod_minor, [_value(stays), _value(goes)])
-            await self._refill(connection, shipment, stays, cod_stays)
-            packed = self._packed(goes)
-            parcel = NewShipment(
-                self._ids.new(),
-                order.order_id,
-                shipment.address_no,
-                shipment.warehouse_id,
-                shipment.address,
-                packed,
-                _value(goes),
-                cod_goes,
-                shipment.currency,
-                shipment.promised_on,
-                _held(goes),
+            kept, moved = _divide(await store.list_line_details(connection, shipment_id), units_of)
+            cod_kept, cod_moved = split_amount(shipment.cod_minor, [_value(kept), _value(moved)])
+            await self._replace_lines(connection, shipment, kept, cod_kept)
+            new_shipment = NewShipment(
+                shipment_id=self._ids.new(),
+                order_id=order.order_id,
+                address_no=shipment.address_no,
+                warehouse_id=shipment.warehouse_id,
+                address=shipment.address,
+                measures=self._pack_into_one(moved),
+                value_minor=_value(moved),
+                cod_minor=cod_moved,
+                currency=shipment.currency,
+                promised_on=shipment.promised_on,
+                lines=_shipment_lines(moved),
             )
-            await shipments.add_parcel(connection, parcel, now)
-            await self._noted(connection, shipment_id, now, actor, "a part was put into a parcel of its own")
-            await self._noted(connection, parcel.shipment_id, now, actor, f"split off parcel {shipment.parcel_no}")
-        return [shipment_id, parcel.shipment_id]
+            new_id = new_shipment.shipment_id
+            await shipments.add_parcel(connection, new_shipment, now)
+            await self._assign_and_note(connection, shipment_id, now, actor, "a part was moved to a new shipment")
+            await self._assign_and_note(connection, new_id, now, actor, f"split from shipment {shipment.parcel_no}")
+        return [shipment_id, new_id]
 
     async def merge(self, shipment_ids: Sequence[UUID], actor: str) -> UUID:
-        """Put parcels for one address into the first of them."""
-        first, *others = dict.fromkeys(shipment_ids)
-        if not others:
-            raise Invalid("name two parcels at least")
+        """Merge shipments of an order, from one warehouse to one address, into the first, and return its id.
+
+        Raises `NoSuchShipment`, `InvalidShipmentState`, and `Invalid` for fewer than two or for another order.
+        """
+        first_id, *other_ids = dict.fromkeys(shipment_ids)
+        if not other_ids:
+            raise Invalid("cannot merge a shipment: name two at least")
         async with self._db.transaction() as connection:
-            _, target = await shipment_status.lock_shipment(connection, first)
-            parcels = [target]
-            for id_ in others:
-                found = await shipments.shipment(connection, id_)
-                if found is None or found.order_id != target.order_id:
-                    raise Invalid(f"{id_} is no parcel of the same order")
-                parcels.append(found)
-            for one in parcels:
-                _may_change(one)
-                # Two addresses of the order that read the same are counted apart all the same.
-                if _way_of(one) != _way_of(target):
-                    raise InvalidShipmentState("they do not come from one warehouse or do not go to one address")
-            goods = [held for one in parcels for held in await store.goods_of(connection, one.shipment_id)]
+            _, target = await shipment_status.lock_shipment(connection, first_id)
+            others = [await self._read_of_order(connection, id_, target.order_id) for id_ in other_ids]
+            merged = [target, *others]
+            for shipment in merged:
+                _require_changeable(shipment)
+                # Two addresses of the order with the same text are still counted by address number.
+                if _route_key(shipment) != _route_key(target):
+                    raise InvalidShipmentState("they do not have the same warehouse and address")
+            lines = [line for each in merged for line in await store.list_line_details(connection, each.shipment_id)]
             now = from_ms(self._clock.now_ms())
-            for one in parcels[1:]:
-                why = f"put into parcel {target.parcel_no}"
-                await shipment_status.record_step(connection, one, _S.CANCELLED, now, "staff", actor, why)
-            await self._refill(connection, target, _summed(goods), sum(one.cod_minor for one in parcels))
-            await self._noted(connection, first, now, actor, f"{len(others)} more put into it")
-        return first
+            for shipment in others:
+                await shipment_status.record_step(
+                    *(connection, shipment, ShipmentStatus.CANCELLED, now),
+                    *("staff", actor, f"merged into shipment {target.parcel_no}"),
+                )
+            cod_minor = sum(shipment.cod_minor for shipment in merged)
+            await self._replace_lines(connection, target, _sum_by_line(lines), cod_minor)
+            note = f"{len(others)} shipment{'s' * (len(others) > 1)} merged into it"
+            await self._assign_and_note(connection, first_id, now, actor, note)
+        return first_id
+
+    async def _read_of_order(self, connection: Connection, shipment_id: UUID, order_id: UUID) -> Shipment:
+        shipment = await shipments.shipment(connection, shipment_id)
+        if shipment is None or shipment.order_id != order_id:
+            raise Invalid(f"{shipment_id} is no shipment of the same order")
+        return shipment
 
     async def reship(self, shipment_id: UUID, reason: str, actor: str) -> UUID:
-        """Send once more what was lost, came back or was cancelled; the new parcel's id. Once for each parcel."""
+        """Send the contents of a lost, returned or cancelled shipment again, once. Returns the id of the new shipment.
+
+        Raises `NoSuchShipment`, and `InvalidShipmentState` if it was reshipped before or must not be sent again.
+        """
         try:
             async with self._db.transaction() as connection:
-                order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-                if shipment.status not in (_S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED):
-                    raise InvalidShipmentState(f"it is {shipment.status}: there is nothing to send once more")
-                if await store.is_replaced(connection, shipment_id):
-                    raise InvalidShipmentState("it was sent once more already")
-                if await shipment_status.must_not_ship(connection, order):
-                    raise InvalidShipmentState("cannot ship it: the order is refunded")
-                now = from_ms(self._clock.now_ms())
-                lines = (await shipments.lines_of(connection, [shipment_id]))[shipment_id]
-                parcel = NewShipment(
-                    self._ids.new(),
-                    order.order_id,
-                    shipment.address_no,
-                    shipment.warehouse_id,
-                    shipment.address,
-                    PackageSize(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
-                    shipment.value_minor,
-                    shipment.cod_minor if await shipments.cash_due(connection, order.order_id) else 0,
-                    shipment.currency,
-                    shipment.promised_on,
-                    lines,
-                    shipment_id,
-                )
-                await shipments.add_parcel(connection, parcel, now)
-                await store.settle(connection, shipment_id, now, f"sent once more: {reason}")
-                await self._noted(connection, parcel.shipment_id, now, actor, f"sent once more: {reason}")
+                return await self._reship(connection, shipment_id, reason, actor)
         except CheckViolationError:
-            raise InvalidShipmentState("its goods are in other parcels by now") from None
-        return parcel.shipment_id
+            raise InvalidShipmentState("its units are in other shipments by now") from None
 
-    def _packed(self, goods: Sequence[ShipmentLineDetails]) -> PackageSize:
-        """Raises `NotNow` where it takes more than one box."""
-        boxes = [
-            Box(box.name, box.length_mm, box.width_mm, box.height_mm, box.weight_g, box.max_contents_g)
-            for box in self._rules.boxes
-        ]
+    async def _reship(self, connection: Connection, shipment_id: UUID, reason: str, actor: str) -> UUID:
+        order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
+        if shipment.status not in _RESHIPPABLE:
+            raise InvalidShipmentState(f"it is {shipment.status}: only a lost, returned or cancelled one is reshipped")
+        if await store.is_reshipped(connection, shipment_id):
+            raise InvalidShipmentState("it was reshipped already")
+        if await shipment_status.must_not_ship(connection, order):
+            raise InvalidShipmentState("cannot ship it: the order is refunded")
+        now = from_ms(self._clock.now_ms())
+        new_shipment = NewShipment(
+            shipment_id=self._ids.new(),
+            order_id=order.order_id,
+            address_no=shipment.address_no,
+            warehouse_id=shipment.warehouse_id,
+            address=shipment.address,
+            measures=PackageSize(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
+            value_minor=shipment.value_minor,
+            cod_minor=shipment.cod_minor if await payments.list_cash_due(connection, order.order_id) else 0,
+            currency=shipment.currency,
+            promised_on=shipment.promised_on,
+            lines=(await shipments.lines_of(connection, [shipment_id]))[shipment_id],
+            replaces=shipment_id,
+        )
+        await shipments.add_parcel(connection, new_shipment, now)
+        await store.mark_resolved(connection, shipment_id, now, f"reshipped: {reason}")
+        await self._assign_and_note(connection, new_shipment.shipment_id, now, actor, f"reshipped: {reason}")
+        return new_shipment.shipment_id
+
+    def _pack_into_one(self, lines: Sequence[ShipmentLineDetails]) -> PackageSize:
+        """Return the size of one box that holds all lines. Raises `InvalidShipmentState` if there is none."""
         items = [
-            PackItem(one.line_no, one.sku, one.quantity, one.weight_g, one.length_mm, one.width_mm, one.height_mm)
-            for one in goods
+            PackItem(
+                line_no=line.line_no,
+                sku=line.sku,
+                quantity=line.quantity,
+                weight_g=line.weight_g,
+                length_mm=line.length_mm,
+                width_mm=line.width_mm,
+                height_mm=line.height_mm,
+            )
+            for line in lines
         ]
-        found = pack(items, boxes, self._rules.box_fill_ratio, len(items) + sum(item.quantity for item in items))
-        if len(found) > 1:
-            raise InvalidShipmentState(f"it takes {len(found)} parcels")
-        only = found[0]
-        return PackageSize(only.weight_g, only.length_mm, only.width_mm, only.height_mm)
+        max_boxes = len(items) + sum(item.quantity for item in items)
+        packed = pack(items, self._policy.boxes, self._policy.box_fill_ratio, max_boxes)
+        if len(packed) > 1:
+            raise InvalidShipmentState(f"it needs {len(packed)} boxes")
+        return package_size(packed[0])
 
-    async def _refill(
-        self, connection: Connection, shipment: Shipment, goods: Sequence[ShipmentLineDetails], cod: int
+    async def _replace_lines(
+        self, connection: Connection, shipment: Shipment, lines: Sequence[ShipmentLineDetails], cod_minor: int
     ) -> None:
-        packed, id_ = self._packed(goods), shipment.shipment_id
+        size, id_ = self._pack_into_one(lines), shipment.shipment_id
         await shipments.update_fulfilment_lines(connection, id_, planned=-1)
         await shipments.drop_lines(connection, id_)
-        await shipments.put_lines(connection, id_, shipment.order_id, _held(goods))
+        await shipments.put_lines(connection, id_, shipment.order_id, _shipment_lines(lines))
         await shipments.update_fulfilment_lines(connection, id_, planned=1)
-        await shipments.resize(connection, id_, packed, _value(goods), cod)
+        await shipments.resize(connection, id_, size, _value(lines), cod_minor)
 
-    async def _noted(self, connection: Connection, shipment_id: UUID, now: datetime, actor: str, text: str) -> None:
-        """Rate it anew and write down what was done."""
+    async def _assign_and_note(
+        self, connection: Connection, shipment_id: UUID, now: datetime, actor: str, note: str
+    ) -> None:
+        """Choose the carrier again for the changed shipment, and record the change."""
         shipment = await shipments.shipment(connection, shipment_id)
         assert shipment is not None
-        await self._assigning.assign(connection, shipment, now)
-        await shipment_status.record_note(connection, shipment, now, "staff", actor, text)
+        await self._assignment.assign(connection, shipment, now)
+        await shipment_status.record_note(connection, shipment, now, "staff", actor, note)
 
 
-def _way_of(shipment: Shipment) -> tuple[str, int, Address]:
+def _route_key(shipment: Shipment) -> tuple[str, int, Address]:
     return shipment.warehouse_id, shipment.address_no, shipment.address
 
 
-def _may_change(shipment: Shipment) -> None:
+def _require_changeable(shipment: Shipment) -> None:
     if shipment.held_reason is not None:
-        raise InvalidShipmentState(f"parcel {shipment.parcel_no} is held: {shipment.held_reason}")
-    if shipment.status is not _S.PLANNED or shipment.booking_id is not None:
+        raise InvalidShipmentState(f"shipment {shipment.parcel_no} is held: {shipment.held_reason}")
+    if shipment.status is not ShipmentStatus.PLANNED or shipment.booking_id is not None:
         raise InvalidShipmentState(
-            f"parcel {shipment.parcel_no} is {shipment.status} and somebody may come for it: cancel that first"
+            f"shipment {shipment.parcel_no} is {shipment.status}, and a carrier may collect it; cancel that first"
         )
 
 
 def _divide(
-    goods: Sequence[ShipmentLineDetails], part: Mapping[int, int]
+    lines: Sequence[ShipmentLineDetails], units_of: Mapping[int, int]
 ) -> tuple[list[ShipmentLineDetails], list[ShipmentLineDetails]]:
-    held = {one.line_no: one for one in goods}
-    for line, units in part.items():
-        if line not in held or not 0 < units <= held[line].quantity:
-            raise Invalid(f"the parcel does not hold {units} units of line {line}")
-    stays = [one._replace(quantity=one.quantity - part.get(one.line_no, 0)) for one in goods]
-    goes = [held[line]._replace(quantity=units) for line, units in sorted(part.items())]
-    stays = [one for one in stays if one.quantity]
-    if not stays:
-        raise Invalid("nothing would stay in the parcel")
-    return stays, goes
+    """Divide lines into those kept and those moved. Raises `Invalid`."""
+    line_of = {line.line_no: line for line in lines}
+    for line_no, units in units_of.items():
+        if line_no not in line_of or not 0 < units <= line_of[line_no].quantity:
+            raise Invalid(f"the shipment does not hold {units} units of line {line_no}")
+    reduced = [line._replace(quantity=line.quantity - units_of.get(line.line_no, 0)) for line in lines]
+    kept = [line for line in reduced if line.quantity]
+    if not kept:
+        raise Invalid("cannot move all units: the shipment would be empty")
+    return kept, [line_of[line_no]._replace(quantity=units) for line_no, units in sorted(units_of.items())]
 
 
-def _summed(goods: Sequence[ShipmentLineDetails]) -> list[ShipmentLineDetails]:
-    """One entry a line."""
-    units: dict[int, int] = defaultdict(int)
-    for one in goods:
-        units[one.line_no] += one.quantity
-    by_line = {one.line_no: one for one in goods}
-    return [by_line[line]._replace(quantity=count) for line, count in sorted(units.items())]
+def _sum_by_line(lines: Sequence[ShipmentLineDetails]) -> list[ShipmentLineDetails]:
+    units_of: dict[int, int] = defaultdict(int)
+    for line in lines:
+        units_of[line.line_no] += line.quantity
+    line_of = {line.line_no: line for line in lines}
+    return [line_of[line_no]._replace(quantity=units) for line_no, units in sorted(units_of.items())]
 
 
-def _value(goods: Sequence[ShipmentLineDetails]) -> int:
-    return sum(one.unit_price_minor * one.quantity for one in goods)
+def _value(lines: Sequence[ShipmentLineDetails]) -> int:
+    return sum(line.unit_price_minor * line.quantity for line in lines)
 
 
-def _held(goods: Sequence[ShipmentLineDetails]) -> list[ShipmentLine]:
-    return [ShipmentLine(one.line_no, one.address_no, one.sku, one.quantity) for one in goods]
+def _shipment_lines(lines: Sequence[ShipmentLineDetails]) -> list[ShipmentLine]:
+    return [ShipmentLine(line.line_no, line.address_no, line.sku, line.quantity) for line in lines]

@@ -1,1 +1,1 @@
-"""Payments: several ways to pay one order, and books that balance."""
+"""Payments: tenders, refunds and the ledger that balances them."""

@@ -1,4 +1,4 @@
-"""What payments refuse, to shoppers and to staff."""
+"""Refusals of payments, to customers and to staff."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from commerce.kernel.errors import Conflict, NotFound
 
 
 class NoSuchPayment(NotFound):
-    title = "There is no such payment"
+    title = "The payment does not exist"
 
 
 class NotPayable(Conflict):
     code = "not_payable"
-    title = "The order cannot be paid any more"
+    title = "The order can no longer be paid"
 
 
 class RefundExceedsCaptured(Conflict):
     code = "refund_exceeds_captured"
-    title = "More would go back than was captured"
+    title = "The refund exceeds what was captured"
 
 
 class NotCollectable(Conflict):
     code = "not_collectable"
-    title = "No cash is to be collected on this payment"
+    title = "This payment collects no cash"

@@ -1,4 +1,4 @@
-"""What a customer asks for and sees of payments, and how the rows look from inside."""
+"""Input and output of payments over HTTP, and their rows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Status = Literal["pending", "authorised", "captured", "failed", "closed"]
 Task = Literal["create", "query", "close", "recover_order", "update_order"]
 RefundStatus = Literal["pending", "done", "failed"]
 INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
-"""ways to pay that need nobody outside"""
+"""methods that need no provider"""
 
 
 class TenderInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the total and how it is to be paid; `payer` is the provider's own id of the customer (for jsapi)."""
+    """A part of the total with its method; `payer` is the provider's own id of the customer (for jsapi)."""
 
     method: Method
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
@@ -30,13 +30,13 @@ class TenderInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StartPayments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How an order is to be paid. Without `payments`, as was said when it was placed."""
+    """The tenders of an order. Without `payments`, those of the order itself."""
 
     payments: Annotated[list[TenderInput], msgspec.Meta(max_length=8)] = []
 
 
 class RefundView(msgspec.Struct, frozen=True):
-    """Money on its way back, and why."""
+    """A refund with its reason."""
 
     refund_id: UUID
     amount: Minor
@@ -46,7 +46,7 @@ class RefundView(msgspec.Struct, frozen=True):
 
 
 class PaymentView(msgspec.Struct, frozen=True):
-    """One payment of an order. `action` says what the customer has to do; one that was replaced is not `current`."""
+    """A payment of an order. `action` is the customer's next step; a replaced payment is not `current`."""
 
     payment_id: UUID
     method: Method
@@ -61,7 +61,7 @@ class PaymentView(msgspec.Struct, frozen=True):
 
 
 class OrderPayments(msgspec.Struct, frozen=True):
-    """An order's payments: what is to be paid, what was captured and not given back."""
+    """An order's payments, with the total and what is captured and not refunded."""
 
     order_id: UUID
     total: Money
@@ -70,7 +70,9 @@ class OrderPayments(msgspec.Struct, frozen=True):
 
 
 class RefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Give back a part of what was captured, or all that is left. A repeat under the same key is the same refund."""
+    """A refund of a part of what was captured; without `amount`, of all that is left.
+
+    A repeat under the same key changes nothing."""
 
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[!-~]+\Z")]
     reason: Reason
@@ -78,7 +80,7 @@ class RefundInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Store credit that staff give. A repeat under the same key is the same gift."""
+    """Store credit granted by staff. A repeat under the same key changes nothing."""
 
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[!-~]+\Z")]
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**12)]
@@ -86,7 +88,7 @@ class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StoreCredit(msgspec.Struct, frozen=True):
-    """A user's store credit."""
+    """A customer's store credit by currency."""
 
     user_id: str
     balances: list[Money]
@@ -138,7 +140,7 @@ class Refund(msgspec.Struct, frozen=True):
 
 
 class ClaimedRefund(msgspec.Struct, frozen=True):
-    """A claimed refund with what is needed of its payment."""
+    """A claimed refund with the fields of its payment that the call needs."""
 
     refund: Refund
     method: Method
@@ -147,7 +149,7 @@ class ClaimedRefund(msgspec.Struct, frozen=True):
 
 
 class ParkedJob(msgspec.Struct, frozen=True):
-    """A job that was given up, for a person to look at."""
+    """A payment or refund that is no longer retried automatically: staff resolve it."""
 
     kind: Literal["payment", "refund"]
     id: UUID

@@ -1,13 +1,14 @@
-"""What becomes of an order when one of its payments moves. The one place that decides; everybody comes here.
+"""The one place that decides an order's status from its payments, and its payments from its status.
 
-Call inside a transaction, with the order locked: callbacks, polling, deadlines, cancellations and staff all lock the
-order first, so whichever comes first is seen whole by the next, and each of them alone is enough.
+Webhooks, polling, deadlines, cancellations and staff all lock the order first and then call these functions. Each sees
+the complete result of the one before, and each of them alone is enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 from commerce.kernel.ids import IdGenerator
@@ -20,182 +21,213 @@ from commerce.payments.model import INTERNAL_METHODS, Payment
 from commerce.payments.provider_port import ProviderPayment
 
 _ACTOR = "payment_worker"
+CaptureResult = Literal["captured", "unchanged"]
+RefundResult = Literal["refunded", "unchanged"]
 
 
 class ProviderMismatch(Exception):
-    """What a provider says cannot be true of this payment: it is left as it is, for a person to look at."""
+    """A contradiction between a provider and our records: the payment stays as it is, and staff resolve it."""
 
 
 async def record_capture_by_id(
-    connection: Connection, ids: IdGenerator, payment_id: UUID, seen: ProviderPayment, now: datetime
-) -> str:
-    """Write a capture down and what follows from it. Call inside a transaction. Raises `Disagreement`."""
-    found = await store.payment(connection, payment_id)
-    order = await orders.lock_order(connection, found.order_id) if found else None
-    paid = await store.payment(connection, payment_id)
-    if order is None or paid is None:
+    connection: Connection, ids: IdGenerator, payment_id: UUID, provider_payment: ProviderPayment, now: datetime
+) -> CaptureResult:
+    """Lock the order of a payment, record its capture and update the order.
+
+    Call inside a transaction. Raises `ProviderMismatch` if the payment does not exist, or as `record_capture`."""
+    unlocked = await store.get_payment(connection, payment_id)
+    order = await orders.lock_order(connection, unlocked.order_id) if unlocked else None
+    payment = await store.get_payment(connection, payment_id)
+    if order is None or payment is None:
         raise ProviderMismatch(f"there is no payment {payment_id}")
-    if not await record_capture(connection, order, paid, seen, now):
-        return "known"
+    if not await record_capture(connection, order, payment, provider_payment, now):
+        return "unchanged"
     await update_order_and_payments(connection, ids, order, now)
     return "captured"
 
 
-async def record_refund_by_id(connection: Connection, ids: IdGenerator, refund_id: UUID, now: datetime) -> str:
-    """Write down that a refund went through. Call inside a transaction. Raises `Disagreement`."""
-    found = await store.refund(connection, refund_id)
-    order = await orders.lock_order(connection, found.order_id) if found else None
-    paid = await store.payment(connection, found.payment_id) if found else None
-    if order is None or paid is None:
+async def record_refund_by_id(connection: Connection, ids: IdGenerator, refund_id: UUID, now: datetime) -> RefundResult:
+    """Lock the order of a refund and record that the refund is done.
+
+    Call inside a transaction. Raises `ProviderMismatch` if the refund does not exist."""
+    refund = await store.get_refund(connection, refund_id)
+    order = await orders.lock_order(connection, refund.order_id) if refund else None
+    payment = await store.get_payment(connection, refund.payment_id) if refund else None
+    if order is None or payment is None:
         raise ProviderMismatch(f"there is no refund {refund_id}")
-    return "refunded" if await record_refund(connection, paid, refund_id, now) else "known"
+    return "refunded" if await record_refund(connection, payment, refund_id, now) else "unchanged"
 
 
 async def record_capture(
-    connection: Connection, order: OrderHeader, paid: Payment, seen: ProviderPayment, now: datetime
+    connection: Connection, order: OrderHeader, payment: Payment, provider_payment: ProviderPayment, now: datetime
 ) -> bool:
-    """Money was taken. False if that was known. Raises `Disagreement` over the amount or the transaction."""
-    if seen.amount != paid.amount:
-        raise ProviderMismatch(f"{paid.method} says {seen.amount} was paid, it should be {paid.amount}")
-    if paid.status == "captured":
-        if seen.transaction_id != paid.transaction_id:
-            raise ProviderMismatch(f"paid in transaction {paid.transaction_id} and again in {seen.transaction_id}")
+    """Mark a payment as captured and post it to the ledger. False if it was captured before.
+
+    Call inside a transaction that holds the order lock. Raises `ProviderMismatch` if the amount is another, or if the
+    payment was captured in another transaction of the provider."""
+    if provider_payment.amount != payment.amount:
+        raise ProviderMismatch(
+            f"{payment.method} captured {provider_payment.amount}, but the payment is {payment.amount}"
+        )
+    if payment.status == "captured":
+        if provider_payment.transaction_id != payment.transaction_id:
+            transactions = f"{payment.transaction_id} and again in {provider_payment.transaction_id}"
+            raise ProviderMismatch(f"paid in transaction {transactions}")
         return False
-    at = seen.captured_at or now
-    if not await store.capture(connection, paid.payment_id, at, seen.transaction_id, now):
+    captured_at, transaction_id = provider_payment.captured_at or now, provider_payment.transaction_id
+    if not await store.mark_captured(connection, payment.payment_id, captured_at, transaction_id, now):
         return False
-    source = {"balance": f"credit:{paid.user_id}", "cod": "cash"}.get(paid.method, f"provider:{paid.method}")
-    lines = {source: paid.amount_minor, "orders": -paid.amount_minor}
-    await store.insert_posting(connection, f"capture {paid.payment_id}", order.order_id, paid.currency, now, lines)
+    source = {"balance": f"credit:{payment.user_id}", "cod": "cash"}.get(payment.method, f"provider:{payment.method}")
+    entries = {source: payment.amount_minor, "orders": -payment.amount_minor}
+    posting = f"capture {payment.payment_id}"
+    await store.insert_posting(connection, posting, order.order_id, payment.currency, now, entries)
     return True
 
 
 async def update_order_and_payments(
     connection: Connection, ids: IdGenerator, order: OrderHeader, now: datetime
 ) -> None:
-    """Bring the order to where its payments say it is, and its payments to where the order says they should be."""
-    payments = await store.payments_of(connection, order.order_id)
+    """Advance the order as far as its payments allow, and close or refund the payments that it no longer needs.
+
+    Call inside a transaction that holds the order lock."""
+    payments = await store.list_payments(connection, order.order_id)
     if not payments:
         return
-    last = payments[-1].plan_revision
-    current = [one for one in payments if one.plan_revision == last]
-    await _give_back(
-        connection, ids, [one for one in payments if one.plan_revision != last], now, "it was replaced by another"
-    )
-    # What goes back pays for nothing, though its payment stays captured.
-    refunds = await store.refunds_of(connection, order.order_id)
-    leaving = {one.payment_id for one in refunds if one.status != "failed"} & {one.payment_id for one in current}
+    current = current_payments(payments)
+    replaced = [payment for payment in payments if payment not in current]
+    await _close_or_refund(connection, ids, replaced, now, "it was replaced by another")
+    # A payment that is being refunded pays for nothing, though its status is still `captured`.
+    refunds = await store.list_refunds(connection, order.order_id)
+    refunded_ids = {refund.payment_id for refund in refunds if refund.status != "failed"}
+    has_refunds = any(payment.payment_id in refunded_ids for payment in current)
     if order.status is OrderStatus.AWAITING_PAYMENT:
-        await _awaiting(connection, ids, order, current, bool(leaving), now)
+        await _update_awaiting_order(connection, ids, order, current, has_refunds, now)
     elif order.status is OrderStatus.CANCELLED:
-        await _cancelled(connection, ids, order, current, bool(leaving), now)
+        await _update_cancelled_order(connection, ids, order, current, has_refunds, now)
+
+
+def current_payments(payments: Sequence[Payment]) -> list[Payment]:
+    """Return the payments of the latest plan revision: only these count for the order."""
+    revision = max((payment.plan_revision for payment in payments), default=0)
+    return [payment for payment in payments if payment.plan_revision == revision]
 
 
 def order_status_from_payments(current: Sequence[Payment]) -> OrderStatus | None:
-    """Where an order goes whose payments these are: paid, confirmed where cash is still to come, or nowhere yet."""
-    if all(one.status == "captured" for one in current):
+    """Return `PAID` if all payments are captured, `CONFIRMED` if the rest is cash on delivery, otherwise None."""
+    if all(payment.status == "captured" for payment in current):
         return OrderStatus.PAID
-    if all(one.status in ("captured", "authorised") for one in current):
+    if all(payment.status in ("captured", "authorised") for payment in current):
         return OrderStatus.CONFIRMED
     return None
 
 
-async def _awaiting(
+async def _update_awaiting_order(
     connection: Connection,
     ids: IdGenerator,
     order: OrderHeader,
     current: Sequence[Payment],
-    leaving: bool,
+    has_refunds: bool,
     now: datetime,
 ) -> None:
-    if not leaving and (to := order_status_from_payments(current)):
-        reason = "all of it is paid" if to is OrderStatus.PAID else "it is paid on delivery"
-        await orders.advance_status(connection, order.order_id, order.status, to, now, _ACTOR, reason)
-    elif leaving or any(one.status in ("failed", "closed") for one in current):
-        # An order is paid whole or not at all; the customer may begin anew as long as there is time.
-        await _give_back(connection, ids, current, now, "another part of the order was not paid")
+    if not has_refunds and (status := order_status_from_payments(current)):
+        reason = "all of it is paid" if status is OrderStatus.PAID else "it is paid on delivery"
+        await orders.advance_status(connection, order.order_id, order.status, status, now, _ACTOR, reason)
+    elif has_refunds or any(payment.status in ("failed", "closed") for payment in current):
+        # An order is paid whole or not at all; the customer may start again while there is time.
+        await _close_or_refund(connection, ids, current, now, "another part of the order was not paid")
 
 
-async def _cancelled(
+async def _update_cancelled_order(
     connection: Connection,
     ids: IdGenerator,
     order: OrderHeader,
     current: Sequence[Payment],
-    leaving: bool,
+    has_refunds: bool,
     now: datetime,
 ) -> None:
-    if order.cancel_reason == "expired" and not leaving and order_status_from_payments(current):
-        # It came too late; the goods are taken again if there are any, which takes a look into Redis.
-        if not any(one.task == "recover_order" for one in current):
+    if order.cancel_reason == "expired" and not has_refunds and order_status_from_payments(current):
+        # The order was paid too late. Its stock is reacquired if there is any, which needs Redis and so is a job.
+        if not any(payment.task == "recover_order" for payment in current):
             await store.set_task(connection, current[0].payment_id, "recover_order", now)
         return
-    await _give_back(connection, ids, current, now, "the order was cancelled")
+    await _close_or_refund(connection, ids, current, now, "the order was cancelled")
 
 
 async def refund_late_payments(connection: Connection, ids: IdGenerator, order: OrderHeader, now: datetime) -> None:
-    """The goods cannot be had again: all money goes back."""
-    payments = await store.payments_of(connection, order.order_id)
-    await _give_back(connection, ids, payments, now, "it came too late and the goods are gone")
+    """Refund all payments of an expired order whose stock is sold out.
+
+    Call inside a transaction that holds the order lock."""
+    payments = await store.list_payments(connection, order.order_id)
+    await _close_or_refund(connection, ids, payments, now, "it came too late and the stock is sold out")
 
 
 async def reinstate_order(connection: Connection, order: OrderHeader, now: datetime) -> None:
-    """The goods were taken again: the order lives on. Raises `Disagreement` where it is not paid after all."""
-    payments = await store.payments_of(connection, order.order_id)
-    current = [one for one in payments if one.plan_revision == payments[-1].plan_revision]
-    to = order_status_from_payments(current)
-    if to is None:
-        raise ProviderMismatch("the goods were taken again, and it is not paid any more")
-    await orders.advance_status(
-        connection, order.order_id, order.status, to, now, _ACTOR, "paid late, and the goods were still there"
-    )
+    """Advance an expired order whose stock was reacquired.
+
+    Call inside a transaction that holds the order lock. Raises `ProviderMismatch` if it is no longer paid."""
+    status = order_status_from_payments(current_payments(await store.list_payments(connection, order.order_id)))
+    if status is None:
+        raise ProviderMismatch("the stock was reacquired, but the order is no longer paid")
+    reason = "paid late, and the stock was still available"
+    await orders.advance_status(connection, order.order_id, order.status, status, now, _ACTOR, reason)
 
 
-async def _give_back(
+async def _close_or_refund(
     connection: Connection, ids: IdGenerator, payments: Sequence[Payment], now: datetime, reason: str
 ) -> None:
-    """See that none of these takes or keeps money."""
-    await store.schedule_close(connection, [one.payment_id for one in payments if one.status == "pending"], now)
-    for one in payments:
-        if one.status == "authorised":
-            await store.end_payment(connection, one.payment_id, "closed", now, reason)
-        elif one.status == "captured":
-            await refund_remaining(connection, ids, one, "whole", reason, _ACTOR, now)
+    """Make sure that none of these payments takes or keeps money."""
+    pending = [payment.payment_id for payment in payments if payment.status == "pending"]
+    await store.schedule_close(connection, pending, now)
+    for payment in payments:
+        if payment.status == "authorised":
+            await store.end_payment(connection, payment.payment_id, "closed", now, reason)
+        elif payment.status == "captured":
+            await refund_remaining(connection, ids, payment, "whole", reason, _ACTOR, now)
 
 
 async def refund_remaining(
     connection: Connection,
     ids: IdGenerator,
-    paid: Payment,
-    key: str,
+    payment: Payment,
+    refund_key: str,
     reason: str,
     actor: str,
     now: datetime,
-    most: int = 2**62,
+    max_minor: int = 2**62,
 ) -> int:
-    """Make the refund of what is left of a payment, at most so much; gives how much that is."""
-    refunds = [one for one in await store.refunds_of(connection, paid.order_id) if one.payment_id == paid.payment_id]
-    left = paid.amount_minor - sum(one.amount_minor for one in refunds if one.status != "failed")
-    amount = min(left, most)
+    """Insert a refund for the part of a payment that is not refunded yet, up to `max_minor` minor units.
+
+    Call inside a transaction that holds the order lock. Returns the amount in minor units; 0 if nothing is left or
+    `refund_key` was used before. Refunds of internal methods (store credit, cash) complete at once."""
+    refunds = await store.list_refunds(connection, payment.order_id)
+    refunded = sum(
+        refund.amount_minor
+        for refund in refunds
+        if refund.payment_id == payment.payment_id and refund.status != "failed"
+    )
+    amount = min(payment.amount_minor - refunded, max_minor)
     if amount <= 0:
         return 0
     refund_id = ids.new()
-    if not await store.add_refund(connection, refund_id, paid, key, amount, reason, actor, now):
+    if not await store.insert_refund(connection, refund_id, payment, refund_key, amount, reason, actor, now):
         return 0
-    if paid.method in INTERNAL_METHODS:
-        # Nobody outside is asked, so it is done at once: another way to pay may need that very credit.
-        await record_refund(connection, paid, refund_id, now)
+    if payment.method in INTERNAL_METHODS:
+        # No provider is called, so it completes at once: another tender may need that very credit.
+        await record_refund(connection, payment, refund_id, now)
     return amount
 
 
-async def record_refund(connection: Connection, paid: Payment, refund_id: UUID, now: datetime) -> bool:
-    """A refund went through. False if that was known."""
-    amount = await store.finish_refund(connection, refund_id, now)
+async def record_refund(connection: Connection, payment: Payment, refund_id: UUID, now: datetime) -> bool:
+    """Mark a refund as done and post it to the ledger. False if it was done before.
+
+    Call inside a transaction that holds the order lock."""
+    amount = await store.mark_refunded(connection, refund_id, now)
     if amount is None:
         return False
-    # Cash that was collected goes back as store credit: nobody is there to hand it over.
-    target = f"credit:{paid.user_id}" if paid.method in INTERNAL_METHODS else f"provider:{paid.method}"
-    if paid.method in INTERNAL_METHODS:
-        await store.adjust_store_credit(connection, paid.user_id, paid.currency, amount)
-    lines = {target: -amount, "orders": amount}
-    await store.insert_posting(connection, f"refund {refund_id}", paid.order_id, paid.currency, now, lines)
+    # Collected cash is refunded as store credit, because there is no driver to hand it over.
+    target = f"credit:{payment.user_id}" if payment.method in INTERNAL_METHODS else f"provider:{payment.method}"
+    if payment.method in INTERNAL_METHODS:
+        await store.adjust_store_credit(connection, payment.user_id, payment.currency, amount)
+    entries = {target: -amount, "orders": amount}
+    await store.insert_posting(connection, f"refund {refund_id}", payment.order_id, payment.currency, now, entries)
     return True

@@ -1,11 +1,14 @@
-"""The payment driver's work, one claimed row at a time: ask, look, close, give back. Outside calls are made outside of
-transactions, and what they say is written with the order locked."""
+"""Jobs of the payment worker: create, query and close payments, recover late orders, refund.
+
+Providers are called outside of transactions. Their answers are recorded in a transaction that holds the order lock.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Literal
 from uuid import UUID
 
 from asyncpg import UniqueViolationError
@@ -20,17 +23,27 @@ from commerce.kernel.postgres import Database
 from commerce.orders import store as orders
 from commerce.payments import order_status, store
 from commerce.payments.model import INTERNAL_METHODS, ClaimedRefund, Payment
-from commerce.payments.order_status import ProviderMismatch
+from commerce.payments.order_status import CaptureResult, ProviderMismatch, RefundResult
 from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, RefundRequest
-from commerce.reservations.reacquisition import StockReacquisition
+from commerce.reservations.reacquisition import ReacquireDecision, StockReacquisition
 
-_LOOK_FIRST_MS, _LOOK_MOST_MS = 1_000, 30_000
-_GRACE_S = 1
+_MIN_POLL_INTERVAL_MS, _MAX_POLL_INTERVAL_MS = 1_000, 30_000
+_EXPIRY_GRACE = timedelta(seconds=1)
+FinalStatus = Literal["failed", "closed"]
+JobResult = (
+    CaptureResult
+    | RefundResult
+    | FinalStatus
+    | ReacquireDecision
+    | Literal["requested", "authorised", "waiting", "done", "refused", "mismatch"]
+)
 
 
 class PaymentJobs:
-    """`providers` are the ones outside by method; `attempts` is after how many failures in a row a job is parked;
-    `refunds` is how fast money goes back."""
+    """Does payment and refund jobs.
+
+    `providers` maps methods to external providers. After `max_attempts` failures in a row a job is parked.
+    `refund_limiter` limits how many refunds are begun per second."""
 
     def __init__(
         self,
@@ -38,41 +51,43 @@ class PaymentJobs:
         clock: Clock,
         ids: IdGenerator,
         policy: RetryPolicy,
-        attempts: int,
+        max_attempts: int,
         providers: Mapping[str, Provider],
-        retaking: StockReacquisition,
-        refunds: RateLimiter,
+        reacquisition: StockReacquisition,
+        refund_limiter: RateLimiter,
     ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._policy = policy
-        self._attempts = attempts
+        self._max_attempts = max_attempts
         self._providers = providers
-        self._retaking = retaking
-        self._refunds = refunds
+        self._reacquisition = reacquisition
+        self._refund_limiter = refund_limiter
 
-    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[Payment | ClaimedRefund]:
-        """Due payments and refunds, except those of methods that cannot be reached now. A payment is nobody else's, so
-        it does not matter which of these are `down`."""
+    async def claim(
+        self, count: int, excluded_systems: Sequence[str], unavailable_systems: Sequence[str]
+    ) -> list[Payment | ClaimedRefund]:
+        """Claim due payments and refunds, without those of excluded methods.
+
+        A payment belongs to one method only, so `unavailable_systems` makes no difference here."""
         now = self._now()
         async with self._db.connection() as connection:
-            paced = self._refunds.available()
-            # A quarter is kept for refunds, so that a rush of payments does not hold them up.
-            most = count - min(count // 4, paced)
-            payments = await store.claim_payments(connection, now, self._policy.lease_s, most, without)
-            paced = min(count - len(payments), paced)
-            refunds = await store.claim_refunds(connection, now, self._policy.lease_s, paced, without)
-        self._refunds.consume(len(refunds))
+            max_refunds = self._refund_limiter.available()
+            # A quarter is kept for refunds, so that a rush of payments does not delay them.
+            max_payments = count - min(count // 4, max_refunds)
+            payments = await store.claim_payments(connection, now, self._policy.lease_s, max_payments, excluded_systems)
+            max_refunds = min(count - len(payments), max_refunds)
+            refunds = await store.claim_refunds(connection, now, self._policy.lease_s, max_refunds, excluded_systems)
+        self._refund_limiter.consume(len(refunds))
         return [*payments, *refunds]
 
-    async def work(self, job: Payment | ClaimedRefund) -> str:
-        """Do what is to be done; gives a word for what became of it. Raises `Unclear` where the provider did not say,
-        after the job was postponed."""
+    async def work(self, job: Payment | ClaimedRefund) -> JobResult:
+        """Do a job. Raises `ExternalOutcomeUnknown` if the provider gave no usable answer; the job is postponed."""
         try:
             if isinstance(job, ClaimedRefund):
                 return await self._refund(job)
-            return await self._payment(job)
+            return await self._process_payment(job)
         except ExternalOutcomeUnknown as error:
             await self._postpone(job, str(error), park=False)
             raise
@@ -81,14 +96,14 @@ class PaymentJobs:
             return "refused"
         except ProviderMismatch as error:
             await self._postpone(job, str(error), park=True)
-            return "disagreement"
+            return "mismatch"
         except UniqueViolationError:
             await self._postpone(job, "the transaction belongs to another payment already", park=True)
-            return "disagreement"
+            return "mismatch"
 
     # Payments.
 
-    async def _payment(self, job: Payment) -> str:
+    async def _process_payment(self, job: Payment) -> JobResult:
         if job.task == "update_order":
             return await self._update_order(job)
         if job.task == "recover_order":
@@ -101,169 +116,183 @@ class PaymentJobs:
         return await self._poll_provider(job, provider)
 
     def _provider(self, method: str) -> Provider:
-        """Raises `Refused` for one that is offered no more: its payments wait for a person."""
+        """Return a provider. Raises `ExternalRefusal` if it is no longer offered: its jobs wait for staff."""
         if method not in self._providers:
             raise ExternalRefusal("not_offered", "the settings do not name it")
         return self._providers[method]
 
-    async def _create(self, job: Payment, provider: Provider) -> str:
+    async def _create(self, job: Payment, provider: Provider) -> JobResult:
         try:
-            action = await provider.create(_charge(job))
+            action = await provider.create(_payment_request(job))
         except ExternalRefusal as error:
-            # Also said when an earlier answer got lost and the customer has paid, or can.
+            # Providers also refuse if an earlier answer got lost and the customer has paid, or can pay.
             with suppress(ExternalRefusal):
-                seen = await provider.close(job.payment_id)
-                if seen.state == "captured":
-                    return await self.record_capture(job.payment_id, seen)
-            return await self._finish(job, "failed", f"{job.method} refuses: {error}")
+                provider_payment = await provider.close(job.payment_id)
+                if provider_payment.state == "captured":
+                    return await self.record_capture(job.payment_id, provider_payment)
+            return await self._end_payment(job, "failed", f"{job.method} refuses: {error}")
         failpoint("payment.after_create")
         async with self._db.connection() as connection:
             await store.mark_requested(connection, job.payment_id, action, self._next_poll_at(job))
-        return "asked"
+        return "requested"
 
-    async def _poll_provider(self, job: Payment, provider: Provider) -> str:
+    async def _poll_provider(self, job: Payment, provider: Provider) -> JobResult:
+        """Query a payment, or close it if it is due to end, and record the provider's answer."""
         closing = job.task == "close" or self._now() >= job.expires_at
-        seen = await (provider.close if closing else provider.query)(job.payment_id)
-        if closing and seen.state != "captured":
-            # The money may have been on its way while it was closed: the last word is what it is afterwards.
-            seen = await provider.query(job.payment_id)
-        failpoint("payment.after_look")
-        if seen.state == "captured":
-            return await self.record_capture(job.payment_id, seen)
-        # What the provider has never seen may still reach it, by a page that the customer has open: till it expires.
-        over = self._now() >= job.expires_at + timedelta(seconds=_GRACE_S)
-        if seen.state == "closed" or (closing and over and seen.state == "absent"):
-            why = "it was not paid in time" if over else "it is not needed any more"
-            return await self._finish(job, "closed", why if closing else f"it was closed at {job.method}")
+        provider_payment = await (provider.close if closing else provider.query)(job.payment_id)
+        if closing and provider_payment.state != "captured":
+            # Money may have been captured while it was closed: only a query afterwards is final.
+            provider_payment = await provider.query(job.payment_id)
+        failpoint("payment.after_poll")
+        if provider_payment.state == "captured":
+            return await self.record_capture(job.payment_id, provider_payment)
+        # Until it expires, a payment that is absent may still reach the provider from a page the customer has open.
+        expired = self._now() >= job.expires_at + _EXPIRY_GRACE
+        if provider_payment.state == "closed" or (closing and expired and provider_payment.state == "absent"):
+            reason = "it was not paid in time" if expired else "it is no longer needed"
+            return await self._end_payment(job, "closed", reason if closing else f"it was closed at {job.method}")
         async with self._db.connection() as connection:
             await store.schedule_poll(connection, job, self._next_poll_at(job), "close" if closing else "query")
         return "waiting"
 
     def _next_poll_at(self, job: Payment) -> datetime:
-        """Often at first, then ever more seldom, and once at its end."""
-        look = self._later(job.created_at)
-        end = job.expires_at + timedelta(seconds=_GRACE_S)
-        return end if self._now() < end < look else look
+        """Return when to poll next: often at first, then less often, and once when the payment has expired."""
+        poll_at = self._poll_at(job.created_at)
+        end = job.expires_at + _EXPIRY_GRACE
+        return end if self._now() < end < poll_at else poll_at
 
-    def _later(self, since: datetime) -> datetime:
+    def _poll_at(self, created_at: datetime) -> datetime:
+        """Return now plus a quarter of the age, within the limits of the poll interval."""
         now_ms = self._clock.now_ms()
-        return from_ms(now_ms + min(max((now_ms - to_ms(since)) // 4, _LOOK_FIRST_MS), _LOOK_MOST_MS))
+        interval_ms = max((now_ms - to_ms(created_at)) // 4, _MIN_POLL_INTERVAL_MS)
+        return from_ms(now_ms + min(interval_ms, _MAX_POLL_INTERVAL_MS))
 
-    async def _process_internal(self, job: Payment) -> str:
-        """Store credit and cash on delivery: nobody outside is asked, so it is one transaction."""
+    async def _process_internal(self, job: Payment) -> JobResult:
+        """Process store credit or cash on delivery in one transaction, because no provider is called."""
         async with self._db.transaction() as connection:
             order = await orders.lock_order(connection, job.order_id)
-            now, paid = self._now(), await store.payment(connection, job.payment_id)
-            if order is None or paid is None or paid.status != "pending":
-                return "known"
-            result = "closed"
-            if paid.task == "close":
-                await store.end_payment(connection, paid.payment_id, "closed", now, "it is not needed any more")
-            elif paid.method == "cod":
-                await store.authorise(connection, paid.payment_id)
+            now, payment = self._now(), await store.get_payment(connection, job.payment_id)
+            if order is None or payment is None or payment.status != "pending":
+                return "unchanged"
+            result: JobResult = "closed"
+            if payment.task == "close":
+                await store.end_payment(connection, payment.payment_id, "closed", now, "it is no longer needed")
+            elif payment.method == "cod":
+                await store.mark_authorised(connection, payment.payment_id)
                 result = "authorised"
-            elif await store.adjust_store_credit(connection, paid.user_id, paid.currency, -paid.amount_minor):
-                seen = ProviderPayment(paid.payment_id, "captured", paid.amount, None, now)
-                await order_status.record_capture(connection, order, paid, seen, now)
+            elif await store.adjust_store_credit(connection, payment.user_id, payment.currency, -payment.amount_minor):
+                captured = ProviderPayment(payment.payment_id, "captured", payment.amount, None, now)
+                await order_status.record_capture(connection, order, payment, captured, now)
                 result = "captured"
             else:
-                await store.end_payment(connection, paid.payment_id, "failed", now, "there is not enough store credit")
+                reason = "there is not enough store credit"
+                await store.end_payment(connection, payment.payment_id, "failed", now, reason)
                 result = "failed"
             await order_status.update_order_and_payments(connection, self._ids, order, now)
         return result
 
-    async def record_capture(self, payment_id: UUID, seen: ProviderPayment) -> str:
-        """A provider says it was captured. Raises `Disagreement` where that cannot be."""
+    async def record_capture(self, payment_id: UUID, provider_payment: ProviderPayment) -> CaptureResult:
+        """Record a capture at a provider. Raises `ProviderMismatch` if it contradicts our records."""
         async with self._db.transaction() as connection:
-            result = await order_status.record_capture_by_id(connection, self._ids, payment_id, seen, self._now())
+            result = await order_status.record_capture_by_id(
+                connection, self._ids, payment_id, provider_payment, self._now()
+            )
         failpoint("payment.after_capture")
         return result
 
-    async def _finish(self, job: Payment, status: str, reason: str) -> str:
+    async def _end_payment(self, job: Payment, status: FinalStatus, reason: str) -> FinalStatus:
         async with self._db.transaction() as connection:
             order = await orders.lock_order(connection, job.order_id)
             if order is not None and await store.end_payment(connection, job.payment_id, status, self._now(), reason):
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
         return status
 
-    async def _update_order(self, job: Payment) -> str:
+    async def _update_order(self, job: Payment) -> JobResult:
         async with self._db.transaction() as connection:
             order = await orders.lock_order(connection, job.order_id)
             await store.set_task(connection, job.payment_id, None, self._now())
             if order is not None:
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
-        return "settled"
+        return "done"
 
-    async def _recover_expired_order(self, job: Payment) -> str:
-        """Paid after the order expired: the goods are taken again, or the money goes back."""
-        outcome = await self._retaking.reacquire(job.order_id)
-        if outcome == "wait":
-            await self._postpone(job, "the goods are still on their way back", park=False)
+    async def _recover_expired_order(self, job: Payment) -> JobResult:
+        """Reacquire the stock of an order that was paid after it expired; if it is sold out, refund the payments."""
+        decision = await self._reacquisition.reacquire(job.order_id)
+        if decision == "retry":
+            await self._postpone(job, "the stock is still being released", park=False)
             return "waiting"
         async with self._db.transaction() as connection:
             order, now = await orders.lock_order(connection, job.order_id), self._now()
             await store.set_task(connection, job.payment_id, None, now)
             if order is None or order.status != "cancelled":
-                return "known"
-            if outcome == "taken":
+                return "unchanged"
+            if decision == "reacquired":
                 await order_status.reinstate_order(connection, order, now)
             else:
                 await order_status.refund_late_payments(connection, self._ids, order, now)
-        return outcome
+        return decision
 
     # Refunds.
 
-    async def _refund(self, job: ClaimedRefund) -> str:
+    async def _refund(self, job: ClaimedRefund) -> JobResult:
+        refund = job.refund
         if job.method in INTERNAL_METHODS:
-            return await self.refunded(job.refund.refund_id)
-        provider, given = self._provider(job.method), job.refund
-        order = RefundRequest(
-            given.payment_id,
-            given.refund_id,
-            Money(given.amount_minor, given.currency),
-            Money(job.captured_minor, given.currency),
-            given.reason,
+            return await self._record_refund(refund.refund_id)
+        provider = self._provider(job.method)
+        request = RefundRequest(
+            payment_id=refund.payment_id,
+            refund_id=refund.refund_id,
+            amount=Money(refund.amount_minor, refund.currency),
+            captured=Money(job.captured_minor, refund.currency),
+            reason=refund.reason,
         )
-        seen = await provider.query_refund(order) if given.requested else None
-        if seen is None or seen.state == "absent":
+        provider_refund = await provider.query_refund(request) if refund.requested else None
+        if provider_refund is None or provider_refund.state == "absent":
             async with self._db.connection() as connection:
-                await store.mark_refund_requested(connection, given.refund_id)
-            seen = await provider.refund(order)
+                await store.mark_refund_requested(connection, refund.refund_id)
+            provider_refund = await provider.refund(request)
             failpoint("refund.after_call")
-            if seen.state == "absent":
-                raise ExternalOutcomeUnknown(f"{job.method} was asked for the refund and does not know it")
-        if seen.state == "done":
-            if seen.amount is not None and seen.amount != order.amount:
-                raise ProviderMismatch(f"{job.method} says {seen.amount} went back, it should be {order.amount}")
-            return await self.refunded(given.refund_id)
-        if seen.state == "failed":
-            raise ProviderMismatch(f"{job.method} could not give it back: {seen.reason or 'it does not say why'}")
-        # It may take days, and each of these answers is none that failed.
+            if provider_refund.state == "absent":
+                raise ExternalOutcomeUnknown(f"{job.method} received the refund request and does not know the refund")
+        if provider_refund.state == "done":
+            if provider_refund.amount is not None and provider_refund.amount != request.amount:
+                raise ProviderMismatch(
+                    f"{job.method} refunded {provider_refund.amount}, but the refund is {request.amount}"
+                )
+            return await self._record_refund(refund.refund_id)
+        if provider_refund.state == "failed":
+            raise ProviderMismatch(f"{job.method} could not refund: {provider_refund.reason or 'it names no reason'}")
+        # The provider may take days, and each of these answers is no failure.
         async with self._db.connection() as connection:
-            await store.schedule_refund_poll(connection, given.refund_id, self._later(given.created_at))
+            await store.schedule_refund_poll(connection, refund.refund_id, self._poll_at(refund.created_at))
         return "waiting"
 
-    async def refunded(self, refund_id: UUID) -> str:
-        """Money went back."""
+    async def _record_refund(self, refund_id: UUID) -> RefundResult:
         async with self._db.transaction() as connection:
             return await order_status.record_refund_by_id(connection, self._ids, refund_id, self._now())
 
-    async def _postpone(self, job: Payment | ClaimedRefund, why: str, *, park: bool) -> None:
-        """Try again later; what has failed too often is parked, for a person to look at."""
+    async def _postpone(self, job: Payment | ClaimedRefund, reason: str, *, park: bool) -> None:
+        """Schedule the next attempt; park the job for staff if `park` is set or its attempts are used up."""
         attempts = job.refund.attempts if isinstance(job, ClaimedRefund) else job.attempts
         due_at = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
-        park = park or attempts >= self._attempts
+        park = park or attempts >= self._max_attempts
         async with self._db.connection() as connection:
             if isinstance(job, ClaimedRefund):
-                await store.postpone_refund(connection, job.refund.refund_id, due_at, why, park=park)
+                await store.postpone_refund(connection, job.refund.refund_id, due_at, reason, park=park)
             else:
-                await store.postpone_payment(connection, job, due_at, why, park=park)
+                await store.postpone_payment(connection, job, due_at, reason, park=park)
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
 
-def _charge(job: Payment) -> PaymentRequest:
-    subject = f"Order {job.order_id}"
-    scene = job.flow
-    return PaymentRequest(job.payment_id, job.order_id, job.amount, subject, job.expires_at, scene, job.payer)  # type: ignore[arg-type]
+def _payment_request(job: Payment) -> PaymentRequest:
+    return PaymentRequest(
+        payment_id=job.payment_id,
+        order_id=job.order_id,
+        amount=job.amount,
+        subject=f"Order {job.order_id}",
+        expires_at=job.expires_at,
+        flow=job.flow,  # type: ignore[arg-type]  # only internal methods have the flow "none"
+        payer=job.payer,
+    )

@@ -11,8 +11,8 @@ SELECT * FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
 SELECT * FROM refunds WHERE refund_id = $1;
 
 -- name: insert_payments
-INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor, currency,
-                      created_at, expires_at, task, due_at)
+INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor,
+                      currency, created_at, expires_at, task, due_at)
 SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, $7, 'create', $6
 FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[]) WITH ORDINALITY
     AS tenders (payment_id, method, flow, payer, amount, tender_no);
@@ -101,7 +101,8 @@ UPDATE refunds SET due_at = $2, last_error = $3, parked = $4 WHERE refund_id = $
 
 -- name: schedule_refund_poll
 -- The provider is processing the refund: this is no failure, so attempts start at 0 again.
-UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'the provider is processing it' WHERE refund_id = $1 AND status = 'pending';
+UPDATE refunds SET due_at = $2, attempts = 0, last_error = 'the provider is processing it'
+WHERE refund_id = $1 AND status = 'pending';
 
 -- name: insert_webhook
 INSERT INTO payment_webhooks (method, webhook_id, payment_id, refund_id, received_at, result, body)
@@ -153,5 +154,6 @@ SELECT payment_id, NULL::uuid AS refund_id, amount_minor, currency, transaction_
 WHERE method = $1 AND captured_at >= $2 AND captured_at < $3;
 
 -- name: list_completed_refunds
-SELECT payment_id, refund_id, refunds.amount_minor, refunds.currency, transaction_id FROM refunds JOIN payments USING (payment_id)
+SELECT payment_id, refund_id, refunds.amount_minor, refunds.currency, transaction_id
+FROM refunds JOIN payments USING (payment_id)
 WHERE method = $1 AND refunds.status = 'done' AND refunds.ended_at >= $2 AND refunds.ended_at < $3;

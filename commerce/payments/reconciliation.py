@@ -1,7 +1,7 @@
-"""A provider's daily statement against our own books of that day: every difference, with what a person can do about it.
+"""Compares a provider's daily statement with our records and explains every difference.
 
-Pure: whoever calls has read the statement and the books. A statement is of a day in China, from midnight to midnight.
-Captures are booked by the provider's time; refunds are booked when we learn of them, which may be after midnight.
+Pure: the caller has read the statement and the records. A statement covers a day in China, from midnight to midnight.
+Captures are recorded by the provider's time. Refunds are recorded when we learn of them, which may be after midnight.
 """
 
 from __future__ import annotations
@@ -21,26 +21,33 @@ from commerce.payments.provider_port import StatementLine
 from commerce.payments.store import RecordedMovement
 
 DAY = timedelta(days=1)
-NEAR = timedelta(minutes=30)
-"""How far from midnight a movement may stand on the statement of the day on its other side."""
+NEAR_MIDNIGHT = timedelta(minutes=30)
+"""how far from midnight a movement may be on the statement of the adjacent day"""
 
-Key = tuple[UUID, UUID | None]
-"""A payment, or one of its refunds."""
-Kind = Literal[
-    "not_with_us", "other_day", "not_in_statement", "near_midnight", "amount", "transaction", "twice", "unreadable"
+MovementKey = tuple[UUID, UUID | None]
+"""a payment's id with None, or with the id of one of its refunds"""
+DifferenceKind = Literal[
+    "missing_here",
+    "recorded_on_other_day",
+    "not_in_statement",
+    "near_midnight",
+    "amount",
+    "transaction",
+    "duplicate",
+    "unreadable",
 ]
 
 
 class Difference(NamedTuple):
-    """Something to look at. `key` is None where a line cannot be read."""
+    """A difference for staff to resolve. `key` is None if a line cannot be read."""
 
-    kind: Kind
-    key: Key | None
+    kind: DifferenceKind
+    key: MovementKey | None
     reason: str
 
 
 class ReconciliationReport(NamedTuple):
-    """How many movements the statement has, how many of either side agree, and what does not."""
+    """Movements in the statement, movements of either side that match, and the differences."""
 
     movements: int
     matching: int
@@ -49,7 +56,7 @@ class ReconciliationReport(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordedDay:
-    """What we have booked of a provider on a day, on the days around it, and close to that day's two midnights."""
+    """Recorded movements of a provider on a day, on the adjacent days, and near that day's two midnights."""
 
     day: Sequence[RecordedMovement]
     around: Sequence[RecordedMovement]
@@ -57,16 +64,16 @@ class RecordedDay:
     late: Sequence[RecordedMovement]
 
 
-def bounds(day: date) -> tuple[datetime, datetime]:
-    """When a day begins and ends in China."""
+def day_bounds(day: date) -> tuple[datetime, datetime]:
+    """Return the moments at which a day begins and ends in China."""
     start = datetime.combine(day, time(), CHINA)
     return start, start + DAY
 
 
-def decode(raw: bytes) -> str:
-    """The text of a statement, in UTF-8 or GB18030. Raises `Invalid` where there is none to read."""
+def decode_statement(raw: bytes) -> str:
+    """Decode a statement from UTF-8 or GB18030. Raises `Invalid` if it is packed, empty or no text."""
     if raw.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-        raise Invalid("it is packed: unpack it, and give the file with the single movements (of Alipay 业务明细)")
+        raise Invalid("it is packed: unpack it and pass the file with the single movements (Alipay: 业务明细)")
     for encoding in ("utf-8-sig", "gb18030"):
         try:
             text = raw.decode(encoding)
@@ -81,121 +88,130 @@ def decode(raw: bytes) -> str:
 
 
 def check_readable(provider: str, statement: Sequence[StatementLine | str]) -> None:
-    """Raises `Invalid` for a file of which not one line can be read: then it is another file, not a bad line."""
-    wrong = [line for line in statement if isinstance(line, str)]
-    if wrong and len(wrong) == len(statement):
-        raise Invalid(f"it is no statement of {provider}: {'; '.join(wrong[:3])}")
+    """Raise `Invalid` if no line can be read: then the file is another one, and not a single line is bad."""
+    unreadable = [line for line in statement if isinstance(line, str)]
+    if unreadable and len(unreadable) == len(statement):
+        raise Invalid(f"it is no statement of {provider}: {'; '.join(unreadable[:3])}")
 
 
 def compare(
     statement: Iterable[StatementLine | str],
     neighbours: Iterable[StatementLine | str],
-    ours: RecordedDay,
+    records: RecordedDay,
     day: date,
-    seen: Callable[[], None] = lambda: None,
+    count_movement: Callable[[], None] = lambda: None,
 ) -> tuple[ReconciliationReport, list[StatementLine]]:
-    """All differences but those of the lines that we have nowhere near that day, which are given as well: `explain`
-    says what they are. `neighbours` are the lines of other days' statements; `seen` is called for each movement."""
-    first, differences = _indexed(statement)
-    booked, around = _by_key(ours.day), _by_key(ours.around)
-    unknown: list[StatementLine] = []
-    agreed = 0
-    for key, line in first.items():
-        seen()
-        mine = booked.get(key) or around.get(key)
-        if mine is None:
-            unknown.append(line)
+    """Compare a statement with our records of a day.
+
+    Returns the report, and the lines that are in none of the records: the caller adds what `explain` returns for them.
+    `neighbours` are the lines of other days' statements. `count_movement` is called once per movement."""
+    lines, differences = _index_statement(statement)
+    recorded, around = _index_records(records.day), _index_records(records.around)
+    unmatched: list[StatementLine] = []
+    matching = 0
+    for key, line in lines.items():
+        count_movement()
+        movement = recorded.get(key) or around.get(key)
+        if movement is None:
+            unmatched.append(line)
             continue
-        found = _unlike(key, line, mine)
-        differences += found
-        agreed += not found
-    others, _ = _indexed(neighbours)
-    early, late = _by_key(ours.early), _by_key(ours.late)
-    for key in [key for key in booked if key not in first]:
-        seen()
-        if key in others:
-            found = _unlike(key, others[key], booked[key])
+        mismatches = _mismatches(key, line, movement)
+        differences += mismatches
+        matching += not mismatches
+    neighbour_lines, _ = _index_statement(neighbours)
+    early, late = _index_records(records.early), _index_records(records.late)
+    for key, movement in recorded.items():
+        if key in lines:
+            continue
+        count_movement()
+        if key in neighbour_lines:
+            mismatches = _mismatches(key, neighbour_lines[key], movement)
         else:
-            found = [_missing(key, booked[key], day, early=key in early, late=key in late)]
-        differences += found
-        agreed += not found
-    return ReconciliationReport(len(first), agreed, differences), unknown
+            mismatches = [_missing_in_statement(key, movement, day, early=key in early, late=key in late)]
+        differences += mismatches
+        matching += not mismatches
+    return ReconciliationReport(len(lines), matching, differences), unmatched
 
 
-def explain(line: StatementLine, method: str, paid: Payment | None, refund: Refund | None) -> Difference:
-    """Why a line of the statement is not in our books of those days, from the rows that bear its ids."""
+def explain(line: StatementLine, method: str, payment: Payment | None, refund: Refund | None) -> Difference:
+    """Explain why a statement line is not in our records of those days, from the rows with its ids."""
     key, amount = (line.payment_id, line.refund_id), format_money(line.amount.amount, line.amount.currency)
-    kind: Kind = "not_with_us"
-    if paid is None:
-        why = f"we have no such payment: find out at {method} whose {amount} it is; does another shop use this account?"
-    elif paid.method != method:
-        why = f"with us it is a payment by {paid.method}: show it with `floodgate payment show {paid.order_id}`"
-    elif line.refund_id is None and paid.status == "captured":
-        kind, why = "other_day", "we have it on a day further away: mind it in the accounts of both days"
+    kind: DifferenceKind = "missing_here"
+    other_day = "we recorded it on a day further away: correct the accounts of both days"
+    if payment is None:
+        reason = f"we have no such payment of {amount}: ask {method}; does another shop use this account?"
+    elif payment.method != method:
+        reason = f"we recorded it as a payment by {payment.method}: see `floodgate payment show {payment.order_id}`"
+    elif line.refund_id is None and payment.status == "captured":
+        kind, reason = "recorded_on_other_day", other_day
     elif line.refund_id is None:
-        why = (
-            f"{amount} was paid and with us it is {paid.status}: see that a payment driver runs and whether it is "
-            f"parked (`floodgate parked list`), then `floodgate payment show {paid.order_id}`"
+        reason = (
+            f"{amount} was paid, and our payment is {payment.status}: check that a payment worker runs and that it is "
+            f"not parked (`floodgate parked-jobs list`), then see `floodgate payment show {payment.order_id}`"
         )
-    elif refund is None or refund.payment_id != paid.payment_id:
-        why = f"{amount} went back and we asked for no such refund: did somebody give it back at {method} by hand?"
+    elif refund is None or refund.payment_id != payment.payment_id:
+        reason = f"{amount} was refunded, and we requested no such refund: did staff refund it at {method}?"
     elif refund.status == "done":
-        kind, why = "other_day", "we have it on a day further away: mind it in the accounts of both days"
+        kind, reason = "recorded_on_other_day", other_day
     else:
-        why = (
-            f"{amount} went back and with us the refund is {refund.status}: see whether it is parked "
-            f"(`floodgate parked list`), then `floodgate payment show {paid.order_id}`"
+        reason = (
+            f"{amount} was refunded, and our refund is {refund.status}: check that it is not parked "
+            f"(`floodgate parked-jobs list`), then see `floodgate payment show {payment.order_id}`"
         )
-    return Difference(kind, key, why)
+    return Difference(kind, key, reason)
 
 
-def _indexed(statement: Iterable[StatementLine | str]) -> tuple[dict[Key, StatementLine], list[Difference]]:
-    """The first line of each movement, and what is wrong with the statement itself."""
-    first: dict[Key, StatementLine] = {}
-    count: Counter[Key] = Counter()
-    wrong = []
+def _index_statement(
+    statement: Iterable[StatementLine | str],
+) -> tuple[dict[MovementKey, StatementLine], list[Difference]]:
+    """Return the first line of each movement, and the differences in the statement itself."""
+    lines: dict[MovementKey, StatementLine] = {}
+    count: Counter[MovementKey] = Counter()
+    differences = []
     for line in statement:
         if isinstance(line, str):
-            wrong.append(Difference("unreadable", None, line))
+            differences.append(Difference("unreadable", None, line))
             continue
         key = (line.payment_id, line.refund_id)
-        first.setdefault(key, line)
+        lines.setdefault(key, line)
         count[key] += 1
     for key, times in count.items():
         if times > 1:
-            why = f"{times} lines of the statement are about it: ask the provider whether money moved more than once"
-            wrong.append(Difference("twice", key, why))
-    return first, wrong
+            reason = f"the statement has {times} lines about it: ask the provider if money moved more than once"
+            differences.append(Difference("duplicate", key, reason))
+    return lines, differences
 
 
-def _by_key(booked: Iterable[RecordedMovement]) -> dict[Key, RecordedMovement]:
-    return {(one.payment_id, one.refund_id): one for one in booked}
+def _index_records(movements: Iterable[RecordedMovement]) -> dict[MovementKey, RecordedMovement]:
+    return {(movement.payment_id, movement.refund_id): movement for movement in movements}
 
 
-def _unlike(key: Key, line: StatementLine, mine: RecordedMovement) -> list[Difference]:
-    found = []
-    if line.amount != mine.amount:
-        theirs, have = (format_money(money.amount, money.currency) for money in (line.amount, mine.amount))
-        why = f"the statement says {theirs} and we have {have}: the provider's word decides, ask for the reason"
-        found.append(Difference("amount", key, why))
-    # On the line of a refund it is the payment's number at one provider and the refund's at another, which we keep not.
-    if key[1] is None and line.transaction_id != mine.transaction_id:
-        why = (
-            f"the statement says transaction {line.transaction_id} and we have {mine.transaction_id}: "
+def _mismatches(key: MovementKey, line: StatementLine, movement: RecordedMovement) -> list[Difference]:
+    differences = []
+    if line.amount != movement.amount:
+        theirs, ours = (format_money(money.amount, money.currency) for money in (line.amount, movement.amount))
+        reason = f"the statement has {theirs} and we recorded {ours}: the provider decides, ask it for the reason"
+        differences.append(Difference("amount", key, reason))
+    # On a refund's line, one provider writes the payment's number and another the refund's, which we do not keep.
+    if key[1] is None and line.transaction_id != movement.transaction_id:
+        reason = (
+            f"the statement has transaction {line.transaction_id} and we recorded {movement.transaction_id}: "
             "was it paid twice? Look up both at the provider"
         )
-        found.append(Difference("transaction", key, why))
-    return found
+        differences.append(Difference("transaction", key, reason))
+    return differences
 
 
-def _missing(key: Key, mine: RecordedMovement, day: date, *, early: bool, late: bool) -> Difference:
-    amount = format_money(mine.amount.amount, mine.amount.currency)
+def _missing_in_statement(
+    key: MovementKey, movement: RecordedMovement, day: date, *, early: bool, late: bool
+) -> Difference:
+    amount = format_money(movement.amount.amount, movement.amount.currency)
     if early or late:
-        other = day - DAY if early else day + DAY
-        why = f"{amount}, booked close to midnight: look for it on the statement of {other} (--neighbour FILE)"
-        return Difference("near_midnight", key, why)
+        adjacent_day = day - DAY if early else day + DAY
+        reason = f"{amount}, recorded near midnight: look for it on the statement of {adjacent_day} (--neighbour FILE)"
+        return Difference("near_midnight", key, reason)
     if key[1] is not None:
-        why = f"we have {amount} as given back: look at the statements of the days before, then ask the provider"
-        return Difference("not_in_statement", key, why)
-    why = f"we have {amount} as captured: ask the provider, and hold the goods back if they are not sent yet"
-    return Difference("not_in_statement", key, why)
+        reason = f"we recorded {amount} as refunded: look at the statements of the days before, then ask the provider"
+        return Difference("not_in_statement", key, reason)
+    reason = f"we recorded {amount} as captured: ask the provider, and hold the order's shipments if none has left yet"
+    return Difference("not_in_statement", key, reason)

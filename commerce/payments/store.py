@@ -1,4 +1,4 @@
-"""The rows of payments, refunds, callbacks and the ledger."""
+"""Rows of payments, refunds, webhooks and the ledger."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, T
 from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
 
 queries = load_queries(__package__)
-_PAYMENT, _REFUND = Payment.__struct_fields__, Refund.__struct_fields__
+_PAYMENT_COLUMNS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
+_MAX_REASON_CHARACTERS = 500
 
 
 class RecordedMovement(NamedTuple):
-    """A capture (no refund id) or a refund in our own books."""
+    """A capture (without refund id) or a refund in our own records."""
 
     payment_id: UUID
     refund_id: UUID | None
@@ -30,235 +31,279 @@ class RecordedMovement(NamedTuple):
     transaction_id: str | None
 
 
+# Payments.
+
+
+async def list_payments(connection: Connection, order_id: UUID) -> list[Payment]:
+    """List an order's payments, those of the current plan revision last."""
+    return [_payment(row) for row in await connection.fetch(queries.list_payments, order_id)]
+
+
+async def get_payment(connection: Connection, payment_id: UUID) -> Payment | None:
+    row = await connection.fetchrow(queries.get_payment, payment_id)
+    return _payment(row) if row else None
+
+
 def _payment(row: Any) -> Payment:
-    values = {name: row[name] for name in _PAYMENT}
+    values = {column: row[column] for column in _PAYMENT_COLUMNS}
     if values["action"] is not None:
         values["action"] = msgspec.json.decode(values["action"], type=PaymentAction)
     return Payment(**values)
 
 
-def _refund(row: Any) -> Refund:
-    return Refund(**{name: row[name] for name in _REFUND})
-
-
-async def payments_of(connection: Connection, order_id: UUID) -> list[Payment]:
-    return [_payment(row) for row in await connection.fetch(queries.payments_of, order_id)]
-
-
-async def payment(connection: Connection, payment_id: UUID) -> Payment | None:
-    row = await connection.fetchrow(queries.payment, payment_id)
-    return _payment(row) if row else None
-
-
-async def refunds_of(connection: Connection, order_id: UUID) -> list[Refund]:
-    return [_refund(row) for row in await connection.fetch(queries.refunds_of, order_id)]
-
-
-async def refund(connection: Connection, refund_id: UUID) -> Refund | None:
-    row = await connection.fetchrow(queries.refund, refund_id)
-    return _refund(row) if row else None
-
-
-async def add_payments(
+async def insert_payments(
     connection: Connection,
     order: OrderHeader,
-    round_: int,
-    parts: Sequence[tuple[UUID, TenderInput, str]],
+    plan_revision: int,
+    tenders: Sequence[tuple[UUID, TenderInput, str]],
     now: datetime,
     expires_at: datetime,
 ) -> None:
-    """A new round; each part with its id and its scene."""
+    """Insert the payments of a new plan revision, for each tender with its payment id and its flow."""
     await connection.execute(
-        queries.add_payments,
-        [id_ for id_, _, _ in parts],
+        queries.insert_payments,
+        [payment_id for payment_id, _, _ in tenders],
         order.order_id,
         order.user_id,
-        round_,
+        plan_revision,
         order.total.currency,
         now,
         expires_at,
-        [part.method for _, part, _ in parts],
-        [scene for _, _, scene in parts],
-        [part.payer for _, part, _ in parts],
-        [part.amount for _, part, _ in parts],
+        [tender.method for _, tender, _ in tenders],
+        [flow for _, _, flow in tenders],
+        [tender.payer for _, tender, _ in tenders],
+        [tender.amount for _, tender, _ in tenders],
     )
 
 
 async def mark_requested(connection: Connection, payment_id: UUID, action: PaymentAction, due_at: datetime) -> bool:
+    """Store the customer's action and schedule the first poll. False if the payment is not to be created any more."""
     text = msgspec.json.encode(action).decode()
-    return await _changed(connection, queries.asked, payment_id, text, due_at)
+    return await _changes_row(connection, queries.mark_requested, payment_id, text, due_at)
 
 
-async def capture(
-    connection: Connection,
-    payment_id: UUID,
-    at: datetime,
-    transaction_id: str | None,
-    now: datetime,
+async def mark_captured(
+    connection: Connection, payment_id: UUID, captured_at: datetime, transaction_id: str | None, now: datetime
 ) -> bool:
-    """Money was taken. False if that was written down before."""
-    return await _changed(connection, queries.capture, payment_id, at, transaction_id, now)
+    """Mark a payment as captured. False if it was captured before."""
+    return await _changes_row(connection, queries.mark_captured, payment_id, captured_at, transaction_id, now)
 
 
-async def authorise(connection: Connection, payment_id: UUID) -> bool:
-    return await _changed(connection, queries.authorise, payment_id)
+async def mark_authorised(connection: Connection, payment_id: UUID) -> bool:
+    return await _changes_row(connection, queries.mark_authorised, payment_id)
 
 
 async def end_payment(connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str) -> bool:
-    """It failed or is closed: no money was taken, none will be."""
-    return await _changed(connection, queries.finish, payment_id, status, now, reason[:500])
+    """Mark a payment as failed or closed: no money was taken and none will be. False if it has ended or is captured."""
+    reason = reason[:_MAX_REASON_CHARACTERS]
+    return await _changes_row(connection, queries.end_payment, payment_id, status, now, reason)
 
 
 async def schedule_close(connection: Connection, payment_ids: Sequence[UUID], now: datetime) -> None:
+    """Have the payment worker close pending payments now, parked ones too."""
     if payment_ids:
-        await connection.execute(queries.close_soon, payment_ids, now)
+        await connection.execute(queries.schedule_close, payment_ids, now)
 
 
 async def set_task(connection: Connection, payment_id: UUID, task: Task | None, due_at: datetime) -> None:
     await connection.execute(queries.set_task, payment_id, task, due_at)
 
 
-async def add_refund(
+async def schedule_poll(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
+    """Schedule the next query or close of a payment, unless its task was changed in the meantime."""
+    await connection.execute(queries.schedule_poll, job.payment_id, due_at, task, job.task)
+
+
+async def postpone_payment(connection: Connection, job: Payment, due_at: datetime, reason: str, *, park: bool) -> None:
+    """Store why a job failed and when it is tried again; a parked one is not. Keeps a task that was changed."""
+    values = (job.payment_id, due_at, reason[:_MAX_REASON_CHARACTERS], park, job.task)
+    await connection.execute(queries.postpone_payment, *values)
+
+
+async def claim_payments(
+    connection: Connection, now: datetime, lease_s: int, count: int, excluded_methods: Sequence[str]
+) -> list[Payment]:
+    """Claim due payments for `lease_s` seconds, without those that need a call to one of the excluded methods."""
+    rows = await connection.fetch(queries.claim_payments, now, lease_s, count, excluded_methods)
+    return [_payment(row) for row in rows]
+
+
+async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
+    """Tell if all money of an order is refunded or being refunded, cash that is still to be collected included."""
+    result: bool = await connection.fetchval(queries.is_fully_refunded, order_id)
+    return result
+
+
+async def list_cash_due(connection: Connection, order_id: UUID) -> list[tuple[UUID, int]]:
+    """List the cash that is still to be collected on delivery, as (payment id, minor units)."""
+    rows = await connection.fetch(queries.list_cash_due, order_id)
+    return [(row["payment_id"], row["amount_minor"]) for row in rows]
+
+
+# Refunds.
+
+
+async def list_refunds(connection: Connection, order_id: UUID) -> list[Refund]:
+    """List an order's refunds, oldest first."""
+    return [_refund(row) for row in await connection.fetch(queries.list_refunds, order_id)]
+
+
+async def get_refund(connection: Connection, refund_id: UUID) -> Refund | None:
+    row = await connection.fetchrow(queries.get_refund, refund_id)
+    return _refund(row) if row else None
+
+
+def _refund(row: Any) -> Refund:
+    return Refund(**{column: row[column] for column in _REFUND_COLUMNS})
+
+
+async def insert_refund(
     connection: Connection,
     refund_id: UUID,
-    paid: Payment,
-    key: str,
-    amount: int,
+    payment: Payment,
+    refund_key: str,
+    amount_minor: int,
     reason: str,
     actor: str,
     now: datetime,
 ) -> bool:
-    """A refund that is to be made. False if there is one under the key."""
-    return await _changed(
+    """Insert a refund that is due now. False if the payment has a refund with this key."""
+    return await _changes_row(
         connection,
-        queries.add_refund,
-        *(refund_id, paid.payment_id, paid.order_id, key, amount, paid.currency, reason, actor, now),
+        queries.insert_refund,
+        *(refund_id, payment.payment_id, payment.order_id, refund_key, amount_minor, payment.currency),
+        *(reason, actor, now),
     )
 
 
-async def finish_refund(connection: Connection, refund_id: UUID, now: datetime) -> int | None:
-    """It went back: the amount, or None if that was known."""
-    row = await connection.fetchrow(queries.finish_refund, refund_id, now)
+async def mark_refunded(connection: Connection, refund_id: UUID, now: datetime) -> int | None:
+    """Mark a refund as done and add it to its payment. Returns the minor units, or None if it was done before."""
+    row = await connection.fetchrow(queries.mark_refunded, refund_id, now)
     if row is None:
         return None
-    await connection.execute(queries.count_refunded, row["payment_id"], row["amount_minor"])
+    await connection.execute(queries.add_refunded_amount, row["payment_id"], row["amount_minor"])
     return int(row["amount_minor"])
 
 
 async def mark_refund_requested(connection: Connection, refund_id: UUID) -> None:
-    await connection.execute(queries.refund_asked, refund_id)
+    await connection.execute(queries.mark_refund_requested, refund_id)
 
 
-async def claim_payments(
-    connection: Connection, now: datetime, lease_s: int, count: int, without: Sequence[str]
-) -> list[Payment]:
-    """Due payments, except those of some methods; out of the way of others for the length of a lease."""
-    return [_payment(row) for row in await connection.fetch(queries.claim_payments, now, lease_s, count, without)]
+async def schedule_refund_poll(connection: Connection, refund_id: UUID, due_at: datetime) -> None:
+    await connection.execute(queries.schedule_refund_poll, refund_id, due_at)
+
+
+async def postpone_refund(
+    connection: Connection, refund_id: UUID, due_at: datetime, reason: str, *, park: bool
+) -> None:
+    """Store why a refund failed and when it is tried again; a parked one is not."""
+    await connection.execute(queries.postpone_refund, refund_id, due_at, reason[:_MAX_REASON_CHARACTERS], park)
 
 
 async def claim_refunds(
-    connection: Connection, now: datetime, lease_s: int, count: int, without: Sequence[str]
+    connection: Connection, now: datetime, lease_s: int, count: int, excluded_methods: Sequence[str]
 ) -> list[ClaimedRefund]:
+    """Claim due refunds for `lease_s` seconds, without those of the excluded methods."""
     return [
         ClaimedRefund(_refund(row), row["method"], row["user_id"], row["captured_minor"])
-        for row in await connection.fetch(queries.claim_refunds, now, lease_s, count, without)
+        for row in await connection.fetch(queries.claim_refunds, now, lease_s, count, excluded_methods)
     ]
 
 
-async def postpone_payment(connection: Connection, job: Payment, due_at: datetime, why: str, *, park: bool) -> None:
-    await connection.execute(queries.postpone_payment, job.payment_id, due_at, why[:500], park, job.task)
-
-
-async def postpone_refund(connection: Connection, id_: UUID, due_at: datetime, why: str, *, park: bool) -> None:
-    await connection.execute(queries.postpone_refund, id_, due_at, why[:500], park)
-
-
-async def schedule_refund_poll(connection: Connection, id_: UUID, due_at: datetime) -> None:
-    await connection.execute(queries.refund_waits, id_, due_at)
-
-
-async def schedule_poll(connection: Connection, job: Payment, due_at: datetime, task: Task) -> None:
-    await connection.execute(queries.look_again, job.payment_id, due_at, task, job.task)
+# Webhooks.
 
 
 async def insert_webhook(
-    connection: Connection, method: Method, notice: PaymentWebhook, now: datetime, body: bytes
+    connection: Connection, method: Method, webhook: PaymentWebhook, now: datetime, body: bytes
 ) -> bool:
-    """False if it was stored before."""
-    seen = notice.subject
-    refund_id = seen.refund_id if isinstance(seen, ProviderRefund) else None
-    values = (method, notice.webhook_id, seen.payment_id, refund_id, now, body)
-    return await connection.fetchval(queries.add_notice, *values) is not None
+    """Store a webhook with the result `received`. False if it was stored before."""
+    subject = webhook.subject
+    refund_id = subject.refund_id if isinstance(subject, ProviderRefund) else None
+    values = (method, webhook.webhook_id, subject.payment_id, refund_id, now, body)
+    return await connection.fetchval(queries.insert_webhook, *values) is not None
 
 
-async def set_webhook_result(connection: Connection, method: Method, notice_id: str, result: str) -> None:
-    await connection.execute(queries.notice_result, method, notice_id, result)
+async def set_webhook_result(connection: Connection, method: Method, webhook_id: str, result: str) -> None:
+    await connection.execute(queries.set_webhook_result, method, webhook_id, result[:_MAX_REASON_CHARACTERS])
 
 
-async def get_webhook_result(connection: Connection, method: Method, notice_id: str) -> str | None:
-    found: str | None = await connection.fetchval(queries.notice, method, notice_id)
-    return found
+async def get_webhook_result(connection: Connection, method: Method, webhook_id: str) -> str | None:
+    result: str | None = await connection.fetchval(queries.get_webhook_result, method, webhook_id)
+    return result
+
+
+# The ledger and store credit.
 
 
 async def insert_posting(
-    connection: Connection, posting: str, order_id: UUID | None, currency: str, now: datetime, lines: Mapping[str, int]
+    connection: Connection,
+    posting: str,
+    order_id: UUID | None,
+    currency: str,
+    now: datetime,
+    entries: Mapping[str, int],
 ) -> None:
-    """Enter lines that add up to nothing into the ledger; a posting is entered once, a repeat is a unique violation."""
-    assert sum(lines.values()) == 0
-    await connection.execute(queries.post, posting, order_id, currency, now, list(lines), list(lines.values()))
+    """Insert ledger entries (account: minor units) that add up to zero.
+
+    Raises `UniqueViolationError` if the posting exists."""
+    assert sum(entries.values()) == 0
+    values = (posting, order_id, currency, now, list(entries), list(entries.values()))
+    await connection.execute(queries.insert_posting, *values)
 
 
 async def get_posting(connection: Connection, posting: str) -> set[tuple[str, int, str]]:
-    """A posting's lines: (account, amount, currency)."""
-    rows = await connection.fetch(queries.posted, posting)
+    """Return a posting's entries as (account, minor units, currency)."""
+    rows = await connection.fetch(queries.get_posting, posting)
     return {(row["account"], row["amount_minor"], row["currency"]) for row in rows}
 
 
-async def adjust_store_credit(connection: Connection, user_id: str, currency: str, amount: int) -> bool:
-    """Add to a user's store credit, or take from it; False where there is not enough."""
-    await connection.execute(queries.open_credit, user_id, currency)
-    return await connection.fetchval(queries.move_credit, user_id, currency, amount) is not None
+async def adjust_store_credit(connection: Connection, user_id: str, currency: str, amount_minor: int) -> bool:
+    """Add to a user's store credit, or take from it. False if there is not enough."""
+    await connection.execute(queries.open_credit_account, user_id, currency)
+    return await connection.fetchval(queries.adjust_store_credit, user_id, currency, amount_minor) is not None
 
 
-async def credit(connection: Connection, user_id: str) -> list[Money]:
-    return [Money(row["balance_minor"], row["currency"]) for row in await connection.fetch(queries.credit, user_id)]
+async def list_credit_balances(connection: Connection, user_id: str) -> list[Money]:
+    rows = await connection.fetch(queries.list_credit_balances, user_id)
+    return [Money(row["balance_minor"], row["currency"]) for row in rows]
 
 
-async def parked(connection: Connection) -> list[ParkedJob]:
-    """What was given up, by order."""
+# Parked jobs and reconciliation.
+
+
+async def list_parked_jobs(connection: Connection) -> list[ParkedJob]:
+    """List parked payments and refunds by order."""
     return [
         ParkedJob(
-            row["kind"],
-            row["id"],
-            row["order_id"],
-            row["method"],
-            Money(row["amount_minor"], row["currency"]),
-            row["task"] or "",
-            row["attempts"],
-            row["last_error"] or "",
+            kind=row["kind"],
+            id=row["id"],
+            order_id=row["order_id"],
+            method=row["method"],
+            amount=Money(row["amount_minor"], row["currency"]),
+            task=row["task"] or "",
+            attempts=row["attempts"],
+            reason=row["last_error"] or "",
         )
-        for row in await connection.fetch(queries.parked)
+        for row in await connection.fetch(queries.list_parked_jobs)
     ]
 
 
-async def retry(connection: Connection, id_: UUID, now: datetime) -> bool:
-    """Take up a parked payment or refund again."""
-    done = [await _changed(connection, query, id_, now) for query in (queries.retry_payment, queries.retry_refund)]
-    return any(done)
+async def retry_parked_job(connection: Connection, job_id: UUID, now: datetime) -> bool:
+    """Make a parked payment or refund due now. False if none with this id is parked."""
+    statements = (queries.retry_payment, queries.retry_refund)
+    return any([await _changes_row(connection, statement, job_id, now) for statement in statements])
 
 
-async def movements_between(
-    connection: Connection, method: str, start: datetime, end: datetime
-) -> list[RecordedMovement]:
-    """What we have of a provider in a stretch of time: captures, and refunds that are done."""
-    found = []
-    for query in (queries.captured_between, queries.refunded_between):
-        for row in await connection.fetch(query, method, start, end):
+async def list_movements(connection: Connection, method: str, start: datetime, end: datetime) -> list[RecordedMovement]:
+    """List a provider's captures and completed refunds from `start` until before `end`."""
+    movements = []
+    for statement in (queries.list_captures, queries.list_completed_refunds):
+        for row in await connection.fetch(statement, method, start, end):
             amount = Money(row["amount_minor"], row["currency"])
-            found.append(RecordedMovement(row["payment_id"], row["refund_id"], amount, row["transaction_id"]))
-    return found
+            movements.append(RecordedMovement(row["payment_id"], row["refund_id"], amount, row["transaction_id"]))
+    return movements
 
 
-async def _changed(connection: Connection, query: str, *values: object) -> bool:
-    done: str = await connection.execute(query, *values)
-    return not done.endswith(" 0")
+async def _changes_row(connection: Connection, statement: str, *values: object) -> bool:
+    status: str = await connection.execute(statement, *values)
+    return not status.endswith(" 0")

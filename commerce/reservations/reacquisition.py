@@ -1,4 +1,4 @@
-"""Taking the goods of an expired order again, because it was paid after all: all of them or none, once."""
+"""Reacquires the stock of an expired order that was paid late: all of it or nothing, once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ReacquireDecision = Literal["reacquired", "sold_out", "retry"]
 
 
 class StockReacquisition:
-    """The row is the job: a release with its units below zero."""
+    """Reacquires stock; the job is a row of `releases` with negative units."""
 
     def __init__(self, db: Database, redis: Redis, clock: Clock, ids: IdGenerator) -> None:
         self._db = db
@@ -28,29 +28,32 @@ class StockReacquisition:
         self._ids = ids
 
     async def reacquire(self, order_id: UUID) -> ReacquireDecision:
-        """Take them. `retry`: what went back is not applied yet, or Redis cannot say now; ask again."""
+        """Reacquire the stock and the limit of an order.
+
+        Returns `retry` while its release is not applied or Redis cannot decide; a repeat returns the same decision.
+        """
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
-            row = await store.begin_reacquire(connection, self._ids.new(), order_id, now)
-        if row is None:
+            job = await store.begin_reacquire(connection, self._ids.new(), order_id, now)
+        if job is None:
             return "retry"
-        if row.status != "pending":
-            return "reacquired" if row.status == "applied" else "sold_out"
+        if job.status != "pending":
+            return "reacquired" if job.status == "applied" else "sold_out"
         try:
             answer = await reacquire(
-                self._redis, SaleKeys(row.sale_id), Reacquire(row.release_id, row.created_ms, row.user_id, row.units)
+                self._redis, SaleKeys(job.sale_id), Reacquire(job.release_id, job.created_ms, job.user_id, job.units)
             )
         except REDIS_UNAVAILABLE:
             return "retry"
-        failpoint("retake.after_redis")
+        failpoint("reacquire.after_redis")
         if answer.outcome in (ReacquireOutcome.NOT_READY, ReacquireOutcome.TOO_OLD):
-            # One that is too old to tell is settled when the sale is loaded anew, which is what `rebuild` does.
+            # A job that is too old for Redis to decide ends when the sale is loaded again, which `rebuild` does.
             return "retry"
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
             if answer.outcome is ReacquireOutcome.REFUSED:
-                await store.refuse_retake(connection, row.release_id, now)
+                await store.refuse_reacquire(connection, job.release_id, now)
                 return "sold_out"
-            if not await store.mark_applied(connection, row.sale_id, answer.epoch, [(row.release_id, answer.seq)], now):
+            if not await store.mark_applied(connection, job.sale_id, answer.epoch, [(job.release_id, answer.seq)], now):
                 return "retry"
         return "reacquired"

@@ -5,20 +5,6 @@ UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_a
 UPDATE fulfilments SET status = 'delivered', delivered_at = $2, due_at = $3, attempts = 0
 WHERE order_id = $1 AND status = 'planned';
 
--- name: goes_back
--- Whether all money of an order has gone back, or is on its way: of the way to pay that counts, with what is still to
--- be collected at the door.
-SELECT coalesce(sum(amount_minor) > 0 AND sum(amount_minor) <= sum((
-    SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
-    WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed')), false)
-FROM payments WHERE order_id = $1 AND status IN ('captured', 'authorised')
-AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
-
--- name: cash_to_collect
--- What is paid on delivery: of the way to pay that counts.
-SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = 'cod' AND status = 'authorised'
-AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
-
 -- name: couriers_collect
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
 

@@ -51,7 +51,7 @@ async def lock_shipment(connection: Connection, shipment_id: UUID) -> tuple[Orde
 
 async def must_not_ship(connection: Connection, order: OrderHeader) -> bool:
     """Whether the order must not be sent: it was cancelled, or all its money goes back."""
-    return order.status is OrderStatus.CANCELLED or await store.is_fully_refunded(connection, order.order_id)
+    return order.status is OrderStatus.CANCELLED or await payments.is_fully_refunded(connection, order.order_id)
 
 
 async def record_step(
@@ -186,11 +186,11 @@ async def _count(connection: Connection, shipment_id: UUID, to: ShipmentStatus) 
 
 async def _cash(connection: Connection, order: OrderHeader, now: datetime) -> None:
     """The carriers collect a part with each parcel; the payment is captured once they have all of it."""
-    to_collect = await store.cash_due(connection, order.order_id)
+    to_collect = await payments.list_cash_due(connection, order.order_id)
     if not to_collect or await store.cash_collected(connection, order.order_id) < sum(part for _, part in to_collect):
         return
     for payment_id, _ in to_collect:
-        paid = await payments.payment(connection, payment_id)
+        paid = await payments.get_payment(connection, payment_id)
         assert paid is not None
         seen = ProviderPayment(payment_id, "captured", paid.amount, None, now)
         await order_status.record_capture(connection, order, paid, seen, now)

@@ -52,18 +52,6 @@ async def order_delivered(connection: Connection, order_id: UUID, now: datetime,
     await connection.execute(queries.fulfilment_delivered, order_id, now, over_at)
 
 
-async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
-    """Whether all of its money has gone back or is about to."""
-    found: bool = await connection.fetchval(queries.goes_back, order_id)
-    return found
-
-
-async def cash_due(connection: Connection, order_id: UUID) -> list[tuple[UUID, int]]:
-    """(payment, minor units) of what is paid at the door and was not yet."""
-    rows = await connection.fetch(queries.cash_to_collect, order_id)
-    return [(row["payment_id"], row["amount_minor"]) for row in rows]
-
-
 async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
     """Whether there are parcels, not at their end yet, that bring cash."""
     found: bool = await connection.fetchval(queries.couriers_collect, order_id)

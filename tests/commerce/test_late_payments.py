@@ -212,7 +212,7 @@ async def test_goods_that_never_come_back_are_not_waited_for_unseen(shop: CliSer
             return bool(await pay.value("SELECT parked FROM payments WHERE task = 'recover_order'"))
 
         await eventually(given_up)
-        ask = {"key": "k", "reason": "it came too late"}
+        ask = {"idempotency_key": "k", "reason": "it came too late"}
         path = f"/v1/admin/orders/{order_id}/refunds"
         refused = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=ask)
         assert (refused.status, refused.code) == (409, "refund_exceeds_captured")

@@ -205,7 +205,7 @@ async def test_the_same_again_is_the_same(pay: PaymentShop) -> None:
 async def test_polling_alone_is_enough(pay: PaymentShop) -> None:
     pay.switch(never_share=1)
     order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
-    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "reason": "broken"})
+    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "reason": "broken"})
     await pay.quiet()
     assert [one["refunded"] for one in await pay.payments(order_id)] == [40, 60]
     assert await pay.value("SELECT count(*) FROM payment_webhooks") == 0

@@ -153,7 +153,7 @@ async def test_every_kind_of_difference(kit: ReconciliationKit, name: str) -> No
     about = {(one.kind, one.key): one.reason for one in found.differences}
     assert about.keys() == {
         ("unreadable", None),
-        ("twice", (twice, None)),
+        ("duplicate", (twice, None)),
         ("amount", (amount, None)),
         ("amount", (amount, back)),
         ("transaction", (number, None)),
@@ -210,10 +210,10 @@ def _refund(paid: Payment, status: str) -> Refund:
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
-        (lambda: (None, None), "not_with_us", "no such payment"),
-        (lambda: (_payment(method="wechatpay"), None), "not_with_us", "a payment by wechatpay"),
-        (lambda: (_payment(), None), "other_day", "both days"),
-        (lambda: (_payment(status="closed"), None), "not_with_us", "with us it is closed"),
+        (lambda: (None, None), "missing_here", "no such payment"),
+        (lambda: (_payment(method="wechatpay"), None), "missing_here", "a payment by wechatpay"),
+        (lambda: (_payment(), None), "recorded_on_other_day", "both days"),
+        (lambda: (_payment(status="closed"), None), "missing_here", "with us it is closed"),
     ],
 )
 def test_a_payment_that_is_not_in_our_books(
@@ -232,7 +232,7 @@ def test_a_refund_that_is_not_in_our_books() -> None:
     assert "asked for no such refund" in explain(line, "alipay", paid, None).reason
     assert "asked for no such refund" in explain(line, "alipay", paid, _refund(_payment(), "done")).reason
     assert "the refund is pending" in explain(line, "alipay", paid, _refund(paid, "pending")).reason
-    assert explain(line, "alipay", paid, _refund(paid, "done")).kind == "other_day"
+    assert explain(line, "alipay", paid, _refund(paid, "done")).kind == "recorded_on_other_day"
 
 
 @pytest.mark.parametrize("name", NAMES)

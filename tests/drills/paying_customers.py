@@ -314,7 +314,7 @@ async def grant_credit_to_all(stack: LocalStack) -> None:
     async with aiohttp.ClientSession(f"http://127.0.0.1:{stack.admin_port}", headers=headers) as client:
 
         async def give(user: str) -> None:
-            gift = {"key": f"gift-{user}", "amount": CREDIT, "currency": "CNY"}
+            gift = {"idempotency_key": f"gift-{user}", "amount": CREDIT, "currency": "CNY"}
             async with gate, client.post(f"/v1/admin/store-credit/{user}", json=gift) as answer:
                 assert answer.status == 200, await answer.text()
 

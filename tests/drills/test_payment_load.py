@@ -51,7 +51,7 @@ _DEATHS = 3
 _HURTS = {
     "asked, and not written down": "payment.after_create:150",
     "given back, and not written down": "refund.after_call:6",
-    "captured, and not answered": "payment.after_notice:200",
+    "captured, and not answered": "payment.after_webhook:200",
 }
 
 

@@ -98,17 +98,17 @@ async def test_what_a_customer_sees(pay: PaymentShop) -> None:
     begun = await start(pay, order_id, part("alipay", 40, flow="page"), part("wechatpay", 60))
     first, second = begun.body["payments"]
     assert begun.body["total"] == {"amount": 100, "currency": "CNY"}
-    assert (begun.body["captured"], first["action"]["kind"], second["action"]["kind"]) == (0, "redirect", "qr")
+    assert (begun.body["net_captured"], first["action"]["kind"], second["action"]["kind"]) == (0, "redirect", "qr")
     async with pay.gateway.client.get(first["action"]["url"], allow_redirects=False) as opened:
         assert opened.status == 302
     pay.pays("alipay", first["payment_id"])
     pay.pays("wechatpay", second["payment_id"])
     await pay.order_is(order_id, "paid")
     refunds = f"/orders/{order_id}/refunds"
-    await pay.staff("POST", refunds, json={"key": "k", "amount": 70, "reason": "the lid was broken"})
+    await pay.staff("POST", refunds, json={"idempotency_key": "k", "amount": 70, "reason": "the lid was broken"})
     await pay.quiet()
     answer = await pay.gateway.call("GET", f"/v1/orders/{order_id}/payments")
-    assert answer.body["captured"] == 30
+    assert answer.body["net_captured"] == 30
     back = [(one["refunded"], [refund["reason"] for refund in one["refunds"]]) for one in answer.body["payments"]]
     assert back == [(10, ["the lid was broken"]), (60, ["the lid was broken"])]
     assert {one["action"] for one in answer.body["payments"]} == {None}
@@ -120,12 +120,12 @@ async def test_staff(pay: PaymentShop) -> None:
     order_id, [payment] = await pay.paid(("alipay", 100))
     path = f"/v1/admin/orders/{order_id}/refunds"
     for role in ([], ["catalog"]):
-        answer = await pay.gateway.call("POST", path, roles=role, json={"key": "k", "reason": "x"})
+        answer = await pay.gateway.call("POST", path, roles=role, json={"idempotency_key": "k", "reason": "x"})
         assert answer.status in (401, 403), answer.text
     for asked, status, code in (
-        ({"key": "k", "amount": 101, "reason": "x"}, 409, "refund_exceeds_captured"),
-        ({"key": "k", "amount": 0, "reason": "x"}, 422, "invalid"),
-        ({"key": "", "reason": "x"}, 422, "invalid"),
+        ({"idempotency_key": "k", "amount": 101, "reason": "x"}, 409, "refund_exceeds_captured"),
+        ({"idempotency_key": "k", "amount": 0, "reason": "x"}, 422, "invalid"),
+        ({"idempotency_key": "", "reason": "x"}, 422, "invalid"),
     ):
         answer = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=asked)
         assert (answer.status, answer.code) == (status, code), answer.text
@@ -134,7 +134,7 @@ async def test_staff(pay: PaymentShop) -> None:
             "POST", f"/v1/admin/payments/{id_}/cash-collected", user="sam", roles=["support"]
         )
         assert (answer.status, answer.code) == (status, code)
-    gift = {"key": "sorry", "amount": 50, "currency": "CNY"}
+    gift = {"idempotency_key": "sorry", "amount": 50, "currency": "CNY"}
     for _ in range(2):
         given = await pay.staff("POST", "/store-credit/user", json=gift)
         assert given == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
@@ -152,7 +152,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
         pay.switch(down=True)
         order_id = await pay.order()
         begun = await pay.gateway.services.payments.start(order_id, "user", [TenderInput("wechatpay", 100)])
-        await pay.staff("POST", f"/orders/{paid}/refunds", json={"key": "k", "reason": "broken"})
+        await pay.staff("POST", f"/orders/{paid}/refunds", json={"idempotency_key": "k", "reason": "broken"})
 
         async def parked(count: int) -> bool:
             return len((await pay.staff("GET", "/parked-jobs"))["items"]) == count
@@ -162,7 +162,7 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
         assert listed["payment"]["id"] == str(begun.payments[0].payment_id)
         assert (listed["payment"]["task"], listed["payment"]["attempts"]) == ("create", 3)
         assert (listed["refund"]["order_id"], listed["refund"]["amount"]["amount"]) == (str(paid), 100)
-        assert all(one["why"] for one in listed.values())
+        assert all(one["reason"] for one in listed.values())
         pay.switch()
         # Whoever takes it up first gets it done; the second finds nothing parked.
         for one in listed.values():

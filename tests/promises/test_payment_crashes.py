@@ -105,7 +105,7 @@ async def test_dies_between_a_refund_and_its_row(pay: PaymentShop, processes: Pa
     async with run_workers(pay.settings, "payment_worker"):
         order_id, _ = await pay.paid(("alipay", 40), ("wechatpay", 60))
     pay.switch(never_share=1)
-    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"key": "k", "amount": 90, "reason": "broken"})
+    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 90, "reason": "broken"})
     await run_until_killed(processes, "refund.after_call")
     given = sum(pay.bank.totals(name)["refunds"] for name in PROVIDERS)
     assert given >= 1
@@ -124,7 +124,7 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, pro
         await pay.quiet()
     pay.pays("alipay", payment["payment_id"], too_late=True)
     await pay.payment_is(payment["payment_id"], "captured")
-    await run_until_killed(processes, "retake.after_redis")
+    await run_until_killed(processes, "reacquire.after_redis")
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
     audit = await pay.shop.audit.audit_sale(pay.sale_id)
     assert audit.clean, audit.findings

@@ -48,7 +48,7 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
     """Exactly as many goods as orders. Callbacks are sent by the tests, and drivers look often."""
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 500)
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 500)
     many = with_job_settings(refunds_per_s=1_000.0)
     async with open_payment_shop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=many) as found:
         found.switch(never_share=1)
@@ -193,7 +193,7 @@ async def _drained(pay: PaymentShop) -> bool:
 
 
 async def test_cancel_against_callback(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)  # nobody is to be quicker by asking
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)  # nobody is to be quicker by asking
     orders = await placed(pay, TenderInput("alipay", 100))
 
     async def cancel(one: RacingOrder) -> str:
@@ -209,7 +209,7 @@ async def test_cancel_against_callback(pay: PaymentShop, monkeypatch: pytest.Mon
 
 async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice 70 of 100: under one key it is one refund, under two the second is refused; and then the rest, twice."""
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 100)  # the provider says at first that it is at it
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 100)  # the provider says at first that it is at it
     orders = await placed(pay, TenderInput("wechatpay", 100))
     await race([(pay_and_deliver_webhook(pay, "wechatpay", one.payment_id),) for one in orders])
     refund = pay.gateway.services.payments.refund
@@ -231,7 +231,7 @@ async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.Monke
 
 async def test_another_way_against_callback(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The customer takes another way in the moment in which the first is paid. Some pay in the second way too."""
-    monkeypatch.setattr(payment_jobs, "_LOOK_FIRST_MS", 30_000)
+    monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
     orders = await placed(pay, TenderInput("alipay", 100))
     start = pay.gateway.services.payments.start
 

@@ -16,7 +16,7 @@ from commerce.payments.providers import alipay, wechatpay
 class CredentialSource(Protocol):
     """A provider's part of the settings: gives its fields as texts, secrets too."""
 
-    def texts(self) -> dict[str, str]: ...
+    def as_strings(self) -> dict[str, str]: ...
 
 
 class ProviderSettings(Protocol):
@@ -42,10 +42,10 @@ async def open_providers(
 
         try:
             if agreed.alipay is not None:
-                account = alipay.AlipayAccount.load(**agreed.alipay.texts())
+                account = alipay.AlipayAccount.load(**agreed.alipay.as_strings())
                 providers["alipay"] = alipay.Alipay(account, await outside(), clock)
             if agreed.wechatpay is not None:
-                merchant = wechatpay.WeChatPayAccount.load(**agreed.wechatpay.texts())
+                merchant = wechatpay.WeChatPayAccount.load(**agreed.wechatpay.as_strings())
                 providers["wechatpay"] = wechatpay.WeChatPay(merchant, await outside(), clock)
         except ValueError as error:
             raise NotReady(f"the settings of payments cannot be used: {error}") from None
