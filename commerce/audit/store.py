@@ -97,7 +97,7 @@ class AuditSnapshot:
         return int(await self._connection.fetchval(queries.count_orders, self._sale_id, timeout=_LONG_S))
 
     async def persisted(self, order_ids: Sequence[UUID]) -> set[UUID]:
-        return await sales.persisted(self._connection, order_ids)
+        return await sales.find_persisted(self._connection, order_ids)
 
     async def bought(self) -> dict[tuple[str, str], int]:
         """(user, SKU) → units up to the cut, for SKUs with a limit."""

@@ -1,1 +1,1 @@
-"""Products: what can be sold at all. What it costs in a sale, and how many there are, belongs to the sale."""
+"""Products: names and list prices. Prices and stock of a sale belong to the sale."""

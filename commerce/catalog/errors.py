@@ -1,4 +1,4 @@
-"""What the catalogue refuses."""
+"""Errors of the catalog."""
 
 from __future__ import annotations
 

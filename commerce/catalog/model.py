@@ -1,4 +1,4 @@
-"""Products and the report of an import."""
+"""Products of the catalog."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Sku = Annotated[str, msgspec.Meta(pattern=SKU_PATTERN, description="stock keepin
 
 
 class ProductInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What staff say of a product."""
+    """The data of a product that staff set."""
 
     name: Name
     price: Minor

@@ -13,10 +13,10 @@ from commerce.kernel.types import Name
 
 
 def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, ProductInput] | LineError]]:
-    """The lines of a catalogue: sku, name, price (2.55), currency (GBP)."""
-    first: dict[str, int] = {}
+    """Read lines with the columns sku, name, price (2.55) and currency (GBP), as `read_rows` does."""
+    first_lines: dict[str, int] = {}
 
-    def make(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
+    def parse(line: int, fields: dict[str, str]) -> tuple[str, ProductInput]:
         sku = read_sku(fields["sku"])
         currency = fields["currency"].strip()
         price = parse_money(fields["price"], currency)
@@ -24,14 +24,14 @@ def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Produc
             name = msgspec.convert(fields["name"].strip(), Name)
         except msgspec.ValidationError:
             raise CsvLineError("name is empty, longer than 200 characters, or has control characters") from None
-        check_unique(first, sku, line)
+        check_unique(first_lines, sku, line)
         return sku, ProductInput(name, price, currency)
 
-    return read_rows(lines, ("sku", "name", "price", "currency"), (), make)
+    return read_rows(lines, ("sku", "name", "price", "currency"), (), parse)
 
 
 def read_sku(text: str) -> str:
-    """A field that must be a SKU."""
+    """Read a field that holds a SKU. Raises `CsvLineError` if it is none."""
     try:
         return msgspec.convert(text.strip(), Sku)
     except msgspec.ValidationError:

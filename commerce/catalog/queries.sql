@@ -1,8 +1,8 @@
 -- name: upsert_products
--- Rows that are there already and equal are left alone, so a repeated import changes nothing.
+-- Equal rows are left unchanged, so a repeated import changes nothing.
 INSERT INTO products (sku, name, price_minor, currency, created_at, updated_at)
 SELECT sku, name, price_minor, currency, $5, $5
-FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS given (sku, name, price_minor, currency)
+FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[]) AS input (sku, name, price_minor, currency)
 ON CONFLICT (sku) DO UPDATE
 SET name = excluded.name, price_minor = excluded.price_minor, currency = excluded.currency,
     updated_at = excluded.updated_at

@@ -1,4 +1,4 @@
-"""Reading and changing the catalogue."""
+"""Reads and changes the products of the catalog."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
 
-_CHUNK = 500
+_ROWS_PER_STATEMENT = 500
 
 
 class Catalog:
-    """The catalogue over Postgres."""
+    """The products of the catalog, over Postgres."""
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._db = db
         self._clock = clock
 
     async def get(self, sku: str) -> Product:
-        """One product, or `NoSuchProduct`."""
+        """Read a product. Raises `NoSuchProduct`."""
         async with self._db.connection() as connection:
             product = await store.get(connection, sku)
         if product is None:
@@ -35,20 +35,20 @@ class Catalog:
         return product
 
     async def list_products(self, after: str | None, size: int) -> Page[Product]:
-        """Products in the order of their SKUs."""
+        """List products ordered by SKU."""
         async with self._db.connection() as connection:
-            found = await store.list_after(connection, after or "", size + 1)
-        return to_page(found, size, lambda product: product.sku)
+            products = await store.list_after(connection, after or "", size + 1)
+        return to_page(products, size, lambda product: product.sku)
 
     async def put(self, sku: str, product: ProductInput) -> Product:
-        """Make or change a product."""
+        """Create or change a product. Raises `Invalid` if its currency is unknown."""
         _check_currency(product)
         async with self._db.connection() as connection:
             await store.upsert(connection, [(sku, product)], from_ms(self._clock.now_ms()))
         return await self.get(sku)
 
     async def put_many(self, products: Sequence[tuple[str, ProductInput]]) -> ImportReport:
-        """Make or change many, each SKU once; all or none."""
+        """Create or change products in one transaction. Each SKU may occur once."""
         for _, product in products:
             _check_currency(product)
         async with self._db.transaction() as connection:
@@ -58,20 +58,20 @@ class Catalog:
     async def import_csv(
         self, lines: Iterable[str], progress: Callable[[int], None] = lambda line: None
     ) -> ImportReport:
-        """Import the lines of a CSV file with the columns sku, name, price, currency.
+        """Import a CSV file with the columns sku, name, price, currency.
 
-        A wrong line is refused with its number and reason and the rest goes in. `progress` is told the number of the
-        last line that was read. Raises `UnreadableFile` if the header is wrong.
+        A wrong line is reported with its number and reason; all other lines are imported. `progress` is called with
+        the number of the last line that was read. Raises `UnreadableCsv` if the header is wrong.
         """
         report = ImportReport()
         rows = read_products(lines)
-        while part := list(islice(rows, _CHUNK)):
+        while part := list(islice(rows, _ROWS_PER_STATEMENT)):
             report.errors += [row for _, row in part if isinstance(row, LineError)]
-            if good := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
-                done = await self.put_many(good)
-                report.added += done.added
-                report.changed += done.changed
-                report.unchanged += done.unchanged
+            if products := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
+                part_report = await self.put_many(products)
+                report.added += part_report.added
+                report.changed += part_report.changed
+                report.unchanged += part_report.unchanged
             progress(part[-1][0])
         return report
 

@@ -1,4 +1,4 @@
-"""The catalogue's rows."""
+"""Rows of products."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ queries = load_queries(__package__)
 async def upsert(
     connection: Connection, products: Sequence[tuple[str, ProductInput]], now: datetime
 ) -> tuple[int, int]:
-    """Write products by SKU, each at most once. Returns how many were added and how many changed."""
+    """Insert or update products by SKU, each at most once. Returns the numbers of added and changed products."""
     rows = await connection.fetch(
         queries.upsert_products,
         [sku for sku, _ in products],

@@ -1,1 +1,1 @@
-"""Accepted orders that could not be written. None is lost: a person retries or discards them."""
+"""Dead letters: accepted orders that Postgres refused. A person retries or discards each of them."""

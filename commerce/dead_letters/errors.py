@@ -1,4 +1,4 @@
-"""What is refused about dead letters."""
+"""Errors of dead letters."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ class NoSuchDeadLetter(NotFound):
 
 class DeadLetterResolved(Conflict):
     code = "dead_letter_resolved"
-    title = "The dead letter was dealt with before"
+    title = "The dead letter was retried or discarded before"

@@ -1,4 +1,4 @@
-"""A dead letter as staff see it."""
+"""Dead letters for staff."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """An accepted order that could not be written, and why. `order` is there when one is shown alone."""
+    """An accepted order that could not be stored. `order` is set only where a single dead letter is read."""
 
     order_id: UUID
     sale_id: str

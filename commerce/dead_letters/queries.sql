@@ -19,6 +19,6 @@ FROM dead_letters WHERE order_id = $1 FOR UPDATE;
 -- name: resolve
 UPDATE dead_letters SET status = $2, resolved_at = $3, resolved_by = $4 WHERE order_id = $1;
 
--- name: release
+-- name: insert_release
 INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $6);

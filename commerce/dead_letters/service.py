@@ -1,4 +1,4 @@
-"""What a person can do about a dead letter."""
+"""Actions of staff on dead letters."""
 
 from __future__ import annotations
 
@@ -40,59 +40,68 @@ class DeadLetters:
         self._persist = persist
 
     async def list_letters(self, after: UUID | None, size: int, resolved: bool = False) -> Page[DeadLetter]:
-        """Those that are held; with `resolved` the others too."""
+        """List held dead letters by id; with `resolved`, all dead letters."""
         async with self._db.connection() as connection:
-            found = await store.list_after(connection, after or _FIRST, size + 1, resolved)
-        return to_page(found, size, lambda letter: str(letter.order_id))
+            letters = await store.list_after(connection, after or _FIRST, size + 1, resolved)
+        return to_page(letters, size, lambda letter: str(letter.order_id))
 
     async def get(self, order_id: UUID) -> DeadLetter:
-        """One with the order it holds, or the bytes in hex if they cannot be read."""
+        """Read a dead letter with its order, or with the payload in hex if it cannot be decoded.
+
+        Raises `NoSuchDeadLetter`.
+        """
         async with self._db.connection() as connection:
-            held = await store.get(connection, order_id)
-        if held is None:
+            stored = await store.get(connection, order_id)
+        if stored is None:
             raise NoSuchDeadLetter(f"there is no dead letter {order_id}")
-        return msgspec.structs.replace(held.letter, order=_readable(held.payload))
+        return msgspec.structs.replace(stored.letter, order=_decode_for_display(stored.payload))
 
     async def retry(self, order_id: UUID, actor: str) -> DeadLetter:
-        """Write the order now, in one transaction with the dead letter's end. Raises `Conflict` if it fails again."""
+        """Store the order and mark the dead letter retried, in one transaction.
+
+        Raises `Conflict` if the order is refused again, `DeadLetterResolved` or `NoSuchDeadLetter`.
+        """
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
-            held = await self._lock(connection, order_id)
+            stored = await self._lock(connection, order_id)
             try:
-                order = decode_accepted(held.payload)
+                order = decode_accepted(stored.payload)
             except msgspec.MsgspecError as error:
                 raise Conflict(f"the order still cannot be read: {error}") from None
             await store.resolve(connection, order_id, "retried", now, actor)
-            result = await self._persist(connection, [StreamedOrder(order, held.entry, held.payload)], now)
-            if result.dead_lettered:  # raising undoes all of this transaction, so the letter is held as before
-                raise Conflict(f"the order still cannot be written: {result.dead_lettered[order_id]}")
+            result = await self._persist(connection, [StreamedOrder(order, stored.entry, stored.payload)], now)
+            if result.dead_lettered:  # raising rolls the transaction back, so the dead letter stays held
+                raise Conflict(f"the order still cannot be stored: {result.dead_lettered[order_id]}")
         return await self.get(order_id)
 
     async def discard(self, order_id: UUID, actor: str) -> DeadLetter:
-        """Give the order up: its goods and limit go back, and its owner sees it as cancelled."""
+        """Discard the order: its stock and limit are released, and the customer sees it as cancelled.
+
+        Raises `DeadLetterResolved` or `NoSuchDeadLetter`.
+        """
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
             letter = (await self._lock(connection, order_id)).letter
             await store.resolve(connection, order_id, "discarded", now, actor)
-            if letter.units:  # unreadable ones have none: what they took, if anything, is the audit's to find
-                await store.release(connection, letter, f"the dead letter was discarded by {actor}", now)
+            if letter.units:  # an unreadable order has none: the audit reports its reserved units, if any
+                await store.insert_release(connection, letter, f"the dead letter was discarded by {actor}", now)
         return await self.get(order_id)
 
     async def _lock(self, connection: Connection, order_id: UUID) -> store.StoredDeadLetter:
-        held = await store.lock(connection, order_id)
-        if held is None:
+        stored = await store.lock(connection, order_id)
+        if stored is None:
             raise NoSuchDeadLetter(f"there is no dead letter {order_id}")
-        if held.letter.status != "held":
-            raise DeadLetterResolved(f"it was {held.letter.status} by {held.letter.resolved_by}")
-        return held
+        if stored.letter.status != "held":
+            raise DeadLetterResolved(f"it was {stored.letter.status} by {stored.letter.resolved_by}")
+        return stored
 
 
-def _readable(payload: bytes) -> dict[str, Any]:
+def _decode_for_display(payload: bytes) -> dict[str, Any]:
     try:
         order = decode_accepted(payload)
     except msgspec.MsgspecError:
         return {"unreadable": payload.hex()}
-    shown: dict[str, Any] = msgspec.to_builtins(msgspec.structs.asdict(order))
-    shown["lines"] = [msgspec.to_builtins(msgspec.structs.asdict(line)) for line in order.lines]
-    shown["body_digest"] = order.body_digest.hex()
-    return shown
+    members: dict[str, Any] = msgspec.to_builtins(msgspec.structs.asdict(order))
+    members["lines"] = [msgspec.to_builtins(msgspec.structs.asdict(line)) for line in order.lines]
+    members["body_digest"] = order.body_digest.hex()
+    return members

@@ -1,4 +1,4 @@
-"""The rows of dead letters."""
+"""Rows of dead letters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from commerce.kernel.stream_payload import AcceptedOrder
 from lua import EntryId
 
 queries = load_queries(__package__)
-_ERROR_CHARS = 2_000
+_MAX_ERROR_CHARS = 2_000
 
 
 async def insert(
@@ -31,30 +31,33 @@ async def insert(
     entry: EntryId,
     now: datetime,
 ) -> None:
-    """Keep it, whatever it is: what cannot be stored as text is left out, since `payload` has all of it anyway."""
-    units = order.units() if order and all(_storable(sku) for sku in order.units()) else None
+    """Store a dead letter; a repeat changes nothing.
+
+    User and units are left out if Postgres cannot store them as text; `payload` contains them anyway.
+    """
+    units = order.units() if order and all(_is_storable(sku) for sku in order.units()) else None
     await connection.execute(
         queries.insert,
         order_id,
         sale_id,
-        order.user_id if order and _storable(order.user_id) else None,
+        order.user_id if order and _is_storable(order.user_id) else None,
         orjson.dumps(units).decode() if units is not None else None,
         payload,
-        error[:_ERROR_CHARS].replace("\0", " ").encode(errors="replace").decode(),
+        error[:_MAX_ERROR_CHARS].replace("\0", " ").encode(errors="replace").decode(),
         from_ms(entry.ms),
         entry.seq,
         now,
     )
 
 
-def _storable(text: object) -> bool:
-    """Whether Postgres takes it as text: no NUL, no half of a surrogate pair."""
+def _is_storable(text: object) -> bool:
+    """Check that Postgres accepts a value as text: no NUL, no half of a surrogate pair."""
     return isinstance(text, str) and "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
-    """A dead letter with what the stream's entry held."""
+    """A dead letter with the payload and the id of its stream entry."""
 
     letter: DeadLetter
     payload: bytes
@@ -62,35 +65,37 @@ class StoredDeadLetter:
 
 
 async def get(connection: Connection, order_id: UUID) -> StoredDeadLetter | None:
-    return _held(await connection.fetchrow(queries.get, order_id))
+    return _stored_dead_letter(await connection.fetchrow(queries.get, order_id))
 
 
 async def lock(connection: Connection, order_id: UUID) -> StoredDeadLetter | None:
-    """The same, locked until the transaction ends."""
-    return _held(await connection.fetchrow(queries.lock, order_id))
+    """Read a dead letter and lock its row until the transaction ends."""
+    return _stored_dead_letter(await connection.fetchrow(queries.lock, order_id))
 
 
 async def list_after(connection: Connection, after: UUID, count: int, resolved: bool) -> list[DeadLetter]:
-    return [_letter(row) for row in await connection.fetch(queries.list_after, after, count, resolved)]
+    return [_dead_letter(row) for row in await connection.fetch(queries.list_after, after, count, resolved)]
 
 
 async def resolve(connection: Connection, order_id: UUID, status: str, now: datetime, actor: str) -> None:
     await connection.execute(queries.resolve, order_id, status, now, actor)
 
 
-async def release(connection: Connection, letter: DeadLetter, reason: str, now: datetime) -> None:
-    """Make the release of its units due."""
+async def insert_release(connection: Connection, letter: DeadLetter, reason: str, now: datetime) -> None:
+    """Insert a due release of the dead letter's units."""
     units = orjson.dumps(letter.units).decode()
-    await connection.execute(queries.release, letter.order_id, letter.sale_id, letter.user_id, units, reason, now)
+    await connection.execute(
+        queries.insert_release, letter.order_id, letter.sale_id, letter.user_id, units, reason, now
+    )
 
 
-def _held(row: Any) -> StoredDeadLetter | None:
+def _stored_dead_letter(row: Any) -> StoredDeadLetter | None:
     if row is None:
         return None
-    return StoredDeadLetter(_letter(row), row["payload"], EntryId(to_ms(row["entry_at"]), row["entry_seq"]))
+    return StoredDeadLetter(_dead_letter(row), row["payload"], EntryId(to_ms(row["entry_at"]), row["entry_seq"]))
 
 
-def _letter(row: Any) -> DeadLetter:
+def _dead_letter(row: Any) -> DeadLetter:
     return DeadLetter(
         order_id=row["order_id"],
         sale_id=row["sale_id"],

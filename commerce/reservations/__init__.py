@@ -1,1 +1,1 @@
-"""Stock and limit on their way back: the first work in which the row is the job."""
+"""Release of reserved stock and user limits, and its reacquisition for orders that were paid late."""

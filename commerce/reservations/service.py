@@ -1,4 +1,4 @@
-"""Giving stock and limit back: orders expire, and every release is applied to Redis once."""
+"""Expires unpaid orders and applies releases of stock and limits to Redis, each once."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from commerce.reservations import store
 from commerce.reservations.store import ClaimedRelease
 from lua import Release, ReleaseOutcome, ReleaseResult, SaleKeys, release
 
-_TOO_OLD = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
-_WHY = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
+_TOO_OLD = "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
+_REASONS = {ReleaseOutcome.NOT_READY: "the sale is not loaded in Redis", ReleaseOutcome.TOO_OLD: _TOO_OLD}
 
 
 class Reservations:
-    """The two kinds of work the release driver does."""
+    """The two jobs of the release worker."""
 
     def __init__(self, db: Database, redis: Redis, clock: Clock, policy: RetryPolicy) -> None:
         self._db = db
@@ -31,7 +31,7 @@ class Reservations:
         self._policy = policy
 
     async def expire_unpaid_orders(self) -> int:
-        """Cancel orders that were not paid in time; the number of them."""
+        """Cancel orders that were not paid in time. Returns the number of cancelled orders."""
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
             due = await orders.lock_expired(connection, now, self._policy.rows_per_claim)
@@ -41,7 +41,7 @@ class Reservations:
             return len(await orders.cancel(connection, due, now, "expired", "release_worker", reason))
 
     async def apply_due_releases(self) -> int:
-        """Apply releases that are due; the number of those that were claimed."""
+        """Apply due releases to Redis. Returns the number of claimed releases."""
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
             claimed = await store.claim(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
@@ -53,28 +53,29 @@ class Reservations:
         return len(claimed)
 
     async def _apply(self, sale_id: str, jobs: Sequence[ClaimedRelease]) -> None:
-        given = [Release(job.release_id, job.created_ms, job.user_id, job.units) for job in jobs]
+        releases = [Release(job.release_id, job.created_ms, job.user_id, job.units) for job in jobs]
         try:
-            epoch, answers = await release(self._redis, SaleKeys(sale_id), given)
+            epoch, results = await release(self._redis, SaleKeys(sale_id), releases)
         except (RedisError, OSError) as error:
             await self._postpone(jobs, f"Redis: {error}", park=False)
             return
         failpoint("release.after_redis")
         by_outcome: dict[ReleaseOutcome, list[tuple[ClaimedRelease, ReleaseResult]]] = defaultdict(list)
-        for job, answer in zip(jobs, answers, strict=True):
-            by_outcome[answer.outcome].append((job, answer))
-        done = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY_APPLIED, [])]
-        if done:
+        for job, result in zip(jobs, results, strict=True):
+            by_outcome[result.outcome].append((job, result))
+        applied = [*by_outcome.pop(ReleaseOutcome.APPLIED, []), *by_outcome.pop(ReleaseOutcome.ALREADY_APPLIED, [])]
+        if applied:
             now = from_ms(self._clock.now_ms())
             async with self._db.transaction() as connection:
-                pairs = [(job.release_id, answer.seq) for job, answer in done]
+                pairs = [(job.release_id, result.seq) for job, result in applied]
                 await store.mark_applied(connection, sale_id, epoch, pairs, now)
-        for outcome, left in by_outcome.items():
-            await self._postpone([job for job, _ in left], _WHY[outcome], park=outcome is ReleaseOutcome.TOO_OLD)
+        for outcome, remaining in by_outcome.items():
+            remaining_jobs = [job for job, _ in remaining]
+            await self._postpone(remaining_jobs, _REASONS[outcome], park=outcome is ReleaseOutcome.TOO_OLD)
 
-    async def _postpone(self, jobs: Sequence[ClaimedRelease], why: str, *, park: bool) -> None:
-        """Wait and try again; a release that can never be applied is parked, one that only waits never is."""
+    async def _postpone(self, jobs: Sequence[ClaimedRelease], reason: str, *, park: bool) -> None:
+        """Retry with backoff, or park releases that can never be applied."""
         now_ms = self._clock.now_ms()
         due = [(job.release_id, from_ms(now_ms + self._policy.delay_ms(job.attempts))) for job in jobs]
         async with self._db.connection() as connection:
-            await store.postpone(connection, due, why, park=park)
+            await store.postpone(connection, due, reason, park=park)

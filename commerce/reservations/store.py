@@ -1,4 +1,4 @@
-"""The rows of releases."""
+"""Rows of releases and reacquisitions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ queries = load_queries(__package__)
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRelease:
-    """A claimed release with the number of its attempts, this one included."""
+    """A claimed release; `attempts` includes this one."""
 
     release_id: UUID
     sale_id: str
@@ -29,43 +29,43 @@ class ClaimedRelease:
 
 
 async def claim(connection: Connection, now: datetime, lease_s: int, count: int) -> list[ClaimedRelease]:
-    """Due releases, out of the way of others for the length of a lease."""
+    """Claim due releases: other workers skip them for `lease_s` seconds."""
     rows = await connection.fetch(queries.claim, now, lease_s, count)
     return [
         ClaimedRelease(
-            row["release_id"],
-            row["sale_id"],
-            row["user_id"],
-            orjson.loads(row["units"]),
-            to_ms(row["created_at"]),
-            row["attempts"],
+            release_id=row["release_id"],
+            sale_id=row["sale_id"],
+            user_id=row["user_id"],
+            units=orjson.loads(row["units"]),
+            created_ms=to_ms(row["created_at"]),
+            attempts=row["attempts"],
         )
         for row in rows
     ]
 
 
 async def mark_applied(
-    connection: Connection, sale_id: str, epoch: int, done: Sequence[tuple[UUID, int]], now: datetime
+    connection: Connection, sale_id: str, epoch: int, applied: Sequence[tuple[UUID, int]], now: datetime
 ) -> bool:
-    """Write what Redis did, (id, seq); False if a newer load has begun, which then applies them itself.
+    """Mark releases as applied in Redis, given as (id, seq). Call inside a transaction.
 
-    Call inside a transaction.
+    Returns False if a newer load has begun; that load then applies them.
     """
     if await connection.fetchval(queries.lock_epoch, sale_id) != epoch:
         return False
-    ids, seqs = [id_ for id_, _ in done], [seq for _, seq in done]
-    await connection.execute(queries.settle, ids, seqs, now, epoch)
+    ids, seqs = [id_ for id_, _ in applied], [seq for _, seq in applied]
+    await connection.execute(queries.mark_applied, ids, seqs, now, epoch)
     return True
 
 
-async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]], why: str, *, park: bool) -> None:
+async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]], reason: str, *, park: bool) -> None:
     ids, times = [id_ for id_, _ in due], [time for _, time in due]
-    await connection.execute(queries.postpone, ids, times, why, park)
+    await connection.execute(queries.postpone, ids, times, reason, park)
 
 
 @dataclass(frozen=True, slots=True)
 class ReacquireJob:
-    """A retake; `units` has for each SKU the units and the limit a user (0: none)."""
+    """A reacquisition; `units` maps each SKU to the units and the limit per user (0: none)."""
 
     release_id: UUID
     sale_id: str
@@ -76,15 +76,23 @@ class ReacquireJob:
 
 
 async def begin_reacquire(connection: Connection, id_: UUID, order_id: UUID, now: datetime) -> ReacquireJob | None:
-    """The retake of an order, made if there is none; None while what went back is not applied. In a transaction."""
-    await connection.execute(queries.begin_retake, id_, order_id, now)
-    row = await connection.fetchrow(queries.get_retake, order_id)
+    """Read the reacquisition of an order, or create it with the id `id_`. Call inside a transaction.
+
+    Returns None while the order's release is not applied.
+    """
+    await connection.execute(queries.begin_reacquire, id_, order_id, now)
+    row = await connection.fetchrow(queries.get_reacquire, order_id)
     if row is None:
         return None
-    units = {sku: (units, limit) for sku, (units, limit) in orjson.loads(row["units"]).items()}
-    created_ms = to_ms(row["created_at"])
-    return ReacquireJob(row["release_id"], row["sale_id"], row["user_id"], row["status"], created_ms, units)
+    return ReacquireJob(
+        release_id=row["release_id"],
+        sale_id=row["sale_id"],
+        user_id=row["user_id"],
+        status=row["status"],
+        created_ms=to_ms(row["created_at"]),
+        units={sku: (units, limit) for sku, (units, limit) in orjson.loads(row["units"]).items()},
+    )
 
 
-async def refuse_retake(connection: Connection, id_: UUID, now: datetime) -> None:
-    await connection.execute(queries.refuse_retake, id_, now)
+async def refuse_reacquire(connection: Connection, id_: UUID, now: datetime) -> None:
+    await connection.execute(queries.refuse_reacquire, id_, now)

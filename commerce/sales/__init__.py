@@ -1,1 +1,1 @@
-"""Sales: when something is sold, at which price, to how many a user, and how many there are."""
+"""Sales: opening times, prices, limits per user, and stock."""

@@ -1,4 +1,4 @@
-"""What a sale refuses, to shoppers and to staff."""
+"""Errors of sales, for customers and staff."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ class NotEnoughFreeUnits(Conflict):
 
 class LoadInProgress(Conflict):
     code = "load_in_progress"
-    title = "The sale is being loaded by somebody else right now"
+    title = "Another process is loading the sale right now"

@@ -10,26 +10,38 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import parse_money
 from commerce.sales.model import MAX_UNITS, ItemInput
 
+_MAX_LIMIT = 1_000_000
+_MAX_REPORTED_LINES = 50
+
 
 def read_items(file: Path, currency: str) -> list[tuple[str, ItemInput]]:
-    """The items of a CSV file. Raises `Invalid` that lists every wrong line."""
-    first: dict[str, int] = {}
+    """Read items by SKU from a file with the columns sku, units and optionally price and limit_per_user.
 
-    def make(line: int, fields: dict[str, str]) -> tuple[str, ItemInput]:
+    Raises `Invalid` that lists the wrong lines, `UnreadableCsv` if the header is wrong.
+    """
+    first_lines: dict[str, int] = {}
+
+    def parse(line: int, fields: dict[str, str]) -> tuple[str, ItemInput]:
         sku = read_sku(fields["sku"])
-        price, limit = fields.get("price", "").strip(), fields.get("limit", "").strip()
-        check_unique(first, sku, line)
-        wanted = parse_unsigned("limit", limit, 1_000_000) if limit else None
-        if wanted == 0:
-            raise CsvLineError("limit is 0: leave it empty for none")
+        check_unique(first_lines, sku, line)
+        price, limit = fields.get("price", "").strip(), fields.get("limit_per_user", "").strip()
         return sku, ItemInput(
-            parse_money(price, currency) if price else None, wanted, parse_unsigned("units", fields["units"], MAX_UNITS)
+            price=parse_money(price, currency) if price else None,
+            limit_per_user=_parse_limit(limit) if limit else None,
+            units=parse_unsigned("units", fields["units"], MAX_UNITS),
         )
 
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        rows = [row for _, row in read_rows(lines, ("sku", "units"), ("price", "limit"), make)]
-    wrong = [row for row in rows if isinstance(row, LineError)]
-    if wrong:
-        listed = "\n".join(f"  line {row.line}: {row.reason}" for row in wrong[:50])
-        raise Invalid(f"{len(wrong)} lines of {file} are wrong:\n{listed}")
+        rows = [row for _, row in read_rows(lines, ("sku", "units"), ("price", "limit_per_user"), parse)]
+    errors = [row for row in rows if isinstance(row, LineError)]
+    if errors:
+        details = "\n".join(f"  line {error.line}: {error.reason}" for error in errors[:_MAX_REPORTED_LINES])
+        raise Invalid(f"cannot read items from {file}: {len(errors)} lines are wrong\n{details}")
     return [row for row in rows if not isinstance(row, LineError)]
+
+
+def _parse_limit(text: str) -> int:
+    limit = parse_unsigned("limit_per_user", text, _MAX_LIMIT)
+    if limit == 0:
+        raise CsvLineError("limit_per_user is 0: leave it empty for no limit")
+    return limit

@@ -1,16 +1,16 @@
-"""Loads a sale's stock into Redis from what Postgres and the stream say; used to open a sale and to rebuild one.
+"""Loads a sale into Redis from Postgres and the stream, to open the sale or to rebuild it.
 
-How it stays right while everything else goes on:
+The steps make a load correct while orders, releases and stock changes continue:
 
-1. The sale's epoch is raised and committed. From now on nobody can mark a release or stock change as applied to the
-   load before (they check the epoch under a lock), so those not marked yet are applied to the new load.
-2. The sale is sealed: orders get `not_ready`, so nothing enters the stream any more.
-3. The stream is read first and Postgres second: the writer moves orders from the one to the other, so each order is
-   seen in at least one of them and counted once, by its id.
-4. Releases and stock changes that are too old for Redis to apply (parked, or about to be) are counted here, once: the
-   load before is gone with whatever it had of them, and no driver can bring them into the new one.
-5. Stock, limits and keys are computed, staged, and made visible in one step; then those releases and changes are marked
-   in one transaction with the end of the load. If that is never reached, the sale is loaded again from the start.
+1. Raise the sale's epoch and commit it. From then on no release or stock change can be marked as applied to the
+   previous load (the mark checks the epoch under a lock), so unmarked ones are applied to the new load.
+2. Seal the sale: orders get `not_ready`, so nothing enters the stream.
+3. Read the stream first and Postgres second. The writer moves orders from the stream to Postgres, so each order is read
+   at least once, and it is counted once by its id.
+4. Count releases and stock changes that are too old for Redis to apply (parked, or about to be). Whatever the previous
+   load had of them is gone, and no worker can apply them to the new one.
+5. Compute and stage stock, limits and keys, and make them visible in one step. Then mark the changes of step 4 in the
+   transaction that ends the load. If that transaction is not reached, the sale is loaded again from step 1.
 """
 
 from __future__ import annotations
@@ -41,7 +41,11 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was loaded: SKUs, units free, orders that were still in the stream, and jobs too old for Redis to do."""
+    """The result of a load.
+
+    `waiting_orders` counts orders that were still in the stream, `resolved_jobs` the releases and stock changes that
+    were too old for Redis.
+    """
 
     sale_id: str
     epoch: int
@@ -53,8 +57,11 @@ class LoadReport:
 
 @dataclass(slots=True)
 class _LoadState:
-    """Units free by SKU, units bought by user and SKU, keys of the last two days, the newest entry that is known; and
-    the jobs that Redis has forgotten, which are in these numbers or refused."""
+    """The computed content of a load, and the expired jobs that it counts or refuses.
+
+    `stock` maps SKUs to free units, `bought` maps `user NUL sku` to units, `records` are the keys of the last two days,
+    `newest` is the newest known entry.
+    """
 
     stock: dict[str, int]
     bought: dict[bytes, int]
@@ -65,83 +72,88 @@ class _LoadState:
     refused: list[UUID] = field(default_factory=list)
 
 
-def terms(sale: Sale) -> SaleTerms:
-    """What Redis is told of a sale."""
+def terms_of(sale: Sale) -> SaleTerms:
+    """Return the terms of a sale that Redis needs."""
     closes_ms = None if sale.closes_at is None else to_ms(sale.closes_at)
     return SaleTerms(sale.epoch, sale.generation, sale.state, to_ms(sale.opens_at), closes_ms)
 
 
 async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> LoadReport:
-    """Load a sale that was opened before. Raises `LoadInProgress` if another process is at it, and redis's errors."""
+    """Load a sale that was opened before.
+
+    Raises `NoSuchSale` if it never was, `LoadInProgress` if another process loads it, and redis's errors.
+    """
     keys = SaleKeys(sale_id)
-    async with _only_one(db, sale_id) as connection:
+    async with _load_lock(db, sale_id) as connection:
         if not await store.begin_load(connection, sale_id):
             raise NoSuchSale(f"there is no opened sale {sale_id!r}")
         failpoint("load.after_begin")
         await lua.unload(redis, keys, clock.now_ms() // DAY_MS)
-        forgotten = from_ms(await lua.dedup_horizon_ms(redis))
-        waiting = [(entry, order) async for entry, order in _waiting(redis, keys)]
+        expired_before = from_ms(await lua.dedup_horizon_ms(redis))
+        streamed = [(entry, order) async for entry, order in _read_stream(redis, keys)]
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await store.allow_long_statements(connection)
-            books = await _computed(connection, sale_id, waiting, clock)
-            await _count_forgotten(connection, sale_id, forgotten, books)
-        _at_least_none(sale_id, books.stock)
-        await lua.restore_key_records(redis, keys, books.records)
+            state = await _compute_state(connection, sale_id, streamed, clock)
+            await _include_expired_jobs(connection, sale_id, expired_before, state)
+        _clamp_negative_stock(sale_id, state.stock)
+        await lua.restore_key_records(redis, keys, state.records)
         sale = await store.get(connection, sale_id)
         assert sale is not None
         failpoint("load.before_load")
-        outcome = await lua.load(redis, keys, terms(sale), books.stock.items(), books.bought.items(), books.newest)
+        outcome = await lua.load(redis, keys, terms_of(sale), state.stock.items(), state.bought.items(), state.newest)
         if outcome is LoadOutcome.LOADED_BEFORE:
-            raise LoadInProgress(f"{sale_id} was loaded by another process meanwhile: look at it, then load it again")
-        await _end(connection, sale, books, clock, forgotten)
-    units_free = sum(books.stock.values())
-    settled = len(books.releases) + len(books.changes) + len(books.refused)
-    return LoadReport(sale_id, sale.epoch, len(books.stock), units_free, len(waiting), settled)
+            raise LoadInProgress(f"cannot load {sale_id}: another process loaded it meanwhile; check it, then retry")
+        await _end_load(connection, sale, state, clock, expired_before)
+    units_free = sum(state.stock.values())
+    resolved = len(state.releases) + len(state.changes) + len(state.refused)
+    return LoadReport(sale_id, sale.epoch, len(state.stock), units_free, len(streamed), resolved)
 
 
-async def _end(connection: Connection, sale: Sale, books: _LoadState, clock: Clock, forgotten: datetime) -> None:
+async def _end_load(
+    connection: Connection, sale: Sale, state: _LoadState, clock: Clock, expired_before: datetime
+) -> None:
     now = from_ms(clock.now_ms())
     async with connection.transaction():
         if await store.end_load(connection, sale):
-            await store.settle_forgotten(connection, books.releases, books.changes, sale.epoch, now)
-            await store.refuse_forgotten_retakes(connection, sale.sale_id, forgotten, now)
-            await store.refuse_forgotten(connection, books.refused, now, "fewer units were free when it was settled")
+            await store.mark_expired_applied(connection, state.releases, state.changes, sale.epoch, now)
+            await store.refuse_expired_reacquires(connection, sale.sale_id, expired_before, now)
+            await store.refuse_expired_changes(connection, state.refused, now, "fewer units were free at the load")
 
 
 @asynccontextmanager
-async def _only_one(db: Database, sale_id: str) -> AsyncIterator[Connection]:
+async def _load_lock(db: Database, sale_id: str) -> AsyncIterator[Connection]:
     async with db.connection() as connection:
         if not await store.lock_load(connection, sale_id):
-            raise LoadInProgress(f"{sale_id} is being loaded by another process: look again in a moment")
+            raise LoadInProgress(f"cannot load {sale_id}: another process is loading it; retry in a moment")
         try:
             yield connection
         finally:
             await store.unlock_load(connection, sale_id)
 
 
-async def _waiting(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId, AcceptedOrder]]:
+async def _read_stream(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[EntryId, AcceptedOrder]]:
     async for entry in lua.iter_stream(redis, keys):
         for order_id, payload in entry.orders:
             try:
                 yield entry.id, decode_accepted(payload)
             except msgspec.MsgspecError as error:
                 _logger.error(
-                    "an order in the stream cannot be read", extra={"order": order_id.hex(), "why": str(error)}
+                    "an order in the stream cannot be read", extra={"order_id": order_id.hex(), "reason": str(error)}
                 )
 
 
-async def _computed(
-    connection: Connection, sale_id: str, waiting: Sequence[tuple[EntryId, AcceptedOrder]], clock: Clock
+async def _compute_state(
+    connection: Connection, sale_id: str, streamed: Sequence[tuple[EntryId, AcceptedOrder]], clock: Clock
 ) -> _LoadState:
     since = from_ms(clock.now_ms() - 2 * DAY_MS)
-    rows = await store.stock_from_rows(connection, sale_id)
+    rows = await store.compute_free_units(connection, sale_id)
     stock = {sku: free for sku, free, _ in rows}
     limited = {sku for sku, _, limit in rows if limit}
-    bought: dict[bytes, int] = defaultdict(int, await store.bought_from_rows(connection, sale_id))
-    records = await store.recent_keys(connection, sale_id, since)
-    newest = await store.last_entry(connection, sale_id)
-    persisted = await store.persisted(connection, [order.order_id for _, order in waiting])
-    for entry, order in waiting:
+    bought: dict[bytes, int] = defaultdict(int, await store.compute_bought_units(connection, sale_id))
+    records = await store.read_recent_keys(connection, sale_id, since)
+    newest = await store.read_last_entry(connection, sale_id)
+    persisted = await store.find_persisted(connection, [order.order_id for _, order in streamed])
+    for entry, order in streamed:
         newest = max(newest, entry)
         if order.order_id in persisted:
             continue
@@ -154,28 +166,32 @@ async def _computed(
     return _LoadState(stock, bought, records, newest)
 
 
-async def _count_forgotten(connection: Connection, sale_id: str, before: datetime, books: _LoadState) -> None:
-    """Give back and restock what Redis cannot any more. What is to be taken away is taken only from free units."""
-    for release in await store.forgotten_releases(connection, sale_id, before):
+async def _include_expired_jobs(
+    connection: Connection, sale_id: str, created_before: datetime, state: _LoadState
+) -> None:
+    """Count releases and stock changes that Redis no longer applies. Stock is only removed if it is free."""
+    for release in await store.list_expired_releases(connection, sale_id, created_before):
         for sku, units in release.units.items():
-            if sku in books.stock:
-                books.stock[sku] += units
-            buyer = lua.idempotency_field(release.user_id, sku)
-            if books.bought.get(buyer, 0) > units:
-                books.bought[buyer] -= units
+            if sku in state.stock:
+                state.stock[sku] += units
+            purchase = lua.idempotency_field(release.user_id, sku)
+            if state.bought.get(purchase, 0) > units:
+                state.bought[purchase] -= units
             else:
-                books.bought.pop(buyer, None)
-        books.releases.append(release.release_id)
-    for change in await store.forgotten_changes(connection, sale_id, before):
-        if change.delta > 0 or books.stock[change.sku] + change.delta >= 0:
-            books.stock[change.sku] += change.delta
-            books.changes.append(change.change_id)
+                state.bought.pop(purchase, None)
+        state.releases.append(release.release_id)
+    for change in await store.list_expired_changes(connection, sale_id, created_before):
+        if change.delta > 0 or state.stock[change.sku] + change.delta >= 0:
+            state.stock[change.sku] += change.delta
+            state.changes.append(change.change_id)
         else:
-            books.refused.append(change.change_id)
+            state.refused.append(change.change_id)
 
 
-def _at_least_none(sale_id: str, stock: dict[str, int]) -> None:
+def _clamp_negative_stock(sale_id: str, stock: dict[str, int]) -> None:
     for sku, free in stock.items():
         if free < 0:
-            _logger.error("more was sold than there was", extra={"sale": sale_id, "sku": sku, "units": -free})
+            _logger.error(
+                "more units were sold than there were", extra={"sale_id": sale_id, "sku": sku, "units": -free}
+            )
             stock[sku] = 0

@@ -1,4 +1,4 @@
-"""Sales, what they offer, and what a gateway needs to know of them."""
+"""Sales, their items and stock changes, and the snapshot that a gateway prices orders with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from commerce.kernel.money import Currency, Minor
 from commerce.kernel.types import Moment, Name, Reason
 
 MAX_UNITS = 1_000_000_000
-_KEYS_COUNT = timedelta(days=3)
+_KEY_LIFETIME = timedelta(days=3)
 
 SALE_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}\Z"
 SaleId = Annotated[
@@ -22,7 +22,7 @@ SaleId = Annotated[
     msgspec.Meta(pattern=SALE_PATTERN, description="the sale's name in URLs", examples=["double-11"]),
 ]
 Units = Annotated[int, msgspec.Meta(ge=0, le=MAX_UNITS)]
-Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="units a user may buy; null: no limit")]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description="maximum units per user; null: no limit")]
 
 
 class SaleState(StrEnum):
@@ -33,7 +33,7 @@ class SaleState(StrEnum):
 
 
 class SaleInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What staff say of a new sale. Without `closes_at` it never closes, which is ordinary trade."""
+    """The data of a new sale. A sale without `closes_at` does not close, as in ordinary trade."""
 
     sale_id: SaleId
     title: Name
@@ -44,7 +44,10 @@ class SaleInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ItemInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A SKU's terms in a sale. Without a price the product's own counts; `units` is the stock it opens with."""
+    """Terms of a SKU in a sale.
+
+    Without `price` the list price of the product is used. `units` is the stock at opening.
+    """
 
     price: Minor | None = None
     limit_per_user: Limit | None = None
@@ -52,7 +55,11 @@ class ItemInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sale(msgspec.Struct, frozen=True):
-    """A sale as the database has it."""
+    """A sale as stored.
+
+    `epoch` counts loads into Redis and `generation` changes of terms; `loaded_epoch` and `published_generation` are
+    those that Redis has.
+    """
 
     sale_id: SaleId
     title: Name
@@ -68,21 +75,21 @@ class Sale(msgspec.Struct, frozen=True):
     loaded_epoch: int
 
     @property
-    def loaded(self) -> bool:
+    def is_loaded(self) -> bool:
         return 0 < self.epoch == self.loaded_epoch
 
     def has_live_keys(self, now: datetime) -> bool:
-        """Whether an order's key is still to be looked for in this sale's Redis keys.
+        """Check if Redis may hold idempotency keys of this sale that are still valid.
 
-        A key counts on its day and the next, and no order is accepted after the end; one day more is for clocks that
-        differ and for an end that Redis was told late. While Redis was not told at all, the sale goes on.
+        A key is valid on its day and the next, and no order is accepted after the end. The third day covers differing
+        clocks and an end that was published late. Until the end is published, the sale continues in Redis.
         """
         ends = [end for end in (self.closed_at, self.closes_at) if end is not None]
-        return not ends or self.published_generation < self.generation or now - min(ends) < _KEYS_COUNT
+        return not ends or self.published_generation < self.generation or now - min(ends) < _KEY_LIFETIME
 
 
 class SaleItem(msgspec.Struct, frozen=True):
-    """A SKU in a sale: its price in minor units, limit a user, and the units the sale opened with."""
+    """A SKU in a sale with its price in minor units, limit per user, and stock at opening."""
 
     sku: Sku
     name: Name
@@ -92,7 +99,7 @@ class SaleItem(msgspec.Struct, frozen=True):
 
 
 class StockChangeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Units that come (delta above 0) or go (below 0) while the sale runs."""
+    """Units to add (`delta` above 0) or to remove (below 0) while the sale runs."""
 
     sku: Sku
     delta: Annotated[int, msgspec.Meta(ge=-MAX_UNITS, le=MAX_UNITS)]
@@ -100,7 +107,7 @@ class StockChangeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StockChange(msgspec.Struct, frozen=True):
-    """A recorded change of stock. `pending` is applied as soon as Redis answers."""
+    """A recorded change of stock. A `pending` change is applied as soon as Redis answers."""
 
     change_id: UUID
     sale_id: SaleId
@@ -114,7 +121,7 @@ class StockChange(msgspec.Struct, frozen=True):
 
 
 class PublicSale(msgspec.Struct, frozen=True):
-    """A sale as a shopper sees it."""
+    """The public part of a sale."""
 
     sale_id: SaleId
     title: Name
@@ -125,7 +132,7 @@ class PublicSale(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """An item as a shopper sees it. `available` is a moment's reading, null when it is not known."""
+    """The public part of an item. `available` is the stock at this moment, null if Redis does not answer."""
 
     sku: Sku
     name: Name
@@ -136,7 +143,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class SaleSnapshot(msgspec.Struct):
-    """What a gateway prices orders with: the sale and, by SKU, (price in minor units, limit or 0)."""
+    """The terms that a gateway prices orders with: `items` maps SKUs to (price in minor units, limit or 0)."""
 
     sale: Sale
     items: dict[str, tuple[int, int]]

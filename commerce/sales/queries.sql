@@ -18,14 +18,14 @@ SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_with
        published_generation, epoch, loaded_epoch
 FROM sales WHERE sale_id > $1 AND ($3 OR state <> 'draft') ORDER BY sale_id LIMIT $2;
 
--- name: unfinished_sales
--- A load that was begun and not finished, or terms that Redis was not told.
+-- name: list_out_of_sync
+-- Sales with an unfinished load, or with terms that are not published.
 SELECT sale_id, title, currency, state, opens_at, closes_at, closed_at, pay_within_s, generation,
        published_generation, epoch, loaded_epoch
 FROM sales WHERE loaded_epoch < epoch OR (epoch > 0 AND published_generation < generation);
 
 -- name: set_state
--- The first opening makes a load due by raising the epoch.
+-- The first opening raises the epoch, which makes a load due.
 UPDATE sales SET state = $2, generation = generation + 1,
     epoch = CASE WHEN epoch = 0 THEN 1 ELSE epoch END
 WHERE sale_id = $1;
@@ -39,28 +39,28 @@ UPDATE sales SET loaded_epoch = $2, published_generation = $3 WHERE sale_id = $1
 -- name: mark_published
 UPDATE sales SET published_generation = greatest(published_generation, $3) WHERE sale_id = $1 AND epoch = $2;
 
--- name: next_generation
+-- name: increase_generation
 UPDATE sales SET generation = generation + 1 WHERE sale_id = $1 RETURNING generation;
 
 -- name: log
 INSERT INTO sale_log (sale_id, at, actor, action, detail) VALUES ($1, $2, $3, $4, $5);
 
--- name: insert_items
--- Items of a draft, all at once; a repeated SKU takes the later terms. No price: the product's own.
+-- name: put_items
+-- Terms of an item that exists are replaced. Without a price the list price of the product is used.
 INSERT INTO sale_items (sale_id, sku, price_minor, user_limit, limit_bound, initial_units, changed_generation)
-SELECT $1, products.sku, coalesce(given.price_minor, products.price_minor), given.user_limit, given.user_limit,
-       given.units, $6
-FROM unnest($2::text[], $3::bigint[], $4::integer[], $5::bigint[]) AS given (sku, price_minor, user_limit, units)
+SELECT $1, products.sku, coalesce(input.price_minor, products.price_minor), input.user_limit, input.user_limit,
+       input.units, $6
+FROM unnest($2::text[], $3::bigint[], $4::integer[], $5::bigint[]) AS input (sku, price_minor, user_limit, units)
 JOIN products USING (sku)
 ON CONFLICT (sale_id, sku) DO UPDATE
 SET price_minor = excluded.price_minor, user_limit = excluded.user_limit, limit_bound = excluded.limit_bound,
     initial_units = excluded.initial_units, changed_generation = excluded.changed_generation;
 
--- name: products_of
+-- name: read_currencies
 SELECT sku, currency FROM products WHERE sku = ANY($1::text[]);
 
 -- name: change_item
--- limit_bound keeps the highest limit that was ever in force, and none once there was none.
+-- limit_bound is the highest limit that was ever in force; NULL as soon as there was no limit.
 UPDATE sale_items SET price_minor = $3, user_limit = $4, changed_generation = $5,
     limit_bound = CASE WHEN user_limit IS NULL OR limit_bound IS NULL THEN NULL
                        WHEN $4::integer IS NULL THEN NULL ELSE greatest(limit_bound, $4::integer) END
@@ -75,8 +75,8 @@ SELECT sale_items.sku, name, sale_items.price_minor AS price, user_limit AS limi
 FROM sale_items JOIN products USING (sku)
 WHERE sale_id = $1 AND sale_items.sku > $2 ORDER BY sale_items.sku LIMIT $3;
 
--- name: changed_items
--- What a gateway does not know yet, in parts so that none of them holds it up.
+-- name: list_changed_items
+-- Terms that a gateway does not have yet, in parts that do not block it for long.
 SELECT sku, price_minor, coalesce(user_limit, 0) AS user_limit
 FROM sale_items WHERE sale_id = $1 AND changed_generation > $2 AND sku > $3 ORDER BY sku LIMIT $4;
 
@@ -93,14 +93,14 @@ SELECT change_id, sale_id, sku, delta, reason, actor, status, last_error, create
 FROM stock_changes WHERE sale_id = $1 ORDER BY created_at DESC LIMIT $2;
 
 -- name: claim_changes
--- The row is the job: a claim moves it out of the others' way for the length of a lease.
+-- A claim moves due_at by the length of the lease, so that other workers skip the row.
 UPDATE stock_changes SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE change_id IN (SELECT change_id FROM stock_changes WHERE status = 'pending' AND due_at <= $1
                     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING change_id, sale_id, sku, delta, reason, actor, status, last_error, created_at, attempts;
 
--- name: settle_change
--- Only while the load it was applied to is the one in force: a newer load counts pending rows as not applied.
+-- name: mark_change_applied
+-- Only while the load that it was applied to is current: a newer load treats pending rows as not applied.
 UPDATE stock_changes SET status = 'applied', ended_at = $2, epoch = $3, seq = $4, last_error = NULL
 WHERE change_id = $1 AND status = 'pending'
   AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
@@ -122,9 +122,9 @@ SELECT pg_advisory_unlock(hashtextextended('floodgate load ' || $1, 0));
 -- name: allow_long_statements
 SET LOCAL statement_timeout = '600s';
 
--- name: stock_from_rows
--- What was free had every row here been applied: the stream's orders, which are not here yet, still come off.
-WITH moved AS (
+-- name: compute_free_units
+-- Free units according to the rows. Orders that are only in the stream are not subtracted yet.
+WITH movements AS (
     SELECT sku, delta AS units FROM stock_changes WHERE sale_id = $1 AND status = 'applied'
     UNION ALL
     SELECT sku, -quantity FROM order_lines JOIN orders USING (order_id) WHERE sale_id = $1
@@ -134,12 +134,12 @@ WITH moved AS (
     SELECT key, value::bigint FROM releases, jsonb_each_text(units) WHERE sale_id = $1 AND status = 'applied'
 )
 SELECT sku, initial_units + coalesce(units, 0)::bigint AS free, coalesce(user_limit, 0) AS user_limit
-FROM sale_items LEFT JOIN (SELECT sku, sum(units) AS units FROM moved GROUP BY sku) AS sums USING (sku)
+FROM sale_items LEFT JOIN (SELECT sku, sum(units) AS units FROM movements GROUP BY sku) AS sums USING (sku)
 WHERE sale_id = $1;
 
--- name: bought_from_rows
--- Units taken by user, for SKUs with a limit.
-WITH moved AS (
+-- name: compute_bought_units
+-- Reserved units by user, for SKUs with a limit.
+WITH movements AS (
     SELECT user_id, sku, quantity AS units FROM order_lines JOIN orders USING (order_id) WHERE sale_id = $1
     UNION ALL
     SELECT user_id, key, value::bigint FROM dead_letters, jsonb_each_text(units)
@@ -147,50 +147,50 @@ WITH moved AS (
     UNION ALL
     SELECT user_id, key, -value::bigint FROM releases, jsonb_each_text(units) WHERE sale_id = $1 AND status = 'applied'
 )
-SELECT user_id, sku, sum(units)::bigint AS units FROM moved JOIN sale_items USING (sku)
+SELECT user_id, sku, sum(units)::bigint AS units FROM movements JOIN sale_items USING (sku)
 WHERE sale_id = $1 AND user_limit IS NOT NULL AND user_id IS NOT NULL
 GROUP BY user_id, sku HAVING sum(units) > 0;
 
--- name: forgotten_releases
--- Redis can no longer tell whether it applied them, and applies them no more: the load in the making counts them.
+-- name: list_expired_releases
+-- Redis no longer knows if it applied these releases and refuses to apply them, so the new load counts them.
 SELECT release_id, user_id, units FROM releases
 WHERE sale_id = $1 AND reacquires IS NULL AND (status = 'parked' OR (status = 'pending' AND created_at < $2));
 
--- name: forgotten_changes
+-- name: list_expired_changes
 SELECT change_id, sku, delta FROM stock_changes
 WHERE sale_id = $1 AND (status = 'parked' OR (status = 'pending' AND created_at < $2)) ORDER BY created_at;
 
--- name: refuse_forgotten_retakes
--- Nobody can tell any more whether they were applied to the load before, and this one has counted none that is not
--- marked: so they were not, and the money goes back.
+-- name: refuse_expired_reacquires
+-- Nobody knows if these were applied to the previous load. The new load counts only those that are marked applied, so
+-- they take no stock and the money is refunded.
 UPDATE releases SET status = 'refused', ended_at = $3, last_error = 'it took too long'
 WHERE sale_id = $1 AND reacquires IS NOT NULL AND status = 'pending' AND created_at < $2;
 
--- name: settle_forgotten_releases
--- Seq 0 is before all that the load itself counts.
+-- name: mark_expired_releases_applied
+-- Seq 0 precedes every change after the load.
 UPDATE releases SET status = 'applied', ended_at = $3, epoch = $2, seq = 0, last_error = NULL
 WHERE release_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
--- name: settle_forgotten_changes
+-- name: mark_expired_changes_applied
 UPDATE stock_changes SET status = 'applied', ended_at = $3, epoch = $2, seq = 0, last_error = NULL
 WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
--- name: refuse_forgotten_changes
+-- name: refuse_expired_changes
 UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
 WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
--- name: persisted_of
--- Which of these orders have rows, as orders or as dead letters.
+-- name: find_persisted
+-- Those of the orders that are stored or dead-lettered.
 SELECT order_id FROM orders WHERE order_id = ANY($1::uuid[])
 UNION ALL
 SELECT order_id FROM dead_letters WHERE order_id = ANY($1::uuid[]);
 
--- name: recent_keys
+-- name: read_recent_keys
 SELECT order_id, user_id, idempotency_key, body_digest, total_minor, accepted_at, entry_seq
 FROM orders WHERE sale_id = $1 AND accepted_at >= $2 AND idempotency_key IS NOT NULL;
 
--- name: last_entry
--- The newest stream entry that was dealt with, be it as orders or as dead letters.
+-- name: read_last_entry
+-- The newest stream entry whose orders are stored or dead-lettered.
 SELECT accepted_at, entry_seq FROM (
     (SELECT accepted_at, entry_seq FROM orders WHERE sale_id = $1 ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1)
     UNION ALL

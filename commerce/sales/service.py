@@ -1,4 +1,4 @@
-"""Making sales and steering them."""
+"""Creates sales, changes their state and terms, and reads them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchSale
-from commerce.sales.loading import load_sale, terms
+from commerce.sales.loading import load_sale, terms_of
 from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
 from lua import PublishOutcome, SaleKeys, publish, units_free
 
-_SNAPSHOT_PART = 2_000
-_PAGE = 500
-_FROM = {
+_ITEMS_PER_QUERY = 2_000
+_SALES_PER_QUERY = 500
+_ALLOWED_FROM = {
     SaleState.OPEN: (SaleState.DRAFT, SaleState.PAUSED),
     SaleState.PAUSED: (SaleState.OPEN,),
     SaleState.CLOSED: (SaleState.OPEN, SaleState.PAUSED),
@@ -31,10 +31,10 @@ _FROM = {
 
 
 class Sales:
-    """Sales over Postgres, which decides, and Redis, which is told.
+    """Sales over Postgres, which is authoritative, and Redis, which receives loads and published terms.
 
-    A change is committed first and published then. If the second step fails the row says so
-    (`published_generation`, `loaded_epoch`), and `finish` takes it up again.
+    A change is committed first and then published. If publishing fails, `published_generation` and `loaded_epoch` show
+    it, and `sync_to_redis` repeats it.
     """
 
     def __init__(self, db: Database, redis: Redis, clock: Clock) -> None:
@@ -46,35 +46,41 @@ class Sales:
         return from_ms(self._clock.now_ms())
 
     async def create(self, sale: SaleInput, items: Sequence[tuple[str, ItemInput]], actor: str) -> Sale:
-        """Make a draft with its items: all of it or nothing."""
+        """Create a draft with its items in one transaction.
+
+        Raises `Invalid` if the terms make no sense, `Conflict` if the id is taken.
+        """
         try:
             minor_digits(sale.currency)
         except MoneyError as error:
             raise Invalid(str(error)) from None
         if sale.closes_at is not None and sale.closes_at <= sale.opens_at:
-            raise Invalid("closes_at is not after opens_at")
+            raise Invalid("closes_at must be after opens_at")
         async with self._db.transaction() as connection:
             if not await store.insert(connection, sale, self._now()):
-                raise Conflict(f"there is a sale {sale.sale_id!r} already")
-            await self._put(connection, sale.sale_id, sale.currency, items, 1)
+                raise Conflict(f"cannot create the sale: {sale.sale_id!r} exists already")
+            await self._put_items(connection, sale.sale_id, sale.currency, items, 1)
             await store.log(connection, sale.sale_id, self._now(), actor, "create", {"items": len(items)})
         return await self.get(sale.sale_id)
 
     async def put_items(self, sale_id: str, items: Sequence[tuple[str, ItemInput]], actor: str) -> None:
-        """Set terms of items: of any in a draft; once it is open of new ones, whose units come by a stock change."""
+        """Set terms of items. A sale that was opened accepts only new items with 0 units, which a stock change adds.
+
+        Raises `InvalidSaleState` if the sale is closed or an item exists already.
+        """
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)
             if sale.state is SaleState.CLOSED:
-                raise InvalidSaleState(f"{sale_id} is closed")
+                raise InvalidSaleState(f"cannot set items: {sale_id} is closed")
             if sale.state is not SaleState.DRAFT:
-                await _only_new(connection, sale_id, items)
-            generation = await store.next_generation(connection, sale_id)
-            await self._put(connection, sale_id, sale.currency, items, generation)
+                await _check_items_are_new(connection, sale_id, items)
+            generation = await store.increase_generation(connection, sale_id)
+            await self._put_items(connection, sale_id, sale.currency, items, generation)
             skus = [sku for sku, _ in items]
             await store.log(connection, sale_id, self._now(), actor, "items", {"skus": skus[:100], "count": len(skus)})
         await self.sync_to_redis(sale_id)
 
-    async def _put(
+    async def _put_items(
         self,
         connection: Connection,
         sale_id: str,
@@ -84,20 +90,20 @@ class Sales:
     ) -> None:
         skus = [sku for sku, _ in items]
         if len(set(skus)) != len(skus):
-            raise Invalid("an SKU is given twice")
-        known = await store.currencies(connection, skus)
-        if missing := [sku for sku in skus if sku not in known]:
+            raise Invalid("a SKU occurs twice")
+        currencies = await store.read_currencies(connection, skus)
+        if missing := [sku for sku in skus if sku not in currencies]:
             raise Invalid(f"no such product: {', '.join(missing[:10])}", skus=missing[:100])
-        if other := [sku for sku in skus if known[sku] != currency]:
-            raise Invalid(f"not priced in {currency}: {', '.join(other[:10])}", skus=other[:100])
+        if mismatched := [sku for sku in skus if currencies[sku] != currency]:
+            raise Invalid(f"not priced in {currency}: {', '.join(mismatched[:10])}", skus=mismatched[:100])
         await store.put_items(connection, sale_id, items, generation)
 
     async def change_item(
         self, sale_id: str, sku: str, price: int | UnsetType, limit: int | UnsetType | None, actor: str
     ) -> SaleItem:
-        """Set an item's price and limit, None for no limit; what is UNSET stays as it is.
+        """Set the price and the limit of an item; None removes the limit, UNSET leaves a value unchanged.
 
-        From the moment Redis knows, no order is accepted on the old terms.
+        Once Redis has the new terms, no order is accepted on the old ones.
         """
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)
@@ -106,35 +112,35 @@ class Sales:
                 raise NoSuchSale(f"{sale_id} does not offer {sku}")
             price = item.price if price is UNSET else price
             limit = item.limit_per_user if limit is UNSET else limit
-            generation = await store.next_generation(connection, sale_id)
+            generation = await store.increase_generation(connection, sale_id)
             await store.change_item(connection, sale_id, sku, price, limit, generation)
             detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit_per_user, limit]}
             await store.log(connection, sale_id, self._now(), actor, "terms", detail)
-        if sale.loaded and item.limit_per_user is None and limit is not None:
-            # Units without a limit are not counted by user, so the counts must come from the orders.
+        if sale.is_loaded and item.limit_per_user is None and limit is not None:
+            # Redis counts units per user only for SKUs with a limit, so a load computes the counts from the orders.
             await load_sale(self._db, self._redis, self._clock, sale_id)
         else:
             await self.sync_to_redis(sale_id)
         return await self.get_item(sale_id, sku)
 
     async def open(self, sale_id: str, actor: str) -> Sale:
-        """Arm a draft, or go on with a paused sale. Orders are taken from `opens_at` by Redis's clock."""
+        """Load a draft or resume a paused sale. Redis accepts orders from `opens_at` by its own clock."""
         return await self._change_state(sale_id, SaleState.OPEN, actor)
 
     async def pause(self, sale_id: str, actor: str) -> Sale:
-        """Take no orders for a while."""
+        """Refuse orders until the sale is opened again."""
         return await self._change_state(sale_id, SaleState.PAUSED, actor)
 
     async def close(self, sale_id: str, actor: str) -> Sale:
-        """End a sale for good."""
+        """End a sale permanently."""
         return await self._change_state(sale_id, SaleState.CLOSED, actor)
 
     async def _change_state(self, sale_id: str, state: SaleState, actor: str) -> Sale:
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)
             if sale.state is not state:  # a repeated command changes nothing
-                if sale.state not in _FROM[state]:
-                    raise InvalidSaleState(f"{sale_id} is {sale.state}, so it cannot become {state}")
+                if sale.state not in _ALLOWED_FROM[state]:
+                    raise InvalidSaleState(f"cannot set {sale_id} to {state}: it is {sale.state}")
                 if state is SaleState.OPEN:
                     await self._check_can_open(connection, sale)
                 await store.set_state(connection, sale_id, state)
@@ -146,13 +152,16 @@ class Sales:
     async def _check_can_open(self, connection: Connection, sale: Sale) -> None:
         if sale.closes_at is not None and sale.closes_at <= self._now():
             raise InvalidSaleState(
-                f"{sale.sale_id} was to close at {sale.closes_at:%Y-%m-%d %H:%M:%S} UTC, which is past"
+                f"cannot open {sale.sale_id}: it was to close at {sale.closes_at:%Y-%m-%d %H:%M:%S} UTC, which is past"
             )
         if not await store.list_items(connection, sale.sale_id, "", 1):
-            raise InvalidSaleState(f"{sale.sale_id} offers nothing yet: give it items first")
+            raise InvalidSaleState(f"cannot open {sale.sale_id}: it has no items; add items first")
 
     async def sync_to_redis(self, sale_id: str) -> bool:
-        """Do what is left to do in Redis; False if Redis cannot be reached now, in which case it is done later."""
+        """Load the sale into Redis or publish its terms, if that is due.
+
+        Returns False if it could not be done now; the sale then stays out of sync and is retried later.
+        """
         sale = await self.get(sale_id)
         if sale.epoch == 0:
             return True
@@ -160,9 +169,9 @@ class Sales:
             if sale.loaded_epoch < sale.epoch:
                 await load_sale(self._db, self._redis, self._clock, sale_id)
             elif sale.published_generation < sale.generation:
-                outcome = await publish(self._redis, SaleKeys(sale_id), terms(sale))
+                outcome = await publish(self._redis, SaleKeys(sale_id), terms_of(sale))
                 if outcome is PublishOutcome.NOT_READY:
-                    return False  # Redis lost the sale: an operator decides about `rebuild`
+                    return False  # Redis lost the sale: staff decide about `rebuild`
                 async with self._db.connection() as connection:
                     await store.mark_published(connection, sale)
         except (*REDIS_UNAVAILABLE, LoadInProgress):
@@ -170,11 +179,12 @@ class Sales:
         return True
 
     async def list_out_of_sync(self) -> list[Sale]:
-        """Sales of which Redis does not know the latest."""
+        """List sales with a load or terms that Redis does not have."""
         async with self._db.connection() as connection:
-            return await store.unfinished(connection)
+            return await store.list_out_of_sync(connection)
 
     async def get(self, sale_id: str) -> Sale:
+        """Read a sale. Raises `NoSuchSale`."""
         async with self._db.connection() as connection:
             sale = await store.get(connection, sale_id)
         if sale is None:
@@ -182,22 +192,24 @@ class Sales:
         return sale
 
     async def list_sales(self, after: str | None, size: int, drafts: bool = False) -> Page[Sale]:
+        """List sales ordered by id, with `drafts` also those that were never opened."""
         async with self._db.connection() as connection:
-            found = await store.list_after(connection, after or "", size + 1, drafts)
-        return to_page(found, size, lambda sale: sale.sale_id)
+            sales = await store.list_after(connection, after or "", size + 1, drafts)
+        return to_page(sales, size, lambda sale: sale.sale_id)
 
     async def list_opened(self) -> list[Sale]:
-        """Every sale that was opened, closed ones too."""
-        found: list[Sale] = []
+        """List all sales that were ever opened, including closed ones."""
+        sales: list[Sale] = []
         after: str | None = None
         while True:
-            part = await self.list_sales(after, _PAGE)
-            found += part.items
-            after = part.next
+            page = await self.list_sales(after, _SALES_PER_QUERY)
+            sales += page.items
+            after = page.next
             if after is None:
-                return found
+                return sales
 
     async def get_item(self, sale_id: str, sku: str) -> SaleItem:
+        """Read an item. Raises `NoSuchSale`."""
         async with self._db.connection() as connection:
             item = await store.get_item(connection, sale_id, sku)
         if item is None:
@@ -205,39 +217,39 @@ class Sales:
         return item
 
     async def list_items(self, sale_id: str, after: str | None, size: int) -> Page[SaleItem]:
-        """The items of any sale in the order of their SKUs."""
+        """List the items of any sale ordered by SKU."""
         async with self._db.connection() as connection:
-            found = await store.list_items(connection, sale_id, after or "", size + 1)
-        return to_page(found, size, lambda item: item.sku)
+            items = await store.list_items(connection, sale_id, after or "", size + 1)
+        return to_page(items, size, lambda item: item.sku)
 
     async def list_offers(self, sale_id: str, after: str | None, size: int) -> Page[Offer]:
-        """The items of a sale as shoppers see them, with what is free at this moment."""
+        """List the public part of items with their free units at this moment, None if Redis does not answer."""
         sale = await self.get_public(sale_id)
-        found = await self.list_items(sale_id, after, size)
+        page = await self.list_items(sale_id, after, size)
         try:
-            free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in found.items])
+            free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in page.items])
         except REDIS_UNAVAILABLE:
-            free = [None] * len(found.items)
+            free = [None] * len(page.items)
         offers = [
             Offer(item.sku, item.name, item.price, sale.currency, item.limit_per_user, units)
-            for item, units in zip(found.items, free, strict=True)
+            for item, units in zip(page.items, free, strict=True)
         ]
-        return Page(offers, found.next)
+        return Page(offers, page.next)
 
     async def get_public(self, sale_id: str) -> PublicSale:
-        """A sale that is not a draft."""
+        """Read the public part of a sale. Raises `NoSuchSale` also if it is a draft."""
         sale = await self.get(sale_id)
         if sale.state is SaleState.DRAFT:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return to_public_sale(sale)
 
-    async def read_snapshot(self, sale: Sale, known: SaleSnapshot | None) -> SaleSnapshot:
-        """What a gateway prices with. With a `known` older one only the difference is read."""
-        # The known dictionary is copied: orders being priced from it must not see half a change.
-        items = dict(known.items) if known else {}
-        since, after = (known.sale.generation if known else 0), ""
+    async def read_snapshot(self, sale: Sale, previous: SaleSnapshot | None) -> SaleSnapshot:
+        """Read the terms that a gateway prices orders with. With `previous`, only changed items are read."""
+        # The dictionary is copied, because orders are priced from the previous snapshot meanwhile.
+        items = dict(previous.items) if previous else {}
+        since, after = (previous.sale.generation if previous else 0), ""
         async with self._db.connection() as connection:
-            while part := await store.changed_items(connection, sale.sale_id, since, after, _SNAPSHOT_PART):
+            while part := await store.list_changed_items(connection, sale.sale_id, since, after, _ITEMS_PER_QUERY):
                 items.update((sku, (price, limit)) for sku, price, limit in part)
                 after = part[-1][0]
         return SaleSnapshot(sale, items)
@@ -249,14 +261,18 @@ class Sales:
         return sale
 
 
-async def _only_new(connection: Connection, sale_id: str, items: Sequence[tuple[str, ItemInput]]) -> None:
+async def _check_items_are_new(connection: Connection, sale_id: str, items: Sequence[tuple[str, ItemInput]]) -> None:
     for sku, item in items:
         if item.units:
-            raise InvalidSaleState(f"{sale_id} was opened: {sku} comes in with 0 units, then change its stock")
+            raise InvalidSaleState(
+                f"cannot add {sku} with units: {sale_id} was opened; add it with 0 units, then change its stock"
+            )
         if await store.get_item(connection, sale_id, sku):
-            raise InvalidSaleState(f"{sale_id} was opened and offers {sku}: change its terms instead")
+            raise InvalidSaleState(
+                f"cannot replace {sku}: {sale_id} was opened and offers it; change its terms instead"
+            )
 
 
 def to_public_sale(sale: Sale) -> PublicSale:
-    """What of a sale a shopper may see."""
+    """Return the public part of a sale."""
     return PublicSale(sale.sale_id, sale.title, sale.currency, sale.state, sale.opens_at, sale.closes_at)

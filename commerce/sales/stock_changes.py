@@ -1,4 +1,4 @@
-"""Changing stock while a sale runs: recorded first, applied to Redis once, never below zero."""
+"""Changes of stock while a sale runs: recorded first, applied to Redis once, never below zero."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lua import ChangeStockOutcome, SaleKeys, change_stock
 
 
 class StockChanges:
-    """Stock changes over Postgres, where they are recorded, and Redis, where they count."""
+    """Stock changes, recorded in Postgres and applied to the stock in Redis."""
 
     def __init__(self, db: Database, redis: Redis, clock: Clock, policy: RetryPolicy) -> None:
         self._db = db
@@ -28,25 +28,27 @@ class StockChanges:
         self._policy = policy
 
     async def change(self, sale_id: str, change_id: UUID, change: StockChangeInput, actor: str) -> StockChange:
-        """Record a change and apply it. The same id again gives the same change; with other content `Conflict`.
+        """Record a change and apply it. A repeat with the same id returns the same change.
 
-        Raises `TooFewFree` where more would be taken away than is free. While Redis cannot be reached the change is
-        `pending`, and is applied later.
+        While Redis is unreachable the change stays `pending` and is applied later. Raises `NotEnoughFreeUnits` if it
+        removes more units than are free, `Conflict` if the id was used for another change.
         """
         if change.delta == 0:
-            raise Invalid("a change of 0 units changes nothing")
+            raise Invalid("cannot change stock by 0 units")
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
             sale = await store.lock(connection, sale_id)
             if sale is None or await store.get_item(connection, sale_id, change.sku) is None:
                 raise NoSuchSale(f"there is no sale {sale_id!r} that offers {change.sku}")
             if sale.state is SaleState.DRAFT:
-                raise InvalidSaleState(f"{sale_id} was not opened yet: set the item's units instead")
+                raise InvalidSaleState(
+                    f"cannot change stock: {sale_id} was not opened; set the item's units instead"
+                )
             await store.insert_change(connection, change_id, sale_id, change, actor, now)
             stored = await store.get_change(connection, change_id)
         assert stored is not None
         if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
-            raise Conflict(f"the change id {change_id} stands for another change")
+            raise Conflict(f"the change id {change_id} was used for another change")
         failpoint("stock.after_record")
         if stored.status == "pending":
             stored = await self._apply(stored, 1)
@@ -55,12 +57,12 @@ class StockChanges:
         return stored
 
     async def list_changes(self, sale_id: str, count: int) -> list[StockChange]:
-        """The latest changes of a sale, newest first."""
+        """List the latest changes of a sale, newest first."""
         async with self._db.connection() as connection:
             return await store.list_changes(connection, sale_id, count)
 
     async def apply_due_changes(self) -> int:
-        """Apply changes that were recorded and not applied; the number of those that were claimed."""
+        """Apply due changes to Redis. Returns the number of claimed changes."""
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
             claimed = await store.claim_changes(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
@@ -72,30 +74,30 @@ class StockChanges:
         keys = SaleKeys(change.sale_id)
         created_ms = to_ms(change.created_at)
         try:
-            done = await change_stock(self._redis, keys, change.change_id, created_ms, change.sku, change.delta)
+            result = await change_stock(self._redis, keys, change.change_id, created_ms, change.sku, change.delta)
         except (RedisError, OSError) as error:
             return await self._postpone(change, attempts, f"Redis: {error}", park=False)
         failpoint("stock.after_redis")
         now = from_ms(self._clock.now_ms())
-        match done.outcome:
+        match result.outcome:
             case ChangeStockOutcome.APPLIED | ChangeStockOutcome.ALREADY_APPLIED:
                 async with self._db.connection() as connection:
-                    await store.mark_change_applied(connection, change.change_id, now, done.epoch, done.number)
+                    await store.mark_change_applied(connection, change.change_id, now, result.epoch, result.number)
             case ChangeStockOutcome.NOT_ENOUGH:
-                why = f"{done.number} units of {change.sku} are free, so {-change.delta} cannot be taken away"
+                reason = f"{result.number} units of {change.sku} are free, so {-change.delta} cannot be removed"
                 async with self._db.connection() as connection:
-                    await store.refuse_change(connection, change.change_id, now, why)
+                    await store.refuse_change(connection, change.change_id, now, reason)
             case ChangeStockOutcome.NOT_READY:
                 return await self._postpone(change, attempts, "the sale is not loaded in Redis", park=False)
             case ChangeStockOutcome.TOO_OLD:
-                why = "too old for Redis to tell whether it was applied: `floodgate rebuild` of the sale settles it"
-                return await self._postpone(change, attempts, why, park=True)
+                reason = "too old for Redis to know if it was applied: run `floodgate rebuild` of the sale"
+                return await self._postpone(change, attempts, reason, park=True)
         return await self._read(change.change_id)
 
-    async def _postpone(self, change: StockChange, attempts: int, why: str, *, park: bool) -> StockChange:
+    async def _postpone(self, change: StockChange, attempts: int, reason: str, *, park: bool) -> StockChange:
         due = from_ms(self._clock.now_ms() + self._policy.delay_ms(attempts))
         async with self._db.connection() as connection:
-            await store.postpone_change(connection, change.change_id, due, why, park)
+            await store.postpone_change(connection, change.change_id, due, reason, park)
         return await self._read(change.change_id)
 
     async def _read(self, change_id: UUID) -> StockChange:

@@ -1,4 +1,4 @@
-"""The rows of sales, their items and their stock changes."""
+"""Rows of sales, items and stock changes, and the queries that a load needs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState
 from lua import EntryId, KeyRecord, idempotency_field
 
 queries = load_queries(__package__)
-_LONG_S = 600  # a load reads all orders of a sale
+_LOAD_TIMEOUT_S = 600  # a load reads all orders of a sale
 
 
 class ExpiredRelease(NamedTuple):
-    """Units that were to go back, and whether they did Redis can no longer tell."""
+    """A release that Redis no longer knows as applied or not; `units` maps SKUs to units."""
 
     release_id: UUID
     user_id: str
@@ -28,7 +28,7 @@ class ExpiredRelease(NamedTuple):
 
 
 class ExpiredChange(NamedTuple):
-    """The same of a stock change."""
+    """A stock change that Redis no longer knows as applied or not."""
 
     change_id: UUID
     sku: str
@@ -40,7 +40,7 @@ def _sale(row: Any) -> Sale:
 
 
 async def insert(connection: Connection, sale: SaleInput, now: datetime) -> bool:
-    """False if the id is taken."""
+    """Insert a draft. Returns False if the id is taken."""
     return bool(
         await connection.fetchval(
             queries.insert_sale,
@@ -61,7 +61,7 @@ async def get(connection: Connection, sale_id: str) -> Sale | None:
 
 
 async def lock(connection: Connection, sale_id: str) -> Sale | None:
-    """The sale, locked until the transaction ends."""
+    """Read a sale and lock its row until the transaction ends."""
     row = await connection.fetchrow(queries.lock_sale, sale_id)
     return _sale(row) if row else None
 
@@ -70,8 +70,8 @@ async def list_after(connection: Connection, sale_id: str, count: int, drafts: b
     return [_sale(row) for row in await connection.fetch(queries.list_sales, sale_id, count, drafts)]
 
 
-async def unfinished(connection: Connection) -> list[Sale]:
-    return [_sale(row) for row in await connection.fetch(queries.unfinished_sales)]
+async def list_out_of_sync(connection: Connection) -> list[Sale]:
+    return [_sale(row) for row in await connection.fetch(queries.list_out_of_sync)]
 
 
 async def set_state(connection: Connection, sale_id: str, state: SaleState) -> None:
@@ -82,8 +82,8 @@ async def mark_published(connection: Connection, sale: Sale) -> None:
     await connection.execute(queries.mark_published, sale.sale_id, sale.epoch, sale.generation)
 
 
-async def next_generation(connection: Connection, sale_id: str) -> int:
-    return int(await connection.fetchval(queries.next_generation, sale_id))
+async def increase_generation(connection: Connection, sale_id: str) -> int:
+    return int(await connection.fetchval(queries.increase_generation, sale_id))
 
 
 async def log(
@@ -92,17 +92,17 @@ async def log(
     await connection.execute(queries.log, sale_id, now, actor, action, orjson.dumps(detail, default=str).decode())
 
 
-async def currencies(connection: Connection, skus: Sequence[str]) -> dict[str, str]:
-    """The currency of each of these products that exists."""
-    return {row["sku"]: row["currency"] for row in await connection.fetch(queries.products_of, list(skus))}
+async def read_currencies(connection: Connection, skus: Sequence[str]) -> dict[str, str]:
+    """Read the currencies of products by SKU. Unknown SKUs are left out."""
+    return {row["sku"]: row["currency"] for row in await connection.fetch(queries.read_currencies, list(skus))}
 
 
 async def put_items(
     connection: Connection, sale_id: str, items: Sequence[tuple[str, ItemInput]], generation: int
 ) -> None:
-    """Write items of a sale, each SKU once; without a price the product\'s own counts."""
+    """Insert or replace items of a sale, each SKU once. Without a price the list price is used."""
     await connection.execute(
-        queries.insert_items,
+        queries.put_items,
         sale_id,
         [sku for sku, _ in items],
         [item.price for _, item in items],
@@ -127,18 +127,18 @@ async def list_items(connection: Connection, sale_id: str, after: str, count: in
     return [SaleItem(**row) for row in await connection.fetch(queries.list_items, sale_id, after, count)]
 
 
-async def changed_items(
+async def list_changed_items(
     connection: Connection, sale_id: str, generation: int, after: str, count: int
 ) -> list[tuple[str, int, int]]:
-    """(sku, price, limit or 0) of items that changed since a generation."""
-    rows = await connection.fetch(queries.changed_items, sale_id, generation, after, count)
+    """List items that changed after a generation as (sku, price, limit or 0)."""
+    rows = await connection.fetch(queries.list_changed_items, sale_id, generation, after, count)
     return [(row["sku"], row["price_minor"], row["user_limit"]) for row in rows]
 
 
 async def insert_change(
     connection: Connection, change_id: UUID, sale_id: str, change: StockChangeInput, actor: str, now: datetime
 ) -> bool:
-    """False if the id is there already."""
+    """Insert a pending change. Returns False if its id exists already."""
     return bool(
         await connection.fetchval(
             queries.insert_change, change_id, sale_id, change.sku, change.delta, change.reason, actor, now
@@ -158,26 +158,35 @@ async def list_changes(connection: Connection, sale_id: str, count: int) -> list
 async def claim_changes(
     connection: Connection, now: datetime, lease_s: int, count: int
 ) -> list[tuple[StockChange, int]]:
-    """Due changes with the number of their attempts, this one included."""
+    """Claim due changes. Returns them with their numbers of attempts, this one included."""
     rows = await connection.fetch(queries.claim_changes, now, lease_s, count)
-    return [(StockChange(**{k: v for k, v in row.items() if k != "attempts"}), row["attempts"]) for row in rows]
+    return [
+        (StockChange(**{name: value for name, value in row.items() if name != "attempts"}), row["attempts"])
+        for row in rows
+    ]
 
 
 async def mark_change_applied(connection: Connection, change_id: UUID, now: datetime, epoch: int, seq: int) -> bool:
-    """False if a newer load has begun: the row stays pending and is applied to that one."""
-    return str(await connection.execute(queries.settle_change, change_id, now, epoch, seq)) == "UPDATE 1"
+    """Mark a change as applied in Redis.
+
+    Returns False if a newer load has begun; the row then stays pending and is applied to that load.
+    """
+    return str(await connection.execute(queries.mark_change_applied, change_id, now, epoch, seq)) == "UPDATE 1"
 
 
-async def refuse_change(connection: Connection, change_id: UUID, now: datetime, why: str) -> None:
-    await connection.execute(queries.refuse_change, change_id, now, why)
+async def refuse_change(connection: Connection, change_id: UUID, now: datetime, reason: str) -> None:
+    await connection.execute(queries.refuse_change, change_id, now, reason)
 
 
-async def postpone_change(connection: Connection, change_id: UUID, due: datetime, why: str, park: bool) -> None:
-    await connection.execute(queries.postpone_change, change_id, due, why, park)
+async def postpone_change(connection: Connection, change_id: UUID, due: datetime, reason: str, park: bool) -> None:
+    await connection.execute(queries.postpone_change, change_id, due, reason, park)
 
 
 async def lock_load(connection: Connection, sale_id: str) -> bool:
-    """False if another session holds it. The lock lasts until it is given up or the connection ends."""
+    """Take the lock for loading a sale. Returns False if another session holds it.
+
+    The lock lasts until `unlock_load` or the end of the connection.
+    """
     return bool(await connection.fetchval(queries.lock_load, sale_id))
 
 
@@ -186,63 +195,63 @@ async def unlock_load(connection: Connection, sale_id: str) -> None:
 
 
 async def begin_load(connection: Connection, sale_id: str) -> bool:
-    """Raise the epoch; False for a sale that was never opened."""
+    """Raise the epoch. Returns False if the sale was never opened."""
     return str(await connection.execute(queries.begin_load, sale_id)) == "UPDATE 1"
 
 
 async def end_load(connection: Connection, sale: Sale) -> bool:
-    """False if a newer load has begun."""
+    """Mark a load as finished. Returns False if a newer load has begun."""
     return str(await connection.execute(queries.end_load, sale.sale_id, sale.epoch, sale.generation)) == "UPDATE 1"
 
 
-async def forgotten_releases(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredRelease]:
-    """Releases that Redis applies no more: those that are parked, and those made before that time."""
-    rows = await connection.fetch(queries.forgotten_releases, sale_id, before, timeout=_LONG_S)
+async def list_expired_releases(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredRelease]:
+    """List unapplied releases that are parked or were created before a moment: Redis no longer applies them."""
+    rows = await connection.fetch(queries.list_expired_releases, sale_id, before, timeout=_LOAD_TIMEOUT_S)
     return [ExpiredRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
 
 
-async def forgotten_changes(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredChange]:
-    """The same of stock changes, oldest first."""
-    rows = await connection.fetch(queries.forgotten_changes, sale_id, before, timeout=_LONG_S)
+async def list_expired_changes(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredChange]:
+    """List unapplied stock changes that Redis no longer applies, oldest first."""
+    rows = await connection.fetch(queries.list_expired_changes, sale_id, before, timeout=_LOAD_TIMEOUT_S)
     return [ExpiredChange(row["change_id"], row["sku"], row["delta"]) for row in rows]
 
 
-async def settle_forgotten(
+async def mark_expired_applied(
     connection: Connection, releases: Sequence[UUID], changes: Sequence[UUID], epoch: int, now: datetime
 ) -> None:
-    """Mark as applied what a load has counted."""
-    await connection.execute(queries.settle_forgotten_releases, releases, epoch, now)
-    await connection.execute(queries.settle_forgotten_changes, changes, epoch, now)
+    """Mark releases and stock changes as applied that the load has counted."""
+    await connection.execute(queries.mark_expired_releases_applied, releases, epoch, now)
+    await connection.execute(queries.mark_expired_changes_applied, changes, epoch, now)
 
 
-async def refuse_forgotten(connection: Connection, changes: Sequence[UUID], now: datetime, why: str) -> None:
-    await connection.execute(queries.refuse_forgotten_changes, changes, now, why)
+async def refuse_expired_changes(connection: Connection, changes: Sequence[UUID], now: datetime, reason: str) -> None:
+    await connection.execute(queries.refuse_expired_changes, changes, now, reason)
 
 
-async def refuse_forgotten_retakes(connection: Connection, sale_id: str, before: datetime, now: datetime) -> None:
-    await connection.execute(queries.refuse_forgotten_retakes, sale_id, before, now)
+async def refuse_expired_reacquires(connection: Connection, sale_id: str, before: datetime, now: datetime) -> None:
+    await connection.execute(queries.refuse_expired_reacquires, sale_id, before, now)
 
 
 async def allow_long_statements(connection: Connection) -> None:
-    """For the rest of the transaction: reading all orders of a sale may take longer than a shopper would wait."""
+    """Raise the statement timeout until the transaction ends, because a load reads all orders of a sale."""
     await connection.execute(queries.allow_long_statements)
 
 
-async def stock_from_rows(connection: Connection, sale_id: str) -> list[tuple[str, int, int]]:
-    """(sku, units free, limit or 0), with only what Postgres knows taken off."""
-    rows = await connection.fetch(queries.stock_from_rows, sale_id, timeout=_LONG_S)
+async def compute_free_units(connection: Connection, sale_id: str) -> list[tuple[str, int, int]]:
+    """Compute (sku, free units, limit or 0) from the rows alone, without orders that are only in the stream."""
+    rows = await connection.fetch(queries.compute_free_units, sale_id, timeout=_LOAD_TIMEOUT_S)
     return [(row["sku"], row["free"], row["user_limit"]) for row in rows]
 
 
-async def bought_from_rows(connection: Connection, sale_id: str) -> dict[bytes, int]:
-    """user NUL sku → units, for SKUs with a limit."""
-    rows = await connection.fetch(queries.bought_from_rows, sale_id, timeout=_LONG_S)
+async def compute_bought_units(connection: Connection, sale_id: str) -> dict[bytes, int]:
+    """Compute reserved units of SKUs with a limit, by `user NUL sku`."""
+    rows = await connection.fetch(queries.compute_bought_units, sale_id, timeout=_LOAD_TIMEOUT_S)
     return {idempotency_field(row["user_id"], row["sku"]): row["units"] for row in rows}
 
 
-async def recent_keys(connection: Connection, sale_id: str, since: datetime) -> list[tuple[str, str, KeyRecord]]:
-    """(user, key, record) of orders accepted since then."""
-    rows = await connection.fetch(queries.recent_keys, sale_id, since, timeout=_LONG_S)
+async def read_recent_keys(connection: Connection, sale_id: str, since: datetime) -> list[tuple[str, str, KeyRecord]]:
+    """Read (user, key, record) of orders accepted since a moment."""
+    rows = await connection.fetch(queries.read_recent_keys, sale_id, since, timeout=_LOAD_TIMEOUT_S)
     return [
         (
             row["user_id"],
@@ -253,15 +262,17 @@ async def recent_keys(connection: Connection, sale_id: str, since: datetime) -> 
     ]
 
 
-async def last_entry(connection: Connection, sale_id: str) -> EntryId:
-    """The newest stream entry whose orders are stored or dead-lettered."""
-    row = await connection.fetchrow(queries.last_entry, sale_id, timeout=_LONG_S)
+async def read_last_entry(connection: Connection, sale_id: str) -> EntryId:
+    """Return the newest stream entry whose orders are stored or dead-lettered."""
+    row = await connection.fetchrow(queries.read_last_entry, sale_id, timeout=_LOAD_TIMEOUT_S)
     return _entry(row) if row else EntryId(0, 1)
 
 
-async def persisted(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
-    """Which of these orders are stored, or dead-lettered."""
-    return {row["order_id"] for row in await connection.fetch(queries.persisted_of, order_ids, timeout=_LONG_S)}
+async def find_persisted(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the orders that are stored or dead-lettered."""
+    return {
+        row["order_id"] for row in await connection.fetch(queries.find_persisted, order_ids, timeout=_LOAD_TIMEOUT_S)
+    }
 
 
 def _entry(row: Any) -> EntryId:

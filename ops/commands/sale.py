@@ -112,7 +112,7 @@ def _change_state(sale_id: str, step: str) -> None:
 async def _warn_if_not_in_redis(shop: CliServices, sale_id: str) -> None:
     """Warn if a change of a sale is not in Redis yet, and print what will bring it there."""
     sale = await shop.sales.get(sale_id)
-    is_published = sale.loaded and sale.published_generation == sale.generation
+    is_published = sale.is_loaded and sale.published_generation == sale.generation
     if sale.epoch and await _redis_state(shop, sale) == _LOST:
         text = (
             f"Redis does not have {sale_id}: its orders are refused with not_ready until "
@@ -131,7 +131,7 @@ async def _redis_state(shop: CliServices, sale: Sale) -> str:
         return "Redis does not answer"
     if epoch == sale.epoch:
         return "loaded"
-    return _LOST if sale.loaded else "being loaded"
+    return _LOST if sale.is_loaded else "being loaded"
 
 
 @app.command()

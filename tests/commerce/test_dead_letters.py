@@ -104,7 +104,7 @@ async def test_retrying_fails_until_what_is_wrong_is_mended(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     bad = await dead(shop, settings, sale_id, keys)
-    with pytest.raises(Conflict, match="still cannot be written"):
+    with pytest.raises(Conflict, match="still cannot be stored"):
         await shop.dead_letters.retry(bad.order_id, "ann")
     assert (await shop.dead_letters.get(bad.order_id)).status == "held"
     async with shop.db.connection() as connection:

@@ -32,7 +32,7 @@ async def test_the_life_of_a_sale(shop: CliServices, sale_id: str) -> None:
     for step, state in (("open", "open"), ("pause", "paused"), ("open", "open"), ("close", "closed")):
         sale = await getattr(shop.sales, step)(sale_id, "test")
         assert sale.state == state
-        assert sale.loaded
+        assert sale.is_loaded
         assert sale.published_generation == sale.generation
     with pytest.raises(InvalidSaleState):
         await shop.sales.open(sale_id, "test")
@@ -110,7 +110,7 @@ async def test_items_must_be_products_in_the_sales_currency(shop: CliServices, s
     for items, why in (
         ([("none", ItemInput(units=1))], "no such product: none"),
         ([("pound", ItemInput(units=1))], "not priced in CNY: pound"),
-        ([("yuan", ItemInput(units=1)), ("yuan", ItemInput(units=2))], "given twice"),
+        ([("yuan", ItemInput(units=1)), ("yuan", ItemInput(units=2))], "occurs twice"),
     ):
         with pytest.raises(Invalid, match=why):
             await shop.sales.create(sale_input(shop, sale_id), items, "test")
@@ -126,7 +126,7 @@ async def test_a_taken_id(shop: CliServices, sale_id: str) -> None:
 
 async def test_an_empty_or_past_sale_cannot_be_opened(shop: CliServices, sale_prefix: str) -> None:
     await shop.sales.create(sale_input(shop, f"{sale_prefix}-empty"), [], "test")
-    with pytest.raises(InvalidSaleState, match="offers nothing"):
+    with pytest.raises(InvalidSaleState, match="has no items"):
         await shop.sales.open(f"{sale_prefix}-empty", "test")
     now = from_ms(shop.clock.now_ms())
     past = {"opens_at": now - timedelta(hours=2), "closes_at": now - timedelta(hours=1)}

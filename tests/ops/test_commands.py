@@ -113,11 +113,11 @@ async def test_a_product_joins_an_open_sale(
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
     file = tmp_path / "items.csv"
-    file.write_text("sku,units,price,limit\nnew,3,0.60,2\n")
+    file.write_text("sku,units,price,limit_per_user\nnew,3,0.60,2\n")
     status, said = await floodgate("sale", "items", sale_id, str(file))
     assert status == 1
     assert "with 0 units" in said
-    file.write_text("sku,units,price,limit\nnew,0,0.60,2\n")
+    file.write_text("sku,units,price,limit_per_user\nnew,0,0.60,2\n")
     status, said = await floodgate("sale", "items", sale_id, str(file))
     assert status == 0, said
     assert f"floodgate sale change-stock {sale_id}" in said
