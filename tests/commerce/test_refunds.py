@@ -115,7 +115,7 @@ async def test_a_refund_that_the_provider_does_not_know_is_given_up(
             await eventually(given_up)
         [parked] = (await pay.staff("GET", "/parked-jobs"))["items"]
         assert (parked["kind"], parked["attempts"]) == ("refund", 3)
-        assert "does not know it" in parked["why"]
+        assert "does not know it" in parked["reason"]
         await pay.staff("POST", f"/parked-jobs/{parked['id']}/retry")
         await pay.quiet()
         assert await refunded(pay, order_id) == [100]

@@ -100,7 +100,7 @@ class WarehouseRobot:
         if chance < _CANCELLED:
             what, body = "cancel", {"reason": "not wanted"}
         elif chance < _REDIRECTED + _CANCELLED:
-            what, body = "address", {"address": another_address(shipment["address"], self._rng), "reason": "moved"}
+            what, body = "redirect", {"address": another_address(shipment["address"], self._rng), "reason": "moved"}
         elif shipment["carrier"] in _BY_DESK and shipment["status"] == "planned":
             number = f"{shipment['carrier'].upper()}{id_.int % 10**12:012}{self._done[id_]}"
             body = {"tracking_no": number}
@@ -110,7 +110,7 @@ class WarehouseRobot:
         if status == 200:
             self.did[what] += 1
             # Booked anew, it has another number. One that a dead gateway may have written down stays the same.
-            self._done[id_] += what == "address"
+            self._done[id_] += what == "redirect"
 
     def figures(self) -> str:
         did = ", ".join(f"{number} {what}" for what, number in sorted(self.did.items()))

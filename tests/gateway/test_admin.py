@@ -34,7 +34,7 @@ def new_sale(shop: CliServices, sale_id: str) -> dict[str, Any]:
             "opens_at": (now - timedelta(seconds=1)).isoformat(),
             "closes_at": (now + timedelta(days=1)).isoformat(),
         },
-        "items": {"a": {"units": 5, "limit": 2}, "b": {"units": 3, "price": 70}},
+        "items": {"a": {"units": 5, "limit_per_user": 2}, "b": {"units": 3, "price": 70}},
     }
 
 
@@ -58,8 +58,8 @@ async def test_from_product_to_closed_sale(shop: CliServices, gateway: TestGatew
         assert (stored["status"], stored["actor"]) == ("applied", "staff ann")
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 3, "b": 6}
     assert len((await staff("GET", f"/sales/{sale_id}/stock-changes"))["items"]) == 1
-    terms = await staff("PUT", f"/sales/{sale_id}/items/b", json={"price": 90, "limit": 4})
-    assert (terms["price"], terms["limit"]) == (90, 4)
+    terms = await staff("PUT", f"/sales/{sale_id}/items/b", json={"price": 90, "limit_per_user": 4})
+    assert (terms["price"], terms["limit_per_user"]) == (90, 4)
     assert (await staff("POST", f"/sales/{sale_id}/pause"))["state"] == "paused"
     assert (await gateway.order(order_body(sale_id, ("b", 1)))).code == "sale_paused"
     assert (await staff("POST", f"/sales/{sale_id}/close"))["state"] == "closed"

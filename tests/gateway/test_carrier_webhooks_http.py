@@ -128,7 +128,7 @@ async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> 
     assert (await send(shipping_gateway, system, odd)).text == YES[system][1]
     assert counted_unknown(system) == unknown + 1
     assert [
-        one["why"] for one in (await shipping_gateway.staff("GET", "/shipments?worklist=anomalies")).body["items"]
+        one["reason"] for one in (await shipping_gateway.staff("GET", "/shipments?worklist=anomalies")).body["items"]
     ] == ["step 4"]
     last = write(number, *history(system, 0, 1, 2, 3))
     assert (await send(shipping_gateway, system, last)).text == YES[system][1]

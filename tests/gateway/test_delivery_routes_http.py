@@ -54,10 +54,10 @@ async def test_a_days_work(shipping_gateway: ShippingGateway) -> None:
     board = await drive(shipping_gateway, token)
     assert (board.status, board.headers["Cache-Control"]) == (200, "no-store")
     assert (board.body["route_id"], board.body["vehicle_id"], board.body["status"]) == (str(route_id), "V1", "planned")
-    assert [(stop["seq"], stop["status"], stop["collects"]) for stop in board.body["stops"]] == [
+    assert [(stop["seq"], stop["status"], stop["cash_to_collect"]) for stop in board.body["stops"]] == [
         *((1, "planned", None), (2, "planned", None)),
     ]
-    assert board.body["stops"][0]["to"] == NINGBO
+    assert board.body["stops"][0]["address"] == NINGBO
     assert board.body["stops"][0]["tracking_no"] == first.tracking_no
     for _ in range(2):
         left = await drive(shipping_gateway, token, "/depart")

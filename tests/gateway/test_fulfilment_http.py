@@ -24,7 +24,7 @@ async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Setti
 
 
 async def listed(shipping_gateway: ShippingGateway, which: str, **query: Any) -> list[dict[str, Any]]:
-    answer = await shipping_gateway.staff("GET", "/shipments", params={"list": which, **query})
+    answer = await shipping_gateway.staff("GET", "/shipments", params={"worklist": which, **query})
     assert answer.status == 200, answer.text
     if which != "all" and not query:
         counts = (await shipping_gateway.staff("GET", "/worklists")).body
@@ -56,7 +56,7 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     _, [two] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
     items = await listed(shipping_gateway, "to_pack")
     assert [item["shipment"]["shipment_id"] for item in items] == [str(one.shipment_id), str(two.shipment_id)]
-    assert items[0]["lines"] == [{"line": 0, "sku": "a", "quantity": 2}]
+    assert items[0]["lines"] == [{"line_no": 0, "sku": "a", "quantity": 2}]
     first = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1})
     assert (len(first.body["items"]), first.body["next"]) == (1, str(one.shipment_id))
     rest = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1, "cursor": first.body["next"]})
@@ -71,7 +71,7 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
         "sku": "a",
         "name": "thing a",
         "quantity": 2,
-        "parcels": {"1": 2},
+        "shipments": {"1": 2},
     }
     path = f"/waves/{wave.body['wave_id']}"
     assert (await shipping_gateway.staff("GET", path)).body == wave.body
@@ -97,13 +97,15 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     taken = await shipping_gateway.desk(three.shipment_id, "pack", tracking_no="ZTO-1")
     assert is_(taken, 409, "invalid_shipment_state")
     assert await listed(shipping_gateway, "to_pack", warehouse="hz") == await listed(shipping_gateway, "to_pack")
-    assert (await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "parcels": 1})).status == 201
+    assert (
+        await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "max_shipments": 1})
+    ).status == 201
     assert is_(
         await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state"
     )
     assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
     choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/carrier-choice")).body
-    assert (choice["carrier"], len(choice["considered"])) == ("sf_express", 3)
+    assert (choice["carrier"], len(choice["candidates"])) == ("sf_express", 3)
     file = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}")).body
     assert [event["text"] for event in file["events"]][-1] == "it is packed"
     await shipping_gateway.ship.check()
@@ -114,7 +116,7 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
     id_ = one.shipment_id
     held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
-    assert [item["why"] for item in await listed(shipping_gateway, "on_hold")] == ["the customer calls back"]
+    assert [item["reason"] for item in await listed(shipping_gateway, "on_hold")] == ["the customer calls back"]
     assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/pack", json={}), 409, "invalid_shipment_state")
     held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
@@ -143,7 +145,7 @@ async def test_what_was_given_up_is_taken_up(shipping_gateway: ShippingGateway) 
     shipping_gateway.ship.carriers["sf_express"].says = [refusal(), refusal()]
     _, [one] = await shipping_gateway.ship.sent()
     [item] = await listed(shipping_gateway, "parked")
-    assert "sf_express" in item["why"]
+    assert "sf_express" in item["reason"]
     assert is_(await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/label"), 409, "no_label")
     shipping_gateway.ship.carriers["sf_express"].says = []
     assert (await shipping_gateway.desk(one.shipment_id, "retry")).body["shipment"]["parked"] is False
@@ -154,13 +156,13 @@ async def test_what_was_given_up_is_taken_up(shipping_gateway: ShippingGateway) 
     await shipping_gateway.ship.work()
     [order] = (await shipping_gateway.staff("GET", "/unplanned-orders")).body["items"]
     assert order["order_id"] == str(order_id)
-    assert "import them as goods" in order["why"]
+    assert "import them as goods" in order["reason"]
     assert (await shipping_gateway.staff("GET", "/worklists")).body["unplanned"] == 1
     await shipping_gateway.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
     assert (await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204
     assert is_(await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found")
     await shipping_gateway.ship.work()
-    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 0
+    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 0
     await shipping_gateway.ship.check()
 
 
@@ -185,16 +187,16 @@ async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGate
     await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
     assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
     [lost] = await listed(shipping_gateway, "undelivered")
-    assert lost["why"] == "lost"
+    assert lost["reason"] == "lost"
     replaced = await shipping_gateway.desk(first, "reship", reason="nobody finds it")
     assert (replaced.status, len(replaced.body["shipments"])) == (200, 1)
     assert is_(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "invalid_shipment_state")
     assert await listed(shipping_gateway, "undelivered") == []
     other, [odd] = await shipping_gateway.ship.sent()
     await shipping_gateway.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))
-    assert [item["why"] for item in await listed(shipping_gateway, "anomalies")] == ["what is this"]
+    assert [item["reason"] for item in await listed(shipping_gateway, "anomalies")] == ["what is this"]
     settled = await shipping_gateway.desk(odd.shipment_id, "resolve", reason="asked the carrier")
-    assert settled.body["shipment"]["settled_note"] == "asked the carrier"
+    assert settled.body["shipment"]["resolution"] == "asked the carrier"
     assert await listed(shipping_gateway, "anomalies") == []
     assert other != order_id
     for which in ("overdue", "stalled", "no_first_scan"):
@@ -204,18 +206,18 @@ async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGate
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [
-    *((what, body) for what in ("hold", "cancel", "settle", "reship") for body in ({}, {"reason": ""})),
+    *((what, body) for what in ("hold", "cancel", "resolve", "reship") for body in ({}, {"reason": ""})),
     *(("hold", {"reason": text}) for text in ("nul \0", "two\nlines", "x" * 201, 7)),
     ("hold", {"reason": "x", "more": 1}),
-    *(("packed", {"tracking_no": number}) for number in ("", "abc", "a b c d", "x" * 65, "SF00\n", 1234)),
+    *(("pack", {"tracking_no": number}) for number in ("", "abc", "a b c d", "x" * 65, "SF00\n", 1234)),
     *(("merge", {"shipments": others}) for others in ([], [str(uuid4())] * 51, ["x"])),
     *(("split", {"lines": lines}) for lines in ({"": 1}, {"0": 0}, {"x": 1}, {"0": 1_000_001})),
-    ("address", {"reason": "x"}),
-    ("address", {"address": {**ADDRESS, "line": "nul \0"}, "reason": "x"}),
-    ("address", {"address": {**ADDRESS, "phone": "call me"}, "reason": "x"}),
-    ("address", {"address": {**ADDRESS, "country": "China"}, "reason": "x"}),
-    ("address", {"address": {**ADDRESS, "province": ""}, "reason": "x"}),
-    ("address", {"address": {**ADDRESS, "door": "3"}, "reason": "x"}),
+    ("redirect", {"reason": "x"}),
+    ("redirect", {"address": {**ADDRESS, "line": "nul \0"}, "reason": "x"}),
+    ("redirect", {"address": {**ADDRESS, "phone": "call me"}, "reason": "x"}),
+    ("redirect", {"address": {**ADDRESS, "country": "China"}, "reason": "x"}),
+    ("redirect", {"address": {**ADDRESS, "province": ""}, "reason": "x"}),
+    ("redirect", {"address": {**ADDRESS, "door": "3"}, "reason": "x"}),
     ("appointment", {"deliver_from": "18:00:00"}),
     ("appointment", {"latitude": 31.2}),
     ("appointment", {"latitude": 91, "longitude": 0}),
@@ -232,18 +234,18 @@ async def test_bad_wishes(shipping_gateway: ShippingGateway) -> None:
     for what, body in BAD:
         answer = await shipping_gateway.staff("POST", f"/shipments/{one.shipment_id}/{what}", json=body)
         assert (answer.status, answer.code) == (422, "invalid"), (what, body, answer.text)
-    for wave in ({"warehouse_id": "nul\0"}, *({"warehouse_id": "hz", "parcels": n} for n in (0, 501)), {}):
+    for wave in ({"warehouse_id": "nul\0"}, *({"warehouse_id": "hz", "max_shipments": n} for n in (0, 501)), {}):
         assert is_(await shipping_gateway.staff("POST", "/waves", json=wave), 422, "invalid")
-    for query in ({"list": "none"}, {"warehouse": "\0"}, {"limit": 0}, {"limit": 1001}, {"cursor": "x"}):
+    for query in ({"worklist": "none"}, {"warehouse": "\0"}, {"limit": 0}, {"limit": 1001}, {"cursor": "x"}):
         assert is_(await shipping_gateway.staff("GET", "/shipments", params=query), 422, "invalid")
     assert await shipping_gateway.ship.parcel(one.shipment_id) == one
 
 
 GOOD: dict[str, dict[str, Any]] = {
-    "told": {"state": "lost", "reason": "x"},
-    **{what: {"reason": "x"} for what in ("hold", "cancel", "settle", "reship")},
-    "packed": {},
-    "address": {"address": ADDRESS, "reason": "x"},
+    "outcome": {"status": "lost", "reason": "x"},
+    **{what: {"reason": "x"} for what in ("hold", "cancel", "resolve", "reship")},
+    "pack": {},
+    "redirect": {"address": ADDRESS, "reason": "x"},
     "appointment": {},
     "split": {"lines": {"0": 1}},
     "merge": {"shipments": [str(uuid4())]},

@@ -51,8 +51,8 @@ async def test_the_whole_way(
     stored = (await gateway.call("GET", answer.headers["Location"])).body
     assert stored["status"] == "awaiting_payment"
     assert stored["lines"] == [
-        {"line": 0, "sku": "a", "quantity": 2, "ship_to": 0, "unit_price": 100},
-        {"line": 1, "sku": "b", "quantity": 1, "ship_to": 0, "unit_price": 255},
+        {"line_no": 0, "sku": "a", "quantity": 2, "ship_to": 0, "unit_price": 100},
+        {"line_no": 1, "sku": "b", "quantity": 1, "ship_to": 0, "unit_price": 255},
     ]
     assert stored["ship_to"] == [ADDRESS]
     assert stored["payments"] == [{"method": "alipay", "amount": 455, "currency": None}]
@@ -77,7 +77,7 @@ async def test_several_addresses_and_a_split_line(
     async with run_workers(settings, "order_writer"):
         await eventually(lambda: drained(shop, keys))
     stored = (await gateway.call("GET", answer.headers["Location"])).body
-    assert [(line["line"], line["ship_to"], line["quantity"]) for line in stored["lines"]] == [
+    assert [(line["line_no"], line["ship_to"], line["quantity"]) for line in stored["lines"]] == [
         (0, 1, 1),
         (1, 0, 2),
         (1, 2, 3),

@@ -170,7 +170,9 @@ async def test_the_same_again(pay: PaymentShop, method: str) -> None:
         assert await pay.send(method, again) == YES[method]
         assert counted(method, result) == count + 1
     assert await state(pay) == before
-    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 40, "reason": "broken"})
+    await pay.staff(
+        "POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 40, "reason": "broken"}
+    )
     await pay.quiet() if method == "alipay" else await _refunded_by_callback(pay, method, payment["payment_id"])
     refund = str(await pay.value("SELECT refund_id FROM refunds"))
     before = await state(pay)
@@ -200,7 +202,9 @@ async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> Non
     pay.pays("wechatpay", payment["payment_id"])
     await pay.send("wechatpay", pay.callback("wechatpay", payment["payment_id"]))
     await pay.order_is(order_id, "paid")
-    await pay.staff("POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 40, "reason": "broken"})
+    await pay.staff(
+        "POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 40, "reason": "broken"}
+    )
 
     async def asked() -> bool:
         return await pay.value("SELECT last_error FROM refunds") == "on its way"

@@ -40,7 +40,7 @@ class ShipmentEventStream:
             name, _, value = line.rstrip("\n").partition(": ")
             lines[name] = value
             if line == "\n" and "data" in lines:
-                assert lines["event"] == "parcel"
+                assert lines["event"] == "shipment"
                 return int(lines["id"]), orjson.loads(lines["data"])
         raise EOFError
 
@@ -71,19 +71,19 @@ async def test_what_a_customer_reads(shipping_gateway: ShippingGateway) -> None:
     ship = shipping_gateway.ship
     order_id = await ship.order(("a", 2, 0), ("b", 1, 1), ship_to=(ADDRESS, SHANGHAI))
     none = await shipping_gateway.shipments(order_id)
-    assert (none.status, none.body) == (200, {"order_id": str(order_id), "open": 3, "shipments": []})
+    assert (none.status, none.body) == (200, {"order_id": str(order_id), "unplanned_units": 3, "shipments": []})
     await ship.work()
     first, second = await ship.parcels(order_id)
     await ship.hear(
         first.shipment_id, tracking_event("in_transit", -5), tracking_event("picked_up", -60, text="fetched")
     )
     shown = (await shipping_gateway.shipments(order_id)).body
-    assert shown["open"] == 0
+    assert shown["unplanned_units"] == 0
     one, two = shown["shipments"]
-    assert (one["shipment_id"], one["status"], one["parcel"], one["to"]) == (
+    assert (one["shipment_id"], one["status"], one["parcel_no"], one["ship_to"]) == (
         *(str(first.shipment_id), "in_transit", 1, 0),
     )
-    assert one["lines"] == [{"line": 0, "sku": "a", "quantity": 2}]
+    assert one["lines"] == [{"line_no": 0, "sku": "a", "quantity": 2}]
     assert (one["carrier"], one["tracking_no"]) == ("sf_express", first.tracking_no)
     told = [(event["status"], event["source"], event["text"]) for event in one["events"]]
     assert told == [
@@ -91,7 +91,7 @@ async def test_what_a_customer_reads(shipping_gateway: ShippingGateway) -> None:
         ("in_transit", "push", "it is in_transit"),
         ("booked", "driver", f"sf_express takes it as {first.tracking_no}"),
     ]
-    assert (two["status"], two["carrier"], two["tracking_no"], two["to"]) == ("planned", "zto", None, 1)
+    assert (two["status"], two["carrier"], two["tracking_no"], two["ship_to"]) == ("planned", "zto", None, 1)
     assert two["promised_on"] == second.promised_on.isoformat()
     whole = await shipping_gateway.shipments(order_id)
     for path, length in (("", whole.headers["Content-Length"]), ("/events", None)):
@@ -118,7 +118,7 @@ async def test_parcels_of_others(shipping_gateway: ShippingGateway) -> None:
         headers = {"Last-Event-ID": wrong}
         bad = await shipping_gateway.gateway.call("GET", f"/v1/orders/{order_id}/shipments/events", headers=headers)
         assert (bad.status, bad.code) == (422, "invalid")
-    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["open"] == 1
+    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 1
 
 
 async def test_watching_parcels(shipping_gateway: ShippingGateway) -> None:

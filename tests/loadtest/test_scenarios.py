@@ -177,7 +177,7 @@ async def lying_shop(lie: str) -> AsyncIterator[str]:
 
     async def offers(request: web.Request) -> web.Response:
         limit = 1 if lie == "limit" else None
-        offer = {"sku": "phone", "name": "Phone", "price": 100, "currency": CURRENCY, "limit": limit, "available": None}
+        offer = {"sku": "phone", "name": "Phone", "price": 100, "currency": CURRENCY, "limit_per_user": limit, "available": None}
         return web.json_response({"items": [offer], "next": None}, headers=tag)
 
     async def order(request: web.Request) -> web.Response:

@@ -280,7 +280,7 @@ class PaymentShop(PaymentChecks):
 
     async def gift(self, amount: int, user: str = "user", key: str = "welcome") -> None:
         await self.staff(
-            "POST", f"/store-credit/{user}", json={"key": f"{key}-{user}", "amount": amount, "currency": "CNY"}
+            "POST", f"/store-credit/{user}", json={"idempotency_key": f"{key}-{user}", "amount": amount, "currency": "CNY"}
         )
 
     async def credit(self, user: str = "user") -> int:
