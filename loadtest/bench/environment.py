@@ -26,7 +26,7 @@ from config.settings import Durability, Settings, load
 from gateway.auth import sign_token
 from lua import SaleKeys
 from ops.local import embedded_servers
-from ops.local.subprocesses import ProcessSpec, RunningProcess, start
+from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
 from ops.services import CliServices, open_cli_services
 
 SALE_ID = "bench"
@@ -91,7 +91,9 @@ class BenchEnvironment:
                 writer.close()
 
         environment = {**_environment(self.settings, self.home), **(env or {})}
-        return await start(ProcessSpec(name, argv, self.home / f"{name}.log", env=environment, ready=ready))
+        return await start_process(
+            ProcessSpec(name, argv, self.home / f"{name}.log", env=environment, check_ready=ready)
+        )
 
 
 @asynccontextmanager
@@ -101,8 +103,8 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
     home.chmod(0o755)
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
-        redis, postgres = embedded_servers.redis_server(home), embedded_servers.postgres_server(home)
-        running = [await start(server.program) for server in (redis, postgres)]
+        redis, postgres = embedded_servers.prepare_redis_server(home), embedded_servers.prepare_postgres_server(home)
+        running = [await start_process(server.spec) for server in (redis, postgres)]
         for one in running:
             stack.push_async_callback(one.stop)
         connection = await connect(postgres.url, name="bench", timeout_s=60)

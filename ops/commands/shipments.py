@@ -93,7 +93,7 @@ def list_shipments(
 def _list_order(order_id: UUID) -> None:
     async def work() -> OrderShipments:
         async with open_cli_services() as shop:
-            return await shop.shipping.show(order_id, None)
+            return await shop.shipping.get_order_shipments(order_id, None)
 
     order = run(work())
     table = Table(

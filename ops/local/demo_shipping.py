@@ -1,4 +1,4 @@
-"""Warehouses, weights, rates and vans of the demonstration shop, as a shop would import them."""
+"""Demonstration warehouses, product logistics, rates and vehicles, as import files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WAREHOUSES = """id,name,phone,country,province,city,district,line,postcode,lati
 hangzhou,Floodgate Hangzhou,057188880000,CN,Zhejiang,Hangzhou,Yuhang,Cangqian Street 1,311121,30.2803,120.0197
 shanghai,Floodgate Shanghai,02166660000,CN,Shanghai,Shanghai,Jiading,Hubin Road 88,201800,31.3756,121.2655
 """
-_GOODS = """sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm
+_PRODUCT_LOGISTICS = """sku,warehouse,shelf,weight_g,length_mm,width_mm,height_mm
 PHONE-X1,shanghai,A-01-1,480,180,100,60
 BUDS-2,shanghai,A-01-3,160,110,110,50
 SHOES-42,shanghai,B-04-2,1100,340,220,130
@@ -24,7 +24,7 @@ DUVET-200,hangzhou,D-02-1,3200,550,380,250
 LAMP-DESK,hangzhou,C-02-4,1500,400,200,180
 MASK-50,hangzhou,C-05-1,230,190,100,80
 """
-# Made up: SF brings everything everywhere, zto is cheaper around Shanghai, the own vans are the cheapest in Hangzhou.
+# Invented: SF Express serves everything everywhere, zto is cheaper around Shanghai, our own vehicles in Hangzhou.
 _RATES = """carrier,region,from_g,to_g,price,currency,days,cod
 sf_express,CN,0,1000,18.00,CNY,3,yes
 sf_express,CN,1000,3000,26.00,CNY,3,yes
@@ -38,7 +38,7 @@ yto,CN/Guangdong,0,3000,11.00,CNY,4,no
 yto,CN/Guangdong,3000,30000,29.00,CNY,4,no
 own_fleet,CN/Zhejiang/Hangzhou,0,30000,6.00,CNY,1,yes
 """
-_VANS = """vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s
+_VEHICLES = """vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s
 van-1,hangzhou,600000,08:00,18:00,11:30,13:30,2700
 van-2,hangzhou,600000,10:00,20:00,14:00,16:00,2700
 van-3,shanghai,600000,08:00,18:00,11:30,13:30,2700
@@ -54,15 +54,16 @@ cn/zhejiang/hangzhou/xiaoshan,30.1854,120.2645
 """
 
 
-async def make_shipping(db: Database, clock: Clock, fleet: Fleet) -> None:
-    """Make it once: a shop that has rates has said by itself how it sends things."""
+async def create_demo_shipping(db: Database, clock: Clock, fleet: Fleet) -> None:
+    """Import the demonstration data, unless there is a rate table: then the shop has its own."""
     rates = Rates(db, clock)
-    if await rates.tables():
+    if await rates.list_tables():
         return
     warehouses = Warehouses(db)
-    for text in (_WAREHOUSES, _GOODS):
+    for text in (_WAREHOUSES, _PRODUCT_LOGISTICS):
         report = await warehouses.import_csv(text.splitlines(keepends=True))
         assert not report.errors, report.errors
-    for text in (_VANS, _PLACES):
-        await fleet.import_csv(text.splitlines(keepends=True))
+    for text in (_VEHICLES, _PLACES):
+        report = await fleet.import_csv(text.splitlines(keepends=True))
+        assert not report.errors, report.errors
     await rates.import_table(_RATES.splitlines(keepends=True), "demonstration", "demo")

@@ -1,4 +1,4 @@
-"""The sandbox under `floodgate up`: its program, and the settings that name it as the shop's providers and carriers."""
+"""The sandbox of `floodgate up`: its process, and the settings that point the shop at it."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from ops.local.subprocesses import ProcessSpec
 from ops.sandbox.keys import Keys, MerchantIds, make_keys, read_keys
 
 
-def lacks_providers(settings: Settings) -> bool:
-    """The shop has agreed with nobody who takes payments."""
+def has_no_providers(settings: Settings) -> bool:
+    """Return True if the settings name no account at a payment provider."""
     return not (settings.payments.alipay or settings.payments.wechatpay)
 
 
-def lacks_carriers(settings: Settings) -> bool:
-    """The shop has agreed with nobody who brings parcels, and has no vans."""
+def has_no_carriers(settings: Settings) -> bool:
+    """Return True if the settings name no carrier account and no fleet of our own."""
     shipping = settings.shipping
     return not (shipping.sf_express or shipping.kuaidi100 or shipping.kuaidi100_carriers or shipping.own_fleet)
 
 
-def sandbox_settings(settings: Settings, home: Path) -> str:
-    """The parts `payments` and `shipping` of the settings, as TOML, where the shop lacks them; makes the keys that both
-    sides need."""
-    directory = _home(home) / "keys"
+def build_sandbox_settings(settings: Settings, home: Path) -> str:
+    """Return the sections `payments` and `shipping` that point a shop at the sandbox, as TOML.
+
+    A section that the settings have already is left out. Creates the keys that both sides need.
+    """
+    directory = _sandbox_home(home) / "keys"
     make_keys(directory)
     keys = read_keys(directory)
-    base, shop = _base(settings), _shop(settings)
-    parts: dict[str, dict[str, str]] = {}
-    if lacks_providers(settings):
-        parts |= _providers(keys, base, shop)
-    if lacks_carriers(settings):
-        parts |= _carriers(keys.ids, base, shop)
-    lines = ["[shipping]\nown_fleet = true\n"] if lacks_carriers(settings) else []
-    for name, values in parts.items():
+    sandbox_url, shop_url = _sandbox_url(settings), _shop_url(settings)
+    sections: dict[str, dict[str, str]] = {}
+    if has_no_providers(settings):
+        sections |= _provider_sections(keys, sandbox_url, shop_url)
+    if has_no_carriers(settings):
+        sections |= _carrier_sections(keys.ids, sandbox_url, shop_url)
+    lines = ["[shipping]\nown_fleet = true\n"] if has_no_carriers(settings) else []
+    for name, values in sections.items():
         lines.append(f"\n[{name}]\n")
         lines += [
             f"{key} = '''\n{value}'''\n" if "\n" in value else f'{key} = "{value}"\n' for key, value in values.items()
@@ -44,12 +46,12 @@ def sandbox_settings(settings: Settings, home: Path) -> str:
     return "".join(lines)
 
 
-def _providers(keys: Keys, base: str, shop: str) -> dict[str, dict[str, str]]:
+def _provider_sections(keys: Keys, sandbox_url: str, shop_url: str) -> dict[str, dict[str, str]]:
     alipay = {
         "app_id": keys.ids.alipay_app_id,
         "seller_id": keys.ids.alipay_seller_id,
-        "gateway_url": f"{base}/alipay/gateway.do",
-        "notify_url": f"{shop}/v1/webhooks/payments/alipay",
+        "gateway_url": f"{sandbox_url}/alipay/gateway.do",
+        "notify_url": f"{shop_url}/v1/webhooks/payments/alipay",
         "merchant_key": keys.alipay_merchant.private,
         "alipay_key": keys.alipay_platform.public,
     }
@@ -59,26 +61,26 @@ def _providers(keys: Keys, base: str, shop: str) -> dict[str, dict[str, str]]:
         "serial": keys.ids.wechatpay_merchant_serial,
         "private_key": keys.wechatpay_merchant.private,
         "api_v3_key": keys.ids.wechatpay_api_v3_key,
-        "base_url": f"{base}/wechatpay",
-        "notify_url": f"{shop}/v1/webhooks/payments/wechatpay",
+        "base_url": f"{sandbox_url}/wechatpay",
+        "notify_url": f"{shop_url}/v1/webhooks/payments/wechatpay",
     }
     return {"payments.alipay": alipay, "payments.wechatpay": wechatpay}
 
 
-def _carriers(ids: MerchantIds, base: str, shop: str) -> dict[str, dict[str, str]]:
+def _carrier_sections(ids: MerchantIds, sandbox_url: str, shop_url: str) -> dict[str, dict[str, str]]:
     sf_express = {
         "partner_id": ids.sf_express_partner_id,
         "check_word": ids.sf_express_check_word,
         "monthly_card": ids.sf_express_monthly_card,
-        "base_url": f"{base}/sf_express/std/service",
+        "base_url": f"{sandbox_url}/sf_express/std/service",
         "push_key": ids.sf_express_push_key,
     }
     kuaidi100 = {
         "customer": ids.kuaidi100_customer,
         "key": ids.kuaidi100_key,
         "salt": ids.kuaidi100_salt,
-        "base_url": f"{base}/kuaidi100",
-        "notify_url": f"{shop}/v1/webhooks/carriers/kuaidi100",
+        "base_url": f"{sandbox_url}/kuaidi100",
+        "notify_url": f"{shop_url}/v1/webhooks/carriers/kuaidi100",
     }
     return {
         "shipping.sf_express": sf_express,
@@ -87,30 +89,30 @@ def _carriers(ids: MerchantIds, base: str, shop: str) -> dict[str, dict[str, str
     }
 
 
-def sandbox_program(settings: Settings) -> ProcessSpec:
-    """Started before the shop's own programs, so that it is there when they call."""
-    home = _home(settings.data_dir)
+def build_sandbox_spec(settings: Settings) -> ProcessSpec:
+    """Return the sandbox's process. Start it before the shop's processes, which call it."""
+    home = _sandbox_home(settings.data_dir)
     argv = [sys.executable, "-m", "ops.sandbox", "--port", str(settings.sandbox.port)]
     argv += ["--data", str(home), "--keys", str(home / "keys")]
-    argv += ["--shop", _shop(settings), "--speed", str(settings.sandbox.time_factor)]
+    argv += ["--shop", _shop_url(settings), "--speed", str(settings.sandbox.time_factor)]
     if settings.sandbox.fault_scenario is not None:
         argv += ["--scenario", str(settings.sandbox.fault_scenario)]
 
-    async def ready() -> None:
-        url = f"{_base(settings)}/health"
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as answer:
-            answer.raise_for_status()
+    async def check_ready() -> None:
+        url = f"{_sandbox_url(settings)}/health"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as response:
+            response.raise_for_status()
 
-    return ProcessSpec("sandbox", argv, settings.data_dir / "logs" / "sandbox.log", ready=ready)
+    return ProcessSpec("sandbox", argv, settings.data_dir / "logs" / "sandbox.log", check_ready=check_ready)
 
 
-def _base(settings: Settings) -> str:
+def _sandbox_url(settings: Settings) -> str:
     return f"http://127.0.0.1:{settings.sandbox.port}"
 
 
-def _shop(settings: Settings) -> str:
+def _shop_url(settings: Settings) -> str:
     return f"http://{settings.http.host}:{settings.http.port}"
 
 
-def _home(data_dir: Path) -> Path:
+def _sandbox_home(data_dir: Path) -> Path:
     return data_dir / "sandbox"

@@ -1,4 +1,4 @@
-"""`floodgate up`: everything on one machine under one supervisor."""
+"""`floodgate up`: a whole shop on one machine under one supervisor."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,39 +29,44 @@ from config.settings import Settings, SettingsError, load, local_file, servers_f
 from gateway.auth import sign_token
 from ops.commands.console import out
 from ops.local import demo_sales, embedded_servers
-from ops.local.sandbox_setup import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
-from ops.local.subprocesses import ProcessSpec, ProgramFailed
+from ops.local.sandbox_setup import build_sandbox_settings, build_sandbox_spec, has_no_carriers, has_no_providers
+from ops.local.subprocesses import ProcessFailed, ProcessSpec
 from ops.local.supervisor import Supervisor
 from ops.services import open_cli_services
 
-_TOKEN_S = 7 * 86_400
-_PORTS = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX__PORT"
+_TOKEN_TTL_S = 7 * 86_400
+_PORT_VARIABLES = "FLOODGATE_HTTP__PORT, FLOODGATE_HTTP__ADMIN_PORT and FLOODGATE_SANDBOX__PORT"
 _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_worker",)),
-    ("shipments", ("fulfilment_worker",)),
-    ("keeper", ("release_worker", "sale_sync", "observer", "auditor")),
+    ("fulfilment", ("fulfilment_worker",)),
+    ("maintenance", ("release_worker", "sale_sync", "observer", "auditor")),
 )
+"""worker processes: name, workers"""
+_MIGRATION_TIMEOUT_S = 600
 
 
 async def up(data_dir: Path | None, with_demo: bool) -> None:
-    """Run until SIGINT or SIGTERM. Raises `NotReady` or `SettingsError` with what is in the way."""
+    """Run a shop until SIGINT, SIGTERM or SIGHUP.
+
+    `data_dir` replaces the setting. Raises `NotReady` or `SettingsError` if the shop cannot be started.
+    """
     if data_dir is not None:
         os.environ["FLOODGATE_DATA_DIR"] = str(data_dir.absolute())
     home = load().data_dir
-    stop = _stop_event()
-    with _only_one(home):
+    stop = _create_stop_event()
+    with _lock_data_dir(home):
         servers_file(home).unlink(missing_ok=True)
-        settings = _with_signing_key(home)
+        settings = _load_with_signing_key(home)
         _check_ports(settings)
-        supervisor = Supervisor(on_event=lambda line: out.print(f"  {escape(line)}"), on_end=_ended)
+        supervisor = Supervisor(on_event=lambda line: out.print(f"  {escape(line)}"), on_end=metrics.drop_process)
         try:
-            await _until(stop, _start(supervisor, settings, with_demo))
+            await _run_until(stop, _start(supervisor, settings, with_demo))
             if not stop.is_set():
-                _welcome(load(), with_demo, _made_up(settings))
+                _print_welcome(load(), with_demo, _describe_sandbox(settings))
                 await stop.wait()
             out.print("stopping")
-        except ProgramFailed as error:
+        except ProcessFailed as error:
             raise NotReady(str(error)) from None
         finally:
             await supervisor.stop()
@@ -68,7 +74,7 @@ async def up(data_dir: Path | None, with_demo: bool) -> None:
         out.print("stopped; the data is kept")
 
 
-def _stop_event() -> asyncio.Event:
+def _create_stop_event() -> asyncio.Event:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -76,8 +82,8 @@ def _stop_event() -> asyncio.Event:
     return stop
 
 
-async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
-    """Work, unless it is time to stop before it is done."""
+async def _run_until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run async code, and cancel it if `stop` is set before it ends."""
     task = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -89,54 +95,59 @@ async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
 
 
 @contextmanager
-def _only_one(home: Path) -> Iterator[None]:
-    """Two supervisors on one directory would fight over its servers."""
+def _lock_data_dir(home: Path) -> Iterator[None]:
+    """Hold the lock of a data directory: two supervisors would fight over its servers.
+
+    Raises `NotReady` if it is locked, `SettingsError` if the directory cannot be created.
+    """
     try:
         (home / "run").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(f"{home} cannot be used ({error.strerror}): set FLOODGATE_DATA_DIR") from None
+        raise SettingsError(f"cannot use {home}: {error.strerror}; set FLOODGATE_DATA_DIR") from None
     with (home / "run" / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.seek(0)
-            raise NotReady(f"it runs already with the data in {home} (process {lock.read().strip()})") from None
+            pid = lock.read().strip()
+            raise NotReady(f"cannot start: a shop runs already with the data in {home}; stop process {pid}") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         yield
 
 
-def _with_signing_key(home: Path) -> Settings:
-    """The settings; the first time on a machine with a key to sign tokens with, unless they name one."""
+def _load_with_signing_key(home: Path) -> Settings:
+    """Load the settings, and create a key that signs tokens if they have none."""
     settings = load()
     if settings.auth.keys:
         return settings
     file = local_file(home)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as made:
-        made.write(
-            "# Made by `floodgate up` for this machine. Tokens are signed with this key: keep it to yourself.\n"
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as target:
+        target.write(
+            "# Created by `floodgate up` for this machine. Tokens are signed with this key: keep it secret.\n"
             f'[[auth.keys]]\nkid = "local-{secrets.token_hex(4)}"\nsecret = "{secrets.token_hex(32)}"\n'
         )
     return load()
 
 
 def _check_ports(settings: Settings) -> None:
-    """Gateways share their port, so a second shop would quietly share it too: look before."""
+    """Raise `NotReady` if a port is in use. Gateways share their port, so a second shop would share it unnoticed."""
     http = settings.http
     ports = {(http.host, http.port), (http.admin_host, http.admin_port)}
-    if _sandbox(settings) is not None:
+    if _needs_sandbox(settings):
         ports.add(("127.0.0.1", settings.sandbox.port))
     for host, port in ports:
         if port == 0:
-            raise SettingsError(f"`floodgate up` needs ports: set {_PORTS}")
+            raise SettingsError(f"cannot start: `floodgate up` needs fixed ports, not 0; set {_PORT_VARIABLES}")
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError as error:
                 raise NotReady(
-                    f"{host}:{port} cannot be used ({error.strerror}): stop what uses it, or set {_PORTS}"
+                    f"cannot use {host}:{port}: {error.strerror}; stop the program that uses it, or set "
+                    f"{_PORT_VARIABLES}"
                 ) from None
 
 
@@ -147,68 +158,69 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
     shutil.rmtree(metrics_dir, ignore_errors=True)
     metrics_dir.mkdir(parents=True)
     metrics.enable_multiprocess(metrics_dir)
-    sandbox = _sandbox(settings)
-    _write_servers(home, redis_url, database_url, sandbox_settings(settings, home) if sandbox else "")
-    connection = await connect(database_url, name="migrate", timeout_s=600)
+    needs_sandbox = _needs_sandbox(settings)
+    sandbox_settings = build_sandbox_settings(settings, home) if needs_sandbox else ""
+    _write_servers_file(home, redis_url, database_url, sandbox_settings)
+    connection = await connect(database_url, name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
     try:
         await migrate(connection)
     finally:
         await connection.close()
     if with_demo:
         async with open_cli_services(load()) as shop:
-            await demo_sales.make_demo(shop)
+            await demo_sales.create_demo(shop)
     env = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, "FLOODGATE_METRICS_DIR": str(metrics_dir)}
-    if sandbox is not None:
-        await supervisor.start([sandbox])
+    if needs_sandbox:
+        await supervisor.start([build_sandbox_spec(settings)])
     processes = settings.http.processes or os.cpu_count() or 1
-    programs = [_python(settings, name, ["workers", *names, "--instance", name], env) for name, names in _WORKERS]
-    programs += [_gateway(settings, number, env) for number in range(1, processes + 1)]
-    await supervisor.start(programs)
+    specs = [_python_spec(settings, name, ["workers", *names, "--instance", name], env) for name, names in _WORKERS]
+    specs += [_gateway_spec(settings, number, env) for number in range(1, processes + 1)]
+    await supervisor.start(specs)
 
 
 async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[str, str]:
-    """Start what the settings do not name; gives the URLs of Redis and Postgres."""
+    """Start the servers that the settings do not name, and return the URLs of Redis and Postgres."""
     home = settings.data_dir
-    await embedded_servers.end_leftovers(home)
-    own = []
+    await embedded_servers.stop_leftover_servers(home)
+    specs = []
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     if redis_url is None:
-        redis = embedded_servers.redis_server(home)
+        redis = embedded_servers.prepare_redis_server(home)
         redis_url = redis.url
-        own.append(redis.program)
+        specs.append(redis.spec)
     database_url = settings.database_url.get_secret_value() if settings.database_url else None
     if database_url is None:
-        postgres = await asyncio.to_thread(embedded_servers.postgres_server, home)
+        postgres = await asyncio.to_thread(embedded_servers.prepare_postgres_server, home)
         database_url = postgres.url
-        own.append(postgres.program)
-    for program in own:
-        out.print(f"  starting {program.name}: {program.argv[0]}", highlight=False, soft_wrap=True)
-    await supervisor.start(own)
+        specs.append(postgres.spec)
+    for spec in specs:
+        out.print(f"  starting {spec.name}: {spec.argv[0]}", highlight=False, soft_wrap=True)
+    await supervisor.start(specs)
     return redis_url, database_url
 
 
-def _write_servers(home: Path, redis_url: str, database_url: str, made_up: str) -> None:
-    """Lets commands in other terminals find the servers, and the sandbox's providers and carriers where there are."""
+def _write_servers_file(home: Path, redis_url: str, database_url: str, sandbox_settings: str) -> None:
+    """Write the settings by which commands in other terminals find the servers and the sandbox."""
     file = servers_file(home)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as made:
-        made.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{made_up}')
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
+        target.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{sandbox_settings}')
 
 
-def _sandbox(settings: Settings) -> ProcessSpec | None:
-    """Made-up payment providers and carriers, unless the shop has agreed with real ones of both."""
-    return sandbox_program(settings) if _made_up(settings) else None
+def _needs_sandbox(settings: Settings) -> bool:
+    """Return True if the settings lack accounts at providers, at carriers, or both."""
+    return has_no_providers(settings) or has_no_carriers(settings)
 
 
-def _made_up(settings: Settings) -> list[str]:
-    """What of the shop is made up, for whom it is started."""
+def _describe_sandbox(settings: Settings) -> list[str]:
+    """Return a line for each part of the shop that the sandbox simulates."""
     page, hour_s = f"http://127.0.0.1:{settings.sandbox.port}", 3_600 / settings.sandbox.time_factor
-    lines = [f"Payments: made up; pay and refuse at {page}"] if lacks_providers(settings) else []
-    if lacks_carriers(settings):
-        lines.append(f"Parcels: made up; an hour of theirs takes {hour_s:g} s, move and lose them at {page}")
+    lines = [f"Payments: simulated; pay and refuse at {page}"] if has_no_providers(settings) else []
+    if has_no_carriers(settings):
+        lines.append(f"Shipments: simulated; an hour takes {hour_s:g} s, move and lose them at {page}")
     return lines
 
 
-def _python(settings: Settings, name: str, module: list[str], env: dict[str, str]) -> ProcessSpec:
+def _python_spec(settings: Settings, name: str, module: list[str], env: dict[str, str]) -> ProcessSpec:
     logs = settings.data_dir / "logs"
     return ProcessSpec(
         name,
@@ -219,33 +231,27 @@ def _python(settings: Settings, name: str, module: list[str], env: dict[str, str
     )
 
 
-def _gateway(settings: Settings, number: int, env: dict[str, str]) -> ProcessSpec:
-    program = _python(settings, f"gateway-{number}", ["gateway"], env)
+def _gateway_spec(settings: Settings, number: int, env: dict[str, str]) -> ProcessSpec:
     url = f"http://{settings.http.host}:{settings.http.port}/health/ready"
 
-    async def ready() -> None:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as answer:
-            answer.raise_for_status()
+    async def check_ready() -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as response:
+            response.raise_for_status()
 
-    return ProcessSpec(
-        program.name, program.argv, program.log, program.env, stop_timeout_s=program.stop_timeout_s, ready=ready
-    )
+    return replace(_python_spec(settings, f"gateway-{number}", ["gateway"], env), check_ready=check_ready)
 
 
-def _ended(pid: int) -> None:
-    metrics.drop_process(pid)
-
-
-def _welcome(settings: Settings, with_demo: bool, made_up: list[str]) -> None:
+def _print_welcome(settings: Settings, with_demo: bool, sandbox_lines: list[str]) -> None:
+    """Print addresses, tokens and a first order."""
     http, clock = settings.http, SystemClock()
     base, admin = f"http://{http.host}:{http.port}", f"http://{http.admin_host}:{http.admin_port}"
-    user = sign_token(settings.auth, clock, "demo-shopper", "floodgate", (), _TOKEN_S)
-    staff = sign_token(settings.auth, clock, "demo-admin", "floodgate-admin", ("operator",), _TOKEN_S)
+    user = sign_token(settings.auth, clock, "demo-customer", "floodgate", (), _TOKEN_TTL_S)
+    staff = sign_token(settings.auth, clock, "demo-admin", "floodgate-admin", ("operator",), _TOKEN_TTL_S)
     lines = [
         "",
         f"The shop is open at {base}  (API: {base}/docs)",
         f"Admin and metrics: {admin}  (API: {admin}/docs, {admin}/metrics)",
-        *made_up,
+        *sandbox_lines,
         f"Data: {settings.data_dir}   A 202 means: {settings.durability}",
         "",
         f"User token:  {user}",
@@ -260,5 +266,5 @@ def _welcome(settings: Settings, with_demo: bool, made_up: list[str]) -> None:
             f"-H \"Idempotency-Key: $(date +%s%N)\" -d '{demo_sales.sample_order()}'",
         ]
     lines += ["", "Ctrl-C stops everything and keeps the data."]
-    # Plain, so that what is pasted has no line breaks that a terminal's width has put in.
+    # Plain print: rich would break the lines at the terminal's width, and they are to be copied.
     print("\n".join(lines), flush=True)

@@ -30,7 +30,7 @@ from commerce.payments.reconciliation import (
 )
 from commerce.payments.store import RecordedMovement
 from config.settings import PaymentSettings, Settings
-from ops.local.sandbox_setup import sandbox_settings
+from ops.local.sandbox_setup import build_sandbox_settings
 from ops.sandbox import payment_store
 from ops.sandbox.faults import ProviderFaultRegistry
 from ops.sandbox.keys import read_keys
@@ -78,7 +78,7 @@ class ReconciliationKit:
 @asynccontextmanager
 async def open_reconciliation_kit(home: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
     """With the keys that `floodgate up` would make."""
-    toml, clock, books = sandbox_settings(settings, home), SystemClock(), payment_store.PaymentStore()
+    toml, clock, books = build_sandbox_settings(settings, home), SystemClock(), payment_store.PaymentStore()
     keys = read_keys(home / "sandbox" / "keys")
     plans = PaymentSimulator(books, clock, ProviderFaultRegistry())
     sandbox = {one.name: one for one in _protocols(books, clock, keys, "http://127.0.0.1:1", plans)}

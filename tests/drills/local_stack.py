@@ -19,15 +19,15 @@ from config.settings import Settings, load
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 GATEWAYS = 2
 _PARTS = {
-    **dict.fromkeys(("writer", "payments", "shipments", "sandbox", "keeper", "redis", "postgres"), 1),
+    **dict.fromkeys(("writer", "payments", "fulfilment", "sandbox", "maintenance", "redis", "postgres"), 1),
     "gateway": GATEWAYS,
 }
 ROLES = {
     "writer": b"workers\0order_writer\0",
-    "payments": b"workers\0payment_driver\0",
-    "shipments": b"workers\0shipment_driver\0",
+    "payments": b"workers\0payment_worker\0",
+    "fulfilment": b"workers\0fulfilment_worker\0",
     "sandbox": b"-m\0ops.sandbox\0",
-    "keeper": b"workers\0release_driver\0",
+    "maintenance": b"workers\0release_worker\0",
     "gateway": b"-m\0gateway\0",
     "redis": b"redis-server",
     "postgres": b"postgres\0-D\0",

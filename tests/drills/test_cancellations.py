@@ -52,7 +52,7 @@ async def test_a_third_is_cancelled_while_orders_flow(stack: LocalStack, rng: Ra
     started = loop.time()
     await run_requests(stack.port, rng, CONNECTIONS, errands(), second_thoughts)
     seconds = loop.time() - started
-    kills = stack.times_said("keeper ended with status -9")
+    kills = stack.times_said("maintenance ended with status -9")
     assert kills >= 3
     found = await check_final_state(stack, record, _INITIAL, _LIMITS)
     cancelled = sum(wish.cancelled for wish in record.wishes.values())

@@ -46,7 +46,7 @@ _SHORT_LEASES = {**_SETTINGS, "FLOODGATE_JOBS__LEASE_S": "5"}
 """Shorter than a job may take at worst, so that now and then two drivers' worth of work meet in one row."""
 _PENDING = "SELECT count(*) FROM payments WHERE status = 'pending'"
 _ROLES = ("payments", "gateway", "sandbox")
-_PARTS = ("payments", "sandbox", "gateway", "writer", "keeper", "redis")
+_PARTS = ("payments", "sandbox", "gateway", "writer", "maintenance", "redis")
 _DEATHS = 3
 _HURTS = {
     "asked, and not written down": "payment.after_create:150",

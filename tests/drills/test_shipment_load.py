@@ -48,8 +48,8 @@ _SETTINGS = {
 }
 """A parcel is a day and a half under way, which are 24 seconds; what is not heard of by then is looked for. Carriers
 that are away for a minute are asked till they are back, and nobody is given up for that."""
-_PARTS = ("shipments", "sandbox", "gateway", "payments", "writer", "keeper", "redis")
-_ROLES = ("shipments", "sandbox", "gateway")
+_PARTS = ("fulfilment", "sandbox", "gateway", "payments", "writer", "maintenance", "redis")
+_ROLES = ("fulfilment", "sandbox", "gateway")
 _PACE = """
 SELECT (SELECT count(*) / greatest(extract(epoch FROM max(planned_at) - min(planned_at)), 1) FROM fulfilments)::float8
            AS planned,

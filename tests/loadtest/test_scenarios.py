@@ -177,7 +177,14 @@ async def lying_shop(lie: str) -> AsyncIterator[str]:
 
     async def offers(request: web.Request) -> web.Response:
         limit = 1 if lie == "limit" else None
-        offer = {"sku": "phone", "name": "Phone", "price": 100, "currency": CURRENCY, "limit_per_user": limit, "available": None}
+        offer = {
+            "sku": "phone",
+            "name": "Phone",
+            "price": 100,
+            "currency": CURRENCY,
+            "limit_per_user": limit,
+            "available": None,
+        }
         return web.json_response({"items": [offer], "next": None}, headers=tag)
 
     async def order(request: web.Request) -> web.Response:
@@ -264,4 +271,4 @@ async def test_a_lost_answer_is_no_lie(tmp_path: Path) -> None:
 
 def test_the_defaults_are_those_of_the_demonstration() -> None:
     assert demo_sales.SALE_ID == DEMO_SALE
-    assert DEMO_SKU in [good[0] for good in demo_sales._GOODS]
+    assert DEMO_SKU in [good[0] for good in demo_sales.PRODUCTS]

@@ -20,8 +20,8 @@ from commerce.kernel.errors import NotDurable, NotReady
 from commerce.kernel.postgres import open_database
 from commerce.kernel.redis_client import check_redis, open_redis
 from config.settings import Settings
-from ops.local.embedded_servers import postgres_server, redis_server
-from ops.local.subprocesses import ProcessSpec, RunningProcess, start
+from ops.local.embedded_servers import prepare_postgres_server, prepare_redis_server
+from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
 from ops.services import open_cli_services
 from tests.support.gateway import open_gateway
 from tests.support.processes import free_port
@@ -37,10 +37,10 @@ async def start_redis() -> AsyncIterator[Callable[..., object]]:
 
     async def run(*options: str) -> tuple[str, RunningProcess]:
         homes.append(tempfile.TemporaryDirectory(prefix="fg-"))
-        server = redis_server(Path(homes[-1].name))
-        program = server.program
-        made = ProcessSpec(program.name, [*program.argv, *options], program.log, ready=program.ready)
-        running.append(await start(made))
+        server = prepare_redis_server(Path(homes[-1].name))
+        program = server.spec
+        made = ProcessSpec(program.name, [*program.argv, *options], program.log, check_ready=program.check_ready)
+        running.append(await start_process(made))
         return server.url, running[-1]
 
     yield run
@@ -107,9 +107,9 @@ async def test_a_postgres_that_commits_before_the_disk_has_it(
 async def test_a_postgres_that_never_syncs() -> None:
     home = Path(tempfile.mkdtemp(prefix="fg-"))
     home.chmod(0o755)
-    server = postgres_server(home)
-    program = dataclasses.replace(server.program, argv=[*server.program.argv, "-c", "fsync=off"])
-    running = await start(program)
+    server = prepare_postgres_server(home)
+    program = dataclasses.replace(server.spec, argv=[*server.spec.argv, "-c", "fsync=off"])
+    running = await start_process(program)
     try:
         with pytest.raises(NotDurable, match="set fsync to on; off comes from: command line"):
             await open_database(server.url, name="test", connections=1, timeout_s=5, required_durability="fsync")
@@ -185,9 +185,11 @@ async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignor
         await gateway.services.snapshots.refresh()
         assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
         await running.kill()
-        program = running.program
-        weaker = ProcessSpec(program.name, [*program.argv, "--appendfsync", "no"], program.log, ready=program.ready)
-        again = await start(weaker)
+        program = running.spec
+        weaker = ProcessSpec(
+            program.name, [*program.argv, "--appendfsync", "no"], program.log, check_ready=program.check_ready
+        )
+        again = await start_process(weaker)
         try:
             await gateway.order(order_body(sale_id, ("a", 1)), key="k")
             answer = await gateway.order(order_body(sale_id, ("a", 1)), key="k")

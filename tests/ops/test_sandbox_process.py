@@ -32,7 +32,7 @@ from commerce.payments.providers.alipay import adapter as alipay
 from commerce.payments.providers.alipay import settings as alipay_settings
 from commerce.payments.providers.wechatpay import adapter as wechatpay
 from commerce.payments.providers.wechatpay import settings as wechatpay_settings
-from ops.local.subprocesses import ProcessSpec, ProgramFailed, RunningProcess, start
+from ops.local.subprocesses import ProcessFailed, ProcessSpec, RunningProcess, start_process
 from ops.sandbox.keys import make_keys, read_keys
 from tests.support.http_transport import SessionTransport
 from tests.support.processes import free_port
@@ -51,7 +51,9 @@ async def run_sandbox(home: Path, port: int, *more: str) -> AsyncIterator[Runnin
             answer.raise_for_status()
 
     argv = [sys.executable, "-m", "ops.sandbox", "--port", str(port), "--data", str(home), "--keys", str(home / "keys")]
-    running = await start(ProcessSpec("sandbox", [*argv, *more], home / "log", ready=ready, ready_timeout_s=30))
+    running = await start_process(
+        ProcessSpec("sandbox", [*argv, *more], home / "log", check_ready=ready, ready_timeout_s=30)
+    )
     try:
         yield running
     finally:
@@ -188,7 +190,7 @@ async def test_it_stops_cleanly(tmp_path: Path) -> None:
 
 async def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "scenario.toml").write_text("[[steps]]")
-    with pytest.raises(ProgramFailed, match=r"status 1(.|\n)*unknown field `steps`") as error:
+    with pytest.raises(ProcessFailed, match=r"status 1(.|\n)*unknown field `steps`") as error:
         async with run_sandbox(tmp_path, free_port(), "--scenario", str(tmp_path / "scenario.toml")):
             pass
     assert "Traceback" not in str(error.value)

@@ -13,8 +13,8 @@ from commerce.kernel.clock import SystemClock
 from commerce.shipping.carriers import open_carriers
 from config.settings import AlipaySettings, PaymentSettings, Settings
 from config.shipping import Kuaidi100Settings, SfExpressSettings, ShippingSettings
-from ops.local.sandbox_setup import lacks_carriers, lacks_providers, sandbox_program, sandbox_settings
-from ops.local.up import _made_up, _sandbox
+from ops.local.sandbox_setup import build_sandbox_settings, build_sandbox_spec, has_no_carriers, has_no_providers
+from ops.local.up import _describe_sandbox, _needs_sandbox
 from ops.sandbox.keys import make_keys, read_keys
 
 ALIPAY = AlipaySettings(app_id="a", seller_id="s", notify_url="n", merchant_key=SecretStr("k"), alipay_key="k")
@@ -36,7 +36,7 @@ def shop(payments: PaymentSettings | None = None, shipping: ShippingSettings | N
 
 async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
     settings = shop()
-    made = tomllib.loads(sandbox_settings(settings, home))
+    made = tomllib.loads(build_sandbox_settings(settings, home))
     shipping = ShippingSettings.model_validate(made["shipping"])
     assert PaymentSettings.model_validate(made["payments"]).alipay is not None
     assert shipping.own_fleet
@@ -47,10 +47,10 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
     assert shipping.sf_express.push_key.get_secret_value() == ids.sf_express_push_key
     assert shipping.sf_express.base_url == f"http://127.0.0.1:{settings.sandbox.port}/sf_express/std/service"
     assert shipping.kuaidi100.notify_url == f"http://127.0.0.1:{settings.http.port}/v1/webhooks/carriers/kuaidi100"
-    argv = list(sandbox_program(settings).argv)
+    argv = list(build_sandbox_spec(settings).argv)
     assert argv[argv.index("--shop") + 1] == f"http://127.0.0.1:{settings.http.port}"
     assert argv[argv.index("--speed") + 1] == str(settings.sandbox.time_factor)
-    assert [line.split(":")[0] for line in _made_up(settings)] == ["Payments", "Parcels"]
+    assert [line.split(":")[0] for line in _describe_sandbox(settings)] == ["Payments", "Shipments"]
     async with open_carriers(shipping, SystemClock(), timeout_s=1, connections=1) as carriers:
         assert set(carriers.by_name) == {"own_fleet", "sf_express", "zto", "yto"}
 
@@ -65,22 +65,22 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
 )
 def test_real_carriers_and_made_up_payments(home: Path, shipping: ShippingSettings) -> None:
     settings = shop(shipping=shipping)
-    assert (lacks_providers(settings), lacks_carriers(settings)) == (True, False)
-    assert set(tomllib.loads(sandbox_settings(settings, home))) == {"payments"}
-    assert _sandbox(settings) is not None
+    assert (has_no_providers(settings), has_no_carriers(settings)) == (True, False)
+    assert set(tomllib.loads(build_sandbox_settings(settings, home))) == {"payments"}
+    assert _needs_sandbox(settings)
 
 
 def test_real_payments_and_made_up_carriers(home: Path) -> None:
     settings = shop(payments=PaymentSettings(alipay=ALIPAY))
-    assert set(tomllib.loads(sandbox_settings(settings, home))) == {"shipping"}
-    assert _sandbox(settings) is not None
-    assert [line.split(":")[0] for line in _made_up(settings)] == ["Parcels"]
+    assert set(tomllib.loads(build_sandbox_settings(settings, home))) == {"shipping"}
+    assert _needs_sandbox(settings)
+    assert [line.split(":")[0] for line in _describe_sandbox(settings)] == ["Shipments"]
 
 
 def test_nothing_is_made_up_where_all_is_agreed() -> None:
     settings = shop(PaymentSettings(alipay=ALIPAY), ShippingSettings(sf_express=SF))
-    assert _sandbox(settings) is None
-    assert _made_up(settings) == []
+    assert not _needs_sandbox(settings)
+    assert _describe_sandbox(settings) == []
 
 
 def test_an_older_file_of_ids_is_completed(home: Path) -> None:

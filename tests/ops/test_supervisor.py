@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.local.subprocesses import ProcessSpec, ProgramFailed
+from ops.local.subprocesses import ProcessFailed, ProcessSpec
 from ops.local.supervisor import Supervisor
 from tests.support.sales import eventually
 
@@ -28,26 +28,26 @@ async def test_what_dies_is_started_again(tmp_path: Path) -> None:
     ended: list[int] = []
     supervisor = Supervisor(lines.append, ended.append)
     await supervisor.start([program(tmp_path, "sleeper", SLEEP)])
-    first = supervisor.pids()["sleeper"]
+    first = supervisor.list_pids()["sleeper"]
     os.kill(first, signal.SIGKILL)
     await eventually(lambda: _other(supervisor, first))
     assert ended == [first]
-    assert lines == ["sleeper ended with status -9; it is started again", "sleeper runs again"]
+    assert lines == ["sleeper ended with status -9; restarting it", "sleeper runs again"]
     await supervisor.stop()
-    assert supervisor.pids() == {}
+    assert supervisor.list_pids() == {}
 
 
 async def _other(supervisor: Supervisor, first: int) -> bool:
-    return supervisor.pids().get("sleeper", first) != first
+    return supervisor.list_pids().get("sleeper", first) != first
 
 
 async def test_what_does_not_start_says_why(tmp_path: Path) -> None:
     supervisor = Supervisor()
-    bad = program(tmp_path, "bad", "import sys\nprint('the reason')\nsys.exit(3)", ready=_never)
-    with pytest.raises(ProgramFailed, match=r"bad ended at once with status 3(.|\n)*the reason"):
+    bad = program(tmp_path, "bad", "import sys\nprint('the reason')\nsys.exit(3)", check_ready=_never)
+    with pytest.raises(ProcessFailed, match=r"bad ended at once with status 3(.|\n)*the reason"):
         await supervisor.start([bad])
-    slow = program(tmp_path, "slow", SLEEP, ready=_never)
-    with pytest.raises(ProgramFailed, match=r"slow was not ready in 5 s: not yet"):
+    slow = program(tmp_path, "slow", SLEEP, check_ready=_never)
+    with pytest.raises(ProcessFailed, match=r"slow was not ready in 5 s: not yet"):
         await supervisor.start([slow])
     await supervisor.stop()
 
@@ -70,7 +70,7 @@ async def test_the_last_stage_stops_first_and_the_deaf_are_killed(tmp_path: Path
     await supervisor.start([program(tmp_path, "second", deaf)])
     await eventually(lambda: _has_logged(tmp_path / "second.log", "deaf"))
     await eventually(lambda: _has_logged(tmp_path / "first.log", "slow"))
-    pids = supervisor.pids()
+    pids = supervisor.list_pids()
 
     async def watch() -> None:
         while len(order) < 2:

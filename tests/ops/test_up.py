@@ -173,7 +173,7 @@ async def test_a_port_that_is_taken(home: Path) -> None:
     async with server:
         status, said = await up.command("up")
     assert status == 1
-    assert f"127.0.0.1:{up.port} cannot be used" in said
+    assert f"cannot use 127.0.0.1:{up.port}: " in said
 
 
 async def test_commands_without_a_shop_say_what_to_do(home: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 
 from config.settings import Settings
-from ops.local.subprocesses import ProcessSpec, RunningProcess, start
+from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
 
 
 def free_port() -> int:
@@ -49,7 +49,7 @@ class Processes:
             "FLOODGATE_DATA_DIR": str(self.home),
             "FLOODGATE_LIMITS": settings.limits.model_dump_json(),
             "FLOODGATE_WRITER": settings.writer.model_dump_json(),
-            "FLOODGATE_DRIVER": settings.jobs.model_dump_json(),
+            "FLOODGATE_JOBS": settings.jobs.model_dump_json(),
             "FLOODGATE_SHIPPING": settings.shipping.model_dump_json(),
             **({"FLOODGATE_METRICS_DIR": str(settings.metrics_dir)} if settings.metrics_dir else {}),
         }
@@ -70,7 +70,9 @@ class Processes:
     async def _start(self, name: str, module: list[str], crash_at: str | None, ready) -> RunningProcess:  # type: ignore[no-untyped-def]
         env = {**self.environment(), **({"FLOODGATE_FAILPOINT": crash_at} if crash_at else {})}
         log = self.home / f"{name}-{len(self.running)}.log"
-        running = await start(ProcessSpec(name, [sys.executable, "-m", *module], log, env=env, ready=ready))
+        running = await start_process(
+            ProcessSpec(name, [sys.executable, "-m", *module], log, env=env, check_ready=ready)
+        )
         self.running.append(running)
         return running
 

@@ -74,7 +74,7 @@ def wait_ready(program: ProcessSpec, process: subprocess.Popen[bytes], timeout_s
 
 
 async def _ready(program: ProcessSpec) -> None:
-    await program.ready()
+    await program.check_ready()
 
 
 @contextmanager
@@ -83,8 +83,8 @@ def run_servers() -> Iterator[Servers]:
     home = Path(tempfile.mkdtemp(prefix="fg-"))
     home.chmod(0o755)
     try:
-        redis, postgres = embedded_servers.redis_server(home), embedded_servers.postgres_server(home)
-        with run_process(redis.program), run_process(postgres.program):
+        redis, postgres = embedded_servers.prepare_redis_server(home), embedded_servers.prepare_postgres_server(home)
+        with run_process(redis.spec), run_process(postgres.spec):
             base = postgres.url.replace("/floodgate?", "/{}?")
             asyncio.run(_make_template(base))
             yield Servers(home, redis.url, base)
