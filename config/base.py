@@ -18,7 +18,7 @@ class SettingsSection(BaseModel):
 class CredentialSection(SettingsSection):
     """What is agreed with a provider or a carrier."""
 
-    def texts(self) -> dict[str, str]:
+    def as_strings(self) -> dict[str, str]:
         """All of it as texts, the secrets too: for the adapter alone."""
         given = {name: getattr(self, name) for name in type(self).model_fields}
         return {

@@ -84,7 +84,7 @@ class OrderJobs:
         await store.mark_fulfilment_checked(connection, job.order_id)
         if not await shipment_status.must_not_ship(connection, order):
             return "unchanged"
-        for shipment in await shipments.shipments_of(connection, job.order_id):
+        for shipment in await shipments.list_shipments(connection, job.order_id):
             is_being_cancelled = shipment.task == "cancel" and shipment.after_cancel == "cancelled"
             if shipment.status in (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED) and not is_being_cancelled:
                 await cancel_before_dispatch(connection, shipment, self._now())

@@ -62,10 +62,10 @@ class FulfilmentPlanner:
         new_shipments = await self._plan_shipments(connection, order, job)
         await store.insert_fulfilment_lines(connection, order.order_id)
         for shipment in new_shipments:
-            await shipments.add_parcel(connection, shipment, now)
+            await shipments.insert_shipment(connection, shipment, now)
         promised_on = promised_day(self._policy, job.paid_at)
         await store.mark_fulfilment_planned(connection, order.order_id, now, promised_on)
-        for planned in await shipments.shipments_of(connection, order.order_id):
+        for planned in await shipments.list_shipments(connection, order.order_id):
             await self._assignment.assign(connection, planned, now)
         reason = f"planned as {len(new_shipments)} shipment{'s' * (len(new_shipments) > 1)}"
         await orders.advance_status(
@@ -88,7 +88,7 @@ class FulfilmentPlanner:
                 address_no=box.address_no,
                 warehouse_id=box.warehouse_id,
                 address=addresses[box.address_no],
-                measures=package_size(box.packed),
+                size=package_size(box.packed),
                 value_minor=box.value_minor,
                 cod_minor=cod_minor,
                 currency=order.total.currency,

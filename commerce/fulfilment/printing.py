@@ -1,89 +1,133 @@
-"""What is printed for a parcel or a wave: gathers what the documents say."""
+"""Gathers the data of labels, packing lists and pick lists, and prints them as PDF."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from datetime import tzinfo
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from commerce.fulfilment import documents, store
-from commerce.fulfilment.documents import LabelData, PackingLine, PackingList
+from commerce.fulfilment import store
+from commerce.fulfilment.documents.model import LabelData, PackingLine, PackingList
 from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.address import Address
+from commerce.kernel.optional import require_extra
 from commerce.kernel.postgres import Connection, Database
 from commerce.shipping import store as shipments
 from commerce.shipping.errors import NoLabel, NoSuchShipment
-from commerce.shipping.model import Shipment
+from commerce.shipping.model import Shipment, Wave
 from commerce.warehouses import store as warehouses
+
+# ruff: noqa: PLC0415  # The libraries are optional, slow to load, and loaded in the thread that draws.
+
+
+_MODULES = ("reportlab", "fontTools", "segno", "justmytype_intl_cjk", "matplotlib")
+"""Libraries and fonts that documents are made with; DejaVu Sans is in Matplotlib."""
 
 
 class DocumentPrinter:
-    """PDFs, made in a thread: each takes milliseconds of computing."""
+    """Prints documents. Each is drawn in a thread, since it takes milliseconds of computing.
 
-    def __init__(self, db: Database, desk: Fulfilment, timezone: str) -> None:
+    All methods raise `NotReady` in an installation without the extra `fulfilment`.
+    """
+
+    def __init__(self, db: Database, fulfilment: Fulfilment, timezone: str) -> None:
         self._db = db
-        self._desk = desk
+        self._fulfilment = fulfilment
         self._zone = ZoneInfo(timezone)
 
-    async def label(self, shipment_id: UUID) -> bytes:
-        """A parcel's label, as often as one likes. Raises `NoSuchShipment`, `NoLabel` before a carrier is booked."""
+    async def print_label(self, shipment_id: UUID) -> bytes:
+        """Print a shipment's label; repeatable. Raises `NoSuchShipment`, and `NoLabel` before a carrier is booked."""
         async with self._db.snapshot() as connection:
-            data = await self._label(connection, shipment_id)
-        return await asyncio.to_thread(documents.label, data)
+            label = await self._label_data(connection, shipment_id)
+        return await asyncio.to_thread(_draw_label, label)
 
-    async def labels(self, wave_id: UUID) -> bytes:
-        """The labels of all parcels of a wave that are booked, in the wave's order. Raises `NoLabel` if none is."""
-        wave = await self._desk.wave(wave_id)
+    async def print_labels(self, wave_id: UUID) -> bytes:
+        """Print the labels of all booked shipments of a wave, in its order. Raises `NoLabel` if none is booked."""
+        wave = await self._fulfilment.get_wave(wave_id)
         async with self._db.snapshot() as connection:
-            found = [await shipments.shipment(connection, id_) for id_ in wave.shipments]
-            booked = [one.shipment_id for one in found if one is not None and one.tracking_no is not None]
+            rows = [await shipments.get_shipment(connection, shipment_id) for shipment_id in wave.shipments]
+            booked = [shipment.shipment_id for shipment in rows if shipment is not None and shipment.tracking_no]
             if not booked:
-                raise NoLabel("no parcel of the wave is booked with a carrier yet")
-            data = [await self._label(connection, id_) for id_ in booked]
-        return await asyncio.to_thread(documents.labels, data)
+                raise NoLabel("no shipment of the wave is booked with a carrier yet")
+            labels = [await self._label_data(connection, shipment_id) for shipment_id in booked]
+        return await asyncio.to_thread(_draw_labels, labels)
 
-    async def _label(self, connection: Connection, shipment_id: UUID) -> LabelData:
-        shipment, sender, parcels = await self._about(connection, shipment_id)
+    async def _label_data(self, connection: Connection, shipment_id: UUID) -> LabelData:
+        shipment, sender, shipment_count = await self._read(connection, shipment_id)
         if shipment.tracking_no is None or shipment.carrier is None:
-            why = shipment.last_error if shipment.parked else "no carrier is booked for it yet"
-            raise NoLabel(f"parcel {shipment.parcel_no} of order {shipment.order_id} has no label: {why}")
-        held = "its booking is being cancelled" if shipment.task == "cancel" else shipment.held_reason
+            reason = shipment.last_error if shipment.parked else "no carrier is booked for it yet"
+            raise NoLabel(f"shipment {shipment.parcel_no} of order {shipment.order_id} has no label: {reason}")
         return LabelData(
-            shipment.order_id,
-            shipment.parcel_no,
-            parcels,
-            sender,
-            shipment.address,
-            shipment.carrier.replace("_", " ").upper(),
-            shipment.tracking_no,
-            shipment.weight_g,
-            None,
-            shipment.sort_code,
-            shipment.cod,
-            held,
+            order_id=shipment.order_id,
+            parcel_no=shipment.parcel_no,
+            parcel_count=shipment_count,
+            sender=sender,
+            ship_to=shipment.address,
+            carrier=shipment.carrier.replace("_", " ").upper(),
+            tracking_no=shipment.tracking_no,
+            weight_g=shipment.weight_g,
+            sort_code=shipment.sort_code,
+            cash_to_collect=shipment.cod,
+            hold_reason="its booking is being cancelled" if shipment.task == "cancel" else shipment.held_reason,
         )
 
-    async def _about(self, connection: Connection, shipment_id: UUID) -> tuple[Shipment, Address, int]:
-        """A parcel, who sends it, and how many there are of the order."""
-        shipment = await shipments.shipment(connection, shipment_id)
+    async def _read(self, connection: Connection, shipment_id: UUID) -> tuple[Shipment, Address, int]:
+        """Read a shipment, its sender's address, and the number of shipments of its order."""
+        shipment = await shipments.get_shipment(connection, shipment_id)
         if shipment is None:
             raise NoSuchShipment(f"there is no shipment {shipment_id}")
         senders = await warehouses.warehouses_of(connection, [shipment.warehouse_id])
-        parcels = await store.parcels_of_order(connection, shipment.order_id)
-        return shipment, senders[shipment.warehouse_id].address, max(parcels, shipment.parcel_no)
+        count = await store.count_shipments(connection, shipment.order_id)
+        return shipment, senders[shipment.warehouse_id].address, max(count, shipment.parcel_no)
 
-    async def packing_list(self, shipment_id: UUID) -> bytes:
-        """What is in a parcel, for its box. Raises `NoSuchShipment`."""
+    async def print_packing_list(self, shipment_id: UUID) -> bytes:
+        """Print the contents of a shipment, for its box. Raises `NoSuchShipment`."""
         async with self._db.snapshot() as connection:
-            shipment, sender, parcels = await self._about(connection, shipment_id)
-            contents = await store.packing_lines(connection, shipment_id)
-        lines = [PackingLine(*line) for line in contents]
-        data = PackingList(shipment.order_id, shipment.parcel_no, parcels, sender, shipment.address, lines)
-        return await asyncio.to_thread(documents.packing_list, data)
+            shipment, sender, shipment_count = await self._read(connection, shipment_id)
+            lines = await store.list_packing_lines(connection, shipment_id)
+        packing_list = PackingList(
+            order_id=shipment.order_id,
+            parcel_no=shipment.parcel_no,
+            parcel_count=shipment_count,
+            sender=sender,
+            ship_to=shipment.address,
+            lines=[PackingLine(*line) for line in lines],
+        )
+        return await asyncio.to_thread(_draw_packing_list, packing_list)
 
-    async def pick_list(self, wave_id: UUID) -> bytes:
-        """What is to be fetched for a wave, shelf by shelf. Raises `NoSuchShipment`."""
-        wave = await self._desk.wave(wave_id)
+    async def print_pick_list(self, wave_id: UUID) -> bytes:
+        """Print the units to pick for a wave, by shelf. Raises `NoSuchShipment`."""
+        wave = await self._fulfilment.get_wave(wave_id)
         async with self._db.connection() as connection:
-            names = await warehouses.warehouses_of(connection, [wave.warehouse_id])
-        return await asyncio.to_thread(documents.pick_list, wave, names[wave.warehouse_id].name, self._zone)
+            warehouse = (await warehouses.warehouses_of(connection, [wave.warehouse_id]))[wave.warehouse_id]
+        return await asyncio.to_thread(_draw_pick_list, wave, warehouse.name, self._zone)
+
+
+def _draw_label(label: LabelData) -> bytes:
+    require_extra("print labels", "fulfilment", *_MODULES)
+    from commerce.fulfilment.documents.label import draw_label
+
+    return draw_label(label)
+
+
+def _draw_labels(labels: Sequence[LabelData]) -> bytes:
+    require_extra("print labels", "fulfilment", *_MODULES)
+    from commerce.fulfilment.documents.label import draw_labels
+
+    return draw_labels(labels)
+
+
+def _draw_packing_list(packing_list: PackingList) -> bytes:
+    require_extra("print packing lists", "fulfilment", *_MODULES)
+    from commerce.fulfilment.documents.packing_list import draw_packing_list
+
+    return draw_packing_list(packing_list)
+
+
+def _draw_pick_list(wave: Wave, warehouse: str, zone: tzinfo) -> bytes:
+    require_extra("print pick lists", "fulfilment", *_MODULES)
+    from commerce.fulfilment.documents.pick_list import draw_pick_list
+
+    return draw_pick_list(wave, warehouse, zone)

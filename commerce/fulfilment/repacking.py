@@ -64,7 +64,7 @@ class Repacking:
                 address_no=shipment.address_no,
                 warehouse_id=shipment.warehouse_id,
                 address=shipment.address,
-                measures=self._pack_into_one(moved),
+                size=self._pack_into_one(moved),
                 value_minor=_value(moved),
                 cod_minor=cod_moved,
                 currency=shipment.currency,
@@ -72,7 +72,7 @@ class Repacking:
                 lines=_shipment_lines(moved),
             )
             new_id = new_shipment.shipment_id
-            await shipments.add_parcel(connection, new_shipment, now)
+            await shipments.insert_shipment(connection, new_shipment, now)
             await self._assign_and_note(connection, shipment_id, now, actor, "a part was moved to a new shipment")
             await self._assign_and_note(connection, new_id, now, actor, f"split from shipment {shipment.parcel_no}")
         return [shipment_id, new_id]
@@ -108,7 +108,7 @@ class Repacking:
         return first_id
 
     async def _read_of_order(self, connection: Connection, shipment_id: UUID, order_id: UUID) -> Shipment:
-        shipment = await shipments.shipment(connection, shipment_id)
+        shipment = await shipments.get_shipment(connection, shipment_id)
         if shipment is None or shipment.order_id != order_id:
             raise Invalid(f"{shipment_id} is no shipment of the same order")
         return shipment
@@ -139,15 +139,15 @@ class Repacking:
             address_no=shipment.address_no,
             warehouse_id=shipment.warehouse_id,
             address=shipment.address,
-            measures=PackageSize(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
+            size=PackageSize(shipment.weight_g, shipment.length_mm, shipment.width_mm, shipment.height_mm),
             value_minor=shipment.value_minor,
             cod_minor=shipment.cod_minor if await payments.list_cash_due(connection, order.order_id) else 0,
             currency=shipment.currency,
             promised_on=shipment.promised_on,
-            lines=(await shipments.lines_of(connection, [shipment_id]))[shipment_id],
+            lines=(await shipments.list_shipment_lines(connection, [shipment_id]))[shipment_id],
             replaces=shipment_id,
         )
-        await shipments.add_parcel(connection, new_shipment, now)
+        await shipments.insert_shipment(connection, new_shipment, now)
         await store.mark_resolved(connection, shipment_id, now, f"reshipped: {reason}")
         await self._assign_and_note(connection, new_shipment.shipment_id, now, actor, f"reshipped: {reason}")
         return new_shipment.shipment_id
@@ -177,16 +177,16 @@ class Repacking:
     ) -> None:
         size, id_ = self._pack_into_one(lines), shipment.shipment_id
         await shipments.update_fulfilment_lines(connection, id_, planned=-1)
-        await shipments.drop_lines(connection, id_)
-        await shipments.put_lines(connection, id_, shipment.order_id, _shipment_lines(lines))
+        await shipments.delete_shipment_lines(connection, id_)
+        await shipments.insert_shipment_lines(connection, id_, shipment.order_id, _shipment_lines(lines))
         await shipments.update_fulfilment_lines(connection, id_, planned=1)
-        await shipments.resize(connection, id_, size, _value(lines), cod_minor)
+        await shipments.resize_shipment(connection, id_, size, _value(lines), cod_minor)
 
     async def _assign_and_note(
         self, connection: Connection, shipment_id: UUID, now: datetime, actor: str, note: str
     ) -> None:
         """Choose the carrier again for the changed shipment, and record the change."""
-        shipment = await shipments.shipment(connection, shipment_id)
+        shipment = await shipments.get_shipment(connection, shipment_id)
         assert shipment is not None
         await self._assignment.assign(connection, shipment, now)
         await shipment_status.record_note(connection, shipment, now, "staff", actor, note)

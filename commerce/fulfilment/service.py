@@ -1,4 +1,4 @@
-"""What staff do with a parcel. Whatever a carrier must be told of is a row for the shipment driver."""
+"""Fulfilment work of staff. Calls to carriers are stored as tasks for the fulfilment worker."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ from commerce.shipping.carrier_port import BookingConfirmation, CarrierRegistry,
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
 from commerce.shipping.model import (
     WITH_CARRIER,
+    AfterCancel,
     Appointment,
     Shipment,
     ShipmentDetails,
     ShipmentStatus,
     Task,
-    Then,
     Wave,
 )
 from commerce.shipping.policy import ShippingPolicy
 
-_S = ShipmentStatus
+_NOT_DISPATCHED = (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED)
 
 
 class Fulfilment(Worklists):
-    """The shipping desk. `actor` is who of the staff does it, as an event records it.
+    """Work of staff on shipments. `actor` is the member of staff, as events record it.
 
-    Methods that take a parcel's id raise `NoSuchShipment`, and `NotNow` where it is too late or too early for it.
+    Methods that take a shipment id raise `NoSuchShipment`, and `InvalidShipmentState` if it is too late or too early.
+    Each is one transaction that holds the order lock.
     """
 
     def __init__(
@@ -46,28 +47,26 @@ class Fulfilment(Worklists):
         db: Database,
         clock: Clock,
         ids: IdGenerator,
-        assigning: CarrierAssignment,
+        assignment: CarrierAssignment,
         carriers: CarrierRegistry,
-        rules: ShippingPolicy,
+        policy: ShippingPolicy,
     ) -> None:
-        super().__init__(db, clock, rules)
+        super().__init__(db, clock, policy)
         self._ids = ids
-        self._assigning = assigning
+        self._assignment = assignment
         self._carriers = carriers
-        self.repacking = Repacking(db, clock, ids, assigning, rules)
+        self.repacking = Repacking(db, clock, ids, assignment, policy)
 
-    # Looking.
-
-    async def show(self, shipment_id: UUID) -> ShipmentDetails:
-        """A parcel with all that happened to it."""
+    async def get(self, shipment_id: UUID) -> ShipmentDetails:
+        """Read a shipment with its lines and all its events."""
         async with self._db.connection() as connection:
-            shipment = await self._found(connection, shipment_id)
-            lines = await shipments.lines_of(connection, [shipment_id])
-            events = await shipments.events_of(connection, shipment.order_id, shipment_id)
-        return ShipmentDetails(shipment, shipments.shown(lines[shipment_id]), events)
+            shipment = await self._read(connection, shipment_id)
+            lines = await shipments.list_shipment_lines(connection, [shipment_id])
+            events = await shipments.list_shipment_events(connection, shipment.order_id, shipment_id)
+        return ShipmentDetails(shipment, shipments.make_line_views(lines[shipment_id]), events)
 
-    async def _found(self, connection: Connection, shipment_id: UUID) -> Shipment:
-        shipment = await shipments.shipment(connection, shipment_id)
+    async def _read(self, connection: Connection, shipment_id: UUID) -> Shipment:
+        shipment = await shipments.get_shipment(connection, shipment_id)
         if shipment is None:
             raise NoSuchShipment(f"there is no shipment {shipment_id}")
         return shipment
@@ -75,193 +74,220 @@ class Fulfilment(Worklists):
     # Packing.
 
     async def pack(self, shipment_id: UUID, tracking_no: str | None, actor: str) -> ShipmentDetails:
-        """It is packed; again changes nothing. With the carrier's number where the desk books it by itself."""
+        """Record that a shipment is packed. A repeat changes nothing.
+
+        `tracking_no` is required where staff book with the carrier themselves, and is then the booking.
+        """
         try:
             async with self._db.transaction() as connection:
                 await self._pack(connection, shipment_id, tracking_no, actor)
         except UniqueViolationError:
             raise InvalidShipmentState(
-                f"the number {tracking_no} stands for another parcel: look at the label again"
+                f"the tracking number {tracking_no} belongs to another shipment; check the label"
             ) from None
-        return await self.show(shipment_id)
+        return await self.get(shipment_id)
 
     async def _pack(self, connection: Connection, shipment_id: UUID, tracking_no: str | None, actor: str) -> None:
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
         if shipment.packed_at is not None and tracking_no in (None, shipment.tracking_no):
             return
-        _may_leave(shipment)
+        _require_packable(shipment)
         if await shipment_status.must_not_ship(connection, order):
             raise InvalidShipmentState("cannot ship it: the order is refunded")
         if tracking_no not in (None, shipment.tracking_no) and shipment.tracking_no is not None:
             raise InvalidShipmentState(f"it is booked as {shipment.tracking_no}, not as {tracking_no}")
         now = self._now()
-        if shipment.status is _S.PLANNED:
-            await self._book_here(connection, shipment, tracking_no, now, actor)
-        await store.pack(connection, shipment_id, now, actor)
+        if shipment.status is ShipmentStatus.PLANNED:
+            await self._record_staff_booking(connection, shipment, tracking_no, now, actor)
+        await store.mark_packed(connection, shipment_id, now, actor)
         await shipment_status.record_note(connection, shipment, now, "staff", actor, "it is packed")
 
-    async def _book_here(
-        self, connection: Connection, shipment: Shipment, number: str | None, now: datetime, actor: str
+    async def _record_staff_booking(
+        self, connection: Connection, shipment: Shipment, tracking_no: str | None, now: datetime, actor: str
     ) -> None:
         carrier = self._carriers.by_name.get(shipment.carrier or "")
         if carrier is None or carrier.accepts_bookings:
             raise InvalidShipmentState("no carrier is booked for it yet")
-        if number is None:
-            raise Invalid(f"tracking_no: say {carrier.name}'s number, which is on its label")
+        if tracking_no is None:
+            raise Invalid(f"tracking_no: give the number that is on {carrier.name}'s label")
         booking_id = self._ids.new()
-        await shipments.add_booking(connection, booking_id, shipment.shipment_id, carrier.name, now)
+        await shipments.insert_booking(connection, booking_id, shipment.shipment_id, carrier.name, now)
         await shipment_status.record_booking(
-            connection, shipment, booking_id, BookingConfirmation(number), now, "staff", actor
+            connection, shipment, booking_id, BookingConfirmation(tracking_no), now, "staff", actor
         )
         task: Task = "subscribe" if carrier.needs_subscription else "track"
         await shipments.set_task(connection, shipment.shipment_id, task, now)
 
-    async def create_wave(self, warehouse_id: str, parcels: int, actor: str) -> Wave:
-        """Gather what is to be packed there, the oldest first, into one walk. Raises `NotNow` if that is nothing."""
+    async def create_wave(self, warehouse_id: str, max_shipments: int, actor: str) -> Wave:
+        """Create a wave of shipments to pack at a warehouse, oldest first.
+
+        Raises `Invalid` for an unknown warehouse and `InvalidShipmentState` if there is nothing to pack.
+        """
         async with self._db.transaction() as connection:
-            if not await store.warehouse_exists(connection, warehouse_id):
+            if not await store.has_warehouse(connection, warehouse_id):
                 raise Invalid(f"there is no warehouse {warehouse_id}")
             wave_id = self._ids.new()
-            if not await store.make_wave(connection, wave_id, warehouse_id, self._now(), actor, parcels):
-                raise InvalidShipmentState("nothing is to be packed there that is in no wave yet")
-            found = await store.wave(connection, wave_id)
-        assert found is not None
-        return found
+            if not await store.create_wave(connection, wave_id, warehouse_id, self._now(), actor, max_shipments):
+                raise InvalidShipmentState("no shipment is to be packed there that is not in a wave yet")
+            wave = await store.get_wave(connection, wave_id)
+        assert wave is not None
+        return wave
 
-    async def wave(self, wave_id: UUID) -> Wave:
+    async def get_wave(self, wave_id: UUID) -> Wave:
+        """Read a wave with its picks by shelf. Raises `NoSuchShipment`."""
         async with self._db.connection() as connection:
-            found = await store.wave(connection, wave_id)
-        if found is None:
+            wave = await store.get_wave(connection, wave_id)
+        if wave is None:
             raise NoSuchShipment(f"there is no wave {wave_id}")
-        return found
+        return wave
 
-    # Stopping and going on.
+    # Hold, retry, cancel, redirect.
 
     async def hold(self, shipment_id: UUID, reason: str, actor: str) -> ShipmentDetails:
-        """Nothing is done with it before it is let go."""
+        """Hold a shipment: nothing is done with it until it is resumed."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            if shipment.status not in (_S.PLANNED, _S.BOOKED):
-                raise InvalidShipmentState(f"it is {shipment.status}: only what has not left can be held")
-            await store.hold(connection, shipment_id, reason, self._now())
+            if shipment.status not in _NOT_DISPATCHED:
+                raise InvalidShipmentState(f"it is {shipment.status}: only a shipment that has not left can be held")
+            await store.set_hold(connection, shipment_id, reason, self._now())
             await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, f"held: {reason}")
-        return await self.show(shipment_id)
+        return await self.get(shipment_id)
 
     async def resume(self, shipment_id: UUID, actor: str) -> ShipmentDetails:
-        """It goes on; again changes nothing."""
+        """Resume a shipment that was held. A repeat changes nothing."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if shipment.held_reason is not None:
-                await store.hold(connection, shipment_id, None, self._now())
-                await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, "let go")
-        return await self.show(shipment_id)
+                await store.set_hold(connection, shipment_id, None, self._now())
+                await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, "resumed")
+        return await self.get(shipment_id)
 
     async def retry(self, shipment_id: UUID, actor: str) -> ShipmentDetails:
-        """Take up what was given up, after what stood in its way was mended; every carrier is asked again."""
+        """Retry a parked shipment, after the cause was fixed. Carriers that refused it may be asked again."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if not shipment.parked or shipment.task is None:
-                raise InvalidShipmentState("it was not given up")
+                raise InvalidShipmentState("it is not parked")
             now = self._now()
             await shipments.set_task(connection, shipment_id, shipment.task, now, shipment.after_cancel)
             if shipment.task == "book" and shipment.booking_id is None:
-                await shipments.forget_tried(connection, shipment_id)
-                await self._assigning.assign(connection, await self._found(connection, shipment_id), now)
-            await shipment_status.record_note(connection, shipment, now, "staff", actor, "taken up again")
-        return await self.show(shipment_id)
+                await self._assign_again(connection, shipment_id, now)
+            await shipment_status.record_note(connection, shipment, now, "staff", actor, "retried")
+        return await self.get(shipment_id)
 
-    async def retry_order(self, order_id: UUID) -> None:
-        """Take up an order that could not be made into parcels."""
+    async def retry_planning(self, order_id: UUID) -> None:
+        """Make an order due that could not be planned. Raises `NoSuchShipment` if it is not among those."""
         async with self._db.connection() as connection:
-            if not await store.retry_order(connection, order_id, self._now()):
+            if not await store.retry_planning(connection, order_id, self._now()):
                 raise NoSuchShipment(f"the order {order_id} is not among those that could not be planned")
 
     async def cancel(self, shipment_id: UUID, reason: str, actor: str) -> ShipmentDetails:
-        """It is not sent: at once where nobody is booked, else when the carrier has said that it will not come."""
+        """Cancel a shipment: at once without a booking, otherwise when the carrier has cancelled the booking.
+
+        A repeat changes nothing.
+        """
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            if shipment.status is not _S.CANCELLED:
-                await self._withdraw(connection, shipment, "cancelled", f"cancelled: {reason}", actor)
-        return await self.show(shipment_id)
+            if shipment.status is not ShipmentStatus.CANCELLED:
+                await self._cancel_booking(connection, shipment, "cancelled", f"cancelled: {reason}", actor)
+        return await self.get(shipment_id)
 
     async def redirect(self, shipment_id: UUID, address: Address, reason: str, actor: str) -> ShipmentDetails:
-        """Another address, before it is handed over: it is rated anew; a booking is cancelled first."""
-        faults = [{"pointer": f"/address/{name}", "detail": detail} for name, detail in address_errors(address)]
-        if fault := missing_address_fields(address):
-            faults.append({"pointer": "/address", "detail": fault})
-        if faults:
-            raise Invalid("{at}: {detail}".format(**faults[0]), errors=faults)
+        """Change the address before handover. The carrier is chosen again; a booking is cancelled first.
+
+        Raises `Invalid` with the field errors of the address.
+        """
+        errors = [{"pointer": f"/address/{name}", "detail": detail} for name, detail in address_errors(address)]
+        if missing := missing_address_fields(address):
+            errors.append({"pointer": "/address", "detail": missing})
+        if errors:
+            raise Invalid("{pointer}: {detail}".format(**errors[0]), errors=errors)
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            unbooked = shipment.status is _S.PLANNED and shipment.booking_id is None
-            await shipments.redirect(connection, shipment_id, address, later=not unbooked)
-            await self._withdraw(connection, shipment, "planned", f"another address: {reason}", actor)
-        return await self.show(shipment_id)
+            has_booking = shipment.status is not ShipmentStatus.PLANNED or shipment.booking_id is not None
+            await shipments.redirect_shipment(connection, shipment_id, address, later=has_booking)
+            await self._cancel_booking(connection, shipment, "planned", f"another address: {reason}", actor)
+        return await self.get(shipment_id)
 
-    async def _withdraw(self, connection: Connection, shipment: Shipment, then: Then, text: str, actor: str) -> None:
-        if shipment.status not in (_S.PLANNED, _S.BOOKED):
+    async def _cancel_booking(
+        self, connection: Connection, shipment: Shipment, after_cancel: AfterCancel, note: str, actor: str
+    ) -> None:
+        """Bring a shipment to the status `after_cancel`, once its booking is cancelled if it has one."""
+        if shipment.status not in _NOT_DISPATCHED:
             raise InvalidShipmentState(f"it is {shipment.status}: the carrier has it")
-        if shipment.task == "cancel" and shipment.after_cancel == "cancelled" and then == "planned":
+        if shipment.task == "cancel" and shipment.after_cancel == "cancelled" and after_cancel == "planned":
             raise InvalidShipmentState("it is being cancelled")
         now, id_ = self._now(), shipment.shipment_id
+        if shipment.booking_id is None and after_cancel == "cancelled":
+            await shipment_status.record_step(connection, shipment, ShipmentStatus.CANCELLED, now, "staff", actor, note)
+            return
         if shipment.booking_id is not None:
-            await shipments.set_task(connection, id_, "cancel", now, then)
-            await shipment_status.record_note(connection, shipment, now, "staff", actor, text)
-        elif then == "cancelled":
-            await shipment_status.record_step(connection, shipment, _S.CANCELLED, now, "staff", actor, text)
+            await shipments.set_task(connection, id_, "cancel", now, after_cancel)
         else:
-            await shipments.forget_tried(connection, id_)
-            await self._assigning.assign(connection, await self._found(connection, id_), now)
-            await shipment_status.record_note(connection, shipment, now, "staff", actor, text)
+            await self._assign_again(connection, id_, now)
+        await shipment_status.record_note(connection, shipment, now, "staff", actor, note)
 
-    # Afterwards.
+    async def _assign_again(self, connection: Connection, shipment_id: UUID, now: datetime) -> None:
+        await shipments.clear_refusals(connection, shipment_id)
+        await self._assignment.assign(connection, await self._read(connection, shipment_id), now)
 
-    async def resolve(self, shipment_id: UUID, note: str, actor: str) -> ShipmentDetails:
-        """What went wrong with it was dealt with: it leaves the lists of what failed or is odd."""
+    # After dispatch.
+
+    async def resolve(self, shipment_id: UUID, resolution: str, actor: str) -> ShipmentDetails:
+        """Record that a problem was dealt with: the shipment leaves the worklists `undelivered` and `anomalies`."""
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            await store.settle(connection, shipment_id, self._now(), note)
-            await shipment_status.record_note(connection, shipment, self._now(), "staff", actor, f"settled: {note}")
-        return await self.show(shipment_id)
+            now = self._now()
+            await store.mark_resolved(connection, shipment_id, now, resolution)
+            await shipment_status.record_note(connection, shipment, now, "staff", actor, f"resolved: {resolution}")
+        return await self.get(shipment_id)
 
-    async def set_outcome(self, shipment_id: UUID, state: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
-        """It arrived, is lost or came back, and its carrier's news do not say so. Again changes nothing."""
+    async def set_outcome(self, shipment_id: UUID, status: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
+        """Set the final status where the carrier's tracking events do not tell it: delivered, lost or returned.
+
+        A repeat changes nothing.
+        """
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-            if shipment.status is not state:
-                if shipment.status not in (_S.BOOKED, *WITH_CARRIER):
+            if shipment.status is not status:
+                if shipment.status not in (ShipmentStatus.BOOKED, *WITH_CARRIER):
                     raise InvalidShipmentState(f"it is {shipment.status}")
                 now = self._now()
-                news = [TrackingEvent(now, "desk", reason, state)]
+                event = TrackingEvent(now, "staff", reason, status)
                 await shipment_status.apply_tracking_events(
-                    connection, order, shipment, news, "staff", actor, now, self._rules
+                    connection, order, shipment, [event], "staff", actor, now, self._policy
                 )
-        return await self.show(shipment_id)
+        return await self.get(shipment_id)
 
-    async def set_appointment(self, shipment_id: UUID, wanted: Appointment, actor: str) -> ShipmentDetails:
-        """When the customer is there, and where that is; for the planning of routes."""
-        window, where = (wanted.deliver_from, wanted.deliver_to), (wanted.latitude, wanted.longitude)
-        if (None in window and window != (None, None)) or (None in where and where != (None, None)):
-            raise Invalid("give both ends of the window, and both coordinates, or neither")
+    async def set_appointment(self, shipment_id: UUID, appointment: Appointment, actor: str) -> ShipmentDetails:
+        """Set the delivery window in the shop's time, and the coordinates, for route planning.
+
+        Raises `Invalid` if only one end of the window or one coordinate is given.
+        """
+        window = appointment.deliver_from, appointment.deliver_to
+        coordinates = appointment.latitude, appointment.longitude
+        for pair in (window, coordinates):
+            if None in pair and pair != (None, None):
+                raise Invalid("give both ends of the window, and both coordinates, or neither")
         if window[0] is not None and window[1] is not None and window[0] >= window[1]:
-            raise Invalid("the window ends before it begins")
+            raise Invalid("deliver_to must be after deliver_from")
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if shipment.ended_at is not None:
                 raise InvalidShipmentState(f"it is {shipment.status}")
-            await store.appoint(connection, shipment_id, window, where)
+            await store.set_appointment(connection, shipment_id, window, coordinates)
             await shipment_status.record_note(
                 connection, shipment, self._now(), "staff", actor, "an appointment was made"
             )
-        return await self.show(shipment_id)
+        return await self.get(shipment_id)
 
 
-def _may_leave(shipment: Shipment) -> None:
-    if shipment.status not in (_S.PLANNED, _S.BOOKED):
+def _require_packable(shipment: Shipment) -> None:
+    if shipment.status not in _NOT_DISPATCHED:
         raise InvalidShipmentState(f"it is {shipment.status}")
     if shipment.held_reason is not None:
         raise InvalidShipmentState(f"it is held: {shipment.held_reason}")
     if shipment.parked:
-        raise InvalidShipmentState(f"it was given up: {shipment.last_error}")
+        raise InvalidShipmentState(f"it is parked: {shipment.last_error}")
     if shipment.task == "cancel":
         raise InvalidShipmentState("its booking is being cancelled")

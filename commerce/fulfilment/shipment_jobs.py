@@ -85,7 +85,7 @@ class ShipmentJobs:
         )
         excluded = [name for name, carrier in carriers.items() if carrier.system in excluded_systems]
         async with self._db.connection() as connection:
-            return await shipments.claim(
+            return await shipments.claim_shipments(
                 connection, self._now(), self._retry_policy.lease_s, count, excluded, list(self._unavailable)
             )
 
@@ -159,7 +159,7 @@ class ShipmentJobs:
         if shipment.booking_id is not None:
             await shipments.touch_booking_request(connection, shipment.booking_id, self._now())
             return shipment
-        await shipments.add_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
+        await shipments.insert_booking(connection, self._ids.new(), shipment.shipment_id, carrier.name, self._now())
         return await _reload(connection, shipment.shipment_id)
 
     async def _booking_request(self, connection: Connection, shipment: Shipment) -> BookingRequest:
@@ -169,12 +169,12 @@ class ShipmentJobs:
             booking_id=shipment.booking_id,
             order_id=shipment.order_id,
             sender=senders[shipment.warehouse_id].address,
-            to=shipment.address,
+            recipient=shipment.address,
             weight_g=shipment.weight_g,
             length_mm=shipment.length_mm,
             width_mm=shipment.width_mm,
             height_mm=shipment.height_mm,
-            contents=await shipments.contents(connection, shipment.shipment_id),
+            contents=await shipments.list_contents(connection, shipment.shipment_id),
             value=Money(shipment.value_minor, shipment.currency),
             cod=shipment.cod,
         )
@@ -191,7 +191,9 @@ class ShipmentJobs:
             # Late is better than never: the shipment waits for the carrier that is unavailable.
             if name is None and unavailable and await self._assignment.assign(connection, shipment, self._now()):
                 due_at = self._now() + timedelta(seconds=self._retry_policy.max_s)
-                await shipments.postpone(connection, shipment, due_at, "its carriers do not answer now", park=False)
+                await shipments.postpone_shipment(
+                    connection, shipment, due_at, "its carriers do not answer now", park=False
+                )
                 return "waiting"
         return "assigned" if name else "no_carrier"
 
@@ -257,7 +259,7 @@ class ShipmentJobs:
         Raises `ExternalOutcomeUnknown` while the last request is younger than the lease: it may still be on its way.
         """
         async with self._db.connection() as connection:
-            requested_at = await shipments.asked_at(connection, booking_id)
+            requested_at = await shipments.get_booking_requested_at(connection, booking_id)
         if self._now() < requested_at + timedelta(seconds=self._retry_policy.lease_s):
             raise ExternalOutcomeUnknown("the carrier does not know the booking, and may receive it yet")
 
@@ -274,13 +276,13 @@ class ShipmentJobs:
                 *(connection, shipment, ShipmentStatus.PLANNED, now),
                 *("system", shipment_status.ACTOR, f"its booking with {shipment.carrier} is cancelled"),
             )
-        await shipments.unbook(connection, id_)
+        await shipments.clear_booking(connection, id_)
         if shipment.after_cancel == "cancelled":
             return "cancelled"
         if shipment.next_address is not None:
-            await shipments.redirect(connection, id_, shipment.next_address, later=False)
+            await shipments.redirect_shipment(connection, id_, shipment.next_address, later=False)
         await shipments.set_task(connection, id_, "book", now)
-        await shipments.forget_tried(connection, id_)
+        await shipments.clear_refusals(connection, id_)
         await self._assignment.assign(connection, await _reload(connection, id_), now)
         return "replanned"
 
@@ -331,7 +333,9 @@ class ShipmentJobs:
         """Schedule the next attempt, or park the job for staff after the last one."""
         due_at = self._now() + timedelta(milliseconds=self._retry_policy.delay_ms(job.attempts))
         async with self._db.connection() as connection:
-            await shipments.postpone(connection, job, due_at, reason, park=park or job.attempts >= self._max_attempts)
+            await shipments.postpone_shipment(
+                connection, job, due_at, reason, park=park or job.attempts >= self._max_attempts
+            )
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
@@ -356,6 +360,6 @@ def _must_be_booked(shipment: Shipment) -> bool:
 
 
 async def _reload(connection: Connection, shipment_id: UUID) -> Shipment:
-    shipment = await shipments.shipment(connection, shipment_id)
+    shipment = await shipments.get_shipment(connection, shipment_id)
     assert shipment is not None
     return shipment

@@ -1,70 +1,89 @@
-"""What there is to do at the shipping desk: its lists, how long they are, and how long orders take."""
+"""Worklists of staff, their lengths, and fulfilment times."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from commerce.fulfilment import store
+from commerce.fulfilment.errors import NoCarrierChoice
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Database
+from commerce.rates.model import CarrierChoice
 from commerce.shipping import store as shipments
 from commerce.shipping.model import UnplannedOrder, WorklistItem, WorklistName
 from commerce.shipping.policy import ShippingPolicy
 
-_FIRST = UUID(int=0)
-_MOST_UNPLANNED = 500
+_FIRST_ID = UUID(int=0)
+_MAX_UNPLANNED = 500
 
 
 class Worklists:
-    """The desk's lists over Postgres."""
+    """Reads over Postgres that show what staff must do. Calls no carrier."""
 
-    def __init__(self, db: Database, clock: Clock, rules: ShippingPolicy) -> None:
+    def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
         self._db = db
         self._clock = clock
-        self._rules = rules
+        self._policy = policy
 
     async def list_worklist(
-        self, which: WorklistName, warehouse_id: str | None, after: UUID | None, size: int
+        self, worklist: WorklistName, warehouse_id: str | None, after: UUID | None, size: int
     ) -> Page[WorklistItem]:
-        """What there is to do, oldest first."""
-        now = self._now()
-        today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
+        """List a page of a worklist, oldest first, of one warehouse or of all."""
+        policy = self._policy
         async with self._db.connection() as connection:
-            found = await store.listed(
-                *(connection, which, warehouse_id, after or _FIRST, size + 1, now, today),
-                *(self._rules.stalled_after_s, self._rules.no_first_scan_after_s),
+            rows = await store.list_worklist(
+                *(connection, worklist, warehouse_id, after or _FIRST_ID, size + 1, self._now(), self._today()),
+                *(policy.stalled_after_s, policy.no_first_scan_after_s),
             )
-            lines = await shipments.lines_of(connection, [shipment.shipment_id for shipment, _ in found])
-        items = [WorklistItem(one, shipments.shown(lines[one.shipment_id]), why) for one, why in found]
+            lines = await shipments.list_shipment_lines(connection, [shipment.shipment_id for shipment, _ in rows])
+        items = [
+            WorklistItem(shipment, shipments.make_line_views(lines[shipment.shipment_id]), reason)
+            for shipment, reason in rows
+        ]
         return to_page(items, size, lambda item: str(item.shipment.shipment_id))
 
     async def count_worklists(self) -> dict[str, float]:
-        """How long each list is, and for how long the oldest jobs have been due."""
-        now = self._now()
-        today = now.astimezone(ZoneInfo(self._rules.timezone)).date()
+        """Count each worklist, and measure for how many seconds the oldest jobs have been due."""
+        policy = self._policy
         async with self._db.connection() as connection:
-            return await store.counts(
-                connection, now, today, self._rules.stalled_after_s, self._rules.no_first_scan_after_s
+            return await store.count_worklists(
+                connection, self._now(), self._today(), policy.stalled_after_s, policy.no_first_scan_after_s
             )
 
     async def count_open_shipments(self) -> dict[tuple[str, str], int]:
-        """(carrier, status) → parcels that are not over."""
+        """Count shipments that have not ended, by (carrier, status)."""
         async with self._db.connection() as connection:
-            return await store.by_carrier(connection)
+            return await store.count_open_shipments(connection)
 
     async def measure_fulfilment_times(self) -> dict[str, list[float]]:
-        """Seconds from paid to `handed_over` and to `delivered` in the last day: of 50, 90 and 99 in a hundred orders;
-        without those of which there are none."""
+        """Measure seconds from paid to `handed_over` and to `delivered`: percentiles 50, 90 and 99 of the last day.
+
+        A key is missing if no order reached that point.
+        """
         async with self._db.connection() as connection:
-            return await store.times(connection, self._now())
+            return await store.measure_fulfilment_times(connection, self._now())
 
     async def list_unplanned_orders(self) -> list[UnplannedOrder]:
-        """Orders that cannot be made into parcels as things are, with what is to be done."""
+        """List paid orders that cannot be planned into shipments, with the reason and what to do."""
         async with self._db.connection() as connection:
-            return await store.unplanned(connection, _MOST_UNPLANNED)
+            return await store.list_unplanned_orders(connection, _MAX_UNPLANNED)
+
+    async def explain_carrier_choice(self, shipment_id: UUID) -> CarrierChoice:
+        """Return the recorded reasons for a shipment's carrier.
+
+        Raises `NoCarrierChoice` if the shipment does not exist or no rate table was consulted for it.
+        """
+        async with self._db.connection() as connection:
+            choice = await store.get_carrier_choice(connection, shipment_id)
+        if choice is None:
+            raise NoCarrierChoice(f"there is no shipment {shipment_id}, or no carrier was chosen for it yet")
+        return choice
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
+
+    def _today(self) -> date:
+        return self._now().astimezone(ZoneInfo(self._policy.timezone)).date()

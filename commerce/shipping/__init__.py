@@ -1,1 +1,1 @@
-"""From paid to the door: parcels, carriers, tracking, the desk."""
+"""Shipments, carriers and tracking."""

@@ -1,18 +1,20 @@
-"""What every carrier does, in one shape. An adapter is a folder in `carriers/` with at least these files:
+"""The port to carriers. An adapter is a folder in `carriers/` with at least these files:
 
-`settings.py` what the shop has agreed with the carrier (keys, ids, addresses), `wire.py` its protocol: signatures and
-the form of messages, `states.py` its words for where a parcel is in ours, `adapter.py` the methods below.
+`settings.py` (the shop's account at the carrier: keys, ids, addresses), `wire.py` (signatures and message formats),
+`status_map.py` (the carrier's codes as shipment statuses) and `adapter.py` (the methods below). Its `__init__.py`
+exports `ADAPTER`, a `CarrierAdapter`.
 
-Each method that calls out may be called again with the same ids, however the first call ended: the carrier knows a
-booking by its `booking_id` (as 32 hexadecimal digits) and never makes one twice. Those methods raise `Unclear` where
-nobody knows what happened, and `Refused` where it was said no.
+Each method that calls out may be called again with the same ids, however the first call ended: the carrier identifies a
+booking by its `booking_id` (as 32 hexadecimal digits) and never books it twice. Those methods raise
+`ExternalOutcomeUnknown` if the outcome is unknown and `ExternalRefusal` if the carrier refuses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -24,19 +26,21 @@ from commerce.shipping.model import ShipmentStatus
 
 
 class ContentLine(NamedTuple):
-    """What is in a parcel, for the carrier's papers."""
+    """A product in a shipment, as the carrier's documents name it."""
 
     name: str
     quantity: int
 
 
 class BookingRequest(msgspec.Struct, frozen=True):
-    """A parcel that a carrier is asked to bring. `cod` is what it collects at the door, `value` what the goods cost."""
+    """A shipment that a carrier is to transport.
+
+    The carrier collects `cod` on delivery. `value` is the price of the contents."""
 
     booking_id: UUID
     order_id: UUID
     sender: Address
-    to: Address
+    recipient: Address
     weight_g: int
     length_mm: int
     width_mm: int
@@ -47,29 +51,28 @@ class BookingRequest(msgspec.Struct, frozen=True):
 
 
 class BookingConfirmation(NamedTuple):
-    """The carrier will come for it. `sort_code` is what its label must show for its sorters, where it wants that."""
+    """The carrier's promise to collect a shipment. `sort_code` is printed on the label if the carrier requires one."""
 
     tracking_no: str
     sort_code: str | None = None
 
 
 class TrackingEvent(msgspec.Struct, frozen=True):
-    """One thing that a carrier tells of a parcel. `code` is its own word for it.
+    """An event that a carrier or a driver reports of a shipment. `code` is the reporter's own word for it.
 
-    `state` is where the parcel is after it, None where it stays where it was (a van is stuck in traffic). `unknown` is
-    said of a code that we do not know: it is kept and shown, never guessed.
-    """
+    `status` is the shipment's status after the event, None if it stays the same (a vehicle is stuck in traffic). A code
+    that is not in our map has `is_unknown_code` set: it is stored and shown, never guessed."""
 
     at: datetime
     code: str
     text: str
-    state: ShipmentStatus | None = None
+    status: ShipmentStatus | None = None
     is_unknown_code: bool = False
     place: str | None = None
 
 
 class ShipmentUpdate(msgspec.Struct, frozen=True):
-    """Genuine news of one parcel that a carrier sent by itself. `carrier` as in the rate table."""
+    """Tracking events of one shipment from a genuine webhook. `carrier` is a name in the rate table."""
 
     carrier: str
     tracking_no: str
@@ -78,68 +81,93 @@ class ShipmentUpdate(msgspec.Struct, frozen=True):
 
 
 class CarrierWebhook(msgspec.Struct, frozen=True):
-    """A genuine call of a carrier's: `notice_id` is the same whenever it sends the same again."""
+    """A genuine webhook of a carrier. `webhook_id` is the same if the carrier sends the same content again."""
 
     webhook_id: str
     updates: list[ShipmentUpdate]
 
 
 CancelOutcome = Literal["cancelled", "too_late", "absent"]
-"""It will not come; it has the parcel already; it has never heard of it (and, as it was told now, never will)."""
+"""`too_late`: the carrier has the shipment already. `absent`: it has no such booking and will not accept it later."""
 
 
 class Carrier(Protocol):
-    """One name in the rate table. Several may be reached through one `system`, which has the connections, the limits
-    and the address that pushes come to."""
+    """A carrier in the rate table. Carriers may share a `system`, which has connections, limits and webhooks."""
 
     name: str
     system: str
     accepts_bookings: bool
-    """False: the desk books it by itself and says the number."""
+    """False: staff book with the carrier and enter the tracking number"""
     is_external: bool
-    """False: nobody outside is called; what would be done outside is done with the row."""
+    """False: no external system is called"""
     needs_subscription: bool
-    """Whether it must be asked, parcel by parcel, to push its news."""
+    """True: the carrier sends webhooks of a shipment only after `subscribe`"""
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
-        """Ask it to come for a parcel. Again for the same booking gives the same number."""
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
+        """Order the collection of a shipment. A repeated call for the same booking returns the same number."""
         ...
 
     async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
-        """What became of a booking that was asked for; None where the carrier knows nothing of it."""
+        """Find the confirmation of a requested booking; None if the carrier has no such booking."""
         ...
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
-        """See to it that it does not come for the parcel; `tracking_no` is None where the booking is unclear."""
+        """Cancel a booking. `tracking_no` is None if the booking's outcome is unknown."""
         ...
 
     async def subscribe(self, tracking_no: str, phone: str) -> None:
-        """Ask to be told its news. `phone` is the receiver's, by which some carriers check who asks."""
+        """Request webhooks for a shipment. Some carriers check the recipient's `phone`."""
         ...
 
     async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
-        """All that it tells of a parcel, in the order of time; none where it has not heard of it yet."""
+        """Fetch all tracking events of a shipment, sorted by time; none if the carrier has no scan yet."""
         ...
 
 
 class CarrierWebhookReader(Protocol):
-    """A system's pushes; `system` is its name in their address."""
+    """Checks and decodes the webhooks of a system. `system` is its name in the webhook's path."""
 
     system: str
 
     def read_webhook(
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
     ) -> CarrierWebhook:
-        """Check that a push is the carrier's and for us. Names of headers are in lower case. Raises `BadNotice`."""
+        """Verify that a webhook is genuine and for this shop, and decode it. Header names are in lower case.
+
+        Raises `InvalidWebhook` if it is not."""
         ...
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
-        """The answer to a push: it was stored, or it was not and may come again."""
+        """Make the reply in the carrier's form. A webhook that was not accepted may be sent again."""
         ...
 
 
 class CarrierRegistry(NamedTuple):
-    """All that the shop works with: carriers by their names in the rate table, pushes by system."""
+    """The shop's carriers by their names in the rate table, and the webhook readers by system."""
 
     by_name: Mapping[str, Carrier]
     webhook_readers: Mapping[str, CarrierWebhookReader]
+
+
+class AdapterObjects(NamedTuple):
+    """The objects that an adapter creates: its carriers, and its webhook reader if the system sends webhooks."""
+
+    carriers: Sequence[Carrier]
+    webhook_reader: CarrierWebhookReader | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarrierAdapter:
+    """Description of an adapter, by which `open_carriers` finds and creates it."""
+
+    name: str
+    """the system's name in webhook paths, metrics and logs"""
+    settings_field: str
+    """field of the shipping settings that holds the credentials, or a switch; the adapter is used if it is set"""
+    load_account: Callable[..., Any] | None = None
+    """makes the account of the credentials, which are its keywords; raises `ValueError`; None without credentials"""
+    create: Callable[..., AdapterObjects]
+    """called with the account, an `HttpTransport`, a `Clock` and, by keyword, the fields of `extra_settings`"""
+    extra_settings: tuple[str, ...] = ()
+    """further fields of the shipping settings, which may only be set together with `settings_field`"""
+    sends_webhooks: bool = False

@@ -1,4 +1,4 @@
-"""What shipping refuses."""
+"""Refusals of shipping."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from commerce.kernel.errors import Conflict, Invalid, NotFound
 
 
 class NoSuchShipment(NotFound):
-    """There is no such parcel, or it is not yours."""
+    """The shipment does not exist, or it is not the caller's."""
 
 
 class NoLabel(Conflict):
-    """A parcel has a label once a carrier is booked for it."""
+    """The shipment has no label yet: no carrier is booked for it."""
 
     code = "no_label"
 
 
 class InvalidShipmentState(Conflict):
-    """The parcel is somewhere where this cannot be done any more, or yet."""
+    """The shipment's status does not allow the action any more, or not yet."""
 
     code = "invalid_shipment_state"
 
 
 class CannotShip(Invalid):
-    """The order cannot be made into parcels, or no carrier takes one, as things are; the detail says what to do."""
+    """The order cannot be planned, or no carrier takes a shipment; the detail names the remedy."""
 
     code = "cannot_ship"

@@ -1,4 +1,4 @@
-"""Shipments: what a customer sees of them, what the desk does with them, their rows."""
+"""Shipments: views for customers, inputs and views for staff, and the row."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 from commerce.kernel.types import Reason
-from commerce.kernel.address import Address
 
 Task = Literal["book", "cancel", "subscribe", "track"]
-Then = Literal["planned", "cancelled"]
+AfterCancel = Literal["planned", "cancelled"]
+"""a shipment's status once its booking is cancelled"""
 Source = Literal["system", "staff", "webhook", "query", "fleet"]
 TrackingNo = Annotated[str, msgspec.Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
 WarehouseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
@@ -23,7 +24,7 @@ LocalTime = Annotated[time, msgspec.Meta(tz=False)]
 
 
 class ShipmentStatus(StrEnum):
-    """A parcel is planned, somebody is booked to bring it, and then it is where the news says it is."""
+    """The status of a shipment: planned, booked with a carrier, then as its tracking events report."""
 
     PLANNED = "planned"
     BOOKED = "booked"
@@ -36,25 +37,42 @@ class ShipmentStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-_S = ShipmentStatus
-DELIVERY_PATH = (_S.PLANNED, _S.BOOKED, _S.PICKED_UP, _S.IN_TRANSIT, _S.OUT_FOR_DELIVERY, _S.DELIVERED)
-"""The way of a parcel that arrives."""
+DELIVERY_PATH = (
+    ShipmentStatus.PLANNED,
+    ShipmentStatus.BOOKED,
+    ShipmentStatus.PICKED_UP,
+    ShipmentStatus.IN_TRANSIT,
+    ShipmentStatus.OUT_FOR_DELIVERY,
+    ShipmentStatus.DELIVERED,
+)
+"""The statuses of a shipment that arrives, in order."""
+FINAL_STATUSES = frozenset(
+    {
+        ShipmentStatus.DELIVERED,
+        ShipmentStatus.LOST,
+        ShipmentStatus.RETURNED_TO_SENDER,
+        ShipmentStatus.CANCELLED,
+    }
+)
+WITH_CARRIER = frozenset(DELIVERY_PATH[2:5])
 TRANSITIONS = frozenset(
     {
         *pairwise(DELIVERY_PATH),
-        (_S.PLANNED, _S.CANCELLED),
-        (_S.BOOKED, _S.PLANNED),  # the booking was cancelled, and it is booked anew
-        (_S.BOOKED, _S.CANCELLED),
-        *((out, end) for out in DELIVERY_PATH[2:5] for end in (_S.LOST, _S.RETURNED_TO_SENDER)),
+        (ShipmentStatus.PLANNED, ShipmentStatus.CANCELLED),
+        (ShipmentStatus.BOOKED, ShipmentStatus.PLANNED),  # the booking was cancelled; another one follows
+        (ShipmentStatus.BOOKED, ShipmentStatus.CANCELLED),
+        *(
+            (status, final)
+            for status in DELIVERY_PATH[2:5]
+            for final in (ShipmentStatus.LOST, ShipmentStatus.RETURNED_TO_SENDER)
+        ),
     }
 )
-"""Every step a shipment may take; the table `shipment_transitions` says the same and enforces it."""
-FINAL_STATUSES = frozenset({_S.DELIVERED, _S.LOST, _S.RETURNED_TO_SENDER, _S.CANCELLED})
-WITH_CARRIER = frozenset(DELIVERY_PATH[2:5])
+"""All allowed steps of a status. The table `shipment_transitions` holds the same and enforces it."""
 
 
 class ShipmentLineView(msgspec.Struct, frozen=True):
-    """What a parcel holds of an order's line."""
+    """Units of an order line in a shipment."""
 
     line_no: int
     sku: str
@@ -62,8 +80,7 @@ class ShipmentLineView(msgspec.Struct, frozen=True):
 
 
 class ShipmentEvent(msgspec.Struct, frozen=True):
-    """Something that happened to a parcel. `status` is set where it moved on; `seq` counts over all parcels of the
-    order."""
+    """An event of a shipment. `status` is set if it advanced; `seq` counts over all shipments of the order."""
 
     seq: int
     shipment_id: UUID
@@ -75,7 +92,7 @@ class ShipmentEvent(msgspec.Struct, frozen=True):
 
 
 class ShipmentView(msgspec.Struct, frozen=True):
-    """A parcel as the customer sees it; `to` is the index of its address in the order."""
+    """A shipment as the customer sees it; `ship_to` is the index of its address in the order."""
 
     shipment_id: UUID
     parcel_no: int
@@ -91,7 +108,7 @@ class ShipmentView(msgspec.Struct, frozen=True):
 
 
 class OrderShipments(msgspec.Struct, frozen=True):
-    """An order's parcels; `open` is how many units are in no parcel yet."""
+    """The shipments of an order; `unplanned_units` are in no shipment yet."""
 
     order_id: UUID
     unplanned_units: int
@@ -142,7 +159,7 @@ class Shipment(msgspec.Struct, frozen=True):
     resolution: str | None
     replaces: UUID | None
     next_address: Address | None
-    after_cancel: Then | None
+    after_cancel: AfterCancel | None
     task: Task | None
     due_at: datetime
     attempts: int
@@ -151,22 +168,22 @@ class Shipment(msgspec.Struct, frozen=True):
 
     @property
     def cod(self) -> Money | None:
-        """What is to be collected at the door."""
+        """Return the cash that the carrier collects on delivery, or None."""
         return Money(self.cod_minor, self.currency) if self.cod_minor else None
 
 
-# What the desk sees and says.
+# Views and inputs of staff.
 
 WorklistName = Literal[
     "to_pack", "parked", "on_hold", "overdue", "stalled", "no_first_scan", "undelivered", "anomalies", "all"
 ]
-"""What is there to do: pack it; mend what stopped it; nothing before somebody lets it go; promised for a day that is
-over; on the way without news for long; booked and never heard of; lost or sent back and not settled; news that nobody
-understands or that cannot be."""
+"""Shipments that need a person: `to_pack`; `parked` after failed jobs; `on_hold` until staff resume them; `overdue`
+after the promised day; `stalled` with a carrier that reports nothing for long; `no_first_scan` after booking;
+`undelivered`, lost or returned and not resolved; `anomalies` among the tracking events."""
 
 
 class WorklistItem(msgspec.Struct, frozen=True):
-    """A parcel as the desk sees it, with what it holds; `why` says what stopped it."""
+    """A shipment on a worklist, with its lines; `reason` is the error or the hold that stopped it."""
 
     shipment: Shipment
     lines: list[ShipmentLineView]
@@ -174,7 +191,7 @@ class WorklistItem(msgspec.Struct, frozen=True):
 
 
 class ShipmentDetails(msgspec.Struct, frozen=True):
-    """One parcel with everything that happened to it."""
+    """A shipment with its lines and all its events."""
 
     shipment: Shipment
     lines: list[ShipmentLineView]
@@ -182,7 +199,7 @@ class ShipmentDetails(msgspec.Struct, frozen=True):
 
 
 class UnplannedOrder(msgspec.Struct, frozen=True):
-    """An order that cannot be made into parcels, and why."""
+    """A paid order that cannot be planned, with the reason."""
 
     order_id: UUID
     paid_at: datetime
@@ -191,26 +208,26 @@ class UnplannedOrder(msgspec.Struct, frozen=True):
 
 
 class PackedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A parcel is packed. The carrier's number, where the desk books it and not the driver."""
+    """A shipment is packed. `tracking_no` is set if staff booked it with the carrier."""
 
     tracking_no: TrackingNo | None = None
 
 
 class ReasonInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why it is done."""
+    """The reason of an action by staff."""
 
     reason: Reason
 
 
 class OutcomeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a parcel ended, as its carrier or its receiver told the desk, where the carrier's news do not say so."""
+    """The final status of a shipment that its tracking events do not report, as staff know it."""
 
     status: Literal["delivered", "lost", "returned_to_sender"]
     reason: Reason
 
 
 class SplitInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Units by line of the order that go into a parcel of their own."""
+    """Units, by line of the order, that move into a new shipment."""
 
     lines: Annotated[
         dict[int, Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]], msgspec.Meta(min_length=1, max_length=1000)
@@ -218,20 +235,20 @@ class SplitInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class MergeInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Parcels that are put into another one."""
+    """Shipments that are merged into another one."""
 
     shipments: Annotated[list[UUID], msgspec.Meta(min_length=1, max_length=50)]
 
 
 class RedirectInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Another address for a parcel, before it is handed over."""
+    """A new address for a shipment that has not been handed over."""
 
     address: Address
     reason: Reason
 
 
 class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """When the customer is there, in the shop's time, and where that is; for vans."""
+    """A time window in the shop's time zone and coordinates, for delivery by our own vehicles."""
 
     deliver_from: LocalTime | None = None
     deliver_to: LocalTime | None = None
@@ -240,14 +257,14 @@ class Appointment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WaveInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Gather parcels that are to be packed, the oldest first."""
+    """A new wave of shipments to pack, oldest first."""
 
     warehouse_id: WarehouseId
     max_shipments: Annotated[int, msgspec.Meta(ge=1, le=500)] = 50
 
 
 class Pick(msgspec.Struct, frozen=True):
-    """So many units from a shelf, and into which parcels of the wave they go (its number in the wave → units)."""
+    """Units to pick from a shelf; `shipments` maps a shipment's number in the wave to its units."""
 
     shelf: str
     sku: str
@@ -257,7 +274,7 @@ class Pick(msgspec.Struct, frozen=True):
 
 
 class Wave(msgspec.Struct, frozen=True):
-    """One walk through the warehouse; `shipments` in the order of their numbers from 1."""
+    """Shipments picked in one walk, and the pick list. Their numbers in the wave are their positions, from 1."""
 
     wave_id: UUID
     warehouse_id: str

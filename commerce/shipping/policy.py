@@ -1,4 +1,4 @@
-"""What the shop has settled about its parcels, as the settings say it."""
+"""The shop's shipping settings, and the dates that follow from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 
 class BoxRule(Protocol):
-    """A box, measured inside; `weight_g` is its own."""
+    """A box with its inner dimensions; `weight_g` is the empty box's weight."""
 
     @property
     def name(self) -> str: ...
@@ -26,7 +26,7 @@ class BoxRule(Protocol):
 
 
 class ShippingPolicy(Protocol):
-    """The part `shipping` of the settings."""
+    """The section `shipping` of the settings."""
 
     @property
     def timezone(self) -> str: ...
@@ -52,11 +52,12 @@ class ShippingPolicy(Protocol):
     def complete_after_s(self) -> float: ...
 
 
-def dispatch_day(rules: ShippingPolicy, now: datetime) -> date:
-    """The day on which a parcel that is planned now leaves, in the shop's time."""
-    local = now.astimezone(ZoneInfo(rules.timezone))
-    return local.date() + timedelta(days=local.time() > rules.dispatch_cutoff)
+def dispatch_day(policy: ShippingPolicy, now: datetime) -> date:
+    """Return the day in the shop's time zone on which a shipment that is planned now is dispatched."""
+    local = now.astimezone(ZoneInfo(policy.timezone))
+    return local.date() + timedelta(days=local.time() > policy.dispatch_cutoff)
 
 
-def promised_day(rules: ShippingPolicy, paid_at: datetime) -> date:
-    return paid_at.astimezone(ZoneInfo(rules.timezone)).date() + timedelta(days=rules.delivery_promise_days)
+def promised_day(policy: ShippingPolicy, paid_at: datetime) -> date:
+    """Return the day in the shop's time zone by which an order is promised to be delivered."""
+    return paid_at.astimezone(ZoneInfo(policy.timezone)).date() + timedelta(days=policy.delivery_promise_days)

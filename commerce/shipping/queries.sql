@@ -1,69 +1,69 @@
--- name: fulfilment_handed_over
+-- name: mark_handed_over
 UPDATE fulfilments SET handed_over_at = $2 WHERE order_id = $1 AND handed_over_at IS NULL;
 
--- name: fulfilment_delivered
+-- name: mark_delivered
 UPDATE fulfilments SET status = 'delivered', delivered_at = $2, due_at = $3, attempts = 0
 WHERE order_id = $1 AND status = 'planned';
 
--- name: couriers_collect
+-- name: has_cash_shipments
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND cod_minor > 0 AND ended_at IS NULL);
 
--- name: some_are_open
+-- name: has_open_shipments
 SELECT EXISTS (SELECT FROM shipments WHERE order_id = $1 AND ended_at IS NULL);
 
--- name: move_goods
--- What a parcel holds has been planned, has left, has arrived: so many times (1, 0 or -1).
+-- name: update_fulfilment_lines
+-- Adds the units of a shipment to planned ($2), shipped ($3) and delivered ($4), each times 1, 0 or -1.
 UPDATE fulfilment_lines SET planned = planned + $2 * quantity, shipped = shipped + $3 * quantity,
-                      delivered = delivered + $4 * quantity
+                            delivered = delivered + $4 * quantity
 FROM shipment_lines
 WHERE shipment_id = $1 AND fulfilment_lines.order_id = shipment_lines.order_id
   AND fulfilment_lines.line_no = shipment_lines.line_no AND fulfilment_lines.address_no = shipment_lines.address_no;
 
--- name: goods_sums
--- Also of an order that has no parcels yet.
+-- name: get_fulfilment_totals
+-- Also for an order that has no shipments yet.
 SELECT sum(quantity) AS ordered, sum(planned) AS planned, sum(shipped) AS shipped, sum(delivered) AS delivered
 FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no) WHERE order_id = $1;
 
--- name: add_shipment
+-- name: insert_shipment
 INSERT INTO shipments (shipment_id, order_id, address_no, parcel_no, warehouse_id, address, weight_g, length_mm,
                        width_mm, height_mm, value_minor, cod_minor, currency, promised_on, planned_at, due_at,
                        replaces, task)
 VALUES ($1, $2, $3, (SELECT coalesce(max(parcel_no), 0) + 1 FROM shipments WHERE order_id = $2), $4, $5, $6, $7, $8, $9,
         $10, $11, $12, $13, $14, $14, $15, 'book');
 
--- name: add_shipment_lines
+-- name: insert_shipment_lines
 INSERT INTO shipment_lines (shipment_id, order_id, line_no, address_no, sku, quantity)
 SELECT $1, $2, line_no, address_no, sku, quantity
-FROM unnest($3::smallint[], $4::smallint[], $5::text[], $6::integer[]) AS given (line_no, address_no, sku, quantity);
+FROM unnest($3::smallint[], $4::smallint[], $5::text[], $6::integer[]) AS line (line_no, address_no, sku, quantity);
 
--- name: drop_shipment_lines
+-- name: delete_shipment_lines
 DELETE FROM shipment_lines WHERE shipment_id = $1;
 
--- name: resize
+-- name: resize_shipment
 UPDATE shipments SET weight_g = $2, length_mm = $3, width_mm = $4, height_mm = $5, value_minor = $6, cod_minor = $7
 WHERE shipment_id = $1;
 
--- name: shipment
+-- name: get_shipment
 SELECT * FROM shipments WHERE shipment_id = $1;
 
--- name: shipments_of
+-- name: list_shipments
 SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no;
 
--- name: lines_of
+-- name: list_shipment_lines
 SELECT shipment_id, line_no, address_no, sku, quantity FROM shipment_lines WHERE shipment_id = ANY($1::uuid[])
 ORDER BY shipment_id, line_no;
 
--- name: contents
+-- name: list_contents
 SELECT sku, name, line_no, quantity FROM shipment_lines JOIN products USING (sku) WHERE shipment_id = $1
 ORDER BY line_no;
 
--- name: by_number
--- Whose number it is, or was.
+-- name: find_by_tracking_no
+-- Also by the number of a booking that is no longer current.
 SELECT order_id, shipment_id FROM bookings JOIN shipments USING (shipment_id)
 WHERE bookings.carrier = $1 AND bookings.tracking_no = $2;
 
 -- name: claim_shipments
--- Those whose carrier is down and was not asked yet may be given to another.
+-- Excludes carriers in $4, except to reassign: a shipment that was not requested yet of an unavailable carrier ($5).
 UPDATE shipments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE shipment_id IN (
     SELECT shipment_id FROM shipments
@@ -73,98 +73,100 @@ WHERE shipment_id IN (
     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING *;
 
--- name: postpone
--- A task that somebody has given it meanwhile stays.
+-- name: postpone_shipment
+-- Changes nothing if the task has changed since the claim.
 UPDATE shipments SET due_at = $2, last_error = $3, parked = $4 WHERE shipment_id = $1 AND task = $5;
 
 -- name: set_task
 UPDATE shipments SET task = $2, after_cancel = $3, due_at = $4, attempts = 0, parked = false WHERE shipment_id = $1;
 
--- name: looked
--- Looked, nothing failed.
+-- name: schedule_poll
 UPDATE shipments SET due_at = $2, attempts = 0, last_error = NULL WHERE shipment_id = $1 AND task = 'track';
 
--- name: tried
+-- name: record_refusal
 UPDATE shipments SET refused_by = array_append(refused_by, $2), booking_id = NULL WHERE shipment_id = $1;
 
--- name: forget_tried
+-- name: clear_refusals
 UPDATE shipments SET refused_by = '{}' WHERE shipment_id = $1;
 
--- name: add_booking
+-- name: insert_booking
 INSERT INTO bookings (booking_id, shipment_id, carrier, requested_at) VALUES ($1, $2, $3, $4);
 
--- name: is_asked
+-- name: set_current_booking
 UPDATE shipments SET booking_id = $2 WHERE shipment_id = $1;
 
--- name: asked_again
+-- name: touch_booking_request
 UPDATE bookings SET requested_at = $2 WHERE booking_id = $1;
 
--- name: asked_at
+-- name: get_booking_requested_at
 SELECT requested_at FROM bookings WHERE booking_id = $1;
 
 -- name: end_booking
-UPDATE bookings SET outcome = $2, ended_at = $3, reason = $4 WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
+UPDATE bookings SET outcome = $2, ended_at = $3, reason = $4
+WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
 
--- name: booking_stands
-UPDATE bookings SET outcome = 'booked', tracking_no = $2 WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
+-- name: confirm_booking
+UPDATE bookings SET outcome = 'booked', tracking_no = $2
+WHERE booking_id = $1 AND outcome IN ('requested', 'booked');
 
--- name: book
+-- name: set_confirmation
 UPDATE shipments SET tracking_no = $2, sort_code = $3, booked_at = $4, booking_id = $5 WHERE shipment_id = $1;
 
--- name: unbook
+-- name: clear_booking
 UPDATE shipments SET tracking_no = NULL, sort_code = NULL, booked_at = NULL, booking_id = NULL, packed_at = NULL,
                      packed_by = NULL
 WHERE shipment_id = $1;
 
--- name: redirect
+-- name: redirect_now
 UPDATE shipments SET address = $2, next_address = NULL, latitude = NULL, longitude = NULL WHERE shipment_id = $1;
 
 -- name: redirect_later
 UPDATE shipments SET next_address = $2 WHERE shipment_id = $1;
 
--- name: count_news
+-- name: advance_event_seq
 UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1 RETURNING event_seq;
 
--- name: known_news
+-- name: list_stored_event_keys
 SELECT event_key FROM shipment_events WHERE shipment_id = $1 AND event_key = ANY($2::bytea[]);
 
--- name: add_event
+-- name: insert_event
 INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, from_status, to_status, code,
                              is_unknown_code, contradicts_history, place, text, event_key)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15);
 
--- name: heard
+-- name: touch_last_event
 UPDATE shipments SET last_event_at = greatest(last_event_at, $2) WHERE shipment_id = $1;
 
--- name: step
--- What was settled before it went wrong says nothing of that.
+-- name: advance_shipment_status
+-- Clears an earlier resolution if the shipment is lost or returned: that is a new problem.
 UPDATE shipments SET status = $3, status_seq = $4,
     handed_over_at = CASE WHEN $3 = 'picked_up' THEN $5 ELSE handed_over_at END,
     ended_at = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN $5::timestamptz END,
     task = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE task END,
-    after_cancel = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL ELSE after_cancel END,
+    after_cancel = CASE WHEN $3 IN ('delivered', 'lost', 'returned_to_sender', 'cancelled') THEN NULL
+                        ELSE after_cancel END,
     cod_collected_at = CASE WHEN $3 = 'delivered' AND cod_minor > 0 THEN $5 ELSE cod_collected_at END,
     resolved_at = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN resolved_at END,
     resolution = CASE WHEN $3 NOT IN ('lost', 'returned_to_sender') THEN resolution END
 WHERE shipment_id = $1 AND status = $2;
 
--- name: cash_collected
+-- name: sum_cash_collected
 SELECT coalesce(sum(cod_minor), 0)::bigint FROM shipments WHERE order_id = $1 AND cod_collected_at IS NOT NULL;
 
--- name: events_after
+-- name: list_events_after
 SELECT seq, shipment_id, at, source, text, to_status AS status, place FROM shipment_events
 WHERE order_id = $1 AND seq > $2 ORDER BY seq LIMIT $3;
 
--- name: events_of
+-- name: list_shipment_events
 SELECT seq, shipment_id, at, source, text, to_status AS status, place FROM shipment_events
 WHERE order_id = $1 AND shipment_id = $2 ORDER BY at, seq;
 
--- name: progress
+-- name: latest_event_seqs
 SELECT order_id, event_seq FROM fulfilments WHERE order_id = ANY($1::uuid[]);
 
--- name: add_notice
+-- name: insert_webhook
 INSERT INTO carrier_webhooks (system, webhook_id, received_at, result, body)
 VALUES ($1, $2, $3, $4, $5) ON CONFLICT (system, webhook_id) DO NOTHING;
 
--- name: notice
+-- name: get_webhook_result
 SELECT result FROM carrier_webhooks WHERE system = $1 AND webhook_id = $2;

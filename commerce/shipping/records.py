@@ -1,4 +1,4 @@
-"""What the store of shipments is given and gives, where it is less than a whole shipment or more."""
+"""Records that the store of shipments takes and returns, besides whole rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from commerce.shipping.model import ShipmentStatus, Source
 
 
 class ShipmentLine(NamedTuple):
-    """What a parcel holds of a line."""
+    """Units of an order line in a shipment."""
 
     line_no: int
     address_no: int
@@ -21,7 +21,7 @@ class ShipmentLine(NamedTuple):
 
 
 class PackageSize(NamedTuple):
-    """A parcel's weight and outer sides."""
+    """A shipment's weight and outer dimensions."""
 
     weight_g: int
     length_mm: int
@@ -30,14 +30,14 @@ class PackageSize(NamedTuple):
 
 
 class NewShipment(NamedTuple):
-    """A parcel that is to be planned; amounts in minor units of the order's currency."""
+    """A shipment to insert; amounts in minor units of the order's currency. `replaces` is the shipment it reships."""
 
     shipment_id: UUID
     order_id: UUID
     address_no: int
     warehouse_id: str
     address: Address
-    measures: PackageSize
+    size: PackageSize
     value_minor: int
     cod_minor: int
     currency: str
@@ -47,7 +47,7 @@ class NewShipment(NamedTuple):
 
 
 class FulfilmentTotals(NamedTuple):
-    """Units of an order over all lines and addresses."""
+    """Units of an order, summed over its lines and addresses."""
 
     ordered: int
     planned: int
@@ -56,13 +56,13 @@ class FulfilmentTotals(NamedTuple):
 
 
 class NewShipmentEvent(NamedTuple):
-    """An event that is to be written; `move` is the step of the status, if it is one."""
+    """An event to insert. `step` is the old and the new status if the event advances the status."""
 
     at: datetime
     source: Source
     actor: str
     text: str
-    move: tuple[ShipmentStatus, ShipmentStatus] | None = None
+    step: tuple[ShipmentStatus, ShipmentStatus] | None = None
     code: str | None = None
     is_unknown_code: bool = False
     contradicts_history: bool = False

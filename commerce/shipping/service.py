@@ -1,10 +1,11 @@
-"""What customers see of their parcels, and what carriers tell of them by themselves."""
+"""Shipments for customers, and the webhooks of carriers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
@@ -17,126 +18,156 @@ from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, Track
 from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ShipmentLine
-from commerce.shipping.shipment_status import TrackingResult
+from commerce.shipping.shipment_status import TrackingResult, TrackingResultWord
 
-_STAFF = "staff"
+CarrierWebhookWord = TrackingResultWord | Literal["duplicate", "unknown_tracking_no"]
+
+
+class CarrierWebhookResult(NamedTuple):
+    """The effect of a webhook, and how many of its new events have an unknown code."""
+
+    result: CarrierWebhookWord
+    unknown_codes: int = 0
 
 
 class Shipping:
-    """Parcels over Postgres."""
+    """Reads shipments and applies tracking events to them, over Postgres."""
 
-    def __init__(self, db: Database, clock: Clock, rules: ShippingPolicy) -> None:
+    def __init__(self, db: Database, clock: Clock, policy: ShippingPolicy) -> None:
         self._db = db
         self._clock = clock
-        self._rules = rules
+        self._policy = policy
 
-    async def show(self, order_id: UUID, user_id: str | None) -> OrderShipments:
-        """An order's parcels with their events; anybody's for staff (no user). Raises `NoSuchOrder`."""
+    async def get_order_shipments(self, order_id: UUID, user_id: str | None) -> OrderShipments:
+        """Return an order's shipments with their events; for staff (`user_id` None) of any customer.
+
+        Raises `NoSuchOrder` if the order is not stored or not the customer's."""
         async with self._db.snapshot() as connection:
-            await self._owned(connection, order_id, user_id)
-            found = await store.shipments_of(connection, order_id)
-            lines = await store.lines_of(connection, [one.shipment_id for one in found])
-            events = await store.events_after(connection, order_id, 0)
-            sums = await store.goods_sums(connection, order_id)
-        told: dict[UUID, list[ShipmentEvent]] = {one.shipment_id: [] for one in found}
-        for event in sorted(events, key=lambda event: (event.at, event.seq)):
-            told[event.shipment_id].append(event)
-        views = [_view(one, lines[one.shipment_id], told[one.shipment_id]) for one in found]
-        return OrderShipments(order_id, sums.ordered - sums.planned, views)
+            await self._get_own_order(connection, order_id, user_id)
+            shipments = await store.list_shipments(connection, order_id)
+            lines = await store.list_shipment_lines(connection, [shipment.shipment_id for shipment in shipments])
+            order_events = await store.list_events_after(connection, order_id, 0)
+            totals = await store.get_fulfilment_totals(connection, order_id)
+        events: dict[UUID, list[ShipmentEvent]] = {shipment.shipment_id: [] for shipment in shipments}
+        for event in sorted(order_events, key=lambda event: (event.at, event.seq)):
+            events[event.shipment_id].append(event)
+        return OrderShipments(
+            order_id=order_id,
+            unplanned_units=totals.ordered - totals.planned,
+            shipments=[
+                _view(shipment, lines[shipment.shipment_id], events[shipment.shipment_id]) for shipment in shipments
+            ],
+        )
 
-    async def events_after(self, order_id: UUID, user_id: str, after: int) -> tuple[list[ShipmentEvent], bool, bool]:
-        """What has happened to an order's parcels after the event `after`, in the order in which it became known;
-        whether nothing will come after that; whether there is more of it already. Raises `NoSuchOrder`."""
+    async def events_after(
+        self, order_id: UUID, user_id: str, after_seq: int
+    ) -> tuple[list[ShipmentEvent], bool, bool]:
+        """List an order's events with a greater seq, in the order in which they were stored.
+
+        The first flag states that no event will follow, the second one that more events are stored already.
+        Raises `NoSuchOrder` if the order is not stored or not the customer's."""
         async with self._db.snapshot() as connection:
-            order = await self._owned(connection, order_id, user_id)
-            events = await store.events_after(connection, order_id, after)
-            more = len(events) == store.MOST_EVENTS
-            return events, not more and await self._is_over(connection, order), more
+            order = await self._get_own_order(connection, order_id, user_id)
+            events = await store.list_events_after(connection, order_id, after_seq)
+            has_more = len(events) == store.MAX_EVENTS
+            return events, not has_more and await self._has_ended(connection, order), has_more
 
-    async def _is_over(self, connection: Connection, order: OrderHeader) -> bool:
-        """Whether all parcels have ended, and none will be made for goods that did not arrive."""
-        if await store.some_are_open(connection, order.order_id):
+    async def _has_ended(self, connection: Connection, order: OrderHeader) -> bool:
+        """Return whether all shipments have a final status, and no shipment will replace undelivered ones."""
+        if await store.has_open_shipments(connection, order.order_id):
             return False
-        sums = await store.goods_sums(connection, order.order_id)
-        return sums.delivered == sums.ordered or await shipment_status.must_not_ship(connection, order)
+        totals = await store.get_fulfilment_totals(connection, order.order_id)
+        return totals.delivered == totals.ordered or await shipment_status.must_not_ship(connection, order)
 
     @staticmethod
     async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:
-        """Whether there are parcels of an order, not at their end yet, that bring its cash."""
-        return await store.couriers_collect(connection, order_id)
+        """Return whether carriers are still to collect cash with shipments of an order."""
+        return await store.has_cash_shipments(connection, order_id)
 
-    async def progress(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """The seq of the last event of each of these orders that is to be sent."""
+    async def latest_event_seqs(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+        """Return the seq of the last event of each of these orders that has a fulfilment."""
         async with self._db.connection() as connection:
-            return await store.progress(connection, order_ids)
+            return await store.latest_event_seqs(connection, order_ids)
 
-    async def _owned(self, connection: Connection, order_id: UUID, user_id: str | None) -> OrderHeader:
+    async def _get_own_order(self, connection: Connection, order_id: UUID, user_id: str | None) -> OrderHeader:
         order = await orders.read_order_header(connection, order_id)
         if order is None or user_id not in (None, order.user_id):
             raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
         return order
 
-    async def handle_webhook(self, system: str, notice: CarrierWebhook, body: bytes) -> TrackingResult:
-        """Store a genuine push and what it changes, parcel by parcel; a word for what became of it.
+    async def handle_webhook(self, system: str, webhook: CarrierWebhook, body: bytes) -> CarrierWebhookResult:
+        """Store a genuine webhook and apply its events, shipment by shipment.
 
-        `unknown_number` where a parcel is not known (yet: its booking may be about to be written); the push is then
-        not kept and should come again. What it told of other parcels is written down all the same.
-        """
+        A webhook with an unknown tracking number is not stored and should come again, since the commit of its booking
+        may be a moment away; the events of its other shipments are applied all the same."""
         async with self._db.transaction() as connection:
-            if await store.known_notice(connection, system, notice.webhook_id):
-                return TrackingResult("duplicate")
-            found = [
-                (await store.find_by_tracking_no(connection, push.carrier, push.tracking_no), push)
-                for push in notice.updates
+            if await store.get_webhook_result(connection, system, webhook.webhook_id):
+                return CarrierWebhookResult("duplicate")
+            updates = [
+                (await store.find_by_tracking_no(connection, update.carrier, update.tracking_no), update)
+                for update in webhook.updates
             ]
-            # In the order in which everybody takes the locks of orders.
-            known = sorted(((ids, push) for ids, push in found if ids is not None), key=itemgetter(0))
-            heard = [await self._push(connection, shipment_id, push, system) for (_, shipment_id), push in known]
-            words = {one.result for one in heard} | ({"unknown_tracking_no"} if len(known) < len(found) else set())
-            result = next((word for word in ("unknown_tracking_no", "status_changed", "recorded") if word in words), "unchanged")
+            # Sorted by order id, the order in which all transactions lock orders.
+            own_updates = sorted(((ids, update) for ids, update in updates if ids is not None), key=itemgetter(0))
+            results = [
+                await self._apply_update(connection, shipment_id, update, system)
+                for (_, shipment_id), update in own_updates
+            ]
+            result = _summarise(results, has_unknown_number=len(own_updates) < len(updates))
             if result != "unknown_tracking_no":
-                await store.add_notice(connection, system, notice.webhook_id, self._now(), result, body)
-        return TrackingResult(result, sum(one.unknown for one in heard))
+                await store.insert_webhook(connection, system, webhook.webhook_id, self._now(), result, body)
+        return CarrierWebhookResult(result, sum(tracking.unknown_codes for tracking in results))
 
-    async def _push(
-        self, connection: Connection, shipment_id: UUID, push: ShipmentUpdate, system: str
+    async def _apply_update(
+        self, connection: Connection, shipment_id: UUID, update: ShipmentUpdate, system: str
     ) -> TrackingResult:
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-        stands = (shipment.carrier, shipment.tracking_no) == (push.carrier, push.tracking_no)
         return await shipment_status.apply_tracking_events(
-            connection, order, shipment, push.events, "webhook", system, self._now(), self._rules, stands=stands
+            *(connection, order, shipment, update.events, "webhook", system, self._now(), self._policy),
+            booking_is_current=(shipment.carrier, shipment.tracking_no) == (update.carrier, update.tracking_no),
         )
 
     async def apply_tracking_events(
         self,
         connection: Connection,
         shipment_id: UUID,
-        news: Sequence[TrackingEvent],
+        events: Sequence[TrackingEvent],
         source: Source,
         actor: str,
         now: datetime,
     ) -> TrackingResult:
-        """Write down what somebody tells of a parcel. Call inside a transaction."""
+        """Lock a shipment's order, then store events of the shipment and advance its status.
+
+        Call inside a transaction. Raises `NoSuchShipment` if there is none."""
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
         return await shipment_status.apply_tracking_events(
-            connection, order, shipment, news, source, actor, now, self._rules
+            connection, order, shipment, events, source, actor, now, self._policy
         )
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
 
+def _summarise(results: Sequence[TrackingResult], *, has_unknown_number: bool) -> CarrierWebhookWord:
+    if has_unknown_number:
+        return "unknown_tracking_no"
+    words = {tracking.result for tracking in results}
+    if "status_changed" in words:
+        return "status_changed"
+    return "recorded" if "recorded" in words else "unchanged"
+
+
 def _view(shipment: Shipment, lines: Sequence[ShipmentLine], events: list[ShipmentEvent]) -> ShipmentView:
     return ShipmentView(
-        shipment.shipment_id,
-        shipment.parcel_no,
-        shipment.status,
-        shipment.address_no,
-        store.shown(lines),
-        shipment.promised_on,
-        shipment.carrier,
-        shipment.tracking_no,
-        shipment.expected_on,
-        shipment.cod,
-        events,
+        shipment_id=shipment.shipment_id,
+        parcel_no=shipment.parcel_no,
+        status=shipment.status,
+        ship_to=shipment.address_no,
+        lines=store.make_line_views(lines),
+        promised_on=shipment.promised_on,
+        carrier=shipment.carrier,
+        tracking_no=shipment.tracking_no,
+        expected_on=shipment.expected_on,
+        cash_to_collect=shipment.cod,
+        events=events,
     )

@@ -1,8 +1,8 @@
-"""Where a parcel is, and what follows from it for the order, its goods and its cash. The one place that decides.
+"""The one place that decides a shipment's status, and what follows from it for the order, its units and its cash.
 
-Call inside a transaction, with the order locked: pushes, queries, vans, the driver and the desk all lock the order
-first, so that news may come twice, late and in any order. A parcel only ever goes forward: news that is older than what
-is known is kept and moves nothing, news that skips a step makes the steps between as well.
+Call inside a transaction that holds the order lock. Webhooks, polls, drivers, workers and staff all lock the order
+first, so that events may arrive twice, late and in any order. A status only advances: an event older than the present
+status is stored and changes nothing, and an event that skips a step inserts the steps between.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from commerce.kernel.postgres import Connection
@@ -27,190 +27,223 @@ from commerce.shipping.model import DELIVERY_PATH, FINAL_STATUSES, WITH_CARRIER,
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import NewShipmentEvent
 
-_S = ShipmentStatus
 ACTOR = "fulfilment_worker"
+TrackingResultWord = Literal["unchanged", "recorded", "status_changed"]
 
 
 class TrackingResult(NamedTuple):
-    """A word for what news changed, and how many of them nobody knows the meaning of."""
+    """The effect of tracking events, and how many of the new ones have an unknown code."""
 
-    result: str
-    unknown: int = 0
+    result: TrackingResultWord
+    unknown_codes: int = 0
 
 
 async def lock_shipment(connection: Connection, shipment_id: UUID) -> tuple[OrderHeader, Shipment]:
-    """A parcel and its order, whose row is locked. Raises `NoSuchShipment`."""
-    found = await store.shipment(connection, shipment_id)
-    order = await orders.lock_order(connection, found.order_id) if found else None
-    # It may have changed while the lock was waited for.
-    found = await store.shipment(connection, shipment_id)
-    if found is None or order is None:
+    """Lock the order of a shipment and read both. Raises `NoSuchShipment` if there is none."""
+    unlocked = await store.get_shipment(connection, shipment_id)
+    order = await orders.lock_order(connection, unlocked.order_id) if unlocked else None
+    # The shipment may have changed while this transaction waited for the lock.
+    shipment = await store.get_shipment(connection, shipment_id)
+    if shipment is None or order is None:
         raise NoSuchShipment(f"there is no shipment {shipment_id}")
-    return order, found
+    return order, shipment
 
 
 async def must_not_ship(connection: Connection, order: OrderHeader) -> bool:
-    """Whether the order must not be sent: it was cancelled, or all its money goes back."""
+    """Return whether the order must not be shipped: it is cancelled, or refunded in full."""
     return order.status is OrderStatus.CANCELLED or await payments.is_fully_refunded(connection, order.order_id)
 
 
 async def record_step(
     connection: Connection, shipment: Shipment, to: ShipmentStatus, now: datetime, source: Source, actor: str, text: str
 ) -> None:
-    """One step that is ours to take: booked, planned again, cancelled."""
-    event = NewShipmentEvent(now, source, actor, text, (shipment.status, to))
-    await store.write_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
-    if to is _S.CANCELLED:
+    """Advance a shipment by a step of our own: booked, planned again or cancelled."""
+    event = NewShipmentEvent(now, source, actor, text, step=(shipment.status, to))
+    await store.insert_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
+    if to is ShipmentStatus.CANCELLED:
         await store.update_fulfilment_lines(connection, shipment.shipment_id, planned=-1)
 
 
 async def record_note(
     connection: Connection, shipment: Shipment, now: datetime, source: Source, actor: str, text: str
 ) -> None:
-    """Something that moves nothing."""
+    """Store an event that leaves the status unchanged."""
     event = NewShipmentEvent(now, source, actor, text)
-    await store.write_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
+    await store.insert_events(connection, shipment.order_id, shipment.shipment_id, [event], now)
 
 
 async def record_booking(
     connection: Connection,
     shipment: Shipment,
     booking_id: UUID,
-    found: BookingConfirmation,
+    confirmation: BookingConfirmation,
     now: datetime,
     source: Source,
-    by: str,
+    actor: str,
 ) -> None:
-    """A carrier will come for it."""
-    await store.book(connection, shipment.shipment_id, booking_id, found.tracking_no, found.sort_code, now)
-    text = f"{shipment.carrier} takes it as {found.tracking_no}"
-    await record_step(connection, shipment, _S.BOOKED, now, source, by, text)
+    """Store a carrier's confirmation and advance the shipment to booked."""
+    await store.confirm_booking(connection, shipment.shipment_id, booking_id, confirmation, now)
+    text = f"{shipment.carrier} takes it as {confirmation.tracking_no}"
+    await record_step(connection, shipment, ShipmentStatus.BOOKED, now, source, actor, text)
 
 
 async def apply_tracking_events(
     connection: Connection,
     order: OrderHeader,
     shipment: Shipment,
-    news: Sequence[TrackingEvent],
+    tracking_events: Sequence[TrackingEvent],
     source: Source,
     actor: str,
     now: datetime,
-    rules: ShippingPolicy,
+    policy: ShippingPolicy,
     *,
-    stands: bool = True,
+    booking_is_current: bool = True,
 ) -> TrackingResult:
-    """Write down what somebody tells of a parcel, each thing once, and move it on where that says so.
+    """Store new tracking events of a shipment and advance its status.
 
-    It moves nothing where it is told of a booking that does not stand (any more): then nobody should have the parcel.
-    """
-    keyed = {_key(one): one for one in sorted(news, key=lambda one: one.at)}
-    known = await store.known_news(connection, shipment.shipment_id, list(keyed))
-    new = [(key, one) for key, one in keyed.items() if key not in known]
-    if not new:
+    Call inside a transaction that holds the order lock (`lock_shipment`). Events are deduplicated by content. A late
+    event is stored and changes nothing; a skipped status is inserted. With `booking_is_current=False` events are stored
+    and never change the status, since no carrier should have the shipment."""
+    new_events = await _without_stored(connection, shipment.shipment_id, tracking_events)
+    if not new_events:
         return TrackingResult("unchanged")
-    status, ended_at, events, moves = (
-        shipment.status,
-        shipment.ended_at,
-        list[NewShipmentEvent](),
-        list[ShipmentStatus](),
-    )
-    for key, one in new:
-        way = _steps_between(status, one.state) if stands else []
-        moves += way
-        for to in way[:-1]:
-            text = f"taken as {to.replace('_', ' ')}, for what came after it"
-            events.append(NewShipmentEvent(one.at, source, actor, text, (status, to)))
+    status, ended_at = shipment.status, shipment.ended_at
+    rows, steps = list[NewShipmentEvent](), list[ShipmentStatus]()
+    for key, event in new_events.items():
+        path = _steps_between(status, event.status) if booking_is_current else []
+        for to in path[:-1]:
+            text = f"assumed to be {to.replace('_', ' ')}, from the event after it"
+            rows.append(NewShipmentEvent(event.at, source, actor, text, step=(status, to)))
             status = to
-        move = (status, way[-1]) if way else None
-        cannot_be = move is None and (_contradicts(status, ended_at, one) if stands else one.state is not None)
-        events.append(
+        if path:
+            contradicts_history = False
+        elif booking_is_current:
+            contradicts_history = _contradicts_history(status, ended_at, event)
+        else:
+            contradicts_history = event.status is not None
+        rows.append(
             NewShipmentEvent(
-                one.at, source, actor, one.text, move, one.code, one.is_unknown_code, cannot_be, one.place, key
+                at=event.at,
+                source=source,
+                actor=actor,
+                text=event.text,
+                step=(status, path[-1]) if path else None,
+                code=event.code,
+                is_unknown_code=event.is_unknown_code,
+                contradicts_history=contradicts_history,
+                place=event.place,
+                key=key,
             )
         )
-        if way:
-            status = way[-1]
-            ended_at = one.at if status in FINAL_STATUSES else None
-    await store.write_events(connection, order.order_id, shipment.shipment_id, events, now)
-    if stands:
-        # A clock that is wrong must not make it look alive for days.
-        await store.touch_last_event(connection, shipment.shipment_id, min(now, max(one.at for _, one in new)))
-    unknown = sum(one.is_unknown_code for _, one in new)
-    # One by one: what has left and is lost with the same news has left all the same.
-    for to in moves:
-        await _count(connection, shipment.shipment_id, to)
-        if shipment.cod_minor and to is _S.DELIVERED:
-            await _cash(connection, order, now)
-        if to in (_S.PICKED_UP, _S.DELIVERED):
-            order = await _order_moves(connection, order, now, rules)
-    return TrackingResult("status_changed" if moves else "recorded", unknown)
+        if path:
+            status = path[-1]
+            ended_at = event.at if status in FINAL_STATUSES else None
+            steps += path
+    await store.insert_events(connection, order.order_id, shipment.shipment_id, rows, now)
+    if booking_is_current:
+        # A carrier's clock that runs ahead must not hide for days that a shipment has stalled.
+        last_event_at = min(now, max(event.at for event in new_events.values()))
+        await store.touch_last_event(connection, shipment.shipment_id, last_event_at)
+    await _apply_steps(connection, order, shipment, steps, now, policy)
+    unknown_codes = sum(event.is_unknown_code for event in new_events.values())
+    return TrackingResult("status_changed" if steps else "recorded", unknown_codes)
 
 
-def _key(news: TrackingEvent) -> bytes:
-    """The same for what is told twice, by a push and by an answer."""
-    told = f"{news.at.timestamp()}\0{news.code}\0{news.place or ''}\0{news.text}"
-    return blake2b(told.encode(), digest_size=16).digest()
+async def _without_stored(
+    connection: Connection, shipment_id: UUID, events: Sequence[TrackingEvent]
+) -> dict[bytes, TrackingEvent]:
+    """Return the events that are not stored yet, sorted by time, by their keys."""
+    by_key = {_event_key(event): event for event in sorted(events, key=lambda event: event.at)}
+    stored = await store.list_stored_event_keys(connection, shipment_id, list(by_key))
+    return {key: event for key, event in by_key.items() if key not in stored}
 
 
-def _steps_between(at: ShipmentStatus, to: ShipmentStatus | None) -> list[ShipmentStatus]:
-    """The steps from where it is known to be; none where it is further already, or nowhere that news could move it."""
-    if to is None or to is _S.CANCELLED or at not in DELIVERY_PATH[1:5]:
+def _event_key(event: TrackingEvent) -> bytes:
+    """Digest an event's content: equal for the same event in a webhook and in a poll."""
+    content = f"{event.at.timestamp()}\0{event.code}\0{event.place or ''}\0{event.text}"
+    return blake2b(content.encode(), digest_size=16).digest()
+
+
+def _steps_between(status: ShipmentStatus, to: ShipmentStatus | None) -> list[ShipmentStatus]:
+    """List the steps from a status to another; none if it is not ahead, or if events cannot lead there."""
+    if to is None or to is ShipmentStatus.CANCELLED or status not in DELIVERY_PATH[1:5]:
         return []
     if to in DELIVERY_PATH:
-        return list(DELIVERY_PATH[DELIVERY_PATH.index(at) + 1 : DELIVERY_PATH.index(to) + 1])
-    return [*([_S.PICKED_UP] if at is _S.BOOKED else []), to]
+        return list(DELIVERY_PATH[DELIVERY_PATH.index(status) + 1 : DELIVERY_PATH.index(to) + 1])
+    return [*([ShipmentStatus.PICKED_UP] if status is ShipmentStatus.BOOKED else []), to]
 
 
-def _contradicts(status: ShipmentStatus, ended_at: datetime | None, news: TrackingEvent) -> bool:
-    """Whether news cannot be true beside what is known: it has two ends, or goes on after its end, or was never to go.
+def _contradicts_history(status: ShipmentStatus, ended_at: datetime | None, event: TrackingEvent) -> bool:
+    """Return whether an event cannot be true together with the present status.
 
-    What merely comes late is no contradiction.
-    """
-    if news.state is None or news.state is status:
+    That is a second final status, transport after the final status, or any status of a shipment that is not booked. A
+    late event is no contradiction."""
+    if event.status is None or event.status is status:
         return False
-    if status in (_S.PLANNED, _S.CANCELLED):
+    if status in (ShipmentStatus.PLANNED, ShipmentStatus.CANCELLED):
         return True
     if status not in FINAL_STATUSES:
         return False
-    return news.state in FINAL_STATUSES or (news.state in WITH_CARRIER and ended_at is not None and news.at > ended_at)
+    is_after_end = ended_at is not None and event.at > ended_at
+    return event.status in FINAL_STATUSES or (event.status in WITH_CARRIER and is_after_end)
 
 
-async def _count(connection: Connection, shipment_id: UUID, to: ShipmentStatus) -> None:
-    if to is _S.PICKED_UP:
+async def _apply_steps(
+    connection: Connection,
+    order: OrderHeader,
+    shipment: Shipment,
+    steps: Sequence[ShipmentStatus],
+    now: datetime,
+    policy: ShippingPolicy,
+) -> None:
+    # Step by step: a shipment that is reported as picked up and lost at once was shipped all the same.
+    for to in steps:
+        await _count_units(connection, shipment.shipment_id, to)
+        if shipment.cod_minor and to is ShipmentStatus.DELIVERED:
+            await _capture_cash_if_complete(connection, order, now)
+        if to in (ShipmentStatus.PICKED_UP, ShipmentStatus.DELIVERED):
+            order = await _advance_order(connection, order, now, policy)
+
+
+async def _count_units(connection: Connection, shipment_id: UUID, to: ShipmentStatus) -> None:
+    if to is ShipmentStatus.PICKED_UP:
         await store.update_fulfilment_lines(connection, shipment_id, shipped=1)
-    elif to is _S.DELIVERED:
+    elif to is ShipmentStatus.DELIVERED:
         await store.update_fulfilment_lines(connection, shipment_id, delivered=1)
-    elif to in (_S.LOST, _S.RETURNED_TO_SENDER):
+    elif to in (ShipmentStatus.LOST, ShipmentStatus.RETURNED_TO_SENDER):
         await store.update_fulfilment_lines(connection, shipment_id, planned=-1, shipped=-1)
 
 
-async def _cash(connection: Connection, order: OrderHeader, now: datetime) -> None:
-    """The carriers collect a part with each parcel; the payment is captured once they have all of it."""
-    to_collect = await payments.list_cash_due(connection, order.order_id)
-    if not to_collect or await store.cash_collected(connection, order.order_id) < sum(part for _, part in to_collect):
+async def _capture_cash_if_complete(connection: Connection, order: OrderHeader, now: datetime) -> None:
+    """Capture the payments on delivery once carriers have collected all parts, one with each shipment."""
+    cash_due = await payments.list_cash_due(connection, order.order_id)
+    total_minor = sum(amount_minor for _, amount_minor in cash_due)
+    if not cash_due or await store.sum_cash_collected(connection, order.order_id) < total_minor:
         return
-    for payment_id, _ in to_collect:
-        paid = await payments.get_payment(connection, payment_id)
-        assert paid is not None
-        seen = ProviderPayment(payment_id, "captured", paid.amount, None, now)
-        await order_status.record_capture(connection, order, paid, seen, now)
+    for payment_id, _ in cash_due:
+        payment = await payments.get_payment(connection, payment_id)
+        assert payment is not None
+        collected = ProviderPayment(payment_id, "captured", payment.amount, None, now)
+        await order_status.record_capture(connection, order, payment, collected, now)
 
 
-async def _order_moves(connection: Connection, order: OrderHeader, now: datetime, rules: ShippingPolicy) -> OrderHeader:
-    """The order goes on once all of it has left, and again once all of it has arrived."""
-    sums = await store.goods_sums(connection, order.order_id)
-    if order.status is OrderStatus.FULFILLING and sums.shipped == sums.ordered:
-        order = await _order_step(connection, order, OrderStatus.SHIPPED, now, "every parcel has left")
-        await store.order_handed_over(connection, order.order_id, now)
-    if order.status is OrderStatus.SHIPPED and sums.delivered == sums.ordered:
-        order = await _order_step(connection, order, OrderStatus.DELIVERED, now, "every parcel has arrived")
-        over_at = now + timedelta(seconds=rules.complete_after_s)
-        await store.order_delivered(connection, order.order_id, now, over_at)
+async def _advance_order(
+    connection: Connection, order: OrderHeader, now: datetime, policy: ShippingPolicy
+) -> OrderHeader:
+    """Advance the order to shipped once all its units are with carriers, and to delivered once all are delivered."""
+    totals = await store.get_fulfilment_totals(connection, order.order_id)
+    if order.status is OrderStatus.FULFILLING and totals.shipped == totals.ordered:
+        order = await _advance_order_to(connection, order, OrderStatus.SHIPPED, now, "all shipments are picked up")
+        await store.mark_handed_over(connection, order.order_id, now)
+    if order.status is OrderStatus.SHIPPED and totals.delivered == totals.ordered:
+        order = await _advance_order_to(connection, order, OrderStatus.DELIVERED, now, "all shipments are delivered")
+        complete_at = now + timedelta(seconds=policy.complete_after_s)
+        await store.mark_delivered(connection, order.order_id, now, complete_at)
     return order
 
 
-async def _order_step(
-    connection: Connection, order: OrderHeader, to: OrderStatus, now: datetime, why: str
+async def _advance_order_to(
+    connection: Connection, order: OrderHeader, to: OrderStatus, now: datetime, reason: str
 ) -> OrderHeader:
-    await orders.advance_status(connection, order.order_id, order.status, to, now, ACTOR, why)
+    await orders.advance_status(connection, order.order_id, order.status, to, now, ACTOR, reason)
     return order._replace(status=to)

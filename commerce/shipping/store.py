@@ -1,10 +1,10 @@
-"""The rows of shipments, their bookings and what happened to them."""
+"""Rows of shipments, their bookings, their events, and carriers' webhooks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -12,24 +12,19 @@ import msgspec
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
-from commerce.shipping.carrier_port import ContentLine
-from commerce.shipping.model import Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task, Then
-from commerce.shipping.records import (
-    FulfilmentTotals,
-    NewShipment,
-    NewShipmentEvent,
-    PackageSize,
-    ShipmentLine,
-)
+from commerce.shipping.carrier_port import BookingConfirmation, ContentLine
+from commerce.shipping.model import AfterCancel, Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task
+from commerce.shipping.records import FulfilmentTotals, NewShipment, NewShipmentEvent, PackageSize, ShipmentLine
 
 queries = load_queries(__package__)
-_FIELDS = Shipment.__struct_fields__
-MOST_EVENTS = 1_000
+_COLUMNS = Shipment.__struct_fields__
+_MAX_TEXT_CHARACTERS = 500
+MAX_EVENTS = 1_000
 
 
 def read_shipment(row: Any) -> Shipment:
-    """A whole row of `shipments`."""
-    values = {name: row[name] for name in _FIELDS}
+    """Convert a whole row of `shipments`."""
+    values = {column: row[column] for column in _COLUMNS}
     values["status"] = ShipmentStatus(values["status"])
     values["address"] = msgspec.json.decode(values["address"], type=Address)
     if values["next_address"] is not None:
@@ -39,234 +34,290 @@ def read_shipment(row: Any) -> Shipment:
     return Shipment(**values)
 
 
-# Orders that are to be sent.
+# Orders.
 
 
-async def order_handed_over(connection: Connection, order_id: UUID, now: datetime) -> None:
-    """All of it has left, for the first time or again."""
-    await connection.execute(queries.fulfilment_handed_over, order_id, now)
+async def mark_handed_over(connection: Connection, order_id: UUID, now: datetime) -> None:
+    """Record that all units of an order are with carriers. Idempotent: keeps the first time."""
+    await connection.execute(queries.mark_handed_over, order_id, now)
 
 
-async def order_delivered(connection: Connection, order_id: UUID, now: datetime, over_at: datetime) -> None:
-    """All of it has arrived."""
-    await connection.execute(queries.fulfilment_delivered, order_id, now, over_at)
+async def mark_delivered(connection: Connection, order_id: UUID, now: datetime, complete_at: datetime) -> None:
+    """Record that all units of an order are delivered, and schedule its completion."""
+    await connection.execute(queries.mark_delivered, order_id, now, complete_at)
 
 
-async def couriers_collect(connection: Connection, order_id: UUID) -> bool:
-    """Whether there are parcels, not at their end yet, that bring cash."""
-    found: bool = await connection.fetchval(queries.couriers_collect, order_id)
-    return found
+async def has_cash_shipments(connection: Connection, order_id: UUID) -> bool:
+    """Return whether carriers are still to collect cash with shipments of an order."""
+    exists: bool = await connection.fetchval(queries.has_cash_shipments, order_id)
+    return exists
 
 
-async def goods_sums(connection: Connection, order_id: UUID) -> FulfilmentTotals:
-    row = await connection.fetchrow(queries.goods_sums, order_id)
+async def has_open_shipments(connection: Connection, order_id: UUID) -> bool:
+    """Return whether an order has shipments without a final status."""
+    exists: bool = await connection.fetchval(queries.has_open_shipments, order_id)
+    return exists
+
+
+async def get_fulfilment_totals(connection: Connection, order_id: UUID) -> FulfilmentTotals:
+    row = await connection.fetchrow(queries.get_fulfilment_totals, order_id)
     assert row is not None
     return FulfilmentTotals(*(row[name] or 0 for name in FulfilmentTotals._fields))
-
-
-async def some_are_open(connection: Connection, order_id: UUID) -> bool:
-    """Whether parcels of the order have not ended."""
-    found: bool = await connection.fetchval(queries.some_are_open, order_id)
-    return found
 
 
 async def update_fulfilment_lines(
     connection: Connection, shipment_id: UUID, *, planned: int = 0, shipped: int = 0, delivered: int = 0
 ) -> None:
-    """Count what a parcel holds: each 1, 0 or -1 times."""
-    await connection.execute(queries.move_goods, shipment_id, planned, shipped, delivered)
+    """Add the units of a shipment to the counts of its order lines, each times 1, 0 or -1."""
+    await connection.execute(queries.update_fulfilment_lines, shipment_id, planned, shipped, delivered)
 
 
-# Parcels.
+async def sum_cash_collected(connection: Connection, order_id: UUID) -> int:
+    """Return the cash that carriers have collected for an order, in minor units."""
+    amount_minor: int = await connection.fetchval(queries.sum_cash_collected, order_id)
+    return amount_minor
 
 
-async def add_parcel(connection: Connection, parcel: NewShipment, now: datetime) -> None:
-    """A planned shipment with what it holds, counted."""
-    address = msgspec.json.encode(parcel.address).decode()
+# Shipments.
+
+
+async def insert_shipment(connection: Connection, shipment: NewShipment, now: datetime) -> None:
+    """Insert a planned shipment with its lines, and count its units as planned."""
+    address = msgspec.json.encode(shipment.address).decode()
     await connection.execute(
-        queries.add_shipment,
-        *(parcel.shipment_id, parcel.order_id, parcel.address_no, parcel.warehouse_id, address, *parcel.measures),
-        *(parcel.value_minor, parcel.cod_minor, parcel.currency, parcel.promised_on, now, parcel.replaces),
+        queries.insert_shipment,
+        *(shipment.shipment_id, shipment.order_id, shipment.address_no, shipment.warehouse_id, address),
+        *(*shipment.size, shipment.value_minor, shipment.cod_minor, shipment.currency, shipment.promised_on),
+        *(now, shipment.replaces),
     )
-    await put_lines(connection, parcel.shipment_id, parcel.order_id, parcel.lines)
-    await update_fulfilment_lines(connection, parcel.shipment_id, planned=1)
+    await insert_shipment_lines(connection, shipment.shipment_id, shipment.order_id, shipment.lines)
+    await update_fulfilment_lines(connection, shipment.shipment_id, planned=1)
 
 
-async def put_lines(connection: Connection, shipment_id: UUID, order_id: UUID, lines: Sequence[ShipmentLine]) -> None:
+async def insert_shipment_lines(
+    connection: Connection, shipment_id: UUID, order_id: UUID, lines: Sequence[ShipmentLine]
+) -> None:
     columns = list(zip(*lines, strict=True))
-    await connection.execute(queries.add_shipment_lines, shipment_id, order_id, *columns)
+    await connection.execute(queries.insert_shipment_lines, shipment_id, order_id, *columns)
 
 
-async def drop_lines(connection: Connection, shipment_id: UUID) -> None:
-    await connection.execute(queries.drop_shipment_lines, shipment_id)
+async def delete_shipment_lines(connection: Connection, shipment_id: UUID) -> None:
+    await connection.execute(queries.delete_shipment_lines, shipment_id)
 
 
-async def resize(connection: Connection, shipment_id: UUID, measures: PackageSize, value: int, cod: int) -> None:
-    await connection.execute(queries.resize, shipment_id, *measures, value, cod)
+async def resize_shipment(
+    connection: Connection, shipment_id: UUID, size: PackageSize, value_minor: int, cod_minor: int
+) -> None:
+    """Set a shipment's size, and its amounts in minor units, after its lines have changed."""
+    await connection.execute(queries.resize_shipment, shipment_id, *size, value_minor, cod_minor)
 
 
-async def shipment(connection: Connection, shipment_id: UUID) -> Shipment | None:
-    row = await connection.fetchrow(queries.shipment, shipment_id)
+async def get_shipment(connection: Connection, shipment_id: UUID) -> Shipment | None:
+    row = await connection.fetchrow(queries.get_shipment, shipment_id)
     return read_shipment(row) if row else None
 
 
-async def shipments_of(connection: Connection, order_id: UUID) -> list[Shipment]:
-    return [read_shipment(row) for row in await connection.fetch(queries.shipments_of, order_id)]
+async def list_shipments(connection: Connection, order_id: UUID) -> list[Shipment]:
+    return [read_shipment(row) for row in await connection.fetch(queries.list_shipments, order_id)]
 
 
-async def lines_of(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, list[ShipmentLine]]:
-    lines: dict[UUID, list[ShipmentLine]] = {id_: [] for id_ in shipment_ids}
-    for shipment_id, *line in await connection.fetch(queries.lines_of, shipment_ids):
+async def list_shipment_lines(connection: Connection, shipment_ids: Sequence[UUID]) -> dict[UUID, list[ShipmentLine]]:
+    lines: dict[UUID, list[ShipmentLine]] = {shipment_id: [] for shipment_id in shipment_ids}
+    for shipment_id, *line in await connection.fetch(queries.list_shipment_lines, shipment_ids):
         lines[shipment_id].append(ShipmentLine(*line))
     return lines
 
 
-def shown(lines: Sequence[ShipmentLine]) -> list[ShipmentLineView]:
+def make_line_views(lines: Sequence[ShipmentLine]) -> list[ShipmentLineView]:
     return [ShipmentLineView(line.line_no, line.sku, line.quantity) for line in lines]
 
 
-async def contents(connection: Connection, shipment_id: UUID) -> list[ContentLine]:
-    return [ContentLine(row["name"], row["quantity"]) for row in await connection.fetch(queries.contents, shipment_id)]
+async def list_contents(connection: Connection, shipment_id: UUID) -> list[ContentLine]:
+    rows = await connection.fetch(queries.list_contents, shipment_id)
+    return [ContentLine(row["name"], row["quantity"]) for row in rows]
 
 
 async def find_by_tracking_no(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
-    """(order, parcel) that a carrier's number stands for, or stood for."""
-    row = await connection.fetchrow(queries.by_number, carrier, tracking_no)
+    """Return (order id, shipment id) of a present or earlier booking with this number, else None."""
+    row = await connection.fetchrow(queries.find_by_tracking_no, carrier, tracking_no)
     return (row["order_id"], row["shipment_id"]) if row else None
 
 
 # Jobs.
 
 
-async def claim(
-    connection: Connection, now: datetime, lease_s: int, count: int, without: Sequence[str], down: Sequence[str]
+async def claim_shipments(
+    connection: Connection,
+    now: datetime,
+    lease_s: int,
+    count: int,
+    excluded_carriers: Sequence[str],
+    unavailable_carriers: Sequence[str],
 ) -> list[Shipment]:
-    """Due parcels, except those of some carriers; of those that are `down`, the ones that somebody else may get."""
-    rows = await connection.fetch(queries.claim_shipments, now, lease_s, count, without, down)
+    """Claim due shipments, except those of `excluded_carriers`.
+
+    Of `unavailable_carriers`, shipments that were not requested yet are claimed all the same, to be reassigned."""
+    rows = await connection.fetch(queries.claim_shipments, now, lease_s, count, excluded_carriers, unavailable_carriers)
     return [read_shipment(row) for row in rows]
 
 
-async def postpone(connection: Connection, job: Shipment, due_at: datetime, why: str, *, park: bool) -> None:
-    await connection.execute(queries.postpone, job.shipment_id, due_at, why[:500], park, job.task)
+async def postpone_shipment(
+    connection: Connection, job: Shipment, due_at: datetime, reason: str, *, park: bool
+) -> None:
+    """Schedule a failed job again or park it, unless the shipment has got another task since the claim."""
+    reason = reason[:_MAX_TEXT_CHARACTERS]
+    await connection.execute(queries.postpone_shipment, job.shipment_id, due_at, reason, park, job.task)
 
 
 async def set_task(
-    connection: Connection, shipment_id: UUID, task: Task | None, due_at: datetime, then: Then | None = None
+    connection: Connection,
+    shipment_id: UUID,
+    task: Task | None,
+    due_at: datetime,
+    after_cancel: AfterCancel | None = None,
 ) -> None:
-    await connection.execute(queries.set_task, shipment_id, task, then, due_at)
+    await connection.execute(queries.set_task, shipment_id, task, after_cancel, due_at)
 
 
 async def schedule_poll(connection: Connection, shipment_id: UUID, due_at: datetime) -> None:
-    await connection.execute(queries.looked, shipment_id, due_at)
-
-
-async def record_refusal(connection: Connection, shipment_id: UUID, carrier: str) -> None:
-    await connection.execute(queries.tried, shipment_id, carrier)
-
-
-async def forget_tried(connection: Connection, shipment_id: UUID) -> None:
-    await connection.execute(queries.forget_tried, shipment_id)
+    """Schedule the next poll after a successful one."""
+    await connection.execute(queries.schedule_poll, shipment_id, due_at)
 
 
 # Bookings.
 
 
-async def add_booking(connection: Connection, booking_id: UUID, shipment_id: UUID, carrier: str, now: datetime) -> None:
-    """Before the carrier is asked."""
-    await connection.execute(queries.add_booking, booking_id, shipment_id, carrier, now)
-    await connection.execute(queries.is_asked, shipment_id, booking_id)
+async def insert_booking(
+    connection: Connection, booking_id: UUID, shipment_id: UUID, carrier: str, now: datetime
+) -> None:
+    """Insert a booking as the shipment's current one. Commit before the request to the carrier."""
+    await connection.execute(queries.insert_booking, booking_id, shipment_id, carrier, now)
+    await connection.execute(queries.set_current_booking, shipment_id, booking_id)
 
 
 async def touch_booking_request(connection: Connection, booking_id: UUID, now: datetime) -> None:
-    await connection.execute(queries.asked_again, booking_id, now)
+    """Record the time of a repeated request for a booking."""
+    await connection.execute(queries.touch_booking_request, booking_id, now)
 
 
-async def asked_at(connection: Connection, booking_id: UUID) -> datetime:
-    found: datetime = await connection.fetchval(queries.asked_at, booking_id)
-    return found
+async def get_booking_requested_at(connection: Connection, booking_id: UUID) -> datetime:
+    requested_at: datetime = await connection.fetchval(queries.get_booking_requested_at, booking_id)
+    return requested_at
 
 
-async def end_booking(connection: Connection, booking_id: UUID, outcome: str, now: datetime, why: str) -> None:
-    await connection.execute(queries.end_booking, booking_id, outcome, now, why[:500])
-
-
-async def book(
-    connection: Connection, shipment_id: UUID, booking_id: UUID, number: str, sort_code: str | None, now: datetime
+async def end_booking(
+    connection: Connection, booking_id: UUID, outcome: Literal["refused", "cancelled"], now: datetime, reason: str
 ) -> None:
-    await connection.execute(queries.booking_stands, booking_id, number)
-    await connection.execute(queries.book, shipment_id, number, sort_code, now, booking_id)
+    await connection.execute(queries.end_booking, booking_id, outcome, now, reason[:_MAX_TEXT_CHARACTERS])
 
 
-async def unbook(connection: Connection, shipment_id: UUID) -> None:
-    await connection.execute(queries.unbook, shipment_id)
+async def confirm_booking(
+    connection: Connection, shipment_id: UUID, booking_id: UUID, confirmation: BookingConfirmation, now: datetime
+) -> None:
+    """Store a carrier's confirmation with the booking and the shipment.
+
+    Raises `UniqueViolationError` if another booking of the carrier has the number."""
+    await connection.execute(queries.confirm_booking, booking_id, confirmation.tracking_no)
+    await connection.execute(
+        queries.set_confirmation, shipment_id, confirmation.tracking_no, confirmation.sort_code, now, booking_id
+    )
 
 
-async def redirect(connection: Connection, shipment_id: UUID, address: Address, *, later: bool) -> None:
-    query = queries.redirect_later if later else queries.redirect
+async def clear_booking(connection: Connection, shipment_id: UUID) -> None:
+    """Remove the ended booking from its shipment, which is no longer packed either: its label is void."""
+    await connection.execute(queries.clear_booking, shipment_id)
+
+
+async def record_refusal(connection: Connection, shipment_id: UUID, carrier: str) -> None:
+    """Add a carrier to those that refused a shipment, and remove its booking."""
+    await connection.execute(queries.record_refusal, shipment_id, carrier)
+
+
+async def clear_refusals(connection: Connection, shipment_id: UUID) -> None:
+    await connection.execute(queries.clear_refusals, shipment_id)
+
+
+async def redirect_shipment(connection: Connection, shipment_id: UUID, address: Address, *, later: bool) -> None:
+    """Change a shipment's address now, or `later`, once its booking is cancelled."""
+    query = queries.redirect_later if later else queries.redirect_now
     await connection.execute(query, shipment_id, msgspec.json.encode(address).decode())
 
 
-# What happened.
+# Events.
 
 
-async def known_news(connection: Connection, shipment_id: UUID, keys: Sequence[bytes]) -> set[bytes]:
-    return {row["event_key"] for row in await connection.fetch(queries.known_news, shipment_id, keys)}
+async def list_stored_event_keys(connection: Connection, shipment_id: UUID, keys: Sequence[bytes]) -> set[bytes]:
+    """Return those of the keys that a shipment's events have already."""
+    rows = await connection.fetch(queries.list_stored_event_keys, shipment_id, keys)
+    return {row["event_key"] for row in rows}
 
 
-async def write_events(
+async def insert_events(
     connection: Connection, order_id: UUID, shipment_id: UUID, events: Sequence[NewShipmentEvent], now: datetime
 ) -> None:
-    """Events in their order, and with each the step that it is. Call with the order locked."""
-    seq = await connection.fetchval(queries.count_news, order_id, len(events)) - len(events)
+    """Insert events in their order, and advance the status by their steps.
+
+    Call inside a transaction that holds the order lock."""
+    seq = await connection.fetchval(queries.advance_event_seq, order_id, len(events)) - len(events)
     for event in events:
         seq += 1
-        from_, to = event.move or (None, None)
-        if event.move:
-            await connection.execute(queries.step, shipment_id, from_, to, seq, event.at)
+        from_status, to_status = event.step or (None, None)
+        if event.step:
+            await connection.execute(
+                queries.advance_shipment_status, shipment_id, from_status, to_status, seq, event.at
+            )
         await connection.execute(
-            queries.add_event,
-            *(order_id, seq, shipment_id, event.at, now, event.source, event.actor, from_, to, event.code),
-            *(event.is_unknown_code, event.contradicts_history, event.place, event.text[:500], event.key),
+            queries.insert_event,
+            *(order_id, seq, shipment_id, event.at, now, event.source, event.actor, from_status, to_status),
+            *(event.code, event.is_unknown_code, event.contradicts_history, event.place),
+            *(event.text[:_MAX_TEXT_CHARACTERS], event.key),
         )
 
 
 async def touch_last_event(connection: Connection, shipment_id: UUID, at: datetime) -> None:
-    await connection.execute(queries.heard, shipment_id, at)
-
-
-async def cash_collected(connection: Connection, order_id: UUID) -> int:
-    """Minor units that carriers have said to have collected."""
-    found: int = await connection.fetchval(queries.cash_collected, order_id)
-    return found
+    await connection.execute(queries.touch_last_event, shipment_id, at)
 
 
 def _event(row: Any) -> ShipmentEvent:
-    status = ShipmentStatus(row["status"]) if row["status"] else None
-    return ShipmentEvent(row["seq"], row["shipment_id"], row["at"], row["source"], row["text"], status, row["place"])
+    return ShipmentEvent(
+        seq=row["seq"],
+        shipment_id=row["shipment_id"],
+        at=row["at"],
+        source=row["source"],
+        text=row["text"],
+        status=ShipmentStatus(row["status"]) if row["status"] else None,
+        place=row["place"],
+    )
 
 
-async def events_after(
-    connection: Connection, order_id: UUID, seq: int, most: int = MOST_EVENTS
+async def list_events_after(
+    connection: Connection, order_id: UUID, seq: int, max_events: int = MAX_EVENTS
 ) -> list[ShipmentEvent]:
-    return [_event(row) for row in await connection.fetch(queries.events_after, order_id, seq, most)]
+    """List an order's events with a greater seq, in the order in which they were stored."""
+    return [_event(row) for row in await connection.fetch(queries.list_events_after, order_id, seq, max_events)]
 
 
-async def events_of(connection: Connection, order_id: UUID, shipment_id: UUID) -> list[ShipmentEvent]:
-    """Of one parcel, in the order in which things happened."""
-    return [_event(row) for row in await connection.fetch(queries.events_of, order_id, shipment_id)]
+async def list_shipment_events(connection: Connection, order_id: UUID, shipment_id: UUID) -> list[ShipmentEvent]:
+    """List a shipment's events in the order in which they happened."""
+    return [_event(row) for row in await connection.fetch(queries.list_shipment_events, order_id, shipment_id)]
 
 
-async def progress(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
-    rows = await connection.fetch(queries.progress, list(order_ids))
+async def latest_event_seqs(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return the seq of the last event of each of these orders that has a fulfilment."""
+    rows = await connection.fetch(queries.latest_event_seqs, list(order_ids))
     return {row["order_id"]: row["event_seq"] for row in rows}
 
 
-async def known_notice(connection: Connection, system: str, notice_id: str) -> str | None:
-    found: str | None = await connection.fetchval(queries.notice, system, notice_id)
-    return found
+# Webhooks.
 
 
-async def add_notice(
-    connection: Connection, system: str, notice_id: str, now: datetime, result: str, body: bytes
+async def get_webhook_result(connection: Connection, system: str, webhook_id: str) -> str | None:
+    """Return the result of a webhook that was stored before, else None."""
+    result: str | None = await connection.fetchval(queries.get_webhook_result, system, webhook_id)
+    return result
+
+
+async def insert_webhook(
+    connection: Connection, system: str, webhook_id: str, now: datetime, result: str, body: bytes
 ) -> None:
-    await connection.execute(queries.add_notice, system, notice_id, now, result, body)
+    await connection.execute(queries.insert_webhook, system, webhook_id, now, result, body)

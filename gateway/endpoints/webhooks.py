@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -13,12 +13,13 @@ from commerce.kernel.errors import NotFound
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal, InvalidWebhook, WebhookReply
 from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, safe_error_text
 from commerce.payments.provider_port import PaymentWebhook, Provider
+from commerce.shipping.carriers import WEBHOOK_SYSTEMS
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter
 
 _logger = logging.getLogger(__name__)
 ProviderName = Literal["alipay", "wechatpay"]
-SystemName = Literal["sf_express", "kuaidi100"]
+SystemName: Any = Literal.__getitem__(WEBHOOK_SYSTEMS)
 
 
 async def receive_payment_webhook(call: Call) -> web.Response:
@@ -95,8 +96,8 @@ async def receive_carrier_webhook(call: Call) -> web.Response:
         _logger.warning("could not store a carrier webhook", extra={"system": system, "reason": safe_error_text(error)})
         return _response(reader.acknowledge(False))
     metrics.PUSHES.labels(system, tracking.result).inc()
-    metrics.UNKNOWN_STATES.labels(system).inc(tracking.unknown)
-    return _response(reader.acknowledge(tracking.result != "unknown_number"))
+    metrics.UNKNOWN_STATES.labels(system).inc(tracking.unknown_codes)
+    return _response(reader.acknowledge(tracking.result != "unknown_tracking_no"))
 
 
 def _lower_case_headers(call: Call) -> dict[str, str]:

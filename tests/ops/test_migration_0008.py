@@ -154,7 +154,7 @@ async def test_stores_after_migration_read_every_renamed_row(
         (1, number, "qr") for number in range(5)
     ]
     assert [refund.requested for refund in await payment_store.list_refunds(migrated, ORDER)] == [True]
-    subscribed, cancelled = await shipping_store.shipments_of(migrated, ORDER)
+    subscribed, cancelled = await shipping_store.list_shipments(migrated, ORDER)
     assert (subscribed.task, subscribed.after_cancel, subscribed.carrier_choice) == ("subscribe", None, None)
     assert (cancelled.after_cancel, cancelled.refused_by, cancelled.resolution) == ("planned", ["slow"], "paid for")
     assert cancelled.last_event_at == datetime(2026, 11, 11, tzinfo=UTC)

@@ -115,6 +115,6 @@ async def test_twenty_at_once(ship: ShippingShop) -> None:
     assert await ship.value("SELECT status FROM payments") == "captured"
     coded = "SELECT count(*), count(DISTINCT (shipment_id, code)) FROM shipment_events WHERE code IS NOT NULL"
     assert [tuple(row) for row in await ship.rows(coded)] == [(8, 8)]
-    assert (await ship.shipping.progress([order_id]))[order_id] == await ship.value(
+    assert (await ship.shipping.latest_event_seqs([order_id]))[order_id] == await ship.value(
         "SELECT count(*) FROM shipment_events"
     )

@@ -31,7 +31,7 @@ async def test_over_several_parcels_and_a_part_paid_before(ship: ShippingShop) -
     assert await taken(ship, order_id) == [("balance", "captured", 199), ("cod", "captured", 501)]
     assert await ship.status(order_id) == "delivered"
     assert await ship.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == 501
-    shown = await ship.shipping.show(order_id, "user")
+    shown = await ship.shipping.get_order_shipments(order_id, "user")
     assert sum(one.cash_to_collect.amount for one in shown.shipments if one.cash_to_collect) == 501
 
 

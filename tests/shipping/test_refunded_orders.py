@@ -18,13 +18,13 @@ async def test_before_it_is_planned(ship: ShippingShop) -> None:
     assert await ship.status(order_id) == "paid"
     await ship.due()
     assert await ship.work() == []
-    assert await ship.desk.unplanned() == []
+    assert await ship.desk.list_unplanned_orders() == []
     # The refund comes to nothing: it is sent after all.
     await ship.rows("UPDATE refunds SET status = 'failed', ended_at = now() RETURNING 1")
-    await ship.desk.retry_order(order_id)
+    await ship.desk.retry_planning(order_id)
     assert await ship.work() == ["planned", "booked"]
     with pytest.raises(NoSuchShipment):
-        await ship.desk.retry_order(order_id)
+        await ship.desk.retry_planning(order_id)
 
 
 async def test_while_it_is_planned(ship: ShippingShop) -> None:

@@ -139,7 +139,7 @@ def test_settings_reach_the_account() -> None:
     said = SfExpressSettings.model_validate(
         {name: text for name, text in ACCOUNT_SETTINGS.items() if name != "base_url"}
     )
-    made = SfExpressAccount.load(**said.texts())
+    made = SfExpressAccount.load(**said.as_strings())
     assert made.base_url == "https://bspgw.sf-express.com/std/service"
     assert (made.express_type, made.cod_card) == (1, "7551234567")
     assert account(cod_card="7550000001", express_type="263").express_type == 263

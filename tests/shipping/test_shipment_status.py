@@ -125,15 +125,15 @@ async def test_to_the_door(ship: ShippingShop) -> None:
     assert await over(ship, order_id) == (True, True)
     assert await ship.status(order_id) == "delivered"
     assert (await ship.told(id_))[1:] == [
-        "taken as picked up, for what came after it",
+        "picked up, implied by the event after it",
         "it is in_transit",
         "it is picked_up",
-        "taken as out for delivery, for what came after it",
+        "out for delivery, implied by the event after it",
         "it is delivered",
     ]
     parcel = await ship.parcel(id_)
     assert (parcel.handed_over_at, parcel.task) == (there.at, None)
-    file = await ship.desk.show(id_)
+    file = await ship.desk.get(id_)
     assert [event.status for event in file.events if event.text == "it is picked_up"] == [None]
     assert await ship.work() == []
     await ship.due()

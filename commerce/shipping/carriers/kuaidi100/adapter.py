@@ -1,4 +1,4 @@
-"""kuaidi100 as a way to hear of parcels that other carriers bring and that the desk has booked with them."""
+"""kuaidi100 as a source of tracking events: other carriers transport the shipments, and staff book with them."""
 
 from __future__ import annotations
 
@@ -26,89 +26,98 @@ from commerce.shipping.carrier_port import (
 from commerce.shipping.carriers.kuaidi100 import status_map, wire
 from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account, names_by_code
 
-_FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json", "User-Agent": "floodgate"}
-_NUMBER = re.compile(r"[0-9A-Za-z-]{1,64}")
+_HEADERS = {
+    "Content-Type": "application/x-www-form-urlencoded",
+    "Accept": "application/json",
+    "User-Agent": "floodgate",
+}
+_TRACKING_NO = re.compile(r"[0-9A-Za-z-]{1,64}")
 
 
 class Kuaidi100:
-    """The system behind all `Kuaidi100Carrier`, and their pushes: see `commerce.shipping.carrier_port.PushReader`.
+    """The system that all `Kuaidi100Carrier`s share, and the reader of its webhooks.
 
-    `carriers` has kuaidi100's codes by names in the rate table; raises `ValueError` where it cannot be used.
-    """
+    Implements `commerce.shipping.carrier_port.CarrierWebhookReader`. `carriers` maps names in the rate table to
+    kuaidi100's codes. Raises `ValueError` if the map cannot be used."""
 
     system = "kuaidi100"
 
-    def __init__(self, account: Kuaidi100Account, outside: HttpTransport, carriers: Mapping[str, str]) -> None:
+    def __init__(self, account: Kuaidi100Account, transport: HttpTransport, carriers: Mapping[str, str]) -> None:
         self._account = account
-        self._outside = outside
+        self._transport = transport
         self._names = names_by_code(carriers)
 
-    async def subscribe(self, com: str, number: str, phone: str) -> None:
-        """Ask for a parcel's pushes. A parcel may be asked for four times a month, which then counts as repeated."""
-        form = wire.follow_form(self._account, com, number, phone)
-        answer = await self._ask("/poll", form, wire.FollowAnswer)
-        code = str(answer.return_code)
-        if code not in status_map.FOLLOWED or (code == "200" and not answer.result):
-            raise status_map.follow_failure(code, answer.message or "")
+    async def subscribe(self, com: str, tracking_no: str, phone: str) -> None:
+        """Request webhooks for a shipment of the carrier with code `com`.
 
-    async def fetch_tracking(self, com: str, number: str, phone: str) -> list[TrackingEvent]:
-        """A parcel's history. It is locked for who asks for the same one more often than every half hour."""
-        answer = await self._ask(
-            "/poll/query.do", wire.query_form(self._account, com, number, phone), wire.Kuaidi100Reply
-        )
-        code = str(answer.status if answer.return_code is None else answer.return_code)
-        if code in status_map.NOT_HEARD_OF:
+        Idempotent: up to four times a month, kuaidi100 answers a repeated request as such."""
+        form = wire.make_subscribe_form(self._account, com, tracking_no, phone)
+        reply = await self._post("/poll", form, wire.Kuaidi100SubscribeReply)
+        code = str(reply.return_code)
+        if code not in status_map.SUBSCRIBED_CODES or (code == "200" and not reply.result):
+            raise status_map.subscribe_error(code, reply.message or "")
+
+    async def fetch_tracking(self, com: str, tracking_no: str, phone: str) -> list[TrackingEvent]:
+        """Fetch a shipment's history.
+
+        kuaidi100 locks a number that is queried more often than every half hour."""
+        form = wire.make_query_form(self._account, com, tracking_no, phone)
+        reply = await self._post("/poll/query.do", form, wire.Kuaidi100Reply)
+        code = str(reply.status if reply.return_code is None else reply.return_code)
+        if code in status_map.NO_HISTORY_CODES:
             return []
         if code != "200":
-            raise status_map.query_failure(code, answer.message or "")
-        if answer.com != com or (answer.nu or "").upper() != number.upper():
-            raise ExternalOutcomeUnknown("kuaidi100 answers about another parcel than was asked for")
-        if answer.data is None:
+            raise status_map.query_error(code, reply.message or "")
+        if reply.com != com or (reply.nu or "").upper() != tracking_no.upper():
+            raise ExternalOutcomeUnknown("kuaidi100 answers about another shipment than the requested one")
+        if reply.data is None:
             raise ExternalOutcomeUnknown("kuaidi100 answers without a history")
         try:
-            return wire.read_news(answer.data)
-        except ValueError as why:
-            raise ExternalOutcomeUnknown(f"kuaidi100's history of a parcel: {why}") from None
+            return wire.read_events(reply.data)
+        except ValueError as error:
+            raise ExternalOutcomeUnknown(f"cannot read kuaidi100's history of a shipment: {error}") from None
 
     def read_webhook(
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
     ) -> CarrierWebhook:
-        """The same history again is the same notice. Nothing in it says when it was sent, so none is ever stale."""
-        param = wire.read_form(body, self._account.salt)
-        pushed = wire.read_pushed(param)
-        found = pushed.last_result
-        com, number = pushed.com_old or found.com or "", found.nu or ""
+        """Verify and decode a webhook. Equal histories have equal ids.
+
+        A webhook does not contain the time at which it was sent, so none is ever stale."""
+        param = wire.read_signed_param(body, self._account.salt)
+        content = wire.decode_param(param)
+        history = content.last_result
+        com, tracking_no = content.com_old or history.com or "", history.nu or ""
         if com not in self._names:
-            raise InvalidWebhook("foreign", f"parcels of {com[:40]!r} are not followed here")
-        if not _NUMBER.fullmatch(number):
-            raise InvalidWebhook("bad_content", f"{number[:40]!r} is no parcel's number")
+            raise InvalidWebhook("foreign", f"the settings name no carrier with the code {com[:40]!r}")
+        if not _TRACKING_NO.fullmatch(tracking_no):
+            raise InvalidWebhook("bad_content", f"{tracking_no[:40]!r} is no tracking number")
         try:
-            news = wire.read_news(found.data or [])
-        except ValueError as why:
-            raise InvalidWebhook("bad_content", str(why)) from None
+            events = wire.read_events(history.data or [])
+        except ValueError as error:
+            raise InvalidWebhook("bad_content", str(error)) from None
         return CarrierWebhook(
-            hashlib.sha256(param.encode()).hexdigest(), [ShipmentUpdate(self._names[com], number, news)]
+            hashlib.sha256(param.encode()).hexdigest(), [ShipmentUpdate(self._names[com], tracking_no, events)]
         )
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
-        """What is not accepted comes again, three times, half an hour apart. It reads the body; the status is for us,
-        since whoever sends what is not genuine must not make us look broken."""
+        """Make the reply. kuaidi100 repeats a webhook that is not accepted three times, half an hour apart.
+
+        It reads the body only. The status is for our own statistics: a forged webhook must not count as our error."""
         if accepted:
             body = '{"result":true,"returnCode":"200","message":"成功"}'
             return WebhookReply(200, "application/json", body.encode())
         body = '{"result":false,"returnCode":"500","message":"not stored, send it again"}'
         return WebhookReply(400, "application/json", body.encode())
 
-    async def _ask(self, path: str, form: bytes, kind: type[wire.T]) -> wire.T:
-        status, _, body = await self._outside.send("POST", self._account.base_url + path, _FORM, form)
-        return wire.read_answer(status, body, kind)
+    async def _post(self, path: str, form: bytes, kind: type[wire.T]) -> wire.T:
+        status, _, body = await self._transport.send("POST", self._account.base_url + path, _HEADERS, form)
+        return wire.decode_reply(status, body, kind)
 
 
 class Kuaidi100Carrier:
-    """One carrier that kuaidi100 follows under its code `com`: see `commerce.shipping.carrier_port.Carrier`.
+    """A carrier that kuaidi100 tracks under the code `com`. Implements `commerce.shipping.carrier_port.Carrier`.
 
-    Nothing is ever asked of the carrier itself, so a booking is a matter between it and the desk.
-    """
+    The carrier itself is never called: staff book with it."""
 
     system = Kuaidi100.system
     accepts_bookings = False
@@ -120,7 +129,7 @@ class Kuaidi100Carrier:
         self._com = com
         self._kuaidi100 = kuaidi100
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
         raise self._not_booked_here()
 
     async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
@@ -136,4 +145,6 @@ class Kuaidi100Carrier:
         return await self._kuaidi100.fetch_tracking(self._com, tracking_no, phone)
 
     def _not_booked_here(self) -> ExternalRefusal:
-        return ExternalRefusal("not_booked_here", f"the desk books {self.name} by itself and says the number")
+        return ExternalRefusal(
+            "not_booked_here", f"cannot book {self.name} here: book with the carrier and enter the tracking number"
+        )

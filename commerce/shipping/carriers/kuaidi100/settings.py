@@ -1,4 +1,4 @@
-"""What the shop has agreed with kuaidi100: its keys, addresses, and which carriers' parcels it follows."""
+"""The shop's account at kuaidi100: keys, addresses, and the carriers whose shipments it tracks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Self
 
-MIN_SALT = 16
+MIN_SALT_CHARACTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Kuaidi100Account:
-    """An enterprise account. `notify_url` is where news is pushed to: kuaidi100 calls plain http, and https only where
-    its support has enabled that (https://api.kuaidi100.com/document/5f0ffa8f2977d50a94e1023c)."""
+    """An enterprise account. kuaidi100 sends webhooks to `notify_url`.
+
+    It calls plain http, and https only if its support has enabled that
+    (https://api.kuaidi100.com/document/5f0ffa8f2977d50a94e1023c)."""
 
     customer: str
     key: str = field(repr=False)
@@ -23,22 +25,26 @@ class Kuaidi100Account:
 
     @classmethod
     def load(cls, *, customer: str, key: str, salt: str, base_url: str, notify_url: str) -> Self:
-        """Raises `ValueError`, which says what to do and shows no secret."""
+        """Check the credentials. Raises `ValueError` with the remedy if one cannot be used; it shows no secret."""
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", customer):
             raise ValueError("kuaidi100 customer: set the customer code of the enterprise account, letters and digits")
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", key):
             raise ValueError("kuaidi100 key: set the authorisation key of the enterprise account, letters and digits")
-        if not re.fullmatch(rf"[!-~]{{{MIN_SALT},64}}", salt):
-            # It is all that tells a genuine push from a made up one.
-            raise ValueError(f"kuaidi100 salt: make up {MIN_SALT} to 64 random characters of ASCII without spaces")
+        if not re.fullmatch(rf"[!-~]{{{MIN_SALT_CHARACTERS},64}}", salt):
+            # Only the salt distinguishes a genuine webhook from a forged one.
+            raise ValueError(
+                f"kuaidi100 salt: generate {MIN_SALT_CHARACTERS} to 64 random characters of ASCII without spaces"
+            )
         for name, url in (("base_url", base_url), ("notify_url", notify_url)):
             if not re.fullmatch(r"https?://[^\s?#]+", url):
                 raise ValueError(f"kuaidi100 {name}: set an address that begins with http(s):// and has no query")
-        return cls(customer, key, salt, base_url.rstrip("/"), notify_url)
+        return cls(customer=customer, key=key, salt=salt, base_url=base_url.rstrip("/"), notify_url=notify_url)
 
 
 def names_by_code(carriers: Mapping[str, str]) -> dict[str, str]:
-    """Turns {"zto": "zhongtong"} round: names in the rate table by kuaidi100's codes. Raises `ValueError`."""
+    """Invert {"zto": "zhongtong"}: return names in the rate table by kuaidi100's codes.
+
+    Raises `ValueError` if a name or a code is malformed, or if a code occurs twice."""
     names: dict[str, str] = {}
     for name, code in carriers.items():
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,31}", name):
@@ -46,7 +52,7 @@ def names_by_code(carriers: Mapping[str, str]) -> dict[str, str]:
         if not re.fullmatch(r"[a-z0-9_]{1,32}", code):
             raise ValueError(f"kuaidi100_carriers: set kuaidi100's code of {name}, small letters like zhongtong")
         if code in names:
-            # A push says the code only, and two names would leave open whose parcel it is about.
+            # A webhook contains only the code, so with two names it would not identify the carrier.
             raise ValueError(f"kuaidi100_carriers: {names[code]} and {name} have the same code, {code}: keep one")
         names[code] = name
     return names

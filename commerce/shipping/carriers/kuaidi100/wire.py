@@ -1,6 +1,6 @@
 """kuaidi100's protocol: forms with a parameter in JSON, signed with MD5.
 
-Asking for pushes and the pushes: https://api.kuaidi100.com/document/5f0ffa8f2977d50a94e1023c; queries:
+Subscriptions and webhooks: https://api.kuaidi100.com/document/5f0ffa8f2977d50a94e1023c; queries:
 https://api.kuaidi100.com/document/5f0ffb5ebc8da837cbd8aefc. Its own code for both: https://github.com/kuaidi100-api.
 """
 
@@ -14,22 +14,22 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from commerce.kernel import form_decoding
 from commerce.kernel.china_time import parse_china_time
 from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
+from commerce.kernel.form_decoding import decode_signed_form
 from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account
-from commerce.shipping.carriers.kuaidi100.status_map import meaning
+from commerce.shipping.carriers.kuaidi100.status_map import decode_status
 
-MAX_PUSH_BYTES = 262_144
-"""A push has the whole history, some hundred bytes an entry; what is longer than this is not even parsed."""
-MAX_PUSH_FIELDS = 20
+MAX_WEBHOOK_BYTES = 262_144
+"""A webhook has the whole history, some hundred bytes per entry. A longer body is not parsed."""
+MAX_WEBHOOK_FIELDS = 20
 MAX_ENTRIES = 1_000
 
-_RESULT = "4"
-"""Histories with the finer codes (statusCode), which "1" leaves out."""
-_TEXT, _PLACE, _CODE = 500, 200, 64
-"""The longest that is kept of each."""
+_RESULT_VERSION = "4"
+"""Histories with the finer codes (statusCode), which version "1" leaves out."""
+_MAX_TEXT_CHARACTERS, _MAX_PLACE_CHARACTERS, _MAX_CODE_CHARACTERS = 500, 200, 64
+"""Longer values are cut."""
 
 _Text = str | None
 _Code = str | int | None
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class Kuaidi100Entry(msgspec.Struct, frozen=True, rename="camel"):
-    """One line of a parcel's history. `ftime` is `time` in one form for all carriers."""
+    """An entry of a shipment's history. `ftime` is `time` in one format for all carriers."""
 
     context: _Text = None
     time: _Text = None
@@ -52,7 +52,9 @@ Entries = Annotated[list[Kuaidi100Entry], msgspec.Meta(max_length=MAX_ENTRIES)]
 
 
 class Kuaidi100Reply(msgspec.Struct, frozen=True, rename="camel"):
-    """A history in answer to a query or as the last result in a push, the newest first; or why there is none."""
+    """A history, newest entry first, or the reason for which there is none.
+
+    It is the reply to a query, and the last result in a webhook."""
 
     message: _Text = None
     return_code: _Code = None
@@ -62,89 +64,92 @@ class Kuaidi100Reply(msgspec.Struct, frozen=True, rename="camel"):
     data: Entries | None = None
 
 
-class FollowAnswer(msgspec.Struct, frozen=True, rename="camel"):
-    """The answer to who asks for pushes."""
+class Kuaidi100SubscribeReply(msgspec.Struct, frozen=True, rename="camel"):
+    """The reply to a subscription."""
 
     result: bool
     return_code: str | int
     message: _Text = None
 
 
-class Pushed(msgspec.Struct, frozen=True, rename="camel"):
-    """A push's parameter. `com_old` is the carrier that was asked for, where kuaidi100 found that it is another."""
+class Kuaidi100WebhookParam(msgspec.Struct, frozen=True, rename="camel"):
+    """The parameter of a webhook. `com_old` is the subscribed carrier if kuaidi100 found that it is another one."""
 
     last_result: Kuaidi100Reply
     com_old: _Text = None
 
 
-def signature(*parts: str) -> str:
-    """MD5 of the parts in a row, in capitals: pushes know no other."""
-    return hashlib.md5("".join(parts).encode()).hexdigest().upper()  # noqa: S324  # it is theirs to choose
+def sign(*parts: str) -> str:
+    """Return the MD5 of the joined parts in capitals, the only signature that webhooks have."""
+    return hashlib.md5("".join(parts).encode()).hexdigest().upper()  # noqa: S324  # kuaidi100 prescribes it
 
 
-def follow_form(account: Kuaidi100Account, com: str, number: str, phone: str) -> bytes:
-    """What asks for a parcel's pushes. It is not signed: it says the key."""
-    parameters = {"callbackurl": account.notify_url, "salt": account.salt, "resultv2": _RESULT, **_phone(phone)}
-    param = {"company": com, "number": number, "key": account.key, "parameters": parameters}
+def make_subscribe_form(account: Kuaidi100Account, com: str, tracking_no: str, phone: str) -> bytes:
+    """Make the form that requests webhooks for a shipment. It contains the key instead of a signature."""
+    parameters = {"callbackurl": account.notify_url, "salt": account.salt, "resultv2": _RESULT_VERSION, **_phone(phone)}
+    param = {"company": com, "number": tracking_no, "key": account.key, "parameters": parameters}
     return urlencode({"schema": "json", "param": _json(param)}).encode()
 
 
-def query_form(account: Kuaidi100Account, com: str, number: str, phone: str) -> bytes:
-    """What asks for a parcel's history."""
-    param = _json({"com": com, "num": number, "resultv2": _RESULT, **_phone(phone)})
-    sign = signature(param, account.key, account.customer)
-    return urlencode({"customer": account.customer, "sign": sign, "param": param}).encode()
+def make_query_form(account: Kuaidi100Account, com: str, tracking_no: str, phone: str) -> bytes:
+    """Make the signed form that queries a shipment's history."""
+    param = _json({"com": com, "num": tracking_no, "resultv2": _RESULT_VERSION, **_phone(phone)})
+    signature = sign(param, account.key, account.customer)
+    return urlencode({"customer": account.customer, "sign": signature, "param": param}).encode()
 
 
-def read_answer(status: int, body: bytes, kind: type[T]) -> T:
-    """Raises `Unclear` for anything but an answer of that form."""
+def decode_reply(status: int, body: bytes, kind: type[T]) -> T:
+    """Decode a reply of the expected kind. Raises `ExternalOutcomeUnknown` for any other reply."""
     try:
         if status == 200:
             return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
-    raise ExternalOutcomeUnknown(f"this is no answer of kuaidi100's: {status} {body[:200]!r}")
+    raise ExternalOutcomeUnknown(f"cannot read kuaidi100's reply: {status} {body[:200]!r}")
 
 
-def read_form(body: bytes, salt: str) -> str:
-    """The parameter of a push, in JSON as it was signed. Raises `BadNotice`: malformed or bad_signature."""
-    fields = form_decoding.decode_signed_form(
-        body, max_bytes=MAX_PUSH_BYTES, max_fields=MAX_PUSH_FIELDS, required=("sign", "param")
+def read_signed_param(body: bytes, salt: str) -> str:
+    """Verify a webhook's signature and return its parameter: JSON, exactly as signed.
+
+    Raises `InvalidWebhook` with the code malformed or bad_signature."""
+    fields = decode_signed_form(
+        body, max_bytes=MAX_WEBHOOK_BYTES, max_fields=MAX_WEBHOOK_FIELDS, required=("sign", "param")
     )
-    if not hmac.compare_digest(fields["sign"].encode(), signature(fields["param"], salt).encode()):
+    if not hmac.compare_digest(fields["sign"].encode(), sign(fields["param"], salt).encode()):
         raise InvalidWebhook("bad_signature", "not signed with our salt")
     return fields["param"]
 
 
-def read_pushed(param: str) -> Pushed:
-    """Raises `BadNotice`: bad_content."""
+def decode_param(param: str) -> Kuaidi100WebhookParam:
+    """Decode a webhook's parameter. Raises `InvalidWebhook` with the code bad_content."""
     try:
-        return msgspec.json.decode(param, type=Pushed)
-    except (msgspec.MsgspecError, RecursionError) as why:
-        raise InvalidWebhook("bad_content", str(why)[:200]) from None
+        return msgspec.json.decode(param, type=Kuaidi100WebhookParam)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidWebhook("bad_content", str(error)[:200]) from None
 
 
-def read_news(entries: Sequence[Kuaidi100Entry]) -> list[TrackingEvent]:
-    """A history in the order of time. Raises `ValueError` for a time that is none."""
-    # Of one second, what stands further down in a history happened earlier.
-    return sorted((_news(entry) for entry in reversed(entries)), key=lambda news: news.at)
+def read_events(entries: Sequence[Kuaidi100Entry]) -> list[TrackingEvent]:
+    """Convert a history to tracking events sorted by time. Raises `ValueError` if a time is malformed."""
+    # Of entries in the same second, the one further down in the history happened earlier.
+    return sorted((_event(entry) for entry in reversed(entries)), key=lambda event: event.at)
 
 
-def _news(entry: Kuaidi100Entry) -> TrackingEvent:
-    name = _line(entry.status)
-    code, state, unknown = meaning("" if entry.status_code is None else _line(str(entry.status_code)), name)
+def _event(entry: Kuaidi100Entry) -> TrackingEvent:
+    name = _on_one_line(entry.status)
+    code = "" if entry.status_code is None else _on_one_line(str(entry.status_code))
+    decoded = decode_status(code, name)
     return TrackingEvent(
         at=parse_china_time(entry.ftime or entry.time or ""),
-        code=code[:_CODE],
-        text=(_line(entry.context) or name or code)[:_TEXT],
-        state=state,
-        is_unknown_code=unknown,
-        place=(_line(entry.location) or _line(entry.area_name))[:_PLACE] or None,
+        code=decoded.code[:_MAX_CODE_CHARACTERS],
+        text=(_on_one_line(entry.context) or name or decoded.code)[:_MAX_TEXT_CHARACTERS],
+        status=decoded.status,
+        is_unknown_code=decoded.is_unknown_code,
+        place=(_on_one_line(entry.location) or _on_one_line(entry.area_name))[:_MAX_PLACE_CHARACTERS] or None,
     )
 
 
 def _phone(phone: str) -> dict[str, str]:
-    # The last four digits are enough for the carriers that ask for them, and more is none of kuaidi100's business.
+    # The carriers that require a phone number need its last four digits only, so kuaidi100 gets no more of it.
     digits = "".join(character for character in phone if character.isdigit())
     return {"phone": digits[-4:]} if len(digits) >= 4 else {}
 
@@ -153,6 +158,6 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _line(text: str | None) -> str:
-    """On one line, without NUL, which no database takes."""
+def _on_one_line(text: str | None) -> str:
+    """Join a text's lines and replace NUL, which Postgres refuses."""
     return " ".join((text or "").replace("\0", " ").split())

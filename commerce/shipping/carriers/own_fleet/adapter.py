@@ -1,4 +1,4 @@
-"""The own fleet as a carrier: nobody outside is asked, and its news come from the vans' drivers, not through here."""
+"""The own fleet as a carrier. No external system is called; tracking events come from drivers, not through here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest, 
 
 
 class OwnFleet:
-    """See `commerce.shipping.carrier_port.Carrier`. A tracking number is OF and twelve characters of A to Z and 2 to 7."""
+    """Implements `commerce.shipping.carrier_port.Carrier`.
+
+    A tracking number is OF and twelve characters of A to Z and 2 to 7."""
 
     name = "own_fleet"
     system = "own_fleet"
@@ -18,11 +20,11 @@ class OwnFleet:
     is_external = False
     needs_subscription = False
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
-        return _booked(parcel.booking_id)
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
+        return _confirmation(request.booking_id)
 
     async def find_booking(self, booking_id: UUID) -> BookingConfirmation:
-        return _booked(booking_id)
+        return _confirmation(booking_id)
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         return "cancelled"
@@ -34,6 +36,6 @@ class OwnFleet:
         return []
 
 
-def _booked(booking_id: UUID) -> BookingConfirmation:
-    # Ids of one moment begin alike, so the number is made of a digest and not of the id's beginning.
+def _confirmation(booking_id: UUID) -> BookingConfirmation:
+    # Ids of one millisecond begin with the same digits, so the number is made of a digest, not of the id's beginning.
     return BookingConfirmation("OF" + b32encode(sha256(booking_id.bytes).digest()).decode()[:12])

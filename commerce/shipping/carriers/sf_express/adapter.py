@@ -1,4 +1,4 @@
-"""SF Express as a carrier: orders, cancellations, routes, and the routes that it pushes.
+"""SF Express as a carrier: orders, cancellations, routes, and webhooks with routes.
 
 Services: https://open.sf-express.com/Api/ApiDetails?level3=393 (EXP_RECE_CREATE_ORDER), …=396
 (EXP_RECE_SEARCH_ORDER_RESP), …=404 (RoutePushService); EXP_RECE_UPDATE_ORDER and EXP_RECE_SEARCH_ROUTES beside them.
@@ -30,23 +30,24 @@ from commerce.shipping.carrier_port import (
     TrackingEvent,
 )
 from commerce.shipping.carriers.sf_express import messages, status_map, wire
-from commerce.shipping.carriers.sf_express.orders import digits, read_order, write_order
+from commerce.shipping.carriers.sf_express.orders import digits_of, make_order, read_order
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
 
-CREATE, LOOK_UP = "EXP_RECE_CREATE_ORDER", "EXP_RECE_SEARCH_ORDER_RESP"
-UPDATE, ROUTES = "EXP_RECE_UPDATE_ORDER", "EXP_RECE_SEARCH_ROUTES"
+CREATE_ORDER, SEARCH_ORDER = "EXP_RECE_CREATE_ORDER", "EXP_RECE_SEARCH_ORDER_RESP"
+UPDATE_ORDER, SEARCH_ROUTES = "EXP_RECE_UPDATE_ORDER", "EXP_RECE_SEARCH_ROUTES"
 CANCEL = 2
-BY_NUMBER, BY_ORDER = "1", "2"
+BY_TRACKING_NO, BY_ORDER_ID = "1", "2"
+_HEADERS = {"Content-Type": wire.FORM, "Accept": "application/json", "User-Agent": "floodgate"}
 T = TypeVar("T")
 
 
 class SfExpress:
-    """See `commerce.shipping.carrier_port.Carrier` and `PushReader`. Asked again for an order, SF gives what it gave before, or
-    calls it repeated; then it is looked up.
+    """Implements `commerce.shipping.carrier_port.Carrier` and `CarrierWebhookReader`.
 
-    SF signs nothing that it pushes. A push is believed because it knows the secret in the address that was registered;
-    whoever takes it up must believe it only of parcels that were booked here.
-    """
+    SF answers a repeated order with its first reply, or reports a duplicate; then the order is looked up.
+
+    SF signs no webhooks. A webhook is accepted because it knows the secret in the registered address; the caller must
+    apply it only to shipments that were booked here."""
 
     name = "sf_express"
     system = "sf_express"
@@ -54,65 +55,69 @@ class SfExpress:
     is_external = True
     needs_subscription = False
 
-    def __init__(self, account: SfExpressAccount, outside: HttpTransport, clock: Clock) -> None:
+    def __init__(self, account: SfExpressAccount, transport: HttpTransport, clock: Clock) -> None:
         self._account = account
-        self._outside = outside
+        self._transport = transport
         self._clock = clock
         self._ids = IdGenerator(clock)
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
-        order = write_order(parcel, self._account)
-        placed: messages.SfOrder | None
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
+        message = make_order(request, self._account)
+        order: messages.SfOrder | None
         try:
-            placed = _about(parcel.booking_id, await self._ask(CREATE, order, messages.SfOrder, status_map.NOT_BOOKED))
-        except ExternalRefusal as no:
-            # Refused now, it may still have been taken when it was asked for before and the answer got lost.
-            placed = await self._look_up(parcel.booking_id)
-            if placed is None:
-                if no.code == status_map.REPEATED:
-                    raise ExternalOutcomeUnknown("SF Express has this order and does not find it") from None
+            order = await self._call(CREATE_ORDER, message, messages.SfOrder, status_map.BOOKING_REFUSALS)
+            _check_order_id(order, request.booking_id)
+        except ExternalRefusal as refusal:
+            # Refused now, the order may still exist from an earlier request whose reply was lost.
+            order = await self._find_order(request.booking_id)
+            if order is None:
+                if refusal.code == status_map.DUPLICATE_ORDER:
+                    raise ExternalOutcomeUnknown("SF Express reports a duplicate order and does not find it") from None
                 raise
         else:
-            if str(placed.filter_result) == status_map.BY_HAND:
-                # A repeated order may be answered as it stood at first; somebody may have judged it since.
-                placed = await self._look_up(parcel.booking_id) or placed
-        return read_order(placed)
+            if str(order.filter_result) == status_map.FILTER_BY_HAND:
+                # The reply to a repeated order may be the first one; SF may have decided since.
+                order = await self._find_order(request.booking_id) or order
+        return read_order(order)
 
     async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
-        """None too where SF has judged that it does not come."""
-        placed = await self._look_up(booking_id)
-        if placed is None or str(placed.filter_result) == status_map.WILL_NOT:
+        """Find the confirmation of a booking; None also if SF has decided that it does not serve the addresses."""
+        order = await self._find_order(booking_id)
+        if order is None or str(order.filter_result) == status_map.FILTER_NOT_SERVED:
             return None
-        return read_order(placed)
+        return read_order(order)
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
-        """SF remembers no cancellation of an order that it does not know: "absent" holds once every request to book it
-        has ended."""
-        wish = {"orderId": booking_id.hex, "dealType": CANCEL, "language": "zh-CN"}
+        """Cancel an order.
+
+        SF does not remember the cancellation of an order that it does not know: "absent" is final only once every
+        request to book it has ended."""
+        message = {"orderId": booking_id.hex, "dealType": CANCEL, "language": "zh-CN"}
+        refusals = status_map.ABSENT_CODES | status_map.CANCELLED_CODES
         try:
-            done = await self._ask(UPDATE, wish, messages.SfCancellation, status_map.ABSENT | status_map.CANCELLED)
-            if done.order_id != booking_id.hex or str(done.res_status) != status_map.UPDATED:
+            result = await self._call(UPDATE_ORDER, message, messages.SfCancellation, refusals)
+            if result.order_id != booking_id.hex or str(result.res_status) != status_map.UPDATED:
                 raise ExternalOutcomeUnknown(
-                    f"SF Express answers a cancellation with resStatus {str(done.res_status)[:40]}"
+                    f"SF Express answers a cancellation with resStatus {str(result.res_status)[:40]}"
                 )
-        except ExternalRefusal as no:
-            if no.code in status_map.CANCELLED:
+        except ExternalRefusal as refusal:
+            if refusal.code in status_map.CANCELLED_CODES:
                 return "cancelled"
             if tracking_no is not None:
-                raise ExternalOutcomeUnknown("SF Express does not know an order that it gave a number to") from None
+                raise ExternalOutcomeUnknown("SF Express does not find an order that has its number") from None
             return "absent"
         except ExternalOutcomeUnknown:
-            # No code is known to say that it has the parcel already. What has happened to it does.
-            if any(news.state for news in await self._routes(BY_ORDER, booking_id.hex)):
+            # No known code means that SF has the shipment already. Its routes do.
+            if any(event.status for event in await self._fetch_routes(BY_ORDER_ID, booking_id.hex)):
                 return "too_late"
             raise
         return "cancelled"
 
     async def subscribe(self, tracking_no: str, phone: str) -> None:
-        """Nothing is to be asked: SF pushes the routes of all orders that came over its platform."""
+        """Do nothing: SF sends the routes of all orders that came over its platform."""
 
     async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
-        return await self._routes(BY_NUMBER, tracking_no, checkPhoneNo=digits(phone)[-4:])
+        return await self._fetch_routes(BY_TRACKING_NO, tracking_no, checkPhoneNo=digits_of(phone)[-4:])
 
     def read_webhook(
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
@@ -120,17 +125,17 @@ class SfExpress:
         key = query.get("key", "").encode(errors="replace")
         if not compare_digest(key, self._account.push_key.encode()):
             raise InvalidWebhook("bad_signature", "the address is not the one that was registered with SF Express")
-        by_number: dict[str, list[messages.PushedRoute]] = {}
-        for route in wire.read_push(body):
-            by_number.setdefault(route.mailno, []).append(route)
+        by_tracking_no: dict[str, list[messages.SfWebhookRoute]] = {}
+        for route in wire.decode_webhook(body):
+            by_tracking_no.setdefault(route.mailno, []).append(route)
         try:
-            pushes = [
-                ShipmentUpdate(self.name, number, wire.read_routes(found), parse_uuid_hex(found[0].orderid))
-                for number, found in by_number.items()
+            updates = [
+                ShipmentUpdate(self.name, tracking_no, wire.read_routes(routes), parse_uuid_hex(routes[0].orderid))
+                for tracking_no, routes in by_tracking_no.items()
             ]
-        except ValueError as why:
-            raise InvalidWebhook("bad_content", str(why)) from None
-        return CarrierWebhook(wire.notice_id(pushes), pushes)
+        except ValueError as error:
+            raise InvalidWebhook("bad_content", str(error)) from None
+        return CarrierWebhook(wire.make_webhook_id(updates), updates)
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
         body = b'{"return_code":"0000","return_msg":"OK"}'
@@ -138,37 +143,42 @@ class SfExpress:
             body = b'{"return_code":"1000","return_msg":"not stored, send it again"}'
         return WebhookReply(200, "application/json", body)
 
-    # What the methods above have in common.
-
-    async def _ask(self, service: str, message: dict[str, Any], kind: type[T], noes: frozenset[str]) -> T:
-        body = wire.request(
+    async def _call(self, service: str, message: dict[str, Any], kind: type[T], refusals: frozenset[str]) -> T:
+        body = wire.make_request(
             self._account, service, message, now_ms=self._clock.now_ms(), request_id=str(self._ids.new())
         )
-        headers = {"Content-Type": wire.FORM, "Accept": "application/json", "User-Agent": "floodgate"}
-        return wire.read_answer(await self._outside.send("POST", self._account.base_url, headers, body), kind, noes)
+        response = await self._transport.send("POST", self._account.base_url, _HEADERS, body)
+        return wire.read_reply(response, kind, refusals)
 
-    async def _look_up(self, booking_id: UUID) -> messages.SfOrder | None:
-        wish = {"orderId": booking_id.hex, "searchType": "1", "language": "zh-CN"}
+    async def _find_order(self, booking_id: UUID) -> messages.SfOrder | None:
+        message = {"orderId": booking_id.hex, "searchType": "1", "language": "zh-CN"}
         try:
-            return _about(booking_id, await self._ask(LOOK_UP, wish, messages.SfOrder, status_map.ABSENT))
+            order = await self._call(SEARCH_ORDER, message, messages.SfOrder, status_map.ABSENT_CODES)
         except ExternalRefusal:
             return None
+        _check_order_id(order, booking_id)
+        return order
 
-    async def _routes(self, by: str, number: str, **more: str) -> list[TrackingEvent]:
-        wish = {"language": "zh-CN", "trackingType": by, "trackingNumber": [number], "methodType": "1", **more}
+    async def _fetch_routes(self, tracking_type: str, number: str, **fields: str) -> list[TrackingEvent]:
+        message = {
+            "language": "zh-CN",
+            "trackingType": tracking_type,
+            "trackingNumber": [number],
+            "methodType": "1",
+            **fields,
+        }
         try:
-            found = await self._ask(ROUTES, wish, messages.Routes, status_map.ABSENT)
+            reply = await self._call(SEARCH_ROUTES, message, messages.SfRoutes, status_map.ABSENT_CODES)
         except ExternalRefusal:
             return []
-        if by == BY_NUMBER and any(one.mail_no != number for one in found.route_resps):
-            raise ExternalOutcomeUnknown("SF Express answers about another parcel than was asked for")
+        if tracking_type == BY_TRACKING_NO and any(shipment.mail_no != number for shipment in reply.route_resps):
+            raise ExternalOutcomeUnknown("SF Express answers about another shipment than the requested one")
         try:
-            return wire.read_routes(route for one in found.route_resps for route in one.routes or ())
-        except ValueError as why:
-            raise ExternalOutcomeUnknown(f"SF Express's routes: {why}") from None
+            return wire.read_routes(route for shipment in reply.route_resps for route in shipment.routes or ())
+        except ValueError as error:
+            raise ExternalOutcomeUnknown(f"cannot read SF Express's routes: {error}") from None
 
 
-def _about(booking_id: UUID, order: messages.SfOrder) -> messages.SfOrder:
+def _check_order_id(order: messages.SfOrder, booking_id: UUID) -> None:
     if order.order_id != booking_id.hex:
-        raise ExternalOutcomeUnknown("SF Express answers about another order than was asked for")
-    return order
+        raise ExternalOutcomeUnknown("SF Express answers about another order than the requested one")

@@ -1,7 +1,7 @@
 """The JSON that SF Express sends, as far as it is read. Fields that are not named here are ignored.
 
-Decoding is strict, but SF is not: its tables and its samples differ in whether codes are numbers or texts and whether
-`success` is, so both are read there.
+Decoding is strict, but SF is not: its tables and its samples differ on whether codes are numbers or texts, and on
+whether `success` is a text. There both are read.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ import msgspec
 
 from commerce.shipping.model import TrackingNo
 
-Word = str | int
+TextOrNumber = str | int
 Code = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,30}\Z")]
-MaybeCode = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,30}\Z")]
+OptionalCode = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,30}\Z")]
 
 
 class SfEnvelope(msgspec.Struct, frozen=True, rename="camel"):
-    """What the platform answers. `api_result_data` is the JSON text of a service's answer, if it was passed on."""
+    """The platform's reply. `api_result_data` is the JSON text of the service's reply if the request reached it."""
 
     api_result_code: str
     api_error_msg: str | None = None
     api_result_data: str | None = None
 
 
-class Result(msgspec.Struct, frozen=True, rename="camel"):
-    """What a service answers; `msg_data` is as it sees fit."""
+class SfResult(msgspec.Struct, frozen=True, rename="camel"):
+    """A service's reply; the form of `msg_data` depends on the service."""
 
     success: bool | str
-    error_code: Word | None = None
+    error_code: TextOrNumber | None = None
     error_msg: str | None = None
     msg_data: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Waybill(msgspec.Struct, frozen=True, rename="camel"):
-    """`waybill_type` is 1 for a parcel's own number, 2 for those of its further parts, 3 for that of a signed paper."""
+class SfWaybill(msgspec.Struct, frozen=True, rename="camel"):
+    """A number. `waybill_type` is 1 for the shipment, 2 for its further pieces, 3 for the signed receipt."""
 
-    waybill_type: Word
+    waybill_type: TextOrNumber
     waybill_no: TrackingNo
 
 
@@ -45,64 +45,64 @@ class SfLabelData(msgspec.Struct, frozen=True, rename="camel"):
     dest_route_label: str | None = None
 
 
-class Label(msgspec.Struct, frozen=True, rename="camel"):
-    code: Word | None = None
+class SfLabel(msgspec.Struct, frozen=True, rename="camel"):
+    code: TextOrNumber | None = None
     route_label_data: SfLabelData | None = None
 
 
 class SfOrder(msgspec.Struct, frozen=True, rename="camel"):
-    """An order that was placed, or was looked up."""
+    """An order at SF, as created or as found."""
 
     order_id: str
-    filter_result: Word | None = None
+    filter_result: TextOrNumber | None = None
     remark: str | None = None
-    waybill_no_info_list: list[Waybill] | None = None
-    route_label_info: list[Label] | None = None
+    waybill_no_info_list: list[SfWaybill] | None = None
+    route_label_info: list[SfLabel] | None = None
 
 
 class SfCancellation(msgspec.Struct, frozen=True, rename="camel"):
-    """`res_status` is 2 if it was done."""
+    """The reply to a cancellation. `res_status` is 2 if the order is cancelled."""
 
     order_id: str
-    res_status: Word
+    res_status: TextOrNumber
 
 
 class SfRoute(msgspec.Struct, frozen=True, rename="camel"):
-    """Something that happened to a parcel. `accept_time` is China's."""
+    """SF's tracking event. `accept_time` is in China's time."""
 
     accept_time: str
     op_code: Code
     remark: str | None = None
     accept_address: str | None = None
-    reason_code: MaybeCode | None = None
+    reason_code: OptionalCode | None = None
     reason_name: str | None = None
 
 
-class RoutesOfOne(msgspec.Struct, frozen=True, rename="camel"):
+class SfShipmentRoutes(msgspec.Struct, frozen=True, rename="camel"):
     mail_no: str
     routes: list[SfRoute] | None = None
 
 
-class Routes(msgspec.Struct, frozen=True, rename="camel"):
-    route_resps: list[RoutesOfOne]
+class SfRoutes(msgspec.Struct, frozen=True, rename="camel"):
+    route_resps: list[SfShipmentRoutes]
 
 
-class PushedRoute(SfRoute, frozen=True, rename="camel", kw_only=True):
-    """SF gives each an `id` too, which is not read: whether it is the same in a repetition is written nowhere."""
+class SfWebhookRoute(SfRoute, frozen=True, rename="camel", kw_only=True):
+    """A route in a webhook. Its `id` is not read: no document says that it is the same in a repetition."""
 
     mailno: TrackingNo
     orderid: str | None = None
 
 
-MAX_PUSHED = 100
-"""SF says that it sends up to ten at once."""
+MAX_WEBHOOK_ROUTES = 100
+"""SF's documents promise at most ten."""
 
 
-class PushedRoutes(msgspec.Struct, frozen=True):
-    routes: Annotated[list[PushedRoute], msgspec.Meta(min_length=1, max_length=MAX_PUSHED)] = msgspec.field(
+class SfWebhookRoutes(msgspec.Struct, frozen=True):
+    routes: Annotated[list[SfWebhookRoute], msgspec.Meta(min_length=1, max_length=MAX_WEBHOOK_ROUTES)] = msgspec.field(
         name="WaybillRoute"
     )
 
 
-class PushedBody(msgspec.Struct, frozen=True):
-    body: PushedRoutes = msgspec.field(name="Body")
+class SfWebhookBody(msgspec.Struct, frozen=True):
+    body: SfWebhookRoutes = msgspec.field(name="Body")

@@ -1,16 +1,18 @@
-"""What the shop has agreed with SF Express: codes, cards, secrets, the product it may send with."""
+"""The shop's account at SF Express: codes, cards, secrets, and the product by which it ships."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
 class SfExpressAccount:
-    """`monthly_card` pays the postage, `cod_card` is where what was collected at the door goes. `express_type` is the
-    product's number in SF's table of products. `push_key` is ours: it stands in the address that routes are pushed to.
-    """
+    """A customer account. `monthly_card` pays the postage; cash collected on delivery goes to `cod_card`.
+
+    `express_type` is the product's number in SF's table of products. `push_key` is our own secret: it is part of the
+    address to which SF sends routes."""
 
     partner_id: str
     check_word: str = field(repr=False)
@@ -31,9 +33,10 @@ class SfExpressAccount:
         push_key: str,
         express_type: str = "1",
         cod_card: str = "",
-    ) -> SfExpressAccount:
-        """Without `cod_card` the monthly card collects too. Raises `ValueError`, which says what to do and shows no
-        secret."""
+    ) -> Self:
+        """Check the credentials. Without `cod_card` the monthly card collects too.
+
+        Raises `ValueError` with the remedy if one cannot be used; it shows no secret."""
         if not re.fullmatch(r"[0-9A-Za-z_\-]{1,64}", partner_id):
             raise ValueError("SF Express partner_id: set the customer code that the open platform shows, like Y7hHmkqf")
         if not re.fullmatch(r"[!-~]{8,128}", check_word):
@@ -45,14 +48,20 @@ class SfExpressAccount:
             raise ValueError("SF Express base_url: set an address that begins with https:// and has no query")
         if not re.fullmatch(r"[0-9A-Za-z_\-]{16,128}", push_key):
             raise ValueError(
-                "SF Express push_key: make up 16 to 128 letters and digits, and register the address of pushes with "
+                "SF Express push_key: generate 16 to 128 letters and digits, and register the webhook's address with "
                 "?key= and them at its end"
             )
         if not re.fullmatch(r"[1-9][0-9]{0,4}", express_type):
             raise ValueError(
-                "SF Express express_type: set the number of the product that was agreed, like 1 or 2, from "
+                "SF Express express_type: set the number of the product in your contract, like 1 or 2, from "
                 "https://open.sf-express.com/developSupport/734349?activeIndex=324604"
             )
         return cls(
-            partner_id, check_word, monthly_card, base_url, push_key, int(express_type), cod_card or monthly_card
+            partner_id=partner_id,
+            check_word=check_word,
+            monthly_card=monthly_card,
+            base_url=base_url,
+            push_key=push_key,
+            express_type=int(express_type),
+            cod_card=cod_card or monthly_card,
         )

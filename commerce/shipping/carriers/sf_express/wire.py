@@ -1,7 +1,7 @@
-"""SF Express's protocol: signed requests, and the form of answers, routes and pushes.
+"""SF Express's protocol: signed requests, replies, routes and webhooks.
 
-Requests are forms, signed with the check word (https://open.sf-express.com/developSupport/976720?authId=1). Answers are
-not signed: they are believed on the word of the connection's TLS. Routes are pushed as JSON
+Requests are forms, signed with the check word (https://open.sf-express.com/developSupport/976720?authId=1). Replies are
+not signed: TLS authenticates them. Routes arrive as JSON webhooks
 (https://open.sf-express.com/Api/ApiDetails?level3=404).
 """
 
@@ -22,27 +22,30 @@ from commerce.shipping.carriers.sf_express import messages, status_map
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
 
 FORM = "application/x-www-form-urlencoded; charset=UTF-8"
-PASSED_ON, DONE = "A1000", "S0000"
-MAX_PUSH_BYTES = 65_536
-"""Ten routes are some kilobytes; what is longer than this is not even parsed."""
-MAX_TEXT, MAX_PLACE = 500, 200
+PLATFORM_OK, SERVICE_OK = "A1000", "S0000"
+MAX_WEBHOOK_BYTES = 65_536
+"""Ten routes are some kilobytes. A longer body is not parsed."""
+MAX_TEXT_CHARACTERS, MAX_PLACE_CHARACTERS = 500, 200
 
-_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 T = TypeVar("T")
 
 
 # Requests.
 
 
-def digest(message: str, timestamp: str, check_word: str) -> str:
-    """`msgDigest`: base64 of the MD5 of the three, escaped for a form as Java's URLEncoder does, on whose bytes SF's
-    side insists: it leaves `*` as it is and escapes `~`."""
+def make_digest(message: str, timestamp: str, check_word: str) -> str:
+    """Make `msgDigest`: base64 of the MD5 of the three texts, form-encoded.
+
+    SF's side requires the bytes of Java's URLEncoder, which keeps `*` and escapes `~`."""
     escaped = quote_plus(message + timestamp + check_word, safe="*").replace("~", "%7E")
     return b64encode(md5(escaped.encode(), usedforsecurity=False).digest()).decode()
 
 
-def request(account: SfExpressAccount, service: str, message: dict[str, Any], *, now_ms: int, request_id: str) -> bytes:
-    """The signed form that asks a service."""
+def make_request(
+    account: SfExpressAccount, service: str, message: dict[str, Any], *, now_ms: int, request_id: str
+) -> bytes:
+    """Make the signed form that calls a service."""
     text, timestamp = msgspec.json.encode(message).decode(), str(now_ms)
     return urlencode(
         {
@@ -50,81 +53,82 @@ def request(account: SfExpressAccount, service: str, message: dict[str, Any], *,
             "requestID": request_id,
             "serviceCode": service,
             "timestamp": timestamp,
-            "msgDigest": digest(text, timestamp, account.check_word),
+            "msgDigest": make_digest(text, timestamp, account.check_word),
             "msgData": text,
         }
     ).encode()
 
 
-# Answers.
+# Replies.
 
 
-def read_answer(answer: HttpResponse, kind: type[T], noes: frozenset[str]) -> T:
-    """The content of an answer that is a success. Raises `Refused` for the codes in `noes`, else `Unclear`.
+def read_reply(response: HttpResponse, kind: type[T], refusals: frozenset[str]) -> T:
+    """Decode the content of a successful reply.
 
-    What the platform itself refuses (A1001 and on) is `Unclear`: that is about the account, its network or its
-    signature, and says nothing of what an earlier request for the same parcel has done.
-    """
-    if answer.status != 200:
-        raise ExternalOutcomeUnknown(f"SF Express answers with HTTP status {answer.status}")
-    envelope = _decode(answer.body, messages.SfEnvelope)
-    if envelope.api_result_code != PASSED_ON:
+    Raises `ExternalRefusal` for the codes in `refusals`, and `ExternalOutcomeUnknown` for all others. Among these are
+    the platform's own refusals (A1001 and on): they concern the account, its network or its signature, and state
+    nothing of the outcome of an earlier request for the same shipment."""
+    if response.status != 200:
+        raise ExternalOutcomeUnknown(f"SF Express answers with HTTP status {response.status}")
+    envelope = _decode(response.body, messages.SfEnvelope)
+    if envelope.api_result_code != PLATFORM_OK:
         raise ExternalOutcomeUnknown(
             f"SF Express answers {envelope.api_result_code[:40]}: {(envelope.api_error_msg or '')[:200]}"
         )
-    result = _decode(envelope.api_result_data or "", messages.Result)
+    result = _decode(envelope.api_result_data or "", messages.SfResult)
     code, is_success = str(result.error_code), result.success in (True, "true")
-    if is_success and code == DONE:
+    if is_success and code == SERVICE_OK:
         return _decode(result.msg_data, kind)
-    if is_success or code == DONE:
+    if is_success or code == SERVICE_OK:
         raise ExternalOutcomeUnknown(f"SF Express answers {code[:40]} as a {'success' if is_success else 'failure'}")
-    raise status_map.failure(code, result.error_msg or "", noes)
+    raise status_map.make_error(code, result.error_msg or "", refusals)
 
 
 def _decode(body: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
-    except _NOT_JSON as why:
-        raise ExternalOutcomeUnknown(f"SF Express's answer cannot be read: {why}") from None
+    except _DECODE_ERRORS as error:
+        raise ExternalOutcomeUnknown(f"cannot read SF Express's reply: {error}") from None
 
 
 # Routes.
 
 
 def read_routes(routes: Iterable[messages.SfRoute]) -> list[TrackingEvent]:
-    """In the order of time. Raises `ValueError` for a time that is none."""
-    return sorted((_news(route) for route in routes), key=lambda news: news.at)
+    """Convert routes to tracking events sorted by time. Raises `ValueError` if a time is malformed."""
+    return sorted((_event(route) for route in routes), key=lambda event: event.at)
 
 
-def _news(route: messages.SfRoute) -> TrackingEvent:
+def _event(route: messages.SfRoute) -> TrackingEvent:
     reason = route.reason_code or ""
-    state, unknown = status_map.route(route.op_code, reason)
+    status, is_unknown_code = status_map.decode_route(route.op_code, reason)
     code = f"{route.op_code}/{reason}" if reason else route.op_code
+    text = _printable(route.remark, MAX_TEXT_CHARACTERS) or _printable(route.reason_name, MAX_TEXT_CHARACTERS)
     return TrackingEvent(
         at=parse_china_time(route.accept_time),
         code=code,
-        text=_shown(route.remark, MAX_TEXT) or _shown(route.reason_name, MAX_TEXT) or f"SF Express route {code}",
-        state=state,
-        is_unknown_code=unknown,
-        place=_shown(route.accept_address, MAX_PLACE) or None,
+        text=text or f"SF Express route {code}",
+        status=status,
+        is_unknown_code=is_unknown_code,
+        place=_printable(route.accept_address, MAX_PLACE_CHARACTERS) or None,
     )
 
 
-def _shown(text: str | None, most: int) -> str:
-    """Without control characters, of which Postgres takes not even all."""
-    return "".join(char if char.isprintable() else " " for char in text or "").strip()[:most]
+def _printable(text: str | None, max_characters: int) -> str:
+    """Replace control characters, of which Postgres refuses NUL, and cut the text."""
+    return "".join(char if char.isprintable() else " " for char in text or "").strip()[:max_characters]
 
 
-def read_push(body: bytes) -> list[messages.PushedRoute]:
-    """The routes of a push. Raises `BadNotice`: malformed."""
-    if len(body) > MAX_PUSH_BYTES:
-        raise InvalidWebhook("malformed", f"{len(body)} bytes are more than {MAX_PUSH_BYTES}")
+def decode_webhook(body: bytes) -> list[messages.SfWebhookRoute]:
+    """Decode the routes of a webhook. Raises `InvalidWebhook` with the code malformed."""
+    if len(body) > MAX_WEBHOOK_BYTES:
+        raise InvalidWebhook("malformed", f"the body has {len(body)} bytes, more than {MAX_WEBHOOK_BYTES}")
     try:
-        return msgspec.json.decode(body, type=messages.PushedBody).body.routes
-    except _NOT_JSON as why:
-        raise InvalidWebhook("malformed", str(why)) from None
+        return msgspec.json.decode(body, type=messages.SfWebhookBody).body.routes
+    except _DECODE_ERRORS as error:
+        raise InvalidWebhook("malformed", str(error)) from None
 
 
-def notice_id(pushes: list[ShipmentUpdate]) -> str:
-    """The same for the same news, however it is written."""
-    return sha256(msgspec.json.encode(pushes)).hexdigest()
+def make_webhook_id(updates: list[ShipmentUpdate]) -> str:
+    """Make an id that is the same for the same content, however it is written."""
+    return sha256(msgspec.json.encode(updates)).hexdigest()
