@@ -1,1 +1,1 @@
-"""Orders: checked and priced before Redis, persisted after it, and what happens to them from then on."""
+"""Orders: validated and priced before Redis, stored after it, then read, cancelled and advanced."""

@@ -1,8 +1,8 @@
-"""Orders and their lines as rows of Postgres's binary COPY.
+"""Encodes orders and their lines as rows of Postgres's binary COPY.
 
-The format is that of the Postgres manual, "COPY", section "Binary Format": a header, rows of fields with their lengths
-before them, a trailer; numbers are big-endian, times are microseconds since 2000-01-01 UTC, jsonb is a version byte and
-text. asyncpg can make such rows of Python values; it takes as long for that as for everything else a writer does.
+The Postgres manual, "COPY", section "Binary Format", defines the format: a header, rows of fields with their lengths
+before them, a trailer. Numbers are big-endian, times are microseconds since 2000-01-01 UTC, jsonb is a version byte and
+text. asyncpg could encode Python values too; that would take as long as all other work of a writer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _HEADER, _TRAILER = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
 _Y2K_MS = 946_684_800_000
 _length = struct.Struct(">i").pack
-# Each packs the fields of known size up to the next text, and that text's length.
+# Each struct packs the fixed-size fields up to the next text, and the length of that text.
 _id_to_user = struct.Struct(">hi16si").pack
 _digest_to_sale = struct.Struct(">i16si").pack
 _generation_to_currency = struct.Struct(">iqi").pack
@@ -37,36 +37,36 @@ _quantity_and_price = struct.Struct(">iiiq").pack
 
 
 def encode_copy(
-    arrived: Sequence[tuple[AcceptedOrder, EntryId]], now: datetime, *, with_keys: bool = True
+    orders: Sequence[tuple[AcceptedOrder, EntryId]], now: datetime, *, with_keys: bool = True
 ) -> tuple[bytes, bytes]:
-    """What COPY takes for `orders` and for `order_lines`. Without keys the idempotency keys are NULL.
+    """Encode rows for the tables `orders` and `order_lines`. Without keys, idempotency keys are NULL.
 
-    Raises `ValueError` for what no column can hold.
+    Raises `ValueError` if a value does not fit its column.
     """
-    orders, lines = [_HEADER], [_HEADER]
-    persisted_us = _us(to_ms(now))
+    order_rows, line_rows = [_HEADER], [_HEADER]
+    persisted_us = _to_postgres_us(to_ms(now))
     try:
-        for order, entry in arrived:
-            _add_order(orders, order, entry, persisted_us, with_keys)
+        for order, entry in orders:
+            _add_order(order_rows, order, entry, persisted_us, with_keys)
             id_ = order.order_id.bytes
             for line in order.lines:
                 sku = line.sku.encode()
-                lines += (
+                line_rows += (
                     _id_to_sku(len(LINE_COLUMNS), 16, id_, 2, line.line_no, 2, line.address_no, len(sku)),
                     sku,
                     _quantity_and_price(4, line.quantity, 8, line.unit_price),
                 )
     except (struct.error, AttributeError) as error:
-        raise ValueError(f"a field does not fit its column: {error}") from None
-    orders.append(_TRAILER)
-    lines.append(_TRAILER)
-    return b"".join(orders), b"".join(lines)
+        raise ValueError(f"cannot encode the order: a field does not fit its column: {error}") from None
+    order_rows.append(_TRAILER)
+    line_rows.append(_TRAILER)
+    return b"".join(order_rows), b"".join(line_rows)
 
 
 def _add_order(rows: list[bytes], order: AcceptedOrder, entry: EntryId, persisted_us: int, with_key: bool) -> None:
     user, sale, currency = order.user_id.encode(), order.sale_id.encode(), order.currency.encode()
     ship_to, plan = order.ship_to.encode(), order.payments.encode()
-    accepted_us = _us(entry.ms)
+    accepted_us = _to_postgres_us(entry.ms)
     rows += (_id_to_user(len(ORDER_COLUMNS), 16, order.order_id.bytes, len(user)), user)
     if with_key:
         key = order.idempotency_key.encode()
@@ -74,7 +74,7 @@ def _add_order(rows: list[bytes], order: AcceptedOrder, entry: EntryId, persiste
     else:
         rows.append(_NULL)
     if len(order.body_digest) != 16:
-        raise ValueError("the digest is not of 16 bytes")
+        raise ValueError("cannot encode the order: its digest does not have 16 bytes")
     rows += (
         *(_digest_to_sale(16, order.body_digest, len(sale)), sale),
         *(_generation_to_currency(8, order.generation, len(currency)), currency),
@@ -89,5 +89,5 @@ def _add_order(rows: list[bytes], order: AcceptedOrder, entry: EntryId, persiste
         rows.append(_NULL)
 
 
-def _us(ms: int) -> int:
+def _to_postgres_us(ms: int) -> int:
     return (ms - _Y2K_MS) * 1_000

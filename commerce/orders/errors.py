@@ -1,4 +1,4 @@
-"""What is refused about an order."""
+"""Errors of orders."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ class NotStoredYet(Conflict):
 
 class CannotCancel(Conflict):
     code = "cannot_cancel"
-    title = "The order has gone too far to be cancelled"
+    title = "The order can no longer be cancelled"

@@ -1,4 +1,4 @@
-"""What a shopper sends, what travels through the stream, and what is shown of an order."""
+"""Orders: the input of customers, and the answers to customers and staff."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from commerce.kernel.money import Currency, Minor, Money
 from commerce.sales.model import SALE_PATTERN, SaleId
 
 
-def _ends(pattern: str) -> str:
-    r"""As JSON Schema writes it: Python's `\Z` is its `$`."""
+def _schema_pattern(pattern: str) -> str:
+    r"""Convert a pattern to JSON Schema, where `$` has the meaning of Python's `\Z`."""
     return pattern.removesuffix(r"\Z") + "$"
 
 
-# What a sale does not offer is refused whatever it looks like, so these are only described.
-SoldSku = Annotated[str, msgspec.Meta(examples=["85123A"], extra_json_schema={"pattern": _ends(SKU_PATTERN)})]
-OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_schema={"pattern": _ends(SALE_PATTERN)})]
+# These patterns are only stated in the schema: a SKU or sale that does not exist is refused anyway.
+_SKU_SCHEMA = {"pattern": _schema_pattern(SKU_PATTERN)}
+_SALE_SCHEMA = {"pattern": _schema_pattern(SALE_PATTERN)}
+SoldSku = Annotated[str, msgspec.Meta(examples=["85123A"], extra_json_schema=_SKU_SCHEMA)]
+OpenSaleId = Annotated[str, msgspec.Meta(examples=["double-11"], extra_json_schema=_SALE_SCHEMA)]
 Quantity = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 AddressNo = Annotated[int, msgspec.Meta(ge=0, le=1_000, description="index into the order's ship_to")]
 Method = Literal["alipay", "wechatpay", "balance", "cod"]
 
 
 class OrderStatus(StrEnum):
-    """`accepted` exists only before Postgres has the order."""
+    """The status of an order. `accepted` exists only until the order is stored in Postgres."""
 
     ACCEPTED = "accepted"
     AWAITING_PAYMENT = "awaiting_payment"
@@ -47,7 +49,7 @@ TRANSITIONS = frozenset(
         (OrderStatus.AWAITING_PAYMENT, OrderStatus.CONFIRMED),
         (OrderStatus.AWAITING_PAYMENT, OrderStatus.PAID),
         (OrderStatus.AWAITING_PAYMENT, OrderStatus.CANCELLED),
-        # It expired, was paid all the same, and the goods could be taken again.
+        # The order expired, was paid late, and its stock was reacquired.
         (OrderStatus.CANCELLED, OrderStatus.PAID),
         (OrderStatus.CANCELLED, OrderStatus.CONFIRMED),
         (OrderStatus.CONFIRMED, OrderStatus.FULFILLING),
@@ -57,18 +59,18 @@ TRANSITIONS = frozenset(
         (OrderStatus.DELIVERED, OrderStatus.COMPLETED),
     }
 )
-"""Every step a stored status may take; the table `order_transitions` says the same and enforces it."""
+"""Allowed changes of a stored status. The table `order_transitions` has the same rows and enforces them."""
 
 
 class LineSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The part of a line that goes to one address."""
+    """The part of an order line for one address."""
 
     address: AddressNo
     quantity: Quantity
 
 
 class OrderLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One product; `ship_to` is an address, or says how the quantity is split over several."""
+    """One product of an order; `ship_to` is one address, or a split of the quantity over several."""
 
     sku: SoldSku
     quantity: Quantity
@@ -76,7 +78,7 @@ class OrderLineInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The part of the total that is to be paid in one way, in minor units of the sale's currency."""
+    """The part of the total that is paid by one method, in minor units of the sale's currency."""
 
     method: Method
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
@@ -84,7 +86,7 @@ class Tender(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlaceOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A shopper's order. Without `payments` the way to pay is chosen later."""
+    """A customer's order. Without `payments` the payment method is chosen later."""
 
     sale_id: OpenSaleId
     lines: Annotated[list[OrderLineInput], msgspec.Meta(min_length=1)]
@@ -93,7 +95,7 @@ class PlaceOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PlacedOrder(msgspec.Struct, frozen=True):
-    """The answer to an order, the same however often it is repeated."""
+    """The answer to an accepted order; a repeat of the request gets the same answer."""
 
     order_id: UUID
     status: Literal["accepted"]
@@ -104,7 +106,7 @@ class PlacedOrder(msgspec.Struct, frozen=True):
 
 
 class OrderLine(msgspec.Struct, frozen=True):
-    """A stored line's part for one address."""
+    """The part of a stored order line for one address."""
 
     line_no: int
     sku: str
@@ -114,7 +116,7 @@ class OrderLine(msgspec.Struct, frozen=True):
 
 
 class OrderEvent(msgspec.Struct, frozen=True):
-    """One step of an order's status. `seq` rises by one from 0, which is acceptance."""
+    """One change of an order's status. `seq` counts from 0, the acceptance."""
 
     seq: int
     at: datetime
@@ -135,7 +137,7 @@ class OrderSummary(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order as its owner sees it. Before Postgres has it, only the first three fields are there."""
+    """An order as its customer reads it. Until it is stored in Postgres, only the first three fields are set."""
 
     order_id: UUID
     status: OrderStatus
@@ -150,7 +152,7 @@ class Order(msgspec.Struct, frozen=True):
 
 
 class OrderDetails(msgspec.Struct, frozen=True):
-    """An order as staff see it: with its customer, who is null if the order cannot be read, and all that happened."""
+    """An order for staff, with its events and its customer, who is null if the order cannot be decoded."""
 
     user_id: str | None
     order: Order

@@ -1,8 +1,8 @@
-"""Brings accepted orders into Postgres so that each ends as an order or as a dead letter, however often it comes.
+"""Stores accepted orders in Postgres. Each ends as one order or one dead letter, however often it is delivered.
 
-The common case is two plain COPYs in a transaction. Only when those fail is it found out why: orders that are there
-already (the entry was delivered again after a crash) are dropped, an order whose key already stands for another one
-is stored as refused and its goods go back, and otherwise the batch is halved until the bad order stands alone.
+The common case is two plain COPYs in a transaction. If they fail, the cause is removed: orders that are stored already
+(their entry was delivered again after a crash) are dropped; an order whose idempotency key belongs to another order is
+stored as refused and its stock is released; otherwise the batch is bisected until the bad order is alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from commerce.kernel.postgres import Connection, safe_error_text
 from commerce.kernel.stream_payload import StreamedOrder
 from commerce.orders import store
 
-_AT_FAULT = (
+_CONTENT_ERRORS = (
     asyncpg.DataError,
     asyncpg.IntegrityConstraintViolationError,
     asyncpg.ProgramLimitExceededError,
@@ -28,12 +28,12 @@ _AT_FAULT = (
     TypeError,
     OverflowError,
 )
-"""Errors that an order's content causes. Anything else is the database's state, and trying again is right."""
+"""Errors caused by the content of an order. Any other error is caused by the database, and a retry is right."""
 
 
 @dataclass(slots=True)
 class PersistResult:
-    """What became of a batch. Every order of it is counted once."""
+    """The result of storing a batch; each of its orders is counted once."""
 
     stored: int = 0
     duplicates: int = 0
@@ -45,81 +45,84 @@ class PersistResult:
         return len(self.dead_lettered)
 
 
-async def persist(connection: Connection, arrived: Sequence[StreamedOrder], now: datetime) -> PersistResult:
-    """Store all of them. Raises only what is not an order's fault, having stored some of them or none."""
+async def persist(connection: Connection, batch: Sequence[StreamedOrder], now: datetime) -> PersistResult:
+    """Store a batch; a repeat stores nothing twice.
+
+    Raises only errors that no order caused. Some orders may be stored then.
+    """
     result = PersistResult()
-    await _persist(connection, arrived, now, result)
+    await _persist(connection, batch, now, result)
     return result
 
 
 async def _persist(
-    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, result: PersistResult
+    connection: Connection, batch: Sequence[StreamedOrder], now: datetime, result: PersistResult
 ) -> None:
-    if not arrived:
+    if not batch:
         return
     try:
         async with connection.transaction():
-            await store.copy_orders(connection, arrived, now)
+            await store.copy_orders(connection, batch, now)
             failpoint("writer.before_commit")
-        result.stored += len(arrived)
+        result.stored += len(batch)
     except asyncpg.UniqueViolationError as error:
-        rest = await _without_known(connection, arrived, now, result)
-        if len(rest) < len(arrived):
-            await _persist(connection, rest, now, result)
+        remaining = await _drop_stored_and_refused(connection, batch, now, result)
+        if len(remaining) < len(batch):
+            await _persist(connection, remaining, now, result)
         else:
-            await _halve(connection, arrived, now, result, error)
-    except _AT_FAULT as error:
-        await _halve(connection, arrived, now, result, error)
+            await _bisect(connection, batch, now, result, error)
+    except _CONTENT_ERRORS as error:
+        await _bisect(connection, batch, now, result, error)
 
 
-async def _without_known(
-    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, result: PersistResult
+async def _drop_stored_and_refused(
+    connection: Connection, batch: Sequence[StreamedOrder], now: datetime, result: PersistResult
 ) -> list[StreamedOrder]:
-    """The orders that are neither stored yet nor, since their key is taken, stored as refused just now."""
-    known = await store.existing(connection, [item.order.order_id for item in arrived])
-    result.duplicates += len(known)
-    rest = [item for item in arrived if item.order.order_id not in known]
-    taken = await store.by_keys(connection, rest)
-    fresh = []
-    for item in rest:
-        if holder := taken.get((item.order.user_id, item.order.idempotency_key)):
-            await _refuse(connection, item, holder, now)
+    """Return the orders that are not stored, after storing those with a used key as refused."""
+    stored_ids = await store.find_existing(connection, [item.order.order_id for item in batch])
+    result.duplicates += len(stored_ids)
+    not_stored = [item for item in batch if item.order.order_id not in stored_ids]
+    used_keys = await store.find_by_keys(connection, not_stored)
+    remaining = []
+    for item in not_stored:
+        if key_owner := used_keys.get((item.order.user_id, item.order.idempotency_key)):
+            await _refuse(connection, item, key_owner, now)
             result.refused.append(item.order.order_id)
         else:
-            fresh.append(item)
-    return fresh
+            remaining.append(item)
+    return remaining
 
 
-async def _refuse(connection: Connection, item: StreamedOrder, holder: UUID, now: datetime) -> None:
-    """Store an order as cancelled because its key stands for another order; its goods go back.
+async def _refuse(connection: Connection, item: StreamedOrder, key_owner: UUID, now: datetime) -> None:
+    """Store an order as cancelled because its key belongs to another order, and make its release due.
 
-    Redis knows the keys of a sale for a day or two. What it cannot see, the same key in another sale or long after,
-    ends here: there is still one order a key, and the other one says why it is none.
+    Redis keeps the keys of one sale for a day or two. A key that is reused in another sale or much later is found here:
+    there is still one order per key, and the events of the refused one contain the reason.
     """
     async with connection.transaction():
         await store.copy_orders(connection, [item], now, with_keys=False)
-        reason = f"the Idempotency-Key {item.order.idempotency_key!r} stands for order {holder}"
+        reason = f"the Idempotency-Key {item.order.idempotency_key!r} belongs to order {key_owner}"
         await store.cancel(connection, [item.order.order_id], now, "refused", "order_writer", reason)
 
 
-async def _halve(
-    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, result: PersistResult, error: Exception
+async def _bisect(
+    connection: Connection, batch: Sequence[StreamedOrder], now: datetime, result: PersistResult, error: Exception
 ) -> None:
-    if len(arrived) > 1:
-        middle = len(arrived) // 2
-        await _persist(connection, arrived[:middle], now, result)
-        await _persist(connection, arrived[middle:], now, result)
+    if len(batch) > 1:
+        middle = len(batch) // 2
+        await _persist(connection, batch[:middle], now, result)
+        await _persist(connection, batch[middle:], now, result)
         return
-    item = arrived[0]
-    why = safe_error_text(error)
+    item = batch[0]
+    error_text = safe_error_text(error)
     await dead_letters.insert(
         connection,
         order_id=item.order.order_id,
         sale_id=item.order.sale_id,
         order=item.order,
         payload=item.payload,
-        error=why,
+        error=error_text,
         entry=item.entry,
         now=now,
     )
-    result.dead_lettered[item.order.order_id] = why
+    result.dead_lettered[item.order.order_id] = error_text

@@ -1,4 +1,4 @@
-"""Checks an order against the sale and the limits and puts a price on it. The server computes every price."""
+"""Validates orders against the sale and the limits, and prices them. The server computes every price."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from commerce.orders.model import LineSplit, OrderLineInput, PlaceOrder
 from commerce.sales.model import SaleSnapshot
 from lua import Reservation
 
-_MAX_REPORTED = 20
-_encode, _encode_rest = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
+_MAX_REPORTED_ERRORS = 20
+_encode_json, _encode_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class OrderLimits:
-    """What one order may hold at most."""
+    """Maximum lines, addresses and payments of an order, and maximum quantity per line."""
 
     lines: int
     addresses: int
@@ -30,21 +30,21 @@ class OrderLimits:
     quantity: int
 
 
-class _Faults:
-    """Collects what is wrong, so that one answer names all of it."""
+class _FieldErrors:
+    """Collects errors of fields, so that one answer lists all of them."""
 
-    __slots__ = ("found",)
+    __slots__ = ("entries",)
 
     def __init__(self) -> None:
-        self.found: list[dict[str, str]] = []
+        self.entries: list[dict[str, str]] = []
 
-    def add(self, at: str, detail: str) -> None:
-        if len(self.found) < _MAX_REPORTED:
-            self.found.append({"pointer": at, "detail": detail})
+    def add(self, pointer: str, detail: str) -> None:
+        if len(self.entries) < _MAX_REPORTED_ERRORS:
+            self.entries.append({"pointer": pointer, "detail": detail})
 
-    def refusal(self) -> Invalid:
-        detail = "; ".join(f"{fault['pointer']}: {fault['detail']}" for fault in self.found[:3])
-        return Invalid(detail, errors=self.found)
+    def to_invalid(self) -> Invalid:
+        detail = "; ".join(f"{entry['pointer']}: {entry['detail']}" for entry in self.entries[:3])
+        return Invalid(detail, errors=self.entries)
 
 
 def price_order(
@@ -56,23 +56,26 @@ def price_order(
     order_id: UUID,
     traceparent: str = "",
 ) -> Reservation:
-    """The order as Redis takes it. Raises `Invalid` that names every fault it finds, up to twenty, by JSON pointer."""
-    faults = _Faults()
-    _check_sizes(order, limits, faults)
+    """Validate an order, price it and return its reservation for Redis.
+
+    Raises `Invalid` that lists up to twenty field errors by JSON pointer.
+    """
+    errors = _FieldErrors()
+    _check_sizes(order, limits, errors)
     for number, address in enumerate(order.ship_to):
         for name, detail in address_errors(address):
-            faults.add(f"/ship_to/{number}/{name}", detail)
+            errors.add(f"/ship_to/{number}/{name}", detail)
     lines: list[AcceptedLine] = []
     units: dict[str, int] = {}
-    total = _price_lines(order, snapshot, limits, lines, units, faults)
+    total = _price_lines(order, snapshot, limits, lines, units, errors)
     sale = snapshot.sale
-    if order.payments and not faults.found:
-        _check_payments(order, total, sale.currency, faults)
-    if faults.found:
-        raise faults.refusal()
-    ship_to, payments = _encode(order.ship_to), _encode(order.payments)
+    if order.payments and not errors.entries:
+        _check_payments(order, total, sale.currency, errors)
+    if errors.entries:
+        raise errors.to_invalid()
+    ship_to, payments = _encode_json(order.ship_to), _encode_json(order.payments)
     digest = _digest(order, ship_to, payments)
-    # By position: for a struct of this size names cost as much as the rest of this function.
+    # Positional: keywords for a struct of this size cost as much as the rest of this function.
     accepted = AcceptedOrder(
         order_id,
         user_id,
@@ -106,88 +109,90 @@ def _price_lines(
     limits: OrderLimits,
     lines: list[AcceptedLine],
     units: dict[str, int],
-    faults: _Faults,
+    errors: _FieldErrors,
 ) -> int:
-    """Fill in the lines as they are stored and the units by SKU; gives the total."""
+    """Fill in the accepted lines and the units by SKU. Returns the total in minor units."""
     total, addresses = 0, len(order.ship_to)
     for number, line in enumerate(order.lines):
         sku, quantity = line.sku, line.quantity
         item = snapshot.items.get(sku)
         if item is None:
-            faults.add(f"/lines/{number}/sku", f"{sku[:80]!r} is not in this sale")
+            errors.add(f"/lines/{number}/sku", f"{sku[:80]!r} is not in this sale")
             continue
         if quantity > limits.quantity:
-            faults.add(f"/lines/{number}/quantity", f"more than {limits.quantity} on one line")
+            errors.add(f"/lines/{number}/quantity", f"more than {limits.quantity} on one line")
         units[sku] = units.get(sku, 0) + quantity
         total += quantity * item[0]
         ship_to = line.ship_to
         if isinstance(ship_to, int):
             if ship_to >= addresses:
-                faults.add(f"/lines/{number}/ship_to", f"there is no address {ship_to}; they count from 0")
+                errors.add(f"/lines/{number}/ship_to", f"there is no address {ship_to}; they count from 0")
             lines.append(AcceptedLine(number, ship_to, sku, quantity, item[0]))
         else:
-            _split(line, ship_to, number, item[0], addresses, lines, faults)
+            _price_split_line(line, ship_to, number, item[0], addresses, lines, errors)
     if len(lines) > limits.lines:
-        faults.add("/lines", f"more than {limits.lines} lines once they are split over the addresses")
+        errors.add("/lines", f"more than {limits.lines} lines once they are split over the addresses")
     if total > MAX_MINOR:
-        faults.add("/lines", f"the total is more than {MAX_MINOR} minor units")
+        errors.add("/lines", f"the total is more than {MAX_MINOR} minor units")
     return total
 
 
 def body_digest(order: PlaceOrder) -> bytes:
-    """16 bytes (BLAKE2b) that are equal for equal orders, however their JSON was spaced or sorted."""
-    return _digest(order, _encode(order.ship_to), _encode(order.payments))
+    """Return 16 bytes (BLAKE2b) that are equal for equal orders, however their JSON is spaced or sorted."""
+    return _digest(order, _encode_json(order.ship_to), _encode_json(order.payments))
 
 
 def _digest(order: PlaceOrder, ship_to: bytes, payments: bytes) -> bytes:
-    """The same where the addresses and payments are encoded anyway. MessagePack says where it ends, and JSON has no
-    NUL, so no two orders run together to the same bytes."""
-    whole = b"\0".join((_encode_rest((order.sale_id, order.lines)), ship_to, payments))
-    return hashlib.blake2b(whole, digest_size=16).digest()
+    """Compute `body_digest` from addresses and payments that are encoded already.
+
+    MessagePack is self-delimiting and JSON has no NUL, so different orders never yield the same bytes.
+    """
+    content = b"\0".join((_encode_msgpack((order.sale_id, order.lines)), ship_to, payments))
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
-def _check_sizes(order: PlaceOrder, limits: OrderLimits, faults: _Faults) -> None:
-    """An order that is too large is looked at no further."""
+def _check_sizes(order: PlaceOrder, limits: OrderLimits, errors: _FieldErrors) -> None:
+    """Raise `Invalid` at once if the order is too large to be validated further."""
     if len(order.lines) > limits.lines:
-        faults.add("/lines", f"more than {limits.lines} lines: send several orders")
+        errors.add("/lines", f"more than {limits.lines} lines: send several orders")
     if len(order.ship_to) > limits.addresses:
-        faults.add("/ship_to", f"more than {limits.addresses} addresses: send several orders")
+        errors.add("/ship_to", f"more than {limits.addresses} addresses: send several orders")
     if len(order.payments) > limits.payments:
-        faults.add("/payments", f"more than {limits.payments} payments")
-    if faults.found:
-        raise faults.refusal()
+        errors.add("/payments", f"more than {limits.payments} payments")
+    if errors.entries:
+        raise errors.to_invalid()
 
 
-def _split(
+def _price_split_line(
     line: OrderLineInput,
-    shares: list[LineSplit],
+    splits: list[LineSplit],
     number: int,
     price: int,
     addresses: int,
     lines: list[AcceptedLine],
-    faults: _Faults,
+    errors: _FieldErrors,
 ) -> None:
-    """Add the line's part for each of its addresses."""
-    if sum(share.quantity for share in shares) != line.quantity:
-        faults.add(f"/lines/{number}/ship_to", f"the parts do not add up to the quantity {line.quantity}")
-    if len({share.address for share in shares}) != len(shares):
-        faults.add(f"/lines/{number}/ship_to", "an address is named twice")
-    for part, share in enumerate(shares):
-        if share.address >= addresses:
-            faults.add(f"/lines/{number}/ship_to/{part}/address", f"there is no address {share.address}")
-        lines.append(AcceptedLine(number, share.address, line.sku, share.quantity, price))
+    """Add one accepted line for each address of a split line."""
+    if sum(split.quantity for split in splits) != line.quantity:
+        errors.add(f"/lines/{number}/ship_to", f"the parts do not add up to the quantity {line.quantity}")
+    if len({split.address for split in splits}) != len(splits):
+        errors.add(f"/lines/{number}/ship_to", "an address occurs twice")
+    for index, split in enumerate(splits):
+        if split.address >= addresses:
+            errors.add(f"/lines/{number}/ship_to/{index}/address", f"there is no address {split.address}")
+        lines.append(AcceptedLine(number, split.address, line.sku, split.quantity, price))
 
 
-def _check_payments(order: PlaceOrder, total: int, currency: str, faults: _Faults) -> None:
-    paid = 0
+def _check_payments(order: PlaceOrder, total: int, currency: str, errors: _FieldErrors) -> None:
+    planned = 0
     for number, payment in enumerate(order.payments):
-        paid += payment.amount
+        planned += payment.amount
         if payment.currency is None or payment.currency == currency:
             continue
         try:
             minor_digits(payment.currency)
-            faults.add(f"/payments/{number}/currency", f"this sale is in {currency}")
+            errors.add(f"/payments/{number}/currency", f"this sale is in {currency}")
         except MoneyError as error:
-            faults.add(f"/payments/{number}/currency", str(error))
-    if paid != total:
-        faults.add("/payments", f"they add up to {paid} and the total is {total} minor units of {currency}")
+            errors.add(f"/payments/{number}/currency", str(error))
+    if planned != total:
+        errors.add("/payments", f"they add up to {planned} and the total is {total} minor units of {currency}")

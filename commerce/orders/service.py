@@ -1,4 +1,4 @@
-"""Reading orders and cancelling them. An order that was promised is found, wherever it is at the moment."""
+"""Reads and cancels orders. An accepted order is always found, before and after it is stored in Postgres."""
 
 from __future__ import annotations
 
@@ -22,23 +22,27 @@ from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, 
 from lua import SaleKeys, accepted_users, find_key_records
 
 _LAST = UUID(int=2**128 - 1)
-_BY_CUSTOMER = "the customer cancelled it"
-_Owned = tuple[str | None, Order]
-"""an order and whose it is"""
+_CANCELLED_BY_CUSTOMER = "the customer cancelled it"
+_POLL_INTERVAL_S = 0.05
+_OwnedOrder = tuple[str | None, Order]
+"""an order with its user id, which is None if the order cannot be decoded"""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Whose orders may be seen, None for everybody's; `name` is what an event records."""
+    """Someone who acts on orders; events record `name`.
+
+    A `user_id` limits the actor to the orders of that customer. None stands for staff, who may act on all orders.
+    """
 
     user_id: str | None
     name: str
 
 
 class Orders:
-    """Orders over Postgres, and over Redis for the moment before Postgres has them.
+    """Orders over Postgres, and over Redis until they are stored.
 
-    Where a method takes `sales`, these are the ids of the sales that are loaded in Redis.
+    The parameter `sales` of methods contains the ids of the sales that are loaded in Redis.
     """
 
     def __init__(self, db: Database, redis: Redis, clock: Clock) -> None:
@@ -47,108 +51,109 @@ class Orders:
         self._clock = clock
 
     async def get(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> Order:
-        """The user's order, or `NoSuchOrder`.
+        """Read an order of the user. Raises `NoSuchOrder`, and `NotReady` if Redis does not answer.
 
-        Postgres is asked, then Redis, then Postgres again: the writer forgets an order in Redis only after it is in
-        Postgres, so one that was in neither in the first two looks is in the third.
+        Reads Postgres, then Redis, then Postgres again: the writer removes an order from Redis after storing it, so an
+        order that is missing in the first two reads is found by the third.
         """
         return (await self._find(order_id, user_id, sales))[1]
 
     async def get_details(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
-        """Anybody's order, for staff. Raises `NoSuchOrder`."""
-        owner, order = await self._find(order_id, None, sales)
-        return OrderDetails(owner, order, await self._events(order))
+        """Read any customer's order with its events, for staff. Raises `NoSuchOrder`."""
+        user_id, order = await self._find(order_id, None, sales)
+        return OrderDetails(user_id, order, await self._read_events(order))
 
-    async def _find(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _Owned:
-        found = await self._stored(order_id, user_id)
-        if found is None:
-            found = await self._accepted(order_id, user_id, sales)
-        if found is None:
-            found = await self._stored(order_id, user_id)
-        if found is None:
+    async def _find(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _OwnedOrder:
+        owned_order = await self._find_stored(order_id, user_id)
+        if owned_order is None:
+            owned_order = await self._find_accepted(order_id, user_id, sales)
+        if owned_order is None:
+            owned_order = await self._find_stored(order_id, user_id)
+        if owned_order is None:
             raise NoSuchOrder(f"there is no order {order_id}{', or it is not yours' if user_id else ''}")
-        return found
+        return owned_order
 
-    async def _stored(self, order_id: UUID, user_id: str | None) -> _Owned | None:
+    async def _find_stored(self, order_id: UUID, user_id: str | None) -> _OwnedOrder | None:
         async with self._db.connection() as connection:
-            if found := await store.get(connection, order_id):
-                return found if user_id in (found[0], None) else None
-            held = await dead_letters.get(connection, order_id)
-        if held is None or user_id not in (held.letter.user_id, None):
+            if owned_order := await store.get(connection, order_id):
+                return owned_order if user_id in (owned_order[0], None) else None
+            dead_letter = await dead_letters.get(connection, order_id)
+        if dead_letter is None or user_id not in (dead_letter.letter.user_id, None):
             return None
-        letter = held.letter
+        letter = dead_letter.letter
         if letter.status == "discarded":
             return letter.user_id, Order(order_id, OrderStatus.CANCELLED, letter.sale_id, cancel_reason="refused")
         return letter.user_id, Order(order_id, OrderStatus.ACCEPTED, letter.sale_id, accepted_at=letter.accepted_at)
 
-    async def _accepted(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _Owned | None:
+    async def _find_accepted(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _OwnedOrder | None:
         try:
             users = await accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_id)
         except REDIS_UNAVAILABLE as error:
-            raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
-        for sale_id, user in zip(sales, users, strict=True):
-            if user is not None and user_id in (user, None):
-                return user, Order(order_id, OrderStatus.ACCEPTED, sale_id)
+            raise NotReady("cannot look up the order: Redis does not answer; repeat the request") from error
+        for sale_id, accepted_user in zip(sales, users, strict=True):
+            if accepted_user is not None and user_id in (accepted_user, None):
+                return accepted_user, Order(order_id, OrderStatus.ACCEPTED, sale_id)
         return None
 
     async def find_by_key(self, user_id: str, idempotency_key: str, sales: Sequence[str]) -> Order | None:
-        """The order that stands under a key, for a client that lost the reply."""
+        """Find the order of an idempotency key, for a client that lost the answer. Returns None if there is none."""
         day = self._clock.now_ms() // DAY_MS
         try:
             records = await find_key_records(
                 self._redis, [SaleKeys(sale) for sale in sales], day, user_id, idempotency_key
             )
         except REDIS_UNAVAILABLE as error:
-            raise NotReady("Redis does not answer, so it is not known whether there is such an order") from error
+            raise NotReady("cannot look up the order: Redis does not answer; repeat the request") from error
         order_id = next((record.order_id for record in records if record), None)
         if order_id is None:
             async with self._db.connection() as connection:
-                order_id = await store.id_by_key(connection, user_id, idempotency_key)
+                order_id = await store.find_id_by_key(connection, user_id, idempotency_key)
         return await self.get(order_id, user_id, sales) if order_id else None
 
     async def list_orders(self, user_id: str, before: UUID | None, size: int) -> Page[OrderSummary]:
-        """The user's stored orders, newest first."""
+        """List the user's stored orders, newest first."""
         async with self._db.connection() as connection:
-            found = await store.list_before(connection, user_id, before or _LAST, size + 1)
-        return to_page(found, size, lambda order: str(order.order_id))
+            orders = await store.list_before(connection, user_id, before or _LAST, size + 1)
+        return to_page(orders, size, lambda order: str(order.order_id))
 
     async def list_events(self, order_id: UUID, user_id: str, sales: Sequence[str]) -> list[OrderEvent]:
-        """What has happened to the order so far; before Postgres has it nothing but acceptance is known.
+        """List the events of the user's order. Until it is stored there is only its acceptance.
 
-        Which of the staff it was is not the customer's to know.
+        Names of staff are hidden from the customer.
         """
-        events = await self._events(await self.get(order_id, user_id, sales))
+        events = await self._read_events(await self.get(order_id, user_id, sales))
         return [
             replace(event, actor="staff") if event.actor.startswith(("staff ", "cli ")) else event for event in events
         ]
 
-    async def _events(self, order: Order) -> list[OrderEvent]:
+    async def _read_events(self, order: Order) -> list[OrderEvent]:
         async with self._db.connection() as connection:
-            events = await store.events(connection, order.order_id)
+            events = await store.list_events(connection, order.order_id)
         if events:
             return events
         at = order.accepted_at or from_ms(self._clock.now_ms())
-        return [OrderEvent(0, at, OrderStatus.ACCEPTED, "customer", "the stock was taken")]
+        return [OrderEvent(0, at, OrderStatus.ACCEPTED, "customer", "the stock was reserved")]
 
     async def latest_event_seqs(self, order_ids: Sequence[UUID]) -> dict[UUID, int]:
-        """For those that are stored, the seq of their last event."""
+        """Return the seq of the last event by order, for orders that are stored."""
         async with self._db.connection() as connection:
             return await store.latest_event_seqs(connection, order_ids)
 
     async def cancel(
-        self, order_id: UUID, actor: Actor, sales: Sequence[str], wait_s: float, reason: str = _BY_CUSTOMER
+        self, order_id: UUID, actor: Actor, sales: Sequence[str], wait_s: float, reason: str = _CANCELLED_BY_CUSTOMER
     ) -> Order:
-        """Cancel an order that is not paid yet; its goods and limit go back. A repeat gives the same answer.
+        """Cancel an unpaid order and release its stock and limit. A repeat returns the same answer.
 
-        An order that the writer has not stored yet is waited for, at most `wait_s` seconds.
+        Waits for `wait_s` seconds at most until the writer has stored the order. Raises `NoSuchOrder`, `NotStoredYet`,
+        or `CannotCancel` if it is paid or dead-lettered.
         """
         deadline = self._clock.monotonic() + wait_s
         while (order := (await self._find(order_id, actor.user_id, sales))[1]).status is OrderStatus.ACCEPTED:
             if self._clock.monotonic() >= deadline:
-                if actor.user_id is None and await self._is_dead(order_id):
-                    raise CannotCancel("the order could not be written: discard the dead letter instead")
-                raise NotStoredYet("the order is not stored yet: repeat the request in a moment")
-            await asyncio.sleep(0.05)
+                if actor.user_id is None and await self._is_dead_lettered(order_id):
+                    raise CannotCancel("cannot cancel the order: it is dead-lettered; discard the dead letter instead")
+                raise NotStoredYet("cannot cancel the order: it is not stored yet; repeat the request in a moment")
+            await asyncio.sleep(_POLL_INTERVAL_S)
         if order.status is OrderStatus.CANCELLED:
             return order
         if order.status is OrderStatus.AWAITING_PAYMENT:
@@ -157,9 +162,9 @@ class Orders:
                 await store.cancel(connection, [order_id], now, cause, actor.name, reason)
             order = (await self._find(order_id, actor.user_id, sales))[1]
         if order.status is not OrderStatus.CANCELLED:
-            raise CannotCancel(f"the order is {order.status}: ask for a return instead")
+            raise CannotCancel(f"cannot cancel the order: it is {order.status}; ask for a return instead")
         return order
 
-    async def _is_dead(self, order_id: UUID) -> bool:
+    async def _is_dead_lettered(self, order_id: UUID) -> bool:
         async with self._db.connection() as connection:
             return await dead_letters.get(connection, order_id) is not None

@@ -1,4 +1,4 @@
-"""The rows of orders, their lines and events, and the releases that cancelling makes due."""
+"""Rows of orders, their lines and events, and of the releases that a cancellation makes due."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ queries = load_queries(__package__)
 
 
 class OrderHeader(NamedTuple):
-    """An order whose row is locked: whoever changes its payments holds this first, so all of that goes in turn."""
+    """The fields of an order that payments and shipments need.
+
+    Every change of its payments or shipments locks the order first (`lock_order`), so these changes are serialised.
+    """
 
     order_id: UUID
     user_id: str
@@ -36,27 +39,29 @@ class OrderHeader(NamedTuple):
 
 
 async def copy_orders(
-    connection: Connection, arrived: Sequence[StreamedOrder], now: datetime, *, with_keys: bool = True
+    connection: Connection, orders: Sequence[StreamedOrder], now: datetime, *, with_keys: bool = True
 ) -> None:
-    """Write orders and lines with two COPYs. Call inside a transaction; raises if any is there already.
+    """Store orders and lines with two COPYs. Call inside a transaction.
 
-    Without keys the idempotency keys are left out: for orders that are refused because of them.
+    Without keys, idempotency keys are left NULL, for orders that are refused because of their key. Raises
+    `UniqueViolationError` if an order or a key exists already.
     """
-    orders, lines = encode_copy([(item.order, item.entry) for item in arrived], now, with_keys=with_keys)
-    for table, columns, rows in (("orders", ORDER_COLUMNS, orders), ("order_lines", LINE_COLUMNS, lines)):
+    order_rows, line_rows = encode_copy([(item.order, item.entry) for item in orders], now, with_keys=with_keys)
+    for table, columns, rows in (("orders", ORDER_COLUMNS, order_rows), ("order_lines", LINE_COLUMNS, line_rows)):
         await connection.copy_to_table(table, source=BytesIO(rows), columns=columns, format="binary")
 
 
-async def existing(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
-    return {row["order_id"] for row in await connection.fetch(queries.existing_orders, order_ids)}
+async def find_existing(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the orders that are stored."""
+    return {row["order_id"] for row in await connection.fetch(queries.find_existing, order_ids)}
 
 
-async def by_keys(connection: Connection, arrived: Sequence[StreamedOrder]) -> dict[tuple[str, str], UUID]:
-    """(user, key) → order for those of these pairs that are taken."""
+async def find_by_keys(connection: Connection, orders: Sequence[StreamedOrder]) -> dict[tuple[str, str], UUID]:
+    """Map (user, key) of the given orders to the stored order that has it. Unused pairs are left out."""
     rows = await connection.fetch(
-        queries.orders_by_keys,
-        [item.order.user_id for item in arrived],
-        [item.order.idempotency_key for item in arrived],
+        queries.find_by_keys,
+        [item.order.user_id for item in orders],
+        [item.order.idempotency_key for item in orders],
     )
     return {(row["user_id"], row["idempotency_key"]): row["order_id"] for row in rows}
 
@@ -64,19 +69,23 @@ async def by_keys(connection: Connection, arrived: Sequence[StreamedOrder]) -> d
 async def cancel(
     connection: Connection, order_ids: Sequence[UUID], now: datetime, cause: str, actor: str, reason: str
 ) -> list[UUID]:
-    """Cancel those that still await payment and make their releases due; gives the ids of those."""
+    """Cancel the orders that await payment, and make their releases due. Returns their ids.
+
+    Their payments become due too: pending ones are closed, captured ones refunded. Call inside a transaction.
+    """
     rows = await connection.fetch(queries.cancel, list(order_ids), now, cause, actor, reason)
-    gone = [row["release_id"] for row in rows]
-    await connection.execute(queries.payments_of_cancelled, gone, now)
-    return gone
+    cancelled = [row["release_id"] for row in rows]
+    await connection.execute(queries.schedule_payments_of_cancelled, cancelled, now)
+    return cancelled
 
 
 async def lock_expired(connection: Connection, now: datetime, count: int) -> list[UUID]:
+    """Lock unpaid orders whose time to pay is over, skipping locked rows."""
     return [row["order_id"] for row in await connection.fetch(queries.lock_expired, now, count)]
 
 
 async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | None:
-    """(owner, order with its lines)"""
+    """Read an order with its lines. Returns (user id, order)."""
     row = await connection.fetchrow(queries.get_order, order_id)
     if row is None:
         return None
@@ -96,17 +105,18 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
 
 
 async def lock_order(connection: Connection, order_id: UUID) -> OrderHeader | None:
+    """Read an order's header and lock its row until the transaction ends."""
     row = await connection.fetchrow(queries.lock_order, order_id)
-    return _header(row) if row else None
+    return _order_header(row) if row else None
 
 
 async def read_order_header(connection: Connection, order_id: UUID) -> OrderHeader | None:
-    """To be shown only: its row is not locked."""
+    """Read an order's header without a lock, for display only."""
     row = await connection.fetchrow(queries.read_order_header, order_id)
-    return _header(row) if row else None
+    return _order_header(row) if row else None
 
 
-def _header(row: Any) -> OrderHeader:
+def _order_header(row: Any) -> OrderHeader:
     return OrderHeader(
         row["order_id"],
         row["user_id"],
@@ -120,13 +130,13 @@ def _header(row: Any) -> OrderHeader:
     )
 
 
-async def id_by_key(connection: Connection, user_id: str, idempotency_key: str) -> UUID | None:
-    found: UUID | None = await connection.fetchval(queries.get_order_by_key, user_id, idempotency_key)
-    return found
+async def find_id_by_key(connection: Connection, user_id: str, idempotency_key: str) -> UUID | None:
+    order_id: UUID | None = await connection.fetchval(queries.find_id_by_key, user_id, idempotency_key)
+    return order_id
 
 
 async def list_before(connection: Connection, user_id: str, before: UUID, count: int) -> list[OrderSummary]:
-    """A user's orders, newest first, from before an id."""
+    """List orders of a user with ids below `before`, newest first."""
     return [
         OrderSummary(
             order_id=row["order_id"],
@@ -140,29 +150,36 @@ async def list_before(connection: Connection, user_id: str, before: UUID, count:
     ]
 
 
-async def events(connection: Connection, order_id: UUID) -> list[OrderEvent]:
-    """All events of a stored order; the first two are those the order row itself records."""
+async def list_events(connection: Connection, order_id: UUID) -> list[OrderEvent]:
+    """List all events of a stored order. The first two are derived from the order row."""
     row = await connection.fetchrow(queries.get_order, order_id)
     if row is None:
         return []
     return [
-        OrderEvent(0, row["accepted_at"], OrderStatus.ACCEPTED, "customer", "the stock was taken"),
+        OrderEvent(0, row["accepted_at"], OrderStatus.ACCEPTED, "customer", "the stock was reserved"),
         OrderEvent(1, row["persisted_at"], OrderStatus.AWAITING_PAYMENT, "order_writer", "the order was stored"),
         *(
-            OrderEvent(1 + step["seq"], step["at"], OrderStatus(step["to_status"]), step["actor"], step["reason"])
-            for step in await connection.fetch(queries.get_events, order_id, 0)
+            OrderEvent(1 + event["seq"], event["at"], OrderStatus(event["to_status"]), event["actor"], event["reason"])
+            for event in await connection.fetch(queries.get_events, order_id, 0)
         ),
     ]
 
 
 async def latest_event_seqs(connection: Connection, order_ids: Sequence[UUID]) -> dict[UUID, int]:
-    """The seq of the last event of each of these orders that is stored."""
-    rows = await connection.fetch(queries.watched_orders, list(order_ids))
+    """Return the seq of the last event by order, for orders that are stored."""
+    rows = await connection.fetch(queries.latest_event_seqs, list(order_ids))
     return {row["order_id"]: 1 + row["status_seq"] for row in rows}
 
 
 async def advance_status(
-    connection: Connection, order_id: UUID, at: OrderStatus, to: OrderStatus, now: datetime, actor: str, reason: str
+    connection: Connection,
+    order_id: UUID,
+    from_status: OrderStatus,
+    to_status: OrderStatus,
+    now: datetime,
+    actor: str,
+    reason: str,
 ) -> bool:
-    """One step of an order's status, with its event. False where it is elsewhere by now."""
-    return await connection.fetchval(queries.step, order_id, at, to, now, actor, reason) is not None
+    """Change the status of an order and insert the event. Returns False if its status is not `from_status`."""
+    seq = await connection.fetchval(queries.advance_status, order_id, from_status, to_status, now, actor, reason)
+    return seq is not None
