@@ -1,4 +1,4 @@
-"""What staff do over HTTP, and that nobody else can."""
+"""Staff operations over HTTP, and their roles."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def new_sale(shop: CliServices, sale_id: str) -> dict[str, Any]:
     }
 
 
-async def test_from_product_to_closed_sale(shop: CliServices, gateway: TestGateway, sale_id: str) -> None:
+async def test_staff_run_sale_from_product_to_close(shop: CliServices, gateway: TestGateway, sale_id: str) -> None:
     async def staff(method: str, path: str, **kwargs: Any) -> Any:
         answer = await gateway.call(method, f"/v1/admin{path}", user="ann", roles=["operator"], **kwargs)
         assert answer.status in (200, 201), answer.text
@@ -46,8 +46,8 @@ async def test_from_product_to_closed_sale(shop: CliServices, gateway: TestGatew
 
     for sku in "ab":
         await staff("PUT", f"/products/{sku}", json={"name": f"thing {sku}", "price": 100, "currency": "CNY"})
-    made = await staff("POST", "/sales", json=new_sale(shop, sale_id))
-    assert (made["sale_id"], made["state"]) == (sale_id, "draft")
+    draft = await staff("POST", "/sales", json=new_sale(shop, sale_id))
+    assert (draft["sale_id"], draft["state"]) == (sale_id, "draft")
     assert (await staff("POST", f"/sales/{sale_id}/open"))["state"] == "open"
     await gateway.services.snapshots.refresh()
     assert (await gateway.order(order_body(sale_id, ("a", 2), ("b", 1)))).body["total"]["amount"] == 270
@@ -69,7 +69,7 @@ async def test_from_product_to_closed_sale(shop: CliServices, gateway: TestGatew
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_dead_letters_over_http(
+async def test_dead_letter_is_shown_retried_and_discarded_once(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
@@ -97,14 +97,14 @@ async def _dead(shop: CliServices) -> bool:
 STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 
 
-async def test_only_the_right_role_may(gateway: TestGateway) -> None:
-    """Nobody, a shopper and staff with every other role are turned away before anything is looked at."""
+async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway) -> None:
+    """Requests without a token, of customers and of staff with every other role are refused before any other check."""
     for operation in STAFF_ONLY:
         path = re.sub(r"\{(\w+_id|id)\}", str(uuid4()), operation.path).format(sku="x")
-        nobody = await gateway.call(operation.method, path, user=None)
-        assert (nobody.status, nobody.code) == (401, "unauthorized"), operation.id
-        shopper = await gateway.call(operation.method, path, user="user")
-        assert (shopper.status, shopper.code) == (401, "unauthorized"), operation.id
+        anonymous = await gateway.call(operation.method, path, user=None)
+        assert (anonymous.status, anonymous.code) == (401, "unauthorized"), operation.id
+        customer = await gateway.call(operation.method, path, user="user")
+        assert (customer.status, customer.code) == (401, "unauthorized"), operation.id
         others = [role for role in ROLES if role not in (operation.access, "operator")]
         other = await gateway.call(operation.method, path, user="ann", roles=others)
         assert (other.status, other.code) == (403, "forbidden"), operation.id
@@ -113,16 +113,16 @@ async def test_only_the_right_role_may(gateway: TestGateway) -> None:
             assert allowed.status not in (401, 403), operation.id
 
 
-async def test_a_gateway_full_of_shoppers_answers_its_operators(
+async def test_admin_port_answers_while_public_port_is_full(
     make_settings: Callable[..., Settings], sale_prefix: str, tmp_path: Path
 ) -> None:
-    """Each port has its own book and limit; both are ended together."""
+    """Each port has its own registry and limit; both are closed together."""
     settings = make_settings(limits={"connections": 4, "admin_connections": 3, "graceful_stop_s": 10})
     async with run_processes(settings, tmp_path) as started:
         process = await started.gateway()
         base = f"http://127.0.0.1:{started.admin_port}"
-        shoppers = [await asyncio.open_connection("127.0.0.1", started.port) for _ in range(4)]
-        assert await _turned_away(started.port)
+        customers = [await asyncio.open_connection("127.0.0.1", started.port) for _ in range(4)]
+        assert await _is_refused(started.port)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as client:
 
             async def counted() -> bool:
@@ -136,24 +136,24 @@ async def test_a_gateway_full_of_shoppers_answers_its_operators(
             async with client.get(f"{base}/health/ready") as answer:
                 assert answer.status == 200
             others = [await asyncio.open_connection("127.0.0.1", started.admin_port) for _ in range(2)]
-            assert await _turned_away(started.admin_port)
+            assert await _is_refused(started.admin_port)
             begun = asyncio.get_running_loop().time()
             process.process.terminate()
             assert await wait_for_exit(process) == 0
-            assert asyncio.get_running_loop().time() - begun < 5  # nobody had an answer in hand
-        for reader, writer in (*shoppers, *others):
+            assert asyncio.get_running_loop().time() - begun < 5  # no request was in progress
+        for reader, writer in (*customers, *others):
             assert await reader.read() == b""
             writer.close()
 
 
-async def _turned_away(port: int) -> bool:
+async def _is_refused(port: int) -> bool:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    said = await asyncio.wait_for(reader.read(), 5)
+    reply = await asyncio.wait_for(reader.read(), 5)
     writer.close()
-    return said.startswith(b"HTTP/1.1 503 ")
+    return reply.startswith(b"HTTP/1.1 503 ")
 
 
-async def test_support_cancels_an_order_for_a_customer(
+async def test_support_cancels_order_with_reason_shown_to_customer(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
@@ -162,7 +162,7 @@ async def test_support_cancels_an_order_for_a_customer(
     path = f"/v1/admin/orders/{placed.body['order_id']}"
     early = await gateway.call("GET", path, user="ann", roles=["support"])
     assert (early.body["user_id"], early.body["order"]["status"]) == ("user", "accepted")
-    reason = {"reason": "ordered twice, said on the telephone"}
+    reason = {"reason": "ordered twice, as told on the phone"}
     async with run_workers(settings, "order_writer", "release_worker"):
         for _ in range(2):
             gone = await gateway.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)
@@ -173,10 +173,10 @@ async def test_support_cancels_an_order_for_a_customer(
         await eventually(lambda: _free(shop, keys, 5))
     url = f"{gateway.base}/v1/orders/{placed.body['order_id']}/events"
     async with gateway.client.get(url, headers=bearer(settings)) as stream:
-        seen = await stream.text()
-    assert reason["reason"] in seen
-    assert '"actor":"staff"' in seen
-    assert "ann" not in seen
+        events = await stream.text()
+    assert reason["reason"] in events
+    assert '"actor":"staff"' in events
+    assert "ann" not in events
     assert (await shop.audit.audit_sale(sale_id)).clean
     for body in ({}, {"reason": ""}, {"reason": "a\nb"}):
         assert (await gateway.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=body)).status == 422
@@ -188,5 +188,5 @@ async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
-async def test_every_admin_path_needs_a_role() -> None:
+async def test_admin_paths_all_need_a_role() -> None:
     assert {operation.access for operation in ADMIN if operation.path.startswith("/v1/admin")} <= set(ROLES)

@@ -1,4 +1,4 @@
-"""Carriers' pushes: what is genuine is stored before it is answered, once; whatever else comes changes nothing."""
+"""Carrier webhooks: authentic ones are stored once, before the answer; all others change nothing."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ async def send(
 
 
 def sf(number: str, *routes: tuple[str, str, str]) -> bytes:
-    """SF's routes of a parcel: code, time in China, text."""
-    told = [
+    """Encode SF Express's routes of a shipment: code, time in China, text."""
+    routes_json = [
         {"mailno": number, "opCode": code, "acceptTime": at, "remark": text, "acceptAddress": "杭州市", "id": "1"}
         for code, at, text in routes
     ]
-    return json.dumps({"Body": {"WaybillRoute": told}}, ensure_ascii=False).encode()
+    return json.dumps({"Body": {"WaybillRoute": routes_json}}, ensure_ascii=False).encode()
 
 
 def kd(number: str, *entries: tuple[str, str, str], **more: Any) -> bytes:
-    """kuaidi100's history of a parcel."""
-    told = [kuaidi100.entry(at, text, text, code) for code, at, text in reversed(entries)]
-    return kuaidi100.webhook_body(kuaidi100.webhook_param(kuaidi100.query_result(number, data=told), **more))
+    """Encode kuaidi100's history of a shipment: code, time in China, text."""
+    entries_json = [kuaidi100.entry(at, text, text, code) for code, at, text in reversed(entries)]
+    return kuaidi100.webhook_body(kuaidi100.webhook_param(kuaidi100.query_result(number, data=entries_json), **more))
 
 
 WRITE: dict[str, Callable[..., bytes]] = {"sf_express": sf, "kuaidi100": kd}
 CODES = {"sf_express": ("50", "31", "44", "80", "4711"), "kuaidi100": ("103", "0", "5", "301", "4711")}
-"""Picked up, in transit, out for delivery, delivered, and one that nobody knows."""
+"""Picked up, in transit, out for delivery, delivered, and an unknown code."""
 
 
 def history(system: str, *steps: int) -> list[tuple[str, str, str]]:
@@ -74,9 +74,9 @@ def counted(system: str, result: str) -> float:
 
 
 async def booked(shipping_gateway: ShippingGateway, system: str) -> tuple[UUID, UUID, str]:
-    """An order with one parcel: the driver books SF, the desk zto."""
-    where = () if system == "sf_express" else (SHANGHAI,)
-    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0), **({"ship_to": where} if where else {}))
+    """Create an order with one shipment, booked by the worker (SF Express) or by staff (zto)."""
+    ship_to = () if system == "sf_express" else (SHANGHAI,)
+    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0), **({"ship_to": ship_to} if ship_to else {}))
     if system == "kuaidi100":
         answer = await shipping_gateway.desk(parcel.shipment_id, "pack", tracking_no="ZTO73100012345")
         assert answer.status == 200, answer.text
@@ -86,7 +86,7 @@ async def booked(shipping_gateway: ShippingGateway, system: str) -> tuple[UUID, 
 
 
 async def state(shipping_gateway: ShippingGateway) -> list[Any]:
-    """All that a push might change."""
+    """Read everything that a carrier webhook could change."""
     query = """SELECT (SELECT jsonb_agg(shipments ORDER BY shipment_id) FROM shipments)::text,
         (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text, (SELECT count(*) FROM shipment_events),
         (SELECT jsonb_agg(fulfilment_lines) FROM fulfilment_lines)::text, (SELECT count(*) FROM carrier_webhooks)"""
@@ -105,8 +105,8 @@ async def unchanged(
 
 
 @pytest.mark.parametrize("system", SYSTEMS)
-async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> None:
-    """Believed once; what is older than what is known moves nothing, and the order arrives."""
+async def test_carrier_webhooks_out_of_order_deliver_order_once(shipping_gateway: ShippingGateway, system: str) -> None:
+    """A repeat changes nothing, a late event is only recorded, and the order arrives."""
     order_id, shipment_id, number = await booked(shipping_gateway, system)
     write, unknown = WRITE[system], counted_unknown(system)
     first = write(number, *history(system, 1))
@@ -138,9 +138,9 @@ async def test_the_whole_way(shipping_gateway: ShippingGateway, system: str) -> 
         (system, w) for w in ("status_changed", "recorded", "recorded", "status_changed")
     ]
     assert kept[0]["body"] == first
-    told = (await shipping_gateway.shipments(order_id)).body["shipments"][0]["events"]
-    assert sorted(event["text"] for event in told if event["source"] == "push") == [
-        *("step 0", "step 1", "step 2", "step 3", "step 4", "taken as picked up, for what came after it"),
+    events = (await shipping_gateway.shipments(order_id)).body["shipments"][0]["events"]
+    assert sorted(event["text"] for event in events if event["source"] == "push") == [
+        *("step 0", "step 1", "step 2", "step 3", "step 4", "picked up, implied by the event after it"),
     ]
     await shipping_gateway.ship.check()
 
@@ -149,8 +149,10 @@ def counted_unknown(system: str) -> float:
     return REGISTRY.get_sample_value("floodgate_carrier_unknown_states_total", {"system": system}) or 0
 
 
-async def test_what_is_not_believed(shipping_gateway: ShippingGateway, caplog: pytest.LogCaptureFixture) -> None:
-    """Forged, changed, cut off, of somebody else: answered no in the carrier's form, counted, and not even stored."""
+async def test_carrier_webhook_not_authentic_is_refused_and_not_stored(
+    shipping_gateway: ShippingGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Forged, altered, truncated and foreign webhooks are refused in the system's form, counted and not stored."""
     for system in SYSTEMS:
         await _not_believed(shipping_gateway, system, caplog)
 
@@ -180,8 +182,10 @@ async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: 
     assert (await send(shipping_gateway, system, good)).text == YES[system][1]
 
 
-async def test_a_number_that_is_known_only_later(shipping_gateway: ShippingGateway) -> None:
-    """The push may be quicker than the answer to the booking: it is not kept, comes again, and is taken then."""
+async def test_carrier_webhook_before_booking_is_stored_is_accepted_on_repeat(
+    shipping_gateway: ShippingGateway,
+) -> None:
+    """A webhook may arrive before the answer to the booking: it is not stored, is sent again, and is accepted then."""
     for system in SYSTEMS:
         await _known_later(shipping_gateway, system)
 
@@ -202,12 +206,14 @@ async def _known_later(shipping_gateway: ShippingGateway, system: str) -> None:
     assert await shipping_gateway.ship.status(order_id) == "shipped"
 
 
-async def test_a_push_of_several_parcels(shipping_gateway: ShippingGateway) -> None:
-    """What it tells of parcels that are known is taken at once, though the whole must come again for the other."""
+async def test_carrier_webhook_with_one_unknown_number_applies_the_known_one(shipping_gateway: ShippingGateway) -> None:
+    """Events of known shipments are applied at once, although the webhook must be sent again for the unknown one."""
     _, shipment_id, number = await booked(shipping_gateway, "sf_express")
-    told = json.loads(sf(number, *history("sf_express", 0)))
-    told["Body"]["WaybillRoute"] += json.loads(sf("SF0000000009999", *history("sf_express", 1)))["Body"]["WaybillRoute"]
-    body = json.dumps(told).encode()
+    document = json.loads(sf(number, *history("sf_express", 0)))
+    document["Body"]["WaybillRoute"] += json.loads(sf("SF0000000009999", *history("sf_express", 1)))["Body"][
+        "WaybillRoute"
+    ]
+    body = json.dumps(document).encode()
     for _ in range(2):
         said = await send(shipping_gateway, "sf_express", body)
         assert (said.status, said.text) == NO["sf_express"]
@@ -215,7 +221,7 @@ async def test_a_push_of_several_parcels(shipping_gateway: ShippingGateway) -> N
     assert await shipping_gateway.ship.value("SELECT count(*) FROM carrier_webhooks") == 0
 
 
-async def test_while_the_database_is_away(
+async def test_carrier_webhook_without_database_is_answered_not_stored(
     shop: CliServices, make_settings: Callable[..., Settings], database_url: str, tmp_path: Path
 ) -> None:
     async with (
@@ -237,8 +243,10 @@ async def test_while_the_database_is_away(
         assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
 
 
-async def test_pushes_to_nobody(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
-    """Where nothing is agreed there is nothing, and no other name is one."""
+async def test_carrier_webhook_of_unconfigured_system_is_not_found(
+    shop: CliServices, make_settings: Callable[..., Settings]
+) -> None:
+    """Unconfigured systems are 404, and other names are no systems."""
     async with open_shipping_gateway(shop, make_settings, agreed={}) as shipping_gateway:
         for system in SYSTEMS:
             said = await send(shipping_gateway, system, b"x")

@@ -1,4 +1,4 @@
-"""What a van's driver does over the signed link of the route, and who cannot."""
+"""Delivery routes over HTTP: reports of the driver with the signed link, and links that are refused."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Setti
 
 
 async def loaded(shipping_gateway: ShippingGateway, *, cod: int = 0) -> list[Shipment]:
-    """Two parcels of one order that wait for a van; at the second door cash is collected, if any is."""
+    """Create an order with two shipments for our own fleet; with `cod`, each collects a part of the cash."""
     _, parcels = await shipping_gateway.ship.sent(("a", 1, 0), ("a", 1, 1), ship_to=(NINGBO, NASTY), cod=cod)
     assert [(parcel.carrier, parcel.status) for parcel in parcels] == [("own_fleet", "booked")] * 2
     return parcels
 
 
 async def drive(shipping_gateway: ShippingGateway, token: str, path: str = "", **body: object) -> GatewayResponse:
-    """What the telephone sends: nothing but the link."""
+    """Send a request of the driver's phone, which has nothing but the link."""
     method = "POST" if path and path != "/page" else "GET"
     return await shipping_gateway.gateway.call(method, f"/v1/driver-routes/{token}{path}", user=None, json=body or None)
 
 
-async def test_a_days_work(shipping_gateway: ShippingGateway) -> None:
-    """Look, leave, deliver, fail, try again: each as often as one likes, and customers and orders follow."""
+async def test_driver_reports_update_shipments_and_orders(shipping_gateway: ShippingGateway) -> None:
+    """Departures and reports may be repeated; a failed stop is delivered later; shipments and orders follow."""
     first, second = await loaded(shipping_gateway)
     route_id, token = await shipping_gateway.route(first, second)
-    board = await drive(shipping_gateway, token)
-    assert (board.status, board.headers["Cache-Control"]) == (200, "no-store")
-    assert (board.body["route_id"], board.body["vehicle_id"], board.body["status"]) == (str(route_id), "V1", "planned")
-    assert [(stop["seq"], stop["status"], stop["cash_to_collect"]) for stop in board.body["stops"]] == [
+    route = await drive(shipping_gateway, token)
+    assert (route.status, route.headers["Cache-Control"]) == (200, "no-store")
+    assert (route.body["route_id"], route.body["vehicle_id"], route.body["status"]) == (str(route_id), "V1", "planned")
+    assert [(stop["seq"], stop["status"], stop["cash_to_collect"]) for stop in route.body["stops"]] == [
         *((1, "planned", None), (2, "planned", None)),
     ]
-    assert board.body["stops"][0]["address"] == NINGBO
-    assert board.body["stops"][0]["tracking_no"] == first.tracking_no
+    assert route.body["stops"][0]["address"] == NINGBO
+    assert route.body["stops"][0]["tracking_no"] == first.tracking_no
     for _ in range(2):
-        left = await drive(shipping_gateway, token, "/depart")
-        assert (left.status, left.body["status"]) == (200, "left")
+        departed = await drive(shipping_gateway, token, "/depart")
+        assert (departed.status, departed.body["status"]) == (200, "departed")
         assert (await shipping_gateway.ship.parcel(first.shipment_id)).status == "out_for_delivery"
     assert await shipping_gateway.ship.status(first.order_id) == "shipped"
     for _ in range(2):
@@ -76,17 +76,17 @@ async def test_a_days_work(shipping_gateway: ShippingGateway) -> None:
     ] == "delivered"
     assert await shipping_gateway.ship.status(first.order_id) == "delivered"
     shown = (await shipping_gateway.shipments(first.order_id)).body["shipments"]
-    assert [(one["source"], one["text"]) for one in shown[1]["events"]][1:] == [
-        ("van", "loaded into the van"),
-        ("van", "taken as in transit, for what came after it"),
-        ("van", "out for delivery"),
-        ("van", "nobody opens"),
-        ("van", "delivered"),
+    assert [(event["source"], event["text"]) for event in shown[1]["events"]][1:] == [
+        ("fleet", "loaded into the van"),
+        ("fleet", "in transit, implied by the event after it"),
+        ("fleet", "out for delivery"),
+        ("fleet", "nobody opens"),
+        ("fleet", "delivered"),
     ]
     await shipping_gateway.ship.check()
 
 
-async def test_what_a_stop_does_not_take(shipping_gateway: ShippingGateway) -> None:
+async def test_stop_report_with_invalid_input_is_refused(shipping_gateway: ShippingGateway) -> None:
     [first, *_] = await loaded(shipping_gateway)
     _, token = await shipping_gateway.route(first)
     for seq, status in (("2", 404), ("0", 422), ("32768", 422), ("x", 422)):
@@ -103,19 +103,19 @@ def forged(route_id: UUID, key: str, **changed: object) -> str:
     return jwt.encode({**claims, **changed}, key, "HS256")
 
 
-async def test_links_that_do_not_hold(shipping_gateway: ShippingGateway) -> None:
-    """Forged, over, of a route that is gone, a shopper's token: nobody sees an address, and nothing is done."""
+async def test_driver_link_forged_or_expired_shows_and_changes_nothing(shipping_gateway: ShippingGateway) -> None:
+    """Forged or expired links, links of removed routes and customers' tokens show no address and change nothing."""
     [first, *_] = await loaded(shipping_gateway)
     today = datetime.now(ZONE).date()
     route_id, good = await shipping_gateway.route(first)
-    key, over = shipping_gateway.gateway.settings.driver_link_key(), today - timedelta(days=2)
+    key, expired_day = shipping_gateway.gateway.settings.driver_link_key(), today - timedelta(days=2)
     bad = [
         forged(route_id, "somebody else's key, which is long enough"),
-        forged(route_id, SECRET),  # shoppers' key
+        forged(route_id, SECRET),  # the key of customers' tokens
         forged(route_id, key, aud="floodgate"),
         forged(route_id, key, sub="x"),
         jwt.encode({"aud": AUDIENCE, "sub": "AZaNV2oscACAAAAAAAAACw", "exp": 2**40}, "", "none"),
-        make_link(key, route_id, over, ZONE),
+        make_link(key, route_id, expired_day, ZONE),
         good[:-4] + "AAAA",
         "x",
         "%00",
@@ -134,12 +134,12 @@ async def test_links_that_do_not_hold(shipping_gateway: ShippingGateway) -> None
     for path in ("", "/page", "/depart"):
         answer = await drive(shipping_gateway, gone, path)
         assert (answer.status, answer.code) == (404, "not_found")
-    held = make_link(key, route_id, over + timedelta(days=1), ZONE)
-    assert (await drive(shipping_gateway, held)).status == 200, "it holds to the end of the day after"
+    valid = make_link(key, route_id, expired_day + timedelta(days=1), ZONE)
+    assert (await drive(shipping_gateway, valid)).status == 200, "the link is valid until the end of the next day"
 
 
-async def test_the_page(shipping_gateway: ShippingGateway) -> None:
-    """Texts of customers' are texts, and the buttons send what they should to where it is taken."""
+async def test_driver_page_escapes_texts_and_buttons_send_reports(shipping_gateway: ShippingGateway) -> None:
+    """Customers' texts are escaped, and the buttons send valid requests to existing paths."""
     first, second = await loaded(shipping_gateway, cod=100)
     _, token = await shipping_gateway.route(first, second)
     page = await drive(shipping_gateway, token, "/page")
@@ -155,7 +155,7 @@ async def test_the_page(shipping_gateway: ShippingGateway) -> None:
         f"{shipping_gateway.gateway.base}/v1/driver-routes/{token}/page"
     ) as answer:
         assert answer.status == 200
-    # As the script does: the path of a button, below the page's own.
+    # As the script does: the button's path is relative to the page's path.
     assert 'fetch(path, {method: "POST"' in page.text
     sent = re.findall(r"<button data-path='([^']+)'(?: data-outcome='([^']+)')?", page.text)
     assert [path for path, _ in sent] == ["depart", "stops/1", "stops/1", "stops/2", "stops/2"]
@@ -166,22 +166,22 @@ async def test_the_page(shipping_gateway: ShippingGateway) -> None:
             assert done.status == 200, await done.text()
     page = await drive(shipping_gateway, token, "/page")
     assert re.findall(r"<li class='([a-z]+)'", page.text) == ["failed", "delivered"]
-    assert re.findall(r"data-path='([^']+)'", page.text) == ["stops/1"] * 2, "what failed may still be delivered"
+    assert re.findall(r"data-path='([^']+)'", page.text) == ["stops/1"] * 2, "a failed stop may still be delivered"
 
 
-async def test_links_for_staff(shipping_gateway: ShippingGateway) -> None:
+async def test_staff_list_routes_with_working_links(shipping_gateway: ShippingGateway) -> None:
     [first, *_] = await loaded(shipping_gateway)
     today = datetime.now(ZONE).date()
     await shipping_gateway.route(first, day=today)
-    found = await shipping_gateway.staff("GET", f"/routes?day={today}")
-    [item] = found.body["items"]
+    routes = await shipping_gateway.staff("GET", f"/routes?day={today}")
+    [item] = routes.body["items"]
     assert (item["route"]["vehicle_id"], len(item["route"]["stops"])) == ("V1", 1)
     assert (await shipping_gateway.gateway.call("GET", item["link"], user=None)).status == 200
     assert (await shipping_gateway.staff("GET", f"/routes?day={today + timedelta(days=1)}")).body == {"items": []}
     for wrong, status in (("", 400), ("?day=today", 422), (f"?day={today}&day={today}", 400)):
         assert (await shipping_gateway.staff("GET", f"/routes{wrong}")).status == status
     assert (await shipping_gateway.staff("GET", f"/routes?day={today}", role="support")).status == 403
-    # Where shoppers' tokens are signed elsewhere, and nobody has set a key for links.
+    # Customers' tokens are signed elsewhere, and the settings have no key for links.
     settings = shipping_gateway.gateway.settings
     keyless = settings.auth.keys[0].model_copy(update={"algorithm": "RS256"})
     object.__setattr__(settings, "auth", settings.auth.model_copy(update={"keys": (keyless,)}))
@@ -190,10 +190,10 @@ async def test_links_for_staff(shipping_gateway: ShippingGateway) -> None:
     assert "FLOODGATE_SHIPPING__DRIVER_LINK_KEY" in nothing.text
 
 
-async def test_no_link_stands_in_the_log(
+async def test_driver_link_token_is_never_logged(
     shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not even where a request fails for a reason that nobody foresaw."""
+    """The token is not logged either when a request fails unexpectedly."""
     [first, *_] = await loaded(shipping_gateway)
     _, token = await shipping_gateway.route(first)
 
@@ -216,5 +216,5 @@ async def test_no_link_stands_in_the_log(
             "/v1/driver-routes/{token}/stops/{seq}",
         ),
     }
-    said = [str(value) for record in caplog.records for value in record.__dict__.values()] + [caplog.text]
-    assert not [text for text in said if token in text]
+    logged = [str(value) for record in caplog.records for value in record.__dict__.values()] + [caplog.text]
+    assert not [text for text in logged if token in text]

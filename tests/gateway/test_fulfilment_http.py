@@ -1,4 +1,4 @@
-"""The shipping desk over HTTP: everything that can be done with a parcel, for good and bad, and by whom."""
+"""Fulfilment over HTTP: every staff operation on shipments, and its refusals."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Setti
         yield found
 
 
-async def listed(shipping_gateway: ShippingGateway, which: str, **query: Any) -> list[dict[str, Any]]:
-    answer = await shipping_gateway.staff("GET", "/shipments", params={"worklist": which, **query})
+async def list_worklist(shipping_gateway: ShippingGateway, worklist: str, **query: Any) -> list[dict[str, Any]]:
+    answer = await shipping_gateway.staff("GET", "/shipments", params={"worklist": worklist, **query})
     assert answer.status == 200, answer.text
-    if which != "all" and not query:
+    if worklist != "all" and not query:
         counts = (await shipping_gateway.staff("GET", "/worklists")).body
-        assert counts[which] == len(answer.body["items"])
+        assert counts[worklist] == len(answer.body["items"])
     return list(answer.body["items"])
 
 
-def is_(answer: GatewayResponse, status: int, code: str) -> bool:
+def is_problem(answer: GatewayResponse, status: int, code: str) -> bool:
     assert (answer.status, answer.code) == (status, code), answer.text
     return True
 
@@ -50,11 +50,11 @@ async def pdf(shipping_gateway: ShippingGateway, path: str) -> bytes:
     return content
 
 
-async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: ShippingGateway) -> None:
-    """A wave, its papers, labels, packed: by the driver's booking and by the desk's own number."""
+async def test_wave_from_worklist_to_packed_shipments(shipping_gateway: ShippingGateway) -> None:
+    """A wave with its documents; one shipment is booked by the worker, the other by staff with its tracking number."""
     _, [one] = await shipping_gateway.ship.sent(("a", 2, 0))
     _, [two] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
-    items = await listed(shipping_gateway, "to_pack")
+    items = await list_worklist(shipping_gateway, "to_pack")
     assert [item["shipment"]["shipment_id"] for item in items] == [str(one.shipment_id), str(two.shipment_id)]
     assert items[0]["lines"] == [{"line_no": 0, "sku": "a", "quantity": 2}]
     first = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1})
@@ -62,7 +62,7 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     rest = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1, "cursor": first.body["next"]})
     assert [item["shipment"]["shipment_id"] for item in rest.body["items"]] == [str(two.shipment_id)]
     assert rest.body["next"] is None
-    assert await listed(shipping_gateway, "to_pack", warehouse="sh") == []
+    assert await list_worklist(shipping_gateway, "to_pack", warehouse="sh") == []
     wave = await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"})
     assert wave.status == 201, wave.text
     assert wave.body["shipments"] == [str(one.shipment_id), str(two.shipment_id)]
@@ -77,52 +77,58 @@ async def test_from_the_list_to_the_van_of_the_carrier(shipping_gateway: Shippin
     assert (await shipping_gateway.staff("GET", path)).body == wave.body
     await pdf(shipping_gateway, f"{path}/pick-list")
     labels = await pdf(shipping_gateway, f"{path}/labels")
-    assert is_(await shipping_gateway.staff("GET", f"/shipments/{two.shipment_id}/label"), 409, "no_label")
-    assert await pdf(shipping_gateway, f"/shipments/{one.shipment_id}/label") == labels, "only one of them is booked"
+    assert is_problem(await shipping_gateway.staff("GET", f"/shipments/{two.shipment_id}/label"), 409, "no_label")
+    assert await pdf(shipping_gateway, f"/shipments/{one.shipment_id}/label") == labels, (
+        "only the first shipment is booked"
+    )
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/packing-list")
     for _ in range(2):
         done = await shipping_gateway.desk(one.shipment_id, "pack", tracking_no=one.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
-    assert is_(
+    assert is_problem(
         await shipping_gateway.desk(one.shipment_id, "pack", tracking_no="SF0000"), 409, "invalid_shipment_state"
     )
     none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/pack", json={})
-    assert is_(none, 422, "invalid")
+    assert is_problem(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
     assert (await shipping_gateway.desk(two.shipment_id, "pack", tracking_no="ZTO-1")).body["shipment"][
         "status"
     ] == "booked"
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/label")
     _, [three] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
-    taken = await shipping_gateway.desk(three.shipment_id, "pack", tracking_no="ZTO-1")
-    assert is_(taken, 409, "invalid_shipment_state")
-    assert await listed(shipping_gateway, "to_pack", warehouse="hz") == await listed(shipping_gateway, "to_pack")
+    duplicate = await shipping_gateway.desk(three.shipment_id, "pack", tracking_no="ZTO-1")
+    assert is_problem(duplicate, 409, "invalid_shipment_state")
+    assert await list_worklist(shipping_gateway, "to_pack", warehouse="hz") == await list_worklist(
+        shipping_gateway, "to_pack"
+    )
     assert (
         await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "max_shipments": 1})
     ).status == 201
-    assert is_(
+    assert is_problem(
         await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state"
     )
-    assert is_(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
+    assert is_problem(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
     choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/carrier-choice")).body
     assert (choice["carrier"], len(choice["candidates"])) == ("sf_express", 3)
-    file = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}")).body
-    assert [event["text"] for event in file["events"]][-1] == "it is packed"
+    details = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}")).body
+    assert [event["text"] for event in details["events"]][-1] == "it is packed"
     await shipping_gateway.ship.check()
 
 
-async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
+async def test_shipment_hold_resume_redirect_and_cancel(shipping_gateway: ShippingGateway) -> None:
     _, [one] = await shipping_gateway.ship.sent()
     id_ = one.shipment_id
     held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
-    assert [item["reason"] for item in await listed(shipping_gateway, "on_hold")] == ["the customer calls back"]
-    assert is_(await shipping_gateway.staff("POST", f"/shipments/{id_}/pack", json={}), 409, "invalid_shipment_state")
+    assert [item["reason"] for item in await list_worklist(shipping_gateway, "on_hold")] == ["the customer calls back"]
+    assert is_problem(
+        await shipping_gateway.staff("POST", f"/shipments/{id_}/pack", json={}), 409, "invalid_shipment_state"
+    )
     held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
         assert (await shipping_gateway.desk(id_, "resume")).body["shipment"]["held_reason"] is None
-    assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "a held parcel's label says so"
-    assert is_(await shipping_gateway.desk(id_, "retry"), 409, "invalid_shipment_state")
+    assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "the label of a held shipment says so"
+    assert is_problem(await shipping_gateway.desk(id_, "retry"), 409, "invalid_shipment_state")
     moved = await shipping_gateway.desk(id_, "redirect", address=SHANGHAI, reason="she moved")
     assert (moved.status, moved.body["shipment"]["task"]) == (200, "cancel")
     await shipping_gateway.ship.work()
@@ -134,19 +140,21 @@ async def test_stopping_and_going_on(shipping_gateway: ShippingGateway) -> None:
     for _ in range(2):
         gone = await shipping_gateway.desk(id_, "cancel", reason="not wanted")
         assert gone.body["shipment"]["status"] == "cancelled"
-    assert is_(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "invalid_shipment_state")
-    assert is_(await shipping_gateway.desk(id_, "redirect", address=ADDRESS, reason="x"), 409, "invalid_shipment_state")
-    assert is_(await shipping_gateway.desk(id_, "appointment", **window), 409, "invalid_shipment_state")
+    assert is_problem(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "invalid_shipment_state")
+    assert is_problem(
+        await shipping_gateway.desk(id_, "redirect", address=ADDRESS, reason="x"), 409, "invalid_shipment_state"
+    )
+    assert is_problem(await shipping_gateway.desk(id_, "appointment", **window), 409, "invalid_shipment_state")
     await shipping_gateway.ship.check()
 
 
-async def test_what_was_given_up_is_taken_up(shipping_gateway: ShippingGateway) -> None:
-    """A parcel that nobody takes, and an order that cannot be planned."""
+async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_gateway: ShippingGateway) -> None:
+    """A shipment that every carrier refused, and an order that could not be planned."""
     shipping_gateway.ship.carriers["sf_express"].says = [refusal(), refusal()]
     _, [one] = await shipping_gateway.ship.sent()
-    [item] = await listed(shipping_gateway, "parked")
+    [item] = await list_worklist(shipping_gateway, "parked")
     assert "sf_express" in item["reason"]
-    assert is_(await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/label"), 409, "no_label")
+    assert is_problem(await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/label"), 409, "no_label")
     shipping_gateway.ship.carriers["sf_express"].says = []
     assert (await shipping_gateway.desk(one.shipment_id, "retry")).body["shipment"]["parked"] is False
     await shipping_gateway.ship.work()
@@ -160,53 +168,55 @@ async def test_what_was_given_up_is_taken_up(shipping_gateway: ShippingGateway) 
     assert (await shipping_gateway.staff("GET", "/worklists")).body["unplanned"] == 1
     await shipping_gateway.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
     assert (await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204
-    assert is_(await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found")
+    assert is_problem(await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found")
     await shipping_gateway.ship.work()
     assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 0
     await shipping_gateway.ship.check()
 
 
-async def test_parcels_that_change_what_they_hold(shipping_gateway: ShippingGateway) -> None:
-    """Split, merged, lost and sent once more."""
+async def test_split_merge_reship_and_resolve_move_units_once(shipping_gateway: ShippingGateway) -> None:
+    """Shipments are split, merged, lost, sent again and resolved."""
     order_id, [one] = await shipping_gateway.ship.sent(("a", 3, 0), ship_to=(SHANGHAI,))
     split = await shipping_gateway.desk(one.shipment_id, "split", lines={"0": 1})
     assert split.status == 200, split.text
     first, second = split.body["shipments"]
     shown = (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["shipments"]
-    assert [parcel["lines"][0]["quantity"] for parcel in shown] == [2, 1]
+    assert [shipment["lines"][0]["quantity"] for shipment in shown] == [2, 1]
     for lines in ({"0": 2}, {"0": 3}, {"7": 1}, {str(2**70): 1}):
-        assert is_(await shipping_gateway.desk(first, "split", lines=lines), 422, "invalid")
+        assert is_problem(await shipping_gateway.desk(first, "split", lines=lines), 422, "invalid")
     merged = await shipping_gateway.desk(first, "merge", shipments=[second])
     assert (merged.status, merged.body) == (200, {"shipments": [first]})
     again = await shipping_gateway.desk(first, "merge", shipments=[second])
-    assert is_(again, 409, "invalid_shipment_state")
+    assert is_problem(again, 409, "invalid_shipment_state")
     for others in ([first], [str(uuid4())]):
-        assert is_(await shipping_gateway.desk(first, "merge", shipments=others), 422, "invalid")
-    assert is_(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "invalid_shipment_state")
+        assert is_problem(await shipping_gateway.desk(first, "merge", shipments=others), 422, "invalid")
+    assert is_problem(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "invalid_shipment_state")
     await shipping_gateway.desk(first, "pack", tracking_no="ZTO-77")
     await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
-    assert is_(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
-    [lost] = await listed(shipping_gateway, "undelivered")
+    assert is_problem(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
+    [lost] = await list_worklist(shipping_gateway, "undelivered")
     assert lost["reason"] == "lost"
     replaced = await shipping_gateway.desk(first, "reship", reason="nobody finds it")
     assert (replaced.status, len(replaced.body["shipments"])) == (200, 1)
-    assert is_(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "invalid_shipment_state")
-    assert await listed(shipping_gateway, "undelivered") == []
-    other, [odd] = await shipping_gateway.ship.sent()
-    await shipping_gateway.ship.hear(odd.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True))
-    assert [item["reason"] for item in await listed(shipping_gateway, "anomalies")] == ["what is this"]
-    settled = await shipping_gateway.desk(odd.shipment_id, "resolve", reason="asked the carrier")
-    assert settled.body["shipment"]["resolution"] == "asked the carrier"
-    assert await listed(shipping_gateway, "anomalies") == []
+    assert is_problem(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "invalid_shipment_state")
+    assert await list_worklist(shipping_gateway, "undelivered") == []
+    other, [anomalous] = await shipping_gateway.ship.sent()
+    await shipping_gateway.ship.hear(
+        anomalous.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True)
+    )
+    assert [item["reason"] for item in await list_worklist(shipping_gateway, "anomalies")] == ["what is this"]
+    resolved = await shipping_gateway.desk(anomalous.shipment_id, "resolve", reason="asked the carrier")
+    assert resolved.body["shipment"]["resolution"] == "asked the carrier"
+    assert await list_worklist(shipping_gateway, "anomalies") == []
     assert other != order_id
-    for which in ("overdue", "stalled", "no_first_scan"):
-        assert await listed(shipping_gateway, which) == []
-    assert len(await listed(shipping_gateway, "all")) == 4
+    for worklist in ("overdue", "stalled", "no_first_scan"):
+        assert await list_worklist(shipping_gateway, worklist) == []
+    assert len(await list_worklist(shipping_gateway, "all")) == 4
     await shipping_gateway.ship.check()
 
 
-BAD: list[tuple[str, dict[str, Any]]] = [
-    *((what, body) for what in ("hold", "cancel", "resolve", "reship") for body in ({}, {"reason": ""})),
+INVALID_INPUTS: list[tuple[str, dict[str, Any]]] = [
+    *((action, body) for action in ("hold", "cancel", "resolve", "reship") for body in ({}, {"reason": ""})),
     *(("hold", {"reason": text}) for text in ("nul \0", "two\nlines", "x" * 201, 7)),
     ("hold", {"reason": "x", "more": 1}),
     *(("pack", {"tracking_no": number}) for number in ("", "abc", "a b c d", "x" * 65, "SF00\n", 1234)),
@@ -228,22 +238,22 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-async def test_bad_wishes(shipping_gateway: ShippingGateway) -> None:
-    """Whatever is wrong with what is sent is said, and changes nothing."""
+async def test_fulfilment_request_with_invalid_input_changes_nothing(shipping_gateway: ShippingGateway) -> None:
+    """Invalid input is refused with 422 and changes nothing."""
     _, [one] = await shipping_gateway.ship.sent()
-    for what, body in BAD:
-        answer = await shipping_gateway.staff("POST", f"/shipments/{one.shipment_id}/{what}", json=body)
-        assert (answer.status, answer.code) == (422, "invalid"), (what, body, answer.text)
+    for action, body in INVALID_INPUTS:
+        answer = await shipping_gateway.staff("POST", f"/shipments/{one.shipment_id}/{action}", json=body)
+        assert (answer.status, answer.code) == (422, "invalid"), (action, body, answer.text)
     for wave in ({"warehouse_id": "nul\0"}, *({"warehouse_id": "hz", "max_shipments": n} for n in (0, 501)), {}):
-        assert is_(await shipping_gateway.staff("POST", "/waves", json=wave), 422, "invalid")
+        assert is_problem(await shipping_gateway.staff("POST", "/waves", json=wave), 422, "invalid")
     for query in ({"worklist": "none"}, {"warehouse": "\0"}, {"limit": 0}, {"limit": 1001}, {"cursor": "x"}):
-        assert is_(await shipping_gateway.staff("GET", "/shipments", params=query), 422, "invalid")
+        assert is_problem(await shipping_gateway.staff("GET", "/shipments", params=query), 422, "invalid")
     assert await shipping_gateway.ship.parcel(one.shipment_id) == one
 
 
-GOOD: dict[str, dict[str, Any]] = {
+VALID_INPUTS: dict[str, dict[str, Any]] = {
     "outcome": {"status": "lost", "reason": "x"},
-    **{what: {"reason": "x"} for what in ("hold", "cancel", "resolve", "reship")},
+    **{action: {"reason": "x"} for action in ("hold", "cancel", "resolve", "reship")},
     "pack": {},
     "redirect": {"address": ADDRESS, "reason": "x"},
     "appointment": {},
@@ -253,14 +263,14 @@ GOOD: dict[str, dict[str, Any]] = {
 }
 
 
-async def test_nothing_is_there(shipping_gateway: ShippingGateway) -> None:
-    """Every operation about a parcel, an order or a wave that does not exist answers 404, and has a request's id."""
+async def test_fulfilment_request_for_missing_resource_is_not_found(shipping_gateway: ShippingGateway) -> None:
+    """Every operation on a missing shipment, order or wave is 404 with a request id."""
     tried = 0
     for operation in fulfilment.ADMIN:
         if "{" not in operation.path:
             continue
         path = operation.path.removeprefix("/v1/admin").format(shipment_id=uuid4(), order_id=uuid4(), wave_id=uuid4())
-        body = GOOD.get(path.rpartition("/")[2])
+        body = VALID_INPUTS.get(path.rpartition("/")[2])
         answer = await shipping_gateway.staff(operation.method, path, json=body if operation.body is not None else None)
         assert (answer.status, answer.code) == (404, "not_found"), (operation.id, answer.text)
         assert answer.body["request_id"] == answer.headers["X-Request-Id"]

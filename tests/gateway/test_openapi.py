@@ -1,4 +1,4 @@
-"""The document is valid OpenAPI 3.1, and the service does what it says: schemathesis with all checks on."""
+"""The document is valid OpenAPI 3.1, and the gateway conforms to it: schemathesis with all checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.sales import make_sale
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
-async def test_the_document_is_valid(gateway: TestGateway) -> None:
+async def test_openapi_document_is_valid(gateway: TestGateway) -> None:
     answer = await gateway.call("GET", "/openapi.json", user=None)
     assert answer.body["openapi"] == "3.1.0"
     OpenAPIV31SpecValidator(answer.body).validate()
@@ -31,7 +31,7 @@ async def test_the_document_is_valid(gateway: TestGateway) -> None:
     assert order["lines"]["maxItems"] == limits.lines_per_order
 
 
-async def test_the_page_needs_no_network(gateway: TestGateway) -> None:
+async def test_docs_page_needs_no_network(gateway: TestGateway) -> None:
     answer = await gateway.call("GET", "/docs", user=None)
     assert answer.headers["Content-Type"].startswith("text/html")
     assert "http://" not in answer.text
@@ -45,7 +45,7 @@ async def test_the_page_needs_no_network(gateway: TestGateway) -> None:
 @pytest.mark.parametrize(
     ("parts", "roles", "examples"), [(PUBLIC, (), 25), (ADMIN, ("operator",), 12)], ids=["public", "admin"]
 )
-async def test_it_does_what_it_says(
+async def test_gateway_conforms_to_openapi_document(
     make_settings: Callable[..., Settings],
     shop: CliServices,
     sale_prefix: str,
@@ -72,9 +72,9 @@ async def test_it_does_what_it_says(
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await process.communicate()
-    assert process.returncode == 0, said.decode()
-    # Sales that it made have names of their own.
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    # Sales that schemathesis created have ids of their own.
     async for key in shop.redis.scan_iter("{sale:*"):
         if not key.startswith(f"{{sale:{sale_prefix}".encode()):
             await shop.redis.delete(key)

@@ -1,4 +1,4 @@
-"""Placing, reading and watching orders the way an app does it."""
+"""Placing, reading and watching orders over HTTP, as an app does."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_the_whole_way(
+async def test_order_accepted_is_readable_at_once_and_stored(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     body = order_body(sale_id, ("a", 2), ("b", 1), payments=[{"method": "alipay", "amount": 455}])
@@ -60,7 +60,7 @@ async def test_the_whole_way(
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_several_addresses_and_a_split_line(
+async def test_order_with_split_line_stores_one_entry_per_address(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     body = {
@@ -85,7 +85,9 @@ async def test_several_addresses_and_a_split_line(
     assert stored["ship_to"][2]["name"] == "李四"
 
 
-async def test_a_repeat_is_the_same_order(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_order_repeat_with_same_content_returns_first_answer(
+    gateway: TestGateway, sale_id: str, keys: SaleKeys
+) -> None:
     body = order_body(sale_id, ("a", 1))
     first = await gateway.order(body, key="k")
     again = await gateway.order(body, key="k")
@@ -98,16 +100,16 @@ async def test_a_repeat_is_the_same_order(gateway: TestGateway, sale_id: str, ke
     assert (other.status, other.body) == (200, first.body)
     changed = await gateway.order(order_body(sale_id, ("a", 2)), key="k")
     assert (changed.status, changed.code) == (422, "key_reused")
-    found = await gateway.call("GET", "/v1/orders", params={"idempotency_key": "k"})
-    assert [order["order_id"] for order in found.body["items"]] == [first.body["order_id"]]
+    page = await gateway.call("GET", "/v1/orders", params={"idempotency_key": "k"})
+    assert [order["order_id"] for order in page.body["items"]] == [first.body["order_id"]]
     none = await gateway.call("GET", "/v1/orders", params={"idempotency_key": "other"})
     assert none.body == {"items": [], "next": None}
 
 
-async def test_a_repeat_after_the_price_has_changed(
+async def test_order_repeat_after_price_change_returns_first_answer(
     shop: CliServices, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
-    """P3: the reply was lost, the price went up, and the client repeats what it sent."""
+    """P3: the answer was lost, the price rose, and the client repeats its request."""
     body = order_body(sale_id, ("a", 1), payments=[{"method": "alipay", "amount": 100}])
     first = await gateway.order(body, key="k")
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
@@ -120,7 +122,7 @@ async def test_a_repeat_after_the_price_has_changed(
     assert (fresh.status, fresh.code) == (422, "invalid")
 
 
-async def test_one_key_over_two_sales(
+async def test_key_used_in_another_sale_is_refused(
     shop: CliServices, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
@@ -131,10 +133,10 @@ async def test_one_key_over_two_sales(
     assert (await lua.cut(shop.redis, SaleKeys(f"{sale_prefix}-two"))).stock == {"a": 50}
 
 
-async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
+async def test_key_check_skips_sales_that_ended_days_ago(
     shop: CliServices, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
-    """A key of a sale that was closed just now still counts; one that ended days ago costs a batch nothing."""
+    """Keys of a sale closed just now still count; a sale that ended days ago costs a batch nothing."""
     day, snapshots = timedelta(days=1), gateway.services.snapshots
     now = from_ms(shop.clock.now_ms())
     just, long_ago, over = (f"{sale_prefix}-{name}" for name in ("just", "long-ago", "over"))
@@ -148,22 +150,24 @@ async def test_sales_that_ended_days_ago_are_not_asked_for_keys(
         await connection.execute("UPDATE sales SET closed_at = $2 WHERE sale_id = $1", long_ago, now - 4 * day)
         await connection.execute("UPDATE sales SET closes_at = $2 WHERE sale_id = $1", over, now - 4 * day)
     await snapshots.refresh()
-    assert sorted(snapshots.loaded()) == sorted((sale_id, just, long_ago, over))  # orders may be left in any of them
+    assert sorted(snapshots.loaded()) == sorted(
+        (sale_id, just, long_ago, over)
+    )  # any of them may still have orders in its stream
     async with shop.redis.monitor() as monitor:
         other = await gateway.order(order_body(sale_id, ("a", 1)), key="k")
         assert (other.status, other.code) == (422, "key_reused")
         await shop.redis.echo("that was all")
-        asked = ""
-        while "that was all" not in asked:
-            asked += str((await monitor.next_command())["command"]) + "\n"
-    assert f"{{sale:{just}}}:keys:" in asked
-    assert not [name for name in (long_ago, over) if f"{{sale:{name}}}:keys:" in asked]
+        commands = ""
+        while "that was all" not in commands:
+            commands += str((await monitor.next_command())["command"]) + "\n"
+    assert f"{{sale:{just}}}:keys:" in commands
+    assert not [name for name in (long_ago, over) if f"{{sale:{name}}}:keys:" in commands]
 
 
-async def test_a_key_that_two_sales_took_at_the_same_moment(
+async def test_key_accepted_by_two_sales_at_once_keeps_one_order(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
-    """Neither could see the other: one is the order, the other is refused later and its goods come back."""
+    """Neither sale could see the other's key: one order stays, the other is refused later and its stock released."""
     other_keys = await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
     await gateway.services.snapshots.refresh()
     for number in range(10):
@@ -189,7 +193,7 @@ async def _no_releases(shop: CliServices) -> bool:
     return (await shop.audit.count_waiting())["pending_releases"] == 0
 
 
-async def test_refusals_say_what_is_wrong(
+async def test_order_refusal_has_code_and_reserves_nothing(
     shop: CliServices, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
     sold_out = await gateway.order(order_body(sale_id, ("b", 21)))
@@ -218,7 +222,7 @@ async def test_refusals_say_what_is_wrong(
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
 
 
-async def test_new_terms_are_followed_within_a_second(
+async def test_changed_terms_apply_within_a_second(
     shop: CliServices, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     await shop.sales.change_item(sale_id, "a", 120, 5, "test")
@@ -232,22 +236,22 @@ async def _knows(gateway: TestGateway, sale_id: str, sku: str, price: int) -> bo
     return (await gateway.services.snapshots.get(sale_id)).items[sku][0] == price
 
 
-async def test_a_list_and_cancelling(
+async def test_order_list_pages_newest_first_and_cancel_releases_stock(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
-    made = [(await gateway.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
+    order_ids = [(await gateway.order(order_body(sale_id, ("b", 1)))).body["order_id"] for _ in range(5)]
     async with run_workers(settings, "order_writer", "release_worker"):
         await eventually(lambda: drained(shop, keys))
         first = (await gateway.call("GET", "/v1/orders", params={"limit": 3})).body
         rest = (await gateway.call("GET", "/v1/orders", params={"limit": 3, "cursor": first["next"]})).body
-        assert [order["order_id"] for order in first["items"] + rest["items"]] == sorted(made, reverse=True)
+        assert [order["order_id"] for order in first["items"] + rest["items"]] == sorted(order_ids, reverse=True)
         assert rest["next"] is None
         assert (await gateway.call("GET", "/v1/orders", user="other")).body["items"] == []
-        foreign = await gateway.call("POST", f"/v1/orders/{made[0]}/cancel", user="other")
+        foreign = await gateway.call("POST", f"/v1/orders/{order_ids[0]}/cancel", user="other")
         assert (foreign.status, foreign.code) == (404, "not_found")
-        gone = await gateway.call("POST", f"/v1/orders/{made[0]}/cancel")
+        gone = await gateway.call("POST", f"/v1/orders/{order_ids[0]}/cancel")
         assert (gone.status, gone.body["status"], gone.body["cancel_reason"]) == (200, "cancelled", "by_customer")
-        assert (await gateway.call("POST", f"/v1/orders/{made[0]}/cancel")).body == gone.body
+        assert (await gateway.call("POST", f"/v1/orders/{order_ids[0]}/cancel")).body == gone.body
         await eventually(lambda: _free(shop, keys, 16))
 
 
@@ -262,7 +266,7 @@ class OrderEventStream:
         self.response = response
 
     async def event(self) -> tuple[int, dict[str, Any]]:
-        """The next event's id and data."""
+        """Read the next event's id and data. Raises `EOFError` at the end."""
         id_, data = -1, {}
         while True:
             line = (await asyncio.wait_for(self.response.content.readline(), 10)).decode()
@@ -287,7 +291,7 @@ async def _watch(
     return OrderEventStream(response)
 
 
-async def test_watching_an_order(
+async def test_order_stream_continues_after_last_event_id_and_ends(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, keys: SaleKeys
 ) -> None:
     order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
@@ -312,7 +316,9 @@ async def test_watching_an_order(
     assert foreign.status == 404
 
 
-async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: CliServices, sale_id: str) -> None:
+async def test_order_stream_over_limit_is_overloaded(
+    make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
+) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, 5)})
     async with (
         open_gateway(make_settings(limits={"concurrent_event_streams": 1})) as gateway,
@@ -324,7 +330,9 @@ async def test_too_many_watchers(make_settings: Callable[..., Settings], shop: C
         assert (second.status, second.code) == (503, "overloaded")
 
 
-async def test_browsing(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_catalog_answers_carry_etag_and_unknown_is_not_found(
+    gateway: TestGateway, sale_id: str, keys: SaleKeys
+) -> None:
     sales = await gateway.call("GET", "/v1/sales", user=None)
     assert sale_id in [sale["sale_id"] for sale in sales.body["items"]]
     sale = await gateway.call("GET", f"/v1/sales/{sale_id}", user=None)

@@ -1,4 +1,4 @@
-"""Callbacks: what is genuine is stored once; what cannot be true changes nothing, is answered no, and is counted."""
+"""Payment webhooks: authentic ones are stored once; those that contradict our records are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
 
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
-    """Nothing is heard but what a test sends: no callbacks of the sandbox's, and the drivers look once in a while."""
+    """Open a shop that receives only the test's webhooks: the sandbox sends none, and the worker polls rarely."""
     monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
     async with open_payment_shop(shop, sale_id) as found:
         found.switch(never_share=1)
@@ -45,7 +45,7 @@ def counted(method: str, result: str) -> float:
 
 
 async def state(pay: PaymentShop) -> list[Any]:
-    """Everything that a callback might change."""
+    """Read everything that a payment webhook could change."""
     query = """SELECT (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text,
         (SELECT jsonb_agg(to_jsonb(payments) - 'due_at' - 'attempts' ORDER BY payment_id) FROM payments)::text,
         (SELECT jsonb_agg(to_jsonb(refunds) - 'due_at' - 'attempts') FROM refunds)::text,
@@ -56,7 +56,7 @@ async def state(pay: PaymentShop) -> list[Any]:
 def altered_callback(
     pay: PaymentShop, method: str, payment_id: str, change: Callable[[SimulatedTrade], SimulatedTrade], notice_id: str
 ) -> Callback:
-    """A callback that the provider has signed, about a trade that is not what was agreed."""
+    """Build a webhook that the provider signed, about a trade that `change` altered."""
     trade = pay.bank.trade(method, payment_id.replace("-", ""))
     assert trade is not None
     notice = DueNotice(notice_id, method, trade.out_no, None, None, 0)
@@ -71,19 +71,19 @@ async def refused(pay: PaymentShop, method: str, callback: Callback, result: str
 
 
 @pytest.mark.parametrize("method", PROVIDERS)
-async def test_what_cannot_be_true(pay: PaymentShop, method: str) -> None:
-    """Other amounts, a payment that nobody knows, a transaction that belongs to another. Kept with the reason."""
+async def test_payment_webhook_contradicting_records_is_refused_and_stored(pay: PaymentShop, method: str) -> None:
+    """Another amount, an unknown payment, another payment's transaction: stored with the reason."""
     _, [first] = await pay.ordered((method, 100))
     order_id, [second] = await pay.ordered((method, 100))
-    for one in (first, second):
-        pay.pays(method, one["payment_id"])
+    for payment in (first, second):
+        pay.pays(method, payment["payment_id"])
     about = partial(altered_callback, pay, method, second["payment_id"])
     more = about(lambda trade: dataclasses.replace(trade, amount=101), "more")
     less = about(lambda trade: dataclasses.replace(trade, amount=1), "less")
     unknown = about(lambda trade: dataclasses.replace(trade, out_no=uuid4().hex), "unknown")
     for callback in (more, less, unknown):
         await refused(pay, method, callback, "refused")
-        await refused(pay, method, callback, "refused")  # it is no more welcome when it comes again
+        await refused(pay, method, callback, "refused")  # a repeat is refused as well
     assert await pay.send(method, pay.callback(method, first["payment_id"], notice_id="first")) == YES[method]
     own = pay.bank.trade(method, first["payment_id"].replace("-", ""))
     assert own is not None
@@ -94,17 +94,24 @@ async def test_what_cannot_be_true(pay: PaymentShop, method: str) -> None:
     other = about(lambda trade: dataclasses.replace(trade, trade_no="20261122999"), "in another transaction")
     await refused(pay, method, other, "refused")
     kept = [row["result"] for row in await pay.rows("SELECT result FROM payment_webhooks ORDER BY received_at")]
-    says = (f"{method} captured Money(amount=101,", f"{method} captured Money(amount=1,", "there is no payment ")
-    later = ("its transaction belongs to another payment", "paid in transaction ")
+    first_reasons = (
+        f"{method} captured Money(amount=101,",
+        f"{method} captured Money(amount=1,",
+        "there is no payment ",
+    )
+    later_reasons = ("its transaction belongs to another payment", "paid in transaction ")
     refusals = [text for text in kept if text != "captured"]
     assert len(refusals) == 5
-    assert all(text.startswith(f"refused: {why}") for text, why in zip(refusals, says + later, strict=True)), kept
+    assert all(
+        text.startswith(f"refused: {reason}")
+        for text, reason in zip(refusals, first_reasons + later_reasons, strict=True)
+    ), kept
     await pay.check()
 
 
 @pytest.mark.parametrize("method", PROVIDERS)
-async def test_what_is_not_believed(pay: PaymentShop, method: str) -> None:
-    """Forged, changed on the way, cut off, about another shop, in another currency: not even stored."""
+async def test_payment_webhook_not_authentic_is_refused_and_not_stored(pay: PaymentShop, method: str) -> None:
+    """Forged, altered, truncated, of another merchant, in another currency: not stored."""
     _, [payment] = await pay.ordered((method, 100))
     pay.pays(method, payment["payment_id"])
     good = pay.callback(method, payment["payment_id"])
@@ -131,16 +138,16 @@ async def test_what_is_not_believed(pay: PaymentShop, method: str) -> None:
 
 
 def _foreign(pay: PaymentShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
-    """Signed with the right keys, to another merchant."""
+    """Build a webhook with a valid signature, for another merchant."""
     ids = msgspec.structs.replace(provider_keys().ids, alipay_app_id="2021000000000000", wechatpay_mch_id="1900000000")
     keys = dataclasses.replace(provider_keys(), ids=ids)
     protocols = _protocols(pay.bank, SystemClock(), keys, "http://shop.invalid", pay.sandbox.plans)
-    [protocol] = [one for one in protocols if one.name == method]
+    [protocol] = [protocol for protocol in protocols if protocol.name == method]
     return protocol.callback(dataclasses.replace(notice, wrong=None), trade, None)
 
 
 def _in_pounds(pay: PaymentShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
-    """A hundred of another currency."""
+    """Build a webhook about the amount in another currency."""
     good = dataclasses.replace(notice, wrong=None)
     if method == "wechatpay":
         return pay.sandbox.protocols[method].callback(good, dataclasses.replace(trade, currency="GBP"), None)
@@ -148,13 +155,13 @@ def _in_pounds(pay: PaymentShop, method: str, notice: DueNotice, trade: Simulate
     fields = {**dict(parse_qsl(callback.body.decode())), "trans_currency": "GBP"}
     key = load_pem_private_key(provider_keys().alipay_platform.private.encode(), None)
     assert isinstance(key, RSAPrivateKey)
-    fields["sign"] = wire.sign(wire.signing_text(fields, without=("sign", "sign_type")), key)
+    fields["sign"] = wire.sign(wire.signing_text(fields, excluded=("sign", "sign_type")), key)
     return callback._replace(body=urlencode(fields).encode())
 
 
 @pytest.mark.parametrize("method", PROVIDERS)
-async def test_the_same_again(pay: PaymentShop, method: str) -> None:
-    """Word for word, under another id, and after the refund: it is known, and said to be stored."""
+async def test_payment_webhook_repeated_changes_nothing(pay: PaymentShop, method: str) -> None:
+    """The identical webhook, one with another id, and one after the refund are answered as stored."""
     order_id, [payment] = await pay.ordered((method, 100))
     pay.pays(method, payment["payment_id"])
     callback = pay.callback(method, payment["payment_id"])
@@ -162,9 +169,9 @@ async def test_the_same_again(pay: PaymentShop, method: str) -> None:
     await pay.order_is(order_id, "paid")
     before = await state(pay)
     for again, result in (
-        (callback, "repeated"),
-        (pay.callback(method, payment["payment_id"]), "repeated"),
-        (pay.callback(method, payment["payment_id"], notice_id="n-2"), "known"),
+        (callback, "duplicate"),
+        (pay.callback(method, payment["payment_id"]), "duplicate"),
+        (pay.callback(method, payment["payment_id"], notice_id="n-2"), "unchanged"),
     ):
         count = counted(method, result)
         assert await pay.send(method, again) == YES[method]
@@ -185,19 +192,19 @@ async def test_the_same_again(pay: PaymentShop, method: str) -> None:
 
 
 async def _refunded_by_callback(pay: PaymentShop, method: str, payment_id: str) -> None:
-    """Nobody asks for half a minute: the callback alone says that the money went back."""
+    """Complete a refund by its webhook alone: the worker does not poll for half a minute."""
 
-    async def asked() -> bool:
+    async def was_requested() -> bool:
         return bool(pay.bank.refunds(method))
 
-    await eventually(asked)
+    await eventually(was_requested)
     refund = str(await pay.value("SELECT refund_id FROM refunds WHERE status = 'pending'"))
     assert await pay.send(method, pay.callback(method, payment_id, refund, notice_id="refund")) == YES[method]
     assert await pay.value("SELECT status FROM refunds") == "done"
 
 
-async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> None:
-    """Of another amount, or one that nobody asked for."""
+async def test_refund_webhook_contradicting_records_is_refused(pay: PaymentShop) -> None:
+    """The refund has another amount, or was never requested."""
     order_id, [payment] = await pay.ordered(("wechatpay", 100))
     pay.pays("wechatpay", payment["payment_id"])
     await pay.send("wechatpay", pay.callback("wechatpay", payment["payment_id"]))
@@ -206,10 +213,10 @@ async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> Non
         "POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 40, "reason": "broken"}
     )
 
-    async def asked() -> bool:
+    async def was_requested() -> bool:
         return await pay.value("SELECT last_error FROM refunds") == "on its way"
 
-    await eventually(asked)
+    await eventually(was_requested)
     [refund] = pay.bank.refunds("wechatpay")
     trade = pay.bank.trade("wechatpay", refund.out_no)
     assert trade is not None
@@ -223,8 +230,8 @@ async def test_a_refund_by_callback_that_cannot_be_true(pay: PaymentShop) -> Non
     assert await pay.value("SELECT refunded_minor FROM payments") == 40
 
 
-async def test_callbacks_to_nobody(pay: PaymentShop) -> None:
-    """A provider that is not offered, and a key that is not known while the certificates cannot be had."""
+async def test_payment_webhook_of_unknown_provider_or_key_is_refused(pay: PaymentShop) -> None:
+    """The provider is not offered, or the key is unknown and the certificates are unavailable."""
     for name in ("paypal", "balance"):
         url = f"{pay.gateway.base}/v1/webhooks/payments/{name}"
         async with aiohttp.ClientSession() as client, client.post(url, data=b"x") as answer:
@@ -235,6 +242,6 @@ async def test_callbacks_to_nobody(pay: PaymentShop) -> None:
     stranger = callback._replace(headers={**callback.headers, "Wechatpay-Serial": "ABCDEF"})
     merchant = pay.sandbox.protocols["wechatpay"]
     merchant._merchant_serial, serial = "00", merchant._merchant_serial  # type: ignore[attr-defined]
-    await refused(pay, "wechatpay", stranger, "unknown_key")  # the provider refuses to hand out its certificates
+    await refused(pay, "wechatpay", stranger, "unknown_key")  # the provider refuses to send its certificates
     merchant._merchant_serial = serial  # type: ignore[attr-defined]
     await refused(pay, "wechatpay", stranger, "unknown_key")

@@ -1,4 +1,4 @@
-"""Paying over HTTP: what is refused and how, what staff may do, and jobs that were given up."""
+"""Payments over HTTP: refusals, staff operations and parked jobs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def part(method: str, amount: int = 100, **more: Any) -> dict[str, Any]:
     return {"method": method, "amount": amount, **more}
 
 
-WRONG: list[tuple[list[Any], str | None, str]] = [
+INVALID_TENDERS: list[tuple[list[Any], str | None, str]] = [
     ([part("alipay", 99)], "/payments", "add up to 99"),
     ([part("alipay", 60), part("cod", 60)], "/payments", "add up to 120"),
     ([part("alipay", flow="jsapi")], "/payments/0/flow", "alipay has page, app, qr"),
@@ -40,22 +40,22 @@ WRONG: list[tuple[list[Any], str | None, str]] = [
     ([part("alipay", currency="GBP")], None, "unknown field"),
     ([part("alipay", 10)] * 9, None, "length"),
 ]
-"""What is sent, where the answer says it is wrong, and what it says."""
+"""Sent payments, the pointer of the error if there is one, and a part of its text."""
 
 
-async def test_ways_to_pay_that_cannot_be(pay: PaymentShop) -> None:
+async def test_start_payments_with_invalid_tenders_is_refused(pay: PaymentShop) -> None:
     order_id = await pay.order()
-    for sent, at, says in WRONG:
+    for sent, pointer, text in INVALID_TENDERS:
         answer = await start(pay, order_id, *sent)
         assert (answer.status, answer.code) == (422, "invalid"), (sent, answer.text)
-        assert says in answer.text, sent
-        if at:
-            assert [error["pointer"] for error in answer.body["errors"]] == [at], sent
+        assert text in answer.text, sent
+        if pointer:
+            assert [error["pointer"] for error in answer.body["errors"]] == [pointer], sent
     assert await pay.value("SELECT count(*) FROM payments") == 0
 
 
-async def test_orders_that_cannot_be_paid(pay: PaymentShop) -> None:
-    """Another's does not exist; one that is paid or cancelled says so, and nothing begins."""
+async def test_start_payments_of_unpayable_order_is_refused(pay: PaymentShop) -> None:
+    """Another customer's order is not found; a paid or cancelled one is refused; no payment is started."""
     paid, _ = await pay.paid(("alipay", 100))
     cancelled = await pay.order()
     await pay.gateway.call("POST", f"/v1/orders/{cancelled}/cancel")
@@ -74,10 +74,10 @@ async def test_orders_that_cannot_be_paid(pay: PaymentShop) -> None:
     assert await pay.value("SELECT count(*) FROM payments") == 1
 
 
-async def test_an_order_that_is_not_stored_yet(
+async def test_start_payments_waits_for_order_to_be_stored(
     shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is waited for; and if that takes too long the answer says to repeat."""
+    """The request waits for the order; if that takes too long, the answer asks for a repeat."""
     monkeypatch.setattr(payments, "STORE_WAIT_S", 0.2)
     async with open_payment_shop(shop, sale_id, "payment_worker") as pay:
         placed = await pay.gateway.order(order_body(sale_id, ("a", 1)))
@@ -92,8 +92,8 @@ async def test_an_order_that_is_not_stored_yet(
         assert answer.body["payments"][0]["action"]["kind"] == "qr"
 
 
-async def test_what_a_customer_sees(pay: PaymentShop) -> None:
-    """What to do, then what was taken, then what went back and why; in the answer's own words."""
+async def test_customer_reads_actions_captures_and_refunds(pay: PaymentShop) -> None:
+    """The answer shows the action, then the captured amount, then the refunds with their reason."""
     order_id = await pay.order()
     begun = await start(pay, order_id, part("alipay", 40, flow="page"), part("wechatpay", 60))
     first, second = begun.body["payments"]
@@ -109,43 +109,46 @@ async def test_what_a_customer_sees(pay: PaymentShop) -> None:
     await pay.quiet()
     answer = await pay.gateway.call("GET", f"/v1/orders/{order_id}/payments")
     assert answer.body["net_captured"] == 30
-    back = [(one["refunded"], [refund["reason"] for refund in one["refunds"]]) for one in answer.body["payments"]]
-    assert back == [(10, ["the lid was broken"]), (60, ["the lid was broken"])]
-    assert {one["action"] for one in answer.body["payments"]} == {None}
+    refunded = [
+        (payment["refunded"], [refund["reason"] for refund in payment["refunds"]])
+        for payment in answer.body["payments"]
+    ]
+    assert refunded == [(10, ["the lid was broken"]), (60, ["the lid was broken"])]
+    assert {payment["action"] for payment in answer.body["payments"]} == {None}
     assert await pay.staff("GET", f"/orders/{order_id}/payments") == answer.body
 
 
-async def test_staff(pay: PaymentShop) -> None:
-    """Refunds within what was captured, cash once, gifts once; and nobody else may."""
+async def test_staff_refund_cash_and_credit_within_rules(pay: PaymentShop) -> None:
+    """Refunds stay within the captured amount, store credit is granted once per key, and roles are checked."""
     order_id, [payment] = await pay.paid(("alipay", 100))
     path = f"/v1/admin/orders/{order_id}/refunds"
     for role in ([], ["catalog"]):
         answer = await pay.gateway.call("POST", path, roles=role, json={"idempotency_key": "k", "reason": "x"})
         assert answer.status in (401, 403), answer.text
-    for asked, status, code in (
+    for refund, status, code in (
         ({"idempotency_key": "k", "amount": 101, "reason": "x"}, 409, "refund_exceeds_captured"),
         ({"idempotency_key": "k", "amount": 0, "reason": "x"}, 422, "invalid"),
         ({"idempotency_key": "", "reason": "x"}, 422, "invalid"),
     ):
-        answer = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=asked)
+        answer = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=refund)
         assert (answer.status, answer.code) == (status, code), answer.text
     for id_, status, code in ((payment["payment_id"], 409, "not_collectable"), (uuid4(), 404, "not_found")):
         answer = await pay.gateway.call(
             "POST", f"/v1/admin/payments/{id_}/cash-collected", user="sam", roles=["support"]
         )
         assert (answer.status, answer.code) == (status, code)
-    gift = {"idempotency_key": "sorry", "amount": 50, "currency": "CNY"}
+    grant = {"idempotency_key": "sorry", "amount": 50, "currency": "CNY"}
     for _ in range(2):
-        given = await pay.staff("POST", "/store-credit/user", json=gift)
-        assert given == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
-    other = await pay.gateway.call("POST", "/v1/admin/store-credit/other", user="sam", roles=["support"], json=gift)
+        credit = await pay.staff("POST", "/store-credit/user", json=grant)
+        assert credit == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
+    other = await pay.gateway.call("POST", "/v1/admin/store-credit/other", user="sam", roles=["support"], json=grant)
     assert (other.status, other.code) == (422, "invalid")
-    assert (await pay.gateway.call("GET", "/v1/store-credit")).body == given
+    assert (await pay.gateway.call("GET", "/v1/store-credit")).body == credit
     assert await pay.value("SELECT actor FROM refunds") is None
 
 
-async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices, sale_id: str) -> None:
-    """A provider that is away too long, and a refund that it refuses."""
+async def test_parked_payment_and_refund_are_listed_and_retried(shop: CliServices, sale_id: str) -> None:
+    """A payment and a refund are parked while the provider is unavailable."""
     change = with_job_settings(max_attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payment_shop(shop, sale_id, change=change) as pay:
         paid, [payment] = await pay.paid(("alipay", 100))
@@ -158,15 +161,15 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
             return len((await pay.staff("GET", "/parked-jobs"))["items"]) == count
 
         await eventually(lambda: parked(2))
-        listed = {one["kind"]: one for one in (await pay.staff("GET", "/parked-jobs"))["items"]}
+        listed = {job["kind"]: job for job in (await pay.staff("GET", "/parked-jobs"))["items"]}
         assert listed["payment"]["id"] == str(begun.payments[0].payment_id)
         assert (listed["payment"]["task"], listed["payment"]["attempts"]) == ("create", 3)
         assert (listed["refund"]["order_id"], listed["refund"]["amount"]["amount"]) == (str(paid), 100)
-        assert all(one["reason"] for one in listed.values())
+        assert all(job["reason"] for job in listed.values())
         pay.switch()
-        # Whoever takes it up first gets it done; the second finds nothing parked.
-        for one in listed.values():
-            await pay.staff("POST", f"/parked-jobs/{one['id']}/retry")
+        # The first retry succeeds; a second one finds no parked job.
+        for job in listed.values():
+            await pay.staff("POST", f"/parked-jobs/{job['id']}/retry")
         await eventually(lambda: parked(0))
         await pay.quiet()
         again = await pay.gateway.call(
@@ -179,8 +182,8 @@ async def test_what_was_given_up_is_listed_and_taken_up_again(shop: CliServices,
         await pay.check()
 
 
-async def test_another_way_frees_what_was_given_up(shop: CliServices, sale_id: str) -> None:
-    """Else its order could neither be paid nor expire."""
+async def test_new_payment_plan_unparks_the_replaced_payment(shop: CliServices, sale_id: str) -> None:
+    """Otherwise the order could neither be paid nor expire."""
     change = with_job_settings(max_attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payment_shop(shop, sale_id, change=change) as pay:
         order_id = await pay.order()

@@ -1,4 +1,4 @@
-"""Where are my parcels? What a customer reads and watches."""
+"""Shipments over HTTP, as a customer reads and watches them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ShipmentEventStream:
         self.response = response
 
     async def event(self) -> tuple[int, dict[str, Any]]:
-        """The next event's id and data. Raises `EOFError` at the end."""
+        """Read the next event's id and data. Raises `EOFError` at the end."""
         lines: dict[str, str] = {}
         while line := (await asyncio.wait_for(self.response.content.readline(), 10)).decode():
             name, _, value = line.rstrip("\n").partition(": ")
@@ -61,17 +61,20 @@ async def watch(
     return ShipmentEventStream(response)
 
 
-async def over(shipping_gateway: ShippingGateway, order_id: UUID, last: int) -> int:
+async def status_of_stream(shipping_gateway: ShippingGateway, order_id: UUID, last: int) -> int:
     path, headers = f"/v1/orders/{order_id}/shipments/events", {"Last-Event-ID": str(last)}
     return (await shipping_gateway.gateway.call("GET", path, headers=headers)).status
 
 
-async def test_what_a_customer_reads(shipping_gateway: ShippingGateway) -> None:
-    """Nothing yet, then two parcels with what is in them, then their news in the order in which it happened."""
+async def test_customer_reads_unplanned_units_then_shipments_with_events(shipping_gateway: ShippingGateway) -> None:
+    """First nothing is planned; then two shipments have their lines, and events in the order of time."""
     ship = shipping_gateway.ship
     order_id = await ship.order(("a", 2, 0), ("b", 1, 1), ship_to=(ADDRESS, SHANGHAI))
-    none = await shipping_gateway.shipments(order_id)
-    assert (none.status, none.body) == (200, {"order_id": str(order_id), "unplanned_units": 3, "shipments": []})
+    unplanned = await shipping_gateway.shipments(order_id)
+    assert (unplanned.status, unplanned.body) == (
+        200,
+        {"order_id": str(order_id), "unplanned_units": 3, "shipments": []},
+    )
     await ship.work()
     first, second = await ship.parcels(order_id)
     await ship.hear(
@@ -85,11 +88,11 @@ async def test_what_a_customer_reads(shipping_gateway: ShippingGateway) -> None:
     )
     assert one["lines"] == [{"line_no": 0, "sku": "a", "quantity": 2}]
     assert (one["carrier"], one["tracking_no"]) == ("sf_express", first.tracking_no)
-    told = [(event["status"], event["source"], event["text"]) for event in one["events"]]
-    assert told == [
-        ("picked_up", "push", "fetched"),
-        ("in_transit", "push", "it is in_transit"),
-        ("booked", "driver", f"sf_express takes it as {first.tracking_no}"),
+    events = [(event["status"], event["source"], event["text"]) for event in one["events"]]
+    assert events == [
+        ("picked_up", "webhook", "fetched"),
+        ("in_transit", "webhook", "it is in_transit"),
+        ("booked", "system", f"sf_express takes it as {first.tracking_no}"),
     ]
     assert (two["status"], two["carrier"], two["tracking_no"], two["ship_to"]) == ("planned", "zto", None, 1)
     assert two["promised_on"] == second.promised_on.isoformat()
@@ -104,7 +107,7 @@ async def test_what_a_customer_reads(shipping_gateway: ShippingGateway) -> None:
     assert shipping_gateway.gateway.services.watcher._streams == 0
 
 
-async def test_parcels_of_others(shipping_gateway: ShippingGateway) -> None:
+async def test_shipments_of_other_customer_are_not_found(shipping_gateway: ShippingGateway) -> None:
     order_id = await shipping_gateway.ship.order()
     for path in (f"/v1/orders/{order_id}/shipments", f"/v1/orders/{order_id}/shipments/events"):
         other = await shipping_gateway.gateway.call("GET", path, user="other")
@@ -121,26 +124,26 @@ async def test_parcels_of_others(shipping_gateway: ShippingGateway) -> None:
     assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 1
 
 
-async def test_watching_parcels(shipping_gateway: ShippingGateway) -> None:
-    """From before there are any, past a parcel that is lost and sent once more, to the door."""
+async def test_shipment_stream_runs_from_planning_past_loss_to_delivery(shipping_gateway: ShippingGateway) -> None:
+    """A stream opened before planning sends all events, past a lost and reshipped shipment, to the delivery."""
     ship = shipping_gateway.ship
     order_id = await ship.order(("a", 1, 0))
     async with AsyncExitStack() as stack:
         stream = await watch(shipping_gateway, stack, order_id)
         await ship.work()
         seq, booked = await stream.event()
-        assert (seq, booked["status"], booked["source"]) == (1, "booked", "driver")
-        [parcel] = await ship.parcels(order_id)
+        assert (seq, booked["status"], booked["source"]) == (1, "booked", "system")
+        [shipment] = await ship.parcels(order_id)
         await ship.hear(
-            parcel.shipment_id, tracking_event("picked_up"), tracking_event(None, 1, text="stands in a jam")
+            shipment.shipment_id, tracking_event("picked_up"), tracking_event(None, 1, text="stands in a jam")
         )
         assert [await stream.event() for _ in range(2)][1][1]["text"] == "stands in a jam"
         late = await watch(shipping_gateway, stack, order_id, last=2)
         assert (await late.event())[0] == 3
-        await ship.hear(parcel.shipment_id, tracking_event("lost", 2))
+        await ship.hear(shipment.shipment_id, tracking_event("lost", 2))
         for watcher in (stream, late):
             assert (await watcher.event())[1]["status"] == "lost"
-        assert (await shipping_gateway.desk(parcel.shipment_id, "reship", reason="nobody finds it")).status == 200
+        assert (await shipping_gateway.desk(shipment.shipment_id, "reship", reason="nobody finds it")).status == 200
         again = (await ship.parcels(order_id))[1]
         for watcher in (stream, late):
             seq, data = await watcher.event()
@@ -150,86 +153,88 @@ async def test_watching_parcels(shipping_gateway: ShippingGateway) -> None:
         await ship.work()
         await ship.hear(again.shipment_id, tracking_event("delivered", 5))
         for watcher in (stream, late):
-            told = [await watcher.event() for _ in range(5)]
-            assert [seq for seq, _ in told] == [6, 7, 8, 9, 10]
-            assert [data["status"] for _, data in told][-2:] == ["out_for_delivery", "delivered"]
+            events = [await watcher.event() for _ in range(5)]
+            assert [seq for seq, _ in events] == [6, 7, 8, 9, 10]
+            assert [data["status"] for _, data in events][-2:] == ["out_for_delivery", "delivered"]
             assert await watcher.ends()
         afterwards = await watch(shipping_gateway, stack, order_id, last=9)
         assert (await afterwards.event())[0] == 10
         assert await afterwards.ends()
-    assert await over(shipping_gateway, order_id, 10) == 204
-    assert await over(shipping_gateway, order_id, 2**31 - 1) == 204
+    assert await status_of_stream(shipping_gateway, order_id, 10) == 204
+    assert await status_of_stream(shipping_gateway, order_id, 2**31 - 1) == 204
 
 
-async def test_nothing_comes_of_an_order_that_is_called_off(shipping_gateway: ShippingGateway) -> None:
-    """Its parcels are cancelled, its goods are in none, and its stream ends all the same."""
+async def test_shipment_stream_of_refunded_order_ends(shipping_gateway: ShippingGateway) -> None:
+    """The stream of a refunded order ends although its units are in no shipment."""
     ship = shipping_gateway.ship
-    order_id, [parcel] = await ship.sent(("a", 1, 0))
+    order_id, [shipment] = await ship.sent(("a", 1, 0))
     async with AsyncExitStack() as stack:
         stream = await watch(shipping_gateway, stack, order_id)
         assert (await stream.event())[1]["status"] == "booked"
         await ship.refund_all(order_id)
-        assert (await shipping_gateway.desk(parcel.shipment_id, "cancel", reason="not wanted")).status == 200
+        assert (await shipping_gateway.desk(shipment.shipment_id, "cancel", reason="not wanted")).status == 200
         await ship.work()
         assert [(await stream.event())[1]["status"] for _ in range(2)] == [None, "cancelled"]
         assert await stream.ends()
     unsent = await ship.order(("a", 1, 0))
     await ship.refund_all(unsent)
-    assert await over(shipping_gateway, unsent, 0) == 204
+    assert await status_of_stream(shipping_gateway, unsent, 0) == 204
 
 
-async def test_news_that_comes_during_a_look(
+async def test_shipment_event_during_poll_is_sent_at_once(
     shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What happens between a stream's look at the database and its waiting is told at once, not a heartbeat later."""
+    """An event between a stream's query and its wait is sent at once, not a heartbeat later."""
     shipping, seen = shipping_gateway.gateway.services.shipping, shipping_gateway.gateway.services.watcher._seen
-    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0))
-    watched, looks = shipping.events_after, 0
+    order_id, [shipment] = await shipping_gateway.ship.sent(("a", 1, 0))
+    events_after, polls = shipping.events_after, 0
 
-    async def looking(*about: Any) -> Any:
-        nonlocal looks
-        looks += 1
-        found = await watched(*about)
-        if looks == 2:
-            await shipping_gateway.ship.hear(parcel.shipment_id, tracking_event("in_transit"))
+    async def counted_events_after(*arguments: Any) -> Any:
+        nonlocal polls
+        polls += 1
+        result = await events_after(*arguments)
+        if polls == 2:
+            await shipping_gateway.ship.hear(shipment.shipment_id, tracking_event("in_transit"))
             await eventually(lambda: _is(seen.get(("parcels", order_id)) == 3))
-        return found
+        return result
 
-    monkeypatch.setattr(shipping, "watched", looking)
+    monkeypatch.setattr(shipping, "events_after", counted_events_after)
     async with AsyncExitStack() as stack:
         stream = await watch(shipping_gateway, stack, order_id)
         assert (await stream.event())[0] == 1
         assert (await stream.event())[0] == 2
         assert (await stream.event())[1]["status"] == "in_transit"
-    assert looks > 2
+    assert polls > 2
 
 
-async def _is(found: bool) -> bool:
-    return found
+async def _is(value: bool) -> bool:
+    return value
 
 
-async def test_more_than_is_read_at_once(shipping_gateway: ShippingGateway) -> None:
-    """A long history comes in pieces, without a wait between them, and to its end."""
-    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0))
-    await shipping_gateway.ship.hear(parcel.shipment_id, tracking_event("out_for_delivery"))
-    more = store.MOST_EVENTS * 2
+async def test_shipment_stream_longer_than_one_read_is_complete(shipping_gateway: ShippingGateway) -> None:
+    """A long history is sent in several reads, without a wait between them, up to its end."""
+    order_id, [shipment] = await shipping_gateway.ship.sent(("a", 1, 0))
+    await shipping_gateway.ship.hear(shipment.shipment_id, tracking_event("out_for_delivery"))
+    more = store.MAX_EVENTS * 2
     await shipping_gateway.ship.rows(
         "INSERT INTO shipment_events (order_id, seq, shipment_id, at, received_at, source, actor, text) "
-        "SELECT $1, 4 + n, $2, now(), now(), 'push', 'test', 'news ' || n FROM generate_series(1, $3) AS n",
-        *(order_id, parcel.shipment_id, more),
+        "SELECT $1, 4 + n, $2, now(), now(), 'webhook', 'test', 'event ' || n FROM generate_series(1, $3) AS n",
+        *(order_id, shipment.shipment_id, more),
     )
     await shipping_gateway.ship.rows(
         "UPDATE fulfilments SET event_seq = event_seq + $2 WHERE order_id = $1", order_id, more
     )
-    await shipping_gateway.ship.hear(parcel.shipment_id, tracking_event("delivered", 1))
+    await shipping_gateway.ship.hear(shipment.shipment_id, tracking_event("delivered", 1))
     async with AsyncExitStack() as stack, asyncio.timeout(5):
         stream = await watch(shipping_gateway, stack, order_id)
         assert [(await stream.event())[0] for _ in range(more + 5)] == list(range(1, more + 6))
         assert await stream.ends()
 
 
-async def test_streams_end_in_time(shop: CliServices, make_settings: Callable[..., Settings]) -> None:
-    """After their time, and there are only so many."""
+async def test_shipment_stream_ends_after_time_limit_and_is_counted(
+    shop: CliServices, make_settings: Callable[..., Settings]
+) -> None:
+    """Streams end after `event_stream_max_s`, and a gateway refuses more than `concurrent_event_streams`."""
     limits = {"concurrent_event_streams": 1, "event_stream_max_s": 0.2}
     async with open_shipping_gateway(shop, make_settings, limits=limits) as shipping_gateway, AsyncExitStack() as stack:
         order_id = await shipping_gateway.ship.order()
