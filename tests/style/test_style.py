@@ -19,7 +19,12 @@ from gateway import app, problems
 from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, functions, name, parse, read
 
 MAX_FILE, MAX_FUNCTION = 400, 70
-BOUNDED = [*SOURCES, *TESTS, *(file for file in FILES if file.match("lua/*.lua") or file.match("commerce/*/*.sql"))]
+BOUNDED = [
+    *SOURCES,
+    *TESTS,
+    *(file for file in FILES if name(file).startswith("lua/") and file.suffix == ".lua"),
+    *(file for file in FILES if file.match("commerce/*/*.sql")),
+]
 
 
 @pytest.mark.parametrize("file", BOUNDED, ids=name)
