@@ -1,4 +1,4 @@
-"""`floodgate shipment` and `floodgate wave` as staff have them."""
+"""Commands `floodgate shipment`, `wave` and `order` for fulfilment: output, status and errors."""
 
 from __future__ import annotations
 
@@ -36,252 +36,272 @@ Command = Callable[..., Awaitable[tuple[int, str]]]
 
 @pytest.fixture
 async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
-    async with open_shipping_shop(shop, settings) as found:
-        yield found
+    async with open_shipping_shop(shop, settings) as shipping_shop:
+        yield shipping_shop
 
 
 @pytest.fixture
 def floodgate(settings: Settings, tmp_path: Path) -> Command:
-    """Runs a command in this test's shop, where the desk books with every carrier; gives its status and all that it
-    prints, without the lines of tables."""
+    """Return a function that runs a command in a shop whose staff book with every carrier.
+
+    The function returns status and output, without the lines of tables.
+    """
     environment = Processes(settings, tmp_path).environment()
 
-    async def run(*arguments: object, given: str = "", shipping: object = SHIPPING) -> tuple[int, str]:
+    async def run(*arguments: object, stdin: str = "", shipping: object = SHIPPING) -> tuple[int, str]:
         words = [str(argument) for argument in arguments]
         more = environment | {"FLOODGATE_SHIPPING": msgspec.json.encode(shipping).decode()}
-        done = await asyncio.to_thread(CliRunner().invoke, app, words, input=given, env=more)
+        done = await asyncio.to_thread(CliRunner().invoke, app, words, input=stdin, env=more)
         return done.exit_code, " ".join(done.output.translate(dict.fromkeys(range(0x2500, 0x2580), " ")).split())
 
     return run
 
 
-async def refused(floodgate: Command, words: str, *arguments: object, **more: str) -> None:
-    status, said = await floodgate("shipment", *arguments, **more)
-    assert (status, said.startswith("error: "), words in said) == (1, True, True), said
+async def check_refused(floodgate: Command, words: str, *arguments: object, **more: str) -> None:
+    status, output = await floodgate("shipment", *arguments, **more)
+    assert (status, output.startswith("error: "), words in output) == (1, True, True), output
 
 
-async def by_hand(ship: ShippingShop, units: int = 1) -> Shipment:
-    """A parcel that nobody is booked for: the desk does that."""
-    _, [parcel] = await ship.sent(("c", units, 0), ship_to=[SHANGHAI])
-    assert (parcel.carrier, parcel.status) == ("byhand", "planned")
-    return parcel
+async def plan_staff_booked(ship: ShippingShop, units: int = 1) -> Shipment:
+    """Plan a shipment without a booking: staff book with its carrier."""
+    _, [shipment] = await ship.sent(("c", units, 0), ship_to=[SHANGHAI])
+    assert (shipment.carrier, shipment.status) == ("byhand", "planned")
+    return shipment
 
 
-async def test_lists(floodgate: Command, ship: ShippingShop) -> None:
-    assert await floodgate("shipment", "list") == (0, "no parcel is on the list to_pack")
+async def test_list_shows_shipments_of_a_worklist(floodgate: Command, ship: ShippingShop) -> None:
+    assert await floodgate("shipment", "list") == (0, "no shipment is on the worklist to_pack")
     _, [first] = await ship.sent(("a", 1, 0))
-    second = await by_hand(ship)
-    status, said = await floodgate("shipment", "list")
-    assert status == 0, said
-    for one in (first, second):
-        assert str(one.shipment_id) in said
-        assert str(one.order_id) in said
-    assert str(first.tracking_no) in said
-    status, said = await floodgate("shipment", "list", "--warehouse", "sh")
-    assert (str(first.shipment_id) in said, str(second.shipment_id) in said) == (False, True)
-    status, said = await floodgate("shipment", "list", "--list", "all", "--limit", 1)
-    assert (str(first.shipment_id) in said, str(second.shipment_id) in said) == (True, False)
-    assert f"there are more: --after {first.shipment_id}" in said
-    status, said = await floodgate("shipment", "list", "--list", "all", "--limit", 1, "--after", first.shipment_id)
-    assert (str(second.shipment_id) in said, "there are more" in said) == (True, False)
-    status, said = await floodgate("shipment", "counts")
-    assert (status, "to_pack 2 to be packed now" in said, "parked 0" in said) == (0, True, True), said
-    assert "orders that cannot be made into parcels: 0" in said
-    assert "the oldest job of shipments has been due for 0 s the oldest job of orders has been due for 0 s" in said
-    await refused(floodgate, "give a warehouse's id", "list", "--warehouse", "no such place")
-    assert (await floodgate("shipment", "list", "--list", "everything"))[0] == 2
+    second = await plan_staff_booked(ship)
+    status, output = await floodgate("shipment", "list")
+    assert status == 0, output
+    for shipment in (first, second):
+        assert str(shipment.shipment_id) in output
+        assert str(shipment.order_id) in output
+    assert str(first.tracking_no) in output
+    status, output = await floodgate("shipment", "list", "--warehouse", "sh")
+    assert (str(first.shipment_id) in output, str(second.shipment_id) in output) == (False, True)
+    status, output = await floodgate("shipment", "list", "--worklist", "all", "--limit", 1)
+    assert (str(first.shipment_id) in output, str(second.shipment_id) in output) == (True, False)
+    assert f"there are more: --after {first.shipment_id}" in output
+    status, output = await floodgate(
+        "shipment", "list", "--worklist", "all", "--limit", 1, "--after", first.shipment_id
+    )
+    assert (str(second.shipment_id) in output, "there are more" in output) == (True, False)
+    status, output = await floodgate("shipment", "worklists")
+    assert (status, "to_pack 2 to be packed now" in output, "parked 0" in output) == (0, True, True), output
+    assert "orders that cannot be planned: 0" in output
+    assert "the oldest job of shipments has been due for 0 s the oldest job of orders has been due for 0 s" in output
+    await check_refused(floodgate, "give a warehouse's id", "list", "--warehouse", "no such place")
+    assert (await floodgate("shipment", "list", "--worklist", "everything"))[0] == 2
 
 
-async def test_a_parcel_is_shown(floodgate: Command, ship: ShippingShop) -> None:
-    order_id, [parcel] = await ship.sent(("a", 2, 0), cod=PRICE)
-    await ship.hear(parcel.shipment_id, tracking_event("picked_up", text="fetched [/by] Wang"))
-    status, said = await floodgate("shipment", "show", parcel.shipment_id)
-    assert status == 0, said
+async def test_show_prints_details_and_history(floodgate: Command, ship: ShippingShop) -> None:
+    order_id, [shipment] = await ship.sent(("a", 2, 0), cod=PRICE)
+    await ship.hear(shipment.shipment_id, tracking_event("picked_up", text="fetched [/by] Wang"))
+    status, output = await floodgate("shipment", "show", shipment.shipment_id)
+    assert status == 0, output
     for words in (
-        *("status picked up", f"order {order_id}, parcel 1, to its address 0", "collects 1.00 CNY", "0 a 2"),
-        *(f"number {parcel.tracking_no}", "Zhang San, 13800000000, Wenyi West Road 969, Xihu, Hangzhou"),
+        *("status picked up", f"order {order_id}, shipment 1, to its address 0", "cash to collect 1.00 CNY", "0 a 2"),
+        *(f"tracking number {shipment.tracking_no}", "Zhang San, 13800000000, Wenyi West Road 969, Xihu, Hangzhou"),
         *("push picked up", "fetched [/by] Wang", "driver booked"),
     ):
-        assert words in said
-    status, said = await floodgate("shipment", "of", order_id)
-    assert (status, str(parcel.shipment_id) in said, "2 a" in said, "picked up" in said) == (0, True, True, True)
+        assert words in output
+    status, output = await floodgate("shipment", "list", "--order", order_id)
+    assert (status, str(shipment.shipment_id) in output, "2 a" in output, "picked up" in output) == (
+        0,
+        True,
+        True,
+        True,
+    )
     waiting = await ship.order(("a", 3, 0))
-    status, said = await floodgate("shipment", "of", waiting)
-    assert (status, f"order {waiting} is in no parcel yet" in said) == (0, True)
+    status, output = await floodgate("shipment", "list", "--order", waiting)
+    assert (status, f"order {waiting} has no shipment yet" in output) == (0, True)
+    status, output = await floodgate("shipment", "list", "--order", waiting, "--limit", 5)
+    assert (status, "leave --limit out" in output) == (2, True), output
     unknown = ship.shop.ids.new()
-    await refused(floodgate, f"there is no shipment {unknown}", "show", unknown)
-    await refused(floodgate, f"there is no stored order {unknown}", "of", unknown)
+    await check_refused(floodgate, f"there is no shipment {unknown}", "show", unknown)
+    await check_refused(floodgate, f"there is no stored order {unknown}", "list", "--order", unknown)
 
 
-async def test_an_order_that_cannot_be_planned(floodgate: Command, ship: ShippingShop) -> None:
-    assert (await floodgate("shipment", "unplanned"))[1].startswith("every order that was paid is in parcels")
+async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Command, ship: ShippingShop) -> None:
+    assert (await floodgate("order", "unplanned"))[1].startswith("every paid order has its shipments")
     await ship.shop.catalog.put("new", ProductInput("a new thing", PRICE, "CNY"))
-    order_id, parcels = await ship.sent(("new", 1, 0))
-    assert parcels == []
-    status, said = await floodgate("shipment", "unplanned")
-    assert (status, str(order_id) in said, "new" in said) == (0, True, True), said
-    assert "orders that cannot be made into parcels: 1" in (await floodgate("shipment", "counts"))[1]
+    order_id, shipments = await ship.sent(("new", 1, 0))
+    assert shipments == []
+    status, output = await floodgate("order", "unplanned")
+    assert (status, str(order_id) in output, "new" in output) == (0, True, True), output
+    assert "orders that cannot be planned: 1" in (await floodgate("shipment", "worklists"))[1]
     async with ship.shop.db.connection() as connection:
         await connection.execute("INSERT INTO product_logistics VALUES ('new', 'hz', 'A-02', 500, 100, 100, 100)")
-    assert await floodgate("shipment", "retry-order", order_id) == (0, f"{order_id} is due again")
+    assert await floodgate("order", "retry-planning", order_id) == (0, f"{order_id} is due again")
     await ship.work()
     assert len(await ship.parcels(order_id)) == 1
-    await refused(floodgate, "is not among those that could not be planned", "retry-order", order_id)
+    await check_refused(floodgate, "is not among those that could not be planned", "retry-order", order_id)
 
 
-async def test_packing(floodgate: Command, ship: ShippingShop) -> None:
-    id_ = (await by_hand(ship)).shipment_id
-    await refused(floodgate, "say byhand's number", "packed", id_)
-    await refused(floodgate, "--number: give 4 to 64", "packed", id_, "--number", "no!")
+async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship: ShippingShop) -> None:
+    id_ = (await plan_staff_booked(ship)).shipment_id
+    await check_refused(floodgate, "say byhand's number", "pack", id_)
+    await check_refused(floodgate, "--tracking-no: give 4 to 64", "pack", id_, "--tracking-no", "no!")
     for _ in range(2):
-        status, said = await floodgate("shipment", "packed", id_, "--number", "YD-0001")
-        assert (status, said.endswith("is booked, goes with byhand as YD-0001, is packed")) == (0, True), said
-    await refused(floodgate, "the number YD-0001 stands for", "packed", (await by_hand(ship)).shipment_id,
-                  "--number", "YD-0001")  # fmt: skip
+        status, output = await floodgate("shipment", "pack", id_, "--tracking-no", "YD-0001")
+        assert (status, output.endswith("is booked, goes with byhand as YD-0001, is packed")) == (0, True), output
+    await check_refused(floodgate, "the number YD-0001 stands for", "pack", (await plan_staff_booked(ship)).shipment_id,
+                  "--tracking-no", "YD-0001")  # fmt: skip
 
 
-async def test_stopping_and_going_on(floodgate: Command, ship: ShippingShop) -> None:
-    _, [parcel] = await ship.sent(("a", 1, 0))
-    id_ = parcel.shipment_id
-    status, said = await floodgate("shipment", "hold", id_, "--reason", "ask [/him] first")
-    assert (status, said.endswith("is held: ask [/him] first")) == (0, True), said
-    await refused(floodgate, "it is held: ask [/him] first", "packed", id_)
-    status, said = await floodgate("shipment", "let-go", id_)
-    assert (status, "held" in said) == (0, False)
-    status, said = await floodgate("shipment", "cancel", id_, "--reason", "not wanted")
-    assert (status, said.endswith("waits for the carrier to say that it does not come")) == (0, True), said
-    await refused(floodgate, "there is nothing to send once more", "reship", id_, "--reason", "wanted")
+async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Command, ship: ShippingShop) -> None:
+    _, [shipment] = await ship.sent(("a", 1, 0))
+    id_ = shipment.shipment_id
+    status, output = await floodgate("shipment", "hold", id_, "--reason", "ask [/him] first")
+    assert (status, output.endswith("is on hold: ask [/him] first")) == (0, True), output
+    await check_refused(floodgate, "it is on hold: ask [/him] first", "pack", id_)
+    status, output = await floodgate("shipment", "resume", id_)
+    assert (status, "held" in output) == (0, False)
+    status, output = await floodgate("shipment", "cancel", id_, "--reason", "not wanted")
+    assert (status, output.endswith("waits for the carrier to confirm the cancellation")) == (0, True), output
+    await check_refused(floodgate, "there is nothing to send once more", "reship", id_, "--reason", "wanted")
     await ship.work()
-    status, said = await floodgate("shipment", "reship", id_, "--reason", "wanted after all")
-    assert (status, "parcel 2 of order" in said, "is planned" in said) == (0, True, True), said
-    assert (await ship.parcels(parcel.order_id))[1].replaces == id_
-    await refused(floodgate, "it was sent once more already", "reship", id_, "--reason", "again")
+    status, output = await floodgate("shipment", "reship", id_, "--reason", "wanted after all")
+    assert (status, "shipment 2 of order" in output, "is planned" in output) == (0, True, True), output
+    assert (await ship.parcels(shipment.order_id))[1].replaces == id_
+    await check_refused(floodgate, "it was sent once more already", "reship", id_, "--reason", "again")
     _, [left] = await ship.sent(("a", 1, 0))
     await ship.hear(left.shipment_id, tracking_event("picked_up"))
     for command in ("hold", "cancel"):
-        await refused(floodgate, "it is picked_up", command, left.shipment_id, "--reason", "too late")
-    await refused(floodgate, "--reason: give 1 to 200", "hold", left.shipment_id, "--reason", "")
-    for command in ("let-go", "retry", "hold", "cancel", "settle", "reship"):
-        why = () if command in ("let-go", "retry") else ("--reason", "why")
-        await refused(floodgate, "there is no shipment", command, UUID(int=1), *why)
+        await check_refused(floodgate, "it is picked_up", command, left.shipment_id, "--reason", "too late")
+    await check_refused(floodgate, "--reason: give 1 to 200", "hold", left.shipment_id, "--reason", "")
+    for command in ("resume", "retry", "hold", "cancel", "resolve", "reship"):
+        reason = () if command in ("resume", "retry") else ("--reason", "unwanted")
+        await check_refused(floodgate, "there is no shipment", command, UUID(int=1), *reason)
 
 
-async def test_what_failed_is_taken_up_again_or_settled(floodgate: Command, ship: ShippingShop) -> None:
+async def test_parked_shipment_is_retried_and_lost_one_resolved(floodgate: Command, ship: ShippingShop) -> None:
     for name in ("quick", "cheap"):
         ship.carriers[name].says = [refusal()]
-    _, [parcel] = await ship.sent(("a", 1, 0))
-    id_ = parcel.shipment_id
-    status, said = await floodgate("shipment", "list", "--list", "parked")
-    assert (status, str(id_) in said, "no carrier takes it" in said) == (0, True, True), said
-    assert "given up no carrier takes it" in (await floodgate("shipment", "show", id_))[1]
-    status, said = await floodgate("shipment", "retry", id_)
-    assert (status, said.endswith("is planned, goes with cheap")) == (0, True), said
-    await refused(floodgate, "it was not given up", "retry", id_)
+    _, [shipment] = await ship.sent(("a", 1, 0))
+    id_ = shipment.shipment_id
+    status, output = await floodgate("shipment", "list", "--worklist", "parked")
+    assert (status, str(id_) in output, "no carrier takes it" in output) == (0, True, True), output
+    assert "parked no carrier takes it" in (await floodgate("shipment", "show", id_))[1]
+    status, output = await floodgate("shipment", "retry", id_)
+    assert (status, output.endswith("is planned, goes with cheap")) == (0, True), output
+    await check_refused(floodgate, "it was not given up", "retry", id_)
     assert "shipment list --worklist parked" in (await floodgate("parked-jobs", "--help"))[1]
 
-    _, [parcel] = await ship.sent(("a", 1, 0))
-    await ship.hear(parcel.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
-    status, said = await floodgate("shipment", "list", "--list", "undelivered")
-    assert (status, str(parcel.shipment_id) in said, "lost" in said) == (0, True, True)
-    status, said = await floodgate("shipment", "settle", parcel.shipment_id, "--reason", "the carrier pays")
-    assert (status, said.endswith("is settled: the carrier pays")) == (0, True), said
-    assert await floodgate("shipment", "list", "--list", "undelivered") == (0, "no parcel is on the list undelivered")
-    status, said = await floodgate("shipment", "told", parcel.shipment_id, "--state", "lost", "--reason", "again")
-    assert (status, "is lost" in said) == (0, True), said
-    await refused(floodgate, "--reason: give 1 to 200", "settle", parcel.shipment_id, "--reason", "x" * 201)
+    _, [shipment] = await ship.sent(("a", 1, 0))
+    await ship.hear(shipment.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
+    status, output = await floodgate("shipment", "list", "--worklist", "undelivered")
+    assert (status, str(shipment.shipment_id) in output, "lost" in output) == (0, True, True)
+    status, output = await floodgate("shipment", "resolve", shipment.shipment_id, "--reason", "the carrier pays")
+    assert (status, output.endswith("is resolved: the carrier pays")) == (0, True), output
+    assert await floodgate("shipment", "list", "--worklist", "undelivered") == (
+        0,
+        "no shipment is on the worklist undelivered",
+    )
+    status, output = await floodgate(
+        "shipment", "set-outcome", shipment.shipment_id, "--status", "lost", "--reason", "again"
+    )
+    assert (status, "is lost" in output) == (0, True), output
+    await check_refused(floodgate, "--reason: give 1 to 200", "resolve", shipment.shipment_id, "--reason", "x" * 201)
 
 
-async def test_parcels_are_split_and_merged(floodgate: Command, ship: ShippingShop) -> None:
-    parcel = await by_hand(ship, 3)
-    id_ = parcel.shipment_id
+async def test_split_and_merge_move_units_between_shipments(floodgate: Command, ship: ShippingShop) -> None:
+    shipment = await plan_staff_booked(ship, 3)
+    id_ = shipment.shipment_id
     for line, words in (
         ("two", "give it as LINE=UNITS"),
         ("0=9", "does not hold 9 units of line 0"),
         ("0=3", "nothing would stay"),
         ("0=0", "does not hold 0 units"),
     ):
-        await refused(floodgate, words, "split", id_, "--line", line)
-    await refused(floodgate, "line 0 is named twice", "split", id_, "--line", "0=1", "--line", "0=1")
-    status, said = await floodgate("shipment", "split", id_, "--line", "0=2")
-    assert (status, "parcel 1 of order" in said, "parcel 2 of order" in said) == (0, True, True), said
-    first, second = await ship.parcels(parcel.order_id)
+        await check_refused(floodgate, words, "split", id_, "--line", line)
+    await check_refused(floodgate, "line 0 is named twice", "split", id_, "--line", "0=1", "--line", "0=1")
+    status, output = await floodgate("shipment", "split", id_, "--line", "0=2")
+    assert (status, "shipment 1 of order" in output, "shipment 2 of order" in output) == (0, True, True), output
+    first, second = await ship.parcels(shipment.order_id)
     assert (first.value_minor, second.value_minor) == (PRICE, 2 * PRICE)
-    status, said = await floodgate("shipment", "merge", id_, second.shipment_id)
-    assert (status, said.startswith(f"{id_}: parcel 1"), said.count("parcel")) == (0, True, 1), said
-    first, second = await ship.parcels(parcel.order_id)
+    status, output = await floodgate("shipment", "merge", id_, second.shipment_id)
+    assert (status, output.startswith(f"{id_}: shipment 1"), output.count("shipment ")) == (0, True, 1), output
+    first, second = await ship.parcels(shipment.order_id)
     assert (first.value_minor, second.status) == (3 * PRICE, "cancelled")
-    await refused(floodgate, "name two parcels at least", "merge", id_)
-    await refused(floodgate, "no parcel of the same order", "merge", id_, (await by_hand(ship)).shipment_id)
+    await check_refused(floodgate, "name two parcels at least", "merge", id_)
+    await check_refused(
+        floodgate, "no parcel of the same order", "merge", id_, (await plan_staff_booked(ship)).shipment_id
+    )
 
 
-async def test_another_address(floodgate: Command, ship: ShippingShop, tmp_path: Path) -> None:
-    id_ = (await by_hand(ship)).shipment_id
-    file, why = tmp_path / "to.json", ("--reason", "he moved")
+async def test_redirect_checks_address_and_chooses_carrier_again(
+    floodgate: Command, ship: ShippingShop, tmp_path: Path
+) -> None:
+    id_ = (await plan_staff_booked(ship)).shipment_id
+    file, reason = tmp_path / "to.json", ("--reason", "the customer moved")
     file.write_bytes(msgspec.json.encode(ADDRESS | {"line": "Renmin Road 8"}))
-    status, said = await floodgate("shipment", "redirect", id_, "--address", file, *why)
-    assert (status, said.endswith("is planned, goes with cheap")) == (0, True), said
+    status, output = await floodgate("shipment", "redirect", id_, "--address", file, *reason)
+    assert (status, output.endswith("is planned, goes with cheap")) == (0, True), output
     assert (await ship.parcel(id_)).address.line == "Renmin Road 8"
-    given = msgspec.json.encode(SHANGHAI).decode()
-    status, said = await floodgate("shipment", "redirect", id_, "--address", "-", *why, given=given)
-    assert (status, said.endswith("goes with byhand")) == (0, True), said
+    address_json = msgspec.json.encode(SHANGHAI).decode()
+    status, output = await floodgate("shipment", "redirect", id_, "--address", "-", *reason, stdin=address_json)
+    assert (status, output.endswith("goes with byhand")) == (0, True), output
     for content, words in (
         ("", "--address: "),
         ("{", "--address: "),
         ('"\xff"', "--address: "),
         ('{"name": "Li Si"}', "missing required field"),
-        (given.replace("Century", "Cen\\u0000tury"), "control characters are not allowed"),
-        (given.replace("138", "call me "), "not a phone number"),
-        (given.replace('"province":"Shanghai"', '"province":""'), "the address lacks province"),
+        (address_json.replace("Century", "Cen\\u0000tury"), "control characters are not allowed"),
+        (address_json.replace("138", "call me "), "not a phone number"),
+        (address_json.replace('"province":"Shanghai"', '"province":""'), "the address lacks province"),
     ):
         file.write_text(content, encoding="latin-1")
-        await refused(floodgate, words, "redirect", id_, "--address", file, *why)
-    assert (await floodgate("shipment", "redirect", id_, "--address", tmp_path / "none.json", *why))[0] == 2
+        await check_refused(floodgate, words, "redirect", id_, "--address", file, *reason)
+    assert (await floodgate("shipment", "redirect", id_, "--address", tmp_path / "none.json", *reason))[0] == 2
     assert (await ship.parcel(id_)).address.city == "Shanghai"
 
 
-async def test_an_appointment(floodgate: Command, ship: ShippingShop) -> None:
-    id_ = (await by_hand(ship)).shipment_id
-    given = ("--from", "09:00", "--to", "12:30", "--at", "-31.25,121.5")
-    assert (await floodgate("shipment", "appoint", id_, *given))[0] == 0
-    said = (await floodgate("shipment", "show", id_))[1]
-    assert ("customer is there 09:00 to 12:30" in said, "place -31.25, 121.5" in said) == (True, True), said
-    assert (await floodgate("shipment", "appoint", id_, "--at", "31.25,121.5"))[0] == 0
-    parcel = await ship.parcel(id_)
-    assert (parcel.deliver_from, parcel.latitude) == (None, 31.25)
-    await refused(floodgate, "both ends of the window", "appoint", id_, "--from", "09:00")
-    await refused(floodgate, "ends before it begins", "appoint", id_, "--from", "09:00", "--to", "08:00")
+async def test_set_appointment_replaces_window_and_coordinates(floodgate: Command, ship: ShippingShop) -> None:
+    id_ = (await plan_staff_booked(ship)).shipment_id
+    options = ("--from", "09:00", "--to", "12:30", "--at", "-31.25,121.5")
+    assert (await floodgate("shipment", "set-appointment", id_, *options))[0] == 0
+    output = (await floodgate("shipment", "show", id_))[1]
+    assert ("delivery window 09:00 to 12:30" in output, "coordinates -31.25, 121.5" in output) == (True, True), output
+    assert (await floodgate("shipment", "set-appointment", id_, "--at", "31.25,121.5"))[0] == 0
+    shipment = await ship.parcel(id_)
+    assert (shipment.deliver_from, shipment.latitude) == (None, 31.25)
+    await check_refused(floodgate, "both ends of the window", "set-appointment", id_, "--from", "09:00")
+    await check_refused(floodgate, "ends before it begins", "set-appointment", id_, "--from", "09:00", "--to", "08:00")
     for place, words in (("there", "give latitude"), ("1,2,3", "give latitude"), ("95,1", "no such place"),
                          ("nan,1", "no such place")):  # fmt: skip
-        await refused(floodgate, words, "appoint", id_, "--at", place)
-    assert (await floodgate("shipment", "appoint", id_, "--from", "nine"))[0] == 2
+        await check_refused(floodgate, words, "set-appointment", id_, "--at", place)
+    assert (await floodgate("shipment", "set-appointment", id_, "--from", "nine"))[0] == 2
 
 
-async def test_waves(floodgate: Command, ship: ShippingShop) -> None:
+async def test_wave_commands_create_and_show_a_wave(floodgate: Command, ship: ShippingShop) -> None:
     _, [first] = await ship.sent(("a", 2, 0))
     _, [second] = await ship.sent(("a", 1, 0), ("b", 1, 0))
-    status, said = await floodgate("wave", "make", "--warehouse", "hz", "--parcels", 5)
-    assert status == 0, said
+    status, output = await floodgate("wave", "create", "--warehouse", "hz", "--max-shipments", 5)
+    assert status == 0, output
     wave_id = (await ship.parcel(first.shipment_id)).wave_id
-    assert f"wave {wave_id}: 2 parcels in hz" in said
-    assert f"1 {first.shipment_id} 2 {second.shipment_id}" in said
-    assert "A-01 a thing a 3 2 into 1, 1 into 2 B-07 b thing b 1 1 into 2" in said
-    assert await floodgate("wave", "show", wave_id) == (0, said)
+    assert f"wave {wave_id}: 2 shipments in hz" in output
+    assert f"1 {first.shipment_id} 2 {second.shipment_id}" in output
+    assert "A-01 a thing a 3 2 into 1, 1 into 2 B-07 b thing b 1 1 into 2" in output
+    assert await floodgate("wave", "show", wave_id) == (0, output)
     for arguments, words in (
-        (("make", "--warehouse", "hz"), "nothing is to be packed there"),
-        (("make", "--warehouse", "nowhere"), "there is no warehouse nowhere"),
-        (("make", "--warehouse", "A B"), "give a warehouse's id"),
+        (("create", "--warehouse", "hz"), "nothing is to be packed there"),
+        (("create", "--warehouse", "nowhere"), "there is no warehouse nowhere"),
+        (("create", "--warehouse", "A B"), "give a warehouse's id"),
         (("show", first.shipment_id), "there is no wave"),
     ):
-        status, said = await floodgate("wave", *arguments)
-        assert (status, said.startswith("error: "), words in said) == (1, True, True), said
+        status, output = await floodgate("wave", *arguments)
+        assert (status, output.startswith("error: "), words in output) == (1, True, True), output
 
 
-async def test_papers(floodgate: Command, ship: ShippingShop, tmp_path: Path) -> None:
-    planned = await by_hand(ship)
+async def test_documents_are_written_as_pdf_files(floodgate: Command, ship: ShippingShop, tmp_path: Path) -> None:
+    planned = await plan_staff_booked(ship)
     _, [booked] = await ship.sent(("a", 1, 0))
     for warehouse in ("hz", "sh"):
-        assert (await floodgate("wave", "make", "--warehouse", warehouse))[0] == 0
-    early, late = [(await ship.parcel(one.shipment_id)).wave_id for one in (planned, booked)]
+        assert (await floodgate("wave", "create", "--warehouse", warehouse))[0] == 0
+    early, late = [(await ship.parcel(shipment.shipment_id)).wave_id for shipment in (planned, booked)]
     commands = {
         ("shipment", "label"): booked.shipment_id,
         ("shipment", "packing-list"): planned.shipment_id,
@@ -290,27 +310,27 @@ async def test_papers(floodgate: Command, ship: ShippingShop, tmp_path: Path) ->
     }
     for number, (command, id_) in enumerate(commands.items()):
         file = tmp_path / f"{number}.pdf"
-        status, said = await floodgate(*command, id_, "--out", file)
-        assert (status, said) == (0, f"{file}: {file.stat().st_size:,} bytes")
+        status, output = await floodgate(*command, id_, "--out", file)
+        assert (status, output) == (0, f"{file}: {file.stat().st_size:,} bytes")
         assert file.read_bytes().startswith(b"%PDF-")
-        status, said = await floodgate(*command, id_, "--out", tmp_path / "none" / "a.pdf")
-        assert (status, "a.pdf cannot be written: No such file" in said) == (1, True), said
-        status, said = await floodgate(*command, UUID(int=1), "--out", tmp_path / "unknown.pdf")
-        assert (status, f"there is no {command[0]}" in said) == (1, True), said
+        status, output = await floodgate(*command, id_, "--out", tmp_path / "none" / "a.pdf")
+        assert (status, "a.pdf: No such file" in output) == (1, True), output
+        status, output = await floodgate(*command, UUID(int=1), "--out", tmp_path / "unknown.pdf")
+        assert (status, f"there is no {command[0]}" in output) == (1, True), output
     for arguments in (("shipment", "label", planned.shipment_id), ("wave", "labels", early)):
-        status, said = await floodgate(*arguments, "--out", tmp_path / "early.pdf")
-        assert (status, "booked" in said) == (1, True), said
+        status, output = await floodgate(*arguments, "--out", tmp_path / "early.pdf")
+        assert (status, "booked" in output) == (1, True), output
     assert not (tmp_path / "early.pdf").exists()
 
 
-async def test_carriers_that_the_settings_get_wrong(floodgate: Command, ship: ShippingShop) -> None:
-    status, said = await floodgate("shipment", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}})
-    assert (status, said.startswith("error: the settings of shipping cannot be used: ")) == (1, True), said
+async def test_invalid_carrier_settings_refuse_shipment_commands_only(floodgate: Command, ship: ShippingShop) -> None:
+    status, output = await floodgate("shipment", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}})
+    assert (status, output.startswith("error: the settings of shipping cannot be used: ")) == (1, True), output
     assert (await floodgate("parked-jobs", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0
 
 
-async def test_a_token_for_the_warehouse(floodgate: Command, settings: Settings) -> None:
+async def test_token_admin_with_role_identifies_staff(floodgate: Command, settings: Settings) -> None:
     status, token = await floodgate("token", "admin", "wang", "--role", "warehouse")
     assert status == 0
-    found = Authenticator(settings.auth, SystemClock()).identify_staff(f"Bearer {token}", "warehouse")
-    assert found.roles == {"warehouse"}
+    identity = Authenticator(settings.auth, SystemClock()).identify_staff(f"Bearer {token}", "warehouse")
+    assert identity.roles == {"warehouse"}
