@@ -81,7 +81,7 @@ async def _handle_expect(request: web.Request) -> web.StreamResponse | None:
 
 
 def _request_id(request: web.Request) -> str:
-    """Return the request's id: the client's if it is well-formed, else a new one. It stays the same from then on."""
+    """Return the request's id: the client's if it is well-formed, else a new one that is kept."""
     if REQUEST_ID not in request:
         sent = request.headers.get("X-Request-Id")
         services = request.app[SERVICES]
@@ -105,7 +105,7 @@ async def _error_middleware(request: web.Request, handler: Handler) -> web.Strea
     except ProblemError as error:
         response = problems.from_refusal(error, request_id)
         if request.method == "POST" and request.path == orders.ORDERS_PATH:
-            services.metrics_buffer.order(error.code)
+            services.metrics_buffer.count_order(error.code)
     except web.HTTPException as error:
         response = problems.from_http(error, request_id)
     except (*POSTGRES_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
@@ -119,7 +119,7 @@ async def _error_middleware(request: web.Request, handler: Handler) -> web.Strea
         _logger.warning("answered %s", response.status, extra=_context(request))
     resource = request.match_info.route.resource
     route = resource.canonical if resource else "none"
-    services.metrics_buffer.request(
+    services.metrics_buffer.count_request(
         route, request.method if resource else "any", response.status, perf_counter() - started
     )
     return response
@@ -205,7 +205,7 @@ def _unique_operations(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket that other gateway processes may share: the kernel distributes connections over them."""
+    """Open a listening socket that gateway processes share: the kernel distributes the connections."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

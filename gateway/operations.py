@@ -14,11 +14,10 @@ import msgspec
 from aiohttp import web
 
 from commerce.kernel.errors import Invalid
-from gateway import services as wiring
 from gateway.auth import Identity, Role
 from gateway.order_placement import decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
-from gateway.services import GatewayServices
+from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
 _NOBODY = Identity("", frozenset(), 0)
@@ -26,7 +25,7 @@ _NOBODY = Identity("", frozenset(), 0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A path, query or header parameter, decoded to `type`; None stands for an optional one that was left out."""
+    """A path, query or header parameter, decoded to `type`; None if it is optional and left out."""
 
     name: str
     location: Literal["path", "query", "header"]
@@ -58,7 +57,10 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """An operation of the API; `answers` maps a status to its description and the type of its body, or None."""
+    """An operation of the API.
+
+    `answers` maps a status to its description and the type of its body, None for a body without a schema.
+    """
 
     method: Literal["GET", "POST", "PUT"]
     path: str
@@ -89,7 +91,7 @@ class Operation:
         return self.handler.__name__
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        services = wiring.services_of(request)
+        services = services_of(request)
         if self.admit:
             services.admission.check_load()
         identity = self._identify(request, services)

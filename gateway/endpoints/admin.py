@@ -85,7 +85,10 @@ async def get_any_sale(call: Call) -> web.Response:
 
 
 async def put_items(call: Call) -> web.Response:
-    """Set items of a draft, or add new items to a running sale. New items have 0 units until a stock change."""
+    """Set items of a draft, or add new items to a running sale.
+
+    Items added to a running sale have 0 units; a stock change adds some.
+    """
     await call.services.sales.put_items(call.parameters["sale_id"], list(call.body.items.items()), call.staff_actor)
     return json_response(await call.services.sales.get(call.parameters["sale_id"]))
 
@@ -153,13 +156,13 @@ async def discard_dead_letter(call: Call) -> web.Response:
 async def show_any_order(call: Call) -> web.Response:
     """Read any customer's order, with the customer, the addresses and all its events."""
     services = call.services
-    return json_response(await services.orders.get_details(call.parameters["order_id"], services.snapshots.loaded()))
+    return json_response(await services.orders.get_details(call.parameters["order_id"], services.snapshots.sale_ids()))
 
 
 async def cancel_any_order(call: Call) -> web.Response:
     """Cancel an order that is not paid. The customer sees the reason. A repeat returns the same answer."""
     services, order_id = call.services, call.parameters["order_id"]
-    sales, reason = services.snapshots.loaded(), call.body.reason
+    sales, reason = services.snapshots.sale_ids(), call.body.reason
     await services.orders.cancel(order_id, Actor(None, call.staff_actor), sales, STORE_WAIT_S, reason)
     return json_response(await services.orders.get_details(order_id, sales))
 

@@ -1,4 +1,7 @@
-"""Products and sales as customers see them. Answers carry an ETag, so unchanged content is not sent again."""
+"""Products and sales as customers see them.
+
+Answers carry an ETag, so unchanged content is not sent again.
+"""
 
 from __future__ import annotations
 

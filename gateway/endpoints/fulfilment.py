@@ -1,4 +1,4 @@
-"""Staff operations of the warehouse: worklists, packing, labels, waves and changes of shipments. On the admin port."""
+"""Staff operations of the warehouse: worklists, packing, printing, waves and changes of shipments."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def show_shipment(call: Call) -> web.Response:
 
 async def show_order_shipments(call: Call) -> web.Response:
     """List any order's shipments, as its customer sees them."""
-    return json_response(await call.services.shipping.show(call.parameters["order_id"], None))
+    return json_response(await call.services.shipping.get_order_shipments(call.parameters["order_id"], None))
 
 
 async def explain_carrier_choice(call: Call) -> web.Response:
@@ -129,7 +129,10 @@ async def cancel_shipment(call: Call) -> web.Response:
 
 
 async def redirect_shipment(call: Call) -> web.Response:
-    """Change the address before handover. The carrier is chosen again; a booking is cancelled and made again."""
+    """Change the address before handover.
+
+    The carrier is chosen again, and a booking is cancelled and replaced.
+    """
     shipment_id, redirect = call.parameters["shipment_id"], call.body
     return json_response(
         await call.services.fulfilment.redirect(shipment_id, redirect.address, redirect.reason, call.staff_actor)
@@ -144,7 +147,7 @@ async def set_appointment(call: Call) -> web.Response:
 
 
 async def set_shipment_outcome(call: Call) -> web.Response:
-    """Set the final status where the carrier's tracking events do not tell it: delivered, lost or returned."""
+    """Set the final status where the carrier reports none: delivered, lost or returned to sender."""
     shipment_id, outcome = call.parameters["shipment_id"], call.body
     return json_response(
         await call.services.fulfilment.set_outcome(
@@ -154,7 +157,10 @@ async def set_shipment_outcome(call: Call) -> web.Response:
 
 
 async def resolve_shipment(call: Call) -> web.Response:
-    """Record that a problem was dealt with: the shipment leaves the worklists `undelivered` and `anomalies`."""
+    """Record that a problem was dealt with.
+
+    The shipment leaves the worklists `undelivered` and `anomalies`.
+    """
     shipment_id, reason = call.parameters["shipment_id"], call.body.reason
     return json_response(await call.services.fulfilment.resolve(shipment_id, reason, call.staff_actor))
 

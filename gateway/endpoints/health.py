@@ -52,9 +52,10 @@ async def live(call: Call) -> web.Response:
 
 
 async def ready(call: Call) -> web.Response:
-    """Answer whether orders can be accepted now: Redis is as durable as promised, and the process is not stopping.
+    """Answer whether orders can be accepted now.
 
-    Prices and limits are in memory, so an unavailable database stops no order; `database` and `checks` report it.
+    They can if Redis is as durable as promised and the process is not stopping. Prices and limits are in memory, so
+    an unavailable database stops no order; `database` and `checks` report it.
     """
     services, durability = call.services, call.services.settings.durability
     checks = {

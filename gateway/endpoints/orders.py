@@ -10,16 +10,15 @@ from aiohttp import web
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.service import Actor
+from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
 from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
-from gateway.order_placement import KEY_DESCRIPTION, KEY_WRONG, IdempotencyKey
+from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
-ORDERS_PATH = "/v1/orders"
 STORE_WAIT_S = 2.0
-"""How long a request waits for an accepted order to be stored."""
-MAX_TRACEPARENT_CHARS = 64
+"""Maximum wait of a request until an accepted order is stored."""
 _MAX_ORDER_EVENTS = 32_767
 _ORDER_PATH = f"{ORDERS_PATH}/{{order_id}}"
 _FINAL_STATUSES = (OrderStatus.CANCELLED, OrderStatus.COMPLETED)
@@ -28,9 +27,9 @@ KEY = Parameter(
     name="Idempotency-Key",
     location="header",
     type=IdempotencyKey,
-    description=KEY_DESCRIPTION,
+    description=IDEMPOTENCY_KEY_DESCRIPTION,
     required=True,
-    invalid_message=KEY_WRONG,
+    invalid_message=IDEMPOTENCY_KEY_INVALID,
 )
 
 
@@ -47,7 +46,7 @@ async def place_order(call: Call) -> web.Response:
         traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
     key = call.parameters[KEY.name]
     placed, status = await services.placement.place(call.body, call.identity.subject, key, traceparent)
-    services.metrics_buffer.order("accepted" if status == 202 else "replayed")
+    services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
     call.request[ORDER_ID] = str(placed.order_id)
     return json_response(placed, status, {"Location": f"{ORDERS_PATH}/{placed.order_id}"})
 
@@ -59,7 +58,7 @@ async def list_orders(call: Call) -> web.Response:
     """
     services, user_id = call.services, call.identity.subject
     if key := call.parameters["idempotency_key"]:
-        order = await services.orders.find_by_key(user_id, key, services.snapshots.loaded())
+        order = await services.orders.find_by_key(user_id, key, services.snapshots.sale_ids())
         return json_response(Page([order] if order else [], None))
     page = await services.orders.list_orders(user_id, call.parameters["cursor"], page_size(call))
     orders = [
@@ -77,9 +76,9 @@ async def list_orders(call: Call) -> web.Response:
 
 
 async def get_order(call: Call) -> web.Response:
-    """Read one of your orders. It is found from the moment of its 202, with few details until it is stored."""
+    """Read one of your orders: from the moment of its 202, with few details until it is stored."""
     services = call.services
-    order = await services.orders.get(call.parameters["order_id"], call.identity.subject, services.snapshots.loaded())
+    order = await services.orders.get(call.parameters["order_id"], call.identity.subject, services.snapshots.sale_ids())
     return json_response(order)
 
 
@@ -87,7 +86,7 @@ async def cancel_order(call: Call) -> web.Response:
     """Cancel an order that is not paid yet, and release its stock. A repeat returns the same answer."""
     services, user_id = call.services, call.identity.subject
     actor = Actor(user_id, f"customer {user_id}")
-    sales = services.snapshots.loaded()
+    sales = services.snapshots.sale_ids()
     return json_response(await services.orders.cancel(call.parameters["order_id"], actor, sales, STORE_WAIT_S))
 
 
@@ -98,7 +97,7 @@ async def watch_order(call: Call) -> web.StreamResponse:
     status of the order. 204 means that no event will follow.
     """
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
-    sales = services.snapshots.loaded()
+    sales = services.snapshots.sale_ids()
 
     async def fetch(last_seq: int) -> EventBatch[OrderEvent]:
         events = await services.orders.list_events(order_id, user_id, sales)

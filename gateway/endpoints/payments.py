@@ -41,10 +41,11 @@ class ParkedJobs(msgspec.Struct, frozen=True):
 
 
 async def start_payments(call: Call) -> web.Response:
-    """Begin to pay an order, or pay it in another way. Without `payments`, the order's own payment plan is used.
+    """Start to pay an order, or change its payments.
 
-    The same request again returns the same payments. The answer waits up to 2 seconds for the actions that providers
-    require of the customer. To get a later action, read the payments again.
+    Without `payments`, those of the order itself are used.     The same request again returns the same payments.
+    The answer waits up to 2 seconds for the actions that providers require of the customer. To get a later action,
+    read the payments again.
     """
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
     deadline = services.clock.monotonic() + STORE_WAIT_S
@@ -53,7 +54,7 @@ async def start_payments(call: Call) -> web.Response:
             order_payments = await services.payments.start(order_id, user_id, call.body.payments)
             break
         except NoSuchOrder:
-            order = await services.orders.get(order_id, user_id, services.snapshots.loaded())
+            order = await services.orders.get(order_id, user_id, services.snapshots.sale_ids())
             if order.status is OrderStatus.CANCELLED:  # it could not be stored, and staff discarded it
                 raise NotPayable("the order is cancelled") from None
             if services.clock.monotonic() >= deadline:
@@ -88,9 +89,9 @@ async def show_payments(call: Call) -> web.Response:
 
 
 async def refund_order(call: Call) -> web.Response:
-    """Refund a part of what was captured, or all that remains, beginning with the last tender of the order.
+    """Refund a part of the captured amount, or all that remains.
 
-    A repeat with the same key changes nothing.
+    The refund begins with the last payment of the order. A repeat with the same key changes nothing.
     """
     refund: RefundInput = call.body
     order_id = call.parameters["order_id"]

@@ -16,21 +16,24 @@ _MAX_SHIPMENT_EVENTS = 2**31 - 1
 
 async def list_shipments(call: Call) -> web.Response:
     """List an order's shipments, each with its lines and its events."""
-    return json_response(await call.services.shipping.show(call.parameters["order_id"], call.identity.subject))
+    return json_response(
+        await call.services.shipping.get_order_shipments(call.parameters["order_id"], call.identity.subject)
+    )
 
 
 async def watch_shipments(call: Call) -> web.StreamResponse:
-    """Watch an order's shipments as server-sent events: `id` counts over all of them, `data` is a ShipmentEvent.
+    """Watch an order's shipments as server-sent events.
 
-    To continue, send the last received id as `Last-Event-ID`: later events follow. The stream ends when the whole
-    order has arrived, or when nothing of it will be sent any more. 204 means that no event will follow.
+    `id` counts over all shipments, and `data` is a ShipmentEvent. To continue, send the last received id as `Last-
+    Event-ID`: later events follow. The stream ends when the whole order has arrived, or when nothing of it will be
+    sent any more. 204 means that no event will follow.
     """
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
 
     async def fetch(last_seq: int) -> EventBatch[ShipmentEvent]:
         return EventBatch(*await services.shipping.events_after(order_id, user_id, max(last_seq, 0)))
 
-    return await stream_events(call, "parcels", order_id, "shipment", fetch)
+    return await stream_events(call, "shipments", order_id, "shipment", fetch)
 
 
 _SHIPMENTS_PATH = "/v1/orders/{order_id}/shipments"

@@ -1,4 +1,4 @@
-"""Webhooks of payment providers and carriers. They carry no token: each is checked as its protocol says."""
+"""Webhooks of payment providers and carriers, without a token: each protocol has its own proof."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from commerce.kernel.errors import NotFound
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal, InvalidWebhook, WebhookReply
 from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, safe_error_text
 from commerce.payments.provider_port import PaymentWebhook, Provider
+from commerce.payments.providers import PROVIDER_NAMES
 from commerce.shipping.carriers import WEBHOOK_SYSTEMS
 from gateway import metrics
 from gateway.operations import Call, Operation, Parameter
 
 _logger = logging.getLogger(__name__)
-ProviderName = Literal["alipay", "wechatpay"]
+ProviderName: Any = Literal[PROVIDER_NAMES]
 SystemName: Any = Literal.__getitem__(WEBHOOK_SYSTEMS)
 
 
@@ -57,9 +58,10 @@ async def receive_payment_webhook(call: Call) -> web.Response:
 async def _read_payment_webhook(
     provider: Provider, headers: dict[str, str], body: bytes, now_ms: int
 ) -> PaymentWebhook:
-    """Verify and decode a webhook. An unknown key may be new, so the provider's keys are fetched again once.
+    """Verify and decode a webhook.
 
-    Raises `InvalidWebhook` if it is not genuine or cannot be decoded.
+    An unknown key may be new, so the provider's keys are fetched again once. Raises `InvalidWebhook` if it is not
+    genuine or cannot be decoded.
     """
     try:
         return provider.read_webhook(headers, body, from_ms(now_ms))

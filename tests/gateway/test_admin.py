@@ -98,7 +98,7 @@ STAFF_ONLY = [operation for operation in ADMIN if operation.access in ROLES]
 
 
 async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway) -> None:
-    """Requests without a token, of customers and of staff with every other role are refused before any other check."""
+    """Requests without a token, of customers and of every other role are refused before other checks."""
     for operation in STAFF_ONLY:
         path = re.sub(r"\{(\w+_id|id)\}", str(uuid4()), operation.path).format(sku="x")
         anonymous = await gateway.call(operation.method, path, user=None)
@@ -162,7 +162,7 @@ async def test_support_cancels_order_with_reason_shown_to_customer(
     path = f"/v1/admin/orders/{placed.body['order_id']}"
     early = await gateway.call("GET", path, user="ann", roles=["support"])
     assert (early.body["user_id"], early.body["order"]["status"]) == ("user", "accepted")
-    reason = {"reason": "ordered twice, as told on the phone"}
+    reason = {"reason": "ordered twice, as reported by phone"}
     async with run_workers(settings, "order_writer", "release_worker"):
         for _ in range(2):
             gone = await gateway.call("POST", f"{path}/cancel", user="ann", roles=["support"], json=reason)

@@ -33,8 +33,8 @@ SYSTEMS = sorted(YES)
 
 @pytest.fixture
 async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
-    async with open_shipping_gateway(shop, make_settings) as found:
-        yield found
+    async with open_shipping_gateway(shop, make_settings) as gateway:
+        yield gateway
 
 
 async def send(
@@ -76,13 +76,15 @@ def counted(system: str, result: str) -> float:
 async def booked(shipping_gateway: ShippingGateway, system: str) -> tuple[UUID, UUID, str]:
     """Create an order with one shipment, booked by the worker (SF Express) or by staff (zto)."""
     ship_to = () if system == "sf_express" else (SHANGHAI,)
-    order_id, [parcel] = await shipping_gateway.ship.sent(("a", 1, 0), **({"ship_to": ship_to} if ship_to else {}))
+    order_id, [shipment] = await shipping_gateway.ship.add_booked_order(
+        ("a", 1, 0), **({"ship_to": ship_to} if ship_to else {})
+    )
     if system == "kuaidi100":
-        answer = await shipping_gateway.desk(parcel.shipment_id, "pack", tracking_no="ZTO73100012345")
+        answer = await shipping_gateway.post_action(shipment.shipment_id, "pack", tracking_no="ZTO73100012345")
         assert answer.status == 200, answer.text
-        [parcel] = await shipping_gateway.ship.parcels(order_id)
-    assert parcel.tracking_no is not None
-    return order_id, parcel.shipment_id, parcel.tracking_no
+        [shipment] = await shipping_gateway.ship.list_shipments(order_id)
+    assert shipment.tracking_no is not None
+    return order_id, shipment.shipment_id, shipment.tracking_no
 
 
 async def state(shipping_gateway: ShippingGateway) -> list[Any]:
@@ -90,16 +92,16 @@ async def state(shipping_gateway: ShippingGateway) -> list[Any]:
     query = """SELECT (SELECT jsonb_agg(shipments ORDER BY shipment_id) FROM shipments)::text,
         (SELECT jsonb_agg(orders ORDER BY order_id) FROM orders)::text, (SELECT count(*) FROM shipment_events),
         (SELECT jsonb_agg(fulfilment_lines) FROM fulfilment_lines)::text, (SELECT count(*) FROM carrier_webhooks)"""
-    return [tuple(row) for row in await shipping_gateway.ship.rows(query)]
+    return [tuple(row) for row in await shipping_gateway.ship.fetch_rows(query)]
 
 
 async def unchanged(
-    shipping_gateway: ShippingGateway, system: str, body: bytes, result: str, answer: tuple[int, str], **how: Any
+    shipping_gateway: ShippingGateway, system: str, body: bytes, result: str, expected: tuple[int, str], **options: Any
 ) -> None:
     before, count = await state(shipping_gateway), counted(system, result)
-    said = await send(shipping_gateway, system, body, **how)
-    assert (said.status, said.text) == answer
-    assert said.headers["Content-Type"] == "application/json"
+    answer = await send(shipping_gateway, system, body, **options)
+    assert (answer.status, answer.text) == expected
+    assert answer.headers["Content-Type"] == "application/json"
     assert await state(shipping_gateway) == before
     assert counted(system, result) == count + 1
 
@@ -111,38 +113,41 @@ async def test_carrier_webhooks_out_of_order_deliver_order_once(shipping_gateway
     write, unknown = WRITE[system], counted_unknown(system)
     first = write(number, *history(system, 1))
     count = counted(system, "status_changed")
-    said = await send(shipping_gateway, system, first)
-    assert (said.status, said.text) == YES[system]
-    assert said.headers["Content-Type"] == "application/json"
-    assert said.headers["X-Request-Id"]
+    answer = await send(shipping_gateway, system, first)
+    assert (answer.status, answer.text) == YES[system]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Request-Id"]
     assert counted(system, "status_changed") == count + 1
-    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "in_transit"
-    assert await shipping_gateway.ship.status(order_id) == "shipped"
+    assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "in_transit"
+    assert await shipping_gateway.ship.order_status(order_id) == "shipped"
     await unchanged(shipping_gateway, system, first, "duplicate", YES[system])
     late = write(number, *history(system, 0))
     count = counted(system, "recorded")
     assert (await send(shipping_gateway, system, late)).text == YES[system][1]
     assert counted(system, "recorded") == count + 1
-    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "in_transit"
-    odd = write(number, *history(system, 4, 1))
-    assert (await send(shipping_gateway, system, odd)).text == YES[system][1]
+    assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "in_transit"
+    unknown_code = write(number, *history(system, 4, 1))
+    assert (await send(shipping_gateway, system, unknown_code)).text == YES[system][1]
     assert counted_unknown(system) == unknown + 1
     assert [
-        one["reason"] for one in (await shipping_gateway.staff("GET", "/shipments?worklist=anomalies")).body["items"]
+        item["reason"]
+        for item in (await shipping_gateway.call_as_staff("GET", "/shipments?worklist=anomalies")).body["items"]
     ] == ["step 4"]
     last = write(number, *history(system, 0, 1, 2, 3))
     assert (await send(shipping_gateway, system, last)).text == YES[system][1]
-    assert await shipping_gateway.ship.status(order_id) == "delivered"
-    kept = await shipping_gateway.ship.rows("SELECT system, result, body FROM carrier_webhooks ORDER BY received_at")
+    assert await shipping_gateway.ship.order_status(order_id) == "delivered"
+    kept = await shipping_gateway.ship.fetch_rows(
+        "SELECT system, result, body FROM carrier_webhooks ORDER BY received_at"
+    )
     assert [(row["system"], row["result"]) for row in kept] == [
         (system, w) for w in ("status_changed", "recorded", "recorded", "status_changed")
     ]
     assert kept[0]["body"] == first
-    events = (await shipping_gateway.shipments(order_id)).body["shipments"][0]["events"]
-    assert sorted(event["text"] for event in events if event["source"] == "push") == [
+    events = (await shipping_gateway.get_shipments(order_id)).body["shipments"][0]["events"]
+    assert sorted(event["text"] for event in events if event["source"] == "webhook") == [
         *("step 0", "step 1", "step 2", "step 3", "step 4", "picked up, implied by the event after it"),
     ]
-    await shipping_gateway.ship.check()
+    await shipping_gateway.ship.check_records()
 
 
 def counted_unknown(system: str) -> float:
@@ -152,7 +157,7 @@ def counted_unknown(system: str) -> float:
 async def test_carrier_webhook_not_authentic_is_refused_and_not_stored(
     shipping_gateway: ShippingGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Forged, altered, truncated and foreign webhooks are refused in the system's form, counted and not stored."""
+    """Forged, altered, truncated and foreign webhooks are refused and counted."""
     for system in SYSTEMS:
         await _not_believed(shipping_gateway, system, caplog)
 
@@ -172,7 +177,7 @@ async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: 
     await unchanged(shipping_gateway, system, b"", "malformed", NO[system])
     other = "kuaidi100" if system == "sf_express" else "sf_express"
     await unchanged(shipping_gateway, other, good, "malformed", NO[other])
-    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "booked"
+    assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "booked"
     assert PUSH_KEY not in caplog.text
     assert kuaidi100.SALT not in caplog.text
     huge = await send(shipping_gateway, system, b"x" * (shipping_gateway.gateway.settings.limits.body_bytes + 1))
@@ -185,7 +190,7 @@ async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: 
 async def test_carrier_webhook_before_booking_is_stored_is_accepted_on_repeat(
     shipping_gateway: ShippingGateway,
 ) -> None:
-    """A webhook may arrive before the answer to the booking: it is not stored, is sent again, and is accepted then."""
+    """A webhook that arrives before the answer to the booking is sent again and accepted then."""
     for system in SYSTEMS:
         await _known_later(shipping_gateway, system)
 
@@ -197,17 +202,17 @@ async def _known_later(shipping_gateway: ShippingGateway, system: str) -> None:
         await unchanged(shipping_gateway, system, body, "unknown_tracking_no", NO[system])
     order_id, shipment_id, _ = await booked(shipping_gateway, system)
     for table in ("bookings", "shipments"):
-        await shipping_gateway.ship.rows(
+        await shipping_gateway.ship.fetch_rows(
             f"UPDATE {table} SET tracking_no = $1 WHERE shipment_id = $2", number, shipment_id
         )
-    said = await send(shipping_gateway, system, body)
-    assert (said.status, said.text) == YES[system]
-    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
-    assert await shipping_gateway.ship.status(order_id) == "shipped"
+    answer = await send(shipping_gateway, system, body)
+    assert (answer.status, answer.text) == YES[system]
+    assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "picked_up"
+    assert await shipping_gateway.ship.order_status(order_id) == "shipped"
 
 
 async def test_carrier_webhook_with_one_unknown_number_applies_the_known_one(shipping_gateway: ShippingGateway) -> None:
-    """Events of known shipments are applied at once, although the webhook must be sent again for the unknown one."""
+    """Events of known shipments are applied at once; the webhook is sent again for the unknown one."""
     _, shipment_id, number = await booked(shipping_gateway, "sf_express")
     document = json.loads(sf(number, *history("sf_express", 0)))
     document["Body"]["WaybillRoute"] += json.loads(sf("SF0000000009999", *history("sf_express", 1)))["Body"][
@@ -215,10 +220,10 @@ async def test_carrier_webhook_with_one_unknown_number_applies_the_known_one(shi
     ]
     body = json.dumps(document).encode()
     for _ in range(2):
-        said = await send(shipping_gateway, "sf_express", body)
-        assert (said.status, said.text) == NO["sf_express"]
-    assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
-    assert await shipping_gateway.ship.value("SELECT count(*) FROM carrier_webhooks") == 0
+        answer = await send(shipping_gateway, "sf_express", body)
+        assert (answer.status, answer.text) == NO["sf_express"]
+    assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "picked_up"
+    assert await shipping_gateway.ship.fetch_value("SELECT count(*) FROM carrier_webhooks") == 0
 
 
 async def test_carrier_webhook_without_database_is_answered_not_stored(
@@ -232,25 +237,25 @@ async def test_carrier_webhook_without_database_is_answered_not_stored(
         proxy.cut()
         for system in SYSTEMS:
             body, count = WRITE[system](number, *history(system, 0)), counted(system, "not_stored")
-            said = await send(shipping_gateway, system, body)
-            assert (said.status, said.text) == NO[system]
+            answer = await send(shipping_gateway, system, body)
+            assert (answer.status, answer.text) == NO[system]
             assert counted(system, "not_stored") == count + 1
             assert (await send(shipping_gateway, system, b"forged")).text == NO[system][1]
         proxy.refuse = False
         assert (await send(shipping_gateway, "sf_express", sf(number, *history("sf_express", 0)))).text == YES[
             "sf_express"
         ][1]
-        assert (await shipping_gateway.ship.parcel(shipment_id)).status == "picked_up"
+        assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "picked_up"
 
 
 async def test_carrier_webhook_of_unconfigured_system_is_not_found(
     shop: CliServices, make_settings: Callable[..., Settings]
 ) -> None:
     """Unconfigured systems are 404, and other names are no systems."""
-    async with open_shipping_gateway(shop, make_settings, agreed={}) as shipping_gateway:
+    async with open_shipping_gateway(shop, make_settings, carrier_settings={}) as shipping_gateway:
         for system in SYSTEMS:
-            said = await send(shipping_gateway, system, b"x")
-            assert (said.status, said.code) == (404, "not_found")
+            answer = await send(shipping_gateway, system, b"x")
+            assert (answer.status, answer.code) == (404, "not_found")
         for name in ("own_fleet", "zto", "x"):
             assert (await send(shipping_gateway, name, b"x")).status == 422
         assert (await shipping_gateway.gateway.call("GET", "/v1/webhooks/carriers/kuaidi100", user=None)).status == 405

@@ -30,15 +30,17 @@ NASTY = {
 
 @pytest.fixture
 async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
-    async with open_shipping_gateway(shop, make_settings) as found:
-        yield found
+    async with open_shipping_gateway(shop, make_settings) as gateway:
+        yield gateway
 
 
 async def loaded(shipping_gateway: ShippingGateway, *, cod: int = 0) -> list[Shipment]:
     """Create an order with two shipments for our own fleet; with `cod`, each collects a part of the cash."""
-    _, parcels = await shipping_gateway.ship.sent(("a", 1, 0), ("a", 1, 1), ship_to=(NINGBO, NASTY), cod=cod)
-    assert [(parcel.carrier, parcel.status) for parcel in parcels] == [("own_fleet", "booked")] * 2
-    return parcels
+    _, shipments = await shipping_gateway.ship.add_booked_order(
+        ("a", 1, 0), ("a", 1, 1), ship_to=(NINGBO, NASTY), cod=cod
+    )
+    assert [(shipment.carrier, shipment.status) for shipment in shipments] == [("own_fleet", "booked")] * 2
+    return shipments
 
 
 async def drive(shipping_gateway: ShippingGateway, token: str, path: str = "", **body: object) -> GatewayResponse:
@@ -48,9 +50,9 @@ async def drive(shipping_gateway: ShippingGateway, token: str, path: str = "", *
 
 
 async def test_driver_reports_update_shipments_and_orders(shipping_gateway: ShippingGateway) -> None:
-    """Departures and reports may be repeated; a failed stop is delivered later; shipments and orders follow."""
+    """Departures and reports may be repeated, and a failed stop is delivered later."""
     first, second = await loaded(shipping_gateway)
-    route_id, token = await shipping_gateway.route(first, second)
+    route_id, token = await shipping_gateway.insert_route(first, second)
     route = await drive(shipping_gateway, token)
     assert (route.status, route.headers["Cache-Control"]) == (200, "no-store")
     assert (route.body["route_id"], route.body["vehicle_id"], route.body["status"]) == (str(route_id), "V1", "planned")
@@ -62,8 +64,8 @@ async def test_driver_reports_update_shipments_and_orders(shipping_gateway: Ship
     for _ in range(2):
         departed = await drive(shipping_gateway, token, "/depart")
         assert (departed.status, departed.body["status"]) == (200, "departed")
-        assert (await shipping_gateway.ship.parcel(first.shipment_id)).status == "out_for_delivery"
-    assert await shipping_gateway.ship.status(first.order_id) == "shipped"
+        assert (await shipping_gateway.ship.get_shipment(first.shipment_id)).status == "out_for_delivery"
+    assert await shipping_gateway.ship.order_status(first.order_id) == "shipped"
     for _ in range(2):
         failed = await drive(shipping_gateway, token, "/stops/2", outcome="failed", note="nobody opens")
         assert (failed.status, failed.body["stops"][1]["note"]) == (200, "nobody opens")
@@ -74,8 +76,8 @@ async def test_driver_reports_update_shipments_and_orders(shipping_gateway: Ship
     assert (await drive(shipping_gateway, token, "/stops/2", outcome="delivered")).body["stops"][1][
         "status"
     ] == "delivered"
-    assert await shipping_gateway.ship.status(first.order_id) == "delivered"
-    shown = (await shipping_gateway.shipments(first.order_id)).body["shipments"]
+    assert await shipping_gateway.ship.order_status(first.order_id) == "delivered"
+    shown = (await shipping_gateway.get_shipments(first.order_id)).body["shipments"]
     assert [(event["source"], event["text"]) for event in shown[1]["events"]][1:] == [
         ("fleet", "loaded into the van"),
         ("fleet", "in transit, implied by the event after it"),
@@ -83,12 +85,12 @@ async def test_driver_reports_update_shipments_and_orders(shipping_gateway: Ship
         ("fleet", "nobody opens"),
         ("fleet", "delivered"),
     ]
-    await shipping_gateway.ship.check()
+    await shipping_gateway.ship.check_records()
 
 
 async def test_stop_report_with_invalid_input_is_refused(shipping_gateway: ShippingGateway) -> None:
     [first, *_] = await loaded(shipping_gateway)
-    _, token = await shipping_gateway.route(first)
+    _, token = await shipping_gateway.insert_route(first)
     for seq, status in (("2", 404), ("0", 422), ("32768", 422), ("x", 422)):
         assert (await drive(shipping_gateway, token, f"/stops/{seq}", outcome="delivered")).status == status
     for body in ({"outcome": "lost"}, {"note": "x"}, {"outcome": "failed", "note": ""}, {"outcome": "failed", "x": 1}):
@@ -104,10 +106,10 @@ def forged(route_id: UUID, key: str, **changed: object) -> str:
 
 
 async def test_driver_link_forged_or_expired_shows_and_changes_nothing(shipping_gateway: ShippingGateway) -> None:
-    """Forged or expired links, links of removed routes and customers' tokens show no address and change nothing."""
+    """Forged or expired links and customers' tokens show no address and change nothing."""
     [first, *_] = await loaded(shipping_gateway)
     today = datetime.now(ZONE).date()
-    route_id, good = await shipping_gateway.route(first)
+    route_id, good = await shipping_gateway.insert_route(first)
     key, expired_day = shipping_gateway.gateway.settings.driver_link_key(), today - timedelta(days=2)
     bad = [
         forged(route_id, "somebody else's key, which is long enough"),
@@ -127,7 +129,7 @@ async def test_driver_link_forged_or_expired_shows_and_changes_nothing(shipping_
             assert (answer.status, answer.code) == (401, BadLink.code), token
             assert answer.headers["WWW-Authenticate"].startswith("Bearer")
             assert NINGBO["line"] not in answer.text
-    assert (await shipping_gateway.ship.parcel(first.shipment_id)).status == "booked"
+    assert (await shipping_gateway.ship.get_shipment(first.shipment_id)).status == "booked"
     long = await drive(shipping_gateway, "x" * 301)
     assert (long.status, long.code) == (422, "invalid")
     gone = make_link(key, uuid4(), today, ZONE)
@@ -141,7 +143,7 @@ async def test_driver_link_forged_or_expired_shows_and_changes_nothing(shipping_
 async def test_driver_page_escapes_texts_and_buttons_send_reports(shipping_gateway: ShippingGateway) -> None:
     """Customers' texts are escaped, and the buttons send valid requests to existing paths."""
     first, second = await loaded(shipping_gateway, cod=100)
-    _, token = await shipping_gateway.route(first, second)
+    _, token = await shipping_gateway.insert_route(first, second)
     page = await drive(shipping_gateway, token, "/page")
     assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert page.headers["Cache-Control"] == "no-store"
@@ -172,15 +174,17 @@ async def test_driver_page_escapes_texts_and_buttons_send_reports(shipping_gatew
 async def test_staff_list_routes_with_working_links(shipping_gateway: ShippingGateway) -> None:
     [first, *_] = await loaded(shipping_gateway)
     today = datetime.now(ZONE).date()
-    await shipping_gateway.route(first, day=today)
-    routes = await shipping_gateway.staff("GET", f"/routes?day={today}")
+    await shipping_gateway.insert_route(first, day=today)
+    routes = await shipping_gateway.call_as_staff("GET", f"/routes?day={today}")
     [item] = routes.body["items"]
     assert (item["route"]["vehicle_id"], len(item["route"]["stops"])) == ("V1", 1)
     assert (await shipping_gateway.gateway.call("GET", item["link"], user=None)).status == 200
-    assert (await shipping_gateway.staff("GET", f"/routes?day={today + timedelta(days=1)}")).body == {"items": []}
+    assert (await shipping_gateway.call_as_staff("GET", f"/routes?day={today + timedelta(days=1)}")).body == {
+        "items": []
+    }
     for wrong, status in (("", 400), ("?day=today", 422), (f"?day={today}&day={today}", 400)):
-        assert (await shipping_gateway.staff("GET", f"/routes{wrong}")).status == status
-    assert (await shipping_gateway.staff("GET", f"/routes?day={today}", role="support")).status == 403
+        assert (await shipping_gateway.call_as_staff("GET", f"/routes{wrong}")).status == status
+    assert (await shipping_gateway.call_as_staff("GET", f"/routes?day={today}", role="support")).status == 403
     # Customers' tokens are signed elsewhere, and the settings have no key for links.
     settings = shipping_gateway.gateway.settings
     keyless = settings.auth.keys[0].model_copy(update={"algorithm": "RS256"})
@@ -195,7 +199,7 @@ async def test_driver_link_token_is_never_logged(
 ) -> None:
     """The token is not logged either when a request fails unexpectedly."""
     [first, *_] = await loaded(shipping_gateway)
-    _, token = await shipping_gateway.route(first)
+    _, token = await shipping_gateway.insert_route(first)
 
     async def broken(*_: object) -> None:
         raise ZeroDivisionError

@@ -19,15 +19,15 @@ from tests.support.shipping_shop import SHANGHAI, refusal, tracking_event
 
 @pytest.fixture
 async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Settings]) -> AsyncIterator[ShippingGateway]:
-    async with open_shipping_gateway(shop, make_settings) as found:
-        yield found
+    async with open_shipping_gateway(shop, make_settings) as gateway:
+        yield gateway
 
 
 async def list_worklist(shipping_gateway: ShippingGateway, worklist: str, **query: Any) -> list[dict[str, Any]]:
-    answer = await shipping_gateway.staff("GET", "/shipments", params={"worklist": worklist, **query})
+    answer = await shipping_gateway.call_as_staff("GET", "/shipments", params={"worklist": worklist, **query})
     assert answer.status == 200, answer.text
     if worklist != "all" and not query:
-        counts = (await shipping_gateway.staff("GET", "/worklists")).body
+        counts = (await shipping_gateway.call_as_staff("GET", "/worklists")).body
         assert counts[worklist] == len(answer.body["items"])
     return list(answer.body["items"])
 
@@ -51,21 +51,21 @@ async def pdf(shipping_gateway: ShippingGateway, path: str) -> bytes:
 
 
 async def test_wave_from_worklist_to_packed_shipments(shipping_gateway: ShippingGateway) -> None:
-    """A wave with its documents; one shipment is booked by the worker, the other by staff with its tracking number."""
-    _, [one] = await shipping_gateway.ship.sent(("a", 2, 0))
-    _, [two] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
+    """A wave with its documents; the worker books one shipment, staff the other."""
+    _, [shipment] = await shipping_gateway.ship.add_booked_order(("a", 2, 0))
+    _, [two] = await shipping_gateway.ship.add_booked_order(("b", 1, 0), ship_to=(SHANGHAI,))
     items = await list_worklist(shipping_gateway, "to_pack")
-    assert [item["shipment"]["shipment_id"] for item in items] == [str(one.shipment_id), str(two.shipment_id)]
+    assert [item["shipment"]["shipment_id"] for item in items] == [str(shipment.shipment_id), str(two.shipment_id)]
     assert items[0]["lines"] == [{"line_no": 0, "sku": "a", "quantity": 2}]
-    first = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1})
-    assert (len(first.body["items"]), first.body["next"]) == (1, str(one.shipment_id))
-    rest = await shipping_gateway.staff("GET", "/shipments", params={"limit": 1, "cursor": first.body["next"]})
+    first = await shipping_gateway.call_as_staff("GET", "/shipments", params={"limit": 1})
+    assert (len(first.body["items"]), first.body["next"]) == (1, str(shipment.shipment_id))
+    rest = await shipping_gateway.call_as_staff("GET", "/shipments", params={"limit": 1, "cursor": first.body["next"]})
     assert [item["shipment"]["shipment_id"] for item in rest.body["items"]] == [str(two.shipment_id)]
     assert rest.body["next"] is None
     assert await list_worklist(shipping_gateway, "to_pack", warehouse="sh") == []
-    wave = await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"})
+    wave = await shipping_gateway.call_as_staff("POST", "/waves", json={"warehouse_id": "hz"})
     assert wave.status == 201, wave.text
-    assert wave.body["shipments"] == [str(one.shipment_id), str(two.shipment_id)]
+    assert wave.body["shipments"] == [str(shipment.shipment_id), str(two.shipment_id)]
     assert wave.body["picks"][0] == {
         "shelf": "A-01",
         "sku": "a",
@@ -74,145 +74,159 @@ async def test_wave_from_worklist_to_packed_shipments(shipping_gateway: Shipping
         "shipments": {"1": 2},
     }
     path = f"/waves/{wave.body['wave_id']}"
-    assert (await shipping_gateway.staff("GET", path)).body == wave.body
+    assert (await shipping_gateway.call_as_staff("GET", path)).body == wave.body
     await pdf(shipping_gateway, f"{path}/pick-list")
     labels = await pdf(shipping_gateway, f"{path}/labels")
-    assert is_problem(await shipping_gateway.staff("GET", f"/shipments/{two.shipment_id}/label"), 409, "no_label")
-    assert await pdf(shipping_gateway, f"/shipments/{one.shipment_id}/label") == labels, (
+    assert is_problem(
+        await shipping_gateway.call_as_staff("GET", f"/shipments/{two.shipment_id}/label"), 409, "no_label"
+    )
+    assert await pdf(shipping_gateway, f"/shipments/{shipment.shipment_id}/label") == labels, (
         "only the first shipment is booked"
     )
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/packing-list")
     for _ in range(2):
-        done = await shipping_gateway.desk(one.shipment_id, "pack", tracking_no=one.tracking_no)
+        done = await shipping_gateway.post_action(shipment.shipment_id, "pack", tracking_no=shipment.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
     assert is_problem(
-        await shipping_gateway.desk(one.shipment_id, "pack", tracking_no="SF0000"), 409, "invalid_shipment_state"
+        await shipping_gateway.post_action(shipment.shipment_id, "pack", tracking_no="SF0000"),
+        409,
+        "invalid_shipment_state",
     )
-    none = await shipping_gateway.staff("POST", f"/shipments/{two.shipment_id}/pack", json={})
+    none = await shipping_gateway.call_as_staff("POST", f"/shipments/{two.shipment_id}/pack", json={})
     assert is_problem(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
-    assert (await shipping_gateway.desk(two.shipment_id, "pack", tracking_no="ZTO-1")).body["shipment"][
+    assert (await shipping_gateway.post_action(two.shipment_id, "pack", tracking_no="ZTO-1")).body["shipment"][
         "status"
     ] == "booked"
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/label")
-    _, [three] = await shipping_gateway.ship.sent(("b", 1, 0), ship_to=(SHANGHAI,))
-    duplicate = await shipping_gateway.desk(three.shipment_id, "pack", tracking_no="ZTO-1")
+    _, [three] = await shipping_gateway.ship.add_booked_order(("b", 1, 0), ship_to=(SHANGHAI,))
+    duplicate = await shipping_gateway.post_action(three.shipment_id, "pack", tracking_no="ZTO-1")
     assert is_problem(duplicate, 409, "invalid_shipment_state")
     assert await list_worklist(shipping_gateway, "to_pack", warehouse="hz") == await list_worklist(
         shipping_gateway, "to_pack"
     )
     assert (
-        await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz", "max_shipments": 1})
+        await shipping_gateway.call_as_staff("POST", "/waves", json={"warehouse_id": "hz", "max_shipments": 1})
     ).status == 201
     assert is_problem(
-        await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "hz"}), 409, "invalid_shipment_state"
+        await shipping_gateway.call_as_staff("POST", "/waves", json={"warehouse_id": "hz"}),
+        409,
+        "invalid_shipment_state",
     )
-    assert is_problem(await shipping_gateway.staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid")
-    choice = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/carrier-choice")).body
+    assert is_problem(
+        await shipping_gateway.call_as_staff("POST", "/waves", json={"warehouse_id": "nowhere"}), 422, "invalid"
+    )
+    choice = (await shipping_gateway.call_as_staff("GET", f"/shipments/{shipment.shipment_id}/carrier-choice")).body
     assert (choice["carrier"], len(choice["candidates"])) == ("sf_express", 3)
-    details = (await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}")).body
+    details = (await shipping_gateway.call_as_staff("GET", f"/shipments/{shipment.shipment_id}")).body
     assert [event["text"] for event in details["events"]][-1] == "it is packed"
-    await shipping_gateway.ship.check()
+    await shipping_gateway.ship.check_records()
 
 
 async def test_shipment_hold_resume_redirect_and_cancel(shipping_gateway: ShippingGateway) -> None:
-    _, [one] = await shipping_gateway.ship.sent()
-    id_ = one.shipment_id
-    held = await shipping_gateway.desk(id_, "hold", reason="the customer calls back")
+    _, [shipment] = await shipping_gateway.ship.add_booked_order()
+    id_ = shipment.shipment_id
+    held = await shipping_gateway.post_action(id_, "hold", reason="the customer calls back")
     assert (held.status, held.body["shipment"]["held_reason"]) == (200, "the customer calls back")
     assert [item["reason"] for item in await list_worklist(shipping_gateway, "on_hold")] == ["the customer calls back"]
     assert is_problem(
-        await shipping_gateway.staff("POST", f"/shipments/{id_}/pack", json={}), 409, "invalid_shipment_state"
+        await shipping_gateway.call_as_staff("POST", f"/shipments/{id_}/pack", json={}), 409, "invalid_shipment_state"
     )
     held_label = await pdf(shipping_gateway, f"/shipments/{id_}/label")
     for _ in range(2):
-        assert (await shipping_gateway.desk(id_, "resume")).body["shipment"]["held_reason"] is None
+        assert (await shipping_gateway.post_action(id_, "resume")).body["shipment"]["held_reason"] is None
     assert await pdf(shipping_gateway, f"/shipments/{id_}/label") != held_label, "the label of a held shipment says so"
-    assert is_problem(await shipping_gateway.desk(id_, "retry"), 409, "invalid_shipment_state")
-    moved = await shipping_gateway.desk(id_, "redirect", address=SHANGHAI, reason="she moved")
+    assert is_problem(await shipping_gateway.post_action(id_, "retry"), 409, "invalid_shipment_state")
+    moved = await shipping_gateway.post_action(id_, "redirect", address=SHANGHAI, reason="she moved")
     assert (moved.status, moved.body["shipment"]["task"]) == (200, "cancel")
-    await shipping_gateway.ship.work()
-    again = (await shipping_gateway.staff("GET", f"/shipments/{id_}")).body["shipment"]
+    await shipping_gateway.ship.work_until_idle()
+    again = (await shipping_gateway.call_as_staff("GET", f"/shipments/{id_}")).body["shipment"]
     assert (again["status"], again["carrier"], again["address"]) == ("planned", "zto", {**again["address"], **SHANGHAI})
     window = {"deliver_from": "18:00:00", "deliver_to": "20:00:00", "latitude": 31.2, "longitude": 121.5}
-    appointed = (await shipping_gateway.desk(id_, "appointment", **window)).body["shipment"]
+    appointed = (await shipping_gateway.post_action(id_, "appointment", **window)).body["shipment"]
     assert {name: appointed[name] for name in window} == window
     for _ in range(2):
-        gone = await shipping_gateway.desk(id_, "cancel", reason="not wanted")
+        gone = await shipping_gateway.post_action(id_, "cancel", reason="not wanted")
         assert gone.body["shipment"]["status"] == "cancelled"
-    assert is_problem(await shipping_gateway.desk(id_, "hold", reason="x"), 409, "invalid_shipment_state")
+    assert is_problem(await shipping_gateway.post_action(id_, "hold", reason="x"), 409, "invalid_shipment_state")
     assert is_problem(
-        await shipping_gateway.desk(id_, "redirect", address=ADDRESS, reason="x"), 409, "invalid_shipment_state"
+        await shipping_gateway.post_action(id_, "redirect", address=ADDRESS, reason="x"), 409, "invalid_shipment_state"
     )
-    assert is_problem(await shipping_gateway.desk(id_, "appointment", **window), 409, "invalid_shipment_state")
-    await shipping_gateway.ship.check()
+    assert is_problem(await shipping_gateway.post_action(id_, "appointment", **window), 409, "invalid_shipment_state")
+    await shipping_gateway.ship.check_records()
 
 
 async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_gateway: ShippingGateway) -> None:
     """A shipment that every carrier refused, and an order that could not be planned."""
-    shipping_gateway.ship.carriers["sf_express"].says = [refusal(), refusal()]
-    _, [one] = await shipping_gateway.ship.sent()
+    shipping_gateway.ship.carriers["sf_express"].next_outcomes = [refusal(), refusal()]
+    _, [shipment] = await shipping_gateway.ship.add_booked_order()
     [item] = await list_worklist(shipping_gateway, "parked")
     assert "sf_express" in item["reason"]
-    assert is_problem(await shipping_gateway.staff("GET", f"/shipments/{one.shipment_id}/label"), 409, "no_label")
-    shipping_gateway.ship.carriers["sf_express"].says = []
-    assert (await shipping_gateway.desk(one.shipment_id, "retry")).body["shipment"]["parked"] is False
-    await shipping_gateway.ship.work()
-    assert (await shipping_gateway.ship.parcel(one.shipment_id)).status == "booked"
-    [kept] = await shipping_gateway.ship.rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
-    order_id = await shipping_gateway.ship.order(("c", 1, 0))
-    await shipping_gateway.ship.work()
-    [order] = (await shipping_gateway.staff("GET", "/unplanned-orders")).body["items"]
+    assert is_problem(
+        await shipping_gateway.call_as_staff("GET", f"/shipments/{shipment.shipment_id}/label"), 409, "no_label"
+    )
+    shipping_gateway.ship.carriers["sf_express"].next_outcomes = []
+    assert (await shipping_gateway.post_action(shipment.shipment_id, "retry")).body["shipment"]["parked"] is False
+    await shipping_gateway.ship.work_until_idle()
+    assert (await shipping_gateway.ship.get_shipment(shipment.shipment_id)).status == "booked"
+    [kept] = await shipping_gateway.ship.fetch_rows("DELETE FROM product_logistics WHERE sku = 'c' RETURNING *")
+    order_id = await shipping_gateway.ship.add_order(("c", 1, 0))
+    await shipping_gateway.ship.work_until_idle()
+    [order] = (await shipping_gateway.call_as_staff("GET", "/unplanned-orders")).body["items"]
     assert order["order_id"] == str(order_id)
     assert "import them as goods" in order["reason"]
-    assert (await shipping_gateway.staff("GET", "/worklists")).body["unplanned"] == 1
-    await shipping_gateway.ship.rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
-    assert (await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204
-    assert is_problem(await shipping_gateway.staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found")
-    await shipping_gateway.ship.work()
-    assert (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 0
-    await shipping_gateway.ship.check()
+    assert (await shipping_gateway.call_as_staff("GET", "/worklists")).body["unplanned"] == 1
+    await shipping_gateway.ship.fetch_rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
+    assert (await shipping_gateway.call_as_staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204
+    assert is_problem(
+        await shipping_gateway.call_as_staff("POST", f"/unplanned-orders/{order_id}/retry"), 404, "not_found"
+    )
+    await shipping_gateway.ship.work_until_idle()
+    assert (await shipping_gateway.call_as_staff("GET", f"/orders/{order_id}/shipments")).body["unplanned_units"] == 0
+    await shipping_gateway.ship.check_records()
 
 
 async def test_split_merge_reship_and_resolve_move_units_once(shipping_gateway: ShippingGateway) -> None:
     """Shipments are split, merged, lost, sent again and resolved."""
-    order_id, [one] = await shipping_gateway.ship.sent(("a", 3, 0), ship_to=(SHANGHAI,))
-    split = await shipping_gateway.desk(one.shipment_id, "split", lines={"0": 1})
+    order_id, [shipment] = await shipping_gateway.ship.add_booked_order(("a", 3, 0), ship_to=(SHANGHAI,))
+    split = await shipping_gateway.post_action(shipment.shipment_id, "split", lines={"0": 1})
     assert split.status == 200, split.text
     first, second = split.body["shipments"]
-    shown = (await shipping_gateway.staff("GET", f"/orders/{order_id}/shipments")).body["shipments"]
+    shown = (await shipping_gateway.call_as_staff("GET", f"/orders/{order_id}/shipments")).body["shipments"]
     assert [shipment["lines"][0]["quantity"] for shipment in shown] == [2, 1]
     for lines in ({"0": 2}, {"0": 3}, {"7": 1}, {str(2**70): 1}):
-        assert is_problem(await shipping_gateway.desk(first, "split", lines=lines), 422, "invalid")
-    merged = await shipping_gateway.desk(first, "merge", shipments=[second])
+        assert is_problem(await shipping_gateway.post_action(first, "split", lines=lines), 422, "invalid")
+    merged = await shipping_gateway.post_action(first, "merge", shipments=[second])
     assert (merged.status, merged.body) == (200, {"shipments": [first]})
-    again = await shipping_gateway.desk(first, "merge", shipments=[second])
+    again = await shipping_gateway.post_action(first, "merge", shipments=[second])
     assert is_problem(again, 409, "invalid_shipment_state")
     for others in ([first], [str(uuid4())]):
-        assert is_problem(await shipping_gateway.desk(first, "merge", shipments=others), 422, "invalid")
-    assert is_problem(await shipping_gateway.desk(first, "reship", reason="lost"), 409, "invalid_shipment_state")
-    await shipping_gateway.desk(first, "pack", tracking_no="ZTO-77")
-    await shipping_gateway.ship.hear(UUID(first), tracking_event("lost"))
-    assert is_problem(await shipping_gateway.desk(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
+        assert is_problem(await shipping_gateway.post_action(first, "merge", shipments=others), 422, "invalid")
+    assert is_problem(await shipping_gateway.post_action(first, "reship", reason="lost"), 409, "invalid_shipment_state")
+    await shipping_gateway.post_action(first, "pack", tracking_no="ZTO-77")
+    await shipping_gateway.ship.apply_events(UUID(first), tracking_event("lost"))
+    assert is_problem(await shipping_gateway.post_action(first, "split", lines={"0": 1}), 409, "invalid_shipment_state")
     [lost] = await list_worklist(shipping_gateway, "undelivered")
     assert lost["reason"] == "lost"
-    replaced = await shipping_gateway.desk(first, "reship", reason="nobody finds it")
+    replaced = await shipping_gateway.post_action(first, "reship", reason="nobody finds it")
     assert (replaced.status, len(replaced.body["shipments"])) == (200, 1)
-    assert is_problem(await shipping_gateway.desk(first, "reship", reason="twice"), 409, "invalid_shipment_state")
+    assert is_problem(
+        await shipping_gateway.post_action(first, "reship", reason="twice"), 409, "invalid_shipment_state"
+    )
     assert await list_worklist(shipping_gateway, "undelivered") == []
-    other, [anomalous] = await shipping_gateway.ship.sent()
-    await shipping_gateway.ship.hear(
+    other, [anomalous] = await shipping_gateway.ship.add_booked_order()
+    await shipping_gateway.ship.apply_events(
         anomalous.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True)
     )
     assert [item["reason"] for item in await list_worklist(shipping_gateway, "anomalies")] == ["what is this"]
-    resolved = await shipping_gateway.desk(anomalous.shipment_id, "resolve", reason="asked the carrier")
+    resolved = await shipping_gateway.post_action(anomalous.shipment_id, "resolve", reason="asked the carrier")
     assert resolved.body["shipment"]["resolution"] == "asked the carrier"
     assert await list_worklist(shipping_gateway, "anomalies") == []
     assert other != order_id
     for worklist in ("overdue", "stalled", "no_first_scan"):
         assert await list_worklist(shipping_gateway, worklist) == []
     assert len(await list_worklist(shipping_gateway, "all")) == 4
-    await shipping_gateway.ship.check()
+    await shipping_gateway.ship.check_records()
 
 
 INVALID_INPUTS: list[tuple[str, dict[str, Any]]] = [
@@ -240,15 +254,15 @@ INVALID_INPUTS: list[tuple[str, dict[str, Any]]] = [
 
 async def test_fulfilment_request_with_invalid_input_changes_nothing(shipping_gateway: ShippingGateway) -> None:
     """Invalid input is refused with 422 and changes nothing."""
-    _, [one] = await shipping_gateway.ship.sent()
+    _, [shipment] = await shipping_gateway.ship.add_booked_order()
     for action, body in INVALID_INPUTS:
-        answer = await shipping_gateway.staff("POST", f"/shipments/{one.shipment_id}/{action}", json=body)
+        answer = await shipping_gateway.call_as_staff("POST", f"/shipments/{shipment.shipment_id}/{action}", json=body)
         assert (answer.status, answer.code) == (422, "invalid"), (action, body, answer.text)
     for wave in ({"warehouse_id": "nul\0"}, *({"warehouse_id": "hz", "max_shipments": n} for n in (0, 501)), {}):
-        assert is_problem(await shipping_gateway.staff("POST", "/waves", json=wave), 422, "invalid")
+        assert is_problem(await shipping_gateway.call_as_staff("POST", "/waves", json=wave), 422, "invalid")
     for query in ({"worklist": "none"}, {"warehouse": "\0"}, {"limit": 0}, {"limit": 1001}, {"cursor": "x"}):
-        assert is_problem(await shipping_gateway.staff("GET", "/shipments", params=query), 422, "invalid")
-    assert await shipping_gateway.ship.parcel(one.shipment_id) == one
+        assert is_problem(await shipping_gateway.call_as_staff("GET", "/shipments", params=query), 422, "invalid")
+    assert await shipping_gateway.ship.get_shipment(shipment.shipment_id) == shipment
 
 
 VALID_INPUTS: dict[str, dict[str, Any]] = {
@@ -271,7 +285,9 @@ async def test_fulfilment_request_for_missing_resource_is_not_found(shipping_gat
             continue
         path = operation.path.removeprefix("/v1/admin").format(shipment_id=uuid4(), order_id=uuid4(), wave_id=uuid4())
         body = VALID_INPUTS.get(path.rpartition("/")[2])
-        answer = await shipping_gateway.staff(operation.method, path, json=body if operation.body is not None else None)
+        answer = await shipping_gateway.call_as_staff(
+            operation.method, path, json=body if operation.body is not None else None
+        )
         assert (answer.status, answer.code) == (404, "not_found"), (operation.id, answer.text)
         assert answer.body["request_id"] == answer.headers["X-Request-Id"]
         tried += 1

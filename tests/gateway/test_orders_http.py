@@ -150,7 +150,7 @@ async def test_key_check_skips_sales_that_ended_days_ago(
         await connection.execute("UPDATE sales SET closed_at = $2 WHERE sale_id = $1", long_ago, now - 4 * day)
         await connection.execute("UPDATE sales SET closes_at = $2 WHERE sale_id = $1", over, now - 4 * day)
     await snapshots.refresh()
-    assert sorted(snapshots.loaded()) == sorted(
+    assert sorted(snapshots.sale_ids()) == sorted(
         (sale_id, just, long_ago, over)
     )  # any of them may still have orders in its stream
     async with shop.redis.monitor() as monitor:
@@ -167,7 +167,7 @@ async def test_key_check_skips_sales_that_ended_days_ago(
 async def test_key_accepted_by_two_sales_at_once_keeps_one_order(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str, sale_prefix: str, keys: SaleKeys
 ) -> None:
-    """Neither sale could see the other's key: one order stays, the other is refused later and its stock released."""
+    """One order stays; the other is refused later, and its stock is released."""
     other_keys = await make_sale(shop, f"{sale_prefix}-two", {"a": (50, 100, 5)})
     await gateway.services.snapshots.refresh()
     for number in range(10):

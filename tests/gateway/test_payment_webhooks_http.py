@@ -32,11 +32,11 @@ YES = {"alipay": (200, "success"), "wechatpay": (204, "")}
 
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PaymentShop]:
-    """Open a shop that receives only the test's webhooks: the sandbox sends none, and the worker polls rarely."""
+    """Open a shop that receives only the test's webhooks: the sandbox sends none."""
     monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 30_000)
-    async with open_payment_shop(shop, sale_id) as found:
-        found.switch(never_share=1)
-        yield found
+    async with open_payment_shop(shop, sale_id) as payment_shop:
+        payment_shop.switch(never_share=1)
+        yield payment_shop
 
 
 def counted(method: str, result: str) -> float:
@@ -54,13 +54,13 @@ async def state(pay: PaymentShop) -> list[Any]:
 
 
 def altered_callback(
-    pay: PaymentShop, method: str, payment_id: str, change: Callable[[SimulatedTrade], SimulatedTrade], notice_id: str
+    pay: PaymentShop, method: str, payment_id: str, change: Callable[[SimulatedTrade], SimulatedTrade], webhook_id: str
 ) -> Callback:
     """Build a webhook that the provider signed, about a trade that `change` altered."""
     trade = pay.bank.trade(method, payment_id.replace("-", ""))
     assert trade is not None
-    notice = DueNotice(notice_id, method, trade.out_no, None, None, 0)
-    return pay.sandbox.protocols[method].callback(notice, change(trade), None)
+    due_webhook = DueNotice(webhook_id, method, trade.out_no, None, None, 0)
+    return pay.sandbox.protocols[method].callback(due_webhook, change(trade), None)
 
 
 async def refused(pay: PaymentShop, method: str, callback: Callback, result: str) -> None:
@@ -117,18 +117,18 @@ async def test_payment_webhook_not_authentic_is_refused_and_not_stored(pay: Paym
     good = pay.callback(method, payment["payment_id"])
     other = "wechatpay" if method == "alipay" else "alipay"
     changed = good._replace(body=good.body.replace(b"100" if b"100" in good.body else b"1.00", b"101"))
-    notice = DueNotice("wrong", method, payment["payment_id"].replace("-", ""), None, "signature", 0)
-    trade = pay.bank.trade(method, notice.out_no)
+    due_webhook = DueNotice("wrong", method, payment["payment_id"].replace("-", ""), None, "signature", 0)
+    trade = pay.bank.trade(method, due_webhook.out_no)
     assert trade is not None
-    forged = pay.sandbox.protocols[method].callback(notice, trade, None)
+    forged = pay.sandbox.protocols[method].callback(due_webhook, trade, None)
     await refused(pay, method, forged, "bad_signature")
     await refused(pay, method, good._replace(body=good.body[:-9]), "bad_signature")
     if changed.body != good.body:
         await refused(pay, method, changed, "bad_signature")
     empty = "malformed" if method == "alipay" else "bad_signature"
     await refused(pay, method, good._replace(body=b""), empty)
-    await refused(pay, method, _foreign(pay, method, notice, trade), "foreign")
-    await refused(pay, method, _in_pounds(pay, method, notice, trade), "bad_content")
+    await refused(pay, method, _foreign(pay, method, due_webhook, trade), "foreign")
+    await refused(pay, method, _in_pounds(pay, method, due_webhook, trade), "bad_content")
     async with pay.gateway.client.post(
         f"{pay.gateway.base}/v1/webhooks/payments/{other}", data=good.body, headers=good.headers
     ) as answer:
@@ -137,18 +137,18 @@ async def test_payment_webhook_not_authentic_is_refused_and_not_stored(pay: Paym
     assert await pay.send(method, good) == YES[method]
 
 
-def _foreign(pay: PaymentShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
+def _foreign(pay: PaymentShop, method: str, due_webhook: DueNotice, trade: SimulatedTrade) -> Callback:
     """Build a webhook with a valid signature, for another merchant."""
     ids = msgspec.structs.replace(provider_keys().ids, alipay_app_id="2021000000000000", wechatpay_mch_id="1900000000")
     keys = dataclasses.replace(provider_keys(), ids=ids)
     protocols = _protocols(pay.bank, SystemClock(), keys, "http://shop.invalid", pay.sandbox.plans)
     [protocol] = [protocol for protocol in protocols if protocol.name == method]
-    return protocol.callback(dataclasses.replace(notice, wrong=None), trade, None)
+    return protocol.callback(dataclasses.replace(due_webhook, wrong=None), trade, None)
 
 
-def _in_pounds(pay: PaymentShop, method: str, notice: DueNotice, trade: SimulatedTrade) -> Callback:
+def _in_pounds(pay: PaymentShop, method: str, due_webhook: DueNotice, trade: SimulatedTrade) -> Callback:
     """Build a webhook about the amount in another currency."""
-    good = dataclasses.replace(notice, wrong=None)
+    good = dataclasses.replace(due_webhook, wrong=None)
     if method == "wechatpay":
         return pay.sandbox.protocols[method].callback(good, dataclasses.replace(trade, currency="GBP"), None)
     callback = pay.sandbox.protocols[method].callback(good, trade, None)
@@ -224,8 +224,8 @@ async def test_refund_webhook_contradicting_records_is_refused(pay: PaymentShop)
     for number, wrong in enumerate(
         (dataclasses.replace(refund, amount=41), dataclasses.replace(refund, out_refund_no=uuid4().hex))
     ):
-        notice = DueNotice(f"r{number}", "wechatpay", refund.out_no, wrong.out_refund_no, None, 0)
-        await refused(pay, "wechatpay", protocol.callback(notice, trade, wrong), "refused")
+        due_webhook = DueNotice(f"r{number}", "wechatpay", refund.out_no, wrong.out_refund_no, None, 0)
+        await refused(pay, "wechatpay", protocol.callback(due_webhook, trade, wrong), "refused")
     await pay.send("wechatpay", pay.callback("wechatpay", payment["payment_id"], refund.out_refund_no, notice_id="ok"))
     assert await pay.value("SELECT refunded_minor FROM payments") == 40
 

@@ -119,7 +119,7 @@ async def test_customer_reads_actions_captures_and_refunds(pay: PaymentShop) -> 
 
 
 async def test_staff_refund_cash_and_credit_within_rules(pay: PaymentShop) -> None:
-    """Refunds stay within the captured amount, store credit is granted once per key, and roles are checked."""
+    """Refunds stay within the captured amount; store credit is granted once per key."""
     order_id, [payment] = await pay.paid(("alipay", 100))
     path = f"/v1/admin/orders/{order_id}/refunds"
     for role in ([], ["catalog"]):
