@@ -136,4 +136,4 @@ async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingS
     """
     async with open_shipping_shop(shop, settings, lease_s=60) as found:
         yield found
-        await found.check()
+        await found.check_records()

@@ -40,10 +40,10 @@ async def findings(ship: ShippingShop) -> dict[str, list[str]]:
 async def test_each_breach_is_found(ship: ShippingShop) -> None:
     orders = {}
     for name in BREACHES:
-        order_id, [parcel] = await ship.sent(("a", 2, 0))
-        await ship.hear(parcel.shipment_id, tracking_event("delivered", -5))
+        order_id, [parcel] = await ship.add_booked_order(("a", 2, 0))
+        await ship.apply_events(parcel.shipment_id, tracking_event("delivered", -5))
         orders[name] = order_id
-    await ship.sent(("a", 1, 0))
+    await ship.add_booked_order(("a", 1, 0))
     assert not any((await findings(ship)).values())
     async with ship.shop.db.connection() as connection:
         await connection.execute("ALTER TABLE fulfilment_lines DROP CONSTRAINT fulfilment_lines_in_order")
@@ -54,7 +54,7 @@ async def test_each_breach_is_found(ship: ShippingShop) -> None:
         await connection.execute("RESET session_replication_role")
     found = await findings(ship)
     for name, order_id in orders.items():
-        parcels = [str(one.shipment_id) for one in await ship.parcels(order_id)]
+        parcels = [str(one.shipment_id) for one in await ship.list_shipments(order_id)]
         about = [what for what in found[name] if str(order_id) in what or what in parcels]
         assert about, (name, found)
         others = [what for what in found[name] if what not in about]

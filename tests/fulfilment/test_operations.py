@@ -19,11 +19,11 @@ NOBODY = UUID(int=7)
 
 
 async def test_packing(ship: ShippingShop) -> None:
-    desk = ship.desk
-    _, [booked] = await ship.sent()
-    _, [byhand] = await ship.sent(ship_to=[SHANGHAI])
-    _, [other] = await ship.sent(ship_to=[SHANGHAI])
-    assert await ship.on("to_pack") == {booked.shipment_id, byhand.shipment_id, other.shipment_id}
+    desk = ship.fulfilment
+    _, [booked] = await ship.add_booked_order()
+    _, [byhand] = await ship.add_booked_order(ship_to=[SHANGHAI])
+    _, [other] = await ship.add_booked_order(ship_to=[SHANGHAI])
+    assert await ship.list_worklist("to_pack") == {booked.shipment_id, byhand.shipment_id, other.shipment_id}
     for parcel, number, why in (
         (booked, "ANOTHER-1", f"it is booked as {booked.tracking_no}, not as ANOTHER-1"),
         (byhand, None, "say byhand's number"),
@@ -37,13 +37,13 @@ async def test_packing(ship: ShippingShop) -> None:
         await desk.pack(booked.shipment_id, "ANOTHER-1", "dan")
     file = await desk.pack(byhand.shipment_id, "BH-0001", "dan")
     assert (file.shipment.status, file.shipment.tracking_no, file.shipment.task) == ("booked", "BH-0001", "follow")
-    with pytest.raises(InvalidShipmentState, match="BH-0001 stands for another parcel"):
+    with pytest.raises(InvalidShipmentState, match="BH-0001 belongs to another shipment"):
         await desk.pack(other.shipment_id, "BH-0001", "dan")
-    assert (await ship.parcel(other.shipment_id)).booking_id is None
-    assert await ship.work() == ["subscribed"]
-    assert ship.carriers["byhand"].followed == ["BH-0001"]
-    assert (await ship.parcel(byhand.shipment_id)).task == "track"
-    assert await ship.on("to_pack") == {other.shipment_id}
+    assert (await ship.get_shipment(other.shipment_id)).booking_id is None
+    assert await ship.work_until_idle() == ["subscribed"]
+    assert ship.carriers["byhand"].subscribed == ["BH-0001"]
+    assert (await ship.get_shipment(byhand.shipment_id)).task == "track"
+    assert await ship.list_worklist("to_pack") == {other.shipment_id}
     for name in ("packed", "hold", "let_go", "cancel", "show", "retry"):
         more = {"packed": (None, "dan"), "hold": ("r", "dan"), "cancel": ("r", "dan"), "show": ()}.get(name, ("dan",))
         with pytest.raises(NoSuchShipment):
@@ -51,13 +51,13 @@ async def test_packing(ship: ShippingShop) -> None:
 
 
 async def test_what_must_not_be_packed(ship: ShippingShop) -> None:
-    desk = ship.desk
-    order_id = await ship.order()
-    assert await ship.one(await ship.claimed()) == "planned"
-    [planned] = await ship.parcels(order_id)
+    desk = ship.fulfilment
+    order_id = await ship.add_order()
+    assert await ship.work_on(await ship.claim_one()) == "planned"
+    [planned] = await ship.list_shipments(order_id)
     with pytest.raises(InvalidShipmentState, match="no carrier is booked for it yet"):
         await desk.pack(planned.shipment_id, "X-0001", "dan")
-    await ship.work()
+    await ship.work_until_idle()
     await desk.hold(planned.shipment_id, "asks for the colour", "dan")
     with pytest.raises(InvalidShipmentState, match="held: asks for the colour"):
         await desk.pack(planned.shipment_id, None, "dan")
@@ -67,12 +67,12 @@ async def test_what_must_not_be_packed(ship: ShippingShop) -> None:
         await desk.pack(planned.shipment_id, None, "dan")
     with pytest.raises(InvalidShipmentState, match="being cancelled"):
         await desk.redirect(planned.shipment_id, MOVED, "moved", "dan")
-    assert (await ship.parcel(planned.shipment_id)).next_address is None
-    await ship.work()
+    assert (await ship.get_shipment(planned.shipment_id)).next_address is None
+    await ship.work_until_idle()
     with pytest.raises(InvalidShipmentState, match="it is cancelled"):
         await desk.pack(planned.shipment_id, None, "dan")
-    _, [gone] = await ship.sent()
-    await ship.hear(gone.shipment_id, tracking_event("picked_up", -1))
+    _, [gone] = await ship.add_booked_order()
+    await ship.apply_events(gone.shipment_id, tracking_event("picked_up", -1))
     for refused in (
         desk.pack(gone.shipment_id, None, "dan"),
         desk.hold(gone.shipment_id, "r", "dan"),
@@ -86,98 +86,98 @@ async def test_what_must_not_be_packed(ship: ShippingShop) -> None:
 
 async def test_cancelling(ship: ShippingShop) -> None:
     """At once where nobody is asked, else once the carrier says so, or that it is too late; again changes nothing."""
-    cheap, desk = ship.carriers["cheap"], ship.desk
-    planned, booked, late = await ship.order(), await ship.order(), await ship.order()
-    assert [await ship.one(job) for job in await ship.jobs.claim(100, [], [])] == ["planned"] * 3
-    [one] = await ship.parcels(planned)
+    cheap, desk = ship.carriers["cheap"], ship.fulfilment
+    planned, booked, late = await ship.add_order(), await ship.add_order(), await ship.add_order()
+    assert [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])] == ["planned"] * 3
+    [one] = await ship.list_shipments(planned)
     for _ in range(2):
         assert (await desk.cancel(one.shipment_id, "not wanted", "dan")).shipment.status == "cancelled"
-    assert cheap.asked.total() == 0
-    await ship.work()
-    [two], [three] = await ship.parcels(booked), await ship.parcels(late)
+    assert cheap.requests.total() == 0
+    await ship.work_until_idle()
+    [two], [three] = await ship.list_shipments(booked), await ship.list_shipments(late)
     assert three.booking_id is not None
     cheap.handed_over = {three.booking_id}
     for parcel in (two, three, three):
         assert (await desk.cancel(parcel.shipment_id, "not wanted", "dan")).shipment.status == "booked"
-    assert await ship.on("to_pack") == set()
-    assert sorted(await ship.work()) == ["cancelled", "too_late"]
-    two, three = await ship.parcel(two.shipment_id), await ship.parcel(three.shipment_id)
+    assert await ship.list_worklist("to_pack") == set()
+    assert sorted(await ship.work_until_idle()) == ["cancelled", "too_late"]
+    two, three = await ship.get_shipment(two.shipment_id), await ship.get_shipment(three.shipment_id)
     assert (two.status, two.tracking_no, two.booking_id) == ("cancelled", None, None)
     assert (three.status, three.task, three.after_cancel) == ("booked", "track", None)
-    assert (await ship.shipping.show(booked, "user")).unplanned_units == 1
-    outcomes = await ship.rows("SELECT shipment_id, outcome FROM bookings")
+    assert (await ship.shipping.get_order_shipments(booked, "user")).unplanned_units == 1
+    outcomes = await ship.fetch_rows("SELECT shipment_id, outcome FROM bookings")
     assert dict(map(tuple, outcomes)) == {two.shipment_id: "cancelled", three.shipment_id: "booked"}
 
 
 async def test_another_address(ship: ShippingShop) -> None:
     """Before anybody is asked at once; a booking is cancelled first, and it is rated and booked anew."""
-    cheap, desk = ship.carriers["cheap"], ship.desk
-    order_id = await ship.order()
-    assert await ship.one(await ship.claimed()) == "planned"
-    [parcel] = await ship.parcels(order_id)
+    cheap, desk = ship.carriers["cheap"], ship.fulfilment
+    order_id = await ship.add_order()
+    assert await ship.work_on(await ship.claim_one()) == "planned"
+    [parcel] = await ship.list_shipments(order_id)
     id_ = parcel.shipment_id
     with pytest.raises(Invalid, match="/address"):
         await desk.redirect(id_, Address(**{**ADDRESS, "phone": ""}), "moved", "dan")
     await desk.set_appointment(id_, Appointment(time(9), time(12), 30.1, 120.1), "dan")
     file = await desk.redirect(id_, MOVED, "moved", "dan")
     assert (file.shipment.address, file.shipment.latitude, file.shipment.deliver_from) == (MOVED, None, time(9))
-    await ship.work()
-    first = await ship.parcel(id_)
+    await ship.work_until_idle()
+    first = await ship.get_shipment(id_)
     await desk.pack(id_, None, "dan")
     await desk.redirect(id_, Address(**SHANGHAI), "moved again", "dan")
     await desk.redirect(id_, Address(**ADDRESS), "and back", "dan")
-    assert await ship.work() == ["replanned", "booked"]
-    again = await ship.parcel(id_)
+    assert await ship.work_until_idle() == ["replanned", "booked"]
+    again = await ship.get_shipment(id_)
     assert again.address == Address(**ADDRESS)
     assert (again.next_address, again.after_cancel, again.packed_at) == (None, None, None)
     assert again.booking_id != first.booking_id
     assert again.tracking_no != first.tracking_no
-    assert [one.to.line for one in cheap.parcels] == ["Elsewhere 1", ADDRESS["line"]]
+    assert [one.to.line for one in cheap.booking_requests] == ["Elsewhere 1", ADDRESS["line"]]
     # To where another carrier is cheaper, and the desk books it.
     await desk.redirect(id_, Address(**SHANGHAI), "moved once more", "dan")
-    assert await ship.work() == ["replanned"]
-    third = await ship.parcel(id_)
-    assert (third.carrier, third.status, third.task, cheap.standing) == ("byhand", "planned", None, set())
+    assert await ship.work_until_idle() == ["replanned"]
+    third = await ship.get_shipment(id_)
+    assert (third.carrier, third.status, third.task, cheap.current_bookings) == ("byhand", "planned", None, set())
 
 
 async def test_held_while_it_is_booked(ship: ShippingShop) -> None:
     """What is asked already is noted; then nothing more is done, except to cancel it."""
-    cheap, desk = ship.carriers["cheap"], ship.desk
-    order_id, booking = await ship.booking("cheap")
-    [parcel] = await ship.parcels(order_id)
+    cheap, desk = ship.carriers["cheap"], ship.fulfilment
+    order_id, booking = await ship.start_booking("cheap")
+    [parcel] = await ship.list_shipments(order_id)
     await desk.hold(parcel.shipment_id, "asks for the colour", "dan")
-    cheap.waits.set()
+    cheap.gate.set()
     assert await booking == "booked"
-    await ship.due()
-    assert await ship.work() == []
-    assert await ship.on("on_hold") == {parcel.shipment_id}
-    assert await ship.on("to_pack") == set()
+    await ship.make_all_due()
+    assert await ship.work_until_idle() == []
+    assert await ship.list_worklist("on_hold") == {parcel.shipment_id}
+    assert await ship.list_worklist("to_pack") == set()
     for _ in range(2):
         await desk.resume(parcel.shipment_id, "dan")
-    assert (await ship.told(parcel.shipment_id)).count("let go") == 1
-    assert await ship.work() == ["unchanged"]
+    assert (await ship.list_event_texts(parcel.shipment_id)).count("let go") == 1
+    assert await ship.work_until_idle() == ["unchanged"]
     await desk.hold(parcel.shipment_id, "again", "dan")
     await desk.cancel(parcel.shipment_id, "not wanted", "dan")
-    assert await ship.work() == ["cancelled"]
-    assert await ship.on("on_hold") == set()
+    assert await ship.work_until_idle() == ["cancelled"]
+    assert await ship.list_worklist("on_hold") == set()
     # Held before anybody is asked: nobody is.
-    order_id = await ship.order()
-    assert await ship.one(await ship.claimed()) == "planned"
-    job = await ship.claimed()
-    [parcel] = await ship.parcels(order_id)
+    order_id = await ship.add_order()
+    assert await ship.work_on(await ship.claim_one()) == "planned"
+    job = await ship.claim_one()
+    [parcel] = await ship.list_shipments(order_id)
     await desk.hold(parcel.shipment_id, "wait", "dan")
-    assert await ship.one(job) == "unchanged"
-    await ship.due()
-    assert await ship.work() == []
+    assert await ship.work_on(job) == "unchanged"
+    await ship.make_all_due()
+    assert await ship.work_until_idle() == []
     await desk.resume(parcel.shipment_id, "dan")
-    assert await ship.work() == ["booked"]
+    assert await ship.work_until_idle() == ["booked"]
 
 
 async def test_lists(ship: ShippingShop) -> None:
     """Each shows what it is for and nothing else, and counts as many."""
-    parcels = [(await ship.sent())[1][0].shipment_id for _ in range(9)]
+    parcels = [(await ship.add_booked_order())[1][0].shipment_id for _ in range(9)]
     fresh, held, late, stuck, silent, lost, back, odd, done = parcels
-    await ship.desk.hold(held, "wait", "dan")
+    await ship.fulfilment.hold(held, "wait", "dan")
     for id_, said in (
         (stuck, [tracking_event("in_transit", -60 * 24 * 3)]),
         (lost, [tracking_event("lost", -60 * 24 * 3)]),
@@ -185,7 +185,7 @@ async def test_lists(ship: ShippingShop) -> None:
         (odd, [tracking_event("picked_up", -9), tracking_event(None, -8, code="Z9", text="zapped", unknown=True)]),
         (done, [tracking_event("delivered", -60 * 24 * 9)]),
     ):
-        await ship.hear(id_, *said)
+        await ship.apply_events(id_, *said)
     old = "booked_at = booked_at - interval '2 days'"
     for id_, change in (
         (late, "promised_on = promised_on - 30"),
@@ -195,8 +195,8 @@ async def test_lists(ship: ShippingShop) -> None:
         # Of an earlier booking there was news; this one was made just now.
         (fresh, "last_news_at = now() - interval '3 days'"),
     ):
-        await ship.rows(f"UPDATE shipments SET {change} WHERE shipment_id = $1 RETURNING 1", id_)
-    assert {which: await ship.on(which) for which in LISTS} == {
+        await ship.fetch_rows(f"UPDATE shipments SET {change} WHERE shipment_id = $1 RETURNING 1", id_)
+    assert {which: await ship.list_worklist(which) for which in LISTS} == {
         "to_pack": {fresh, late, silent},
         "parked": set(),
         "on_hold": {held},
@@ -208,19 +208,19 @@ async def test_lists(ship: ShippingShop) -> None:
         "all": set(parcels),
     }
     why = {
-        which: (await ship.desk.listed(which, None, None, 1)).items[0].reason
+        which: (await ship.fulfilment.list_worklist(which, None, None, 1)).items[0].reason
         for which in ("on_hold", "undelivered", "anomalies")
     }
     assert why == {"on_hold": "wait", "undelivered": "lost", "anomalies": "zapped"}
     seen, after = [], None
     while True:
-        page = await ship.desk.listed("all", "hz", after, 4)
+        page = await ship.fulfilment.list_worklist("all", "hz", after, 4)
         seen += [item.shipment.shipment_id for item in page.items]
         if page.next is None:
             break
         after = UUID(page.next)
     assert seen == parcels
-    assert (await ship.desk.listed("all", "sh", None, 4)).items == []
+    assert (await ship.fulfilment.list_worklist("all", "sh", None, 4)).items == []
 
 
 LISTS: tuple[WorklistName, ...] = (
@@ -238,12 +238,12 @@ LISTS: tuple[WorklistName, ...] = (
 
 async def test_waves(ship: ShippingShop) -> None:
     """The oldest first, each parcel in one wave; units by shelf; what is cancelled since stays on its shelf."""
-    made = [(await ship.sent(("a", 1, 0), ("b", units, 0)))[1] for units in (1, 2, 1)]
+    made = [(await ship.add_booked_order(("a", 1, 0), ("b", units, 0)))[1] for units in (1, 2, 1)]
     expected = [one.shipment_id for parcels in made for one in parcels]
-    await ship.sent(("c", 1, 0))
-    wave = await ship.desk.create_wave("hz", 2, "dan")
+    await ship.add_booked_order(("c", 1, 0))
+    wave = await ship.fulfilment.create_wave("hz", 2, "dan")
     assert len(wave.shipments) == 2
-    rest = await ship.desk.create_wave("hz", 50, "dan")
+    rest = await ship.fulfilment.create_wave("hz", 50, "dan")
     assert not set(wave.shipments) & set(rest.shipments)
     every = [*wave.shipments, *rest.shipments]
     assert every == sorted(expected)
@@ -253,21 +253,21 @@ async def test_waves(ship: ShippingShop) -> None:
     assert all(pick.quantity == sum(pick.shipments.values()) for pick in picks)
     assert [pick.shelf for pick in wave.picks] == sorted(pick.shelf for pick in wave.picks)
     with pytest.raises(InvalidShipmentState, match="nothing is to be packed"):
-        await ship.desk.create_wave("hz", 50, "dan")
+        await ship.fulfilment.create_wave("hz", 50, "dan")
     with pytest.raises(Invalid, match="no warehouse moon"):
-        await ship.desk.create_wave("moon", 50, "dan")
+        await ship.fulfilment.create_wave("moon", 50, "dan")
     with pytest.raises(NoSuchShipment):
-        await ship.desk.wave(NOBODY)
-    assert await ship.value("SELECT count(*) FROM waves") == 2
-    await ship.desk.cancel(wave.shipments[0], "not wanted", "dan")
-    await ship.work()
-    again = await ship.desk.wave(wave.wave_id)
+        await ship.fulfilment.get_wave(NOBODY)
+    assert await ship.fetch_value("SELECT count(*) FROM waves") == 2
+    await ship.fulfilment.cancel(wave.shipments[0], "not wanted", "dan")
+    await ship.work_until_idle()
+    again = await ship.fulfilment.get_wave(wave.wave_id)
     assert again.shipments == wave.shipments
     assert {number for pick in again.picks for number in pick.shipments} == {2}
 
 
 async def test_appointments(ship: ShippingShop) -> None:
-    _, [parcel] = await ship.sent()
+    _, [parcel] = await ship.add_booked_order()
     id_, whole = parcel.shipment_id, Appointment(time(9), time(12), 30.1, 120.1)
     for wanted in (
         Appointment(deliver_from=time(9)),
@@ -278,30 +278,30 @@ async def test_appointments(ship: ShippingShop) -> None:
         Appointment(time(12), time(9)),
     ):
         with pytest.raises(Invalid, match=r"both ends|ends before it begins"):
-            await ship.desk.set_appointment(id_, wanted, "dan")
-    made = (await ship.desk.set_appointment(id_, whole, "dan")).shipment
+            await ship.fulfilment.set_appointment(id_, wanted, "dan")
+    made = (await ship.fulfilment.set_appointment(id_, whole, "dan")).shipment
     assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == whole
-    made = (await ship.desk.set_appointment(id_, Appointment(), "dan")).shipment
+    made = (await ship.fulfilment.set_appointment(id_, Appointment(), "dan")).shipment
     assert Appointment(made.deliver_from, made.deliver_to, made.latitude, made.longitude) == Appointment()
-    await ship.hear(id_, tracking_event("delivered", -1))
+    await ship.apply_events(id_, tracking_event("delivered", -1))
     with pytest.raises(InvalidShipmentState, match="it is delivered"):
-        await ship.desk.set_appointment(id_, whole, "dan")
+        await ship.fulfilment.set_appointment(id_, whole, "dan")
 
 
 async def test_staff_say_how_a_parcel_ended(ship: ShippingShop) -> None:
-    order_id, [lost] = await ship.sent()
-    file = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "the carrier owns to it", "dan")
+    order_id, [lost] = await ship.add_booked_order()
+    file = await ship.fulfilment.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "the carrier owns to it", "dan")
     assert (file.shipment.status, file.events[-1].text, file.events[-1].source) == (
         *("lost", "the carrier owns to it", "staff"),
     )
-    assert await ship.on("undelivered") == {lost.shipment_id}
-    again = await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
+    assert await ship.list_worklist("undelivered") == {lost.shipment_id}
+    again = await ship.fulfilment.set_outcome(lost.shipment_id, ShipmentStatus.LOST, "again", "dan")
     assert len(again.events) == len(file.events)
     with pytest.raises(InvalidShipmentState, match="it is lost"):
-        await ship.desk.set_outcome(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
-    replaced = await ship.desk.repacking.reship(lost.shipment_id, "lost", "dan")
+        await ship.fulfilment.set_outcome(lost.shipment_id, ShipmentStatus.DELIVERED, "after all", "dan")
+    replaced = await ship.fulfilment.repacking.reship(lost.shipment_id, "lost", "dan")
     with pytest.raises(InvalidShipmentState, match="it is planned"):
-        await ship.desk.set_outcome(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
-    await ship.work()
-    await ship.desk.set_outcome(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")
-    assert await ship.status(order_id) == "delivered"
+        await ship.fulfilment.set_outcome(replaced, ShipmentStatus.DELIVERED, "too early", "dan")
+    await ship.work_until_idle()
+    await ship.fulfilment.set_outcome(replaced, ShipmentStatus.DELIVERED, "the customer says so", "dan")
+    assert await ship.order_status(order_id) == "delivered"

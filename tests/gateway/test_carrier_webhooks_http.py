@@ -70,7 +70,7 @@ def history(system: str, *steps: int) -> list[tuple[str, str, str]]:
 
 def counted(system: str, result: str) -> float:
     labels = {"system": system, "result": result}
-    return REGISTRY.get_sample_value("floodgate_carrier_pushes_total", labels) or 0
+    return REGISTRY.get_sample_value("floodgate_carrier_webhooks_total", labels) or 0
 
 
 async def booked(shipping_gateway: ShippingGateway, system: str) -> tuple[UUID, UUID, str]:
@@ -151,7 +151,7 @@ async def test_carrier_webhooks_out_of_order_deliver_order_once(shipping_gateway
 
 
 def counted_unknown(system: str) -> float:
-    return REGISTRY.get_sample_value("floodgate_carrier_unknown_states_total", {"system": system}) or 0
+    return REGISTRY.get_sample_value("floodgate_carrier_unknown_codes_total", {"system": system}) or 0
 
 
 async def test_carrier_webhook_not_authentic_is_refused_and_not_stored(

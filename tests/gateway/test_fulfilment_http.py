@@ -174,7 +174,7 @@ async def test_retry_of_parked_shipment_and_unplanned_order_succeeds(shipping_ga
     await shipping_gateway.ship.work_until_idle()
     [order] = (await shipping_gateway.call_as_staff("GET", "/unplanned-orders")).body["items"]
     assert order["order_id"] == str(order_id)
-    assert "import them as goods" in order["reason"]
+    assert "import the product logistics" in order["reason"]
     assert (await shipping_gateway.call_as_staff("GET", "/worklists")).body["unplanned"] == 1
     await shipping_gateway.ship.fetch_rows("INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $6, $7)", *kept)
     assert (await shipping_gateway.call_as_staff("POST", f"/unplanned-orders/{order_id}/retry")).status == 204

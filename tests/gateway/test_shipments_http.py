@@ -155,7 +155,7 @@ async def test_shipment_stream_runs_from_planning_past_loss_to_delivery(shipping
         for watcher in (stream, late):
             seq, data = await watcher.event()
             assert (seq, data["shipment_id"], data["text"]) == (
-                *(5, str(again.shipment_id), "sent once more: nobody finds it"),
+                *(5, str(again.shipment_id), "reshipped: nobody finds it"),
             )
         await ship.work_until_idle()
         await ship.apply_events(again.shipment_id, tracking_event("delivered", 5))

@@ -64,14 +64,14 @@ async def check_refused(floodgate: Command, words: str, *arguments: object, **mo
 
 async def plan_staff_booked(ship: ShippingShop, units: int = 1) -> Shipment:
     """Plan a shipment without a booking: staff book with its carrier."""
-    _, [shipment] = await ship.sent(("c", units, 0), ship_to=[SHANGHAI])
+    _, [shipment] = await ship.add_booked_order(("c", units, 0), ship_to=[SHANGHAI])
     assert (shipment.carrier, shipment.status) == ("byhand", "planned")
     return shipment
 
 
 async def test_list_shows_shipments_of_a_worklist(floodgate: Command, ship: ShippingShop) -> None:
     assert await floodgate("shipment", "list") == (0, "no shipment is on the worklist to_pack")
-    _, [first] = await ship.sent(("a", 1, 0))
+    _, [first] = await ship.add_booked_order(("a", 1, 0))
     second = await plan_staff_booked(ship)
     status, output = await floodgate("shipment", "list")
     assert status == 0, output
@@ -97,8 +97,8 @@ async def test_list_shows_shipments_of_a_worklist(floodgate: Command, ship: Ship
 
 
 async def test_show_prints_details_and_history(floodgate: Command, ship: ShippingShop) -> None:
-    order_id, [shipment] = await ship.sent(("a", 2, 0), cod=PRICE)
-    await ship.hear(shipment.shipment_id, tracking_event("picked_up", text="fetched [/by] Wang"))
+    order_id, [shipment] = await ship.add_booked_order(("a", 2, 0), cod=PRICE)
+    await ship.apply_events(shipment.shipment_id, tracking_event("picked_up", text="fetched [/by] Wang"))
     status, output = await floodgate("shipment", "show", shipment.shipment_id)
     assert status == 0, output
     for words in (
@@ -114,7 +114,7 @@ async def test_show_prints_details_and_history(floodgate: Command, ship: Shippin
         True,
         True,
     )
-    waiting = await ship.order(("a", 3, 0))
+    waiting = await ship.add_order(("a", 3, 0))
     status, output = await floodgate("shipment", "list", "--order", waiting)
     assert (status, f"order {waiting} has no shipment yet" in output) == (0, True)
     status, output = await floodgate("shipment", "list", "--order", waiting, "--limit", 5)
@@ -127,7 +127,7 @@ async def test_show_prints_details_and_history(floodgate: Command, ship: Shippin
 async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Command, ship: ShippingShop) -> None:
     assert (await floodgate("order", "unplanned"))[1].startswith("every paid order has its shipments")
     await ship.shop.catalog.put("new", ProductInput("a new thing", PRICE, "CNY"))
-    order_id, shipments = await ship.sent(("new", 1, 0))
+    order_id, shipments = await ship.add_booked_order(("new", 1, 0))
     assert shipments == []
     status, output = await floodgate("order", "unplanned")
     assert (status, str(order_id) in output, "new" in output) == (0, True, True), output
@@ -135,8 +135,8 @@ async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Com
     async with ship.shop.db.connection() as connection:
         await connection.execute("INSERT INTO product_logistics VALUES ('new', 'hz', 'A-02', 500, 100, 100, 100)")
     assert await floodgate("order", "retry-planning", order_id) == (0, f"{order_id} is due again")
-    await ship.work()
-    assert len(await ship.parcels(order_id)) == 1
+    await ship.work_until_idle()
+    assert len(await ship.list_shipments(order_id)) == 1
     await check_refused(floodgate, "is not among those that could not be planned", "retry-order", order_id)
 
 
@@ -152,7 +152,7 @@ async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship:
 
 
 async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Command, ship: ShippingShop) -> None:
-    _, [shipment] = await ship.sent(("a", 1, 0))
+    _, [shipment] = await ship.add_booked_order(("a", 1, 0))
     id_ = shipment.shipment_id
     status, output = await floodgate("shipment", "hold", id_, "--reason", "ask [/him] first")
     assert (status, output.endswith("is on hold: ask [/him] first")) == (0, True), output
@@ -161,14 +161,14 @@ async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Comman
     assert (status, "held" in output) == (0, False)
     status, output = await floodgate("shipment", "cancel", id_, "--reason", "not wanted")
     assert (status, output.endswith("waits for the carrier to confirm the cancellation")) == (0, True), output
-    await check_refused(floodgate, "there is nothing to send once more", "reship", id_, "--reason", "wanted")
-    await ship.work()
+    await check_refused(floodgate, "only a lost, returned or cancelled one is reshipped", "reship", id_, "--reason", "wanted")
+    await ship.work_until_idle()
     status, output = await floodgate("shipment", "reship", id_, "--reason", "wanted after all")
     assert (status, "shipment 2 of order" in output, "is planned" in output) == (0, True, True), output
-    assert (await ship.parcels(shipment.order_id))[1].replaces == id_
-    await check_refused(floodgate, "it was sent once more already", "reship", id_, "--reason", "again")
-    _, [left] = await ship.sent(("a", 1, 0))
-    await ship.hear(left.shipment_id, tracking_event("picked_up"))
+    assert (await ship.list_shipments(shipment.order_id))[1].replaces == id_
+    await check_refused(floodgate, "it was reshipped already", "reship", id_, "--reason", "again")
+    _, [left] = await ship.add_booked_order(("a", 1, 0))
+    await ship.apply_events(left.shipment_id, tracking_event("picked_up"))
     for command in ("hold", "cancel"):
         await check_refused(floodgate, "it is picked_up", command, left.shipment_id, "--reason", "too late")
     await check_refused(floodgate, "--reason: give 1 to 200", "hold", left.shipment_id, "--reason", "")
@@ -179,19 +179,19 @@ async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Comman
 
 async def test_parked_shipment_is_retried_and_lost_one_resolved(floodgate: Command, ship: ShippingShop) -> None:
     for name in ("quick", "cheap"):
-        ship.carriers[name].says = [refusal()]
-    _, [shipment] = await ship.sent(("a", 1, 0))
+        ship.carriers[name].next_outcomes = [refusal()]
+    _, [shipment] = await ship.add_booked_order(("a", 1, 0))
     id_ = shipment.shipment_id
     status, output = await floodgate("shipment", "list", "--worklist", "parked")
     assert (status, str(id_) in output, "no carrier takes it" in output) == (0, True, True), output
     assert "parked no carrier takes it" in (await floodgate("shipment", "show", id_))[1]
     status, output = await floodgate("shipment", "retry", id_)
     assert (status, output.endswith("is planned, goes with cheap")) == (0, True), output
-    await check_refused(floodgate, "it was not given up", "retry", id_)
+    await check_refused(floodgate, "it is not parked", "retry", id_)
     assert "shipment list --worklist parked" in (await floodgate("parked-jobs", "--help"))[1]
 
-    _, [shipment] = await ship.sent(("a", 1, 0))
-    await ship.hear(shipment.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
+    _, [shipment] = await ship.add_booked_order(("a", 1, 0))
+    await ship.apply_events(shipment.shipment_id, tracking_event("picked_up"), tracking_event("lost", 1))
     status, output = await floodgate("shipment", "list", "--worklist", "undelivered")
     assert (status, str(shipment.shipment_id) in output, "lost" in output) == (0, True, True)
     status, output = await floodgate("shipment", "resolve", shipment.shipment_id, "--reason", "the carrier pays")
@@ -213,20 +213,20 @@ async def test_split_and_merge_move_units_between_shipments(floodgate: Command, 
     for line, words in (
         ("two", "give it as LINE=UNITS"),
         ("0=9", "does not hold 9 units of line 0"),
-        ("0=3", "nothing would stay"),
+        ("0=3", "would be empty"),
         ("0=0", "does not hold 0 units"),
     ):
         await check_refused(floodgate, words, "split", id_, "--line", line)
     await check_refused(floodgate, "line 0 is named twice", "split", id_, "--line", "0=1", "--line", "0=1")
     status, output = await floodgate("shipment", "split", id_, "--line", "0=2")
     assert (status, "shipment 1 of order" in output, "shipment 2 of order" in output) == (0, True, True), output
-    first, second = await ship.parcels(shipment.order_id)
+    first, second = await ship.list_shipments(shipment.order_id)
     assert (first.value_minor, second.value_minor) == (PRICE, 2 * PRICE)
     status, output = await floodgate("shipment", "merge", id_, second.shipment_id)
     assert (status, output.startswith(f"{id_}: shipment 1"), output.count("shipment ")) == (0, True, 1), output
-    first, second = await ship.parcels(shipment.order_id)
+    first, second = await ship.list_shipments(shipment.order_id)
     assert (first.value_minor, second.status) == (3 * PRICE, "cancelled")
-    await check_refused(floodgate, "name two parcels at least", "merge", id_)
+    await check_refused(floodgate, "name two at least", "merge", id_)
     await check_refused(
         floodgate, "no parcel of the same order", "merge", id_, (await plan_staff_booked(ship)).shipment_id
     )
@@ -240,7 +240,7 @@ async def test_redirect_checks_address_and_chooses_carrier_again(
     file.write_bytes(msgspec.json.encode(ADDRESS | {"line": "Renmin Road 8"}))
     status, output = await floodgate("shipment", "redirect", id_, "--address", file, *reason)
     assert (status, output.endswith("is planned, goes with cheap")) == (0, True), output
-    assert (await ship.parcel(id_)).address.line == "Renmin Road 8"
+    assert (await ship.get_shipment(id_)).address.line == "Renmin Road 8"
     address_json = msgspec.json.encode(SHANGHAI).decode()
     status, output = await floodgate("shipment", "redirect", id_, "--address", "-", *reason, stdin=address_json)
     assert (status, output.endswith("goes with byhand")) == (0, True), output
@@ -256,7 +256,7 @@ async def test_redirect_checks_address_and_chooses_carrier_again(
         file.write_text(content, encoding="latin-1")
         await check_refused(floodgate, words, "redirect", id_, "--address", file, *reason)
     assert (await floodgate("shipment", "redirect", id_, "--address", tmp_path / "none.json", *reason))[0] == 2
-    assert (await ship.parcel(id_)).address.city == "Shanghai"
+    assert (await ship.get_shipment(id_)).address.city == "Shanghai"
 
 
 async def test_set_appointment_replaces_window_and_coordinates(floodgate: Command, ship: ShippingShop) -> None:
@@ -266,7 +266,7 @@ async def test_set_appointment_replaces_window_and_coordinates(floodgate: Comman
     output = (await floodgate("shipment", "show", id_))[1]
     assert ("delivery window 09:00 to 12:30" in output, "coordinates -31.25, 121.5" in output) == (True, True), output
     assert (await floodgate("shipment", "set-appointment", id_, "--at", "31.25,121.5"))[0] == 0
-    shipment = await ship.parcel(id_)
+    shipment = await ship.get_shipment(id_)
     assert (shipment.deliver_from, shipment.latitude) == (None, 31.25)
     await check_refused(floodgate, "both ends of the window", "set-appointment", id_, "--from", "09:00")
     await check_refused(floodgate, "ends before it begins", "set-appointment", id_, "--from", "09:00", "--to", "08:00")
@@ -277,11 +277,11 @@ async def test_set_appointment_replaces_window_and_coordinates(floodgate: Comman
 
 
 async def test_wave_commands_create_and_show_a_wave(floodgate: Command, ship: ShippingShop) -> None:
-    _, [first] = await ship.sent(("a", 2, 0))
-    _, [second] = await ship.sent(("a", 1, 0), ("b", 1, 0))
+    _, [first] = await ship.add_booked_order(("a", 2, 0))
+    _, [second] = await ship.add_booked_order(("a", 1, 0), ("b", 1, 0))
     status, output = await floodgate("wave", "create", "--warehouse", "hz", "--max-shipments", 5)
     assert status == 0, output
-    wave_id = (await ship.parcel(first.shipment_id)).wave_id
+    wave_id = (await ship.get_shipment(first.shipment_id)).wave_id
     assert f"wave {wave_id}: 2 shipments in hz" in output
     assert f"1 {first.shipment_id} 2 {second.shipment_id}" in output
     assert "A-01 a thing a 3 2 into 1, 1 into 2 B-07 b thing b 1 1 into 2" in output
@@ -298,10 +298,10 @@ async def test_wave_commands_create_and_show_a_wave(floodgate: Command, ship: Sh
 
 async def test_documents_are_written_as_pdf_files(floodgate: Command, ship: ShippingShop, tmp_path: Path) -> None:
     planned = await plan_staff_booked(ship)
-    _, [booked] = await ship.sent(("a", 1, 0))
+    _, [booked] = await ship.add_booked_order(("a", 1, 0))
     for warehouse in ("hz", "sh"):
         assert (await floodgate("wave", "create", "--warehouse", warehouse))[0] == 0
-    early, late = [(await ship.parcel(shipment.shipment_id)).wave_id for shipment in (planned, booked)]
+    early, late = [(await ship.get_shipment(shipment.shipment_id)).wave_id for shipment in (planned, booked)]
     commands = {
         ("shipment", "label"): booked.shipment_id,
         ("shipment", "packing-list"): planned.shipment_id,

@@ -59,12 +59,12 @@ class CrashKit:
         await self.processes.worker("fulfilment_worker")
 
     async def only(self) -> Shipment:
-        [row] = await self.ship.rows("SELECT shipment_id FROM shipments")
-        return await self.ship.parcel(row["shipment_id"])
+        [row] = await self.ship.fetch_rows("SELECT shipment_id FROM shipments")
+        return await self.ship.get_shipment(row["shipment_id"])
 
     async def becomes(self, shipment_id: UUID, status: str, line: str = ADDRESS["line"]) -> None:
         async def look() -> bool:
-            now = await self.ship.parcel(shipment_id)
+            now = await self.ship.get_shipment(shipment_id)
             return (now.status, now.address.line, now.task) == (status, line, "track" if status == "booked" else None)
 
         await eventually(look, timeout_s=20)
@@ -74,11 +74,11 @@ class CrashKit:
 
     async def booked(self) -> Shipment:
         """A parcel that is booked, with nobody at work any more."""
-        await self.ship.order()
+        await self.ship.add_order()
         running = await self.processes.worker("fulfilment_worker")
 
         async def look() -> bool:
-            return bool(await self.ship.value("SELECT count(*) FROM shipments WHERE status = 'booked'"))
+            return bool(await self.ship.fetch_value("SELECT count(*) FROM shipments WHERE status = 'booked'"))
 
         await eventually(look)
         await running.stop()
@@ -86,12 +86,12 @@ class CrashKit:
 
     async def agree(self) -> None:
         """SF will come for what is booked here, under the same numbers, and for nothing else; goods are counted."""
-        await self.ship.check()
-        rows = await self.ship.rows("SELECT booking_id, tracking_no FROM bookings WHERE outcome = 'booked'")
+        await self.ship.check_records()
+        rows = await self.ship.fetch_rows("SELECT booking_id, tracking_no FROM bookings WHERE outcome = 'booked'")
         ours = {(row["booking_id"].hex, row["tracking_no"]) for row in rows}
         assert {(one.order_no, one.number) for one in self.theirs() if one.state != "cancelled"} == ours
         assert self.carrier_kit.books("sf_express")["booked_more_than_once"] == 0
-        assert await self.ship.value("SELECT count(*) FROM shipments WHERE parked") == 0
+        assert await self.ship.fetch_value("SELECT count(*) FROM shipments WHERE parked") == 0
 
 
 @pytest.fixture
@@ -122,44 +122,44 @@ async def kit(shop: CliServices, make_settings: Callable[..., Settings], tmp_pat
 async def test_booked_and_not_noted(kit: CrashKit) -> None:
     """Three drivers die, each after SF has taken a parcel and before that is written down."""
     for _ in range(_ORDERS):
-        await kit.ship.order()
+        await kit.ship.add_order()
     for place in ("shipment.after_book", "shipment.after_book:3", "shipment.after_book:2"):
         await kit.dies(place)
-    assert len(kit.theirs()) > await kit.ship.value("SELECT count(*) FROM bookings WHERE outcome = 'booked'")
+    assert len(kit.theirs()) > await kit.ship.fetch_value("SELECT count(*) FROM bookings WHERE outcome = 'booked'")
     await kit.goes_on()
 
     async def look() -> bool:
         query = "SELECT count(*) FROM shipments WHERE status = 'booked' AND task = 'track'"
-        return bool(await kit.ship.value(query) == _ORDERS)
+        return bool(await kit.ship.fetch_value(query) == _ORDERS)
 
     await eventually(look, timeout_s=20)
     await kit.agree()
-    assert len(kit.theirs()) == await kit.ship.value("SELECT count(*) FROM bookings") == _ORDERS
+    assert len(kit.theirs()) == await kit.ship.fetch_value("SELECT count(*) FROM bookings") == _ORDERS
 
 
 async def test_booked_and_not_noted_and_at_the_door_by_then(kit: CrashKit) -> None:
     """SF has brought it before anybody here knows that it would come for it."""
-    order_id = await kit.ship.order()
+    order_id = await kit.ship.add_order()
     await kit.dies("shipment.after_book")
     [theirs] = kit.theirs()
     kit.carrier_kit.carriers.courier.move(theirs.number, "delivered")
     await kit.goes_on()
     await kit.becomes((await kit.only()).shipment_id, "delivered")
     assert (await kit.only()).tracking_no == theirs.number
-    assert await kit.ship.status(order_id) == "delivered"
+    assert await kit.ship.order_status(order_id) == "delivered"
     await kit.agree()
 
 
 @pytest.mark.parametrize("how", ["refund", "cancel"])
 async def test_booked_and_not_noted_and_not_wanted_any_more(kit: CrashKit, how: str) -> None:
-    order_id = await kit.ship.order()
+    order_id = await kit.ship.add_order()
     await kit.dies("shipment.after_book")
     parcel = await kit.only()
     assert (parcel.status, parcel.tracking_no) == ("planned", None)
     if how == "refund":
         await kit.ship.refund_all(order_id)
     else:
-        await kit.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
+        await kit.ship.fulfilment.cancel(parcel.shipment_id, "not wanted", "dan")
     await kit.dies("shipment.after_cancel")
     assert [one.state for one in kit.theirs()] == ["cancelled"]
     await kit.goes_on()
@@ -170,10 +170,10 @@ async def test_booked_and_not_noted_and_not_wanted_any_more(kit: CrashKit, how: 
 async def test_cancelled_and_not_noted(kit: CrashKit) -> None:
     """For another address: the first booking is over with SF, whoever says so, and one more is made."""
     parcel = await kit.booked()
-    await kit.ship.desk.redirect(parcel.shipment_id, _NEW, "moved", "dan")
+    await kit.ship.fulfilment.redirect(parcel.shipment_id, _NEW, "moved", "dan")
     await kit.dies("shipment.after_cancel")
     assert [one.state for one in kit.theirs()] == ["cancelled"]
-    assert (await kit.ship.parcel(parcel.shipment_id)).tracking_no == parcel.tracking_no
+    assert (await kit.ship.get_shipment(parcel.shipment_id)).tracking_no == parcel.tracking_no
     await kit.dies("shipment.after_book")
     await kit.goes_on()
     await kit.becomes(parcel.shipment_id, "booked", _NEW.line)
@@ -186,16 +186,16 @@ async def test_too_late_and_not_noted(kit: CrashKit) -> None:
     parcel = await kit.booked()
     assert parcel.tracking_no is not None
     kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "picked_up")
-    await kit.ship.desk.cancel(parcel.shipment_id, "not wanted", "dan")
+    await kit.ship.fulfilment.cancel(parcel.shipment_id, "not wanted", "dan")
     await kit.dies("shipment.after_cancel")
     await kit.goes_on()
 
     async def look() -> bool:
-        return (await kit.ship.parcel(parcel.shipment_id)).status == "picked_up"
+        return (await kit.ship.get_shipment(parcel.shipment_id)).status == "picked_up"
 
     await eventually(look)
     kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "delivered")
     await kit.becomes(parcel.shipment_id, "delivered")
-    late = [text for text in await kit.ship.told(parcel.shipment_id) if "has collected it" in text]
+    late = [text for text in await kit.ship.list_event_texts(parcel.shipment_id) if "has collected it" in text]
     assert len(late) == 1
     await kit.agree()

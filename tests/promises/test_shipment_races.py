@@ -53,7 +53,7 @@ class FakeHesitatingCarrier(FakeCarrier):
         await pause_briefly()
         return outcome
 
-    async def track(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+    async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
         await pause_briefly()
         return await super().fetch_tracking(tracking_no, phone)
 
@@ -80,7 +80,7 @@ async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingS
 
 async def planned(ship: ShippingShop, *lines: tuple[str, int, int], **more: Any) -> list[Job]:
     """That many orders in one parcel each, which are leased to be booked where the driver books."""
-    await asyncio.gather(*(ship.order(*lines, user=f"u{number}", **more) for number in range(PAIRS)))
+    await asyncio.gather(*(ship.add_order(*lines, user=f"u{number}", **more) for number in range(PAIRS)))
     assert Counter(await asyncio.gather(*map(ship.jobs.work, await ship.jobs.claim(PAIRS, [], [])))) == {
         "planned": PAIRS
     }
@@ -115,18 +115,18 @@ async def over(ship: ShippingShop, sale_id: str) -> Counter[str]:
     """Let the driver finish and check everything; how many parcels are where."""
 
     async def look() -> bool:
-        await asyncio.gather(*map(ship.one, await ship.jobs.claim(PAIRS, [], [])))
-        return not await ship.value(_WAITING)
+        await asyncio.gather(*map(ship.work_on, await ship.jobs.claim(PAIRS, [], [])))
+        return not await ship.fetch_value(_WAITING)
 
     await eventually(look, timeout_s=30)
-    await ship.check()
+    await ship.check_records()
     await make_sale(ship.shop, sale_id, {"a": (1, PRICE, None)})
-    await ship.rows("UPDATE orders SET sale_id = $1", sale_id)
+    await ship.fetch_rows("UPDATE orders SET sale_id = $1", sale_id)
     audit = await ship.shop.audit.audit_sale(sale_id)
     # These orders never went through Redis, and their money comes from nowhere: goods and histories are what is real.
     assert not [found for found in audit.findings if found.promise in _SHIPPING]
     assert not any((await ship.shop.audit.sum_ledger()).values())
-    return Counter({row["status"]: row["count"] for row in await ship.rows(
+    return Counter({row["status"]: row["count"] for row in await ship.fetch_rows(
         "SELECT status, count(*) FROM shipments GROUP BY status"
     )})  # fmt: skip
 
@@ -137,31 +137,38 @@ def both_came_first(said: Counter[str], *words: str) -> None:
 
 def current_requests(carrier: FakeCarrier) -> dict[UUID, BookingRequest]:
     """What it was told of each booking that it will come for."""
-    return {parcel.booking_id: parcel for parcel in carrier.parcels if parcel.booking_id in carrier.standing}
+    return {
+        parcel.booking_id: parcel
+        for parcel in carrier.booking_requests
+        if parcel.booking_id in carrier.current_bookings
+    }
 
 
 async def test_cancel_against_booking(ship: ShippingShop, sale_id: str) -> None:
     jobs = await planned(ship)
     said = await race(
-        [(ship.one(job), refusing(ship.desk.cancel(shipment_id(job), "not wanted", "dan"))) for job in jobs]
+        [(ship.work_on(job), refusing(ship.fulfilment.cancel(shipment_id(job), "not wanted", "dan"))) for job in jobs]
     )
     both_came_first(said, "booked", "unchanged")
     assert said["done"] == PAIRS
     assert await over(ship, sale_id) == {"cancelled": PAIRS}
-    assert not ship.carriers["cheap"].standing
+    assert not ship.carriers["cheap"].current_bookings
 
 
 async def test_redirect_against_booking(ship: ShippingShop, sale_id: str) -> None:
     """It is booked to the new door and not to the old one."""
     jobs = await planned(ship)
     said = await race(
-        [(ship.one(job), refusing(ship.desk.redirect(shipment_id(job), _NEW, "moved", "dan"))) for job in jobs]
+        [
+            (ship.work_on(job), refusing(ship.fulfilment.redirect(shipment_id(job), _NEW, "moved", "dan")))
+            for job in jobs
+        ]
     )
     assert said == {"booked": PAIRS, "done": PAIRS}
     assert await over(ship, sale_id) == {"booked": PAIRS}
     cheap = ship.carriers["cheap"]
-    assert [parcel.to for parcel in current_requests(cheap).values()] == [_NEW] * PAIRS
-    assert 5 < cheap.cancels < PAIRS - 5, "one end always came first"
+    assert [parcel.recipient for parcel in current_requests(cheap).values()] == [_NEW] * PAIRS
+    assert 5 < cheap.cancel_calls < PAIRS - 5, "one end always came first"
 
 
 async def test_refund_against_booking(ship: ShippingShop, sale_id: str) -> None:
@@ -172,16 +179,16 @@ async def test_refund_against_booking(ship: ShippingShop, sale_id: str) -> None:
         await ship.refund_all(job.order_id)
         return "done"
 
-    said = await race([(ship.one(job), refund(job)) for job in jobs])
+    said = await race([(ship.work_on(job), refund(job)) for job in jobs])
     both_came_first(said, "booked", "stopped")
-    await ship.due()
+    await ship.make_all_due()
     assert await over(ship, sale_id) == {"cancelled": PAIRS}
-    assert not ship.carriers["cheap"].standing
+    assert not ship.carriers["cheap"].current_bookings
 
 
 async def test_driver_against_driver(ship: ShippingShop, sale_id: str) -> None:
     """Rows are claimed by one of them; those whose lease is over both work on, with the same booking."""
-    await asyncio.gather(*(ship.order(user=f"u{number}") for number in range(PAIRS)))
+    await asyncio.gather(*(ship.add_order(user=f"u{number}") for number in range(PAIRS)))
     drivers = (ship.jobs, copy(ship.jobs))
 
     async def claimed() -> list[Job]:
@@ -196,14 +203,14 @@ async def test_driver_against_driver(ship: ShippingShop, sale_id: str) -> None:
     assert said == {"booked": PAIRS, "unchanged": PAIRS}
     assert await over(ship, sale_id) == {"booked": PAIRS}
     cheap = ship.carriers["cheap"]
-    assert len(cheap.known) == PAIRS
-    assert sum(times == 2 for times in cheap.asked.values()) > 5, "they never met at the carrier"
+    assert len(cheap.bookings) == PAIRS
+    assert sum(times == 2 for times in cheap.requests.values()) > 5, "they never met at the carrier"
 
 
 async def test_push_against_poll(ship: ShippingShop, sale_id: str) -> None:
     """The same news by two ways are one event each, goods are counted once, cash is taken once."""
-    await race([(ship.one(job),) for job in await planned(ship, cod=PRICE)])
-    await ship.due()
+    await race([(ship.work_on(job),) for job in await planned(ship, cod=PRICE)])
+    await ship.make_all_due()
     told = [
         tracking_event("picked_up", -9),
         tracking_event("in_transit", -8),
@@ -212,29 +219,31 @@ async def test_push_against_poll(ship: ShippingShop, sale_id: str) -> None:
     ]
     jobs = await ship.jobs.claim(PAIRS * 2, [], [])
     for job in jobs:
-        ship.carriers["cheap"].tells[str(shipment(job).tracking_no)] = told
+        ship.carriers["cheap"].tracking[str(shipment(job).tracking_no)] = told
 
     async def push(job: Job) -> str:
-        return f"push {(await ship.hear(shipment_id(job), *told)).result}"
+        return f"push {(await ship.apply_events(shipment_id(job), *told)).result}"
 
-    said = await race([(ship.one(job), push(job)) for job in jobs])
+    said = await race([(ship.work_on(job), push(job)) for job in jobs])
     both_came_first(said, "status_changed", "push status_changed")
     assert said["status_changed"] + said["push status_changed"] == PAIRS
     assert await over(ship, sale_id) == {"delivered": PAIRS}
-    assert await ship.value("SELECT count(*) FROM shipment_events WHERE event_key IS NOT NULL") == PAIRS * len(told)
-    assert await ship.value("SELECT count(*) FROM orders WHERE status = 'delivered'") == PAIRS
-    assert await ship.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == PAIRS * PRICE
+    assert await ship.fetch_value("SELECT count(*) FROM shipment_events WHERE event_key IS NOT NULL") == PAIRS * len(
+        told
+    )
+    assert await ship.fetch_value("SELECT count(*) FROM orders WHERE status = 'delivered'") == PAIRS
+    assert await ship.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == PAIRS * PRICE
 
 
 async def test_pack_against_cancel(ship: ShippingShop, sale_id: str) -> None:
     """The desk books with its number, or finds that it is not wanted; what was packed first is called off after."""
     assert await planned(ship, ship_to=[SHANGHAI]) == []
-    ids = [row["shipment_id"] for row in await ship.rows("SELECT shipment_id FROM shipments")]
+    ids = [row["shipment_id"] for row in await ship.fetch_rows("SELECT shipment_id FROM shipments")]
     said = await race(
         [
             (
-                refusing(ship.desk.pack(id_, f"ZT-{number:06}", "pia")),
-                refusing(ship.desk.cancel(id_, "not wanted", "dan")),
+                refusing(ship.fulfilment.pack(id_, f"ZT-{number:06}", "pia")),
+                refusing(ship.fulfilment.cancel(id_, "not wanted", "dan")),
             )
             for number, id_ in enumerate(ids)
         ]
@@ -242,14 +251,14 @@ async def test_pack_against_cancel(ship: ShippingShop, sale_id: str) -> None:
     packed = said["done"] - PAIRS
     assert 5 < packed < PAIRS - 5, f"one end always came first: {said}"
     assert await over(ship, sale_id) == {"cancelled": PAIRS}
-    assert await ship.value("SELECT count(*) FROM bookings WHERE outcome = 'cancelled'") == packed
+    assert await ship.fetch_value("SELECT count(*) FROM bookings WHERE outcome = 'cancelled'") == packed
 
 
 async def test_split_against_booking(ship: ShippingShop, sale_id: str) -> None:
     """The carrier comes for what is in the parcel."""
     jobs = await planned(ship, ("a", 4, 0))
-    split = ship.desk.repacking.split
-    said = await race([(ship.one(job), refusing(split(shipment_id(job), {0: 1}, "dan"))) for job in jobs])
+    split = ship.fulfilment.repacking.split
+    said = await race([(ship.work_on(job), refusing(split(shipment_id(job), {0: 1}, "dan"))) for job in jobs])
     both_came_first(said, "done", "not now")
     assert await over(ship, sale_id) == {"booked": PAIRS + said["done"]}
     await check_booked_contents(ship)
@@ -257,17 +266,17 @@ async def test_split_against_booking(ship: ShippingShop, sale_id: str) -> None:
 
 async def test_merge_against_booking(ship: ShippingShop, sale_id: str) -> None:
     jobs = await planned(ship, ("a", 4, 0))
-    repacking = ship.desk.repacking
+    repacking = ship.fulfilment.repacking
     for job in jobs:
         await repacking.split(shipment_id(job), {0: 1}, "dan")
     pairs: dict[UUID, list[Job]] = {}
-    await ship.due()
+    await ship.make_all_due()
     for job in await ship.jobs.claim(PAIRS * 4, [], []):
         pairs.setdefault(job.order_id, []).append(job)
     assert {len(pair) for pair in pairs.values()} == {2}
     said = await race(
         [
-            (*map(ship.one, pair), refusing(repacking.merge([shipment_id(job) for job in pair], "dan")))
+            (*map(ship.work_on, pair), refusing(repacking.merge([shipment_id(job) for job in pair], "dan")))
             for pair in pairs.values()
         ]
     )
@@ -277,7 +286,7 @@ async def test_merge_against_booking(ship: ShippingShop, sale_id: str) -> None:
 
 
 async def check_booked_contents(ship: ShippingShop) -> None:
-    rows = await ship.rows(
+    rows = await ship.fetch_rows(
         "SELECT booking_id, quantity, weight_g FROM shipments JOIN shipment_lines USING (shipment_id) "
         "WHERE status = 'booked'"
     )

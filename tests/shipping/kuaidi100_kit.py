@@ -35,8 +35,8 @@ def account(**changed: str) -> Kuaidi100Account:
     return Kuaidi100Account.load(**(ACCOUNT_SETTINGS | changed))
 
 
-def carrier(outside: Any, name: str = "zto", **changed: str) -> Kuaidi100Carrier:
-    return Kuaidi100Carrier(name, CARRIERS[name], Kuaidi100(account(**changed), outside, CARRIERS))
+def carrier(transport: Any, name: str = "zto", **changed: str) -> Kuaidi100Carrier:
+    return Kuaidi100Carrier(name, CARRIERS[name], Kuaidi100(account(**changed), transport, CARRIERS))
 
 
 def entry(time: str, context: str, status: str, code: str | None, area: str | None = None) -> Json:
@@ -106,8 +106,8 @@ class FakeKuaidi100:
 
     def __init__(self) -> None:
         self.parcels: dict[str, Json] = {}
-        self.followed: dict[str, Json] = {}
-        self.asked: list[Json] = []
+        self.subscribed: dict[str, Json] = {}
+        self.requests: list[Json] = []
         self.app = web.Application()
         self.app.add_routes([web.post("/poll", self._follow), web.post("/poll/query.do", self._query)])
 
@@ -116,24 +116,24 @@ class FakeKuaidi100:
         assert set(form) == {"schema", "param"}
         assert form["schema"] == "json"
         param = json.loads(str(form["param"]))
-        self.asked.append(param)
+        self.requests.append(param)
         if param["key"] != KEY:
             return _no("600", "POLL:您不是合法的订阅者")
         if param["company"] not in CARRIERS.values():
             return _no("700", "POLL:不支持的快递公司：" + param["company"])
-        if param["number"] in self.followed:
+        if param["number"] in self.subscribed:
             return _no("501", "POLL:重复订阅")
-        self.followed[param["number"]] = param["parameters"]
+        self.subscribed[param["number"]] = param["parameters"]
         return web.json_response({"result": True, "returnCode": "200", "message": "提交成功"})
 
     async def _query(self, request: web.Request) -> web.Response:
         form = await request.post()
         assert set(form) == {"customer", "sign", "param"}
         text = str(form["param"])
-        self.asked.append(json.loads(text))
+        self.requests.append(json.loads(text))
         if form["sign"] != md5(text + KEY + str(form["customer"])) or form["customer"] != CUSTOMER:
             return _no("503", "验证签名失败")
-        parcel = self.parcels.get(self.asked[-1]["num"])
+        parcel = self.parcels.get(self.requests[-1]["num"])
         return web.json_response(parcel) if parcel else _no("500", "查询无结果，请隔段时间再查")
 
 
@@ -150,13 +150,13 @@ async def open_fake_kuaidi100(**changed: str) -> AsyncIterator[tuple[FakeKuaidi1
 
 
 class FakeKuaidi100Transport:
-    """An outside world with one answer to everything, which counts what it is asked."""
+    """An transport world with one answer to everything, which counts what it is asked."""
 
     def __init__(self, content: Any = None, status: int = 200) -> None:
         self.body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.status = status
-        self.asked = 0
+        self.requests = 0
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        self.asked += 1
+        self.requests += 1
         return HttpResponse(self.status, {"content-type": "application/json"}, self.body)

@@ -28,7 +28,7 @@ ACCOUNT_SETTINGS = {
     "push_key": PUSH_KEY,
 }
 SENDER = Address("红茶仓", "+86 571-8888 0000", "CN", "杭州市", "文三路 1 号 *一楼*", "浙江省", "西湖区", "310000")
-RECEIVER = Address("张三 ~", "13925211148", "CN", "广州市", "湖北大厦 10 楼 & 2", "广东省", "白云区")
+RECIPIENT = Address("张三 ~", "13925211148", "CN", "广州市", "湖北大厦 10 楼 & 2", "广东省", "白云区")
 
 
 class FakeSfExpressClock:
@@ -54,14 +54,14 @@ class SfExpressRequest:
 
 
 class FakeSfExpressTransport:
-    """An outside world that gives these answers, one after the other, and keeps what it was asked."""
+    """An transport world that gives these answers, one after the other, and keeps what it was asked."""
 
     def __init__(self, *answers: HttpResponse | ExternalOutcomeUnknown) -> None:
         self.answers = list(answers)
-        self.asked: list[SfExpressRequest] = []
+        self.requests: list[SfExpressRequest] = []
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        self.asked.append(SfExpressRequest(method, url, headers, body))
+        self.requests.append(SfExpressRequest(method, url, headers, body))
         answer = self.answers.pop(0)
         if isinstance(answer, ExternalOutcomeUnknown):
             raise answer
@@ -69,7 +69,7 @@ class FakeSfExpressTransport:
 
     @property
     def services(self) -> list[str]:
-        return [asked.service.removeprefix("EXP_RECE_") for asked in self.asked]
+        return [asked.service.removeprefix("EXP_RECE_") for asked in self.requests]
 
 
 def account(**changed: str) -> SfExpressAccount:
@@ -79,8 +79,8 @@ def account(**changed: str) -> SfExpressAccount:
 def make_adapter(
     *answers: HttpResponse | ExternalOutcomeUnknown, **changed: str
 ) -> tuple[SfExpress, FakeSfExpressTransport]:
-    outside = FakeSfExpressTransport(*answers)
-    return SfExpress(account(**changed), outside, FakeSfExpressClock()), outside
+    transport = FakeSfExpressTransport(*answers)
+    return SfExpress(account(**changed), transport, FakeSfExpressClock()), transport
 
 
 def http_response(content: Any, status: int = 200) -> HttpResponse:
@@ -130,7 +130,7 @@ def booking_request(**changed: Any) -> BookingRequest:
         "booking_id": BOOKING,
         "order_id": uuid4(),
         "sender": SENDER,
-        "to": RECEIVER,
+        "recipient": RECIPIENT,
         "weight_g": 1_234,
         "length_mm": 405,
         "width_mm": 300,
@@ -145,6 +145,6 @@ CALLS: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
     "book": lambda sf: sf.book(booking_request()),
     "find": lambda sf: sf.find_booking(BOOKING),
     "cancel": lambda sf: sf.cancel(BOOKING, None),
-    "track": lambda sf: sf.fetch_tracking(NUMBER, RECEIVER.phone),
+    "track": lambda sf: sf.fetch_tracking(NUMBER, RECIPIENT.phone),
 }
 """Each call that goes out."""

@@ -15,7 +15,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
 from commerce.shipping.carrier_port import BookingRequest, Carrier, CarrierWebhookReader, ContentLine, TrackingEvent
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier, wire
-from commerce.shipping.carriers.kuaidi100.status_map import STATES
+from commerce.shipping.carriers.kuaidi100.status_map import STATUS_CODES
 from commerce.shipping.model import FINAL_STATUSES, ShipmentStatus
 from tests.shipping.kuaidi100_kit import (
     ACCOUNT_SETTINGS,
@@ -58,16 +58,16 @@ async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
 
 
 async def test_bookings_are_the_desks() -> None:
-    outside = FakeKuaidi100Transport()
-    one, address = carrier(outside), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
+    transport = FakeKuaidi100Transport()
+    one, address = carrier(transport), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
     parcel = BookingRequest(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY"))
     for asked in (one.book(parcel), one.find_booking(BOOKING)):
-        with pytest.raises(ExternalRefusal, match="the desk books zto") as no:
+        with pytest.raises(ExternalRefusal, match="the desk books zto") as error:
             await asked
-        assert no.value.code == "not_booked_here"
+        assert error.value.code == "not_booked_here"
     assert await one.cancel(BOOKING, None) == "cancelled"
     assert await one.cancel(BOOKING, NUMBER) == "cancelled"
-    assert outside.asked == 0
+    assert transport.requests == 0
 
 
 async def test_follow(fake_and_carrier: FakeWithCarrier) -> None:
@@ -75,16 +75,16 @@ async def test_follow(fake_and_carrier: FakeWithCarrier) -> None:
     await zto.subscribe(NUMBER, PHONE)
     await zto.subscribe(NUMBER, PHONE)  # is repeated (501), which is fine
     expected = {"callbackurl": NOTIFY_URL, "salt": SALT, "resultv2": "4", "phone": "5678"}
-    assert fake.followed == {NUMBER: expected}
-    assert fake.asked[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
+    assert fake.subscribed == {NUMBER: expected}
+    assert fake.requests[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
     await zto.subscribe("78900000", "12")
-    assert "phone" not in fake.followed["78900000"], "two digits are no telephone"
+    assert "phone" not in fake.subscribed["78900000"], "two digits are no telephone"
 
 
 async def test_track(fake_and_carrier: FakeWithCarrier) -> None:
     fake, zto = fake_and_carrier
     assert await zto.fetch_tracking(NUMBER, PHONE) == [], "it has not heard of it"
-    fake.parcels[NUMBER] = query_result(NUMBER)
+    fake.histories[NUMBER] = query_result(NUMBER)
     assert await zto.fetch_tracking(NUMBER, PHONE) == [
         TrackingEvent(at(24, 17, 30), "101", "已下单"),
         TrackingEvent(
@@ -106,8 +106,8 @@ async def test_track(fake_and_carrier: FakeWithCarrier) -> None:
             place="浙江,杭州市,西湖区",
         ),
     ]
-    assert fake.asked[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
-    fake.parcels[NUMBER] = query_result(NUMBER, data=[])
+    assert fake.requests[-1] == {"com": "zhongtong", "num": NUMBER, "resultv2": "4", "phone": "5678"}
+    fake.histories[NUMBER] = query_result(NUMBER, data=[])
     assert await zto.fetch_tracking(NUMBER, PHONE) == []
 
 
@@ -126,10 +126,10 @@ def test_signatures_that_others_have_computed() -> None:
         '"from": "\\u5e7f\\u4e1c\\u7701\\u6c5f\\u95e8\\u5e02", "to": "\\u5e7f\\u4e1c\\u7701\\u6df1\\u5733\\u5e02", '
         '"resultv2": "1", "show": "0", "order": "desc"}'
     )
-    assert wire.signature(param, KEY, CUSTOMER) == "26C5F375ECD9B6F6515EA716C9936EDC"
+    assert wire.sign(param, KEY, CUSTOMER) == "26C5F375ECD9B6F6515EA716C9936EDC"
     # Made with md5sum of GNU coreutils.
-    assert wire.signature('{"message":"已签收"}', SALT) == "FFA92BE428CF93E84F67FEBC5715E7FF"
-    form = parse_qs(wire.query_form(account(), "zhongtong", NUMBER, PHONE).decode())
+    assert wire.sign('{"message":"已签收"}', SALT) == "FFA92BE428CF93E84F67FEBC5715E7FF"
+    form = parse_qs(wire.make_query_form(account(), "zhongtong", NUMBER, PHONE).decode())
     assert form == {
         "customer": [CUSTOMER],
         "sign": ["2A9ECD6F4C22EDFE32F741C20D5380ED"],
@@ -137,23 +137,23 @@ def test_signatures_that_others_have_computed() -> None:
     }
 
 
-@pytest.mark.parametrize(("code", "word"), STATES.items())
+@pytest.mark.parametrize(("code", "word"), STATUS_CODES.items())
 async def test_every_code(code: str, word: Any) -> None:
     for said in (
         entry("2026-11-24 17:30:00", "…", word.name, code),
         entry("2026-11-24 17:30:00", "…", word.name, None),
     ):
         (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-        assert (news.code, news.state, news.is_unknown_code) == (code, word.state, False), (
+        assert (news.code, news.status, news.is_unknown_code) == (code, word.status, False), (
             "by its code, or by its name alone"
         )
 
 
 def test_what_ends_a_parcel() -> None:
-    ends = {code: word.state for code, word in STATES.items() if word.state in FINAL_STATUSES}
+    ends = {code: word.status for code, word in STATUS_CODES.items() if word.status in FINAL_STATUSES}
     delivered = dict.fromkeys(("3", "301", "302", "303", "304"), ShipmentStatus.DELIVERED)
     assert ends == delivered | {"4": ShipmentStatus.RETURNED_TO_SENDER}
-    assert all(STATES[code].state is None for code in ("6", "14", "203", "401")), "on the way back is not back"
+    assert all(STATUS_CODES[code].status is None for code in ("6", "14", "203", "401")), "on the way back is not back"
 
 
 @pytest.mark.parametrize(
@@ -233,10 +233,10 @@ def error_result(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]
     ],
 )
 async def test_answers_without_a_history(answer: dict[str, Any], refused: str | None) -> None:
-    with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
+    with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as error:
         await carrier(FakeKuaidi100Transport(answer)).fetch_tracking(NUMBER, PHONE)
-    assert getattr(no.value, "code", None) == refused
-    assert len(str(no.value)) < 300
+    assert getattr(error.value, "code", None) == refused
+    assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -319,9 +319,9 @@ UNUSABLE_ANSWERS: list[tuple[Any, int]] = [
 
 @pytest.mark.parametrize(("content", "status"), UNUSABLE_ANSWERS, ids=range(len(UNUSABLE_ANSWERS)))
 async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
-    with pytest.raises(ExternalOutcomeUnknown) as why:
+    with pytest.raises(ExternalOutcomeUnknown) as error:
         await carrier(FakeKuaidi100Transport(content, status)).fetch_tracking(NUMBER, PHONE)
-    assert len(str(why.value)) < 1_000
+    assert len(str(error.value)) < 1_000
     with pytest.raises(ExternalOutcomeUnknown):
         await carrier(FakeKuaidi100Transport(content, status)).subscribe(NUMBER, PHONE)
 
@@ -345,9 +345,9 @@ async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
     ],
 )
 async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: str | None) -> None:
-    with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as no:
+    with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as error:
         await carrier(FakeKuaidi100Transport(answer)).subscribe(NUMBER, PHONE)
-    assert getattr(no.value, "code", None) == refused
+    assert getattr(error.value, "code", None) == refused
 
 
 @pytest.mark.parametrize(
@@ -362,9 +362,9 @@ async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: 
 )
 def test_settings_that_cannot_be(name: str, texts: list[str]) -> None:
     for text in texts:
-        with pytest.raises(ValueError, match=f"^kuaidi100 {name}: ") as why:
+        with pytest.raises(ValueError, match=f"^kuaidi100 {name}: ") as error:
             account(**{name: text})
-        assert "secret" not in str(why.value)
+        assert "secret" not in str(error.value)
 
 
 def test_an_account_shows_no_secret() -> None:

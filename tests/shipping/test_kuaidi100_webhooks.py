@@ -14,7 +14,7 @@ import pytest
 from commerce.kernel.external import InvalidWebhook, WebhookReply
 from commerce.shipping.carrier_port import CarrierWebhook
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100
-from commerce.shipping.carriers.kuaidi100.wire import MAX_PUSH_BYTES
+from commerce.shipping.carriers.kuaidi100.wire import MAX_WEBHOOK_BYTES
 from commerce.shipping.model import ShipmentStatus
 from tests.shipping.kuaidi100_kit import (
     CARRIERS,
@@ -41,11 +41,11 @@ def read(body: bytes) -> CarrierWebhook:
 
 
 def refusal(body: bytes) -> str:
-    with pytest.raises(InvalidWebhook) as why:
+    with pytest.raises(InvalidWebhook) as error:
         read(body)
-    assert SALT not in str(why.value)
-    assert len(str(why.value)) < 500
-    return why.value.code
+    assert SALT not in str(error.value)
+    assert len(str(error.value)) < 500
+    return error.value.code
 
 
 async def test_a_genuine_push_has_the_whole_history() -> None:
@@ -53,7 +53,7 @@ async def test_a_genuine_push_has_the_whole_history() -> None:
     (one,) = notice.updates
     assert (one.carrier, one.tracking_no, one.booking_id) == ("zto", NUMBER, None)
     assert [news.code for news in one.events] == ["101", "103", "0", "5", "301"]
-    assert one.events[-1].state == ShipmentStatus.DELIVERED
+    assert one.events[-1].status == ShipmentStatus.DELIVERED
     assert one.events == await carrier(FakeKuaidi100Transport(query_result(NUMBER))).fetch_tracking(NUMBER, ""), (
         "and says what a query says"
     )
@@ -61,7 +61,7 @@ async def test_a_genuine_push_has_the_whole_history() -> None:
     more = [entry("2026-11-26 08:00:00", "退签", "退签", "4"), *HISTORY]
     longer = READER.read_webhook({}, {"x": "y"}, webhook_body(webhook_param(query_result(NUMBER, data=more))), NOW)
     assert longer.updates[0].events[:5] == one.events
-    assert longer.updates[0].events[5].state == ShipmentStatus.RETURNED_TO_SENDER
+    assert longer.updates[0].events[5].status == ShipmentStatus.RETURNED_TO_SENDER
     assert longer.webhook_id != notice.webhook_id
 
 
@@ -140,7 +140,7 @@ def test_signatures() -> None:
         GENUINE + b"".join(b"&x%d=" % at for at in range(20)),
         webhook_param(query_result(NUMBER)).encode(),
         json.dumps({"sign": "x", "param": "y"}).encode(),
-        GENUINE + b"&x=" + b"y" * MAX_PUSH_BYTES,
+        GENUINE + b"&x=" + b"y" * MAX_WEBHOOK_BYTES,
     ],
     ids=range(17),
 )
@@ -151,7 +151,7 @@ def test_what_is_no_form(body: bytes) -> None:
 def test_a_long_history_is_read_and_a_huge_one_is_not() -> None:
     long = [entry("2026-11-24 17:30:00", "快件离开" * 20, "在途", "0") for _ in range(200)]
     body = webhook_body(webhook_param(query_result(NUMBER, data=long)))
-    assert 150_000 < len(body) <= MAX_PUSH_BYTES
+    assert 150_000 < len(body) <= MAX_WEBHOOK_BYTES
     assert len(read(body).updates[0].events) == 200
     assert refusal(webhook_body(webhook_param(query_result(NUMBER, data=long * 2)))) == "malformed"
     assert refusal(webhook_body(webhook_param(query_result(NUMBER, data=[{}] * 1_001)))) == "bad_content"

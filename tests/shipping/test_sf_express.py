@@ -14,7 +14,12 @@ from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
 from commerce.shipping.carrier_port import BookingConfirmation, Carrier, CarrierWebhookReader, TrackingEvent
 from commerce.shipping.carriers.sf_express import SfExpress
-from commerce.shipping.carriers.sf_express.status_map import ABSENT, CANCELLED, NOT_BOOKED, REPEATED
+from commerce.shipping.carriers.sf_express.status_map import (
+    ABSENT_CODES,
+    BOOKING_REFUSALS,
+    CANCELLED_CODES,
+    DUPLICATE_ORDER,
+)
 from commerce.shipping.model import ShipmentStatus
 from tests.shipping.sf_express_kit import (
     ACCOUNT_SETTINGS,
@@ -22,7 +27,7 @@ from tests.shipping.sf_express_kit import (
     CALLS,
     NUMBER,
     OTHER_NUMBER,
-    RECEIVER,
+    RECIPIENT,
     SENDER,
     booking_request,
     error_response,
@@ -55,9 +60,9 @@ def test_it_is_a_carrier_and_reads_pushes() -> None:
 
 
 async def test_a_parcel_is_booked() -> None:
-    adapter, outside = make_adapter(success_response(order_result()))
+    adapter, transport = make_adapter(success_response(order_result()))
     assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, "710VA-F")
-    (asked,) = outside.asked
+    (asked,) = transport.requests
     assert (asked.method, asked.url, asked.service) == ("POST", ACCOUNT_SETTINGS["base_url"], "EXP_RECE_CREATE_ORDER")
     assert asked.headers["Content-Type"] == "application/x-www-form-urlencoded; charset=UTF-8"
     assert asked.message == {
@@ -104,39 +109,39 @@ async def test_a_parcel_is_booked() -> None:
     ("agreed", "card"), [({}, "7551234567"), ({"cod_card": "7550000001", "express_type": "2"}, "7550000001")]
 )
 async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str) -> None:
-    adapter, outside = make_adapter(success_response(order_result()), **agreed)
+    adapter, transport = make_adapter(success_response(order_result()), **agreed)
     await adapter.book(booking_request(cod=Money(10_805, "CNY")))
-    assert outside.asked[0].message["serviceList"] == [{"name": "COD", "value": "108.05", "value1": card}]
-    assert outside.asked[0].message["expressTypeId"] == int(agreed.get("express_type", "1"))
+    assert transport.requests[0].message["serviceList"] == [{"name": "COD", "value": "108.05", "value1": card}]
+    assert transport.requests[0].message["expressTypeId"] == int(agreed.get("express_type", "1"))
 
 
 @pytest.mark.parametrize(
     ("changed", "code"),
     [
         ({"cod": Money(100, "HKD")}, "unsupported"),
-        ({"to": msgspec.structs.replace(RECEIVER, country="HK")}, "unsupported"),
+        ({"recipient": msgspec.structs.replace(RECIPIENT, country="HK")}, "unsupported"),
         ({"sender": msgspec.structs.replace(SENDER, country="GB")}, "unsupported"),
-        ({"to": msgspec.structs.replace(RECEIVER, province="省" * 31)}, "too_long"),
-        ({"to": msgspec.structs.replace(RECEIVER, name="三" * 101)}, "too_long"),
-        ({"to": msgspec.structs.replace(RECEIVER, line="楼" * 201)}, "too_long"),
-        ({"to": msgspec.structs.replace(RECEIVER, phone="1" * 21)}, "too_long"),
+        ({"recipient": msgspec.structs.replace(RECIPIENT, province="省" * 31)}, "too_long"),
+        ({"recipient": msgspec.structs.replace(RECIPIENT, name="三" * 101)}, "too_long"),
+        ({"recipient": msgspec.structs.replace(RECIPIENT, line="楼" * 201)}, "too_long"),
+        ({"recipient": msgspec.structs.replace(RECIPIENT, phone="1" * 21)}, "too_long"),
     ],
 )
 async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], code: str) -> None:
-    adapter, outside = make_adapter()
-    with pytest.raises(ExternalRefusal) as no:
+    adapter, transport = make_adapter()
+    with pytest.raises(ExternalRefusal) as error:
         await adapter.book(booking_request(**changed))
-    assert (no.value.code, outside.asked) == (code, [])
+    assert (error.value.code, transport.requests) == (code, [])
 
 
-@pytest.mark.parametrize("code", sorted(NOT_BOOKED - {REPEATED}))
+@pytest.mark.parametrize("code", sorted(BOOKING_REFUSALS - {DUPLICATE_ORDER}))
 async def test_every_refusal(code: str) -> None:
-    adapter, outside = make_adapter(error_response(code, "传入了不可发货的月结卡号" * 50), error_response("8018"))
-    with pytest.raises(ExternalRefusal) as no:
+    adapter, transport = make_adapter(error_response(code, "传入了不可发货的月结卡号" * 50), error_response("8018"))
+    with pytest.raises(ExternalRefusal) as error:
         await adapter.book(booking_request())
-    assert no.value.code == code
-    assert len(no.value.detail) == 200
-    assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
+    assert error.value.code == code
+    assert len(error.value.detail) == 200
+    assert transport.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
 
 
 async def test_what_is_refused_now_may_have_been_taken_before() -> None:
@@ -148,10 +153,10 @@ async def test_what_is_refused_now_may_have_been_taken_before() -> None:
 
 
 async def test_a_repeated_order_is_looked_up() -> None:
-    adapter, outside = make_adapter(error_response(8016), success_response(order_result(filterResult="2")))
+    adapter, transport = make_adapter(error_response(8016), success_response(order_result(filterResult="2")))
     assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, "710VA-F")
-    assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
-    assert outside.asked[1].message == {"orderId": BOOKING.hex, "searchType": "1", "language": "zh-CN"}
+    assert transport.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
+    assert transport.requests[1].message == {"orderId": BOOKING.hex, "searchType": "1", "language": "zh-CN"}
     adapter, _ = make_adapter(error_response("8016"), error_response("8018"))
     with pytest.raises(ExternalOutcomeUnknown, match="does not find"):
         await adapter.book(booking_request())
@@ -163,9 +168,9 @@ async def test_an_order_that_somebody_judges_is_asked_for_again(number: bool) ->
     adapter, _ = make_adapter(success_response(by_hand), success_response(by_hand))
     with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
         await adapter.book(booking_request())
-    adapter, outside = make_adapter(success_response(by_hand), success_response(order_result()))
+    adapter, transport = make_adapter(success_response(by_hand), success_response(order_result()))
     assert (await adapter.book(booking_request())).tracking_no == NUMBER
-    assert outside.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
+    assert transport.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
     adapter, _ = make_adapter(success_response(by_hand), error_response("8018"))
     with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
         await adapter.book(booking_request())
@@ -179,10 +184,10 @@ async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
     adapter, _ = make_adapter(
         success_response(order_result(filterResult=3, waybillNoInfoList=numbers, remark="派方超范围" * 100))
     )
-    with pytest.raises(ExternalRefusal) as no:
+    with pytest.raises(ExternalRefusal) as error:
         await adapter.book(booking_request())
-    assert no.value.code == "filter_3"
-    assert "派方超范围" in no.value.detail
+    assert error.value.code == "filter_3"
+    assert "派方超范围" in error.value.detail
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ async def test_what_a_label_needs(changed: dict[str, Any], sort_code: str | None
     assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, sort_code)
 
 
-@pytest.mark.parametrize("code", sorted(ABSENT))
+@pytest.mark.parametrize("code", sorted(ABSENT_CODES))
 async def test_a_booking_that_it_knows_nothing_of(code: str) -> None:
     adapter, _ = make_adapter(error_response(code))
     assert await adapter.find_booking(BOOKING) is None
@@ -257,20 +262,20 @@ async def test_a_booking_is_found() -> None:
 
 @pytest.mark.parametrize("number", [NUMBER, None])
 async def test_a_booking_is_cancelled(number: str | None) -> None:
-    adapter, outside = make_adapter(
-        success_response(CANCELLATION), *(error_response(code) for code in sorted(CANCELLED))
+    adapter, transport = make_adapter(
+        success_response(CANCELLATION), *(error_response(code) for code in sorted(CANCELLED_CODES))
     )
-    for _ in range(1 + len(CANCELLED)):
+    for _ in range(1 + len(CANCELLED_CODES)):
         assert await adapter.cancel(BOOKING, number) == "cancelled"
-    assert outside.services == ["UPDATE_ORDER"] * 3
-    assert outside.asked[0].message == {"orderId": BOOKING.hex, "dealType": 2, "language": "zh-CN"}
+    assert transport.services == ["UPDATE_ORDER"] * 3
+    assert transport.requests[0].message == {"orderId": BOOKING.hex, "dealType": 2, "language": "zh-CN"}
 
 
-@pytest.mark.parametrize("code", sorted(ABSENT))
+@pytest.mark.parametrize("code", sorted(ABSENT_CODES))
 async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
-    adapter, outside = make_adapter(error_response(code))
+    adapter, transport = make_adapter(error_response(code))
     assert await adapter.cancel(BOOKING, None) == "absent"
-    assert outside.services == ["UPDATE_ORDER"]
+    assert transport.services == ["UPDATE_ORDER"]
     adapter, _ = make_adapter(error_response(code))
     with pytest.raises(ExternalOutcomeUnknown, match="does not know an order that it gave a number to"):
         await adapter.cancel(BOOKING, NUMBER)
@@ -287,10 +292,10 @@ async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
     ],
 )
 async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
-    adapter, outside = make_adapter(answer, routes_response(route_entry("50")))
+    adapter, transport = make_adapter(answer, routes_response(route_entry("50")))
     assert await adapter.cancel(BOOKING, NUMBER) == "too_late"
-    assert outside.services == ["UPDATE_ORDER", "SEARCH_ROUTES"]
-    asked = outside.asked[1].message
+    assert transport.services == ["UPDATE_ORDER", "SEARCH_ROUTES"]
+    asked = transport.requests[1].message
     assert (asked["trackingType"], asked["trackingNumber"]) == ("2", [BOOKING.hex])
     for nothing in (
         routes_response(),
@@ -313,7 +318,7 @@ async def test_cancellations_that_say_too_little(changed: dict[str, Any]) -> Non
 
 
 async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
-    adapter, outside = make_adapter(
+    adapter, transport = make_adapter(
         routes_response(
             route_entry(
                 "80", "2026-11-12 09:30:00", remark="已签收", acceptAddress="广州市", reasonCode="", firstStatusCode="4"
@@ -339,7 +344,7 @@ async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
             datetime(2026, 11, 12, 1, 30, tzinfo=UTC), "80", "已签收", ShipmentStatus.DELIVERED, place="广州市"
         ),
     ]
-    assert outside.asked[0].message == {
+    assert transport.requests[0].message == {
         "language": "zh-CN",
         "trackingType": "1",
         "trackingNumber": [NUMBER],
@@ -357,7 +362,7 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
     ]
     adapter, _ = make_adapter(*nothing)
     for _ in nothing:
-        assert await adapter.fetch_tracking(NUMBER, RECEIVER.phone) == []
+        assert await adapter.fetch_tracking(NUMBER, RECIPIENT.phone) == []
 
 
 @pytest.mark.parametrize(
@@ -384,22 +389,22 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
 async def test_routes_that_cannot_be_read(answer: Any) -> None:
     adapter, _ = make_adapter(answer)
     with pytest.raises(ExternalOutcomeUnknown):
-        await adapter.fetch_tracking(NUMBER, RECEIVER.phone)
+        await adapter.fetch_tracking(NUMBER, RECIPIENT.phone)
 
 
 async def test_its_news_need_not_be_asked_for() -> None:
-    adapter, outside = make_adapter()
-    await adapter.subscribe(NUMBER, RECEIVER.phone)
-    assert outside.asked == []
+    adapter, transport = make_adapter()
+    await adapter.subscribe(NUMBER, RECIPIENT.phone)
+    assert transport.requests == []
 
 
 @pytest.mark.parametrize("ask", CALLS.values(), ids=CALLS)
 async def test_each_request_has_an_id_of_its_own(ask: Callable[[SfExpress], Awaitable[Any]]) -> None:
     # The platform answers that it is overloaded, twice (and where a cancellation looks at routes, again).
     busy = [platform_response(None, apiResultCode="A1005") for _ in range(4)]
-    adapter, outside = make_adapter(*busy)
+    adapter, transport = make_adapter(*busy)
     for _ in range(2):
         with pytest.raises(ExternalOutcomeUnknown, match="A1005"):
             await ask(adapter)
-    ids = [UUID(asked.form["requestID"]) for asked in outside.asked]
+    ids = [UUID(asked.form["requestID"]) for asked in transport.requests]
     assert len(set(ids)) == len(ids) >= 2

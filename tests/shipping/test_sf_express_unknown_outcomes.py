@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
-from commerce.shipping.carriers.sf_express.status_map import ABSENT, CANCELLED, NOT_BOOKED
+from commerce.shipping.carriers.sf_express.status_map import ABSENT_CODES, BOOKING_REFUSALS, CANCELLED_CODES
 from tests.shipping.sf_express_kit import (
     ACCOUNT_SETTINGS,
     BOOKING,
@@ -69,11 +69,11 @@ UNUSABLE_ANSWERS: dict[str, HttpResponse | ExternalOutcomeUnknown] = {
 @pytest.mark.parametrize("odd", UNUSABLE_ANSWERS)
 async def test_odd_answers(ask: str, odd: str) -> None:
     answers = [UNUSABLE_ANSWERS[odd]] * (2 if ask == "cancel" else 1)
-    adapter, outside = make_adapter(*answers)
-    with pytest.raises(ExternalOutcomeUnknown) as why:
+    adapter, transport = make_adapter(*answers)
+    with pytest.raises(ExternalOutcomeUnknown) as error:
         await CALLS[ask](adapter)
-    assert outside.answers == []
-    assert ACCOUNT_SETTINGS["check_word"] not in str(why.value)
+    assert transport.answers == []
+    assert ACCOUNT_SETTINGS["check_word"] not in str(error.value)
 
 
 @pytest.mark.parametrize("code", PLATFORM)
@@ -81,24 +81,24 @@ async def test_what_the_platform_refuses_says_nothing_of_the_parcel(code: str) -
     for name, ask in CALLS.items():
         said = platform_response(None, apiResultCode=code, apiErrorMsg="数字签名无效" * 100)
         adapter, _ = make_adapter(*[said] * (2 if name == "cancel" else 1))
-        with pytest.raises(ExternalOutcomeUnknown, match=code) as why:
+        with pytest.raises(ExternalOutcomeUnknown, match=code) as error:
             await ask(adapter)
-        assert len(str(why.value)) < 300
+        assert len(str(error.value)) < 300
 
 
-@pytest.mark.parametrize("code", sorted(NOT_BOOKED | ABSENT | CANCELLED))
+@pytest.mark.parametrize("code", sorted(BOOKING_REFUSALS | ABSENT_CODES | CANCELLED_CODES))
 async def test_a_no_to_something_else_is_none(code: str) -> None:
     """A code is believed only of the services that say it: to refuse what was not asked for is no refusal."""
-    if code not in NOT_BOOKED:
+    if code not in BOOKING_REFUSALS:
         adapter, _ = make_adapter(error_response(code))
         with pytest.raises(ExternalOutcomeUnknown):
             await adapter.book(booking_request())
-    if code not in ABSENT:
+    if code not in ABSENT_CODES:
         adapter, _ = make_adapter(error_response(code), error_response(code))
         for name in ("find", "track"):
             with pytest.raises(ExternalOutcomeUnknown):
                 await CALLS[name](adapter)
-    if code not in ABSENT | CANCELLED:
+    if code not in ABSENT_CODES | CANCELLED_CODES:
         adapter, _ = make_adapter(error_response(code), error_response("8018"))
         with pytest.raises(ExternalOutcomeUnknown, match=code):
             await adapter.cancel(BOOKING, NUMBER)

@@ -43,10 +43,10 @@ def read(content: bytes, key: str | None = PUSH_KEY) -> CarrierWebhook:
 
 
 def refusal(content: bytes, key: str | None = PUSH_KEY) -> str:
-    with pytest.raises(InvalidWebhook) as why:
+    with pytest.raises(InvalidWebhook) as error:
         read(content, key)
-    assert PUSH_KEY not in str(why.value)
-    return why.value.code
+    assert PUSH_KEY not in str(error.value)
+    return error.value.code
 
 
 GENUINE = body(

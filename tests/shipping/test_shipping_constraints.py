@@ -51,7 +51,7 @@ FORBIDDEN = {
 
 
 async def test_what_cannot_be_written(ship: ShippingShop) -> None:
-    await ship.sent(("a", 2, 0))
+    await ship.add_booked_order(("a", 2, 0))
     survived = []
     for name, sql in FORBIDDEN.items():
         try:
@@ -70,15 +70,15 @@ async def test_what_cannot_be_written(ship: ShippingShop) -> None:
 
 
 async def test_the_same_steps_here_and_there(ship: ShippingShop) -> None:
-    rows = await ship.rows("SELECT from_status, to_status FROM shipment_transitions")
+    rows = await ship.fetch_rows("SELECT from_status, to_status FROM shipment_transitions")
     assert {(ShipmentStatus(one), ShipmentStatus(other)) for one, other in rows} == TRANSITIONS
-    definition = await ship.value(
+    definition = await ship.fetch_value(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'shipments_status_check'"
     )
     assert {one for one in ShipmentStatus if f"'{one}'" in definition} == set(ShipmentStatus)
     # An order that was paid is to be sent, once, however it came to be.
-    order_id = await ship.order()
+    order_id = await ship.add_order()
     query = "SELECT count(*) FROM fulfilments WHERE order_id = $1"
-    assert await ship.value(query, order_id) == 1
+    assert await ship.fetch_value(query, order_id) == 1
     with pytest.raises(asyncpg.UniqueViolationError):
-        await ship.rows("INSERT INTO fulfilments (order_id, paid_at) VALUES ($1, now()) RETURNING 1", order_id)
+        await ship.fetch_rows("INSERT INTO fulfilments (order_id, paid_at) VALUES ($1, now()) RETURNING 1", order_id)

@@ -1,4 +1,4 @@
-"""Shipping over HTTP: a front door that has agreed with the real carriers, and parcels that a test moves by itself."""
+"""Shipping over HTTP: a gateway with the real carriers' adapters, and fake carriers behind the jobs of the test."""
 
 from __future__ import annotations
 
@@ -34,68 +34,71 @@ sf_express,CN,0,30000,10.00,CNY,1,yes
 zto,CN/Shanghai,0,30000,5.00,CNY,2,no
 own_fleet,CN/Zhejiang/Ningbo,0,30000,3.00,CNY,1,yes
 """
-"""Hangzhou (`ADDRESS`) is SF's, Shanghai zto's, which the desk books by itself, and Ningbo the own vans'."""
+"""SF delivers in Hangzhou (`ADDRESS`), zto, which staff book, in Shanghai, and our own vehicles in Ningbo"""
 _numbers = count(1)
 
 
 class FakeNumberedCarrier(FakeCarrier):
-    """Gives numbers in the form of SF's."""
+    """Returns numbers in SF's format."""
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
-        known = self.known.get(parcel.booking_id)
-        booked = await super().book(parcel)
-        number = self.known[parcel.booking_id] = known or f"SF{next(_numbers):013}"
-        return BookingConfirmation(number, booked.sort_code)
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
+        existing = self.bookings.get(request.booking_id)
+        confirmation = await super().book(request)
+        tracking_no = self.bookings[request.booking_id] = existing or f"SF{next(_numbers):013}"
+        return BookingConfirmation(tracking_no, confirmation.sort_code)
 
 
 @dataclass
 class ShippingGateway:
-    """The front door and the parcels behind it. The driver's part is done by `ship.work()`."""
+    """A gateway and the shop behind it. `ship.work_until_idle()` replaces the fulfilment worker."""
 
     gateway: TestGateway
     ship: ShippingShop
 
-    async def staff(self, method: str, path: str, *, role: str = "warehouse", **kwargs: Any) -> GatewayResponse:
+    async def call_as_staff(self, method: str, path: str, *, role: str = "warehouse", **kwargs: Any) -> GatewayResponse:
         return await self.gateway.call(method, f"/v1/admin{path}", user="ann", roles=[role], **kwargs)
 
-    async def desk(self, shipment_id: UUID | str, what: str, **body: Any) -> GatewayResponse:
-        """Do something with a parcel."""
-        return await self.staff("POST", f"/shipments/{shipment_id}/{what}", json=body or None)
+    async def post_action(self, shipment_id: UUID | str, action: str, **body: Any) -> GatewayResponse:
+        return await self.call_as_staff("POST", f"/shipments/{shipment_id}/{action}", json=body or None)
 
-    async def shipments(self, order_id: UUID, **kwargs: Any) -> GatewayResponse:
+    async def get_shipments(self, order_id: UUID, **kwargs: Any) -> GatewayResponse:
         return await self.gateway.call("GET", f"/v1/orders/{order_id}/shipments", **kwargs)
 
-    async def route(self, *stops: Shipment, day: date | None = None, vehicle: str = "V1") -> tuple[UUID, str]:
-        """A van's day with these parcels in a row, and the token of its driver's link."""
+    async def insert_route(self, *stops: Shipment, day: date | None = None, vehicle: str = "V1") -> tuple[UUID, str]:
+        """Insert a route with these stops in order. Returns its id and the token of its driver link."""
         day = day or datetime.now(ZONE).date()
         route_id, ship = self.ship.shop.ids.new(), self.ship
-        begins = datetime.now(UTC).replace(microsecond=0)
-        await ship.rows(
+        start_at = datetime.now(UTC).replace(microsecond=0)
+        await ship.fetch_rows(
             "INSERT INTO vehicles (vehicle_id, warehouse_id, capacity_g, shift_from, shift_to) "
             "VALUES ($1, 'hz', 500000, '08:00', '18:00') ON CONFLICT DO NOTHING",
             vehicle,
         )
-        await ship.rows(
+        await ship.fetch_rows(
             "INSERT INTO routes (route_id, day, vehicle_id, warehouse_id, distance_m, start_at, end_at, planned_at) "
             "VALUES ($1, $2, $3, 'hz', 12000, $4, $5, now())",
-            *(route_id, day, vehicle, begins, begins + timedelta(hours=4)),
+            *(route_id, day, vehicle, start_at, start_at + timedelta(hours=4)),
         )
         for seq, shipment in enumerate(stops, 1):
-            arrives = begins + timedelta(minutes=20 * seq)
-            await ship.rows(
+            arrive_at = start_at + timedelta(minutes=20 * seq)
+            await ship.fetch_rows(
                 "INSERT INTO route_stops (route_id, seq, shipment_id, latitude, longitude, window_from, window_to, "
                 "arrive_at, leave_at) VALUES ($1, $2, $3, 29.87, 121.55, $4, $5, $6, $7)",
-                *(route_id, seq, shipment.shipment_id, begins, begins + timedelta(hours=4)),
-                *(arrives, arrives + timedelta(minutes=4)),
+                *(route_id, seq, shipment.shipment_id, start_at, start_at + timedelta(hours=4)),
+                *(arrive_at, arrive_at + timedelta(minutes=4)),
             )
         return route_id, make_link(self.gateway.settings.driver_link_key(), route_id, day, ZONE)
 
 
 @asynccontextmanager
 async def open_shipping_gateway(
-    shop: CliServices, make_settings: Callable[..., Settings], *, agreed: dict[str, Any] | None = None, **parts: Any
+    shop: CliServices,
+    make_settings: Callable[..., Settings],
+    *,
+    carrier_settings: dict[str, Any] | None = None,
+    **sections: Any,
 ) -> AsyncIterator[ShippingGateway]:
-    settings = make_settings(shipping=CARRIER_SETTINGS if agreed is None else agreed, **parts)
+    settings = make_settings(shipping=CARRIER_SETTINGS if carrier_settings is None else carrier_settings, **sections)
     async with open_shipping_shop(shop, settings, rates=RATES) as ship, open_gateway(settings) as gateway:
         ship.carriers.clear()
         ship.carriers |= {

@@ -1,4 +1,4 @@
-"""Orders that are to be sent, and carriers that do what a test says."""
+"""A shop with paid orders to ship, and carriers that answer as a test prescribes."""
 
 from __future__ import annotations
 
@@ -53,81 +53,83 @@ PRODUCT_LOGISTICS: Mapping[str, tuple[str, str, int, int]] = {
     "b": ("hz", "B-07", 9_000, 300),
     "c": ("sh", "C-02", 200, 80),
 }
-"""SKU → warehouse, shelf, grams, length of each side in mm."""
+"""SKU → warehouse, shelf, grams, length of each side in mm"""
 PRICE = 100
 
 
 @dataclass
 class FakeCarrier:
-    """A carrier inside the test: it books what is asked once for each booking, or does what `says` says next."""
+    """A carrier inside the test. It books each booking once, or does as `next_outcomes` prescribes.
+
+    An exception is raised; "lost" books and loses the reply. Calls wait for `gate` if it is set."""
 
     name: str
     accepts_bookings: bool = True
     is_external: bool = True
     needs_subscription: bool = False
-    says: list[Exception | str] = field(default_factory=list)
-    known: dict[UUID, str] = field(default_factory=dict)
-    asked: Counter[UUID] = field(default_factory=Counter)
-    gone: set[UUID] = field(default_factory=set)
+    next_outcomes: list[Exception | str] = field(default_factory=list)
+    bookings: dict[UUID, str] = field(default_factory=dict)
+    requests: Counter[UUID] = field(default_factory=Counter)
+    cancelled_bookings: set[UUID] = field(default_factory=set)
     handed_over: set[UUID] = field(default_factory=set)
-    followed: list[str] = field(default_factory=list)
-    tells: dict[str, list[TrackingEvent]] = field(default_factory=dict)
-    cancels: int = 0
-    waits: asyncio.Event | None = None
-    parcels: list[BookingRequest] = field(default_factory=list)
+    subscribed: list[str] = field(default_factory=list)
+    tracking: dict[str, list[TrackingEvent]] = field(default_factory=dict)
+    cancel_calls: int = 0
+    gate: asyncio.Event | None = None
+    booking_requests: list[BookingRequest] = field(default_factory=list)
 
     @property
     def system(self) -> str:
         return self.name
 
-    def _said(self) -> None:
-        said = self.says.pop(0) if self.says else None
-        if isinstance(said, Exception):
-            raise said
+    def _raise_next(self) -> None:
+        outcome = self.next_outcomes.pop(0) if self.next_outcomes else None
+        if isinstance(outcome, Exception):
+            raise outcome
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
-        self.asked[parcel.booking_id] += 1
-        self.parcels.append(parcel)
-        said = self.says.pop(0) if self.says else None
-        number = ""
-        if not isinstance(said, Exception):
-            number = self.known.setdefault(parcel.booking_id, f"{self.name}-{next(_numbers):06}")
-        if self.waits is not None:
-            await self.waits.wait()
-        if isinstance(said, Exception):
-            raise said
-        if said == "lost":
-            raise ExternalOutcomeUnknown("the answer got lost")
-        return BookingConfirmation(number, "571-A")
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
+        self.requests[request.booking_id] += 1
+        self.booking_requests.append(request)
+        outcome = self.next_outcomes.pop(0) if self.next_outcomes else None
+        tracking_no = ""
+        if not isinstance(outcome, Exception):
+            tracking_no = self.bookings.setdefault(request.booking_id, f"{self.name}-{next(_numbers):06}")
+        if self.gate is not None:
+            await self.gate.wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome == "lost":
+            raise ExternalOutcomeUnknown("the reply was lost")
+        return BookingConfirmation(tracking_no, "571-A")
 
     async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
-        number = self.known.get(booking_id)
-        return BookingConfirmation(number) if number else None
+        tracking_no = self.bookings.get(booking_id)
+        return BookingConfirmation(tracking_no) if tracking_no else None
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
-        self._said()
-        self.cancels += 1
-        if booking_id not in self.known:
+        self._raise_next()
+        self.cancel_calls += 1
+        if booking_id not in self.bookings:
             return "absent"
         if booking_id in self.handed_over:
             return "too_late"
-        self.gone.add(booking_id)
-        if self.waits is not None:
-            await self.waits.wait()
+        self.cancelled_bookings.add(booking_id)
+        if self.gate is not None:
+            await self.gate.wait()
         return "cancelled"
 
     async def subscribe(self, tracking_no: str, phone: str) -> None:
-        self._said()
-        self.followed.append(tracking_no)
+        self._raise_next()
+        self.subscribed.append(tracking_no)
 
     async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
-        self._said()
-        return self.tells.get(tracking_no, [])
+        self._raise_next()
+        return self.tracking.get(tracking_no, [])
 
     @property
-    def standing(self) -> set[UUID]:
-        """Bookings that it will come for."""
-        return self.known.keys() - self.gone
+    def current_bookings(self) -> set[UUID]:
+        """The bookings that are not cancelled."""
+        return self.bookings.keys() - self.cancelled_bookings
 
 
 def refusal(code: str = "no_service") -> ExternalRefusal:
@@ -136,25 +138,25 @@ def refusal(code: str = "no_service") -> ExternalRefusal:
 
 @dataclass
 class ShippingShop:
-    """Shipping over the test's database, with jobs that the test works off by itself."""
+    """Shipping over the test's database. Jobs run only when the test works on them."""
 
     shop: CliServices
     carriers: dict[str, FakeCarrier]
     jobs: FulfilmentJobs
-    desk: Fulfilment
+    fulfilment: Fulfilment
     shipping: Shipping
     rates: Rates
-    down: list[str] = field(default_factory=list)
+    unavailable_systems: list[str] = field(default_factory=list)
 
-    async def rows(self, query: str, *values: object) -> list[Any]:
+    async def fetch_rows(self, query: str, *values: object) -> list[Any]:
         async with self.shop.db.connection() as connection:
             return list(await connection.fetch(query, *values))
 
-    async def value(self, query: str, *values: object) -> Any:
+    async def fetch_value(self, query: str, *values: object) -> Any:
         async with self.shop.db.connection() as connection:
             return await connection.fetchval(query, *values)
 
-    async def order(
+    async def add_order(
         self,
         *lines: tuple[str, int, int],
         ship_to: Sequence[Mapping[str, str]] = (ADDRESS,),
@@ -162,7 +164,9 @@ class ShippingShop:
         user: str = "user",
         paid_at: datetime | None = None,
     ) -> UUID:
-        """An order of (sku, units, address) that is paid, or paid on delivery for a part; each unit costs `PRICE`."""
+        """Insert an order of (sku, units, address no); each unit costs `PRICE`.
+
+        `cod` minor units are due on delivery, the rest is paid."""
         lines = lines or (("a", 1, 0),)
         order_id, now = self.shop.ids.new(), datetime.now(UTC)
         total = PRICE * sum(units for _, units, _ in lines)
@@ -174,28 +178,30 @@ class ShippingShop:
                 *(order_id, user, str(order_id), b"d" * 16, total, msgspec.json.encode(list(ship_to)).decode()),
                 *(now - timedelta(seconds=1), now + timedelta(hours=1)),
             )
-            for number, (sku, units, address) in enumerate(lines):
+            for line_no, (sku, units, address_no) in enumerate(lines):
                 await connection.execute(
                     "INSERT INTO order_lines VALUES ($1, $2, $3, $4, $5, $6)",
-                    *(order_id, number, address, sku, units, PRICE),
+                    *(order_id, line_no, address_no, sku, units, PRICE),
                 )
-            await self._paid(connection, order_id, user, total, cod, now)
+            await self._insert_payments(connection, order_id, user, total, cod, now)
             status = OrderStatus.CONFIRMED if cod else OrderStatus.PAID
             await orders.advance_status(connection, order_id, OrderStatus.AWAITING_PAYMENT, status, now, "test", "paid")
             if paid_at is not None:
                 await connection.execute("UPDATE fulfilments SET paid_at = $2 WHERE order_id = $1", order_id, paid_at)
         return order_id
 
-    async def _paid(self, connection: Any, order_id: UUID, user: str, total: int, cod: int, now: datetime) -> None:
-        parts: list[tuple[str, int, str, datetime | None]] = []
-        parts += [("balance", total - cod, "captured", now)] if total > cod else []
-        parts += [("cod", cod, "authorised", None)] if cod else []
-        for part, (method, amount, status, captured_at) in enumerate(parts):
+    async def _insert_payments(
+        self, connection: Any, order_id: UUID, user: str, total: int, cod: int, now: datetime
+    ) -> None:
+        tenders: list[tuple[str, int, str, datetime | None]] = []
+        tenders += [("balance", total - cod, "captured", now)] if total > cod else []
+        tenders += [("cod", cod, "authorised", None)] if cod else []
+        for tender_no, (method, amount, status, captured_at) in enumerate(tenders):
             await connection.execute(
-                "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, "
-                "currency, status, created_at, expires_at, captured_at, due_at) "
+                "INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, "
+                "amount_minor, currency, status, created_at, expires_at, captured_at, due_at) "
                 "VALUES ($1, $2, $3, 1, $4, $5, 'none', $6, 'CNY', $7, $8, $9, $10, $8)",
-                *(self.shop.ids.new(), order_id, user, part, method, amount, status, now),
+                *(self.shop.ids.new(), order_id, user, tender_no, method, amount, status, now),
                 *(now + timedelta(hours=1), captured_at),
             )
             if captured_at:
@@ -206,7 +212,7 @@ class ShippingShop:
                 )
 
     async def refund_all(self, order_id: UUID) -> None:
-        """All of its money is on its way back."""
+        """Insert pending refunds of all captured payments of an order."""
         async with self.shop.db.connection() as connection:
             await connection.execute(
                 "INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, "
@@ -215,132 +221,131 @@ class ShippingShop:
                 *(order_id, self.shop.ids.new()),
             )
 
-    async def due(self) -> None:
-        """Everything that waits for its time is due now."""
+    async def make_all_due(self) -> None:
         async with self.shop.db.connection() as connection:
             await connection.execute("UPDATE shipments SET due_at = now() - interval '1 second'")
             await connection.execute(
                 "UPDATE fulfilments SET due_at = now() - interval '1 second' WHERE due_at IS NOT NULL"
             )
 
-    async def lease_over(self) -> None:
-        """What was asked of carriers was asked so long ago that it is there, or never will be."""
+    async def expire_booking_requests(self) -> None:
+        """Date all booking requests back, so that none can still be on its way to a carrier."""
         async with self.shop.db.connection() as connection:
             await connection.execute("UPDATE bookings SET requested_at = requested_at - interval '1 hour'")
-        await self.due()
+        await self.make_all_due()
 
-    async def claimed(self, order_id: UUID | None = None) -> Job:
-        """The one job that is due, of the order if it is named."""
-        jobs = await self.jobs.claim(100, self.down, self.down)
+    async def claim_one(self, order_id: UUID | None = None) -> Job:
+        """Claim all due jobs and return the only one, or the only one of an order."""
+        jobs = await self.jobs.claim(100, self.unavailable_systems, self.unavailable_systems)
         [job] = [job for job in jobs if order_id in (None, job.order_id)]
         return job
 
-    async def work(self, rounds: int = 30) -> list[str]:
-        """Do what is due, one after the other, till nothing is; a word for each."""
-        words: list[str] = []
+    async def work_until_idle(self, rounds: int = 30) -> list[str]:
+        """Work on due jobs, one after the other, until none is due. Returns their results."""
+        results: list[str] = []
         for _ in range(rounds):
-            claimed = await self.jobs.claim(100, self.down, self.down)
-            if not claimed:
-                return words
-            words += [await self.one(job) for job in claimed]
-        raise AssertionError(f"there is always something due: {words[-10:]}")
+            jobs = await self.jobs.claim(100, self.unavailable_systems, self.unavailable_systems)
+            if not jobs:
+                return results
+            results += [await self.work_on(job) for job in jobs]
+        raise AssertionError(f"jobs are always due: {results[-10:]}")
 
-    async def one(self, job: Job) -> str:
+    async def work_on(self, job: Job) -> str:
         try:
             return await self.jobs.work(job)
         except ExternalOutcomeUnknown:
-            return "unclear"
+            return "no_answer"
 
-    async def booking(self, name: str) -> tuple[UUID, asyncio.Task[str]]:
-        """An order whose parcel the carrier has booked without answering yet; it does when its `waits` is set."""
+    async def start_booking(self, name: str) -> tuple[UUID, asyncio.Task[str]]:
+        """Start to book a new order's shipment. The carrier has booked it and replies once its `gate` is set."""
         carrier = self.carriers[name]
-        carrier.waits = asyncio.Event()
-        order_id = await self.order()
-        assert await self.one(await self.claimed()) == "planned"
-        task = asyncio.create_task(self.one(await self.claimed()))
+        carrier.gate = asyncio.Event()
+        order_id = await self.add_order()
+        assert await self.work_on(await self.claim_one()) == "planned"
+        task = asyncio.create_task(self.work_on(await self.claim_one()))
 
-        async def asked() -> bool:
-            return bool(carrier.known)
+        async def is_booked() -> bool:
+            return bool(carrier.bookings)
 
-        await eventually(asked)
+        await eventually(is_booked)
         return order_id, task
 
-    async def parcels(self, order_id: UUID) -> list[Shipment]:
-        rows = await self.rows("SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no", order_id)
+    async def list_shipments(self, order_id: UUID) -> list[Shipment]:
+        rows = await self.fetch_rows("SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no", order_id)
         return [read_shipment(row) for row in rows]
 
-    async def parcel(self, shipment_id: UUID) -> Shipment:
-        [row] = await self.rows("SELECT * FROM shipments WHERE shipment_id = $1", shipment_id)
+    async def get_shipment(self, shipment_id: UUID) -> Shipment:
+        [row] = await self.fetch_rows("SELECT * FROM shipments WHERE shipment_id = $1", shipment_id)
         return read_shipment(row)
 
-    async def status(self, order_id: UUID) -> str:
-        return str(await self.value("SELECT status FROM orders WHERE order_id = $1", order_id))
+    async def order_status(self, order_id: UUID) -> str:
+        return str(await self.fetch_value("SELECT status FROM orders WHERE order_id = $1", order_id))
 
-    async def sent(self, *lines: tuple[str, int, int], **more: Any) -> tuple[UUID, list[Shipment]]:
-        """An order whose parcels are booked where the driver books."""
-        order_id = await self.order(*lines, **more)
-        await self.work()
-        return order_id, await self.parcels(order_id)
+    async def add_booked_order(self, *lines: tuple[str, int, int], **options: Any) -> tuple[UUID, list[Shipment]]:
+        """Insert an order and work until its shipments are planned, and booked where the carrier accepts bookings."""
+        order_id = await self.add_order(*lines, **options)
+        await self.work_until_idle()
+        return order_id, await self.list_shipments(order_id)
 
-    async def told(self, shipment_id: UUID) -> list[str]:
-        """What is written down about a parcel, in the order in which it became known."""
+    async def list_event_texts(self, shipment_id: UUID) -> list[str]:
+        """List the texts of a shipment's events in the order in which they were stored."""
         query = "SELECT text FROM shipment_events WHERE shipment_id = $1 ORDER BY seq"
-        return [row["text"] for row in await self.rows(query, shipment_id)]
+        return [row["text"] for row in await self.fetch_rows(query, shipment_id)]
 
-    async def on(self, which: WorklistName) -> set[UUID]:
-        """Which parcels are on a list of the desk; as many as it counts."""
-        page = await self.desk.list_worklist(which, None, None, 100)
-        if which != "all":
-            assert (await self.desk.count_worklists())[which] == len(page.items), which
+    async def list_worklist(self, worklist: WorklistName) -> set[UUID]:
+        """Return the shipments on a worklist, after checking that it counts as many."""
+        page = await self.fulfilment.list_worklist(worklist, None, None, 100)
+        if worklist != "all":
+            assert (await self.fulfilment.count_worklists())[worklist] == len(page.items), worklist
         return {item.shipment.shipment_id for item in page.items}
 
-    async def check(self) -> None:
-        """P7: goods are counted as parcels hold them, histories lead to where parcels are, nobody comes twice."""
-        for query in (_MISCOUNTED, _ASTRAY, _GAPS, _STANDING):
-            assert [tuple(row) for row in await self.rows(query)] == []
-        of = {row["booking_id"]: row for row in await self.rows("SELECT * FROM bookings")}
-        coming = [of[id_] for carrier in self.carriers.values() for id_ in carrier.standing]
-        assert all(one["outcome"] in ("asked", "booked") for one in coming), coming
-        assert len({one["shipment_id"] for one in coming}) == len(coming)
+    async def check_records(self) -> None:
+        """Check P7: units match shipments, histories lead to statuses, and no shipment has two current bookings."""
+        for query in (_MISCOUNTED_LINES, _BROKEN_HISTORIES, _EVENT_GAPS, _WRONG_CURRENT_BOOKINGS):
+            assert [tuple(row) for row in await self.fetch_rows(query)] == []
+        by_id = {row["booking_id"]: row for row in await self.fetch_rows("SELECT * FROM bookings")}
+        current = [by_id[id_] for carrier in self.carriers.values() for id_ in carrier.current_bookings]
+        assert all(booking["outcome"] in ("requested", "booked") for booking in current), current
+        assert len({booking["shipment_id"] for booking in current}) == len(current)
 
-    async def hear(self, shipment_id: UUID, *news: TrackingEvent) -> TrackingResult:
+    async def apply_events(self, shipment_id: UUID, *events: TrackingEvent) -> TrackingResult:
         async with self.shop.db.transaction() as connection:
             return await self.shipping.apply_tracking_events(
-                connection, shipment_id, news, "push", "test", datetime.now(UTC)
+                connection, shipment_id, events, "webhook", "test", datetime.now(UTC)
             )
 
 
-_MISCOUNTED = """
+_MISCOUNTED_LINES = """
 SELECT * FROM (
     SELECT order_id, line_no, address_no, ordered, planned, shipped, delivered FROM fulfilment_lines
 ) AS counted FULL JOIN (
     SELECT order_lines.order_id, line_no, address_no, order_lines.quantity AS ordered,
-           coalesce(sum(held.quantity) FILTER (WHERE NOT gone), 0) AS planned,
-           coalesce(sum(held.quantity) FILTER (WHERE NOT gone AND status NOT IN ('planned', 'booked')), 0) AS shipped,
-           coalesce(sum(held.quantity) FILTER (WHERE status = 'delivered'), 0) AS delivered
+           coalesce(sum(planned_lines.quantity) FILTER (WHERE NOT is_gone), 0) AS planned,
+           coalesce(sum(planned_lines.quantity) FILTER (WHERE NOT is_gone AND status NOT IN ('planned', 'booked')), 0) AS shipped,
+           coalesce(sum(planned_lines.quantity) FILTER (WHERE status = 'delivered'), 0) AS delivered
     FROM order_lines JOIN fulfilment_lines USING (order_id, line_no, address_no) LEFT JOIN (
-        SELECT shipment_lines.*, status, status IN ('cancelled', 'lost', 'returned_to_sender') AS gone
+        SELECT shipment_lines.*, status, status IN ('cancelled', 'lost', 'returned_to_sender') AS is_gone
         FROM shipment_lines JOIN shipments USING (shipment_id)
-    ) AS held USING (order_id, line_no, address_no)
+    ) AS planned_lines USING (order_id, line_no, address_no)
     GROUP BY order_lines.order_id, line_no, address_no, order_lines.quantity
-) AS found USING (order_id, line_no, address_no)
+) AS expected USING (order_id, line_no, address_no)
 WHERE (counted.ordered, counted.planned, counted.shipped, counted.delivered)
-      IS DISTINCT FROM (found.ordered, found.planned, found.shipped, found.delivered)
+      IS DISTINCT FROM (expected.ordered, expected.planned, expected.shipped, expected.delivered)
 """
-_ASTRAY = """
+_BROKEN_HISTORIES = """
 SELECT shipment_id, status, steps FROM (
     SELECT shipment_id, status, array_agg(from_status ORDER BY seq) || status AS begun,
            ARRAY['planned'] || array_agg(to_status ORDER BY seq) AS ended, array_agg(to_status ORDER BY seq) AS steps
     FROM shipments JOIN shipment_events USING (shipment_id) WHERE to_status IS NOT NULL GROUP BY shipment_id
-) AS found WHERE begun <> ended
+) AS history WHERE begun <> ended
 UNION ALL SELECT shipment_id, status, NULL FROM shipments WHERE status <> 'planned'
 AND NOT EXISTS (SELECT FROM shipment_events AS event WHERE event.shipment_id = shipments.shipment_id)
 """
-_GAPS = """
+_EVENT_GAPS = """
 SELECT order_id, event_seq FROM fulfilments WHERE event_seq <> (
     SELECT count(*) FROM shipment_events WHERE shipment_events.order_id = fulfilments.order_id AND seq <= event_seq)
 """
-_STANDING = """
+_WRONG_CURRENT_BOOKINGS = """
 SELECT shipments.shipment_id, shipments.booking_id, bookings.booking_id FROM shipments LEFT JOIN bookings
 ON bookings.shipment_id = shipments.shipment_id AND outcome IN ('requested', 'booked')
 WHERE shipments.booking_id IS DISTINCT FROM bookings.booking_id
@@ -348,47 +353,56 @@ WHERE shipments.booking_id IS DISTINCT FROM bookings.booking_id
 
 
 def tracking_event(
-    state: str | None, minutes: float = 0, *, code: str = "", text: str = "", unknown: bool = False
+    status: str | None, minutes: float = 0, *, code: str = "", text: str = "", is_unknown_code: bool = False
 ) -> TrackingEvent:
-    """Something that happened so many minutes from now."""
-    at = datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes)
-    known = ShipmentStatus(state) if state else None
-    return TrackingEvent(at, code or (state or "note"), text or f"it is {state or 'where it was'}", known, unknown)
+    """Make an event so many minutes from now."""
+    return TrackingEvent(
+        at=datetime.now(UTC).replace(microsecond=0) + timedelta(minutes=minutes),
+        code=code or (status or "note"),
+        text=text or f"it is {status or 'as before'}",
+        status=ShipmentStatus(status) if status else None,
+        is_unknown_code=is_unknown_code,
+    )
 
 
 async def add_products(shop: CliServices) -> None:
-    """Products with two warehouses."""
+    """Insert the products of `PRODUCT_LOGISTICS` and their two warehouses."""
     await shop.catalog.put_many([(sku, ProductInput(f"thing {sku}", PRICE, "CNY")) for sku in PRODUCT_LOGISTICS])
     async with shop.db.connection() as connection:
-        for id_, place in (("hz", ADDRESS), ("sh", SHANGHAI)):
+        for id_, address in (("hz", ADDRESS), ("sh", SHANGHAI)):
             await connection.execute(
                 "INSERT INTO warehouses VALUES ($1, $2, $3, 30.25, 120.16)",
-                *(id_, f"Warehouse {id_}", msgspec.json.encode(place).decode()),
+                *(id_, f"Warehouse {id_}", msgspec.json.encode(address).decode()),
             )
         await connection.executemany(
             "INSERT INTO product_logistics VALUES ($1, $2, $3, $4, $5, $5, $5)",
-            [(sku, *about) for sku, about in PRODUCT_LOGISTICS.items()],
+            [(sku, *logistics) for sku, logistics in PRODUCT_LOGISTICS.items()],
         )
 
 
 @asynccontextmanager
 async def open_shipping_shop(
-    shop: CliServices, settings: Settings, *, rates: str = RATES, attempts: int = 5, lease_s: int = 1
+    shop: CliServices, settings: Settings, *, rates: str = RATES, max_attempts: int = 5, lease_s: int = 1
 ) -> AsyncIterator[ShippingShop]:
-    """With the carriers of `RATES`: quick and cheap are booked by the driver, byhand by the desk."""
+    """Open a shop with the carriers of `RATES`. Workers book quick and cheap, staff book byhand."""
     await add_products(shop)
-    table = Rates(shop.db, shop.clock)
+    rate_tables = Rates(shop.db, shop.clock)
     if rates:
-        await table.import_table(rates.splitlines(keepends=True), "test", "test")
+        await rate_tables.import_table(rates.splitlines(keepends=True), "test", "test")
     by_name = {
         "quick": FakeCarrier("quick"),
         "cheap": FakeCarrier("cheap"),
         "byhand": FakeCarrier("byhand", accepts_bookings=False, needs_subscription=True),
     }
     carriers = CarrierRegistry(cast("dict[str, Carrier]", by_name), {})
-    rules, ids = settings.shipping, IdGenerator(shop.clock)
-    assigning = CarrierAssignment(table, carriers, rules)
-    policy = RetryPolicy(initial_ms=1, max_s=0.001, lease_s=lease_s, rows_per_claim=100)
-    jobs = FulfilmentJobs(shop.db, shop.clock, ids, policy, attempts, carriers, assigning, rules)
-    desk = Fulfilment(shop.db, shop.clock, ids, assigning, carriers, rules)
-    yield ShippingShop(shop, by_name, jobs, desk, Shipping(shop.db, shop.clock, rules), table)
+    policy, ids = settings.shipping, IdGenerator(shop.clock)
+    assignment = CarrierAssignment(rate_tables, carriers, policy)
+    retry_policy = RetryPolicy(initial_ms=1, max_s=0.001, lease_s=lease_s, rows_per_claim=100)
+    yield ShippingShop(
+        shop=shop,
+        carriers=by_name,
+        jobs=FulfilmentJobs(shop.db, shop.clock, ids, retry_policy, max_attempts, carriers, assignment, policy),
+        fulfilment=Fulfilment(shop.db, shop.clock, ids, assignment, carriers, policy),
+        shipping=Shipping(shop.db, shop.clock, policy),
+        rates=rate_tables,
+    )
