@@ -1,1 +1,1 @@
-"""Checks the promises over Redis, the stream, the dead letters and Postgres, while orders flow or after."""
+"""Audit: compares Redis, the stream, dead letters and Postgres with the promises P1 to P8."""

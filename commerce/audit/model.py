@@ -1,4 +1,4 @@
-"""What an audit finds."""
+"""Results of an audit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import msgspec
 
 
 class StockRow(msgspec.Struct, frozen=True):
-    """The units of one SKU at one moment: initial = available + held + sold + in_stream, or there is a difference.
+    """The units of one SKU at the cut: initial = available + held + sold + in_stream, otherwise `difference` is not 0.
 
-    `initial` includes what was restocked. `held` is accepted and neither paid nor given back yet.
+    `initial` includes applied stock changes. `held` units are reserved by orders that are neither paid nor released.
     """
 
     sku: str
@@ -24,7 +24,7 @@ class StockRow(msgspec.Struct, frozen=True):
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """A broken promise: how often, and some of the things it concerns."""
+    """A broken promise with the number of violations and some examples."""
 
     promise: str
     detail: str
@@ -33,7 +33,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class SaleAudit(msgspec.Struct, frozen=True):
-    """One sale's books at the moment of its cut. Clean if there are no findings."""
+    """The audit of one sale at its cut. `clean` if there are no findings."""
 
     sale_id: str
     rows: list[StockRow]
@@ -50,7 +50,7 @@ class SaleAudit(msgspec.Struct, frozen=True):
 
     @property
     def differences(self) -> int:
-        """Units that are too many or too few, summed over the SKUs without setting one against another."""
+        """Sum of the absolute differences of all SKUs."""
         return sum(abs(row.difference) for row in self.rows)
 
     @property

@@ -1,34 +1,34 @@
 -- name: allow_long_statements
 SET LOCAL statement_timeout = '600s';
 
--- name: items
+-- name: list_items
 SELECT sku, initial_units, limit_bound FROM sale_items WHERE sale_id = $1;
 
--- name: changes
--- Stock changes that may have been applied by the cut: (epoch, seq) tells for those that are marked.
+-- name: list_stock_changes
+-- Stock changes that may have been applied by the cut; those that are marked have their (epoch, seq).
 SELECT change_id, sku, delta AS units, status, epoch, seq, created_at FROM stock_changes
 WHERE sale_id = $1 AND status IN ('pending', 'applied', 'parked');
 
--- name: applied_releases
--- Units back by SKU at the cut, of releases that are marked.
+-- name: sum_applied_releases
+-- Released units by SKU at the cut, of releases that are marked.
 SELECT key AS sku, sum(value::bigint)::bigint AS units FROM releases, jsonb_each_text(units)
 WHERE sale_id = $1 AND status = 'applied' AND (epoch < $2 OR (epoch = $2 AND seq <= $3)) GROUP BY key;
 
--- name: open_releases
--- Releases that are not marked; Redis may have applied them all the same.
+-- name: list_open_releases
+-- Releases that are not marked. Redis may have applied them already.
 SELECT release_id, user_id, units, created_at FROM releases WHERE sale_id = $1 AND status IN ('pending', 'parked');
 
--- name: epochs
+-- name: read_epochs
 SELECT epoch, loaded_epoch FROM sales WHERE sale_id = $1;
 
--- name: taken
--- Units of stored orders that were accepted up to the cut, by SKU: all of them, and those that are sold.
-SELECT sku, sum(quantity)::bigint AS taken,
+-- name: sum_reserved
+-- Units by SKU of stored orders that were accepted up to the cut: all of them, and those that are sold.
+SELECT sku, sum(quantity)::bigint AS reserved,
        coalesce(sum(quantity) FILTER (WHERE status NOT IN ('awaiting_payment', 'cancelled')), 0)::bigint AS sold
 FROM order_lines JOIN orders USING (order_id)
 WHERE sale_id = $1 AND (accepted_at, entry_seq) <= ($2, $3) GROUP BY sku;
 
--- name: dead
+-- name: sum_dead_letters
 SELECT key AS sku, sum(value::bigint)::bigint AS units FROM dead_letters, jsonb_each_text(units)
 WHERE sale_id = $1 AND status <> 'retried' AND (entry_at, entry_seq) <= ($2, $3) GROUP BY key;
 
@@ -38,14 +38,14 @@ SELECT count(*) FROM orders WHERE sale_id = $1;
 -- name: unreadable_dead_letters
 SELECT order_id::text FROM dead_letters WHERE sale_id = $1 AND units IS NULL AND status = 'held';
 
--- name: double_keys
--- P3. The database forbids it; an audit trusts no constraint.
+-- name: repeated_keys
+-- P3. A constraint forbids it too, but an audit trusts no constraint.
 SELECT user_id || ' ' || idempotency_key FROM orders WHERE idempotency_key IS NOT NULL
 GROUP BY user_id, idempotency_key HAVING count(*) > 1;
 
--- name: bought
--- P4. Units by user of SKUs with a limit, up to the cut; what went back is taken off.
-WITH moved AS (
+-- name: sum_bought
+-- P4. Units by user of SKUs with a limit, up to the cut, without released units.
+WITH movements AS (
     SELECT user_id, sku, quantity AS units FROM order_lines JOIN orders USING (order_id)
     WHERE sale_id = $1 AND (accepted_at, entry_seq) <= ($2, $3)
     UNION ALL
@@ -55,37 +55,39 @@ WITH moved AS (
     SELECT user_id, key, -value::bigint FROM releases, jsonb_each_text(units)
     WHERE sale_id = $1 AND status = 'applied' AND (epoch < $4 OR (epoch = $4 AND seq <= $5))
 )
-SELECT user_id, sku, sum(units)::bigint AS units FROM moved JOIN sale_items USING (sku)
+SELECT user_id, sku, sum(units)::bigint AS units FROM movements JOIN sale_items USING (sku)
 WHERE sale_id = $1 AND user_limit IS NOT NULL AND user_id IS NOT NULL GROUP BY user_id, sku HAVING sum(units) <> 0;
 
 -- name: cancelled_without_release
--- P5.
+-- P5. The stock of a cancelled order is released.
 SELECT order_id::text FROM orders LEFT JOIN releases ON release_id = order_id
 WHERE orders.sale_id = $1 AND orders.status = 'cancelled' AND release_id IS NULL;
 
--- name: release_without_cause
--- P5. Goods went back of an order that is neither cancelled nor a discarded dead letter.
+-- name: orphan_releases
+-- P5. A release belongs to a cancelled order, or to a discarded dead letter.
 SELECT release_id::text FROM releases
 LEFT JOIN orders ON orders.order_id = release_id
 LEFT JOIN dead_letters ON dead_letters.order_id = release_id
 WHERE releases.sale_id = $1 AND releases.reacquires IS NULL
   AND orders.status IS DISTINCT FROM 'cancelled' AND dead_letters.status IS DISTINCT FROM 'discarded'
-  AND NOT EXISTS (SELECT FROM releases AS retake WHERE retake.reacquires = releases.release_id AND status = 'applied');
+  AND NOT EXISTS (SELECT FROM releases AS reacquired
+                  WHERE reacquired.reacquires = releases.release_id AND status = 'applied');
 
--- name: taken_again_without_cause
--- P5. Goods were taken again of an order that is cancelled all the same, and nobody is about to change that.
+-- name: reacquired_without_cause
+-- P5. An order with reacquired stock is not cancelled, unless a job is about to recover it.
 SELECT reacquires::text FROM releases JOIN orders ON order_id = reacquires
 WHERE releases.sale_id = $1 AND releases.status = 'applied' AND orders.status = 'cancelled'
   AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = reacquires AND task = 'recover_order');
 
--- name: taken_again_of_other_units
--- P5. What is taken again is what went back.
-SELECT taken.reacquires::text FROM releases AS taken LEFT JOIN releases AS back ON back.release_id = taken.reacquires
-WHERE taken.sale_id = $1 AND taken.reacquires IS NOT NULL AND taken.units IS DISTINCT FROM (
-    SELECT jsonb_object_agg(key, -value::bigint) FROM jsonb_each_text(back.units));
+-- name: reacquired_other_units
+-- P5. The reacquired units are the released units.
+SELECT reacquired.reacquires::text FROM releases AS reacquired
+LEFT JOIN releases AS released ON released.release_id = reacquired.reacquires
+WHERE reacquired.sale_id = $1 AND reacquired.reacquires IS NOT NULL AND reacquired.units IS DISTINCT FROM (
+    SELECT jsonb_object_agg(key, -value::bigint) FROM jsonb_each_text(released.units));
 
--- name: release_of_other_units
--- P5. What goes back is what was taken.
+-- name: released_other_units
+-- P5. The released units are the units of the order's lines.
 SELECT release_id::text FROM releases JOIN orders ON order_id = release_id
 WHERE releases.sale_id = $1 AND releases.units IS DISTINCT FROM (
     SELECT jsonb_object_agg(sku, units)
@@ -93,18 +95,18 @@ WHERE releases.sale_id = $1 AND releases.units IS DISTINCT FROM (
           GROUP BY sku) AS sums);
 
 -- name: orders_without_lines
--- P2. An order is stored whole.
+-- P2. An order is stored with its lines.
 SELECT order_id::text FROM orders WHERE sale_id = $1
   AND NOT EXISTS (SELECT FROM order_lines WHERE order_lines.order_id = orders.order_id);
 
 -- name: wrong_totals
--- P2. The total is that of its lines.
+-- P2. The total of an order is the sum of its lines.
 SELECT order_id::text FROM orders JOIN order_lines USING (order_id) WHERE sale_id = $1
 GROUP BY order_id, total_minor HAVING sum(quantity * unit_price_minor) <> total_minor;
 
 -- name: broken_histories
--- P8. Events count up from 1 without a gap, each starts where the one before ended, time does not go back, each step
--- is allowed, and the last one ends at the order's status.
+-- P8. Events are numbered from 1 without a gap, each starts at the status where the previous one ended, times never
+-- decrease, each change is allowed, and the last one ends at the order's status.
 WITH steps AS (
     SELECT order_id, seq, at, from_status, to_status,
            lag(to_status, 1, 'awaiting_payment') OVER history AS before,
@@ -123,7 +125,7 @@ WHERE sale_id = $1 AND (
                    WHERE allowed.from_status = steps.from_status AND allowed.to_status = steps.to_status)
        AND seq IS NOT NULL);
 
--- name: counts
+-- name: count_waiting
 SELECT (SELECT count(*) FROM dead_letters WHERE status = 'held') AS dead_letters,
        (SELECT count(*) FROM releases WHERE status = 'parked') AS parked_releases,
        (SELECT count(*) FROM stock_changes WHERE status = 'parked') AS parked_stock_changes,
@@ -138,29 +140,30 @@ SELECT (SELECT count(*) FROM dead_letters WHERE status = 'held') AS dead_letters
         FROM releases WHERE status = 'pending') AS oldest_release_s;
 
 -- name: unbalanced_postings
--- P6. The database forbids it; an audit trusts no trigger. Of this sale's orders.
+-- P6. A posting adds up to 0. A trigger enforces it too, but an audit trusts no trigger. Only of this sale's orders.
 SELECT posting FROM ledger JOIN orders USING (order_id) WHERE sale_id = $1
 GROUP BY posting, ledger.currency HAVING sum(amount_minor) <> 0;
 
 -- name: payments_and_ledger
--- P6. What payments say was taken and given back is what the ledger says.
+-- P6. Captures and refunds are in the ledger with the amounts of their rows.
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
-LEFT JOIN (SELECT posting, -amount_minor AS amount FROM ledger WHERE account = 'orders') AS taken
-       ON taken.posting = 'capture ' || payment_id
-WHERE sale_id = $1 AND coalesce(taken.amount, 0)
+LEFT JOIN (SELECT posting, -amount_minor AS amount FROM ledger WHERE account = 'orders') AS captured
+       ON captured.posting = 'capture ' || payment_id
+WHERE sale_id = $1 AND coalesce(captured.amount, 0)
       <> CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END
 UNION ALL
 SELECT refund_id::text FROM refunds JOIN orders USING (order_id)
-LEFT JOIN (SELECT posting, amount_minor AS amount FROM ledger WHERE account = 'orders') AS given
-       ON given.posting = 'refund ' || refund_id
-WHERE sale_id = $1 AND coalesce(given.amount, 0) <> CASE refunds.status WHEN 'done' THEN refunds.amount_minor ELSE 0 END
+LEFT JOIN (SELECT posting, amount_minor AS amount FROM ledger WHERE account = 'orders') AS refunded
+       ON refunded.posting = 'refund ' || refund_id
+WHERE sale_id = $1 AND coalesce(refunded.amount, 0)
+      <> CASE refunds.status WHEN 'done' THEN refunds.amount_minor ELSE 0 END
 UNION ALL
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
 WHERE sale_id = $1 AND refunded_minor <> (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
                                           WHERE refunds.payment_id = payments.payment_id AND refunds.status = 'done');
 
 -- name: money_without_order
--- P6. Captured money that is on no paid order, not on its way back, and that nobody is about to look at.
+-- P6. Captured money belongs to a paid order, is being refunded, or has a due job.
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
 WHERE sale_id = $1 AND payments.status = 'captured' AND task IS NULL
   AND payments.amount_minor > (SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
@@ -170,8 +173,8 @@ WHERE sale_id = $1 AND payments.status = 'captured' AND task IS NULL
   AND NOT EXISTS (SELECT FROM payments AS other WHERE other.order_id = payments.order_id AND other.task IS NOT NULL);
 
 -- name: paid_without_money
--- P6. An order that is paid or confirmed has payments for all of it. What staff give back of one is a refund; what the
--- driver gives back by itself would be money that the order is still counted as paid with.
+-- P6. The payments of a paid or confirmed order add up to its total. Refunds by staff are not subtracted. Refunds by the
+-- payment worker are, because the order would still count as paid with that money.
 SELECT orders.order_id::text FROM orders WHERE sale_id = $1
   AND orders.status IN ('paid', 'confirmed', 'fulfilling', 'shipped', 'delivered', 'completed')
   AND EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id)
@@ -185,15 +188,15 @@ SELECT orders.order_id::text FROM orders WHERE sale_id = $1
         AND plan_revision = (SELECT max(plan_revision) FROM payments AS last WHERE last.order_id = orders.order_id));
 
 -- name: over_refunded
--- P6. Never more goes back than was captured.
+-- P6. Refunds of a payment never exceed its captured amount.
 SELECT payment_id::text FROM payments JOIN orders USING (order_id)
 WHERE sale_id = $1 AND CASE payments.status WHEN 'captured' THEN payments.amount_minor ELSE 0 END < (
     SELECT coalesce(sum(refunds.amount_minor), 0) FROM refunds
     WHERE refunds.payment_id = payments.payment_id AND refunds.status <> 'failed');
 
 -- name: ledger_sums
--- P6. All of the ledger, by currency; and store credit against its account.
-SELECT 'the ledger in ' || currency AS what, sum(amount_minor)::bigint AS difference FROM ledger
+-- P6. The ledger adds up to 0 by currency, and store credit equals its account.
+SELECT 'the ledger in ' || currency AS subject, sum(amount_minor)::bigint AS difference FROM ledger
 GROUP BY currency HAVING sum(amount_minor) <> 0
 UNION ALL
 SELECT 'credit of ' || user_id, balance_minor + coalesce((
@@ -203,18 +206,18 @@ FROM credit_accounts WHERE balance_minor <> -coalesce((
     SELECT sum(amount_minor) FROM ledger
     WHERE account = 'credit:' || user_id AND ledger.currency = credit_accounts.currency), 0);
 
--- name: ledger_by_currency
+-- name: sum_ledger
 SELECT currency, sum(amount_minor)::bigint AS difference FROM ledger GROUP BY currency;
 
--- name: goods_out_of_balance
--- P7. The database forbids it; an audit trusts no constraint.
+-- name: fulfilment_counts_out_of_order
+-- P7. ordered >= planned >= shipped >= delivered >= returned. A constraint enforces it too, but an audit trusts none.
 SELECT order_id || ' line ' || line_no || ' to ' || address_no FROM fulfilment_lines JOIN orders USING (order_id)
 WHERE sale_id = $1 AND NOT (0 <= returned AND returned <= delivered AND delivered <= shipped AND shipped <= planned
                             AND planned <= ordered);
 
--- name: goods_and_parcels
--- P7. What is counted of a line is what its parcels hold, and what was ordered.
-WITH held AS (
+-- name: fulfilment_and_shipments
+-- P7. The counts of a fulfilment line are those of its shipments and of its order line.
+WITH in_shipments AS (
     SELECT shipment_lines.order_id, line_no, shipment_lines.address_no,
            sum(quantity) FILTER (WHERE shipments.status NOT IN ('cancelled', 'lost', 'returned_to_sender')) AS planned,
            sum(quantity) FILTER (WHERE shipments.status IN ('picked_up', 'in_transit', 'out_for_delivery',
@@ -226,12 +229,13 @@ WITH held AS (
 )
 SELECT fulfilment_lines.order_id || ' line ' || line_no || ' to ' || address_no
 FROM fulfilment_lines JOIN orders USING (order_id) JOIN order_lines USING (order_id, line_no, address_no)
-LEFT JOIN held USING (order_id, line_no, address_no)
+LEFT JOIN in_shipments USING (order_id, line_no, address_no)
 WHERE sale_id = $1 AND (ordered, fulfilment_lines.planned, fulfilment_lines.shipped, fulfilment_lines.delivered)
-      IS DISTINCT FROM (quantity, coalesce(held.planned, 0), coalesce(held.shipped, 0), coalesce(held.delivered, 0));
+      IS DISTINCT FROM (quantity, coalesce(in_shipments.planned, 0), coalesce(in_shipments.shipped, 0),
+                        coalesce(in_shipments.delivered, 0));
 
--- name: sent_without_goods
--- P7. An order that is said to have left, or to have arrived, has left or arrived whole.
+-- name: shipped_without_counts
+-- P7. All units of a delivered order are delivered, and a fulfilling order has units that are not shipped.
 SELECT order_id::text FROM orders WHERE sale_id = $1 AND (
     (status IN ('delivered', 'completed') AND EXISTS (
         SELECT FROM order_lines LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
@@ -240,31 +244,31 @@ SELECT order_id::text FROM orders WHERE sale_id = $1 AND (
         SELECT FROM fulfilment_lines WHERE fulfilment_lines.order_id = orders.order_id AND shipped < ordered)));
 
 -- name: booked_twice
--- P7. A parcel has one booking at most that may stand.
+-- P7. A shipment has one current booking at most.
 SELECT shipment_id::text FROM bookings JOIN shipments USING (shipment_id) JOIN orders USING (order_id)
 WHERE sale_id = $1 AND outcome IN ('requested', 'booked') GROUP BY shipment_id HAVING count(*) > 1;
 
--- name: sent_without_booking
--- P7. A parcel that a carrier has, or will come for, is booked with it as it says.
+-- name: shipped_without_booking
+-- P7. A shipment that is booked or with a carrier has a booking with its carrier and tracking number.
 SELECT shipment_id::text FROM shipments JOIN orders USING (order_id)
 WHERE sale_id = $1 AND shipments.status NOT IN ('planned', 'cancelled') AND NOT EXISTS (
     SELECT FROM bookings WHERE bookings.booking_id = shipments.booking_id AND outcome = 'booked'
       AND bookings.tracking_no = shipments.tracking_no AND bookings.carrier = shipments.carrier);
 
--- name: forgotten_orders
--- P7. An order that is paid is to be sent.
+-- name: paid_without_fulfilment
+-- P7. A paid order has a fulfilment.
 SELECT order_id::text FROM orders WHERE sale_id = $1
   AND status IN ('paid', 'confirmed', 'fulfilling', 'shipped', 'delivered', 'completed')
   AND NOT EXISTS (SELECT FROM fulfilments WHERE fulfilments.order_id = orders.order_id);
 
--- name: broken_journeys
--- P8. As with orders: each step of a parcel starts where the one before ended, and the last one ends at its status.
+-- name: broken_shipment_histories
+-- P8. Each change of a shipment starts at the status where the previous one ended, and the last one ends at its status.
 WITH steps AS (
     SELECT shipment_id, seq, from_status, to_status,
-           lag(to_status, 1, 'planned') OVER journey AS before,
+           lag(to_status, 1, 'planned') OVER history AS before,
            last_value(to_status) OVER (PARTITION BY shipment_id ORDER BY seq
                RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS final
-    FROM shipment_events WHERE to_status IS NOT NULL WINDOW journey AS (PARTITION BY shipment_id ORDER BY seq)
+    FROM shipment_events WHERE to_status IS NOT NULL WINDOW history AS (PARTITION BY shipment_id ORDER BY seq)
 )
 SELECT DISTINCT shipments.shipment_id::text FROM shipments JOIN orders USING (order_id)
 LEFT JOIN steps USING (shipment_id)

@@ -1,14 +1,14 @@
-"""The audit. How it gets one view of two databases while orders flow:
+"""Audits sales. These steps yield a consistent view of both databases while orders continue:
 
-1. The orders that Redis promises (`accepted`) are listed.
-2. The cut: one script reads the stock, the stream's last id L and the last change's seq R in one step. Every order
-   up to L has its units off that stock, every change up to R is in it, and nothing later is.
-3. The stream is read up to L, without taking anything.
-4. Postgres is read in one snapshot, orders up to L and changes up to R. The writer moves orders from the stream to
-   Postgres, never back; since Postgres is read last, each order up to L is seen at least once, and is counted once by
-   its id. Changes that Redis has applied and Postgres has not marked yet are looked up in Redis by their ids.
+1. List the orders that Redis promises (`accepted`).
+2. Take the cut: one script reads the stock, the stream's last id L and the last change's seq R in one step. The stock
+   includes exactly the orders up to L and the changes up to R.
+3. Read the stream up to L without consuming it.
+4. Read Postgres in one snapshot: orders up to L and changes up to R. The writer only moves orders from the stream to
+   Postgres, and Postgres is read last, so each order up to L is read at least once; it is counted once by its id.
+   Changes that Redis has applied and Postgres has not marked yet are looked up in Redis by their ids.
 
-If the sale was loaded anew in between, the numbers do not belong together and the audit starts over.
+If the sale was loaded again meanwhile, the numbers do not belong together, and the audit starts again.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ from commerce.kernel.stream_payload import AcceptedOrder, decode_accepted
 from commerce.sales.errors import InvalidSaleState
 from lua import Cut, EntryId, SaleKeys
 
-_TRIES, _AGAIN_S = 10, 0.3
-_EXAMPLES = 5
+_MAX_ATTEMPTS, _RETRY_INTERVAL_S = 10, 0.3
+_MAX_EXAMPLES = 5
 
 
-class _LoadedAnew(Exception):
-    """The sale was loaded while it was audited."""
+class _SaleReloaded(Exception):
+    """The sale was loaded during the audit."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Redis:
-    """What was read of Redis: the promised orders, the cut, and the stream's orders up to it."""
+class _RedisState:
+    """The part of a sale in Redis: promised orders, the cut, and the stream's orders up to it (None: unreadable)."""
 
     promised: dict[UUID, str]
     cut: Cut
-    waiting: dict[UUID, AcceptedOrder | None]
+    streamed: dict[UUID, AcceptedOrder | None]
 
 
 class Audit:
@@ -58,104 +58,102 @@ class Audit:
         self._clock = clock
 
     async def audit_sale(self, sale_id: str) -> SaleAudit:
-        """Audit one sale that was opened. Raises `NotReady` if it is being loaded over and over."""
-        for _ in range(_TRIES):
+        """Audit a sale at one cut.
+
+        Raises `InvalidSaleState` if it was never opened, `NotReady` if every attempt meets a load of the sale.
+        """
+        for _ in range(_MAX_ATTEMPTS):
             try:
-                return await self._once(sale_id)
-            except _LoadedAnew:
-                await self._clock.sleep(_AGAIN_S)
-        raise NotReady(f"{sale_id} is being loaded again and again: audit it later")
+                return await self._try_audit(sale_id)
+            except _SaleReloaded:
+                await self._clock.sleep(_RETRY_INTERVAL_S)
+        raise NotReady(f"cannot audit {sale_id}: it is loaded again and again; repeat the audit later")
 
     async def count_waiting(self) -> dict[str, float]:
-        """Dead letters and jobs that wait, by name."""
+        """Count waiting dead letters and jobs by name, with the ages of the oldest jobs in seconds."""
         async with self._db.connection() as connection:
-            return await store.counts(connection, from_ms(self._clock.now_ms()))
+            return await store.count_waiting(connection, from_ms(self._clock.now_ms()))
 
     async def sum_ledger(self) -> dict[str, int]:
-        """What all of the ledger adds up to, by currency: nothing, or money was made or lost."""
+        """Sum all entries of the ledger by currency. Any sum but 0 means that money was created or lost."""
         async with self._db.connection() as connection:
-            return await store.ledger(connection)
+            return await store.sum_ledger(connection)
 
-    async def _once(self, sale_id: str) -> SaleAudit:
+    async def _try_audit(self, sale_id: str) -> SaleAudit:
         keys = SaleKeys(sale_id)
-        seen = await self._look(keys)
-        async with store.open_audit_snapshot(self._db, sale_id, seen.cut) as books:
-            epoch, loaded_epoch = await books.epochs()
+        redis_state = await self._read_redis(keys)
+        async with store.open_audit_snapshot(self._db, sale_id, redis_state.cut) as snapshot:
+            epoch, loaded_epoch = await snapshot.read_epochs()
             if epoch == 0:
-                raise InvalidSaleState(f"there is no sale {sale_id!r} that was ever opened")
-            if seen.cut.epoch == 0 and epoch == loaded_epoch:
-                return await self._unloaded(sale_id, books)
-            if not seen.cut.epoch == epoch == loaded_epoch:
-                raise _LoadedAnew
-            persisted = await books.persisted([*seen.promised, *seen.waiting])
-            streamed = {id_: order for id_, order in seen.waiting.items() if id_ not in persisted}
-            open_releases = await self._applied_unmarked(keys, seen.cut, await books.open_releases())
-            rows = await self._stock(keys, seen, books, streamed.values(), open_releases)
+                raise InvalidSaleState(f"cannot audit {sale_id!r}: no such sale was opened")
+            if redis_state.cut.epoch == 0 and epoch == loaded_epoch:
+                return await self._audit_unloaded(sale_id, snapshot)
+            if not redis_state.cut.epoch == epoch == loaded_epoch:
+                raise _SaleReloaded
+            persisted = await snapshot.find_persisted([*redis_state.promised, *redis_state.streamed])
+            streamed = {id_: order for id_, order in redis_state.streamed.items() if id_ not in persisted}
+            unmarked_releases = await self._select_applied(keys, redis_state.cut, await snapshot.list_open_releases())
+            rows = await self._compute_stock(keys, redis_state, snapshot, streamed.values(), unmarked_releases)
             findings = [
-                *_stock_findings(rows),
-                *_lost(seen, persisted),
-                *_double_keys(streamed),
-                *await self._limit_findings(keys, seen, books, streamed.values(), open_releases),
-                *await _listed_findings(books),
+                *_check_stock(rows),
+                *_check_lost_orders(redis_state, persisted),
+                *_check_stream_keys(streamed),
+                *await self._check_limits(keys, redis_state, snapshot, streamed.values(), unmarked_releases),
+                *await _run_sql_checks(snapshot),
             ]
-            return SaleAudit(
-                sale_id, rows, await books.orders() + len(streamed), findings, await _notes(books, streamed)
-            )
+            orders = await snapshot.count_orders() + len(streamed)
+            return SaleAudit(sale_id, rows, orders, findings, await _make_notes(snapshot, streamed))
 
-    async def _look(self, keys: SaleKeys) -> _Redis:
+    async def _read_redis(self, keys: SaleKeys) -> _RedisState:
         promised = await lua.all_accepted(self._redis, keys)
         cut = await lua.cut(self._redis, keys)
-        waiting: dict[UUID, AcceptedOrder | None] = {}
+        streamed: dict[UUID, AcceptedOrder | None] = {}
         async for entry in lua.iter_stream(self._redis, keys, up_to=cut.last_entry):
             for field, payload in entry.orders:
-                waiting[UUID(bytes=field) if len(field) == 16 else _stand_in(entry.id)] = _read(payload)
-        return _Redis(promised, cut, waiting)
+                streamed[UUID(bytes=field) if len(field) == 16 else _substitute_id(entry.id)] = _decode(payload)
+        return _RedisState(promised, cut, streamed)
 
-    async def _unloaded(self, sale_id: str, books: AuditSnapshot) -> SaleAudit:
-        """Redis has nothing of the sale: there is nothing to compare, and that is a finding."""
-        detail = "the sale is not loaded in Redis, so its orders get not_ready: see `floodgate rebuild`"
-        return SaleAudit(sale_id, [], await books.orders(), [Finding("P1", detail, 1, [sale_id])], [])
+    async def _audit_unloaded(self, sale_id: str, snapshot: AuditSnapshot) -> SaleAudit:
+        """Report a sale that Redis does not have: nothing can be compared, which is a finding."""
+        detail = "the sale is not loaded in Redis, so its orders get not_ready: run `floodgate rebuild`"
+        return SaleAudit(sale_id, [], await snapshot.count_orders(), [Finding("P1", detail, 1, [sale_id])], [])
 
-    async def _applied_unmarked(
-        self, keys: SaleKeys, cut: Cut, changes: Sequence[StockMovement]
-    ) -> list[StockMovement]:
-        """Those that were in the stock at the cut although Postgres does not say so yet."""
+    async def _select_applied(self, keys: SaleKeys, cut: Cut, changes: Sequence[StockMovement]) -> list[StockMovement]:
+        """Return the unmarked changes that Redis had applied at the cut."""
         seqs = await lua.change_seqs(self._redis, keys, [(change.change_id, change.created_ms) for change in changes])
-        # Only now is it sure that the seqs are of the load the cut was made in.
+        # Only this check ensures that the seqs belong to the load of the cut.
         if await lua.loaded_epoch(self._redis, keys) != cut.epoch:
-            raise _LoadedAnew
+            raise _SaleReloaded
         return [
             change for change, seq in zip(changes, seqs, strict=True) if seq is not None and 0 < seq <= cut.change_seq
         ]
 
-    async def _stock(
+    async def _compute_stock(
         self,
         keys: SaleKeys,
-        seen: _Redis,
-        books: AuditSnapshot,
+        redis_state: _RedisState,
+        snapshot: AuditSnapshot,
         streamed: Iterable[AcceptedOrder | None],
-        open_releases: Sequence[StockMovement],
+        unmarked_releases: Sequence[StockMovement],
     ) -> list[StockRow]:
-        cut = seen.cut
-        items = await books.items()
+        cut = redis_state.cut
+        items = await snapshot.list_items()
         initial = Counter({sku: item.initial for sku, item in items.items()})
-        changes = await books.changes()
-        in_force = [
+        changes = await snapshot.list_stock_changes()
+        applied = [
             change
             for change in changes
             if change.applied_position and change.applied_position <= (cut.epoch, cut.change_seq)
         ]
-        in_force += await self._applied_unmarked(
-            keys, cut, [change for change in changes if not change.applied_position]
-        )
-        for change in in_force:
+        applied += await self._select_applied(keys, cut, [change for change in changes if not change.applied_position])
+        for change in applied:
             initial.update(change.units)
-        taken, sold = await books.taken()
-        held = Counter(taken)
-        held.update(await books.dead())
+        reserved, sold = await snapshot.sum_reserved()
+        held = Counter(reserved)
+        held.update(await snapshot.sum_dead_letters())
         held.subtract(sold)
-        held.subtract(await books.applied_releases())
-        for change in open_releases:
+        held.subtract(await snapshot.sum_applied_releases())
+        for change in unmarked_releases:
             held.subtract(change.units)
         in_stream: Counter[str] = Counter()
         for order in streamed:
@@ -167,23 +165,26 @@ class Audit:
             for sku in skus
         ]
 
-    async def _limit_findings(
+    async def _check_limits(
         self,
         keys: SaleKeys,
-        seen: _Redis,
-        books: AuditSnapshot,
+        redis_state: _RedisState,
+        snapshot: AuditSnapshot,
         streamed: Iterable[AcceptedOrder | None],
-        open_releases: Sequence[StockMovement],
+        unmarked_releases: Sequence[StockMovement],
     ) -> list[Finding]:
-        """P4, against the highest limit ever in force; and whether Redis counts the same, if nothing moved."""
-        bounds = {sku: item.limit_bound for sku, item in (await books.items()).items()}
-        bought = Counter(await books.bought())
+        """Check P4: purchases against the highest limit ever in force, and against the counts of Redis.
+
+        The counts of Redis are compared only if no order was accepted since the cut.
+        """
+        bounds = {sku: item.limit_bound for sku, item in (await snapshot.list_items()).items()}
+        bought = Counter(await snapshot.sum_bought())
         limited = {sku for sku, bound in bounds.items() if bound is not None}
         for order in streamed:
             for sku, units in order.units().items() if order else ():
                 if sku in limited:
                     bought[order.user_id, sku] += units  # type: ignore[union-attr]
-        for change in open_releases:
+        for change in unmarked_releases:
             for sku, units in change.units.items():
                 if sku in limited:
                     bought[change.user_id, sku] -= units
@@ -192,96 +193,96 @@ class Audit:
             for (user, sku), units in bought.items()
             if (bound := bounds.get(sku)) is not None and units > bound
         ]
-        findings = _finding("P4", "users have more than the limit", over)
+        findings = _make_finding("P4", "users bought more than their limit", over)
         counted = await lua.buyers(self._redis, keys)
-        if await lua.cut(self._redis, keys) != seen.cut:
-            return findings  # orders flow: the counts have moved on and cannot be compared
-        known = {
+        if await lua.cut(self._redis, keys) != redis_state.cut:
+            return findings  # new orders have changed the counts since the cut
+        expected = {
             lua.idempotency_field(user, sku): units for (user, sku), units in bought.items() if units and sku in limited
         }
         counted = {field: units for field, units in counted.items() if field.split(b"\0")[1].decode() in limited}
-        other = [
+        mismatched = [
             field.decode().replace("\0", " ")
-            for field in sorted(known.keys() | counted.keys())
-            if known.get(field) != counted.get(field)
+            for field in sorted(expected.keys() | counted.keys())
+            if expected.get(field) != counted.get(field)
         ]
-        return findings + _finding("P4", "Redis counts other units for a user than were ordered", other)
+        return findings + _make_finding("P4", "Redis counts other units per user than were ordered", mismatched)
 
 
-def _read(payload: bytes) -> AcceptedOrder | None:
+def _decode(payload: bytes) -> AcceptedOrder | None:
     try:
         return decode_accepted(payload)
     except msgspec.MsgspecError:
         return None
 
 
-def _stand_in(entry: EntryId) -> UUID:
-    """An id for something in the stream that has none of its own."""
+def _substitute_id(entry: EntryId) -> UUID:
+    """Make an id for a stream field that is no order id."""
     return UUID(int=(entry.ms << 64) | entry.seq)
 
 
-def _finding(promise: str, detail: str, found: Sequence[str]) -> list[Finding]:
-    return [Finding(promise, detail, len(found), list(found[:_EXAMPLES]))] if found else []
+def _make_finding(promise: str, detail: str, violations: Sequence[str]) -> list[Finding]:
+    return [Finding(promise, detail, len(violations), list(violations[:_MAX_EXAMPLES]))] if violations else []
 
 
-def _stock_findings(rows: Sequence[StockRow]) -> list[Finding]:
-    off = [f"{row.sku}: {row.difference:+d}" for row in rows if row.difference]
+def _check_stock(rows: Sequence[StockRow]) -> list[Finding]:
+    mismatched = [f"{row.sku}: {row.difference:+d}" for row in rows if row.difference]
     negative = [f"{row.sku}: {row.available}" for row in rows if row.available < 0]
     return [
-        *_finding("P1", "initial is not available + held + sold + in stream", off),
-        *_finding("P1", "fewer than no units are available", negative),
+        *_make_finding("P1", "initial is not available + held + sold + in stream", mismatched),
+        *_make_finding("P1", "the available stock is negative", negative),
     ]
 
 
-def _lost(seen: _Redis, persisted: set[UUID]) -> list[Finding]:
-    lost = [str(id_) for id_ in seen.promised if id_ not in persisted and id_ not in seen.waiting]
-    return _finding("P2", "promised orders are nowhere", lost)
+def _check_lost_orders(redis_state: _RedisState, persisted: set[UUID]) -> list[Finding]:
+    lost = [str(id_) for id_ in redis_state.promised if id_ not in persisted and id_ not in redis_state.streamed]
+    return _make_finding("P2", "accepted orders are lost", lost)
 
 
-def _double_keys(streamed: dict[UUID, AcceptedOrder | None]) -> list[Finding]:
-    """P3. One that stands under the key of a stored order is no breach: the writer will refuse it."""
+def _check_stream_keys(streamed: dict[UUID, AcceptedOrder | None]) -> list[Finding]:
+    """Check P3 in the stream. An order with the key of a stored order is allowed, because the writer refuses it."""
     keys = Counter((order.user_id, order.idempotency_key) for order in streamed.values() if order)
-    doubles = [f"{user} {key}" for (user, key), count in keys.items() if count > 1]
-    return _finding("P3", "orders in the stream share a key", doubles)
+    repeated = [f"{user} {key}" for (user, key), count in keys.items() if count > 1]
+    return _make_finding("P3", "orders in the stream share a key", repeated)
 
 
-async def _notes(books: AuditSnapshot, streamed: dict[UUID, AcceptedOrder | None]) -> list[str]:
+async def _make_notes(snapshot: AuditSnapshot, streamed: dict[UUID, AcceptedOrder | None]) -> list[str]:
     unreadable = sum(order is None for order in streamed.values())
-    dead = len(await books.listed("unreadable_dead_letters"))
+    dead = len(await snapshot.list_violations("unreadable_dead_letters"))
     return [
         *([f"{unreadable} orders in the stream cannot be read, so their units are unknown"] if unreadable else []),
         *([f"{dead} dead letters cannot be read, so their units are unknown"] if dead else []),
     ]
 
 
-_LISTED = (
+_SQL_CHECKS = (
     ("P2", "orders_without_lines", "orders have no lines"),
-    ("P2", "wrong_totals", "orders' totals are not those of their lines"),
-    ("P3", "double_keys", "a user's key stands for several orders"),
-    ("P5", "cancelled_without_release", "cancelled orders do not give their goods back"),
-    ("P5", "release_without_cause", "goods go back of orders that were not cancelled"),
-    ("P5", "release_of_other_units", "other goods go back than were taken"),
-    ("P5", "taken_again_without_cause", "goods were taken again and the order is cancelled"),
-    ("P5", "taken_again_of_other_units", "other goods were taken again than went back"),
+    ("P2", "wrong_totals", "totals of orders are not the sums of their lines"),
+    ("P3", "repeated_keys", "an idempotency key of a user has several orders"),
+    ("P5", "cancelled_without_release", "the stock of cancelled orders is not released"),
+    ("P5", "orphan_releases", "stock is released for orders that are not cancelled"),
+    ("P5", "released_other_units", "other units are released than were reserved"),
+    ("P5", "reacquired_without_cause", "stock was reacquired for orders that are cancelled"),
+    ("P5", "reacquired_other_units", "other units were reacquired than released"),
     ("P6", "unbalanced_postings", "postings in the ledger do not balance"),
-    ("P6", "payments_and_ledger", "payments or refunds are not in the ledger as they are"),
-    ("P6", "money_without_order", "captured money is on no order and does not go back"),
-    ("P6", "paid_without_money", "orders are paid by other amounts than their totals"),
-    ("P6", "over_refunded", "more goes back than was captured"),
+    ("P6", "payments_and_ledger", "payments or refunds differ from their ledger entries"),
+    ("P6", "money_without_order", "captured money belongs to no paid order and is not refunded"),
+    ("P6", "paid_without_money", "payments of orders do not add up to their totals"),
+    ("P6", "over_refunded", "refunds exceed the captured amount"),
     ("P6", "ledger_sums", "the ledger does not add up"),
-    ("P7", "goods_out_of_balance", "more arrived than left, or more left than was ordered"),
-    ("P7", "goods_and_parcels", "lines are counted otherwise than their parcels hold"),
-    ("P7", "sent_without_goods", "orders are said to have left or arrived, or not to, and it is not so"),
-    ("P7", "booked_twice", "parcels are booked more than once"),
-    ("P7", "sent_without_booking", "parcels are on their way without a booking"),
-    ("P7", "forgotten_orders", "orders are paid and nobody is to send them"),
-    ("P8", "broken_histories", "orders' histories do not lead to their status"),
-    ("P8", "broken_journeys", "parcels' histories do not lead to their status"),
+    ("P7", "fulfilment_counts_out_of_order", "lines have more units delivered than shipped, or shipped than ordered"),
+    ("P7", "fulfilment_and_shipments", "counts of fulfilment lines differ from their shipments"),
+    ("P7", "shipped_without_counts", "statuses of orders contradict the counts of their fulfilment lines"),
+    ("P7", "booked_twice", "shipments have several current bookings"),
+    ("P7", "shipped_without_booking", "shipments are with a carrier without a booking"),
+    ("P7", "paid_without_fulfilment", "paid orders have no fulfilment"),
+    ("P8", "broken_histories", "histories of orders do not lead to their status"),
+    ("P8", "broken_shipment_histories", "histories of shipments do not lead to their status"),
 )
 
 
-async def _listed_findings(books: AuditSnapshot) -> list[Finding]:
+async def _run_sql_checks(snapshot: AuditSnapshot) -> list[Finding]:
     findings = []
-    for promise, name, detail in _LISTED:
-        findings += _finding(promise, detail, await books.listed(name))
+    for promise, name, detail in _SQL_CHECKS:
+        findings += _make_finding(promise, detail, await snapshot.list_violations(name))
     return findings

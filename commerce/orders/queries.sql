@@ -26,10 +26,10 @@ FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
 SELECT order_id FROM orders WHERE user_id = $1 AND idempotency_key = $2;
 
 -- name: list_orders
--- The unique index on (user_id, idempotency_key) finds the user's orders, which are sorted afterwards. MATERIALIZED hides
--- LIMIT from the planner: otherwise it may walk the primary key backwards until it has enough orders of this user, which
--- is the whole table for a user who bought long ago. A separate index on (user_id, order_id) would also help, but the
--- writer would pay for one more index entry per order.
+-- The unique index on (user_id, idempotency_key) finds the user's orders, which are sorted afterwards. MATERIALIZED
+-- hides LIMIT from the planner: otherwise it may walk the primary key backwards until it has enough orders of this user,
+-- which is the whole table for a user who bought long ago. A separate index on (user_id, order_id) would also help, but
+-- the writer would pay for one more index entry per order.
 WITH orders_of_user AS MATERIALIZED (
     SELECT order_id, status, sale_id, total_minor, currency, accepted_at, pay_by
     FROM orders WHERE user_id = $1

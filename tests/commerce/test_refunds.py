@@ -256,22 +256,22 @@ async def test_a_posting_balances_and_stays(shop: CliServices) -> None:
 # What the audit finds of books that somebody broke by hand: (what was done, what it says).
 BROKEN: list[tuple[str, str]] = [
     ("UPDATE payments SET status = 'captured', captured_at = now(), task = NULL WHERE method = 'wechatpay'",
-     "payments or refunds are not in the ledger as they are"),
+     "payments or refunds differ from their ledger entries"),
     ("UPDATE payments SET refunded_minor = 1 WHERE method = 'alipay'",
-     "payments or refunds are not in the ledger as they are"),
+     "payments or refunds differ from their ledger entries"),
     ("UPDATE payments SET amount_minor = amount_minor + 1 WHERE method = 'alipay'",
-     "orders are paid by other amounts than their totals"),
+     "payments of orders do not add up to their totals"),
     ("INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, "
      "created_at, due_at, parked) SELECT gen_random_uuid(), payment_id, order_id, 'x', 101, 'CNY', 'x', 'x', now(), "
-     "now(), true FROM payments WHERE method = 'alipay'", "more goes back than was captured"),
+     "now(), true FROM payments WHERE method = 'alipay'", "refunds exceed the captured amount"),
     ("UPDATE credit_accounts SET balance_minor = balance_minor + 1", "the ledger does not add up"),
     ("ALTER TABLE ledger DISABLE TRIGGER USER; UPDATE ledger SET amount_minor = 101 WHERE account = 'provider:alipay'",
      "postings in the ledger do not balance"),
     ("ALTER TABLE ledger DISABLE TRIGGER USER; DELETE FROM ledger WHERE posting LIKE 'capture%'",
-     "payments or refunds are not in the ledger as they are"),
+     "payments or refunds differ from their ledger entries"),
     ("INSERT INTO payments SELECT gen_random_uuid(), order_id, user_id, 2, tender_no, method, flow, payer, amount_minor, "
      "currency, 'closed', 'x', NULL, NULL, created_at, expires_at, NULL, now(), 0, NULL, due_at FROM payments "
-     "WHERE method = 'alipay'", "captured money is on no order and does not go back"),
+     "WHERE method = 'alipay'", "captured money belongs to no paid order and is not refunded"),
 ]  # fmt: skip
 
 
