@@ -1,1 +1,1 @@
-"""Load for the shop: scenarios for locust, real baskets, benchmarks."""
+"""Load tests: scenarios for locust, replay of a retail data set, benchmarks and the capacity model."""

@@ -12,26 +12,36 @@ from rich.table import Table
 import loadtest
 from commerce.kernel.money import format_money
 from config.settings import load
-from loadtest.capacity import PEAKS, Assumptions, NoFigures, first_bottleneck, machines, needs, read
-from loadtest.replay import Replay, reasons
+from loadtest.capacity import (
+    PEAKS,
+    Assumptions,
+    NoFigures,
+    compute_needs,
+    count_machines,
+    rank_bottlenecks,
+    read_costs,
+)
+from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
 from loadtest.retail_dataset import CURRENCY
-from ops.commands.console import create_progress_bar, err, out, run
+from ops.commands.console import create_progress_bar, err, fail, out, run
 from ops.services import open_cli_services
 
-_SHOWN = 50
-_LATEST = Path(loadtest.__file__).parents[1] / "docs" / "benchmarks" / "latest.json"
+_MAX_PRINTED_DIFFERENCES = 50
+_LATEST_FIGURES = Path(loadtest.__file__).parents[1] / "docs" / "benchmarks" / "latest.json"
 
 
 def replay(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Online Retail format, .csv or .csv.gz")],
-    base: Annotated[str | None, typer.Option(help="the front door; left out: that of the settings")] = None,
-    clients: Annotated[int, typer.Option(min=1, max=500, help="connections")] = 16,
+    base: Annotated[
+        str | None, typer.Option(metavar="URL", help="the gateway's address; left out: from the settings")
+    ] = None,
+    clients: Annotated[int, typer.Option(min=1, max=500, help="concurrent connections")] = 16,
 ) -> None:
-    """Send every basket of a file as one order of its customer, and compare what Postgres then holds with the file.
+    """Send each basket of a file as an order, and compare the stored orders with the file.
 
-    Makes the products and a sale with enough stock. Lists each basket that is no order, with its reason. A second run
-    creates no order. Status 1 if anything differs.
+    Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason. A second
+    run creates no order. Status 1 if anything differs.
     """
 
     async def work() -> Replay:
@@ -41,61 +51,61 @@ def replay(
             task = bar.add_task("sending", total=None)
             async with open_cli_services(settings) as shop:
                 return await run_replay(
-                    shop, url, file, clients, lambda done, of: bar.update(task, completed=done, total=of)
+                    shop, url, file, clients, lambda done, total: bar.update(task, completed=done, total=total)
                 )
 
-    done = run(work())
-    for item in done.source.left_out:
-        out.print(f"left out {item.invoice}: {item.reason}", highlight=False, markup=False)
-    for reason, count in reasons(done.source):
-        out.print(f"{count:5} left out: {reason}", highlight=False, markup=False)
+    result = run(work())
+    for skipped in result.source.skipped:
+        out.print(f"skipped {skipped.invoice}: {skipped.reason}", highlight=False, markup=False)
+    for reason, count in count_skip_reasons(result.source):
+        out.print(f"{count:5} skipped: {reason}", highlight=False, markup=False)
     out.print(
-        f"{len(done.source.baskets)} baskets sent to sale {done.sale_id}: {done.created} orders created, "
-        f"{done.repeated} were there already\n"
-        f"the file comes to {format_money(done.sent_total, CURRENCY)}, Postgres holds {done.stored_orders} orders over "
-        f"{format_money(done.stored_total, CURRENCY)}",
+        f"{len(result.source.baskets)} baskets sent to sale {result.sale_id}: {result.created} orders created, "
+        f"{result.repeated} existed before\n"
+        f"the file's total is {format_money(result.sent_total, CURRENCY)}, Postgres has {result.stored_orders} orders "
+        f"with a total of {format_money(result.stored_total, CURRENCY)}",
         highlight=False,
     )
-    for wrong in done.wrong[:_SHOWN]:
-        err.print(f"  {wrong}", highlight=False, markup=False, soft_wrap=True)
-    if len(done.wrong) > _SHOWN:
-        err.print(f"  and {len(done.wrong) - _SHOWN} more", highlight=False)
-    if not done.good:
+    for difference in result.differences[:_MAX_PRINTED_DIFFERENCES]:
+        err.print(f"  {difference}", highlight=False, markup=False, soft_wrap=True)
+    if len(result.differences) > _MAX_PRINTED_DIFFERENCES:
+        err.print(f"  and {len(result.differences) - _MAX_PRINTED_DIFFERENCES} more", highlight=False)
+    if not result.is_complete:
         raise typer.Exit(1)
 
 
 def capacity(
-    peaks: Annotated[list[int] | None, typer.Argument(min=1, help="orders a second; left out: three sizes")] = None,
+    peaks: Annotated[list[int] | None, typer.Argument(min=1, help="orders per second; left out: three sizes")] = None,
     figures: Annotated[
-        Path, typer.Option(help="the JSON of `make bench`", show_default="the checkout's latest")
-    ] = _LATEST,
-    cores: Annotated[int, typer.Option(min=1, help="of one machine")] = Assumptions.cores,
+        Path, typer.Option(help="JSON of `make bench`", show_default="the checkout's latest")
+    ] = _LATEST_FIGURES,
+    cores: Annotated[int, typer.Option(min=1, help="cores of one machine")] = Assumptions.cores,
 ) -> None:
-    """What a peak takes: cores, Redis shards, disk syncs, Postgres; and which of them gives way first.
+    """Show the resources that peaks need, and which part is the first bottleneck.
 
-    Everything follows from the processor time and the bytes of one order, as `make bench` measured them, and from the
-    assumptions that are printed with it.
+    Computed from the processor time and the bytes per order that `make bench` measured, and from the assumptions that
+    are printed with the result.
     """
     try:
-        costs = read(figures)
+        costs = read_costs(figures)
     except NoFigures as error:
-        err.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from None
-    given = dataclasses.replace(Assumptions(), cores=cores)
+        fail(str(error))
+    assumptions = dataclasses.replace(Assumptions(), cores=cores)
     sizes = peaks or list(PEAKS)
-    table = Table("part", *(f"{size:,} orders/s" for size in sizes), "in")
-    columns = [needs(costs, size, given) for size in sizes]
+    table = Table("part", *(f"{size:,} orders/s" for size in sizes), "unit")
+    columns = [compute_needs(costs, size, assumptions) for size in sizes]
     for row in zip(*columns, strict=True):
         table.add_row(
             row[0].part, *(f"{need.amount:,.1f}{' *' if need.bottleneck else ''}" for need in row), row[0].unit
         )
-    table.add_row("machines", *(str(machines(column, given)) for column in columns), f"of {given.cores} cores")
+    machines = (str(count_machines(column, assumptions)) for column in columns)
+    table.add_row("machines", *machines, f"of {assumptions.cores} cores")
     out.print(table)
     for size, column in zip(sizes, columns, strict=True):
-        reasons = [f"{need.part}: {need.bottleneck}" for need in column if need.bottleneck]
-        out.print(f"* at {size:,}: {'; '.join(reasons) or 'one of each is enough'}", markup=False)
-    out.print("What gives way, in the order in which it does:")
-    for part, limit in first_bottleneck(costs, given):
+        bottlenecks = [f"{need.part}: {need.bottleneck}" for need in column if need.bottleneck]
+        out.print(f"* at {size:,}: {'; '.join(bottlenecks) or 'one of each is enough'}", markup=False)
+    out.print("Bottlenecks, the first one first:")
+    for part, limit in rank_bottlenecks(costs, assumptions):
         out.print(f"  {limit:>12,} orders/s  {part}")
-    out.print("Measured, an order:", dataclasses.asdict(costs))
-    out.print("Assumed:", dataclasses.asdict(given))
+    out.print("Measured per order:", dataclasses.asdict(costs))
+    out.print("Assumptions:", dataclasses.asdict(assumptions))

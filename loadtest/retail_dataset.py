@@ -1,8 +1,8 @@
-"""Reads baskets in the format of the UCI data set *Online Retail* (D. Chen, 2015, DOI 10.24432/C5BW33).
+"""Baskets in the format of the UCI data set *Online Retail* (D. Chen, 2015, DOI 10.24432/C5BW33).
 
 Columns: InvoiceNo, StockCode, Description, Quantity, InvoiceDate, UnitPrice, CustomerID, Country. One invoice is one
-basket. What is no order is left out with its reason: returns (`C` invoices), corrections of stock (a quantity below
-one, a price of nothing), invoices that are nothing but fees.
+basket. Invoices that are no orders are skipped with the reason: returns (`C` invoices), stock corrections (a quantity
+below one, a price of 0), and invoices with fees only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import gzip
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,19 +20,20 @@ from commerce.kernel.money import MoneyError, parse_money
 
 CURRENCY = "GBP"
 _COLUMNS = ("InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID", "Country")
-_GOODS = re.compile(r"\d{5}[A-Za-z]{0,2}|[A-Z]{3,}\d+\w*|DCGS\w+|gift_\w+", re.IGNORECASE)
+_PRODUCT_CODE = re.compile(r"\d{5}[A-Za-z]{0,2}|[A-Z]{3,}\d+\w*|DCGS\w+|gift_\w+", re.IGNORECASE)
 _NOT_IN_A_SKU = re.compile(r"[^A-Za-z0-9._-]+")
+_MAX_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
 class BasketLine:
-    """One line; the price is in pennies. `fee` is postage and the like: charged, but no goods."""
+    """One line; the price is in pennies. `is_fee` marks postage and the like: charged, but no product."""
 
     sku: str
     name: str
     quantity: int
     price: int
-    fee: bool
+    is_fee: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Basket:
 
 @dataclass(frozen=True, slots=True)
 class SkippedInvoice:
-    """An invoice, or a line of one, that is not sent, and why."""
+    """An invoice, or a line of one, that is not sent, with the reason."""
 
     invoice: str
     reason: str
@@ -59,40 +60,26 @@ class SkippedInvoice:
 
 @dataclass(frozen=True, slots=True)
 class RetailDataset:
-    """A whole file. `products` has (name, price in pennies) by SKU."""
+    """A whole file. `products` maps SKU to name and price in pennies, `units` maps SKU to units."""
 
     baskets: list[Basket]
-    left_out: list[SkippedInvoice]
+    skipped: list[SkippedInvoice]
     products: dict[str, tuple[str, int]]
     units: dict[str, int]
 
 
-def read_baskets(file: Path) -> RetailDataset:
+def read_dataset(file: Path) -> RetailDataset:
     """Read a CSV file, gzipped or not. Raises `Invalid` if it is not of this format."""
     invoices: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for row in _rows(file):
+    for row in _read_rows(file):
         invoices[row["InvoiceNo"]].append(row)
-    skus = _skus(row for rows in invoices.values() for row in rows)
-    left_out: list[SkippedInvoice] = []
+    skus = _assign_skus(row for rows in invoices.values() for row in rows)
+    skipped: list[SkippedInvoice] = []
     baskets: list[Basket] = []
     for invoice, rows in invoices.items():
-        lines = []
-        for row in rows:
-            made = _line(row, skus)
-            if isinstance(made, str):
-                if not _why_not(invoice, rows):
-                    left_out.append(SkippedInvoice(invoice, f"line {row['StockCode']}: {made}"))
-            else:
-                lines.append(made)
-        reason = _why_not(invoice, rows) or (None if lines else "no line of it can be sold")
-        if reason is None and all(line.fee for line in lines):
-            reason = "nothing but fees, no goods"
-        if reason:
-            left_out.append(SkippedInvoice(invoice, reason))
-        else:
-            customer = rows[0]["CustomerID"].strip()
-            user = f"customer-{customer}" if customer else f"guest-{invoice}"
-            baskets.append(Basket(invoice, user, rows[0]["Country"], tuple(lines)))
+        basket = _parse_invoice(invoice, rows, skus, skipped)
+        if basket is not None:
+            baskets.append(basket)
     products: dict[str, tuple[str, int]] = {}
     units: Counter[str] = Counter()
     for basket in baskets:
@@ -100,50 +87,69 @@ def read_baskets(file: Path) -> RetailDataset:
             name = products.get(line.sku, ("", 0))[0] or line.name
             products[line.sku] = (name, line.price)
             units[line.sku] += line.quantity
-    return RetailDataset(baskets, left_out, products, dict(units))
+    return RetailDataset(baskets, skipped, products, dict(units))
 
 
-def _rows(file: Path) -> Iterator[dict[str, str]]:
-    opened = gzip.open if file.suffix == ".gz" else open
+def _read_rows(file: Path) -> Iterator[dict[str, str]]:
+    open_text = gzip.open if file.suffix == ".gz" else open
     try:
-        with opened(file, "rt", encoding="utf-8", newline="") as lines:
+        with open_text(file, "rt", encoding="utf-8", newline="") as lines:
             reader = csv.DictReader(lines)
             if tuple(reader.fieldnames or ()) != _COLUMNS:
-                raise Invalid(f"{file} does not have the columns {', '.join(_COLUMNS)}")
+                raise Invalid(f"cannot read {file}: it does not have the columns {', '.join(_COLUMNS)}")
             for row in reader:
                 if None in row or None in row.values():
-                    raise Invalid(f"{file}, line {reader.line_num}: not {len(_COLUMNS)} fields")
+                    raise Invalid(f"cannot read {file}: line {reader.line_num} does not have {len(_COLUMNS)} fields")
                 yield row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Invalid(f"{file} cannot be read: {error}") from None
+        raise Invalid(f"cannot read {file}: {error}") from None
 
 
-def _price(row: dict[str, str]) -> int | str:
-    try:
-        return parse_money(row["UnitPrice"], CURRENCY)
-    except MoneyError as error:
-        return str(error)
+def _assign_skus(rows: Iterator[dict[str, str]]) -> dict[tuple[str, str], str]:
+    """Map stock code and price to a SKU.
 
-
-def _skus(rows: Iterator[dict[str, str]]) -> dict[tuple[str, str], str]:
-    """(stock code, price) → SKU. One code was sold at several prices; a sale has one price a SKU, so each other price
-    than the most common gets a SKU of its own, with the pennies behind it."""
-    prices: dict[str, Counter[str]] = defaultdict(Counter)
+    The data set sells one code at several prices, a sale has one price per SKU. The most common price keeps the code,
+    every other price gets a SKU of its own with the pennies as suffix.
+    """
+    prices_by_code: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
-        prices[row["StockCode"]][row["UnitPrice"]] += 1
+        prices_by_code[row["StockCode"]][row["UnitPrice"]] += 1
     skus = {}
-    for code, seen in prices.items():
+    for code, prices in prices_by_code.items():
         base = _NOT_IN_A_SKU.sub("-", code).strip("-._") or "code"
-        usual = seen.most_common(1)[0][0]
-        for price in seen:
-            pennies = _price({"UnitPrice": price})
-            skus[code, price] = base if price == usual else f"{base}.at{pennies}"
+        most_common_price = prices.most_common(1)[0][0]
+        for price in prices:
+            skus[code, price] = base if price == most_common_price else f"{base}.at{_parse_price(price)}"
     return skus
 
 
-def _line(row: dict[str, str], skus: dict[tuple[str, str], str]) -> BasketLine | str:
-    """The line, or why it cannot be sold."""
-    price = _price(row)
+def _parse_invoice(
+    invoice: str, rows: Sequence[dict[str, str]], skus: dict[tuple[str, str], str], skipped: list[SkippedInvoice]
+) -> Basket | None:
+    """Return an invoice as a basket, or None if it is no order. Appends what is skipped to `skipped`."""
+    reason = _skip_reason(invoice, rows)
+    lines = []
+    for row in rows:
+        line = _parse_line(row, skus)
+        if isinstance(line, BasketLine):
+            lines.append(line)
+        elif reason is None:
+            skipped.append(SkippedInvoice(invoice, f"line {row['StockCode']}: {line}"))
+    if reason is None and not lines:
+        reason = "no line of it can be sold"
+    if reason is None and all(line.is_fee for line in lines):
+        reason = "fees only, no products"
+    if reason is not None:
+        skipped.append(SkippedInvoice(invoice, reason))
+        return None
+    customer = rows[0]["CustomerID"].strip()
+    user_id = f"customer-{customer}" if customer else f"guest-{invoice}"
+    return Basket(invoice, user_id, rows[0]["Country"], tuple(lines))
+
+
+def _parse_line(row: dict[str, str], skus: dict[tuple[str, str], str]) -> BasketLine | str:
+    """Return the line, or the reason why it cannot be sold."""
+    price = _parse_price(row["UnitPrice"])
     if isinstance(price, str):
         return price
     if not re.fullmatch(r"-?\d{1,9}", row["Quantity"]):
@@ -155,15 +161,24 @@ def _line(row: dict[str, str], skus: dict[tuple[str, str], str]) -> BasketLine |
         return "the price is 0"
     code = row["StockCode"]
     name = " ".join(row["Description"].split()) or f"(no description) {code}"
-    return BasketLine(skus[code, row["UnitPrice"]], name[:200], quantity, price, not _GOODS.fullmatch(code))
+    sku = skus[code, row["UnitPrice"]]
+    return BasketLine(sku, name[:_MAX_NAME_LENGTH], quantity, price, not _PRODUCT_CODE.fullmatch(code))
 
 
-def _why_not(invoice: str, rows: list[dict[str, str]]) -> str | None:
-    """Why a whole invoice is no order."""
+def _parse_price(text: str) -> int | str:
+    """Return the price in pennies, or the reason why it is none."""
+    try:
+        return parse_money(text, CURRENCY)
+    except MoneyError as error:
+        return str(error)
+
+
+def _skip_reason(invoice: str, rows: Sequence[dict[str, str]]) -> str | None:
+    """Return the reason why a whole invoice is no order, or None."""
     if invoice.startswith("C"):
-        return "goods that came back, no order"
+        return "a return, no order"
     if all(row["Quantity"].startswith("-") for row in rows):
-        return "goods written off, no order"
-    if all(_price(row) == 0 for row in rows):
-        return "a correction of stock at no price, no order"
+        return "a write-off of stock, no order"
+    if all(_parse_price(row["UnitPrice"]) == 0 for row in rows):
+        return "a stock correction at no price, no order"
     return None

@@ -1,4 +1,4 @@
-"""The capacity model: units, what it takes from the benchmark's file, and which part gives way first."""
+"""Capacity model: needs of a peak, costs from the benchmark's file, and the first bottleneck."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from loadtest.capacity import Assumptions, Costs, NoFigures, first_bottleneck, machines, needs, read
+from loadtest.capacity import (
+    Assumptions,
+    Costs,
+    NoFigures,
+    compute_needs,
+    count_machines,
+    rank_bottlenecks,
+    read_costs,
+)
 from ops.cli import app
 
 COSTS = Costs(
@@ -18,7 +26,7 @@ ASSUMPTIONS = Assumptions(busy=0.5, postgres_orders_per_s=40_000, syncs_per_s=1_
 
 
 def write(path: Path, **changes: object) -> Path:
-    """A benchmark's file with what the model reads of it."""
+    """Write a benchmark's file with the members that the model reads."""
     turn = {"cpu_us": {"server": 30.0, "redis": 10.0}}
     writing = {"cpu_us": {"writer": 12.0, "postgres": 9.0}, "wal_bytes": 750.0}
     figures = {
@@ -31,9 +39,9 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_an_order_that_costs_twice_takes_twice_the_cores() -> None:
-    small = {(need.part, need.unit): need.amount for need in needs(COSTS, 10_000, ASSUMPTIONS)}
-    large = {(need.part, need.unit): need.amount for need in needs(COSTS, 20_000, ASSUMPTIONS)}
+def test_needs_of_doubled_peak_are_doubled() -> None:
+    small = {(need.part, need.unit): need.amount for need in compute_needs(COSTS, 10_000, ASSUMPTIONS)}
+    large = {(need.part, need.unit): need.amount for need in compute_needs(COSTS, 20_000, ASSUMPTIONS)}
     assert small["gateway", "cores"] == pytest.approx(10_000 * 30e-6 / 0.5)
     assert small["Redis", "shards"] == pytest.approx(0.2)
     assert small["Postgres log", "MB/s"] == pytest.approx(7.5)
@@ -41,40 +49,41 @@ def test_an_order_that_costs_twice_takes_twice_the_cores() -> None:
     assert all(large[part] == pytest.approx(2 * amount) for part, amount in small.items())
 
 
-def test_a_part_of_which_one_is_not_enough_says_so() -> None:
-    at = {
-        size: {need.part for need in needs(COSTS, size, ASSUMPTIONS) if need.bottleneck} for size in (10_000, 100_000)
+def test_need_above_one_part_names_the_bottleneck() -> None:
+    parts = {
+        size: {need.part for need in compute_needs(COSTS, size, ASSUMPTIONS) if need.bottleneck}
+        for size in (10_000, 100_000)
     }
-    assert at[10_000] == set()
-    assert at[100_000] == {"Redis", "Postgres"}
-    needed = needs(COSTS, 583_000, ASSUMPTIONS)
-    assert "Redis disk" in {need.part for need in needed if need.bottleneck}
-    assert machines(needed, ASSUMPTIONS) == 5  # 583,000 orders of 61 µs at half load are 71.1 cores
+    assert parts[10_000] == set()
+    assert parts[100_000] == {"Redis", "Postgres"}
+    needs = compute_needs(COSTS, 583_000, ASSUMPTIONS)
+    assert "Redis disk" in {need.part for need in needs if need.bottleneck}
+    assert count_machines(needs, ASSUMPTIONS) == 5  # 583,000 orders of 61 µs at half load are 71.1 cores
 
 
-def test_what_gives_way_first_comes_first() -> None:
-    found = first_bottleneck(COSTS, ASSUMPTIONS)
-    assert found[0] == ("one Postgres primary", 40_000)
-    assert found[1] == ("one Redis shard (a sale that is not split)", 50_000)
-    assert [limit for _, limit in found] == sorted(limit for _, limit in found)
+def test_bottlenecks_are_ranked_lowest_first() -> None:
+    ranking = rank_bottlenecks(COSTS, ASSUMPTIONS)
+    assert ranking[0] == ("one Postgres primary", 40_000)
+    assert ranking[1] == ("one Redis shard (a sale that is not split)", 50_000)
+    assert [limit for _, limit in ranking] == sorted(limit for _, limit in ranking)
 
 
-def test_the_costs_come_from_the_benchmarks_file(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "latest.json")) == COSTS
+def test_costs_are_read_from_benchmark_file(tmp_path: Path) -> None:
+    assert read_costs(write(tmp_path / "latest.json")) == COSTS
 
 
 @pytest.mark.parametrize("missing", [{"writing": []}, {"turns": {}}, {"shape": None}])
-def test_a_run_without_all_parts_is_not_enough(tmp_path: Path, missing: dict[str, object]) -> None:
+def test_costs_of_incomplete_run_are_refused(tmp_path: Path, missing: dict[str, object]) -> None:
     with pytest.raises(NoFigures, match="make bench"):
-        read(write(tmp_path / "latest.json", **missing))
+        read_costs(write(tmp_path / "latest.json", **missing))
 
 
-def test_the_command_shows_needs_limits_and_assumptions(tmp_path: Path) -> None:
-    shown = CliRunner().invoke(app, ["capacity", "--figures", str(write(tmp_path / "latest.json")), "20000"])
-    assert shown.exit_code == 0, shown.output
-    assert "20,000 orders/s" in shown.output
-    assert "one of each is enough" in shown.output
-    assert "postgres_orders_per_s" in shown.output
-    none = CliRunner().invoke(app, ["capacity", "--figures", str(tmp_path / "none.json")])
-    assert none.exit_code == 1
-    assert "make bench" in " ".join(none.output.split())
+def test_capacity_command_prints_needs_and_assumptions(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["capacity", "--figures", str(write(tmp_path / "latest.json")), "20000"])
+    assert result.exit_code == 0, result.output
+    assert "20,000 orders/s" in result.output
+    assert "one of each is enough" in result.output
+    assert "postgres_orders_per_s" in result.output
+    missing = CliRunner().invoke(app, ["capacity", "--figures", str(tmp_path / "none.json")])
+    assert missing.exit_code == 1
+    assert "make bench" in " ".join(missing.output.split())

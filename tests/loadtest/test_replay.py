@@ -1,4 +1,4 @@
-"""Real baskets: what is an order and what is not, and that all of it arrives to the penny."""
+"""The retail data set: which invoices are orders, and that all orders arrive to the penny."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from commerce.kernel.errors import Invalid
 from config.settings import Settings
-from loadtest.replay import reasons, replay
-from loadtest.retail_dataset import read_baskets
+from loadtest.replay import count_skip_reasons, replay
+from loadtest.retail_dataset import read_dataset
 from ops.services import CliServices
 from tests.support.gateway import open_gateway, run_workers
 
@@ -41,77 +41,79 @@ def write(tmp_path: Path, text: str) -> Path:
     return file
 
 
-def test_what_is_an_order(tmp_path: Path) -> None:
-    source = read_baskets(write(tmp_path, HEADER + ROWS))
-    assert [(basket.invoice, basket.user_id, basket.total) for basket in source.baskets] == [
+def test_dataset_with_returns_and_fees_keeps_orders_only(tmp_path: Path) -> None:
+    dataset = read_dataset(write(tmp_path, HEADER + ROWS))
+    assert [(basket.invoice, basket.user_id, basket.total) for basket in dataset.baskets] == [
         ("1", "customer-17850", 8 * 255 + 6 * 339),
         ("2", "guest-2", 295 + 1800),
         ("3", "customer-1", 255),
         ("8", "customer-2", 339),
     ]
-    assert [(item.invoice, item.reason) for item in source.left_out] == [
-        ("C4", "goods that came back, no order"),
-        ("5", "a correction of stock at no price, no order"),
-        ("6", "goods written off, no order"),
-        ("7", "nothing but fees, no goods"),
+    assert [(skipped.invoice, skipped.reason) for skipped in dataset.skipped] == [
+        ("C4", "a return, no order"),
+        ("5", "a stock correction at no price, no order"),
+        ("6", "a write-off of stock, no order"),
+        ("7", "fees only, no products"),
         ("8", "line 22139: the price is 0"),
         ("8", "line 71053: the quantity is 'many'"),
     ]
-    assert source.products["85123A"] == ('HEART, "white"', 255)
-    assert source.products["85123A.at295"] == ("HEART", 295)
-    assert source.units == {"85123A": 9, "71053": 7, "85123A.at295": 1, "POST": 1}
+    assert dataset.products["85123A"] == ('HEART, "white"', 255)
+    assert dataset.products["85123A.at295"] == ("HEART", 295)
+    assert dataset.units == {"85123A": 9, "71053": 7, "85123A.at295": 1, "POST": 1}
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", HEADER + "1,2,3\n"])
-def test_what_is_no_such_file(tmp_path: Path, text: str) -> None:
+def test_dataset_of_another_format_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(Invalid):
-        read_baskets(write(tmp_path, text))
+        read_dataset(write(tmp_path, text))
 
 
-async def test_a_replay_and_its_repeat(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
+async def test_replay_repeated_creates_no_orders(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + ROWS)
     async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
         first = await replay(shop, gateway.base, file, 4)
-        again = await replay(shop, gateway.base, file, 4)
-    for done in (first, again):
-        assert done.good, done.wrong
-        assert (done.stored_orders, done.stored_total) == (4, done.sent_total)
-    assert (first.created, first.repeated, again.created, again.repeated) == (4, 0, 0, 4)
+        repeat = await replay(shop, gateway.base, file, 4)
+    for result in (first, repeat):
+        assert result.is_complete, result.differences
+        assert (result.stored_orders, result.stored_total) == (4, result.sent_total)
+    assert (first.created, first.repeated, repeat.created, repeat.repeated) == (4, 0, 0, 4)
     assert (await shop.audit.audit_sale(first.sale_id)).clean
-    await forget(shop, first.sale_id)
+    await delete_sale_keys(shop, first.sale_id)
 
 
-async def test_a_difference_is_found(shop: CliServices, settings: Settings, tmp_path: Path) -> None:
+async def test_replay_of_changed_order_lines_reports_differences(
+    shop: CliServices, settings: Settings, tmp_path: Path
+) -> None:
     file = write(tmp_path, HEADER + ROWS)
     async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
         await replay(shop, gateway.base, file, 4)
         async with shop.db.connection() as connection:
             await connection.execute("UPDATE order_lines SET unit_price_minor = 338 WHERE unit_price_minor = 339")
-        done = await replay(shop, gateway.base, file, 4)
-    assert not done.good
-    assert sorted(done.wrong) == [
-        "1: other lines are stored than were sent",
-        "8: other lines are stored than were sent",
+        result = await replay(shop, gateway.base, file, 4)
+    assert not result.is_complete
+    assert sorted(result.differences) == [
+        "1: the stored lines are not those that were sent",
+        "8: the stored lines are not those that were sent",
     ]
-    await forget(shop, done.sale_id)
+    await delete_sale_keys(shop, result.sale_id)
 
 
 @pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
-async def test_three_days_of_a_gift_shop(shop: CliServices, settings: Settings) -> None:
+async def test_replay_of_real_dataset_matches_its_total(shop: CliServices, settings: Settings) -> None:
     async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
-        done = await replay(shop, gateway.base, Path(REAL), 16)
-        again = await replay(shop, gateway.base, Path(REAL), 16)
-    assert done.good, done.wrong
-    assert again.good, again.wrong
-    assert (len(done.source.baskets), done.created, again.created) == (336, 336, 0)
-    assert done.stored_total == 15_363_788
-    assert sum(count for _, count in reasons(done.source)) == 82
-    audit = await shop.audit.audit_sale(done.sale_id)
+        result = await replay(shop, gateway.base, Path(REAL), 16)
+        repeat = await replay(shop, gateway.base, Path(REAL), 16)
+    assert result.is_complete, result.differences
+    assert repeat.is_complete, repeat.differences
+    assert (len(result.source.baskets), result.created, repeat.created) == (336, 336, 0)
+    assert result.stored_total == 15_363_788
+    assert sum(count for _, count in count_skip_reasons(result.source)) == 82
+    audit = await shop.audit.audit_sale(result.sale_id)
     assert audit.clean, audit.findings
-    await forget(shop, done.sale_id)
+    await delete_sale_keys(shop, result.sale_id)
 
 
-async def forget(shop: CliServices, sale_id: str) -> None:
-    """A replay's sale has a name of its own, which the check for stray keys does not know."""
+async def delete_sale_keys(shop: CliServices, sale_id: str) -> None:
+    """Delete the sale from Redis: the check for leaked keys does not know its name."""
     async for key in shop.redis.scan_iter(f"{{sale:{sale_id}}}*"):
         await shop.redis.delete(key)
