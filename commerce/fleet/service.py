@@ -80,12 +80,12 @@ class Fleet:
                 report.unchanged += len(good) - added - changed
         return report
 
-    async def vehicles(self) -> list[Vehicle]:
+    async def list_vehicles(self) -> list[Vehicle]:
         """All vans, by warehouse; at most `MAX_VEHICLES`."""
         async with self._db.connection() as connection:
             return await store.vehicles(connection, MAX_VEHICLES)
 
-    async def routes(self, day: date) -> list[Route]:
+    async def list_routes(self, day: date) -> list[Route]:
         """A day's routes."""
         async with self._db.connection() as connection:
             return await store.routes_of(connection, day)

@@ -1,1 +1,1 @@
-"""The shipping desk: what staff see of parcels and do with them."""
+"""Fulfilment: from a paid order to shipments that are handed over, by workers and by staff."""

@@ -1,4 +1,4 @@
-"""Who is to bring a parcel. The rate table decides; what is refused or down is left out, with the reason kept."""
+"""Assigns carriers to shipments by the rate table and keeps the reasons."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from commerce.shipping.policy import ShippingPolicy, dispatch_day
 
 
 class CarrierAssignment:
-    """Chooses by the rate table in force, among the carriers that the shop works with."""
+    """Chooses among the configured carriers by the current rate table."""
 
-    def __init__(self, rates: Rates, carriers: CarrierRegistry, rules: ShippingPolicy) -> None:
+    def __init__(self, rates: Rates, carriers: CarrierRegistry, policy: ShippingPolicy) -> None:
         self._rates = rates
         self._carriers = carriers
-        self._rules = rules
+        self._policy = policy
 
     async def assign(
         self,
@@ -31,34 +31,49 @@ class CarrierAssignment:
         *,
         excluded: Mapping[str, str] | None = None,
     ) -> str | None:
-        """Give the parcel, which nobody is booked for, to a carrier; its name, or None where it is parked because
-        none takes it. `excluded` names carriers that are not to be asked now, and why."""
-        if fault := missing_address_fields(shipment.address):
-            await store.park_without_carrier(connection, shipment.shipment_id, None, now, fault)
+        """Assign a carrier to a shipment without a booking and return its name.
+
+        `excluded` maps carriers that must not be chosen now to the reason. Returns None after parking the shipment if
+        no carrier takes it. Call inside a transaction that holds the order lock.
+        """
+        if missing := missing_address_fields(shipment.address):
+            await store.park_without_carrier(connection, shipment.shipment_id, None, now, missing)
             return None
-        book = await self._rates.find_current(connection)
-        if book is None:
-            why = "there is no rate table: import one"
-            await store.park_without_carrier(connection, shipment.shipment_id, None, now, why)
+        index = await self._rates.find_current(connection)
+        if index is None:
+            reason = "there is no rate table; import one"
+            await store.park_without_carrier(connection, shipment.shipment_id, None, now, reason)
             return None
-        left_out = {name: "the settings do not name it" for name in book.carriers if name not in self._carriers.by_name}
-        left_out |= dict.fromkeys(shipment.refused_by, "it refused this parcel") | dict(excluded or {})
-        day, cod = dispatch_day(self._rules, now), shipment.cod_minor > 0
-        choice = choose_carrier(book, shipment.address, shipment.weight_g, cod, day, shipment.promised_on, left_out)
+        choice = choose_carrier(
+            index,
+            shipment.address,
+            shipment.weight_g,
+            cod=shipment.cod_minor > 0,
+            dispatch_on=dispatch_day(self._policy, now),
+            promised_on=shipment.promised_on,
+            excluded={**self._not_configured(index.carriers), **_refused(shipment), **(excluded or {})},
+        )
         if choice.carrier is None:
-            why = "; ".join(f"{one.carrier}: {one.reason}" for one in choice.candidates)
+            reasons = "; ".join(f"{candidate.carrier}: {candidate.reason}" for candidate in choice.candidates)
             await store.park_without_carrier(
-                connection, shipment.shipment_id, choice, now, f"no carrier takes it: {why}"
+                connection, shipment.shipment_id, choice, now, f"no carrier takes it: {reasons}"
             )
             return None
         task: Task | None = "book" if self._carriers.by_name[choice.carrier].accepts_bookings else None
         await store.assign_carrier(connection, shipment.shipment_id, choice, task, now)
         return choice.carrier
 
+    def _not_configured(self, carriers: list[str]) -> dict[str, str]:
+        return {name: "the settings do not name it" for name in carriers if name not in self._carriers.by_name}
+
+
+def _refused(shipment: Shipment) -> dict[str, str]:
+    return dict.fromkeys(shipment.refused_by, "it refused this shipment")
+
 
 def missing_address_fields(address: Address) -> str | None:
-    """What an address lacks that every carrier needs; what is to be done is to change it."""
-    lacks = [name for name in ("province", "city", "line", "phone", "name") if not getattr(address, name).strip()]
+    """Name the fields that every carrier needs and the address lacks; None if it is complete."""
+    missing = [name for name in ("province", "city", "line", "phone", "name") if not getattr(address, name).strip()]
     if address.country != "CN":
-        lacks = [name for name in lacks if name != "province"]
-    return f"the address lacks {', '.join(lacks)}: change it" if lacks else None
+        missing = [name for name in missing if name != "province"]
+    return f"the address lacks {', '.join(missing)}; change it" if missing else None

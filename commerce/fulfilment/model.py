@@ -1,4 +1,4 @@
-"""Rows that fulfilment reads: orders to plan, lines to pack."""
+"""Rows that fulfilment reads: orders to plan, lines to plan, lines to pack."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from uuid import UUID
 
 
 class FulfilmentJob(NamedTuple):
-    """An order that is to be made into parcels (`pending`), some of whose money goes back (`planned`), or that is over
-    after a while (`delivered`)."""
+    """The next step of an order, by `status`.
+
+    `pending`: plan its shipments; `planned`: a refund was made, so perhaps stop it; `delivered`: complete it.
+    """
 
     order_id: UUID
     status: str
@@ -18,7 +20,10 @@ class FulfilmentJob(NamedTuple):
 
 
 class LineToPlan(NamedTuple):
-    """An order's line for one address with what is known of its goods; no warehouse: nothing is."""
+    """Units of an order line for one address. Without a `warehouse_id` the product logistics were never imported.
+
+    Weight and sides are those of one unit.
+    """
 
     line_no: int
     address_no: int
@@ -33,7 +38,7 @@ class LineToPlan(NamedTuple):
 
 
 class ShipmentLineDetails(NamedTuple):
-    """What a parcel holds of a line, with the price and the measures of a unit."""
+    """Units of an order line in a shipment, with price and measures of one unit."""
 
     line_no: int
     address_no: int

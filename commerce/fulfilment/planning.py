@@ -112,8 +112,8 @@ class FulfilmentPlanner:
         for (address_no, warehouse_id), group in groups.items():
             items = [_pack_item(line) for line in group]
             max_boxes = policy.shipments_per_order - len(boxes)
-            for packed in pack(items, policy.boxes, policy.box_fill_ratio, max_boxes):
-                boxes.append(_planned_box(address_no, warehouse_id, packed, group))
+            packed_boxes = pack(items, policy.boxes, policy.box_fill_ratio, max_boxes)
+            boxes += [_planned_box(address_no, warehouse_id, packed, group) for packed in packed_boxes]
         return boxes
 
 

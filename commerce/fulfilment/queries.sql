@@ -38,21 +38,25 @@ UPDATE shipments SET carrier = $2, carrier_choice = $3, price_minor = $4, expect
                      attempts = 0, parked = $8, last_error = $9
 WHERE shipment_id = $1;
 
--- name: listed
--- $1 list, $2 warehouse or all, $3 from after this one, $4 how many, $5 now, $6 today in the shop, $7 and $8 seconds
--- without news: on the way, and after it was booked.
+-- name: get_carrier_choice
+SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(carrier_choice) = 'object';
+
+-- name: list_worklist
+-- $1 worklist, $2 warehouse or NULL for all, $3 shipment to continue after, $4 number of rows, $5 now, $6 today in the
+-- shop's time zone, $7 and $8 seconds without a tracking event: since handover, and since booking.
 SELECT shipments.*, CASE $1
            WHEN 'parked' THEN last_error
            WHEN 'on_hold' THEN held_reason
            WHEN 'overdue' THEN 'promised for ' || promised_on
-           WHEN 'stalled' THEN 'on its way without news since ' || to_char(coalesce(last_event_at, handed_over_at)
-                             AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
-           WHEN 'no_first_scan' THEN 'booked and not heard of since ' || to_char(booked_at AT TIME ZONE 'UTC',
-                              'YYYY-MM-DD HH24:MI') || ' UTC'
+           WHEN 'stalled' THEN 'no tracking event since '
+               || to_char(coalesce(last_event_at, handed_over_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
+           WHEN 'no_first_scan' THEN 'booked, no scan since '
+               || to_char(booked_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') || ' UTC'
            WHEN 'undelivered' THEN replace(status, '_', ' ')
-           WHEN 'anomalies' THEN (SELECT text FROM shipment_events AS event
-                            WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
-                            ORDER BY seq DESC LIMIT 1)
+           WHEN 'anomalies' THEN (
+               SELECT text FROM shipment_events AS event
+               WHERE event.shipment_id = shipments.shipment_id AND (is_unknown_code OR contradicts_history)
+               ORDER BY seq DESC LIMIT 1)
            ELSE last_error END AS reason
 FROM shipments
 WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
@@ -74,7 +78,7 @@ WHERE shipment_id > $3 AND ($2::text IS NULL OR warehouse_id = $2) AND CASE $1
     ELSE true END
 ORDER BY shipment_id LIMIT $4;
 
--- name: counts
+-- name: count_worklists
 SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS NULL AND held_reason IS NULL
                         AND NOT parked AND task IS DISTINCT FROM 'cancel' AND (status = 'booked' OR task IS NULL))
            AS to_pack,
@@ -85,11 +89,13 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
                         AND coalesce(last_event_at, handed_over_at) < $1::timestamptz - $3 * interval '1 second')
            AS stalled,
        count(*) FILTER (WHERE status = 'booked'
-                        AND greatest(last_event_at, booked_at) < $1::timestamptz - $4 * interval '1 second') AS no_first_scan,
+                        AND greatest(last_event_at, booked_at) < $1::timestamptz - $4 * interval '1 second')
+           AS no_first_scan,
        (SELECT count(*) FROM shipments WHERE status IN ('lost', 'returned_to_sender') AND resolved_at IS NULL)
            AS undelivered,
        (SELECT count(DISTINCT event.shipment_id) FROM shipment_events AS event JOIN shipments USING (shipment_id)
-        WHERE (is_unknown_code OR contradicts_history) AND (resolved_at IS NULL OR received_at > resolved_at)) AS anomalies,
+        WHERE (is_unknown_code OR contradicts_history) AND (resolved_at IS NULL OR received_at > resolved_at))
+           AS anomalies,
        count(*) FILTER (WHERE task IS NOT NULL AND NOT parked AND held_reason IS NULL AND due_at <= $1) AS due,
        (SELECT count(*) FROM fulfilments WHERE parked) AS unplanned,
        (SELECT coalesce(greatest(extract(epoch FROM $1 - min(due_at)), 0), 0)::float8 FROM shipments
@@ -98,38 +104,37 @@ SELECT count(*) FILTER (WHERE status IN ('planned', 'booked') AND packed_at IS N
         WHERE due_at IS NOT NULL AND NOT parked) AS oldest_order_s
 FROM shipments WHERE ended_at IS NULL;
 
--- name: unplanned
+-- name: list_unplanned_orders
 SELECT order_id, paid_at, attempts, coalesce(last_error, '') AS reason FROM fulfilments WHERE parked
 ORDER BY paid_at LIMIT $1;
 
--- name: retry_order
--- Also one that was not to be sent because its money went back, if that has come to nothing.
+-- name: retry_planning
+-- Covers orders that were stopped for a refund as well: the refund may have failed.
 UPDATE fulfilments SET parked = false, attempts = 0, due_at = $2
 WHERE order_id = $1 AND (parked OR (status = 'pending' AND due_at IS NULL));
 
--- name: pack
+-- name: mark_packed
 UPDATE shipments SET packed_at = $2, packed_by = $3 WHERE shipment_id = $1;
 
--- name: hold
+-- name: set_hold
 UPDATE shipments SET held_reason = $2, due_at = $3 WHERE shipment_id = $1;
 
--- name: settle
+-- name: mark_resolved
 UPDATE shipments SET resolved_at = $2, resolution = $3 WHERE shipment_id = $1;
 
--- name: appoint
+-- name: set_appointment
 UPDATE shipments SET deliver_from = $2, deliver_to = $3, latitude = $4, longitude = $5 WHERE shipment_id = $1;
 
--- name: is_replaced
+-- name: is_reshipped
 SELECT EXISTS (SELECT FROM shipments WHERE replaces = $1);
 
--- name: goods_of
--- What a parcel holds, with price, weight and size.
+-- name: list_line_details
 SELECT line_no, shipment_lines.address_no, sku, shipment_lines.quantity, unit_price_minor, weight_g, length_mm,
        width_mm, height_mm
 FROM shipment_lines JOIN order_lines USING (order_id, line_no, address_no, sku) JOIN product_logistics USING (sku)
 WHERE shipment_id = $1 ORDER BY line_no;
 
--- name: add_wave
+-- name: insert_wave
 INSERT INTO waves (wave_id, warehouse_id, created_at, actor) VALUES ($1, $2, $3, $4);
 
 -- name: fill_wave
@@ -141,31 +146,30 @@ UPDATE shipments SET wave_id = $1 WHERE shipment_id IN (
     ORDER BY shipment_id LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING shipment_id;
 
--- name: wave
+-- name: get_wave
 SELECT wave_id, warehouse_id, created_at FROM waves WHERE wave_id = $1;
 
--- name: wave_shipments
+-- name: list_wave_shipments
 SELECT shipment_id FROM shipments WHERE wave_id = $1 ORDER BY shipment_id;
 
--- name: picks
--- The goods of a parcel that is not sent stay where they are; it keeps its number.
+-- name: list_picks
+-- Units of a cancelled shipment stay on their shelf; the shipment keeps its number in the wave.
 SELECT shelf, sku, name, shipment_id, sum(quantity)::bigint AS quantity
 FROM shipment_lines JOIN shipments USING (shipment_id) JOIN product_logistics USING (sku) JOIN products USING (sku)
 WHERE wave_id = $1 AND status <> 'cancelled' GROUP BY shelf, sku, name, shipment_id ORDER BY shelf, sku, shipment_id;
 
--- name: parcels_of_order
+-- name: count_shipments
 SELECT count(*) FROM shipments WHERE order_id = $1 AND status <> 'cancelled';
 
--- name: warehouse_exists
+-- name: has_warehouse
 SELECT EXISTS (SELECT FROM warehouses WHERE warehouse_id = $1);
 
--- name: packing_lines
+-- name: list_packing_lines
 SELECT sku, name, sum(quantity)::bigint AS quantity FROM shipment_lines JOIN products USING (sku)
 WHERE shipment_id = $1 GROUP BY sku, name ORDER BY sku;
 
--- name: times
--- How long it took from paid to handed over and to delivered, of what was in the last day: the median, and what nine in
--- ten and ninety-nine in a hundred kept.
+-- name: measure_fulfilment_times
+-- Percentiles of the time from paid to handed over, and to delivered, over orders that reached it in the last day.
 SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM handed_over_at - paid_at))
            FILTER (WHERE handed_over_at > $1::timestamptz - interval '1 day') AS handed_over,
        percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM delivered_at - paid_at))
@@ -173,7 +177,6 @@ SELECT percentile_cont(ARRAY[0.5, 0.9, 0.99]) WITHIN GROUP (ORDER BY extract(epo
 FROM fulfilments
 WHERE handed_over_at > $1::timestamptz - interval '1 day' OR delivered_at > $1::timestamptz - interval '1 day';
 
--- name: by_carrier
--- Parcels that are not over, by who brings them and where they are.
-SELECT coalesce(carrier, 'nobody') AS carrier, status, count(*) AS parcels FROM shipments WHERE ended_at IS NULL
+-- name: count_open_shipments
+SELECT coalesce(carrier, 'no_carrier') AS carrier, status, count(*) AS shipments FROM shipments WHERE ended_at IS NULL
 GROUP BY carrier, status;

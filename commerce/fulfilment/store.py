@@ -1,4 +1,4 @@
-"""What the desk reads and writes of parcels, besides what shipping does."""
+"""Rows that only fulfilment reads and writes: fulfilments, worklists, packing, waves. Shipments: `shipping.store`."""
 
 from __future__ import annotations
 
@@ -17,179 +17,223 @@ from commerce.shipping.model import Pick, Shipment, Task, UnplannedOrder, Wave, 
 from commerce.shipping.store import read_shipment
 
 queries = load_queries(__package__)
+_MAX_ERROR_CHARS = 500
+
+
+# Fulfilments: one row per paid order.
 
 
 async def claim_fulfilments(connection: Connection, now: datetime, lease_s: int, count: int) -> list[FulfilmentJob]:
+    """Claim up to `count` due orders for `lease_s` seconds, those due longest first."""
     return [FulfilmentJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
 
 
 async def get_fulfilment(connection: Connection, order_id: UUID) -> FulfilmentJob | None:
+    """Read the fulfilment of an order; None if the order was never paid."""
     row = await connection.fetchrow(queries.get_fulfilment, order_id)
     return FulfilmentJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
 
 
 async def postpone_fulfilment(
-    connection: Connection, order_id: UUID, due_at: datetime | None, why: str, *, park: bool
+    connection: Connection, order_id: UUID, due_at: datetime | None, reason: str, *, park: bool
 ) -> None:
-    await connection.execute(queries.postpone_fulfilment, order_id, due_at, why[:500], park)
+    """Set the next attempt with the reason. Without `due_at` nothing is done until another change makes it due."""
+    await connection.execute(queries.postpone_fulfilment, order_id, due_at, reason[:_MAX_ERROR_CHARS], park)
 
 
 async def mark_fulfilment_planned(connection: Connection, order_id: UUID, now: datetime, promised_on: date) -> None:
+    """Set the status `planned` and the promised day."""
     await connection.execute(queries.mark_fulfilment_planned, order_id, now, promised_on)
 
 
 async def mark_fulfilment_checked(connection: Connection, order_id: UUID) -> None:
-    """Whether a planned order must be stopped was seen; it is looked at again when more of its money goes back."""
+    """Record that a planned order was checked for refunds. A later refund makes it due again."""
     await connection.execute(queries.mark_fulfilment_checked, order_id)
 
 
 async def mark_fulfilment_done(connection: Connection, order_id: UUID) -> None:
+    """Set the status `done`."""
     await connection.execute(queries.mark_fulfilment_done, order_id)
 
 
 async def get_ship_to(connection: Connection, order_id: UUID) -> list[Address]:
+    """Read the addresses of an order; `address_no` of its lines is the index."""
     return msgspec.json.decode(await connection.fetchval(queries.get_ship_to, order_id), type=list[Address])
 
 
 async def list_lines_to_plan(connection: Connection, order_id: UUID) -> list[LineToPlan]:
+    """List the lines of an order by address, with the product logistics as far as they were imported."""
     return [LineToPlan(**row) for row in await connection.fetch(queries.list_lines_to_plan, order_id)]
 
 
 async def insert_fulfilment_lines(connection: Connection, order_id: UUID) -> None:
+    """Start the counts of all lines of an order: ordered, and nothing planned yet."""
     await connection.execute(queries.insert_fulfilment_lines, order_id)
+
+
+# Carriers.
 
 
 async def assign_carrier(
     connection: Connection, shipment_id: UUID, choice: CarrierChoice, task: Task | None, now: datetime
 ) -> None:
-    """Who is to bring it, with the reasons."""
-    text = msgspec.json.encode(choice).decode()
-    values = (choice.carrier, text, choice.price, choice.expected_on, task, now, False, None)
-    await connection.execute(queries.assign_carrier, shipment_id, *values)
+    """Store the chosen carrier with the reasons, and the next task."""
+    choice_json = msgspec.json.encode(choice).decode()
+    await connection.execute(
+        queries.assign_carrier,
+        *(shipment_id, choice.carrier, choice_json, choice.price, choice.expected_on, task, now, False, None),
+    )
 
 
 async def park_without_carrier(
-    connection: Connection, shipment_id: UUID, choice: CarrierChoice | None, now: datetime, why: str
+    connection: Connection, shipment_id: UUID, choice: CarrierChoice | None, now: datetime, reason: str
 ) -> None:
-    """Nobody takes it as things are: it is parked."""
-    text = msgspec.json.encode(choice).decode() if choice else None
-    await connection.execute(queries.assign_carrier, shipment_id, None, text, None, None, "book", now, True, why[:500])
+    """Park a shipment that no carrier takes. `choice` holds the reasons, if a rate table was consulted."""
+    choice_json = msgspec.json.encode(choice).decode() if choice else None
+    await connection.execute(
+        queries.assign_carrier,
+        *(shipment_id, None, choice_json, None, None, "book", now, True, reason[:_MAX_ERROR_CHARS]),
+    )
 
 
-async def listed(
+async def get_carrier_choice(connection: Connection, shipment_id: UUID) -> CarrierChoice | None:
+    """Read the kept choice of a shipment; None if the shipment does not exist or nothing was chosen for it."""
+    choice_json = await connection.fetchval(queries.get_carrier_choice, shipment_id)
+    return msgspec.json.decode(choice_json, type=CarrierChoice) if choice_json else None
+
+
+# Worklists.
+
+
+async def list_worklist(
     connection: Connection,
-    which: WorklistName,
+    worklist: WorklistName,
     warehouse_id: str | None,
     after: UUID,
     count: int,
     now: datetime,
     today: date,
-    stuck_s: float,
-    silent_s: float,
+    stalled_after_s: float,
+    no_first_scan_after_s: float,
 ) -> list[tuple[Shipment, str | None]]:
-    """Parcels of a list with why they are on it, oldest first."""
-    values = (which, warehouse_id, after, count, now, today, stuck_s, silent_s)
-    return [(read_shipment(row), row["reason"]) for row in await connection.fetch(queries.listed, *values)]
+    """List up to `count` shipments of a worklist after a shipment id, oldest first, with the reason of each."""
+    values = (worklist, warehouse_id, after, count, now, today, stalled_after_s, no_first_scan_after_s)
+    return [(read_shipment(row), row["reason"]) for row in await connection.fetch(queries.list_worklist, *values)]
 
 
-async def counts(
-    connection: Connection, now: datetime, today: date, stuck_s: float, silent_s: float
+async def count_worklists(
+    connection: Connection, now: datetime, today: date, stalled_after_s: float, no_first_scan_after_s: float
 ) -> dict[str, float]:
-    """How many there are on each list, and for how long the oldest jobs have been due."""
-    row = await connection.fetchrow(queries.counts, now, today, stuck_s, silent_s)
+    """Count the shipments of each worklist, and measure for how many seconds the oldest jobs have been due."""
+    row = await connection.fetchrow(queries.count_worklists, now, today, stalled_after_s, no_first_scan_after_s)
     assert row is not None
     return dict(row.items())
 
 
-async def by_carrier(connection: Connection) -> dict[tuple[str, str], int]:
-    """How many parcels that are not over a carrier has, by where they are."""
-    return {(row["carrier"], row["status"]): row["parcels"] for row in await connection.fetch(queries.by_carrier)}
+async def count_open_shipments(connection: Connection) -> dict[tuple[str, str], int]:
+    """Count shipments that have not ended, by (carrier, status)."""
+    rows = await connection.fetch(queries.count_open_shipments)
+    return {(row["carrier"], row["status"]): row["shipments"] for row in rows}
 
 
-async def times(connection: Connection, now: datetime) -> dict[str, list[float]]:
-    """Seconds from paid to `handed_over` and to `delivered` in the last day: of 50, 90 and 99 in a hundred orders."""
-    row = await connection.fetchrow(queries.times, now)
+async def measure_fulfilment_times(connection: Connection, now: datetime) -> dict[str, list[float]]:
+    """Measure seconds from paid to `handed_over` and to `delivered`: percentiles 50, 90 and 99 of the last day."""
+    row = await connection.fetchrow(queries.measure_fulfilment_times, now)
     assert row is not None
     return {name: list(values) for name, values in row.items() if values is not None}
 
 
-async def unplanned(connection: Connection, most: int) -> list[UnplannedOrder]:
-    return [UnplannedOrder(**row) for row in await connection.fetch(queries.unplanned, most)]
+async def list_unplanned_orders(connection: Connection, count: int) -> list[UnplannedOrder]:
+    """List up to `count` parked orders, those paid first first."""
+    return [UnplannedOrder(**row) for row in await connection.fetch(queries.list_unplanned_orders, count)]
 
 
-async def retry_order(connection: Connection, order_id: UUID, now: datetime) -> bool:
-    done: str = await connection.execute(queries.retry_order, order_id, now)
-    return not done.endswith(" 0")
+async def retry_planning(connection: Connection, order_id: UUID, now: datetime) -> bool:
+    """Make a parked or stopped order due again. Returns False if there is no such order."""
+    status: str = await connection.execute(queries.retry_planning, order_id, now)
+    return not status.endswith(" 0")
 
 
-async def pack(connection: Connection, shipment_id: UUID, now: datetime, actor: str) -> None:
-    await connection.execute(queries.pack, shipment_id, now, actor)
+# Work of staff.
 
 
-async def hold(connection: Connection, shipment_id: UUID, reason: str | None, now: datetime) -> None:
-    """With a reason it waits; without one it goes on."""
-    await connection.execute(queries.hold, shipment_id, reason, now)
+async def mark_packed(connection: Connection, shipment_id: UUID, now: datetime, actor: str) -> None:
+    """Record when and by whom a shipment was packed."""
+    await connection.execute(queries.mark_packed, shipment_id, now, actor)
 
 
-async def settle(connection: Connection, shipment_id: UUID, now: datetime, note: str) -> None:
-    await connection.execute(queries.settle, shipment_id, now, note)
+async def set_hold(connection: Connection, shipment_id: UUID, reason: str | None, now: datetime) -> None:
+    """Hold a shipment with a reason, or resume it without one."""
+    await connection.execute(queries.set_hold, shipment_id, reason, now)
 
 
-async def appoint(
+async def mark_resolved(connection: Connection, shipment_id: UUID, now: datetime, resolution: str) -> None:
+    """Record that staff have dealt with what went wrong."""
+    await connection.execute(queries.mark_resolved, shipment_id, now, resolution)
+
+
+async def set_appointment(
     connection: Connection,
     shipment_id: UUID,
     window: tuple[time | None, time | None],
-    where: tuple[float | None, float | None],
+    coordinates: tuple[float | None, float | None],
 ) -> None:
-    await connection.execute(queries.appoint, shipment_id, *window, *where)
+    """Set the delivery window in the shop's time, and (latitude, longitude) in degrees."""
+    await connection.execute(queries.set_appointment, shipment_id, *window, *coordinates)
 
 
-async def is_replaced(connection: Connection, shipment_id: UUID) -> bool:
-    found: bool = await connection.fetchval(queries.is_replaced, shipment_id)
-    return found
+async def is_reshipped(connection: Connection, shipment_id: UUID) -> bool:
+    """Tell whether another shipment replaces this one."""
+    is_replaced: bool = await connection.fetchval(queries.is_reshipped, shipment_id)
+    return is_replaced
 
 
-async def goods_of(connection: Connection, shipment_id: UUID) -> list[ShipmentLineDetails]:
-    return [ShipmentLineDetails(**row) for row in await connection.fetch(queries.goods_of, shipment_id)]
+async def list_line_details(connection: Connection, shipment_id: UUID) -> list[ShipmentLineDetails]:
+    """List the lines of a shipment, with price and measures of a unit."""
+    return [ShipmentLineDetails(**row) for row in await connection.fetch(queries.list_line_details, shipment_id)]
 
 
-async def parcels_of_order(connection: Connection, order_id: UUID) -> int:
-    found: int = await connection.fetchval(queries.parcels_of_order, order_id)
-    return found
+async def count_shipments(connection: Connection, order_id: UUID) -> int:
+    """Count the shipments of an order that are not cancelled."""
+    count: int = await connection.fetchval(queries.count_shipments, order_id)
+    return count
 
 
-async def packing_lines(connection: Connection, shipment_id: UUID) -> list[tuple[str, str, int]]:
-    """(sku, name, units) of what a parcel holds."""
-    rows = await connection.fetch(queries.packing_lines, shipment_id)
+async def list_packing_lines(connection: Connection, shipment_id: UUID) -> list[tuple[str, str, int]]:
+    """List (sku, name, units) of a shipment."""
+    rows = await connection.fetch(queries.list_packing_lines, shipment_id)
     return [(row["sku"], row["name"], row["quantity"]) for row in rows]
 
 
-async def warehouse_exists(connection: Connection, warehouse_id: str) -> bool:
-    found: bool = await connection.fetchval(queries.warehouse_exists, warehouse_id)
-    return found
+async def has_warehouse(connection: Connection, warehouse_id: str) -> bool:
+    """Tell whether a warehouse exists."""
+    exists: bool = await connection.fetchval(queries.has_warehouse, warehouse_id)
+    return exists
 
 
-async def make_wave(
-    connection: Connection, wave_id: UUID, warehouse_id: str, now: datetime, actor: str, most: int
+async def create_wave(
+    connection: Connection, wave_id: UUID, warehouse_id: str, now: datetime, actor: str, max_shipments: int
 ) -> list[UUID]:
-    """Gather parcels that are to be packed; which they are."""
-    await connection.execute(queries.add_wave, wave_id, warehouse_id, now, actor)
-    return [row["shipment_id"] for row in await connection.fetch(queries.fill_wave, wave_id, warehouse_id, most)]
+    """Create a wave of shipments to pack, oldest first, and return their ids."""
+    await connection.execute(queries.insert_wave, wave_id, warehouse_id, now, actor)
+    rows = await connection.fetch(queries.fill_wave, wave_id, warehouse_id, max_shipments)
+    return [row["shipment_id"] for row in rows]
 
 
-async def wave(connection: Connection, wave_id: UUID) -> Wave | None:
-    """A wave with its picks in the order of the shelves."""
-    row = await connection.fetchrow(queries.wave, wave_id)
+async def get_wave(connection: Connection, wave_id: UUID) -> Wave | None:
+    """Read a wave with its picks by shelf."""
+    row = await connection.fetchrow(queries.get_wave, wave_id)
     if row is None:
         return None
-    ids = [found["shipment_id"] for found in await connection.fetch(queries.wave_shipments, wave_id)]
-    return Wave(row["wave_id"], row["warehouse_id"], row["created_at"], ids, await _picks(connection, wave_id, ids))
+    shipment_ids = [line["shipment_id"] for line in await connection.fetch(queries.list_wave_shipments, wave_id)]
+    picks = await _list_picks(connection, wave_id, shipment_ids)
+    return Wave(row["wave_id"], row["warehouse_id"], row["created_at"], shipment_ids, picks)
 
 
-async def _picks(connection: Connection, wave_id: UUID, ids: Sequence[UUID]) -> list[Pick]:
-    number = {id_: no for no, id_ in enumerate(ids, 1)}
-    parts: dict[tuple[str, str, str], dict[int, int]] = {}
-    for row in await connection.fetch(queries.picks, wave_id):
-        parcels = parts.setdefault((row["shelf"], row["sku"], row["name"]), {})
-        parcels[number[row["shipment_id"]]] = row["quantity"]
-    return [Pick(*pick, sum(parcels.values()), parcels) for pick, parcels in parts.items()]
+async def _list_picks(connection: Connection, wave_id: UUID, shipment_ids: Sequence[UUID]) -> list[Pick]:
+    number_of = {shipment_id: number for number, shipment_id in enumerate(shipment_ids, 1)}
+    picks: dict[tuple[str, str, str], dict[int, int]] = {}
+    for row in await connection.fetch(queries.list_picks, wave_id):
+        units_of = picks.setdefault((row["shelf"], row["sku"], row["name"]), {})
+        units_of[number_of[row["shipment_id"]]] = row["quantity"]
+    return [Pick(*pick, sum(units_of.values()), units_of) for pick, units_of in picks.items()]

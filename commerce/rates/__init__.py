@@ -1,1 +1,1 @@
-"""What carriers charge, and which of them gets a parcel."""
+"""Carriers' price tables, and the choice of a carrier by them."""

@@ -1,4 +1,4 @@
-"""Chooses who brings a parcel: the cheapest carrier that keeps the promise, and says why not each of the others."""
+"""Chooses a carrier by a rate table: the cheapest that arrives on time, with a reason for every carrier."""
 
 from __future__ import annotations
 
@@ -13,87 +13,104 @@ from commerce.rates.model import CarrierCandidate, CarrierChoice, Rate, RateTabl
 
 
 class _Offer(NamedTuple):
+    """A carrier's rate for a shipment, with the reason to exclude the carrier, if there is one."""
+
     rate: Rate
-    arrives: date
-    why_not: str | None
+    expected_on: date
+    excluded_because: str | None
 
 
 def choose_carrier(
-    book: RateTableIndex,
+    index: RateTableIndex,
     address: Address,
     weight_g: int,
+    *,
     cod: bool,
-    hand_over: date,
-    promised: date,
-    without: Mapping[str, str],
+    dispatch_on: date,
+    promised_on: date,
+    excluded: Mapping[str, str],
 ) -> CarrierChoice:
-    """The cheapest carrier whose days after `hand_over` end by `promised`, of equals the quicker one, then by name.
+    """Choose the cheapest carrier that arrives by `promised_on`; among equals the faster, then the first by name.
 
-    If none keeps the day, the soonest, of equals the cheaper one, then by name. `without` leaves carriers out, each for
-    its reason. There is a `Considered` for every carrier of the table, by name.
+    If none does, choose the fastest; among equals the cheaper, then the first by name. `excluded` maps carriers that
+    must not be chosen to the reason. The result has a candidate for every carrier of the table, by name.
     """
-    serving = book.carriers_for(address)
+    serving = index.steps_by_carrier(address)
     offers: dict[str, _Offer] = {}
-    unserved: dict[str, CarrierCandidate] = {}
-    for carrier in book.carriers:
-        found = _offer(carrier, serving.get(carrier), weight_g, cod, hand_over, without)
-        if isinstance(found, _Offer):
-            offers[carrier] = found
+    without_rate: dict[str, CarrierCandidate] = {}
+    for carrier in index.carriers:
+        offer = _find_offer(carrier, serving.get(carrier), weight_g, cod, dispatch_on, excluded)
+        if isinstance(offer, _Offer):
+            offers[carrier] = offer
         else:
-            unserved[carrier] = found
-    open_ = [offer for offer in offers.values() if offer.why_not is None]
-    in_time = [offer for offer in open_ if offer.arrives <= promised]
-    best = min(in_time, key=_by_price, default=None) or min(open_, key=_by_days, default=None)
-    kept = bool(in_time)
-    considered = [unserved.get(carrier) or _told(offers[carrier], best, kept, promised) for carrier in book.carriers]
-    choice = CarrierChoice(book.table.table_id, book.table.currency, promised, considered)
+            without_rate[carrier] = offer
+    open_offers = [offer for offer in offers.values() if offer.excluded_because is None]
+    offers_on_time = [offer for offer in open_offers if offer.expected_on <= promised_on]
+    best = min(offers_on_time, key=_price_order, default=None) or min(open_offers, key=_speed_order, default=None)
+    on_time = bool(offers_on_time)
+    candidates = [
+        without_rate.get(carrier) or _to_candidate(offers[carrier], best, on_time, promised_on)
+        for carrier in index.carriers
+    ]
+    choice = CarrierChoice(index.table.table_id, index.table.currency, promised_on, candidates)
     if best is None:
         return choice
     return replace(
-        choice, on_time=kept, carrier=best.rate.carrier, price=best.rate.price_minor, expected_on=best.arrives
+        choice,
+        on_time=on_time,
+        carrier=best.rate.carrier,
+        price=best.rate.price_minor,
+        expected_on=best.expected_on,
     )
 
 
-def _by_price(offer: _Offer) -> tuple[int, int, str]:
+def _price_order(offer: _Offer) -> tuple[int, int, str]:
     return offer.rate.price_minor, offer.rate.days, offer.rate.carrier
 
 
-def _by_days(offer: _Offer) -> tuple[int, int, str]:
+def _speed_order(offer: _Offer) -> tuple[int, int, str]:
     return offer.rate.days, offer.rate.price_minor, offer.rate.carrier
 
 
-def _offer(
-    carrier: str, steps: WeightSteps | None, weight_g: int, cod: bool, hand_over: date, without: Mapping[str, str]
+def _find_offer(
+    carrier: str, steps: WeightSteps | None, weight_g: int, cod: bool, dispatch_on: date, excluded: Mapping[str, str]
 ) -> _Offer | CarrierCandidate:
-    """What the table says comes first: a carrier that is only away for now would be of use later."""
+    """Find a carrier's offer, or the reason why its table has none.
+
+    Reasons of the table come first: a carrier that is excluded for now could be used later, one without a rate cannot.
+    """
     if steps is None:
         return CarrierCandidate(carrier, "excluded", "does not serve the region")
     rate = steps.at(weight_g)
     if rate is None:
         reason = f"takes up to {steps.ends_g[-1]} g there, and it weighs {weight_g} g"
         return CarrierCandidate(carrier, "excluded", reason, steps.region)
-    why_not = "no cash on delivery there" if cod and not rate.cod else without.get(carrier)
-    return _Offer(rate, hand_over + timedelta(days=rate.days), why_not)
+    excluded_because = "no cash on delivery there" if cod and not rate.cod else excluded.get(carrier)
+    return _Offer(rate, dispatch_on + timedelta(days=rate.days), excluded_because)
 
 
-def _told(offer: _Offer, best: _Offer | None, kept: bool, promised: date) -> CarrierCandidate:
+def _to_candidate(offer: _Offer, best: _Offer | None, on_time: bool, promised_on: date) -> CarrierCandidate:
     rate = offer.rate
-    told = rate.region, rate.price_minor, rate.days, offer.arrives
-    if offer.why_not is not None:
-        return CarrierCandidate(rate.carrier, "excluded", offer.why_not, *told)
+    offered = rate.region, rate.price_minor, rate.days, offer.expected_on
+    if offer.excluded_because is not None:
+        return CarrierCandidate(rate.carrier, "excluded", offer.excluded_because, *offered)
     assert best is not None  # this offer is open, so there is a best one
     if offer is best:
-        why = f"the cheapest that arrives by {promised}" if kept else f"none arrives by {promised}: the soonest"
-        return CarrierCandidate(rate.carrier, "chosen", why, *told)
-    return CarrierCandidate(rate.carrier, "not_chosen", _why_not(offer, best, kept, promised), *told)
+        if on_time:
+            reason = f"the cheapest that arrives by {promised_on}"
+        else:
+            reason = f"none arrives by {promised_on}: the fastest"
+        return CarrierCandidate(rate.carrier, "chosen", reason, *offered)
+    return CarrierCandidate(rate.carrier, "not_chosen", _compare(offer, best, on_time, promised_on), *offered)
 
 
-def _why_not(offer: _Offer, best: _Offer, kept: bool, promised: date) -> str:
-    if kept and offer.arrives > promised:
-        return f"arrives after {promised}"
-    dearer, later = offer.rate.price_minor > best.rate.price_minor, offer.arrives > best.arrives
-    if not dearer and not later:
+def _compare(offer: _Offer, best: _Offer, on_time: bool, promised_on: date) -> str:
+    """Say why an open offer is not the best one."""
+    if on_time and offer.expected_on > promised_on:
+        return f"arrives after {promised_on}"
+    is_dearer, is_later = offer.rate.price_minor > best.rate.price_minor, offer.expected_on > best.expected_on
+    if not is_dearer and not is_later:
         return f"equal to {best.rate.carrier}, which comes first by name"
-    if kept:
-        return f"dearer than {best.rate.carrier}" if dearer else f"as cheap as {best.rate.carrier}, but later"
-    return f"later than {best.rate.carrier}" if later else f"as soon as {best.rate.carrier}, but dearer"
+    if on_time:
+        return f"dearer than {best.rate.carrier}" if is_dearer else f"as cheap as {best.rate.carrier}, but later"
+    return f"later than {best.rate.carrier}" if is_later else f"as fast as {best.rate.carrier}, but dearer"

@@ -1,4 +1,4 @@
-"""What rates refuse."""
+"""Problems that rates answer with."""
 
 from __future__ import annotations
 
@@ -9,18 +9,14 @@ from commerce.kernel.errors import Invalid, NotFound
 
 
 class InvalidRateTable(Invalid):
-    """A table is imported whole or not at all. `faults` has every line that is wrong, with all that is wrong there."""
+    """The table has errors, and a table is imported whole or not at all. `line_errors` names each wrong line."""
 
     title = "The rate table cannot be imported"
 
-    def __init__(self, detail: str, faults: Sequence[LineError] = ()) -> None:
+    def __init__(self, detail: str, line_errors: Sequence[LineError] = ()) -> None:
         super().__init__(detail)
-        self.faults = faults
+        self.line_errors = line_errors
 
 
 class NoRateTable(NotFound):
     title = "There is no rate table"
-
-
-class NoChoice(NotFound):
-    title = "No carrier was chosen"

@@ -1,4 +1,4 @@
-"""Rates: what a carrier charges by region and weight, and which of them fit an address."""
+"""Rates of carriers by region and weight, and the table that finds those of an address."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import msgspec
 
 from commerce.kernel.address import Address
 
-Path = tuple[str, ...]
-"""A region, part by part, in small letters: ("cn", "zhejiang", "hangzhou")."""
+RegionPath = tuple[str, ...]
+"""The parts of a region in small letters: ("cn", "zhejiang", "hangzhou")."""
 Verdict = Literal["chosen", "not_chosen", "excluded"]
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A step of a carrier's rate: weights above `from_g`, up to `to_g`, for `price_minor` in the table's currency."""
+    """A weight step of a carrier in a region: above `from_g`, up to `to_g`. `price_minor` is in the table's currency."""
 
     carrier: str
     region: str
@@ -31,7 +31,7 @@ class Rate(msgspec.Struct, frozen=True):
 
 
 class RateTable(msgspec.Struct, frozen=True):
-    """A table that was imported; `rates` is how many steps it has."""
+    """An imported table; `rates` is its number of steps."""
 
     table_id: int
     imported_at: datetime
@@ -42,7 +42,10 @@ class RateTable(msgspec.Struct, frozen=True):
 
 
 class CarrierCandidate(msgspec.Struct, frozen=True):
-    """What became of one carrier, and why; `price` in minor units. Without a rate for the parcel it has none."""
+    """A carrier as it was considered, with the verdict and its reason. `price` is in minor units.
+
+    A carrier without a rate for the shipment has no price and no days.
+    """
 
     carrier: str
     verdict: Verdict
@@ -54,10 +57,10 @@ class CarrierCandidate(msgspec.Struct, frozen=True):
 
 
 class CarrierChoice(msgspec.Struct, frozen=True):
-    """Who brings a parcel, and how that came about: all carriers of the table by name.
+    """The carrier chosen for a shipment, with all candidates of the table by name.
 
-    `price` is in minor units of `currency`; `kept` says that it arrives by the promised day. Without a carrier there is
-    no price and no day either.
+    `price` is in minor units of `currency`; `on_time` tells that it arrives by the promised day. Without a carrier
+    there is neither price nor day. Kept as JSON in `shipments.carrier_choice`.
     """
 
     table_id: int
@@ -70,57 +73,57 @@ class CarrierChoice(msgspec.Struct, frozen=True):
     expected_on: date | None = None
 
 
-def as_path(parts: Iterable[str]) -> Path:
-    """The parts of a place as regions are compared: trimmed, case-folded, without those that are left empty."""
+def to_region_path(parts: Iterable[str]) -> RegionPath:
+    """Normalise the parts of a region: trimmed, case-folded, without empty parts."""
     return tuple(folded for part in parts if (folded := part.strip().casefold()))
 
 
-def path_of(address: Address) -> Path:
-    """Country, province, city, district. What an address leaves out is left out: a city may follow its country."""
-    return as_path((address.country, address.province, address.city, address.district))
+def region_path_of(address: Address) -> RegionPath:
+    """Return country, province, city, district without missing parts: a city may follow its country."""
+    return to_region_path((address.country, address.province, address.city, address.district))
 
 
 class WeightSteps(NamedTuple):
-    """A carrier's steps in one region, by weight; they begin at 0 and join."""
+    """The steps of a carrier in one region by weight, from 0 and without gaps."""
 
     region: str
     ends_g: list[int]
     rates: list[Rate]
 
     def at(self, weight_g: int) -> Rate | None:
-        """The step for a weight, or None above the last one."""
+        """Return the step for a weight, or None above the last one."""
         index = bisect_left(self.ends_g, weight_g)
         return self.rates[index] if index < len(self.rates) else None
 
 
 class RateTableIndex:
-    """A table in memory. It never changes, so that whoever has it may keep it.
+    """An immutable rate table in memory, indexed by region.
 
-    A carrier's rate for an address is that of its most specific region that holds the address. If that region has no
-    step for a weight, the carrier does not take it: the wider region does not stand in, since a carrier that names a
-    town by itself has said all that it does there.
+    The rate of a carrier for an address is that of its most specific region that contains the address. If that region
+    has no step for a weight, the carrier does not take it. The wider region is not tried: a carrier that lists a town
+    separately lists all that it offers there.
     """
 
     def __init__(self, table: RateTable, rates: Iterable[Rate]) -> None:
-        """`rates` in any order; their steps join, as an import has made sure."""
+        """Index rates in any order. Their steps have no gaps, as `read_rate_table` checks."""
         self.table = table
-        self._regions: dict[Path, dict[str, WeightSteps]] = {}
+        self._regions: dict[RegionPath, dict[str, WeightSteps]] = {}
         for (carrier, region), steps in groupby(
             sorted(rates, key=attrgetter("carrier", "region", "from_g")), key=attrgetter("carrier", "region")
         ):
-            found = list(steps)
-            here = self._regions.setdefault(tuple(region.split("/")), {})
-            here[carrier] = WeightSteps(region, [rate.to_g for rate in found], found)
-        self.carriers = sorted({carrier for here in self._regions.values() for carrier in here})
+            rates_of_region = list(steps)
+            carriers = self._regions.setdefault(tuple(region.split("/")), {})
+            carriers[carrier] = WeightSteps(region, [rate.to_g for rate in rates_of_region], rates_of_region)
+        self.carriers = sorted({carrier for carriers in self._regions.values() for carrier in carriers})
 
-    def carriers_for(self, address: Address) -> Mapping[str, WeightSteps]:
-        """The steps that hold for an address, by carrier; those that do not serve it are missing."""
-        path = path_of(address)
-        found: dict[str, WeightSteps] = {}
+    def steps_by_carrier(self, address: Address) -> Mapping[str, WeightSteps]:
+        """Return the steps for an address by carrier, without carriers that do not serve it."""
+        path = region_path_of(address)
+        steps: dict[str, WeightSteps] = {}
         for depth in range(1, len(path) + 1):
-            found.update(self._regions.get(path[:depth], {}))
-        return found
+            steps.update(self._regions.get(path[:depth], {}))
+        return steps
 
     def steps_of(self, carrier: str) -> list[WeightSteps]:
-        """All steps of a carrier, by region."""
-        return sorted(here[carrier] for here in self._regions.values() if carrier in here)
+        """Return all steps of a carrier, by region."""
+        return sorted(carriers[carrier] for carriers in self._regions.values() if carrier in carriers)

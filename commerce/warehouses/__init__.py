@@ -1,1 +1,1 @@
-"""Where goods lie, and what they weigh."""
+"""Warehouses, and the logistics of products: location, weight and size."""

@@ -1,4 +1,4 @@
-"""What warehouses refuse."""
+"""Problems that warehouses answer with."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from commerce.kernel.errors import NotFound
 
 
 class NoProductLogistics(NotFound):
-    title = "Nobody knows where the product lies"
+    title = "The product has no logistics data"

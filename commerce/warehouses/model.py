@@ -1,4 +1,4 @@
-"""Warehouses and goods: where a product lies, and its weight and size as it is sent."""
+"""Warehouses and product logistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from commerce.kernel.address import Address
 
 
 class Warehouse(msgspec.Struct, frozen=True):
-    """Where parcels leave from: the sender's address, and the place in degrees."""
+    """A place that shipments leave from: the sender's address, and coordinates in degrees."""
 
     warehouse_id: str
     name: str
@@ -19,7 +19,7 @@ class Warehouse(msgspec.Struct, frozen=True):
 
 
 class ProductLogistics(msgspec.Struct, frozen=True):
-    """One unit of a product, in the packing that it would travel in by itself."""
+    """Location, weight and sides of one unit of a product, in the packing in which it could be sent alone."""
 
     sku: Sku
     warehouse_id: str
@@ -31,7 +31,7 @@ class ProductLogistics(msgspec.Struct, frozen=True):
 
 
 class WarehouseSummary(msgspec.Struct, frozen=True):
-    """A warehouse and how many products lie there."""
+    """A warehouse, and the number of products that are stored there."""
 
     warehouse: Warehouse
     products: int

@@ -1,6 +1,6 @@
 -- name: upsert_warehouses
--- Rows that are there already and equal are left alone, so a repeated import changes nothing. All parts of a statement
--- see the table as it was before it: what was not there then was added.
+-- Equal rows are not written, so a repeated import changes nothing. All parts of a statement see the table as it was
+-- before: a row that was missing then was added.
 WITH written AS (
     INSERT INTO warehouses (warehouse_id, name, address, latitude, longitude)
     SELECT * FROM unnest($1::text[], $2::text[], $3::jsonb[], $4::float8[], $5::float8[])
@@ -14,7 +14,7 @@ WITH written AS (
 SELECT count(*) FILTER (WHERE before.warehouse_id IS NULL) AS added, count(before.warehouse_id) AS changed
 FROM written LEFT JOIN warehouses AS before USING (warehouse_id);
 
--- name: upsert_goods
+-- name: upsert_product_logistics
 WITH written AS (
     INSERT INTO product_logistics (sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int[], $5::int[], $6::int[], $7::int[])
@@ -28,15 +28,17 @@ SELECT count(*) FILTER (WHERE before.sku IS NULL) AS added, count(before.sku) AS
 FROM written LEFT JOIN product_logistics AS before USING (sku);
 
 -- name: unknown_skus
-SELECT sku FROM unnest($1::text[]) AS given (sku) WHERE NOT EXISTS (SELECT FROM products WHERE products.sku = given.sku);
+SELECT sku FROM unnest($1::text[]) AS wanted (sku)
+WHERE NOT EXISTS (SELECT FROM products WHERE products.sku = wanted.sku);
 
--- name: goods_of
-SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm FROM product_logistics WHERE sku = ANY($1::text[]);
+-- name: product_logistics_of
+SELECT sku, warehouse_id, shelf, weight_g, length_mm, width_mm, height_mm FROM product_logistics
+WHERE sku = ANY($1::text[]);
 
 -- name: warehouses_of
 SELECT warehouse_id, name, address, latitude, longitude FROM warehouses WHERE warehouse_id = ANY($1::text[]);
 
 -- name: list_warehouses
 SELECT warehouse_id, name, address, latitude, longitude,
-       (SELECT count(*) FROM product_logistics WHERE product_logistics.warehouse_id = warehouses.warehouse_id) AS products
+       (SELECT count(*) FROM product_logistics AS product WHERE product.warehouse_id = warehouses.warehouse_id) AS products
 FROM warehouses ORDER BY warehouse_id LIMIT $1;

@@ -1,4 +1,4 @@
-"""Importing and showing warehouses and goods."""
+"""Imports and reads warehouses and product logistics."""
 
 from __future__ import annotations
 
@@ -10,74 +10,75 @@ from commerce.kernel.postgres import Connection, Database
 from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse, WarehouseSummary
-from commerce.warehouses.warehouse_csv import read_goods, read_warehouses
+from commerce.warehouses.warehouse_csv import read_product_logistics, read_warehouses
 
-_CHUNK = 500
-_WAREHOUSES = 1000
+_ROWS_PER_TRANSACTION = 500
+_MAX_WAREHOUSES = 1000
 
 
 class Warehouses:
-    """Warehouses and goods over Postgres."""
+    """Warehouses and product logistics over Postgres."""
 
     def __init__(self, db: Database) -> None:
         self._db = db
 
     async def import_csv(self, lines: Iterable[str]) -> ImportReport:
-        """Import a CSV file of goods, if its header has a column `sku`, or else of warehouses.
+        """Import a CSV file of product logistics, if its header has a column `sku`, otherwise of warehouses.
 
-        A wrong line is refused with its number and reason and the rest goes in. Raises `UnreadableFile` if the header
-        is wrong.
+        Wrong lines are reported, all others are imported; a repeat changes nothing. Raises `UnreadableCsv` if the
+        header is wrong.
         """
         lines = iter(lines)
         header = next(lines, "")
-        read = read_goods if "sku" in header.lower() else read_warehouses
+        read = read_product_logistics if "sku" in header.lower() else read_warehouses
         rows = read(chain([header], lines))
         report = ImportReport()
-        while part := list(islice(rows, _CHUNK)):
+        while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
             async with self._db.transaction() as connection:
-                refused = [row for _, row in part if isinstance(row, LineError)]
-                refused += await _homeless(
-                    connection, [(n, row) for n, row in part if isinstance(row, ProductLogistics)]
-                )
-                wrong = {line.line for line in refused}
-                good = [row for line, row in part if line not in wrong]
-                added, changed = await _write(connection, good)
-            report.errors += sorted(refused, key=lambda line: line.line)
+                errors = [row for _, row in chunk if isinstance(row, LineError)]
+                products = [(line, row) for line, row in chunk if isinstance(row, ProductLogistics)]
+                errors += await _reference_errors(connection, products)
+                wrong_lines = {error.line for error in errors}
+                valid = [row for line, row in chunk if line not in wrong_lines]
+                added, changed = await _upsert(connection, valid)
+            report.errors += sorted(errors, key=lambda error: error.line)
             report.added += added
             report.changed += changed
-            report.unchanged += len(good) - added - changed
+            report.unchanged += len(valid) - added - changed
         return report
 
-    async def show(self) -> list[WarehouseSummary]:
-        """Warehouses by id, with how many products lie there."""
+    async def list_warehouses(self) -> list[WarehouseSummary]:
+        """List warehouses by id, with the number of products of each."""
         async with self._db.connection() as connection:
-            return await store.stocked(connection, _WAREHOUSES)
+            return await store.list_warehouses(connection, _MAX_WAREHOUSES)
 
-    async def goods(self, sku: str) -> ProductLogistics:
-        """Where a product lies and what it weighs. Raises `NoGoods`."""
+    async def get_product_logistics(self, sku: str) -> ProductLogistics:
+        """Read location, weight and size of a product. Raises `NoProductLogistics`."""
         async with self._db.connection() as connection:
-            found = await store.goods_of(connection, [sku])
-        if sku not in found:
-            raise NoProductLogistics(f"no goods have the SKU {sku!r}: floodgate warehouse import GOODS.csv")
-        return found[sku]
+            products = await store.product_logistics_of(connection, [sku])
+        if sku not in products:
+            raise NoProductLogistics(f"there are no logistics of the SKU {sku!r}; run floodgate warehouse import FILE")
+        return products[sku]
 
 
-async def _homeless(connection: Connection, goods: Sequence[tuple[int, ProductLogistics]]) -> list[LineError]:
-    """The lines whose product or warehouse does not exist."""
-    unknown = await store.unknown_skus(connection, [one.sku for _, one in goods])
-    known = await store.warehouses_of(connection, {one.warehouse_id for _, one in goods})
-    refused = []
-    for line, one in goods:
-        if one.sku in unknown:
-            refused.append(LineError(line, f"no product has the SKU {one.sku}: import the catalogue first"))
-        elif one.warehouse_id not in known:
-            refused.append(LineError(line, f"there is no warehouse {one.warehouse_id}: import the warehouses first"))
-    return refused
+async def _reference_errors(
+    connection: Connection, products: Sequence[tuple[int, ProductLogistics]]
+) -> list[LineError]:
+    """Return errors of lines whose product or warehouse does not exist."""
+    unknown_skus = await store.unknown_skus(connection, [product.sku for _, product in products])
+    warehouses = await store.warehouses_of(connection, {product.warehouse_id for _, product in products})
+    errors = []
+    for line, product in products:
+        if product.sku in unknown_skus:
+            errors.append(LineError(line, f"no product has the SKU {product.sku}; import the catalog first"))
+        elif product.warehouse_id not in warehouses:
+            errors.append(LineError(line, f"there is no warehouse {product.warehouse_id}; import the warehouses first"))
+    return errors
 
 
-async def _write(connection: Connection, rows: Sequence[ProductLogistics | Warehouse | LineError]) -> tuple[int, int]:
-    """All rows are of one kind."""
-    goods = [row for row in rows if isinstance(row, ProductLogistics)]
-    if goods:
-        return await store.upsert_goods(connection, goods)
+async def _upsert(connection: Connection, rows: Sequence[ProductLogistics | Warehouse | LineError]) -> tuple[int, int]:
+    """Write rows, all of one kind. Returns how many were added and how many changed."""
+    products = [row for row in rows if isinstance(row, ProductLogistics)]
+    if products:
+        return await store.upsert_product_logistics(connection, products)
     return await store.upsert_warehouses(connection, [row for row in rows if isinstance(row, Warehouse)])

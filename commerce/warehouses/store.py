@@ -1,4 +1,4 @@
-"""The rows of warehouses and goods."""
+"""Rows of warehouses and product logistics."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ queries = load_queries(__package__)
 
 
 async def upsert_warehouses(connection: Connection, warehouses: Sequence[Warehouse]) -> tuple[int, int]:
-    """Write warehouses by id, each at most once. Returns how many were added and how many changed."""
+    """Write warehouses, each id at most once. Returns how many were added and how many changed."""
     row = await connection.fetchrow(
         queries.upsert_warehouses,
-        [one.warehouse_id for one in warehouses],
-        [one.name for one in warehouses],
-        [msgspec.json.encode(one.address).decode() for one in warehouses],
-        [one.latitude for one in warehouses],
-        [one.longitude for one in warehouses],
+        [warehouse.warehouse_id for warehouse in warehouses],
+        [warehouse.name for warehouse in warehouses],
+        [msgspec.json.encode(warehouse.address).decode() for warehouse in warehouses],
+        [warehouse.latitude for warehouse in warehouses],
+        [warehouse.longitude for warehouse in warehouses],
     )
     assert row is not None
     return row["added"], row["changed"]
 
 
-async def upsert_goods(connection: Connection, goods: Sequence[ProductLogistics]) -> tuple[int, int]:
-    """Write goods by SKU, each at most once. Returns how many were added and how many changed."""
-    columns = [[getattr(one, name) for one in goods] for name in ProductLogistics.__struct_fields__]
-    row = await connection.fetchrow(queries.upsert_goods, *columns)
+async def upsert_product_logistics(connection: Connection, products: Sequence[ProductLogistics]) -> tuple[int, int]:
+    """Write product logistics, each SKU at most once. Returns how many were added and how many changed."""
+    columns = [[getattr(product, name) for product in products] for name in ProductLogistics.__struct_fields__]
+    row = await connection.fetchrow(queries.upsert_product_logistics, *columns)
     assert row is not None
     return row["added"], row["changed"]
 
 
 async def unknown_skus(connection: Connection, skus: Collection[str]) -> set[str]:
-    """Those that are no product."""
+    """Return the SKUs that no product has."""
     return {row["sku"] for row in await connection.fetch(queries.unknown_skus, list(skus))}
 
 
-async def goods_of(connection: Connection, skus: Collection[str]) -> dict[str, ProductLogistics]:
-    """Goods by SKU; those that nobody has measured are missing."""
-    return {row["sku"]: ProductLogistics(*row) for row in await connection.fetch(queries.goods_of, list(skus))}
+async def product_logistics_of(connection: Connection, skus: Collection[str]) -> dict[str, ProductLogistics]:
+    """Read product logistics by SKU, without those that were never imported."""
+    rows = await connection.fetch(queries.product_logistics_of, list(skus))
+    return {row["sku"]: ProductLogistics(*row) for row in rows}
 
 
-async def warehouses_of(connection: Connection, ids: Collection[str]) -> dict[str, Warehouse]:
-    """Warehouses by id; those that do not exist are missing."""
-    return {row["warehouse_id"]: _warehouse(row) for row in await connection.fetch(queries.warehouses_of, list(ids))}
+async def warehouses_of(connection: Connection, warehouse_ids: Collection[str]) -> dict[str, Warehouse]:
+    """Read warehouses by id, without those that do not exist."""
+    rows = await connection.fetch(queries.warehouses_of, list(warehouse_ids))
+    return {row["warehouse_id"]: _read_warehouse(row) for row in rows}
 
 
-async def stocked(connection: Connection, count: int) -> list[WarehouseSummary]:
-    """Warehouses by id, with how many products lie there."""
-    return [
-        WarehouseSummary(_warehouse(row), row["products"])
-        for row in await connection.fetch(queries.list_warehouses, count)
-    ]
+async def list_warehouses(connection: Connection, count: int) -> list[WarehouseSummary]:
+    """List warehouses by id, with the number of products of each."""
+    rows = await connection.fetch(queries.list_warehouses, count)
+    return [WarehouseSummary(_read_warehouse(row), row["products"]) for row in rows]
 
 
-def _warehouse(row: Any) -> Warehouse:
+def _read_warehouse(row: Any) -> Warehouse:
     address = msgspec.json.decode(row["address"], type=Address)
     return Warehouse(row["warehouse_id"], row["name"], address, row["latitude"], row["longitude"])

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 import typer
 from rich.table import Table
 
+from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
@@ -28,7 +29,7 @@ from ops.commands.console import (
     print_plain,
     run,
 )
-from ops.services import CliServices, open_cli_services, open_fulfilment
+from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Import and show carriers' rates, and explain which carrier is chosen.", no_args_is_help=True)
 _WEIGHT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?) ?(g|kg)")
@@ -55,7 +56,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
                     name = file.name.encode(errors="replace").decode()
                     return await shop.rates.import_table(lines, name, get_actor())
                 except InvalidRateTable as error:
-                    print_line_errors(error.faults, report)
+                    print_line_errors(error.line_errors, report)
                     raise
 
     table = run(work())
@@ -125,7 +126,9 @@ def choose(
             hand_over_on = hand_over.date() if hand_over else _today(shop)
             promise_days = timedelta(days=shop.settings.shipping.delivery_promise_days)
             promised_on = by.date() if by else hand_over_on + promise_days
-        return choose_carrier(index, address, weight_g, cod, hand_over_on, promised_on, {})
+        return choose_carrier(
+            index, address, weight_g, cod=cod, dispatch_on=hand_over_on, promised_on=promised_on, excluded={}
+        )
 
     _print_choice(run(work()))
 
@@ -135,8 +138,9 @@ def explain(shipment_id: Annotated[UUID, typer.Argument(metavar="SHIPMENT", help
     """Show the recorded reasons for a shipment's carrier."""
 
     async def work() -> CarrierChoice:
-        async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
-            return await fulfilment.explain_carrier_choice(shipment_id)
+        async with open_cli_services() as shop:
+            worklists = Worklists(shop.db, shop.clock, shop.settings.shipping)
+            return await worklists.explain_carrier_choice(shipment_id)
 
     _print_choice(run(work()))
 

@@ -105,7 +105,15 @@ def test_a_thousand_parcels_go_where_every_row_says(seed: int) -> None:
         weight_g = chance.choice([1, 500, 501, 1000, 1001, 2000, 5000, 5001, 20_000, 20_001, chance.randint(1, 25_000)])
         cod, days = chance.random() < 0.3, chance.randint(-1, 5)
         without = {name: "it is down" for name in carriers if chance.random() < 0.2}
-        choice = choose_carrier(book, address(*to), weight_g, cod, TODAY, TODAY + timedelta(days=days), without)
+        choice = choose_carrier(
+            book,
+            address(*to),
+            weight_g,
+            cod=cod,
+            dispatch_on=TODAY,
+            promised_on=TODAY + timedelta(days=days),
+            excluded=without,
+        )
         wanted = expected_choice(rates, to, weight_g, cod, days, without)
         assert (choice.carrier, choice.price, choice.on_time) == wanted, (to, weight_g, cod, days, without)
         assert [one.carrier for one in choice.candidates] == carriers
@@ -135,8 +143,10 @@ def test_each_carrier_has_its_reason() -> None:
     ]
     promised = TODAY + timedelta(days=4)
     hangzhou = address(*PLACES[0])
-    without = {"refused": "it refused this parcel", "abroad": "it is down"}
-    choice = choose_carrier(table_index(rates), hangzhou, 1001, True, TODAY, promised, without)
+    without = {"refused": "it refused this shipment", "abroad": "it is down"}
+    choice = choose_carrier(
+        table_index(rates), hangzhou, 1001, cod=True, dispatch_on=TODAY, promised_on=promised, excluded=without
+    )
     assert reasons(choice) == {
         "abroad": "excluded: does not serve the region",
         "best": "chosen: the cheapest that arrives by 2026-11-20",
@@ -145,7 +155,7 @@ def test_each_carrier_has_its_reason() -> None:
         "later": "not_chosen: as cheap as best, but later",
         "light": "excluded: takes up to 1000 g there, and it weighs 1001 g",
         "nocash": "excluded: no cash on delivery there",
-        "refused": "excluded: it refused this parcel",
+        "refused": "excluded: it refused this shipment",
         "slow": "not_chosen: arrives after 2026-11-20",
         "town": "excluded: takes up to 1000 g there, and it weighs 1001 g",
     }
@@ -160,19 +170,27 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
         Rate("quicker", "cn", 0, 5000, 900, 2, True),
         Rate("quickdear", "cn", 0, 5000, 950, 2, True),
     ]
-    choice = choose_carrier(table_index(rates), address(*PLACES[0]), 10, False, TODAY, TODAY, {})
+    choice = choose_carrier(
+        table_index(rates), address(*PLACES[0]), 10, cod=False, dispatch_on=TODAY, promised_on=TODAY, excluded={}
+    )
     assert (choice.carrier, choice.on_time, choice.expected_on) == ("quick", False, date(2026, 11, 18))
     assert reasons(choice) == {
         "cheap": "not_chosen: later than quick",
-        "quick": "chosen: none arrives by 2026-11-16: the soonest",
-        "quickdear": "not_chosen: as soon as quick, but dearer",
+        "quick": "chosen: none arrives by 2026-11-16: the fastest",
+        "quickdear": "not_chosen: as fast as quick, but dearer",
         "quicker": "not_chosen: equal to quick, which comes first by name",
     }
 
 
 def test_nobody_takes_it() -> None:
     choice = choose_carrier(
-        table_index([Rate("sf", "cn", 0, 5, 1, 1, True)]), address(*PLACES[0]), 6, False, TODAY, TODAY, {}
+        table_index([Rate("sf", "cn", 0, 5, 1, 1, True)]),
+        address(*PLACES[0]),
+        6,
+        cod=False,
+        dispatch_on=TODAY,
+        promised_on=TODAY,
+        excluded={},
     )
     assert (choice.carrier, choice.price, choice.expected_on, choice.on_time) == (None, None, None, False)
     assert reasons(choice) == {"sf": "excluded: takes up to 5 g there, and it weighs 6 g"}

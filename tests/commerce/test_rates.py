@@ -7,12 +7,14 @@ import io
 
 import pytest
 
+from commerce.fulfilment.errors import NoCarrierChoice
+from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
 from commerce.kernel.csv_rows import LineError, UnreadableCsv
 from commerce.rates import rate_csv
-from commerce.rates.errors import InvalidRateTable, NoChoice, NoRateTable
+from commerce.rates.errors import InvalidRateTable, NoRateTable
 from commerce.rates.model import Rate
-from commerce.rates.rate_csv import read_table
+from commerce.rates.rate_csv import read_rate_table
 from commerce.rates.service import Rates
 from ops.services import CliServices
 
@@ -21,13 +23,13 @@ GOOD = "sf,CN,0,1000,12.50,CNY,2,yes\nsf,CN,1000,5000,20,CNY,2,no\n"
 
 
 def read(text: str) -> tuple[str, list[Rate]]:
-    return read_table(io.StringIO(HEADER + text, newline=""))
+    return read_rate_table(io.StringIO(HEADER + text, newline=""))
 
 
 def faults(text: str) -> dict[int, str]:
     with pytest.raises(InvalidRateTable) as found:
         read(text)
-    return {fault.line: fault.reason for fault in found.value.faults}
+    return {fault.line: fault.reason for fault in found.value.line_errors}
 
 
 def test_regions_and_steps_in_any_order() -> None:
@@ -104,7 +106,7 @@ def test_a_step_that_cannot_be_read_is_not_missed_as_well() -> None:
 
 def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableCsv, match="needs the columns"):
-        read_table(["carrier,region,price\n"])
+        read_rate_table(["carrier,region,price\n"])
     with pytest.raises(InvalidRateTable, match="no line after the header"):
         read("")
     monkeypatch.setattr(rate_csv, "MAX_LINES", 2)
@@ -159,12 +161,12 @@ async def test_a_large_table(rates: Rates) -> None:
     assert (book.table.rates, book.carriers) == (20_000, ["c0", "c1", "c2", "c3", "c4"])
 
 
-async def test_no_choice_to_explain(shop: CliServices, rates: Rates) -> None:
-    with pytest.raises(NoChoice):
-        await fulfilment.explain_carrier_choice(shop.ids.new())
+async def test_no_choice_to_explain(shop: CliServices) -> None:
+    with pytest.raises(NoCarrierChoice):
+        await Worklists(shop.db, shop.clock, shop.settings.shipping).explain_carrier_choice(shop.ids.new())
 
 
 def test_faults_are_lines_with_a_reason() -> None:
     with pytest.raises(InvalidRateTable, match="1 lines are wrong, so nothing was imported") as found:
         read("sf,CN,0,1000,1,CNY,2,\n")
-    assert found.value.faults == [LineError(2, "cod is '', not yes or no")]
+    assert found.value.line_errors == [LineError(2, "cod is '', not yes or no")]

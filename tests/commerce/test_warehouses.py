@@ -13,7 +13,7 @@ from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse
 from commerce.warehouses.service import Warehouses
-from commerce.warehouses.warehouse_csv import read_goods, read_warehouses
+from commerce.warehouses.warehouse_csv import read_product_logistics, read_warehouses
 from ops.services import CliServices
 
 PLACES = "id,name,phone,country,province,city,district,line,postcode,latitude,longitude\n"
@@ -39,7 +39,7 @@ async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehous
     )
     assert (report.added, report.errors) == (2, [])
     async with shop.db.connection() as connection:
-        assert await store.goods_of(connection, ["A1", "C3"]) == {
+        assert await store.product_logistics_of(connection, ["A1", "C3"]) == {
             "A1": ProductLogistics("A1", "hz", "A-01-3", 300, 200, 100, 50)
         }
         sender = Address(
@@ -112,7 +112,9 @@ def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
     ],
 )
 def test_wrong_goods(line: str, why: str) -> None:
-    found = dict(read_goods(io.StringIO(f"{LOGISTICS_HEADER}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline="")))
+    found = dict(
+        read_product_logistics(io.StringIO(f"{LOGISTICS_HEADER}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline=""))
+    )
     assert [type(row) for row in found.values()] == [ProductLogistics, LineError, ProductLogistics]
     assert isinstance(wrong := found[3], LineError)
     assert wrong.line == 3

@@ -86,7 +86,7 @@ async def test_an_import_may_be_repeated_and_changes_what_changed(shop: CliServi
     assert (same.added, same.changed, same.unchanged) == (0, 0, 2)
     changed = await kit.fleet.import_csv(VEHICLES_CSV.replace("300000", "310000").splitlines(keepends=True))
     assert (changed.added, changed.changed, changed.unchanged) == (0, 1, 1)
-    assert [van.capacity_g for van in await kit.fleet.vehicles()] == [500_000, 310_000]
+    assert [van.capacity_g for van in await kit.fleet.list_vehicles()] == [500_000, 310_000]
 
 
 WORDS = st.text(st.characters(categories=["L", "Zs"]), max_size=8)

@@ -45,8 +45,8 @@ async def test_every_window_shift_break_and_weight_is_kept(kit: FleetKit) -> Non
     assert planned(plan) | set(reasons_by_shipment(plan)) == parcels
     assert not planned(plan) & set(reasons_by_shipment(plan))
     assert len(planned(plan)) >= 22
-    assert find_route_errors(plan.routes, await kit.fleet.vehicles(), straight_line_s) == []
-    assert plan.routes == await kit.fleet.routes(DAY)
+    assert find_route_errors(plan.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
+    assert plan.routes == await kit.fleet.list_routes(DAY)
     assert shares[-1] == 1
     assert shares == sorted(shares)
 
@@ -76,7 +76,7 @@ async def test_too_few_vans_leave_some_over(kit: FleetKit) -> None:
     assert len(planned(plan)) == 3  # 500 kg take two of 200 kg, 300 kg take one
     assert planned(plan) | set(reasons_by_shipment(plan)) == parcels
     assert all("not enough vans" in why for why in reasons_by_shipment(plan).values())
-    assert find_route_errors(plan.routes, await kit.fleet.vehicles(), straight_line_s) == []
+    assert find_route_errors(plan.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
 
 
 async def test_an_address_is_found_by_the_most_specific_place(kit: FleetKit) -> None:
@@ -116,7 +116,7 @@ async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(kit: Fle
     assert stays.route_id not in kept
     assert planned(after) == first | {late}
     assert reasons_by_shipment(after) == {}
-    assert find_route_errors(after.routes, await kit.fleet.vehicles(), straight_line_s) == []
+    assert find_route_errors(after.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
 
 
 async def test_held_ended_and_strange_parcels_are_not_planned(kit: FleetKit) -> None:
@@ -192,4 +192,4 @@ async def test_a_van_that_leaves_meanwhile_is_not_planned_over(kit: FleetKit) ->
     await kit.driving.depart(route_id)
     with pytest.raises(PlanningInProgress, match="V1 left"):
         await second
-    assert [one.route_id for one in await kit.fleet.routes(DAY)] == [route_id]
+    assert [one.route_id for one in await kit.fleet.list_routes(DAY)] == [route_id]

@@ -17,10 +17,13 @@ import zxingcpp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.fulfilment.documents import LabelData, PackingLine, PackingList, label, labels, packing_list, pick_list
-from commerce.fulfilment.documents.address_format import written
+from commerce.fulfilment.documents.address_format import format_address
 from commerce.fulfilment.documents.fonts import BOLD, MISSING, REGULAR
-from commerce.fulfilment.documents.text_fitting import MM, clean, fit, width
+from commerce.fulfilment.documents.label import draw_label, draw_labels
+from commerce.fulfilment.documents.model import LabelData, PackingLine, PackingList
+from commerce.fulfilment.documents.packing_list import draw_packing_list
+from commerce.fulfilment.documents.pick_list import draw_pick_list
+from commerce.fulfilment.documents.text_fitting import MM, clean_text, fit_text, measure_width
 from commerce.kernel.address import Address
 from commerce.kernel.money import MAX_MINOR, Money
 from commerce.shipping.model import Pick, Wave
@@ -66,10 +69,10 @@ DPI = 300
 def data(**other: Any) -> LabelData:
     usual: dict[str, Any] = {
         "order_id": ORDER,
-        "parcel": 1,
-        "parcels": 3,
+        "parcel_no": 1,
+        "parcel_count": 3,
         "sender": SHOP,
-        "to": SHENZHEN,
+        "ship_to": SHENZHEN,
         "carrier": "sf_express",
         "tracking_no": "SF1328765430091",
         "weight_g": 1250,
@@ -111,7 +114,9 @@ def ink(picture: Any, box: tuple[float, float, float, float]) -> bool:
 
 
 def test_a_label() -> None:
-    pdf = label(data(service="标快", sort_code="755-A12", cash=Money(129900, "CNY"), held="客户改地址"))
+    pdf = draw_label(
+        data(service="标快", sort_code="755-A12", cash_to_collect=Money(129900, "CNY"), hold_reason="客户改地址")
+    )
     [picture] = pictures(pdf)
     assert picture.width / DPI * 25.4 == pytest.approx(100, abs=0.1)
     assert picture.height / DPI * 25.4 == pytest.approx(150, abs=0.1)
@@ -128,7 +133,7 @@ def test_a_label() -> None:
 
 def test_a_label_says_only_what_there_is() -> None:
     for cash in (None, Money(0, "CNY")):
-        said = together(texts(label(data(cash=cash)))[0])
+        said = together(texts(draw_label(data(cash_to_collect=cash)))[0])
         assert "代收" not in said
         assert "HOLD" not in said
         assert said.count("深圳市") == 2, "where there is no sort code, the city stands in its place"
@@ -141,7 +146,7 @@ def test_codes_of_many_labels_are_read_back() -> None:
         *("SF" + "".join(chance.choices(string.digits, k=4 + at % 30)) for at in range(100)),
     ]
     people = (SHENZHEN, LODZ, HOSTILE, LONGEST)
-    pdf = labels([data(tracking_no=number, to=people[at % 4]) for at, number in enumerate(numbers)])
+    pdf = draw_labels([data(tracking_no=number, ship_to=people[at % 4]) for at, number in enumerate(numbers)])
     # As a label printer with 203 dots an inch sees it.
     for number, picture in zip(numbers, pictures(pdf, 203), strict=True):
         assert codes(picture) == {"Code 128": number, "QR Code": number}
@@ -150,18 +155,18 @@ def test_codes_of_many_labels_are_read_back() -> None:
 
 @pytest.mark.parametrize("number", ["W" * 64, "a1-Z" * 16, "7" * 64, "1234"])
 def test_the_longest_of_everything_stays_in_its_place(number: str) -> None:
-    pdf = label(
+    pdf = draw_label(
         data(
             tracking_no=number,
-            to=LONGEST,
+            ship_to=LONGEST,
             sender=LONGEST,
             carrier="承" * 100,
             service="W" * 200,
             sort_code="W" * 64,
-            cash=Money(MAX_MINOR, "KWD"),
-            held="原因 W" * 100,
-            parcel=30_000,
-            parcels=30_000,
+            cash_to_collect=Money(MAX_MINOR, "KWD"),
+            hold_reason="原因 W" * 100,
+            parcel_no=30_000,
+            parcel_count=30_000,
             weight_g=99_999_999,
         )
     )
@@ -187,19 +192,19 @@ def test_the_longest_of_everything_stays_in_its_place(number: str) -> None:
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
 def test_any_text_can_be_printed(name: str, line: str, why: str) -> None:
     who = Address(name=name, phone="1234", country="CN", city=line[:9], line=line)
-    [picture] = pictures(label(data(to=who, held=why, carrier=name)), 203)
+    [picture] = pictures(draw_label(data(ship_to=who, hold_reason=why, carrier=name)), 203)
     assert codes(picture) == {"Code 128": "SF1328765430091", "QR Code": "SF1328765430091"}
     check_margin(picture, 203)
 
 
 def test_what_has_no_letter_is_seen() -> None:
-    assert clean("礼物🎁给你") == f"礼物{MISSING}给你"
-    assert clean(" a\x00\x1b\n\tb\u200d\u202e\ufe0f c ") == "a b c"
-    assert clean("Cafe\u0301") == "Café"
-    assert clean("\ud800\ue000") == MISSING * 2
+    assert clean_text("礼物🎁给你") == f"礼物{MISSING}给你"
+    assert clean_text(" a\x00\x1b\n\tb\u200d\u202e\ufe0f c ") == "a b c"
+    assert clean_text("Cafe\u0301") == "Café"
+    assert clean_text("\ud800\ue000") == MISSING * 2
     every = "深圳𠮷龘繁體かな한글ĄčőşΩЖ₫€×…〓"
-    assert clean(every) == every
-    [picture] = pictures(label(data(to=HOSTILE)))
+    assert clean_text(every) == every
+    [picture] = pictures(draw_label(data(ship_to=HOSTILE)))
     assert ink(picture, (16, 66, 40, 71))
 
 
@@ -208,14 +213,14 @@ def test_every_letter_has_a_shape() -> None:
     for face in (REGULAR, BOLD):
         shapes = {}
         for char in "收寄代货款暂缓拣装箱单龘𠮷한łőЖéß":
-            outline = face._letter(char).outline
+            outline = face.glyph(char).outline
             assert outline.numberOfContours > 0
             shapes[char] = tuple(outline.coordinates)
         assert len(set(shapes.values())) == len(shapes)
 
 
 def test_text_is_not_markup() -> None:
-    said = texts(label(data(to=HOSTILE)))[0]
+    said = texts(draw_label(data(ship_to=HOSTILE)))[0]
     assert "<b>& ]]> %s" in said
     assert r"(\) BT ET" in together(said).replace("BTET", " BT ET")
 
@@ -225,9 +230,9 @@ def test_text_is_not_markup() -> None:
     [("深圳市南山区" * 40, 12), ("word " * 200, 12), ("W" * 500, 12), ("W" * 500, None), ("深圳", None)],
 )
 def test_text_fits_its_room(text: str, height: float | None) -> None:
-    fitted = fit([text], 40, 14, smallest=6, height=height)
+    fitted = fit_text([text], 40, 14, smallest=6, height=height)
     assert fitted.lines
-    assert all(0 < width(line, fitted.size) <= 40 for line in fitted.lines)
+    assert all(0 < measure_width(line, fitted.size) <= 40 for line in fitted.lines)
     assert fitted.height <= (height or fitted.size * 1.25 / MM) + 1e-6
     whole = together("".join(fitted.lines)) == together(text)
     assert whole != fitted.lines[-1].endswith("…")
@@ -236,33 +241,33 @@ def test_text_fits_its_room(text: str, height: float | None) -> None:
 @pytest.mark.parametrize("number", ["", "深圳123", "A B", "W" * 65, "\x00abc"])
 def test_what_cannot_be_a_barcode(number: str) -> None:
     with pytest.raises(ValueError, match="cannot be a barcode"):
-        label(data(tracking_no=number))
+        draw_label(data(tracking_no=number))
 
 
 def test_addresses_are_written_as_their_country_does() -> None:
-    assert written(SHENZHEN) == ["广东省深圳市南山区粤海街道科技园高新南一道008号A座1203室", "518057"]
+    assert format_address(SHENZHEN) == ["广东省深圳市南山区粤海街道科技园高新南一道008号A座1203室", "518057"]
     beijing = Address(
         name="n", phone="1234", country="CN", province="北京市", city="北京市", district="朝阳区", line="1号"
     )
-    assert written(beijing) == ["北京市朝阳区1号"]
+    assert format_address(beijing) == ["北京市朝阳区1号"]
     latin = Address(name="n", phone="1234", country="CN", province="Zhejiang", city="Hangzhou", line="Wensan Road 1")
-    assert written(latin) == ["Zhejiang Hangzhou Wensan Road 1"]
-    assert written(LODZ) == ["Ślężna 12", "90-001 Łódź", "PL"]
+    assert format_address(latin) == ["Zhejiang Hangzhou Wensan Road 1"]
+    assert format_address(LODZ) == ["Ślężna 12", "90-001 Łódź", "PL"]
     leeds = Address(name="n", phone="1234", country="GB", city="Leeds", line="1 High Street", postcode="LS1 1AA")
-    assert written(leeds) == ["1 High Street", "Leeds, LS1 1AA", "GB"]
+    assert format_address(leeds) == ["1 High Street", "Leeds, LS1 1AA", "GB"]
     seoul = Address(
         name="n", phone="1234", country="KR", city="서울", district="강남구", line="테헤란로 1", postcode="06133"
     )
-    assert written(seoul) == ["서울 강남구 테헤란로 1", "06133", "KR"]
+    assert format_address(seoul) == ["서울 강남구 테헤란로 1", "06133", "KR"]
 
 
 def packing(lines: list[PackingLine], to: Address = SHENZHEN) -> PackingList:
-    return PackingList(order_id=ORDER, parcel=2, parcels=3, sender=SHOP, to=to, lines=lines)
+    return PackingList(order_id=ORDER, parcel_no=2, parcel_count=3, sender=SHOP, ship_to=to, lines=lines)
 
 
 def test_a_packing_list() -> None:
     lines = [PackingLine("85123A", "保温杯 500ml", 2), PackingLine("M" * 64, "Café <i>crème</i> 🎁", 1_000_000)]
-    pdf = packing_list(packing(lines))
+    pdf = draw_packing_list(packing(lines))
     [picture] = pictures(pdf)
     assert codes(picture) == {"QR Code": str(ORDER)}
     check_margin(picture)
@@ -276,7 +281,7 @@ def test_a_packing_list() -> None:
 
 def test_a_packing_list_of_many_pages() -> None:
     lines = [PackingLine(f"SKU-{at:04}", ("智能手机" * 30, "T恤", "W" * 200)[at % 3], at % 9 + 1) for at in range(1000)]
-    pdf = packing_list(packing(lines, LONGEST))
+    pdf = draw_packing_list(packing(lines, LONGEST))
     found = texts(pdf)
     for page, text in enumerate(found, 1):
         assert f"Page {page} of {len(found)}" in text
@@ -299,7 +304,7 @@ def wave(picks: list[Pick]) -> Wave:
     )
 
 
-PICK_LIST = partial(pick_list, warehouse="杭州一号仓", zone=ZoneInfo("Asia/Shanghai"))
+PICK_LIST = partial(draw_pick_list, warehouse="杭州一号仓", zone=ZoneInfo("Asia/Shanghai"))
 
 
 def test_a_pick_list_walks_along_the_shelves() -> None:
@@ -336,8 +341,8 @@ def test_no_parcel_of_a_pick_list_is_lost() -> None:
 def test_the_same_again_is_the_same() -> None:
     """A reprint is byte-equal, also while others print."""
     jobs = [
-        partial(label, data(to=LODZ)),
-        partial(packing_list, packing([PackingLine("1", "保温杯", 1)])),
+        partial(draw_label, data(ship_to=LODZ)),
+        partial(draw_packing_list, packing([PackingLine("1", "保温杯", 1)])),
         partial(PICK_LIST, wave([Pick("A", "1", "한글", 1, {1: 1})])),
     ]
     first = [job() for job in jobs]
@@ -352,14 +357,14 @@ def test_the_same_again_is_the_same() -> None:
     for thread in threads:
         thread.join()
     assert [again[at] == first[at % 3] for at in range(12)] == [True] * 12
-    assert label(data(to=SHENZHEN)) != first[0]
+    assert draw_label(data(ship_to=SHENZHEN)) != first[0]
 
 
 def test_there_is_a_limit() -> None:
     for count in (0, 501):
         with pytest.raises(ValueError, match="it must be 1 to 500"):
-            labels([data()] * count)
+            draw_labels([data()] * count)
     with pytest.raises(ValueError, match="10000 at most"):
-        packing_list(packing([PackingLine("1", "n", 1)] * 10_001))
+        draw_packing_list(packing([PackingLine("1", "n", 1)] * 10_001))
     with pytest.raises(ValueError, match="10000 at most"):
         PICK_LIST(wave([Pick("A", "1", "n", 1, {1: 1})] * 10_001))

@@ -6,13 +6,26 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from random import Random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.fulfilment.packing import WALLS_MM, Box, PackedBox, PackItem, pack
+from commerce.fulfilment.packing import WALLS_MM, PackedBox, PackItem, pack
 from commerce.shipping.errors import CannotShip
+
+
+class Box(NamedTuple):
+    """A box as the settings describe it."""
+
+    name: str
+    length_mm: int
+    width_mm: int
+    height_mm: int
+    weight_g: int
+    max_contents_g: int
+
 
 S = Box("S", 250, 200, 100, 120, 3_000)
 M = Box("M", 400, 300, 200, 350, 10_000)
@@ -50,14 +63,14 @@ def fits(item: PackItem, box: Box, fill: float) -> bool:
 
 def loads(parcel: PackedBox, items: Sequence[PackItem]) -> tuple[int, int]:
     """Weight and volume of what a parcel holds."""
-    by_line = {item.line: item for item in items}
+    by_line = {item.line_no: item for item in items}
     held = [(by_line[line], units) for line, units in parcel.contents.items()]
     return sum(one.weight_g * units for one, units in held), sum(volume(one) * units for one, units in held)
 
 
 def holds(box: Box, parcel: PackedBox, items: Sequence[PackItem], fill: float) -> bool:
     weight_g, taken = loads(parcel, items)
-    held = [item for item in items if item.line in parcel.contents]
+    held = [item for item in items if item.line_no in parcel.contents]
     return weight_g <= box.max_contents_g and taken <= room(box) * fill and all(fits(item, box, fill) for item in held)
 
 
@@ -66,7 +79,7 @@ def holds(box: Box, parcel: PackedBox, items: Sequence[PackItem], fill: float) -
 def test_nothing_is_lost_and_no_limit_is_broken(items: list[PackItem], boxes: list[Box], fill: float) -> None:
     parcels = pack(items, boxes, fill, 10_000)
     for item in items:
-        assert sum(parcel.contents.get(item.line, 0) for parcel in parcels) == item.quantity
+        assert sum(parcel.contents.get(item.line_no, 0) for parcel in parcels) == item.quantity
     by_name = {box.name: box for box in boxes}
     for parcel in parcels:
         assert all(units > 0 for units in parcel.contents.values())

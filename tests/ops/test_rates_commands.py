@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from commerce.catalog.model import ProductInput
+from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
 from commerce.rates.carrier_choice import choose_carrier
@@ -123,16 +124,24 @@ async def test_a_choice_is_explained(floodgate: Command, shop: CliServices, tmp_
     await floodgate("rates", "import", write_file(tmp_path, HEADER + RATES))
     book = await Rates(shop.db, shop.clock).get_current()
     today = from_ms(shop.clock.now_ms()).date()
-    choice = choose_carrier(book, Address(**ADDRESS), 500, False, today, today, {"yto": "it refused this parcel"})
+    choice = choose_carrier(
+        book,
+        Address(**ADDRESS),
+        500,
+        cod=False,
+        dispatch_on=today,
+        promised_on=today,
+        excluded={"yto": "it refused this shipment"},
+    )
     shipment_id, other = shop.ids.new(), shop.ids.new()
     await stored_choice(shop, shipment_id, choice)
     await stored_choice(shop, other, [])
-    assert await Rates(shop.db, shop.clock).explain(shipment_id) == choice
+    assert await Worklists(shop.db, shop.clock, shop.settings.shipping).explain_carrier_choice(shipment_id) == choice
     status, said = await floodgate("rates", "explain", shipment_id)
-    assert (status, "sf for 18.00 CNY" in said, "it refused this parcel" in said) == (0, True, True)
+    assert (status, "sf for 18.00 CNY" in said, "it refused this shipment" in said) == (0, True, True)
     for unknown in (other, shop.ids.new()):
         status, said = await floodgate("rates", "explain", unknown)
-        assert (status, "no carrier was looked for yet" in said) == (1, True)
+        assert (status, "no carrier was chosen for it yet" in said) == (1, True)
 
 
 async def test_warehouses_and_goods(floodgate: Command, shop: CliServices, tmp_path: Path) -> None:

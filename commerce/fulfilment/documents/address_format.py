@@ -1,6 +1,6 @@
-"""An address as its country writes it, without name and phone.
+"""Formats an address in the order of its country, without name and phone.
 
-The orders are those of Google's address data, as in https://chromium-i18n.appspot.com/ssl-address/data/CN.
+Source of the orders: Google's address data, as in https://chromium-i18n.appspot.com/ssl-address/data/CN.
 """
 
 from __future__ import annotations
@@ -45,13 +45,16 @@ _POSTCODE_FIRST = frozenset(
 
 
 def is_wide(char: str) -> bool:
-    """Whether it is as wide as high (Chinese, Japanese, Korean) and a line may break beside it."""
+    """Tell whether a character is as wide as high (Chinese, Japanese, Korean), so that a line may break beside it."""
     return unicodedata.east_asian_width(char) in "WF"
 
 
-def written(address: Address) -> list[str]:
-    """The address in lines. In China: province, city, district, line, in one, and a city that is its own province once.
-    There the postcode follows, against the book: those who bring parcels go by the words."""
+def format_address(address: Address) -> list[str]:
+    """Return the lines of an address.
+
+    In China province, city, district and line are one line, and a city that is its own province is written once. The
+    postcode follows, against the official order, because drivers find their way by the words.
+    """
     city = " ".join(filter(None, (address.district, address.city)))
     if address.country in _LARGEST_FIRST:
         parts = [address.city, address.district, address.line]

@@ -1,10 +1,11 @@
-"""The letters of printed documents. A document carries each of those that it shows, so every viewer shows the same.
+"""Typefaces of documents. A document embeds every glyph that it shows, so that all viewers show it alike.
 
-No font has everything and a bare machine has none, so a face is put together out of files that wheels bring: each
-character comes from the first file that has it. Noto Sans for simplified Chinese, traditional Chinese, Japanese and
-Korean (SIL OFL 1.1, the package justmytype-intl-cjk), then DejaVu Sans for the other alphabets (Bitstream Vera's
-licence, in matplotlib). Letters are not shaped: Arabic, Hebrew and the scripts of India and Thailand do not come out as
-they are written by hand. What no file has is shown as 〓, the printers' sign for a letter that is missing.
+No font has all characters, and a bare machine has no fonts. A typeface is therefore composed of font files from
+installed packages: each character is taken from the first file that has it. Noto Sans covers simplified Chinese,
+traditional Chinese, Japanese and Korean (SIL OFL 1.1, package justmytype-intl-cjk), DejaVu Sans the other alphabets
+(Bitstream Vera's licence, package matplotlib). Glyphs are not shaped: Arabic, Hebrew and the scripts of India and
+Thailand are not joined as they should be. A character that no file has is shown as 〓, the printers' sign for a missing
+glyph.
 """
 
 from __future__ import annotations
@@ -25,90 +26,94 @@ from fontTools.ttLib import TTFont
 
 MISSING = "〓"
 LOCK = RLock()
-"""Fonts are read, and documents made, by one thread at a time."""
+"""Held by the one thread that reads fonts or renders a document."""
 
 _EM = 1000
 _ASCENT, _DESCENT = 880, -120
 _NOTO = tuple(f"fonts/ofl/notosans{part.lower()}/NotoSans{part}[wght].ttf" for part in ("SC", "TC", "JP", "KR"))
 
 
-class _Letter(NamedTuple):
+class _Glyph(NamedTuple):
+    """An outline, and its width in thousandths of the font size."""
+
     outline: Any
     width: int
-    """In thousandths of the size."""
 
 
 @cache
-def _file(package: str, path: str) -> TTFont:
-    """A file of an installed package, which is found without importing it. Tables are read when they are needed."""
-    found = find_spec(package)
-    assert found is not None
-    assert found.origin is not None
-    return TTFont(Path(found.origin).parent / path, lazy=True)
+def _open_font(package: str, path: str) -> TTFont:
+    """Open a font file of an installed package without importing the package. Tables are read when needed."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return TTFont(Path(spec.origin).parent / path, lazy=True)
 
 
-class _Source:
-    """A file at one weight."""
+class _FontFile:
+    """A font file at one weight."""
 
     def __init__(self, package: str, path: str, weight: int) -> None:
-        self._at = package, path
+        self._location = package, path
         self._weight = weight
 
     @cached_property
     def names(self) -> dict[int, str]:
-        found: dict[int, str] = _file(*self._at).getBestCmap()
-        return found
+        names: dict[int, str] = _open_font(*self._location).getBestCmap()
+        return names
 
     @cached_property
     def _glyphs(self) -> Any:
-        font = _file(*self._at)
+        font = _open_font(*self._location)
         return font.getGlyphSet(location={"wght": self._weight} if "fvar" in font else None)
 
-    def letter(self, char: str) -> _Letter:
-        glyph, scale = self._glyphs[self.names[ord(char)]], _EM / _file(*self._at)["head"].unitsPerEm
-        drawn, pen = DecomposingRecordingPen(self._glyphs), TTGlyphPen(None)
-        glyph.draw(drawn)
-        drawn.replay(TransformPen(pen, (scale, 0, 0, scale, 0, 0)))
-        return _Letter(pen.glyph(), round(glyph.width * scale))
+    def glyph(self, char: str) -> _Glyph:
+        source, scale = self._glyphs[self.names[ord(char)]], _EM / _open_font(*self._location)["head"].unitsPerEm
+        recording, pen = DecomposingRecordingPen(self._glyphs), TTGlyphPen(None)
+        source.draw(recording)
+        recording.replay(TransformPen(pen, (scale, 0, 0, scale, 0, 0)))
+        return _Glyph(pen.glyph(), round(source.width * scale))
 
 
 class Face:
-    """Letters of one weight."""
+    """A typeface of one weight."""
 
-    def __init__(self, name: str, weight: int, other: str) -> None:
+    def __init__(self, name: str, weight: int, dejavu_file: str) -> None:
         self.name = name
         self._weight = weight
-        self._sources = [_Source("justmytype_intl_cjk", path, weight) for path in _NOTO]
-        self._sources.append(_Source("matplotlib", f"mpl-data/fonts/ttf/{other}", weight))
-        self._letters: dict[str, _Letter] = {}
+        self._files = [_FontFile("justmytype_intl_cjk", path, weight) for path in _NOTO]
+        self._files.append(_FontFile("matplotlib", f"mpl-data/fonts/ttf/{dejavu_file}", weight))
+        self._glyphs: dict[str, _Glyph] = {}
 
     def has(self, char: str) -> bool:
-        """Whether any file has the character."""
+        """Tell whether any font file has the character."""
         with LOCK:
-            return char in self._letters or any(ord(char) in source.names for source in self._sources)
+            return char in self._glyphs or any(ord(char) in file.names for file in self._files)
 
-    def _letter(self, char: str) -> _Letter:
-        found = self._letters.get(char)
-        if found is None:
+    def glyph(self, char: str) -> _Glyph:
+        """Return the glyph of a character that the typeface has."""
+        glyph = self._glyphs.get(char)
+        if glyph is None:
             with LOCK:
-                source = next(source for source in self._sources if ord(char) in source.names)
-                found = self._letters[char] = source.letter(char)
-        return found
+                file = next(file for file in self._files if ord(char) in file.names)
+                glyph = self._glyphs[char] = file.glyph(char)
+        return glyph
 
     def width(self, char: str) -> int:
-        """In thousandths of the size, for a character that it has."""
-        return self._letter(char).width
+        """Return the width of a character that the typeface has, in thousandths of the font size."""
+        return self.glyph(char).width
 
-    def font(self, chars: Iterable[str]) -> BytesIO:
-        """A TrueType file of just these characters, the same bytes for the same characters."""
-        letters = {f"u{ord(char):05x}": (ord(char), self._letter(char)) for char in sorted(set(chars) | {MISSING})}
-        glyphs = {".notdef": letters[f"u{ord(MISSING):05x}"][1]} | {name: found[1] for name, found in letters.items()}
+    def build_font(self, chars: Iterable[str]) -> BytesIO:
+        """Build a TrueType file of only these characters; equal characters are built as equal bytes."""
+        glyph_of = {f"u{ord(char):05x}": (ord(char), self.glyph(char)) for char in sorted(set(chars) | {MISSING})}
+        glyphs = {".notdef": glyph_of[f"u{ord(MISSING):05x}"][1]} | {
+            name: glyph for name, (_, glyph) in glyph_of.items()
+        }
         font = FontBuilder(_EM)
         font.setupGlyphOrder(list(glyphs))
-        font.setupCharacterMap({code: name for name, (code, _) in letters.items()})
-        font.setupGlyf({name: letter.outline for name, letter in glyphs.items()})
-        sides = font.font["glyf"]
-        font.setupHorizontalMetrics({n: (g.width, getattr(sides[n], "xMin", 0)) for n, g in glyphs.items()})
+        font.setupCharacterMap({code: name for name, (code, _) in glyph_of.items()})
+        font.setupGlyf({name: glyph.outline for name, glyph in glyphs.items()})
+        outlines = font.font["glyf"]
+        font.setupHorizontalMetrics({n: (g.width, getattr(outlines[n], "xMin", 0)) for n, g in glyphs.items()})
         font.setupHorizontalHeader(ascent=_ASCENT, descent=_DESCENT)
         font.setupNameTable({"familyName": "Printed", "styleName": self.name, "psName": self.name})
         font.setupOS2(

@@ -1,96 +1,104 @@
-"""The label of a parcel, 100 mm by 150 mm, for a label printer. What people compare by eye is large."""
+"""Draws labels of 100 mm by 150 mm for label printers. Text that people compare by eye is large."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from commerce.fulfilment.documents.address_format import written
+from commerce.fulfilment.documents.address_format import format_address
 from commerce.fulfilment.documents.canvas import PdfCanvas
-from commerce.fulfilment.documents.model import MOST_LABELS, LabelData
-from commerce.fulfilment.documents.text_fitting import fit
+from commerce.fulfilment.documents.model import MAX_LABELS, LabelData
+from commerce.fulfilment.documents.text_fitting import fit_text
 from commerce.kernel.address import Address
 from commerce.kernel.money import format_money
 
-_WIDE, _HIGH = 100, 150
+_WIDTH, _HEIGHT = 100, 150
 _EDGE = 4
-_ROOM = _WIDE - 2 * _EDGE
-_QR = 28
-_BLANK = 1.5
-"""The barcode may be wider than the rest: the longest needs it."""
+_ROOM = _WIDTH - 2 * _EDGE
+_QR_SIDE = 28
+_BARCODE_EDGE = 1.5
+"""The barcode has narrower edges, because the longest tracking number needs the width."""
 
 
-def label(data: LabelData) -> bytes:
-    """A label as PDF, one page. Both codes hold the tracking number and nothing else: it is what carriers' scanners
-    look for, and an address on the web would be another thing to keep alive for as long as parcels travel. A number
-    of more than some 28 letters makes bars that a label printer with 203 dots an inch prints too finely for many
-    scanners; then there is the QR code. Raises `ValueError` for a tracking number that cannot be a Code 128."""
-    return labels([data])
+def draw_label(data: LabelData) -> bytes:
+    """Draw a label as PDF of one page. Raises `ValueError` for a tracking number that cannot be a Code 128.
+
+    Both codes hold only the tracking number: carriers' scanners look for it, and a web address would have to be kept
+    alive as long as shipments travel. A number of more than about 28 letters makes bars that a label printer with 203
+    dots per inch prints too finely for many scanners; those read the QR code.
+    """
+    return draw_labels([data])
 
 
-def labels(many: Sequence[LabelData]) -> bytes:
-    """Labels in one PDF, a page each, 1 to 500 of them. Raises `ValueError` as `label` does."""
-    if not 1 <= len(many) <= MOST_LABELS:
-        raise ValueError(f"{len(many)} labels: it must be 1 to {MOST_LABELS} in one file")
-    paper = PdfCanvas(_WIDE, _HIGH, "Label " + many[0].tracking_no if len(many) == 1 else f"{len(many)} labels")
-    for data in many:
-        paper.add_page()
-        _head(paper, data)
-        _code(paper, data)
-        _people(paper, data)
-        _foot(paper, data)
-    return paper.pdf()
+def draw_labels(labels: Sequence[LabelData]) -> bytes:
+    """Draw 1 to 500 labels as one PDF, a page each. Raises `ValueError` as `draw_label` does."""
+    if not 1 <= len(labels) <= MAX_LABELS:
+        raise ValueError(f"cannot draw {len(labels)} labels in one file: it must be 1 to {MAX_LABELS}")
+    canvas = PdfCanvas(
+        _WIDTH, _HEIGHT, "Label " + labels[0].tracking_no if len(labels) == 1 else f"{len(labels)} labels"
+    )
+    for data in labels:
+        canvas.add_page()
+        _draw_head(canvas, data)
+        _draw_codes(canvas, data)
+        _draw_parties(canvas, data)
+        _draw_foot(canvas, data)
+    return canvas.to_pdf()
 
 
-def _head(paper: PdfCanvas, data: LabelData) -> None:
-    paper.text(data.carrier, _EDGE, _EDGE, 58, 20, smallest=9, bold=True)
-    paper.text(data.service or "", _EDGE, 13, 58, 10, smallest=7)
-    paper.text(f"{data.parcel} / {data.parcels}", 64, _EDGE, 32, 20, smallest=9, bold=True, align="right")
-    paper.text("件数 Parcel", 64, 13.5, 32, 8, align="right")
-    paper.rule(_EDGE, 18.5, _ROOM)
-    paper.centred(data.sort_code or data.to.city, _EDGE, 27, _ROOM, 40, smallest=8, height=14)
-    paper.rule(_EDGE, 35.5, _ROOM)
+def _draw_head(canvas: PdfCanvas, data: LabelData) -> None:
+    canvas.draw_text(data.carrier, _EDGE, _EDGE, 58, 20, min_size=9, bold=True)
+    canvas.draw_text(data.service or "", _EDGE, 13, 58, 10, min_size=7)
+    canvas.draw_text(f"{data.parcel_no} / {data.parcel_count}", 64, _EDGE, 32, 20, min_size=9, bold=True, align="right")
+    canvas.draw_text("件数 Parcel", 64, 13.5, 32, 8, align="right")
+    canvas.draw_rule(_EDGE, 18.5, _ROOM)
+    canvas.draw_centred(data.sort_code or data.ship_to.city, _EDGE, 27, _ROOM, 40, min_size=8, height=14)
+    canvas.draw_rule(_EDGE, 35.5, _ROOM)
 
 
-def _code(paper: PdfCanvas, data: LabelData) -> None:
-    paper.code128(data.tracking_no, _BLANK, 37.5, _WIDE - 2 * _BLANK, 17)
-    paper.centred(data.tracking_no, _EDGE, 58.9, _ROOM, 14, height=7)
-    paper.rule(_EDGE, 63, _ROOM)
+def _draw_codes(canvas: PdfCanvas, data: LabelData) -> None:
+    canvas.draw_code128(data.tracking_no, _BARCODE_EDGE, 37.5, _WIDTH - 2 * _BARCODE_EDGE, 17)
+    canvas.draw_centred(data.tracking_no, _EDGE, 58.9, _ROOM, 14, height=7)
+    canvas.draw_rule(_EDGE, 63, _ROOM)
 
 
-def _people(paper: PdfCanvas, data: LabelData) -> None:
-    _party(paper, "收", "TO", data.to, top=64.5, size=14, height=27)
-    paper.rule(_EDGE, 101, _ROOM)
-    _party(paper, "寄", "FROM", data.sender, top=102, size=8, height=8)
-    paper.rule(_EDGE, 115, _ROOM)
+def _draw_parties(canvas: PdfCanvas, data: LabelData) -> None:
+    _draw_party(canvas, "收", "TO", data.ship_to, top=64.5, size=14, height=27)
+    canvas.draw_rule(_EDGE, 101, _ROOM)
+    _draw_party(canvas, "寄", "FROM", data.sender, top=102, size=8, height=8)
+    canvas.draw_rule(_EDGE, 115, _ROOM)
 
 
-def _party(paper: PdfCanvas, sign: str, word: str, who: Address, *, top: float, size: float, height: float) -> None:
+def _draw_party(
+    canvas: PdfCanvas, sign: str, word: str, address: Address, *, top: float, size: float, height: float
+) -> None:
     side, left = 8 if size > 10 else 6, 16
-    room = _WIDE - _EDGE - left
-    paper.box(_EDGE, top + 0.5, side, side, filled=True)
-    paper.centred(sign, _EDGE, top + 0.5 + side / 2, side, side * 2.2, white=True)
-    paper.text(word, _EDGE - 1, top + side + 1, side + 2, 6, smallest=5, align="center")
-    name = fit([who.name], room * 0.55, size, smallest=size * 0.6, bold=True)
-    phone = fit([who.phone], room * 0.42, size, smallest=6, bold=True)
-    paper.side_by_side([(name, left, room, True, "left"), (phone, left, room, True, "right")], top)
+    room = _WIDTH - _EDGE - left
+    canvas.draw_box(_EDGE, top + 0.5, side, side, filled=True)
+    canvas.draw_centred(sign, _EDGE, top + 0.5 + side / 2, side, side * 2.2, white=True)
+    canvas.draw_text(word, _EDGE - 1, top + side + 1, side + 2, 6, min_size=5, align="center")
+    name = fit_text([address.name], room * 0.55, size, min_size=size * 0.6, bold=True)
+    phone = fit_text([address.phone], room * 0.42, size, min_size=6, bold=True)
+    canvas.draw_side_by_side([(name, left, room, True, "left"), (phone, left, room, True, "right")], top)
     below = top + max(name.height, phone.height) + 0.6
-    paper.text(written(who), left, below, room, size * 0.92, smallest=6, height=height)
+    canvas.draw_text(format_address(address), left, below, room, size * 0.92, min_size=6, height=height)
 
 
-def _foot(paper: PdfCanvas, data: LabelData) -> None:
-    room = _ROOM - _QR - 2
+def _draw_foot(canvas: PdfCanvas, data: LabelData) -> None:
+    room = _ROOM - _QR_SIDE - 2
     top = 116.5
-    if data.cash is not None and data.cash.amount:
-        paper.box(_EDGE + 0.4, top, room - 0.8, 14, line=0.8)
-        paper.text("代收货款 Cash to collect", _EDGE + 2, top + 0.8, room - 4, 8, bold=True)
-        amount = format_money(data.cash.amount, data.cash.currency)
-        paper.centred(amount, _EDGE + 2, top + 9, room - 4, 22)
+    if data.cash_to_collect is not None and data.cash_to_collect.amount:
+        canvas.draw_box(_EDGE + 0.4, top, room - 0.8, 14, line=0.8)
+        canvas.draw_text("代收货款 Cash to collect", _EDGE + 2, top + 0.8, room - 4, 8, bold=True)
+        amount = format_money(data.cash_to_collect.amount, data.cash_to_collect.currency)
+        canvas.draw_centred(amount, _EDGE + 2, top + 9, room - 4, 22)
         top += 15.5
-    paper.text(f"订单 Order {data.order_id.hex[-8:].upper()}", _EDGE, top, room * 0.55, 8.5, smallest=6)
-    paper.text(f"重量 {data.weight_g / 1000:,.2f} kg", _EDGE, top, room, 8.5, smallest=6, align="right")
-    if data.held is not None:
+    canvas.draw_text(f"订单 Order {data.order_id.hex[-8:].upper()}", _EDGE, top, room * 0.55, 8.5, min_size=6)
+    canvas.draw_text(f"重量 {data.weight_g / 1000:,.2f} kg", _EDGE, top, room, 8.5, min_size=6, align="right")
+    if data.hold_reason is not None:
         top += 5
-        paper.box(_EDGE, top, room, 146.5 - top, filled=True)
-        why = f"暂缓发货 HOLD: {data.held}"
-        paper.text(why, _EDGE + 1.5, top + 0.7, room - 3, 12, smallest=6, height=146 - top - 0.7, bold=True, white=True)
-    paper.qr(data.tracking_no, _WIDE - _EDGE - _QR, 117, _QR)
+        canvas.draw_box(_EDGE, top, room, 146.5 - top, filled=True)
+        text = f"暂缓发货 HOLD: {data.hold_reason}"
+        canvas.draw_text(
+            text, _EDGE + 1.5, top + 0.7, room - 3, 12, min_size=6, height=146 - top - 0.7, bold=True, white=True
+        )
+    canvas.draw_qr(data.tracking_no, _WIDTH - _EDGE - _QR_SIDE, 117, _QR_SIDE)

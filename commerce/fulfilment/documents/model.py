@@ -1,4 +1,4 @@
-"""What labels and packing lists say. A pick list says what `Wave` does."""
+"""Data of labels and packing lists. A pick list is drawn from a `Wave`."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ import msgspec
 from commerce.kernel.address import Address
 from commerce.kernel.money import Money
 
-MOST_LABELS = 500
-"""As many as a wave has parcels."""
-MOST_LINES = 10_000
+MAX_LABELS = 500
+"""Labels in one file: the most shipments that a wave can have."""
+MAX_LINES = 10_000
+"""Lines in one packing list or pick list."""
 
 
 class LabelData(msgspec.Struct, frozen=True):
-    """A label: parcel number `parcel` of `parcels` of its order. `cash` is what is collected at the door; `held` says
-    why the parcel must not leave yet. `tracking_no`: 1 to 64 printable ASCII characters, no spaces."""
+    """A label of shipment `parcel_no` of `parcel_count` of an order.
+
+    `tracking_no` is 1 to 64 printable ASCII characters without spaces. With a `hold_reason` the shipment must not leave
+    yet.
+    """
 
     order_id: UUID
-    parcel: int
-    parcels: int
+    parcel_no: int
+    parcel_count: int
     sender: Address
-    to: Address
+    ship_to: Address
     carrier: str
     tracking_no: str
     weight_g: int
     service: str | None = None
     sort_code: str | None = None
-    cash: Money | None = None
-    held: str | None = None
+    cash_to_collect: Money | None = None
+    hold_reason: str | None = None
 
 
 class PackingLine(msgspec.Struct, frozen=True):
-    """So many units of one article."""
+    """Units of one product."""
 
     sku: str
     name: str
@@ -42,11 +46,11 @@ class PackingLine(msgspec.Struct, frozen=True):
 
 
 class PackingList(msgspec.Struct, frozen=True):
-    """What is in parcel number `parcel` of `parcels` of an order."""
+    """The contents of shipment `parcel_no` of `parcel_count` of an order."""
 
     order_id: UUID
-    parcel: int
-    parcels: int
+    parcel_no: int
+    parcel_count: int
     sender: Address
-    to: Address
+    ship_to: Address
     lines: Sequence[PackingLine]

@@ -1,16 +1,16 @@
-"""The list that lies in a parcel's box, on A5: what is in it, and for whom."""
+"""Draws the packing list that is put into the box, on A5: contents and recipient."""
 
 from __future__ import annotations
 
-from commerce.fulfilment.documents.address_format import written
+from commerce.fulfilment.documents.address_format import format_address
 from commerce.fulfilment.documents.canvas import PdfCanvas
-from commerce.fulfilment.documents.model import MOST_LINES, PackingList
-from commerce.fulfilment.documents.table import Column, number_pages, table
+from commerce.fulfilment.documents.model import MAX_LINES, PackingList
+from commerce.fulfilment.documents.table import Column, draw_table, number_pages
 
-_WIDE, _HIGH = 148, 210
+_WIDTH, _HEIGHT = 148, 210
 _EDGE = 10
-_ROOM = _WIDE - 2 * _EDGE
-_QR = 24
+_ROOM = _WIDTH - 2 * _EDGE
+_QR_SIDE = 24
 _COLUMNS = (
     Column("货号 SKU", 34, lines=4),
     Column("品名 Name", 68, lines=2),
@@ -18,52 +18,57 @@ _COLUMNS = (
 )
 
 
-def packing_list(data: PackingList) -> bytes:
-    """The list as PDF, with the order's id as text and as QR code. Raises `ValueError` for more than 10,000 lines."""
-    if len(data.lines) > MOST_LINES:
-        raise ValueError(f"a packing list of {len(data.lines)} lines: it must be {MOST_LINES} at most")
-    paper = PdfCanvas(_WIDE, _HIGH, f"Packing list {data.order_id}, parcel {data.parcel} of {data.parcels}")
-    paper.add_page()
-    top = table(
-        paper,
+def draw_packing_list(data: PackingList) -> bytes:
+    """Draw a packing list as PDF, with the order id as text and as QR code.
+
+    Raises `ValueError` for more than 10,000 lines.
+    """
+    if len(data.lines) > MAX_LINES:
+        raise ValueError(f"cannot draw a packing list of {len(data.lines)} lines: it must be {MAX_LINES} at most")
+    canvas = PdfCanvas(_WIDTH, _HEIGHT, f"Packing list {data.order_id}, parcel {data.parcel_no} of {data.parcel_count}")
+    canvas.add_page()
+    top = draw_table(
+        canvas,
         _COLUMNS,
         [(line.sku, line.name, f"{line.quantity:,}") for line in data.lines],
         edge=_EDGE,
-        first_top=_first_head(paper, data),
-        head=lambda: _next_head(paper, data),
+        first_top=_draw_first_head(canvas, data),
+        head=lambda: _draw_next_head(canvas, data),
     )
-    if top + 8 > _HIGH - _EDGE - 6:
-        paper.add_page()
-        top = _next_head(paper, data)
+    if top + 8 > _HEIGHT - _EDGE - 6:
+        canvas.add_page()
+        top = _draw_next_head(canvas, data)
     units = sum(line.quantity for line in data.lines)
-    paper.rule(_EDGE, top, _ROOM, line=0.5)
-    paper.text(f"合计 Total: {len(data.lines):,} 项 lines", _EDGE, top + 1.5, _ROOM / 2, 10, bold=True)
-    paper.text(f"{units:,}", _EDGE + _ROOM / 2, top + 1.5, _ROOM / 2, 10, bold=True, align="right")
-    number_pages(paper, _EDGE)
-    return paper.pdf()
+    canvas.draw_rule(_EDGE, top, _ROOM, line=0.5)
+    canvas.draw_text(f"合计 Total: {len(data.lines):,} 项 lines", _EDGE, top + 1.5, _ROOM / 2, 10, bold=True)
+    canvas.draw_text(f"{units:,}", _EDGE + _ROOM / 2, top + 1.5, _ROOM / 2, 10, bold=True, align="right")
+    number_pages(canvas, _EDGE)
+    return canvas.to_pdf()
 
 
-def _parcel(data: PackingList) -> str:
-    return f"包裹 Parcel {data.parcel} / {data.parcels}"
+def _parcel_text(data: PackingList) -> str:
+    return f"包裹 Parcel {data.parcel_no} / {data.parcel_count}"
 
 
-def _first_head(paper: PdfCanvas, data: PackingList) -> float:
-    room = _ROOM - _QR - 4
-    paper.text("装箱单 Packing list", _EDGE, _EDGE, room, 18, bold=True)
-    paper.text(f"订单 Order {data.order_id}", _EDGE, _EDGE + 9, room, 9)
-    paper.text(_parcel(data), _EDGE, _EDGE + 13.5, room, 11, bold=True)
-    paper.text(["寄件 From " + data.sender.name], _EDGE, _EDGE + 19.5, room, 8, smallest=6)
-    paper.qr(str(data.order_id), _WIDE - _EDGE - _QR + 3, _EDGE - 3, _QR)
+def _draw_first_head(canvas: PdfCanvas, data: PackingList) -> float:
+    room = _ROOM - _QR_SIDE - 4
+    canvas.draw_text("装箱单 Packing list", _EDGE, _EDGE, room, 18, bold=True)
+    canvas.draw_text(f"订单 Order {data.order_id}", _EDGE, _EDGE + 9, room, 9)
+    canvas.draw_text(_parcel_text(data), _EDGE, _EDGE + 13.5, room, 11, bold=True)
+    canvas.draw_text(["寄件 From " + data.sender.name], _EDGE, _EDGE + 19.5, room, 8, min_size=6)
+    canvas.draw_qr(str(data.order_id), _WIDTH - _EDGE - _QR_SIDE + 3, _EDGE - 3, _QR_SIDE)
     top = _EDGE + 26
-    paper.rule(_EDGE, top, _ROOM, line=0.5)
-    who = paper.text(
-        ["收件 To " + data.to.name + "  " + data.to.phone], _EDGE, top + 1.5, _ROOM, 11, smallest=7, bold=True
+    canvas.draw_rule(_EDGE, top, _ROOM, line=0.5)
+    name = canvas.draw_text(
+        ["收件 To " + data.ship_to.name + "  " + data.ship_to.phone], _EDGE, top + 1.5, _ROOM, 11, min_size=7, bold=True
     )
-    where = paper.text(written(data.to), _EDGE, top + 2 + who.height, _ROOM, 10, smallest=7, height=15)
-    return top + 4 + who.height + where.height
+    address = canvas.draw_text(
+        format_address(data.ship_to), _EDGE, top + 2 + name.height, _ROOM, 10, min_size=7, height=15
+    )
+    return top + 4 + name.height + address.height
 
 
-def _next_head(paper: PdfCanvas, data: PackingList) -> float:
-    paper.text(f"装箱单 Packing list  {data.order_id}", _EDGE, _EDGE, _ROOM - 34, 9, bold=True)
-    paper.text(_parcel(data), _EDGE + _ROOM - 34, _EDGE, 34, 9, bold=True, align="right")
+def _draw_next_head(canvas: PdfCanvas, data: PackingList) -> float:
+    canvas.draw_text(f"装箱单 Packing list  {data.order_id}", _EDGE, _EDGE, _ROOM - 34, 9, bold=True)
+    canvas.draw_text(_parcel_text(data), _EDGE + _ROOM - 34, _EDGE, 34, 9, bold=True, align="right")
     return _EDGE + 6

@@ -1,4 +1,4 @@
-"""The list of a wave, on A4: one walk along the shelves, and into which parcels goes what is taken there."""
+"""Draws the pick list of a wave, on A4: one walk along the shelves, with the shipments that units go into."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from datetime import tzinfo
 
 from commerce.fulfilment.documents.canvas import PdfCanvas
-from commerce.fulfilment.documents.model import MOST_LINES
-from commerce.fulfilment.documents.table import Column, number_pages, table
+from commerce.fulfilment.documents.model import MAX_LINES
+from commerce.fulfilment.documents.table import Column, draw_table, number_pages
 from commerce.shipping.model import Pick, Wave
 
-_WIDE, _HIGH = 210, 297
+_WIDTH, _HEIGHT = 210, 297
 _EDGE = 12
-_ROOM = _WIDE - 2 * _EDGE
-_LEFT = 68
-_CODE = _ROOM - _LEFT
-_PER_ROW = 24
-"""Parcels in one row; what goes into more of them goes on in the next."""
+_ROOM = _WIDTH - 2 * _EDGE
+_LEFT_WIDTH = 68
+_CODE_WIDTH = _ROOM - _LEFT_WIDTH
+_SHIPMENTS_PER_ROW = 24
+"""A pick for more shipments is continued in the next row."""
 _COLUMNS = (
     Column("", 5, check=True),
     Column("货架 Shelf", 27, size=11, bold=True, lines=3),
@@ -28,52 +28,54 @@ _COLUMNS = (
 )
 
 
-def pick_list(wave: Wave, warehouse: str, zone: tzinfo) -> bytes:
-    """The list as PDF, with the wave's id as Code 128; `warehouse` is its name, `zone` that of the times. The last
-    column says how many units go into which of the wave's parcels, by its number. Raises `ValueError` for more than
-    10,000 picks."""
-    if len(wave.picks) > MOST_LINES:
-        raise ValueError(f"a pick list of {len(wave.picks)} lines: it must be {MOST_LINES} at most")
-    paper = PdfCanvas(_WIDE, _HIGH, f"Pick list {wave.wave_id}")
-    paper.add_page()
-    table(
-        paper,
+def draw_pick_list(wave: Wave, warehouse: str, zone: tzinfo) -> bytes:
+    """Draw a pick list as PDF, with the wave id as Code 128. `warehouse` is its name, `zone` that of the times.
+
+    The last column says how many units go into which shipment, by its number in the wave. Raises `ValueError` for more
+    than 10,000 picks.
+    """
+    if len(wave.picks) > MAX_LINES:
+        raise ValueError(f"cannot draw a pick list of {len(wave.picks)} lines: it must be {MAX_LINES} at most")
+    canvas = PdfCanvas(_WIDTH, _HEIGHT, f"Pick list {wave.wave_id}")
+    canvas.add_page()
+    draw_table(
+        canvas,
         _COLUMNS,
-        [row for pick in sorted(wave.picks, key=_along_the_shelves) for row in _rows(pick)],
+        [row for pick in sorted(wave.picks, key=_shelf_order) for row in _pick_rows(pick)],
         edge=_EDGE,
-        first_top=_first_head(paper, wave, warehouse, zone),
-        head=lambda: _next_head(paper, wave, warehouse),
+        first_top=_draw_first_head(canvas, wave, warehouse, zone),
+        head=lambda: _draw_next_head(canvas, wave, warehouse),
     )
-    number_pages(paper, _EDGE)
-    return paper.pdf()
+    number_pages(canvas, _EDGE)
+    return canvas.to_pdf()
 
 
-def _along_the_shelves(pick: Pick) -> tuple[list[tuple[bool, int, str]], str]:
-    """7 before A-2, A-2 before A-10."""
+def _shelf_order(pick: Pick) -> tuple[list[tuple[bool, int, str]], str]:
+    """Order 7 before A-2, and A-2 before A-10."""
     parts = re.findall(r"[0-9]+|[^0-9]+", pick.shelf)
     return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], pick.sku
 
 
-def _rows(pick: Pick) -> Iterator[tuple[str, ...]]:
-    parcels = [f"{number}×{units}" for number, units in sorted(pick.shipments.items())]
-    yield "x", pick.shelf, pick.sku, pick.name, f"{pick.quantity:,}", ", ".join(parcels[:_PER_ROW])
-    for at in range(_PER_ROW, len(parcels), _PER_ROW):
-        yield "", "", pick.sku, "续 continued", "", ", ".join(parcels[at : at + _PER_ROW])
+def _pick_rows(pick: Pick) -> Iterator[tuple[str, ...]]:
+    shipments = [f"{number}×{units}" for number, units in sorted(pick.shipments.items())]
+    yield "x", pick.shelf, pick.sku, pick.name, f"{pick.quantity:,}", ", ".join(shipments[:_SHIPMENTS_PER_ROW])
+    for start in range(_SHIPMENTS_PER_ROW, len(shipments), _SHIPMENTS_PER_ROW):
+        yield "", "", pick.sku, "续 continued", "", ", ".join(shipments[start : start + _SHIPMENTS_PER_ROW])
 
 
-def _first_head(paper: PdfCanvas, wave: Wave, warehouse: str, zone: tzinfo) -> float:
-    paper.text("拣货单 Pick list", _EDGE, _EDGE, _LEFT, 20, bold=True)
-    paper.text(f"仓库 Warehouse {warehouse}", _EDGE, _EDGE + 10, _LEFT, 10, smallest=7, bold=True)
-    paper.text(f"{wave.created_at.astimezone(zone):%Y-%m-%d %H:%M}", _EDGE, _EDGE + 15, _LEFT, 10)
+def _draw_first_head(canvas: PdfCanvas, wave: Wave, warehouse: str, zone: tzinfo) -> float:
+    canvas.draw_text("拣货单 Pick list", _EDGE, _EDGE, _LEFT_WIDTH, 20, bold=True)
+    canvas.draw_text(f"仓库 Warehouse {warehouse}", _EDGE, _EDGE + 10, _LEFT_WIDTH, 10, min_size=7, bold=True)
+    canvas.draw_text(f"{wave.created_at.astimezone(zone):%Y-%m-%d %H:%M}", _EDGE, _EDGE + 15, _LEFT_WIDTH, 10)
     units = sum(pick.quantity for pick in wave.picks)
-    facts = f"{len(wave.shipments):,} 包裹 parcels, {len(wave.picks):,} 项 picks, {units:,} 件 units"
-    paper.text(facts, _EDGE, _EDGE + 20, _LEFT, 10, smallest=7)
-    paper.code128(str(wave.wave_id), _EDGE + _LEFT, _EDGE, _CODE, 15)
-    paper.text(str(wave.wave_id), _EDGE + _LEFT, _EDGE + 16, _CODE, 9, align="center")
+    counts = f"{len(wave.shipments):,} 包裹 parcels, {len(wave.picks):,} 项 picks, {units:,} 件 units"
+    canvas.draw_text(counts, _EDGE, _EDGE + 20, _LEFT_WIDTH, 10, min_size=7)
+    canvas.draw_code128(str(wave.wave_id), _EDGE + _LEFT_WIDTH, _EDGE, _CODE_WIDTH, 15)
+    canvas.draw_text(str(wave.wave_id), _EDGE + _LEFT_WIDTH, _EDGE + 16, _CODE_WIDTH, 9, align="center")
     return _EDGE + 28
 
 
-def _next_head(paper: PdfCanvas, wave: Wave, warehouse: str) -> float:
-    paper.text(f"拣货单 Pick list  {wave.wave_id}", _EDGE, _EDGE, _ROOM - 60, 9, bold=True)
-    paper.text(warehouse, _WIDE - _EDGE - 60, _EDGE, 60, 9, smallest=7, bold=True, align="right")
+def _draw_next_head(canvas: PdfCanvas, wave: Wave, warehouse: str) -> float:
+    canvas.draw_text(f"拣货单 Pick list  {wave.wave_id}", _EDGE, _EDGE, _ROOM - 60, 9, bold=True)
+    canvas.draw_text(warehouse, _WIDTH - _EDGE - 60, _EDGE, 60, 9, min_size=7, bold=True, align="right")
     return _EDGE + 6

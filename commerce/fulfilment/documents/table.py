@@ -1,4 +1,4 @@
-"""A table over as many pages as it needs: each begins with the columns' names and ends with its number."""
+"""A table over as many pages as it needs; each page begins with the column titles."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from commerce.fulfilment.documents.canvas import Align, PdfCanvas
-from commerce.fulfilment.documents.text_fitting import LEADING, MM, Fitted, fit
+from commerce.fulfilment.documents.text_fitting import LEADING, MM, Fitted, fit_text
 
-_PAD = 1.2
-_HEAD = 6.5
-_BOX = 3.6
-_GAP = 3
-"""Between columns."""
+_PADDING = 1.2
+_HEAD_HEIGHT = 6.5
+_BOX_SIDE = 3.6
+_COLUMN_GAP = 3
 
 
 class Column(NamedTuple):
-    """A column so many millimetres wide. Text that is longer than the height of `lines` ends with an ellipsis; without,
-    it goes on as long as it takes. In a column of check boxes any text means a box."""
+    """A column with its width in millimetres.
+
+    Text longer than `lines` lines is cut with an ellipsis; with None it is never cut. In a column of check boxes any
+    text is drawn as a box.
+    """
 
     title: str
     width: float
@@ -29,8 +31,8 @@ class Column(NamedTuple):
     check: bool = False
 
 
-def table(
-    paper: PdfCanvas,
+def draw_table(
+    canvas: PdfCanvas,
     columns: Sequence[Column],
     rows: Sequence[Sequence[str]],
     *,
@@ -38,59 +40,61 @@ def table(
     first_top: float,
     head: Callable[[], float],
 ) -> float:
-    """Draw it from `first_top` of the page that the paper is on, and on further pages; `head` draws what is at the top
-    of those and says where the table may begin. Returns where it ends."""
-    bottom = paper.height - edge - 7
-    top = _titles(paper, columns, edge, first_top)
+    """Draw a table from `first_top` of the selected page, and on further pages. Returns the y of its end.
+
+    `head` draws the head of each further page and returns the y at which the table may begin.
+    """
+    bottom = canvas.height - edge - 7
+    top = _draw_titles(canvas, columns, edge, first_top)
     for row in rows:
-        cells = [_cell(column, text) for column, text in zip(columns, row, strict=True)]
+        cells = [_fit_cell(column, text) for column, text in zip(columns, row, strict=True)]
         largest = max(cell.size for cell in cells)
-        high = max(cell.height + (largest - cell.size) / MM for cell in cells) + 2 * _PAD
-        if top + high > bottom:
-            paper.add_page()
-            top = _titles(paper, columns, edge, head())
-        _row(paper, columns, cells, edge, top)
-        top += high
-        paper.rule(edge, top, paper.width - 2 * edge, line=0.1)
+        row_height = max(cell.height + (largest - cell.size) / MM for cell in cells) + 2 * _PADDING
+        if top + row_height > bottom:
+            canvas.add_page()
+            top = _draw_titles(canvas, columns, edge, head())
+        _draw_row(canvas, columns, cells, edge, top)
+        top += row_height
+        canvas.draw_rule(edge, top, canvas.width - 2 * edge, line=0.1)
     return top
 
 
-def number_pages(paper: PdfCanvas, edge: float) -> None:
-    """Write "page x of y" under every page."""
-    for page in range(1, paper.pages + 1):
-        paper.turn_to(page)
-        room = paper.width - 2 * edge
-        paper.text(
-            f"第 {page} 页 共 {paper.pages} 页  Page {page} of {paper.pages}",
+def number_pages(canvas: PdfCanvas, edge: float) -> None:
+    """Draw "page x of y" at the bottom of every page."""
+    for page_no in range(1, canvas.page_count + 1):
+        canvas.select_page(page_no)
+        room = canvas.width - 2 * edge
+        canvas.draw_text(
+            f"第 {page_no} 页 共 {canvas.page_count} 页  Page {page_no} of {canvas.page_count}",
             edge,
-            paper.height - edge - 4,
+            canvas.height - edge - 4,
             room,
             8,
             align="right",
         )
 
 
-def _titles(paper: PdfCanvas, columns: Sequence[Column], edge: float, top: float) -> float:
+def _draw_titles(canvas: PdfCanvas, columns: Sequence[Column], edge: float, top: float) -> float:
     left = edge
     for column in columns:
-        paper.text(column.title, left, top + 1, column.width, 8, align=column.align, bold=True)
-        left += column.width + _GAP
-    paper.rule(edge, top + _HEAD, paper.width - 2 * edge, line=0.5)
-    return top + _HEAD
+        canvas.draw_text(column.title, left, top + 1, column.width, 8, align=column.align, bold=True)
+        left += column.width + _COLUMN_GAP
+    canvas.draw_rule(edge, top + _HEAD_HEIGHT, canvas.width - 2 * edge, line=0.5)
+    return top + _HEAD_HEIGHT
 
 
-def _row(paper: PdfCanvas, columns: Sequence[Column], cells: Sequence[Fitted], edge: float, top: float) -> None:
+def _draw_row(canvas: PdfCanvas, columns: Sequence[Column], cells: Sequence[Fitted], edge: float, top: float) -> None:
     left = edge
     texts: list[tuple[Fitted, float, float, bool, Align]] = []
     for column, cell in zip(columns, cells, strict=True):
         if column.check and cell.lines:
-            paper.box(left, top + _PAD + 0.6, _BOX, _BOX)
+            canvas.draw_box(left, top + _PADDING + 0.6, _BOX_SIDE, _BOX_SIDE)
         elif not column.check:
             texts.append((cell, left, column.width, column.bold, column.align))
-        left += column.width + _GAP
-    paper.side_by_side(texts, top + _PAD)
+        left += column.width + _COLUMN_GAP
+    canvas.draw_side_by_side(texts, top + _PADDING)
 
 
-def _cell(column: Column, text: str) -> Fitted:
+def _fit_cell(column: Column, text: str) -> Fitted:
     height = math.inf if column.lines is None else column.lines * column.size * LEADING / MM
-    return fit([text], column.width, column.size, smallest=column.size * 0.75, height=height, bold=column.bold)
+    return fit_text([text], column.width, column.size, min_size=column.size * 0.75, height=height, bold=column.bold)

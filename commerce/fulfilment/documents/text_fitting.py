@@ -1,4 +1,4 @@
-"""Text that fits: what cannot be shown is replaced, and what is too long is made smaller, broken, or cut."""
+"""Fits text into a space: unprintable characters are replaced, long text is shrunk, broken or cut."""
 
 from __future__ import annotations
 
@@ -12,42 +12,44 @@ from commerce.fulfilment.documents.address_format import is_wide
 from commerce.fulfilment.documents.fonts import BOLD, MISSING, REGULAR, Face
 
 MM = 72 / 25.4
-"""Points in a millimetre."""
+"""Points per millimetre."""
 LEADING = 1.25
-"""From line to line, in sizes."""
-_PER_SIZE = 1000 * MM
-"""Letters' widths are thousandths of their size."""
-_LONGEST = 2_000
-_STEP = 0.5
+"""Distance of two lines, in font sizes."""
+_UNITS_PER_SIZE = 1000 * MM
+"""Glyph widths are thousandths of the font size."""
+_MAX_CHARS = 2_000
+_SIZE_STEP = 0.5
 _ROUNDING = 1e-6
 _WORD = re.compile(r" +|[^ ]+")
 
 
 class Fitted(NamedTuple):
-    """Lines and the size they are set in, in points."""
+    """Lines and their font size in points."""
 
     lines: list[str]
     size: float
 
     @property
     def height(self) -> float:
-        """In millimetres."""
+        """The height in millimetres."""
         return len(self.lines) * self.size * LEADING / MM
 
 
-def face(bold: bool) -> Face:
-    """The letters to set text in."""
+def select_face(bold: bool) -> Face:
+    """Return the bold or the regular typeface."""
     return BOLD if bold else REGULAR
 
 
-def clean(text: str) -> str:
-    """Text as it can be printed: no control characters nor invisible ones, one space for any white space, 〓 for what
-    the fonts lack. Of very long text the beginning."""
-    return " ".join("".join(_shown(char) for char in unicodedata.normalize("NFC", text[:_LONGEST])).split())
+def clean_text(text: str) -> str:
+    """Make text printable: no control or invisible characters, single spaces, 〓 for characters that no font has.
+
+    Text is cut after 2,000 characters.
+    """
+    return " ".join("".join(_printable(char) for char in unicodedata.normalize("NFC", text[:_MAX_CHARS])).split())
 
 
 @lru_cache(maxsize=20_000)
-def _shown(char: str) -> str:
+def _printable(char: str) -> str:
     category = unicodedata.category(char)
     if category in ("Cc", "Zs", "Zl", "Zp"):
         return " "
@@ -56,65 +58,70 @@ def _shown(char: str) -> str:
     return char if category[0] != "C" and REGULAR.has(char) and BOLD.has(char) else MISSING
 
 
-def width(text: str, size: float, *, bold: bool = False) -> float:
-    """In millimetres, of text that is clean."""
-    return _long(text, face(bold)) * size / _PER_SIZE
+def measure_width(text: str, size: float, *, bold: bool = False) -> float:
+    """Return the width of cleaned text in millimetres."""
+    return _units(text, select_face(bold)) * size / _UNITS_PER_SIZE
 
 
-def _long(text: str, letters: Face) -> int:
-    return sum(map(letters.width, text))
+def _units(text: str, typeface: Face) -> int:
+    return sum(map(typeface.width, text))
 
 
-def fit(
+def fit_text(
     paragraphs: Sequence[str],
     room: float,
     size: float,
     *,
-    smallest: float,
+    min_size: float,
     height: float | None = None,
     bold: bool = False,
 ) -> Fitted:
-    """Set paragraphs in a room so many millimetres wide and high, in one line if no height is given: as large as they
-    fit, from `size` down to `smallest` points. If they do not even so, the last line ends with an ellipsis."""
-    letters = face(bold)
-    pieces = [[(piece, _long(piece, letters)) for piece in _pieces(text)] for text in map(clean, paragraphs)]
+    """Fit paragraphs into a width `room` and a `height` in millimetres, or on one line without a height.
+
+    The font is as large as fits, from `size` down to `min_size` points. Text that does not fit even then is cut, and
+    its last line ends with an ellipsis.
+    """
+    typeface = select_face(bold)
+    pieces = [
+        [(piece, _units(piece, typeface)) for piece in _split_pieces(text)] for text in map(clean_text, paragraphs)
+    ]
     while True:
-        wide = room * _PER_SIZE / size
-        lines = [line for text in pieces for line in _broken(text, wide, letters)]
-        high = len(lines) * size * LEADING / MM
-        if len(lines) <= 1 or (height is not None and high <= height + _ROUNDING):
+        room_units = room * _UNITS_PER_SIZE / size
+        lines = [line for paragraph in pieces for line in _break_lines(paragraph, room_units, typeface)]
+        text_height = len(lines) * size * LEADING / MM
+        if len(lines) <= 1 or (height is not None and text_height <= height + _ROUNDING):
             return Fitted(lines, size)
-        if size <= smallest:
-            most = 1 if height is None else max(1, int((height + _ROUNDING) * MM / (size * LEADING)))
-            return Fitted([*lines[: most - 1], _cut(" ".join(lines[most - 1 :]), wide, letters)], size)
-        size = max(smallest, size - _STEP)
+        if size <= min_size:
+            max_lines = 1 if height is None else max(1, int((height + _ROUNDING) * MM / (size * LEADING)))
+            return Fitted([*lines[: max_lines - 1], _cut(" ".join(lines[max_lines - 1 :]), room_units, typeface)], size)
+        size = max(min_size, size - _SIZE_STEP)
 
 
-def _broken(pieces: Sequence[tuple[str, int]], room: float, letters: Face) -> Iterator[str]:
+def _break_lines(pieces: Sequence[tuple[str, int]], room_units: float, typeface: Face) -> Iterator[str]:
     line, used = "", 0
-    for piece, long in pieces:
+    for piece, units in pieces:
         if piece == " " and not line:
             continue
-        if used + long <= room:
-            line, used = line + piece, used + long
+        if used + units <= room_units:
+            line, used = line + piece, used + units
         elif piece == " ":
             yield line
             line, used = "", 0
-        elif long <= room:
+        elif units <= room_units:
             yield line.rstrip()
-            line, used = piece, long
+            line, used = piece, units
         else:
             for char in piece:
-                if line and used + letters.width(char) > room:
+                if line and used + typeface.width(char) > room_units:
                     yield line.rstrip()
                     line, used = "", 0
-                line, used = line + char, used + letters.width(char)
+                line, used = line + char, used + typeface.width(char)
     if line.strip():
         yield line.rstrip()
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Words, spaces, and each wide character by itself: between them a line may break."""
+def _split_pieces(text: str) -> Iterator[str]:
+    """Split text where a line may break: into words, spaces and single wide characters."""
     for word in _WORD.findall(text):
         start = 0
         for at, char in enumerate(word):
@@ -125,12 +132,12 @@ def _pieces(text: str) -> Iterator[str]:
             yield word[start:]
 
 
-def _cut(text: str, room: float, letters: Face) -> str:
-    left = room - letters.width("…")
+def _cut(text: str, room_units: float, typeface: Face) -> str:
+    remaining = room_units - typeface.width("…")
     kept = ""
     for char in text:
-        left -= letters.width(char)
-        if left < 0:
+        remaining -= typeface.width(char)
+        if remaining < 0:
             break
         kept += char
     return kept.rstrip() + "…"
