@@ -1,4 +1,4 @@
-"""The audit finds each kind of breach, and finds none while orders flow as they should."""
+"""The audit reports each kind of violation, and none while orders are processed correctly."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from tests.support.sales import eventually, expire_all, make_sale, reservation, 
 POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
 
 
-async def drained(shop: CliServices, keys: SaleKeys) -> bool:
+async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def promises(shop: CliServices, sale_id: str) -> set[str]:
+async def broken_promises(shop: CliServices, sale_id: str) -> set[str]:
     return {finding.promise for finding in (await shop.audit.audit_sale(sale_id)).findings}
 
 
 @pytest.fixture
 async def keys(shop: CliServices, settings: Settings, sale_id: str) -> SaleKeys:
-    """A sale with four stored orders, one of them given back, and two in the stream."""
+    """A sale with four stored orders, one of them released, and two in the stream."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5), "b": (20, 50, None)})
-    first = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 5}) for n in range(4)]
-    await reserve(shop.redis, keys, *first)
+    orders = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 5}) for n in range(4)]
+    await reserve(shop.redis, keys, *orders)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     async with shop.db.connection() as connection:
         await connection.execute(
             "UPDATE orders SET accepted_at = accepted_at - interval '1 day', pay_by = now() - interval '1 second' "
             "WHERE order_id = $1",
-            first[0].order_id,
+            orders[0].order_id,
         )
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
     assert (await releases.expire_unpaid_orders(), await releases.apply_due_releases()) == (1, 1)
@@ -54,34 +54,34 @@ async def keys(shop: CliServices, settings: Settings, sale_id: str) -> SaleKeys:
     return keys
 
 
-async def test_the_table_adds_up(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
+async def test_audit_of_consistent_sale_is_clean(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
-    found = {row.sku: (row.initial, row.available, row.held, row.sold, row.in_stream) for row in audit.rows}
-    assert found == {"a": (50, 42, 6, 0, 2), "b": (30, 27, 3, 0, 0)}
+    units = {row.sku: (row.initial, row.available, row.held, row.sold, row.in_stream) for row in audit.rows}
+    assert units == {"a": (50, 42, 6, 0, 2), "b": (30, 27, 3, 0, 0)}
     assert audit.orders == 6
     assert (audit.total.initial, audit.total.difference, audit.differences) == (80, 0, 0)
 
 
-Break = Callable[[CliServices, SaleKeys], Awaitable[object]]
+Violate = Callable[[CliServices, SaleKeys], Awaitable[object]]
 
 
-async def _sql(shop: CliServices, *statements: str) -> None:
+async def _execute(shop: CliServices, *statements: str) -> None:
     async with shop.db.transaction() as connection:
-        await connection.execute("SET LOCAL session_replication_role = replica")  # the guards would forbid it
+        await connection.execute("SET LOCAL session_replication_role = replica")  # triggers would refuse it
         for statement in statements:
             await connection.execute(statement)
 
 
-BREACHES: dict[str, tuple[str, Break]] = {
+VIOLATIONS: dict[str, tuple[str, Violate]] = {
     "a unit was sold twice": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "a", 1)),
-    "a unit vanished": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "b", -1)),
+    "a unit was lost": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "b", -1)),
     "stock below zero": ("P1", lambda shop, keys: shop.redis.hset(keys.stock.decode(), "a", -1)),
     "Redis lost the sale": ("P1", lambda shop, keys: shop.redis.delete(keys.meta)),
     "an order left the stream unwritten": ("P2", lambda shop, keys: shop.redis.delete(keys.orders)),
     "a stored order was deleted": (
         "P1",
-        lambda shop, keys: _sql(
+        lambda shop, keys: _execute(
             shop,
             "DELETE FROM order_lines WHERE order_id = (SELECT max(order_id::text)::uuid FROM orders)",
             "DELETE FROM orders WHERE order_id = (SELECT max(order_id::text)::uuid FROM orders)",
@@ -89,17 +89,17 @@ BREACHES: dict[str, tuple[str, Break]] = {
     ),
     "an order lost its lines": (
         "P2",
-        lambda shop, keys: _sql(
+        lambda shop, keys: _execute(
             shop, "DELETE FROM order_lines WHERE order_id = (SELECT max(order_id::text)::uuid FROM orders)"
         ),
     ),
     "a total was changed": (
         "P2",
-        lambda shop, keys: _sql(shop, "UPDATE orders SET total_minor = total_minor + 1"),
+        lambda shop, keys: _execute(shop, "UPDATE orders SET total_minor = total_minor + 1"),
     ),
-    "one key stands for two orders": (
+    "two orders have one key": (
         "P3",
-        lambda shop, keys: _sql(
+        lambda shop, keys: _execute(
             shop,
             "ALTER TABLE orders DROP CONSTRAINT orders_one_key_one_order",
             "UPDATE orders SET user_id = 'u1', idempotency_key = 'k'",
@@ -107,31 +107,33 @@ BREACHES: dict[str, tuple[str, Break]] = {
     ),
     "a user has more than the limit": (
         "P4",
-        lambda shop, keys: _sql(shop, "UPDATE order_lines SET quantity = 6 WHERE sku = 'a'"),
+        lambda shop, keys: _execute(shop, "UPDATE order_lines SET quantity = 6 WHERE sku = 'a'"),
     ),
     "Redis forgot what a user bought": ("P4", lambda shop, keys: shop.redis.hdel(keys.buyers.decode(), "u1\0a")),
-    "cancelled goods never go back": ("P5", lambda shop, keys: _sql(shop, "DELETE FROM releases")),
-    "goods go back of a live order": (
+    "the stock of a cancelled order is not released": ("P5", lambda shop, keys: _execute(shop, "DELETE FROM releases")),
+    "the stock of a live order is released": (
         "P5",
-        lambda shop, keys: _sql(
+        lambda shop, keys: _execute(
             shop,
             "INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at) "
             "SELECT order_id, sale_id, user_id, '{\"a\": 2, \"b\": 1}', 'by mistake', now(), now() FROM orders "
             "WHERE status <> 'cancelled' LIMIT 1",
         ),
     ),
-    "other goods go back": (
+    "other units are released": (
         "P5",
-        lambda shop, keys: _sql(shop, 'UPDATE releases SET units = \'{"a": 3, "b": 1}\''),
+        lambda shop, keys: _execute(shop, 'UPDATE releases SET units = \'{"a": 3, "b": 1}\''),
     ),
-    "a status out of thin air": (
+    "a status without an event": (
         "P8",
-        lambda shop, keys: _sql(shop, "UPDATE orders SET status = 'paid', status_seq = 1 WHERE status <> 'cancelled'"),
+        lambda shop, keys: _execute(
+            shop, "UPDATE orders SET status = 'paid', status_seq = 1 WHERE status <> 'cancelled'"
+        ),
     ),
-    "an event was deleted": ("P8", lambda shop, keys: _sql(shop, "DELETE FROM order_events")),
-    "a history with a step that is not allowed": (
+    "an event was deleted": ("P8", lambda shop, keys: _execute(shop, "DELETE FROM order_events")),
+    "a history with a forbidden change": (
         "P8",
-        lambda shop, keys: _sql(
+        lambda shop, keys: _execute(
             shop,
             "UPDATE order_events SET to_status = 'shipped'",
             "UPDATE orders SET status = 'shipped', cancelled_at = NULL, cancel_reason = NULL "
@@ -141,28 +143,30 @@ BREACHES: dict[str, tuple[str, Break]] = {
 }
 
 
-@pytest.mark.parametrize("name", BREACHES)
-async def test_a_breach_is_found(shop: CliServices, sale_id: str, keys: SaleKeys, name: str) -> None:
-    promise, breach = BREACHES[name]
-    await breach(shop, keys)
-    assert promise in await promises(shop, sale_id)
+@pytest.mark.parametrize("name", VIOLATIONS)
+async def test_audit_with_violation_reports_promise(shop: CliServices, sale_id: str, keys: SaleKeys, name: str) -> None:
+    promise, violate = VIOLATIONS[name]
+    await violate(shop, keys)
+    assert promise in await broken_promises(shop, sale_id)
 
 
-async def test_a_release_given_twice_is_found(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
+async def test_audit_with_unrecorded_release_reports_p1(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
     await lua.release(shop.redis, keys, [Release(uuid4(), shop.clock.now_ms(), "u1", {"a": 2})])
-    assert "P1" in await promises(shop, sale_id)
+    assert "P1" in await broken_promises(shop, sale_id)
 
 
-async def test_a_release_that_redis_has_and_postgres_not_yet(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
-    """The driver died in between: not a difference, the units are where they should be."""
+async def test_audit_with_unmarked_release_is_clean(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
+    """The worker died before it marked the release. That is no difference: the units are in the stock."""
     await expire_all(shop)
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
     await releases.expire_unpaid_orders()
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT release_id, created_at, user_id FROM releases WHERE status = 'pending'")
-    gone = rows[0]
-    created_ms = round(gone["created_at"].timestamp() * 1000)
-    await lua.release(shop.redis, keys, [Release(gone["release_id"], created_ms, gone["user_id"], {"a": 2, "b": 1})])
+    released = rows[0]
+    created_ms = round(released["created_at"].timestamp() * 1000)
+    await lua.release(
+        shop.redis, keys, [Release(released["release_id"], created_ms, released["user_id"], {"a": 2, "b": 1})]
+    )
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     await releases.apply_due_releases()
@@ -171,7 +175,7 @@ async def test_a_release_that_redis_has_and_postgres_not_yet(shop: CliServices, 
     assert audit.total.held == 0
 
 
-async def test_what_cannot_be_read_is_noted(
+async def test_audit_with_unreadable_orders_adds_notes(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
     await shop.redis.xadd(keys.orders, {uuid4().bytes: b"\xc1 not an order", b"short": b""})
@@ -179,18 +183,18 @@ async def test_what_cannot_be_read_is_noted(
     assert audit.clean
     assert audit.notes == ["2 orders in the stream cannot be read, so their units are unknown"]
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
-        await eventually(lambda: _dead(shop, 2))
+        await eventually(lambda: is_drained(shop, keys))
+        await eventually(lambda: has_dead_letters(shop, 2))
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.notes == ["2 dead letters cannot be read, so their units are unknown"]
 
 
-async def _dead(shop: CliServices, count: int) -> bool:
+async def has_dead_letters(shop: CliServices, count: int) -> bool:
     return (await shop.audit.count_waiting())["dead_letters"] == count
 
 
-async def test_an_empty_and_a_draft_sale(shop: CliServices, sale_prefix: str) -> None:
+async def test_audit_of_empty_sale_is_clean_and_of_draft_is_refused(shop: CliServices, sale_prefix: str) -> None:
     await make_sale(shop, f"{sale_prefix}-empty", {"a": (5, 100, None)})
     assert (await shop.audit.audit_sale(f"{sale_prefix}-empty")).clean
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (5, 100, None)}, opened=False)
@@ -198,45 +202,45 @@ async def test_an_empty_and_a_draft_sale(shop: CliServices, sale_prefix: str) ->
         await shop.audit.audit_sale(f"{sale_prefix}-draft")
 
 
-async def test_clean_while_everything_moves(shop: CliServices, settings: Settings, sale_id: str) -> None:
-    """Orders, the writer, expiry, releases and restocks, and audits in the middle of it all."""
+async def test_audits_during_orders_and_releases_are_clean(shop: CliServices, settings: Settings, sale_id: str) -> None:
+    """Audits run while orders are placed, stored, expired and released, and stock is added."""
     keys = await make_sale(shop, sale_id, {"a": (2_000, 100, 5), "b": (500, 50, None)})
     stop = asyncio.Event()
     audits: list[SaleAudit] = []
 
-    async def buy(number: int) -> None:
-        for turn in range(10_000):
+    async def buy(customer_no: int) -> None:
+        for order_no in range(10_000):
             if stop.is_set():
                 return
-            user = f"u{number}-{turn // 3}"
+            user = f"u{customer_no}-{order_no // 3}"
             batch = [reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=user, limits={"a": 5})]
             await reserve(shop.redis, keys, *batch)
 
-    async def restock() -> None:
+    async def add_stock() -> None:
         while not stop.is_set():
             await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 7, "more"), "test")
 
     async def expire() -> None:
         while not stop.is_set():
-            await expire_all_but_now(shop)
+            await expire_half(shop)
             await asyncio.sleep(0.01)
 
     async with run_workers(settings, "order_writer", "release_worker"):
-        tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), restock(), expire())]
+        tasks = [asyncio.create_task(work) for work in (*(buy(number) for number in range(4)), add_stock(), expire())]
         for _ in range(25):
             audits.append(await shop.audit.audit_sale(sale_id))
         stop.set()
         await asyncio.gather(*tasks)
-        await eventually(lambda: drained(shop, keys))
-        await eventually(lambda: _nothing_pending(shop))
+        await eventually(lambda: is_drained(shop, keys))
+        await eventually(lambda: has_no_pending_releases(shop))
     audits.append(await shop.audit.audit_sale(sale_id))
     assert [audit.findings for audit in audits if not audit.clean] == []
     assert len({audit.orders for audit in audits}) > 10
     assert any(audit.total.in_stream for audit in audits)
 
 
-async def expire_all_but_now(shop: CliServices) -> None:
-    """Only `pay_by` moves, so that the cut, which goes by `accepted_at`, is as true as in real life."""
+async def expire_half(shop: CliServices) -> None:
+    """Expire half of the orders. Only `pay_by` changes, because the cut depends on `accepted_at`."""
     async with shop.db.connection() as connection:
         await connection.execute(
             "UPDATE orders SET pay_by = accepted_at + interval '1 millisecond' "
@@ -244,17 +248,17 @@ async def expire_all_but_now(shop: CliServices) -> None:
         )
 
 
-async def _nothing_pending(shop: CliServices) -> bool:
+async def has_no_pending_releases(shop: CliServices) -> bool:
     return (await shop.audit.count_waiting())["pending_releases"] == 0
 
 
-async def test_a_sale_that_is_loaded_again_and_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
-    """The epoch moves under the audit: it starts over instead of reporting nonsense."""
+async def test_audit_during_load_starts_again(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
+    """The epoch changes during the audit, which therefore starts again."""
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1", sale_id)
-    auditing = asyncio.create_task(shop.audit.audit_sale(sale_id))
+    audit_task = asyncio.create_task(shop.audit.audit_sale(sale_id))
     await asyncio.sleep(0.05)
     assert await shop.sales.sync_to_redis(sale_id)
-    audit = await auditing
+    audit = await audit_task
     assert audit.clean, audit.findings
     assert (await lua.cut(shop.redis, keys)).last_entry > EntryId(0, 0)

@@ -1,4 +1,4 @@
-"""The audit finds each breach of P7, and of P8 for parcels; it trusts no constraint."""
+"""The audit reports each violation of P7, and of P8 for shipments; it trusts no constraint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lua import Cut, EntryId
 from ops.services import CliServices
 from tests.support.shipping_shop import ShippingShop, open_shipping_shop, tracking_event
 
-BREACHES = {
+VIOLATIONS = {
     "fulfilment_counts_out_of_order": "UPDATE fulfilment_lines SET delivered = shipped + 1 WHERE order_id = $1",
     "fulfilment_and_shipments": "UPDATE fulfilment_lines SET shipped = 0 WHERE order_id = $1",
     "shipped_without_counts": "UPDATE fulfilment_lines SET delivered = 0 WHERE order_id = $1",
@@ -27,37 +27,37 @@ BREACHES = {
 
 @pytest.fixture
 async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
-    async with open_shipping_shop(shop, settings) as found:
-        yield found
+    async with open_shipping_shop(shop, settings) as opened:
+        yield opened
 
 
-async def findings(ship: ShippingShop) -> dict[str, list[str]]:
+async def find_violations(ship: ShippingShop) -> dict[str, list[str]]:
     cut = Cut(1, 0, EntryId(0, 0), 0, {})
     async with store.open_audit_snapshot(ship.shop.db, "sale", cut) as snapshot:
-        return {name: await snapshot.list_violations(name) for name in BREACHES}
+        return {name: await snapshot.list_violations(name) for name in VIOLATIONS}
 
 
-async def test_each_breach_is_found(ship: ShippingShop) -> None:
+async def test_audit_with_shipment_violations_reports_each(ship: ShippingShop) -> None:
     orders = {}
-    for name in BREACHES:
-        order_id, [parcel] = await ship.add_booked_order(("a", 2, 0))
-        await ship.apply_events(parcel.shipment_id, tracking_event("delivered", -5))
+    for name in VIOLATIONS:
+        order_id, [shipment] = await ship.add_booked_order(("a", 2, 0))
+        await ship.apply_events(shipment.shipment_id, tracking_event("delivered", -5))
         orders[name] = order_id
     await ship.add_booked_order(("a", 1, 0))
-    assert not any((await findings(ship)).values())
+    assert not any((await find_violations(ship)).values())
     async with ship.shop.db.connection() as connection:
         await connection.execute("ALTER TABLE fulfilment_lines DROP CONSTRAINT fulfilment_lines_in_order")
         await connection.execute("DROP INDEX bookings_one_current")
         await connection.execute("SET session_replication_role = replica")  # no triggers, no foreign keys
-        for name, breach in BREACHES.items():
-            await connection.execute(breach, orders[name])
+        for name, statement in VIOLATIONS.items():
+            await connection.execute(statement, orders[name])
         await connection.execute("RESET session_replication_role")
-    found = await findings(ship)
+    violations = await find_violations(ship)
     for name, order_id in orders.items():
-        parcels = [str(one.shipment_id) for one in await ship.list_shipments(order_id)]
-        about = [what for what in found[name] if str(order_id) in what or what in parcels]
-        assert about, (name, found)
-        others = [what for what in found[name] if what not in about]
+        shipments = [str(shipment.shipment_id) for shipment in await ship.list_shipments(order_id)]
+        expected = [text for text in violations[name] if str(order_id) in text or text in shipments]
+        assert expected, (name, violations)
+        others = [text for text in violations[name] if text not in expected]
         assert (
             name in ("fulfilment_counts_out_of_order", "fulfilment_and_shipments", "shipped_without_counts")
             or not others

@@ -1,4 +1,4 @@
-"""Rows made for COPY hold, in Postgres, exactly what the orders held."""
+"""Orders encoded for COPY arrive in Postgres with the same values."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ async def connection(database_url: str) -> AsyncIterator[asyncpg.Connection[asyn
     await connection.close()
 
 
-def drawn(count: int) -> list[AcceptedOrder]:
-    """Orders as hypothesis finds them; it has no way to wait for a database, so they are gathered first."""
-    found: list[AcceptedOrder] = []
+def draw_orders(count: int) -> list[AcceptedOrder]:
+    """Draw orders with hypothesis first, because hypothesis cannot await a database."""
+    drawn: list[AcceptedOrder] = []
 
     @settings(max_examples=count, database=None)
     @given(orders)
     def gather(order: AcceptedOrder) -> None:
-        found.append(order)
+        drawn.append(order)
 
     gather()
-    return found
+    return drawn
 
 
-async def test_every_field_arrives_as_it_was(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    for number, order in enumerate(drawn(200)):
+async def test_copied_orders_keep_every_field(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    for number, order in enumerate(draw_orders(200)):
         entry = EntryId(NOW_MS + number, number)
         async with connection.transaction():
             await copy_orders(connection, [StreamedOrder(order, entry, b"")], from_ms(NOW_MS))
@@ -77,7 +77,7 @@ async def test_every_field_arrives_as_it_was(connection: asyncpg.Connection[asyn
                 " ORDER BY line_no, address_no",
                 order.order_id,
             )
-            await connection.execute("DELETE FROM orders")  # the next may have the same user and key
+            await connection.execute("DELETE FROM orders")  # the next order may have the same user and key
         assert row is not None
         assert (row["user_id"], row["idempotency_key"]) == (order.user_id, order.idempotency_key)
         assert (row["body_digest"], row["sale_id"]) == (order.body_digest, order.sale_id)
@@ -90,12 +90,12 @@ async def test_every_field_arrives_as_it_was(connection: asyncpg.Connection[asyn
         assert row["pay_by"] == from_ms(entry.ms) + timedelta(seconds=order.pay_within_s)
         assert row["traceparent"] == (order.traceparent or None)
         assert row["status"] == "awaiting_payment"
-        wanted = sorted(order.lines, key=lambda line: (line.line_no, line.address_no))
-        assert [AcceptedLine(*line) for line in stored] == wanted
+        expected = sorted(order.lines, key=lambda line: (line.line_no, line.address_no))
+        assert [AcceptedLine(*line) for line in stored] == expected
 
 
-async def test_an_order_without_its_key(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    [order] = drawn(1)
+async def test_copied_order_without_key_has_null_key(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    [order] = draw_orders(1)
     await copy_orders(connection, [StreamedOrder(order, EntryId(NOW_MS, 0), b"")], from_ms(NOW_MS), with_keys=False)
     assert await connection.fetchval("SELECT idempotency_key FROM orders") is None
 
@@ -111,8 +111,8 @@ async def test_an_order_without_its_key(connection: asyncpg.Connection[asyncpg.R
         {"lines": [AcceptedLine(2**15, 0, "a", 1, 1)]},
     ],
 )
-def test_what_no_column_can_hold_is_said_to_be_so(change: dict[str, object]) -> None:
-    [order] = drawn(1)
+def test_encoding_of_value_that_fits_no_column_is_refused(change: dict[str, object]) -> None:
+    [order] = draw_orders(1)
     values = {name: getattr(order, name) for name in order.__struct_fields__} | change
     with pytest.raises(ValueError, match=r"fit|digest|encode"):
         encode_copy([(AcceptedOrder(**values), EntryId(NOW_MS, 0))], from_ms(NOW_MS))

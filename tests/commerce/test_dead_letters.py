@@ -1,4 +1,4 @@
-"""An accepted order that cannot be written is kept, seen by its owner, and retried or discarded by a person."""
+"""A refused order is kept as a dead letter, is visible to its customer, and is retried or discarded by staff."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (50, 100, 5)})
 
 
-async def dead(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> lua.Reservation:
-    """An order whose currency the database does not take, among good ones."""
+async def place_bad_order(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> lua.Reservation:
+    """Place an order with a currency that the database refuses, among good ones."""
     good = [reservation(shop.ids.new, sale_id, {"a": 1}, user=f"u{n}", limits={"a": 5}) for n in range(3)]
     order = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
     accepted = msgspec.structs.replace(decode_accepted(order.payload), currency="yuan")
@@ -40,39 +40,43 @@ async def dead(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKe
     )
     await reserve(shop.redis, keys, good[0], bad, good[1], good[2])
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: _drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM orders") == 3
     return bad
 
 
-async def _drained(shop: CliServices, keys: SaleKeys) -> bool:
+async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_it_cannot_be_paid(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
-    """Nobody waits for it for ever: first it may still be stored, and once it is discarded it is cancelled."""
-    bad = await dead(shop, settings, sale_id, keys)
+async def test_dead_letter_cannot_be_paid(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+    """It may still be stored, so the answer is `not_stored_yet`; once it is discarded, the order is cancelled."""
+    bad = await place_bad_order(shop, settings, sale_id, keys)
     path = f"/v1/orders/{bad.order_id}/payments"
     async with open_gateway(settings) as gateway:
-        held = await gateway.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
-        assert (held.status, held.code) == (409, "not_stored_yet")
+        held_answer = await gateway.call(
+            "POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]}
+        )
+        assert (held_answer.status, held_answer.code) == (409, "not_stored_yet")
         await shop.dead_letters.discard(bad.order_id, "test")
-        gone = await gateway.call("POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]})
-        assert (gone.status, gone.code) == (409, "not_payable")
+        discarded_answer = await gateway.call(
+            "POST", path, user="user", json={"payments": [{"method": "cod", "amount": 200}]}
+        )
+        assert (discarded_answer.status, discarded_answer.code) == (409, "not_payable")
 
 
-async def test_it_is_listed_and_its_owner_still_sees_the_order(
+async def test_dead_letter_is_listed_and_customer_sees_order(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
-    bad = await dead(shop, settings, sale_id, keys)
+    bad = await place_bad_order(shop, settings, sale_id, keys)
     page = await shop.dead_letters.list_letters(None, 10)
     [letter] = page.items
     assert (letter.order_id, letter.user_id, letter.units, letter.status) == (bad.order_id, "user", {"a": 2}, "held")
     assert "orders_currency_check" in letter.error
-    shown = await shop.dead_letters.get(bad.order_id)
-    assert shown.order is not None
-    assert shown.order["currency"] == "yuan"
+    letter = await shop.dead_letters.get(bad.order_id)
+    assert letter.order is not None
+    assert letter.order["currency"] == "yuan"
     orders = Orders(shop.db, shop.redis, shop.clock)
     order = await orders.get(bad.order_id, "user", [sale_id])
     assert (order.status, order.sale_id) == (OrderStatus.ACCEPTED, sale_id)
@@ -81,29 +85,27 @@ async def test_it_is_listed_and_its_owner_still_sees_the_order(
     assert audit.total.held == 5
 
 
-async def test_discarding_gives_the_goods_back_once(
-    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
-) -> None:
-    bad = await dead(shop, settings, sale_id, keys)
+async def test_discard_releases_stock_once(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
+    bad = await place_bad_order(shop, settings, sale_id, keys)
     assert (await shop.dead_letters.discard(bad.order_id, "ann")).resolved_by == "ann"
     with pytest.raises(DeadLetterResolved):
         await shop.dead_letters.discard(bad.order_id, "ann")
     async with run_workers(settings, "release_worker"):
-        await eventually(lambda: _free(shop, keys, 47))
+        await eventually(lambda: has_free_units(shop, keys, 47))
     assert b"user\0a" not in await lua.buyers(shop.redis, keys)
     order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])
     assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "refused")
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
+async def has_free_units(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
-async def test_retrying_fails_until_what_is_wrong_is_mended(
+async def test_retry_fails_until_cause_is_fixed(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
 ) -> None:
-    bad = await dead(shop, settings, sale_id, keys)
+    bad = await place_bad_order(shop, settings, sale_id, keys)
     with pytest.raises(Conflict, match="still cannot be stored"):
         await shop.dead_letters.retry(bad.order_id, "ann")
     assert (await shop.dead_letters.get(bad.order_id)).status == "held"
@@ -117,7 +119,7 @@ async def test_retrying_fails_until_what_is_wrong_is_mended(
         await shop.dead_letters.retry(bad.order_id, "ann")
 
 
-async def test_no_such_letter(shop: CliServices, sale_id: str) -> None:
+async def test_unknown_dead_letter_is_refused(shop: CliServices, sale_id: str) -> None:
     for call in (shop.dead_letters.get(shop.ids.new()), shop.dead_letters.discard(shop.ids.new(), "ann")):
         with pytest.raises(NoSuchDeadLetter):
             await call

@@ -1,4 +1,4 @@
-"""Jobs that are too old for Redis to do: whatever it did of them before, a load settles each exactly once (P5)."""
+"""Jobs that are too old for Redis: a load counts each exactly once, whether Redis had applied it or not (P5)."""
 
 from __future__ import annotations
 
@@ -32,20 +32,19 @@ async def reservations(shop: CliServices) -> AsyncIterator[Reservations]:
     return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
-async def drained(shop: CliServices, keys: SaleKeys) -> bool:
+async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
 async def age(shop: CliServices, keys: SaleKeys, table: str) -> None:
-    """Nine days pass, and Redis forgets which changes it made."""
-    made = f"SELECT created_at FROM {table}"
+    """Simulate nine days: rows become older, and Redis forgets which changes it applied."""
     async with shop.db.connection() as connection:
-        for row in await connection.fetch(made):
+        for row in await connection.fetch(f"SELECT created_at FROM {table}"):
             await shop.redis.delete(keys.changes(to_ms(row["created_at"]) // 86_400_000))
         await connection.execute(f"UPDATE {table} SET created_at = created_at - interval '9 days'")
 
 
-async def status(shop: CliServices, table: str) -> list[str]:
+async def statuses(shop: CliServices, table: str) -> list[str]:
     async with shop.db.connection() as connection:
         return [row["status"] for row in await connection.fetch(f"SELECT status FROM {table} ORDER BY created_at")]
 
@@ -53,20 +52,20 @@ async def status(shop: CliServices, table: str) -> list[str]:
 async def stock_and_purchases(
     shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> tuple[dict[str, int], dict[bytes, int]]:
-    """What is free and what was bought, in Redis; the audit must agree."""
+    """Return free units and purchases in Redis, after a clean audit."""
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
 
 
-async def expired(
+async def place_expired_order(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, reservations: Reservations
 ) -> None:
-    """An order of 2 that is kept, and one of 3 by the same user that was not paid."""
+    """Place an order of 2 units that stays, and one of 3 units of the same user that expires."""
     for units in (3, 2):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": units}, limits={"a": 5}))
         async with run_workers(settings, "order_writer"):
-            await eventually(lambda: drained(shop, keys))
+            await eventually(lambda: is_drained(shop, keys))
         if units == 3:
             await expire_all(shop)
             assert await reservations.expire_unpaid_orders() == 1
@@ -74,7 +73,7 @@ async def expired(
 
 @pytest.mark.parametrize("applied_before", [True, False])
 @pytest.mark.parametrize("parked", [True, False])
-async def test_a_release(
+async def test_load_with_expired_release_counts_it_once(
     shop: CliServices,
     settings: Settings,
     sale_id: str,
@@ -83,20 +82,20 @@ async def test_a_release(
     parked: bool,
     applied_before: bool,
 ) -> None:
-    await expired(shop, settings, sale_id, keys, reservations)
+    await place_expired_order(shop, settings, sale_id, keys, reservations)
     if applied_before:
         async with shop.db.connection() as connection:
             row = await connection.fetchrow("SELECT release_id, created_at FROM releases")
         assert row is not None
-        done = lua.Release(row["release_id"], to_ms(row["created_at"]), "user", {"a": 3})
-        await lua.release(shop.redis, keys, [done])
+        release = lua.Release(row["release_id"], to_ms(row["created_at"]), "user", {"a": 3})
+        await lua.release(shop.redis, keys, [release])
     await age(shop, keys, "releases")
     if parked:
         assert await reservations.apply_due_releases() == 1
-        assert await status(shop, "releases") == ["parked"]
+        assert await statuses(shop, "releases") == ["parked"]
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert report.resolved_jobs == 1
-    assert await status(shop, "releases") == ["applied"]
+    assert await statuses(shop, "releases") == ["applied"]
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
     assert await reservations.apply_due_releases() == 0
     assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
@@ -104,8 +103,10 @@ async def test_a_release(
 
 
 @pytest.mark.parametrize("parked", [True, False])
-async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, parked: bool) -> None:
-    """More than is free is not taken away, even though nobody knows whether it was before."""
+async def test_load_with_expired_stock_changes_applies_or_refuses_each(
+    shop: CliServices, sale_id: str, keys: SaleKeys, parked: bool
+) -> None:
+    """A change that removes more units than are free is refused, although Redis may have applied it before."""
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 5}, limits={"a": 5}))
     async with shop.db.connection() as connection:
         for second, delta in enumerate((-4, 3, -7, -2)):
@@ -117,19 +118,19 @@ async def test_stock_changes(shop: CliServices, sale_id: str, keys: SaleKeys, pa
     await age(shop, keys, "stock_changes")
     if parked:
         assert await shop.stock.apply_due_changes() == 4
-        assert await status(shop, "stock_changes") == ["parked"] * 4
+        assert await statuses(shop, "stock_changes") == ["parked"] * 4
         assert "floodgate rebuild" in ((await shop.stock.list_changes(sale_id, 1))[0].last_error or "")
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert report.resolved_jobs == 4
-    assert await status(shop, "stock_changes") == ["applied", "applied", "refused", "applied"]
+    assert await statuses(shop, "stock_changes") == ["applied", "applied", "refused", "applied"]
     assert (await stock_and_purchases(shop, sale_id, keys))[0] == {"a": 10 - 5 - 4 + 3 - 2}
     assert await shop.stock.apply_due_changes() == 0
 
 
-async def test_a_young_job_is_left_to_its_driver(
+async def test_load_with_recent_release_leaves_it_to_worker(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, reservations: Reservations
 ) -> None:
-    await expired(shop, settings, sale_id, keys, reservations)
+    await place_expired_order(shop, settings, sale_id, keys, reservations)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '6 days'")
     assert (await load_sale(shop.db, shop.redis, shop.clock, sale_id)).resolved_jobs == 0
@@ -138,7 +139,7 @@ async def test_a_young_job_is_left_to_its_driver(
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 8}, {b"user\0a": 2})
 
 
-async def test_a_load_that_dies_before_it_says_so(
+async def test_load_killed_before_its_end_counts_release_once(
     shop: CliServices,
     settings: Settings,
     sale_id: str,
@@ -146,21 +147,21 @@ async def test_a_load_that_dies_before_it_says_so(
     reservations: Reservations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The units are in Redis and the row is not marked; the next load starts from the rows, so they count once."""
-    await expired(shop, settings, sale_id, keys, reservations)
+    """Redis has the units and the row is not marked. The next load computes from the rows, so they count once."""
+    await place_expired_order(shop, settings, sale_id, keys, reservations)
     await age(shop, keys, "releases")
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "more"), "test")
     with monkeypatch.context() as patch:
-        patch.setattr(loading, "_end", _dies)
+        patch.setattr(loading, "_end_load", _raise_error)
         with pytest.raises(SystemError):
             await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 9}
     assert await reservations.apply_due_releases() == 1
-    assert await status(shop, "releases") == ["parked"]
+    assert await statuses(shop, "releases") == ["parked"]
     assert await shop.sales.sync_to_redis(sale_id)
-    assert await status(shop, "releases") == ["applied"]
+    assert await statuses(shop, "releases") == ["applied"]
     assert await stock_and_purchases(shop, sale_id, keys) == ({"a": 9}, {b"user\0a": 2})
 
 
-async def _dies(*_: object) -> None:
+async def _raise_error(*_: object) -> None:
     raise SystemError

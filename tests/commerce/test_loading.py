@@ -1,4 +1,4 @@
-"""Rebuilding a sale in Redis from Postgres and the stream: whatever was lost, the books are right afterwards."""
+"""Loads of a sale into Redis from Postgres and the stream: the audit is clean afterwards, whatever was lost."""
 
 from __future__ import annotations
 
@@ -27,22 +27,24 @@ POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
 
 
 async def wipe(shop: CliServices, keys: SaleKeys) -> None:
-    """What a Redis that lost its disk looks like for this sale."""
+    """Delete all keys of a sale, as if Redis had lost its disk."""
     names = [key async for key in shop.redis.scan_iter(keys.meta.decode().replace("meta", "*"))]
     await shop.redis.delete(*names)
 
 
-async def clean(shop: CliServices, sale_id: str) -> None:
+async def check_clean(shop: CliServices, sale_id: str) -> None:
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     assert audit.differences == 0
 
 
-async def drained(shop: CliServices, keys: SaleKeys) -> bool:
+async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def test_after_a_wipe(shop: CliServices, settings: Settings, sale_id: str) -> None:
+async def test_load_after_wipe_restores_stock_limits_and_keys(
+    shop: CliServices, settings: Settings, sale_id: str
+) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 3), "b": (20, 50, None)})
     orders = [
         reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, user=f"u{n}", limits={"a": 3}, key="k") for n in range(5)
@@ -50,7 +52,7 @@ async def test_after_a_wipe(shop: CliServices, settings: Settings, sale_id: str)
     await reserve(shop.redis, keys, *orders)
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 10, "more"), "test")
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     before = await lua.cut(shop.redis, keys)
     await wipe(shop, keys)
     [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
@@ -66,81 +68,85 @@ async def test_after_a_wipe(shop: CliServices, settings: Settings, sale_id: str)
     assert [answer.outcome for answer in answers] == [ReserveOutcome.REPLAYED] * 5
     [over] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="u0", limits={"a": 3}))
     assert over.outcome is ReserveOutcome.OVER_LIMIT
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-async def test_a_wipe_after_a_dead_letter(shop: CliServices, settings: Settings, sale_id: str) -> None:
-    """The newest entry was a dead letter: the stream's ids go on from it, so that a cut still has it before it."""
+async def test_load_after_dead_letter_continues_entry_ids(shop: CliServices, settings: Settings, sale_id: str) -> None:
+    """The newest entry is a dead letter. The stream's ids continue after it, so that it stays before later cuts."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5)})
     bad = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
     payload = encode_accepted(msgspec.structs.replace(decode_accepted(bad.payload), currency="yuan"))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 5}))
-    [died] = await reserve(shop.redis, keys, msgspec.structs.replace(bad, payload=payload))
+    [dead_lettered] = await reserve(shop.redis, keys, msgspec.structs.replace(bad, payload=payload))
     async with run_workers(settings, "order_writer", "release_worker"):
-        await eventually(lambda: drained(shop, keys))
-        await clean(shop, sale_id)
+        await eventually(lambda: is_drained(shop, keys))
+        await check_clean(shop, sale_id)
         await shop.dead_letters.discard(bad.order_id, "test")
-        await eventually(lambda: _free(shop, keys, 49))
+        await eventually(lambda: has_free_units(shop, keys, 49))
     await wipe(shop, keys)
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     cut = await lua.cut(shop.redis, keys)
-    assert cut.last_entry == died.entry
+    assert cut.last_entry == dead_lettered.entry
     assert cut.stock == {"a": 49}
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-async def _free(shop: CliServices, keys: SaleKeys, units: int) -> bool:
+async def has_free_units(shop: CliServices, keys: SaleKeys, units: int) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == {"a": units}
 
 
-async def test_with_orders_in_the_stream_and_half_written(shop: CliServices, settings: Settings, sale_id: str) -> None:
+async def test_load_with_orders_in_stream_and_postgres_counts_each_once(
+    shop: CliServices, settings: Settings, sale_id: str
+) -> None:
     """Some orders are only in the stream, some in both, some only in Postgres: each counts once."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     for _ in range(3):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     for _ in range(4):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
     await shop.redis.delete(keys.meta, keys.stock)
     report = await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (report.units_free, report.waiting_orders) == (50 - 3 - 8, 4)
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
-    await clean(shop, sale_id)
+        await eventually(lambda: is_drained(shop, keys))
+    await check_clean(shop, sale_id)
 
 
 @pytest.mark.parametrize("applied_before", [True, False])
-async def test_a_release_that_was_not_marked_is_applied_once(
+async def test_load_with_unmarked_release_applies_it_once(
     shop: CliServices, settings: Settings, sale_id: str, sale_prefix: str, applied_before: bool
 ) -> None:
-    """The driver died between Redis and its row; then the sale is loaded anew."""
+    """The worker died before it marked the release; then the sale is loaded again."""
     keys = await make_sale(shop, sale_id, {"a": (10, 100, 2)}, pay_within_s=10)
     order = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 2})
     await reserve(shop.redis, keys, order)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     await expire_all(shop)
     releases = Reservations(shop.db, shop.redis, shop.clock, POLICY)
     assert await releases.expire_unpaid_orders() == 1
     if applied_before:
         async with shop.db.connection() as connection:
-            made = await connection.fetchval("SELECT created_at FROM releases")
-        created_ms = int(made.timestamp() * 1000)
+            created_at = await connection.fetchval("SELECT created_at FROM releases")
+        created_ms = int(created_at.timestamp() * 1000)
         await lua.release(shop.redis, keys, [lua.Release(order.order_id, created_ms, "user", {"a": 2})])
         assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
     assert await releases.apply_due_releases() == 1
     assert await releases.apply_due_releases() == 0
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-async def test_a_mark_of_an_older_load_is_refused(shop: CliServices, settings: Settings, sale_id: str) -> None:
-    """It was applied to the old load, the sale was loaded anew, and only then does the driver come to its row."""
+async def test_mark_of_change_from_previous_load_is_refused(
+    shop: CliServices, settings: Settings, sale_id: str
+) -> None:
+    """The change was applied to the previous load, and the worker marks it after the next load."""
     keys = await make_sale(shop, sale_id, {"a": (10, 100, None)})
     change_id, now = shop.ids.new(), shop.clock.now_ms()
     async with shop.db.connection() as connection:
@@ -151,21 +157,21 @@ async def test_a_mark_of_an_older_load_is_refused(shop: CliServices, settings: S
             sale_id,
             now,
         )
-    done = await lua.change_stock(shop.redis, keys, change_id, now, "a", 5)
+    result = await lua.change_stock(shop.redis, keys, change_id, now, "a", 5)
     await load_sale(shop.db, shop.redis, shop.clock, sale_id)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 10}
 
     async with shop.db.connection() as connection:
         marked = await store.mark_change_applied(
-            connection, change_id, (await shop.sales.get(sale_id)).opens_at, done.epoch, done.number
+            connection, change_id, (await shop.sales.get(sale_id)).opens_at, result.epoch, result.number
         )
     assert not marked
     assert await shop.stock.apply_due_changes() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 15}
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-async def test_only_one_loads_at_a_time(shop: CliServices, sale_id: str) -> None:
+async def test_concurrent_loads_are_refused_except_one(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (10, 100, None)})
     results = await asyncio.gather(
         *(load_sale(shop.db, shop.redis, shop.clock, sale_id) for _ in range(3)), return_exceptions=True
@@ -173,59 +179,60 @@ async def test_only_one_loads_at_a_time(shop: CliServices, sale_id: str) -> None
     refused = [result for result in results if isinstance(result, LoadInProgress)]
     assert len(refused) < 3
     assert all(isinstance(result, LoadInProgress) or not isinstance(result, BaseException) for result in results)
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-async def test_under_load(shop: CliServices, settings: Settings, sale_id: str) -> None:
-    """Orders, the writer and rebuilds at the same time: nothing is lost, nothing is sold twice."""
+async def test_loads_during_orders_lose_and_oversell_nothing(
+    shop: CliServices, settings: Settings, sale_id: str
+) -> None:
+    """Orders, the writer and loads run at the same time: no order is lost, no unit is sold twice."""
     keys = await make_sale(shop, sale_id, {"a": (100_000, 100, 2)})
     outcomes: list[ReserveOutcome] = []
     stop = asyncio.Event()
 
-    async def buy(number: int) -> None:
+    async def buy(customer_no: int) -> None:
         while not stop.is_set():
-            order = reservation(shop.ids.new, sale_id, {"a": 1}, user=f"u{number}-{len(outcomes)}", limits={"a": 2})
+            order = reservation(
+                shop.ids.new, sale_id, {"a": 1}, user=f"u{customer_no}-{len(outcomes)}", limits={"a": 2}
+            )
             outcomes.extend(answer.outcome for answer in await reserve(shop.redis, keys, order))
 
     async with run_workers(settings, "order_writer"):
-        buyers = [asyncio.create_task(buy(number)) for number in range(8)]
+        customers = [asyncio.create_task(buy(number)) for number in range(8)]
         for _ in range(5):
-            done = len(outcomes)
-            await eventually(_more(outcomes, done + 50))
+            await eventually(_has_outcomes(outcomes, len(outcomes) + 50))
             await load_sale(shop.db, shop.redis, shop.clock, sale_id)
             audit = await shop.audit.audit_sale(sale_id)
             assert audit.clean, audit.findings
         stop.set()
-        await asyncio.gather(*buyers)
-        await eventually(lambda: drained(shop, keys))
+        await asyncio.gather(*customers)
+        await eventually(lambda: is_drained(shop, keys))
     assert set(outcomes) <= {ReserveOutcome.ACCEPTED, ReserveOutcome.NOT_READY}
     accepted = outcomes.count(ReserveOutcome.ACCEPTED)
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 100_000 - accepted}
     async with shop.db.connection() as connection:
         assert await connection.fetchval("SELECT count(*) FROM orders") == accepted
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-def _more(outcomes: list[ReserveOutcome], count: int) -> Callable[[], object]:
-    async def look() -> bool:
+def _has_outcomes(outcomes: list[ReserveOutcome], count: int) -> Callable[[], object]:
+    async def has_enough() -> bool:
         return len(outcomes) >= count
 
-    return look
+    return has_enough
 
 
-async def test_a_limit_that_comes_later_counts_what_was_bought(
-    shop: CliServices, settings: Settings, sale_id: str
-) -> None:
+async def test_limit_added_later_counts_earlier_purchases(shop: CliServices, settings: Settings, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
     await shop.sales.change_item(sale_id, "a", 100, 3, "test")
     first, second = (reservation(shop.ids.new, sale_id, {"a": n}, limits={"a": 3}) for n in (2, 1))
     answers = await reserve(shop.redis, keys, first, second)
     assert [answer.outcome for answer in answers] == [ReserveOutcome.OVER_LIMIT, ReserveOutcome.ACCEPTED]
-    await clean(shop, sale_id)
+    await check_clean(shop, sale_id)
 
 
-async def test_what_was_never_opened_cannot_be_loaded(shop: CliServices, sale_id: str) -> None:
+async def test_load_of_draft_is_refused(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (50, 100, None)}, opened=False)
     with pytest.raises(NoSuchSale):
         await load_sale(shop.db, shop.redis, shop.clock, sale_id)

@@ -1,4 +1,4 @@
-"""Reading, cancelling, expiring: from the moment of acceptance an order is found, and its goods come back once."""
+"""Reading, cancelling and expiry: an accepted order is always found, and its stock is released once."""
 
 from __future__ import annotations
 
@@ -40,27 +40,29 @@ def reservations(shop: CliServices) -> Reservations:
     return Reservations(shop.db, shop.redis, shop.clock, POLICY)
 
 
-async def drained(shop: CliServices, keys: SaleKeys) -> bool:
+async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-async def placed(shop: CliServices, sale_id: str, keys: SaleKeys, key: str | None = None, user: str = "user") -> UUID:
+async def place_order(
+    shop: CliServices, sale_id: str, keys: SaleKeys, key: str | None = None, user: str = "user"
+) -> UUID:
     order = reservation(shop.ids.new, sale_id, {"a": 2, "b": 1}, limits={"a": 5}, key=key, user=user)
     await reserve(shop.redis, keys, order)
     return order.order_id
 
 
-async def test_found_before_and_after_the_writer(
+async def test_order_is_found_before_and_after_it_is_stored(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    order_id = await placed(shop, sale_id, keys, "k")
-    young = await orders.get(order_id, "user", [sale_id])
-    assert (young.status, young.sale_id, young.lines) == (OrderStatus.ACCEPTED, sale_id, None)
+    order_id = await place_order(shop, sale_id, keys, "k")
+    accepted = await orders.get(order_id, "user", [sale_id])
+    assert (accepted.status, accepted.sale_id, accepted.lines) == (OrderStatus.ACCEPTED, sale_id, None)
     by_key = await orders.find_by_key("user", "k", [sale_id])
     assert by_key is not None
     assert by_key.order_id == order_id
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     stored = await orders.get(order_id, "user", [sale_id])
     assert stored.status is OrderStatus.AWAITING_PAYMENT
     assert stored.lines is not None
@@ -70,16 +72,16 @@ async def test_found_before_and_after_the_writer(
     assert await orders.find_by_key("user", "other", [sale_id]) is None
 
 
-async def test_never_missing_while_the_writer_works(
+async def test_order_is_never_missing_while_writer_stores_it(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    """P2 as a client sees it: no look at a promised order ever fails."""
-    looks = 0
+    """P2 for a client: every read of an accepted order finds it."""
+    reads = 0
 
-    async def look(order_id: UUID) -> None:
-        nonlocal looks
+    async def poll(order_id: UUID) -> None:
+        nonlocal reads
         while (await orders.get(order_id, "user", [sale_id])).status is OrderStatus.ACCEPTED:
-            looks += 1
+            reads += 1
 
     async with run_workers(settings, "order_writer"):
         for _ in range(20):
@@ -88,18 +90,18 @@ async def test_never_missing_while_the_writer_works(
                 for order in [reservation(shop.ids.new, sale_id, {"b": 1}, user="user") for _ in range(1)]
                 if (await reserve(shop.redis, keys, order))[0].entry
             ]
-            await asyncio.gather(*(look(order_id) for order_id in order_ids for _ in range(4)))
-    assert looks > 0
+            await asyncio.gather(*(poll(order_id) for order_id in order_ids for _ in range(4)))
+    assert reads > 0
 
 
-async def test_others_orders_do_not_exist(
+async def test_order_of_another_customer_is_not_found(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    order_id = await placed(shop, sale_id, keys)
+    order_id = await place_order(shop, sale_id, keys)
     with pytest.raises(NoSuchOrder):
         await orders.get(order_id, "somebody", [sale_id])
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     for user, id_ in (("somebody", order_id), ("user", uuid4())):
         with pytest.raises(NoSuchOrder):
             await orders.get(id_, user, [sale_id])
@@ -107,26 +109,26 @@ async def test_others_orders_do_not_exist(
             await orders.cancel(id_, Actor(user, user), [sale_id], 0)
 
 
-async def test_a_list_pages_from_new_to_old(
+async def test_order_list_pages_from_newest_to_oldest(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    made = [reservation(shop.ids.new, sale_id, {"b": 1}, user="user" if n % 3 else "other") for n in range(12)]
-    await reserve(shop.redis, keys, *made)
+    placed = [reservation(shop.ids.new, sale_id, {"b": 1}, user="user" if n % 3 else "other") for n in range(12)]
+    await reserve(shop.redis, keys, *placed)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
-    found, cursor = [], None
+        await eventually(lambda: is_drained(shop, keys))
+    listed, cursor = [], None
     while True:
         page = await orders.list_orders("user", cursor, 3)
-        found += [order.order_id for order in page.items]
+        listed += [order.order_id for order in page.items]
         if page.next is None:
             break
         cursor = UUID(page.next)
-    assert found == sorted((order.order_id for order in made if order.user_id == "user"), reverse=True)
+    assert listed == sorted((order.order_id for order in placed if order.user_id == "user"), reverse=True)
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
-async def test_a_users_list_passes_nobody_elses_orders(shop: CliServices, mode: str) -> None:
-    """Twenty thousand later orders of a hundred others, of whom each has many: the plan goes by the user."""
+async def test_order_list_reads_no_orders_of_other_users(shop: CliServices, mode: str) -> None:
+    """The plan uses the index by user, although a hundred other users have twenty thousand later orders."""
     async with shop.db.connection() as connection:
         await connection.execute(
             "INSERT INTO orders (order_id, user_id, idempotency_key, body_digest, sale_id, generation, currency, "
@@ -137,10 +139,10 @@ async def test_a_users_list_passes_nobody_elses_orders(shop: CliServices, mode: 
         )
         await connection.execute("ANALYZE orders")
         await connection.execute(f"SET plan_cache_mode = {mode}")
-        await connection.execute(f"PREPARE listing (text, uuid, integer) AS {store.queries.list_orders}")
+        await connection.execute(f"PREPARE list_orders (text, uuid, integer) AS {store.queries.list_orders}")
         for before in (UUID(int=2**128 - 1), UUID(int=150)):
             plan = await connection.fetchval(
-                f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE listing ('user 0', '{before}', 21)"
+                f"EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE list_orders ('user 0', '{before}', 21)"
             )
             assert "orders_one_key_one_order" in plan
             assert "orders_pkey" not in plan
@@ -150,12 +152,12 @@ async def test_a_users_list_passes_nobody_elses_orders(shop: CliServices, mode: 
         await connection.execute("RESET plan_cache_mode")
 
 
-async def test_cancelling_gives_the_goods_back_once(
+async def test_cancel_repeated_releases_stock_once(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
-    order_id = await placed(shop, sale_id, keys)
+    order_id = await place_order(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     answers = await asyncio.gather(*(orders.cancel(order_id, ACTOR, [sale_id], 0) for _ in range(10)))
     assert {(order.status, order.cancel_reason) for order in answers} == {(OrderStatus.CANCELLED, "by_customer")}
     assert await reservations.apply_due_releases() == 1
@@ -171,23 +173,23 @@ async def test_cancelling_gives_the_goods_back_once(
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_cancelling_what_is_not_stored_yet(
+async def test_cancel_of_unstored_order_waits_for_writer(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    order_id = await placed(shop, sale_id, keys)
+    order_id = await place_order(shop, sale_id, keys)
     with pytest.raises(NotStoredYet):
         await orders.cancel(order_id, ACTOR, [sale_id], 0.05)
-    cancelling = asyncio.create_task(orders.cancel(order_id, ACTOR, [sale_id], 10))
+    cancellation = asyncio.create_task(orders.cancel(order_id, ACTOR, [sale_id], 10))
     async with run_workers(settings, "order_writer"):
-        assert (await cancelling).status is OrderStatus.CANCELLED
+        assert (await cancellation).status is OrderStatus.CANCELLED
 
 
-async def test_a_paid_order_is_not_cancelled(
+async def test_cancel_of_paid_order_is_refused(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders
 ) -> None:
-    order_id = await placed(shop, sale_id, keys)
+    order_id = await place_order(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     async with shop.db.transaction() as connection:
         await connection.execute("UPDATE orders SET status = 'paid' WHERE order_id = $1", order_id)
         await connection.execute(
@@ -203,30 +205,30 @@ async def test_a_paid_order_is_not_cancelled(
 async def test_unpaid_orders_expire(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
-    order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
+    order_ids = [await place_order(shop, sale_id, keys, user=f"u{n}") for n in range(5)]
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     assert await reservations.expire_unpaid_orders() == 0
     await expire_all(shop)
     async with run_workers(settings, "release_worker"):
-        await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
+        await eventually(lambda: has_stock(shop, keys, {"a": 50, "b": 20}))
     for number, order_id in enumerate(order_ids):
         order = await orders.get(order_id, f"u{number}", [sale_id])
         assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "expired")
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def _free(shop: CliServices, keys: SaleKeys, stock: dict[str, int]) -> bool:
+async def has_stock(shop: CliServices, keys: SaleKeys, stock: dict[str, int]) -> bool:
     return (await lua.cut(shop.redis, keys)).stock == stock
 
 
-async def test_expiry_and_cancel_race(
+async def test_expiry_and_cancel_at_once_release_stock_once(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
-    """Whoever comes first decides; the goods come back once."""
-    order_ids = [await placed(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
+    """The first of them decides, and the stock is released once."""
+    order_ids = [await place_order(shop, sale_id, keys, user=f"u{n}") for n in range(15)]
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     await expire_all(shop)
     await asyncio.gather(
         *(orders.cancel(id_, Actor(f"u{n}", "customer"), [sale_id], 0) for n, id_ in enumerate(order_ids)),
@@ -242,12 +244,12 @@ async def test_expiry_and_cancel_race(
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_a_release_waits_for_a_sale_that_is_not_loaded(
+async def test_release_of_unloaded_sale_waits(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
-    order_id = await placed(shop, sale_id, keys)
+    order_id = await place_order(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     meta = await shop.redis.dump(keys.meta)
     await shop.redis.delete(keys.meta)
@@ -258,15 +260,15 @@ async def test_a_release_waits_for_a_sale_that_is_not_loaded(
     assert tuple(row)[:3] == ("pending", 1, "the sale is not loaded in Redis")
     await shop.redis.restore(keys.meta, 0, meta)
     async with run_workers(settings, "release_worker"):
-        await eventually(lambda: _free(shop, keys, {"a": 50, "b": 20}))
+        await eventually(lambda: has_stock(shop, keys, {"a": 50, "b": 20}))
 
 
-async def test_a_release_that_is_too_old_is_parked(
+async def test_release_too_old_for_redis_is_parked(
     shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys, orders: Orders, reservations: Reservations
 ) -> None:
-    order_id = await placed(shop, sale_id, keys)
+    order_id = await place_order(shop, sale_id, keys)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     await orders.cancel(order_id, ACTOR, [sale_id], 0)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE releases SET created_at = created_at - interval '9 days'")
@@ -275,7 +277,7 @@ async def test_a_release_that_is_too_old_is_parked(
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 48, "b": 19}
 
 
-async def test_the_transitions_are_those_of_the_database(shop: CliServices) -> None:
+async def test_transitions_match_those_of_database(shop: CliServices) -> None:
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT from_status, to_status FROM order_transitions")
         check = await connection.fetchval(

@@ -1,4 +1,4 @@
-"""A customer's address stands in the database and nowhere else: not in a log, not in the text of an error."""
+"""A customer's address is in the database only: in no log and in no error text."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
     return await make_sale(shop, sale_id, {"a": (50, 100, None)})
 
 
-async def placed(shop: CliServices, sale_id: str, keys: SaleKeys, ship_to: str) -> lua.Reservation:
-    made = reservation(shop.ids.new, sale_id, {"a": 1})
-    payload = encode_accepted(msgspec.structs.replace(decode_accepted(made.payload), ship_to=ship_to))
-    order = msgspec.structs.replace(made, payload=payload)
+async def place_order(shop: CliServices, sale_id: str, keys: SaleKeys, ship_to: str) -> lua.Reservation:
+    order = reservation(shop.ids.new, sale_id, {"a": 1})
+    payload = encode_accepted(msgspec.structs.replace(decode_accepted(order.payload), ship_to=ship_to))
+    order = msgspec.structs.replace(order, payload=payload)
     await reserve(shop.redis, keys, order)
     return order
 
 
-async def drained(shop: CliServices, keys: SaleKeys) -> bool:
+async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
     return (await lua.backlog(shop.redis, keys)).orders == 0
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> str:
-    """All that the handlers got, tracebacks and extras included."""
+def log_text(caplog: pytest.LogCaptureFixture) -> str:
+    """Return all log records with their tracebacks and extras."""
     formatter = logging.Formatter()
     return "\n".join(f"{formatter.format(record)} {record.__dict__}" for record in caplog.records)
 
@@ -54,7 +54,7 @@ REFUSED = {
         'CheckViolationError: new row for relation "orders" violates check constraint "known_city" '
         "(SQLSTATE 23514, constraint known_city)",
     ),
-    "no JSON": (
+    "invalid JSON": (
         ADDRESS[:-1],
         "InvalidTextRepresentationError: invalid input syntax for type json (SQLSTATE 22P02, column orders.ship_to)",
     ),
@@ -62,7 +62,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_an_order_that_is_refused(
+async def test_refused_order_leaks_no_address_into_logs_or_errors(
     shop: CliServices,
     settings: Settings,
     sale_id: str,
@@ -71,38 +71,40 @@ async def test_an_order_that_is_refused(
     caplog: pytest.LogCaptureFixture,
     name: str,
 ) -> None:
-    ship_to, why = REFUSED[name]
+    ship_to, error_text = REFUSED[name]
     async with shop.db.connection() as connection:
         await connection.execute(
             "ALTER TABLE orders ADD CONSTRAINT known_city CHECK (ship_to->0->>'city' IS DISTINCT FROM 'Atlantis')"
         )
-    order = await placed(shop, sale_id, keys, ship_to)
+    order = await place_order(shop, sale_id, keys, ship_to)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     [letter] = (await shop.dead_letters.list_letters(None, 10)).items
-    assert letter.error == why
-    with pytest.raises(Conflict) as again:
+    assert letter.error == error_text
+    with pytest.raises(Conflict) as retry_error:
         await shop.dead_letters.retry(order.order_id, "test")
-    text = logged(caplog) + (servers.home / "logs" / "postgres.log").read_text(errors="replace")
+    text = log_text(caplog) + (servers.home / "logs" / "postgres.log").read_text(errors="replace")
     assert "an order was dead-lettered" in text
     for private in PRIVATE:
-        assert private not in text + letter.error + again.value.detail
+        assert private not in text + letter.error + retry_error.value.detail
 
 
-async def test_a_traceback(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
-    """Whatever leaves the pool has lost what quotes the row, and so has what it comes from."""
-    order = await placed(shop, sale_id, keys, ADDRESS)
+async def test_traceback_of_database_error_quotes_no_row(
+    shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys
+) -> None:
+    """Errors that leave the pool, and their causes, have no DETAIL."""
+    order = await place_order(shop, sale_id, keys, ADDRESS)
     async with run_workers(settings, "order_writer"):
-        await eventually(lambda: drained(shop, keys))
+        await eventually(lambda: is_drained(shop, keys))
     async with shop.db.connection() as connection:
         await connection.execute("ALTER TABLE orders ADD CHECK (cancel_reason <> 'by_customer')")
     orders = Orders(shop.db, shop.redis, shop.clock)
     with pytest.raises(asyncpg.CheckViolationError) as raised:
         await orders.cancel(order.order_id, Actor("user", "customer user"), [sale_id], 1)
-    refused = "INSERT INTO sales SELECT $1, 'Wenyi', 'no currency', 'open', now(), NULL, 900, 1, 0, 1, 0, now()"
+    statement = "INSERT INTO sales SELECT $1, 'Wenyi', 'no currency', 'open', now(), NULL, 900, 1, 0, 1, 0, now()"
     with pytest.raises(RuntimeError) as wrapped:
         async with shop.db.connection() as connection:
-            await _fail_after(connection, refused, sale_id)
+            await _execute_and_wrap_error(connection, statement, sale_id)
     for error in (raised.value, wrapped.value):
         text = "".join(traceback.format_exception(error))
         assert "violates check constraint" in text
@@ -110,14 +112,14 @@ async def test_a_traceback(shop: CliServices, settings: Settings, sale_id: str, 
         assert not any(private in text for private in PRIVATE)
 
 
-async def _fail_after(connection: Connection, statement: str, sale_id: str) -> None:
+async def _execute_and_wrap_error(connection: Connection, statement: str, sale_id: str) -> None:
     try:
         await connection.execute(statement, sale_id)
     except asyncpg.PostgresError as error:
-        raise RuntimeError("and then this") from error
+        raise RuntimeError("wrapped") from error
 
 
-async def test_what_asyncpg_itself_refuses(shop: CliServices) -> None:
+async def test_error_text_of_asyncpg_quotes_no_value(shop: CliServices) -> None:
     with pytest.raises(asyncpg.DataError, match="Wenyi") as raised:
         async with shop.db.connection() as connection:
             await connection.execute("SELECT $1::integer", "Wenyi")

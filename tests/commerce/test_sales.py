@@ -1,4 +1,4 @@
-"""Making and steering sales, changing their stock, and finishing what was begun."""
+"""Sales: creation, states, terms, stock changes, and synchronisation with Redis."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.support.sales import make_sale, reservation, reserve
 
 
 def sale_input(shop: CliServices, sale_id: str, **changes: object) -> SaleInput:
-    made = SaleInput(sale_id, "A sale", "CNY", from_ms(shop.clock.now_ms()))
-    return msgspec.structs.replace(made, **changes)
+    sale = SaleInput(sale_id, "A sale", "CNY", from_ms(shop.clock.now_ms()))
+    return msgspec.structs.replace(sale, **changes)
 
 
-async def test_the_life_of_a_sale(shop: CliServices, sale_id: str) -> None:
+async def test_sale_changes_through_all_states(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     assert (await shop.sales.get(sale_id)).state is SaleState.DRAFT
     assert await lua.loaded_epoch(shop.redis, keys) == 0
-    for step, state in (("open", "open"), ("pause", "paused"), ("open", "open"), ("close", "closed")):
-        sale = await getattr(shop.sales, step)(sale_id, "test")
+    for method, state in (("open", "open"), ("pause", "paused"), ("open", "open"), ("close", "closed")):
+        sale = await getattr(shop.sales, method)(sale_id, "test")
         assert sale.state == state
         assert sale.is_loaded
         assert sale.published_generation == sale.generation
@@ -42,8 +42,8 @@ async def test_the_life_of_a_sale(shop: CliServices, sale_id: str) -> None:
     assert {row["actor"] for row in rows} == {"test"}
 
 
-async def test_the_database_notes_when_a_sale_was_closed(shop: CliServices, sale_id: str) -> None:
-    """Whoever closes it, and only then."""
+async def test_database_sets_closed_at_only_when_sale_is_closed(shop: CliServices, sale_id: str) -> None:
+    """Whichever program closes it."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     assert (await shop.sales.pause(sale_id, "test")).closed_at is None
     async with shop.db.connection() as connection:
@@ -59,7 +59,7 @@ async def test_the_database_notes_when_a_sale_was_closed(shop: CliServices, sale
 
 
 @pytest.mark.parametrize(
-    ("closed", "closes", "told", "may"),
+    ("closed_days", "closes_days", "published", "live"),
     [
         (None, None, True, True),
         (None, +1, True, True),
@@ -72,59 +72,59 @@ async def test_the_database_notes_when_a_sale_was_closed(shop: CliServices, sale
         (-4, None, False, True),
     ],
 )
-async def test_keys_of_a_sale_count_until_days_after_its_end(
-    shop: CliServices, sale_id: str, closed: int | None, closes: int | None, told: bool, may: bool
+async def test_keys_of_sale_are_live_until_days_after_its_end(
+    shop: CliServices, sale_id: str, closed_days: int | None, closes_days: int | None, published: bool, live: bool
 ) -> None:
     now = from_ms(shop.clock.now_ms())
-    closed_at, closes_at = (None if days is None else now + timedelta(days=days) for days in (closed, closes))
+    closed_at, closes_at = (None if days is None else now + timedelta(days=days) for days in (closed_days, closes_days))
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     sale = msgspec.structs.replace(await shop.sales.get(sale_id), closed_at=closed_at, closes_at=closes_at)
-    if not told:
+    if not published:
         sale = msgspec.structs.replace(sale, generation=sale.generation + 1)
-    assert sale.has_live_keys(now) is may
+    assert sale.has_live_keys(now) is live
 
 
-async def test_a_repeated_step_changes_nothing(shop: CliServices, sale_id: str) -> None:
+async def test_state_change_repeated_changes_nothing(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     first = await shop.sales.pause(sale_id, "test")
     assert await shop.sales.pause(sale_id, "test") == first
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "reason"),
     [
         ({"currency": "XYZ"}, "not an ISO 4217"),
         ({"closes_at": from_ms(0)}, "not after"),
     ],
 )
-async def test_a_sale_that_makes_no_sense(
-    shop: CliServices, sale_id: str, changes: dict[str, object], why: str
+async def test_sale_with_invalid_terms_is_refused(
+    shop: CliServices, sale_id: str, changes: dict[str, object], reason: str
 ) -> None:
-    with pytest.raises(Invalid, match=why):
+    with pytest.raises(Invalid, match=reason):
         await shop.sales.create(sale_input(shop, sale_id, **changes), [], "test")
 
 
-async def test_items_must_be_products_in_the_sales_currency(shop: CliServices, sale_id: str) -> None:
+async def test_items_without_product_in_currency_of_sale_are_refused(shop: CliServices, sale_id: str) -> None:
     await shop.catalog.put("pound", ProductInput("a thing", 100, "GBP"))
     await shop.catalog.put("yuan", ProductInput("a thing", 100, "CNY"))
-    for items, why in (
+    for items, reason in (
         ([("none", ItemInput(units=1))], "no such product: none"),
         ([("pound", ItemInput(units=1))], "not priced in CNY: pound"),
         ([("yuan", ItemInput(units=1)), ("yuan", ItemInput(units=2))], "occurs twice"),
     ):
-        with pytest.raises(Invalid, match=why):
+        with pytest.raises(Invalid, match=reason):
             await shop.sales.create(sale_input(shop, sale_id), items, "test")
     with pytest.raises(NoSuchSale):
         await shop.sales.get(sale_id)
 
 
-async def test_a_taken_id(shop: CliServices, sale_id: str) -> None:
+async def test_sale_with_used_id_is_refused(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     with pytest.raises(Conflict, match="already"):
         await shop.sales.create(sale_input(shop, sale_id), [], "test")
 
 
-async def test_an_empty_or_past_sale_cannot_be_opened(shop: CliServices, sale_prefix: str) -> None:
+async def test_empty_or_past_sale_is_not_opened(shop: CliServices, sale_prefix: str) -> None:
     await shop.sales.create(sale_input(shop, f"{sale_prefix}-empty"), [], "test")
     with pytest.raises(InvalidSaleState, match="has no items"):
         await shop.sales.open(f"{sale_prefix}-empty", "test")
@@ -135,7 +135,7 @@ async def test_an_empty_or_past_sale_cannot_be_opened(shop: CliServices, sale_pr
         await shop.sales.open(f"{sale_prefix}-past", "test")
 
 
-async def test_a_new_item_joins_a_running_sale_with_nothing(shop: CliServices, sale_id: str) -> None:
+async def test_item_added_to_running_sale_has_no_stock(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.catalog.put("new", ProductInput("new", 70, "CNY"))
     with pytest.raises(InvalidSaleState, match="0 units"):
@@ -151,13 +151,13 @@ async def test_a_new_item_joins_a_running_sale_with_nothing(shop: CliServices, s
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_stock_changes_are_recorded_and_idempotent(shop: CliServices, sale_id: str) -> None:
+async def test_stock_change_repeated_is_applied_once(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     change_id = shop.ids.new()
     change = StockChangeInput("a", 3, "found some")
     first = await shop.stock.change(sale_id, change_id, change, "ann")
-    again = await shop.stock.change(sale_id, change_id, change, "ann")
-    assert first == again
+    repeated = await shop.stock.change(sale_id, change_id, change, "ann")
+    assert first == repeated
     assert (first.status, first.actor, first.reason) == ("applied", "ann", "found some")
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
     with pytest.raises(Conflict, match="another change"):
@@ -168,17 +168,17 @@ async def test_stock_changes_are_recorded_and_idempotent(shop: CliServices, sale
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 0, "x"), "ann")
     with pytest.raises(NoSuchSale):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("zz", 1, "x"), "ann")
-    assert [row.status for row in await shop.stock.list_changes(sale_id, 10)] == ["refused", "applied"]
+    assert [change.status for change in await shop.stock.list_changes(sale_id, 10)] == ["refused", "applied"]
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_a_draft_has_no_stock_to_change(shop: CliServices, sale_id: str) -> None:
+async def test_stock_change_of_draft_is_refused(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     with pytest.raises(InvalidSaleState):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "x"), "ann")
 
 
-async def test_a_change_while_the_sale_is_not_loaded_waits(shop: CliServices, sale_id: str) -> None:
+async def test_stock_change_of_unloaded_sale_waits(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.delete(keys.meta)
     change = await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 3, "more"), "test")
@@ -190,8 +190,8 @@ async def test_a_change_while_the_sale_is_not_loaded_waits(shop: CliServices, sa
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
 
 
-async def test_what_was_committed_and_not_published_is_finished_later(shop: CliServices, sale_id: str) -> None:
-    """Whoever opened, paused or changed it died before Redis was told."""
+async def test_unpublished_change_is_synced_later(shop: CliServices, sale_id: str) -> None:
+    """The process that opened or paused the sale died before it published the change."""
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE sales SET state = 'open', epoch = 1 WHERE sale_id = $1", sale_id)
@@ -208,7 +208,7 @@ async def test_what_was_committed_and_not_published_is_finished_later(shop: CliS
     assert await shop.sales.list_out_of_sync() == []
 
 
-async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: CliServices, sale_id: str) -> None:
+async def test_wiped_sale_is_not_rebuilt_automatically(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.delete(keys.meta)
     sale = await shop.sales.pause(sale_id, "test")
@@ -216,17 +216,17 @@ async def test_a_wiped_sale_is_not_rebuilt_without_being_asked(shop: CliServices
     assert await lua.loaded_epoch(shop.redis, keys) == 0
 
 
-async def test_offers_show_what_is_free(shop: CliServices, sale_id: str) -> None:
+async def test_offers_show_free_units(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, 2)))
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}))
     page = await shop.sales.list_offers(sale_id, None, 2)
     assert [(offer.sku, offer.available, offer.limit_per_user) for offer in page.items] == [("a", 5, 2), ("b", 3, 2)]
-    rest = await shop.sales.list_offers(sale_id, page.next, 2)
-    assert [offer.sku for offer in rest.items] == ["c"]
-    assert rest.next is None
+    last_page = await shop.sales.list_offers(sale_id, page.next, 2)
+    assert [offer.sku for offer in last_page.items] == ["c"]
+    assert last_page.next is None
 
 
-async def test_a_snapshot_reads_only_the_difference(shop: CliServices, sale_id: str) -> None:
+async def test_snapshot_with_previous_one_has_changed_terms(shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, None)))
     first = await shop.sales.read_snapshot(await shop.sales.get(sale_id), None)
     assert first.items == dict.fromkeys("abc", (100, 0))
