@@ -1,1 +1,1 @@
-"""Processes that carry orders on after acceptance. They never talk to the gateway, only to the databases."""
+"""Worker processes, which process accepted orders. They call databases and external systems, never gateways."""

@@ -1,4 +1,4 @@
-"""One worker process: `python -m workers NAME...`, or `floodgate worker NAME...`."""
+"""A worker process: `python -m workers NAME...`, or `floodgate worker NAME...`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from commerce.kernel import logs, metrics
 from config.settings import Settings, load
 
 NAMES = (
-    *("order_writer", "release_worker", "payment_worker", "fulfilment_worker"),
-    *("sale_sync", "observer", "auditor"),
+    "order_writer",
+    "release_worker",
+    "payment_worker",
+    "fulfilment_worker",
+    "sale_sync",
+    "observer",
+    "auditor",
 )
 
 
 def main(names: Sequence[str], instance: str = "main", settings: Settings | None = None) -> None:
-    """Run workers in this process until told to stop. Raises `SettingsError` or `NotReady` if they cannot start."""
+    """Run workers in this process until it gets a signal. Raises `SettingsError` or `NotReady` if they cannot start."""
     settings = settings or load()
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
     metrics.enable_multiprocess(settings.metrics_dir)
-    from workers.registry import WORKERS  # noqa: PLC0415  # only now may metrics be made
+    from workers.registry import WORKERS  # noqa: PLC0415  # metrics may be created only now
     from workers.runtime import run  # noqa: PLC0415
 
     uvloop.run(run(settings, [(name, WORKERS[name]) for name in names], instance))
@@ -31,5 +36,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=NAMES)
     parser.add_argument("--instance", default="main")
-    given = parser.parse_args()
-    main(given.names, given.instance)
+    arguments = parser.parse_args()
+    main(arguments.names, arguments.instance)

@@ -1,4 +1,4 @@
-"""Audits every sale that was opened, over and over, and shows what it finds as metrics."""
+"""Audits all sales that were ever opened, in rounds, and publishes the findings as metrics."""
 
 from __future__ import annotations
 
@@ -12,50 +12,50 @@ from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
 _PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
-_UNITS = ("initial", "available", "held", "sold", "in_stream")
-_REST = 10  # an audit that takes long comes more seldom: it rests ten times as long as it worked
+_UNIT_KINDS = ("initial", "available", "held", "sold", "in_stream")
+_IDLE_RATIO = 10  # the pause after a round is ten times its duration, so slow audits run less often
 
 
-async def auditor(shop: WorkerServices) -> None:
-    """A sale that cannot be audited now is tried again in the next round; its metric's time shows how old it is."""
-    while not shop.stop.is_set():
-        started = shop.clock.monotonic()
-        for sale_id in await _sales(shop):
-            if shop.stop.is_set():
+async def auditor(services: WorkerServices) -> None:
+    """Audit round after round. A failed audit is repeated in the next; the timestamp metric shows its age."""
+    while not services.stop.is_set():
+        started = services.clock.monotonic()
+        for sale_id in await _list_sales(services):
+            if services.stop.is_set():
                 return
             try:
-                publish_audit_metrics(await shop.audit.audit_sale(sale_id), shop.clock.now_ms() / 1000)
+                publish_audit_metrics(await services.audit.audit_sale(sale_id), services.clock.now_ms() / 1000)
             except Exception as error:  # noqa: BLE001
-                _logger.warning("a sale cannot be audited now", extra={"sale": sale_id, "why": safe_error_text(error)})
-        took = shop.clock.monotonic() - started
-        await wait_or_stop(shop.stop, max(shop.settings.observer.audit_every_s, took * _REST))
+                _logger.warning("cannot audit a sale", extra={"sale_id": sale_id, "reason": safe_error_text(error)})
+        duration_s = services.clock.monotonic() - started
+        await wait_or_stop(services.stop, max(services.settings.observer.audit_every_s, duration_s * _IDLE_RATIO))
 
 
-async def _sales(shop: WorkerServices) -> list[str]:
+async def _list_sales(services: WorkerServices) -> list[str]:
     try:
-        return [sale.sale_id for sale in await shop.sales.list_opened()]
+        return [sale.sale_id for sale in await services.sales.list_opened()]
     except Exception as error:  # noqa: BLE001
-        _logger.warning("the sales cannot be looked at", extra={"why": safe_error_text(error)})
+        _logger.warning("cannot list the sales", extra={"reason": safe_error_text(error)})
         return []
 
 
 def publish_audit_metrics(audit: SaleAudit, now_s: float) -> None:
-    """Set the metrics of one sale."""
+    """Set the metrics of an audited sale and log its findings."""
     total = audit.total
-    for kind in _UNITS:
+    for kind in _UNIT_KINDS:
         metrics.SALE_UNITS.labels(audit.sale_id, kind).set(getattr(total, kind))
-    metrics.AUDIT_DIFFERENCE.labels(audit.sale_id).set(audit.differences)
+    metrics.AUDIT_DIFFERENCE_UNITS.labels(audit.sale_id).set(audit.differences)
     for promise in _PROMISES:
         count = sum(finding.count for finding in audit.findings if finding.promise == promise)
         metrics.AUDIT_FINDINGS.labels(audit.sale_id, promise).set(count)
-    metrics.AUDITED_AT.labels(audit.sale_id).set(now_s)
+    metrics.AUDIT_TIMESTAMP_SECONDS.labels(audit.sale_id).set(now_s)
     for finding in audit.findings:
         _logger.error(
-            "a promise is broken",
+            "audit found a broken promise",
             extra={
-                "sale": audit.sale_id,
+                "sale_id": audit.sale_id,
                 "promise": finding.promise,
-                "what": finding.detail,
+                "finding": finding.detail,
                 "count": finding.count,
                 "examples": finding.examples,
             },

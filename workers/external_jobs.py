@@ -1,7 +1,7 @@
-"""How a driver works off rows that need somebody outside: many at once, each system within its own limits.
+"""Runs jobs that call external systems: many at once, with limits per system.
 
-The payment driver and any driver like it give `Doors` their jobs; what differs is where the rows are and what is done
-with one of them.
+The payment worker and the fulfilment worker each give their queue to an `ExternalJobRunner`. A queue defines where the
+rows are and how one of them is processed.
 """
 
 from __future__ import annotations
@@ -20,92 +20,105 @@ from workers import metrics
 
 _logger = logging.getLogger(__name__)
 Job = TypeVar("Job")
+INTERNAL_SYSTEM = "internal"
+"""system of jobs that call no external system; it has no limits"""
 
 
 class ExternalJobQueue(Protocol[Job]):
-    """The rows of one driver."""
+    """The job rows of a worker."""
 
-    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> Sequence[Job]:
-        """Due rows, except those for the systems that are busy or down; `down` names the latter alone."""
+    async def claim(
+        self, count: int, excluded_systems: Sequence[str], unavailable_systems: Sequence[str]
+    ) -> Sequence[Job]:
+        """Claim due rows, without those of the excluded systems.
+
+        These are busy or unavailable; `unavailable_systems` are those whose circuit breaker is open."""
         ...
 
     async def work(self, job: Job) -> str:
-        """Do one; a word for what became of it. Raises `Unclear` where the other side did not answer."""
+        """Do a job and return its result word. Raises `ExternalOutcomeUnknown` if its system gave no usable answer."""
         ...
 
 
 class ExternalJobRunner(Generic[Job]):
-    """Limits and breakers by system; `system_of` tells to which a job belongs."""
+    """Runs claimed jobs concurrently, with a bulkhead and a circuit breaker per external system.
+
+    `system_of` maps a job to the system it calls. At most `jobs.concurrent_jobs` run at once, and at most
+    `jobs.concurrent_jobs_per_system` of one system. A system whose breaker is open gets no jobs."""
 
     def __init__(
         self,
-        name: str,
-        jobs: ExternalJobQueue[Job],
+        worker_name: str,
+        queue: ExternalJobQueue[Job],
         system_of: Callable[[Job], str],
         systems: Iterable[str],
         settings: JobsSettings,
         clock: Clock,
     ) -> None:
-        self._name = name
-        self._jobs = jobs
+        self._worker_name = worker_name
+        self._queue = queue
         self._system_of = system_of
         self._settings = settings
         self._breakers = {
             system: CircuitBreaker(clock, failures=settings.breaker_failures, open_s=settings.breaker_open_s)
             for system in systems
         }
-        self._busy = dict.fromkeys(self._breakers, 0)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._running_by_system = dict.fromkeys(self._breakers, 0)
+        self._running: set[asyncio.Task[None]] = set()
 
     async def start_due_jobs(self) -> int:
-        """Claim what is due and there is room for, and begin it; the number of jobs."""
-        while (room := self._settings.concurrent_jobs - len(self._under_way)) <= 0:
-            await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
-        free = {system: self._free(system) for system in self._breakers}
+        """Claim as many due jobs as the limits allow, start them, and return their number."""
+        while (free := self._settings.concurrent_jobs - len(self._running)) <= 0:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+        free_by_system = {system: self._free(system) for system in self._breakers}
         for system, breaker in self._breakers.items():
-            metrics.BREAKER_OPEN.labels(self._name, system).set(breaker.is_open)
-        # All of a claim may be for one system, so it is no larger than any that may be called has room for.
-        open_ = [count for count in free.values() if count > 0]
-        claimed = await self._jobs.claim(
-            min([room, *open_]),
-            [system for system, count in free.items() if count <= 0],
+            metrics.BREAKER_OPEN.labels(self._worker_name, system).set(breaker.is_open)
+        # All claimed jobs may be of one system, so no more are claimed than any available system has room for.
+        limits = [count for count in free_by_system.values() if count > 0]
+        jobs = await self._queue.claim(
+            min([free, *limits]),
+            [system for system, count in free_by_system.items() if count <= 0],
             [system for system, breaker in self._breakers.items() if breaker.is_open],
         )
-        for job in claimed:
+        for job in jobs:
             system = self._system_of(job)
-            if system in self._busy:
-                self._busy[system] += 1
+            if system in self._running_by_system:
+                self._running_by_system[system] += 1
             task = asyncio.create_task(self._run_job(job, system))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
-        return len(claimed)
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return len(jobs)
 
     def _free(self, system: str) -> int:
-        """How many calls to it may be begun now."""
-        return min(self._settings.concurrent_jobs_per_system, self._breakers[system].calls_allowed) - self._busy[system]
+        """Return how many jobs of a system may be started now."""
+        allowed = min(self._settings.concurrent_jobs_per_system, self._breakers[system].calls_allowed)
+        return allowed - self._running_by_system[system]
 
     async def drain(self) -> None:
-        """Wait for what is in hand."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        """Wait until all running jobs have ended."""
+        while self._running:
+            await asyncio.wait(self._running)
 
     async def _run_job(self, job: Job, system: str) -> None:
         started, breaker = perf_counter(), self._breakers.get(system)
         try:
-            result = await self._jobs.work(job)
+            result = await self._queue.work(job)
             if breaker:
                 breaker.record_success()
         except ExternalOutcomeUnknown as error:
-            result = "unclear"
+            result = "no_answer"
             if breaker:
                 breaker.record_failure()
-            _logger.warning("no clear answer", extra={"driver": self._name, "system": system, "why": str(error)})
+            _logger.warning(
+                "external system gave no usable answer",
+                extra={"worker": self._worker_name, "system": system, "reason": str(error)},
+            )
         except Exception:
-            # Its row is leased: it comes again, by whoever claims it then.
+            # The row is leased: when the lease ends, a worker claims it again.
             result = "error"
-            _logger.exception("a job failed", extra={"driver": self._name, "system": system})
+            _logger.exception("a job failed", extra={"worker": self._worker_name, "system": system})
         finally:
-            if system in self._busy:
-                self._busy[system] -= 1
-        metrics.OUTSIDE_JOBS.labels(self._name, system, result).inc()
-        metrics.OUTSIDE_SECONDS.labels(self._name, system).observe(perf_counter() - started)
+            if system in self._running_by_system:
+                self._running_by_system[system] -= 1
+        metrics.EXTERNAL_JOBS.labels(self._worker_name, system, result).inc()
+        metrics.EXTERNAL_JOB_SECONDS.labels(self._worker_name, system).observe(perf_counter() - started)

@@ -1,4 +1,4 @@
-"""Carries paid orders to the door: makes parcels of them, books carriers, cancels, asks for news."""
+"""Plans shipments of paid orders, and books, cancels and tracks them at carriers."""
 
 from __future__ import annotations
 
@@ -15,21 +15,31 @@ from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 
-async def fulfilment_worker(shop: WorkerServices) -> None:
-    """Until it is to stop; then what is in hand is finished."""
-    driver, rules = shop.settings.jobs, shop.settings.shipping
-    policy = RetryPolicy.from_settings(driver)
+async def fulfilment_worker(services: WorkerServices) -> None:
+    """Do jobs of orders and shipments until the process stops; running jobs are finished."""
+    settings, policy = services.settings.jobs, services.settings.shipping
     async with AsyncExitStack() as stack:
         carriers = await stack.enter_async_context(
             open_carriers(
-                rules, shop.clock, timeout_s=driver.call_timeout_s, connections=driver.concurrent_jobs_per_system
+                policy,
+                services.clock,
+                timeout_s=settings.call_timeout_s,
+                connections=settings.concurrent_jobs_per_system,
             )
         )
-        assigning = CarrierAssignment(Rates(shop.db, shop.clock), carriers, rules)
         jobs = FulfilmentJobs(
-            shop.db, shop.clock, IdGenerator(shop.clock), policy, driver.max_attempts, carriers, assigning, rules
+            services.db,
+            services.clock,
+            IdGenerator(services.clock),
+            RetryPolicy.from_settings(settings),
+            settings.max_attempts,
+            carriers,
+            CarrierAssignment(Rates(services.db, services.clock), carriers, policy),
+            policy,
         )
         systems = {carrier.system for carrier in carriers.by_name.values() if carrier.is_external}
-        doors: ExternalJobRunner[Job] = ExternalJobRunner("shipment", jobs, jobs.system_of, systems, driver, shop.clock)
-        await run_steps("shipment", doors.start_due_jobs, shop.stop, driver.poll_ms / 1000)
-        await doors.drain()
+        runner: ExternalJobRunner[Job] = ExternalJobRunner(
+            "fulfilment_worker", jobs, jobs.system_of, systems, settings, services.clock
+        )
+        await run_steps("fulfilment_worker", runner.start_due_jobs, services.stop, settings.poll_ms / 1000)
+        await runner.drain()

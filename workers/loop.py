@@ -1,4 +1,4 @@
-"""The loop that all drivers share: work while there is work, then look again after a moment."""
+"""The loop that workers share: work while jobs are due, then poll."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from collections.abc import Awaitable, Callable
 from workers import metrics
 
 _logger = logging.getLogger(__name__)
-_AFTER_FAILURE_S = 1.0
+_RETRY_INTERVAL_S = 1.0
 
 
-async def run_steps(name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Event, poll_s: float) -> None:
-    """Call `step`, which gives the number of jobs it worked on, until `stop`; a step in hand is finished.
+async def run_steps(
+    worker_name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Event, poll_interval_s: float
+) -> None:
+    """Call `step` until `stop` is set. It returns the number of its jobs; after 0 the loop waits `poll_interval_s`.
 
-    A step that fails is logged, counted and repeated: its jobs are rows, so nothing is lost with it.
-    """
+    A running step is finished. A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
     while not stop.is_set():
         try:
-            done = await step()
+            jobs = await step()
         except Exception:
-            _logger.exception("a step failed and is repeated", extra={"driver": name})
-            metrics.DRIVER_FAILURES.labels(name).inc()
-            await wait_or_stop(stop, _AFTER_FAILURE_S)
+            _logger.exception("retrying a failed step", extra={"worker": worker_name})
+            metrics.WORKER_FAILURES.labels(worker_name).inc()
+            await wait_or_stop(stop, _RETRY_INTERVAL_S)
             continue
-        if done:
-            metrics.DRIVER_STEPS.labels(name).inc(done)
+        if jobs:
+            metrics.WORKER_JOBS.labels(worker_name).inc(jobs)
         else:
-            await wait_or_stop(stop, poll_s)
+            await wait_or_stop(stop, poll_interval_s)
 
 
 async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, but wake up at once when it is time to stop."""
+    """Wait, but return at once when `stop` is set."""
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:

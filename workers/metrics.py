@@ -1,4 +1,4 @@
-"""What the workers count and measure."""
+"""Metrics of the workers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _LATEST: Literal["livemostrecent"] = "livemostrecent"
 
-WRITTEN = Counter(
+WRITTEN_ORDERS = Counter(
     "floodgate_written_orders_total",
-    "Orders taken from the stream, by what became of them: stored, known (stored before), refused, dead",
+    "Orders taken from the stream, by result: stored, duplicate (stored before), refused, dead_lettered",
     ["result"],
 )
-WRITE_SECONDS = Histogram(
-    "floodgate_write_seconds",
-    "Time to bring one batch into Postgres, commit included",
+WRITE_BATCH_SECONDS = Histogram(
+    "floodgate_write_batch_seconds",
+    "Time to store one batch in Postgres, commit included",
     buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 WRITE_LAG_SECONDS = Histogram(
@@ -23,22 +23,20 @@ WRITE_LAG_SECONDS = Histogram(
     "Time from acceptance to Postgres, of the oldest order of each batch",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
-WRITE_FAILURES = Counter("floodgate_write_failures_total", "Batches that had to be tried again")
-DRIVER_STEPS = Counter("floodgate_driver_jobs_total", "Jobs that a driver has worked on", ["driver"])
-DRIVER_FAILURES = Counter(
-    "floodgate_driver_failures_total", "Steps of a driver that failed and are repeated", ["driver"]
-)
+WRITE_FAILURES = Counter("floodgate_write_failures_total", "Attempts to store a batch that failed and are retried")
+WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
+WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
 
-BACKLOG_ORDERS = Gauge(
+STREAM_BACKLOG_ORDERS = Gauge(
     "floodgate_stream_backlog_orders", "Orders accepted and not in Postgres", ["sale"], multiprocess_mode=_LATEST
 )
-BACKLOG_AGE = Gauge(
+STREAM_OLDEST_SECONDS = Gauge(
     "floodgate_stream_oldest_seconds", "Age of the oldest order in the stream", ["sale"], multiprocess_mode=_LATEST
 )
-DEAD_LETTERS = Gauge("floodgate_dead_letters", "Orders that wait for a person's decision", multiprocess_mode=_LATEST)
-PARKED = Gauge("floodgate_parked_jobs", "Jobs that were given up", ["kind"], multiprocess_mode=_LATEST)
+DEAD_LETTERS = Gauge("floodgate_dead_letters", "Dead letters that wait for staff", multiprocess_mode=_LATEST)
+PARKED_JOBS = Gauge("floodgate_parked_jobs", "Parked jobs, by kind", ["kind"], multiprocess_mode=_LATEST)
 PENDING_RELEASES = Gauge("floodgate_pending_releases", "Releases that are due or waiting", multiprocess_mode=_LATEST)
-OLDEST_RELEASE = Gauge(
+OLDEST_RELEASE_SECONDS = Gauge(
     "floodgate_oldest_release_seconds", "How long the oldest release has been due", multiprocess_mode=_LATEST
 )
 SALE_UNITS = Gauge(
@@ -47,58 +45,63 @@ SALE_UNITS = Gauge(
     ["sale", "kind"],
     multiprocess_mode=_LATEST,
 )
-AUDIT_DIFFERENCE = Gauge(
+AUDIT_DIFFERENCE_UNITS = Gauge(
     "floodgate_audit_difference_units",
-    "Units too many or too few at the last audit; anything but 0 is a broken promise",
+    "Units too many or too few at the last audit; any value but 0 is a broken promise",
     ["sale"],
     multiprocess_mode=_LATEST,
 )
 AUDIT_FINDINGS = Gauge(
-    "floodgate_audit_findings",
-    "Things the last audit found, by promise",
-    ["sale", "promise"],
-    multiprocess_mode=_LATEST,
+    "floodgate_audit_findings", "Findings of the last audit, by promise", ["sale", "promise"], multiprocess_mode=_LATEST
 )
-AUDITED_AT = Gauge(
-    "floodgate_audit_timestamp_seconds", "When a sale was last audited", ["sale"], multiprocess_mode=_LATEST
+AUDIT_TIMESTAMP_SECONDS = Gauge(
+    "floodgate_audit_timestamp_seconds", "Time of a sale's last audit", ["sale"], multiprocess_mode=_LATEST
 )
 
-OUTSIDE_JOBS = Counter(
-    "floodgate_outside_jobs_total", "Jobs of a driver that calls out, by result", ["driver", "system", "result"]
+EXTERNAL_JOBS = Counter(
+    "floodgate_external_jobs_total",
+    "Jobs of workers that call external systems, by result",
+    ["worker", "system", "result"],
 )
-OUTSIDE_SECONDS = Histogram(
-    "floodgate_outside_job_seconds",
-    "Time of one job of a driver that calls out",
-    ["driver", "system"],
+EXTERNAL_JOB_SECONDS = Histogram(
+    "floodgate_external_job_seconds",
+    "Time of one job of a worker that calls external systems",
+    ["worker", "system"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 BREAKER_OPEN = Gauge(
     "floodgate_breaker_open",
-    "1: a system did not answer and is left alone",
-    ["driver", "system"],
+    "1: an external system did not answer and its circuit breaker is open",
+    ["worker", "system"],
     multiprocess_mode=_LATEST,
 )
-OLDEST_JOB = Gauge(
-    "floodgate_oldest_job_seconds", "How long the oldest job has been due", ["kind"], multiprocess_mode=_LATEST
+OLDEST_DUE_JOB_SECONDS = Gauge(
+    "floodgate_oldest_due_job_seconds",
+    "How long the oldest job has been due, by kind",
+    ["kind"],
+    multiprocess_mode=_LATEST,
 )
-LEDGER_DIFFERENCE = Gauge(
+LEDGER_DIFFERENCE_MINOR = Gauge(
     "floodgate_ledger_difference_minor",
-    "What the ledger does not add up to; not 0 is a broken promise",
+    "Sum of all ledger entries in minor units; any value but 0 is a broken promise",
     ["currency"],
     multiprocess_mode=_LATEST,
 )
-PARCELS = Gauge(
-    "floodgate_parcels",
-    "Shipments on each worklist (to_pack, parked, on_hold, overdue, stalled, no_first_scan, ...), and due ones",
-    ["list"],
+WORKLIST_SHIPMENTS = Gauge(
+    "floodgate_worklist_shipments",
+    "Shipments on each worklist, and `due`: shipments with a due job",
+    ["worklist"],
     multiprocess_mode=_LATEST,
 )
-OPEN_PARCELS = Gauge(
-    "floodgate_open_parcels", "Parcels that are not over", ["carrier", "status"], multiprocess_mode=_LATEST
+OPEN_SHIPMENTS = Gauge(
+    "floodgate_open_shipments",
+    "Shipments that have not reached a final status",
+    ["carrier", "status"],
+    multiprocess_mode=_LATEST,
 )
 FULFILMENT_SECONDS = Gauge(
     "floodgate_fulfilment_seconds",
-    "Time from paid to handed_over and to delivered, of so large a share of the last day's orders",
+    "Time from paid to handed_over and to delivered, by quantile of the last day's orders",
     ["until", "quantile"],
     multiprocess_mode=_LATEST,
 )

@@ -1,4 +1,4 @@
-"""Keeps the gauges: how much waits, how old it is, what was given up."""
+"""Sets the gauges: how many orders and jobs wait, how old they are, and how many are parked."""
 
 from __future__ import annotations
 
@@ -12,61 +12,62 @@ from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 
-async def observer(shop: WorkerServices) -> None:
-    """Look at the streams of all sales that were opened, and at the jobs.
+async def observer(services: WorkerServices) -> None:
+    """Measure the streams of all sales that were ever opened, and the jobs.
 
-    Each of the two goes on while the other's database is away. The streams are those of the sales that were last known:
-    with Postgres gone orders pile up in them.
-    """
-    sales: list[str] = []
-    desk, shown = Worklists(shop.db, shop.clock, shop.settings.shipping), set[tuple[str, str]]()
+    Each of the two continues while the other's database is unavailable. The streams are those of the sales listed last:
+    without Postgres, orders pile up in them."""
+    sale_ids: list[str] = []
+    worklists = Worklists(services.db, services.clock, services.settings.shipping)
+    shown_shipments: set[tuple[str, str]] = set()
 
-    async def jobs() -> int:
-        first = not sales
-        sales[:] = [sale.sale_id for sale in await shop.sales.list_opened()]
-        if first:  # or the streams would be seen only at their next look
-            await streams()
-        counts = await shop.audit.count_waiting()
+    async def measure_jobs() -> int:
+        is_first = not sale_ids
+        sale_ids[:] = [sale.sale_id for sale in await services.sales.list_opened()]
+        if is_first:  # otherwise the streams would be measured one interval later
+            await measure_streams()
+        counts = await services.audit.count_waiting()
         metrics.DEAD_LETTERS.set(counts["dead_letters"])
-        metrics.PARKED.labels("release").set(counts["parked_releases"])
-        metrics.PARKED.labels("stock_change").set(counts["parked_stock_changes"])
+        metrics.PARKED_JOBS.labels("release").set(counts["parked_releases"])
+        metrics.PARKED_JOBS.labels("stock_change").set(counts["parked_stock_changes"])
         metrics.PENDING_RELEASES.set(counts["pending_releases"])
-        metrics.OLDEST_RELEASE.set(counts["oldest_release_s"])
+        metrics.OLDEST_RELEASE_SECONDS.set(counts["oldest_release_s"])
         for kind in ("payment", "refund"):
-            metrics.PARKED.labels(kind).set(counts[f"parked_{kind}s"])
-            metrics.OLDEST_JOB.labels(kind).set(counts[f"oldest_{kind}_s"])
-        await _show_parcels(desk, shown)
-        for currency, difference in (await shop.audit.sum_ledger()).items():
-            metrics.LEDGER_DIFFERENCE.labels(currency).set(difference)
+            metrics.PARKED_JOBS.labels(kind).set(counts[f"parked_{kind}s"])
+            metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}_s"])
+        await _measure_shipments(worklists, shown_shipments)
+        for currency, difference in (await services.audit.sum_ledger()).items():
+            metrics.LEDGER_DIFFERENCE_MINOR.labels(currency).set(difference)
         return 0
 
-    async def streams() -> int:
-        for sale_id in tuple(sales):
-            waiting = await lua.backlog(shop.redis, SaleKeys(sale_id))
-            age_ms = 0 if waiting.oldest_ms is None else max(0, shop.clock.now_ms() - waiting.oldest_ms)
-            metrics.BACKLOG_ORDERS.labels(sale_id).set(waiting.orders)
-            metrics.BACKLOG_AGE.labels(sale_id).set(age_ms / 1000)
+    async def measure_streams() -> int:
+        for sale_id in tuple(sale_ids):
+            backlog = await lua.backlog(services.redis, SaleKeys(sale_id))
+            age_ms = 0 if backlog.oldest_ms is None else max(0, services.clock.now_ms() - backlog.oldest_ms)
+            metrics.STREAM_BACKLOG_ORDERS.labels(sale_id).set(backlog.orders)
+            metrics.STREAM_OLDEST_SECONDS.labels(sale_id).set(age_ms / 1000)
         return 0
 
-    every_s = shop.settings.observer.gauges_every_s
-    await asyncio.gather(*(run_steps("observer", step, shop.stop, every_s) for step in (jobs, streams)))
+    interval_s = services.settings.observer.gauges_every_s
+    steps = (measure_jobs, measure_streams)
+    await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step in steps))
 
 
-async def _show_parcels(desk: Worklists, shown: set[tuple[str, str]]) -> None:
-    """`shown` are the (carrier, status) that were shown so far: what has emptied since must be seen to be empty."""
-    counts = await desk.count_worklists()
+async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) -> None:
+    """Set the gauges of shipments. `shown` holds the (carrier, status) pairs so far; empty ones are set to 0."""
+    counts = await worklists.count_worklists()
     for kind in ("shipment", "order"):
-        metrics.OLDEST_JOB.labels(kind).set(counts.pop(f"oldest_{kind}_s"))
-    metrics.PARKED.labels("shipment").set(counts["parked"])
-    metrics.PARKED.labels("order").set(counts.pop("unplanned"))
-    for name, count in counts.items():
-        metrics.PARCELS.labels(name).set(count)
-    found = await desk.count_open_shipments()
-    for carrier, status in shown - found.keys():
-        metrics.OPEN_PARCELS.labels(carrier, status).set(0)
-    for (carrier, status), parcels in found.items():
-        metrics.OPEN_PARCELS.labels(carrier, status).set(parcels)
-    shown |= found.keys()
-    for until, values in (await desk.measure_fulfilment_times()).items():
-        for quantile, seconds in zip(("0.5", "0.9", "0.99"), values, strict=True):
+        metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts.pop(f"oldest_{kind}_s"))
+    metrics.PARKED_JOBS.labels("shipment").set(counts["parked"])
+    metrics.PARKED_JOBS.labels("order").set(counts.pop("unplanned"))
+    for worklist, count in counts.items():
+        metrics.WORKLIST_SHIPMENTS.labels(worklist).set(count)
+    open_shipments = await worklists.count_open_shipments()
+    for carrier, status in shown - open_shipments.keys():
+        metrics.OPEN_SHIPMENTS.labels(carrier, status).set(0)
+    for (carrier, status), count in open_shipments.items():
+        metrics.OPEN_SHIPMENTS.labels(carrier, status).set(count)
+    shown |= open_shipments.keys()
+    for until, durations in (await worklists.measure_fulfilment_times()).items():
+        for quantile, seconds in zip(("0.5", "0.9", "0.99"), durations, strict=True):
             metrics.FULFILMENT_SECONDS.labels(until, quantile).set(seconds)

@@ -1,4 +1,4 @@
-"""Carries payments and refunds on: asks providers, looks whether they are paid, closes them, gives money back."""
+"""Creates, queries and closes payments at providers, and refunds them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ from commerce.payments.model import ClaimedRefund, Payment
 from commerce.payments.payment_jobs import PaymentJobs
 from commerce.payments.providers import open_providers
 from commerce.reservations.reacquisition import StockReacquisition
-from workers.external_jobs import ExternalJobRunner
+from workers.external_jobs import INTERNAL_SYSTEM, ExternalJobRunner
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 
-async def payment_worker(shop: WorkerServices) -> None:
-    """Until it is to stop; then what is in hand is finished."""
-    driver, ids = shop.settings.jobs, IdGenerator(shop.clock)
-    policy = RetryPolicy.from_settings(driver)
+async def payment_worker(services: WorkerServices) -> None:
+    """Do payment and refund jobs until the process stops; running jobs are finished."""
+    settings, ids = services.settings.jobs, IdGenerator(services.clock)
     async with AsyncExitStack() as stack:
         providers = await stack.enter_async_context(
             open_providers(
-                shop.settings.payments,
-                shop.clock,
-                timeout_s=driver.call_timeout_s,
-                connections=driver.concurrent_jobs_per_system,
+                services.settings.payments,
+                services.clock,
+                timeout_s=settings.call_timeout_s,
+                connections=settings.concurrent_jobs_per_system,
             )
         )
-        retaking = StockReacquisition(shop.db, shop.redis, shop.clock, ids)
-        pace = RateLimiter(shop.clock, driver.refunds_per_s)
-        jobs = PaymentJobs(shop.db, shop.clock, ids, policy, driver.max_attempts, providers, retaking, pace)
-        doors: ExternalJobRunner[Payment | ClaimedRefund] = ExternalJobRunner(
-            "payment", jobs, _system, providers, driver, shop.clock
+        jobs = PaymentJobs(
+            services.db,
+            services.clock,
+            ids,
+            RetryPolicy.from_settings(settings),
+            settings.max_attempts,
+            providers,
+            StockReacquisition(services.db, services.redis, services.clock, ids),
+            RateLimiter(services.clock, settings.refunds_per_s),
         )
-        await run_steps("payment", doors.start_due_jobs, shop.stop, driver.poll_ms / 1000)
-        await doors.drain()
+        runner: ExternalJobRunner[Payment | ClaimedRefund] = ExternalJobRunner(
+            "payment_worker", jobs, _system_of, providers, settings, services.clock
+        )
+        await run_steps("payment_worker", runner.start_due_jobs, services.stop, settings.poll_ms / 1000)
+        await runner.drain()
 
 
-def _system(job: Payment | ClaimedRefund) -> str:
-    """Who is called; nobody for what is our own to do."""
-    return "ours" if isinstance(job, Payment) and job.task in ("recover_order", "update_order") else job.method
+def _system_of(job: Payment | ClaimedRefund) -> str:
+    """Return the provider that a job calls, or `INTERNAL_SYSTEM` if it calls none."""
+    is_internal = isinstance(job, Payment) and job.task in ("recover_order", "update_order")
+    return INTERNAL_SYSTEM if is_internal else job.method

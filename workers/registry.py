@@ -1,4 +1,4 @@
-"""All workers by their names."""
+"""All workers by name."""
 
 from __future__ import annotations
 

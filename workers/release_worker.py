@@ -1,4 +1,4 @@
-"""Lets orders that were not paid expire, and gives back what is to be given back."""
+"""Cancels orders that were not paid in time and applies releases to Redis."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 
-async def release_worker(shop: WorkerServices) -> None:
-    """Expired orders first: they make the releases that are applied next."""
+async def release_worker(services: WorkerServices) -> None:
+    """Expire orders first: this inserts the releases that are applied next."""
 
     async def step() -> int:
-        return await shop.reservations.expire_unpaid_orders() + await shop.reservations.apply_due_releases()
+        expired = await services.reservations.expire_unpaid_orders()
+        return expired + await services.reservations.apply_due_releases()
 
-    await run_steps("release", step, shop.stop, shop.settings.jobs.poll_ms / 1000)
+    await run_steps("release_worker", step, services.stop, services.settings.jobs.poll_ms / 1000)

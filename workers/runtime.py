@@ -1,4 +1,4 @@
-"""What every worker process has: connections, services, a way to be stopped."""
+"""The runtime of a worker process: connections, services, and how it is stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerServices:
-    """What a worker may use. `instance` names this process among others of its kind, the same after a restart."""
+    """The services of a worker. `instance` identifies this process among others, also after a restart."""
 
     settings: Settings
     instance: str
@@ -46,21 +46,20 @@ class WorkerServices:
 
 
 Worker = Callable[[WorkerServices], Awaitable[None]]
-"""Runs until `stop` is set, then finishes what it has in hand and returns."""
+"""runs until `stop` is set, then finishes its running work and returns"""
 
 
 @asynccontextmanager
 async def open_worker_services(settings: Settings, instance: str) -> AsyncIterator[WorkerServices]:
-    """Connect and check. Raises `NotReady` if a database is not what it should be."""
-    driver, clock = settings.jobs, SystemClock()
+    """Connect to both databases and create the services. Raises `NotReady` if a database fails its checks."""
+    writer, clock = settings.writer, SystemClock()
     async with AsyncExitStack() as stack:
-        writer = settings.writer
         redis, db = await stack.enter_async_context(
             connect_databases(
                 settings, "worker", extra_connections=writer.concurrent_reads, extra_timeout_ms=writer.read_block_ms
             )
         )
-        policy = RetryPolicy.from_settings(driver)
+        policy = RetryPolicy.from_settings(settings.jobs)
         yield WorkerServices(
             settings=settings,
             instance=f"{socket.gethostname()}-{instance}",
@@ -76,30 +75,33 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
 
 
 async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instance: str) -> None:
-    """Run workers in this process until SIGTERM or SIGINT. One that fails ends the process, to be started anew."""
+    """Run workers in this process until SIGTERM or SIGINT. A worker that fails ends the process.
+
+    Raises `NotReady` if a worker cannot start."""
     if port := settings.observer.worker_metrics_port:
         with explain_bind_errors("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
             start_http_server(port)
-    async with open_worker_services(settings, instance) as workshop:
+    async with open_worker_services(settings, instance) as services:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, workshop.stop.set)
+            loop.add_signal_handler(number, services.stop.set)
         names = [name for name, _ in workers]
         tune_garbage_collector()
-        _logger.info("working", extra={"workers": names, "instance": workshop.instance})
+        _logger.info("working", extra={"workers": names, "instance": services.instance})
         try:
             async with asyncio.TaskGroup() as group:
                 for name, worker in workers:
-                    group.create_task(_ending(worker, workshop), name=name)
+                    group.create_task(_run_worker(worker, services), name=name)
         except ExceptionGroup as error:
-            if refused := error.subgroup(NotReady):
-                raise refused.exceptions[0] from None
+            if not_ready := error.subgroup(NotReady):
+                raise not_ready.exceptions[0] from None
             raise
         _logger.info("stopped", extra={"workers": names})
 
 
-async def _ending(worker: Worker, workshop: WorkerServices) -> None:
+async def _run_worker(worker: Worker, services: WorkerServices) -> None:
+    """Run a worker, and stop the others of this process when it ends."""
     try:
-        await worker(workshop)
+        await worker(services)
     finally:
-        workshop.stop.set()
+        services.stop.set()

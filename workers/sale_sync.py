@@ -1,4 +1,4 @@
-"""Finishes what was begun with a sale and not brought to Redis: loads, new terms, stock changes."""
+"""Completes loads, new terms and stock changes of sales that are committed in Postgres and missing in Redis."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
-_LOOK_S = 1.0
+_POLL_INTERVAL_S = 1.0
 
 
-async def sale_sync(shop: WorkerServices) -> None:
-    """Whoever changes a sale tells Redis at once; this is for those that died before they could."""
+async def sale_sync(services: WorkerServices) -> None:
+    """Sync sales whose changes were not applied to Redis, because the process that made them died."""
 
     async def step() -> int:
-        for sale in await shop.sales.list_out_of_sync():
-            done = await shop.sales.sync_to_redis(sale.sale_id)
-            _logger.info("a sale was unfinished", extra={"sale": sale.sale_id, "finished": done})
-        return await shop.stock.apply_due_changes()
+        for sale in await services.sales.list_out_of_sync():
+            completed = await services.sales.sync_to_redis(sale.sale_id)
+            _logger.info("synced a sale to Redis", extra={"sale_id": sale.sale_id, "completed": completed})
+        return await services.stock.apply_due_changes()
 
-    await run_steps("sale_sync", step, shop.stop, _LOOK_S)
+    await run_steps("sale_sync", step, services.stop, _POLL_INTERVAL_S)

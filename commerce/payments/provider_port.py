@@ -1,17 +1,19 @@
-"""What every payment provider does, in one shape. An adapter is a folder in `providers/` with at least these files:
+"""The port of payment providers. An adapter is a folder in `providers/` with at least these files:
 
-`settings.py` what the shop has agreed with the provider (keys, ids, addresses), `wire.py` its protocol: signatures and
-the form of messages, `states.py` its words for what became of a payment in ours, `adapter.py` the methods below.
+`settings.py` the account at the provider (keys, ids, addresses), `wire.py` its protocol (signatures and the form of
+messages), `status_map.py` its statuses in our words, `adapter.py` the methods below, and `__init__.py` the `ADAPTER`
+that the registry in `providers/__init__.py` lists.
 
-Each method may be called again with the same ids, however the first call ended: the provider knows a payment by its
-`payment_id` and a refund by its `refund_id` (both as 32 hexadecimal digits) and never does one twice.
+Every method may be called again with the same ids, however the first call ended. The provider identifies a payment by
+its `payment_id` and a refund by its `refund_id`, both as 32 hexadecimal digits, and never does one twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
 import msgspec
@@ -20,11 +22,11 @@ from commerce.kernel.external import WebhookReply
 from commerce.kernel.money import Money
 
 PaymentFlow = Literal["page", "app", "qr", "jsapi"]
-"""How the customer pays: on a page of the provider's, in its app from ours, by a code to scan, inside its own app."""
+"""how the customer pays: on the provider's page, in its app from ours, by a code to scan, in a page inside its app"""
 
 
 class PaymentRequest(msgspec.Struct, frozen=True):
-    """A payment that a provider is asked to take. `payer` is the provider's own id of the customer (for jsapi)."""
+    """A payment to create at a provider. `payer` is the provider's own id of the customer (for jsapi)."""
 
     payment_id: UUID
     order_id: UUID
@@ -37,7 +39,7 @@ class PaymentRequest(msgspec.Struct, frozen=True):
 
 
 class PaymentAction(msgspec.Struct, frozen=True):
-    """What the customer has to do now: follow `url`, scan `code`, or hand `parameters` to the provider's SDK."""
+    """The customer's next step: open `url`, scan `code`, or pass `parameters` to the provider's SDK."""
 
     kind: Literal["redirect", "qr", "app", "jsapi", "none"]
     url: str | None = None
@@ -46,13 +48,13 @@ class PaymentAction(msgspec.Struct, frozen=True):
 
 
 PaymentState = Literal["absent", "waiting", "captured", "closed"]
-"""`absent`: the provider knows nothing of it (yet). `captured`: money was taken, whatever was refunded since. `closed`:
-no money was taken and none will be."""
+"""`absent`: the provider does not know the payment (yet). `captured`: money was taken, also if it was refunded since.
+`closed`: no money was taken and none will be."""
 RefundState = Literal["absent", "waiting", "done", "failed"]
 
 
 class ProviderPayment(msgspec.Struct, frozen=True):
-    """A payment as the provider sees it. Amount, transaction and time are there when it is captured."""
+    """A payment in the provider's view. Amount, transaction and time are set if it is captured."""
 
     payment_id: UUID
     state: PaymentState
@@ -62,7 +64,7 @@ class ProviderPayment(msgspec.Struct, frozen=True):
 
 
 class ProviderRefund(msgspec.Struct, frozen=True):
-    """A refund as the provider sees it. `why` says why it failed; a callback may leave out the amount."""
+    """A refund in the provider's view. `reason` is why it failed. In a webhook the amount may be missing."""
 
     payment_id: UUID
     refund_id: UUID
@@ -72,7 +74,7 @@ class ProviderRefund(msgspec.Struct, frozen=True):
 
 
 class RefundRequest(msgspec.Struct, frozen=True):
-    """A refund that a provider is asked for; `captured` is the payment's whole amount."""
+    """A refund to request from a provider. `captured` is the whole amount of the payment."""
 
     payment_id: UUID
     refund_id: UUID
@@ -82,15 +84,17 @@ class RefundRequest(msgspec.Struct, frozen=True):
 
 
 class PaymentWebhook(msgspec.Struct, frozen=True):
-    """A callback that is genuine: `notice_id` is the same whenever the provider sends it again."""
+    """A verified webhook. `webhook_id` is the same whenever the provider repeats it."""
 
     webhook_id: str
     subject: ProviderPayment | ProviderRefund
 
 
 class StatementLine(NamedTuple):
-    """One line of a provider's daily statement. `refund_id` is None on the line of a payment; `transaction_id` is the
-    provider's own number of the payment, or of the refund."""
+    """A line of a provider's daily statement.
+
+    `refund_id` is None on the line of a payment. `transaction_id` is the provider's own number of the payment or of the
+    refund."""
 
     payment_id: UUID
     refund_id: UUID | None
@@ -99,47 +103,61 @@ class StatementLine(NamedTuple):
 
 
 class Provider(Protocol):
-    """One way to be paid by somebody outside.
+    """An external payment provider.
 
-    The methods that call out raise `Unclear` where nobody knows what happened, and `Refused` where it was said no.
-    """
+    Methods that call it raise `ExternalOutcomeUnknown` if it may or may not have done the request, and
+    `ExternalRefusal` if it refused."""
 
     name: str
     flows: tuple[PaymentFlow, ...]
     currencies: tuple[str, ...]
 
-    async def create(self, charge: PaymentRequest) -> PaymentAction:
-        """Ask for a payment; what the customer has to do. Again for the same payment gives the like."""
+    async def create(self, request: PaymentRequest) -> PaymentAction:
+        """Create a payment and return the customer's next step. A repeat returns an equivalent action."""
         ...
 
     async def query(self, payment_id: UUID) -> ProviderPayment: ...
 
     async def close(self, payment_id: UUID) -> ProviderPayment:
-        """See to it that it can be paid no more, unless it has been: `closed` or `captured`.
+        """Make sure that a payment can no longer be paid; the result is `closed`, or `captured` if it was paid.
 
-        Also `closed` or `absent` where the provider has never heard of it: until `expires_at` it still may.
-        """
+        If the provider does not know the payment, the result is `closed` or `absent`: until `expires_at` it may still
+        be created by the customer."""
         ...
 
-    async def refund(self, order: RefundRequest) -> ProviderRefund: ...
+    async def refund(self, request: RefundRequest) -> ProviderRefund: ...
 
-    async def query_refund(self, order: RefundRequest) -> ProviderRefund: ...
+    async def query_refund(self, request: RefundRequest) -> ProviderRefund: ...
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
-        """Check a callback's signature over its raw body, and that it is ours. Names of headers are in lower case.
+        """Verify a webhook's signature over its raw body, and that it is for this account.
 
-        Raises `BadNotice`, and `Refused` never: what the content means for us is not judged here.
-        """
+        Header names are in lower case. Raises `InvalidWebhook`, and never `ExternalRefusal`: the effect of the content
+        on our payments is not judged here."""
         ...
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
-        """The answer to a callback: it was stored, or it was not and may come again."""
+        """Return the response to a webhook: it was stored, or it was not and may be repeated."""
         ...
 
     def read_statement(self, text: str) -> list[StatementLine | str]:
-        """The provider's daily statement, each line as `Line` or, where it cannot be read, as a text that says why."""
+        """Read the daily statement: each line as `StatementLine`, or as a text that says why it cannot be read."""
         ...
 
     async def refresh(self) -> None:
-        """Renew what changes by itself, such as the provider's certificates. Nothing to do for most."""
+        """Renew what changes without our doing, such as the provider's certificates. Most adapters do nothing."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderAdapter:
+    """Description of an adapter, by which `open_providers` finds and creates it."""
+
+    name: str
+    """the payment method, and the provider's name in webhook paths, metrics and logs"""
+    settings_field: str
+    """field of the payment settings that holds the credentials; the adapter is used if it is set"""
+    load_account: Callable[..., Any]
+    """checks the credentials, given by keyword, and returns the account; raises `ValueError`"""
+    create: Callable[..., Provider]
+    """called with the account, an `HttpTransport` and a `Clock`"""

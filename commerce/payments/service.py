@@ -101,7 +101,7 @@ class Payments:
             detail = (
                 f"they add up to {amount} and the total is {order.total.amount} minor units of {order.total.currency}"
             )
-            raise Invalid(f"/payments: {detail}", errors=[{"at": "/payments", "detail": detail}])
+            raise Invalid(f"/payments: {detail}", errors=[{"pointer": "/payments", "detail": detail}])
         for tender_no, tender in enumerate(tenders):
             provider = self._providers.get(tender.method)
             if tender.method in INTERNAL_METHODS:
@@ -255,8 +255,8 @@ class Payments:
             except UniqueViolationError:
                 expected = {(account, units, amount.currency) for account, units in entries.items()}
                 if await store.get_posting(connection, posting) != expected:
-                    at, detail = "/idempotency_key", "the key was used for another grant: send a new one"
-                    raise Invalid(f"{at}: {detail}", errors=[{"at": at, "detail": detail}]) from None
+                    pointer, detail = "/idempotency_key", "the key was used for another grant: send a new one"
+                    raise Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}]) from None
             else:
                 await store.adjust_store_credit(connection, user_id, amount.currency, amount.amount)
         return await self.get_store_credit(user_id)
@@ -327,8 +327,8 @@ def _are_in_progress(current: Sequence[Payment], tenders: Sequence[TenderInput])
 
 
 def _tender_error(tender_no: int, field: str, detail: str) -> Invalid:
-    at = f"/payments/{tender_no}/{field}"
-    return Invalid(f"{at}: {detail}", errors=[{"at": at, "detail": detail}])
+    pointer = f"/payments/{tender_no}/{field}"
+    return Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
 
 
 def _order_payments(order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:

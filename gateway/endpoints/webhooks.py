@@ -35,23 +35,23 @@ async def receive_payment_webhook(call: Call) -> web.Response:
     try:
         webhook = await _read_payment_webhook(provider, _lower_case_headers(call), call.body, services.clock.now_ms())
     except InvalidWebhook as error:
-        metrics.NOTICES.labels(name, error.code).inc()
+        metrics.PAYMENT_WEBHOOKS.labels(name, error.code).inc()
         _logger.warning("refused a payment webhook", extra={"provider": name, "reason": str(error)})
         return _response(provider.acknowledge(False))
     try:
         result = await services.payments.handle_webhook(name, webhook, call.body)
     except POSTGRES_UNAVAILABLE_OR_BUSY as error:
-        metrics.NOTICES.labels(name, "not_stored").inc()
+        metrics.PAYMENT_WEBHOOKS.labels(name, "not_stored").inc()
         _logger.warning("could not store a payment webhook", extra={"provider": name, "reason": safe_error_text(error)})
         return _response(provider.acknowledge(False))
-    metrics.NOTICES.labels(name, result).inc()
+    metrics.PAYMENT_WEBHOOKS.labels(name, result).inc()
     if result == "refused":
         _logger.warning(
             "refused a payment webhook", extra={"provider": name, "payment_id": str(webhook.subject.payment_id)}
         )
     if (captured_at := getattr(webhook.subject, "captured_at", None)) is not None:
         lag_s = services.clock.now_ms() / 1000 - captured_at.timestamp()
-        metrics.NOTICE_LAG.labels(name).observe(max(0.0, lag_s))
+        metrics.PAYMENT_WEBHOOK_LAG.labels(name).observe(max(0.0, lag_s))
     return _response(provider.acknowledge(result != "refused"))
 
 
@@ -88,17 +88,17 @@ async def receive_carrier_webhook(call: Call) -> web.Response:
     try:
         webhook = reader.read_webhook(_lower_case_headers(call), query, call.body, from_ms(services.clock.now_ms()))
     except InvalidWebhook as error:
-        metrics.PUSHES.labels(system, error.code).inc()
+        metrics.CARRIER_WEBHOOKS.labels(system, error.code).inc()
         _logger.warning("refused a carrier webhook", extra={"system": system, "reason": str(error)})
         return _response(reader.acknowledge(False))
     try:
         tracking = await services.shipping.handle_webhook(system, webhook, call.body)
     except POSTGRES_UNAVAILABLE_OR_BUSY as error:
-        metrics.PUSHES.labels(system, "not_stored").inc()
+        metrics.CARRIER_WEBHOOKS.labels(system, "not_stored").inc()
         _logger.warning("could not store a carrier webhook", extra={"system": system, "reason": safe_error_text(error)})
         return _response(reader.acknowledge(False))
-    metrics.PUSHES.labels(system, tracking.result).inc()
-    metrics.UNKNOWN_STATES.labels(system).inc(tracking.unknown_codes)
+    metrics.CARRIER_WEBHOOKS.labels(system, tracking.result).inc()
+    metrics.CARRIER_UNKNOWN_CODES.labels(system).inc(tracking.unknown_codes)
     return _response(reader.acknowledge(tracking.result != "unknown_tracking_no"))
 
 

@@ -15,13 +15,13 @@ from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, format_money, parse_money
 from commerce.payments.model import OrderPayments, RefundInput
 from commerce.payments.provider_port import Provider, StatementLine
-from commerce.payments.providers import open_providers
+from commerce.payments.providers import PROVIDER_NAMES, open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode_statement
 from ops.commands.console import create_progress_bar, err, format_time, get_actor, out, parse_argument, run
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Show and refund an order's payments.", no_args_is_help=True)
-ProviderName = StrEnum("ProviderName", {name: name for name in ("alipay", "wechatpay")})  # type: ignore[misc]
+ProviderName = StrEnum("ProviderName", {name: name for name in PROVIDER_NAMES})  # type: ignore[misc]
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER", help="the order's id")]
 PaymentId = Annotated[UUID, typer.Argument(metavar="PAYMENT", help="the payment's id")]
 StatementFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
+from commerce.payments.providers import configured_credentials
 from config.settings import Settings
 from ops.local.subprocesses import ProcessSpec
 from ops.sandbox.keys import Keys, MerchantIds, make_keys, read_keys
@@ -14,7 +15,7 @@ from ops.sandbox.keys import Keys, MerchantIds, make_keys, read_keys
 
 def has_no_providers(settings: Settings) -> bool:
     """Return True if the settings name no account at a payment provider."""
-    return not (settings.payments.alipay or settings.payments.wechatpay)
+    return not configured_credentials(settings.payments)
 
 
 def has_no_carriers(settings: Settings) -> bool:
@@ -73,7 +74,7 @@ def _carrier_sections(ids: MerchantIds, sandbox_url: str, shop_url: str) -> dict
         "check_word": ids.sf_express_check_word,
         "monthly_card": ids.sf_express_monthly_card,
         "base_url": f"{sandbox_url}/sf_express/std/service",
-        "push_key": ids.sf_express_push_key,
+        "webhook_key": ids.sf_express_webhook_key,
     }
     kuaidi100 = {
         "customer": ids.kuaidi100_customer,

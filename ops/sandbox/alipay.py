@@ -110,18 +110,18 @@ class AlipaySandbox:
         fields |= {"charset": "utf-8", "version": "1.0", "sign_type": "RSA2"}
         fields |= {"out_trade_no": trade.out_no, "trade_no": trade.trade_no, "trade_status": status}
         fields |= {"subject": trade.subject, "gmt_create": _time(trade.created_ms)}
-        fields["total_amount"] = wire.yuan(trade.amount + (notice.wrong == "amount"))
+        fields["total_amount"] = wire.format_yuan(trade.amount + (notice.wrong == "amount"))
         if trade.paid_ms is not None:
-            paid = wire.yuan(trade.amount)
+            paid = wire.format_yuan(trade.amount)
             fields |= {"gmt_payment": _time(trade.paid_ms), "receipt_amount": paid, "buyer_pay_amount": paid}
             fields |= {"invoice_amount": paid, "point_amount": "0.00"}
             fields["fund_bill_list"] = json.dumps([{"amount": paid, "fundChannel": "ALIPAYACCOUNT"}])
         if status == "TRADE_CLOSED":
-            fields |= {"gmt_close": _time(now), "refund_fee": wire.yuan(refunded)}
+            fields |= {"gmt_close": _time(now), "refund_fee": wire.format_yuan(refunded)}
         if refund is not None:
-            fields |= {"out_biz_no": refund.out_refund_no, "refund_fee": wire.yuan(refunded)}
+            fields |= {"out_biz_no": refund.out_refund_no, "refund_fee": wire.format_yuan(refunded)}
             fields["gmt_refund"] = f"{_time(refund.at_ms)}.{refund.at_ms % 1000:03d}"
-        content = wire.signing_text(fields, without=("sign", "sign_type"))
+        content = wire.signing_text(fields, excluded=("sign", "sign_type"))
         fields["sign"] = wire.sign(content + b"!" * (notice.wrong == "signature"), self._sandbox_key)
         headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
         return Callback(headers, urlencode(fields).encode())
@@ -188,7 +188,7 @@ class AlipaySandbox:
                 word = {"sign": "signature", "biz_content": "parameter"}.get(name, name.replace("_", "-"))
                 raise _Error("40001", f"isv.missing-{word}", f"{name} is missing")
         given = {name: value for name, value in parameters.items() if value}  # empty ones are not signed
-        signed = wire.signing_text(given, without=("sign",))
+        signed = wire.signing_text(given, excluded=("sign",))
         for is_right, word, message in (
             (given["app_id"] == self._app_id, "app-id", "无效的AppID参数"),
             (given["method"] in {*self._methods, *_SCENES}, "method", "不存在的方法名"),
@@ -253,7 +253,7 @@ class AlipaySandbox:
     def _query(self, content: Content, parameters: Parameters) -> Content:
         trade = self._find(content)
         status = self._status(trade)
-        paid = wire.yuan(trade.amount if status == "TRADE_SUCCESS" else 0)
+        paid = wire.format_yuan(trade.amount if status == "TRADE_SUCCESS" else 0)
         found: Content = {
             "buyer_logon_id": BUYER["buyer_logon_id"],
             "buyer_pay_amount": paid,
@@ -265,7 +265,7 @@ class AlipaySandbox:
         }
         if trade.paid_ms is not None:
             found["send_pay_date"] = _time(trade.paid_ms)
-        return {**found, "total_amount": wire.yuan(trade.amount), "trade_no": trade.trade_no, "trade_status": status}
+        return {**found, "total_amount": wire.format_yuan(trade.amount), "trade_no": trade.trade_no, "trade_status": status}
 
     def _close(self, content: Content, parameters: Parameters) -> Content:
         trade = self._find(content)
@@ -295,7 +295,7 @@ class AlipaySandbox:
             "out_trade_no": trade.out_no,
             "trade_no": trade.trade_no,
             "fund_change": "Y" if refund is wanted else "N",
-            "refund_fee": wire.yuan(self._bank.refunded(self.name, trade.out_no)),
+            "refund_fee": wire.format_yuan(self._bank.refunded(self.name, trade.out_no)),
             "gmt_refund_pay": _time(refund.at_ms),
         }
 
@@ -308,9 +308,9 @@ class AlipaySandbox:
             "out_request_no": refund.out_refund_no,
             "out_trade_no": trade.out_no,
             "trade_no": trade.trade_no,
-            "refund_amount": wire.yuan(refund.amount),
+            "refund_amount": wire.format_yuan(refund.amount),
             "refund_status": "REFUND_SUCCESS",
-            "total_amount": wire.yuan(trade.amount),
+            "total_amount": wire.format_yuan(trade.amount),
         }
 
     def _find(self, content: Content) -> SimulatedTrade:
@@ -338,7 +338,7 @@ def _time(ms: int) -> str:
 
 
 def _signed(fen: int) -> str:
-    return f"{'-' * (fen < 0)}{wire.yuan(abs(fen))}"
+    return f"{'-' * (fen < 0)}{wire.format_yuan(abs(fen))}"
 
 
 def _row(trade: SimulatedTrade, kind: str, fen: int, at_ms: int, request_no: str = "") -> list[str]:
@@ -368,7 +368,7 @@ def _number(content: Content, name: str) -> str:
 
 def _amount(content: Content, name: str) -> int:
     try:
-        amount = wire.fen(content.get(name))
+        amount = wire.parse_yuan(content.get(name))
     except ValueError:
         raise _invalid(name) from None
     if not 0 < amount <= _MAX_FEN:

@@ -26,7 +26,14 @@ from cryptography.x509.oid import NameOID
 from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.money import MAX_MINOR
-from commerce.payments.providers.wechatpay.wire import CIPHER, SCHEME, WINDOW_S, is_signed, message, sign
+from commerce.payments.providers.wechatpay.wire import (
+    CIPHER,
+    MAX_CLOCK_DIFFERENCE_S,
+    SCHEME,
+    is_signed,
+    sign,
+    signing_text,
+)
 from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay_bill import TYPES, write_bill
@@ -295,10 +302,10 @@ class WeChatPaySandbox:
         if scheme != SCHEME or (mch_id, serial.upper()) != (self._mch_id, self._merchant_serial) or not nonce:
             raise _No(401, "SIGN_ERROR", "the Authorization header is not this merchant's")
         seconds = int(timestamp) if re.fullmatch(r"[0-9]{1,12}", timestamp) else 0
-        if abs(self._clock.now_ms() / 1_000 - seconds) > WINDOW_S:
+        if abs(self._clock.now_ms() / 1_000 - seconds) > MAX_CLOCK_DIFFERENCE_S:
             raise _No(401, "SIGN_ERROR", "the timestamp is too far from now")
         path = request.raw_path[request.raw_path.index("/v3/") :]  # as the merchant signed it, without our prefix
-        if not is_signed(self._merchant, message(request.method, path, timestamp, nonce, body), signature):
+        if not is_signed(self._merchant, signing_text(request.method, path, timestamp, nonce, body), signature):
             raise _No(401, "SIGN_ERROR", "the signature is wrong")
 
     def _own(self, mch_id: str | None) -> None:
@@ -316,7 +323,7 @@ class WeChatPaySandbox:
         return {
             "Wechatpay-Timestamp": timestamp,
             "Wechatpay-Nonce": nonce,
-            "Wechatpay-Signature": sign(self._private, message(timestamp, nonce, body)),
+            "Wechatpay-Signature": sign(self._private, signing_text(timestamp, nonce, body)),
             "Wechatpay-Signature-Type": SCHEME,
             "Wechatpay-Serial": self._serial,
         }

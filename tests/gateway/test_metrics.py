@@ -54,10 +54,10 @@ async def test_the_promised_readings(shop: CliServices, settings: Settings, gate
     assert rise("floodgate_http_requests_total", method="POST", route="/v1/orders", status="202") == 1
     assert rise("floodgate_http_requests_total", method="POST", route="/v1/orders", status="409") == 1
     assert rise("floodgate_http_request_seconds_count", route="/v1/orders") == 2
-    assert rise("floodgate_batch_orders_count") == 2
-    assert rise("floodgate_redis_call_seconds_count") == 2
+    assert rise("floodgate_reserve_batch_orders_count") == 2
+    assert rise("floodgate_reserve_seconds_count") == 2
     assert rise("floodgate_written_orders_total", result="stored") == 1
-    assert rise("floodgate_write_seconds_count") == 1
+    assert rise("floodgate_write_batch_seconds_count") == 1
     assert after["floodgate_audit_difference_units", (("sale", sale_id),)] == 0
     assert after["floodgate_sale_units", (("kind", "initial"), ("sale", sale_id))] == 5
     for name in ("floodgate_dead_letters", "floodgate_pending_releases", "floodgate_oldest_release_seconds"):

@@ -41,7 +41,7 @@ async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) 
 
 def counted(method: str, result: str) -> float:
     labels = {"provider": method, "result": result}
-    return REGISTRY.get_sample_value("floodgate_payment_notices_total", labels) or 0
+    return REGISTRY.get_sample_value("floodgate_payment_webhooks_total", labels) or 0
 
 
 async def state(pay: PaymentShop) -> list[Any]:

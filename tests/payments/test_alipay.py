@@ -305,8 +305,8 @@ async def test_a_refund_is_done_only_when_alipay_says_so(kit: AlipayKit) -> None
 def test_the_gateways_refusals_are_refusals() -> None:
     for code in ("40001", "40002", "40003", "40006"):
         with pytest.raises(ExternalRefusal, match="isv"):
-            status_map.check("m", {"code": code, "sub_code": "isv.something"})
-    status_map.check("m", {"code": "10000"})
+            status_map.raise_for_error("m", {"code": code, "sub_code": "isv.something"})
+    status_map.raise_for_error("m", {"code": "10000"})
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_the_gateways_refusals_are_refusals() -> None:
 async def test_the_sandbox_refuses_as_alipay_does(kit: AlipayKit, change: dict[str, str], word: str) -> None:
     good = {"app_id": APP_ID, "method": "alipay.trade.query", "charset": "utf-8", "sign_type": "RSA2"}
     good |= {"timestamp": "2026-11-11 12:00:00", "version": "1.0", "biz_content": "{}"}
-    request = {**wire.signed({**good, **change}, key("merchant")), **change}
+    request = {**wire.with_signature({**good, **change}, key("merchant")), **change}
     async with kit.session.get(kit.gateway_url + "?" + urlencode(request)) as said:
         found = json.loads(await said.text())
     content = found.get("alipay_trade_query_response") or found["error_response"]

@@ -146,6 +146,6 @@ async def test_answers_that_the_sdk_signs_are_believed(kit: AlipayKit) -> None:
     assert sdk()._verify_and_return_sync_response(body.decode(), "alipay_trade_precreate_response") == content
     changed = body.replace(b"q.invalid", b"r.invalid")
     with pytest.raises(ExternalOutcomeUnknown, match="not signed"):
-        wire.read_answer(changed, "alipay.trade.precreate", key("alipay").public_key())
+        wire.read_response(changed, "alipay.trade.precreate", key("alipay").public_key())
     with pytest.raises(AliPayValidationError):
         sdk()._verify_and_return_sync_response(changed.decode(), "alipay_trade_precreate_response")

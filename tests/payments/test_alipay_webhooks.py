@@ -19,7 +19,7 @@ from commerce.kernel.external import InvalidWebhook
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund
 from commerce.payments.providers.alipay import Alipay, wire
-from commerce.payments.providers.alipay.adapter import NOTICE_MAX_AGE, NOTICE_MAX_AHEAD
+from commerce.payments.providers.alipay.adapter import WEBHOOK_MAX_AGE, WEBHOOK_MAX_AHEAD
 from ops.sandbox.payment_store import SimulatedRefund, SimulatedTrade
 from tests.payments.alipay_kit import NOON, NOTIFY_URL, AlipayKit, FakeAlipayTransport, account, key
 
@@ -59,7 +59,7 @@ def parse_fields(body: bytes) -> Fields:
 def signed(fields: Fields, **change: str | None) -> bytes:
     """A callback with fields changed, or taken out by None, and a right signature."""
     merged = {name: value for name, value in {**fields, **change}.items() if value is not None}
-    merged["sign"] = wire.sign(wire.signing_text(merged, without=("sign", "sign_type")), key("alipay"))
+    merged["sign"] = wire.sign(wire.signing_text(merged, excluded=("sign", "sign_type")), key("alipay"))
     return urlencode(merged).encode()
 
 
@@ -123,7 +123,7 @@ def test_wrong_ones_on_purpose(kit: AlipayKit) -> None:
 
 def test_the_window_of_time(kit: AlipayKit) -> None:
     body = kit.callback(PAYMENT_ID)
-    for now in (NOON - NOTICE_MAX_AHEAD, NOON + NOTICE_MAX_AGE):
+    for now in (NOON - WEBHOOK_MAX_AHEAD, NOON + WEBHOOK_MAX_AGE):
         assert kit.alipay.read_webhook({}, body, now)
 
 
@@ -188,7 +188,7 @@ def signature_mutants(told: Fields) -> Iterator[Mutant]:
     yield under("too long", base64.b64encode(raw + b"\0").decode())
     yield under("too short", base64.b64encode(raw[1:]).decode())
     yield under("not ASCII", "签名")
-    content = wire.signing_text(told, without=("sign", "sign_type"))
+    content = wire.signing_text(told, excluded=("sign", "sign_type"))
     for owner in ("merchant", "stranger"):
         yield under(f"key of the {owner}", wire.sign(content, key(owner)))
     weak = base64.b64encode(key("alipay").sign(content, PKCS1v15(), SHA1())).decode()
@@ -197,7 +197,7 @@ def signature_mutants(told: Fields) -> Iterator[Mutant]:
     yield under("named RSA", told["sign"], sign_type="RSA")
     pss = key("alipay").sign(content, PSS(MGF1(SHA256()), 32), SHA256())
     yield under("PSS", base64.b64encode(pss).decode())
-    yield under("over sign_type too", wire.sign(wire.signing_text(told, without=("sign",)), key("alipay")))
+    yield under("over sign_type too", wire.sign(wire.signing_text(told, excluded=("sign",)), key("alipay")))
     unsorted = "&".join(f"{name}={value}" for name, value in told.items() if name not in ("sign", "sign_type"))
     yield under("unsorted", wire.sign(unsorted.encode(), key("alipay")))
     quoted = urlencode(sorted((name, told[name]) for name in told if name not in ("sign", "sign_type")))
@@ -226,7 +226,7 @@ def body_mutants(told: Fields) -> Iterator[Mutant]:
         ("UTF-16", body.decode().encode("utf-16")),
         ("an empty pair", body.replace(b"&", b"&&", 1)),
         ("no value", body + b"&x"),
-        ("huge", body + b"&x=" + b"x" * wire.MAX_NOTICE_BYTES),
+        ("huge", body + b"&x=" + b"x" * wire.MAX_WEBHOOK_BYTES),
         ("fields without end", body + b"".join(b"&x%d=1" % number for number in range(100))),
     ):
         yield Mutant(what, new, "malformed")
@@ -234,7 +234,7 @@ def body_mutants(told: Fields) -> Iterator[Mutant]:
 
 def time_mutants(told: Fields) -> Iterator[Mutant]:
     second = timedelta(seconds=1)
-    for ago in (NOTICE_MAX_AGE + second, timedelta(days=10), -NOTICE_MAX_AHEAD - second, -timedelta(days=365)):
+    for ago in (WEBHOOK_MAX_AGE + second, timedelta(days=10), -WEBHOOK_MAX_AHEAD - second, -timedelta(days=365)):
         yield Mutant(f"{ago} old", urlencode(told).encode(), "stale", NOON + ago)
     yield Mutant("in UTC", signed(told, notify_time="2026-11-10 03:00:00"), "stale")
 

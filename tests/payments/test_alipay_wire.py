@@ -68,8 +68,8 @@ def test_keys_are_read_as_the_console_shows_them() -> None:
 
 @pytest.mark.parametrize(("text", "fen"), [("0.01", 1), ("0.10", 10), ("88.88", 8888), ("100000000.00", 10**10)])
 def test_amounts(text: str, fen: int) -> None:
-    assert wire.fen(text) == fen
-    assert wire.yuan(fen) == text
+    assert wire.parse_yuan(text) == fen
+    assert wire.format_yuan(fen) == text
 
 
 NO_AMOUNTS = [
@@ -95,7 +95,7 @@ NO_AMOUNTS = [
 @pytest.mark.parametrize("text", [*NO_AMOUNTS, "", "1.00 ", " 1.00", "1.00\n", 1.0, 1, None, True])
 def test_what_is_no_amount_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match="not an amount"):
-        wire.fen(text)
+        wire.parse_yuan(text)
 
 
 # The daily statement.

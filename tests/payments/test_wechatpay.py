@@ -18,7 +18,7 @@ from commerce.kernel.money import Money
 from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, StatementLine
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
-from commerce.payments.providers.wechatpay.wire import is_signed, message
+from commerce.payments.providers.wechatpay.wire import is_signed, signing_text
 from ops.sandbox.protocol import SandboxProtocol
 from tests.payments.wechatpay_kit import (
     API_V3_KEY,
@@ -69,7 +69,7 @@ async def test_inside_of_wechat(kit: WeChatPayKit) -> None:
     assert said is not None
     assert sorted(said) == ["appId", "nonceStr", "package", "paySign", "signType", "timeStamp"]
     assert (said["appId"], said["signType"]) == (APP_ID, "RSA")
-    signed = message(APP_ID, said["timeStamp"], said["nonceStr"], said["package"])
+    signed = signing_text(APP_ID, said["timeStamp"], said["nonceStr"], said["package"])
     assert is_signed(key("merchant").public_key(), signed, said["paySign"])
     assert said["package"].startswith("prepay_id=wx")
     assert kit.trades[0].payer == wanted.payer

@@ -131,9 +131,9 @@ async def test_requests_are_signed_alike(kit: WeChatPayKit) -> None:
     path, body = f"/v3/pay/transactions/out-trade-no/x?mchid={MCH_ID}", '{"a":"红"}'
     theirs = build_authorization(path, "GET", MCH_ID, SERIAL, key("merchant"), data=body, nonce_str="n")
     stamp = theirs.partition('timestamp="')[2].partition('"')[0]
-    signed = wire.message("GET", path, stamp, "n", body)
+    signed = wire.signing_text("GET", path, stamp, "n", body)
     assert f'signature="{wire.sign(key("merchant"), signed)}"' in theirs
-    ours = wire.authorization(account(), "GET", path, body.encode(), now=kit.clock.now, nonce="n")
+    ours = wire.build_authorization(account(), "GET", path, body.encode(), now=kit.clock.now, nonce="n")
     assert ours.partition("signature=")[0] == theirs.partition("signature=")[0]
 
 

@@ -27,7 +27,7 @@ from commerce.kernel.money import Money
 from commerce.payments.provider_port import PaymentFlow, PaymentRequest, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
-from commerce.payments.providers.wechatpay.wire import message, sign
+from commerce.payments.providers.wechatpay.wire import signing_text, sign
 from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
@@ -187,7 +187,7 @@ def signature(
     return {
         "wechatpay-timestamp": timestamp,
         "wechatpay-nonce": nonce,
-        "wechatpay-signature": sign(key(signer), message(timestamp, nonce, body)),
+        "wechatpay-signature": sign(key(signer), signing_text(timestamp, nonce, body)),
         "wechatpay-signature-type": "WECHATPAY2-SHA256-RSA2048",
         "wechatpay-serial": serial,
     }

@@ -1,6 +1,14 @@
 """Alipay (支付宝) for merchants in mainland China: the open platform's gateway with RSA2 signatures, in CNY only."""
 
+from commerce.payments.provider_port import ProviderAdapter
 from commerce.payments.providers.alipay.adapter import Alipay
 from commerce.payments.providers.alipay.settings import AlipayAccount
 
-__all__ = ["Alipay", "AlipayAccount"]
+ADAPTER = ProviderAdapter(
+    name=Alipay.name,
+    settings_field="alipay",
+    load_account=AlipayAccount.load,
+    create=Alipay,
+)
+
+__all__ = ["ADAPTER", "Alipay", "AlipayAccount"]

@@ -1,6 +1,6 @@
-"""What a shop has agreed with Alipay: who it is, where the gateway is, and the keys of both sides.
+"""The account at Alipay: ids, addresses, and the keys of both sides.
 
-The open platform's console shows keys as bare base64 of their DER form; what openssl writes is PEM. Both are read.
+The open platform's console shows keys as bare base64 of their DER form; openssl writes PEM. Both are read.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 MIN_KEY_BITS = 2048
-"""What RSA2 asks for."""
+"""required by RSA2"""
 
 
 @dataclass(frozen=True, slots=True)
 class AlipayAccount:
-    """One application on Alipay's open platform. `notify_url` is where Alipay sends callbacks to."""
+    """An application on Alipay's open platform. Alipay sends webhooks to `notify_url`."""
 
     app_id: str
     seller_id: str
@@ -39,18 +39,17 @@ class AlipayAccount:
     def load(
         cls, *, app_id: str, seller_id: str, gateway_url: str, notify_url: str, merchant_key: str, alipay_key: str
     ) -> Self:
-        """An account from texts. Keys are PEM, or base64 as the console shows them.
+        """Create an account from strings. Keys are PEM, or base64 as the console shows them.
 
-        Raises `ValueError`, which says what to do and never shows a key.
-        """
+        Raises `ValueError` with what to do; its text never holds a key."""
         if not (app_id.isascii() and app_id.isdigit()):
-            raise ValueError("app_id: give the digits that the open platform shows as the application's APPID")
+            raise ValueError("app_id: set the digits that the open platform shows as the application's APPID")
         if not (seller_id.isascii() and seller_id.isdigit() and seller_id.startswith("2088") and len(seller_id) == 16):
-            raise ValueError("seller_id: give the merchant's PID, 16 digits that begin with 2088")
+            raise ValueError("seller_id: set the merchant's PID, 16 digits that begin with 2088")
         for name, url in (("gateway_url", gateway_url), ("notify_url", notify_url)):
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-                raise ValueError(f"{name}: give an absolute http or https address without a query")
+                raise ValueError(f"{name}: set an absolute http or https address without a query")
         return cls(app_id, seller_id, gateway_url, notify_url, _private_key(merchant_key), _public_key(alipay_key))
 
 
@@ -60,10 +59,10 @@ def _private_key(text: str) -> RSAPrivateKey:
         key = load_pem_private_key(raw, None) if is_pem else load_der_private_key(raw, None)
     except (ValueError, TypeError, UnsupportedAlgorithm, binascii.Error):
         raise ValueError(
-            "merchant_key: give the application's private key (应用私钥) without a password, as PEM or base64"
+            "merchant_key: set the application's private key (应用私钥) without a password, as PEM or base64"
         ) from None
     if not isinstance(key, RSAPrivateKey) or key.key_size < MIN_KEY_BITS:
-        raise ValueError(f"merchant_key: give an RSA key of {MIN_KEY_BITS} bits or more, as RSA2 asks for")
+        raise ValueError(f"merchant_key: set an RSA key of {MIN_KEY_BITS} bits or more, which RSA2 requires")
     return key
 
 
@@ -73,10 +72,10 @@ def _public_key(text: str) -> RSAPublicKey:
         key = load_pem_public_key(raw) if is_pem else load_der_public_key(raw)
     except (ValueError, UnsupportedAlgorithm, binascii.Error):
         raise ValueError(
-            "alipay_key: give Alipay's public key (支付宝公钥, not the application's), as PEM or base64"
+            "alipay_key: set Alipay's public key (支付宝公钥, not the application's), as PEM or base64"
         ) from None
     if not isinstance(key, RSAPublicKey) or key.key_size < MIN_KEY_BITS:
-        raise ValueError(f"alipay_key: give an RSA key of {MIN_KEY_BITS} bits or more, as RSA2 asks for")
+        raise ValueError(f"alipay_key: set an RSA key of {MIN_KEY_BITS} bits or more, which RSA2 requires")
     return key
 
 

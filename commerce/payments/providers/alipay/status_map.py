@@ -1,6 +1,6 @@
-"""Alipay's words for what became of a payment, or why not, in ours. A word that is not here is never guessed.
+"""Alipay's trade statuses and error codes in our words. An unknown one is never guessed.
 
-Sources: https://docs.open.alipay.com/api_1/alipay.trade.query and its neighbours .close, .refund, .precreate and
+Sources: https://docs.open.alipay.com/api_1/alipay.trade.query and its siblings .close, .refund, .precreate and
 .fastpay.refund.query; https://opendocs.alipay.com/common/02km9f (codes of the gateway).
 """
 
@@ -24,11 +24,11 @@ NOT_WAITING = frozenset(
         "ACQ.TRADE_HAS_CLOSE",
     }
 )
-"""What is said to who wants to close a trade that waits no more; whether it was paid takes a query to tell."""
+"""errors of closing a trade that is not pending any more; only a query shows if it was paid"""
 
 _REFUSED_CODES = frozenset({"40001", "40002", "40003", "40006"})
-"""The gateway says that the request is wrong or not allowed; it has not been carried out."""
-_REFUSED_WORDS = NOT_WAITING | {
+"""the request is wrong or not allowed, and was not carried out"""
+_REFUSED_SUB_CODES = NOT_WAITING | {
     NO_TRADE,
     "ACQ.INVALID_PARAMETER",
     "ACQ.ACCESS_FORBIDDEN",
@@ -44,30 +44,33 @@ _REFUSED_WORDS = NOT_WAITING | {
     "ACQ.REASON_TRADE_BEEN_FREEZEN",
     "ACQ.DISCORDANT_REPEAT_REQUEST",
 }
-"""Business errors (40004) that the same request meets again. ACQ.SELLER_BALANCE_NOT_ENOUGH is not among them: once the
-shop has money in its account again, the same refund under the same number succeeds. Nor is ACQ.SYSTEM_ERROR."""
+"""business errors (40004) that a repeated request gets again
+
+ACQ.SELLER_BALANCE_NOT_ENOUGH is not among them: the same refund with the same number succeeds once the shop's account
+has money. Nor is ACQ.SYSTEM_ERROR."""
 
 
-def check(method: str, content: Mapping[str, Any]) -> None:
-    """Whether it was done. Raises `Refused` for a no that stays one, with Alipay's sub_code, and `Unclear` otherwise:
-    20000 and ACQ.SYSTEM_ERROR (nobody knows), 40005 (too many calls), and every word that is not known here."""
-    code, word = content.get("code"), content.get("sub_code")
+def raise_for_error(method: str, content: Mapping[str, Any]) -> None:
+    """Raise an error unless the request was carried out.
+
+    Raises `ExternalRefusal` with Alipay's sub_code if a repeat would be refused too, and `ExternalOutcomeUnknown`
+    otherwise: for 20000 and ACQ.SYSTEM_ERROR (unknown), 40005 (too many calls), and every code not listed here."""
+    code, sub_code = content.get("code"), content.get("sub_code")
     if code == DONE:
         return
-    why = str(content.get("sub_msg") or content.get("msg") or "")[:200]
-    if code in _REFUSED_CODES or (code == "40004" and word in _REFUSED_WORDS):
-        raise ExternalRefusal(str(word or code), f"{method}: {why}")
-    raise ExternalOutcomeUnknown(f"{method}: {code} {word}: {why}")
+    reason = str(content.get("sub_msg") or content.get("msg") or "")[:200]
+    if code in _REFUSED_CODES or (code == "40004" and sub_code in _REFUSED_SUB_CODES):
+        raise ExternalRefusal(str(sub_code or code), f"{method}: {reason}")
+    raise ExternalOutcomeUnknown(f"{method}: {code} {sub_code}: {reason}")
 
 
-def payment_state(status: object, *, was_paid: bool) -> PaymentState:
-    """A trade_status in our words. Raises `Unclear`.
+def map_payment_state(status: object, *, was_paid: bool) -> PaymentState:
+    """Map a trade_status to our state. Raises `ExternalOutcomeUnknown` for an unknown one.
 
-    TRADE_CLOSED stands for two things: nobody paid in time, or all of the money went back after payment, which here is
-    still `captured`. Alipay tells them apart by the time of payment, which a trade that was never paid has not:
-    send_pay_date in the answer to a query, gmt_payment in a callback. The amounts do not serve: buyer_pay_amount
-    is 0.00 after a refund, and refund_fee is 0.00 on trades that nobody paid.
-    """
+    TRADE_CLOSED means that the trade was not paid in time, or that it was paid and refunded completely, which is still
+    `captured` here. The time of payment distinguishes them, since only a paid trade has it: send_pay_date in a query's
+    response, gmt_payment in a webhook. The amounts do not: buyer_pay_amount is 0.00 after a refund, and refund_fee is
+    0.00 on unpaid trades."""
     match status:
         case "WAIT_BUYER_PAY":
             return "waiting"
@@ -75,4 +78,4 @@ def payment_state(status: object, *, was_paid: bool) -> PaymentState:
             return "captured"
         case "TRADE_CLOSED":
             return "captured" if was_paid else "closed"
-    raise ExternalOutcomeUnknown(f"nobody knows what trade_status {str(status)[:40]!r} means")
+    raise ExternalOutcomeUnknown(f"unknown trade_status {str(status)[:40]!r}")

@@ -1,8 +1,8 @@
-"""Alipay's protocol: RSA2 signatures, and the form of requests, answers, callbacks and statements.
+"""Alipay's protocol: RSA2 signatures, and the form of requests, responses, webhooks and statements.
 
 Sources: https://opendocs.alipay.com/common/02kf5q (signing), https://opendocs.alipay.com/common/02mse7 (verifying
-answers and callbacks), https://opendocs.alipay.com/open/203/105286 (callbacks), https://opendocs.alipay.com/open/028woa
-(statements).
+responses and webhooks), https://opendocs.alipay.com/open/203/105286 (webhooks),
+https://opendocs.alipay.com/open/028woa (statements).
 """
 
 from __future__ import annotations
@@ -28,31 +28,33 @@ from commerce.kernel.money import Money
 from commerce.payments.provider_port import StatementLine
 
 CURRENCY = "CNY"
-MAX_NOTICE_BYTES = 65_536
-"""A callback is one or two kilobytes; what is longer than this is not even parsed."""
-MAX_NOTICE_FIELDS = 100
+MAX_WEBHOOK_BYTES = 65_536
+"""a webhook has one or two kilobytes; a longer body than this is not parsed"""
+MAX_WEBHOOK_FIELDS = 100
 
 _YUAN = re.compile(r"(?:0|[1-9][0-9]{0,12})\.[0-9]{2}")
-"""Alipay always writes two decimals. Thirteen digits before them stay below `commerce.kernel.money.MAX_MINOR`."""
+"""Alipay always writes two decimals; thirteen digits before them stay below `commerce.kernel.money.MAX_MINOR`"""
 
 
 # Numbers and amounts.
 
 
-def yuan(fen: int) -> str:
-    """255 gives `"2.55"`; not for negative amounts."""
+def format_yuan(fen: int) -> str:
+    """Format fen as yuan: 255 as `"2.55"`. Not for negative amounts."""
     return f"{fen // 100}.{fen % 100:02d}"
 
 
-def fen(text: object) -> int:
-    """`"2.55"` gives 255, without a float on the way. Raises `ValueError` for anything but yuan with two decimals."""
+def parse_yuan(text: object) -> int:
+    """Parse yuan into fen: `"2.55"` into 255, without floats.
+
+    Raises `ValueError` for any other form than yuan with two decimals."""
     if not isinstance(text, str) or not _YUAN.fullmatch(text):
         raise ValueError(f"{str(text)[:40]!r} is not an amount like 2.55")
     return int(text.replace(".", ""))
 
 
-def our_number(text: object) -> UUID:
-    """The id behind `out_trade_no` or `out_request_no`, which are `UUID.hex`. Raises `ValueError` for any other."""
+def parse_our_id(text: object) -> UUID:
+    """Parse our id in `out_trade_no` or `out_request_no`, a `UUID.hex`. Raises `ValueError` for other numbers."""
     number = parse_uuid_hex(text)
     if number is None:
         raise ValueError(f"{str(text)[:40]!r} is not a number of ours")
@@ -62,26 +64,25 @@ def our_number(text: object) -> UUID:
 # Signatures.
 
 
-def signing_text(parameters: Mapping[str, str], *, without: tuple[str, ...]) -> bytes:
-    """What is signed of parameters: sorted by name, joined, neither quoted nor escaped.
+def signing_text(parameters: Mapping[str, str], *, excluded: tuple[str, ...]) -> bytes:
+    """Return the bytes to sign: parameters sorted by name and joined, neither quoted nor escaped.
 
-    Requests go without `sign`, callbacks without `sign` and `sign_type`.
-    """
-    return "&".join(f"{name}={parameters[name]}" for name in sorted(parameters) if name not in without).encode()
+    Requests exclude `sign`, webhooks `sign` and `sign_type`."""
+    return "&".join(f"{name}={parameters[name]}" for name in sorted(parameters) if name not in excluded).encode()
 
 
 def sign(content: bytes, key: RSAPrivateKey) -> str:
-    """RSA2: SHA-256 with RSA, padded by PKCS #1 v1.5, in base64."""
+    """Sign with RSA2: SHA-256 with RSA, padded by PKCS #1 v1.5, in base64."""
     return base64.b64encode(key.sign(content, PKCS1v15(), SHA256())).decode()
 
 
 def is_signed(content: bytes, signature: object, key: RSAPublicKey) -> bool:
-    """Whether `signature` is the RSA2 signature of exactly this, in its one form of base64."""
+    """Tell if `signature` is the RSA2 signature of the content, in its canonical base64 form."""
     if not isinstance(signature, str):
         return False
     try:
         raw = base64.b64decode(signature, validate=True)
-        if base64.b64encode(raw).decode() != signature:  # the last digit has bits that do not count
+        if base64.b64encode(raw).decode() != signature:  # the last digit has unused bits
             return False
         key.verify(raw, content, PKCS1v15(), SHA256())
     except (binascii.Error, ValueError, InvalidSignature):
@@ -89,45 +90,44 @@ def is_signed(content: bytes, signature: object, key: RSAPublicKey) -> bool:
     return True
 
 
-# Requests and answers.
+# Requests and responses.
 
 
-def signed(parameters: Mapping[str, str], key: RSAPrivateKey) -> dict[str, str]:
-    """A request's parameters with their signature. None may be empty: empty ones are not signed."""
-    return {**parameters, "sign": sign(signing_text(parameters, without=("sign",)), key)}
+def with_signature(parameters: Mapping[str, str], key: RSAPrivateKey) -> dict[str, str]:
+    """Return a request's parameters with their signature. None may be empty: empty ones are not signed."""
+    return {**parameters, "sign": sign(signing_text(parameters, excluded=("sign",)), key)}
 
 
-def read_answer(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
-    """The content of an answer: `{"<method>_response": {…}, "sign": "…"}`, in UTF-8 as requests ask for.
+def read_response(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]:
+    """Verify a response `{"<method>_response": {…}, "sign": "…"}` in UTF-8 and return its content.
 
-    The signature is over the text between those braces as it came, escapes and all. Raises `Unclear` for an answer that
-    cannot be believed: also for an error that is not signed, as Alipay answers an unknown app_id.
-    """
+    The signature covers the text of the content as it was received, with its escapes. Raises `ExternalOutcomeUnknown`
+    for a response that cannot be trusted, also for an unsigned error, which Alipay sends for an unknown app_id."""
     try:
         parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         raw = bytes(parts.get(method.replace(".", "_") + "_response") or parts["error_response"])
         content = msgspec.json.decode(raw, type=dict[str, Any])
         signature = msgspec.json.decode(parts["sign"], type=str) if "sign" in parts else None
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, RecursionError):
-        raise ExternalOutcomeUnknown(f"{method}: this is no answer of Alipay's: {body[:200]!r}") from None
+        raise ExternalOutcomeUnknown(f"{method}: this is no response of Alipay: {body[:200]!r}") from None
     if not is_signed(raw, signature, key):
-        said = f"{content.get('code')} {content.get('sub_code')} {content.get('sub_msg')}"
-        raise ExternalOutcomeUnknown(f"{method}: the answer is not signed with Alipay's key; it says {said[:200]!r}")
+        text = f"{content.get('code')} {content.get('sub_code')} {content.get('sub_msg')}"
+        raise ExternalOutcomeUnknown(f"{method}: the response is not signed with Alipay's key: {text[:200]!r}")
     return content
 
 
-# Callbacks.
+# Webhooks.
 
 
-def read_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
-    """The fields of a callback whose signature is right. Raises `BadNotice`: malformed or bad_signature."""
+def read_webhook_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
+    """Verify a webhook's signature and return its fields. Raises `InvalidWebhook` (malformed, bad_signature)."""
     fields = form_decoding.decode_signed_form(
-        body, max_bytes=MAX_NOTICE_BYTES, max_fields=MAX_NOTICE_FIELDS, required=("sign", "sign_type")
+        body, max_bytes=MAX_WEBHOOK_BYTES, max_fields=MAX_WEBHOOK_FIELDS, required=("sign", "sign_type")
     )
-    # sign_type is not signed; whatever it names, nothing weaker than RSA2 is ever accepted.
-    content = signing_text(fields, without=("sign", "sign_type"))
+    # sign_type is not signed; nothing weaker than RSA2 is accepted.
+    content = signing_text(fields, excluded=("sign", "sign_type"))
     if fields["sign_type"] != "RSA2" or not is_signed(content, fields["sign"], key):
-        raise InvalidWebhook("bad_signature", "not signed by Alipay with RSA2")
+        raise InvalidWebhook("bad_signature", "it is not signed by Alipay with RSA2")
     return fields
 
 
@@ -137,18 +137,17 @@ TRADE_NO, OUT_TRADE_NO, KIND = "支付宝交易号", "商户订单号", "业务�
 AMOUNT, REQUEST_NO = "订单金额（元）", "退款批次号/请求号"
 PAYMENT, REFUND = "交易", "退款"
 END = "业务明细列表结束"
-_NEEDED = (TRADE_NO, OUT_TRADE_NO, KIND, AMOUNT, REQUEST_NO)
+_REQUIRED = (TRADE_NO, OUT_TRADE_NO, KIND, AMOUNT, REQUEST_NO)
 
 
 def read_statement(text: str) -> Iterator[StatementLine | str]:
-    """The lines of a 业务明细 file (GB18030 in Alipay's archive; decoded by whoever fetches it).
+    """Yield the lines of a 业务明细 file (GB18030 in Alipay's archive; decoded by the caller).
 
-    Lines with a leading # are remarks, the first other one has the headings; cells are padded with tabs. A text stands
-    for a line that cannot be read, and for an end that is missing.
-    """
+    Lines with a leading # are remarks, the first other one has the headings. Cells are padded with tabs. A text is
+    yielded for a line that cannot be read, and for a missing end."""
     headings: list[str] = []
-    number, ended = 0, False
-    for number, padded in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+    line_no, ended = 0, False
+    for line_no, padded in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
         line = padded.strip()
         if not line or line.startswith("#"):
             ended = ended or END in line
@@ -157,15 +156,15 @@ def read_statement(text: str) -> Iterator[StatementLine | str]:
             cells = [cell.strip() for cell in next(csv.reader([line]))]
             if not headings:
                 headings = cells
-                if missing := [name for name in _NEEDED if name not in cells]:
-                    yield f"line {number}: no column {', '.join(missing)}, so nothing below can be read"
+                if missing := [name for name in _REQUIRED if name not in cells]:
+                    yield f"line {line_no}: no column {', '.join(missing)}, so nothing below can be read"
                     return
                 continue
             yield _statement_line(headings, cells)
         except (ValueError, csv.Error) as reason:
-            yield f"line {number}: {reason}"
+            yield f"line {line_no}: {reason}"
     if not ended:
-        yield f"line {number}: the statement breaks off, {END} is missing"
+        yield f"line {line_no}: the statement is cut short, {END} is missing"
 
 
 def _statement_line(headings: list[str], cells: list[str]) -> StatementLine:
@@ -176,9 +175,9 @@ def _statement_line(headings: list[str], cells: list[str]) -> StatementLine:
     if kind == REFUND:  # written as a negative amount
         if not amount.startswith("-"):
             raise ValueError(f"{amount[:40]!r} is not the amount of a refund like -2.55")
-        amount, refund_id = amount[1:], our_number(row[REQUEST_NO])
+        amount, refund_id = amount[1:], parse_our_id(row[REQUEST_NO])
     elif kind != PAYMENT:
         raise ValueError(f"{KIND} {kind[:40]!r} is neither {PAYMENT} nor {REFUND}")
     if not row[TRADE_NO]:
-        raise ValueError(f"without {TRADE_NO}")
-    return StatementLine(our_number(row[OUT_TRADE_NO]), refund_id, Money(fen(amount), CURRENCY), row[TRADE_NO])
+        raise ValueError(f"there is no {TRADE_NO}")
+    return StatementLine(parse_our_id(row[OUT_TRADE_NO]), refund_id, Money(parse_yuan(amount), CURRENCY), row[TRADE_NO])

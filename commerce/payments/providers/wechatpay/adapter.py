@@ -1,7 +1,7 @@
-"""WeChat Pay as a provider of payments: by a code to scan (native) and inside of WeChat (jsapi).
+"""Adapter of WeChat Pay: codes to scan (native) and pages inside WeChat (jsapi).
 
 https://pay.weixin.qq.com/doc/v3/merchant/4012525171 (orders), …/4012556352 (queries), …/4012556398 (closing),
-…/4012552567 (refunds); callbacks: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_1_11.shtml.
+…/4012552567 (refunds); webhooks: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_1_11.shtml.
 """
 
 from __future__ import annotations
@@ -45,20 +45,21 @@ CURRENCY = "CNY"
 Json = dict[str, Any]
 MAX_SUBJECT_BYTES, MAX_REASON_BYTES = 127, 80
 REFRESH_S, RETRY_S = 60, 5
-"""How soon certificates are asked for again, in seconds, after they came and after they did not: callbacks that a
-stranger makes up must not make us ask all the time."""
+"""minimum seconds between downloads of certificates, after a success and after a failure
+
+Without them, forged webhooks could make us download all the time."""
 
 _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
-T = TypeVar("T")
+Message = TypeVar("Message")
 
 
 class WeChatPay:
-    """See `commerce.payments.provider_port.Provider`. An answer whose signature is missing or wrong is `Unclear`.
+    """The `Provider` for a merchant at WeChat Pay.
 
-    Errors may come unsigned: WeChat Pay signs nothing for whoever it could not identify. Those are believed on the word
-    of the connection's TLS, as its own SDKs do (https://pay.weixin.qq.com/doc/global/v3/zh/4012354982); they may say no
-    or that it knows nothing, but never that money has moved.
-    """
+    A response without a valid signature raises `ExternalOutcomeUnknown`. Errors may be unsigned, because WeChat Pay
+    signs nothing for a merchant that it could not identify. Those are trusted because of the connection's TLS, as in
+    its own SDKs (https://pay.weixin.qq.com/doc/global/v3/zh/4012354982). They may refuse, or not know a payment, but
+    they never prove that money has moved."""
 
     name = "wechatpay"
     flows: tuple[PaymentFlow, ...] = ("qr", "jsapi")
@@ -67,12 +68,12 @@ class WeChatPay:
     def __init__(
         self,
         account: WeChatPayAccount,
-        outside: HttpTransport,
+        transport: HttpTransport,
         clock: Clock,
         nonce: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
         self._account = account
-        self._outside = outside
+        self._transport = transport
         self._clock = clock
         self._nonce = nonce
         self._keys: dict[str, wire.PlatformKey] = {}
@@ -81,90 +82,93 @@ class WeChatPay:
         self._refreshing = asyncio.Lock()
         self._refresh_after_s = float("-inf")
 
-    async def create(self, charge: PaymentRequest) -> PaymentAction:
+    async def create(self, request: PaymentRequest) -> PaymentAction:
         account = self._account
-        if charge.flow not in self.flows or charge.amount.currency != CURRENCY:
-            raise ExternalRefusal("unsupported", f"WeChat Pay takes {CURRENCY} by {' and '.join(self.flows)}")
-        order: Json = {
+        if request.flow not in self.flows or request.amount.currency != CURRENCY:
+            raise ExternalRefusal("unsupported", f"WeChat Pay accepts {CURRENCY} by {' and '.join(self.flows)}")
+        body: Json = {
             "appid": account.app_id,
             "mchid": account.mch_id,
-            "description": _cut(charge.subject, MAX_SUBJECT_BYTES),
-            "out_trade_no": charge.payment_id.hex,
-            "time_expire": charge.expires_at.astimezone(CHINA).isoformat(timespec="seconds"),
+            "description": _truncate(request.subject, MAX_SUBJECT_BYTES),
+            "out_trade_no": request.payment_id.hex,
+            "time_expire": request.expires_at.astimezone(CHINA).isoformat(timespec="seconds"),
             "notify_url": account.notify_url,
-            "amount": {"total": charge.amount.amount, "currency": CURRENCY},
+            "amount": {"total": request.amount.amount, "currency": CURRENCY},
         }
-        if charge.flow == "qr":
-            body = await self._call("POST", "/v3/pay/transactions/native", order)
-            return PaymentAction(kind="qr", code=_decode(body, messages.NativeCode).code_url)
-        if not charge.payer:
-            raise ExternalRefusal("no_payer", "payment inside of WeChat needs the customer's openid")
-        body = await self._call("POST", "/v3/pay/transactions/jsapi", {**order, "payer": {"openid": charge.payer}})
-        prepay_id = _decode(body, messages.Prepaid).prepay_id
-        parameters = wire.jsapi_parameters(account, prepay_id, now=self._now(), nonce=self._nonce())
+        if request.flow == "qr":
+            response = await self._call("POST", "/v3/pay/transactions/native", body)
+            return PaymentAction(kind="qr", code=_decode(response, messages.NativeCode).code_url)
+        if not request.payer:
+            raise ExternalRefusal("no_payer", "payment inside WeChat needs the customer's openid")
+        body["payer"] = {"openid": request.payer}
+        response = await self._call("POST", "/v3/pay/transactions/jsapi", body)
+        prepay_id = _decode(response, messages.Prepaid).prepay_id
+        parameters = wire.sign_jsapi_parameters(account, prepay_id, now=self._now(), nonce=self._nonce())
         return PaymentAction(kind="jsapi", parameters=parameters)
 
     async def query(self, payment_id: UUID) -> ProviderPayment:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}?mchid={self._account.mch_id}"
         try:
             trade = _decode(await self._call("GET", path), messages.WeChatTrade)
-        except ExternalRefusal as no:
-            if no.code not in status_map.ABSENT:
+        except ExternalRefusal as refusal:
+            if refusal.code not in status_map.ABSENT:
                 raise
             return ProviderPayment(payment_id, "absent")
         is_ours = (trade.mchid, trade.out_trade_no) == (self._account.mch_id, payment_id.hex)
         if not is_ours or trade.appid not in (None, self._account.app_id):
-            raise ExternalOutcomeUnknown("WeChat Pay answers about another payment than was asked for")
+            raise ExternalOutcomeUnknown("the response of WeChat Pay is about another payment")
         try:
-            return _payment(payment_id, trade)
-        except ValueError as why:
-            raise ExternalOutcomeUnknown(f"WeChat Pay's answer about a payment: {why}") from None
+            return _provider_payment(payment_id, trade)
+        except ValueError as error:
+            raise ExternalOutcomeUnknown(f"the response of WeChat Pay about a payment: {error}") from None
 
     async def close(self, payment_id: UUID) -> ProviderPayment:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}/close"
         try:
             await self._call("POST", path, {"mchid": self._account.mch_id})
         except ExternalRefusal:
-            # It is paid, closed already or was never there; which of them, only a query says for certain.
-            seen = await self.query(payment_id)
-            if seen.state == "waiting":
+            # The payment is captured, closed already or absent: only a query shows which.
+            payment = await self.query(payment_id)
+            if payment.state == "waiting":
                 raise
-            return seen
+            return payment
         return ProviderPayment(payment_id, "closed")
 
-    async def refund(self, order: RefundRequest) -> ProviderRefund:
+    async def refund(self, request: RefundRequest) -> ProviderRefund:
         body: Json = {
-            "out_trade_no": order.payment_id.hex,
-            "out_refund_no": order.refund_id.hex,
+            "out_trade_no": request.payment_id.hex,
+            "out_refund_no": request.refund_id.hex,
             "notify_url": self._account.notify_url,
-            "amount": {"refund": order.amount.amount, "total": order.captured.amount, "currency": CURRENCY},
+            "amount": {"refund": request.amount.amount, "total": request.captured.amount, "currency": CURRENCY},
         }
-        if order.reason:
-            body["reason"] = _cut(order.reason, MAX_REASON_BYTES)
-        return await self._refund(order, "POST", "/v3/refund/domestic/refunds", body)
+        if request.reason:
+            body["reason"] = _truncate(request.reason, MAX_REASON_BYTES)
+        return await self._request_refund(request, "POST", "/v3/refund/domestic/refunds", body)
 
-    async def query_refund(self, order: RefundRequest) -> ProviderRefund:
-        return await self._refund(order, "GET", f"/v3/refund/domestic/refunds/{order.refund_id.hex}")
+    async def query_refund(self, request: RefundRequest) -> ProviderRefund:
+        return await self._request_refund(request, "GET", f"/v3/refund/domestic/refunds/{request.refund_id.hex}")
 
     def read_webhook(self, headers: Mapping[str, str], body: bytes, now: datetime) -> PaymentWebhook:
-        """`unknown_key` may mean that WeChat Pay has a new certificate: `refresh`, then try once more."""
-        wire.verify(headers, body, self._keys, now)
+        """Verify and decrypt a webhook.
+
+        If it raises `unknown_key`, WeChat Pay may have a new certificate: call `refresh` and try once more."""
+        wire.verify_signature(headers, body, self._keys, now)
         try:
             envelope = msgspec.json.decode(body, type=messages.WeChatEnvelope)
-        except _NOT_JSON as why:
-            raise InvalidWebhook("malformed", str(why)) from None
+        except _NOT_JSON as error:
+            raise InvalidWebhook("malformed", str(error)) from None
         try:
-            content = self._open(envelope.resource) if envelope.resource_type == "encrypt-resource" else None
+            content = self._decrypt(envelope.resource) if envelope.resource_type == "encrypt-resource" else None
             if content is not None and envelope.event_type == "TRANSACTION.SUCCESS":
-                return PaymentWebhook(envelope.id, self._paid(msgspec.json.decode(content, type=messages.WeChatTrade)))
+                trade = msgspec.json.decode(content, type=messages.WeChatTrade)
+                return PaymentWebhook(envelope.id, self._read_payment(trade))
             kind, _, status = envelope.event_type.partition(".")
             if content is not None and kind == "REFUND" and status in ("SUCCESS", "ABNORMAL", "CLOSED"):
-                return PaymentWebhook(
-                    envelope.id, self._refunded(status, msgspec.json.decode(content, type=messages.RefundNotice))
-                )
-        except (msgspec.MsgspecError, ValueError) as why:
-            raise InvalidWebhook("bad_content", str(why)) from None
-        raise InvalidWebhook("bad_content", f"{envelope.resource_type[:40]} {envelope.event_type[:40]} is not known")
+                refund = msgspec.json.decode(content, type=messages.WeChatRefundWebhook)
+                return PaymentWebhook(envelope.id, self._read_refund(status, refund))
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidWebhook("bad_content", str(error)) from None
+        raise InvalidWebhook("bad_content", f"{envelope.resource_type[:40]} {envelope.event_type[:40]} is unknown")
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
         if accepted:
@@ -175,55 +179,55 @@ class WeChatPay:
         return read_statement(text, self._account.mch_id)
 
     async def refresh(self) -> None:
-        """Download the platform certificates; again within a minute (within seconds if it failed) does nothing.
+        """Download the platform certificates. Does nothing within `REFRESH_S`, or `RETRY_S` after a failure.
 
-        The download is signed with a key that it may itself be the first to carry, as the official SDKs accept: what
-        makes its certificates genuine is that they are encrypted with the APIv3 key. Accounts that verify with a
-        WeChat Pay public key may have no certificates, which is no error. Raises `Unclear` and `Refused`.
-        """
+        The response may be signed with a key that is new in this very response, which the official SDKs accept too: the
+        certificates are proved genuine by their encryption with the APIv3 key. Accounts that verify with a WeChat Pay
+        public key may have no certificates, which is no error. Raises `ExternalOutcomeUnknown` and
+        `ExternalRefusal`."""
         async with self._refreshing:
-            asked_s = self._clock.monotonic()
-            if asked_s < self._refresh_after_s:
+            now_s = self._clock.monotonic()
+            if now_s < self._refresh_after_s:
                 return
-            self._refresh_after_s = asked_s + RETRY_S
-            answer = await self._send("GET", "/v3/certificates")
-            if answer.status == 404 and self._account.public_key is not None:
-                self._refresh_after_s = asked_s + REFRESH_S
+            self._refresh_after_s = now_s + RETRY_S
+            response = await self._send("GET", "/v3/certificates")
+            if response.status == 404 and self._account.public_key is not None:
+                self._refresh_after_s = now_s + REFRESH_S
                 return
-            if answer.status != 200:
-                raise _failure(answer)
-            found = {}
+            if response.status != 200:
+                raise _read_error(response)
+            downloaded = {}
             now = self._now()
             try:
-                for item in _decode(answer.body, messages.Certificates).data:
-                    pem = self._open(item.encrypt_certificate)
-                    found[item.serial_no.upper()] = wire.read_certificate(pem, item.serial_no)
-                known = {**found, **self._keys}
-                wire.verify(answer.headers, answer.body, known, now)
-            except (InvalidWebhook, ValueError) as why:
-                raise ExternalOutcomeUnknown(f"WeChat Pay's certificates: {why}") from None
-            self._keys = {serial: key for serial, key in known.items() if key.not_after is None or now <= key.not_after}
-            self._refresh_after_s = asked_s + REFRESH_S
+                for item in _decode(response.body, messages.Certificates).data:
+                    pem = self._decrypt(item.encrypt_certificate)
+                    downloaded[item.serial_no.upper()] = wire.read_certificate(pem, item.serial_no)
+                keys = {**downloaded, **self._keys}
+                wire.verify_signature(response.headers, response.body, keys, now)
+            except (InvalidWebhook, ValueError) as error:
+                raise ExternalOutcomeUnknown(f"the certificates of WeChat Pay: {error}") from None
+            self._keys = {serial: key for serial, key in keys.items() if key.not_after is None or now <= key.not_after}
+            self._refresh_after_s = now_s + REFRESH_S
 
-    # What the methods above have in common.
+    # Helpers of the methods above.
 
     def _now(self) -> datetime:
         return from_ms(self._clock.now_ms())
 
     async def _call(self, method: str, path: str, body: Json | None = None) -> bytes:
-        """The content of an answer that is a success and that can be believed."""
-        answer = await self._send(method, path, b"" if body is None else msgspec.json.encode(body))
-        is_success = answer.status in (200, 204)
-        if is_success or any(name in answer.headers for name in wire.SIGNATURE_HEADERS):
-            await self._believe(answer)
+        """Send a request and return the body of a successful response with a valid signature."""
+        response = await self._send(method, path, b"" if body is None else msgspec.json.encode(body))
+        is_success = response.status in (200, 204)
+        if is_success or any(name in response.headers for name in wire.SIGNATURE_HEADERS):
+            await self._verify(response)
         if not is_success:
-            raise _failure(answer)
-        return answer.body
+            raise _read_error(response)
+        return response.body
 
     async def _send(self, method: str, path: str, body: bytes = b"") -> HttpResponse:
-        # `path` is what is signed: a prefix that base_url may have belongs to whoever passes the request on.
+        # Only `path` is signed: a prefix in base_url belongs to the proxy that forwards the request.
         headers = {
-            "Authorization": wire.authorization(
+            "Authorization": wire.build_authorization(
                 self._account, method, path, body, now=self._now(), nonce=self._nonce()
             ),
             "Accept": "application/json",
@@ -231,61 +235,66 @@ class WeChatPay:
             "User-Agent": "floodgate",
         }
         if self._account.public_key_id is not None:
-            headers["Wechatpay-Serial"] = self._account.public_key_id  # asks for answers that this key has signed
-        return await self._outside.send(method, self._account.base_url + path, headers, body)
+            headers["Wechatpay-Serial"] = self._account.public_key_id  # requests responses signed with this key
+        return await self._transport.send(method, self._account.base_url + path, headers, body)
 
-    async def _believe(self, answer: HttpResponse) -> None:
+    async def _verify(self, response: HttpResponse) -> None:
+        """Verify the signature of a response; an unknown key makes the certificates refresh once."""
         try:
             try:
-                wire.verify(answer.headers, answer.body, self._keys, self._now())
-            except InvalidWebhook as why:
-                if why.code != "unknown_key":
+                wire.verify_signature(response.headers, response.body, self._keys, self._now())
+            except InvalidWebhook as error:
+                if error.code != "unknown_key":
                     raise
                 await self.refresh()
-                wire.verify(answer.headers, answer.body, self._keys, self._now())
-        except (InvalidWebhook, ExternalRefusal) as why:
-            # Refused too: that the certificates are refused says nothing of what was asked for.
-            raise ExternalOutcomeUnknown(f"WeChat Pay's answer cannot be believed: {why}") from None
+                wire.verify_signature(response.headers, response.body, self._keys, self._now())
+        except (InvalidWebhook, ExternalRefusal) as error:
+            # A refusal too: it refuses the certificates, which shows nothing about the request itself.
+            raise ExternalOutcomeUnknown(f"cannot verify the response of WeChat Pay: {error}") from None
 
-    async def _refund(self, order: RefundRequest, method: str, path: str, body: Json | None = None) -> ProviderRefund:
+    async def _request_refund(
+        self, request: RefundRequest, method: str, path: str, body: Json | None = None
+    ) -> ProviderRefund:
         try:
             refund = _decode(await self._call(method, path, body), messages.WeChatRefund)
         except ExternalRefusal as no:
-            # Asked to refund, WeChat Pay now and then does not find a payment for a moment that it finds later.
+            # For a moment WeChat Pay may not find the payment of a refund request, and find it later.
             if no.code not in status_map.ABSENT:
                 raise
-            return ProviderRefund(order.payment_id, order.refund_id, "absent")
-        if (refund.out_trade_no, refund.out_refund_no) != (order.payment_id.hex, order.refund_id.hex):
-            raise ExternalOutcomeUnknown("WeChat Pay answers about another refund than was asked for")
+            return ProviderRefund(request.payment_id, request.refund_id, "absent")
+        if (refund.out_trade_no, refund.out_refund_no) != (request.payment_id.hex, request.refund_id.hex):
+            raise ExternalOutcomeUnknown("the response of WeChat Pay is about another refund")
         if refund.amount.currency not in (None, CURRENCY):
-            raise ExternalOutcomeUnknown("WeChat Pay's answer about a refund is in another currency")
-        return _seen(order.payment_id, order.refund_id, refund.status, refund.amount)
+            raise ExternalOutcomeUnknown("the response of WeChat Pay about a refund is in another currency")
+        return _provider_refund(request.payment_id, request.refund_id, refund.status, refund.amount)
 
-    def _open(self, resource: messages.Encrypted) -> bytes:
+    def _decrypt(self, resource: messages.Encrypted) -> bytes:
         if resource.algorithm != wire.CIPHER:
-            raise ValueError(f"the algorithm {resource.algorithm[:40]!r} is not known")
+            raise ValueError(f"the algorithm {resource.algorithm[:40]!r} is unknown")
         return wire.decrypt(self._account.api_v3_key, resource.nonce, resource.associated_data, resource.ciphertext)
 
-    def _paid(self, trade: messages.WeChatTrade) -> ProviderPayment:
+    def _read_payment(self, trade: messages.WeChatTrade) -> ProviderPayment:
         payment_id = parse_uuid_hex(trade.out_trade_no)
         if (trade.mchid, trade.appid) != (self._account.mch_id, self._account.app_id) or payment_id is None:
-            raise InvalidWebhook("foreign", "the callback is about a payment to somebody else")
+            raise InvalidWebhook("foreign", "the webhook is about a payment of another account")
         if trade.trade_state != "SUCCESS" or trade.amount is None or trade.amount.currency is None:
-            raise ValueError("a callback of success without success, amount or currency")
-        return _payment(payment_id, trade)
+            raise ValueError("a webhook of success lacks success, amount or currency")
+        return _provider_payment(payment_id, trade)
 
-    def _refunded(self, status: str, refund: messages.RefundNotice) -> ProviderRefund:
+    def _read_refund(self, status: str, refund: messages.WeChatRefundWebhook) -> ProviderRefund:
         payment_id, refund_id = parse_uuid_hex(refund.out_trade_no), parse_uuid_hex(refund.out_refund_no)
         if refund.mchid != self._account.mch_id or payment_id is None or refund_id is None:
-            raise InvalidWebhook("foreign", "the callback is about a refund by somebody else")
+            raise InvalidWebhook("foreign", "the webhook is about a refund of another account")
         if refund.refund_status != status or refund.amount.currency not in (None, CURRENCY):
-            raise ValueError("a callback whose refund_status is not that of its event, or of another currency")
-        return _seen(payment_id, refund_id, status, refund.amount)
+            raise ValueError("the refund_status is not that of the event, or the currency is another")
+        return _provider_refund(payment_id, refund_id, status, refund.amount)
 
 
-def _payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
-    """Raises `ValueError` for a captured payment that is not whole, `Unclear` for an unknown state."""
-    state = status_map.payment_state(trade.trade_state)
+def _provider_payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
+    """Read a payment.
+
+    Raises `ValueError` if a captured one lacks a field, and `ExternalOutcomeUnknown` for an unknown state."""
+    state = status_map.map_payment_state(trade.trade_state)
     if state != "captured":
         return ProviderPayment(payment_id, state)
     if trade.amount is None or not trade.transaction_id or not trade.success_time:
@@ -298,27 +307,27 @@ def _payment(payment_id: UUID, trade: messages.WeChatTrade) -> ProviderPayment:
     return ProviderPayment(payment_id, state, Money(trade.amount.total, CURRENCY), trade.transaction_id, captured_at)
 
 
-def _seen(payment_id: UUID, refund_id: UUID, word: str, amount: messages.RefundAmount) -> ProviderRefund:
-    state = status_map.refund_state(word)
-    why = f"WeChat Pay says {word}" if state == "failed" else ""
-    return ProviderRefund(payment_id, refund_id, state, Money(amount.refund, CURRENCY), why)
+def _provider_refund(payment_id: UUID, refund_id: UUID, status: str, amount: messages.RefundAmount) -> ProviderRefund:
+    state = status_map.map_refund_state(status)
+    reason = f"the status at WeChat Pay is {status}" if state == "failed" else ""
+    return ProviderRefund(payment_id, refund_id, state, Money(amount.refund, CURRENCY), reason)
 
 
-def _failure(answer: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:
+def _read_error(response: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:
     try:
-        said = msgspec.json.decode(answer.body, type=messages.Failure)
+        failure = msgspec.json.decode(response.body, type=messages.Failure)
     except _NOT_JSON:
-        said = messages.Failure()
-    return status_map.failure(answer.status, said.code, said.message)
+        failure = messages.Failure()
+    return status_map.map_error(response.status, failure.code, failure.message)
 
 
-def _decode(body: bytes, kind: type[T]) -> T:
+def _decode(body: bytes, message_type: type[Message]) -> Message:
     try:
-        return msgspec.json.decode(body, type=kind)
-    except _NOT_JSON as why:
-        raise ExternalOutcomeUnknown(f"WeChat Pay's answer cannot be read: {why}") from None
+        return msgspec.json.decode(body, type=message_type)
+    except _NOT_JSON as error:
+        raise ExternalOutcomeUnknown(f"cannot read the response of WeChat Pay: {error}") from None
 
 
-def _cut(text: str, most_bytes: int) -> str:
-    """As much of a text as fits, in whole characters."""
-    return text.encode()[:most_bytes].decode(errors="ignore")
+def _truncate(text: str, max_bytes: int) -> str:
+    """Truncate a text to `max_bytes` of UTF-8, in whole characters."""
+    return text.encode()[:max_bytes].decode(errors="ignore")

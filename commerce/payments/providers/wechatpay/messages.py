@@ -1,6 +1,6 @@
-"""The JSON that WeChat Pay sends, as far as it is read. Amounts are fen; fields that are not named here are ignored.
+"""The JSON that WeChat Pay sends, as far as it is read.
 
-Decoding is strict: `true`, `1.0` and `"1"` are no amounts.
+Amounts are fen. Fields that are not named here are ignored. Decoding is strict: `true`, `1.0` and `"1"` are no amounts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Encrypted(msgspec.Struct, frozen=True):
 
 
 class WeChatEnvelope(msgspec.Struct, frozen=True):
-    """A callback; what it is about is in `resource`, encrypted."""
+    """A webhook; its content is encrypted in `resource`."""
 
     id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     event_type: str
@@ -36,7 +36,7 @@ class TradeAmount(msgspec.Struct, frozen=True):
 
 
 class WeChatTrade(msgspec.Struct, frozen=True):
-    """A payment, in a callback or in answer to a query. Before it is paid there may be no amount."""
+    """A payment in a webhook or in the response to a query. Before it is paid there may be no amount."""
 
     mchid: str
     out_trade_no: str
@@ -53,8 +53,8 @@ class RefundAmount(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
-class RefundNotice(msgspec.Struct, frozen=True):
-    """The content of a callback about a refund, which knows no appid."""
+class WeChatRefundWebhook(msgspec.Struct, frozen=True):
+    """A refund in a webhook, which has no appid."""
 
     mchid: str
     out_trade_no: str
@@ -64,7 +64,7 @@ class RefundNotice(msgspec.Struct, frozen=True):
 
 
 class WeChatRefund(msgspec.Struct, frozen=True):
-    """A refund in answer to a request or a query."""
+    """A refund in the response to a request or a query."""
 
     out_trade_no: str
     out_refund_no: str

@@ -1,4 +1,4 @@
-"""What the shop has agreed with WeChat Pay: numbers, keys, addresses."""
+"""The account at WeChat Pay: numbers, keys, addresses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ class WeChatPayAccount:
     """A merchant's account. `serial` is the merchant certificate's serial number as 40 hexadecimal digits.
 
     WeChat Pay signs with the key of a platform certificate, which the adapter downloads, or (accounts since 2024) with
-    one that never changes: `public_key`, known by `public_key_id`.
-    """
+    a key that never changes: `public_key`, identified by `public_key_id`."""
 
     app_id: str
     mch_id: str
@@ -45,7 +44,9 @@ class WeChatPayAccount:
         public_key: str = "",
         public_key_id: str = "",
     ) -> WeChatPayAccount:
-        """Keys are PEM text. Raises `ValueError`, which says what to do and shows no secret."""
+        """Create an account from strings; keys are PEM.
+
+        Raises `ValueError` with what to do; its text never holds a secret."""
         if not re.fullmatch(r"[0-9A-Za-z_\-]{1,32}", app_id):
             raise ValueError("WeChat Pay app_id: set the appid that is bound to the merchant number, like wx8888888888")
         if not re.fullmatch(r"[0-9]{1,32}", mch_id):
