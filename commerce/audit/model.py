@@ -6,7 +6,9 @@ import msgspec
 
 
 class StockRow(msgspec.Struct, frozen=True):
-    """The units of one SKU at the cut: initial = available + held + sold + in_stream, otherwise `difference` is not 0.
+    """The units of one SKU at the cut.
+
+    Without a `difference`, initial = available + held + sold + in_stream.
 
     `initial` includes applied stock changes. `held` units are reserved by orders that are neither paid nor released.
     """

@@ -42,7 +42,10 @@ class _SaleReloaded(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _RedisState:
-    """The part of a sale in Redis: promised orders, the cut, and the stream's orders up to it (None: unreadable)."""
+    """The part of a sale in Redis: promised orders, the cut, and the stream's orders up to it.
+
+    Orders that cannot be decoded are None.
+    """
 
     promised: dict[UUID, str]
     cut: Cut
@@ -240,7 +243,10 @@ def _check_lost_orders(redis_state: _RedisState, persisted: set[UUID]) -> list[F
 
 
 def _check_stream_keys(streamed: dict[UUID, AcceptedOrder | None]) -> list[Finding]:
-    """Check P3 in the stream. An order with the key of a stored order is allowed, because the writer refuses it."""
+    """Check P3 in the stream.
+
+    An order with the key of a stored order is allowed, because the writer refuses it.
+    """
     keys = Counter((order.user_id, order.idempotency_key) for order in streamed.values() if order)
     repeated = [f"{user} {key}" for (user, key), count in keys.items() if count > 1]
     return _make_finding("P3", "orders in the stream share a key", repeated)

@@ -23,7 +23,10 @@ _AUDIT_TIMEOUT_S = 600
 
 @dataclass(frozen=True, slots=True)
 class AuditedItem:
-    """An item of a sale; `limit_bound` is the highest limit ever in force, None if there was a time without one."""
+    """An item of a sale.
+
+    `limit_bound` is the highest limit that was ever in force, None if there was a time without one.
+    """
 
     initial: int
     limit_bound: int | None
@@ -130,7 +133,10 @@ async def open_audit_snapshot(db: Database, sale_id: str, cut: Cut) -> AsyncIter
 
 
 async def count_waiting(connection: Connection, now: datetime) -> dict[str, float]:
-    """Count waiting dead letters and jobs by name. `oldest_…_s` is the time since the oldest job became due."""
+    """Count waiting dead letters and jobs by name.
+
+    `oldest_…_s` is the time since the oldest job became due.
+    """
     row = await connection.fetchrow(queries.count_waiting, now)
     assert row is not None
     return dict(row)

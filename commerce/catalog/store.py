@@ -15,7 +15,10 @@ queries = load_queries(__package__)
 async def upsert(
     connection: Connection, products: Sequence[tuple[str, ProductInput]], now: datetime
 ) -> tuple[int, int]:
-    """Insert or update products by SKU, each at most once. Returns the numbers of added and changed products."""
+    """Insert or update products by SKU, each at most once.
+
+    Returns the numbers of added and changed products.
+    """
     rows = await connection.fetch(
         queries.upsert_products,
         [sku for sku, _ in products],

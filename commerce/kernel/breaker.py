@@ -6,7 +6,10 @@ from commerce.kernel.clock import Clock
 
 
 class CircuitBreaker:
-    """Opens after `failures` failures in a row, for `open_s` seconds. Then the result of one trial call decides."""
+    """A breaker that opens after `failures` failures in a row, for `open_s` seconds.
+
+    After that time the result of one trial call decides.
+    """
 
     def __init__(self, clock: Clock, *, failures: int, open_s: float) -> None:
         self._clock = clock

@@ -26,7 +26,10 @@ class ProblemError(Exception):
 
 
 class Invalid(ProblemError):
-    """The content is well-formed and breaks a rule. `errors` lists `{"pointer": JSON pointer, "detail": text}`."""
+    """The content is well-formed and breaks a rule.
+
+    `errors` lists `{"pointer": JSON pointer, "detail": text}`.
+    """
 
 
 class NotFound(ProblemError):

@@ -1,6 +1,6 @@
 """The port to external systems, so that business code depends on no HTTP library.
 
-A lost request cannot be told from a lost response: both raise `ExternalOutcomeUnknown`.
+A lost request looks like a lost response: both raise `ExternalOutcomeUnknown`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,17 @@ class HttpResponse(NamedTuple):
 
 
 class ExternalOutcomeUnknown(Exception):
-    """No answer came, or none that can be trusted. The request may have been executed: query it before a retry."""
+    """No answer came, or none that can be trusted.
+
+    The request may have been executed, so query its state before a retry.
+    """
 
 
 class ExternalRefusal(Exception):
-    """The external system refused the request and would refuse a repeat. `code` is its own word for the reason."""
+    """The external system refused the request and would refuse a repeat.
+
+    `code` is the system's own word for the reason.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")

@@ -1,4 +1,7 @@
-"""Strict decoding of signed forms (application/x-www-form-urlencoded): signed content has one meaning only."""
+"""Strict decoding of signed forms (application/x-www-form-urlencoded).
+
+A lenient decoder could read signed content in several ways.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of Python's garbage collector for long-lived processes that create many short-lived objects."""
+"""Settings of the garbage collector for processes that create many short-lived objects."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ _MAX_RESPONSE_BYTES = 8 * 2**20
 
 
 class AiohttpTransport:
-    """An `HttpTransport` over an aiohttp session, with the session's timeout. It does not follow redirects."""
+    """An `HttpTransport` over an aiohttp session with its timeout; redirects are not followed."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session

@@ -25,7 +25,7 @@ class JobSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Exponential backoff from `initial_ms` to `max_s`; claims of `rows_per_claim` rows that last `lease_s` seconds."""
+    """Exponential backoff from `initial_ms` to `max_s`, and the size and lease of claims."""
 
     initial_ms: int
     max_s: float

@@ -55,7 +55,10 @@ def minor_digits(currency: str) -> int:
 
 
 def parse_money(text: str, currency: str) -> int:
-    """Convert a decimal amount to minor units: `"2.55"` in `"GBP"` to 255. Raises `MoneyError` if it is not exact."""
+    """Convert a decimal amount to minor units: `"2.55"` in `"GBP"` to 255.
+
+    Raises `MoneyError` if the text is no amount or has more decimals than the currency.
+    """
     digits = minor_digits(currency)
     text = text.strip()
     if not _AMOUNT.fullmatch(text):

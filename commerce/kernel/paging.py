@@ -1,4 +1,4 @@
-"""Paging by cursor: the key of the last item of a page, not a number that shifts when rows come and go."""
+"""Paging by cursor: the key of a page's last item, which stays valid when rows come and go."""
 
 from __future__ import annotations
 

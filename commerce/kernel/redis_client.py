@@ -24,7 +24,9 @@ REDIS_UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, BusyLo
 def open_redis(
     url: str, *, timeout_ms: int, connections: int, name: str, required_durability: tuple[str, int] | None = None
 ) -> Redis:
-    """Open a client with its own pool. It does not retry, because only the caller knows if a repeat is safe.
+    """Open a client with its own pool.
+
+    The client does not retry, because only the caller knows if a repeat is safe.
 
     A command waits for a free connection as long as for an answer, so more concurrent commands than connections are
     not an error.

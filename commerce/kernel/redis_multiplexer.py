@@ -154,7 +154,10 @@ class _Connection(asyncio.Protocol):
             timer.cancel()
 
     def _time_out(self, answer: asyncio.Future[Any]) -> None:
-        """Fail a command and drop the connection, because the next answer could not be assigned to its command."""
+        """Fail a command and drop the connection.
+
+        Answers come in order, so without this one the following answers could not be assigned.
+        """
         if not answer.done():
             answer.set_exception(exceptions.TimeoutError("no answer from Redis in time"))
             self.drop("an answer did not come in time")

@@ -9,7 +9,10 @@ _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
 class Queries:
-    """The blocks of one file as attributes: `queries.insert_order`. An unknown name raises `AttributeError`."""
+    """The blocks of one file as attributes, such as `queries.insert_order`.
+
+    An unknown name raises `AttributeError`.
+    """
 
     def __init__(self, blocks: dict[str, str]) -> None:
         self._blocks = blocks
@@ -26,7 +29,10 @@ class Queries:
 
 
 def load_queries(package: str) -> Queries:
-    """Read `queries.sql` of a package, such as `commerce.orders`. Raises `ValueError` if a name occurs twice."""
+    """Read `queries.sql` of a package, such as `commerce.orders`.
+
+    Raises `ValueError` if a name occurs twice.
+    """
     text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     names = parts[::2]

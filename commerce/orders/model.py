@@ -59,7 +59,7 @@ TRANSITIONS = frozenset(
         (OrderStatus.DELIVERED, OrderStatus.COMPLETED),
     }
 )
-"""Allowed changes of a stored status. The table `order_transitions` has the same rows and enforces them."""
+"""Allowed changes of a stored status; the table `order_transitions` enforces the same ones."""
 
 
 class LineSplit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -137,7 +137,7 @@ class OrderSummary(msgspec.Struct, frozen=True):
 
 
 class Order(msgspec.Struct, frozen=True):
-    """An order as its customer reads it. Until it is stored in Postgres, only the first three fields are set."""
+    """An order for its customer. Until it is stored, only the first three fields are set."""
 
     order_id: UUID
     status: OrderStatus

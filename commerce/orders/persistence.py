@@ -1,4 +1,6 @@
-"""Stores accepted orders in Postgres. Each ends as one order or one dead letter, however often it is delivered.
+"""Stores accepted orders in Postgres, each as one order or one dead letter.
+
+An order may be delivered several times.
 
 The common case is two plain COPYs in a transaction. If they fail, the cause is removed: orders that are stored already
 (their entry was delivered again after a crash) are dropped; an order whose idempotency key belongs to another order is
@@ -28,7 +30,7 @@ _CONTENT_ERRORS = (
     TypeError,
     OverflowError,
 )
-"""Errors caused by the content of an order. Any other error is caused by the database, and a retry is right."""
+"""Errors caused by the content of an order; any other error is retried."""
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Reads and cancels orders. An accepted order is always found, before and after it is stored in Postgres."""
+"""Reads and cancels orders. An accepted order is found before and after it is stored."""
 
 from __future__ import annotations
 
@@ -96,7 +96,10 @@ class Orders:
         return None
 
     async def find_by_key(self, user_id: str, idempotency_key: str, sales: Sequence[str]) -> Order | None:
-        """Find the order of an idempotency key, for a client that lost the answer. Returns None if there is none."""
+        """Find the order of an idempotency key, for a client that lost the answer.
+
+        Returns None if there is none. Raises `NotReady` if Redis does not answer.
+        """
         day = self._clock.now_ms() // DAY_MS
         try:
             records = await find_key_records(

@@ -180,6 +180,9 @@ async def advance_status(
     actor: str,
     reason: str,
 ) -> bool:
-    """Change the status of an order and insert the event. Returns False if its status is not `from_status`."""
+    """Change the status of an order and insert the event.
+
+    Returns False if its status is not `from_status`.
+    """
     seq = await connection.fetchval(queries.advance_status, order_id, from_status, to_status, now, actor, reason)
     return seq is not None

@@ -143,7 +143,10 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class SaleSnapshot(msgspec.Struct):
-    """The terms that a gateway prices orders with: `items` maps SKUs to (price in minor units, limit or 0)."""
+    """The terms that a gateway prices orders with.
+
+    `items` maps SKUs to (price in minor units, limit or 0).
+    """
 
     sale: Sale
     items: dict[str, tuple[int, int]]

@@ -41,9 +41,7 @@ class StockChanges:
             if sale is None or await store.get_item(connection, sale_id, change.sku) is None:
                 raise NoSuchSale(f"there is no sale {sale_id!r} that offers {change.sku}")
             if sale.state is SaleState.DRAFT:
-                raise InvalidSaleState(
-                    f"cannot change stock: {sale_id} was not opened; set the item's units instead"
-                )
+                raise InvalidSaleState(f"cannot change stock: {sale_id} was not opened; set the item's units instead")
             await store.insert_change(connection, change_id, sale_id, change, actor, now)
             stored = await store.get_change(connection, change_id)
         assert stored is not None

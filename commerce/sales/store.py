@@ -205,7 +205,7 @@ async def end_load(connection: Connection, sale: Sale) -> bool:
 
 
 async def list_expired_releases(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredRelease]:
-    """List unapplied releases that are parked or were created before a moment: Redis no longer applies them."""
+    """List unapplied releases that Redis no longer applies: parked ones, and those created before a moment."""
     rows = await connection.fetch(queries.list_expired_releases, sale_id, before, timeout=_LOAD_TIMEOUT_S)
     return [ExpiredRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
 
@@ -238,7 +238,7 @@ async def allow_long_statements(connection: Connection) -> None:
 
 
 async def compute_free_units(connection: Connection, sale_id: str) -> list[tuple[str, int, int]]:
-    """Compute (sku, free units, limit or 0) from the rows alone, without orders that are only in the stream."""
+    """Compute (sku, free units, limit or 0) from rows, without orders that are only in the stream."""
     rows = await connection.fetch(queries.compute_free_units, sale_id, timeout=_LOAD_TIMEOUT_S)
     return [(row["sku"], row["free"], row["user_limit"]) for row in rows]
 

@@ -1,4 +1,4 @@
-"""A refused order is kept as a dead letter, is visible to its customer, and is retried or discarded by staff."""
+"""Dead letters: kept, visible to their customers, and retried or discarded by staff."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
 
 
 async def test_dead_letter_cannot_be_paid(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
-    """It may still be stored, so the answer is `not_stored_yet`; once it is discarded, the order is cancelled."""
+    """A held order may still be stored, so it is `not_stored_yet`; a discarded one is cancelled."""
     bad = await place_bad_order(shop, settings, sale_id, keys)
     path = f"/v1/orders/{bad.order_id}/payments"
     async with open_gateway(settings) as gateway:

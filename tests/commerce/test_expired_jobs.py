@@ -1,4 +1,4 @@
-"""Jobs that are too old for Redis: a load counts each exactly once, whether Redis had applied it or not (P5)."""
+"""Jobs that are too old for Redis: a load counts each once, applied before or not (P5)."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_load_with_expired_release_counts_it_once(
 async def test_load_with_expired_stock_changes_applies_or_refuses_each(
     shop: CliServices, sale_id: str, keys: SaleKeys, parked: bool
 ) -> None:
-    """A change that removes more units than are free is refused, although Redis may have applied it before."""
+    """A change that removes more than the free units is refused, even if Redis applied it before."""
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 5}, limits={"a": 5}))
     async with shop.db.connection() as connection:
         for second, delta in enumerate((-4, 3, -7, -2)):
@@ -147,7 +147,7 @@ async def test_load_killed_before_its_end_counts_release_once(
     reservations: Reservations,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Redis has the units and the row is not marked. The next load computes from the rows, so they count once."""
+    """Redis has the units and the row is not marked. The next load counts from the rows: once."""
     await place_expired_order(shop, settings, sale_id, keys, reservations)
     await age(shop, keys, "releases")
     await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "more"), "test")

@@ -53,7 +53,7 @@ async def buy_up(pay: PaymentShop, user: str) -> None:
 
 
 async def refunds_and_reasons(pay: PaymentShop, order_id: UUID) -> list[tuple[int, str | None, list[str]]]:
-    """Return the refunded amount, the reason, and the reasons of refunds by payment, as the customer reads them."""
+    """Return (refunded amount, reason, reasons of refunds) by payment, as the customer reads them."""
     return [
         (payment["refunded"], payment.get("reason"), [refund["reason"] for refund in payment["refunds"]])
         for payment in await pay.payments(order_id)
@@ -94,7 +94,7 @@ async def test_order_not_paid_in_time_expires_after_close_at_provider(pay: Payme
 
 @pytest.mark.parametrize("method", PROVIDERS)
 async def test_payment_captured_during_close_pays_order(pay: PaymentShop, method: str) -> None:
-    """The customer pays while the payment is closed, and no webhook comes: the order is paid and never expires."""
+    """The customer pays during the close, and no webhook comes: the order is paid."""
     pay.switch(never_share=1)
     order_id, [payment] = await pay.ordered((method, 100))
     close = pay.bank.close_trade
@@ -132,7 +132,7 @@ async def test_late_payment_with_stock_left_reacquires_it(pay: PaymentShop) -> N
 
 @pytest.mark.parametrize("user", ["other", "user"])
 async def test_late_payment_without_stock_or_limit_is_refunded(pay: PaymentShop, user: str) -> None:
-    """The stock is sold out, or the customer used up the limit meanwhile: the payment is refunded automatically."""
+    """The stock is sold out, or the customer has used up the limit meanwhile."""
     order_id, [payment] = await place_expired_order(pay, ("wechatpay", 100))
     await buy_up(pay, user)
     before = await stock(pay)

@@ -1,4 +1,4 @@
-"""Loads of a sale into Redis from Postgres and the stream: the audit is clean afterwards, whatever was lost."""
+"""Loads of a sale into Redis: the audit is clean afterwards, whatever was lost."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_load_after_wipe_restores_stock_limits_and_keys(
 
 
 async def test_load_after_dead_letter_continues_entry_ids(shop: CliServices, settings: Settings, sale_id: str) -> None:
-    """The newest entry is a dead letter. The stream's ids continue after it, so that it stays before later cuts."""
+    """The newest entry is a dead letter; ids of the stream continue after it, before later cuts."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, 5)})
     bad = reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 5})
     payload = encode_accepted(msgspec.structs.replace(decode_accepted(bad.payload), currency="yuan"))
