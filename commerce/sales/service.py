@@ -66,7 +66,8 @@ class Sales:
     async def put_items(self, sale_id: str, items: Sequence[tuple[str, ItemInput]], actor: str) -> None:
         """Set terms of items.
 
-        A sale that was opened accepts only new items with 0 units; stock changes add units. Raises `InvalidSaleState` if the sale is closed or an item exists already.
+        A sale that was opened accepts only new items with 0 units; stock changes add units. Raises `InvalidSaleState`
+        if the sale is closed or has an item already.
         """
         async with self._db.transaction() as connection:
             sale = await self._lock(connection, sale_id)

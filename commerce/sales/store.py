@@ -205,7 +205,7 @@ async def end_load(connection: Connection, sale: Sale) -> bool:
 
 
 async def list_expired_releases(connection: Connection, sale_id: str, before: datetime) -> list[ExpiredRelease]:
-    """List unapplied releases that Redis no longer applies: parked ones, and those created before a moment."""
+    """List releases that Redis no longer applies: parked ones, and those created before a moment."""
     rows = await connection.fetch(queries.list_expired_releases, sale_id, before, timeout=_LOAD_TIMEOUT_S)
     return [ExpiredRelease(row["release_id"], row["user_id"], orjson.loads(row["units"])) for row in rows]
 
