@@ -22,8 +22,8 @@ class AcceptedLine(msgspec.Struct, frozen=True, array_like=True):
 class AcceptedOrder(msgspec.Struct, frozen=True, array_like=True):
     """An order in the stream.
 
-    New fields are only added at the end, with a default, so that old entries stay readable. `ship_to` and `payments` are
-    JSON texts that are stored unchanged; `traceparent` is the W3C trace context of the request.
+    New fields are only added at the end, with a default, so that old entries stay readable. `ship_to` and `payments`
+    are JSON texts that are stored unchanged; `traceparent` is the W3C trace context of the request.
     """
 
     order_id: UUID
