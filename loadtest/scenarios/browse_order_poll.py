@@ -1,4 +1,4 @@
-"""A visit: look around, order something, and watch until the order is stored."""
+"""A visit: browse the catalog, order one item, and poll until the order is stored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from commerce.catalog.model import Product
 from commerce.kernel.paging import Page
 from commerce.sales.model import Offer, PublicSale
 from loadtest.scenarios import order_generator
-from loadtest.scenarios.checks import Refused
-from loadtest.scenarios.shopper import Shopper
+from loadtest.scenarios.checks import ExpectedRefusal
+from loadtest.scenarios.customer import SimulatedCustomer
 
 _sales = msgspec.json.Decoder(Page[PublicSale])
 _sale = msgspec.json.Decoder(PublicSale)
@@ -19,26 +19,26 @@ _products = msgspec.json.Decoder(Page[Product])
 _product = msgspec.json.Decoder(Product)
 
 
-class Visitor(Shopper):
-    """Looks before buying, and again after."""
+class BrowsingCustomer(SimulatedCustomer):
+    """Reads the catalog before ordering, and the order afterwards."""
 
     @task
     def visit(self) -> None:
-        """Browse, order one thing, poll, then find the order by its key and in the own list."""
-        sale = self.options.sale
-        self.look("/v1/sales", _sales)
-        self.look(f"/v1/sales/{sale}", _sale, "/v1/sales/{id}", lambda shown: shown.sale_id == sale)
-        self.look("/v1/products", _products)
-        page = self.look(f"/v1/sales/{sale}/offers", _offers, "/v1/sales/{id}/offers")
-        if isinstance(page, Refused):
+        """Browse, order one item, poll, then find the order by its key and in the customer's list."""
+        sale_id = self.options.sale
+        self.browse("/v1/sales", _sales)
+        self.browse(f"/v1/sales/{sale_id}", _sale, "/v1/sales/{id}", lambda sale: sale.sale_id == sale_id)
+        self.browse("/v1/products", _products)
+        page = self.browse(f"/v1/sales/{sale_id}/offers", _offers, "/v1/sales/{id}/offers")
+        if isinstance(page, ExpectedRefusal):
             return
         offers = {offer.sku: offer for offer in page.items}
         sku = order_generator.chance.choice(list(offers))
-        self.look(f"/v1/products/{sku}", _product, "/v1/products/{sku}", lambda shown: shown.sku == sku)
-        bought = self.want(order_generator.single_item_order(sale, sku), offers)
-        if isinstance(self.send(bought), Refused):
+        self.browse(f"/v1/products/{sku}", _product, "/v1/products/{sku}", lambda product: product.sku == sku)
+        purchase = self.create_purchase(order_generator.single_item_order(sale_id, sku), offers)
+        if isinstance(self.place(purchase), ExpectedRefusal):
             return
-        self.read_by_key(bought)
-        self.until_stored(bought)
-        self.read_by_key(bought)
-        self.list_own(bought)
+        self.read_by_key(purchase)
+        self.wait_until_stored(purchase)
+        self.read_by_key(purchase)
+        self.list_orders(purchase)

@@ -1,7 +1,6 @@
-"""What any answer of the shop must be. A check raises `Violation`; how the answer was fetched is not known here.
+"""Checks of single answers. A check raises `Violation`; it does not know how the answer was fetched.
 
-Codes and statuses are written down as the documentation of the API has them, not imported: the shop is held to what
-it says.
+Codes and statuses are written here as the API's documentation lists them, not imported: the shop must keep to it.
 """
 
 from __future__ import annotations
@@ -28,18 +27,18 @@ REFUSALS = {
     "not_ready": 503,
     "outcome_unknown": 503,
 }
-"""Every refusal that a shopper may meet without anything being wrong."""
-READING = frozenset({"not_ready", "overloaded"})
-CANCELLING = frozenset({"not_stored_yet", "not_ready", "overloaded", "outcome_unknown"})
-ORDERING = frozenset(REFUSALS) - {"not_stored_yet"}
-_LATER = CANCELLING | {"too_many_requests", "sale_paused"}
-_OPENS_S = 1.0
-_LONGEST_WAIT_S = 30.0
+"""every refusal that a customer may get from a correct shop, with its status"""
+READ_REFUSALS = frozenset({"not_ready", "overloaded"})
+CANCEL_REFUSALS = frozenset({"not_stored_yet", "not_ready", "overloaded", "outcome_unknown"})
+ORDER_REFUSALS = frozenset(REFUSALS) - {"not_stored_yet"}
+_RETRY_AFTER_REFUSALS = CANCEL_REFUSALS | {"too_many_requests", "sale_paused"}
+_SALE_OPENING_WAIT_S = 1.0
+_MAX_WAIT_S = 30.0
 _problem = msgspec.json.Decoder(Problem)
 
 
 class Violation(Exception):
-    """The shop broke a promise. `text` is the same for all of a kind, `detail` says it of this one."""
+    """A broken promise of the shop. `text` is the same for all violations of a kind, `detail` is not."""
 
     def __init__(self, text: str, detail: object = "") -> None:
         super().__init__(text)
@@ -48,7 +47,7 @@ class Violation(Exception):
 
 
 def expect(holds: bool, text: str, detail: object = "") -> None:
-    """Raise `Violation` unless it holds."""
+    """Raise `Violation` unless the condition holds."""
     if not holds:
         raise Violation(text, detail)
 
@@ -63,94 +62,100 @@ class CheckedResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """An expected refusal. `wait_s`: ask again after so many seconds; None: the answer is final."""
+class ExpectedRefusal:
+    """A refusal that the API allows. `wait_s`: retry after so many seconds; None: the answer is final."""
 
     code: str
     wait_s: float | None = None
     sku: str | None = None
 
     @property
-    def unclear(self) -> bool:
-        """Whether the request may have been carried out all the same."""
+    def is_outcome_unknown(self) -> bool:
+        """True if the request may have been carried out nevertheless."""
         return self.code in ("no_answer", "outcome_unknown")
 
 
-NO_ANSWER = Refused("no_answer", wait_s=0.5)
+NO_ANSWER = ExpectedRefusal("no_answer", wait_s=0.5)
 
 
-def decode(decoder: msgspec.json.Decoder[T], answer: CheckedResponse) -> T:
-    """The body as the type that the API promises."""
+def decode(decoder: msgspec.json.Decoder[T], response: CheckedResponse) -> T:
+    """Decode a body as the type that the API promises. Raises `Violation` if it does not fit."""
     try:
-        return decoder.decode(answer.body)
+        return decoder.decode(response.body)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise Violation("the body is not what the API describes", f"{error}: {answer.body[:200]!r}") from None
+        raise Violation("the body is not what the API describes", f"{error}: {response.body[:200]!r}") from None
 
 
-def content(decoder: msgspec.json.Decoder[T], answer: CheckedResponse) -> T:
-    """What a 200 brought."""
-    expect(answer.status == 200, f"{answer.status} where only 200 is right")
-    return decode(decoder, answer)
+def decode_success(decoder: msgspec.json.Decoder[T], response: CheckedResponse) -> T:
+    """Decode the body of a 200. Raises `Violation` for any other status."""
+    expect(response.status == 200, f"{response.status} where only 200 is right")
+    return decode(decoder, response)
 
 
-def refusal(answer: CheckedResponse, may: Collection[str]) -> Refused | None:
-    """An answer of 400 and above as a refusal, whose code must be among these; None for any other answer."""
-    if answer.status < 400:
-        expect("x-request-id" in answer.headers, "the answer has no X-Request-Id")
+def check_refusal(response: CheckedResponse, allowed_codes: Collection[str]) -> ExpectedRefusal | None:
+    """Return a status of 400 and above as a refusal, or None for any other status.
+
+    Raises `Violation` if the code is not among `allowed_codes` or the problem contradicts the response.
+    """
+    if response.status < 400:
+        expect("x-request-id" in response.headers, "the answer has no X-Request-Id")
         return None
-    media_type = answer.headers.get("content-type", "").partition(";")[0]
-    expect(media_type == CONTENT_TYPE, f"a {answer.status} that is not {CONTENT_TYPE}", media_type)
-    problem = decode(_problem, answer)
-    said = f"{answer.status} {problem.code}"
-    expect(problem.code in may, f"refused with {said}, which may not be here", problem.detail)
-    expect(problem.status == answer.status, "a problem names another status than its answer has", problem.status)
-    expect(REFUSALS[problem.code] == answer.status, f"the status does not fit the code: {said}")
-    # The edge turns away a connection too many before there is a request, and so without an id.
-    expect(problem.request_id == answer.headers.get("x-request-id"), "a problem names another request than its answer")
-    return Refused(problem.code, _wait_s(answer, problem.code), problem.sku)
+    media_type = response.headers.get("content-type", "").partition(";")[0]
+    expect(media_type == CONTENT_TYPE, f"a {response.status} that is not {CONTENT_TYPE}", media_type)
+    problem = decode(_problem, response)
+    status_and_code = f"{response.status} {problem.code}"
+    expect(problem.code in allowed_codes, f"refused with {status_and_code}, which may not be here", problem.detail)
+    expect(problem.status == response.status, "a problem names another status than its answer has", problem.status)
+    expect(REFUSALS[problem.code] == response.status, f"the status does not fit the code: {status_and_code}")
+    # The gateway refuses surplus connections before there is a request, and so without an id.
+    request_id = response.headers.get("x-request-id")
+    expect(problem.request_id == request_id, "a problem names another request than its answer")
+    return ExpectedRefusal(problem.code, _read_wait_s(response, problem.code), problem.sku)
 
 
-def _wait_s(answer: CheckedResponse, code: str) -> float | None:
+def _read_wait_s(response: CheckedResponse, code: str) -> float | None:
+    """Return the seconds until a retry, at most 30, or None for a final refusal."""
     if code == "sale_not_open":
-        return _OPENS_S
-    if code not in _LATER:
+        return _SALE_OPENING_WAIT_S
+    if code not in _RETRY_AFTER_REFUSALS:
         return None
-    given = answer.headers.get("retry-after")
-    expect(given is not None, f"{answer.status} {code} without Retry-After")
-    assert given is not None
-    expect(given.isascii() and given.isdigit() and int(given) > 0, "Retry-After is not a number of seconds", given)
-    return min(float(given), _LONGEST_WAIT_S)
+    seconds = response.headers.get("retry-after")
+    expect(seconds is not None, f"{response.status} {code} without Retry-After")
+    assert seconds is not None
+    is_number = seconds.isascii() and seconds.isdigit() and int(seconds) > 0
+    expect(is_number, "Retry-After is not a number of seconds", seconds)
+    return min(float(seconds), _MAX_WAIT_S)
 
 
 @dataclass(frozen=True, slots=True)
-class Tagged(Generic[T]):
-    """Something of the catalogue and the ETag it came with."""
+class TaggedValue(Generic[T]):
+    """A value of the catalog with its ETag."""
 
     tag: str
     value: T
 
 
-def tagged(
-    answer: CheckedResponse,
+def check_tagged(
+    response: CheckedResponse,
     decoder: msgspec.json.Decoder[T],
-    right: Callable[[T], bool] = bool,
-    known: Tagged[T] | None = None,
-) -> Tagged[T] | Refused:
-    """The answer to a read that named the ETag of what is known: the same again, or something new.
+    is_right: Callable[[T], bool] = bool,
+    cached: TaggedValue[T] | None = None,
+) -> TaggedValue[T] | ExpectedRefusal:
+    """Check the answer to a read that sent the ETag of `cached`, and return the cached or the new value.
 
-    `right` tells whether it is what was asked for.
+    `is_right` returns True if the value is the one that was requested.
     """
-    if refused := refusal(answer, READING):
-        return refused
-    tag = answer.headers.get("etag", "")
-    expect(tag.startswith('"') and tag.endswith('"') and len(tag) > 2, "a read of the catalogue has no ETag", tag)
-    if answer.status == 304:
-        expect(known is not None, "304, though no ETag was sent")
-        assert known is not None
-        expect(tag == known.tag, "304 with another ETag than was sent", f"{tag} for {known.tag}")
-        expect(not answer.body, "304 with a body")
-        return known
-    expect(known is None or tag != known.tag, "the ETag that was sent is still right, and no 304 came", tag)
-    value = content(decoder, answer)
-    expect(right(value), "the catalogue shows something else than was asked for", value)
-    return Tagged(tag, value)
+    if refusal := check_refusal(response, READ_REFUSALS):
+        return refusal
+    tag = response.headers.get("etag", "")
+    expect(tag.startswith('"') and tag.endswith('"') and len(tag) > 2, "a read of the catalog has no ETag", tag)
+    if response.status == 304:
+        expect(cached is not None, "304, though no ETag was sent")
+        assert cached is not None
+        expect(tag == cached.tag, "304 with another ETag than was sent", f"{tag} for {cached.tag}")
+        expect(not response.body, "304 with a body")
+        return cached
+    expect(cached is None or tag != cached.tag, "the ETag that was sent is still right, and no 304 came", tag)
+    value = decode_success(decoder, response)
+    expect(is_right(value), "the catalog shows something else than was requested", value)
+    return TaggedValue(tag, value)

@@ -1,4 +1,4 @@
-"""Asks the shop, has each answer checked, and repeats a request as long as the shop says 'later'."""
+"""HTTP client of simulated customers: checks each answer, and repeats requests that the shop defers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import TypeVar
 from locust.contrib.fasthttp import FastHttpSession, LocustBadStatusCode, ResponseContextManager
 from locust.exception import RescheduleTask
 
-from loadtest.scenarios.checks import NO_ANSWER, CheckedResponse, Refused, Violation
+from loadtest.scenarios.checks import NO_ANSWER, CheckedResponse, ExpectedRefusal, Violation
 from loadtest.scenarios.order_generator import chance
 
 T = TypeVar("T")
 NETWORK_TIMEOUT_S, CONNECT_TIMEOUT_S = 10.0, 5.0
-_ATTEMPTS = 30
+_MAX_ATTEMPTS = 30
 
 
-class Broken(RescheduleTask):
+class ViolationReported(RescheduleTask):
     """A violation was found and reported: locust ends the task and starts the next one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent; in the statistics it is `name`, or for some statuses one of `names`."""
+    """A request. The statistics list it under `name`, or under one of `names` by status."""
 
     method: str
     path: str
@@ -34,20 +34,20 @@ class Request:
     body: str | None = None
 
 
-class Client:
-    """One shopper's connection to the shop; `report` is told of every violation."""
+class CheckingClient:
+    """Sends the requests of one customer and checks the answers. `report` gets every violation."""
 
     def __init__(self, session: FastHttpSession, token: str | None, report: Callable[[Violation], None]) -> None:
         self._session = session
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._report = report
 
-    def ask(self, request: Request, check: Callable[[CheckedResponse], T | Refused]) -> T | Refused:
-        """Send it once and give what `check` makes of the answer. Raises `Broken` for a violation.
+    def send(self, request: Request, check: Callable[[CheckedResponse], T | ExpectedRefusal]) -> T | ExpectedRefusal:
+        """Send a request once and return the result of `check`. Raises `ViolationReported` for a violation.
 
-        A refusal has a name of its own in the statistics: its code stands behind that of the request.
+        The statistics list a refusal under the request's name with the code appended.
         """
-        verdict: T | Refused = NO_ANSWER
+        result: T | ExpectedRefusal = NO_ANSWER
         violation: Violation | None = None
         headers = {**self._headers, **request.headers}
         if request.body is not None:
@@ -55,49 +55,49 @@ class Client:
         with self._session.request(
             request.method, request.path, request.name, request.body, catch_response=True, headers=headers
         ) as response:
-            if _answered(response):
+            if _has_response(response):
                 name = request.names.get(response.status_code, request.name)
                 try:
-                    verdict = check(_answer(response))
-                except Violation as found:
-                    violation = found
-                    response.failure(found.text)
+                    result = check(_read_response(response))
+                except Violation as error:
+                    violation = error
+                    response.failure(error.text)
                 else:
                     response.success()
-                    if isinstance(verdict, Refused):
-                        name = f"{request.name} ({verdict.code})"
+                    if isinstance(result, ExpectedRefusal):
+                        name = f"{request.name} ({result.code})"
                 response.request_meta["name"] = name
         if violation is not None:
             self._report(violation)
-            raise Broken from violation
-        return verdict
+            raise ViolationReported from violation
+        return result
 
-    def insist(
+    def send_until_final(
         self,
         request: Request,
-        check: Callable[[CheckedResponse], T | Refused],
-        unclear: Callable[[], None] = lambda: None,
-    ) -> T | Refused:
-        """Ask, and when the shop says 'later' or nothing at all, the very same again, after the time it names.
+        check: Callable[[CheckedResponse], T | ExpectedRefusal],
+        on_outcome_unknown: Callable[[], None] = lambda: None,
+    ) -> T | ExpectedRefusal:
+        """Send a request, and repeat it unchanged after the named time while it is deferred or unanswered.
 
-        `unclear` is called after an attempt that may have been carried out without a word of it.
+        `on_outcome_unknown` is called after an attempt that may have been carried out without an answer.
         """
-        for _ in range(_ATTEMPTS):
-            verdict = self.ask(request, check)
-            if not isinstance(verdict, Refused) or verdict.wait_s is None:
+        for _ in range(_MAX_ATTEMPTS):
+            result = self.send(request, check)
+            if not isinstance(result, ExpectedRefusal) or result.wait_s is None:
                 break
-            if verdict.unclear:
-                unclear()
-            time.sleep(verdict.wait_s * chance.uniform(1, 1.5))
-        return verdict
+            if result.is_outcome_unknown:
+                on_outcome_unknown()
+            time.sleep(result.wait_s * chance.uniform(1, 1.5))
+        return result
 
 
-def _answered(response: ResponseContextManager) -> bool:
-    """False if the connection broke, before the head or in the body: locust reports that by itself."""
+def _has_response(response: ResponseContextManager) -> bool:
+    """Return False if the connection broke, before the head or in the body: locust reports that automatically."""
     error = response.request_meta["exception"]
     return bool(response.status_code) and (error is None or isinstance(error, LocustBadStatusCode))
 
 
-def _answer(response: ResponseContextManager) -> CheckedResponse:
+def _read_response(response: ResponseContextManager) -> CheckedResponse:
     headers = {str(name).lower(): str(value) for name, value in (response.headers or {}).items()}
     return CheckedResponse(response.status_code, headers, response.content or b"")

@@ -1,4 +1,4 @@
-"""An ordinary day: mixed baskets of one to five SKUs, several addresses and payments, now and then a cancellation."""
+"""An ordinary day: mixed baskets of one to five SKUs, several addresses and payments, some cancellations."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ import time
 from locust import task
 
 from loadtest.scenarios import order_generator
-from loadtest.scenarios.checks import Refused
+from loadtest.scenarios.checks import ExpectedRefusal
+from loadtest.scenarios.customer import SimulatedCustomer
 from loadtest.scenarios.order_generator import chance
 from loadtest.scenarios.run import run
-from loadtest.scenarios.shopper import Shopper
 
-_REPEATED = 0.05
-_READ = 0.5
-_CANCELLED = 0.15
+_REPEAT_SHARE = 0.05
+_READ_SHARE = 0.5
+_CANCEL_SHARE = 0.15
 
 
-class Customer(Shopper):
-    """Buys this and that, at the pace of people."""
+class TradingCustomer(SimulatedCustomer):
+    """Orders mixed baskets at a human pace."""
 
     @task
     def trade(self) -> None:
-        """Order; perhaps send it twice, look at it, cancel it."""
-        offers = self.ledger.in_reach(run.offers) or run.offers
-        bought = self.want(order_generator.mixed_order(self.options.sale, offers), offers)
-        if isinstance(self.send(bought), Refused):
+        """Place an order; sometimes repeat, read or cancel it."""
+        offers = self.log.filter_available(run.offers) or run.offers
+        purchase = self.create_purchase(order_generator.mixed_order(self.options.sale, offers), offers)
+        if isinstance(self.place(purchase), ExpectedRefusal):
             return
-        if chance.random() < _REPEATED:
-            self.send(bought)
-        if chance.random() < _READ:
-            self.read(bought)
-        if chance.random() < _CANCELLED:
+        if chance.random() < _REPEAT_SHARE:
+            self.place(purchase)
+        if chance.random() < _READ_SHARE:
+            self.read(purchase)
+        if chance.random() < _CANCEL_SHARE:
             time.sleep(self.wait_time() * chance.random())  # some are stored by then, some are not
-            self.cancel(bought)
+            self.cancel(purchase)

@@ -1,4 +1,4 @@
-"""The crowds run against a real shop and find nothing wrong, and against a shop that lies and say so."""
+"""Scenarios of locust: no violations in a correct shop, and each lie of a lying shop is reported."""
 
 from __future__ import annotations
 
@@ -38,16 +38,18 @@ OFFERS: dict[str, tuple[int, int, int | None]] = {
 
 @dataclass
 class LocustResult:
-    """How a run of locust ended; `counted` has requests, `failed` failures, by method and name."""
+    """Result of a run of locust. `requests` and `failures` are counts by method and name."""
 
     status: int
     output: str
-    counted: dict[str, int]
-    failed: dict[str, int]
+    requests: dict[str, int]
+    failures: dict[str, int]
 
 
-async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *options: str, users: int) -> LocustResult:
-    """Run a scenario as a process of its own: locust changes the process that imports it."""
+async def run_locust(
+    scenario: str, base: str, home: Path, env: dict[str, str], *options: str, users: int
+) -> LocustResult:
+    """Run a scenario in a process of its own, since locust patches the process that imports it."""
     file = home / "stats"
     process = await asyncio.create_subprocess_exec(
         str(Path(sys.executable).parent / "locust"),
@@ -65,8 +67,8 @@ async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *opt
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    written = file.with_suffix(".json")
-    stats = orjson.loads(written.read_bytes()) if written.exists() else []
+    stats_file = file.with_suffix(".json")
+    stats = orjson.loads(stats_file.read_bytes()) if stats_file.exists() else []
     assert process.returncode is not None
     return LocustResult(
         process.returncode,
@@ -78,33 +80,33 @@ async def locust(scenario: str, base: str, home: Path, env: dict[str, str], *opt
 
 def check_clean(result: LocustResult) -> None:
     assert result.status == 0, result.output
-    assert sum(result.failed.values()) == 0, result.output
+    assert sum(result.failures.values()) == 0, result.output
     assert "broken promise" not in result.output
 
 
 async def wait_until_stored(shop: CliServices, sale_id: str) -> int:
-    """Wait until everything is stored, have the books checked, and give the number of orders."""
+    """Wait until all orders are stored, audit the sale, and return the number of orders."""
 
-    async def drained() -> bool:
+    async def is_drained() -> bool:
         return (await lua.backlog(shop.redis, SaleKeys(sale_id))).orders == 0
 
-    await eventually(drained)
+    await eventually(is_drained)
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
     async with shop.db.connection() as connection:
         return int(await connection.fetchval("SELECT count(*) FROM orders"))
 
 
-async def test_the_spike_sells_every_unit_once(
+async def test_spike_sells_every_unit_once(
     shop: CliServices, make_settings: Callable[..., Settings], sale_id: str, tmp_path: Path
 ) -> None:
-    """80 shoppers, 30 units, one each, and a gateway that lets nobody order twice within two seconds."""
+    """80 customers, 30 units, one per customer, and a gateway that allows one order per user in two seconds."""
     await make_sale(shop, sale_id, {"phone": (30, 399_900, 1)})
     settings = make_settings(limits={"orders_per_user_per_s": 0.5, "orders_per_user_burst": 1})
     async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.worker("order_writer")
-        result = await locust(
+        result = await run_locust(
             "midnight_spike",
             started.base,
             tmp_path,
@@ -115,58 +117,64 @@ async def test_the_spike_sells_every_unit_once(
         check_clean(result)
         assert await wait_until_stored(shop, sale_id) == 30
     assert "units promised in all: 30 (phone 30)" in result.output
-    assert "--run-time limit reached" not in result.output  # it ends when the last shopper has left
-    assert result.counted["POST /v1/orders"] + result.counted.get("POST /v1/orders (replayed)", 0) >= 30
-    assert result.counted["POST /v1/orders (sold_out)"] >= 50
-    assert result.counted["POST /v1/orders (too_many_requests)"] > 0
+    assert "--run-time limit reached" not in result.output  # the run ends when the last customer has left
+    assert result.requests["POST /v1/orders"] + result.requests.get("POST /v1/orders (replayed)", 0) >= 30
+    assert result.requests["POST /v1/orders (sold_out)"] >= 50
+    assert result.requests["POST /v1/orders (too_many_requests)"] > 0
 
 
-async def test_a_day_of_trade(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+async def test_steady_trade_finds_no_violation(
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
+) -> None:
     await make_sale(shop, sale_id, OFFERS)
     async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.worker("order_writer", "release_worker")
         options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
-        result = await locust("steady_trade", started.base, tmp_path, started.environment(), *options, users=30)
+        result = await run_locust("steady_trade", started.base, tmp_path, started.environment(), *options, users=30)
         check_clean(result)
-        assert await wait_until_stored(shop, sale_id) >= result.counted["POST /v1/orders"] > 50
-    assert result.counted["GET /v1/orders/{id}"] > 0
-    assert result.counted["POST /v1/orders/{id}/cancel"] > 0
+        assert await wait_until_stored(shop, sale_id) >= result.requests["POST /v1/orders"] > 50
+    assert result.requests["GET /v1/orders/{id}"] > 0
+    assert result.requests["POST /v1/orders/{id}/cancel"] > 0
 
 
-async def test_visits(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
+async def test_browsing_finds_no_violation(shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path) -> None:
     await make_sale(shop, sale_id, OFFERS)
     async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         await started.worker("order_writer")
         options = ("--sale", sale_id, "--think-s", "0.3", "-t", "5s")
-        result = await locust("browse_order_poll", started.base, tmp_path, started.environment(), *options, users=20)
+        result = await run_locust(
+            "browse_order_poll", started.base, tmp_path, started.environment(), *options, users=20
+        )
         check_clean(result)
-        assert await wait_until_stored(shop, sale_id) >= result.counted["POST /v1/orders"] > 30
-    assert result.counted["GET /v1/products (not changed)"] > 0
-    assert result.counted["WAIT until it is stored"] > 30
-    assert result.counted["GET /v1/orders?idempotency_key"] > 60
-    assert result.counted["GET /v1/orders"] > 30
+        assert await wait_until_stored(shop, sale_id) >= result.requests["POST /v1/orders"] > 30
+    assert result.requests["GET /v1/products (not changed)"] > 0
+    assert result.requests["WAIT until it is stored"] > 30
+    assert result.requests["GET /v1/orders?idempotency_key"] > 60
+    assert result.requests["GET /v1/orders"] > 30
 
 
-async def test_a_shop_that_stores_nothing_is_found_out(
+async def test_shop_without_writer_is_reported(
     shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
 ) -> None:
-    """There is no writer. Every order is found all the same, but none is ever stored."""
+    """Without a writer every order is found, but none is stored."""
     await make_sale(shop, sale_id, OFFERS)
     async with run_processes(settings, tmp_path) as started:
         await started.gateway()
         options = ("--sale", sale_id, "--think-s", "0.3", "--stored-within-s", "1", "-t", "4s")
-        result = await locust("browse_order_poll", started.base, tmp_path, started.environment(), *options, users=10)
+        result = await run_locust(
+            "browse_order_poll", started.base, tmp_path, started.environment(), *options, users=10
+        )
     assert result.status == 1
     assert "broken promise: an order was not stored in time" in result.output
-    assert result.failed.pop("WAIT until it is stored") > 0
-    assert sum(result.failed.values()) == 0, result.output
+    assert result.failures.pop("WAIT until it is stored") > 0
+    assert sum(result.failures.values()) == 0, result.output
 
 
 @asynccontextmanager
-async def lying_shop(lie: str) -> AsyncIterator[str]:
-    """A shop in one page: right in everything but one thing."""
+async def run_lying_shop(lie: str) -> AsyncIterator[str]:
+    """Run a minimal shop that is correct except for one lie; yields its URL."""
     bodies: dict[str, bytes] = {}
     tag = {"ETag": '"one"', "X-Request-Id": "r"}
 
@@ -237,38 +245,38 @@ async def lying_shop(lie: str) -> AsyncIterator[str]:
         ("none", None),
         ("total", "the total is not what the offers say"),
         ("replay", "a repeat has another body"),
-        ("limit", "more than the limit was promised to one shopper"),
+        ("limit", "more than the limit was promised to one customer"),
         ("retry_after", "429 too_many_requests without Retry-After"),
     ],
 )
-async def test_a_lie_is_found_out(lie: str, text: str | None, tmp_path: Path) -> None:
+async def test_lie_of_a_shop_is_reported(lie: str, text: str | None, tmp_path: Path) -> None:
     keys = orjson.dumps([{"kid": "test", "secret": SECRET}]).decode()
     env = {"FLOODGATE_AUTH__KEYS": keys, "FLOODGATE_DATA_DIR": str(tmp_path)}
     options = ("--sale", "s", "--sku", "phone", "-t", "3s")
-    async with lying_shop(lie) as base:
-        result = await locust("midnight_spike", base, tmp_path, env, *options, users=40)
+    async with run_lying_shop(lie) as base:
+        result = await run_locust("midnight_spike", base, tmp_path, env, *options, users=40)
     if text is None:
         check_clean(result)
-        assert result.counted["POST /v1/orders (replayed)"] > 0
+        assert result.requests["POST /v1/orders (replayed)"] > 0
     else:
         assert result.status == 1
         assert f"broken promise: {text}" in result.output
-        assert sum(result.failed.values()) > 0
+        assert sum(result.failures.values()) > 0
 
 
-async def test_a_lost_answer_is_no_lie(tmp_path: Path) -> None:
-    """The connection breaks after every fifth order was taken: the same key is sent again, and a replay is right."""
+async def test_lost_answer_is_no_violation(tmp_path: Path) -> None:
+    """The connection breaks after every fifth order: the same key is sent again, and a replay is correct."""
     keys = orjson.dumps([{"kid": "test", "secret": SECRET}]).decode()
     env = {"FLOODGATE_AUTH__KEYS": keys, "FLOODGATE_DATA_DIR": str(tmp_path)}
     options = ("--sale", "s", "--sku", "phone", "-t", "3s", "--exit-code-on-error", "0")
-    async with lying_shop("lost") as base:
-        result = await locust("midnight_spike", base, tmp_path, env, *options, users=40)
+    async with run_lying_shop("lost") as base:
+        result = await run_locust("midnight_spike", base, tmp_path, env, *options, users=40)
     assert result.status == 0
     assert "broken promise" not in result.output
-    assert result.failed.pop("POST /v1/orders") > 0
-    assert result.counted["POST /v1/orders (replayed)"] > 0
+    assert result.failures.pop("POST /v1/orders") > 0
+    assert result.requests["POST /v1/orders (replayed)"] > 0
 
 
-def test_the_defaults_are_those_of_the_demonstration() -> None:
+def test_scenario_defaults_exist_in_the_demo() -> None:
     assert demo_sales.SALE_ID == DEMO_SALE
-    assert DEMO_SKU in [good[0] for good in demo_sales.PRODUCTS]
+    assert DEMO_SKU in [product[0] for product in demo_sales.PRODUCTS]
