@@ -1,4 +1,4 @@
-"""What the parts of the settings are made of."""
+"""Base classes and types of the settings."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ Seconds = Annotated[float, Field(gt=0)]
 
 
 class SettingsSection(BaseModel):
+    """A section of the settings. Unknown fields are refused."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CredentialSection(SettingsSection):
-    """What is agreed with a provider or a carrier."""
+    """An account at a provider or a carrier."""
 
     def as_strings(self) -> dict[str, str]:
-        """All of it as texts, the secrets too: for the adapter alone."""
-        given = {name: getattr(self, name) for name in type(self).model_fields}
+        """Return all fields as strings, secrets in clear text: for the adapter only."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
         return {
-            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in given.items()
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
         }

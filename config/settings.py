@@ -1,14 +1,14 @@
-"""Every setting and every limit of Floodgate, with its unit in its name.
+"""All settings and limits of Floodgate, with units in their names.
 
-A value comes from the first of these that has it:
+A value is taken from the first of these sources that has it:
 
-1. the environment (`FLOODGATE_LIMITS__BODY_BYTES=65536`; `REDIS_URL` and `DATABASE_URL` go without a prefix),
+1. the environment (`FLOODGATE_LIMITS__BODY_BYTES=65536`; `REDIS_URL` and `DATABASE_URL` have no prefix),
 2. the TOML file named by `FLOODGATE_CONFIG`,
 3. `DATA_DIR/run/servers.toml`, which `floodgate up` writes while its servers run,
-4. `DATA_DIR/local.toml`, which `floodgate up` writes once and which holds this machine's signing key,
+4. `DATA_DIR/local.toml`, which `floodgate up` writes once, with this machine's signing key,
 5. the default below.
 
-`load()` reports every fault of every source at once.
+`load()` reports the errors of all sources at once.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ Durability = Literal["fsync", "replicated", "memory"]
 
 
 class SettingsError(Exception):
-    """The settings cannot be used. The message names every fault and where to mend it."""
+    """The settings cannot be used. The message names every error and where to fix it."""
 
 
 class HttpSettings(SettingsSection):
-    """Where the front door listens. The admin port also serves `/metrics`: keep it inside."""
+    """Addresses of the gateway. The admin port also serves `/metrics`: keep it private."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
@@ -42,9 +42,9 @@ class HttpSettings(SettingsSection):
 
 
 class LimitSettings(SettingsSection):
-    """What a request, an order, a batch and a queue may be at most."""
+    """Upper limits of requests, orders, batches and queues."""
 
-    # One request.
+    # Per request.
     body_bytes: Positive = 262_144
     header_line_bytes: Positive = 8_190
     headers_per_request: Positive = 64
@@ -54,16 +54,16 @@ class LimitSettings(SettingsSection):
     admin_connections: Positive = 200
     concurrent_event_streams: Positive = 2_000
     event_stream_max_s: Seconds = 900
-    # One order.
+    # Per order.
     lines_per_order: Positive = 1_000
     addresses_per_order: Positive = 50
     payments_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
-    # One user, at one gateway process.
+    # Per user and gateway process.
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20
-    # The way through Redis.
-    batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length has a bound
+    # Reserving in Redis.
+    batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576
     concurrent_reserve_calls: Positive = 1
     waiting_orders: Positive = 4_000
@@ -81,7 +81,7 @@ class LimitSettings(SettingsSection):
 
 
 class WriterSettings(SettingsSection):
-    """The order writer: how much it takes at once, and when it takes over from one that died."""
+    """The order writer: the size of its reads and batches, and when it claims entries of a writer that died."""
 
     entries_per_read: Positive = 64
     orders_per_batch: Positive = 2_000
@@ -93,14 +93,14 @@ class WriterSettings(SettingsSection):
 
 
 class JobsSettings(SettingsSection):
-    """Drivers work off rows that are due."""
+    """Jobs of workers: claims, backoff, and limits of calls to external systems."""
 
     rows_per_claim: Positive = 500
     poll_ms: Positive = 200
     lease_s: Positive = 60  # longer than all calls of one job together
     backoff_initial_ms: Positive = 200
     backoff_max_s: Seconds = 60
-    # Those that call out.
+    # Jobs that call external systems.
     max_attempts: Positive = 12
     concurrent_jobs: Positive = 100
     concurrent_jobs_per_system: Positive = 50
@@ -111,7 +111,9 @@ class JobsSettings(SettingsSection):
 
 
 class AlipaySettings(CredentialSection):
-    """Keys are PEM, or base64 as Alipay's console shows them: the shop's private one, and Alipay's public one."""
+    """An account at Alipay. Keys are PEM, or base64 as Alipay's console shows them.
+
+    `merchant_key` is the shop's private key, `alipay_key` is Alipay's public key."""
 
     app_id: str
     seller_id: str
@@ -122,8 +124,10 @@ class AlipaySettings(CredentialSection):
 
 
 class WeChatPaySettings(CredentialSection):
-    """Keys are PEM. `serial` is that of the merchant's certificate; the public key is for merchants who have one in
-    place of platform certificates."""
+    """An account at WeChat Pay. Keys are PEM.
+
+    `serial` is the serial number of the merchant's certificate. The public key is for merchants who have one in place
+    of platform certificates."""
 
     app_id: str
     mch_id: str
@@ -137,7 +141,7 @@ class WeChatPaySettings(CredentialSection):
 
 
 class PaymentSettings(SettingsSection):
-    """The providers that are offered; a provider's last moment is `expiry_margin_s` before the order expires."""
+    """The providers that are offered. A payment expires `expiry_margin_s` before its order."""
 
     expiry_margin_s: Seconds = 60
     alipay: AlipaySettings | None = None
@@ -145,8 +149,9 @@ class PaymentSettings(SettingsSection):
 
 
 class SandboxSettings(SettingsSection):
-    """Made-up providers and carriers under `floodgate up`, for who has agreed with none. `speed` is how much faster
-    than the world's the clock goes that parcels move on."""
+    """Simulated providers and carriers of `floodgate up`, used if no account is configured.
+
+    The clock of simulated shipments runs `time_factor` times as fast as real time."""
 
     port: Port = 8090
     time_factor: Positive = 3_600
@@ -154,18 +159,19 @@ class SandboxSettings(SettingsSection):
 
 
 class ObserverSettings(SettingsSection):
-    """How often the gauges and the audit are renewed, and whether each process shows its own metrics."""
+    """Intervals of the gauges and the audit, and the metrics port of worker processes."""
 
     gauges_every_s: Seconds = 2
     audit_every_s: Seconds = 60
-    worker_metrics_port: Port = Field(default=0, description="0: workers show theirs through the gateway (one machine)")
+    worker_metrics_port: Port = Field(
+        default=0, description="0: the gateway exports the workers' metrics (one machine)"
+    )
 
 
 class AuthKey(SettingsSection):
-    """A key that tokens are checked with; `secret` is the shared secret or the PEM public key.
+    """A key that verifies tokens. `secret` is the shared secret or the PEM public key.
 
-    `sign_with` is the PEM private key, only for commands that make tokens; HS256 signs with its secret.
-    """
+    `sign_with` is the PEM private key, only for commands that create tokens; HS256 signs with its secret."""
 
     kid: str = Field(min_length=1, max_length=64)
     algorithm: Literal["HS256", "EdDSA", "ES256", "RS256"] = "HS256"
@@ -173,7 +179,7 @@ class AuthKey(SettingsSection):
     sign_with: SecretStr | None = None
 
 
-def _strong(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
+def _check_keys(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
     for key in keys:
         if key.algorithm == "HS256" and len(key.secret.get_secret_value()) < 32:
             raise ValueError(f"the secret of key {key.kid!r} is shorter than 32 characters")
@@ -183,29 +189,31 @@ def _strong(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
 
 
 class AuthSettings(SettingsSection):
-    """Tokens are JWTs. Several keys may be valid at once, so that a key can be replaced without a stop."""
+    """Verification of tokens, which are JWTs. Several keys may be valid, so that one can be replaced while running."""
 
-    keys: Annotated[tuple[AuthKey, ...], AfterValidator(_strong)] = ()
+    keys: Annotated[tuple[AuthKey, ...], AfterValidator(_check_keys)] = ()
     issuer: str = "floodgate"
     token_cache: Positive = 50_000
     clock_leeway_s: int = Field(default=5, ge=0)
 
 
 class LogSettings(SettingsSection):
+    """Level and destination of logs."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
-    file: Path | None = Field(default=None, description="a file that is rotated; none: standard error")
+    file: Path | None = Field(default=None, description="a file that is rotated; if not set, standard error")
     file_bytes: Positive = 20_000_000
 
 
 def default_data_dir() -> Path:
-    """Where the embedded servers keep their data when nothing else is said."""
+    """Return the default folder for the data of embedded servers."""
     if os.geteuid() == 0:
         return Path("/var/lib/floodgate")
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "floodgate"
 
 
 class Settings(BaseSettings):
-    """The whole of it. Build it with `load()`."""
+    """All settings. Create them with `load()`."""
 
     model_config = SettingsConfigDict(
         frozen=True, extra="forbid", env_prefix="FLOODGATE_", env_nested_delimiter="__", hide_input_in_errors=True
@@ -216,7 +224,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(default=None, validation_alias="database_url")
     durability: Durability = Field(
         default="fsync",
-        description="what a 202 means; 'replicated' promises the memory of `replicas` replicas and asks for no disk",
+        description="what a 202 means; 'replicated' promises the memory of `replicas` replicas and requires no disk",
     )
     replicas: int = Field(default=1, ge=1, description="replicas that must confirm, with durability 'replicated'")
     metrics_dir: Path | None = Field(default=None, description="shared by the processes of one machine")
@@ -242,36 +250,38 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         data_dir = Path(os.environ.get("FLOODGATE_DATA_DIR") or default_data_dir())
         files = [servers_file(data_dir), local_file(data_dir)]
-        if named := os.environ.get("FLOODGATE_CONFIG"):
-            if not Path(named).is_file():
-                raise SettingsError(f"FLOODGATE_CONFIG names {named}, and there is no such file")
-            files.insert(0, Path(named))
+        if config_file := os.environ.get("FLOODGATE_CONFIG"):
+            if not Path(config_file).is_file():
+                raise SettingsError(
+                    f"cannot read FLOODGATE_CONFIG: there is no file {config_file}; name an existing one"
+                )
+            files.insert(0, Path(config_file))
         return (
             init_settings,
             env_settings,
-            *(TomlConfigSettingsSource(settings_cls, file) for file in files if _readable(file)),
+            *(TomlConfigSettingsSource(settings_cls, file) for file in files if _is_readable(file)),
         )
 
     def redis(self) -> str:
-        """The Redis URL, or a `SettingsError` that says how to get one."""
+        """Return the Redis URL. Raises `SettingsError` with what to do if there is none."""
         if self.redis_url is None:
-            raise SettingsError(_NO_SERVER.format(what="Redis", variable="REDIS_URL", data_dir=self.data_dir))
+            raise SettingsError(_NO_SERVER.format(server="Redis", variable="REDIS_URL", data_dir=self.data_dir))
         return self.redis_url.get_secret_value()
 
     def database(self) -> str:
-        """The Postgres URL, or a `SettingsError` that says how to get one."""
+        """Return the Postgres URL. Raises `SettingsError` with what to do if there is none."""
         if self.database_url is None:
-            raise SettingsError(_NO_SERVER.format(what="Postgres", variable="DATABASE_URL", data_dir=self.data_dir))
+            raise SettingsError(_NO_SERVER.format(server="Postgres", variable="DATABASE_URL", data_dir=self.data_dir))
         return self.database_url.get_secret_value()
 
     def driver_link_key(self) -> str:
-        """What the links of vans' drivers are signed with, or a `SettingsError` that says what to set."""
+        """Return the key that signs drivers' links. Raises `SettingsError` with what to set if there is none."""
         if self.shipping.driver_link_key is not None:
             return self.shipping.driver_link_key.get_secret_value()
         for key in self.auth.keys:
             if key.algorithm == "HS256":
                 return sha256(b"floodgate-van " + key.secret.get_secret_value().encode()).hexdigest()
-        raise SettingsError("drivers' links need a key: set FLOODGATE_SHIPPING__DRIVER_LINK_KEY")
+        raise SettingsError("cannot sign drivers' links: there is no key; set FLOODGATE_SHIPPING__DRIVER_LINK_KEY")
 
 
 _OTHER_VARIABLES = {
@@ -282,21 +292,21 @@ _OTHER_VARIABLES = {
     "FLOODGATE_TEST_DATASET",
 }
 _NO_SERVER = (
-    "no {what} is known: set {variable}, or start everything on this machine with `floodgate up` (data in {data_dir})"
+    "cannot find {server}: set {variable}, or start everything on this machine with `floodgate up` (data in {data_dir})"
 )
 
 
 def servers_file(data_dir: Path) -> Path:
-    """Written by `floodgate up` while its servers run."""
+    """Return the file that `floodgate up` writes while its servers run."""
     return data_dir / "run" / "servers.toml"
 
 
 def local_file(data_dir: Path) -> Path:
-    """Written once by `floodgate up`: this machine's own signing key."""
+    """Return the file with this machine's own signing key, which `floodgate up` writes once."""
     return data_dir / "local.toml"
 
 
-def _readable(file: Path) -> bool:
+def _is_readable(file: Path) -> bool:
     try:
         return file.is_file() and os.access(file, os.R_OK)
     except OSError:
@@ -304,18 +314,18 @@ def _readable(file: Path) -> bool:
 
 
 def load(**overrides: object) -> Settings:
-    """Build the settings; `overrides` win over every source. Raises `SettingsError` naming every fault."""
-    known = {f"FLOODGATE_{name}".upper() for name in Settings.model_fields} | _OTHER_VARIABLES
-    strange = [name for name in os.environ if name.startswith("FLOODGATE_") and name.split("__")[0] not in known]
-    if strange:
-        raise SettingsError(f"no setting is called {', '.join(sorted(strange))}: see `floodgate settings`")
+    """Create the settings; `overrides` precede every source. Raises `SettingsError` with all errors."""
+    valid = {f"FLOODGATE_{name}".upper() for name in Settings.model_fields} | _OTHER_VARIABLES
+    unknown = [name for name in os.environ if name.startswith("FLOODGATE_") and name.split("__")[0] not in valid]
+    if unknown:
+        raise SettingsError(f"no setting is called {', '.join(sorted(unknown))}: see `floodgate settings`")
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "\n".join(
-            f"  {'.'.join(str(part) for part in fault['loc']) or 'settings'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
+        messages = "\n".join(
+            f"  {'.'.join(str(part) for part in field_error['loc']) or 'settings'}: {field_error['msg']}"
+            for field_error in error.errors(include_url=False, include_input=False)
         )
-        raise SettingsError(f"the settings cannot be used:\n{faults}") from None
+        raise SettingsError(f"cannot use the settings:\n{messages}") from None
     except (OSError, ValueError) as error:
-        raise SettingsError(f"the settings cannot be read: {error}") from None
+        raise SettingsError(f"cannot read the settings: {error}") from None

@@ -1,4 +1,4 @@
-"""The settings of parcels and of those who bring them."""
+"""Settings of shipments and of the carriers that transport them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from pydantic import AfterValidator, Field, SecretStr
 from config.base import CredentialSection, Positive, Seconds, SettingsSection
 
 
-def _zone(name: str) -> str:
+def _check_time_zone(name: str) -> str:
     if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone: take one like Asia/Shanghai")
+        raise ValueError(f"{name!r} is no time zone: set one like Asia/Shanghai")
     return name
 
 
 class SfExpressSettings(CredentialSection):
-    """What is agreed with SF Express: the customer code, its check word, and the account that pays by the month.
+    """An account at SF Express: the customer code, its check word, and the card that is billed monthly.
 
-    `push_key` is a secret of ours that stands in the address which SF pushes routes to (`?key=…`). `express_type` is
-    the number of the product that was agreed, `cod_card` takes what is collected at the door, if not the monthly
-    card."""
+    `webhook_key` is a secret of ours in the address to which SF sends routes (`?key=…`). `express_type` is the number
+    of the contracted product. `cod_card` is credited with collected cash, if not the monthly card."""
 
     partner_id: str
     check_word: SecretStr
     monthly_card: str
     base_url: str = "https://bspgw.sf-express.com/std/service"
-    push_key: SecretStr
+    webhook_key: SecretStr
     express_type: str = "1"
     cod_card: str = ""
 
 
 class Kuaidi100Settings(CredentialSection):
-    """What is agreed with kuaidi100, which follows the parcels of many carriers. `salt` signs what it pushes."""
+    """An account at kuaidi100, which tracks shipments of many carriers. `salt` signs its webhooks."""
 
     customer: str
     key: SecretStr
@@ -44,7 +43,7 @@ class Kuaidi100Settings(CredentialSection):
 
 
 class BoxSettings(SettingsSection):
-    """A box of the packing bench, measured inside; `weight_g` is that of the box, `max_contents_g` of what it holds."""
+    """A box for packing, measured inside. `weight_g` is the weight of the empty box."""
 
     name: str
     length_mm: Positive
@@ -55,19 +54,21 @@ class BoxSettings(SettingsSection):
 
 
 class ShippingSettings(SettingsSection):
-    """Parcels and those who bring them."""
+    """Planning, packing and tracking of shipments, our own fleet, and the accounts at carriers."""
 
-    timezone: Annotated[str, AfterValidator(_zone)] = "Asia/Shanghai"
-    dispatch_cutoff: time = Field(default=time(16), description="what is paid later leaves on the next day")
+    timezone: Annotated[str, AfterValidator(_check_time_zone)] = "Asia/Shanghai"
+    dispatch_cutoff: time = Field(default=time(16), description="orders paid later than this leave on the next day")
     delivery_promise_days: int = Field(
-        default=5, ge=0, le=90, description="an order is promised so many days after it was paid"
+        default=5, ge=0, le=90, description="days after payment for which delivery is promised"
     )
     boxes: tuple[BoxSettings, ...] = (
         BoxSettings(name="S", length_mm=250, width_mm=200, height_mm=100, weight_g=120, max_contents_g=3_000),
         BoxSettings(name="M", length_mm=400, width_mm=300, height_mm=200, weight_g=350, max_contents_g=10_000),
         BoxSettings(name="L", length_mm=600, width_mm=400, height_mm=400, weight_g=800, max_contents_g=25_000),
     )
-    box_fill_ratio: float = Field(default=0.8, gt=0, le=1, description="of a box's room that goods may take")
+    box_fill_ratio: float = Field(
+        default=0.8, gt=0, le=1, description="share of a box's volume that its contents may fill"
+    )
     shipments_per_order: Positive = 200
     tracking_poll_initial_s: Seconds = 1_800
     tracking_poll_max_s: Seconds = 21_600
@@ -78,10 +79,12 @@ class ShippingSettings(SettingsSection):
     vehicle_speed_kmh: Positive = 25
     own_fleet: bool = False
     driver_link_key: SecretStr | None = Field(
-        default=None, min_length=32, description="signs drivers' links; none: made of the first shared key of tokens"
+        default=None,
+        min_length=32,
+        description="signs drivers' links; if not set, the key is derived from the first HS256 key of tokens",
     )
     sf_express: SfExpressSettings | None = None
     kuaidi100: Kuaidi100Settings | None = None
     kuaidi100_carriers: dict[str, str] = Field(
-        default={}, description="carriers whose parcels the desk books: their name in the rate table, kuaidi100's code"
+        default={}, description="carriers that staff book by hand: name in the rate table and code at kuaidi100"
     )
