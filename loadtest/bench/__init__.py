@@ -1,1 +1,1 @@
-"""Benchmarks: what an accepted order costs and how fast it is stored, against peers, in one run on one machine."""
+"""Benchmarks: cost of an accepted order and speed of the writer, against peers, in one run on one machine."""

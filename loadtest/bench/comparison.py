@@ -1,4 +1,4 @@
-"""Who answers an order, or a hello, for how much processor time: all under the same load, one after the other."""
+"""Comparison of servers: processor time and speed of an answer, all under the same load, one after the other."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from statistics import median
 import msgspec
 
 from loadtest.bench.environment import BenchEnvironment
-from loadtest.bench.machine import Cpu
-from loadtest.bench.wrk import LoadFailed, wrk
+from loadtest.bench.machine import CpuMeter
+from loadtest.bench.wrk import LoadFailed, run_wrk
 
 _WARM_UP_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class BenchedServer:
-    """A server to be measured. `users` are the header lines to send with orders, None for one that gets a plain GET;
-    `sells` says whether it takes the orders that it gets.
+    """A server that is measured.
 
-    `processes` are its processes by kind; Redis's belongs to all that take orders.
+    `users` names the file of header lines that are sent with orders; None: it gets a plain GET. `sells` is False if it
+    does not take the orders. `processes` are its pids by kind; Redis counts for all that take orders.
     """
 
     name: str
@@ -31,7 +31,7 @@ class BenchedServer:
 
 
 class Measurement(msgspec.Struct, frozen=True):
-    """One run of one contestant; processor time in microseconds an answer, by kind of process."""
+    """One measurement of one server; processor time in microseconds per answer, by kind of process."""
 
     answers: int
     per_s: float
@@ -44,28 +44,33 @@ class Measurement(msgspec.Struct, frozen=True):
         return sum(self.cpu_us.values())
 
 
-async def turn(
-    arena: BenchEnvironment,
-    contestant: BenchedServer,
+async def measure(
+    environment: BenchEnvironment,
+    server: BenchedServer,
     connections: int,
     seconds: float,
     *,
     pause_ms: float = 0,
     sweep: bool = True,
 ) -> Measurement:
-    """Load a contestant once. Raises `LoadFailed` if not every answer was a yes."""
-    orders = contestant.users is not None and contestant.sells
-    arguments = arena.load(arena.home / contestant.users, pause_ms) if contestant.users is not None else ()
-    if orders and sweep:
-        await arena.sweep()
-    sold = await arena.sold()
-    cpu = Cpu(contestant.processes)
-    load = await wrk(contestant.url, connections, seconds, *arguments)
-    used = cpu.used()
-    answers = await arena.sold() - sold if orders else load.requests
+    """Load a server once. Raises `LoadFailed` unless every request succeeded.
+
+    `pause_ms` is the mean pause before each request; `sweep` deletes the orders of earlier measurements first.
+    """
+    takes_orders = server.users is not None and server.sells
+    arguments = (
+        environment.load_arguments(environment.home / server.users, pause_ms) if server.users is not None else ()
+    )
+    if takes_orders and sweep:
+        await environment.sweep()
+    sold_before = await environment.count_sold()
+    meter = CpuMeter(server.processes)
+    load = await run_wrk(server.url, connections, seconds, *arguments)
+    used = meter.read_used()
+    answers = await environment.count_sold() - sold_before if takes_orders else load.requests
     if load.refused or load.failed or answers < load.requests:
         raise LoadFailed(
-            f"{contestant.name}: of {load.requests} requests {load.refused} were refused and {load.failed} failed; "
+            f"{server.name}: of {load.requests} requests {load.refused} were refused and {load.failed} failed; "
             f"{answers} were accepted"
         )
     return Measurement(
@@ -78,23 +83,26 @@ async def turn(
 
 
 async def compare(
-    arena: BenchEnvironment, contestants: Sequence[BenchedServer], *, connections: int, seconds: float, repeats: int
+    environment: BenchEnvironment, servers: Sequence[BenchedServer], *, connections: int, seconds: float, repeats: int
 ) -> dict[str, list[Measurement]]:
-    """All contestants in turn, several times over, so that what disturbs the machine disturbs all of them."""
-    turns: dict[str, list[Measurement]] = {one.name: [] for one in contestants}
-    for one in contestants:
-        await turn(arena, one, connections, _WARM_UP_S)
+    """Measure all servers in turn, several times, so that disturbances of the machine affect all of them.
+
+    Returns the measurements by server.
+    """
+    measurements: dict[str, list[Measurement]] = {server.name: [] for server in servers}
+    for server in servers:
+        await measure(environment, server, connections, _WARM_UP_S)
     for _ in range(repeats):
-        for one in contestants:
-            turns[one.name].append(await turn(arena, one, connections, seconds))
-    return turns
+        for server in servers:
+            measurements[server.name].append(await measure(environment, server, connections, seconds))
+    return measurements
 
 
-def cpu_ratio(turns: dict[str, list[Measurement]], one: str, other: str) -> float:
-    """Processor time of one by that of the other, the median over pairs of neighbouring turns."""
-    return median(a.cpu / b.cpu for a, b in zip(turns[one], turns[other], strict=True))
+def cpu_ratio(measurements: dict[str, list[Measurement]], server: str, other: str) -> float:
+    """Return processor time of a server by that of another, the median over neighbouring measurements."""
+    return median(a.cpu / b.cpu for a, b in zip(measurements[server], measurements[other], strict=True))
 
 
-def rate_ratio(turns: dict[str, list[Measurement]], one: str, other: str) -> float:
-    """Answers a second of one by those of the other, the median over pairs of neighbouring turns."""
-    return median(a.per_s / b.per_s for a, b in zip(turns[one], turns[other], strict=True))
+def rate_ratio(measurements: dict[str, list[Measurement]], server: str, other: str) -> float:
+    """Return answers per second of a server by those of another, the median over neighbouring measurements."""
+    return median(a.per_s / b.per_s for a, b in zip(measurements[server], measurements[other], strict=True))

@@ -1,4 +1,7 @@
-"""Servers of the benchmark's own, with the settings of production: Redis syncs every write, Postgres every commit."""
+"""Environment of the benchmarks: own servers with production settings, and a shop with one sale.
+
+Redis syncs every write, Postgres every commit.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,16 @@ from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
 from ops.services import CliServices, open_cli_services
 
 SALE_ID = "bench"
-_SKU = "BENCH-"
+_SKU_PREFIX = "BENCH-"
 _PRICE = 255
 _UNITS = 1_000_000_000
 _USERS = 10_000
+_PRODUCTS_PER_CALL = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class BenchEnvironment:
-    """Running servers, settings for them, and a shop with one sale of plenty."""
+    """Running servers, settings for them, and a shop with one sale that does not sell out."""
 
     home: Path
     settings: Settings
@@ -49,64 +53,68 @@ class BenchEnvironment:
 
     @property
     def tokens(self) -> Path:
-        """a header line with a token for each user"""
+        """file with a header line per user: a token"""
         return self.home / "tokens"
 
     @property
     def names(self) -> Path:
-        """a header line with a bare name for each user, for peers that check no tokens"""
+        """file with a header line per user: a bare name, for peers that check no tokens"""
         return self.home / "names"
 
     @property
     def order(self) -> Path:
-        """an order as JSON, with @ for the number of the SKU"""
+        """file with an order as JSON, with @ for the number of the SKU"""
         return self.home / "order.json"
 
-    def load(self, users: Path, pause_ms: float = 0) -> tuple[str | float | Path, ...]:
-        """What `load.lua` is to be called with for one run."""
+    def load_arguments(self, users: Path, pause_ms: float = 0) -> tuple[str | float | Path, ...]:
+        """Return the arguments of `load.lua` for one run."""
         return users, self.order, self.skus, secrets.token_hex(4), pause_ms
 
-    async def sold(self) -> int:
-        """Orders taken so far: each is for one unit of one SKU."""
+    async def count_sold(self) -> int:
+        """Return the number of orders taken so far: each is for one unit of one SKU."""
         free = await cast(Awaitable[list[bytes]], self.shop.redis.hvals(SaleKeys(SALE_ID).stock.decode()))
         return len(free) * _UNITS - sum(map(int, free))
 
     async def sweep(self) -> None:
-        """Forget orders and keys, so that each run meets the same Redis; what was sold stays sold."""
+        """Delete orders and keys, so that each run begins with the same Redis. The stock stays as it is."""
         keys = SaleKeys(SALE_ID)
         today = self.shop.clock.now_ms() // DAY_MS
-        await self.shop.redis.xtrim(keys.orders, maxlen=0, approximate=False)  # and the writers' group stays
-        await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + n) for n in (-1, 0, 1)))
+        await self.shop.redis.xtrim(keys.orders, maxlen=0, approximate=False)  # keeps the consumer group
+        await self.shop.redis.delete(keys.accepted, keys.buyers, *(keys.keys(today + offset) for offset in (-1, 0, 1)))
 
-    async def run(self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None) -> RunningProcess:
-        """Start a Python module as a process and wait until it listens on the port, if it has one."""
-        return await self.start(name, sys.executable, "-m", *module, port=port, env=env)
+    async def run_module(
+        self, name: str, *module: str, port: int = 0, env: Mapping[str, str] | None = None
+    ) -> RunningProcess:
+        """Start a Python module as a process, and wait until it listens on the port unless that is 0."""
+        return await self.run_program(name, sys.executable, "-m", *module, port=port, env=env)
 
-    async def start(self, name: str, *argv: str, port: int, env: Mapping[str, str] | None = None) -> RunningProcess:
-        """The same for any program."""
+    async def run_program(
+        self, name: str, *argv: str, port: int, env: Mapping[str, str] | None = None
+    ) -> RunningProcess:
+        """Start a program, and wait until it listens on the port unless that is 0."""
 
-        async def ready() -> None:
+        async def check_ready() -> None:
             if port:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
 
-        environment = {**_environment(self.settings, self.home), **(env or {})}
+        variables = {**_list_variables(self.settings, self.home), **(env or {})}
         return await start_process(
-            ProcessSpec(name, argv, self.home / f"{name}.log", env=environment, check_ready=ready)
+            ProcessSpec(name, argv, self.home / f"{name}.log", env=variables, check_ready=check_ready)
         )
 
 
 @asynccontextmanager
-async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterator[BenchEnvironment]:
-    """A sale with so many SKUs; with durability `memory` Redis keeps no file."""
+async def open_environment(skus: int = 1, durability: Durability = "fsync") -> AsyncIterator[BenchEnvironment]:
+    """Open an environment whose sale has so many SKUs; with durability `memory` Redis keeps no file."""
     home = Path(tempfile.mkdtemp(prefix="fg-bench-"))
     home.chmod(0o755)
     async with AsyncExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         redis, postgres = embedded_servers.prepare_redis_server(home), embedded_servers.prepare_postgres_server(home)
         running = [await start_process(server.spec) for server in (redis, postgres)]
-        for one in running:
-            stack.push_async_callback(one.stop)
+        for process in running:
+            stack.push_async_callback(process.stop)
         connection = await connect(postgres.url, name="bench", timeout_s=60)
         await migrate(connection)
         await connection.close()
@@ -120,9 +128,12 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
         shop = await stack.enter_async_context(open_cli_services(settings))
         if durability == "memory":
             await shop.redis.config_set("appendonly", "no")
-        names = [f"{_SKU}{number}" for number in range(skus)]
-        for first in range(0, skus, 1_000):
-            products = [(sku, ProductInput("A thing to buy", _PRICE, "CNY")) for sku in names[first : first + 1_000]]
+        names = [f"{_SKU_PREFIX}{number}" for number in range(skus)]
+        for first in range(0, skus, _PRODUCTS_PER_CALL):
+            products = [
+                (sku, ProductInput("A thing to buy", _PRICE, "CNY"))
+                for sku in names[first : first + _PRODUCTS_PER_CALL]
+            ]
             await shop.catalog.put_many(products)
         opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
         sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
@@ -130,13 +141,13 @@ async def arena(skus: int = 1, durability: Durability = "fsync") -> AsyncIterato
             sale, [(sku, ItemInput(limit_per_user=1_000_000, units=_UNITS)) for sku in names], "bench"
         )
         await shop.sales.open(SALE_ID, "bench")
-        found = BenchEnvironment(home, settings, running[0], running[1], shop, skus)
-        _write_load(found)
-        yield found
+        environment = BenchEnvironment(home, settings, running[0], running[1], shop, skus)
+        _write_load_files(environment)
+        yield environment
 
 
-def _environment(settings: Settings, home: Path) -> dict[str, str]:
-    """The settings for a process, with metrics shared over processes as in production."""
+def _list_variables(settings: Settings, home: Path) -> dict[str, str]:
+    """Return the environment variables of a process, with multiprocess metrics as in production."""
     keys = [{"kid": key.kid, "secret": key.secret.get_secret_value()} for key in settings.auth.keys]
     return {
         "REDIS_URL": settings.redis(),
@@ -151,8 +162,8 @@ def _environment(settings: Settings, home: Path) -> dict[str, str]:
     }
 
 
-def free_port() -> int:
-    """A port that nobody has at the moment."""
+def find_free_port() -> int:
+    """Return a port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -170,16 +181,18 @@ _ADDRESS = {
 }
 
 
-def _write_load(arena: BenchEnvironment) -> None:
-    """The files that wrk reads: the header that says who it is, for each of 10,000 users, and an order."""
+def _write_load_files(environment: BenchEnvironment) -> None:
+    """Write the files that wrk reads: a header line for each of 10,000 users, and an order."""
     clock = SystemClock()
-    tokens = [sign_token(arena.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)]
-    arena.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
-    arena.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
+    tokens = [
+        sign_token(environment.settings.auth, clock, f"user-{user}", "floodgate", (), 86_400) for user in range(_USERS)
+    ]
+    environment.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
+    environment.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
     order = {
         "sale_id": SALE_ID,
-        "lines": [{"sku": f"{_SKU}@", "quantity": 1}],
+        "lines": [{"sku": f"{_SKU_PREFIX}@", "quantity": 1}],
         "ship_to": [_ADDRESS],
         "payments": [{"method": "alipay", "amount": _PRICE}],
     }
-    arena.order.write_bytes(orjson.dumps(order))
+    environment.order.write_bytes(orjson.dumps(order))

@@ -1,7 +1,7 @@
-"""A crowd at the door: a thousand connections that buy nothing, held by few calls of the system.
+"""A thousand connections that order nothing, held with few system calls.
 
-A task and a timer for each of them took 6% of a core and a thousand wake-ups a second, which on a machine of two cores
-cost the shoppers more than what the server did for the crowd.
+A task and a timer per connection took 6% of a core and a thousand wake-ups per second. On a machine of two cores that
+cost the customers more than the server's work for these connections.
 """
 
 from __future__ import annotations
@@ -13,42 +13,43 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-CROWD = 1_000
-_ARRIVING = b"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
+CONNECTIONS = 1_000
+_REQUEST_START = b"POST /v1/orders HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 _TICKS_PER_S = 100
-_LOOK_EVERY_S = 10.0  # whether those who send nothing are still connected; who sends is told
-_SETTLE_S = 1.0
+_CHECK_INTERVAL_S = 10.0  # for silent connections; a sending one gets an error when it is closed
+_SEND_INTERVAL_S = 1.0
+_PAUSE_S = 1.0
 
 
-class _Stranger:
-    """One of them. Whoever was cut off comes back when its turn comes."""
+class _IdleConnection:
+    """One connection; connects again on the next step after the server closed it."""
 
     def __init__(self, port: int, *, sending: bool) -> None:
         self._port = port
         self._sending = sending
         self._socket: socket.socket | None = None
 
-    def act(self) -> None:
-        """Send a byte more of a head without end, or look whether the server has hung up."""
+    def step(self) -> None:
+        """Send one more byte of an endless head, or check if the server has closed the connection."""
         try:
             if self._socket is None:
-                self._arrive()
+                self._connect()
             elif self._sending:
                 self._socket.send(b"x")
             elif not self._socket.recv(1024):
-                self.leave()
+                self.close()
         except BlockingIOError:
             pass  # still connected
         except OSError:
-            self.leave()
+            self.close()
 
-    def _arrive(self) -> None:
+    def _connect(self) -> None:
         self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=5)
         self._socket.setblocking(False)
         if self._sending:
-            self._socket.send(_ARRIVING)
+            self._socket.send(_REQUEST_START)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -56,32 +57,32 @@ class _Stranger:
 
 @asynccontextmanager
 async def open_idle_connections(url: str, *, sending: bool) -> AsyncIterator[None]:
-    """A thousand connections that have sent nothing, or that send a head one byte a second without end."""
-    strangers = [_Stranger(urlsplit(url).port or 80, sending=sending) for _ in range(CROWD)]
-    for number, stranger in enumerate(strangers):
-        stranger.act()
+    """Hold a thousand connections that send nothing, or an endless head at one byte per second."""
+    connections = [_IdleConnection(urlsplit(url).port or 80, sending=sending) for _ in range(CONNECTIONS)]
+    for number, connection in enumerate(connections):
+        connection.step()
         if number % 50 == 0:
-            await asyncio.sleep(0.01)  # no more than the server's queue of new connections takes
-    acting = asyncio.create_task(_act(strangers, 1.0 if sending else _LOOK_EVERY_S))
+            await asyncio.sleep(0.01)  # not more than the server's accept queue takes
+    stepping = asyncio.create_task(_step_forever(connections, _SEND_INTERVAL_S if sending else _CHECK_INTERVAL_S))
     try:
-        await asyncio.sleep(_SETTLE_S)
+        await asyncio.sleep(_PAUSE_S)
         yield
     finally:
-        acting.cancel()
+        stepping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await acting
-        for stranger in strangers:
-            stranger.leave()
-        await asyncio.sleep(_SETTLE_S)  # the server parts with them before anything else is measured
+            await stepping
+        for connection in connections:
+            connection.close()
+        await asyncio.sleep(_PAUSE_S)  # the server closes them before anything else is measured
 
 
-async def _act(strangers: list[_Stranger], every_s: float) -> None:
-    """Each once in that time, a few at a time: they do not act in step. Late ones are made up for."""
+async def _step_forever(connections: list[_IdleConnection], interval_s: float) -> None:
+    """Step each connection once per interval, evenly spread; delayed steps are made up for."""
     loop = asyncio.get_running_loop()
-    begun, acted = loop.time(), 0
+    started_at, steps = loop.time(), 0
     while True:
-        due = int((loop.time() - begun) / every_s * len(strangers))
-        while acted < due:
-            strangers[acted % len(strangers)].act()
-            acted += 1
+        due = int((loop.time() - started_at) / interval_s * len(connections))
+        while steps < due:
+            connections[steps % len(connections)].step()
+            steps += 1
         await asyncio.sleep(1 / _TICKS_PER_S)

@@ -1,11 +1,10 @@
--- wrk: orders of many users, each under a key of its own; without arguments, a plain GET of the URL.
+-- Script of wrk: orders of many users, each under its own key; without arguments, plain GETs of the URL.
 --
 --   wrk -s load.lua URL [-- USERS_FILE ORDER_FILE SKUS RUN [PAUSE_MS]]
 --
--- USERS_FILE has a header line for each user. ORDER_FILE is an order in which @ stands for the number of the SKU, from 0
--- to SKUS - 1. RUN makes the keys of this run differ from all others'. Each connection pauses so long, on average, before
--- each request.
--- The last line of what wrk prints is the result as JSON, in seconds.
+-- USERS_FILE has a header line per user. ORDER_FILE is an order in which @ is replaced by the number of the SKU, from 0
+-- to SKUS - 1. RUN makes the keys of this run unique. PAUSE_MS is the mean pause of a connection before each request.
+-- The last line of the output is the result as JSON, in seconds.
 
 local threads = 0
 
@@ -25,7 +24,7 @@ function init(args)
     heads[#heads + 1] = 'POST ' .. wrk.path .. ' HTTP/1.1\r\nHost: 127.0.0.1\r\n' ..
       'Content-Type: application/json\r\n' .. header .. '\r\nIdempotency-Key: ' .. args[4] .. '-' .. number .. '-'
   end
-  -- Bodies are put together anew: with a table of 100,000 of them wrk hung now and then; why was not found out.
+  -- Each body is built again: with a table of 100,000 bodies wrk hung sometimes, for an unknown reason.
   local before, after = string.match(assert(io.open(args[2], 'rb')):read('*a'), '^(.-)@(.*)$')
   request = function()
     sent = sent + 1

@@ -1,4 +1,4 @@
-"""What the operating system says: processor time of processes, and what machine this is."""
+"""Processor time of processes, and a description of the machine, from the operating system."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from pathlib import Path
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time that a process has used so far, its threads included."""
+def read_cpu_seconds(pid: int) -> float:
+    """Return user and system time of a process so far, its threads included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started."""
+def list_children(pid: int) -> list[int]:
+    """Return the pids of the child processes of a process."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-class Cpu:
-    """Processor time of some processes, by their kind, since it was made."""
+class CpuMeter:
+    """Meter of the processor time of processes, by kind, since its creation."""
 
     def __init__(self, processes: Mapping[str, Sequence[int]]) -> None:
         self._processes = processes
-        self._before = self._now()
+        self._before = self._read()
 
-    def _now(self) -> dict[str, float]:
-        return {kind: sum(map(cpu_seconds, pids)) for kind, pids in self._processes.items()}
+    def _read(self) -> dict[str, float]:
+        return {kind: sum(map(read_cpu_seconds, pids)) for kind, pids in self._processes.items()}
 
-    def used(self) -> dict[str, float]:
-        now = self._now()
+    def read_used(self) -> dict[str, float]:
+        """Return seconds by kind of process."""
+        now = self._read()
         return {kind: now[kind] - before for kind, before in self._before.items()}
 
 
-def description() -> dict[str, str | int]:
-    """What a reader needs to place the figures."""
+def describe_machine() -> dict[str, str | int]:
+    """Return what a reader needs to compare the figures with others."""
     model = next(
         (
             line.split(":", 1)[1].strip()

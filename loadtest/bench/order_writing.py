@@ -1,4 +1,4 @@
-"""How fast accepted orders get into Postgres: the writer against plain COPY, and whether it keeps pace with a load."""
+"""Speed of the writer: against plain COPY, and under a sustained load."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS
 from commerce.orders.model import PlaceOrder
 from commerce.orders.pricing import OrderLimits, price_order
 from loadtest.bench.environment import SALE_ID, BenchEnvironment
-from loadtest.bench.machine import Cpu, children
-from loadtest.bench.wrk import LoadFailed, wrk
+from loadtest.bench.machine import CpuMeter, list_children
+from loadtest.bench.wrk import LoadFailed, run_wrk
 from lua import Reservation, SaleKeys
 from ops.local.subprocesses import RunningProcess
 
 _TABLES = {"orders": ORDER_COLUMNS, "order_lines": LINE_COLUMNS}
 _BATCH = 64
-_LOOK_S = 0.01
-_TIMEOUT_S, _QUIET_S = 300.0, 0.1
+_POLL_INTERVAL_S, _IDLE_INTERVAL_S = 0.01, 0.1
+_TIMEOUT_S = 300.0
 _LIMITS = OrderLimits(lines=1_000, addresses=50, payments=8, quantity=100_000)
 
 
 class WriteMeasurement(msgspec.Struct, frozen=True):
-    """One run: orders a second of the writer and of plain COPY, and what an order costs the writer and Postgres."""
+    """One measurement: orders per second of the writer and of plain COPY, and the cost per order."""
 
     orders: int
     writer_per_s: float
@@ -39,7 +39,7 @@ class WriteMeasurement(msgspec.Struct, frozen=True):
 
 
 class SustainedLoad(msgspec.Struct, frozen=True):
-    """A load with the writer running: accepted and stored orders a second, and what was left when the load ended."""
+    """A load with a running writer: accepted and stored orders per second, and the backlog at the end of the load."""
 
     orders: int
     accepted_per_s: float
@@ -48,96 +48,102 @@ class SustainedLoad(msgspec.Struct, frozen=True):
     drained_s: float
 
 
-async def write(arena: BenchEnvironment, orders: int) -> WriteMeasurement:
-    """Queue orders, let one writer store them, then COPY the very same rows into the same tables once more."""
-    await _empty(arena)
-    await queue(arena, orders)
-    writer = await arena.run("writer", "workers", "order_writer")
+async def measure_writing(environment: BenchEnvironment, orders: int) -> WriteMeasurement:
+    """Queue orders, let one writer store them, then COPY the same rows into the same tables again."""
+    await _delete_orders(environment)
+    await queue_orders(environment, orders)
+    writer = await environment.run_module("writer", "workers", "order_writer")
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            while await waiting(arena) == orders:  # noqa: ASYNC110  # Redis tells nobody
-                await asyncio.sleep(_LOOK_S)
-        # What was stored until now went along with the writer's start, so the clock begins here.
-        left, started = await waiting(arena), perf_counter()
-        cpu, wal = Cpu({"writer": [writer.pid], "postgres": children(arena.postgres.pid)}), await _wal(arena)
-        await drained(arena)
+            while await count_waiting(environment) == orders:  # noqa: ASYNC110  # Redis sends no event
+                await asyncio.sleep(_POLL_INTERVAL_S)
+        # Orders that are stored by now belong to the writer's start, so the clock starts here.
+        remaining, started = await count_waiting(environment), perf_counter()
+        meter = CpuMeter({"writer": [writer.pid], "postgres": list_children(environment.postgres.pid)})
+        wal_before = await _read_wal_position(environment)
+        await wait_until_drained(environment)
         seconds = perf_counter() - started
-        used, wal = cpu.used(), await _wal(arena) - wal
+        used, wal_bytes = meter.read_used(), await _read_wal_position(environment) - wal_before
     finally:
         await writer.stop()
-    copied = await _copy_again(arena)
-    cpu_us = {kind: s / left * 1e6 for kind, s in used.items()}
-    return WriteMeasurement(orders, left / seconds, orders / copied, cpu_us, wal / left)
+    copy_seconds = await _copy_again(environment)
+    cpu_us = {kind: cpu_seconds / remaining * 1e6 for kind, cpu_seconds in used.items()}
+    return WriteMeasurement(orders, remaining / seconds, orders / copy_seconds, cpu_us, wal_bytes / remaining)
 
 
 async def sustain_load(
-    arena: BenchEnvironment, url: str, connections: int, seconds: float, pause_ms: float = 0
+    environment: BenchEnvironment, url: str, connections: int, seconds: float, pause_ms: float = 0
 ) -> SustainedLoad:
-    """Load a gateway while a writer runs, and see how long the writer needs to finish after the load has ended."""
-    await _empty(arena)
-    sold = await arena.sold()
-    writer: RunningProcess = await arena.run("writer", "workers", "order_writer")
+    """Load a gateway while a writer runs, and measure how long the writer needs after the load.
+
+    Raises `LoadFailed` if a request was refused or failed.
+    """
+    await _delete_orders(environment)
+    sold_before = await environment.count_sold()
+    writer: RunningProcess = await environment.run_module("writer", "workers", "order_writer")
     try:
         started = perf_counter()
-        load = await wrk(url, connections, seconds, *arena.load(arena.tokens, pause_ms))
-        ended, backlog = perf_counter(), await waiting(arena)
+        load = await run_wrk(url, connections, seconds, *environment.load_arguments(environment.tokens, pause_ms))
+        ended, backlog = perf_counter(), await count_waiting(environment)
         orders, stored = 1, 0
         async with asyncio.timeout(_TIMEOUT_S):
-            while orders != stored:  # when wrk hangs up, the gateway still has orders in hand
-                await drained(arena)
-                orders, stored = await arena.sold() - sold, await _stored(arena)
+            while orders != stored:  # when wrk ends, the gateway still has pending orders
+                await wait_until_drained(environment)
+                orders, stored = await environment.count_sold() - sold_before, await _count_stored(environment)
         done = perf_counter()
     finally:
         await writer.stop()
     if load.refused or load.failed:
-        raise LoadFailed(f"{orders} were accepted and stored, but {load.refused} refused, and {load.failed} failed")
+        raise LoadFailed(
+            f"{orders} orders were accepted and stored, but {load.refused} refused, and {load.failed} failed"
+        )
     return SustainedLoad(orders, orders / load.seconds, orders / (done - started), backlog, done - ended)
 
 
-async def _stored(arena: BenchEnvironment) -> int:
-    async with arena.shop.db.connection() as connection:
+async def _count_stored(environment: BenchEnvironment) -> int:
+    async with environment.shop.db.connection() as connection:
         return int(await connection.fetchval("SELECT count(*) FROM orders"))
 
 
-async def waiting(arena: BenchEnvironment) -> int:
-    """Orders that are accepted and not yet in Postgres."""
-    [count] = await lua.accepted_counts(arena.shop.redis, [SaleKeys(SALE_ID)])
+async def count_waiting(environment: BenchEnvironment) -> int:
+    """Return the number of accepted orders that are not in Postgres yet."""
+    [count] = await lua.accepted_counts(environment.shop.redis, [SaleKeys(SALE_ID)])
     return count
 
 
-async def drained(arena: BenchEnvironment) -> None:
-    """Return when everything is stored. Raises `TimeoutError` if that takes too long."""
+async def wait_until_drained(environment: BenchEnvironment) -> None:
+    """Wait until all orders are stored. Raises `TimeoutError` after five minutes."""
     async with asyncio.timeout(_TIMEOUT_S):
-        while await waiting(arena):  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_S)
+        while await count_waiting(environment):  # noqa: ASYNC110  # Redis sends no event
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
 
-async def _wal(arena: BenchEnvironment) -> int:
-    """Bytes that Postgres has written ahead so far."""
-    async with arena.shop.db.connection() as connection:
+async def _read_wal_position(environment: BenchEnvironment) -> int:
+    """Return the bytes that Postgres has written to its write-ahead log so far."""
+    async with environment.shop.db.connection() as connection:
         return int(await connection.fetchval("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
 
 
-async def _empty(arena: BenchEnvironment) -> None:
-    """No orders, in Redis or in Postgres, nor on their way from a load that has just ended."""
-    before = -1
-    while before != (before := await arena.sold()):  # noqa: ASYNC110  # Redis tells nobody
-        await asyncio.sleep(_QUIET_S)
-    await arena.sweep()
-    async with arena.shop.db.connection() as connection:
+async def _delete_orders(environment: BenchEnvironment) -> None:
+    """Delete the orders in Redis and Postgres, once a load that has just ended adds no more."""
+    sold = -1
+    while sold != (sold := await environment.count_sold()):  # noqa: ASYNC110  # Redis sends no event
+        await asyncio.sleep(_IDLE_INTERVAL_S)
+    await environment.sweep()
+    async with environment.shop.db.connection() as connection:
         await connection.execute("TRUNCATE orders, order_lines, order_events CASCADE")
 
 
-async def queue(arena: BenchEnvironment, count: int) -> None:
-    """Accepted orders in the stream, as the gateway would have put them there."""
-    place = msgspec.json.decode(arena.order.read_bytes().replace(b"@", b"0"), type=PlaceOrder)
-    [sale] = [sale for sale in await arena.shop.sales.list_opened() if sale.sale_id == SALE_ID]
-    snapshot = await arena.shop.sales.read_snapshot(sale, None)
-    ids, run, today = IdGenerator(), secrets.token_hex(4), arena.shop.clock.now_ms() // DAY_MS
+async def queue_orders(environment: BenchEnvironment, count: int) -> None:
+    """Add accepted orders to the stream as the gateway does."""
+    body = msgspec.json.decode(environment.order.read_bytes().replace(b"@", b"0"), type=PlaceOrder)
+    [sale] = [sale for sale in await environment.shop.sales.list_opened() if sale.sale_id == SALE_ID]
+    snapshot = await environment.shop.sales.read_snapshot(sale, None)
+    ids, run, today = IdGenerator(), secrets.token_hex(4), environment.shop.clock.now_ms() // DAY_MS
 
-    def order(number: int) -> Reservation:
+    def create_order(number: int) -> Reservation:
         return price_order(
-            place,
+            body,
             snapshot,
             _LIMITS,
             user_id=f"user-{number % 10_000}",
@@ -146,13 +152,13 @@ async def queue(arena: BenchEnvironment, count: int) -> None:
         )
 
     for first in range(0, count, _BATCH):
-        batch = [order(number) for number in range(first, min(first + _BATCH, count))]
-        await lua.reserve(arena.shop.redis, SaleKeys(SALE_ID), today, batch)
+        batch = [create_order(number) for number in range(first, min(first + _BATCH, count))]
+        await lua.reserve(environment.shop.redis, SaleKeys(SALE_ID), today, batch)
 
 
-async def _copy_again(arena: BenchEnvironment) -> float:
-    """Seconds that plain COPY takes for all rows that are stored now, into the same tables, emptied before."""
-    async with arena.shop.db.connection() as connection:
+async def _copy_again(environment: BenchEnvironment) -> float:
+    """Return the seconds that plain COPY takes for all stored rows, into the same emptied tables."""
+    async with environment.shop.db.connection() as connection:
         rows: dict[str, bytes] = {}
         for table, columns in _TABLES.items():
             buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What a benchmark found: as a table, as JSON and as a picture."""
+"""Report of a benchmark: tables, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
 class Figures(msgspec.Struct):
-    """Everything that was measured in one run."""
+    """All measurements of one run. The members are those of docs/benchmarks/latest.json."""
 
     at: datetime
     machine: dict[str, str | int]
@@ -34,10 +34,10 @@ class Figures(msgspec.Struct):
     left_out: dict[str, str] = {}
 
     def ratios(self) -> dict[str, float]:
-        """What thresholds are set on; each is a ratio inside this run."""
-        found = {
-            name: ratio(self.turns, FLOODGATE, other)
-            for name, other, ratio in (
+        """Return the ratios that have thresholds; each compares two measurements of this run."""
+        ratios = {
+            name: compute(self.turns, FLOODGATE, other)
+            for name, other, compute in (
                 ("cpu_vs_aiohttp_hello", HELLO, cpu_ratio),
                 ("cpu_vs_aiohttp_hello_to_order", HELLO_TO_ORDER, cpu_ratio),
                 ("cpu_vs_nginx_lua", NGINX, cpu_ratio),
@@ -47,94 +47,105 @@ class Figures(msgspec.Struct):
             if other in self.turns
         }
         if self.writing:
-            found["writer_vs_copy"] = median(one.writer_per_s / one.copy_per_s for one in self.writing)
+            ratios["writer_vs_copy"] = median(
+                measurement.writer_per_s / measurement.copy_per_s for measurement in self.writing
+            )
         for name, other in (("memory_cpu_vs_aiohttp_hello", HELLO), ("memory_cpu_vs_nginx_lua", NGINX)):
             if other in self.in_memory:
-                found[name] = cpu_ratio(self.in_memory, FLOODGATE, other)
-        return {name: round(ratio, 3) for name, ratio in found.items()}
+                ratios[name] = cpu_ratio(self.in_memory, FLOODGATE, other)
+        return {name: round(ratio, 3) for name, ratio in ratios.items()}
 
 
 def show(figures: Figures) -> None:
-    """Print it."""
+    """Print the tables and the ratios."""
     console = Console(width=120)
-    for title, turns in (("Redis syncs every write", figures.turns), ("nothing on disk", figures.in_memory)):
-        if turns:
-            console.print(_table(title, turns))
+    for title, measurements in (("Redis syncs every write", figures.turns), ("nothing on disk", figures.in_memory)):
+        if measurements:
+            console.print(_create_table(title, measurements))
     if figures.writing:
+        writer_rates = [measurement.writer_per_s for measurement in figures.writing]
+        copy_rates = [measurement.copy_per_s for measurement in figures.writing]
         console.print(
-            f"writer: {spread([one.writer_per_s for one in figures.writing], 0)} orders/s, "
-            f"plain COPY of the same rows: {spread([one.copy_per_s for one in figures.writing], 0)}"
+            f"writer: {format_spread(writer_rates, 0)} orders/s, "
+            f"plain COPY of the same rows: {format_spread(copy_rates, 0)}"
         )
-    for title, pace in (("full load", figures.pace), ("70% of the peak", figures.long_pace)):
-        if pace:
+    for title, load in (("full load", figures.pace), ("70% of the peak", figures.long_pace)):
+        if load:
             console.print(
-                f"accept and persist, {title}: {pace.accepted_per_s:.0f} accepted/s, {pace.stored_per_s:.0f} stored/s; "
-                f"{pace.backlog} were waiting when the load ended, all were stored {pace.drained_s:.1f} s later"
+                f"accept and store, {title}: {load.accepted_per_s:.0f} accepted/s, {load.stored_per_s:.0f} stored/s; "
+                f"{load.backlog} were waiting when the load ended, all were stored {load.drained_s:.1f} s later"
             )
     if figures.shape:
-        _show_shape(console, figures.shape)
-    for name, why in figures.left_out.items():
-        console.print(f"left out: {name}: {why}")
+        _show_scaling(console, figures.shape)
+    for name, reason in figures.left_out.items():
+        console.print(f"left out: {name}: {reason}")
     console.print(figures.ratios())
 
 
-def _table(title: str, contest: dict[str, list[Measurement]]) -> Table:
-    table = Table("server", "answers/s", "CPU µs an answer", "of which", "p50 ms", "p99 ms", title=title)
-    for name, turns in contest.items():
-        kinds = ", ".join(f"{kind} {median(turn.cpu_us[kind] for turn in turns):.1f}" for kind in turns[0].cpu_us)
+def _create_table(title: str, measurements_by_server: dict[str, list[Measurement]]) -> Table:
+    table = Table("server", "answers/s", "CPU µs per answer", "of which", "p50 ms", "p99 ms", title=title)
+    for name, measurements in measurements_by_server.items():
+        kinds = ", ".join(
+            f"{kind} {median(measurement.cpu_us[kind] for measurement in measurements):.1f}"
+            for kind in measurements[0].cpu_us
+        )
         table.add_row(
             name,
-            spread([turn.per_s for turn in turns], 0),
-            spread([turn.cpu for turn in turns], 1),
+            format_spread([measurement.per_s for measurement in measurements], 0),
+            format_spread([measurement.cpu for measurement in measurements], 1),
             kinds,
-            spread([turn.p50_ms for turn in turns], 1),
-            spread([turn.p99_ms for turn in turns], 1),
+            format_spread([measurement.p50_ms for measurement in measurements], 1),
+            format_spread([measurement.p99_ms for measurement in measurements], 1),
         )
     return table
 
 
-def _show_shape(console: Console, shape: Scaling) -> None:
-    for what, costs in (
-        ("connections", shape.cpu_by_connections),
-        ("SKUs", shape.cpu_by_skus),
-        ("orders waiting", shape.cpu_by_backlog),
+def _show_scaling(console: Console, scaling: Scaling) -> None:
+    for dimension, costs in (
+        ("connections", scaling.cpu_by_connections),
+        ("SKUs", scaling.cpu_by_skus),
+        ("orders waiting", scaling.cpu_by_backlog),
     ):
-        console.print(f"CPU µs an order by {what}: " + ", ".join(f"{n:,}: {cost:.1f}" for n, cost in costs.items()))
-    console.print(f"Redis memory a waiting order: {shape.redis_bytes_per_waiting_order:.0f} bytes")
-    for what, turns in (
-        ("alone", shape.half_load),
-        ("with 1,000 slow senders", shape.half_load_with_slow_senders),
-        ("with 1,000 idle connections", shape.half_load_with_idle_connections),
+        console.print(
+            f"CPU µs per order by {dimension}: " + ", ".join(f"{size:,}: {cost:.1f}" for size, cost in costs.items())
+        )
+    console.print(f"Redis memory per waiting order: {scaling.redis_bytes_per_waiting_order:.0f} bytes")
+    for title, measurements in (
+        ("alone", scaling.half_load),
+        ("with 1,000 slow senders", scaling.half_load_with_slow_senders),
+        ("with 1,000 idle connections", scaling.half_load_with_idle_connections),
     ):
-        if turns:
+        if measurements:
             console.print(
-                f"half of the peak, {what}: {median(turn.per_s for turn in turns):.0f} orders/s, "
-                f"p50 {spread([turn.p50_ms for turn in turns], 2)} ms, "
-                f"p99 {spread([turn.p99_ms for turn in turns], 2)} ms"
+                f"half of the peak, {title}: {median(measurement.per_s for measurement in measurements):.0f} orders/s, "
+                f"p50 {format_spread([measurement.p50_ms for measurement in measurements], 2)} ms, "
+                f"p99 {format_spread([measurement.p99_ms for measurement in measurements], 2)} ms"
             )
-    console.print(f"p99 among a crowd by p99 alone: {shape.crowding()}")
+    console.print(f"p99 beside other connections by p99 alone: {scaling.crowding()}")
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    """The median, and from where to where the values go."""
+def format_spread(values: Sequence[float], digits: int) -> str:
+    """Format the median, the minimum and the maximum."""
     return f"{median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
 def write(figures: Figures, directory: Path) -> None:
-    """`latest.json` and `latest.svg`."""
+    """Write `latest.json` and `latest.svg` to a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     spreads = figures.shape.spreads() if figures.shape else {}
     crowding = figures.shape.crowding() if figures.shape else {}
-    whole = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
-    (directory / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(whole), indent=1) + b"\n")
-    (directory / "latest.svg").write_text(picture(figures), encoding="utf-8")
+    content = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
+    (directory / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    (directory / "latest.svg").write_text(draw_picture(figures), encoding="utf-8")
 
 
-def picture(figures: Figures) -> str:
-    """Processor time an answer as bars, by kind of process."""
+def draw_picture(figures: Figures) -> str:
+    """Draw the processor time per answer as bars by kind of process, as SVG."""
     medians = {
-        name: {kind: median(turn.cpu_us[kind] for turn in turns) for kind in turns[0].cpu_us}
-        for name, turns in figures.turns.items()
+        name: {
+            kind: median(measurement.cpu_us[kind] for measurement in measurements) for kind in measurements[0].cpu_us
+        }
+        for name, measurements in figures.turns.items()
     }
     longest = max(sum(kinds.values()) for kinds in medians.values())
     height = 40 * len(medians) + 60
@@ -142,7 +153,7 @@ def picture(figures: Figures) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="760" height="{height}"',
         'font-family="sans-serif" font-size="14">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="24" font-weight="bold">Processor time an answer, µs ({figures.at:%Y-%m-%d})</text>',
+        f'<text x="10" y="24" font-weight="bold">Processor time per answer, µs ({figures.at:%Y-%m-%d})</text>',
     ]
     for row, (name, kinds) in enumerate(medians.items()):
         x, y = 150.0, 40 + 40 * row

@@ -1,4 +1,4 @@
-"""Whether an order costs the same whatever is around it, and how long a shopper waits when the shop is half busy."""
+"""Cost of an order by connections, SKUs and backlog, and waiting times at half of the peak."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from statistics import median
 
 import msgspec
 
-from loadtest.bench.comparison import BenchedServer, Measurement, turn
-from loadtest.bench.environment import BenchEnvironment, arena
+from loadtest.bench.comparison import BenchedServer, Measurement, measure
+from loadtest.bench.environment import BenchEnvironment, open_environment
 from loadtest.bench.idle_connections import open_idle_connections
-from loadtest.bench.order_writing import queue
+from loadtest.bench.order_writing import queue_orders
 from loadtest.bench.peers import Peers
 
 _CONNECTIONS = (64, 256, 2_000)
 _MANY_SKUS = 100_000
-_ROUNDS = 3  # of the waiting times, for each repeat of all else
+_CONNECTION_COUNT = 256
+_HALF_LOAD_ROUNDS = 3  # measurements of waiting times per repeat of the others
+_POLL_INTERVAL_S = 0.05
 
 
 class Scaling(msgspec.Struct):
-    """Processor time an order in microseconds; waiting times in milliseconds."""
+    """Results: processor time per order in microseconds, waiting times in milliseconds."""
 
     cpu_by_connections: dict[int, float] = {}
     cpu_by_skus: dict[int, float] = {}
@@ -32,107 +34,125 @@ class Scaling(msgspec.Struct):
     half_load_with_idle_connections: list[Measurement] = []
 
     def spreads(self) -> dict[str, float]:
-        """The highest cost by the lowest, for each of the circumstances."""
-        found = {"connections": self.cpu_by_connections, "skus": self.cpu_by_skus, "backlog": self.cpu_by_backlog}
-        return {name: round(max(costs.values()) / min(costs.values()), 3) for name, costs in found.items() if costs}
+        """Return the highest cost by the lowest, for connections, SKUs and backlog."""
+        costs_by_name = {
+            "connections": self.cpu_by_connections,
+            "skus": self.cpu_by_skus,
+            "backlog": self.cpu_by_backlog,
+        }
+        return {
+            name: round(max(costs.values()) / min(costs.values()), 3) for name, costs in costs_by_name.items() if costs
+        }
 
     def crowding(self) -> dict[str, float]:
-        """The shoppers' p99 among a crowd by their p99 alone, at half of the peak: medians over neighbouring turns."""
-        crowds = {"slow_senders": self.half_load_with_slow_senders, "idle": self.half_load_with_idle_connections}
+        """Return the p99 beside other connections by the p99 alone, at half of the peak.
+
+        Medians over neighbouring measurements.
+        """
+        beside = {"slow_senders": self.half_load_with_slow_senders, "idle": self.half_load_with_idle_connections}
         return {
             name: round(
-                median(among.p99_ms / alone.p99_ms for among, alone in zip(turns, self.half_load, strict=True)), 3
+                median(
+                    loaded.p99_ms / alone.p99_ms for loaded, alone in zip(measurements, self.half_load, strict=True)
+                ),
+                3,
             )
-            for name, turns in crowds.items()
-            if turns
+            for name, measurements in beside.items()
+            if measurements
         }
 
 
 async def measure_scaling(
-    found: BenchEnvironment, floodgate: BenchedServer, *, seconds: float, repeats: int, backlog: int
+    environment: BenchEnvironment, floodgate: BenchedServer, *, seconds: float, repeats: int, backlog: int
 ) -> Scaling:
-    """Measure one circumstance after the other against the plain case."""
-    shape = Scaling()
+    """Measure the cost of an order by connections, by SKUs and by backlog."""
+    scaling = Scaling()
 
-    async def by_connections(count: int) -> float:
-        return (await turn(found, floodgate, count, seconds)).cpu
+    async def measure_connections(count: int) -> float:
+        return (await measure(environment, floodgate, count, seconds)).cpu
 
-    shape.cpu_by_connections = await _alternate(_CONNECTIONS, by_connections, repeats)
-    async with arena(skus=_MANY_SKUS) as many, AsyncExitStack() as stack:
-        other = await Peers(many, stack).floodgate()
+    scaling.cpu_by_connections = await _alternate(_CONNECTIONS, measure_connections, repeats)
+    async with open_environment(skus=_MANY_SKUS) as many_skus, AsyncExitStack() as stack:
+        other_floodgate = await Peers(many_skus, stack).start_floodgate()
 
-        async def by_skus(count: int) -> float:
-            where, who = (found, floodgate) if count == 1 else (many, other)
-            return (await turn(where, who, 256, seconds)).cpu
+        async def measure_skus(count: int) -> float:
+            case = (environment, floodgate) if count == 1 else (many_skus, other_floodgate)
+            return (await measure(*case, _CONNECTION_COUNT, seconds)).cpu
 
-        shape.cpu_by_skus = await _alternate((1, _MANY_SKUS), by_skus, repeats)
-    await _backlog(found, floodgate, shape, seconds, repeats, backlog)
-    return shape
+        scaling.cpu_by_skus = await _alternate((1, _MANY_SKUS), measure_skus, repeats)
+    await _measure_backlog(environment, floodgate, scaling, seconds, repeats, backlog)
+    return scaling
 
 
 async def _alternate(
-    cases: Sequence[int], measure: Callable[[int], Awaitable[float]], repeats: int
+    cases: Sequence[int], measure_case: Callable[[int], Awaitable[float]], repeats: int
 ) -> dict[int, float]:
-    """The median cost of each case, taking turns."""
-    costs: dict[int, list[float]] = {case: [] for case in cases}
+    """Measure the cases in turn, and return the median cost of each."""
+    costs_by_case: dict[int, list[float]] = {case: [] for case in cases}
     for _ in range(repeats):
         for case in cases:
-            costs[case].append(await measure(case))
-    return {case: median(found) for case, found in costs.items()}
+            costs_by_case[case].append(await measure_case(case))
+    return {case: median(costs) for case, costs in costs_by_case.items()}
 
 
-async def _backlog(
-    found: BenchEnvironment, floodgate: BenchedServer, shape: Scaling, seconds: float, repeats: int, backlog: int
+async def _measure_backlog(
+    environment: BenchEnvironment,
+    floodgate: BenchedServer,
+    scaling: Scaling,
+    seconds: float,
+    repeats: int,
+    backlog: int,
 ) -> None:
-    """With nothing waiting, then with a stream full of orders that no writer takes."""
-    empty = [(await turn(found, floodgate, 256, seconds)).cpu for _ in range(repeats)]
-    await found.sweep()
-    before = await _memory(found)
-    await queue(found, backlog)
-    shape.redis_bytes_per_waiting_order = (await _memory(found) - before) / backlog
-    full = [(await turn(found, floodgate, 256, seconds, sweep=False)).cpu for _ in range(repeats)]
-    shape.cpu_by_backlog = {0: median(empty), backlog: median(full)}
-    await found.sweep()
+    """Measure the cost without waiting orders, and with a stream full of orders that no writer reads."""
+    empty = [(await measure(environment, floodgate, _CONNECTION_COUNT, seconds)).cpu for _ in range(repeats)]
+    await environment.sweep()
+    before = await _read_used_memory(environment)
+    await queue_orders(environment, backlog)
+    scaling.redis_bytes_per_waiting_order = (await _read_used_memory(environment) - before) / backlog
+    full = [
+        (await measure(environment, floodgate, _CONNECTION_COUNT, seconds, sweep=False)).cpu for _ in range(repeats)
+    ]
+    scaling.cpu_by_backlog = {0: median(empty), backlog: median(full)}
+    await environment.sweep()
 
 
-async def _memory(found: BenchEnvironment) -> int:
-    return int((await found.shop.redis.info("memory"))["used_memory"])
+async def _read_used_memory(environment: BenchEnvironment) -> int:
+    return int((await environment.shop.redis.info("memory"))["used_memory"])
 
 
-async def half_load(
-    found: BenchEnvironment,
+async def measure_half_load(
+    environment: BenchEnvironment,
     floodgate: BenchedServer,
     peak_per_s: float,
     *,
     seconds: float,
     repeats: int,
-    shape: Scaling,
+    scaling: Scaling,
 ) -> None:
-    """Waiting times at half of the peak: alone, with slow senders, and with idle connections, taking turns.
+    """Measure waiting times at half of the peak in turn: alone, with slow senders, and with idle connections.
 
-    Many short turns rather than few long ones: a p99 is moved by whatever else the machine does, and two turns of the
-    very same case differ by half as a rule. Each turn begins with an append-only file just rewritten, or one turn would
-    have Redis's rewrite within it and the next would not.
+    Many short measurements instead of few long ones: a p99 depends on everything else that the machine does, and two
+    measurements of the same case usually differ by half. Each one begins with a freshly rewritten append-only file;
+    otherwise some would contain a rewrite by Redis and others not.
     """
-    connections = 256
-    pause_ms = connections / (peak_per_s / 2) * 1e3
+    pause_ms = _CONNECTION_COUNT / (peak_per_s / 2) * 1e3
 
-    async def waiting() -> Measurement:
-        await _rewrite(found)
-        return await turn(found, floodgate, connections, seconds / 2, pause_ms=pause_ms)
+    async def measure_once() -> Measurement:
+        await _rewrite_append_only_file(environment)
+        return await measure(environment, floodgate, _CONNECTION_COUNT, seconds / 2, pause_ms=pause_ms)
 
-    for _ in range(_ROUNDS * repeats):
-        shape.half_load.append(await waiting())
+    for _ in range(_HALF_LOAD_ROUNDS * repeats):
+        scaling.half_load.append(await measure_once())
         async with open_idle_connections(floodgate.url, sending=True):
-            shape.half_load_with_slow_senders.append(await waiting())
+            scaling.half_load_with_slow_senders.append(await measure_once())
         async with open_idle_connections(floodgate.url, sending=False):
-            shape.half_load_with_idle_connections.append(await waiting())
+            scaling.half_load_with_idle_connections.append(await measure_once())
 
 
-async def _rewrite(found: BenchEnvironment) -> None:
-    """Have Redis rewrite its append-only file now, if it keeps one."""
-    await found.sweep()
-    redis = found.shop.redis
+async def _rewrite_append_only_file(environment: BenchEnvironment) -> None:
+    """Let Redis rewrite its append-only file now, if it has one."""
+    await environment.sweep()
+    redis = environment.shop.redis
     if not (await redis.info("persistence"))["aof_enabled"]:
         return
     await redis.bgrewriteaof()
@@ -140,4 +160,4 @@ async def _rewrite(found: BenchEnvironment) -> None:
         state = await redis.info("persistence")
         if not state["aof_rewrite_in_progress"] and not state["aof_rewrite_scheduled"]:
             return
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_POLL_INTERVAL_S)

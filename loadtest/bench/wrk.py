@@ -1,4 +1,4 @@
-"""The load: wrk, which costs little itself, with a pool of users' tokens and a new idempotency key a request."""
+"""Load by wrk, which costs little itself: tokens of many users, and a new idempotency key per request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 import msgspec
 
 _SCRIPT = Path(__file__).with_name("load.lua")
-_GRACE_S = 30.0
+_TIMEOUT_GRACE_S = 30.0
 
 
-class Load(msgspec.Struct, frozen=True):
-    """What wrk saw. `refused`: answered with 400 or more; `failed`: no answer. Times in seconds."""
+class LoadResult(msgspec.Struct, frozen=True):
+    """Result of wrk. `refused`: answered with 400 or more; `failed`: no answer. Times in seconds."""
 
     seconds: float
     requests: int
@@ -25,26 +25,26 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class LoadFailed(Exception):
-    """wrk could not do its work. The message is what it said."""
+    """A load could not be run or was refused. The message says why."""
 
 
-async def wrk(url: str, connections: int, seconds: float, *arguments: str | float | Path) -> Load:
-    """Load a URL with orders; `arguments` are those of `load.lua`, without any it is loaded with plain GETs."""
+async def run_wrk(url: str, connections: int, seconds: float, *arguments: str | float | Path) -> LoadResult:
+    """Load a URL with orders, or with plain GETs if there are no `arguments` for `load.lua`. Raises `LoadFailed`."""
     program = shutil.which("wrk")
     if program is None:
-        raise LoadFailed("wrk is not installed: on Debian, `apt-get install wrk`")
+        raise LoadFailed("cannot run the load: wrk is not installed; on Debian, `apt-get install wrk`")
     command = (
         *(program, "-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", "10s"),
         *("-s", str(_SCRIPT), url, "--", *map(str, arguments)),
     )
-    output = await _output(command, seconds + _GRACE_S)
+    output = await _read_output(command, seconds + _TIMEOUT_GRACE_S)
     try:
-        return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=Load)
+        return msgspec.json.decode(output.strip().rpartition(b"\n")[2], type=LoadResult)
     except msgspec.DecodeError:
         raise LoadFailed(output.decode(errors="replace")[-2_000:]) from None
 
 
-async def _output(command: Sequence[str], timeout_s: float) -> bytes:
+async def _read_output(command: Sequence[str], timeout_s: float) -> bytes:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
@@ -52,4 +52,4 @@ async def _output(command: Sequence[str], timeout_s: float) -> bytes:
         return (await asyncio.wait_for(process.communicate(), timeout_s))[0]
     except TimeoutError:
         process.kill()
-        raise LoadFailed(f"it did not end {_GRACE_S:g} s after its time: {' '.join(command)}") from None
+        raise LoadFailed(f"wrk did not end {_TIMEOUT_GRACE_S:g} s after its time: {' '.join(command)}") from None

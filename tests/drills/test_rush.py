@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from loadtest.bench.machine import Cpu
+from loadtest.bench.machine import CpuMeter
 from ops.services import open_cli_services
 from tests.drills.client_record import ClientRecord, IntendedOrder
 from tests.drills.final_checks import check_final_state
@@ -37,12 +37,12 @@ def with_repeats(wishes: list[IntendedOrder], repeats: int, rng: Random) -> list
 async def run(stack: LocalStack, record: ClientRecord, wishes: list[IntendedOrder], rng: Random) -> str:
     """All of them over the connections, with both gateways at work; gives the figures."""
     loop = asyncio.get_running_loop()
-    cpu = Cpu({f"gateway {pid}": [pid] for pid in stack.pids("gateway")})
+    cpu = CpuMeter({f"gateway {pid}": [pid] for pid in stack.pids("gateway")})
     errands: Iterator[RetriedRequest] = (record.order(wish) for wish in wishes)
     started = loop.time()
     await run_requests(stack.port, rng, CONNECTIONS, errands)
     seconds = loop.time() - started
-    used = cpu.used()
+    used = cpu.read_used()
     assert len(used) == 2
     assert min(used.values()) > 0.2 * max(used.values()), used
     assert set(record.statuses) <= _FORESEEN

@@ -1,6 +1,6 @@
-"""FastAPI on uvicorn with one EVALSHA a request, through redis-py with hiredis: `python -m … PORT`.
+"""FastAPI on uvicorn with one EVALSHA per request, through redis-py with hiredis: `python -m … PORT`.
 
-Types checked by pydantic, uvloop, httptools, no access log: as its users would tune it. No token is checked.
+Tuned as for production: types checked by pydantic, uvloop, httptools, no access log. No token is checked.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from fastapi import FastAPI, Header, Request, Response
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 
-from loadtest.bench.peers.script import Reserve
+from loadtest.bench.peers.script import ReserveCall
 
 _LIMIT = 1_000_000
 
 
 class Line(BaseModel):
-    """One product."""
+    """One line of an order."""
 
     sku: str
     quantity: Annotated[int, Field(ge=1)]
 
 
 class Order(BaseModel):
-    """What is needed of an order."""
+    """The members of an order that are used."""
 
     sale_id: str
     lines: Annotated[list[Line], Field(min_length=1, max_length=1)]
@@ -37,14 +37,14 @@ class Order(BaseModel):
 
 
 class Placed(BaseModel):
-    """The answer."""
+    """Response to an accepted or refused order."""
 
     order_id: str
     status: str
 
 
 app = FastAPI()
-reserve = Reserve.from_environment()
+reserve = ReserveCall.from_environment()
 redis = Redis(unix_socket_path=reserve.redis, max_connections=1_000)
 
 
@@ -56,7 +56,7 @@ async def place(
     x_user: Annotated[str, Header()],
     idempotency_key: Annotated[str, Header()],
 ) -> Placed:
-    """Reserve it."""
+    """Reserve the stock of an order."""
     body = await request.body()
     line, order_id = order.lines[0], uuid.uuid4()
     reply = await redis.evalsha(

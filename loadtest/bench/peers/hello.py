@@ -8,7 +8,7 @@ import uvloop
 from aiohttp import web
 
 
-async def hello(request: web.Request) -> web.Response:
+async def answer_hello(request: web.Request) -> web.Response:
     return web.Response(text="Hello, world")
 
 
@@ -16,8 +16,8 @@ def main() -> None:
     """Serve until killed."""
     uvloop.install()
     app = web.Application()
-    app.router.add_get("/", hello)
-    app.router.add_post("/v1/orders", hello)
+    app.router.add_get("/", answer_hello)
+    app.router.add_post("/v1/orders", answer_hello)
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
 
 

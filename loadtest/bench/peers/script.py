@@ -1,4 +1,4 @@
-"""What a peer needs to reserve one order with one call: the same script, the same keys, the same arguments."""
+"""Arguments by which a peer reserves one order with one call of the gateway's own script."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _VARIABLE = "BENCH_RESERVE"
 
 
 @dataclass(frozen=True, slots=True)
-class Reserve:
-    """Arguments that are the same for all orders of a run."""
+class ReserveCall:
+    """Arguments of `reserve.lua` that are the same for all orders of a run."""
 
     redis: str
     """path of the socket"""
@@ -27,23 +27,22 @@ class Reserve:
     day: int
     generation: int
 
-    def environment(self) -> dict[str, str]:
-        """For a peer's process, whatever it is written in: one variable with JSON."""
+    def to_variables(self) -> dict[str, str]:
+        """Return the environment variable of a peer's process, with JSON for any language."""
         values = {name: getattr(self, name) for name in ("redis", "sha", "keys", "day", "generation")}
         return {_VARIABLE: json.dumps(values)}
 
     @classmethod
-    def from_environment(cls) -> Reserve:
+    def from_environment(cls) -> ReserveCall:
+        """Read the arguments from the environment variable."""
         return cls(**json.loads(os.environ[_VARIABLE]))
 
 
-async def reserve_of(arena: BenchEnvironment) -> Reserve:
-    """Have Redis know the script, and look up what it is called with."""
-    script, keys, redis = Script("reserve"), SaleKeys(SALE_ID), arena.shop.redis
+async def prepare_reserve(environment: BenchEnvironment) -> ReserveCall:
+    """Load the script into Redis and return its arguments."""
+    script, keys, redis = Script("reserve"), SaleKeys(SALE_ID), environment.shop.redis
     await redis.script_load(script.source)
-    day = arena.shop.clock.now_ms() // DAY_MS
-    names = [keys.meta, keys.stock, keys.buyers, keys.accepted, keys.orders]
-    names += [keys.keys(near) for near in range(day - 2, day + 2)]
+    day = environment.shop.clock.now_ms() // DAY_MS
     generation = int(await cast(Awaitable[bytes], redis.hget(keys.meta.decode(), "generation")))
-    socket = arena.settings.redis().removeprefix("unix://").partition("?")[0]
-    return Reserve(socket, script.sha, [name.decode() for name in names], day, generation)
+    socket = environment.settings.redis().removeprefix("unix://").partition("?")[0]
+    return ReserveCall(socket, script.sha, [key.decode() for key in keys.reserve_keys(day)], day, generation)

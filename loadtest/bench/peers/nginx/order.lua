@@ -1,4 +1,4 @@
--- nginx + Lua: decode the order, one EVALSHA over a kept cosocket connection, answer.
+-- nginx + Lua: decode the order, send one EVALSHA over a pooled cosocket connection, answer.
 
 local cjson = require 'cjson.safe'
 local bit = require 'bit'
@@ -21,7 +21,7 @@ local function hex(bytes)
   return (bytes:gsub('.', function(c) return string.format('%02x', c:byte()) end))
 end
 
--- What is the same in every command: EVALSHA, the script, its keys, the day, and one order, SKU and buyer.
+-- Equal in every command: EVALSHA, the script, its keys, the day, and counts of one order, SKU and user.
 local ARGUMENTS = 3 + #reserve.keys + 4 + 8
 local head = {'*' .. ARGUMENTS .. '\r\n', bulk('EVALSHA'), bulk(reserve.sha), bulk(#reserve.keys)}
 for _, key in ipairs(reserve.keys) do head[#head + 1] = bulk(key) end
@@ -31,15 +31,15 @@ local lines_head = u32(0) .. u32(reserve.generation) .. u32(1) .. u32(1)
 local lines_tail = u32(1) .. u32(LIMIT)
 local nothing = string.rep('\0', 8)
 
-local function fail(why)
-  ngx.log(ngx.ERR, why)
+local function fail(reason)
+  ngx.log(ngx.ERR, reason)
   return ngx.exit(503)
 end
 
--- {integer, bulk string, outcome}: an integer when accepted, an array otherwise.
-local function outcome(socket)
-  local line, why = socket:receive('*l')
-  if line ~= '*3' then return nil, why or line end
+-- Reads the outcome of {integer, bulk string, outcome}: an integer if accepted, an array otherwise.
+local function read_outcome(socket)
+  local line, reason = socket:receive('*l')
+  if line ~= '*3' then return nil, reason or line end
   socket:receive('*l')
   local length = tonumber(string.sub(socket:receive('*l'), 2))
   socket:receive(length + 2)
@@ -59,17 +59,17 @@ function M.place()
   local id = ngx.md5_bin(user .. key)
   local socket = ngx.socket.tcp()
   socket:settimeout(TIMEOUT_MS)
-  local ok, why = socket:connect('unix:' .. reserve.redis, {pool_size = POOL, backlog = QUEUE})
-  if not ok then return fail(why) end
-  ok, why = socket:send({
+  local ok, reason = socket:connect('unix:' .. reserve.redis, {pool_size = POOL, backlog = QUEUE})
+  if not ok then return fail(reason) end
+  ok, reason = socket:send({
     head, bulk(lines_head .. u32(line.quantity) .. lines_tail), bulk(line.sku), bulk(user .. '\0' .. line.sku),
     bulk(user .. '\0' .. key), bulk(id), bulk(body), bulk(user), bulk(ngx.md5_bin(body) .. nothing),
   })
-  if not ok then return fail(why) end
-  local answer, wrong = outcome(socket)
-  if not answer then return fail(wrong) end
-  if answer ~= ':0' then
-    socket:close() -- the rest of the refusal is not read
+  if not ok then return fail(reason) end
+  local outcome, read_error = read_outcome(socket)
+  if not outcome then return fail(read_error) end
+  if outcome ~= ':0' then
+    socket:close() -- the remainder of the refusal is not read
     return ngx.exit(409)
   end
   socket:setkeepalive(IDLE_MS, POOL)
