@@ -81,7 +81,7 @@ class LimitSettings(SettingsSection):
 
 
 class WriterSettings(SettingsSection):
-    """The order writer: the size of its reads and batches, and when it claims entries of a writer that died."""
+    """The order writer: reads and batches, and when it claims entries of a writer that died."""
 
     entries_per_read: Positive = 64
     orders_per_batch: Positive = 2_000
@@ -189,7 +189,9 @@ def _check_keys(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
 
 
 class AuthSettings(SettingsSection):
-    """Verification of tokens, which are JWTs. Several keys may be valid, so that one can be replaced while running."""
+    """Verification of tokens, which are JWTs.
+
+    Several keys may be valid, so that one can be replaced while running."""
 
     keys: Annotated[tuple[AuthKey, ...], AfterValidator(_check_keys)] = ()
     issuer: str = "floodgate"

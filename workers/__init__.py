@@ -1,1 +1,4 @@
-"""Worker processes, which process accepted orders. They call databases and external systems, never gateways."""
+"""Worker processes, which process accepted orders.
+
+They call databases and external systems, never gateways.
+"""

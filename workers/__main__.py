@@ -22,7 +22,9 @@ NAMES = (
 
 
 def main(names: Sequence[str], instance: str = "main", settings: Settings | None = None) -> None:
-    """Run workers in this process until it gets a signal. Raises `SettingsError` or `NotReady` if they cannot start."""
+    """Run workers in this process until it gets a signal.
+
+    Raises `SettingsError` or `NotReady` if they cannot start."""
     settings = settings or load()
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, " ".join(names))
     metrics.enable_multiprocess(settings.metrics_dir)

@@ -36,7 +36,9 @@ class ExternalJobQueue(Protocol[Job]):
         ...
 
     async def work(self, job: Job) -> str:
-        """Do a job and return its result word. Raises `ExternalOutcomeUnknown` if its system gave no usable answer."""
+        """Do a job and return its result word.
+
+        Raises `ExternalOutcomeUnknown` if its system gave no usable answer."""
         ...
 
 

@@ -15,9 +15,9 @@ _RETRY_INTERVAL_S = 1.0
 async def run_steps(
     worker_name: str, step: Callable[[], Awaitable[int]], stop: asyncio.Event, poll_interval_s: float
 ) -> None:
-    """Call `step` until `stop` is set. It returns the number of its jobs; after 0 the loop waits `poll_interval_s`.
+    """Call `step` until `stop` is set.
 
-    A running step is finished. A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
+    `step` returns the number of its jobs; after 0 the loop waits `poll_interval_s` seconds. A running step is finished. A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
     while not stop.is_set():
         try:
             jobs = await step()

@@ -54,7 +54,9 @@ async def observer(services: WorkerServices) -> None:
 
 
 async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) -> None:
-    """Set the gauges of shipments. `shown` holds the (carrier, status) pairs so far; empty ones are set to 0."""
+    """Set the gauges of shipments.
+
+    `shown` holds the (carrier, status) pairs so far: those without shipments are set to 0."""
     counts = await worklists.count_worklists()
     for kind in ("shipment", "order"):
         metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts.pop(f"oldest_{kind}_s"))

@@ -1,4 +1,4 @@
-"""Stores accepted orders from the streams in Postgres, and acknowledges them in Redis only after the commit.
+"""Stores accepted orders in Postgres, and acknowledges their stream entries after the commit.
 
 A sale's stream is read by a consumer group, so any number of writers share it. A writer first stores the entries that
 it had read before a restart. It also claims entries that another writer has not acknowledged for a while. Orders that
@@ -78,9 +78,9 @@ async def _sales_to_read(services: WorkerServices) -> set[str]:
 
 
 class ReadSlots:
-    """Limits concurrent reads to `writer.concurrent_reads`, since each read that waits holds a Redis connection.
+    """Limits concurrent reads to `writer.concurrent_reads`.
 
-    With more readers than slots each read waits for a shorter time, so that every sale is still read once within
+    Each read that waits holds a Redis connection. With more readers than slots each read waits for a shorter time, so that every sale is still read once within
     `writer.read_block_ms`."""
 
     def __init__(self, settings: WriterSettings) -> None:
@@ -141,7 +141,7 @@ class SaleStreamWriter:
             except StreamMissing:
                 await wait_or_stop(self._services.stop, _POLL_INTERVAL_S)
                 continue
-            except Exception as error:  # noqa: BLE001  # Redis is unavailable or gives an unexpected answer: retry
+            except Exception as error:  # noqa: BLE001  # Redis is unavailable or answers unexpectedly: retry
                 _logger.warning("cannot read the stream", extra={"sale_id": self._sale_id, "reason": str(error)})
                 await wait_or_stop(self._services.stop, _READ_RETRY_INTERVAL_S)
                 has_pending = True
@@ -175,7 +175,9 @@ class SaleStreamWriter:
         return await lua.read_new(services.redis, self._keys, self._consumer, count, block_ms), False
 
     async def write(self, entries: Sequence[Entry]) -> None:
-        """Store the orders of entries and acknowledge the entries; retries until that succeeds or the process stops."""
+        """Store the orders of entries and acknowledge the entries.
+
+        Retries until that succeeds or the process stops."""
         orders, unreadable = _decode(entries)
         retry_s = _WRITE_RETRY_INITIAL_S
         while True:

@@ -1,4 +1,4 @@
-"""Completes loads, new terms and stock changes of sales that are committed in Postgres and missing in Redis."""
+"""Applies loads, terms and stock changes to Redis that are committed in Postgres only."""
 
 from __future__ import annotations
 

@@ -26,7 +26,9 @@ RefundResult = Literal["refunded", "unchanged"]
 
 
 class ProviderMismatch(Exception):
-    """A contradiction between a provider and our records: the payment stays as it is, and staff resolve it."""
+    """A contradiction between a provider and our records.
+
+    The payment stays as it is, and staff resolve it."""
 
 
 async def record_capture_by_id(
@@ -87,7 +89,7 @@ async def record_capture(
 async def update_order_and_payments(
     connection: Connection, ids: IdGenerator, order: OrderHeader, now: datetime
 ) -> None:
-    """Advance the order as far as its payments allow, and close or refund the payments that it no longer needs.
+    """Advance the order as far as its payments allow, and close or refund payments it does not need.
 
     Call inside a transaction that holds the order lock."""
     payments = await store.list_payments(connection, order.order_id)
@@ -113,7 +115,9 @@ def current_payments(payments: Sequence[Payment]) -> list[Payment]:
 
 
 def order_status_from_payments(current: Sequence[Payment]) -> OrderStatus | None:
-    """Return `PAID` if all payments are captured, `CONFIRMED` if the rest is cash on delivery, otherwise None."""
+    """Return the status that these payments allow, or None if they do not pay the order.
+
+    `PAID` if all are captured, `CONFIRMED` if those that are not are cash on delivery."""
     if all(payment.status == "captured" for payment in current):
         return OrderStatus.PAID
     if all(payment.status in ("captured", "authorised") for payment in current):

@@ -83,7 +83,9 @@ class PaymentJobs:
         return [*payments, *refunds]
 
     async def work(self, job: Payment | ClaimedRefund) -> JobResult:
-        """Do a job. Raises `ExternalOutcomeUnknown` if the provider gave no usable answer; the job is postponed."""
+        """Do a job and return its result.
+
+        Raises `ExternalOutcomeUnknown` if the provider gave no usable answer, after it postponed the job."""
         try:
             if isinstance(job, ClaimedRefund):
                 return await self._refund(job)
@@ -216,7 +218,7 @@ class PaymentJobs:
         return "done"
 
     async def _recover_expired_order(self, job: Payment) -> JobResult:
-        """Reacquire the stock of an order that was paid after it expired; if it is sold out, refund the payments."""
+        """Reacquire the stock of an order that was paid too late, or refund it if the stock is sold out."""
         decision = await self._reacquisition.reacquire(job.order_id)
         if decision == "retry":
             await self._postpone(job, "the stock is still being released", park=False)

@@ -22,7 +22,7 @@ from commerce.kernel.external import WebhookReply
 from commerce.kernel.money import Money
 
 PaymentFlow = Literal["page", "app", "qr", "jsapi"]
-"""how the customer pays: on the provider's page, in its app from ours, by a code to scan, in a page inside its app"""
+"""on the provider's page, in its app from ours, by a code to scan, on a page inside its app"""
 
 
 class PaymentRequest(msgspec.Struct, frozen=True):
@@ -48,8 +48,10 @@ class PaymentAction(msgspec.Struct, frozen=True):
 
 
 PaymentState = Literal["absent", "waiting", "captured", "closed"]
-"""`absent`: the provider does not know the payment (yet). `captured`: money was taken, also if it was refunded since.
-`closed`: no money was taken and none will be."""
+"""state of a payment at its provider
+
+`absent`: the provider does not know it (yet). `captured`: money was taken, also if it was refunded since. `closed`: no
+money was taken and none will be."""
 RefundState = Literal["absent", "waiting", "done", "failed"]
 
 
@@ -119,7 +121,7 @@ class Provider(Protocol):
     async def query(self, payment_id: UUID) -> ProviderPayment: ...
 
     async def close(self, payment_id: UUID) -> ProviderPayment:
-        """Make sure that a payment can no longer be paid; the result is `closed`, or `captured` if it was paid.
+        """Make sure that a payment can no longer be paid. Returns it as `closed`, or `captured` if paid.
 
         If the provider does not know the payment, the result is `closed` or `absent`: until `expires_at` it may still
         be created by the customer."""
@@ -141,7 +143,7 @@ class Provider(Protocol):
         ...
 
     def read_statement(self, text: str) -> list[StatementLine | str]:
-        """Read the daily statement: each line as `StatementLine`, or as a text that says why it cannot be read."""
+        """Read the daily statement: each line as `StatementLine`, or as the reason why it is unreadable."""
         ...
 
     async def refresh(self) -> None:

@@ -22,7 +22,7 @@ from commerce.payments.store import RecordedMovement
 
 DAY = timedelta(days=1)
 NEAR_MIDNIGHT = timedelta(minutes=30)
-"""how far from midnight a movement may be on the statement of the adjacent day"""
+"""distance from midnight within which a movement may be on the statement of the adjacent day"""
 
 MovementKey = tuple[UUID, UUID | None]
 """a payment's id with None, or with the id of one of its refunds"""
@@ -189,8 +189,8 @@ def _index_records(movements: Iterable[RecordedMovement]) -> dict[MovementKey, R
 def _mismatches(key: MovementKey, line: StatementLine, movement: RecordedMovement) -> list[Difference]:
     differences = []
     if line.amount != movement.amount:
-        theirs, ours = (format_money(money.amount, money.currency) for money in (line.amount, movement.amount))
-        reason = f"the statement has {theirs} and we recorded {ours}: the provider decides, ask it for the reason"
+        stated, recorded = (format_money(money.amount, money.currency) for money in (line.amount, movement.amount))
+        reason = f"the statement has {stated} and we recorded {recorded}: the provider decides, ask it for the reason"
         differences.append(Difference("amount", key, reason))
     # On a refund's line, one provider writes the payment's number and another the refund's, which we do not keep.
     if key[1] is None and line.transaction_id != movement.transaction_id:

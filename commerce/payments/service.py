@@ -245,7 +245,9 @@ class Payments:
                 await order_status.update_order_and_payments(connection, self._ids, order, now)
 
     async def grant_store_credit(self, user_id: str, amount: Money, idempotency_key: str) -> StoreCredit:
-        """Grant store credit to a customer, once per key. Raises `Invalid` if the key was used for another grant."""
+        """Grant store credit to a customer, once per key.
+
+        Raises `Invalid` if the key was used for another grant."""
         posting = f"gift {idempotency_key}"
         entries = {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
         async with self._db.transaction() as connection:

@@ -77,7 +77,9 @@ async def insert_payments(
 
 
 async def mark_requested(connection: Connection, payment_id: UUID, action: PaymentAction, due_at: datetime) -> bool:
-    """Store the customer's action and schedule the first poll. False if the payment is not to be created any more."""
+    """Store the customer's action and schedule the first poll.
+
+    False if the payment is no longer waiting to be created."""
     text = msgspec.json.encode(action).decode()
     return await _changes_row(connection, queries.mark_requested, payment_id, text, due_at)
 
@@ -94,7 +96,9 @@ async def mark_authorised(connection: Connection, payment_id: UUID) -> bool:
 
 
 async def end_payment(connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str) -> bool:
-    """Mark a payment as failed or closed: no money was taken and none will be. False if it has ended or is captured."""
+    """Mark a payment as failed or closed: no money was taken and none will be.
+
+    False if it has ended before or is captured."""
     reason = reason[:_MAX_REASON_CHARACTERS]
     return await _changes_row(connection, queries.end_payment, payment_id, status, now, reason)
 
@@ -115,7 +119,9 @@ async def schedule_poll(connection: Connection, job: Payment, due_at: datetime, 
 
 
 async def postpone_payment(connection: Connection, job: Payment, due_at: datetime, reason: str, *, park: bool) -> None:
-    """Store why a job failed and when it is tried again; a parked one is not. Keeps a task that was changed."""
+    """Store why a job failed and when it is tried again; a parked one is not.
+
+    Does nothing if its task was changed in the meantime."""
     values = (job.payment_id, due_at, reason[:_MAX_REASON_CHARACTERS], park, job.task)
     await connection.execute(queries.postpone_payment, *values)
 
@@ -123,13 +129,15 @@ async def postpone_payment(connection: Connection, job: Payment, due_at: datetim
 async def claim_payments(
     connection: Connection, now: datetime, lease_s: int, count: int, excluded_methods: Sequence[str]
 ) -> list[Payment]:
-    """Claim due payments for `lease_s` seconds, without those that need a call to one of the excluded methods."""
+    """Claim due payments for `lease_s` seconds, without those that call an excluded method."""
     rows = await connection.fetch(queries.claim_payments, now, lease_s, count, excluded_methods)
     return [_payment(row) for row in rows]
 
 
 async def is_fully_refunded(connection: Connection, order_id: UUID) -> bool:
-    """Tell if all money of an order is refunded or being refunded, cash that is still to be collected included."""
+    """Tell if all money of an order is refunded or being refunded.
+
+    Cash that is still to be collected counts as money."""
     result: bool = await connection.fetchval(queries.is_fully_refunded, order_id)
     return result
 
@@ -177,7 +185,9 @@ async def insert_refund(
 
 
 async def mark_refunded(connection: Connection, refund_id: UUID, now: datetime) -> int | None:
-    """Mark a refund as done and add it to its payment. Returns the minor units, or None if it was done before."""
+    """Mark a refund as done and add it to its payment.
+
+    Returns the minor units, or None if it was done before."""
     row = await connection.fetchrow(queries.mark_refunded, refund_id, now)
     if row is None:
         return None

@@ -1,4 +1,4 @@
-"""Alipay (支付宝) for merchants in mainland China: the open platform's gateway with RSA2 signatures, in CNY only."""
+"""Alipay (支付宝) for merchants in mainland China: the open platform with RSA2 signatures, in CNY."""
 
 from commerce.payments.provider_port import ProviderAdapter
 from commerce.payments.providers.alipay.adapter import Alipay

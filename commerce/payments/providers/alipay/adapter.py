@@ -45,7 +45,7 @@ WEBHOOK_MAX_AGE = timedelta(hours=24, minutes=30)
 Alipay repeats a webhook after 4, 10, 10, 60, 120, 360 and 900 minutes, 24 h 24 min in all, with the same notify_id. In
 practice it renews notify_time each time, but its documentation does not promise that."""
 WEBHOOK_MAX_AHEAD = timedelta(minutes=5)
-"""how far Alipay's clock may be ahead of ours"""
+"""maximum by which Alipay's clock may be ahead of ours"""
 
 _METHODS: dict[PaymentFlow, tuple[str, str | None]] = {
     "page": ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
@@ -244,7 +244,9 @@ def _fen(money: Money) -> int:
 
 
 def _check_payment_id(response: dict[str, Any], payment_id: UUID) -> dict[str, Any]:
-    """Return a response of this payment. A signature proves that Alipay wrote it, and not for which request."""
+    """Return the response if it is about this payment.
+
+    Its signature proves that Alipay wrote it, but not for which request."""
     if response.get("out_trade_no") != payment_id.hex:
         raise ExternalOutcomeUnknown("the response is about another payment")
     return response

@@ -33,7 +33,7 @@ MAX_WEBHOOK_BYTES = 65_536
 MAX_WEBHOOK_FIELDS = 100
 
 _YUAN = re.compile(r"(?:0|[1-9][0-9]{0,12})\.[0-9]{2}")
-"""Alipay always writes two decimals; thirteen digits before them stay below `commerce.kernel.money.MAX_MINOR`"""
+"""always with two decimals; thirteen digits before them stay below `money.MAX_MINOR`"""
 
 
 # Numbers and amounts.
@@ -54,7 +54,7 @@ def parse_yuan(text: object) -> int:
 
 
 def parse_our_id(text: object) -> UUID:
-    """Parse our id in `out_trade_no` or `out_request_no`, a `UUID.hex`. Raises `ValueError` for other numbers."""
+    """Parse our id in `out_trade_no` or `out_request_no`. Raises `ValueError` for other numbers."""
     number = parse_uuid_hex(text)
     if number is None:
         raise ValueError(f"{str(text)[:40]!r} is not a number of ours")
@@ -120,7 +120,9 @@ def read_response(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]
 
 
 def read_webhook_form(body: bytes, key: RSAPublicKey) -> dict[str, str]:
-    """Verify a webhook's signature and return its fields. Raises `InvalidWebhook` (malformed, bad_signature)."""
+    """Verify a webhook's signature and return its fields.
+
+    Raises `InvalidWebhook` (malformed, bad_signature)."""
     fields = form_decoding.decode_signed_form(
         body, max_bytes=MAX_WEBHOOK_BYTES, max_fields=MAX_WEBHOOK_FIELDS, required=("sign", "sign_type")
     )

@@ -1,4 +1,4 @@
-"""WeChat Pay's payment states, refund states and error codes in our words. An unknown one is never guessed.
+"""WeChat Pay's states and error codes in our words. An unknown one is never guessed.
 
 Payments: https://pay.weixin.qq.com/doc/v3/merchant/4012556352, refunds: …/4013071031, errors: …/4012556398.
 """

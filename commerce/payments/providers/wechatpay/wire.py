@@ -29,14 +29,14 @@ from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 SCHEME = "WECHATPAY2-SHA256-RSA2048"
 CIPHER = "AEAD_AES_256_GCM"
 MAX_CLOCK_DIFFERENCE_S = 300
-"""how many seconds a timestamp may be from our clock, either way"""
+"""maximum seconds between a timestamp and our clock, either way"""
 PROBE_PREFIX = "WECHATPAY/SIGNTEST/"
 """prefix of the wrong signatures that WeChat Pay sends at times to test if a merchant verifies them"""
 SIGNATURE_HEADERS = ("wechatpay-timestamp", "wechatpay-nonce", "wechatpay-signature", "wechatpay-serial")
 
 
 class PlatformKey(NamedTuple):
-    """A key that WeChat Pay signs with, and when its certificate is valid; a plain public key has no limits."""
+    """A key of WeChat Pay and when its certificate is valid; a plain public key has no limits."""
 
     key: RSAPublicKey
     not_before: datetime | None = None
@@ -47,7 +47,9 @@ class PlatformKey(NamedTuple):
 
 
 def signing_text(*lines: str | bytes) -> bytes:
-    """Return the bytes to sign of a request, response, webhook or parameters: each part ends with a line feed."""
+    """Return the bytes to sign of a request, response, webhook or parameters.
+
+    Each part ends with a line feed."""
     return b"".join((line if isinstance(line, bytes) else line.encode()) + b"\n" for line in lines)
 
 
