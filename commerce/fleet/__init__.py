@@ -1,1 +1,1 @@
-"""The own fleet: vans, their routes for a day, what their drivers report."""
+"""The own fleet: vehicles, route planning, and routes as drivers carry them out."""

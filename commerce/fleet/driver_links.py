@@ -1,5 +1,7 @@
-"""A driver's link: a token that opens one route, signed by the shop (JWT, RFC 7519, HS256). It is kept short, so that
-its QR code stays easy to read."""
+"""Signed links of drivers: a token that opens one route (JWT, RFC 7519, HS256).
+
+The token is short, so that its QR code is easy to scan.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,16 @@ _ALGORITHM = "HS256"
 
 
 def make_link(key: str, route_id: UUID, day: date, zone: ZoneInfo) -> str:
-    """A token for the route. It holds to the end of the day after the route's, on the shop's clocks."""
+    """Make the token of a route. It is valid until the end of the day after the route's, in the shop's time zone."""
     ends = datetime.combine(day + timedelta(days=2), time(), zone)
     subject = urlsafe_b64encode(route_id.bytes).rstrip(b"=").decode()
     return jwt.encode({"aud": AUDIENCE, "sub": subject, "exp": int(ends.timestamp())}, key, _ALGORITHM)
 
 
 def check_link(key: str, token: str, now: datetime) -> UUID:
-    """The route that a token opens. Raises `BadLink`."""
+    """Return the id of the route that a token opens. Raises `BadLink`."""
     if len(token) > MAX_TOKEN_CHARS:
-        raise BadLink("this is no driver's link")
+        raise BadLink("this is no link of a driver")
     try:
         claims = jwt.decode(
             token,
@@ -38,7 +40,7 @@ def check_link(key: str, token: str, now: datetime) -> UUID:
         )
         expires, route_id = int(claims["exp"]), UUID(bytes=urlsafe_b64decode(claims["sub"] + "=="))
     except (jwt.PyJWTError, ValueError, TypeError):
-        raise BadLink("this link was not made here: scan the one on the route's sheet again") from None
+        raise BadLink("this link is not valid; scan the one on the route's sheet again") from None
     if now.timestamp() >= expires:
-        raise BadLink("this link held to the end of the day after its route's: ask for a new one")
+        raise BadLink("this link expired at the end of the day after its route's; ask for a new one")
     return route_id

@@ -1,4 +1,4 @@
-"""What the fleet refuses."""
+"""Problems that the fleet answers with."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ class NoSuchStop(NotFound):
 
 
 class PlanningInProgress(Conflict):
-    """Somebody plans routes at this moment, or a van left while they were planned."""
+    """Routes are being planned by another process, or a vehicle departed while they were planned."""
 
 
 class StopAlreadyReported(Conflict):
-    """The stop was reported in another way before."""
+    """The stop was reported with another outcome before."""
 
 
 class SolverFailed(NotReady):
-    """The process that plans ended without a plan, or was ended."""
+    """The solver process ended without a plan, or was killed."""
 
     title = "No plan was made, nothing was changed"
 
 
 class BadLink(ProblemError):
-    """A driver's link that was not made here, or holds no more."""
+    """The driver's link has an invalid signature, or has expired."""
 
     code = "unauthorized"
     status = 401

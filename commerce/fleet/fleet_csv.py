@@ -1,4 +1,4 @@
-"""The fleet's CSV files: vans, places, and the ways between points. Each wrong line is said with its reason."""
+"""Reads the CSV files of the fleet: vehicles, places, travel matrices. A wrong line becomes a `LineError`."""
 
 from __future__ import annotations
 
@@ -11,85 +11,94 @@ from commerce.fleet.geography import region_key
 from commerce.fleet.model import Place, Point, Vehicle, VehicleId
 from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
 
-_MOST_G = 100_000_000
-_MOST_M = 10_000_000
-_MOST_S = 1_000_000
+_MAX_CAPACITY_G = 100_000_000
+_MAX_LEG_M = 10_000_000
+_MAX_LEG_S = 1_000_000
 _DAY_S = 86_400
 _REGION_CHARS = (2, 200)
 
 
-def read_vehicles(lines: Iterable[str], warehouses: Collection[str]) -> Iterator[tuple[int, Vehicle | LineError]]:
-    """vehicle_id, warehouse_id, capacity_g, shift_from, shift_to (08:00); break_from, break_to, break_s (seconds),
-    which are given together or not at all; active (yes, no)."""
-    first: dict[str, int] = {}
+def read_vehicles(lines: Iterable[str], warehouse_ids: Collection[str]) -> Iterator[tuple[int, Vehicle | LineError]]:
+    """Read vehicles.
 
-    def make(line: int, fields: dict[str, str]) -> Vehicle:
-        given = {name: value.strip() for name, value in fields.items()}
+    Columns: vehicle_id, warehouse_id, capacity_g, shift_from, shift_to (08:00). Optional: break_from, break_to, break_s
+    (seconds), together or not at all; active (yes, no).
+    """
+    first_lines: dict[str, int] = {}
+
+    def parse(line: int, fields: dict[str, str]) -> Vehicle:
+        stripped = {name: value.strip() for name, value in fields.items()}
         try:
-            vehicle_id = msgspec.convert(given["vehicle_id"], VehicleId)
+            vehicle_id = msgspec.convert(stripped["vehicle_id"], VehicleId)
         except msgspec.ValidationError:
             raise CsvLineError(
-                f"vehicle_id is {given['vehicle_id'][:40]!r}, not up to 32 letters, digits and dashes that start with "
-                "a letter or digit"
+                f"vehicle_id is {stripped['vehicle_id'][:40]!r}, not up to 32 letters, digits and dashes that start "
+                "with a letter or digit"
             ) from None
-        if given["warehouse_id"] not in warehouses:
-            raise CsvLineError(f"there is no warehouse {given['warehouse_id'][:40]!r}")
-        capacity_g = _at_least_one("capacity_g", given["capacity_g"], _MOST_G)
-        shift_from, shift_to = _time("shift_from", given["shift_from"]), _time("shift_to", given["shift_to"])
+        if stripped["warehouse_id"] not in warehouse_ids:
+            raise CsvLineError(f"there is no warehouse {stripped['warehouse_id'][:40]!r}")
+        capacity_g = _positive("capacity_g", stripped["capacity_g"], _MAX_CAPACITY_G)
+        shift_from, shift_to = _time("shift_from", stripped["shift_from"]), _time("shift_to", stripped["shift_to"])
         if shift_from >= shift_to:
             raise CsvLineError("shift_to is not after shift_from")
-        check_unique(first, vehicle_id, line, "van")
+        check_unique(first_lines, vehicle_id, line, "vehicle")
+        break_from, break_to, break_s = _break(stripped, shift_from, shift_to)
         return Vehicle(
-            vehicle_id,
-            given["warehouse_id"],
-            capacity_g,
-            shift_from,
-            shift_to,
-            *_break(given, shift_from, shift_to),
-            active=_yes(given.get("active", "")),
+            vehicle_id=vehicle_id,
+            warehouse_id=stripped["warehouse_id"],
+            capacity_g=capacity_g,
+            shift_from=shift_from,
+            shift_to=shift_to,
+            break_from=break_from,
+            break_to=break_to,
+            break_s=break_s,
+            active=_is_active(stripped.get("active", "")),
         )
 
     columns = ("vehicle_id", "warehouse_id", "capacity_g", "shift_from", "shift_to")
-    return read_rows(lines, columns, ("break_from", "break_to", "break_s", "active"), make)
+    return read_rows(lines, columns, ("break_from", "break_to", "break_s", "active"), parse)
 
 
 def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]:
-    """region (cn/zhejiang/hangzhou/xihu, or a postcode as cn/310000), latitude, longitude (degrees)."""
-    first: dict[str, int] = {}
+    """Read places. Columns: region (cn/zhejiang/hangzhou/xihu, or a postcode as cn/310000), latitude, longitude."""
+    first_lines: dict[str, int] = {}
 
-    def make(line: int, fields: dict[str, str]) -> Place:
+    def parse(line: int, fields: dict[str, str]) -> Place:
         name = region_key(*fields["region"].split("/"))
         if not _REGION_CHARS[0] <= len(name) <= _REGION_CHARS[1] or not name.isprintable():
             raise CsvLineError(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
         point = Point(_degrees("latitude", fields["latitude"], 90), _degrees("longitude", fields["longitude"], 180))
-        check_unique(first, name, line, "region")
+        check_unique(first_lines, name, line, "region")
         return Place(name, point)
 
-    return read_rows(lines, ("region", "latitude", "longitude"), (), make)
+    return read_rows(lines, ("region", "latitude", "longitude"), (), parse)
 
 
 def read_travel_matrix(
     lines: Iterable[str],
 ) -> Iterator[tuple[int, tuple[tuple[str, str], tuple[int, int]] | LineError]]:
-    """from, to, distance_m, duration_s. A point is a warehouse's id, a region, or a parcel's id."""
-    first: dict[str, int] = {}
+    """Read a travel matrix: ((from, to), (metres, seconds)).
 
-    def make(line: int, fields: dict[str, str]) -> tuple[tuple[str, str], tuple[int, int]]:
+    Columns: from, to, distance_m, duration_s. A point is a warehouse id, a region, or a shipment id.
+    """
+    first_lines: dict[str, int] = {}
+
+    def parse(line: int, fields: dict[str, str]) -> tuple[tuple[str, str], tuple[int, int]]:
         pair = region_key(*fields["from"].split("/")), region_key(*fields["to"].split("/"))
         if not all(pair):
             raise CsvLineError("from or to is empty")
-        way = (
-            parse_unsigned("distance_m", fields["distance_m"], _MOST_M),
-            parse_unsigned("duration_s", fields["duration_s"], _MOST_S),
+        leg = (
+            parse_unsigned("distance_m", fields["distance_m"], _MAX_LEG_M),
+            parse_unsigned("duration_s", fields["duration_s"], _MAX_LEG_S),
         )
-        check_unique(first, " to ".join(pair), line, "way from")
-        return pair, way
+        check_unique(first_lines, " to ".join(pair), line, "leg from")
+        return pair, leg
 
-    return read_rows(lines, ("from", "to", "distance_m", "duration_s"), (), make)
+    return read_rows(lines, ("from", "to", "distance_m", "duration_s"), (), parse)
 
 
-def _break(given: dict[str, str], shift_from: time, shift_to: time) -> tuple[time | None, time | None, int | None]:
-    texts = [given.get(name, "") for name in ("break_from", "break_to", "break_s")]
+def _break(stripped: dict[str, str], shift_from: time, shift_to: time) -> tuple[time | None, time | None, int | None]:
+    texts = [stripped.get(name, "") for name in ("break_from", "break_to", "break_s")]
     if not any(texts):
         return None, None, None
     if not all(texts):
@@ -97,7 +106,7 @@ def _break(given: dict[str, str], shift_from: time, shift_to: time) -> tuple[tim
     begins, ends = _time("break_from", texts[0]), _time("break_to", texts[1])
     if begins < shift_from or ends > shift_to:
         raise CsvLineError("the break's window is not within the shift")
-    length_s = _at_least_one("break_s", texts[2], _DAY_S)
+    length_s = _positive("break_s", texts[2], _DAY_S)
     if _seconds(ends) - _seconds(begins) < length_s:
         raise CsvLineError(f"a break of {length_s} s does not fit between break_from and break_to")
     return begins, ends, length_s
@@ -117,23 +126,23 @@ def _time(name: str, text: str) -> time:
     return at
 
 
-def _degrees(name: str, text: str, most: int) -> float:
+def _degrees(name: str, text: str, maximum: int) -> float:
     try:
         degrees = float(text)
     except ValueError:
-        degrees = most + 1.0
-    if not -most <= degrees <= most:
-        raise CsvLineError(f"{name} is {text.strip()[:40]!r}, not degrees from -{most} to {most}")
+        degrees = maximum + 1.0
+    if not -maximum <= degrees <= maximum:
+        raise CsvLineError(f"{name} is {text.strip()[:40]!r}, not degrees from -{maximum} to {maximum}")
     return degrees
 
 
-def _at_least_one(name: str, text: str, most: int) -> int:
-    if not (number := parse_unsigned(name, text, most)):
+def _positive(name: str, text: str, maximum: int) -> int:
+    if not (number := parse_unsigned(name, text, maximum)):
         raise CsvLineError(f"{name} is 0")
     return number
 
 
-def _yes(text: str) -> bool:
+def _is_active(text: str) -> bool:
     if text.lower() not in ("", "yes", "no"):
         raise CsvLineError(f"active is {text[:40]!r}, not yes or no")
     return text.lower() != "no"

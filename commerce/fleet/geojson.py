@@ -1,4 +1,4 @@
-"""Routes as GeoJSON (RFC 7946), for any map. A position is [longitude, latitude]."""
+"""Routes as GeoJSON (RFC 7946) for any map. A position is [longitude, latitude]."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from commerce.fleet.model import Point, Route
 
 
 def feature_collection(routes: Sequence[Route]) -> dict[str, Any]:
-    """A line for each route, a point for each stop and each warehouse. It says nothing of customers but where they are.
+    """Return a line for each route and a point for each stop and each warehouse.
 
-    A line goes straight from stop to stop, since roads are not known here.
+    Lines go straight from stop to stop, because roads are unknown here. Of customers only the location is included.
     """
     depots = {route.warehouse_id: route.depot for route in routes}
     return {
@@ -21,12 +21,12 @@ def feature_collection(routes: Sequence[Route]) -> dict[str, Any]:
                 _feature("Point", _position(point), {"kind": "warehouse", "warehouse": warehouse_id})
                 for warehouse_id, point in sorted(depots.items())
             ),
-            *(feature for route in routes for feature in _route(route)),
+            *(feature for route in routes for feature in _route_features(route)),
         ],
     }
 
 
-def _route(route: Route) -> Iterable[dict[str, Any]]:
+def _route_features(route: Route) -> Iterable[dict[str, Any]]:
     yield _feature(
         "LineString",
         [_position(point) for point in (route.depot, *(stop.point for stop in route.stops), route.depot)],

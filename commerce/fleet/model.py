@@ -1,4 +1,4 @@
-"""Vans, places, routes and their stops, and what a driver sees of them."""
+"""Vehicles, places, plans, routes with their stops, and routes as drivers see them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ Note = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"^[^\x
 
 
 class Vehicle(msgspec.Struct, frozen=True):
-    """A van. Times are those of the shop's clocks; its break of `break_s` lies between `break_from` and `break_to`."""
+    """A vehicle with its shift in the shop's time zone.
+
+    The break of `break_s` seconds lies between `break_from` and `break_to`.
+    """
 
     vehicle_id: VehicleId
     warehouse_id: str
@@ -33,21 +36,21 @@ class Vehicle(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """Where something is, in degrees."""
+    """Coordinates in degrees."""
 
     latitude: float
     longitude: float
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where a region (`cn/zhejiang/hangzhou`) or a postcode (`cn/310000`) lies, in small letters."""
+    """The point of a region (`cn/zhejiang/hangzhou`) or a postcode (`cn/310000`), keyed as by `region_key`."""
 
     region: str
     point: Point
 
 
 class Stop(msgspec.Struct, frozen=True):
-    """A parcel on a route. The van is at the door from `arrive_at` to `leave_at`; `arrive_at` lies in the window."""
+    """A delivery on a route, from `arrive_at` to `leave_at`; `arrive_at` lies in the window."""
 
     seq: int
     shipment_id: UUID
@@ -62,7 +65,10 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """A van's day. The break may be before it starts or after it ends; it is None where the van has none."""
+    """The day of a vehicle.
+
+    The break may be before `start_at` or after `end_at`; it is None for a vehicle without a break.
+    """
 
     route_id: UUID
     day: date
@@ -78,7 +84,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class UnassignedDelivery(msgspec.Struct, frozen=True):
-    """A parcel that is on no route, and why."""
+    """A delivery that is on no route, with the reason."""
 
     shipment_id: UUID
     warehouse_id: str
@@ -86,10 +92,10 @@ class UnassignedDelivery(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A day's routes, those that had left included.
+    """The routes of a day, including those that had departed.
 
-    `waiting` counts parcels that were not looked at because there were too many; `guessed_legs` the ways between two
-    points that the matrix does not tell.
+    `not_considered` counts deliveries beyond the most that a plan takes, `estimated_legs` legs that the given travel
+    matrix lacks.
     """
 
     day: date
@@ -100,7 +106,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class DriverStop(msgspec.Struct, frozen=True):
-    """What a driver must know at a door, and no more of the customer. `collects` is the cash to take."""
+    """A stop as its driver sees it: only what is needed of the customer's data."""
 
     seq: int
     address: Address
@@ -127,7 +133,7 @@ class DriverRoute(msgspec.Struct, frozen=True):
 
 
 class StopReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What became of a stop."""
+    """The outcome of a stop."""
 
     outcome: StopOutcome
     note: Note | None = None

@@ -1,17 +1,18 @@
-"""From parcels and vans to a problem in plain numbers, and from what was found back to routes. Times of a problem are
-seconds since the day began on the shop's clocks."""
+"""Maps deliveries and vehicles to a routing problem, and its solution back to routes.
+
+Times of a problem are seconds since the day began in the shop's time zone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from commerce.fleet.geography import TravelMatrix, locate, region_keys
 from commerce.fleet.model import Point, Route, Stop, UnassignedDelivery, Vehicle
-from commerce.fleet.routing_problem import RoutingProblem, RoutingVehicle, Solution, Visit, length
+from commerce.fleet.routing_problem import RouteTimes, RoutingProblem, RoutingVehicle, Solution, Visit, sum_distance
 from commerce.fleet.store import PendingDelivery
 from commerce.kernel.ids import IdGenerator
 
@@ -19,151 +20,165 @@ _DAY_S = 86_400
 
 
 class Day:
-    """A day on the shop's clocks, which need not have 24 hours."""
+    """A day in the shop's time zone; it need not have 24 hours."""
 
     def __init__(self, day: date, zone: ZoneInfo) -> None:
         self.day = day
         self._zone = zone
         self._begins = datetime.combine(day, time(), zone).astimezone(UTC)
 
-    def second(self, at: time) -> int:
-        """The second of the day at which the shop's clocks show a time."""
-        return self.second_of(datetime.combine(self.day, at, self._zone))
+    def second_of_time(self, at: time) -> int:
+        """Return the second of the day at which the shop's clocks show a time."""
+        return self.second_of_moment(datetime.combine(self.day, at, self._zone))
 
-    def second_of(self, moment: datetime) -> int:
-        """A moment, from the day's beginning; below 0 if it was before. Rounded up."""
+    def second_of_moment(self, moment: datetime) -> int:
+        """Return the second of the day of a moment, rounded up; below 0 for a moment before the day."""
         return -((self._begins - moment.astimezone(UTC)) // timedelta(seconds=1))
 
-    def moment(self, second: int) -> datetime:
-        """The other way round."""
+    def moment_of_second(self, second: int) -> datetime:
+        """Return the moment of a second of the day."""
         return self._begins + timedelta(seconds=second)
 
 
 class LocatedDelivery(NamedTuple):
-    """A parcel with the point it goes to; `names` are those by which a matrix may call the point."""
+    """A delivery with its point. `names` are those by which a travel matrix may name the point."""
 
-    parcel: PendingDelivery
+    delivery: PendingDelivery
     names: tuple[str, ...]
     point: Point
 
 
 class Depot(NamedTuple):
-    """One warehouse's day: its vans and where its parcels go, in the order of the problem."""
+    """The day of one warehouse: its vehicles and deliveries, in the order of the routing problem."""
 
     warehouse_id: str
     point: Point
     vehicles: list[Vehicle]
-    bound: list[LocatedDelivery]
+    deliveries: list[LocatedDelivery]
 
 
 def locate_deliveries(
-    parcels: Sequence[PendingDelivery], places: Mapping[str, Point]
+    deliveries: Sequence[PendingDelivery], places: Mapping[str, Point]
 ) -> tuple[list[LocatedDelivery], list[UnassignedDelivery]]:
-    """Find where each parcel goes: where it was said to, else the most specific place that is known."""
-    bound, lost = [], []
-    for parcel in parcels:
-        if parcel.point is not None:
-            bound.append(LocatedDelivery(parcel, (str(parcel.shipment_id),), parcel.point))
-        elif found := locate(parcel.address, places):
-            bound.append(LocatedDelivery(parcel, (str(parcel.shipment_id), found[0]), found[1]))
+    """Find the point of each delivery: its own coordinates, else the most specific known region of its address."""
+    located, unassigned = [], []
+    for delivery in deliveries:
+        shipment_id = str(delivery.shipment_id)
+        if delivery.point is not None:
+            located.append(LocatedDelivery(delivery, (shipment_id,), delivery.point))
+        elif place := locate(delivery.address, places):
+            located.append(LocatedDelivery(delivery, (shipment_id, place[0]), place[1]))
         else:
-            why = f"no place is known for it: import one of {', '.join(region_keys(parcel.address))}"
-            lost.append(UnassignedDelivery(parcel.shipment_id, parcel.warehouse_id, why))
-    return bound, lost
+            reason = f"its region has no coordinates; import one of {', '.join(region_keys(delivery.address))}"
+            unassigned.append(UnassignedDelivery(delivery.shipment_id, delivery.warehouse_id, reason))
+    return located, unassigned
 
 
 def group_by_depot(
-    bound: Sequence[LocatedDelivery], vehicles: Sequence[Vehicle], points: Mapping[str, Point]
+    located: Sequence[LocatedDelivery], vehicles: Sequence[Vehicle], points: Mapping[str, Point]
 ) -> list[Depot]:
-    """One problem for each warehouse that has parcels, since a parcel lies in one of them."""
+    """Group deliveries and vehicles by warehouse; each group is a routing problem of its own."""
     return [
         Depot(
             warehouse_id,
             points[warehouse_id],
             [vehicle for vehicle in vehicles if vehicle.warehouse_id == warehouse_id],
-            [one for one in bound if one.parcel.warehouse_id == warehouse_id],
+            [each for each in located if each.delivery.warehouse_id == warehouse_id],
         )
-        for warehouse_id in sorted({one.parcel.warehouse_id for one in bound})
+        for warehouse_id in sorted({each.delivery.warehouse_id for each in located})
     ]
 
 
 def available_vehicles(vehicles: Sequence[Vehicle], day: Day, now: datetime) -> list[Vehicle]:
-    """The vans whose shift is not over."""
-    return [vehicle for vehicle in vehicles if day.second(vehicle.shift_to) > day.second_of(now)]
+    """Return the vehicles whose shift is not over."""
+    return [vehicle for vehicle in vehicles if day.second_of_time(vehicle.shift_to) > day.second_of_moment(now)]
 
 
-def problem(depot: Depot, day: Day, now: datetime, stop_s: int, ways: TravelMatrix) -> RoutingProblem:
-    """What is to be solved. A stop without an appointment may be made while any of the vans drives."""
-    vans = [_van(vehicle, day, day.second_of(now)) for vehicle in depot.vehicles]
-    opens = min((van.start for van in vans), default=0)
-    closes = max((van.end for van in vans), default=_DAY_S)
-    calls = [
+def build_problem(depot: Depot, day: Day, now: datetime, stop_s: int, travel: TravelMatrix) -> RoutingProblem:
+    """Build the routing problem of a depot. A delivery without a window may be made during the shift of any vehicle.
+
+    `stop_s` is the time that each stop takes.
+    """
+    vehicles = [_routing_vehicle(vehicle, day, day.second_of_moment(now)) for vehicle in depot.vehicles]
+    first_start = min((vehicle.start for vehicle in vehicles), default=0)
+    last_end = max((vehicle.end for vehicle in vehicles), default=_DAY_S)
+    visits = [
         Visit(
-            one.parcel.weight_g,
-            opens if one.parcel.deliver_from is None else day.second(one.parcel.deliver_from),
-            closes if one.parcel.deliver_to is None else day.second(one.parcel.deliver_to),
-            stop_s,
+            load=delivery.weight_g,
+            opens=first_start if delivery.deliver_from is None else day.second_of_time(delivery.deliver_from),
+            closes=last_end if delivery.deliver_to is None else day.second_of_time(delivery.deliver_to),
+            service=stop_s,
         )
-        for one in depot.bound
+        for delivery, _, _ in depot.deliveries
     ]
-    points = [((depot.warehouse_id,), depot.point), *((one.names, one.point) for one in depot.bound)]
-    return RoutingProblem(vans, calls, *ways.matrices(points))
+    points = [((depot.warehouse_id,), depot.point), *((names, point) for _, names, point in depot.deliveries)]
+    return RoutingProblem(vehicles, visits, *travel.matrices(points))
 
 
-def _van(vehicle: Vehicle, day: Day, now: int) -> RoutingVehicle:
-    start, end = max(day.second(vehicle.shift_from), now), day.second(vehicle.shift_to)
+def _routing_vehicle(vehicle: Vehicle, day: Day, now: int) -> RoutingVehicle:
+    start, end = max(day.second_of_time(vehicle.shift_from), now), day.second_of_time(vehicle.shift_to)
     if vehicle.break_from is None or vehicle.break_to is None or vehicle.break_s is None:
         return RoutingVehicle(vehicle.capacity_g, start, end)
-    begins, ends = max(day.second(vehicle.break_from), now), day.second(vehicle.break_to)
-    if begins > ends - vehicle.break_s:  # a driver who is still here now has had it
+    break_from = max(day.second_of_time(vehicle.break_from), now)
+    break_to = day.second_of_time(vehicle.break_to)
+    if break_from > break_to - vehicle.break_s:  # a driver who has not departed by now has had the break
         return RoutingVehicle(vehicle.capacity_g, start, end)
-    return RoutingVehicle(vehicle.capacity_g, start, end, begins, ends, vehicle.break_s)
+    return RoutingVehicle(vehicle.capacity_g, start, end, break_from, break_to, vehicle.break_s)
 
 
-def routes(depot: Depot, solved: RoutingProblem, solution: Solution, day: Day, ids: IdGenerator) -> list[Route]:
-    """The routes that were found; vans that stay have none."""
-    made = []
-    for vehicle, order, times in zip(depot.vehicles, solution.orders, solution.times, strict=True):
-        if times is None:
-            continue
-        made.append(
-            Route(
-                ids.new(),
-                day.day,
-                vehicle.vehicle_id,
-                depot.warehouse_id,
-                depot.point,
-                "planned",
-                length(solved, order),
-                day.moment(times.start),
-                day.moment(times.end),
-                None if times.break_at is None else day.moment(times.break_at),
-                [
-                    _stop(number, depot.bound[call], solved.calls[call], begins, day)
-                    for number, (call, begins) in enumerate(zip(order, times.begins, strict=True), start=1)
-                ],
-            )
-        )
-    return made
+def build_routes(depot: Depot, problem: RoutingProblem, solution: Solution, day: Day, ids: IdGenerator) -> list[Route]:
+    """Build the routes of a solution. A vehicle that is not used has none."""
+    return [
+        _build_route(depot, problem, vehicle, sequence, times, day, ids)
+        for vehicle, sequence, times in zip(depot.vehicles, solution.sequences, solution.times, strict=True)
+        if times is not None
+    ]
 
 
-def _stop(seq: int, bound: LocatedDelivery, call: Visit, begins: int, day: Day) -> Stop:
-    return Stop(
-        seq,
-        bound.parcel.shipment_id,
-        bound.parcel.tracking_no,
-        bound.parcel.weight_g,
-        bound.point,
-        day.moment(call.opens),
-        day.moment(call.closes),
-        day.moment(begins),
-        day.moment(begins + call.service),
+def _build_route(
+    depot: Depot,
+    problem: RoutingProblem,
+    vehicle: Vehicle,
+    sequence: Sequence[int],
+    times: RouteTimes,
+    day: Day,
+    ids: IdGenerator,
+) -> Route:
+    return Route(
+        route_id=ids.new(),
+        day=day.day,
+        vehicle_id=vehicle.vehicle_id,
+        warehouse_id=depot.warehouse_id,
+        depot=depot.point,
+        status="planned",
+        distance_m=sum_distance(problem, sequence),
+        start_at=day.moment_of_second(times.start),
+        end_at=day.moment_of_second(times.end),
+        break_at=None if times.break_at is None else day.moment_of_second(times.break_at),
+        stops=[
+            _build_stop(seq, depot.deliveries[visit], problem.visits[visit], begins, day)
+            for seq, (visit, begins) in enumerate(zip(sequence, times.begins, strict=True), start=1)
+        ],
     )
 
 
-def left_over(depot: Depot, solution: Solution) -> list[UnassignedDelivery]:
-    """The parcels that are on no route."""
-    found: list[tuple[UUID, str]] = [
-        (depot.bound[call].parcel.shipment_id, why) for call, why in sorted(solution.left.items())
+def _build_stop(seq: int, located: LocatedDelivery, visit: Visit, begins: int, day: Day) -> Stop:
+    return Stop(
+        seq=seq,
+        shipment_id=located.delivery.shipment_id,
+        tracking_no=located.delivery.tracking_no,
+        weight_g=located.delivery.weight_g,
+        point=located.point,
+        window_from=day.moment_of_second(visit.opens),
+        window_to=day.moment_of_second(visit.closes),
+        arrive_at=day.moment_of_second(begins),
+        leave_at=day.moment_of_second(begins + visit.service),
+    )
+
+
+def list_unassigned(depot: Depot, solution: Solution) -> list[UnassignedDelivery]:
+    """List the deliveries of a depot that are on no route, with the reasons."""
+    return [
+        UnassignedDelivery(depot.deliveries[visit].delivery.shipment_id, depot.warehouse_id, reason)
+        for visit, reason in sorted(solution.unassigned.items())
     ]
-    return [UnassignedDelivery(shipment_id, depot.warehouse_id, why) for shipment_id, why in found]

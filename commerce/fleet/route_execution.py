@@ -1,4 +1,4 @@
-"""What a driver does with a route: look at it, leave, report each stop. All of it may be repeated."""
+"""Routes as drivers carry them out: read, depart, report each stop. Every call may be repeated."""
 
 from __future__ import annotations
 
@@ -19,94 +19,100 @@ _MAX_SEQ = 32_767
 
 
 class ApplyTrackingEvents(Protocol):
-    """The one place that changes a parcel's status is told what happened, in the same transaction."""
+    """Applies tracking events to a shipment inside the caller's transaction."""
 
     async def __call__(
-        self, connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
+        self, connection: Connection, shipment_id: UUID, events: Sequence[TrackingEvent], actor: str, now: datetime
     ) -> None: ...
 
 
 class RouteExecution:
-    """Routes as their drivers see them. Parcels go on by `hears`."""
+    """Routes as drivers see them. `apply_tracking_events` advances the shipments, as it does for other carriers."""
 
-    def __init__(self, db: Database, clock: Clock, hears: ApplyTrackingEvents) -> None:
+    def __init__(self, db: Database, clock: Clock, apply_tracking_events: ApplyTrackingEvents) -> None:
         self._db = db
         self._clock = clock
-        self._hears = hears
+        self._apply_tracking_events = apply_tracking_events
 
     async def driver_route(self, route_id: UUID) -> DriverRoute:
-        """The route with its stops. Raises `NoSuchRoute`."""
+        """Read a route with its stops. Raises `NoSuchRoute`."""
         async with self._db.connection() as connection:
-            return await self._board(connection, route_id)
+            return await self._read(connection, route_id)
 
     async def depart(self, route_id: UUID) -> DriverRoute:
-        """The van is under way, and its parcels are out for delivery.
+        """Record that the vehicle departed: its shipments are out for delivery. A repeat changes nothing.
 
-        What was called off since the route was planned, or booked anew, is taken from it. Raises `NoSuchRoute`.
+        Stops of shipments that were cancelled, held or booked again since the planning are removed. Raises
+        `NoSuchRoute`.
         """
         async with self._db.transaction() as connection:
-            await self._leave(connection, await self._lock(connection, route_id))
-            return await self._board(connection, route_id)
+            await self._depart(connection, await self._lock(connection, route_id))
+            return await self._read(connection, route_id)
 
     async def report(self, route_id: UUID, seq: int, report: StopReport) -> DriverRoute:
-        """What became of a stop; the van has left, if nobody said so before.
+        """Record the outcome of a stop, and the departure if it was not recorded before. A repeat changes nothing.
 
-        A failed stop may become delivered, on a second try. Raises `NoSuchRoute`, `NoSuchStop` and `Reported`.
+        A failed stop may be reported as delivered later, after another attempt. Raises `NoSuchRoute`, `NoSuchStop` and
+        `StopAlreadyReported`.
         """
         async with self._db.transaction() as connection:
             route = await self._lock(connection, route_id)
-            await self._leave(connection, route)
-            stop = await store.stop(connection, route_id, seq) if 0 < seq <= _MAX_SEQ else None
+            await self._depart(connection, route)
+            stop = await store.get_stop(connection, route_id, seq) if 0 < seq <= _MAX_SEQ else None
             if stop is None:
-                raise NoSuchStop(f"the route has no stop {seq}, or its parcel was called off")
-            shipment_id, before = stop
-            if before == "delivered" and report.outcome == "failed":
-                raise StopAlreadyReported(f"stop {seq} was reported as delivered: call the desk")
-            if before != report.outcome:
+                raise NoSuchStop(f"the route has no stop {seq}, or its shipment was cancelled")
+            shipment_id, status = stop
+            if status == "delivered" and report.outcome == "failed":
+                raise StopAlreadyReported(f"stop {seq} was reported as delivered; call the warehouse")
+            if status != report.outcome:
                 now = from_ms(self._clock.now_ms())
-                await store.report(connection, route_id, seq, report.outcome, now, report.note)
-                await self._hears(connection, shipment_id, [_outcome(report, now)], _actor(route), now)
+                await store.record_report(connection, route_id, seq, report.outcome, now, report.note)
+                event = _outcome_event(report, now)
+                await self._apply_tracking_events(connection, shipment_id, [event], _actor(route), now)
                 await store.finish_if_all_reported(connection, route_id)
-            return await self._board(connection, route_id)
+            return await self._read(connection, route_id)
 
-    async def _board(self, connection: Connection, route_id: UUID) -> DriverRoute:
-        board = await store.board(connection, route_id)
-        if board is None:
-            raise _no_route()
-        return board
+    async def _read(self, connection: Connection, route_id: UUID) -> DriverRoute:
+        route = await store.get_driver_route(connection, route_id)
+        if route is None:
+            raise _no_such_route()
+        return route
 
     async def _lock(self, connection: Connection, route_id: UUID) -> store.LockedRoute:
         route = await store.lock_route(connection, route_id)
         if route is None:
-            raise _no_route()
+            raise _no_such_route()
         return route
 
-    async def _leave(self, connection: Connection, route: store.LockedRoute) -> None:
+    async def _depart(self, connection: Connection, route: store.LockedRoute) -> None:
         if route.status != "planned":
             return
         now = from_ms(self._clock.now_ms())
         for shipment_id, status in await store.depart(connection, route, now):
-            await self._hears(connection, shipment_id, _departure(status, now), _actor(route), now)
+            events = _departure_events(status, now)
+            await self._apply_tracking_events(connection, shipment_id, events, _actor(route), now)
         await store.finish_if_all_reported(connection, route.route_id)
 
 
-def _no_route() -> NoSuchRoute:
-    return NoSuchRoute("there is no such route: it was planned anew, ask for the new link")
+def _no_such_route() -> NoSuchRoute:
+    return NoSuchRoute("there is no such route: it was planned again; ask for the new link")
 
 
 def _actor(route: store.LockedRoute) -> str:
-    return f"van {route.vehicle_id}"
+    return f"vehicle {route.vehicle_id}"
 
 
-def _departure(status: ShipmentStatus, now: datetime) -> list[TrackingEvent]:
-    """A parcel that was out before and came back goes out again, which changes nothing but is worth knowing."""
-    again = status is ShipmentStatus.OUT_FOR_DELIVERY
-    loaded = TrackingEvent(now, "loaded", "loaded into the van", ShipmentStatus.PICKED_UP)
-    left = TrackingEvent(now, "left", "out for delivery", None if again else ShipmentStatus.OUT_FOR_DELIVERY)
-    return [loaded, left] if status is ShipmentStatus.BOOKED else [left]
+def _departure_events(status: ShipmentStatus, now: datetime) -> list[TrackingEvent]:
+    """Return the events of a departure. A shipment on its second attempt gets one that changes no status."""
+    is_second_attempt = status is ShipmentStatus.OUT_FOR_DELIVERY
+    loaded = TrackingEvent(now, "loaded", "loaded into the vehicle", ShipmentStatus.PICKED_UP)
+    departed = TrackingEvent(
+        now, "departed", "out for delivery", None if is_second_attempt else ShipmentStatus.OUT_FOR_DELIVERY
+    )
+    return [loaded, departed] if status is ShipmentStatus.BOOKED else [departed]
 
 
-def _outcome(report: StopReport, now: datetime) -> TrackingEvent:
+def _outcome_event(report: StopReport, now: datetime) -> TrackingEvent:
     if report.outcome == "delivered":
         return TrackingEvent(now, "delivered", report.note or "delivered", ShipmentStatus.DELIVERED)
     return TrackingEvent(now, "failed", report.note or "could not be delivered", None)

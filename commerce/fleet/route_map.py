@@ -1,15 +1,17 @@
-"""A picture of a day's routes. Imported only where one is drawn: Matplotlib is slow to load and needs much memory."""
+"""Draws the routes of a day as a picture. Matplotlib is loaded when one is drawn: it is slow and needs much memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import cos, radians
 from pathlib import Path
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from commerce.fleet.model import Route
+from commerce.kernel.optional import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLOURS = (
     "#1b6ca8",
@@ -23,25 +25,31 @@ _COLOURS = (
     "#00a3b4",
     "#5d4037",
 )
-_NUMBERED = 60
-"""So many stops of a route still have room for their numbers."""
+_MAX_NUMBERED_STOPS = 60
+"""With more stops on a route there is no space for their numbers."""
 
 
 def draw_routes(routes: Sequence[Route], file: Path) -> None:
-    """Draw routes into a file, as SVG or PNG after its name; lines go straight from stop to stop."""
+    """Draw routes into a file, as SVG or PNG by its suffix. Lines go straight from stop to stop.
+
+    Raises `NotReady` in an installation without the extra `fleet`.
+    """
+    require_extra("draw routes", "fleet", "matplotlib")
+    from matplotlib.figure import Figure  # noqa: PLC0415  # optional and slow to load
+
     figure = Figure(figsize=(12, 9), layout="constrained")
     axes = figure.subplots()
     for number, route in enumerate(routes):
-        _route(axes, route, _COLOURS[number % len(_COLOURS)])
+        _draw_route(axes, route, _COLOURS[number % len(_COLOURS)])
     for warehouse_id, depot in sorted({route.warehouse_id: route.depot for route in routes}.items()):
         axes.plot(depot.longitude, depot.latitude, "s", color="black", markersize=10, zorder=5)
         axes.annotate(
             warehouse_id, (depot.longitude, depot.latitude), (8, 8), textcoords="offset points", weight="bold"
         )
-    stops = sum(len(route.stops) for route in routes)
+    stop_count = sum(len(route.stops) for route in routes)
     metres = sum(route.distance_m for route in routes)
     day = f" on {routes[0].day}" if routes else ""
-    axes.set_title(f"{len(routes)} routes{day}: {stops} stops, {metres / 1_000:,.1f} km")
+    axes.set_title(f"{len(routes)} routes{day}: {stop_count} stops, {metres / 1_000:,.1f} km")
     axes.set_xlabel("longitude")
     axes.set_ylabel("latitude")
     axes.ticklabel_format(useOffset=False)
@@ -53,7 +61,7 @@ def draw_routes(routes: Sequence[Route], file: Path) -> None:
     figure.savefig(file, dpi=110, bbox_inches="tight")
 
 
-def _route(axes: Axes, route: Route, colour: str) -> None:
+def _draw_route(axes: Axes, route: Route, colour: str) -> None:
     points = [route.depot, *(stop.point for stop in route.stops), route.depot]
     axes.plot(
         [point.longitude for point in points],
@@ -67,11 +75,11 @@ def _route(axes: Axes, route: Route, colour: str) -> None:
     axes.scatter(
         [stop.point.longitude for stop in route.stops],
         [stop.point.latitude for stop in route.stops],
-        s=90 if len(route.stops) <= _NUMBERED else 20,
+        s=90 if len(route.stops) <= _MAX_NUMBERED_STOPS else 20,
         color=colour,
         zorder=3,
     )
-    if len(route.stops) <= _NUMBERED:
+    if len(route.stops) <= _MAX_NUMBERED_STOPS:
         for stop in route.stops:
             axes.annotate(
                 str(stop.seq),

@@ -1,73 +1,82 @@
-"""What no van can do at all, and making any routes into routes that the exact timetable allows."""
+"""Finds visits that no vehicle can make, and repairs routes until the exact timetable allows them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from commerce.fleet.routing_problem import DEPOT, RoutingProblem, RoutingVehicle, length, load
-from commerce.fleet.timetable import timetable
+from commerce.fleet.routing_problem import DEPOT, RoutingProblem, RoutingVehicle, sum_distance, sum_load
+from commerce.fleet.timetable import compute_timetable
 
-Order = list[int]
+VisitSequence = list[int]
 
 
 def infeasibility_reason(problem: RoutingProblem, index: int) -> str | None:
-    """Why a call could not be made even if there were no others."""
-    call, vans = problem.calls[index], problem.vans
-    if not vans:
-        return "no van of this warehouse is free on that day"
-    strong = [van for van in vans if van.capacity >= call.load]
-    if not strong:
-        most = max(van.capacity for van in vans)
-        return f"it weighs {call.load} g, and no free van of the warehouse carries more than {most} g"
-    there = [van for van in strong if call.opens <= van.end and call.closes >= van.start]
-    if not there:
-        return "its window lies outside the shift of every van that can carry it"
-    if not any(timetable(problem, van, [index]) for van in there):
-        return "no van that can carry it gets there in its window and back within its shift"
+    """Return the reason why a visit could not be made even if it were the only one; None if it could."""
+    visit, vehicles = problem.visits[index], problem.vehicles
+    if not vehicles:
+        return "no vehicle of this warehouse is available on that day"
+    able = [vehicle for vehicle in vehicles if vehicle.capacity >= visit.load]
+    if not able:
+        max_capacity = max(vehicle.capacity for vehicle in vehicles)
+        return f"it weighs {visit.load} g, and no available vehicle of the warehouse carries more than {max_capacity} g"
+    on_shift = [vehicle for vehicle in able if visit.opens <= vehicle.end and visit.closes >= vehicle.start]
+    if not on_shift:
+        return "its window lies outside the shift of every vehicle that can carry it"
+    if not any(compute_timetable(problem, vehicle, [index]) for vehicle in on_shift):
+        return "no vehicle that can carry it gets there in its window and back within its shift"
     return None
 
 
 def repair_routes(
-    problem: RoutingProblem, orders: Sequence[Order], calls: Sequence[int], over: Callable[[], bool]
-) -> list[Order]:
-    """Take out what the exact timetable does not allow, and put in where it fits what of `calls` is on no route, until
-    the time for that is over."""
-    kept = [_kept(problem, van, order) for van, order in zip(problem.vans, orders, strict=True)]
-    planned = {call for order in kept for call in order}
-    for call in calls:
-        if call not in planned and not over():
-            _insert(problem, kept, call)
+    problem: RoutingProblem,
+    sequences: Sequence[VisitSequence],
+    visits: Sequence[int],
+    is_time_over: Callable[[], bool],
+) -> list[VisitSequence]:
+    """Remove visits that the exact timetable does not allow, and insert unassigned ones of `visits` where they fit.
+
+    Insertion stops when `is_time_over` returns True.
+    """
+    repaired = [
+        _remove_infeasible(problem, vehicle, sequence)
+        for vehicle, sequence in zip(problem.vehicles, sequences, strict=True)
+    ]
+    assigned = {visit for sequence in repaired for visit in sequence}
+    for visit in visits:
+        if visit not in assigned and not is_time_over():
+            _insert(problem, repaired, visit)
+    return repaired
+
+
+def _remove_infeasible(problem: RoutingProblem, vehicle: RoutingVehicle, sequence: VisitSequence) -> VisitSequence:
+    if sum_load(problem, sequence) <= vehicle.capacity:
+        if compute_timetable(problem, vehicle, sequence):
+            return sequence
+        shortened = [sequence[:at] + sequence[at + 1 :] for at in range(len(sequence))]
+        if feasible := [shorter for shorter in shortened if compute_timetable(problem, vehicle, shorter)]:
+            return min(feasible, key=lambda shorter: sum_distance(problem, shorter))
+    kept: VisitSequence = []
+    for visit in sequence:
+        longer = [*kept, visit]
+        if sum_load(problem, longer) <= vehicle.capacity and compute_timetable(problem, vehicle, longer):
+            kept = longer
     return kept
 
 
-def _kept(problem: RoutingProblem, van: RoutingVehicle, order: Order) -> Order:
-    if load(problem, order) <= van.capacity:
-        if timetable(problem, van, order):
-            return order
-        shorter = [order[:at] + order[at + 1 :] for at in range(len(order))]
-        if healed := [one for one in shorter if timetable(problem, van, one)]:
-            return min(healed, key=lambda one: length(problem, one))
-    kept: Order = []
-    for call in order:
-        if load(problem, [*kept, call]) <= van.capacity and timetable(problem, van, [*kept, call]):
-            kept.append(call)
-    return kept
-
-
-def _insert(problem: RoutingProblem, orders: list[Order], call: int) -> None:
-    """Put a call where it makes the way longest by the least, if it fits anywhere."""
-    found: tuple[int, int, Order] | None = None
-    ways = problem.distances
-    for index, (van, order) in enumerate(zip(problem.vans, orders, strict=True)):
-        if load(problem, order) + problem.calls[call].load > van.capacity:
+def _insert(problem: RoutingProblem, sequences: list[VisitSequence], visit: int) -> None:
+    """Insert a visit where it adds the least distance, if it fits anywhere."""
+    best: tuple[int, int, VisitSequence] | None = None
+    distances, point = problem.distances, visit + 1
+    for index, (vehicle, sequence) in enumerate(zip(problem.vehicles, sequences, strict=True)):
+        if sum_load(problem, sequence) + problem.visits[visit].load > vehicle.capacity:
             continue
-        points = [DEPOT, *(one + 1 for one in order), DEPOT]
+        points = [DEPOT, *(each + 1 for each in sequence), DEPOT]
         for at, (a, b) in enumerate(pairwise(points)):
-            more = ways[a][call + 1] + ways[call + 1][b] - ways[a][b]
-            if found is None or more < found[0]:
-                longer = [*order[:at], call, *order[at:]]
-                if timetable(problem, van, longer):
-                    found = more, index, longer
-    if found is not None:
-        orders[found[1]] = found[2]
+            added = distances[a][point] + distances[point][b] - distances[a][b]
+            if best is None or added < best[0]:
+                longer = [*sequence[:at], visit, *sequence[at:]]
+                if compute_timetable(problem, vehicle, longer):
+                    best = added, index, longer
+    if best is not None:
+        sequences[best[1]] = best[2]

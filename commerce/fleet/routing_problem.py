@@ -1,4 +1,7 @@
-"""One depot's day as the search sees it: plain numbers that go to its process and come back."""
+"""A routing problem of one depot and day as plain numbers, and the messages to and from the solver process.
+
+Any units will do if they are used throughout; the fleet uses grams, metres, and seconds since the day began.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ DEPOT = 0
 
 
 class RoutingVehicle(msgspec.Struct, frozen=True):
-    """What binds a route. Times are seconds of one clock; the break's three fields are set together or not at all."""
+    """The limits of a route: capacity, shift and break. The three break fields are set together or not at all."""
 
     capacity: int
     start: int
     end: int
     break_from: int | None = None
     break_to: int | None = None
-    break_s: int = 0
+    break_length: int = 0
 
 
 class Visit(msgspec.Struct, frozen=True):
-    """A stop that is to be made: it must begin within its window, and takes `service` seconds."""
+    """A stop to make: it must begin within its window and takes `service`."""
 
     load: int
     opens: int
@@ -32,16 +35,16 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class RoutingProblem(msgspec.Struct, frozen=True):
-    """One depot's day. Matrices are by point, from row to column: 0 is the depot, i + 1 is `calls[i]`."""
+    """Matrices are by point, from row to column: point 0 is the depot, point i + 1 is `visits[i]`."""
 
-    vans: list[RoutingVehicle]
-    calls: list[Visit]
+    vehicles: list[RoutingVehicle]
+    visits: list[Visit]
     distances: list[list[int]]
     durations: list[list[int]]
 
 
-class Times(NamedTuple):
-    """`begins[i]` is when the i-th stop of the order begins."""
+class RouteTimes(NamedTuple):
+    """The times of a route; `begins[i]` is the begin of the i-th visit in its sequence."""
 
     start: int
     end: int
@@ -50,34 +53,37 @@ class Times(NamedTuple):
 
 
 class Solution(msgspec.Struct, frozen=True):
-    """The calls of each van in order (empty for those that stay) with their times, and why the others are left out."""
+    """The sequence of visits of each vehicle with its times, and the reason of each unassigned visit.
 
-    orders: list[list[int]]
-    times: list[Times | None]
-    left: dict[int, str]
+    Visits are indices of `RoutingProblem.visits`. A vehicle that is not used has an empty sequence and no times.
+    """
+
+    sequences: list[list[int]]
+    times: list[RouteTimes | None]
+    unassigned: dict[int, str]
 
 
 class SolveRequest(msgspec.Struct, frozen=True):
-    """What is to be searched, for how long, and with which seed."""
+    """A problem to solve, with the time limit of the search and its random seed."""
 
     problem: RoutingProblem
-    seconds: float
+    time_limit_s: float
     seed: int
 
 
 class SolverMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the process that searches says: the share of its time that is over, at last what it found."""
+    """A message of the solver process: the share of its time that has passed, or the solution at last."""
 
     share: float = 0
     solution: Solution | None = None
 
 
-def load(problem: RoutingProblem, order: Sequence[int]) -> int:
-    """What the calls weigh together."""
-    return sum(problem.calls[call].load for call in order)
+def sum_load(problem: RoutingProblem, sequence: Sequence[int]) -> int:
+    """Return the total load of a sequence of visits."""
+    return sum(problem.visits[visit].load for visit in sequence)
 
 
-def length(problem: RoutingProblem, order: Sequence[int]) -> int:
-    """The way from the depot over the calls and back."""
-    points = [DEPOT, *(call + 1 for call in order), DEPOT]
+def sum_distance(problem: RoutingProblem, sequence: Sequence[int]) -> int:
+    """Return the distance from the depot through the visits and back."""
+    points = [DEPOT, *(visit + 1 for visit in sequence), DEPOT]
     return sum(problem.distances[a][b] for a, b in pairwise(points))

@@ -1,9 +1,9 @@
-"""What can be done with the fleet: import vans and places, plan a day's routes, look at them."""
+"""Imports vehicles and places, plans the routes of a day, and lists them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
 from itertools import chain, islice
@@ -15,10 +15,12 @@ from msgspec import structs
 from commerce.fleet import problem_mapping, store
 from commerce.fleet.errors import PlanningInProgress
 from commerce.fleet.fleet_csv import read_places, read_vehicles
-from commerce.fleet.geography import TravelMatrix, region_keys
-from commerce.fleet.model import Plan, Route, Vehicle
+from commerce.fleet.geography import TravelLegs, TravelMatrix, region_keys
+from commerce.fleet.model import Plan, Route, UnassignedDelivery, Vehicle
+from commerce.fleet.problem_mapping import Day, LocatedDelivery
 from commerce.fleet.routing_problem import SolveRequest
 from commerce.fleet.solver_client import solve_in_subprocess
+from commerce.fleet.store import PendingDelivery
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import Invalid
@@ -26,18 +28,16 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
 
 Row = TypeVar("Row")
-Told = Mapping[tuple[str, str], tuple[int, int]]
-"""Distance (metres) and time (seconds) from one point to another; see `csv_file.read_ways`."""
-MAX_PARCELS = 1_000
+MAX_DELIVERIES = 1_000
 MAX_VEHICLES = 1_000
 MAX_SECONDS = 3_600
 MAX_DAYS_AHEAD = 30
-_CHUNK = 500
-_LEAST_S = 0.2
+_ROWS_PER_TRANSACTION = 500
+_MIN_SEARCH_S = 0.2
 
 
 class Fleet:
-    """The own fleet over Postgres. `stop_s` is the time at a door, `speed_kmh` that of a van on the road."""
+    """The own fleet over Postgres. `stop_s` is the time of a stop, `speed_kmh` the speed on the road."""
 
     def __init__(
         self, db: Database, clock: Clock, ids: IdGenerator, zone: ZoneInfo, stop_s: int, speed_kmh: float
@@ -50,45 +50,45 @@ class Fleet:
         self._speed_kmh = speed_kmh
 
     async def import_csv(self, lines: Iterable[str]) -> ImportReport:
-        """Import a CSV file of places, if its header has a column `region`, or else of vans; see `csv_file`.
+        """Import a CSV file of places, if its header has a column `region`, otherwise of vehicles; see `fleet_csv`.
 
-        A wrong line is refused with its number and reason and the rest goes in. Raises `UnreadableFile` if the header
-        is wrong.
+        Wrong lines are reported, all others are imported; a repeat changes nothing. Raises `UnreadableCsv` if the
+        header is wrong.
         """
         lines = iter(lines)
         header = next(lines, "")
         lines = chain([header], lines)
         if "region" in header.lower():
-            return await self._import(read_places(lines), store.put_places)
+            return await self._import(read_places(lines), store.upsert_places)
         async with self._db.connection() as connection:
-            warehouses = await store.warehouse_ids(connection)
-        return await self._import(read_vehicles(lines, warehouses), store.put_vehicles)
+            warehouse_ids = await store.list_warehouse_ids(connection)
+        return await self._import(read_vehicles(lines, warehouse_ids), store.upsert_vehicles)
 
     async def _import(
         self,
         rows: Iterator[tuple[int, Row | LineError]],
-        put: Callable[[Connection, Sequence[Row]], Awaitable[tuple[int, int]]],
+        upsert: Callable[[Connection, Sequence[Row]], Awaitable[tuple[int, int]]],
     ) -> ImportReport:
         report = ImportReport()
-        while part := list(islice(rows, _CHUNK)):
-            report.errors += [row for _, row in part if isinstance(row, LineError)]
-            if good := [row for _, row in part if not isinstance(row, LineError)]:
+        while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
+            report.errors += [row for _, row in chunk if isinstance(row, LineError)]
+            if valid := [row for _, row in chunk if not isinstance(row, LineError)]:
                 async with self._db.transaction() as connection:
-                    added, changed = await put(connection, good)
+                    added, changed = await upsert(connection, valid)
                 report.added += added
                 report.changed += changed
-                report.unchanged += len(good) - added - changed
+                report.unchanged += len(valid) - added - changed
         return report
 
     async def list_vehicles(self) -> list[Vehicle]:
-        """All vans, by warehouse; at most `MAX_VEHICLES`."""
+        """List all vehicles by warehouse, at most `MAX_VEHICLES`."""
         async with self._db.connection() as connection:
-            return await store.vehicles(connection, MAX_VEHICLES)
+            return await store.list_vehicles(connection, MAX_VEHICLES)
 
     async def list_routes(self, day: date) -> list[Route]:
-        """A day's routes."""
+        """List the routes of a day."""
         async with self._db.connection() as connection:
-            return await store.routes_of(connection, day)
+            return await store.list_routes(connection, day)
 
     async def plan(
         self,
@@ -96,14 +96,15 @@ class Fleet:
         *,
         seconds: float = 20,
         seed: int = 0,
-        told: Told | None = None,
-        progress: Callable[[float], None] = lambda share: None,
+        known_legs: TravelLegs | None = None,
+        report_progress: Callable[[float], None] = lambda share: None,
     ) -> Plan:
-        """Plan the day's routes, in place of those that have not left.
+        """Plan the routes of a day, in place of those that have not departed.
 
-        What cannot be planned is left over with the reason. At most `MAX_PARCELS` are looked at, those that were
-        promised first. The search takes `seconds` in all, in a process of its own; `progress` is told its share.
-        Raises `Invalid`, `PlanningGoesOn` and `SolverFailed`; then nothing was changed.
+        Deliveries that cannot be planned are returned as unassigned with the reason. At most `MAX_DELIVERIES` are
+        considered, those promised first first. The search takes `seconds` in all, in a process of its own;
+        `report_progress` receives the share that has passed. Raises `Invalid`, `PlanningInProgress`, `SolverFailed` and
+        `NotReady` (without the extra `fleet`); then nothing was changed.
         """
         now = from_ms(self._clock.now_ms())
         today = now.astimezone(self._zone).date()
@@ -111,45 +112,77 @@ class Fleet:
             raise Invalid(f"routes are planned for today ({today}) and {MAX_DAYS_AHEAD} days ahead, not for {day}")
         if not 0 < seconds <= MAX_SECONDS:
             raise Invalid(f"the search may take up to {MAX_SECONDS} seconds")
-        async with self._only_one() as connection:
-            parcels, found = await store.pending_deliveries(connection, day, today, MAX_PARCELS)
-            names = {name for parcel in parcels for name in region_keys(parcel.address)}
-            bound, left = problem_mapping.locate_deliveries(parcels, await store.known_places(connection, names))
-            clock = problem_mapping.Day(day, self._zone)
-            vehicles = problem_mapping.available_vehicles(await store.free_vehicles(connection, day), clock, now)
-            points = await store.depots(connection, {parcel.warehouse_id for parcel in parcels})
-            ways = TravelMatrix(self._speed_kmh, told)
-            made: list[Route] = []
+        travel = TravelMatrix(self._speed_kmh, known_legs)
+        async with self._planning_lock() as connection:
+            deliveries, total = await store.list_pending_deliveries(connection, day, today, MAX_DELIVERIES)
+            region_names = {key for delivery in deliveries for key in region_keys(delivery.address)}
+            places = await store.find_places(connection, region_names)
+            located, unassigned = problem_mapping.locate_deliveries(deliveries, places)
+            depots = await self._group(connection, Day(day, self._zone), now, deliveries, located)
+            routes: list[Route] = []
             share = 0.0
-            for depot in problem_mapping.group_by_depot(bound, vehicles, points):
-                part = len(depot.bound) / len(bound)
-                problem = await asyncio.to_thread(problem_mapping.problem, depot, clock, now, self._stop_s, ways)
-                task = SolveRequest(problem, max(seconds * part, _LEAST_S), seed)
-                solution = await solve_in_subprocess(task, _within(progress, share, part))
-                made += problem_mapping.routes(depot, problem, solution, clock, self._ids)
-                left += problem_mapping.left_over(depot, solution)
+            for depot in depots:
+                part = len(depot.deliveries) / len(located)
+                depot_routes, depot_unassigned = await self._plan_depot(
+                    *(depot, Day(day, self._zone), now, travel, max(seconds * part, _MIN_SEARCH_S), seed),
+                    _scale(report_progress, share, part),
+                )
+                routes += depot_routes
+                unassigned += depot_unassigned
                 share += part
-            plan = Plan(day, made, left, found - len(parcels), ways.guessed)
-            return await self._keep(connection, plan, today, now)
+            plan = Plan(day, routes, unassigned, total - len(deliveries), travel.estimated_legs)
+            return await self._store(connection, plan, today, now)
 
-    async def _keep(self, connection: Connection, plan: Plan, today: date, now: datetime) -> Plan:
-        """Write it down as planned `now`, when its parcels were read: what is booked anew after that does not go."""
+    async def _group(
+        self,
+        connection: Connection,
+        day: Day,
+        now: datetime,
+        deliveries: Sequence[PendingDelivery],
+        located: Sequence[LocatedDelivery],
+    ) -> list[problem_mapping.Depot]:
+        vehicles = await store.list_undeparted_vehicles(connection, day.day)
+        points = await store.find_depots(connection, {delivery.warehouse_id for delivery in deliveries})
+        return problem_mapping.group_by_depot(located, problem_mapping.available_vehicles(vehicles, day, now), points)
+
+    async def _plan_depot(
+        self,
+        depot: problem_mapping.Depot,
+        day: Day,
+        now: datetime,
+        travel: TravelMatrix,
+        time_limit_s: float,
+        seed: int,
+        report_progress: Callable[[float], None],
+    ) -> tuple[list[Route], list[UnassignedDelivery]]:
+        problem = await asyncio.to_thread(problem_mapping.build_problem, depot, day, now, self._stop_s, travel)
+        solution = await solve_in_subprocess(SolveRequest(problem, time_limit_s, seed), report_progress)
+        routes = problem_mapping.build_routes(depot, problem, solution, day, self._ids)
+        return routes, problem_mapping.list_unassigned(depot, solution)
+
+    async def _store(self, connection: Connection, plan: Plan, today: date, now: datetime) -> Plan:
+        """Store a plan as made `now`, when its deliveries were read: a shipment booked later is not on it."""
         async with connection.transaction():
-            if gone := await store.replace(connection, plan.day, today, plan.routes, now):
-                raise PlanningInProgress(f"{', '.join(gone)} left while routes were planned: plan again")
-            return structs.replace(plan, routes=await store.routes_of(connection, plan.day))
+            if departed := await store.replace_planned_routes(connection, plan.day, today, plan.routes, now):
+                raise PlanningInProgress(
+                    f"cannot store the plan: {', '.join(departed)} departed while it was made; plan again"
+                )
+            return structs.replace(plan, routes=await store.list_routes(connection, plan.day))
 
     @asynccontextmanager
-    async def _only_one(self) -> AsyncIterator[Connection]:
-        """Two plans at once would give parcels to two vans. The lock goes with the connection, should that break."""
+    async def _planning_lock(self) -> AsyncIterator[Connection]:
+        """Hold the planning lock: two concurrent plans would assign a delivery to two vehicles.
+
+        The lock belongs to the connection, so it is released if that breaks. Raises `PlanningInProgress`.
+        """
         async with self._db.connection() as connection:
-            if not await store.lock_planning(connection):
-                raise PlanningInProgress("routes are being planned by somebody else: look at them in a moment")
+            if not await store.try_lock_planning(connection):
+                raise PlanningInProgress("cannot plan routes: they are being planned already; read them in a moment")
             try:
                 yield connection
             finally:
                 await store.unlock_planning(connection)
 
 
-def _within(progress: Callable[[float], None], before: float, part: float) -> Callable[[float], None]:
-    return lambda share: progress(before + part * share)
+def _scale(report_progress: Callable[[float], None], offset: float, part: float) -> Callable[[float], None]:
+    return lambda share: report_progress(offset + part * share)

@@ -1,12 +1,13 @@
-"""The process that searches: short routes for one depot, by PyVRP's iterated local search (https://pyvrp.org).
+"""The solver process: short routes for one depot, by PyVRP's iterated local search (https://pyvrp.org).
 
-It reads a task as JSON from standard input and writes lines of JSON. Nothing else imports this file, and so PyVRP.
+Reads a `SolveRequest` as JSON from standard input and writes `SolverMessage` lines. No other module imports this one,
+and so PyVRP.
 
-PyVRP knows no breaks. So each van's break is taken out of its clock: with a break of length s at time b, what is after
-b comes s earlier, and a route that fits such a day fits the real one with the break put back in, unless a stop lies
-across it. Where the vans' breaks differ, a stop's window is what is left of it on the clocks of all of them. That is a
-guess for the search only: what counts is `timetable`, which is exact. Stops that it does not allow are taken out and
-put in where they fit; if some are left, the search begins again with the breaks elsewhere.
+PyVRP knows no breaks. The break of each vehicle is therefore cut out of its clock: with a break of length s at time b,
+times after b move s earlier. A route that fits such a day fits the real one with the break put back, unless a visit
+overlaps it. If the breaks of vehicles differ, the window of a visit is the part of it that all their clocks allow. That
+guides the search only; `compute_timetable`, which is exact, decides. Visits that it does not allow are removed and
+inserted where they fit. If some remain unassigned, the search starts again with the breaks at other times.
 """
 
 from __future__ import annotations
@@ -18,134 +19,173 @@ from typing import Any
 
 import msgspec
 from pyvrp import Client, Depot, Location, ProblemData, VehicleType
-from pyvrp import solve as search
+from pyvrp import solve as run_search
 
-from commerce.fleet.route_repair import Order, infeasibility_reason, repair_routes
-from commerce.fleet.routing_problem import RoutingProblem, RoutingVehicle, Solution, SolveRequest, SolverMessage, length
-from commerce.fleet.timetable import timetable
+from commerce.fleet.route_repair import VisitSequence, infeasibility_reason, repair_routes
+from commerce.fleet.routing_problem import (
+    RoutingProblem,
+    RoutingVehicle,
+    Solution,
+    SolveRequest,
+    SolverMessage,
+    sum_distance,
+)
+from commerce.fleet.timetable import compute_timetable
 
 _PRIZE_LEGS = 20
-"""What leaving a stop out costs, in the longest legs: much more than the way that any single stop is worth."""
-_TRIES = ((0.5, 0.7), (0.0, 0.5), (1.0, 0.9))
-"""Where in its window a break is put for the search, and the share of the time left that is spent on it; the later ones
-only if the one before left stops over."""
+"""The cost of leaving a visit out, in longest legs: much more than the detour that any single visit is worth."""
+_ATTEMPTS = ((0.5, 0.7), (0.0, 0.5), (1.0, 0.9))
+"""(position of the break in its window, share of the remaining time) of each search. A later one runs only if the one
+before left visits unassigned."""
+_PROGRESS_INTERVAL_S = 0.1
 
 
-def solve(problem: RoutingProblem, seconds: float, seed: int, progress: Callable[[float], None]) -> Solution:
-    """Plan as many calls as can be and then the shortest way, searching for so many seconds.
+def solve(
+    problem: RoutingProblem, time_limit_s: float, seed: int, report_progress: Callable[[float], None]
+) -> Solution:
+    """Assign as many visits as possible, then minimise the distance, searching for `time_limit_s`.
 
-    `progress` is told the share of the time that is over. The same seed searches in the same way, but how far it comes
-    depends on the machine.
+    `report_progress` receives the share of the time that has passed. An equal seed searches in the same order, but how
+    far the search gets depends on the machine.
     """
-    left = {call: why for call in range(len(problem.calls)) if (why := infeasibility_reason(problem, call))}
-    calls = [call for call in range(len(problem.calls)) if call not in left]
+    unassigned = {
+        visit: reason
+        for visit in range(len(problem.visits))
+        if (reason := infeasibility_reason(problem, visit)) is not None
+    }
+    visits = [visit for visit in range(len(problem.visits)) if visit not in unassigned]
     began = time.perf_counter()
 
-    def over() -> bool:
-        return time.perf_counter() > began + seconds
+    def is_time_over() -> bool:
+        return time.perf_counter() > began + time_limit_s
 
-    best: list[Order] = [[] for _ in problem.vans]
-    breaks = any(van.break_from is not None for van in problem.vans)
-    for place, share in _TRIES if breaks else ((0.0, 1.0),):
-        if not calls:
+    best: list[VisitSequence] = [[] for _ in problem.vehicles]
+    has_breaks = any(vehicle.break_from is not None for vehicle in problem.vehicles)
+    for position, share in _ATTEMPTS if has_breaks else ((0.0, 1.0),):
+        if not visits:
             break
-        stop = _Stop(began, seconds, share, progress)
-        found = repair_routes(problem, _searched(problem, calls, place, seed, stop), calls, over)
-        best = min(best, found, key=lambda orders: (len(calls) - sum(map(len, orders)), _way(problem, orders)))
-        if sum(map(len, best)) == len(calls):
+        stop = _StopCriterion(began, time_limit_s, share, report_progress)
+        found = _search(problem, visits, position, seed, stop)
+        repaired = repair_routes(problem, found, visits, is_time_over)
+        best = min(best, repaired, key=lambda sequences: _cost(problem, sequences, len(visits)))
+        if sum(map(len, best)) == len(visits):
             break
-    progress(1)
-    planned = {call for order in best for call in order}
-    left |= {call: "there are not enough vans to make all stops in time" for call in calls if call not in planned}
-    timed = [timetable(problem, van, order) for van, order in zip(problem.vans, best, strict=True)]
-    return Solution(best, [times if order else None for times, order in zip(timed, best, strict=True)], left)
+    report_progress(1)
+    assigned = {visit for sequence in best for visit in sequence}
+    too_few = "there are not enough vehicles to make all stops in time"
+    unassigned |= {visit: too_few for visit in visits if visit not in assigned}
+    times = [
+        compute_timetable(problem, vehicle, sequence) if sequence else None
+        for vehicle, sequence in zip(problem.vehicles, best, strict=True)
+    ]
+    return Solution(best, times, unassigned)
 
 
-class _Stop:
-    """Ends a search when its share of the time is over. PyVRP asks after each step."""
+def _cost(problem: RoutingProblem, sequences: Sequence[VisitSequence], visit_count: int) -> tuple[int, int]:
+    """Return (unassigned visits, total distance)."""
+    distance = sum(sum_distance(problem, sequence) for sequence in sequences)
+    return visit_count - sum(map(len, sequences)), distance
 
-    def __init__(self, began: float, seconds: float, share: float, progress: Callable[[float], None]) -> None:
+
+class _StopCriterion:
+    """Ends a search when its share of the time has passed. PyVRP calls it after each iteration."""
+
+    def __init__(
+        self, began: float, time_limit_s: float, share: float, report_progress: Callable[[float], None]
+    ) -> None:
         now = time.perf_counter()
-        self._began, self._seconds, self._progress = began, seconds, progress
-        self._until = now + max(began + seconds - now, 0) * share
-        self._told = now
+        self._began, self._time_limit_s, self._report_progress = began, time_limit_s, report_progress
+        self._until = now + max(began + time_limit_s - now, 0) * share
+        self._reported_at = now
 
     def __call__(self, best_cost: float) -> bool:
         now = time.perf_counter()
-        if now - self._told > 0.1:
-            self._told = now
-            self._progress(min((now - self._began) / self._seconds, 1))
+        if now - self._reported_at > _PROGRESS_INTERVAL_S:
+            self._reported_at = now
+            self._report_progress(min((now - self._began) / self._time_limit_s, 1))
         return now > self._until
 
 
-def _searched(problem: RoutingProblem, calls: Sequence[int], place: float, seed: int, stop: _Stop) -> list[Order]:
-    """What PyVRP finds: the calls of each van in order."""
-    clocks = [_clock(van, place) for van in problem.vans]
-    points = [0, *(call + 1 for call in calls)]
+def _search(
+    problem: RoutingProblem, visits: Sequence[int], position: float, seed: int, stop: _StopCriterion
+) -> list[VisitSequence]:
+    """Run PyVRP and return the sequence of visits of each vehicle."""
+    points = [0, *(visit + 1 for visit in visits)]
     distances = [[problem.distances[a][b] for b in points] for a in points]
     durations = [[problem.durations[a][b] for b in points] for a in points]
     prize = _PRIZE_LEGS * max(map(max, distances)) + 1
+    indices_of: dict[RoutingVehicle, list[int]] = {}
+    for index, vehicle in enumerate(problem.vehicles):
+        indices_of.setdefault(vehicle, []).append(index)
+    vehicle_types = []
+    for vehicle, indices in indices_of.items():
+        clock = _clock_without_break(vehicle, position)
+        vehicle_types.append(
+            VehicleType(len(indices), [vehicle.capacity], tw_early=clock(vehicle.start), tw_late=clock(vehicle.end))
+        )
+    data = ProblemData(
+        [Location(0, 0)] * len(points),
+        _clients(problem, visits, position, prize),
+        [Depot(0)],
+        vehicle_types,
+        [_matrix(distances)],
+        [_matrix(durations)],
+    )
+    best = run_search(data, stop, seed=seed, collect_stats=False, display=False).best
+    sequences: list[VisitSequence] = [[] for _ in problem.vehicles]
+    unused = [list(indices) for indices in indices_of.values()]
+    for route in best.routes():
+        index = unused[route.vehicle_type()].pop()
+        sequences[index] = [visits[activity.idx] for activity in route if activity.is_client()]
+    return sequences
+
+
+def _clients(problem: RoutingProblem, visits: Sequence[int], position: float, prize: int) -> list[Client]:
+    clocks = [_clock_without_break(vehicle, position) for vehicle in problem.vehicles]
     clients = []
-    for number, call in enumerate(calls, start=1):
-        asked = problem.calls[call]
-        opens, closes = max(clock(asked.opens) for clock in clocks), min(clock(asked.closes) for clock in clocks)
-        if opens > closes:  # shorter than the breaks are apart
-            opens, closes = clocks[0](asked.opens), clocks[0](asked.closes)
+    for location, index in enumerate(visits, start=1):
+        visit = problem.visits[index]
+        opens, closes = max(clock(visit.opens) for clock in clocks), min(clock(visit.closes) for clock in clocks)
+        if opens > closes:  # the window is shorter than the breaks are apart
+            opens, closes = clocks[0](visit.opens), clocks[0](visit.closes)
         clients.append(
             Client(
-                number,
-                [asked.load],
-                service_duration=asked.service,
+                location,
+                [visit.load],
+                service_duration=visit.service,
                 tw_early=max(opens, 0),
                 tw_late=max(closes, 0),
                 prize=prize,
                 required=False,
             )
         )
-    alike: dict[RoutingVehicle, list[int]] = {}
-    for index, van in enumerate(problem.vans):
-        alike.setdefault(van, []).append(index)
-    types = []
-    for van, same in alike.items():
-        clock = _clock(van, place)
-        types.append(VehicleType(len(same), [van.capacity], tw_early=clock(van.start), tw_late=clock(van.end)))
-    locations = [Location(0, 0)] * len(points)
-    data = ProblemData(locations, clients, [Depot(0)], types, [_matrix(distances)], [_matrix(durations)])
-    best = search(data, stop, seed=seed, collect_stats=False, display=False).best
-    orders: list[Order] = [[] for _ in problem.vans]
-    free = [list(same) for same in alike.values()]
-    for route in best.routes():
-        orders[free[route.vehicle_type()].pop()] = [calls[act.idx] for act in route if act.is_client()]
-    return orders
+    return clients
 
 
 def _matrix(rows: list[list[int]]) -> Any:
-    """PyVRP takes what NumPy can read, its types say NumPy's own arrays."""
+    """Hide the type of a matrix: PyVRP accepts all that NumPy can read, while its stubs require NumPy's arrays."""
     return rows
 
 
-def _clock(van: RoutingVehicle, place: float) -> Callable[[int], int]:
-    """A van's clock without its break."""
-    if van.break_from is None or van.break_to is None:
+def _clock_without_break(vehicle: RoutingVehicle, position: float) -> Callable[[int], int]:
+    """Return the function that maps a time to a vehicle's clock without its break."""
+    if vehicle.break_from is None or vehicle.break_to is None:
         return lambda at: at
-    length_s = van.break_s
-    begins = van.break_from + int((van.break_to - length_s - van.break_from) * place)
-    return lambda at: min(at, max(begins, at - length_s))
-
-
-def _way(problem: RoutingProblem, orders: Sequence[Order]) -> int:
-    return sum(length(problem, order) for order in orders)
+    length = vehicle.break_length
+    begins = vehicle.break_from + int((vehicle.break_to - length - vehicle.break_from) * position)
+    return lambda at: min(at, max(begins, at - length))
 
 
 def main() -> None:
-    """The process."""
-    task = msgspec.json.decode(sys.stdin.buffer.read(), type=SolveRequest)
+    """Run the process."""
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=SolveRequest)
 
-    def say(said: SolverMessage) -> None:
-        sys.stdout.buffer.write(msgspec.json.encode(said) + b"\n")
+    def send(message: SolverMessage) -> None:
+        sys.stdout.buffer.write(msgspec.json.encode(message) + b"\n")
         sys.stdout.buffer.flush()
 
-    say(SolverMessage(solution=solve(task.problem, task.seconds, task.seed, lambda share: say(SolverMessage(share)))))
+    solution = solve(request.problem, request.time_limit_s, request.seed, lambda share: send(SolverMessage(share)))
+    send(SolverMessage(solution=solution))
 
 
 if __name__ == "__main__":

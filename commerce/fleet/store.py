@@ -1,4 +1,4 @@
-"""The rows of vans, places, routes and their stops."""
+"""Rows of vehicles, places, routes and their stops."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ from commerce.kernel.sql import load_queries
 from commerce.shipping.model import ShipmentStatus
 
 queries = load_queries(__package__)
-_VEHICLE = Vehicle.__struct_fields__
+_VEHICLE_FIELDS = Vehicle.__struct_fields__
+_STOP_COLUMNS = [name for name in Stop.__struct_fields__ if name != "point"]
+_ROUTE_COLUMNS = [name for name in Route.__struct_fields__ if name not in ("depot", "stops")]
 
 
 class PendingDelivery(NamedTuple):
-    """A parcel that waits for a van. `point` is None where only its address tells where it goes."""
+    """A shipment that waits for a vehicle. Without a `point` only its address locates it."""
 
     shipment_id: UUID
     warehouse_id: str
@@ -45,7 +47,7 @@ class PendingDelivery(NamedTuple):
 
 
 class LockedRoute(NamedTuple):
-    """A route whose row is locked."""
+    """A route whose row is locked by the transaction."""
 
     route_id: UUID
     vehicle_id: str
@@ -53,98 +55,115 @@ class LockedRoute(NamedTuple):
     planned_at: datetime
 
 
-async def warehouse_ids(connection: Connection) -> set[str]:
-    return {row["warehouse_id"] for row in await connection.fetch(queries.warehouse_ids)}
+async def list_warehouse_ids(connection: Connection) -> set[str]:
+    """List the ids of all warehouses."""
+    return {row["warehouse_id"] for row in await connection.fetch(queries.list_warehouse_ids)}
 
 
-async def put_vehicles(connection: Connection, vehicles: Sequence[Vehicle]) -> tuple[int, int]:
-    """Returns how many were added and how many changed."""
-    columns = [[getattr(vehicle, name) for vehicle in vehicles] for name in _VEHICLE]
-    return _counted(await connection.fetch(queries.put_vehicles, *columns))
+async def upsert_vehicles(connection: Connection, vehicles: Sequence[Vehicle]) -> tuple[int, int]:
+    """Write vehicles. Returns how many were added and how many changed."""
+    columns = [[getattr(vehicle, name) for vehicle in vehicles] for name in _VEHICLE_FIELDS]
+    return _count(await connection.fetch(queries.upsert_vehicles, *columns))
 
 
-async def put_places(connection: Connection, places: Sequence[Place]) -> tuple[int, int]:
-    """Returns how many were added and how many changed."""
+async def upsert_places(connection: Connection, places: Sequence[Place]) -> tuple[int, int]:
+    """Write places. Returns how many were added and how many changed."""
     rows = await connection.fetch(
-        queries.put_places,
+        queries.upsert_places,
         [place.region for place in places],
         [place.point.latitude for place in places],
         [place.point.longitude for place in places],
     )
-    return _counted(rows)
+    return _count(rows)
 
 
-def _counted(rows: Sequence[Any]) -> tuple[int, int]:
+def _count(rows: Sequence[Any]) -> tuple[int, int]:
     added = sum(row["added"] for row in rows)
     return added, len(rows) - added
 
 
-async def vehicles(connection: Connection, most: int) -> list[Vehicle]:
-    return [_vehicle(row) for row in await connection.fetch(queries.vehicles, most)]
+async def list_vehicles(connection: Connection, count: int) -> list[Vehicle]:
+    """List up to `count` vehicles by warehouse."""
+    return [_vehicle(row) for row in await connection.fetch(queries.list_vehicles, count)]
 
 
-async def free_vehicles(connection: Connection, day: date) -> list[Vehicle]:
-    """Active vans that have not left on the day."""
-    return [_vehicle(row) for row in await connection.fetch(queries.free_vehicles, day)]
+async def list_undeparted_vehicles(connection: Connection, day: date) -> list[Vehicle]:
+    """List active vehicles that have not departed on the day."""
+    return [_vehicle(row) for row in await connection.fetch(queries.list_undeparted_vehicles, day)]
 
 
 def _vehicle(row: Any) -> Vehicle:
-    return Vehicle(**{name: row[name] for name in _VEHICLE})
+    return Vehicle(**{name: row[name] for name in _VEHICLE_FIELDS})
 
 
-async def lock_planning(connection: Connection) -> bool:
-    """Held by the connection until `unlock_planning`. False if somebody else has it."""
-    return bool(await connection.fetchval(queries.lock_planning))
+async def try_lock_planning(connection: Connection) -> bool:
+    """Take the planning lock for the connection, until `unlock_planning`.
+
+    Returns False if another connection has it.
+    """
+    return bool(await connection.fetchval(queries.try_lock_planning))
 
 
 async def unlock_planning(connection: Connection) -> None:
+    """Release the planning lock."""
     await connection.execute(queries.unlock_planning)
 
 
-async def pending_deliveries(
-    connection: Connection, day: date, today: date, most: int
+async def list_pending_deliveries(
+    connection: Connection, day: date, today: date, count: int
 ) -> tuple[list[PendingDelivery], int]:
-    """Parcels that a plan for the day may take, those that were promised first first, and how many there are in all."""
-    rows = await connection.fetch(queries.to_deliver, day, today, most)
-    waiting = [
+    """List up to `count` deliveries that a plan for the day may take, and count them all.
+
+    Those promised first come first.
+    """
+    rows = await connection.fetch(queries.list_pending_deliveries, day, today, count)
+    deliveries = [
         PendingDelivery(
-            row["shipment_id"],
-            row["warehouse_id"],
-            msgspec.json.decode(row["address"], type=Address),
-            row["tracking_no"],
-            row["weight_g"],
-            row["deliver_from"],
-            row["deliver_to"],
-            None if row["latitude"] is None else _point(row),
+            shipment_id=row["shipment_id"],
+            warehouse_id=row["warehouse_id"],
+            address=msgspec.json.decode(row["address"], type=Address),
+            tracking_no=row["tracking_no"],
+            weight_g=row["weight_g"],
+            deliver_from=row["deliver_from"],
+            deliver_to=row["deliver_to"],
+            point=None if row["latitude"] is None else _point(row),
         )
         for row in rows
     ]
-    return waiting, rows[0]["found"] if rows else 0
+    return deliveries, rows[0]["total"] if rows else 0
 
 
-async def known_places(connection: Connection, regions: Collection[str]) -> dict[str, Point]:
-    return {row["region"]: _point(row) for row in await connection.fetch(queries.known_places, list(regions))}
+async def find_places(connection: Connection, regions: Collection[str]) -> dict[str, Point]:
+    """Read the points of regions by key, without those that were never imported."""
+    return {row["region"]: _point(row) for row in await connection.fetch(queries.find_places, list(regions))}
 
 
-async def depots(connection: Connection, ids: Collection[str]) -> dict[str, Point]:
-    return {row["warehouse_id"]: _point(row) for row in await connection.fetch(queries.depots, list(ids))}
+async def find_depots(connection: Connection, warehouse_ids: Collection[str]) -> dict[str, Point]:
+    """Read the points of warehouses by id."""
+    rows = await connection.fetch(queries.find_depots, list(warehouse_ids))
+    return {row["warehouse_id"]: _point(row) for row in rows}
 
 
 def _point(row: Any) -> Point:
     return Point(row["latitude"], row["longitude"])
 
 
-async def replace(connection: Connection, day: date, today: date, routes: Sequence[Route], now: datetime) -> list[str]:
-    """Write the day's routes in place of those that have not left. Returns the vans that meanwhile left with what was
-    planned; then nothing may be kept of it."""
-    await connection.execute(queries.drop_planned, day, today)
-    planned = [stop.shipment_id for route in routes for stop in route.stops]
-    taken = await connection.fetch(queries.taken, day, [route.vehicle_id for route in routes], planned)
-    if taken:
-        return sorted(row["vehicle_id"] for row in taken)
+async def replace_planned_routes(
+    connection: Connection, day: date, today: date, routes: Sequence[Route], now: datetime
+) -> list[str]:
+    """Write the routes of a day in place of those that have not departed.
+
+    Returns the vehicles that departed meanwhile with planned deliveries. If there are any, roll the transaction back.
+    """
+    await connection.execute(queries.delete_planned_routes, day, today)
+    shipment_ids = [stop.shipment_id for route in routes for stop in route.stops]
+    vehicle_ids = [route.vehicle_id for route in routes]
+    departed = await connection.fetch(queries.find_departed_vehicles, day, vehicle_ids, shipment_ids)
+    if departed:
+        return sorted(row["vehicle_id"] for row in departed)
     for route in routes:
         await connection.execute(
-            queries.add_route,
+            queries.insert_route,
             route.route_id,
             day,
             route.vehicle_id,
@@ -157,7 +176,7 @@ async def replace(connection: Connection, day: date, today: date, routes: Sequen
         )
         names = ("window_from", "window_to", "arrive_at", "leave_at")
         await connection.execute(
-            queries.add_stops,
+            queries.insert_stops,
             route.route_id,
             [stop.seq for stop in route.stops],
             [stop.shipment_id for stop in route.stops],
@@ -168,90 +187,71 @@ async def replace(connection: Connection, day: date, today: date, routes: Sequen
     return []
 
 
-async def routes_of(connection: Connection, day: date) -> list[Route]:
-    """A day's routes with their stops, by warehouse and van."""
-    rows = await connection.fetch(queries.routes_of, day)
+async def list_routes(connection: Connection, day: date) -> list[Route]:
+    """List the routes of a day with their stops, by warehouse and vehicle."""
+    rows = await connection.fetch(queries.list_routes, day)
     stops: dict[UUID, list[Stop]] = {row["route_id"]: [] for row in rows}
-    for row in await connection.fetch(queries.stops_of, list(stops)):
-        stops[row["route_id"]].append(
-            Stop(
-                row["seq"],
-                row["shipment_id"],
-                row["tracking_no"],
-                row["weight_g"],
-                _point(row),
-                row["window_from"],
-                row["window_to"],
-                row["arrive_at"],
-                row["leave_at"],
-                row["status"],
-            )
-        )
+    for row in await connection.fetch(queries.list_stops, list(stops)):
+        stops[row["route_id"]].append(Stop(**{name: row[name] for name in _STOP_COLUMNS}, point=_point(row)))
     return [
-        Route(
-            row["route_id"],
-            row["day"],
-            row["vehicle_id"],
-            row["warehouse_id"],
-            _point(row),
-            row["status"],
-            row["distance_m"],
-            row["start_at"],
-            row["end_at"],
-            row["break_at"],
-            stops[row["route_id"]],
-        )
+        Route(**{name: row[name] for name in _ROUTE_COLUMNS}, depot=_point(row), stops=stops[row["route_id"]])
         for row in rows
     ]
 
 
-async def board(connection: Connection, route_id: UUID) -> DriverRoute | None:
-    """A route as its driver sees it."""
-    row = await connection.fetchrow(queries.route, route_id)
+async def get_driver_route(connection: Connection, route_id: UUID) -> DriverRoute | None:
+    """Read a route as its driver sees it."""
+    row = await connection.fetchrow(queries.get_route, route_id)
     if row is None:
         return None
     stops = [
         DriverStop(
-            stop["seq"],
-            msgspec.json.decode(stop["address"], type=Address),
-            stop["tracking_no"],
-            stop["window_from"],
-            stop["window_to"],
-            stop["arrive_at"],
-            stop["status"],
-            Money(stop["cod_minor"], stop["currency"]) if stop["cod_minor"] else None,
-            stop["note"],
+            seq=stop["seq"],
+            address=msgspec.json.decode(stop["address"], type=Address),
+            tracking_no=stop["tracking_no"],
+            window_from=stop["window_from"],
+            window_to=stop["window_to"],
+            arrive_at=stop["arrive_at"],
+            status=stop["status"],
+            cash_to_collect=Money(stop["cod_minor"], stop["currency"]) if stop["cod_minor"] else None,
+            note=stop["note"],
         )
-        for stop in await connection.fetch(queries.board, route_id)
+        for stop in await connection.fetch(queries.list_driver_stops, route_id)
     ]
     names = ("route_id", "day", "vehicle_id", "status", "start_at", "end_at", "break_at")
     return DriverRoute(**{name: row[name] for name in names}, stops=stops)
 
 
 async def lock_route(connection: Connection, route_id: UUID) -> LockedRoute | None:
+    """Lock the row of a route for the transaction."""
     row = await connection.fetchrow(queries.lock_route, route_id)
     return LockedRoute(*(row[name] for name in LockedRoute._fields)) if row else None
 
 
 async def depart(connection: Connection, route: LockedRoute, now: datetime) -> list[tuple[UUID, ShipmentStatus]]:
-    """The van has left. Returns what it has with it, without what was called off, and where those parcels were."""
-    await connection.execute(queries.drop_called_off, route.route_id, route.planned_at)
-    await connection.execute(queries.leave, route.route_id, now)
-    rows = await connection.fetch(queries.on_board, route.route_id)
+    """Record a departure and return the loaded shipments with their status.
+
+    Stops of cancelled shipments are removed first. The shipments are in the order in which order locks are taken.
+    """
+    await connection.execute(queries.drop_cancelled_stops, route.route_id, route.planned_at)
+    await connection.execute(queries.mark_departed, route.route_id, now)
+    rows = await connection.fetch(queries.loaded_shipments, route.route_id)
     return [(row["shipment_id"], ShipmentStatus(row["status"])) for row in rows]
 
 
-async def stop(connection: Connection, route_id: UUID, seq: int) -> tuple[UUID, StopStatus] | None:
-    row = await connection.fetchrow(queries.stop, route_id, seq)
+async def get_stop(connection: Connection, route_id: UUID, seq: int) -> tuple[UUID, StopStatus] | None:
+    """Read (shipment id, status) of a stop."""
+    row = await connection.fetchrow(queries.get_stop, route_id, seq)
     return (row["shipment_id"], row["status"]) if row else None
 
 
-async def report(
+async def record_report(
     connection: Connection, route_id: UUID, seq: int, outcome: StopOutcome, now: datetime, note: str | None
 ) -> None:
-    await connection.execute(queries.report, route_id, seq, outcome, now, note)
+    """Write the outcome of a stop."""
+    await connection.execute(queries.record_report, route_id, seq, outcome, now, note)
 
 
 async def finish_if_all_reported(connection: Connection, route_id: UUID) -> None:
-    """Nothing more is to be done if every stop was reported."""
-    await connection.execute(queries.finish, route_id)
+    """Set the status `done` if every stop was reported."""
+    await connection.execute(queries.finish_if_all_reported, route_id)

@@ -19,7 +19,10 @@ Verdict = Literal["chosen", "not_chosen", "excluded"]
 
 
 class Rate(msgspec.Struct, frozen=True):
-    """A weight step of a carrier in a region: above `from_g`, up to `to_g`. `price_minor` is in the table's currency."""
+    """A weight step of a carrier in a region: above `from_g`, up to `to_g`.
+
+    `price_minor` is in minor units of the table's currency.
+    """
 
     carrier: str
     region: str

@@ -15,11 +15,13 @@ from rich.table import Table
 
 from commerce.fleet.driver_links import make_link
 from commerce.fleet.fleet_csv import read_travel_matrix
+from commerce.fleet.geography import TravelLegs
 from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Plan, Route
-from commerce.fleet.service import MAX_SECONDS, Told
+from commerce.fleet.route_map import draw_routes
+from commerce.fleet.service import MAX_SECONDS
 from commerce.kernel.csv_rows import LineError
-from ops.commands.console import err, fail, is_interactive, out, print_line_errors, run
+from ops.commands.console import err, exit_on_error, fail, is_interactive, out, print_line_errors, run
 from ops.services import create_fleet, open_cli_services
 
 app = typer.Typer(help="Plan and show the routes of our own vehicles, and print drivers' links.", no_args_is_help=True)
@@ -56,8 +58,8 @@ def plan(
                     day.date(),
                     seconds=seconds,
                     seed=seed,
-                    told=travel_matrix,
-                    progress=lambda share: bar.update(task, completed=share),
+                    known_legs=travel_matrix,
+                    report_progress=lambda share: bar.update(task, completed=share),
                 )
                 return result, ZoneInfo(shop.settings.shipping.timezone)
 
@@ -128,9 +130,8 @@ def _output(routes: Sequence[Route], zone: ZoneInfo, geojson: Path | None, pictu
         if geojson is not None:
             geojson.write_bytes(orjson.dumps(feature_collection(routes)))
         if picture is not None:
-            from commerce.fleet.route_map import draw_routes  # noqa: PLC0415  # slow to load, and rarely needed
-
-            draw_routes(routes, picture)
+            with exit_on_error():
+                draw_routes(routes, picture)
     except OSError as error:
         fail(f"cannot write {error.filename}: {error.strerror}; give another file")
 
@@ -176,7 +177,7 @@ def _check_picture(picture: Path | None) -> None:
         fail(f"cannot draw {picture.name}: a picture is .svg or .png, not {picture.suffix or 'without a suffix'}")
 
 
-def _read_matrix(file: Path) -> Told:
+def _read_matrix(file: Path) -> TravelLegs:
     """Read a travel matrix. Ends the command if a line is wrong: routes with missing legs would not be as intended."""
     legs, errors = {}, []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:

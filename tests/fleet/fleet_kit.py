@@ -1,5 +1,4 @@
-"""A yard for the tests: a warehouse, vans, parcels that wait, and a checker of routes that shares nothing with the
-solver."""
+"""A fleet for the tests: a warehouse, vehicles, deliveries, and a checker of routes that shares nothing with the solver."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ V2,hz,300000,09:00,17:00,,,,yes
 
 
 class FakeFleetClock(SystemClock):
-    """The machine's clock, set to another day."""
+    """A clock that stands at a moment of another day."""
 
     def __init__(self, at: datetime) -> None:
         self.at = at
@@ -47,30 +46,30 @@ class FakeFleetClock(SystemClock):
 
 @dataclass
 class FakeApplyTrackingEvents:
-    """What vans say of parcels, written down in place of the shipping module, with what it would make of it."""
+    """Collects tracking events in place of the shipping module, and applies their status."""
 
-    told: list[tuple[UUID, str, str | None, str]] = field(default_factory=list)
+    applied: list[tuple[UUID, str, str | None, str]] = field(default_factory=list)
 
     async def __call__(
-        self, connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
+        self, connection: Connection, shipment_id: UUID, events: Sequence[TrackingEvent], actor: str, now: datetime
     ) -> None:
         assert connection.is_in_transaction()
-        for one in news:
-            self.told.append((shipment_id, one.code, one.state, actor))
-            if one.state is not None:
-                await connection.execute(_MOVE, shipment_id, str(one.state), now)
+        for event in events:
+            self.applied.append((shipment_id, event.code, event.status, actor))
+            if event.status is not None:
+                await connection.execute(_SET_STATUS, shipment_id, str(event.status), now)
 
     def codes(self, shipment_id: UUID) -> list[str]:
-        return [code for id_, code, _, _ in self.told if id_ == shipment_id]
+        return [code for id_, code, _, _ in self.applied if id_ == shipment_id]
 
 
-_MOVE = """
+_SET_STATUS = """
 UPDATE shipments SET status = $2::text, handed_over_at = coalesce(handed_over_at, $3::timestamptz),
     ended_at = CASE WHEN $2::text = 'delivered' THEN $3::timestamptz END WHERE shipment_id = $1
 """
-# The steps between and their events are the shipping module's, whose own tests try them.
-_UNWATCHED = "ALTER TABLE shipments DISABLE TRIGGER USER"
-_PARCEL = """
+# Steps between statuses and their events belong to the shipping module and its tests.
+_DISABLE_TRIGGERS = "ALTER TABLE shipments DISABLE TRIGGER USER"
+_INSERT_SHIPMENT = """
 WITH ordered AS (
     INSERT INTO orders (order_id, user_id, body_digest, sale_id, generation, status, status_seq, currency, total_minor,
                         ship_to, payment_plan, accepted_at, entry_seq, persisted_at, pay_by)
@@ -89,17 +88,17 @@ VALUES ($1, $1, 0, 1, $3, $4, 'booked', $5, 100, 100, 100, 100, $6, 'CNY', 'own_
 
 @dataclass
 class FleetKit:
-    """The fleet over a test's own database, on a day far from the others'."""
+    """The fleet over the tests' database, on the day `DAY`."""
 
     shop: CliServices
     clock: FakeFleetClock
     fleet: Fleet
-    heard: FakeApplyTrackingEvents
-    driving: RouteExecution
+    tracking: FakeApplyTrackingEvents
+    execution: RouteExecution
 
-    async def parcel(
+    async def add_delivery(
         self,
-        at: tuple[float, float] | None = DEPOT,
+        point: tuple[float, float] | None = DEPOT,
         window: tuple[str, str] | None = None,
         *,
         weight_g: int = 1_000,
@@ -107,118 +106,140 @@ class FleetKit:
         warehouse: str = "hz",
         address: Mapping[str, str] = ADDRESS,
     ) -> UUID:
-        """A booked parcel of the own fleet's."""
-        id_ = self.shop.ids.new()
+        """Insert a shipment that is booked with the own fleet, and return its id."""
+        shipment_id = self.shop.ids.new()
         opens, closes = map(time.fromisoformat, window) if window else (None, None)
         async with self.shop.db.connection() as connection:
             await connection.execute(
-                _PARCEL,
-                id_,
+                _INSERT_SHIPMENT,
+                shipment_id,
                 self.clock.at - timedelta(days=1),
                 warehouse,
                 orjson.dumps(address).decode(),
                 weight_g,
                 cod_minor,
-                f"VAN{id_.hex[-10:]}",
+                f"VAN{shipment_id.hex[-10:]}",
                 DAY,
                 opens,
                 closes,
-                *(at or (None, None)),
+                *(point or (None, None)),
             )
-        return id_
+        return shipment_id
 
-    async def route(self, *parcels: UUID, van: str = "V1") -> UUID:
-        """A route for the day that nobody had to search for."""
+    async def add_route(self, *shipment_ids: UUID, vehicle_id: str = "V1") -> UUID:
+        """Store a route of the day with these shipments, without a search, and return its id."""
         start = self.clock.at + timedelta(hours=2)
-        times = [start + timedelta(hours=number) for number in range(len(parcels) + 1)]
-        point, done = Point(*DEPOT), timedelta(seconds=STOP_S)
+        times = [start + timedelta(hours=number) for number in range(len(shipment_ids) + 1)]
+        point, stop_time = Point(*DEPOT), timedelta(seconds=STOP_S)
         stops = [
-            Stop(number, parcel, None, 1_000, point, at, at + done, at, at + done)
-            for number, (parcel, at) in enumerate(zip(parcels, times, strict=False), start=1)
+            Stop(
+                seq=seq,
+                shipment_id=shipment_id,
+                tracking_no=None,
+                weight_g=1_000,
+                point=point,
+                window_from=at,
+                window_to=at + stop_time,
+                arrive_at=at,
+                leave_at=at + stop_time,
+            )
+            for seq, (shipment_id, at) in enumerate(zip(shipment_ids, times, strict=False), start=1)
         ]
         route_id = self.shop.ids.new()
-        made = Route(route_id, DAY, van, "hz", point, "planned", 1, start, times[-1], None, stops)
+        route = Route(
+            route_id=route_id,
+            day=DAY,
+            vehicle_id=vehicle_id,
+            warehouse_id="hz",
+            depot=point,
+            status="planned",
+            distance_m=1,
+            start_at=start,
+            end_at=times[-1],
+            break_at=None,
+            stops=stops,
+        )
         async with self.shop.db.transaction() as connection:
-            assert await store.replace(connection, DAY, DAY, [made], self.clock.at) == []
+            assert await store.replace_planned_routes(connection, DAY, DAY, [route], self.clock.at) == []
         return route_id
 
-    async def write(self, query: str, *values: object) -> None:
+    async def execute(self, query: str, *values: object) -> None:
         async with self.shop.db.connection() as connection:
             await connection.execute(query, *values)
 
-    async def value(self, query: str, *values: object) -> Any:
+    async def fetch_value(self, query: str, *values: object) -> Any:
         async with self.shop.db.connection() as connection:
             return await connection.fetchval(query, *values)
 
 
-async def make_fleet_kit(shop: CliServices, vans: str = VEHICLES_CSV, now: str = "07:00") -> FleetKit:
-    """A warehouse `hz` with vans, early in the morning of `DAY`."""
+async def make_fleet_kit(shop: CliServices, vehicles: str = VEHICLES_CSV, now: str = "07:00") -> FleetKit:
+    """Set up the warehouse `hz` with vehicles, early in the morning of `DAY`, and a warehouse `sh` without."""
     clock = FakeFleetClock(datetime.combine(DAY, time.fromisoformat(now), ZONE).astimezone(UTC))
-    heard = FakeApplyTrackingEvents()
+    tracking = FakeApplyTrackingEvents()
     fleet = Fleet(shop.db, clock, shop.ids, ZONE, STOP_S, SPEED_KMH)
-    kit = FleetKit(shop, clock, fleet, heard, RouteExecution(shop.db, clock, heard))
-    await kit.write(_UNWATCHED)
-    add = "INSERT INTO warehouses VALUES ($1, $1, '{}', $2, $3)"
+    kit = FleetKit(shop, clock, fleet, tracking, RouteExecution(shop.db, clock, tracking))
+    await kit.execute(_DISABLE_TRIGGERS)
+    insert = "INSERT INTO warehouses VALUES ($1, $1, '{}', $2, $3)"
     for warehouse_id, (latitude, longitude) in {"hz": DEPOT, "sh": (31.2, 121.4)}.items():
-        await kit.write(add, warehouse_id, latitude, longitude)
-    report = await fleet.import_csv(vans.splitlines(keepends=True))
+        await kit.execute(insert, warehouse_id, latitude, longitude)
+    report = await fleet.import_csv(vehicles.splitlines(keepends=True))
     assert not report.errors
     return kit
 
 
 def point_near_depot(north_km: float, east_km: float) -> tuple[float, float]:
-    """A point so far from the warehouse, nearly."""
+    """Return a point about this far from the warehouse."""
     return DEPOT[0] + north_km / 111.2, DEPOT[1] + east_km / (111.2 * math.cos(math.radians(DEPOT[0])))
 
 
 def find_route_errors(
     routes: Sequence[Route], vehicles: Sequence[Vehicle], drive_s: Callable[[Any, Any], float]
 ) -> list[str]:
-    """Whatever is wrong with routes, told from their times alone. `drive_s` says how long a way takes at the least."""
-    vans = {vehicle.vehicle_id: vehicle for vehicle in vehicles}
-    count = Counter(stop.shipment_id for route in routes for stop in route.stops)
-    found = [f"{id_} is planned twice" for id_, times in count.items() if times > 1]
+    """Return everything wrong with routes, judged by their times alone. `drive_s` returns the least time of a leg."""
+    vehicle_of = {vehicle.vehicle_id: vehicle for vehicle in vehicles}
+    plan_count = Counter(stop.shipment_id for route in routes for stop in route.stops)
+    errors = [f"{shipment_id} is planned twice" for shipment_id, count in plan_count.items() if count > 1]
     for route in routes:
-        found += _find_errors(route, vans[route.vehicle_id], drive_s)
-    return found
+        errors += _find_errors(route, vehicle_of[route.vehicle_id], drive_s)
+    return errors
 
 
-def _find_errors(route: Route, van: Vehicle, drive_s: Callable[[Any, Any], float]) -> list[str]:
-    found = []
-    if route.start_at < _moment(route.day, van.shift_from) or route.end_at > _moment(route.day, van.shift_to):
-        found.append(f"{van.vehicle_id} is out from {route.start_at} to {route.end_at}")
-    if sum(stop.weight_g for stop in route.stops) > van.capacity_g:
-        found.append(f"{van.vehicle_id} is too heavy")
+def _find_errors(route: Route, vehicle: Vehicle, drive_s: Callable[[Any, Any], float]) -> list[str]:
+    errors = []
+    if route.start_at < _moment(route.day, vehicle.shift_from) or route.end_at > _moment(route.day, vehicle.shift_to):
+        errors.append(f"{vehicle.vehicle_id} is out from {route.start_at} to {route.end_at}")
+    if sum(stop.weight_g for stop in route.stops) > vehicle.capacity_g:
+        errors.append(f"{vehicle.vehicle_id} is too heavy")
     if [stop.seq for stop in route.stops] != list(range(1, len(route.stops) + 1)) or not route.stops:
-        found.append(f"{van.vehicle_id} counts its stops wrongly")
-    pause = _pause(route, van, found)
+        errors.append(f"{vehicle.vehicle_id} counts its stops wrongly")
+    pause = _check_break(route, vehicle, errors)
     for stop in route.stops:
         if not stop.window_from <= stop.arrive_at <= stop.window_to:
-            found.append(f"stop {stop.seq} is not in its window")
+            errors.append(f"stop {stop.seq} is not in its window")
         if (stop.leave_at - stop.arrive_at).total_seconds() != STOP_S:
-            found.append(f"stop {stop.seq} is too short")
-        if _common(pause, (stop.arrive_at, stop.leave_at)):
-            found.append(f"the break lies across stop {stop.seq}")
-    places = [(route.start_at, route.start_at, route.depot)]
-    places += [(stop.arrive_at, stop.leave_at, stop.point) for stop in route.stops]
-    places += [(route.end_at, route.end_at, route.depot)]
-    for (_, left, a), (reached, _, b) in pairwise(places):
-        if (reached - left).total_seconds() - _common(pause, (left, reached)) < drive_s(a, b) - 1:
-            found.append(f"{van.vehicle_id} drives too fast from {left} to {reached}")
-    return found
+            errors.append(f"stop {stop.seq} is too short")
+        if _overlap_s(pause, (stop.arrive_at, stop.leave_at)):
+            errors.append(f"the break overlaps stop {stop.seq}")
+    points = [(route.start_at, route.start_at, route.depot)]
+    points += [(stop.arrive_at, stop.leave_at, stop.point) for stop in route.stops]
+    points += [(route.end_at, route.end_at, route.depot)]
+    for (_, leave_at, a), (arrive_at, _, b) in pairwise(points):
+        if (arrive_at - leave_at).total_seconds() - _overlap_s(pause, (leave_at, arrive_at)) < drive_s(a, b) - 1:
+            errors.append(f"{vehicle.vehicle_id} drives too fast from {leave_at} to {arrive_at}")
+    return errors
 
 
-def _pause(route: Route, van: Vehicle, found: list[str]) -> tuple[datetime, datetime]:
-    if van.break_from is None or van.break_to is None or van.break_s is None:
+def _check_break(route: Route, vehicle: Vehicle, errors: list[str]) -> tuple[datetime, datetime]:
+    if vehicle.break_from is None or vehicle.break_to is None or vehicle.break_s is None:
         if route.break_at is not None:
-            found.append(f"{van.vehicle_id} has a break it has not")
+            errors.append(f"{vehicle.vehicle_id} has a break that it should not have")
         return route.start_at, route.start_at
     if route.break_at is None:
-        found.append(f"{van.vehicle_id} has no break")
+        errors.append(f"{vehicle.vehicle_id} has no break")
         return route.start_at, route.start_at
-    ends = route.break_at + timedelta(seconds=van.break_s)
-    if route.break_at < _moment(route.day, van.break_from) or ends > _moment(route.day, van.break_to):
-        found.append(f"{van.vehicle_id} has its break at {route.break_at}")
+    ends = route.break_at + timedelta(seconds=vehicle.break_s)
+    if route.break_at < _moment(route.day, vehicle.break_from) or ends > _moment(route.day, vehicle.break_to):
+        errors.append(f"{vehicle.vehicle_id} has its break at {route.break_at}")
     return route.break_at, ends
 
 
@@ -226,12 +247,12 @@ def _moment(day: date, at: time) -> datetime:
     return datetime.combine(day, at, ZONE)
 
 
-def _common(a: tuple[datetime, datetime], b: tuple[datetime, datetime]) -> float:
+def _overlap_s(a: tuple[datetime, datetime], b: tuple[datetime, datetime]) -> float:
     return max((min(a[1], b[1]) - max(a[0], b[0])).total_seconds(), 0)
 
 
 def straight_line_s(a: Any, b: Any) -> float:
-    """No van is faster than straight there at its speed: told by the cosine formula, with a little less of a globe."""
+    """Return the least driving time: straight there, by the cosine formula on a slightly smaller globe."""
     if a == b:
         return 0
     north, south = math.radians(a.latitude), math.radians(b.latitude)

@@ -55,13 +55,13 @@ async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Co
     kit = await make_fleet_kit(shop)
     kit.clock.at = datetime.now(UTC)
     day = (kit.clock.at.astimezone(ZONE) + timedelta(days=1)).date()
-    fine, lost = await kit.parcel(point_near_depot(1, 1), ("09:00", "11:00")), await kit.parcel(None)
+    fine, lost = await kit.add_delivery(point_near_depot(1, 1), ("09:00", "11:00")), await kit.add_delivery(None)
     map_, picture, matrix = tmp_path / "day.geojson", tmp_path / "day.svg", tmp_path / "ways.csv"
     matrix.write_text(f"from,to,distance_m,duration_s\nhz,{fine},1234,300\n{fine},hz,1000,250\n")
     plan = ("route", "plan", "--date", day, "--seconds", "0.1", "--seed", "7")
     status, said = await floodgate(*plan, "--matrix", matrix, "--geojson", map_, "--picture", picture)
     assert status == 2
-    assert f"{lost} hz no place is known for it: import one of cn/zhejiang/hangzhou/xihu" in said
+    assert f"{lost} hz its region has no coordinates; import one of cn/zhejiang/hangzhou/xihu" in said
     assert "2.2 km" in said
     assert "09:00-11:00" in said
     assert str(fine) in map_.read_text()

@@ -27,9 +27,9 @@ async def kit(shop: CliServices) -> FleetKit:
 
 
 async def test_the_board_says_what_a_driver_must_know_and_no_more(kit: FleetKit) -> None:
-    parcel = await kit.parcel(cod_minor=1_250)
-    route_id = await kit.route(parcel)
-    board = await kit.driving.driver_route(route_id)
+    parcel = await kit.add_delivery(cod_minor=1_250)
+    route_id = await kit.add_route(parcel)
+    board = await kit.execution.driver_route(route_id)
     (stop,) = board.stops
     assert (board.vehicle_id, board.day, board.status) == ("V1", DAY, "planned")
     assert (stop.address.name, stop.address.phone, stop.address.line) == (
@@ -45,78 +45,80 @@ async def test_the_board_says_what_a_driver_must_know_and_no_more(kit: FleetKit)
 
 
 async def test_leaving_sends_all_parcels_out_once(kit: FleetKit) -> None:
-    parcels = [await kit.parcel() for _ in range(3)]
-    route_id = await kit.route(*reversed(parcels))
-    both = await asyncio.gather(kit.driving.depart(route_id), kit.driving.depart(route_id))
-    assert [board.status for board in both] == ["left", "left"]
+    parcels = [await kit.add_delivery() for _ in range(3)]
+    route_id = await kit.add_route(*reversed(parcels))
+    both = await asyncio.gather(kit.execution.depart(route_id), kit.execution.depart(route_id))
+    assert [board.status for board in both] == ["departed", "departed"]
     for parcel in parcels:
-        assert kit.heard.codes(parcel) == ["loaded", "left"]
-    assert {actor for *_, actor in kit.heard.told} == {"van V1"}
-    assert [id_ for id_, *_ in kit.heard.told[::2]] == sorted(parcels)  # by their orders, so that nobody is locked out
+        assert kit.tracking.codes(parcel) == ["loaded", "departed"]
+    assert {actor for *_, actor in kit.tracking.applied} == {"vehicle V1"}
+    assert [id_ for id_, *_ in kit.tracking.applied[::2]] == sorted(
+        parcels
+    )  # by their orders, so that nobody is locked out
 
 
 async def test_what_was_called_off_does_not_go(kit: FleetKit) -> None:
-    fine, held, ended, booked_anew = [await kit.parcel() for _ in range(4)]
-    route_id = await kit.route(fine, held, ended, booked_anew)
-    await kit.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
-    await kit.write("UPDATE shipments SET status = 'cancelled', ended_at = now() WHERE shipment_id = $1", ended)
+    fine, held, ended, booked_anew = [await kit.add_delivery() for _ in range(4)]
+    route_id = await kit.add_route(fine, held, ended, booked_anew)
+    await kit.execute("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
+    await kit.execute("UPDATE shipments SET status = 'cancelled', ended_at = now() WHERE shipment_id = $1", ended)
     later = kit.clock.at + timedelta(minutes=1)
-    await kit.write("UPDATE shipments SET booked_at = $2 WHERE shipment_id = $1", booked_anew, later)
-    board = await kit.driving.depart(route_id)
+    await kit.execute("UPDATE shipments SET booked_at = $2 WHERE shipment_id = $1", booked_anew, later)
+    board = await kit.execution.depart(route_id)
     assert [stop.seq for stop in board.stops] == [1]
-    assert {id_ for id_, *_ in kit.heard.told} == {fine}
+    assert {id_ for id_, *_ in kit.tracking.applied} == {fine}
     with pytest.raises(NoSuchStop):
-        await kit.driving.report(route_id, 2, StopReport("delivered"))
-    nothing = await kit.route(held, van="V2")
-    assert (await kit.driving.depart(nothing)).status == "done"
+        await kit.execution.report(route_id, 2, StopReport("delivered"))
+    nothing = await kit.add_route(held, vehicle_id="V2")
+    assert (await kit.execution.depart(nothing)).status == "done"
 
 
 async def test_a_report_counts_once_and_also_as_leaving(kit: FleetKit) -> None:
-    first, second = await kit.parcel(), await kit.parcel()
-    route_id = await kit.route(first, second)
+    first, second = await kit.add_delivery(), await kit.add_delivery()
+    route_id = await kit.add_route(first, second)
 
     async def report() -> DriverRoute:
-        return await kit.driving.report(route_id, 1, StopReport("delivered", "to the neighbour"))
+        return await kit.execution.report(route_id, 1, StopReport("delivered", "to the neighbour"))
 
     boards = await asyncio.gather(report(), report(), report())
-    assert {board.status for board in boards} == {"left"}
+    assert {board.status for board in boards} == {"departed"}
     assert boards[0].stops[0].note == "to the neighbour"
-    assert kit.heard.codes(first) == ["loaded", "left", "delivered"]
-    assert kit.heard.codes(second) == ["loaded", "left"]
-    with pytest.raises(StopAlreadyReported, match="call the desk"):
-        await kit.driving.report(route_id, 1, StopReport("failed"))
-    assert (await kit.driving.report(route_id, 2, StopReport("failed"))).status == "done"
-    assert await kit.value("SELECT status FROM shipments WHERE shipment_id = $1", second) == "out_for_delivery"
-    assert (await kit.driving.report(route_id, 2, StopReport("delivered"))).stops[1].status == "delivered"
-    assert kit.heard.codes(second) == ["loaded", "left", "failed", "delivered"]
+    assert kit.tracking.codes(first) == ["loaded", "departed", "delivered"]
+    assert kit.tracking.codes(second) == ["loaded", "departed"]
+    with pytest.raises(StopAlreadyReported, match="call the warehouse"):
+        await kit.execution.report(route_id, 1, StopReport("failed"))
+    assert (await kit.execution.report(route_id, 2, StopReport("failed"))).status == "done"
+    assert await kit.fetch_value("SELECT status FROM shipments WHERE shipment_id = $1", second) == "out_for_delivery"
+    assert (await kit.execution.report(route_id, 2, StopReport("delivered"))).stops[1].status == "delivered"
+    assert kit.tracking.codes(second) == ["loaded", "departed", "failed", "delivered"]
 
 
 async def test_a_second_day_is_no_second_pick_up(kit: FleetKit) -> None:
-    parcel = await kit.parcel()
-    route_id = await kit.route(parcel)
-    await kit.driving.report(route_id, 1, StopReport("failed", "nobody there"))
+    parcel = await kit.add_delivery()
+    route_id = await kit.add_route(parcel)
+    await kit.execution.report(route_id, 1, StopReport("failed", "nobody there"))
     (again,) = (await kit.fleet.plan(DAY + timedelta(days=1), seconds=0.1)).routes
-    await kit.driving.depart(again.route_id)
-    assert kit.heard.codes(parcel) == ["loaded", "left", "failed", "left"]
+    await kit.execution.depart(again.route_id)
+    assert kit.tracking.codes(parcel) == ["loaded", "departed", "failed", "departed"]
 
 
 async def test_what_is_refused_changes_nothing(kit: FleetKit) -> None:
-    route_id = await kit.route(await kit.parcel())
+    route_id = await kit.add_route(await kit.add_delivery())
     for wrong in (uuid4(), UUID(int=0)):
-        for refused in (kit.driving.driver_route, kit.driving.depart):
+        for refused in (kit.execution.driver_route, kit.execution.depart):
             with pytest.raises(NoSuchRoute):
                 await refused(wrong)
     for seq in (0, -1, 2, 40_000, 2**70):
         with pytest.raises(NoSuchStop):
-            await kit.driving.report(route_id, seq, StopReport("delivered"))
+            await kit.execution.report(route_id, seq, StopReport("delivered"))
 
     async def deaf(
-        connection: Connection, shipment_id: UUID, news: Sequence[TrackingEvent], actor: str, now: datetime
+        connection: Connection, shipment_id: UUID, events: Sequence[TrackingEvent], actor: str, now: datetime
     ) -> None:
         raise NoSuchShipment("gone")
 
     with pytest.raises(NoSuchShipment):
         await RouteExecution(kit.shop.db, kit.clock, deaf).report(route_id, 1, StopReport("delivered"))
-    board = await kit.driving.driver_route(route_id)
+    board = await kit.execution.driver_route(route_id)
     assert (board.status, board.stops[0].status) == ("planned", "planned")
-    assert await kit.value("SELECT status FROM shipments") == "booked"
+    assert await kit.fetch_value("SELECT status FROM shipments") == "booked"

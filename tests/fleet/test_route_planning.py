@@ -39,9 +39,9 @@ async def test_every_window_shift_break_and_weight_is_kept(kit: FleetKit) -> Non
         hour = chance.randrange(8, 16)
         window = (f"{hour:02}:00", f"{hour + 2:02}:00") if number % 2 else None
         at = point_near_depot(chance.uniform(-8, 8), chance.uniform(-8, 8))
-        parcels.add(await kit.parcel(at, window, weight_g=20_000))
+        parcels.add(await kit.add_delivery(at, window, weight_g=20_000))
     shares: list[float] = []
-    plan = await kit.fleet.plan(DAY, seconds=QUICK_S, progress=shares.append)
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S, report_progress=shares.append)
     assert planned(plan) | set(reasons_by_shipment(plan)) == parcels
     assert not planned(plan) & set(reasons_by_shipment(plan))
     assert len(planned(plan)) >= 22
@@ -52,12 +52,12 @@ async def test_every_window_shift_break_and_weight_is_kept(kit: FleetKit) -> Non
 
 
 async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(kit: FleetKit) -> None:
-    fine = await kit.parcel(point_near_depot(1, 1))
-    heavy = await kit.parcel(point_near_depot(1, 2), weight_g=500_001)
-    early = await kit.parcel(point_near_depot(1, 3), ("05:00", "07:30"))
-    far = await kit.parcel(point_near_depot(200, 0))
-    lost = await kit.parcel(None)
-    elsewhere = await kit.parcel((31.21, 121.41), warehouse="sh")
+    fine = await kit.add_delivery(point_near_depot(1, 1))
+    heavy = await kit.add_delivery(point_near_depot(1, 2), weight_g=500_001)
+    early = await kit.add_delivery(point_near_depot(1, 3), ("05:00", "07:30"))
+    far = await kit.add_delivery(point_near_depot(200, 0))
+    lost = await kit.add_delivery(None)
+    elsewhere = await kit.add_delivery((31.21, 121.41), warehouse="sh")
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(plan) == {fine}
     why = reasons_by_shipment(plan)
@@ -67,24 +67,24 @@ async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(kit: FleetKit)
     assert "outside the shift" in why[early]
     assert "back within its shift" in why[far]
     assert "cn/zhejiang/hangzhou/xihu, cn/310000, cn/zhejiang/hangzhou" in why[lost]
-    assert "no van of this warehouse" in why[elsewhere]
+    assert "no vehicle of this warehouse" in why[elsewhere]
 
 
 async def test_too_few_vans_leave_some_over(kit: FleetKit) -> None:
-    parcels = {await kit.parcel(point_near_depot(1, number), weight_g=200_000) for number in range(6)}
+    parcels = {await kit.add_delivery(point_near_depot(1, number), weight_g=200_000) for number in range(6)}
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert len(planned(plan)) == 3  # 500 kg take two of 200 kg, 300 kg take one
     assert planned(plan) | set(reasons_by_shipment(plan)) == parcels
-    assert all("not enough vans" in why for why in reasons_by_shipment(plan).values())
+    assert all("not enough vehicles" in why for why in reasons_by_shipment(plan).values())
     assert find_route_errors(plan.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
 
 
 async def test_an_address_is_found_by_the_most_specific_place(kit: FleetKit) -> None:
     places = "region,latitude,longitude\nCN/Zhejiang/Hangzhou,30.2,120.1\n CN / 310000 ,30.3,120.2\n"
     assert (await kit.fleet.import_csv(places.splitlines(keepends=True))).added == 2
-    by_code = await kit.parcel(None)
-    by_city = await kit.parcel(None, address={**ADDRESS, "postcode": "", "district": "Gongshu"})
-    own = await kit.parcel((30.26, 120.16))
+    by_code = await kit.add_delivery(None)
+    by_city = await kit.add_delivery(None, address={**ADDRESS, "postcode": "", "district": "Gongshu"})
+    own = await kit.add_delivery((30.26, 120.16))
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     points = {
         stop.shipment_id: (stop.point.latitude, stop.point.longitude) for route in plan.routes for stop in route.stops
@@ -93,23 +93,23 @@ async def test_an_address_is_found_by_the_most_specific_place(kit: FleetKit) -> 
 
 
 async def test_a_matrix_is_followed_and_what_it_lacks_is_counted(kit: FleetKit) -> None:
-    a, b = await kit.parcel(point_near_depot(1, 0)), await kit.parcel(point_near_depot(0, 1))
+    a, b = await kit.add_delivery(point_near_depot(1, 0)), await kit.add_delivery(point_near_depot(0, 1))
     told = {("hz", str(a)): (700, 60), (str(a), str(b)): (800, 60), (str(b), "hz"): (900, 60)}
     back = {(end, start): (50_000, 3_600) for start, end in told}
-    plan = await kit.fleet.plan(DAY, seconds=QUICK_S, told={**told, **back})
+    plan = await kit.fleet.plan(DAY, seconds=QUICK_S, known_legs={**told, **back})
     assert [[stop.shipment_id for stop in route.stops] for route in plan.routes] == [[a, b]]
     assert (plan.routes[0].distance_m, plan.estimated_legs) == (2_400, 0)
-    assert (await kit.fleet.plan(DAY, seconds=QUICK_S, told=told)).estimated_legs == 3
+    assert (await kit.fleet.plan(DAY, seconds=QUICK_S, known_legs=told)).estimated_legs == 3
 
 
 async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(kit: FleetKit) -> None:
-    first = {await kit.parcel(point_near_depot(1, number), weight_g=150_000) for number in range(4)}
+    first = {await kit.add_delivery(point_near_depot(1, number), weight_g=150_000) for number in range(4)}
     before = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(before) == first
     assert len(before.routes) == 2
     gone, stays = before.routes
-    await kit.driving.depart(gone.route_id)
-    late = await kit.parcel(point_near_depot(2, 2))
+    await kit.execution.depart(gone.route_id)
+    late = await kit.add_delivery(point_near_depot(2, 2))
     after = await kit.fleet.plan(DAY, seconds=QUICK_S)
     kept = {route.route_id: route for route in after.routes}
     assert [stop.shipment_id for stop in kept[gone.route_id].stops] == [stop.shipment_id for stop in gone.stops]
@@ -120,30 +120,30 @@ async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(kit: Fle
 
 
 async def test_held_ended_and_strange_parcels_are_not_planned(kit: FleetKit) -> None:
-    held, other, cancelled, fine = [await kit.parcel() for _ in range(4)]
-    await kit.write("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
-    await kit.write("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
-    await kit.write(
+    held, other, cancelled, fine = [await kit.add_delivery() for _ in range(4)]
+    await kit.execute("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
+    await kit.execute("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
+    await kit.execute(
         "UPDATE shipments SET task = 'cancel', after_cancel = 'cancelled' WHERE shipment_id = $1", cancelled
     )
     assert planned(await kit.fleet.plan(DAY, seconds=QUICK_S)) == {fine}
 
 
 async def test_a_parcel_is_on_one_day_only_until_that_day_is_over(kit: FleetKit) -> None:
-    parcel = await kit.parcel()
+    parcel = await kit.add_delivery()
     assert planned(await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == {parcel}
     assert planned(await kit.fleet.plan(DAY, seconds=QUICK_S)) == set()
     kit.clock.at += timedelta(days=2)
     assert planned(await kit.fleet.plan(DAY + timedelta(days=2), seconds=QUICK_S)) == {parcel}
-    assert await kit.value("SELECT count(*) FROM route_stops") == 1
+    assert await kit.fetch_value("SELECT count(*) FROM route_stops") == 1
 
 
 async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(kit: FleetKit) -> None:
-    missed, brought = await kit.parcel(point_near_depot(1, 0)), await kit.parcel(point_near_depot(2, 0))
+    missed, brought = await kit.add_delivery(point_near_depot(1, 0)), await kit.add_delivery(point_near_depot(2, 0))
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     for stop in plan.routes[0].stops:
         report = StopReport("failed" if stop.shipment_id == missed else "delivered")
-        await kit.driving.report(plan.routes[0].route_id, stop.seq, report)
+        await kit.execution.report(plan.routes[0].route_id, stop.seq, report)
     again = await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
     assert planned(again) == {missed}
     assert brought not in reasons_by_shipment(again)
@@ -152,8 +152,8 @@ async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(kit: Fle
 async def test_today_no_van_starts_in_the_past(shop: CliServices) -> None:
     kit = await make_fleet_kit(shop, now="15:10")
     fits, over = (
-        await kit.parcel(point_near_depot(1, 0)),
-        await kit.parcel(point_near_depot(2, 0), ("10:00", "14:00")),
+        await kit.add_delivery(point_near_depot(1, 0)),
+        await kit.add_delivery(point_near_depot(2, 0), ("10:00", "14:00")),
     )
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(plan) == {fits}
@@ -161,7 +161,7 @@ async def test_today_no_van_starts_in_the_past(shop: CliServices) -> None:
     assert all(route.start_at >= kit.clock.at for route in plan.routes)
     assert all(route.break_at is None for route in plan.routes)  # its time was over at 14:00
     kit.clock.at = datetime.combine(DAY, datetime.min.time(), kit.clock.at.tzinfo) + timedelta(hours=12)
-    assert "no van" in reasons_by_shipment(await kit.fleet.plan(DAY, seconds=QUICK_S))[fits]
+    assert "no vehicle" in reasons_by_shipment(await kit.fleet.plan(DAY, seconds=QUICK_S))[fits]
 
 
 async def test_only_days_that_come_are_planned(kit: FleetKit) -> None:
@@ -174,22 +174,22 @@ async def test_only_days_that_come_are_planned(kit: FleetKit) -> None:
 
 
 async def test_two_planners_do_not_plan_at_once(kit: FleetKit) -> None:
-    parcels = {await kit.parcel(point_near_depot(number, 1)) for number in range(5)}
+    parcels = {await kit.add_delivery(point_near_depot(number, 1)) for number in range(5)}
     started = asyncio.Event()
-    first = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
+    first = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, report_progress=lambda share: started.set()))
     await started.wait()
-    with pytest.raises(PlanningInProgress, match="somebody else"):
+    with pytest.raises(PlanningInProgress, match="being planned already"):
         await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)
     assert planned(await first) == parcels
     assert planned(await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == set()
 
 
 async def test_a_van_that_leaves_meanwhile_is_not_planned_over(kit: FleetKit) -> None:
-    route_id = await kit.route(await kit.parcel())
+    route_id = await kit.add_route(await kit.add_delivery())
     started = asyncio.Event()
-    second = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, progress=lambda share: started.set()))
+    second = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, report_progress=lambda share: started.set()))
     await started.wait()
-    await kit.driving.depart(route_id)
-    with pytest.raises(PlanningInProgress, match="V1 left"):
+    await kit.execution.depart(route_id)
+    with pytest.raises(PlanningInProgress, match="V1 departed"):
         await second
     assert [one.route_id for one in await kit.fleet.list_routes(DAY)] == [route_id]

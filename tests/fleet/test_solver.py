@@ -31,14 +31,14 @@ def searching() -> list[int]:
 async def test_it_searches_apart() -> None:
     shares: list[float] = []
     found = await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
-    assert sorted(found.orders[0]) == [0, 1]
+    assert sorted(found.sequences[0]) == [0, 1]
     assert shares[-1] == 1
     assert len(shares) > 1
     assert searching() == []
 
 
 async def test_it_is_ended_when_its_time_is_over() -> None:
-    with pytest.raises(SolverFailed, match="was ended"):
+    with pytest.raises(SolverFailed, match="was killed"):
         await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
     assert searching() == []
 
@@ -57,14 +57,14 @@ async def test_it_ends_with_who_waits_for_it() -> None:
 
 
 async def test_a_process_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    broken = RoutingProblem(PROBLEM.vans, PROBLEM.calls, [[0]], [[0]])
+    broken = RoutingProblem(PROBLEM.vehicles, PROBLEM.visits, [[0]], [[0]])
     with pytest.raises(SolverFailed, match="status 1"):
         await solver_client.solve_in_subprocess(SolveRequest(broken, 0.1, 1), lambda share: None)
     assert "IndexError" in capfd.readouterr().err
 
 
 def test_it_gets_none_of_the_shops_settings() -> None:
-    assert not [name for name in solver_client._PASSED_ON if "FLOODGATE" in name]
+    assert not [name for name in solver_client._INHERITED_VARIABLES if "FLOODGATE" in name]
 
 
 def test_services_start_without_the_searchs_libraries() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from commerce.fleet.routing_problem import RoutingProblem, RoutingVehicle, Times, Visit, length, load
+from commerce.fleet.routing_problem import RouteTimes, RoutingProblem, RoutingVehicle, Visit, sum_distance, sum_load
 from commerce.fleet.solver_process import solve
-from commerce.fleet.timetable import timetable
+from commerce.fleet.timetable import compute_timetable
 
 DAY = 24
 
@@ -57,10 +57,10 @@ def soonest(problem: RoutingProblem, van: RoutingVehicle, order: list[int]) -> i
             if home and left == 0 and _rested(van, rested, second):
                 return second
             at.setdefault(second + 1, set()).add((leg, max(left - 1, 0), rested))
-            if not rested and van.break_from <= second <= van.break_to - van.break_s:  # type: ignore[operator]
-                at.setdefault(second + van.break_s, set()).add((leg, left, True))
+            if not rested and van.break_from <= second <= van.break_to - van.break_length:  # type: ignore[operator]
+                at.setdefault(second + van.break_length, set()).add((leg, left, True))
             if left == 0 and not home:
-                call = problem.calls[order[leg]]
+                call = problem.visits[order[leg]]
                 if call.opens <= second <= call.closes:
                     after = (leg + 1, problem.durations[legs[leg + 1]][legs[leg + 2]], rested)
                     if call.service:
@@ -74,12 +74,12 @@ def _rested(van: RoutingVehicle, rested: bool, second: int) -> bool:
     """It has had its break, or has time for it at home."""
     if rested or van.break_from is None or van.break_to is None:
         return True
-    return max(second, van.break_from) + van.break_s <= min(van.break_to, van.end)
+    return max(second, van.break_from) + van.break_length <= min(van.break_to, van.end)
 
 
-def wrong(problem: RoutingProblem, van: RoutingVehicle, order: list[int], times: Times) -> bool:
+def wrong(problem: RoutingProblem, van: RoutingVehicle, order: list[int], times: RouteTimes) -> bool:
     """Whether a timetable breaks any of its rules."""
-    pause = (0, 0) if times.break_at is None else (times.break_at, times.break_at + van.break_s)
+    pause = (0, 0) if times.break_at is None else (times.break_at, times.break_at + van.break_length)
     if (times.break_at is None) != (van.break_from is None):
         return True
     if times.break_at is not None and not (van.break_from <= pause[0] and pause[1] <= van.break_to):  # type: ignore[operator]
@@ -91,7 +91,7 @@ def wrong(problem: RoutingProblem, van: RoutingVehicle, order: list[int], times:
             return True
         point, left = to, begins
         if call is not None:
-            asked = problem.calls[call]
+            asked = problem.visits[call]
             left = begins + asked.service
             if not asked.opens <= begins <= asked.closes or common(pause, (begins, left)):
                 return True
@@ -105,9 +105,9 @@ def common(a: tuple[int, int], b: tuple[int, int]) -> int:
 @settings(max_examples=300, deadline=None)
 @given(problems())
 def test_it_is_the_earliest_of_all(problem: RoutingProblem) -> None:
-    (van,) = problem.vans
+    (van,) = problem.vehicles
     for order in ([0], [0, 1], [2, 1, 0]):
-        found, best = timetable(problem, van, order), soonest(problem, van, order)
+        found, best = compute_timetable(problem, van, order), soonest(problem, van, order)
         assert (None if found is None else found.end) == best
         assert found is None or not wrong(problem, van, order, found)
 
@@ -116,23 +116,24 @@ def test_it_is_the_earliest_of_all(problem: RoutingProblem) -> None:
 @given(problems(calls=5, vans=2))
 def test_what_the_search_finds_keeps_every_rule(problem: RoutingProblem) -> None:
     found = solve(problem, 0.01, 1, lambda share: None)
-    calls = [call for order in found.orders for call in order]
-    assert sorted([*calls, *found.left]) == list(range(5))
-    for van, order, times in zip(problem.vans, found.orders, found.times, strict=True):
+    calls = [call for order in found.sequences for call in order]
+    assert sorted([*calls, *found.unassigned]) == list(range(5))
+    for van, order, times in zip(problem.vehicles, found.sequences, found.times, strict=True):
         assert (times is None) == (not order)
-        assert load(problem, order) <= van.capacity
+        assert sum_load(problem, order) <= van.capacity
         assert times is None or not wrong(problem, van, order, times)
-    for call, why in found.left.items():
+    for call, why in found.unassigned.items():
         alone = any(
-            van.capacity >= problem.calls[call].load and timetable(problem, van, [call]) for van in problem.vans
+            van.capacity >= problem.visits[call].load and compute_timetable(problem, van, [call])
+            for van in problem.vehicles
         )
         assert alone == ("not enough" in why)
 
 
 def test_a_van_does_not_wait_at_its_first_door() -> None:
     problem = RoutingProblem([RoutingVehicle(9, 0, 100)], [Visit(1, 50, 60, 5)], [[0, 7], [7, 0]], [[0, 7], [7, 0]])
-    assert timetable(problem, problem.vans[0], [0]) == Times(43, 62, [50], None)
-    assert length(problem, [0]) == 14
+    assert compute_timetable(problem, problem.vehicles[0], [0]) == RouteTimes(43, 62, [50], None)
+    assert sum_distance(problem, [0]) == 14
 
 
 def test_breaks_at_the_same_hour_and_full_windows_are_planned_whole() -> None:
@@ -142,9 +143,9 @@ def test_breaks_at_the_same_hour_and_full_windows_are_planned_whole() -> None:
     ways = [[0 if a == b else 8 for b in range(41)] for a in range(41)]
     problem = RoutingProblem(vans, calls, ways, ways)
     found = solve(problem, 1, 1, lambda share: None)
-    planned = sum(map(len, found.orders))
+    planned = sum(map(len, found.sequences))
     assert planned == 36  # the four that open at 120 lie in the break
     assert not any(
         times is not None and wrong(problem, vans[0], order, times)
-        for order, times in zip(found.orders, found.times, strict=True)
+        for order, times in zip(found.sequences, found.times, strict=True)
     )
