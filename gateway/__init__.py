@@ -1,1 +1,1 @@
-"""The HTTP front door: takes orders to Redis and reads back. No SQL and no business rules here."""
+"""The HTTP server: takes orders to Redis and reads back, without SQL and without business rules."""

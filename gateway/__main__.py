@@ -10,27 +10,27 @@ import uvloop
 from commerce.kernel import logs, metrics
 from config.settings import Settings, load
 
-_SPARE_FILES = 1_000
+_MAX_OTHER_FILES = 1_000
 
 
 def main(settings: Settings | None = None) -> None:
-    """Run until told to stop. Raises `SettingsError` or `NotReady` if it cannot start."""
+    """Run until SIGTERM or SIGINT. Raises `SettingsError` or `NotReady` if it cannot start."""
     settings = settings or load()
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, "gateway")
     metrics.enable_multiprocess(settings.metrics_dir)
-    _allow_files(settings.limits.connections + settings.limits.admin_connections + _SPARE_FILES)
-    from gateway.app import serve  # noqa: PLC0415  # only now may metrics be made
+    _raise_file_limit(settings.limits.connections + settings.limits.admin_connections + _MAX_OTHER_FILES)
+    from gateway.app import serve  # noqa: PLC0415  # metrics may be created only now
 
-    gc.freeze()  # what is loaded by now stays, so the collector need not look at it again
+    gc.freeze()  # everything loaded so far stays, so the collector need not examine it again
     uvloop.run(serve(settings))
 
 
-def _allow_files(wanted: int) -> None:
-    """A connection is an open file: raise the soft limit as far as is wanted and allowed."""
+def _raise_file_limit(files: int) -> None:
+    """Raise the soft limit of open files, as far as the hard limit allows; every connection is one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    limit = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 if __name__ == "__main__":

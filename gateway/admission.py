@@ -1,6 +1,6 @@
-"""Overload is refused at the door, before anything is decoded or priced: too much from one user, or too much in all.
+"""Admission: refuses orders over the limits before anything is decoded or priced.
 
-On aiohttp's routes that is before the body is read; on the express lane the body has arrived by then.
+On aiohttp's endpoints that is before the body is read; on the fast path the body has arrived by then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ _MAX_USERS = 100_000
 
 
 class Admission:
-    """Decides in well under a microsecond. `backlog` and `waiting` are kept up to date by others."""
+    """Rate and load limits, decided in well under a microsecond.
+
+    `background_loops` updates `backlog`, `OrderIntake` updates `waiting`.
+    """
 
     def __init__(self, limits: LimitSettings, clock: Clock) -> None:
         self._limits = limits
@@ -25,22 +28,22 @@ class Admission:
         self.backlog = 0
         """orders accepted and not yet in Postgres, over all sales"""
         self.waiting = 0
-        """orders of this process that wait for their turn with Redis"""
+        """orders of this process that wait to be sent to Redis"""
 
     def check_load(self) -> None:
-        """Raise `Overloaded` if this order would only make things worse."""
+        """Raise `Overloaded` if too many orders wait for Redis or for the writer."""
         if self.waiting >= self._limits.waiting_orders:
             raise Overloaded("too many orders are waiting at this gateway; repeat with the same key in a moment")
         if self.backlog >= self._limits.backlog_orders:
-            raise Overloaded("too many accepted orders wait to be written; repeat with the same key in a moment")
+            raise Overloaded("too many accepted orders wait to be stored; repeat with the same key in a moment")
 
     def check_user(self, user_id: str) -> None:
-        """Raise `TooManyRequests` for a user who sends more than the limit (a token bucket a user and process)."""
+        """Raise `TooManyRequests` if the user exceeds the limit: a token bucket per user and process."""
         now = self._clock.monotonic()
-        tokens, then = self._users.get(user_id, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - then) * self._refill_per_s)
+        tokens, refilled_at = self._users.get(user_id, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - refilled_at) * self._refill_per_s)
         if tokens < 1:
-            raise TooManyRequests(f"more than {self._refill_per_s:g} orders a second; wait a moment")
+            raise TooManyRequests(f"more than {self._refill_per_s:g} orders per second; wait a moment")
         if len(self._users) >= _MAX_USERS and user_id not in self._users:
             self._users.pop(next(iter(self._users)))
         self._users[user_id] = (tokens - 1, now)

@@ -28,6 +28,7 @@ from gateway.connections import SERVER, ConnectionRegistry
 from gateway.endpoints import admin, catalog, delivery_routes, fulfilment, health, orders, payments, shipments, webhooks
 from gateway.fast_path import FastPathConnection
 from gateway.operations import Operation
+from gateway.order_placement import ORDERS_PATH
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, GatewayServices, open_gateway_services
 
 _logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ PUBLIC = [
 ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *fulfilment.ADMIN, *delivery_routes.ADMIN, *health.HEALTH, *health.METRICS]
 
 
-def build(services: GatewayServices, operations: Sequence[Operation]) -> web.Application:
+def build_application(services: GatewayServices, operations: Sequence[Operation]) -> web.Application:
     """Build an application with these operations, their OpenAPI document and its page."""
     app = web.Application(middlewares=[_error_middleware], client_max_size=services.settings.limits.body_bytes)
     app[SERVICES] = services
@@ -55,10 +56,10 @@ def build(services: GatewayServices, operations: Sequence[Operation]) -> web.App
             app.router.add_get(operation.path, operation.__call__, expect_handler=_handle_expect)  # and HEAD
         else:
             app.router.add_route(operation.method, operation.path, operation.__call__, expect_handler=_handle_expect)
-    document = openapi.document(operations, services.settings.limits, version("floodgate"))
+    document = openapi.build_document(operations, services.settings.limits, version("floodgate"))
     for path, body, content_type in (
         ("/openapi.json", msgspec.json.encode(document), "application/json"),
-        ("/docs", openapi.page(document).encode(), "text/html"),
+        ("/docs", openapi.render_page(document).encode(), "text/html"),
     ):
         app.router.add_get(path, _constant_handler(body, content_type), expect_handler=_handle_expect)
     return app
@@ -104,7 +105,7 @@ async def _error_middleware(request: web.Request, handler: Handler) -> web.Strea
         response = await handler(request)
     except ProblemError as error:
         response = problems.from_refusal(error, request_id)
-        if request.method == "POST" and request.path == orders.ORDERS_PATH:
+        if request.method == "POST" and request.path == ORDERS_PATH:
             services.metrics_buffer.count_order(error.code)
     except web.HTTPException as error:
         response = problems.from_http(error, request_id)
@@ -116,7 +117,7 @@ async def _error_middleware(request: web.Request, handler: Handler) -> web.Strea
     if response.status == HTTPStatus.REQUEST_TIMEOUT or services.stopping.is_set():
         response.force_close()  # the start of the next request is unknown, or this process stops before it
     if response.status >= 500:
-        _logger.warning("answered %s", response.status, extra=_context(request))
+        _logger.warning("answered with a server error", extra={**_context(request), "status": response.status})
     resource = request.match_info.route.resource
     route = resource.canonical if resource else "none"
     services.metrics_buffer.count_request(
@@ -159,7 +160,7 @@ async def serve(settings: Settings) -> None:
         services = await stack.enter_async_context(open_gateway_services(settings))
         public = ConnectionRegistry(settings.limits, services.clock)
         admin_connections = ConnectionRegistry(
-            settings.limits, services.clock, port="admin", most=settings.limits.admin_connections
+            settings.limits, services.clock, port="admin", max_connections=settings.limits.admin_connections
         )
         ports = [(http.host, http.port, [*PUBLIC, *ADMIN] if one_port else PUBLIC, public)]
         if not one_port:
@@ -168,7 +169,7 @@ async def serve(settings: Settings) -> None:
         for host, port, operations, connections in ports:
             timeouts = asyncio.create_task(connections.enforce_timeouts_forever())
             stack.push_async_callback(cancel_and_wait, timeouts)
-            runner = web.AppRunner(build(services, _unique_operations(operations)), access_log=None)
+            runner = web.AppRunner(build_application(services, _unique_operations(operations)), access_log=None)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             is_public = connections is public

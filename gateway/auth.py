@@ -1,6 +1,6 @@
-"""Who is it? Tokens are JWTs (RFC 7519), checked against the keys in the settings.
+"""Authentication by tokens: JWTs (RFC 7519), verified with the keys in the settings.
 
-A shopper's token has the audience `floodgate`; staff have `floodgate-admin` and a list of roles.
+A customer's token has the audience `floodgate`; staff have `floodgate-admin` and a list of roles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.problems import Forbidden, Unauthorized
 Audience = Literal["floodgate", "floodgate-admin"]
 Role = Literal["catalog", "sales", "support", "warehouse", "operator"]
 ROLES: tuple[Role, ...] = ("catalog", "sales", "support", "warehouse", "operator")
-"""`operator` may do everything; the others what their name says."""
+"""Roles of staff; `operator` includes all others."""
 
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _MAX_TOKEN_CHARS = 4_096
@@ -27,7 +27,7 @@ _MAX_TOKEN_CHARS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A checked token: whose it is, what it may do, and until when (milliseconds since 1970)."""
+    """The content of a verified token; `expires_ms` counts from 1970."""
 
     subject: str
     roles: frozenset[str]
@@ -35,53 +35,56 @@ class Identity:
 
 
 class Authenticator:
-    """Checks tokens, and remembers those it has checked until they expire."""
+    """Verifies tokens and caches the verified ones until they expire."""
 
     def __init__(self, settings: AuthSettings, clock: Clock) -> None:
         self._keys = {key.kid: key for key in settings.keys}
         self._settings = settings
         self._clock = clock
-        self._known: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
-        self._shoppers = self._known["floodgate"]
+        self._verified: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
+        self._verified_customers = self._verified["floodgate"]
 
     def identify_customer(self, authorization: str | bytes | None) -> Identity:
-        """The user of an `Authorization` header, as text or as it came over the wire. Raises `Unauthorized`."""
-        known = self._shoppers.get(authorization)  # type: ignore[arg-type]  # None is not in it
-        if known is not None and self._clock.now_ms() < known.expires_ms:
-            return known
-        return self._identity(authorization, "floodgate")
+        """Identify the customer of an `Authorization` header, given as text or as bytes from the wire.
+
+        Raises `Unauthorized`.
+        """
+        identity = self._verified_customers.get(authorization)  # type: ignore[arg-type]  # None is not in it
+        if identity is not None and self._clock.now_ms() < identity.expires_ms:
+            return identity
+        return self._identify(authorization, "floodgate")
 
     def identify_staff(self, authorization: str | None, role: Role) -> Identity:
-        """Staff with the role. Raises `Unauthorized` or `Forbidden`."""
-        identity = self._identity(authorization, "floodgate-admin")
+        """Identify staff and check the role. Raises `Unauthorized` or `Forbidden`."""
+        identity = self._identify(authorization, "floodgate-admin")
         if role not in identity.roles and "operator" not in identity.roles:
             raise Forbidden(
-                f"this needs the role {role!r}; the token has {', '.join(sorted(identity.roles)) or 'none'}"
+                f"this operation needs the role {role!r}; the token has {', '.join(sorted(identity.roles)) or 'none'}"
             )
         return identity
 
-    def _identity(self, authorization: str | bytes | None, audience: Audience) -> Identity:
+    def _identify(self, authorization: str | bytes | None, audience: Audience) -> Identity:
         if authorization is None:
             raise Unauthorized("send a header `Authorization: Bearer TOKEN`")
-        all_known = self._known[audience]
-        known = all_known.get(authorization)
-        if known is not None:
-            if self._clock.now_ms() < known.expires_ms:
-                return known
-            del all_known[authorization]
+        verified = self._verified[audience]
+        cached = verified.get(authorization)
+        if cached is not None:
+            if self._clock.now_ms() < cached.expires_ms:
+                return cached
+            del verified[authorization]
         text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization
         scheme, _, token = text.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
             raise Unauthorized("the Authorization header is not `Bearer TOKEN`")
-        identity = self._check(token.strip(), audience)
-        if len(all_known) >= self._settings.token_cache:
-            all_known.pop(next(iter(all_known)))  # the oldest
-        all_known[authorization] = identity
+        identity = self._verify(token.strip(), audience)
+        if len(verified) >= self._settings.token_cache:
+            verified.pop(next(iter(verified)))  # the oldest
+        verified[authorization] = identity
         return identity
 
-    def _check(self, token: str, audience: Audience) -> Identity:
+    def _verify(self, token: str, audience: Audience) -> Identity:
         try:
-            key = self._key(jwt.get_unverified_header(token))
+            key = self._find_key(jwt.get_unverified_header(token))
             claims = jwt.decode(
                 token,
                 key.secret.get_secret_value(),
@@ -102,18 +105,18 @@ class Authenticator:
             raise Unauthorized("the token's roles are not a list of names")
         return Identity(subject, frozenset(roles), (float(claims["exp"]) + self._settings.clock_leeway_s) * 1_000)
 
-    def _key(self, header: dict[str, object]) -> AuthKey:
+    def _find_key(self, header: dict[str, object]) -> AuthKey:
         kid = header.get("kid")
         key = self._keys.get(kid) if isinstance(kid, str) else None
         if key is None:
-            raise jwt.InvalidTokenError("it was signed with a key that is not known")
+            raise jwt.InvalidTokenError("the key that signed it is not in auth.keys")
         return key
 
 
 def sign_token(
     settings: AuthSettings, clock: Clock, subject: str, audience: Audience, roles: Sequence[str], ttl_s: int
 ) -> str:
-    """A token made with the first key that can sign. Raises `ValueError` if none can."""
+    """Create a token with the first key that can sign. Raises `ValueError` if none can."""
     if not _SUBJECT.fullmatch(subject):
         raise ValueError(f"{subject!r} is not a user id: letters, digits and ._@+- up to 64")
     now_s = clock.now_ms() // 1000
@@ -124,4 +127,4 @@ def sign_token(
         secret = key.secret if key.algorithm == "HS256" else key.sign_with
         if secret is not None:
             return jwt.encode(claims, secret.get_secret_value(), key.algorithm, headers={"kid": key.kid})
-    raise ValueError("no key in auth.keys can sign: give one a sign_with, or let your identity service make tokens")
+    raise ValueError("no key in auth.keys can sign: set sign_with of a key, or let your identity service create tokens")

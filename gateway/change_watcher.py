@@ -1,5 +1,4 @@
-"""Tells those who watch an order, or its parcels, when there is news: one look at the database for all of them, twice a
-second."""
+"""Wake-up of event streams after changes of orders and shipments: one poll for all streams."""
 
 from __future__ import annotations
 
@@ -17,67 +16,68 @@ from commerce.kernel.postgres import safe_error_text
 from gateway import metrics
 
 _logger = logging.getLogger(__name__)
-_EVERY_S = 0.5
-Topic = Literal["order", "parcels"]
+_POLL_INTERVAL_S = 0.5
+Topic = Literal["order", "shipments"]
 SequencePoller = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
-"""For orders by their ids the number of the last thing that happened."""
+"""Returns for order ids the number of the last event of each."""
 
 
 class ChangeWatcher:
-    """The orders of this process's open event streams, by what of them is watched."""
+    """The orders that open event streams of this process watch, by topic.
 
-    def __init__(self, looks: Mapping[Topic, SequencePoller], clock: Clock, most: int) -> None:
-        self._looks = looks
+    `pollers` has the poller of each topic. At most `max_streams` streams may be open.
+    """
+
+    def __init__(self, pollers: Mapping[Topic, SequencePoller], clock: Clock, max_streams: int) -> None:
+        self._pollers = pollers
         self._clock = clock
-        self._most = most
-        self._watched: dict[Topic, dict[UUID, set[asyncio.Event]]] = {topic: defaultdict(set) for topic in looks}
-        self._seen: dict[tuple[Topic, UUID], int] = {}
+        self._max_streams = max_streams
+        self._watched: dict[Topic, dict[UUID, set[asyncio.Event]]] = {topic: defaultdict(set) for topic in pollers}
+        self._last_seqs: dict[tuple[Topic, UUID], int] = {}
         self._streams = 0
 
     @contextmanager
     def subscribe(self, topic: Topic, order_id: UUID) -> Iterator[asyncio.Event]:
-        """An event that is set whenever there may be news. Raises `Overloaded` with too many streams."""
-        if self._streams >= self._most:
-            raise Overloaded("too many event streams are open at this gateway; ask for the order instead")
-        moved, watched = asyncio.Event(), self._watched[topic]
+        """Yield an event that is set after each change. Raises `Overloaded` if too many streams are open."""
+        if self._streams >= self._max_streams:
+            raise Overloaded("too many event streams are open at this gateway; read the order instead")
+        changed, watched = asyncio.Event(), self._watched[topic]
         self._streams += 1
         metrics.EVENT_STREAMS.set(self._streams)
-        watched[order_id].add(moved)
+        watched[order_id].add(changed)
         try:
-            yield moved
+            yield changed
         finally:
             self._streams -= 1
             metrics.EVENT_STREAMS.set(self._streams)
-            watched[order_id].discard(moved)
+            watched[order_id].discard(changed)
             if not watched[order_id]:
                 del watched[order_id]
-                self._seen.pop((topic, order_id), None)
+                self._last_seqs.pop((topic, order_id), None)
 
     def close(self) -> None:
-        """Wake everybody, so that streams can end with the process."""
+        """Wake all streams, so that they can end with the process."""
         for watched in self._watched.values():
-            for waiting in watched.values():
-                for moved in waiting:
-                    moved.set()
+            for events in watched.values():
+                for changed in events:
+                    changed.set()
 
     async def poll_forever(self) -> None:
-        """Look until cancelled."""
+        """Poll until cancelled."""
         while True:
-            await self._clock.sleep(_EVERY_S)
+            await self._clock.sleep(_POLL_INTERVAL_S)
             for topic, watched in self._watched.items():
                 if watched:
                     await self._poll(topic, watched)
 
     async def _poll(self, topic: Topic, watched: dict[UUID, set[asyncio.Event]]) -> None:
         try:
-            progress = await self._looks[topic](list(watched))
-        except Exception as error:  # noqa: BLE001  # whatever it is, the next look may succeed
-            _logger.warning(
-                "what is watched cannot be looked at", extra={"topic": topic, "why": safe_error_text(error)}
-            )
+            progress = await self._pollers[topic](list(watched))
+        except Exception as error:  # noqa: BLE001  # the next poll may succeed
+            _logger.warning("cannot poll watched orders", extra={"topic": topic, "reason": safe_error_text(error)})
             return
         for order_id, seq in progress.items():
-            if self._seen.get((topic, order_id)) != seq and order_id in watched:
-                self._seen[topic, order_id] = seq
-                for moved in watched[order_id]:
-                    moved.set()
+            if self._last_seqs.get((topic, order_id)) != seq and order_id in watched:
+                self._last_seqs[topic, order_id] = seq
+                for changed in watched[order_id]:
+                    changed.set()

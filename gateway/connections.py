@@ -1,4 +1,4 @@
-"""The edge: aiohttp's connection with our limits and our form of errors, and the books on all connections."""
+"""Connections: aiohttp's with our limits and our form of errors, and the registry of all connections."""
 
 from __future__ import annotations
 
@@ -14,98 +14,104 @@ from commerce.kernel.clock import Clock
 from config.settings import LimitSettings
 from gateway import metrics, problems
 
-_FULL = (
+_TOO_MANY_RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 2\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
 )
-_FULL_BODY = (
+_TOO_MANY_BODY = (
     b'{"type":"/docs#problem-overloaded","title":"Too much to do right now, nothing was done","status":503,'
-    b'"code":"overloaded","detail":"this gateway has all the connections it takes; try again in a moment"}'
+    b'"code":"overloaded","detail":"too many connections are open at this gateway; try again in a moment"}'
 )
 SERVER = "floodgate"
-_SWEEP_S = 0.25
-_AT_ONCE = 100
-"""connections looked after before orders have their turn: ten thousand at once would hold everybody up"""
+_TIMEOUT_SWEEP_INTERVAL_S = 0.25
+_CONNECTIONS_PER_ITERATION = 100
+"""connections swept before the event loop continues: ten thousand in a row would delay all orders"""
 
 
 class ManagedConnection(Protocol):
-    """A connection that is in the books."""
+    """A connection in the registry."""
 
     def enforce_timeouts(self, now: float) -> None:
-        """Called several times a second: cut off who is too slow. `now` is the event loop's time."""
+        """Close the connection if its client is too slow.
+
+        The registry calls this several times a second; `now` is the event loop's time.
+        """
 
     def close_gracefully(self) -> None:
-        """The process is to end: close when idle, else after the answer in hand."""
+        """Close now if idle, otherwise after the pending response: the process is to end."""
 
     def abort(self) -> None:
         """Close at once."""
 
 
 class ConnectionRegistry:
-    """The connections of one port of the process, `limits.connections` at most unless `most` says otherwise.
+    """The connections of one port of the process.
 
-    Each port has a book of its own, so that no crowd at one keeps anybody from another.
+    There are at most `max_connections`, by default `limits.connections`. Each port has its own registry, so that a
+    crowd at one port keeps nobody from another.
     """
 
-    def __init__(self, limits: LimitSettings, clock: Clock, *, port: str = "public", most: int | None = None) -> None:
+    def __init__(
+        self, limits: LimitSettings, clock: Clock, *, port: str = "public", max_connections: int | None = None
+    ) -> None:
         self.limits = limits
         self._clock = clock
-        self._most = limits.connections if most is None else most
+        self._max_connections = limits.connections if max_connections is None else max_connections
         self._gauge = metrics.CONNECTIONS.labels(port)
-        self._clients: set[ManagedConnection] = set()
-        self.ending = False
+        self._connections: set[ManagedConnection] = set()
+        self.is_ending = False
 
     @property
-    def open(self) -> int:
-        return len(self._clients)
+    def open_count(self) -> int:
+        return len(self._connections)
 
-    def register(self, client: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
-        """Enter a new connection into the books, or turn it away if there are too many."""
-        if len(self._clients) >= self._most or self.ending:
+    def register(self, connection: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
+        """Register a new connection. Returns False and answers 503 if there are too many."""
+        if len(self._connections) >= self._max_connections or self.is_ending:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
-            stream.write(_FULL % (len(_FULL_BODY), _FULL_BODY))
+            stream.write(_TOO_MANY_RESPONSE % (len(_TOO_MANY_BODY), _TOO_MANY_BODY))
             stream.close()
             return False
-        self._clients.add(client)
+        self._connections.add(connection)
         return True
 
-    def remove(self, client: ManagedConnection) -> None:
-        """It is closed."""
-        self._clients.discard(client)
+    def remove(self, connection: ManagedConnection) -> None:
+        """Remove a closed connection."""
+        self._connections.discard(connection)
 
     async def enforce_timeouts_forever(self) -> None:
-        """Look after everybody's time until cancelled."""
+        """Enforce the timeouts of all connections until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             now = loop.time()
-            for number, client in enumerate(list(self._clients), 1):
-                if client in self._clients:  # it may have left while others had their turn
-                    client.enforce_timeouts(now)
-                if number % _AT_ONCE == 0:
+            for number, connection in enumerate(list(self._connections), 1):
+                if connection in self._connections:  # it may have been closed during the sweep
+                    connection.enforce_timeouts(now)
+                if number % _CONNECTIONS_PER_ITERATION == 0:
                     await asyncio.sleep(0)
-            self._gauge.set(len(self._clients))
-            await self._clock.sleep(_SWEEP_S)
+            self._gauge.set(len(self._connections))
+            await self._clock.sleep(_TIMEOUT_SWEEP_INTERVAL_S)
 
     async def close_all(self, timeout_s: float) -> None:
-        """Let answers in hand be given, then close; after the time all that are left are cut."""
-        self.ending = True
-        for client in list(self._clients):
-            client.close_gracefully()
+        """Close each connection after its pending response; abort those that are open after `timeout_s`."""
+        self.is_ending = True
+        for connection in list(self._connections):
+            connection.close_gracefully()
         deadline = self._clock.monotonic() + timeout_s
-        while self._clients and self._clock.monotonic() < deadline:
+        while self._connections and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.02)
-        for client in list(self._clients):
-            client.abort()
+        for connection in list(self._connections):
+            connection.abort()
 
     def aiohttp_factory(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
-        """What `create_server` makes connections with where aiohttp answers everything."""
+        """Return the factory of connections on which aiohttp answers everything, for `create_server`."""
         server = runner.server
         assert server is not None
         return lambda: AiohttpConnection(self, server)
 
 
 def handler_options(limits: LimitSettings) -> dict[str, Any]:
-    """How aiohttp's connection is set up. Idle and slow clients are ours to cut off, not its."""
+    """Return the options of aiohttp's connection. We close idle and slow connections, not aiohttp."""
     return {
         "keepalive_timeout": 86_400.0,
         "max_line_size": limits.header_line_bytes,
@@ -118,44 +124,44 @@ def handler_options(limits: LimitSettings) -> dict[str, Any]:
 
 
 class AiohttpHandler(RequestHandler):
-    """aiohttp's own connection handler, which tells when it has answered, and answers in our form."""
+    """aiohttp's connection handler with our form of errors; calls `on_answered` after each response."""
 
-    __slots__ = ("_answered",)
+    __slots__ = ("_on_answered",)
 
-    def __init__(self, server: web.Server, limits: LimitSettings, answered: Callable[[bool], None]) -> None:
+    def __init__(self, server: web.Server, limits: LimitSettings, on_answered: Callable[[bool], None]) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **handler_options(limits))
-        self._answered = answered
+        self._on_answered = on_answered
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for a request, of which it may have a part."""
+        """True if it waits for a request, of which a part may have arrived."""
         return self._waiter is not None and not self._waiter.done()
 
     @property
     def has_queued_request(self) -> bool:
-        """Whether another request has arrived in full and waits for its turn."""
+        """True if another request has arrived in full and waits."""
         return bool(self._messages) and self._messages[0][1].is_eof()
 
     @property
     def has_pending_response(self) -> bool:
-        """Whether a request has arrived in full and its answer has not begun."""
+        """True if a request has arrived in full and its response has not begun."""
         request = self._current_request
         if request is None:
             return not self.is_idle
         return request.content.is_eof() and request.writer.output_size == 0
 
     def feed_single_request(self, data: bytes) -> bool:
-        """Feed what should be one request; whether aiohttp sees it so."""
+        """Feed one complete request. Returns False if aiohttp does not read it as exactly one."""
         self.data_received(data)
         return len(self._messages) == 1
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send it, and tell once this request is behind us whether the connection stays open."""
-        done = await super().finish_response(request, resp, start_time)
-        self._loop.call_soon(self._answered, bool(done[0].keep_alive) and not done[1])
-        return done
+        """Send the response, then call `on_answered` with True if the connection stays open."""
+        response, is_reset = await super().finish_response(request, resp, start_time)
+        self._loop.call_soon(self._on_answered, bool(response.keep_alive) and not is_reset)
+        return response, is_reset
 
     def handle_error(
         self,
@@ -164,7 +170,7 @@ class AiohttpHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """What aiohttp could not parse, or a bug outside any handler, as a problem. Closes the connection."""
+        """Answer an unparsable request or a bug outside any handler with a problem, then close."""
         if status >= 500:
             self.log_exception("Error handling request", exc_info=exc)
         if isinstance(exc, LineTooLong):
@@ -177,10 +183,10 @@ class AiohttpHandler(RequestHandler):
 
 
 class TrackedConnection(asyncio.Protocol):
-    """What every connection has, whoever answers on it: its place in the books, and an end.
+    """The common part of all connections: registration, timeouts, closing.
 
-    A client may close its direction and still read: what it has asked in full is answered. One that does not read what
-    it asked for is cut off.
+    A client may close its direction and still read: its complete requests are answered. The connection of a client that
+    does not read its responses is aborted.
     """
 
     __slots__ = (
@@ -190,8 +196,8 @@ class TrackedConnection(asyncio.Protocol):
         "_limits",
         "_loop",
         "_since",
-        "_stuck_since",
         "_transport",
+        "_unread_since",
         "_writable",
     )
 
@@ -200,7 +206,7 @@ class TrackedConnection(asyncio.Protocol):
         self._limits = connections.limits
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
-        self._stuck_since = 0.0
+        self._unread_since = 0.0
         self._writable = True
         self._admitted = self._eof = False
 
@@ -212,28 +218,28 @@ class TrackedConnection(asyncio.Protocol):
         self._transport.abort()
 
     def close_gracefully(self) -> None:
-        """Each kind of connection ends in its own way."""
+        """Do nothing; each kind of connection closes in its own way."""
 
     def enforce_timeouts(self, now: float) -> None:
-        """Cut off who does not take what it asked for, and who was not yet idle when the process was to end."""
-        if self._connections.ending:
+        """Abort the connection if its client does not read; close it gracefully if the process is to end."""
+        if self._connections.is_ending:
             self.close_gracefully()
         if self._writable and not self._transport.is_closing():
-            self._stuck_since = 0.0
-        elif not self._stuck_since:
-            self._stuck_since = now
-        elif now - self._stuck_since > self._limits.request_head_timeout_s:
+            self._unread_since = 0.0
+        elif not self._unread_since:
+            self._unread_since = now
+        elif now - self._unread_since > self._limits.request_head_timeout_s:
             self._transport.abort()
 
 
 class AiohttpConnection(TrackedConnection):
-    """A connection on which aiohttp answers everything; the time and the books are kept here."""
+    """A connection on which aiohttp answers everything; we register it and enforce its timeouts."""
 
     __slots__ = ("_handler",)
 
     def __init__(self, connections: ConnectionRegistry, server: web.Server) -> None:
         super().__init__(connections)
-        self._handler = AiohttpHandler(server, connections.limits, self._answered)
+        self._handler = AiohttpHandler(server, connections.limits, self._on_answered)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -261,9 +267,9 @@ class AiohttpConnection(TrackedConnection):
         self._writable = True
         self._handler.resume_writing()
 
-    def _answered(self, stays: bool) -> None:
+    def _on_answered(self, _stays_open: bool) -> None:
         self._since = self._loop.time()
-        if self._connections.ending or (self._eof and not self._handler.has_queued_request):
+        if self._connections.is_ending or (self._eof and not self._handler.has_queued_request):
             self._transport.close()
 
     def enforce_timeouts(self, now: float) -> None:

@@ -1,6 +1,7 @@
-"""Counts on the hot path: plain numbers, carried over into the shared metrics once a second and before they are read.
+"""Counts of the hot path: plain numbers, flushed into the shared metrics.
 
-Each count that Prometheus's client shares between processes costs more than a whole decoded order.
+They are flushed once a second and before each scrape. Each count that Prometheus's client shares between processes
+costs more than the decoding of a whole order.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from gateway import metrics
 
 
 class HistogramBuffer:
-    """A histogram's counts since they were last carried over."""
+    """The counts of a histogram since the last flush."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -28,7 +29,10 @@ class HistogramBuffer:
         self._sum += value
 
     def flush(self, histogram: Any) -> None:
-        """Add what was observed to a histogram with the same bounds; its buckets have no public way to add many."""
+        """Add the observations to a histogram with the same bounds.
+
+        This uses private attributes: buckets have no public method to add many observations.
+        """
         if not any(self._counts):
             return
         counts, total = self._counts, self._sum
@@ -40,36 +44,36 @@ class HistogramBuffer:
 
 
 class MetricsBuffer:
-    """What one gateway process has counted since the last second."""
+    """The counts of one gateway process since the last flush."""
 
     def __init__(self) -> None:
-        self.redis_seconds = HistogramBuffer(metrics.REDIS_BOUNDS)
-        self.batch_orders = HistogramBuffer(metrics.BATCH_BOUNDS)
+        self.reserve_seconds = HistogramBuffer(metrics.RESERVE_BOUNDS)
+        self.reserve_batch_orders = HistogramBuffer(metrics.BATCH_BOUNDS)
         self._orders: dict[str, int] = defaultdict(int)
         self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
         self._seconds: dict[str, HistogramBuffer] = {}
 
-    def order(self, outcome: str) -> None:
-        """An order that was answered."""
+    def count_order(self, outcome: str) -> None:
+        """Count an answered order."""
         self._orders[outcome] += 1
 
-    def request(self, route: str, method: str, status: int, seconds: float) -> None:
-        """A request that was answered."""
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count an answered request and observe its duration."""
         self._requests[route, method, status] += 1
-        bars = self._seconds.get(route)
-        if bars is None:
-            bars = self._seconds[route] = HistogramBuffer(metrics.REQUEST_BOUNDS)
-        bars.observe(seconds)
+        histogram = self._seconds.get(route)
+        if histogram is None:
+            histogram = self._seconds[route] = HistogramBuffer(metrics.REQUEST_BOUNDS)
+        histogram.observe(seconds)
 
     def flush(self) -> None:
-        """Bring it all into the metrics."""
+        """Add all counts to the metrics and reset them."""
         orders, self._orders = self._orders, defaultdict(int)
         for outcome, count in orders.items():
             metrics.ORDERS.labels(outcome).inc(count)
         requests, self._requests = self._requests, defaultdict(int)
         for (route, method, status), count in requests.items():
             metrics.REQUESTS.labels(route, method, status).inc(count)
-        for route, bars in self._seconds.items():
-            bars.flush(metrics.REQUEST_SECONDS.labels(route))
-        self.redis_seconds.flush(metrics.REDIS_SECONDS)
-        self.batch_orders.flush(metrics.BATCH_ORDERS)
+        for route, histogram in self._seconds.items():
+            histogram.flush(metrics.REQUEST_SECONDS.labels(route))
+        self.reserve_seconds.flush(metrics.RESERVE_SECONDS)
+        self.reserve_batch_orders.flush(metrics.RESERVE_BATCH_ORDERS)

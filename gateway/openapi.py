@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 and a page to read, both made from the operations and the types that decode the requests."""
+"""OpenAPI 3.1 document and its page, built from the operations and the types that decode requests."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import msgspec
 
 from config.settings import LimitSettings
 from gateway.operations import Operation, Parameter
-from gateway.problems import CONTENT_TYPE, Problem, codes
+from gateway.problems import CONTENT_TYPE, Problem, problem_codes
 
 _REF = "#/components/schemas/{name}"
-_ALWAYS = (400, 500)
-_WITH_BODY = (408, 413, 415, 422)
-_RETRY_AFTER = (429, 503)
+_ALWAYS_STATUSES = (400, 500)
+_BODY_STATUSES = (408, 413, 415, 422)
+_RETRY_AFTER_STATUSES = (429, 503)
 
 
-def document(operations: Sequence[Operation], limits: LimitSettings, version: str) -> dict[str, Any]:
-    """The OpenAPI document of these operations."""
-    types = list(_types(operations))
+def build_document(operations: Sequence[Operation], limits: LimitSettings, version: str) -> dict[str, Any]:
+    """Build the OpenAPI document of these operations, with the limits in force."""
+    types = list(_list_types(operations))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
-    by_type = dict(zip(map(_hashable, types), schemas, strict=True))
+    schemas_by_type = dict(zip(map(_type_key, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, by_type)
-    made = {
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _describe_operation(operation, schemas_by_type)
+    document = {
         "openapi": "3.1.0",
         "info": {
             "title": "Floodgate",
@@ -47,93 +47,93 @@ def document(operations: Sequence[Operation], limits: LimitSettings, version: st
             },
         },
     }
-    _put_limits(components, limits)
-    return _strict_ends(made)  # type: ignore[no-any-return]
+    _set_limits(components, limits)
+    return _translate_patterns(document)  # type: ignore[no-any-return]
 
 
-def _types(operations: Iterable[Operation]) -> Iterable[Any]:
-    seen = {}
+def _list_types(operations: Iterable[Operation]) -> Iterable[Any]:
+    types = {}
     for operation in operations:
-        wanted = [parameter.type for parameter in operation.parameters]
-        wanted += [type_ for _, type_ in operation.answers.values() if type_ is not None]
+        used = [parameter.type for parameter in operation.parameters]
+        used += [type_ for _, type_ in operation.answers.values() if type_ is not None]
         if operation.body is not None:
-            wanted.append(operation.body)
-        for type_ in wanted:
-            seen[_hashable(type_)] = type_
-    seen[_hashable(Problem)] = Problem
-    return seen.values()
+            used.append(operation.body)
+        for type_ in used:
+            types[_type_key(type_)] = type_
+    types[_type_key(Problem)] = Problem
+    return types.values()
 
 
-def _hashable(type_: Any) -> str:
+def _type_key(type_: Any) -> str:
     return repr(type_)
 
 
-def _operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
-    made: dict[str, Any] = {
+def _describe_operation(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    description: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
         "description": inspect.getdoc(operation.handler) or operation.summary,
         "tags": [operation.tag],
-        "security": _security(operation),
-        "responses": _responses(operation, schemas),
+        "security": _describe_security(operation),
+        "responses": _describe_responses(operation, schemas),
     }
     if operation.parameters:
-        made["parameters"] = [_parameter(parameter, schemas) for parameter in operation.parameters]
+        description["parameters"] = [_describe_parameter(parameter, schemas) for parameter in operation.parameters]
     if operation.body is not None:
-        content = {"application/json": {"schema": schemas[_hashable(operation.body)]}}
-        made["requestBody"] = {"required": True, "content": content}
+        content = {"application/json": {"schema": schemas[_type_key(operation.body)]}}
+        description["requestBody"] = {"required": True, "content": content}
     elif operation.has_raw_body:
-        made["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}
-    return made
+        description["requestBody"] = {"required": True, "content": {"*/*": {"schema": {"type": "string"}}}}
+    return description
 
 
-def _security(operation: Operation) -> list[dict[str, list[str]]]:
+def _describe_security(operation: Operation) -> list[dict[str, list[str]]]:
     if operation.access == "anyone":
         return []
     return [{"customer" if operation.access == "customer" else "staff": []}]
 
 
-def _parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[str, Any]:
+def _describe_parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.location,
         "required": parameter.required or parameter.location == "path",
         "description": parameter.description,
-        "schema": schemas[_hashable(parameter.type)],
+        "schema": schemas[_type_key(parameter.type)],
     }
 
 
-def _responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
-    request_id = {"description": "names the request in the log", "schema": {"type": "string"}}
-    made: dict[str, Any] = {}
+def _describe_responses(operation: Operation, schemas: dict[str, Any]) -> dict[str, Any]:
+    request_id = {"description": "identifies the request in the log", "schema": {"type": "string"}}
+    responses: dict[str, Any] = {}
     for status, (description, type_) in operation.answers.items():
-        made[str(status)] = {"description": description, "headers": {"X-Request-Id": request_id}}
+        responses[str(status)] = {"description": description, "headers": {"X-Request-Id": request_id}}
         if type_ is not None:
-            made[str(status)]["content"] = {operation.content_type: {"schema": schemas[_hashable(type_)]}}
+            responses[str(status)]["content"] = {operation.content_type: {"schema": schemas[_type_key(type_)]}}
             if operation.links:
-                made[str(status)]["links"] = {name: _link_to(name) for name in operation.links}
+                responses[str(status)]["links"] = {name: _link_to_operation(name) for name in operation.links}
         elif operation.content_type != "application/json":
-            made[str(status)]["content"] = {operation.content_type: {"schema": {"type": "string"}}}
+            responses[str(status)]["content"] = {operation.content_type: {"schema": {"type": "string"}}}
     for status in sorted(_problem_statuses(operation)):
         headers: dict[str, Any] = {"X-Request-Id": request_id}
-        if status in _RETRY_AFTER:
+        if status in _RETRY_AFTER_STATUSES:
             headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
-        made[str(status)] = {
+        responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "headers": headers,
-            "content": {CONTENT_TYPE: {"schema": schemas[_hashable(Problem)]}},
+            "content": {CONTENT_TYPE: {"schema": schemas[_type_key(Problem)]}},
         }
-    return made
+    return responses
 
 
-def _link_to(operation_id: str) -> dict[str, Any]:
+def _link_to_operation(operation_id: str) -> dict[str, Any]:
     return {"operationId": operation_id, "parameters": {"order_id": "$response.body#/order_id"}}
 
 
 def _problem_statuses(operation: Operation) -> set[int]:
-    statuses = {*_ALWAYS, *operation.problems}
+    statuses = {*_ALWAYS_STATUSES, *operation.problems}
     if operation.body is not None or operation.has_raw_body:
-        statuses |= {*_WITH_BODY}
+        statuses |= {*_BODY_STATUSES}
     if operation.parameters:
         statuses |= {422}
     if operation.access != "anyone":
@@ -143,8 +143,8 @@ def _problem_statuses(operation: Operation) -> set[int]:
     return statuses - set(operation.answers)
 
 
-def _put_limits(components: dict[str, Any], limits: LimitSettings) -> None:
-    """The limits that settings can change stand in the document as they are in force."""
+def _set_limits(components: dict[str, Any], limits: LimitSettings) -> None:
+    """Write the limits that settings can change into the schemas."""
     if "PlaceOrder" in components:
         properties = components["PlaceOrder"]["properties"]
         properties["lines"]["maxItems"] = limits.lines_per_order
@@ -153,50 +153,58 @@ def _put_limits(components: dict[str, Any], limits: LimitSettings) -> None:
         components["OrderLineInput"]["properties"]["quantity"]["maximum"] = limits.quantity_per_line
 
 
-def _strict_ends(part: Any) -> Any:
-    r"""Python's `$` also matches before a last newline, so our patterns end in `\Z`; JSON Schema's `$` does not."""
+def _translate_patterns(part: Any) -> Any:
+    r"""Replace the end `\Z` of patterns by `$`.
+
+    Python's `$` also matches before a last newline, so our patterns end in `\Z`; JSON Schema's `$` does not.
+    """
     if isinstance(part, dict):
-        return {key: _end(value) if key == "pattern" else _strict_ends(value) for key, value in part.items()}
+        return {
+            key: _translate_end(value) if key == "pattern" else _translate_patterns(value)
+            for key, value in part.items()
+        }
     if isinstance(part, list):
-        return [_strict_ends(item) for item in part]
+        return [_translate_patterns(item) for item in part]
     return part
 
 
-def _end(pattern: Any) -> Any:
+def _translate_end(pattern: Any) -> Any:
     return pattern.removesuffix(r"\Z") + "$" if isinstance(pattern, str) and pattern.endswith(r"\Z") else pattern
 
 
-def page(made: dict[str, Any]) -> str:
-    """The document as a page: no scripts, nothing loaded from elsewhere."""
+def render_page(document: dict[str, Any]) -> str:
+    """Render the document as a page without scripts; it loads nothing from elsewhere."""
     parts = [_HEAD]
-    for path, methods in made["paths"].items():
+    for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            parts.append(_section(path, method, operation))
+            parts.append(_render_section(path, method, operation))
     parts.append("<h2>Types</h2>")
-    for name, schema in sorted(made["components"]["schemas"].items()):
-        parts.append(f'<h3 id="{html.escape(name)}">{html.escape(name)}</h3>{_schema_text(schema)}')
-    parts.append(_problems())
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        parts.append(f'<h3 id="{html.escape(name)}">{html.escape(name)}</h3>{_render_schema(schema)}')
+    parts.append(_render_problems())
     parts.append("</main></body></html>")
     return "\n".join(parts)
 
 
-def _section(path: str, method: str, operation: dict[str, Any]) -> str:
+def _render_section(path: str, method: str, operation: dict[str, Any]) -> str:
     access = next((name for part in operation["security"] for name in part), "anyone")
     rows = "".join(
-        f"<tr><td><code>{html.escape(item['name'])}</code></td><td>{item['in']}{', required' * item['required']}</td>"
-        f"<td>{html.escape(item['description'])}</td></tr>"
-        for item in operation.get("parameters", [])
+        f"<tr><td><code>{html.escape(parameter['name'])}</code></td>"
+        f"<td>{parameter['in']}{', required' * parameter['required']}</td>"
+        f"<td>{html.escape(parameter['description'])}</td></tr>"
+        for parameter in operation.get("parameters", [])
     )
     body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     answers = "".join(
-        f"<tr><td>{status}</td><td>{html.escape(answer['description'])}</td><td>{_link(_content_schema(answer))}</td></tr>"
+        f"<tr><td>{status}</td><td>{html.escape(answer['description'])}</td>"
+        f"<td>{_render_link(_content_schema(answer))}</td></tr>"
         for status, answer in operation["responses"].items()
     )
     return (
         f'<section><h2 id="{operation["operationId"]}"><b>{method.upper()}</b> <code>{html.escape(path)}</code></h2>'
-        f"<p>{html.escape(operation['description'])}</p><p>Who: {access}</p>"
+        f"<p>{html.escape(operation['description'])}</p><p>Access: {access}</p>"
         + (f"<table>{rows}</table>" if rows else "")
-        + (f"<p>Body: {_link(body)}</p>" if body else "")
+        + (f"<p>Body: {_render_link(body)}</p>" if body else "")
         + f"<table>{answers}</table></section>"
     )
 
@@ -205,22 +213,22 @@ def _content_schema(answer: dict[str, Any]) -> Any:
     return next((content["schema"] for content in answer.get("content", {}).values()), None)
 
 
-def _link(schema: Any) -> str:
+def _render_link(schema: Any) -> str:
     if not schema or "$ref" not in schema:
         return ""
     name = html.escape(schema["$ref"].rpartition("/")[2])
     return f'<a href="#{name}">{name}</a>'
 
 
-def _schema_text(schema: dict[str, Any]) -> str:
+def _render_schema(schema: dict[str, Any]) -> str:
     text = msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
     return f"<pre>{html.escape(text)}</pre>"
 
 
-def _problems() -> str:
+def _render_problems() -> str:
     rows = "".join(
         f'<tr id="problem-{code}"><td><code>{code}</code></td><td>{status}</td><td>{html.escape(title)}</td></tr>'
-        for code, (status, title) in sorted(codes().items())
+        for code, (status, title) in sorted(problem_codes().items())
     )
     return f"<h2>Problem codes</h2><table>{rows}</table>"
 

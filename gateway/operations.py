@@ -15,7 +15,7 @@ from aiohttp import web
 
 from commerce.kernel.errors import Invalid
 from gateway.auth import Identity, Role
-from gateway.order_placement import decode_json
+from gateway.decoding import decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
 from gateway.services import GatewayServices, services_of
 

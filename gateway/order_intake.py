@@ -1,12 +1,12 @@
-"""Gathers the orders of one turn of the event loop into one Redis call a sale: the hot path.
+"""Batches of the orders of one iteration of the event loop, one Redis call per sale: the hot path.
 
-Orders leave at the end of the turn that they came in, or, while calls are in flight, of the turn after the next answer.
-After an answer two more turns are waited for as long as each brings more orders: those who were just answered send
-again, and a call that more orders share is cheaper for each. A full batch does not wait for that, and no timer is
-waited on. Each order succeeds or fails alone.
+Orders leave at the end of the iteration in which they arrived or, while calls are in flight, of the iteration after the
+next reply. After a reply the intake waits for two more iterations as long as each brings more orders: clients that have
+just been answered send again, and a call shared by more orders is cheaper for each. A full batch does not wait for
+that, and no timer is used. Each order succeeds or fails alone.
 
-After a lost connection or a timeout nobody knows what Redis did. The batch is sent again with the same ids and keys,
-which tells: an order that was taken comes back as a replay of itself. If that cannot be cleared up in time, the
+After a lost connection or a timeout it is unknown what Redis did. The intake sends the undecided orders again with the
+same ids and keys: an order that was accepted comes back as a replay of itself. If that does not succeed in time, the
 answer is `outcome_unknown`, never 'failed'.
 """
 
@@ -30,40 +30,35 @@ from commerce.kernel.redis_multiplexer import RedisConnectionLost, RedisMultiple
 from config.settings import Settings
 from gateway.admission import Admission
 from gateway.metrics_buffer import MetricsBuffer
+from gateway.pending_order import Outcome, PendingOrder
 from lua import Reservation, ReserveOutcome, ReserveResult, SaleKeys
 
 _logger = logging.getLogger(__name__)
-_RETRY_S = 0.05
-_MORE_TURNS = 2
-
-
-OutcomeCallback = Callable[[ReserveResult | ProblemError], None]
-"""Is told once what became of an order."""
-
-
-_QueuedOrder = tuple[Reservation, OutcomeCallback, float]
-"""An order on its way: what to send, whom to tell, and until when (event loop's time). A bare tuple: it is made and
-dropped for every order."""
+_RETRY_INTERVAL_S = 0.05
+_MAX_EXTRA_ITERATIONS = 2
 
 
 class _SaleQueue:
-    """The orders of one sale."""
+    """The waiting orders of one sale, by deadline."""
 
-    __slots__ = ("inflight", "keys", "more_turns", "scheduled", "seen", "size", "waiting")
+    __slots__ = ("extra_iterations", "inflight", "keys", "previous_length", "scheduled", "size", "waiting")
 
     def __init__(self, sale_id: str) -> None:
         self.keys = SaleKeys(sale_id)
-        self.waiting: deque[_QueuedOrder] = deque()
+        self.waiting: deque[PendingOrder] = deque()
         self.size = 0
-        """bytes of the payloads that wait"""
+        """bytes of the waiting payloads"""
         self.inflight = 0
         self.scheduled = False
-        self.more_turns = self.seen = 0
-        """turns that may still be waited for, while more orders wait than there were seen"""
+        self.extra_iterations = self.previous_length = 0
+        """iterations that may still be awaited while more orders wait than `previous_length`"""
 
 
 class OrderIntake:
-    """`sales_with_keys` gives the ids of sales whose keys count: one used in one of them is not free in another."""
+    """Sends submitted orders to Redis in batches and resolves each with its outcome.
+
+    `sales_with_keys` lists the sales whose idempotency keys count: a key used in one is not free in another.
+    """
 
     def __init__(
         self,
@@ -72,7 +67,7 @@ class OrderIntake:
         settings: Settings,
         clock: Clock,
         admission: Admission,
-        tally: MetricsBuffer,
+        metrics_buffer: MetricsBuffer,
         sales_with_keys: Callable[[], list[str]],
     ) -> None:
         self._redis = redis
@@ -81,197 +76,216 @@ class OrderIntake:
         self._limits = settings.limits
         self._clock = clock
         self._admission = admission
-        self._tally = tally
+        self._metrics_buffer = metrics_buffer
         self._sales_with_keys = sales_with_keys
-        self._lanes: dict[str, _SaleQueue] = {}
+        self._queues: dict[str, _SaleQueue] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._healthy = True
         self._loop = asyncio.get_running_loop()
         self._order_timeout_s = settings.limits.order_timeout_ms / 1000
 
-    def submit(self, sale_id: str, order: Reservation, tell: OutcomeCallback) -> None:
-        """Reserve one order; `tell` gets its outcome, or `Overloaded`, `NotReady` or `OutcomeUnknown`."""
-        lane = self._lanes.get(sale_id)
-        if lane is None:
-            lane = self._lanes[sale_id] = _SaleQueue(sale_id)
-        lane.waiting.append((order, tell, self._loop.time() + self._order_timeout_s))
-        lane.size += len(order.payload)
+    def submit(self, sale_id: str, order: PendingOrder) -> None:
+        """Queue an order for Redis; it is resolved once, by its deadline or soon after."""
+        queue = self._queues.get(sale_id)
+        if queue is None:
+            queue = self._queues[sale_id] = _SaleQueue(sale_id)
+        order.deadline = self._loop.time() + self._order_timeout_s
+        queue.waiting.append(order)
+        queue.size += len(order.reservation.payload)
         self._admission.waiting += 1
-        if not lane.scheduled and lane.inflight < self._limits.concurrent_reserve_calls:
-            self._schedule(lane)
+        if not queue.scheduled and queue.inflight < self._limits.concurrent_reserve_calls:
+            self._schedule(queue)
 
-    async def place(self, sale_id: str, order: Reservation) -> ReserveResult:
-        """The same for who can wait: gives the outcome or raises."""
-        reply: asyncio.Future[ReserveResult] = self._loop.create_future()
+    async def place(self, sale_id: str, reservation: Reservation) -> ReserveResult:
+        """Submit an order and wait for its outcome. Raises the problem if there is no decision of Redis."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
 
-        def tell(outcome: ReserveResult | ProblemError) -> None:
-            if reply.done():
-                return
-            if isinstance(outcome, ProblemError):
-                reply.set_exception(outcome)
-            else:
-                reply.set_result(outcome)
+        def set_result(outcome: Outcome) -> None:
+            if not future.done():  # done: the caller was cancelled
+                future.set_result(outcome)
 
-        self.submit(sale_id, order, tell)
-        return await reply
+        self.submit(sale_id, PendingOrder(reservation, set_result))
+        outcome = await future
+        if isinstance(outcome, ProblemError):
+            raise outcome
+        return outcome
 
     async def drain(self) -> None:
-        """Wait until every order has its answer."""
-        while self._calls or any(lane.scheduled for lane in self._lanes.values()):
+        """Wait until every order is resolved."""
+        while self._calls or any(queue.scheduled for queue in self._queues.values()):
             if self._calls:
                 await asyncio.wait(self._calls)
             else:
                 await asyncio.sleep(0)
 
-    def _schedule(self, lane: _SaleQueue) -> None:
-        """Send what waits once the loop has read what has arrived."""
-        lane.scheduled = True
-        self._loop.call_soon(self._gather, lane)
+    def _schedule(self, queue: _SaleQueue) -> None:
+        """Send the waiting orders once the loop has read what has arrived."""
+        queue.scheduled = True
+        self._loop.call_soon(self._gather, queue)
 
-    def _gather(self, lane: _SaleQueue) -> None:
-        """A turn is over: send, unless it was one after an answer and has brought more orders."""
-        count = len(lane.waiting)
-        if lane.more_turns and lane.seen < count < self._limits.batch_orders:
-            lane.more_turns, lane.seen = lane.more_turns - 1, count
-            self._loop.call_soon(self._gather, lane)
+    def _gather(self, queue: _SaleQueue) -> None:
+        """Send at the end of an iteration, unless it follows a reply and has brought more orders."""
+        count = len(queue.waiting)
+        if queue.extra_iterations and queue.previous_length < count < self._limits.batch_orders:
+            queue.extra_iterations, queue.previous_length = queue.extra_iterations - 1, count
+            self._loop.call_soon(self._gather, queue)
         else:
-            lane.more_turns = 0
-            self._flush(lane)
+            queue.extra_iterations = 0
+            self._flush(queue)
 
-    def _flush(self, lane: _SaleQueue) -> None:
-        lane.scheduled = False
-        while lane.waiting and lane.inflight < self._limits.concurrent_reserve_calls:
-            batch = self._take_batch(lane)
+    def _flush(self, queue: _SaleQueue) -> None:
+        queue.scheduled = False
+        while queue.waiting and queue.inflight < self._limits.concurrent_reserve_calls:
+            batch = self._take_batch(queue)
             if not batch:
                 continue
-            lane.inflight += 1
-            call = self._loop.create_task(self._run_batch(lane, batch))
+            queue.inflight += 1
+            call = self._loop.create_task(self._run_batch(queue, batch))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
 
-    def _take_batch(self, lane: _SaleQueue) -> list[_QueuedOrder]:
-        """The next orders to send; who has waited too long is told so. All have waited less than those before them."""
-        waiting, limits, now = lane.waiting, self._limits, self._loop.time()
-        if len(waiting) <= limits.batch_orders and lane.size <= limits.batch_bytes and waiting[0][2] > now:
+    def _take_batch(self, queue: _SaleQueue) -> list[PendingOrder]:
+        """Remove the next batch from the queue and return it.
+
+        Orders past their deadline are resolved with `Overloaded` and left out. A batch holds at most
+        `limits.batch_orders` orders and `limits.batch_bytes` of payload, but always one order.
+        """
+        waiting, limits, now = queue.waiting, self._limits, self._loop.time()
+        if len(waiting) <= limits.batch_orders and queue.size <= limits.batch_bytes and waiting[0].deadline > now:
             batch = list(waiting)
             waiting.clear()
-            lane.size = 0
+            queue.size = 0
             self._admission.waiting -= len(batch)
             return batch
         batch, size = [], 0
         while waiting and len(batch) < limits.batch_orders:
-            order, tell, deadline = waiting[0]
-            size += len(order.payload)
+            payload_bytes = len(waiting[0].reservation.payload)
+            size += payload_bytes
             if batch and size > limits.batch_bytes:
                 break
-            item = waiting.popleft()
-            lane.size -= len(order.payload)
+            order = waiting.popleft()
+            queue.size -= payload_bytes
             self._admission.waiting -= 1
-            if deadline > now:
-                batch.append(item)
+            if order.deadline > now:
+                batch.append(order)
             else:
-                tell(Overloaded("it waited too long for its turn, nothing was taken; repeat with the same key"))
+                order.resolve(Overloaded("the order waited too long, nothing was reserved; repeat with the same key"))
         return batch
 
-    async def _run_batch(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
+    async def _run_batch(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:
         try:
-            await self._send_until_clear(lane, batch)
+            await self._send_until_clear(queue, batch)
         except Exception as error:
-            _logger.exception("a batch failed in a way that was not foreseen", extra={"orders": len(batch)})
+            _logger.exception("a batch failed unexpectedly", extra={"orders": len(batch)})
             _fail(batch, OutcomeUnknown(f"unexpected {type(error).__name__}; repeat with the same key"))
         finally:
-            lane.inflight -= 1
-            lane.more_turns, lane.seen = _MORE_TURNS, len(lane.waiting)
-            if len(lane.waiting) >= self._limits.batch_orders:
-                self._flush(lane)
-            elif lane.waiting and not lane.scheduled:
-                self._schedule(lane)
+            queue.inflight -= 1
+            queue.extra_iterations, queue.previous_length = _MAX_EXTRA_ITERATIONS, len(queue.waiting)
+            if len(queue.waiting) >= self._limits.batch_orders:
+                self._flush(queue)
+            elif queue.waiting and not queue.scheduled:
+                self._schedule(queue)
 
-    async def _send_until_clear(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
-        """Send until there is an answer or the time of the last order is over."""
+    async def _send_until_clear(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:
+        """Send until every order of the batch is resolved or the last order's deadline is over."""
         unclear = False
-        deadline = batch[-1][2]
+        deadline = batch[-1].deadline
         while True:
             if await self._recheck_redis():
                 try:
-                    await self._reserve(lane, batch)
+                    await self._reserve(queue, batch)
                     return
-                except NotReady as error:  # a new connection was needed, and the server behind it is not what it was
+                except NotReady as error:  # the link has reconnected to a server that breaks a promise
                     self._healthy = False
-                    _logger.error("Redis cannot be used", extra={"why": error.detail})
+                    _logger.error("Redis cannot be used", extra={"reason": error.detail})
                 except RedisConnectionLost as error:
                     self._healthy, unclear = False, unclear or error.sent
-                    _logger.warning("Redis went away", extra={"orders": len(batch), "why": str(error)})
+                    _logger.warning("lost the Redis connection", extra={"orders": len(batch), "reason": str(error)})
                 except REDIS_UNAVAILABLE as error:
                     self._healthy, unclear = False, True
-                    _logger.warning("Redis went away during a call", extra={"orders": len(batch), "why": str(error)})
+                    _logger.warning(
+                        "lost the Redis connection during a call", extra={"orders": len(batch), "reason": str(error)}
+                    )
                 except OutOfMemoryError:
                     no_memory = Overloaded("Redis has no memory left; repeat with the same key later")
-                    _fail(batch, _unclear() if unclear else no_memory)
+                    _fail(batch, _outcome_unknown() if unclear else no_memory)
                     return
                 except RedisError as error:
-                    _logger.error("Redis refused a batch", extra={"orders": len(batch), "why": str(error)})
-                    refused = NotReady("Redis does not take orders now; repeat with the same key")
-                    _fail(batch, _unclear() if unclear else refused)
+                    _logger.error("Redis refused a batch", extra={"orders": len(batch), "reason": str(error)})
+                    refused = NotReady("Redis refuses orders at the moment; repeat with the same key")
+                    _fail(batch, _outcome_unknown() if unclear else refused)
                     return
-            if self._loop.time() + _RETRY_S >= deadline:
-                _fail(batch, _unclear() if unclear else _away())
+                batch = _list_undecided(batch)
+                if not batch:
+                    return
+            if self._loop.time() + _RETRY_INTERVAL_S >= deadline:
+                _fail(batch, _outcome_unknown() if unclear else redis_unreachable())
                 return
-            await asyncio.sleep(_RETRY_S)
+            await asyncio.sleep(_RETRY_INTERVAL_S)
 
     async def _recheck_redis(self) -> bool:
-        """After a failure nothing is sent before the server is there again and still keeps what it should."""
+        """After a failure, check that Redis is reachable and still keeps its promises. Returns False if not."""
         if self._healthy:
             return True
         try:
             await check_redis(self._redis, self._settings.durability, self._settings.replicas)
         except NotReady as error:
-            _logger.warning("Redis cannot be used", extra={"why": error.detail})
+            _logger.warning("Redis cannot be used", extra={"reason": error.detail})
             return False
         self._healthy = True
         return True
 
-    async def _reserve(self, lane: _SaleQueue, batch: list[_QueuedOrder]) -> None:
+    async def _reserve(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:
         started = perf_counter()
         day = self._clock.now_ms() // DAY_MS
-        fresh = await self._without_used_keys(lane, batch, day)
-        if not fresh:
+        undecided = await self._without_used_keys(queue, batch, day)
+        if not undecided:
             return
-        answers = await lua.reserve(self._link, lane.keys, day, [order for order, _, _ in fresh])
+        results = await lua.reserve(self._link, queue.keys, day, [order.reservation for order in undecided])
         failpoint("intake.after_reserve")
         if self._settings.durability == "replicated":
             replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
-            if not await lua.wait_for_replicas(self._redis, lane.keys, replicas, timeout_ms):
-                _fail(fresh, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
+            if not await lua.wait_for_replicas(self._redis, queue.keys, replicas, timeout_ms):
+                _fail(undecided, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
                 return
-        self._tally.redis_seconds.observe(perf_counter() - started)
-        self._tally.batch_orders.observe(len(fresh))
-        for (order, tell, _), answer in zip(fresh, answers, strict=True):
-            record = answer.record
-            own = record is not None and record.order_id == order.order_id  # taken by a call that seemed to fail
-            tell(ReserveResult(ReserveOutcome.ACCEPTED, answer.entry) if own else answer)
+        self._metrics_buffer.reserve_seconds.observe(perf_counter() - started)
+        self._metrics_buffer.reserve_batch_orders.observe(len(undecided))
+        for order, result in zip(undecided, results, strict=True):
+            record = result.record
+            is_own = record is not None and record.order_id == order.reservation.order_id  # accepted by an unclear call
+            order.resolve(ReserveResult(ReserveOutcome.ACCEPTED, result.entry) if is_own else result)
 
-    async def _without_used_keys(self, lane: _SaleQueue, batch: list[_QueuedOrder], day: int) -> list[_QueuedOrder]:
-        """One key stands for one order over all sales; keys of other sales are in other slots, so they are asked."""
-        others = [SaleKeys(sale_id) for sale_id in self._sales_with_keys() if self._lanes.get(sale_id) is not lane]
+    async def _without_used_keys(self, queue: _SaleQueue, batch: list[PendingOrder], day: int) -> list[PendingOrder]:
+        """Resolve orders whose key is used in another sale, and return the others.
+
+        A key names one order over all sales. Keys of other sales are in other cluster slots, so `reserve.lua` cannot
+        check them.
+        """
+        others = [SaleKeys(sale_id) for sale_id in self._sales_with_keys() if self._queues.get(sale_id) is not queue]
         if not others:
             return batch
-        orders = [(order.user_id, order.idempotency_key) for order, _, _ in batch]
-        taken = await lua.used_keys(self._link, others, day, orders)
-        for item, is_taken in zip(batch, taken, strict=True):
-            if is_taken:
-                item[1](ReserveResult(ReserveOutcome.KEY_REUSED))
-        return [item for item, is_taken in zip(batch, taken, strict=True) if not is_taken]
+        orders = [(order.reservation.user_id, order.reservation.idempotency_key) for order in batch]
+        used = await lua.used_keys(self._link, others, day, orders)
+        for order, is_used in zip(batch, used, strict=True):
+            if is_used:
+                order.resolve(ReserveResult(ReserveOutcome.KEY_REUSED))
+        return _list_undecided(batch)
 
 
-def _fail(batch: Sequence[_QueuedOrder], refusal: ProblemError) -> None:
-    for _, tell, _ in batch:
-        tell(refusal)
+def _list_undecided(batch: Sequence[PendingOrder]) -> list[PendingOrder]:
+    return [order for order in batch if not order.is_resolved]
 
 
-def _unclear() -> ProblemError:
-    return OutcomeUnknown("it is not known whether the order was taken; repeat with the same key to find out")
+def _fail(batch: Sequence[PendingOrder], problem: ProblemError) -> None:
+    """Resolve every undecided order of the batch with a problem."""
+    for order in batch:
+        order.resolve(problem)
 
 
-def _away() -> ProblemError:
-    return NotReady("Redis cannot be reached, nothing was taken; repeat with the same key")
+def _outcome_unknown() -> ProblemError:
+    return OutcomeUnknown("it is unknown whether the order was accepted; repeat with the same key to find out")
+
+
+def redis_unreachable() -> ProblemError:
+    """Build the answer to an order that was not sent."""
+    return NotReady("Redis cannot be reached, nothing was reserved; repeat with the same key")

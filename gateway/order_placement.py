@@ -1,16 +1,14 @@
-"""The order desk: what becomes of an order request, whichever way it came in.
+"""Placement of one order: price it, reserve its stock, answer it or its repeat.
 
-The ordinary route and the express lane both ask here, in the same sequence, so they cannot give different answers.
+The ordinary endpoint and the fast path both use it, in the same sequence, so their answers cannot differ.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import Annotated, TypeVar
 from uuid import UUID
 
-import msgspec
 from redis.asyncio import Redis
 
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
@@ -24,50 +22,18 @@ from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut
 from commerce.sales.model import SALE_PATTERN, Sale
 from config.settings import Settings
-from gateway.order_intake import OrderIntake
-from gateway.problems import BadRequest
+from gateway.order_intake import OrderIntake, redis_unreachable
 from gateway.sale_snapshots import SaleSnapshots
 from lua import EntryId, KeyRecord, Reservation, ReserveOutcome, ReserveResult, SaleKeys, find_key_records
 
-IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
-_KEY = re.compile(r"[!-~]{1,128}")
+ORDERS_PATH = "/v1/orders"
+MAX_TRACEPARENT_CHARS = 64
 _SALE_ID = re.compile(SALE_PATTERN)
-_decode = msgspec.json.Decoder(PlaceOrder).decode
-_UNDECODABLE = (ValueError, RecursionError)
 _ACCEPTED = ReserveOutcome.ACCEPTED
-_PLACE = re.compile(r" - at `([^`]*)`$")
 
 
 class NeedsSlowPath(Exception):
-    """The order cannot be placed from what is in memory; `Desk.place` finds out what to do."""
-
-
-Type = TypeVar("Type")
-
-
-def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
-    """A body as its type. Raises `Invalid` with the place as a JSON pointer, or `BadRequest` if it is no JSON."""
-    try:
-        return decoder.decode(body)
-    except _UNDECODABLE as error:
-        raise _undecodable(error) from None
-
-
-def _undecodable(error: Exception) -> ProblemError:
-    if isinstance(error, msgspec.ValidationError):
-        return invalid_input(error)
-    return BadRequest(f"the body is not JSON: {error}")
-
-
-def invalid_input(error: msgspec.ValidationError) -> Invalid:
-    """msgspec's message with its place as a JSON pointer: `$.lines[0].sku` becomes `/lines/0/sku`."""
-    text = str(error)
-    place = _PLACE.search(text)
-    pointer = ""
-    if place:
-        text = text[: place.start()]
-        pointer = place[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
-    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"pointer": pointer, "detail": text}])
+    """The order cannot be priced from memory; `OrderPlacement.place` finds out what to answer."""
 
 
 class OrderPlacement:
@@ -90,10 +56,10 @@ class OrderPlacement:
         self._snapshots = snapshots
         self._intake = intake
         self._limits = limits
-        self._pay_by: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
+        self._last_deadline: tuple[tuple[int, int], datetime] = ((0, 0), from_ms(0))
 
     def price_from_memory(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
-        """Price an order from memory. Raises `NeedsLooking` where memory is not enough to say yes or no."""
+        """Price an order from memory. Raises `NeedsSlowPath` if memory does not suffice."""
         snapshot = self._snapshots.cached(order.sale_id)
         if snapshot is None:
             raise NeedsSlowPath
@@ -103,7 +69,7 @@ class OrderPlacement:
             raise NeedsSlowPath from None
 
     async def place(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> tuple[PlacedOrder, int]:
-        """Place an order: the answer and its status, 202 or 200 for a repeat. Raises the refusal."""
+        """Place an order. Returns the answer and its status: 202, or 200 for a repeat. Raises the refusal."""
         for attempt in range(2):
             try:
                 reservation = await self._price(order, user_id, key, traceparent)
@@ -119,7 +85,7 @@ class OrderPlacement:
         raise problem_for_outcome(reserved, order.sale_id)
 
     def result_of(self, sale_id: str, reservation: Reservation, reserved: ReserveResult) -> tuple[PlacedOrder, int]:
-        """The answer to an order that Redis has decided on, and its status. Raises the refusal."""
+        """Return the answer to an order that Redis has decided, and its status. Raises the refusal."""
         if reserved.outcome is _ACCEPTED and reserved.entry is not None:
             return self._placed(sale_id, reservation.order_id, reservation.total_minor, reserved.entry), 202
         if reserved.outcome is ReserveOutcome.REPLAYED and reserved.record is not None:
@@ -127,7 +93,7 @@ class OrderPlacement:
         raise problem_for_outcome(reserved, sale_id)
 
     def replayed_result(self, sale_id: str, record: KeyRecord) -> tuple[PlacedOrder, int]:
-        """The first answer once more."""
+        """Return the first answer again, with the status of a repeat."""
         return self._placed(sale_id, record.order_id, record.total_minor, record.entry), 200
 
     async def _price(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> Reservation:
@@ -138,14 +104,17 @@ class OrderPlacement:
         return price_order(order, snapshot, self._limits, user_id, key, self._ids.new(), traceparent)
 
     async def _find_replay(self, order: PlaceOrder, user_id: str, key: str) -> KeyRecord | None:
-        """What stands under the key, if this is an order that was accepted on terms that have changed since."""
+        """Find the record of an order that was accepted on terms that have changed since.
+
+        Raises `KeyReused` if the key belongs to an order with other content.
+        """
         if self._snapshots.cached(order.sale_id) is None:
             return None
         day = self._clock.now_ms() // DAY_MS
         try:
             [record] = await find_key_records(self._redis, [SaleKeys(order.sale_id)], day, user_id, key)
         except REDIS_UNAVAILABLE:
-            raise NotReady("Redis cannot be reached, nothing was taken; repeat with the same key") from None
+            raise redis_unreachable() from None
         if record is not None and record.body_digest != body_digest(order):
             raise problem_for_outcome(ReserveResult(ReserveOutcome.KEY_REUSED), order.sale_id)
         return record
@@ -161,54 +130,31 @@ class OrderPlacement:
         )
 
     def _payment_deadline(self, entry: EntryId, sale: Sale) -> datetime:
-        """When the order must be paid; the same for a whole batch, so it is computed once for it."""
-        of, due = self._pay_by
-        if of != (entry.ms, sale.pay_within_s):
-            due = from_ms(entry.ms) + timedelta(seconds=sale.pay_within_s)
-            self._pay_by = ((entry.ms, sale.pay_within_s), due)
-        return due
-
-
-def check_idempotency_key(given: str | None) -> str:
-    """An Idempotency-Key as it stands in a header. Raises `BadRequest` or `Invalid`."""
-    if given is None:
-        raise BadRequest(f"the header parameter Idempotency-Key is missing: {KEY_DESCRIPTION}")
-    if not _KEY.fullmatch(given):
-        raise Invalid(f"Idempotency-Key: {KEY_WRONG}", errors=[{"pointer": "Idempotency-Key", "detail": KEY_WRONG}])
-    return given
-
-
-KEY_WRONG = "not 1 to 128 printable ASCII characters without blanks"
-KEY_DESCRIPTION = (
-    "any text of up to 128 printable characters, new for each order; a repeat with the same key is the same order"
-)
-
-
-def decode_order_body(body: bytes) -> PlaceOrder:
-    """An order's body. Raises `Invalid` or `BadRequest`."""
-    try:
-        return _decode(body)
-    except _UNDECODABLE as error:
-        raise _undecodable(error) from None
+        """Return the moment by which the order must be paid; computed once per batch, whose orders share it."""
+        batch, deadline = self._last_deadline
+        if batch != (entry.ms, sale.pay_within_s):
+            deadline = from_ms(entry.ms) + timedelta(seconds=sale.pay_within_s)
+            self._last_deadline = ((entry.ms, sale.pay_within_s), deadline)
+        return deadline
 
 
 def problem_for_outcome(reserved: ReserveResult, sale_id: str) -> ProblemError:
-    """What a shopper is told of an outcome that is no order."""
+    """Build the refusal for an outcome that is neither accepted nor replayed."""
     match reserved.outcome:
         case ReserveOutcome.KEY_REUSED:
-            return KeyReused("this Idempotency-Key stands for an order with other content: use a new key")
+            return KeyReused("this Idempotency-Key belongs to an order with other content: use a new key")
         case ReserveOutcome.NOT_OPEN:
             opens_at = from_ms(reserved.opens_ms)
             text = opens_at.strftime("%Y-%m-%dT%H:%M:%SZ")
             return SaleNotOpen(f"{sale_id} opens at {text}", opens_at=text)
         case ReserveOutcome.PAUSED:
-            return SalePaused(f"{sale_id} takes no orders for the moment; try again later")
+            return SalePaused(f"{sale_id} takes no orders at the moment; try again later")
         case ReserveOutcome.CLOSED:
-            return SaleClosed(f"{sale_id} takes no orders any more")
+            return SaleClosed(f"{sale_id} takes no more orders")
         case ReserveOutcome.SOLD_OUT:
-            return SoldOut(f"not as many of {reserved.sku} are left; nothing was taken", sku=reserved.sku)
+            return SoldOut(f"fewer units of {reserved.sku} are left; nothing was reserved", sku=reserved.sku)
         case ReserveOutcome.OVER_LIMIT:
-            detail = f"you may not buy as many of {reserved.sku}, counting earlier orders; nothing was taken"
+            detail = f"the limit per user for {reserved.sku} is exceeded, earlier orders included; nothing was reserved"
             return OverLimit(detail, sku=reserved.sku)
         case _:
-            return NotReady(f"{sale_id} is being made ready; repeat with the same key in a moment")
+            return NotReady(f"{sale_id} is being loaded; repeat with the same key in a moment")

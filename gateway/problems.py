@@ -1,4 +1,4 @@
-"""Every error leaves as a problem (RFC 9457, `application/problem+json`) with a stable `code`."""
+"""Error answers: problems (RFC 9457, `application/problem+json`) with a stable `code`."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CONTENT_TYPE = "application/problem+json"
 
 
 class FieldError(msgspec.Struct, frozen=True):
-    """One thing that is wrong; `at` is a JSON pointer into the body (RFC 6901)."""
+    """One wrong value; `pointer` is a JSON pointer into the body (RFC 6901), or the name of a parameter."""
 
     pointer: str
     detail: str
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A refused or failed request. `code` is stable; `detail` says what is wrong and what to do."""
+    """A refused or failed request. `code` is stable; `detail` states the error and the remedy."""
 
     type: str
     title: str
@@ -71,7 +71,7 @@ class BodyTooLarge(ProblemError):
 class WrongMediaType(ProblemError):
     code = "unsupported_media_type"
     status = 415
-    title = "The body is not of a type that is understood"
+    title = "The media type of the body is not supported"
 
 
 class TooManyRequests(ProblemError):
@@ -81,7 +81,7 @@ class TooManyRequests(ProblemError):
     retry_after_s = 1
 
 
-_BY_STATUS = {
+_CODES_BY_STATUS = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
@@ -94,36 +94,36 @@ _BY_STATUS = {
 }
 
 
-def codes() -> dict[str, tuple[int, str]]:
-    """Every code that can be answered, with its status and title: those of refusals and those of bare statuses."""
-    found: dict[str, tuple[int, str]] = {}
-    waiting: list[type[ProblemError]] = [ProblemError]
-    while waiting:
-        kind = waiting.pop()
-        waiting += kind.__subclasses__()
-        found.setdefault(kind.code, (kind.status, kind.title))
-    for status, code in _BY_STATUS.items():
-        found.setdefault(code, (status, HTTPStatus(status).phrase))
-    return found
+def problem_codes() -> dict[str, tuple[int, str]]:
+    """Return every code of an answer with its status and title: of refusals and of bare statuses."""
+    codes: dict[str, tuple[int, str]] = {}
+    unvisited: list[type[ProblemError]] = [ProblemError]
+    while unvisited:
+        problem = unvisited.pop()
+        unvisited += problem.__subclasses__()
+        codes.setdefault(problem.code, (problem.status, problem.title))
+    for status, code in _CODES_BY_STATUS.items():
+        codes.setdefault(code, (status, HTTPStatus(status).phrase))
+    return codes
 
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """An answer before any server library has to do with it."""
+    """An answer that depends on no server library."""
 
     status: int
     body: bytes
     content_type: str
     headers: tuple[tuple[str, str], ...] = ()
 
-    def response(self) -> web.Response:
+    def to_aiohttp(self) -> web.Response:
         return web.Response(
             status=self.status, body=self.body, content_type=self.content_type, headers=CIMultiDict(self.headers)
         )
 
 
 def raw_problem(refusal: ProblemError, request_id: str | None) -> RawResponse:
-    """A typed refusal with its own code, status and headers."""
+    """Build the answer to a refusal with its code, status and headers."""
     headers: list[tuple[str, str]] = []
     if refusal.retry_after_s is not None:
         headers.append(("Retry-After", str(refusal.retry_after_s)))
@@ -139,40 +139,41 @@ def _encode(status: int, code: str, title: str, detail: str, request_id: str | N
 
 
 def from_refusal(refusal: ProblemError, request_id: str | None) -> web.Response:
-    """The same as aiohttp's response."""
-    return raw_problem(refusal, request_id).response()
+    """Build the answer to a refusal as aiohttp's response."""
+    return raw_problem(refusal, request_id).to_aiohttp()
 
 
 def from_http(error: web.HTTPException, request_id: str | None) -> web.Response:
-    """aiohttp's own errors (no such path, wrong method, too large) in the same form."""
+    """Build the answer to an error of aiohttp: no such path, wrong method, body too large."""
     headers = {name: error.headers[name] for name in ("Allow", "Location") if name in error.headers}
-    return from_status(error.status, _detail(error), request_id, headers)
+    return from_status(error.status, _http_error_detail(error), request_id, headers)
 
 
-def _detail(error: web.HTTPException) -> str:
+def _http_error_detail(error: web.HTTPException) -> str:
     if isinstance(error, web.HTTPMethodNotAllowed):
-        return f"{error.method} is not possible here; {', '.join(sorted(error.allowed_methods))} is"
+        return f"this path does not support {error.method}; use {', '.join(sorted(error.allowed_methods))}"
     if error.status == HTTPStatus.NOT_FOUND:
-        return "there is nothing at this path: see /docs"
+        return "this path does not exist: see /docs"
     return error.text or error.reason
 
 
 def from_status(
     status: int, detail: str, request_id: str | None = None, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    code = _BY_STATUS.get(status, "invalid" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error")
+    """Build the answer to a bare HTTP status."""
+    code = _CODES_BY_STATUS.get(status, "invalid" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal_error")
     body = _encode(status, code, HTTPStatus(status).phrase, detail, request_id, {})
-    return RawResponse(status, body, CONTENT_TYPE, tuple((headers or {}).items())).response()
+    return RawResponse(status, body, CONTENT_TYPE, tuple((headers or {}).items())).to_aiohttp()
 
 
 def internal_error(request_id: str | None) -> web.Response:
-    """A bug. What it is stands in the log under the request's id, not in the answer."""
-    return raw_internal_error(request_id).response()
+    """Build the answer to a bug as aiohttp's response."""
+    return raw_internal_error(request_id).to_aiohttp()
 
 
 def raw_internal_error(request_id: str | None) -> RawResponse:
-    """The same before any server library has to do with it."""
-    detail = "this is our fault; the log has it under the request id"
+    """Build the answer to a bug. The details are in the log under the request's id, not in the answer."""
+    detail = "internal error; the log has the details under the request id"
     return RawResponse(
         500, _encode(500, "internal_error", HTTPStatus(500).phrase, detail, request_id, {}), CONTENT_TYPE
     )

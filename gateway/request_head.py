@@ -1,8 +1,9 @@
-"""What a request's head says to the express lane: parsed by httptools (llhttp, as in aiohttp), judged by its names.
+"""Parsing and classification of request heads for the fast path.
 
-Clients send few different sequences of header names. What such a sequence means, whether the lane may frame the request
-and where each header is that it wants, is worked out once and kept. For the sequences that orders come with there is
-also a pattern, which tells in one go that a head is like one that was parsed before and what its values are.
+httptools (llhttp, as in aiohttp) parses a head; the sequence of its header names classifies it. Clients send few
+different sequences. The parser works out once per sequence whether the fast path may frame the request and where each
+header is, and keeps the result. For sequences of orders it also keeps a pattern, which recognises a similar head and
+extracts its values in one match.
 """
 
 from __future__ import annotations
@@ -14,18 +15,17 @@ from typing import NamedTuple
 import httptools
 
 _JSON = (b"application/json", b"application/json; charset=utf-8")
-_UNCOMMON = (
+_UNCOMMON_NAMES = (
     *(b"transfer-encoding", b"expect", b"upgrade", b"content-encoding", b"te", b"trailer"),
     b"proxy-connection",  # which aiohttp's parser obeys as if it were Connection
 )
-_WANTED = (
+_LAYOUT_NAMES = (
     *(b"content-length", b"host", b"content-type", b"connection"),
     *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent"),
 )
-_MAX_SHAPES = 1_024
+_MAX_LAYOUTS = 1_024
 _MAX_PATTERNS = 256
-# What a parser could read in one way only, so that whoever matches may be taken at its word: visible ASCII, with blanks
-# only in between.
+# Only values that every parser reads alike: visible ASCII, with blanks only in between.
 _VALUE = rb"([!-~](?:[ -~]*[!-~])?)"
 _VALUES = {
     b"content-length": rb"([0-9]{1,8})",
@@ -35,11 +35,13 @@ _VALUES = {
 
 
 class HeaderLayout(NamedTuple):
-    """What the names of a request's headers say, whatever their values. The numbers are places in the sequence, -1
-    where a header is not there."""
+    """Properties of a sequence of header names, independent of the values.
+
+    The numbers are positions in the sequence, -1 for a header that is missing.
+    """
 
     has_clear_framing: bool
-    """the lane may find where the request ends"""
+    """the fast path may find the end of the request"""
     length: int
     host: int
     content_type: int
@@ -51,7 +53,7 @@ class HeaderLayout(NamedTuple):
 
 
 Values = Sequence[bytes | None]
-"""The values of a head's headers, in their order; the last is None, which is what a place of -1 gives."""
+"""The values of a head's headers, in sequence. The last is None, so that position -1 returns None."""
 
 
 class RequestHead(NamedTuple):
@@ -61,63 +63,70 @@ class RequestHead(NamedTuple):
     layout: HeaderLayout
     values: Values
     is_unambiguous: bool
-    """the values can be read in one way only: ASCII, with no blanks at their ends (which aiohttp takes off)"""
+    """every parser reads the values alike: ASCII, with no blanks at their ends (which aiohttp strips)"""
 
     def body_length(self) -> int:
-        """Of the body that follows; -1 where that is not beyond doubt."""
+        """Return the length of the body in bytes, -1 if it is not certain."""
         text = self.values[self.layout.length]
         if text is None:
             return 0
         return int(text) if text.isdigit() and len(text) < 9 else -1
 
     def fits_fast_path(self) -> bool:
-        """Whether this may be an order in the common form."""
-        shape, values = self.layout, self.values
-        if not self.is_unambiguous or shape.length < 0 or shape.host < 0 or values[shape.content_type] not in _JSON:
+        """Return True if this may be an order in the common form."""
+        layout, values = self.layout, self.values
+        if not self.is_unambiguous or layout.length < 0 or layout.host < 0 or values[layout.content_type] not in _JSON:
             return False
-        connection = values[shape.connection]
+        connection = values[layout.connection]
         return connection is None or connection.lower() == b"keep-alive"
-
-
-def parse_head(data: bytes, most_headers: int) -> RequestHead | None:
-    """The head that `data` is, or None where the lane shall not frame the request: it is not valid, a name comes twice,
-    a line is folded, or a header changes how the request is to be read."""
-    headers: dict[bytes, bytes] = {}
-    try:
-        httptools.HttpRequestParser(_Taker(headers.__setitem__)).feed_data(data)
-    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-        return None
-    names = tuple(headers)
-    shape = _shapes[names]
-    # Besides the request line and the empty one there is one line a name.
-    if not shape.has_clear_framing or len(headers) > most_headers or data.count(b"\n") != len(headers) + 2:
-        return None
-    plain = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
-    return RequestHead(names, shape, (*headers.values(), None), plain)
 
 
 Match = Callable[[bytes], "re.Match[bytes] | None"]
 
 
-def head_pattern(line: bytes, head: RequestHead) -> Match | None:
-    """What matches requests that begin with this line and are of the common form under these very names.
+class HeadParser:
+    """Parses heads; keeps the layouts and patterns of sequences of names, up to a limit."""
 
-    The groups of a match are the head's values, and its end is the end of the head. None if there are too many patterns
-    already: only those are kept that somebody has sent an order with.
-    """
-    key = (line, head.names)
-    found = _patterns.get(key)
-    if found is None and len(_patterns) < _MAX_PATTERNS:
-        lines = [re.escape(name) + rb": ?" + _VALUES.get(name.lower(), _VALUE) + rb"\r\n" for name in head.names]
-        found = re.compile(re.escape(line) + b"".join(lines) + rb"\r\n((?!))?").match  # a group that is never there
-        _patterns[key] = found
-    return found
+    def __init__(self) -> None:
+        self._layouts = _Layouts()
+        self._patterns: dict[tuple[bytes, tuple[bytes, ...]], Match] = {}
+
+    def parse_head(self, data: bytes, max_headers: int) -> RequestHead | None:
+        """Parse `data` as one complete head.
+
+        Returns None if the fast path must not frame the request: the head is not valid, a name comes twice, a line is
+        folded, or a header changes how the request is read.
+        """
+        headers: dict[bytes, bytes] = {}
+        try:
+            httptools.HttpRequestParser(_HeaderSink(headers.__setitem__)).feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return None
+        names = tuple(headers)
+        layout = self._layouts[names]
+        # Besides the request line and the empty one there is one line per name.
+        if not layout.has_clear_framing or len(headers) > max_headers or data.count(b"\n") != len(headers) + 2:
+            return None
+        is_unambiguous = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
+        return RequestHead(names, layout, (*headers.values(), None), is_unambiguous)
+
+    def head_pattern(self, line: bytes, head: RequestHead) -> Match | None:
+        """Return a matcher for requests with this request line, these very names and the common form.
+
+        The groups of a match are the head's values, its end is the end of the head. Returns None if there are too many
+        patterns already. Call it only with heads of orders: others need no pattern.
+        """
+        key = (line, head.names)
+        pattern = self._patterns.get(key)
+        if pattern is None and len(self._patterns) < _MAX_PATTERNS:
+            lines = [re.escape(name) + rb": ?" + _VALUES.get(name.lower(), _VALUE) + rb"\r\n" for name in head.names]
+            # The last group never matches: it is the None at the end of the values.
+            pattern = re.compile(re.escape(line) + b"".join(lines) + rb"\r\n((?!))?").match
+            self._patterns[key] = pattern
+        return pattern
 
 
-_patterns: dict[tuple[bytes, tuple[bytes, ...]], Match] = {}
-
-
-class _Taker:
+class _HeaderSink:
     """Takes headers from httptools straight into a dictionary, without a Python call for each."""
 
     __slots__ = ("on_header",)
@@ -126,22 +135,19 @@ class _Taker:
         self.on_header = on_header
 
 
-def _shape_of(names: tuple[bytes, ...]) -> HeaderLayout:
-    lower = [name.lower() for name in names]
-    return HeaderLayout(
-        len(set(lower)) == len(lower) and not any(name in lower for name in _UNCOMMON),
-        *(lower.index(name) if name in lower else -1 for name in _WANTED),
-    )
-
-
-class _Shapes(dict[tuple[bytes, ...], HeaderLayout]):
-    """The shapes seen so far, up to a number."""
+class _Layouts(dict[tuple[bytes, ...], HeaderLayout]):
+    """The layouts computed so far, up to a limit."""
 
     def __missing__(self, names: tuple[bytes, ...]) -> HeaderLayout:
-        shape = _shape_of(names)
-        if len(self) < _MAX_SHAPES:
-            self[names] = shape
-        return shape
+        layout = _compute_layout(names)
+        if len(self) < _MAX_LAYOUTS:
+            self[names] = layout
+        return layout
 
 
-_shapes = _Shapes()
+def _compute_layout(names: tuple[bytes, ...]) -> HeaderLayout:
+    lower = [name.lower() for name in names]
+    return HeaderLayout(
+        len(set(lower)) == len(lower) and not any(name in lower for name in _UNCOMMON_NAMES),
+        *(lower.index(name) if name in lower else -1 for name in _LAYOUT_NAMES),
+    )

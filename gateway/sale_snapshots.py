@@ -1,8 +1,8 @@
-"""What this process knows of the sales: prices and limits by SKU.
+"""Prices and limits of all opened sales, kept in this process's memory.
 
-The sales are looked at twice a second, and only what has changed is read; while Postgres is away what was known last is
-gone by, however old (`floodgate_snapshot_age_seconds`). Should an order be priced from a snapshot that has gone stale,
-Redis says so, the snapshot is renewed and the order priced again.
+The sales are polled twice a second, and only changed ones are read again. While Postgres is unavailable the last
+snapshots are used, however old (`floodgate_snapshot_age_seconds`). If an order was priced from a stale snapshot, Redis
+answers so, the snapshot is refreshed and the order is priced again.
 """
 
 from __future__ import annotations
@@ -19,49 +19,52 @@ from commerce.sales.service import Sales
 from gateway import metrics
 
 _logger = logging.getLogger(__name__)
-_EVERY_S = 0.5
-_OLD_S = 5.0
+_POLL_INTERVAL_S = 0.5
+_MAX_AGE_S = 5.0
 
 
 class SaleSnapshots:
-    """All sales that were opened."""
+    """The snapshots of all sales that were opened."""
 
     def __init__(self, sales: Sales, clock: Clock) -> None:
         self._sales = sales
         self._clock = clock
-        self._known: dict[str, SaleSnapshot] = {}
-        self._with_keys: list[str] = []
-        self._looked_at = float("-inf")
+        self._snapshots: dict[str, SaleSnapshot] = {}
+        self._ids_with_live_keys: list[str] = []
+        self._refreshed_at = float("-inf")
         self._failure: str | None = None
         self._refreshing: asyncio.Task[None] | None = None
 
-    def loaded(self) -> list[str]:
-        """The ids of all sales that were opened."""
-        return list(self._known)
+    def sale_ids(self) -> list[str]:
+        """Return the ids of all sales that were opened."""
+        return list(self._snapshots)
 
     def ids_with_live_keys(self) -> list[str]:
-        """Those of them in which an order's key may still be found: not the ones that ended days ago."""
-        return self._with_keys
+        """Return the ids of sales whose keys may still be in Redis; those that ended days ago have none."""
+        return self._ids_with_live_keys
 
     def cached(self, sale_id: str) -> SaleSnapshot | None:
-        """The snapshot of a sale that is in memory."""
-        return self._known.get(sale_id)
+        """Return the snapshot of a sale from memory, None if there is none."""
+        return self._snapshots.get(sale_id)
 
     async def get(self, sale_id: str) -> SaleSnapshot:
-        """The snapshot of a sale, or `NoSuchSale`.
+        """Return the snapshot of a sale. Raises `NoSuchSale`.
 
-        One that is not known may have been opened this moment, so it is looked for once; all who ask share one look.
+        A sale that is not in memory may have been opened just now, so this refreshes once. Callers share a refresh.
         """
-        snapshot = self._known.get(sale_id)
+        snapshot = self._snapshots.get(sale_id)
         if snapshot is None:
             await self.refresh()
-            snapshot = self._known.get(sale_id)
+            snapshot = self._snapshots.get(sale_id)
         if snapshot is None:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return snapshot
 
     async def refresh(self) -> None:
-        """Look at the sales now. All who ask while a look is under way wait for the one after it, which is shared."""
+        """Read the sales now. Callers during a running refresh wait for the next one and share it.
+
+        Raises `NotReady` if Postgres does not answer.
+        """
         running = self._refreshing
         if running is not None and not running.done():
             await asyncio.wait([running])
@@ -71,36 +74,36 @@ class SaleSnapshots:
         try:
             await asyncio.shield(self._refreshing)
         except POSTGRES_UNAVAILABLE as error:
-            raise NotReady("the database does not answer, so prices are not known; repeat the request") from error
+            raise NotReady("cannot read prices: the database does not answer; repeat the request") from error
 
     async def _refresh(self) -> None:
         now = from_ms(self._clock.now_ms())
         sales = await self._sales.list_opened()
-        self._with_keys = [sale.sale_id for sale in sales if sale.has_live_keys(now)]
+        self._ids_with_live_keys = [sale.sale_id for sale in sales if sale.has_live_keys(now)]
         for sale in sales:
-            known = self._known.get(sale.sale_id)
-            if known is None or known.sale.generation != sale.generation:
-                self._known[sale.sale_id] = await self._sales.read_snapshot(sale, known)
-        self._looked_at = self._clock.monotonic()
+            snapshot = self._snapshots.get(sale.sale_id)
+            if snapshot is None or snapshot.sale.generation != sale.generation:
+                self._snapshots[sale.sale_id] = await self._sales.read_snapshot(sale, snapshot)
+        self._refreshed_at = self._clock.monotonic()
 
     def unavailable_reason(self) -> str | None:
-        """Why the sales cannot be looked at now; None if they can. They are sold from memory all the same."""
-        age_s = self._clock.monotonic() - self._looked_at
-        if self._failure is None and age_s > _OLD_S:
+        """Return the reason why the sales cannot be read now, None if they can. Orders use memory regardless."""
+        age_s = self._clock.monotonic() - self._refreshed_at
+        if self._failure is None and age_s > _MAX_AGE_S:
             return f"no answer for {age_s:.0f} s"
         return self._failure
 
     async def refresh_forever(self) -> None:
-        """Keep up to date until cancelled; a database that is away is waited for."""
+        """Refresh until cancelled, also through outages of the database."""
         while True:
             try:
                 await self.refresh()
                 self._failure = None
             except ProblemError as error:
                 self._failure = error.detail
-                _logger.warning("the sales cannot be looked at", extra={"why": error.detail})
+                _logger.warning("cannot read the sales", extra={"reason": error.detail})
             except Exception as error:
                 self._failure = safe_error_text(error)
-                _logger.exception("the sales cannot be looked at")
-            metrics.SNAPSHOT_AGE.set(self._clock.monotonic() - self._looked_at)
-            await self._clock.sleep(_EVERY_S)
+                _logger.exception("cannot read the sales")
+            metrics.SNAPSHOT_AGE.set(self._clock.monotonic() - self._refreshed_at)
+            await self._clock.sleep(_POLL_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Server-sent events: what happens to an order or to its parcels, as it happens.
+"""Server-sent events of an order or of its shipments, as they happen.
 
 The format is that of the HTML standard, section 9.2: https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -22,7 +22,7 @@ LAST_EVENT = "Last-Event-ID"
 
 
 def last_event_id_parameter(max_seq: int) -> Parameter:
-    """Declare the header by which a client continues a stream; `max_seq` is the greatest possible event number."""
+    """Declare the header by which a client continues a stream; `max_seq` is the last possible number."""
     return Parameter(
         name=LAST_EVENT,
         location="header",
@@ -32,7 +32,7 @@ def last_event_id_parameter(max_seq: int) -> Parameter:
 
 
 class Numbered(Protocol):
-    """Events count up."""
+    """An event with a number that rises within its stream."""
 
     @property
     def seq(self) -> int: ...
@@ -42,7 +42,7 @@ Event = TypeVar("Event", bound=Numbered)
 
 
 class EventBatch(NamedTuple, Generic[Event]):
-    """Events in their order: whether nothing will come after them, and whether there are more of them already."""
+    """Events by number. `final`: no event follows; `more`: others are stored already."""
 
     events: Sequence[Event]
     final: bool
@@ -50,7 +50,7 @@ class EventBatch(NamedTuple, Generic[Event]):
 
 
 class _ClientLeft(Exception):
-    """The client closed its event stream; not to be taken for a database that went away."""
+    """The client closed its event stream; a type of its own, so that it is not taken for a lost database."""
 
 
 async def stream_events(
@@ -60,39 +60,41 @@ async def stream_events(
     kind: str,
     fetch: Callable[[int], Awaitable[EventBatch[Event]]],
 ) -> web.StreamResponse:
-    """Send events until there will be no more. `fetch` takes the seq of the last one that was sent (-1: none was), and
-    gives those that came after it; it may give earlier ones too. 204 where nothing will come."""
+    """Send events until no more will follow, or answer 204 if none will.
+
+    `fetch` takes the seq of the last event sent (-1: none) and returns the later ones; earlier ones are ignored.
+    """
     services = call.services
-    last = call.parameters[LAST_EVENT]
-    seen = -1 if last is None else last
-    with services.watcher.subscribe(topic, order_id) as moved:
-        batch = await fetch(seen)
-        if batch.final and not any(event.seq > seen for event in batch.events):
+    last_event_id = call.parameters[LAST_EVENT]
+    last_seq = -1 if last_event_id is None else last_event_id
+    with services.watcher.subscribe(topic, order_id) as changed:
+        batch = await fetch(last_seq)
+        if batch.final and not any(event.seq > last_seq for event in batch.events):
             return web.Response(status=204)
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
         await response.prepare(call.request)
-        if call.request.method == "HEAD":  # whose answer ends with its headers
+        if call.request.method == "HEAD":  # its answer ends with the headers
             return response
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_max_s
-        with suppress(_ClientLeft):  # which is how most streams end
+        with suppress(_ClientLeft):  # most streams end so
             while True:
                 for event in batch.events:
-                    if event.seq > seen:
+                    if event.seq > last_seq:
                         data = msgspec.json.encode(event).decode()
                         await _write(response, f"id: {event.seq}\nevent: {kind}\ndata: {data}\n\n".encode())
-                        seen = event.seq
+                        last_seq = event.seq
                 left_s = deadline - services.clock.monotonic()
                 if batch.final or services.stopping.is_set() or left_s <= 0:
                     break
                 if not batch.more:
                     try:
-                        await asyncio.wait_for(moved.wait(), min(_HEARTBEAT_S, left_s))
+                        await asyncio.wait_for(changed.wait(), min(_HEARTBEAT_S, left_s))
                     except TimeoutError:
-                        await _write(response, b": still here\n\n")
-                moved.clear()  # before the look, so that what happens during it is looked for again
-                batch = await fetch(seen)
+                        await _write(response, b": heartbeat\n\n")
+                changed.clear()  # before the read, so that a change during it causes another read
+                batch = await fetch(last_seq)
         return response
 
 

@@ -1,9 +1,8 @@
-"""Everything a request handler may use, wired once."""
+"""Everything a request handler uses, wired once."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -17,14 +16,13 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 from redis.asyncio import Redis
 
-import lua
 from commerce.catalog.service import Catalog
 from commerce.dead_letters.service import DeadLetters
 from commerce.fleet.route_execution import RouteExecution
 from commerce.fleet.service import Fleet
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
 from commerce.fulfilment.printing import DocumentPrinter
-from commerce.fulfilment.service import Fulfilment as ShippingDesk
+from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.clock import Clock, SystemClock
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
@@ -45,23 +43,20 @@ from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from config.settings import Settings
-from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
+from gateway.background_loops import flush_metrics_forever, poll_backlog_forever
 from gateway.change_watcher import ChangeWatcher
+from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
-from gateway.order_placement import OrderPlacement
+from gateway.order_placement import ORDERS_PATH, OrderPlacement
+from gateway.request_head import HeadParser
 from gateway.sale_snapshots import SaleSnapshots
-from lua import SaleKeys
-
-_logger = logging.getLogger(__name__)
-_BACKLOG_EVERY_S = 0.25
-_CARRY_OVER_EVERY_S = 1.0
 
 
 class RequestIdGenerator:
-    """Names for requests that bring none: unique over processes, and cheap."""
+    """Cheap ids for requests that come without one, unique over processes."""
 
     def __init__(self) -> None:
         self._process = secrets.token_hex(4)
@@ -74,7 +69,7 @@ class RequestIdGenerator:
 
 @dataclass(frozen=True, slots=True)
 class GatewayServices:
-    """One of each; `stopping` is set when the process is to end."""
+    """Everything that request handlers use. `stopping` is set when the process is to end."""
 
     settings: Settings
     clock: Clock
@@ -88,6 +83,9 @@ class GatewayServices:
     placement: OrderPlacement
     metrics_buffer: MetricsBuffer
     request_ids: RequestIdGenerator
+    head_parser: HeadParser
+    response_heads: ResponseHeads
+    batch_template: BatchResponseTemplate
     catalog: Catalog
     sales: Sales
     stock: StockChanges
@@ -96,7 +94,7 @@ class GatewayServices:
     providers: dict[str, Provider]
     shipping: Shipping
     carriers: CarrierRegistry
-    fulfilment: ShippingDesk
+    fulfilment: Fulfilment
     printing: DocumentPrinter
     rates: Rates
     fleet: Fleet
@@ -110,122 +108,123 @@ SERVICES = web.AppKey("services", GatewayServices)
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ORDER_ID = web.RequestKey("order_id", str)
-"""of an order that this request is about, for the log"""
+"""id of the order that a request is about, for the log"""
 
 
 def services_of(request: web.Request) -> GatewayServices:
-    """The services of the application that handles this request."""
+    """Return the services of the application that handles this request."""
     return request.app[SERVICES]
 
 
 @asynccontextmanager
 async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServices]:
-    """Connect, check that the servers are what they should be, and keep up with them until the end.
+    """Connect, check Redis and Postgres, start the background loops, and drain the intake at the end.
 
-    Raises `NotReady` (Redis does not keep what is promised, a migration is missing) before anything listens.
+    Raises `NotReady` before anything listens if Redis is not as durable as promised or a migration is missing.
     """
-    limits, clock = settings.limits, SystemClock()
     async with AsyncExitStack() as stack:
-        redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
-        driver = settings.jobs
-        policy = RetryPolicy.from_settings(driver)
-        sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-        snapshots = SaleSnapshots(sales, clock)
-        await snapshots.refresh()
-        link = RedisMultiplexer(
-            settings.redis(),
-            timeout_s=limits.redis_call_timeout_ms / 1000,
-            name="intake",
-            required_durability=(settings.durability, settings.replicas),
-        )
-        stack.push_async_callback(link.close)
-        await link.execute_command("PING")
-        ids, tally = IdGenerator(clock), MetricsBuffer()
-        providers = await stack.enter_async_context(
-            open_providers(settings.payments, clock, timeout_s=driver.call_timeout_s, connections=4)
-        )
-        intake = OrderIntake(redis, link, settings, clock, admission, tally, snapshots.ids_with_live_keys)
-        carriers = await stack.enter_async_context(
-            open_carriers(settings.shipping, clock, timeout_s=driver.call_timeout_s, connections=1)
-        )
-        rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
-        assigning, zone = CarrierAssignment(rates, carriers, settings.shipping), ZoneInfo(settings.shipping.timezone)
-        parcels = ShippingDesk(db, clock, ids, assigning, carriers, settings.shipping)
-        order_limits = OrderLimits(
-            limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
-        )
-        services = GatewayServices(
-            settings=settings,
-            clock=clock,
-            ids=ids,
-            db=db,
-            redis=redis,
-            auth=Authenticator(settings.auth, clock),
-            admission=admission,
-            snapshots=snapshots,
-            intake=intake,
-            placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, order_limits),
-            metrics_buffer=tally,
-            request_ids=RequestIdGenerator(),
-            catalog=Catalog(db, clock),
-            sales=sales,
-            stock=StockChanges(db, redis, clock, policy),
-            orders=orders,
-            payments=Payments(
-                db, clock, ids, providers, settings.payments.expiry_margin_s, Shipping.has_cash_shipments
-            ),
-            providers=providers,
-            shipping=shipping,
-            carriers=carriers,
-            fulfilment=parcels,
-            printing=DocumentPrinter(db, parcels, settings.shipping.timezone),
-            rates=rates,
-            fleet=Fleet(db, clock, ids, zone, settings.shipping.stop_service_s, settings.shipping.vehicle_speed_kmh),
-            route_execution=RouteExecution(db, clock, partial(_hear, shipping)),
-            dead_letters=DeadLetters(db, clock, persist),
-            watcher=ChangeWatcher(
-                {"order": orders.latest_event_seqs, "parcels": shipping.progress}, clock, limits.concurrent_event_streams
-            ),
-            stopping=asyncio.Event(),
-        )
-        for follow in (
+        services = await _build_services(stack, settings)
+        clock, admission, snapshots = services.clock, services.admission, services.snapshots
+        for loop in (
             snapshots.refresh_forever(),
             services.watcher.poll_forever(),
-            _follow_backlog(services),
-            _carry_over(services),
+            poll_backlog_forever(services.redis, snapshots, admission, clock),
+            flush_metrics_forever(services.metrics_buffer, admission, clock),
         ):
-            task = asyncio.create_task(follow)
-            stack.push_async_callback(cancel_and_wait, task)
+            stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
         yield services
         await services.intake.drain()
 
 
-async def _hear(
+async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
+    limits, jobs, shipping_settings, clock = settings.limits, settings.jobs, settings.shipping, SystemClock()
+    redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
+    ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
+    sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
+    snapshots = SaleSnapshots(sales, clock)
+    await snapshots.refresh()
+    link = await _open_reserve_link(stack, settings)
+    providers = await stack.enter_async_context(
+        open_providers(settings.payments, clock, timeout_s=jobs.call_timeout_s, connections=4)
+    )
+    carriers = await stack.enter_async_context(
+        open_carriers(shipping_settings, clock, timeout_s=jobs.call_timeout_s, connections=1)
+    )
+    intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
+    rates, shipping = Rates(db, clock), Shipping(db, clock, shipping_settings)
+    assignment = CarrierAssignment(rates, carriers, shipping_settings)
+    fulfilment = Fulfilment(db, clock, ids, assignment, carriers, shipping_settings)
+    return GatewayServices(
+        settings=settings,
+        clock=clock,
+        ids=ids,
+        db=db,
+        redis=redis,
+        auth=Authenticator(settings.auth, clock),
+        admission=admission,
+        snapshots=snapshots,
+        intake=intake,
+        placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(settings)),
+        metrics_buffer=metrics_buffer,
+        request_ids=RequestIdGenerator(),
+        head_parser=HeadParser(),
+        response_heads=response_heads,
+        batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
+        catalog=Catalog(db, clock),
+        sales=sales,
+        stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
+        orders=orders,
+        payments=Payments(db, clock, ids, providers, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
+        providers=providers,
+        shipping=shipping,
+        carriers=carriers,
+        fulfilment=fulfilment,
+        printing=DocumentPrinter(db, fulfilment, shipping_settings.timezone),
+        rates=rates,
+        fleet=_build_fleet(settings, db, clock, ids),
+        route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
+        dead_letters=DeadLetters(db, clock, persist),
+        watcher=ChangeWatcher(
+            {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs},
+            clock,
+            limits.concurrent_event_streams,
+        ),
+        stopping=asyncio.Event(),
+    )
+
+
+async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:
+    """Open the connection for reserve calls, which checks Redis's durability after every reconnect."""
+    link = RedisMultiplexer(
+        settings.redis(),
+        timeout_s=settings.limits.redis_call_timeout_ms / 1000,
+        name="intake",
+        required_durability=(settings.durability, settings.replicas),
+    )
+    stack.push_async_callback(link.close)
+    await link.execute_command("PING")
+    return link
+
+
+def _order_limits(settings: Settings) -> OrderLimits:
+    limits = settings.limits
+    return OrderLimits(
+        limits.lines_per_order, limits.addresses_per_order, limits.payments_per_order, limits.quantity_per_line
+    )
+
+
+def _build_fleet(settings: Settings, db: Database, clock: Clock, ids: IdGenerator) -> Fleet:
+    shipping = settings.shipping
+    return Fleet(db, clock, ids, ZoneInfo(shipping.timezone), shipping.stop_service_s, shipping.vehicle_speed_kmh)
+
+
+async def _apply_vehicle_events(
     shipping: Shipping,
     connection: Connection,
     shipment_id: UUID,
-    news: Sequence[TrackingEvent],
+    events: Sequence[TrackingEvent],
     actor: str,
     now: datetime,
 ) -> None:
-    """What a van's driver reports of a parcel."""
-    await shipping.apply_tracking_events(connection, shipment_id, news, "fleet", actor, now)
-
-
-async def _carry_over(services: GatewayServices) -> None:
-    """Bring what was counted into the metrics, once a second."""
-    while True:
-        services.metrics_buffer.flush()
-        metrics.WAITING.set(services.admission.waiting)
-        await services.clock.sleep(_CARRY_OVER_EVERY_S)
-
-
-async def _follow_backlog(services: GatewayServices) -> None:
-    """Keep `admission` informed of how many accepted orders wait for the writer."""
-    while True:
-        try:
-            sales = [SaleKeys(sale_id) for sale_id in services.snapshots.loaded()]
-            services.admission.backlog = sum(await lua.accepted_counts(services.redis, sales))
-        except Exception as error:  # noqa: BLE001  # an order's own call finds out and says what is wrong
-            _logger.warning("the backlog cannot be looked at", extra={"why": str(error)})
-        await services.clock.sleep(_BACKLOG_EVERY_S)
+    """Apply what a vehicle's driver reports of a shipment, as its tracking events."""
+    await shipping.apply_tracking_events(connection, shipment_id, events, "fleet", actor, now)

@@ -1,6 +1,6 @@
-"""Stock, limits, keys and the order queue in Redis. One atomic operation per `.lua` file, each a typed function here.
+"""Stock, limits, keys and the order stream in Redis: a typed function per atomic `.lua` script.
 
-Nothing outside this package knows a key's name or a script's.
+No other package knows the name of a key or of a script.
 """
 
 from lua.keys import SaleKeys, idempotency_field

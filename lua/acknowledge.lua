@@ -1,23 +1,21 @@
--- settle: forget stream entries whose orders are all in Postgres.
+-- acknowledge: remove stream entries whose orders are all in Postgres or dead-lettered.
 --
 -- KEYS  1 orders  2 accepted
 -- ARGV  1 consumer group  2 number of entries, then their ids, then the ids of their orders
--- GIVES the number of entries that were still there
+-- RETURNS the number of entries that were still there
 
-local CHUNK = 4000
-local entries = tonumber(ARGV[2])
+local orders, accepted = KEYS[1], KEYS[2]
+local group, entry_count = ARGV[1], tonumber(ARGV[2])
 
-local function each(first, last, command, ...)
-  local gone = 0
-  local head = {...}
-  for from = first, last, CHUNK do
-    local call = {unpack(head)}
-    for i = from, math.min(from + CHUNK - 1, last) do call[#call + 1] = ARGV[i] end
-    gone = gone + redis.call(command, unpack(call))
-  end
-  return gone
+-- include: chunks
+
+local FIRST_ENTRY = 3 -- position in ARGV
+local last_entry = FIRST_ENTRY + entry_count - 1
+
+for from, to in chunks(last_entry + 1, #ARGV) do redis.call('HDEL', accepted, unpack(ARGV, from, to)) end
+for from, to in chunks(FIRST_ENTRY, last_entry) do redis.call('XACK', orders, group, unpack(ARGV, from, to)) end
+local removed = 0
+for from, to in chunks(FIRST_ENTRY, last_entry) do
+  removed = removed + redis.call('XDEL', orders, unpack(ARGV, from, to))
 end
-
-each(3 + entries, #ARGV, 'HDEL', KEYS[2])
-each(3, 2 + entries, 'XACK', KEYS[1], ARGV[1])
-return each(3, 2 + entries, 'XDEL', KEYS[1])
+return removed

@@ -1,8 +1,9 @@
-"""The names of all Redis keys, in one place. A sale's keys share a hash tag, so a sale lives in one cluster slot."""
+"""The names of all Redis keys. A sale's keys share a hash tag, so a sale lives in one cluster slot."""
 
 from __future__ import annotations
 
 CHANGE_DEDUP_DAYS = 8
+"""days for which Redis recognises the id of a release or stock change; as in `include/changes.lua`"""
 GROUP = "writers"
 
 
@@ -14,17 +15,17 @@ class SaleKeys:
     def __init__(self, sale_id: str) -> None:
         self._tag = f"{{sale:{sale_id}}}:"
         self.meta = self._key("meta")
-        """hash: state, opens_ms, closes_ms, generation, epoch, change_seq; there only while the sale is loaded"""
+        """hash: state, opens_ms, closes_ms, generation, epoch, change_seq; only of a loaded sale"""
         self.stock = self._key("stock")
         """hash: sku → units free"""
         self.buyers = self._key("buyers")
         """hash: user NUL sku → units taken, for SKUs with a limit"""
         self.accepted = self._key("accepted")
-        """hash: order id (16 bytes) → user, from acceptance until Postgres has it"""
+        """hash: order id (16 bytes) → user, from acceptance until the order is in Postgres"""
         self.orders = self._key("orders")
-        """stream: one entry a batch; its fields are order id (16 bytes) → payload"""
+        """stream: one entry per batch; its fields are order id (16 bytes) → payload"""
         self.fence = self._key("fence")
-        """counter: written before WAIT, so that WAIT covers what other connections wrote before"""
+        """counter: written before WAIT, so that WAIT covers earlier writes of other connections"""
 
     def _key(self, name: str) -> bytes:
         return (self._tag + name).encode()
@@ -38,10 +39,15 @@ class SaleKeys:
         return self._key(f"changes:{day}")
 
     def staged(self, epoch: int, name: str) -> bytes:
-        """`stock` or `buyers` while a load fills them."""
+        """hash: `stock` or `buyers` while a load fills them."""
         return self._key(f"staged:{epoch}:{name}")
+
+    def reserve_keys(self, day: int) -> list[bytes]:
+        """List the keys of `reserve.lua` for a batch of that day, in its order."""
+        days = [self.keys(near_day) for near_day in range(day - 2, day + 2)]
+        return [self.meta, self.stock, self.buyers, self.accepted, self.orders, *days]
 
 
 def idempotency_field(user_id: str, idempotency_key: str) -> bytes:
-    """The field under which a user's idempotency key is kept."""
+    """Build the field of a `keys` hash that holds a user's idempotency key."""
     return f"{user_id}\0{idempotency_key}".encode()

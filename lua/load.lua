@@ -1,38 +1,40 @@
--- load: make staged stock the stock of a sale, and open the way for orders.
+-- load: make staged stock the stock of a sale and let it take orders.
 --
 -- KEYS  1 meta  2 stock  3 buyers  4 orders  5 staged stock  6 staged buyers
--- ARGV  1 epoch  2 generation  3 state  4 opens ms  5 closes ms or ''  6 consumer group  7 least stream id
--- GIVES the outcome number
--- OUTCOMES 0 loaded  1 loaded_before (by somebody else; the staged stock is dropped)
+-- ARGV  1 epoch  2 generation  3 state  4 opens ms  5 closes ms or ''  6 consumer group  7 min stream id
+-- RETURNS the outcome number
+-- OUTCOMES 0 loaded  1 loaded_before (by another caller; the staged stock is dropped)
 --
--- The stream's ids must go on rising after a wipe, since they say which order came before an audit's cut and which
--- after: the last id is raised to the least one the caller knows of.
+-- Stream ids must go on rising after a wipe, since they place an order before or after an audit's cut. The last id is
+-- therefore raised to the highest one that the caller knows of.
+
+local meta, stock, buyers, orders, staged_stock, staged_buyers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local epoch, generation, state, opens_ms, closes_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local group, min_id = ARGV[6], ARGV[7]
+
+-- include: stream
 
 local LOADED, LOADED_BEFORE = 0, 1
 
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('DEL', KEYS[5], KEYS[6])
+if redis.call('EXISTS', meta) == 1 then
+  redis.call('DEL', staged_stock, staged_buyers)
   return LOADED_BEFORE
 end
-redis.call('DEL', KEYS[2], KEYS[3])
-if redis.call('EXISTS', KEYS[5]) == 1 then redis.call('RENAME', KEYS[5], KEYS[2]) end
-if redis.call('EXISTS', KEYS[6]) == 1 then redis.call('RENAME', KEYS[6], KEYS[3]) end
+redis.call('DEL', stock, buyers)
+if redis.call('EXISTS', staged_stock) == 1 then redis.call('RENAME', staged_stock, stock) end
+if redis.call('EXISTS', staged_buyers) == 1 then redis.call('RENAME', staged_buyers, buyers) end
 
-local made = redis.pcall('XGROUP', 'CREATE', KEYS[4], ARGV[6], '0', 'MKSTREAM')
-if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
-local function parts(id)
+local created = redis.pcall('XGROUP', 'CREATE', orders, group, '0', 'MKSTREAM')
+if created.err and not string.find(created.err, 'BUSYGROUP', 1, true) then return created end
+
+local function parse_id(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
 end
-local info = redis.call('XINFO', 'STREAM', KEYS[4])
-for i = 1, #info, 2 do
-  if info[i] == 'last-generated-id' then
-    local ms, seq = parts(info[i + 1])
-    local least_ms, least_seq = parts(ARGV[7])
-    if least_ms > ms or (least_ms == ms and least_seq > seq) then redis.call('XSETID', KEYS[4], ARGV[7]) end
-  end
-end
+local ms, seq = parse_id(last_entry_id(orders))
+local min_ms, min_seq = parse_id(min_id)
+if min_ms > ms or (min_ms == ms and min_seq > seq) then redis.call('XSETID', orders, min_id) end
 
-redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'generation', ARGV[2], 'state', ARGV[3], 'opens_ms', ARGV[4],
-  'closes_ms', ARGV[5], 'change_seq', 0)
+redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'state', state, 'opens_ms', opens_ms,
+  'closes_ms', closes_ms, 'change_seq', 0)
 return LOADED

@@ -1,4 +1,4 @@
-"""The scripts and reads that concern a sale as a whole: seal, load, publish, cut."""
+"""Scripts and reads that concern a sale as a whole: load, unload, publish, cut."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from lua.keys import CHANGE_DEDUP_DAYS, GROUP, SaleKeys
 from lua.script import Script
 from lua.stock import DAY_MS, EntryId
 
-_seal, _load, _publish, _cut = Script("seal"), Script("load"), Script("publish"), Script("cut")
-_CHUNK = 2_000
+_load, _unload, _publish, _cut = Script("load"), Script("unload"), Script("publish"), Script("cut")
+_CHUNK_FIELDS = 2_000
 
 
 class LoadOutcome(IntEnum):
-    """The numbers are those of `load.lua`."""
+    """Outcomes of a load; the numbers are those of `load.lua`."""
 
     LOADED = 0
     LOADED_BEFORE = 1
 
 
 class PublishOutcome(IntEnum):
-    """The numbers are those of `publish.lua`."""
+    """Outcomes of a publication; the numbers are those of `publish.lua`."""
 
     PUBLISHED = 0
     OLDER = 1
@@ -35,7 +35,7 @@ class PublishOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SaleTerms:
-    """What Redis knows of a sale besides its stock. `closes_ms` None: never."""
+    """A sale's state in Redis besides its stock. `closes_ms` is None if it never closes."""
 
     epoch: int
     generation: int
@@ -49,9 +49,12 @@ class SaleTerms:
 
 
 async def unload(client: Redis, keys: SaleKeys, today: int) -> bool:
-    """Stop a sale at once; orders get NOT_READY until it is loaded. True if it was loaded. `today` counts from 1970."""
+    """Stop a sale at once; its orders get NOT_READY until it is loaded.
+
+    `today` counts days from 1970. Returns True if the sale was loaded. Safe to repeat.
+    """
     changes = [keys.changes(day) for day in range(today - CHANGE_DEDUP_DAYS, today + 2)]
-    return bool(await _seal.call(client, [keys.meta, keys.stock, keys.buyers, *changes], []))
+    return bool(await _unload.call(client, [keys.meta, keys.stock, keys.buyers, *changes], []))
 
 
 async def load(
@@ -60,37 +63,37 @@ async def load(
     terms: SaleTerms,
     stock: Iterable[tuple[str, int]],
     buyers: Iterable[tuple[bytes, int]],
-    least_entry: EntryId,
+    min_entry: EntryId,
 ) -> LoadOutcome:
-    """Fill a sealed sale: `stock` as (sku, units free), `buyers` as (user NUL sku, units taken).
+    """Fill an unloaded sale: `stock` as (sku, units free), `buyers` as (user NUL sku, units taken).
 
-    Both are staged under names of this epoch and become visible in one step, so that a load that dies half-way, or
-    two at once, never leave half a stock to sell from.
+    Entries of its stream get ids above `min_entry`. Both hashes are staged under names of this epoch and become
+    visible in one step: a load that dies half-way, or two at once, never leave half a stock to sell from.
     """
     staged_stock, staged_buyers = keys.staged(terms.epoch, "stock"), keys.staged(terms.epoch, "buyers")
     await client.delete(staged_stock, staged_buyers)
     await fill(client, staged_stock, stock)
     await fill(client, staged_buyers, buyers)
     names = [keys.meta, keys.stock, keys.buyers, keys.orders, staged_stock, staged_buyers]
-    reply = await _load.call(client, names, [*terms._arguments(), GROUP, str(least_entry)])
+    reply = await _load.call(client, names, [*terms._arguments(), GROUP, str(min_entry)])
     return LoadOutcome(reply)
 
 
 async def fill(client: Redis, key: bytes, pairs: Iterable[tuple[Any, int]]) -> None:
-    """Write many fields of a hash, some thousands at a time."""
-    rest = iter(pairs)
-    part: dict[Any, Any]  # the client types keys and values invariantly
-    while part := dict(islice(rest, _CHUNK)):
-        await client.hset(key, mapping=part)
+    """Write many fields of a hash, some thousands per command."""
+    remaining = iter(pairs)
+    chunk: dict[Any, Any]  # the client types keys and values invariantly
+    while chunk := dict(islice(remaining, _CHUNK_FIELDS)):
+        await client.hset(key, mapping=chunk)
 
 
 async def publish(client: Redis, keys: SaleKeys, terms: SaleTerms) -> PublishOutcome:
-    """Tell a loaded sale its terms. An older generation changes nothing."""
+    """Give a loaded sale its terms. An older generation changes nothing."""
     return PublishOutcome(await _publish.call(client, [keys.meta], terms._arguments()))
 
 
 class Cut(NamedTuple):
-    """A sale at one moment. `epoch` 0: not loaded."""
+    """A sale at one moment. `epoch` is 0 if it is not loaded."""
 
     epoch: int
     change_seq: int
@@ -100,20 +103,20 @@ class Cut(NamedTuple):
 
 
 async def dedup_horizon_ms(client: Redis) -> int:
-    """Releases and stock changes made before this moment are TOO_OLD for Redis, and will be for ever."""
+    """Return the moment before which every release and stock change is TOO_OLD for Redis from now on."""
     seconds, _ = await client.time()
     return (seconds * 1000 // DAY_MS - CHANGE_DEDUP_DAYS + 1) * DAY_MS
 
 
 async def cut(client: Redis, keys: SaleKeys) -> Cut:
-    """Look at a sale's stock, its stream's last id and its last change in one step."""
-    epoch, change_seq, last, accepted, stock = await _cut.call(
+    """Read a sale's stock, its stream's last id and its last change in one step."""
+    epoch, change_seq, last_entry, accepted, stock = await _cut.call(
         client, [keys.meta, keys.stock, keys.orders, keys.accepted], []
     )
     units = dict(zip((sku.decode() for sku in stock[::2]), map(int, stock[1::2]), strict=True))
-    return Cut(int(epoch or 0), change_seq, EntryId.parse(last), accepted, units)
+    return Cut(int(epoch or 0), change_seq, EntryId.parse(last_entry), accepted, units)
 
 
 async def loaded_epoch(client: Redis, keys: SaleKeys) -> int:
-    """The epoch of the load in force, 0 if the sale is not loaded."""
+    """Return the epoch of the current load, 0 if the sale is not loaded."""
     return int(await client.hget(keys.meta, "epoch") or 0)

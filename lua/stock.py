@@ -1,4 +1,4 @@
-"""The scripts that move stock: reserve, release, restock."""
+"""Scripts that move stock: reserve, release, reacquire, change_stock."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from lua.keys import SaleKeys, idempotency_field
 from lua.script import Argument, Commands, Script
 
 DAY_MS = 86_400_000
-_reserve, _release, _restock, _retake = Script("reserve"), Script("release"), Script("restock"), Script("retake")
+_reserve, _release = Script("reserve"), Script("release")
+_change_stock, _reacquire = Script("change_stock"), Script("reacquire")
 
 
 class ReserveOutcome(IntEnum):
-    """What became of an order; the numbers are those of `reserve.lua`."""
+    """Outcomes of an order; the numbers are those of `reserve.lua`."""
 
     ACCEPTED = 0
     REPLAYED = 1
@@ -35,7 +36,7 @@ class ReserveOutcome(IntEnum):
 
 
 class ReleaseOutcome(IntEnum):
-    """What became of a release; the numbers are those of `release.lua`."""
+    """Outcomes of a release; the numbers are those of `release.lua`."""
 
     APPLIED = 0
     ALREADY_APPLIED = 1
@@ -44,7 +45,7 @@ class ReleaseOutcome(IntEnum):
 
 
 class ChangeStockOutcome(IntEnum):
-    """What became of a stock change; the numbers are those of `restock.lua`."""
+    """Outcomes of a stock change; the numbers are those of `change_stock.lua`."""
 
     APPLIED = 0
     ALREADY_APPLIED = 1
@@ -54,7 +55,7 @@ class ChangeStockOutcome(IntEnum):
 
 
 class ReacquireOutcome(IntEnum):
-    """What became of a retake; the numbers are those of `retake.lua`."""
+    """Outcomes of a reacquisition; the numbers are those of `reacquire.lua`."""
 
     APPLIED = 0
     ALREADY_APPLIED = 1
@@ -79,12 +80,12 @@ class EntryId(NamedTuple):
 
 
 _RECORD = struct.Struct(">16s16sq")
-_ORDER, _LINE, _REST = struct.Struct(">QI"), struct.Struct(">IIII"), struct.Struct(">16sq")
+_ORDER, _LINE, _RECORD_TAIL = struct.Struct(">QI"), struct.Struct(">IIII"), struct.Struct(">16sq")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What Redis keeps under an idempotency key, enough to answer a repeat as the first time."""
+    """The record that Redis keeps under an idempotency key: enough to repeat the first answer."""
 
     order_id: UUID
     body_digest: bytes
@@ -114,8 +115,11 @@ class Reservation(msgspec.Struct, frozen=True, gc=False):
 
 
 class ReserveResult(NamedTuple):
-    """The answer for one order. `entry` is there when ACCEPTED, `record` when REPLAYED, `sku` when SOLD_OUT or
-    OVER_LIMIT, `opens_ms` when NOT_OPEN."""
+    """Redis's decision on one order.
+
+    `entry` is set when ACCEPTED, `record` and `entry` when REPLAYED, `sku` when SOLD_OUT or OVER_LIMIT, `opens_ms`
+    when NOT_OPEN.
+    """
 
     outcome: ReserveOutcome
     entry: EntryId | None = None
@@ -124,49 +128,47 @@ class ReserveResult(NamedTuple):
     opens_ms: int = 0
 
 
-_OUTCOMES = tuple(ReserveResult(outcome) for outcome in ReserveOutcome)
+_PLAIN_RESULTS = tuple(ReserveResult(outcome) for outcome in ReserveOutcome)
 
 
 async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[Reservation]) -> list[ReserveResult]:
-    """Take the stock of each order or of none of its lines, and queue those that got it; one answer an order.
+    """Take the stock of each order, or of none of its lines, and queue the accepted orders.
 
-    `day` counts from 1970 by the caller's clock; one that is more than a day off Redis's gets NOT_READY.
-    Raises redis's errors; after a timeout or a lost connection the orders may or may not have been accepted, and
-    the same call again tells which.
+    `day` counts from 1970 by the caller's clock; one that is more than a day off Redis's gets NOT_READY. Returns one
+    result per order; accepted orders of a batch share one object. Raises redis's errors. After a timeout or a lost
+    connection the orders may or may not have been accepted; the same call again finds out.
     """
     skus: dict[str, int] = {}
-    buyers: dict[str, int] = {}
+    user_skus: dict[str, int] = {}
     lines = bytearray()
     fields: list[bytes] = []
     entries: list[bytes] = []
     users: list[str] = []
-    rests: list[bytes] = []
+    record_tails: list[bytes] = []
     for order in orders:
         user_id, order_id = order.user_id, order.order_id.bytes
         units = order.units
         lines += _ORDER.pack(order.generation, len(units))
         for sku, count, limit in units:
-            buyer = buyers.setdefault(f"{user_id}\0{sku}", len(buyers) + 1) if limit else 0
-            lines += _LINE.pack(skus.setdefault(sku, len(skus) + 1), count, buyer, limit)
+            user_sku = user_skus.setdefault(f"{user_id}\0{sku}", len(user_skus) + 1) if limit else 0
+            lines += _LINE.pack(skus.setdefault(sku, len(skus) + 1), count, user_sku, limit)
         fields.append(idempotency_field(user_id, order.idempotency_key))
         entries += (order_id, order.payload)
         users.append(user_id)
-        rests.append(_REST.pack(order.body_digest, order.total_minor))
-    arguments: list[Argument] = [day, len(orders), len(skus), len(buyers), bytes(lines)]
-    arguments += (*skus, *buyers, *fields, *entries, *users, *rests)
-    names = [keys.meta, keys.stock, keys.buyers, keys.accepted, keys.orders]
-    names += [keys.keys(near) for near in range(day - 2, day + 2)]
-    reply = await _reserve.call(client, names, arguments)
+        record_tails.append(_RECORD_TAIL.pack(order.body_digest, order.total_minor))
+    arguments: list[Argument] = [day, len(orders), len(skus), len(user_skus), bytes(lines)]
+    arguments += (*skus, *user_skus, *fields, *entries, *users, *record_tails)
+    reply = await _reserve.call(client, keys.reserve_keys(day), arguments)
     accepted = ReserveResult(ReserveOutcome.ACCEPTED, EntryId.parse(reply[1])) if reply[1] else None
-    return [_reserved(answer, accepted) for answer in reply[2:]]
+    return [_parse_result(part, accepted) for part in reply[2:]]
 
 
-def _reserved(answer: int | list[Any], accepted: ReserveResult | None) -> ReserveResult:
-    if answer == 0 and accepted is not None:
+def _parse_result(part: int | list[Any], accepted: ReserveResult | None) -> ReserveResult:
+    if part == 0 and accepted is not None:
         return accepted
-    if isinstance(answer, int):
-        return _OUTCOMES[answer]
-    outcome, detail = ReserveOutcome(answer[0]), answer[1]
+    if isinstance(part, int):
+        return _PLAIN_RESULTS[part]
+    outcome, detail = ReserveOutcome(part[0]), part[1]
     match outcome:
         case ReserveOutcome.REPLAYED:
             record = KeyRecord.parse(detail)
@@ -179,7 +181,10 @@ def _reserved(answer: int | list[Any], accepted: ReserveResult | None) -> Reserv
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Units that go back. `created_ms` says under which day the id is remembered, so it must never change."""
+    """Units to return to a sale: sku → units.
+
+    Redis keeps the id under the day of `created_ms`, which must therefore never change.
+    """
 
     release_id: UUID
     created_ms: int
@@ -188,18 +193,23 @@ class Release:
 
 
 class ReleaseResult(NamedTuple):
+    """Redis's decision on one release. `seq` is set when APPLIED or ALREADY_APPLIED."""
+
     outcome: ReleaseOutcome
     seq: int
 
 
 async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) -> tuple[int, list[ReleaseResult]]:
-    """Give back each release once. Returns the epoch of the load (0: not loaded) and one answer a release."""
+    """Return the units of each release to the sale once.
+
+    Returns the epoch of the load (0: not loaded) and a result per release.
+    """
     days = sorted({item.created_ms // DAY_MS for item in releases})
-    number = {day: index + 1 for index, day in enumerate(days)}
+    day_numbers = {day: number for number, day in enumerate(days, 1)}
     arguments: list[Argument] = [len(releases)]
     for item in releases:
         day = item.created_ms // DAY_MS
-        arguments += (item.release_id.bytes, day, number[day], item.user_id, len(item.units))
+        arguments += (item.release_id.bytes, day, day_numbers[day], item.user_id, len(item.units))
         for sku, units in item.units.items():
             arguments += (sku, units)
     names = [keys.meta, keys.stock, keys.buyers, *(keys.changes(day) for day in days)]
@@ -208,7 +218,10 @@ async def release(client: Redis, keys: SaleKeys, releases: Sequence[Release]) ->
 
 
 class ChangeStockResult(NamedTuple):
-    """`number` is the change's seq when APPLIED or ALREADY_APPLIED, the units free when NOT_ENOUGH."""
+    """Redis's decision on a stock change.
+
+    `number` is the change's seq when APPLIED or ALREADY_APPLIED, the units free when NOT_ENOUGH.
+    """
 
     epoch: int
     outcome: ChangeStockOutcome
@@ -218,16 +231,19 @@ class ChangeStockResult(NamedTuple):
 async def change_stock(
     client: Redis, keys: SaleKeys, change_id: UUID, created_ms: int, sku: str, delta: int
 ) -> ChangeStockResult:
-    """Change the free units of one SKU once; never below zero."""
+    """Change the free units of one SKU once, never below zero.
+
+    Redis keeps the id under the day of `created_ms`, which must therefore never change.
+    """
     day = created_ms // DAY_MS
     names = [keys.meta, keys.stock, keys.changes(day)]
-    epoch, outcome, number = await _restock.call(client, names, [change_id.bytes, day, sku, delta])
+    epoch, outcome, number = await _change_stock.call(client, names, [change_id.bytes, day, sku, delta])
     return ChangeStockResult(int(epoch or 0), ChangeStockOutcome(outcome), number)
 
 
 @dataclass(frozen=True, slots=True)
 class Reacquire:
-    """Units that are taken again after they went back: for each SKU the units, and the limit a user (0: none)."""
+    """Released units to take again: sku → (units, limit per user or 0). `created_ms` must never change."""
 
     reacquire_id: UUID
     created_ms: int
@@ -236,17 +252,19 @@ class Reacquire:
 
 
 class ReacquireResult(NamedTuple):
+    """Redis's decision on a reacquisition. `seq` is set when APPLIED or ALREADY_APPLIED."""
+
     epoch: int
     outcome: ReacquireOutcome
     seq: int
 
 
-async def reacquire(client: Redis, keys: SaleKeys, item: Reacquire) -> ReacquireResult:
-    """Take all of it again or nothing, once; whether there was enough is remembered too."""
-    day = item.created_ms // DAY_MS
-    arguments: list[Argument] = [item.reacquire_id.bytes, day, item.user_id, len(item.units)]
-    for sku, (units, limit) in item.units.items():
+async def reacquire(client: Redis, keys: SaleKeys, request: Reacquire) -> ReacquireResult:
+    """Take all units again or none, once. Redis keeps a refusal too, so a repeat gets the same outcome."""
+    day = request.created_ms // DAY_MS
+    arguments: list[Argument] = [request.reacquire_id.bytes, day, request.user_id, len(request.units)]
+    for sku, (units, limit) in request.units.items():
         arguments += (sku, units, limit)
     names = [keys.meta, keys.stock, keys.buyers, keys.changes(day)]
-    epoch, outcome, seq = await _retake.call(client, names, arguments)
+    epoch, outcome, seq = await _reacquire.call(client, names, arguments)
     return ReacquireResult(int(epoch or 0), ReacquireOutcome(outcome), seq)

@@ -1,4 +1,4 @@
-"""The stream of accepted orders: reading it, taking over from a dead reader, forgetting what Postgres has."""
+"""The stream of accepted orders: reads, claims of idle entries, acknowledgement of stored orders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from lua.keys import GROUP, SaleKeys, idempotency_field
 from lua.script import Argument, Commands, Script
 from lua.stock import DAY_MS, EntryId, KeyRecord
 
-_settle = Script("settle")
-_PAGE = 200
+_acknowledge = Script("acknowledge")
+_PAGE_ENTRIES = 200
+_SCAN_COUNT = 1_000
+_KEY_DAYS, _DAY_S = 3, 86_400
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One stream entry: a batch of accepted orders as (field, payload); the field is the order id's 16 bytes."""
+    """One stream entry: a batch of accepted orders as (order id in 16 bytes, payload)."""
 
     id: EntryId
     orders: Sequence[tuple[bytes, bytes]]
@@ -32,29 +34,35 @@ class StreamMissing(Exception):
 
 
 def _entries(raw: Any) -> list[Entry]:
-    # Any: the client types its replies for every protocol and decoding at once; ours are always bytes.
+    # Any: the client types its replies for every protocol and decoding at once. Our replies are always bytes.
     return [
         Entry(EntryId.parse(entry_id), tuple(fields.items()))
         for entry_id, fields in raw
-        if fields  # an entry that was deleted while it was pending comes without any
+        if fields  # an entry that was deleted while it was pending comes without fields
     ]
 
 
-async def read_new(client: Redis, keys: SaleKeys, consumer: str, count: int, wait_ms: int) -> list[Entry]:
-    """Entries nobody has read yet; they become pending with this consumer. Waits at most `wait_ms` for the first."""
-    return await _read(client, keys, consumer, b">", count, wait_ms)
+async def read_new(client: Redis, keys: SaleKeys, consumer: str, count: int, block_ms: int) -> list[Entry]:
+    """Read entries that no consumer has read, waiting up to `block_ms` for the first.
+
+    They become pending with this consumer. Raises `StreamMissing` if the sale has no stream.
+    """
+    return await _read(client, keys, consumer, b">", count, block_ms)
 
 
 async def read_pending(client: Redis, keys: SaleKeys, consumer: str, count: int) -> list[Entry]:
-    """Entries this consumer has read before and not settled, as after a restart under the same name."""
+    """Read again the entries that this consumer has not acknowledged.
+
+    A restart under the same name needs them. Raises `StreamMissing` if the sale has no stream.
+    """
     return await _read(client, keys, consumer, b"0", count, None)
 
 
 async def _read(
-    client: Redis, keys: SaleKeys, consumer: str, after: bytes, count: int, wait_ms: int | None
+    client: Redis, keys: SaleKeys, consumer: str, after: bytes, count: int, block_ms: int | None
 ) -> list[Entry]:
     try:
-        reply: Any = await client.xreadgroup(GROUP, consumer, {keys.orders: after}, count=count, block=wait_ms)
+        reply: Any = await client.xreadgroup(GROUP, consumer, {keys.orders: after}, count=count, block=block_ms)
     except ResponseError as error:
         if "NOGROUP" in str(error):
             raise StreamMissing from None
@@ -63,7 +71,10 @@ async def _read(
 
 
 async def claim_idle_entries(client: Redis, keys: SaleKeys, consumer: str, idle_ms: int, count: int) -> list[Entry]:
-    """Entries that another consumer read at least `idle_ms` ago and never settled; they are now this one's."""
+    """Claim for this consumer the entries that others read at least `idle_ms` ago and did not acknowledge.
+
+    Raises `StreamMissing` if the sale has no stream.
+    """
     try:
         reply = await client.xautoclaim(keys.orders, GROUP, consumer, idle_ms, count=count)
     except ResponseError as error:
@@ -74,26 +85,29 @@ async def claim_idle_entries(client: Redis, keys: SaleKeys, consumer: str, idle_
 
 
 async def delete_idle_consumers(client: Redis, keys: SaleKeys, idle_ms: int) -> int:
-    """Drop consumers that have nothing pending and have not asked for a long time; their number."""
-    gone = 0
-    for reader in await client.xinfo_consumers(keys.orders, GROUP):
-        if reader["pending"] == 0 and reader["idle"] >= idle_ms:
-            await client.xgroup_delconsumer(keys.orders, GROUP, reader["name"])
-            gone += 1
-    return gone
+    """Delete consumers with nothing pending that have not read for `idle_ms`. Returns their number."""
+    deleted = 0
+    for consumer in await client.xinfo_consumers(keys.orders, GROUP):
+        if consumer["pending"] == 0 and consumer["idle"] >= idle_ms:
+            await client.xgroup_delconsumer(keys.orders, GROUP, consumer["name"])
+            deleted += 1
+    return deleted
 
 
 async def acknowledge(client: Redis, keys: SaleKeys, entries: Sequence[Entry]) -> int:
-    """Forget entries whose orders are all in Postgres or dead-lettered. Safe to repeat; gives how many were there."""
+    """Remove entries whose orders are all in Postgres or dead-lettered. Safe to repeat.
+
+    Returns the number of entries that were still there.
+    """
     orders = [order_id for entry in entries for order_id, _ in entry.orders]
     arguments: list[Argument] = [GROUP, len(entries), *(str(entry.id) for entry in entries), *orders]
-    return int(await _settle.call(client, [keys.orders, keys.accepted], arguments))
+    return int(await _acknowledge.call(client, [keys.orders, keys.accepted], arguments))
 
 
 async def iter_stream(client: Redis, keys: SaleKeys, up_to: EntryId | None = None) -> AsyncIterator[Entry]:
-    """Every entry still in the stream, oldest first, without taking any; up to an id where one is given."""
+    """Yield every entry in the stream, oldest first and up to an id if given, without making any pending."""
     start, last = "-", "+" if up_to is None else str(up_to)
-    while page := _entries(await client.xrange(keys.orders, start, last, count=_PAGE)):
+    while page := _entries(await client.xrange(keys.orders, start, last, count=_PAGE_ENTRIES)):
         for entry in page:
             yield entry
         start = f"({page[-1].id}"
@@ -101,21 +115,21 @@ async def iter_stream(client: Redis, keys: SaleKeys, up_to: EntryId | None = Non
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """`orders` accepted and not settled yet; `oldest_ms` is when the oldest of them was accepted, None if none is."""
+    """Orders accepted and not acknowledged yet; `oldest_ms` is the first acceptance, None if none."""
 
     orders: int
     oldest_ms: int | None
 
 
 async def backlog(client: Redis, keys: SaleKeys) -> Backlog:
-    """How much the writer has before it."""
+    """Count the orders that the writer has yet to store."""
     orders = int(await client.hlen(keys.accepted))
     first: Any = await client.xrange(keys.orders, count=1)
     return Backlog(orders, EntryId.parse(first[0][0]).ms if first else None)
 
 
 async def accepted_users(client: Redis, keys: Sequence[SaleKeys], order_id: UUID) -> list[str | None]:
-    """For each sale the user whose accepted, not yet settled order this is; None where it is not."""
+    """Return for each sale the user who placed this order, None if the sale has no such accepted order."""
     pipe = client.pipeline(transaction=False)
     for sale in keys:
         pipe.hget(sale.accepted, order_id.bytes)
@@ -123,54 +137,63 @@ async def accepted_users(client: Redis, keys: Sequence[SaleKeys], order_id: UUID
 
 
 async def all_accepted(client: Redis, keys: SaleKeys) -> dict[UUID, str]:
-    """Every promised order that is not settled yet, with its user. Orders that come meanwhile may be missing."""
-    found: dict[UUID, str] = {}
-    async for order_id, user in client.hscan_iter(keys.accepted, count=1_000):
-        found[UUID(bytes=order_id)] = user.decode()
-    return found
+    """Return every accepted order that is not acknowledged yet, with its user.
+
+    Orders accepted during the call may be missing.
+    """
+    users: dict[UUID, str] = {}
+    async for order_id, user in client.hscan_iter(keys.accepted, count=_SCAN_COUNT):
+        users[UUID(bytes=order_id)] = user.decode()
+    return users
 
 
 async def find_key_records(
     client: Redis, keys: Sequence[SaleKeys], day: int, user_id: str, idempotency_key: str
 ) -> list[KeyRecord | None]:
-    """For each sale what is kept under a user's key today, yesterday or (by another clock) tomorrow."""
+    """Return for each sale the record of a user's key, None if it has none.
+
+    The key may be of today, yesterday or (by another clock) tomorrow.
+    """
     field = idempotency_field(user_id, idempotency_key)
     pipe = client.pipeline(transaction=False)
     for sale in keys:
-        for near in (day + 1, day, day - 1):
-            pipe.hget(sale.keys(near), field)
-    found = await pipe.execute()
-    rows = [[value for value in found[i : i + 3] if value is not None] for i in range(0, len(found), 3)]
-    return [KeyRecord.parse(row[0]) if row else None for row in rows]
+        for near_day in (day + 1, day, day - 1):
+            pipe.hget(sale.keys(near_day), field)
+    values = await pipe.execute()
+    by_sale = [[value for value in values[i : i + 3] if value is not None] for i in range(0, len(values), 3)]
+    return [KeyRecord.parse(records[0]) if records else None for records in by_sale]
 
 
 async def restore_key_records(client: Redis, keys: SaleKeys, records: Sequence[tuple[str, str, KeyRecord]]) -> None:
-    """Put back what `reserve` had kept under (user, idempotency key), by the day of acceptance. Overwrites nothing."""
+    """Write records as `reserve` does, for (user, idempotency key, record), by the day of acceptance.
+
+    Existing records are kept.
+    """
     pipe = client.pipeline(transaction=False)
     for user_id, idempotency_key, record in records:
         day = record.entry.ms // DAY_MS
         pipe.hsetnx(keys.keys(day), idempotency_field(user_id, idempotency_key), record.pack())
     for day in {record.entry.ms // DAY_MS for _, _, record in records}:
-        pipe.expireat(keys.keys(day), (day + 3) * 86_400)
+        pipe.expireat(keys.keys(day), (day + _KEY_DAYS) * _DAY_S)
     await pipe.execute()
 
 
 async def buyers(client: Redis, keys: SaleKeys) -> dict[bytes, int]:
-    """(user NUL sku) → units taken, for SKUs with a limit."""
-    found: dict[bytes, int] = {}
-    async for field, units in client.hscan_iter(keys.buyers, count=1_000):
-        found[field] = int(units)
-    return found
+    """Return (user NUL sku) → units taken, for SKUs with a limit."""
+    taken: dict[bytes, int] = {}
+    async for field, units in client.hscan_iter(keys.buyers, count=_SCAN_COUNT):
+        taken[field] = int(units)
+    return taken
 
 
 async def units_free(client: Redis, keys: SaleKeys, skus: Sequence[str]) -> list[int | None]:
-    """Units free of each SKU; None where the sale is not loaded or does not have it."""
-    found = await client.hmget(keys.stock, list(skus)) if skus else []
-    return [None if units is None else int(units) for units in found]
+    """Return the free units of each SKU, None if the sale is not loaded or does not have it."""
+    stock = await client.hmget(keys.stock, list(skus)) if skus else []
+    return [None if units is None else int(units) for units in stock]
 
 
 async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUID, int]]) -> list[int | None]:
-    """For each release or stock change, (id, when it was made in ms), its seq in the present load if it has one."""
+    """Return the seq of each change (id, created_ms) in the current load, None if it has none."""
     pipe = client.pipeline(transaction=False)
     for change_id, created_ms in changes:
         pipe.hget(keys.changes(created_ms // DAY_MS), change_id.bytes)
@@ -180,22 +203,23 @@ async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUI
 async def used_keys(
     client: Commands, keys: Sequence[SaleKeys], day: int, orders: Sequence[tuple[str, str]]
 ) -> list[bool]:
-    """For each (user, idempotency key) whether one of these sales has an order under it."""
+    """Return for each (user, idempotency key) whether one of these sales has an order under it."""
     fields = [idempotency_field(user_id, idempotency_key) for user_id, idempotency_key in orders]
-    found = await asyncio.gather(
+    replies = await asyncio.gather(
         *(
-            client.execute_command("HMGET", sale.keys(near), *fields)
+            client.execute_command("HMGET", sale.keys(near_day), *fields)
             for sale in keys
-            for near in (day + 1, day, day - 1)
+            for near_day in (day + 1, day, day - 1)
         )
     )
-    return [any(row[number] is not None for row in found) for number in range(len(orders))]
+    return [any(records[number] is not None for records in replies) for number in range(len(orders))]
 
 
 async def wait_for_replicas(client: Redis, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:
-    """Whether that many replicas have all that was written before, by whichever connection.
+    """Wait until that many replicas have all earlier writes of any connection.
 
-    WAIT looks at what its own connection wrote last, so something is written first.
+    Returns False after `timeout_ms`. WAIT covers the last write of its own connection only, so this writes the fence
+    first.
     """
     pipe = client.pipeline(transaction=False)
     pipe.incr(keys.fence)
@@ -204,7 +228,7 @@ async def wait_for_replicas(client: Redis, keys: SaleKeys, replicas: int, timeou
 
 
 async def accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int]:
-    """Orders accepted and not settled yet, for each sale."""
+    """Count for each sale the orders accepted and not acknowledged yet."""
     pipe = client.pipeline(transaction=False)
     for sale in keys:
         pipe.hlen(sale.accepted)

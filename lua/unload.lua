@@ -1,8 +1,13 @@
--- seal: stop a sale at once, so that its stock can be loaded anew. Until it is loaded orders get not_ready.
+-- unload: stop a sale at once so that its stock can be loaded again. Until then orders get not_ready.
 --
 -- KEYS  1 meta  2 stock  3 buyers  4.. changes of all days that are still kept
--- GIVES 1 if the sale was loaded, else 0
+-- RETURNS 1 if the sale was loaded, else 0
 --
--- The stream, the accepted orders and the idempotency keys stay: they are what the new stock is computed from.
+-- The stream, the accepted orders and the idempotency keys stay: the new stock is computed from them.
 
-return redis.call('DEL', KEYS[1]) + 0 * redis.call('DEL', unpack(KEYS, 2))
+local meta, stock, buyers = KEYS[1], KEYS[2], KEYS[3]
+
+local FIRST_CHANGES = 4 -- position in KEYS
+local was_loaded = redis.call('DEL', meta)
+redis.call('DEL', stock, buyers, unpack(KEYS, FIRST_CHANGES))
+return was_loaded

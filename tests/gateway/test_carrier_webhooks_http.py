@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from config.settings import Settings
 from ops.services import CliServices
 from tests.shipping import kuaidi100_kit as kuaidi100
-from tests.shipping.sf_express_kit import CHECK_WORD, PUSH_KEY
+from tests.shipping.sf_express_kit import CHECK_WORD, WEBHOOK_KEY
 from tests.support.gateway import GatewayResponse
 from tests.support.proxy import open_postgres_proxy
 from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
@@ -38,7 +38,7 @@ async def shipping_gateway(shop: CliServices, make_settings: Callable[..., Setti
 
 
 async def send(
-    shipping_gateway: ShippingGateway, system: str, body: bytes, *, key: str = PUSH_KEY, **headers: str
+    shipping_gateway: ShippingGateway, system: str, body: bytes, *, key: str = WEBHOOK_KEY, **headers: str
 ) -> GatewayResponse:
     path = f"/v1/webhooks/carriers/{system}" + (f"?key={key}" if system == "sf_express" else "")
     return await shipping_gateway.gateway.call("POST", path, user=None, data=body, headers=headers)
@@ -166,7 +166,7 @@ async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: 
     _, shipment_id, number = await booked(shipping_gateway, system)
     good = WRITE[system](number, *history(system, 0, 1))
     if system == "sf_express":
-        for key in ("", PUSH_KEY[:-1], PUSH_KEY.upper(), CHECK_WORD):
+        for key in ("", WEBHOOK_KEY[:-1], WEBHOOK_KEY.upper(), CHECK_WORD):
             await unchanged(shipping_gateway, system, good, "bad_signature", NO[system], key=key)
         await unchanged(shipping_gateway, system, good[:-9], "malformed", NO[system])
     else:
@@ -178,7 +178,7 @@ async def _not_believed(shipping_gateway: ShippingGateway, system: str, caplog: 
     other = "kuaidi100" if system == "sf_express" else "sf_express"
     await unchanged(shipping_gateway, other, good, "malformed", NO[other])
     assert (await shipping_gateway.ship.get_shipment(shipment_id)).status == "booked"
-    assert PUSH_KEY not in caplog.text
+    assert WEBHOOK_KEY not in caplog.text
     assert kuaidi100.SALT not in caplog.text
     huge = await send(shipping_gateway, system, b"x" * (shipping_gateway.gateway.settings.limits.body_bytes + 1))
     assert (huge.status, huge.code) == (413, "body_too_large")

@@ -155,7 +155,7 @@ async def test_more_connections_than_the_limit(gateway: TestGateway, sale_id: st
 
 
 async def _connections(gateway: TestGateway, count: int) -> bool:
-    return gateway.connections.open == count
+    return gateway.connections.open_count == count
 
 
 @pytest.mark.parametrize(

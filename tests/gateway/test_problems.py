@@ -37,7 +37,7 @@ async def test_every_code_has_its_place(
     async with open_gateway(make_settings(), parts) as gateway:
         page = (await gateway.call("GET", "/docs", user=None)).text
     assert {anchor for anchor in anchors(page) if anchor.startswith("problem-")} == {
-        f"problem-{code}" for code in problems.codes()
+        f"problem-{code}" for code in problems.problem_codes()
     }
 
 

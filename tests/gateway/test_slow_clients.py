@@ -72,7 +72,7 @@ async def read_all(client: socket.socket) -> list[RawReply]:
 
 def tracked_connections(gateway: TestGateway) -> list[TrackedConnection]:
     """The gateway's side of all connections."""
-    return [client for client in gateway.connections._clients if isinstance(client, TrackedConnection)]
+    return [client for client in gateway.connections._connections if isinstance(client, TrackedConnection)]
 
 
 def held_bytes(connection: TrackedConnection) -> int:
@@ -83,7 +83,7 @@ def held_bytes(connection: TrackedConnection) -> int:
 
 def has_pending_response(connection: TrackedConnection) -> bool:
     if isinstance(connection, FastPathConnection):
-        return connection._state is ConnectionState.ORDER
+        return connection._state is ConnectionState.PLACING_ORDER
     assert isinstance(connection, AiohttpConnection)
     return connection._handler._current_request is not None and connection._handler.has_pending_response
 
@@ -93,7 +93,7 @@ async def stopped_reading(gateway: TestGateway) -> bool:
 
 
 async def has_no_connections(gateway: TestGateway) -> bool:
-    return gateway.connections.open == 0
+    return gateway.connections.open_count == 0
 
 
 async def test_who_does_not_read_is_not_read_and_then_cut_off(
@@ -166,7 +166,7 @@ async def test_the_end_in_the_middle_of_an_order(shop: CliServices, gateway: Tes
     await loop.sock_sendall(buyer, order(gateway, sale_id, 2, key="whole") + order(gateway, sale_id, 3, key="behind"))
 
     async def taken() -> bool:
-        return sum(map(has_pending_response, tracked_connections(gateway))) == 1 and gateway.connections.open == 3
+        return sum(map(has_pending_response, tracked_connections(gateway))) == 1 and gateway.connections.open_count == 3
 
     await eventually(taken)
     gateway.services.stopping.set()
@@ -180,7 +180,7 @@ async def test_the_end_in_the_middle_of_an_order(shop: CliServices, gateway: Tes
     assert (answer.status, answer.header("x-request-id"), answer.header("connection")) == (202, "r-2", "close")
     [*_] = await read_all(half)
     await ending
-    assert gateway.connections.open == 0
+    assert gateway.connections.open_count == 0
     for client in (idle, half, buyer, late):
         client.close()
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 49}

@@ -1,6 +1,6 @@
-"""A hypothesis state machine: Redis against a model of twenty lines, over any sequence of calls.
+"""A hypothesis state machine compares Redis with a small model over any sequence of calls.
 
-P1, P3, P4 and P5 are compared after every step: stock, limits, what each key stands for, what came back.
+It checks P1, P3, P4 and P5 after every step: stock, limits, the order of each key, released units.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ UNITS = st.dictionaries(st.sampled_from(SKUS), st.integers(1, 4), min_size=1)
 
 
 class SaleMachine(RuleBasedStateMachine):
-    """`taken` has the model's accepted orders: id → (user, units)."""
+    """A sale in Redis and its model.
+
+    `orders_by_key` maps (user, key) to (digest, order id), `accepted` an order id to (user, units).
+    """
 
     redis_url = ""
     sale_prefix = ""
@@ -51,19 +54,19 @@ class SaleMachine(RuleBasedStateMachine):
         self.keys = SaleKeys(self.sale_id)
         self.free: Counter[str] = Counter()
         self.bought: Counter[tuple[str, str]] = Counter()
-        self.standing: dict[tuple[str, str], tuple[bytes, UUID]] = {}
-        self.taken: dict[UUID, tuple[str, dict[str, int]]] = {}
+        self.orders_by_key: dict[tuple[str, str], tuple[bytes, UUID]] = {}
+        self.accepted: dict[UUID, tuple[str, dict[str, int]]] = {}
         self.released: set[UUID] = set()
         self.clock = SystemClock()
 
-    def do(self, work):  # type: ignore[no-untyped-def]
+    def run(self, work):  # type: ignore[no-untyped-def]
         return self.runner.run(work)
 
     @initialize(stock=st.fixed_dictionaries({sku: st.integers(0, 12) for sku in SKUS}))
     def load(self, stock: dict[str, int]) -> None:
         self.free.update(stock)
         terms = SaleTerms(1, 1, "open", self.clock.now_ms() - 1_000, None)
-        self.do(lua.load(self.redis, self.keys, terms, stock.items(), [], EntryId(0, 1)))
+        self.run(lua.load(self.redis, self.keys, terms, stock.items(), [], EntryId(0, 1)))
 
     @rule(
         target=orders,
@@ -80,17 +83,17 @@ class SaleMachine(RuleBasedStateMachine):
             reservation(uuid4, self.sale_id, units, user=user, key=key, digest=digest, limits=LIMITS)
             for user, key, digest, units in batch
         ]
-        answers = self.do(reserve(self.redis, self.keys, *sent))
+        results = self.run(reserve(self.redis, self.keys, *sent))
         accepted = []
-        for order, (user, key, digest, units), answer in zip(sent, batch, answers, strict=True):
+        for order, (user, key, digest, units), result in zip(sent, batch, results, strict=True):
             expected = self._expected(user, key, digest, units)
-            assert answer.outcome is expected, (answer, expected)
+            assert result.outcome is expected, (result, expected)
             if expected is ReserveOutcome.REPLAYED:
-                assert answer.record is not None
-                assert answer.record.order_id == self.standing[user, key][1]
+                assert result.record is not None
+                assert result.record.order_id == self.orders_by_key[user, key][1]
             if expected is ReserveOutcome.ACCEPTED:
-                self.standing[user, key] = (digest, order.order_id)
-                self.taken[order.order_id] = (user, units)
+                self.orders_by_key[user, key] = (digest, order.order_id)
+                self.accepted[order.order_id] = (user, units)
                 self.free.subtract(units)
                 for sku, count in units.items():
                     if sku in LIMITS:
@@ -99,8 +102,8 @@ class SaleMachine(RuleBasedStateMachine):
         return multiple(*accepted)
 
     def _expected(self, user: str, key: str, digest: bytes, units: dict[str, int]) -> ReserveOutcome:
-        if (user, key) in self.standing:
-            return ReserveOutcome.REPLAYED if self.standing[user, key][0] == digest else ReserveOutcome.KEY_REUSED
+        if (user, key) in self.orders_by_key:
+            return ReserveOutcome.REPLAYED if self.orders_by_key[user, key][0] == digest else ReserveOutcome.KEY_REUSED
         for sku, count in units.items():
             if count > self.free[sku]:
                 return ReserveOutcome.SOLD_OUT
@@ -110,11 +113,11 @@ class SaleMachine(RuleBasedStateMachine):
 
     @rule(order_id=orders, times=st.integers(1, 3))
     def release(self, order_id: UUID, times: int) -> None:
-        user, units = self.taken[order_id]
+        user, units = self.accepted[order_id]
         release = Release(order_id, self.clock.now_ms(), user, units)
-        _, answers = self.do(lua.release(self.redis, self.keys, [release] * times))
+        _, results = self.run(lua.release(self.redis, self.keys, [release] * times))
         first = ReleaseOutcome.ALREADY_APPLIED if order_id in self.released else ReleaseOutcome.APPLIED
-        assert [answer.outcome for answer in answers] == [first] + [ReleaseOutcome.ALREADY_APPLIED] * (times - 1)
+        assert [result.outcome for result in results] == [first] + [ReleaseOutcome.ALREADY_APPLIED] * (times - 1)
         if order_id not in self.released:
             self.released.add(order_id)
             self.free.update(units)
@@ -123,39 +126,39 @@ class SaleMachine(RuleBasedStateMachine):
                     self.bought[user, sku] -= count
 
     @rule(sku=st.sampled_from(SKUS), delta=st.integers(-6, 6).filter(bool))
-    def restock(self, sku: str, delta: int) -> None:
-        answer = self.do(lua.change_stock(self.redis, self.keys, uuid4(), self.clock.now_ms(), sku, delta))
+    def change_stock(self, sku: str, delta: int) -> None:
+        result = self.run(lua.change_stock(self.redis, self.keys, uuid4(), self.clock.now_ms(), sku, delta))
         if self.free[sku] + delta < 0:
-            assert (answer.outcome, answer.number) == (ChangeStockOutcome.NOT_ENOUGH, self.free[sku])
+            assert (result.outcome, result.number) == (ChangeStockOutcome.NOT_ENOUGH, self.free[sku])
         else:
-            assert answer.outcome is ChangeStockOutcome.APPLIED
+            assert result.outcome is ChangeStockOutcome.APPLIED
             self.free[sku] += delta
 
     @rule()
-    def writer(self) -> None:
-        """The writer takes what is there; stock is not its business."""
-        entries = self.do(lua.read_new(self.redis, self.keys, "writer", 100, 1))
+    def acknowledge(self) -> None:
+        """Read and acknowledge all entries as the writer does; stock must not change."""
+        entries = self.run(lua.read_new(self.redis, self.keys, "writer", 100, 1))
         if entries:
-            assert self.do(lua.acknowledge(self.redis, self.keys, entries)) == len(entries)
+            assert self.run(lua.acknowledge(self.redis, self.keys, entries)) == len(entries)
 
     @invariant()
-    def agrees(self) -> None:
-        cut = self.do(lua.cut(self.redis, self.keys))
+    def stock_and_limits_agree(self) -> None:
+        cut = self.run(lua.cut(self.redis, self.keys))
         assert cut.stock == {sku: self.free[sku] for sku in cut.stock}
         assert min(cut.stock.values(), default=0) >= 0
-        counted = {f"{user}\0{sku}".encode(): units for (user, sku), units in self.bought.items() if units}
-        assert self.do(lua.buyers(self.redis, self.keys)) == counted
+        bought = {f"{user}\0{sku}".encode(): units for (user, sku), units in self.bought.items() if units}
+        assert self.run(lua.buyers(self.redis, self.keys)) == bought
         assert all(self.bought[user, sku] <= limit for user in USERS for sku, limit in LIMITS.items())
 
     @invariant()
-    def keys_stand(self) -> None:
+    def keys_name_their_orders(self) -> None:
         by_user = defaultdict(list)
-        for (user, key), (_, order_id) in self.standing.items():
+        for (user, key), (_, order_id) in self.orders_by_key.items():
             by_user[user].append((key, order_id))
         day = self.clock.now_ms() // DAY_MS
         for user, keys in by_user.items():
             for key, order_id in keys[-2:]:
-                [record] = self.do(lua.find_key_records(self.redis, [self.keys], day, user, key))
+                [record] = self.run(lua.find_key_records(self.redis, [self.keys], day, user, key))
                 assert record is not None
                 assert record.order_id == order_id
 
@@ -166,17 +169,17 @@ class SaleMachine(RuleBasedStateMachine):
                 await self.redis.delete(*names)
             await self.redis.aclose()
 
-        self.do(close())
+        self.run(close())
         self.runner.close()
 
 
 @pytest.mark.timeout(300)
-def test_redis_agrees_with_the_model(servers: Servers, sale_prefix: str) -> None:
+def test_redis_agrees_with_model(servers: Servers, sale_prefix: str) -> None:
     SaleMachine.redis_url, SaleMachine.sale_prefix = servers.redis_url, sale_prefix
-    wanted = settings(
+    run_settings = settings(
         max_examples=int(os.environ.get("FLOODGATE_TEST_EXAMPLES", "15")),
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    run_state_machine_as_test(SaleMachine, settings=wanted)
+    run_state_machine_as_test(SaleMachine, settings=run_settings)

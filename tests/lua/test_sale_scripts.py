@@ -1,4 +1,4 @@
-"""seal, load, publish, settle and the reads around them."""
+"""unload.lua, load.lua, publish.lua and acknowledge.lua, and the reads around them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _terms(shop: CliServices, epoch: int, generation: int = 1, state: str = "ope
     return SaleTerms(epoch, generation, state, shop.clock.now_ms() - 1_000, None)
 
 
-async def test_a_second_load_does_not_overwrite(shop: CliServices, sale_id: str) -> None:
+async def test_load_of_loaded_sale_changes_nothing(shop: CliServices, sale_id: str) -> None:
     keys, first, zero = SaleKeys(sale_id), _terms(shop, 1), EntryId(0, 1)
     assert await lua.load(shop.redis, keys, first, [("a", 5)], [], zero) is LoadOutcome.LOADED
     assert await lua.load(shop.redis, keys, _terms(shop, 2), [("a", 9)], [], zero) is LoadOutcome.LOADED_BEFORE
@@ -21,45 +21,45 @@ async def test_a_second_load_does_not_overwrite(shop: CliServices, sale_id: str)
     assert await lua.loaded_epoch(shop.redis, keys) == 1
 
 
-async def test_staged_stock_is_not_for_sale(shop: CliServices, sale_id: str) -> None:
-    """A load that dies half-way leaves the sale not ready."""
+async def test_load_half_done_leaves_sale_not_ready(shop: CliServices, sale_id: str) -> None:
+    """A load that died half-way has staged stock, which is not for sale."""
     keys = SaleKeys(sale_id)
     await shop.redis.hset(keys.staged(1, "stock").decode(), mapping={"a": 5})
-    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is ReserveOutcome.NOT_READY
+    [result] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    assert result.outcome is ReserveOutcome.NOT_READY
     await lua.load(shop.redis, keys, _terms(shop, 1), [("a", 3)], [], EntryId(0, 1))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 3}
 
 
-async def test_stream_ids_go_on_rising_after_a_wipe(shop: CliServices, sale_id: str) -> None:
+async def test_load_after_wipe_keeps_stream_ids_rising(shop: CliServices, sale_id: str) -> None:
     keys, future = SaleKeys(sale_id), EntryId(shop.clock.now_ms() + 3_600_000, 7)
     await lua.load(shop.redis, keys, _terms(shop, 1), [("a", 5)], [], future)
-    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.entry is not None
-    assert answer.entry > future
+    [result] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    assert result.entry is not None
+    assert result.entry > future
 
 
-async def test_a_load_does_not_turn_stream_ids_back(shop: CliServices, sale_id: str) -> None:
+async def test_load_with_lower_min_entry_keeps_last_stream_id(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
-    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    [result] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     await lua.acknowledge(shop.redis, keys, [entry async for entry in lua.iter_stream(shop.redis, keys)])
     await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     await lua.load(shop.redis, keys, _terms(shop, 9), [("a", 5)], [], EntryId(0, 1))
-    assert (await lua.cut(shop.redis, keys)).last_entry == answer.entry
+    assert (await lua.cut(shop.redis, keys)).last_entry == result.entry
 
 
-async def test_publish_only_moves_forward(shop: CliServices, sale_id: str) -> None:
+async def test_publish_with_older_generation_changes_nothing(shop: CliServices, sale_id: str) -> None:
     keys = SaleKeys(sale_id)
     assert await lua.publish(shop.redis, keys, _terms(shop, 1)) is PublishOutcome.NOT_READY
     await lua.load(shop.redis, keys, _terms(shop, 1, 5), [("a", 5)], [], EntryId(0, 1))
     assert await lua.publish(shop.redis, keys, _terms(shop, 1, 6, "paused")) is PublishOutcome.PUBLISHED
     assert await lua.publish(shop.redis, keys, _terms(shop, 1, 5)) is PublishOutcome.OLDER
     assert await lua.publish(shop.redis, keys, _terms(shop, 2, 7)) is PublishOutcome.NOT_READY
-    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    assert answer.outcome is ReserveOutcome.PAUSED
+    [result] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    assert result.outcome is ReserveOutcome.PAUSED
 
 
-async def test_seal_keeps_orders_and_keys(shop: CliServices, sale_id: str) -> None:
+async def test_unload_keeps_orders_and_keys(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, 2)})
     order = reservation(shop.ids.new, sale_id, {"a": 1}, limits={"a": 2}, key="k")
     await reserve(shop.redis, keys, order)
@@ -71,7 +71,7 @@ async def test_seal_keeps_orders_and_keys(shop: CliServices, sale_id: str) -> No
     assert record is not None
 
 
-async def test_settle_forgets_exactly_what_it_is_given(shop: CliServices, sale_id: str) -> None:
+async def test_acknowledge_removes_exactly_given_entries(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     for _ in range(3):
         await reserve(shop.redis, keys, *(reservation(shop.ids.new, sale_id, {"a": 1}) for _ in range(4)))
@@ -83,7 +83,7 @@ async def test_settle_forgets_exactly_what_it_is_given(shop: CliServices, sale_i
     assert len(await lua.read_new(shop.redis, keys, "reader", 10, 100)) == 1
 
 
-async def test_taking_over_from_a_dead_reader(shop: CliServices, sale_id: str) -> None:
+async def test_claim_idle_entries_moves_entries_of_dead_consumer(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
     entries = await lua.read_new(shop.redis, keys, "dead", 10, 100)
@@ -94,7 +94,7 @@ async def test_taking_over_from_a_dead_reader(shop: CliServices, sale_id: str) -
     assert await lua.delete_idle_consumers(shop.redis, keys, 0) == 2
 
 
-async def test_waiting_pages_through_a_long_stream(shop: CliServices, sale_id: str) -> None:
+async def test_iter_stream_pages_through_long_stream(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (1_000, 100, None)})
     for _ in range(450):
         await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))

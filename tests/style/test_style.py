@@ -209,4 +209,4 @@ def test_setting_in_config_is_used_outside_of_it() -> None:
 def test_problem_codes_are_all_in_the_api_document() -> None:
     assert app.PUBLIC  # importing the whole gateway defines all problems
     text = read(ROOT / "docs" / "api.md").partition("## Problems")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \| \d+ \|", text, re.MULTILINE)) == set(problems.codes())
+    assert set(re.findall(r"^\| `(\w+)` \| \d+ \|", text, re.MULTILINE)) == set(problems.problem_codes())

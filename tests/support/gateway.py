@@ -16,7 +16,7 @@ from multidict import CIMultiDictProxy
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
-from gateway.app import ADMIN, PUBLIC, build, fast_path_factory
+from gateway.app import ADMIN, PUBLIC, build_application, fast_path_factory
 from gateway.auth import sign_token
 from gateway.connections import ConnectionRegistry
 from gateway.operations import Operation
@@ -101,7 +101,7 @@ async def open_gateway(
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_gateway_services(settings))
         operations = {(o.method, o.path): o for o in parts}
-        runner = web.AppRunner(build(services, list(operations.values())), access_log=None)
+        runner = web.AppRunner(build_application(services, list(operations.values())), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()

@@ -1,10 +1,10 @@
-"""The pattern of a head says the same as the parser of heads that are like it, and nothing of others."""
+"""The pattern of a head matches exactly the heads like it, and extracts what the parser reads."""
 
 from __future__ import annotations
 
 import pytest
 
-from gateway import request_head
+from gateway.request_head import HeadParser, Match
 
 LINE = b"POST /v1/orders HTTP/1.1\r\n"
 HEAD = (
@@ -13,28 +13,34 @@ HEAD = (
 )
 
 
-def order_head_pattern() -> request_head.Match:
-    head = request_head.parse_head(HEAD, 64)
+@pytest.fixture
+def parser() -> HeadParser:
+    return HeadParser()
+
+
+@pytest.fixture
+def match_head(parser: HeadParser) -> Match:
+    head = parser.parse_head(HEAD, 64)
     assert head is not None
     assert head.fits_fast_path()
-    found = request_head.head_pattern(LINE, head)
-    assert found is not None
-    return found
+    pattern = parser.head_pattern(LINE, head)
+    assert pattern is not None
+    return pattern
 
 
 @pytest.mark.parametrize("key", [b"k-1", b"another one", b"x" * 200, b"~!"])
-def test_it_finds_what_the_parser_finds(key: bytes) -> None:
+def test_pattern_extracts_values_of_parser(parser: HeadParser, match_head: Match, key: bytes) -> None:
     data = HEAD.replace(b"k-1", key)
-    found, parsed = order_head_pattern()(data + b"{}"), request_head.parse_head(data, 64)
-    assert found is not None
-    assert parsed is not None
-    assert (found.groups(), found.end()) == (parsed.values, len(data))
+    match, head = match_head(data + b"{}"), parser.parse_head(data, 64)
+    assert match is not None
+    assert head is not None
+    assert (match.groups(), match.end()) == (head.values, len(data))
 
 
-def test_a_body_is_no_part_of_it() -> None:
-    found = order_head_pattern()(HEAD + b"\0\r\n")
-    assert found is not None
-    assert (found.end(), found.groups()[-1]) == (len(HEAD), None)
+def test_pattern_ends_before_body(match_head: Match) -> None:
+    match = match_head(HEAD + b"\0\r\n")
+    assert match is not None
+    assert (match.end(), match.groups()[-1]) == (len(HEAD), None)
 
 
 @pytest.mark.parametrize(
@@ -57,5 +63,12 @@ def test_a_body_is_no_part_of_it() -> None:
         (b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n"),
     ],
 )
-def test_what_is_not_like_it_is_left_to_the_parser(old: bytes, new: bytes) -> None:
-    assert order_head_pattern()(HEAD.replace(old, new, 1)) is None
+def test_pattern_does_not_match_other_heads(match_head: Match, old: bytes, new: bytes) -> None:
+    assert match_head(HEAD.replace(old, new, 1)) is None
+
+
+def test_pattern_of_known_names_is_kept_and_separate_per_parser(parser: HeadParser, match_head: Match) -> None:
+    head = parser.parse_head(HEAD, 64)
+    assert head is not None
+    assert parser.head_pattern(LINE, head) is match_head
+    assert HeadParser().head_pattern(LINE, head) is not match_head

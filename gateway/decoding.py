@@ -1,0 +1,78 @@
+"""Strict decoding of JSON bodies and idempotency keys; msgspec's errors become input errors."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from commerce.kernel.errors import Invalid, ProblemError
+from commerce.orders.model import PlaceOrder
+from gateway.problems import BadRequest
+
+IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
+IDEMPOTENCY_KEY_DESCRIPTION = (
+    "any text of up to 128 printable characters, new for each order; a repeat with the same key is the same order"
+)
+IDEMPOTENCY_KEY_INVALID = "not 1 to 128 printable ASCII characters without blanks"
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,128}")
+_UNDECODABLE = (ValueError, RecursionError)
+_ERROR_PATH = re.compile(r" - at `([^`]*)`$")
+_decode_order = msgspec.json.Decoder(PlaceOrder).decode
+
+Type = TypeVar("Type")
+
+
+def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
+    """Decode a body to its type.
+
+    Raises `Invalid` with a JSON pointer if a value is wrong, `BadRequest` if the body is not JSON.
+    """
+    try:
+        return decoder.decode(body)
+    except _UNDECODABLE as error:
+        raise _input_problem(error) from None
+
+
+def decode_order_body(body: bytes) -> PlaceOrder:
+    """Decode the body of an order. Raises `Invalid` or `BadRequest` as `decode_json`."""
+    try:
+        return _decode_order(body)
+    except _UNDECODABLE as error:
+        raise _input_problem(error) from None
+
+
+def _input_problem(error: Exception) -> ProblemError:
+    if isinstance(error, msgspec.ValidationError):
+        return invalid_input(error)
+    return BadRequest(f"the body is not JSON: {error}")
+
+
+def invalid_input(error: msgspec.ValidationError) -> Invalid:
+    """Build `Invalid` from msgspec's error.
+
+    Its path `$.lines[0].sku` becomes the JSON pointer `/lines/0/sku`.
+    """
+    text = str(error)
+    path = _ERROR_PATH.search(text)
+    pointer = ""
+    if path:
+        text = text[: path.start()]
+        pointer = path[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
+    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"pointer": pointer, "detail": text}])
+
+
+def check_idempotency_key(value: str | None) -> str:
+    """Return the value of an Idempotency-Key header if it is valid.
+
+    Raises `BadRequest` if the header is missing, `Invalid` if its value is wrong.
+    """
+    if value is None:
+        raise BadRequest(f"the header parameter Idempotency-Key is missing: {IDEMPOTENCY_KEY_DESCRIPTION}")
+    if not _IDEMPOTENCY_KEY.fullmatch(value):
+        raise Invalid(
+            f"Idempotency-Key: {IDEMPOTENCY_KEY_INVALID}",
+            errors=[{"pointer": "Idempotency-Key", "detail": IDEMPOTENCY_KEY_INVALID}],
+        )
+    return value
