@@ -138,7 +138,7 @@ async def _read_stream(redis: Redis, keys: SaleKeys) -> AsyncIterator[tuple[Entr
                 yield entry.id, decode_accepted(payload)
             except msgspec.MsgspecError as error:
                 _logger.error(
-                    "an order in the stream cannot be read", extra={"order_id": order_id.hex(), "reason": str(error)}
+                    "cannot read an order in the stream", extra={"order_id": order_id.hex(), "reason": str(error)}
                 )
 
 

@@ -57,7 +57,7 @@ def client(url: str) -> Redis:
     ("options", "why"),
     [
         (("--appendonly", "no"), "append-only file"),
-        (("--appendfsync", "everysec"), "before the disk has it"),
+        (("--appendfsync", "everysec"), "before the command is on the disk"),
         (("--no-appendfsync-on-rewrite", "yes"), "stops syncing during a rewrite"),
         (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "may evict"),
     ],
