@@ -51,7 +51,9 @@ class BookingRequest(msgspec.Struct, frozen=True):
 
 
 class BookingConfirmation(NamedTuple):
-    """The carrier's promise to collect a shipment. `sort_code` is printed on the label if the carrier requires one."""
+    """The carrier's promise to collect a shipment.
+
+    `sort_code` is printed on the label if the carrier requires one."""
 
     tracking_no: str
     sort_code: str | None = None
@@ -81,18 +83,22 @@ class ShipmentUpdate(msgspec.Struct, frozen=True):
 
 
 class CarrierWebhook(msgspec.Struct, frozen=True):
-    """A genuine webhook of a carrier. `webhook_id` is the same if the carrier sends the same content again."""
+    """A genuine webhook of a carrier. Equal content has an equal `webhook_id`."""
 
     webhook_id: str
     updates: list[ShipmentUpdate]
 
 
 CancelOutcome = Literal["cancelled", "too_late", "absent"]
-"""`too_late`: the carrier has the shipment already. `absent`: it has no such booking and will not accept it later."""
+"""`too_late`: the carrier has the shipment already.
+
+`absent`: it has no such booking and will not accept it later."""
 
 
 class Carrier(Protocol):
-    """A carrier in the rate table. Carriers may share a `system`, which has connections, limits and webhooks."""
+    """A carrier in the rate table.
+
+    Carriers may share a `system`, which has connections, limits and webhooks."""
 
     name: str
     system: str
@@ -150,7 +156,7 @@ class CarrierRegistry(NamedTuple):
 
 
 class AdapterObjects(NamedTuple):
-    """The objects that an adapter creates: its carriers, and its webhook reader if the system sends webhooks."""
+    """The carriers that an adapter creates, and its webhook reader if the system sends webhooks."""
 
     carriers: Sequence[Carrier]
     webhook_reader: CarrierWebhookReader | None = None
@@ -163,11 +169,11 @@ class CarrierAdapter:
     name: str
     """the system's name in webhook paths, metrics and logs"""
     settings_field: str
-    """field of the shipping settings that holds the credentials, or a switch; the adapter is used if it is set"""
+    """field of the shipping settings: credentials or a switch; the adapter is used if it is set"""
     load_account: Callable[..., Any] | None = None
-    """makes the account of the credentials, which are its keywords; raises `ValueError`; None without credentials"""
+    """makes the account of the credentials, given by keyword; raises `ValueError` if one is invalid"""
     create: Callable[..., AdapterObjects]
-    """called with the account, an `HttpTransport`, a `Clock` and, by keyword, the fields of `extra_settings`"""
+    """called with account (or None), `HttpTransport`, `Clock` and, by keyword, `extra_settings`"""
     extra_settings: tuple[str, ...] = ()
     """further fields of the shipping settings, which may only be set together with `settings_field`"""
     sends_webhooks: bool = False

@@ -80,7 +80,9 @@ class ShipmentLineView(msgspec.Struct, frozen=True):
 
 
 class ShipmentEvent(msgspec.Struct, frozen=True):
-    """An event of a shipment. `status` is set if it advanced; `seq` counts over all shipments of the order."""
+    """An event of a shipment.
+
+    `status` is set if it advanced; `seq` counts over all shipments of the order."""
 
     seq: int
     shipment_id: UUID
@@ -177,9 +179,11 @@ class Shipment(msgspec.Struct, frozen=True):
 WorklistName = Literal[
     "to_pack", "parked", "on_hold", "overdue", "stalled", "no_first_scan", "undelivered", "anomalies", "all"
 ]
-"""Shipments that need a person: `to_pack`; `parked` after failed jobs; `on_hold` until staff resume them; `overdue`
-after the promised day; `stalled` with a carrier that reports nothing for long; `no_first_scan` after booking;
-`undelivered`, lost or returned and not resolved; `anomalies` among the tracking events."""
+"""Shipments that need a person.
+
+`to_pack`; `parked` after failed jobs; `on_hold` until staff resume them; `overdue` after the promised day; `stalled`
+with a carrier that reports nothing for long; `no_first_scan` after booking; `undelivered`, lost or returned and not
+resolved; `anomalies` among the tracking events."""
 
 
 class WorklistItem(msgspec.Struct, frozen=True):
@@ -274,7 +278,7 @@ class Pick(msgspec.Struct, frozen=True):
 
 
 class Wave(msgspec.Struct, frozen=True):
-    """Shipments picked in one walk, and the pick list. Their numbers in the wave are their positions, from 1."""
+    """Shipments picked in one walk, and the pick list. Positions from 1 number them."""
 
     wave_id: UUID
     warehouse_id: str

@@ -30,7 +30,9 @@ class PackageSize(NamedTuple):
 
 
 class NewShipment(NamedTuple):
-    """A shipment to insert; amounts in minor units of the order's currency. `replaces` is the shipment it reships."""
+    """A shipment to insert; amounts in minor units of the order's currency.
+
+    `replaces` is the shipment that it reships."""
 
     shipment_id: UUID
     order_id: UUID

@@ -1,8 +1,9 @@
-"""The one place that decides a shipment's status, and what follows from it for the order, its units and its cash.
+"""The one place that decides a shipment's status.
 
-Call inside a transaction that holds the order lock. Webhooks, polls, drivers, workers and staff all lock the order
-first, so that events may arrive twice, late and in any order. A status only advances: an event older than the present
-status is stored and changes nothing, and an event that skips a step inserts the steps between.
+The status of the order, the counts of its units and the capture of its cash follow from it. Call inside a transaction
+that holds the order lock. Webhooks, polls, drivers, workers and staff all lock the order first, so that events may
+arrive twice, late and in any order. A status only advances: an event older than the present status is stored and
+changes nothing, and an event that skips a step inserts the steps between.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ async def apply_tracking_events(
     for key, event in new_events.items():
         path = _steps_between(status, event.status) if booking_is_current else []
         for to in path[:-1]:
-            text = f"assumed to be {to.replace('_', ' ')}, from the event after it"
+            text = f"{to.replace('_', ' ')}, implied by the event after it"
             rows.append(NewShipmentEvent(event.at, source, actor, text, step=(status, to)))
             status = to
         if path:
@@ -230,7 +231,7 @@ async def _capture_cash_if_complete(connection: Connection, order: OrderHeader, 
 async def _advance_order(
     connection: Connection, order: OrderHeader, now: datetime, policy: ShippingPolicy
 ) -> OrderHeader:
-    """Advance the order to shipped once all its units are with carriers, and to delivered once all are delivered."""
+    """Advance the order to shipped once all units are picked up, to delivered once all are delivered."""
     totals = await store.get_fulfilment_totals(connection, order.order_id)
     if order.status is OrderStatus.FULFILLING and totals.shipped == totals.ordered:
         order = await _advance_order_to(connection, order, OrderStatus.SHIPPED, now, "all shipments are picked up")

@@ -49,7 +49,7 @@ def carrier_protocols(
             check_word=ids.sf_express_check_word,
             monthly_card=ids.sf_express_monthly_card,
             push_url=f"{shop}/v1/webhooks/carriers/sf_express" if shop else "",
-            push_key=ids.sf_express_push_key,
+            webhook_key=ids.sf_express_webhook_key,
         ),
         Kuaidi100Sandbox(
             depot=depot, courier=courier, board=board, customer=ids.kuaidi100_customer, key=ids.kuaidi100_key

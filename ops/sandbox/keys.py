@@ -36,7 +36,7 @@ class MerchantIds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sf_express_partner_id: str
     sf_express_check_word: str
     sf_express_monthly_card: str
-    sf_express_push_key: str
+    sf_express_webhook_key: str
     kuaidi100_customer: str
     kuaidi100_key: str
     kuaidi100_salt: str
@@ -117,7 +117,7 @@ def _new_ids() -> MerchantIds:
         sf_express_partner_id=f"FG{secrets.token_hex(4).upper()}",
         sf_express_check_word=secrets.token_hex(16),
         sf_express_monthly_card=digits(10),
-        sf_express_push_key=secrets.token_urlsafe(24),
+        sf_express_webhook_key=secrets.token_urlsafe(24),
         kuaidi100_customer=secrets.token_hex(16).upper(),
         kuaidi100_key=secrets.token_hex(6),
         kuaidi100_salt=secrets.token_hex(16),

@@ -108,7 +108,7 @@ class SfExpressSandbox:
         check_word: str,
         monthly_card: str,
         push_url: str,
-        push_key: str,
+        webhook_key: str,
     ) -> None:
         self._depot = depot
         self._courier = courier
@@ -117,7 +117,7 @@ class SfExpressSandbox:
         self._check_word = check_word
         self._monthly_card = monthly_card
         self._push_url = push_url
-        self._push_key = push_key
+        self._webhook_key = webhook_key
         self._services: dict[str, Callable[[bytes], dict[str, Any]]] = {
             "EXP_RECE_CREATE_ORDER": self._create,
             "EXP_RECE_SEARCH_ORDER_RESP": self._search,
@@ -137,7 +137,7 @@ class SfExpressSandbox:
             "orderid": parcel.order_no,
             **_route(event),
         }
-        query = urlencode({"key": self._push_key[::-1] if wrong else self._push_key})
+        query = urlencode({"key": self._webhook_key[::-1] if wrong else self._webhook_key})
         headers = {"Content-Type": "application/json;charset=UTF-8"}
         return OutgoingWebhook(
             f"{self._push_url}?{query}", headers, msgspec.json.encode({"Body": {"WaybillRoute": [route]}})

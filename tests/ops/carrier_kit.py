@@ -34,7 +34,7 @@ IDS = MerchantIds(
         "sf_express_partner_id": "PARTNER",
         "sf_express_check_word": "check~word*",
         "sf_express_monthly_card": "7551234567",
-        "sf_express_push_key": "push/key+",
+        "sf_express_webhook_key": "push/key+",
         "kuaidi100_customer": "CUSTOMER",
         "kuaidi100_key": "key",
         "kuaidi100_salt": "salt",
@@ -165,7 +165,7 @@ class ReceivedWebhook(NamedTuple):
     @property
     def is_genuine(self) -> bool:
         if self.carrier == "sf_express":
-            return self.key == IDS.sf_express_push_key
+            return self.key == IDS.sf_express_webhook_key
         return self.form["sign"] == md5(self.form["param"] + IDS.kuaidi100_salt)
 
 

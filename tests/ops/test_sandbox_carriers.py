@@ -273,5 +273,5 @@ async def test_secrets_are_not_shown(kit: CarrierKit) -> None:
     for path in ("/", "/books", f"/parcels/{number}", "/switches/sf_express"):
         async with kit.http.get(path) as answer:
             shown = await answer.text()
-        assert json.dumps(IDS.sf_express_push_key)[1:-1] not in shown
+        assert json.dumps(IDS.sf_express_webhook_key)[1:-1] not in shown
         assert IDS.sf_express_check_word not in shown

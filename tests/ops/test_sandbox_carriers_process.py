@@ -45,6 +45,6 @@ async def test_a_kill_loses_no_parcel(tmp_path: Path) -> None:
             routes = await SfExpressClient(session, base, ids).tracked(number)
             pushed = [push for push in receiver.got if push.carrier == "sf_express"]
             assert sorted(push.route["acceptTime"] for push in pushed) == [one["acceptTime"] for one in routes]
-            assert {push.key for push in pushed} == {ids.sf_express_push_key}
+            assert {push.key for push in pushed} == {ids.sf_express_webhook_key}
             assert "shutdown" in [push.told["status"] for push in receiver.got if push.carrier == "kuaidi100"]
-    assert ids.sf_express_push_key not in (tmp_path / "log").read_text()
+    assert ids.sf_express_webhook_key not in (tmp_path / "log").read_text()

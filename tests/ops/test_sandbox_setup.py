@@ -18,7 +18,7 @@ from ops.local.up import _describe_sandbox, _needs_sandbox
 from ops.sandbox.keys import make_keys, read_keys
 
 ALIPAY = AlipaySettings(app_id="a", seller_id="s", notify_url="n", merchant_key=SecretStr("k"), alipay_key="k")
-SF = SfExpressSettings(partner_id="p", check_word=SecretStr("c"), monthly_card="m", push_key=SecretStr("k"))
+SF = SfExpressSettings(partner_id="p", check_word=SecretStr("c"), monthly_card="m", webhook_key=SecretStr("k"))
 KUAIDI = Kuaidi100Settings(customer="c", key=SecretStr("k"), salt=SecretStr("s"), notify_url="n")
 
 
@@ -44,7 +44,7 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
     assert shipping.sf_express is not None
     assert shipping.kuaidi100 is not None
     ids = read_keys(home / "sandbox" / "keys").ids
-    assert shipping.sf_express.push_key.get_secret_value() == ids.sf_express_push_key
+    assert shipping.sf_express.webhook_key.get_secret_value() == ids.sf_express_webhook_key
     assert shipping.sf_express.base_url == f"http://127.0.0.1:{settings.sandbox.port}/sf_express/std/service"
     assert shipping.kuaidi100.notify_url == f"http://127.0.0.1:{settings.http.port}/v1/webhooks/carriers/kuaidi100"
     argv = list(build_sandbox_spec(settings).argv)

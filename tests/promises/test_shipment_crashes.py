@@ -1,5 +1,7 @@
-"""P5, P7: who carries parcels on is killed between SF Express and our row; whoever comes next asks under the same
-booking, and a parcel is booked once."""
+"""P5, P7: workers are killed between the call to SF Express and our commit.
+
+The next worker repeats the call under the same booking, so that a shipment is booked once.
+"""
 
 from __future__ import annotations
 
@@ -34,62 +36,68 @@ _ORDERS = 8
 
 @dataclass
 class SfExpressProcesses(Processes):
-    """Processes that know SF Express too, with the secrets that no dump of the settings shows."""
+    """Processes whose settings contain the credentials of SF Express, which a dump of the settings masks."""
 
     def environment(self) -> dict[str, str]:
         shipping = self.settings.shipping
         assert shipping.sf_express is not None
-        texts = shipping.model_dump(mode="json") | {"sf_express": shipping.sf_express.as_strings()}
-        return {**super().environment(), "FLOODGATE_SHIPPING": orjson.dumps(texts).decode()}
+        fields = shipping.model_dump(mode="json") | {"sf_express": shipping.sf_express.as_strings()}
+        return {**super().environment(), "FLOODGATE_SHIPPING": orjson.dumps(fields).decode()}
 
 
 @dataclass
 class CrashKit:
-    """A shop without a driver, SF Express, and drivers as processes. A dead one's jobs are free after a second."""
+    """A shop, a simulated SF Express, and workers as processes with leases of one second."""
 
     ship: ShippingShop
     carrier_kit: CarrierKit
     processes: SfExpressProcesses
 
-    async def dies(self, place: str) -> None:
-        running = await self.processes.worker("fulfilment_worker", crash_at=place)
-        assert await wait_for_exit(running) == -9, f"it did not come to {place}"
+    async def run_until_killed(self, failpoint: str) -> None:
+        running = await self.processes.worker("fulfilment_worker", crash_at=failpoint)
+        assert await wait_for_exit(running) == -9, f"the worker did not reach {failpoint}"
 
-    async def goes_on(self) -> None:
+    async def start_worker(self) -> None:
         await self.processes.worker("fulfilment_worker")
 
-    async def only(self) -> Shipment:
+    async def get_only_shipment(self) -> Shipment:
         [row] = await self.ship.fetch_rows("SELECT shipment_id FROM shipments")
         return await self.ship.get_shipment(row["shipment_id"])
 
-    async def becomes(self, shipment_id: UUID, status: str, line: str = ADDRESS["line"]) -> None:
-        async def look() -> bool:
-            now = await self.ship.get_shipment(shipment_id)
-            return (now.status, now.address.line, now.task) == (status, line, "track" if status == "booked" else None)
+    async def wait_for_status(self, shipment_id: UUID, status: str, line: str = ADDRESS["line"]) -> None:
+        expected = (status, line, "track" if status == "booked" else None)
 
-        await eventually(look, timeout_s=20)
+        async def is_reached() -> bool:
+            shipment = await self.ship.get_shipment(shipment_id)
+            return (shipment.status, shipment.address.line, shipment.task) == expected
 
-    def theirs(self) -> list[SimulatedShipment]:
+        await eventually(is_reached, timeout_s=20)
+
+    def list_at_carrier(self) -> list[SimulatedShipment]:
         return self.carrier_kit.carriers.depot.last(100)
 
-    async def booked(self) -> Shipment:
-        """A parcel that is booked, with nobody at work any more."""
+    async def add_booked_shipment(self) -> Shipment:
+        """Add an order, have a worker book its shipment, and stop the worker."""
         await self.ship.add_order()
         running = await self.processes.worker("fulfilment_worker")
 
-        async def look() -> bool:
+        async def is_booked() -> bool:
             return bool(await self.ship.fetch_value("SELECT count(*) FROM shipments WHERE status = 'booked'"))
 
-        await eventually(look)
+        await eventually(is_booked)
         await running.stop()
-        return await self.only()
+        return await self.get_only_shipment()
 
-    async def agree(self) -> None:
-        """SF will come for what is booked here, under the same numbers, and for nothing else; goods are counted."""
+    async def check(self) -> None:
+        """Check that SF has exactly our bookings, under the same numbers, and that units are counted."""
         await self.ship.check_records()
         rows = await self.ship.fetch_rows("SELECT booking_id, tracking_no FROM bookings WHERE outcome = 'booked'")
-        ours = {(row["booking_id"].hex, row["tracking_no"]) for row in rows}
-        assert {(one.order_no, one.number) for one in self.theirs() if one.state != "cancelled"} == ours
+        our_bookings = {(row["booking_id"].hex, row["tracking_no"]) for row in rows}
+        assert {
+            (simulated.order_no, simulated.number)
+            for simulated in self.list_at_carrier()
+            if simulated.state != "cancelled"
+        } == our_bookings
         assert self.carrier_kit.books("sf_express")["booked_more_than_once"] == 0
         assert await self.ship.fetch_value("SELECT count(*) FROM shipments WHERE parked") == 0
 
@@ -106,7 +114,7 @@ async def kit(shop: CliServices, make_settings: Callable[..., Settings], tmp_pat
             "partner_id": IDS.sf_express_partner_id,
             "check_word": IDS.sf_express_check_word,
             "monthly_card": IDS.sf_express_monthly_card,
-            "push_key": "nobodypusheshere1234",
+            "webhook_key": "nobodypusheshere1234",
             "base_url": str(carrier_kit.http.make_url("/sf_express/std/service")),
         }
         settings = make_settings(
@@ -114,88 +122,90 @@ async def kit(shop: CliServices, make_settings: Callable[..., Settings], tmp_pat
             driver={"lease_s": 1, "backoff_max_s": 0.5},
         )
         ship = await stack.enter_async_context(open_shipping_shop(shop, settings, rates=_RATES))
-        ship.carriers["sf_express"] = FakeCarrier("sf_express")  # for the desk, which calls nobody
+        ship.carriers["sf_express"] = FakeCarrier("sf_express")  # for staff actions, which call no carrier
         plain = await stack.enter_async_context(run_processes(settings, tmp_path))
         yield CrashKit(ship, carrier_kit, SfExpressProcesses(settings, tmp_path, running=plain.running))
 
 
-async def test_booked_and_not_noted(kit: CrashKit) -> None:
-    """Three drivers die, each after SF has taken a parcel and before that is written down."""
+async def test_killed_after_booking_is_booked_once(kit: CrashKit) -> None:
+    """Three workers are killed, each after SF has booked a shipment and before our commit."""
     for _ in range(_ORDERS):
         await kit.ship.add_order()
-    for place in ("shipment.after_book", "shipment.after_book:3", "shipment.after_book:2"):
-        await kit.dies(place)
-    assert len(kit.theirs()) > await kit.ship.fetch_value("SELECT count(*) FROM bookings WHERE outcome = 'booked'")
-    await kit.goes_on()
+    for failpoint in ("shipment.after_book", "shipment.after_book:3", "shipment.after_book:2"):
+        await kit.run_until_killed(failpoint)
+    assert len(kit.list_at_carrier()) > await kit.ship.fetch_value(
+        "SELECT count(*) FROM bookings WHERE outcome = 'booked'"
+    )
+    await kit.start_worker()
 
-    async def look() -> bool:
+    async def are_booked() -> bool:
         query = "SELECT count(*) FROM shipments WHERE status = 'booked' AND task = 'track'"
         return bool(await kit.ship.fetch_value(query) == _ORDERS)
 
-    await eventually(look, timeout_s=20)
-    await kit.agree()
-    assert len(kit.theirs()) == await kit.ship.fetch_value("SELECT count(*) FROM bookings") == _ORDERS
+    await eventually(are_booked, timeout_s=20)
+    await kit.check()
+    assert len(kit.list_at_carrier()) == await kit.ship.fetch_value("SELECT count(*) FROM bookings") == _ORDERS
 
 
-async def test_booked_and_not_noted_and_at_the_door_by_then(kit: CrashKit) -> None:
-    """SF has brought it before anybody here knows that it would come for it."""
+async def test_shipment_delivered_after_crash_is_recorded(kit: CrashKit) -> None:
+    """SF delivers a shipment before we know that it is booked."""
     order_id = await kit.ship.add_order()
-    await kit.dies("shipment.after_book")
-    [theirs] = kit.theirs()
-    kit.carrier_kit.carriers.courier.move(theirs.number, "delivered")
-    await kit.goes_on()
-    await kit.becomes((await kit.only()).shipment_id, "delivered")
-    assert (await kit.only()).tracking_no == theirs.number
+    await kit.run_until_killed("shipment.after_book")
+    [simulated] = kit.list_at_carrier()
+    kit.carrier_kit.carriers.courier.move(simulated.number, "delivered")
+    await kit.start_worker()
+    await kit.wait_for_status((await kit.get_only_shipment()).shipment_id, "delivered")
+    assert (await kit.get_only_shipment()).tracking_no == simulated.number
     assert await kit.ship.order_status(order_id) == "delivered"
-    await kit.agree()
+    await kit.check()
 
 
-@pytest.mark.parametrize("how", ["refund", "cancel"])
-async def test_booked_and_not_noted_and_not_wanted_any_more(kit: CrashKit, how: str) -> None:
+@pytest.mark.parametrize("action", ["refund", "cancel"])
+async def test_shipment_unwanted_after_crash_is_cancelled(kit: CrashKit, action: str) -> None:
     order_id = await kit.ship.add_order()
-    await kit.dies("shipment.after_book")
-    parcel = await kit.only()
-    assert (parcel.status, parcel.tracking_no) == ("planned", None)
-    if how == "refund":
+    await kit.run_until_killed("shipment.after_book")
+    shipment = await kit.get_only_shipment()
+    assert (shipment.status, shipment.tracking_no) == ("planned", None)
+    if action == "refund":
         await kit.ship.refund_all(order_id)
     else:
-        await kit.ship.fulfilment.cancel(parcel.shipment_id, "not wanted", "dan")
-    await kit.dies("shipment.after_cancel")
-    assert [one.state for one in kit.theirs()] == ["cancelled"]
-    await kit.goes_on()
-    await kit.becomes(parcel.shipment_id, "cancelled")
-    await kit.agree()
+        await kit.ship.fulfilment.cancel(shipment.shipment_id, "not wanted", "dan")
+    await kit.run_until_killed("shipment.after_cancel")
+    assert [simulated.state for simulated in kit.list_at_carrier()] == ["cancelled"]
+    await kit.start_worker()
+    await kit.wait_for_status(shipment.shipment_id, "cancelled")
+    await kit.check()
 
 
-async def test_cancelled_and_not_noted(kit: CrashKit) -> None:
-    """For another address: the first booking is over with SF, whoever says so, and one more is made."""
-    parcel = await kit.booked()
-    await kit.ship.fulfilment.redirect(parcel.shipment_id, _NEW, "moved", "dan")
-    await kit.dies("shipment.after_cancel")
-    assert [one.state for one in kit.theirs()] == ["cancelled"]
-    assert (await kit.ship.get_shipment(parcel.shipment_id)).tracking_no == parcel.tracking_no
-    await kit.dies("shipment.after_book")
-    await kit.goes_on()
-    await kit.becomes(parcel.shipment_id, "booked", _NEW.line)
-    assert sorted(one.state for one in kit.theirs()) == ["booked", "cancelled"]
-    await kit.agree()
+async def test_killed_after_cancelling_is_redirected_once(kit: CrashKit) -> None:
+    """A redirect ends the first booking at SF and makes exactly one more."""
+    shipment = await kit.add_booked_shipment()
+    await kit.ship.fulfilment.redirect(shipment.shipment_id, _NEW, "moved", "dan")
+    await kit.run_until_killed("shipment.after_cancel")
+    assert [simulated.state for simulated in kit.list_at_carrier()] == ["cancelled"]
+    assert (await kit.ship.get_shipment(shipment.shipment_id)).tracking_no == shipment.tracking_no
+    await kit.run_until_killed("shipment.after_book")
+    await kit.start_worker()
+    await kit.wait_for_status(shipment.shipment_id, "booked", _NEW.line)
+    assert sorted(simulated.state for simulated in kit.list_at_carrier()) == ["booked", "cancelled"]
+    await kit.check()
 
 
-async def test_too_late_and_not_noted(kit: CrashKit) -> None:
-    """SF has the parcel: it goes its way, and nobody is told twice that it does."""
-    parcel = await kit.booked()
-    assert parcel.tracking_no is not None
-    kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "picked_up")
-    await kit.ship.fulfilment.cancel(parcel.shipment_id, "not wanted", "dan")
-    await kit.dies("shipment.after_cancel")
-    await kit.goes_on()
+async def test_killed_after_late_cancellation_notes_it_once(kit: CrashKit) -> None:
+    """SF has the shipment: it continues, and this is noted once."""
+    shipment = await kit.add_booked_shipment()
+    assert shipment.tracking_no is not None
+    kit.carrier_kit.carriers.courier.move(shipment.tracking_no, "picked_up")
+    await kit.ship.fulfilment.cancel(shipment.shipment_id, "not wanted", "dan")
+    await kit.run_until_killed("shipment.after_cancel")
+    await kit.start_worker()
 
-    async def look() -> bool:
-        return (await kit.ship.get_shipment(parcel.shipment_id)).status == "picked_up"
+    async def is_picked_up() -> bool:
+        return (await kit.ship.get_shipment(shipment.shipment_id)).status == "picked_up"
 
-    await eventually(look)
-    kit.carrier_kit.carriers.courier.move(parcel.tracking_no, "delivered")
-    await kit.becomes(parcel.shipment_id, "delivered")
-    late = [text for text in await kit.ship.list_event_texts(parcel.shipment_id) if "has collected it" in text]
+    await eventually(is_picked_up)
+    kit.carrier_kit.carriers.courier.move(shipment.tracking_no, "delivered")
+    await kit.wait_for_status(shipment.shipment_id, "delivered")
+    late = [text for text in await kit.ship.list_event_texts(shipment.shipment_id) if "has collected it" in text]
     assert len(late) == 1
-    await kit.agree()
+    await kit.check()

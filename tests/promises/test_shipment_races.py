@@ -1,7 +1,6 @@
-"""P7: more than a hundred pairs each of what may happen to a parcel in the same moment.
+"""P7: more than a hundred pairs each of actions on a shipment at the same moment.
 
-Whoever comes first decides. Afterwards nobody is booked twice, goods are counted as parcels hold them, and no parcel
-waits for anything.
+The first one decides. Afterwards no shipment is booked twice, unit counts match the shipments, and no job is left.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from ops.services import CliServices
 from tests.support.sales import ADDRESS, eventually, make_sale
 from tests.support.shipping_shop import PRICE, SHANGHAI, FakeCarrier, ShippingShop, open_shipping_shop, tracking_event
 
-pytestmark = pytest.mark.drill  # half a minute, in which nothing else is learnt
+pytestmark = pytest.mark.drill  # takes half a minute
 
 PAIRS, AT_ONCE = 120, 40
 _MOMENT_S = 0.06
@@ -39,13 +38,13 @@ _WAITING = "SELECT count(*) FROM shipments WHERE task IN ('book', 'cancel', 'sub
 
 @dataclass
 class FakeHesitatingCarrier(FakeCarrier):
-    """What it is asked for comes to pass somewhere in the middle of the call."""
+    """Takes effect at a random time during the call."""
 
-    async def book(self, parcel: BookingRequest) -> BookingConfirmation:
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
         await pause_briefly()
-        booked = await super().book(parcel)
+        confirmation = await super().book(request)
         await pause_briefly()
-        return booked
+        return confirmation
 
     async def cancel(self, booking_id: UUID, tracking_no: str | None) -> CancelOutcome:
         await pause_briefly()
@@ -64,154 +63,153 @@ async def pause_briefly() -> None:
 
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
-    """With connections enough that pairs meet in the database and not before it."""
+    """Settings with enough connections for pairs to meet in the database, not before it."""
     return make_settings(limits={"database_connections": 12})
 
 
 @pytest.fixture
 async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
-    async with open_shipping_shop(shop, settings, max_attempts=1_000) as found:
-        for name, before in list(found.carriers.items()):
-            found.carriers[name] = FakeHesitatingCarrier(
-                name, before.accepts_bookings, before.is_external, before.needs_subscription
+    async with open_shipping_shop(shop, settings, max_attempts=1_000) as ship:
+        for name, carrier in list(ship.carriers.items()):
+            ship.carriers[name] = FakeHesitatingCarrier(
+                name, carrier.accepts_bookings, carrier.is_external, carrier.needs_subscription
             )
-        yield found
+        yield ship
 
 
-async def planned(ship: ShippingShop, *lines: tuple[str, int, int], **more: Any) -> list[Job]:
-    """That many orders in one parcel each, which are leased to be booked where the driver books."""
-    await asyncio.gather(*(ship.add_order(*lines, user=f"u{number}", **more) for number in range(PAIRS)))
+async def plan_orders(ship: ShippingShop, *lines: tuple[str, int, int], **options: Any) -> list[Job]:
+    """Add and plan `PAIRS` orders of one shipment each. Returns the claimed booking jobs."""
+    await asyncio.gather(*(ship.add_order(*lines, user=f"u{number}", **options) for number in range(PAIRS)))
     assert Counter(await asyncio.gather(*map(ship.jobs.work, await ship.jobs.claim(PAIRS, [], [])))) == {
         "planned": PAIRS
     }
     return await ship.jobs.claim(PAIRS * 2, [], [])
 
 
-async def race(ends: Sequence[Sequence[Coroutine[Any, Any, str]]]) -> Counter[str]:
-    """All ends of each group at nearly the same time, many groups together, in any order; how often they said what."""
+async def race(groups: Sequence[Sequence[Coroutine[Any, Any, str]]]) -> Counter[str]:
+    """Run the coroutines of each group at nearly the same time, many groups at once, in random order.
 
-    async def run(end: Coroutine[Any, Any, str]) -> str:
+    Returns the number of each result."""
+
+    async def run(coroutine: Coroutine[Any, Any, str]) -> str:
         await asyncio.sleep(random() * _MOMENT_S)
-        return await end
+        return await coroutine
 
-    said: Counter[str] = Counter()
-    for first in range(0, len(ends), AT_ONCE):
-        runners = [end for group in ends[first : first + AT_ONCE] for end in group]
-        shuffle(runners)
-        said.update(await asyncio.gather(*map(run, runners)))
-    return said
+    results: Counter[str] = Counter()
+    for first in range(0, len(groups), AT_ONCE):
+        coroutines = [coroutine for group in groups[first : first + AT_ONCE] for coroutine in group]
+        shuffle(coroutines)
+        results.update(await asyncio.gather(*map(run, coroutines)))
+    return results
 
 
-async def refusing(work: Awaitable[Any]) -> str:
-    """What became of it at the desk."""
+async def try_action(action: Awaitable[Any]) -> str:
+    """Await a staff action. Returns "done", or "refused" if the shipment's state does not allow it."""
     try:
-        await work
+        await action
     except InvalidShipmentState:
-        return "not now"
+        return "refused"
     return "done"
 
 
-async def over(ship: ShippingShop, sale_id: str) -> Counter[str]:
-    """Let the driver finish and check everything; how many parcels are where."""
+async def finish_and_check(ship: ShippingShop, sale_id: str) -> Counter[str]:
+    """Work on all jobs and check all records. Returns the number of shipments by status."""
 
-    async def look() -> bool:
+    async def is_finished() -> bool:
         await asyncio.gather(*map(ship.work_on, await ship.jobs.claim(PAIRS, [], [])))
         return not await ship.fetch_value(_WAITING)
 
-    await eventually(look, timeout_s=30)
+    await eventually(is_finished, timeout_s=30)
     await ship.check_records()
     await make_sale(ship.shop, sale_id, {"a": (1, PRICE, None)})
     await ship.fetch_rows("UPDATE orders SET sale_id = $1", sale_id)
     audit = await ship.shop.audit.audit_sale(sale_id)
-    # These orders never went through Redis, and their money comes from nowhere: goods and histories are what is real.
-    assert not [found for found in audit.findings if found.promise in _SHIPPING]
+    # These orders bypass Redis and their payments are inserted, so only the promises of shipping can hold.
+    assert not [finding for finding in audit.findings if finding.promise in _SHIPPING]
     assert not any((await ship.shop.audit.sum_ledger()).values())
     return Counter({row["status"]: row["count"] for row in await ship.fetch_rows(
         "SELECT status, count(*) FROM shipments GROUP BY status"
     )})  # fmt: skip
 
 
-def both_came_first(said: Counter[str], *words: str) -> None:
-    assert min(said[word] for word in words) > 5, f"one end always came first: {said}"
+def check_both_came_first(results: Counter[str], *words: str) -> None:
+    assert min(results[word] for word in words) > 5, f"the same side always came first: {results}"
 
 
 def current_requests(carrier: FakeCarrier) -> dict[UUID, BookingRequest]:
-    """What it was told of each booking that it will come for."""
-    return {
-        parcel.booking_id: parcel
-        for parcel in carrier.booking_requests
-        if parcel.booking_id in carrier.current_bookings
-    }
+    """Return the latest request of each booking that is not cancelled."""
+    current = carrier.current_bookings
+    return {request.booking_id: request for request in carrier.booking_requests if request.booking_id in current}
 
 
-async def test_cancel_against_booking(ship: ShippingShop, sale_id: str) -> None:
-    jobs = await planned(ship)
-    said = await race(
-        [(ship.work_on(job), refusing(ship.fulfilment.cancel(shipment_id(job), "not wanted", "dan"))) for job in jobs]
+async def test_cancel_and_booking_at_once_end_cancelled(ship: ShippingShop, sale_id: str) -> None:
+    jobs = await plan_orders(ship)
+    results = await race(
+        [(ship.work_on(job), try_action(ship.fulfilment.cancel(shipment_id(job), "not wanted", "dan"))) for job in jobs]
     )
-    both_came_first(said, "booked", "unchanged")
-    assert said["done"] == PAIRS
-    assert await over(ship, sale_id) == {"cancelled": PAIRS}
+    check_both_came_first(results, "booked", "unchanged")
+    assert results["done"] == PAIRS
+    assert await finish_and_check(ship, sale_id) == {"cancelled": PAIRS}
     assert not ship.carriers["cheap"].current_bookings
 
 
-async def test_redirect_against_booking(ship: ShippingShop, sale_id: str) -> None:
-    """It is booked to the new door and not to the old one."""
-    jobs = await planned(ship)
-    said = await race(
+async def test_redirect_and_booking_at_once_book_new_address(ship: ShippingShop, sale_id: str) -> None:
+    """The current booking has the new address."""
+    jobs = await plan_orders(ship)
+    results = await race(
         [
-            (ship.work_on(job), refusing(ship.fulfilment.redirect(shipment_id(job), _NEW, "moved", "dan")))
+            (ship.work_on(job), try_action(ship.fulfilment.redirect(shipment_id(job), _NEW, "moved", "dan")))
             for job in jobs
         ]
     )
-    assert said == {"booked": PAIRS, "done": PAIRS}
-    assert await over(ship, sale_id) == {"booked": PAIRS}
+    assert results == {"booked": PAIRS, "done": PAIRS}
+    assert await finish_and_check(ship, sale_id) == {"booked": PAIRS}
     cheap = ship.carriers["cheap"]
-    assert [parcel.recipient for parcel in current_requests(cheap).values()] == [_NEW] * PAIRS
-    assert 5 < cheap.cancel_calls < PAIRS - 5, "one end always came first"
+    assert [request.recipient for request in current_requests(cheap).values()] == [_NEW] * PAIRS
+    assert 5 < cheap.cancel_calls < PAIRS - 5, "the same side always came first"
 
 
-async def test_refund_against_booking(ship: ShippingShop, sale_id: str) -> None:
-    """What goes back is not sent: not asked for, or called off, at the latest when its news are looked for."""
-    jobs = await planned(ship)
+async def test_refund_and_booking_at_once_end_cancelled(ship: ShippingShop, sale_id: str) -> None:
+    """A refunded shipment is not requested, or its booking is cancelled, at the latest with the next poll."""
+    jobs = await plan_orders(ship)
 
     async def refund(job: Job) -> str:
         await ship.refund_all(job.order_id)
         return "done"
 
-    said = await race([(ship.work_on(job), refund(job)) for job in jobs])
-    both_came_first(said, "booked", "stopped")
+    results = await race([(ship.work_on(job), refund(job)) for job in jobs])
+    check_both_came_first(results, "booked", "stopped")
     await ship.make_all_due()
-    assert await over(ship, sale_id) == {"cancelled": PAIRS}
+    assert await finish_and_check(ship, sale_id) == {"cancelled": PAIRS}
     assert not ship.carriers["cheap"].current_bookings
 
 
-async def test_driver_against_driver(ship: ShippingShop, sale_id: str) -> None:
-    """Rows are claimed by one of them; those whose lease is over both work on, with the same booking."""
+async def test_workers_at_once_book_once(ship: ShippingShop, sale_id: str) -> None:
+    """Each row is claimed by one worker. Once its lease is over, both work on it, with the same booking."""
     await asyncio.gather(*(ship.add_order(user=f"u{number}") for number in range(PAIRS)))
-    drivers = (ship.jobs, copy(ship.jobs))
+    workers = (ship.jobs, copy(ship.jobs))
 
-    async def claimed() -> list[Job]:
-        found = await asyncio.gather(*(driver.claim(20, [], []) for driver in drivers * 12))
-        jobs = [job for jobs in found for job in jobs]
+    async def claim_all() -> list[Job]:
+        claims = await asyncio.gather(*(worker.claim(20, [], []) for worker in workers * 12))
+        jobs = [job for claimed in claims for job in claimed]
         assert len({job.order_id for job in jobs}) == len(jobs) == PAIRS
         return jobs
 
-    said = await race([tuple(driver.work(job) for driver in drivers) for job in await claimed()])
-    assert said == {"planned": PAIRS, "unchanged": PAIRS}
-    said = await race([tuple(driver.work(job) for driver in drivers) for job in await claimed()])
-    assert said == {"booked": PAIRS, "unchanged": PAIRS}
-    assert await over(ship, sale_id) == {"booked": PAIRS}
+    results = await race([tuple(worker.work(job) for worker in workers) for job in await claim_all()])
+    assert results == {"planned": PAIRS, "unchanged": PAIRS}
+    results = await race([tuple(worker.work(job) for worker in workers) for job in await claim_all()])
+    assert results == {"booked": PAIRS, "unchanged": PAIRS}
+    assert await finish_and_check(ship, sale_id) == {"booked": PAIRS}
     cheap = ship.carriers["cheap"]
     assert len(cheap.bookings) == PAIRS
-    assert sum(times == 2 for times in cheap.requests.values()) > 5, "they never met at the carrier"
+    assert sum(times == 2 for times in cheap.requests.values()) > 5, "the workers never met at the carrier"
 
 
-async def test_push_against_poll(ship: ShippingShop, sale_id: str) -> None:
-    """The same news by two ways are one event each, goods are counted once, cash is taken once."""
-    await race([(ship.work_on(job),) for job in await planned(ship, cod=PRICE)])
+async def test_webhook_and_poll_at_once_store_events_once(ship: ShippingShop, sale_id: str) -> None:
+    """Equal events of a webhook and a poll are stored once, units are counted once, cash is captured once."""
+    await race([(ship.work_on(job),) for job in await plan_orders(ship, cod=PRICE)])
     await ship.make_all_due()
-    told = [
+    events = [
         tracking_event("picked_up", -9),
         tracking_event("in_transit", -8),
         tracking_event("out_for_delivery", -2),
@@ -219,53 +217,52 @@ async def test_push_against_poll(ship: ShippingShop, sale_id: str) -> None:
     ]
     jobs = await ship.jobs.claim(PAIRS * 2, [], [])
     for job in jobs:
-        ship.carriers["cheap"].tracking[str(shipment(job).tracking_no)] = told
+        ship.carriers["cheap"].tracking[str(shipment(job).tracking_no)] = events
 
-    async def push(job: Job) -> str:
-        return f"push {(await ship.apply_events(shipment_id(job), *told)).result}"
+    async def receive_webhook(job: Job) -> str:
+        return f"webhook {(await ship.apply_events(shipment_id(job), *events)).result}"
 
-    said = await race([(ship.work_on(job), push(job)) for job in jobs])
-    both_came_first(said, "status_changed", "push status_changed")
-    assert said["status_changed"] + said["push status_changed"] == PAIRS
-    assert await over(ship, sale_id) == {"delivered": PAIRS}
-    assert await ship.fetch_value("SELECT count(*) FROM shipment_events WHERE event_key IS NOT NULL") == PAIRS * len(
-        told
-    )
+    results = await race([(ship.work_on(job), receive_webhook(job)) for job in jobs])
+    check_both_came_first(results, "status_changed", "webhook status_changed")
+    assert results["status_changed"] + results["webhook status_changed"] == PAIRS
+    assert await finish_and_check(ship, sale_id) == {"delivered": PAIRS}
+    stored = await ship.fetch_value("SELECT count(*) FROM shipment_events WHERE event_key IS NOT NULL")
+    assert stored == PAIRS * len(events)
     assert await ship.fetch_value("SELECT count(*) FROM orders WHERE status = 'delivered'") == PAIRS
     assert await ship.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'cash'") == PAIRS * PRICE
 
 
-async def test_pack_against_cancel(ship: ShippingShop, sale_id: str) -> None:
-    """The desk books with its number, or finds that it is not wanted; what was packed first is called off after."""
-    assert await planned(ship, ship_to=[SHANGHAI]) == []
+async def test_pack_and_cancel_at_once_end_cancelled(ship: ShippingShop, sale_id: str) -> None:
+    """Packing books the shipment or is refused; a shipment that was packed first is cancelled afterwards."""
+    assert await plan_orders(ship, ship_to=[SHANGHAI]) == []
     ids = [row["shipment_id"] for row in await ship.fetch_rows("SELECT shipment_id FROM shipments")]
-    said = await race(
+    results = await race(
         [
             (
-                refusing(ship.fulfilment.pack(id_, f"ZT-{number:06}", "pia")),
-                refusing(ship.fulfilment.cancel(id_, "not wanted", "dan")),
+                try_action(ship.fulfilment.pack(id_, f"ZT-{number:06}", "pia")),
+                try_action(ship.fulfilment.cancel(id_, "not wanted", "dan")),
             )
             for number, id_ in enumerate(ids)
         ]
     )
-    packed = said["done"] - PAIRS
-    assert 5 < packed < PAIRS - 5, f"one end always came first: {said}"
-    assert await over(ship, sale_id) == {"cancelled": PAIRS}
+    packed = results["done"] - PAIRS
+    assert 5 < packed < PAIRS - 5, f"one end always came first: {results}"
+    assert await finish_and_check(ship, sale_id) == {"cancelled": PAIRS}
     assert await ship.fetch_value("SELECT count(*) FROM bookings WHERE outcome = 'cancelled'") == packed
 
 
-async def test_split_against_booking(ship: ShippingShop, sale_id: str) -> None:
-    """The carrier comes for what is in the parcel."""
-    jobs = await planned(ship, ("a", 4, 0))
+async def test_split_and_booking_at_once_book_actual_contents(ship: ShippingShop, sale_id: str) -> None:
+    """The carrier's booking matches the contents of the shipment."""
+    jobs = await plan_orders(ship, ("a", 4, 0))
     split = ship.fulfilment.repacking.split
-    said = await race([(ship.work_on(job), refusing(split(shipment_id(job), {0: 1}, "dan"))) for job in jobs])
-    both_came_first(said, "done", "not now")
-    assert await over(ship, sale_id) == {"booked": PAIRS + said["done"]}
+    results = await race([(ship.work_on(job), try_action(split(shipment_id(job), {0: 1}, "dan"))) for job in jobs])
+    check_both_came_first(results, "done", "refused")
+    assert await finish_and_check(ship, sale_id) == {"booked": PAIRS + results["done"]}
     await check_booked_contents(ship)
 
 
-async def test_merge_against_booking(ship: ShippingShop, sale_id: str) -> None:
-    jobs = await planned(ship, ("a", 4, 0))
+async def test_merge_and_booking_at_once_book_actual_contents(ship: ShippingShop, sale_id: str) -> None:
+    jobs = await plan_orders(ship, ("a", 4, 0))
     repacking = ship.fulfilment.repacking
     for job in jobs:
         await repacking.split(shipment_id(job), {0: 1}, "dan")
@@ -274,14 +271,17 @@ async def test_merge_against_booking(ship: ShippingShop, sale_id: str) -> None:
     for job in await ship.jobs.claim(PAIRS * 4, [], []):
         pairs.setdefault(job.order_id, []).append(job)
     assert {len(pair) for pair in pairs.values()} == {2}
-    said = await race(
+    results = await race(
         [
-            (*map(ship.work_on, pair), refusing(repacking.merge([shipment_id(job) for job in pair], "dan")))
+            (*map(ship.work_on, pair), try_action(repacking.merge([shipment_id(job) for job in pair], "dan")))
             for pair in pairs.values()
         ]
     )
-    both_came_first(said, "done", "not now")
-    assert await over(ship, sale_id) == {"booked": 2 * PAIRS - said["done"], "cancelled": said["done"]}
+    check_both_came_first(results, "done", "refused")
+    assert await finish_and_check(ship, sale_id) == {
+        "booked": 2 * PAIRS - results["done"],
+        "cancelled": results["done"],
+    }
     await check_booked_contents(ship)
 
 
@@ -290,9 +290,10 @@ async def check_booked_contents(ship: ShippingShop) -> None:
         "SELECT booking_id, quantity, weight_g FROM shipments JOIN shipment_lines USING (shipment_id) "
         "WHERE status = 'booked'"
     )
-    told = current_requests(ship.carriers["cheap"])
+    requests = current_requests(ship.carriers["cheap"])
     assert {row["booking_id"]: (row["quantity"], row["weight_g"]) for row in rows} == {
-        id_: (sum(content.quantity for content in parcel.contents), parcel.weight_g) for id_, parcel in told.items()
+        booking_id: (sum(line.quantity for line in request.contents), request.weight_g)
+        for booking_id, request in requests.items()
     }
     assert sum(row["quantity"] for row in rows) == 4 * PAIRS
 

@@ -1,5 +1,4 @@
-"""An account with kuaidi100, and kuaidi100's side as far as the adapter sees it: it checks what is asked with its own
-arithmetic, and answers and pushes in its form."""
+"""An account at kuaidi100, and a fake kuaidi100 that checks requests independently of the adapter."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ def carrier(transport: Any, name: str = "zto", **changed: str) -> Kuaidi100Carri
 
 
 def entry(time: str, context: str, status: str, code: str | None, area: str | None = None) -> Json:
-    """A line of a history as it comes with resultv2=4."""
+    """Make an entry of a history as it comes with resultv2=4."""
     return {
         "time": time,
         "context": context,
@@ -65,7 +64,7 @@ HISTORY = [
 
 
 def query_result(number: str, com: str = "zhongtong", data: Any = HISTORY, **changed: Any) -> Json:
-    """The answer to a query that has a history, which is also what a push has."""
+    """Make the reply to a query with a history, which webhooks contain as well."""
     return {
         "message": "ok",
         "nu": number,
@@ -84,8 +83,8 @@ def md5(text: str) -> str:
 
 
 def webhook_param(last_result: Any, **changed: Any) -> str:
-    """A push's parameter as kuaidi100 writes it."""
-    whole = {
+    """Make a webhook's parameter as kuaidi100 writes it."""
+    param = {
         "status": "polling",
         "billstatus": "change",
         "message": "",
@@ -94,7 +93,7 @@ def webhook_param(last_result: Any, **changed: Any) -> str:
         "comNew": "",
         "lastResult": last_result,
     }
-    return json.dumps(whole | changed, ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(param | changed, ensure_ascii=False, separators=(",", ":"))
 
 
 def webhook_body(param: str, salt: str = SALT) -> bytes:
@@ -102,27 +101,27 @@ def webhook_body(param: str, salt: str = SALT) -> bytes:
 
 
 class FakeKuaidi100:
-    """kuaidi100. Parcels it knows, by number, are answers to queries; `asked` are parameters, `followed` numbers."""
+    """A fake kuaidi100: `histories` are its replies by number, `requests` the parameters that it received."""
 
     def __init__(self) -> None:
-        self.parcels: dict[str, Json] = {}
+        self.histories: dict[str, Json] = {}
         self.subscribed: dict[str, Json] = {}
         self.requests: list[Json] = []
         self.app = web.Application()
-        self.app.add_routes([web.post("/poll", self._follow), web.post("/poll/query.do", self._query)])
+        self.app.add_routes([web.post("/poll", self._subscribe), web.post("/poll/query.do", self._query)])
 
-    async def _follow(self, request: web.Request) -> web.Response:
+    async def _subscribe(self, request: web.Request) -> web.Response:
         form = await request.post()
         assert set(form) == {"schema", "param"}
         assert form["schema"] == "json"
         param = json.loads(str(form["param"]))
         self.requests.append(param)
         if param["key"] != KEY:
-            return _no("600", "POLL:您不是合法的订阅者")
+            return _error("600", "POLL:您不是合法的订阅者")
         if param["company"] not in CARRIERS.values():
-            return _no("700", "POLL:不支持的快递公司：" + param["company"])
+            return _error("700", "POLL:不支持的快递公司：" + param["company"])
         if param["number"] in self.subscribed:
-            return _no("501", "POLL:重复订阅")
+            return _error("501", "POLL:重复订阅")
         self.subscribed[param["number"]] = param["parameters"]
         return web.json_response({"result": True, "returnCode": "200", "message": "提交成功"})
 
@@ -132,31 +131,31 @@ class FakeKuaidi100:
         text = str(form["param"])
         self.requests.append(json.loads(text))
         if form["sign"] != md5(text + KEY + str(form["customer"])) or form["customer"] != CUSTOMER:
-            return _no("503", "验证签名失败")
-        parcel = self.parcels.get(self.requests[-1]["num"])
-        return web.json_response(parcel) if parcel else _no("500", "查询无结果，请隔段时间再查")
+            return _error("503", "验证签名失败")
+        history = self.histories.get(self.requests[-1]["num"])
+        return web.json_response(history) if history else _error("500", "查询无结果，请隔段时间再查")
 
 
-def _no(code: str, message: str) -> web.Response:
+def _error(code: str, message: str) -> web.Response:
     return web.json_response({"result": False, "returnCode": code, "message": message})
 
 
 @asynccontextmanager
 async def open_fake_kuaidi100(**changed: str) -> AsyncIterator[tuple[FakeKuaidi100, Kuaidi100Carrier]]:
-    """kuaidi100 on a port of its own, and zto through it."""
+    """Serve a fake kuaidi100, and create the carrier zto that uses it."""
     fake = FakeKuaidi100()
     async with TestServer(fake.app) as server, aiohttp.ClientSession() as session:
         yield fake, carrier(SessionTransport(session), base_url=str(server.make_url("/")), **changed)
 
 
 class FakeKuaidi100Transport:
-    """An transport world with one answer to everything, which counts what it is asked."""
+    """Returns one response to every request, and counts them."""
 
     def __init__(self, content: Any = None, status: int = 200) -> None:
         self.body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.status = status
-        self.requests = 0
+        self.request_count = 0
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        self.requests += 1
+        self.request_count += 1
         return HttpResponse(self.status, {"content-type": "application/json"}, self.body)

@@ -1,4 +1,4 @@
-"""A shop's account with SF Express, a parcel, and an SF Express that answers what a test says."""
+"""A shop's account at SF Express, a booking request, and a transport with prescribed responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from commerce.shipping.carrier_port import BookingRequest, ContentLine
 from commerce.shipping.carriers.sf_express import SfExpress, SfExpressAccount
 
 NUMBER, OTHER_NUMBER = "SF7444400043266", "SF7444400031887"
-CHECK_WORD, PUSH_KEY = "Y7hH~mk*qfehpA2SxjBT0M0QY74Vk", "a-key-that-nobody-else-knows"
+CHECK_WORD, WEBHOOK_KEY = "Y7hH~mk*qfehpA2SxjBT0M0QY74Vk", "a-key-that-nobody-else-knows"
 NOW = datetime(2026, 11, 11, 0, 0, 30, tzinfo=UTC)
 BOOKING = UUID("018f2c4e-7b1a-7c3d-9e5f-0123456789ab")
 ACCOUNT_SETTINGS = {
@@ -25,7 +25,7 @@ ACCOUNT_SETTINGS = {
     "check_word": CHECK_WORD,
     "monthly_card": "7551234567",
     "base_url": "https://sf.example/std/service",
-    "push_key": PUSH_KEY,
+    "webhook_key": WEBHOOK_KEY,
 }
 SENDER = Address("红茶仓", "+86 571-8888 0000", "CN", "杭州市", "文三路 1 号 *一楼*", "浙江省", "西湖区", "310000")
 RECIPIENT = Address("张三 ~", "13925211148", "CN", "广州市", "湖北大厦 10 楼 & 2", "广东省", "白云区")
@@ -43,7 +43,7 @@ class FakeSfExpressClock:
 
 
 class SfExpressRequest:
-    """One request as SF Express reads it."""
+    """A request, decoded as SF Express decodes it."""
 
     def __init__(self, method: str, url: str, headers: Mapping[str, str], body: bytes) -> None:
         self.method, self.url, self.headers, self.body = method, url, headers, body
@@ -54,7 +54,7 @@ class SfExpressRequest:
 
 
 class FakeSfExpressTransport:
-    """An transport world that gives these answers, one after the other, and keeps what it was asked."""
+    """Returns these responses, one after the other, and records the requests."""
 
     def __init__(self, *answers: HttpResponse | ExternalOutcomeUnknown) -> None:
         self.answers = list(answers)
@@ -69,7 +69,7 @@ class FakeSfExpressTransport:
 
     @property
     def services(self) -> list[str]:
-        return [asked.service.removeprefix("EXP_RECE_") for asked in self.requests]
+        return [request.service.removeprefix("EXP_RECE_") for request in self.requests]
 
 
 def account(**changed: str) -> SfExpressAccount:
@@ -88,9 +88,9 @@ def http_response(content: Any, status: int = 200) -> HttpResponse:
     return HttpResponse(status, {}, body)
 
 
-def platform_response(result: Any, **more: Any) -> HttpResponse:
-    """What the platform answers when it has passed a request on."""
-    return http_response({"apiResultCode": "A1000", "apiErrorMsg": "", "apiResultData": json.dumps(result)} | more)
+def platform_response(result: Any, **envelope: Any) -> HttpResponse:
+    """Make the platform's response around a service's result."""
+    return http_response({"apiResultCode": "A1000", "apiErrorMsg": "", "apiResultData": json.dumps(result)} | envelope)
 
 
 def success_response(content: Any) -> HttpResponse:
@@ -102,7 +102,7 @@ def error_response(code: str | int, detail: str = "不行") -> HttpResponse:
 
 
 def order_result(**changed: Any) -> dict[str, Any]:
-    """An order as SF Express answers it, in the shape of the sample in its documentation."""
+    """Make an order as in the sample of SF's documentation."""
     label = {"waybillNo": NUMBER, "destDeptCode": "710F", "destRouteLabel": "710VA-F", "errMsg": ""}
     return {
         "orderId": BOOKING.hex,
@@ -121,12 +121,12 @@ def route_entry(op_code: str, at: str = "2026-11-11 08:00:00", **changed: Any) -
     return {"acceptTime": at, "acceptAddress": "郑州市", "remark": "快件到达", "opCode": op_code} | changed
 
 
-def routes_response(*found: dict[str, Any], number: str = NUMBER) -> HttpResponse:
-    return success_response({"routeResps": [{"mailNo": number, "routes": list(found)}]})
+def routes_response(*routes: dict[str, Any], number: str = NUMBER) -> HttpResponse:
+    return success_response({"routeResps": [{"mailNo": number, "routes": list(routes)}]})
 
 
 def booking_request(**changed: Any) -> BookingRequest:
-    given: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "booking_id": BOOKING,
         "order_id": uuid4(),
         "sender": SENDER,
@@ -138,7 +138,7 @@ def booking_request(**changed: Any) -> BookingRequest:
         "contents": [ContentLine("红茶杯", 2), ContentLine("茶 " * 100, 1)],
         "value": Money(5_100, "CNY"),
     }
-    return BookingRequest(**given | changed)
+    return BookingRequest(**fields | changed)
 
 
 CALLS: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
@@ -147,4 +147,4 @@ CALLS: dict[str, Callable[[SfExpress], Awaitable[Any]]] = {
     "cancel": lambda sf: sf.cancel(BOOKING, None),
     "track": lambda sf: sf.fetch_tracking(NUMBER, RECIPIENT.phone),
 }
-"""Each call that goes out."""
+"""each method that sends requests"""

@@ -1,4 +1,4 @@
-"""Who is asked to bring a parcel, and what becomes of a no, of silence and of other people's numbers."""
+"""Bookings with several carriers: refusals, unavailable systems, wrong tracking numbers."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import asyncio
 from dataclasses import replace
 
 from commerce.kernel.external import ExternalOutcomeUnknown
-from commerce.shipping.carrier_port import BookingConfirmation
+from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
 from commerce.shipping.model import Shipment
 from tests.support.sales import eventually
 from tests.support.shipping_shop import SHANGHAI, FakeCarrier, ShippingShop, refusal
 
 
-async def test_refused_by_the_first(ship: ShippingShop) -> None:
-    """The next best takes it, and the first is not asked again."""
+async def test_refused_shipment_is_booked_with_next_carrier(ship: ShippingShop) -> None:
+    """The next best carrier books it, and the first one gets no further request."""
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
     cheap.next_outcomes = [refusal()]
     order_id = await ship.add_order()
     assert await ship.work_until_idle() == ["planned", "refused", "booked"]
-    [parcel] = await ship.list_shipments(order_id)
-    assert (parcel.carrier, parcel.refused_by, parcel.status) == ("quick", ["cheap"], "booked")
+    [shipment] = await ship.list_shipments(order_id)
+    assert (shipment.carrier, shipment.refused_by, shipment.status) == ("quick", ["cheap"], "booked")
     assert (cheap.requests.total(), quick.requests.total()) == (1, 1)
     outcomes = await ship.fetch_rows("SELECT carrier, outcome, reason FROM bookings ORDER BY booking_id")
     assert [tuple(row) for row in outcomes] == [
@@ -28,82 +28,81 @@ async def test_refused_by_the_first(ship: ShippingShop) -> None:
     ]
 
 
-async def test_refused_by_all(ship: ShippingShop) -> None:
-    """It is parked with every reason; taken up again, every carrier is asked again."""
+async def test_shipment_refused_by_all_carriers_is_parked(ship: ShippingShop) -> None:
+    """The job is parked with all reasons. A retry requests all carriers again."""
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
     quick.next_outcomes, cheap.next_outcomes = [refusal(), refusal()], [refusal(), refusal()]
     order_id = await ship.add_order()
     assert await ship.work_until_idle() == ["planned", "refused", "refused"]
-    [parcel] = await ship.list_shipments(order_id)
-    assert (parcel.parked, parcel.carrier, parcel.booking_id) == (True, None, None)
-    assert parcel.last_error == (
+    [shipment] = await ship.list_shipments(order_id)
+    assert (shipment.parked, shipment.carrier, shipment.booking_id) == (True, None, None)
+    assert shipment.last_error == (
         "no carrier takes it: byhand: does not serve the region; cheap: it refused this shipment; "
         "quick: it refused this shipment"
     )
-    assert await ship.list_worklist("parked") == {parcel.shipment_id}
+    assert await ship.list_worklist("parked") == {shipment.shipment_id}
     await ship.make_all_due()
     assert await ship.work_until_idle() == []
-    await ship.fulfilment.retry(parcel.shipment_id, "dan")
+    await ship.fulfilment.retry(shipment.shipment_id, "dan")
     assert await ship.work_until_idle() == ["refused", "refused"]
-    await ship.fulfilment.retry(parcel.shipment_id, "dan")
+    await ship.fulfilment.retry(shipment.shipment_id, "dan")
     assert await ship.work_until_idle() == ["booked"]
     assert (cheap.requests.total(), quick.requests.total()) == (3, 2)
-    assert len(cheap.requests) == 3, "each time under another booking"
+    assert len(cheap.requests) == 3, "each request has a booking of its own"
 
 
-async def test_one_is_down(ship: ShippingShop) -> None:
-    """What it was not asked for yet goes to another; what it was asked for waits, and is booked nowhere else."""
+async def test_unavailable_carrier_loses_only_unrequested_shipments(ship: ShippingShop) -> None:
+    """A shipment that was not requested yet is reassigned. A requested one waits."""
     quick, cheap = ship.carriers["quick"], ship.carriers["cheap"]
     cheap.next_outcomes = ["lost"]
-    asked = await ship.add_order()
-    job = [await ship.work_on(job) for job in await ship.jobs.claim(1, [], [])]
-    assert job == ["planned"]
+    requested = await ship.add_order()
+    assert [await ship.work_on(job) for job in await ship.jobs.claim(1, [], [])] == ["planned"]
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
     fresh = await ship.add_order()
     await ship.make_all_due()
     ship.unavailable_systems = ["cheap"]
     assert await ship.work_until_idle() == ["planned", "assigned", "booked"]
-    [waiting], [gone] = await ship.list_shipments(asked), await ship.list_shipments(fresh)
-    assert (gone.carrier, gone.refused_by) == ("quick", [])
+    [waiting], [reassigned] = await ship.list_shipments(requested), await ship.list_shipments(fresh)
+    assert (reassigned.carrier, reassigned.refused_by) == ("quick", [])
     assert (waiting.carrier, waiting.status, waiting.parked) == ("cheap", "planned", False)
     ship.unavailable_systems = []
     await ship.make_all_due()
     assert "booked" in await ship.work_until_idle()
-    [waiting] = await ship.list_shipments(asked)
+    [waiting] = await ship.list_shipments(requested)
     assert (waiting.carrier, waiting.status) == ("cheap", "booked")
     assert (list(cheap.requests.values()), list(quick.requests.values())) == ([2], [1])
 
 
-async def test_all_are_down(ship: ShippingShop) -> None:
-    """They wait for the best of them, and are not looked at all the time."""
+async def test_shipment_waits_if_all_carriers_are_unavailable(ship: ShippingShop) -> None:
+    """Shipments wait for the best carrier, and are retried after the backoff only."""
     ship.unavailable_systems = ["cheap", "quick"]
     ship.jobs._shipments._retry_policy = replace(ship.jobs._shipments._retry_policy, max_s=60)
     order_id = await ship.add_order()
     assert [await ship.work_on(await ship.claim_one()) for _ in range(2)] == ["planned", "waiting"]
-    [parcel] = await ship.list_shipments(order_id)
-    assert (parcel.carrier, parcel.parked, parcel.task) == ("cheap", False, "book")
-    assert parcel.last_error == "its carriers do not answer now"
+    [shipment] = await ship.list_shipments(order_id)
+    assert (shipment.carrier, shipment.parked, shipment.task) == ("cheap", False, "book")
+    assert shipment.last_error == "its carriers do not answer now"
     ship.unavailable_systems = []
     assert await ship.work_until_idle() == []
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["booked"]
 
 
-async def test_down_matters_only_where_it_must_be_called(ship: ShippingShop) -> None:
-    """The desk books a carrier by hand whether or not its news can be had."""
+async def test_unavailable_system_does_not_stop_staff_bookings(ship: ShippingShop) -> None:
+    """Staff book with a carrier even if its tracking is unavailable."""
     ship.unavailable_systems = ["cheap", "quick", "byhand"]
-    _, [parcel] = await ship.add_booked_order(ship_to=[SHANGHAI])
-    assert (parcel.carrier, parcel.task, parcel.parked) == ("byhand", None, False)
-    assert await ship.list_worklist("to_pack") == {parcel.shipment_id}
-    # Nor is it passed over where the one that was chosen before is down.
+    _, [shipment] = await ship.add_booked_order(ship_to=[SHANGHAI])
+    assert (shipment.carrier, shipment.task, shipment.parked) == ("byhand", None, False)
+    assert await ship.list_worklist("to_pack") == {shipment.shipment_id}
+    # It is chosen also if the carrier that was assigned before is unavailable.
     await ship.fetch_rows("UPDATE shipments SET carrier = 'cheap', task = 'book' RETURNING 1")
     ship.unavailable_systems = ["cheap", "byhand"]
     assert await ship.work_until_idle() == ["assigned"]
-    assert (await ship.get_shipment(parcel.shipment_id)).carrier == "byhand"
+    assert (await ship.get_shipment(shipment.shipment_id)).carrier == "byhand"
 
 
-async def test_two_drivers_at_the_same_parcel(ship: ShippingShop) -> None:
-    """One took it up, was slow, and its lease ran out: one booking, one event."""
+async def test_workers_on_one_shipment_book_it_once(ship: ShippingShop) -> None:
+    """Three workers claim one shipment, since leases end during the call: one booking, one event."""
     cheap = ship.carriers["cheap"]
     cheap.gate = asyncio.Event()
     order_id = await ship.add_order()
@@ -113,20 +112,20 @@ async def test_two_drivers_at_the_same_parcel(ship: ShippingShop) -> None:
         await ship.make_all_due()
         tasks.append(asyncio.create_task(ship.work_on(await ship.claim_one())))
 
-        async def asked(number: int = number) -> bool:
+        async def is_requested(number: int = number) -> bool:
             return cheap.requests.total() == number
 
-        await eventually(asked)
+        await eventually(is_requested)
     cheap.gate.set()
     assert sorted(await asyncio.gather(*tasks)) == ["booked", "unchanged", "unchanged"]
-    [parcel] = await ship.list_shipments(order_id)
-    assert await ship.list_event_texts(parcel.shipment_id) == [f"cheap takes it as {parcel.tracking_no}"]
+    [shipment] = await ship.list_shipments(order_id)
+    assert await ship.list_event_texts(shipment.shipment_id) == [f"cheap takes it as {shipment.tracking_no}"]
     assert len(cheap.requests) == 1
 
 
-async def test_what_is_claimed(ship: ShippingShop) -> None:
-    """Not what is leased, nor of systems that are busy; orders get a part of the room."""
-    parcels = [await ship.add_order() for _ in range(5)]
+async def test_claim_skips_leased_jobs_and_excluded_systems(ship: ShippingShop) -> None:
+    """Leased jobs and jobs of excluded systems are not claimed. A part of the count is kept for orders."""
+    planned_orders = [await ship.add_order() for _ in range(5)]
     assert len(await ship.jobs.claim(100, [], [])) == 5
     assert await ship.jobs.claim(100, [], []) == []
     await ship.make_all_due()
@@ -137,37 +136,40 @@ async def test_what_is_claimed(ship: ShippingShop) -> None:
     assert sorted(isinstance(job, Shipment) for job in claimed) == [False, True, True, True]
     assert [ship.jobs.system_of(job) for job in claimed].count("cheap") == 3
     await ship.make_all_due()
-    without = await ship.jobs.claim(100, ["cheap"], [])
-    assert {job.order_id for job in without} == set(orders)
-    assert await ship.fetch_value("SELECT count(*) FROM shipments") == len(parcels)
+    not_excluded = await ship.jobs.claim(100, ["cheap"], [])
+    assert {job.order_id for job in not_excluded} == set(orders)
+    assert await ship.fetch_value("SELECT count(*) FROM shipments") == len(planned_orders)
 
 
 class FakeCarelessCarrier(FakeCarrier):
-    """It gives everybody the same number."""
+    """Returns the same number for every booking."""
 
-    async def book(self, parcel: object) -> BookingConfirmation:
+    async def book(self, request: BookingRequest) -> BookingConfirmation:
         return BookingConfirmation("SAME-1")
 
 
-async def test_a_number_that_stands_for_another_parcel(ship: ShippingShop) -> None:
+async def test_tracking_no_of_another_shipment_parks_job(ship: ShippingShop) -> None:
     ship.carriers["cheap"] = ship.jobs._shipments._carriers.by_name["cheap"] = FakeCarelessCarrier("cheap")  # type: ignore[index]
     await ship.add_order(), await ship.add_order()
     assert sorted(await ship.work_until_idle()) == ["booked", "planned", "planned", "tracking_no_conflict"]
-    [one] = await ship.list_worklist("parked")
-    parcel = await ship.get_shipment(one)
-    assert (parcel.last_error, parcel.status) == ("cheap returned the tracking number of another shipment", "planned")
-    assert parcel.booking_id is not None, "whoever it stands for, it was asked"
+    [shipment_id] = await ship.list_worklist("parked")
+    shipment = await ship.get_shipment(shipment_id)
+    assert (shipment.last_error, shipment.status) == (
+        "cheap returned the tracking number of another shipment",
+        "planned",
+    )
+    assert shipment.booking_id is not None, "the carrier was requested, so the booking stays"
 
 
-async def test_a_carrier_that_the_shop_works_with_no_more(ship: ShippingShop) -> None:
+async def test_removed_carrier_parks_requested_shipments_only(ship: ShippingShop) -> None:
     cheap, quick = ship.carriers["cheap"], ship.carriers["quick"]
     cheap.next_outcomes = ["lost"]
-    asked, fresh = await ship.add_order(), await ship.add_order()
-    words = [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])]
-    first, second = await ship.list_shipments(asked), await ship.list_shipments(fresh)
-    assert words == ["planned", "planned"]
+    requested, fresh = await ship.add_order(), await ship.add_order()
+    results = [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])]
+    first, second = await ship.list_shipments(requested), await ship.list_shipments(fresh)
+    assert results == ["planned", "planned"]
     for job in await ship.jobs.claim(100, [], []):
-        if job.order_id == asked:
+        if job.order_id == requested:
             assert await ship.work_on(job) == "no_answer"
     await ship.make_all_due()
     del ship.carriers["cheap"]
@@ -180,19 +182,19 @@ async def test_a_carrier_that_the_shop_works_with_no_more(ship: ShippingShop) ->
     assert await ship.work_until_idle() == ["booked"]
 
 
-async def test_its_news_cannot_be_had(ship: ShippingShop) -> None:
-    """What is said no to is for a person; silence is borne for a while."""
-    _, [parcel] = await ship.add_booked_order()
+async def test_failed_poll_is_retried_and_refused_poll_is_parked(ship: ShippingShop) -> None:
+    """A poll without an answer is retried; a refused one is parked for staff."""
+    _, [shipment] = await ship.add_booked_order()
     cheap = ship.carriers["cheap"]
     cheap.next_outcomes = [ExternalOutcomeUnknown("timed out"), refusal("gone")]
     await ship.make_all_due()
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
-    parcel = await ship.get_shipment(parcel.shipment_id)
-    assert (parcel.attempts, parcel.last_error, parcel.parked) == (1, "timed out", False)
+    shipment = await ship.get_shipment(shipment.shipment_id)
+    assert (shipment.attempts, shipment.last_error, shipment.parked) == (1, "timed out", False)
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["refused"]
-    assert await ship.list_worklist("parked") == {parcel.shipment_id}
-    await ship.fulfilment.retry(parcel.shipment_id, "dan")
+    assert await ship.list_worklist("parked") == {shipment.shipment_id}
+    await ship.fulfilment.retry(shipment.shipment_id, "dan")
     assert await ship.work_until_idle() == ["unchanged"]
-    parcel = await ship.get_shipment(parcel.shipment_id)
-    assert (parcel.attempts, parcel.last_error, parcel.parked, parcel.task) == (0, None, False, "track")
+    shipment = await ship.get_shipment(shipment.shipment_id)
+    assert (shipment.attempts, shipment.last_error, shipment.parked, shipment.task) == (0, None, False, "track")

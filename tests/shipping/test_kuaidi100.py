@@ -1,4 +1,4 @@
-"""The adapter of kuaidi100: what it asks, what it makes of answers, and of those that cannot be believed."""
+"""The adapter of kuaidi100: its requests, and what it makes of usable and unusable replies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
 from commerce.shipping.carrier_port import BookingRequest, Carrier, CarrierWebhookReader, ContentLine, TrackingEvent
 from commerce.shipping.carriers.kuaidi100 import Kuaidi100, Kuaidi100Account, Kuaidi100Carrier, wire
-from commerce.shipping.carriers.kuaidi100.status_map import STATUS_CODES
+from commerce.shipping.carriers.kuaidi100.status_map import STATUS_CODES, StatusCode
 from commerce.shipping.model import FINAL_STATUSES, ShipmentStatus
 from tests.shipping.kuaidi100_kit import (
     ACCOUNT_SETTINGS,
@@ -41,49 +41,49 @@ FakeWithCarrier = tuple[FakeKuaidi100, Kuaidi100Carrier]
 
 @pytest.fixture
 async def fake_and_carrier() -> AsyncIterator[FakeWithCarrier]:
-    async with open_fake_kuaidi100() as made:
-        yield made
+    async with open_fake_kuaidi100() as fake_and_carrier:
+        yield fake_and_carrier
 
 
 def at(day: int, hour: int, minute: int = 0, second: int = 0) -> datetime:
-    """A moment of November 2026 by China's clocks."""
+    """Return a moment of November 2026 in China's time."""
     return datetime(2026, 11, day, hour, minute, second, tzinfo=UTC) - timedelta(hours=8)
 
 
-async def test_it_has_the_shape_that_is_asked_of_carriers() -> None:
-    one: Carrier = carrier(FakeKuaidi100Transport())
+async def test_adapter_implements_both_ports() -> None:
+    zto: Carrier = carrier(FakeKuaidi100Transport())
     reader: CarrierWebhookReader = Kuaidi100(account(), FakeKuaidi100Transport(), CARRIERS)
-    assert (one.name, one.system, reader.system) == ("zto", "kuaidi100", "kuaidi100")
-    assert (one.accepts_bookings, one.is_external, one.needs_subscription) == (False, True, True)
+    assert (zto.name, zto.system, reader.system) == ("zto", "kuaidi100", "kuaidi100")
+    assert (zto.accepts_bookings, zto.is_external, zto.needs_subscription) == (False, True, True)
 
 
-async def test_bookings_are_the_desks() -> None:
+async def test_book_is_refused_and_cancel_makes_no_request() -> None:
     transport = FakeKuaidi100Transport()
-    one, address = carrier(transport), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
-    parcel = BookingRequest(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY"))
-    for asked in (one.book(parcel), one.find_booking(BOOKING)):
-        with pytest.raises(ExternalRefusal, match="the desk books zto") as error:
-            await asked
+    zto, address = carrier(transport), Address("王芳", "13800000000", "CN", "杭州市", "文三路 1 号")
+    request = BookingRequest(BOOKING, BOOKING, address, address, 500, 1, 1, 1, [ContentLine("茶", 1)], Money(1, "CNY"))
+    for call in (zto.book(request), zto.find_booking(BOOKING)):
+        with pytest.raises(ExternalRefusal, match="cannot book zto here") as error:
+            await call
         assert error.value.code == "not_booked_here"
-    assert await one.cancel(BOOKING, None) == "cancelled"
-    assert await one.cancel(BOOKING, NUMBER) == "cancelled"
-    assert transport.requests == 0
+    assert await zto.cancel(BOOKING, None) == "cancelled"
+    assert await zto.cancel(BOOKING, NUMBER) == "cancelled"
+    assert transport.request_count == 0
 
 
-async def test_follow(fake_and_carrier: FakeWithCarrier) -> None:
+async def test_subscribe_sends_account_and_phone_digits(fake_and_carrier: FakeWithCarrier) -> None:
     fake, zto = fake_and_carrier
     await zto.subscribe(NUMBER, PHONE)
-    await zto.subscribe(NUMBER, PHONE)  # is repeated (501), which is fine
+    await zto.subscribe(NUMBER, PHONE)  # a repetition (501) is fine
     expected = {"callbackurl": NOTIFY_URL, "salt": SALT, "resultv2": "4", "phone": "5678"}
     assert fake.subscribed == {NUMBER: expected}
     assert fake.requests[0] == {"company": "zhongtong", "number": NUMBER, "key": KEY, "parameters": expected}
     await zto.subscribe("78900000", "12")
-    assert "phone" not in fake.subscribed["78900000"], "two digits are no telephone"
+    assert "phone" not in fake.subscribed["78900000"], "two digits are no phone number"
 
 
-async def test_track(fake_and_carrier: FakeWithCarrier) -> None:
+async def test_tracking_returns_history(fake_and_carrier: FakeWithCarrier) -> None:
     fake, zto = fake_and_carrier
-    assert await zto.fetch_tracking(NUMBER, PHONE) == [], "it has not heard of it"
+    assert await zto.fetch_tracking(NUMBER, PHONE) == [], "it has no history yet"
     fake.histories[NUMBER] = query_result(NUMBER)
     assert await zto.fetch_tracking(NUMBER, PHONE) == [
         TrackingEvent(at(24, 17, 30), "101", "已下单"),
@@ -111,7 +111,7 @@ async def test_track(fake_and_carrier: FakeWithCarrier) -> None:
     assert await zto.fetch_tracking(NUMBER, PHONE) == []
 
 
-async def test_wrong_keys_are_refused() -> None:
+async def test_wrong_key_is_refused() -> None:
     async with open_fake_kuaidi100(key="Other") as (_, zto):
         with pytest.raises(ExternalRefusal, match="503"):
             await zto.fetch_tracking(NUMBER, PHONE)
@@ -119,15 +119,15 @@ async def test_wrong_keys_are_refused() -> None:
             await zto.subscribe(NUMBER, PHONE)
 
 
-def test_signatures_that_others_have_computed() -> None:
-    # Made by running https://github.com/kuaidi100-api/python-demo, code/synquery.py, with this key and customer.
+def test_signature_equals_independent_ones() -> None:
+    # From running https://github.com/kuaidi100-api/python-demo, code/synquery.py, with this key and customer.
     param = (
         '{"com": "yuantong", "num": "YT9693083639795", "phone": "", '
         '"from": "\\u5e7f\\u4e1c\\u7701\\u6c5f\\u95e8\\u5e02", "to": "\\u5e7f\\u4e1c\\u7701\\u6df1\\u5733\\u5e02", '
         '"resultv2": "1", "show": "0", "order": "desc"}'
     )
     assert wire.sign(param, KEY, CUSTOMER) == "26C5F375ECD9B6F6515EA716C9936EDC"
-    # Made with md5sum of GNU coreutils.
+    # From md5sum of GNU coreutils.
     assert wire.sign('{"message":"已签收"}', SALT) == "FFA92BE428CF93E84F67FEBC5715E7FF"
     form = parse_qs(wire.make_query_form(account(), "zhongtong", NUMBER, PHONE).decode())
     assert form == {
@@ -137,27 +137,31 @@ def test_signatures_that_others_have_computed() -> None:
     }
 
 
-@pytest.mark.parametrize(("code", "word"), STATUS_CODES.items())
-async def test_every_code(code: str, word: Any) -> None:
-    for said in (
-        entry("2026-11-24 17:30:00", "…", word.name, code),
-        entry("2026-11-24 17:30:00", "…", word.name, None),
+@pytest.mark.parametrize(("code", "status_code"), STATUS_CODES.items())
+async def test_listed_code_or_name_decodes_to_status(code: str, status_code: StatusCode) -> None:
+    for history_entry in (
+        entry("2026-11-24 17:30:00", "…", status_code.name, code),
+        entry("2026-11-24 17:30:00", "…", status_code.name, None),
     ):
-        (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-        assert (news.code, news.status, news.is_unknown_code) == (code, word.status, False), (
+        (event,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[history_entry]))).fetch_tracking(
+            NUMBER, PHONE
+        )
+        assert (event.code, event.status, event.is_unknown_code) == (code, status_code.status, False), (
             "by its code, or by its name alone"
         )
 
 
-def test_what_ends_a_parcel() -> None:
-    ends = {code: word.status for code, word in STATUS_CODES.items() if word.status in FINAL_STATUSES}
+def test_final_statuses_have_these_codes_only() -> None:
+    final = {code: each.status for code, each in STATUS_CODES.items() if each.status in FINAL_STATUSES}
     delivered = dict.fromkeys(("3", "301", "302", "303", "304"), ShipmentStatus.DELIVERED)
-    assert ends == delivered | {"4": ShipmentStatus.RETURNED_TO_SENDER}
-    assert all(STATUS_CODES[code].status is None for code in ("6", "14", "203", "401")), "on the way back is not back"
+    assert final == delivered | {"4": ShipmentStatus.RETURNED_TO_SENDER}
+    assert all(STATUS_CODES[code].status is None for code in ("6", "14", "203", "401")), (
+        "on its way back is not returned"
+    )
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kept"),
+    ("status", "code", "stored"),
     [
         ("签收", "305", "305"),
         ("签收", "9", "9"),
@@ -169,10 +173,12 @@ def test_what_ends_a_parcel() -> None:
         ("", "7" * 99, "7" * 64),
     ],
 )
-async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, code: Any, kept: str) -> None:
-    said = entry("2026-11-24 17:30:00", "派件", status, code)
-    (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-    assert news == TrackingEvent(at(24, 17, 30), kept, "派件", None, is_unknown_code=True)
+async def test_unknown_code_is_stored_without_status(status: Any, code: Any, stored: str) -> None:
+    history_entry = entry("2026-11-24 17:30:00", "派件", status, code)
+    (event,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[history_entry]))).fetch_tracking(
+        NUMBER, PHONE
+    )
+    assert event == TrackingEvent(at(24, 17, 30), stored, "派件", None, is_unknown_code=True)
 
 
 @pytest.mark.parametrize(
@@ -189,31 +195,33 @@ async def test_a_code_that_is_not_known_is_kept_and_not_guessed(status: Any, cod
         ({"context": "x", "time": "24/11 17:30"}, "x", None),
     ],
 )
-async def test_texts_fit_where_they_are_kept(changed: dict[str, Any], text: str, place: str | None) -> None:
-    said = entry("2026-11-24 17:30:00", "…", "在途", "0") | changed
-    (news,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[said]))).fetch_tracking(NUMBER, PHONE)
-    assert news == TrackingEvent(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
+async def test_entry_texts_are_cut_and_cleaned(changed: dict[str, Any], text: str, place: str | None) -> None:
+    history_entry = entry("2026-11-24 17:30:00", "…", "在途", "0") | changed
+    (event,) = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=[history_entry]))).fetch_tracking(
+        NUMBER, PHONE
+    )
+    assert event == TrackingEvent(at(24, 17, 30), "0", text, ShipmentStatus.IN_TRANSIT, place=place)
 
 
-async def test_a_history_is_told_in_the_order_of_time() -> None:
+async def test_history_is_sorted_by_time() -> None:
     same = [entry("2026-11-24 17:30:00", text, "在途", "0") for text in ("second", "first")]
     for history in (HISTORY, HISTORY[::-1], HISTORY[2:] + HISTORY[:2]):
-        news = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=history + same))).fetch_tracking(
+        events = await carrier(FakeKuaidi100Transport(query_result(NUMBER, data=history + same))).fetch_tracking(
             NUMBER, PHONE
         )
-        assert [one.at for one in news] == sorted(one.at for one in news)
-        assert len(news) == 7
-        assert [one.text for one in news if one.text in ("first", "second")] == ["first", "second"]
+        assert [event.at for event in events] == sorted(event.at for event in events)
+        assert len(events) == 7
+        assert [event.text for event in events if event.text in ("first", "second")] == ["first", "second"]
 
 
-async def test_numbers_are_the_same_in_small_letters() -> None:
+async def test_tracking_no_is_compared_ignoring_case() -> None:
     assert (
         len(await carrier(FakeKuaidi100Transport(query_result("YT12345678"))).fetch_tracking("yt12345678", PHONE)) == 5
     )
 
 
-def error_result(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]:
-    return {"result": False, "returnCode": code, "message": message} | also
+def error_result(code: Any, message: Any = "…", **members: Any) -> dict[str, Any]:
+    return {"result": False, "returnCode": code, "message": message} | members
 
 
 @pytest.mark.parametrize(
@@ -232,7 +240,7 @@ def error_result(code: Any, message: Any = "…", **also: Any) -> dict[str, Any]
         (error_result("2" * 9999, "…" * 9999), None),
     ],
 )
-async def test_answers_without_a_history(answer: dict[str, Any], refused: str | None) -> None:
+async def test_query_error_is_refusal_or_unknown_outcome(answer: dict[str, Any], refused: str | None) -> None:
     with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as error:
         await carrier(FakeKuaidi100Transport(answer)).fetch_tracking(NUMBER, PHONE)
     assert getattr(error.value, "code", None) == refused
@@ -254,7 +262,7 @@ async def test_answers_without_a_history(answer: dict[str, Any], refused: str | 
         {"message": "查询无结果，请隔段时间再查", "status": "201"},
     ],
 )
-async def test_not_heard_of_yet_is_no_news(answer: dict[str, Any]) -> None:
+async def test_number_without_history_has_no_events(answer: dict[str, Any]) -> None:
     assert await carrier(FakeKuaidi100Transport(answer)).fetch_tracking(NUMBER, PHONE) == []
 
 
@@ -262,7 +270,7 @@ def history_with(**changed: Any) -> dict[str, Any]:
     return query_result(NUMBER, data=[*HISTORY, entry("2026-11-24 17:30:00", "…", "在途", "0") | changed])
 
 
-UNUSABLE_ANSWERS: list[tuple[Any, int]] = [
+UNUSABLE_REPLIES: list[tuple[Any, int]] = [
     (b"", 200),
     (b"<html>504 Gateway Time-out</html>", 200),
     (b"\xff\xfe", 200),
@@ -317,8 +325,8 @@ UNUSABLE_ANSWERS: list[tuple[Any, int]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "status"), UNUSABLE_ANSWERS, ids=range(len(UNUSABLE_ANSWERS)))
-async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
+@pytest.mark.parametrize(("content", "status"), UNUSABLE_REPLIES, ids=range(len(UNUSABLE_REPLIES)))
+async def test_unusable_reply_is_an_unknown_outcome(content: Any, status: int) -> None:
     with pytest.raises(ExternalOutcomeUnknown) as error:
         await carrier(FakeKuaidi100Transport(content, status)).fetch_tracking(NUMBER, PHONE)
     assert len(str(error.value)) < 1_000
@@ -344,7 +352,7 @@ async def test_odd_answers_are_unclear(content: Any, status: int) -> None:
         (error_result("200", result=None), None),
     ],
 )
-async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: str | None) -> None:
+async def test_subscribe_error_is_refusal_or_unknown_outcome(answer: dict[str, Any], refused: str | None) -> None:
     with pytest.raises((ExternalRefusal, ExternalOutcomeUnknown)) as error:
         await carrier(FakeKuaidi100Transport(answer)).subscribe(NUMBER, PHONE)
     assert getattr(error.value, "code", None) == refused
@@ -360,24 +368,24 @@ async def test_pushes_that_it_does_not_promise(answer: dict[str, Any], refused: 
         ("notify_url", ["", "shop.example", "http://x?y", "http://x\n"]),
     ],
 )
-def test_settings_that_cannot_be(name: str, texts: list[str]) -> None:
+def test_invalid_credential_is_refused_without_showing_it(name: str, texts: list[str]) -> None:
     for text in texts:
         with pytest.raises(ValueError, match=f"^kuaidi100 {name}: ") as error:
             account(**{name: text})
         assert "secret" not in str(error.value)
 
 
-def test_an_account_shows_no_secret() -> None:
-    made = Kuaidi100Account.load(**ACCOUNT_SETTINGS)
-    assert made.base_url == "https://poll.kuaidi100.com"
-    assert KEY not in repr(made)
-    assert SALT not in repr(made)
+def test_account_repr_shows_no_secret() -> None:
+    loaded = Kuaidi100Account.load(**ACCOUNT_SETTINGS)
+    assert loaded.base_url == "https://poll.kuaidi100.com"
+    assert KEY not in repr(loaded)
+    assert SALT not in repr(loaded)
 
 
 @pytest.mark.parametrize(
     "carriers",
     [{"ZTO": "zhongtong"}, {"": "zhongtong"}, {"zto": ""}, {"zto": "ZhongTong"}, {"zto": "中通"}, {"a": "x", "b": "x"}],
 )
-def test_carriers_that_cannot_be(carriers: dict[str, str]) -> None:
+def test_invalid_carrier_map_is_refused(carriers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match=r"^kuaidi100_carriers: "):
         Kuaidi100(account(), FakeKuaidi100Transport(), carriers)

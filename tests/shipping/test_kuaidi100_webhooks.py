@@ -1,4 +1,4 @@
-"""Pushes of kuaidi100: the genuine are read, and whatever is changed in one is refused for the right reason."""
+"""Webhooks of kuaidi100: genuine ones are decoded, changed ones are refused for the right reason."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(body: bytes) -> CarrierWebhook:
     return READER.read_webhook({"content-type": "application/x-www-form-urlencoded"}, {}, body, NOW)
 
 
-def refusal(body: bytes) -> str:
+def refusal_code(body: bytes) -> str:
     with pytest.raises(InvalidWebhook) as error:
         read(body)
     assert SALT not in str(error.value)
@@ -48,24 +48,24 @@ def refusal(body: bytes) -> str:
     return error.value.code
 
 
-async def test_a_genuine_push_has_the_whole_history() -> None:
-    notice = read(GENUINE)
-    (one,) = notice.updates
-    assert (one.carrier, one.tracking_no, one.booking_id) == ("zto", NUMBER, None)
-    assert [news.code for news in one.events] == ["101", "103", "0", "5", "301"]
-    assert one.events[-1].status == ShipmentStatus.DELIVERED
-    assert one.events == await carrier(FakeKuaidi100Transport(query_result(NUMBER))).fetch_tracking(NUMBER, ""), (
-        "and says what a query says"
+async def test_genuine_webhook_contains_whole_history() -> None:
+    webhook = read(GENUINE)
+    (update,) = webhook.updates
+    assert (update.carrier, update.tracking_no, update.booking_id) == ("zto", NUMBER, None)
+    assert [event.code for event in update.events] == ["101", "103", "0", "5", "301"]
+    assert update.events[-1].status == ShipmentStatus.DELIVERED
+    assert update.events == await carrier(FakeKuaidi100Transport(query_result(NUMBER))).fetch_tracking(NUMBER, ""), (
+        "a webhook equals a query"
     )
-    # It is pushed again with more to it, to the address with whatever query we have put there.
+    # A later webhook has more entries. The query of the address is ignored.
     more = [entry("2026-11-26 08:00:00", "退签", "退签", "4"), *HISTORY]
     longer = READER.read_webhook({}, {"x": "y"}, webhook_body(webhook_param(query_result(NUMBER, data=more))), NOW)
-    assert longer.updates[0].events[:5] == one.events
+    assert longer.updates[0].events[:5] == update.events
     assert longer.updates[0].events[5].status == ShipmentStatus.RETURNED_TO_SENDER
-    assert longer.webhook_id != notice.webhook_id
+    assert longer.webhook_id != webhook.webhook_id
 
 
-def test_the_same_again_is_the_same_notice() -> None:
+def test_repeated_webhook_has_the_same_id() -> None:
     param = webhook_param(query_result(NUMBER))
     swapped = urlencode({"param": param, "sign": md5(param + SALT), "time": "1"}).encode()
     assert read(swapped) == read(GENUINE) == read(GENUINE)
@@ -74,35 +74,37 @@ def test_the_same_again_is_the_same_notice() -> None:
         for number in range(73_100_000, 73_100_050)
     }
     assert len(ids) == 50
-    assert all(len(each) == 64 for each in ids)
+    assert all(len(webhook_id) == 64 for webhook_id in ids)
 
 
-def test_it_stops_watching_a_parcel_that_it_never_heard_of() -> None:
-    nothing: dict[str, Any] = {
+def test_abort_without_history_has_no_events() -> None:
+    no_history: dict[str, Any] = {
         "message": "快递公司参数异常：单号不存在或者已经过期",
         "nu": NUMBER,
         "com": "yuantong",
         "status": "201",
     }
-    for said in (nothing, nothing | {"data": []}, nothing | {"data": None}):
-        notice = read(webhook_body(webhook_param(said, status="abort", message="3天查询无记录")))
-        assert [(one.carrier, one.tracking_no, one.events) for one in notice.updates] == [("yto", NUMBER, [])]
+    for result in (no_history, no_history | {"data": []}, no_history | {"data": None}):
+        webhook = read(webhook_body(webhook_param(result, status="abort", message="3天查询无记录")))
+        assert [(update.carrier, update.tracking_no, update.events) for update in webhook.updates] == [
+            ("yto", NUMBER, [])
+        ]
 
 
-def test_it_finds_that_another_carrier_has_the_parcel() -> None:
+def test_corrected_carrier_keeps_subscribed_name() -> None:
     corrected = query_result(NUMBER, com="ems")
-    notice = read(webhook_body(webhook_param(corrected, autoCheck="1", comOld="yuantong", comNew="ems")))
-    assert [one.carrier for one in notice.updates] == ["yto"], "for us it is the one that we asked for"
-    assert refusal(webhook_body(webhook_param(corrected))) == "foreign"
-    assert refusal(webhook_body(webhook_param(query_result(NUMBER), comOld="ems"))) == "foreign"
+    webhook = read(webhook_body(webhook_param(corrected, autoCheck="1", comOld="yuantong", comNew="ems")))
+    assert [update.carrier for update in webhook.updates] == ["yto"], "the subscribed carrier"
+    assert refusal_code(webhook_body(webhook_param(corrected))) == "foreign"
+    assert refusal_code(webhook_body(webhook_param(query_result(NUMBER), comOld="ems"))) == "foreign"
 
 
 @pytest.mark.parametrize("com", ["ems", "", None, "zto", "ZHONGTONG", "zhongtong "])
-def test_parcels_of_others(com: Any) -> None:
-    assert refusal(webhook_body(webhook_param(query_result(NUMBER, com=com)))) == "foreign"
+def test_foreign_carrier_code_is_refused(com: Any) -> None:
+    assert refusal_code(webhook_body(webhook_param(query_result(NUMBER, com=com)))) == "foreign"
 
 
-def test_signatures() -> None:
+def test_wrong_signature_is_refused() -> None:
     param = webhook_param(query_result(NUMBER))
     genuine = md5(param + SALT)
     wrong = [genuine.lower(), genuine[:-1], genuine + "0", f" {genuine}", genuine[::-1], "", "é", "0" * 32, md5(param)]
@@ -115,10 +117,10 @@ def test_signatures() -> None:
     ]
     for sign in wrong:
         form = urlencode({"sign": sign, "param": param}, errors="surrogateescape").encode()
-        assert refusal(form) == ("malformed" if "\udce9" in sign else "bad_signature"), sign
-    assert refusal(webhook_body(param, salt="another salt of 20 c")) == "bad_signature"
+        assert refusal_code(form) == ("malformed" if "\udce9" in sign else "bad_signature"), sign
+    assert refusal_code(webhook_body(param, salt="another salt of 20 c")) == "bad_signature"
     for fields in ({"param": param}, {"sign": genuine}, {"sign": "", "x": "y"}):
-        assert refusal(urlencode(fields).encode()) == "malformed"
+        assert refusal_code(urlencode(fields).encode()) == "malformed"
 
 
 @pytest.mark.parametrize(
@@ -144,17 +146,17 @@ def test_signatures() -> None:
     ],
     ids=range(17),
 )
-def test_what_is_no_form(body: bytes) -> None:
-    assert refusal(body) in ("malformed", "bad_signature")
+def test_malformed_form_is_refused(body: bytes) -> None:
+    assert refusal_code(body) in ("malformed", "bad_signature")
 
 
-def test_a_long_history_is_read_and_a_huge_one_is_not() -> None:
+def test_long_history_is_read_and_huge_one_is_refused() -> None:
     long = [entry("2026-11-24 17:30:00", "快件离开" * 20, "在途", "0") for _ in range(200)]
     body = webhook_body(webhook_param(query_result(NUMBER, data=long)))
     assert 150_000 < len(body) <= MAX_WEBHOOK_BYTES
     assert len(read(body).updates[0].events) == 200
-    assert refusal(webhook_body(webhook_param(query_result(NUMBER, data=long * 2)))) == "malformed"
-    assert refusal(webhook_body(webhook_param(query_result(NUMBER, data=[{}] * 1_001)))) == "bad_content"
+    assert refusal_code(webhook_body(webhook_param(query_result(NUMBER, data=long * 2)))) == "malformed"
+    assert refusal_code(webhook_body(webhook_param(query_result(NUMBER, data=[{}] * 1_001)))) == "bad_content"
 
 
 @pytest.mark.parametrize(
@@ -186,30 +188,30 @@ def test_a_long_history_is_read_and_a_huge_one_is_not() -> None:
     ],
     ids=range(23),
 )
-def test_signed_but_not_of_the_form(param: str) -> None:
-    assert refusal(webhook_body(param)) == "bad_content"
+def test_signed_malformed_content_is_refused(param: str) -> None:
+    assert refusal_code(webhook_body(param)) == "bad_content"
 
 
-def test_no_byte_can_be_changed() -> None:
+def test_changed_byte_is_refused() -> None:
     fields, dice = parse_qs(GENUINE.decode()), random.Random(7)
     codes: Counter[str] = Counter()
     for _ in range(600):
         changed = bytearray(GENUINE)
         changed[dice.randrange(len(changed))] ^= 1 << dice.randrange(8)
         if parse_qs(changed.decode("latin-1")) == fields:
-            continue  # %e5 is %E5
-        codes[refusal(bytes(changed))] += 1
+            continue  # %e5 equals %E5
+        codes[refusal_code(bytes(changed))] += 1
     for at in range(0, len(GENUINE), len(GENUINE) // 100):
-        codes[refusal(GENUINE[:at])] += 1
-        codes[refusal(GENUINE[:at] + GENUINE[at + 1 :])] += 1
-        codes[refusal(GENUINE[:at] + b"0" + GENUINE[at:])] += 1
+        codes[refusal_code(GENUINE[:at])] += 1
+        codes[refusal_code(GENUINE[:at] + GENUINE[at + 1 :])] += 1
+        codes[refusal_code(GENUINE[:at] + b"0" + GENUINE[at:])] += 1
     assert set(codes) == {"malformed", "bad_signature"}
     assert codes.total() > 700
 
 
-def test_what_it_reads_in_answer() -> None:
-    yes, no = READER.acknowledge(True), READER.acknowledge(False)
-    assert yes == WebhookReply(200, "application/json", yes.body)
-    assert json.loads(yes.body) == {"result": True, "returnCode": "200", "message": "成功"}
-    assert no.status == 400
-    assert json.loads(no.body)["result"] is False
+def test_acknowledgement_states_acceptance() -> None:
+    accepted, refused = READER.acknowledge(True), READER.acknowledge(False)
+    assert accepted == WebhookReply(200, "application/json", accepted.body)
+    assert json.loads(accepted.body) == {"result": True, "returnCode": "200", "message": "成功"}
+    assert refused.status == 400
+    assert json.loads(refused.body)["result"] is False

@@ -1,6 +1,8 @@
-"""Orders whose money goes back: nothing of them leaves that can still be stopped."""
+"""Refunded orders: every shipment that can still be stopped is cancelled."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +12,7 @@ from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import SHANGHAI, FakeCarrier, ShippingShop, refusal, tracking_event
 
 
-async def test_before_it_is_planned(ship: ShippingShop) -> None:
+async def test_order_refunded_before_planning_is_not_planned(ship: ShippingShop) -> None:
     order_id = await ship.add_order()
     await ship.refund_all(order_id)
     assert await ship.work_until_idle() == ["stopped"]
@@ -19,7 +21,7 @@ async def test_before_it_is_planned(ship: ShippingShop) -> None:
     await ship.make_all_due()
     assert await ship.work_until_idle() == []
     assert await ship.fulfilment.list_unplanned_orders() == []
-    # The refund comes to nothing: it is sent after all.
+    # The refund fails, so the order is shipped.
     await ship.fetch_rows("UPDATE refunds SET status = 'failed', ended_at = now() RETURNING 1")
     await ship.fulfilment.retry_planning(order_id)
     assert await ship.work_until_idle() == ["planned", "booked"]
@@ -27,67 +29,70 @@ async def test_before_it_is_planned(ship: ShippingShop) -> None:
         await ship.fulfilment.retry_planning(order_id)
 
 
-async def test_while_it_is_planned(ship: ShippingShop) -> None:
-    """Nobody was asked: it is cancelled at once."""
+async def test_order_refunded_after_planning_is_cancelled_without_calls(ship: ShippingShop) -> None:
+    """No carrier was requested, so the shipment is cancelled at once."""
     order_id, other = await ship.add_order(), await ship.add_order()
     assert [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])] == ["planned", "planned"]
     await ship.refund_all(order_id)
     await ship.refund_all(other)
-    for one in (order_id, other):
-        words = [await ship.work_on(job) for job in await ship.jobs.claim(100, [], []) if job.order_id == one]
-        assert words == ["stopped", "stopped"]
-        [parcel] = await ship.list_shipments(one)
-        assert (parcel.status, parcel.task, parcel.ended_at is not None) == ("cancelled", None, True)
+    for refunded_id in (order_id, other):
+        jobs = await ship.jobs.claim(100, [], [])
+        results = [await ship.work_on(job) for job in jobs if job.order_id == refunded_id]
+        assert results == ["stopped", "stopped"]
+        [shipment] = await ship.list_shipments(refunded_id)
+        assert (shipment.status, shipment.task, shipment.ended_at is not None) == ("cancelled", None, True)
         with pytest.raises(InvalidShipmentState, match="the order is refunded"):
-            await ship.fulfilment.repacking.reship(parcel.shipment_id, "again", "dan")
+            await ship.fulfilment.repacking.reship(shipment.shipment_id, "again", "dan")
         await ship.make_all_due()
     assert ship.carriers["cheap"].requests.total() == 0
 
 
-async def test_whoever_it_waits_for(ship: ShippingShop) -> None:
-    """A person who holds it, a person who has to help, a carrier that is down, the desk: none of it leaves, all at
-    once, and no list of the desk shows it any more."""
+async def test_refund_cancels_shipments_that_wait_for_anything(ship: ShippingShop) -> None:
+    """On hold, parked, to be packed, or waiting for an unavailable carrier: all are cancelled.
+
+    No worklist shows them any more."""
     _, [held] = await ship.add_booked_order()
     await ship.fulfilment.hold(held.shipment_id, "the customer calls back", "dan")
     ship.carriers["cheap"].next_outcomes, ship.carriers["quick"].next_outcomes = [refusal()], [refusal()]
     _, [parked] = await ship.add_booked_order()
     assert parked.parked
     _, [byhand] = await ship.add_booked_order(ship_to=[SHANGHAI])
+    ship.jobs._shipments._retry_policy = replace(ship.jobs._shipments._retry_policy, max_s=60)
     ship.unavailable_systems = ["cheap", "quick"]
     _, [waiting] = await ship.add_booked_order()
     assert (waiting.status, waiting.booking_id) == ("planned", None)
     ship.unavailable_systems = []
-    parcels = (held, parked, byhand, waiting)
+    shipments = (held, parked, byhand, waiting)
     assert await ship.list_worklist("to_pack") == {byhand.shipment_id}
-    for parcel in parcels:
-        await ship.refund_all(parcel.order_id)
+    for shipment in shipments:
+        await ship.refund_all(shipment.order_id)
     assert (await ship.work_until_idle()).count("cancelled") == 1
-    assert [(await ship.get_shipment(parcel.shipment_id)).status for parcel in parcels] == ["cancelled"] * 4
-    assert [await ship.list_worklist(which) for which in ("to_pack", "parked", "on_hold")] == [set(), set(), set()]
+    assert [(await ship.get_shipment(shipment.shipment_id)).status for shipment in shipments] == ["cancelled"] * 4
+    assert [await ship.list_worklist(name) for name in ("to_pack", "parked", "on_hold")] == [set(), set(), set()]
     assert ship.carriers["cheap"].current_bookings == set()
     await ship.check_records()
     with pytest.raises(InvalidShipmentState, match="it is cancelled"):
         await ship.fulfilment.pack(byhand.shipment_id, "BH-0001", "dan")
 
 
-async def test_before_the_driver_has_seen_it(ship: ShippingShop) -> None:
+async def test_refunded_shipment_cannot_be_packed(ship: ShippingShop) -> None:
     _, [byhand] = await ship.add_booked_order(ship_to=[SHANGHAI])
     await ship.refund_all(byhand.order_id)
     with pytest.raises(InvalidShipmentState, match="the order is refunded"):
         await ship.fulfilment.pack(byhand.shipment_id, "BH-0001", "dan")
 
 
-async def test_while_it_gets_another_address(ship: ShippingShop) -> None:
-    """The booking is being cancelled for a new one: there is no new one."""
-    order_id, [parcel] = await ship.add_booked_order()
-    await ship.fulfilment.redirect(parcel.shipment_id, Address(**{**ADDRESS, "line": "Elsewhere 1"}), "moved", "dan")
+async def test_refund_during_redirect_cancels_shipment(ship: ShippingShop) -> None:
+    """The booking is cancelled for a new address, and no new booking follows."""
+    order_id, [shipment] = await ship.add_booked_order()
+    await ship.fulfilment.redirect(shipment.shipment_id, Address(**{**ADDRESS, "line": "Elsewhere 1"}), "moved", "dan")
     await ship.refund_all(order_id)
     assert await ship.work_until_idle() == ["replanned", "stopped"]
-    assert (await ship.get_shipment(parcel.shipment_id)).status == "cancelled"
+    assert (await ship.get_shipment(shipment.shipment_id)).status == "cancelled"
     assert ship.carriers["cheap"].current_bookings == set()
 
 
-async def test_in_the_middle_of_a_booking(ship: ShippingShop) -> None:
+async def test_refund_during_booking_cancels_booking(ship: ShippingShop) -> None:
     cheap = ship.carriers["cheap"]
     order_id, booking = await ship.start_booking("cheap")
     await ship.refund_all(order_id)
@@ -97,7 +102,7 @@ async def test_in_the_middle_of_a_booking(ship: ShippingShop) -> None:
     assert cheap.current_bookings == set()
 
 
-async def test_unclear_and_then_stopped(ship: ShippingShop) -> None:
+async def test_refund_after_unknown_outcome_cancels_booking(ship: ShippingShop) -> None:
     cheap = ship.carriers["cheap"]
     cheap.next_outcomes = ["lost"]
     order_id = await ship.add_order()
@@ -107,67 +112,67 @@ async def test_unclear_and_then_stopped(ship: ShippingShop) -> None:
     await ship.make_all_due()
     assert set(await ship.work_until_idle()) == {"stopped", "cancelled"}
     assert (cheap.requests.total(), cheap.current_bookings) == (1, set())
-    [parcel] = await ship.list_shipments(order_id)
-    assert parcel.status == "cancelled"
+    [shipment] = await ship.list_shipments(order_id)
+    assert shipment.status == "cancelled"
 
 
-@pytest.mark.parametrize("calls", [True, False])
-async def test_booked_and_not_handed_over(ship: ShippingShop, calls: bool) -> None:
-    """Also where nobody outside is called: a van must not take it."""
+@pytest.mark.parametrize("is_external", [True, False])
+async def test_refund_cancels_booked_shipment_before_hand_over_only(ship: ShippingShop, is_external: bool) -> None:
+    """Carriers without calls cancel as well: a driver must not load the shipment."""
     cheap: FakeCarrier = ship.carriers["cheap"]
-    cheap.is_external = calls
-    order_id, [parcel] = await ship.add_booked_order()
+    cheap.is_external = is_external
+    order_id, [shipment] = await ship.add_booked_order()
     await ship.refund_all(order_id)
     with pytest.raises(InvalidShipmentState, match="the order is refunded"):
-        await ship.fulfilment.pack(parcel.shipment_id, None, "dan")
+        await ship.fulfilment.pack(shipment.shipment_id, None, "dan")
     assert await ship.work_until_idle() == ["stopped", "cancelled"]
     assert cheap.current_bookings == set()
-    # Handed over, it goes its way.
-    order_id, [gone] = await ship.add_booked_order()
-    await ship.apply_events(gone.shipment_id, tracking_event("picked_up", -1))
+    # A shipment that was handed over continues.
+    order_id, [picked_up] = await ship.add_booked_order()
+    await ship.apply_events(picked_up.shipment_id, tracking_event("picked_up", -1))
     await ship.refund_all(order_id)
     await ship.make_all_due()
-    assert sorted(await ship.work_until_idle()) == ["unchanged", "stopped"]
-    assert (await ship.get_shipment(gone.shipment_id)).status == "picked_up"
+    assert sorted(await ship.work_until_idle()) == ["stopped", "unchanged"]
+    assert (await ship.get_shipment(picked_up.shipment_id)).status == "picked_up"
 
 
-async def test_the_courier_has_it_and_has_not_said_so(ship: ShippingShop) -> None:
-    """It is too late: it is tried again now and then, not all the time, till the news comes."""
+async def test_refund_after_unreported_pick_up_retries_cancellation(ship: ShippingShop) -> None:
+    """Too late to cancel: cancellation is retried at each poll until the pick-up is reported."""
     cheap = ship.carriers["cheap"]
-    order_id, [parcel] = await ship.add_booked_order()
+    order_id, [shipment] = await ship.add_booked_order()
     cheap.handed_over = set(cheap.bookings)
     await ship.refund_all(order_id)
     assert await ship.work_until_idle() == ["stopped", "too_late"]
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["stopped", "too_late"]
-    assert parcel.tracking_no is not None
-    cheap.tracking[parcel.tracking_no] = [tracking_event("picked_up", -1)]
+    assert shipment.tracking_no is not None
+    cheap.tracking[shipment.tracking_no] = [tracking_event("picked_up", -1)]
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["status_changed"]
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["unchanged"]
 
 
-async def test_what_does_not_stop_an_order(ship: ShippingShop) -> None:
-    """A part that goes back, an earlier way to pay that was given up, and cash that is still to come."""
-    some, other, cash = (
+async def test_partial_refund_and_old_plan_do_not_stop_order(ship: ShippingShop) -> None:
+    """Refunds of a part or of an earlier plan, and cash that is still due, do not stop an order."""
+    partial, replanned, cash = (
         await ship.add_order(("a", 3, 0)),
         await ship.add_order(),
         await ship.add_order(("a", 3, 0), cod=200),
     )
     await ship.refund_all(cash)
-    await ship.fetch_rows("UPDATE payments SET plan_revision = 2 WHERE order_id = $1 RETURNING 1", other)
-    await ship.fetch_rows(_GIVEN_UP, other)
-    for order_id, share in ((some, 299), (other, 100)):
-        await ship.fetch_rows(_REFUND, order_id, share, 1)
+    await ship.fetch_rows("UPDATE payments SET plan_revision = 2 WHERE order_id = $1 RETURNING 1", replanned)
+    await ship.fetch_rows(_INSERT_EARLIER_PAYMENTS, replanned)
+    for order_id, amount_minor in ((partial, 299), (replanned, 100)):
+        await ship.fetch_rows(_INSERT_REFUND, order_id, amount_minor, 1)
     assert sorted(await ship.work_until_idle()) == [*["booked"] * 3, *["planned"] * 3]
-    # The rest of it as well: now it is all.
-    await ship.fetch_rows(_REFUND, some, 1, 1)
+    # With the last minor unit the order is refunded in full.
+    await ship.fetch_rows(_INSERT_REFUND, partial, 1, 1)
     await ship.make_all_due()
-    assert sorted(await ship.work_until_idle()) == ["cancelled", "unchanged", "unchanged", "stopped", "stopped"]
-    [parcel] = await ship.list_shipments(some)
-    assert parcel.status == "cancelled"
-    # What failed has not gone back.
+    assert sorted(await ship.work_until_idle()) == ["cancelled", "stopped", "stopped", "unchanged", "unchanged"]
+    [shipment] = await ship.list_shipments(partial)
+    assert shipment.status == "cancelled"
+    # A failed refund does not count.
     failed = await ship.add_order()
     await ship.refund_all(failed)
     await ship.fetch_rows(
@@ -176,14 +181,14 @@ async def test_what_does_not_stop_an_order(ship: ShippingShop) -> None:
     assert await ship.work_until_idle() == ["planned", "booked"]
 
 
-_GIVEN_UP = """
-INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency, status,
-                      created_at, expires_at, captured_at, due_at)
+_INSERT_EARLIER_PAYMENTS = """
+INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, amount_minor, currency,
+                      status, created_at, expires_at, captured_at, due_at)
 SELECT gen_random_uuid(), order_id, user_id, 1, tender_no, method, flow, amount_minor, currency, status, created_at,
        expires_at, captured_at, due_at
 FROM payments WHERE order_id = $1 RETURNING 1
 """
-_REFUND = """
+_INSERT_REFUND = """
 INSERT INTO refunds (refund_id, payment_id, order_id, refund_key, amount_minor, currency, reason, actor, created_at,
                      due_at)
 SELECT gen_random_uuid(), payment_id, order_id, gen_random_uuid()::text, $2, currency, 'r', 'test', now(),

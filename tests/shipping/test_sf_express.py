@@ -1,4 +1,4 @@
-"""SF Express is asked to book, find, cancel and track, and answers as its documentation says."""
+"""The adapter of SF Express: book, find, cancel and track, with responses as documented."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.shipping.sf_express_kit import (
 CANCELLATION = {"orderId": BOOKING.hex, "waybillNoInfoList": [], "resStatus": 2, "extraInfoList": None}
 
 
-def test_it_is_a_carrier_and_reads_pushes() -> None:
+def test_adapter_implements_both_ports() -> None:
     adapter, _ = make_adapter()
     carrier: Carrier = adapter
     reader: CarrierWebhookReader = adapter
@@ -59,13 +59,17 @@ def test_it_is_a_carrier_and_reads_pushes() -> None:
     assert reader.system == carrier.system
 
 
-async def test_a_parcel_is_booked() -> None:
+async def test_book_sends_order_and_returns_number() -> None:
     adapter, transport = make_adapter(success_response(order_result()))
     assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, "710VA-F")
-    (asked,) = transport.requests
-    assert (asked.method, asked.url, asked.service) == ("POST", ACCOUNT_SETTINGS["base_url"], "EXP_RECE_CREATE_ORDER")
-    assert asked.headers["Content-Type"] == "application/x-www-form-urlencoded; charset=UTF-8"
-    assert asked.message == {
+    (request,) = transport.requests
+    assert (request.method, request.url, request.service) == (
+        "POST",
+        ACCOUNT_SETTINGS["base_url"],
+        "EXP_RECE_CREATE_ORDER",
+    )
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded; charset=UTF-8"
+    assert request.message == {
         "language": "zh-CN",
         "orderId": BOOKING.hex,
         "cargoDetails": [{"name": "红茶杯", "count": 2}, {"name": ("茶 " * 100)[:128], "count": 1}],
@@ -106,13 +110,13 @@ async def test_a_parcel_is_booked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("agreed", "card"), [({}, "7551234567"), ({"cod_card": "7550000001", "express_type": "2"}, "7550000001")]
+    ("credentials", "card"), [({}, "7551234567"), ({"cod_card": "7550000001", "express_type": "2"}, "7550000001")]
 )
-async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str) -> None:
-    adapter, transport = make_adapter(success_response(order_result()), **agreed)
+async def test_book_with_cash_on_delivery_names_amount_and_card(credentials: dict[str, str], card: str) -> None:
+    adapter, transport = make_adapter(success_response(order_result()), **credentials)
     await adapter.book(booking_request(cod=Money(10_805, "CNY")))
     assert transport.requests[0].message["serviceList"] == [{"name": "COD", "value": "108.05", "value1": card}]
-    assert transport.requests[0].message["expressTypeId"] == int(agreed.get("express_type", "1"))
+    assert transport.requests[0].message["expressTypeId"] == int(credentials.get("express_type", "1"))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ async def test_money_is_collected_at_the_door(agreed: dict[str, str], card: str)
         ({"recipient": msgspec.structs.replace(RECIPIENT, phone="1" * 21)}, "too_long"),
     ],
 )
-async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], code: str) -> None:
+async def test_unsupported_shipment_is_refused_without_request(changed: dict[str, Any], code: str) -> None:
     adapter, transport = make_adapter()
     with pytest.raises(ExternalRefusal) as error:
         await adapter.book(booking_request(**changed))
@@ -135,7 +139,7 @@ async def test_what_it_would_not_take_is_not_asked_for(changed: dict[str, Any], 
 
 
 @pytest.mark.parametrize("code", sorted(BOOKING_REFUSALS - {DUPLICATE_ORDER}))
-async def test_every_refusal(code: str) -> None:
+async def test_refusal_code_is_raised_as_refusal(code: str) -> None:
     adapter, transport = make_adapter(error_response(code, "传入了不可发货的月结卡号" * 50), error_response("8018"))
     with pytest.raises(ExternalRefusal) as error:
         await adapter.book(booking_request())
@@ -144,7 +148,7 @@ async def test_every_refusal(code: str) -> None:
     assert transport.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
 
 
-async def test_what_is_refused_now_may_have_been_taken_before() -> None:
+async def test_refused_order_that_exists_is_confirmed() -> None:
     adapter, _ = make_adapter(error_response("8177"), success_response(order_result()))
     assert (await adapter.book(booking_request())).tracking_no == NUMBER
     adapter, _ = make_adapter(error_response("8177"), ExternalOutcomeUnknown("timed out"))
@@ -152,7 +156,7 @@ async def test_what_is_refused_now_may_have_been_taken_before() -> None:
         await adapter.book(booking_request())
 
 
-async def test_a_repeated_order_is_looked_up() -> None:
+async def test_duplicate_order_is_searched() -> None:
     adapter, transport = make_adapter(error_response(8016), success_response(order_result(filterResult="2")))
     assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, "710VA-F")
     assert transport.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
@@ -162,17 +166,17 @@ async def test_a_repeated_order_is_looked_up() -> None:
         await adapter.book(booking_request())
 
 
-@pytest.mark.parametrize("number", [True, False])
-async def test_an_order_that_somebody_judges_is_asked_for_again(number: bool) -> None:
-    by_hand = order_result(filterResult=1) if number else order_result(filterResult=1, waybillNoInfoList=None)
+@pytest.mark.parametrize("has_number", [True, False])
+async def test_undecided_order_is_searched_again(has_number: bool) -> None:
+    by_hand = order_result(filterResult=1) if has_number else order_result(filterResult=1, waybillNoInfoList=None)
     adapter, _ = make_adapter(success_response(by_hand), success_response(by_hand))
-    with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
+    with pytest.raises(ExternalOutcomeUnknown, match="has not decided"):
         await adapter.book(booking_request())
     adapter, transport = make_adapter(success_response(by_hand), success_response(order_result()))
     assert (await adapter.book(booking_request())).tracking_no == NUMBER
     assert transport.services == ["CREATE_ORDER", "SEARCH_ORDER_RESP"]
     adapter, _ = make_adapter(success_response(by_hand), error_response("8018"))
-    with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
+    with pytest.raises(ExternalOutcomeUnknown, match="has not decided"):
         await adapter.book(booking_request())
     adapter, _ = make_adapter(success_response(by_hand), success_response(order_result(filterResult="3", remark="2")))
     with pytest.raises(ExternalRefusal, match="filter_3"):
@@ -180,7 +184,7 @@ async def test_an_order_that_somebody_judges_is_asked_for_again(number: bool) ->
 
 
 @pytest.mark.parametrize("numbers", [None, [], [{"waybillType": 1, "waybillNo": NUMBER}]])
-async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
+async def test_unserved_address_is_refused(numbers: Any) -> None:
     adapter, _ = make_adapter(
         success_response(order_result(filterResult=3, waybillNoInfoList=numbers, remark="派方超范围" * 100))
     )
@@ -209,7 +213,7 @@ async def test_an_address_that_is_not_served_is_refused(numbers: Any) -> None:
         {"waybillNoInfoList": NUMBER},
     ],
 )
-async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
+async def test_incomplete_order_is_an_unknown_outcome(changed: dict[str, Any]) -> None:
     for name in ("book", "find"):
         adapter, _ = make_adapter(success_response(order_result(**changed)))
         with pytest.raises(ExternalOutcomeUnknown):
@@ -239,29 +243,29 @@ async def test_orders_that_say_too_little(changed: dict[str, Any]) -> None:
         ),
     ],
 )
-async def test_what_a_label_needs(changed: dict[str, Any], sort_code: str | None) -> None:
+async def test_sort_code_is_read_from_label(changed: dict[str, Any], sort_code: str | None) -> None:
     adapter, _ = make_adapter(success_response(order_result(**changed)))
     assert await adapter.book(booking_request()) == BookingConfirmation(NUMBER, sort_code)
 
 
 @pytest.mark.parametrize("code", sorted(ABSENT_CODES))
-async def test_a_booking_that_it_knows_nothing_of(code: str) -> None:
+async def test_absent_booking_is_not_found(code: str) -> None:
     adapter, _ = make_adapter(error_response(code))
     assert await adapter.find_booking(BOOKING) is None
 
 
-async def test_a_booking_is_found() -> None:
+async def test_existing_booking_is_found() -> None:
     adapter, _ = make_adapter(success_response(order_result()))
     assert await adapter.find_booking(BOOKING) == BookingConfirmation(NUMBER, "710VA-F")
     adapter, _ = make_adapter(success_response(order_result(filterResult="3", waybillNoInfoList=[])))
     assert await adapter.find_booking(BOOKING) is None
     adapter, _ = make_adapter(success_response(order_result(filterResult="1")))
-    with pytest.raises(ExternalOutcomeUnknown, match="has not judged"):
+    with pytest.raises(ExternalOutcomeUnknown, match="has not decided"):
         await adapter.find_booking(BOOKING)
 
 
 @pytest.mark.parametrize("number", [NUMBER, None])
-async def test_a_booking_is_cancelled(number: str | None) -> None:
+async def test_cancel_returns_cancelled(number: str | None) -> None:
     adapter, transport = make_adapter(
         success_response(CANCELLATION), *(error_response(code) for code in sorted(CANCELLED_CODES))
     )
@@ -272,12 +276,12 @@ async def test_a_booking_is_cancelled(number: str | None) -> None:
 
 
 @pytest.mark.parametrize("code", sorted(ABSENT_CODES))
-async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
+async def test_cancel_of_absent_order_returns_absent(code: str) -> None:
     adapter, transport = make_adapter(error_response(code))
     assert await adapter.cancel(BOOKING, None) == "absent"
     assert transport.services == ["UPDATE_ORDER"]
     adapter, _ = make_adapter(error_response(code))
-    with pytest.raises(ExternalOutcomeUnknown, match="does not know an order that it gave a number to"):
+    with pytest.raises(ExternalOutcomeUnknown, match="does not find an order that has its number"):
         await adapter.cancel(BOOKING, NUMBER)
 
 
@@ -291,19 +295,19 @@ async def test_a_cancelled_booking_that_was_never_made(code: str) -> None:
         ExternalOutcomeUnknown("no answer"),
     ],
 )
-async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
+async def test_cancel_after_pick_up_returns_too_late(answer: Any) -> None:
     adapter, transport = make_adapter(answer, routes_response(route_entry("50")))
     assert await adapter.cancel(BOOKING, NUMBER) == "too_late"
     assert transport.services == ["UPDATE_ORDER", "SEARCH_ROUTES"]
-    asked = transport.requests[1].message
-    assert (asked["trackingType"], asked["trackingNumber"]) == ("2", [BOOKING.hex])
-    for nothing in (
+    message = transport.requests[1].message
+    assert (message["trackingType"], message["trackingNumber"]) == ("2", [BOOKING.hex])
+    for no_status in (
         routes_response(),
         routes_response(route_entry("127")),
         routes_response(route_entry("646"), route_entry("4711")),
         error_response("8018"),
     ):
-        adapter, _ = make_adapter(answer, nothing)
+        adapter, _ = make_adapter(answer, no_status)
         with pytest.raises(ExternalOutcomeUnknown):
             await adapter.cancel(BOOKING, NUMBER)
 
@@ -311,13 +315,13 @@ async def test_it_is_too_late_once_it_has_the_parcel(answer: Any) -> None:
 @pytest.mark.parametrize(
     "changed", [{"orderId": "0" * 32}, {"resStatus": None}, {"resStatus": 1}, {"resStatus": "3"}, {"resStatus": True}]
 )
-async def test_cancellations_that_say_too_little(changed: dict[str, Any]) -> None:
+async def test_incomplete_cancellation_is_an_unknown_outcome(changed: dict[str, Any]) -> None:
     adapter, _ = make_adapter(success_response(CANCELLATION | changed), routes_response())
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.cancel(BOOKING, NUMBER)
 
 
-async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
+async def test_tracking_is_sorted_by_time() -> None:
     adapter, transport = make_adapter(
         routes_response(
             route_entry(
@@ -353,15 +357,15 @@ async def test_a_parcel_is_tracked_in_the_order_of_time() -> None:
     }
 
 
-async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
-    nothing = [
+async def test_tracking_without_routes_is_empty() -> None:
+    empty_responses = [
         routes_response(),
         success_response({"routeResps": []}),
         error_response("8018"),
         success_response({"routeResps": [{"mailNo": NUMBER, "routes": None}]}),
     ]
-    adapter, _ = make_adapter(*nothing)
-    for _ in nothing:
+    adapter, _ = make_adapter(*empty_responses)
+    for _ in empty_responses:
         assert await adapter.fetch_tracking(NUMBER, RECIPIENT.phone) == []
 
 
@@ -386,25 +390,25 @@ async def test_a_parcel_that_it_has_not_heard_of_yet() -> None:
         success_response(None),
     ],
 )
-async def test_routes_that_cannot_be_read(answer: Any) -> None:
+async def test_unreadable_routes_are_an_unknown_outcome(answer: Any) -> None:
     adapter, _ = make_adapter(answer)
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.fetch_tracking(NUMBER, RECIPIENT.phone)
 
 
-async def test_its_news_need_not_be_asked_for() -> None:
+async def test_subscribe_sends_no_request() -> None:
     adapter, transport = make_adapter()
     await adapter.subscribe(NUMBER, RECIPIENT.phone)
     assert transport.requests == []
 
 
-@pytest.mark.parametrize("ask", CALLS.values(), ids=CALLS)
-async def test_each_request_has_an_id_of_its_own(ask: Callable[[SfExpress], Awaitable[Any]]) -> None:
-    # The platform answers that it is overloaded, twice (and where a cancellation looks at routes, again).
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_request_ids_are_unique(call: Callable[[SfExpress], Awaitable[Any]]) -> None:
+    # The platform is overloaded twice, and again for the routes that a cancellation fetches.
     busy = [platform_response(None, apiResultCode="A1005") for _ in range(4)]
     adapter, transport = make_adapter(*busy)
     for _ in range(2):
         with pytest.raises(ExternalOutcomeUnknown, match="A1005"):
-            await ask(adapter)
-    ids = [UUID(asked.form["requestID"]) for asked in transport.requests]
+            await call(adapter)
+    ids = [UUID(request.form["requestID"]) for request in transport.requests]
     assert len(set(ids)) == len(ids) >= 2

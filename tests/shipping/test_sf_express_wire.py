@@ -1,4 +1,4 @@
-"""SF Express's digest, forms, times, words and settings."""
+"""SF Express's digest, forms, texts, route codes and credentials."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from config.shipping import SfExpressSettings
 from tests.shipping.sf_express_kit import (
     ACCOUNT_SETTINGS,
     CHECK_WORD,
-    PUSH_KEY,
+    WEBHOOK_KEY,
     SfExpressRequest,
     account,
     booking_request,
@@ -28,14 +28,13 @@ from tests.shipping.sf_express_kit import (
     success_response,
 )
 
-_S = ShipmentStatus
 TEXT = st.text(st.characters(codec="utf-8"), max_size=60)
 
 
 def java_escaped(text: str) -> str:
-    """As the documentation of java.net.URLEncoder says it, byte by byte."""
-    kept = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-*_"
-    return "".join("+" if byte == 32 else chr(byte) if byte in kept else f"%{byte:02X}" for byte in text.encode())
+    """Encode as the documentation of java.net.URLEncoder prescribes, byte by byte."""
+    unescaped = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-*_"
+    return "".join("+" if byte == 32 else chr(byte) if byte in unescaped else f"%{byte:02X}" for byte in text.encode())
 
 
 @pytest.mark.parametrize(
@@ -50,13 +49,13 @@ def java_escaped(text: str) -> str:
         ),
     ],
 )
-def test_the_digest_is_what_java_makes(message: str, timestamp: str, check_word: str, expected: str) -> None:
-    """Computed with OpenJDK 17: URLEncoder.encode, MessageDigest MD5, Base64, as SF's own SDK for Java does."""
+def test_digest_equals_javas(message: str, timestamp: str, check_word: str, expected: str) -> None:
+    """Compare with OpenJDK 17: URLEncoder.encode, MessageDigest MD5, Base64, as in SF's SDK for Java."""
     assert wire.make_digest(message, timestamp, check_word) == expected
 
 
 @given(TEXT, st.integers(0, 10**13), TEXT)
-def test_the_digest_of_anything(message: str, timestamp: int, check_word: str) -> None:
+def test_digest_of_any_text_equals_documented_one(message: str, timestamp: int, check_word: str) -> None:
     escaped = java_escaped(f"{message}{timestamp}{check_word}")
     assert unquote_plus(escaped) == f"{message}{timestamp}{check_word}"
     expected = base64.b64encode(hashlib.md5(escaped.encode()).digest()).decode()
@@ -64,7 +63,7 @@ def test_the_digest_of_anything(message: str, timestamp: int, check_word: str) -
 
 
 @given(st.dictionaries(TEXT, TEXT | st.integers(-(2**53), 2**53) | st.lists(TEXT, max_size=3), max_size=4))
-def test_requests_arrive_whole_and_signed(message: dict[str, Any]) -> None:
+def test_request_is_decoded_whole_and_signed(message: dict[str, Any]) -> None:
     body = wire.make_request(account(), "EXP_RECE_CREATE_ORDER", message, now_ms=1_700_000_000_123, request_id="r-1")
     form = SfExpressRequest("POST", "", {}, body).form
     assert list(form) == ["partnerID", "requestID", "serviceCode", "timestamp", "msgDigest", "msgData"]
@@ -73,7 +72,7 @@ def test_requests_arrive_whole_and_signed(message: dict[str, Any]) -> None:
     assert (form["partnerID"], form["requestID"], form["timestamp"]) == ("Y7hHmkqf", "r-1", "1700000000123")
 
 
-async def test_a_request_does_not_carry_the_check_word() -> None:
+async def test_request_does_not_contain_check_word() -> None:
     adapter, transport = make_adapter(success_response(order_result()))
     await adapter.book(booking_request())
     assert CHECK_WORD not in unquote_plus(transport.requests[0].body.decode())
@@ -81,15 +80,15 @@ async def test_a_request_does_not_carry_the_check_word() -> None:
 
 
 @given(TEXT, TEXT, TEXT)
-def test_any_text_can_be_kept(remark: str, reason: str, place: str) -> None:
-    said = SfRoute("2026-11-11 08:00:00", "50", remark * 20, place * 20, None, reason)
-    (news,) = wire.read_routes([said])
-    assert 1 <= len(news.text) <= 500
-    assert news.place is None or 1 <= len(news.place) <= 200
-    assert (news.text + (news.place or "")).isprintable()
+def test_any_route_text_is_printable_and_short(remark: str, reason: str, place: str) -> None:
+    route = SfRoute("2026-11-11 08:00:00", "50", remark * 20, place * 20, None, reason)
+    (event,) = wire.read_routes([route])
+    assert 1 <= len(event.text) <= 500
+    assert event.place is None or 1 <= len(event.place) <= 200
+    assert (event.text + (event.place or "")).isprintable()
 
 
-def test_a_route_code_means_one_thing() -> None:
+def test_route_code_is_in_one_group_only() -> None:
     groups = (
         status_map.PICKED_UP_CODES,
         status_map.IN_TRANSIT_CODES,
@@ -102,28 +101,28 @@ def test_a_route_code_means_one_thing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "state", "unknown"),
+    ("code", "reason", "status", "is_unknown_code"),
     [
-        ("50", "", _S.PICKED_UP, False),
-        ("54", "", _S.PICKED_UP, False),
-        ("30", "", _S.IN_TRANSIT, False),
-        ("31", "", _S.IN_TRANSIT, False),
-        ("36", "", _S.IN_TRANSIT, False),
-        ("44", "", _S.OUT_FOR_DELIVERY, False),
-        ("204", "", _S.OUT_FOR_DELIVERY, False),
-        ("125", "", _S.OUT_FOR_DELIVERY, False),
-        ("80", "", _S.DELIVERED, False),
-        ("8000", "", _S.DELIVERED, False),
-        ("8000", "6", _S.LOST, False),
-        ("8000", "2", _S.LOST, False),
+        ("50", "", ShipmentStatus.PICKED_UP, False),
+        ("54", "", ShipmentStatus.PICKED_UP, False),
+        ("30", "", ShipmentStatus.IN_TRANSIT, False),
+        ("31", "", ShipmentStatus.IN_TRANSIT, False),
+        ("36", "", ShipmentStatus.IN_TRANSIT, False),
+        ("44", "", ShipmentStatus.OUT_FOR_DELIVERY, False),
+        ("204", "", ShipmentStatus.OUT_FOR_DELIVERY, False),
+        ("125", "", ShipmentStatus.OUT_FOR_DELIVERY, False),
+        ("80", "", ShipmentStatus.DELIVERED, False),
+        ("8000", "", ShipmentStatus.DELIVERED, False),
+        ("8000", "6", ShipmentStatus.LOST, False),
+        ("8000", "2", ShipmentStatus.LOST, False),
         ("8000", "99", None, True),
         ("33", "", None, False),
         ("33", "83", None, False),
         ("70", "46", None, False),
         ("99", "", None, False),
-        ("99", "2", _S.RETURNED_TO_SENDER, False),
+        ("99", "2", ShipmentStatus.RETURNED_TO_SENDER, False),
         ("99", "3", None, True),
-        ("631", "", _S.RETURNED_TO_SENDER, False),
+        ("631", "", ShipmentStatus.RETURNED_TO_SENDER, False),
         ("648", "", None, True),
         ("658", "", None, True),
         ("305", "", None, True),
@@ -131,20 +130,22 @@ def test_a_route_code_means_one_thing() -> None:
         ("050", "", None, True),
     ],
 )
-def test_where_a_parcel_is(code: str, reason: str, state: ShipmentStatus | None, unknown: bool) -> None:
-    assert status_map.decode_route(code, reason) == (state, unknown)
+def test_route_code_and_reason_decode_to_status(
+    code: str, reason: str, status: ShipmentStatus | None, is_unknown_code: bool
+) -> None:
+    assert status_map.decode_route(code, reason) == (status, is_unknown_code)
 
 
-def test_settings_reach_the_account() -> None:
-    said = SfExpressSettings.model_validate(
+def test_settings_load_as_account() -> None:
+    settings = SfExpressSettings.model_validate(
         {name: text for name, text in ACCOUNT_SETTINGS.items() if name != "base_url"}
     )
-    made = SfExpressAccount.load(**said.as_strings())
-    assert made.base_url == "https://bspgw.sf-express.com/std/service"
-    assert (made.express_type, made.cod_card) == (1, "7551234567")
+    loaded = SfExpressAccount.load(**settings.as_strings())
+    assert loaded.base_url == "https://bspgw.sf-express.com/std/service"
+    assert (loaded.express_type, loaded.cod_card) == (1, "7551234567")
     assert account(cod_card="7550000001", express_type="263").express_type == 263
-    for secret in (CHECK_WORD, PUSH_KEY):
-        assert secret not in repr(made) + repr(said)
+    for secret in (CHECK_WORD, WEBHOOK_KEY):
+        assert secret not in repr(loaded) + repr(settings)
 
 
 @pytest.mark.parametrize(
@@ -160,16 +161,16 @@ def test_settings_reach_the_account() -> None:
         ("cod_card", "12"),
         ("base_url", "ftp://sf.example"),
         ("base_url", "https://sf.example/?a=b"),
-        ("push_key", ""),
-        ("push_key", "too-short"),
-        ("push_key", "sixteen&letters=or-more"),
+        ("webhook_key", ""),
+        ("webhook_key", "too-short"),
+        ("webhook_key", "sixteen&letters=or-more"),
         ("express_type", "0"),
         ("express_type", "1.5"),
         ("express_type", ""),
     ],
 )
-def test_settings_that_cannot_be(name: str, text: str) -> None:
+def test_invalid_credential_is_refused_without_showing_it(name: str, text: str) -> None:
     with pytest.raises(ValueError, match=f"SF Express {name}: ") as error:
         account(**{name: text})
-    if name in ("check_word", "push_key"):
+    if name in ("check_word", "webhook_key"):
         assert not text or text not in str(error.value)

@@ -1,4 +1,4 @@
-"""Bookings of which nobody knows what became: answers that got lost, drivers that died in between."""
+"""Bookings with an unknown outcome: lost replies, and workers that were killed in between."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from tests.support.sales import ADDRESS, eventually
 from tests.support.shipping_shop import RATES, ShippingShop, open_shipping_shop, refusal
 
 
-async def shipment_with_unknown_outcome(ship: ShippingShop, *says: Exception | str) -> UUID:
-    """A parcel that was asked for as often as there was something to say, and nothing came of it."""
+async def shipment_with_unknown_outcome(ship: ShippingShop, *outcomes: Exception | str) -> UUID:
+    """Request a shipment once per outcome, all of which leave it unknown. Returns its id."""
     order_id = await ship.add_order()
     assert await ship.work_on(await ship.claim_one(order_id)) == "planned"
-    for said in says:
+    for outcome in outcomes:
         await ship.make_all_due()
         job = await ship.claim_one(order_id)
-        ship.carriers["cheap"].next_outcomes = [said]
+        ship.carriers["cheap"].next_outcomes = [outcome]
         assert await ship.work_on(job) == "no_answer"
-    [parcel] = await ship.list_shipments(order_id)
-    assert (parcel.status, parcel.attempts) == ("planned", len(says))
-    return parcel.shipment_id
+    [shipment] = await ship.list_shipments(order_id)
+    assert (shipment.status, shipment.attempts) == ("planned", len(outcomes))
+    return shipment.shipment_id
 
 
-async def test_asked_again_under_the_same_booking(ship: ShippingShop) -> None:
+async def test_unknown_outcome_is_requested_again_under_same_booking(ship: ShippingShop) -> None:
     cheap = ship.carriers["cheap"]
-    parcel = await ship.get_shipment(
+    shipment = await ship.get_shipment(
         await shipment_with_unknown_outcome(
             ship, "lost", ExternalOutcomeUnknown("timed out"), ExternalOutcomeUnknown("502")
         )
     )
-    assert (parcel.last_error, parcel.parked) == ("502", False)
+    assert (shipment.last_error, shipment.parked) == ("502", False)
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["booked"]
     assert list(cheap.requests.values()) == [4]
@@ -48,21 +48,21 @@ async def test_asked_again_under_the_same_booking(ship: ShippingShop) -> None:
     assert [number] == list(cheap.bookings.values())
 
 
-async def test_given_up_and_taken_up_again(ship: ShippingShop) -> None:
-    """After many tries a person looks at it; the booking may stand, so nobody else is asked, then or later."""
+async def test_parked_unknown_outcome_keeps_its_carrier(ship: ShippingShop) -> None:
+    """The booking of a parked job may exist, so no other carrier is ever requested."""
     cheap, quick = ship.carriers["cheap"], ship.carriers["quick"]
-    parcel_id = await shipment_with_unknown_outcome(ship, "lost", *[ExternalOutcomeUnknown("timed out")] * 4)
-    assert await ship.list_worklist("parked") == {parcel_id}
+    shipment_id = await shipment_with_unknown_outcome(ship, "lost", *[ExternalOutcomeUnknown("timed out")] * 4)
+    assert await ship.list_worklist("parked") == {shipment_id}
     await ship.make_all_due()
     assert await ship.work_until_idle() == []
     cheap.next_outcomes = [ExternalOutcomeUnknown("timed out")]
-    await ship.fulfilment.retry(parcel_id, "dan")
+    await ship.fulfilment.retry(shipment_id, "dan")
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
-    assert not (await ship.get_shipment(parcel_id)).parked, "it is tried as often as before"
+    assert not (await ship.get_shipment(shipment_id)).parked, "a retry has all attempts again"
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["booked"]
     assert (len(cheap.requests), quick.requests.total()) == (1, 0)
-    # Refused at last, another is asked, and the first booking is over.
+    # Once the carrier refuses, another one is requested, and the first booking has ended.
     other = await ship.get_shipment(await shipment_with_unknown_outcome(ship, ExternalOutcomeUnknown("timed out")))
     await ship.make_all_due()
     job = await ship.claim_one(other.order_id)
@@ -72,139 +72,139 @@ async def test_given_up_and_taken_up_again(ship: ShippingShop) -> None:
     assert quick.requests.total() == 1
 
 
-async def test_a_booking_that_is_not_there_yet(ship: ShippingShop) -> None:
-    """Cancelled while it is asked for: that the carrier does not know it is believed once nothing can be under way."""
+async def test_absent_booking_is_final_after_lease_only(ship: ShippingShop) -> None:
+    """Absence at the carrier counts only once no earlier request can still arrive there."""
     cheap = ship.carriers["cheap"]
-    parcel_id = await shipment_with_unknown_outcome(ship, ExternalOutcomeUnknown("timed out"))
-    await ship.fulfilment.cancel(parcel_id, "not wanted", "dan")
-    assert (await ship.get_shipment(parcel_id)).status == "planned"
+    shipment_id = await shipment_with_unknown_outcome(ship, ExternalOutcomeUnknown("timed out"))
+    await ship.fulfilment.cancel(shipment_id, "not wanted", "dan")
+    assert (await ship.get_shipment(shipment_id)).status == "planned"
     for _ in range(2):
         await ship.make_all_due()
         assert await ship.work_on(await ship.claim_one()) == "no_answer"
-    assert "may receive it yet" in str((await ship.get_shipment(parcel_id)).last_error)
+    assert "may receive it yet" in str((await ship.get_shipment(shipment_id)).last_error)
     await ship.expire_booking_requests()
     assert await ship.work_until_idle() == ["cancelled"]
-    parcel = await ship.get_shipment(parcel_id)
-    assert (parcel.status, parcel.booking_id, parcel.task) == ("cancelled", None, None)
+    shipment = await ship.get_shipment(shipment_id)
+    assert (shipment.status, shipment.booking_id, shipment.task) == ("cancelled", None, None)
     assert (cheap.cancel_calls, cheap.bookings) == (3, {})
 
 
-async def test_asked_again_long_after_the_first_time(ship: ShippingShop) -> None:
-    """What counts is when it was asked last: that call may be on its way."""
+async def test_absence_is_judged_by_latest_request(ship: ShippingShop) -> None:
+    """The latest request counts: it may still be on its way."""
     cheap = ship.carriers["cheap"]
-    parcel_id = await shipment_with_unknown_outcome(ship, ExternalOutcomeUnknown("timed out"))
+    shipment_id = await shipment_with_unknown_outcome(ship, ExternalOutcomeUnknown("timed out"))
     await ship.expire_booking_requests()
     cheap.gate = asyncio.Event()
-    asking = asyncio.create_task(ship.work_on(await ship.claim_one()))
+    booking = asyncio.create_task(ship.work_on(await ship.claim_one()))
 
-    async def asked() -> bool:
+    async def is_booked() -> bool:
         return bool(cheap.bookings)
 
-    await eventually(asked)
+    await eventually(is_booked)
     late = dict(cheap.bookings)
-    cheap.bookings.clear()  # as if the call had not got there
-    await ship.fulfilment.cancel(parcel_id, "not wanted", "dan")
+    cheap.bookings.clear()  # as if the request had not arrived
+    await ship.fulfilment.cancel(shipment_id, "not wanted", "dan")
     assert await ship.work_on(await ship.claim_one()) == "no_answer"
     cheap.bookings |= late
     cheap.gate.set()
-    assert await asking == "booked"
+    assert await booking == "booked"
     await ship.make_all_due()
     assert await ship.work_until_idle() == ["cancelled"]
     assert cheap.current_bookings == set()
 
 
-async def test_too_late_to_cancel_what_was_not_known_to_be_booked(ship: ShippingShop) -> None:
-    """The carrier has the parcel: its number is found out, and it is followed to the door."""
+async def test_cancel_too_late_finds_tracking_no_of_unknown_booking(ship: ShippingShop) -> None:
+    """The carrier has the shipment: its number is looked up, and it is tracked until delivery."""
     cheap = ship.carriers["cheap"]
-    parcel_id = await shipment_with_unknown_outcome(ship, "lost")
+    shipment_id = await shipment_with_unknown_outcome(ship, "lost")
     cheap.handed_over = set(cheap.bookings)
-    await ship.fulfilment.cancel(parcel_id, "not wanted", "dan")
+    await ship.fulfilment.cancel(shipment_id, "not wanted", "dan")
     assert await ship.work_until_idle() == ["too_late"]
-    parcel = await ship.get_shipment(parcel_id)
-    assert [parcel.tracking_no] == list(cheap.bookings.values())
-    assert (parcel.status, parcel.task, parcel.after_cancel) == ("booked", "track", None)
-    assert (await ship.list_event_texts(parcel_id))[-1] == "too late to cancel: cheap has collected it"
-    # The same where the carrier does not say the number.
+    shipment = await ship.get_shipment(shipment_id)
+    assert [shipment.tracking_no] == list(cheap.bookings.values())
+    assert (shipment.status, shipment.task, shipment.after_cancel) == ("booked", "track", None)
+    assert (await ship.list_event_texts(shipment_id))[-1] == "too late to cancel: cheap has collected it"
+    # Likewise if the carrier does not return the number at first.
     other = await shipment_with_unknown_outcome(ship, "lost")
-    known = dict(cheap.bookings)
-    cheap.bookings |= dict.fromkeys(known.keys() - cheap.handed_over, "")
-    cheap.handed_over = set(known)
+    bookings = dict(cheap.bookings)
+    cheap.bookings |= dict.fromkeys(bookings.keys() - cheap.handed_over, "")
+    cheap.handed_over = set(bookings)
     await ship.fulfilment.cancel(other, "not wanted", "dan")
     assert await ship.work_on(await ship.claim_one((await ship.get_shipment(other)).order_id)) == "no_answer"
-    cheap.bookings = known
+    cheap.bookings = bookings
     await ship.make_all_due()
     assert "too_late" in await ship.work_until_idle()
-    assert (await ship.get_shipment(other)).tracking_no in known.values()
-    # Nobody may have it any more, so it is tried again, though not all the time.
+    assert (await ship.get_shipment(other)).tracking_no in bookings.values()
+    # After the refund, cancellation is retried at each poll.
     await ship.refund_all((await ship.get_shipment(other)).order_id)
     assert await ship.work_until_idle() == ["stopped", "too_late"]
     await ship.make_all_due()
-    assert sorted(await ship.work_until_idle()) == ["unchanged", "stopped", "too_late"]
+    assert sorted(await ship.work_until_idle()) == ["stopped", "too_late", "unchanged"]
     cheap.handed_over = set()
     await ship.make_all_due()
-    assert sorted(await ship.work_until_idle()) == ["cancelled", "unchanged", "stopped"]
+    assert sorted(await ship.work_until_idle()) == ["cancelled", "stopped", "unchanged"]
 
 
-async def test_another_address_while_it_is_unclear(ship: ShippingShop) -> None:
+async def test_redirect_during_unknown_outcome_makes_new_booking(ship: ShippingShop) -> None:
     cheap = ship.carriers["cheap"]
-    parcel_id = await shipment_with_unknown_outcome(ship, "lost")
+    shipment_id = await shipment_with_unknown_outcome(ship, "lost")
     moved = Address(**{**ADDRESS, "line": "Elsewhere 1"})
-    file = await ship.fulfilment.redirect(parcel_id, moved, "moved", "dan")
-    assert (file.shipment.address.line, file.shipment.next_address) == (ADDRESS["line"], moved)
+    details = await ship.fulfilment.redirect(shipment_id, moved, "moved", "dan")
+    assert (details.shipment.address.line, details.shipment.next_address) == (ADDRESS["line"], moved)
     assert await ship.work_until_idle() == ["replanned", "booked"]
-    assert [parcel.recipient.line for parcel in cheap.booking_requests] == [ADDRESS["line"], "Elsewhere 1"]
+    assert [request.recipient.line for request in cheap.booking_requests] == [ADDRESS["line"], "Elsewhere 1"]
     assert (len(cheap.bookings), len(cheap.current_bookings)) == (2, 1)
-    # Refused in the end instead: there is nothing to cancel.
+    # If the carrier refuses in the end, there is no booking to cancel.
     other = await shipment_with_unknown_outcome(ship, ExternalOutcomeUnknown("timed out"))
     await ship.make_all_due()
     cheap.next_outcomes, cheap.gate = [refusal()], asyncio.Event()
-    asking = asyncio.create_task(ship.work_on(await ship.claim_one((await ship.get_shipment(other)).order_id)))
+    booking = asyncio.create_task(ship.work_on(await ship.claim_one((await ship.get_shipment(other)).order_id)))
 
-    async def asked() -> bool:
+    async def is_requested() -> bool:
         return not cheap.next_outcomes
 
-    await eventually(asked)
+    await eventually(is_requested)
     await ship.fulfilment.redirect(other, moved, "moved", "dan")
     cheap.gate.set()
-    assert await asking == "replanned"
+    assert await booking == "replanned"
     assert await ship.work_until_idle() == ["booked"]
-    parcel = await ship.get_shipment(other)
-    assert (parcel.address, parcel.next_address, parcel.task) == (moved, None, "track")
+    shipment = await ship.get_shipment(other)
+    assert (shipment.address, shipment.next_address, shipment.task) == (moved, None, "track")
 
 
-OWN = RATES.splitlines(keepends=True)[0] + "own_fleet,CN,0,30000,10.00,CNY,1,yes\n"
+OWN_FLEET_RATES = RATES.splitlines(keepends=True)[0] + "own_fleet,CN,0,30000,10.00,CNY,1,yes\n"
 
 
 @pytest.fixture
 async def processes(settings: Settings, tmp_path: Path) -> AsyncIterator[Processes]:
-    """A dead one's jobs are free after a second."""
-    quick = settings.jobs.model_copy(update={"lease_s": 1})
-    own = settings.shipping.model_copy(update={"own_fleet": True})
-    async with run_processes(settings.model_copy(update={"jobs": quick, "shipping": own}), tmp_path) as found:
-        yield found
+    """Processes with leases of one second."""
+    jobs = settings.jobs.model_copy(update={"lease_s": 1})
+    shipping = settings.shipping.model_copy(update={"own_fleet": True})
+    async with run_processes(settings.model_copy(update={"jobs": jobs, "shipping": shipping}), tmp_path) as processes:
+        yield processes
 
 
-async def test_a_driver_dies_between_the_carrier_and_the_row(
+async def test_worker_killed_after_call_continues_same_booking(
     shop: CliServices, settings: Settings, processes: Processes
 ) -> None:
-    """Booked and not noted, cancelled and not noted: whoever comes next asks again under the same booking."""
-    async with open_shipping_shop(shop, settings, rates=OWN) as ship:
+    """Killed after booking, and again after cancelling: the next worker repeats the call."""
+    async with open_shipping_shop(shop, settings, rates=OWN_FLEET_RATES) as ship:
         await ship.add_order()
         assert await wait_for_exit(await processes.worker("fulfilment_worker", crash_at="shipment.after_book")) == -9
         [row] = await ship.fetch_rows("SELECT shipment_id, status, booking_id FROM shipments")
-        parcel_id = row["shipment_id"]
+        shipment_id = row["shipment_id"]
         assert (row["status"], await ship.fetch_value("SELECT outcome FROM bookings")) == ("planned", "requested")
-        dying = await processes.worker("fulfilment_worker", crash_at="shipment.after_cancel")
+        worker = await processes.worker("fulfilment_worker", crash_at="shipment.after_cancel")
 
-        async def parcel_is(status: str) -> bool:
-            return (await ship.get_shipment(parcel_id)).status == status
+        async def shipment_is(status: str) -> bool:
+            return (await ship.get_shipment(shipment_id)).status == status
 
-        await eventually(lambda: parcel_is("booked"))
-        assert (await ship.get_shipment(parcel_id)).booking_id == row["booking_id"]
-        await ship.fulfilment.cancel(parcel_id, "not wanted", "dan")
-        assert await wait_for_exit(dying) == -9
+        await eventually(lambda: shipment_is("booked"))
+        assert (await ship.get_shipment(shipment_id)).booking_id == row["booking_id"]
+        await ship.fulfilment.cancel(shipment_id, "not wanted", "dan")
+        assert await wait_for_exit(worker) == -9
         assert await ship.fetch_value("SELECT outcome FROM bookings") == "booked"
         await processes.worker("fulfilment_worker")
-        await eventually(lambda: parcel_is("cancelled"))
+        await eventually(lambda: shipment_is("cancelled"))
         assert await ship.fetch_value("SELECT count(*) FROM bookings") == 1
         await ship.check_records()

@@ -1,4 +1,4 @@
-"""Shipping over HTTP: a gateway with the real carriers' adapters, and fake carriers behind the jobs of the test."""
+"""Shipping over HTTP: a gateway with the real adapters, and fake carriers behind the jobs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ sf_express,CN,0,30000,10.00,CNY,1,yes
 zto,CN/Shanghai,0,30000,5.00,CNY,2,no
 own_fleet,CN/Zhejiang/Ningbo,0,30000,3.00,CNY,1,yes
 """
-"""SF delivers in Hangzhou (`ADDRESS`), zto, which staff book, in Shanghai, and our own vehicles in Ningbo"""
+"""SF serves Hangzhou (`ADDRESS`), zto, which staff book, Shanghai, and our vehicles Ningbo"""
 _numbers = count(1)
 
 

@@ -282,7 +282,7 @@ class ShippingShop:
         return str(await self.fetch_value("SELECT status FROM orders WHERE order_id = $1", order_id))
 
     async def add_booked_order(self, *lines: tuple[str, int, int], **options: Any) -> tuple[UUID, list[Shipment]]:
-        """Insert an order and work until its shipments are planned, and booked where the carrier accepts bookings."""
+        """Insert an order and work until its shipments are planned, and booked if workers can."""
         order_id = await self.add_order(*lines, **options)
         await self.work_until_idle()
         return order_id, await self.list_shipments(order_id)
@@ -300,7 +300,7 @@ class ShippingShop:
         return {item.shipment.shipment_id for item in page.items}
 
     async def check_records(self) -> None:
-        """Check P7: units match shipments, histories lead to statuses, and no shipment has two current bookings."""
+        """Check P7: units match shipments, histories match statuses, bookings are unique."""
         for query in (_MISCOUNTED_LINES, _BROKEN_HISTORIES, _EVENT_GAPS, _WRONG_CURRENT_BOOKINGS):
             assert [tuple(row) for row in await self.fetch_rows(query)] == []
         by_id = {row["booking_id"]: row for row in await self.fetch_rows("SELECT * FROM bookings")}

@@ -1,4 +1,4 @@
-"""kuaidi100 as a source of tracking events: other carriers transport the shipments, and staff book with them."""
+"""kuaidi100 as a source of tracking events of other carriers, with which staff book."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ class Kuaidi100:
 
 
 class Kuaidi100Carrier:
-    """A carrier that kuaidi100 tracks under the code `com`. Implements `commerce.shipping.carrier_port.Carrier`.
+    """A carrier that kuaidi100 tracks under the code `com`.
 
-    The carrier itself is never called: staff book with it."""
+    Implements `commerce.shipping.carrier_port.Carrier`. The carrier itself is never called: staff book with it."""
 
     system = Kuaidi100.system
     accepts_bookings = False

@@ -25,7 +25,9 @@ class Kuaidi100Account:
 
     @classmethod
     def load(cls, *, customer: str, key: str, salt: str, base_url: str, notify_url: str) -> Self:
-        """Check the credentials. Raises `ValueError` with the remedy if one cannot be used; it shows no secret."""
+        """Check the credentials.
+
+        Raises `ValueError` with the remedy if one cannot be used; it shows no secret."""
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", customer):
             raise ValueError("kuaidi100 customer: set the customer code of the enterprise account, letters and digits")
         if not re.fullmatch(r"[0-9A-Za-z]{1,64}", key):

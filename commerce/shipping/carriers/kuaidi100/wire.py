@@ -73,7 +73,9 @@ class Kuaidi100SubscribeReply(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Kuaidi100WebhookParam(msgspec.Struct, frozen=True, rename="camel"):
-    """The parameter of a webhook. `com_old` is the subscribed carrier if kuaidi100 found that it is another one."""
+    """The parameter of a webhook.
+
+    `com_old` is the subscribed carrier if kuaidi100 found that it is another one."""
 
     last_result: Kuaidi100Reply
     com_old: _Text = None

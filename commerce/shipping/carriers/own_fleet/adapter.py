@@ -1,4 +1,7 @@
-"""The own fleet as a carrier. No external system is called; tracking events come from drivers, not through here."""
+"""The own fleet as a carrier.
+
+No external system is called. Tracking events come from drivers, not through here.
+"""
 
 from __future__ import annotations
 

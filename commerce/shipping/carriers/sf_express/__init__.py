@@ -1,4 +1,4 @@
-"""SF Express (顺丰) by its open platform, for a shop with a monthly account that ships within mainland China."""
+"""SF Express (顺丰) by its open platform, for shops with a monthly account in mainland China."""
 
 from __future__ import annotations
 

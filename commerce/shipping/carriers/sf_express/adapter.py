@@ -81,7 +81,7 @@ class SfExpress:
         return read_order(order)
 
     async def find_booking(self, booking_id: UUID) -> BookingConfirmation | None:
-        """Find the confirmation of a booking; None also if SF has decided that it does not serve the addresses."""
+        """Find the confirmation of a booking; None also if SF does not serve the addresses."""
         order = await self._find_order(booking_id)
         if order is None or str(order.filter_result) == status_map.FILTER_NOT_SERVED:
             return None
@@ -123,7 +123,7 @@ class SfExpress:
         self, headers: Mapping[str, str], query: Mapping[str, str], body: bytes, now: datetime
     ) -> CarrierWebhook:
         key = query.get("key", "").encode(errors="replace")
-        if not compare_digest(key, self._account.push_key.encode()):
+        if not compare_digest(key, self._account.webhook_key.encode()):
             raise InvalidWebhook("bad_signature", "the address is not the one that was registered with SF Express")
         by_tracking_no: dict[str, list[messages.SfWebhookRoute]] = {}
         for route in wire.decode_webhook(body):

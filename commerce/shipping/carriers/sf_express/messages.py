@@ -18,7 +18,9 @@ OptionalCode = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,30}\Z")]
 
 
 class SfEnvelope(msgspec.Struct, frozen=True, rename="camel"):
-    """The platform's reply. `api_result_data` is the JSON text of the service's reply if the request reached it."""
+    """The platform's reply.
+
+    `api_result_data` is the JSON text of the service's reply if the request reached it."""
 
     api_result_code: str
     api_error_msg: str | None = None

@@ -11,14 +11,14 @@ from typing import Self
 class SfExpressAccount:
     """A customer account. `monthly_card` pays the postage; cash collected on delivery goes to `cod_card`.
 
-    `express_type` is the product's number in SF's table of products. `push_key` is our own secret: it is part of the
+    `express_type` is the product's number in SF's table of products. `webhook_key` is our own secret: it is part of the
     address to which SF sends routes."""
 
     partner_id: str
     check_word: str = field(repr=False)
     monthly_card: str
     base_url: str
-    push_key: str = field(repr=False)
+    webhook_key: str = field(repr=False)
     express_type: int
     cod_card: str
 
@@ -30,7 +30,7 @@ class SfExpressAccount:
         check_word: str,
         monthly_card: str,
         base_url: str,
-        push_key: str,
+        webhook_key: str,
         express_type: str = "1",
         cod_card: str = "",
     ) -> Self:
@@ -46,10 +46,10 @@ class SfExpressAccount:
                 raise ValueError(f"SF Express {name}: set the number of the card, exactly 10 digits")
         if not re.fullmatch(r"https?://[^\s?#]+", base_url):
             raise ValueError("SF Express base_url: set an address that begins with https:// and has no query")
-        if not re.fullmatch(r"[0-9A-Za-z_\-]{16,128}", push_key):
+        if not re.fullmatch(r"[0-9A-Za-z_\-]{16,128}", webhook_key):
             raise ValueError(
-                "SF Express push_key: generate 16 to 128 letters and digits, and register the webhook's address with "
-                "?key= and them at its end"
+                "SF Express webhook_key: generate 16 to 128 letters and digits, and register the address of webhooks "
+                "with ?key= and them at its end"
             )
         if not re.fullmatch(r"[1-9][0-9]{0,4}", express_type):
             raise ValueError(
@@ -61,7 +61,7 @@ class SfExpressAccount:
             check_word=check_word,
             monthly_card=monthly_card,
             base_url=base_url,
-            push_key=push_key,
+            webhook_key=webhook_key,
             express_type=int(express_type),
             cod_card=cod_card or monthly_card,
         )

@@ -88,7 +88,9 @@ CANCELLED_CODES = frozenset({"8037", "8253"})
 UPDATED = "2"
 """The order was changed as requested (`resStatus`)."""
 FILTER_SERVED, FILTER_BY_HAND, FILTER_NOT_SERVED = "2", "1", "3"
-"""SF's decision whether it serves the addresses (`filterResult`). Any other value, like BY_HAND, is undecided."""
+"""SF's decision whether it serves the addresses (`filterResult`).
+
+Any other value, like FILTER_BY_HAND, is undecided."""
 
 BOOKING_REFUSALS = frozenset(
     {
@@ -104,10 +106,10 @@ BOOKING_REFUSALS = frozenset(
         "8177",  # no capacity on busy days: waiting breaks the delivery promise, so another carrier is chosen
     }
 )
-"""Errors of this shipment, its addresses or the contract: SF read the order and refused it, and would refuse it again.
+"""Errors of this shipment, its addresses or the contract.
 
-Not here: 4001, 4002 and S0001 to S0003 (errors inside of SF, or on the network), 8096 (closed for today), and all
-codes that we do not know."""
+SF read the order and refused it, and would refuse it again. Not here: 4001, 4002 and S0001 to S0003 (errors inside of
+SF, or on the network), 8096 (closed for today), and all codes that we do not know."""
 
 
 def make_error(code: str, detail: str, refusals: frozenset[str]) -> ExternalRefusal | ExternalOutcomeUnknown:
