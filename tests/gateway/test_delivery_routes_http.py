@@ -79,7 +79,7 @@ async def test_driver_reports_update_shipments_and_orders(shipping_gateway: Ship
     assert await shipping_gateway.ship.order_status(first.order_id) == "delivered"
     shown = (await shipping_gateway.get_shipments(first.order_id)).body["shipments"]
     assert [(event["source"], event["text"]) for event in shown[1]["events"]][1:] == [
-        ("fleet", "loaded into the van"),
+        ("fleet", "loaded into the vehicle"),
         ("fleet", "in transit, implied by the event after it"),
         ("fleet", "out for delivery"),
         ("fleet", "nobody opens"),

@@ -216,7 +216,7 @@ async def test_split_merge_reship_and_resolve_move_units_once(shipping_gateway: 
     assert await list_worklist(shipping_gateway, "undelivered") == []
     other, [anomalous] = await shipping_gateway.ship.add_booked_order()
     await shipping_gateway.ship.apply_events(
-        anomalous.shipment_id, tracking_event(None, code="?", text="what is this", unknown=True)
+        anomalous.shipment_id, tracking_event(None, code="?", text="what is this", is_unknown_code=True)
     )
     assert [item["reason"] for item in await list_worklist(shipping_gateway, "anomalies")] == ["what is this"]
     resolved = await shipping_gateway.post_action(anomalous.shipment_id, "resolve", reason="asked the carrier")

@@ -214,7 +214,7 @@ async def test_refund_webhook_contradicting_records_is_refused(pay: PaymentShop)
     )
 
     async def was_requested() -> bool:
-        return await pay.value("SELECT last_error FROM refunds") == "on its way"
+        return await pay.value("SELECT last_error FROM refunds") == "the provider is processing it"
 
     await eventually(was_requested)
     [refund] = pay.bank.refunds("wechatpay")

@@ -32,7 +32,7 @@ INVALID_TENDERS: list[tuple[list[Any], str | None, str]] = [
     ([part("alipay", flow="jsapi")], "/payments/0/flow", "alipay has page, app, qr"),
     ([part("cod", 1), part("wechatpay", 99, flow="app")], "/payments/1/flow", "wechatpay has qr, jsapi"),
     ([part("wechatpay", flow="jsapi")], "/payments/0/payer", "the customer's id"),
-    ([], None, "does not say how it is to be paid"),
+    ([], None, "the order has no payment plan"),
     ([part("alipay", 0)], None, "amount"),
     ([part("alipay", -100), part("alipay", 200)], None, "amount"),
     ([part("gold")], None, "method"),

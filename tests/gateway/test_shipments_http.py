@@ -192,7 +192,7 @@ async def test_shipment_event_during_poll_is_sent_at_once(
     shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event between a stream's query and its wait is sent at once, not a heartbeat later."""
-    shipping, last_seqs = shipping_gateway.gateway.services.shipping, shipping_gateway.gateway.services.watcher._seen
+    shipping, last_seqs = shipping_gateway.gateway.services.shipping, shipping_gateway.gateway.services.watcher._last_seqs
     order_id, [shipment] = await shipping_gateway.ship.add_booked_order(("a", 1, 0))
     events_after, polls = shipping.events_after, 0
 
@@ -202,7 +202,7 @@ async def test_shipment_event_during_poll_is_sent_at_once(
         result = await events_after(*arguments)
         if polls == 2:
             await shipping_gateway.ship.apply_events(shipment.shipment_id, tracking_event("in_transit"))
-            await eventually(lambda: _is(last_seqs.get(("parcels", order_id)) == 3))
+            await eventually(lambda: _is(last_seqs.get(("shipments", order_id)) == 3))
         return result
 
     monkeypatch.setattr(shipping, "events_after", counted_events_after)
