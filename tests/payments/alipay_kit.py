@@ -1,4 +1,4 @@
-"""A shop with an account at Alipay's sandbox, and somebody else's SDK for the same account."""
+"""A merchant with an account at the simulated Alipay, and an independent SDK for the same account."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOON = datetime(2026, 11, 11, 4, 0, tzinfo=UTC)  # in Shanghai
 
 @cache
 def key(owner: str) -> RSAPrivateKey:
-    """One key each for the whole run: they take a while to make."""
+    """Return the key of an owner, the same for the whole run, because generating one takes long."""
     assert owner in ("merchant", "alipay", "stranger")
     return generate_private_key(65537, 2048)
 
@@ -48,7 +48,7 @@ def public_pem(owner: str) -> str:
 
 
 class FakeAlipayClock:
-    """A clock that tests set."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.ms = to_ms(NOON)
@@ -64,15 +64,15 @@ class FakeAlipayClock:
 
 
 class FakeAlipayTransport:
-    """An `Outside` that gives these answers in turn, the last one for ever, and counts."""
+    """An `HttpTransport` that returns these responses in turn, then always the last, and counts calls."""
 
     def __init__(self, *bodies: bytes, status: int = 200) -> None:
-        self.answers = [HttpResponse(status, {}, body) for body in bodies]
-        self.asked = 0
+        self.responses = [HttpResponse(status, {}, body) for body in bodies]
+        self.calls = 0
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        self.asked += 1
-        return self.answers[min(self.asked, len(self.answers)) - 1]
+        self.calls += 1
+        return self.responses[min(self.calls, len(self.responses)) - 1]
 
 
 def account(gateway_url: str = "https://gateway.invalid/gateway.do") -> AlipayAccount:
@@ -87,16 +87,16 @@ def account(gateway_url: str = "https://gateway.invalid/gateway.do") -> AlipayAc
 
 
 def sdk(gateway_url: str = "") -> AliPay:
-    """The oracle: the merchant's side as others wrote it."""
-    found = AliPay(
+    """Create the reference: the merchant's side in an independent implementation."""
+    client = AliPay(
         appid=APP_ID,
         app_notify_url=NOTIFY_URL,
         app_private_key_string=private_pem("merchant"),
         alipay_public_key_string=public_pem("alipay"),
         sign_type="RSA2",
     )
-    found._gateway = gateway_url
-    return found
+    client._gateway = gateway_url
+    return client
 
 
 def refund_request(payment_id: UUID, fen: int, captured: int = 1999, refund_id: UUID | None = None) -> RefundRequest:
@@ -105,11 +105,11 @@ def refund_request(payment_id: UUID, fen: int, captured: int = 1999, refund_id: 
 
 @dataclass
 class AlipayKit:
-    """The sandbox's books, both sides of the protocol, and what the sandbox was told to plan."""
+    """The sandbox's store, both sides of the protocol, and what the sandbox scheduled."""
 
     bank: PaymentStore = field(default_factory=PaymentStore)
     clock: FakeAlipayClock = field(default_factory=FakeAlipayClock)
-    told: list[SimulatedTrade | tuple[SimulatedTrade, SimulatedRefund]] = field(default_factory=list)
+    scheduled: list[SimulatedTrade | tuple[SimulatedTrade, SimulatedRefund]] = field(default_factory=list)
     gateway_url: str = ""
 
     def __post_init__(self) -> None:
@@ -120,11 +120,11 @@ class AlipayKit:
             seller_id=SELLER_ID,
             sandbox_key=key("alipay"),
             merchant_key=key("merchant").public_key(),
-            on_trade=self.told.append,
-            on_refund=lambda trade, refund: self.told.append((trade, refund)),
+            on_trade=self.scheduled.append,
+            on_refund=lambda trade, refund: self.scheduled.append((trade, refund)),
             public_url=PUBLIC_URL,
         )
-        self.protocol: SandboxProtocol = self.sandbox  # mypy compares
+        self.protocol: SandboxProtocol = self.sandbox  # checked by mypy
 
     def connect(self, session: aiohttp.ClientSession, gateway_url: str) -> None:
         self.session = session
@@ -132,39 +132,39 @@ class AlipayKit:
         self.alipay = Alipay(account(gateway_url), SessionTransport(session), self.clock)
         self.provider: Provider = self.alipay
 
-    def charge(self, scene: PaymentFlow = "qr", fen: int = 1999, **more: object) -> PaymentRequest:
-        content = {"subject": "红茶 a/b=c&d", "expires_at": from_ms(self.clock.ms) + timedelta(minutes=15), **more}
-        content = {"payment_id": uuid4(), "order_id": uuid4(), "amount": Money(fen, "CNY"), "scene": scene, **content}
-        return PaymentRequest(**content)  # type: ignore[arg-type]
+    def payment_request(self, flow: PaymentFlow = "qr", fen: int = 1999, **fields: object) -> PaymentRequest:
+        values = {"subject": "红茶 a/b=c&d", "expires_at": from_ms(self.clock.ms) + timedelta(minutes=15), **fields}
+        values = {"payment_id": uuid4(), "order_id": uuid4(), "amount": Money(fen, "CNY"), "flow": flow, **values}
+        return PaymentRequest(**values)  # type: ignore[arg-type]
 
     async def open_page(self, url: str) -> aiohttp.ClientResponse:
         return await self.session.get(url, allow_redirects=False)
 
-    async def paid(self, fen: int = 1999) -> UUID:
-        """A payment that was asked for by code and paid a minute later."""
-        charge = self.charge(fen=fen)
-        await self.alipay.create(charge)
+    async def create_paid_payment(self, fen: int = 1999) -> UUID:
+        """Create a payment by code that is paid a minute later."""
+        request = self.payment_request(fen=fen)
+        await self.alipay.create(request)
         self.clock.ms += 60_000
-        self.bank.pay("alipay", charge.payment_id.hex, self.clock.ms)
-        return charge.payment_id
+        self.bank.pay("alipay", request.payment_id.hex, self.clock.ms)
+        return request.payment_id
 
     def trade(self, payment_id: UUID) -> SimulatedTrade:
-        found = self.bank.trade("alipay", payment_id.hex)
-        assert found is not None
-        return found
+        trade = self.bank.trade("alipay", payment_id.hex)
+        assert trade is not None
+        return trade
 
-    def callback(self, payment_id: UUID, refund_id: UUID | None = None, wrong: str | None = None) -> bytes:
+    def webhook(self, payment_id: UUID, refund_id: UUID | None = None, wrong: str | None = None) -> bytes:
         refund = self.bank.refund_of("alipay", refund_id.hex) if refund_id else None
-        notice = DueNotice("n-1", "alipay", payment_id.hex, refund.out_refund_no if refund else None, wrong, 0)
-        return self.sandbox.callback(notice, self.trade(payment_id), refund).body
+        due_webhook = DueNotice("n-1", "alipay", payment_id.hex, refund.out_refund_no if refund else None, wrong, 0)
+        return self.sandbox.callback(due_webhook, self.trade(payment_id), refund).body
 
 
 @asynccontextmanager
 async def open_alipay_kit() -> AsyncIterator[AlipayKit]:
     kit = AlipayKit()
-    inner, app = web.Application(), web.Application()
-    inner.add_routes(kit.sandbox.routes())
-    app.add_subapp("/alipay/", inner)
+    gateway_app, app = web.Application(), web.Application()
+    gateway_app.add_routes(kit.sandbox.routes())
+    app.add_subapp("/alipay/", gateway_app)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
         kit.connect(session, str(server.make_url("/alipay/gateway.do")))
         yield kit

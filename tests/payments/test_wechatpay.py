@@ -1,4 +1,4 @@
-"""The adapter against the sandbox: every method, with real signatures."""
+"""WeChat Pay's adapter against the sandbox: all methods, with real signatures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.payments.wechatpay_kit import (
     WeChatPayKit,
     account,
     key,
-    lower,
+    lower_names,
     open_wechatpay_kit,
     payment_request,
     private_pem,
@@ -39,44 +39,44 @@ from tests.payments.wechatpay_kit import (
 
 @pytest.fixture
 async def kit() -> AsyncIterator[WeChatPayKit]:
-    async with open_wechatpay_kit() as made:
-        yield made
+    async with open_wechatpay_kit() as wechatpay_kit:
+        yield wechatpay_kit
 
 
-async def test_both_sides_have_the_shape_that_is_asked_of_them(kit: WeChatPayKit) -> None:
+async def test_adapter_and_sandbox_implement_their_ports(kit: WeChatPayKit) -> None:
     provider: Provider = kit.adapter
     protocol: SandboxProtocol = kit.sandbox
     assert provider.name == protocol.name
 
 
-async def test_a_code_to_scan(kit: WeChatPayKit) -> None:
-    wanted = payment_request()
-    action = await kit.adapter.create(wanted)
-    assert (action.kind, action.code) == ("qr", f"weixin://wxpay/bizpayurl?pr={wanted.payment_id.hex}")
+async def test_payment_by_code_creates_trade_once(kit: WeChatPayKit) -> None:
+    request = payment_request()
+    action = await kit.adapter.create(request)
+    assert (action.kind, action.code) == ("qr", f"weixin://wxpay/bizpayurl?pr={request.payment_id.hex}")
     trade = kit.trades[0]
-    assert (trade.out_no, trade.amount, trade.currency) == (wanted.payment_id.hex, 510, "CNY")
-    assert (trade.subject, trade.scene) == (wanted.subject, "qr")
-    assert from_ms(trade.expires_ms) == wanted.expires_at.replace(microsecond=0)
-    assert await kit.adapter.create(wanted) == action, "again gives the like"
+    assert (trade.out_no, trade.amount, trade.currency) == (request.payment_id.hex, 510, "CNY")
+    assert (trade.subject, trade.scene) == (request.subject, "qr")
+    assert from_ms(trade.expires_ms) == request.expires_at.replace(microsecond=0)
+    assert await kit.adapter.create(request) == action, "a repeat returns an equal action"
     assert len(kit.trades) == 1
 
 
-async def test_inside_of_wechat(kit: WeChatPayKit) -> None:
-    wanted = payment_request("jsapi")
-    action = await kit.adapter.create(wanted)
+async def test_payment_inside_wechat_returns_signed_parameters(kit: WeChatPayKit) -> None:
+    request = payment_request("jsapi")
+    action = await kit.adapter.create(request)
     assert action.kind == "jsapi"
-    said = action.parameters
-    assert said is not None
-    assert sorted(said) == ["appId", "nonceStr", "package", "paySign", "signType", "timeStamp"]
-    assert (said["appId"], said["signType"]) == (APP_ID, "RSA")
-    signed = signing_text(APP_ID, said["timeStamp"], said["nonceStr"], said["package"])
-    assert is_signed(key("merchant").public_key(), signed, said["paySign"])
-    assert said["package"].startswith("prepay_id=wx")
-    assert kit.trades[0].payer == wanted.payer
+    parameters = action.parameters
+    assert parameters is not None
+    assert sorted(parameters) == ["appId", "nonceStr", "package", "paySign", "signType", "timeStamp"]
+    assert (parameters["appId"], parameters["signType"]) == (APP_ID, "RSA")
+    signed = signing_text(APP_ID, parameters["timeStamp"], parameters["nonceStr"], parameters["package"])
+    assert is_signed(key("merchant").public_key(), signed, parameters["paySign"])
+    assert parameters["package"].startswith("prepay_id=wx")
+    assert kit.trades[0].payer == request.payer
 
 
 @pytest.mark.parametrize(
-    ("wanted", "code"),
+    ("unsupported", "code"),
     [
         (payment_request("page"), "unsupported"),
         (payment_request("app"), "unsupported"),
@@ -84,177 +84,185 @@ async def test_inside_of_wechat(kit: WeChatPayKit) -> None:
         (payment_request("jsapi", payer=""), "no_payer"),
     ],
 )
-async def test_what_it_does_not_do_it_refuses(kit: WeChatPayKit, wanted: PaymentRequest, code: str) -> None:
-    with pytest.raises(ExternalRefusal) as no:
-        await kit.adapter.create(wanted)
-    assert no.value.code == code
+async def test_unsupported_request_is_refused_without_call(
+    kit: WeChatPayKit, unsupported: PaymentRequest, code: str
+) -> None:
+    with pytest.raises(ExternalRefusal) as refusal:
+        await kit.adapter.create(unsupported)
+    assert refusal.value.code == code
     assert kit.calls == []
 
 
-async def test_long_texts_are_cut_in_whole_characters(kit: WeChatPayKit) -> None:
-    wanted = payment_request(subject="红茶" * 100)
-    await kit.adapter.create(wanted)
-    assert kit.trades[0].subject == wanted.subject[:42]  # 126 of 127 bytes
-    kit.pay(wanted.payment_id)
-    await kit.adapter.refund(refund_request(wanted, 1, reason="坏" * 100))
+async def test_long_text_is_truncated_to_whole_characters(kit: WeChatPayKit) -> None:
+    request = payment_request(subject="红茶" * 100)
+    await kit.adapter.create(request)
+    assert kit.trades[0].subject == request.subject[:42]  # 126 of 127 bytes
+    kit.pay(request.payment_id)
+    await kit.adapter.refund(refund_request(request, 1, reason="坏" * 100))
     assert kit.refunds[0].reason == "坏" * 26
 
 
-async def test_a_number_stands_for_one_amount(kit: WeChatPayKit) -> None:
-    wanted = payment_request()
-    await kit.adapter.create(wanted)
-    with pytest.raises(ExternalRefusal) as no:
-        await kit.adapter.create(msgspec.structs.replace(wanted, amount=Money(511, "CNY")))
-    assert no.value.code == "OUT_TRADE_NO_USED"
+async def test_payment_repeated_with_other_amount_is_refused(kit: WeChatPayKit) -> None:
+    request = payment_request()
+    await kit.adapter.create(request)
+    with pytest.raises(ExternalRefusal) as refusal:
+        await kit.adapter.create(msgspec.structs.replace(request, amount=Money(511, "CNY")))
+    assert refusal.value.code == "OUT_TRADE_NO_USED"
 
 
-async def test_a_payment_from_nothing_to_refunded(kit: WeChatPayKit) -> None:
-    wanted = payment_request()
-    assert await kit.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "absent")
-    await kit.adapter.create(wanted)
-    assert await kit.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "waiting")
-    trade = kit.pay(wanted.payment_id)
-    seen = await kit.adapter.query(wanted.payment_id)
-    assert (seen.state, seen.amount, seen.transaction_id) == ("captured", wanted.amount, trade.trade_no)
+async def test_payment_passes_all_states_until_refunded(kit: WeChatPayKit) -> None:
+    request = payment_request()
+    assert await kit.adapter.query(request.payment_id) == ProviderPayment(request.payment_id, "absent")
+    await kit.adapter.create(request)
+    assert await kit.adapter.query(request.payment_id) == ProviderPayment(request.payment_id, "waiting")
+    trade = kit.pay(request.payment_id)
+    provider_payment = await kit.adapter.query(request.payment_id)
+    assert (provider_payment.state, provider_payment.amount, provider_payment.transaction_id) == (
+        "captured",
+        request.amount,
+        trade.trade_no,
+    )
     assert trade.paid_ms is not None
-    assert seen.captured_at == from_ms(trade.paid_ms // 1_000 * 1_000)
+    assert provider_payment.captured_at == from_ms(trade.paid_ms // 1_000 * 1_000)
     with pytest.raises(ExternalRefusal, match="ORDERPAID"):
-        await kit.adapter.create(wanted)
+        await kit.adapter.create(request)
 
-    order = refund_request(wanted, 200)
-    ids = (wanted.payment_id, order.refund_id)
-    assert await kit.adapter.query_refund(order) == ProviderRefund(*ids, "absent")
-    assert await kit.adapter.refund(order) == ProviderRefund(*ids, "waiting", order.amount)
-    assert await kit.adapter.refund(order) == ProviderRefund(*ids, "done", order.amount), "again does not refund again"
-    assert await kit.adapter.query_refund(order) == ProviderRefund(*ids, "done", order.amount)
+    refund = refund_request(request, 200)
+    ids = (request.payment_id, refund.refund_id)
+    assert await kit.adapter.query_refund(refund) == ProviderRefund(*ids, "absent")
+    assert await kit.adapter.refund(refund) == ProviderRefund(*ids, "waiting", refund.amount)
+    assert await kit.adapter.refund(refund) == ProviderRefund(*ids, "done", refund.amount), (
+        "a repeat does not refund again"
+    )
+    assert await kit.adapter.query_refund(refund) == ProviderRefund(*ids, "done", refund.amount)
     assert kit.bank.refunded("wechatpay", trade.out_no) == 200
-    assert [refund.out_refund_no for refund in kit.refunds] == [order.refund_id.hex]
-    assert await kit.adapter.query(wanted.payment_id) == seen, "captured, whatever was refunded since"
+    assert [stored.out_refund_no for stored in kit.refunds] == [refund.refund_id.hex]
+    assert await kit.adapter.query(request.payment_id) == provider_payment, "still captured after a refund"
 
     with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
-        await kit.adapter.refund(refund_request(wanted, 311))
+        await kit.adapter.refund(refund_request(request, 311))
 
 
-async def test_refunds_that_cannot_be(kit: WeChatPayKit) -> None:
-    wanted = payment_request()
-    order = refund_request(wanted, 100)
-    assert (await kit.adapter.refund(order)).state == "absent"
-    await kit.adapter.create(wanted)
+async def test_refund_of_unpaid_payment_is_absent_or_refused(kit: WeChatPayKit) -> None:
+    request = payment_request()
+    refund = refund_request(request, 100)
+    assert (await kit.adapter.refund(refund)).state == "absent"
+    await kit.adapter.create(request)
     with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
-        await kit.adapter.refund(order)
+        await kit.adapter.refund(refund)
 
 
-async def test_close(kit: WeChatPayKit) -> None:
-    wanted, paid = payment_request(), payment_request()
-    assert await kit.adapter.close(wanted.payment_id) == ProviderPayment(wanted.payment_id, "absent")
-    await kit.adapter.create(wanted)
+async def test_close_returns_final_state_of_payment(kit: WeChatPayKit) -> None:
+    request, paid = payment_request(), payment_request()
+    assert await kit.adapter.close(request.payment_id) == ProviderPayment(request.payment_id, "absent")
+    await kit.adapter.create(request)
     for _ in range(2):
-        assert await kit.adapter.close(wanted.payment_id) == ProviderPayment(wanted.payment_id, "closed")
-    assert await kit.adapter.query(wanted.payment_id) == ProviderPayment(wanted.payment_id, "closed")
+        assert await kit.adapter.close(request.payment_id) == ProviderPayment(request.payment_id, "closed")
+    assert await kit.adapter.query(request.payment_id) == ProviderPayment(request.payment_id, "closed")
     with pytest.raises(ExternalRefusal, match="ORDER_CLOSED"):
-        await kit.adapter.create(wanted)
+        await kit.adapter.create(request)
     await kit.adapter.create(paid)
     kit.pay(paid.payment_id)
     assert (await kit.adapter.close(paid.payment_id)).state == "captured"
 
 
-async def test_certificates_are_fetched_when_they_are_needed(kit: WeChatPayKit) -> None:
-    wanted = payment_request()
+async def test_certificates_are_downloaded_on_first_use_and_once_a_minute(kit: WeChatPayKit) -> None:
+    request = payment_request()
     await asyncio.gather(*(kit.adapter.query(uuid4()) for _ in range(5)))
     assert kit.calls.count("/v3/certificates") == 1
-    await kit.adapter.create(wanted)
+    await kit.adapter.create(request)
     await kit.adapter.refresh()
-    assert kit.calls.count("/v3/certificates") == 1, "again within a minute does nothing"
+    assert kit.calls.count("/v3/certificates") == 1, "a second refresh within a minute does nothing"
     await kit.clock.sleep(61)
     await kit.adapter.refresh()
     assert kit.calls.count("/v3/certificates") == 2
 
 
-async def test_the_sandbox_believes_nobody_else(kit: WeChatPayKit) -> None:
+async def test_sandbox_refuses_request_of_other_account(kit: WeChatPayKit) -> None:
     wrong: list[WeChatPayAccount] = [
         account(kit.url, mch_id="1900000110"),
         account(kit.url, serial="AB"),
         account(kit.url, private_key=private_pem("stranger")),
     ]
-    for other in wrong:
+    for other_account in wrong:
         with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
-            await WeChatPay(other, kit.outside, kit.clock).refresh()
+            await WeChatPay(other_account, kit.transport, kit.clock).refresh()
     with pytest.raises(ExternalRefusal, match="APPID_MCHID_NOT_MATCH"):
-        await WeChatPay(account(kit.url, app_id="wx1"), kit.outside, kit.clock).create(payment_request())
-    late = FakeWeChatPayClock()
-    late.ms = kit.clock.ms - 301_000
+        await WeChatPay(account(kit.url, app_id="wx1"), kit.transport, kit.clock).create(payment_request())
+    late_clock = FakeWeChatPayClock()
+    late_clock.ms = kit.clock.ms - 301_000
     with pytest.raises(ExternalRefusal, match="SIGN_ERROR"):
-        await WeChatPay(account(kit.url), kit.outside, late).refresh()
-    nobody = await kit.outside.send("GET", f"{kit.url}/v3/certificates", {})
-    assert nobody.status == 401
+        await WeChatPay(account(kit.url), kit.transport, late_clock).refresh()
+    unsigned = await kit.transport.send("GET", f"{kit.url}/v3/certificates", {})
+    assert unsigned.status == 401
     assert kit.trades == []
 
 
-async def test_without_a_prefix_too() -> None:
+async def test_payment_at_base_url_without_prefix_is_created() -> None:
     async with open_wechatpay_kit("") as kit:
         assert (await kit.adapter.create(payment_request())).kind == "qr"
 
 
-async def test_bad_bodies_are_refused(kit: WeChatPayKit) -> None:
-    adapter = WeChatPay(account(kit.url), kit.outside, kit.clock)
+async def test_request_with_bad_parameter_is_refused(kit: WeChatPayKit) -> None:
+    adapter = WeChatPay(account(kit.url), kit.transport, kit.clock)
     with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
         await adapter.create(payment_request(expires_at=kit.clock.now - timedelta(seconds=1)))
     with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
         await adapter.create(payment_request(fen=0))
-    order = refund_request(payment_request(), 5)
-    await adapter.create(made := payment_request())
+    refund = refund_request(payment_request(), 5)
+    await adapter.create(created := payment_request())
     with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
-        await adapter.refund(msgspec.structs.replace(order, payment_id=made.payment_id, captured=Money(9, "CNY")))
+        await adapter.refund(msgspec.structs.replace(refund, payment_id=created.payment_id, captured=Money(9, "CNY")))
 
 
-async def test_nobody_there_is_unclear(kit: WeChatPayKit) -> None:
+async def test_unreachable_provider_leaves_outcome_unknown(kit: WeChatPayKit) -> None:
     with pytest.raises(ExternalOutcomeUnknown):
-        await WeChatPay(account("http://127.0.0.1:1"), kit.outside, kit.clock).create(payment_request())
+        await WeChatPay(account("http://127.0.0.1:1"), kit.transport, kit.clock).create(payment_request())
 
 
-async def test_a_day_s_statement_reads_back(kit: WeChatPayKit) -> None:
-    charges = [payment_request(fen=fen, subject=f"a,`b\n{fen}") for fen in (1, 510, 123_456)]
-    for wanted in charges:
-        await kit.adapter.create(wanted)
-        kit.pay(wanted.payment_id)
-        await kit.clock.sleep(1)  # the books go by time
-    orders = [refund_request(charges[1], 110), refund_request(charges[1], 400)]
-    for order in orders:
-        await kit.adapter.refund(order)
+async def test_statement_of_sandbox_is_read_back(kit: WeChatPayKit) -> None:
+    payment_requests = [payment_request(fen=fen, subject=f"a,`b\n{fen}") for fen in (1, 510, 123_456)]
+    for request in payment_requests:
+        await kit.adapter.create(request)
+        kit.pay(request.payment_id)
+        await kit.clock.sleep(1)  # the store is ordered by time
+    refund_requests = [refund_request(payment_requests[1], 110), refund_request(payment_requests[1], 400)]
+    for refund in refund_requests:
+        await kit.adapter.refund(refund)
     text = kit.sandbox.statement(kit.bank.trades("wechatpay"), kit.bank.refunds("wechatpay"))
-    read = kit.adapter.read_statement(text)
+    lines_read = kit.adapter.read_statement(text)
     trades = {trade.out_no: trade for trade in kit.bank.trades("wechatpay")}
     refunds = {refund.out_refund_no: refund for refund in kit.bank.refunds("wechatpay")}
-    paid = [
-        StatementLine(wanted.payment_id, None, wanted.amount, trades[wanted.payment_id.hex].trade_no)
-        for wanted in charges
+    payment_lines = [
+        StatementLine(request.payment_id, None, request.amount, trades[request.payment_id.hex].trade_no)
+        for request in payment_requests
     ]
-    back = [
-        StatementLine(order.payment_id, order.refund_id, order.amount, refunds[order.refund_id.hex].refund_no)
-        for order in orders
+    refund_lines = [
+        StatementLine(refund.payment_id, refund.refund_id, refund.amount, refunds[refund.refund_id.hex].refund_no)
+        for refund in refund_requests
     ]
-    assert set(read) == {*paid, *back}
-    assert len(read) == 5
+    assert set(lines_read) == {*payment_lines, *refund_lines}
+    assert len(lines_read) == 5
     assert "`5,`1239.67,`5.10," in text, "the sums"
-    assert kit.adapter.read_statement("\ufeff" + text.replace("\r\n", "\n")) == read
+    assert kit.adapter.read_statement("\ufeff" + text.replace("\r\n", "\n")) == lines_read
 
     lines = text.split("\r\n")
-    whole = lines[1]
-    for bad, why in {
-        whole.replace("`", ""): "backquote",
-        whole + ",`more": "28 values",
-        whole.replace(MCH_ID, "1900000110"): "another merchant",
-        whole.replace("`CNY", "`USD"): "not CNY",
-        whole.replace("`SUCCESS", "`REVOKED"): "REVOKED",
-        whole.replace(paid[0].payment_id.hex, "S20210128"): "not a number of ours",
-        whole.replace("`0.01,`0.00,`", "`0.011,`0.00,`"): "more decimals than CNY",
+    good_line = lines[1]
+    for bad_line, reason in {
+        good_line.replace("`", ""): "backquote",
+        good_line + ",`more": "28 values",
+        good_line.replace(MCH_ID, "1900000110"): "another merchant",
+        good_line.replace("`CNY", "`USD"): "not CNY",
+        good_line.replace("`SUCCESS", "`REVOKED"): "REVOKED",
+        good_line.replace(payment_lines[0].payment_id.hex, "S20210128"): "not a number of ours",
+        good_line.replace("`0.01,`0.00,`", "`0.011,`0.00,`"): "more decimals than CNY",
         "": "backquote",
     }.items():
-        broken = kit.adapter.read_statement("\r\n".join([lines[0], lines[2], bad, *lines[3:]]))
+        broken = kit.adapter.read_statement("\r\n".join([lines[0], lines[2], bad_line, *lines[3:]]))
         assert len(broken) == 5
-        assert isinstance(broken[1], str), bad
+        assert isinstance(broken[1], str), bad_line
         assert broken[1].startswith("line 3: ")
-        assert why in broken[1]
+        assert reason in broken[1]
     assert "cut short" in str(kit.adapter.read_statement("\r\n".join(lines[:4]))[-1])
     assert "no column" in str(kit.adapter.read_statement("")[0])
     assert "line 1: there is no column 订单金额" in kit.adapter.read_statement(text.replace("订单金额", "x"))[0]
@@ -262,19 +270,19 @@ async def test_a_day_s_statement_reads_back(kit: WeChatPayKit) -> None:
     assert "'FAIL'" in str(kit.adapter.read_statement("\r\n".join([lines[0], refunded, *lines[6:]]))[0])
 
 
-async def test_the_answers_to_callbacks(kit: WeChatPayKit) -> None:
-    yes, no = kit.adapter.acknowledge(True), kit.adapter.acknowledge(False)
-    assert yes == WebhookReply(204, "application/json", b"")
-    assert (no.status, msgspec.json.decode(no.body)["code"]) == (400, "FAIL")
-    assert kit.sandbox.is_accepted(yes.status, yes.body)
-    assert not kit.sandbox.is_accepted(no.status, no.body)
+async def test_webhook_response_is_understood_by_sandbox(kit: WeChatPayKit) -> None:
+    accepted, refused = kit.adapter.acknowledge(True), kit.adapter.acknowledge(False)
+    assert accepted == WebhookReply(204, "application/json", b"")
+    assert (refused.status, msgspec.json.decode(refused.body)["code"]) == (400, "FAIL")
+    assert kit.sandbox.is_accepted(accepted.status, accepted.body)
+    assert not kit.sandbox.is_accepted(refused.status, refused.body)
 
 
-def test_settings_say_what_to_do() -> None:
-    made = with_public_key()
-    assert API_V3_KEY not in repr(made)
-    assert "RSA" not in repr(made)
-    assert made.serial == made.serial.upper()
+def test_account_with_bad_setting_names_the_setting() -> None:
+    with_key = with_public_key()
+    assert API_V3_KEY not in repr(with_key)
+    assert "RSA" not in repr(with_key)
+    assert with_key.serial == with_key.serial.upper()
     weak = generate_private_key(public_exponent=65_537, key_size=1_024)
     small = weak.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     public = "-----BEGIN PUBLIC KEY-----"
@@ -285,7 +293,7 @@ def test_settings_say_what_to_do() -> None:
         "private_key": ["", "-----BEGIN PRIVATE KEY-----", small],
         "api_v3_key": ["", "short", API_V3_KEY + "x"],
         "base_url": ["", "ftp://x", "https://x?y"],
-        "notify_url": ["", "shop.example", "https://x/notify?secret=1"],
+        "notify_url": ["", "shop.example", "https://x/webhook?secret=1"],
         "public_key": ["x"],
         "public_key_id": ["PUB_KEY_ID_1"],
     }
@@ -299,14 +307,14 @@ def test_settings_say_what_to_do() -> None:
         account(public_key=public, public_key_id="PUB_KEY_ID_1")
 
 
-async def test_callbacks_are_told_apart_by_what_is_wrong_with_them(kit: WeChatPayKit) -> None:
-    wanted = payment_request()
-    await kit.adapter.create(wanted)
-    trade = kit.pay(wanted.payment_id)
-    good = kit.callback(trade)
-    seen = kit.adapter.read_webhook(lower(good.headers), good.body, kit.clock.now)
-    assert seen.subject == await kit.adapter.query(wanted.payment_id)
-    wrong = kit.callback(trade, wrong="amount")
-    other = kit.adapter.read_webhook(lower(wrong.headers), wrong.body, kit.clock.now)
-    assert other.webhook_id == seen.webhook_id
-    assert other.subject.amount == Money(511, "CNY")
+async def test_webhook_with_wrong_amount_is_read_with_that_amount(kit: WeChatPayKit) -> None:
+    request = payment_request()
+    await kit.adapter.create(request)
+    trade = kit.pay(request.payment_id)
+    genuine = kit.webhook(trade)
+    genuine_webhook = kit.adapter.read_webhook(lower_names(genuine.headers), genuine.body, kit.clock.now)
+    assert genuine_webhook.subject == await kit.adapter.query(request.payment_id)
+    wrong = kit.webhook(trade, wrong="amount")
+    wrong_webhook = kit.adapter.read_webhook(lower_names(wrong.headers), wrong.body, kit.clock.now)
+    assert wrong_webhook.webhook_id == genuine_webhook.webhook_id
+    assert wrong_webhook.subject.amount == Money(511, "CNY")

@@ -1,4 +1,4 @@
-"""Answers that cannot be believed, that say too little or that nobody foresaw: nothing is made of them."""
+"""Responses that are not genuine, incomplete or unknown leave the outcome unknown."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.payments.wechatpay_kit import (
     FakeWeChatPayClock,
     FakeWeChatPayTransport,
     account,
-    encrypted,
+    encrypt,
     http_response,
     key,
     payment_request,
@@ -51,9 +51,9 @@ REFUND: dict[str, Any] = {
 SERIAL = "AB12"
 
 
-def make_adapter(*answers: HttpResponse) -> tuple[WeChatPay, FakeWeChatPayTransport]:
-    outside = FakeWeChatPayTransport(*answers)
-    return WeChatPay(with_public_key(), outside, CLOCK), outside
+def make_adapter(*responses: HttpResponse) -> tuple[WeChatPay, FakeWeChatPayTransport]:
+    transport = FakeWeChatPayTransport(*responses)
+    return WeChatPay(with_public_key(), transport, CLOCK), transport
 
 
 def success_response(content: Any, status: int = 200) -> HttpResponse:
@@ -61,38 +61,45 @@ def success_response(content: Any, status: int = 200) -> HttpResponse:
 
 
 def certificates(
-    signer: str = "platform", owner: str = "platform", serial: str | None = None, age: timedelta = DAY, **how: str
+    signer: str = "platform",
+    owner: str = "platform",
+    serial: str | None = None,
+    age: timedelta = DAY,
+    **encryption: str,
 ) -> tuple[HttpResponse, str]:
-    """An answer with one certificate, signed with the key of `signer`; and its serial number."""
+    """Return a response with one certificate, signed with the key of `signer`, and its serial number."""
     pem = make_certificate(key(owner), CLOCK.now - age, CLOCK.now - age + 2 * DAY)
-    found = f"{load_pem_x509_certificate(pem.encode()).serial_number:X}"
-    item = {"serial_no": serial or found, "encrypt_certificate": encrypted(pem.encode(), "certificate", **how)}
-    return http_response(CLOCK.now, 200, {"data": [item]}, signer=signer, serial=serial or found), found
+    own_serial = f"{load_pem_x509_certificate(pem.encode()).serial_number:X}"
+    item = {
+        "serial_no": serial or own_serial,
+        "encrypt_certificate": encrypt(pem.encode(), "certificate", **encryption),
+    }
+    return http_response(CLOCK.now, 200, {"data": [item]}, signer=signer, serial=serial or own_serial), own_serial
 
 
-@pytest.mark.parametrize(("word", "state"), PAYMENTS.items())
-async def test_every_word_for_a_payment(word: str, state: str) -> None:
-    adapter, _ = make_adapter(success_response(TRADE | {"trade_state": word}))
+@pytest.mark.parametrize(("trade_state", "state"), PAYMENTS.items())
+async def test_payment_with_known_state_is_mapped(trade_state: str, state: str) -> None:
+    adapter, _ = make_adapter(success_response(TRADE | {"trade_state": trade_state}))
     assert (await adapter.query(WANTED.payment_id)).state == state
 
 
-async def test_a_payment_need_not_name_the_app() -> None:
+async def test_payment_without_appid_is_read() -> None:
     adapter, _ = make_adapter(
         success_response({"mchid": MCH_ID, "out_trade_no": WANTED.payment_id.hex, "trade_state": "NOTPAY"})
     )
     assert (await adapter.query(WANTED.payment_id)).state == "waiting"
 
 
-@pytest.mark.parametrize(("word", "state"), REFUNDS.items())
-async def test_every_word_for_a_refund(word: str, state: str) -> None:
-    adapter, _ = make_adapter(success_response(REFUND | {"status": word}))
-    seen = await adapter.query_refund(ORDER)
-    assert (seen.state, seen.amount) == (state, Money(200, "CNY"))
-    assert bool(seen.reason) == (state == "failed")
+@pytest.mark.parametrize(("status", "state"), REFUNDS.items())
+async def test_refund_with_known_status_is_mapped(status: str, state: str) -> None:
+    adapter, _ = make_adapter(success_response(REFUND | {"status": status}))
+    refund = await adapter.query_refund(ORDER)
+    assert (refund.state, refund.amount) == (state, Money(200, "CNY"))
+    assert bool(refund.reason) == (state == "failed")
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "changes",
     [
         {"trade_state": "PAID"},
         {"trade_state": ""},
@@ -110,14 +117,14 @@ async def test_every_word_for_a_refund(word: str, state: str) -> None:
         {"success_time": "soon"},
     ],
 )
-async def test_payments_that_say_too_little(changed: dict[str, Any]) -> None:
-    adapter, _ = make_adapter(success_response(TRADE | changed))
+async def test_payment_with_incomplete_response_leaves_outcome_unknown(changes: dict[str, Any]) -> None:
+    adapter, _ = make_adapter(success_response(TRADE | changes))
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.query(WANTED.payment_id)
 
 
 @pytest.mark.parametrize(
-    "changed",
+    "changes",
     [
         {"status": "DONE"},
         {"out_trade_no": "0" * 32},
@@ -126,24 +133,24 @@ async def test_payments_that_say_too_little(changed: dict[str, Any]) -> None:
         {"amount": {"total": 510, "refund": 200, "currency": "USD"}},
     ],
 )
-async def test_refunds_that_say_too_little(changed: dict[str, Any]) -> None:
-    adapter, _ = make_adapter(success_response(REFUND | changed))
+async def test_refund_with_incomplete_response_leaves_outcome_unknown(changes: dict[str, Any]) -> None:
+    adapter, _ = make_adapter(success_response(REFUND | changes))
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.refund(ORDER)
 
 
 @pytest.mark.parametrize("content", [None, [], {}, "x", {"code_url": ""}, {"code_url": 1}, {"prepay_id": "wx1"}])
-async def test_orders_without_a_code(content: Any) -> None:
+async def test_payment_created_without_code_leaves_outcome_unknown(content: Any) -> None:
     adapter, _ = make_adapter(success_response(content))
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.create(WANTED)
 
 
-async def test_answers_that_are_not_signed_as_they_should_be() -> None:
+async def test_response_without_valid_signature_leaves_outcome_unknown() -> None:
     content = {"code_url": "weixin://wxpay/bizpayurl?pr=x"}
     body = msgspec.json.encode(content)
-    whole = success_response(content)
-    signed = dict(whole.headers)
+    genuine = success_response(content)
+    signed = dict(genuine.headers)
     for headers in (
         {},
         signed | {"wechatpay-signature": ""},
@@ -153,9 +160,9 @@ async def test_answers_that_are_not_signed_as_they_should_be() -> None:
         http_response(CLOCK.now - timedelta(seconds=301), 200, content).headers,
     ):
         adapter, _ = make_adapter(HttpResponse(200, headers, body))
-        with pytest.raises(ExternalOutcomeUnknown, match="cannot be believed"):
+        with pytest.raises(ExternalOutcomeUnknown, match="cannot verify the response"):
             await adapter.create(WANTED)
-    adapter, _ = make_adapter(whole._replace(body=body.replace(b"pr=x", b"pr=y")))
+    adapter, _ = make_adapter(genuine._replace(body=body.replace(b"pr=x", b"pr=y")))
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.create(WANTED)
 
@@ -183,16 +190,18 @@ async def test_answers_that_are_not_signed_as_they_should_be() -> None:
     ],
 )
 @pytest.mark.parametrize("is_signed", [True, False])
-async def test_failures_that_prove_nothing(status: int, content: Any, is_signed: bool) -> None:
+async def test_error_that_proves_nothing_leaves_outcome_unknown(status: int, content: Any, is_signed: bool) -> None:
     for call in ("query", "refund"):
         adapter, _ = make_adapter(http_response(CLOCK.now, status, content, is_signed=is_signed))
         with pytest.raises(ExternalOutcomeUnknown):
             await (adapter.query(WANTED.payment_id) if call == "query" else adapter.refund(ORDER))
 
 
-async def test_failures_that_are_a_no() -> None:
-    said = {"code": "SIGN_ERROR", "message": "wrong"}
-    adapter, _ = make_adapter(http_response(CLOCK.now, 401, said, is_signed=False), http_response(CLOCK.now, 401, said))
+async def test_error_that_refuses_raises_refusal() -> None:
+    content = {"code": "SIGN_ERROR", "message": "wrong"}
+    adapter, _ = make_adapter(
+        http_response(CLOCK.now, 401, content, is_signed=False), http_response(CLOCK.now, 401, content)
+    )
     for _ in range(2):
         with pytest.raises(ExternalRefusal, match="SIGN_ERROR: wrong"):
             await adapter.query(WANTED.payment_id)
@@ -202,39 +211,39 @@ async def test_failures_that_are_a_no() -> None:
         await adapter.query(WANTED.payment_id)
 
 
-async def test_close_that_is_refused_says_why_when_it_still_can_be_paid() -> None:
-    no = success_response({"code": "INVALID_REQUEST", "message": "x"}, 400)
-    adapter, _ = make_adapter(no, success_response(TRADE | {"trade_state": "USERPAYING", "amount": None}))
+async def test_close_refused_while_payable_raises_refusal() -> None:
+    refusal = success_response({"code": "INVALID_REQUEST", "message": "x"}, 400)
+    adapter, _ = make_adapter(refusal, success_response(TRADE | {"trade_state": "USERPAYING", "amount": None}))
     with pytest.raises(ExternalRefusal, match="INVALID_REQUEST"):
         await adapter.close(WANTED.payment_id)
-    adapter, _ = make_adapter(no, success_response(TRADE))
+    adapter, _ = make_adapter(refusal, success_response(TRADE))
     assert (await adapter.close(WANTED.payment_id)).state == "captured"
 
 
-async def test_what_is_sent_with_a_public_key() -> None:
-    adapter, outside = make_adapter(success_response(TRADE))
+async def test_request_with_public_key_names_its_id() -> None:
+    adapter, transport = make_adapter(success_response(TRADE))
     await adapter.query(WANTED.payment_id)
-    method, url, headers, body = outside.asked[0]
+    method, url, headers, body = transport.requests[0]
     path = f"/v3/pay/transactions/out-trade-no/{WANTED.payment_id.hex}?mchid={MCH_ID}"
     assert (method, url, body) == ("GET", f"http://127.0.0.1:1{path}", b"")
     assert headers["Wechatpay-Serial"] == PUBLIC_KEY_ID
 
 
-async def test_certificates_that_cannot_be_believed() -> None:
-    whole, _ = certificates()
+async def test_certificates_not_genuine_are_not_used() -> None:
+    genuine, _ = certificates()
     refused = http_response(CLOCK.now, 401, {"code": "SIGN_ERROR", "message": "x"}, is_signed=False)
-    for first in (
+    for response in (
         certificates(signer="stranger")[0],
         certificates(serial=SERIAL)[0],
-        certificates(secret="f" * 32)[0],
+        certificates(api_v3_key="f" * 32)[0],
         certificates(age=5 * DAY)[0],
         certificates(age=-DAY)[0],
-        whole._replace(headers={}),
+        genuine._replace(headers={}),
         success_response({"data": [{"serial_no": "x", "encrypt_certificate": {}}]}),
-        success_response({"data": []})._replace(headers=whole.headers),
+        success_response({"data": []})._replace(headers=genuine.headers),
         http_response(CLOCK.now, 503, None),
     ):
-        adapter = WeChatPay(account(), FakeWeChatPayTransport(first), CLOCK)
+        adapter = WeChatPay(account(), FakeWeChatPayTransport(response), CLOCK)
         with pytest.raises(ExternalOutcomeUnknown):
             await adapter.refresh()
         assert adapter._keys == {}
@@ -245,41 +254,41 @@ async def test_certificates_that_cannot_be_believed() -> None:
         await adapter.query(WANTED.payment_id)
 
 
-async def test_certificates_that_did_not_come_are_asked_for_again_soon() -> None:
+async def test_certificates_after_failed_download_are_requested_again() -> None:
     clock = FakeWeChatPayClock()
-    clock.ms = CLOCK.ms  # by which the answers are signed
-    whole, serial = certificates()
-    outside = FakeWeChatPayTransport(http_response(clock.now, 503, None), whole)
-    adapter = WeChatPay(account(), outside, clock)
+    clock.ms = CLOCK.ms  # the time of the signed responses
+    genuine, serial = certificates()
+    transport = FakeWeChatPayTransport(http_response(clock.now, 503, None), genuine)
+    adapter = WeChatPay(account(), transport, clock)
     with pytest.raises(ExternalOutcomeUnknown):
         await adapter.refresh()
     await adapter.refresh()
-    assert len(outside.asked) == 1
+    assert len(transport.requests) == 1
     await clock.sleep(5)
     await adapter.refresh()
     assert set(adapter._keys) == {serial}
 
 
-async def test_certificates_that_change() -> None:
+async def test_certificates_replaced_are_valid_until_expiry() -> None:
     clock = FakeWeChatPayClock()
-    clock.ms = CLOCK.ms  # by which the answers are signed
-    old, first = certificates(age=DAY)
-    new, second = certificates(signer="stranger", owner="stranger", age=DAY / 2)
-    outside = FakeWeChatPayTransport(old, new)
-    adapter = WeChatPay(account(), outside, clock)
+    clock.ms = CLOCK.ms  # the time of the signed responses
+    old, old_serial = certificates(age=DAY)
+    new, new_serial = certificates(signer="stranger", owner="stranger", age=DAY / 2)
+    transport = FakeWeChatPayTransport(old, new)
+    adapter = WeChatPay(account(), transport, clock)
     await adapter.refresh()
-    assert set(adapter._keys) == {first}
+    assert set(adapter._keys) == {old_serial}
     await clock.sleep(60)
     await adapter.refresh()
-    assert set(adapter._keys) == {first, second}, "callbacks that the old one has signed may be under way"
+    assert set(adapter._keys) == {old_serial, new_serial}, "webhooks signed with the old one may be on their way"
     await clock.sleep(DAY.total_seconds() * 1.25)
-    outside.answers.append(http_response(clock.now, 200, {"data": []}, signer="stranger", serial=second))
+    transport.responses.append(http_response(clock.now, 200, {"data": []}, signer="stranger", serial=new_serial))
     await adapter.refresh()
-    assert set(adapter._keys) == {second}, "the old one is over"
+    assert set(adapter._keys) == {new_serial}, "the old one has expired"
 
 
-async def test_an_account_with_a_public_key_may_have_no_certificates() -> None:
-    adapter, outside = make_adapter(success_response({"code": "RESOURCE_NOT_EXISTS", "message": "x"}, 404))
+async def test_certificates_absent_with_public_key_are_no_error() -> None:
+    adapter, transport = make_adapter(success_response({"code": "RESOURCE_NOT_EXISTS", "message": "x"}, 404))
     await adapter.refresh()
     assert set(adapter._keys) == {PUBLIC_KEY_ID}
-    assert outside.answers == []
+    assert transport.responses == []

@@ -1,4 +1,4 @@
-"""A merchant and WeChat Pay's sandbox with keys of their own, on a clock that a test moves."""
+"""A merchant and the simulated WeChat Pay, with a key each, on a clock that tests move."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from commerce.kernel.money import Money
 from commerce.payments.provider_port import PaymentFlow, PaymentRequest, RefundRequest
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
-from commerce.payments.providers.wechatpay.wire import signing_text, sign
+from commerce.payments.providers.wechatpay.wire import sign, signing_text
 from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
 from ops.sandbox.protocol import Callback
 from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
@@ -41,7 +41,7 @@ DAY = timedelta(days=1)
 
 @cache
 def key(name: str) -> RSAPrivateKey:
-    """The key of that name; the same for all tests, because making one takes long."""
+    """Return the key of a name, the same for all tests, because generating one takes long."""
     return generate_private_key(public_exponent=65_537, key_size=2_048)
 
 
@@ -54,7 +54,7 @@ def public_pem(name: str) -> str:
 
 
 class FakeWeChatPayClock:
-    """Starts at the real time, since the SDK that we test against knows no other, and stands still."""
+    """A clock that stands still at the real time, since the SDK under comparison uses the real time."""
 
     def __init__(self) -> None:
         self.ms = time.time_ns() // 1_000_000
@@ -74,7 +74,7 @@ class FakeWeChatPayClock:
         return from_ms(self.ms)
 
 
-def account(base_url: str = "http://127.0.0.1:1", **changed: str) -> WeChatPayAccount:
+def account(base_url: str = "http://127.0.0.1:1", **changes: str) -> WeChatPayAccount:
     settings = {
         "app_id": APP_ID,
         "mch_id": MCH_ID,
@@ -84,7 +84,7 @@ def account(base_url: str = "http://127.0.0.1:1", **changed: str) -> WeChatPayAc
         "base_url": base_url,
         "notify_url": NOTIFY_URL,
     }
-    return WeChatPayAccount.load(**settings | changed)
+    return WeChatPayAccount.load(**settings | changes)
 
 
 def with_public_key(base_url: str = "http://127.0.0.1:1") -> WeChatPayAccount:
@@ -93,13 +93,13 @@ def with_public_key(base_url: str = "http://127.0.0.1:1") -> WeChatPayAccount:
 
 @dataclass
 class WeChatPayKit:
-    """`calls` are the paths that the sandbox was asked for."""
+    """The sandbox, the adapter, and what the sandbox received; `calls` holds the requested paths."""
 
     clock: FakeWeChatPayClock
     bank: PaymentStore
     sandbox: WeChatPaySandbox
     adapter: WeChatPay
-    outside: SessionTransport
+    transport: SessionTransport
     url: str
     certificate: str
     trades: list[SimulatedTrade] = field(default_factory=list)
@@ -109,15 +109,15 @@ class WeChatPayKit:
     def pay(self, payment_id: UUID) -> SimulatedTrade:
         return self.bank.pay("wechatpay", payment_id.hex, self.clock.now_ms())
 
-    def callback(
+    def webhook(
         self, trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None
     ) -> Callback:
-        return self.sandbox.callback(due_notice(trade, refund, wrong), trade, refund)
+        return self.sandbox.callback(due_webhook(trade, refund, wrong), trade, refund)
 
 
-def due_notice(trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None) -> DueNotice:
-    about = refund.out_refund_no if refund else None
-    return DueNotice("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, about, wrong, 0)
+def due_webhook(trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None) -> DueNotice:
+    refund_no = refund.out_refund_no if refund else None
+    return DueNotice("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, refund_no, wrong, 0)
 
 
 @asynccontextmanager
@@ -143,46 +143,46 @@ async def open_wechatpay_kit(prefix: str = "/wechatpay") -> AsyncIterator[WeChat
     )
 
     @web.middleware
-    async def count(request: web.Request, handler: Any) -> web.StreamResponse:
+    async def record_call(request: web.Request, handler: Any) -> web.StreamResponse:
         calls.append(request.path_qs.removeprefix(prefix))
         response: web.StreamResponse = await handler(request)
         return response
 
-    part = web.Application(middlewares=[count])
-    part.router.add_routes(sandbox.routes())
-    whole = web.Application()
+    sandbox_app = web.Application(middlewares=[record_call])
+    sandbox_app.router.add_routes(sandbox.routes())
+    app = web.Application()
     if prefix:
-        whole.add_subapp(f"{prefix}/", part)
-    async with TestServer(whole if prefix else part) as server, aiohttp.ClientSession() as session:
+        app.add_subapp(f"{prefix}/", sandbox_app)
+    async with TestServer(app if prefix else sandbox_app) as server, aiohttp.ClientSession() as session:
         url = str(server.make_url("/")).rstrip("/") + prefix
-        outside = SessionTransport(session)
-        adapter = WeChatPay(account(url), outside, clock)
-        yield WeChatPayKit(clock, bank, sandbox, adapter, outside, url, certificate, trades, refunds, calls)
+        transport = SessionTransport(session)
+        adapter = WeChatPay(account(url), transport, clock)
+        yield WeChatPayKit(clock, bank, sandbox, adapter, transport, url, certificate, trades, refunds, calls)
         bank.close()
 
 
-def payment_request(scene: PaymentFlow = "qr", fen: int = 510, **changed: Any) -> PaymentRequest:
-    expires_at = changed.pop("expires_at", from_ms(time.time_ns() // 1_000_000) + timedelta(minutes=15))
-    payer = changed.pop("payer", "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" if scene == "jsapi" else None)
+def payment_request(flow: PaymentFlow = "qr", fen: int = 510, **changes: Any) -> PaymentRequest:
+    expires_at = changes.pop("expires_at", from_ms(time.time_ns() // 1_000_000) + timedelta(minutes=15))
+    payer = changes.pop("payer", "oUpF8uMuAJO_M2pxb1Q9zNjWeS6o" if flow == "jsapi" else None)
     return PaymentRequest(
         payment_id=uuid4(),
         order_id=uuid4(),
-        amount=Money(fen, changed.pop("currency", "CNY")),
-        subject=changed.pop("subject", "两只红茶杯"),
+        amount=Money(fen, changes.pop("currency", "CNY")),
+        subject=changes.pop("subject", "两只红茶杯"),
         expires_at=expires_at,
-        flow=scene,
+        flow=flow,
         payer=payer,
     )
 
 
-def refund_request(of: PaymentRequest, fen: int, reason: str = "退货") -> RefundRequest:
-    return RefundRequest(of.payment_id, uuid4(), Money(fen, "CNY"), of.amount, reason)
+def refund_request(payment: PaymentRequest, fen: int, reason: str = "退货") -> RefundRequest:
+    return RefundRequest(payment.payment_id, uuid4(), Money(fen, "CNY"), payment.amount, reason)
 
 
-def signature(
+def signature_headers(
     body: bytes, now: datetime, signer: str = "platform", serial: str = PUBLIC_KEY_ID, nonce: str = "5K8264ILTKCH16"
 ) -> dict[str, str]:
-    """The headers of a genuine answer or callback, as a server hands them on."""
+    """Return the headers of a genuine response or webhook, as a server passes them on."""
     timestamp = str(int(now.timestamp()))
     return {
         "wechatpay-timestamp": timestamp,
@@ -193,29 +193,29 @@ def signature(
     }
 
 
-def encrypted(clear: bytes, about: str, secret: str = API_V3_KEY) -> dict[str, Any]:
+def encrypt(content: bytes, associated_data: str, api_v3_key: str = API_V3_KEY) -> dict[str, Any]:
     nonce = "fdasflkja484"
-    hidden = AESGCM(secret.encode()).encrypt(nonce.encode(), clear, about.encode())
-    text = b64encode(hidden).decode()
-    return {"algorithm": "AEAD_AES_256_GCM", "nonce": nonce, "associated_data": about, "ciphertext": text}
+    ciphertext = AESGCM(api_v3_key.encode()).encrypt(nonce.encode(), content, associated_data.encode())
+    encoded = b64encode(ciphertext).decode()
+    return {"algorithm": "AEAD_AES_256_GCM", "nonce": nonce, "associated_data": associated_data, "ciphertext": encoded}
 
 
-def lower(headers: Mapping[str, str]) -> dict[str, str]:
+def lower_names(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
 class FakeWeChatPayTransport:
-    """An outside world that gives these answers, one after the other, and keeps what it was asked."""
+    """An `HttpTransport` that returns these responses in turn and keeps the requests."""
 
-    def __init__(self, *answers: HttpResponse) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, str, Mapping[str, str], bytes]] = []
+    def __init__(self, *responses: HttpResponse) -> None:
+        self.responses = list(responses)
+        self.requests: list[tuple[str, str, Mapping[str, str], bytes]] = []
 
     async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes = b"") -> HttpResponse:
-        self.asked.append((method, url, headers, body))
-        return self.answers.pop(0)
+        self.requests.append((method, url, headers, body))
+        return self.responses.pop(0)
 
 
-def http_response(now: datetime, status: int, content: Any, *, is_signed: bool = True, **how: str) -> HttpResponse:
+def http_response(now: datetime, status: int, content: Any, *, is_signed: bool = True, **signer: str) -> HttpResponse:
     body = b"" if content is None else msgspec.json.encode(content)
-    return HttpResponse(status, signature(body, now, **how) if is_signed else {}, body)
+    return HttpResponse(status, signature_headers(body, now, **signer) if is_signed else {}, body)
