@@ -277,5 +277,5 @@ async def test_payment_started_shortly_before_expiry_is_refused(pay: PaymentShop
         await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
     await pay.expire()
     await pay.order_is(order_id, "cancelled", "expired")
-    with pytest.raises(NotPayable, match="the order is cancelled"):
+    with pytest.raises(NotPayable, match="it is cancelled"):
         await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
