@@ -22,7 +22,7 @@ PRODUCTS = (
     ("TEA-LJ-250", "Longjing green tea, 250 g tin", 16_800, 20_000, None),
     ("RICE-5KG", "Northeast rice, 5 kg", 5_990, 50_000, None),
     ("DUVET-200", "Duvet, 200 x 230 cm", 25_900, 3_000, 2),
-    ("LAMP-DESK", "Desk lamp with dimmer", 8_900, 10_000, None),
+    ("LAMP-LED", "LED lamp with dimmer", 8_900, 10_000, None),
     ("SHOES-42", "Running shoes, size 42", 45_900, 2_000, 1),
     ("MASK-50", "Face masks, box of 50", 1_990, 100_000, 10),
     ("CABLE-C-1M", "USB-C cable, 1 m", 990, 100_000, None),

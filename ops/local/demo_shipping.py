@@ -21,7 +21,7 @@ KETTLE-17,hangzhou,C-01-2,1700,260,220,280
 TEA-LJ-250,hangzhou,C-03-1,340,120,90,150
 RICE-5KG,hangzhou,D-01-1,5050,380,250,80
 DUVET-200,hangzhou,D-02-1,3200,550,380,250
-LAMP-DESK,hangzhou,C-02-4,1500,400,200,180
+LAMP-LED,hangzhou,C-02-4,1500,400,200,180
 MASK-50,hangzhou,C-05-1,230,190,100,80
 """
 # Invented: SF Express serves everything everywhere, zto is cheaper around Shanghai, our own vehicles in Hangzhou.
