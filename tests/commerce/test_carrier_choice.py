@@ -1,4 +1,4 @@
-"""Who gets a parcel: against a choice that looks at every row, and the reasons that are given."""
+"""The choice of a carrier: compared with a search of all rows, and the reasons of the candidates."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def table_index(rates: Sequence[Rate]) -> RateTableIndex:
     return RateTableIndex(RateTable(7, datetime(2026, 11, 1, tzinfo=UTC), "test", "t.csv", "CNY", len(rates)), rates)
 
 
-def generated(chance: random.Random) -> list[Rate]:
-    """Few prices and days, so that there are ties; steps that end at round weights, so that parcels meet the ends."""
+def generate_rates(rng: random.Random) -> list[Rate]:
+    """Generate rates with few prices and days, so that ties occur, and steps that end at the weights in use."""
     rates = []
-    for carrier in chance.sample(["yto", "sf", "zto", "own", "jd", "db"], chance.randint(1, 6)):
-        for region in chance.sample(REGIONS, chance.randint(1, len(REGIONS))):
-            ends = sorted(chance.sample([500, 1000, 2000, 5000, 20_000], chance.randint(1, 4)))
+    for carrier in rng.sample(["yto", "sf", "zto", "own", "jd", "db"], rng.randint(1, 6)):
+        for region in rng.sample(REGIONS, rng.randint(1, len(REGIONS))):
+            ends = sorted(rng.sample([500, 1000, 2000, 5000, 20_000], rng.randint(1, 4)))
             for start, end in zip([0, *ends], ends, strict=False):
                 rates.append(
                     Rate(
@@ -51,83 +51,89 @@ def generated(chance: random.Random) -> list[Rate]:
                         region,
                         start,
                         end,
-                        chance.choice([800, 1000, 1200]),
-                        chance.randint(0, 4),
-                        chance.random() < 0.7,
+                        rng.choice([800, 1000, 1200]),
+                        rng.randint(0, 4),
+                        rng.random() < 0.7,
                     )
                 )
-    chance.shuffle(rates)
+    rng.shuffle(rates)
     return rates
 
 
-def within(rate: Rate, parts: Sequence[str]) -> bool:
+def contains(rate: Rate, parts: Sequence[str]) -> bool:
     region = rate.region.split("/")
     return list(parts[: len(region)]) == region
 
 
-def beats(one: Rate, other: Rate, *order: str) -> bool:
+def is_better(rate: Rate, other: Rate, *order: str) -> bool:
     for name in order:
-        if getattr(one, name) != getattr(other, name):
-            return bool(getattr(one, name) < getattr(other, name))
+        if getattr(rate, name) != getattr(other, name):
+            return bool(getattr(rate, name) < getattr(other, name))
     return False
 
 
 def expected_choice(
-    rates: Sequence[Rate], to: tuple[str, ...], weight_g: int, cod: bool, days: int, without: Mapping[str, str]
+    rates: Sequence[Rate], to: tuple[str, ...], weight_g: int, cod: bool, days: int, excluded: Mapping[str, str]
 ) -> tuple[str | None, int | None, bool]:
-    """The carrier, its price, and whether it keeps the promise of so many days, by going through the rows."""
+    """Find (carrier, price, on time) for a promise of `days` by a search of all rows."""
     parts = [part.strip().casefold() for part in to if part.strip()]
-    fitting = [rate for rate in rates if within(rate, parts)]
-    in_time: Rate | None = None
-    at_all: Rate | None = None
+    fitting = [rate for rate in rates if contains(rate, parts)]
+    best_on_time: Rate | None = None
+    fastest: Rate | None = None
     for rate in fitting:
         if any(other.carrier == rate.carrier and len(other.region) > len(rate.region) for other in fitting):
             continue
-        if rate.carrier in without or (cod and not rate.cod) or not rate.from_g < weight_g <= rate.to_g:
+        if rate.carrier in excluded or (cod and not rate.cod) or not rate.from_g < weight_g <= rate.to_g:
             continue
-        if rate.days <= days and (in_time is None or beats(rate, in_time, "price_minor", "days", "carrier")):
-            in_time = rate
-        if at_all is None or beats(rate, at_all, "days", "price_minor", "carrier"):
-            at_all = rate
-    best = in_time or at_all
-    return (best.carrier, best.price_minor, best is in_time) if best else (None, None, False)
+        if rate.days <= days and (
+            best_on_time is None or is_better(rate, best_on_time, "price_minor", "days", "carrier")
+        ):
+            best_on_time = rate
+        if fastest is None or is_better(rate, fastest, "days", "price_minor", "carrier"):
+            fastest = rate
+    best = best_on_time or fastest
+    return (best.carrier, best.price_minor, best is best_on_time) if best else (None, None, False)
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_thousand_parcels_go_where_every_row_says(seed: int) -> None:
-    chance = random.Random(seed)
-    rates = generated(chance)
-    book = table_index(rates)
+def test_choose_carrier_for_random_shipments_equals_search_of_all_rows(seed: int) -> None:
+    rng = random.Random(seed)
+    rates = generate_rates(rng)
+    index = table_index(rates)
     carriers = sorted({rate.carrier for rate in rates})
-    ends = set()
+    outcomes = set()
     for _ in range(1000):
-        to = chance.choice(PLACES)
-        weight_g = chance.choice([1, 500, 501, 1000, 1001, 2000, 5000, 5001, 20_000, 20_001, chance.randint(1, 25_000)])
-        cod, days = chance.random() < 0.3, chance.randint(-1, 5)
-        without = {name: "it is down" for name in carriers if chance.random() < 0.2}
+        to = rng.choice(PLACES)
+        weight_g = rng.choice([1, 500, 501, 1000, 1001, 2000, 5000, 5001, 20_000, 20_001, rng.randint(1, 25_000)])
+        cod, days = rng.random() < 0.3, rng.randint(-1, 5)
+        excluded = {name: "it is unavailable" for name in carriers if rng.random() < 0.2}
         choice = choose_carrier(
-            book,
+            index,
             address(*to),
             weight_g,
             cod=cod,
             dispatch_on=TODAY,
             promised_on=TODAY + timedelta(days=days),
-            excluded=without,
+            excluded=excluded,
         )
-        wanted = expected_choice(rates, to, weight_g, cod, days, without)
-        assert (choice.carrier, choice.price, choice.on_time) == wanted, (to, weight_g, cod, days, without)
-        assert [one.carrier for one in choice.candidates] == carriers
-        assert [one.carrier for one in choice.candidates if one.verdict == "chosen"] == [wanted[0]] * bool(wanted[0])
-        assert {one.carrier for one in choice.candidates if one.reason == "it is down"} <= set(without)
-        ends.add((choice.carrier is not None, choice.on_time))
-    assert ends == {(True, True), (True, False), (False, False)}
+        expected = expected_choice(rates, to, weight_g, cod, days, excluded)
+        assert (choice.carrier, choice.price, choice.on_time) == expected, (to, weight_g, cod, days, excluded)
+        assert [candidate.carrier for candidate in choice.candidates] == carriers
+        assert [candidate.carrier for candidate in choice.candidates if candidate.verdict == "chosen"] == [
+            expected[0]
+        ] * bool(expected[0])
+        assert {candidate.carrier for candidate in choice.candidates if candidate.reason == "it is unavailable"} <= set(
+            excluded
+        )
+        outcomes.add((choice.carrier is not None, choice.on_time))
+    assert outcomes == {(True, True), (True, False), (False, False)}
 
 
-def reasons(choice: CarrierChoice) -> dict[str, str]:
-    return {one.carrier: f"{one.verdict}: {one.reason}" for one in choice.candidates}
+def reasons_of(choice: CarrierChoice) -> dict[str, str]:
+    return {candidate.carrier: f"{candidate.verdict}: {candidate.reason}" for candidate in choice.candidates}
 
 
-def test_each_carrier_has_its_reason() -> None:
+def test_choose_carrier_gives_each_candidate_a_reason() -> None:
     rates = [
         Rate("best", "cn", 0, 5000, 900, 3, True),
         Rate("dear", "cn", 0, 5000, 1000, 1, True),
@@ -143,11 +149,11 @@ def test_each_carrier_has_its_reason() -> None:
     ]
     promised = TODAY + timedelta(days=4)
     hangzhou = address(*PLACES[0])
-    without = {"refused": "it refused this shipment", "abroad": "it is down"}
+    excluded = {"refused": "it refused this shipment", "abroad": "it is unavailable"}
     choice = choose_carrier(
-        table_index(rates), hangzhou, 1001, cod=True, dispatch_on=TODAY, promised_on=promised, excluded=without
+        table_index(rates), hangzhou, 1001, cod=True, dispatch_on=TODAY, promised_on=promised, excluded=excluded
     )
-    assert reasons(choice) == {
+    assert reasons_of(choice) == {
         "abroad": "excluded: does not serve the region",
         "best": "chosen: the cheapest that arrives by 2026-11-20",
         "dear": "not_chosen: dearer than best",
@@ -163,7 +169,7 @@ def test_each_carrier_has_its_reason() -> None:
     assert msgspec.json.decode(msgspec.json.encode(choice), type=CarrierChoice) == choice
 
 
-def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
+def test_choose_carrier_without_any_on_time_takes_fastest() -> None:
     rates = [
         Rate("cheap", "cn", 0, 5000, 100, 4, True),
         Rate("quick", "cn", 0, 5000, 900, 2, True),
@@ -174,7 +180,7 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
         table_index(rates), address(*PLACES[0]), 10, cod=False, dispatch_on=TODAY, promised_on=TODAY, excluded={}
     )
     assert (choice.carrier, choice.on_time, choice.expected_on) == ("quick", False, date(2026, 11, 18))
-    assert reasons(choice) == {
+    assert reasons_of(choice) == {
         "cheap": "not_chosen: later than quick",
         "quick": "chosen: none arrives by 2026-11-16: the fastest",
         "quickdear": "not_chosen: as fast as quick, but dearer",
@@ -182,7 +188,7 @@ def test_a_promise_that_nobody_keeps_goes_to_the_soonest() -> None:
     }
 
 
-def test_nobody_takes_it() -> None:
+def test_choose_carrier_without_any_offer_returns_none() -> None:
     choice = choose_carrier(
         table_index([Rate("sf", "cn", 0, 5, 1, 1, True)]),
         address(*PLACES[0]),
@@ -193,4 +199,4 @@ def test_nobody_takes_it() -> None:
         excluded={},
     )
     assert (choice.carrier, choice.price, choice.expected_on, choice.on_time) == (None, None, None, False)
-    assert reasons(choice) == {"sf": "excluded: takes up to 5 g there, and it weighs 6 g"}
+    assert reasons_of(choice) == {"sf": "excluded: takes up to 5 g there, and it weighs 6 g"}

@@ -1,4 +1,4 @@
-"""Rate tables: imported whole or not at all, with every fault named; the last one is in force."""
+"""Rate tables: imported whole or not at all, with all errors named; the last one is current."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def read(text: str) -> tuple[str, list[Rate]]:
     return read_rate_table(io.StringIO(HEADER + text, newline=""))
 
 
-def faults(text: str) -> dict[int, str]:
-    with pytest.raises(InvalidRateTable) as found:
+def read_errors(text: str) -> dict[int, str]:
+    with pytest.raises(InvalidRateTable) as raised:
         read(text)
-    return {fault.line: fault.reason for fault in found.value.line_errors}
+    return {error.line: error.reason for error in raised.value.line_errors}
 
 
-def test_regions_and_steps_in_any_order() -> None:
+def test_rate_table_regions_and_steps_in_any_order_are_read() -> None:
     currency, rates = read(
         "sf, CN / Zhejiang/HANGZHOU ,1000,2000,0,JPY,0,False\nsf,cn/zhejiang/hangzhou,0,1000,1200,JPY,90,TRUE\n"
     )
@@ -44,7 +44,7 @@ def test_regions_and_steps_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
         ("SF,CN,0,1,1,CNY,2,yes", "carrier is 'SF'"),
         (",CN,0,1,1,CNY,2,yes", "carrier is ''"),
@@ -69,14 +69,14 @@ def test_regions_and_steps_in_any_order() -> None:
         ("sf,CN,5,9,1,CNY,2,yes", "the first step of sf in cn begins at 5 g, not at 0"),
     ],
 )
-def test_one_wrong_line_is_named(line: str, why: str) -> None:
-    found = faults(f"yto,CN,0,1,1,CNY,2,yes\n{line}\n")
-    assert list(found) == [3]
-    assert why in found[3]
+def test_rate_table_with_one_wrong_line_names_it(line: str, reason: str) -> None:
+    errors = read_errors(f"yto,CN,0,1,1,CNY,2,yes\n{line}\n")
+    assert list(errors) == [3]
+    assert reason in errors[3]
 
 
-def test_every_fault_of_every_line() -> None:
-    assert faults(
+def test_rate_table_with_many_errors_names_all_of_them() -> None:
+    assert read_errors(
         "SF,china,x,-5,cheap,euro,91,perhaps\n"
         "yto,CN,0,1000,1,CNY,2,yes\n"
         "yto,CN,2000,3000,1,CNY,2,yes\n"
@@ -91,20 +91,22 @@ def test_every_fault_of_every_line() -> None:
         4: "yto in cn has nothing from 1000 g (line 3) to 2000",
         5: "days is '99', not a whole number from 0 to 90; currency is USD and on line 3 it is CNY: a table has one; "
         "the step overlaps line 4, where yto in cn goes up to 3000 g",
-        6: "the step of yto in cn from 0 g was given on line 3",
+        6: "the step of yto in cn from 0 g is on line 3 already",
     }
 
 
-def test_a_step_within_another_one() -> None:
-    found = faults("sf,CN,0,9,1,CNY,2,yes\nsf,CN,3,5,1,CNY,2,yes\nsf,CN,9,12,1,CNY,2,yes\n")
-    assert found == {3: "the step overlaps line 2, where sf in cn goes up to 9 g"}
+def test_rate_table_with_overlapping_step_is_refused() -> None:
+    errors = read_errors("sf,CN,0,9,1,CNY,2,yes\nsf,CN,3,5,1,CNY,2,yes\nsf,CN,9,12,1,CNY,2,yes\n")
+    assert errors == {3: "the step overlaps line 2, where sf in cn goes up to 9 g"}
 
 
-def test_a_step_that_cannot_be_read_is_not_missed_as_well() -> None:
-    assert list(faults("sf,CN,0,1000,1,CNY,2,yes\nsf,CN,1000,2k,1,CNY,2,yes\nsf,CN,2000,3000,1,CNY,2,yes\n")) == [3]
+def test_rate_table_with_invalid_step_reports_no_gap() -> None:
+    assert list(read_errors("sf,CN,0,1000,1,CNY,2,yes\nsf,CN,1000,2k,1,CNY,2,yes\nsf,CN,2000,3000,1,CNY,2,yes\n")) == [
+        3
+    ]
 
 
-def test_files_without_rates_and_with_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rate_table_empty_or_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UnreadableCsv, match="needs the columns"):
         read_rate_table(["carrier,region,price\n"])
     with pytest.raises(InvalidRateTable, match="no line after the header"):
@@ -120,53 +122,55 @@ def rates(shop: CliServices) -> Rates:
     return Rates(shop.db, shop.clock)
 
 
-async def imported(rates: Rates, text: str, source: str = "rates.csv") -> int:
+async def import_table(rates: Rates, text: str, source: str = "rates.csv") -> int:
     return (await rates.import_table(io.StringIO(HEADER + text, newline=""), source, "test")).table_id
 
 
-async def test_the_last_table_is_in_force(shop: CliServices, rates: Rates) -> None:
+async def test_rate_table_imported_last_is_current(shop: CliServices, rates: Rates) -> None:
     with pytest.raises(NoRateTable, match="floodgate rates import"):
         await rates.get_current()
-    first = await imported(rates, GOOD)
-    book = await rates.get_current()
-    assert (book.table.table_id, book.table.currency, book.table.rates) == (first, "CNY", 2)
-    assert await rates.get_current() is book
-    elsewhere = Rates(shop.db, shop.clock)
-    second = await imported(elsewhere, GOOD.replace("CNY", "GBP"), "x" * 300 + "late.csv")
+    first = await import_table(rates, GOOD)
+    index = await rates.get_current()
+    assert (index.table.table_id, index.table.currency, index.table.rates) == (first, "CNY", 2)
+    assert await rates.get_current() is index
+    other_process = Rates(shop.db, shop.clock)
+    second = await import_table(other_process, GOOD.replace("CNY", "GBP"), "x" * 300 + "late.csv")
     newer = await rates.get_current()
     assert (newer.table.table_id, newer.table.currency) == (second, "GBP")
     assert newer.table.source.endswith("late.csv")
     assert [table.table_id for table in await rates.list_tables()] == [second, first]
     with pytest.raises(InvalidRateTable):
-        await imported(rates, GOOD + "sf,CN,7000,9000,1,CNY,2,yes\n")
+        await import_table(rates, GOOD + "sf,CN,7000,9000,1,CNY,2,yes\n")
     assert await rates.get_current() is newer
     assert len(await rates.list_tables()) == 2
 
 
-async def test_what_was_imported_is_what_is_read(rates: Rates) -> None:
-    _, given = read(GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
-    await imported(rates, GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
-    books = await asyncio.gather(*(rates.get_current() for _ in range(20)))
-    assert len({id(book) for book in books}) == 1
-    assert [rate for name in books[0].carriers for steps in books[0].steps_of(name) for rate in steps.rates] == given
-    serving = books[0].steps_by_carrier(Address("x", "12345", "CN", "Hangzhou", "x", "ZHEJIANG"))
+async def test_rate_table_read_concurrently_is_loaded_once_and_equals_import(rates: Rates) -> None:
+    _, expected = read(GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
+    await import_table(rates, GOOD + "yto,CN/Zhejiang,0,100,3,CNY,1,yes\n")
+    indexes = await asyncio.gather(*(rates.get_current() for _ in range(20)))
+    assert len({id(index) for index in indexes}) == 1
+    assert [
+        rate for name in indexes[0].carriers for steps in indexes[0].steps_of(name) for rate in steps.rates
+    ] == expected
+    serving = indexes[0].steps_by_carrier(Address("x", "12345", "CN", "Hangzhou", "x", "ZHEJIANG"))
     assert {name: steps.region for name, steps in serving.items()} == {"sf": "cn", "yto": "cn/zhejiang"}
 
 
-async def test_a_large_table(rates: Rates) -> None:
-    await imported(
+async def test_rate_table_with_many_rates_is_loaded(rates: Rates) -> None:
+    await import_table(
         rates, "".join(f"c{n % 5},CN/p{n // 50}/c{n // 5},0,30000,{n % 90}.50,CNY,{n % 9},yes\n" for n in range(20_000))
     )
-    book = await rates.get_current()
-    assert (book.table.rates, book.carriers) == (20_000, ["c0", "c1", "c2", "c3", "c4"])
+    index = await rates.get_current()
+    assert (index.table.rates, index.carriers) == (20_000, ["c0", "c1", "c2", "c3", "c4"])
 
 
-async def test_no_choice_to_explain(shop: CliServices) -> None:
+async def test_explain_carrier_choice_of_unknown_shipment_is_refused(shop: CliServices) -> None:
     with pytest.raises(NoCarrierChoice):
         await Worklists(shop.db, shop.clock, shop.settings.shipping).explain_carrier_choice(shop.ids.new())
 
 
-def test_faults_are_lines_with_a_reason() -> None:
-    with pytest.raises(InvalidRateTable, match="1 lines are wrong, so nothing was imported") as found:
+def test_invalid_rate_table_lists_line_errors() -> None:
+    with pytest.raises(InvalidRateTable, match="1 lines are wrong, so nothing was imported") as raised:
         read("sf,CN,0,1000,1,CNY,2,\n")
-    assert found.value.line_errors == [LineError(2, "cod is '', not yes or no")]
+    assert raised.value.line_errors == [LineError(2, "cod is '', not yes or no")]

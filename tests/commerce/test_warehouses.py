@@ -1,4 +1,4 @@
-"""Warehouses and goods: every wrong line is named, the rest goes in, a repeat changes nothing."""
+"""Imports of warehouses and product logistics: wrong lines are reported, others imported, repeats change nothing."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ async def warehouses(shop: CliServices) -> Warehouses:
     return Warehouses(shop.db)
 
 
-async def imported(warehouses: Warehouses, text: str) -> ImportReport:
+async def import_text(warehouses: Warehouses, text: str) -> ImportReport:
     return await warehouses.import_csv(io.StringIO(text, newline=""))
 
 
-async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehouses) -> None:
-    report = await imported(warehouses, PLACES + HANGZHOU)
+async def test_import_warehouses_and_logistics_are_stored(shop: CliServices, warehouses: Warehouses) -> None:
+    report = await import_text(warehouses, PLACES + HANGZHOU)
     assert (report.added, report.changed, report.unchanged, report.errors) == (1, 0, 0, [])
-    report = await imported(
+    report = await import_text(
         warehouses, LOGISTICS_HEADER + "A1,hz,A-01-3,300,200,100,50\nB2,hz,A-02,1000000,10000,1,1\n"
     )
     assert (report.added, report.errors) == (2, [])
@@ -48,29 +48,29 @@ async def test_what_is_imported_is_there(shop: CliServices, warehouses: Warehous
         assert await store.warehouses_of(connection, ["hz", "sh"]) == {
             "hz": Warehouse("hz", "Hangzhou 1", sender, 30.279, 120.026)
         }
-    [there] = await warehouses.list_warehouses()
-    assert (there.warehouse.warehouse_id, there.products) == ("hz", 2)
+    [summary] = await warehouses.list_warehouses()
+    assert (summary.warehouse.warehouse_id, summary.products) == ("hz", 2)
     assert (await warehouses.get_product_logistics("B2")).weight_g == 1_000_000
     with pytest.raises(NoProductLogistics, match="C3"):
         await warehouses.get_product_logistics("C3")
 
 
-async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None:
+async def test_import_repeated_changes_only_differences(warehouses: Warehouses) -> None:
     places = PLACES + HANGZHOU + HANGZHOU.replace("hz", "h2")
-    goods = LOGISTICS_HEADER + "A1,hz,A-01,300,200,100,50\nB2,hz,A-02,10,20,30,40\n"
-    for text in (places, goods):
-        assert (await imported(warehouses, text)).added == 2
-        again = await imported(warehouses, text)
+    logistics = LOGISTICS_HEADER + "A1,hz,A-01,300,200,100,50\nB2,hz,A-02,10,20,30,40\n"
+    for text in (places, logistics):
+        assert (await import_text(warehouses, text)).added == 2
+        again = await import_text(warehouses, text)
         assert (again.added, again.changed, again.unchanged) == (0, 0, 2)
-    moved = await imported(warehouses, places.replace("hz,Hangzhou 1,", "hz,Hangzhou 1a,"))
-    assert (moved.added, moved.changed, moved.unchanged) == (0, 1, 1)
-    moved = await imported(warehouses, goods.replace("A-02", "B-07") + "C3,h2,A-01,1,1,1,1\n")
-    assert (moved.added, moved.changed, moved.unchanged) == (1, 1, 1)
+    changed = await import_text(warehouses, places.replace("hz,Hangzhou 1,", "hz,Hangzhou 1a,"))
+    assert (changed.added, changed.changed, changed.unchanged) == (0, 1, 1)
+    changed = await import_text(warehouses, logistics.replace("A-02", "B-07") + "C3,h2,A-01,1,1,1,1\n")
+    assert (changed.added, changed.changed, changed.unchanged) == (1, 1, 1)
     assert (await warehouses.get_product_logistics("B2")).shelf == "B-07"
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "why"),
+    ("before", "after", "reason"),
     [
         ("hz,", "HZ,", "id is 'HZ'"),
         ("Hangzhou 1", " ", "name is not a text of 1 to 200 characters"),
@@ -87,17 +87,17 @@ async def test_a_repeated_import_changes_nothing(warehouses: Warehouses) -> None
         ("hz,", "ok,", "the warehouse ok is on line 2 already"),
     ],
 )
-def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
+def test_read_warehouses_wrong_line_is_reported(before: str, after: str, reason: str) -> None:
     lines = HANGZHOU.replace("hz,", "ok,") + HANGZHOU.replace(before, after, 1) + HANGZHOU.replace("hz,", "ok2,")
-    found = dict(read_warehouses(io.StringIO(PLACES + lines, newline="")))
-    assert [type(row) for row in found.values()] == [Warehouse, LineError, Warehouse]
-    assert isinstance(wrong := found[3], LineError)
-    assert wrong.line == 3
-    assert why in wrong.reason
+    rows = dict(read_warehouses(io.StringIO(PLACES + lines, newline="")))
+    assert [type(row) for row in rows.values()] == [Warehouse, LineError, Warehouse]
+    assert isinstance(error := rows[3], LineError)
+    assert error.line == 3
+    assert reason in error.reason
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
         ("A 1,hz,S,1,1,1,1", "sku is 'A 1'"),
         ("A1,hz,S,1,1,1,1", "the SKU A1 is on line 2 already"),
@@ -111,36 +111,41 @@ def test_a_wrong_warehouse(before: str, after: str, why: str) -> None:
         ("B2,hz,S,1,1,1", "6 fields where the header has 7"),
     ],
 )
-def test_wrong_goods(line: str, why: str) -> None:
-    found = dict(
+def test_read_product_logistics_wrong_line_is_reported(line: str, reason: str) -> None:
+    rows = dict(
         read_product_logistics(io.StringIO(f"{LOGISTICS_HEADER}A1,hz,S,1,1,1,1\n{line}\nC3,hz,S,1,1,1,1\n", newline=""))
     )
-    assert [type(row) for row in found.values()] == [ProductLogistics, LineError, ProductLogistics]
-    assert isinstance(wrong := found[3], LineError)
-    assert wrong.line == 3
-    assert why in wrong.reason
+    assert [type(row) for row in rows.values()] == [ProductLogistics, LineError, ProductLogistics]
+    assert isinstance(error := rows[3], LineError)
+    assert error.line == 3
+    assert reason in error.reason
 
 
-async def test_goods_of_nothing_and_nowhere(warehouses: Warehouses) -> None:
-    await imported(warehouses, PLACES + HANGZHOU)
-    rest = "hz,S,1,1,1,1\n"
-    report = await imported(warehouses, f"{LOGISTICS_HEADER}Z9,{rest}A1,{rest}B2,sh,S,1,1,1,1\n,{rest}C3,{rest}")
+async def test_import_logistics_of_unknown_product_or_warehouse_is_reported(warehouses: Warehouses) -> None:
+    await import_text(warehouses, PLACES + HANGZHOU)
+    other_fields = "hz,S,1,1,1,1\n"
+    report = await import_text(
+        warehouses,
+        f"{LOGISTICS_HEADER}Z9,{other_fields}A1,{other_fields}B2,sh,S,1,1,1,1\n,{other_fields}C3,{other_fields}",
+    )
     assert report.added == 2
-    assert [(line.line, line.reason.partition(":")[0]) for line in report.errors] == [
+    assert [(error.line, error.reason.partition(";")[0]) for error in report.errors] == [
         (2, "no product has the SKU Z9"),
         (4, "there is no warehouse sh"),
         (5, "sku is '', not up to 64 letters, digits, dots, dashes and underscores that start with a letter or digit"),
     ]
 
 
-async def test_a_header_that_does_not_fit(warehouses: Warehouses) -> None:
-    for header, needs in (("sku,shelf\n", "weight_g"), ("id,name\n", "latitude"), ("", "id")):
-        with pytest.raises(UnreadableCsv, match=f"needs the columns.*{needs}"):
-            await imported(warehouses, header)
+async def test_import_with_wrong_header_is_refused(warehouses: Warehouses) -> None:
+    for header, required in (("sku,shelf\n", "weight_g"), ("id,name\n", "latitude"), ("", "id")):
+        with pytest.raises(UnreadableCsv, match=f"needs the columns.*{required}"):
+            await import_text(warehouses, header)
 
 
-async def test_more_lines_than_are_written_at_once(shop: CliServices, warehouses: Warehouses) -> None:
-    await imported(warehouses, PLACES + HANGZHOU)
+async def test_import_of_many_lines_reports_line_numbers(shop: CliServices, warehouses: Warehouses) -> None:
+    await import_text(warehouses, PLACES + HANGZHOU)
     await shop.catalog.put_many([(f"S{n}", ProductInput("thing", 1, "CNY")) for n in range(1200)])
-    report = await imported(warehouses, LOGISTICS_HEADER + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200)))
-    assert (report.added, [line.line for line in report.errors]) == (1198, [2, 602])
+    report = await import_text(
+        warehouses, LOGISTICS_HEADER + "".join(f"S{n},hz,S,{n % 600},1,1,1\n" for n in range(1200))
+    )
+    assert (report.added, [error.line for error in report.errors]) == (1198, [2, 602])

@@ -22,7 +22,7 @@ ENDS = datetime(2031, 3, 6, tzinfo=ZONE)
 NOW = ENDS - timedelta(days=1)
 
 
-def test_it_opens_its_route_to_the_end_of_the_day_after() -> None:
+def test_driver_link_opens_route_until_end_of_next_day() -> None:
     token = make_link(KEY, ROUTE, DAY, ZONE)
     assert len(token) <= 180
     assert check_link(KEY, token, ENDS.astimezone(UTC) - timedelta(seconds=1)) == ROUTE
@@ -31,7 +31,7 @@ def test_it_opens_its_route_to_the_end_of_the_day_after() -> None:
 
 
 @given(st.uuids())
-def test_each_route_has_its_own(route_id: UUID) -> None:
+def test_driver_link_is_unique_per_route(route_id: UUID) -> None:
     token = make_link(KEY, route_id, DAY, ZONE)
     assert check_link(KEY, token, NOW) == route_id
     assert (token == make_link(KEY, ROUTE, DAY, ZONE)) == (route_id == ROUTE)
@@ -61,13 +61,13 @@ def forged(key: str = KEY, algorithm: str = "HS256", **claims: object) -> str:
         "x" * 5_000,
     ],
 )
-def test_what_was_not_made_here_is_refused(token: str) -> None:
+def test_driver_link_forged_or_malformed_is_refused(token: str) -> None:
     with pytest.raises(BadLink) as refused:
         check_link(KEY, token, NOW)
     assert KEY not in str(refused.value)
 
 
-def test_a_route_cannot_be_swapped_for_another() -> None:
+def test_driver_link_with_other_route_is_refused() -> None:
     mine = make_link(KEY, ROUTE, DAY, ZONE).split(".")
     other = make_link(KEY, UUID(int=7), DAY, ZONE).split(".")
     with pytest.raises(BadLink):

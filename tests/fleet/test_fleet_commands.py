@@ -34,7 +34,7 @@ def floodgate(settings: Settings, tmp_path: Path) -> Command:
     return run
 
 
-async def test_vans_and_places_are_imported_and_listed(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
+async def test_vehicle_commands_import_and_list(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
     await make_fleet_kit(shop)
     file = tmp_path / "given.csv"
     file.write_text(
@@ -51,7 +51,7 @@ async def test_vans_and_places_are_imported_and_listed(shop: CliServices, floodg
     assert "1 added" in (await floodgate("vehicle", "import", file))[1]
 
 
-async def test_a_day_is_planned_shown_and_drawn(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
+async def test_route_commands_plan_show_and_draw(shop: CliServices, floodgate: Command, tmp_path: Path) -> None:
     kit = await make_fleet_kit(shop)
     kit.clock.at = datetime.now(UTC)
     day = (kit.clock.at.astimezone(ZONE) + timedelta(days=1)).date()

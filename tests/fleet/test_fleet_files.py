@@ -25,7 +25,7 @@ from tests.fleet.fleet_kit import DAY, DEPOT, VEHICLES_CSV, make_fleet_kit
 HEADER = "vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s,active\n"
 
 
-def test_vans_are_read() -> None:
+def test_read_vehicles_parses_all_columns() -> None:
     (_, first), (_, second) = read_vehicles(VEHICLES_CSV.splitlines(keepends=True), {"hz"})
     assert first == Vehicle("V1", "hz", 500_000, time(8), time(18), time(12), time(14), 2_700)
     assert second == Vehicle("V2", "hz", 300_000, time(9), time(17))
@@ -50,7 +50,7 @@ def test_vans_are_read() -> None:
         ("V1,hz,1000,\udcff,18:00,,,,", "shift_from is not UTF-8"),
     ],
 )
-def test_a_wrong_van_is_said_with_its_reason_and_the_rest_goes_in(line: str, why: str) -> None:
+def test_read_vehicles_wrong_line_is_reported_and_others_are_read(line: str, why: str) -> None:
     lines = [HEADER, line + "\n", "V9,hz,1000,08:00,18:00,,,,no\n", "V9,hz,1000,08:00,18:00,,,,no\n"]
     (_, wrong), (_, good), (_, twice) = read_vehicles(lines, {"hz"})
     assert isinstance(wrong, LineError)
@@ -62,7 +62,7 @@ def test_a_wrong_van_is_said_with_its_reason_and_the_rest_goes_in(line: str, why
     assert "on line 3 already" in twice.reason
 
 
-def test_places_and_matrices_are_read() -> None:
+def test_read_places_and_travel_matrix_parses_valid_lines() -> None:
     lines = ["region,latitude,longitude\n", " CN/ Zhejiang ,30,120\n", "cn/x,91,0\n", "cn/y,nan,0\n", ",1,1\n"]
     found = [row for _, row in read_places(lines)]
     assert found[0] == Place("cn/zhejiang", Point(30, 120))
@@ -80,7 +80,7 @@ def test_places_and_matrices_are_read() -> None:
         list(read_travel_matrix(["a,b\n"]))
 
 
-async def test_an_import_may_be_repeated_and_changes_what_changed(shop: CliServices) -> None:
+async def test_import_vehicles_repeated_changes_only_differences(shop: CliServices) -> None:
     kit = await make_fleet_kit(shop)
     same = await kit.fleet.import_csv(VEHICLES_CSV.splitlines(keepends=True))
     assert (same.added, same.changed, same.unchanged) == (0, 0, 2)
@@ -93,7 +93,7 @@ WORDS = st.text(st.characters(categories=["L", "Zs"]), max_size=8)
 
 
 @given(WORDS, WORDS, WORDS, WORDS)
-def test_an_address_asks_for_its_regions_from_the_most_specific(
+def test_region_keys_are_ordered_from_most_specific(
     province: str, city: str, district: str, code: str
 ) -> None:
     address = Address("A", "1", "CN", city, "line", province, district, code)
@@ -109,7 +109,7 @@ def test_an_address_asks_for_its_regions_from_the_most_specific(
     assert locate(address, {}) is None
 
 
-def test_great_circles_are_as_long_as_they_are() -> None:
+def test_great_circle_of_known_points_has_known_length() -> None:
     # A quarter of the equator, and Shanghai to Beijing (about 1,067 km).
     assert great_circle_m(Point(0, 0), Point(0, 90)) == pytest.approx(10_007_557, rel=1e-5)
     assert great_circle_m(Point(31.2304, 121.4737), Point(39.9042, 116.4074)) == pytest.approx(1_067_000, rel=5e-3)
@@ -124,7 +124,7 @@ def drawn() -> list[Route]:
     return [Route(UUID(int=9), DAY, "V1", "hz", Point(*DEPOT), "planned", 5_000, at, at, None, stops)]
 
 
-def test_geojson_is_longitude_first_and_names_nobody() -> None:
+def test_geojson_positions_are_longitude_first() -> None:
     collection = json.loads(json.dumps(feature_collection(drawn())))
     assert collection["type"] == "FeatureCollection"
     kinds = {(one["properties"]["kind"], one["geometry"]["type"]) for one in collection["features"]}
@@ -135,7 +135,7 @@ def test_geojson_is_longitude_first_and_names_nobody() -> None:
 
 
 @pytest.mark.parametrize("routes", [drawn(), []], ids=["a route", "none"])
-def test_pictures_are_drawn(tmp_path: Path, routes: list[Route]) -> None:
+def test_route_map_is_drawn_as_png_and_svg(tmp_path: Path, routes: list[Route]) -> None:
     draw_routes(routes, tmp_path / "day.png")
     assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
     draw_routes(routes, tmp_path / "day.svg")

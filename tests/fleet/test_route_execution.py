@@ -26,7 +26,7 @@ async def kit(shop: CliServices) -> FleetKit:
     return await make_fleet_kit(shop)
 
 
-async def test_the_board_says_what_a_driver_must_know_and_no_more(kit: FleetKit) -> None:
+async def test_driver_route_shows_only_needed_customer_data(kit: FleetKit) -> None:
     parcel = await kit.add_delivery(cod_minor=1_250)
     route_id = await kit.add_route(parcel)
     board = await kit.execution.driver_route(route_id)
@@ -44,7 +44,7 @@ async def test_the_board_says_what_a_driver_must_know_and_no_more(kit: FleetKit)
     assert "user" not in shown
 
 
-async def test_leaving_sends_all_parcels_out_once(kit: FleetKit) -> None:
+async def test_depart_twice_sends_shipments_out_once(kit: FleetKit) -> None:
     parcels = [await kit.add_delivery() for _ in range(3)]
     route_id = await kit.add_route(*reversed(parcels))
     both = await asyncio.gather(kit.execution.depart(route_id), kit.execution.depart(route_id))
@@ -57,7 +57,7 @@ async def test_leaving_sends_all_parcels_out_once(kit: FleetKit) -> None:
     )  # by their orders, so that nobody is locked out
 
 
-async def test_what_was_called_off_does_not_go(kit: FleetKit) -> None:
+async def test_depart_drops_held_cancelled_and_rebooked_shipments(kit: FleetKit) -> None:
     fine, held, ended, booked_anew = [await kit.add_delivery() for _ in range(4)]
     route_id = await kit.add_route(fine, held, ended, booked_anew)
     await kit.execute("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
@@ -73,7 +73,7 @@ async def test_what_was_called_off_does_not_go(kit: FleetKit) -> None:
     assert (await kit.execution.depart(nothing)).status == "done"
 
 
-async def test_a_report_counts_once_and_also_as_leaving(kit: FleetKit) -> None:
+async def test_report_before_departure_counts_once_and_departs(kit: FleetKit) -> None:
     first, second = await kit.add_delivery(), await kit.add_delivery()
     route_id = await kit.add_route(first, second)
 
@@ -93,7 +93,7 @@ async def test_a_report_counts_once_and_also_as_leaving(kit: FleetKit) -> None:
     assert kit.tracking.codes(second) == ["loaded", "departed", "failed", "delivered"]
 
 
-async def test_a_second_day_is_no_second_pick_up(kit: FleetKit) -> None:
+async def test_second_attempt_sends_no_second_pick_up_event(kit: FleetKit) -> None:
     parcel = await kit.add_delivery()
     route_id = await kit.add_route(parcel)
     await kit.execution.report(route_id, 1, StopReport("failed", "nobody there"))
@@ -102,7 +102,7 @@ async def test_a_second_day_is_no_second_pick_up(kit: FleetKit) -> None:
     assert kit.tracking.codes(parcel) == ["loaded", "departed", "failed", "departed"]
 
 
-async def test_what_is_refused_changes_nothing(kit: FleetKit) -> None:
+async def test_refused_driver_calls_change_nothing(kit: FleetKit) -> None:
     route_id = await kit.add_route(await kit.add_delivery())
     for wrong in (uuid4(), UUID(int=0)):
         for refused in (kit.execution.driver_route, kit.execution.depart):

@@ -32,7 +32,7 @@ def reasons_by_shipment(plan: Plan) -> dict[UUID, str]:
     return {one.shipment_id: one.reason for one in plan.unassigned}
 
 
-async def test_every_window_shift_break_and_weight_is_kept(kit: FleetKit) -> None:
+async def test_plan_keeps_windows_shifts_breaks_and_capacities(kit: FleetKit) -> None:
     chance = random.Random(7)
     parcels = set()
     for number in range(24):
@@ -51,7 +51,7 @@ async def test_every_window_shift_break_and_weight_is_kept(kit: FleetKit) -> Non
     assert shares == sorted(shares)
 
 
-async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(kit: FleetKit) -> None:
+async def test_plan_reports_infeasible_deliveries_and_plans_others(kit: FleetKit) -> None:
     fine = await kit.add_delivery(point_near_depot(1, 1))
     heavy = await kit.add_delivery(point_near_depot(1, 2), weight_g=500_001)
     early = await kit.add_delivery(point_near_depot(1, 3), ("05:00", "07:30"))
@@ -70,7 +70,7 @@ async def test_what_cannot_be_met_is_said_and_the_rest_is_planned(kit: FleetKit)
     assert "no vehicle of this warehouse" in why[elsewhere]
 
 
-async def test_too_few_vans_leave_some_over(kit: FleetKit) -> None:
+async def test_plan_with_too_few_vehicles_leaves_deliveries_unassigned(kit: FleetKit) -> None:
     parcels = {await kit.add_delivery(point_near_depot(1, number), weight_g=200_000) for number in range(6)}
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert len(planned(plan)) == 3  # 500 kg take two of 200 kg, 300 kg take one
@@ -79,7 +79,7 @@ async def test_too_few_vans_leave_some_over(kit: FleetKit) -> None:
     assert find_route_errors(plan.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
 
 
-async def test_an_address_is_found_by_the_most_specific_place(kit: FleetKit) -> None:
+async def test_plan_locates_address_by_most_specific_place(kit: FleetKit) -> None:
     places = "region,latitude,longitude\nCN/Zhejiang/Hangzhou,30.2,120.1\n CN / 310000 ,30.3,120.2\n"
     assert (await kit.fleet.import_csv(places.splitlines(keepends=True))).added == 2
     by_code = await kit.add_delivery(None)
@@ -92,7 +92,7 @@ async def test_an_address_is_found_by_the_most_specific_place(kit: FleetKit) -> 
     assert points == {by_code: (30.3, 120.2), by_city: (30.2, 120.1), own: (30.26, 120.16)}
 
 
-async def test_a_matrix_is_followed_and_what_it_lacks_is_counted(kit: FleetKit) -> None:
+async def test_plan_with_travel_matrix_follows_it_and_counts_missing_legs(kit: FleetKit) -> None:
     a, b = await kit.add_delivery(point_near_depot(1, 0)), await kit.add_delivery(point_near_depot(0, 1))
     told = {("hz", str(a)): (700, 60), (str(a), str(b)): (800, 60), (str(b), "hz"): (900, 60)}
     back = {(end, start): (50_000, 3_600) for start, end in told}
@@ -102,7 +102,7 @@ async def test_a_matrix_is_followed_and_what_it_lacks_is_counted(kit: FleetKit) 
     assert (await kit.fleet.plan(DAY, seconds=QUICK_S, known_legs=told)).estimated_legs == 3
 
 
-async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(kit: FleetKit) -> None:
+async def test_plan_again_keeps_departed_routes_and_replaces_others(kit: FleetKit) -> None:
     first = {await kit.add_delivery(point_near_depot(1, number), weight_g=150_000) for number in range(4)}
     before = await kit.fleet.plan(DAY, seconds=QUICK_S)
     assert planned(before) == first
@@ -119,7 +119,7 @@ async def test_planning_again_keeps_what_has_left_and_replaces_the_rest(kit: Fle
     assert find_route_errors(after.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
 
 
-async def test_held_ended_and_strange_parcels_are_not_planned(kit: FleetKit) -> None:
+async def test_plan_ignores_held_cancelled_and_foreign_shipments(kit: FleetKit) -> None:
     held, other, cancelled, fine = [await kit.add_delivery() for _ in range(4)]
     await kit.execute("UPDATE shipments SET held_reason = 'asked' WHERE shipment_id = $1", held)
     await kit.execute("UPDATE shipments SET carrier = 'sf' WHERE shipment_id = $1", other)
@@ -129,7 +129,7 @@ async def test_held_ended_and_strange_parcels_are_not_planned(kit: FleetKit) -> 
     assert planned(await kit.fleet.plan(DAY, seconds=QUICK_S)) == {fine}
 
 
-async def test_a_parcel_is_on_one_day_only_until_that_day_is_over(kit: FleetKit) -> None:
+async def test_plan_takes_delivery_for_one_future_day_only(kit: FleetKit) -> None:
     parcel = await kit.add_delivery()
     assert planned(await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == {parcel}
     assert planned(await kit.fleet.plan(DAY, seconds=QUICK_S)) == set()
@@ -138,7 +138,7 @@ async def test_a_parcel_is_on_one_day_only_until_that_day_is_over(kit: FleetKit)
     assert await kit.fetch_value("SELECT count(*) FROM route_stops") == 1
 
 
-async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(kit: FleetKit) -> None:
+async def test_plan_takes_failed_delivery_again_but_not_delivered_one(kit: FleetKit) -> None:
     missed, brought = await kit.add_delivery(point_near_depot(1, 0)), await kit.add_delivery(point_near_depot(2, 0))
     plan = await kit.fleet.plan(DAY, seconds=QUICK_S)
     for stop in plan.routes[0].stops:
@@ -149,7 +149,7 @@ async def test_a_failed_attempt_is_planned_again_and_a_reported_one_not(kit: Fle
     assert brought not in reasons_by_shipment(again)
 
 
-async def test_today_no_van_starts_in_the_past(shop: CliServices) -> None:
+async def test_plan_of_today_starts_no_route_in_the_past(shop: CliServices) -> None:
     kit = await make_fleet_kit(shop, now="15:10")
     fits, over = (
         await kit.add_delivery(point_near_depot(1, 0)),
@@ -164,7 +164,7 @@ async def test_today_no_van_starts_in_the_past(shop: CliServices) -> None:
     assert "no vehicle" in reasons_by_shipment(await kit.fleet.plan(DAY, seconds=QUICK_S))[fits]
 
 
-async def test_only_days_that_come_are_planned(kit: FleetKit) -> None:
+async def test_plan_of_past_or_distant_day_is_refused(kit: FleetKit) -> None:
     for day in (DAY - timedelta(days=1), DAY + timedelta(days=31), date(1970, 1, 1)):
         with pytest.raises(Invalid, match="30 days ahead"):
             await kit.fleet.plan(day)
@@ -173,7 +173,7 @@ async def test_only_days_that_come_are_planned(kit: FleetKit) -> None:
             await kit.fleet.plan(DAY, seconds=seconds)
 
 
-async def test_two_planners_do_not_plan_at_once(kit: FleetKit) -> None:
+async def test_concurrent_plans_second_is_refused(kit: FleetKit) -> None:
     parcels = {await kit.add_delivery(point_near_depot(number, 1)) for number in range(5)}
     started = asyncio.Event()
     first = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, report_progress=lambda share: started.set()))
@@ -184,7 +184,7 @@ async def test_two_planners_do_not_plan_at_once(kit: FleetKit) -> None:
     assert planned(await kit.fleet.plan(DAY + timedelta(days=1), seconds=QUICK_S)) == set()
 
 
-async def test_a_van_that_leaves_meanwhile_is_not_planned_over(kit: FleetKit) -> None:
+async def test_plan_during_departure_is_refused(kit: FleetKit) -> None:
     route_id = await kit.add_route(await kit.add_delivery())
     started = asyncio.Event()
     second = asyncio.create_task(kit.fleet.plan(DAY, seconds=1, report_progress=lambda share: started.set()))

@@ -28,7 +28,7 @@ def searching() -> list[int]:
     ]
 
 
-async def test_it_searches_apart() -> None:
+async def test_solver_runs_in_subprocess() -> None:
     shares: list[float] = []
     found = await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
     assert sorted(found.sequences[0]) == [0, 1]
@@ -37,13 +37,13 @@ async def test_it_searches_apart() -> None:
     assert searching() == []
 
 
-async def test_it_is_ended_when_its_time_is_over() -> None:
+async def test_solver_beyond_time_limit_is_killed() -> None:
     with pytest.raises(SolverFailed, match="was killed"):
         await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
     assert searching() == []
 
 
-async def test_it_ends_with_who_waits_for_it() -> None:
+async def test_solver_of_cancelled_caller_is_killed() -> None:
     told = asyncio.Event()
     waiting = asyncio.create_task(
         solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 60, 1), lambda share: told.set())
@@ -56,18 +56,18 @@ async def test_it_ends_with_who_waits_for_it() -> None:
     assert searching() == []
 
 
-async def test_a_process_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_solver_that_crashes_raises_solver_failed(capfd: pytest.CaptureFixture[str]) -> None:
     broken = RoutingProblem(PROBLEM.vehicles, PROBLEM.visits, [[0]], [[0]])
     with pytest.raises(SolverFailed, match="status 1"):
         await solver_client.solve_in_subprocess(SolveRequest(broken, 0.1, 1), lambda share: None)
     assert "IndexError" in capfd.readouterr().err
 
 
-def test_it_gets_none_of_the_shops_settings() -> None:
+def test_solver_environment_has_no_settings() -> None:
     assert not [name for name in solver_client._INHERITED_VARIABLES if "FLOODGATE" in name]
 
 
-def test_services_start_without_the_searchs_libraries() -> None:
+def test_services_import_without_optional_libraries() -> None:
     code = (
         "import sys, gateway.app, workers.runtime, ops.cli, commerce.fleet.service, commerce.fleet.route_execution;"
         "print([name for name in ('pyvrp', 'matplotlib', 'numpy') if name in sys.modules])"

@@ -104,7 +104,7 @@ def common(a: tuple[int, int], b: tuple[int, int]) -> int:
 
 @settings(max_examples=300, deadline=None)
 @given(problems())
-def test_it_is_the_earliest_of_all(problem: RoutingProblem) -> None:
+def test_timetable_equals_exhaustive_search(problem: RoutingProblem) -> None:
     (van,) = problem.vehicles
     for order in ([0], [0, 1], [2, 1, 0]):
         found, best = compute_timetable(problem, van, order), soonest(problem, van, order)
@@ -114,7 +114,7 @@ def test_it_is_the_earliest_of_all(problem: RoutingProblem) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(problems(calls=5, vans=2))
-def test_what_the_search_finds_keeps_every_rule(problem: RoutingProblem) -> None:
+def test_solve_keeps_all_rules_and_explains_unassigned_visits(problem: RoutingProblem) -> None:
     found = solve(problem, 0.01, 1, lambda share: None)
     calls = [call for order in found.sequences for call in order]
     assert sorted([*calls, *found.unassigned]) == list(range(5))
@@ -130,13 +130,13 @@ def test_what_the_search_finds_keeps_every_rule(problem: RoutingProblem) -> None
         assert alone == ("not enough" in why)
 
 
-def test_a_van_does_not_wait_at_its_first_door() -> None:
+def test_timetable_starts_late_for_first_window() -> None:
     problem = RoutingProblem([RoutingVehicle(9, 0, 100)], [Visit(1, 50, 60, 5)], [[0, 7], [7, 0]], [[0, 7], [7, 0]])
     assert compute_timetable(problem, problem.vehicles[0], [0]) == RouteTimes(43, 62, [50], None)
     assert sum_distance(problem, [0]) == 14
 
 
-def test_breaks_at_the_same_hour_and_full_windows_are_planned_whole() -> None:
+def test_solve_with_equal_breaks_and_tight_windows_assigns_all_possible_visits() -> None:
     """Four vans that all rest from 120 to 150, and forty stops whose windows leave no room for being late by that."""
     vans = [RoutingVehicle(100, 0, 300, 120, 150, 30)] * 4
     calls = [Visit(1, 30 * (number // 4), 30 * (number // 4) + 12, 5) for number in range(40)]

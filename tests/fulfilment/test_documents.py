@@ -1,4 +1,4 @@
-"""What is printed: the codes are read back, the text is found again, and nothing leaves the page."""
+"""Documents: their codes can be read, their text is complete, and nothing leaves the page."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ BLANK_MM = 2.5
 DPI = 300
 
 
-def data(**other: Any) -> LabelData:
-    usual: dict[str, Any] = {
+def label_data(**changes: Any) -> LabelData:
+    values: dict[str, Any] = {
         "order_id": ORDER,
         "parcel_no": 1,
         "parcel_count": 3,
@@ -77,86 +77,86 @@ def data(**other: Any) -> LabelData:
         "tracking_no": "SF1328765430091",
         "weight_g": 1250,
     }
-    return LabelData(**usual | other)
+    return LabelData(**values | changes)
 
 
-def pictures(pdf: bytes, dpi: int = DPI) -> list[Any]:
+def render_pages(pdf: bytes, dpi: int = DPI) -> list[Any]:
     with pypdfium2.PdfDocument(pdf) as document:
         return [page.render(scale=dpi / 72, grayscale=True).to_pil() for page in document]
 
 
-def texts(pdf: bytes) -> list[str]:
+def page_texts(pdf: bytes) -> list[str]:
     with pypdfium2.PdfDocument(pdf) as document:
         return [page.get_textpage().get_text_range() for page in document]
 
 
-def codes(picture: Any) -> dict[str, str]:
-    fine = picture.width > 1000
-    found = zxingcpp.read_barcodes(picture, try_rotate=False, try_invert=False, try_downscale=fine)
-    return {str(code.format): code.text for code in found}
+def read_codes(image: Any) -> dict[str, str]:
+    fine = image.width > 1000
+    barcodes = zxingcpp.read_barcodes(image, try_rotate=False, try_invert=False, try_downscale=fine)
+    return {str(code.format): code.text for code in barcodes}
 
 
-def together(text: str) -> str:
+def without_spaces(text: str) -> str:
     return "".join(text.split())
 
 
-def check_margin(picture: Any, dpi: int = DPI) -> None:
+def check_margin(image: Any, dpi: int = DPI) -> None:
     edge = round(BLANK_MM * dpi / 25.4)
-    framed = picture.copy()
-    framed.paste(255, (edge, edge, picture.width - edge, picture.height - edge))
+    framed = image.copy()
+    framed.paste(255, (edge, edge, image.width - edge, image.height - edge))
     assert framed.getextrema() == (255, 255)
 
 
-def ink(picture: Any, box: tuple[float, float, float, float]) -> bool:
-    """Whether anything is drawn between these millimetres: left, top, right, bottom."""
-    part = picture.crop(tuple(round(side * DPI / 25.4) for side in box))
+def has_ink(image: Any, box: tuple[float, float, float, float]) -> bool:
+    """Tell whether anything is drawn in this area in millimetres: left, top, right, bottom."""
+    part = image.crop(tuple(round(side * DPI / 25.4) for side in box))
     return part.getextrema()[0] < 128
 
 
-def test_a_label() -> None:
+def test_label_has_all_fields_and_readable_codes() -> None:
     pdf = draw_label(
-        data(service="标快", sort_code="755-A12", cash_to_collect=Money(129900, "CNY"), hold_reason="客户改地址")
+        label_data(service="标快", sort_code="755-A12", cash_to_collect=Money(129900, "CNY"), hold_reason="客户改地址")
     )
-    [picture] = pictures(pdf)
-    assert picture.width / DPI * 25.4 == pytest.approx(100, abs=0.1)
-    assert picture.height / DPI * 25.4 == pytest.approx(150, abs=0.1)
-    assert codes(picture) == {"Code 128": "SF1328765430091", "QR Code": "SF1328765430091"}
-    check_margin(picture)
-    said = together(texts(pdf)[0])
+    [image] = render_pages(pdf)
+    assert image.width / DPI * 25.4 == pytest.approx(100, abs=0.1)
+    assert image.height / DPI * 25.4 == pytest.approx(150, abs=0.1)
+    assert read_codes(image) == {"Code 128": "SF1328765430091", "QR Code": "SF1328765430091"}
+    check_margin(image)
+    printed = without_spaces(page_texts(pdf)[0])
     for part in (
         *("sf_express", "标快", "755-A12", "1/3", "SF1328765430091", "欧阳娜娜", "+8613800138000", "2B7E5A90"),
         *("广东省深圳市南山区粤海街道科技园高新南一道008号A座1203室", "518057", "极光商城", "1.25kg"),
         *("1299.00CNY", "HOLD:客户改地址"),
     ):
-        assert part in said
+        assert part in printed
 
 
-def test_a_label_says_only_what_there_is() -> None:
+def test_label_without_cash_or_hold_omits_them() -> None:
     for cash in (None, Money(0, "CNY")):
-        said = together(texts(draw_label(data(cash_to_collect=cash)))[0])
-        assert "代收" not in said
-        assert "HOLD" not in said
-        assert said.count("深圳市") == 2, "where there is no sort code, the city stands in its place"
+        printed = without_spaces(page_texts(draw_label(label_data(cash_to_collect=cash)))[0])
+        assert "代收" not in printed
+        assert "HOLD" not in printed
+        assert printed.count("深圳市") == 2, "without a sort code the city is printed in its place"
 
 
-def test_codes_of_many_labels_are_read_back() -> None:
-    chance = random.Random(11)
+def test_label_codes_at_printer_resolution_are_readable() -> None:
+    rng = random.Random(11)
     numbers = [
-        *("".join(chance.choices(string.ascii_letters + string.digits + "-", k=4 + at % 24)) for at in range(100)),
-        *("SF" + "".join(chance.choices(string.digits, k=4 + at % 30)) for at in range(100)),
+        *("".join(rng.choices(string.ascii_letters + string.digits + "-", k=4 + at % 24)) for at in range(100)),
+        *("SF" + "".join(rng.choices(string.digits, k=4 + at % 30)) for at in range(100)),
     ]
-    people = (SHENZHEN, LODZ, HOSTILE, LONGEST)
-    pdf = draw_labels([data(tracking_no=number, ship_to=people[at % 4]) for at, number in enumerate(numbers)])
-    # As a label printer with 203 dots an inch sees it.
-    for number, picture in zip(numbers, pictures(pdf, 203), strict=True):
-        assert codes(picture) == {"Code 128": number, "QR Code": number}
-        check_margin(picture, 203)
+    recipients = (SHENZHEN, LODZ, HOSTILE, LONGEST)
+    pdf = draw_labels([label_data(tracking_no=number, ship_to=recipients[at % 4]) for at, number in enumerate(numbers)])
+    # The resolution of a label printer.
+    for number, image in zip(numbers, render_pages(pdf, 203), strict=True):
+        assert read_codes(image) == {"Code 128": number, "QR Code": number}
+        check_margin(image, 203)
 
 
 @pytest.mark.parametrize("number", ["W" * 64, "a1-Z" * 16, "7" * 64, "1234"])
-def test_the_longest_of_everything_stays_in_its_place(number: str) -> None:
+def test_label_with_longest_values_stays_within_its_areas(number: str) -> None:
     pdf = draw_label(
-        data(
+        label_data(
             tracking_no=number,
             ship_to=LONGEST,
             sender=LONGEST,
@@ -170,14 +170,14 @@ def test_the_longest_of_everything_stays_in_its_place(number: str) -> None:
             weight_g=99_999_999,
         )
     )
-    # A module of the longest is a dot of the usual printer, so it is looked at by a finer one.
-    [picture] = pictures(pdf, 600)
-    assert codes(picture) == {"Code 128": number, "QR Code": number}
-    check_margin(picture, 600)
-    said = together(texts(pdf)[0])
-    assert number in said
-    assert "1000000000000.000KWD" in said
-    [picture] = pictures(pdf)
+    # A module of the longest code is one dot of a usual printer, so a finer resolution is needed.
+    [image] = render_pages(pdf, 600)
+    assert read_codes(image) == {"Code 128": number, "QR Code": number}
+    check_margin(image, 600)
+    printed = without_spaces(page_texts(pdf)[0])
+    assert number in printed
+    assert "1000000000000.000KWD" in printed
+    [image] = render_pages(pdf)
     for empty in (
         (4, 36, 96, 37.3),
         (4, 63.5, 96, 64.2),
@@ -185,31 +185,31 @@ def test_the_longest_of_everything_stays_in_its_place(number: str) -> None:
         (67, 116, 96, 117.5),
         (13, 64, 15.5, 100),
     ):
-        assert not ink(picture, empty)
+        assert not has_ink(image, empty)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.text(max_size=60), st.text(max_size=60), st.text(max_size=60))
-def test_any_text_can_be_printed(name: str, line: str, why: str) -> None:
-    who = Address(name=name, phone="1234", country="CN", city=line[:9], line=line)
-    [picture] = pictures(draw_label(data(ship_to=who, hold_reason=why, carrier=name)), 203)
-    assert codes(picture) == {"Code 128": "SF1328765430091", "QR Code": "SF1328765430091"}
-    check_margin(picture, 203)
+def test_label_with_any_text_is_drawn(name: str, line: str, hold_reason: str) -> None:
+    ship_to = Address(name=name, phone="1234", country="CN", city=line[:9], line=line)
+    [image] = render_pages(draw_label(label_data(ship_to=ship_to, hold_reason=hold_reason, carrier=name)), 203)
+    assert read_codes(image) == {"Code 128": "SF1328765430091", "QR Code": "SF1328765430091"}
+    check_margin(image, 203)
 
 
-def test_what_has_no_letter_is_seen() -> None:
+def test_clean_text_replaces_unprintable_characters() -> None:
     assert clean_text("礼物🎁给你") == f"礼物{MISSING}给你"
     assert clean_text(" a\x00\x1b\n\tb\u200d\u202e\ufe0f c ") == "a b c"
     assert clean_text("Cafe\u0301") == "Café"
     assert clean_text("\ud800\ue000") == MISSING * 2
-    every = "深圳𠮷龘繁體かな한글ĄčőşΩЖ₫€×…〓"
-    assert clean_text(every) == every
-    [picture] = pictures(draw_label(data(ship_to=HOSTILE)))
-    assert ink(picture, (16, 66, 40, 71))
+    printable = "深圳𠮷龘繁體かな한글ĄčőşΩЖ₫€×…〓"
+    assert clean_text(printable) == printable
+    [image] = render_pages(draw_label(label_data(ship_to=HOSTILE)))
+    assert has_ink(image, (16, 66, 40, 71))
 
 
-def test_every_letter_has_a_shape() -> None:
-    """None of them is a box: in each weight, every letter is drawn differently from the others and from nothing."""
+def test_typeface_glyphs_are_distinct_shapes() -> None:
+    """In each weight every glyph differs from the others and is not empty, so none is the box of a missing glyph."""
     for face in (REGULAR, BOLD):
         shapes = {}
         for char in "收寄代货款暂缓拣装箱单龘𠮷한łőЖéß":
@@ -219,32 +219,32 @@ def test_every_letter_has_a_shape() -> None:
         assert len(set(shapes.values())) == len(shapes)
 
 
-def test_text_is_not_markup() -> None:
-    said = texts(draw_label(data(ship_to=HOSTILE)))[0]
-    assert "<b>& ]]> %s" in said
-    assert r"(\) BT ET" in together(said).replace("BTET", " BT ET")
+def test_label_text_with_markup_is_printed_literally() -> None:
+    printed = page_texts(draw_label(label_data(ship_to=HOSTILE)))[0]
+    assert "<b>& ]]> %s" in printed
+    assert r"(\) BT ET" in without_spaces(printed).replace("BTET", " BT ET")
 
 
 @pytest.mark.parametrize(
     ("text", "height"),
     [("深圳市南山区" * 40, 12), ("word " * 200, 12), ("W" * 500, 12), ("W" * 500, None), ("深圳", None)],
 )
-def test_text_fits_its_room(text: str, height: float | None) -> None:
-    fitted = fit_text([text], 40, 14, smallest=6, height=height)
+def test_fit_text_stays_within_width_and_height(text: str, height: float | None) -> None:
+    fitted = fit_text([text], 40, 14, min_size=6, height=height)
     assert fitted.lines
     assert all(0 < measure_width(line, fitted.size) <= 40 for line in fitted.lines)
     assert fitted.height <= (height or fitted.size * 1.25 / MM) + 1e-6
-    whole = together("".join(fitted.lines)) == together(text)
+    whole = without_spaces("".join(fitted.lines)) == without_spaces(text)
     assert whole != fitted.lines[-1].endswith("…")
 
 
 @pytest.mark.parametrize("number", ["", "深圳123", "A B", "W" * 65, "\x00abc"])
-def test_what_cannot_be_a_barcode(number: str) -> None:
+def test_label_with_invalid_tracking_no_is_refused(number: str) -> None:
     with pytest.raises(ValueError, match="cannot be a barcode"):
-        draw_label(data(tracking_no=number))
+        draw_label(label_data(tracking_no=number))
 
 
-def test_addresses_are_written_as_their_country_does() -> None:
+def test_format_address_follows_order_of_country() -> None:
     assert format_address(SHENZHEN) == ["广东省深圳市南山区粤海街道科技园高新南一道008号A座1203室", "518057"]
     beijing = Address(
         name="n", phone="1234", country="CN", province="北京市", city="北京市", district="朝阳区", line="1号"
@@ -261,40 +261,40 @@ def test_addresses_are_written_as_their_country_does() -> None:
     assert format_address(seoul) == ["서울 강남구 테헤란로 1", "06133", "KR"]
 
 
-def packing(lines: list[PackingLine], to: Address = SHENZHEN) -> PackingList:
-    return PackingList(order_id=ORDER, parcel_no=2, parcel_count=3, sender=SHOP, ship_to=to, lines=lines)
+def packing_list_data(lines: list[PackingLine], ship_to: Address = SHENZHEN) -> PackingList:
+    return PackingList(order_id=ORDER, parcel_no=2, parcel_count=3, sender=SHOP, ship_to=ship_to, lines=lines)
 
 
-def test_a_packing_list() -> None:
+def test_packing_list_has_lines_totals_and_code() -> None:
     lines = [PackingLine("85123A", "保温杯 500ml", 2), PackingLine("M" * 64, "Café <i>crème</i> 🎁", 1_000_000)]
-    pdf = draw_packing_list(packing(lines))
-    [picture] = pictures(pdf)
-    assert codes(picture) == {"QR Code": str(ORDER)}
-    check_margin(picture)
-    said = together(texts(pdf)[0])
+    pdf = draw_packing_list(packing_list_data(lines))
+    [image] = render_pages(pdf)
+    assert read_codes(image) == {"QR Code": str(ORDER)}
+    check_margin(image)
+    printed = without_spaces(page_texts(pdf)[0])
     for part in (
         *(str(ORDER), "Parcel2/3", "欧阳娜娜", "广东省深圳市", "85123A保温杯500ml2", "M" * 64, "Page1of1"),
         *(f"Café<i>crème</i>{MISSING}", "1,000,000", "合计Total:2项lines1,000,002"),
     ):
-        assert part in said
+        assert part in printed
 
 
-def test_a_packing_list_of_many_pages() -> None:
+def test_packing_list_of_many_pages_repeats_heads_and_keeps_all_lines() -> None:
     lines = [PackingLine(f"SKU-{at:04}", ("智能手机" * 30, "T恤", "W" * 200)[at % 3], at % 9 + 1) for at in range(1000)]
-    pdf = draw_packing_list(packing(lines, LONGEST))
-    found = texts(pdf)
-    for page, text in enumerate(found, 1):
-        assert f"Page {page} of {len(found)}" in text
+    pdf = draw_packing_list(packing_list_data(lines, LONGEST))
+    pages = page_texts(pdf)
+    for page, text in enumerate(pages, 1):
+        assert f"Page {page} of {len(pages)}" in text
         assert "品名 Name" in text
         assert "Parcel 2 / 3" in text
-    listed = [word for text in found for word in text.split() if word.startswith("SKU-")]
+    listed = [word for text in pages for word in text.split() if word.startswith("SKU-")]
     assert listed == [line.sku for line in lines]
-    assert "Total: 1,000" in found[-1]
-    for picture in pictures(pdf, 72):
-        check_margin(picture, 72)
+    assert "Total: 1,000" in pages[-1]
+    for image in render_pages(pdf, 72):
+        check_margin(image, 72)
 
 
-def wave(picks: list[Pick]) -> Wave:
+def make_wave(picks: list[Pick]) -> Wave:
     return Wave(
         wave_id=ORDER,
         warehouse_id="hz1",
@@ -304,67 +304,67 @@ def wave(picks: list[Pick]) -> Wave:
     )
 
 
-PICK_LIST = partial(draw_pick_list, warehouse="杭州一号仓", zone=ZoneInfo("Asia/Shanghai"))
+_draw_pick_list = partial(draw_pick_list, warehouse="杭州一号仓", zone=ZoneInfo("Asia/Shanghai"))
 
 
-def test_a_pick_list_walks_along_the_shelves() -> None:
+def test_pick_list_is_ordered_by_shelf() -> None:
     shelves = ["A-10-1", "B-1", "A-2-1", "7", "A-2-1", "a-1"]
     picks = [Pick(shelf, f"S{at}", "保温杯", 3, {7: 1, 1: 2}) for at, shelf in enumerate(shelves)]
-    pdf = PICK_LIST(wave(picks))
-    [picture] = pictures(pdf)
-    assert codes(picture) == {"Code 128": str(ORDER)}
-    check_margin(picture)
-    [said] = texts(pdf)
-    rows = [line.split()[0] for line in said.splitlines() if "保温杯" in line]
+    pdf = _draw_pick_list(make_wave(picks))
+    [image] = render_pages(pdf)
+    assert read_codes(image) == {"Code 128": str(ORDER)}
+    check_margin(image)
+    [printed] = page_texts(pdf)
+    rows = [line.split()[0] for line in printed.splitlines() if "保温杯" in line]
     assert rows == ["7", "A-2-1", "A-2-1", "A-10-1", "B-1", "a-1"]
-    assert said.count("1×2, 7×1") == len(picks)
+    assert printed.count("1×2, 7×1") == len(picks)
     for part in ("2026-11-11 10:30", "杭州一号仓", "500 包裹 parcels, 6 项 picks, 18 件 units", "Page 1 of 1"):
-        assert part in said
+        assert part in printed
 
 
-def test_no_parcel_of_a_pick_list_is_lost() -> None:
-    everyone = dict.fromkeys(range(1, 501), 1_000_000)
+def test_pick_list_for_many_shipments_keeps_all_of_them() -> None:
+    all_shipments = dict.fromkeys(range(1, 501), 1_000_000)
     picks = [
-        Pick("W" * 29 + f"-{at}", "S" * 60 + f"-{at}", "W" * 200, 500_000_000, everyone if at == 5 else {at: 1})
+        Pick("W" * 29 + f"-{at}", "S" * 60 + f"-{at}", "W" * 200, 500_000_000, all_shipments if at == 5 else {at: 1})
         for at in range(1, 90)
     ]
-    pdf = PICK_LIST(wave(picks))
-    found = texts(pdf)
-    assert len(found) > 3
-    assert all(f"Page {page} of {len(found)}" in text for page, text in enumerate(found, 1))
-    said = together("".join(found))
-    assert all(f"{number}×1000000" in said for number in everyone)
-    for picture in pictures(pdf, 72):
-        check_margin(picture, 72)
+    pdf = _draw_pick_list(make_wave(picks))
+    pages = page_texts(pdf)
+    assert len(pages) > 3
+    assert all(f"Page {page} of {len(pages)}" in text for page, text in enumerate(pages, 1))
+    printed = without_spaces("".join(pages))
+    assert all(f"{number}×1000000" in printed for number in all_shipments)
+    for image in render_pages(pdf, 72):
+        check_margin(image, 72)
 
 
-def test_the_same_again_is_the_same() -> None:
-    """A reprint is byte-equal, also while others print."""
+def test_documents_drawn_again_concurrently_are_equal_bytes() -> None:
+    """A reprint is equal byte for byte, also while other threads draw."""
     jobs = [
-        partial(draw_label, data(ship_to=LODZ)),
-        partial(draw_packing_list, packing([PackingLine("1", "保温杯", 1)])),
-        partial(PICK_LIST, wave([Pick("A", "1", "한글", 1, {1: 1})])),
+        partial(draw_label, label_data(ship_to=LODZ)),
+        partial(draw_packing_list, packing_list_data([PackingLine("1", "保温杯", 1)])),
+        partial(_draw_pick_list, make_wave([Pick("A", "1", "한글", 1, {1: 1})])),
     ]
     first = [job() for job in jobs]
     again: dict[int, bytes] = {}
 
-    def print_it(at: int) -> None:
+    def draw(at: int) -> None:
         again[at] = jobs[at % 3]()
 
-    threads = [threading.Thread(target=print_it, args=(at,)) for at in range(12)]
+    threads = [threading.Thread(target=draw, args=(at,)) for at in range(12)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert [again[at] == first[at % 3] for at in range(12)] == [True] * 12
-    assert draw_label(data(ship_to=SHENZHEN)) != first[0]
+    assert draw_label(label_data(ship_to=SHENZHEN)) != first[0]
 
 
-def test_there_is_a_limit() -> None:
+def test_documents_beyond_limits_are_refused() -> None:
     for count in (0, 501):
         with pytest.raises(ValueError, match="it must be 1 to 500"):
-            draw_labels([data()] * count)
+            draw_labels([label_data()] * count)
     with pytest.raises(ValueError, match="10000 at most"):
-        draw_packing_list(packing([PackingLine("1", "n", 1)] * 10_001))
+        draw_packing_list(packing_list_data([PackingLine("1", "n", 1)] * 10_001))
     with pytest.raises(ValueError, match="10000 at most"):
-        PICK_LIST(wave([Pick("A", "1", "n", 1, {1: 1})] * 10_001))
+        _draw_pick_list(make_wave([Pick("A", "1", "n", 1, {1: 1})] * 10_001))

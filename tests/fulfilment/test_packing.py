@@ -1,4 +1,4 @@
-"""Packing: nothing is lost, no limit is broken, and the parcels are few."""
+"""Packing: all units are kept, no limit is exceeded, and there are few boxes."""
 
 from __future__ import annotations
 
@@ -61,47 +61,52 @@ def fits(item: PackItem, box: Box, fill: float) -> bool:
     return by_side and item.weight_g <= box.max_contents_g and volume(item) <= room(box) * fill
 
 
-def loads(parcel: PackedBox, items: Sequence[PackItem]) -> tuple[int, int]:
-    """Weight and volume of what a parcel holds."""
+def loads(packed: PackedBox, items: Sequence[PackItem]) -> tuple[int, int]:
+    """Return the weight and volume of the contents of a box."""
     by_line = {item.line_no: item for item in items}
-    held = [(by_line[line], units) for line, units in parcel.contents.items()]
-    return sum(one.weight_g * units for one, units in held), sum(volume(one) * units for one, units in held)
+    contents = [(by_line[line], units) for line, units in packed.contents.items()]
+    weight_g = sum(item.weight_g * units for item, units in contents)
+    return weight_g, sum(volume(item) * units for item, units in contents)
 
 
-def holds(box: Box, parcel: PackedBox, items: Sequence[PackItem], fill: float) -> bool:
-    weight_g, taken = loads(parcel, items)
-    held = [item for item in items if item.line_no in parcel.contents]
-    return weight_g <= box.max_contents_g and taken <= room(box) * fill and all(fits(item, box, fill) for item in held)
+def holds(box: Box, packed: PackedBox, items: Sequence[PackItem], fill: float) -> bool:
+    weight_g, used_volume = loads(packed, items)
+    contents = [item for item in items if item.line_no in packed.contents]
+    return (
+        weight_g <= box.max_contents_g
+        and used_volume <= room(box) * fill
+        and all(fits(item, box, fill) for item in contents)
+    )
 
 
 @settings(max_examples=150, deadline=None)
 @given(items=pack_items(), boxes=box_sets, fill=fills)
-def test_nothing_is_lost_and_no_limit_is_broken(items: list[PackItem], boxes: list[Box], fill: float) -> None:
-    parcels = pack(items, boxes, fill, 10_000)
+def test_pack_any_items_keeps_all_units_and_all_limits(items: list[PackItem], boxes: list[Box], fill: float) -> None:
+    packed_boxes = pack(items, boxes, fill, 10_000)
     for item in items:
-        assert sum(parcel.contents.get(item.line_no, 0) for parcel in parcels) == item.quantity
+        assert sum(packed.contents.get(item.line_no, 0) for packed in packed_boxes) == item.quantity
     by_name = {box.name: box for box in boxes}
-    for parcel in parcels:
-        assert all(units > 0 for units in parcel.contents.values())
-        outside = parcel.length_mm, parcel.width_mm, parcel.height_mm
-        if parcel.box is None:
-            [(line, units)] = parcel.contents.items()
+    for packed in packed_boxes:
+        assert all(units > 0 for units in packed.contents.values())
+        outside = packed.length_mm, packed.width_mm, packed.height_mm
+        if packed.box is None:
+            [(line, units)] = packed.contents.items()
             item = items[line]
             assert units == 1
             assert not any(fits(item, box, fill) for box in boxes)
-            assert (*outside, parcel.weight_g) == (item.length_mm, item.width_mm, item.height_mm, item.weight_g)
+            assert (*outside, packed.weight_g) == (item.length_mm, item.width_mm, item.height_mm, item.weight_g)
         else:
-            box = by_name[parcel.box]
-            assert holds(box, parcel, items, fill)
+            box = by_name[packed.box]
+            assert holds(box, packed, items, fill)
             assert outside == (box.length_mm + WALLS_MM, box.width_mm + WALLS_MM, box.height_mm + WALLS_MM)
-            assert parcel.weight_g == box.weight_g + loads(parcel, items)[0]
+            assert packed.weight_g == box.weight_g + loads(packed, items)[0]
             smaller = [other for other in boxes if room(other) < room(box)]
-            assert not any(holds(other, parcel, items, fill) for other in smaller)
+            assert not any(holds(other, packed, items, fill) for other in smaller)
 
 
 @settings(max_examples=60, deadline=None)
 @given(items=pack_items(), boxes=box_sets, chance=st.randoms(use_true_random=False))
-def test_the_same_goods_are_packed_alike_in_any_order(items: list[PackItem], boxes: list[Box], chance: Random) -> None:
+def test_pack_in_any_order_returns_equal_boxes(items: list[PackItem], boxes: list[Box], chance: Random) -> None:
     first = pack(items, boxes, 0.8, 10_000)
     chance.shuffle(items)
     chance.shuffle(boxes)
@@ -110,21 +115,25 @@ def test_the_same_goods_are_packed_alike_in_any_order(items: list[PackItem], box
 
 @settings(max_examples=100, deadline=None)
 @given(items=pack_items())
-def test_two_parcels_in_a_row_hold_more_than_one_could(items: list[PackItem]) -> None:
-    """What the later one holds first did not fit the earlier one. So there are always fewer parcels than four times
-    what weight or room needs at the least, and one."""
+def test_pack_two_consecutive_boxes_hold_more_than_one_could(items: list[PackItem]) -> None:
+    """The first unit of a box did not fit the one before.
+
+    So there are fewer boxes than four times the number that weight or volume requires at least, plus one.
+    """
     items = [item for item in items if fits(item, L, 0.8)]
-    parcels = pack(items, [L], 0.8, 10_000)
-    both = [loads(parcel, items) for parcel in parcels]
-    for (weight_a, volume_a), (weight_b, volume_b) in pairwise(both):
+    packed_boxes = pack(items, [L], 0.8, 10_000)
+    all_loads = [loads(packed, items) for packed in packed_boxes]
+    for (weight_a, volume_a), (weight_b, volume_b) in pairwise(all_loads):
         assert weight_a + weight_b > L.max_contents_g or volume_a + volume_b > room(L) * 0.8
-    least = max(sum(weight for weight, _ in both) / L.max_contents_g, sum(taken for _, taken in both) / (room(L) * 0.8))
-    assert len(parcels) < 4 * least + 1
+    min_boxes = max(
+        sum(weight for weight, _ in all_loads) / L.max_contents_g, sum(used for _, used in all_loads) / (room(L) * 0.8)
+    )
+    assert len(packed_boxes) < 4 * min_boxes + 1
 
 
 @st.composite
 def full_boxes(draw: st.DrawFn) -> tuple[int, list[PackItem]]:
-    """Goods that fill so many boxes of 100 x 100 x 100 mm and 10 kg to the last gram and millimetre."""
+    """Draw items that fill boxes of 100 x 100 x 100 mm and 10 kg to the last gram and millimetre, and the box count."""
     count = draw(st.integers(1, 30))
     chance = draw(st.randoms(use_true_random=False))
     items = []
@@ -138,19 +147,19 @@ def full_boxes(draw: st.DrawFn) -> tuple[int, list[PackItem]]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(given_=full_boxes())
-def test_parcels_are_within_the_bound_of_the_best_packing(given_: tuple[int, list[PackItem]]) -> None:
-    best, items = given_
-    parcels = pack(items, [Box("full", 100, 100, 100, 1, 10_000)], 1.0, 10_000)
-    assert best <= len(parcels) <= best * 7 / 3 + 1
+@given(example=full_boxes())
+def test_pack_box_count_is_within_bound_of_best_packing(example: tuple[int, list[PackItem]]) -> None:
+    best, items = example
+    packed_boxes = pack(items, [Box("full", 100, 100, 100, 1, 10_000)], 1.0, 10_000)
+    assert best <= len(packed_boxes) <= best * 7 / 3 + 1
 
 
-def test_a_parcel_goes_into_the_smallest_box_that_holds_it() -> None:
+def test_pack_uses_smallest_box_that_holds_contents() -> None:
     def box(*item: int) -> str | None:
-        [parcel] = pack([PackItem(0, "a", *item)], BOXES, 0.8, 10)
-        return parcel.box
+        [packed] = pack([PackItem(0, "a", *item)], BOXES, 0.8, 10)
+        return packed.box
 
-    assert box(1, 3_000, 200, 100, 250) == "M"  # S has the sides, and not the room: goods take four fifths of it
+    assert box(1, 3_000, 200, 100, 250) == "M"  # S has the sides but not the volume, of which four fifths may be used
     assert box(1, 3_000, 250, 90, 170) == "S"
     assert box(1, 3_001, 250, 90, 170) == "M"
     assert box(1, 100, 251, 1, 1) == "M"
@@ -159,11 +168,11 @@ def test_a_parcel_goes_into_the_smallest_box_that_holds_it() -> None:
     assert box(1, 10, 601, 10, 10) is None
 
 
-def test_what_fits_no_box_travels_by_itself() -> None:
-    parcels = pack(
+def test_pack_unit_that_fits_no_box_is_sent_without_box() -> None:
+    packed_boxes = pack(
         [PackItem(3, "ladder", 2, 9_000, 2_000, 400, 100), PackItem(4, "nail", 5, 1, 5, 5, 50)], BOXES, 0.8, 10
     )
-    assert parcels == [
+    assert packed_boxes == [
         PackedBox("S", 260, 210, 110, 125, {4: 5}),
         PackedBox(None, 2_000, 400, 100, 9_000, {3: 1}),
         PackedBox(None, 2_000, 400, 100, 9_000, {3: 1}),
@@ -171,39 +180,39 @@ def test_what_fits_no_box_travels_by_itself() -> None:
     assert pack([], BOXES, 0.8, 0) == []
 
 
-def test_a_long_thing_goes_into_a_long_box_though_it_is_not_the_largest() -> None:
-    parcels = pack(
+def test_pack_long_item_uses_long_box() -> None:
+    packed_boxes = pack(
         [PackItem(0, "pole", 3, 100, 1_100, 20, 20), PackItem(1, "ball", 1, 100, 90, 90, 90)], [L, TUBE], 0.8, 10
     )
-    assert [(parcel.box, parcel.contents) for parcel in parcels] == [("tube", {1: 1}), ("tube", {0: 3})]
+    assert [(packed.box, packed.contents) for packed in packed_boxes] == [("tube", {1: 1}), ("tube", {0: 3})]
 
 
 @pytest.mark.parametrize(
     "item", [PackItem(0, "cable", 1_000_000, 900, 10, 10, 10), PackItem(0, "ladder", 1_000_000, 9, 2_000, 1, 1)]
 )
-def test_too_many_parcels_are_refused_at_once(item: PackItem) -> None:
+def test_pack_into_too_many_boxes_is_refused_quickly(item: PackItem) -> None:
     started = time.perf_counter()
     with pytest.raises(CannotShip, match=r"shipping\.shipments_per_order"):
         pack([item], BOXES, 0.8, 200)
     assert time.perf_counter() - started < 0.1
 
 
-def test_exactly_as_many_as_may_be() -> None:
+def test_pack_into_exactly_max_boxes_succeeds() -> None:
     for item in (PackItem(0, "a", 8, 25_000, 10, 10, 10), PackItem(0, "b", 8, 1, 2_000, 1, 1)):
         assert len(pack([item], BOXES, 0.8, 8)) == 8
         with pytest.raises(CannotShip):
             pack([item], BOXES, 0.8, 7)
 
 
-def test_large_orders_are_quick() -> None:
+def test_pack_large_order_takes_little_time() -> None:
     chance = Random(1)
-    many = [
+    small_items = [
         PackItem(n, "x", 100, chance.randint(5, 40), *(chance.randint(5, 60) for _ in range(3))) for n in range(1_000)
     ]
     started = time.perf_counter()
-    parcels = pack(many, BOXES, 0.8, 200)
+    packed_boxes = pack(small_items, BOXES, 0.8, 200)
     cables = pack([PackItem(0, "cable", 100_000, 40, 100, 80, 20)], BOXES, 0.8, 250)
     assert time.perf_counter() - started < 1.5
-    assert sum(units for parcel in parcels for units in parcel.contents.values()) == 100_000
-    assert sum(parcel.contents[0] for parcel in cables) == 100_000
-    assert [parcel.contents[0] for parcel in cables] == [480] * 208 + [160]
+    assert sum(units for packed in packed_boxes for units in packed.contents.values()) == 100_000
+    assert sum(packed.contents[0] for packed in cables) == 100_000
+    assert [packed.contents[0] for packed in cables] == [480] * 208 + [160]

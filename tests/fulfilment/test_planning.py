@@ -1,4 +1,4 @@
-"""From a paid order to parcels, and who is to bring each."""
+"""Planning of paid orders: shipments, carriers, and orders that cannot be planned."""
 
 from __future__ import annotations
 
@@ -20,92 +20,94 @@ from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import RATES, SHANGHAI, ShippingShop, open_shipping_shop
 
 
-def considered(parcel: Shipment) -> dict[str, dict[str, Any]]:
-    assert parcel.carrier_choice is not None
-    return {one["carrier"]: one for one in parcel.carrier_choice["candidates"]}
+def candidates_of(shipment: Shipment) -> dict[str, dict[str, Any]]:
+    assert shipment.carrier_choice is not None
+    return {candidate["carrier"]: candidate for candidate in shipment.carrier_choice["candidates"]}
 
 
-async def test_two_addresses_two_warehouses(ship: ShippingShop) -> None:
+async def test_plan_order_with_two_addresses_and_warehouses_makes_three_shipments(ship: ShippingShop) -> None:
     order_id = await ship.add_order(("a", 2, 0), ("c", 1, 0), ("a", 1, 1), ship_to=[ADDRESS, SHANGHAI])
     assert (await ship.shipping.get_order_shipments(order_id, "user")).unplanned_units == 4
     assert await ship.work_until_idle() == ["planned", "booked", "booked"]
-    parcels = await ship.list_shipments(order_id)
-    found = [(one.address_no, one.warehouse_id, one.carrier, one.status, one.cod_minor) for one in parcels]
-    assert found == [
+    shipments = await ship.list_shipments(order_id)
+    rows = [(each.address_no, each.warehouse_id, each.carrier, each.status, each.cod_minor) for each in shipments]
+    assert rows == [
         (0, "hz", "cheap", "booked", 0),
         (0, "sh", "cheap", "booked", 0),
         (1, "hz", "byhand", "planned", 0),
     ]
     assert await ship.order_status(order_id) == "fulfilling"
     shown = await ship.shipping.get_order_shipments(order_id, "user")
-    assert (shown.unplanned_units, [sum(line.quantity for line in one.lines) for one in shown.shipments]) == (
+    assert (shown.unplanned_units, [sum(line.quantity for line in view.lines) for view in shown.shipments]) == (
         0,
         [2, 1, 1],
     )
-    contents = sorted(list(parcel.contents) for parcel in ship.carriers["cheap"].booking_requests)
+    contents = sorted(list(request.contents) for request in ship.carriers["cheap"].booking_requests)
     assert contents == [[("thing a", 2)], [("thing c", 1)]]
-    # Planned by two at once, and once more later: planned once.
+    # Two concurrent workers and a later repeat plan the order once.
     other = await ship.add_order()
     job = await ship.claim_one()
-    assert sorted(await asyncio.gather(ship.work_on(job), ship.work_on(job))) == ["unchanged", "planned"]
+    assert sorted(await asyncio.gather(ship.work_on(job), ship.work_on(job))) == ["planned", "unchanged"]
     assert await ship.work_on(job) == "unchanged"
     assert len(await ship.list_shipments(other)) == 1
 
 
-async def test_a_weight_on_a_step(ship: ShippingShop) -> None:
-    """A step holds up to its end: 1000 g with the box still cost the lower price."""
+async def test_weight_at_step_end_costs_lower_price(ship: ShippingShop) -> None:
+    """A step includes its end: 1000 g with the box cost the lower price."""
     prices = []
     for weight in (880, 881):
         await ship.fetch_rows("UPDATE product_logistics SET weight_g = $1 WHERE sku = 'a' RETURNING 1", weight)
         order_id = await ship.add_order()
         await ship.work_until_idle()
-        [parcel] = await ship.list_shipments(order_id)
-        prices.append((parcel.weight_g, considered(parcel)["quick"]["price"]))
+        [shipment] = await ship.list_shipments(order_id)
+        prices.append((shipment.weight_g, candidates_of(shipment)["quick"]["price"]))
     assert prices == [(1_000, 2_000), (1_001, 4_000)]
 
 
-async def test_a_promise_that_cannot_be_kept(ship: ShippingShop) -> None:
-    """The soonest brings it, though it is dearer, and the desk sees that it is late."""
+async def test_late_shipment_gets_fastest_carrier_and_is_overdue(ship: ShippingShop) -> None:
+    """The fastest carrier is chosen though it is dearer, and the shipment is on the worklist `overdue`."""
     order_id = await ship.add_order(paid_at=datetime.now(UTC) - timedelta(days=20))
     await ship.work_until_idle()
-    [parcel] = await ship.list_shipments(order_id)
-    assert parcel.carrier == "quick"
-    assert parcel.carrier_choice is not None
-    assert not parcel.carrier_choice["on_time"]
-    assert parcel.expected_on is not None
-    assert parcel.expected_on > parcel.promised_on
+    [shipment] = await ship.list_shipments(order_id)
+    assert shipment.carrier == "quick"
+    assert shipment.carrier_choice is not None
+    assert not shipment.carrier_choice["on_time"]
+    assert shipment.expected_on is not None
+    assert shipment.expected_on > shipment.promised_on
     await ship.add_booked_order()
-    assert await ship.list_worklist("overdue") == {parcel.shipment_id}
+    assert await ship.list_worklist("overdue") == {shipment.shipment_id}
 
 
-async def test_no_table_and_then_carriers_that_nobody_works_with(shop: CliServices, settings: Settings) -> None:
+async def test_missing_rate_table_or_unconfigured_carrier_parks_shipment_until_retry(
+    shop: CliServices, settings: Settings
+) -> None:
     async with open_shipping_shop(shop, settings, rates="") as ship:
         order_id = await ship.add_order()
         assert await ship.work_until_idle() == ["planned"]
-        [parcel] = await ship.list_shipments(order_id)
-        assert (parcel.parked, parcel.last_error) == (True, "there is no rate table; import one")
+        [shipment] = await ship.list_shipments(order_id)
+        assert (shipment.parked, shipment.last_error) == (True, "there is no rate table; import one")
         ghost = "ghost,CN,0,30000,1.00,CNY,1,yes\n"
         await ship.rates.import_table([RATES.splitlines(keepends=True)[0], ghost], "test", "test")
-        await ship.fulfilment.retry(parcel.shipment_id, "dan")
-        parcel = await ship.get_shipment(parcel.shipment_id)
-        assert parcel.parked
-        assert parcel.last_error == "no carrier takes it: ghost: the settings do not name it"
+        await ship.fulfilment.retry(shipment.shipment_id, "dan")
+        shipment = await ship.get_shipment(shipment.shipment_id)
+        assert shipment.parked
+        assert shipment.last_error == "no carrier takes it: ghost: the settings do not name it"
         await ship.rates.import_table([*RATES.splitlines(keepends=True), ghost], "test", "test")
-        await ship.fulfilment.retry(parcel.shipment_id, "dan")
+        await ship.fulfilment.retry(shipment.shipment_id, "dan")
         assert await ship.work_until_idle() == ["booked"]
-        parcel = await ship.get_shipment(parcel.shipment_id)
-        assert (parcel.carrier, parcel.parked, parcel.last_error) == ("cheap", False, None)
-        assert considered(parcel)["ghost"]["reason"] == "the settings do not name it"
+        shipment = await ship.get_shipment(shipment.shipment_id)
+        assert (shipment.carrier, shipment.parked, shipment.last_error) == ("cheap", False, None)
+        assert candidates_of(shipment)["ghost"]["reason"] == "the settings do not name it"
         await ship.check_records()
 
 
-async def test_an_address_that_lacks_something(ship: ShippingShop) -> None:
-    _, [parcel] = await ship.add_booked_order(ship_to=[{**ADDRESS, "province": "", "phone": " "}])
-    assert parcel.parked
-    assert parcel.last_error == "the address lacks province, phone; change it"
-    assert await ship.list_worklist("parked") == {parcel.shipment_id}
+async def test_incomplete_address_parks_shipment_until_redirect(ship: ShippingShop) -> None:
+    _, [shipment] = await ship.add_booked_order(ship_to=[{**ADDRESS, "province": "", "phone": " "}])
+    assert shipment.parked
+    assert shipment.last_error == "the address lacks province, phone; change it"
+    assert await ship.list_worklist("parked") == {shipment.shipment_id}
     assert await ship.list_worklist("to_pack") == set()
-    await ship.fulfilment.redirect(parcel.shipment_id, Address(**ADDRESS), "asked the customer", "dan")
+    await ship.fulfilment.redirect(shipment.shipment_id, Address(**ADDRESS), "asked the customer", "dan")
     assert await ship.work_until_idle() == ["booked"]
     assert await ship.list_worklist("parked") == set()
     _, [abroad] = await ship.add_booked_order(ship_to=[{**ADDRESS, "country": "MO", "province": ""}])
@@ -115,19 +117,19 @@ async def test_an_address_that_lacks_something(ship: ShippingShop) -> None:
     )
 
 
-async def test_goods_of_which_too_little_is_known(ship: ShippingShop) -> None:
+async def test_order_without_product_logistics_or_with_too_many_boxes_is_unplanned(ship: ShippingShop) -> None:
     await ship.fetch_rows("DELETE FROM product_logistics WHERE sku = 'a' RETURNING 1")
     lacking, many, whole = (
         await ship.add_order(),
         await ship.add_order(("b", 401, 0)),
         await ship.add_order(("c", 1, 0)),
     )
-    assert sorted(await ship.work_until_idle()) == ["booked", "planned", "cannot_ship", "cannot_ship"]
-    why = {one.order_id: one.reason for one in await ship.fulfilment.list_unplanned_orders()}
-    assert set(why) == {lacking, many}
-    assert why[lacking] == "weight, size and warehouse of a are unknown; import the product logistics"
-    assert "needs more than 200 shipments" in why[many]
-    assert [await ship.order_status(one) for one in (lacking, many, whole)] == ["paid", "paid", "fulfilling"]
+    assert sorted(await ship.work_until_idle()) == ["booked", "cannot_ship", "cannot_ship", "planned"]
+    reasons = {order.order_id: order.reason for order in await ship.fulfilment.list_unplanned_orders()}
+    assert set(reasons) == {lacking, many}
+    assert reasons[lacking] == "weight, size and warehouse of a are unknown; import the product logistics"
+    assert "needs more than 200 shipments" in reasons[many]
+    assert [await ship.order_status(order_id) for order_id in (lacking, many, whole)] == ["paid", "paid", "fulfilling"]
     assert (await ship.fulfilment.count_worklists())["unplanned"] == 2
     await ship.make_all_due()
     assert "cannot_ship" not in await ship.work_until_idle()
@@ -139,11 +141,11 @@ async def test_goods_of_which_too_little_is_known(ship: ShippingShop) -> None:
 
 
 @given(st.integers(0, 10**12), st.lists(st.integers(0, 10**9), min_size=1, max_size=50))
-def test_shares_add_up(amount: int, weights: list[int]) -> None:
+def test_split_amount_shares_add_up_and_are_proportional(amount: int, weights: list[int]) -> None:
     parts = split_amount(amount, weights)
     assert sum(parts) == amount
     assert min(parts) >= 0
     if whole := sum(weights):
-        assert all(abs(part * whole - amount * of) <= whole for part, of in zip(parts, weights, strict=True))
+        assert all(abs(part * whole - amount * weight) <= whole for part, weight in zip(parts, weights, strict=True))
     else:
         assert max(parts) - min(parts) <= 1
