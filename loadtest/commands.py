@@ -1,4 +1,4 @@
-"""`floodgate replay` and `floodgate capacity`, which `ops.cli` finds by the entry points of pyproject.toml."""
+"""`floodgate replay` and `floodgate capacity`, found by the entry points of pyproject.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Replay of a retail data set: sends each invoice as an order and compares the stored orders with the file.
+"""Replay of a retail data set: each invoice as an order, compared with the stored orders.
 
 A second run sends the same orders under the same idempotency keys, so it creates none.
 """
@@ -91,7 +91,10 @@ async def replay(
 
 
 async def _open_sale(shop: CliServices, result: Replay) -> None:
-    """Create the products and a sale with enough stock, and open it. Idempotent; notes a repeat in the result."""
+    """Create the products and a sale with enough stock, and open it.
+
+    Idempotent; sets `is_repeat` if the sale exists.
+    """
     source = result.source
     products = [(sku, ProductInput(name, price, CURRENCY)) for sku, (name, price) in sorted(source.products.items())]
     for first in range(0, len(products), _PRODUCTS_PER_CALL):

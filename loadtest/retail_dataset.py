@@ -117,9 +117,9 @@ def _assign_skus(rows: Iterator[dict[str, str]]) -> dict[tuple[str, str], str]:
     skus = {}
     for code, prices in prices_by_code.items():
         base = _NOT_IN_A_SKU.sub("-", code).strip("-._") or "code"
-        most_common_price = prices.most_common(1)[0][0]
+        usual_price = prices.most_common(1)[0][0]
         for price in prices:
-            skus[code, price] = base if price == most_common_price else f"{base}.at{_parse_price(price)}"
+            skus[code, price] = base if price == usual_price else f"{base}.at{_parse_price(price)}"
     return skus
 
 

@@ -1,1 +1,1 @@
-"""What operators use: the `floodgate` command, the embedded servers, the supervisor."""
+"""Tools of operators: the `floodgate` command, the local stack, the sandbox."""

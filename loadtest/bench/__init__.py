@@ -1,1 +1,1 @@
-"""Benchmarks: cost of an accepted order and speed of the writer, against peers, in one run on one machine."""
+"""Benchmarks: cost of an order and speed of the writer, against peers, in one run on one machine."""

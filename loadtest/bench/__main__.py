@@ -38,7 +38,10 @@ def main() -> None:
 
 
 async def run(options: argparse.Namespace) -> bool:
-    """Run all parts one after the other, on servers of their own. Returns False if a part failed; it is left out."""
+    """Run all parts one after the other, on servers of their own.
+
+    A part that fails is left out of the figures. Returns False if any failed.
+    """
     shown_options = {name: value for name, value in vars(options).items() if name not in ("out", "parts")}
     figures = report.Figures(
         at=datetime.now(UTC).replace(microsecond=0), machine=describe_machine(), options=shown_options

@@ -1,4 +1,4 @@
-"""Comparison of servers: processor time and speed of an answer, all under the same load, one after the other."""
+"""Comparison of servers by processor time and speed, one after the other under the same load."""
 
 from __future__ import annotations
 
@@ -104,5 +104,5 @@ def cpu_ratio(measurements: dict[str, list[Measurement]], server: str, other: st
 
 
 def rate_ratio(measurements: dict[str, list[Measurement]], server: str, other: str) -> float:
-    """Return answers per second of a server by those of another, the median over neighbouring measurements."""
+    """Return answers per second of a server by those of another, as `cpu_ratio` does."""
     return median(a.per_s / b.per_s for a, b in zip(measurements[server], measurements[other], strict=True))

@@ -39,7 +39,7 @@ class WriteMeasurement(msgspec.Struct, frozen=True):
 
 
 class SustainedLoad(msgspec.Struct, frozen=True):
-    """A load with a running writer: accepted and stored orders per second, and the backlog at the end of the load."""
+    """A load with a running writer: orders per second, and the backlog at the end of the load."""
 
     orders: int
     accepted_per_s: float

@@ -45,7 +45,10 @@ Sequences = list[list[int]]
 SOLOMON = Path(__file__).parent / "solomon_r101.csv"
 BEST_KNOWN_DISTANCE, SOLOMON_VEHICLES = 1650.80, 19
 _SCALE = 10_000
-"""Units per unit of Solomon's distances, which are not whole. Durations are rounded up, so that none is too short."""
+"""units per unit of Solomon's distances, which are not whole
+
+Durations are rounded up, so that none is too short.
+"""
 _HOUR_S = 3_600
 
 
@@ -78,7 +81,7 @@ def create_city(seed: int, stops: int = 200, vehicles: int = 8) -> RoutingProble
 
 
 def read_solomon(file: Path = SOLOMON, vehicles: int = SOLOMON_VEHICLES) -> RoutingProblem:
-    """Read a problem of Solomon's from a CSV file of x, y, demand, ready, due; the first line is the depot."""
+    """Read a problem of Solomon's from a CSV file: x, y, demand, ready, due; first the depot."""
     with file.open(encoding="utf-8", newline="") as lines:
         depot, *customers = [[int(value) for value in row] for row in list(csv.reader(lines))[1:]]
     points = (depot, *customers)
@@ -92,7 +95,7 @@ def read_solomon(file: Path = SOLOMON, vehicles: int = SOLOMON_VEHICLES) -> Rout
 
 
 def plan_greedily(problem: RoutingProblem, rank: Callable[[int, int, RouteTimes], tuple[int, int]]) -> Sequences:
-    """Plan one vehicle after the other: of the stops that it can still meet, it goes on to the one ranked lowest.
+    """Plan one vehicle after the other, always on to the lowest ranked stop that it can still meet.
 
     `rank` gets the distance to the stop, the begin of the visit, and the times of the route.
     """

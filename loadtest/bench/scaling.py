@@ -129,7 +129,7 @@ async def measure_half_load(
     repeats: int,
     scaling: Scaling,
 ) -> None:
-    """Measure waiting times at half of the peak in turn: alone, with slow senders, and with idle connections.
+    """Measure waiting times at half of the peak: alone, with slow senders, with idle connections.
 
     Many short measurements instead of few long ones: a p99 depends on everything else that the machine does, and two
     measurements of the same case usually differ by half. Each one begins with a freshly rewritten append-only file;

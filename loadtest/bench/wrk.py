@@ -29,7 +29,10 @@ class LoadFailed(Exception):
 
 
 async def run_wrk(url: str, connections: int, seconds: float, *arguments: str | float | Path) -> LoadResult:
-    """Load a URL with orders, or with plain GETs if there are no `arguments` for `load.lua`. Raises `LoadFailed`."""
+    """Load a URL with orders, or with plain GETs if there are no `arguments` for `load.lua`.
+
+    Raises `LoadFailed` if wrk cannot be run.
+    """
     program = shutil.which("wrk")
     if program is None:
         raise LoadFailed("cannot run the load: wrk is not installed; on Debian, `apt-get install wrk`")

@@ -93,7 +93,7 @@ class CheckingClient:
 
 
 def _has_response(response: ResponseContextManager) -> bool:
-    """Return False if the connection broke, before the head or in the body: locust reports that automatically."""
+    """Return False if the connection broke before or within the response: locust reports that."""
     error = response.request_meta["exception"]
     return bool(response.status_code) and (error is None or isinstance(error, LocustBadStatusCode))
 

@@ -1,4 +1,4 @@
-"""State of one run of locust: options, the sale's offers, promised units, violations, and the exit status.
+"""State of one run of locust: options, offers, promised units, violations, and exit status.
 
 A master adds up what its workers were promised.
 """
@@ -57,9 +57,10 @@ class LocustRun:
         self._numbers = count(1)
 
     def begin(self) -> None:
-        """Load the settings and choose new user ids. Call after locust has forked: processes must not share users.
+        """Load the settings and choose new user ids.
 
-        Raises `SettingsError`, or `ValueError` if no key can sign tokens.
+        Call it after locust has forked: processes must not share users. Raises `SettingsError`, or `ValueError` if
+        no key can sign tokens.
         """
         self._name = uuid4().hex[:8]
         chance.seed()

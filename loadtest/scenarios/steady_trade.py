@@ -1,4 +1,4 @@
-"""An ordinary day: mixed baskets of one to five SKUs, several addresses and payments, some cancellations."""
+"""An ordinary day: mixed baskets, several addresses and payments, some cancellations."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The subcommands of `floodgate`, a file for each group."""
+"""Subcommands of `floodgate`, one module per group."""

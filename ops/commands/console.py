@@ -108,7 +108,10 @@ def format_time(moment: datetime | None) -> str:
 
 
 def print_import_report(report: ImportReport, report_file: Path | None) -> None:
-    """Print how many lines an import added, changed and refused. Ends the command with status 2 if any was refused."""
+    """Print how many lines an import added, changed and refused.
+
+    Ends the command with status 2 if any line was refused.
+    """
     out.print(
         f"{report.lines} lines: {report.added} added, {report.changed} changed, {report.unchanged} unchanged, "
         f"{len(report.errors)} refused",

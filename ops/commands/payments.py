@@ -172,7 +172,10 @@ def reconcile(
 async def _reconcile(
     shop: CliServices, provider: ProviderName, day: date, file: Path, neighbours: list[Path]
 ) -> ReconciliationReport:
-    """Read the statements with the provider's adapter and compare them. Raises `Invalid` if it has no account."""
+    """Read the statements with the provider's adapter and compare them with our records.
+
+    Raises `Invalid` if the settings name no account at the provider, or a file is no statement.
+    """
     settings = shop.settings
     with create_progress_bar() as bar:
         task = bar.add_task("comparing", total=None)

@@ -178,7 +178,10 @@ def _check_picture(picture: Path | None) -> None:
 
 
 def _read_matrix(file: Path) -> TravelLegs:
-    """Read a travel matrix. Ends the command if a line is wrong: routes with missing legs would not be as intended."""
+    """Read a travel matrix.
+
+    Ends the command if a line is wrong: routes with missing legs would not be as intended.
+    """
     legs, errors = {}, []
     with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
         for _, row in read_travel_matrix(lines):

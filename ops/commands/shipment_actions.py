@@ -1,4 +1,7 @@
-"""Commands of `floodgate shipment` that change a shipment. The fulfilment worker makes the calls to carriers."""
+"""Commands of `floodgate shipment` that change shipments.
+
+A fulfilment worker makes the calls to carriers.
+"""
 
 from __future__ import annotations
 

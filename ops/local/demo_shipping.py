@@ -39,9 +39,9 @@ yto,CN/Guangdong,3000,30000,29.00,CNY,4,no
 own_fleet,CN/Zhejiang/Hangzhou,0,30000,6.00,CNY,1,yes
 """
 _VEHICLES = """vehicle_id,warehouse_id,capacity_g,shift_from,shift_to,break_from,break_to,break_s
-van-1,hangzhou,600000,08:00,18:00,11:30,13:30,2700
-van-2,hangzhou,600000,10:00,20:00,14:00,16:00,2700
-van-3,shanghai,600000,08:00,18:00,11:30,13:30,2700
+vehicle-1,hangzhou,600000,08:00,18:00,11:30,13:30,2700
+vehicle-2,hangzhou,600000,10:00,20:00,14:00,16:00,2700
+vehicle-3,shanghai,600000,08:00,18:00,11:30,13:30,2700
 """
 _PLACES = """region,latitude,longitude
 cn/zhejiang/hangzhou,30.2741,120.1551

@@ -114,7 +114,10 @@ def _find_redis() -> tuple[Path, tuple[int, int]]:
 
 
 def _check_redis_data(home: Path, version: tuple[int, int]) -> None:
-    """Raise `ProcessFailed` if a newer Redis wrote the data: an older one would ignore its file and start empty."""
+    """Raise `ProcessFailed` if a newer Redis wrote the data.
+
+    An older one would ignore its append-only file and start empty.
+    """
     mark = home / "VERSION"
     if mark.exists():
         written_by = tuple(int(part) for part in mark.read_text().split("."))
@@ -171,7 +174,10 @@ def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
 
 
 def _find_postgres_user() -> int | None:
-    """Return the uid to run Postgres as if we are root, else None. Raises `ProcessFailed` if there is none."""
+    """Return the uid to run Postgres as if this process is root, else None.
+
+    Raises `ProcessFailed` if there is no such user.
+    """
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
@@ -194,7 +200,7 @@ def _list_postgres_installs() -> Iterator[Path]:
 
 
 def _find_postgres(cluster: Path) -> Path:
-    """Return the folder of binaries that fit the cluster, or of any new enough ones if there is no cluster."""
+    """Return the folder of the binaries that fit the cluster; without one, of new enough binaries."""
     mark = cluster / "PG_VERSION"
     required_major = int(mark.read_text()) if mark.exists() else None
     for folder in _list_postgres_installs():

@@ -132,7 +132,10 @@ def _load_with_signing_key(home: Path) -> Settings:
 
 
 def _check_ports(settings: Settings) -> None:
-    """Raise `NotReady` if a port is in use. Gateways share their port, so a second shop would share it unnoticed."""
+    """Raise `NotReady` if a port is in use.
+
+    Gateways share their port, so a second shop would share it unnoticed.
+    """
     http = settings.http
     ports = {(http.host, http.port), (http.admin_host, http.admin_port)}
     if _needs_sandbox(settings):

@@ -57,8 +57,10 @@ def floodgate(settings: Settings, tmp_path: Path) -> Command:
     return run
 
 
-async def check_refused(floodgate: Command, words: str, *arguments: object, **more: str) -> None:
-    status, output = await floodgate("shipment", *arguments, **more)
+async def check_refused(
+    floodgate: Command, words: str, *arguments: object, group: str = "shipment", **more: str
+) -> None:
+    status, output = await floodgate(group, *arguments, **more)
     assert (status, output.startswith("error: "), words in output) == (1, True, True), output
 
 
@@ -104,16 +106,13 @@ async def test_show_prints_details_and_history(floodgate: Command, ship: Shippin
     for words in (
         *("status picked up", f"order {order_id}, shipment 1, to its address 0", "cash to collect 1.00 CNY", "0 a 2"),
         *(f"tracking number {shipment.tracking_no}", "Zhang San, 13800000000, Wenyi West Road 969, Xihu, Hangzhou"),
-        *("push picked up", "fetched [/by] Wang", "driver booked"),
+        *("webhook picked up", "fetched [/by] Wang", "system booked"),
     ):
         assert words in output
     status, output = await floodgate("shipment", "list", "--order", order_id)
-    assert (status, str(shipment.shipment_id) in output, "2 a" in output, "picked up" in output) == (
-        0,
-        True,
-        True,
-        True,
-    )
+    assert status == 0, output
+    for words in (str(shipment.shipment_id), "2 a", "picked up"):
+        assert words in output
     waiting = await ship.add_order(("a", 3, 0))
     status, output = await floodgate("shipment", "list", "--order", waiting)
     assert (status, f"order {waiting} has no shipment yet" in output) == (0, True)
@@ -137,12 +136,12 @@ async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Com
     assert await floodgate("order", "retry-planning", order_id) == (0, f"{order_id} is due again")
     await ship.work_until_idle()
     assert len(await ship.list_shipments(order_id)) == 1
-    await check_refused(floodgate, "is not among those that could not be planned", "retry-order", order_id)
+    await check_refused(floodgate, "cannot be planned", "retry-planning", order_id, group="order")
 
 
 async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship: ShippingShop) -> None:
     id_ = (await plan_staff_booked(ship)).shipment_id
-    await check_refused(floodgate, "say byhand's number", "pack", id_)
+    await check_refused(floodgate, "on byhand's label", "pack", id_)
     await check_refused(floodgate, "--tracking-no: give 4 to 64", "pack", id_, "--tracking-no", "no!")
     for _ in range(2):
         status, output = await floodgate("shipment", "pack", id_, "--tracking-no", "YD-0001")
@@ -156,12 +155,14 @@ async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Comman
     id_ = shipment.shipment_id
     status, output = await floodgate("shipment", "hold", id_, "--reason", "ask [/him] first")
     assert (status, output.endswith("is on hold: ask [/him] first")) == (0, True), output
-    await check_refused(floodgate, "it is on hold: ask [/him] first", "pack", id_)
+    await check_refused(floodgate, "ask [/him] first", "pack", id_)
     status, output = await floodgate("shipment", "resume", id_)
     assert (status, "held" in output) == (0, False)
     status, output = await floodgate("shipment", "cancel", id_, "--reason", "not wanted")
     assert (status, output.endswith("waits for the carrier to confirm the cancellation")) == (0, True), output
-    await check_refused(floodgate, "only a lost, returned or cancelled one is reshipped", "reship", id_, "--reason", "wanted")
+    await check_refused(
+        floodgate, "only a lost, returned or cancelled one is reshipped", "reship", id_, "--reason", "wanted"
+    )
     await ship.work_until_idle()
     status, output = await floodgate("shipment", "reship", id_, "--reason", "wanted after all")
     assert (status, "shipment 2 of order" in output, "is planned" in output) == (0, True, True), output
@@ -228,7 +229,7 @@ async def test_split_and_merge_move_units_between_shipments(floodgate: Command, 
     assert (first.value_minor, second.status) == (3 * PRICE, "cancelled")
     await check_refused(floodgate, "name two at least", "merge", id_)
     await check_refused(
-        floodgate, "no parcel of the same order", "merge", id_, (await plan_staff_booked(ship)).shipment_id
+        floodgate, "no shipment of the same order", "merge", id_, (await plan_staff_booked(ship)).shipment_id
     )
 
 
@@ -269,7 +270,9 @@ async def test_set_appointment_replaces_window_and_coordinates(floodgate: Comman
     shipment = await ship.get_shipment(id_)
     assert (shipment.deliver_from, shipment.latitude) == (None, 31.25)
     await check_refused(floodgate, "both ends of the window", "set-appointment", id_, "--from", "09:00")
-    await check_refused(floodgate, "ends before it begins", "set-appointment", id_, "--from", "09:00", "--to", "08:00")
+    await check_refused(
+        floodgate, "must be after deliver_from", "set-appointment", id_, "--from", "09:00", "--to", "08:00"
+    )
     for place, words in (("there", "give latitude"), ("1,2,3", "give latitude"), ("95,1", "no such place"),
                          ("nan,1", "no such place")):  # fmt: skip
         await check_refused(floodgate, words, "set-appointment", id_, "--at", place)
@@ -287,7 +290,7 @@ async def test_wave_commands_create_and_show_a_wave(floodgate: Command, ship: Sh
     assert "A-01 a thing a 3 2 into 1, 1 into 2 B-07 b thing b 1 1 into 2" in output
     assert await floodgate("wave", "show", wave_id) == (0, output)
     for arguments, words in (
-        (("create", "--warehouse", "hz"), "nothing is to be packed there"),
+        (("create", "--warehouse", "hz"), "no shipment is to be packed there"),
         (("create", "--warehouse", "nowhere"), "there is no warehouse nowhere"),
         (("create", "--warehouse", "A B"), "give a warehouse's id"),
         (("show", first.shipment_id), "there is no wave"),
@@ -325,7 +328,7 @@ async def test_documents_are_written_as_pdf_files(floodgate: Command, ship: Ship
 
 async def test_invalid_carrier_settings_refuse_shipment_commands_only(floodgate: Command, ship: ShippingShop) -> None:
     status, output = await floodgate("shipment", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}})
-    assert (status, output.startswith("error: the settings of shipping cannot be used: ")) == (1, True), output
+    assert (status, output.startswith("error: cannot use the settings of shipping: ")) == (1, True), output
     assert (await floodgate("parked-jobs", "list", shipping={"kuaidi100_carriers": {"byhand": "yunda"}}))[0] == 0
 
 

@@ -20,7 +20,10 @@ _MODULES = Path("/usr/lib/nginx/modules")
 
 
 class Peers:
-    """Starts the servers; the stack stops them. `left_out` has the reasons for those that are not installed."""
+    """Starts the servers; the stack stops them.
+
+    `left_out` has the reasons for those that are not installed.
+    """
 
     def __init__(self, environment: BenchEnvironment, stack: AsyncExitStack) -> None:
         self._environment = environment

@@ -1,4 +1,4 @@
-"""aiohttp's own hello-world: one handler, no access log, uvloop. `python -m loadtest.bench.peers.hello PORT`."""
+"""aiohttp's own hello-world: one handler, no access log, uvloop: `python -m … PORT`."""
 
 from __future__ import annotations
 
