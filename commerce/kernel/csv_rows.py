@@ -8,15 +8,11 @@ from typing import TypeVar
 
 import msgspec
 
-from commerce.kernel.errors import Invalid
+from commerce.kernel.errors import UnreadableCsv
 from commerce.kernel.money import MoneyError
 
 Row = TypeVar("Row")
 MAX_FIELD_CHARS = 10_000
-
-
-class UnreadableCsv(Invalid):
-    title = "The file cannot be imported"
 
 
 class LineError(msgspec.Struct, frozen=True):

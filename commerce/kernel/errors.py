@@ -32,6 +32,10 @@ class Invalid(ProblemError):
     """
 
 
+class UnreadableCsv(Invalid):
+    title = "The file cannot be imported"
+
+
 class NotFound(ProblemError):
     code = "not_found"
     status = 404

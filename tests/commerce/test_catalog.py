@@ -8,8 +8,8 @@ import pytest
 
 from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import ProductInput
-from commerce.kernel.csv_rows import ImportReport, UnreadableCsv
-from commerce.kernel.errors import Invalid
+from commerce.kernel.csv_rows import ImportReport
+from commerce.kernel.errors import Invalid, UnreadableCsv
 from ops.services import CliServices
 
 HEADER = "sku,name,price,currency\n"

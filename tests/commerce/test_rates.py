@@ -10,7 +10,8 @@ import pytest
 from commerce.fulfilment.errors import NoCarrierChoice
 from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
-from commerce.kernel.csv_rows import LineError, UnreadableCsv
+from commerce.kernel.csv_rows import LineError
+from commerce.kernel.errors import UnreadableCsv
 from commerce.rates import rate_csv
 from commerce.rates.errors import InvalidRateTable, NoRateTable
 from commerce.rates.model import Rate

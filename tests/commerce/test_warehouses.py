@@ -8,7 +8,8 @@ import pytest
 
 from commerce.catalog.model import ProductInput
 from commerce.kernel.address import Address
-from commerce.kernel.csv_rows import ImportReport, LineError, UnreadableCsv
+from commerce.kernel.csv_rows import ImportReport, LineError
+from commerce.kernel.errors import UnreadableCsv
 from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics
 from commerce.warehouses.model import ProductLogistics, Warehouse

@@ -1,4 +1,4 @@
-"""Files in: vans, places, matrices, line by line. Files out: GeoJSON and pictures."""
+"""Files of the fleet: CSV of vehicles, places and travel matrices; GeoJSON and pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Place, Point, Route, Stop, Vehicle
 from commerce.fleet.route_map import draw_routes
 from commerce.kernel.address import Address
-from commerce.kernel.csv_rows import LineError, UnreadableCsv
+from commerce.kernel.csv_rows import LineError
+from commerce.kernel.errors import UnreadableCsv
 from ops.services import CliServices
 from tests.fleet.fleet_kit import DAY, DEPOT, VEHICLES_CSV, make_fleet_kit
 
@@ -32,7 +33,7 @@ def test_read_vehicles_parses_all_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "why"),
+    ("line", "reason"),
     [
         ("V 1,hz,1000,08:00,18:00,,,,", "vehicle_id is 'V 1'"),
         ("V1,nowhere,1000,08:00,18:00,,,,", "no warehouse 'nowhere'"),
@@ -50,32 +51,32 @@ def test_read_vehicles_parses_all_columns() -> None:
         ("V1,hz,1000,\udcff,18:00,,,,", "shift_from is not UTF-8"),
     ],
 )
-def test_read_vehicles_wrong_line_is_reported_and_others_are_read(line: str, why: str) -> None:
+def test_read_vehicles_wrong_line_is_reported_and_others_are_read(line: str, reason: str) -> None:
     lines = [HEADER, line + "\n", "V9,hz,1000,08:00,18:00,,,,no\n", "V9,hz,1000,08:00,18:00,,,,no\n"]
-    (_, wrong), (_, good), (_, twice) = read_vehicles(lines, {"hz"})
-    assert isinstance(wrong, LineError)
-    assert wrong.line == 2
-    assert why in wrong.reason
-    assert isinstance(good, Vehicle)
-    assert not good.active
-    assert isinstance(twice, LineError)
-    assert "on line 3 already" in twice.reason
+    (_, error), (_, valid), (_, duplicate) = read_vehicles(lines, {"hz"})
+    assert isinstance(error, LineError)
+    assert error.line == 2
+    assert reason in error.reason
+    assert isinstance(valid, Vehicle)
+    assert not valid.active
+    assert isinstance(duplicate, LineError)
+    assert "on line 3 already" in duplicate.reason
 
 
 def test_read_places_and_travel_matrix_parses_valid_lines() -> None:
     lines = ["region,latitude,longitude\n", " CN/ Zhejiang ,30,120\n", "cn/x,91,0\n", "cn/y,nan,0\n", ",1,1\n"]
-    found = [row for _, row in read_places(lines)]
-    assert found[0] == Place("cn/zhejiang", Point(30, 120))
-    assert ["latitude is '91'" in str(found[1]), "latitude is 'nan'" in str(found[2])] == [True, True]
-    assert "region is ''" in str(found[3])
-    ways = [
+    rows = [row for _, row in read_places(lines)]
+    assert rows[0] == Place("cn/zhejiang", Point(30, 120))
+    assert ["latitude is '91'" in str(rows[1]), "latitude is 'nan'" in str(rows[2])] == [True, True]
+    assert "region is ''" in str(rows[3])
+    legs = [
         row
         for _, row in read_travel_matrix(
             ["from,to,distance_m,duration_s\n", "HZ,cn/A,5,6\n", "hz,,5,6\n", "a,b,-1,6\n"]
         )
     ]
-    assert ways[0] == (("hz", "cn/a"), (5, 6))
-    assert all(isinstance(way, LineError) for way in ways[1:])
+    assert legs[0] == (("hz", "cn/a"), (5, 6))
+    assert all(isinstance(leg, LineError) for leg in legs[1:])
     with pytest.raises(UnreadableCsv, match="needs the columns from, to"):
         list(read_travel_matrix(["a,b\n"]))
 
@@ -86,26 +87,24 @@ async def test_import_vehicles_repeated_changes_only_differences(shop: CliServic
     assert (same.added, same.changed, same.unchanged) == (0, 0, 2)
     changed = await kit.fleet.import_csv(VEHICLES_CSV.replace("300000", "310000").splitlines(keepends=True))
     assert (changed.added, changed.changed, changed.unchanged) == (0, 1, 1)
-    assert [van.capacity_g for van in await kit.fleet.list_vehicles()] == [500_000, 310_000]
+    assert [vehicle.capacity_g for vehicle in await kit.fleet.list_vehicles()] == [500_000, 310_000]
 
 
 WORDS = st.text(st.characters(categories=["L", "Zs"]), max_size=8)
 
 
 @given(WORDS, WORDS, WORDS, WORDS)
-def test_region_keys_are_ordered_from_most_specific(
-    province: str, city: str, district: str, code: str
-) -> None:
+def test_region_keys_are_ordered_from_most_specific(province: str, city: str, district: str, code: str) -> None:
     address = Address("A", "1", "CN", city, "line", province, district, code)
     names = region_keys(address)
     assert names[-1] == "cn"
     assert all(name == name.strip() and "//" not in name for name in names)
     depths = [name.count("/") for name in names if name != region_key("CN", code) or not code.strip()]
     assert depths == sorted(depths, reverse=True)
-    known = {name: Point(number, 0) for number, name in enumerate(names)}
-    found = locate(address, known)
-    assert found is not None
-    assert found[0] == names[0]
+    places = {name: Point(number, 0) for number, name in enumerate(names)}
+    place = locate(address, places)
+    assert place is not None
+    assert place[0] == names[0]
     assert locate(address, {}) is None
 
 
@@ -115,7 +114,7 @@ def test_great_circle_of_known_points_has_known_length() -> None:
     assert great_circle_m(Point(31.2304, 121.4737), Point(39.9042, 116.4074)) == pytest.approx(1_067_000, rel=5e-3)
 
 
-def drawn() -> list[Route]:
+def example_routes() -> list[Route]:
     at = datetime(2031, 3, 4, tzinfo=UTC)
     stops = [
         Stop(n, UUID(int=n), f"N{n}", 1_000, Point(30.25 + n / 100, 120.15), at, at, at, at + timedelta(seconds=240))
@@ -125,16 +124,20 @@ def drawn() -> list[Route]:
 
 
 def test_geojson_positions_are_longitude_first() -> None:
-    collection = json.loads(json.dumps(feature_collection(drawn())))
+    collection = json.loads(json.dumps(feature_collection(example_routes())))
     assert collection["type"] == "FeatureCollection"
-    kinds = {(one["properties"]["kind"], one["geometry"]["type"]) for one in collection["features"]}
+    kinds = {(feature["properties"]["kind"], feature["geometry"]["type"]) for feature in collection["features"]}
     assert kinds == {("warehouse", "Point"), ("route", "LineString"), ("stop", "Point")}
-    (line,) = [one["geometry"]["coordinates"] for one in collection["features"] if one["properties"]["kind"] == "route"]
+    (line,) = [
+        feature["geometry"]["coordinates"]
+        for feature in collection["features"]
+        if feature["properties"]["kind"] == "route"
+    ]
     assert line[0] == line[-1] == [DEPOT[1], DEPOT[0]]
     assert len(line) == 4
 
 
-@pytest.mark.parametrize("routes", [drawn(), []], ids=["a route", "none"])
+@pytest.mark.parametrize("routes", [example_routes(), []], ids=["a route", "none"])
 def test_route_map_is_drawn_as_png_and_svg(tmp_path: Path, routes: list[Route]) -> None:
     draw_routes(routes, tmp_path / "day.png")
     assert (tmp_path / "day.png").read_bytes().startswith(b"\x89PNG")
