@@ -1,28 +1,28 @@
-# One image for every part of Floodgate; the arguments say which part a container is.
+# One image for all processes of Floodgate; the arguments choose the process.
 #
 #   docker build --tag floodgate .
-#   docker build --tag floodgate-orders --build-arg LOCK=orders .    # a smaller one: no printing, no route planning
+#   docker build --tag floodgate-orders --build-arg LOCK=orders .    # smaller: no printing, no route planning
 #   docker run --rm --env REDIS_URL --env DATABASE_URL floodgate migrate
 #   docker run --env-file shop.env --stop-timeout 30 --publish 8080:8080 floodgate gateway
 #   docker run --env-file shop.env --stop-timeout 30 floodgate worker order_writer
 #
-# A gateway and a worker finish what they have in hand for up to limits.graceful_stop_s (20) after SIGTERM, which is
-# longer than Docker's 10 seconds: hence --stop-timeout.
+# After SIGTERM a gateway or worker finishes its work in progress within limits.graceful_stop_s (20 seconds). Docker
+# waits for 10 seconds only, hence --stop-timeout.
 
 FROM python:3.11-slim-bookworm AS builder
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /build
 
-# Only wheels, and only those whose hashes are in the lock: nothing is compiled here and no package's code is run.
-# The locks come before the sources, so that these layers are built again only when a lock changes.
+# Only wheels, and only those whose hashes are in the lock: nothing is compiled and no code of a package is run.
+# The locks are copied before the sources, so that these layers are built again only when a lock changes.
 ARG LOCK=production
 COPY requirements/ requirements/
 RUN python -m venv --without-pip /opt/floodgate \
     && python -m pip --python /opt/floodgate/bin/python install --require-hashes --only-binary :all: \
         --requirement requirements/${LOCK}.lock
 
-# hatchling, which builds our wheel, and what it needs. run.lock holds them with their hashes, between embedded servers
-# that an image has no use for. Should hatchling come to need another package, pip stops here and names it.
+# hatchling, which builds our wheel, with its dependencies. run.lock has them with their hashes, beside the embedded
+# servers, which an image does not use. If hatchling needs another package one day, pip fails here and names it.
 RUN awk '/^[a-z]/ {wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/} wanted' \
         requirements/run.lock > requirements/build.lock \
     && python -m pip install --require-hashes --only-binary :all: --requirement requirements/build.lock
@@ -45,8 +45,8 @@ LABEL org.opencontainers.image.title="floodgate" \
       org.opencontainers.image.description="An order system for flash sales" \
       org.opencontainers.image.licenses="Apache-2.0"
 
-# The base image's own pip is of no use to a running shop. The uid is fixed and given as a number below, so that volumes
-# can be prepared for it and an orchestrator can see that it is not root.
+# A running shop does not use the base image's pip. The uid is fixed, and USER names it by number: volumes can be
+# prepared for it, and an orchestrator can check that it is not root.
 RUN python -m pip uninstall --yes setuptools wheel pip \
     && groupadd --gid 10001 floodgate \
     && useradd --uid 10001 --gid 10001 --no-log-init --no-create-home --home-dir /var/lib/floodgate \
@@ -54,9 +54,9 @@ RUN python -m pip uninstall --yes setuptools wheel pip \
     && install --directory --owner floodgate --group floodgate /var/lib/floodgate
 COPY --from=builder /opt/floodgate /opt/floodgate
 
-# Floodgate listens on 127.0.0.1 unless it is told otherwise, which nobody outside of a container could reach. The admin
-# port serves /v1/admin and /metrics: publish 8080 to the world and keep 8081 on the inside. Workers show metrics only
-# where FLOODGATE_OBSERVER__WORKER_METRICS_PORT says; in a container of their own 8081 is free for them.
+# By default Floodgate listens on 127.0.0.1, which is not reachable from outside the container. The admin port serves
+# /v1/admin and /metrics: publish 8080 and keep 8081 internal. Workers serve metrics only on the port of
+# FLOODGATE_OBSERVER__WORKER_METRICS_PORT; in their own container they may use 8081.
 ENV PATH=/opt/floodgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -67,11 +67,11 @@ WORKDIR /var/lib/floodgate
 USER 10001:10001
 EXPOSE 8080 8081
 
-# There is no HEALTHCHECK, since it would hold for every part: a worker answers no HTTP and would be unhealthy for ever.
-# Let the orchestrator ask by part. A gateway gets traffic while GET :8080/health/ready gives 200, and is started anew
-# only if GET :8080/health/live gives none; never because it is not ready, or a Redis that is away for a moment takes
-# all gateways with it. Where a command is wanted in place of a request:
+# There is no HEALTHCHECK: it would apply to every process, and a worker, which serves no HTTP, would never be healthy.
+# Configure the orchestrator per process. A gateway gets traffic while GET :8080/health/ready returns 200. Restart it only
+# if GET :8080/health/live does not return 200. Never restart it because it is not ready: an unreachable Redis would
+# then stop all gateways. If the orchestrator needs a command instead of a request:
 #   python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health/ready', timeout=5)"
-# A worker ends when it cannot go on, so restarting what has ended is enough; whether work gets done the metrics show.
+# A worker that cannot continue ends, so it is enough to restart ended workers; the metrics show if work is done.
 ENTRYPOINT ["floodgate"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-# `make run` and `make test` need Python 3.11 or newer with venv; the README says where they need a Redis as well.
+# `make run` and `make test` need Python 3.11 or newer with venv, on some platforms also a Redis: see the README.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ help: ## list the targets
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Floodgate needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3"; exit 1; }
+		|| { echo "cannot build the environment: Floodgate needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(BIN)/python
@@ -28,33 +28,33 @@ $(VENV)/.dev: requirements/dev.lock $(VENV)/.run
 
 setup: $(VENV)/.run ## build the environment from the lock file
 
-run: setup ## start a whole shop on this machine
+run: setup ## run a whole shop on this machine
 	@exec $(BIN)/floodgate up
 
-dev: $(VENV)/.dev ## the environment with the tools for tests and checks
+dev: $(VENV)/.dev ## build the environment with the tools for tests and checks
 
-test: dev ## the tests, on servers of their own, as many files at once as there are cores
+test: dev ## run the tests on their own servers, one file per core at a time
 	$(BIN)/python -m pytest -m "not drill" -n auto --dist loadfile
 
-drill: dev ## slow drills: full load, kill -9 of each part
+drill: dev ## run the slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
 
-check: lint types imports dockerfile ## everything that looks at the code without running it
+check: lint types imports dockerfile ## run all static checks
 
-lint: dev ## ruff: style and frequent mistakes
+lint: dev ## check style and frequent mistakes with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: dev ## mypy, strict
+types: dev ## check types with mypy, strict
 	$(BIN)/mypy
 
-imports: dev ## import-linter: who may import whom
+imports: dev ## check the import rules with import-linter
 	$(BIN)/lint-imports
 
-dockerfile: dev ## hadolint
+dockerfile: dev ## check the Dockerfile with hadolint
 	$(BIN)/hadolint --failure-threshold style Dockerfile
 
-bench: dev ## cost of an order and speed of the writer against peers; needs wrk (Debian), fills docs/benchmarks
+bench: dev ## measure orders and the writer against peers into docs/benchmarks; needs wrk
 	$(BIN)/python -m loadtest.bench --out docs/benchmarks
 
 lock: dev ## resolve the dependencies again and write the lock files

@@ -1,4 +1,4 @@
-"""The image: its recipe is sound, and what its steps build holds everything and works. No container engine needed."""
+"""The Dockerfile is sound, and the result of its steps is complete and works, without a container engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOME = "/opt/floodgate"
 
 
 def _instructions() -> list[tuple[str, str]]:
-    """The Dockerfile as (instruction, arguments), with continued lines joined."""
+    """Return the Dockerfile as (instruction, arguments), with continued lines joined."""
     text = re.sub(r"^#.*\n", "", (ROOT / "Dockerfile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     lines = re.sub(r"\\\n\s*", " ", text).splitlines()
     return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in lines if line.strip())]
@@ -42,18 +42,18 @@ def arguments(instruction: str) -> list[str]:
 
 
 def step(part: str) -> str:
-    """The one RUN that has this in it."""
-    [found] = [run for run in arguments("RUN") if part in run]
-    return found
+    """Return the only RUN that contains a text."""
+    [command] = [run for run in arguments("RUN") if part in run]
+    return command
 
 
 def sources() -> list[str]:
-    """What is copied out of the project."""
+    """Return the paths that are copied from the project."""
     copies = [shlex.split(rest) for rest in arguments("COPY") if not rest.startswith("--from")]
     return [source.rstrip("/") for *names, _ in copies for source in names]
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     hadolint = Path(sysconfig.get_path("scripts")) / "hadolint"
     if not hadolint.exists():
         pytest.skip("hadolint is not installed")
@@ -63,20 +63,20 @@ def test_hadolint_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_copied_is_there_and_nothing_is_missing() -> None:
+def test_copied_sources_exist_and_are_complete() -> None:
     assert [source for source in sources() if not (ROOT / source).exists()] == []
     needed = {"pyproject.toml", PROJECT["project"]["readme"], *PROJECT["project"]["license-files"]}
     assert {*PACKAGES, *needed} <= set(sources())
 
 
-def test_the_builder_gets_nothing_but_what_is_copied() -> None:
+def test_build_context_holds_copied_sources_only() -> None:
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     patterns = [line for line in lines if line and not line.startswith("#")]
     assert patterns[0] == "*"
     assert sorted(line[1:] for line in patterns if line.startswith("!")) == sorted(sources())
 
 
-def test_every_package_is_checked_against_a_hash() -> None:
+def test_pip_installs_require_hashes_or_no_index() -> None:
     installs = [part for run in arguments("RUN") for part in run.split("&&") if re.search(r"\bpip\b.* install ", part)]
     assert len(installs) == 3
     for command in installs:
@@ -84,7 +84,7 @@ def test_every_package_is_checked_against_a_hash() -> None:
         assert {"--require-hashes", "--only-binary"} <= words or {"--no-index", "--no-deps"} <= words, command
 
 
-def test_the_image_is_for_everybody_but_root() -> None:
+def test_image_runs_as_numbered_user_without_healthcheck() -> None:
     builder, final = arguments("FROM")
     assert builder.removesuffix(" AS builder") == final
     [user] = arguments("USER")
@@ -99,18 +99,18 @@ def test_the_image_is_for_everybody_but_root() -> None:
 
 @dataclass(frozen=True)
 class Image:
-    """What the steps have made: the wheel, and the environment that goes into the last stage."""
+    """Result of the steps: the wheel, and the environment that goes into the last stage."""
 
     build: Path
     home: Path
 
     @property
     def wheel(self) -> Path:
-        [found] = (self.build / "dist").iterdir()
-        return found
+        [file] = (self.build / "dist").iterdir()
+        return file
 
     def run(self, *command: str, **env: str) -> str:
-        """Run a program of the environment from elsewhere, and give what it says."""
+        """Run a program of the environment from another directory, and return its output."""
         program = [str(self.home / "bin" / command[0]), *command[1:]]
         done = subprocess.run(program, cwd=self.home, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -119,35 +119,35 @@ class Image:
 
 @pytest.fixture(scope="module", params=["production", "orders"])
 def image(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Image:
-    """Perform the steps in a directory. The dependencies are lent by this environment, so nothing is downloaded."""
-    made = Image(tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("image") / "floodgate")
+    """Run the steps in a directory. Dependencies are linked from this environment, nothing is downloaded."""
+    built = Image(tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("image") / "floodgate")
     for source in sources():
-        target = made.build / source
+        target = built.build / source
         target.parent.mkdir(exist_ok=True)
         if (ROOT / source).is_dir():
             shutil.copytree(ROOT / source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / source, target)
-    _perform(made, f"python -m venv --without-pip {HOME}")
-    [packages] = made.home.glob("lib/python3*/site-packages")
+    _perform(built, f"python -m venv --without-pip {HOME}")
+    [packages] = built.home.glob("lib/python3*/site-packages")
     _link_packages(packages, request.param)
-    _perform(made, step("pip wheel"))
-    return made
+    _perform(built, step("pip wheel"))
+    return built
 
 
 def _link_packages(packages: Path, lock_name: str) -> None:
-    """Link the packages of one lock and nothing else, so that a dependency it lacks is missed."""
+    """Link the packages of one lock and nothing else, so that a missing dependency is noticed."""
     lock = (ROOT / "requirements" / f"{lock_name}.lock").read_text(encoding="utf-8")
     parts: dict[str, str] = {}  # two may share a folder
     for name in re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE):
         try:
-            found = metadata.distribution(name)
+            distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue  # for another system or an older Python
-        for part in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
-            parts[part] = str(found.locate_file(part))
-    for part, there in parts.items():
-        (packages / part).symlink_to(there)
+        for part in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
+            parts[part] = str(distribution.locate_file(part))
+    for part, location in parts.items():
+        (packages / part).symlink_to(location)
 
 
 def _perform(image: Image, command: str) -> None:
@@ -160,7 +160,7 @@ def _perform(image: Image, command: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_lock_for_building_is_hatchling_and_what_it_needs(image: Image) -> None:
+def test_build_lock_is_hatchling_with_its_dependencies(image: Image) -> None:
     _perform(image, step("build.lock").split("&&")[0])
     lock = (image.build / "requirements" / "build.lock").read_text(encoding="utf-8")
     blocks = re.findall(r"^([a-z0-9-]+)==\S+ \\\n((?:    .*\n)+)", lock, re.MULTILINE)
@@ -169,12 +169,16 @@ def test_the_lock_for_building_is_hatchling_and_what_it_needs(image: Image) -> N
     while waiting:
         name = waiting.pop()
         needed.add(name)
-        wanted = [Requirement(text) for text in metadata.requires(name) or ()]
-        waiting += [one.name for one in wanted if one.marker is None or one.marker.evaluate({"extra": ""})]
+        requirements = [Requirement(text) for text in metadata.requires(name) or ()]
+        waiting += [
+            requirement.name
+            for requirement in requirements
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        ]
     assert {name for name, _ in blocks} == needed
 
 
-def test_the_wheel_holds_more_than_python(image: Image) -> None:
+def test_wheel_holds_lua_sql_and_toml_files(image: Image) -> None:
     with zipfile.ZipFile(image.wheel) as wheel:
         inside = set(wheel.namelist())
     files = {
@@ -204,12 +208,12 @@ assert resources.files("config").joinpath("example.toml").is_file()
 """
 
 
-def test_what_is_installed_finds_its_files_and_its_dependencies(image: Image) -> None:
+def test_installed_packages_find_files_and_dependencies(image: Image) -> None:
     """Importing the stores and the scripts reads every .sql and every .lua."""
     image.run("python", "-I", "-c", CHECK, *PACKAGES)
 
 
-def test_the_command_starts_with_the_image_s_environment(image: Image) -> None:
+def test_command_starts_with_environment_of_the_image(image: Image) -> None:
     [pairs] = [rest for rest in arguments("ENV") if "FLOODGATE_" in rest]
     env = dict(pair.split("=", 1) for pair in shlex.split(pairs))
     env |= {"PATH": os.environ["PATH"], "FLOODGATE_DATA_DIR": str(image.home)}

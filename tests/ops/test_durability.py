@@ -1,4 +1,4 @@
-"""At start, and on every new connection, the servers are asked whether they keep what the settings promise."""
+"""Servers are checked for the durability of the settings, at start and on every new connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from commerce.kernel.postgres import open_database
 from commerce.kernel.redis_client import check_redis, open_redis
 from config.settings import Settings
 from ops.local.embedded_servers import prepare_postgres_server, prepare_redis_server
-from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
+from ops.local.subprocesses import RunningProcess, start_process
 from ops.services import open_cli_services
 from tests.support.gateway import open_gateway
 from tests.support.processes import free_port
@@ -31,20 +31,19 @@ from workers.runtime import open_worker_services
 
 @pytest.fixture
 async def start_redis() -> AsyncIterator[Callable[..., object]]:
-    """Starts a Redis of the test's own with other options; gives its URL and the process."""
+    """Return a function that starts a Redis with other options and returns its URL and process."""
     running: list[RunningProcess] = []
     homes: list[tempfile.TemporaryDirectory[str]] = []
 
     async def run(*options: str) -> tuple[str, RunningProcess]:
         homes.append(tempfile.TemporaryDirectory(prefix="fg-"))
         server = prepare_redis_server(Path(homes[-1].name))
-        program = server.spec
-        made = ProcessSpec(program.name, [*program.argv, *options], program.log, check_ready=program.check_ready)
-        running.append(await start_process(made))
+        spec = dataclasses.replace(server.spec, argv=[*server.spec.argv, *options])
+        running.append(await start_process(spec))
         return server.url, running[-1]
 
     yield run
-    await asyncio.gather(*(one.stop() for one in running))
+    await asyncio.gather(*(process.stop() for process in running))
     for home in homes:
         home.cleanup()
 
@@ -54,7 +53,7 @@ def client(url: str) -> Redis:
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("options", "text"),
     [
         (("--appendonly", "no"), "append-only file"),
         (("--appendfsync", "everysec"), "before the command is on the disk"),
@@ -62,26 +61,26 @@ def client(url: str) -> Redis:
         (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "may evict"),
     ],
 )
-async def test_a_server_that_keeps_less(start_redis, options: tuple[str, ...], why: str) -> None:  # type: ignore[no-untyped-def]
+async def test_redis_with_weaker_settings_is_refused(start_redis, options: tuple[str, ...], text: str) -> None:  # type: ignore[no-untyped-def]
     url, _ = await start_redis(*options)
     async with client(url) as redis:
-        with pytest.raises(NotDurable, match=why):
+        with pytest.raises(NotDurable, match=text):
             await check_redis(redis, "fsync", 1)
-        if "evict" not in why:
+        if "evict" not in text:
             await check_redis(redis, "memory", 1)
 
 
-async def test_a_gateway_does_not_start_on_it(start_redis, make_settings: Callable[..., Settings]) -> None:  # type: ignore[no-untyped-def]
+async def test_gateway_on_weaker_redis_does_not_start(start_redis, make_settings: Callable[..., Settings]) -> None:  # type: ignore[no-untyped-def]
     url, _ = await start_redis("--appendfsync", "everysec")
     with pytest.raises(NotDurable, match="set appendfsync to always"):
         async with open_gateway(make_settings(redis_url=url)):
             pytest.fail("it started")
 
 
-async def test_a_postgres_that_commits_before_the_disk_has_it(
+async def test_postgres_with_asynchronous_commit_is_refused(
     make_settings: Callable[..., Settings], database_url: str, sale_prefix: str
 ) -> None:
-    """Neither a worker nor a gateway starts on it, and a connection that comes later is looked at too."""
+    """No worker and no gateway starts, and later connections are checked, too."""
     settings = make_settings()
     name = urlsplit(database_url).path.removeprefix("/")
     other = await asyncpg.connect(database_url)
@@ -104,12 +103,12 @@ async def test_a_postgres_that_commits_before_the_disk_has_it(
     await other.close()
 
 
-async def test_a_postgres_that_never_syncs() -> None:
+async def test_postgres_without_fsync_is_refused() -> None:
     home = Path(tempfile.mkdtemp(prefix="fg-"))
     home.chmod(0o755)
     server = prepare_postgres_server(home)
-    program = dataclasses.replace(server.spec, argv=[*server.spec.argv, "-c", "fsync=off"])
-    running = await start_process(program)
+    spec = dataclasses.replace(server.spec, argv=[*server.spec.argv, "-c", "fsync=off"])
+    running = await start_process(spec)
     try:
         with pytest.raises(NotDurable, match="set fsync to on; off comes from: command line"):
             await open_database(server.url, name="test", connections=1, timeout_s=5, required_durability="fsync")
@@ -118,7 +117,7 @@ async def test_a_postgres_that_never_syncs() -> None:
         shutil.rmtree(home)
 
 
-async def test_no_server_and_no_permission(start_redis) -> None:  # type: ignore[no-untyped-def]
+async def test_unreachable_or_closed_redis_is_refused(start_redis) -> None:  # type: ignore[no-untyped-def]
     async with client("unix:///tmp/nobody-is-here.sock") as redis:
         with pytest.raises(NotReady, match="cannot reach Redis"):
             await check_redis(redis, "fsync", 1)
@@ -130,10 +129,10 @@ async def test_no_server_and_no_permission(start_redis) -> None:  # type: ignore
             await check_redis(redis, "fsync", 1)
 
 
-async def test_replicas_confirm_an_order(  # type: ignore[no-untyped-def]
+async def test_replicated_order_waits_for_its_replica(  # type: ignore[no-untyped-def]
     start_redis, make_settings: Callable[..., Settings], sale_id: str
 ) -> None:
-    """With durability 'replicated' a 202 waits for the replica; one that is away makes the outcome unclear."""
+    """With durability 'replicated' a 202 waits for the replica; without it the outcome is unknown."""
     port = free_port()
     url, _ = await start_redis("--port", str(port), "--bind", "127.0.0.1")
     async with client(url) as redis:
@@ -174,10 +173,10 @@ async def _confirmed(gateway, sale_id: str) -> bool:  # type: ignore[no-untyped-
     return (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 200
 
 
-async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignore[no-untyped-def]
+async def test_redis_restarted_with_weaker_settings_gets_no_orders(  # type: ignore[no-untyped-def]
     start_redis, make_settings: Callable[..., Settings], sale_id: str
 ) -> None:
-    """Redis dies and is started again by somebody with other options: orders are refused, not risked."""
+    """Redis is killed and restarted with weaker options: orders are refused, not risked."""
     url, running = await start_redis()
     settings = make_settings(redis_url=url, limits={"order_timeout_ms": 700, "redis_call_timeout_ms": 300})
     async with open_cli_services(settings) as shop, open_gateway(settings) as gateway:
@@ -185,11 +184,8 @@ async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignor
         await gateway.services.snapshots.refresh()
         assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
         await running.kill()
-        program = running.spec
-        weaker = ProcessSpec(
-            program.name, [*program.argv, "--appendfsync", "no"], program.log, check_ready=program.check_ready
-        )
-        again = await start_process(weaker)
+        spec = dataclasses.replace(running.spec, argv=[*running.spec.argv, "--appendfsync", "no"])
+        restarted = await start_process(spec)
         try:
             await gateway.order(order_body(sale_id, ("a", 1)), key="k")
             answer = await gateway.order(order_body(sale_id, ("a", 1)), key="k")
@@ -198,4 +194,4 @@ async def test_a_server_that_comes_back_with_less_gets_no_orders(  # type: ignor
                 await redis.config_set("appendfsync", "always")
             assert (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
         finally:
-            await again.stop()
+            await restarted.stop()

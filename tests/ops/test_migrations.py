@@ -1,4 +1,4 @@
-"""Migrations arrive, once, whoever runs them; every SQL block fits the schema they make."""
+"""Migrations are applied once, also concurrently; every SQL block fits the resulting schema."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from commerce.kernel import migrations
 from commerce.kernel.errors import Conflict, NotReady
-from commerce.kernel.migrations import Migration, load_migrations, check_migrated, migrate
+from commerce.kernel.migrations import Migration, check_migrated, load_migrations, migrate
 from commerce.kernel.sql import load_queries
 from tests.support.servers import Servers
 
@@ -23,7 +23,7 @@ PACKAGES = sorted(
 
 @pytest.fixture
 async def empty_url(servers: Servers) -> AsyncIterator[str]:
-    """A database with nothing in it."""
+    """Return the URL of an empty database."""
     name = f"empty_{uuid4().hex}"
     admin = await asyncpg.connect(servers.database_url.format("postgres"))
     await admin.execute(f"CREATE DATABASE {name}")
@@ -32,7 +32,7 @@ async def empty_url(servers: Servers) -> AsyncIterator[str]:
     await admin.close()
 
 
-async def test_a_repeat_does_nothing(empty_url: str) -> None:
+async def test_migrate_repeated_applies_nothing(empty_url: str) -> None:
     connection = await asyncpg.connect(empty_url)
     with pytest.raises(NotReady, match="run `floodgate migrate`"):
         await check_migrated(connection)
@@ -42,7 +42,7 @@ async def test_a_repeat_does_nothing(empty_url: str) -> None:
     await connection.close()
 
 
-async def test_several_at_once(empty_url: str) -> None:
+async def test_migrate_concurrently_applies_each_once(empty_url: str) -> None:
     connections = [await asyncpg.connect(empty_url) for _ in range(4)]
     done = await asyncio.gather(*(migrate(connection) for connection in connections))
     assert sorted(len(part) for part in done) == [0, 0, 0, len(load_migrations())]
@@ -50,7 +50,7 @@ async def test_several_at_once(empty_url: str) -> None:
         await connection.close()
 
 
-async def test_an_applied_one_is_never_edited(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_edited_applied_migration_is_refused(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
     await migrate(connection)
     first, *rest = load_migrations()
@@ -61,7 +61,7 @@ async def test_an_applied_one_is_never_edited(empty_url: str, monkeypatch: pytes
     await connection.close()
 
 
-async def test_one_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_migration_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
     broken = Migration(len(load_migrations()) + 1, "broken", "CREATE TABLE half (); SELECT 1/0;")
     good = load_migrations()
@@ -73,7 +73,7 @@ async def test_one_that_fails_leaves_nothing(empty_url: str, monkeypatch: pytest
     await connection.close()
 
 
-async def test_sales_that_were_closed_before_are_given_a_time(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_migration_of_closed_sales_sets_their_time(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
     every = load_migrations()
     monkeypatch.setattr(migrations, "load_migrations", lambda: every[:2])
@@ -93,7 +93,7 @@ async def test_sales_that_were_closed_before_are_given_a_time(empty_url: str, mo
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-async def test_every_block_fits_the_schema(database_url: str, package: str) -> None:
+async def test_sql_blocks_of_package_fit_the_schema(database_url: str, package: str) -> None:
     connection = await asyncpg.connect(database_url)
     for name, sql in load_queries(package).all().items():
         if not sql.startswith("SET"):

@@ -136,7 +136,7 @@ async def test_order_that_cannot_be_planned_is_listed_and_retried(floodgate: Com
     assert await floodgate("order", "retry-planning", order_id) == (0, f"{order_id} is due again")
     await ship.work_until_idle()
     assert len(await ship.list_shipments(order_id)) == 1
-    await check_refused(floodgate, "cannot be planned", "retry-planning", order_id, group="order")
+    await check_refused(floodgate, "not among those", "retry-planning", order_id, group="order")
 
 
 async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship: ShippingShop) -> None:
@@ -146,7 +146,7 @@ async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship:
     for _ in range(2):
         status, output = await floodgate("shipment", "pack", id_, "--tracking-no", "YD-0001")
         assert (status, output.endswith("is booked, goes with byhand as YD-0001, is packed")) == (0, True), output
-    await check_refused(floodgate, "the number YD-0001 stands for", "pack", (await plan_staff_booked(ship)).shipment_id,
+    await check_refused(floodgate, "number YD-0001 belongs to another shipment", "pack", (await plan_staff_booked(ship)).shipment_id,
                   "--tracking-no", "YD-0001")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The supervisor starts in order, restarts what dies, and stops in the reverse order."""
+"""The supervisor starts in order, restarts processes that end, and stops in reverse order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ops.local.supervisor import Supervisor
 from tests.support.sales import eventually
 
 
-def program(tmp_path: Path, name: str, code: str, **more: object) -> ProcessSpec:
+def create_spec(tmp_path: Path, name: str, code: str, **more: object) -> ProcessSpec:
     argv = [sys.executable, "-c", code]
     return ProcessSpec(name, argv, tmp_path / f"{name}.log", stop_timeout_s=2, ready_timeout_s=5, **more)  # type: ignore[arg-type]
 
@@ -23,51 +23,51 @@ def program(tmp_path: Path, name: str, code: str, **more: object) -> ProcessSpec
 SLEEP = "import time\ntime.sleep(600)"
 
 
-async def test_what_dies_is_started_again(tmp_path: Path) -> None:
+async def test_killed_process_is_restarted(tmp_path: Path) -> None:
     lines: list[str] = []
     ended: list[int] = []
     supervisor = Supervisor(lines.append, ended.append)
-    await supervisor.start([program(tmp_path, "sleeper", SLEEP)])
+    await supervisor.start([create_spec(tmp_path, "sleeper", SLEEP)])
     first = supervisor.list_pids()["sleeper"]
     os.kill(first, signal.SIGKILL)
-    await eventually(lambda: _other(supervisor, first))
+    await eventually(lambda: _is_restarted(supervisor, first))
     assert ended == [first]
     assert lines == ["sleeper ended with status -9; restarting it", "sleeper runs again"]
     await supervisor.stop()
     assert supervisor.list_pids() == {}
 
 
-async def _other(supervisor: Supervisor, first: int) -> bool:
+async def _is_restarted(supervisor: Supervisor, first: int) -> bool:
     return supervisor.list_pids().get("sleeper", first) != first
 
 
-async def test_what_does_not_start_says_why(tmp_path: Path) -> None:
+async def test_process_that_does_not_start_reports_its_log(tmp_path: Path) -> None:
     supervisor = Supervisor()
-    bad = program(tmp_path, "bad", "import sys\nprint('the reason')\nsys.exit(3)", check_ready=_never)
+    bad = create_spec(tmp_path, "bad", "import sys\nprint('the reason')\nsys.exit(3)", check_ready=_fail_check)
     with pytest.raises(ProcessFailed, match=r"bad ended at once with status 3(.|\n)*the reason"):
         await supervisor.start([bad])
-    slow = program(tmp_path, "slow", SLEEP, check_ready=_never)
+    slow = create_spec(tmp_path, "slow", SLEEP, check_ready=_fail_check)
     with pytest.raises(ProcessFailed, match=r"slow was not ready in 5 s: not yet"):
         await supervisor.start([slow])
     await supervisor.stop()
 
 
-async def _never() -> None:
+async def _fail_check() -> None:
     raise RuntimeError("not yet")
 
 
-async def test_the_last_stage_stops_first_and_the_deaf_are_killed(tmp_path: Path) -> None:
+async def test_stop_ends_last_stage_first_and_kills_after_timeout(tmp_path: Path) -> None:
     order: list[str] = []
     supervisor = Supervisor()
-    deaf = (
+    ignores_sigterm = (
         "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('deaf', flush=True)\ntime.sleep(600)"
     )
     slow = (
         "import signal, time\nsignal.signal(signal.SIGTERM, lambda *_: time.sleep(0.3) or exit())\n"
         f"print('slow', flush=True)\n{SLEEP}"
     )
-    await supervisor.start([program(tmp_path, "first", slow)])
-    await supervisor.start([program(tmp_path, "second", deaf)])
+    await supervisor.start([create_spec(tmp_path, "first", slow)])
+    await supervisor.start([create_spec(tmp_path, "second", ignores_sigterm)])
     await eventually(lambda: _has_logged(tmp_path / "second.log", "deaf"))
     await eventually(lambda: _has_logged(tmp_path / "first.log", "slow"))
     pids = supervisor.list_pids()
@@ -75,7 +75,7 @@ async def test_the_last_stage_stops_first_and_the_deaf_are_killed(tmp_path: Path
     async def watch() -> None:
         while len(order) < 2:
             for name, pid in pids.items():
-                if name not in order and not _lives(pid):
+                if name not in order and not _is_alive(pid):
                     order.append(name)
             await asyncio.sleep(0.01)
 
@@ -89,7 +89,7 @@ async def _has_logged(log: Path, text: str) -> bool:
     return text in log.read_text()
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -1,4 +1,4 @@
-"""The tour of the documentation is true: its commands run in their order, and print what the page says."""
+"""The tour of the documentation is correct: its commands run in order and print what the page shows."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _END = "--- end of a block ---"
 
 
 def _blocks(page: str) -> Iterator[tuple[str, str]]:
-    """Each block of commands with what it prints: the block after it, if that is one of text."""
-    found = _BLOCK.findall(page)
-    for number, (kind, text) in enumerate(found):
+    """Yield each block of commands with the block of text after it, which is its output."""
+    blocks = _BLOCK.findall(page)
+    for number, (kind, text) in enumerate(blocks):
         if kind == "sh":
-            after = found[number + 1] if number + 1 < len(found) else ("sh", "")
+            after = blocks[number + 1] if number + 1 < len(blocks) else ("sh", "")
             yield text, "" if after[0] else after[1]
 
 
-def _fits(wanted: str, said: str) -> bool:
-    return re.fullmatch(re.escape(wanted).replace("…", ".+"), said) is not None
+def _fits(expected: str, line: str) -> bool:
+    return re.fullmatch(re.escape(expected).replace("…", ".+"), line) is not None
 
 
-def test_the_commands_are_bash() -> None:
-    """Quick; what they do is the drill's matter."""
+def test_tour_commands_are_valid_bash() -> None:
+    """Quick; the drill runs them."""
     blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
     assert len(blocks) > 5
     script = "".join(commands for commands, _ in blocks)
@@ -46,7 +46,7 @@ def test_the_commands_are_bash() -> None:
 @pytest.mark.drill
 @pytest.mark.timeout(500)
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("curl"), reason="needs /proc and curl")
-async def test_the_tour(home: Path) -> None:
+async def test_tour_commands_print_what_the_page_shows(home: Path) -> None:
     blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
     script = "".join(f"{commands}\necho '{_END}'\n" for commands, _ in blocks)
     up = UpProcess(home)
@@ -68,14 +68,14 @@ async def test_the_tour(home: Path) -> None:
         async with asyncio.timeout(400):
             assert process.stdout is not None
             assert process.stderr is not None
-            said, wrong = await asyncio.gather(process.stdout.read(), process.stderr.read())
+            stdout, stderr = await asyncio.gather(process.stdout.read(), process.stderr.read())
         await process.wait()
-        told = said.decode()
-        assert (process.returncode, wrong.decode()) == (0, ""), told
-        for (commands, wanted), printed in zip(blocks, told.split(f"{_END}\n"), strict=False):
-            lines, expected = printed.splitlines(), wanted.splitlines()
+        output = stdout.decode()
+        assert (process.returncode, stderr.decode()) == (0, ""), output
+        for (commands, text), printed in zip(blocks, output.split(f"{_END}\n"), strict=False):
+            lines, expected = printed.splitlines(), text.splitlines()
             fits = len(lines) == len(expected) and all(map(_fits, expected, lines))
-            assert fits, f"{commands}\nprinted:\n{printed}\nthe page says:\n{wanted}"
+            assert fits, f"{commands}\nprinted:\n{printed}\nthe page shows:\n{text}"
         assert "the data is kept" in await up.stop()
     finally:
         for pid in up.processes():
