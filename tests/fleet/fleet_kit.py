@@ -1,4 +1,4 @@
-"""A fleet for the tests: a warehouse, vehicles, deliveries, and a checker of routes that shares nothing with the solver."""
+"""A fleet for the tests, and a checker of routes that shares no code with the solver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A driver's link opens one route, made here, for two days."""
+"""Links of drivers: each opens one route, until the end of the day after."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ def test_driver_link_is_unique_per_route(route_id: UUID) -> None:
     assert (token == make_link(KEY, ROUTE, DAY, ZONE)) == (route_id == ROUTE)
 
 
-def forged(key: str = KEY, algorithm: str = "HS256", **claims: object) -> str:
-    given = {"aud": AUDIENCE, "sub": "AZaNV2oscACAAAAAAAAACw", "exp": int(ENDS.timestamp()), **claims}
-    return jwt.encode({name: value for name, value in given.items() if value is not None}, key, algorithm)
+def forge_token(key: str = KEY, algorithm: str = "HS256", **claims: object) -> str:
+    all_claims = {"aud": AUDIENCE, "sub": "AZaNV2oscACAAAAAAAAACw", "exp": int(ENDS.timestamp()), **claims}
+    return jwt.encode({name: value for name, value in all_claims.items() if value is not None}, key, algorithm)
 
 
 @pytest.mark.parametrize(
     "token",
     [
-        forged("another key that is long enough too"),
-        forged("", "none"),
-        forged(aud="floodgate"),
-        forged(aud=None),
-        forged(exp=None),
-        forged(sub=None),
-        forged(sub="short"),
-        forged(sub="not base 64!"),
-        forged(sub=str(ROUTE)),
+        forge_token("another key that is long enough too"),
+        forge_token("", "none"),
+        forge_token(aud="floodgate"),
+        forge_token(aud=None),
+        forge_token(exp=None),
+        forge_token(sub=None),
+        forge_token(sub="short"),
+        forge_token(sub="not base 64!"),
+        forge_token(sub=str(ROUTE)),
         make_link(KEY, ROUTE, DAY, ZONE)[:-2] + "AA",
         "",
         "a.b.c",
@@ -62,14 +62,14 @@ def forged(key: str = KEY, algorithm: str = "HS256", **claims: object) -> str:
     ],
 )
 def test_driver_link_forged_or_malformed_is_refused(token: str) -> None:
-    with pytest.raises(BadLink) as refused:
+    with pytest.raises(BadLink) as raised:
         check_link(KEY, token, NOW)
-    assert KEY not in str(refused.value)
+    assert KEY not in str(raised.value)
 
 
 def test_driver_link_with_other_route_is_refused() -> None:
-    mine = make_link(KEY, ROUTE, DAY, ZONE).split(".")
+    own = make_link(KEY, ROUTE, DAY, ZONE).split(".")
     other = make_link(KEY, UUID(int=7), DAY, ZONE).split(".")
     with pytest.raises(BadLink):
-        check_link(KEY, ".".join([mine[0], other[1], mine[2]]), NOW)
-    assert check_link(KEY, forged(), NOW) == ROUTE  # it is the signature that counts
+        check_link(KEY, ".".join([own[0], other[1], own[2]]), NOW)
+    assert check_link(KEY, forge_token(), NOW) == ROUTE  # a token with a valid signature

@@ -1,4 +1,4 @@
-"""The search has a process of its own: it ends in time, knows no secrets, and services start without its libraries."""
+"""The solver process: it ends in time, receives no secrets, and services start without optional libraries."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from commerce.fleet import solver_client
 from commerce.fleet.errors import SolverFailed
 from commerce.fleet.routing_problem import RoutingProblem, RoutingVehicle, SolveRequest, Visit
 
-WAYS = [[0, 10, 20], [10, 0, 10], [20, 10, 0]]
-PROBLEM = RoutingProblem([RoutingVehicle(10, 0, 1_000)], [Visit(1, 0, 900, 5)] * 2, WAYS, WAYS)
+LEGS = [[0, 10, 20], [10, 0, 10], [20, 10, 0]]
+PROBLEM = RoutingProblem([RoutingVehicle(10, 0, 1_000)], [Visit(1, 0, 900, 5)] * 2, LEGS, LEGS)
 
 
-def searching() -> list[int]:
-    """Processes of ours that search."""
+def solver_pids() -> list[int]:
+    """Return the ids of our solver processes."""
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return [
         pid
@@ -30,30 +30,30 @@ def searching() -> list[int]:
 
 async def test_solver_runs_in_subprocess() -> None:
     shares: list[float] = []
-    found = await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
-    assert sorted(found.sequences[0]) == [0, 1]
+    solution = await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.3, 1), shares.append)
+    assert sorted(solution.sequences[0]) == [0, 1]
     assert shares[-1] == 1
     assert len(shares) > 1
-    assert searching() == []
+    assert solver_pids() == []
 
 
 async def test_solver_beyond_time_limit_is_killed() -> None:
     with pytest.raises(SolverFailed, match="was killed"):
         await solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 0.05, 1), lambda share: None, grace_s=0)
-    assert searching() == []
+    assert solver_pids() == []
 
 
 async def test_solver_of_cancelled_caller_is_killed() -> None:
-    told = asyncio.Event()
+    has_progress = asyncio.Event()
     waiting = asyncio.create_task(
-        solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 60, 1), lambda share: told.set())
+        solver_client.solve_in_subprocess(SolveRequest(PROBLEM, 60, 1), lambda share: has_progress.set())
     )
-    await told.wait()
-    assert len(searching()) == 1
+    await has_progress.wait()
+    assert len(solver_pids()) == 1
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert searching() == []
+    assert solver_pids() == []
 
 
 async def test_solver_that_crashes_raises_solver_failed(capfd: pytest.CaptureFixture[str]) -> None:
@@ -69,8 +69,10 @@ def test_solver_environment_has_no_settings() -> None:
 
 def test_services_import_without_optional_libraries() -> None:
     code = (
-        "import sys, gateway.app, workers.runtime, ops.cli, commerce.fleet.service, commerce.fleet.route_execution;"
-        "print([name for name in ('pyvrp', 'matplotlib', 'numpy') if name in sys.modules])"
+        "import sys, gateway.app, workers.runtime, ops.cli, commerce.fulfilment.printing\n"
+        "import commerce.fleet.service, commerce.fleet.route_execution, commerce.fleet.route_map\n"
+        "optional = 'pyvrp', 'matplotlib', 'numpy', 'reportlab', 'fontTools', 'segno'\n"
+        "print([name for name in optional if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -150,7 +150,7 @@ async def test_redirect_shipment_cancels_booking_and_chooses_carrier_again(ship:
     assert (again.next_address, again.after_cancel, again.packed_at) == (None, None, None)
     assert again.booking_id != first.booking_id
     assert again.tracking_no != first.tracking_no
-    assert [request.ship_to.line for request in cheap.booking_requests] == ["Elsewhere 1", ADDRESS["line"]]
+    assert [request.recipient.line for request in cheap.booking_requests] == ["Elsewhere 1", ADDRESS["line"]]
     # At the next address another carrier is cheaper, worklist staff book.
     await fulfilment.redirect(id_, Address(**SHANGHAI), "moved once more", "dan")
     assert await ship.work_until_idle() == ["replanned"]
