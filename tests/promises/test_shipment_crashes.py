@@ -74,7 +74,7 @@ class CrashKit:
         await eventually(is_reached, timeout_s=20)
 
     def list_at_carrier(self) -> list[SimulatedShipment]:
-        return self.carrier_kit.carriers.depot.last(100)
+        return self.carrier_kit.carriers.shipment_store.list_newest(100)
 
     async def add_booked_shipment(self) -> Shipment:
         """Add an order, have a worker book its shipment, and stop the worker."""
@@ -94,11 +94,11 @@ class CrashKit:
         rows = await self.ship.fetch_rows("SELECT booking_id, tracking_no FROM bookings WHERE outcome = 'booked'")
         our_bookings = {(row["booking_id"].hex, row["tracking_no"]) for row in rows}
         assert {
-            (simulated.order_no, simulated.number)
+            (simulated.order_no, simulated.tracking_no)
             for simulated in self.list_at_carrier()
             if simulated.state != "cancelled"
         } == our_bookings
-        assert self.carrier_kit.books("sf_express")["booked_more_than_once"] == 0
+        assert self.carrier_kit.totals("sf_express")["booked_more_than_once"] == 0
         assert await self.ship.fetch_value("SELECT count(*) FROM shipments WHERE parked") == 0
 
 
@@ -119,7 +119,7 @@ async def kit(shop: CliServices, make_settings: Callable[..., Settings], tmp_pat
         }
         settings = make_settings(
             shipping={"sf_express": account, "tracking_poll_initial_s": 0.2, "tracking_poll_max_s": 0.2},
-            driver={"lease_s": 1, "backoff_max_s": 0.5},
+            jobs={"lease_s": 1, "backoff_max_s": 0.5},
         )
         ship = await stack.enter_async_context(open_shipping_shop(shop, settings, rates=_RATES))
         ship.carriers["sf_express"] = FakeCarrier("sf_express")  # for staff actions, which call no carrier
@@ -152,10 +152,10 @@ async def test_shipment_delivered_after_crash_is_recorded(kit: CrashKit) -> None
     order_id = await kit.ship.add_order()
     await kit.run_until_killed("shipment.after_book")
     [simulated] = kit.list_at_carrier()
-    kit.carrier_kit.carriers.courier.move(simulated.number, "delivered")
+    kit.carrier_kit.carriers.shipment_simulator.move(simulated.tracking_no, "delivered")
     await kit.start_worker()
     await kit.wait_for_status((await kit.get_only_shipment()).shipment_id, "delivered")
-    assert (await kit.get_only_shipment()).tracking_no == simulated.number
+    assert (await kit.get_only_shipment()).tracking_no == simulated.tracking_no
     assert await kit.ship.order_status(order_id) == "delivered"
     await kit.check()
 
@@ -195,7 +195,7 @@ async def test_killed_after_late_cancellation_notes_it_once(kit: CrashKit) -> No
     """SF has the shipment: it continues, and this is noted once."""
     shipment = await kit.add_booked_shipment()
     assert shipment.tracking_no is not None
-    kit.carrier_kit.carriers.courier.move(shipment.tracking_no, "picked_up")
+    kit.carrier_kit.carriers.shipment_simulator.move(shipment.tracking_no, "picked_up")
     await kit.ship.fulfilment.cancel(shipment.shipment_id, "not wanted", "dan")
     await kit.run_until_killed("shipment.after_cancel")
     await kit.start_worker()
@@ -204,7 +204,7 @@ async def test_killed_after_late_cancellation_notes_it_once(kit: CrashKit) -> No
         return (await kit.ship.get_shipment(shipment.shipment_id)).status == "picked_up"
 
     await eventually(is_picked_up)
-    kit.carrier_kit.carriers.courier.move(shipment.tracking_no, "delivered")
+    kit.carrier_kit.carriers.shipment_simulator.move(shipment.tracking_no, "delivered")
     await kit.wait_for_status(shipment.shipment_id, "delivered")
     late = [text for text in await kit.ship.list_event_texts(shipment.shipment_id) if "has collected it" in text]
     assert len(late) == 1

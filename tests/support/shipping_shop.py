@@ -320,13 +320,14 @@ SELECT * FROM (
     SELECT order_id, line_no, address_no, ordered, planned, shipped, delivered FROM fulfilment_lines
 ) AS counted FULL JOIN (
     SELECT order_lines.order_id, line_no, address_no, order_lines.quantity AS ordered,
-           coalesce(sum(planned_lines.quantity) FILTER (WHERE NOT is_gone), 0) AS planned,
-           coalesce(sum(planned_lines.quantity) FILTER (WHERE NOT is_gone AND status NOT IN ('planned', 'booked')), 0) AS shipped,
-           coalesce(sum(planned_lines.quantity) FILTER (WHERE status = 'delivered'), 0) AS delivered
+           coalesce(sum(contents.quantity) FILTER (WHERE NOT is_gone), 0) AS planned,
+           coalesce(sum(contents.quantity) FILTER (WHERE NOT is_gone AND status NOT IN ('planned', 'booked')), 0)
+               AS shipped,
+           coalesce(sum(contents.quantity) FILTER (WHERE status = 'delivered'), 0) AS delivered
     FROM order_lines JOIN fulfilment_lines USING (order_id, line_no, address_no) LEFT JOIN (
         SELECT shipment_lines.*, status, status IN ('cancelled', 'lost', 'returned_to_sender') AS is_gone
         FROM shipment_lines JOIN shipments USING (shipment_id)
-    ) AS planned_lines USING (order_id, line_no, address_no)
+    ) AS contents USING (order_id, line_no, address_no)
     GROUP BY order_lines.order_id, line_no, address_no, order_lines.quantity
 ) AS expected USING (order_id, line_no, address_no)
 WHERE (counted.ordered, counted.planned, counted.shipped, counted.delivered)
