@@ -68,9 +68,9 @@ USER 10001:10001
 EXPOSE 8080 8081
 
 # There is no HEALTHCHECK: it would apply to every process, and a worker, which serves no HTTP, would never be healthy.
-# Configure the orchestrator per process. A gateway gets traffic while GET :8080/health/ready returns 200. Restart it only
-# if GET :8080/health/live does not return 200. Never restart it because it is not ready: an unreachable Redis would
-# then stop all gateways. If the orchestrator needs a command instead of a request:
+# Configure the orchestrator per process. A gateway gets traffic while GET :8080/health/ready returns 200. Restart it
+# only if GET :8080/health/live does not return 200. Never restart it because it is not ready: an unreachable Redis
+# would then stop all gateways. If the orchestrator needs a command instead of a request:
 #   python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health/ready', timeout=5)"
 # A worker that cannot continue ends, so it is enough to restart ended workers; the metrics show if work is done.
 ENTRYPOINT ["floodgate"]

@@ -14,7 +14,7 @@ help: ## list the targets
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "cannot build the environment: Floodgate needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3"; exit 1; }
+		|| { echo "cannot build the environment: Python is older than 3.11; use make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: requirements/run.lock pyproject.toml | $(BIN)/python

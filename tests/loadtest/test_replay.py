@@ -16,7 +16,7 @@ from ops.services import CliServices
 from tests.support.gateway import open_gateway, run_workers
 
 REAL = os.environ.get("FLOODGATE_TEST_DATASET", "")
-"""the first three days of December 2010 of the data set Online Retail (UCI Machine Learning Repository), if named"""
+"""file with the first three days of December 2010 of Online Retail (UCI), if named"""
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
 ROWS = '''\
 1,85123A,"HEART, ""white""",6,2010-12-01,2.55,17850,United Kingdom

@@ -100,7 +100,7 @@ async def wait_until_stored(shop: CliServices, sale_id: str) -> int:
 async def test_spike_sells_every_unit_once(
     shop: CliServices, make_settings: Callable[..., Settings], sale_id: str, tmp_path: Path
 ) -> None:
-    """80 customers, 30 units, one per customer, and a gateway that allows one order per user in two seconds."""
+    """80 customers, 30 units, one per customer; the gateway allows one order per user in two seconds."""
     await make_sale(shop, sale_id, {"phone": (30, 399_900, 1)})
     settings = make_settings(limits={"orders_per_user_per_s": 0.5, "orders_per_user_burst": 1})
     async with run_processes(settings, tmp_path) as started:

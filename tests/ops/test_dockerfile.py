@@ -1,4 +1,4 @@
-"""The Dockerfile is sound, and the result of its steps is complete and works, without a container engine."""
+"""The Dockerfile is sound, and its result is complete and works; needs no container engine."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ from ops.cli import app
 from ops.services import CliServices
 from tests.support.processes import Processes
 from tests.support.sales import ADDRESS
-from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, refusal, tracking_event
+from tests.support.fake_carrier import refusal
+from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, tracking_event
 
 SHIPPING = {
     "kuaidi100": {
@@ -146,8 +147,9 @@ async def test_pack_checks_and_records_tracking_number(floodgate: Command, ship:
     for _ in range(2):
         status, output = await floodgate("shipment", "pack", id_, "--tracking-no", "YD-0001")
         assert (status, output.endswith("is booked, goes with byhand as YD-0001, is packed")) == (0, True), output
-    await check_refused(floodgate, "number YD-0001 belongs to another shipment", "pack", (await plan_staff_booked(ship)).shipment_id,
-                  "--tracking-no", "YD-0001")  # fmt: skip
+    other_id = (await plan_staff_booked(ship)).shipment_id
+    refusal_text = "number YD-0001 belongs to another shipment"
+    await check_refused(floodgate, refusal_text, "pack", other_id, "--tracking-no", "YD-0001")
 
 
 async def test_hold_resume_cancel_and_reship_follow_each_other(floodgate: Command, ship: ShippingShop) -> None:
