@@ -14,7 +14,8 @@ from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, bearer
 from tests.support.sales import ADDRESS
 from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
-from tests.support.shipping_shop import SHANGHAI, refusal, tracking_event
+from tests.support.fake_carrier import refusal
+from tests.support.shipping_shop import SHANGHAI, tracking_event
 
 
 @pytest.fixture

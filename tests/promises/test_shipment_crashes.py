@@ -23,9 +23,10 @@ from config.settings import Settings
 from ops.sandbox.shipment_store import SimulatedShipment
 from ops.services import CliServices
 from tests.ops.carrier_kit import IDS, CarrierKit, FakeCarrierClock, WebhookReceiver, open_carrier_kit
+from tests.support.fake_carrier import FakeCarrier
 from tests.support.processes import Processes, run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually
-from tests.support.shipping_shop import FakeCarrier, ShippingShop, open_shipping_shop
+from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
 pytestmark = pytest.mark.drill  # a dozen processes one after the other
 

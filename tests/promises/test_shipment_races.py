@@ -24,8 +24,9 @@ from commerce.shipping.errors import InvalidShipmentState
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.services import CliServices
+from tests.support.fake_carrier import FakeCarrier
 from tests.support.sales import ADDRESS, eventually, make_sale
-from tests.support.shipping_shop import PRICE, SHANGHAI, FakeCarrier, ShippingShop, open_shipping_shop, tracking_event
+from tests.support.shipping_shop import PRICE, SHANGHAI, ShippingShop, open_shipping_shop, tracking_event
 
 pytestmark = pytest.mark.drill  # takes half a minute
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.shipping.carrier_port import BookingConfirmation, BookingRequest
 from commerce.shipping.model import Shipment
+from tests.support.fake_carrier import FakeCarrier, refusal
 from tests.support.sales import eventually
-from tests.support.shipping_shop import SHANGHAI, FakeCarrier, ShippingShop, refusal
+from tests.support.shipping_shop import SHANGHAI, ShippingShop
 
 
 async def test_refused_shipment_is_booked_with_next_carrier(ship: ShippingShop) -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from commerce.kernel.address import Address
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
+from tests.support.fake_carrier import FakeCarrier, refusal
 from tests.support.sales import ADDRESS
-from tests.support.shipping_shop import SHANGHAI, FakeCarrier, ShippingShop, refusal, tracking_event
+from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
 
 
 async def test_order_refunded_before_planning_is_not_planned(ship: ShippingShop) -> None:

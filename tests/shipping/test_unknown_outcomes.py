@@ -13,9 +13,10 @@ from commerce.kernel.address import Address
 from commerce.kernel.external import ExternalOutcomeUnknown
 from config.settings import Settings
 from ops.services import CliServices
+from tests.support.fake_carrier import refusal
 from tests.support.processes import Processes, run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually
-from tests.support.shipping_shop import RATES, ShippingShop, open_shipping_shop, refusal
+from tests.support.shipping_shop import RATES, ShippingShop, open_shipping_shop
 
 
 async def shipment_with_unknown_outcome(ship: ShippingShop, *outcomes: Exception | str) -> UUID:

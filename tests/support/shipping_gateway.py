@@ -17,9 +17,10 @@ from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.services import CliServices
 from tests.shipping import kuaidi100_kit, sf_express_kit
+from tests.support.fake_carrier import FakeCarrier
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
 from tests.support.sales import ADDRESS
-from tests.support.shipping_shop import FakeCarrier, ShippingShop, open_shipping_shop
+from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
 ZONE = ZoneInfo("Asia/Shanghai")
 NINGBO = {**ADDRESS, "city": "Ningbo", "district": "Haishu"}
