@@ -17,7 +17,8 @@ async def run_steps(
 ) -> None:
     """Call `step` until `stop` is set.
 
-    `step` returns the number of its jobs; after 0 the loop waits `poll_interval_s` seconds. A running step is finished. A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
+    `step` returns the number of its jobs; after 0 the loop waits `poll_interval_s` seconds. A running step is finished.
+    A failed step is logged, counted and repeated: its jobs are rows, so none is lost."""
     while not stop.is_set():
         try:
             jobs = await step()

@@ -80,8 +80,8 @@ async def _sales_to_read(services: WorkerServices) -> set[str]:
 class ReadSlots:
     """Limits concurrent reads to `writer.concurrent_reads`.
 
-    Each read that waits holds a Redis connection. With more readers than slots each read waits for a shorter time, so that every sale is still read once within
-    `writer.read_block_ms`."""
+    Each read that waits holds a Redis connection. With more readers than slots each read waits for a shorter time, so
+    that every sale is still read once within `writer.read_block_ms`."""
 
     def __init__(self, settings: WriterSettings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""P6: refunds, store credit and cash, the ledger that they are entered in, and that the audit sees a broken book."""
+"""P6: refunds, store credit and cash, their ledger, and the findings of the audit."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ async def refund(pay: PaymentShop, order_id: UUID, key: str, amount: int | None 
 
 
 async def refunded(pay: PaymentShop, order_id: UUID) -> list[int]:
-    """What went back of each payment, once all that is under way has arrived."""
+    """Return the refunded amount of each payment, once all jobs are done."""
     await pay.quiet()
-    return [one["refunded"] for one in await pay.payments(order_id)]
+    return [payment["refunded"] for payment in await pay.payments(order_id)]
 
 
-async def test_in_part_then_the_rest_then_no_more(pay: PaymentShop) -> None:
+async def test_refund_in_parts_never_exceeds_captured(pay: PaymentShop) -> None:
     order_id, _ = await pay.paid(("alipay", 100))
     await refund(pay, order_id, "first", 30)
     assert await refunded(pay, order_id) == [30]
@@ -54,8 +54,8 @@ async def test_in_part_then_the_rest_then_no_more(pay: PaymentShop) -> None:
     await pay.order_is(order_id, "paid")
 
 
-async def test_over_several_payments(pay: PaymentShop) -> None:
-    """The last part first, and each in the way it came: cash as store credit."""
+async def test_refund_over_several_payments_starts_with_last_tender(pay: PaymentShop) -> None:
+    """Each amount is refunded by its own method, cash as store credit."""
     await pay.gift(30)
     order_id, [_, alipay, cash] = await pay.ordered(("balance", 30), ("alipay", 50), ("cod", 20))
     pay.pays("alipay", alipay["payment_id"])
@@ -65,13 +65,13 @@ async def test_over_several_payments(pay: PaymentShop) -> None:
     await service(pay).record_cash_collected(UUID(cash["payment_id"]))
     shown = await refund(pay, order_id, "broken", 45)
     assert await refunded(pay, order_id) == [0, 25, 20]
-    assert (shown.net_captured, await pay.credit()) == (80, 20), "of our own ways it is shown at once"
+    assert (shown.net_captured, await pay.credit()) == (80, 20), "refunds of internal methods are done at once"
     await refund(pay, order_id, "all of it")
     assert await refunded(pay, order_id) == [30, 50, 20]
     assert await pay.credit() == 50
 
 
-async def test_a_repeated_key_gives_nothing_more(pay: PaymentShop) -> None:
+async def test_refund_with_repeated_key_changes_nothing(pay: PaymentShop) -> None:
     order_id, _ = await pay.paid(("alipay", 60), ("wechatpay", 40))
     for amount in (70, 70, 10, None):
         await refund(pay, order_id, "k", amount)
@@ -81,82 +81,84 @@ async def test_a_repeated_key_gives_nothing_more(pay: PaymentShop) -> None:
     assert await refunded(pay, order_id) == [60, 40]
 
 
-@pytest.mark.parametrize("same", [True, False])
-async def test_many_at_once(pay: PaymentShop, same: bool) -> None:
-    """Ten times 30 of 100: one under one key, three under ten keys."""
+@pytest.mark.parametrize("same_key", [True, False])
+async def test_concurrent_refunds_never_exceed_captured(pay: PaymentShop, same_key: bool) -> None:
+    """Of ten refunds of 30 from 100, one succeeds with one key and three with ten keys."""
     order_id, _ = await pay.paid(("wechatpay", 100))
-    keys = ["k" if same else f"k{n}" for n in range(10)]
+    keys = ["k" if same_key else f"k{n}" for n in range(10)]
     answers = await asyncio.gather(*(refund(pay, order_id, key, 30) for key in keys), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
     assert all(isinstance(answer, RefundExceedsCaptured) for answer in refused), refused
-    assert len(refused) == (0 if same else 7)
-    assert await refunded(pay, order_id) == [30 if same else 90]
+    assert len(refused) == (0 if same_key else 7)
+    assert await refunded(pay, order_id) == [30 if same_key else 90]
 
 
-async def test_a_refund_that_the_provider_does_not_know_is_given_up(
+async def test_refund_unknown_to_provider_is_parked_and_retried(
     shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not wait unseen for ever; taken up again it goes through."""
+    """Being parked shows it to staff; after a retry it is done."""
 
-    async def unknown(self: WeChatPay, order: RefundRequest) -> ProviderRefund:
-        return ProviderRefund(order.payment_id, order.refund_id, "absent")
+    async def unknown(self: WeChatPay, request: RefundRequest) -> ProviderRefund:
+        return ProviderRefund(request.payment_id, request.refund_id, "absent")
 
     async with open_payment_shop(shop, sale_id, change=with_job_settings(max_attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
-        pay.switch(never_share=1)
+        pay.set_faults(dropped_share=1)
         with monkeypatch.context() as patched:
             patched.setattr(WeChatPay, "refund", unknown)
             patched.setattr(WeChatPay, "query_refund", unknown)
             await refund(pay, order_id, "k")
 
-            async def given_up() -> bool:
+            async def is_parked() -> bool:
                 return bool(await pay.value("SELECT parked FROM refunds"))
 
-            await eventually(given_up)
+            await eventually(is_parked)
         [parked] = (await pay.staff("GET", "/parked-jobs"))["items"]
         assert (parked["kind"], parked["attempts"]) == ("refund", 3)
-        assert "does not know it" in parked["reason"]
+        assert "does not know the refund" in parked["reason"]
         await pay.staff("POST", f"/parked-jobs/{parked['id']}/retry")
         await pay.quiet()
         assert await refunded(pay, order_id) == [100]
         await pay.check()
 
 
-async def test_a_refund_that_is_long_on_its_way_is_not_given_up(
+async def test_refund_that_takes_long_is_not_parked(
     shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bank takes its time and is asked often; one lost answer after all that is no failure in a row."""
-    looks = 0
+    """The bank is slow and is polled often; a single lost response is no failure in a row."""
+    polls = 0
 
-    async def query(self: WeChatPay, order: RefundRequest) -> ProviderRefund:
-        nonlocal looks
-        looks += 1
-        if looks == 8:
-            raise ExternalOutcomeUnknown("the answer got lost")
-        return ProviderRefund(order.payment_id, order.refund_id, "waiting" if looks < 10 else "done", order.amount)
+    async def query(self: WeChatPay, request: RefundRequest) -> ProviderRefund:
+        nonlocal polls
+        polls += 1
+        if polls == 8:
+            raise ExternalOutcomeUnknown("the response was lost")
+        return ProviderRefund(
+            request.payment_id, request.refund_id, "waiting" if polls < 10 else "done", request.amount
+        )
 
     monkeypatch.setattr(WeChatPay, "query_refund", query)
     async with open_payment_shop(shop, sale_id, change=with_job_settings(max_attempts=3, backoff_max_s=0.05)) as pay:
         order_id, _ = await pay.paid(("wechatpay", 100))
-        pay.switch(never_share=1)
+        pay.set_faults(dropped_share=1)
         await refund(pay, order_id, "k")
 
         async def done() -> bool:
             assert await pay.value("SELECT count(*) FROM refunds WHERE parked") == 0
-            return looks >= 10
+            return polls >= 10
 
         await eventually(done)
         assert await refunded(pay, order_id) == [100]
         await pay.check()
 
 
-async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: str) -> None:
-    """Its payments and refunds wait for a person; they are not paid with store credit, nor done by saying so."""
+async def test_jobs_of_removed_provider_are_parked(shop: CliServices, sale_id: str) -> None:
+    """Payments and refunds of the provider wait for staff: they use no store credit and are not done."""
     async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
         order_id, _ = await pay.paid(("alipay", 100))
     without = pay.settings.model_copy(update={"payments": pay.settings.payments.model_copy(update={"alipay": None})})
     async with open_payment_shop(
-        shop, f"{sale_id}-2", change=lambda given: given.model_copy(update={"payments": without.payments})
+        shop, f"{sale_id}-2", change=lambda settings: settings.model_copy(update={"payments": without.payments})
     ) as later:
         await later.gift(1_000)
         await refund(later, order_id, "k")
@@ -164,11 +166,11 @@ async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: st
         await service(later).start(other, "user", [TenderInput("alipay", 100)])
 
         async def parked() -> bool:
-            return len(await service(later).parked()) == 2
+            return len(await service(later).list_parked_jobs()) == 2
 
         await eventually(parked)
-        whys = {one.reason for one in await service(later).parked()}
-        assert whys == {"alipay refuses: not_offered: the settings do not name it"}
+        reasons = {job.reason for job in await service(later).list_parked_jobs()}
+        assert reasons == {"alipay refuses: not_offered: the settings do not name it"}
         assert await later.credit() == 1_000
         assert await later.value("SELECT refunded_minor FROM payments WHERE order_id = $1", order_id) == 0
 
@@ -176,20 +178,20 @@ async def test_a_provider_that_is_offered_no_more(shop: CliServices, sale_id: st
 # Store credit and cash.
 
 
-async def test_a_gift_once_for_each_key(pay: PaymentShop) -> None:
-    gifts = [service(pay).grant_store_credit("user", Money(50, "CNY"), "sorry") for _ in range(10)]
-    answers = await asyncio.gather(*gifts)
-    assert {tuple(one.balances) for one in answers} == {(Money(50, "CNY"),)}
+async def test_store_credit_is_granted_once_per_key(pay: PaymentShop) -> None:
+    grants = [service(pay).grant_store_credit("user", Money(50, "CNY"), "sorry") for _ in range(10)]
+    answers = await asyncio.gather(*grants)
+    assert {tuple(credit.balances) for credit in answers} == {(Money(50, "CNY"),)}
     assert await pay.credit() == 50
     for user, amount in (("other", 50), ("user", 60)):
-        with pytest.raises(Invalid, match="another gift"):
+        with pytest.raises(Invalid, match="another grant"):
             await service(pay).grant_store_credit(user, Money(amount, "CNY"), "sorry")
     await service(pay).grant_store_credit("user", Money(7, "GBP"), "sorry too")
-    assert (await service(pay).credit("user")).balances == [Money(50, "CNY"), Money(7, "GBP")]
+    assert (await service(pay).get_store_credit("user")).balances == [Money(50, "CNY"), Money(7, "GBP")]
     assert await pay.credit("other") == 0
 
 
-async def test_credit_is_never_below_nothing(shop: CliServices, sale_id: str) -> None:
+async def test_store_credit_in_race_is_never_negative(shop: CliServices, sale_id: str) -> None:
     """Fifty orders of one user race for the credit of twelve."""
     async with open_payment_shop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
         await pay.gift(1_250)
@@ -204,44 +206,44 @@ async def test_credit_is_never_below_nothing(shop: CliServices, sale_id: str) ->
         await pay.check()
 
 
-async def test_cash_is_collected_once(pay: PaymentShop) -> None:
+async def test_cash_collected_repeatedly_is_recorded_once(pay: PaymentShop) -> None:
     _, [payment] = await pay.ordered(("cod", 100))
     id_ = UUID(payment["payment_id"])
     await asyncio.gather(*(service(pay).record_cash_collected(id_) for _ in range(10)))
-    lines = await pay.rows("SELECT account, amount_minor FROM ledger ORDER BY account")
-    assert [tuple(line) for line in lines] == [("cash", 100), ("orders", -100)]
+    entries = await pay.rows("SELECT account, amount_minor FROM ledger ORDER BY account")
+    assert [tuple(entry) for entry in entries] == [("cash", 100), ("orders", -100)]
     order_id, payments = await pay.ordered(("cod", 40), ("alipay", 60))
     await pay.gateway.call("POST", f"/v1/orders/{order_id}/cancel")
-    for one in payments:
-        await pay.payment_is(one["payment_id"], "closed")
+    for payment in payments:
+        await pay.payment_is(payment["payment_id"], "closed")
         with pytest.raises(NotCollectable):
-            await service(pay).record_cash_collected(UUID(one["payment_id"]))
+            await service(pay).record_cash_collected(UUID(payment["payment_id"]))
 
 
 # The ledger.
 
-Line = tuple[str, UUID | None, int, str]
+Entry = tuple[str, UUID | None, int, str]
 POST = "INSERT INTO ledger (posting, account, order_id, amount_minor, currency, at) VALUES ($1, $2, $3, $4, $5, now())"
 
 
-async def post(connection: Any, posting: str, lines: list[Line]) -> None:
+async def post(connection: Any, posting: str, entries: list[Entry]) -> None:
     async with connection.transaction():
-        for line in lines:
-            await connection.execute(POST, posting, *line)
+        for entry in entries:
+            await connection.execute(POST, posting, *entry)
 
 
-async def test_a_posting_balances_and_stays(shop: CliServices) -> None:
-    """Of each order, and in each currency; once it is there nobody changes it."""
-    unbalanced: list[list[Line]] = [
+async def test_posting_is_balanced_and_immutable(shop: CliServices) -> None:
+    """The balance is per order and currency; a stored posting cannot be changed."""
+    unbalanced: list[list[Entry]] = [
         [("cash", None, 5, "CNY")],
         [("cash", None, 5, "CNY"), ("orders", None, -4, "CNY")],
         [("cash", None, 5, "CNY"), ("orders", None, -5, "GBP")],
         [("cash", UUID(int=1), 5, "CNY"), ("orders", UUID(int=2), -5, "CNY")],
     ]
     async with shop.db.connection() as connection:
-        for lines in unbalanced:
+        for entries in unbalanced:
             with pytest.raises(asyncpg.CheckViolationError, match="does not balance"):
-                await post(connection, "by hand", lines)
+                await post(connection, "by hand", entries)
         assert await connection.fetchval("SELECT count(*) FROM ledger") == 0
         posting = f"capture {uuid4()}"
         for again in (False, True):
@@ -253,7 +255,7 @@ async def test_a_posting_balances_and_stays(shop: CliServices) -> None:
         assert await connection.fetchval("SELECT sum(abs(amount_minor)) FROM ledger") == 10
 
 
-# What the audit finds of books that somebody broke by hand: (what was done, what it says).
+# Records broken by hand, with the finding of the audit: (statement, detail).
 BROKEN: list[tuple[str, str]] = [
     ("UPDATE payments SET status = 'captured', captured_at = now(), task = NULL WHERE method = 'wechatpay'",
      "payments or refunds differ from their ledger entries"),
@@ -269,14 +271,14 @@ BROKEN: list[tuple[str, str]] = [
      "postings in the ledger do not balance"),
     ("ALTER TABLE ledger DISABLE TRIGGER USER; DELETE FROM ledger WHERE posting LIKE 'capture%'",
      "payments or refunds differ from their ledger entries"),
-    ("INSERT INTO payments SELECT gen_random_uuid(), order_id, user_id, 2, tender_no, method, flow, payer, amount_minor, "
-     "currency, 'closed', 'x', NULL, NULL, created_at, expires_at, NULL, now(), 0, NULL, due_at FROM payments "
-     "WHERE method = 'alipay'", "captured money belongs to no paid order and is not refunded"),
+    ("INSERT INTO payments SELECT gen_random_uuid(), order_id, user_id, 2, tender_no, method, flow, payer, "
+     "amount_minor, currency, 'closed', 'x', NULL, NULL, created_at, expires_at, NULL, now(), 0, NULL, due_at "
+     "FROM payments WHERE method = 'alipay'", "captured money belongs to no paid order and is not refunded"),
 ]  # fmt: skip
 
 
-async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) -> None:
-    """Each in a transaction of its own state: the books are mended again by what they were before."""
+async def test_audit_finds_broken_payment_records(shop: CliServices, sale_id: str) -> None:
+    """After each case the records are restored from a copy."""
     async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
         await pay.gift(10)
         await pay.paid(("alipay", 100))
@@ -288,14 +290,16 @@ async def test_the_audit_finds_a_broken_book(shop: CliServices, sale_id: str) ->
             await connection.execute(f"CREATE TABLE kept_{table} AS TABLE {table}")
         for statement, detail in BROKEN:
             await connection.execute(statement)
-            found = [(one.promise, one.detail) for one in (await shop.audit.audit_sale(sale_id)).findings]
-            assert ("P6", detail) in found, (statement, found)
-            await _fix(connection, tables)
+            findings = [
+                (finding.promise, finding.detail) for finding in (await shop.audit.audit_sale(sale_id)).findings
+            ]
+            assert ("P6", detail) in findings, (statement, findings)
+            await _restore(connection, tables)
         audit = await shop.audit.audit_sale(sale_id)
         assert audit.clean, audit.findings
 
 
-async def _fix(connection: Any, tables: tuple[str, ...]) -> None:
+async def _restore(connection: Any, tables: tuple[str, ...]) -> None:
     async with connection.transaction():
         await connection.execute("ALTER TABLE ledger DISABLE TRIGGER USER")
         for table in reversed(tables):

@@ -1,4 +1,4 @@
-"""Alerts and the dashboard speak of metrics that exist, and every promise that a metric can show has its alert."""
+"""Alerts and dashboard use existing metrics, and every measurable promise has an alert."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
-import gateway.app  # with all refusals
+import gateway.app  # with all problems
 import gateway.metrics
 import workers.auditor
 import workers.metrics
@@ -36,16 +36,16 @@ SCRAPED = {"job", "instance"}
 
 
 def _series() -> dict[str, set[str]]:
-    """Every series that gateways and workers show, with its labels."""
-    found = {}
+    """Return all series of gateways and workers with their labels."""
+    series = {}
     for module in (gateway.metrics, workers.metrics):
         for metric in vars(module).values():
             if isinstance(metric, MetricWrapperBase):
                 [family] = metric.describe()
                 for ending in ENDINGS[family.type]:
                     bucket = {"le"} if ending == "_bucket" else set()
-                    found[family.name + ending] = {*metric._labelnames, *bucket, *SCRAPED}
-    return found
+                    series[family.name + ending] = {*metric._labelnames, *bucket, *SCRAPED}
+    return series
 
 
 SERIES = _series()
@@ -55,14 +55,18 @@ def _panels() -> list[dict[str, Any]]:
     return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
-def _plain(query: str) -> str:
-    """A query as Prometheus gets it, with Grafana's variables filled in."""
+def _fill_variables(query: str) -> str:
+    """Return a query as Prometheus gets it, with Grafana's variables filled in."""
     return query.replace("$__rate_interval", "1m").replace("$sale", ".*")
 
 
 QUERIES = {
     **{rule["alert"]: rule["expr"] for rule in RULES},
-    **{f"{panel['title']}, {one['refId']}": _plain(one["expr"]) for panel in _panels() for one in panel["targets"]},
+    **{
+        f"{panel['title']}, {target['refId']}": _fill_variables(target["expr"])
+        for panel in _panels()
+        for target in panel["targets"]
+    },
 }
 
 
@@ -71,13 +75,13 @@ def names(query: str) -> set[str]:
 
 
 def selectors(query: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Each series that is asked for by labels, with the labels' values."""
+    """Yield each series that a query selects by labels, with the labels' values."""
     for name, inner in re.findall(r"\b(\w+)\{([^}]*)\}", query):
         yield name, dict(re.findall(r'(\w+)=~?"([^"]*)"', inner))
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
-def test_queries_ask_for_what_there_is(query: str) -> None:
+def test_query_uses_existing_metrics_and_labels(query: str) -> None:
     assert names(query) or "up{" in query
     assert names(query) - SERIES.keys() == set()
     for name, labels in selectors(query):
@@ -86,13 +90,13 @@ def test_queries_ask_for_what_there_is(query: str) -> None:
     assert grouped <= set().union(*(SERIES[name] for name in names(query)))
 
 
-def test_every_metric_is_on_the_dashboard() -> None:
-    shown = {name for panel in _panels() for one in panel["targets"] for name in names(one["expr"])}
+def test_dashboard_shows_every_metric() -> None:
+    shown = {name for panel in _panels() for target in panel["targets"] for name in names(target["expr"])}
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in SERIES}
     assert families - {re.sub(r"_(bucket|count|sum)$", "", name) for name in shown} == set()
 
 
-def test_outcomes_jobs_and_promises_are_called_as_they_are() -> None:
+def test_alert_selectors_use_existing_values() -> None:
     codes, kinds = {"accepted", "replayed"}, [ProblemError]
     while kinds:
         kind = kinds.pop()
@@ -106,7 +110,7 @@ def test_outcomes_jobs_and_promises_are_called_as_they_are() -> None:
             assert labels.get("promise") in (None, rule["labels"].get("promise"))
 
 
-def test_every_promise_that_shows_has_an_alert() -> None:
+def test_alerts_cover_every_measurable_promise() -> None:
     promised = {rule["labels"].get("promise") for rule in RULES} - {None}
     assert promised == {f"P{number}" for number in range(1, 11)}
     by_audit = {labels["promise"] for rule in RULES for _, labels in selectors(rule["expr"]) if "promise" in labels}
@@ -114,25 +118,25 @@ def test_every_promise_that_shows_has_an_alert() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
+def test_alert_has_severity_summary_description_and_runbook(rule: dict[str, Any]) -> None:
     assert rule["labels"]["severity"] in ("critical", "warning")
-    notes = rule["annotations"]
-    assert notes.keys() == {"summary", "description", "runbook_url"}
-    assert len(notes["summary"]) < 120
-    assert notes["description"].endswith(".")
+    annotations = rule["annotations"]
+    assert annotations.keys() == {"summary", "description", "runbook_url"}
+    assert len(annotations["summary"]) < 120
+    assert annotations["description"].endswith(".")
     anchor = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", rule["alert"]).lower()
-    assert notes["runbook_url"] == f"docs/operations.md#{anchor}"
+    assert annotations["runbook_url"] == f"docs/operations.md#{anchor}"
 
 
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def _anchor(heading: str) -> str:
-    """As GitHub makes it of a heading."""
+    """Return the anchor that GitHub creates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_every_alert_has_its_section_in_the_runbook() -> None:
+def test_runbook_has_section_of_every_alert() -> None:
     headings = [_anchor(heading) for heading in re.findall(r"^#+ (.+)$", OPERATIONS, re.MULTILINE)]
     assert len(set(headings)) == len(headings)
     wanted = {rule["annotations"]["runbook_url"].removeprefix("docs/operations.md#") for rule in RULES}
@@ -146,25 +150,25 @@ def test_every_alert_has_its_section_in_the_runbook() -> None:
         assert all(f"**{part}:**" in text for part in ("Look", "Do", "Do not")), rule["alert"]
 
 
-def test_the_operator_is_told_of_every_metric() -> None:
+def test_operations_document_lists_every_metric() -> None:
     families = {re.sub(r"_(bucket|count|sum)$", "", name) for name in SERIES}
     assert families - set(re.findall(r"^\| `(floodgate_\w+)` \|", OPERATIONS, re.MULTILINE)) == set()
 
 
-def test_no_name_is_used_twice() -> None:
+def test_alert_and_panel_names_are_unique() -> None:
     alerts = [rule["alert"] for rule in RULES]
     assert len(set(alerts)) == len(alerts)
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
 
 
-def test_every_alert_is_made_to_fire_by_a_rule_test() -> None:
+def test_rule_tests_make_every_alert_fire() -> None:
     text = (PROMETHEUS / "alerts_test.yml").read_text(encoding="utf-8")
     fired = set(re.findall(r'alertname="(\w+)"', text))
     assert fired == {rule["alert"] for rule in RULES}
 
 
-def test_the_dashboard_goes_by_its_variables() -> None:
+def test_dashboard_queries_use_its_variables() -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables.keys() == {"datasource", "sale"}
     assert names(variables["sale"]["query"]["query"]) <= SERIES.keys()
@@ -176,39 +180,39 @@ def test_the_dashboard_goes_by_its_variables() -> None:
             assert of_a_sale == ('sale=~"$sale"' in target["expr"]), panel["title"]
 
 
-def test_panels_do_not_lie_on_each_other() -> None:
+def test_dashboard_panels_do_not_overlap() -> None:
     places = [(panel["title"], panel["gridPos"]) for panel in DASHBOARD["panels"]]
     assert all(place["x"] + place["w"] <= 24 for _, place in places)
-    for (one, a), (other, b) in combinations(places, 2):
+    for (title, a), (other_title, b) in combinations(places, 2):
         apart = (
             a["x"] + a["w"] <= b["x"]
             or b["x"] + b["w"] <= a["x"]
             or a["y"] + a["h"] <= b["y"]
             or b["y"] + b["h"] <= a["y"]
         )
-        assert apart, (one, other)
+        assert apart, (title, other_title)
 
 
 def _promtool(*arguments: str | Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")
-    done = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    process = subprocess.run([promtool, *arguments], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
-def test_prometheus_takes_the_rules_and_the_configuration() -> None:
+def test_prometheus_accepts_rules_and_configuration() -> None:
     _promtool("check", "rules", PROMETHEUS / "alerts.yml")
     _promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
-def test_the_rules_fire_when_they_should_and_only_then() -> None:
+def test_rules_pass_their_rule_tests() -> None:
     _promtool("test", "rules", PROMETHEUS / "alerts_test.yml")
 
 
-def test_prometheus_understands_the_dashboard(tmp_path: Path) -> None:
-    """Each query as a rule of its own, since promtool checks nothing but rules."""
-    queries = [_plain(one["expr"]) for panel in _panels() for one in panel["targets"]]
+def test_prometheus_accepts_dashboard_queries(tmp_path: Path) -> None:
+    """Each query is checked as a rule, since promtool checks nothing but rules."""
+    queries = [_fill_variables(target["expr"]) for panel in _panels() for target in panel["targets"]]
     rules = [{"record": f"panel:{number}", "expr": query} for number, query in enumerate(queries)]
     file = tmp_path / "dashboard.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))

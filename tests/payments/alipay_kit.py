@@ -22,8 +22,8 @@ from commerce.kernel.money import Money
 from commerce.payments.provider_port import PaymentFlow, PaymentRequest, Provider, RefundRequest
 from commerce.payments.providers.alipay import Alipay, AlipayAccount
 from ops.sandbox.alipay import AlipaySandbox
-from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
-from ops.sandbox.protocol import SandboxProtocol
+from ops.sandbox.payment_store import DuePaymentWebhook, PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.protocol import ProviderProtocol
 from tests.support.http_transport import SessionTransport
 
 APP_ID, SELLER_ID = "2021000000000001", "2088000000000001"
@@ -107,14 +107,14 @@ def refund_request(payment_id: UUID, fen: int, captured: int = 1999, refund_id: 
 class AlipayKit:
     """The sandbox's store, both sides of the protocol, and what the sandbox scheduled."""
 
-    bank: PaymentStore = field(default_factory=PaymentStore)
+    payment_store: PaymentStore = field(default_factory=PaymentStore)
     clock: FakeAlipayClock = field(default_factory=FakeAlipayClock)
     scheduled: list[SimulatedTrade | tuple[SimulatedTrade, SimulatedRefund]] = field(default_factory=list)
     gateway_url: str = ""
 
     def __post_init__(self) -> None:
         self.sandbox = AlipaySandbox(
-            bank=self.bank,
+            payment_store=self.payment_store,
             clock=self.clock,
             app_id=APP_ID,
             seller_id=SELLER_ID,
@@ -124,7 +124,7 @@ class AlipayKit:
             on_refund=lambda trade, refund: self.scheduled.append((trade, refund)),
             public_url=PUBLIC_URL,
         )
-        self.protocol: SandboxProtocol = self.sandbox  # checked by mypy
+        self.protocol: ProviderProtocol = self.sandbox  # checked by mypy
 
     def connect(self, session: aiohttp.ClientSession, gateway_url: str) -> None:
         self.session = session
@@ -145,27 +145,29 @@ class AlipayKit:
         request = self.payment_request(fen=fen)
         await self.alipay.create(request)
         self.clock.ms += 60_000
-        self.bank.pay("alipay", request.payment_id.hex, self.clock.ms)
+        self.payment_store.pay("alipay", request.payment_id.hex, self.clock.ms)
         return request.payment_id
 
     def trade(self, payment_id: UUID) -> SimulatedTrade:
-        trade = self.bank.trade("alipay", payment_id.hex)
+        trade = self.payment_store.find_trade("alipay", payment_id.hex)
         assert trade is not None
         return trade
 
     def webhook(self, payment_id: UUID, refund_id: UUID | None = None, wrong: str | None = None) -> bytes:
-        refund = self.bank.refund_of("alipay", refund_id.hex) if refund_id else None
-        due_webhook = DueNotice("n-1", "alipay", payment_id.hex, refund.out_refund_no if refund else None, wrong, 0)
-        return self.sandbox.callback(due_webhook, self.trade(payment_id), refund).body
+        refund = self.payment_store.find_refund("alipay", refund_id.hex) if refund_id else None
+        due_webhook = DuePaymentWebhook(
+            "n-1", "alipay", payment_id.hex, refund.out_refund_no if refund else None, wrong, 0
+        )
+        return self.sandbox.build_webhook(due_webhook, self.trade(payment_id), refund).body
 
 
 @asynccontextmanager
 async def open_alipay_kit() -> AsyncIterator[AlipayKit]:
     kit = AlipayKit()
     gateway_app, app = web.Application(), web.Application()
-    gateway_app.add_routes(kit.sandbox.routes())
+    gateway_app.add_routes(kit.sandbox.build_routes())
     app.add_subapp("/alipay/", gateway_app)
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
         kit.connect(session, str(server.make_url("/alipay/gateway.do")))
         yield kit
-    kit.bank.close()
+    kit.payment_store.close()

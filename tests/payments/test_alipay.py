@@ -48,7 +48,7 @@ async def test_payment_by_code_creates_trade_once(kit: AlipayKit) -> None:
     assert await kit.alipay.create(request) == action
     trade = kit.trade(request.payment_id)
     assert kit.scheduled == [trade]
-    assert (trade.amount, trade.currency, trade.subject, trade.scene) == (1999, "CNY", "红茶 a b c d", "qr")
+    assert (trade.amount, trade.currency, trade.subject, trade.flow) == (1999, "CNY", "红茶 a b c d", "qr")
     assert (trade.notify_url, from_ms(trade.expires_ms)) == (NOTIFY_URL, request.expires_at)
 
 
@@ -91,7 +91,7 @@ async def test_order_string_for_app_creates_trade(kit: AlipayKit) -> None:
     assert list(action.parameters) == ["order_string"]
     async with await kit.open_page(f"{kit.gateway_url}?{action.parameters['order_string']}") as page:
         assert page.status == 302
-    assert kit.trade(request.payment_id).scene == "app"
+    assert kit.trade(request.payment_id).flow == "app"
 
 
 async def test_request_that_alipay_does_not_accept_is_refused(kit: AlipayKit) -> None:
@@ -153,7 +153,7 @@ async def test_partial_refunds_repeated_are_done_once(kit: AlipayKit) -> None:
     assert (await kit.alipay.query(payment_id)).state == "captured"
     assert (await kit.alipay.refund(second)).state == "done"
     # Everything is refunded: Alipay answers TRADE_CLOSED, but the payment was captured.
-    assert kit.bank.refunded("alipay", payment_id.hex) == 1999
+    assert kit.payment_store.sum_refunds("alipay", payment_id.hex) == 1999
     payment = await kit.alipay.query(payment_id)
     assert (payment.state, payment.amount) == ("captured", Money(1999, "CNY"))
     assert (await kit.alipay.close(payment_id)).state == "captured"
@@ -347,4 +347,4 @@ async def test_sandbox_refuses_request_signed_by_stranger(kit: AlipayKit) -> Non
     stranger = replace(account(kit.gateway_url), merchant_key=key("stranger"))
     with pytest.raises(ExternalRefusal, match=r"isv\.invalid-signature"):
         await Alipay(stranger, SessionTransport(kit.session), kit.clock).create(request)
-    assert kit.bank.trade("alipay", request.payment_id.hex) is None
+    assert kit.payment_store.find_trade("alipay", request.payment_id.hex) is None

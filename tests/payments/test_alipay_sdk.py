@@ -91,7 +91,7 @@ async def test_request_signed_by_sdk_is_served_by_sandbox(kit: AlipayKit) -> Non
         response = await asyncio.to_thread(client.api_alipay_trade_precreate, SUBJECT, number, "19.99")
         assert response["qr_code"] == f"{PUBLIC_URL}/pay/alipay/{number}"
     assert (await asyncio.to_thread(client.api_alipay_trade_close, closed))["code"] == "10000"
-    kit.bank.pay("alipay", captured, kit.clock.ms)
+    kit.payment_store.pay("alipay", captured, kit.clock.ms)
     for number, status in ((captured, "TRADE_SUCCESS"), (closed, "TRADE_CLOSED")):
         assert (await asyncio.to_thread(client.api_alipay_trade_query, number))["trade_status"] == status
     response = await asyncio.to_thread(client.api_alipay_trade_refund, "9.99", captured, out_request_no="r1")
@@ -113,9 +113,9 @@ async def test_page_signed_by_sdk_opens(kit: AlipayKit) -> None:
         query = sign_page(SUBJECT, number, "19.99", time_expire="2026-11-11 12:15:00")
         async with await kit.open_page(f"{kit.gateway_url}?{query}") as page:
             assert (page.status, page.headers["location"]) == (302, f"{PUBLIC_URL}/pay/alipay/{number}")
-        trade = kit.bank.trade("alipay", number)
+        trade = kit.payment_store.find_trade("alipay", number)
         assert trade is not None
-        assert (trade.scene, trade.subject, trade.amount) == (flow, SUBJECT, 1999)
+        assert (trade.flow, trade.subject, trade.amount) == (flow, SUBJECT, 1999)
         async with await kit.open_page(f"{kit.gateway_url}?{query.replace('19.99', '0.01')}") as page:
             assert (page.status, "isv.invalid-signature" in await page.text()) == (200, True)
 

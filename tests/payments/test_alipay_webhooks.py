@@ -38,18 +38,20 @@ def kit() -> Iterator[AlipayKit]:
     subject = "红茶 & 点心 100%"
     names = ("alipay", PAYMENT_ID.hex, TRADE_NO)
     trade = SimulatedTrade(*names, 1999, "CNY", subject, "qr", "2088", NOTIFY_URL, "waiting", start, start + 900_000)
-    alipay_kit.bank.open_trade(trade)
+    alipay_kit.payment_store.open_trade(trade)
     yield alipay_kit
-    alipay_kit.bank.close()
+    alipay_kit.payment_store.close()
 
 
 def pay(kit: AlipayKit) -> None:
-    kit.bank.pay("alipay", PAYMENT_ID.hex, kit.clock.ms)
+    kit.payment_store.pay("alipay", PAYMENT_ID.hex, kit.clock.ms)
 
 
 def refund(kit: AlipayKit, fen: int, refund_id: UUID = REFUND_ID) -> None:
     number = f"{TRADE_NO}{refund_id.hex}"
-    kit.bank.refund(SimulatedRefund("alipay", refund_id.hex, PAYMENT_ID.hex, number, fen, "", kit.clock.ms + 320))
+    kit.payment_store.refund(
+        SimulatedRefund("alipay", refund_id.hex, PAYMENT_ID.hex, number, fen, "", kit.clock.ms + 320)
+    )
 
 
 def parse_fields(body: bytes) -> Fields:
@@ -90,7 +92,7 @@ def test_webhook_of_refund_is_read_without_amount(kit: AlipayKit) -> None:
 
 
 def test_webhook_of_closed_trade_is_no_refund(kit: AlipayKit) -> None:
-    kit.bank.close_trade("alipay", PAYMENT_ID.hex)
+    kit.payment_store.close_trade("alipay", PAYMENT_ID.hex)
     fields = parse_fields(kit.webhook(PAYMENT_ID))
     assert (fields["trade_status"], fields["refund_fee"]) == ("TRADE_CLOSED", "0.00")  # as the real Alipay sends it
     assert kit.alipay.read_webhook({}, signed(fields), NOON).subject == ProviderPayment(PAYMENT_ID, "closed")

@@ -110,12 +110,12 @@ async def test_statement_of_sandbox_is_read_back(kit: AlipayKit) -> None:
     ]
     for refund in refund_requests:
         await kit.alipay.refund(refund)
-    trades, stored_refunds = kit.bank.trades("alipay"), kit.bank.refunds("alipay")
+    trades, stored_refunds = kit.payment_store.list_paid_trades("alipay"), kit.payment_store.list_refunds("alipay")
     trades[1] = replace(trades[1], subject='tea, "green"\nand black')
-    text = kit.sandbox.statement(trades, stored_refunds)
+    text = kit.sandbox.build_statement(trades, stored_refunds)
     expected = {
         StatementLine(UUID(hex=trade.out_no), None, Money(trade.amount, "CNY"), trade.trade_no)
-        for trade in kit.bank.trades("alipay")
+        for trade in kit.payment_store.list_paid_trades("alipay")
     } | {
         StatementLine(refund.payment_id, refund.refund_id, refund.amount, kit.trade(refund.payment_id).trade_no)
         for refund in refund_requests
@@ -124,14 +124,16 @@ async def test_statement_of_sandbox_is_read_back(kit: AlipayKit) -> None:
     assert (len(result), set(result)) == (6, expected)
     assert kit.alipay.read_statement(text.replace("\n", "\r\n")) == result
     assert kit.alipay.read_statement("\ufeff" + text) == result
-    assert kit.alipay.read_statement(kit.sandbox.statement([], [])) == []
+    assert kit.alipay.read_statement(kit.sandbox.build_statement([], [])) == []
 
 
 async def test_statement_with_bad_line_reports_its_number(kit: AlipayKit) -> None:
     payment_id = await kit.create_paid_payment()
     refund = refund_request(payment_id, 1000)
     await kit.alipay.refund(refund)
-    text = kit.sandbox.statement(kit.bank.trades("alipay"), kit.bank.refunds("alipay"))
+    text = kit.sandbox.build_statement(
+        kit.payment_store.list_paid_trades("alipay"), kit.payment_store.list_refunds("alipay")
+    )
     lines = text.split("\n")
     assert [lines[5].count("19.99"), lines[6].count("-10.00")] == [2, 2]
     good = kit.alipay.read_statement(text)
@@ -162,7 +164,7 @@ async def test_statement_with_bad_line_reports_its_number(kit: AlipayKit) -> Non
 
 async def test_statement_cut_short_or_foreign_is_reported(kit: AlipayKit) -> None:
     await kit.create_paid_payment()
-    text = kit.sandbox.statement(kit.bank.trades("alipay"), [])
+    text = kit.sandbox.build_statement(kit.payment_store.list_paid_trades("alipay"), [])
     cut_short = kit.alipay.read_statement(text[: text.index("#---", text.index("交易,"))])
     assert isinstance(cut_short[0], StatementLine)
     assert "cut short" in str(cut_short[1])

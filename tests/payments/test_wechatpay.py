@@ -19,7 +19,7 @@ from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPa
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import is_signed, signing_text
-from ops.sandbox.protocol import SandboxProtocol
+from ops.sandbox.protocol import ProviderProtocol
 from tests.payments.wechatpay_kit import (
     API_V3_KEY,
     APP_ID,
@@ -45,7 +45,7 @@ async def kit() -> AsyncIterator[WeChatPayKit]:
 
 async def test_adapter_and_sandbox_implement_their_ports(kit: WeChatPayKit) -> None:
     provider: Provider = kit.adapter
-    protocol: SandboxProtocol = kit.sandbox
+    protocol: ProviderProtocol = kit.sandbox
     assert provider.name == protocol.name
 
 
@@ -55,7 +55,7 @@ async def test_payment_by_code_creates_trade_once(kit: WeChatPayKit) -> None:
     assert (action.kind, action.code) == ("qr", f"weixin://wxpay/bizpayurl?pr={request.payment_id.hex}")
     trade = kit.trades[0]
     assert (trade.out_no, trade.amount, trade.currency) == (request.payment_id.hex, 510, "CNY")
-    assert (trade.subject, trade.scene) == (request.subject, "qr")
+    assert (trade.subject, trade.flow) == (request.subject, "qr")
     assert from_ms(trade.expires_ms) == request.expires_at.replace(microsecond=0)
     assert await kit.adapter.create(request) == action, "a repeat returns an equal action"
     assert len(kit.trades) == 1
@@ -135,7 +135,7 @@ async def test_payment_passes_all_states_until_refunded(kit: WeChatPayKit) -> No
         "a repeat does not refund again"
     )
     assert await kit.adapter.query_refund(refund) == ProviderRefund(*ids, "done", refund.amount)
-    assert kit.bank.refunded("wechatpay", trade.out_no) == 200
+    assert kit.payment_store.sum_refunds("wechatpay", trade.out_no) == 200
     assert [stored.out_refund_no for stored in kit.refunds] == [refund.refund_id.hex]
     assert await kit.adapter.query(request.payment_id) == provider_payment, "still captured after a refund"
 
@@ -229,10 +229,12 @@ async def test_statement_of_sandbox_is_read_back(kit: WeChatPayKit) -> None:
     refund_requests = [refund_request(payment_requests[1], 110), refund_request(payment_requests[1], 400)]
     for refund in refund_requests:
         await kit.adapter.refund(refund)
-    text = kit.sandbox.statement(kit.bank.trades("wechatpay"), kit.bank.refunds("wechatpay"))
+    text = kit.sandbox.build_statement(
+        kit.payment_store.list_paid_trades("wechatpay"), kit.payment_store.list_refunds("wechatpay")
+    )
     lines_read = kit.adapter.read_statement(text)
-    trades = {trade.out_no: trade for trade in kit.bank.trades("wechatpay")}
-    refunds = {refund.out_refund_no: refund for refund in kit.bank.refunds("wechatpay")}
+    trades = {trade.out_no: trade for trade in kit.payment_store.list_paid_trades("wechatpay")}
+    refunds = {refund.out_refund_no: refund for refund in kit.payment_store.list_refunds("wechatpay")}
     payment_lines = [
         StatementLine(request.payment_id, None, request.amount, trades[request.payment_id.hex].trade_no)
         for request in payment_requests

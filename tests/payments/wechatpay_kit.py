@@ -28,8 +28,8 @@ from commerce.payments.provider_port import PaymentFlow, PaymentRequest, RefundR
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import sign, signing_text
-from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
-from ops.sandbox.protocol import Callback
+from ops.sandbox.payment_store import DuePaymentWebhook, PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.protocol import SignedWebhook
 from ops.sandbox.wechatpay import WeChatPaySandbox, make_certificate
 from tests.support.http_transport import SessionTransport
 
@@ -96,7 +96,7 @@ class WeChatPayKit:
     """The sandbox, the adapter, and what the sandbox received; `calls` holds the requested paths."""
 
     clock: FakeWeChatPayClock
-    bank: PaymentStore
+    payment_store: PaymentStore
     sandbox: WeChatPaySandbox
     adapter: WeChatPay
     transport: SessionTransport
@@ -107,28 +107,30 @@ class WeChatPayKit:
     calls: list[str] = field(default_factory=list)
 
     def pay(self, payment_id: UUID) -> SimulatedTrade:
-        return self.bank.pay("wechatpay", payment_id.hex, self.clock.now_ms())
+        return self.payment_store.pay("wechatpay", payment_id.hex, self.clock.now_ms())
 
     def webhook(
         self, trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None
-    ) -> Callback:
-        return self.sandbox.callback(due_webhook(trade, refund, wrong), trade, refund)
+    ) -> SignedWebhook:
+        return self.sandbox.build_webhook(due_webhook(trade, refund, wrong), trade, refund)
 
 
-def due_webhook(trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None) -> DueNotice:
+def due_webhook(
+    trade: SimulatedTrade, refund: SimulatedRefund | None = None, wrong: str | None = None
+) -> DuePaymentWebhook:
     refund_no = refund.out_refund_no if refund else None
-    return DueNotice("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, refund_no, wrong, 0)
+    return DuePaymentWebhook("7b2b145f9cda55738be2d2d9eaaffa25", "wechatpay", trade.out_no, refund_no, wrong, 0)
 
 
 @asynccontextmanager
 async def open_wechatpay_kit(prefix: str = "/wechatpay") -> AsyncIterator[WeChatPayKit]:
-    clock, bank = FakeWeChatPayClock(), PaymentStore()
+    clock, payment_store = FakeWeChatPayClock(), PaymentStore()
     trades: list[SimulatedTrade] = []
     refunds: list[SimulatedRefund] = []
     calls: list[str] = []
     certificate = make_certificate(key("platform"), clock.now - DAY, clock.now + 365 * DAY)
     sandbox = WeChatPaySandbox(
-        bank=bank,
+        payment_store=payment_store,
         clock=clock,
         app_id=APP_ID,
         mch_id=MCH_ID,
@@ -149,7 +151,7 @@ async def open_wechatpay_kit(prefix: str = "/wechatpay") -> AsyncIterator[WeChat
         return response
 
     sandbox_app = web.Application(middlewares=[record_call])
-    sandbox_app.router.add_routes(sandbox.routes())
+    sandbox_app.router.add_routes(sandbox.build_routes())
     app = web.Application()
     if prefix:
         app.add_subapp(f"{prefix}/", sandbox_app)
@@ -157,8 +159,8 @@ async def open_wechatpay_kit(prefix: str = "/wechatpay") -> AsyncIterator[WeChat
         url = str(server.make_url("/")).rstrip("/") + prefix
         transport = SessionTransport(session)
         adapter = WeChatPay(account(url), transport, clock)
-        yield WeChatPayKit(clock, bank, sandbox, adapter, transport, url, certificate, trades, refunds, calls)
-        bank.close()
+        yield WeChatPayKit(clock, payment_store, sandbox, adapter, transport, url, certificate, trades, refunds, calls)
+        payment_store.close()
 
 
 def payment_request(flow: PaymentFlow = "qr", fen: int = 510, **changes: Any) -> PaymentRequest:

@@ -1,4 +1,4 @@
-"""A driver that calls out: each system has its own places, and one that does not answer is tried one job at a time."""
+"""Jobs of external systems: slots per system, and trials of a system that does not answer."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from workers.external_jobs import ExternalJobRunner
 
 
 class FakeJobQueue:
-    """Jobs are the names of their systems; those of a system in `stuck` do not end, those in `silent` get no answer."""
+    """A queue whose jobs are the names of their systems.
+
+    Jobs of systems in `stuck` do not end until `finish` is set; those of systems in `unanswered` get no answer."""
 
     def __init__(self, *jobs: str) -> None:
         self.due = list(jobs)
         self.stuck: set[str] = set()
-        self.silent: set[str] = set()
-        self.begun: list[str] = []
-        self.go_on = asyncio.Event()
+        self.unanswered: set[str] = set()
+        self.started: list[str] = []
+        self.finish = asyncio.Event()
 
-    async def claim(self, count: int, without: Sequence[str], down: Sequence[str]) -> list[str]:
-        found = [job for job in self.due if job not in without][:count]
-        for job in found:
+    async def claim(self, count: int, excluded_systems: Sequence[str], unavailable_systems: Sequence[str]) -> list[str]:
+        jobs = [job for job in self.due if job not in excluded_systems][:count]
+        for job in jobs:
             self.due.remove(job)
-        return found
+        return jobs
 
     async def work(self, job: str) -> str:
-        self.begun.append(job)
+        self.started.append(job)
         if job in self.stuck:
-            await self.go_on.wait()
-        if job in self.silent:
+            await self.finish.wait()
+        if job in self.unanswered:
             raise ExternalOutcomeUnknown("no answer")
         return "done"
 
 
 def make_runner(queue: FakeJobQueue, **settings: float) -> ExternalJobRunner[str]:
-    given = {
+    values = {
         "concurrent_jobs": 6,
         "concurrent_jobs_per_system": 3,
         "breaker_failures": 2,
@@ -46,61 +48,61 @@ def make_runner(queue: FakeJobQueue, **settings: float) -> ExternalJobRunner[str
         **settings,
     }
     return ExternalJobRunner(
-        "test", queue, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(given), SystemClock()
+        "test", queue, lambda job: job, ["slow", "quick"], JobsSettings.model_validate(values), SystemClock()
     )
 
 
-async def run_until_begun(runner: ExternalJobRunner[str], queue: FakeJobQueue, wanted: int) -> None:
-    """Until so many jobs were begun."""
+async def run_until_started(runner: ExternalJobRunner[str], queue: FakeJobQueue, wanted: int) -> None:
+    """Start due jobs until `wanted` jobs were started."""
 
-    async def look() -> bool:
+    async def is_reached() -> bool:
         await runner.start_due_jobs()
-        return len(queue.begun) >= wanted
+        return len(queue.started) >= wanted
 
-    await eventually(look)
+    await eventually(is_reached)
 
 
-async def test_a_slow_system_has_its_own_places_and_no_more() -> None:
+async def test_slow_system_uses_only_its_own_slots() -> None:
     queue = FakeJobQueue(*["slow"] * 20, *["quick"] * 20)
     queue.stuck = {"slow"}
     runner = make_runner(queue)
-    await run_until_begun(runner, queue, 23)
+    await run_until_started(runner, queue, 23)
     for _ in range(5):
         await runner.start_due_jobs()
-    assert (queue.begun.count("slow"), queue.begun.count("quick")) == (3, 20)
-    queue.go_on.set()
-    await run_until_begun(runner, queue, 40)
+    assert (queue.started.count("slow"), queue.started.count("quick")) == (3, 20)
+    queue.finish.set()
+    await run_until_started(runner, queue, 40)
     await runner.drain()
     assert queue.due == []
 
 
-async def test_one_that_does_not_answer_is_left_alone_then_tried_with_one_job() -> None:
+async def test_system_without_answers_opens_breaker_and_gets_no_jobs() -> None:
     queue = FakeJobQueue(*["slow"] * 10)
-    queue.silent = {"slow"}
+    queue.unanswered = {"slow"}
     runner = make_runner(queue, breaker_open_s=30)
-    await run_until_begun(runner, queue, 3)
+    await run_until_started(runner, queue, 3)
     await runner.drain()
-    assert await runner.start_due_jobs() == 0, "it is left alone"
-    assert queue.begun.count("slow") == 3
+    assert await runner.start_due_jobs() == 0, "the breaker is open"
+    assert queue.started.count("slow") == 3
     queue.due += ["quick"] * 4
-    await run_until_begun(runner, queue, 7)
-    assert queue.begun.count("quick") == 4, "which does not concern others"
+    await run_until_started(runner, queue, 7)
+    assert queue.started.count("quick") == 4, "other systems are not affected"
     await runner.drain()
 
 
-async def test_the_trial_holds_nobody_else_up() -> None:
+async def test_trial_job_does_not_delay_other_systems() -> None:
     queue = FakeJobQueue(*["slow"] * 10)
-    queue.silent = {"slow"}
+    queue.unanswered = {"slow"}
     runner = make_runner(queue)
-    await run_until_begun(runner, queue, 3)
+    await run_until_started(runner, queue, 3)
     await runner.drain()
     queue.stuck = {"slow"}
-    await run_until_begun(runner, queue, 4)  # the one that is tried once the breaker lets it
+    await run_until_started(runner, queue, 4)  # the trial job
     queue.due += ["quick"] * 9
-    assert await runner.start_due_jobs() == 3, "as many as ever"
-    assert queue.begun.count("slow") == 4
-    queue.silent = set()
-    queue.go_on.set()
+    assert await runner.start_due_jobs() == 3, "the other system has all its slots"
+    assert queue.started.count("slow") == 4
+    queue.unanswered = set()
+    queue.finish.set()
     await runner.drain()
-    await run_until_begun(runner, queue, 19)
+    await run_until_started(runner, queue, 19)
     await runner.drain()

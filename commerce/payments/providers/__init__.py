@@ -1,6 +1,7 @@
 """The registry of payment providers.
 
-A new provider is a folder here, its section in the settings, and one line in `ADAPTERS`. Its name is also a value of `Method` in `commerce/orders/model.py`, which the type checker reads.
+A new provider is a folder here, its section in the settings, and one line in `ADAPTERS`. Its name is also a value of
+`Method` in `commerce/orders/model.py`, which the type checker reads.
 """
 
 from __future__ import annotations
