@@ -1,4 +1,7 @@
-"""Reads the CSV files of the fleet: vehicles, places, travel matrices. A wrong line becomes a `LineError`."""
+"""Reads the CSV files of the fleet: vehicles, places, travel matrices.
+
+A wrong line becomes a `LineError`.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,10 @@ def read_vehicles(lines: Iterable[str], warehouse_ids: Collection[str]) -> Itera
 
 
 def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]:
-    """Read places. Columns: region (cn/zhejiang/hangzhou/xihu, or a postcode as cn/310000), latitude, longitude."""
+    """Read places.
+
+    Columns: region (cn/zhejiang/hangzhou/xihu, or a postcode as cn/310000), latitude, longitude.
+    """
     first_lines: dict[str, int] = {}
 
     def parse(line: int, fields: dict[str, str]) -> Place:

@@ -11,9 +11,12 @@ from commerce.kernel.address import Address
 EARTH_RADIUS_M = 6_371_009
 """Mean radius of the Earth (IUGG)."""
 DETOUR_FACTOR = 1.4
-"""Length of a road relative to the great circle. Measured: 1.2 between random points of a city (Newell 1980, after
+"""Length of a road relative to the great circle.
+
+Measured: 1.2 between random points of a city (Newell 1980, after
 https://en.wikibooks.org/wiki/Transportation_Geography_and_Network_Science/Circuity), 1.22 to 1.44 in the regions of
-South Korea (Kim, Shin, Lee and Suh 2015). The upper end is used, since a vehicle should rather be early than late."""
+South Korea (Kim, Shin, Lee and Suh 2015). The upper end is used, since a vehicle should rather be early than late.
+"""
 
 Leg = tuple[int, int]
 """Distance in metres, travel time in seconds."""
@@ -29,7 +32,10 @@ def region_key(*parts: str) -> str:
 
 
 def region_keys(address: Address) -> list[str]:
-    """Return the keys of all regions of an address, the most specific first; the postcode comes after the district."""
+    """Return the keys of all regions of an address, the most specific first.
+
+    The postcode comes after the district.
+    """
     named = [part for part in (address.province, address.city, address.district) if part.strip()]
     nested = [region_key(address.country, *named[:count]) for count in range(len(named), -1, -1)]
     if not address.postcode.strip():
@@ -52,7 +58,10 @@ def great_circle_m(a: Point, b: Point) -> float:
 
 
 class TravelMatrix:
-    """Distances and travel times between points: of a matrix if it has the leg, else estimated by the great circle."""
+    """Distances and travel times between points.
+
+    They are those of a matrix if it has the leg, else estimated by the great circle.
+    """
 
     def __init__(self, speed_kmh: float, known_legs: TravelLegs | None = None) -> None:
         self._speed_m_per_s = speed_kmh / 3.6

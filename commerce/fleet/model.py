@@ -43,7 +43,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """The point of a region (`cn/zhejiang/hangzhou`) or a postcode (`cn/310000`), keyed as by `region_key`."""
+    """The point of a region (`cn/zhejiang/hangzhou`) or postcode (`cn/310000`), as by `region_key`."""
 
     region: str
     point: Point

@@ -60,7 +60,10 @@ class Depot(NamedTuple):
 def locate_deliveries(
     deliveries: Sequence[PendingDelivery], places: Mapping[str, Point]
 ) -> tuple[list[LocatedDelivery], list[UnassignedDelivery]]:
-    """Find the point of each delivery: its own coordinates, else the most specific known region of its address."""
+    """Find the point of each delivery.
+
+    It is the shipment's own coordinates, else the most specific known region of its address.
+    """
     located, unassigned = [], []
     for delivery in deliveries:
         shipment_id = str(delivery.shipment_id)
@@ -95,7 +98,9 @@ def available_vehicles(vehicles: Sequence[Vehicle], day: Day, now: datetime) -> 
 
 
 def build_problem(depot: Depot, day: Day, now: datetime, stop_s: int, travel: TravelMatrix) -> RoutingProblem:
-    """Build the routing problem of a depot. A delivery without a window may be made during the shift of any vehicle.
+    """Build the routing problem of a depot.
+
+    A delivery without a window may be made during the shift of any vehicle.
 
     `stop_s` is the time that each stop takes.
     """

@@ -27,7 +27,10 @@ class ApplyTrackingEvents(Protocol):
 
 
 class RouteExecution:
-    """Routes as drivers see them. `apply_tracking_events` advances the shipments, as it does for other carriers."""
+    """Routes as drivers see them.
+
+    `apply_tracking_events` advances the shipments, as it does for other carriers.
+    """
 
     def __init__(self, db: Database, clock: Clock, apply_tracking_events: ApplyTrackingEvents) -> None:
         self._db = db
@@ -50,7 +53,9 @@ class RouteExecution:
             return await self._read(connection, route_id)
 
     async def report(self, route_id: UUID, seq: int, report: StopReport) -> DriverRoute:
-        """Record the outcome of a stop, and the departure if it was not recorded before. A repeat changes nothing.
+        """Record the outcome of a stop, and the departure if it was not recorded before.
+
+        A repeat changes nothing.
 
         A failed stop may be reported as delivered later, after another attempt. Raises `NoSuchRoute`, `NoSuchStop` and
         `StopAlreadyReported`.

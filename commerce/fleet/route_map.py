@@ -1,4 +1,7 @@
-"""Draws the routes of a day as a picture. Matplotlib is loaded when one is drawn: it is slow and needs much memory."""
+"""Draws the routes of a day as a picture.
+
+Matplotlib is loaded when one is drawn: it is slow and needs much memory.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def repair_routes(
     visits: Sequence[int],
     is_time_over: Callable[[], bool],
 ) -> list[VisitSequence]:
-    """Remove visits that the exact timetable does not allow, and insert unassigned ones of `visits` where they fit.
+    """Remove visits that the exact timetable forbids, and insert unassigned `visits` where they fit.
 
     Insertion stops when `is_time_over` returns True.
     """

@@ -1,4 +1,4 @@
-"""A routing problem of one depot and day as plain numbers, and the messages to and from the solver process.
+"""The routing problem of a depot and day as plain numbers, and the messages of the solver process.
 
 Any units will do if they are used throughout; the fleet uses grams, metres, and seconds since the day began.
 """
@@ -15,7 +15,10 @@ DEPOT = 0
 
 
 class RoutingVehicle(msgspec.Struct, frozen=True):
-    """The limits of a route: capacity, shift and break. The three break fields are set together or not at all."""
+    """The limits of a route: capacity, shift and break.
+
+    The three break fields are set together or not at all.
+    """
 
     capacity: int
     start: int

@@ -50,7 +50,7 @@ class Fleet:
         self._speed_kmh = speed_kmh
 
     async def import_csv(self, lines: Iterable[str]) -> ImportReport:
-        """Import a CSV file of places, if its header has a column `region`, otherwise of vehicles; see `fleet_csv`.
+        """Import a CSV file (`fleet_csv`) of places if it has a column `region`, otherwise of vehicles.
 
         Wrong lines are reported, all others are imported; a repeat changes nothing. Raises `UnreadableCsv` if the
         header is wrong.

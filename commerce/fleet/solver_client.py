@@ -1,6 +1,7 @@
-"""Runs the solver in a process of its own, so that nothing waits for it and it can be killed at any time.
+"""Runs the solver in a process of its own.
 
-The process receives the request and none of the settings, so no secret either.
+Nothing else waits for the search, and it can be killed at any time. The process receives the request and none of the
+settings, so no secret either.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The solver process: short routes for one depot, by PyVRP's iterated local search (https://pyvrp.org).
+"""The solver process: finds short routes for one depot.
 
-Reads a `SolveRequest` as JSON from standard input and writes `SolverMessage` lines. No other module imports this one,
-and so PyVRP.
+The search is PyVRP's iterated local search (https://pyvrp.org). The process reads a `SolveRequest` as JSON from
+standard input and writes `SolverMessage` lines. No other module imports this one, and so PyVRP.
 
 PyVRP knows no breaks. The break of each vehicle is therefore cut out of its clock: with a break of length s at time b,
 times after b move s earlier. A route that fits such a day fits the real one with the break put back, unless a visit
@@ -33,10 +33,15 @@ from commerce.fleet.routing_problem import (
 from commerce.fleet.timetable import compute_timetable
 
 _PRIZE_LEGS = 20
-"""The cost of leaving a visit out, in longest legs: much more than the detour that any single visit is worth."""
+"""The cost of leaving a visit out, in longest legs.
+
+It is much more than the detour that any single visit can cost.
+"""
 _ATTEMPTS = ((0.5, 0.7), (0.0, 0.5), (1.0, 0.9))
-"""(position of the break in its window, share of the remaining time) of each search. A later one runs only if the one
-before left visits unassigned."""
+"""(position of the break in its window, share of the remaining time) of each search.
+
+A later one runs only if the one before left visits unassigned.
+"""
 _PROGRESS_INTERVAL_S = 0.1
 
 
@@ -65,9 +70,9 @@ def solve(
         if not visits:
             break
         stop = _StopCriterion(began, time_limit_s, share, report_progress)
-        found = _search(problem, visits, position, seed, stop)
-        repaired = repair_routes(problem, found, visits, is_time_over)
-        best = min(best, repaired, key=lambda sequences: _cost(problem, sequences, len(visits)))
+        sequences = _search(problem, visits, position, seed, stop)
+        repaired = repair_routes(problem, sequences, visits, is_time_over)
+        best = min(best, repaired, key=lambda candidate: _cost(problem, candidate, len(visits)))
         if sum(map(len, best)) == len(visits):
             break
     report_progress(1)
@@ -163,7 +168,10 @@ def _clients(problem: RoutingProblem, visits: Sequence[int], position: float, pr
 
 
 def _matrix(rows: list[list[int]]) -> Any:
-    """Hide the type of a matrix: PyVRP accepts all that NumPy can read, while its stubs require NumPy's arrays."""
+    """Hide the type of a matrix.
+
+    PyVRP accepts all that NumPy can read, while its stubs require NumPy's arrays.
+    """
     return rows
 
 

@@ -14,7 +14,10 @@ from commerce.fleet.routing_problem import DEPOT, RouteTimes, RoutingProblem, Ro
 
 
 class _Step(NamedTuple):
-    """The earliest visit of a point. `break_at` is when the break began, if it was taken on the leg to this point."""
+    """The earliest visit of a point.
+
+    `break_at` is when the break began, if it was taken on the leg to this point.
+    """
 
     begins: int
     leaves: int
@@ -22,7 +25,10 @@ class _Step(NamedTuple):
 
 
 class _Break(NamedTuple):
-    """The earliest and latest begin of the break, and its length. A vehicle without a break has one of length 0."""
+    """The earliest and latest begin of the break, and its length.
+
+    A vehicle without a break has one of length 0.
+    """
 
     earliest: int
     latest: int

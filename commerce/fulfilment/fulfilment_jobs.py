@@ -20,7 +20,10 @@ Job = Shipment | FulfilmentJob
 
 
 class FulfilmentJobs:
-    """Claims due orders and shipments and does one job at a time. A job that fails `max_attempts` times is parked."""
+    """Claims due orders and shipments and does one job at a time.
+
+    A job that fails `max_attempts` times is parked.
+    """
 
     def __init__(
         self,

@@ -20,7 +20,9 @@ class FulfilmentJob(NamedTuple):
 
 
 class LineToPlan(NamedTuple):
-    """Units of an order line for one address. Without a `warehouse_id` the product logistics were never imported.
+    """Units of an order line for one address.
+
+    Without a `warehouse_id` the product logistics were never imported.
 
     Weight and sides are those of one unit.
     """

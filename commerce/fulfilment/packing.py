@@ -29,7 +29,10 @@ class PackItem(msgspec.Struct, frozen=True):
 
 
 class PackedBox(msgspec.Struct, frozen=True):
-    """A packed box: outer sides, total weight, units by line number. `box` is None for a unit sent without a box."""
+    """A packed box: outer sides, total weight, units by line number.
+
+    `box` is None for a unit sent without a box.
+    """
 
     box: str | None
     length_mm: int

@@ -38,13 +38,19 @@ class DocumentPrinter:
         self._zone = ZoneInfo(timezone)
 
     async def print_label(self, shipment_id: UUID) -> bytes:
-        """Print a shipment's label; repeatable. Raises `NoSuchShipment`, and `NoLabel` before a carrier is booked."""
+        """Print a shipment's label; repeatable.
+
+        Raises `NoSuchShipment`, and `NoLabel` before a carrier is booked.
+        """
         async with self._db.snapshot() as connection:
             label = await self._label_data(connection, shipment_id)
         return await asyncio.to_thread(_draw_label, label)
 
     async def print_labels(self, wave_id: UUID) -> bytes:
-        """Print the labels of all booked shipments of a wave, in its order. Raises `NoLabel` if none is booked."""
+        """Print the labels of all booked shipments of a wave, in its order.
+
+        Raises `NoLabel` if none is booked.
+        """
         wave = await self._fulfilment.get_wave(wave_id)
         async with self._db.snapshot() as connection:
             rows = [await shipments.get_shipment(connection, shipment_id) for shipment_id in wave.shipments]
@@ -62,7 +68,7 @@ class DocumentPrinter:
         return LabelData(
             order_id=shipment.order_id,
             parcel_no=shipment.parcel_no,
-            parcel_count=shipment_count,
+            shipment_count=shipment_count,
             sender=sender,
             ship_to=shipment.address,
             carrier=shipment.carrier.replace("_", " ").upper(),
@@ -90,7 +96,7 @@ class DocumentPrinter:
         packing_list = PackingList(
             order_id=shipment.order_id,
             parcel_no=shipment.parcel_no,
-            parcel_count=shipment_count,
+            shipment_count=shipment_count,
             sender=sender,
             ship_to=shipment.address,
             lines=[PackingLine(*line) for line in lines],

@@ -114,7 +114,9 @@ class Repacking:
         return shipment
 
     async def reship(self, shipment_id: UUID, reason: str, actor: str) -> UUID:
-        """Send the contents of a lost, returned or cancelled shipment again, once. Returns the id of the new shipment.
+        """Send the contents of a lost, returned or cancelled shipment again, once.
+
+        Returns the id of the new shipment.
 
         Raises `NoSuchShipment`, and `InvalidShipmentState` if it was reshipped before or must not be sent again.
         """

@@ -234,7 +234,10 @@ class Fulfilment(Worklists):
     # After dispatch.
 
     async def resolve(self, shipment_id: UUID, resolution: str, actor: str) -> ShipmentDetails:
-        """Record that a problem was dealt with: the shipment leaves the worklists `undelivered` and `anomalies`."""
+        """Record that a problem was dealt with.
+
+        The shipment leaves the worklists `undelivered` and `anomalies`.
+        """
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             now = self._now()
@@ -243,7 +246,7 @@ class Fulfilment(Worklists):
         return await self.get(shipment_id)
 
     async def set_outcome(self, shipment_id: UUID, status: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
-        """Set the final status where the carrier's tracking events do not tell it: delivered, lost or returned.
+        """Set the final status (delivered, lost, returned) where the carrier's tracking events do not tell it.
 
         A repeat changes nothing.
         """

@@ -66,7 +66,10 @@ class ShipmentJobs:
         return self._carriers.by_name.get(job.carrier) if job.carrier else None
 
     def _may_reassign(self, job: Shipment) -> bool:
-        """Tell whether the job waits for an unavailable carrier that was not asked yet, so that another may take it."""
+        """Tell whether another carrier may take the shipment.
+
+        That is so while its own carrier is unavailable and was not sent a request yet.
+        """
         return job.task == "book" and job.booking_id is None and job.carrier in self._unavailable
 
     async def claim(
@@ -155,7 +158,7 @@ class ShipmentJobs:
         return True
 
     async def _record_request(self, connection: Connection, shipment: Shipment, carrier: Carrier) -> Shipment:
-        """Store that the carrier is about to be asked, under a new booking or the one that was left unanswered."""
+        """Store that a booking is about to be requested: a new one, or the one left unanswered."""
         if shipment.booking_id is not None:
             await shipments.touch_booking_request(connection, shipment.booking_id, self._now())
             return shipment
@@ -289,7 +292,7 @@ class ShipmentJobs:
     async def _on_too_late(
         self, connection: Connection, shipment: Shipment, confirmation: BookingConfirmation | None, now: datetime
     ) -> str:
-        """Go on with a shipment that the carrier has collected already, and note that it could not be cancelled.
+        """Go on with a shipment that the carrier has collected, and note that it could not be cancelled.
 
         `confirmation` is set for a booking whose outcome was unknown until now.
         """
@@ -323,7 +326,10 @@ class ShipmentJobs:
         return tracking.result
 
     def _next_poll_at(self, shipment: Shipment) -> datetime:
-        """Return the next time to poll tracking: less often as the booking ages, since webhooks bring most events."""
+        """Return the next time to poll tracking.
+
+        Polls become rarer as the booking ages, since webhooks bring most events.
+        """
         now = self._now()
         age_s = (now - (shipment.booked_at or now)).total_seconds()
         wait_s = min(max(age_s / 4, self._policy.tracking_poll_initial_s), self._policy.tracking_poll_max_s)

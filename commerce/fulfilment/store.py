@@ -1,4 +1,7 @@
-"""Rows that only fulfilment reads and writes: fulfilments, worklists, packing, waves. Shipments: `shipping.store`."""
+"""Rows that only fulfilment reads and writes: fulfilments, worklists, packing, waves.
+
+Shipments: `shipping.store`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ async def get_fulfilment(connection: Connection, order_id: UUID) -> FulfilmentJo
 async def postpone_fulfilment(
     connection: Connection, order_id: UUID, due_at: datetime | None, reason: str, *, park: bool
 ) -> None:
-    """Set the next attempt with the reason. Without `due_at` nothing is done until another change makes it due."""
+    """Set the next attempt with the reason.
+
+    Without `due_at` nothing is done until another change makes it due.
+    """
     await connection.execute(queries.postpone_fulfilment, order_id, due_at, reason[:_MAX_ERROR_CHARS], park)
 
 
@@ -97,7 +103,10 @@ async def park_without_carrier(
 
 
 async def get_carrier_choice(connection: Connection, shipment_id: UUID) -> CarrierChoice | None:
-    """Read the kept choice of a shipment; None if the shipment does not exist or nothing was chosen for it."""
+    """Read the kept choice of a shipment.
+
+    Returns None if the shipment does not exist or no rate table was consulted for it.
+    """
     choice_json = await connection.fetchval(queries.get_carrier_choice, shipment_id)
     return msgspec.json.decode(choice_json, type=CarrierChoice) if choice_json else None
 
@@ -116,7 +125,7 @@ async def list_worklist(
     stalled_after_s: float,
     no_first_scan_after_s: float,
 ) -> list[tuple[Shipment, str | None]]:
-    """List up to `count` shipments of a worklist after a shipment id, oldest first, with the reason of each."""
+    """List up to `count` shipments of a worklist after an id, oldest first, with their reasons."""
     values = (worklist, warehouse_id, after, count, now, today, stalled_after_s, no_first_scan_after_s)
     return [(read_shipment(row), row["reason"]) for row in await connection.fetch(queries.list_worklist, *values)]
 
@@ -124,7 +133,7 @@ async def list_worklist(
 async def count_worklists(
     connection: Connection, now: datetime, today: date, stalled_after_s: float, no_first_scan_after_s: float
 ) -> dict[str, float]:
-    """Count the shipments of each worklist, and measure for how many seconds the oldest jobs have been due."""
+    """Count the shipments of each worklist, and the seconds for which the oldest jobs have been due."""
     row = await connection.fetchrow(queries.count_worklists, now, today, stalled_after_s, no_first_scan_after_s)
     assert row is not None
     return dict(row.items())
@@ -137,7 +146,10 @@ async def count_open_shipments(connection: Connection) -> dict[tuple[str, str], 
 
 
 async def measure_fulfilment_times(connection: Connection, now: datetime) -> dict[str, list[float]]:
-    """Measure seconds from paid to `handed_over` and to `delivered`: percentiles 50, 90 and 99 of the last day."""
+    """Measure the seconds from paid to `handed_over` and to `delivered` over the last day.
+
+    Values are the percentiles 50, 90 and 99.
+    """
     row = await connection.fetchrow(queries.measure_fulfilment_times, now)
     assert row is not None
     return {name: list(values) for name, values in row.items() if values is not None}

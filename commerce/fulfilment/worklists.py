@@ -59,9 +59,9 @@ class Worklists:
             return await store.count_open_shipments(connection)
 
     async def measure_fulfilment_times(self) -> dict[str, list[float]]:
-        """Measure seconds from paid to `handed_over` and to `delivered`: percentiles 50, 90 and 99 of the last day.
+        """Measure the seconds from paid to `handed_over` and to `delivered` over the last day.
 
-        A key is missing if no order reached that point.
+        Values are the percentiles 50, 90 and 99. A key is missing if no order reached that point.
         """
         async with self._db.connection() as connection:
             return await store.measure_fulfilment_times(connection, self._now())

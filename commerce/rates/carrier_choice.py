@@ -1,4 +1,4 @@
-"""Chooses a carrier by a rate table: the cheapest that arrives on time, with a reason for every carrier."""
+"""Chooses the cheapest carrier that arrives on time, and keeps a reason for every carrier."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def choose_carrier(
     promised_on: date,
     excluded: Mapping[str, str],
 ) -> CarrierChoice:
-    """Choose the cheapest carrier that arrives by `promised_on`; among equals the faster, then the first by name.
+    """Choose the cheapest carrier that arrives by `promised_on`.
 
-    If none does, choose the fastest; among equals the cheaper, then the first by name. `excluded` maps carriers that
-    must not be chosen to the reason. The result has a candidate for every carrier of the table, by name.
+    Among equals it is the faster, then the first by name. If none arrives in time, the fastest is chosen; among equals
+    the cheaper, then the first by name. `excluded` maps carriers that must not be chosen to the reason. The result has
+    a candidate for every carrier of the table, by name.
     """
     serving = index.steps_by_carrier(address)
     offers: dict[str, _Offer] = {}

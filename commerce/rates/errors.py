@@ -9,7 +9,10 @@ from commerce.kernel.errors import Invalid, NotFound
 
 
 class InvalidRateTable(Invalid):
-    """The table has errors, and a table is imported whole or not at all. `line_errors` names each wrong line."""
+    """The table has errors, and a table is imported whole or not at all.
+
+    `line_errors` names each wrong line.
+    """
 
     title = "The rate table cannot be imported"
 

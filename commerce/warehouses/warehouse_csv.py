@@ -21,7 +21,10 @@ _DEGREES = re.compile(r"-?[0-9]{1,3}(\.[0-9]{1,15})?")
 
 
 def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | LineError]]:
-    """Read a file of warehouses. The name becomes the sender's. Lines as for `commerce.kernel.csv_rows.read_rows`."""
+    """Read a file of warehouses.
+
+    The name becomes the sender's. Lines as for `commerce.kernel.csv_rows.read_rows`.
+    """
     first_lines: dict[str, int] = {}
 
     def parse(line: int, fields: dict[str, str]) -> Warehouse:

@@ -39,7 +39,7 @@ def table_index(rates: Sequence[Rate]) -> RateTableIndex:
 
 
 def generate_rates(rng: random.Random) -> list[Rate]:
-    """Generate rates with few prices and days, so that ties occur, and steps that end at the weights in use."""
+    """Generate rates with few prices and days, so that ties occur, and with steps at used weights."""
     rates = []
     for carrier in rng.sample(["yto", "sf", "zto", "own", "jd", "db"], rng.randint(1, 6)):
         for region in rng.sample(REGIONS, rng.randint(1, len(REGIONS))):

@@ -1,4 +1,4 @@
-"""Imports of warehouses and product logistics: wrong lines are reported, others imported, repeats change nothing."""
+"""Imports of warehouses and product logistics: wrong lines are reported, repeats change nothing."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class FleetKit:
                 orjson.dumps(address).decode(),
                 weight_g,
                 cod_minor,
-                f"VAN{shipment_id.hex[-10:]}",
+                f"FL{shipment_id.hex[-10:]}",
                 DAY,
                 opens,
                 closes,
@@ -173,7 +173,7 @@ class FleetKit:
 
 
 async def make_fleet_kit(shop: CliServices, vehicles: str = VEHICLES_CSV, now: str = "07:00") -> FleetKit:
-    """Set up the warehouse `hz` with vehicles, early in the morning of `DAY`, and a warehouse `sh` without."""
+    """Set up warehouse `hz` with vehicles and `sh` without, early in the morning of `DAY`."""
     clock = FakeFleetClock(datetime.combine(DAY, time.fromisoformat(now), ZONE).astimezone(UTC))
     tracking = FakeApplyTrackingEvents()
     fleet = Fleet(shop.db, clock, shop.ids, ZONE, STOP_S, SPEED_KMH)
@@ -195,7 +195,10 @@ def point_near_depot(north_km: float, east_km: float) -> tuple[float, float]:
 def find_route_errors(
     routes: Sequence[Route], vehicles: Sequence[Vehicle], drive_s: Callable[[Any, Any], float]
 ) -> list[str]:
-    """Return everything wrong with routes, judged by their times alone. `drive_s` returns the least time of a leg."""
+    """Return everything wrong with routes, judged by their times alone.
+
+    `drive_s` returns the least time of a leg.
+    """
     vehicle_of = {vehicle.vehicle_id: vehicle for vehicle in vehicles}
     plan_count = Counter(stop.shipment_id for route in routes for stop in route.stops)
     errors = [f"{shipment_id} is planned twice" for shipment_id, count in plan_count.items() if count > 1]

@@ -94,7 +94,7 @@ WORDS = st.text(st.characters(categories=["L", "Zs"]), max_size=8)
 
 
 @given(WORDS, WORDS, WORDS, WORDS)
-def test_region_keys_are_ordered_from_most_specific(province: str, city: str, district: str, code: str) -> None:
+def test_region_keys_begin_with_smallest_region(province: str, city: str, district: str, code: str) -> None:
     address = Address("A", "1", "CN", city, "line", province, district, code)
     names = region_keys(address)
     assert names[-1] == "cn"

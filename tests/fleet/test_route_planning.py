@@ -79,7 +79,7 @@ async def test_plan_with_too_few_vehicles_leaves_deliveries_unassigned(kit: Flee
     assert find_route_errors(plan.routes, await kit.fleet.list_vehicles(), straight_line_s) == []
 
 
-async def test_plan_locates_address_by_most_specific_place(kit: FleetKit) -> None:
+async def test_plan_locates_address_by_smallest_known_region(kit: FleetKit) -> None:
     places = "region,latitude,longitude\nCN/Zhejiang/Hangzhou,30.2,120.1\n CN / 310000 ,30.3,120.2\n"
     assert (await kit.fleet.import_csv(places.splitlines(keepends=True))).added == 2
     by_code = await kit.add_delivery(None)

@@ -1,4 +1,4 @@
-"""The solver process: it ends in time, receives no secrets, and services start without optional libraries."""
+"""The solver process: time limits, errors, environment; services start without its libraries."""
 
 from __future__ import annotations
 

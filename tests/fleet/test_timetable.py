@@ -1,4 +1,4 @@
-"""The exact timetable compared with an exhaustive search, second by second, and the solver that relies on it."""
+"""The exact timetable compared with an exhaustive search, and the solver that relies on it."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_timetable_starts_late_for_first_window() -> None:
 
 
 def test_solve_with_equal_breaks_and_tight_windows_assigns_all_possible_visits() -> None:
-    """Four vehicles have their break from 120 to 150, and forty visits have windows too short to absorb it."""
+    """Four vehicles have a break from 120 to 150, and the windows of forty visits cannot absorb it."""
     vehicles = [RoutingVehicle(100, 0, 300, 120, 150, 30)] * 4
     visits = [Visit(1, 30 * (number // 4), 30 * (number // 4) + 12, 5) for number in range(40)]
     legs = [[0 if a == b else 8 for b in range(41)] for a in range(41)]

@@ -70,7 +70,7 @@ def label_data(**changes: Any) -> LabelData:
     values: dict[str, Any] = {
         "order_id": ORDER,
         "parcel_no": 1,
-        "parcel_count": 3,
+        "shipment_count": 3,
         "sender": SHOP,
         "ship_to": SHENZHEN,
         "carrier": "sf_express",
@@ -101,9 +101,9 @@ def without_spaces(text: str) -> str:
 
 
 def check_margin(image: Any, dpi: int = DPI) -> None:
-    edge = round(BLANK_MM * dpi / 25.4)
+    margin = round(BLANK_MM * dpi / 25.4)
     framed = image.copy()
-    framed.paste(255, (edge, edge, image.width - edge, image.height - edge))
+    framed.paste(255, (margin, margin, image.width - margin, image.height - margin))
     assert framed.getextrema() == (255, 255)
 
 
@@ -166,7 +166,7 @@ def test_label_with_longest_values_stays_within_its_areas(number: str) -> None:
             cash_to_collect=Money(MAX_MINOR, "KWD"),
             hold_reason="原因 W" * 100,
             parcel_no=30_000,
-            parcel_count=30_000,
+            shipment_count=30_000,
             weight_g=99_999_999,
         )
     )
@@ -209,7 +209,10 @@ def test_clean_text_replaces_unprintable_characters() -> None:
 
 
 def test_typeface_glyphs_are_distinct_shapes() -> None:
-    """In each weight every glyph differs from the others and is not empty, so none is the box of a missing glyph."""
+    """In each weight every glyph differs from the others and is not empty.
+
+    So none of them is the box of a missing glyph.
+    """
     for face in (REGULAR, BOLD):
         shapes = {}
         for char in "收寄代货款暂缓拣装箱单龘𠮷한łőЖéß":
@@ -262,7 +265,7 @@ def test_format_address_follows_order_of_country() -> None:
 
 
 def packing_list_data(lines: list[PackingLine], ship_to: Address = SHENZHEN) -> PackingList:
-    return PackingList(order_id=ORDER, parcel_no=2, parcel_count=3, sender=SHOP, ship_to=ship_to, lines=lines)
+    return PackingList(order_id=ORDER, parcel_no=2, shipment_count=3, sender=SHOP, ship_to=ship_to, lines=lines)
 
 
 def test_packing_list_has_lines_totals_and_code() -> None:

@@ -22,7 +22,7 @@ def appointment_of(shipment: Shipment) -> Appointment:
     return Appointment(shipment.deliver_from, shipment.deliver_to, shipment.latitude, shipment.longitude)
 
 
-async def test_pack_shipment_books_once_and_refuses_wrong_tracking_no(ship: ShippingShop) -> None:
+async def test_pack_shipment_is_recorded_once_with_its_tracking_no(ship: ShippingShop) -> None:
     fulfilment = ship.fulfilment
     _, [booked] = await ship.add_booked_order()
     _, [byhand] = await ship.add_booked_order(ship_to=[SHANGHAI])
@@ -99,7 +99,7 @@ async def test_pack_refuses_held_or_cancelled_shipment(ship: ShippingShop) -> No
 
 
 async def test_cancel_shipment_ends_at_once_or_after_carrier_answers(ship: ShippingShop) -> None:
-    """A shipment without a booking is cancelled at once, another when the carrier has cancelled or refused."""
+    """A shipment without a booking is cancelled at once, another when its carrier has answered."""
     cheap, fulfilment = ship.carriers["cheap"], ship.fulfilment
     planned, booked, late = await ship.add_order(), await ship.add_order(), await ship.add_order()
     assert [await ship.work_on(job) for job in await ship.jobs.claim(100, [], [])] == ["planned"] * 3
@@ -178,7 +178,7 @@ async def test_hold_shipment_during_booking_stops_until_resumed(ship: ShippingSh
     await fulfilment.cancel(shipment.shipment_id, "not wanted", "dan")
     assert await ship.work_until_idle() == ["cancelled"]
     assert await ship.list_worklist("on_hold") == set()
-    # Held before the request: no carrier is asked.
+    # Held before the request: none is sent.
     order_id = await ship.add_order()
     assert await ship.work_on(await ship.claim_one()) == "planned"
     job = await ship.claim_one()
@@ -194,14 +194,14 @@ async def test_hold_shipment_during_booking_stops_until_resumed(ship: ShippingSh
 async def test_worklists_hold_only_their_shipments_and_count_them(ship: ShippingShop) -> None:
     """Each worklist has its shipments and no others, and is counted as long as it is."""
     shipment_ids = [(await ship.add_booked_order())[1][0].shipment_id for _ in range(9)]
-    fresh, held, overdue, stalled, unscanned, lost, returned, odd, delivered = shipment_ids
+    fresh, held, overdue, stalled, unscanned, lost, returned, anomalous, delivered = shipment_ids
     await ship.fulfilment.hold(held, "wait", "dan")
     for shipment_id, events in (
         (stalled, [tracking_event("in_transit", -60 * 24 * 3)]),
         (lost, [tracking_event("lost", -60 * 24 * 3)]),
         (returned, [tracking_event("returned_to_sender", -9)]),
         (
-            odd,
+            anomalous,
             [tracking_event("picked_up", -9), tracking_event(None, -8, code="Z9", text="zapped", is_unknown_code=True)],
         ),
         (delivered, [tracking_event("delivered", -60 * 24 * 9)]),
@@ -225,7 +225,7 @@ async def test_worklists_hold_only_their_shipments_and_count_them(ship: Shipping
         "stalled": {stalled},
         "no_first_scan": {unscanned},
         "undelivered": {lost, returned},
-        "anomalies": {odd},
+        "anomalies": {anomalous},
         "all": set(shipment_ids),
     }
     reasons = {

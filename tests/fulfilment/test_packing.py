@@ -133,7 +133,7 @@ def test_pack_two_consecutive_boxes_hold_more_than_one_could(items: list[PackIte
 
 @st.composite
 def full_boxes(draw: st.DrawFn) -> tuple[int, list[PackItem]]:
-    """Draw items that fill boxes of 100 x 100 x 100 mm and 10 kg to the last gram and millimetre, and the box count."""
+    """Draw a number of boxes of 100 x 100 x 100 mm and 10 kg, and items that fill them completely."""
     count = draw(st.integers(1, 30))
     chance = draw(st.randoms(use_true_random=False))
     items = []

@@ -96,7 +96,7 @@ async def test_merge_of_unlike_shipments_is_refused(ship: ShippingShop) -> None:
 
 
 async def test_merge_across_address_numbers_is_refused(ship: ShippingShop) -> None:
-    """A line for two addresses is counted per address, so its shipments cannot be merged even at equal addresses."""
+    """Units are counted per address number, so shipments cannot be merged across two equal addresses."""
     order_id = await ship.add_order(("a", 1, 0), ("a", 1, 1), ship_to=[ADDRESS, {**ADDRESS, "line": "Elsewhere 1"}])
     await ship.fetch_rows("UPDATE order_lines SET line_no = 0 WHERE order_id = $1 RETURNING 1", order_id)
     assert await ship.work_on(await ship.claim_one(order_id)) == "planned"

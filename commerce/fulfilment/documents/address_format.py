@@ -45,7 +45,10 @@ _POSTCODE_FIRST = frozenset(
 
 
 def is_wide(char: str) -> bool:
-    """Tell whether a character is as wide as high (Chinese, Japanese, Korean), so that a line may break beside it."""
+    """Tell whether a character is as wide as high (Chinese, Japanese, Korean).
+
+    A line may break beside it.
+    """
     return unicodedata.east_asian_width(char) in "WF"
 
 

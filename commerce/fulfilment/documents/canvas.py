@@ -27,10 +27,16 @@ from commerce.fulfilment.documents.text_fitting import (
 Align = Literal["left", "center", "right"]
 
 _DOT = 25.4 / 203
-"""A dot in millimetres of a label printer with 203 dots per inch. Codes are drawn in whole dots, so none is blurred."""
+"""A dot in millimetres of a label printer with 203 dots per inch.
+
+Codes are drawn in whole dots, so none is blurred.
+"""
 _MAX_DOTS = 4
 _MIN_DOTS = 2
-"""Dots per bar. Such a printer cannot print finer bars sharply: then the code takes all the space there is."""
+"""Dots per bar.
+
+Such a printer cannot print finer bars sharply: then the code takes all the space there is.
+"""
 _QUIET_MODULES = 10
 """Blank modules on either side of a barcode."""
 _BASELINE = 1.0
@@ -45,7 +51,10 @@ def _snap_to_dot(position: float) -> float:
 
 
 class PdfCanvas:
-    """Pages of one size. Drawing is recorded and rendered by `to_pdf`, when all characters of the fonts are known."""
+    """Pages of one size.
+
+    Drawing is recorded and rendered by `to_pdf`, when all characters of the fonts are known.
+    """
 
     def __init__(self, width: float, height: float, title: str) -> None:
         self.width, self.height = width, height
@@ -134,7 +143,10 @@ class PdfCanvas:
         self.draw_fitted(fitted, x, top, room=room, bold=True, align="center", white=white)
 
     def draw_side_by_side(self, texts: Sequence[tuple[Fitted, float, float, bool, Align]], y: float) -> None:
-        """Draw fitted texts so that their first lines share a baseline. Each is (fitted, x, room, bold, align)."""
+        """Draw fitted texts so that their first lines share a baseline.
+
+        Each is (fitted, x, room, bold, align).
+        """
         largest = max((fitted.size for fitted, *_ in texts if fitted.lines), default=0)
         for fitted, x, room, bold, align in texts:
             self.draw_fitted(fitted, x, y + (largest - fitted.size) * _BASELINE / MM, room=room, bold=bold, align=align)
@@ -178,12 +190,12 @@ class PdfCanvas:
         self._draw(lambda canvas: bar.drawOn(canvas, left * MM, (self.height - y - height) * MM))
 
     def draw_qr(self, content: str, x: float, y: float, room: float) -> None:
-        """Draw a QR code (ISO/IEC 18004, correction level M) centred in a square of `room`, with its blank border."""
+        """Draw a QR code (ISO/IEC 18004, level M) with its blank border, centred in a square of `room`."""
         code = segno.make(content, error="m", micro=False, boost_error=False)
         rows = [bytes(row) for row in code.matrix]
         dot = int(room / (len(rows) + 8) / _DOT) * _DOT
-        edge = (room - len(rows) * dot) / 2
-        x, y = _snap_to_dot(x + edge), _snap_to_dot(y + edge)
+        margin = (room - len(rows) * dot) / 2
+        x, y = _snap_to_dot(x + margin), _snap_to_dot(y + margin)
 
         def draw(canvas: Any) -> None:
             canvas.setFillGray(0)

@@ -1,4 +1,6 @@
-"""Typefaces of documents. A document embeds every glyph that it shows, so that all viewers show it alike.
+"""Typefaces of documents.
+
+A document embeds every glyph that it shows, so that all viewers show it alike.
 
 No font has all characters, and a bare machine has no fonts. A typeface is therefore composed of font files from
 installed packages: each character is taken from the first file that has it. Noto Sans covers simplified Chinese,

@@ -17,7 +17,7 @@ MAX_LINES = 10_000
 
 
 class LabelData(msgspec.Struct, frozen=True):
-    """A label of shipment `parcel_no` of `parcel_count` of an order.
+    """A label of shipment `parcel_no` of `shipment_count` of an order.
 
     `tracking_no` is 1 to 64 printable ASCII characters without spaces. With a `hold_reason` the shipment must not leave
     yet.
@@ -25,7 +25,7 @@ class LabelData(msgspec.Struct, frozen=True):
 
     order_id: UUID
     parcel_no: int
-    parcel_count: int
+    shipment_count: int
     sender: Address
     ship_to: Address
     carrier: str
@@ -46,11 +46,11 @@ class PackingLine(msgspec.Struct, frozen=True):
 
 
 class PackingList(msgspec.Struct, frozen=True):
-    """The contents of shipment `parcel_no` of `parcel_count` of an order."""
+    """The contents of shipment `parcel_no` of `shipment_count` of an order."""
 
     order_id: UUID
     parcel_no: int
-    parcel_count: int
+    shipment_count: int
     sender: Address
     ship_to: Address
     lines: Sequence[PackingLine]

@@ -1,4 +1,4 @@
-"""Draws the pick list of a wave, on A4: one walk along the shelves, with the shipments that units go into."""
+"""Draws the pick list of a wave, on A4: units by shelf, with the shipments that they go into."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from commerce.fulfilment.documents.table import Column, draw_table, number_pages
 from commerce.shipping.model import Pick, Wave
 
 _WIDTH, _HEIGHT = 210, 297
-_EDGE = 12
-_ROOM = _WIDTH - 2 * _EDGE
+_MARGIN = 12
+_ROOM = _WIDTH - 2 * _MARGIN
 _LEFT_WIDTH = 68
 _CODE_WIDTH = _ROOM - _LEFT_WIDTH
 _SHIPMENTS_PER_ROW = 24
@@ -29,7 +29,9 @@ _COLUMNS = (
 
 
 def draw_pick_list(wave: Wave, warehouse: str, zone: tzinfo) -> bytes:
-    """Draw a pick list as PDF, with the wave id as Code 128. `warehouse` is its name, `zone` that of the times.
+    """Draw a pick list as PDF, with the wave id as Code 128.
+
+    `warehouse` is its name, `zone` that of the times.
 
     The last column says how many units go into which shipment, by its number in the wave. Raises `ValueError` for more
     than 10,000 picks.
@@ -42,11 +44,11 @@ def draw_pick_list(wave: Wave, warehouse: str, zone: tzinfo) -> bytes:
         canvas,
         _COLUMNS,
         [row for pick in sorted(wave.picks, key=_shelf_order) for row in _pick_rows(pick)],
-        edge=_EDGE,
+        margin=_MARGIN,
         first_top=_draw_first_head(canvas, wave, warehouse, zone),
         head=lambda: _draw_next_head(canvas, wave, warehouse),
     )
-    number_pages(canvas, _EDGE)
+    number_pages(canvas, _MARGIN)
     return canvas.to_pdf()
 
 
@@ -64,18 +66,18 @@ def _pick_rows(pick: Pick) -> Iterator[tuple[str, ...]]:
 
 
 def _draw_first_head(canvas: PdfCanvas, wave: Wave, warehouse: str, zone: tzinfo) -> float:
-    canvas.draw_text("拣货单 Pick list", _EDGE, _EDGE, _LEFT_WIDTH, 20, bold=True)
-    canvas.draw_text(f"仓库 Warehouse {warehouse}", _EDGE, _EDGE + 10, _LEFT_WIDTH, 10, min_size=7, bold=True)
-    canvas.draw_text(f"{wave.created_at.astimezone(zone):%Y-%m-%d %H:%M}", _EDGE, _EDGE + 15, _LEFT_WIDTH, 10)
+    canvas.draw_text("拣货单 Pick list", _MARGIN, _MARGIN, _LEFT_WIDTH, 20, bold=True)
+    canvas.draw_text(f"仓库 Warehouse {warehouse}", _MARGIN, _MARGIN + 10, _LEFT_WIDTH, 10, min_size=7, bold=True)
+    canvas.draw_text(f"{wave.created_at.astimezone(zone):%Y-%m-%d %H:%M}", _MARGIN, _MARGIN + 15, _LEFT_WIDTH, 10)
     units = sum(pick.quantity for pick in wave.picks)
     counts = f"{len(wave.shipments):,} 包裹 parcels, {len(wave.picks):,} 项 picks, {units:,} 件 units"
-    canvas.draw_text(counts, _EDGE, _EDGE + 20, _LEFT_WIDTH, 10, min_size=7)
-    canvas.draw_code128(str(wave.wave_id), _EDGE + _LEFT_WIDTH, _EDGE, _CODE_WIDTH, 15)
-    canvas.draw_text(str(wave.wave_id), _EDGE + _LEFT_WIDTH, _EDGE + 16, _CODE_WIDTH, 9, align="center")
-    return _EDGE + 28
+    canvas.draw_text(counts, _MARGIN, _MARGIN + 20, _LEFT_WIDTH, 10, min_size=7)
+    canvas.draw_code128(str(wave.wave_id), _MARGIN + _LEFT_WIDTH, _MARGIN, _CODE_WIDTH, 15)
+    canvas.draw_text(str(wave.wave_id), _MARGIN + _LEFT_WIDTH, _MARGIN + 16, _CODE_WIDTH, 9, align="center")
+    return _MARGIN + 28
 
 
 def _draw_next_head(canvas: PdfCanvas, wave: Wave, warehouse: str) -> float:
-    canvas.draw_text(f"拣货单 Pick list  {wave.wave_id}", _EDGE, _EDGE, _ROOM - 60, 9, bold=True)
-    canvas.draw_text(warehouse, _WIDTH - _EDGE - 60, _EDGE, 60, 9, min_size=7, bold=True, align="right")
-    return _EDGE + 6
+    canvas.draw_text(f"拣货单 Pick list  {wave.wave_id}", _MARGIN, _MARGIN, _ROOM - 60, 9, bold=True)
+    canvas.draw_text(warehouse, _WIDTH - _MARGIN - 60, _MARGIN, 60, 9, min_size=7, bold=True, align="right")
+    return _MARGIN + 6

@@ -36,7 +36,7 @@ def draw_table(
     columns: Sequence[Column],
     rows: Sequence[Sequence[str]],
     *,
-    edge: float,
+    margin: float,
     first_top: float,
     head: Callable[[], float],
 ) -> float:
@@ -44,47 +44,47 @@ def draw_table(
 
     `head` draws the head of each further page and returns the y at which the table may begin.
     """
-    bottom = canvas.height - edge - 7
-    top = _draw_titles(canvas, columns, edge, first_top)
+    bottom = canvas.height - margin - 7
+    top = _draw_titles(canvas, columns, margin, first_top)
     for row in rows:
         cells = [_fit_cell(column, text) for column, text in zip(columns, row, strict=True)]
         largest = max(cell.size for cell in cells)
         row_height = max(cell.height + (largest - cell.size) / MM for cell in cells) + 2 * _PADDING
         if top + row_height > bottom:
             canvas.add_page()
-            top = _draw_titles(canvas, columns, edge, head())
-        _draw_row(canvas, columns, cells, edge, top)
+            top = _draw_titles(canvas, columns, margin, head())
+        _draw_row(canvas, columns, cells, margin, top)
         top += row_height
-        canvas.draw_rule(edge, top, canvas.width - 2 * edge, line=0.1)
+        canvas.draw_rule(margin, top, canvas.width - 2 * margin, line=0.1)
     return top
 
 
-def number_pages(canvas: PdfCanvas, edge: float) -> None:
+def number_pages(canvas: PdfCanvas, margin: float) -> None:
     """Draw "page x of y" at the bottom of every page."""
     for page_no in range(1, canvas.page_count + 1):
         canvas.select_page(page_no)
-        room = canvas.width - 2 * edge
+        room = canvas.width - 2 * margin
         canvas.draw_text(
             f"第 {page_no} 页 共 {canvas.page_count} 页  Page {page_no} of {canvas.page_count}",
-            edge,
-            canvas.height - edge - 4,
+            margin,
+            canvas.height - margin - 4,
             room,
             8,
             align="right",
         )
 
 
-def _draw_titles(canvas: PdfCanvas, columns: Sequence[Column], edge: float, top: float) -> float:
-    left = edge
+def _draw_titles(canvas: PdfCanvas, columns: Sequence[Column], margin: float, top: float) -> float:
+    left = margin
     for column in columns:
         canvas.draw_text(column.title, left, top + 1, column.width, 8, align=column.align, bold=True)
         left += column.width + _COLUMN_GAP
-    canvas.draw_rule(edge, top + _HEAD_HEIGHT, canvas.width - 2 * edge, line=0.5)
+    canvas.draw_rule(margin, top + _HEAD_HEIGHT, canvas.width - 2 * margin, line=0.5)
     return top + _HEAD_HEIGHT
 
 
-def _draw_row(canvas: PdfCanvas, columns: Sequence[Column], cells: Sequence[Fitted], edge: float, top: float) -> None:
-    left = edge
+def _draw_row(canvas: PdfCanvas, columns: Sequence[Column], cells: Sequence[Fitted], margin: float, top: float) -> None:
+    left = margin
     texts: list[tuple[Fitted, float, float, bool, Align]] = []
     for column, cell in zip(columns, cells, strict=True):
         if column.check and cell.lines:

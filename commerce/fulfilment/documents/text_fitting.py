@@ -41,7 +41,7 @@ def select_face(bold: bool) -> Face:
 
 
 def clean_text(text: str) -> str:
-    """Make text printable: no control or invisible characters, single spaces, 〓 for characters that no font has.
+    """Make text printable: single spaces, no invisible characters, 〓 for what no font has.
 
     Text is cut after 2,000 characters.
     """
