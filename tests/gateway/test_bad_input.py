@@ -1,4 +1,4 @@
-"""Bad input gets a clear 4xx problem; nothing is reserved and nothing is written."""
+"""Bad input gets a clear 4xx problem; no stock is reserved and no row is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOCK = {"a": 50, "b": 20}
 
 @pytest.fixture
 async def keys(shop: CliServices, gateway: TestGateway, sale_id: str) -> AsyncIterator[SaleKeys]:
-    """Afterwards nothing may have been taken or written."""
+    """A sale that must have taken and written nothing at the end of the test."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None), "b": (20, 255, None)})
     await gateway.services.snapshots.refresh()
     yield keys
@@ -46,7 +46,7 @@ def address(**changes: Any) -> Callable[[str], dict[str, Any]]:
     return body(ship_to=[ADDRESS | changes])
 
 
-WRONG: dict[str, tuple[Callable[[str], Any], str]] = {
+INVALID_ORDERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "an unknown field": (body(colour="red"), ""),
     "an unknown field in a line": (line(colour="red"), "/lines/0"),
     "no lines": (body(lines=[]), "/lines"),
@@ -66,7 +66,7 @@ WRONG: dict[str, tuple[Callable[[str], Any], str]] = {
     "an address out of range": (line(ship_to=1), "/lines/0/ship_to"),
     "a negative address": (line(ship_to=-1), "/lines/0/ship_to"),
     "a split that does not add up": (line(quantity=3, ship_to=[{"address": 0, "quantity": 2}]), "/lines/0/ship_to"),
-    "a split over an address that is not there": (
+    "a split over an unknown address": (
         line(quantity=2, ship_to=[{"address": 4, "quantity": 2}]),
         "/lines/0/ship_to/0/address",
     ),
@@ -80,9 +80,9 @@ WRONG: dict[str, tuple[Callable[[str], Any], str]] = {
     "an address without a name": (address(name=""), "/ship_to/0/name"),
     "an address with a NUL": (address(line="a\0b"), "/ship_to/0/line"),
     "an address with a line end": (address(line="street\n"), "/ship_to/0/line"),
-    "an address that goes on and on": (address(line="x" * 201), "/ship_to/0/line"),
-    "a country that is none": (address(country="China"), "/ship_to/0/country"),
-    "a phone that is none": (address(phone="call me"), "/ship_to/0/phone"),
+    "an address line that is too long": (address(line="x" * 201), "/ship_to/0/line"),
+    "an unknown country": (address(country="China"), "/ship_to/0/country"),
+    "a malformed phone": (address(phone="call me"), "/ship_to/0/phone"),
     "payments that do not add up": (body(payments=[{"method": "alipay", "amount": 99}]), "/payments"),
     "an unknown method": (body(payments=[{"method": "shells", "amount": 100}]), "/payments/0/method"),
     "an unknown currency": (
@@ -102,25 +102,27 @@ WRONG: dict[str, tuple[Callable[[str], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
-async def test_wrong_content(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
-    make, place = WRONG[name]
-    answer = await gateway.order(make(sale_id))
+@pytest.mark.parametrize("name", INVALID_ORDERS)
+async def test_order_with_wrong_value_names_its_pointer(
+    gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str
+) -> None:
+    build, pointer = INVALID_ORDERS[name]
+    answer = await gateway.order(build(sale_id))
     assert (answer.status, answer.code) == (422, "invalid"), answer.text
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert place in [fault["pointer"] for fault in answer.body["errors"]]
+    assert pointer in [error["pointer"] for error in answer.body["errors"]]
     assert answer.body["detail"]
 
 
-async def test_too_many_lines(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_order_with_too_many_lines_is_invalid(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     answer = await gateway.order(order_body(sale_id, *[("a", 1)] * 1_001))
     assert (answer.status, answer.body["errors"][0]["pointer"]) == (422, "/lines")
 
 
-async def test_all_faults_are_named_at_once(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
-    made = order_body(sale_id) | {"lines": [{"sku": "x", "quantity": 1}, {"sku": "a", "quantity": 1, "ship_to": 5}]}
-    answer = await gateway.order(made)
-    assert [fault["pointer"] for fault in answer.body["errors"]] == ["/lines/0/sku", "/lines/1/ship_to"]
+async def test_order_with_two_errors_names_both(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+    order = order_body(sale_id) | {"lines": [{"sku": "x", "quantity": 1}, {"sku": "a", "quantity": 1, "ship_to": 5}]}
+    answer = await gateway.order(order)
+    assert [error["pointer"] for error in answer.body["errors"]] == ["/lines/0/sku", "/lines/1/ship_to"]
 
 
 async def test_one_sku_on_two_lines_is_added_up(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
@@ -128,7 +130,7 @@ async def test_one_sku_on_two_lines_is_added_up(gateway: TestGateway, sale_id: s
     assert (answer.status, answer.code) == (409, "sold_out")
 
 
-RAW: dict[str, tuple[bytes, int, str]] = {
+INVALID_BODIES: dict[str, tuple[bytes, int, str]] = {
     "nothing": (b"", 400, "bad_request"),
     "not JSON": (b"sale_id=1&sku=a", 400, "bad_request"),
     "half of it": (b'{"sale_id": "x", "lines": [', 400, "bad_request"),
@@ -144,15 +146,15 @@ RAW: dict[str, tuple[bytes, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", RAW)
-async def test_bytes_that_are_no_order(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
-    data, status, code = RAW[name]
+@pytest.mark.parametrize("name", INVALID_BODIES)
+async def test_body_without_order_is_refused(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
+    data, status, code = INVALID_BODIES[name]
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
     answer = await gateway.call("POST", "/v1/orders", headers=headers, data=data)
     assert (answer.status, answer.code) == (status, code), answer.text
 
 
-async def test_a_body_that_is_too_large(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_body_over_limit_is_body_too_large(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
     answer = await gateway.call("POST", "/v1/orders", headers=headers, data=b"[" + b" " * 300_000 + b"]")
     assert (answer.status, answer.code) == (413, "body_too_large")
@@ -173,7 +175,7 @@ async def test_a_body_that_is_too_large(gateway: TestGateway, sale_id: str, keys
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
     ],
 )
-async def test_a_body_of_another_kind(
+async def test_body_of_other_media_type_is_refused(
     gateway: TestGateway, sale_id: str, keys: SaleKeys, headers: dict[str, str]
 ) -> None:
     data = orjson.dumps(order_body(sale_id, ("a", 1)))
@@ -182,15 +184,16 @@ async def test_a_body_of_another_kind(
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 129, "with blank", "umläut"])
-async def test_a_key_that_is_none(gateway: TestGateway, sale_id: str, keys: SaleKeys, key: str | None) -> None:
+async def test_idempotency_key_missing_or_malformed_is_refused(
+    gateway: TestGateway, sale_id: str, keys: SaleKeys, key: str | None
+) -> None:
     headers = {} if key is None else {"Idempotency-Key": key}
     answer = await gateway.call("POST", "/v1/orders", headers=headers, json=order_body(sale_id, ("a", 1)))
     assert answer.status == (400 if key is None else 422)
     assert "Idempotency-Key" in answer.body["detail"]
 
 
-async def test_two_keys(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
-
+async def test_two_idempotency_keys_are_refused(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     headers = CIMultiDict({"Authorization": f"Bearer {token(gateway.settings)}"})
     headers.add("Idempotency-Key", "one")
     headers.add("Idempotency-Key", "two")
@@ -199,7 +202,7 @@ async def test_two_keys(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> N
         assert answer.status == 400
 
 
-def forged(**changes: Any) -> str:
+def sign_claims(**changes: Any) -> str:
     claims = {"sub": "user", "aud": "floodgate", "iss": "floodgate", "exp": 4_000_000_000} | changes
     return jwt.encode(claims, SECRET, "HS256", headers={"kid": "test"})
 
@@ -231,22 +234,22 @@ TOKENS: dict[str, Callable[[Settings], str]] = {
         )
     ),
     "a staff token": lambda settings: f"Bearer {token(settings, roles=['operator'])}",
-    "another issuer": lambda settings: f"Bearer {forged(iss='somebody')}",
+    "another issuer": lambda settings: f"Bearer {sign_claims(iss='somebody')}",
     "no end": lambda settings: (
         "Bearer "
         + jwt.encode({"sub": "user", "aud": "floodgate", "iss": "floodgate"}, SECRET, "HS256", headers={"kid": "test"})
     ),
-    "a user id with strange characters": lambda settings: f"Bearer {forged(sub='a b')}",
-    "a user id that is a number": lambda settings: f"Bearer {forged(sub=7)}",
+    "a user id with strange characters": lambda settings: f"Bearer {sign_claims(sub='a b')}",
+    "a user id that is a number": lambda settings: f"Bearer {sign_claims(sub=7)}",
     "an enormous token": lambda settings: "Bearer " + "x" * 5_000,
 }
 
 
 @pytest.mark.parametrize("name", TOKENS)
-async def test_a_token_that_is_not_valid(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
+async def test_invalid_token_is_unauthorized(gateway: TestGateway, sale_id: str, keys: SaleKeys, name: str) -> None:
     authorization = TOKENS[name](gateway.settings)
     headers = {"Idempotency-Key": "k"} | ({"Authorization": authorization} if authorization else {})
-    for _ in range(2):  # what was refused once must not be remembered as good
+    for _ in range(2):  # a refused token must not be cached as valid
         answer = await gateway.call(
             "POST", "/v1/orders", user=None, headers=headers, json=order_body(sale_id, ("a", 1))
         )
@@ -254,12 +257,12 @@ async def test_a_token_that_is_not_valid(gateway: TestGateway, sale_id: str, key
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
-async def test_a_sale_that_does_not_exist(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
+async def test_order_for_unknown_sale_is_not_found(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     answer = await gateway.order(order_body("no-such-sale", ("a", 1)))
     assert (answer.status, answer.code) == (404, "not_found")
 
 
-async def test_a_draft_does_not_exist(
+async def test_order_for_draft_sale_is_not_found(
     shop: CliServices, gateway: TestGateway, sale_prefix: str, keys: SaleKeys
 ) -> None:
     await make_sale(shop, f"{sale_prefix}-draft", {"a": (50, 100, None)}, opened=False)
@@ -268,7 +271,7 @@ async def test_a_draft_does_not_exist(
     assert (await gateway.call("GET", f"/v1/sales/{sale_prefix}-draft", user=None)).status == 404
 
 
-async def test_paths_and_methods_that_are_none(gateway: TestGateway, keys: SaleKeys) -> None:
+async def test_wrong_path_method_or_parameter_is_problem(gateway: TestGateway, keys: SaleKeys) -> None:
     for method, path, status, code in (
         ("GET", "/nowhere", 404, "not_found"),
         ("DELETE", "/v1/orders", 405, "method_not_allowed"),

@@ -1,4 +1,4 @@
-"""What every answer has, whoever makes it: the lane, aiohttp, a stream, an error before any handler."""
+"""Headers that every response has: of the fast path, aiohttp, streams, errors before any handler."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-async def test_an_answer_is_signed(gateway: TestGateway, name: str) -> None:
+async def test_answer_has_server_and_request_id(gateway: TestGateway, name: str) -> None:
     method, path, headers, status = REQUESTS[name]
     answer = await gateway.call(method, path, user=None, headers={**headers, "X-Request-Id": "mine"})
     assert (answer.status, answer.headers["Server"]) == (status, "floodgate")
@@ -31,7 +31,7 @@ async def test_an_answer_is_signed(gateway: TestGateway, name: str) -> None:
     assert len(answer.headers.getall("Server")) == len(answer.headers.getall("X-Request-Id")) == 1
 
 
-async def test_a_stream_is_signed(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+async def test_event_stream_has_server_and_request_id(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await gateway.services.snapshots.refresh()
     placed = await gateway.order(order_body(sale_id, ("a", 1)))

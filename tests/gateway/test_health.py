@@ -1,4 +1,4 @@
-"""Ready means that orders can be taken: what Postgres has to do with it, and how long the answer may take."""
+"""Readiness: a gateway that can take orders is ready, also without Postgres; the answer comes in time."""
 
 from __future__ import annotations
 
@@ -16,39 +16,44 @@ from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
 
 
-async def database(gateway: TestGateway, state: str) -> bool:
+async def has_database_state(gateway: TestGateway, state: str) -> bool:
     return bool((await gateway.call("GET", "/health/ready", user=None)).body["database"] == state)
 
 
-@pytest.mark.parametrize("way", ["gone", "frozen"])
-async def test_a_gateway_is_ready_while_postgres_is_away(
-    make_settings: Callable[..., Settings], database_url: str, shop: CliServices, sale_id: str, tmp_path: Path, way: str
+@pytest.mark.parametrize("failure", ["gone", "frozen"])
+async def test_gateway_without_postgres_is_ready_and_takes_orders(
+    make_settings: Callable[..., Settings],
+    database_url: str,
+    shop: CliServices,
+    sale_id: str,
+    tmp_path: Path,
+    failure: str,
 ) -> None:
-    """A balancer that drops what is not ready must not end a sale that goes on."""
+    """A load balancer that drops unready gateways must not end a running sale."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     async with (
         open_postgres_proxy(database_url, tmp_path) as (proxy, url),
-        open_gateway(make_settings(database_url=url)) as f,
+        open_gateway(make_settings(database_url=url)) as gateway,
     ):
-        ready = await f.call("GET", "/health/ready", user=None)
+        ready = await gateway.call("GET", "/health/ready", user=None)
         assert (ready.status, ready.body["database"], ready.body["checks"]["postgres"]) == (200, "up", "ok")
-        if way == "gone":
+        if failure == "gone":
             proxy.cut()
         else:
             proxy.hold.clear()
-        await eventually(lambda: database(f, "down"))
+        await eventually(lambda: has_database_state(gateway, "down"))
         async with asyncio.timeout(1):
-            ready = await f.call("GET", "/health/ready", user=None)
+            ready = await gateway.call("GET", "/health/ready", user=None)
         assert (ready.status, ready.body["status"]) == (200, "ready")
         assert ready.body["checks"]["redis"] == ready.body["checks"]["process"] == "ok"
         assert ready.body["checks"]["postgres"] != "ok"
-        assert (await f.order(order_body(sale_id, ("a", 1)))).status == 202
+        assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
         proxy.refuse = False
         proxy.hold.set()
-        await eventually(lambda: database(f, "up"))
+        await eventually(lambda: has_database_state(gateway, "up"))
 
 
-async def test_a_redis_that_hangs_is_given_two_seconds(
+async def test_readiness_with_hanging_redis_answers_within_two_seconds(
     make_settings: Callable[..., Settings], servers: Servers, sale_prefix: str, tmp_path: Path
 ) -> None:
     async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
@@ -62,7 +67,7 @@ async def test_a_redis_that_hangs_is_given_two_seconds(
             proxy.hold.set()
 
 
-async def test_a_gateway_that_ends_is_not_ready(gateway: TestGateway) -> None:
+async def test_gateway_stopping_is_not_ready(gateway: TestGateway) -> None:
     gateway.services.stopping.set()
     ready = await gateway.call("GET", "/health/ready", user=None)
     assert (ready.status, ready.body["status"]) == (503, "not_ready")

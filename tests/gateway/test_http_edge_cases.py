@@ -1,4 +1,4 @@
-"""What comes over the wire before there is a request: slow, torn, too much, or no HTTP at all."""
+"""HTTP before there is a request: slow, split, too large, or not HTTP at all."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ async def gateway(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
 ) -> AsyncIterator[TestGateway]:
     await make_sale(shop, sale_id, {"a": (50, 100, None)})
-    async with open_gateway(make_settings(limits=LIMITS)) as found:
-        yield found
+    async with open_gateway(make_settings(limits=LIMITS)) as test_gateway:
+        yield test_gateway
 
 
 class RawClient:
@@ -34,15 +34,15 @@ class RawClient:
         self.reader, self.writer = reader, writer
 
     @classmethod
-    async def to(cls, gateway: TestGateway) -> RawClient:
+    async def connect(cls, gateway: TestGateway) -> RawClient:
         return cls(*await asyncio.open_connection("127.0.0.1", gateway.port))
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """The next response."""
+    async def read_response(self) -> tuple[int, dict[str, str], bytes]:
+        """Read the next response."""
         head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode()
         lines = head.split("\r\n")
         headers = {
@@ -51,8 +51,8 @@ class RawClient:
         body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         return int(lines[0].split()[1]), headers, body
 
-    async def closed(self) -> bool:
-        """Whether the other side ends the connection, with nothing more to say."""
+    async def is_closed(self) -> bool:
+        """Return True if the gateway closes the connection without sending more."""
         try:
             return await asyncio.wait_for(self.reader.read(), 5) == b""
         except ConnectionError:
@@ -61,13 +61,13 @@ class RawClient:
 
 @pytest.fixture
 async def raw_client(gateway: TestGateway) -> AsyncIterator[RawClient]:
-    made = await RawClient.to(gateway)
-    yield made
-    made.writer.close()
+    client = await RawClient.connect(gateway)
+    yield client
+    client.writer.close()
 
 
-def request(gateway: TestGateway, sale_id: str, *, key: str = "k", extra: str = "") -> bytes:
-    """A good order as bytes."""
+def build_request(gateway: TestGateway, sale_id: str, *, key: str = "k", extra: str = "") -> bytes:
+    """Build a valid order request."""
     body = orjson.dumps(order_body(sale_id, ("a", 1)))
     head = (
         f"POST /v1/orders HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token(gateway.settings)}\r\n"
@@ -76,20 +76,24 @@ def request(gateway: TestGateway, sale_id: str, *, key: str = "k", extra: str = 
     return head.encode() + body
 
 
-async def test_pipelined_orders_are_answered_in_turn(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
-    await raw_client.send(b"".join(request(gateway, sale_id, key=f"k{n}") for n in range(5)))
-    answers = [await raw_client.answer() for _ in range(5)]
+async def test_pipelined_orders_are_answered_in_sequence(
+    gateway: TestGateway, raw_client: RawClient, sale_id: str
+) -> None:
+    await raw_client.send(b"".join(build_request(gateway, sale_id, key=f"k{n}") for n in range(5)))
+    answers = [await raw_client.read_response() for _ in range(5)]
     assert [status for status, _, _ in answers] == [202] * 5
     assert len({body for _, _, body in answers}) == 5
 
 
-async def test_byte_by_byte(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
-    for byte in request(gateway, sale_id):
+async def test_order_sent_byte_by_byte_is_accepted(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
+    for byte in build_request(gateway, sale_id):
         await raw_client.send(bytes([byte]))
-    assert (await raw_client.answer())[0] == 202
+    assert (await raw_client.read_response())[0] == 202
 
 
-async def test_a_head_that_dribbles_is_cut_off(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
+async def test_head_arriving_slowly_closes_connection(
+    gateway: TestGateway, raw_client: RawClient, sale_id: str
+) -> None:
     await raw_client.send(b"POST /v1/orders HTTP/1.1\r\nHost: x\r\n")
     started = asyncio.get_running_loop().time()
 
@@ -99,62 +103,62 @@ async def test_a_head_that_dribbles_is_cut_off(gateway: TestGateway, raw_client:
             await asyncio.sleep(0.05)
 
     dribbling = asyncio.create_task(dribble())
-    assert await raw_client.closed()
+    assert await raw_client.is_closed()
     assert asyncio.get_running_loop().time() - started < 3
     dribbling.cancel()
 
 
-async def test_a_connection_that_says_nothing_is_cut_off(gateway: TestGateway, raw_client: RawClient) -> None:
-    assert await raw_client.closed()
+async def test_silent_connection_is_closed(gateway: TestGateway, raw_client: RawClient) -> None:
+    assert await raw_client.is_closed()
 
 
-async def test_an_idle_connection_is_cut_off_after_its_answer(
+async def test_idle_connection_is_closed_after_response(
     gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    await raw_client.send(request(gateway, sale_id))
-    assert (await raw_client.answer())[0] == 202
-    assert await raw_client.closed()
+    await raw_client.send(build_request(gateway, sale_id))
+    assert (await raw_client.read_response())[0] == 202
+    assert await raw_client.is_closed()
 
 
-async def test_a_body_that_dribbles_gets_408(
+async def test_body_arriving_slowly_gets_408(
     shop: CliServices, gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    data = request(gateway, sale_id)
+    data = build_request(gateway, sale_id)
     await raw_client.send(data[:-10])
-    status, headers, body = await raw_client.answer()
+    status, headers, body = await raw_client.read_response()
     assert (status, headers["content-type"]) == (408, "application/problem+json")
     assert orjson.loads(body)["code"] == "request_timeout"
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 50}
 
 
-async def test_a_client_that_leaves_in_mid_body_takes_nothing(
+async def test_client_closing_within_body_takes_no_stock(
     shop: CliServices, gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    await raw_client.send(request(gateway, sale_id)[:-10])
+    await raw_client.send(build_request(gateway, sale_id)[:-10])
     raw_client.writer.close()
     await asyncio.sleep(0.6)
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 50}
 
 
-async def test_more_connections_than_the_limit(gateway: TestGateway, sale_id: str) -> None:
-    held = [await RawClient.to(gateway) for _ in range(8)]
-    await eventually(lambda: _connections(gateway, 8))
-    one_more = await RawClient.to(gateway)
-    status, headers, body = await one_more.answer()
+async def test_connection_over_limit_is_refused_until_one_closes(gateway: TestGateway, sale_id: str) -> None:
+    clients = [await RawClient.connect(gateway) for _ in range(8)]
+    await eventually(lambda: _has_connections(gateway, 8))
+    refused = await RawClient.connect(gateway)
+    status, headers, body = await refused.read_response()
     assert (status, headers["retry-after"], orjson.loads(body)["code"]) == (503, "2", "overloaded")
-    for raw_client in held[1:]:
-        await raw_client.send(request(gateway, sale_id, key=str(id(raw_client))))
-        assert (await raw_client.answer())[0] == 202
-    held[0].writer.close()
-    await eventually(lambda: _connections(gateway, 7))
-    again = await RawClient.to(gateway)
-    await again.send(request(gateway, sale_id, key="again"))
-    assert (await again.answer())[0] == 202
-    for raw_client in [*held, one_more, again]:
+    for raw_client in clients[1:]:
+        await raw_client.send(build_request(gateway, sale_id, key=str(id(raw_client))))
+        assert (await raw_client.read_response())[0] == 202
+    clients[0].writer.close()
+    await eventually(lambda: _has_connections(gateway, 7))
+    last = await RawClient.connect(gateway)
+    await last.send(build_request(gateway, sale_id, key="again"))
+    assert (await last.read_response())[0] == 202
+    for raw_client in [*clients, refused, last]:
         raw_client.writer.close()
 
 
-async def _connections(gateway: TestGateway, count: int) -> bool:
+async def _has_connections(gateway: TestGateway, count: int) -> bool:
     return gateway.connections.open_count == count
 
 
@@ -176,33 +180,37 @@ async def _connections(gateway: TestGateway, count: int) -> bool:
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
     ],
 )
-async def test_what_is_not_valid_http(gateway: TestGateway, raw_client: RawClient, data: bytes, status: int) -> None:
+async def test_invalid_http_gets_problem_and_close(
+    gateway: TestGateway, raw_client: RawClient, data: bytes, status: int
+) -> None:
     await raw_client.send(data)
-    given, headers, body = await raw_client.answer()
-    assert given == status
+    answered, headers, body = await raw_client.read_response()
+    assert answered == status
     assert headers["content-type"] == "application/problem+json"
     assert orjson.loads(body)["status"] == status
     assert b"Traceback" not in body
-    assert await raw_client.closed()
+    assert await raw_client.is_closed()
 
 
-async def test_expectations(gateway: TestGateway, raw_client: RawClient, sale_id: str) -> None:
-    data = request(gateway, sale_id, extra="Expect: 100-continue\r\n")
+async def test_expect_100_continue_is_met_and_others_refused(
+    gateway: TestGateway, raw_client: RawClient, sale_id: str
+) -> None:
+    data = build_request(gateway, sale_id, extra="Expect: 100-continue\r\n")
     head, _, body = data.partition(b"\r\n\r\n")
     await raw_client.send(head + b"\r\n\r\n")
-    assert (await raw_client.answer())[0] == 100
+    assert (await raw_client.read_response())[0] == 100
     await raw_client.send(body)
-    assert (await raw_client.answer())[0] == 202
-    await raw_client.send(request(gateway, sale_id, key="other", extra="Expect: the-impossible\r\n"))
-    status, headers, _ = await raw_client.answer()
+    assert (await raw_client.read_response())[0] == 202
+    await raw_client.send(build_request(gateway, sale_id, key="other", extra="Expect: the-impossible\r\n"))
+    status, headers, _ = await raw_client.read_response()
     assert (status, headers["content-type"]) == (417, "application/problem+json")
 
 
-async def test_a_body_too_large_is_refused_by_its_announced_length(
+async def test_content_length_over_limit_is_refused_before_body(
     gateway: TestGateway, raw_client: RawClient, sale_id: str
 ) -> None:
-    head = request(gateway, sale_id).partition(b"Content-Length")[0]
+    head = build_request(gateway, sale_id).partition(b"Content-Length")[0]
     await raw_client.send(head + b"Content-Length: 999999999\r\n\r\n")
-    status, _, body = await raw_client.answer()
+    status, _, body = await raw_client.read_response()
     assert (status, orjson.loads(body)["code"]) == (413, "body_too_large")
-    assert await raw_client.closed()
+    assert await raw_client.is_closed()

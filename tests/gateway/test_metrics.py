@@ -1,4 +1,4 @@
-"""What is counted, that Prometheus accepts it, and that logs tell enough and no secrets."""
+"""Metrics are complete and accepted by Prometheus; logs have ids and no secrets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.processes import run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually, make_sale, order_body
 
 
-async def reading(gateway: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+async def read_metrics(gateway: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     answer = await gateway.call("GET", "/metrics", user=None)
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -34,16 +34,18 @@ async def reading(gateway: TestGateway) -> dict[tuple[str, tuple[tuple[str, str]
     }
 
 
-async def test_the_promised_readings(shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str) -> None:
+async def test_metrics_after_orders_show_counts(
+    shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
+) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await gateway.services.snapshots.refresh()
-    before = await reading(gateway)
+    before = await read_metrics(gateway)
     async with run_workers(settings, "order_writer", "observer", "auditor"):
         await gateway.order(order_body(sale_id, ("a", 2)))
         await gateway.order(order_body(sale_id, ("a", 9)))
         await eventually(lambda: _audited(gateway, sale_id))
         await eventually(lambda: _written(gateway, before))
-    after = await reading(gateway)
+    after = await read_metrics(gateway)
 
     def rise(name: str, **labels: str) -> float:
         key = (name, tuple(sorted(labels.items())))
@@ -67,27 +69,27 @@ async def test_the_promised_readings(shop: CliServices, settings: Settings, gate
 
 
 async def _audited(gateway: TestGateway, sale_id: str) -> bool:
-    return ("floodgate_audit_timestamp_seconds", (("sale", sale_id),)) in await reading(gateway)
+    return ("floodgate_audit_timestamp_seconds", (("sale", sale_id),)) in await read_metrics(gateway)
 
 
 async def _written(gateway: TestGateway, before: dict[tuple[str, tuple[tuple[str, str], ...]], float]) -> bool:
     key = ("floodgate_written_orders_total", (("result", "stored"),))
-    return (await reading(gateway)).get(key, 0) > before.get(key, 0)
+    return (await read_metrics(gateway)).get(key, 0) > before.get(key, 0)
 
 
-async def test_a_broken_promise_shows(
+async def test_broken_promise_is_shown_in_metrics(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
 ) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)})
     await shop.redis.hincrby(keys.stock.decode(), "a", 3)
     async with run_workers(settings, "auditor"):
         await eventually(lambda: _audited(gateway, sale_id))
-    found = await reading(gateway)
-    assert found["floodgate_audit_difference_units", (("sale", sale_id),)] == 3
-    assert found["floodgate_audit_findings", (("promise", "P1"), ("sale", sale_id))] == 1
+    values = await read_metrics(gateway)
+    assert values["floodgate_audit_difference_units", (("sale", sale_id),)] == 3
+    assert values["floodgate_audit_findings", (("promise", "P1"), ("sale", sale_id))] == 1
 
 
-async def test_names_follow_the_conventions(gateway: TestGateway, settings: Settings) -> None:
+async def test_metric_names_follow_conventions(gateway: TestGateway, settings: Settings) -> None:
     """The rules of `promtool check metrics`, and promtool itself where it is installed."""
     answer = await gateway.call("GET", "/metrics", user=None)
     for family in text_string_to_metric_families(answer.text):
@@ -107,17 +109,17 @@ async def test_names_follow_the_conventions(gateway: TestGateway, settings: Sett
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-async def test_several_processes_count_together(tmp_path: Path) -> None:
+async def test_counters_of_several_processes_are_summed(tmp_path: Path) -> None:
     """Counters are summed over processes and survive them; a dead process's gauges are dropped."""
     code = (
         "import sys, pathlib\n"
         "from commerce.kernel import metrics\n"
-        "metrics.share(pathlib.Path(sys.argv[1]))\n"
+        "metrics.enable_multiprocess(pathlib.Path(sys.argv[1]))\n"
         "from gateway.metrics import ORDERS, CONNECTIONS\n"
         "ORDERS.labels('accepted').inc(3)\nCONNECTIONS.labels('public').set(7)\n"
         "if len(sys.argv) > 2:\n"
-        "    metrics.forget(int(sys.argv[2]))\n"
-        "    print(metrics.exposition().decode())\n"
+        "    metrics.drop_process(int(sys.argv[2]))\n"
+        "    print(metrics.render().decode())\n"
         "else:\n"
         "    import os; print(os.getpid())\n"
     )
@@ -126,44 +128,44 @@ async def test_several_processes_count_together(tmp_path: Path) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-c", code, str(tmp_path), *arguments, stdout=asyncio.subprocess.PIPE
         )
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
         assert process.returncode == 0
-        return said.decode()
+        return output.decode()
 
     dead = (await run()).strip()
-    said = await run(dead)
-    assert 'floodgate_orders_total{outcome="accepted"} 6.0' in said
-    assert 'floodgate_http_connections{port="public"} 7.0' in said
+    text = await run(dead)
+    assert 'floodgate_orders_total{outcome="accepted"} 6.0' in text
+    assert 'floodgate_http_connections{port="public"} 7.0' in text
 
 
-async def test_a_killed_process_leaves_no_gauges(
+async def test_killed_process_leaves_counters_and_no_gauges(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, tmp_path: Path
 ) -> None:
-    """Or nobody would be told that nobody looks at the streams. What it counted stays."""
+    """A stale gauge would hide that no worker observes the streams. Counters stay."""
     await make_sale(shop, sale_id, {"a": (5, 100, None)})
     settings = make_settings(metrics_dir=tmp_path / "metrics")
     series = f'floodgate_stream_backlog_orders{{sale="{sale_id}"}}'
     async with run_processes(settings, tmp_path) as started, aiohttp.ClientSession() as client:
 
-        async def shown(name: str) -> bool:
+        async def is_shown(name: str) -> bool:
             async with client.get(f"http://127.0.0.1:{started.admin_port}/metrics") as answer:
                 return name in await answer.text()
 
-        async def gone() -> bool:
-            return not await shown(series)
+        async def is_gone() -> bool:
+            return not await is_shown(series)
 
         await started.gateway()
         observer = await started.worker("observer")
-        await eventually(lambda: shown(series))
+        await eventually(lambda: is_shown(series))
         observer.process.kill()
         await wait_for_exit(observer)
-        await eventually(gone)
-        assert await shown("floodgate_http_connections")
+        await eventually(is_gone)
+        assert await is_shown("floodgate_http_connections")
         assert list((tmp_path / "metrics").glob(f"counter_{observer.process.pid}.db"))
 
 
-async def test_a_process_does_not_go_on_with_the_gauges_of_one_before_it(tmp_path: Path) -> None:
-    """Numbers of processes come again, above all in containers."""
+async def test_process_with_reused_pid_drops_old_gauges(tmp_path: Path) -> None:
+    """Process ids are reused, above all in containers."""
     code = (
         "import os, pathlib, sys\n"
         "home = pathlib.Path(sys.argv[1])\n"
@@ -171,7 +173,7 @@ async def test_a_process_does_not_go_on_with_the_gauges_of_one_before_it(tmp_pat
         "kept = home / f'counter_{os.getpid()}.db'\n"
         "for file in (old, kept): file.touch()\n"
         "from commerce.kernel import metrics\n"
-        "metrics.share(home)\n"
+        "metrics.enable_multiprocess(home)\n"
         "assert kept.exists() and not old.exists()\n"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path))
@@ -180,7 +182,7 @@ async def test_a_process_does_not_go_on_with_the_gauges_of_one_before_it(tmp_pat
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """Everything that would go to standard error."""
+    """Everything that the logs write to standard error."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
@@ -208,14 +210,16 @@ async def test_logs_are_json_with_ids_and_without_secrets(
         assert secret not in text
 
 
-async def test_a_request_id_is_kept_if_it_is_one(gateway: TestGateway) -> None:
+async def test_request_id_is_kept_if_well_formed(gateway: TestGateway) -> None:
     kept = await gateway.call("GET", "/health/live", user=None, headers={"X-Request-Id": "abc-1.2"})
     assert kept.headers["X-Request-Id"] == "abc-1.2"
-    made = await gateway.call("GET", "/health/live", user=None, headers={"X-Request-Id": "a b;c"})
-    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", made.headers["X-Request-Id"])
+    generated = await gateway.call("GET", "/health/live", user=None, headers={"X-Request-Id": "a b;c"})
+    assert re.fullmatch(r"[0-9a-f]{8}-[0-9a-f]+", generated.headers["X-Request-Id"])
 
 
-async def test_memory_durability_says_so(make_settings: Callable[..., Settings], shop: CliServices) -> None:
+async def test_memory_durability_is_stated_by_readiness(
+    make_settings: Callable[..., Settings], shop: CliServices
+) -> None:
     async with open_gateway(make_settings(durability="memory")) as gateway:
         ready = await gateway.call("GET", "/health/ready", user=None)
         assert ready.body["durability"] == "memory"

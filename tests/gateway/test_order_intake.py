@@ -1,4 +1,4 @@
-"""The hot path: batches, and what happens when Redis is slow, cut off or gone (P2, P3, P9)."""
+"""The hot path: batches, and outcomes while Redis is slow, cut off or gone (P2, P3, P9)."""
 
 from __future__ import annotations
 
@@ -28,34 +28,34 @@ async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
 
 @pytest.fixture
 async def proxy(servers: Servers, tmp_path: Path, shop: CliServices) -> AsyncIterator[tuple[Proxy, str]]:
-    async with open_redis_proxy(servers.redis_url, tmp_path) as found:
-        yield found
+    async with open_redis_proxy(servers.redis_url, tmp_path) as redis_proxy:
+        yield redis_proxy
 
 
 @pytest.fixture
 async def gateway(
     make_settings: Callable[..., Settings], proxy: tuple[Proxy, str], keys: SaleKeys
 ) -> AsyncIterator[TestGateway]:
-    """A front door whose way to Redis goes through the proxy."""
-    async with open_gateway(make_settings(redis_url=proxy[1], limits=LIMITS)) as found:
-        yield found
+    """A gateway that reaches Redis through the proxy."""
+    async with open_gateway(make_settings(redis_url=proxy[1], limits=LIMITS)) as test_gateway:
+        yield test_gateway
 
 
-async def taken(shop: CliServices, keys: SaleKeys) -> int:
+async def count_taken_units(shop: CliServices, keys: SaleKeys) -> int:
     return 100_000 - (await lua.cut(shop.redis, keys)).stock["b"]
 
 
-async def test_orders_that_come_together_travel_together(
+async def test_concurrent_orders_share_reserve_calls(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     before = proxy[0].calls
     answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(200)))
     assert {answer.status for answer in answers} == {202}
     assert proxy[0].calls - before < 100
-    assert await taken(shop, keys) == 200
+    assert await count_taken_units(shop, keys) == 200
 
 
-async def test_a_batch_is_never_larger_than_its_limits(
+async def test_batch_never_exceeds_limits(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     settings = make_settings(limits={"batch_orders": 4, "concurrent_reserve_calls": 1})
@@ -67,44 +67,42 @@ async def test_a_batch_is_never_larger_than_its_limits(
     assert sum(sizes) == 60
 
 
-async def test_each_order_of_a_batch_succeeds_or_fails_alone(
-    gateway: TestGateway, sale_id: str, keys: SaleKeys
-) -> None:
+async def test_order_in_batch_succeeds_or_fails_alone(gateway: TestGateway, sale_id: str, keys: SaleKeys) -> None:
     bodies = [order_body(sale_id, ("a", 5)), order_body(sale_id, ("a", 6)), order_body(sale_id, ("b", 1))] * 4
     answers = await asyncio.gather(*(gateway.order(body, user=f"u{n}") for n, body in enumerate(bodies)))
     assert Counter(answer.status for answer in answers) == {202: 8, 409: 4}
 
 
-async def test_a_lost_reply_is_cleared_up(
+async def test_reply_lost_once_is_resolved_by_repeat(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
-    """Redis took the orders and the connection broke: the batch is sent again, and nobody notices."""
+    """Redis accepted the orders and the connection broke: the repeated batch gets the same orders."""
     proxy[0].lose_replies = 1
     answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
     assert proxy[0].lost == 1
     assert {answer.status for answer in answers} == {202}
     assert len({answer.body["order_id"] for answer in answers}) == 20
-    assert await taken(shop, keys) == 20
+    assert await count_taken_units(shop, keys) == 20
 
 
-async def test_an_unclear_outcome_is_said_to_be_unclear(
+async def test_replies_lost_until_deadline_answer_outcome_unknown(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
-    """Redis took the order and cannot be reached any more: 503, and the same key tells later (P9, P3)."""
+    """Redis accepted the order and is unreachable since: 503, and a repeat with the key finds it (P9, P3)."""
     proxy[0].lose_replies = 1_000_000
     answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "outcome_unknown", "1")
-    assert await taken(shop, keys) == 1
+    assert await count_taken_units(shop, keys) == 1
     proxy[0].lose_replies = 0
     again = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert again.status == 200
-    assert await taken(shop, keys) == 1
+    assert await count_taken_units(shop, keys) == 1
 
 
-async def test_unclear_stays_unclear_when_redis_then_refuses(
+async def test_reply_lost_then_redis_refusal_answers_outcome_unknown(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
-    """The order was taken and the reply lost; that Redis lets us in no more does not undo it."""
+    """The order was accepted and the reply lost; that Redis now refuses commands does not undo it."""
 
     async def forbid() -> None:
         await shop.redis.execute_command("ACL", "SETUSER", "default", "-eval", "-evalsha")
@@ -116,10 +114,10 @@ async def test_unclear_stays_unclear_when_redis_then_refuses(
     finally:
         await shop.redis.execute_command("ACL", "SETUSER", "default", "+@all")
     assert (await gateway.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
-    assert await taken(shop, keys) == 1
+    assert await count_taken_units(shop, keys) == 1
 
 
-async def test_a_redis_that_hangs(
+async def test_redis_hanging_answers_outcome_unknown(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     proxy[0].hold.clear()
@@ -128,18 +126,18 @@ async def test_a_redis_that_hangs(
     proxy[0].hold.set()
     again = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert again.status in (200, 202)
-    assert await taken(shop, keys) == 1
+    assert await count_taken_units(shop, keys) == 1
 
 
-async def test_a_redis_that_is_gone(
+async def test_redis_gone_answers_not_ready_and_recovers(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
-    """Once it is known to be gone nothing is sent, so nothing is unclear: not_ready. Then it comes back."""
+    """Once Redis is known to be gone, no order is sent, so the answer is not_ready."""
     proxy[0].cut()
     await gateway.order(order_body(sale_id, ("b", 1)))
     answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
     assert (answer.status, answer.code) == (503, "not_ready")
-    assert await taken(shop, keys) == 0
+    assert await count_taken_units(shop, keys) == 0
     ready = await gateway.call("GET", "/health/ready", user=None)
     assert (ready.status, ready.body["status"]) == (503, "not_ready")
     proxy[0].refuse = False
@@ -147,7 +145,7 @@ async def test_a_redis_that_is_gone(
     assert (await gateway.call("GET", "/health/ready", user=None)).status == 200
 
 
-async def test_a_short_absence_costs_nobody_an_error(
+async def test_redis_briefly_gone_accepts_all_orders(
     shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
     proxy[0].cut()
@@ -155,13 +153,13 @@ async def test_a_short_absence_costs_nobody_an_error(
     await asyncio.sleep(0.2)
     proxy[0].refuse = False
     assert {answer.status for answer in await asyncio.gather(*ordering)} == {202}
-    assert await taken(shop, keys) == 10
+    assert await count_taken_units(shop, keys) == 10
 
 
-async def test_more_than_may_wait_is_refused_at_the_door(
+async def test_orders_over_waiting_limit_are_refused_at_once(
     make_settings: Callable[..., Settings], shop: CliServices, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
 ) -> None:
-    """P10: those that were let in are served, the others refused at once, and nothing is taken for them."""
+    """P10: admitted orders are served; the others are refused at once and take no stock."""
     limits = LIMITS | {
         "waiting_orders": 5,
         "batch_orders": 1,
@@ -172,32 +170,32 @@ async def test_more_than_may_wait_is_refused_at_the_door(
     async with open_gateway(settings) as gateway:
         proxy[0].hold.clear()
         first = [asyncio.create_task(gateway.order(order_body(sale_id, ("b", 1)))) for _ in range(6)]
-        await eventually(lambda: _at_least(5, lambda: gateway.services.admission.waiting))
+        await eventually(lambda: _is_at_least(5, lambda: gateway.services.admission.waiting))
         refused = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1))) for _ in range(20)))
         assert {(answer.status, answer.code) for answer in refused} == {(503, "overloaded")}
         assert all(answer.headers["Retry-After"] == "2" for answer in refused)
         proxy[0].hold.set()
         assert {answer.status for answer in await asyncio.gather(*first)} == {202}
-    assert await taken(shop, keys) == 6
+    assert await count_taken_units(shop, keys) == 6
 
 
-async def _at_least(count: int, look: Callable[[], int]) -> bool:
-    return look() >= count
+async def _is_at_least(count: int, read: Callable[[], int]) -> bool:
+    return read() >= count
 
 
-async def test_a_long_backlog_stops_new_orders(
+async def test_backlog_over_limit_refuses_new_orders(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     async with open_gateway(make_settings(limits={"backlog_orders": 3})) as gateway:
         for _ in range(3):
             assert (await gateway.order(order_body(sale_id, ("b", 1)))).status == 202
-        await eventually(lambda: _at_least(3, lambda: gateway.services.admission.backlog))
+        await eventually(lambda: _is_at_least(3, lambda: gateway.services.admission.backlog))
         answer = await gateway.order(order_body(sale_id, ("b", 1)))
         assert (answer.status, answer.code) == (503, "overloaded")
-    assert await taken(shop, keys) == 3
+    assert await count_taken_units(shop, keys) == 3
 
 
-async def test_one_user_too_often(
+async def test_user_over_rate_limit_gets_429(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     limits = {"orders_per_user_per_s": 0.001, "orders_per_user_burst": 3}

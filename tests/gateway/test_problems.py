@@ -1,4 +1,4 @@
-"""A problem's `type` leads to a place on /docs, whatever went wrong and whoever noticed it."""
+"""The `type` of every problem leads to an anchor on /docs, whichever part of the server answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
 from tests.support.gateway import TestGateway, open_gateway
 
-BARE = {
+REQUESTS = {
     "method_not_allowed": b"PUT /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
     "expectation_failed": b"GET /v1/sales HTTP/1.1\r\nHost: x\r\nExpect: the-impossible\r\n\r\n",
     "header_too_large": b"GET /v1/sales HTTP/1.1\r\nHost: x\r\nX-Long: " + b"y" * 9_000 + b"\r\n\r\n",
@@ -26,29 +26,31 @@ BARE = {
 }
 
 
-def anchors(page: str) -> set[str]:
+def find_anchors(page: str) -> set[str]:
     return set(re.findall(r'id="([^"]+)"', page))
 
 
 @pytest.mark.parametrize("parts", [PUBLIC, ADMIN], ids=["public", "admin"])
-async def test_every_code_has_its_place(
+async def test_every_problem_code_has_anchor_on_docs_page(
     make_settings: Callable[..., Settings], sale_prefix: str, parts: list[Operation]
 ) -> None:
     async with open_gateway(make_settings(), parts) as gateway:
         page = (await gateway.call("GET", "/docs", user=None)).text
-    assert {anchor for anchor in anchors(page) if anchor.startswith("problem-")} == {
+    assert {anchor for anchor in find_anchors(page) if anchor.startswith("problem-")} == {
         f"problem-{code}" for code in problems.problem_codes()
     }
 
 
-@pytest.mark.parametrize("code", BARE)
-async def test_where_a_problem_leads(gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+@pytest.mark.parametrize("code", REQUESTS)
+async def test_problem_type_leads_to_anchor_on_docs_page(
+    gateway: TestGateway, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     async def broken(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(gateway.services.catalog, "page", broken)
+    monkeypatch.setattr(gateway.services.catalog, "list_products", broken)
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    writer.write(BARE[code])
+    writer.write(REQUESTS[code])
     head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode()
     length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
     assert length
@@ -56,4 +58,4 @@ async def test_where_a_problem_leads(gateway: TestGateway, monkeypatch: pytest.M
     writer.close()
     assert problem["code"] == code
     path, _, anchor = problem["type"].partition("#")
-    assert anchor in anchors((await gateway.call("GET", path, user=None)).text)
+    assert anchor in find_anchors((await gateway.call("GET", path, user=None)).text)

@@ -1,4 +1,4 @@
-"""Tokens: every algorithm that can be set, key rotation, and the cache."""
+"""Tokens: every algorithm of the settings, key rotation, and the cache."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SECRET = "a secret that is long enough for HS256"
 NOW_MS = 1_800_000_000_000
 
 
-def pem_pair(algorithm: str) -> tuple[str, str]:
-    """(private, public)"""
+def create_pem_pair(algorithm: str) -> tuple[str, str]:
+    """Create a key pair. Returns (private, public)."""
     key = {
         "EdDSA": ed25519.Ed25519PrivateKey.generate,
         "ES256": lambda: ec.generate_private_key(ec.SECP256R1()),
@@ -38,31 +38,31 @@ def settings(*keys: dict[str, str], **more: int) -> AuthSettings:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    made = FakeClock(NOW_MS)
+    fake_clock = FakeClock(NOW_MS)
 
     class Now(jwt.api_jwt.datetime):  # type: ignore[misc, name-defined]
         @classmethod
         def now(cls, tz=None):  # type: ignore[no-untyped-def]
-            return cls.fromtimestamp(made.ms / 1000, tz)
+            return cls.fromtimestamp(fake_clock.ms / 1000, tz)
 
     monkeypatch.setattr(jwt.api_jwt, "datetime", Now)
-    return made
+    return fake_clock
 
 
 @pytest.mark.parametrize("algorithm", ["EdDSA", "ES256", "RS256"])
-def test_tokens_of_an_identity_service(clock: FakeClock, algorithm: str) -> None:
-    private, public = pem_pair(algorithm)
+def test_token_signed_with_private_key_is_verified_with_public_key(clock: FakeClock, algorithm: str) -> None:
+    private, public = create_pem_pair(algorithm)
     signing = settings({"kid": "a", "algorithm": algorithm, "secret": public, "sign_with": private})
     checking = settings({"kid": "a", "algorithm": algorithm, "secret": public})
-    made = sign_token(signing, clock, "zoe", "floodgate", (), 60)
-    assert Authenticator(checking, clock).identify_customer(f"Bearer {made}").subject == "zoe"
+    signed = sign_token(signing, clock, "zoe", "floodgate", (), 60)
+    assert Authenticator(checking, clock).identify_customer(f"Bearer {signed}").subject == "zoe"
     with pytest.raises(ValueError, match="no key in"):
         sign_token(checking, clock, "zoe", "floodgate", (), 60)
 
 
-def test_a_public_key_is_not_a_shared_secret(clock: FakeClock) -> None:
-    """The classic confusion: a token that is signed with the public key as if it were an HS256 secret."""
-    _, public = pem_pair("RS256")
+def test_token_signed_with_public_key_as_secret_is_refused(clock: FakeClock) -> None:
+    """Algorithm confusion: the public key is used as if it were an HS256 secret."""
+    _, public = create_pem_pair("RS256")
     auth = Authenticator(settings({"kid": "a", "algorithm": "RS256", "secret": public}), clock)
     claims = {"sub": "zoe", "aud": "floodgate", "iss": "floodgate", "exp": NOW_MS // 1000 + 60}
     key = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
@@ -73,44 +73,48 @@ def test_a_public_key_is_not_a_shared_secret(clock: FakeClock) -> None:
         auth.identify_customer(f"Bearer {(header + b'.' + body + b'.' + signature).decode()}")
 
 
-def test_keys_can_be_replaced_without_a_stop(clock: FakeClock) -> None:
+def test_keys_rotate_while_old_tokens_are_valid(clock: FakeClock) -> None:
     old, new = {"kid": "old", "secret": SECRET}, {"kid": "new", "secret": SECRET[::-1]}
-    made_old = sign_token(settings(old), clock, "zoe", "floodgate", (), 60)
+    old_token = sign_token(settings(old), clock, "zoe", "floodgate", (), 60)
     both = Authenticator(settings(new, old), clock)
-    made_new = sign_token(settings(new, old), clock, "zoe", "floodgate", (), 60)
-    assert both.identify_customer(f"Bearer {made_old}").subject == both.identify_customer(f"Bearer {made_new}").subject == "zoe"
-    with pytest.raises(Unauthorized, match="not known"):
-        Authenticator(settings(new), clock).identify_customer(f"Bearer {made_old}")
+    new_token = sign_token(settings(new, old), clock, "zoe", "floodgate", (), 60)
+    assert (
+        both.identify_customer(f"Bearer {old_token}").subject
+        == both.identify_customer(f"Bearer {new_token}").subject
+        == "zoe"
+    )
+    with pytest.raises(Unauthorized, match=r"not in auth\.keys"):
+        Authenticator(settings(new), clock).identify_customer(f"Bearer {old_token}")
 
 
-def test_what_was_checked_once_still_expires(clock: FakeClock) -> None:
+def test_cached_token_expires(clock: FakeClock) -> None:
     auth = Authenticator(settings({"kid": "a", "secret": SECRET}, clock_leeway_s=5), clock)
-    made = f"Bearer {sign_token(settings({'kid': 'a', 'secret': SECRET}), clock, 'zoe', 'floodgate', (), 60)}"
-    assert auth.identify_customer(made) is auth.identify_customer(made)
+    header = f"Bearer {sign_token(settings({'kid': 'a', 'secret': SECRET}), clock, 'zoe', 'floodgate', (), 60)}"
+    assert auth.identify_customer(header) is auth.identify_customer(header)
     clock.ms += 64_000
-    assert auth.identify_customer(made).subject == "zoe"
+    assert auth.identify_customer(header).subject == "zoe"
     clock.ms += 2_000
     with pytest.raises(Unauthorized, match="expired"):
-        auth.identify_customer(made)
+        auth.identify_customer(header)
 
 
-def test_the_cache_has_a_limit(clock: FakeClock) -> None:
+def test_token_cache_is_bounded(clock: FakeClock) -> None:
     keys = settings({"kid": "a", "secret": SECRET}, token_cache=3)
     auth = Authenticator(keys, clock)
     for number in range(10):
         auth.identify_customer(f"Bearer {sign_token(keys, clock, f'u{number}', 'floodgate', (), 60)}")
-    assert len(auth._known["floodgate"]) == 3
+    assert len(auth._verified["floodgate"]) == 3
 
 
-def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FakeClock) -> None:
+def test_cached_customer_token_does_not_identify_staff(clock: FakeClock) -> None:
     keys = settings({"kid": "a", "secret": SECRET})
     auth = Authenticator(keys, clock)
-    shopper = f"Bearer {sign_token(keys, clock, 'zoe', 'floodgate', (), 60)}"
+    customer = f"Bearer {sign_token(keys, clock, 'zoe', 'floodgate', (), 60)}"
     staff = f"Bearer {sign_token(keys, clock, 'ann', 'floodgate-admin', ('sales',), 60)}"
-    auth.identify_customer(shopper)
+    auth.identify_customer(customer)
     auth.identify_staff(staff, "sales")
     with pytest.raises(Unauthorized):
-        auth.identify_staff(shopper, "sales")
+        auth.identify_staff(customer, "sales")
     with pytest.raises(Unauthorized):
         auth.identify_customer(staff)
     with pytest.raises(Forbidden, match="needs the role 'support'; the token has sales"):
@@ -118,6 +122,6 @@ def test_a_shoppers_token_opens_no_staff_door_even_if_cached(clock: FakeClock) -
 
 
 @pytest.mark.parametrize("name", ["", "a b", "x" * 65, "-dash", "a\n"])
-def test_names_that_are_none(clock: FakeClock, name: str) -> None:
+def test_signing_for_malformed_user_id_is_refused(clock: FakeClock, name: str) -> None:
     with pytest.raises(ValueError, match="not a user id"):
         sign_token(settings({"kid": "a", "secret": SECRET}), clock, name, "floodgate", (), 60)

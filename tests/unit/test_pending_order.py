@@ -32,7 +32,10 @@ def build_reservation(number: int) -> Reservation:
 
 
 class FakeRedis:
-    """Replaces the calls of the intake. `used` has keys of the other sale, `failures` the errors of the next calls."""
+    """Replaces the calls of the intake.
+
+    `used` has keys of the other sale, `failures` the errors of the next reserve calls.
+    """
 
     def __init__(self) -> None:
         self.used: set[str] = set()
@@ -136,8 +139,8 @@ async def test_batch_with_used_key_and_error_fails_only_undecided_orders(redis: 
     assert isinstance(third[0], OutcomeUnknown)
 
 
-async def test_batch_whose_callback_raises_resolves_every_order_once(redis: FakeRedis, intake: OrderIntake) -> None:
-    """The orders after the one with the bug get `OutcomeUnknown`, the ones before it no second outcome."""
+async def test_batch_with_raising_callback_resolves_every_order_once(redis: FakeRedis, intake: OrderIntake) -> None:
+    """Orders after the raising one get `OutcomeUnknown`, orders before it no second outcome."""
 
     def raise_for_second(number: int, _outcome: Outcome) -> None:
         if number == 1:

@@ -1,4 +1,4 @@
-"""Settings: where values come from, and that all faults are told at once."""
+"""Settings: sources and their precedence, and errors that are reported together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from config.settings import SettingsError, default_data_dir, load, local_file, s
 
 
 @pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def data_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     for name in ("REDIS_URL", "DATABASE_URL", "FLOODGATE_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FLOODGATE_DATA_DIR", str(tmp_path))
@@ -25,12 +25,12 @@ def test_defaults_are_safe() -> None:
     assert settings.auth.keys == ()
 
 
-def test_which_source_wins(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None:
-    local_file(clean).write_text('redis_url = "redis://local"\n[limits]\nbody_bytes = 1\nconnections = 1\n')
-    servers_file(clean).parent.mkdir()
-    servers_file(clean).write_text('redis_url = "redis://servers"\n')
+def test_settings_sources_have_precedence(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    local_file(data_dir).write_text('redis_url = "redis://local"\n[limits]\nbody_bytes = 1\nconnections = 1\n')
+    servers_file(data_dir).parent.mkdir()
+    servers_file(data_dir).write_text('redis_url = "redis://servers"\n')
     assert load().redis() == "redis://servers"
-    named = clean / "shop.toml"
+    named = data_dir / "shop.toml"
     named.write_text('redis_url = "redis://named"\n[limits]\nbody_bytes = 2\n')
     monkeypatch.setenv("FLOODGATE_CONFIG", str(named))
     assert load().redis() == "redis://named"
@@ -38,10 +38,10 @@ def test_which_source_wins(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None
     monkeypatch.setenv("FLOODGATE_LIMITS__BODY_BYTES", "3")
     settings = load()
     assert (settings.redis(), settings.limits.body_bytes, settings.limits.connections) == ("redis://env", 3, 1)
-    assert load(redis_url="redis://given").redis() == "redis://given"
+    assert load(redis_url="redis://argument").redis() == "redis://argument"
 
 
-def test_every_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_settings_are_all_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOODGATE_HTTP__PORT", "http")
     monkeypatch.setenv("FLOODGATE_DURABILITY", "hope")
     monkeypatch.setenv("FLOODGATE_LIMITS__BODY_BYTES", "0")
@@ -52,29 +52,29 @@ def test_every_fault_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert part in str(error.value)
 
 
-def test_a_name_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOODGATE_HTTPS__PORT", "1")
     with pytest.raises(SettingsError, match="no setting is called FLOODGATE_HTTPS__PORT"):
         load()
 
 
-def test_a_file_that_is_none(monkeypatch: pytest.MonkeyPatch, clean: Path) -> None:
-    monkeypatch.setenv("FLOODGATE_CONFIG", str(clean / "none.toml"))
-    with pytest.raises(SettingsError, match="no such file"):
+def test_missing_or_malformed_file_is_refused(monkeypatch: pytest.MonkeyPatch, data_dir: Path) -> None:
+    monkeypatch.setenv("FLOODGATE_CONFIG", str(data_dir / "none.toml"))
+    with pytest.raises(SettingsError, match="there is no file"):
         load()
-    (clean / "none.toml").write_text("this is = = not toml")
+    (data_dir / "none.toml").write_text("this is = = not toml")
     with pytest.raises(SettingsError):
         load()
 
 
-def test_weak_and_doubled_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_or_duplicate_keys_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match="shorter than 32"):
         load(auth={"keys": [{"kid": "a", "secret": "short"}]})
     with pytest.raises(SettingsError, match="same kid"):
         load(auth={"keys": [{"kid": "a", "secret": "x" * 32}] * 2})
 
 
-def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_absent_from_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load(
         redis_url="redis://:hidden@x",
         database_url="postgresql://u:hidden@x",
@@ -88,20 +88,20 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hidden" not in str(error.value)
 
 
-def test_no_server_says_how_to_get_one() -> None:
+def test_missing_servers_error_names_remedy() -> None:
     with pytest.raises(SettingsError, match=r"set REDIS_URL, or start everything .* with `floodgate up`"):
         load().redis()
     with pytest.raises(SettingsError, match="DATABASE_URL"):
         load().database()
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     settings = load()
     with pytest.raises(pydantic.ValidationError):
         settings.limits.body_bytes = 1  # type: ignore[misc]
 
 
-def test_where_data_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_directory_depends_on_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert default_data_dir() == Path("/var/lib/floodgate")
     monkeypatch.setattr("os.geteuid", lambda: 1000)
@@ -109,8 +109,8 @@ def test_where_data_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_data_dir() == Path("/somewhere/floodgate")
 
 
-def test_the_example_file_shows_the_defaults(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """config/example.toml lists what can be set, with the values that hold without it."""
+def test_example_file_has_default_values(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """config/example.toml lists every setting with its default."""
     example = Path(__file__).parents[2] / "config" / "example.toml"
     before = load()
     monkeypatch.setenv("FLOODGATE_CONFIG", str(example))
