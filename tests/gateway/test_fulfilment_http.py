@@ -96,9 +96,8 @@ async def test_wave_from_worklist_to_packed_shipments(shipping_gateway: Shipping
     none = await shipping_gateway.call_as_staff("POST", f"/shipments/{two.shipment_id}/pack", json={})
     assert is_problem(none, 422, "invalid")
     assert "tracking_no" in none.body["detail"]
-    assert (await shipping_gateway.post_action(two.shipment_id, "pack", tracking_no="ZTO-1")).body["shipment"][
-        "status"
-    ] == "booked"
+    packed = await shipping_gateway.post_action(two.shipment_id, "pack", tracking_no="ZTO-1")
+    assert packed.body["shipment"]["status"] == "booked"
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/label")
     _, [three] = await shipping_gateway.ship.add_booked_order(("b", 1, 0), ship_to=(SHANGHAI,))
     duplicate = await shipping_gateway.post_action(three.shipment_id, "pack", tracking_no="ZTO-1")
