@@ -7,10 +7,12 @@ from pathlib import Path
 
 import aiohttp
 
+from commerce.kernel.errors import NotReady
 from commerce.payments.providers import configured_credentials
 from config.settings import Settings
 from ops.local.subprocesses import ProcessSpec
 from ops.sandbox.keys import Keys, MerchantIds, make_keys, read_keys
+from ops.sandbox.state_files import refuse_old_state
 
 
 def has_no_providers(settings: Settings) -> bool:
@@ -27,11 +29,16 @@ def has_no_carriers(settings: Settings) -> bool:
 def build_sandbox_settings(settings: Settings, home: Path) -> str:
     """Return the sections `payments` and `shipping` that point a shop at the sandbox, as TOML.
 
-    A section that the settings have already is left out. Creates the keys that both sides need.
+    A section that the settings have already is left out. Creates the keys that both sides need. Raises `NotReady` if
+    the sandbox's files are of an older version or not valid.
     """
-    directory = _sandbox_home(home) / "keys"
-    make_keys(directory)
-    keys = read_keys(directory)
+    directory = _sandbox_home(home)
+    try:
+        refuse_old_state(directory)
+        make_keys(directory / "keys")
+        keys = read_keys(directory / "keys")
+    except ValueError as error:
+        raise NotReady(str(error)) from None
     sandbox_url, shop_url = _sandbox_url(settings), _shop_url(settings)
     sections: dict[str, dict[str, str]] = {}
     if has_no_providers(settings):
@@ -95,9 +102,9 @@ def build_sandbox_spec(settings: Settings) -> ProcessSpec:
     home = _sandbox_home(settings.data_dir)
     argv = [sys.executable, "-m", "ops.sandbox", "--port", str(settings.sandbox.port)]
     argv += ["--data", str(home), "--keys", str(home / "keys")]
-    argv += ["--shop", _shop_url(settings), "--speed", str(settings.sandbox.time_factor)]
+    argv += ["--shop-url", _shop_url(settings), "--time-factor", str(settings.sandbox.time_factor)]
     if settings.sandbox.fault_scenario is not None:
-        argv += ["--scenario", str(settings.sandbox.fault_scenario)]
+        argv += ["--fault-scenario", str(settings.sandbox.fault_scenario)]
 
     async def check_ready() -> None:
         url = f"{_sandbox_url(settings)}/health"

@@ -1,2 +1,1 @@
-"""Payment providers and carriers on one machine: servers that speak their wire protocols, with real signatures, made-up
-money and made-up parcels."""
+"""Simulated payment providers and carriers on one machine, with real wire protocols and signatures."""

@@ -1,15 +1,13 @@
-"""Alipay's side of its protocol: the gateway, callbacks and statements of one merchant.
+"""Alipay's side of its protocol for one merchant: the gateway, webhooks and statements.
 
-It answers as the open platform does (https://opendocs.alipay.com/common/02kf5q and the pages of each method), but knows
-a trade by the merchant's `out_trade_no` alone, and enters it in the books when a code is asked for, not when somebody
-scans it, so that the robot customer finds it. Of a request's timestamp only the form is checked: no limit to its age is
-documented.
+Responses are those of the open platform (https://opendocs.alipay.com/common/02kf5q and the pages of each method), with
+two differences. A trade is known by the merchant's `out_trade_no` alone. It is stored when a code is requested, not
+when somebody scans it, so that the robot can pay it. The allowed age of a timestamp is not documented, so only its form
+is checked.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import secrets
@@ -22,20 +20,27 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from commerce.kernel.china_time import CHINA, format_china_time, parse_china_time
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.payments.providers.alipay import wire
-from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
-from ops.sandbox.protocol import Callback
+from ops.sandbox.alipay_statement import write_statement
+from ops.sandbox.payment_store import (
+    DuePaymentWebhook,
+    PaymentStore,
+    PaymentStoreRefusal,
+    SimulatedRefund,
+    SimulatedTrade,
+)
+from ops.sandbox.protocol import SignedWebhook
 
 Parameters = dict[str, str]
 Content = dict[str, object]
 
-BUYER = {"buyer_id": "2088102100000001", "buyer_logon_id": "fg***@sandbox.invalid"}
-_OPEN_FOR_MS = 15 * 86_400_000
-"""How long a trade can be paid that was given no end."""
+CUSTOMER = {"buyer_id": "2088102100000001", "buyer_logon_id": "fg***@sandbox.invalid"}
+_DEFAULT_LIFE_MS = 15 * 86_400_000
+"""time to pay a trade without time_expire"""
 _MAX_FEN = 10_000_000_000
 _OUT_NO = re.compile(r"[0-9A-Za-z_]{1,64}")
 _REQUIRED = ("app_id", "method", "charset", "sign_type", "sign", "timestamp", "version", "biz_content")
-_SCENES = {"alipay.trade.page.pay": "page", "alipay.trade.app.pay": "app", "alipay.trade.precreate": "qr"}
-_WORDS = {
+_FLOWS = {"alipay.trade.page.pay": "page", "alipay.trade.app.pay": "app", "alipay.trade.precreate": "qr"}
+_SUB_CODES = {
     "no_trade": "ACQ.TRADE_NOT_EXIST",
     "not_paid": "ACQ.TRADE_STATUS_ERROR",
     "closed": "ACQ.TRADE_HAS_CLOSE",
@@ -45,31 +50,29 @@ _WORDS = {
 }
 _MESSAGES = {"40001": "Missing Required Arguments", "40002": "Invalid Arguments", "40004": "Business Failed"}
 
-_COLUMNS = (
-    *(wire.TRADE_NO, wire.OUT_TRADE_NO, wire.KIND, "商品名称", "创建时间", "完成时间", "门店编号", "门店名称"),
-    *("操作员", "终端号", "对方账户", wire.AMOUNT, "商家实收（元）", "支付宝红包（元）", "集分宝（元）"),
-    *("支付宝优惠（元）", "商家优惠（元）", "券核销金额（元）", "券名称", "商家红包消费金额（元）", "卡消费金额（元）"),
-    *(wire.REQUEST_NO, "服务费（元）", "分润（元）", "备注"),
-)
 
+class _AlipayError(Exception):
+    """A response with an error code."""
 
-class _Error(Exception):
-    def __init__(self, code: str, word: str, message: str) -> None:
+    def __init__(self, code: str, sub_code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-        self.word = word
+        self.sub_code = sub_code
 
 
 class AlipaySandbox:
-    """A `SandboxProtocol`. `public_url` is where the sandbox's approval pages are; `on_trade` is told of every new
-    trade, `on_refund` of every new refund."""
+    """The `ProviderProtocol` of Alipay.
+
+    `public_url` is the URL of the pages for customers. `on_trade` is called with every new trade, `on_refund` with
+    every new refund.
+    """
 
     name = "alipay"
 
     def __init__(
         self,
         *,
-        bank: PaymentStore,
+        payment_store: PaymentStore,
         clock: Clock,
         app_id: str,
         seller_id: str,
@@ -79,7 +82,7 @@ class AlipaySandbox:
         on_refund: Callable[[SimulatedTrade, SimulatedRefund], None],
         public_url: str,
     ) -> None:
-        self._bank = bank
+        self._payment_store = payment_store
         self._clock = clock
         self._app_id = app_id
         self._seller_id = seller_id
@@ -96,63 +99,53 @@ class AlipaySandbox:
             "alipay.trade.fastpay.refund.query": self._query_refund,
         }
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
-        """`gateway.do`, by GET and by POST, with parameters in the address, the body or both."""
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return `gateway.do` by GET and POST, with parameters in the query, the body or both."""
         return [web.get("/gateway.do", self._gateway), web.post("/gateway.do", self._gateway)]
 
-    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
-        """A form. The notify_id is the same each time; notify_time is the time of sending."""
+    def build_webhook(
+        self, due_webhook: DuePaymentWebhook, trade: SimulatedTrade, refund: SimulatedRefund | None
+    ) -> SignedWebhook:
+        """Build a form. Its notify_id is the same at every attempt; notify_time is the time of the attempt."""
         now = self._clock.now_ms()
-        refunded = self._bank.refunded(self.name, trade.out_no)
+        refunded = self._payment_store.sum_refunds(self.name, trade.out_no)
         status = self._status(trade)
-        fields = BUYER | {"app_id": self._app_id, "auth_app_id": self._app_id, "seller_id": self._seller_id}
-        fields |= {"notify_id": notice.notice_id, "notify_type": "trade_status_sync", "notify_time": _time(now)}
-        fields |= {"charset": "utf-8", "version": "1.0", "sign_type": "RSA2"}
+        fields = CUSTOMER | {"app_id": self._app_id, "auth_app_id": self._app_id, "seller_id": self._seller_id}
+        fields |= {
+            "notify_id": due_webhook.webhook_id,
+            "notify_type": "trade_status_sync",
+            "notify_time": _format_time(now),
+        }
+        fields |= {"notify_time": _format_time(now), "charset": "utf-8", "version": "1.0", "sign_type": "RSA2"}
         fields |= {"out_trade_no": trade.out_no, "trade_no": trade.trade_no, "trade_status": status}
-        fields |= {"subject": trade.subject, "gmt_create": _time(trade.created_ms)}
-        fields["total_amount"] = wire.format_yuan(trade.amount + (notice.wrong == "amount"))
+        fields |= {"subject": trade.subject, "gmt_create": _format_time(trade.created_ms)}
+        fields["total_amount"] = wire.format_yuan(trade.amount + (due_webhook.defect == "amount"))
         if trade.paid_ms is not None:
             paid = wire.format_yuan(trade.amount)
-            fields |= {"gmt_payment": _time(trade.paid_ms), "receipt_amount": paid, "buyer_pay_amount": paid}
+            fields |= {"gmt_payment": _format_time(trade.paid_ms), "receipt_amount": paid, "buyer_pay_amount": paid}
             fields |= {"invoice_amount": paid, "point_amount": "0.00"}
             fields["fund_bill_list"] = json.dumps([{"amount": paid, "fundChannel": "ALIPAYACCOUNT"}])
         if status == "TRADE_CLOSED":
-            fields |= {"gmt_close": _time(now), "refund_fee": wire.format_yuan(refunded)}
+            fields |= {"gmt_close": _format_time(now), "refund_fee": wire.format_yuan(refunded)}
         if refund is not None:
             fields |= {"out_biz_no": refund.out_refund_no, "refund_fee": wire.format_yuan(refunded)}
-            fields["gmt_refund"] = f"{_time(refund.at_ms)}.{refund.at_ms % 1000:03d}"
+            fields["gmt_refund"] = f"{_format_time(refund.at_ms)}.{refund.at_ms % 1000:03d}"
         content = wire.signing_text(fields, excluded=("sign", "sign_type"))
-        fields["sign"] = wire.sign(content + b"!" * (notice.wrong == "signature"), self._sandbox_key)
+        fields["sign"] = wire.sign(content + b"!" * (due_webhook.defect == "signature"), self._sandbox_key)
         headers = {"content-type": "application/x-www-form-urlencoded; charset=utf-8"}
-        return Callback(headers, urlencode(fields).encode())
+        return SignedWebhook(headers, urlencode(fields).encode())
 
     def is_accepted(self, status: int, body: bytes) -> bool:
-        """Only the word success counts."""
+        """Return True if the response is the word success."""
         return status == 200 and body.strip() == b"success"
 
-    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
-        """A 业务明细 file (unpacked; in GB18030 at Alipay). Refunds are negative."""
-        times = [trade.paid_ms or 0 for trade in trades] + [refund.at_ms for refund in refunds]
-        first, last = (_time(moment) for moment in (min(times), max(times))) if times else ("", "")
-        out = io.StringIO()
-        out.write("#支付宝业务明细查询\n")
-        out.write(f"#账号：[{self._seller_id}0156]\n")
-        out.write(f"#起始日期：[{first}]   终止日期：[{last}]\n")
-        out.write(f"#{'-' * 41}业务明细列表{'-' * 40}\n")
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        for trade in trades:
-            writer.writerow(_row(trade, wire.PAYMENT, trade.amount, trade.paid_ms or 0))
+    def build_statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
+        movements: list[tuple[SimulatedTrade, SimulatedRefund | None]] = [(trade, None) for trade in trades]
         for refund in refunds:
-            paid = self._bank.trade(self.name, refund.out_no)
-            assert paid is not None
-            writer.writerow(_row(paid, wire.REFUND, -refund.amount, refund.at_ms, refund.out_refund_no))
-        out.write(f"#{'-' * 41}{wire.END}{'-' * 36}\n")
-        taken, given = sum(trade.amount for trade in trades), sum(refund.amount for refund in refunds)
-        out.write(f"#交易合计：{len(trades)}笔，商家实收共{_signed(taken)}元，商家优惠共0.00元\n")
-        out.write(f"#退款合计：{len(refunds)}笔，商家实收退款共{_signed(-given)}元，商家优惠退款共0.00元\n")
-        out.write(f"#导出时间：[{_time(self._clock.now_ms())}]\n")
-        return out.getvalue()
+            trade = self._payment_store.find_trade(self.name, refund.out_no)
+            assert trade is not None, "a refund is of a stored trade"
+            movements.append((trade, refund))
+        return write_statement(movements, f"{self._seller_id}0156", CUSTOMER["buyer_logon_id"], self._clock.now_ms())
 
     # The gateway.
 
@@ -162,146 +155,155 @@ class AlipaySandbox:
         method = parameters.get("method", "")
         try:
             if len(parameters) != len(pairs):
-                raise _Error("40002", "isv.invalid-parameter", "a parameter is there twice, or is a file")
-            content = self._checked(parameters)
+                raise _AlipayError("40002", "isv.invalid-parameter", "a parameter occurs twice or is a file")
+            content = self._check_request(parameters)
             if method in ("alipay.trade.page.pay", "alipay.trade.app.pay"):
-                trade = self._open(content, parameters)
+                trade = self._open_trade(content, parameters)
                 raise web.HTTPFound(f"{self._public_url}/pay/alipay/{trade.out_no}")
-            answer = {"code": "10000", "msg": "Success", **self._methods[method](content, parameters)}
+            document = {"code": "10000", "msg": "Success", **self._methods[method](content, parameters)}
         except PaymentStoreRefusal as refusal:
-            answer = _failure("40004", _WORDS[refusal.code], str(refusal))
-        except _Error as error:
-            answer = _failure(error.code, error.word, str(error))
-        if method in _SCENES and method not in self._methods:
-            return web.Response(text=f"{answer['sub_code']}: {answer['sub_msg']}")  # a page for the customer's eyes
+            document = _build_failure("40004", _SUB_CODES[refusal.code], str(refusal))
+        except _AlipayError as error:
+            document = _build_failure(error.code, error.sub_code, str(error))
+        if method in _FLOWS and method not in self._methods:
+            return web.Response(text=f"{document['sub_code']}: {document['sub_msg']}")  # a page for the customer
         node = method.replace(".", "_") + "_response" if method in self._methods else "error_response"
-        raw = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
+        raw = json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("/", "\\/")
         signature = ""
-        if parameters.get("app_id") == self._app_id:  # whose keys to use for a stranger, it could not know
+        if parameters.get("app_id") == self._app_id:  # there is no key for other accounts
             signature = f',"sign":"{wire.sign(raw.encode(), self._sandbox_key)}"'
         return web.Response(text=f'{{"{node}":{raw}{signature}}}', content_type="text/html", charset="utf-8")
 
-    def _checked(self, parameters: Parameters) -> Content:
-        """The request's content, if it is the merchant's and in the right form."""
+    def _check_request(self, parameters: Parameters) -> Content:
+        """Return the request's content. Raises `_AlipayError` if its form, account or signature is wrong."""
         for name in _REQUIRED:
             if not parameters.get(name):
-                word = {"sign": "signature", "biz_content": "parameter"}.get(name, name.replace("_", "-"))
-                raise _Error("40001", f"isv.missing-{word}", f"{name} is missing")
-        given = {name: value for name, value in parameters.items() if value}  # empty ones are not signed
-        signed = wire.signing_text(given, excluded=("sign",))
-        for is_right, word, message in (
-            (given["app_id"] == self._app_id, "app-id", "无效的AppID参数"),
-            (given["method"] in {*self._methods, *_SCENES}, "method", "不存在的方法名"),
-            (given["sign_type"] == "RSA2", "signature-type", "无效签名类型"),
-            (wire.is_signed(signed, given["sign"], self._merchant_key), "signature", "验签出错"),
-            (given["charset"].lower() == "utf-8", "charset", "字符集错误"),
-            (given["version"] == "1.0", "version", "无效的版本"),
+                suffix = {"sign": "signature", "biz_content": "parameter"}.get(name, name.replace("_", "-"))
+                raise _AlipayError("40001", f"isv.missing-{suffix}", f"{name} is missing")
+        values = {name: value for name, value in parameters.items() if value}  # empty parameters are not signed
+        signed = wire.signing_text(values, excluded=("sign",))
+        for is_right, sub_code, message in (
+            (values["app_id"] == self._app_id, "app-id", "无效的AppID参数"),
+            (values["method"] in {*self._methods, *_FLOWS}, "method", "不存在的方法名"),
+            (values["sign_type"] == "RSA2", "signature-type", "无效签名类型"),
+            (wire.is_signed(signed, values["sign"], self._merchant_key), "signature", "验签出错"),
+            (values["charset"].lower() == "utf-8", "charset", "字符集错误"),
+            (values["version"] == "1.0", "version", "无效的版本"),
         ):
             if not is_right:
-                raise _Error("40002", f"isv.invalid-{word}", message)
+                raise _AlipayError("40002", f"isv.invalid-{sub_code}", message)
         try:
-            parse_china_time(given["timestamp"])
+            parse_china_time(values["timestamp"])
         except ValueError:
-            raise _Error("40002", "isv.invalid-timestamp", "非法的时间戳参数") from None
+            raise _AlipayError("40002", "isv.invalid-timestamp", "非法的时间戳参数") from None
         try:
-            content = json.loads(given["biz_content"])
+            content = json.loads(values["biz_content"])
             if isinstance(content, dict):
                 return content
         except ValueError:
             pass
-        raise _Error("40002", "isv.invalid-parameter", "biz_content is no JSON object")
+        raise _AlipayError("40002", "isv.invalid-parameter", "biz_content is no JSON object")
 
     # The methods.
 
-    def _open(self, content: Content, parameters: Parameters) -> SimulatedTrade:
-        """Enter a trade, or find it."""
+    def _open_trade(self, content: Content, parameters: Parameters) -> SimulatedTrade:
+        """Store a new trade and schedule it, or return the stored one."""
         now = self._clock.now_ms()
-        amount, subject, until = _amount(content, "total_amount"), content.get("subject"), content.get("time_expire")
+        amount, subject, until = (
+            _read_amount(content, "total_amount"),
+            content.get("subject"),
+            content.get("time_expire"),
+        )
         if not isinstance(subject, str) or not 0 < len(subject) <= 256 or set(subject) & set("/=&"):
-            raise _invalid("subject")
+            raise _invalid_parameter("subject")
         try:
-            expires_ms = to_ms(parse_china_time(until)) if until is not None else now + _OPEN_FOR_MS
+            expires_ms = to_ms(parse_china_time(until)) if until is not None else now + _DEFAULT_LIFE_MS
         except ValueError:
-            raise _invalid("time_expire") from None
+            raise _invalid_parameter("time_expire") from None
         if expires_ms <= now:
-            raise _Error("40004", "ACQ.INVALID_PARAMETER", "time_expire is over")
-        wanted = SimulatedTrade(
+            raise _AlipayError("40004", "ACQ.INVALID_PARAMETER", "time_expire is over")
+        new_trade = SimulatedTrade(
             provider=self.name,
-            out_no=_number(content, "out_trade_no"),
-            trade_no=self._own_number(),
+            out_no=_read_number(content, "out_trade_no"),
+            trade_no=self._generate_number(),
             amount=amount,
             currency=wire.CURRENCY,
             subject=subject,
-            scene=_SCENES[parameters["method"]],
-            payer=BUYER["buyer_id"],
+            flow=_FLOWS[parameters["method"]],
+            payer=CUSTOMER["buyer_id"],
             notify_url=parameters.get("notify_url", ""),
             state="waiting",
             created_ms=now,
             expires_ms=expires_ms,
         )
-        trade = self._bank.open_trade(wanted)
-        if trade is wanted:
+        trade = self._payment_store.open_trade(new_trade)
+        if trade is new_trade:
             self._on_trade(trade)
         elif now >= trade.expires_ms:
             raise PaymentStoreRefusal("closed", "the trade has expired")
         return trade
 
     def _precreate(self, content: Content, parameters: Parameters) -> Content:
-        trade = self._open(content, parameters)
+        trade = self._open_trade(content, parameters)
         return {"out_trade_no": trade.out_no, "qr_code": f"{self._public_url}/pay/alipay/{trade.out_no}"}
 
     def _query(self, content: Content, parameters: Parameters) -> Content:
-        trade = self._find(content)
+        trade = self._get_trade(content)
         status = self._status(trade)
         paid = wire.format_yuan(trade.amount if status == "TRADE_SUCCESS" else 0)
-        found: Content = {
-            "buyer_logon_id": BUYER["buyer_logon_id"],
+        document: Content = {
+            "buyer_logon_id": CUSTOMER["buyer_logon_id"],
             "buyer_pay_amount": paid,
-            "buyer_user_id": BUYER["buyer_id"],
+            "buyer_user_id": CUSTOMER["buyer_id"],
             "invoice_amount": paid,
             "out_trade_no": trade.out_no,
             "point_amount": "0.00",
             "receipt_amount": paid,
         }
         if trade.paid_ms is not None:
-            found["send_pay_date"] = _time(trade.paid_ms)
-        return {**found, "total_amount": wire.format_yuan(trade.amount), "trade_no": trade.trade_no, "trade_status": status}
+            document["send_pay_date"] = _format_time(trade.paid_ms)
+        return {
+            **document,
+            "total_amount": wire.format_yuan(trade.amount),
+            "trade_no": trade.trade_no,
+            "trade_status": status,
+        }
 
     def _close(self, content: Content, parameters: Parameters) -> Content:
-        trade = self._find(content)
+        trade = self._get_trade(content)
         if self._status(trade) != "WAIT_BUYER_PAY":
-            raise _Error("40004", "ACQ.TRADE_STATUS_ERROR", "交易状态不合法")
-        self._bank.close_trade(self.name, trade.out_no)
+            raise _AlipayError("40004", "ACQ.TRADE_STATUS_ERROR", "交易状态不合法")
+        self._payment_store.close_trade(self.name, trade.out_no)
         return {"out_trade_no": trade.out_no, "trade_no": trade.trade_no}
 
     def _refund(self, content: Content, parameters: Parameters) -> Content:
-        trade, amount = self._find(content), _amount(content, "refund_amount")
+        trade, amount = self._get_trade(content), _read_amount(content, "refund_amount")
         if "out_request_no" not in content and amount != trade.amount:
-            raise _Error("40004", "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL", "撤销或退款金额与订单金额不一致")
-        out_no = _number(content, "out_request_no") if "out_request_no" in content else trade.out_no
+            raise _AlipayError("40004", "ACQ.REFUND_AMT_NOT_EQUAL_TOTAL", "撤销或退款金额与订单金额不一致")
+        out_no = _read_number(content, "out_request_no") if "out_request_no" in content else trade.out_no
         now = self._clock.now_ms()
         reason = str(content.get("refund_reason", ""))
-        wanted = SimulatedRefund(self.name, out_no, trade.out_no, self._own_number(), amount, reason, now)
+        new_refund = SimulatedRefund(self.name, out_no, trade.out_no, self._generate_number(), amount, reason, now)
         try:
-            refund = self._bank.refund(wanted)
+            refund = self._payment_store.refund(new_refund)
         except PaymentStoreRefusal as refusal:
             if refusal.code == "other_content":
-                raise _Error("40004", "ACQ.DISCORDANT_REPEAT_REQUEST", str(refusal)) from None
+                raise _AlipayError("40004", "ACQ.DISCORDANT_REPEAT_REQUEST", str(refusal)) from None
             raise
-        if refund is wanted:
+        if refund is new_refund:
             self._on_refund(trade, refund)
         return {
-            **BUYER,
+            **CUSTOMER,
             "out_trade_no": trade.out_no,
             "trade_no": trade.trade_no,
-            "fund_change": "Y" if refund is wanted else "N",
-            "refund_fee": wire.format_yuan(self._bank.refunded(self.name, trade.out_no)),
-            "gmt_refund_pay": _time(refund.at_ms),
+            "fund_change": "Y" if refund is new_refund else "N",
+            "refund_fee": wire.format_yuan(self._payment_store.sum_refunds(self.name, trade.out_no)),
+            "gmt_refund_pay": _format_time(refund.at_ms),
         }
 
     def _query_refund(self, content: Content, parameters: Parameters) -> Content:
-        trade = self._find(content)
-        refund = self._bank.refund_of(self.name, _number(content, "out_request_no"))
+        trade = self._get_trade(content)
+        refund = self._payment_store.find_refund(self.name, _read_number(content, "out_request_no"))
         if refund is None or refund.out_no != trade.out_no:
             return {}
         return {
@@ -313,64 +315,50 @@ class AlipaySandbox:
             "total_amount": wire.format_yuan(trade.amount),
         }
 
-    def _find(self, content: Content) -> SimulatedTrade:
-        trade = self._bank.trade(self.name, _number(content, "out_trade_no"))
+    def _get_trade(self, content: Content) -> SimulatedTrade:
+        trade = self._payment_store.find_trade(self.name, _read_number(content, "out_trade_no"))
         if trade is None:
             raise PaymentStoreRefusal("no_trade", "交易不存在")
         return trade
 
     def _status(self, trade: SimulatedTrade) -> str:
         if trade.state == "captured":
-            left = trade.amount - self._bank.refunded(self.name, trade.out_no)
-            return "TRADE_SUCCESS" if left else "TRADE_CLOSED"
+            remaining = trade.amount - self._payment_store.sum_refunds(self.name, trade.out_no)
+            return "TRADE_SUCCESS" if remaining else "TRADE_CLOSED"
         if trade.state == "closed" or self._clock.now_ms() >= trade.expires_ms:
             return "TRADE_CLOSED"
         return "WAIT_BUYER_PAY"
 
-    def _own_number(self) -> str:
-        """As Alipay's look: the day in Shanghai, then 20 digits."""
+    def _generate_number(self) -> str:
+        """Return a number in Alipay's form: the day in China, then 20 digits."""
         day = from_ms(self._clock.now_ms()).astimezone(CHINA)
         return f"{day:%Y%m%d}22001{secrets.randbelow(10**15):015d}"
 
 
-def _time(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return format_china_time(from_ms(ms))
 
 
-def _signed(fen: int) -> str:
-    return f"{'-' * (fen < 0)}{wire.format_yuan(abs(fen))}"
+def _build_failure(code: str, sub_code: str, message: str) -> Content:
+    return {"code": code, "msg": _MESSAGES[code], "sub_code": sub_code, "sub_msg": message}
 
 
-def _row(trade: SimulatedTrade, kind: str, fen: int, at_ms: int, request_no: str = "") -> list[str]:
-    cells = dict.fromkeys(_COLUMNS, "") | {column: "0.00" for column in _COLUMNS if column.endswith("（元）")}
-    cells |= {wire.TRADE_NO: f"{trade.trade_no}\t", wire.OUT_TRADE_NO: f"{trade.out_no}\t", wire.KIND: kind}
-    cells |= {"商品名称": " ".join(trade.subject.split()), "对方账户": BUYER["buyer_logon_id"]}
-    cells |= {"创建时间": _time(trade.created_ms), "完成时间": _time(at_ms)}
-    cells |= {wire.AMOUNT: _signed(fen), "商家实收（元）": _signed(fen)}
-    cells[wire.REQUEST_NO] = f"{request_no}\t" if request_no else ""
-    return list(cells.values())
+def _invalid_parameter(name: str) -> _AlipayError:
+    return _AlipayError("40004", "ACQ.INVALID_PARAMETER", f"参数无效: {name}")
 
 
-def _failure(code: str, word: str, message: str) -> Content:
-    return {"code": code, "msg": _MESSAGES[code], "sub_code": word, "sub_msg": message}
-
-
-def _invalid(name: str) -> _Error:
-    return _Error("40004", "ACQ.INVALID_PARAMETER", f"参数无效: {name}")
-
-
-def _number(content: Content, name: str) -> str:
+def _read_number(content: Content, name: str) -> str:
     number = content.get(name)
     if not isinstance(number, str) or not _OUT_NO.fullmatch(number):
-        raise _invalid(name)
+        raise _invalid_parameter(name)
     return number
 
 
-def _amount(content: Content, name: str) -> int:
+def _read_amount(content: Content, name: str) -> int:
     try:
         amount = wire.parse_yuan(content.get(name))
     except ValueError:
-        raise _invalid(name) from None
+        raise _invalid_parameter(name) from None
     if not 0 < amount <= _MAX_FEN:
-        raise _invalid(name)
+        raise _invalid_parameter(name)
     return amount

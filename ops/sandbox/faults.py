@@ -1,4 +1,4 @@
-"""What a provider or a carrier is told to do wrong: by HTTP, or step by step by a scenario file."""
+"""Fault injection for simulated providers and carriers, by HTTP or step by step from a scenario file."""
 
 from __future__ import annotations
 
@@ -18,151 +18,164 @@ Millis = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BaseFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What anybody's server may do wrong. Shares go from 0 to 1, names with `_ms` are milliseconds."""
+    """Faults that providers and carriers have in common. Shares range from 0 to 1, fields in `_ms` are milliseconds."""
 
     slow_share: Share = 0.0
-    """Of the requests: what was asked is done, and the answer comes `slow_ms` later."""
+    """Share of requests that are carried out, but answered `slow_ms` later."""
     slow_ms: Millis = 5_000
     down: bool = False
-    """No request is served: the connection is closed or the answer is 503. All else goes on."""
+    """Serve no request: close the connection or answer 503. Webhooks, payments and shipments continue."""
     down_until_ms: Millis = 0
-    """When `down` is over, in milliseconds since 1970; 0: when it is switched back."""
+    """End of `down` in milliseconds since 1970; 0: until `down` is reset."""
 
+    webhook_delay_ms: Millis = 200
+    """Delay of the webhook after a payment, a refund or an event."""
     wrong_signature_share: Share = 0.0
-    """The callback is wrong each time it is sent, so that only asking tells the truth."""
-    twice_share: Share = 0.0
-    """Sent twice at once, and once more a moment later."""
-    late_share: Share = 0.0
-    late_ms: Millis = 30_000
-    never_share: Share = 0.0
-    shuffled_share: Share = 0.0
-    """In the wrong order: the first comes `late_ms` after its time."""
+    """Share of webhooks with a wrong signature at every attempt, so that only a query returns the truth."""
+    duplicate_share: Share = 0.0
+    """Share of webhooks that are sent twice at once and again a moment later."""
+    delayed_share: Share = 0.0
+    """Share of webhooks that are sent `extra_delay_ms` later."""
+    extra_delay_ms: Millis = 30_000
+    dropped_share: Share = 0.0
+    """Share of webhooks that are never sent."""
+    reordered_share: Share = 0.0
+    """Share of trades or shipments whose webhooks arrive in the wrong order: the first is `extra_delay_ms` late."""
 
     def is_down(self, now_ms: int) -> bool:
         return self.down and (self.down_until_ms == 0 or now_ms < self.down_until_ms)
 
 
 class ProviderFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
-    """How one provider of payments behaves; as it is made it behaves well."""
+    """Faults of one payment provider; the defaults are a provider that works correctly.
+
+    A reordered payment webhook is sent once more after the webhook of each refund. The second copy of a duplicate has
+    its own webhook id.
+    """
 
     approve: Literal["ask", "auto", "refuse"] = "ask"
-    """Who decides on a payment: a person on the page, or a robot after `pay_after_ms` that pays or refuses."""
+    """`ask`: a person decides on the page. `auto` and `refuse`: a robot pays or refuses after `pay_after_ms`."""
     pay_after_ms: Millis = 500
     refused_share: Share = 0.0
-    """Of the trades of a robot that pays: it refuses them."""
+    """Share of a paying robot's trades that it refuses."""
     pay_late_share: Share = 0.0
-    """The robot pays just before the trade expires."""
-    callback_ms: Millis = 200
-    """How long after a payment or refund its callback is sent. One that is shuffled comes once more after each
-    refund's; one that is sent twice has a second notice id the second time."""
+    """Share of a paying robot's trades that it pays just before they expire."""
     wrong_amount_share: Share = 0.0
-    """As with the signature."""
+    """Share of webhooks with a wrong amount at every attempt."""
 
 
 class CarrierFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
-    """How one carrier behaves; as it is made it behaves well. What becomes of a parcel is settled when it is booked."""
+    """Faults of one carrier; the defaults are a carrier that works correctly.
+
+    The journey of a shipment is decided when it is booked. Of a reordered shipment every other webhook is late.
+    """
 
     refused_share: Share = 0.0
-    """Of the bookings, or of the parcels that it is asked to follow: it will not."""
-    push_ms: Millis = 200
-    """How long after an event its push is sent. Of parcels that are shuffled, every other push is late."""
+    """Share of bookings or subscriptions that the carrier refuses."""
     unknown_code_share: Share = 0.0
-    """Of the parcels: one of their events has a code that nobody knows."""
+    """Share of shipments with one event whose code is unknown."""
     failed_share: Share = 0.0
-    """Nobody is at home the first time."""
+    """Share of shipments whose first delivery attempt fails."""
     lost_share: Share = 0.0
-    """On the way; the carrier says so, if it has a word for it."""
+    """Share of shipments lost in transit; the carrier reports it if its protocol has a code for it."""
     returned_share: Share = 0.0
-    speed: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    """How much faster than the world's the clock goes that parcels move on; None: as the sandbox was started."""
+    """Share of shipments that are returned to the sender."""
+    time_factor: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Number of times that shipments move faster than in reality; None: the factor of the whole sandbox."""
 
 
-class Step(NamedTuple):
-    """The switches of a provider or carrier, of its kind, from a time on, in seconds after the start of the server."""
+class ScenarioStep(NamedTuple):
+    """Faults of one provider or carrier that apply from `after_s` seconds after the start of the server."""
 
     after_s: float
-    provider: str
-    switches: Any
+    system: str
+    faults: Any
 
 
 class _Step(msgspec.Struct, forbid_unknown_fields=True):
     after_s: Annotated[float, msgspec.Meta(ge=0)]
-    provider: str
-    switches: dict[str, Any]
+    system: str
+    faults: dict[str, Any]
 
 
 class _Scenario(msgspec.Struct, forbid_unknown_fields=True):
     step: list[_Step] = []
 
 
-def read_scenario(file: Path, providers: Iterable[str], carriers: Iterable[str] = ()) -> list[Step]:
-    """The steps in the order of their times. Raises `ValueError` that says what is wrong with the file."""
-    kinds: dict[str, type[ProviderFaults | CarrierFaults]] = dict.fromkeys(carriers, CarrierFaults)
-    kinds |= dict.fromkeys(providers, ProviderFaults)
+def read_scenario(file: Path, providers: Iterable[str], carriers: Iterable[str] = ()) -> list[ScenarioStep]:
+    """Read the steps of a scenario file, ordered by time.
+
+    Raises `ValueError` if the file is not valid or names an unknown system.
+    """
+    fault_types: dict[str, type[ProviderFaults | CarrierFaults]] = dict.fromkeys(carriers, CarrierFaults)
+    fault_types |= dict.fromkeys(providers, ProviderFaults)
     try:
-        read = msgspec.toml.decode(file.read_bytes(), type=_Scenario).step
-        unknown = {step.provider for step in read} - kinds.keys()
+        steps = msgspec.toml.decode(file.read_bytes(), type=_Scenario).step
+        unknown = {step.system for step in steps} - fault_types.keys()
         if unknown:
-            raise ValueError(f"{file}: there is no provider {', '.join(sorted(unknown))}")
-        steps = [
-            Step(step.after_s, step.provider, msgspec.convert(step.switches, kinds[step.provider])) for step in read
+            raise ValueError(f"cannot read {file}: there is no provider or carrier {', '.join(sorted(unknown))}")
+        converted = [
+            ScenarioStep(step.after_s, step.system, msgspec.convert(step.faults, fault_types[step.system]))
+            for step in steps
         ]
     except msgspec.MsgspecError as error:
-        raise ValueError(f"{file}: {error}") from None
-    return sorted(steps, key=lambda step: step.after_s)
+        raise ValueError(f"cannot read {file}: {error}") from None
+    return sorted(converted, key=lambda step: step.after_s)
 
 
-async def play(clock: Clock, steps: Iterable[Step], switch: Callable[[str, Any], None]) -> None:
-    """Switch as the steps say, by the clock from now on."""
+async def play_scenario(clock: Clock, steps: Iterable[ScenarioStep], set_faults: Callable[[str, Any], None]) -> None:
+    """Set the faults of each step at its time, counted from now on."""
     started = clock.monotonic()
     for step in steps:
         await clock.sleep(max(0.0, started + step.after_s - clock.monotonic()))
-        switch(step.provider, step.switches)
-        _logger.info("a step of the scenario", extra={"provider": step.provider, "after_s": step.after_s})
+        set_faults(step.system, step.faults)
+        _logger.info("scenario step applied", extra={"system": step.system, "after_s": step.after_s})
 
 
-S = TypeVar("S", bound=BaseFaults)
+F = TypeVar("F", bound=BaseFaults)
 
 
-class FaultRegistry(Generic[S]):
-    """The switches of all providers of a kind, kept in a file so that a restart misbehaves as before."""
+class FaultRegistry(Generic[F]):
+    """Current faults by system, kept in a file so that they survive a restart."""
 
-    def __init__(self, kind: type[S], seed: int = 0, file: Path | None = None) -> None:
-        """Raises `ValueError` if the file is none of ours."""
-        self._good = kind()
+    def __init__(self, fault_type: type[F], seed: int = 0, file: Path | None = None) -> None:
+        """Read `file` if it exists. Raises `ValueError` if it is not a faults file of this version."""
+        self._no_faults = fault_type()
         self._seed = seed
         self._file = file
-        self._switches: dict[str, S] = {}
+        self._faults: dict[str, F] = {}
         if file is not None and file.exists():
             try:
-                self._switches = msgspec.json.decode(file.read_bytes(), type=dict[str, kind])  # type: ignore[valid-type]
+                self._faults = msgspec.json.decode(file.read_bytes(), type=dict[str, fault_type])  # type: ignore[valid-type]
             except msgspec.MsgspecError as error:
-                raise ValueError(f"{file}: {error}") from None
+                raise ValueError(f"cannot read {file}: {error}; delete {file.parent}") from None
 
-    def of(self, provider: str) -> S:
-        return self._switches.get(provider, self._good)
+    def get(self, system: str) -> F:
+        return self._faults.get(system, self._no_faults)
 
-    def set(self, provider: str, switches: S) -> None:
-        """What is not named in `switches` behaves well again."""
-        self._switches[provider] = switches
+    def set(self, system: str, faults: F) -> None:
+        """Replace the faults of a system and store them."""
+        self._faults[system] = faults
         if self._file is not None:
-            made = self._file.with_suffix(".new")
-            made.write_bytes(msgspec.json.encode(self._switches))
-            made.replace(self._file)
+            new_file = self._file.with_suffix(".new")
+            new_file.write_bytes(msgspec.json.encode(self._faults))
+            new_file.replace(self._file)
 
-    def chance(self, what: str, number: str) -> float:
-        """From 0 to 1. The same for the same seed, so that a run can be repeated, and for one number independent from
-        one `what` to another."""
-        digest = blake2b(f"{self._seed}/{what}/{number}".encode(), digest_size=7).digest()
+    def draw_fraction(self, purpose: str, subject: str) -> float:
+        """Return a pseudo-random number in [0, 1) that depends on the seed, the purpose and the subject only.
+
+        A run can therefore be repeated, and two purposes are independent for one subject.
+        """
+        digest = blake2b(f"{self._seed}/{purpose}/{subject}".encode(), digest_size=7).digest()
         return int.from_bytes(digest, "big") / 2**56
 
-    def hits(self, share: float, what: str, number: str) -> bool:
-        """Whether this number is among a share."""
-        return self.chance(what, number) < share
+    def is_selected(self, share: float, fault: str, subject: str) -> bool:
+        """Return True if the subject is among the share that the fault hits."""
+        return self.draw_fraction(fault, subject) < share
 
 
 class ProviderFaultRegistry(FaultRegistry[ProviderFaults]):
-    """The switches of the providers of payments."""
+    """Current faults of the payment providers."""
 
     def __init__(self, seed: int = 0, file: Path | None = None) -> None:
         super().__init__(ProviderFaults, seed, file)

@@ -1,88 +1,90 @@
-"""What becomes of a parcel: the steps of its road and how long each takes. The same for the same seed and number."""
+"""Journeys of simulated shipments: their steps and the duration of each, determined by seed and tracking number."""
 
 from __future__ import annotations
 
 from ops.sandbox.faults import CarrierFaults, FaultRegistry
 from ops.sandbox.shipment_store import ShipmentStoreRefusal, SimulatedShipment, State
 
-HOURS = {
+STEP_HOURS = {
     "picked_up": 4,
-    "left": 2,
+    "departed": 2,
     "arrived": 8,
-    "odd": 1,
+    "unknown_code": 1,
     "out": 5,
     "failed": 4,
     "delivered": 4,
-    "turned": 6,
+    "turned_back": 6,
     "returned": 30,
     "lost": 40,
 }
-"""A step takes so long, more or less: the courier takes it from the shop, it leaves a place, it comes to the next,
-something with a code that nobody knows, it is out for delivery, nobody was at home, it is at the door, it is on its way
-back, it is back at the shop, it is given up as lost."""
+"""Average hours until each step: picked up at the shop, departed from a place, arrived at the next, event with an
+unknown code, out for delivery, delivery attempt failed, delivered, turned back, returned to the shop, declared lost."""
 _NIGHT_HOURS = 15
-"""After a door that stayed shut the courier comes on the next day."""
-_MOST_HOPS = 3
+"""Additional hours after a failed attempt: the next attempt is on the next day."""
+_MAX_HOPS = 3
 _HUBS = ("嘉兴市", "苏州市", "武汉市", "郑州市", "长沙市")
-_STATES: dict[str, State] = {"delivered": "delivered", "returned": "returned", "lost": "lost"}
+_FINAL_STATES: dict[str, State] = {"delivered": "delivered", "returned": "returned", "lost": "lost"}
 TARGETS = ("picked_up", "out", "failed", "delivered", "returned", "lost")
-"""What somebody can make happen to a parcel."""
+"""Steps to which a shipment can be moved by hand."""
 
 
-def plan_journey(board: FaultRegistry[CarrierFaults], carrier: str, number: str) -> tuple[str, ...]:
-    """All steps that a new parcel will take."""
-    switches = board.of(carrier)
-    hops = 1 + int(board.chance("hops", number) * _MOST_HOPS)
-    road = ["picked_up", *("left", "arrived") * hops]
-    if board.hits(switches.unknown_code_share, "unknown_code", number):
-        road.insert(2, "odd")
-    if board.hits(switches.lost_share, "lost", number):
-        return (*road[:-1], "lost")
-    road.append("out")
-    if board.hits(switches.failed_share, "failed", number):
-        road += ["failed", "out"]
-    if board.hits(switches.returned_share, "returned", number):
-        return (*road, "failed", "turned", "returned")
-    return (*road, "delivered")
+def plan_journey(fault_registry: FaultRegistry[CarrierFaults], carrier: str, tracking_no: str) -> tuple[str, ...]:
+    """Return all steps that a new shipment will take."""
+    faults, is_selected = fault_registry.get(carrier), fault_registry.is_selected
+    hops = 1 + int(fault_registry.draw_fraction("hops", tracking_no) * _MAX_HOPS)
+    journey = ["picked_up", *("departed", "arrived") * hops]
+    if is_selected(faults.unknown_code_share, "unknown_code", tracking_no):
+        journey.insert(2, "unknown_code")
+    if is_selected(faults.lost_share, "lost", tracking_no):
+        return (*journey[:-1], "lost")
+    journey.append("out")
+    if is_selected(faults.failed_share, "failed", tracking_no):
+        journey += ["failed", "out"]
+    if is_selected(faults.returned_share, "returned", tracking_no):
+        return (*journey, "failed", "turned_back", "returned")
+    return (*journey, "delivered")
 
 
-def due_ms(board: FaultRegistry[CarrierFaults], parcel: SimulatedShipment, speed: int) -> int:
-    """When an open parcel takes its next step."""
-    step, hours = parcel.road[parcel.step], HOURS[parcel.road[parcel.step]]
-    if step == "out" and parcel.road[parcel.step - 1] == "failed":
+def compute_due_ms(fault_registry: FaultRegistry[CarrierFaults], shipment: SimulatedShipment, time_factor: int) -> int:
+    """Return the time of the next step of an open shipment."""
+    step = shipment.next_step
+    hours = STEP_HOURS[step]
+    if step == "out" and shipment.journey[shipment.steps_done - 1] == "failed":
         hours += _NIGHT_HOURS
-    share = 0.5 + board.chance(f"delay {parcel.step}", parcel.number)
-    return parcel.since_ms + max(1, round(hours * share * 3_600_000 / speed))
+    factor = 0.5 + fault_registry.draw_fraction(f"delay {shipment.steps_done}", shipment.tracking_no)
+    return shipment.last_step_ms + max(1, round(hours * factor * 3_600_000 / time_factor))
 
 
 def state_after(step: str) -> State:
-    """Where a parcel is that has taken this step."""
-    return _STATES.get(step, "on_the_way")
+    """Return the state of a shipment that has taken this step."""
+    return _FINAL_STATES.get(step, "in_transit")
 
 
-def place_of(parcel: SimulatedShipment) -> str:
-    """Where the parcel's next step is taken."""
-    step, done = parcel.road[parcel.step], parcel.road[: parcel.step]
-    hops, been = parcel.road.count("arrived"), done.count("arrived") + (step == "arrived")
-    if step in ("picked_up", "returned") or been == 0:
-        return parcel.origin
-    return parcel.destination if been >= hops else _HUBS[(len(parcel.number) + been) % len(_HUBS)]
+def place_of_next_step(shipment: SimulatedShipment) -> str:
+    """Return the place of the shipment's next step."""
+    step, done = shipment.next_step, shipment.journey[: shipment.steps_done]
+    hops, arrivals = shipment.journey.count("arrived"), done.count("arrived") + (step == "arrived")
+    if step in ("picked_up", "returned") or arrivals == 0:
+        return shipment.origin
+    return shipment.destination if arrivals >= hops else _HUBS[(len(shipment.tracking_no) + arrivals) % len(_HUBS)]
 
 
-def road_to(parcel: SimulatedShipment, target: str) -> tuple[str, ...]:
-    """The road of an open parcel that will come to the target, changed if it would not have. Raises `too_late` where it
-    has been there."""
-    done, rest = parcel.road[: parcel.step], parcel.road[parcel.step :]
-    if target in rest:
-        return parcel.road
+def reroute(shipment: SimulatedShipment, target: str) -> tuple[str, ...]:
+    """Return the journey of an open shipment, changed if needed so that it reaches the target.
+
+    Raises `ShipmentStoreRefusal` (`too_late`) if the shipment has passed the target.
+    """
+    done, remaining = shipment.journey[: shipment.steps_done], shipment.journey[shipment.steps_done :]
+    if target in remaining:
+        return shipment.journey
     if target in ("picked_up", "out"):
-        raise ShipmentStoreRefusal("too_late", "the parcel has been there")
-    on = done if "picked_up" in done else (*done, "picked_up", "left", "arrived")
-    out = () if on[-1] == "out" else ("out",)
-    ways = {
-        "failed": (*on, *out, "failed", "out", "delivered"),
-        "delivered": (*on, *out, "delivered"),
-        "returned": (*on, "turned", "returned"),
-        "lost": (*on, "lost"),
+        raise ShipmentStoreRefusal("too_late", f"the shipment has passed {target}")
+    start = done if "picked_up" in done else (*done, "picked_up", "departed", "arrived")
+    out = () if start[-1] == "out" else ("out",)
+    journeys = {
+        "failed": (*start, *out, "failed", "out", "delivered"),
+        "delivered": (*start, *out, "delivered"),
+        "returned": (*start, "turned_back", "returned"),
+        "lost": (*start, "lost"),
     }
-    return ways[target]
+    return journeys[target]

@@ -1,5 +1,4 @@
-"""The pages where a person plays the customer and the courier: what waits to be paid, with two buttons for each trade,
-and the last parcels, with three."""
+"""HTML pages for a person who plays the customer and the carrier: trades to pay or refuse, shipments to move."""
 
 from __future__ import annotations
 
@@ -17,165 +16,170 @@ from ops.sandbox.payment_simulator import PaymentSimulator
 from ops.sandbox.payment_store import PaymentStore, PaymentStoreRefusal, SimulatedTrade
 from ops.sandbox.shipment_store import SimulatedShipment
 
-_NEWEST = 50
+_MAX_ROWS = 50
 _STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}table{border-collapse:collapse}"
     "td,th{text-align:left;padding:.2em 1em .2em 0}form{display:inline}button{font:inherit;padding:.3em 1.5em}"
 )
 _HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'"}
+_BACK_LINK = '<p><a href="/">All trades</a></p>'
+_SHIPMENT_BUTTONS = (("", "Next step"), ("?to=lost", "Lose"), ("?to=returned", "Return"))
 
 
 class Pages:
-    """`GET /`, `GET /pay/{provider}/{out_no}` and `POST` to its `/approve`, `/refuse` and `/late`, for browsers and for
-    curl. Late is money that was on its way when the trade was closed."""
+    """Pages of trades for browsers and curl, and the list of the newest shipments.
+
+    `GET /` lists them. `GET /pay/{provider}/{out_no}` shows a trade; `POST` to its `/approve` pays, to `/refuse`
+    closes, and to `/late` pays although the trade is closed or has expired.
+    """
 
     def __init__(
         self,
-        bank: PaymentStore,
+        payment_store: PaymentStore,
         clock: Clock,
-        plans: PaymentSimulator,
-        board: ProviderFaultRegistry,
+        simulator: PaymentSimulator,
+        faults: ProviderFaultRegistry,
         providers: Sequence[str],
         carriers: SimulatedCarriers | None,
     ) -> None:
-        self._bank = bank
+        self._payment_store = payment_store
         self._clock = clock
-        self._plans = plans
-        self._board = board
+        self._simulator = simulator
+        self._faults = faults
         self._providers = providers
         self._carriers = carriers
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
         return [
             web.get("/", self._list),
-            web.get("/pay/{provider}/{out_no}", self._ask),
-            web.post("/pay/{provider}/{out_no}/{answer:approve|refuse|late}", self._answer),
+            web.get("/pay/{provider}/{out_no}", self._show_trade),
+            web.post("/pay/{provider}/{out_no}/{decision:approve|refuse|late}", self._decide),
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
-        """All providers together: what waits, what was paid last, and which provider misbehaves."""
-        now_ms, names = self._clock.now_ms(), self._providers
-        waiting = [trade for name in names for trade in self._bank.waiting(name, _NEWEST) if trade.expires_ms > now_ms]
-        paid = [trade for name in names for trade in self._bank.last_paid(name, _NEWEST)]
+        """List waiting trades, the last paid trades and the newest shipments, and the faults of each system."""
+        now_ms, names, store = self._clock.now_ms(), self._providers, self._payment_store
+        waiting = [trade for name in names for trade in store.list_waiting(name, _MAX_ROWS)]
+        waiting = [trade for trade in waiting if trade.expires_ms > now_ms]
+        paid = [trade for name in names for trade in store.list_last_paid(name, _MAX_ROWS)]
         waiting.sort(key=lambda trade: -trade.created_ms)
         paid.sort(key=lambda trade: -(trade.paid_ms or 0))
-        told: list[tuple[str, BaseFaults]] = [(name, self._board.of(name)) for name in names]
-        parcels = ""
+        faults: list[tuple[str, BaseFaults]] = [(name, self._faults.get(name)) for name in names]
+        shipments = ""
         if self._carriers is not None:
-            told += [(name, self._carriers.board.of(name)) for name in self._carriers.protocols]
-            parcels = f"<h2>Last parcels</h2>{_parcels(self._carriers.depot.last(_NEWEST))}"
-        switches = "".join(f"<li>{escape(name)}: {escape(_told(one))}" for name, one in told)
-        body = (
-            f"<h2>Waiting to be paid</h2>{_table(waiting[:_NEWEST])}<h2>Paid last</h2>{_table(paid[:_NEWEST])}"
-            f"{parcels}<h2>Switches</h2><ul>{switches}</ul>"
+            faults += [(name, self._carriers.faults.get(name)) for name in self._carriers.protocols]
+            table = _shipment_table(self._carriers.shipment_store.list_newest(_MAX_ROWS))
+            shipments = f"<h2>Newest shipments</h2>{table}"
+        items = "".join(
+            f"<li>{escape(name)}: {escape(_describe_faults(system_faults))}" for name, system_faults in faults
         )
-        return _page("Sandbox", body)
+        body = (
+            f"<h2>Waiting to be paid</h2>{_trade_table(waiting[:_MAX_ROWS])}"
+            f"<h2>Paid last</h2>{_trade_table(paid[:_MAX_ROWS])}{shipments}<h2>Faults</h2><ul>{items}</ul>"
+        )
+        return _build_page("Sandbox", body)
 
-    async def _ask(self, request: web.Request) -> web.Response:
-        trade = self._bank.trade(request.match_info["provider"], request.match_info["out_no"])
+    async def _show_trade(self, request: web.Request) -> web.Response:
+        trade = self._payment_store.find_trade(request.match_info["provider"], request.match_info["out_no"])
         if trade is None:
-            return _page("There is no such trade", _BACK, 404)
+            return _build_page("There is no such trade", _BACK_LINK, 404)
         facts = {
-            "Amount": _amount(trade),
+            "Amount": _format_amount(trade),
             "Subject": trade.subject,
             "Number": trade.out_no,
             "Provider's number": trade.trade_no,
-            "State": self._state(trade),
-            "Entered": _time(trade.created_ms),
-            "Expires": _time(trade.expires_ms),
+            "State": self._displayed_state(trade),
+            "Created": _format_time(trade.created_ms),
+            "Expires": _format_time(trade.expires_ms),
         }
         if trade.paid_ms is not None:
-            facts["Paid"] = _time(trade.paid_ms)
-            facts["Refunded"] = _amount(trade, self._bank.refunded(trade.provider, trade.out_no))
+            facts["Paid"] = _format_time(trade.paid_ms)
+            facts["Refunded"] = _format_amount(trade, self._payment_store.sum_refunds(trade.provider, trade.out_no))
         rows = "".join(f"<tr><th>{name}<td>{escape(value)}" for name, value in facts.items())
-        answers = {"waiting": (("approve", "Pay"), ("refuse", "Refuse")), "captured": ()}
+        decisions = {"waiting": (("approve", "Pay"), ("refuse", "Refuse")), "captured": ()}
         buttons = "".join(
-            f'<form method="post" action="{_path(trade)}/{answer}"><button>{label}</button></form> '
-            for answer, label in answers.get(self._state(trade), (("late", "Pay too late"),))
+            f'<form method="post" action="{_trade_path(trade)}/{decision}"><button>{label}</button></form> '
+            for decision, label in decisions.get(self._displayed_state(trade), (("late", "Pay too late"),))
         )
-        body = f"<table>{rows}</table><p>{buttons}</p>{_BACK}"
-        return _page(f"Pay with {trade.provider}", body)
+        body = f"<table>{rows}</table><p>{buttons}</p>{_BACK_LINK}"
+        return _build_page(f"Pay with {trade.provider}", body)
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _decide(self, request: web.Request) -> web.Response:
         provider, out_no = request.match_info["provider"], request.match_info["out_no"]
         wants_json = "application/json" in request.headers.get("Accept", "")
         try:
-            answer = request.match_info["answer"]
-            if answer == "refuse":
-                trade = self._bank.close_trade(provider, out_no)
+            decision = request.match_info["decision"]
+            if decision == "refuse":
+                trade = self._payment_store.close_trade(provider, out_no)
             else:
-                trade = self._plans.pay(provider, out_no, too_late=answer == "late")
+                trade = self._simulator.pay(provider, out_no, too_late=decision == "late")
         except PaymentStoreRefusal as refusal:
             status = 404 if refusal.code == "no_trade" else 409
             if wants_json:
                 return web.json_response({"code": refusal.code, "detail": str(refusal)}, status=status)
-            return _page(f"This cannot be: {refusal}", _BACK, status)
+            return _build_page(f"The provider refuses: {refusal}", _BACK_LINK, status)
         if wants_json:
             return web.json_response({"provider": provider, "out_no": out_no, "state": trade.state})
-        raise web.HTTPSeeOther(_path(trade))
+        raise web.HTTPSeeOther(_trade_path(trade))
 
-    def _state(self, trade: SimulatedTrade) -> str:
-        expired = trade.state == "waiting" and trade.expires_ms <= self._clock.now_ms()
-        return "expired" if expired else trade.state
-
-
-_BACK = '<p><a href="/">All trades</a></p>'
-_MOVES = (("", "Move on"), ("?to=lost", "Lose"), ("?to=returned", "Send back"))
+    def _displayed_state(self, trade: SimulatedTrade) -> str:
+        is_expired = trade.state == "waiting" and trade.expires_ms <= self._clock.now_ms()
+        return "expired" if is_expired else trade.state
 
 
-def _table(trades: Iterable[SimulatedTrade]) -> str:
+def _trade_table(trades: Iterable[SimulatedTrade]) -> str:
     rows = "".join(
-        f'<tr><td>{escape(trade.provider)}<td><a href="{_path(trade)}">'
-        f"{escape(trade.out_no)}</a><td>{escape(_amount(trade))}<td>{escape(trade.subject)}"
-        f"<td>{_time(trade.paid_ms or trade.created_ms)}"
+        f'<tr><td>{escape(trade.provider)}<td><a href="{_trade_path(trade)}">'
+        f"{escape(trade.out_no)}</a><td>{escape(_format_amount(trade))}<td>{escape(trade.subject)}"
+        f"<td>{_format_time(trade.paid_ms or trade.created_ms)}"
         for trade in trades
     )
     return f"<table><tr><th>Provider<th>Number<th>Amount<th>Subject<th>Time{rows}</table>" if rows else "<p>None.</p>"
 
 
-def _parcels(parcels: Iterable[SimulatedShipment]) -> str:
+def _shipment_table(shipments: Iterable[SimulatedShipment]) -> str:
     rows = []
-    for parcel in parcels:
-        path = f"/parcels/{quote(parcel.number, safe='')}"
+    for shipment in shipments:
+        path = f"/shipments/{quote(shipment.tracking_no, safe='')}"
         buttons = "".join(
             f'<form method="post" action="{path}/move{query}"><button>{label}</button></form> '
-            for query, label in (_MOVES if parcel.open else ())
+            for query, label in (_SHIPMENT_BUTTONS if shipment.is_open else ())
         )
-        done = ", ".join(parcel.road[: parcel.step])
+        done = ", ".join(shipment.journey[: shipment.steps_done])
         rows.append(
-            f'<tr><td>{escape(parcel.carrier)}<td><a href="{path}">{escape(parcel.number)}</a>'
-            f"<td>{escape(parcel.destination)}<td>{escape(parcel.state)}<td>{escape(done)}<td>{buttons}"
+            f'<tr><td>{escape(shipment.carrier)}<td><a href="{path}">{escape(shipment.tracking_no)}</a>'
+            f"<td>{escape(shipment.destination)}<td>{escape(shipment.state)}<td>{escape(done)}<td>{buttons}"
         )
-    head = "<tr><th>Carrier<th>Number<th>To<th>State<th>Steps<th>"
+    head = "<tr><th>Carrier<th>Tracking number<th>To<th>State<th>Steps<th>"
     return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>None.</p>"
 
 
-def _path(trade: SimulatedTrade) -> str:
+def _trade_path(trade: SimulatedTrade) -> str:
     return f"/pay/{quote(trade.provider, safe='')}/{quote(trade.out_no, safe='')}"
 
 
-def _amount(trade: SimulatedTrade, amount: int | None = None) -> str:
+def _format_amount(trade: SimulatedTrade, amount: int | None = None) -> str:
     return format_money(trade.amount if amount is None else amount, trade.currency)
 
 
-def _time(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return from_ms(ms).isoformat(sep=" ", timespec="seconds")
 
 
-def _told(switches: BaseFaults) -> str:
-    """Only what is not as usual."""
-    usual = type(switches)()
+def _describe_faults(faults: BaseFaults) -> str:
+    """Return the faults that differ from their defaults."""
+    defaults = type(faults)()
     changed = [
-        f"{name} = {getattr(switches, name)}"
-        for name in switches.__struct_fields__
-        if getattr(switches, name) != getattr(usual, name)
+        f"{name} = {getattr(faults, name)}"
+        for name in faults.__struct_fields__
+        if getattr(faults, name) != getattr(defaults, name)
     ]
-    return ", ".join(changed) or "behaves well"
+    return ", ".join(changed) or "none"
 
 
-def _page(title: str, body: str, status: int = 200) -> web.Response:
+def _build_page(title: str, body: str, status: int = 200) -> web.Response:
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
-    note = "<p>This is a sandbox: no real bank, no real money, no real parcels.</p>"
+    note = "<p>This is a sandbox: no real money, no real shipments.</p>"
     return web.Response(
         text=f"{head}<h1>{escape(title)}</h1>{note}{body}", content_type="text/html", status=status, headers=_HEADERS
     )

@@ -1,6 +1,6 @@
-"""What happens after a trade is entered: a robot pays or refuses it, and callbacks tell the merchant.
+"""Simulation of customers and providers: robots pay or refuse trades, and webhooks report it to the merchant.
 
-Nothing is lost in a kill. Callbacks are rows of the bank; payments by a robot follow from the trades that wait.
+Nothing is lost in a kill: webhooks are rows of the payment store, and robot payments follow from the waiting trades.
 """
 
 from __future__ import annotations
@@ -14,167 +14,186 @@ from hashlib import blake2b
 
 from commerce.kernel.clock import Clock
 from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
-from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
-from ops.sandbox.protocol import SandboxProtocol
-from ops.sandbox.webhook_sender import OutgoingWebhook, Sending, WebhookSender
+from ops.sandbox.payment_store import (
+    DuePaymentWebhook,
+    PaymentStore,
+    PaymentStoreRefusal,
+    SimulatedRefund,
+    SimulatedTrade,
+)
+from ops.sandbox.protocol import ProviderProtocol
+from ops.sandbox.webhook_sender import OutgoingWebhook, SenderSettings, WebhookSender
 
-_ALL = 2**31
-_TURN = 200
-"""How many robots' payments are made before requests get their turn."""
-_MOMENT_MS = 300
-_JUST_BEFORE_MS = 200
-_AGAIN = "#again"
-"""Ends the row of a callback that is sent a second time under the same notice id."""
+_NO_LIMIT = 2**31
+_MAX_ROBOT_PAYMENTS = 200
+"""Robot payments per provider before the event loop serves requests again."""
+_DUPLICATE_DELAY_MS = 300
+_PAY_LATE_MARGIN_MS = 200
+_COPY_SUFFIX = "#again"
+"""Suffix of the row of a duplicate that is sent under the same webhook id."""
 
 
 class PaymentSimulator:
-    """Decides by the switches what becomes of trades and callbacks. Never waits."""
+    """Schedules robot payments and webhooks according to the faults. Never waits."""
 
-    def __init__(self, bank: PaymentStore, clock: Clock, board: ProviderFaultRegistry) -> None:
+    def __init__(self, payment_store: PaymentStore, clock: Clock, faults: ProviderFaultRegistry) -> None:
         self.wake = asyncio.Event()
-        """Set when there is something new to do."""
-        self._bank = bank
+        """Event that is set when there is new work."""
+        self._payment_store = payment_store
         self._clock = clock
-        self._board = board
+        self._faults = faults
         self._robots: dict[str, list[tuple[int, str, bool]]] = {}
+        """Heap per provider: time of the robot's decision, number of the trade, True if it pays."""
 
     def on_trade(self, trade: SimulatedTrade) -> None:
-        """A trade was entered. Again for the same trade does no harm."""
-        plan = self._robot(trade)
-        if plan is not None:
-            plans = self._robots.setdefault(trade.provider, [])
-            heapq.heappush(plans, plan)
-            if plans[0] == plan:
+        """Schedule the robot's decision on a new trade. Idempotent."""
+        decision = self._decide(trade)
+        if decision is not None:
+            decisions = self._robots.setdefault(trade.provider, [])
+            heapq.heappush(decisions, decision)
+            if decisions[0] == decision:
                 self.wake.set()
 
     def on_refund(self, trade: SimulatedTrade, refund: SimulatedRefund) -> None:
-        """A refund was made. Again for the same refund does no harm."""
-        self._announce(trade, refund)
+        """Schedule the webhooks about a new refund. Idempotent."""
+        self._insert_webhooks(trade, refund)
 
     def pay(self, provider: str, out_no: str, *, too_late: bool = False) -> SimulatedTrade:
-        """The customer pays. Raises `BankRefusal` as `Bank.pay` does."""
-        trade = self._bank.pay(provider, out_no, self._clock.now_ms(), too_late=too_late)
-        self._announce(trade, None)
+        """Pay a trade and schedule its webhooks. Raises `PaymentStoreRefusal` as `PaymentStore.pay` does."""
+        trade = self._payment_store.pay(provider, out_no, self._clock.now_ms(), too_late=too_late)
+        self._insert_webhooks(trade, None)
         return trade
 
     def restart(self, provider: str) -> None:
-        """Plan afresh, after a start or with other switches, for the trades that wait and for what a kill left."""
+        """Schedule all waiting trades again, and webhooks that a kill prevented.
+
+        Call after a start and when faults change.
+        """
         now_ms = self._clock.now_ms()
-        waiting = (trade for trade in self._bank.waiting(provider, _ALL) if trade.expires_ms > now_ms)
-        self._robots[provider] = sorted(plan for trade in waiting if (plan := self._robot(trade)))
-        for trade, refund in self._bank.unannounced(provider):
-            self._announce(trade, refund)
+        waiting = self._payment_store.list_waiting(provider, _NO_LIMIT)
+        decisions = (self._decide(trade) for trade in waiting if trade.expires_ms > now_ms)
+        self._robots[provider] = sorted(decision for decision in decisions if decision is not None)
+        for trade, refund in self._payment_store.list_unannounced(provider):
+            self._insert_webhooks(trade, refund)
         self.wake.set()
 
     def pay_due(self) -> None:
-        """The robots pay and refuse what is due, not too much at a time."""
+        """Carry out due decisions of the robots, in limited portions."""
         now_ms = self._clock.now_ms()
-        for provider, plans in self._robots.items():
-            for _ in range(_TURN):
-                if not plans or plans[0][0] > now_ms:
+        for provider, decisions in self._robots.items():
+            for _ in range(_MAX_ROBOT_PAYMENTS):
+                if not decisions or decisions[0][0] > now_ms:
                     break
-                _, out_no, pays = heapq.heappop(plans)
-                with suppress(PaymentStoreRefusal):  # meanwhile somebody paid or closed it, or it has expired
+                _, out_no, pays = heapq.heappop(decisions)
+                with suppress(PaymentStoreRefusal):  # paid, closed or expired in the meantime
                     if pays:
                         self.pay(provider, out_no)
                     else:
-                        self._bank.close_trade(provider, out_no)
+                        self._payment_store.close_trade(provider, out_no)
 
-    def next_ms(self) -> int | None:
-        """When the next robot is due."""
-        return min((plans[0][0] for plans in self._robots.values() if plans), default=None)
+    def find_next_due_ms(self) -> int | None:
+        """Return the time of the next decision of a robot."""
+        return min((decisions[0][0] for decisions in self._robots.values() if decisions), default=None)
 
-    def _robot(self, trade: SimulatedTrade) -> tuple[int, str, bool] | None:
-        """When a robot decides on this trade, and whether it pays."""
-        switches = self._board.of(trade.provider)
-        if switches.approve == "ask":
+    def _decide(self, trade: SimulatedTrade) -> tuple[int, str, bool] | None:
+        """Return the robot's decision on this trade, or None if a person decides."""
+        faults, is_selected = self._faults.get(trade.provider), self._faults.is_selected
+        if faults.approve == "ask":
             return None
-        hits = self._board.hits
-        pays = switches.approve == "auto" and not hits(switches.refused_share, "refused", trade.out_no)
-        if pays and hits(switches.pay_late_share, "pay_late", trade.out_no):
-            return trade.expires_ms - _JUST_BEFORE_MS, trade.out_no, True
-        return trade.created_ms + switches.pay_after_ms, trade.out_no, pays
+        pays = faults.approve == "auto" and not is_selected(faults.refused_share, "refused", trade.out_no)
+        if pays and is_selected(faults.pay_late_share, "pay_late", trade.out_no):
+            return trade.expires_ms - _PAY_LATE_MARGIN_MS, trade.out_no, True
+        return trade.created_ms + faults.pay_after_ms, trade.out_no, pays
 
-    def _announce(self, trade: SimulatedTrade, refund: SimulatedRefund | None) -> None:
-        """Enter the callbacks about a payment or a refund. One that is never sent is entered as done."""
-        switches, hits = self._board.of(trade.provider), self._board.hits
-        number, basis = (refund.out_refund_no, refund.refund_no) if refund else (trade.out_no, trade.trade_no)
-        shuffled = hits(switches.shuffled_share, "shuffled", trade.out_no)
-        late = hits(switches.late_share, "late", number) or (shuffled and refund is None)
-        due_ms = self._clock.now_ms() + switches.callback_ms + (switches.late_ms if late else 0)
-        about = refund.out_refund_no if refund else None
-        wrong = self._wrong(switches, number)
-        notice = DueNotice(_notice_id(basis, "first"), trade.provider, trade.out_no, about, wrong, 0)
-        self._bank.notify(notice, due_ms)
-        if not trade.notify_url or hits(switches.never_share, "never", number):
-            self._bank.mark_attempted(notice.notice_id, done=True, again_ms=due_ms)
+    def _insert_webhooks(self, trade: SimulatedTrade, refund: SimulatedRefund | None) -> None:
+        """Store the webhooks about a payment or a refund. A dropped one is stored as done."""
+        faults, is_selected = self._faults.get(trade.provider), self._faults.is_selected
+        subject, basis = (refund.out_refund_no, refund.refund_no) if refund else (trade.out_no, trade.trade_no)
+        is_reordered = is_selected(faults.reordered_share, "reordered", trade.out_no)
+        is_delayed = is_selected(faults.delayed_share, "delayed", subject) or (is_reordered and refund is None)
+        due_ms = self._clock.now_ms() + faults.webhook_delay_ms + (faults.extra_delay_ms if is_delayed else 0)
+        webhook = DuePaymentWebhook(
+            webhook_id=_webhook_id(basis, "first"),
+            provider=trade.provider,
+            out_no=trade.out_no,
+            out_refund_no=refund.out_refund_no if refund else None,
+            defect=self._choose_defect(faults, subject),
+            attempts=0,
+        )
+        self._payment_store.insert_webhook(webhook, due_ms)
+        if not trade.notify_url or is_selected(faults.dropped_share, "dropped", subject):
+            self._payment_store.mark_attempted(webhook.webhook_id, done=True, retry_ms=due_ms)
             return
-        if hits(switches.twice_share, "twice", number):
-            self._bank.notify(replace(notice, notice_id=notice.notice_id + _AGAIN), due_ms)
-            self._bank.notify(replace(notice, notice_id=_notice_id(basis, "second")), due_ms + _MOMENT_MS)
-        if shuffled and refund is not None:
-            payment = replace(notice, notice_id=_notice_id(basis, "payment"), out_refund_no=None)
-            self._bank.notify(payment, due_ms + _MOMENT_MS)
+        if is_selected(faults.duplicate_share, "duplicate", subject):
+            copy = replace(webhook, webhook_id=webhook.webhook_id + _COPY_SUFFIX)
+            self._payment_store.insert_webhook(copy, due_ms)
+            later = replace(webhook, webhook_id=_webhook_id(basis, "second"))
+            self._payment_store.insert_webhook(later, due_ms + _DUPLICATE_DELAY_MS)
+        if is_reordered and refund is not None:
+            payment = replace(webhook, webhook_id=_webhook_id(basis, "payment"), out_refund_no=None)
+            self._payment_store.insert_webhook(payment, due_ms + _DUPLICATE_DELAY_MS)
         self.wake.set()
 
-    def _wrong(self, switches: ProviderFaults, number: str) -> str | None:
-        if self._board.hits(switches.wrong_signature_share, "wrong_signature", number):
+    def _choose_defect(self, faults: ProviderFaults, subject: str) -> str | None:
+        if self._faults.is_selected(faults.wrong_signature_share, "wrong_signature", subject):
             return "signature"
-        return "amount" if self._board.hits(switches.wrong_amount_share, "wrong_amount", number) else None
+        return "amount" if self._faults.is_selected(faults.wrong_amount_share, "wrong_amount", subject) else None
 
 
-def _notice_id(basis: str, which: str) -> str:
-    return blake2b(f"{basis}/{which}".encode(), digest_size=16).hexdigest()
+def _webhook_id(basis: str, copy: str) -> str:
+    return blake2b(f"{basis}/{copy}".encode(), digest_size=16).hexdigest()
 
 
 class WebhookScheduler:
-    """Does what is planned: robots' payments, and callbacks until the merchant has accepted them."""
+    """Carries out robot payments and sends webhooks until the merchant accepts them; a `WebhookQueue`."""
 
     def __init__(
         self,
-        bank: PaymentStore,
+        payment_store: PaymentStore,
         clock: Clock,
-        plans: PaymentSimulator,
-        protocols: Mapping[str, SandboxProtocol],
-        sending: Sending,
+        simulator: PaymentSimulator,
+        protocols: Mapping[str, ProviderProtocol],
+        sender_settings: SenderSettings,
     ) -> None:
-        self._bank = bank
+        self._payment_store = payment_store
         self._clock = clock
-        self._plans = plans
+        self._simulator = simulator
         self._protocols = protocols
-        self._sending = sending
+        self._sender_settings = sender_settings
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Run until cancelled."""
         for provider in self._protocols:
-            self._plans.restart(provider)
-        await WebhookSender[DueNotice](self, self._clock, self._sending).run()
+            self._simulator.restart(provider)
+        await WebhookSender[DuePaymentWebhook](self, self._clock, self._sender_settings).run()
 
-    # What the sender works off.
+    # The methods of `WebhookQueue`.
 
     @property
     def wake(self) -> asyncio.Event:
-        return self._plans.wake
+        return self._simulator.wake
 
-    def turn(self) -> None:
-        self._plans.pay_due()
+    def process_due(self) -> None:
+        self._simulator.pay_due()
 
-    def next_ms(self, now_ms: int) -> int | None:
-        times = (self._plans.next_ms(), self._bank.next_due_ms(now_ms))
+    def find_next_due_ms(self, now_ms: int) -> int | None:
+        times = (self._simulator.find_next_due_ms(), self._payment_store.find_next_due_ms(now_ms))
         return min((time for time in times if time is not None), default=None)
 
-    def due(self, now_ms: int, limit: int) -> list[DueNotice]:
-        return self._bank.due(now_ms, limit)
+    def list_due_webhooks(self, now_ms: int, limit: int) -> list[DuePaymentWebhook]:
+        return self._payment_store.list_due_webhooks(now_ms, limit)
 
-    def letter(self, due: DueNotice) -> OutgoingWebhook:
-        trade = self._bank.trade(due.provider, due.out_no)
-        assert trade is not None, "a callback is about a trade in the books"
-        refund = self._bank.refund_of(due.provider, due.out_refund_no) if due.out_refund_no else None
-        sent = replace(due, notice_id=due.notice_id.removesuffix(_AGAIN))
-        return OutgoingWebhook(trade.notify_url, *self._protocols[due.provider].callback(sent, trade, refund))
+    def build_webhook(self, due_webhook: DuePaymentWebhook) -> OutgoingWebhook:
+        provider, refund_no = due_webhook.provider, due_webhook.out_refund_no
+        trade = self._payment_store.find_trade(provider, due_webhook.out_no)
+        assert trade is not None, "a webhook is about a stored trade"
+        refund = self._payment_store.find_refund(provider, refund_no) if refund_no else None
+        due_webhook = replace(due_webhook, webhook_id=due_webhook.webhook_id.removesuffix(_COPY_SUFFIX))
+        signed = self._protocols[provider].build_webhook(due_webhook, trade, refund)
+        return OutgoingWebhook(trade.notify_url, signed.headers, signed.body)
 
-    def is_accepted(self, due: DueNotice, status: int, body: bytes) -> bool:
-        return self._protocols[due.provider].is_accepted(status, body)
+    def is_accepted(self, due_webhook: DuePaymentWebhook, status: int, body: bytes) -> bool:
+        return self._protocols[due_webhook.provider].is_accepted(status, body)
 
-    def noted(self, due: DueNotice, *, done: bool, again_ms: int) -> None:
-        self._bank.mark_attempted(due.notice_id, done=done, again_ms=again_ms)
+    def mark_attempted(self, due_webhook: DuePaymentWebhook, *, done: bool, retry_ms: int) -> None:
+        self._payment_store.mark_attempted(due_webhook.webhook_id, done=done, retry_ms=retry_ms)

@@ -1,38 +1,37 @@
-"""The sandbox's own books: trades and refunds as a provider keeps them. In SQLite, so that a kill loses nothing.
+"""SQLite store of simulated trades, refunds and webhooks, which survives a kill.
 
-Amounts are minor units; numbers are the merchant's (`out_no`, a payment's id as 32 hexadecimal digits) and the
-provider's own (`trade_no`, `refund_no`).
+Amounts are minor units. `out_no` and `out_refund_no` are the merchant's numbers (a payment's id as 32 hexadecimal
+digits), `trade_no` and `refund_no` the provider's.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS trades (
     provider TEXT NOT NULL, out_no TEXT NOT NULL, trade_no TEXT NOT NULL UNIQUE, amount INTEGER NOT NULL,
-    currency TEXT NOT NULL, subject TEXT NOT NULL, scene TEXT NOT NULL, payer TEXT NOT NULL, notify_url TEXT NOT NULL,
+    currency TEXT NOT NULL, subject TEXT NOT NULL, flow TEXT NOT NULL, payer TEXT NOT NULL, notify_url TEXT NOT NULL,
     state TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, paid_ms INTEGER,
     times_paid INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (provider, out_no));
 CREATE TABLE IF NOT EXISTS refunds (
     provider TEXT NOT NULL, out_refund_no TEXT NOT NULL, out_no TEXT NOT NULL, refund_no TEXT NOT NULL UNIQUE,
     amount INTEGER NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (provider, out_refund_no));
-CREATE TABLE IF NOT EXISTS notices (
-    notice_id TEXT PRIMARY KEY, provider TEXT NOT NULL, out_no TEXT NOT NULL, out_refund_no TEXT,
-    due_ms INTEGER NOT NULL, wrong TEXT, attempts INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS notices_due ON notices (due_ms) WHERE done = 0;
-CREATE INDEX IF NOT EXISTS notices_about ON notices (provider, out_no);
+CREATE TABLE IF NOT EXISTS webhooks (
+    webhook_id TEXT PRIMARY KEY, provider TEXT NOT NULL, out_no TEXT NOT NULL, out_refund_no TEXT,
+    due_ms INTEGER NOT NULL, defect TEXT, attempts INTEGER NOT NULL DEFAULT 0, done INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS webhooks_due ON webhooks (due_ms) WHERE done = 0;
+CREATE INDEX IF NOT EXISTS webhooks_by_trade ON webhooks (provider, out_no);
 CREATE INDEX IF NOT EXISTS trades_waiting ON trades (provider, created_ms) WHERE state = 'waiting';
 CREATE INDEX IF NOT EXISTS trades_paid ON trades (provider, paid_ms) WHERE paid_ms IS NOT NULL;
-CREATE INDEX IF NOT EXISTS refunds_of ON refunds (provider, out_no);
+CREATE INDEX IF NOT EXISTS refunds_by_trade ON refunds (provider, out_no);
 """
 
 
 class PaymentStoreRefusal(Exception):
-    """The provider says no. `code` is one of: no_trade, not_paid, closed, paid, over_refunded, other_content."""
+    """The provider refuses. `code` is no_trade, not_paid, closed, paid, over_refunded or other_content."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -41,7 +40,7 @@ class PaymentStoreRefusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTrade:
-    """What a merchant asked for. `state` is waiting, captured or closed; `scene` as the merchant's adapter has it."""
+    """A trade that a merchant requested. `state` is waiting, captured or closed; `flow` is a `PaymentFlow`."""
 
     provider: str
     out_no: str
@@ -49,7 +48,7 @@ class SimulatedTrade:
     amount: int
     currency: str
     subject: str
-    scene: str
+    flow: str
     payer: str
     notify_url: str
     state: str
@@ -61,6 +60,8 @@ class SimulatedTrade:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedRefund:
+    """A refund of a trade, in whole or in part, made at `at_ms`."""
+
     provider: str
     out_refund_no: str
     out_no: str
@@ -71,19 +72,19 @@ class SimulatedRefund:
 
 
 @dataclass(frozen=True, slots=True)
-class DueNotice:
-    """A callback to be sent; `wrong` says what is to be wrong with it: signature, amount, or None."""
+class DuePaymentWebhook:
+    """A webhook to be sent about a trade or its refund; `defect` is signature, amount or None."""
 
-    notice_id: str
+    webhook_id: str
     provider: str
     out_no: str
     out_refund_no: str | None
-    wrong: str | None
+    defect: str | None
     attempts: int
 
 
 class PaymentStore:
-    """One provider's or several providers' books. Each method is one transaction."""
+    """Trades, refunds and webhooks of the providers. Each method is one transaction."""
 
     def __init__(self, file: Path | str = ":memory:") -> None:
         self._db = sqlite3.connect(file, isolation_level=None)
@@ -92,26 +93,33 @@ class PaymentStore:
     def close(self) -> None:
         self._db.close()
 
-    def trade(self, provider: str, out_no: str) -> SimulatedTrade | None:
+    def find_trade(self, provider: str, out_no: str) -> SimulatedTrade | None:
         row = self._db.execute("SELECT * FROM trades WHERE provider = ? AND out_no = ?", (provider, out_no)).fetchone()
         return SimulatedTrade(*row) if row else None
 
     def open_trade(self, trade: SimulatedTrade) -> SimulatedTrade:
-        """Enter a trade; again with the same content gives what is there. Raises other_content, closed or paid."""
-        known = self.trade(trade.provider, trade.out_no)
-        if known is None:
-            self._db.execute("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", _row(trade))
+        """Store a trade and return it; the stored trade if its number and content were used before.
+
+        Raises `PaymentStoreRefusal` (other_content, closed or paid).
+        """
+        existing = self.find_trade(trade.provider, trade.out_no)
+        if existing is None:
+            values = [getattr(trade, name) for name in SimulatedTrade.__slots__]
+            self._db.execute("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             return trade
-        if (known.amount, known.currency) != (trade.amount, trade.currency):
-            raise PaymentStoreRefusal("other_content", "this number stands for a trade of another amount")
-        if known.state != "waiting":
-            raise PaymentStoreRefusal("paid" if known.state == "captured" else "closed", f"the trade is {known.state}")
-        return known
+        if (existing.amount, existing.currency) != (trade.amount, trade.currency):
+            raise PaymentStoreRefusal("other_content", "this number belongs to a trade of another amount")
+        if existing.state != "waiting":
+            code = "paid" if existing.state == "captured" else "closed"
+            raise PaymentStoreRefusal(code, f"the trade is {existing.state}")
+        return existing
 
     def pay(self, provider: str, out_no: str, now_ms: int, *, too_late: bool = False) -> SimulatedTrade:
-        """The customer pays; too late where the money was on its way when the trade was closed. Raises no_trade, closed
-        (or expired) or paid."""
-        trade = self._need(provider, out_no)
+        """Capture a trade as if the customer paid; `too_late` captures a closed or expired trade as well.
+
+        Raises `PaymentStoreRefusal` (no_trade, closed or paid).
+        """
+        trade = self._get_trade(provider, out_no)
         if trade.state == "captured":
             raise PaymentStoreRefusal("paid", "the trade is paid")
         if not too_late and (trade.state == "closed" or now_ms >= trade.expires_ms):
@@ -121,28 +129,30 @@ class PaymentStore:
             "WHERE provider = ? AND out_no = ? AND state <> 'captured'",
             (now_ms, provider, out_no),
         )
-        return self._need(provider, out_no)
+        return self._get_trade(provider, out_no)
 
     def close_trade(self, provider: str, out_no: str) -> SimulatedTrade:
-        """The merchant closes. Raises no_trade or paid; a trade that is closed stays so."""
-        trade = self._need(provider, out_no)
+        """Close a trade; a closed trade stays closed. Raises `PaymentStoreRefusal` (no_trade or paid)."""
+        trade = self._get_trade(provider, out_no)
         if trade.state == "captured":
             raise PaymentStoreRefusal("paid", "the trade is paid")
         self._db.execute("UPDATE trades SET state = 'closed' WHERE provider = ? AND out_no = ?", (provider, out_no))
-        return self._need(provider, out_no)
+        return self._get_trade(provider, out_no)
 
     def refund(self, refund: SimulatedRefund) -> SimulatedRefund:
-        """Give money back; again under the same number gives the first. Raises no_trade, not_paid, over_refunded,
-        other_content."""
-        known = self.refund_of(refund.provider, refund.out_refund_no)
-        if known is not None:
-            if (known.amount, known.out_no) != (refund.amount, refund.out_no):
-                raise PaymentStoreRefusal("other_content", "this number stands for another refund")
-            return known
-        trade = self._need(refund.provider, refund.out_no)
+        """Store a refund and return it; the stored refund if its number and content were used before.
+
+        Raises `PaymentStoreRefusal` (no_trade, not_paid, over_refunded or other_content).
+        """
+        existing = self.find_refund(refund.provider, refund.out_refund_no)
+        if existing is not None:
+            if (existing.amount, existing.out_no) != (refund.amount, refund.out_no):
+                raise PaymentStoreRefusal("other_content", "this number belongs to another refund")
+            return existing
+        trade = self._get_trade(refund.provider, refund.out_no)
         if trade.state != "captured":
             raise PaymentStoreRefusal("not_paid", "the trade is not paid")
-        if refund.amount <= 0 or self.refunded(refund.provider, refund.out_no) + refund.amount > trade.amount:
+        if refund.amount <= 0 or self.sum_refunds(refund.provider, refund.out_no) + refund.amount > trade.amount:
             raise PaymentStoreRefusal("over_refunded", "more than was paid")
         values = (
             *(refund.provider, refund.out_refund_no, refund.out_no, refund.refund_no),
@@ -151,104 +161,104 @@ class PaymentStore:
         self._db.execute("INSERT INTO refunds VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         return refund
 
-    def refund_of(self, provider: str, out_refund_no: str) -> SimulatedRefund | None:
-        found = self._db.execute(
+    def find_refund(self, provider: str, out_refund_no: str) -> SimulatedRefund | None:
+        row = self._db.execute(
             "SELECT * FROM refunds WHERE provider = ? AND out_refund_no = ?", (provider, out_refund_no)
         ).fetchone()
-        return SimulatedRefund(*found) if found else None
+        return SimulatedRefund(*row) if row else None
 
-    def refunded(self, provider: str, out_no: str) -> int:
-        """How much of a trade has gone back."""
+    def sum_refunds(self, provider: str, out_no: str) -> int:
+        """Return the refunded amount of a trade."""
         query = "SELECT coalesce(sum(amount), 0) FROM refunds WHERE provider = ? AND out_no = ?"
         return int(self._db.execute(query, (provider, out_no)).fetchone()[0])
 
-    def trades(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedTrade]:
-        """Trades that were paid in a stretch of time."""
+    def list_paid_trades(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedTrade]:
+        """Return the trades paid from `from_ms` until before `to_ms`, oldest first."""
         query = "SELECT * FROM trades WHERE provider = ? AND paid_ms >= ? AND paid_ms < ? ORDER BY paid_ms, out_no"
         return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
 
-    def refunds(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedRefund]:
+    def list_refunds(self, provider: str, from_ms: int = 0, to_ms: int = 2**62) -> list[SimulatedRefund]:
+        """Return the refunds made from `from_ms` until before `to_ms`, oldest first."""
         query = "SELECT * FROM refunds WHERE provider = ? AND at_ms >= ? AND at_ms < ? ORDER BY at_ms, out_refund_no"
         return [SimulatedRefund(*row) for row in self._db.execute(query, (provider, from_ms, to_ms))]
 
-    def waiting(self, provider: str, limit: int) -> list[SimulatedTrade]:
-        """Trades that can still be paid, newest first."""
+    def list_waiting(self, provider: str, limit: int) -> list[SimulatedTrade]:
+        """Return trades that are neither paid nor closed, newest first; they may have expired."""
         query = "SELECT * FROM trades WHERE provider = ? AND state = 'waiting' ORDER BY created_ms DESC LIMIT ?"
         return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, limit))]
 
-    def last_paid(self, provider: str, limit: int) -> list[SimulatedTrade]:
-        """Trades that were paid, newest first."""
+    def list_last_paid(self, provider: str, limit: int) -> list[SimulatedTrade]:
+        """Return paid trades, newest first."""
         query = "SELECT * FROM trades WHERE provider = ? AND paid_ms IS NOT NULL ORDER BY paid_ms DESC LIMIT ?"
         return [SimulatedTrade(*row) for row in self._db.execute(query, (provider, limit))]
 
     def totals(self, provider: str) -> dict[str, int]:
-        """Sums over all time: how many and how much, trades paid more than once, callbacks that are still to be sent.
-        Amounts of different currencies are added as they are."""
-        sums = {
+        """Return counts and sums over all time. Amounts of different currencies are added without conversion."""
+        queries = {
             "captured": "SELECT count(*) FROM trades WHERE provider = ? AND state = 'captured'",
             "captured_amount": "SELECT sum(amount) FROM trades WHERE provider = ? AND state = 'captured'",
             "refunds": "SELECT count(*) FROM refunds WHERE provider = ?",
             "refunds_amount": "SELECT sum(amount) FROM refunds WHERE provider = ?",
             "paid_more_than_once": "SELECT count(*) FROM trades WHERE provider = ? AND times_paid > 1",
-            "open_notices": "SELECT count(*) FROM notices WHERE provider = ? AND done = 0",
+            "open_webhooks": "SELECT count(*) FROM webhooks WHERE provider = ? AND done = 0",
         }
-        return {name: int(self._db.execute(query, (provider,)).fetchone()[0] or 0) for name, query in sums.items()}
+        return {name: int(self._db.execute(query, (provider,)).fetchone()[0] or 0) for name, query in queries.items()}
 
-    # Callbacks that are to be sent.
+    # Webhooks.
 
-    def notify(self, notice: DueNotice, due_ms: int) -> None:
-        """Enter a callback; one that is there already stays as it is."""
+    def insert_webhook(self, due_webhook: DuePaymentWebhook, due_ms: int) -> None:
+        """Store a webhook that is due at `due_ms`; an existing one stays unchanged."""
         self._db.execute(
-            "INSERT OR IGNORE INTO notices (notice_id, provider, out_no, out_refund_no, due_ms, wrong) "
+            "INSERT OR IGNORE INTO webhooks (webhook_id, provider, out_no, out_refund_no, due_ms, defect) "
             "VALUES (?, ?, ?, ?, ?, ?)",
-            (notice.notice_id, notice.provider, notice.out_no, notice.out_refund_no, due_ms, notice.wrong),
+            (
+                *(due_webhook.webhook_id, due_webhook.provider, due_webhook.out_no, due_webhook.out_refund_no),
+                *(due_ms, due_webhook.defect),
+            ),
         )
 
-    def due(self, now_ms: int, limit: int) -> list[DueNotice]:
+    def list_due_webhooks(self, now_ms: int, limit: int) -> list[DuePaymentWebhook]:
         query = (
-            "SELECT notice_id, provider, out_no, out_refund_no, wrong, attempts FROM notices "
+            "SELECT webhook_id, provider, out_no, out_refund_no, defect, attempts FROM webhooks "
             "WHERE done = 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?"
         )
-        return [DueNotice(*row) for row in self._db.execute(query, (now_ms, limit))]
+        return [DuePaymentWebhook(*row) for row in self._db.execute(query, (now_ms, limit))]
 
-    def mark_attempted(self, notice_id: str, *, done: bool, again_ms: int) -> None:
-        """A callback was tried: it is done with, or due again."""
+    def mark_attempted(self, webhook_id: str, *, done: bool, retry_ms: int) -> None:
+        """Record an attempt: the webhook is done, or due again at `retry_ms`."""
         self._db.execute(
-            "UPDATE notices SET attempts = attempts + 1, done = ?, due_ms = ? WHERE notice_id = ?",
-            (int(done), again_ms, notice_id),
+            "UPDATE webhooks SET attempts = attempts + 1, done = ?, due_ms = ? WHERE webhook_id = ?",
+            (int(done), retry_ms, webhook_id),
         )
 
-    def next_due_ms(self, now_ms: int) -> int | None:
-        """When the next callback will be due that is not due yet."""
-        query = "SELECT min(due_ms) FROM notices WHERE done = 0 AND due_ms > ?"
-        found: int | None = self._db.execute(query, (now_ms,)).fetchone()[0]
-        return found
+    def find_next_due_ms(self, now_ms: int) -> int | None:
+        """Return the earliest time after `now_ms` at which a webhook is due."""
+        query = "SELECT min(due_ms) FROM webhooks WHERE done = 0 AND due_ms > ?"
+        due_ms: int | None = self._db.execute(query, (now_ms,)).fetchone()[0]
+        return due_ms
 
-    def unannounced(self, provider: str) -> list[tuple[SimulatedTrade, SimulatedRefund | None]]:
-        """What was paid or refunded, and a kill came before its callback was entered."""
+    def list_unannounced(self, provider: str) -> list[tuple[SimulatedTrade, SimulatedRefund | None]]:
+        """Return payments and refunds without a webhook row, because the process was killed before it was stored."""
         trades = (
-            "SELECT * FROM trades t WHERE provider = ? AND paid_ms IS NOT NULL AND NOT EXISTS (SELECT 1 FROM notices n "
-            "WHERE n.provider = t.provider AND n.out_no = t.out_no AND n.out_refund_no IS NULL)"
+            "SELECT * FROM trades t WHERE provider = ? AND paid_ms IS NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM webhooks w "
+            "WHERE w.provider = t.provider AND w.out_no = t.out_no AND w.out_refund_no IS NULL)"
         )
         refunds = (
-            "SELECT * FROM refunds r WHERE provider = ? AND NOT EXISTS (SELECT 1 FROM notices n "
-            "WHERE n.provider = r.provider AND n.out_no = r.out_no AND n.out_refund_no = r.out_refund_no)"
+            "SELECT * FROM refunds r WHERE provider = ? AND NOT EXISTS (SELECT 1 FROM webhooks w "
+            "WHERE w.provider = r.provider AND w.out_no = r.out_no AND w.out_refund_no = r.out_refund_no)"
         )
-        made = [SimulatedRefund(*row) for row in self._db.execute(refunds, (provider,))]
+        unannounced_refunds = [SimulatedRefund(*row) for row in self._db.execute(refunds, (provider,))]
         return [
             *((SimulatedTrade(*row), None) for row in self._db.execute(trades, (provider,))),
-            *((self._need(provider, refund.out_no), refund) for refund in made),
+            *((self._get_trade(provider, refund.out_no), refund) for refund in unannounced_refunds),
         ]
 
-    def open_notices(self) -> int:
-        return int(self._db.execute("SELECT count(*) FROM notices WHERE done = 0").fetchone()[0])
+    def count_open_webhooks(self) -> int:
+        return int(self._db.execute("SELECT count(*) FROM webhooks WHERE done = 0").fetchone()[0])
 
-    def _need(self, provider: str, out_no: str) -> SimulatedTrade:
-        trade = self.trade(provider, out_no)
+    def _get_trade(self, provider: str, out_no: str) -> SimulatedTrade:
+        trade = self.find_trade(provider, out_no)
         if trade is None:
             raise PaymentStoreRefusal("no_trade", "there is no such trade")
         return trade
-
-
-def _row(trade: SimulatedTrade) -> Sequence[object]:
-    return [getattr(trade, name) for name in SimulatedTrade.__slots__]

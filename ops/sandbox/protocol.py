@@ -1,5 +1,4 @@
-"""What the sandbox must know of the protocol of each provider and each carrier; the books, the switches and the page
-are the same for all."""
+"""Interfaces between the sandbox and each protocol; stores, faults and pages are common to all protocols."""
 
 from __future__ import annotations
 
@@ -8,55 +7,62 @@ from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
-from ops.sandbox.payment_store import DueNotice, SimulatedRefund, SimulatedTrade
-from ops.sandbox.shipment_store import Event, SimulatedShipment
+from ops.sandbox.payment_store import DuePaymentWebhook, SimulatedRefund, SimulatedTrade
+from ops.sandbox.shipment_store import SimulatedEvent, SimulatedShipment
 from ops.sandbox.webhook_sender import OutgoingWebhook
 
 
-class Callback(NamedTuple):
-    """A signed callback as it goes over the wire."""
+class SignedWebhook(NamedTuple):
+    """Headers and body of a webhook to the merchant."""
 
     headers: dict[str, str]
     body: bytes
 
 
-class SandboxProtocol(Protocol):
-    """One provider's side of its protocol, served under `/<name>/` by the sandbox. It is made with the bank, the keys
-    from set-up and these two functions: `on_trade(trade)` after a new trade was entered in the books, and
-    `on_refund(trade, refund)` after a refund was; they plan payment by a robot and callbacks."""
+class ProviderProtocol(Protocol):
+    """One provider's side of its protocol, served by the sandbox under `/<name>/`.
+
+    An implementation is constructed with the payment store, the keys and two functions. It calls `on_trade(trade)`
+    after it stored a new trade, and `on_refund(trade, refund)` after a refund. These schedule robot payments and
+    webhooks.
+    """
 
     name: str
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
-        """The provider's HTTP interface. Requests with a wrong signature are refused as the provider does."""
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return the provider's HTTP interface, which refuses wrong signatures as the provider does."""
         ...
 
-    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
-        """A callback about the trade, or about the refund, with what is to be wrong with it."""
+    def build_webhook(
+        self, due_webhook: DuePaymentWebhook, trade: SimulatedTrade, refund: SimulatedRefund | None
+    ) -> SignedWebhook:
+        """Build the webhook about the trade, or about its refund, with the requested defect."""
         ...
 
     def is_accepted(self, status: int, body: bytes) -> bool:
-        """Whether the merchant's answer to a callback means that it need not be sent again."""
+        """Return True if the merchant's response to a webhook means that no further attempt is needed."""
         ...
 
-    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
-        """The daily statement of these, as the provider writes it."""
+    def build_statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
+        """Return the daily statement of these movements in the provider's format."""
         ...
 
 
 class CarrierProtocol(Protocol):
-    """One carrier's side of its protocol, served under `/<name>/` by the sandbox."""
+    """One carrier's side of its protocol, served by the sandbox under `/<name>/`."""
 
     name: str
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
-        """The carrier's HTTP interface. Requests with a wrong signature are refused as the carrier does."""
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
+        """Return the carrier's HTTP interface, which refuses wrong signatures as the carrier does."""
         ...
 
-    def push(self, parcel: SimulatedShipment, events: Sequence[Event], *, wrong: bool) -> OutgoingWebhook:
-        """News of the last of these events, which are all up to then; `wrong`: not signed rightly."""
+    def build_webhook(
+        self, shipment: SimulatedShipment, events: Sequence[SimulatedEvent], *, has_wrong_signature: bool
+    ) -> OutgoingWebhook:
+        """Build the webhook about the last of `events`, which are all events until then."""
         ...
 
     def is_accepted(self, status: int, body: bytes) -> bool:
-        """Whether the shop's answer to a push means that it need not be sent again."""
+        """Return True if the shop's response to a webhook means that no further attempt is needed."""
         ...

@@ -1,8 +1,7 @@
-"""The sandbox as a server: the interface of each provider and carrier under `/<name>/`, the pages, what drills need."""
+"""HTTP server of the sandbox: each system's interface under `/<name>/`, the pages, and the control interface."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -16,188 +15,191 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from commerce.kernel import logs
 from commerce.kernel.bind import explain_bind_errors
 from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import DAY_MS, Clock, SystemClock, to_ms
-from commerce.kernel.errors import NotReady
 from commerce.kernel.tasks import cancel_and_wait
+from ops.sandbox import state_files
 from ops.sandbox.alipay import AlipaySandbox
-from ops.sandbox.carriers import CARRIERS, ParcelControl, SimulatedCarriers, carrier_protocols, run_carriers
+from ops.sandbox.carriers import (
+    CARRIERS,
+    ShipmentControl,
+    SimulatedCarriers,
+    carrier_protocols,
+    json_response,
+    run_carriers,
+)
 from ops.sandbox.faults import (
     CarrierFaults,
     FaultRegistry,
     ProviderFaultRegistry,
     ProviderFaults,
-    Step,
-    play,
+    ScenarioStep,
+    play_scenario,
     read_scenario,
 )
 from ops.sandbox.keys import Keys, make_keys, read_keys
 from ops.sandbox.pages import Pages
 from ops.sandbox.payment_simulator import PaymentSimulator, WebhookScheduler
 from ops.sandbox.payment_store import PaymentStore
-from ops.sandbox.protocol import CarrierProtocol, SandboxProtocol
+from ops.sandbox.protocol import CarrierProtocol, ProviderProtocol
 from ops.sandbox.shipment_store import ShipmentStore
-from ops.sandbox.webhook_sender import Sending
+from ops.sandbox.webhook_sender import SenderSettings
 from ops.sandbox.wechatpay import WeChatPaySandbox
 
 _logger = logging.getLogger(__name__)
-_BODY_BYTES = 1 << 20
-_STOP_S = 3.0
-"""Both providers' days are China's."""
+_MAX_BODY_BYTES = 1 << 20
+_SHUTDOWN_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
 class Sandbox:
-    """Everything together; `protocols` by the providers' names."""
+    """The parts of the simulated providers; `protocols` by the providers' names."""
 
-    bank: PaymentStore
+    payment_store: PaymentStore
     clock: Clock
-    board: ProviderFaultRegistry
-    plans: PaymentSimulator
-    protocols: Mapping[str, SandboxProtocol]
+    faults: ProviderFaultRegistry
+    payment_simulator: PaymentSimulator
+    protocols: Mapping[str, ProviderProtocol]
     stop: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when it is to stop, or cannot go on."""
+    """Event that ends the server: set by a signal or after a failure."""
 
-    def switch(self, provider: str, switches: ProviderFaults) -> None:
-        """From now on, for the trades that wait as well."""
-        self.board.set(provider, switches)
-        self.plans.restart(provider)
+    def set_faults(self, provider: str, faults: ProviderFaults) -> None:
+        """Replace the provider's faults, for waiting trades as well."""
+        self.faults.set(provider, faults)
+        self.payment_simulator.restart(provider)
 
-    def over(self, task: asyncio.Task[None]) -> None:
-        """Without this task it cannot go on, unless the task was done."""
+    def stop_on_failure(self, task: asyncio.Task[None]) -> None:
+        """Stop the server if a background task has failed. Pass this to `add_done_callback`."""
         if not task.cancelled() and (error := task.exception()):
-            _logger.critical("the sandbox cannot go on", exc_info=error)
+            _logger.critical("sandbox task failed", exc_info=error)
             self.stop.set()
 
 
-def build(sandbox: Sandbox, carriers: SimulatedCarriers | None = None) -> web.Application:
-    """The application; only the interfaces of providers and carriers are slow or down."""
-    control, names = _Control(sandbox, carriers), tuple(sandbox.protocols)
-    app = web.Application(client_max_size=_BODY_BYTES)
-    app.router.add_routes(
-        [
-            *Pages(sandbox.bank, sandbox.clock, sandbox.plans, sandbox.board, names, carriers).routes(),
-            *(ParcelControl(carriers).routes() if carriers else ()),  # before the switches of anybody
-            web.get("/switches/{provider}", control.switches),
-            web.put("/switches/{provider}", control.switch),
-            web.get(r"/statement/{provider}/{day:\d{4}-\d\d-\d\d}", control.statement),
-            web.get("/books", control.books),
-            web.get("/health", control.health),
-        ]
-    )
-    sides: list[tuple[FaultRegistry[Any], SandboxProtocol | CarrierProtocol]] = []
-    sides += [(sandbox.board, provider) for provider in sandbox.protocols.values()]
+def build_app(sandbox: Sandbox, carriers: SimulatedCarriers | None = None) -> web.Application:
+    """Build the application. Only the interfaces of providers and carriers are slow or down."""
+    control, providers = _Control(sandbox, carriers), tuple(sandbox.protocols)
+    pages = Pages(sandbox.payment_store, sandbox.clock, sandbox.payment_simulator, sandbox.faults, providers, carriers)
+    app = web.Application(client_max_size=_MAX_BODY_BYTES)
+    # The routes of the carriers' faults must come before the route of any name.
+    shipment_routes = ShipmentControl(carriers).build_routes() if carriers else ()
+    app.router.add_routes([*pages.build_routes(), *shipment_routes, *control.build_routes()])
+    systems: list[tuple[FaultRegistry[Any], ProviderProtocol | CarrierProtocol]] = []
+    systems += [(sandbox.faults, provider) for provider in sandbox.protocols.values()]
     if carriers is not None:
-        sides += [(carriers.board, carrier) for carrier in carriers.protocols.values()]
-    for board, protocol in sides:
-        behaviour = _misbehaviour(sandbox.clock, board, protocol.name)
-        part = web.Application(middlewares=[behaviour], client_max_size=_BODY_BYTES)
-        part.router.add_routes(protocol.routes())
-        app.add_subapp(f"/{protocol.name}/", part)
+        systems += [(carriers.faults, carrier) for carrier in carriers.protocols.values()]
+    for fault_registry, protocol in systems:
+        fault_middleware = _build_fault_middleware(sandbox.clock, fault_registry, protocol.name)
+        system_app = web.Application(middlewares=[fault_middleware], client_max_size=_MAX_BODY_BYTES)
+        system_app.router.add_routes(protocol.build_routes())
+        app.add_subapp(f"/{protocol.name}/", system_app)
     return app
 
 
-def _misbehaviour(clock: Clock, board: FaultRegistry[Any], provider: str) -> Middleware:
+def _build_fault_middleware(clock: Clock, fault_registry: FaultRegistry[Any], system: str) -> Middleware:
     count = 0
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         nonlocal count
         count += 1
-        switches, hits = board.of(provider), board.hits
-        if switches.is_down(clock.now_ms()):
-            if request.transport is not None and hits(0.5, "hang_up", f"{provider}/{count}"):
+        faults, is_selected = fault_registry.get(system), fault_registry.is_selected
+        if faults.is_down(clock.now_ms()):
+            if request.transport is not None and is_selected(0.5, "hang_up", f"{system}/{count}"):
                 request.transport.close()
-            return web.Response(status=503, text="the provider is down")
-        slow = hits(switches.slow_share, "slow", f"{provider}/{count}")
+            return web.Response(status=503, text=f"{system} is unavailable")
+        is_slow = is_selected(faults.slow_share, "slow", f"{system}/{count}")
         response = await handler(request)
-        if slow:  # what was asked is done by now: a client that gives up does not know
-            await clock.sleep(switches.slow_ms / 1_000)
+        if is_slow:  # the request is carried out by now: a client that times out does not know the outcome
+            await clock.sleep(faults.slow_ms / 1_000)
         return response
 
     return middleware
 
 
 class _Control:
-    """What whoever runs a drill asks of the sandbox."""
+    """HTTP control of the providers' faults, and the records of all systems, for tests and drills."""
 
     def __init__(self, sandbox: Sandbox, carriers: SimulatedCarriers | None) -> None:
         self._sandbox = sandbox
         self._carriers = carriers
 
-    def _provider(self, request: web.Request) -> str:
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
+        return [
+            web.get("/faults/{provider}", self._get_faults),
+            web.put("/faults/{provider}", self._put_faults),
+            web.get(r"/statement/{provider}/{day:\d{4}-\d\d-\d\d}", self._get_statement),
+            web.get("/totals", self._get_totals),
+            web.get("/health", self._get_health),
+        ]
+
+    def _read_provider(self, request: web.Request) -> str:
         provider = request.match_info["provider"]
         if provider not in self._sandbox.protocols:
             raise web.HTTPNotFound(text=f"there is no provider {provider}")
         return provider
 
-    async def switches(self, request: web.Request) -> web.Response:
-        return _json(self._sandbox.board.of(self._provider(request)))
+    async def _get_faults(self, request: web.Request) -> web.Response:
+        return json_response(self._sandbox.faults.get(self._read_provider(request)))
 
-    async def switch(self, request: web.Request) -> web.Response:
-        """What the body does not name behaves well again."""
-        provider = self._provider(request)
+    async def _put_faults(self, request: web.Request) -> web.Response:
+        """Replace all faults of a provider: members that the body leaves out return to their defaults."""
+        provider = self._read_provider(request)
         try:
-            switches = msgspec.json.decode(await request.read(), type=ProviderFaults)
+            faults = msgspec.json.decode(await request.read(), type=ProviderFaults)
         except msgspec.MsgspecError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
-        self._sandbox.switch(provider, switches)
-        return _json(switches)
+            raise web.HTTPBadRequest(text=f"cannot set the faults: {error}") from None
+        self._sandbox.set_faults(provider, faults)
+        return json_response(faults)
 
-    async def statement(self, request: web.Request) -> web.Response:
-        """What was paid and refunded on a day in China."""
-        provider = self._provider(request)
+    async def _get_statement(self, request: web.Request) -> web.Response:
+        """Return a provider's statement of payments and refunds of a day in China."""
+        provider = self._read_provider(request)
         try:
             day = datetime.fromisoformat(request.match_info["day"]).replace(tzinfo=CHINA)
         except ValueError as error:
-            raise web.HTTPBadRequest(text=str(error)) from None
+            raise web.HTTPBadRequest(text=f"cannot read the day: {error}") from None
         from_ms = to_ms(day)
-        trades = self._sandbox.bank.trades(provider, from_ms, from_ms + DAY_MS)
-        refunds = self._sandbox.bank.refunds(provider, from_ms, from_ms + DAY_MS)
-        return web.Response(text=self._sandbox.protocols[provider].statement(trades, refunds))
+        trades = self._sandbox.payment_store.list_paid_trades(provider, from_ms, from_ms + DAY_MS)
+        refunds = self._sandbox.payment_store.list_refunds(provider, from_ms, from_ms + DAY_MS)
+        return web.Response(text=self._sandbox.protocols[provider].build_statement(trades, refunds))
 
-    async def books(self, request: web.Request) -> web.Response:
-        books = {provider: self._sandbox.bank.totals(provider) for provider in self._sandbox.protocols}
+    async def _get_totals(self, request: web.Request) -> web.Response:
+        totals = {provider: self._sandbox.payment_store.totals(provider) for provider in self._sandbox.protocols}
         if self._carriers is not None:
-            books |= {carrier: self._carriers.depot.books(carrier) for carrier in self._carriers.protocols}
-        return _json(books)
+            totals |= {carrier: self._carriers.shipment_store.totals(carrier) for carrier in self._carriers.protocols}
+        return json_response(totals)
 
-    async def health(self, request: web.Request) -> web.Response:
-        return _json({"status": "ok"})
-
-
-def _json(value: object) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+    async def _get_health(self, request: web.Request) -> web.Response:
+        return json_response({"status": "ok"})
 
 
 @asynccontextmanager
-async def running(
-    bank: PaymentStore,
+async def run_providers(
+    payment_store: PaymentStore,
     clock: Clock,
-    board: ProviderFaultRegistry,
-    sending: Sending,
-    make: Callable[[PaymentSimulator], Sequence[SandboxProtocol]],
-    scenario: Sequence[Step] = (),
+    fault_registry: ProviderFaultRegistry,
+    sender_settings: SenderSettings,
+    create_protocols: Callable[[PaymentSimulator], Sequence[ProviderProtocol]],
+    scenario: Sequence[ScenarioStep] = (),
 ) -> AsyncIterator[Sandbox]:
-    """A sandbox of providers that pays, notifies and plays its scenario; `make` makes the protocols around the plans.
+    """Run robot payments, webhooks and the scenario of the providers until the end of the block.
 
-    Raises what went wrong with its tasks, of which `stop` tells before.
+    A background task that fails sets the event `stop`; its error is raised at the end of the block.
     """
-    plans = PaymentSimulator(bank, clock, board)
-    protocols = {protocol.name: protocol for protocol in make(plans)}
-    sandbox = Sandbox(bank, clock, board, plans, protocols)
-    notifier = WebhookScheduler(bank, clock, plans, protocols, sending)
-    tasks = [asyncio.create_task(notifier.run()), asyncio.create_task(play(clock, scenario, sandbox.switch))]
+    simulator = PaymentSimulator(payment_store, clock, fault_registry)
+    protocols = {protocol.name: protocol for protocol in create_protocols(simulator)}
+    sandbox = Sandbox(payment_store, clock, fault_registry, simulator, protocols)
+    scheduler = WebhookScheduler(payment_store, clock, simulator, protocols, sender_settings)
+    playing = play_scenario(clock, scenario, sandbox.set_faults)
+    tasks = [asyncio.create_task(scheduler.run()), asyncio.create_task(playing)]
     for task in tasks:
-        task.add_done_callback(sandbox.over)
+        task.add_done_callback(sandbox.stop_on_failure)
     try:
         yield sandbox
     finally:
@@ -211,27 +213,28 @@ async def running(
 PROVIDERS = (AlipaySandbox.name, WeChatPaySandbox.name)
 
 
-def _protocols(
-    bank: PaymentStore, clock: Clock, keys: Keys, url: str, plans: PaymentSimulator
-) -> list[SandboxProtocol]:
+def provider_protocols(
+    payment_store: PaymentStore, clock: Clock, keys: Keys, public_url: str, simulator: PaymentSimulator
+) -> list[ProviderProtocol]:
+    """Return Alipay and WeChat Pay; `public_url` is the address of the pages for customers."""
     sandbox_key = load_pem_private_key(keys.alipay_platform.private.encode(), None)
     merchant_key = load_pem_public_key(keys.alipay_merchant.public.encode())
     assert isinstance(sandbox_key, RSAPrivateKey)
     assert isinstance(merchant_key, RSAPublicKey)
     return [
         AlipaySandbox(
-            bank=bank,
+            payment_store=payment_store,
             clock=clock,
             app_id=keys.ids.alipay_app_id,
             seller_id=keys.ids.alipay_seller_id,
             sandbox_key=sandbox_key,
             merchant_key=merchant_key,
-            on_trade=plans.on_trade,
-            on_refund=plans.on_refund,
-            public_url=url,
+            on_trade=simulator.on_trade,
+            on_refund=simulator.on_refund,
+            public_url=public_url,
         ),
         WeChatPaySandbox(
-            bank=bank,
+            payment_store=payment_store,
             clock=clock,
             app_id=keys.ids.wechatpay_app_id,
             mch_id=keys.ids.wechatpay_mch_id,
@@ -240,128 +243,88 @@ def _protocols(
             platform_certificate=keys.wechatpay_platform_certificate,
             merchant_serial=keys.ids.wechatpay_merchant_serial,
             merchant_public_key=keys.wechatpay_merchant.public,
-            on_trade=plans.on_trade,
-            on_refund=plans.on_refund,
-            public_url=url,
+            on_trade=simulator.on_trade,
+            on_refund=simulator.on_refund,
+            public_url=public_url,
         ),
     ]
 
 
 @dataclass(frozen=True)
-class Start:
-    """How a sandbox is started; `data` and `keys` are directories."""
+class SandboxOptions:
+    """Options of a sandbox process; `data` and `keys` are directories."""
 
     data: Path
     keys: Path
     host: str = "127.0.0.1"
     port: int = 0
-    scenario: Path | None = None
+    fault_scenario: Path | None = None
     seed: int = 0
-    shop: str = ""
-    """Where the shop is that SF Express pushes to; empty: SF pushes nothing."""
-    speed: int = 3_600
-    """How much faster than the world's the clock goes that parcels move on."""
+    shop_url: str = ""
+    """URL of the shop that receives SF Express's webhooks; empty: SF sends none."""
+    time_factor: int = 3_600
+    """Number of times that shipments move faster than in reality."""
     public_url: str | None = None
-    """What a customer's browser reaches the pages by; else the address that is listened on."""
-    sending: Sending = field(default_factory=Sending)
+    """URL of the pages for customers' browsers; None: the address that the server listens on."""
+    sender_settings: SenderSettings = field(default_factory=SenderSettings)
 
 
-async def serve(start: Start) -> None:
-    """Run until SIGTERM or SIGINT. Makes keys that are missing.
+async def serve(options: SandboxOptions) -> None:
+    """Run until SIGTERM or SIGINT. Generates missing keys.
 
-    Raises `NotReady` if the port cannot be had, `ValueError` or `OSError` if a file is wrong.
+    Raises `NotReady` if the port cannot be used, `ValueError` or `OSError` if a file is not valid.
     """
-    make_keys(start.keys)
-    keys = read_keys(start.keys)
-    scenario = read_scenario(start.scenario, PROVIDERS, CARRIERS) if start.scenario else []
-    theirs = [step for step in scenario if step.provider in CARRIERS]
-    scenario = [step for step in scenario if step not in theirs]
-    start.data.mkdir(parents=True, exist_ok=True)
-    board = ProviderFaultRegistry(start.seed, start.data / "switches.json")
-    carrier_board = FaultRegistry(CarrierFaults, start.seed, start.data / "carrier-switches.json")
-    clock = SystemClock()
-    with explain_bind_errors(start.host, start.port, "--port"):
-        family = socket.AF_INET6 if ":" in start.host else socket.AF_INET
-        listener = socket.create_server((start.host, start.port), family=family)
+    state_files.refuse_old_state(options.data)
+    make_keys(options.keys)
+    keys = read_keys(options.keys)
+    scenario = read_scenario(options.fault_scenario, PROVIDERS, CARRIERS) if options.fault_scenario else []
+    provider_steps = [step for step in scenario if step.system in PROVIDERS]
+    carrier_steps = [step for step in scenario if step.system in CARRIERS]
+    options.data.mkdir(parents=True, exist_ok=True)
+    provider_faults = ProviderFaultRegistry(options.seed, options.data / state_files.PROVIDER_FAULTS)
+    carrier_faults = FaultRegistry(CarrierFaults, options.seed, options.data / state_files.CARRIER_FAULTS)
+    clock, sender_settings = SystemClock(), options.sender_settings
     with (
-        listener,
-        closing(PaymentStore(start.data / "sandbox.sqlite")) as bank,
-        closing(ShipmentStore(start.data / "parcels.sqlite")) as depot,
+        _listen(options) as listener,
+        closing(PaymentStore(options.data / state_files.PAYMENTS)) as payment_store,
+        closing(ShipmentStore(options.data / state_files.SHIPMENTS)) as shipment_store,
     ):
-        host = f"[{start.host}]" if ":" in start.host else start.host
-        url = start.public_url or f"http://{host}:{listener.getsockname()[1]}"
-        make = partial(_protocols, bank, clock, keys, url)
-        make_carriers = partial(carrier_protocols, depot, carrier_board, keys.ids, start.shop.rstrip("/"))
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        url = options.public_url or f"http://{host}:{listener.getsockname()[1]}"
+        create_providers = partial(provider_protocols, payment_store, clock, keys, url)
+        shop_url = options.shop_url.rstrip("/")
+        create_carriers = partial(carrier_protocols, shipment_store, carrier_faults, keys.ids, shop_url)
         async with (
-            running(bank, clock, board, start.sending, make, scenario) as sandbox,
+            run_providers(
+                payment_store, clock, provider_faults, sender_settings, create_providers, provider_steps
+            ) as sandbox,
             run_carriers(
-                depot, clock, carrier_board, start.sending, make_carriers, start.speed, sandbox.over, theirs
+                shipment_store,
+                clock,
+                carrier_faults,
+                sender_settings,
+                create_carriers,
+                options.time_factor,
+                sandbox.stop_on_failure,
+                carrier_steps,
             ) as carriers,
         ):
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, sandbox.stop.set)
-            runner = web.AppRunner(build(sandbox, carriers), access_log=None, shutdown_timeout=_STOP_S)
+            app = build_app(sandbox, carriers)
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
             await runner.setup()
             try:
                 await web.SockSite(runner, listener).start()
-                _logger.info("listening", extra={"url": url, "keys": str(start.keys)})
+                _logger.info("listening", extra={"url": url, "keys": str(options.keys)})
                 await sandbox.stop.wait()
                 _logger.info("stopping")
             finally:
                 await runner.cleanup()
 
 
-def main() -> None:
-    """`python -m ops.sandbox`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ops.sandbox",
-        description="Payment providers and carriers on this machine, for development and drills. It is no real bank: "
-        "it moves no money and no parcels, and anybody who reaches its port may pay, refuse and change what it does.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    sending = Sending()
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=int, default=8_090, help="0 takes a free one")
-    parser.add_argument("--data", type=Path, default=Path(".floodgate/sandbox"), help="directory of the books")
-    parser.add_argument("--keys", type=Path, default=Path(".floodgate/sandbox/keys"), help="made if it is missing")
-    parser.add_argument("--scenario", type=Path, help="TOML file with [[step]] after_s, provider, switches")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="what is struck; the same seed, the same trades and parcels"
-    )
-    parser.add_argument("--shop", default="", help="address of the shop that SF Express pushes to; empty: it does not")
-    parser.add_argument("--speed", type=int, default=3_600, help="how much faster than the world's parcels' clock goes")
-    parser.add_argument("--public-url", help="of the pages for customers, if it is not the address listened on")
-    parser.add_argument(
-        "--notify-host",
-        action="append",
-        default=[],
-        help="one more host that callbacks may go to, besides this machine",
-    )
-    parser.add_argument("--timeout-s", type=float, default=sending.timeout_s, help="for the answer to a callback")
-    parser.add_argument("--concurrency", type=int, default=sending.concurrency, help="callbacks under way at once")
-    parser.add_argument(
-        "--longest-wait-s",
-        type=float,
-        default=sending.longest_wait_s,
-        help="caps the waits between a callback's attempts",
-    )
-    given = parser.parse_args()
-    logs.configure_logging("info", None, 0, "sandbox")
-    hosts = sending.hosts | set(given.notify_host)
-    start = Start(
-        given.data,
-        given.keys,
-        given.host,
-        given.port,
-        given.scenario,
-        given.seed,
-        given.shop,
-        max(1, given.speed),
-        given.public_url,
-        Sending(hosts, given.timeout_s, given.concurrency, given.longest_wait_s),
-    )
-    try:
-        uvloop.run(serve(start))
-    except (NotReady, OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
+def _listen(options: SandboxOptions) -> socket.socket:
+    with explain_bind_errors(options.host, options.port, "--port"):
+        family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+        return socket.create_server((options.host, options.port), family=family)

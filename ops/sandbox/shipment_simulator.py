@@ -1,7 +1,7 @@
-"""Moves the parcels of the sandbox's carriers along their roads by the clock, and settles what is pushed of that.
+"""Simulation of carriers: shipments take the steps of their journeys by the clock, and webhooks report them.
 
-Nothing is lost in a kill: when a parcel moves next follows from its row, and what happened meanwhile is entered with
-the time at which it was due.
+Nothing is lost in a kill: the time of the next step follows from the shipment's row, and steps that were due in the
+meantime are stored with the time at which they were due.
 """
 
 from __future__ import annotations
@@ -13,189 +13,219 @@ from dataclasses import replace
 
 from commerce.kernel.clock import Clock
 from ops.sandbox.faults import CarrierFaults, FaultRegistry
-from ops.sandbox.journey import due_ms, place_of, plan_journey, road_to, state_after
+from ops.sandbox.journey import compute_due_ms, place_of_next_step, plan_journey, reroute, state_after
 from ops.sandbox.protocol import CarrierProtocol
-from ops.sandbox.shipment_store import DuePush, Event, NewPush, ShipmentStore, ShipmentStoreRefusal, SimulatedShipment
+from ops.sandbox.shipment_store import (
+    DueShipmentWebhook,
+    NewShipmentWebhook,
+    ShipmentStore,
+    ShipmentStoreRefusal,
+    SimulatedEvent,
+    SimulatedShipment,
+)
 from ops.sandbox.webhook_sender import OutgoingWebhook
 
-_TURN = 200
-"""How many steps are taken before requests get their turn."""
-_MOMENT_MS = 300
+_MAX_STEPS = 200
+"""Steps per carrier before the event loop serves requests again."""
+_DUPLICATE_DELAY_MS = 300
 
 
 class ShipmentSimulator:
-    """Decides by the switches what becomes of parcels and pushes. Never waits. `speed` is that of carriers whose
-    switches say nothing of it."""
+    """Moves shipments and schedules webhooks according to the faults. Never waits.
 
-    def __init__(self, depot: ShipmentStore, clock: Clock, board: FaultRegistry[CarrierFaults], speed: int) -> None:
+    `time_factor` applies to carriers whose faults do not set one.
+    """
+
+    def __init__(
+        self, shipment_store: ShipmentStore, clock: Clock, faults: FaultRegistry[CarrierFaults], time_factor: int
+    ) -> None:
         self.wake = asyncio.Event()
-        """Set when there is something new to do."""
-        self._depot = depot
+        """Event that is set when there is new work."""
+        self._shipment_store = shipment_store
         self._clock = clock
-        self._board = board
-        self._speed = speed
-        self._plans: dict[str, list[tuple[int, str, int]]] = {}
-        """By carrier: when a parcel moves, its number, and how many steps it has taken before."""
+        self._faults = faults
+        self._time_factor = time_factor
+        self._due_steps: dict[str, list[tuple[int, str, int]]] = {}
+        """Heap per carrier: time of a shipment's next step, its tracking number, number of steps done before."""
 
-    def receive(
+    def create_shipment(
         self,
         carrier: str,
-        number: str,
+        tracking_no: str,
         *,
         order_no: str = "",
         company: str = "",
-        phones: str = "",
+        phone_endings: str = "",
         origin: str,
         destination: str,
-        notify_url: str = "",
-        refused: bool = False,
+        webhook_url: str = "",
+        is_refused: bool = False,
     ) -> SimulatedShipment:
-        """A parcel comes into being, or a booking that is refused. Raises `DepotRefusal` as `Depot.enter` does."""
+        """Store a new shipment, or a booking that is refused.
+
+        Raises `ShipmentStoreRefusal` as `ShipmentStore.insert` does.
+        """
         now_ms = self._clock.now_ms()
-        parcel = SimulatedShipment(
+        shipment = SimulatedShipment(
             carrier=carrier,
-            number=number,
+            tracking_no=tracking_no,
             order_no=order_no,
             company=company,
-            phones=phones,
+            phone_endings=phone_endings,
             origin=origin,
             destination=destination,
-            notify_url=notify_url,
+            webhook_url=webhook_url,
             salt="",
-            detail="",
-            state="refused" if refused else "booked",
-            road=plan_journey(self._board, carrier, number),
-            step=0,
-            since_ms=now_ms,
+            result_format="",
+            state="refused" if is_refused else "booked",
+            journey=plan_journey(self._faults, carrier, tracking_no),
+            steps_done=0,
+            last_step_ms=now_ms,
             created_ms=now_ms,
         )
-        self._depot.enter(parcel)
-        self._plan(parcel)
-        return parcel
+        self._shipment_store.insert(shipment)
+        self._schedule_step(shipment)
+        return shipment
 
-    def follow(self, parcel: SimulatedShipment, notify_url: str, salt: str, detail: str) -> None:
-        """Its news are pushed from now on, and what has happened already."""
-        followed = replace(parcel, notify_url=notify_url, salt=salt, detail=detail)
-        pushes = [NewPush("first", parcel.step - 1, self._clock.now_ms())] if parcel.step else []
-        self._depot.change(followed, pushes=pushes)
+    def subscribe(self, shipment: SimulatedShipment, webhook_url: str, salt: str, result_format: str) -> None:
+        """Send webhooks about a shipment from now on, and one about its events so far."""
+        subscribed = replace(shipment, webhook_url=webhook_url, salt=salt, result_format=result_format)
+        now_ms, steps_done = self._clock.now_ms(), shipment.steps_done
+        webhooks = [NewShipmentWebhook("first", steps_done - 1, now_ms)] if steps_done else []
+        self._shipment_store.update(subscribed, webhooks=webhooks)
         self.wake.set()
 
-    def switch(self, carrier: str, switches: CarrierFaults) -> None:
-        """From now on; parcels on the move go on at the new speed from where they are."""
+    def set_faults(self, carrier: str, faults: CarrierFaults) -> None:
+        """Replace the carrier's faults. Open shipments continue from where they are at the new time factor."""
         self.move_due()
-        before, now_ms = self._speed_of(carrier), self._clock.now_ms()
-        self._board.set(carrier, switches)
-        after = self._speed_of(carrier)
+        before, now_ms = self._time_factor_of(carrier), self._clock.now_ms()
+        self._faults.set(carrier, faults)
+        after = self._time_factor_of(carrier)
         if before != after:
-            for parcel in self._depot.open_parcels(carrier):
-                since_ms = now_ms - (now_ms - parcel.since_ms) * before // after
-                self._depot.change(replace(parcel, since_ms=since_ms))
+            for shipment in self._shipment_store.list_open(carrier):
+                last_step_ms = now_ms - (now_ms - shipment.last_step_ms) * before // after
+                self._shipment_store.update(replace(shipment, last_step_ms=last_step_ms))
         self.restart(carrier)
 
     def restart(self, carrier: str) -> None:
-        """Plan afresh, after a start or with another speed."""
-        self._plans[carrier] = []
-        for parcel in self._depot.open_parcels(carrier):
-            self._plan(parcel)
+        """Schedule all open shipments again. Call after a start and when the time factor changes."""
+        self._due_steps[carrier] = []
+        for shipment in self._shipment_store.list_open(carrier):
+            self._schedule_step(shipment)
         self.wake.set()
 
     def move_due(self) -> None:
-        """Parcels take the steps that are due, not too many at a time."""
+        """Take due steps, in limited portions."""
         now_ms = self._clock.now_ms()
-        for carrier, plans in self._plans.items():
-            for _ in range(_TURN):
-                if not plans or plans[0][0] > now_ms:
+        for carrier, due_steps in self._due_steps.items():
+            for _ in range(_MAX_STEPS):
+                if not due_steps or due_steps[0][0] > now_ms:
                     break
-                at_ms, number, step = heapq.heappop(plans)
-                parcel = self._depot.parcel(carrier, number)
-                if parcel is not None and parcel.open and parcel.step == step:  # not moved by hand, nor cancelled
-                    self._plan(self._take_step(parcel, at_ms))
+                at_ms, tracking_no, steps_done = heapq.heappop(due_steps)
+                shipment = self._shipment_store.find(carrier, tracking_no)
+                # The entry is stale if the shipment was cancelled or moved by hand.
+                if shipment is not None and shipment.is_open and shipment.steps_done == steps_done:
+                    self._schedule_step(self._take_step(shipment, at_ms))
 
-    def move(self, number: str, target: str | None) -> SimulatedShipment:
-        """Now, by hand: its next step, or all steps to the target. Raises no_parcel or too_late."""
-        parcel = self._depot.find(number)
-        if not parcel.open:
-            raise ShipmentStoreRefusal("too_late", f"the parcel is {parcel.state}")
+    def move(self, tracking_no: str, target: str | None) -> SimulatedShipment:
+        """Take the next step now, or all steps up to the target.
+
+        Raises `ShipmentStoreRefusal` (no_shipment or too_late).
+        """
+        shipment = self._shipment_store.get(tracking_no)
+        if not shipment.is_open:
+            raise ShipmentStoreRefusal("too_late", f"the shipment is {shipment.state}")
         if target is not None:
-            parcel = replace(parcel, road=road_to(parcel, target))
-        steps = 1 if target is None else parcel.road.index(target, parcel.step) + 1 - parcel.step
+            shipment = replace(shipment, journey=reroute(shipment, target))
+        done = shipment.steps_done
+        steps = 1 if target is None else shipment.journey.index(target, done) + 1 - done
         for _ in range(steps):
-            parcel = self._take_step(parcel, self._clock.now_ms())
-        self._plan(parcel)
-        return parcel
+            shipment = self._take_step(shipment, self._clock.now_ms())
+        self._schedule_step(shipment)
+        return shipment
 
-    def next_ms(self) -> int | None:
-        """When the next parcel moves."""
-        return min((plans[0][0] for plans in self._plans.values() if plans), default=None)
+    def find_next_due_ms(self) -> int | None:
+        """Return the time of the next step."""
+        return min((due_steps[0][0] for due_steps in self._due_steps.values() if due_steps), default=None)
 
-    def _speed_of(self, carrier: str) -> int:
-        return self._board.of(carrier).speed or self._speed
+    def _time_factor_of(self, carrier: str) -> int:
+        return self._faults.get(carrier).time_factor or self._time_factor
 
-    def _plan(self, parcel: SimulatedShipment) -> None:
-        if not parcel.open:
+    def _schedule_step(self, shipment: SimulatedShipment) -> None:
+        if not shipment.is_open:
             return
-        plan = (due_ms(self._board, parcel, self._speed_of(parcel.carrier)), parcel.number, parcel.step)
-        plans = self._plans.setdefault(parcel.carrier, [])
-        heapq.heappush(plans, plan)
-        if plans[0] == plan:
+        due_ms = compute_due_ms(self._faults, shipment, self._time_factor_of(shipment.carrier))
+        due_step = (due_ms, shipment.tracking_no, shipment.steps_done)
+        due_steps = self._due_steps.setdefault(shipment.carrier, [])
+        heapq.heappush(due_steps, due_step)
+        if due_steps[0] == due_step:
             self.wake.set()
 
-    def _take_step(self, parcel: SimulatedShipment, at_ms: int) -> SimulatedShipment:
-        step = parcel.road[parcel.step]
-        event = Event(parcel.carrier, parcel.number, parcel.step, step, at_ms, place_of(parcel))
-        moved = replace(parcel, state=state_after(step), step=parcel.step + 1, since_ms=at_ms)
-        self._depot.change(moved, event, self._pushes(parcel, event))
+    def _take_step(self, shipment: SimulatedShipment, at_ms: int) -> SimulatedShipment:
+        step, event_no = shipment.next_step, shipment.steps_done
+        place = place_of_next_step(shipment)
+        event = SimulatedEvent(shipment.carrier, shipment.tracking_no, event_no, step, at_ms, place)
+        moved = replace(shipment, state=state_after(step), steps_done=event_no + 1, last_step_ms=at_ms)
+        self._shipment_store.update(moved, event, self._build_webhooks(shipment, event))
         self.wake.set()
         return moved
 
-    def _pushes(self, parcel: SimulatedShipment, event: Event) -> list[NewPush]:
-        if not parcel.notify_url:
+    def _build_webhooks(self, shipment: SimulatedShipment, event: SimulatedEvent) -> list[NewShipmentWebhook]:
+        if not shipment.webhook_url:
             return []
-        switches, hits = self._board.of(parcel.carrier), self._board.hits
-        about = f"{parcel.number}/{event.n}"
-        shuffled = hits(switches.shuffled_share, "shuffled", parcel.number) and event.n % 2 == 0
-        late = shuffled or hits(switches.late_share, "late", about)
-        at_ms = event.at_ms + switches.push_ms + (switches.late_ms if late else 0)
-        push = NewPush("first", event.n, at_ms, hits(switches.wrong_signature_share, "wrong_signature", about))
-        if hits(switches.never_share, "never", about):
-            return [replace(push, done=True)]
-        if hits(switches.twice_share, "twice", about):
-            return [push, replace(push, which="second"), replace(push, which="third", due_ms=at_ms + _MOMENT_MS)]
-        return [push]
+        faults, is_selected = self._faults.get(shipment.carrier), self._faults.is_selected
+        subject = f"{shipment.tracking_no}/{event.event_no}"
+        is_reordered = is_selected(faults.reordered_share, "reordered", shipment.tracking_no)
+        is_delayed = (is_reordered and event.event_no % 2 == 0) or is_selected(faults.delayed_share, "delayed", subject)
+        due_ms = event.at_ms + faults.webhook_delay_ms + (faults.extra_delay_ms if is_delayed else 0)
+        has_wrong_signature = is_selected(faults.wrong_signature_share, "wrong_signature", subject)
+        webhook = NewShipmentWebhook("first", event.event_no, due_ms, has_wrong_signature)
+        if is_selected(faults.dropped_share, "dropped", subject):
+            return [replace(webhook, done=True)]
+        if is_selected(faults.duplicate_share, "duplicate", subject):
+            later = replace(webhook, copy="third", due_ms=due_ms + _DUPLICATE_DELAY_MS)
+            return [webhook, replace(webhook, copy="second"), later]
+        return [webhook]
 
 
-class Pushes:
-    """What a sender does for the carriers; `protocols` by the carriers' names."""
+class ShipmentWebhookQueue:
+    """The `WebhookQueue` of the carriers, which also moves shipments; `protocols` by the carriers' names."""
 
     def __init__(
-        self, depot: ShipmentStore, courier: ShipmentSimulator, protocols: Mapping[str, CarrierProtocol]
+        self,
+        shipment_store: ShipmentStore,
+        simulator: ShipmentSimulator,
+        protocols: Mapping[str, CarrierProtocol],
     ) -> None:
-        self._depot = depot
-        self._courier = courier
+        self._shipment_store = shipment_store
+        self._simulator = simulator
         self._protocols = protocols
 
     @property
     def wake(self) -> asyncio.Event:
-        return self._courier.wake
+        return self._simulator.wake
 
-    def turn(self) -> None:
-        self._courier.move_due()
+    def process_due(self) -> None:
+        self._simulator.move_due()
 
-    def next_ms(self, now_ms: int) -> int | None:
-        times = (self._courier.next_ms(), self._depot.next_due_ms(now_ms))
+    def find_next_due_ms(self, now_ms: int) -> int | None:
+        times = (self._simulator.find_next_due_ms(), self._shipment_store.find_next_due_ms(now_ms))
         return min((time for time in times if time is not None), default=None)
 
-    def due(self, now_ms: int, limit: int) -> list[DuePush]:
-        return self._depot.due(now_ms, limit)
+    def list_due_webhooks(self, now_ms: int, limit: int) -> list[DueShipmentWebhook]:
+        return self._shipment_store.list_due_webhooks(now_ms, limit)
 
-    def letter(self, due: DuePush) -> OutgoingWebhook:
-        parcel = self._depot.parcel(due.carrier, due.number)
-        assert parcel is not None, "a push is about a parcel in the books"
-        events = self._depot.events(due.carrier, due.number, due.n)
-        return self._protocols[due.carrier].push(parcel, events, wrong=due.wrong)
+    def build_webhook(self, due_webhook: DueShipmentWebhook) -> OutgoingWebhook:
+        carrier, tracking_no = due_webhook.carrier, due_webhook.tracking_no
+        shipment = self._shipment_store.find(carrier, tracking_no)
+        assert shipment is not None, "a webhook is about a stored shipment"
+        events = self._shipment_store.list_events(carrier, tracking_no, due_webhook.event_no)
+        return self._protocols[carrier].build_webhook(
+            shipment, events, has_wrong_signature=due_webhook.has_wrong_signature
+        )
 
-    def is_accepted(self, due: DuePush, status: int, body: bytes) -> bool:
-        return self._protocols[due.carrier].is_accepted(status, body)
+    def is_accepted(self, due_webhook: DueShipmentWebhook, status: int, body: bytes) -> bool:
+        return self._protocols[due_webhook.carrier].is_accepted(status, body)
 
-    def noted(self, due: DuePush, *, done: bool, again_ms: int) -> None:
-        self._depot.noted(due.notice_id, done=done, again_ms=again_ms)
+    def mark_attempted(self, due_webhook: DueShipmentWebhook, *, done: bool, retry_ms: int) -> None:
+        self._shipment_store.mark_attempted(due_webhook.webhook_id, done=done, retry_ms=retry_ms)

@@ -1,7 +1,6 @@
-"""The books of the sandbox's carriers: parcels, what happened to them, what is to be pushed. In SQLite, so that a kill
-loses nothing.
+"""SQLite store of simulated shipments, their events and webhooks, which survives a kill.
 
-A parcel is known by its carrier's name in the sandbox and its number, and by the shop's order number where it was
+A shipment is identified by its carrier in the sandbox and its tracking number, and by the shop's order number if it was
 booked there. Times are milliseconds since 1970.
 """
 
@@ -15,28 +14,30 @@ from pathlib import Path
 from typing import Literal
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS parcels (
-    carrier TEXT NOT NULL, number TEXT NOT NULL, order_no TEXT NOT NULL, company TEXT NOT NULL, phones TEXT NOT NULL,
-    origin TEXT NOT NULL, destination TEXT NOT NULL, notify_url TEXT NOT NULL, salt TEXT NOT NULL,
-    detail TEXT NOT NULL, state TEXT NOT NULL, road TEXT NOT NULL, step INTEGER NOT NULL,
-    since_ms INTEGER NOT NULL, created_ms INTEGER NOT NULL, PRIMARY KEY (number, carrier));
-CREATE INDEX IF NOT EXISTS parcels_booked ON parcels (carrier, order_no);
-CREATE INDEX IF NOT EXISTS parcels_open ON parcels (carrier) WHERE state IN ('booked', 'on_the_way');
-CREATE INDEX IF NOT EXISTS parcels_last ON parcels (created_ms);
+CREATE TABLE IF NOT EXISTS shipments (
+    carrier TEXT NOT NULL, tracking_no TEXT NOT NULL, order_no TEXT NOT NULL, company TEXT NOT NULL,
+    phone_endings TEXT NOT NULL, origin TEXT NOT NULL, destination TEXT NOT NULL, webhook_url TEXT NOT NULL,
+    salt TEXT NOT NULL, result_format TEXT NOT NULL, state TEXT NOT NULL, journey TEXT NOT NULL,
+    steps_done INTEGER NOT NULL, last_step_ms INTEGER NOT NULL, created_ms INTEGER NOT NULL,
+    PRIMARY KEY (tracking_no, carrier));
+CREATE INDEX IF NOT EXISTS shipments_booked ON shipments (carrier, order_no);
+CREATE INDEX IF NOT EXISTS shipments_open ON shipments (carrier) WHERE state IN ('booked', 'in_transit');
+CREATE INDEX IF NOT EXISTS shipments_newest ON shipments (created_ms);
 CREATE TABLE IF NOT EXISTS events (
-    carrier TEXT NOT NULL, number TEXT NOT NULL, n INTEGER NOT NULL, step TEXT NOT NULL, at_ms INTEGER NOT NULL,
-    place TEXT NOT NULL, PRIMARY KEY (carrier, number, n));
-CREATE TABLE IF NOT EXISTS pushes (
-    push_id TEXT PRIMARY KEY, carrier TEXT NOT NULL, number TEXT NOT NULL, n INTEGER NOT NULL, due_ms INTEGER NOT NULL,
-    wrong INTEGER NOT NULL, done INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0);
-CREATE INDEX IF NOT EXISTS pushes_due ON pushes (due_ms) WHERE done = 0;
+    carrier TEXT NOT NULL, tracking_no TEXT NOT NULL, event_no INTEGER NOT NULL, step TEXT NOT NULL,
+    at_ms INTEGER NOT NULL, place TEXT NOT NULL, PRIMARY KEY (carrier, tracking_no, event_no));
+CREATE TABLE IF NOT EXISTS webhooks (
+    webhook_id TEXT PRIMARY KEY, carrier TEXT NOT NULL, tracking_no TEXT NOT NULL, event_no INTEGER NOT NULL,
+    due_ms INTEGER NOT NULL, has_wrong_signature INTEGER NOT NULL, done INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS webhooks_due ON webhooks (due_ms) WHERE done = 0;
 """
 
-State = Literal["refused", "booked", "on_the_way", "delivered", "returned", "lost", "cancelled"]
+State = Literal["refused", "booked", "in_transit", "delivered", "returned", "lost", "cancelled"]
 
 
 class ShipmentStoreRefusal(Exception):
-    """The carrier says no. `code` is one of: no_parcel, known, cancelled, too_late."""
+    """The carrier refuses. `code` is no_shipment, duplicate, cancelled or too_late."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -45,68 +46,75 @@ class ShipmentStoreRefusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedShipment:
-    """`road` are the steps that it takes, `step` of them are done, the last at `since_ms`. `phones` are the last four
-    digits of the sender's and the receiver's. `company`, `salt` and `detail` are what kuaidi100 is told with a
-    subscription: who has the parcel, and the form of pushes."""
+    """A shipment of a simulated carrier.
+
+    `journey` holds all steps, of which `steps_done` are taken, the last at `last_step_ms`. `phone_endings` are the last
+    four digits of the sender's and the receiver's numbers, separated by a comma. `company`, `salt` and `result_format`
+    come with a subscription at kuaidi100: the company that has the shipment, and the form of webhooks.
+    """
 
     carrier: str
-    number: str
+    tracking_no: str
     order_no: str
     company: str
-    phones: str
+    phone_endings: str
     origin: str
     destination: str
-    notify_url: str
+    webhook_url: str
     salt: str
-    detail: str
+    result_format: str
     state: State
-    road: tuple[str, ...]
-    step: int
-    since_ms: int
+    journey: tuple[str, ...]
+    steps_done: int
+    last_step_ms: int
     created_ms: int
 
     @property
-    def open(self) -> bool:
-        return self.state in ("booked", "on_the_way")
+    def is_open(self) -> bool:
+        return self.state in ("booked", "in_transit")
+
+    @property
+    def next_step(self) -> str:
+        return self.journey[self.steps_done]
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """The `n`-th step of a parcel, counted from 0."""
+class SimulatedEvent:
+    """A step that a shipment has taken; `event_no` counts from 0."""
 
     carrier: str
-    number: str
-    n: int
+    tracking_no: str
+    event_no: int
     step: str
     at_ms: int
     place: str
 
 
 @dataclass(frozen=True, slots=True)
-class DuePush:
-    """News of a parcel up to its `n`-th event that is to be sent; `wrong`: with a signature that is not right."""
+class DueShipmentWebhook:
+    """A webhook to be sent about the events of a shipment up to `event_no`."""
 
-    notice_id: str
+    webhook_id: str
     carrier: str
-    number: str
-    n: int
-    wrong: bool
+    tracking_no: str
+    event_no: int
+    has_wrong_signature: bool
     attempts: int
 
 
 @dataclass(frozen=True, slots=True)
-class NewPush:
-    """`which` tells pushes about the same event apart; one that is never sent is entered as done."""
+class NewShipmentWebhook:
+    """A webhook to be stored. `copy` tells those of one event apart; one that is dropped is stored as done."""
 
-    which: str
-    n: int
+    copy: str
+    event_no: int
     due_ms: int
-    wrong: bool = False
+    has_wrong_signature: bool = False
     done: bool = False
 
 
 class ShipmentStore:
-    """The books of all carriers. Each method is one transaction."""
+    """Shipments, events and webhooks of the carriers. Each method is one transaction."""
 
     def __init__(self, file: Path | str = ":memory:") -> None:
         self._db = sqlite3.connect(file, isolation_level=None)
@@ -115,114 +123,122 @@ class ShipmentStore:
     def close(self) -> None:
         self._db.close()
 
-    def enter(self, parcel: SimulatedShipment) -> None:
-        """A parcel comes into being. Raises `known` if its order number was used before, whatever became of that."""
-        if parcel.order_no and self.booking(parcel.carrier, parcel.order_no):
-            raise ShipmentStoreRefusal("known", "this order number was used before")
-        self._put("INSERT INTO", parcel)
+    def insert(self, shipment: SimulatedShipment) -> None:
+        """Store a new shipment. Raises `ShipmentStoreRefusal` (duplicate) if its order number was ever used before."""
+        if shipment.order_no and self.find_booking(shipment.carrier, shipment.order_no):
+            raise ShipmentStoreRefusal("duplicate", "this order number was used before")
+        self._write("INSERT INTO", shipment)
 
-    def parcel(self, carrier: str, number: str) -> SimulatedShipment | None:
-        return self._one("SELECT * FROM parcels WHERE carrier = ? AND number = ?", carrier, number)
+    def find(self, carrier: str, tracking_no: str) -> SimulatedShipment | None:
+        return self._select_first("SELECT * FROM shipments WHERE carrier = ? AND tracking_no = ?", carrier, tracking_no)
 
-    def booking(self, carrier: str, order_no: str) -> SimulatedShipment | None:
-        return self._one("SELECT * FROM parcels WHERE carrier = ? AND order_no = ?", carrier, order_no)
+    def find_booking(self, carrier: str, order_no: str) -> SimulatedShipment | None:
+        return self._select_first("SELECT * FROM shipments WHERE carrier = ? AND order_no = ?", carrier, order_no)
 
-    def find(self, number: str) -> SimulatedShipment:
-        """Whichever carrier has it. Raises `no_parcel`."""
-        found = self._one("SELECT * FROM parcels WHERE number = ?", number)
-        if found is None:
-            raise ShipmentStoreRefusal("no_parcel", "there is no such parcel")
-        return found
+    def get(self, tracking_no: str) -> SimulatedShipment:
+        """Return the shipment of any carrier. Raises `ShipmentStoreRefusal` (no_shipment)."""
+        shipment = self._select_first("SELECT * FROM shipments WHERE tracking_no = ?", tracking_no)
+        if shipment is None:
+            raise ShipmentStoreRefusal("no_shipment", "there is no such shipment")
+        return shipment
 
-    def open_parcels(self, carrier: str) -> list[SimulatedShipment]:
-        """Those that move."""
-        return self._all("SELECT * FROM parcels WHERE carrier = ? AND state IN ('booked', 'on_the_way')", carrier)
+    def list_open(self, carrier: str) -> list[SimulatedShipment]:
+        """Return the shipments with steps to take."""
+        return self._select("SELECT * FROM shipments WHERE carrier = ? AND state IN ('booked', 'in_transit')", carrier)
 
-    def last(self, limit: int) -> list[SimulatedShipment]:
-        """The newest first."""
-        return self._all("SELECT * FROM parcels WHERE state <> 'refused' ORDER BY created_ms DESC LIMIT ?", limit)
+    def list_newest(self, limit: int) -> list[SimulatedShipment]:
+        """Return the shipments of all carriers except refused ones, newest first."""
+        return self._select("SELECT * FROM shipments WHERE state <> 'refused' ORDER BY created_ms DESC LIMIT ?", limit)
 
-    def events(self, carrier: str, number: str, up_to: int = 2**31) -> list[Event]:
-        """In the order in which they happened, the first `up_to` + 1 of them."""
-        query = "SELECT * FROM events WHERE carrier = ? AND number = ? AND n <= ? ORDER BY n"
-        return [Event(*row) for row in self._db.execute(query, (carrier, number, up_to))]
+    def list_events(self, carrier: str, tracking_no: str, max_event_no: int = 2**31) -> list[SimulatedEvent]:
+        """Return the events up to `max_event_no`, oldest first."""
+        query = "SELECT * FROM events WHERE carrier = ? AND tracking_no = ? AND event_no <= ? ORDER BY event_no"
+        return [SimulatedEvent(*row) for row in self._db.execute(query, (carrier, tracking_no, max_event_no))]
 
     def cancel(self, carrier: str, order_no: str) -> SimulatedShipment:
-        """Nobody comes for it. Raises no_parcel, cancelled (it was before) or too_late."""
-        parcel = self.booking(carrier, order_no)
-        if parcel is None:
-            raise ShipmentStoreRefusal("no_parcel", "there is no such order")
-        if parcel.state == "cancelled":
+        """Cancel a booking before pickup. Raises `ShipmentStoreRefusal` (no_shipment, cancelled or too_late)."""
+        shipment = self.find_booking(carrier, order_no)
+        if shipment is None:
+            raise ShipmentStoreRefusal("no_shipment", "there is no such order")
+        if shipment.state == "cancelled":
             raise ShipmentStoreRefusal("cancelled", "the order was cancelled before")
-        if parcel.state not in ("booked", "refused"):
-            raise ShipmentStoreRefusal("too_late", "the parcel was picked up")
-        cancelled = replace(parcel, state="cancelled")
-        self._put("REPLACE INTO", cancelled)
+        if shipment.state not in ("booked", "refused"):
+            raise ShipmentStoreRefusal("too_late", "the shipment was picked up")
+        cancelled = replace(shipment, state="cancelled")
+        self._write("REPLACE INTO", cancelled)
         return cancelled
 
-    def change(self, parcel: SimulatedShipment, event: Event | None = None, pushes: Sequence[NewPush] = ()) -> None:
-        """The parcel is as given now; something may have happened to it, and may have to be pushed."""
+    def update(
+        self,
+        shipment: SimulatedShipment,
+        event: SimulatedEvent | None = None,
+        webhooks: Sequence[NewShipmentWebhook] = (),
+    ) -> None:
+        """Replace a shipment, and store its event and the webhooks about it. An existing webhook stays unchanged."""
         with self._transaction():
-            self._put("REPLACE INTO", parcel)
+            self._write("REPLACE INTO", shipment)
             if event is not None:
-                values = (event.carrier, event.number, event.n, event.step, event.at_ms, event.place)
+                values = (event.carrier, event.tracking_no, event.event_no, event.step, event.at_ms, event.place)
                 self._db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", values)
-            for push in pushes:
+            for webhook in webhooks:
                 self._db.execute(
-                    "INSERT OR IGNORE INTO pushes (push_id, carrier, number, n, due_ms, wrong, done) "
+                    "INSERT OR IGNORE INTO webhooks "
+                    "(webhook_id, carrier, tracking_no, event_no, due_ms, has_wrong_signature, done) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     (
-                        f"{parcel.carrier}/{parcel.number}/{push.n}/{push.which}",
-                        *(parcel.carrier, parcel.number, push.n, push.due_ms, push.wrong, push.done),
+                        f"{shipment.carrier}/{shipment.tracking_no}/{webhook.event_no}/{webhook.copy}",
+                        *(shipment.carrier, shipment.tracking_no, webhook.event_no),
+                        *(webhook.due_ms, webhook.has_wrong_signature, webhook.done),
                     ),
                 )
 
-    def books(self, carrier: str) -> dict[str, int]:
-        """Counts over all time. A parcel is booked more than once where two numbers stand for one order number."""
-        query = "SELECT state, count(*) FROM parcels WHERE carrier = ? GROUP BY state"
+    def totals(self, carrier: str) -> dict[str, int]:
+        """Return counts over all time. `booked_more_than_once` counts order numbers with two tracking numbers."""
+        query = "SELECT state, count(*) FROM shipments WHERE carrier = ? GROUP BY state"
         states = dict(self._db.execute(query, (carrier,)).fetchall())
-        twice = "SELECT 1 FROM parcels WHERE carrier = ? AND order_no <> '' GROUP BY order_no HAVING count(*) > 1"
-        pushes = "SELECT count(*) FROM pushes WHERE carrier = ? AND done = 0"
+        doubles = "SELECT 1 FROM shipments WHERE carrier = ? AND order_no <> '' GROUP BY order_no HAVING count(*) > 1"
+        open_webhooks = "SELECT count(*) FROM webhooks WHERE carrier = ? AND done = 0"
         return {
-            "parcels": sum(states.values()) - states.get("refused", 0),
-            "booked_more_than_once": len(self._db.execute(twice, (carrier,)).fetchall()),
+            "shipments": sum(states.values()) - states.get("refused", 0),
+            "booked_more_than_once": len(self._db.execute(doubles, (carrier,)).fetchall()),
             **{state: states.get(state, 0) for state in ("refused", "cancelled", "delivered", "returned", "lost")},
-            "open_pushes": self._db.execute(pushes, (carrier,)).fetchone()[0],
+            "open_webhooks": self._db.execute(open_webhooks, (carrier,)).fetchone()[0],
         }
 
-    # Pushes.
+    # Webhooks.
 
-    def due(self, now_ms: int, limit: int) -> list[DuePush]:
+    def list_due_webhooks(self, now_ms: int, limit: int) -> list[DueShipmentWebhook]:
         query = (
-            "SELECT push_id, carrier, number, n, wrong, attempts FROM pushes WHERE done = 0 AND due_ms <= ? "
-            "ORDER BY due_ms, n LIMIT ?"
+            "SELECT webhook_id, carrier, tracking_no, event_no, has_wrong_signature, attempts FROM webhooks "
+            "WHERE done = 0 AND due_ms <= ? ORDER BY due_ms, event_no LIMIT ?"
         )
-        return [DuePush(*row) for row in self._db.execute(query, (now_ms, limit))]
+        return [DueShipmentWebhook(*row) for row in self._db.execute(query, (now_ms, limit))]
 
-    def noted(self, push_id: str, *, done: bool, again_ms: int) -> None:
-        """A push was tried: it is done with, or due again."""
+    def mark_attempted(self, webhook_id: str, *, done: bool, retry_ms: int) -> None:
+        """Record an attempt: the webhook is done, or due again at `retry_ms`."""
         self._db.execute(
-            "UPDATE pushes SET attempts = attempts + 1, done = ?, due_ms = ? WHERE push_id = ?",
-            (done, again_ms, push_id),
+            "UPDATE webhooks SET attempts = attempts + 1, done = ?, due_ms = ? WHERE webhook_id = ?",
+            (done, retry_ms, webhook_id),
         )
 
-    def next_due_ms(self, now_ms: int) -> int | None:
-        """When the next push will be due that is not due yet."""
-        query = "SELECT min(due_ms) FROM pushes WHERE done = 0 AND due_ms > ?"
-        found: int | None = self._db.execute(query, (now_ms,)).fetchone()[0]
-        return found
+    def find_next_due_ms(self, now_ms: int) -> int | None:
+        """Return the earliest time after `now_ms` at which a webhook is due."""
+        query = "SELECT min(due_ms) FROM webhooks WHERE done = 0 AND due_ms > ?"
+        due_ms: int | None = self._db.execute(query, (now_ms,)).fetchone()[0]
+        return due_ms
 
-    def _put(self, how: str, parcel: SimulatedShipment) -> None:
-        values = [getattr(parcel, name) for name in SimulatedShipment.__slots__]
-        values[SimulatedShipment.__slots__.index("road")] = " ".join(parcel.road)
-        self._db.execute(f"{how} parcels VALUES ({', '.join('?' * len(values))})", values)
+    def _write(self, statement: str, shipment: SimulatedShipment) -> None:
+        values = [getattr(shipment, name) for name in SimulatedShipment.__slots__]
+        values[SimulatedShipment.__slots__.index("journey")] = " ".join(shipment.journey)
+        self._db.execute(f"{statement} shipments VALUES ({', '.join('?' * len(values))})", values)
 
-    def _one(self, query: str, *values: object) -> SimulatedShipment | None:
-        return next(iter(self._all(query, *values)), None)
+    def _select_first(self, query: str, *values: object) -> SimulatedShipment | None:
+        return next(iter(self._select(query, *values)), None)
 
-    def _all(self, query: str, *values: object) -> list[SimulatedShipment]:
-        rows = (dict(zip(SimulatedShipment.__slots__, row, strict=True)) for row in self._db.execute(query, values))
-        return [SimulatedShipment(**row | {"road": tuple(row["road"].split())}) for row in rows]
+    def _select(self, query: str, *values: object) -> list[SimulatedShipment]:
+        cursor = self._db.execute(query, values)
+        rows = [dict(zip(SimulatedShipment.__slots__, row, strict=True)) for row in cursor]
+        return [SimulatedShipment(**row | {"journey": tuple(row["journey"].split())}) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

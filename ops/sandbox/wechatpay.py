@@ -1,4 +1,4 @@
-"""The sandbox's WeChat Pay: API v3 as far as a shop uses it, with real signatures and encryption.
+"""WeChat Pay's side of API v3 for one merchant, as far as a shop uses it, with real signatures and encryption.
 
 Paths, bodies, error codes and status codes are those of https://pay.weixin.qq.com/doc/v3/merchant/4012525171 (orders),
 …/4012556352 (queries), …/4012556398 (closing), …/4012552567 (refunds) and, for certificates,
@@ -12,7 +12,7 @@ import secrets
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -25,7 +25,6 @@ from cryptography.x509.oid import NameOID
 
 from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.money import MAX_MINOR
 from commerce.payments.providers.wechatpay.wire import (
     CIPHER,
     MAX_CLOCK_DIFFERENCE_S,
@@ -34,13 +33,20 @@ from commerce.payments.providers.wechatpay.wire import (
     sign,
     signing_text,
 )
-from ops.sandbox.payment_store import DueNotice, PaymentStore, PaymentStoreRefusal, SimulatedRefund, SimulatedTrade
-from ops.sandbox.protocol import Callback
+from ops.sandbox.payment_store import (
+    DuePaymentWebhook,
+    PaymentStore,
+    PaymentStoreRefusal,
+    SimulatedRefund,
+    SimulatedTrade,
+)
+from ops.sandbox.protocol import SignedWebhook
 from ops.sandbox.wechatpay_bill import TYPES, write_bill
+from ops.sandbox.wechatpay_requests import CloseBody, OrderBody, RefundBody, WeChatPayError, decode_body
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
-_LIFE_MS = 2 * 3_600_000
-_WORDS = {"waiting": "NOTPAY", "captured": "SUCCESS", "closed": "CLOSED"}
+_DEFAULT_LIFE_MS = 2 * 3_600_000
+_TRADE_STATES = {"waiting": "NOTPAY", "captured": "SUCCESS", "closed": "CLOSED"}
 _REFUSALS = {
     "paid": (400, "ORDERPAID"),
     "closed": (400, "ORDER_CLOSED"),
@@ -49,68 +55,18 @@ _REFUSALS = {
     "over_refunded": (400, "INVALID_REQUEST"),
 }
 
-_Fen = Annotated[int, msgspec.Meta(ge=1, le=MAX_MINOR)]
-_OutNo = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_\-*]{6,32}\Z")]
-_Text = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-T = TypeVar("T")
 _Handler = Callable[[web.Request, bytes], Awaitable[tuple[int, Any]]]
 
 
-class _Amount(msgspec.Struct):
-    total: _Fen
-    currency: str = "CNY"
-
-
-class _Payer(msgspec.Struct):
-    openid: _Text
-
-
-class _Order(msgspec.Struct):
-    appid: str
-    mchid: str
-    description: Annotated[str, msgspec.Meta(min_length=1, max_length=127)]
-    out_trade_no: _OutNo
-    notify_url: _Text
-    amount: _Amount
-    time_expire: datetime | None = None
-    payer: _Payer | None = None
-
-
-class _RefundAmount(msgspec.Struct):
-    refund: _Fen
-    total: _Fen
-    currency: str
-
-
-class _Asked(msgspec.Struct):
-    out_trade_no: _OutNo
-    out_refund_no: Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_\-|*@]{1,64}\Z")]
-    amount: _RefundAmount
-    reason: Annotated[str, msgspec.Meta(max_length=80)] = ""
-
-
-class _Close(msgspec.Struct):
-    mchid: str
-
-
-class _No(Exception):
-    """An answer that is no success."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-
-
 class WeChatPaySandbox:
-    """See `ops.sandbox.protocol.SandboxProtocol`. Keys and the certificate are PEM text."""
+    """The `ProviderProtocol` of WeChat Pay. Keys and the certificate are PEM text."""
 
     name = "wechatpay"
 
     def __init__(
         self,
         *,
-        bank: PaymentStore,
+        payment_store: PaymentStore,
         clock: Clock,
         app_id: str,
         mch_id: str,
@@ -131,78 +87,87 @@ class WeChatPaySandbox:
         self._certificate = x509.load_pem_x509_certificate(platform_certificate.encode())
         self._serial = f"{self._certificate.serial_number:X}"
         self._merchant_serial = merchant_serial.upper()
-        self._bank, self._clock = bank, clock
+        self._payment_store, self._clock = payment_store, clock
         self._app_id, self._mch_id, self._api_v3_key = app_id, mch_id, api_v3_key.encode()
         self._on_trade, self._on_refund = on_trade, on_refund
         self._public_url = public_url.rstrip("/")
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
         orders, refunds = "/v3/pay/transactions", "/v3/refund/domestic/refunds"
         return [
-            web.post(f"{orders}/native", self._signed(self._native)),
-            web.post(f"{orders}/jsapi", self._signed(self._jsapi)),
-            web.get(f"{orders}/out-trade-no/{{out_no}}", self._signed(self._query)),
-            web.post(f"{orders}/out-trade-no/{{out_no}}/close", self._signed(self._close)),
-            web.post(refunds, self._signed(self._refund)),
-            web.get(f"{refunds}/{{out_refund_no}}", self._signed(self._query_refund)),
-            web.get("/v3/certificates", self._signed(self._certificates)),
+            web.post(f"{orders}/native", self._with_signatures(self._native)),
+            web.post(f"{orders}/jsapi", self._with_signatures(self._jsapi)),
+            web.get(f"{orders}/out-trade-no/{{out_no}}", self._with_signatures(self._query)),
+            web.post(f"{orders}/out-trade-no/{{out_no}}/close", self._with_signatures(self._close)),
+            web.post(refunds, self._with_signatures(self._refund)),
+            web.get(f"{refunds}/{{out_refund_no}}", self._with_signatures(self._query_refund)),
+            web.get("/v3/certificates", self._with_signatures(self._certificates)),
         ]
 
-    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
-        """A new nonce and time at each attempt, under the same id."""
-        more = 1 if notice.wrong == "amount" else 0
+    def build_webhook(
+        self, due_webhook: DuePaymentWebhook, trade: SimulatedTrade, refund: SimulatedRefund | None
+    ) -> SignedWebhook:
+        """Build an encrypted document. Nonce and time are new at every attempt, its id stays."""
+        excess = 1 if due_webhook.defect == "amount" else 0
         if refund is None:
-            event, kind, content = "TRANSACTION.SUCCESS", "transaction", self._trade(trade, "SUCCESS", more)
+            event, kind, content = (
+                "TRANSACTION.SUCCESS",
+                "transaction",
+                self._build_transaction(trade, "SUCCESS", excess),
+            )
         else:
-            event, kind, content = "REFUND.SUCCESS", "refund", self._refund_notice(trade, refund, more)
+            event, kind = "REFUND.SUCCESS", "refund"
+            content = self._build_refund_resource(trade, refund, excess)
         body = msgspec.json.encode(
             {
-                "id": notice.notice_id,
-                "create_time": _time(self._clock.now_ms()),
+                "id": due_webhook.webhook_id,
+                "create_time": _format_time(self._clock.now_ms()),
                 "resource_type": "encrypt-resource",
                 "event_type": event,
                 "summary": "支付成功" if refund is None else "退款成功",
-                "resource": {"original_type": kind, **self._encrypted(msgspec.json.encode(content), kind)},
+                "resource": {"original_type": kind, **self._encrypt(msgspec.json.encode(content), kind)},
             }
         )
-        return Callback({**self._signature(body if notice.wrong != "signature" else body + b" "), **_JSON}, body)
+        return SignedWebhook(
+            {**self._build_signature(body if due_webhook.defect != "signature" else body + b" "), **_JSON}, body
+        )
 
     def is_accepted(self, status: int, body: bytes) -> bool:
         return status in (200, 204)
 
-    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
-        moves: list[tuple[SimulatedTrade, SimulatedRefund | None]] = [(trade, None) for trade in trades]
+    def build_statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
+        movements: list[tuple[SimulatedTrade, SimulatedRefund | None]] = [(trade, None) for trade in trades]
         for refund in refunds:
-            trade = self._bank.trade(self.name, refund.out_no)
-            assert trade is not None, "a refund is of a trade in the books"
-            moves.append((trade, refund))
-        return write_bill(moves, self._app_id, self._mch_id)
+            trade = self._payment_store.find_trade(self.name, refund.out_no)
+            assert trade is not None, "a refund is of a stored trade"
+            movements.append((trade, refund))
+        return write_bill(movements, self._app_id, self._mch_id)
 
     # Requests.
 
     async def _native(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        trade = self._enter(_read(body, _Order), "qr")
-        # No telephone opens the code of a sandbox, so its own page for paying is told as well.
+        trade = self._open_trade(decode_body(body, OrderBody), "qr")
+        # No telephone opens the code of a sandbox, so the response also has the URL of its page.
         page = f"{self._public_url}/pay/{self.name}/{trade.out_no}"
         return 200, {"code_url": f"weixin://wxpay/bizpayurl?pr={trade.out_no}", "sandbox_page": page}
 
     async def _jsapi(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        order = _read(body, _Order)
+        order = decode_body(body, OrderBody)
         if order.payer is None:
-            raise _No(400, "PARAM_ERROR", "payer.openid is missing")
-        return 200, {"prepay_id": f"wx{self._enter(order, 'jsapi').out_no}"}
+            raise WeChatPayError(400, "PARAM_ERROR", "payer.openid is missing")
+        return 200, {"prepay_id": f"wx{self._open_trade(order, 'jsapi').out_no}"}
 
-    def _enter(self, order: _Order, scene: str) -> SimulatedTrade:
+    def _open_trade(self, order: OrderBody, flow: str) -> SimulatedTrade:
         if (order.appid, order.mchid) != (self._app_id, self._mch_id):
-            raise _No(400, "APPID_MCHID_NOT_MATCH", "appid and mchid do not belong together")
+            raise WeChatPayError(400, "APPID_MCHID_NOT_MATCH", "appid and mchid do not match")
         now_ms = self._clock.now_ms()
         if order.time_expire is not None and order.time_expire.tzinfo is None:
-            raise _No(400, "PARAM_ERROR", "time_expire has no zone")
-        expires_ms = now_ms + _LIFE_MS if order.time_expire is None else to_ms(order.time_expire)
+            raise WeChatPayError(400, "PARAM_ERROR", "time_expire has no time zone")
+        expires_ms = now_ms + _DEFAULT_LIFE_MS if order.time_expire is None else to_ms(order.time_expire)
         if order.amount.currency != "CNY" or expires_ms <= now_ms:
-            raise _No(400, "PARAM_ERROR", "the currency is not CNY, or time_expire is over")
-        is_new = self._bank.trade(self.name, order.out_trade_no) is None
-        trade = self._bank.open_trade(
+            raise WeChatPayError(400, "PARAM_ERROR", "the currency is not CNY or time_expire is in the past")
+        is_new = self._payment_store.find_trade(self.name, order.out_trade_no) is None
+        trade = self._payment_store.open_trade(
             SimulatedTrade(
                 provider=self.name,
                 out_no=order.out_trade_no,
@@ -210,7 +175,7 @@ class WeChatPaySandbox:
                 amount=order.amount.total,
                 currency="CNY",
                 subject=order.description,
-                scene=scene,
+                flow=flow,
                 payer=order.payer.openid if order.payer else "",
                 notify_url=order.notify_url,
                 state="waiting",
@@ -223,48 +188,48 @@ class WeChatPaySandbox:
         return trade
 
     async def _query(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        self._own(request.query.get("mchid"))
-        trade = self._known(request)
-        refunded = trade.state == "captured" and self._bank.refunded(self.name, trade.out_no)
-        return 200, self._trade(trade, "REFUND" if refunded else _WORDS[trade.state], 0)
+        self._check_merchant(request.query.get("mchid"))
+        trade = self._get_trade(request)
+        refunded = trade.state == "captured" and self._payment_store.sum_refunds(self.name, trade.out_no)
+        return 200, self._build_transaction(trade, "REFUND" if refunded else _TRADE_STATES[trade.state], 0)
 
     async def _close(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        self._own(_read(body, _Close).mchid)
-        trade = self._known(request)
+        self._check_merchant(decode_body(body, CloseBody).mchid)
+        trade = self._get_trade(request)
         if trade.state == "closed":
-            raise _No(400, "ORDER_CLOSED", "the order is closed")
-        self._bank.close_trade(self.name, trade.out_no)
+            raise WeChatPayError(400, "ORDER_CLOSED", "the order is closed")
+        self._payment_store.close_trade(self.name, trade.out_no)
         return 204, None
 
     async def _refund(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        asked = _read(body, _Asked)
-        trade = self._bank.trade(self.name, asked.out_trade_no)
+        refund_request = decode_body(body, RefundBody)
+        trade = self._payment_store.find_trade(self.name, refund_request.out_trade_no)
         if trade is None:
-            raise _No(404, "RESOURCE_NOT_EXISTS", "there is no such order")
-        if (asked.amount.total, asked.amount.currency) != (trade.amount, "CNY"):
-            raise _No(400, "PARAM_ERROR", "amount.total is not the order's")
-        is_new = self._bank.refund_of(self.name, asked.out_refund_no) is None
-        refund = self._bank.refund(
+            raise WeChatPayError(404, "RESOURCE_NOT_EXISTS", "there is no such order")
+        if (refund_request.amount.total, refund_request.amount.currency) != (trade.amount, "CNY"):
+            raise WeChatPayError(400, "PARAM_ERROR", "amount.total differs from the order's")
+        is_new = self._payment_store.find_refund(self.name, refund_request.out_refund_no) is None
+        refund = self._payment_store.refund(
             SimulatedRefund(
                 provider=self.name,
-                out_refund_no=asked.out_refund_no,
-                out_no=asked.out_trade_no,
+                out_refund_no=refund_request.out_refund_no,
+                out_no=refund_request.out_trade_no,
                 refund_no=f"5030{secrets.randbelow(10**24):024}",
-                amount=asked.amount.refund,
-                reason=asked.reason,
+                amount=refund_request.amount.refund,
+                reason=refund_request.reason,
                 at_ms=self._clock.now_ms(),
             )
         )
         if is_new:
             self._on_refund(trade, refund)
-        return 200, self._refund_answer(trade, refund, "PROCESSING" if is_new else "SUCCESS")
+        return 200, self._build_refund_response(trade, refund, "PROCESSING" if is_new else "SUCCESS")
 
     async def _query_refund(self, request: web.Request, body: bytes) -> tuple[int, Any]:
-        refund = self._bank.refund_of(self.name, request.match_info["out_refund_no"])
-        trade = self._bank.trade(self.name, refund.out_no) if refund else None
+        refund = self._payment_store.find_refund(self.name, request.match_info["out_refund_no"])
+        trade = self._payment_store.find_trade(self.name, refund.out_no) if refund else None
         if refund is None or trade is None:
-            raise _No(404, "RESOURCE_NOT_EXISTS", "there is no such refund")
-        return 200, self._refund_answer(trade, refund, "SUCCESS")
+            raise WeChatPayError(404, "RESOURCE_NOT_EXISTS", "there is no such refund")
+        return 200, self._build_refund_response(trade, refund, "SUCCESS")
 
     async def _certificates(self, request: web.Request, body: bytes) -> tuple[int, Any]:
         certificate = self._certificate
@@ -272,53 +237,53 @@ class WeChatPaySandbox:
             "serial_no": self._serial,
             "effective_time": certificate.not_valid_before_utc.astimezone(CHINA).isoformat(),
             "expire_time": certificate.not_valid_after_utc.astimezone(CHINA).isoformat(),
-            "encrypt_certificate": self._encrypted(certificate.public_bytes(Encoding.PEM), "certificate"),
+            "encrypt_certificate": self._encrypt(certificate.public_bytes(Encoding.PEM), "certificate"),
         }
         return 200, {"data": [item]}
 
-    # Who asks, and in what form it is answered.
+    # Signatures and encryption.
 
-    def _signed(self, handler: _Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
-        async def answer(request: web.Request) -> web.Response:
+    def _with_signatures(self, handler: _Handler) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def respond(request: web.Request) -> web.Response:
             body = await request.read()
             try:
-                self._check(request, body)
+                self._check_signature(request, body)
                 status, content = await handler(request, body)
-            except _No as no:
-                status, content = no.status, {"code": no.code, "message": str(no)}
-            except PaymentStoreRefusal as no:
-                status, code = _REFUSALS[no.code]
-                content = {"code": code, "message": str(no)}
+            except WeChatPayError as error:
+                status, content = error.status, {"code": error.code, "message": str(error)}
+            except PaymentStoreRefusal as refusal:
+                status, code = _REFUSALS[refusal.code]
+                content = {"code": code, "message": str(refusal)}
             raw = b"" if content is None else msgspec.json.encode(content)
-            return web.Response(status=status, body=raw, headers={**self._signature(raw), **_JSON})
+            return web.Response(status=status, body=raw, headers={**self._build_signature(raw), **_JSON})
 
-        return answer
+        return respond
 
-    def _check(self, request: web.Request, body: bytes) -> None:
-        scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
-        said = dict(re.findall(r'([a-z_]+)="([^"]*)"', rest))
+    def _check_signature(self, request: web.Request, body: bytes) -> None:
+        scheme, _, fields = request.headers.get("Authorization", "").partition(" ")
+        values = dict(re.findall(r'([a-z_]+)="([^"]*)"', fields))
         names = ("mchid", "serial_no", "timestamp", "nonce_str", "signature")
-        mch_id, serial, timestamp, nonce, signature = (said.get(name, "") for name in names)
+        mch_id, serial, timestamp, nonce, signature = (values.get(name, "") for name in names)
         if scheme != SCHEME or (mch_id, serial.upper()) != (self._mch_id, self._merchant_serial) or not nonce:
-            raise _No(401, "SIGN_ERROR", "the Authorization header is not this merchant's")
+            raise WeChatPayError(401, "SIGN_ERROR", "the Authorization header is not this merchant's")
         seconds = int(timestamp) if re.fullmatch(r"[0-9]{1,12}", timestamp) else 0
         if abs(self._clock.now_ms() / 1_000 - seconds) > MAX_CLOCK_DIFFERENCE_S:
-            raise _No(401, "SIGN_ERROR", "the timestamp is too far from now")
-        path = request.raw_path[request.raw_path.index("/v3/") :]  # as the merchant signed it, without our prefix
+            raise WeChatPayError(401, "SIGN_ERROR", "the timestamp is too far from now")
+        path = request.raw_path[request.raw_path.index("/v3/") :]  # the signed path has no prefix
         if not is_signed(self._merchant, signing_text(request.method, path, timestamp, nonce, body), signature):
-            raise _No(401, "SIGN_ERROR", "the signature is wrong")
+            raise WeChatPayError(401, "SIGN_ERROR", "the signature is wrong")
 
-    def _own(self, mch_id: str | None) -> None:
+    def _check_merchant(self, mch_id: str | None) -> None:
         if mch_id != self._mch_id:
-            raise _No(400, "PARAM_ERROR", "mchid is not the merchant who asks")
+            raise WeChatPayError(400, "PARAM_ERROR", "mchid is not the merchant's")
 
-    def _known(self, request: web.Request) -> SimulatedTrade:
-        trade = self._bank.trade(self.name, request.match_info["out_no"])
+    def _get_trade(self, request: web.Request) -> SimulatedTrade:
+        trade = self._payment_store.find_trade(self.name, request.match_info["out_no"])
         if trade is None:
-            raise _No(404, "ORDER_NOT_EXIST", "there is no such order")
+            raise WeChatPayError(404, "ORDER_NOT_EXIST", "there is no such order")
         return trade
 
-    def _signature(self, body: bytes) -> dict[str, str]:
+    def _build_signature(self, body: bytes) -> dict[str, str]:
         timestamp, nonce = str(self._clock.now_ms() // 1_000), secrets.token_hex(16)
         return {
             "Wechatpay-Timestamp": timestamp,
@@ -328,70 +293,68 @@ class WeChatPaySandbox:
             "Wechatpay-Serial": self._serial,
         }
 
-    def _encrypted(self, clear: bytes, about: str) -> dict[str, str]:
-        nonce = secrets.token_hex(6)  # twelve characters, which are the twelve bytes that AES-GCM wants
-        secret = AESGCM(self._api_v3_key).encrypt(nonce.encode(), clear, about.encode())
+    def _encrypt(self, plaintext: bytes, associated_data: str) -> dict[str, str]:
+        nonce = secrets.token_hex(6)  # twelve characters: AES-GCM needs a nonce of twelve bytes
+        secret = AESGCM(self._api_v3_key).encrypt(nonce.encode(), plaintext, associated_data.encode())
         return {
             "algorithm": CIPHER,
             "nonce": nonce,
-            "associated_data": about,
+            "associated_data": associated_data,
             "ciphertext": b64encode(secret).decode(),
         }
 
-    # What is told about trades and refunds.
+    # Documents about trades and refunds.
 
-    def _trade(self, trade: SimulatedTrade, word: str, more: int) -> dict[str, Any]:
-        seen: dict[str, Any] = {
+    def _build_transaction(self, trade: SimulatedTrade, state: str, excess: int) -> dict[str, Any]:
+        document: dict[str, Any] = {
             "appid": self._app_id,
             "mchid": self._mch_id,
             "out_trade_no": trade.out_no,
-            "trade_state": word,
-            "trade_state_desc": word,
-            "amount": {"total": trade.amount + more, "currency": trade.currency},
+            "trade_state": state,
+            "trade_state_desc": state,
+            "amount": {"total": trade.amount + excess, "currency": trade.currency},
         }
         if trade.paid_ms is not None:
-            seen["transaction_id"] = trade.trade_no
-            seen["trade_type"] = TYPES[trade.scene]
-            seen["bank_type"] = "OTHERS"
-            seen["success_time"] = _time(trade.paid_ms)
-            seen["payer"] = {"openid": trade.payer or "sandbox-customer"}
-            seen["amount"] |= {"payer_total": trade.amount + more, "payer_currency": trade.currency}
-        return seen
+            document["transaction_id"] = trade.trade_no
+            document["trade_type"] = TYPES[trade.flow]
+            document["bank_type"] = "OTHERS"
+            document["success_time"] = _format_time(trade.paid_ms)
+            document["payer"] = {"openid": trade.payer or "sandbox-customer"}
+            document["amount"] |= {"payer_total": trade.amount + excess, "payer_currency": trade.currency}
+        return document
 
-    def _about(self, trade: SimulatedTrade, refund: SimulatedRefund) -> dict[str, Any]:
+    def _build_refund_base(self, trade: SimulatedTrade, refund: SimulatedRefund) -> dict[str, Any]:
         return {
             "refund_id": refund.refund_no,
             "out_refund_no": refund.out_refund_no,
             "transaction_id": trade.trade_no,
             "out_trade_no": trade.out_no,
-            "success_time": _time(refund.at_ms),
+            "success_time": _format_time(refund.at_ms),
             "user_received_account": "支付用户零钱",
         }
 
-    def _refund_answer(self, trade: SimulatedTrade, refund: SimulatedRefund, word: str) -> dict[str, Any]:
+    def _build_refund_response(self, trade: SimulatedTrade, refund: SimulatedRefund, state: str) -> dict[str, Any]:
         amount = {"total": trade.amount, "refund": refund.amount, "currency": "CNY"}
-        times = {"create_time": _time(refund.at_ms), "channel": "ORIGINAL"}
-        return {**self._about(trade, refund), **times, "status": word, "amount": amount}
+        times = {"create_time": _format_time(refund.at_ms), "channel": "ORIGINAL"}
+        return {**self._build_refund_base(trade, refund), **times, "status": state, "amount": amount}
 
-    def _refund_notice(self, trade: SimulatedTrade, refund: SimulatedRefund, more: int) -> dict[str, Any]:
-        total, back = trade.amount, refund.amount + more
-        amount = {"total": total, "refund": back, "payer_total": total, "payer_refund": back}
-        return {"mchid": self._mch_id, **self._about(trade, refund), "refund_status": "SUCCESS", "amount": amount}
+    def _build_refund_resource(self, trade: SimulatedTrade, refund: SimulatedRefund, excess: int) -> dict[str, Any]:
+        total, refunded = trade.amount, refund.amount + excess
+        amount = {"total": total, "refund": refunded, "payer_total": total, "payer_refund": refunded}
+        return {
+            "mchid": self._mch_id,
+            **self._build_refund_base(trade, refund),
+            "refund_status": "SUCCESS",
+            "amount": amount,
+        }
 
 
 def make_certificate(key: RSAPrivateKey, not_before: datetime, not_after: datetime) -> str:
-    """A platform certificate as PEM text, signed by its own key, with a new serial number."""
+    """Return a self-signed platform certificate with a new serial number as PEM text."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Payment sandbox, no real platform")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), not_before, not_after)
-    return made.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), not_before, not_after)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
 
 
-def _read(body: bytes, kind: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as why:
-        raise _No(400, "PARAM_ERROR", str(why)) from None
-
-
-def _time(ms: int) -> str:
+def _format_time(ms: int) -> str:
     return from_ms(ms).astimezone(CHINA).isoformat(timespec="seconds")

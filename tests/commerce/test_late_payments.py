@@ -34,10 +34,10 @@ async def stock(pay: PaymentShop) -> dict[str, int]:
 
 async def place_expired_order(pay: PaymentShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
     """Place an order of one `a` that expires and is released. Returns it with the ids of its payments."""
-    order_id, payments = await pay.ordered(*parts)
-    await pay.expire(order_id)
-    await pay.order_is(order_id, "cancelled", "expired")
-    await pay.quiet()
+    order_id, payments = await pay.add_order_with_payments(*parts)
+    await pay.expire_orders(order_id)
+    await pay.wait_for_order(order_id, "cancelled", "expired")
+    await pay.wait_until_idle()
     assert await stock(pay) == {"a": 50, "b": 20}
     return order_id, [payment["payment_id"] for payment in payments]
 
@@ -56,38 +56,38 @@ async def refunds_and_reasons(pay: PaymentShop, order_id: UUID) -> list[tuple[in
     """Return (refunded amount, reason, reasons of refunds) by payment, as the customer reads them."""
     return [
         (payment["refunded"], payment.get("reason"), [refund["reason"] for refund in payment["refunds"]])
-        for payment in await pay.payments(order_id)
+        for payment in await pay.list_payments(order_id)
     ]
 
 
 @pytest.mark.parametrize("method", PROVIDERS)
 async def test_order_not_paid_in_time_expires_after_close_at_provider(pay: PaymentShop, method: str) -> None:
     """The payment is closed at the provider first; only then the order expires and its stock is released."""
-    order_id, [payment] = await pay.ordered((method, 100))
+    order_id, [payment] = await pay.add_order_with_payments((method, 100))
     closed_at: list[str] = []
-    close = pay.bank.close_trade
+    close = pay.payment_store.close_trade
 
     def record_close(provider: str, out_no: str) -> SimulatedTrade:
         closed_at.append(provider)
         return close(provider, out_no)
 
-    pay.bank.close_trade = record_close  # type: ignore[method-assign]
-    pay.sandbox.switch(method, pay.sandbox.board.of(method).__class__(down=True))
-    await pay.expire(order_id)
+    pay.payment_store.close_trade = record_close  # type: ignore[method-assign]
+    pay.sandbox.set_faults(method, pay.sandbox.faults.get(method).__class__(down=True))
+    await pay.expire_orders(order_id)
 
     async def has_failed() -> bool:
-        return bool(await pay.value("SELECT last_error IS NOT NULL FROM payments"))
+        return bool(await pay.fetch_value("SELECT last_error IS NOT NULL FROM payments"))
 
     await eventually(has_failed)
     # The worker may not have run since the expiry, so the expiry is run here.
     assert await Reservations(pay.shop.db, pay.shop.redis, pay.shop.clock, POLICY).expire_unpaid_orders() == 0
-    assert await pay.value("SELECT status FROM orders") == "awaiting_payment", "it may still be paid"
+    assert await pay.fetch_value("SELECT status FROM orders") == "awaiting_payment", "it may still be paid"
     assert await stock(pay) == {"a": 49, "b": 20}
-    pay.switch()
-    await pay.order_is(order_id, "cancelled", "expired")
+    pay.set_faults()
+    await pay.wait_for_order(order_id, "cancelled", "expired")
     assert closed_at == [method]
-    assert pay.trade_state(method, payment["payment_id"]) == "closed"
-    await pay.quiet()
+    assert pay.find_trade_state(method, payment["payment_id"]) == "closed"
+    await pay.wait_until_idle()
     assert await stock(pay) == {"a": 50, "b": 20}
     assert await refunds_and_reasons(pay, order_id) == [(0, "it was not paid in time", [])]
 
@@ -95,33 +95,33 @@ async def test_order_not_paid_in_time_expires_after_close_at_provider(pay: Payme
 @pytest.mark.parametrize("method", PROVIDERS)
 async def test_payment_captured_during_close_pays_order(pay: PaymentShop, method: str) -> None:
     """The customer pays during the close, and no webhook comes: the order is paid."""
-    pay.switch(never_share=1)
-    order_id, [payment] = await pay.ordered((method, 100))
-    close = pay.bank.close_trade
+    pay.set_faults(dropped_share=1)
+    order_id, [payment] = await pay.add_order_with_payments((method, 100))
+    close = pay.payment_store.close_trade
 
     def capture_after_close(provider: str, out_no: str) -> SimulatedTrade:
         closed = close(provider, out_no)
-        pay.pays(method, payment["payment_id"], too_late=True)
+        pay.pay_at_provider(method, payment["payment_id"], too_late=True)
         return closed
 
-    pay.bank.close_trade = capture_after_close  # type: ignore[method-assign]
-    await pay.expire(order_id)
-    await pay.order_is(order_id, "paid")
-    assert await pay.value("SELECT count(*) FROM releases") == 0
+    pay.payment_store.close_trade = capture_after_close  # type: ignore[method-assign]
+    await pay.expire_orders(order_id)
+    await pay.wait_for_order(order_id, "paid")
+    assert await pay.fetch_value("SELECT count(*) FROM releases") == 0
 
 
 async def test_late_payment_with_stock_left_reacquires_it(pay: PaymentShop) -> None:
     """Stock and limit are reacquired once, and the events contain the reason."""
     order_id, [payment] = await place_expired_order(pay, ("alipay", 100))
     assert await lua.buyers(pay.shop.redis, pay.keys) == {}
-    pay.pays("alipay", payment, too_late=True)
-    await pay.order_is(order_id, "paid")
-    await pay.send("alipay", pay.callback("alipay", payment, notice_id="once more"))
-    await pay.quiet()
+    pay.pay_at_provider("alipay", payment, too_late=True)
+    await pay.wait_for_order(order_id, "paid")
+    await pay.send_webhook("alipay", pay.build_webhook("alipay", payment, webhook_id="once more"))
+    await pay.wait_until_idle()
     assert await stock(pay) == {"a": 49, "b": 20}
     assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
     assert await refunds_and_reasons(pay, order_id) == [(0, None, [])]
-    events = await pay.rows("SELECT from_status, to_status, reason FROM order_events ORDER BY seq")
+    events = await pay.fetch_rows("SELECT from_status, to_status, reason FROM order_events ORDER BY seq")
     assert [tuple(event) for event in events] == [
         ("awaiting_payment", "cancelled", "it was not paid in time"),
         ("cancelled", "paid", LATE),
@@ -136,28 +136,28 @@ async def test_late_payment_without_stock_or_limit_is_refunded(pay: PaymentShop,
     order_id, [payment] = await place_expired_order(pay, ("wechatpay", 100))
     await buy_up(pay, user)
     before = await stock(pay)
-    pay.pays("wechatpay", payment, too_late=True)
-    await pay.payment_is(payment, "captured")
-    await pay.quiet()
+    pay.pay_at_provider("wechatpay", payment, too_late=True)
+    await pay.wait_for_payment(payment, "captured")
+    await pay.wait_until_idle()
     assert await stock(pay) == before
-    assert await pay.value("SELECT status FROM orders WHERE order_id = $1", order_id) == "cancelled"
+    assert await pay.fetch_value("SELECT status FROM orders WHERE order_id = $1", order_id) == "cancelled"
     assert await refunds_and_reasons(pay, order_id) == [(100, None, [GONE])]
-    assert pay.bank.totals("wechatpay")["refunds_amount"] == 100
+    assert pay.payment_store.totals("wechatpay")["refunds_amount"] == 100
 
 
 async def test_late_payment_of_cancelled_order_is_refunded(pay: PaymentShop) -> None:
     """The payment was closed at once. Money that is captured anyway is refunded, even with stock left."""
-    order_id, [first, second] = await pay.ordered(("alipay", 40), ("wechatpay", 60))
-    pay.pays("alipay", first["payment_id"])
-    await pay.payment_is(first["payment_id"], "captured")
+    order_id, [first, second] = await pay.add_order_with_payments(("alipay", 40), ("wechatpay", 60))
+    pay.pay_at_provider("alipay", first["payment_id"])
+    await pay.wait_for_payment(first["payment_id"], "captured")
     answer = await pay.gateway.call("POST", f"/v1/orders/{order_id}/cancel")
     assert answer.status == 200, answer.text
-    await pay.payment_is(second["payment_id"], "closed")
-    assert pay.trade_state("wechatpay", second["payment_id"]) == "closed"
-    pay.pays("wechatpay", second["payment_id"], too_late=True)
-    await pay.payment_is(second["payment_id"], "captured")
-    await pay.quiet()
-    await pay.order_is(order_id, "cancelled", "by_customer")
+    await pay.wait_for_payment(second["payment_id"], "closed")
+    assert pay.find_trade_state("wechatpay", second["payment_id"]) == "closed"
+    pay.pay_at_provider("wechatpay", second["payment_id"], too_late=True)
+    await pay.wait_for_payment(second["payment_id"], "captured")
+    await pay.wait_until_idle()
+    await pay.wait_for_order(order_id, "cancelled", "by_customer")
     cancelled = "the order was cancelled"
     assert await refunds_and_reasons(pay, order_id) == [(40, None, [cancelled]), (60, None, [cancelled])]
     assert await stock(pay) == {"a": 50, "b": 20}
@@ -165,30 +165,30 @@ async def test_late_payment_of_cancelled_order_is_refunded(pay: PaymentShop) -> 
 
 async def test_late_payment_of_half_is_refunded(pay: PaymentShop) -> None:
     """The first half was paid in time and refunded at expiry, so the late second half is refunded too."""
-    order_id, [first, second] = await pay.ordered(("alipay", 40), ("wechatpay", 60))
-    pay.pays("alipay", first["payment_id"])
-    await pay.payment_is(first["payment_id"], "captured")
-    await pay.expire(order_id)
-    await pay.order_is(order_id, "cancelled", "expired")
-    pay.pays("wechatpay", second["payment_id"], too_late=True)
-    await pay.payment_is(second["payment_id"], "captured")
-    await pay.quiet()
-    await pay.order_is(order_id, "cancelled", "expired")
+    order_id, [first, second] = await pay.add_order_with_payments(("alipay", 40), ("wechatpay", 60))
+    pay.pay_at_provider("alipay", first["payment_id"])
+    await pay.wait_for_payment(first["payment_id"], "captured")
+    await pay.expire_orders(order_id)
+    await pay.wait_for_order(order_id, "cancelled", "expired")
+    pay.pay_at_provider("wechatpay", second["payment_id"], too_late=True)
+    await pay.wait_for_payment(second["payment_id"], "captured")
+    await pay.wait_until_idle()
+    await pay.wait_for_order(order_id, "cancelled", "expired")
     assert [refunded for refunded, _, _ in await refunds_and_reasons(pay, order_id)] == [40, 60]
 
 
 async def test_late_payment_of_last_plan_reacquires_stock_despite_earlier_refund(pay: PaymentShop) -> None:
     """The refunded payment of an earlier plan does not prevent the reacquisition."""
-    order_id, [first] = await pay.ordered(("alipay", 100))
-    [last] = await pay.start(order_id, ("wechatpay", 100))
-    pay.pays("alipay", first["payment_id"], too_late=True)
-    await pay.payment_is(first["payment_id"], "captured")
-    await pay.expire(order_id)
-    await pay.order_is(order_id, "cancelled", "expired")
-    await pay.quiet()
-    pay.pays("wechatpay", last["payment_id"], too_late=True)
-    await pay.order_is(order_id, "paid")
-    await pay.quiet()
+    order_id, [first] = await pay.add_order_with_payments(("alipay", 100))
+    [last] = await pay.start_payments(order_id, ("wechatpay", 100))
+    pay.pay_at_provider("alipay", first["payment_id"], too_late=True)
+    await pay.wait_for_payment(first["payment_id"], "captured")
+    await pay.expire_orders(order_id)
+    await pay.wait_for_order(order_id, "cancelled", "expired")
+    await pay.wait_until_idle()
+    pay.pay_at_provider("wechatpay", last["payment_id"], too_late=True)
+    await pay.wait_for_order(order_id, "paid")
+    await pay.wait_until_idle()
     assert [refunded for refunded, _, _ in await refunds_and_reasons(pay, order_id)] == [100, 0]
     assert await stock(pay) == {"a": 49, "b": 20}
 
@@ -199,75 +199,75 @@ async def test_reacquisition_without_applied_release_is_parked_after_max_attempt
     """Staff see it among the parked jobs. A refund by staff is refused meanwhile."""
     change = with_job_settings(max_attempts=4, backoff_max_s=0.05)
     async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker", change=change) as pay:
-        order_id, [payment] = await pay.ordered(("alipay", 100))
-        await pay.expire(order_id)
-        await pay.payment_is(payment["payment_id"], "closed")
+        order_id, [payment] = await pay.add_order_with_payments(("alipay", 100))
+        await pay.expire_orders(order_id)
+        await pay.wait_for_payment(payment["payment_id"], "closed")
         async with run_workers(pay.settings, "release_worker"):
-            await pay.order_is(order_id, "cancelled", "expired")
+            await pay.wait_for_order(order_id, "cancelled", "expired")
         async with shop.db.connection() as connection:  # as if the worker had died before
             await connection.execute(
                 "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
             )
-        pay.pays("alipay", payment["payment_id"], too_late=True)
+        pay.pay_at_provider("alipay", payment["payment_id"], too_late=True)
 
         async def is_parked() -> bool:
-            return bool(await pay.value("SELECT parked FROM payments WHERE task = 'recover_order'"))
+            return bool(await pay.fetch_value("SELECT parked FROM payments WHERE task = 'recover_order'"))
 
         await eventually(is_parked)
         refund = {"idempotency_key": "k", "reason": "it came too late"}
         path = f"/v1/admin/orders/{order_id}/refunds"
         refused = await pay.gateway.call("POST", path, user="sam", roles=["support"], json=refund)
         assert (refused.status, refused.code) == (409, "refund_exceeds_captured")
-        [parked] = (await pay.staff("GET", "/parked-jobs"))["items"]
+        [parked] = (await pay.call_as_staff("GET", "/parked-jobs"))["items"]
         async with run_workers(pay.settings, "release_worker"):
-            await pay.staff("POST", f"/parked-jobs/{parked['id']}/retry")
-            await pay.order_is(order_id, "paid")
-            await pay.quiet()
-        await pay.check()
+            await pay.call_as_staff("POST", f"/parked-jobs/{parked['id']}/retry")
+            await pay.wait_for_order(order_id, "paid")
+            await pay.wait_until_idle()
+        await pay.check_records()
 
 
 async def test_reacquisition_before_release_is_applied_waits(shop: CliServices, sale_id: str) -> None:
     """The release is not applied yet, so there is no stock to reacquire: the job waits and is not refused."""
     async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
-        order_id, [payment] = await pay.ordered(("alipay", 100))
-        await pay.expire(order_id)
-        await pay.payment_is(payment["payment_id"], "closed")
+        order_id, [payment] = await pay.add_order_with_payments(("alipay", 100))
+        await pay.expire_orders(order_id)
+        await pay.wait_for_payment(payment["payment_id"], "closed")
         async with run_workers(pay.settings, "release_worker"):
-            await pay.order_is(order_id, "cancelled", "expired")
+            await pay.wait_for_order(order_id, "cancelled", "expired")
         async with shop.db.connection() as connection:  # as if the worker had died before
             await connection.execute(
                 "UPDATE releases SET status = 'pending', ended_at = NULL, epoch = NULL, seq = NULL, due_at = now()"
             )
-        pay.pays("alipay", payment["payment_id"], too_late=True)
+        pay.pay_at_provider("alipay", payment["payment_id"], too_late=True)
 
         async def is_waiting() -> bool:
-            return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
+            return bool(await pay.fetch_value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
 
         await eventually(is_waiting)
-        assert await pay.value("SELECT last_error FROM payments") == "the stock is still being released"
+        assert await pay.fetch_value("SELECT last_error FROM payments") == "the stock is still being released"
         async with run_workers(pay.settings, "release_worker"):
-            await pay.order_is(order_id, "paid")
-            await pay.quiet()
-        await pay.check()
+            await pay.wait_for_order(order_id, "paid")
+            await pay.wait_until_idle()
+        await pay.check_records()
 
 
 async def test_late_payment_of_unloaded_sale_waits_for_load(pay: PaymentShop) -> None:
     """The job waits until the sale is loaded, and then the order is paid."""
     order_id, [payment] = await place_expired_order(pay, ("alipay", 100))
     await lua.unload(pay.shop.redis, pay.keys, pay.shop.clock.now_ms() // 86_400_000)
-    pay.pays("alipay", payment, too_late=True)
+    pay.pay_at_provider("alipay", payment, too_late=True)
 
     async def is_waiting() -> bool:
-        return bool(await pay.value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
+        return bool(await pay.fetch_value("SELECT attempts > 1 FROM payments WHERE task = 'recover_order'"))
 
     await eventually(is_waiting)
     await load_sale(pay.shop.db, pay.shop.redis, pay.shop.clock, pay.sale_id)
-    await pay.order_is(order_id, "paid")
+    await pay.wait_for_order(order_id, "paid")
     assert await stock(pay) == {"a": 49, "b": 20}
 
 
 async def test_payment_started_shortly_before_expiry_is_refused(pay: PaymentShop) -> None:
-    order_id = await pay.order()
+    order_id = await pay.add_order()
     async with pay.shop.db.connection() as connection:
         await connection.execute(
             "UPDATE orders SET accepted_at = accepted_at - interval '880 seconds', "
@@ -275,7 +275,7 @@ async def test_payment_started_shortly_before_expiry_is_refused(pay: PaymentShop
         )
     with pytest.raises(NotPayable, match="about to expire"):
         await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
-    await pay.expire()
-    await pay.order_is(order_id, "cancelled", "expired")
+    await pay.expire_orders()
+    await pay.wait_for_order(order_id, "cancelled", "expired")
     with pytest.raises(NotPayable, match="it is cancelled"):
         await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])

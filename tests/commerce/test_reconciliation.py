@@ -81,7 +81,9 @@ async def open_reconciliation_kit(home: Path, settings: Settings) -> AsyncIterat
     toml, clock, store = build_sandbox_settings(settings, home), SystemClock(), payment_store.PaymentStore()
     keys = read_keys(home / "sandbox" / "keys")
     simulator = PaymentSimulator(store, clock, ProviderFaultRegistry())
-    sandbox = {protocol.name: protocol for protocol in provider_protocols(store, clock, keys, "http://127.0.0.1:1", simulator)}
+    sandbox = {
+        protocol.name: protocol for protocol in provider_protocols(store, clock, keys, "http://127.0.0.1:1", simulator)
+    }
     payment_settings = PaymentSettings.model_validate(tomllib.loads(toml)["payments"])
     async with open_providers(payment_settings, clock, timeout_s=1, connections=1) as adapters:
         yield ReconciliationKit(store, sandbox, adapters, toml)

@@ -35,12 +35,12 @@ async def refund(pay: PaymentShop, order_id: UUID, key: str, amount: int | None 
 
 async def refunded(pay: PaymentShop, order_id: UUID) -> list[int]:
     """Return the refunded amount of each payment, once all jobs are done."""
-    await pay.quiet()
-    return [payment["refunded"] for payment in await pay.payments(order_id)]
+    await pay.wait_until_idle()
+    return [payment["refunded"] for payment in await pay.list_payments(order_id)]
 
 
 async def test_refund_in_parts_never_exceeds_captured(pay: PaymentShop) -> None:
-    order_id, _ = await pay.paid(("alipay", 100))
+    order_id, _ = await pay.add_paid_order(("alipay", 100))
     await refund(pay, order_id, "first", 30)
     assert await refunded(pay, order_id) == [30]
     with pytest.raises(RefundExceedsCaptured):
@@ -50,29 +50,29 @@ async def test_refund_in_parts_never_exceeds_captured(pay: PaymentShop) -> None:
     for amount in (1, None):
         with pytest.raises(RefundExceedsCaptured):
             await refund(pay, order_id, "more", amount)
-    assert await pay.value("SELECT sum(amount_minor) FROM ledger WHERE account = 'provider:alipay'") == 0
-    await pay.order_is(order_id, "paid")
+    assert await pay.fetch_value("SELECT sum(amount_minor) FROM ledger WHERE account = 'provider:alipay'") == 0
+    await pay.wait_for_order(order_id, "paid")
 
 
 async def test_refund_over_several_payments_starts_with_last_tender(pay: PaymentShop) -> None:
     """Each amount is refunded by its own method, cash as store credit."""
-    await pay.gift(30)
-    order_id, [_, alipay, cash] = await pay.ordered(("balance", 30), ("alipay", 50), ("cod", 20))
-    pay.pays("alipay", alipay["payment_id"])
-    await pay.order_is(order_id, "confirmed")
+    await pay.grant_credit(30)
+    order_id, [_, alipay, cash] = await pay.add_order_with_payments(("balance", 30), ("alipay", 50), ("cod", 20))
+    pay.pay_at_provider("alipay", alipay["payment_id"])
+    await pay.wait_for_order(order_id, "confirmed")
     with pytest.raises(RefundExceedsCaptured):
         await refund(pay, order_id, "cash is not there yet", 81)
     await service(pay).record_cash_collected(UUID(cash["payment_id"]))
     shown = await refund(pay, order_id, "broken", 45)
     assert await refunded(pay, order_id) == [0, 25, 20]
-    assert (shown.net_captured, await pay.credit()) == (80, 20), "refunds of internal methods are done at once"
+    assert (shown.net_captured, await pay.get_credit()) == (80, 20), "refunds of internal methods are done at once"
     await refund(pay, order_id, "all of it")
     assert await refunded(pay, order_id) == [30, 50, 20]
-    assert await pay.credit() == 50
+    assert await pay.get_credit() == 50
 
 
 async def test_refund_with_repeated_key_changes_nothing(pay: PaymentShop) -> None:
-    order_id, _ = await pay.paid(("alipay", 60), ("wechatpay", 40))
+    order_id, _ = await pay.add_paid_order(("alipay", 60), ("wechatpay", 40))
     for amount in (70, 70, 10, None):
         await refund(pay, order_id, "k", amount)
     assert await refunded(pay, order_id) == [30, 40]
@@ -84,7 +84,7 @@ async def test_refund_with_repeated_key_changes_nothing(pay: PaymentShop) -> Non
 @pytest.mark.parametrize("same_key", [True, False])
 async def test_concurrent_refunds_never_exceed_captured(pay: PaymentShop, same_key: bool) -> None:
     """Of ten refunds of 30 from 100, one succeeds with one key and three with ten keys."""
-    order_id, _ = await pay.paid(("wechatpay", 100))
+    order_id, _ = await pay.add_paid_order(("wechatpay", 100))
     keys = ["k" if same_key else f"k{n}" for n in range(10)]
     answers = await asyncio.gather(*(refund(pay, order_id, key, 30) for key in keys), return_exceptions=True)
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -102,7 +102,7 @@ async def test_refund_unknown_to_provider_is_parked_and_retried(
         return ProviderRefund(request.payment_id, request.refund_id, "absent")
 
     async with open_payment_shop(shop, sale_id, change=with_job_settings(max_attempts=3, backoff_max_s=0.05)) as pay:
-        order_id, _ = await pay.paid(("wechatpay", 100))
+        order_id, _ = await pay.add_paid_order(("wechatpay", 100))
         pay.set_faults(dropped_share=1)
         with monkeypatch.context() as patched:
             patched.setattr(WeChatPay, "refund", unknown)
@@ -110,16 +110,16 @@ async def test_refund_unknown_to_provider_is_parked_and_retried(
             await refund(pay, order_id, "k")
 
             async def is_parked() -> bool:
-                return bool(await pay.value("SELECT parked FROM refunds"))
+                return bool(await pay.fetch_value("SELECT parked FROM refunds"))
 
             await eventually(is_parked)
-        [parked] = (await pay.staff("GET", "/parked-jobs"))["items"]
+        [parked] = (await pay.call_as_staff("GET", "/parked-jobs"))["items"]
         assert (parked["kind"], parked["attempts"]) == ("refund", 3)
         assert "does not know the refund" in parked["reason"]
-        await pay.staff("POST", f"/parked-jobs/{parked['id']}/retry")
-        await pay.quiet()
+        await pay.call_as_staff("POST", f"/parked-jobs/{parked['id']}/retry")
+        await pay.wait_until_idle()
         assert await refunded(pay, order_id) == [100]
-        await pay.check()
+        await pay.check_records()
 
 
 async def test_refund_that_takes_long_is_not_parked(
@@ -139,30 +139,30 @@ async def test_refund_that_takes_long_is_not_parked(
 
     monkeypatch.setattr(WeChatPay, "query_refund", query)
     async with open_payment_shop(shop, sale_id, change=with_job_settings(max_attempts=3, backoff_max_s=0.05)) as pay:
-        order_id, _ = await pay.paid(("wechatpay", 100))
+        order_id, _ = await pay.add_paid_order(("wechatpay", 100))
         pay.set_faults(dropped_share=1)
         await refund(pay, order_id, "k")
 
         async def done() -> bool:
-            assert await pay.value("SELECT count(*) FROM refunds WHERE parked") == 0
+            assert await pay.fetch_value("SELECT count(*) FROM refunds WHERE parked") == 0
             return polls >= 10
 
         await eventually(done)
         assert await refunded(pay, order_id) == [100]
-        await pay.check()
+        await pay.check_records()
 
 
 async def test_jobs_of_removed_provider_are_parked(shop: CliServices, sale_id: str) -> None:
     """Payments and refunds of the provider wait for staff: they use no store credit and are not done."""
     async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
-        order_id, _ = await pay.paid(("alipay", 100))
+        order_id, _ = await pay.add_paid_order(("alipay", 100))
     without = pay.settings.model_copy(update={"payments": pay.settings.payments.model_copy(update={"alipay": None})})
     async with open_payment_shop(
         shop, f"{sale_id}-2", change=lambda settings: settings.model_copy(update={"payments": without.payments})
     ) as later:
-        await later.gift(1_000)
+        await later.grant_credit(1_000)
         await refund(later, order_id, "k")
-        other = await later.order()
+        other = await later.add_order()
         await service(later).start(other, "user", [TenderInput("alipay", 100)])
 
         async def parked() -> bool:
@@ -171,8 +171,8 @@ async def test_jobs_of_removed_provider_are_parked(shop: CliServices, sale_id: s
         await eventually(parked)
         reasons = {job.reason for job in await service(later).list_parked_jobs()}
         assert reasons == {"alipay refuses: not_offered: the settings do not name it"}
-        assert await later.credit() == 1_000
-        assert await later.value("SELECT refunded_minor FROM payments WHERE order_id = $1", order_id) == 0
+        assert await later.get_credit() == 1_000
+        assert await later.fetch_value("SELECT refunded_minor FROM payments WHERE order_id = $1", order_id) == 0
 
 
 # Store credit and cash.
@@ -182,40 +182,40 @@ async def test_store_credit_is_granted_once_per_key(pay: PaymentShop) -> None:
     grants = [service(pay).grant_store_credit("user", Money(50, "CNY"), "sorry") for _ in range(10)]
     answers = await asyncio.gather(*grants)
     assert {tuple(credit.balances) for credit in answers} == {(Money(50, "CNY"),)}
-    assert await pay.credit() == 50
+    assert await pay.get_credit() == 50
     for user, amount in (("other", 50), ("user", 60)):
         with pytest.raises(Invalid, match="another grant"):
             await service(pay).grant_store_credit(user, Money(amount, "CNY"), "sorry")
     await service(pay).grant_store_credit("user", Money(7, "GBP"), "sorry too")
     assert (await service(pay).get_store_credit("user")).balances == [Money(50, "CNY"), Money(7, "GBP")]
-    assert await pay.credit("other") == 0
+    assert await pay.get_credit("other") == 0
 
 
 async def test_store_credit_in_race_is_never_negative(shop: CliServices, sale_id: str) -> None:
     """Fifty orders of one user race for the credit of twelve."""
     async with open_payment_shop(shop, sale_id, items={"a": (100, 100, None)}) as pay:
-        await pay.gift(1_250)
-        orders = await asyncio.gather(*(pay.order() for _ in range(50)))
+        await pay.grant_credit(1_250)
+        orders = await asyncio.gather(*(pay.add_order() for _ in range(50)))
         parts = [TenderInput("balance", 100)]
         await asyncio.gather(*(service(pay).start(id_, "user", parts) for id_ in orders))
-        await pay.quiet()
-        assert await pay.credit() == 50
-        counts = await pay.rows("SELECT status, count(*) FROM payments GROUP BY status ORDER BY status")
+        await pay.wait_until_idle()
+        assert await pay.get_credit() == 50
+        counts = await pay.fetch_rows("SELECT status, count(*) FROM payments GROUP BY status ORDER BY status")
         assert [tuple(row) for row in counts] == [("captured", 12), ("failed", 38)]
-        assert await pay.value("SELECT count(*) FROM orders WHERE status = 'paid'") == 12
-        await pay.check()
+        assert await pay.fetch_value("SELECT count(*) FROM orders WHERE status = 'paid'") == 12
+        await pay.check_records()
 
 
 async def test_cash_collected_repeatedly_is_recorded_once(pay: PaymentShop) -> None:
-    _, [payment] = await pay.ordered(("cod", 100))
+    _, [payment] = await pay.add_order_with_payments(("cod", 100))
     id_ = UUID(payment["payment_id"])
     await asyncio.gather(*(service(pay).record_cash_collected(id_) for _ in range(10)))
-    entries = await pay.rows("SELECT account, amount_minor FROM ledger ORDER BY account")
+    entries = await pay.fetch_rows("SELECT account, amount_minor FROM ledger ORDER BY account")
     assert [tuple(entry) for entry in entries] == [("cash", 100), ("orders", -100)]
-    order_id, payments = await pay.ordered(("cod", 40), ("alipay", 60))
+    order_id, payments = await pay.add_order_with_payments(("cod", 40), ("alipay", 60))
     await pay.gateway.call("POST", f"/v1/orders/{order_id}/cancel")
     for payment in payments:
-        await pay.payment_is(payment["payment_id"], "closed")
+        await pay.wait_for_payment(payment["payment_id"], "closed")
         with pytest.raises(NotCollectable):
             await service(pay).record_cash_collected(UUID(payment["payment_id"]))
 
@@ -280,10 +280,10 @@ BROKEN: list[tuple[str, str]] = [
 async def test_audit_finds_broken_payment_records(shop: CliServices, sale_id: str) -> None:
     """After each case the records are restored from a copy."""
     async with open_payment_shop(shop, sale_id, "order_writer", "payment_worker") as pay:
-        await pay.gift(10)
-        await pay.paid(("alipay", 100))
-        await pay.ordered(("wechatpay", 100), user="other")
-        await pay.check()
+        await pay.grant_credit(10)
+        await pay.add_paid_order(("alipay", 100))
+        await pay.add_order_with_payments(("wechatpay", 100), user="other")
+        await pay.check_records()
     tables = ("payments", "refunds", "ledger", "credit_accounts")
     async with shop.db.connection() as connection:
         for table in tables:

@@ -12,11 +12,11 @@ MISBEHAVIOUR: dict[str, Any] = {
     "refused_share": 0.05,
     "slow_share": 0.05,
     "slow_ms": 3_000,
-    "twice_share": 0.05,
-    "late_share": 0.02,
-    "late_ms": 3_000,
-    "shuffled_share": 0.1,
-    "never_share": 0.05,
+    "duplicate_share": 0.05,
+    "delayed_share": 0.02,
+    "extra_delay_ms": 3_000,
+    "reordered_share": 0.1,
+    "dropped_share": 0.05,
     "wrong_signature_share": 0.01,
     "unknown_code_share": 0.03,
     "failed_share": 0.05,
@@ -31,10 +31,10 @@ class CarrierSandboxClient(SandboxClient):
 
     async def misbehave(self) -> None:
         for carrier in CARRIERS:
-            await self._call("PUT", f"/switches/{carrier}", MISBEHAVIOUR)
+            await self._call("PUT", f"/faults/{carrier}", MISBEHAVIOUR)
 
     async def away(self, seconds: float) -> None:
         """Nobody answers for so long. Parcels move on, and are told of."""
         until_ms = int((time.time() + seconds) * 1_000)
         for carrier in CARRIERS:
-            await self._call("PUT", f"/switches/{carrier}", {**MISBEHAVIOUR, "down": True, "down_until_ms": until_ms})
+            await self._call("PUT", f"/faults/{carrier}", {**MISBEHAVIOUR, "down": True, "down_until_ms": until_ms})

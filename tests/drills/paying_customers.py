@@ -38,14 +38,14 @@ MISBEHAVIOUR: dict[str, Any] = {
     "refused_share": 0.03,
     "pay_late_share": 0.02,
     "slow_share": 0.05,
-    "callback_ms": 100,
+    "webhook_delay_ms": 100,
     "wrong_signature_share": 0.01,
     "wrong_amount_share": 0.01,
-    "twice_share": 0.05,
-    "late_share": 0.02,
-    "late_ms": 15_000,
-    "never_share": 0.02,
-    "shuffled_share": 0.02,
+    "duplicate_share": 0.05,
+    "delayed_share": 0.02,
+    "extra_delay_ms": 15_000,
+    "dropped_share": 0.02,
+    "reordered_share": 0.02,
 }
 SLOW_MS = {"alipay": 3_000, "wechatpay": 1_500}
 """One of them longer than the driver waits: what it was asked for is done, and the driver does not know."""
@@ -282,15 +282,15 @@ class SandboxClient:
     async def misbehave(self) -> None:
         """From now on, each provider in its way."""
         for provider in PROVIDERS:
-            await self._call("PUT", f"/switches/{provider}", {**MISBEHAVIOUR, "slow_ms": SLOW_MS[provider]})
+            await self._call("PUT", f"/faults/{provider}", {**MISBEHAVIOUR, "slow_ms": SLOW_MS[provider]})
 
     async def behave(self) -> None:
         for provider in PROVIDERS:
-            await self._call("PUT", f"/switches/{provider}", {"approve": "auto", "callback_ms": 100})
+            await self._call("PUT", f"/faults/{provider}", {"approve": "auto", "webhook_delay_ms": 100})
 
-    async def books(self) -> dict[str, dict[str, int]]:
+    async def totals(self) -> dict[str, dict[str, int]]:
         """What each provider has captured and refunded."""
-        found: dict[str, dict[str, int]] = await self._call("GET", "/books")
+        found: dict[str, dict[str, int]] = await self._call("GET", "/totals")
         return found
 
     async def pay_late(self, provider: str, out_no: str) -> None:

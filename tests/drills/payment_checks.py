@@ -89,12 +89,12 @@ class ProviderRecords:
     """What the providers have: trades that were paid, and refunds, by our numbers."""
 
     def __init__(self, stack: LocalStack) -> None:
-        with closing(PaymentStore(stack.home / "sandbox" / "sandbox.sqlite")) as bank:
+        with closing(PaymentStore(stack.home / "sandbox" / "payments.sqlite")) as payment_store:
             self.trades: dict[UUID, SimulatedTrade] = {
-                UUID(t.out_no): t for name in PROVIDERS for t in bank.trades(name)
+                UUID(t.out_no): t for name in PROVIDERS for t in payment_store.list_paid_trades(name)
             }
             self.refunds: dict[UUID, SimulatedRefund] = {
-                UUID(r.out_refund_no): r for name in PROVIDERS for r in bank.refunds(name)
+                UUID(r.out_refund_no): r for name in PROVIDERS for r in payment_store.list_refunds(name)
             }
         self.back: Counter[UUID] = Counter()
         for refund in self.refunds.values():
@@ -161,8 +161,8 @@ async def pay_some_late(stack: LocalStack, payers: PayingCustomers, timeout_s: f
 
 
 async def _knows(stack: LocalStack, paid: StoredPayment) -> bool:
-    with closing(PaymentStore(stack.home / "sandbox" / "sandbox.sqlite")) as bank:
-        return bank.trade(paid.method, paid.id.hex) is not None
+    with closing(PaymentStore(stack.home / "sandbox" / "payments.sqlite")) as payment_store:
+        return payment_store.find_trade(paid.method, paid.id.hex) is not None
 
 
 async def check_payments(stack: LocalStack, payers: PayingCustomers) -> tuple[SaleAudit, Counter[str]]:
@@ -177,7 +177,7 @@ async def check_payments(stack: LocalStack, payers: PayingCustomers) -> tuple[Sa
             wish.cancelled = order.status == "cancelled"
         banks = ProviderRecords(stack)
         await _check_trades(shop, orders, banks)
-        await _check_sums(shop, banks, await SandboxClient(stack).books())
+        await _check_sums(shop, banks, await SandboxClient(stack).totals())
         used = await _credit_used(shop)
     faults = [fault for order in orders.values() if (fault := _fault(order, payers, banks, used))]
     assert not faults, format_examples(faults)
@@ -304,9 +304,9 @@ async def summarise_webhooks(stack: LocalStack) -> str:
         refunds = await connection.fetch(
             "SELECT method, count(*) FROM refunds JOIN payments USING (payment_id) GROUP BY 1 ORDER BY 1"
         )
-    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/sandbox.sqlite?mode=ro", uri=True)) as file:
-        wrong = file.execute("SELECT wrong, count(*), sum(attempts) FROM notices GROUP BY wrong").fetchall()
-        never = file.execute("SELECT count(*) FROM notices WHERE done = 1 AND attempts = 1").fetchone()[0]
+    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/payments.sqlite?mode=ro", uri=True)) as file:
+        wrong = file.execute("SELECT defect, count(*), sum(attempts) FROM webhooks GROUP BY defect").fetchall()
+        never = file.execute("SELECT count(*) FROM webhooks WHERE done = 1 AND attempts = 1").fetchone()[0]
     notices = ", ".join(f"{row['count']} {row['result']}" for row in rows)
     sent = ", ".join(f"{count} {what or 'right'} ({attempts} attempts)" for what, count, attempts in wrong)
     given = ", ".join(f"{row['count']} {row['method']}" for row in refunds)

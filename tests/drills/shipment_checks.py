@@ -72,9 +72,10 @@ class CarrierRecord(NamedTuple):
 
 
 def _carrier_records(stack: LocalStack, which: str = "") -> list[CarrierRecord]:
-    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
+    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/shipments.sqlite?mode=ro", uri=True)) as file:
         return [
-            CarrierRecord(*row) for row in file.execute(f"SELECT carrier, number, order_no, state FROM parcels {which}")
+            CarrierRecord(*row)
+            for row in file.execute(f"SELECT carrier, tracking_no, order_no, state FROM shipments {which}")
         ]
 
 
@@ -120,7 +121,7 @@ async def check_shipments(stack: LocalStack, payers: ReceivingCustomers, numbers
         await _check_carriers(shop, theirs, numbers)
         async with shop.db.connection() as connection:
             rows = await connection.fetch("SELECT status, count(*) FROM orders WHERE sale_id = $1 GROUP BY 1", sale_id)
-    books = await CarrierSandboxClient(stack).books()
+    books = await CarrierSandboxClient(stack).totals()
     assert [books[name]["booked_more_than_once"] for name in ("sf_express", "kuaidi100")] == [0, 0], books
     # Who is silently lost is found by nobody before it has not been heard of for long.
     await eventually(lambda: _on_lists(stack, parked.total(), ends[_SILENT]), _ON_LISTS_S)
@@ -258,11 +259,11 @@ async def summarise_tracking(stack: LocalStack) -> str:
             "count(*) FILTER (WHERE contradicts_history) AS odd FROM shipment_events GROUP BY 1"
         )
         results = await connection.fetch("SELECT result, count(*) FROM carrier_webhooks GROUP BY 1")  # fmt: skip
-    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/parcels.sqlite?mode=ro", uri=True)) as file:
-        pushes, sent, open_ = file.execute("SELECT count(*), sum(attempts), sum(done = 0) FROM pushes").fetchone()
+    with closing(sqlite3.connect(f"file:{stack.home}/sandbox/shipments.sqlite?mode=ro", uri=True)) as file:
+        pushes, sent, open_ = file.execute("SELECT count(*), sum(attempts), sum(done = 0) FROM webhooks").fetchone()
     events = ", ".join(
         f"{row['count']} by {row['source']} ({row['unknown']} unknown, {row['odd']} odd)" for row in rows
     )
     notices = ", ".join(f"{row['count']} {row['result']}" for row in results)
-    books = orjson.dumps(await CarrierSandboxClient(stack).books()).decode()
+    books = orjson.dumps(await CarrierSandboxClient(stack).totals()).decode()
     return f"events: {events}; pushes: {pushes} ({sent} attempts, {open_} open), stored {notices}\n{books}"

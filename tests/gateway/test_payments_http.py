@@ -44,22 +44,22 @@ INVALID_TENDERS: list[tuple[list[Any], str | None, str]] = [
 
 
 async def test_start_payments_with_invalid_tenders_is_refused(pay: PaymentShop) -> None:
-    order_id = await pay.order()
+    order_id = await pay.add_order()
     for sent, pointer, text in INVALID_TENDERS:
         answer = await start(pay, order_id, *sent)
         assert (answer.status, answer.code) == (422, "invalid"), (sent, answer.text)
         assert text in answer.text, sent
         if pointer:
             assert [error["pointer"] for error in answer.body["errors"]] == [pointer], sent
-    assert await pay.value("SELECT count(*) FROM payments") == 0
+    assert await pay.fetch_value("SELECT count(*) FROM payments") == 0
 
 
 async def test_start_payments_of_unpayable_order_is_refused(pay: PaymentShop) -> None:
     """Another customer's order is not found; a paid or cancelled one is refused; no payment is started."""
-    paid, _ = await pay.paid(("alipay", 100))
-    cancelled = await pay.order()
+    paid, _ = await pay.add_paid_order(("alipay", 100))
+    cancelled = await pay.add_order()
     await pay.gateway.call("POST", f"/v1/orders/{cancelled}/cancel")
-    waiting = await pay.order()
+    waiting = await pay.add_order()
     for order_id, user, status, code in (
         (waiting, "somebody", 404, "not_found"),
         (uuid4(), "user", 404, "not_found"),
@@ -71,7 +71,7 @@ async def test_start_payments_of_unpayable_order_is_refused(pay: PaymentShop) ->
     shown = await pay.gateway.call("GET", f"/v1/orders/{paid}/payments", user="somebody")
     assert (shown.status, shown.code) == (404, "not_found")
     assert (await pay.gateway.call("GET", f"/v1/orders/{paid}/payments", user=None)).status == 401
-    assert await pay.value("SELECT count(*) FROM payments") == 1
+    assert await pay.fetch_value("SELECT count(*) FROM payments") == 1
 
 
 async def test_start_payments_waits_for_order_to_be_stored(
@@ -94,19 +94,21 @@ async def test_start_payments_waits_for_order_to_be_stored(
 
 async def test_customer_reads_actions_captures_and_refunds(pay: PaymentShop) -> None:
     """The answer shows the action, then the captured amount, then the refunds with their reason."""
-    order_id = await pay.order()
+    order_id = await pay.add_order()
     begun = await start(pay, order_id, part("alipay", 40, flow="page"), part("wechatpay", 60))
     first, second = begun.body["payments"]
     assert begun.body["total"] == {"amount": 100, "currency": "CNY"}
     assert (begun.body["net_captured"], first["action"]["kind"], second["action"]["kind"]) == (0, "redirect", "qr")
     async with pay.gateway.client.get(first["action"]["url"], allow_redirects=False) as opened:
         assert opened.status == 302
-    pay.pays("alipay", first["payment_id"])
-    pay.pays("wechatpay", second["payment_id"])
-    await pay.order_is(order_id, "paid")
+    pay.pay_at_provider("alipay", first["payment_id"])
+    pay.pay_at_provider("wechatpay", second["payment_id"])
+    await pay.wait_for_order(order_id, "paid")
     refunds = f"/orders/{order_id}/refunds"
-    await pay.staff("POST", refunds, json={"idempotency_key": "k", "amount": 70, "reason": "the lid was broken"})
-    await pay.quiet()
+    await pay.call_as_staff(
+        "POST", refunds, json={"idempotency_key": "k", "amount": 70, "reason": "the lid was broken"}
+    )
+    await pay.wait_until_idle()
     answer = await pay.gateway.call("GET", f"/v1/orders/{order_id}/payments")
     assert answer.body["net_captured"] == 30
     refunded = [
@@ -115,12 +117,12 @@ async def test_customer_reads_actions_captures_and_refunds(pay: PaymentShop) -> 
     ]
     assert refunded == [(10, ["the lid was broken"]), (60, ["the lid was broken"])]
     assert {payment["action"] for payment in answer.body["payments"]} == {None}
-    assert await pay.staff("GET", f"/orders/{order_id}/payments") == answer.body
+    assert await pay.call_as_staff("GET", f"/orders/{order_id}/payments") == answer.body
 
 
 async def test_staff_refund_cash_and_credit_within_rules(pay: PaymentShop) -> None:
     """Refunds stay within the captured amount; store credit is granted once per key."""
-    order_id, [payment] = await pay.paid(("alipay", 100))
+    order_id, [payment] = await pay.add_paid_order(("alipay", 100))
     path = f"/v1/admin/orders/{order_id}/refunds"
     for role in ([], ["catalog"]):
         answer = await pay.gateway.call("POST", path, roles=role, json={"idempotency_key": "k", "reason": "x"})
@@ -139,63 +141,63 @@ async def test_staff_refund_cash_and_credit_within_rules(pay: PaymentShop) -> No
         assert (answer.status, answer.code) == (status, code)
     grant = {"idempotency_key": "sorry", "amount": 50, "currency": "CNY"}
     for _ in range(2):
-        credit = await pay.staff("POST", "/store-credit/user", json=grant)
+        credit = await pay.call_as_staff("POST", "/store-credit/user", json=grant)
         assert credit == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
     other = await pay.gateway.call("POST", "/v1/admin/store-credit/other", user="sam", roles=["support"], json=grant)
     assert (other.status, other.code) == (422, "invalid")
     assert (await pay.gateway.call("GET", "/v1/store-credit")).body == credit
-    assert await pay.value("SELECT actor FROM refunds") is None
+    assert await pay.fetch_value("SELECT actor FROM refunds") is None
 
 
 async def test_parked_payment_and_refund_are_listed_and_retried(shop: CliServices, sale_id: str) -> None:
     """A payment and a refund are parked while the provider is unavailable."""
     change = with_job_settings(max_attempts=3, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payment_shop(shop, sale_id, change=change) as pay:
-        paid, [payment] = await pay.paid(("alipay", 100))
-        pay.switch(down=True)
-        order_id = await pay.order()
+        paid, [payment] = await pay.add_paid_order(("alipay", 100))
+        pay.set_faults(down=True)
+        order_id = await pay.add_order()
         begun = await pay.gateway.services.payments.start(order_id, "user", [TenderInput("wechatpay", 100)])
-        await pay.staff("POST", f"/orders/{paid}/refunds", json={"idempotency_key": "k", "reason": "broken"})
+        await pay.call_as_staff("POST", f"/orders/{paid}/refunds", json={"idempotency_key": "k", "reason": "broken"})
 
         async def parked(count: int) -> bool:
-            return len((await pay.staff("GET", "/parked-jobs"))["items"]) == count
+            return len((await pay.call_as_staff("GET", "/parked-jobs"))["items"]) == count
 
         await eventually(lambda: parked(2))
-        listed = {job["kind"]: job for job in (await pay.staff("GET", "/parked-jobs"))["items"]}
+        listed = {job["kind"]: job for job in (await pay.call_as_staff("GET", "/parked-jobs"))["items"]}
         assert listed["payment"]["id"] == str(begun.payments[0].payment_id)
         assert (listed["payment"]["task"], listed["payment"]["attempts"]) == ("create", 3)
         assert (listed["refund"]["order_id"], listed["refund"]["amount"]["amount"]) == (str(paid), 100)
         assert all(job["reason"] for job in listed.values())
-        pay.switch()
+        pay.set_faults()
         # The first retry succeeds; a second one finds no parked job.
         for job in listed.values():
-            await pay.staff("POST", f"/parked-jobs/{job['id']}/retry")
+            await pay.call_as_staff("POST", f"/parked-jobs/{job['id']}/retry")
         await eventually(lambda: parked(0))
-        await pay.quiet()
+        await pay.wait_until_idle()
         again = await pay.gateway.call(
             "POST", f"/v1/admin/parked-jobs/{listed['refund']['id']}/retry", user="sam", roles=["support"]
         )
         assert (again.status, again.code) == (404, "not_found")
-        pay.pays("wechatpay", listed["payment"]["id"])
-        await pay.order_is(order_id, "paid")
-        assert pay.bank.refunded("alipay", UUID(payment["payment_id"]).hex) == 100
-        await pay.check()
+        pay.pay_at_provider("wechatpay", listed["payment"]["id"])
+        await pay.wait_for_order(order_id, "paid")
+        assert pay.payment_store.sum_refunds("alipay", UUID(payment["payment_id"]).hex) == 100
+        await pay.check_records()
 
 
 async def test_new_payment_plan_unparks_the_replaced_payment(shop: CliServices, sale_id: str) -> None:
     """Otherwise the order could neither be paid nor expire."""
     change = with_job_settings(max_attempts=2, backoff_max_s=0.03, breaker_failures=1_000)
     async with open_payment_shop(shop, sale_id, change=change) as pay:
-        order_id = await pay.order()
-        pay.sandbox.switch("alipay", pay.sandbox.board.of("alipay").__class__(down=True))
+        order_id = await pay.add_order()
+        pay.sandbox.set_faults("alipay", pay.sandbox.faults.get("alipay").__class__(down=True))
         await pay.gateway.services.payments.start(order_id, "user", [TenderInput("alipay", 100)])
 
         async def parked() -> bool:
-            return bool(await pay.value("SELECT parked FROM payments"))
+            return bool(await pay.fetch_value("SELECT parked FROM payments"))
 
         await eventually(parked)
-        pay.switch()
-        [payment] = await pay.start(order_id, ("wechatpay", 100))
-        assert await pay.value("SELECT parked FROM payments WHERE plan_revision = 1") is False
-        pay.pays("wechatpay", payment["payment_id"])
-        await pay.order_is(order_id, "paid")
+        pay.set_faults()
+        [payment] = await pay.start_payments(order_id, ("wechatpay", 100))
+        assert await pay.fetch_value("SELECT parked FROM payments WHERE plan_revision = 1") is False
+        pay.pay_at_provider("wechatpay", payment["payment_id"])
+        await pay.wait_for_order(order_id, "paid")

@@ -51,7 +51,7 @@ async def pay(shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 500)
     many = with_job_settings(refunds_per_s=1_000.0)
     async with open_payment_shop(shop, sale_id, items={"a": (PAIRS, 100, 2)}, change=many) as found:
-        found.switch(never_share=1)
+        found.set_faults(dropped_share=1)
         yield found
 
 
@@ -61,7 +61,7 @@ async def placed(pay: PaymentShop, *parts: TenderInput) -> list[RacingOrder]:
     assert {answer.outcome for answer in await reserve(pay.shop.redis, pay.keys, *made)} == {ReserveOutcome.ACCEPTED}
 
     async def all_of(query: str) -> bool:
-        return bool(await pay.value(query) == PAIRS)
+        return bool(await pay.fetch_value(query) == PAIRS)
 
     await eventually(lambda: all_of("SELECT count(*) FROM orders"))
     start = pay.gateway.services.payments.start
@@ -85,20 +85,20 @@ async def race(ends: Sequence[Sequence[Coroutine[Any, Any, Any]]]) -> list[Any]:
 
 async def pay_and_deliver_webhook(pay: PaymentShop, method: str, payment_id: UUID, *, too_late: bool = False) -> None:
     """The customer pays, and the provider says so."""
-    pay.pays(method, payment_id, too_late=too_late)
+    pay.pay_at_provider(method, payment_id, too_late=too_late)
     await deliver_webhook(pay, method, payment_id)
 
 
 async def deliver_webhook(pay: PaymentShop, method: str, payment_id: UUID) -> None:
-    status, text = await pay.send(method, pay.callback(method, payment_id, notice_id=payment_id.hex))
+    status, text = await pay.send_webhook(method, pay.build_webhook(method, payment_id, webhook_id=payment_id.hex))
     assert (status, text) in ((200, "success"), (204, ""))
 
 
 def handle_webhook(pay: PaymentShop, payment_id: UUID) -> Coroutine[Any, Any, str]:
     """The customer has paid, and Alipay's word for it is read and about to be entered: as near to the database as the
     other end of the race, which else would always come first."""
-    pay.pays("alipay", payment_id)
-    callback, services = pay.callback("alipay", payment_id, notice_id=payment_id.hex), pay.gateway.services
+    pay.pay_at_provider("alipay", payment_id)
+    callback, services = pay.build_webhook("alipay", payment_id, webhook_id=payment_id.hex), pay.gateway.services
     notice = services.providers["alipay"].read_webhook({}, callback.body, from_ms(services.clock.now_ms()))
     return services.payments.handle_webhook("alipay", notice, callback.body)
 
@@ -114,14 +114,14 @@ async def refusing(work: Awaitable[Any], *refusals: type[Exception]) -> str:
 
 async def ended(pay: PaymentShop) -> Counter[str]:
     """Let the drivers finish, expire who never paid, check everything; how many orders ended in which way."""
-    await pay.quiet()
-    await pay.expire()
-    await pay.quiet()
-    await pay.check()
-    assert await pay.value("SELECT count(*) FROM payments WHERE parked OR status = 'pending'") == 0
-    assert await pay.value("SELECT count(*) FROM refunds WHERE status <> 'done'") == 0
+    await pay.wait_until_idle()
+    await pay.expire_orders()
+    await pay.wait_until_idle()
+    await pay.check_records()
+    assert await pay.fetch_value("SELECT count(*) FROM payments WHERE parked OR status = 'pending'") == 0
+    assert await pay.fetch_value("SELECT count(*) FROM refunds WHERE status <> 'done'") == 0
     audit = await pay.shop.audit.audit_sale(pay.sale_id)
-    counts = Counter({row["status"]: row["count"] for row in await pay.rows(
+    counts = Counter({row["status"]: row["count"] for row in await pay.fetch_rows(
         "SELECT status, count(*) FROM orders GROUP BY status"
     )})  # fmt: skip
     assert set(counts) <= {"paid", "cancelled"}
@@ -137,20 +137,20 @@ async def test_expiry_against_callback(pay: PaymentShop) -> None:
     crossing = {one.payment_id.hex for one in orders[1::3]}
     afterwards = {one.payment_id for one in orders[2::3]}
     sending: list[asyncio.Task[None]] = []
-    close, stop = pay.bank.close_trade, asyncio.Event()
+    close, stop = pay.payment_store.close_trade, asyncio.Event()
 
     def closing(provider: str, out_no: str) -> SimulatedTrade:
         trade = close(provider, out_no)
         if out_no in crossing:
             crossing.discard(out_no)
-            pay.pays(provider, out_no, too_late=True)
+            pay.pay_at_provider(provider, out_no, too_late=True)
             sending.append(asyncio.create_task(deliver_webhook(pay, provider, UUID(out_no))))
         return trade
 
     async def too_late() -> None:
         query = "SELECT payment_id FROM payments WHERE status = 'closed' AND payment_id = ANY($1)"
         while afterwards:
-            for row in await pay.rows(query, list(afterwards)):
+            for row in await pay.fetch_rows(query, list(afterwards)):
                 afterwards.discard(row["payment_id"])
                 sending.append(
                     asyncio.create_task(pay_and_deliver_webhook(pay, "alipay", row["payment_id"], too_late=True))
@@ -162,12 +162,12 @@ async def test_expiry_against_callback(pay: PaymentShop) -> None:
             order = reservation(pay.shop.ids.new, pay.sale_id, {"a": 1}, user=f"greedy{got}", limits={"a": 2})
             got += (await reserve(pay.shop.redis, pay.keys, order))[0].outcome is ReserveOutcome.ACCEPTED
 
-    pay.bank.close_trade = closing  # type: ignore[method-assign]
+    pay.payment_store.close_trade = closing  # type: ignore[method-assign]
     others = [asyncio.create_task(too_late()), asyncio.create_task(greedy())]
     await race(
         [
             (
-                pay.expire(one.order_id),
+                pay.expire_orders(one.order_id),
                 *([pay_and_deliver_webhook(pay, "alipay", one.payment_id)] if number % 3 == 0 else []),
             )
             for number, one in enumerate(orders)
@@ -175,17 +175,17 @@ async def test_expiry_against_callback(pay: PaymentShop) -> None:
     )
     await others[0]
     await asyncio.gather(*sending)
-    await pay.quiet()
+    await pay.wait_until_idle()
     stop.set()
     await others[1]
     await eventually(lambda: _drained(pay))
     counts = await ended(pay)
-    again = await pay.value("SELECT count(*) FROM order_events WHERE from_status = 'cancelled'")
-    refused = await pay.value("SELECT count(*) FROM releases WHERE status = 'refused'")
-    assert pay.bank.totals("alipay")["captured"] == PAIRS
+    again = await pay.fetch_value("SELECT count(*) FROM order_events WHERE from_status = 'cancelled'")
+    refused = await pay.fetch_value("SELECT count(*) FROM releases WHERE status = 'refused'")
+    assert pay.payment_store.totals("alipay")["captured"] == PAIRS
     assert again > 0, "no goods were taken again"
     assert refused > 0, "all goods could be taken again"
-    assert counts["paid"] == PAIRS - pay.bank.totals("alipay")["refunds"]
+    assert counts["paid"] == PAIRS - pay.payment_store.totals("alipay")["refunds"]
 
 
 async def _drained(pay: PaymentShop) -> bool:
@@ -204,7 +204,7 @@ async def test_cancel_against_callback(pay: PaymentShop, monkeypatch: pytest.Mon
     counts = await ended(pay)
     assert counts == {"cancelled": said["done"], "paid": said["CannotCancel"]}
     assert min(counts.values()) > 5, f"one end always came first: {counts}"
-    assert pay.bank.totals("alipay")["refunds"] == counts["cancelled"]
+    assert pay.payment_store.totals("alipay")["refunds"] == counts["cancelled"]
 
 
 async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ async def test_refund_against_refund(pay: PaymentShop, monkeypatch: pytest.Monke
     assert said == {"done": PAIRS // 2, "RefundExceedsCaptured": PAIRS // 2}
     counts = await ended(pay)
     assert counts == {"paid": PAIRS}
-    books = pay.bank.totals("wechatpay")
+    books = pay.payment_store.totals("wechatpay")
     assert (books["refunds"], books["refunds_amount"]) == (PAIRS * 3 // 2, PAIRS * 70 + PAIRS // 2 * 30)
 
 
@@ -240,11 +240,11 @@ async def test_another_way_against_callback(pay: PaymentShop, monkeypatch: pytes
 
     said = Counter(await race([(change(one), handle_webhook(pay, one.payment_id)) for one in orders]))
     assert min(said["done"], said["NotPayable"]) > 5, f"one end always came first: {said}"
-    await pay.quiet()
-    second = await pay.rows("SELECT payment_id FROM payments WHERE method = 'wechatpay' AND status = 'pending'")
+    await pay.wait_until_idle()
+    second = await pay.fetch_rows("SELECT payment_id FROM payments WHERE method = 'wechatpay' AND status = 'pending'")
     assert len(second) == said["done"]
     for row in second[::2]:
         await pay_and_deliver_webhook(pay, "wechatpay", row["payment_id"])
     counts = await ended(pay)
     assert counts["paid"] == said["NotPayable"] + len(second[::2])
-    assert pay.bank.totals("alipay")["refunds"] == said["done"]
+    assert pay.payment_store.totals("alipay")["refunds"] == said["done"]

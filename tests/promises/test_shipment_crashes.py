@@ -153,7 +153,7 @@ async def test_shipment_delivered_after_crash_is_recorded(kit: CrashKit) -> None
     order_id = await kit.ship.add_order()
     await kit.run_until_killed("shipment.after_book")
     [simulated] = kit.list_at_carrier()
-    kit.carrier_kit.carriers.shipment_simulator.move(simulated.tracking_no, "delivered")
+    kit.carrier_kit.carriers.simulator.move(simulated.tracking_no, "delivered")
     await kit.start_worker()
     await kit.wait_for_status((await kit.get_only_shipment()).shipment_id, "delivered")
     assert (await kit.get_only_shipment()).tracking_no == simulated.tracking_no
@@ -196,7 +196,7 @@ async def test_killed_after_late_cancellation_notes_it_once(kit: CrashKit) -> No
     """SF has the shipment: it continues, and this is noted once."""
     shipment = await kit.add_booked_shipment()
     assert shipment.tracking_no is not None
-    kit.carrier_kit.carriers.shipment_simulator.move(shipment.tracking_no, "picked_up")
+    kit.carrier_kit.carriers.simulator.move(shipment.tracking_no, "picked_up")
     await kit.ship.fulfilment.cancel(shipment.shipment_id, "not wanted", "dan")
     await kit.run_until_killed("shipment.after_cancel")
     await kit.start_worker()
@@ -205,7 +205,7 @@ async def test_killed_after_late_cancellation_notes_it_once(kit: CrashKit) -> No
         return (await kit.ship.get_shipment(shipment.shipment_id)).status == "picked_up"
 
     await eventually(is_picked_up)
-    kit.carrier_kit.carriers.shipment_simulator.move(shipment.tracking_no, "delivered")
+    kit.carrier_kit.carriers.simulator.move(shipment.tracking_no, "delivered")
     await kit.wait_for_status(shipment.shipment_id, "delivered")
     late = [text for text in await kit.ship.list_event_texts(shipment.shipment_id) if "has collected it" in text]
     assert len(late) == 1
