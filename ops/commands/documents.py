@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
+from commerce.fulfilment.printing import DocumentPrinter
 from ops.commands.console import fail, print_line, run
 from ops.commands.shipment_actions import ShipmentId
 from ops.services import open_cli_services, open_fulfilment
-
-if TYPE_CHECKING:
-    from commerce.fulfilment.printing import DocumentPrinter
 
 shipment_app = typer.Typer()
 wave_app = typer.Typer()
@@ -52,8 +50,6 @@ def _write(file: Path, render: Callable[[DocumentPrinter], Awaitable[bytes]]) ->
     """Render a document and write it to the file."""
 
     async def work() -> bytes:
-        from commerce.fulfilment.printing import DocumentPrinter  # noqa: PLC0415  # slow to load, needed by few commands
-
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await render(DocumentPrinter(shop.db, fulfilment, shop.settings.shipping.timezone))
 

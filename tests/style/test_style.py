@@ -144,8 +144,8 @@ def test_library_imported_by_package_is_declared(package: str) -> None:
 
 
 BUSINESS_PACKAGES = sorted(folder.parent for folder in (ROOT / "commerce").glob("*/service.py"))
-# Fulfilment works with the types of shipping, reservations with the rows of its store.
-WITHOUT_MODEL = existing("commerce/fulfilment", "commerce/reservations")
+# Reservations work with the rows of their store.
+WITHOUT_MODEL = existing("commerce/reservations")
 
 
 def test_every_package_of_commerce_but_the_kernel_has_a_service() -> None:
