@@ -227,7 +227,7 @@ async def test_refund_webhook_contradicting_records_is_refused(pay: PaymentShop)
     )
 
     async def was_requested() -> bool:
-        return await pay.fetch_value("SELECT last_error FROM refunds") == "the provider is processing it"
+        return bool(await pay.fetch_value("SELECT last_error FROM refunds") == "the provider is processing it")
 
     await eventually(was_requested)
     [refund] = pay.payment_store.list_refunds("wechatpay")

@@ -199,7 +199,7 @@ SELECT (SELECT count(*) FROM payments WHERE task IS NOT NULL AND NOT parked
 # Independent of the audit's queries: the amount captured and not refunded of each plan revision of an order.
 _WRONG_AMOUNTS = """
 WITH kept AS (
-    SELECT order_id, plan_revision, sum(amount_minor - coalesce(refunded_minor, 0)) AS kept_minor,
+    SELECT order_id, plan_revision, sum(amount_minor - coalesce(refunded.refunded_minor, 0)) AS kept_minor,
            sum(coalesce(refunded_by_staff_minor, 0)) AS refunded_by_staff_minor
     FROM payments LEFT JOIN (
         SELECT payment_id, sum(amount_minor) AS refunded_minor,
