@@ -22,12 +22,12 @@ local reply = {epoch or ''}
 -- Return units of one SKU, and reduce what counts towards the user's limit.
 local function return_units(user, sku, units)
   redis.call('HINCRBY', stock, sku, units)
-  local buyer = user .. '\0' .. sku
-  local bought = tonumber(redis.call('HGET', buyers, buyer) or 0)
+  local user_sku = user .. '\0' .. sku
+  local bought = tonumber(redis.call('HGET', buyers, user_sku) or 0)
   if bought > units then
-    redis.call('HINCRBY', buyers, buyer, -units)
+    redis.call('HINCRBY', buyers, user_sku, -units)
   elseif bought > 0 then
-    redis.call('HDEL', buyers, buyer)
+    redis.call('HDEL', buyers, user_sku)
   end
 end
 

@@ -53,7 +53,7 @@ def normalise(gateways: GatewayPair, replies: list[RawReplies]) -> list[object]:
     def replace_new_values(text: str) -> str:
         text = _UUID.sub(lambda match: orders.setdefault(match[0], f"<order {len(orders)}>"), text)
         text = _TIME.sub("<time>", _GENERATED_ID.sub("<generated>", text))
-        return text.replace(f"{gateways.prefix}-slow", f"{gateways.prefix}-lane")
+        return text.replace(f"{gateways.prefix}-slow", f"{gateways.prefix}-fast")
 
     def headers(answer: RawReply) -> list[tuple[str, str]]:
         new = {"date", "content-length", "etag"}  # a length may change with the ids; `split_replies` has used it
