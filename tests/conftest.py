@@ -1,4 +1,4 @@
-"""Fixtures: servers for the session, a database and a prefix for sales for each test."""
+"""Fixtures: servers per session; a database and a prefix of sale ids per test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from config.settings import Settings, load
 from ops.services import CliServices, open_cli_services
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.payment_shop import PaymentShop, open_payment_shop
-from tests.support.redis_key_leaks import sweep
+from tests.support.redis_key_leaks import delete_keys
 from tests.support.servers import TEMPLATE, Servers, run_servers
 from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
@@ -36,23 +36,23 @@ LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop, "de
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """uvloop, as in production; FLOODGATE_TEST_LOOPS=uvloop,asyncio,debug runs the suite on others too."""
-    wanted = os.environ.get("FLOODGATE_TEST_LOOPS", "uvloop").split(",")
-    return {name: LOOPS[name] for name in wanted}
+    """Return uvloop, as in production, or the event loops that FLOODGATE_TEST_LOOPS lists by name."""
+    names = os.environ.get("FLOODGATE_TEST_LOOPS", "uvloop").split(",")
+    return {name: LOOPS[name] for name in names}
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    with run_servers() as found:
-        yield found
+    with run_servers() as servers:
+        yield servers
 
 
 @pytest.fixture
 def sale_prefix(servers: Servers) -> Iterator[str]:
-    """Sales of this test begin with it. Whatever else is in Redis after the test, the test made by mistake."""
+    """Prefix of the ids of this test's sales. Fails the test if it leaves any other key in Redis."""
     prefix = f"t{uuid4().hex[:10]}"
     yield prefix
-    strays = sweep(servers.redis_url, prefix)
+    strays = delete_keys(servers.redis_url, prefix)
     assert not strays, f"stray keys in Redis: {strays}"
 
 
@@ -63,7 +63,7 @@ def sale_id(sale_prefix: str) -> str:
 
 @pytest.fixture
 async def database_url(servers: Servers) -> AsyncIterator[str]:
-    """A migrated database of the test's own."""
+    """URL of a migrated database of this test."""
     name = f"test_{uuid4().hex}"
     admin = await asyncpg.connect(servers.database_url.format("postgres"))
     await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
@@ -76,10 +76,10 @@ async def database_url(servers: Servers) -> AsyncIterator[str]:
 def make_settings(
     servers: Servers, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Settings]:
-    """Settings for the test's servers; arguments change parts of them."""
+    """Factory of settings for the test's servers. Arguments override sections."""
     monkeypatch.setenv("FLOODGATE_DATA_DIR", str(tmp_path))
 
-    def make(**parts: object) -> Settings:
+    def make(**sections: object) -> Settings:
         base: dict[str, object] = {
             "redis_url": servers.redis_url,
             "database_url": database_url,
@@ -88,9 +88,9 @@ def make_settings(
             "writer": {"read_block_ms": 50, "claim_idle_ms": 300},
             "limits": {"orders_per_user_per_s": 10_000, "orders_per_user_burst": 10_000},
         }
-        for name, value in parts.items():
-            before = base.get(name)
-            base[name] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+        for name, value in sections.items():
+            default = base.get(name)
+            base[name] = {**default, **value} if isinstance(default, dict) and isinstance(value, dict) else value
         return load(**base)
 
     return make
@@ -103,37 +103,37 @@ def settings(make_settings: Callable[..., Settings]) -> Settings:
 
 @pytest.fixture
 async def shop(settings: Settings, sale_prefix: str) -> AsyncIterator[CliServices]:
-    async with open_cli_services(settings) as found:
-        yield found
+    async with open_cli_services(settings) as services:
+        yield services
 
 
 @pytest.fixture
 async def gateway(settings: Settings, sale_prefix: str) -> AsyncIterator[TestGateway]:
-    async with open_gateway(settings) as found:
-        yield found
+    async with open_gateway(settings) as gateway:
+        yield gateway
 
 
 @pytest.fixture
 def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The payment driver looks soon whether somebody has paid."""
+    """Make payment workers poll pending payments every 50 ms."""
     monkeypatch.setattr(payment_jobs, "_MIN_POLL_INTERVAL_MS", 50)
 
 
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, short_polls: None) -> AsyncIterator[PaymentShop]:
-    """A shop that is paid; after the test nothing is left to be done, and the books agree."""
-    async with open_payment_shop(shop, sale_id) as found:
-        yield found
-        await found.quiet()
-        await found.check()
+    """A shop with payments. After the test all jobs must end and all records must agree."""
+    async with open_payment_shop(shop, sale_id) as payment_shop:
+        yield payment_shop
+        await payment_shop.wait_until_idle()
+        await payment_shop.check_records()
 
 
 @pytest.fixture
 async def ship(shop: CliServices, settings: Settings) -> AsyncIterator[ShippingShop]:
-    """A shop with shipments; after the test units, bookings and histories must agree.
+    """A shop with shipments. After the test units, bookings and histories must agree.
 
-    A lease outlasts any test: what is to be due or over, a test makes so.
+    Leases outlast any test, so that a job is due only if the test makes it due.
     """
-    async with open_shipping_shop(shop, settings, lease_s=60) as found:
-        yield found
-        await found.check_records()
+    async with open_shipping_shop(shop, settings, lease_s=60) as shipping_shop:
+        yield shipping_shop
+        await shipping_shop.check_records()

@@ -132,7 +132,7 @@ async def test_who_opens_a_sale_dies(
         await started.worker("sale_sync")
         await eventually(lambda: _loaded(shop, keys))
     sale = await shop.sales.get(sale_id)
-    assert (sale.state, sale.loaded, sale.published_generation) == ("open", True, sale.generation)
+    assert (sale.state, sale.is_loaded, sale.published_generation) == ("open", True, sale.generation)
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 

@@ -1,4 +1,4 @@
-"""A crowd of shoppers that order through HTTP, repeat what is unclear, and remember what they were told."""
+"""Customers who order over HTTP, repeat requests without an outcome, and record the replies."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from config.settings import Settings
 from tests.support.gateway import bearer
 from tests.support.sales import order_body
 
-_TRIES = 200
+_MAX_ATTEMPTS = 200
 
 
 @dataclass
 class CustomerCrowd:
-    """`promised` has every order whose 202 or 200 a client has read: id → (user, key, units)."""
+    """Concurrent customers of one sale.
+
+    `promised` holds every order whose 202 or 200 a client has read: id → (user, key, units)."""
 
     settings: Settings
     base: str
@@ -31,24 +33,24 @@ class CustomerCrowd:
     repeats: int = 0
 
     async def order(self, client: aiohttp.ClientSession, user: str, key: str, units: Mapping[str, int]) -> str:
-        """Order until the outcome is clear; gives its code."""
+        """Send an order until its outcome is known. Returns the status of a success, or the problem code."""
         body = order_body(self.sale_id, *units.items())
         headers = bearer(self.settings, user) | {"Idempotency-Key": key}
-        for _ in range(_TRIES):
+        for _ in range(_MAX_ATTEMPTS):
             try:
                 async with client.post(f"{self.base}/v1/orders", json=body, headers=headers) as answer:
-                    said: dict[str, Any] = await answer.json(content_type=None)
+                    reply: dict[str, Any] = await answer.json(content_type=None)
                     status = answer.status
             except (aiohttp.ClientError, TimeoutError, OSError):
-                await asyncio.sleep(0.05)  # nobody is there; whether the order was taken is not known
+                await asyncio.sleep(0.05)  # no reply: the order may have been accepted
                 continue
             if status in (200, 202):
-                self.promised[UUID(said["order_id"])] = (user, key, dict(units))
+                self.promised[UUID(reply["order_id"])] = (user, key, dict(units))
                 self.answers[str(status)] += 1
                 return str(status)
             if status < 500 and status != 429:
-                self.answers[said["code"]] += 1
-                return str(said["code"])
+                self.answers[reply["code"]] += 1
+                return str(reply["code"])
             await asyncio.sleep(0.02)
         self.answers["gave up"] += 1
         return "gave up"
@@ -56,16 +58,18 @@ class CustomerCrowd:
     async def run(
         self, clients: int, next_order: Callable[[], tuple[str, str, Mapping[str, int]] | None], repeat_share: float = 0
     ) -> None:
-        """Order over that many connections until `next_order` gives None; some orders are sent again at once."""
+        """Order over so many connections until `next_order` returns None.
+
+        A share of the orders is sent again at once."""
         timeout = aiohttp.ClientTimeout(total=10)
 
-        async def shopper() -> None:
+        async def run_client() -> None:
             connector = aiohttp.TCPConnector(limit=1)
             async with aiohttp.ClientSession(connector=connector, timeout=timeout) as client:
-                while (wanted := next_order()) is not None:
-                    await self.order(client, *wanted)
+                while (order := next_order()) is not None:
+                    await self.order(client, *order)
                     if random.random() < repeat_share:
                         self.repeats += 1
-                        await self.order(client, *wanted)
+                        await self.order(client, *order)
 
-        await asyncio.gather(*(shopper() for _ in range(clients)))
+        await asyncio.gather(*(run_client() for _ in range(clients)))

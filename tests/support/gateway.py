@@ -1,4 +1,4 @@
-"""A whole shop inside the test's own event loop: front door and workers, on a port that the system chose."""
+"""A gateway and workers inside the test's event loop."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 from aiohttp import web
@@ -28,8 +28,8 @@ _numbers = count()
 
 
 def token(settings: Settings, user: str = "user", *, roles: Sequence[str] = (), ttl_s: int = 3_600) -> str:
-    """A token of a shopper, or with roles of staff."""
-    audience = "floodgate-admin" if roles else "floodgate"
+    """Sign a token of a customer, or of staff if there are roles."""
+    audience: Literal["floodgate", "floodgate-admin"] = "floodgate-admin" if roles else "floodgate"
     return sign_token(settings.auth, SystemClock(), user, audience, roles, ttl_s)
 
 
@@ -53,9 +53,9 @@ class GatewayResponse:
 
 @dataclass
 class TestGateway:
-    """A running front door and a client for it."""
+    """A running gateway and a client for it."""
 
-    __test__ = False  # pytest takes every class named Test… for a suite
+    __test__ = False  # pytest would take a class named Test… for a suite
 
     settings: Settings
     services: GatewayServices
@@ -77,7 +77,7 @@ class TestGateway:
         headers: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> GatewayResponse:
-        """Send a request as a user (None: without a token) or as staff."""
+        """Send a request as a customer, as staff if there are roles, or without a token if `user` is None."""
         sent = bearer(self.settings, user, roles=roles) if user else {}
         async with self.client.request(
             method, self.base + path, headers={**sent, **(headers or {})}, **kwargs
@@ -88,27 +88,27 @@ class TestGateway:
             return GatewayResponse(answer.status, answer.headers, body, text)
 
     async def order(self, body: Any, *, user: str = "user", key: str | None = None, **kwargs: Any) -> GatewayResponse:
-        """Place an order under a new key, or the given one."""
+        """Place an order, by default under a new key."""
         headers = {"Idempotency-Key": key or f"key-{next(_numbers)}"}
         return await self.call("POST", "/v1/orders", user=user, headers=headers, json=body, **kwargs)
 
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, parts: Sequence[Operation] = (*PUBLIC, *ADMIN), *, express: bool = True
+    settings: Settings, operations: Sequence[Operation] = (*PUBLIC, *ADMIN), *, fast_path: bool = True
 ) -> AsyncIterator[TestGateway]:
-    """The gateway with all operations on one port, or some of them, with the express lane or without it."""
+    """Open a gateway on a free port, by default with all operations, public and admin."""
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_gateway_services(settings))
-        operations = {(o.method, o.path): o for o in parts}
-        runner = web.AppRunner(build_application(services, list(operations.values())), access_log=None)
+        unique = {(operation.method, operation.path): operation for operation in operations}
+        runner = web.AppRunner(build_application(services, list(unique.values())), access_log=None)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
         connections = ConnectionRegistry(settings.limits, services.clock)
-        watching = asyncio.create_task(connections.enforce_timeouts_forever())
-        stack.push_async_callback(cancel_and_wait, watching)
-        factory = fast_path_factory(connections, services, runner) if express else connections.aiohttp_factory(runner)
+        timeout_task = asyncio.create_task(connections.enforce_timeouts_forever())
+        stack.push_async_callback(cancel_and_wait, timeout_task)
+        factory = fast_path_factory(connections, services, runner) if fast_path else connections.aiohttp_factory(runner)
         server = await loop.create_server(factory, "127.0.0.1", 0)
         stack.callback(server.close)
         client = await stack.enter_async_context(
@@ -122,7 +122,7 @@ async def open_gateway(
 
 @asynccontextmanager
 async def run_workers(settings: Settings, *names: str) -> AsyncIterator[None]:
-    """Workers in this event loop until the block ends."""
+    """Run workers in this event loop until the block ends."""
     async with open_worker_services(settings, "test") as shop:
         tasks = [asyncio.create_task(WORKERS[name](shop), name=name) for name in names]
         try:

@@ -1,7 +1,7 @@
-"""Two gateways over the same databases: one answers orders on the express lane, one by aiohttp alone.
+"""Two gateways over the same databases: one has the fast path, the other uses aiohttp alone.
 
-Each has sales and users of its own that are named so that a request for one becomes the same request, with the same
-length, for the other. What is said to both must be answered alike.
+Each has its own sales and users. Their names have equal lengths, so that a request for one gateway becomes the same
+request, of the same length, for the other. Both must send equal replies.
 """
 
 from __future__ import annotations
@@ -27,59 +27,61 @@ MANY = 1_000_000
 ITEMS = {"a": (MANY, 100, None), "b": (MANY, 255, None), "few": (MANY, 10, 3), "gone": (1, 50, None)}
 _TOKEN = re.compile(rb"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 SENTINEL = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Request-Id: the-end\r\n\r\n"
-"""Said last: whether it is answered tells whether the connection is open and both sides agree on where they are."""
+"""The last request of a connection. A reply shows that all requests before it ended where they should."""
 
 
 @dataclass(frozen=True)
 class RequestCase:
-    """Conversations one after the other, as the lane's side holds them; `requests` counts what is compared."""
+    """Scripts to run one after the other, in the names of the fast path's side.
+
+    `requests` is the number of requests that are compared."""
 
     name: str
-    talks: tuple[RequestScript, ...]
+    scripts: tuple[RequestScript, ...]
     requests: int = 1
 
 
 @dataclass
 class GatewayPair:
-    """Both gateways, and the words to talk to them."""
+    """Both gateways, and builders of requests for them."""
 
     prefix: str
-    lane: TestGateway
-    slow: TestGateway
-    swaps: dict[bytes, bytes] = field(default_factory=dict)
-    doors: tuple[asyncio.Lock, asyncio.Lock] = field(default_factory=lambda: (asyncio.Lock(), asyncio.Lock()))
+    fast_path: TestGateway
+    slow_path: TestGateway
+    slow_tokens: dict[bytes, bytes] = field(default_factory=dict)
+    accept_locks: tuple[asyncio.Lock, asyncio.Lock] = field(default_factory=lambda: (asyncio.Lock(), asyncio.Lock()))
     _users: int = 0
 
     @property
     def sale(self) -> str:
-        return f"{self.prefix}-lane"
+        return f"{self.prefix}-fast"
 
     def user(self, *, ttl_s: int = 3_600, roles: Sequence[str] = ()) -> bytes:
-        """The token of a new user, who is another one at the other gateway."""
+        """Return the token of a new user of the fast path. The other gateway has a user of its own."""
         self._users += 1
-        settings = self.lane.settings
-        ours, theirs = (
-            token(settings, f"{side}-{self._users:06}", ttl_s=ttl_s, roles=roles).encode() for side in ("lane", "slow")
+        settings = self.fast_path.settings
+        fast, slow = (
+            token(settings, f"{side}-{self._users:06}", ttl_s=ttl_s, roles=roles).encode() for side in ("fast", "slow")
         )
-        assert len(ours) == len(theirs)
-        self.swaps[ours] = theirs
-        return ours
+        assert len(fast) == len(slow)
+        self.slow_tokens[fast] = slow
+        return fast
 
-    def swapped(self, data: bytes) -> bytes:
-        """The same bytes for the ordinary gateway."""
-        data = _TOKEN.sub(lambda found: self.swaps.get(found[0], found[0]), data)
-        return data.replace(f"{self.prefix}-lane".encode(), f"{self.prefix}-slow".encode())
+    def translate(self, data: bytes) -> bytes:
+        """Return the same bytes with the tokens and sales of the slow path."""
+        data = _TOKEN.sub(lambda match: self.slow_tokens.get(match[0], match[0]), data)
+        return data.replace(f"{self.prefix}-fast".encode(), f"{self.prefix}-slow".encode())
 
-    async def talk(self, script: RequestScript) -> tuple[RawReplies, RawReplies]:
-        """Say the same to both."""
-        parts = tuple(self.swapped(part) for part in script.parts)
+    async def send_to_both(self, script: RequestScript) -> tuple[RawReplies, RawReplies]:
+        """Run a script at both gateways. Returns the replies of the fast path and of the slow path."""
+        parts = tuple(self.translate(part) for part in script.parts)
         assert list(map(len, parts)) == list(map(len, script.parts))
-        lane = run_script(self.lane.port, script, self.doors[0])
-        slow = run_script(self.slow.port, replace(script, parts=parts), self.doors[1])
-        return await asyncio.gather(lane, slow)
+        fast = run_script(self.fast_path.port, script, self.accept_locks[0])
+        slow = run_script(self.slow_path.port, replace(script, parts=parts), self.accept_locks[1])
+        return await asyncio.gather(fast, slow)
 
     def body(self, *lines: tuple[str, int], **more: object) -> bytes:
-        """A good order's body, by default of one unit."""
+        """Build the body of a valid order, by default of one unit."""
         return orjson.dumps(order_body(self.sale, *(lines or [("a", 1)]), **more))
 
     def order(
@@ -92,7 +94,9 @@ class GatewayPair:
         more: bytes = b"",
         line: bytes = b"POST /v1/orders HTTP/1.1",
     ) -> bytes:
-        """An order's bytes. `headers` change single ones (None takes one out); `more` is raw and ends the head."""
+        """Build the bytes of an order.
+
+        `headers` replace single headers (None removes one). `more` is appended to the head as it is."""
         data = self.body() if body is None else body
         named: dict[bytes, bytes | None] = {
             b"Host": b"shop.example",
@@ -107,14 +111,14 @@ class GatewayPair:
 
 
 def single_connection_case(name: str, data: bytes, *, cuts: Sequence[int] = (), requests: int = 1) -> RequestCase:
-    """One connection: these bytes, the sentinel, and the client's end of it."""
+    """Make a case of one connection that sends these bytes and the sentinel."""
     return RequestCase(name, (RequestScript((data + SENTINEL,), ((*cuts, len(data)),)),), requests)
 
 
 @asynccontextmanager
 async def open_gateway_pair(settings: Settings, shop: CliServices, prefix: str) -> AsyncIterator[GatewayPair]:
-    """Both gateways, and for each a sale in every state."""
-    for side in ("lane", "slow"):
+    """Open both gateways, and for each a sale in every state."""
+    for side in ("fast", "slow"):
         name = f"{prefix}-{side}"
         await make_sale(shop, name, ITEMS)
         await make_sale(shop, f"{name}-draft", ITEMS, opened=False)
@@ -124,10 +128,10 @@ async def open_gateway_pair(settings: Settings, shop: CliServices, prefix: str) 
         await shop.sales.close(f"{name}-closed", "test")
         later = from_ms(shop.clock.now_ms() // 1000 * 1000) + timedelta(days=1)
         await make_sale(shop, f"{name}-later", ITEMS, opens_at=later)
-    async with open_gateway(settings) as lane, open_gateway(settings, express=False) as slow:
-        yield GatewayPair(prefix, lane, slow)
+    async with open_gateway(settings) as fast, open_gateway(settings, fast_path=False) as slow:
+        yield GatewayPair(prefix, fast, slow)
 
 
 def sale_keys(gateways: GatewayPair) -> tuple[SaleKeys, SaleKeys]:
-    """Of the sale at the lane, and of that at the ordinary gateway."""
-    return SaleKeys(f"{gateways.prefix}-lane"), SaleKeys(f"{gateways.prefix}-slow")
+    """Return the keys of the open sale of the fast path and of that of the slow path."""
+    return SaleKeys(f"{gateways.prefix}-fast"), SaleKeys(f"{gateways.prefix}-slow")

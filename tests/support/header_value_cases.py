@@ -1,4 +1,4 @@
-"""Headers with unusual, doubtful or hostile values, by name; and what is no HTTP at all."""
+"""Requests with unusual, ambiguous or hostile header values, and bytes that are not HTTP, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Good and bad requests torn apart, run together, broken at random places, and left half said."""
+"""Valid and invalid requests: split, pipelined, mutated at random places, and cut off by the client."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _GET = b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"
 
 
 def split_cases(gateways: GatewayPair, rng: Random) -> Iterator[RequestCase]:
-    """One order torn in two at each of its bytes, and torn into many pieces."""
+    """Send one order split in two at each of its bytes, and split into many segments."""
     bearer = gateways.user()
     length = len(gateways.order(bearer=bearer, key=b"0000"))
     for place in range(1, length):
         yield single_connection_case(
-            f"torn at {place}", gateways.order(bearer=bearer, key=b"%04d" % place), cuts=[place]
+            f"split at {place}", gateways.order(bearer=bearer, key=b"%04d" % place), cuts=[place]
         )
     for number in range(60):
         data = gateways.order(bearer=bearer, key=b"many-%d" % number)
         yield single_connection_case(
-            f"torn in pieces {number}", data, cuts=sorted(rng.sample(range(1, length), rng.randint(2, 30)))
+            f"split into segments {number}", data, cuts=sorted(rng.sample(range(1, length), rng.randint(2, 30)))
         )
     for number in range(4):
         data = gateways.order(bearer=bearer, key=b"bytes-%d" % number)
@@ -58,7 +58,7 @@ def _request(gateways: GatewayPair, rng: Random, bearer: bytes) -> bytes:
 
 
 def pipeline_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
-    """Several requests on one connection, run together or torn anywhere; some say that they are the last."""
+    """Send several requests on one connection, split anywhere; some have `Connection: close`."""
     for number in range(count):
         bearer = gateways.user()
         requests = [_request(gateways, rng, bearer) for _ in range(rng.choice([2, 3, 5, 8, 12]))]
@@ -76,7 +76,7 @@ def pipeline_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[R
         )
         parts = (b"".join(orders), garbage + gateways.order(bearer=bearer, key=b"after"))
         yield RequestCase(
-            f"garbage behind {number}", (RequestScript(parts, await_answers=(len(orders),)),), len(orders) + 1
+            f"garbage after orders {number}", (RequestScript(parts, await_answers=(len(orders),)),), len(orders) + 1
         )
 
 
@@ -103,23 +103,23 @@ _PIECES = [
 
 
 def _mutated(rng: Random, data: bytes) -> bytes:
-    """With one to three small changes at random places, more often in the head."""
+    """Make one to three small changes at random places, more often in the head."""
     for _ in range(rng.choice([1, 1, 2, 3])):
         head = max(data.find(b"\r\n\r\n") + 4, 1)
         place = rng.randrange(len(data)) if rng.random() < 0.3 else rng.randrange(head)
-        what = rng.randrange(7)
-        if what == 0:
+        mutation = rng.randrange(7)
+        if mutation == 0:
             data = data[:place] + rng.choice(_PIECES) + data[place + 1 :]
-        elif what == 1:
+        elif mutation == 1:
             data = data[:place] + rng.choice(_PIECES) + data[place:]
-        elif what == 2:
+        elif mutation == 2:
             data = data[:place] + data[place + rng.choice([1, 1, 2, 10]) :]
-        elif what == 3:
+        elif mutation == 3:
             data = data[:place] + bytes([data[place] ^ (1 << rng.randrange(8))]) + data[place + 1 :]
-        elif what == 4:
+        elif mutation == 4:
             end = data.find(b"\r\n", place)
             data = data[:end] + rng.choice([b"", b"\n", b"\r", b" \r\n", b"\r\n ", b"\r\n\r\n"]) + data[end + 2 :]
-        elif what == 5:
+        elif mutation == 5:
             lines = data.split(b"\r\n")
             line = rng.randrange(len(lines))
             lines.insert(rng.randrange(len(lines)), lines[line])
@@ -134,7 +134,7 @@ def _mutated(rng: Random, data: bytes) -> bytes:
 
 
 def mutation_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
-    """Orders with small faults at random places, and another order behind them that may or may not be seen."""
+    """Send orders with small errors at random places, some followed by a second order."""
     for number in range(count):
         bearer = gateways.user()
         data = _mutated(rng, gateways.order(bearer=bearer))
@@ -145,20 +145,24 @@ def mutation_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[R
 
 
 def disconnect_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
-    """Clients that go in mid-request took nothing; those that go before their answer find it under the same key."""
+    """Disconnect during or after an order, then repeat it under the same key.
+
+    A client that left during the request has no order yet; one that left afterwards finds its order."""
     for number in range(count):
         bearer = gateways.user()
         data = gateways.order(bearer=bearer)
         place = rng.choice([len(data), len(data) - 1, rng.randrange(1, len(data))])
-        left = RequestScript((data[:place],), end=rng.choice(["reset", "close", "half"]))
-        yield RequestCase(f"left at {place} of {len(data)} {number}", (left, RequestScript((data + SENTINEL,))), 2)
+        cut_off = RequestScript((data[:place],), end=rng.choice(["reset", "close", "half"]))
+        yield RequestCase(
+            f"disconnect at {place} of {len(data)} {number}", (cut_off, RequestScript((data + SENTINEL,))), 2
+        )
 
 
 def keep_alive_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
-    """Clients that leave the connection open find it open, or closed where it was said so."""
+    """Leave the connection open: the gateway does too, or closes it if a request demands this."""
     for number in range(count):
         bearer = gateways.user()
         requests = [_request(gateways, rng, bearer) for _ in range(3)]
         interim = sum(b"100-continue" in request for request in requests)
-        talk = RequestScript((b"".join(requests) + SENTINEL,), end="keep", answers=4 + interim)
-        yield RequestCase(f"stays {number}", (talk,), 3)
+        script = RequestScript((b"".join(requests) + SENTINEL,), end="keep", answers=4 + interim)
+        yield RequestCase(f"keep-alive {number}", (script,), 3)

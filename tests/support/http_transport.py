@@ -1,4 +1,4 @@
-"""Calls to other people's systems over aiohttp, for tests."""
+"""The HTTP transport of providers and carriers over a session of the test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse
 
 
 class SessionTransport:
-    """An `Outside` over a session of the test's. Redirects are answers."""
+    """An `HttpTransport` over an aiohttp session. Redirects are not followed."""
 
     def __init__(self, session: aiohttp.ClientSession, timeout_s: float = 10) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""Orders of many shapes: good ones, refused ones, and bodies that are no orders; chance comes in with a seed."""
+"""Order bodies: valid and refused orders, and bodies that are no orders. All randomness is seeded."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _WRONG_VALUES: list[Any] = [
 
 
 def valid_order(rng: Random, sale: str) -> dict[str, Any]:
-    """An order that nothing is wrong with."""
+    """Generate a valid order."""
     addresses = [
         {
             **ADDRESS,
@@ -79,36 +79,36 @@ def valid_order(rng: Random, sale: str) -> dict[str, Any]:
     return order
 
 
-def _spots(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def _list_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
         yield (*path, key)
-        yield from _spots(child, (*path, key))
+        yield from _list_paths(child, (*path, key))
 
 
 def mutated_order(rng: Random, sale: str) -> dict[str, Any]:
-    """A good order in which something was changed; a few of them are still good."""
+    """Generate a valid order and change one or two of its values. Few of the results are still valid."""
     order = valid_order(rng, sale)
     for _ in range(rng.choice([1, 1, 2])):
-        spots = list(_spots(order))
-        path = rng.choice([spot for spot in spots if rng.random() < 0.3 or len(spot) == 1] or spots)
-        place = order
+        paths = list(_list_paths(order))
+        path = rng.choice([path for path in paths if rng.random() < 0.3 or len(path) == 1] or paths)
+        parent = order
         for key in path[:-1]:
-            place = place[key]
-        what = rng.randrange(4)
-        if what == 0:
-            place.pop(path[-1])
-        elif what == 1 and isinstance(place, dict):
-            place[rng.choice(["colour", "sale_Id", "", "ü", "lines"])] = rng.choice(_WRONG_VALUES)
-        elif what == 2:
-            place[path[-1]] = rng.choice(_BAD_TEXTS)
+            parent = parent[key]
+        mutation = rng.randrange(4)
+        if mutation == 0:
+            parent.pop(path[-1])
+        elif mutation == 1 and isinstance(parent, dict):
+            parent[rng.choice(["colour", "sale_Id", "", "ü", "lines"])] = rng.choice(_WRONG_VALUES)
+        elif mutation == 2:
+            parent[path[-1]] = rng.choice(_BAD_TEXTS)
         else:
-            place[path[-1]] = rng.choice(_WRONG_VALUES)
+            parent[path[-1]] = rng.choice(_WRONG_VALUES)
     return order
 
 
 def encode_as_json(rng: Random, value: Any) -> bytes:
-    """JSON in one of the ways that programs write it."""
+    """Encode as JSON with random white space, escapes and order of members."""
     text = json.dumps(
         value,
         indent=rng.choice([None, None, None, 2, "\t"]),
@@ -121,7 +121,7 @@ def encode_as_json(rng: Random, value: Any) -> bytes:
 
 
 def random_order_cases(gateways: GatewayPair, rng: Random, count: int) -> Iterator[RequestCase]:
-    """One order on a connection, good or not."""
+    """Send one valid or mutated order per connection, to sales in each state."""
     for number in range(count):
         make = rng.choice([valid_order, mutated_order, mutated_order])
         state = rng.choice(["", "", "", "", "", "", "-paused", "-closed", "-later", "-draft", "-none"])
@@ -173,7 +173,7 @@ BODIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def body_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
-    """Each of `BODIES`, and as many requests of aftermath: the key must be as free as before."""
+    """Send each of `BODIES`, then a valid order under the same key, which must still be unused."""
     for name, change in BODIES.items():
         bearer = gateways.user()
         data = gateways.order(body=change(gateways.body()), bearer=bearer)
@@ -183,7 +183,7 @@ def body_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
 
 
 def refusal_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
-    """Every answer that the state of a sale or a key can give, on one connection and on several."""
+    """Cause each reply that the state of a sale or a key leads to, on one connection and on several."""
     for state in ("-paused", "-closed", "-later", "-draft", "-none", "!", ""):
         yield single_connection_case(
             f"sale {state!r}", gateways.order(body=json.dumps(order_body(gateways.sale + state, ("a", 1))).encode())
@@ -207,16 +207,16 @@ def refusal_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
     changed = gateways.order(bearer=bearer, body=gateways.body(("a", 2)))
     bad = gateways.order(bearer=bearer, body=gateways.body(("nothing", 2)))
     spaced = gateways.order(bearer=bearer, body=gateways.body().replace(b",", b" ,\n"))
-    theirs = gateways.order(bearer=other, body=gateways.body(("a", 2)))
+    same_key = gateways.order(bearer=other, body=gateways.body(("a", 2)))
     later = gateways.order(bearer=bearer, body=json.dumps(order_body(gateways.sale + "-later", ("a", 1))).encode())
-    repeats = (first, first, changed, spaced, bad, theirs, first, later)
+    repeats = (first, first, changed, spaced, bad, same_key, first, later)
     yield single_connection_case("repeats on one connection", b"".join(repeats), requests=len(repeats))
-    talks = tuple(RequestScript((data + SENTINEL,)) for data in repeats)
-    yield RequestCase("repeats on a connection each", talks, len(repeats))
+    scripts = tuple(RequestScript((data + SENTINEL,)) for data in repeats)
+    yield RequestCase("repeats on a connection each", scripts, len(repeats))
 
 
 def read_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
-    """An order, and reading it on the same connection, by its owner and by somebody else."""
+    """Send an order, and read it on the same connection as its customer and as another one."""
     for number in range(40):
         bearer, other = gateways.user(), gateways.user()
         read = b"GET /v1/orders/" + ORDER_MARK + b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n\r\n"

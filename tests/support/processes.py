@@ -1,4 +1,4 @@
-"""Gateways and workers as processes of their own, as in production, to be killed at will."""
+"""Gateways and workers as processes, as in production, so that tests can kill them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
 
 
 def free_port() -> int:
-    """A port that nobody has at the moment."""
+    """Find a port that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -25,7 +25,7 @@ def free_port() -> int:
 
 @dataclass
 class Processes:
-    """Starts processes of one shop; all of them end with the block."""
+    """Starts processes of one shop. `run_processes` stops them."""
 
     settings: Settings
     home: Path
@@ -56,7 +56,7 @@ class Processes:
 
     async def gateway(self, *, crash_at: str | None = None) -> RunningProcess:
         async def ready() -> None:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)  # the last to listen
+            _, writer = await asyncio.open_connection("127.0.0.1", self.admin_port)  # the gateway listens here last
             writer.close()
 
         return await self._start("gateway", ["gateway"], crash_at, ready)
@@ -79,18 +79,18 @@ class Processes:
 
 @asynccontextmanager
 async def run_processes(settings: Settings, home: Path) -> AsyncIterator[Processes]:
-    """Shows the processes' logs if the block fails."""
-    made = Processes(settings, home)
+    """Stop all processes at the end of the block, and print their logs if it fails."""
+    processes = Processes(settings, home)
     try:
-        yield made
+        yield processes
     except BaseException:
         for log in sorted(home.glob("*.log")):
             print(f"--- {log.name}", log.read_text()[-4_000:], sep="\n", file=sys.stderr)
         raise
     finally:
-        await asyncio.gather(*(running.stop() for running in made.running))
+        await asyncio.gather(*(running.stop() for running in processes.running))
 
 
 async def wait_for_exit(running: RunningProcess, timeout_s: float = 20) -> int:
-    """The status of a process that ends by itself; -9 for one that was killed."""
+    """Wait for a process that ends automatically. Returns its status; -9 if it was killed."""
     return await asyncio.wait_for(running.process.wait(), timeout_s)

@@ -1,4 +1,4 @@
-"""A proxy in front of Redis or Postgres that can lose replies, hold them back, or be gone."""
+"""A proxy in front of Redis or Postgres that can lose replies, delay them or refuse connections."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 
 class Proxy:
-    """Passes bytes on. `lose_replies` cuts the connection instead of passing the next replies to EVALSHA on;
-    `when_lost` is done first. `hold` keeps replies back; `refuse` takes no connections and cuts those there are."""
+    """Forwards bytes in both directions.
+
+    * `lose_replies`: for so many replies to EVALSHA, await `when_lost` and close the connection instead.
+    * `hold`: replies wait while this event is not set.
+    * `refuse`: new connections are closed at once.
+    """
 
     def __init__(self, target: str) -> None:
         self._target = target
@@ -28,24 +32,24 @@ class Proxy:
         if self.refuse:
             writer.close()
             return
-        up_reader, up_writer = await asyncio.open_unix_connection(self._target)
-        self._writers |= {writer, up_writer}
+        target_reader, target_writer = await asyncio.open_unix_connection(self._target)
+        self._writers |= {writer, target_writer}
         state = {"evalsha": False}
         try:
             await asyncio.gather(
-                self._pass(reader, up_writer, state, True), self._pass(up_reader, writer, state, False)
+                self._forward(reader, target_writer, state, True), self._forward(target_reader, writer, state, False)
             )
         finally:
-            for end in (writer, up_writer):
-                self._writers.discard(end)
-                end.close()
+            for stream in (writer, target_writer):
+                self._writers.discard(stream)
+                stream.close()
 
-    async def _pass(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: dict[str, bool], upwards: bool
+    async def _forward(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: dict[str, bool], to_target: bool
     ) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 20):
-                if upwards:
+                if to_target:
                     state["evalsha"] = b"EVALSHA" in data
                     self.calls += state["evalsha"]
                 else:
@@ -61,7 +65,7 @@ class Proxy:
         writer.close()
 
     def cut(self) -> None:
-        """Take no more connections and cut all there are."""
+        """Refuse new connections and close all open ones."""
         self.refuse = True
         for writer in list(self._writers):
             writer.close()
@@ -69,7 +73,7 @@ class Proxy:
 
 @asynccontextmanager
 async def open_redis_proxy(redis_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy and the URL under which it is Redis."""
+    """Run a proxy in front of Redis. Yields it and its URL."""
     path = directory / "proxy.sock"
     async with _serving(Proxy(redis_url.removeprefix("unix://")), path) as proxy:
         yield proxy, f"unix://{path}"
@@ -77,7 +81,7 @@ async def open_redis_proxy(redis_url: str, directory: Path) -> AsyncIterator[tup
 
 @asynccontextmanager
 async def open_postgres_proxy(database_url: str, directory: Path) -> AsyncIterator[tuple[Proxy, str]]:
-    """The same for Postgres, whose URL names the directory of its socket."""
+    """Run a proxy in front of Postgres. Yields it and its URL, with the directory of its socket."""
     parts = urlsplit(database_url)
     query = dict(parse_qsl(parts.query))
     name = f".s.PGSQL.{query.get('port', parts.port or 5432)}"

@@ -1,4 +1,4 @@
-"""Requests whose head is unusual, doubtful or hostile, by name."""
+"""Requests with an unusual, ambiguous or hostile head, by name."""
 
 from __future__ import annotations
 
@@ -92,19 +92,19 @@ def _chunks(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
 
 
 def _types(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
-    given = [
+    types = [
         "application/json",
         "Application/JSON",
         "application/json;charset=utf-8",
         "application/json; charset=UTF-8",
     ]
-    given += [
+    types += [
         'application/json; charset="utf-8"',
         "application/json; charset=latin-1",
         "application/json;",
         "text/json",
     ]
-    given += [
+    types += [
         "application/json; charset=utf-16",
         "application/problem+json",
         "application/jsonx",
@@ -113,14 +113,14 @@ def _types(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         "*/*",
         "/",
     ]
-    given += [
+    types += [
         "application/json, text/plain",
         " application/json ",
         "application/json\t",
         "text/plain; a=application/json",
     ]
-    given += ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "application/json; q=ü", "ü/json"]
-    for kind in given:
+    types += ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "application/json; q=ü", "ü/json"]
+    for kind in types:
         yield f"{kind!r}", p.order(headers={b"Content-Type": kind.encode("latin-1")})
     yield "none", p.order(headers={b"Content-Type": None})
     for coding in (b"gzip", b"identity", b"br", b""):
@@ -296,7 +296,7 @@ def _names_and_values(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
 
 
 def _expectations(p: GatewayPair) -> Iterator[RequestCase]:
-    """The body is sent when 100 has come; and at once; and not at all."""
+    """Send the body after the reply 100, at once, and not at all."""
     for value in (b"100-continue", b"100-Continue", b"200-ok", b"", b"100-continue, x"):
         data = p.order(headers={b"Expect": value})
         yield single_connection_case(f"Expect {value!r}", data)

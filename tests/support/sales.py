@@ -1,4 +1,4 @@
-"""Makes what tests need in a shop, and waits for conditions."""
+"""Sales, order bodies and reservations for tests, and waiting for conditions."""
 
 from __future__ import annotations
 
@@ -44,21 +44,23 @@ async def make_sale(
     pay_within_s: int = 900,
     opened: bool = True,
 ) -> SaleKeys:
-    """A sale with items by SKU: (units, price, limit)."""
+    """Create products and a sale, and open it unless `opened` is false.
+
+    `items` maps SKUs to (units, price in minor units, limit per user)."""
     await shop.catalog.put_many(
         [(sku, ProductInput(f"thing {sku}", price, CURRENCY)) for sku, (_, price, _) in items.items()]
     )
     opens_at = opens_at or from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
-    offered = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, (units, _, limit) in items.items()]
-    made = SaleInput(sale_id, "A sale", CURRENCY, opens_at, closes_at, pay_within_s)
-    await shop.sales.create(made, offered, "test")
+    items_input = [(sku, ItemInput(limit_per_user=limit, units=units)) for sku, (units, _, limit) in items.items()]
+    sale = SaleInput(sale_id, "A sale", CURRENCY, opens_at, closes_at, pay_within_s)
+    await shop.sales.create(sale, items_input, "test")
     if opened:
         await shop.sales.open(sale_id, "test")
     return SaleKeys(sale_id)
 
 
 def order_body(sale_id: str, *lines: tuple[str, int], **more: Any) -> dict[str, Any]:
-    """What a client sends."""
+    """Build the body of an order with lines (SKU, quantity)."""
     return {
         "sale_id": sale_id,
         "lines": [{"sku": sku, "quantity": quantity} for sku, quantity in lines],
@@ -80,7 +82,7 @@ def reservation(
     price: int = 100,
     order_id: UUID | None = None,
 ) -> Reservation:
-    """An order as the intake hands it to Redis, with a payload that the writer can read."""
+    """Build an order as the order intake sends it to Redis, with a payload that the writer can read."""
     order_id = order_id or ids()
     key = key or f"key-{next(_numbers)}"
     total = price * sum(units.values())
@@ -105,23 +107,25 @@ def reservation(
 async def reserve(
     redis: Redis, keys: SaleKeys, *orders: Reservation, day: int | None = None
 ) -> list[lua.ReserveResult]:
-    """Reserve a batch by the server's own day."""
+    """Reserve a batch, by default on the current day of the Redis server."""
     seconds, _ = await redis.time()
     return await lua.reserve(redis, keys, day if day is not None else seconds * 1000 // DAY_MS, orders)
 
 
-async def eventually(look: Callable[[], Awaitable[Value]], timeout_s: float = 15) -> Value:
-    """Wait for a condition: until `look` gives something true."""
+async def eventually(condition: Callable[[], Awaitable[Value]], timeout_s: float = 15) -> Value:
+    """Poll a condition until its result is true, and return this result.
+
+    Raises `AssertionError` after `timeout_s`."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    while not (found := await look()):
+    while not (result := await condition()):
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"not within {timeout_s} s: {look}, the last look gave {found!r}")
+            raise AssertionError(f"not within {timeout_s} s: {condition}, the last result was {result!r}")
         await asyncio.sleep(0.01)
-    return found
+    return result
 
 
 async def expire_all(shop: CliServices) -> None:
-    """Make the time to pay over for every order that waits for it."""
+    """End the time to pay of every unpaid order."""
     async with shop.db.connection() as connection:
         await connection.execute(
             "UPDATE orders SET accepted_at = accepted_at - interval '1 day', pay_by = now() - interval '1 second' "

@@ -1,4 +1,4 @@
-"""Real Redis and Postgres for the tests, on Unix sockets in a directory of their own."""
+"""Redis and Postgres for the tests, on Unix sockets in a temporary directory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEMPLATE = "floodgate_template"
 
 @dataclass(frozen=True)
 class Servers:
-    """`database_url` has `{}` where a database's name goes."""
+    """URLs of both servers. `database_url` has `{}` in place of the database's name."""
 
     home: Path
     redis_url: str
@@ -34,7 +34,7 @@ class Servers:
 
 @contextmanager
 def run_process(program: ProcessSpec) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the block ends."""
+    """Run a program until the block ends, and wait until it is ready."""
     program.log.parent.mkdir(parents=True, exist_ok=True)
     with program.log.open("ab") as log:
         process = subprocess.Popen(
@@ -59,7 +59,7 @@ def run_process(program: ProcessSpec) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_ready(program: ProcessSpec, process: subprocess.Popen[bytes], timeout_s: float = 60) -> None:
-    """Poll until it answers; fails at once if it has ended."""
+    """Poll until a process is ready. Raises `RuntimeError` if it ends."""
     deadline = time.monotonic() + timeout_s
     while True:
         if process.poll() is not None:
@@ -79,7 +79,7 @@ async def _ready(program: ProcessSpec) -> None:
 
 @contextmanager
 def run_servers() -> Iterator[Servers]:
-    """Both servers with the settings of `floodgate up`, and a migrated template database."""
+    """Run both servers with the settings of `floodgate up`, and create a migrated template database."""
     home = Path(tempfile.mkdtemp(prefix="fg-"))
     home.chmod(0o755)
     try:
@@ -102,6 +102,6 @@ async def _make_template(base: str) -> None:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """As `kill -9`."""
+    """Kill a process with SIGKILL and wait for its end."""
     process.send_signal(signal.SIGKILL)
     process.wait()
