@@ -11,10 +11,10 @@ import pytest
 from config.settings import Settings
 from gateway.endpoints import fulfilment
 from ops.services import CliServices
+from tests.support.fake_carrier import refusal
 from tests.support.gateway import GatewayResponse, bearer
 from tests.support.sales import ADDRESS
 from tests.support.shipping_gateway import ShippingGateway, open_shipping_gateway
-from tests.support.fake_carrier import refusal
 from tests.support.shipping_shop import SHANGHAI, tracking_event
 
 
