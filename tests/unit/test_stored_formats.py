@@ -43,5 +43,5 @@ def test_redis_keys_of_a_sale_keep_their_names() -> None:
     keys = SaleKeys("s")
     names = [keys.meta, keys.stock, keys.buyers, keys.accepted, keys.orders, keys.fence]
     names += [keys.keys(20000), keys.changes(20000), keys.staged(3, "stock")]
-    parts = "meta stock buyers accepted orders fence keys:20000 changes:20000 staged:3:stock".split()
+    parts = ["meta", "stock", "buyers", "accepted", "orders", "fence", "keys:20000", "changes:20000", "staged:3:stock"]
     assert names == [f"{{sale:s}}:{part}".encode() for part in parts]
