@@ -165,7 +165,7 @@ async def test_stores_after_migration_read_every_renamed_row(
         "not_chosen",
         "excluded",
     ]
-    wave = await fulfilment_store.wave(migrated, WAVE)
+    wave = await fulfilment_store.get_wave(migrated, WAVE)
     assert wave is not None
     assert wave.created_at == datetime(2026, 11, 11, tzinfo=UTC)
 
