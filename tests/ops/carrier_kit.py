@@ -1,12 +1,14 @@
-"""The sandbox's carriers inside a test, on a clock that is moved by hand; small clients of both, and a shop that gets
-their pushes. Written from the carriers' documents, not from the shop's adapters."""
+"""Simulated carriers inside a test, with a clock moved by hand, a client of each, and a shop that receives webhooks.
+
+The clients are written from the carriers' documents, not from the shop's adapters.
+"""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,12 +22,12 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
 from ops.sandbox.carriers import CARRIERS, SimulatedCarriers, carrier_protocols, run_carriers
-from ops.sandbox.faults import CarrierFaults, FaultRegistry, ProviderFaultRegistry, Step
+from ops.sandbox.faults import CarrierFaults, FaultRegistry, ProviderFaultRegistry, ScenarioStep
 from ops.sandbox.keys import MerchantIds
 from ops.sandbox.payment_store import PaymentStore
-from ops.sandbox.server import build, running
+from ops.sandbox.server import build_app, run_providers
 from ops.sandbox.shipment_store import ShipmentStore
-from ops.sandbox.webhook_sender import Sending
+from ops.sandbox.webhook_sender import SenderSettings
 from tests.support.sales import eventually
 
 IDS = MerchantIds(
@@ -34,7 +36,7 @@ IDS = MerchantIds(
         "sf_express_partner_id": "PARTNER",
         "sf_express_check_word": "check~word*",
         "sf_express_monthly_card": "7551234567",
-        "sf_express_webhook_key": "push/key+",
+        "sf_express_webhook_key": "webhook/key+",
         "kuaidi100_customer": "CUSTOMER",
         "kuaidi100_key": "key",
         "kuaidi100_salt": "salt",
@@ -45,7 +47,7 @@ HOUR_MS = 3_600_000
 
 
 class FakeCarrierClock(SystemClock):
-    """Moved by hand."""
+    """A clock that is moved by hand."""
 
     ms = 1_800_000_000_000
 
@@ -53,8 +55,8 @@ class FakeCarrierClock(SystemClock):
         return self.ms
 
 
-def java_encoded(text: str) -> str:
-    """As URLEncoder.encode does it."""
+def encode_like_java(text: str) -> str:
+    """Return the text as Java's URLEncoder.encode writes it."""
     return quote_plus(text, safe="*").replace("~", "%7E")
 
 
@@ -66,9 +68,9 @@ class SfExpressClient:
         self._url = f"{base}/sf_express/std/service"
         self._ids = ids
 
-    def form(self, service: str, message: object) -> dict[str, str]:
+    def build_form(self, service: str, message: object) -> dict[str, str]:
         data, now = json.dumps(message, ensure_ascii=False), "1800000000000"
-        digest = hashlib.md5(java_encoded(data + now + self._ids.sf_express_check_word).encode()).digest()
+        digest = hashlib.md5(encode_like_java(data + now + self._ids.sf_express_check_word).encode()).digest()
         return {
             "partnerID": self._ids.sf_express_partner_id,
             "requestID": "r1",
@@ -79,71 +81,72 @@ class SfExpressClient:
         }
 
     async def send(self, form: dict[str, str]) -> dict[str, Any]:
-        async with self._http.post(self._url, data=form) as answer:
-            assert answer.status == 200, await answer.text()
-            told: dict[str, Any] = await answer.json()
-        return told
+        async with self._http.post(self._url, data=form) as response:
+            assert response.status == 200, await response.text()
+            document: dict[str, Any] = await response.json()
+        return document
 
     async def call(self, service: str, **message: object) -> dict[str, Any]:
-        told = await self.send(self.form(f"EXP_RECE_{service}", message))
-        assert told["apiResultCode"] == "A1000", told
-        found: dict[str, Any] = json.loads(told["apiResultData"])
-        return found
+        document = await self.send(self.build_form(f"EXP_RECE_{service}", message))
+        assert document["apiResultCode"] == "A1000", document
+        result: dict[str, Any] = json.loads(document["apiResultData"])
+        return result
 
-    def order(self, order_no: str, **more: object) -> dict[str, Any]:
+    def build_order(self, order_no: str, **fields: object) -> dict[str, Any]:
         sender = {"contactType": 1, "contact": "a", "mobile": "15685585514", "city": "杭州市", "address": "a 1"}
         receiver = {"contactType": 2, "contact": "b*~", "mobile": "19292082784", "city": "上海市", "address": "b + 2"}
         order = {"orderId": order_no, "monthlyCard": self._ids.sf_express_monthly_card}
-        return {**order, "contactInfoList": [sender, receiver], "cargoDetails": [{"name": "茶", "count": 1}], **more}
+        return {**order, "contactInfoList": [sender, receiver], "cargoDetails": [{"name": "茶", "count": 1}], **fields}
 
     async def book(self, order_no: str = ORDERS[0]) -> str:
-        """The parcel's number."""
-        told = await self.call("CREATE_ORDER", **self.order(order_no))
-        assert told["success"], told
-        [waybill] = told["msgData"]["waybillNoInfoList"]
+        """Book a shipment and return its tracking number."""
+        result = await self.call("CREATE_ORDER", **self.build_order(order_no))
+        assert result["success"], result
+        [waybill] = result["msgData"]["waybillNoInfoList"]
         assert waybill["waybillType"] == 1
         return str(waybill["waybillNo"])
 
-    async def tracked(self, number: str, **more: object) -> list[dict[str, str]]:
-        told = await self.call("SEARCH_ROUTES", trackingType="1", trackingNumber=[number], **more)
-        [found] = told["msgData"]["routeResps"]
-        assert found["mailNo"] == number
-        return list(found["routes"])
+    async def fetch_routes(self, tracking_no: str, **fields: object) -> list[dict[str, str]]:
+        result = await self.call("SEARCH_ROUTES", trackingType="1", trackingNumber=[tracking_no], **fields)
+        [response] = result["msgData"]["routeResps"]
+        assert response["mailNo"] == tracking_no
+        return list(response["routes"])
 
 
 class Kuaidi100Client:
     """A customer of kuaidi100."""
 
     def __init__(
-        self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, callback: str, ids: MerchantIds = IDS
+        self, http: aiohttp.ClientSession | TestClient[Any, Any], base: str, webhook_url: str, ids: MerchantIds = IDS
     ) -> None:
         self._http = http
         self._base = f"{base}/kuaidi100"
-        self._callback = callback
+        self._webhook_url = webhook_url
         self._ids = ids
 
-    async def follow(self, number: str, company: str = "yuantong", **more: str) -> dict[str, Any]:
-        parameters = {"callbackurl": self._callback, "salt": self._ids.kuaidi100_salt, "resultv2": "4"}
-        asked = {"company": company, "number": number, "key": self._ids.kuaidi100_key, "parameters": parameters, **more}
-        async with self._http.post(f"{self._base}/poll", data={"schema": "json", "param": json.dumps(asked)}) as answer:
-            told: dict[str, Any] = await answer.json()
-        return told
+    async def subscribe(self, number: str, company: str = "yuantong", **fields: str) -> dict[str, Any]:
+        parameters = {"callbackurl": self._webhook_url, "salt": self._ids.kuaidi100_salt, "resultv2": "4"}
+        param = {"company": company, "number": number, "key": self._ids.kuaidi100_key, "parameters": parameters}
+        form = {"schema": "json", "param": json.dumps(param | fields)}
+        async with self._http.post(f"{self._base}/poll", data=form) as response:
+            document: dict[str, Any] = await response.json()
+        return document
 
-    async def query(self, number: str, sign: str | None = None, **more: str) -> dict[str, Any]:
-        param = json.dumps({"com": "yuantong", "num": number, "resultv2": "4", **more})
-        good = md5(param + self._ids.kuaidi100_key + self._ids.kuaidi100_customer)
-        form = {"customer": self._ids.kuaidi100_customer, "sign": sign or good, "param": param}
-        async with self._http.post(f"{self._base}/poll/query.do", data=form) as answer:
-            told: dict[str, Any] = await answer.json()
-        return told
+    async def query(self, number: str, sign: str | None = None, **fields: str) -> dict[str, Any]:
+        param = json.dumps({"com": "yuantong", "num": number, "resultv2": "4", **fields})
+        right_sign = hash_md5(param + self._ids.kuaidi100_key + self._ids.kuaidi100_customer)
+        form = {"customer": self._ids.kuaidi100_customer, "sign": sign or right_sign, "param": param}
+        async with self._http.post(f"{self._base}/poll/query.do", data=form) as response:
+            document: dict[str, Any] = await response.json()
+        return document
 
 
-def md5(text: str) -> str:
+def hash_md5(text: str) -> str:
     return hashlib.md5(text.encode()).hexdigest().upper()
 
 
 class ReceivedWebhook(NamedTuple):
-    """What the shop got."""
+    """A webhook that the shop received."""
 
     carrier: str
     key: str
@@ -159,21 +162,21 @@ class ReceivedWebhook(NamedTuple):
         return {name: value for name, [value] in parse_qs(self.body.decode()).items()}
 
     @property
-    def told(self) -> dict[str, Any]:
+    def param(self) -> dict[str, Any]:
         return dict(json.loads(self.form["param"]))
 
     @property
     def is_genuine(self) -> bool:
         if self.carrier == "sf_express":
             return self.key == IDS.sf_express_webhook_key
-        return self.form["sign"] == md5(self.form["param"] + IDS.kuaidi100_salt)
+        return self.form["sign"] == hash_md5(self.form["param"] + IDS.kuaidi100_salt)
 
 
-GOOD = {
+ACCEPTED = {
     "sf_express": {"return_code": "0000", "return_msg": "成功"},
     "kuaidi100": {"result": True, "returnCode": "200", "message": "ok"},
 }
-BAD = {
+REFUSED = {
     "sf_express": {"return_code": "1000", "return_msg": "no"},
     "kuaidi100": {"result": False, "returnCode": "500", "message": "no"},
 }
@@ -181,33 +184,33 @@ BAD = {
 
 @dataclass
 class WebhookReceiver:
-    """The shop: it says no as long as `refusals` has something, and then yes."""
+    """A shop that refuses one webhook for each item of `refusals`, and then accepts."""
 
-    got: list[ReceivedWebhook] = field(default_factory=list)
+    received: list[ReceivedWebhook] = field(default_factory=list)
     refusals: Iterator[object] = field(default_factory=lambda: iter(()))
     url: str = ""
 
     @asynccontextmanager
-    async def listening(self, port: int | None = None) -> AsyncIterator[WebhookReceiver]:
+    async def listen(self, port: int | None = None) -> AsyncIterator[WebhookReceiver]:
         app = web.Application()
-        app.router.add_post("/v1/webhooks/carriers/{system}", self._notify)
+        app.router.add_post("/v1/webhooks/carriers/{system}", self._receive)
         async with TestServer(app, port=port) as server:
             self.url = str(server.make_url("")).rstrip("/")
             yield self
 
-    async def _notify(self, request: web.Request) -> web.Response:
-        carrier = request.match_info["carrier"]
-        self.got.append(ReceivedWebhook(carrier, request.query.get("key", ""), await request.read()))
-        return web.json_response(next((BAD for _ in self.refusals), GOOD)[carrier])
+    async def _receive(self, request: web.Request) -> web.Response:
+        system = request.match_info["system"]
+        self.received.append(ReceivedWebhook(system, request.query.get("key", ""), await request.read()))
+        return web.json_response(next((REFUSED for _ in self.refusals), ACCEPTED)[system])
 
-    def codes(self) -> list[str]:
-        """Of SF's routes, as they came."""
-        return [push.route["opCode"] for push in self.got]
+    def list_codes(self) -> list[str]:
+        """Return the codes of SF's routes in the order of arrival."""
+        return [webhook.route["opCode"] for webhook in self.received]
 
 
 @dataclass
 class CarrierKit:
-    """Carriers, their clients and the shop."""
+    """Simulated carriers, their clients and the shop."""
 
     carriers: SimulatedCarriers
     clock: FakeCarrierClock
@@ -216,79 +219,101 @@ class CarrierKit:
     kuaidi100: Kuaidi100Client
     receiver: WebhookReceiver
 
-    def jump(self, hours: float) -> None:
+    def advance(self, hours: float) -> None:
+        """Move the clock forward."""
         self.clock.ms += int(hours * HOUR_MS)
-        self.carriers.courier.wake.set()
+        self.carriers.simulator.wake.set()
 
-    async def live(self) -> list[ReceivedWebhook]:
-        """Until no parcel moves any more, step by step; what the shop has got then."""
-        while (next_ms := self.carriers.courier.next_ms()) is not None:
+    async def run_to_end(self) -> list[ReceivedWebhook]:
+        """Move the clock step by step until every shipment has ended, and return the webhooks received by then."""
+        while (next_ms := self.carriers.simulator.find_next_due_ms()) is not None:
             self.clock.ms = max(next_ms, self.clock.ms)
-            self.carriers.courier.wake.set()
-            await self.settled()
-        return self.receiver.got
+            self.carriers.simulator.wake.set()
+            await self.wait_until_idle()
+        return self.receiver.received
 
-    async def settled(self) -> None:
-        """All that is due has happened."""
+    async def wait_until_idle(self) -> None:
+        """Wait until no step and no webhook is due."""
 
-        async def look() -> bool:
-            now_ms, next_ms = self.clock.ms, self.carriers.courier.next_ms()
-            return (next_ms is None or next_ms > now_ms) and not self.carriers.depot.due(now_ms, 1)
+        async def is_idle() -> bool:
+            now_ms, next_ms = self.clock.ms, self.carriers.simulator.find_next_due_ms()
+            has_due_step = next_ms is not None and next_ms <= now_ms
+            return not has_due_step and not self.carriers.shipment_store.list_due_webhooks(now_ms, 1)
 
-        await eventually(look)
+        await eventually(is_idle)
 
-    def switch(self, **switches: Any) -> None:
+    def set_faults(self, **faults: Any) -> None:
+        """Set the faults of all carriers; webhooks are sent at once."""
         for name in CARRIERS:
-            self.carriers.courier.switch(name, CarrierFaults(**{"push_ms": 0, **switches}))
+            self.carriers.simulator.set_faults(name, CarrierFaults(**{"webhook_delay_ms": 0, **faults}))
 
-    async def state(self, number: str, wanted: str) -> None:
-        await eventually(lambda: self._is(number, wanted))
+    async def wait_for_state(self, tracking_no: str, state: str) -> None:
+        async def is_reached() -> bool:
+            return self.carriers.shipment_store.get(tracking_no).state == state
 
-    async def _is(self, number: str, wanted: str) -> bool:
-        return self.carriers.depot.find(number).state == wanted
+        await eventually(is_reached)
 
-    async def all_sent(self) -> list[ReceivedWebhook]:
-        """What the shop has got when nothing is left to be sent."""
+    async def wait_until_sent(self) -> list[ReceivedWebhook]:
+        """Wait until no webhook is left to be sent, and return those received."""
 
-        async def look() -> bool:
-            return all(self.books(name)["open_pushes"] == 0 for name in CARRIERS)
+        async def is_sent() -> bool:
+            return all(self.totals(name)["open_webhooks"] == 0 for name in CARRIERS)
 
-        await eventually(look)
-        return self.receiver.got
+        await eventually(is_sent)
+        return self.receiver.received
 
-    def books(self, carrier: str) -> dict[str, int]:
-        return self.carriers.depot.books(carrier)
+    def totals(self, carrier: str) -> dict[str, int]:
+        return self.carriers.shipment_store.totals(carrier)
 
-    def steps(self, number: str) -> list[str]:
-        parcel = self.carriers.depot.find(number)
-        return [event.step for event in self.carriers.depot.events(parcel.carrier, number)]
+    def list_steps(self, tracking_no: str) -> list[str]:
+        shipment = self.carriers.shipment_store.get(tracking_no)
+        return [event.step for event in self.carriers.shipment_store.list_events(shipment.carrier, tracking_no)]
 
 
 @asynccontextmanager
 async def open_carrier_kit(
     receiver: WebhookReceiver,
     file: Path | str = ":memory:",
-    board: FaultRegistry[CarrierFaults] | None = None,
+    fault_registry: FaultRegistry[CarrierFaults] | None = None,
     clock: FakeCarrierClock | None = None,
-    scenario: Sequence[Step] = (),
-    speed: int = 1,
-    **more: Any,
+    scenario: Sequence[ScenarioStep] = (),
+    time_factor: int = 1,
+    **settings: Any,
 ) -> AsyncIterator[CarrierKit]:
-    """Carriers in this process, which behave well and push at once; `more` says how pushes are sent."""
-    sending, clock = Sending(timeout_s=2, longest_wait_s=0, **more), clock or FakeCarrierClock()
-    if board is None:
-        board = FaultRegistry(CarrierFaults)
+    """Run carriers in this process, without faults and with immediate webhooks.
+
+    `settings` are those of the webhook sender.
+    """
+    sender_settings = SenderSettings(timeout_s=2, max_retry_wait_s=0, **settings)
+    clock = clock or FakeCarrierClock()
+    if fault_registry is None:
+        fault_registry = FaultRegistry(CarrierFaults)
         for name in CARRIERS:
-            board.set(name, CarrierFaults(push_ms=0))
-    nobody: Callable[[object], list[Any]] = lambda plans: []  # noqa: E731
-    with closing(PaymentStore()) as bank, closing(ShipmentStore(file)) as depot:
-        make = partial(carrier_protocols, depot, board, IDS, receiver.url)
+            fault_registry.set(name, CarrierFaults(webhook_delay_ms=0))
+    with closing(PaymentStore()) as payment_store, closing(ShipmentStore(file)) as shipment_store:
+        create_protocols = partial(carrier_protocols, shipment_store, fault_registry, IDS, receiver.url)
         async with (
-            running(bank, clock, ProviderFaultRegistry(), sending, nobody) as sandbox,
-            run_carriers(depot, clock, board, sending, make, speed, sandbox.over, scenario) as carriers,
-            TestClient(TestServer(build(sandbox, carriers))) as http,
+            run_providers(
+                payment_store, clock, ProviderFaultRegistry(), sender_settings, lambda simulator: []
+            ) as sandbox,
+            run_carriers(
+                shipment_store,
+                clock,
+                fault_registry,
+                sender_settings,
+                create_protocols,
+                time_factor,
+                sandbox.stop_on_failure,
+                scenario,
+            ) as carriers,
+            TestClient(TestServer(build_app(sandbox, carriers))) as http,
         ):
-            callback = f"{receiver.url}/v1/webhooks/carriers/kuaidi100"
+            webhook_url = f"{receiver.url}/v1/webhooks/carriers/kuaidi100"
             yield CarrierKit(
-                carriers, clock, http, SfExpressClient(http, ""), Kuaidi100Client(http, "", callback), receiver
+                carriers=carriers,
+                clock=clock,
+                http=http,
+                sf=SfExpressClient(http, ""),
+                kuaidi100=Kuaidi100Client(http, "", webhook_url),
+                receiver=receiver,
             )

@@ -1,4 +1,4 @@
-"""A sandbox with the least protocol, inside a test, and a merchant who gets its callbacks."""
+"""A sandbox inside a test, with a minimal provider protocol, and a merchant that receives its webhooks."""
 
 from __future__ import annotations
 
@@ -12,63 +12,78 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from commerce.kernel.clock import SystemClock
-from ops.sandbox.faults import ProviderFaultRegistry, Step
+from ops.sandbox.faults import ProviderFaultRegistry, ScenarioStep
 from ops.sandbox.payment_simulator import PaymentSimulator
-from ops.sandbox.payment_store import DueNotice, PaymentStore, SimulatedRefund, SimulatedTrade
-from ops.sandbox.protocol import Callback
-from ops.sandbox.server import Sandbox, build, running
-from ops.sandbox.webhook_sender import Sending
+from ops.sandbox.payment_store import DuePaymentWebhook, PaymentStore, SimulatedRefund, SimulatedTrade
+from ops.sandbox.protocol import SignedWebhook
+from ops.sandbox.server import Sandbox, build_app, run_providers
+from ops.sandbox.webhook_sender import SenderSettings
 from tests.support.sales import eventually
 
-QUICK = {"approve": "auto", "pay_after_ms": 0, "callback_ms": 0}
+PAY_AT_ONCE = {"approve": "auto", "pay_after_ms": 0, "webhook_delay_ms": 0}
 NUMBERS = [f"{number:032x}" for number in range(200)]
 
 
 class FakeProvider:
-    """The least protocol: JSON without signatures."""
+    """A minimal `ProviderProtocol`: JSON without signatures."""
 
     name = "fake"
 
-    def __init__(self, bank: PaymentStore, plans: PaymentSimulator) -> None:
-        self._bank = bank
-        self._plans = plans
+    def __init__(self, payment_store: PaymentStore, simulator: PaymentSimulator) -> None:
+        self._payment_store = payment_store
+        self._simulator = simulator
 
-    def routes(self) -> Sequence[web.AbstractRouteDef]:
-        return [web.post("/trades", self._trade), web.post("/refunds", self._refund)]
+    def build_routes(self) -> Sequence[web.AbstractRouteDef]:
+        return [web.post("/trades", self._create_trade), web.post("/refunds", self._create_refund)]
 
-    async def _trade(self, request: web.Request) -> web.Response:
-        asked = await request.json()
+    async def _create_trade(self, request: web.Request) -> web.Response:
+        body = await request.json()
         now_ms = SystemClock().now_ms()
-        no, url, expires_ms = asked["out_no"], asked["notify_url"], now_ms + asked.get("life_ms", 60_000)
-        subject = asked.get("subject", "tea")
-        money = (500, "CNY", subject, "page", "", url, "waiting", now_ms, expires_ms)
-        trade = self._bank.open_trade(SimulatedTrade("fake", no, f"T{no}", *money))
-        self._plans.on_trade(trade)
+        trade = SimulatedTrade(
+            provider="fake",
+            out_no=body["out_no"],
+            trade_no=f"T{body['out_no']}",
+            amount=500,
+            currency="CNY",
+            subject=body.get("subject", "tea"),
+            flow="page",
+            payer="",
+            notify_url=body["notify_url"],
+            state="waiting",
+            created_ms=now_ms,
+            expires_ms=now_ms + body.get("life_ms", 60_000),
+        )
+        trade = self._payment_store.open_trade(trade)
+        self._simulator.on_trade(trade)
         return web.json_response({"trade_no": trade.trade_no})
 
-    async def _refund(self, request: web.Request) -> web.Response:
-        asked = await request.json()
-        no, out_no, now_ms = asked["out_refund_no"], asked["out_no"], SystemClock().now_ms()
-        refund = self._bank.refund(SimulatedRefund("fake", no, out_no, f"R{no}", 100, "", now_ms))
-        trade = self._bank.trade("fake", out_no)
+    async def _create_refund(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        refund_no, out_no, now_ms = body["out_refund_no"], body["out_no"], SystemClock().now_ms()
+        refund = SimulatedRefund("fake", refund_no, out_no, f"R{refund_no}", 100, "", now_ms)
+        refund = self._payment_store.refund(refund)
+        trade = self._payment_store.find_trade("fake", out_no)
         assert trade is not None
-        self._plans.on_refund(trade, refund)
+        self._simulator.on_refund(trade, refund)
         return web.json_response({})
 
-    def callback(self, notice: DueNotice, trade: SimulatedTrade, refund: SimulatedRefund | None) -> Callback:
-        told = {
-            "id": notice.notice_id,
+    def build_webhook(
+        self, due_webhook: DuePaymentWebhook, trade: SimulatedTrade, refund: SimulatedRefund | None
+    ) -> SignedWebhook:
+        document = {
+            "id": due_webhook.webhook_id,
             "out_no": trade.out_no,
             "out_refund_no": refund.out_refund_no if refund else None,
             "state": trade.state,
-            "amount": trade.amount + (1 if notice.wrong == "amount" else 0),
+            "amount": trade.amount + (1 if due_webhook.defect == "amount" else 0),
         }
-        return Callback({"X-Signature": "bad" if notice.wrong == "signature" else "good"}, json.dumps(told).encode())
+        signature = "bad" if due_webhook.defect == "signature" else "good"
+        return SignedWebhook({"X-Signature": signature}, json.dumps(document).encode())
 
     def is_accepted(self, status: int, body: bytes) -> bool:
         return status == 200 and body == b"ok"
 
-    def statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
+    def build_statement(self, trades: Sequence[SimulatedTrade], refunds: Sequence[SimulatedRefund]) -> str:
         return "".join([f"+{trade.amount}\n" for trade in trades] + [f"-{refund.amount}\n" for refund in refunds])
 
 
@@ -81,37 +96,37 @@ def fail_webhook() -> web.Response:
 
 
 class FakeMerchant:
-    """Gets callbacks. Answers with what `answers` gives, and accepts when that is used up."""
+    """Receives webhooks. Responds with `responses`, and accepts when there are no more."""
 
     def __init__(self) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.answers: Iterator[Callable[[], web.Response]] = iter(())
+        self.received: list[dict[str, Any]] = []
+        self.responses: Iterator[Callable[[], web.Response]] = iter(())
         self.url = ""
 
     @asynccontextmanager
-    async def listening(self, port: int | None = None) -> AsyncIterator[FakeMerchant]:
+    async def listen(self, port: int | None = None) -> AsyncIterator[FakeMerchant]:
         app = web.Application()
-        app.router.add_post("/notify", self.notify)
+        app.router.add_post("/webhook", self._receive)
         async with TestServer(app, port=port) as server:
-            self.url = str(server.make_url("/notify"))
+            self.url = str(server.make_url("/webhook"))
             yield self
 
-    async def notify(self, request: web.Request) -> web.Response:
-        self.got.append({**await request.json(), "signature": request.headers["X-Signature"]})
-        return next(self.answers, lambda: web.Response(text="ok"))()
+    async def _receive(self, request: web.Request) -> web.Response:
+        self.received.append({**await request.json(), "signature": request.headers["X-Signature"]})
+        return next(self.responses, lambda: web.Response(text="ok"))()
 
-    async def has(self, count: int) -> list[dict[str, Any]]:
-        """Waits until so many callbacks came."""
+    async def wait_for(self, count: int) -> list[dict[str, Any]]:
+        """Wait until at least `count` webhooks arrived, and return all."""
 
-        async def look() -> bool:
-            return len(self.got) >= count
+        async def has_received() -> bool:
+            return len(self.received) >= count
 
-        await eventually(look)
-        return self.got
+        await eventually(has_received)
+        return self.received
 
 
 class SandboxKit:
-    """A client of a sandbox that runs in the test, with its merchant."""
+    """A client of a sandbox in this process, with its merchant."""
 
     def __init__(
         self, client: TestClient[web.Request, web.Application], sandbox: Sandbox, merchant: FakeMerchant
@@ -120,50 +135,58 @@ class SandboxKit:
         self.sandbox = sandbox
         self.merchant = merchant
 
-    async def switch(self, **switches: object) -> None:
-        async with self.client.put("/switches/fake", json=switches) as answer:
-            assert answer.status == 200, await answer.text()
+    async def set_faults(self, **faults: object) -> None:
+        async with self.client.put("/faults/fake", json=faults) as response:
+            assert response.status == 200, await response.text()
 
-    async def trade(self, out_no: str = NUMBERS[0], **more: object) -> None:
-        asked = {"out_no": out_no, "notify_url": self.merchant.url, **more}
-        async with self.client.post("/fake/trades", json=asked) as answer:
-            assert answer.status == 200
+    async def create_trade(self, out_no: str = NUMBERS[0], **fields: object) -> None:
+        body = {"out_no": out_no, "notify_url": self.merchant.url, **fields}
+        async with self.client.post("/fake/trades", json=body) as response:
+            assert response.status == 200
 
-    async def refund(self, out_refund_no: str, out_no: str = NUMBERS[0]) -> None:
-        asked = {"out_no": out_no, "out_refund_no": out_refund_no}
-        async with self.client.post("/fake/refunds", json=asked) as answer:
-            assert answer.status == 200
+    async def create_refund(self, out_refund_no: str, out_no: str = NUMBERS[0]) -> None:
+        body = {"out_no": out_no, "out_refund_no": out_refund_no}
+        async with self.client.post("/fake/refunds", json=body) as response:
+            assert response.status == 200
 
-    async def state(self, wanted: str, out_no: str = NUMBERS[0]) -> SimulatedTrade:
-        async def look() -> SimulatedTrade | None:
-            trade = self.sandbox.bank.trade("fake", out_no)
-            return trade if trade and trade.state == wanted else None
+    async def wait_for_state(self, state: str, out_no: str = NUMBERS[0]) -> SimulatedTrade:
+        async def find_trade() -> SimulatedTrade | None:
+            trade = self.sandbox.payment_store.find_trade("fake", out_no)
+            return trade if trade and trade.state == state else None
 
-        found = await eventually(look)
-        assert found is not None
-        return found
+        trade = await eventually(find_trade)
+        assert trade is not None
+        return trade
 
-    async def all_sent(self) -> None:
-        async def look() -> bool:
-            return self.sandbox.bank.open_notices() == 0
+    async def wait_until_sent(self) -> None:
+        """Wait until no webhook is left to be sent."""
 
-        await eventually(look)
+        async def is_sent() -> bool:
+            return self.sandbox.payment_store.count_open_webhooks() == 0
+
+        await eventually(is_sent)
 
 
 @asynccontextmanager
 async def open_sandbox_kit(
     merchant: FakeMerchant,
     file: Path | str = ":memory:",
-    board: ProviderFaultRegistry | None = None,
-    scenario: Sequence[Step] = (),
-    **more: Any,
+    fault_registry: ProviderFaultRegistry | None = None,
+    scenario: Sequence[ScenarioStep] = (),
+    **settings: Any,
 ) -> AsyncIterator[SandboxKit]:
-    """A sandbox in this process; `more` says how callbacks are sent."""
-    sending = Sending(timeout_s=2, longest_wait_s=0.01, **more)
-    with closing(PaymentStore(file)) as bank:
-        protocols: Callable[[PaymentSimulator], Sequence[FakeProvider]] = lambda plans: [FakeProvider(bank, plans)]  # noqa: E731
+    """Run a sandbox in this process; `settings` are those of the webhook sender."""
+    sender_settings = SenderSettings(timeout_s=2, max_retry_wait_s=0.01, **settings)
+    fault_registry = fault_registry or ProviderFaultRegistry()
+    with closing(PaymentStore(file)) as payment_store:
+
+        def create_protocols(simulator: PaymentSimulator) -> Sequence[FakeProvider]:
+            return [FakeProvider(payment_store, simulator)]
+
         async with (
-            running(bank, SystemClock(), board or ProviderFaultRegistry(), sending, protocols, scenario) as sandbox,
-            TestClient(TestServer(build(sandbox))) as client,
+            run_providers(
+                payment_store, SystemClock(), fault_registry, sender_settings, create_protocols, scenario
+            ) as sandbox,
+            TestClient(TestServer(build_app(sandbox))) as client,
         ):
             yield SandboxKit(client, sandbox, merchant)

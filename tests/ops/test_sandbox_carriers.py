@@ -1,4 +1,4 @@
-"""What the sandbox's carriers do when they behave well: whole lives of parcels, and what they refuse."""
+"""Simulated carriers without faults: journeys from booking to delivery, and refused requests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from commerce.kernel.clock import from_ms
 from ops.sandbox.faults import CarrierFaults, FaultRegistry
-from ops.sandbox.webhook_sender import ATTEMPTS
+from ops.sandbox.webhook_sender import MAX_ATTEMPTS
 from tests.ops.carrier_kit import IDS, ORDERS, CarrierKit, FakeCarrierClock, WebhookReceiver, open_carrier_kit
 
 LIFE_HOURS = 100.0
@@ -20,56 +20,57 @@ LIFE_HOURS = 100.0
 
 @pytest.fixture
 async def kit() -> AsyncIterator[CarrierKit]:
-    async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver) as made:
-        yield made
+    async with WebhookReceiver().listen() as receiver, open_carrier_kit(receiver) as opened_kit:
+        yield opened_kit
 
 
-async def test_a_parcel_of_sf_arrives(kit: CarrierKit) -> None:
-    number = await kit.sf.book()
-    found = await kit.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0])
-    assert found["msgData"]["waybillNoInfoList"][0]["waybillNo"] == number
-    assert found["msgData"]["routeLabelInfo"][0]["routeLabelData"]["destRouteLabel"]
-    assert await kit.sf.tracked(number) == []
-    assert kit.receiver.got == []
-    got = await kit.live()
-    codes = kit.receiver.codes()
+async def test_sf_shipment_is_tracked_until_delivered(kit: CarrierKit) -> None:
+    tracking_no = await kit.sf.book()
+    booking = await kit.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0])
+    assert booking["msgData"]["waybillNoInfoList"][0]["waybillNo"] == tracking_no
+    assert booking["msgData"]["routeLabelInfo"][0]["routeLabelData"]["destRouteLabel"]
+    assert await kit.sf.fetch_routes(tracking_no) == []
+    assert kit.receiver.received == []
+    webhooks = await kit.run_to_end()
+    codes = kit.receiver.list_codes()
     assert codes[0] == "50"
     assert codes[1:-2] in (["30", "31"], ["30", "31"] * 2, ["30", "31"] * 3)
     assert codes[-2:] == ["44", "80"]
-    assert all(push.is_genuine for push in got)
-    assert {(push.route["mailno"], push.route["orderid"]) for push in got} == {(number, ORDERS[0])}
-    assert len({push.route["id"] for push in got}) == len(got)
-    shown = ("acceptTime", "acceptAddress", "remark", "opCode", "reasonCode")
-    assert await kit.sf.tracked(number) == [{name: push.route[name] for name in shown} for push in got]
-    times = [push.route["acceptTime"] for push in got]
-    assert all(first < then for first, then in pairwise(times))
-    assert (got[0].route["acceptAddress"], got[-1].route["acceptAddress"]) == ("杭州市", "上海市")
-    none = dict.fromkeys(("booked_more_than_once", "refused", "cancelled", "returned", "lost", "open_pushes"), 0)
-    async with kit.http.get("/books") as answer:
-        assert (await answer.json())["sf_express"] == {"parcels": 1, "delivered": 1, **none}
+    assert all(webhook.is_genuine for webhook in webhooks)
+    assert {(webhook.route["mailno"], webhook.route["orderid"]) for webhook in webhooks} == {(tracking_no, ORDERS[0])}
+    assert len({webhook.route["id"] for webhook in webhooks}) == len(webhooks)
+    members = ("acceptTime", "acceptAddress", "remark", "opCode", "reasonCode")
+    routes = [{name: webhook.route[name] for name in members} for webhook in webhooks]
+    assert await kit.sf.fetch_routes(tracking_no) == routes
+    times = [webhook.route["acceptTime"] for webhook in webhooks]
+    assert all(earlier < later for earlier, later in pairwise(times))
+    assert (webhooks[0].route["acceptAddress"], webhooks[-1].route["acceptAddress"]) == ("杭州市", "上海市")
+    zeros = dict.fromkeys(("booked_more_than_once", "refused", "cancelled", "returned", "lost", "open_webhooks"), 0)
+    async with kit.http.get("/totals") as response:
+        assert (await response.json())["sf_express"] == {"shipments": 1, "delivered": 1, **zeros}
 
 
-async def test_an_order_number_is_used_once(kit: CarrierKit) -> None:
-    number = await kit.sf.book()
+async def test_sf_order_number_is_booked_once(kit: CarrierKit) -> None:
+    tracking_no = await kit.sf.book()
     for _ in range(2):
-        again = await kit.sf.call("CREATE_ORDER", **kit.sf.order(ORDERS[0]))
-        assert (again["success"], again["errorCode"], again["msgData"]) == (False, "8016", None)
+        repeated = await kit.sf.call("CREATE_ORDER", **kit.sf.build_order(ORDERS[0]))
+        assert (repeated["success"], repeated["errorCode"], repeated["msgData"]) == (False, "8016", None)
         assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] in ("S0000", "8037")
-    assert await kit.sf.book(ORDERS[1]) != number
-    assert kit.books("sf_express")["booked_more_than_once"] == 0
+    assert await kit.sf.book(ORDERS[1]) != tracking_no
+    assert kit.totals("sf_express")["booked_more_than_once"] == 0
 
 
-async def test_two_numbers_for_one_order_are_counted(kit: CarrierKit) -> None:
-    """The books count what is there, whatever was checked."""
-    parcel = kit.carriers.depot.find(await kit.sf.book())
-    kit.carriers.depot.change(replace(parcel, number="SF7000000000000"))
-    assert kit.books("sf_express")["booked_more_than_once"] == 1
+async def test_totals_count_two_numbers_of_one_order(kit: CarrierKit) -> None:
+    """The count covers stored rows, so it finds a double booking that the checks missed."""
+    shipment = kit.carriers.shipment_store.get(await kit.sf.book())
+    kit.carriers.shipment_store.update(replace(shipment, tracking_no="SF7000000000000"))
+    assert kit.totals("sf_express")["booked_more_than_once"] == 1
 
 
-async def test_sf_refuses_what_is_not_its_customers(kit: CarrierKit) -> None:
-    good = kit.sf.form("EXP_RECE_SEARCH_ORDER_RESP", {"orderId": ORDERS[0]})
+async def test_sf_request_of_other_customer_is_refused(kit: CarrierKit) -> None:
+    good = kit.sf.build_form("EXP_RECE_SEARCH_ORDER_RESP", {"orderId": ORDERS[0]})
     assert (await kit.sf.send(good))["apiResultCode"] == "A1000"
-    for code, changed in (
+    for code, changes in (
         ("A1006", {"msgDigest": "AAAA"}),
         ("A1006", {"msgData": good["msgData"] + " "}),
         ("A1006", {"timestamp": "1800000000001"}),
@@ -77,16 +78,16 @@ async def test_sf_refuses_what_is_not_its_customers(kit: CarrierKit) -> None:
         ("A1001", {"msgDigest": ""}),
         ("A1001", {"timestamp": "yesterday"}),
     ):
-        told = await kit.sf.send(good | changed)
-        assert (told["apiResultCode"], told["apiResultData"]) == (code, None), changed
-    strange = await kit.sf.send(kit.sf.form("EXP_RECE_DO_MAGIC", {}))
-    assert strange["apiResultCode"] == "A1004"
+        result = await kit.sf.send(good | changes)
+        assert (result["apiResultCode"], result["apiResultData"]) == (code, None), changes
+    unknown_service = await kit.sf.send(kit.sf.build_form("EXP_RECE_DO_MAGIC", {}))
+    assert unknown_service["apiResultCode"] == "A1004"
 
 
-async def test_sf_refuses_orders_that_cannot_be(kit: CarrierKit) -> None:
-    good = kit.sf.order(ORDERS[0])
+async def test_sf_invalid_order_is_refused(kit: CarrierKit) -> None:
+    good = kit.sf.build_order(ORDERS[0])
     sender, receiver = good["contactInfoList"]
-    for code, changed in (
+    for code, changes in (
         ("6118", {"orderId": ""}),
         ("9003", {"orderId": "茶"}),
         ("20052", {"monthlyCard": "1"}),
@@ -95,183 +96,188 @@ async def test_sf_refuses_orders_that_cannot_be(kit: CarrierKit) -> None:
         ("4002", {"cargoDetails": []}),
         ("4002", {"orderId": 7}),
     ):
-        told = await kit.sf.call("CREATE_ORDER", **good | changed)
-        assert (told["success"], told["errorCode"]) == (False, code), changed
-    assert kit.books("sf_express")["parcels"] == 0
+        result = await kit.sf.call("CREATE_ORDER", **good | changes)
+        assert (result["success"], result["errorCode"]) == (False, code), changes
+    assert kit.totals("sf_express")["shipments"] == 0
     assert (await kit.sf.call("SEARCH_ORDER_RESP", orderId=ORDERS[0]))["errorCode"] == "8024"
 
 
-async def test_sf_cancels_until_the_parcel_is_picked_up(kit: CarrierKit) -> None:
+async def test_sf_booking_is_cancelled_until_pickup(kit: CarrierKit) -> None:
     assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8024"
-    number = await kit.sf.book(ORDERS[0])
-    told = await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2)
-    assert (told["success"], told["msgData"]["resStatus"]) == (True, 2)
+    tracking_no = await kit.sf.book(ORDERS[0])
+    result = await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2)
+    assert (result["success"], result["msgData"]["resStatus"]) == (True, 2)
     assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[0], dealType=2))["errorCode"] == "8037"
     other = await kit.sf.book(ORDERS[1])
-    kit.jump(LIFE_HOURS)
-    await kit.state(other, "delivered")
+    kit.advance(LIFE_HOURS)
+    await kit.wait_for_state(other, "delivered")
     assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=2))["errorCode"] == "8044"
-    assert (kit.steps(number), kit.books("sf_express")["cancelled"]) == ([], 1)
+    assert (kit.list_steps(tracking_no), kit.totals("sf_express")["cancelled"]) == ([], 1)
     assert (await kit.sf.call("UPDATE_ORDER", orderId=ORDERS[1], dealType=1))["errorCode"] == "8252"
 
 
-async def test_sf_tells_routes_by_order_and_to_who_knows_the_telephone(kit: CarrierKit) -> None:
-    number = await kit.sf.book()
-    await kit.http.post(f"/parcels/{number}/move")
-    told = await kit.sf.call("SEARCH_ROUTES", trackingType="2", trackingNumber=[ORDERS[0], ORDERS[1]])
-    first, second = told["msgData"]["routeResps"]
-    assert (first["mailNo"], len(first["routes"]), second["routes"]) == (number, 1, [])
-    assert len(await kit.sf.tracked(number, checkPhoneNo="2784")) == 1
-    assert await kit.sf.tracked(number, checkPhoneNo="0000") == []
+async def test_sf_routes_are_found_by_order_and_telephone(kit: CarrierKit) -> None:
+    tracking_no = await kit.sf.book()
+    await kit.http.post(f"/shipments/{tracking_no}/move")
+    result = await kit.sf.call("SEARCH_ROUTES", trackingType="2", trackingNumber=[ORDERS[0], ORDERS[1]])
+    first, second = result["msgData"]["routeResps"]
+    assert (first["mailNo"], len(first["routes"]), second["routes"]) == (tracking_no, 1, [])
+    assert len(await kit.sf.fetch_routes(tracking_no, checkPhoneNo="2784")) == 1
+    assert await kit.sf.fetch_routes(tracking_no, checkPhoneNo="0000") == []
 
 
-async def test_a_parcel_that_kuaidi100_follows(kit: CarrierKit) -> None:
+async def test_kuaidi100_shipment_is_tracked_until_delivered(kit: CarrierKit) -> None:
     assert (await kit.kuaidi100.query("YT0001"))["returnCode"] == "500"
-    assert await kit.kuaidi100.follow("YT0001") == {"result": True, "returnCode": "200", "message": "提交成功"}
-    assert (await kit.kuaidi100.follow("YT0001"))["returnCode"] == "501"
-    got = await kit.live()
-    assert all(push.is_genuine for push in got)
-    states = [push.told["lastResult"]["state"] for push in got]
+    assert await kit.kuaidi100.subscribe("YT0001") == {"result": True, "returnCode": "200", "message": "提交成功"}
+    assert (await kit.kuaidi100.subscribe("YT0001"))["returnCode"] == "501"
+    webhooks = await kit.run_to_end()
+    assert all(webhook.is_genuine for webhook in webhooks)
+    states = [webhook.param["lastResult"]["state"] for webhook in webhooks]
     assert (states[0], states[-2:]) == ("103", ["5", "301"])
     assert set(states[1:-2]) == {"1001", "1002"}
-    assert [push.told["status"] for push in got] == ["polling"] * (len(got) - 1) + ["shutdown"]
-    last = got[-1].told["lastResult"]
-    assert (last["nu"], last["com"], last["ischeck"], len(last["data"])) == ("YT0001", "yuantong", "1", len(got))
+    assert [webhook.param["status"] for webhook in webhooks] == ["polling"] * (len(webhooks) - 1) + ["shutdown"]
+    last = webhooks[-1].param["lastResult"]
+    assert (last["nu"], last["com"], last["ischeck"], len(last["data"])) == ("YT0001", "yuantong", "1", len(webhooks))
     assert (last["data"][0]["statusCode"], last["data"][0]["status"]) == ("301", "签收")
     assert await kit.kuaidi100.query("YT0001") == last
     plain = await kit.kuaidi100.query("YT0001", resultv2="")
     assert (plain["state"], "statusCode" in plain["data"][0]) == ("3", False)
-    assert kit.books("kuaidi100")["delivered"] == 1
+    assert kit.totals("kuaidi100")["delivered"] == 1
 
 
-async def test_kuaidi100_tells_at_once_what_it_knows(kit: CarrierKit) -> None:
+async def test_kuaidi100_subscription_sends_past_events_at_once(kit: CarrierKit) -> None:
     await kit.kuaidi100.query("YT0001")
-    await kit.http.post("/parcels/YT0001/move?to=out")
-    assert kit.receiver.got == []
-    await kit.kuaidi100.follow("YT0001")
-    [push] = await kit.all_sent()
-    assert push.told["lastResult"]["state"] == "5"
+    await kit.http.post("/shipments/YT0001/move?to=out")
+    assert kit.receiver.received == []
+    await kit.kuaidi100.subscribe("YT0001")
+    [webhook] = await kit.wait_until_sent()
+    assert webhook.param["lastResult"]["state"] == "5"
 
 
-async def test_kuaidi100_refuses(kit: CarrierKit) -> None:
-    for code, more in (
+async def test_kuaidi100_invalid_request_is_refused(kit: CarrierKit) -> None:
+    for code, changes in (
         ("600", {"key": "other"}),
         ("700", {"company": "pigeons"}),
         ("702", {"number": "no number"}),
     ):
-        asked = {"number": "YT0001", **more}
-        assert (await kit.kuaidi100.follow(**asked))["returnCode"] == code
-    async with kit.http.post("/kuaidi100/poll", data={"schema": "json", "param": "{"}) as answer:
-        assert (await answer.json())["returnCode"] == "400"
+        fields = {"number": "YT0001", **changes}
+        assert (await kit.kuaidi100.subscribe(**fields))["returnCode"] == code
+    async with kit.http.post("/kuaidi100/poll", data={"schema": "json", "param": "{"}) as response:
+        assert (await response.json())["returnCode"] == "400"
     assert (await kit.kuaidi100.query("YT0001", sign="0" * 32))["returnCode"] == "503"
     assert (await kit.kuaidi100.query("YT0001", com="pigeons"))["returnCode"] == "400"
-    assert kit.books("kuaidi100")["parcels"] == 0
+    assert kit.totals("kuaidi100")["shipments"] == 0
 
 
-async def test_a_push_is_repeated_until_it_is_accepted(kit: CarrierKit) -> None:
+async def test_refused_webhook_is_sent_until_accepted(kit: CarrierKit) -> None:
     kit.receiver.refusals = iter(range(3))
-    number = await kit.sf.book()
-    await kit.http.post(f"/parcels/{number}/move")
-    got = await kit.all_sent()
-    assert len(got) == 4
-    assert len({push.body for push in got}) == 1
-    await kit.kuaidi100.follow("YT0001")
-    kit.receiver.refusals = iter(range(ATTEMPTS))
-    await kit.http.post("/parcels/YT0001/move")
-    assert len(await kit.all_sent()) == 4 + ATTEMPTS
+    tracking_no = await kit.sf.book()
+    await kit.http.post(f"/shipments/{tracking_no}/move")
+    webhooks = await kit.wait_until_sent()
+    assert len(webhooks) == 4
+    assert len({webhook.body for webhook in webhooks}) == 1
+    await kit.kuaidi100.subscribe("YT0001")
+    kit.receiver.refusals = iter(range(MAX_ATTEMPTS))
+    await kit.http.post("/shipments/YT0001/move")
+    assert len(await kit.wait_until_sent()) == 4 + MAX_ATTEMPTS
 
 
-async def test_pushes_stay_on_this_machine() -> None:
+async def test_webhook_to_other_host_is_not_sent() -> None:
     async with (
-        WebhookReceiver().listening() as receiver,
+        WebhookReceiver().listen() as receiver,
         open_carrier_kit(receiver, hosts=frozenset({"shop.test"})) as kit,
     ):
-        number = await kit.sf.book()
-        await kit.http.post(f"/parcels/{number}/move")
-        assert await kit.all_sent() == []
+        tracking_no = await kit.sf.book()
+        await kit.http.post(f"/shipments/{tracking_no}/move")
+        assert await kit.wait_until_sent() == []
 
 
-async def test_a_person_moves_parcels(kit: CarrierKit) -> None:
+async def test_person_moves_shipments_on_page(kit: CarrierKit) -> None:
     numbers = [await kit.sf.book(order_no) for order_no in ORDERS[:4]]
-    async with kit.http.get("/") as answer:
-        page = await answer.text()
-    assert all(f'href="/parcels/{number}"' in page for number in numbers)
-    assert page.count("Send back</button>") == 4
-    async with kit.http.post(f"/parcels/{numbers[0]}/move", headers={"Accept": "text/html"}) as answer:
-        assert (answer.status, answer.url.path) == (200, "/")
-    assert kit.steps(numbers[0]) == ["picked_up"]
-    for number, target in zip(numbers, ("delivered", "returned", "lost", "failed"), strict=True):
-        async with kit.http.post(f"/parcels/{number}/move?to={target}") as answer:
-            told = await answer.json()
-        assert told["state"] == {"failed": "on_the_way"}.get(target, target)
-        assert [event["step"] for event in told["events"]] == kit.steps(number)
-    assert kit.steps(numbers[1]) == ["picked_up", "left", "arrived", "turned", "returned"]
-    assert kit.steps(numbers[2]) == ["picked_up", "left", "arrived", "lost"]
-    assert kit.steps(numbers[3])[-2:] == ["out", "failed"]
-    kit.jump(LIFE_HOURS)
-    await kit.state(numbers[3], "delivered")
+    async with kit.http.get("/") as response:
+        page = await response.text()
+    assert all(f'href="/shipments/{tracking_no}"' in page for tracking_no in numbers)
+    assert page.count("Return</button>") == 4
+    async with kit.http.post(f"/shipments/{numbers[0]}/move", headers={"Accept": "text/html"}) as response:
+        assert (response.status, response.url.path) == (200, "/")
+    assert kit.list_steps(numbers[0]) == ["picked_up"]
+    for tracking_no, target in zip(numbers, ("delivered", "returned", "lost", "failed"), strict=True):
+        async with kit.http.post(f"/shipments/{tracking_no}/move?to={target}") as response:
+            result = await response.json()
+        assert result["state"] == {"failed": "in_transit"}.get(target, target)
+        assert [event["step"] for event in result["events"]] == kit.list_steps(tracking_no)
+    assert kit.list_steps(numbers[1]) == ["picked_up", "departed", "arrived", "turned_back", "returned"]
+    assert kit.list_steps(numbers[2]) == ["picked_up", "departed", "arrived", "lost"]
+    assert kit.list_steps(numbers[3])[-2:] == ["out", "failed"]
+    kit.advance(LIFE_HOURS)
+    await kit.wait_for_state(numbers[3], "delivered")
     for path, status in (
         (f"{numbers[0]}/move", 409),
         (f"{numbers[0]}/move?to=lost", 409),
         ("none/move", 404),
         (f"{numbers[0]}/move?to=mars", 400),
     ):
-        async with kit.http.post(f"/parcels/{path}") as answer:
-            assert answer.status == status, path
-    async with kit.http.get(f"/parcels/{numbers[0]}") as answer:
-        assert (await answer.json())["order_no"] == ORDERS[0]
-    async with kit.http.get("/parcels/none") as answer:
-        assert answer.status == 404
+        async with kit.http.post(f"/shipments/{path}") as response:
+            assert response.status == status, path
+    async with kit.http.get(f"/shipments/{numbers[0]}") as response:
+        assert (await response.json())["order_no"] == ORDERS[0]
+    async with kit.http.get("/shipments/none") as response:
+        assert response.status == 404
 
 
-async def test_a_parcel_is_not_taken_back_where_it_was(kit: CarrierKit) -> None:
-    number = await kit.sf.book()
+async def test_move_to_passed_step_is_refused(kit: CarrierKit) -> None:
+    tracking_no = await kit.sf.book()
     for target, status in (("out", 200), ("picked_up", 409), ("out", 409), ("returned", 200)):
-        async with kit.http.post(f"/parcels/{number}/move?to={target}") as answer:
-            assert answer.status == status, target
+        async with kit.http.post(f"/shipments/{tracking_no}/move?to={target}") as response:
+            assert response.status == status, target
 
 
-async def test_a_restart_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Parcels on the move, one that the shop did not hear of, and a timetable that is kept meanwhile."""
-    books, clock, receiver = tmp_path / "books.sqlite", FakeCarrierClock(), WebhookReceiver()
+async def test_restart_continues_shipments_and_webhooks(tmp_path: Path) -> None:
+    """Shipments keep their timetable while the sandbox is stopped, and unsent webhooks are sent."""
+    store_file, clock, receiver = tmp_path / "shipments.sqlite", FakeCarrierClock(), WebhookReceiver()
     receiver.url = "http://127.0.0.1:1"
-    board = FaultRegistry(CarrierFaults, file=tmp_path / "switches.json")
-    async with open_carrier_kit(receiver, books, board, clock) as first:
-        first.switch(push_ms=360_000_000)
-        number = await first.sf.book()
-        first.jump(6)
-        await first.state(number, "on_the_way")
-        begun = first.steps(number)
+    fault_registry = FaultRegistry(CarrierFaults, file=tmp_path / "faults.json")
+    async with open_carrier_kit(receiver, store_file, fault_registry, clock) as first:
+        first.set_faults(webhook_delay_ms=360_000_000)
+        tracking_no = await first.sf.book()
+        first.advance(6)
+        await first.wait_for_state(tracking_no, "in_transit")
+        steps_before = first.list_steps(tracking_no)
     clock.ms += 400 * 3_600_000
-    board = FaultRegistry(CarrierFaults, file=tmp_path / "switches.json")
-    assert board.of("sf_express").push_ms == 360_000_000
-    async with receiver.listening(), open_carrier_kit(receiver, books, board, clock) as second:
-        await second.state(number, "delivered")
-        got = await second.all_sent()
-        assert second.steps(number)[: len(begun)] == begun
-        assert len({push.route["id"] for push in got}) == len(got) == len(second.steps(number))
-        ended = second.carriers.depot.events("sf_express", number)[-1].at_ms
-        assert ended < clock.ms - 300 * 3_600_000, from_ms(ended)
+    fault_registry = FaultRegistry(CarrierFaults, file=tmp_path / "faults.json")
+    assert fault_registry.get("sf_express").webhook_delay_ms == 360_000_000
+    async with receiver.listen(), open_carrier_kit(receiver, store_file, fault_registry, clock) as second:
+        await second.wait_for_state(tracking_no, "delivered")
+        webhooks = await second.wait_until_sent()
+        assert second.list_steps(tracking_no)[: len(steps_before)] == steps_before
+        assert (
+            len({webhook.route["id"] for webhook in webhooks}) == len(webhooks) == len(second.list_steps(tracking_no))
+        )
+        ended_ms = second.carriers.shipment_store.list_events("sf_express", tracking_no)[-1].at_ms
+        assert ended_ms < clock.ms - 300 * 3_600_000, from_ms(ended_ms)
 
 
-async def test_the_same_seed_gives_the_same_roads() -> None:
-    async def roads(seed: int) -> list[str]:
-        board = FaultRegistry(CarrierFaults, seed)
-        async with WebhookReceiver().listening() as receiver, open_carrier_kit(receiver, board=board) as kit:
-            number = await kit.sf.book()
-            await kit.kuaidi100.follow("YT0001")
-            await kit.live()
-            depot = kit.carriers.depot
-            events = [*depot.events("sf_express", number), *depot.events("kuaidi100", "YT0001")]
-            return [f"{event.number} {event.step} {event.at_ms}" for event in events]
+async def test_journeys_with_equal_seed_are_equal() -> None:
+    async def list_journeys(seed: int) -> list[str]:
+        fault_registry = FaultRegistry(CarrierFaults, seed)
+        async with (
+            WebhookReceiver().listen() as receiver,
+            open_carrier_kit(receiver, fault_registry=fault_registry) as kit,
+        ):
+            tracking_no = await kit.sf.book()
+            await kit.kuaidi100.subscribe("YT0001")
+            await kit.run_to_end()
+            store = kit.carriers.shipment_store
+            events = [*store.list_events("sf_express", tracking_no), *store.list_events("kuaidi100", "YT0001")]
+            return [f"{event.tracking_no} {event.step} {event.at_ms}" for event in events]
 
-    assert await roads(1) == await roads(1) != await roads(2)
+    assert await list_journeys(1) == await list_journeys(1) != await list_journeys(2)
 
 
-async def test_secrets_are_not_shown(kit: CarrierKit) -> None:
-    number = await kit.sf.book()
-    for path in ("/", "/books", f"/parcels/{number}", "/switches/sf_express"):
-        async with kit.http.get(path) as answer:
-            shown = await answer.text()
-        assert json.dumps(IDS.sf_express_webhook_key)[1:-1] not in shown
-        assert IDS.sf_express_check_word not in shown
+async def test_pages_show_no_secrets(kit: CarrierKit) -> None:
+    tracking_no = await kit.sf.book()
+    for path in ("/", "/totals", f"/shipments/{tracking_no}", "/faults/sf_express"):
+        async with kit.http.get(path) as response:
+            text = await response.text()
+        assert json.dumps(IDS.sf_express_webhook_key)[1:-1] not in text
+        assert IDS.sf_express_check_word not in text

@@ -1,4 +1,4 @@
-"""What `floodgate up` makes up for a shop, and what it leaves to those that the shop has agreed with."""
+"""Settings that `floodgate up` derives for the sandbox, depending on the shop's own accounts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from commerce.kernel.clock import SystemClock
+from commerce.kernel.errors import NotReady
 from commerce.shipping.carriers import open_carriers
 from config.settings import AlipaySettings, PaymentSettings, Settings
 from config.shipping import Kuaidi100Settings, SfExpressSettings, ShippingSettings
@@ -24,21 +25,21 @@ KUAIDI = Kuaidi100Settings(customer="c", key=SecretStr("k"), salt=SecretStr("s")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With keys, since making them takes long."""
-    made = tmp_path_factory.mktemp("home")
-    make_keys(made / "sandbox" / "keys")
-    return made
+    """Return a data directory with keys, which are generated once because that takes long."""
+    directory = tmp_path_factory.mktemp("home")
+    make_keys(directory / "sandbox" / "keys")
+    return directory
 
 
-def shop(payments: PaymentSettings | None = None, shipping: ShippingSettings | None = None) -> Settings:
+def create_settings(payments: PaymentSettings | None = None, shipping: ShippingSettings | None = None) -> Settings:
     return Settings(payments=payments or PaymentSettings(), shipping=shipping or ShippingSettings())
 
 
-async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
-    settings = shop()
-    made = tomllib.loads(build_sandbox_settings(settings, home))
-    shipping = ShippingSettings.model_validate(made["shipping"])
-    assert PaymentSettings.model_validate(made["payments"]).alipay is not None
+async def test_shop_without_accounts_gets_all_from_sandbox(home: Path) -> None:
+    settings = create_settings()
+    sections = tomllib.loads(build_sandbox_settings(settings, home))
+    shipping = ShippingSettings.model_validate(sections["shipping"])
+    assert PaymentSettings.model_validate(sections["payments"]).alipay is not None
     assert shipping.own_fleet
     assert shipping.kuaidi100_carriers == {"zto": "zhongtong", "yto": "yuantong"}
     assert shipping.sf_express is not None
@@ -48,8 +49,8 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
     assert shipping.sf_express.base_url == f"http://127.0.0.1:{settings.sandbox.port}/sf_express/std/service"
     assert shipping.kuaidi100.notify_url == f"http://127.0.0.1:{settings.http.port}/v1/webhooks/carriers/kuaidi100"
     argv = list(build_sandbox_spec(settings).argv)
-    assert argv[argv.index("--shop") + 1] == f"http://127.0.0.1:{settings.http.port}"
-    assert argv[argv.index("--speed") + 1] == str(settings.sandbox.time_factor)
+    assert argv[argv.index("--shop-url") + 1] == f"http://127.0.0.1:{settings.http.port}"
+    assert argv[argv.index("--time-factor") + 1] == str(settings.sandbox.time_factor)
     assert [line.split(":")[0] for line in _describe_sandbox(settings)] == ["Payments", "Shipments"]
     async with open_carriers(shipping, SystemClock(), timeout_s=1, connections=1) as carriers:
         assert set(carriers.by_name) == {"own_fleet", "sf_express", "zto", "yto"}
@@ -63,37 +64,43 @@ async def test_a_shop_that_has_agreed_with_nobody(home: Path) -> None:
         ShippingSettings(own_fleet=True),
     ],
 )
-def test_real_carriers_and_made_up_payments(home: Path, shipping: ShippingSettings) -> None:
-    settings = shop(shipping=shipping)
+def test_shop_with_carrier_gets_providers_from_sandbox(home: Path, shipping: ShippingSettings) -> None:
+    settings = create_settings(shipping=shipping)
     assert (has_no_providers(settings), has_no_carriers(settings)) == (True, False)
     assert set(tomllib.loads(build_sandbox_settings(settings, home))) == {"payments"}
     assert _needs_sandbox(settings)
 
 
-def test_real_payments_and_made_up_carriers(home: Path) -> None:
-    settings = shop(payments=PaymentSettings(alipay=ALIPAY))
+def test_shop_with_provider_gets_carriers_from_sandbox(home: Path) -> None:
+    settings = create_settings(payments=PaymentSettings(alipay=ALIPAY))
     assert set(tomllib.loads(build_sandbox_settings(settings, home))) == {"shipping"}
     assert _needs_sandbox(settings)
     assert [line.split(":")[0] for line in _describe_sandbox(settings)] == ["Shipments"]
 
 
-def test_nothing_is_made_up_where_all_is_agreed() -> None:
-    settings = shop(PaymentSettings(alipay=ALIPAY), ShippingSettings(sf_express=SF))
+def test_shop_with_all_accounts_needs_no_sandbox() -> None:
+    settings = create_settings(PaymentSettings(alipay=ALIPAY), ShippingSettings(sf_express=SF))
     assert not _needs_sandbox(settings)
     assert _describe_sandbox(settings) == []
 
 
-def test_an_older_file_of_ids_is_completed(home: Path) -> None:
-    keys = home / "sandbox" / "keys"
+@pytest.mark.parametrize("name", ["sandbox.sqlite", "parcels.sqlite", "switches.json", "carrier-switches.json"])
+def test_state_of_older_version_is_refused(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / "sandbox"
+    directory.mkdir()
+    (directory / name).touch()
+    with pytest.raises(NotReady, match=f"{name} was written by an older version; delete {directory}"):
+        build_sandbox_settings(create_settings(), tmp_path)
+    assert [file.name for file in directory.iterdir()] == [name]
+
+
+def test_ids_of_older_version_are_refused(tmp_path: Path) -> None:
+    keys = tmp_path / "sandbox" / "keys"
+    make_keys(keys)
     file = keys / "sandbox.json"
-    whole = json.loads(file.read_text())
-    file.write_text(json.dumps({name: value for name, value in whole.items() if name.startswith(("ali", "wechat"))}))
-    make_keys(keys)
-    made = json.loads(file.read_text())
-    assert made.keys() == whole.keys()
-    assert all(made[name] == whole[name] for name in whole if name.startswith(("ali", "wechat")))
-    assert made["kuaidi100_salt"] != whole["kuaidi100_salt"]
-    assert file.stat().st_mode & 0o777 == 0o600
-    make_keys(keys)
-    assert json.loads(file.read_text()) == made
-    assert len(list(keys.iterdir())) == 6
+    ids = json.loads(file.read_text())
+    ids["sf_express_push_key"] = ids.pop("sf_express_webhook_key")
+    file.write_text(json.dumps(ids))
+    with pytest.raises(NotReady, match=f"cannot read {file}.*sf_express_push_key.*delete {keys}"):
+        build_sandbox_settings(create_settings(), tmp_path)
+    assert json.loads(file.read_text()) == ids
