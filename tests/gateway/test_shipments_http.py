@@ -192,7 +192,8 @@ async def test_shipment_event_during_poll_is_sent_at_once(
     shipping_gateway: ShippingGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An event between a stream's query and its wait is sent at once, not a heartbeat later."""
-    shipping, last_seqs = shipping_gateway.gateway.services.shipping, shipping_gateway.gateway.services.watcher._last_seqs
+    services = shipping_gateway.gateway.services
+    shipping, last_seqs = services.shipping, services.watcher._last_seqs
     order_id, [shipment] = await shipping_gateway.ship.add_booked_order(("a", 1, 0))
     events_after, polls = shipping.events_after, 0
 
