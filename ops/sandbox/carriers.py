@@ -124,7 +124,7 @@ class ShipmentControl:
         return json_response(self._carriers.faults.get(request.match_info["carrier"]))
 
     async def _put_faults(self, request: web.Request) -> web.Response:
-        """Replace all faults of a carrier: members that the body leaves out return to their defaults."""
+        """Replace the faults of a carrier: members that the body leaves out return to their defaults."""
         try:
             faults = msgspec.json.decode(await request.read(), type=CarrierFaults)
         except msgspec.MsgspecError as error:

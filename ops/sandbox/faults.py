@@ -18,7 +18,10 @@ Millis = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class BaseFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Faults that providers and carriers have in common. Shares range from 0 to 1, fields in `_ms` are milliseconds."""
+    """Faults that providers and carriers have in common.
+
+    Shares range from 0 to 1, fields in `_ms` are milliseconds.
+    """
 
     slow_share: Share = 0.0
     """Share of requests that are carried out, but answered `slow_ms` later."""
@@ -40,7 +43,10 @@ class BaseFaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dropped_share: Share = 0.0
     """Share of webhooks that are never sent."""
     reordered_share: Share = 0.0
-    """Share of trades or shipments whose webhooks arrive in the wrong order: the first is `extra_delay_ms` late."""
+    """Share of trades or shipments with webhooks in the wrong order.
+
+    The first webhook is `extra_delay_ms` late.
+    """
 
     def is_down(self, now_ms: int) -> bool:
         return self.down and (self.down_until_ms == 0 or now_ms < self.down_until_ms)
@@ -54,7 +60,10 @@ class ProviderFaults(BaseFaults, frozen=True, forbid_unknown_fields=True):
     """
 
     approve: Literal["ask", "auto", "refuse"] = "ask"
-    """`ask`: a person decides on the page. `auto` and `refuse`: a robot pays or refuses after `pay_after_ms`."""
+    """Decision on a trade.
+
+    `ask`: a person decides on the page. `auto` and `refuse`: a robot pays or refuses after `pay_after_ms`.
+    """
     pay_after_ms: Millis = 500
     refused_share: Share = 0.0
     """Share of a paying robot's trades that it refuses."""

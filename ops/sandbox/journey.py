@@ -1,4 +1,4 @@
-"""Journeys of simulated shipments: their steps and the duration of each, determined by seed and tracking number."""
+"""Journeys of simulated shipments: steps and durations, which seed and tracking number determine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ STEP_HOURS = {
     "returned": 30,
     "lost": 40,
 }
-"""Average hours until each step: picked up at the shop, departed from a place, arrived at the next, event with an
-unknown code, out for delivery, delivery attempt failed, delivered, turned back, returned to the shop, declared lost."""
+"""Average hours until each step.
+
+A shipment is picked up at the shop, departs from a place, arrives at the next, has an event with an unknown code, is
+out for delivery, was not delivered at an attempt, is delivered, turned back, returned to the shop or declared lost."""
 _NIGHT_HOURS = 15
 """Additional hours after a failed attempt: the next attempt is on the next day."""
 _MAX_HOPS = 3

@@ -1,4 +1,4 @@
-"""kuaidi100's side of its protocol: subscriptions to shipments of many carriers, queries, and webhooks.
+"""kuaidi100's side of its protocol for many carriers: subscriptions, queries and webhooks.
 
 Formats and codes are those of https://api.kuaidi100.com/document (实时快递查询接口, 快递信息推送服务). It accepts no
 bookings: a shipment is created at the first request for its number and moves from then on. The states are those of its

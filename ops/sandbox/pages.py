@@ -1,4 +1,4 @@
-"""HTML pages for a person who plays the customer and the carrier: trades to pay or refuse, shipments to move."""
+"""HTML pages for a person in the place of customers and carriers, who pays trades and moves shipments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulation of customers and providers: robots pay or refuse trades, and webhooks report it to the merchant.
+"""Simulation of customers and providers: robots pay or refuse trades, webhooks report it.
 
 Nothing is lost in a kill: webhooks are rows of the payment store, and robot payments follow from the waiting trades.
 """

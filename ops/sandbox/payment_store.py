@@ -40,7 +40,10 @@ class PaymentStoreRefusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SimulatedTrade:
-    """A trade that a merchant requested. `state` is waiting, captured or closed; `flow` is a `PaymentFlow`."""
+    """A trade that a merchant requested.
+
+    `state` is waiting, captured or closed; `flow` is a `PaymentFlow`.
+    """
 
     provider: str
     out_no: str
@@ -238,7 +241,7 @@ class PaymentStore:
         return due_ms
 
     def list_unannounced(self, provider: str) -> list[tuple[SimulatedTrade, SimulatedRefund | None]]:
-        """Return payments and refunds without a webhook row, because the process was killed before it was stored."""
+        """Return payments and refunds without a webhook row; a kill before it was stored leaves such."""
         trades = (
             "SELECT * FROM trades t WHERE provider = ? AND paid_ms IS NOT NULL AND NOT EXISTS "
             "(SELECT 1 FROM webhooks w "

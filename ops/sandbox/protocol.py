@@ -1,4 +1,4 @@
-"""Interfaces between the sandbox and each protocol; stores, faults and pages are common to all protocols."""
+"""Interfaces between the sandbox and each protocol; stores, faults and pages are common to all."""
 
 from __future__ import annotations
 

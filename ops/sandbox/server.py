@@ -1,4 +1,4 @@
-"""HTTP server of the sandbox: each system's interface under `/<name>/`, the pages, and the control interface."""
+"""HTTP server of the sandbox: the systems' interfaces under `/<name>/`, the pages and the control."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class _Control:
         return json_response(self._sandbox.faults.get(self._read_provider(request)))
 
     async def _put_faults(self, request: web.Request) -> web.Response:
-        """Replace all faults of a provider: members that the body leaves out return to their defaults."""
+        """Replace the faults of a provider: members that the body leaves out return to their defaults."""
         provider = self._read_provider(request)
         try:
             faults = msgspec.json.decode(await request.read(), type=ProviderFaults)

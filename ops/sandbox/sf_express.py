@@ -1,4 +1,4 @@
-"""SF Express's side of its open platform for one customer: bookings, cancellations, routes and route webhooks.
+"""SF Express's side of its open platform for one customer: bookings, cancellations and routes.
 
 Formats and codes are those of https://open.sf-express.com (速运类API: EXP_RECE_CREATE_ORDER,
 EXP_RECE_SEARCH_ORDER_RESP, EXP_RECE_UPDATE_ORDER, EXP_RECE_SEARCH_ROUTES and 路由推送; codes of routes at

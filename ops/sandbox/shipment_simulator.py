@@ -1,4 +1,4 @@
-"""Simulation of carriers: shipments take the steps of their journeys by the clock, and webhooks report them.
+"""Simulation of carriers: shipments take the steps of their journeys, webhooks report them.
 
 Nothing is lost in a kill: the time of the next step follows from the shipment's row, and steps that were due in the
 meantime are stored with the time at which they were due.

@@ -104,7 +104,10 @@ class DueShipmentWebhook:
 
 @dataclass(frozen=True, slots=True)
 class NewShipmentWebhook:
-    """A webhook to be stored. `copy` tells those of one event apart; one that is dropped is stored as done."""
+    """A webhook to be stored; a dropped one is stored as done.
+
+    `copy` distinguishes the webhooks of one event.
+    """
 
     copy: str
     event_no: int
@@ -124,7 +127,10 @@ class ShipmentStore:
         self._db.close()
 
     def insert(self, shipment: SimulatedShipment) -> None:
-        """Store a new shipment. Raises `ShipmentStoreRefusal` (duplicate) if its order number was ever used before."""
+        """Store a new shipment.
+
+        Raises `ShipmentStoreRefusal` (duplicate) if its order number was used before, even by a cancelled booking.
+        """
         if shipment.order_no and self.find_booking(shipment.carrier, shipment.order_no):
             raise ShipmentStoreRefusal("duplicate", "this order number was used before")
         self._write("INSERT INTO", shipment)
@@ -174,7 +180,7 @@ class ShipmentStore:
         event: SimulatedEvent | None = None,
         webhooks: Sequence[NewShipmentWebhook] = (),
     ) -> None:
-        """Replace a shipment, and store its event and the webhooks about it. An existing webhook stays unchanged."""
+        """Replace a shipment, and store its event and webhooks. An existing webhook stays unchanged."""
         with self._transaction():
             self._write("REPLACE INTO", shipment)
             if event is not None:

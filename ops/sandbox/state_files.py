@@ -8,7 +8,7 @@ PAYMENTS = "payments.sqlite"
 SHIPMENTS = "shipments.sqlite"
 PROVIDER_FAULTS = "provider-faults.json"
 CARRIER_FAULTS = "carrier-faults.json"
-_OLD_FILES = ("sandbox.sqlite", "parcels.sqlite", "switches.json", "carrier-switches.json")
+_OLD_FILES = ("sandbox.sqlite", "switches.json", "carrier-switches.json")
 """File names of older versions, whose contents are not migrated."""
 
 

@@ -1,4 +1,4 @@
-"""WeChat Pay's side of API v3 for one merchant, as far as a shop uses it, with real signatures and encryption.
+"""WeChat Pay's side of API v3 for one merchant, with real signatures and encryption.
 
 Paths, bodies, error codes and status codes are those of https://pay.weixin.qq.com/doc/v3/merchant/4012525171 (orders),
 …/4012556352 (queries), …/4012556398 (closing), …/4012552567 (refunds) and, for certificates,

@@ -1,6 +1,7 @@
-"""WeChat Pay's trade bill of kind ALL, in the format of https://pay.weixin.qq.com/doc/v3/merchant/4012791847.
+"""WeChat Pay's trade bill of kind ALL.
 
-Values begin with a backquote; amounts are yuan, times those of China.
+The format is that of https://pay.weixin.qq.com/doc/v3/merchant/4012791847. Values begin with a backquote; amounts are
+yuan, times those of China.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Simulated carriers inside a test, with a clock moved by hand, a client of each, and a shop that receives webhooks.
+"""Simulated carriers inside a test, with a client of each and a shop that receives webhooks.
 
-The clients are written from the carriers' documents, not from the shop's adapters.
+The clock is moved by hand. The clients are written from the carriers' documents, not from the shop's adapters.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class CarrierKit:
         self.carriers.simulator.wake.set()
 
     async def run_to_end(self) -> list[ReceivedWebhook]:
-        """Move the clock step by step until every shipment has ended, and return the webhooks received by then."""
+        """Move the clock step by step until every shipment has ended, and return the webhooks."""
         while (next_ms := self.carriers.simulator.find_next_due_ms()) is not None:
             self.clock.ms = max(next_ms, self.clock.ms)
             self.carriers.simulator.wake.set()

@@ -1,4 +1,4 @@
-"""A sandbox inside a test, with a minimal provider protocol, and a merchant that receives its webhooks."""
+"""A sandbox inside a test with a minimal protocol, and a merchant that receives its webhooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Behaviour common to simulated providers: payment by a person or a robot, webhooks, records and restarts."""
+"""Behaviour common to simulated providers: payments by persons and robots, webhooks, restarts."""
 
 from __future__ import annotations
 

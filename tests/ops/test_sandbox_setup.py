@@ -84,7 +84,7 @@ def test_shop_with_all_accounts_needs_no_sandbox() -> None:
     assert _describe_sandbox(settings) == []
 
 
-@pytest.mark.parametrize("name", ["sandbox.sqlite", "parcels.sqlite", "switches.json", "carrier-switches.json"])
+@pytest.mark.parametrize("name", ["sandbox.sqlite", "switches.json", "carrier-switches.json"])
 def test_state_of_older_version_is_refused(tmp_path: Path, name: str) -> None:
     directory = tmp_path / "sandbox"
     directory.mkdir()
