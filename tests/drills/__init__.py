@@ -1,6 +1,6 @@
-"""Slow tests that try to break the promises at full load; `make drill` runs them."""
+"""Slow tests that check the promises at full load; `make drill` runs them."""
 
 import pytest
 
-# So that a failure there shows values.
+# Assertions in these modules show their values, as in test modules.
 pytest.register_assert_rewrite("tests.drills.final_checks", "tests.drills.local_stack")

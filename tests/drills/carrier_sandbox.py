@@ -1,4 +1,4 @@
-"""Carriers that refuse, are slow or away, and lose pushes and parcels."""
+"""Client of the sandbox's carriers, and the faults that drills set."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ops.sandbox.carriers import CARRIERS
 from tests.drills.paying_customers import SandboxClient
 
-MISBEHAVIOUR: dict[str, Any] = {
+CARRIER_FAULTS: dict[str, Any] = {
     "refused_share": 0.05,
     "slow_share": 0.05,
     "slow_ms": 3_000,
@@ -23,18 +23,18 @@ MISBEHAVIOUR: dict[str, Any] = {
     "lost_share": 0.02,
     "returned_share": 0.02,
 }
-"""Slow is longer than the driver waits: what it asked for is done, and it does not know."""
+"""`slow_ms` exceeds the worker's timeout: the call takes effect and its outcome stays unknown."""
 
 
 class CarrierSandboxClient(SandboxClient):
-    """The interface of the sandbox's carriers, for whoever runs a drill."""
+    """Client of the sandbox's carriers."""
 
-    async def misbehave(self) -> None:
+    async def set_faults(self) -> None:
         for carrier in CARRIERS:
-            await self._call("PUT", f"/faults/{carrier}", MISBEHAVIOUR)
+            await self._call("PUT", f"/faults/{carrier}", CARRIER_FAULTS)
 
-    async def away(self, seconds: float) -> None:
-        """Nobody answers for so long. Parcels move on, and are told of."""
+    async def set_unavailable(self, seconds: float) -> None:
+        """Let no carrier answer for so long. Shipments continue, and webhooks are sent."""
         until_ms = int((time.time() + seconds) * 1_000)
         for carrier in CARRIERS:
-            await self._call("PUT", f"/faults/{carrier}", {**MISBEHAVIOUR, "down": True, "down_until_ms": until_ms})
+            await self._call("PUT", f"/faults/{carrier}", {**CARRIER_FAULTS, "down": True, "down_until_ms": until_ms})

@@ -18,14 +18,14 @@ NO_LIMIT_PER_USER = {
     "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
     "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
 }
-"""Else the rate limit would keep apart the very orders that are to race."""
+"""Settings without a rate limit, which would keep orders of one user from racing."""
 _failed = pytest.StashKey[bool]()
 _LOG_CHARS = 2_000
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let the fixture know whether there is something to look into."""
+    """Record for the fixture `stack` that the test failed."""
     report = yield
     item.stash[_failed] = item.stash.get(_failed, False) or report.failed
     return report
@@ -33,30 +33,31 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def rng() -> Random:
-    """What is wished for, and when is killed, comes from one seed. DRILL_SEED takes another one."""
+    """Random numbers for intended orders and times of kills. DRILL_SEED sets another seed."""
     return Random(os.environ.get("DRILL_SEED", "midnight"))
 
 
 @pytest.fixture
 async def stack(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> AsyncIterator[LocalStack]:
-    """A running shop without sales, in a short directory that Postgres's user may pass through.
+    """A running shop without sales.
 
-    An indirect parameter replaces the settings that a drill usually runs with.
+    The data directory has a short path, which the user of Postgres may traverse. An indirect parameter replaces the
+    default settings of drills. After a failure the logs are printed.
     """
     if sys.platform != "linux":
-        pytest.skip("finds its processes in /proc")
+        pytest.skip("needs /proc to find processes")
     home = Path(tempfile.mkdtemp(prefix="fg-drill-"))
     home.chmod(0o755)
     monkeypatch.setenv("FLOODGATE_DATA_DIR", str(home))
     for name in ("REDIS_URL", "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    made = LocalStack(home, env=getattr(request, "param", NO_LIMIT_PER_USER))
+    local_stack = LocalStack(home, env=getattr(request, "param", NO_LIMIT_PER_USER))
     try:
-        await made.start()
-        yield made
+        await local_stack.start()
+        yield local_stack
     finally:
         try:
-            await made.stop()
+            await local_stack.stop()
         finally:
             if request.node.stash.get(_failed, False):
                 for log in (*sorted(home.glob("up.*")), *sorted((home / "logs").glob("*.*"))):

@@ -1,4 +1,4 @@
-"""What a drill costs the machine: processor time by part, from /proc."""
+"""CPU time of the processes of a drill, from /proc."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tests.drills.local_stack import LocalStack
 
 
 def cpu_seconds_by_role(stack: LocalStack, roles: Sequence[str]) -> dict[str, float]:
-    """Seconds so far, by part; Postgres with all processes that have served its connections."""
-    used = {role: sum(map(read_cpu_seconds, stack.pids(role))) for role in roles}
+    """Return the CPU seconds used so far, by role. Postgres includes running and ended children."""
+    used_s = {role: sum(map(read_cpu_seconds, stack.pids(role))) for role in roles}
     [postgres] = stack.pids("postgres")
-    gone = sum(map(int, Path(f"/proc/{postgres}/stat").read_text().rpartition(")")[2].split()[13:15]))
-    alive = sum(map(read_cpu_seconds, [postgres, *list_children(postgres)]))
-    return {**used, "postgres": alive + gone / os.sysconf("SC_CLK_TCK")}
+    ended_ticks = sum(map(int, Path(f"/proc/{postgres}/stat").read_text().rpartition(")")[2].split()[13:15]))
+    running_s = sum(map(read_cpu_seconds, [postgres, *list_children(postgres)]))
+    return {**used_s, "postgres": running_s + ended_ticks / os.sysconf("SC_CLK_TCK")}
 
 
 def format_cpu_per_order(before: Mapping[str, float], after: Mapping[str, float], orders: int) -> str:
-    """Milliseconds an order, by part."""
+    """Format the CPU milliseconds per order, by role."""
     return ", ".join(f"{role} {(after[role] - before[role]) / orders * 1e3:.2f}" for role in before)

@@ -1,4 +1,4 @@
-"""A shop as `floodgate up` runs it: servers, gateways and workers as processes that can be found and killed."""
+"""A shop run by `floodgate up`, whose processes can be found and killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from config.settings import Settings, load
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 GATEWAYS = 2
-_PARTS = {
+_PROCESSES_BY_ROLE = {
     **dict.fromkeys(("writer", "payments", "fulfilment", "sandbox", "maintenance", "redis", "postgres"), 1),
     "gateway": GATEWAYS,
 }
@@ -33,13 +33,13 @@ ROLES = {
     "postgres": b"postgres\0-D\0",
 }
 _LISTEN = "0A"  # TCP_LISTEN in /proc/net/tcp
-_START_S, _RESTART_S = 90.0, 60.0
+_START_TIMEOUT_S, _RESTART_TIMEOUT_S = 90.0, 60.0
 
 
 def free_server_port() -> int:
-    """A free port outside the range the system takes clients' ports from.
+    """Find a free port outside the range of ephemeral ports.
 
-    Clients knock while nobody listens; on a port of that range one of them would now and then connect to itself.
+    Clients connect while no gateway listens. On an ephemeral port such a client could connect to itself.
     """
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
@@ -51,7 +51,7 @@ def free_server_port() -> int:
 
 @dataclass
 class LocalStack:
-    """`env` is that of `floodgate up` and of every command."""
+    """The processes of one `floodgate up`. `env` is the environment of it and of every command."""
 
     home: Path
     port: int = field(default_factory=free_server_port)
@@ -60,9 +60,9 @@ class LocalStack:
     env: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        strange = ("FLOODGATE_", "REDIS_URL", "DATABASE_URL")
+        other_settings = ("FLOODGATE_", "REDIS_URL", "DATABASE_URL")
         self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(strange)},
+            **{name: value for name, value in os.environ.items() if not name.startswith(other_settings)},
             "FLOODGATE_DATA_DIR": str(self.home),
             "FLOODGATE_HTTP__PORT": str(self.port),
             "FLOODGATE_HTTP__ADMIN_PORT": str(self.admin_port),
@@ -74,11 +74,11 @@ class LocalStack:
         self._process: asyncio.subprocess.Process | None = None
 
     def settings(self) -> Settings:
-        """Those of the running shop; the test's own environment names its data directory."""
+        """Load the settings of the shop, whose data directory the environment of the test names."""
         return load()
 
     async def start(self) -> None:
-        """Start, or start again on the same data, and wait until it says that the shop is open."""
+        """Start, or restart on the same data, and wait until the shop is open."""
         self._log.write_bytes(b"")
         with self._log.open("ab") as log, self._log.with_suffix(".err").open("ab") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -88,120 +88,121 @@ class LocalStack:
                 stdout=log,
                 stderr=errors,
             )
-        await self._until_said("Ctrl-C stops", 1, _START_S)
+        await self._wait_for_output("Ctrl-C stops", 1, _START_TIMEOUT_S)
 
-    async def _until_said(self, text: str, times: int, timeout_s: float) -> None:
+    async def _wait_for_output(self, text: str, times: int, timeout_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout_s
-        while self.times_said(text) < times:
+        while self.count_in_output(text) < times:
             assert self._process is not None
-            assert self._process.returncode is None, f"it ended:\n{self.said()}"
-            assert asyncio.get_running_loop().time() < deadline, f"no {text!r} in {timeout_s} s:\n{self.said()}"
+            assert self._process.returncode is None, f"floodgate up ended:\n{self.output_tail()}"
+            assert asyncio.get_running_loop().time() < deadline, f"no {text!r} in {timeout_s} s:\n{self.output_tail()}"
             await asyncio.sleep(0.02)
 
-    def said(self) -> str:
-        """The end of what it printed."""
+    def output_tail(self) -> str:
+        """Return the end of the output of `floodgate up`."""
         return self._log.read_text()[-4_000:]
 
-    def times_said(self, text: str) -> int:
-        """How often it has printed this since it was started."""
+    def count_in_output(self, text: str) -> int:
+        """Count a text in the output since the last start."""
         return self._log.read_text().count(text)
 
     def pids(self, role: str) -> list[int]:
-        """The processes of a role that run now."""
+        """Return the ids of the running processes of a role."""
         assert self._process is not None
-        return [pid for pid in _children(self._process.pid) if ROLES[role] in _command(pid)]
+        return [pid for pid in _list_children(self._process.pid) if ROLES[role] in _read_command_line(pid)]
 
     async def kill(self, rng: random.Random, *roles: str) -> list[int]:
-        """Kill one process of each role at once, and wait until others run in their place; gives the pids of the dead.
+        """Kill one process of each role at once and wait for replacements. Returns the killed ids.
 
-        That the supervisor says so is not enough: a gateway that starts while another one serves counts as ready.
+        The message of the supervisor is not enough: it counts a gateway as ready while another one serves.
         """
-        await self._until_whole(set())
+        await self._wait_for_all_processes(set())
         victims = [rng.choice(self.pids(role)) for role in roles]
-        restarts = self.times_said("runs again")
+        restarts = self.count_in_output("runs again")
         for victim in victims:
             os.kill(victim, signal.SIGKILL)
-        await self._until_said("runs again", restarts + len(victims), _RESTART_S)
-        await self._until_whole(set(victims))
+        await self._wait_for_output("runs again", restarts + len(victims), _RESTART_TIMEOUT_S)
+        await self._wait_for_all_processes(set(victims))
         return victims
 
-    async def _until_whole(self, dead: set[int]) -> None:
-        """Wait until every part runs, none of them as a process that is dead, and all gateways listen."""
-        deadline = asyncio.get_running_loop().time() + _RESTART_S
+    async def _wait_for_all_processes(self, killed: set[int]) -> None:
+        """Wait until all roles run without the killed processes, and all gateways listen."""
+        deadline = asyncio.get_running_loop().time() + _RESTART_TIMEOUT_S
         while True:
-            now = {role: self.pids(role) for role in _PARTS}
-            ours = {role: len(pids) for role, pids in now.items()} == _PARTS and not dead.intersection(
-                chain(*now.values())
-            )
-            if ours and self._listeners() == GATEWAYS:
+            running = {role: self.pids(role) for role in _PROCESSES_BY_ROLE}
+            counts = {role: len(pids) for role, pids in running.items()}
+            is_replaced = killed.isdisjoint(chain(*running.values()))
+            if counts == _PROCESSES_BY_ROLE and is_replaced and self._count_listeners() == GATEWAYS:
                 return
-            assert asyncio.get_running_loop().time() < deadline, f"{now}, {dead} are dead:\n{self.said()}"
+            assert asyncio.get_running_loop().time() < deadline, f"{running}, killed {killed}:\n{self.output_tail()}"
             await asyncio.sleep(0.02)
 
-    def _listeners(self) -> int:
-        """The gateways share the port, and each has a listening socket of its own."""
+    def _count_listeners(self) -> int:
+        """Count listening sockets. The gateways share the port, and each has its own socket."""
         sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         return sum(socket[1].endswith(f":{self.port:04X}") and socket[3] == _LISTEN for socket in sockets)
 
     async def kill_everything(self) -> None:
-        """Kill all processes of this shop; the supervisor last, so that it has no time to end the others in order."""
+        """Kill all processes of this shop, the supervisor last.
+
+        So it has no time to stop the others gracefully."""
         assert self._process is not None
-        pids = [*_descendants(self._process.pid), self._process.pid]
+        pids = [*_list_descendants(self._process.pid), self._process.pid]
         for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         await self._process.wait()
-        deadline = asyncio.get_running_loop().time() + _RESTART_S
-        while gone_on := {pid for pid, _ in _parents()}.intersection(pids):
-            assert asyncio.get_running_loop().time() < deadline, f"not even SIGKILL ends {gone_on}"
+        deadline = asyncio.get_running_loop().time() + _RESTART_TIMEOUT_S
+        while survivors := {pid for pid, _ in _list_with_parents()}.intersection(pids):
+            assert asyncio.get_running_loop().time() < deadline, f"running after SIGKILL: {survivors}"
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """Ctrl-C; what does not end then is killed."""
+        """Send SIGINT, as Ctrl-C does, and kill all processes if `floodgate up` does not end."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.send_signal(signal.SIGINT)
         try:
-            await asyncio.wait_for(self._process.wait(), _RESTART_S)
+            await asyncio.wait_for(self._process.wait(), _RESTART_TIMEOUT_S)
         except TimeoutError:
             await self.kill_everything()
             raise
 
-    async def command(self, *arguments: str) -> tuple[int, str]:
-        """Run a `floodgate` command; gives its status and what it wrote to standard output."""
+    async def run_command(self, *arguments: str) -> tuple[int, str]:
+        """Run a `floodgate` command. Returns its exit status and standard output."""
         process = await asyncio.create_subprocess_exec(
             *(str(FLOODGATE), *arguments), env=self.env, stdout=asyncio.subprocess.PIPE
         )
-        said, _ = await process.communicate()
+        output, _ = await process.communicate()
         assert process.returncode is not None
-        return process.returncode, said.decode()
+        return process.returncode, output.decode()
 
 
-def _command(pid: int) -> bytes:
+def _read_command_line(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
 
 
-def _children(parent: int) -> list[int]:
-    return [pid for pid, of in _parents() if of == parent]
+def _list_children(parent: int) -> list[int]:
+    return [pid for pid, parent_pid in _list_with_parents() if parent_pid == parent]
 
 
-def _descendants(ancestor: int) -> list[int]:
-    """The youngest generation last."""
-    parents = list(_parents())
-    found = [ancestor]
-    for known in found:
-        found += [pid for pid, parent in parents if parent == known]
-    return found[1:]
+def _list_descendants(ancestor: int) -> list[int]:
+    """Return the ids of all descendants, the youngest generation last."""
+    processes = list(_list_with_parents())
+    pids = [ancestor]
+    for pid in pids:
+        pids += [child for child, parent in processes if parent == pid]
+    return pids[1:]
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    """Each process that is not a zombie, with its parent."""
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit():
+def _list_with_parents() -> Iterator[tuple[int, int]]:
+    """Yield the id and the parent's id of each process that is not a zombie."""
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
             with suppress(OSError):
-                state, parent = (place / "stat").read_text().rpartition(")")[2].split()[:2]
+                state, parent = (directory / "stat").read_text().rpartition(")")[2].split()[:2]
                 if state != "Z":
-                    yield int(place.name), int(parent)
+                    yield int(directory.name), int(parent)

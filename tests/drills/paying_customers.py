@@ -1,7 +1,7 @@
-"""Customers who order and pay, in many ways and not always the way they had said; and what is asked of the sandbox.
+"""Customers who order and pay with mixed methods and plans, and the client of the sandbox's providers.
 
-They are as fast as the clients of the other drills. Who pays at a provider is a robot of the sandbox, which refuses
-some, pays some at the last moment, and whose callbacks come twice, late, wrong or never.
+They are as fast as the clients of the other drills. The sandbox pays trades automatically: it refuses some and pays
+some late, and its webhooks are duplicated, delayed, forged or dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ from typing import Any
 import aiohttp
 import orjson
 
-from tests.drills.client_record import LATER, CancelRequest, ClientRecord, IntendedOrder, OrderRequest
+from tests.drills.client_record import (
+    RETRYABLE,
+    CancelRequest,
+    ClientRecord,
+    IntendedOrder,
+    OrderRequest,
+    percentiles_ms,
+)
 from tests.drills.local_stack import LocalStack
 from tests.drills.retrying_client import Reply, RetriedRequest, RetryingClient, run_requests
 from tests.support.gateway import bearer
@@ -27,12 +34,12 @@ from tests.support.gateway import bearer
 PRICES = {"tea": 990, "rice": 1_250}
 INITIAL = dict.fromkeys(PRICES, 1_000_000)
 PROVIDERS = ("alipay", "wechatpay")
-CREDIT = 10**9
-_CUSTOMERS, _RICH, _POOR = 3_000, 300, 20
-_CREDIT_AT_ONCE = 16
-_MIND_S = 1.5
-_STALLED_S = 90.0
-MISBEHAVIOUR: dict[str, Any] = {
+CREDIT_MINOR = 10**9
+_CUSTOMERS, _CUSTOMERS_WITH_CREDIT, _CUSTOMERS_WITHOUT_CREDIT = 3_000, 300, 20
+_CONCURRENT_GRANTS = 16
+_MAX_PAUSE_S = 1.5
+_STALLED_AFTER_S = 90.0
+PROVIDER_FAULTS: dict[str, Any] = {
     "approve": "auto",
     "pay_after_ms": 500,
     "refused_share": 0.03,
@@ -48,253 +55,274 @@ MISBEHAVIOUR: dict[str, Any] = {
     "reordered_share": 0.02,
 }
 SLOW_MS = {"alipay": 3_000, "wechatpay": 1_500}
-"""One of them longer than the driver waits: what it was asked for is done, and the driver does not know."""
+"""Alipay's exceeds the worker's timeout: the call takes effect and its outcome stays unknown."""
 
 TenderBody = Mapping[str, str | int]
 
 
 @dataclass(slots=True, eq=False)
 class PayingCustomer:
-    """`steps` is what they still want to do: pay in these parts, or cancel (None). `rounds` is what they were shown."""
+    """A customer with one intended order.
 
-    wish: IntendedOrder
-    total: int
+    `steps` are the actions still to do: payments with these tenders, or a cancellation (None). `plans` are the tenders
+    of each successful reply with the ids of its current payments. `was_too_late`: an action was refused because the
+    order was paid or expired.
+    """
+
+    intended: IntendedOrder
+    total_minor: int
     steps: list[list[TenderBody] | None]
-    ordered_at: float = 0.0
-    rounds: list[tuple[list[TenderBody], frozenset[str]]] = field(default_factory=list)
-    too_late: bool = False
+    plans: list[tuple[list[TenderBody], frozenset[str]]] = field(default_factory=list)
+    was_too_late: bool = False
 
 
 @dataclass
 class PayingCustomers:
-    """Everything the customers of one sale were told: of their orders in `record`, of their payments here."""
+    """The customers of one sale by idempotency key, and the replies to their payments.
+
+    Replies to their orders are in `record`.
+    """
 
     record: ClientRecord
     rng: Random
-    customers: dict[str, PayingCustomer] = field(default_factory=dict)
+    by_key: dict[str, PayingCustomer] = field(default_factory=dict)
     statuses: Counter[str] = field(default_factory=Counter)
-    latencies: list[float] = field(default_factory=list)
+    latencies_s: list[float] = field(default_factory=list)
 
-    def customer(self) -> PayingCustomer:
-        """One more, with an order and a way to pay it."""
-        rng, number = self.rng, len(self.customers)
+    def add_customer(self) -> PayingCustomer:
+        """Add a customer with a random order, tenders and later steps."""
+        rng, number = self.rng, len(self.by_key)
         units = {"tea": rng.randint(1, 3)} | ({"rice": 1} if rng.random() < 0.4 else {})
-        total = sum(PRICES[sku] * count for sku, count in units.items())
-        way = rng.choices(("alipay", "wechatpay", "both", "balance", "cod"), (40, 30, 10, 10, 10))[0]
-        parts = _parts(way, total, rng)
+        total_minor = sum(PRICES[sku] * count for sku, count in units.items())
+        method = rng.choices(("alipay", "wechatpay", "both", "balance", "cod"), (40, 30, 10, 10, 10))[0]
+        tenders = _make_tenders(method, total_minor, rng)
         user = f"u{rng.randrange(_CUSTOMERS)}"
-        if way in ("both", "balance"):
-            user = f"poor{rng.randrange(_POOR)}" if rng.random() < 0.03 else f"rich{rng.randrange(_RICH)}"
-        steps: list[list[TenderBody] | None] = [parts]
-        mind = rng.random()
-        if mind < 0.05:
-            steps.append(parts)
-        elif mind < 0.10:
-            steps.append(_parts(rng.choice(("alipay", "wechatpay", "cod")), total, rng))
-        elif mind < 0.15:
+        if method in ("both", "balance"):
+            if rng.random() < 0.03:
+                user = f"poor{rng.randrange(_CUSTOMERS_WITHOUT_CREDIT)}"
+            else:
+                user = f"rich{rng.randrange(_CUSTOMERS_WITH_CREDIT)}"
+        steps: list[list[TenderBody] | None] = [tenders]
+        chance = rng.random()
+        if chance < 0.05:
+            steps.append(tenders)
+        elif chance < 0.10:
+            steps.append(_make_tenders(rng.choice(("alipay", "wechatpay", "cod")), total_minor, rng))
+        elif chance < 0.15:
             steps.append(None)
-        made = PayingCustomer(self.record.wish(user, f"key-{number}", units), total, steps)
-        self.customers[made.wish.key] = made
-        return made
+        customer = PayingCustomer(self.record.add_intended(user, f"key-{number}", units), total_minor, steps)
+        self.by_key[customer.intended.key] = customer
+        return customer
 
-    def step(self, customer: PayingCustomer) -> RetriedRequest:
-        """The next thing this customer wants to do."""
-        parts = customer.steps.pop(0)
-        return CustomerCancelRequest(self.record, customer) if parts is None else PayRequest(self, customer, parts)
+    def take_step(self, customer: PayingCustomer) -> RetriedRequest:
+        """Remove the customer's next step and make its request."""
+        tenders = customer.steps.pop(0)
+        if tenders is None:
+            return CustomerCancelRequest(self.record, customer)
+        return PayRequest(self, customer, tenders)
 
-    def figures(self) -> str:
-        answers = ", ".join(f"{count} {said}" for said, count in sorted(self.statuses.items()))
-        p50, p99 = percentiles(self.latencies)
-        return f"payments: {answers}, p50 {p50:.0f} ms, p99 {p99:.0f} ms"
-
-
-def _parts(way: str, total: int, rng: Random) -> list[TenderBody]:
-    if way == "both":
-        credit = rng.randint(1, total - 1)
-        return [{"method": "balance", "amount": credit}, {"method": "alipay", "amount": total - credit, "flow": "qr"}]
-    if way in PROVIDERS:
-        return [{"method": way, "amount": total, "flow": "qr"}]
-    return [{"method": way, "amount": total}]
+    def format_summary(self) -> str:
+        replies = ", ".join(f"{count} {result}" for result, count in sorted(self.statuses.items()))
+        p50_ms, p99_ms = percentiles_ms(self.latencies_s)
+        return f"payments: {replies}, p50 {p50_ms:.0f} ms, p99 {p99_ms:.0f} ms"
 
 
-def percentiles(seconds: list[float]) -> tuple[float, float]:
-    """The median and the 99th in a hundred, in milliseconds."""
-    ordered = sorted(seconds) or [0.0]
-    p50, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000 for share in (0.5, 0.99))
-    return p50, p99
+def _make_tenders(method: str, total_minor: int, rng: Random) -> list[TenderBody]:
+    if method == "both":
+        credit = rng.randint(1, total_minor - 1)
+        return [
+            {"method": "balance", "amount": credit},
+            {"method": "alipay", "amount": total_minor - credit, "flow": "qr"},
+        ]
+    if method in PROVIDERS:
+        return [{"method": method, "amount": total_minor, "flow": "qr"}]
+    return [{"method": method, "amount": total_minor}]
 
 
 class PayRequest:
-    """Begins to pay, until it is clear that it has begun or that it is too late."""
+    """Starts the payments of an order, until they are started or it is too late."""
 
-    def __init__(self, payers: PayingCustomers, customer: PayingCustomer, parts: list[TenderBody]) -> None:
-        self._payers = payers
+    def __init__(self, customers: PayingCustomers, customer: PayingCustomer, tenders: list[TenderBody]) -> None:
+        self._customers = customers
         self.customer = customer
-        self._parts = parts
+        self._tenders = tenders
 
-    def request(self) -> bytes:
-        wish, body = self.customer.wish, orjson.dumps({"payments": self._parts})
-        head = f"POST /v1/orders/{wish.order_id}/payments HTTP/1.1\r\n{self._payers.record.head(wish.user)}{len(body)}"
-        return f"{head}\r\n\r\n".encode() + body
+    def encode(self) -> bytes:
+        intended, body = self.customer.intended, orjson.dumps({"payments": self._tenders})
+        headers = f"{self._customers.record.request_headers(intended.user)}{len(body)}"
+        return f"POST /v1/orders/{intended.order_id}/payments HTTP/1.1\r\n{headers}\r\n\r\n".encode() + body
 
-    def answered(self, reply: Reply, seconds: float) -> float | None:
-        payers = self._payers
-        said = str(reply.status) if reply.status < 300 else str(orjson.loads(reply.body)["code"])
-        payers.latencies.append(seconds)
-        payers.statuses[said] += 1
-        if said in LATER:
-            return payers.record.later(said, reply)
-        if said == "200":
-            self._shown(orjson.loads(reply.body))
-        elif (said, reply.status) == ("not_payable", 409):
-            self.customer.too_late = True  # judged at the end, when it is known what became of the order
+    def on_reply(self, reply: Reply, seconds: float) -> float | None:
+        customers, record = self._customers, self._customers.record
+        result = str(reply.status) if reply.status < 300 else str(orjson.loads(reply.body)["code"])
+        customers.latencies_s.append(seconds)
+        customers.statuses[result] += 1
+        if result in RETRYABLE:
+            return record.read_retry_after(result, reply)
+        if result == "200":
+            self._on_started(orjson.loads(reply.body))
+        elif (result, reply.status) == ("not_payable", 409):
+            self.customer.was_too_late = True  # checked at the end, when the order's status is final
         else:
-            payers.record.lie(f"{self.customer.wish}: paying was answered {reply.status} {reply.body[:300]!r}")
+            record.add_contradiction(
+                f"{self.customer.intended}: the reply to its payment is {reply.status} {reply.body[:300]!r}"
+            )
         return None
 
-    def _shown(self, view: dict[str, Any]) -> None:
-        customer, parts, lie = self.customer, self._parts, self._payers.record.lie
-        mine = [one for one in view["payments"] if one["current"]]
-        if [(one["method"], one["amount"]["amount"]) for one in mine] != [(p["method"], p["amount"]) for p in parts]:
-            lie(f"{customer.wish}: wanted to pay with {parts}, and is shown {view}")
-        ids = frozenset(str(one["payment_id"]) for one in mine)
-        if customer.rounds and customer.rounds[-1][0] == parts and customer.rounds[-1][1] != ids:
-            before = [one for one in view["payments"] if one["payment_id"] in customer.rounds[-1][1]]
-            if not any(one["status"] in ("failed", "closed") for one in before):
-                lie(f"{customer.wish}: the same once more began to be paid anew: {view}")
-        customer.rounds.append((parts, ids))
+    def _on_started(self, view: dict[str, Any]) -> None:
+        customer, tenders, record = self.customer, self._tenders, self._customers.record
+        current = [payment for payment in view["payments"] if payment["current"]]
+        if [(payment["method"], payment["amount"]["amount"]) for payment in current] != [
+            (tender["method"], tender["amount"]) for tender in tenders
+        ]:
+            record.add_contradiction(f"{customer.intended}: payment with {tenders} started {view}")
+        ids = frozenset(str(payment["payment_id"]) for payment in current)
+        if customer.plans and customer.plans[-1][0] == tenders and customer.plans[-1][1] != ids:
+            previous = [payment for payment in view["payments"] if payment["payment_id"] in customer.plans[-1][1]]
+            if not any(payment["status"] in ("failed", "closed") for payment in previous):
+                record.add_contradiction(f"{customer.intended}: repeated tenders started new payments: {view}")
+        customer.plans.append((tenders, ids))
 
-    def broke(self) -> None:
-        self._payers.statuses["connection broken"] += 1
+    def on_connection_lost(self) -> None:
+        self._customers.statuses["connection lost"] += 1
 
-    def unheard(self) -> None:
-        self._payers.statuses["nobody listens"] += 1
+    def on_connection_refused(self) -> None:
+        self._customers.statuses["connection refused"] += 1
 
-    def ended(self, clear: bool) -> None:
-        if not clear:
-            self._payers.record.lie(f"{self.customer.wish}: no clear answer about its payments in all the time")
+    def on_end(self, is_outcome_known: bool) -> None:
+        if not is_outcome_known:
+            self._customers.record.add_contradiction(
+                f"{self.customer.intended}: no outcome of its payment before the client gave up"
+            )
 
 
 class CustomerCancelRequest(CancelRequest):
-    """Cancels, unless the order is paid by then."""
+    """Cancels an order unless it is paid."""
 
     def __init__(self, record: ClientRecord, customer: PayingCustomer) -> None:
-        super().__init__(record, customer.wish)
+        super().__init__(record, customer.intended)
         self.customer = customer
 
-    def answered(self, reply: Reply, seconds: float) -> float | None:
+    def on_reply(self, reply: Reply, seconds: float) -> float | None:
         if reply.status == 409 and orjson.loads(reply.body)["code"] == "cannot_cancel":
-            self.customer.too_late = True
+            self.customer.was_too_late = True
             return None
-        return super().answered(reply, seconds)
+        return super().on_reply(reply, seconds)
 
 
 class PayingLoad:
-    """Customers over all connections without a pause: so many, or until it is told to stop."""
+    """Customers over all connections without a pause: `orders` of them, or until the load is stopped."""
 
-    def __init__(self, stack: LocalStack, payers: PayingCustomers, connections: int, orders: int | None = None) -> None:
-        self.payers = payers
+    def __init__(
+        self, stack: LocalStack, customers: PayingCustomers, connections: int, orders: int | None = None
+    ) -> None:
+        self.customers = customers
         self.seconds = 0.0
         self._stack = stack
         self._connections = connections
-        self._left = orders
-        self._over = False
-        self._second_thoughts: list[tuple[float, int, PayingCustomer]] = []
-        self._steps = 0
+        self._orders_left = orders
+        self._is_stopping = False
+        self._later_steps: list[tuple[float, int, PayingCustomer]] = []
+        self._step_count = 0
 
     @asynccontextmanager
-    async def flowing(self) -> AsyncIterator[None]:
-        """Whatever ends the load early is raised here."""
+    async def run_in_background(self) -> AsyncIterator[None]:
+        """Run the load until the block ends, and finish what was started. Raises an error of the load here."""
         started = perf_counter()
         async with asyncio.TaskGroup() as group:
             group.create_task(self.run())
             try:
                 yield
             finally:
-                self._over = True
+                self._is_stopping = True
         self.seconds = perf_counter() - started
 
-    async def more(self, orders: int) -> None:
-        """Wait until so many more orders were begun to be paid. How many is the caller's chance, so that what is done
-        between them is done at any moment."""
+    async def wait_for_payments(self, count: int) -> None:
+        """Wait until the payments of so many more orders are started.
+
+        A random `count` puts the caller's next action at a random moment."""
         loop = asyncio.get_running_loop()
-        wanted, deadline = self.payers.statuses["200"] + orders, loop.time() + _STALLED_S
-        while self.payers.statuses["200"] < wanted:
-            assert loop.time() < deadline, f"nobody pays any more: {self.payers.figures()}"
+        target, deadline = self.customers.statuses["200"] + count, loop.time() + _STALLED_AFTER_S
+        while self.customers.statuses["200"] < target:
+            assert loop.time() < deadline, f"no payments are started: {self.customers.format_summary()}"
             await asyncio.sleep(0.005)
 
     async def run(self) -> None:
         started = perf_counter()
-        await run_requests(self._stack.port, self.payers.rng, self._connections, self._errands(), self._next)
+        await run_requests(
+            self._stack.port, self.customers.rng, self._connections, self._generate_requests(), self._follow_up
+        )
         self.seconds = perf_counter() - started
 
-    def _errands(self) -> Iterator[RetriedRequest]:
-        """Orders, and between them the second thoughts of those who have ordered; what is left of these at the end."""
-        payers = self.payers
-        while not self._over and self._left != 0:
-            if self._second_thoughts and self._second_thoughts[0][0] <= perf_counter():
-                yield payers.step(heappop(self._second_thoughts)[2])
+    def _generate_requests(self) -> Iterator[RetriedRequest]:
+        """Yield orders, and between them later steps that are due. At the end yield all remaining steps."""
+        customers = self.customers
+        while not self._is_stopping and self._orders_left != 0:
+            if self._later_steps and self._later_steps[0][0] <= perf_counter():
+                yield customers.take_step(heappop(self._later_steps)[2])
                 continue
-            if self._left is not None:
-                self._left -= 1
-            yield payers.record.order(payers.customer().wish)
-        while self._second_thoughts:
-            yield payers.step(heappop(self._second_thoughts)[2])
+            if self._orders_left is not None:
+                self._orders_left -= 1
+            yield customers.record.make_order_request(customers.add_customer().intended)
+        while self._later_steps:
+            yield customers.take_step(heappop(self._later_steps)[2])
 
-    def _next(self, errand: RetriedRequest) -> RetriedRequest | None:
-        if isinstance(errand, OrderRequest):
-            customer = self.payers.customers[errand.wish.key]
-            customer.ordered_at = perf_counter()
-            return self.payers.step(customer) if errand.wish.order_id is not None else None
-        if isinstance(errand, PayRequest) and errand.customer.steps:
-            self._steps += 1
-            due = perf_counter() + self.payers.rng.uniform(0, _MIND_S)
-            heappush(self._second_thoughts, (due, self._steps, errand.customer))
+    def _follow_up(self, request: RetriedRequest) -> RetriedRequest | None:
+        """Return the payment of a new order, and schedule the step after a payment."""
+        if isinstance(request, OrderRequest):
+            customer = self.customers.by_key[request.intended.key]
+            return self.customers.take_step(customer) if request.intended.order_id is not None else None
+        if isinstance(request, PayRequest) and request.customer.steps:
+            self._step_count += 1
+            due = perf_counter() + self.customers.rng.uniform(0, _MAX_PAUSE_S)
+            heappush(self._later_steps, (due, self._step_count, request.customer))
         return None
 
 
 async def place_orders_at_rate(port: int, record: ClientRecord, rng: Random, per_s: float, stop: asyncio.Event) -> None:
-    """Orders at an even pace, each by a client that is free, until it is to stop; the ledger has how long each took."""
+    """Place orders at a constant rate until `stop` is set, each with an idle client.
+
+    Adds their latencies to `record`."""
     loop = asyncio.get_running_loop()
     idle: list[RetryingClient] = []
 
-    async def one(number: int) -> None:
+    async def place_order(number: int) -> None:
         client = idle.pop() if idle else RetryingClient(port, rng)
-        await client.insist(record.order(record.wish(f"u{number % _CUSTOMERS}", f"trickle-{number}", {"tea": 1})))
+        intended = record.add_intended(f"u{number % _CUSTOMERS}", f"trickle-{number}", {"tea": 1})
+        await client.run(record.make_order_request(intended))
         idle.append(client)
 
     started = loop.time()
     async with asyncio.TaskGroup() as group:
         while not stop.is_set():
-            number = len(record.wishes)
-            group.create_task(one(number))
+            number = len(record.intended_orders)
+            group.create_task(place_order(number))
             await asyncio.sleep(max(0.0, started + (number + 1) / per_s - loop.time()))
     for client in idle:
         client.close()
 
 
 class SandboxClient:
-    """The sandbox's own interface, for whoever runs a drill."""
+    """Client of the sandbox's providers: faults, totals and late payments."""
 
     def __init__(self, stack: LocalStack) -> None:
         self._base = f"http://127.0.0.1:{stack.sandbox_port}"
 
-    async def misbehave(self) -> None:
-        """From now on, each provider in its way."""
+    async def set_faults(self) -> None:
         for provider in PROVIDERS:
-            await self._call("PUT", f"/faults/{provider}", {**MISBEHAVIOUR, "slow_ms": SLOW_MS[provider]})
+            await self._call("PUT", f"/faults/{provider}", {**PROVIDER_FAULTS, "slow_ms": SLOW_MS[provider]})
 
-    async def behave(self) -> None:
+    async def clear_faults(self) -> None:
         for provider in PROVIDERS:
             await self._call("PUT", f"/faults/{provider}", {"approve": "auto", "webhook_delay_ms": 100})
 
-    async def totals(self) -> dict[str, dict[str, int]]:
-        """What each provider has captured and refunded."""
-        found: dict[str, dict[str, int]] = await self._call("GET", "/totals")
-        return found
+    async def fetch_totals(self) -> dict[str, dict[str, int]]:
+        """Return the totals of each provider and carrier."""
+        totals: dict[str, dict[str, int]] = await self._call("GET", "/totals")
+        return totals
 
     async def pay_late(self, provider: str, out_no: str) -> None:
-        """Money that was on its way when the trade was closed."""
+        """Pay a trade although it is closed."""
         await self._call("POST", f"/pay/{provider}/{out_no}/late", {})
 
     async def _call(self, method: str, path: str, body: Any = None) -> Any:
@@ -303,21 +331,21 @@ class SandboxClient:
             aiohttp.ClientSession(headers=headers) as client,
             client.request(method, self._base + path, data=None if body is None else orjson.dumps(body)) as answer,
         ):
-            said = await answer.read()
-            assert answer.status == 200, said
-            return orjson.loads(said)
+            data = await answer.read()
+            assert answer.status == 200, data
+            return orjson.loads(data)
 
 
 async def grant_credit_to_all(stack: LocalStack) -> None:
-    """Store credit for all who are rich, as staff give it."""
-    headers, gate = bearer(stack.settings(), "staff", roles=("support",)), asyncio.Semaphore(_CREDIT_AT_ONCE)
+    """Grant store credit to all customers who pay with it, over the admin API."""
+    headers, gate = bearer(stack.settings(), "staff", roles=("support",)), asyncio.Semaphore(_CONCURRENT_GRANTS)
     async with aiohttp.ClientSession(f"http://127.0.0.1:{stack.admin_port}", headers=headers) as client:
 
-        async def give(user: str) -> None:
-            gift = {"idempotency_key": f"gift-{user}", "amount": CREDIT, "currency": "CNY"}
-            async with gate, client.post(f"/v1/admin/store-credit/{user}", json=gift) as answer:
+        async def grant(user: str) -> None:
+            body = {"idempotency_key": f"gift-{user}", "amount": CREDIT_MINOR, "currency": "CNY"}
+            async with gate, client.post(f"/v1/admin/store-credit/{user}", json=body) as answer:
                 assert answer.status == 200, await answer.text()
 
         async with asyncio.TaskGroup() as group:
-            for number in range(_RICH):
-                group.create_task(give(f"rich{number}"))
+            for number in range(_CUSTOMERS_WITH_CREDIT):
+                group.create_task(grant(f"rich{number}"))

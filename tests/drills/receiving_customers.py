@@ -1,7 +1,7 @@
-"""Customers who order to one or two doors and pay in ways that need no provider; goods, rates and the way to each door.
+"""Customers who order to one or two addresses and pay without providers.
 
-Where somebody lives decides who brings the parcel: SF Express, which the driver books; zto and yto, which the desk
-books by itself; the own vans. Cash at the door only SF and the vans take.
+The address decides which carrier is chosen: SF Express, which workers book; zto and yto, which staff book; or the own
+fleet. Only SF Express and the own fleet take cash on delivery.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import orjson
 
 from commerce.warehouses.service import Warehouses
 from ops.services import CliServices
-from tests.drills.client_record import ClientRecord
 from tests.drills.paying_customers import PayingCustomer, PayingCustomers, TenderBody
 from tests.support.sales import ADDRESS
 
@@ -29,7 +28,8 @@ ADDRESSES: Mapping[str, Mapping[str, str]] = {
     "hangzhou": ADDRESS,
 }
 _ADDRESS_WEIGHTS = (35, 10, 25, 25, 5)
-_RICH = 300
+_CUSTOMERS = 300
+_AREA_FIELDS = ("province", "city", "district")
 _RATES = """carrier,region,from_g,to_g,price,currency,days,cod
 sf_express,CN,0,30000,18.00,CNY,1,yes
 zto,CN/Shanghai,0,30000,9.00,CNY,2,no
@@ -48,7 +48,7 @@ lamp,sh,C-01,1500,400,200,180
 
 
 async def import_logistics(shop: CliServices) -> None:
-    """Warehouses, goods and rates, after the products are there."""
+    """Import warehouses, product logistics and rates. The products must exist."""
     warehouses = Warehouses(shop.db)
     for text in (_WAREHOUSES, _PRODUCT_LOGISTICS):
         report = await warehouses.import_csv(text.splitlines(keepends=True))
@@ -57,52 +57,49 @@ async def import_logistics(shop: CliServices) -> None:
 
 
 class ReceivingCustomers(PayingCustomers):
-    """A till whose customers have goods sent: up to three lines to up to two doors."""
+    """Customers whose orders are shipped: up to three lines to up to two addresses."""
 
-    def __init__(self, record: ClientRecord, rng: Random) -> None:
-        super().__init__(record, rng)
-
-    def customer(self) -> PayingCustomer:
-        rng, number = self.rng, len(self.customers)
+    def add_customer(self) -> PayingCustomer:
+        rng, number = self.rng, len(self.by_key)
         skus = rng.sample(list(PRICES), rng.choices((1, 2, 3), (60, 30, 10))[0])
         units = {sku: rng.randint(1, 3) for sku in skus}
-        doors = rng.choices(list(ADDRESSES), _ADDRESS_WEIGHTS, k=2 if rng.random() < 0.15 else 1)
-        lines = [{"sku": sku, "quantity": count, **self._to(count, len(doors))} for sku, count in units.items()]
-        total = sum(PRICES[sku] * count for sku, count in units.items())
-        wish = self.record.wish(f"rich{rng.randrange(_RICH)}", f"key-{number}", units)
+        names = rng.choices(list(ADDRESSES), _ADDRESS_WEIGHTS, k=2 if rng.random() < 0.15 else 1)
+        lines = [
+            {"sku": sku, "quantity": count, **self._choose_ship_to(count, len(names))} for sku, count in units.items()
+        ]
+        total_minor = sum(PRICES[sku] * count for sku, count in units.items())
+        intended = self.record.add_intended(f"rich{rng.randrange(_CUSTOMERS)}", f"key-{number}", units)
         body: dict[str, Any] = {"sale_id": self.record.sale_id, "lines": lines}
-        body["ship_to"] = [_recipient(ADDRESSES[door], number) for door in doors]
-        wish.body = orjson.dumps(body)
-        made = PayingCustomer(wish, total, [self._parts(total)])
-        self.customers[wish.key] = made
-        return made
+        body["ship_to"] = [_make_recipient(ADDRESSES[name], number) for name in names]
+        intended.body = orjson.dumps(body)
+        customer = PayingCustomer(intended, total_minor, [self._make_tenders(total_minor)])
+        self.by_key[intended.key] = customer
+        return customer
 
-    def _to(self, count: int, doors: int) -> dict[str, Any]:
-        """To one door, or some of it to each."""
-        if doors == 1:
+    def _choose_ship_to(self, count: int, addresses: int) -> dict[str, Any]:
+        """Send a line to one of the addresses, or some units to each."""
+        if addresses == 1:
             return {}
         if count == 1 or self.rng.random() < 0.5:
-            return {"ship_to": self.rng.randrange(doors)}
+            return {"ship_to": self.rng.randrange(addresses)}
         first = self.rng.randint(1, count - 1)
         return {"ship_to": [{"address": 0, "quantity": first}, {"address": 1, "quantity": count - first}]}
 
-    def _parts(self, total: int) -> list[TenderBody]:
-        way = self.rng.choices(("balance", "cod", "both"), (70, 20, 10))[0]
-        if way == "both":
-            credit = self.rng.randint(1, total - 1)
-            return [{"method": "balance", "amount": credit}, {"method": "cod", "amount": total - credit}]
-        return [{"method": way, "amount": total}]
+    def _make_tenders(self, total_minor: int) -> list[TenderBody]:
+        method = self.rng.choices(("balance", "cod", "both"), (70, 20, 10))[0]
+        if method == "both":
+            credit = self.rng.randint(1, total_minor - 1)
+            return [{"method": "balance", "amount": credit}, {"method": "cod", "amount": total_minor - credit}]
+        return [{"method": method, "amount": total_minor}]
 
 
-def _recipient(door: Mapping[str, str], number: int) -> dict[str, str]:
-    """With a telephone of their own, whose last digits carriers ask for."""
-    return {**door, "phone": f"138{number % 10**8:08}", "line": f"Road {number % 997} No. {number}"}
+def _make_recipient(address: Mapping[str, str], number: int) -> dict[str, str]:
+    """Return the address with a phone number of its own, whose last digits carriers require for queries."""
+    return {**address, "phone": f"138{number % 10**8:08}", "line": f"Road {number % 997} No. {number}"}
 
 
 def another_address(address: object, rng: Random) -> dict[str, Any]:
-    """Another door for a parcel, in any town."""
-    found: dict[str, Any] = msgspec.to_builtins(address)
-    return {**found, **{name: text for name, text in rng.choice(list(ADDRESSES.values())).items() if name in _PLACE}}
-
-
-_PLACE = ("province", "city", "district")
+    """Return the address of a shipment moved to the area of a random address."""
+    fields: dict[str, Any] = msgspec.to_builtins(address)
+    area = rng.choice(list(ADDRESSES.values()))
+    return {**fields, **{name: text for name, text in area.items() if name in _AREA_FIELDS}}

@@ -1,6 +1,6 @@
-"""Clients that send bytes over connections of their own and repeat what is unclear, as the API tells them to.
+"""Clients that send bytes over their own connections and repeat requests as the API demands.
 
-Fast enough that the shop is what is slow: with a full HTTP client half of the machine would be busy with the crowd.
+They cost little CPU, so that the shop is the bottleneck: a full HTTP client would keep half of the machine busy.
 """
 
 from __future__ import annotations
@@ -11,87 +11,91 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol, cast
 
-_ANSWER_S = 20.0
-_AGAIN_S = 0.05
-_GIVE_UP_S = 90.0
-_FEWEST, _MOST = 50, 400
+_REPLY_TIMEOUT_S = 20.0
+_RETRY_INTERVAL_S = 0.05
+_MAX_DURATION_S = 90.0
+_MIN_REQUESTS, _MAX_REQUESTS = 50, 400
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response that was read to its end; `head` is in lower case."""
+    """A complete response; `head` is in lower case."""
 
     status: int
     head: bytes
     body: bytes
 
     def header(self, name: bytes) -> str | None:
-        """The value of a header, whose name is given in lower case."""
-        _, found, rest = self.head.partition(b"\r\n" + name + b":")
-        return rest.partition(b"\r\n")[0].strip().decode() if found else None
+        """Return the value of a header. Its name is in lower case."""
+        _, separator, remainder = self.head.partition(b"\r\n" + name + b":")
+        return remainder.partition(b"\r\n")[0].strip().decode() if separator else None
 
 
 class RetriedRequest(Protocol):
-    """Something a client does until its outcome is clear: always the same request."""
+    """A request that a client repeats unchanged until its outcome is known."""
 
-    def request(self) -> bytes:
-        """What to send; called before each attempt."""
+    def encode(self) -> bytes:
+        """Return the bytes to send. Called before each attempt."""
 
-    def answered(self, reply: Reply, seconds: float) -> float | None:
-        """An answer was read after so many seconds: how long to wait before the request is repeated; None: done."""
+    def on_reply(self, reply: Reply, seconds: float) -> float | None:
+        """Handle a reply that took so many seconds.
 
-    def broke(self) -> None:
-        """No answer came to what was sent, so nobody knows what became of it."""
+        Returns the seconds to wait before the request is repeated, or None if the outcome is known."""
 
-    def unheard(self) -> None:
-        """Nobody listens; nothing was sent."""
+    def on_connection_lost(self) -> None:
+        """Handle an attempt that was sent and got no reply, so that its outcome is unknown."""
 
-    def ended(self, clear: bool) -> None:
-        """No further attempt will be made; `clear` is false if the client gave up."""
+    def on_connection_refused(self) -> None:
+        """Handle an attempt that was not sent."""
+
+    def on_end(self, is_outcome_known: bool) -> None:
+        """Handle the end of all attempts; without a known outcome the client gave up."""
 
 
 class _Connection(asyncio.Protocol):
-    """One request at a time. Answers have a Content-Length; that is all of HTTP it knows."""
+    """A connection for one request at a time, whose replies must have a Content-Length."""
 
-    def __init__(self, uses: int) -> None:
-        self.uses = uses
+    def __init__(self, requests_left: int) -> None:
+        self.requests_left = requests_left
         self._buffer = b""
-        self._answer: asyncio.Future[Reply] | None = None
+        self._reply: asyncio.Future[Reply] | None = None
         self._loop = asyncio.get_running_loop()
         self.closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
-    async def ask(self, request: bytes) -> Reply:
-        """Raises `OSError` or `TimeoutError` when no answer comes; the connection is of no use then."""
+    async def send_request(self, request: bytes) -> Reply:
+        """Send a request and return the reply.
+
+        Raises `OSError` or `TimeoutError` if no reply comes; the connection cannot be used afterwards."""
         if self.closed:
             raise ConnectionResetError
-        self.uses -= 1
-        self._answer = self._loop.create_future()
+        self.requests_left -= 1
+        self._reply = self._loop.create_future()
         self._transport.write(request)
-        async with asyncio.timeout(_ANSWER_S):
-            return await self._answer
+        async with asyncio.timeout(_REPLY_TIMEOUT_S):
+            return await self._reply
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
         end = self._buffer.find(b"\r\n\r\n")
-        if end < 0 or self._answer is None or self._answer.done():
+        if end < 0 or self._reply is None or self._reply.done():
             return
         head = self._buffer[: end + 2].lower()
         at = head.find(b"\r\ncontent-length:")
-        need = end + 4 + (int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0)
-        if len(self._buffer) < need:
+        length = end + 4 + (int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0)
+        if len(self._buffer) < length:
             return
-        body, self._buffer = self._buffer[end + 4 : need], self._buffer[need:]
+        body, self._buffer = self._buffer[end + 4 : length], self._buffer[length:]
         if b"\r\nconnection: close\r\n" in head:
-            self.uses = 0
-        self._answer.set_result(Reply(int(head[9:12]), head, body))
+            self.requests_left = 0
+        self._reply.set_result(Reply(int(head[9:12]), head, body))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionResetError())
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(ConnectionResetError())
 
     def close(self) -> None:
         self.closed = True
@@ -99,47 +103,50 @@ class _Connection(asyncio.Protocol):
 
 
 class RetryingClient:
-    """Keeps one connection, and takes a new one now and then, so that a gateway that came back gets work again."""
+    """Sends requests over one connection, and replaces it from time to time.
+
+    So gateways that were restarted get requests again."""
 
     def __init__(self, port: int, rng: Random) -> None:
         self._port = port
         self._rng = rng
         self._connection: _Connection | None = None
 
-    async def insist(self, errand: RetriedRequest) -> None:
-        """Try until the outcome is clear, or give up after much longer than any restart takes."""
+    async def run(self, request: RetriedRequest) -> None:
+        """Repeat a request until its outcome is known, or give up after much longer than a restart takes."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _GIVE_UP_S
+        deadline = loop.time() + _MAX_DURATION_S
         while loop.time() < deadline:
-            wait_s = await self._attempt(errand)
+            wait_s = await self._attempt(request)
             if wait_s is None:
-                return errand.ended(True)
+                return request.on_end(True)
             await asyncio.sleep(wait_s)
-        return errand.ended(False)
+        return request.on_end(False)
 
-    async def _attempt(self, errand: RetriedRequest) -> float | None:
+    async def _attempt(self, request: RetriedRequest) -> float | None:
         loop = asyncio.get_running_loop()
         try:
             connection = await self._connect()
         except OSError:
-            errand.unheard()
-            return _AGAIN_S * self._rng.uniform(1, 2)
-        request = errand.request()
-        sent = loop.time()
+            request.on_connection_refused()
+            return _RETRY_INTERVAL_S * self._rng.uniform(1, 2)
+        data = request.encode()
+        sent_at = loop.time()
         try:
-            reply = await connection.ask(request)
+            reply = await connection.send_request(data)
         except (OSError, TimeoutError):
             self.close()
-            errand.broke()
-            return _AGAIN_S * self._rng.uniform(1, 2)
-        return errand.answered(reply, loop.time() - sent)
+            request.on_connection_lost()
+            return _RETRY_INTERVAL_S * self._rng.uniform(1, 2)
+        return request.on_reply(reply, loop.time() - sent_at)
 
     async def _connect(self) -> _Connection:
-        if self._connection is not None and self._connection.uses > 0 and not self._connection.closed:
-            return self._connection
+        connection = self._connection
+        if connection is not None and connection.requests_left > 0 and not connection.closed:
+            return connection
         self.close()
-        loop, uses = asyncio.get_running_loop(), self._rng.randint(_FEWEST, _MOST)
-        _, self._connection = await loop.create_connection(lambda: _Connection(uses), "127.0.0.1", self._port)
+        loop, requests = asyncio.get_running_loop(), self._rng.randint(_MIN_REQUESTS, _MAX_REQUESTS)
+        _, self._connection = await loop.create_connection(lambda: _Connection(requests), "127.0.0.1", self._port)
         return self._connection
 
     def close(self) -> None:
@@ -152,25 +159,25 @@ async def run_requests(
     port: int,
     rng: Random,
     connections: int,
-    errands: Iterator[RetriedRequest],
-    after: Callable[[RetriedRequest], RetriedRequest | None] = lambda errand: None,
+    requests: Iterator[RetriedRequest],
+    follow_up: Callable[[RetriedRequest], RetriedRequest | None] = lambda request: None,
 ) -> None:
-    """Run errands over so many connections without a pause until there are no more.
+    """Run all requests over so many connections without a pause.
 
-    `after` may send a client on another errand at once.
+    After each request its client runs the one that `follow_up` returns, if any.
     """
 
-    async def run() -> None:
+    async def run_client() -> None:
         client = RetryingClient(port, rng)
         try:
-            for errand in errands:
-                next_: RetriedRequest | None = errand
-                while next_ is not None:
-                    await client.insist(next_)
-                    next_ = after(next_)
+            for first in requests:
+                request: RetriedRequest | None = first
+                while request is not None:
+                    await client.run(request)
+                    request = follow_up(request)
         finally:
             client.close()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(connections):
-            group.create_task(run())
+            group.create_task(run_client())

@@ -1,7 +1,7 @@
-"""The end of a shipping drill: orders, parcels, the carriers' own books and the cash must tell one story.
+"""The end of a shipment drill: orders, shipments, records of the carriers and cash must agree.
 
-What is counted of goods is counted here once more, from what parcels hold; the carriers' books are read from the
-sandbox's file, parcel by parcel.
+Fulfilment lines are counted again here, from the contents of shipments. The records of the carriers are read from the
+sandbox's file, shipment by shipment.
 """
 
 from __future__ import annotations
@@ -27,243 +27,260 @@ from tests.drills.receiving_customers import STOCK, ReceivingCustomers
 from tests.support.gateway import bearer
 from tests.support.sales import eventually
 
-_POLL_INTERVAL_S, _ON_LISTS_S = 1.0, 60.0
-_SILENT = "silently lost"
-_ENDS = {"delivered": "delivered", "returned": "returned_to_sender", "lost": "lost"}
-"""The carriers' words for it, and ours."""
-_REASONS = ("no carrier takes it: ", "zto refuses: ", "yto refuses: ")
-"""What may stop a parcel here: whoever could bring it was asked and will not, or does not want to be asked for news."""
-_REST = """
+_POLL_INTERVAL_S, _WORKLIST_TIMEOUT_S = 1.0, 60.0
+_UNREPORTED_LOSS = "lost without report"
+_FINAL_STATUSES = {"delivered": "delivered", "returned": "returned_to_sender", "lost": "lost"}
+"""final states of the sandbox's carriers → our statuses"""
+_PARKED_REASONS = ("no carrier takes it: ", "zto refuses: ", "yto refuses: ")
+"""Reasons for parked shipments: every possible carrier refused the booking or the subscription."""
+_COUNT_UNFINISHED = """
 SELECT (SELECT count(*) FROM orders WHERE sale_id = $1) AS orders,
        (SELECT count(*) FROM orders WHERE sale_id = $1 AND status IN ('awaiting_payment', 'paid', 'confirmed'))
            AS unplanned,
        (SELECT count(*) FROM payments JOIN orders USING (order_id) WHERE sale_id = $1 AND task IS NOT NULL) AS payments
 """
-_OPEN = """
-SELECT count(*) OVER () AS left, carrier, tracking_no, status, task, attempts, last_error FROM shipments
+_LIST_OPEN_SHIPMENTS = """
+SELECT count(*) OVER () AS remaining, carrier, tracking_no, status, task, attempts, last_error FROM shipments
 WHERE ended_at IS NULL AND NOT parked AND (tracking_no IS NULL OR tracking_no <> ALL($1::text[])) LIMIT 5
 """
-_LINES = """
-SELECT order_id, line_no, address_no, order_lines.quantity AS wanted, ordered, planned, shipped, delivered
+_LIST_FULFILMENT_LINES = """
+SELECT order_id, line_no, address_no, order_lines.quantity, ordered, planned, shipped, delivered
 FROM order_lines JOIN orders USING (order_id) LEFT JOIN fulfilment_lines USING (order_id, line_no, address_no)
 WHERE sale_id = $1
 """
-_HELD = """
+_LIST_CONTENTS = """
 SELECT shipment_lines.order_id, line_no, shipment_lines.address_no, quantity, status
 FROM shipment_lines JOIN shipments USING (shipment_id)
 """
-_CASH = """
-SELECT order_id, orders.status AS order_status, payments.status, payments.amount_minor AS amount,
+_LIST_CASH_PAYMENTS = """
+SELECT order_id, orders.status AS order_status, payments.status, payments.amount_minor,
        (SELECT coalesce(-sum(ledger.amount_minor), 0) FROM ledger
-        WHERE posting = 'capture ' || payment_id AND account = 'orders') AS taken,
+        WHERE posting = 'capture ' || payment_id AND account = 'orders') AS captured_minor,
        (SELECT coalesce(sum(cod_minor), 0) FROM shipments WHERE shipments.order_id = orders.order_id
-        AND shipments.status = 'delivered') AS collected
+        AND shipments.status = 'delivered') AS collected_minor
 FROM orders JOIN payments USING (order_id) WHERE sale_id = $1 AND method = 'cod'
 """
 
 
 class CarrierRecord(NamedTuple):
-    """A parcel in the carriers' books."""
+    """A shipment in the records of a carrier."""
 
     carrier: str
-    number: str
+    tracking_no: str
     order_no: str
     state: str
 
 
-def _carrier_records(stack: LocalStack, which: str = "") -> list[CarrierRecord]:
+def _read_carrier_records(stack: LocalStack, condition: str = "") -> list[CarrierRecord]:
     with closing(sqlite3.connect(f"file:{stack.home}/sandbox/shipments.sqlite?mode=ro", uri=True)) as file:
-        return [
-            CarrierRecord(*row)
-            for row in file.execute(f"SELECT carrier, tracking_no, order_no, state FROM shipments {which}")
-        ]
+        rows = file.execute(f"SELECT carrier, tracking_no, order_no, state FROM shipments {condition}")
+        return [CarrierRecord(*row) for row in rows]
 
 
-def _silently_lost(stack: LocalStack) -> set[str]:
-    """kuaidi100 has no word for it, so its parcels are only not heard of any more."""
-    return {one.number for one in _carrier_records(stack, "WHERE carrier = 'kuaidi100' AND state = 'lost'")}
+def _list_unreported_losses(stack: LocalStack) -> set[str]:
+    """Return the tracking numbers lost at kuaidi100, which has no code for a loss: their events just end."""
+    records = _read_carrier_records(stack, "WHERE carrier = 'kuaidi100' AND state = 'lost'")
+    return {record.tracking_no for record in records}
 
 
-async def wait_until_idle(stack: LocalStack, payers: ReceivingCustomers, timeout_s: float) -> None:
-    """Wait until every order is in parcels, and every parcel is over, or waits for a person on a list of the desk."""
+async def wait_until_idle(stack: LocalStack, customers: ReceivingCustomers, timeout_s: float) -> None:
+    """Wait until every order is planned, and every shipment has ended or waits for staff on a worklist."""
     deadline = asyncio.get_running_loop().time() + timeout_s
-    wanted = {"orders": len(payers.record.promised()), "unplanned": 0, "payments": 0}
+    expected = {"orders": len(customers.record.promised_orders()), "unplanned": 0, "payments": 0}
     async with open_cli_services(stack.settings()) as shop:
         while True:
             async with shop.db.connection() as connection:
-                [row] = await connection.fetch(_REST, payers.record.sale_id)
-                left = [dict(one) for one in await connection.fetch(_OPEN, list(_silently_lost(stack)))]
-            now = dict(row)
-            if (now, left) == (wanted, []):
+                [row] = await connection.fetch(_COUNT_UNFINISHED, customers.record.sale_id)
+                rows = await connection.fetch(_LIST_OPEN_SHIPMENTS, list(_list_unreported_losses(stack)))
+            counts = dict(row)
+            if counts == expected and not rows:
                 return
             if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"not at rest within {timeout_s} s: {now}, wanted {wanted}; {left}")
+                shipments = [dict(row) for row in rows]
+                raise AssertionError(f"not idle within {timeout_s} s: {counts}, expected {expected}; {shipments}")
             await asyncio.sleep(_POLL_INTERVAL_S)
 
 
 class ShipmentCheckResult(NamedTuple):
-    """The audit, parcels by how they ended, and why the others wait for a person."""
+    """The audit, and counts of ended and parked shipments, orders and cash payments."""
 
     audit: SaleAudit
-    ends: Counter[str]
+    ended: Counter[str]
     parked: Counter[str]
     orders: Counter[str]
     cash: Counter[str]
 
 
-async def check_shipments(stack: LocalStack, payers: ReceivingCustomers, numbers: set[str]) -> ShipmentCheckResult:
-    """Compare everything with everything. `numbers` are those that the desk gave parcels by itself."""
-    theirs, sale_id = _carrier_records(stack), payers.record.sale_id
+async def check_shipments(
+    stack: LocalStack, customers: ReceivingCustomers, staff_tracking_nos: set[str]
+) -> ShipmentCheckResult:
+    """Compare all records. `staff_tracking_nos` are the numbers that staff entered when they packed."""
+    carrier_records, sale_id = _read_carrier_records(stack), customers.record.sale_id
     async with open_cli_services(stack.settings()) as shop:
-        ends, parked = await _check_ends(shop, theirs, _silently_lost(stack))
-        whole = await _check_fulfilment_lines(shop, sale_id)
-        cash = await _check_cash(shop, sale_id, whole)
-        await _check_carriers(shop, theirs, numbers)
+        ended, parked = await _check_statuses(shop, carrier_records, _list_unreported_losses(stack))
+        is_delivered = await _check_fulfilment_lines(shop, sale_id)
+        cash = await _check_cash(shop, sale_id, is_delivered)
+        await _check_bookings(shop, carrier_records)
         async with shop.db.connection() as connection:
             rows = await connection.fetch("SELECT status, count(*) FROM orders WHERE sale_id = $1 GROUP BY 1", sale_id)
-    books = await CarrierSandboxClient(stack).totals()
-    assert [books[name]["booked_more_than_once"] for name in ("sf_express", "kuaidi100")] == [0, 0], books
-    # Who is silently lost is found by nobody before it has not been heard of for long.
-    await eventually(lambda: _on_lists(stack, parked.total(), ends[_SILENT]), _ON_LISTS_S)
-    assert not (faults := _errors(stack)), format_examples(faults)
+    unknown = {record.tracking_no for record in carrier_records if record.carrier == "kuaidi100"} - staff_tracking_nos
+    assert not unknown, f"kuaidi100 has numbers that staff did not enter, {format_examples(unknown)}"
+    totals = await CarrierSandboxClient(stack).fetch_totals()
+    assert [totals[name]["booked_more_than_once"] for name in ("sf_express", "kuaidi100")] == [0, 0], totals
+    # A loss without report reaches its worklist only after `stalled_after_s`.
+    await eventually(lambda: _are_on_worklists(stack, parked.total(), ended[_UNREPORTED_LOSS]), _WORKLIST_TIMEOUT_S)
+    errors = _read_logged_errors(stack)
+    assert not errors, format_examples(errors)
     orders = Counter({row["status"]: row["count"] for row in rows})
-    return ShipmentCheckResult(await check_final_state(stack, payers.record, STOCK, {}), ends, parked, orders, cash)
+    return ShipmentCheckResult(
+        audit=await check_final_state(stack, customers.record, STOCK, {}),
+        ended=ended,
+        parked=parked,
+        orders=orders,
+        cash=cash,
+    )
 
 
-async def _on_lists(stack: LocalStack, parked: int, stuck: int) -> bool:
-    """Whether the desk has on its lists what waits for a person, and nothing else."""
-    headers = bearer(stack.settings(), "desk", roles=("warehouse",))
+async def _are_on_worklists(stack: LocalStack, parked: int, stalled: int) -> bool:
+    """Return whether the worklists have exactly so many parked and stalled shipments."""
+    headers = bearer(stack.settings(), "clerk", roles=("warehouse",))
     async with (
         aiohttp.ClientSession(f"http://127.0.0.1:{stack.admin_port}", headers=headers) as client,
         client.get("/v1/admin/worklists") as answer,
     ):
         counts = orjson.loads(await answer.read())
-    return (counts["unplanned"], counts["parked"], counts["stalled"]) == (0, parked, stuck)
+    return (counts["unplanned"], counts["parked"], counts["stalled"]) == (0, parked, stalled)
 
 
-async def _check_ends(
-    shop: CliServices, theirs: list[CarrierRecord], lost: set[str]
+async def _check_statuses(
+    shop: CliServices, carrier_records: list[CarrierRecord], unreported_losses: set[str]
 ) -> tuple[Counter[str], Counter[str]]:
-    """Where a parcel ended with its carrier it ended here; what did not end waits for a person who knows why."""
-    at = {one.number: one for one in theirs}
+    """Check that our final statuses equal the carriers', and that others are parked for a known reason.
+
+    Returns the number of ended shipments by status and of parked ones by reason."""
+    by_tracking_no = {record.tracking_no: record for record in carrier_records}
     async with shop.db.connection() as connection:
         rows = await connection.fetch("SELECT * FROM shipments")
-    wrong, ends, parked = [], Counter[str](), Counter[str]()
+    wrong, ended, parked = [], Counter[str](), Counter[str]()
     for row in rows:
-        said = at.get(row["tracking_no"])
-        end = _ENDS.get(said.state) if said else None
+        record = by_tracking_no.get(row["tracking_no"])
+        final_status = _FINAL_STATUSES.get(record.state) if record else None
         if row["parked"] and row["ended_at"] is None:
             assert row["last_error"], dict(row)
-            parked[_shape(row["last_error"])] += 1
-            if not row["last_error"].startswith(_REASONS):
+            parked[re.sub(r"\d+", "N", row["last_error"])] += 1
+            if not row["last_error"].startswith(_PARKED_REASONS):
                 wrong.append(f"{row['shipment_id']} is parked: {row['last_error']}")
-        elif row["tracking_no"] in lost:
-            ends[_SILENT] += 1
-            end = row["status"]
+        elif row["tracking_no"] in unreported_losses:
+            ended[_UNREPORTED_LOSS] += 1
+            final_status = row["status"]
         else:
-            ends[row["status"]] += 1
+            ended[row["status"]] += 1
             if row["ended_at"] is None:
-                wrong.append(f"{row['shipment_id']} is {row['status']} for ever")
-        if end and row["status"] != end and not row["parked"]:
-            wrong.append(f"{row['shipment_id']} is {row['status']}, {said}")
+                wrong.append(f"{row['shipment_id']} stays {row['status']}")
+        if final_status and row["status"] != final_status and not row["parked"]:
+            wrong.append(f"{row['shipment_id']} is {row['status']}, {record}")
     assert not wrong, format_examples(wrong)
-    return ends, parked
-
-
-def _shape(reason: str) -> str:
-    """Without what is of one parcel only."""
-    return re.sub(r"\d+", "N", reason)
+    return ended, parked
 
 
 async def _check_fulfilment_lines(shop: CliServices, sale_id: str) -> dict[UUID, bool]:
-    """P7, counted once more, line by line; gives whether all of an order has arrived."""
+    """Check P7 by counting again, line by line. Returns whether each order is completely delivered."""
     async with shop.db.connection() as connection:
-        lines = await connection.fetch(_LINES, sale_id)
-        held = await connection.fetch(_HELD)
+        lines = await connection.fetch(_LIST_FULFILMENT_LINES, sale_id)
+        contents = await connection.fetch(_LIST_CONTENTS)
     counted: dict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for order_id, line_no, address_no, units, status in held:
+    for order_id, line_no, address_no, units, status in contents:
         counts = counted[order_id, line_no, address_no]
         counts[0] += units * (status not in ("cancelled", "lost", "returned_to_sender"))
         counts[1] += units * (status in ("picked_up", "in_transit", "out_for_delivery", "delivered"))
         counts[2] += units * (status == "delivered")
-    wrong, whole = [], dict[UUID, bool]()
+    wrong, is_delivered = [], dict[UUID, bool]()
     for row in lines:
-        found = counted.pop((row["order_id"], row["line_no"], row["address_no"]), [0, 0, 0])
-        kept = [row["planned"], row["shipped"], row["delivered"]]
-        if kept != found or row["ordered"] != row["wanted"] or not found[2] <= found[1] <= found[0] <= row["wanted"]:
-            wrong.append(f"{dict(row)}, in parcels {found}")
-        whole[row["order_id"]] = whole.get(row["order_id"], True) and found[2] == row["wanted"]
+        counts = counted.pop((row["order_id"], row["line_no"], row["address_no"]), [0, 0, 0])
+        stored = [row["planned"], row["shipped"], row["delivered"]]
+        is_ordered = counts[2] <= counts[1] <= counts[0] <= row["quantity"] == row["ordered"]
+        if stored != counts or not is_ordered:
+            wrong.append(f"{dict(row)}, in shipments {counts}")
+        is_delivered[row["order_id"]] = is_delivered.get(row["order_id"], True) and counts[2] == row["quantity"]
     assert not wrong, format_examples(wrong)
-    assert not counted, f"in parcels and not ordered, {format_examples(map(str, counted))}"
-    return whole
+    assert not counted, f"in shipments and not ordered, {format_examples(map(str, counted))}"
+    return is_delivered
 
 
-async def _check_cash(shop: CliServices, sale_id: str, whole: dict[UUID, bool]) -> Counter[str]:
-    """What is paid at the door is taken once all parcels that collect a part have arrived, and not before; orders say
-    themselves whether all has arrived."""
+async def _check_cash(shop: CliServices, sale_id: str, is_delivered: dict[UUID, bool]) -> Counter[str]:
+    """Check that cash is captured once all shipments that collect it are delivered, and not before.
+
+    Also checks the order status `delivered`. Returns the number of cash payments by status."""
     async with shop.db.connection() as connection:
-        rows = await connection.fetch(_CASH, sale_id)
-        said = await connection.fetch("SELECT order_id, status FROM orders WHERE sale_id = $1", sale_id)
-    wrong = [f"{row['order_id']} is {row['status']}" for row in said
-             if (row["status"] == "delivered") != whole[row["order_id"]]]  # fmt: skip
+        rows = await connection.fetch(_LIST_CASH_PAYMENTS, sale_id)
+        orders = await connection.fetch("SELECT order_id, status FROM orders WHERE sale_id = $1", sale_id)
+    wrong = [
+        f"{order['order_id']} is {order['status']}"
+        for order in orders
+        if (order["status"] == "delivered") != is_delivered[order["order_id"]]
+    ]
     for row in rows:
-        # A parcel whose goods cost next to nothing may have no part of it to collect, so nobody waits for that one.
-        all_of_it = row["collected"] == row["amount"]
-        if (row["status"], row["taken"]) != (("captured", row["amount"]) if all_of_it else ("authorised", 0)):
-            wrong.append(f"{dict(row)}: not what its parcels collected")
-        if whole[row["order_id"]] and not all_of_it:
-            wrong.append(f"{dict(row)}: all of it has arrived")
+        # A shipment of cheap units may have nothing to collect, so that the capture does not wait for it.
+        is_collected = row["collected_minor"] == row["amount_minor"]
+        expected = ("captured", row["amount_minor"]) if is_collected else ("authorised", 0)
+        if (row["status"], row["captured_minor"]) != expected:
+            wrong.append(f"{dict(row)}: differs from the cash that its shipments collected")
+        if is_delivered[row["order_id"]] and not is_collected:
+            wrong.append(f"{dict(row)}: delivered completely")
     assert not wrong, format_examples(wrong)
     return Counter(row["status"] for row in rows)
 
 
-async def _check_carriers(shop: CliServices, theirs: list[CarrierRecord], numbers: set[str]) -> None:
-    """Each of our bookings is at SF once and as it is here, and SF has none besides; kuaidi100 knows no number that
-    the desk did not give."""
+async def _check_bookings(shop: CliServices, carrier_records: list[CarrierRecord]) -> None:
+    """Check that SF has each of our bookings once with our outcome, and no others."""
     async with shop.db.connection() as connection:
-        rows = await connection.fetch("SELECT booking_id, shipment_id, outcome, tracking_no FROM bookings "
-                                      "WHERE carrier = 'sf_express'")  # fmt: skip
-    known = {row["booking_id"]: row for row in rows}
-    sf = {UUID(one.order_no): one for one in theirs if one.carrier == "sf_express"}
-    assert len(sf) == sum(one.carrier == "sf_express" for one in theirs), "an order number twice"
-    strange = [str(one) for id_, one in sf.items() if id_ not in known]
-    assert not strange, f"SF has what nobody here knows, {format_examples(strange)}"
+        rows = await connection.fetch(
+            "SELECT booking_id, shipment_id, outcome, tracking_no FROM bookings WHERE carrier = 'sf_express'"
+        )
+    bookings = {row["booking_id"]: row for row in rows}
+    sf_records = [record for record in carrier_records if record.carrier == "sf_express"]
+    by_id = {UUID(record.order_no): record for record in sf_records}
+    assert len(by_id) == len(sf_records), "two shipments of SF with one order number"
+    unknown = [str(record) for id_, record in by_id.items() if id_ not in bookings]
+    assert not unknown, f"SF has bookings that are not ours, {format_examples(unknown)}"
+    allowed = {"booked": ("booked",), "refused": ("refused",), "cancelled": ("cancelled", "absent"), "requested": ()}
     wrong = []
-    for id_, row in known.items():
-        one = sf.get(id_)
-        state = "absent" if one is None else one.state if one.state in ("refused", "cancelled") else "booked"
-        fine = {"booked": ("booked",), "refused": ("refused",), "cancelled": ("cancelled", "absent"), "asked": ()}
-        if state not in fine[row["outcome"]] or (state == "booked" and one and one.number != row["tracking_no"]):
-            wrong.append(f"{dict(row)} here, {one} there")
+    for id_, booking in bookings.items():
+        record = by_id.get(id_)
+        state = "absent" if record is None else "booked"
+        if record is not None and record.state in ("refused", "cancelled"):
+            state = record.state
+        is_other_number = state == "booked" and record and record.tracking_no != booking["tracking_no"]
+        if state not in allowed[booking["outcome"]] or is_other_number:
+            wrong.append(f"{dict(booking)} here, {record} at SF")
     assert not wrong, format_examples(wrong)
-    standing = Counter(
-        known[id_]["shipment_id"] for id_, one in sf.items() if one.state not in ("refused", "cancelled")
+    current = Counter(
+        bookings[id_]["shipment_id"] for id_, record in by_id.items() if record.state not in ("refused", "cancelled")
     )
-    twice = [str(id_) for id_, times in standing.items() if times > 1]
-    assert not twice, f"SF comes more than once, {format_examples(twice)}"
-    foreign = {one.number for one in theirs if one.carrier == "kuaidi100"} - numbers
-    assert not foreign, f"kuaidi100 has numbers that the desk did not give, {format_examples(foreign)}"
+    twice = [str(id_) for id_, count in current.items() if count > 1]
+    assert not twice, f"booked at SF more than once, {format_examples(twice)}"
 
 
-def _errors(stack: LocalStack) -> list[str]:
-    """What the programs have logged as a fault of theirs."""
+def _read_logged_errors(stack: LocalStack) -> list[str]:
+    """Return the log lines of level ERROR of all processes."""
     lines = [line for log in (stack.home / "logs").glob("*.log*") for line in log.read_bytes().splitlines()]
     return [line.decode()[:1_000] for line in lines if b'"level":"ERROR"' in line]
 
 
 async def summarise_tracking(stack: LocalStack) -> str:
-    """What was heard and how, and how often the carriers' pushes were sent."""
+    """Format counts of tracking events by source, of sent and stored webhooks, and the carriers' totals."""
     async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         rows = await connection.fetch(
-            "SELECT source, count(*), count(*) FILTER (WHERE unknown) AS unknown, "
-            "count(*) FILTER (WHERE contradicts_history) AS odd FROM shipment_events GROUP BY 1"
+            "SELECT source, count(*), count(*) FILTER (WHERE is_unknown_code) AS unknown, "
+            "count(*) FILTER (WHERE contradicts_history) AS contradicting FROM shipment_events GROUP BY 1"
         )
-        results = await connection.fetch("SELECT result, count(*) FROM carrier_webhooks GROUP BY 1")  # fmt: skip
+        webhooks = await connection.fetch("SELECT result, count(*) FROM carrier_webhooks GROUP BY 1")
     with closing(sqlite3.connect(f"file:{stack.home}/sandbox/shipments.sqlite?mode=ro", uri=True)) as file:
-        pushes, sent, open_ = file.execute("SELECT count(*), sum(attempts), sum(done = 0) FROM webhooks").fetchone()
+        sent, attempts, open_ = file.execute("SELECT count(*), sum(attempts), sum(done = 0) FROM webhooks").fetchone()
     events = ", ".join(
-        f"{row['count']} by {row['source']} ({row['unknown']} unknown, {row['odd']} odd)" for row in rows
+        f"{row['count']} by {row['source']} ({row['unknown']} unknown, {row['contradicting']} contradicting)"
+        for row in rows
     )
-    notices = ", ".join(f"{row['count']} {row['result']}" for row in results)
-    books = orjson.dumps(await CarrierSandboxClient(stack).totals()).decode()
-    return f"events: {events}; pushes: {pushes} ({sent} attempts, {open_} open), stored {notices}\n{books}"
+    stored = ", ".join(f"{row['count']} {row['result']}" for row in webhooks)
+    totals = orjson.dumps(await CarrierSandboxClient(stack).fetch_totals()).decode()
+    return f"events: {events}; webhooks: {sent} ({attempts} attempts, {open_} open), stored {stored}\n{totals}"

@@ -1,6 +1,6 @@
-"""Robots in place of staff: a desk that packs, cancels and redirects over the admin API, and vans with their drivers.
+"""Robots of staff, who pack, cancel and redirect over the admin API, and of drivers.
 
-They repeat what is unclear, as a person would press a button once more.
+They repeat requests without a reply, as a person would press a button again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from tests.drills.local_stack import LocalStack
 from tests.drills.receiving_customers import another_address
 from tests.support.gateway import bearer
 
-_AT_ONCE, _BY_DESK = 8, ("zto", "yto")
-_CANCELLED, _REDIRECTED, _NOBODY_HOME, _TWICE = 0.015, 0.02, 0.05, 0.1
-_ROUND_S, _AGAIN_S = 1.0, 0.2
-_STOPS = 40
-_WAITING = """
+_CONCURRENT_REQUESTS = 8
+_MANUAL_CARRIERS = ("zto", "yto")
+_CANCELLED_SHARE, _REDIRECTED_SHARE = 0.015, 0.02
+_FAILED_STOP_SHARE, _REPEATED_REPORT_SHARE = 0.05, 0.1
+_ROUND_INTERVAL_S, _RETRY_INTERVAL_S = 1.0, 0.2
+_MAX_STOPS = 40
+_LIST_WITHOUT_ROUTE = """
 SELECT shipment_id, warehouse_id FROM shipments
 WHERE carrier = 'own_fleet' AND status = 'booked' AND task IS DISTINCT FROM 'cancel' AND NOT EXISTS (
     SELECT FROM route_stops WHERE route_stops.shipment_id = shipments.shipment_id)
@@ -37,12 +39,12 @@ ORDER BY warehouse_id LIMIT $1
 
 
 class RobotClient:
-    """What staff and drivers were told; anything but these is a fault that ends the drill."""
+    """HTTP client that counts replies. Any status but the allowed ones fails the drill."""
 
-    fine = (200, 404, 409, 503)
+    allowed_statuses = (200, 404, 409, 503)
 
-    def __init__(self, stack: LocalStack, port: int, headers: dict[str, str] | None = None) -> None:
-        self.said: Counter[str] = Counter()
+    def __init__(self, port: int, headers: dict[str, str] | None = None) -> None:
+        self.reply_counts: Counter[str] = Counter()
         self._base, self._headers = f"http://127.0.0.1:{port}", headers or {}
 
     async def __aenter__(self) -> RobotClient:
@@ -54,136 +56,136 @@ class RobotClient:
         await self._client.close()
 
     async def call(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Status and body; no status where the connection broke."""
+        """Send a request. Returns the status and the body, or status 0 if the connection is lost."""
         try:
             async with self._client.request(method, path, json=body) as answer:
-                status, found = answer.status, orjson.loads(await answer.read())
+                status, reply = answer.status, orjson.loads(await answer.read())
         except (aiohttp.ClientError, TimeoutError):
-            self.said["connection broken"] += 1
+            self.reply_counts["connection lost"] += 1
             return 0, None
-        assert status in self.fine, f"{method} {path}: {status} {found}"
-        self.said[str(status) if status == 200 else str(found["code"])] += 1
-        return status, found
+        assert status in self.allowed_statuses, f"{method} {path}: {status} {reply}"
+        self.reply_counts[str(status) if status == 200 else str(reply["code"])] += 1
+        return status, reply
 
 
 class WarehouseRobot:
-    """Whoever packs goes through the list of what is to be packed over and over."""
+    """Works through the worklist `to_pack` again and again: packs, cancels or redirects each shipment."""
 
     def __init__(self, stack: LocalStack, rng: Random) -> None:
-        self.did: Counter[str] = Counter()
-        self.numbers: set[str] = set()
+        self.action_counts: Counter[str] = Counter()
+        self.tracking_nos: set[str] = set()
         self._rng = rng
-        self._done: Counter[UUID] = Counter()
-        self._answers = RobotClient(stack, stack.admin_port, bearer(stack.settings(), "bench", roles=("warehouse",)))
+        self._redirects: Counter[UUID] = Counter()
+        self._client = RobotClient(stack.admin_port, bearer(stack.settings(), "packer", roles=("warehouse",)))
 
     async def run(self, stop: asyncio.Event) -> None:
-        async with self._answers:
+        async with self._client:
             while not stop.is_set():
-                await self._round()
+                await self._work_through_list()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _ROUND_S)
+                    await asyncio.wait_for(stop.wait(), _ROUND_INTERVAL_S)
 
-    async def _round(self) -> None:
-        cursor, gate = "", asyncio.Semaphore(_AT_ONCE)
+    async def _work_through_list(self) -> None:
+        cursor, gate = "", asyncio.Semaphore(_CONCURRENT_REQUESTS)
         while True:
-            status, page = await self._answers.call("GET", f"/v1/admin/shipments?worklist=to_pack{cursor}")
+            status, page = await self._client.call("GET", f"/v1/admin/shipments?worklist=to_pack{cursor}")
             if status != 200:
                 return
-            await asyncio.gather(*(self._one(gate, item["shipment"]) for item in page["items"]))
+            await asyncio.gather(*(self._handle(gate, item["shipment"]) for item in page["items"]))
             if page.get("next") is None:
                 return
             cursor = f"&cursor={page['next']}"
 
-    async def _one(self, gate: asyncio.Semaphore, shipment: dict[str, Any]) -> None:
+    async def _handle(self, gate: asyncio.Semaphore, shipment: dict[str, Any]) -> None:
         id_, chance = UUID(shipment["shipment_id"]), self._rng.random()
-        what, body = "pack", dict[str, Any]()
-        if chance < _CANCELLED:
-            what, body = "cancel", {"reason": "not wanted"}
-        elif chance < _REDIRECTED + _CANCELLED:
-            what, body = "redirect", {"address": another_address(shipment["address"], self._rng), "reason": "moved"}
-        elif shipment["carrier"] in _BY_DESK and shipment["status"] == "planned":
-            number = f"{shipment['carrier'].upper()}{id_.int % 10**12:012}{self._done[id_]}"
-            body = {"tracking_no": number}
-            self.numbers.add(number)
+        action, body = "pack", dict[str, Any]()
+        if chance < _CANCELLED_SHARE:
+            action, body = "cancel", {"reason": "not wanted"}
+        elif chance < _REDIRECTED_SHARE + _CANCELLED_SHARE:
+            action, body = "redirect", {"address": another_address(shipment["address"], self._rng), "reason": "moved"}
+        elif shipment["carrier"] in _MANUAL_CARRIERS and shipment["status"] == "planned":
+            tracking_no = f"{shipment['carrier'].upper()}{id_.int % 10**12:012}{self._redirects[id_]}"
+            body = {"tracking_no": tracking_no}
+            self.tracking_nos.add(tracking_no)
         async with gate:
-            status, _ = await self._answers.call("POST", f"/v1/admin/shipments/{id_}/{what}", body)
+            status, _ = await self._client.call("POST", f"/v1/admin/shipments/{id_}/{action}", body)
         if status == 200:
-            self.did[what] += 1
-            # Booked anew, it has another number. One that a dead gateway may have written down stays the same.
-            self._done[id_] += what == "redirect"
+            self.action_counts[action] += 1
+            # A redirected shipment gets another tracking number. A repeat after a lost reply sends the same number.
+            self._redirects[id_] += action == "redirect"
 
-    def figures(self) -> str:
-        did = ", ".join(f"{number} {what}" for what, number in sorted(self.did.items()))
-        return f"desk: {did}; answers {dict(self._answers.said)}"
+    def format_summary(self) -> str:
+        actions = ", ".join(f"{count} {action}" for action, count in sorted(self.action_counts.items()))
+        return f"staff: {actions}; replies {dict(self._client.reply_counts)}"
 
 
 class DriverRobots:
-    """A route for what waits for one, and a driver who drives it: some doors stay shut at first, some buttons are
-    pressed twice."""
+    """Plans routes for shipments without one and reports their stops, some failed at first, some twice."""
 
     def __init__(self, stack: LocalStack, shop: CliServices, rng: Random) -> None:
-        self.routes = 0
+        self.route_count = 0
         self._shop = shop
         self._rng = rng
-        self._numbers = count(1)
+        self._vehicle_numbers = count(1)
         self._key, self._zone = shop.settings.driver_link_key(), ZoneInfo(shop.settings.shipping.timezone)
-        self._answers = RobotClient(stack, stack.port)
+        self._client = RobotClient(stack.port)
 
     async def run(self, stop: asyncio.Event) -> None:
-        async with self._answers:
+        async with self._client:
             while not stop.is_set():
-                await self._drive(await self._load())
+                await self._drive(await self._plan_routes())
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), _ROUND_S)
+                    await asyncio.wait_for(stop.wait(), _ROUND_INTERVAL_S)
 
-    async def _load(self) -> list[tuple[UUID, int]]:
-        """Routes with how many stops they have: one for each warehouse in which parcels wait."""
+    async def _plan_routes(self) -> list[tuple[UUID, int]]:
+        """Insert one route per warehouse with waiting shipments. Returns their ids and numbers of stops."""
         async with self._shop.db.transaction() as connection:
-            waiting = await connection.fetch(_WAITING, _STOPS)
-            made = []
-            for place in {row["warehouse_id"] for row in waiting}:
-                parcels = [row["shipment_id"] for row in waiting if row["warehouse_id"] == place]
-                made.append((await self._route(connection, place, parcels), len(parcels)))
-        return made
+            rows = await connection.fetch(_LIST_WITHOUT_ROUTE, _MAX_STOPS)
+            routes = []
+            for warehouse_id in {row["warehouse_id"] for row in rows}:
+                shipment_ids = [row["shipment_id"] for row in rows if row["warehouse_id"] == warehouse_id]
+                routes.append((await self._insert_route(connection, warehouse_id, shipment_ids), len(shipment_ids)))
+        return routes
 
-    async def _route(self, connection: Any, place: str, parcels: list[UUID]) -> UUID:
-        route_id, van, now = self._shop.ids.new(), f"van-{next(self._numbers)}", datetime.now(UTC)
-        self.routes += 1
+    async def _insert_route(self, connection: Any, warehouse_id: str, shipment_ids: list[UUID]) -> UUID:
+        route_id, vehicle_id, now = self._shop.ids.new(), f"vehicle-{next(self._vehicle_numbers)}", datetime.now(UTC)
+        self.route_count += 1
         await connection.execute(
             "INSERT INTO vehicles (vehicle_id, warehouse_id, capacity_g, shift_from, shift_to) "
             "VALUES ($1, $2, 600000, '00:00', '23:59')",
-            *(van, place),
+            *(vehicle_id, warehouse_id),
         )
         await connection.execute(
             "INSERT INTO routes (route_id, day, vehicle_id, warehouse_id, distance_m, start_at, end_at, planned_at) "
             "VALUES ($1, $2, $3, $4, 9000, $5, $6, $5)",
-            *(route_id, now.astimezone(self._zone).date(), van, place, now, now + timedelta(hours=8)),
+            *(route_id, now.astimezone(self._zone).date(), vehicle_id, warehouse_id, now, now + timedelta(hours=8)),
         )
         await connection.executemany(
             "INSERT INTO route_stops (route_id, seq, shipment_id, latitude, longitude, window_from, window_to, "
             "arrive_at, leave_at) VALUES ($1, $2, $3, 30.25, 120.16, $4, $5, $4, $4)",
-            [(route_id, seq, id_, now, now + timedelta(hours=8)) for seq, id_ in enumerate(parcels, 1)],
+            [(route_id, seq, id_, now, now + timedelta(hours=8)) for seq, id_ in enumerate(shipment_ids, 1)],
         )
         return route_id
 
     async def _drive(self, routes: list[tuple[UUID, int]]) -> None:
         day = datetime.now(self._zone).date()
+        failed, delivered = {"outcome": "failed", "note": "nobody at home"}, {"outcome": "delivered"}
         for route_id, stops in routes:
             path = f"/v1/driver-routes/{make_link(self._key, route_id, day, self._zone)}"
-            await self._insist(f"{path}/depart")
+            await self._send_until_answered(f"{path}/depart")
             for seq in range(1, stops + 1):
-                if self._rng.random() < _NOBODY_HOME:
-                    await self._insist(f"{path}/stops/{seq}", {"outcome": "failed", "note": "nobody at home"})
-                for _ in range(1 + (self._rng.random() < _TWICE)):
-                    await self._insist(f"{path}/stops/{seq}", {"outcome": "delivered"})
+                if self._rng.random() < _FAILED_STOP_SHARE:
+                    await self._send_until_answered(f"{path}/stops/{seq}", failed)
+                for _ in range(1 + (self._rng.random() < _REPEATED_REPORT_SHARE)):
+                    await self._send_until_answered(f"{path}/stops/{seq}", delivered)
 
-    async def _insist(self, path: str, body: Any = None) -> None:
-        """Until it is clear. What was called off since is no stop any more, which is clear too."""
+    async def _send_until_answered(self, path: str, body: Any = None) -> None:
+        """Repeat a request until its outcome is known. For a stop of a cancelled shipment this is a refusal."""
         while True:
-            status, _ = await self._answers.call("POST", path, body)
+            status, _ = await self._client.call("POST", path, body)
             if status not in (0, 503):
                 return
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(_RETRY_INTERVAL_S)
 
-    def figures(self) -> str:
-        return f"vans: {self.routes} routes; answers {dict(self._answers.said)}"
+    def format_summary(self) -> str:
+        return f"drivers: {self.route_count} routes; replies {dict(self._client.reply_counts)}"

@@ -1,7 +1,7 @@
-"""P2, P3 at full load while processes are killed as by `kill -9`: one part over and over, and everything at once.
+"""P2, P3 at full load with processes killed by SIGKILL: some roles repeatedly, and all at once.
 
-The clients do as the API says: on 503, and when a connection breaks, they repeat with the same key until the outcome
-is clear. At the end every order they were promised must be there, once, and none that they were not.
+The clients do as the API demands: on 503 and on a lost connection they repeat with the same key until the outcome is
+known. At the end every promised order must be stored once, and no other.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ CONNECTIONS = 64
 _USERS = 3_000
 _INITIAL = {"phone": 2_000, "tea": 1_000_000, "rice": 1_000_000}
 _LIMITS = {"phone": 1}
-_FROM, _TO = 500, 4_000  # orders that are taken between two kills
-_STALLED_S = 60.0
-_DYING_GATEWAYS = {**NO_LIMIT_PER_USER, "FLOODGATE_FAILPOINT": "intake.after_reserve:400"}
+_MIN_ORDERS, _MAX_ORDERS = 500, 4_000  # accepted between two kills
+_STALLED_AFTER_S = 60.0
+_GATEWAYS_WITH_FAILPOINT = {**NO_LIMIT_PER_USER, "FLOODGATE_FAILPOINT": "intake.after_reserve:400"}
 
 
 class KillLoad:
-    """Orders over all connections without a pause, one in ten of them a repeat of a recent one, until it is told to
-    stop; then what was begun is brought to its end."""
+    """Orders over all connections without a pause until the load is stopped.
+
+    A tenth of them repeat recent orders."""
 
     def __init__(self, stack: LocalStack, rng: Random) -> None:
         settings = stack.settings()
@@ -43,46 +44,46 @@ class KillLoad:
         self.seconds = 0.0
         self._stack = stack
         self._rng = rng
-        self._over = False
+        self._is_stopping = False
 
     @asynccontextmanager
-    async def flowing(self) -> AsyncIterator[None]:
-        """Whatever ends the load early is raised here."""
+    async def run_in_background(self) -> AsyncIterator[None]:
+        """Run the load until the block ends, and finish what was started. Raises an error of the load here."""
         started = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
-            group.create_task(run_requests(self._stack.port, self._rng, CONNECTIONS, self._errands()))
+            group.create_task(run_requests(self._stack.port, self._rng, CONNECTIONS, self._generate_requests()))
             try:
                 yield
             finally:
-                self._over = True
+                self._is_stopping = True
         self.seconds = asyncio.get_running_loop().time() - started
 
-    def _errands(self) -> Iterator[RetriedRequest]:
+    def _generate_requests(self) -> Iterator[RetriedRequest]:
         recent: deque[IntendedOrder] = deque(maxlen=200)
-        while not self._over:
+        while not self._is_stopping:
             if recent and self._rng.random() < 0.1:
-                yield self.record.order(self._rng.choice(recent))
+                yield self.record.make_order_request(self._rng.choice(recent))
                 continue
-            number = len(self.record.wishes)
+            number = len(self.record.intended_orders)
             units = {"tea": self._rng.randint(1, 3), "rice": 1} if self._rng.random() < 0.7 else {"phone": 1}
-            recent.append(self.record.wish(f"u{self._rng.randrange(_USERS)}", f"key-{number}", units))
-            yield self.record.order(recent[-1])
+            recent.append(self.record.add_intended(f"u{self._rng.randrange(_USERS)}", f"key-{number}", units))
+            yield self.record.make_order_request(recent[-1])
 
-    async def more(self) -> None:
-        """Wait until some more orders were accepted: how many is chance, so the next kill comes at any moment."""
-        wanted = self.record.accepted + self._rng.randrange(_FROM, _TO)
-        deadline = asyncio.get_running_loop().time() + _STALLED_S
-        while self.record.accepted < wanted:
-            assert asyncio.get_running_loop().time() < deadline, f"no orders any more: {self.record.figures()}"
+    async def wait_for_orders(self) -> None:
+        """Wait until a random number of further orders is accepted, so that the next kill comes at any moment."""
+        target = self.record.accepted + self._rng.randrange(_MIN_ORDERS, _MAX_ORDERS)
+        deadline = asyncio.get_running_loop().time() + _STALLED_AFTER_S
+        while self.record.accepted < target:
+            assert asyncio.get_running_loop().time() < deadline, f"no orders: {self.record.format_summary()}"
             await asyncio.sleep(0.005)
 
-    def figures(self) -> str:
-        return f"in {self.seconds:.1f} s, {self.record.accepted} orders: {self.record.figures()}"
+    def format_summary(self) -> str:
+        return f"in {self.seconds:.1f} s, {self.record.accepted} orders: {self.record.format_summary()}"
 
 
 @pytest.fixture
 async def load(stack: LocalStack, rng: Random) -> KillLoad:
-    """A load for a sale that is open."""
+    """A load for an open sale."""
     async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "kills", {sku: (units, 990, _LIMITS.get(sku)) for sku, units in _INITIAL.items()})
     return KillLoad(stack, rng)
@@ -91,54 +92,60 @@ async def load(stack: LocalStack, rng: Random) -> KillLoad:
 @pytest.mark.parametrize(
     ("roles", "kills"),
     [("writer", 5), ("gateway", 5), ("redis", 7), ("postgres", 4), ("writer gateway redis", 5)],
-    ids=["writer", "gateway", "redis", "postgres", "three at once"],
+    ids=["writer", "gateway", "redis", "postgres", "three roles"],
 )
-async def test_parts_are_killed_over_and_over(
+async def test_roles_killed_repeatedly_keep_every_promised_order(
     stack: LocalStack, load: KillLoad, rng: Random, roles: str, kills: int
 ) -> None:
-    """What dies soon after its start is started later each time, so the last outages take seconds: that of Redis
-    longer than an order waits for it."""
+    """Kill the same roles several times.
+
+    The supervisor delays each restart more than the last, so that the last outages take seconds. Those of Redis take
+    longer than an order waits for it.
+    """
     victims: list[int] = []
-    async with load.flowing():
+    async with load.run_in_background():
         for _ in range(kills):
-            await load.more()
+            await load.wait_for_orders()
             victims += await stack.kill(rng, *roles.split())
-        await load.more()
+        await load.wait_for_orders()
         await run_audit(stack, "kills")  # while orders flow
     assert len(set(victims)) == kills * len(roles.split())
     if "gateway" in roles:
-        assert load.record.statuses["connection broken"] >= kills
-    found = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
-    print(f"\n{len(victims)} kills of {roles} {load.figures()}, difference {found.differences}")
+        assert load.record.statuses["connection lost"] >= kills
+    audit = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
+    print(f"\n{len(victims)} kills of {roles} {load.format_summary()}, difference {audit.differences}")
 
 
-@pytest.mark.parametrize("stack", [_DYING_GATEWAYS], indirect=True, ids=["at every 400th batch"])
-async def test_gateways_die_between_redis_and_their_answer(stack: LocalStack, load: KillLoad) -> None:
-    """The units are taken, nobody was told: only the same key brings the order to light."""
-    async with load.flowing():
-        while (deaths := stack.times_said("ended with status -9")) < 5:
-            await load.more()
-    again = sum(wish.accepted == 0 for wish in load.record.promised().values())
-    assert again > 0
-    found = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
-    print(f"\nGateways dead {deaths} times with an order in hand {load.figures()}, difference {found.differences}")
+@pytest.mark.parametrize("stack", [_GATEWAYS_WITH_FAILPOINT], indirect=True, ids=["at every 400th batch"])
+async def test_gateways_killed_before_reply_keep_orders_under_their_keys(stack: LocalStack, load: KillLoad) -> None:
+    """Kill gateways between reservation and reply: only a repeat under the same key returns the order."""
+    async with load.run_in_background():
+        while (kills := stack.count_in_output("ended with status -9")) < 5:
+            await load.wait_for_orders()
+    repeated = sum(intended.times_accepted == 0 for intended in load.record.promised_orders().values())
+    assert repeated > 0
+    audit = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
+    print(f"\nGateways killed {kills} times during an order {load.format_summary()}, difference {audit.differences}")
 
 
-async def test_everything_is_killed_at_once(stack: LocalStack, load: KillLoad) -> None:
-    """Servers, gateways, workers, and the supervisor; then it is started again on the same data. Twice."""
+async def test_all_processes_killed_at_once_keep_every_promised_order(stack: LocalStack, load: KillLoad) -> None:
+    """Kill servers, gateways, workers and the supervisor, and restart on the same data. Twice."""
     loop = asyncio.get_running_loop()
-    away = []
-    async with load.flowing():
+    outages_s = []
+    async with load.run_in_background():
         for _ in range(2):
-            await load.more()
+            await load.wait_for_orders()
             killed_at = loop.time()
             await stack.kill_everything()
             await stack.start()
-            away.append(loop.time() - killed_at)
-        await load.more()
+            outages_s.append(loop.time() - killed_at)
+        await load.wait_for_orders()
         await run_audit(stack, "kills")
-    assert load.record.statuses["connection broken"] >= CONNECTIONS
-    assert load.record.statuses["nobody listens"] > 0
-    found = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
-    times = " and ".join(f"{seconds:.1f} s" for seconds in away)
-    print(f"\neverything killed twice, open again after {times}, {load.figures()}, difference {found.differences}")
+    assert load.record.statuses["connection lost"] >= CONNECTIONS
+    assert load.record.statuses["connection refused"] > 0
+    audit = await check_final_state(stack, load.record, _INITIAL, _LIMITS)
+    times = " and ".join(f"{seconds:.1f} s" for seconds in outages_s)
+    print(
+        f"\nAll processes killed twice, open again after {times}, {load.format_summary()}, "
+        f"difference {audit.differences}"
+    )

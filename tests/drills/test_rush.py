@@ -1,4 +1,4 @@
-"""P1 to P4 at full load: few units and a crowd, baskets and a partial sell-out. Nothing is killed here."""
+"""P1 to P4 at full load without kills: few units for many customers, and orders of several SKUs."""
 
 from __future__ import annotations
 
@@ -20,40 +20,44 @@ from tests.support.sales import make_sale
 
 pytestmark = [pytest.mark.drill, pytest.mark.timeout(240)]
 CONNECTIONS = 64
-_FORESEEN = {"202", "200", "sold_out", "over_limit", "too_many_requests", "overloaded"}
+_EXPECTED_RESULTS = {"202", "200", "sold_out", "over_limit", "too_many_requests", "overloaded"}
 
 
-def with_repeats(wishes: list[IntendedOrder], repeats: int, rng: Random) -> list[IntendedOrder]:
-    """Some wishes once more. Half of the repeats come so soon that the first is still on its way; the others are of
-    early orders, which were taken, and come at any time after them."""
-    order: list[tuple[float, IntendedOrder]] = [(float(number), wish) for number, wish in enumerate(wishes)]
-    for number in rng.sample(range(len(wishes)), repeats // 2):
-        order.append((number + rng.choice([0.1, 1.1, 3.1, 20.1]), wishes[number]))
+def add_repeats(intended_orders: list[IntendedOrder], repeats: int, rng: Random) -> list[IntendedOrder]:
+    """Return the orders in sequence, some of them twice.
+
+    Half of the repeats follow so soon that the first request is still in progress. The others repeat early orders,
+    which are accepted, at any time after them.
+    """
+    positions: list[tuple[float, IntendedOrder]] = [(float(n), intended) for n, intended in enumerate(intended_orders)]
+    for number in rng.sample(range(len(intended_orders)), repeats // 2):
+        positions.append((number + rng.choice([0.1, 1.1, 3.1, 20.1]), intended_orders[number]))
     for number in rng.sample(range(repeats), repeats - repeats // 2):
-        order.append((rng.uniform(number, len(wishes)) + 0.2, wishes[number]))
-    return [wish for _, wish in sorted(order, key=lambda item: item[0])]
+        positions.append((rng.uniform(number, len(intended_orders)) + 0.2, intended_orders[number]))
+    return [intended for _, intended in sorted(positions, key=lambda item: item[0])]
 
 
-async def run(stack: LocalStack, record: ClientRecord, wishes: list[IntendedOrder], rng: Random) -> str:
-    """All of them over the connections, with both gateways at work; gives the figures."""
+async def run_orders(stack: LocalStack, record: ClientRecord, intended_orders: list[IntendedOrder], rng: Random) -> str:
+    """Send all orders over the connections, and check that both gateways work. Returns a summary."""
     loop = asyncio.get_running_loop()
     cpu = CpuMeter({f"gateway {pid}": [pid] for pid in stack.pids("gateway")})
-    errands: Iterator[RetriedRequest] = (record.order(wish) for wish in wishes)
+    requests: Iterator[RetriedRequest] = map(record.make_order_request, intended_orders)
     started = loop.time()
-    await run_requests(stack.port, rng, CONNECTIONS, errands)
+    await run_requests(stack.port, rng, CONNECTIONS, requests)
     seconds = loop.time() - started
     used = cpu.read_used()
     assert len(used) == 2
     assert min(used.values()) > 0.2 * max(used.values()), used
-    assert set(record.statuses) <= _FORESEEN
+    assert set(record.statuses) <= _EXPECTED_RESULTS
     assert record.overlaps > 0
     return (
-        f"{len(wishes)} requests over {CONNECTIONS} connections in {seconds:.1f} s "
-        f"({len(wishes) / seconds:.0f} a second): {record.figures()}, {record.overlaps} repeats met their first"
+        f"{len(intended_orders)} requests over {CONNECTIONS} connections in {seconds:.1f} s "
+        f"({len(intended_orders) / seconds:.0f} per second): {record.format_summary()}, "
+        f"{record.overlaps} repeats during the first request"
     )
 
 
-async def test_one_thousand_units_and_five_thousand_shoppers(stack: LocalStack, rng: Random) -> None:
+async def test_few_units_for_many_customers_are_sold_once(stack: LocalStack, rng: Random) -> None:
     """1,000 units, one each; 20,000 requests, one in ten a repeat."""
     users, units, requests, repeats = 5_000, 1_000, 20_000, 2_000
     initial, limits = {"phone": units}, {"phone": 1}
@@ -61,23 +65,23 @@ async def test_one_thousand_units_and_five_thousand_shoppers(stack: LocalStack, 
         await make_sale(shop, "rush", {"phone": (units, 399_900, 1)})
     settings = stack.settings()
     record = ClientRecord("rush", lambda user: token(settings, user))
-    who = [f"u{number % users}" for number in range(requests - repeats)]
-    rng.shuffle(who)
-    wishes = [record.wish(user, f"key-{number}", {"phone": 1}) for number, user in enumerate(who)]
-    figures = await run(stack, record, with_repeats(wishes, repeats, rng), rng)
-    found = await check_final_state(stack, record, initial, limits)
-    promised = record.promised()
+    user_ids = [f"u{number % users}" for number in range(requests - repeats)]
+    rng.shuffle(user_ids)
+    intended_orders = [record.add_intended(user, f"key-{n}", {"phone": 1}) for n, user in enumerate(user_ids)]
+    summary = await run_orders(stack, record, add_repeats(intended_orders, repeats, rng), rng)
+    audit = await check_final_state(stack, record, initial, limits)
+    promised = record.promised_orders()
     assert len(promised) == units
-    assert len({wish.user for wish in promised.values()}) == units
+    assert len({intended.user for intended in promised.values()}) == units
     assert record.statuses["202"] == units
     assert record.statuses["200"] > repeats // 10
-    assert {wish.user for wish in record.wishes.values()} == {f"u{number}" for number in range(users)}
-    assert (found.orders, found.total.available) == (units, 0)
-    print(f"\n1,000 units: {figures}; {found.orders} orders, difference {found.differences}")
+    assert {intended.user for intended in record.intended_orders.values()} == {f"u{number}" for number in range(users)}
+    assert (audit.orders, audit.total.available) == (units, 0)
+    print(f"\n1,000 units: {summary}; {audit.orders} orders, difference {audit.differences}")
 
 
-async def test_baskets_of_three_skus_and_a_partial_sell_out(stack: LocalStack, rng: Random) -> None:
-    """40 SKUs, 50 to 8,000 units of each; some are wanted far more than others, and every third has a limit."""
+async def test_orders_of_three_skus_sell_out_only_some(stack: LocalStack, rng: Random) -> None:
+    """40 SKUs with 50 to 8,000 units each, so that scarce ones sell out. Every third has a limit per user."""
     users, requests, repeats = 3_000, 16_000, 1_600
     initial = {f"sku-{number}": round(50 * 160 ** (number / 39)) for number in range(40)}
     limits = dict.fromkeys(list(initial)[::3], 4)
@@ -85,18 +89,18 @@ async def test_baskets_of_three_skus_and_a_partial_sell_out(stack: LocalStack, r
         await make_sale(shop, "baskets", {sku: (units, 990, limits.get(sku)) for sku, units in initial.items()})
     settings = stack.settings()
     record = ClientRecord("baskets", lambda user: token(settings, user))
-    wishes = []
+    intended_orders = []
     for number in range(requests - repeats):
         units = {sku: rng.randint(1, 3) for sku in rng.sample(list(initial), 3)}
-        wishes.append(record.wish(f"u{rng.randrange(users)}", f"key-{number}", units))
-    figures = await run(stack, record, with_repeats(wishes, repeats, rng), rng)
-    found = await check_final_state(stack, record, initial, limits)
-    taken = record.units()
-    gone = {refusal.sku for refusal in record.refusals if refusal.code == "sold_out"}
-    assert 5 <= len(gone) <= len(initial) - 5
-    assert all(row.available < 3 for row in found.rows if row.sku in gone)
-    assert Counter(taken) == {row.sku: row.held + row.sold for row in found.rows}
+        intended_orders.append(record.add_intended(f"u{rng.randrange(users)}", f"key-{number}", units))
+    summary = await run_orders(stack, record, add_repeats(intended_orders, repeats, rng), rng)
+    audit = await check_final_state(stack, record, initial, limits)
+    sold = record.count_promised_units()
+    sold_out = {refusal.sku for refusal in record.refusals if refusal.code == "sold_out"}
+    assert 5 <= len(sold_out) <= len(initial) - 5
+    assert all(row.available < 3 for row in audit.rows if row.sku in sold_out)
+    assert Counter(sold) == {row.sku: row.held + row.sold for row in audit.rows}
     print(
-        f"\nBaskets: {figures}; {found.orders} orders of {taken.total()} units, {len(gone)} of {len(initial)} SKUs "
-        f"sold out, difference {found.differences}"
+        f"\nSeveral SKUs: {summary}; {audit.orders} orders of {sold.total()} units, {len(sold_out)} of {len(initial)} "
+        f"SKUs sold out, difference {audit.differences}"
     )

@@ -1,4 +1,4 @@
-"""Midnight as a load tester runs it: locust's spike, with two thousand shoppers, against `floodgate up`."""
+"""The locust scenario `midnight_spike` with two thousand customers, against `floodgate up`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _RUN_S = 90
 
 
 @pytest.mark.parametrize("stack", [{}], indirect=True, ids=["default limits"])
-async def test_two_thousand_shoppers_at_midnight(stack: LocalStack) -> None:
-    """3,000 units, two each at most; with the rate limit a user that production has."""
+async def test_midnight_spike_sells_all_units_without_failure(stack: LocalStack) -> None:
+    """3,000 units, at most two per user, with the production rate limit."""
     async with open_cli_services(stack.settings()) as shop:
         await make_sale(shop, "spike", {"phone": (UNITS, 399_900, LIMIT)})
     stats = stack.home / "spike.json"
@@ -42,29 +42,29 @@ async def test_two_thousand_shoppers_at_midnight(stack: LocalStack) -> None:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        said, _ = await asyncio.wait_for(process.communicate(), _RUN_S + 60)
+        stdout, _ = await asyncio.wait_for(process.communicate(), _RUN_S + 60)
     finally:
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
-    output, seconds = said.decode(), loop.time() - started
+    output, seconds = stdout.decode(), loop.time() - started
     assert process.returncode == 0, output[-6_000:]
     assert "broken promise" not in output
-    assert "--run-time limit reached" not in output  # it ends when the last shopper has left
+    assert "--run-time limit reached" not in output  # it ends when the last customer has left
     assert re.search(rf"units promised in all: {UNITS} ", output), output[-6_000:]
     entries = orjson.loads(stats.read_bytes())
     assert sum(entry["num_failures"] for entry in entries) == 0
-    await eventually(lambda: _stored(stack), 60)
-    found = await run_audit(stack, "spike")
-    assert (found.orders, found.total.available) == (UNITS, 0)
+    await eventually(lambda: _are_stored(stack), 60)
+    audit = await run_audit(stack, "spike")
+    assert (audit.orders, audit.total.available) == (UNITS, 0)
     counted = {f"{entry['method']} {entry['name']}": entry["num_requests"] for entry in entries}
     answers = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
     print(
-        f"\nMidnight: {USERS} shoppers, {UNITS} units, locust done in {seconds:.1f} s: {sum(counted.values())} answers "
-        f"({answers}); {found.orders} orders, difference {found.differences}"
+        f"\nMidnight: {USERS} customers, {UNITS} units, locust done in {seconds:.1f} s: {sum(counted.values())} "
+        f"answers ({answers}); {audit.orders} orders, difference {audit.differences}"
     )
 
 
-async def _stored(stack: LocalStack) -> bool:
+async def _are_stored(stack: LocalStack) -> bool:
     async with open_cli_services(stack.settings()) as shop, shop.db.connection() as connection:
         return bool(await connection.fetchval("SELECT count(*) FROM orders") == UNITS)
