@@ -1,5 +1,7 @@
-"""P5, P6: whoever carries a payment on is killed at the worst moments; the next one finds out what was done, and money
-and goods move once."""
+"""P5, P6: payment workers and gateways are killed at failpoints.
+
+The next process finds out what was done, so that money and stock move once.
+"""
 
 from __future__ import annotations
 
@@ -28,51 +30,53 @@ from tests.support.sales import eventually
 
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str) -> AsyncIterator[PaymentShop]:
-    """Who carries payments on is a process of its own; all else is here. A dead one's jobs are free after a second."""
+    """A shop without payment worker, which tests run as a process, and with leases of one second."""
     async with open_payment_shop(
         shop, sale_id, "order_writer", "release_worker", change=with_job_settings(lease_s=1)
-    ) as found:
-        yield found
+    ) as payment_shop:
+        yield payment_shop
 
 
 @pytest.fixture
 async def processes(pay: PaymentShop, tmp_path: Path) -> AsyncIterator[PaymentProcesses]:
-    async with run_payment_processes(pay.settings, tmp_path) as found:
-        yield found
+    async with run_payment_processes(pay.settings, tmp_path) as processes:
+        yield processes
 
 
-async def run_until_killed(processes: PaymentProcesses, place: str) -> None:
-    running = await processes.worker("payment_worker", crash_at=place)
-    assert await wait_for_exit(running) == -9, f"it did not come to {place}"
+async def run_until_killed(processes: PaymentProcesses, failpoint: str) -> None:
+    running = await processes.worker("payment_worker", crash_at=failpoint)
+    assert await wait_for_exit(running) == -9, f"the worker did not reach {failpoint}"
 
 
 async def has_payment_actions(pay: PaymentShop) -> bool:
     return bool(await pay.fetch_value("SELECT bool_and(action IS NOT NULL) FROM payments"))
 
 
-async def ordered(pay: PaymentShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
-    """An order with payments that nobody has brought to their providers yet."""
+async def add_order_with_payments(pay: PaymentShop, *parts: tuple[str, int]) -> tuple[UUID, list[str]]:
+    """Place an order and start payments that no worker has created at their providers yet."""
     order_id = await pay.add_order()
-    wanted = [TenderInput(method, amount) for method, amount in parts]  # type: ignore[arg-type]
-    begun = await pay.gateway.services.payments.start(order_id, "user", wanted)
-    return order_id, [str(one.payment_id) for one in begun.payments]
+    tenders = [TenderInput(method, amount) for method, amount in parts]  # type: ignore[arg-type]
+    view = await pay.gateway.services.payments.start(order_id, "user", tenders)
+    return order_id, [str(payment.payment_id) for payment in view.payments]
 
 
-async def over(pay: PaymentShop, captured: int, refunded: int) -> None:
-    """Nothing is left to do, and so much was taken and given back, at the providers and here."""
+async def check_amounts(pay: PaymentShop, captured: int, refunded: int) -> None:
+    """Wait until no job is left, and check the captured and refunded amounts at the providers and here."""
     await pay.wait_until_idle()
     await pay.check_records()
-    books = [pay.payment_store.totals(name) for name in PROVIDERS]
-    assert sum(one["captured_amount"] for one in books) == captured
-    assert sum(one["refunds_amount"] for one in books) == refunded
-    taken = "SELECT coalesce(-sum(amount_minor), 0) FROM ledger WHERE account = 'orders'"
-    assert await pay.fetch_value(taken) == captured - refunded
+    totals = [pay.payment_store.totals(name) for name in PROVIDERS]
+    assert sum(provider["captured_amount"] for provider in totals) == captured
+    assert sum(provider["refunds_amount"] for provider in totals) == refunded
+    query = "SELECT coalesce(-sum(amount_minor), 0) FROM ledger WHERE account = 'orders'"
+    assert await pay.fetch_value(query) == captured - refunded
 
 
-async def test_dies_at_each_step_of_a_payment(pay: PaymentShop, processes: PaymentProcesses) -> None:
-    """Asked and not noted, seen and not written, written and not gone on: charged once. Nobody calls back."""
+async def test_worker_killed_at_each_step_of_payment_charges_once(
+    pay: PaymentShop, processes: PaymentProcesses
+) -> None:
+    """Kill workers after the provider's reply, after a poll and after the capture, without webhooks."""
     pay.set_faults(dropped_share=1)
-    order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
+    order_id, payments = await add_order_with_payments(pay, ("alipay", 40), ("wechatpay", 60))
     await run_until_killed(processes, "payment.after_create")
     assert sum(pay.find_trade_state(name, id_) == "waiting" for name, id_ in zip(PROVIDERS, payments, strict=True)) >= 1
     assert not await has_payment_actions(pay)
@@ -86,22 +90,22 @@ async def test_dies_at_each_step_of_a_payment(pay: PaymentShop, processes: Payme
     assert await pay.fetch_value("SELECT count(*) FROM payments WHERE status = 'captured'") >= 1
     await processes.worker("payment_worker")
     await pay.wait_for_order(order_id, "paid")
-    await over(pay, captured=100, refunded=0)
+    await check_amounts(pay, captured=100, refunded=0)
 
 
-async def test_paid_while_nobody_is_there(pay: PaymentShop, processes: PaymentProcesses) -> None:
-    """The customer has the code, we do not know that we gave it: to ask for it again is refused, for it is paid."""
+async def test_order_paid_while_worker_is_dead_becomes_paid(pay: PaymentShop, processes: PaymentProcesses) -> None:
+    """The customer pays a trade that we do not know to exist: creating it again is refused as paid."""
     pay.set_faults(dropped_share=1)
-    order_id, [payment] = await ordered(pay, ("alipay", 100))
+    order_id, [payment] = await add_order_with_payments(pay, ("alipay", 100))
     await run_until_killed(processes, "payment.after_create")
     pay.pay_at_provider("alipay", payment)
     await processes.worker("payment_worker")
     await pay.wait_for_order(order_id, "paid")
-    await over(pay, captured=100, refunded=0)
+    await check_amounts(pay, captured=100, refunded=0)
 
 
-async def test_dies_between_a_refund_and_its_row(pay: PaymentShop, processes: PaymentProcesses) -> None:
-    """The money is on its way back and nobody has noted it: it goes back once, at each provider."""
+async def test_worker_killed_after_refund_refunds_once(pay: PaymentShop, processes: PaymentProcesses) -> None:
+    """The refund is requested and not recorded. It is made once, at each provider."""
     async with run_workers(pay.settings, "payment_worker"):
         order_id, _ = await pay.add_paid_order(("alipay", 40), ("wechatpay", 60))
     pay.set_faults(dropped_share=1)
@@ -109,16 +113,18 @@ async def test_dies_between_a_refund_and_its_row(pay: PaymentShop, processes: Pa
         "POST", f"/orders/{order_id}/refunds", json={"idempotency_key": "k", "amount": 90, "reason": "broken"}
     )
     await run_until_killed(processes, "refund.after_call")
-    given = sum(pay.payment_store.totals(name)["refunds"] for name in PROVIDERS)
-    assert given >= 1
-    assert await pay.fetch_value("SELECT count(*) FROM refunds WHERE status = 'done'") < given
-    if given < len(PROVIDERS):  # else both calls were through when it died, and no more are made
+    requested = sum(pay.payment_store.totals(name)["refunds"] for name in PROVIDERS)
+    assert requested >= 1
+    assert await pay.fetch_value("SELECT count(*) FROM refunds WHERE status = 'done'") < requested
+    if requested < len(PROVIDERS):  # otherwise both were made before the kill, and no call is left
         await run_until_killed(processes, "refund.after_call")
     await processes.worker("payment_worker")
-    await over(pay, captured=100, refunded=90)
+    await check_amounts(pay, captured=100, refunded=90)
 
 
-async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, processes: PaymentProcesses) -> None:
+async def test_worker_killed_after_reacquiring_stock_reacquires_it_once(
+    pay: PaymentShop, processes: PaymentProcesses
+) -> None:
     async with run_workers(pay.settings, "payment_worker"):
         order_id, [payment] = await pay.add_order_with_payments(("alipay", 100))
         await pay.expire_orders(order_id)
@@ -132,25 +138,25 @@ async def test_dies_between_taking_goods_again_and_its_row(pay: PaymentShop, pro
     assert audit.clean, audit.findings
     await processes.worker("payment_worker")
     await pay.wait_for_order(order_id, "paid")
-    await over(pay, captured=100, refunded=0)
+    await check_amounts(pay, captured=100, refunded=0)
     assert (await lua.cut(pay.shop.redis, pay.keys)).stock == {"a": 49, "b": 20}
-    assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
+    assert await lua.read_units_taken(pay.shop.redis, pay.keys) == {b"user\0a": 1}
 
 
-async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, processes: PaymentProcesses) -> None:
-    """What it stored is stored: the provider sends it again, and reads that it need not."""
+async def test_gateway_killed_before_webhook_reply_captures_once(pay: PaymentShop, processes: PaymentProcesses) -> None:
+    """The webhook is stored. The provider repeats it and gets the reply that ends its attempts."""
     pay.set_faults(dropped_share=1)
     async with run_workers(pay.settings, "payment_worker"):
-        order_id, payments = await ordered(pay, ("alipay", 40), ("wechatpay", 60))
+        order_id, payments = await add_order_with_payments(pay, ("alipay", 40), ("wechatpay", 60))
         await eventually(lambda: has_payment_actions(pay))
-    dying = await processes.gateway(crash_at="payment.after_webhook:2")
+    killed = await processes.gateway(crash_at="payment.after_webhook:2")
     async with aiohttp.ClientSession() as client:
 
         async def send(number: int) -> int:
             name, id_ = PROVIDERS[number], payments[number]
-            callback = pay.build_webhook(name, id_, webhook_id=f"n-{number}")
+            webhook = pay.build_webhook(name, id_, webhook_id=f"n-{number}")
             url = f"{processes.base}/v1/webhooks/payments/{name}"
-            async with client.post(url, data=callback.body, headers=callback.headers) as answer:
+            async with client.post(url, data=webhook.body, headers=webhook.headers) as answer:
                 return answer.status
 
         for name, id_ in zip(PROVIDERS, payments, strict=True):
@@ -158,10 +164,10 @@ async def test_a_gateway_dies_before_it_answers_a_callback(pay: PaymentShop, pro
         assert await send(0) == 200
         with pytest.raises(aiohttp.ClientError):
             await send(1)
-        assert await wait_for_exit(dying) == -9
+        assert await wait_for_exit(killed) == -9
         await pay.wait_for_order(order_id, "paid")
         await processes.gateway()
         assert [await send(number) for number in (1, 0, 1)] == [204, 200, 204]
-    await over(pay, captured=100, refunded=0)
+    await check_amounts(pay, captured=100, refunded=0)
     results = await pay.fetch_rows("SELECT result FROM payment_webhooks")
     assert [row["result"] for row in results] == ["captured", "captured"]
