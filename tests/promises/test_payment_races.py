@@ -1,6 +1,7 @@
 """P1, P5, P6: two hundred pairs each of actions on a payment at the same moment.
 
-All workers run. The first one decides. Afterwards no money and no stock is lost or doubled, and every order has a final status.
+All workers run. The first action decides. Afterwards no money and no stock is lost or doubled, and every order has
+a final status.
 """
 
 from __future__ import annotations
