@@ -133,7 +133,9 @@ def _dependency_problem(request: web.Request, error: BaseException) -> ProblemEr
     )
     if request.method in _READ_METHODS:
         return NotReady("a database does not answer; repeat the request")
-    return OutcomeUnknown("a database became unavailable during the request; check if it was done, or repeat it")
+    return OutcomeUnknown(
+        "a database became unavailable during the request; it may have been done: check before you repeat it"
+    )
 
 
 def _context(request: web.Request) -> dict[str, str]:

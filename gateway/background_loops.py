@@ -32,7 +32,7 @@ async def poll_backlog_forever(redis: Redis, snapshots: SaleSnapshots, admission
     while True:
         try:
             sales = [SaleKeys(sale_id) for sale_id in snapshots.sale_ids()]
-            admission.backlog = sum(await lua.accepted_counts(redis, sales))
+            admission.backlog = sum(await lua.read_accepted_counts(redis, sales))
         except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
             _logger.warning("cannot read the backlog", extra={"reason": str(error)})
         await clock.sleep(_BACKLOG_POLL_INTERVAL_S)

@@ -134,17 +134,17 @@ class AiohttpHandler(RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """True if it waits for a request, of which a part may have arrived."""
+        """Tell whether it waits for a request, of which a part may have arrived."""
         return self._waiter is not None and not self._waiter.done()
 
     @property
     def has_queued_request(self) -> bool:
-        """True if another request has arrived in full and waits."""
+        """Tell whether another request has arrived in full and waits."""
         return bool(self._messages) and self._messages[0][1].is_eof()
 
     @property
     def has_pending_response(self) -> bool:
-        """True if a request has arrived in full and its response has not begun."""
+        """Tell whether a request has arrived in full and its response has not begun."""
         request = self._current_request
         if request is None:
             return not self.is_idle

@@ -217,7 +217,7 @@ class FastPathConnection(TrackedConnection):
         return bool(_REQUEST_START.match(buffer) or _PARTIAL_METHOD.fullmatch(buffer))
 
     def _is_refused(self, head: RequestHead) -> bool:
-        """Return True if the head alone is refused: aiohttp then answers at once and discards the body."""
+        """Tell whether the head alone is refused: aiohttp then answers at once and discards the body."""
         key = head.values[head.layout.key]
         try:
             self._services.admission.check_load()
@@ -261,24 +261,22 @@ class FastPathConnection(TrackedConnection):
             return text
         return self._services.request_ids.new()
 
-    def _on_outcome(self, outcome: Outcome) -> None:
-        """Answer the pending order with its outcome."""
-        if isinstance(outcome, ProblemError):
-            self._refuse(outcome)
-        elif outcome.outcome is _STALE:
+    def _on_outcome(self, result: Outcome) -> None:
+        """Answer the pending order with Redis's decision or a problem."""
+        if isinstance(result, ProblemError):
+            self._refuse(result)
+        elif result.outcome is _STALE:
             self._place_in_task()
-        elif outcome is self._template.batch and not self._connections.is_ending:
+        elif result is self._template.batch and not self._connections.is_ending:
             self._accept_from_template()
         else:
             try:
-                placed, status = self._services.placement.result_of(
-                    self._order_arguments[0], self._reservation, outcome
-                )
+                placed, status = self._services.placement.result_of(self._order_arguments[0], self._reservation, result)
             except ProblemError as refusal:
                 self._refuse(refusal)
             else:
                 if status == 202:
-                    self._template.begin(outcome, placed, perf_counter())
+                    self._template.begin(result, placed, perf_counter())
                 self._accept(placed, status)
 
     def _place_in_task(self) -> None:

@@ -24,6 +24,9 @@ def build_document(operations: Sequence[Operation], limits: LimitSettings, versi
     """Build the OpenAPI document of these operations, with the limits in force."""
     types = list(_list_types(operations))
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    for component in components.values():
+        if text := component.get("description"):
+            component["description"] = inspect.cleandoc(text)  # msgspec keeps a docstring's indentation
     schemas_by_type = dict(zip(map(_type_key, types), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:

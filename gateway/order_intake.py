@@ -238,7 +238,7 @@ class OrderIntake:
     async def _reserve(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:
         started = perf_counter()
         day = self._clock.now_ms() // DAY_MS
-        undecided = await self._without_used_keys(queue, batch, day)
+        undecided = await self._refuse_used_keys(queue, batch, day)
         if not undecided:
             return
         results = await lua.reserve(self._link, queue.keys, day, [order.reservation for order in undecided])
@@ -255,8 +255,8 @@ class OrderIntake:
             is_own = record is not None and record.order_id == order.reservation.order_id  # accepted by an unclear call
             order.resolve(ReserveResult(ReserveOutcome.ACCEPTED, result.entry) if is_own else result)
 
-    async def _without_used_keys(self, queue: _SaleQueue, batch: list[PendingOrder], day: int) -> list[PendingOrder]:
-        """Resolve orders whose key is used in another sale, and return the others.
+    async def _refuse_used_keys(self, queue: _SaleQueue, batch: list[PendingOrder], day: int) -> list[PendingOrder]:
+        """Refuse orders whose key is used in another sale, and return the others.
 
         A key names one order over all sales. Keys of other sales are in other cluster slots, so `reserve.lua` cannot
         check them.
@@ -265,7 +265,7 @@ class OrderIntake:
         if not others:
             return batch
         orders = [(order.reservation.user_id, order.reservation.idempotency_key) for order in batch]
-        used = await lua.used_keys(self._link, others, day, orders)
+        used = await lua.read_used_keys(self._link, others, day, orders)
         for order, is_used in zip(batch, used, strict=True):
             if is_used:
                 order.resolve(ReserveResult(ReserveOutcome.KEY_REUSED))

@@ -73,7 +73,7 @@ class RequestHead(NamedTuple):
         return int(text) if text.isdigit() and len(text) < 9 else -1
 
     def fits_fast_path(self) -> bool:
-        """Return True if this may be an order in the common form."""
+        """Tell whether this may be an order in the common form."""
         layout, values = self.layout, self.values
         if not self.is_unambiguous or layout.length < 0 or layout.host < 0 or values[layout.content_type] not in _JSON:
             return False

@@ -74,24 +74,24 @@ class _Scaling(msgspec.Struct):
     redis_bytes_per_waiting_order: float
 
 
-class _BenchmarkFile(msgspec.Struct):
-    turns: dict[str, list[_Measurement]]
+class _BenchmarkFile(msgspec.Struct, rename={"comparisons": "turns", "scaling": "shape"}):
+    comparisons: dict[str, list[_Measurement]]
     writing: list[_Writing]
-    shape: _Scaling
+    scaling: _Scaling
 
 
 def read_costs(file: Path) -> Costs:
     """Read the costs from a benchmark's JSON. Raises `NoFigures` if it is missing or incomplete."""
     try:
         figures = msgspec.json.decode(file.read_bytes(), type=_BenchmarkFile)
-        measurements, writing = figures.turns["floodgate"], figures.writing
+        measurements, writing = figures.comparisons["floodgate"], figures.writing
         return Costs(
             gateway_us=median(measurement.cpu_us["server"] for measurement in measurements),
             redis_us=median(measurement.cpu_us["redis"] for measurement in measurements),
             writer_us=median(measurement.cpu_us["writer"] for measurement in writing),
             postgres_us=median(measurement.cpu_us["postgres"] for measurement in writing),
             wal_bytes=median(measurement.wal_bytes for measurement in writing),
-            waiting_bytes=figures.shape.redis_bytes_per_waiting_order,
+            waiting_bytes=figures.scaling.redis_bytes_per_waiting_order,
         )
     except (OSError, msgspec.MsgspecError, KeyError, ValueError) as error:
         raise NoFigures(f"cannot read the figures of a whole run from {file}: {error}; run `make bench`") from None
@@ -113,12 +113,12 @@ def compute_needs(costs: Costs, orders_per_s: int, assumptions: Assumptions) -> 
     return [
         Need("gateway", cores(costs.gateway_us), "cores", ""),
         limited("Redis", shards, "shards", shards > 1, "one sale lives in one shard, so a sale has to be split"),
-        limited("Redis disk", syncs, "syncs/s", syncs > assumptions.syncs_per_s, "more than one disk syncs"),
-        limited("Redis disk", aof / 1e6, "MB/s", aof > disk, "more than one disk writes"),
+        limited("Redis disk", syncs, "syncs/s", syncs > assumptions.syncs_per_s, "one disk cannot sync this often"),
+        limited("Redis disk", aof / 1e6, "MB/s", aof > disk, "one disk cannot write this much"),
         Need("order writer", cores(costs.writer_us), "cores", ""),
         Need("Postgres", cores(costs.postgres_us), "cores", ""),
-        limited("Postgres", primaries, "primaries", primaries > 1, "more than one primary stores"),
-        limited("Postgres log", wal / 1e6, "MB/s", wal > disk, "more than one disk writes"),
+        limited("Postgres", primaries, "primaries", primaries > 1, "one primary cannot store this many"),
+        limited("Postgres log", wal / 1e6, "MB/s", wal > disk, "one disk cannot write this much"),
         Need("network", orders_per_s * assumptions.wire_bits / 1e9, "Gbit/s", ""),
         Need("a minute's backlog in Redis", orders_per_s * 60 * costs.waiting_bytes / 1e9, "GB", ""),
     ]

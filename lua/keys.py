@@ -51,3 +51,8 @@ class SaleKeys:
 def idempotency_field(user_id: str, idempotency_key: str) -> bytes:
     """Build the field of a `keys` hash that holds a user's idempotency key."""
     return f"{user_id}\0{idempotency_key}".encode()
+
+
+def buyer_field(user_id: str, sku: str) -> bytes:
+    """Build the field of a `buyers` hash that holds a user's units of a SKU."""
+    return f"{user_id}\0{sku}".encode()

@@ -1,11 +1,11 @@
 -- reserve: take the stock of a batch of orders and queue the accepted ones, in one step.
 --
--- KEYS  1 meta  2 stock  3 buyers  4 accepted  5 orders  6..9 keys of the days base-2, base-1, base, base+1
+-- KEYS  1 meta  2 stock  3 buyers  4 accepted  5 orders  6..9 idempotency keys of the days base-2 to base+1
 -- ARGV  1 base day (days since 1970, the caller's clock)  2 number of orders  3 number of SKUs  4 number of user-SKU pairs
 --       5 the orders' lines, packed (below), then in columns:
 --       each SKU of the batch once; each user-SKU pair (user NUL sku, of SKUs with a limit) once;
---       the orders' key fields; their order ids (16 bytes) and payloads in turn; their users;
---       the tail of a key's record, after the order id and before the entry id (body digest 16 bytes, total 8)
+--       the orders' fields in the idempotency keys; their order ids (16 bytes) and payloads in turn; their users;
+--       the tail of an idempotency key's record, after the order id and before the entry id (body digest 16 bytes, total 8)
 -- LINES for each order: generation u64, number of lines u32, and for each line four u32: number of the SKU in its
 --       column, units, number of the pair (0: no limit), limit; most significant byte first
 -- RETURNS {server ms, id of the stream entry or '', one outcome per order}; an outcome is a number or {number, detail}
@@ -13,8 +13,8 @@
 --          5 not_open {opens ms}  6 paused  7 closed  8 sold_out {sku}  9 over_limit {sku}
 --
 -- Redis does not roll back, so the script checks everything against local copies first and only then writes.
--- It reads the keys of today and yesterday and writes today's, by the server's clock: one clock decides which day it
--- is, and a key is found for at least 24 hours.
+-- It reads the idempotency keys of today and yesterday and writes today's, by the server's clock: one clock decides
+-- which day it is, and a key is found for at least 24 hours.
 -- Most columns go to HMGET and XADD unchanged: a table per order costs more than all checks of that order.
 
 local meta, stock, buyers, accepted, orders = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]

@@ -117,6 +117,6 @@ async def cut(client: Redis, keys: SaleKeys) -> Cut:
     return Cut(int(epoch or 0), change_seq, EntryId.parse(last_entry), accepted, units)
 
 
-async def loaded_epoch(client: Redis, keys: SaleKeys) -> int:
+async def read_loaded_epoch(client: Redis, keys: SaleKeys) -> int:
     """Return the epoch of the current load, 0 if the sale is not loaded."""
     return int(await client.hget(keys.meta, "epoch") or 0)

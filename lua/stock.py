@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 from redis.asyncio import Redis
 
-from lua.keys import SaleKeys, idempotency_field
+from lua.keys import SaleKeys, buyer_field, idempotency_field
 from lua.script import Argument, Commands, Script
 
 DAY_MS = 86_400_000
@@ -139,7 +139,7 @@ async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[R
     connection the orders may or may not have been accepted; the same call again finds out.
     """
     skus: dict[str, int] = {}
-    user_skus: dict[str, int] = {}
+    user_skus: dict[bytes, int] = {}
     lines = bytearray()
     fields: list[bytes] = []
     entries: list[bytes] = []
@@ -150,7 +150,7 @@ async def reserve(client: Commands, keys: SaleKeys, day: int, orders: Sequence[R
         units = order.units
         lines += _ORDER.pack(order.generation, len(units))
         for sku, count, limit in units:
-            user_sku = user_skus.setdefault(f"{user_id}\0{sku}", len(user_skus) + 1) if limit else 0
+            user_sku = user_skus.setdefault(buyer_field(user_id, sku), len(user_skus) + 1) if limit else 0
             lines += _LINE.pack(skus.setdefault(sku, len(skus) + 1), count, user_sku, limit)
         fields.append(idempotency_field(user_id, order.idempotency_key))
         entries += (order_id, order.payload)
@@ -242,7 +242,7 @@ async def change_stock(
 
 
 @dataclass(frozen=True, slots=True)
-class Reacquire:
+class Reacquisition:
     """Released units to take again: sku → (units, limit per user or 0). `created_ms` must never change."""
 
     reacquire_id: UUID
@@ -259,7 +259,7 @@ class ReacquireResult(NamedTuple):
     seq: int
 
 
-async def reacquire(client: Redis, keys: SaleKeys, request: Reacquire) -> ReacquireResult:
+async def reacquire(client: Redis, keys: SaleKeys, request: Reacquisition) -> ReacquireResult:
     """Take all units again or none, once. Redis keeps a refusal too, so a repeat gets the same outcome."""
     day = request.created_ms // DAY_MS
     arguments: list[Argument] = [request.reacquire_id.bytes, day, request.user_id, len(request.units)]

@@ -121,14 +121,14 @@ class Backlog:
     oldest_ms: int | None
 
 
-async def backlog(client: Redis, keys: SaleKeys) -> Backlog:
+async def read_backlog(client: Redis, keys: SaleKeys) -> Backlog:
     """Count the orders that the writer has yet to store."""
     orders = int(await client.hlen(keys.accepted))
     first: Any = await client.xrange(keys.orders, count=1)
     return Backlog(orders, EntryId.parse(first[0][0]).ms if first else None)
 
 
-async def accepted_users(client: Redis, keys: Sequence[SaleKeys], order_id: UUID) -> list[str | None]:
+async def read_accepted_users(client: Redis, keys: Sequence[SaleKeys], order_id: UUID) -> list[str | None]:
     """Return for each sale the user who placed this order, None if the sale has no such accepted order."""
     pipe = client.pipeline(transaction=False)
     for sale in keys:
@@ -136,7 +136,7 @@ async def accepted_users(client: Redis, keys: Sequence[SaleKeys], order_id: UUID
     return [None if user is None else user.decode() for user in await pipe.execute()]
 
 
-async def all_accepted(client: Redis, keys: SaleKeys) -> dict[UUID, str]:
+async def read_all_accepted(client: Redis, keys: SaleKeys) -> dict[UUID, str]:
     """Return every accepted order that is not acknowledged yet, with its user.
 
     Orders accepted during the call may be missing.
@@ -178,7 +178,7 @@ async def restore_key_records(client: Redis, keys: SaleKeys, records: Sequence[t
     await pipe.execute()
 
 
-async def buyers(client: Redis, keys: SaleKeys) -> dict[bytes, int]:
+async def read_units_taken(client: Redis, keys: SaleKeys) -> dict[bytes, int]:
     """Return (user NUL sku) → units taken, for SKUs with a limit."""
     taken: dict[bytes, int] = {}
     async for field, units in client.hscan_iter(keys.buyers, count=_SCAN_COUNT):
@@ -186,13 +186,13 @@ async def buyers(client: Redis, keys: SaleKeys) -> dict[bytes, int]:
     return taken
 
 
-async def units_free(client: Redis, keys: SaleKeys, skus: Sequence[str]) -> list[int | None]:
+async def read_units_free(client: Redis, keys: SaleKeys, skus: Sequence[str]) -> list[int | None]:
     """Return the free units of each SKU, None if the sale is not loaded or does not have it."""
     stock = await client.hmget(keys.stock, list(skus)) if skus else []
     return [None if units is None else int(units) for units in stock]
 
 
-async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUID, int]]) -> list[int | None]:
+async def read_change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUID, int]]) -> list[int | None]:
     """Return the seq of each change (id, created_ms) in the current load, None if it has none."""
     pipe = client.pipeline(transaction=False)
     for change_id, created_ms in changes:
@@ -200,7 +200,7 @@ async def change_seqs(client: Redis, keys: SaleKeys, changes: Sequence[tuple[UUI
     return [None if seq is None else int(seq) for seq in await pipe.execute()]
 
 
-async def used_keys(
+async def read_used_keys(
     client: Commands, keys: Sequence[SaleKeys], day: int, orders: Sequence[tuple[str, str]]
 ) -> list[bool]:
     """Return for each (user, idempotency key) whether one of these sales has an order under it."""
@@ -227,7 +227,7 @@ async def wait_for_replicas(client: Redis, keys: SaleKeys, replicas: int, timeou
     return int((await pipe.execute())[1]) >= replicas
 
 
-async def accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int]:
+async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int]:
     """Count for each sale the orders accepted and not acknowledged yet."""
     pipe = client.pipeline(transaction=False)
     for sale in keys:

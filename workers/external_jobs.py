@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Generic, Protocol, TypeVar
 
-from commerce.kernel.breaker import CircuitBreaker
+from commerce.kernel.circuit_breaker import CircuitBreaker
 from commerce.kernel.clock import Clock
 from commerce.kernel.external import ExternalOutcomeUnknown
 from config.settings import JobsSettings
@@ -38,7 +38,7 @@ class ExternalJobQueue(Protocol[Job]):
     async def work(self, job: Job) -> str:
         """Do a job and return its result word.
 
-        Raises `ExternalOutcomeUnknown` if its system gave no usable answer."""
+        Raises `ExternalOutcomeUnknown` if its system gave no answer, or one that cannot be trusted."""
         ...
 
 
@@ -102,6 +102,7 @@ class ExternalJobRunner(Generic[Job]):
             await asyncio.wait(self._running)
 
     async def _run_job(self, job: Job, system: str) -> None:
+        """Do a job and count its result: `no_answer` also stands for an answer that cannot be trusted."""
         started, breaker = perf_counter(), self._breakers.get(system)
         try:
             result = await self._queue.work(job)
@@ -112,7 +113,7 @@ class ExternalJobRunner(Generic[Job]):
             if breaker:
                 breaker.record_failure()
             _logger.warning(
-                "external system gave no usable answer",
+                "external system gave no answer, or one that cannot be trusted",
                 extra={"worker": self._worker_name, "system": system, "reason": str(error)},
             )
         except Exception:

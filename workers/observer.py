@@ -42,7 +42,7 @@ async def observer(services: WorkerServices) -> None:
 
     async def measure_streams() -> int:
         for sale_id in tuple(sale_ids):
-            backlog = await lua.backlog(services.redis, SaleKeys(sale_id))
+            backlog = await lua.read_backlog(services.redis, SaleKeys(sale_id))
             age_ms = 0 if backlog.oldest_ms is None else max(0, services.clock.now_ms() - backlog.oldest_ms)
             metrics.STREAM_BACKLOG_ORDERS.labels(sale_id).set(backlog.orders)
             metrics.STREAM_OLDEST_SECONDS.labels(sale_id).set(age_ms / 1000)

@@ -2,7 +2,8 @@
 
 A sale's stream is read by a consumer group, so any number of writers share it. A writer first stores the entries that
 it had read before a restart. It also claims entries that another writer has not acknowledged for a while. Orders that
-come twice are recognised by their ids, so every step may be repeated.
+come twice are recognised by their ids, so every step may be repeated. An order that Postgres refuses, or that cannot be
+read, becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from workers.runtime import WorkerServices
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.5
 _READ_RETRY_INTERVAL_S = 1.0
-_WRITE_RETRY_INITIAL_S = 0.1
+_WRITE_BACKOFF_INITIAL_S = 0.1
 _CONSUMER_IDLE_MS = 3_600_000
 
 
@@ -72,7 +73,7 @@ async def _sales_to_read(services: WorkerServices) -> set[str]:
     """Return the sales that are open, and the closed ones with orders in their stream."""
     sales = await services.sales.list_opened()
     closed = [sale.sale_id for sale in sales if sale.state is SaleState.CLOSED]
-    counts = await lua.accepted_counts(services.redis, [SaleKeys(sale_id) for sale_id in closed])
+    counts = await lua.read_accepted_counts(services.redis, [SaleKeys(sale_id) for sale_id in closed])
     with_orders = {sale_id for sale_id, count in zip(closed, counts, strict=True) if count}
     return with_orders | {sale.sale_id for sale in sales if sale.state is not SaleState.CLOSED}
 
@@ -156,7 +157,7 @@ class SaleStreamWriter:
                 await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
 
     async def _next_entries(self, has_pending: bool, block_ms: int) -> tuple[list[Entry], bool]:
-        """Return the next entries to store, and if this consumer may still have pending ones."""
+        """Return the next entries to store, and whether this consumer may still have pending ones."""
         services, count = self._services, self._settings.entries_per_read
         if has_pending:
             entries = await lua.read_pending(services.redis, self._keys, self._consumer, count)
@@ -179,7 +180,7 @@ class SaleStreamWriter:
 
         Retries until that succeeds or the process stops."""
         orders, unreadable = _decode(entries)
-        retry_s = _WRITE_RETRY_INITIAL_S
+        backoff_s = _WRITE_BACKOFF_INITIAL_S
         while True:
             try:
                 await self._store(orders, unreadable)
@@ -193,8 +194,8 @@ class SaleStreamWriter:
                 )
             if self._services.stop.is_set():
                 return  # the entries stay pending, and the next writer reads them
-            await wait_or_stop(self._services.stop, retry_s)
-            retry_s = min(retry_s * 2, self._settings.backoff_max_s)
+            await wait_or_stop(self._services.stop, backoff_s)
+            backoff_s = min(backoff_s * 2, self._settings.backoff_max_s)
 
     async def _store(self, orders: Sequence[StreamedOrder], unreadable: Sequence[UnreadableOrder]) -> None:
         started = perf_counter()

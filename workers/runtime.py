@@ -87,7 +87,7 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
             loop.add_signal_handler(number, services.stop.set)
         names = [name for name, _ in workers]
         tune_garbage_collector()
-        _logger.info("working", extra={"workers": names, "instance": services.instance})
+        _logger.info("started", extra={"workers": names, "instance": services.instance})
         try:
             async with asyncio.TaskGroup() as group:
                 for name, worker in workers:

@@ -108,7 +108,7 @@ class Audit:
             return SaleAudit(sale_id, rows, orders, findings, await _make_notes(snapshot, streamed))
 
     async def _read_redis(self, keys: SaleKeys) -> _RedisState:
-        promised = await lua.all_accepted(self._redis, keys)
+        promised = await lua.read_all_accepted(self._redis, keys)
         cut = await lua.cut(self._redis, keys)
         streamed: dict[UUID, AcceptedOrder | None] = {}
         async for entry in lua.iter_stream(self._redis, keys, up_to=cut.last_entry):
@@ -123,9 +123,11 @@ class Audit:
 
     async def _select_applied(self, keys: SaleKeys, cut: Cut, changes: Sequence[StockMovement]) -> list[StockMovement]:
         """Return the unmarked changes that Redis had applied at the cut."""
-        seqs = await lua.change_seqs(self._redis, keys, [(change.change_id, change.created_ms) for change in changes])
+        seqs = await lua.read_change_seqs(
+            self._redis, keys, [(change.change_id, change.created_ms) for change in changes]
+        )
         # Only this check ensures that the seqs belong to the load of the cut.
-        if await lua.loaded_epoch(self._redis, keys) != cut.epoch:
+        if await lua.read_loaded_epoch(self._redis, keys) != cut.epoch:
             raise _SaleReloaded
         return [
             change for change, seq in zip(changes, seqs, strict=True) if seq is not None and 0 < seq <= cut.change_seq
@@ -197,11 +199,11 @@ class Audit:
             if (bound := bounds.get(sku)) is not None and units > bound
         ]
         findings = _make_finding("P4", "users bought more than their limit", over)
-        counted = await lua.buyers(self._redis, keys)
+        counted = await lua.read_units_taken(self._redis, keys)
         if await lua.cut(self._redis, keys) != redis_state.cut:
             return findings  # new orders have changed the counts since the cut
         expected = {
-            lua.idempotency_field(user, sku): units for (user, sku), units in bought.items() if units and sku in limited
+            lua.buyer_field(user, sku): units for (user, sku), units in bought.items() if units and sku in limited
         }
         counted = {field: units for field, units in counted.items() if field.split(b"\0")[1].decode() in limited}
         mismatched = [

@@ -19,7 +19,7 @@ from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
 from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary
-from lua import SaleKeys, accepted_users, find_key_records
+from lua import SaleKeys, find_key_records, read_accepted_users
 
 _LAST = UUID(int=2**128 - 1)
 _CANCELLED_BY_CUSTOMER = "the customer cancelled it"
@@ -87,7 +87,7 @@ class Orders:
 
     async def _find_accepted(self, order_id: UUID, user_id: str | None, sales: Sequence[str]) -> _OwnedOrder | None:
         try:
-            users = await accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_id)
+            users = await read_accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_id)
         except REDIS_UNAVAILABLE as error:
             raise NotReady("cannot look up the order: Redis does not answer; repeat the request") from error
         for sale_id, accepted_user in zip(sales, users, strict=True):

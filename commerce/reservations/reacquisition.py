@@ -13,9 +13,9 @@ from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.reservations import store
-from lua import Reacquire, ReacquireOutcome, SaleKeys, reacquire
+from lua import ReacquireOutcome, Reacquisition, SaleKeys, reacquire
 
-ReacquireDecision = Literal["reacquired", "sold_out", "retry"]
+ReacquireDecision = Literal["reacquired", "refused", "retry"]
 
 
 class StockReacquisition:
@@ -28,9 +28,10 @@ class StockReacquisition:
         self._ids = ids
 
     async def reacquire(self, order_id: UUID) -> ReacquireDecision:
-        """Reacquire the stock and the limit of an order.
+        """Reacquisition the stock and the limit of an order.
 
-        Returns `retry` while its release is not applied or Redis cannot decide; a repeat returns the same decision.
+        Returns `refused` if the stock or the customer's limit does not allow it, and `retry` while its release is not
+        applied or Redis cannot decide. A repeat returns the same decision.
         """
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
@@ -38,10 +39,12 @@ class StockReacquisition:
         if job is None:
             return "retry"
         if job.status != "pending":
-            return "reacquired" if job.status == "applied" else "sold_out"
+            return "reacquired" if job.status == "applied" else "refused"
         try:
             answer = await reacquire(
-                self._redis, SaleKeys(job.sale_id), Reacquire(job.release_id, job.created_ms, job.user_id, job.units)
+                self._redis,
+                SaleKeys(job.sale_id),
+                Reacquisition(job.release_id, job.created_ms, job.user_id, job.units),
             )
         except REDIS_UNAVAILABLE:
             return "retry"
@@ -53,7 +56,7 @@ class StockReacquisition:
             now = from_ms(self._clock.now_ms())
             if answer.outcome is ReacquireOutcome.REFUSED:
                 await store.refuse_reacquire(connection, job.release_id, now)
-                return "sold_out"
+                return "refused"
             if not await store.mark_applied(connection, job.sale_id, answer.epoch, [(job.release_id, answer.seq)], now):
                 return "retry"
         return "reacquired"

@@ -16,10 +16,10 @@ from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store
-from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchSale
+from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchItem, NoSuchSale
 from commerce.sales.loading import load_sale, terms_of
 from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
-from lua import PublishOutcome, SaleKeys, publish, units_free
+from lua import PublishOutcome, SaleKeys, publish, read_units_free
 
 _ITEMS_PER_QUERY = 2_000
 _SALES_PER_QUERY = 500
@@ -110,7 +110,7 @@ class Sales:
             sale = await self._lock(connection, sale_id)
             item = await store.get_item(connection, sale_id, sku)
             if item is None:
-                raise NoSuchSale(f"{sale_id} does not offer {sku}")
+                raise NoSuchItem(f"{sale_id} does not offer {sku}")
             price = item.price if price is UNSET else price
             limit = item.limit_per_user if limit is UNSET else limit
             generation = await store.increase_generation(connection, sale_id)
@@ -210,11 +210,11 @@ class Sales:
                 return sales
 
     async def get_item(self, sale_id: str, sku: str) -> SaleItem:
-        """Read an item. Raises `NoSuchSale`."""
+        """Read an item. Raises `NoSuchItem`."""
         async with self._db.connection() as connection:
             item = await store.get_item(connection, sale_id, sku)
         if item is None:
-            raise NoSuchSale(f"{sale_id} does not offer {sku}")
+            raise NoSuchItem(f"{sale_id} does not offer {sku}")
         return item
 
     async def list_items(self, sale_id: str, after: str | None, size: int) -> Page[SaleItem]:
@@ -228,7 +228,7 @@ class Sales:
         sale = await self.get_public(sale_id)
         page = await self.list_items(sale_id, after, size)
         try:
-            free = await units_free(self._redis, SaleKeys(sale_id), [item.sku for item in page.items])
+            free = await read_units_free(self._redis, SaleKeys(sale_id), [item.sku for item in page.items])
         except REDIS_UNAVAILABLE:
             free = [None] * len(page.items)
         offers = [

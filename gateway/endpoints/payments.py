@@ -43,7 +43,7 @@ class ParkedJobs(msgspec.Struct, frozen=True):
 async def start_payments(call: Call) -> web.Response:
     """Start to pay an order, or change its payments.
 
-    Without `payments`, those of the order itself are used.     The same request again returns the same payments.
+    Without `payments`, those of the order itself are used. The same request again returns the same payments.
     The answer waits up to 2 seconds for the actions that providers require of the customer. To get a later action,
     read the payments again.
     """
@@ -69,7 +69,7 @@ async def start_payments(call: Call) -> web.Response:
 
 
 def _awaits_provider(order_payments: OrderPayments) -> bool:
-    """Return whether a current payment was not sent to its provider, or not done by us, yet."""
+    """Tell whether a current payment was not sent to its provider, or not done by us, yet."""
     return any(
         payment.current
         and payment.status == "pending"

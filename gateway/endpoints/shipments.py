@@ -24,9 +24,9 @@ async def list_shipments(call: Call) -> web.Response:
 async def watch_shipments(call: Call) -> web.StreamResponse:
     """Watch an order's shipments as server-sent events.
 
-    `id` counts over all shipments, and `data` is a ShipmentEvent. To continue, send the last received id as `Last-
-    Event-ID`: later events follow. The stream ends when the whole order has arrived, or when nothing of it will be
-    sent any more. 204 means that no event will follow.
+    `id` counts over all shipments, and `data` is a ShipmentEvent. To continue, send the last received id as
+    `Last-Event-ID`: later events follow. The stream ends when the whole order has arrived, or when nothing of it will
+    be sent any more. 204 means that no event will follow.
     """
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
 

@@ -36,7 +36,7 @@ async def receive_payment_webhook(call: Call) -> web.Response:
         webhook = await _read_payment_webhook(provider, _lower_case_headers(call), call.body, services.clock.now_ms())
     except InvalidWebhook as error:
         metrics.PAYMENT_WEBHOOKS.labels(name, error.code).inc()
-        _logger.warning("refused a payment webhook", extra={"provider": name, "reason": str(error)})
+        _logger.warning("rejected an invalid payment webhook", extra={"provider": name, "reason": str(error)})
         return _response(provider.acknowledge(False))
     try:
         result = await services.payments.handle_webhook(name, webhook, call.body)
@@ -47,7 +47,8 @@ async def receive_payment_webhook(call: Call) -> web.Response:
     metrics.PAYMENT_WEBHOOKS.labels(name, result).inc()
     if result == "refused":
         _logger.warning(
-            "refused a payment webhook", extra={"provider": name, "payment_id": str(webhook.subject.payment_id)}
+            "a payment webhook contradicts our records",
+            extra={"provider": name, "payment_id": str(webhook.subject.payment_id)},
         )
     if (captured_at := getattr(webhook.subject, "captured_at", None)) is not None:
         lag_s = services.clock.now_ms() / 1000 - captured_at.timestamp()

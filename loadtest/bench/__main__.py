@@ -51,19 +51,19 @@ async def run(options: argparse.Namespace) -> bool:
         try:
             await parts[name](options, figures)
         except LoadFailed as error:
-            figures.left_out[name] = str(error)
+            figures.skipped[name] = str(error)
     report.show(figures)
     if options.out:
         report.write(figures, options.out)
-    return not figures.left_out.keys() & parts.keys()
+    return not figures.skipped.keys() & parts.keys()
 
 
 async def _compare(options: argparse.Namespace, figures: report.Figures) -> None:
     _print_progress("the same load for everybody")
     async with open_environment() as environment, AsyncExitStack() as stack:
         peers = Peers(environment, stack)
-        figures.turns = await compare(environment, await peers.start_all(), **_load_options(options))
-        figures.left_out |= peers.left_out
+        figures.comparisons = await compare(environment, await peers.start_all(), **_load_options(options))
+        figures.skipped |= peers.skipped
 
 
 async def _compare_in_memory(options: argparse.Namespace, figures: report.Figures) -> None:
@@ -80,10 +80,14 @@ async def _measure_writing(options: argparse.Namespace, figures: report.Figures)
         for _ in range(options.repeats):
             figures.writing.append(await measure_writing(environment, options.orders))
         _print_progress("the writer behind a gateway")
-        figures.pace = await sustain_load(environment, floodgate.url, options.connections, options.seconds * 4)
+        figures.sustained_load = await sustain_load(
+            environment, floodgate.url, options.connections, options.seconds * 4
+        )
         peak = await _measure_peak(environment, floodgate, options)
         pause_ms = options.connections / (_SUSTAINED_SHARE * peak) * 1e3
-        figures.long_pace = await sustain_load(environment, floodgate.url, options.connections, options.long, pause_ms)
+        figures.long_sustained_load = await sustain_load(
+            environment, floodgate.url, options.connections, options.long, pause_ms
+        )
 
 
 async def _measure_scaling(options: argparse.Namespace, figures: report.Figures) -> None:
@@ -97,7 +101,7 @@ async def _measure_scaling(options: argparse.Namespace, figures: report.Figures)
         await measure_half_load(
             environment, floodgate, peak, seconds=options.seconds, repeats=options.repeats, scaling=scaling
         )
-        figures.shape = scaling
+        figures.scaling = scaling
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, int]:

@@ -30,7 +30,7 @@ class _IdleConnection:
         self._socket: socket.socket | None = None
 
     def step(self) -> None:
-        """Send one more byte of an endless head, or check if the server has closed the connection."""
+        """Send one more byte of an endless head, or check whether the server has closed the connection."""
         try:
             if self._socket is None:
                 self._connect()

@@ -107,7 +107,7 @@ async def _count_stored(environment: BenchEnvironment) -> int:
 
 async def count_waiting(environment: BenchEnvironment) -> int:
     """Return the number of accepted orders that are not in Postgres yet."""
-    [count] = await lua.accepted_counts(environment.shop.redis, [SaleKeys(SALE_ID)])
+    [count] = await lua.read_accepted_counts(environment.shop.redis, [SaleKeys(SALE_ID)])
     return count
 
 

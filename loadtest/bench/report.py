@@ -19,24 +19,33 @@ from loadtest.bench.scaling import Scaling
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
 
-class Figures(msgspec.Struct):
-    """All measurements of one run. The members are those of docs/benchmarks/latest.json."""
+_JSON_MEMBERS = {
+    "comparisons": "turns",
+    "sustained_load": "pace",
+    "long_sustained_load": "long_pace",
+    "scaling": "shape",
+    "skipped": "left_out",
+}
+
+
+class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
+    """All measurements of one run, in the form of docs/benchmarks/latest.json."""
 
     at: datetime
     machine: dict[str, str | int]
     options: dict[str, float]
-    turns: dict[str, list[Measurement]] = {}
+    comparisons: dict[str, list[Measurement]] = {}
     writing: list[WriteMeasurement] = []
-    pace: SustainedLoad | None = None
-    long_pace: SustainedLoad | None = None
-    shape: Scaling | None = None
+    sustained_load: SustainedLoad | None = None
+    long_sustained_load: SustainedLoad | None = None
+    scaling: Scaling | None = None
     in_memory: dict[str, list[Measurement]] = {}
-    left_out: dict[str, str] = {}
+    skipped: dict[str, str] = {}
 
     def ratios(self) -> dict[str, float]:
         """Return the ratios that have thresholds; each compares two measurements of this run."""
         ratios = {
-            name: compute(self.turns, FLOODGATE, other)
+            name: compute(self.comparisons, FLOODGATE, other)
             for name, other, compute in (
                 ("cpu_vs_aiohttp_hello", HELLO, cpu_ratio),
                 ("cpu_vs_aiohttp_hello_to_order", HELLO_TO_ORDER, cpu_ratio),
@@ -44,7 +53,7 @@ class Figures(msgspec.Struct):
                 ("orders_vs_nginx_lua", NGINX, rate_ratio),
                 ("orders_vs_fastapi", FASTAPI, rate_ratio),
             )
-            if other in self.turns
+            if other in self.comparisons
         }
         if self.writing:
             ratios["writer_vs_copy"] = median(
@@ -59,7 +68,10 @@ class Figures(msgspec.Struct):
 def show(figures: Figures) -> None:
     """Print the tables and the ratios."""
     console = Console(width=120)
-    for title, measurements in (("Redis syncs every write", figures.turns), ("nothing on disk", figures.in_memory)):
+    for title, measurements in (
+        ("Redis syncs every write", figures.comparisons),
+        ("nothing on disk", figures.in_memory),
+    ):
         if measurements:
             console.print(_create_table(title, measurements))
     if figures.writing:
@@ -69,16 +81,16 @@ def show(figures: Figures) -> None:
             f"writer: {format_spread(writer_rates, 0)} orders/s, "
             f"plain COPY of the same rows: {format_spread(copy_rates, 0)}"
         )
-    for title, load in (("full load", figures.pace), ("70% of the peak", figures.long_pace)):
+    for title, load in (("full load", figures.sustained_load), ("70% of the peak", figures.long_sustained_load)):
         if load:
             console.print(
                 f"accept and store, {title}: {load.accepted_per_s:.0f} accepted/s, {load.stored_per_s:.0f} stored/s; "
                 f"{load.backlog} were waiting when the load ended, all were stored {load.drained_s:.1f} s later"
             )
-    if figures.shape:
-        _show_scaling(console, figures.shape)
-    for name, reason in figures.left_out.items():
-        console.print(f"left out: {name}: {reason}")
+    if figures.scaling:
+        _show_scaling(console, figures.scaling)
+    for name, reason in figures.skipped.items():
+        console.print(f"skipped: {name}: {reason}")
     console.print(figures.ratios())
 
 
@@ -121,7 +133,7 @@ def _show_scaling(console: Console, scaling: Scaling) -> None:
                 f"p50 {format_spread([measurement.p50_ms for measurement in measurements], 2)} ms, "
                 f"p99 {format_spread([measurement.p99_ms for measurement in measurements], 2)} ms"
             )
-    console.print(f"p99 beside other connections by p99 alone: {scaling.crowding()}")
+    console.print(f"p99 beside other connections divided by p99 alone: {scaling.compute_crowding()}")
 
 
 def format_spread(values: Sequence[float], digits: int) -> str:
@@ -132,8 +144,8 @@ def format_spread(values: Sequence[float], digits: int) -> str:
 def write(figures: Figures, directory: Path) -> None:
     """Write `latest.json` and `latest.svg` to a directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    spreads = figures.shape.spreads() if figures.shape else {}
-    crowding = figures.shape.crowding() if figures.shape else {}
+    spreads = figures.scaling.spreads() if figures.scaling else {}
+    crowding = figures.scaling.compute_crowding() if figures.scaling else {}
     content = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
     (directory / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     (directory / "latest.svg").write_text(draw_picture(figures), encoding="utf-8")
@@ -145,7 +157,7 @@ def draw_picture(figures: Figures) -> str:
         name: {
             kind: median(measurement.cpu_us[kind] for measurement in measurements) for kind in measurements[0].cpu_us
         }
-        for name, measurements in figures.turns.items()
+        for name, measurements in figures.comparisons.items()
     }
     longest = max(sum(kinds.values()) for kinds in medians.values())
     height = 40 * len(medians) + 60

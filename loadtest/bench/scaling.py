@@ -34,7 +34,7 @@ class Scaling(msgspec.Struct):
     half_load_with_idle_connections: list[Measurement] = []
 
     def spreads(self) -> dict[str, float]:
-        """Return the highest cost by the lowest, for connections, SKUs and backlog."""
+        """Return the highest cost divided by the lowest, for connections, SKUs and backlog."""
         costs_by_name = {
             "connections": self.cpu_by_connections,
             "skus": self.cpu_by_skus,
@@ -44,8 +44,8 @@ class Scaling(msgspec.Struct):
             name: round(max(costs.values()) / min(costs.values()), 3) for name, costs in costs_by_name.items() if costs
         }
 
-    def crowding(self) -> dict[str, float]:
-        """Return the p99 beside other connections by the p99 alone, at half of the peak.
+    def compute_crowding(self) -> dict[str, float]:
+        """Return the p99 beside other connections divided by the p99 alone, at half of the peak.
 
         Medians over neighbouring measurements.
         """

@@ -71,7 +71,7 @@ class ExpectedRefusal:
 
     @property
     def is_outcome_unknown(self) -> bool:
-        """True if the request may have been carried out nevertheless."""
+        """Tell whether the request may have been carried out nevertheless."""
         return self.code in ("no_answer", "outcome_unknown")
 
 

@@ -74,7 +74,7 @@ class Purchase:
         self.is_outcome_unknown = self.placed is None
 
     def is_surely_live(self) -> bool:
-        """Return True if its units certainly count towards the limit: accepted, and not expired yet."""
+        """Tell whether its units certainly count towards the limit: accepted, and not expired yet."""
         if self.placed is None or self.is_cancel_requested:
             return False
         return self.placed.pay_by > datetime.now(UTC) + _MAX_CLOCK_SKEW

@@ -17,7 +17,7 @@ from commerce.kernel.money import format_money, parse_money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.item_csv import read_items
 from commerce.sales.model import Sale, SaleInput, SaleState, StockChange, StockChangeInput
-from lua import SaleKeys, loaded_epoch, units_free
+from lua import SaleKeys, read_loaded_epoch, read_units_free
 from ops.commands.console import err, format_time, get_actor, out, run
 from ops.services import CliServices, open_cli_services
 
@@ -126,7 +126,7 @@ async def _warn_if_not_in_redis(shop: CliServices, sale_id: str) -> None:
 async def _redis_state(shop: CliServices, sale: Sale) -> str:
     """Return in words whether Redis has the sale."""
     try:
-        epoch = await loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
+        epoch = await read_loaded_epoch(shop.redis, SaleKeys(sale.sale_id))
     except REDIS_UNAVAILABLE:
         return "Redis does not answer"
     if epoch == sale.epoch:
@@ -265,7 +265,7 @@ async def _create_item_table(shop: CliServices, sale: Sale) -> Table:
     cursor = None
     while True:
         page = await shop.sales.list_items(sale.sale_id, cursor, _PAGE_SIZE)
-        free = await units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
+        free = await read_units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
         for item, units in zip(page.items, free, strict=True):
             price = format_money(item.price, sale.currency)
             limit = "none" if item.limit_per_user is None else str(item.limit_per_user)

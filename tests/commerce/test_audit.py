@@ -24,7 +24,7 @@ POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
 
 
 async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 async def broken_promises(shop: CliServices, sale_id: str) -> set[str]:

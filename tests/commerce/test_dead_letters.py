@@ -47,7 +47,7 @@ async def place_bad_order(shop: CliServices, settings: Settings, sale_id: str, k
 
 
 async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 async def test_dead_letter_cannot_be_paid(shop: CliServices, settings: Settings, sale_id: str, keys: SaleKeys) -> None:
@@ -92,7 +92,7 @@ async def test_discard_releases_stock_once(shop: CliServices, settings: Settings
         await shop.dead_letters.discard(bad.order_id, "ann")
     async with run_workers(settings, "release_worker"):
         await eventually(lambda: has_free_units(shop, keys, 47))
-    assert b"user\0a" not in await lua.buyers(shop.redis, keys)
+    assert b"user\0a" not in await lua.read_units_taken(shop.redis, keys)
     order = await Orders(shop.db, shop.redis, shop.clock).get(bad.order_id, "user", [sale_id])
     assert (order.status, order.cancel_reason) == (OrderStatus.CANCELLED, "refused")
     assert (await shop.audit.audit_sale(sale_id)).clean

@@ -33,7 +33,7 @@ async def reservations(shop: CliServices) -> AsyncIterator[Reservations]:
 
 
 async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 async def age(shop: CliServices, keys: SaleKeys, table: str) -> None:
@@ -55,7 +55,7 @@ async def stock_and_purchases(
     """Return free units and purchases in Redis, after a clean audit."""
     audit = await shop.audit.audit_sale(sale_id)
     assert audit.clean, audit.findings
-    return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
+    return (await lua.cut(shop.redis, keys)).stock, await lua.read_units_taken(shop.redis, keys)
 
 
 async def place_expired_order(

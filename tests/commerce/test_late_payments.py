@@ -22,7 +22,7 @@ from tests.support.sales import eventually, reservation, reserve
 
 LATE = "paid late, and the stock was still available"
 POLICY = RetryPolicy(initial_ms=1, max_s=1, lease_s=30, rows_per_claim=100)
-GONE = "it came too late and the stock is sold out"
+GONE = "it came too late, and the stock or the customer's limit did not allow it"
 
 
 pytestmark = pytest.mark.usefixtures("short_polls")
@@ -113,13 +113,13 @@ async def test_payment_captured_during_close_pays_order(pay: PaymentShop, method
 async def test_late_payment_with_stock_left_reacquires_it(pay: PaymentShop) -> None:
     """Stock and limit are reacquired once, and the events contain the reason."""
     order_id, [payment] = await place_expired_order(pay, ("alipay", 100))
-    assert await lua.buyers(pay.shop.redis, pay.keys) == {}
+    assert await lua.read_units_taken(pay.shop.redis, pay.keys) == {}
     pay.pay_at_provider("alipay", payment, too_late=True)
     await pay.wait_for_order(order_id, "paid")
     await pay.send_webhook("alipay", pay.build_webhook("alipay", payment, webhook_id="once more"))
     await pay.wait_until_idle()
     assert await stock(pay) == {"a": 49, "b": 20}
-    assert await lua.buyers(pay.shop.redis, pay.keys) == {b"user\0a": 1}
+    assert await lua.read_units_taken(pay.shop.redis, pay.keys) == {b"user\0a": 1}
     assert await refunds_and_reasons(pay, order_id) == [(0, None, [])]
     events = await pay.fetch_rows("SELECT from_status, to_status, reason FROM order_events ORDER BY seq")
     assert [tuple(event) for event in events] == [

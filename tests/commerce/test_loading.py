@@ -39,7 +39,7 @@ async def check_clean(shop: CliServices, sale_id: str) -> None:
 
 
 async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 async def test_load_after_wipe_restores_stock_limits_and_keys(
@@ -63,7 +63,7 @@ async def test_load_after_wipe_restores_stock_limits_and_keys(
     after = await lua.cut(shop.redis, keys)
     assert after.stock == before.stock == {"a": 40, "b": 25}
     assert after.epoch == before.epoch + 1 == report.epoch
-    assert await lua.buyers(shop.redis, keys) == {f"u{n}\0a".encode(): 2 for n in range(5)}
+    assert await lua.read_units_taken(shop.redis, keys) == {f"u{n}\0a".encode(): 2 for n in range(5)}
     answers = await reserve(shop.redis, keys, *orders)
     assert [answer.outcome for answer in answers] == [ReserveOutcome.REPLAYED] * 5
     [over] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="u0", limits={"a": 3}))

@@ -41,7 +41,7 @@ def reservations(shop: CliServices) -> Reservations:
 
 
 async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 async def place_order(
@@ -162,7 +162,7 @@ async def test_cancel_repeated_releases_stock_once(
     assert {(order.status, order.cancel_reason) for order in answers} == {(OrderStatus.CANCELLED, "by_customer")}
     assert await reservations.apply_due_releases() == 1
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 50, "b": 20}
-    assert await lua.buyers(shop.redis, keys) == {}
+    assert await lua.read_units_taken(shop.redis, keys) == {}
     events = await orders.list_events(order_id, "user", [sale_id])
     assert [(event.seq, event.status) for event in events] == [
         (0, OrderStatus.ACCEPTED),

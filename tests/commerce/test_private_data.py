@@ -39,7 +39,7 @@ async def place_order(shop: CliServices, sale_id: str, keys: SaleKeys, ship_to: 
 
 
 async def is_drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 def log_text(caplog: pytest.LogCaptureFixture) -> str:

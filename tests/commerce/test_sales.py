@@ -28,7 +28,7 @@ def sale_input(shop: CliServices, sale_id: str, **changes: object) -> SaleInput:
 async def test_sale_changes_through_all_states(shop: CliServices, sale_id: str) -> None:
     keys = await make_sale(shop, sale_id, {"a": (5, 100, None)}, opened=False)
     assert (await shop.sales.get(sale_id)).state is SaleState.DRAFT
-    assert await lua.loaded_epoch(shop.redis, keys) == 0
+    assert await lua.read_loaded_epoch(shop.redis, keys) == 0
     for method, state in (("open", "open"), ("pause", "paused"), ("open", "open"), ("close", "closed")):
         sale = await getattr(shop.sales, method)(sale_id, "test")
         assert sale.state == state
@@ -197,7 +197,7 @@ async def test_unpublished_change_is_synced_later(shop: CliServices, sale_id: st
         await connection.execute("UPDATE sales SET state = 'open', epoch = 1 WHERE sale_id = $1", sale_id)
     assert [sale.sale_id for sale in await shop.sales.list_out_of_sync()] == [sale_id]
     assert await shop.sales.sync_to_redis(sale_id)
-    assert await lua.loaded_epoch(shop.redis, keys) == 2
+    assert await lua.read_loaded_epoch(shop.redis, keys) == 2
     async with shop.db.connection() as connection:
         await connection.execute(
             "UPDATE sales SET state = 'paused', generation = generation + 1 WHERE sale_id = $1", sale_id
@@ -213,7 +213,7 @@ async def test_wiped_sale_is_not_rebuilt_automatically(shop: CliServices, sale_i
     await shop.redis.delete(keys.meta)
     sale = await shop.sales.pause(sale_id, "test")
     assert sale.published_generation < sale.generation
-    assert await lua.loaded_epoch(shop.redis, keys) == 0
+    assert await lua.read_loaded_epoch(shop.redis, keys) == 0
 
 
 async def test_offers_show_free_units(shop: CliServices, sale_id: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +20,26 @@ from tests.support.sales import make_sale
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 
 
+def _iter_texts(part: object) -> Iterator[str]:
+    """Yield each summary and description of a document."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            if name in ("summary", "description") and isinstance(value, str):
+                yield value
+            else:
+                yield from _iter_texts(value)
+    elif isinstance(part, list):
+        for item in part:
+            yield from _iter_texts(item)
+
+
 async def test_openapi_document_is_valid(gateway: TestGateway) -> None:
     answer = await gateway.call("GET", "/openapi.json", user=None)
     assert answer.body["openapi"] == "3.1.0"
     OpenAPIV31SpecValidator(answer.body).validate()
     ids = [operation["operationId"] for path in answer.body["paths"].values() for operation in path.values()]
     assert len(ids) == len(set(ids))
+    assert [text for text in _iter_texts(answer.body) if "  " in text] == []
     limits = gateway.settings.limits
     order = answer.body["components"]["schemas"]["PlaceOrder"]["properties"]
     assert order["lines"]["maxItems"] == limits.lines_per_order

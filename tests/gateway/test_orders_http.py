@@ -30,7 +30,7 @@ async def keys(shop: CliServices, gateway: TestGateway, sale_id: str) -> SaleKey
 
 
 async def drained(shop: CliServices, keys: SaleKeys) -> bool:
-    return (await lua.backlog(shop.redis, keys)).orders == 0
+    return (await lua.read_backlog(shop.redis, keys)).orders == 0
 
 
 async def test_order_accepted_is_readable_at_once_and_stored(

@@ -88,7 +88,7 @@ async def wait_until_stored(shop: CliServices, sale_id: str) -> int:
     """Wait until all orders are stored, audit the sale, and return the number of orders."""
 
     async def is_drained() -> bool:
-        return (await lua.backlog(shop.redis, SaleKeys(sale_id))).orders == 0
+        return (await lua.read_backlog(shop.redis, SaleKeys(sale_id))).orders == 0
 
     await eventually(is_drained)
     audit = await shop.audit.audit_sale(sale_id)

@@ -146,8 +146,8 @@ class SaleMachine(RuleBasedStateMachine):
         cut = self.run(lua.cut(self.redis, self.keys))
         assert cut.stock == {sku: self.free[sku] for sku in cut.stock}
         assert min(cut.stock.values(), default=0) >= 0
-        bought = {f"{user}\0{sku}".encode(): units for (user, sku), units in self.bought.items() if units}
-        assert self.run(lua.buyers(self.redis, self.keys)) == bought
+        bought = {lua.buyer_field(user, sku): units for (user, sku), units in self.bought.items() if units}
+        assert self.run(lua.read_units_taken(self.redis, self.keys)) == bought
         assert all(self.bought[user, sku] <= limit for user in USERS for sku, limit in LIMITS.items())
 
     @invariant()

@@ -10,7 +10,7 @@ import pytest
 
 import lua
 from commerce.kernel.clock import DAY_MS
-from lua import Reacquire, ReacquireOutcome, ReacquireResult, Release, ReserveOutcome, SaleKeys
+from lua import ReacquireOutcome, ReacquireResult, Reacquisition, Release, ReserveOutcome, SaleKeys
 from ops.services import CliServices
 from tests.support.sales import make_sale, reservation, reserve
 
@@ -22,7 +22,7 @@ async def keys(shop: CliServices, sale_id: str) -> SaleKeys:
 
 async def released_order(
     shop: CliServices, sale_id: str, keys: SaleKeys, units: dict[str, int], user: str = "user"
-) -> Reacquire:
+) -> Reacquisition:
     """Place and release an order; return the request to reacquire its stock."""
     order = reservation(shop.ids.new, sale_id, units, user=user, limits={"a": 3})
     [result] = await reserve(shop.redis, keys, order)
@@ -30,11 +30,11 @@ async def released_order(
     now = shop.clock.now_ms()
     await lua.release(shop.redis, keys, [Release(order.order_id, now, user, units)])
     limits = {"a": 3}
-    return Reacquire(shop.ids.new(), now, user, {sku: (count, limits.get(sku, 0)) for sku, count in units.items()})
+    return Reacquisition(shop.ids.new(), now, user, {sku: (count, limits.get(sku, 0)) for sku, count in units.items()})
 
 
 async def state(shop: CliServices, keys: SaleKeys) -> tuple[dict[str, int], dict[bytes, int]]:
-    return (await lua.cut(shop.redis, keys)).stock, await lua.buyers(shop.redis, keys)
+    return (await lua.cut(shop.redis, keys)).stock, await lua.read_units_taken(shop.redis, keys)
 
 
 async def test_reacquire_applied_takes_stock_and_limit(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -76,7 +76,7 @@ async def test_reacquire_repeated_after_refusal_is_refused_despite_new_stock(
     before = await state(shop, keys)
     assert (await lua.reacquire(shop.redis, keys, request))[1:] == (ReacquireOutcome.REFUSED, 0)
     assert await state(shop, keys) == before
-    assert await lua.change_seqs(shop.redis, keys, [(request.reacquire_id, request.created_ms)]) == [-1]
+    assert await lua.read_change_seqs(shop.redis, keys, [(request.reacquire_id, request.created_ms)]) == [-1]
 
 
 async def test_reacquire_over_limit_is_refused(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -102,7 +102,7 @@ async def test_reacquire_of_last_units_is_applied_and_of_unknown_sku_refused(
     request = await released_order(shop, sale_id, keys, {"b": 3})
     assert (await lua.reacquire(shop.redis, keys, request)).outcome is ReacquireOutcome.APPLIED
     assert (await lua.cut(shop.redis, keys)).stock["b"] == 0
-    unknown_sku = Reacquire(uuid4(), request.created_ms, "user", {"a": (1, 3), "z": (1, 0)})
+    unknown_sku = Reacquisition(uuid4(), request.created_ms, "user", {"a": (1, 3), "z": (1, 0)})
     assert (await lua.reacquire(shop.redis, keys, unknown_sku)).outcome is ReacquireOutcome.REFUSED
     assert await state(shop, keys) == ({"a": 5, "b": 0}, {})
 
@@ -124,10 +124,10 @@ async def test_reacquire_after_dedup_days_is_too_old_and_takes_nothing(
     shop: CliServices, sale_id: str, keys: SaleKeys
 ) -> None:
     now = shop.clock.now_ms()
-    recent = Reacquire(uuid4(), now - 7 * DAY_MS, "user", {"a": (1, 3)})
+    recent = Reacquisition(uuid4(), now - 7 * DAY_MS, "user", {"a": (1, 3)})
     assert (await lua.reacquire(shop.redis, keys, recent)).outcome is ReacquireOutcome.APPLIED
     before = await state(shop, keys)
-    old = Reacquire(uuid4(), now - 8 * DAY_MS, "user", {"a": (1, 3)})
+    old = Reacquisition(uuid4(), now - 8 * DAY_MS, "user", {"a": (1, 3)})
     assert (await lua.reacquire(shop.redis, keys, old))[1:] == (ReacquireOutcome.TOO_OLD, 0)
     assert await state(shop, keys) == before
 
@@ -139,7 +139,7 @@ async def test_reacquire_outcome_expires_after_dedup_days(
     """Applied and refused ids are kept exactly as long as the script relies on them."""
     request = await released_order(shop, sale_id, keys, {"a": 1})
     day = request.created_ms // DAY_MS - 2  # a day of its own: no release has set the expiry of its key
-    older = Reacquire(request.reacquire_id, day * DAY_MS, "user", {"a": (1 if taken else 6, 0)})
+    older = Reacquisition(request.reacquire_id, day * DAY_MS, "user", {"a": (1 if taken else 6, 0)})
     outcome = (await lua.reacquire(shop.redis, keys, older)).outcome
     assert outcome is (ReacquireOutcome.APPLIED if taken else ReacquireOutcome.REFUSED)
     left_ms = await shop.redis.pttl(keys.changes(day).decode())
@@ -150,15 +150,15 @@ async def test_random_reserve_release_and_reacquire_keep_sums_and_limits(shop: C
     """P1, P4: in any sequence and with repeats, taken and free units add up to the initial stock."""
     keys = await make_sale(shop, sale_id, {"a": (12, 100, 4), "b": (9, 50, None)})
     rng = random.Random(11)
-    held: list[Reacquire] = []
-    released: list[Reacquire] = []
+    held: list[Reacquisition] = []
+    released: list[Reacquisition] = []
     outcome_counts: Counter[ReacquireOutcome] = Counter()
     for _ in range(80):
         now, user = shop.clock.now_ms(), rng.choice("uvw")
         units = {"a": rng.randint(1, 2), "b": rng.randint(1, 3)}
         order = reservation(shop.ids.new, sale_id, units, user=user, limits={"a": 4})
         if (await reserve(shop.redis, keys, order))[0].outcome is ReserveOutcome.ACCEPTED:
-            held.append(Reacquire(order.order_id, now, user, {"a": (units["a"], 4), "b": (units["b"], 0)}))
+            held.append(Reacquisition(order.order_id, now, user, {"a": (units["a"], 4), "b": (units["b"], 0)}))
         if held:
             order_to_release = held.pop(rng.randrange(len(held)))
             counts = {sku: count for sku, (count, _) in order_to_release.units.items()}
@@ -166,7 +166,7 @@ async def test_random_reserve_release_and_reacquire_keep_sums_and_limits(shop: C
                 order_to_release.reacquire_id, order_to_release.created_ms, order_to_release.user_id, counts
             )
             await lua.release(shop.redis, keys, [release] * rng.randint(1, 2))
-            released.append(Reacquire(shop.ids.new(), now, order_to_release.user_id, order_to_release.units))
+            released.append(Reacquisition(shop.ids.new(), now, order_to_release.user_id, order_to_release.units))
         if released and rng.random() < 0.6:
             request = released.pop(rng.randrange(len(released)))
             outcomes = [(await lua.reacquire(shop.redis, keys, request)).outcome for _ in range(rng.randint(1, 3))]
@@ -174,7 +174,7 @@ async def test_random_reserve_release_and_reacquire_keep_sums_and_limits(shop: C
             if outcomes[0] is ReacquireOutcome.APPLIED:
                 assert set(outcomes[1:]) <= {ReacquireOutcome.ALREADY_APPLIED}
                 # It may be released again under another id, as a new order would.
-                held.append(Reacquire(shop.ids.new(), now, request.user_id, request.units))
+                held.append(Reacquisition(shop.ids.new(), now, request.user_id, request.units))
             else:
                 assert set(outcomes) == {ReacquireOutcome.REFUSED}
         taken: Counter[str] = Counter()

@@ -30,7 +30,7 @@ async def test_release_applied_returns_stock_and_limit(shop: CliServices, sale_i
     epoch, [result] = await lua.release(shop.redis, keys, [release])
     assert (epoch, result) == ((await shop.sales.get(sale_id)).epoch, (ReleaseOutcome.APPLIED, 1))
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 5, "b": 3}
-    assert await lua.buyers(shop.redis, keys) == {}
+    assert await lua.read_units_taken(shop.redis, keys) == {}
 
 
 async def test_release_repeated_is_already_applied_and_changes_nothing(

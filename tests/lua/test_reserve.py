@@ -32,7 +32,7 @@ async def test_reserve_accepted_takes_all_lines_and_queues_order(
     [entry] = [entry async for entry in lua.iter_stream(shop.redis, keys)]
     assert entry.id == result.entry
     assert entry.orders == ((order.order_id.bytes, order.payload),)
-    assert await lua.all_accepted(shop.redis, keys) == {order.order_id: "user"}
+    assert await lua.read_all_accepted(shop.redis, keys) == {order.order_id: "user"}
 
 
 async def test_reserve_batch_writes_one_stream_entry(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -47,8 +47,8 @@ async def test_reserve_sold_out_takes_nothing_and_names_sku(shop: CliServices, s
     [result] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1, "b": 4}))
     assert (result.outcome, result.sku) == (ReserveOutcome.SOLD_OUT, "b")
     assert await stock(shop, keys) == {"a": 5, "b": 3}
-    assert await lua.buyers(shop.redis, keys) == {}
-    assert await lua.all_accepted(shop.redis, keys) == {}
+    assert await lua.read_units_taken(shop.redis, keys) == {}
+    assert await lua.read_all_accepted(shop.redis, keys) == {}
 
 
 async def test_reserve_limit_counts_earlier_orders(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -61,7 +61,7 @@ async def test_reserve_limit_counts_earlier_orders(shop: CliServices, sale_id: s
         ReserveOutcome.ACCEPTED,
     ]
     assert results[1].sku == "a"
-    assert await lua.buyers(shop.redis, keys) == {b"user\0a": 3}
+    assert await lua.read_units_taken(shop.redis, keys) == {b"user\0a": 3}
     [other] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, user="other", limits=limits))
     assert other.outcome is ReserveOutcome.ACCEPTED
 
@@ -241,4 +241,4 @@ async def test_reserve_batch_of_thousand_line_orders_is_accepted(shop: CliServic
     results = await reserve(shop.redis, keys, *orders)
     assert {result.outcome for result in results} == {ReserveOutcome.ACCEPTED}
     assert set((await stock(shop, keys)).values()) == {984}
-    assert len(await lua.buyers(shop.redis, keys)) == 16_000
+    assert len(await lua.read_units_taken(shop.redis, keys)) == 16_000

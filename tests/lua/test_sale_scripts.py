@@ -18,7 +18,7 @@ async def test_load_of_loaded_sale_changes_nothing(shop: CliServices, sale_id: s
     assert await lua.load(shop.redis, keys, first, [("a", 5)], [], zero) is LoadOutcome.LOADED
     assert await lua.load(shop.redis, keys, _terms(shop, 2), [("a", 9)], [], zero) is LoadOutcome.LOADED_BEFORE
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 5}
-    assert await lua.loaded_epoch(shop.redis, keys) == 1
+    assert await lua.read_loaded_epoch(shop.redis, keys) == 1
 
 
 async def test_load_half_done_leaves_sale_not_ready(shop: CliServices, sale_id: str) -> None:
@@ -65,7 +65,7 @@ async def test_unload_keeps_orders_and_keys(shop: CliServices, sale_id: str) -> 
     await reserve(shop.redis, keys, order)
     assert await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
     assert (await lua.cut(shop.redis, keys)).stock == {}
-    assert await lua.all_accepted(shop.redis, keys) == {order.order_id: "user"}
+    assert await lua.read_all_accepted(shop.redis, keys) == {order.order_id: "user"}
     assert len([entry async for entry in lua.iter_stream(shop.redis, keys)]) == 1
     [record] = await lua.find_key_records(shop.redis, [keys], shop.clock.now_ms() // DAY_MS, "user", "k")
     assert record is not None
@@ -78,7 +78,7 @@ async def test_acknowledge_removes_exactly_given_entries(shop: CliServices, sale
     entries = await lua.read_new(shop.redis, keys, "reader", 2, 100)
     assert await lua.acknowledge(shop.redis, keys, entries) == 2
     assert await lua.acknowledge(shop.redis, keys, entries) == 0
-    assert (await lua.backlog(shop.redis, keys)).orders == 4
+    assert (await lua.read_backlog(shop.redis, keys)).orders == 4
     assert await lua.read_pending(shop.redis, keys, "reader", 10) == []
     assert len(await lua.read_new(shop.redis, keys, "reader", 10, 100)) == 1
 

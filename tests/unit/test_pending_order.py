@@ -43,7 +43,7 @@ class FakeRedis:
         self.checked: list[list[str]] = []
         self.reserved: list[list[str]] = []
 
-    async def used_keys(
+    async def read_used_keys(
         self, _client: object, _keys: object, _day: int, orders: Sequence[tuple[str, str]]
     ) -> list[bool]:
         self.checked.append([key for _, key in orders])
@@ -64,7 +64,7 @@ class FakeRedis:
 @pytest.fixture
 def redis(monkeypatch: pytest.MonkeyPatch) -> FakeRedis:
     fake = FakeRedis()
-    monkeypatch.setattr(lua, "used_keys", fake.used_keys)
+    monkeypatch.setattr(lua, "read_used_keys", fake.read_used_keys)
     monkeypatch.setattr(lua, "reserve", fake.reserve)
     monkeypatch.setattr(order_intake, "check_redis", fake.check_redis)
     return fake

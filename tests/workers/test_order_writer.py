@@ -20,7 +20,7 @@ CONCURRENT_READS, SALES, BLOCK_MS = 2, 12, 600
 
 
 async def _are_written(redis: Redis, sales: list[SaleKeys]) -> bool:
-    return not any(await lua.accepted_counts(redis, sales))
+    return not any(await lua.read_accepted_counts(redis, sales))
 
 
 async def test_writer_with_more_sales_than_read_slots_reads_each_in_time(

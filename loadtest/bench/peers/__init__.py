@@ -28,7 +28,7 @@ class Peers:
     def __init__(self, environment: BenchEnvironment, stack: AsyncExitStack) -> None:
         self._environment = environment
         self._stack = stack
-        self.left_out: dict[str, str] = {}
+        self.skipped: dict[str, str] = {}
 
     async def start_all(self, *, slow: bool = True) -> list[BenchedServer]:
         """Start all installed servers; without the slow ones, only those that have thresholds."""
@@ -68,7 +68,7 @@ class Peers:
     async def _start_fastify(self, variables: Mapping[str, str]) -> BenchedServer | None:
         folder = _HERE / "fastify"
         if shutil.which("node") is None or not (folder / "node_modules").is_dir():
-            self.left_out[FASTIFY] = f"needs node, and `npm ci` in {folder.relative_to(Path.cwd())}"
+            self.skipped[FASTIFY] = f"needs node, and `npm ci` in {folder.relative_to(Path.cwd())}"
             return None
         port = find_free_port()
         variables = {**variables, "NODE_ENV": "production"}
@@ -81,7 +81,7 @@ class Peers:
     async def _start_nginx(self, variables: Mapping[str, str]) -> BenchedServer | None:
         program = shutil.which("nginx") or "/usr/sbin/nginx"
         if not Path(program).exists() or not (_MODULES / "ngx_http_lua_module.so").exists():
-            self.left_out[NGINX] = "needs Debian's nginx, libnginx-mod-http-lua and lua-cjson"
+            self.skipped[NGINX] = "needs Debian's nginx, libnginx-mod-http-lua and lua-cjson"
             return None
         port, home = find_free_port(), self._environment.home
         text = (_HERE / "nginx" / "nginx.conf").read_text(encoding="utf-8")
