@@ -1,1 +1,4 @@
-"""The business: products, sales, orders. No HTTP and no process loops; the gateway and the workers stand on it."""
+"""The business: products, sales, orders, payments, shipments, the fleet.
+
+No HTTP and no process loops; the gateway and the workers build on it.
+"""

@@ -282,6 +282,7 @@ class Settings(BaseSettings):
             return self.shipping.driver_link_key.get_secret_value()
         for key in self.auth.keys:
             if key.algorithm == "HS256":
+                # The prefix never changes: another one would make the links invalid that were sent already.
                 return sha256(b"floodgate-van " + key.secret.get_secret_value().encode()).hexdigest()
         raise SettingsError("cannot sign drivers' links: there is no key; set FLOODGATE_SHIPPING__DRIVER_LINK_KEY")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from commerce.audit.model import SaleAudit
+from commerce.audit.model import PROMISES, SaleAudit
 from commerce.kernel.postgres import safe_error_text
 from workers import metrics
 from workers.loop import wait_or_stop
 from workers.runtime import WorkerServices
 
 _logger = logging.getLogger(__name__)
-_PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 _UNIT_KINDS = ("initial", "available", "held", "sold", "in_stream")
 _IDLE_RATIO = 10  # the pause after a round is ten times its duration, so slow audits run less often
 
@@ -45,7 +44,7 @@ def publish_audit_metrics(audit: SaleAudit, now_s: float) -> None:
     for kind in _UNIT_KINDS:
         metrics.SALE_UNITS.labels(audit.sale_id, kind).set(getattr(total, kind))
     metrics.AUDIT_DIFFERENCE_UNITS.labels(audit.sale_id).set(audit.differences)
-    for promise in _PROMISES:
+    for promise in PROMISES:
         count = sum(finding.count for finding in audit.findings if finding.promise == promise)
         metrics.AUDIT_FINDINGS.labels(audit.sale_id, promise).set(count)
     metrics.AUDIT_TIMESTAMP_SECONDS.labels(audit.sale_id).set(now_s)

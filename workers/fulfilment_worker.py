@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs, Job
+from commerce.fulfilment.fulfilment_jobs import FulfilmentQueue, Job
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.jobs import RetryPolicy
 from commerce.rates.service import Rates
@@ -27,7 +27,7 @@ async def fulfilment_worker(services: WorkerServices) -> None:
                 connections=settings.concurrent_jobs_per_system,
             )
         )
-        jobs = FulfilmentJobs(
+        jobs = FulfilmentQueue(
             services.db,
             services.clock,
             IdGenerator(services.clock),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
+
 
 class StockRow(msgspec.Struct, frozen=True):
     """The units of one SKU at the cut.

@@ -15,6 +15,7 @@ import jwt
 from commerce.fleet.errors import BadLink
 
 AUDIENCE = "floodgate-van"
+"""the audience in the links that were sent already: another word would make them invalid"""
 MAX_TOKEN_CHARS = 300
 _ALGORITHM = "HS256"
 
@@ -32,7 +33,7 @@ def make_link(key: str, route_id: UUID, day: date, zone: ZoneInfo) -> str:
 def check_link(key: str, token: str, now: datetime) -> UUID:
     """Return the id of the route that a token opens. Raises `BadLink`."""
     if len(token) > MAX_TOKEN_CHARS:
-        raise BadLink("this is no link of a driver")
+        raise BadLink("this is not a driver's link")
     try:
         claims = jwt.decode(
             token,

@@ -40,12 +40,15 @@ def read_vehicles(lines: Iterable[str], warehouse_ids: Collection[str]) -> Itera
             ) from None
         if stripped["warehouse_id"] not in warehouse_ids:
             raise CsvLineError(f"there is no warehouse {stripped['warehouse_id'][:40]!r}")
-        capacity_g = _positive("capacity_g", stripped["capacity_g"], _MAX_CAPACITY_G)
-        shift_from, shift_to = _time("shift_from", stripped["shift_from"]), _time("shift_to", stripped["shift_to"])
+        capacity_g = _parse_positive("capacity_g", stripped["capacity_g"], _MAX_CAPACITY_G)
+        shift_from, shift_to = (
+            _parse_time("shift_from", stripped["shift_from"]),
+            _parse_time("shift_to", stripped["shift_to"]),
+        )
         if shift_from >= shift_to:
             raise CsvLineError("shift_to is not after shift_from")
         check_unique(first_lines, vehicle_id, line, "vehicle")
-        break_from, break_to, break_s = _break(stripped, shift_from, shift_to)
+        break_from, break_to, break_s = _parse_break(stripped, shift_from, shift_to)
         return Vehicle(
             vehicle_id=vehicle_id,
             warehouse_id=stripped["warehouse_id"],
@@ -73,7 +76,9 @@ def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]
         name = region_key(*fields["region"].split("/"))
         if not _REGION_CHARS[0] <= len(name) <= _REGION_CHARS[1] or not name.isprintable():
             raise CsvLineError(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
-        point = Point(_degrees("latitude", fields["latitude"], 90), _degrees("longitude", fields["longitude"], 180))
+        point = Point(
+            _parse_degrees("latitude", fields["latitude"], 90), _parse_degrees("longitude", fields["longitude"], 180)
+        )
         check_unique(first_lines, name, line, "region")
         return Place(name, point)
 
@@ -103,16 +108,18 @@ def read_travel_matrix(
     return read_rows(lines, ("from", "to", "distance_m", "duration_s"), (), parse)
 
 
-def _break(stripped: dict[str, str], shift_from: time, shift_to: time) -> tuple[time | None, time | None, int | None]:
+def _parse_break(
+    stripped: dict[str, str], shift_from: time, shift_to: time
+) -> tuple[time | None, time | None, int | None]:
     texts = [stripped.get(name, "") for name in ("break_from", "break_to", "break_s")]
     if not any(texts):
         return None, None, None
     if not all(texts):
         raise CsvLineError("break_from, break_to and break_s are given together or not at all")
-    begins, ends = _time("break_from", texts[0]), _time("break_to", texts[1])
+    begins, ends = _parse_time("break_from", texts[0]), _parse_time("break_to", texts[1])
     if begins < shift_from or ends > shift_to:
         raise CsvLineError("the break's window is not within the shift")
-    length_s = _positive("break_s", texts[2], _DAY_S)
+    length_s = _parse_positive("break_s", texts[2], _DAY_S)
     if _seconds(ends) - _seconds(begins) < length_s:
         raise CsvLineError(f"a break of {length_s} s does not fit between break_from and break_to")
     return begins, ends, length_s
@@ -122,7 +129,7 @@ def _seconds(at: time) -> int:
     return at.hour * 3_600 + at.minute * 60 + at.second
 
 
-def _time(name: str, text: str) -> time:
+def _parse_time(name: str, text: str) -> time:
     try:
         at = time.fromisoformat(text)
     except ValueError:
@@ -132,7 +139,7 @@ def _time(name: str, text: str) -> time:
     return at
 
 
-def _degrees(name: str, text: str, maximum: int) -> float:
+def _parse_degrees(name: str, text: str, maximum: int) -> float:
     try:
         degrees = float(text)
     except ValueError:
@@ -142,7 +149,7 @@ def _degrees(name: str, text: str, maximum: int) -> float:
     return degrees
 
 
-def _positive(name: str, text: str, maximum: int) -> int:
+def _parse_positive(name: str, text: str, maximum: int) -> int:
     if not (number := parse_unsigned(name, text, maximum)):
         raise CsvLineError(f"{name} is 0")
     return number

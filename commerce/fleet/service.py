@@ -102,7 +102,7 @@ class Fleet:
         """Plan the routes of a day, in place of those that have not departed.
 
         Deliveries that cannot be planned are returned as unassigned with the reason. At most `MAX_DELIVERIES` are
-        considered, those promised first first. The search takes `seconds` in all, in a process of its own;
+        considered, earliest promised first. The search takes `seconds` in all, in a process of its own;
         `report_progress` receives the share that has passed. Raises `Invalid`, `PlanningInProgress`, `SolverFailed` and
         `NotReady` (without the extra `fleet`); then nothing was changed.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import FulfilmentJob
+from commerce.fulfilment.model import OrderJob
 from commerce.fulfilment.order_jobs import OrderJobs
 from commerce.fulfilment.shipment_jobs import ShipmentJobs
 from commerce.kernel.clock import Clock
@@ -16,10 +16,10 @@ from commerce.shipping.carrier_port import CarrierRegistry
 from commerce.shipping.model import Shipment
 from commerce.shipping.policy import ShippingPolicy
 
-Job = Shipment | FulfilmentJob
+Job = Shipment | OrderJob
 
 
-class FulfilmentJobs:
+class FulfilmentQueue:
     """Claims due orders and shipments and does one job at a time.
 
     A job that fails `max_attempts` times is parked.
@@ -42,13 +42,13 @@ class FulfilmentJobs:
 
     def system_of(self, job: Job) -> str:
         """Return the external system that the job calls, or `internal`."""
-        return "internal" if isinstance(job, FulfilmentJob) else self._shipments.system_of(job)
+        return "internal" if isinstance(job, OrderJob) else self._shipments.system_of(job)
 
     async def claim(self, count: int, excluded_systems: Sequence[str], unavailable_systems: Sequence[str]) -> list[Job]:
         """Claim up to `count` due jobs, none of which calls an excluded system.
 
-        Shipments that wait for an unavailable system, and that it was not asked for yet, are claimed as well: `work`
-        assigns them to another carrier. A quarter of `count` is kept for orders to plan.
+        Shipments whose carrier has received no request yet and is unavailable are claimed as well: `work` assigns them
+        to another carrier. A quarter of `count` is kept for orders to plan.
         """
         due = await self._shipments.claim(count - count // 4, excluded_systems, unavailable_systems)
         return [*due, *await self._orders.claim(count - len(due), self._lease_s)]
@@ -58,4 +58,4 @@ class FulfilmentJobs:
 
         Raises `ExternalOutcomeUnknown`, after postponing the job, if the carrier gave no usable answer.
         """
-        return await (self._orders.work(job) if isinstance(job, FulfilmentJob) else self._shipments.work(job))
+        return await (self._orders.work(job) if isinstance(job, OrderJob) else self._shipments.work(job))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 
-class FulfilmentJob(NamedTuple):
+class OrderJob(NamedTuple):
     """The next step of an order, by `status`.
 
     `pending`: plan its shipments; `planned`: a refund was made, so perhaps stop it; `delivered`: complete it.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import FulfilmentJob
+from commerce.fulfilment.model import OrderJob
 from commerce.fulfilment.planning import FulfilmentPlanner
 from commerce.fulfilment.shipment_jobs import cancel_before_dispatch
 from commerce.kernel.clock import Clock, from_ms
@@ -31,12 +31,12 @@ class OrderJobs:
         self._clock = clock
         self._planner = FulfilmentPlanner(ids, assignment, policy)
 
-    async def claim(self, count: int, lease_s: int) -> list[FulfilmentJob]:
+    async def claim(self, count: int, lease_s: int) -> list[OrderJob]:
         """Claim up to `count` due orders for `lease_s` seconds."""
         async with self._db.connection() as connection:
             return await store.claim_fulfilments(connection, self._now(), lease_s, count)
 
-    async def work(self, job: FulfilmentJob) -> str:
+    async def work(self, job: OrderJob) -> str:
         """Plan, stop or complete the order of a claimed job.
 
         Returns `planned`, `stopped`, `completed`, `unchanged` if another worker was faster, or `cannot_ship` after
@@ -52,10 +52,10 @@ class OrderJobs:
                 return await self._planner.plan(connection, job, now)
         except CannotShip as error:
             async with self._db.connection() as connection:
-                await store.postpone_fulfilment(connection, job.order_id, now, str(error), park=True)
+                await store.park_fulfilment(connection, job.order_id, now, str(error))
             return "cannot_ship"
 
-    async def _complete(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
+    async def _complete(self, connection: Connection, job: OrderJob, now: datetime) -> str:
         order = await orders.lock_order(connection, job.order_id)
         current = await store.get_fulfilment(connection, job.order_id)
         if order is None or current is None or current.status != "delivered":
@@ -72,7 +72,7 @@ class OrderJobs:
         await store.mark_fulfilment_done(connection, order.order_id)
         return "completed"
 
-    async def _stop(self, connection: Connection, job: FulfilmentJob) -> str:
+    async def _stop(self, connection: Connection, job: OrderJob) -> str:
         """Cancel all shipments of an order that have not left, if all of its money is or will be refunded.
 
         A refund makes the order due. Shipments that wait for a carrier are cancelled as well.

@@ -162,6 +162,6 @@ def _without_box(item: PackItem) -> PackedBox:
 def _check_count(count: int, max_boxes: int) -> None:
     if count > max_boxes:
         raise CannotShip(
-            f"it needs more than {max_boxes} shipments; raise shipping.shipments_per_order, add a larger box to "
+            f"the order needs more than {max_boxes} shipments; raise shipping.shipments_per_order, add a larger box to "
             "shipping.boxes, or have it delivered by other means"
         )

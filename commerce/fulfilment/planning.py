@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.model import FulfilmentJob, LineToPlan
+from commerce.fulfilment.model import LineToPlan, OrderJob
 from commerce.fulfilment.packing import PackedBox, PackItem, pack
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection
@@ -44,7 +44,7 @@ class FulfilmentPlanner:
         self._assignment = assignment
         self._policy = policy
 
-    async def plan(self, connection: Connection, job: FulfilmentJob, now: datetime) -> str:
+    async def plan(self, connection: Connection, job: OrderJob, now: datetime) -> str:
         """Create the shipments of an order and assign their carriers. A repeat changes nothing.
 
         Call inside a transaction; the order lock is taken here. Returns `planned`, `unchanged`, or `stopped` if the
@@ -57,7 +57,7 @@ class FulfilmentPlanner:
         is_paid = order.status in (OrderStatus.PAID, OrderStatus.CONFIRMED)
         if not is_paid or await shipment_status.must_not_ship(connection, order):
             reason = "not shipped: the order is refunded"
-            await store.postpone_fulfilment(connection, order.order_id, None, reason, park=False)
+            await store.stop_fulfilment(connection, order.order_id, reason)
             return "stopped"
         new_shipments = await self._plan_shipments(connection, order, job)
         await store.insert_fulfilment_lines(connection, order.order_id)
@@ -73,9 +73,7 @@ class FulfilmentPlanner:
         )
         return "planned"
 
-    async def _plan_shipments(
-        self, connection: Connection, order: OrderHeader, job: FulfilmentJob
-    ) -> list[NewShipment]:
+    async def _plan_shipments(self, connection: Connection, order: OrderHeader, job: OrderJob) -> list[NewShipment]:
         boxes = self._pack_lines(await store.list_lines_to_plan(connection, order.order_id))
         cash_minor = sum(amount for _, amount in await payments.list_cash_due(connection, order.order_id))
         cod_shares = split_amount(cash_minor, [box.value_minor for box in boxes])

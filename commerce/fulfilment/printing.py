@@ -104,7 +104,7 @@ class DocumentPrinter:
         return await asyncio.to_thread(_draw_packing_list, packing_list)
 
     async def print_pick_list(self, wave_id: UUID) -> bytes:
-        """Print the units to pick for a wave, by shelf. Raises `NoSuchShipment`."""
+        """Print the units to pick for a wave, by shelf. Raises `NoSuchWave`."""
         wave = await self._fulfilment.get_wave(wave_id)
         async with self._db.connection() as connection:
             warehouse = (await warehouses.warehouses_of(connection, [wave.warehouse_id]))[wave.warehouse_id]

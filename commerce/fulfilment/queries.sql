@@ -2,13 +2,17 @@
 SELECT * FROM fulfilments WHERE order_id = $1;
 
 -- name: claim_fulfilments
+-- $2: lease in seconds.
 UPDATE fulfilments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE order_id IN (SELECT order_id FROM fulfilments WHERE due_at <= $1 AND NOT parked
                    ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
 RETURNING order_id, status, paid_at, attempts;
 
--- name: postpone_fulfilment
-UPDATE fulfilments SET due_at = $2, last_error = $3, parked = $4 WHERE order_id = $1;
+-- name: park_fulfilment
+UPDATE fulfilments SET due_at = $2, last_error = $3, parked = true WHERE order_id = $1;
+
+-- name: stop_fulfilment
+UPDATE fulfilments SET due_at = NULL, last_error = $2, parked = false WHERE order_id = $1;
 
 -- name: mark_fulfilment_planned
 UPDATE fulfilments SET status = 'planned', planned_at = $2, promised_on = $3, due_at = NULL, attempts = 0,

@@ -110,7 +110,7 @@ class Repacking:
     async def _read_of_order(self, connection: Connection, shipment_id: UUID, order_id: UUID) -> Shipment:
         shipment = await shipments.get_shipment(connection, shipment_id)
         if shipment is None or shipment.order_id != order_id:
-            raise Invalid(f"{shipment_id} is no shipment of the same order")
+            raise Invalid(f"{shipment_id} is not a shipment of the same order")
         return shipment
 
     async def reship(self, shipment_id: UUID, reason: str, actor: str) -> UUID:

@@ -9,6 +9,7 @@ from asyncpg import UniqueViolationError
 
 from commerce.fulfilment import store
 from commerce.fulfilment.carrier_assignment import CarrierAssignment, missing_address_fields
+from commerce.fulfilment.errors import NoSuchUnplannedOrder, NoSuchWave
 from commerce.fulfilment.repacking import Repacking
 from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address, address_errors
@@ -128,17 +129,17 @@ class Fulfilment(Worklists):
                 raise Invalid(f"there is no warehouse {warehouse_id}")
             wave_id = self._ids.new()
             if not await store.create_wave(connection, wave_id, warehouse_id, self._now(), actor, max_shipments):
-                raise InvalidShipmentState("no shipment is to be packed there that is not in a wave yet")
+                raise InvalidShipmentState("all shipments to pack there are in waves already")
             wave = await store.get_wave(connection, wave_id)
         assert wave is not None
         return wave
 
     async def get_wave(self, wave_id: UUID) -> Wave:
-        """Read a wave with its picks by shelf. Raises `NoSuchShipment`."""
+        """Read a wave with its picks by shelf. Raises `NoSuchWave`."""
         async with self._db.connection() as connection:
             wave = await store.get_wave(connection, wave_id)
         if wave is None:
-            raise NoSuchShipment(f"there is no wave {wave_id}")
+            raise NoSuchWave(f"there is no wave {wave_id}")
         return wave
 
     # Hold, retry, cancel, redirect.
@@ -167,7 +168,7 @@ class Fulfilment(Worklists):
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if not shipment.parked or shipment.task is None:
-                raise InvalidShipmentState("it is not parked")
+                raise InvalidShipmentState("cannot retry the shipment: it is not parked")
             now = self._now()
             await shipments.set_task(connection, shipment_id, shipment.task, now, shipment.after_cancel)
             if shipment.task == "book" and shipment.booking_id is None:
@@ -176,10 +177,10 @@ class Fulfilment(Worklists):
         return await self.get(shipment_id)
 
     async def retry_planning(self, order_id: UUID) -> None:
-        """Make an order due that could not be planned. Raises `NoSuchShipment` if it is not among those."""
+        """Make an order due that could not be planned. Raises `NoSuchUnplannedOrder` if it is not among those."""
         async with self._db.connection() as connection:
             if not await store.retry_planning(connection, order_id, self._now()):
-                raise NoSuchShipment(f"the order {order_id} is not among those that could not be planned")
+                raise NoSuchUnplannedOrder(f"the order {order_id} is not among those that could not be planned")
 
     async def cancel(self, shipment_id: UUID, reason: str, actor: str) -> ShipmentDetails:
         """Cancel a shipment: at once without a booking, otherwise when the carrier has cancelled the booking.
@@ -246,7 +247,7 @@ class Fulfilment(Worklists):
         return await self.get(shipment_id)
 
     async def set_outcome(self, shipment_id: UUID, status: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
-        """Set the final status (delivered, lost, returned) where the carrier's tracking events do not tell it.
+        """Set the final status (delivered, lost, returned) where the carrier's tracking events do not report it.
 
         A repeat changes nothing.
         """
@@ -254,7 +255,7 @@ class Fulfilment(Worklists):
             order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if shipment.status is not status:
                 if shipment.status not in (ShipmentStatus.BOOKED, *WITH_CARRIER):
-                    raise InvalidShipmentState(f"it is {shipment.status}")
+                    raise InvalidShipmentState(f"cannot set the outcome of the shipment: it is {shipment.status}")
                 now = self._now()
                 event = TrackingEvent(now, "staff", reason, status)
                 await shipment_status.apply_tracking_events(
@@ -277,7 +278,7 @@ class Fulfilment(Worklists):
         async with self._db.transaction() as connection:
             _, shipment = await shipment_status.lock_shipment(connection, shipment_id)
             if shipment.ended_at is not None:
-                raise InvalidShipmentState(f"it is {shipment.status}")
+                raise InvalidShipmentState(f"cannot make an appointment for the shipment: it is {shipment.status}")
             await store.set_appointment(connection, shipment_id, window, coordinates)
             await shipment_status.record_note(
                 connection, shipment, self._now(), "staff", actor, "an appointment was made"
@@ -287,10 +288,10 @@ class Fulfilment(Worklists):
 
 def _require_packable(shipment: Shipment) -> None:
     if shipment.status not in _NOT_DISPATCHED:
-        raise InvalidShipmentState(f"it is {shipment.status}")
+        raise InvalidShipmentState(f"cannot pack the shipment: it is {shipment.status}")
     if shipment.held_reason is not None:
-        raise InvalidShipmentState(f"it is held: {shipment.held_reason}")
+        raise InvalidShipmentState(f"cannot pack the shipment: it is held: {shipment.held_reason}")
     if shipment.parked:
-        raise InvalidShipmentState(f"it is parked: {shipment.last_error}")
+        raise InvalidShipmentState(f"cannot pack the shipment: it is parked: {shipment.last_error}")
     if shipment.task == "cancel":
-        raise InvalidShipmentState("its booking is being cancelled")
+        raise InvalidShipmentState("cannot pack the shipment: its booking is being cancelled")

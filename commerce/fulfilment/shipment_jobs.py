@@ -77,7 +77,7 @@ class ShipmentJobs:
     ) -> list[Shipment]:
         """Claim up to `count` due shipments, except those of excluded systems.
 
-        Shipments that wait for an unavailable system which was not asked yet are claimed all the same, to assign
+        Shipments whose carrier has received no request yet and is unavailable are claimed all the same, to assign
         another carrier.
         """
         carriers = self._carriers.by_name
@@ -191,7 +191,7 @@ class ShipmentJobs:
                 return "stopped"
             unavailable = dict.fromkeys(self._unavailable, "it does not answer now")
             name = await self._assignment.assign(connection, shipment, self._now(), excluded=unavailable)
-            # Late is better than never: the shipment waits for the carrier that is unavailable.
+            # No available carrier takes the shipment, so it waits for one that is unavailable.
             if name is None and unavailable and await self._assignment.assign(connection, shipment, self._now()):
                 due_at = self._now() + timedelta(seconds=self._retry_policy.max_s)
                 await shipments.postpone_shipment(

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.fulfilment.model import FulfilmentJob, LineToPlan, ShipmentLineDetails
+from commerce.fulfilment.model import LineToPlan, OrderJob, ShipmentLineDetails
 from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
@@ -26,25 +26,25 @@ _MAX_ERROR_CHARS = 500
 # Fulfilments: one row per paid order.
 
 
-async def claim_fulfilments(connection: Connection, now: datetime, lease_s: int, count: int) -> list[FulfilmentJob]:
+async def claim_fulfilments(connection: Connection, now: datetime, lease_s: int, count: int) -> list[OrderJob]:
     """Claim up to `count` due orders for `lease_s` seconds, those due longest first."""
-    return [FulfilmentJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
+    return [OrderJob(**row) for row in await connection.fetch(queries.claim_fulfilments, now, lease_s, count)]
 
 
-async def get_fulfilment(connection: Connection, order_id: UUID) -> FulfilmentJob | None:
+async def get_fulfilment(connection: Connection, order_id: UUID) -> OrderJob | None:
     """Read the fulfilment of an order; None if the order was never paid."""
     row = await connection.fetchrow(queries.get_fulfilment, order_id)
-    return FulfilmentJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
+    return OrderJob(row["order_id"], row["status"], row["paid_at"], row["attempts"]) if row else None
 
 
-async def postpone_fulfilment(
-    connection: Connection, order_id: UUID, due_at: datetime | None, reason: str, *, park: bool
-) -> None:
-    """Set the next attempt with the reason.
+async def park_fulfilment(connection: Connection, order_id: UUID, now: datetime, reason: str) -> None:
+    """Park an order with the reason, until staff retry it."""
+    await connection.execute(queries.park_fulfilment, order_id, now, reason[:_MAX_ERROR_CHARS])
 
-    Without `due_at` nothing is done until another change makes it due.
-    """
-    await connection.execute(queries.postpone_fulfilment, order_id, due_at, reason[:_MAX_ERROR_CHARS], park)
+
+async def stop_fulfilment(connection: Connection, order_id: UUID, reason: str) -> None:
+    """Stop an order with the reason, until another change makes it due."""
+    await connection.execute(queries.stop_fulfilment, order_id, reason[:_MAX_ERROR_CHARS])
 
 
 async def mark_fulfilment_planned(connection: Connection, order_id: UUID, now: datetime, promised_on: date) -> None:
@@ -156,7 +156,7 @@ async def measure_fulfilment_times(connection: Connection, now: datetime) -> dic
 
 
 async def list_unplanned_orders(connection: Connection, count: int) -> list[UnplannedOrder]:
-    """List up to `count` parked orders, those paid first first."""
+    """List up to `count` parked orders, earliest paid first."""
     return [UnplannedOrder(**row) for row in await connection.fetch(queries.list_unplanned_orders, count)]
 
 

@@ -1,4 +1,4 @@
-"""Jobs are rows: how many rows a worker claims at once, for how long, and when it tries a job again."""
+"""Jobs are rows: how many rows a worker claims at once, the lease of a claim, and when it tries a job again."""
 
 from __future__ import annotations
 

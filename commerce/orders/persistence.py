@@ -42,10 +42,6 @@ class PersistResult:
     refused: list[UUID] = field(default_factory=list)
     dead_lettered: dict[UUID, str] = field(default_factory=dict)
 
-    @property
-    def dead(self) -> int:
-        return len(self.dead_lettered)
-
 
 async def persist(connection: Connection, batch: Sequence[StreamedOrder], now: datetime) -> PersistResult:
     """Store a batch; a repeat stores nothing twice.

@@ -134,7 +134,7 @@ async def _update_awaiting_order(
     now: datetime,
 ) -> None:
     if not has_refunds and (status := order_status_from_payments(current)):
-        reason = "all of it is paid" if status is OrderStatus.PAID else "it is paid on delivery"
+        reason = "all of it is paid" if status is OrderStatus.PAID else "to be paid on delivery"
         await orders.advance_status(connection, order.order_id, order.status, status, now, _ACTOR, reason)
     elif has_refunds or any(payment.status in ("failed", "closed") for payment in current):
         # An order is paid whole or not at all; the customer may start again while there is time.
@@ -158,11 +158,13 @@ async def _update_cancelled_order(
 
 
 async def refund_late_payments(connection: Connection, ids: IdGenerator, order: OrderHeader, now: datetime) -> None:
-    """Refund all payments of an expired order whose stock is sold out.
+    """Refund all payments of an expired order that the stock or the customer's limit does not allow.
 
     Call inside a transaction that holds the order lock."""
     payments = await store.list_payments(connection, order.order_id)
-    await _close_or_refund(connection, ids, payments, now, "it came too late and the stock is sold out")
+    await _close_or_refund(
+        connection, ids, payments, now, "it came too late, and the stock or the customer's limit did not allow it"
+    )
 
 
 async def reinstate_order(connection: Connection, order: OrderHeader, now: datetime) -> None:

@@ -85,7 +85,7 @@ class PaymentJobs:
     async def work(self, job: Payment | ClaimedRefund) -> JobResult:
         """Do a job and return its result.
 
-        Raises `ExternalOutcomeUnknown` if the provider gave no usable answer, after it postponed the job."""
+        Raises `ExternalOutcomeUnknown` if the provider gave no usable answer, after postponing the job."""
         try:
             if isinstance(job, ClaimedRefund):
                 return await self._refund(job)
@@ -218,7 +218,7 @@ class PaymentJobs:
         return "done"
 
     async def _recover_expired_order(self, job: Payment) -> JobResult:
-        """Reacquire the stock of an order that was paid too late, or refund it if the stock is sold out."""
+        """Reacquire the stock of an order that was paid too late, or refund it if that is refused."""
         decision = await self._reacquisition.reacquire(job.order_id)
         if decision == "retry":
             await self._postpone(job, "the stock is still being released", park=False)

@@ -71,6 +71,7 @@ SELECT payment_id, amount_minor FROM payments WHERE order_id = $1 AND method = '
 AND plan_revision = (SELECT max(plan_revision) FROM payments WHERE order_id = $1);
 
 -- name: claim_payments
+-- $2: lease in seconds.
 -- Tasks of our own need no provider, so unavailable methods do not exclude them.
 UPDATE payments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND NOT parked AND due_at <= $1
@@ -79,6 +80,7 @@ WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND 
 RETURNING *;
 
 -- name: claim_refunds
+-- $2: lease in seconds.
 UPDATE refunds SET attempts = refunds.attempts + 1, due_at = $1 + $2 * interval '1 second'
 FROM payments
 WHERE payments.payment_id = refunds.payment_id AND refund_id IN (

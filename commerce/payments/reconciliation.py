@@ -84,14 +84,14 @@ def decode_statement(raw: bytes) -> str:
         if "\0" in text:
             break
         return text
-    raise Invalid("it is neither UTF-8 nor GB18030 text, so it is no statement")
+    raise Invalid("it is neither UTF-8 nor GB18030 text, so it is not a statement")
 
 
 def check_readable(provider: str, statement: Sequence[StatementLine | str]) -> None:
     """Raise `Invalid` if no line can be read: then the file is another one, and not a single line is bad."""
     unreadable = [line for line in statement if isinstance(line, str)]
     if unreadable and len(unreadable) == len(statement):
-        raise Invalid(f"it is no statement of {provider}: {'; '.join(unreadable[:3])}")
+        raise Invalid(f"it is not a statement of {provider}: {'; '.join(unreadable[:3])}")
 
 
 def compare(

@@ -23,7 +23,7 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
 from commerce.orders.store import OrderHeader
 from commerce.payments import order_status, reconciliation, store
-from commerce.payments.errors import NoSuchPayment, NotCollectable, NotPayable, RefundExceedsCaptured
+from commerce.payments.errors import NoSuchParkedJob, NoSuchPayment, NotCollectable, NotPayable, RefundExceedsCaptured
 from commerce.payments.model import (
     INTERNAL_METHODS,
     OrderPayments,
@@ -233,7 +233,9 @@ class Payments:
             if order is None or payment is None:
                 raise NoSuchPayment(f"there is no payment {payment_id}")
             if payment.method != "cod" or payment.status not in ("authorised", "captured"):
-                raise NotCollectable(f"it is a payment by {payment.method} that is {payment.status}")
+                raise NotCollectable(
+                    f"cannot record cash for payment {payment_id}: it is by {payment.method} and {payment.status}"
+                )
             # A carrier must not collect cash from a customer who has paid already.
             if payment.status == "authorised" and await self._has_cash_shipments(connection, order.order_id):
                 raise NotCollectable(
@@ -272,10 +274,10 @@ class Payments:
             return await store.list_parked_jobs(connection)
 
     async def retry_parked_job(self, job_id: UUID) -> None:
-        """Make a parked payment or refund due now. Raises `NoSuchPayment`."""
+        """Make a parked payment or refund due now. Raises `NoSuchParkedJob`."""
         async with self._db.connection() as connection:
             if not await store.retry_parked_job(connection, job_id, self._now()):
-                raise NoSuchPayment(f"no payment or refund with the id {job_id} is parked")
+                raise NoSuchParkedJob(f"no payment or refund with the id {job_id} is parked")
 
     async def reconcile(
         self,

@@ -1,4 +1,5 @@
 -- name: claim
+-- $2: lease in seconds.
 UPDATE releases SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE release_id IN (SELECT release_id FROM releases WHERE status = 'pending' AND due_at <= $1 AND reacquires IS NULL
                      ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
@@ -32,5 +33,5 @@ SELECT release_id, releases.sale_id, user_id, status, created_at,
 FROM releases WHERE reacquires = $1;
 
 -- name: refuse_reacquire
-UPDATE releases SET status = 'refused', ended_at = $2, last_error = 'there are not enough left'
+UPDATE releases SET status = 'refused', ended_at = $2, last_error = 'the stock or the customer''s limit did not allow it'
 WHERE release_id = $1 AND status = 'pending';

@@ -9,6 +9,10 @@ class NoSuchSale(NotFound):
     title = "There is no such sale"
 
 
+class NoSuchItem(NotFound):
+    title = "The sale does not offer this item"
+
+
 class SaleNotOpen(ProblemError):
     code = "sale_not_open"
     status = 403

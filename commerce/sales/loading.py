@@ -4,7 +4,7 @@ The steps make a load correct while orders, releases and stock changes continue:
 
 1. Raise the sale's epoch and commit it. From then on no release or stock change can be marked as applied to the
    previous load (the mark checks the epoch under a lock), so unmarked ones are applied to the new load.
-2. Seal the sale: orders get `not_ready`, so nothing enters the stream.
+2. Unload the sale: orders get `not_ready`, so nothing enters the stream.
 3. Read the stream first and Postgres second. The writer moves orders from the stream to Postgres, so each order is read
    at least once, and it is counted once by its id.
 4. Count releases and stock changes that are too old for Redis to apply (parked, or about to be). Whatever the previous
@@ -162,7 +162,7 @@ async def _compute_state(
         for sku, units in order.units().items():
             stock[sku] -= units
             if sku in limited:
-                bought[f"{order.user_id}\0{sku}".encode()] += units
+                bought[lua.buyer_field(order.user_id, sku)] += units
     return _LoadState(stock, bought, records, newest)
 
 
@@ -174,7 +174,7 @@ async def _include_expired_jobs(
         for sku, units in release.units.items():
             if sku in state.stock:
                 state.stock[sku] += units
-            purchase = lua.idempotency_field(release.user_id, sku)
+            purchase = lua.buyer_field(release.user_id, sku)
             if state.bought.get(purchase, 0) > units:
                 state.bought[purchase] -= units
             else:

@@ -93,6 +93,7 @@ SELECT change_id, sale_id, sku, delta, reason, actor, status, last_error, create
 FROM stock_changes WHERE sale_id = $1 ORDER BY created_at DESC LIMIT $2;
 
 -- name: claim_changes
+-- $2: lease in seconds.
 -- A claim moves due_at by the length of the lease, so that other workers skip the row.
 UPDATE stock_changes SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE change_id IN (SELECT change_id FROM stock_changes WHERE status = 'pending' AND due_at <= $1

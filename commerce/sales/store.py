@@ -13,7 +13,7 @@ from commerce.kernel.clock import to_ms
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
-from lua import EntryId, KeyRecord, idempotency_field
+from lua import EntryId, KeyRecord, buyer_field
 
 queries = load_queries(__package__)
 _LOAD_TIMEOUT_S = 600  # a load reads all orders of a sale
@@ -246,7 +246,7 @@ async def compute_free_units(connection: Connection, sale_id: str) -> list[tuple
 async def compute_bought_units(connection: Connection, sale_id: str) -> dict[bytes, int]:
     """Compute reserved units of SKUs with a limit, by `user NUL sku`."""
     rows = await connection.fetch(queries.compute_bought_units, sale_id, timeout=_LOAD_TIMEOUT_S)
-    return {idempotency_field(row["user_id"], row["sku"]): row["units"] for row in rows}
+    return {buyer_field(row["user_id"], row["sku"]): row["units"] for row in rows}
 
 
 async def read_recent_keys(connection: Connection, sale_id: str, since: datetime) -> list[tuple[str, str, KeyRecord]]:

@@ -63,6 +63,7 @@ SELECT order_id, shipment_id FROM bookings JOIN shipments USING (shipment_id)
 WHERE bookings.carrier = $1 AND bookings.tracking_no = $2;
 
 -- name: claim_shipments
+-- $2: lease in seconds.
 -- Excludes carriers in $4, except to reassign: a shipment that was not requested yet of an unavailable carrier ($5).
 UPDATE shipments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 second'
 WHERE shipment_id IN (

@@ -29,16 +29,16 @@ def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | Lin
 
     def parse(line: int, fields: dict[str, str]) -> Warehouse:
         warehouse_id = read_warehouse_id("id", fields["id"])
-        name = _text(fields, "name", 200)
+        name = _parse_text(fields, "name", 200)
         address = Address(
             name=name,
             phone=_match(fields, "phone", _PHONE, "a phone number of 4 to 31 digits, spaces, dashes and brackets"),
             country=_match(fields, "country", _COUNTRY, "two capital letters, such as CN"),
-            city=_text(fields, "city", 200),
-            line=_text(fields, "line", 200),
-            province=_text(fields, "province", 200, min_chars=0),
-            district=_text(fields, "district", 200, min_chars=0),
-            postcode=_text(fields, "postcode", 20, min_chars=0),
+            city=_parse_text(fields, "city", 200),
+            line=_parse_text(fields, "line", 200),
+            province=_parse_text(fields, "province", 200, min_chars=0),
+            district=_parse_text(fields, "district", 200, min_chars=0),
+            postcode=_parse_text(fields, "postcode", 20, min_chars=0),
         )
         coordinates = _degrees(fields, "latitude", 90), _degrees(fields, "longitude", 180)
         check_unique(first_lines, warehouse_id, line, "warehouse")
@@ -55,11 +55,11 @@ def read_product_logistics(lines: Iterable[str]) -> Iterator[tuple[int, ProductL
         product = ProductLogistics(
             sku=read_sku(fields["sku"]),
             warehouse_id=read_warehouse_id("warehouse", fields["warehouse"]),
-            shelf=_text(fields, "shelf", 32),
-            weight_g=_positive(fields, "weight_g", MAX_WEIGHT_G),
-            length_mm=_positive(fields, "length_mm", MAX_SIDE_MM),
-            width_mm=_positive(fields, "width_mm", MAX_SIDE_MM),
-            height_mm=_positive(fields, "height_mm", MAX_SIDE_MM),
+            shelf=_parse_text(fields, "shelf", 32),
+            weight_g=_parse_positive(fields, "weight_g", MAX_WEIGHT_G),
+            length_mm=_parse_positive(fields, "length_mm", MAX_SIDE_MM),
+            width_mm=_parse_positive(fields, "width_mm", MAX_SIDE_MM),
+            height_mm=_parse_positive(fields, "height_mm", MAX_SIDE_MM),
         )
         check_unique(first_lines, product.sku, line)
         return product
@@ -75,7 +75,7 @@ def read_warehouse_id(name: str, text: str) -> str:
     return text
 
 
-def _text(fields: dict[str, str], name: str, max_chars: int, min_chars: int = 1) -> str:
+def _parse_text(fields: dict[str, str], name: str, max_chars: int, min_chars: int = 1) -> str:
     text = fields.get(name, "").strip()
     if not min_chars <= len(text) <= max_chars or _CONTROL.search(text):
         raise CsvLineError(f"{name} is not a text of {min_chars} to {max_chars} characters without control characters")
@@ -89,7 +89,7 @@ def _match(fields: dict[str, str], name: str, pattern: re.Pattern[str], expected
     return text
 
 
-def _positive(fields: dict[str, str], name: str, maximum: int) -> int:
+def _parse_positive(fields: dict[str, str], name: str, maximum: int) -> int:
     number = parse_unsigned(name, fields[name], maximum)
     if number == 0:
         raise CsvLineError(f"{name} is 0, not a whole number from 1 to {maximum}")

@@ -8,13 +8,12 @@ import msgspec
 import typer
 from rich.table import Table
 
-from commerce.audit.model import SaleAudit, StockRow
+from commerce.audit.model import PROMISES, SaleAudit, StockRow
 from commerce.sales.loading import LoadReport, load_sale
 from ops.commands.console import err, out, run
 from ops.services import open_cli_services
 
 _COLUMNS = ("initial", "available", "held", "sold", "in_stream", "difference")
-_PROMISES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8")
 
 
 def audit(
@@ -55,7 +54,7 @@ def _print(audits: list[SaleAudit], by_sku: bool) -> None:
     out.print(table)
     for sale_audit in audits:
         verdict = "as promised" if sale_audit.clean else "NOT as promised"
-        promises = ", ".join(_PROMISES)
+        promises = ", ".join(PROMISES)
         out.print(f"{sale_audit.sale_id}: {sale_audit.orders} orders, {promises} {verdict}", highlight=False)
         for finding in sale_audit.findings:
             examples = ", ".join(finding.examples)
@@ -87,4 +86,8 @@ def rebuild(sale_id: Annotated[str, typer.Argument(metavar="SALE", help="the sal
         highlight=False,
     )
     if report.resolved_jobs:
-        out.print(f"{report.resolved_jobs} releases and stock changes that are too old for Redis are marked as applied")
+        out.print(
+            f"{report.resolved_jobs} releases and stock changes that were too old for Redis are resolved "
+            "(applied or refused)",
+            highlight=False,
+        )

@@ -9,14 +9,14 @@ import typer
 from rich.table import Table
 
 from commerce.kernel.money import format_money
-from commerce.payments.errors import NoSuchPayment
+from commerce.payments.errors import NoSuchParkedJob
 from commerce.payments.model import OrderPayments, ParkedJob
 from ops.commands.console import out, run
 from ops.commands.payments import print_payments
 from ops.services import open_cli_services
 
 app = typer.Typer(
-    help="Resolve parked payments and refunds. Shipments: `floodgate shipment list --worklist parked`.",
+    help="Resolve parked payments and refunds only. Shipments: `floodgate shipment list --worklist parked`.",
     no_args_is_help=True,
 )
 JobId = Annotated[UUID, typer.Argument(metavar="ID", help="id of a payment or a refund")]
@@ -40,7 +40,7 @@ def list_jobs() -> None:
         table.add_row(
             job.kind, str(job.id), job.method, format_money(job.amount.amount, job.amount.currency), job.reason
         )
-    out.print(table if jobs else "nothing is parked")
+    out.print(table if jobs else "no payment or refund is parked")
 
 
 @app.command()
@@ -52,8 +52,8 @@ def show(job_id: JobId) -> None:
             for job in await shop.payments.list_parked_jobs():
                 if job.id == job_id:
                     return job, await shop.payments.get(job.order_id, None)
-        raise NoSuchPayment(
-            f"cannot show {job_id}: nothing with the id {job_id} is parked; see `floodgate parked-jobs list`"
+        raise NoSuchParkedJob(
+            f"cannot show {job_id}: no payment or refund with this id is parked; see `floodgate parked-jobs list`"
         )
 
     job, order_payments = run(work())

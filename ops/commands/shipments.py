@@ -31,8 +31,8 @@ _WORKLISTS: dict[WorklistName, str] = {
     "parked": "no longer retried, until somebody fixes the cause",
     "on_hold": "stopped until `floodgate shipment resume`",
     "overdue": "not delivered on the promised day",
-    "stalled": "with the carrier, without tracking events for long",
-    "no_first_scan": "booked, and not scanned by the carrier for long",
+    "stalled": "with the carrier, without tracking events for a long time",
+    "no_first_scan": "booked, and not scanned by the carrier for a long time",
     "undelivered": "lost or returned, and not resolved",
     "anomalies": "tracking events that are unknown or contradict the history, not resolved",
 }

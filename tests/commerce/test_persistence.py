@@ -71,7 +71,7 @@ BAD = {
 async def test_batch_is_stored_whole(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     batch = [streamed_order() for _ in range(50)]
     result = await persist(connection, batch, NOW)
-    assert (result.stored, result.duplicates, result.refused, result.dead) == (50, 0, [], 0)
+    assert (result.stored, result.duplicates, result.refused, result.dead_lettered) == (50, 0, [], {})
     assert await stored_ids(connection) == {item.order.order_id for item in batch}
     row = await connection.fetchrow("SELECT * FROM orders WHERE order_id = $1", batch[0].order.order_id)
     assert row is not None
@@ -87,7 +87,7 @@ async def test_batch_with_bad_order_dead_letters_only_that_order(
     batch = [streamed_order() for _ in range(9)]
     batch.insert(4, streamed_order(**BAD[name]))
     result = await persist(connection, batch, NOW)
-    assert (result.stored, result.dead) == (9, 1)
+    assert (result.stored, len(result.dead_lettered)) == (9, 1)
     assert await stored_ids(connection, "dead_letters") == {batch[4].order.order_id}
     assert await stored_ids(connection) == {item.order.order_id for item in batch if item is not batch[4]}
     row = await connection.fetchrow("SELECT * FROM dead_letters")
@@ -99,14 +99,14 @@ async def test_batch_with_bad_order_dead_letters_only_that_order(
 async def test_batch_of_bad_orders_is_dead_lettered(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     batch = [streamed_order(**change) for change in BAD.values()]
     result = await persist(connection, batch, NOW)
-    assert (result.stored, result.dead) == (0, len(BAD))
+    assert (result.stored, len(result.dead_lettered)) == (0, len(BAD))
 
 
 async def test_batch_repeated_changes_nothing(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     batch = [streamed_order(), streamed_order(total_minor=-1), streamed_order()]
     await persist(connection, batch, NOW)
     result = await persist(connection, batch, NOW)
-    assert (result.stored, result.duplicates, result.dead) == (0, 2, 1)
+    assert (result.stored, result.duplicates, len(result.dead_lettered)) == (0, 2, 1)
     assert len(await stored_ids(connection)) == 2
     assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 1
     assert await connection.fetchval("SELECT count(*) FROM order_lines") == 4

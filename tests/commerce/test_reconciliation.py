@@ -248,7 +248,7 @@ async def test_statement_in_each_encoding_is_decoded(kit: ReconciliationKit, nam
         assert len(kit.adapters[name].read_statement(decode_statement(raw))) == 1
     other = kit.statement(PROVIDERS[1 - PROVIDERS.index(name)])
     lines = kit.adapters[name].read_statement(other)
-    with pytest.raises(Invalid, match=f"no statement of {name}: line 1"):
+    with pytest.raises(Invalid, match=f"not a statement of {name}: line 1"):
         check_readable(name, lines)
     check_readable(name, kit.read(name))
     check_readable(name, kit.read(name, SINGLES - timedelta(days=9)))

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from commerce.fulfilment.errors import NoSuchWave
 from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
@@ -273,11 +274,11 @@ async def test_waves_take_oldest_shipments_once_and_list_units_by_shelf(ship: Sh
     assert sum(pick.quantity for pick in picks if pick.sku == "b") == 4
     assert all(pick.quantity == sum(pick.shipments.values()) for pick in picks)
     assert [pick.shelf for pick in wave.picks] == sorted(pick.shelf for pick in wave.picks)
-    with pytest.raises(InvalidShipmentState, match="no shipment is to be packed"):
+    with pytest.raises(InvalidShipmentState, match="all shipments to pack there are in waves already"):
         await ship.fulfilment.create_wave("hz", 50, "dan")
     with pytest.raises(Invalid, match="no warehouse moon"):
         await ship.fulfilment.create_wave("moon", 50, "dan")
-    with pytest.raises(NoSuchShipment):
+    with pytest.raises(NoSuchWave):
         await ship.fulfilment.get_wave(UNKNOWN_ID)
     assert await ship.fetch_value("SELECT count(*) FROM waves") == 2
     await ship.fulfilment.cancel(wave.shipments[0], "not wanted", "dan")

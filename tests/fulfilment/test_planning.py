@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commerce.fulfilment.errors import NoSuchUnplannedOrder
 from commerce.fulfilment.planning import split_amount
 from commerce.kernel.address import Address
-from commerce.shipping.errors import NoSuchShipment
 from commerce.shipping.model import Shipment
 from config.settings import Settings
 from ops.services import CliServices
@@ -136,7 +136,7 @@ async def test_order_without_product_logistics_or_with_too_many_boxes_is_unplann
     await ship.fetch_rows("INSERT INTO product_logistics VALUES ('a', 'hz', 'A-01', 500, 100, 100, 100) RETURNING 1")
     await ship.fulfilment.retry_planning(lacking)
     assert await ship.work_until_idle() == ["planned", "booked"]
-    with pytest.raises(NoSuchShipment, match="not among those"):
+    with pytest.raises(NoSuchUnplannedOrder, match="not among those"):
         await ship.fulfilment.retry_planning(lacking)
 
 

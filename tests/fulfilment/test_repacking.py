@@ -79,8 +79,8 @@ async def test_merge_of_unlike_shipments_is_refused(ship: ShippingShop) -> None:
         (other_warehouse, InvalidShipmentState, "do not have the same warehouse and address"),
         (far, InvalidShipmentState, "do not have the same warehouse and address"),
         (heavy, InvalidShipmentState, "it needs 2 boxes"),
-        (foreign.shipment_id, Invalid, "no shipment of the same order"),
-        (UUID(int=7), Invalid, "no shipment of the same order"),
+        (foreign.shipment_id, Invalid, "not a shipment of the same order"),
+        (UUID(int=7), Invalid, "not a shipment of the same order"),
         (near, Invalid, "name two at least"),
     ):
         with pytest.raises(error_type, match=reason):

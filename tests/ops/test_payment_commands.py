@@ -192,7 +192,7 @@ async def test_store_credit_is_granted_once_per_key(floodgate: Command, actions:
 async def test_parked_job_is_listed_shown_and_retried(
     floodgate: Command, actions: PaymentActions, shop: CliServices
 ) -> None:
-    assert await floodgate("parked-jobs", "list") == (0, "nothing is parked\n")
+    assert await floodgate("parked-jobs", "list") == (0, "no payment or refund is parked\n")
     [paid] = await actions.start(("alipay", 500))
     await actions.park(paid.payment_id, "alipay captured 4.99 CNY, but the payment is 5.00 CNY")
     status, output = await floodgate("parked-jobs", "list")
@@ -253,7 +253,7 @@ async def test_reconcile_reports_each_difference(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("", "is empty"), ("nonsense\n", "no statement of alipay"), ("\0", "neither UTF-8 nor")],
+    [("", "is empty"), ("nonsense\n", "not a statement of alipay"), ("\0", "neither UTF-8 nor")],
 )
 async def test_reconcile_with_bad_file_is_refused(floodgate: Command, tmp_path: Path, content: str, words: str) -> None:
     file = tmp_path / "statement.csv"

@@ -231,7 +231,7 @@ async def test_split_and_merge_move_units_between_shipments(floodgate: Command, 
     assert (first.value_minor, second.status) == (3 * PRICE, "cancelled")
     await check_refused(floodgate, "name two at least", "merge", id_)
     await check_refused(
-        floodgate, "no shipment of the same order", "merge", id_, (await plan_staff_booked(ship)).shipment_id
+        floodgate, "not a shipment of the same order", "merge", id_, (await plan_staff_booked(ship)).shipment_id
     )
 
 
@@ -292,7 +292,7 @@ async def test_wave_commands_create_and_show_a_wave(floodgate: Command, ship: Sh
     assert "A-01 a thing a 3 2 into 1, 1 into 2 B-07 b thing b 1 1 into 2" in output
     assert await floodgate("wave", "show", wave_id) == (0, output)
     for arguments, words in (
-        (("create", "--warehouse", "hz"), "no shipment is to be packed there"),
+        (("create", "--warehouse", "hz"), "all shipments to pack there are in waves already"),
         (("create", "--warehouse", "nowhere"), "there is no warehouse nowhere"),
         (("create", "--warehouse", "A B"), "give a warehouse's id"),
         (("show", first.shipment_id), "there is no wave"),

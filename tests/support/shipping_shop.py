@@ -14,7 +14,7 @@ import msgspec
 
 from commerce.catalog.model import ProductInput
 from commerce.fulfilment.carrier_assignment import CarrierAssignment
-from commerce.fulfilment.fulfilment_jobs import FulfilmentJobs, Job
+from commerce.fulfilment.fulfilment_jobs import FulfilmentQueue, Job
 from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.external import ExternalOutcomeUnknown
 from commerce.kernel.ids import IdGenerator
@@ -58,7 +58,7 @@ class ShippingShop:
 
     shop: CliServices
     carriers: dict[str, FakeCarrier]
-    jobs: FulfilmentJobs
+    jobs: FulfilmentQueue
     fulfilment: Fulfilment
     shipping: Shipping
     rates: Rates
@@ -318,7 +318,7 @@ async def open_shipping_shop(
     yield ShippingShop(
         shop=shop,
         carriers=by_name,
-        jobs=FulfilmentJobs(shop.db, shop.clock, ids, retry_policy, max_attempts, carriers, assignment, policy),
+        jobs=FulfilmentQueue(shop.db, shop.clock, ids, retry_policy, max_attempts, carriers, assignment, policy),
         fulfilment=Fulfilment(shop.db, shop.clock, ids, assignment, carriers, policy),
         shipping=Shipping(shop.db, shop.clock, policy),
         rates=rate_tables,

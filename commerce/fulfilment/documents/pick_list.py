@@ -24,7 +24,7 @@ _COLUMNS = (
     Column("货号 SKU", 30, lines=4),
     Column("品名 Name", 53, lines=2),
     Column("数量 Units", 17, size=11, align="right", bold=True),
-    Column("包裹×数量 Parcel×units", 39, lines=None),
+    Column("包裹×数量 Shipment×units", 39, lines=None),
 )
 
 
@@ -70,7 +70,7 @@ def _draw_first_head(canvas: PdfCanvas, wave: Wave, warehouse: str, zone: tzinfo
     canvas.draw_text(f"仓库 Warehouse {warehouse}", _MARGIN, _MARGIN + 10, _LEFT_WIDTH, 10, min_size=7, bold=True)
     canvas.draw_text(f"{wave.created_at.astimezone(zone):%Y-%m-%d %H:%M}", _MARGIN, _MARGIN + 15, _LEFT_WIDTH, 10)
     units = sum(pick.quantity for pick in wave.picks)
-    counts = f"{len(wave.shipments):,} 包裹 parcels, {len(wave.picks):,} 项 picks, {units:,} 件 units"
+    counts = f"{len(wave.shipments):,} 包裹 shipments, {len(wave.picks):,} 项 picks, {units:,} 件 units"
     canvas.draw_text(counts, _MARGIN, _MARGIN + 20, _LEFT_WIDTH, 10, min_size=7)
     canvas.draw_code128(str(wave.wave_id), _MARGIN + _LEFT_WIDTH, _MARGIN, _CODE_WIDTH, 15)
     canvas.draw_text(str(wave.wave_id), _MARGIN + _LEFT_WIDTH, _MARGIN + 16, _CODE_WIDTH, 9, align="center")

@@ -109,7 +109,7 @@ def read_response(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]
         content = msgspec.json.decode(raw, type=dict[str, Any])
         signature = msgspec.json.decode(parts["sign"], type=str) if "sign" in parts else None
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, RecursionError):
-        raise ExternalOutcomeUnknown(f"{method}: this is no response of Alipay: {body[:200]!r}") from None
+        raise ExternalOutcomeUnknown(f"{method}: this is not a response of Alipay: {body[:200]!r}") from None
     if not is_signed(raw, signature, key):
         text = f"{content.get('code')} {content.get('sub_code')} {content.get('sub_msg')}"
         raise ExternalOutcomeUnknown(f"{method}: the response is not signed with Alipay's key: {text[:200]!r}")

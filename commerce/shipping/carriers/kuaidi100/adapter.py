@@ -90,7 +90,7 @@ class Kuaidi100:
         if com not in self._names:
             raise InvalidWebhook("foreign", f"the settings name no carrier with the code {com[:40]!r}")
         if not _TRACKING_NO.fullmatch(tracking_no):
-            raise InvalidWebhook("bad_content", f"{tracking_no[:40]!r} is no tracking number")
+            raise InvalidWebhook("bad_content", f"{tracking_no[:40]!r} is not a tracking number")
         try:
             events = wire.read_events(history.data or [])
         except ValueError as error:
