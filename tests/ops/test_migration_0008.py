@@ -1,4 +1,4 @@
-"""Migration 0008 renames columns and words of a filled database; stores and audit of today read the result."""
+"""Migration 0008 on a filled database: today's stores read every renamed column and word."""
 
 from __future__ import annotations
 

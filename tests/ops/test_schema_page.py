@@ -20,7 +20,7 @@ async def test_schema_page_of_migrated_database_is_the_committed_one(database_ur
     assert PAGE.read_text(encoding="utf-8") == page, "run: floodgate migrate --print-schema > docs/schema.md"
 
 
-async def test_every_table_of_migrated_database_says_what_it_holds(database_url: str) -> None:
+async def test_every_table_of_migrated_database_has_a_comment(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(

@@ -37,7 +37,7 @@ FIELD_TERMS = re.compile(
     "|connection_made"  # a method of asyncio.Protocol
     "|notify_url"  # the providers' own name
     "|parcel_nos?"  # the number that customers see
-    "|(?:staged_)?buyers",  # a key of Redis
+    "|(?:staged_)?buyers|buyer_field",  # a key of Redis
     re.IGNORECASE,
 )
 """names, and parts of names, that are allowed"""
