@@ -234,7 +234,7 @@ class Payments:
                 raise NoSuchPayment(f"there is no payment {payment_id}")
             if payment.method != "cod" or payment.status not in ("authorised", "captured"):
                 raise NotCollectable(
-                    f"cannot record cash for payment {payment_id}: it is by {payment.method} and {payment.status}"
+                    f"cannot record cash: this is a payment by {payment.method} that is {payment.status}"
                 )
             # A carrier must not collect cash from a customer who has paid already.
             if payment.status == "authorised" and await self._has_cash_shipments(connection, order.order_id):
