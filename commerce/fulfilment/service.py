@@ -247,7 +247,7 @@ class Fulfilment(Worklists):
         return await self.get(shipment_id)
 
     async def set_outcome(self, shipment_id: UUID, status: ShipmentStatus, reason: str, actor: str) -> ShipmentDetails:
-        """Set the final status (delivered, lost, returned) where the carrier's tracking events do not report it.
+        """Set the final status (delivered, lost, returned) that the carrier's tracking does not report.
 
         A repeat changes nothing.
         """

@@ -1,4 +1,4 @@
-"""Jobs are rows: how many rows a worker claims at once, the lease of a claim, and when it tries a job again."""
+"""Jobs are rows: rows that a worker claims at once, the lease of a claim, and the time of the next attempt."""
 
 from __future__ import annotations
 
