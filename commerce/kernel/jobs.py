@@ -1,4 +1,4 @@
-"""Jobs are rows: rows that a worker claims at once, the lease of a claim, and the time of the next attempt."""
+"""Jobs are rows: their number per claim, the lease of a claim, and the time of the next attempt."""
 
 from __future__ import annotations
 
