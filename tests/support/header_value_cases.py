@@ -9,7 +9,7 @@ from tests.support.gateway_pair import GatewayPair
 GET = b"GET /v1/sales HTTP/1.1\r\nHost: x\r\n"
 
 
-def repeated_header_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def repeated_header_cases(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     for name in (
         b"Host",
         b"Authorization",
@@ -19,8 +19,8 @@ def repeated_header_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         b"Traceparent",
         b"Connection",
     ):
-        for value in (b"", b"k", b"application/json", b"close", b"Bearer " + p.user()):
-            yield f"{name!r} and {value[:12]!r}", p.order(more=name + b": " + value + b"\r\n")
+        for value in (b"", b"k", b"application/json", b"close", b"Bearer " + gateways.user()):
+            yield f"{name!r} and {value[:12]!r}", gateways.order(more=name + b": " + value + b"\r\n")
     for host in (
         None,
         b"",
@@ -34,14 +34,14 @@ def repeated_header_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         b":",
         b"shop:99999",
     ):
-        yield f"Host {host!r:.20}", p.order(headers={b"Host": host})
+        yield f"Host {host!r:.20}", gateways.order(headers={b"Host": host})
 
 
-def token_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
-    good = p.user()
+def token_cases(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
+    good = gateways.user()
     for name, bearer in {
-        "expired": p.user(ttl_s=-60),
-        "of staff": p.user(roles=["operator"]),
+        "expired": gateways.user(ttl_s=-60),
+        "of staff": gateways.user(roles=["operator"]),
         "cut off": good[:-3],
         "and more": good + b".x",
         "twice": good + b" " + good,
@@ -52,9 +52,9 @@ def token_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         "not UTF-8": b"\xff\xfe",
         "enormous": b"x" * 4_500,
     }.items():
-        yield name, p.order(bearer=bearer)
-        yield f"{name}, with a bad body", p.order(bearer=bearer, body=b"{")
-    yield "missing", p.order(bearer=None)
+        yield name, gateways.order(bearer=bearer)
+        yield f"{name}, with a bad body", gateways.order(bearer=bearer, body=b"{")
+    yield "missing", gateways.order(bearer=None)
     for scheme in (
         b"bearer ",
         b"BEARER ",
@@ -67,11 +67,11 @@ def token_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         b"",
         b"\xc3\xbc ",
     ):
-        yield f"scheme {scheme!r}", p.order(headers={b"Authorization": scheme + p.user()})
-    yield "and blanks behind it", p.order(headers={b"Authorization": b"Bearer " + p.user() + b" \t "})
+        yield f"scheme {scheme!r}", gateways.order(headers={b"Authorization": scheme + gateways.user()})
+    yield "and blanks behind it", gateways.order(headers={b"Authorization": b"Bearer " + gateways.user() + b" \t "})
 
 
-def idempotency_key_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def idempotency_key_cases(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     keys = [
         None,
         b"",
@@ -102,12 +102,12 @@ def idempotency_key_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         b"\xa0",
     ]
     for key in keys:
-        yield f"{key!r:.40}", p.order(key=key)
-    yield "in other letters", p.order(key=None, headers={b"idempotency-KEY": b"k"})
-    yield "with a low line", p.order(key=None, headers={b"Idempotency_Key": b"k"})
+        yield f"{key!r:.40}", gateways.order(key=key)
+    yield "in other letters", gateways.order(key=None, headers={b"idempotency-KEY": b"k"})
+    yield "with a low line", gateways.order(key=None, headers={b"Idempotency_Key": b"k"})
 
 
-def request_id_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def request_id_cases(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     values = [
         b"mine",
         b"a" * 64,
@@ -133,12 +133,12 @@ def request_id_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
     ]
     for value in values:
         for name in (b"X-Request-Id", b"traceparent", b"User-Agent"):
-            yield f"{name!r} {value!r:.40}", p.order(headers={name: value})
-            yield f"{name!r} {value!r:.40} with a bad body", p.order(headers={name: value}, body=b"{}")
+            yield f"{name!r} {value!r:.40}", gateways.order(headers={name: value})
+            yield f"{name!r} {value!r:.40} with a bad body", gateways.order(headers={name: value}, body=b"{}")
             yield f"{name!r} {value!r:.40} of a read", GET + name + b": " + value + b"\r\n\r\n"
 
 
-def not_http_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def not_http_cases(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     yield "HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     yield "TLS hello", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)) * 2
     yield "HTTP/0.9", b"GET /v1/sales\r\n"
@@ -154,9 +154,9 @@ def not_http_cases(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
     ):
         yield f"{data[:12]!r}", data
     yield "a response", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-    yield "PROXY", b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + p.order()
+    yield "PROXY", b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + gateways.order()
     for size in (1, 4, 5, 15, 16, 24, 25, 26, 40, 120):
-        yield f"the first {size} bytes of an order", p.order()[:size]
+        yield f"the first {size} bytes of an order", gateways.order()[:size]
 
 
 ALL = (repeated_header_cases, token_cases, idempotency_key_cases, request_id_cases, not_http_cases)

@@ -17,21 +17,21 @@ def request_head_cases(gateways: GatewayPair) -> Iterator[RequestCase]:
     yield from _expectations(gateways)
 
 
-def _lengths(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
-    length = len(p.body())
+def _lengths(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
+    length = len(gateways.body())
     texts = [str(length + n).encode() for n in (-1, 1, -10, 40, 5_000)]
     texts += [b"+%d" % length, b"-5", b"-0", b"0", b"", b"00%d" % length, b"0" * 30 + b"%d" % length, b"0x%x" % length]
     texts += [b"%d, %d" % (length, length), b"%d,%d" % (length, length + 1), b"%d;" % length, b"%d.0" % length, b"1e2"]
     texts += [b"%d\t" % length, b" %d  " % length, b"1 %d" % length, b"abc", b"\xb2", b"\xd9\xa3", b"9" * 9, b"9" * 20]
     texts += [b"9" * 40, b"1_0", b"%d\x00" % length, b'"%d"' % length, b"262144", b"262145", b"18446744073709551617"]
     for text in texts:
-        yield f"Content-Length {text[:50]!r}", p.order(headers={b"Content-Length": text})
+        yield f"Content-Length {text[:50]!r}", gateways.order(headers={b"Content-Length": text})
         yield f"Content-Length {text[:50]!r} for a read", GET + b"Content-Length: " + text + b"\r\n\r\n"
-    yield "none", p.order(headers={b"Content-Length": None})
-    yield "none and no body", p.order(headers={b"Content-Length": None}, body=b"")
+    yield "none", gateways.order(headers={b"Content-Length": None})
+    yield "none and no body", gateways.order(headers={b"Content-Length": None}, body=b"")
     for second in (length, length + 1, 0):
-        yield f"two, {second}", p.order(more=b"Content-Length: %d\r\n" % second)
-        yield f"two in other letters, {second}", p.order(more=b"CONTENT-length: %d\r\n" % second)
+        yield f"two, {second}", gateways.order(more=b"Content-Length: %d\r\n" % second)
+        yield f"two in other letters, {second}", gateways.order(more=b"CONTENT-length: %d\r\n" % second)
     for coding in (
         b"chunked",
         b"Chunked",
@@ -42,20 +42,20 @@ def _lengths(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         b"xchunked",
         b"",
     ):
-        yield f"and Transfer-Encoding {coding!r}", p.order(more=b"Transfer-Encoding: " + coding + b"\r\n")
-    yield "and Transfer-Encoding before a blank", p.order(more=b"Transfer-Encoding : chunked\r\n")
-    yield "and Transfer-Encoding behind a tab", p.order(more=b"Transfer-Encoding:\tchunked\r\n")
-    yield "and Transfer-Encoding folded", p.order(more=b"Transfer-Encoding:\r\n chunked\r\n")
-    yield "and Transfer-Encoding behind a bare CR", p.order(more=b"X: a\rTransfer-Encoding: chunked\r\n")
-    yield "the largest body", p.order(body=p.body() + b" " * (262_144 - length))
-    yield "one byte more than the largest body", p.order(body=p.body() + b" " * (262_145 - length))
-    yield "a large body nobody reads", p.order(body=p.body() + b" " * 200_000, bearer=None)
-    yield "a large body of another type", p.order(body=b"x" * 200_000, headers={b"Content-Type": b"text/plain"})
+        yield f"and Transfer-Encoding {coding!r}", gateways.order(more=b"Transfer-Encoding: " + coding + b"\r\n")
+    yield "and Transfer-Encoding before a blank", gateways.order(more=b"Transfer-Encoding : chunked\r\n")
+    yield "and Transfer-Encoding behind a tab", gateways.order(more=b"Transfer-Encoding:\tchunked\r\n")
+    yield "and Transfer-Encoding folded", gateways.order(more=b"Transfer-Encoding:\r\n chunked\r\n")
+    yield "and Transfer-Encoding behind a bare CR", gateways.order(more=b"X: a\rTransfer-Encoding: chunked\r\n")
+    yield "the largest body", gateways.order(body=gateways.body() + b" " * (262_144 - length))
+    yield "one byte more than the largest body", gateways.order(body=gateways.body() + b" " * (262_145 - length))
+    yield "a large body nobody reads", gateways.order(body=gateways.body() + b" " * 200_000, bearer=None)
+    yield "a large body of another type", gateways.order(body=b"x" * 200_000, headers={b"Content-Type": b"text/plain"})
     yield "a large body where none is read", GET + b"Content-Length: 200000\r\n\r\n" + b"x" * 200_000
 
 
-def _chunks(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
-    body = p.body()
+def _chunks(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
+    body = gateways.body()
     size = b"%x" % len(body)
     coded = {
         "one chunk": size + b"\r\n" + body + b"\r\n0\r\n\r\n",
@@ -83,15 +83,16 @@ def _chunks(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
     }
     for name, data in coded.items():
         chunked: dict[bytes, bytes | None] = {b"Content-Length": None, b"Transfer-Encoding": b"chunked"}
-        yield name, p.order(body=b"", headers=chunked) + data
+        yield name, gateways.order(body=b"", headers=chunked) + data
     for coding in (b"Chunked", b"chunked ", b"identity", b"gzip, chunked", b"chunked, identity", b"chun\x0bked", b"a"):
         yield (
             f"Transfer-Encoding {coding!r}",
-            p.order(body=b"", headers={b"Content-Length": None, b"Transfer-Encoding": coding}) + coded["one chunk"],
+            gateways.order(body=b"", headers={b"Content-Length": None, b"Transfer-Encoding": coding})
+            + coded["one chunk"],
         )
 
 
-def _types(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def _types(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     types = [
         "application/json",
         "Application/JSON",
@@ -121,15 +122,15 @@ def _types(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
     ]
     types += ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded", "application/json; q=ü", "ü/json"]
     for kind in types:
-        yield f"{kind!r}", p.order(headers={b"Content-Type": kind.encode("latin-1")})
-    yield "none", p.order(headers={b"Content-Type": None})
+        yield f"{kind!r}", gateways.order(headers={b"Content-Type": kind.encode("latin-1")})
+    yield "none", gateways.order(headers={b"Content-Type": None})
     for coding in (b"gzip", b"identity", b"br", b""):
-        yield f"Content-Encoding {coding!r}", p.order(headers={b"Content-Encoding": coding})
+        yield f"Content-Encoding {coding!r}", gateways.order(headers={b"Content-Encoding": coding})
     for accept in (b"*/*", b"text/html", b"", b"application/xml;q=0"):
-        yield f"Accept {accept!r}", p.order(headers={b"Accept": accept, b"Accept-Encoding": b"gzip, br"})
+        yield f"Accept {accept!r}", gateways.order(headers={b"Accept": accept, b"Accept-Encoding": b"gzip, br"})
 
 
-def _targets(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def _targets(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     targets = [
         "/v1/orders?",
         "/v1/orders?a=b",
@@ -174,12 +175,12 @@ def _targets(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         "/nowhere",
     ]
     for target in targets:
-        yield f"target {target[:40]!r}", p.order(line=b"POST " + target.encode("latin-1") + b" HTTP/1.1")
+        yield f"target {target[:40]!r}", gateways.order(line=b"POST " + target.encode("latin-1") + b" HTTP/1.1")
 
 
-def _lines(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def _lines(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     for version in ("1.0", "0.9", "2.0", "1.2", "1.10", "01.1", "1", "", "11", "1.1 ", "1.1x", "9.9"):
-        yield f"version {version!r}", p.order(line=f"POST /v1/orders HTTP/{version}".encode())
+        yield f"version {version!r}", gateways.order(line=f"POST /v1/orders HTTP/{version}".encode())
         yield f"version {version!r} of a read", f"GET /v1/sales HTTP/{version}\r\nHost: x\r\n\r\n".encode()
     methods = [
         "post",
@@ -197,16 +198,16 @@ def _lines(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
     ]
     methods += ["GET", "M-SEARCH", "QUERY", "PRI", "SOURCE", "X" * 30, "", "POST\x00", "PO ST", "P", "LOCK", "PURGE"]
     for method in methods:
-        yield f"method {method!r}", p.order(line=f"{method} /v1/orders HTTP/1.1".encode("latin-1"))
+        yield f"method {method!r}", gateways.order(line=f"{method} /v1/orders HTTP/1.1".encode("latin-1"))
     for line in (b"POST  /v1/orders HTTP/1.1", b"POST\t/v1/orders\tHTTP/1.1", b" POST /v1/orders HTTP/1.1"):
-        yield f"line {line!r}", p.order(line=line)
+        yield f"line {line!r}", gateways.order(line=line)
     for line in (
         b"POST /v1/orders",
         b"POST /v1/orders HTTP/1.1 x",
         b"POST /v1/orders http/1.1",
         b"POST /v1/orders HTTP 1.1",
     ):
-        yield f"line {line!r}", p.order(line=line)
+        yield f"line {line!r}", gateways.order(line=line)
     for before in (
         b"\r\n",
         b"\r\n\r\n",
@@ -221,10 +222,10 @@ def _lines(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
         b"\xef\xbb\xbf",
         b"\r\n \r\n",
     ):
-        yield f"{before!r} before it", before + p.order()
+        yield f"{before!r} before it", before + gateways.order()
         yield f"{before!r} before a read", before + GET + b"\r\n"
-    yield "lower-case names", p.order().replace(b"Content-Length", b"content-length").replace(b"Host", b"host")
-    yield "capital names", p.order().replace(b"Authorization", b"AUTHORIZATION").replace(b"Host", b"HOST")
+    yield "lower-case names", gateways.order().replace(b"Content-Length", b"content-length").replace(b"Host", b"host")
+    yield "capital names", gateways.order().replace(b"Authorization", b"AUTHORIZATION").replace(b"Host", b"HOST")
 
 
 _LINES: tuple[bytes, ...] = (
@@ -289,16 +290,16 @@ _LINES: tuple[bytes, ...] = (
 )
 
 
-def _names_and_values(p: GatewayPair) -> Iterator[tuple[str, bytes]]:
+def _names_and_values(gateways: GatewayPair) -> Iterator[tuple[str, bytes]]:
     for line in _LINES:
-        yield f"{line[:60]!r}", p.order(more=line)
+        yield f"{line[:60]!r}", gateways.order(more=line)
         yield f"{line[:60]!r} in a read", GET + line + b"\r\n"
 
 
-def _expectations(p: GatewayPair) -> Iterator[RequestCase]:
+def _expectations(gateways: GatewayPair) -> Iterator[RequestCase]:
     """Send the body after the reply 100, at once, and not at all."""
     for value in (b"100-continue", b"100-Continue", b"200-ok", b"", b"100-continue, x"):
-        data = p.order(headers={b"Expect": value})
+        data = gateways.order(headers={b"Expect": value})
         yield single_connection_case(f"Expect {value!r}", data)
         head, _, _ = data.partition(b"\r\n\r\n")
         yield RequestCase(f"Expect {value!r} without a body", (RequestScript((head + b"\r\n\r\n",)),))
@@ -306,9 +307,13 @@ def _expectations(p: GatewayPair) -> Iterator[RequestCase]:
             yield RequestCase(
                 "100, then the body", (RequestScript((head + b"\r\n\r\n", data[len(head) + 4 :]), await_answers=(1,)),)
             )
-    for bearer in (None, p.user(ttl_s=-60), p.user()):
+    for bearer in (None, gateways.user(ttl_s=-60), gateways.user()):
         for left in (1, 50, 240):
             for key in (b"k", None):
-                yield RequestCase(f"all but {left} bytes", (RequestScript((p.order(bearer=bearer, key=key)[:-left],)),))
+                yield RequestCase(
+                    f"all but {left} bytes", (RequestScript((gateways.order(bearer=bearer, key=key)[:-left],)),)
+                )
     yield single_connection_case("Expect of a read", GET + b"Expect: 100-continue\r\n\r\n")
-    yield single_connection_case("Expect without a token", p.order(headers={b"Expect": b"100-continue"}, bearer=None))
+    yield single_connection_case(
+        "Expect without a token", gateways.order(headers={b"Expect": b"100-continue"}, bearer=None)
+    )
