@@ -321,7 +321,7 @@ def test_pick_list_is_ordered_by_shelf() -> None:
     rows = [line.split()[0] for line in printed.splitlines() if "保温杯" in line]
     assert rows == ["7", "A-2-1", "A-2-1", "A-10-1", "B-1", "a-1"]
     assert printed.count("1×2, 7×1") == len(picks)
-    for part in ("2026-11-11 10:30", "杭州一号仓", "500 包裹 parcels, 6 项 picks, 18 件 units", "Page 1 of 1"):
+    for part in ("2026-11-11 10:30", "杭州一号仓", "500 包裹 shipments, 6 项 picks, 18 件 units", "Page 1 of 1"):
         assert part in printed
 
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from commerce.fulfilment.errors import NoSuchUnplannedOrder
 from commerce.kernel.address import Address
-from commerce.shipping.errors import InvalidShipmentState, NoSuchShipment
+from commerce.shipping.errors import InvalidShipmentState
 from tests.support.fake_carrier import FakeCarrier, refusal
 from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import SHANGHAI, ShippingShop, tracking_event
@@ -26,7 +27,7 @@ async def test_order_refunded_before_planning_is_not_planned(ship: ShippingShop)
     await ship.fetch_rows("UPDATE refunds SET status = 'failed', ended_at = now() RETURNING 1")
     await ship.fulfilment.retry_planning(order_id)
     assert await ship.work_until_idle() == ["planned", "booked"]
-    with pytest.raises(NoSuchShipment):
+    with pytest.raises(NoSuchUnplannedOrder):
         await ship.fulfilment.retry_planning(order_id)
 
 
