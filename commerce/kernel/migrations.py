@@ -12,6 +12,7 @@ from commerce.kernel.postgres import Connection, check_version
 
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _LOCK = 0x466C6F6F  # any constant: only migrations of this project use it
+_TIMEOUT_S = 6 * 3600  # an UPDATE of a large table takes longer than any statement of a running shop
 _TABLE = """
 CREATE TABLE IF NOT EXISTS schema_migrations (
     number     integer PRIMARY KEY,
@@ -58,6 +59,7 @@ async def read_applied(connection: Connection) -> dict[int, str]:
 async def migrate(connection: Connection) -> list[Migration]:
     """Apply the missing migrations and return them. Several processes may run it at once.
 
+    Each migration may take six hours, whatever the connection's own timeouts are.
     Raises `Conflict` if an applied migration was edited.
     """
     await check_version(connection)
@@ -75,7 +77,8 @@ async def migrate(connection: Connection) -> list[Migration]:
                     )
                 continue
             async with connection.transaction():
-                await connection.execute(migration.sql)
+                await connection.execute(f"SET LOCAL statement_timeout = '{_TIMEOUT_S}s'")
+                await connection.execute(migration.sql, timeout=_TIMEOUT_S)
                 await connection.execute(
                     "INSERT INTO schema_migrations (number, name, digest) VALUES ($1, $2, $3)",
                     migration.number,

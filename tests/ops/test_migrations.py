@@ -13,6 +13,7 @@ import pytest
 from commerce.kernel import migrations
 from commerce.kernel.errors import Conflict, NotReady
 from commerce.kernel.migrations import Migration, check_migrated, load_migrations, migrate
+from commerce.kernel.postgres import connect
 from commerce.kernel.sql import load_queries
 from tests.support.servers import Servers
 
@@ -101,4 +102,16 @@ async def test_sql_blocks_of_package_fit_the_schema(database_url: str, package: 
                 await connection.prepare(sql)
             except asyncpg.PostgresError as error:
                 pytest.fail(f"{package} {name}: {error}")
+    await connection.close()
+
+
+async def test_migration_longer_than_connection_timeout_is_applied(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = await connect(empty_url, name="migrate", timeout_s=2)
+    every = load_migrations()
+    slow = Migration(len(every) + 1, "slow", "SELECT pg_sleep(3.5);")
+    monkeypatch.setattr(migrations, "load_migrations", lambda: [*every, slow])
+    assert (await migrate(connection))[-1] == slow
+    assert await connection.fetchval("SHOW statement_timeout") == "2s"
     await connection.close()
