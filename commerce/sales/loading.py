@@ -93,12 +93,13 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
         streamed = [(entry, order) async for entry, order in _read_stream(redis, keys)]
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await store.allow_long_statements(connection)
+            # The terms are those of the snapshot: a limit that is newer than the counts would miss earlier purchases.
+            sale = await store.get(connection, sale_id)
+            assert sale is not None
             state = await _compute_state(connection, sale_id, streamed, clock)
             await _include_expired_jobs(connection, sale_id, expired_before, state)
         _clamp_negative_stock(sale_id, state.stock)
         await lua.restore_key_records(redis, keys, state.records)
-        sale = await store.get(connection, sale_id)
-        assert sale is not None
         failpoint("load.before_load")
         outcome = await lua.load(redis, keys, terms_of(sale), state.stock.items(), state.bought.items(), state.newest)
         if outcome is LoadOutcome.LOADED_BEFORE:

@@ -107,7 +107,7 @@ class Sales:
         Once Redis has the new terms, no order is accepted on the old ones.
         """
         async with self._db.transaction() as connection:
-            sale = await self._lock(connection, sale_id)
+            await self._lock(connection, sale_id)
             item = await store.get_item(connection, sale_id, sku)
             if item is None:
                 raise NoSuchItem(f"{sale_id} does not offer {sku}")
@@ -115,13 +115,14 @@ class Sales:
             limit = item.limit_per_user if limit is UNSET else limit
             generation = await store.increase_generation(connection, sale_id)
             await store.change_item(connection, sale_id, sku, price, limit, generation)
+            if item.limit_per_user is None and limit is not None:
+                # Redis counts units per user only for SKUs with a limit. A load computes the counts from the orders,
+                # and until it has, a sale whose epoch was raised cannot be published.
+                await store.begin_load(connection, sale_id)
             detail = {"sku": sku, "price": [item.price, price], "limit": [item.limit_per_user, limit]}
             await store.log(connection, sale_id, self._now(), actor, "terms", detail)
-        if sale.is_loaded and item.limit_per_user is None and limit is not None:
-            # Redis counts units per user only for SKUs with a limit, so a load computes the counts from the orders.
-            await load_sale(self._db, self._redis, self._clock, sale_id)
-        else:
-            await self.sync_to_redis(sale_id)
+        failpoint("sale.after_terms")
+        await self.sync_to_redis(sale_id)
         return await self.get_item(sale_id, sku)
 
     async def open(self, sale_id: str, actor: str) -> Sale:

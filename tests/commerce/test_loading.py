@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -230,6 +231,51 @@ async def test_limit_added_later_counts_earlier_purchases(shop: CliServices, set
     answers = await reserve(shop.redis, keys, first, second)
     assert [answer.outcome for answer in answers] == [ReserveOutcome.OVER_LIMIT, ReserveOutcome.ACCEPTED]
     await check_clean(shop, sale_id)
+
+
+@pytest.mark.parametrize("step", ["unload", "restore_key_records", "load"])
+async def test_first_limit_during_load_counts_earlier_purchases(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Set the limit before the load counts purchases, between count and load, and just before the load."""
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}))
+    load_step = getattr(lua, step)
+
+    async def set_limit_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(lua, step, load_step)
+        await shop.sales.change_item(sale_id, "a", 100, 3, "test")
+        return await load_step(*arguments)
+
+    monkeypatch.setattr(lua, step, set_limit_first)
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    while out_of_sync := await shop.sales.list_out_of_sync():
+        assert await shop.sales.sync_to_redis(out_of_sync[0].sale_id)
+
+    generation = (await shop.sales.get(sale_id)).generation
+    [answer] = await reserve(
+        shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 2}, limits={"a": 3}, generation=generation)
+    )
+    assert answer.outcome is ReserveOutcome.OVER_LIMIT
+    await check_clean(shop, sale_id)
+
+
+async def test_terms_changed_during_load_are_published_after_it(
+    shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    restore = lua.restore_key_records
+
+    async def pause_first(*arguments: Any) -> None:
+        await shop.sales.pause(sale_id, "test")
+        await restore(*arguments)
+
+    monkeypatch.setattr(lua, "restore_key_records", pause_first)
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert [sale.sale_id for sale in await shop.sales.list_out_of_sync()] == [sale_id]
+    assert await shop.sales.sync_to_redis(sale_id)
+    [answer] = await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    assert answer.outcome is ReserveOutcome.PAUSED
 
 
 async def test_load_of_draft_is_refused(shop: CliServices, sale_id: str) -> None:

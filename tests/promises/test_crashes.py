@@ -137,6 +137,40 @@ async def test_gateway_killed_while_opening_sale_is_finished_by_sale_sync(
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
+@pytest.mark.parametrize("failpoint", ["sale.after_terms", "load.after_begin", "load.before_load"])
+async def test_gateway_killed_while_setting_first_limit_counts_earlier_purchases(
+    shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path, failpoint: str
+) -> None:
+    """P4: customers who bought before the limit do not get the whole limit again."""
+    customers = [f"u{number}" for number in range(5)]
+    await make_sale(shop, sale_id, {"a": (100, 100, None)})
+    async with run_processes(settings, tmp_path) as processes, aiohttp.ClientSession() as client:
+        await processes.worker("order_writer")
+        killed = await processes.gateway(crash_at=failpoint)
+        crowd = CustomerCrowd(settings, processes.base, sale_id)
+        for customer in customers:
+            assert await crowd.order(client, customer, "before", {"a": 2}) == "202"
+        url = f"http://127.0.0.1:{processes.admin_port}/v1/admin/sales/{sale_id}/items/a"
+        with pytest.raises(aiohttp.ClientError):
+            await client.put(
+                url, headers=bearer(settings, "ann", roles=["sales"]), json={"price": 100, "limit_per_user": 3}
+            )
+        assert await wait_for_exit(killed) == -9
+        await processes.worker("sale_sync")
+        await eventually(lambda: _is_in_sync(shop, sale_id))
+        await processes.gateway()
+        for customer in customers:
+            assert await crowd.order(client, customer, "too-many", {"a": 2}) == "over_limit"
+            assert await crowd.order(client, customer, "last", {"a": 1}) == "202"
+        await eventually(lambda: is_stored(shop, SaleKeys(sale_id)))
+    await check_orders(shop, sale_id, crowd)
+
+
+async def _is_in_sync(shop: CliServices, sale_id: str) -> bool:
+    sale = await shop.sales.get(sale_id)
+    return sale.is_loaded and sale.published_generation == sale.generation
+
+
 async def _open_sale_by_http(processes: Processes, sale_id: str, failpoint: str) -> RunningProcess:
     killed = await processes.gateway(crash_at=failpoint)
     url = f"http://127.0.0.1:{processes.admin_port}/v1/admin/sales/{sale_id}/open"
