@@ -7,7 +7,6 @@ as root: then it runs as the user `postgres` or `nobody`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
 import os
@@ -29,7 +28,6 @@ from ops.local.subprocesses import ProcessFailed, ProcessSpec, with_parent_death
 
 _MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 107 bytes
 _DATABASE = "floodgate"
-_POLL_INTERVAL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,55 +274,3 @@ def _create_cluster(binaries: Path, home: Path, run_as: int | None) -> None:
     if result.returncode != 0:
         raise ProcessFailed(f"cannot create {home / 'data'}: initdb failed:\n{result.stdout}{result.stderr}")
     unfinished.rename(home / "data")
-
-
-async def stop_leftover_servers(data_dir: Path) -> None:
-    """Stop servers that an earlier run left behind because it was killed."""
-    pid = _read_pid(data_dir / "postgres" / "data" / "postmaster.pid")
-    if pid is not None and _runs(pid, "postgres"):
-        os.kill(pid, signal.SIGINT)
-        await _wait_for_end(pid)
-    client = Redis(unix_socket_path=str(data_dir / "redis" / "redis.sock"))
-    try:
-        pid = int((await client.info("server"))["process_id"])
-        await client.shutdown(nosave=True)  # nosave: without a snapshot; the append-only file is complete
-        await _wait_for_end(pid)
-    except OSError:
-        pass  # as usual: nothing listens there
-    except Exception as error:
-        if "onnect" not in str(error):
-            raise
-    finally:
-        await client.aclose()
-
-
-def _read_pid(pid_file: Path) -> int | None:
-    try:
-        return int(pid_file.read_text().split("\n", 1)[0])
-    except (OSError, ValueError):
-        return None
-
-
-def _runs(pid: int, program: str) -> bool:
-    try:
-        return program in Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
-    except OSError:
-        return False
-
-
-def _read_state(pid: int) -> str:
-    """Return the state letter of /proc/PID/stat, Z for a zombie; empty if there is no such process."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-async def _wait_for_end(pid: int, timeout_s: float = 30) -> None:
-    deadline = asyncio.get_running_loop().time() + timeout_s
-    while _read_state(pid) not in ("", "Z"):
-        if asyncio.get_running_loop().time() > deadline:
-            raise ProcessFailed(
-                f"cannot start the servers: process {pid} of an earlier run does not end; stop it by hand"
-            )
-        await asyncio.sleep(_POLL_INTERVAL_S)

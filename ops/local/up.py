@@ -29,6 +29,7 @@ from config.settings import Settings, SettingsError, load, local_file, servers_f
 from gateway.auth import sign_token
 from ops.commands.console import out
 from ops.local import demo_sales, embedded_servers
+from ops.local.leftover_servers import stop_leftover_servers
 from ops.local.sandbox_setup import build_sandbox_settings, build_sandbox_spec, has_no_carriers, has_no_providers
 from ops.local.subprocesses import ProcessFailed, ProcessSpec
 from ops.local.supervisor import Supervisor
@@ -184,7 +185,7 @@ async def _start(supervisor: Supervisor, settings: Settings, with_demo: bool) ->
 async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[str, str]:
     """Start the servers that the settings do not name, and return the URLs of Redis and Postgres."""
     home = settings.data_dir
-    await embedded_servers.stop_leftover_servers(home)
+    await stop_leftover_servers(home)
     specs = []
     redis_url = settings.redis_url.get_secret_value() if settings.redis_url else None
     if redis_url is None:
