@@ -10,7 +10,7 @@ from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import Product, ProductInput
 from commerce.catalog.product_csv import read_products
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.csv_rows import ImportReport, LineError
+from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, to_page
@@ -63,7 +63,8 @@ class Catalog:
         A wrong line is reported with its number and reason; all other lines are imported. `progress` is called with
         the number of the last line that was read. Raises `UnreadableCsv` if the header is wrong.
         """
-        report = ImportReport()
+        lines = list(lines)
+        report = ImportReport(blank=count_blank_lines(lines))
         rows = read_products(lines)
         while part := list(islice(rows, _ROWS_PER_STATEMENT)):
             report.errors += [row for _, row in part if isinstance(row, LineError)]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import date, datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -22,7 +22,7 @@ from commerce.fleet.routing_problem import SolveRequest
 from commerce.fleet.solver_client import solve_in_subprocess
 from commerce.fleet.store import PendingDelivery
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.csv_rows import ImportReport, LineError
+from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
@@ -55,21 +55,20 @@ class Fleet:
         Wrong lines are reported, all others are imported; a repeat changes nothing. Raises `UnreadableCsv` if the
         header is wrong.
         """
-        lines = iter(lines)
-        header = next(lines, "")
-        lines = chain([header], lines)
-        if "region" in header.lower():
-            return await self._import(read_places(lines), store.upsert_places)
+        lines = list(lines)
+        report = ImportReport(blank=count_blank_lines(lines))
+        if "region" in read_columns(lines):
+            return await self._import(report, read_places(lines), store.upsert_places)
         async with self._db.connection() as connection:
             warehouse_ids = await store.list_warehouse_ids(connection)
-        return await self._import(read_vehicles(lines, warehouse_ids), store.upsert_vehicles)
+        return await self._import(report, read_vehicles(lines, warehouse_ids), store.upsert_vehicles)
 
     async def _import(
         self,
+        report: ImportReport,
         rows: Iterator[tuple[int, Row | LineError]],
         upsert: Callable[[Connection, Sequence[Row]], Awaitable[tuple[int, int]]],
     ) -> ImportReport:
-        report = ImportReport()
         while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
             report.errors += [row for _, row in chunk if isinstance(row, LineError)]
             if valid := [row for _, row in chunk if not isinstance(row, LineError)]:

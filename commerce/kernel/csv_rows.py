@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from commerce.kernel.errors import UnreadableCsv
+from commerce.kernel.errors import Invalid, UnreadableCsv
 from commerce.kernel.money import MoneyError
+from commerce.kernel.text_files import decode_text, has_surrogates, read_file
 
 Row = TypeVar("Row")
-MAX_FIELD_CHARS = 10_000
+MAX_LINE_CHARS = 10_000
+_MAX_SHOWN_CHARS = 500
+_VALUE = re.compile(r'[^\s,"\ufeff]')
 
 
 class LineError(msgspec.Struct, frozen=True):
@@ -23,12 +28,16 @@ class LineError(msgspec.Struct, frozen=True):
 
 
 class ImportReport(msgspec.Struct):
-    """The counts of an import, and the lines that were not imported."""
+    """The counts of an import and the lines that were refused.
+
+    Together with the header they are all lines of the file.
+    """
 
     added: int = 0
     changed: int = 0
     unchanged: int = 0
     errors: list[LineError] = msgspec.field(default_factory=list)
+    blank: int = 0
 
     @property
     def lines(self) -> int:
@@ -39,55 +48,97 @@ class CsvLineError(ValueError):
     """One line is invalid; the text is the reason."""
 
 
+def read_lines(file: Path) -> list[str]:
+    """Read the lines of a CSV file in UTF-8, or in UTF-16 with its mark.
+
+    A line with bytes that are not UTF-8 is left for `read_rows` to refuse. Raises `Invalid` if the file cannot be read.
+    """
+    content = read_file(file)
+    try:
+        return decode_text(content, keep_damaged=True).removesuffix("\n").split("\n")
+    except Invalid as error:
+        raise UnreadableCsv(f"cannot read {file}: {error}") from None
+
+
+def read_columns(lines: Iterable[str]) -> list[str]:
+    """Return the columns that the first line names which is not blank; it may be another file's header."""
+    return next((_split_header(fields) for _, fields in _split_lines(lines) if isinstance(fields, list)), [])
+
+
+def count_blank_lines(lines: Iterable[str]) -> int:
+    """Count the lines that `read_rows` passes over: without a value, as spreadsheets leave below a table."""
+    return sum(not _VALUE.search(text) for text in lines)
+
+
 def read_rows(
     lines: Iterable[str],
     columns: tuple[str, ...],
     optional: tuple[str, ...],
     parse: Callable[[int, dict[str, str]], Row],
 ) -> Iterator[tuple[int, Row | LineError]]:
-    """Yield (line number, result of `parse` or its `LineError`) for each line after the header.
+    """Yield number and result of `parse`, or the `LineError`, of each line after the header.
 
-    Open the file with `errors="surrogateescape"`, so that bytes that are not UTF-8 become an error of their line and do
-    not end the import. Raises `UnreadableCsv` if the header lacks a column or has an unknown one.
+    Blank lines are passed over. Each line stands alone: no value has line breaks, so a quote that is not closed spoils
+    its own line and swallows no others. Empty fields beyond the header are ignored. Raises `UnreadableCsv` if the
+    header lacks a column or has an unknown one.
     """
-    csv.field_size_limit(MAX_FIELD_CHARS)
-    reader = csv.reader(lines, strict=True)
-    header = _header(reader, columns, optional)
-    while True:
-        line = reader.line_num + 1
+    rows = _split_lines(lines)
+    header = _header(rows, columns, optional)
+    for line, fields in rows:
         try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield line, LineError(line, f"not CSV: {error}")
-            continue
-        if not fields:
-            continue
-        try:
-            if len(fields) != len(header):
+            if isinstance(fields, CsvLineError):
+                raise fields
+            if len(fields) < len(header) or any(field.strip() for field in fields[len(header) :]):
                 raise CsvLineError(f"{len(fields)} fields where the header has {len(header)}")
-            for name, value in zip(header, fields, strict=True):
-                if any("\ud800" <= char <= "\udfff" for char in value):
+            values = dict(zip(header, fields, strict=False))
+            for name, value in values.items():
+                if has_surrogates(value):
                     raise CsvLineError(f"{name} is not UTF-8")
-            yield line, parse(line, dict(zip(header, fields, strict=True)))
+            yield line, parse(line, values)
         except (CsvLineError, MoneyError) as error:
             yield line, LineError(line, str(error))
 
 
-def _header(reader: Iterator[list[str]], columns: tuple[str, ...], optional: tuple[str, ...]) -> list[str]:
-    try:
-        header = [name.strip().removeprefix("\ufeff").lower() for name in next(reader)]
-    except (StopIteration, csv.Error):
+def _split_lines(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | CsvLineError]]:
+    """Yield number and fields of each line that is not blank, or the reason why it has none."""
+    for number, text in enumerate(lines, start=1):
+        if not _VALUE.search(text):
+            continue
+        if len(text) > MAX_LINE_CHARS:
+            yield number, CsvLineError(f"it is longer than {MAX_LINE_CHARS} characters")
+        elif "\0" in text:
+            yield number, CsvLineError("it has NUL bytes, so it is damaged: write it again")
+        else:
+            try:
+                yield number, next(csv.reader([text.strip("\ufeff\r\n")], strict=True))
+            except csv.Error as error:
+                reason = "a quote is not closed on its line" if "end of data" in str(error) else error
+                yield number, CsvLineError(f"not CSV: {reason}")
+
+
+def _split_header(fields: list[str]) -> list[str]:
+    names = [name.strip().lower() for name in fields]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _header(
+    rows: Iterator[tuple[int, list[str] | CsvLineError]], columns: tuple[str, ...], optional: tuple[str, ...]
+) -> list[str]:
+    _, fields = next(rows, (0, CsvLineError("it is empty")))
+    if isinstance(fields, CsvLineError):
         raise UnreadableCsv(
-            f"cannot read the file: it has no header line; it needs the columns {', '.join(columns)}"
-        ) from None
+            f"cannot read the file: it has no header line ({fields}); it needs the columns {', '.join(columns)}"
+        )
+    header = _split_header(fields)
     missing = [name for name in columns if name not in header]
     unknown = [name for name in header if name not in columns + optional]
     if missing or unknown or len(set(header)) != len(header):
         also = f" and may have {', '.join(optional)}" if optional else ""
         raise UnreadableCsv(
-            f"cannot read the file: its header is {','.join(header)}; it needs the columns {', '.join(columns)}{also}"
+            f"cannot read the file: its header is {','.join(header)[:_MAX_SHOWN_CHARS]}; "
+            f"it needs the columns {', '.join(columns)}{also}, separated by commas"
         )
     return header
 

@@ -16,6 +16,7 @@ from uuid import UUID
 from commerce.kernel.china_time import CHINA
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money
+from commerce.kernel.text_files import decode_text
 from commerce.payments.model import Payment, Refund
 from commerce.payments.provider_port import StatementLine
 from commerce.payments.store import RecordedMovement
@@ -71,20 +72,16 @@ def day_bounds(day: date) -> tuple[datetime, datetime]:
 
 
 def decode_statement(raw: bytes) -> str:
-    """Decode a statement from UTF-8 or GB18030. Raises `Invalid` if it is packed, empty or no text."""
-    if raw.startswith((b"PK\x03\x04", b"\x1f\x8b")):
-        raise Invalid("it is packed: unpack it and pass the file with the single movements (Alipay: 业务明细)")
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            text = raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if not text.strip():
-            raise Invalid("it is empty: a statement has headings even for a day without payments")
-        if "\0" in text:
-            break
-        return text
-    raise Invalid("it is neither UTF-8 nor GB18030 text, so it is not a statement")
+    """Decode a statement from UTF-8, GB18030 or UTF-16.
+
+    Raises `Invalid` if it is packed, empty or no text. A wrong guess is noticed: the headings are Chinese and would be missing.
+    """
+    text = decode_text(raw, "utf-8", "gb18030")
+    if not text.strip():
+        raise Invalid("it is empty: a statement has headings even for a day without payments")
+    if "\0" in text:
+        raise Invalid("it is not UTF-8 or GB18030 text: pass the file as the provider gave it")
+    return text
 
 
 def check_readable(provider: str, statement: Sequence[StatementLine | str]) -> None:

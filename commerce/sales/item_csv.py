@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from commerce.catalog.product_csv import read_sku
-from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
+from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_lines, read_rows
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import parse_money
 from commerce.sales.model import MAX_UNITS, ItemInput
@@ -17,7 +17,7 @@ _MAX_REPORTED_LINES = 50
 def read_items(file: Path, currency: str) -> list[tuple[str, ItemInput]]:
     """Read items by SKU from a file with the columns sku, units and optionally price and limit_per_user.
 
-    Raises `Invalid` that lists the wrong lines, `UnreadableCsv` if the header is wrong.
+    Raises `Invalid` that lists the wrong lines, `UnreadableCsv` if the file or its header is wrong.
     """
     first_lines: dict[str, int] = {}
 
@@ -31,8 +31,7 @@ def read_items(file: Path, currency: str) -> list[tuple[str, ItemInput]]:
             units=parse_unsigned("units", fields["units"], MAX_UNITS),
         )
 
-    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        rows = [row for _, row in read_rows(lines, ("sku", "units"), ("price", "limit_per_user"), parse)]
+    rows = [row for _, row in read_rows(read_lines(file), ("sku", "units"), ("price", "limit_per_user"), parse)]
     errors = [row for row in rows if isinstance(row, LineError)]
     if errors:
         details = "\n".join(f"  line {error.line}: {error.reason}" for error in errors[:_MAX_REPORTED_LINES])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import chain, islice
+from itertools import islice
 
-from commerce.kernel.csv_rows import ImportReport, LineError
+from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns
 from commerce.kernel.postgres import Connection, Database
 from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics
@@ -28,11 +28,9 @@ class Warehouses:
         Wrong lines are reported, all others are imported; a repeat changes nothing. Raises `UnreadableCsv` if the
         header is wrong.
         """
-        lines = iter(lines)
-        header = next(lines, "")
-        read = read_product_logistics if "sku" in header.lower() else read_warehouses
-        rows = read(chain([header], lines))
-        report = ImportReport()
+        lines = list(lines)
+        rows = (read_product_logistics if "sku" in read_columns(lines) else read_warehouses)(lines)
+        report = ImportReport(blank=count_blank_lines(lines))
         while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
             async with self._db.transaction() as connection:
                 errors = [row for _, row in chunk if isinstance(row, LineError)]

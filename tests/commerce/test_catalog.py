@@ -47,7 +47,11 @@ async def test_import_repeated_changes_nothing(shop: CliServices) -> None:
         ("A1,,2.55,GBP", "name"),
         ("A1,   ,2.55,GBP", "name"),
         ("A1," + "x" * 201 + ",2.55,GBP", "name"),
-        ('A1,"two\nlines",2.55,GBP', "name"),
+        ('A1,"two\u2028li\x0bnes",2.55,GBP', "name"),
+        ('A1,"Lantern,2.55,GBP', "a quote is not closed on its line"),
+        ('A1,"Lantern', "a quote is not closed on its line"),
+        ("A1,Lan\0tern,2.55,GBP", "NUL"),
+        ("A1," + "x" * 10_001 + ",2.55,GBP", "longer than 10000 characters"),
         ("A1,Lantern,2.555,GBP", "more decimals than GBP"),
         ("A1,Lantern,-1,GBP", "not an amount"),
         ("A1,Lantern,1e3,GBP", "not an amount"),
@@ -79,8 +83,8 @@ async def test_import_with_repeated_sku_keeps_first_line(shop: CliServices) -> N
 
 async def test_import_with_multiline_fields_reports_file_lines(shop: CliServices) -> None:
     report = await import_products(shop, '\nA1,"a\nb",1,GBP\nB 1,x,1,GBP\n\nC1,fine,1,GBP\n')
-    assert [line.line for line in report.errors] == [3, 5]
-    assert report.added == 1
+    assert [line.line for line in report.errors] == [3, 4, 5]
+    assert (report.added, report.blank) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_rate_table_regions_and_steps_in_any_order_are_read() -> None:
         ("sf,CN/,0,1,1,CNY,2,yes", "region is 'CN/'"),
         ("sf,CN/a/b/c/d,0,1,1,CNY,2,yes", "region is 'CN/a/b/c/d'"),
         (f"sf,CN/{'x' * 200},0,1,1,CNY,2,yes", "longer than 200"),
-        ("sf,CN/a\x00b,0,1,1,CNY,2,yes", "control characters"),
+        ("sf,CN/a\x07b,0,1,1,CNY,2,yes", "control characters"),
         ("sf,CN,-1,1,1,CNY,2,yes", "from_g is '-1'"),
         ("sf,CN,0,1.5,1,CNY,2,yes", "to_g is '1.5'"),
         ("sf,CN,0,10000001,1,CNY,2,yes", "not a whole number from 0 to 10000000"),

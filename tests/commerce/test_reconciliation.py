@@ -244,7 +244,9 @@ def test_unmatched_refund_line_is_explained() -> None:
 async def test_statement_in_each_encoding_is_decoded(kit: ReconciliationKit, name: str) -> None:
     kit.pay(name, uuid4())
     text = kit.statement(name)
-    for raw in (text.encode(), text.encode("utf-8-sig"), text.encode("gb18030")):
+    bare = text.replace("\r\n", "\n").replace("\n", "\r")
+    raws = [*(text.encode(name) for name in ("utf-8", "utf-8-sig", "gb18030", "utf-16")), bare.encode("gb18030")]
+    for raw in raws:
         assert len(kit.adapters[name].read_statement(decode_statement(raw))) == 1
     other = kit.statement(PROVIDERS[1 - PROVIDERS.index(name)])
     lines = kit.adapters[name].read_statement(other)
@@ -261,8 +263,8 @@ async def test_statement_in_each_encoding_is_decoded(kit: ReconciliationKit, nam
         (b"\r\n \n", "it is empty"),
         (b"PK\x03\x04rest", "unpack it"),
         (b"\x1f\x8b\x08", "unpack it"),
-        (b"\xff\xff\xff", "neither UTF-8 nor GB18030"),
-        (b"a\0b", "neither UTF-8 nor GB18030"),
+        (b"\xff\xff\xff", "not UTF-8 or GB18030 text"),
+        (b"a\0b", "not UTF-8 or GB18030 text"),
     ],
 )
 def test_file_that_is_no_statement_is_refused(raw: bytes, words: str) -> None:
