@@ -33,9 +33,9 @@ def read_file(file: Path) -> bytes:
 def decode_text(raw: bytes, *encodings: str, keep_damaged: bool = False) -> str:
     """Decode a file by its byte order mark, or else by the first of `encodings` that fits.
 
-    Without `encodings` it is UTF-8. Each line of the result ends with a line feed. With `keep_damaged`, bytes that are not UTF-8 become surrogates if
-    only some lines have them; the encoding of a whole file is never guessed, because that could give wrong names.
-    Raises `Invalid`, with “it” for the file.
+    Without `encodings` it is UTF-8. Each line of the result ends with a line feed. With `keep_damaged`, bytes that are
+    not UTF-8 become surrogates if only some lines have them; the encoding of a whole file is never guessed, because
+    that could give wrong names. Raises `Invalid`, with “it” for the file.
     """
     if raw.startswith(_PACKED):
         raise Invalid("it is packed or a workbook: unpack it, or save the table as “CSV UTF-8”, and pass that file")

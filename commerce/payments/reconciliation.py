@@ -74,7 +74,8 @@ def day_bounds(day: date) -> tuple[datetime, datetime]:
 def decode_statement(raw: bytes) -> str:
     """Decode a statement from UTF-8, GB18030 or UTF-16.
 
-    Raises `Invalid` if it is packed, empty or no text. A wrong guess is noticed: the headings are Chinese and would be missing.
+    Raises `Invalid` if it is packed, empty or no text. A wrong guess is
+    noticed: the headings are Chinese and would be missing.
     """
     text = decode_text(raw, "utf-8", "gb18030")
     if not text.strip():
