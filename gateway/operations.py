@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
 
 from commerce.kernel.errors import Invalid
+from commerce.kernel.moments import check_years
 from gateway.auth import Identity, Role
 from gateway.decoding import decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
@@ -171,8 +173,11 @@ def _decode(parameter: Parameter, request: web.Request) -> Any:
             raise BadRequest(f"the {parameter.location} parameter {parameter.name} is missing: {parameter.description}")
         return None
     try:
-        return msgspec.convert(raw, parameter.type, strict=False)
-    except msgspec.ValidationError as error:
+        value = msgspec.convert(raw, parameter.type, strict=False)
+        if isinstance(value, date):
+            check_years(value)
+        return value
+    except ValueError as error:
         detail = parameter.invalid_message or str(error)
         raise Invalid(f"{parameter.name}: {detail}", errors=[{"pointer": parameter.name, "detail": detail}]) from None
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 CHINA = timezone(timedelta(hours=8), "Asia/Shanghai")
 """a fixed offset: China has had no summer time since 1991, so the machine needs no table of time zones"""
 _FORMAT = "%Y-%m-%d %H:%M:%S"
-_PATTERN = re.compile(r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+_PATTERN = re.compile(r"2[0-9]{3}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 
 
 def format_china_time(moment: datetime) -> str:
@@ -19,7 +19,8 @@ def format_china_time(moment: datetime) -> str:
 def parse_china_time(text: object) -> datetime:
     """Parse `2014-07-24 03:07:50` in China's time into a moment in UTC.
 
-    Raises `ValueError` for any other text, such as one with single digits, and for a day that does not exist."""
+    Raises `ValueError` for any other text, such as one with single digits, for a day that does not exist, and for a
+    year that is not in 2000 to 2999."""
     if not isinstance(text, str) or not _PATTERN.fullmatch(text):
         raise ValueError(f"{str(text)[:40]!r} is not a time like 2014-07-24 03:07:50")
     return datetime.fromisoformat(text).replace(tzinfo=CHINA).astimezone(UTC)

@@ -11,7 +11,8 @@ import msgspec
 
 from commerce.catalog.model import Sku
 from commerce.kernel.money import Currency, Minor
-from commerce.kernel.types import Moment, Name, Reason
+from commerce.kernel.moments import Moment, WithMoments
+from commerce.kernel.types import Name, Reason
 
 MAX_UNITS = 1_000_000_000
 _KEY_LIFETIME = timedelta(days=3)
@@ -32,7 +33,7 @@ class SaleState(StrEnum):
     CLOSED = "closed"
 
 
-class SaleInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class SaleInput(WithMoments, frozen=True, forbid_unknown_fields=True):
     """The data of a new sale. A sale without `closes_at` does not close, as in ordinary trade."""
 
     sale_id: SaleId

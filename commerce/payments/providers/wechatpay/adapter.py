@@ -26,6 +26,7 @@ from commerce.kernel.external import (
     WebhookReply,
 )
 from commerce.kernel.ids import parse_uuid_hex
+from commerce.kernel.moments import parse_moment
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import (
     PaymentAction,
@@ -301,9 +302,7 @@ def _provider_payment(payment_id: UUID, trade: messages.WeChatTrade) -> Provider
         raise ValueError("a captured payment needs amount, transaction_id and success_time")
     if trade.amount.currency not in (None, CURRENCY):
         raise ValueError(f"the currency is not {CURRENCY}")
-    captured_at = datetime.fromisoformat(trade.success_time)
-    if captured_at.tzinfo is None:
-        raise ValueError("success_time has no zone")
+    captured_at = parse_moment(trade.success_time)
     return ProviderPayment(payment_id, state, Money(trade.amount.total, CURRENCY), trade.transaction_id, captured_at)
 
 

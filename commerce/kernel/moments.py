@@ -1,0 +1,52 @@
+"""Moments and days from outside: all of them lie in the years 2000 to 2999.
+
+Year 1 becomes `-infinity` in Postgres, and no arithmetic with zones works at either end of the calendar.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+import msgspec
+
+_FIRST_YEAR, _LAST_YEAR = 2000, 2999
+_START, _END = datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC)
+YEARS = f"in the years {_FIRST_YEAR} to {_LAST_YEAR}"
+Moment = Annotated[datetime, msgspec.Meta(tz=True, description=f"RFC 3339, {YEARS}")]
+
+
+class WithMoments(msgspec.Struct, frozen=True):
+    """Base of every struct that takes moments or days from outside: it refuses those that are out of bounds."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, date):
+                try:
+                    check_years(value)
+                except ValueError as error:
+                    raise ValueError(f"{name}: {error}") from None  # msgspec adds the path
+
+
+def check_years(value: date) -> None:
+    """Raise `ValueError` if a day or a moment with a zone is not in the years 2000 to 2999."""
+    is_within = _START <= value < _END if isinstance(value, datetime) else _FIRST_YEAR <= value.year <= _LAST_YEAR
+    if not is_within:
+        raise ValueError(f"{value.isoformat()} is not {YEARS}")
+
+
+def parse_moment(text: str) -> datetime:
+    """Parse ISO 8601 with a zone into UTC. Raises `ValueError` for any other text and for other years."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text[:40]!r} has no time zone")
+    check_years(moment)
+    return moment.astimezone(UTC)
+
+
+def parse_day(text: str) -> date:
+    """Parse a day such as 2026-11-11. Raises `ValueError` for any other text and for other years."""
+    day = date.fromisoformat(text)
+    check_years(day)
+    return day
