@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from contextlib import suppress
 
 from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock
+from commerce.sales.server_adoption import ServerAdoption
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.metrics_buffer import MetricsBuffer
+from gateway.order_intake import OrderIntake
 from gateway.sale_snapshots import SaleSnapshots
 from lua import SaleKeys
 
 _logger = logging.getLogger(__name__)
 _BACKLOG_POLL_INTERVAL_S = 0.25
 _METRICS_FLUSH_INTERVAL_S = 1.0
+_ADOPTION_INTERVAL_S, _ADOPTION_PAUSE_S = 1.0, 0.1
 
 
 async def flush_metrics_forever(metrics_buffer: MetricsBuffer, admission: Admission, clock: Clock) -> None:
@@ -36,3 +41,17 @@ async def poll_backlog_forever(redis: Redis, snapshots: SaleSnapshots, admission
         except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
             _logger.warning("cannot read the backlog", extra={"reason": str(error)})
         await clock.sleep(_BACKLOG_POLL_INTERVAL_S)
+
+
+async def adopt_sales_forever(adoption: ServerAdoption, snapshots: SaleSnapshots, intake: OrderIntake) -> None:
+    """Adopt the sales when Redis is another server: at once if the intake has trouble, else each second."""
+    while True:
+        intake.trouble.clear()
+        try:
+            await adoption.adopt_sales(snapshots.sale_ids(), intake.newest_entries())
+        except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
+            _logger.warning("cannot see which server Redis is", extra={"reason": str(error)})
+        metrics.SALES_BEHIND.set(len(adoption.behind))
+        await asyncio.sleep(_ADOPTION_PAUSE_S)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(intake.trouble.wait(), _ADOPTION_INTERVAL_S)

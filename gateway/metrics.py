@@ -25,6 +25,11 @@ RESERVE_SECONDS = Histogram(
     buckets=RESERVE_BOUNDS,
 )
 WAITING = Gauge("floodgate_intake_waiting_orders", "Orders that wait to be sent to Redis", multiprocess_mode="livesum")
+SALES_BEHIND = Gauge(
+    "floodgate_sales_behind",
+    "Sales whose Redis lacks orders or changes that were seen before; they take no orders",
+    multiprocess_mode="livemax",
+)
 CONNECTIONS = Gauge(
     "floodgate_http_connections", "Open connections by port: public, admin", ["port"], multiprocess_mode="livesum"
 )

@@ -25,13 +25,13 @@ import lua
 from commerce.kernel.clock import DAY_MS, Clock
 from commerce.kernel.errors import NotReady, OutcomeUnknown, Overloaded, ProblemError
 from commerce.kernel.failpoints import failpoint
-from commerce.kernel.redis_client import REDIS_UNAVAILABLE, check_redis
+from commerce.kernel.redis_client import REDIS_NOT_NOW, REDIS_UNAVAILABLE, check_redis
 from commerce.kernel.redis_multiplexer import RedisConnectionLost, RedisMultiplexer
 from config.settings import Settings
 from gateway.admission import Admission
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.pending_order import Outcome, PendingOrder
-from lua import Reservation, ReserveOutcome, ReserveResult, SaleKeys
+from lua import EntryId, Reservation, ReserveOutcome, ReserveResult, SaleKeys
 
 _logger = logging.getLogger(__name__)
 _RETRY_INTERVAL_S = 0.05
@@ -41,7 +41,7 @@ _MAX_EXTRA_ITERATIONS = 2
 class _SaleQueue:
     """The waiting orders of one sale, by deadline."""
 
-    __slots__ = ("extra_iterations", "inflight", "keys", "previous_length", "scheduled", "size", "waiting")
+    __slots__ = ("extra_iterations", "inflight", "keys", "newest", "previous_length", "scheduled", "size", "waiting")
 
     def __init__(self, sale_id: str) -> None:
         self.keys = SaleKeys(sale_id)
@@ -49,6 +49,8 @@ class _SaleQueue:
         self.size = 0
         """bytes of the waiting payloads"""
         self.inflight = 0
+        self.newest: EntryId | None = None
+        """the newest entry that this process knows of"""
         self.scheduled = False
         self.extra_iterations = self.previous_length = 0
         """iterations that may still be awaited while more orders wait than `previous_length`"""
@@ -81,6 +83,8 @@ class OrderIntake:
         self._queues: dict[str, _SaleQueue] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._healthy = True
+        self.trouble = asyncio.Event()
+        """set when Redis was lost or does not have a sale; whoever waits for it clears it"""
         self._loop = asyncio.get_running_loop()
         self._order_timeout_s = settings.limits.order_timeout_ms / 1000
 
@@ -109,6 +113,10 @@ class OrderIntake:
         if isinstance(outcome, ProblemError):
             raise outcome
         return outcome
+
+    def newest_entries(self) -> dict[str, EntryId]:
+        """Return the newest entry that this process has seen of each sale."""
+        return {sale_id: queue.newest for sale_id, queue in self._queues.items() if queue.newest is not None}
 
     async def drain(self) -> None:
         """Wait until every order is resolved."""
@@ -187,34 +195,14 @@ class OrderIntake:
                 self._schedule(queue)
 
     async def _send_until_clear(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:
-        """Send until every order of the batch is resolved or the last order's deadline is over."""
-        unclear = False
-        deadline = batch[-1].deadline
+        """Send until every order of the batch is resolved or the last order's deadline is over.
+
+        `unclear` is true once a call may have reserved something without an answer.
+        """
+        unclear, deadline = False, batch[-1].deadline
         while True:
             if await self._recheck_redis():
-                try:
-                    await self._reserve(queue, batch)
-                    return
-                except NotReady as error:  # the link has reconnected to a server that breaks a promise
-                    self._healthy = False
-                    _logger.error("Redis cannot be used", extra={"reason": error.detail})
-                except RedisConnectionLost as error:
-                    self._healthy, unclear = False, unclear or error.sent
-                    _logger.warning("lost the Redis connection", extra={"orders": len(batch), "reason": str(error)})
-                except REDIS_UNAVAILABLE as error:
-                    self._healthy, unclear = False, True
-                    _logger.warning(
-                        "lost the Redis connection during a call", extra={"orders": len(batch), "reason": str(error)}
-                    )
-                except OutOfMemoryError:
-                    no_memory = Overloaded("Redis has no memory left; repeat with the same key later")
-                    _fail(batch, _outcome_unknown() if unclear else no_memory)
-                    return
-                except RedisError as error:
-                    _logger.error("Redis refused a batch", extra={"orders": len(batch), "reason": str(error)})
-                    refused = NotReady("Redis refuses orders at the moment; repeat with the same key")
-                    _fail(batch, _outcome_unknown() if unclear else refused)
-                    return
+                unclear = await self._attempt(queue, batch, unclear)
                 batch = _list_undecided(batch)
                 if not batch:
                     return
@@ -222,6 +210,30 @@ class OrderIntake:
                 _fail(batch, _outcome_unknown() if unclear else redis_unreachable())
                 return
             await asyncio.sleep(_RETRY_INTERVAL_S)
+
+    async def _attempt(self, queue: _SaleQueue, batch: list[PendingOrder], unclear: bool) -> bool:
+        """Send a batch once. Returns whether it is unclear now what Redis did; undecided orders may go on."""
+        sent = False
+        try:
+            day = self._clock.now_ms() // DAY_MS
+            if not unclear:  # a repeat asks its own sale only: its key may be its own by now
+                batch = await self._refuse_used_keys(queue, batch, day)
+            sent = bool(batch)
+            await self._reserve(queue, batch, day, unclear)
+        except NotReady as error:  # the link has reconnected to a server that breaks a promise
+            self._report_trouble("Redis cannot be used", batch, error)
+        except REDIS_UNAVAILABLE as error:
+            self._report_trouble("lost the Redis connection", batch, error)
+            return unclear or (sent and _may_have_arrived(error))
+        except RedisError as error:
+            _logger.error("Redis refused a batch", extra={"orders": len(batch), "reason": str(error)})
+            _fail(batch, _outcome_unknown() if unclear else _refusal(error))
+        return unclear
+
+    def _report_trouble(self, text: str, batch: Sequence[PendingOrder], error: Exception) -> None:
+        self._healthy = False
+        self.trouble.set()
+        _logger.warning(text, extra={"orders": len(batch), "reason": str(error)})
 
     async def _recheck_redis(self) -> bool:
         """After a failure, check that Redis is reachable and still keeps its promises. Returns False if not."""
@@ -235,25 +247,41 @@ class OrderIntake:
         self._healthy = True
         return True
 
-    async def _reserve(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:
-        started = perf_counter()
-        day = self._clock.now_ms() // DAY_MS
-        undecided = await self._refuse_used_keys(queue, batch, day)
-        if not undecided:
+    async def _reserve(self, queue: _SaleQueue, batch: list[PendingOrder], day: int, unclear: bool) -> None:
+        """Send a batch and resolve its orders.
+
+        If an earlier call is unclear, NOT_READY leaves an order undecided: this server cannot tell what that call did.
+        """
+        if not batch:
             return
-        results = await lua.reserve(self._link, queue.keys, day, [order.reservation for order in undecided])
+        started = perf_counter()
+        connection = await self._link.pin() if self._settings.durability == "replicated" else self._link
+        results = await lua.reserve(connection, queue.keys, day, [order.reservation for order in batch])
         failpoint("intake.after_reserve")
-        if self._settings.durability == "replicated":
-            replicas, timeout_ms = self._settings.replicas, self._limits.redis_call_timeout_ms // 2
-            if not await lua.wait_for_replicas(self._redis, queue.keys, replicas, timeout_ms):
-                _fail(undecided, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
-                return
+        if self._settings.durability == "replicated" and not await self._is_replicated(connection, queue, batch):
+            _fail(batch, OutcomeUnknown("the replicas have not confirmed yet; repeat with the same key"))
+            return
         self._metrics_buffer.reserve_seconds.observe(perf_counter() - started)
-        self._metrics_buffer.reserve_batch_orders.observe(len(undecided))
-        for order, result in zip(undecided, results, strict=True):
-            record = result.record
-            is_own = record is not None and record.order_id == order.reservation.order_id  # accepted by an unclear call
-            order.resolve(ReserveResult(ReserveOutcome.ACCEPTED, result.entry) if is_own else result)
+        self._metrics_buffer.reserve_batch_orders.observe(len(batch))
+        for order, result in zip(batch, results, strict=True):
+            if result.outcome is ReserveOutcome.NOT_READY:
+                self.trouble.set()
+                if unclear:
+                    continue
+            order.resolve(_result_of(order, result))
+        queue.newest = max((result.entry for result in results if result.entry), default=queue.newest)
+
+    async def _is_replicated(self, connection: lua.Commands, queue: _SaleQueue, batch: list[PendingOrder]) -> bool:
+        """Wait until the replicas of the very server that took the orders have them.
+
+        An error says nothing about the orders, which are taken.
+        """
+        try:
+            timeout_ms = self._limits.redis_call_timeout_ms // 2
+            return await lua.wait_for_replicas(connection, queue.keys, self._settings.replicas, timeout_ms)
+        except (RedisError, OSError) as error:
+            self._report_trouble("the replicas cannot confirm", batch, error)
+            return False
 
     async def _refuse_used_keys(self, queue: _SaleQueue, batch: list[PendingOrder], day: int) -> list[PendingOrder]:
         """Refuse orders whose key is used in another sale, and return the others.
@@ -280,6 +308,26 @@ def _fail(batch: Sequence[PendingOrder], problem: ProblemError) -> None:
     """Resolve every undecided order of the batch with a problem."""
     for order in batch:
         order.resolve(problem)
+
+
+def _result_of(order: PendingOrder, result: ReserveResult) -> ReserveResult:
+    """Return the result of an order: a replay of itself was accepted by an unclear call."""
+    if result.record is None or result.record.order_id != order.reservation.order_id:
+        return result
+    return ReserveResult(ReserveOutcome.ACCEPTED, result.entry)
+
+
+def _may_have_arrived(error: Exception) -> bool:
+    """Tell whether the command of a failed call may have been executed."""
+    if isinstance(error, RedisConnectionLost):
+        return error.sent
+    return not isinstance(error, REDIS_NOT_NOW)
+
+
+def _refusal(error: RedisError) -> ProblemError:
+    if isinstance(error, OutOfMemoryError):
+        return Overloaded("Redis has no memory left; repeat with the same key later")
+    return NotReady("Redis refuses orders at the moment; repeat with the same key")
 
 
 def _outcome_unknown() -> ProblemError:

@@ -37,6 +37,7 @@ from commerce.payments.provider_port import Provider
 from commerce.payments.providers import open_providers
 from commerce.payments.service import Payments
 from commerce.rates.service import Rates
+from commerce.sales.server_adoption import ServerAdoption
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
@@ -45,8 +46,9 @@ from commerce.shipping.service import Shipping
 from config.settings import Settings
 from gateway.admission import Admission
 from gateway.auth import Authenticator
-from gateway.background_loops import flush_metrics_forever, poll_backlog_forever
+from gateway.background_loops import adopt_sales_forever, flush_metrics_forever, poll_backlog_forever
 from gateway.change_watcher import ChangeWatcher
+from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
@@ -80,6 +82,7 @@ class GatewayServices:
     admission: Admission
     snapshots: SaleSnapshots
     intake: OrderIntake
+    adoption: ServerAdoption
     placement: OrderPlacement
     metrics_buffer: MetricsBuffer
     request_ids: RequestIdGenerator
@@ -101,6 +104,8 @@ class GatewayServices:
     route_execution: RouteExecution
     dead_letters: DeadLetters
     watcher: ChangeWatcher
+    redis_check: SharedCheck
+    database_monitor: DatabaseMonitor
     stopping: asyncio.Event
 
 
@@ -128,6 +133,8 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         for loop in (
             snapshots.refresh_forever(),
             services.watcher.poll_forever(),
+            adopt_sales_forever(services.adoption, snapshots, services.intake),
+            services.database_monitor.poll_forever(),
             poll_backlog_forever(services.redis, snapshots, admission, clock),
             flush_metrics_forever(services.metrics_buffer, admission, clock),
         ):
@@ -164,6 +171,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         admission=admission,
         snapshots=snapshots,
         intake=intake,
+        adoption=ServerAdoption(db, redis, clock),
         placement=OrderPlacement(settings, clock, ids, redis, snapshots, intake, _order_limits(settings)),
         metrics_buffer=metrics_buffer,
         request_ids=RequestIdGenerator(),
@@ -174,7 +182,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         sales=sales,
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
-        payments=Payments(db, clock, ids, providers, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
+        payments=Payments(db, clock, ids, providers, settings.payments, Shipping.has_cash_shipments),
         providers=providers,
         shipping=shipping,
         carriers=carriers,
@@ -189,6 +197,8 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
             clock,
             limits.concurrent_event_streams,
         ),
+        redis_check=build_redis_check(redis, link, settings, clock),
+        database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=asyncio.Event(),
     )
 

@@ -9,10 +9,11 @@ local meta, stock, changes = KEYS[1], KEYS[2], KEYS[3]
 local id, day, sku, delta = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 -- include: changes
+-- include: server
 
 local APPLIED, ALREADY_APPLIED, NOT_READY, TOO_OLD, NOT_ENOUGH = 0, 1, 2, 3, 4
 
-local epoch = redis.call('HGET', meta, 'epoch')
+local epoch = adopted_epoch(meta)
 if not epoch then return {'', NOT_READY, 0} end
 local expiry_s = changes_expiry_s(day)
 if expiry_s <= server_time_s() then return {epoch, TOO_OLD, 0} end

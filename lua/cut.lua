@@ -5,11 +5,9 @@
 
 local meta, stock, orders, accepted = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
--- include: stream
+-- include: entry_ids
 
 local load = redis.call('HMGET', meta, 'epoch', 'change_seq')
-local last_id = '0-0'
-if redis.call('EXISTS', orders) == 1 then last_id = last_entry_id(orders) end
 return {
-  load[1] or '', tonumber(load[2] or 0), last_id, redis.call('HLEN', accepted), redis.call('HGETALL', stock),
+  load[1] or '', tonumber(load[2] or 0), last_entry_id(orders), redis.call('HLEN', accepted), redis.call('HGETALL', stock),
 }

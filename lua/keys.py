@@ -15,7 +15,7 @@ class SaleKeys:
     def __init__(self, sale_id: str) -> None:
         self._tag = f"{{sale:{sale_id}}}:"
         self.meta = self._key("meta")
-        """hash: state, opens_ms, closes_ms, generation, epoch, change_seq; only of a loaded sale"""
+        """hash: the terms, epoch, counted_epoch, change_seq and run_id of a loaded sale"""
         self.stock = self._key("stock")
         """hash: sku → units free"""
         self.buyers = self._key("buyers")

@@ -12,7 +12,8 @@ local meta, stock, buyers, orders, staged_stock, staged_buyers = KEYS[1], KEYS[2
 local epoch, generation, state, opens_ms, closes_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local group, min_id = ARGV[6], ARGV[7]
 
--- include: stream
+-- include: entry_ids
+-- include: server
 
 local LOADED, LOADED_BEFORE = 0, 1
 
@@ -27,14 +28,8 @@ if redis.call('EXISTS', staged_buyers) == 1 then redis.call('RENAME', staged_buy
 local created = redis.pcall('XGROUP', 'CREATE', orders, group, '0', 'MKSTREAM')
 if created.err and not string.find(created.err, 'BUSYGROUP', 1, true) then return created end
 
-local function parse_id(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return tonumber(ms), tonumber(seq)
-end
-local ms, seq = parse_id(last_entry_id(orders))
-local min_ms, min_seq = parse_id(min_id)
-if min_ms > ms or (min_ms == ms and min_seq > seq) then redis.call('XSETID', orders, min_id) end
+if is_lower_id(last_entry_id(orders), min_id) then redis.call('XSETID', orders, min_id) end
 
-redis.call('HSET', meta, 'epoch', epoch, 'generation', generation, 'state', state, 'opens_ms', opens_ms,
-  'closes_ms', closes_ms, 'change_seq', 0)
+redis.call('HSET', meta, 'epoch', epoch, 'counted_epoch', epoch, 'generation', generation, 'state', state,
+  'opens_ms', opens_ms, 'closes_ms', closes_ms, 'change_seq', 0, 'run_id', own_run_id())
 return LOADED

@@ -12,13 +12,14 @@ local meta, stock, buyers, changes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local id, day, user, sku_count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 
 -- include: changes
+-- include: server
 
 local APPLIED, ALREADY_APPLIED, NOT_READY, TOO_OLD, REFUSED = 0, 1, 2, 3, 4
 local REFUSED_SEQ = -1
 local FIRST_SKU = 5 -- position in ARGV
 local last_sku = FIRST_SKU + 3 * (sku_count - 1)
 
-local epoch = redis.call('HGET', meta, 'epoch')
+local epoch = adopted_epoch(meta)
 if not epoch then return {'', NOT_READY, 0} end
 local expiry_s = changes_expiry_s(day)
 if expiry_s <= server_time_s() then return {epoch, TOO_OLD, 0} end

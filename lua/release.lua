@@ -10,13 +10,14 @@ local meta, stock, buyers = KEYS[1], KEYS[2], KEYS[3]
 local release_count = tonumber(ARGV[1])
 
 -- include: changes
+-- include: server
 
 local APPLIED, ALREADY_APPLIED, NOT_READY, TOO_OLD = 0, 1, 2, 3
 local BEFORE_CHANGES = 3 -- position in KEYS before the first changes key
 local FIRST_RELEASE = 2 -- position in ARGV
 
 local now_s = server_time_s()
-local epoch = redis.call('HGET', meta, 'epoch')
+local epoch = adopted_epoch(meta)
 local reply = {epoch or ''}
 
 -- Return units of one SKU, and reduce what counts towards the user's limit.

@@ -22,6 +22,7 @@ local base_day, count, lines = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[5]
 local sku_count, pair_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- include: chunks
+-- include: server
 
 local ACCEPTED, REPLAYED, KEY_REUSED, STALE, NOT_READY = 0, 1, 2, 3, 4
 local NOT_OPEN, PAUSED, CLOSED, SOLD_OUT, OVER_LIMIT = 5, 6, 7, 8, 9
@@ -44,9 +45,9 @@ local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local reply = {now_ms, ''}
 
-local terms = call('HMGET', meta, 'state', 'opens_ms', 'closes_ms', 'generation')
+local terms = call('HMGET', meta, 'state', 'opens_ms', 'closes_ms', 'generation', 'run_id')
 local today = BASE_DAY + math.floor(now_ms / DAY_MS) - base_day
-if not terms[1] or today < FIRST_TODAY or today > LAST_TODAY then
+if not terms[1] or not is_own_run_id(terms[5]) or today < FIRST_TODAY or today > LAST_TODAY then
   for i = 1, count do reply[i + 2] = NOT_READY end
   return reply
 end

@@ -1,8 +1,8 @@
-"""Scripts and reads that concern a sale as a whole: load, unload, publish, cut."""
+"""Scripts and reads that concern a sale as a whole: load, unload, adopt, publish, cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import islice
@@ -14,7 +14,8 @@ from lua.keys import CHANGE_DEDUP_DAYS, GROUP, SaleKeys
 from lua.script import Script
 from lua.stock import DAY_MS, EntryId
 
-_load, _unload, _publish, _cut = Script("load"), Script("unload"), Script("publish"), Script("cut")
+_load, _unload, _adopt = Script("load"), Script("unload"), Script("adopt")
+_publish, _cut = Script("publish"), Script("cut")
 _CHUNK_FIELDS = 2_000
 
 
@@ -23,6 +24,14 @@ class LoadOutcome(IntEnum):
 
     LOADED = 0
     LOADED_BEFORE = 1
+
+
+class AdoptOutcome(IntEnum):
+    """Outcomes of an adoption; the numbers are those of `adopt.lua`."""
+
+    ADOPTED = 0
+    BEHIND = 1
+    NOT_READY = 2
 
 
 class PublishOutcome(IntEnum):
@@ -77,6 +86,61 @@ async def load(
     names = [keys.meta, keys.stock, keys.buyers, keys.orders, staged_stock, staged_buyers]
     reply = await _load.call(client, names, [*terms._arguments(), GROUP, str(min_entry)])
     return LoadOutcome(reply)
+
+
+class LoadState(NamedTuple):
+    """The load of a sale, as a server has it.
+
+    `epoch` is 0 if it is not loaded. `counted_epoch` is that of the load, which is lower than `epoch` if another server
+    adopted it since.
+    `is_adopted` is False if it was loaded on another process, of which this server is a copy.
+    """
+
+    epoch: int
+    counted_epoch: int
+    is_adopted: bool
+
+
+async def read_load_states(client: Redis, keys: Sequence[SaleKeys]) -> list[LoadState]:
+    """Read the load of each sale from one server."""
+    pipe = client.pipeline(transaction=False)
+    pipe.info("server")
+    for sale in keys:
+        pipe.hmget(sale.meta, "epoch", "counted_epoch", "run_id")
+    info, *loads = await pipe.execute()
+    run_id = info["run_id"].encode()
+    return [LoadState(int(epoch or 0), int(counted or epoch or 0), own == run_id) for epoch, counted, own in loads]
+
+
+class Position(NamedTuple):
+    """Progress of a server in a sale: its stream's last id and the seq of its last change."""
+
+    last_entry: EntryId
+    change_seq: int
+
+    def is_behind(self, other: Position) -> bool:
+        return self.last_entry < other.last_entry or self.change_seq < other.change_seq
+
+
+async def read_position(client: Redis, keys: SaleKeys) -> Position:
+    """Read how far the server has come. A sale without a stream is at the beginning."""
+    pipe = client.pipeline(transaction=False)
+    pipe.xinfo_stream(keys.orders)
+    pipe.hget(keys.meta, "change_seq")
+    stream, change_seq = await pipe.execute(raise_on_error=False)
+    if isinstance(stream, Exception) and "no such key" not in str(stream):
+        raise stream
+    last = EntryId(0, 0) if isinstance(stream, Exception) else EntryId.parse(stream["last-generated-id"])
+    return Position(last, int(change_seq or 0))
+
+
+async def adopt(client: Redis, keys: SaleKeys, epoch: int, terms: SaleTerms, at_least: Position) -> AdoptOutcome:
+    """Let a sale that was loaded elsewhere take orders on this server, under the epoch of `terms`.
+
+    Does nothing if the server's epoch is not `epoch`, or if it is behind `at_least`.
+    """
+    arguments = [epoch, *terms._arguments(), str(at_least.last_entry), at_least.change_seq]
+    return AdoptOutcome(await _adopt.call(client, [keys.meta, keys.orders], arguments))
 
 
 async def fill(client: Redis, key: bytes, pairs: Iterable[tuple[Any, int]]) -> None:

@@ -1,4 +1,4 @@
-"""The stream of accepted orders: reads, claims of idle entries, acknowledgement of stored orders."""
+"""The stream of accepted orders: reads, claims, acknowledgement of stored orders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from lua.script import Argument, Commands, Script
 from lua.stock import DAY_MS, EntryId, KeyRecord
 
 _acknowledge = Script("acknowledge")
+_claim_orphans = Script("claim_orphans")
+_delete_consumers = Script("delete_consumers")
+_renew_claims = Script("renew_claims")
+_FIRST = b"0-0"
 _PAGE_ENTRIES = 200
 _SCAN_COUNT = 1_000
 _KEY_DAYS, _DAY_S = 3, 86_400
@@ -47,51 +51,76 @@ async def read_new(client: Redis, keys: SaleKeys, consumer: str, count: int, blo
 
     They become pending with this consumer. Raises `StreamMissing` if the sale has no stream.
     """
-    return await _read(client, keys, consumer, b">", count, block_ms)
+    return _entries(await _read(client, keys, consumer, b">", count, block_ms))
 
 
-async def read_pending(client: Redis, keys: SaleKeys, consumer: str, count: int) -> list[Entry]:
-    """Read again the entries that this consumer has not acknowledged.
+async def read_pending(
+    client: Redis, keys: SaleKeys, consumer: str, after: EntryId, count: int
+) -> tuple[list[Entry], EntryId | None]:
+    """Read again entries after an id that this consumer has not acknowledged. A restart under the same name needs them.
 
-    A restart under the same name needs them. Raises `StreamMissing` if the sale has no stream.
+    Returns them and the id to continue after, None at the end. Raises `StreamMissing` if the sale has no stream.
     """
-    return await _read(client, keys, consumer, b"0", count, None)
+    raw = await _read(client, keys, consumer, str(after).encode(), count, None)
+    return _entries(raw), EntryId.parse(raw[-1][0]) if raw else None
 
 
-async def _read(
-    client: Redis, keys: SaleKeys, consumer: str, after: bytes, count: int, block_ms: int | None
-) -> list[Entry]:
+async def _read(client: Redis, keys: SaleKeys, consumer: str, after: bytes, count: int, block_ms: int | None) -> Any:
     try:
         reply: Any = await client.xreadgroup(GROUP, consumer, {keys.orders: after}, count=count, block=block_ms)
     except ResponseError as error:
         if "NOGROUP" in str(error):
             raise StreamMissing from None
         raise
-    return _entries(reply[0][1]) if reply else []
+    return reply[0][1] if reply else []
 
 
 async def claim_idle_entries(client: Redis, keys: SaleKeys, consumer: str, idle_ms: int, count: int) -> list[Entry]:
-    """Claim for this consumer the entries that others read at least `idle_ms` ago and did not acknowledge.
+    """Claim for this consumer entries that were read at least `idle_ms` ago and are not acknowledged.
 
-    Raises `StreamMissing` if the sale has no stream.
+    Its own entries are among them, unless it renews them. Raises `StreamMissing` if the sale has no stream.
     """
-    try:
-        reply = await client.xautoclaim(keys.orders, GROUP, consumer, idle_ms, count=count)
-    except ResponseError as error:
-        if "NOGROUP" in str(error):
-            raise StreamMissing from None
-        raise
-    return _entries(reply[1])
+    start: Any = _FIRST
+    while True:
+        try:
+            start, raw, *_ = await client.xautoclaim(keys.orders, GROUP, consumer, idle_ms, start, count=count)
+        except ResponseError as error:
+            if "NOGROUP" in str(error):
+                raise StreamMissing from None
+            raise
+        if (entries := _entries(raw)) or start == _FIRST:  # one call looks at ten times `count` entries at most
+            return entries
+
+
+async def renew_claims(client: Redis, keys: SaleKeys, consumer: str, entries: Sequence[Entry]) -> int:
+    """Reset the idle time of this consumer's entries, so that no other claims them.
+
+    Returns the number of those that no other has claimed.
+    """
+    arguments: list[Argument] = [GROUP, consumer, *(str(entry.id) for entry in entries)]
+    return int(await _renew_claims.call(client, [keys.orders], arguments))
+
+
+async def claim_orphans(client: Redis, keys: SaleKeys, consumer: str, count: int, *, idle_ms: int = 0) -> list[Entry]:
+    """Claim for this consumer entries that are neither pending nor new, and give them an idle time.
+
+    An orphan is what is left when a consumer with pending entries is deleted, or when a failover loses that an entry is
+    pending. Without a consumer ("") nothing changes.
+    """
+    orphans: list[Entry] = []
+    after: Any = b""
+    while True:
+        arguments: list[Argument] = [GROUP, consumer, idle_ms, after, count - len(orphans)]
+        after, raw = await _claim_orphans.call(client, [keys.orders], arguments)
+        for id_, fields in raw:
+            orphans.append(Entry(EntryId.parse(id_), tuple(zip(fields[::2], fields[1::2], strict=True))))
+        if not after or len(orphans) == count:
+            return orphans
 
 
 async def delete_idle_consumers(client: Redis, keys: SaleKeys, idle_ms: int) -> int:
     """Delete consumers with nothing pending that have not read for `idle_ms`. Returns their number."""
-    deleted = 0
-    for consumer in await client.xinfo_consumers(keys.orders, GROUP):
-        if consumer["pending"] == 0 and consumer["idle"] >= idle_ms:
-            await client.xgroup_delconsumer(keys.orders, GROUP, consumer["name"])
-            deleted += 1
-    return deleted
+    return int(await _delete_consumers.call(client, [keys.orders], [GROUP, idle_ms]))
 
 
 async def acknowledge(client: Redis, keys: SaleKeys, entries: Sequence[Entry]) -> int:
@@ -215,16 +244,16 @@ async def read_used_keys(
     return [any(records[number] is not None for records in replies) for number in range(len(orders))]
 
 
-async def wait_for_replicas(client: Redis, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:
-    """Wait until that many replicas have all earlier writes of any connection.
+async def wait_for_replicas(client: Commands, keys: SaleKeys, replicas: int, timeout_ms: int) -> bool:
+    """Wait until that many replicas have all earlier writes of any connection to the server.
 
-    Returns False after `timeout_ms`. WAIT covers the last write of its own connection only, so this writes the fence
-    first.
+    `client` must be one connection, the one of the writes: any other may lead to another server. Returns False after
+    `timeout_ms`. WAIT covers the last write of its own connection only, so this writes the fence first.
     """
-    pipe = client.pipeline(transaction=False)
-    pipe.incr(keys.fence)
-    pipe.wait(replicas, timeout_ms)
-    return int((await pipe.execute())[1]) >= replicas
+    _, confirmed = await asyncio.gather(
+        client.execute_command("INCR", keys.fence), client.execute_command("WAIT", replicas, timeout_ms)
+    )
+    return int(confirmed) >= replicas
 
 
 async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int]:

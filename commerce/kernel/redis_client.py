@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 
 from redis import exceptions
+from redis._parsers.base import BaseParser
 from redis.asyncio import BlockingConnectionPool, Connection, Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError, ResponseError
@@ -15,9 +18,21 @@ from redis.exceptions import BusyLoadingError, ReadOnlyError, RedisError, Respon
 from commerce.kernel.errors import NotDurable, NotReady
 
 MIN_VERSION = (6, 2)
+ROLE_CHECK_INTERVAL_S = 1.0
+"""Age in seconds after which a connection is checked before its next use: does it lead to the master?"""
 _REPLICA = re.compile(r"slave\d+")
+_ERROR_IN_SCRIPT = re.compile(r"Error running script .*: -([A-Z]+ .*)", re.DOTALL)
+"""Redis 6.2 hides the code of a command's error in a script behind ERR; later versions do not."""
 
-REDIS_UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, BusyLoadingError, ReadOnlyError, OSError)
+REDIS_NOT_NOW = (
+    BusyLoadingError,
+    ReadOnlyError,
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,
+    exceptions.ClusterDownError,
+)
+"""Answers of a server that did nothing, because it is loading or no longer the master: retry later."""
+REDIS_UNAVAILABLE = (exceptions.ConnectionError, exceptions.TimeoutError, *REDIS_NOT_NOW, OSError)
 """Errors while Redis is unreachable, loading or no longer the master: retry later."""
 
 
@@ -32,7 +47,8 @@ def open_redis(
     not an error.
 
     With `required_durability` (durability, replicas) every new connection checks the server before it sends a command,
-    because the server after a failover may have other settings.
+    because the server after a failover may have other settings. A connection to a server that has become a replica is
+    closed, and the next one goes to the new master.
     """
 
     async def connect_and_verify(connection: Connection) -> None:
@@ -44,8 +60,11 @@ def open_redis(
                 await connection.disconnect()
                 raise
 
-    pool = BlockingConnectionPool.from_url(
-        url,
+    options: dict[str, Any] = dict(parse_url(url))
+    connection_class = options.pop("connection_class", Connection)
+    pool = _MasterPool(
+        **options,
+        connection_class=type(f"Master{connection_class.__name__}", (_MasterConnection, connection_class), {}),
         timeout=timeout_ms / 1000,
         socket_timeout=timeout_ms / 1000,
         socket_connect_timeout=timeout_ms / 1000,
@@ -56,6 +75,55 @@ def open_redis(
         redis_connect_func=connect_and_verify,
     )
     return Redis.from_pool(pool)
+
+
+if TYPE_CHECKING:
+    _AnyConnection = Connection
+else:
+    _AnyConnection = object
+
+
+class _MasterConnection(_AnyConnection):
+    """Mixed into a connection of any kind: it closes itself when the server says that it is a replica."""
+
+    role_checked_at = 0.0
+
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().read_response(*args, **kwargs)
+        except ResponseError as error:
+            code_error = parse_error(str(error)) if type(error) is ResponseError else error
+            if isinstance(code_error, ReadOnlyError):
+                await self.disconnect(nowait=True)
+            raise code_error from None
+
+
+class _MasterPool(BlockingConnectionPool):
+    """Hands out connections to a master only."""
+
+    async def ensure_connection(self, connection: Any) -> None:
+        was_open = connection.is_connected
+        await super().ensure_connection(connection)
+        now = monotonic()
+        if was_open and now - connection.role_checked_at >= ROLE_CHECK_INTERVAL_S:
+            await connection.send_command("INFO", "replication", check_health=False)
+            if not is_master(await connection.read_response()):
+                await connection.disconnect()
+                await connection.connect()
+        connection.role_checked_at = now
+
+
+def is_master(info: bytes) -> bool:
+    """Tell from the answer to INFO whether the server is a master."""
+    return _parse_info(info).get("role") == "master"
+
+
+def parse_error(text: str) -> ResponseError:
+    """Build the exception of an error reply, by the code that the command gave, also from within a script."""
+    in_script = _ERROR_IN_SCRIPT.search(text)
+    parser: Any = BaseParser  # its method has no types
+    error: ResponseError = parser.parse_error(in_script[1] if in_script else text)
+    return error
 
 
 async def check_redis(client: Redis, durability: str, replicas: int) -> None:

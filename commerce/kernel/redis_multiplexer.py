@@ -10,6 +10,8 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
+from time import monotonic
 from typing import Any, cast
 
 import hiredis
@@ -17,10 +19,9 @@ from redis import exceptions
 from redis.asyncio.connection import SSLConnection, parse_url
 
 from commerce.kernel.errors import NotReady
-from commerce.kernel.redis_client import verify_redis_durability
+from commerce.kernel.redis_client import ROLE_CHECK_INTERVAL_S, is_master, parse_error, verify_redis_durability
 
 Argument = bytes | str | int
-_TRY_LATER = ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
 
 
 class RedisConnectionLost(exceptions.ConnectionError):
@@ -32,9 +33,10 @@ class RedisConnectionLost(exceptions.ConnectionError):
 
 
 class RedisMultiplexer:
-    """A shared connection that is opened on first use and reopened after a failure.
+    """A shared connection to the master that is opened on first use and reopened after a failure.
 
-    `timeout_s` limits connecting and each answer.
+    `timeout_s` limits connecting and each answer. Once a second the server is asked whether it still is the master; the
+    connection to a replica is dropped.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class RedisMultiplexer:
         self._required_durability = required_durability
         self._connection: _Connection | None = None
         self._connecting = asyncio.Lock()
+        self._role_check: asyncio.Task[None] | None = None
 
     async def execute_command(self, *command: Argument) -> Any:
         """Send a command and return its answer.
@@ -54,15 +57,30 @@ class RedisMultiplexer:
         connection; `NotReady` if the server is less durable than required; redis's errors if the server refuses the
         command.
         """
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = await self._connect()
+        connection = await self._open_connection()
         return await connection.execute(_pack(command), self._timeout_s)
+
+    async def pin(self) -> PinnedConnection:
+        """Return the present connection, for commands that must reach one server or none.
+
+        Raises as `execute_command` does.
+        """
+        return PinnedConnection(await self._open_connection(), self._timeout_s)
 
     async def close(self) -> None:
         """Drop the connection. Pending commands raise `RedisConnectionLost`."""
         if self._connection is not None:
             self._connection.drop("the client was closed")
+
+    async def _open_connection(self) -> _Connection:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = await self._connect()
+        now = monotonic()
+        if now - connection.role_checked_at >= ROLE_CHECK_INTERVAL_S:
+            connection.role_checked_at = now
+            self._role_check = asyncio.create_task(connection.check_role(self._timeout_s))
+        return connection
 
     async def _connect(self) -> _Connection:
         async with self._connecting:
@@ -112,6 +130,18 @@ class RedisMultiplexer:
             raise
 
 
+class PinnedConnection:
+    """One connection of a multiplexer. Once it is lost, every command raises `RedisConnectionLost`."""
+
+    def __init__(self, connection: _Connection, timeout_s: float) -> None:
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    async def execute_command(self, *command: Argument) -> Any:
+        """Send a command and return its answer, or raise as `RedisMultiplexer.execute_command`."""
+        return await self._connection.execute(_pack(command), self._timeout_s)
+
+
 def _tls(options: Mapping[str, Any]) -> ssl.SSLContext | None:
     """Build the TLS context of a `rediss://` URL as redis-py does.
 
@@ -137,6 +167,7 @@ class _Connection(asyncio.Protocol):
         self._pending: deque[asyncio.Future[Any]] = deque()
         self._loop = asyncio.get_running_loop()
         self.closed = False
+        self.role_checked_at = monotonic()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -152,6 +183,12 @@ class _Connection(asyncio.Protocol):
             return await answer
         finally:
             timer.cancel()
+
+    async def check_role(self, timeout_s: float) -> None:
+        """Drop the connection if it leads to a replica, as that of a demoted master does."""
+        with suppress(exceptions.RedisError):
+            if not is_master(await self.execute(_pack(("INFO", "replication")), timeout_s)):
+                self.drop("the server became a replica")
 
     def _time_out(self, answer: asyncio.Future[Any]) -> None:
         """Fail a command and drop the connection.
@@ -170,7 +207,11 @@ class _Connection(asyncio.Protocol):
             if answer.done():
                 continue
             if isinstance(reply, hiredis.ReplyError):
-                answer.set_exception(_exception_of(str(reply)))
+                error = parse_error(str(reply))
+                answer.set_exception(error)
+                if isinstance(error, exceptions.ReadOnlyError):
+                    self.drop("the server became a replica")
+                    return
             else:
                 answer.set_result(reply)
 
@@ -190,15 +231,3 @@ class _Connection(asyncio.Protocol):
 
 
 _INCOMPLETE = object()
-
-
-def _exception_of(message: str) -> Exception:
-    """Convert an error reply to the exception that redis-py raises for it."""
-    code = message.split(" ", 1)[0]
-    if code in _TRY_LATER:
-        return exceptions.BusyLoadingError(message)
-    if code == "NOSCRIPT":
-        return exceptions.NoScriptError(message)
-    if code == "OOM":
-        return exceptions.OutOfMemoryError(message)
-    return exceptions.ResponseError(message)

@@ -84,7 +84,7 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
     Raises `NoSuchSale` if it never was, `LoadInProgress` if another process loads it, and redis's errors.
     """
     keys = SaleKeys(sale_id)
-    async with _load_lock(db, sale_id) as connection:
+    async with load_lock(db, sale_id) as connection:
         if not await store.begin_load(connection, sale_id):
             raise NoSuchSale(f"there is no opened sale {sale_id!r}")
         failpoint("load.after_begin")
@@ -122,7 +122,8 @@ async def _end_load(
 
 
 @asynccontextmanager
-async def _load_lock(db: Database, sale_id: str) -> AsyncIterator[Connection]:
+async def load_lock(db: Database, sale_id: str) -> AsyncIterator[Connection]:
+    """Keep other processes from loading or adopting the sale. Raises `LoadInProgress` if one does."""
     async with db.connection() as connection:
         if not await store.lock_load(connection, sale_id):
             raise LoadInProgress(f"cannot load {sale_id}: another process is loading it; retry in a moment")
@@ -152,7 +153,7 @@ async def _compute_state(
     limited = {sku for sku, _, limit in rows if limit}
     bought: dict[bytes, int] = defaultdict(int, await store.compute_bought_units(connection, sale_id))
     records = await store.read_recent_keys(connection, sale_id, since)
-    newest = await store.read_last_entry(connection, sale_id)
+    newest = await store.read_newest_entry(connection, sale_id)
     persisted = await store.find_persisted(connection, [order.order_id for _, order in streamed])
     for entry, order in streamed:
         newest = max(newest, entry)

@@ -197,3 +197,27 @@ SELECT accepted_at, entry_seq FROM (
     UNION ALL
     (SELECT entry_at, entry_seq FROM dead_letters WHERE sale_id = $1 ORDER BY entry_at DESC, entry_seq DESC LIMIT 1)
 ) AS newest ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1;
+
+-- name: raise_observed_entry
+UPDATE sales SET observed_entry_at = $2, observed_entry_seq = $3
+WHERE sale_id = $1 AND (observed_entry_at IS NULL OR (observed_entry_at, observed_entry_seq) < ($2, $3));
+
+-- name: read_observed_entry
+SELECT observed_entry_at AS accepted_at, observed_entry_seq AS entry_seq
+FROM sales WHERE sale_id = $1 AND observed_entry_at IS NOT NULL;
+
+-- name: read_last_change_seq
+-- The highest seq that is marked as applied since the stock was counted, 0 if there is none.
+SELECT coalesce(max(seq), 0) FROM (
+    SELECT seq FROM releases WHERE sale_id = $1 AND status = 'applied' AND epoch >= $2
+    UNION ALL
+    SELECT seq FROM stock_changes WHERE sale_id = $1 AND status = 'applied' AND epoch >= $2
+) AS changes;
+
+-- name: begin_adoption
+-- From here on no writer commits what it read from the previous server, and no change is marked as applied there.
+UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1 RETURNING epoch;
+
+-- name: read_epoch
+-- The epoch, kept from changing until the transaction ends.
+SELECT epoch FROM sales WHERE sale_id = $1 FOR SHARE;

@@ -9,11 +9,11 @@ from uuid import UUID
 
 import orjson
 
-from commerce.kernel.clock import to_ms
+from commerce.kernel.clock import from_ms, to_ms
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
-from lua import EntryId, KeyRecord, buyer_field
+from lua import EntryId, KeyRecord, Position, buyer_field
 
 queries = load_queries(__package__)
 _LOAD_TIMEOUT_S = 600  # a load reads all orders of a sale
@@ -262,10 +262,32 @@ async def read_recent_keys(connection: Connection, sale_id: str, since: datetime
     ]
 
 
-async def read_last_entry(connection: Connection, sale_id: str) -> EntryId:
-    """Return the newest stream entry whose orders are stored or dead-lettered."""
-    row = await connection.fetchrow(queries.read_last_entry, sale_id, timeout=_LOAD_TIMEOUT_S)
-    return _entry(row) if row else EntryId(0, 1)
+async def raise_observed_entry(connection: Connection, sale_id: str, entry: EntryId) -> None:
+    """Note an entry that a gateway has seen; a lower one changes nothing."""
+    await connection.execute(queries.raise_observed_entry, sale_id, from_ms(entry.ms), entry.seq)
+
+
+async def read_newest_entry(connection: Connection, sale_id: str) -> EntryId:
+    """Return the newest stream entry whose orders are stored or dead-lettered, or that a gateway has seen."""
+    observed = await connection.fetchrow(queries.read_observed_entry, sale_id)
+    stored = await connection.fetchrow(queries.read_last_entry, sale_id, timeout=_LOAD_TIMEOUT_S)
+    return max(_entry(row) if row else EntryId(0, 1) for row in (observed, stored))
+
+
+async def read_required_position(connection: Connection, sale_id: str, counted_epoch: int) -> Position:
+    """Return the position that a server must have: the newest entry and the newest applied change."""
+    last_seq = await connection.fetchval(queries.read_last_change_seq, sale_id, counted_epoch, timeout=_LOAD_TIMEOUT_S)
+    return Position(await read_newest_entry(connection, sale_id), last_seq)
+
+
+async def begin_adoption(connection: Connection, sale_id: str) -> int:
+    """Raise the epoch and return it."""
+    return int(await connection.fetchval(queries.begin_adoption, sale_id))
+
+
+async def read_epoch(connection: Connection, sale_id: str) -> int:
+    """Read the epoch and keep it from changing until the transaction ends."""
+    return int(await connection.fetchval(queries.read_epoch, sale_id))
 
 
 async def find_persisted(connection: Connection, order_ids: Sequence[UUID]) -> set[UUID]:

@@ -8,7 +8,15 @@ from importlib import resources
 
 import pytest
 
-from lua import ChangeStockOutcome, LoadOutcome, PublishOutcome, ReacquireOutcome, ReleaseOutcome, ReserveOutcome
+from lua import (
+    AdoptOutcome,
+    ChangeStockOutcome,
+    LoadOutcome,
+    PublishOutcome,
+    ReacquireOutcome,
+    ReleaseOutcome,
+    ReserveOutcome,
+)
 from lua.keys import CHANGE_DEDUP_DAYS
 from lua.script import Script, assemble_script
 
@@ -19,6 +27,7 @@ ENUMS: dict[str, type[IntEnum]] = {
     "reacquire": ReacquireOutcome,
     "publish": PublishOutcome,
     "load": LoadOutcome,
+    "adopt": AdoptOutcome,
 }
 
 

@@ -192,6 +192,10 @@ async def test_redis_restarted_with_weaker_settings_gets_no_orders(  # type: ign
             assert (answer.status, answer.code) == (503, "not_ready")
             async with client(url) as redis:
                 await redis.config_set("appendfsync", "always")
-            assert (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
+
+            async def is_accepted() -> bool:
+                return (await gateway.order(order_body(sale_id, ("a", 1)), key="k")).status == 202
+
+            await eventually(is_accepted)  # once the gateway has adopted the sale on the new process
         finally:
             await restarted.stop()
