@@ -9,5 +9,8 @@ _MISSING_KEY = b"{sale:}:missing"  # of the form of a sale's keys, as permission
 
 
 async def check_writable(client: Commands) -> None:
-    """Raise Redis's error if it refuses writes: for want of memory, disk, replicas or permission. Writes nothing."""
+    """Raise Redis's error if it refuses writes now; write nothing.
+
+    It refuses them for want of memory, disk, replicas or permission, and as a replica.
+    """
     await _check_writable.call(client, [_MISSING_KEY], [])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from functools import partial
 from typing import Literal
 
@@ -12,11 +11,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from commerce.kernel import metrics
-from commerce.kernel.errors import ProblemError
-from commerce.kernel.redis_client import check_redis
 from gateway.operations import Call, Operation, json_response
 
-_CHECK_TIMEOUT_S = 2.0
+DatabaseState = Literal["up", "read_only", "down"]
 
 
 class Alive(msgspec.Struct, frozen=True):
@@ -28,14 +25,14 @@ class Alive(msgspec.Struct, frozen=True):
 class Readiness(msgspec.Struct, frozen=True):
     """The state of the dependencies: `checks` maps each to `ok` or to its error.
 
-    `durability` is the promise of a 202 here. While the database is `down`, orders are accepted all the same; reading
-    and cancelling them has to wait.
+    `durability` is the promise of a 202 here. While the database is `down` or `read_only`, orders are accepted all the
+    same; cancelling, and if it is `down` also reading them, has to wait.
     """
 
     status: Literal["ready", "not_ready"]
     durability: Literal["fsync", "replicated", "memory"]
     durability_meaning: str
-    database: Literal["up", "down"]
+    database: DatabaseState
     checks: dict[str, str]
 
 
@@ -54,39 +51,32 @@ async def live(call: Call) -> web.Response:
 async def ready(call: Call) -> web.Response:
     """Answer whether orders can be accepted now.
 
-    They can if Redis is as durable as promised and the process is not stopping. Prices and limits are in memory, so
-    an unavailable database stops no order; `database` and `checks` report it.
+    They can if Redis is as durable as promised and takes writes, and the process is not stopping. Prices and limits
+    are in memory, so an unavailable database stops no order; `database` and `checks` report it.
     """
     services, durability = call.services, call.services.settings.durability
     checks = {
-        "redis": await _check(check_redis(services.redis, durability, services.settings.replicas)),
+        "redis": await services.redis_check.result(),
         "process": "it is stopping" if services.stopping.is_set() else "ok",
     }
     is_ready = all(result == "ok" for result in checks.values())
-    # The snapshots query Postgres twice a second anyway; another query would only delay the probe.
-    database_error = services.snapshots.unavailable_reason()
-    checks["postgres"] = database_error or "ok"
+    # Both poll Postgres anyway; another query would only delay the probe.
+    monitor, cannot_read = services.database_monitor, services.snapshots.unavailable_reason()
+    checks["postgres"] = cannot_read or monitor.failure or "ok"
     readiness = Readiness(
         status="ready" if is_ready else "not_ready",
         durability=durability,
         durability_meaning=_DURABILITY_MEANINGS[durability],
-        database="down" if database_error else "up",
+        database=_database_state(is_read_only=not cannot_read and monitor.is_read_only, check=checks["postgres"]),
         checks=checks,
     )
     return json_response(readiness, 200 if is_ready else 503, {} if is_ready else {"Retry-After": "1"})
 
 
-async def _check(check: Awaitable[None]) -> str:
-    """Run a check within a time limit; return `ok` or the error as text."""
-    try:
-        await asyncio.wait_for(check, _CHECK_TIMEOUT_S)
-    except TimeoutError:
-        return f"no answer within {_CHECK_TIMEOUT_S:g} s"
-    except ProblemError as error:
-        return error.detail
-    except Exception as error:  # noqa: BLE001  # any error means not ready, and the answer shows it
-        return f"{type(error).__name__}: {error}"
-    return "ok"
+def _database_state(*, is_read_only: bool, check: str) -> DatabaseState:
+    if is_read_only:
+        return "read_only"
+    return "up" if check == "ok" else "down"
 
 
 async def read_metrics(call: Call) -> web.Response:
