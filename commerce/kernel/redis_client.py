@@ -105,12 +105,14 @@ class _MasterPool(BlockingConnectionPool):
         was_open = connection.is_connected
         await super().ensure_connection(connection)
         now = monotonic()
-        if was_open and now - connection.role_checked_at >= ROLE_CHECK_INTERVAL_S:
+        if was_open and now - connection.role_checked_at < ROLE_CHECK_INTERVAL_S:
+            return
+        connection.role_checked_at = now
+        if was_open:
             await connection.send_command("INFO", "replication", check_health=False)
             if not is_master(await connection.read_response()):
                 await connection.disconnect()
                 await connection.connect()
-        connection.role_checked_at = now
 
 
 def is_master(info: bytes) -> bool:

@@ -47,6 +47,8 @@ class Processes:
             "FLOODGATE_HTTP__PORT": str(self.port),
             "FLOODGATE_HTTP__ADMIN_PORT": str(self.admin_port),
             "FLOODGATE_DATA_DIR": str(self.home),
+            "FLOODGATE_DURABILITY": settings.durability,
+            "FLOODGATE_REPLICAS": str(settings.replicas),
             "FLOODGATE_LIMITS": settings.limits.model_dump_json(),
             "FLOODGATE_WRITER": settings.writer.model_dump_json(),
             "FLOODGATE_JOBS": settings.jobs.model_dump_json(),

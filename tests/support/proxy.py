@@ -15,10 +15,11 @@ class Proxy:
     * `lose_replies`: for so many replies to EVALSHA, await `when_lost` and close the connection instead.
     * `hold`: replies wait while this event is not set.
     * `refuse`: new connections are closed at once.
+    * `target`: the socket that new connections lead to.
     """
 
     def __init__(self, target: str) -> None:
-        self._target = target
+        self.target = target
         self.lose_replies = 0
         self.lost = 0
         self.when_lost: Callable[[], Awaitable[object]] | None = None
@@ -32,7 +33,7 @@ class Proxy:
         if self.refuse:
             writer.close()
             return
-        target_reader, target_writer = await asyncio.open_unix_connection(self._target)
+        target_reader, target_writer = await asyncio.open_unix_connection(self.target)
         self._writers |= {writer, target_writer}
         state = {"evalsha": False}
         try:

@@ -1,0 +1,177 @@
+"""P1, P2, P9: what a gateway answers while its Redis is replaced by another server."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+import lua
+from commerce.sales.loading import load_sale
+from commerce.sales.model import StockChangeInput
+from commerce.sales.server_adoption import ServerAdoption
+from config.settings import Settings
+from lua import EntryId
+from ops.services import CliServices, open_cli_services
+from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
+from tests.support.redis_pair import RedisPair, open_redis_pair
+from tests.support.sales import eventually, make_sale, order_body
+
+LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 400}
+ITEMS = {"a": (100, 100, None)}
+
+
+@pytest.fixture
+async def pair() -> AsyncIterator[RedisPair]:
+    async with open_redis_pair() as pair:
+        yield pair
+
+
+@pytest.fixture
+def pair_settings(make_settings: Callable[..., Settings], pair: RedisPair) -> Settings:
+    return make_settings(redis_url=pair.url, limits=LIMITS)
+
+
+@pytest.fixture
+async def pair_shop(pair_settings: Settings) -> AsyncIterator[CliServices]:
+    async with open_cli_services(pair_settings) as shop:
+        yield shop
+
+
+async def order(gateway: TestGateway, sale_id: str, key: str | None = None) -> GatewayResponse:
+    return await gateway.order(order_body(sale_id, ("a", 1)), key=key)
+
+
+async def wait_for_acceptance(gateway: TestGateway, sale_id: str) -> None:
+    async def is_accepted() -> bool:
+        return (await order(gateway, sale_id)).status == 202
+
+    await eventually(is_accepted)
+
+
+async def test_replicas_of_another_server_confirm_no_order(
+    make_settings: Callable[..., Settings], pair: RedisPair, sale_id: str, tmp_path: Path
+) -> None:
+    """The replica of the server that took the order is frozen; another master, with a replica, is at its address."""
+    settings = make_settings(redis_url=pair.url, limits=LIMITS, durability="replicated", replicas=1)
+    async with open_redis_pair() as other, open_cli_services(settings) as shop, open_gateway(settings) as gateway:
+        await make_sale(shop, sale_id, ITEMS)
+        await gateway.services.snapshots.refresh()
+        assert (await order(gateway, sale_id)).status == 202
+        pair.replica.process.process.send_signal(signal.SIGSTOP)
+        pair.proxy.target = other.master.url.removeprefix("unix://")
+        await gateway.services.redis.connection_pool.disconnect()  # the link stays with the first server
+        answer = await order(gateway, sale_id)
+        pair.replica.process.process.send_signal(signal.SIGCONT)
+        assert (answer.status, answer.code) == (503, "outcome_unknown")
+
+
+@pytest.mark.parametrize("lag", ["orders", "changes", "load"])
+async def test_server_that_is_behind_takes_no_orders_until_rebuild(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str, lag: str
+) -> None:
+    """It lacks an order that a gateway has seen, a stock change, or the latest load of the sale."""
+    keys = await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    async with open_gateway(pair_settings) as gateway:
+        match lag:
+            case "orders":
+                assert (await order(gateway, sale_id)).status == 202
+            case "changes":
+                await pair_shop.stock.change(
+                    sale_id, pair_shop.ids.new(), StockChangeInput("a", 5, "more arrived"), "test"
+                )
+            case "load":
+                await load_sale(pair_shop.db, pair_shop.redis, pair_shop.clock, sale_id)
+        pair.switch(close=True)
+
+        async def is_refused() -> bool:
+            return sale_id in gateway.services.adoption.behind
+
+        await eventually(is_refused)
+        answer = await order(gateway, sale_id)
+        assert (answer.status, answer.code) == (503, "not_ready")
+        ready = await gateway.call("GET", "/health/ready", user=None)
+        assert ready.status == 503
+        assert f"Redis is behind what was seen of {sale_id}" in ready.body["checks"]["redis"]
+        await pair_shop.redis.connection_pool.disconnect()
+        await load_sale(pair_shop.db, pair_shop.redis, pair_shop.clock, sale_id)
+        await wait_for_acceptance(gateway, sale_id)
+    audit = await pair_shop.audit.audit_sale(sale_id)
+    assert (audit.clean, audit.differences) == (True, 0), audit.findings
+    assert (await lua.read_position(pair_shop.redis, keys)).last_entry > EntryId(0, 1)
+
+
+async def test_server_that_has_everything_is_adopted(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    await make_sale(pair_shop, sale_id, ITEMS)
+    epoch = (await pair_shop.sales.get(sale_id)).epoch
+    async with open_gateway(pair_settings) as gateway:
+        first = await order(gateway, sale_id, key="first")
+        await pair.master.wait_for_replica()
+        await pair.detach_replica()
+        pair.switch(close=True)
+        await wait_for_acceptance(gateway, sale_id)
+        repeated = await order(gateway, sale_id, key="first")
+    assert (repeated.status, repeated.body["order_id"]) == (200, first.body["order_id"])
+    sale = await pair_shop.sales.get(sale_id)
+    assert (sale.epoch, sale.loaded_epoch) == (epoch + 1, epoch + 1)
+
+
+async def test_master_that_became_a_replica_is_left(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    """It lives on and keeps its connections; its scripts could answer `sold_out` from an old copy."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    async with open_gateway(pair_settings) as gateway:
+        assert (await order(gateway, sale_id)).status == 202
+        await pair.hand_over()
+        await wait_for_acceptance(gateway, sale_id)
+    async with pair.master.client() as redis:
+        assert (await redis.info("replication"))["role"] == "master"
+    audit = await pair_shop.audit.audit_sale(sale_id)
+    assert (audit.clean, audit.differences) == (True, 0), audit.findings
+
+
+async def test_pool_leaves_master_that_became_a_replica(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    """A process that only reads gets no READONLY, and must not read from the old server for ever."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.hand_over()
+    async with pair.master.client() as redis:
+        await redis.set("marker", 1)
+        await pair_shop.redis.get("marker")
+
+        async def reads_from_master() -> bool:
+            info = await pair_shop.redis.info("replication")
+            return bool(info["role"] == "master")
+
+        await eventually(reads_from_master)
+        await redis.delete("marker")
+
+
+async def test_adoption_that_was_not_finished_loads_the_sale(
+    pair: RedisPair, pair_shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process dies after it raised the epoch: the sale stays not ready until it is loaded."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    pair.switch(close=True)
+    await pair_shop.redis.connection_pool.disconnect()
+
+    async def die(*_: object) -> None:
+        raise ConnectionResetError("the process dies")
+
+    monkeypatch.setattr(lua, "adopt", die)
+    adoption = ServerAdoption(pair_shop.db, pair_shop.redis, pair_shop.clock)
+    assert await adoption.adopt_sales([sale_id], {}) == 0
+    assert [sale.sale_id for sale in await pair_shop.sales.list_out_of_sync()] == [sale_id]
+    assert await pair_shop.sales.sync_to_redis(sale_id)
+    audit = await pair_shop.audit.audit_sale(sale_id)
+    assert (audit.clean, audit.differences) == (True, 0), audit.findings
