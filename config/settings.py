@@ -31,6 +31,22 @@ class SettingsError(Exception):
     """The settings cannot be used. The message names every error and where to fix it."""
 
 
+def make_absolute(path: Path) -> Path:
+    """Return a path that does not depend on the working directory, without `~`.
+
+    Raises `ValueError` if it names the home of an unknown user or cannot be written into files and URLs.
+    """
+    if any(letter < " " or "\ud800" <= letter <= "\udfff" for letter in str(path)):
+        raise ValueError(f"the path {str(path)!r} has a control character or is not UTF-8; choose another")
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"cannot use the path {path}: {error}") from None
+
+
+AbsolutePath = Annotated[Path, AfterValidator(make_absolute)]
+
+
 class HttpSettings(SettingsSection):
     """Addresses of the gateway. The admin port also serves `/metrics`: keep it private."""
 
@@ -141,9 +157,15 @@ class WeChatPaySettings(CredentialSection):
 
 
 class PaymentSettings(SettingsSection):
-    """The providers that are offered. A payment expires `expiry_margin_s` before its order."""
+    """The providers that are offered. A payment expires `expiry_margin_s` before its order.
+
+    `shop_name` begins the text on customers' bills. `return_urls` are pages of the shop to which a provider's page
+    leads back: the first one if a request names none, with the order's id in place of `{order_id}`; a request may name
+    any page on the hosts of these."""
 
     expiry_margin_s: Seconds = 60
+    shop_name: str = Field(default="", max_length=20)
+    return_urls: tuple[Annotated[str, Field(max_length=220, pattern=r"^https?://[!-~]+$")], ...] = ()
     alipay: AlipaySettings | None = None
     wechatpay: WeChatPaySettings | None = None
 
@@ -155,7 +177,7 @@ class SandboxSettings(SettingsSection):
 
     port: Port = 8090
     time_factor: Positive = 3_600
-    fault_scenario: Path | None = None
+    fault_scenario: AbsolutePath | None = None
 
 
 class ObserverSettings(SettingsSection):
@@ -203,7 +225,7 @@ class LogSettings(SettingsSection):
     """Level and destination of logs."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    file: Path | None = Field(default=None, description="a file that is rotated; if not set, standard error")
+    file: AbsolutePath | None = Field(default=None, description="a file that is rotated; if not set, standard error")
     file_bytes: Positive = 20_000_000
 
 
@@ -221,7 +243,7 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="FLOODGATE_", env_nested_delimiter="__", hide_input_in_errors=True
     )
 
-    data_dir: Path = Field(default_factory=default_data_dir)
+    data_dir: AbsolutePath = Field(default_factory=default_data_dir)
     redis_url: SecretStr | None = Field(default=None, validation_alias="redis_url")
     database_url: SecretStr | None = Field(default=None, validation_alias="database_url")
     durability: Durability = Field(
@@ -229,7 +251,7 @@ class Settings(BaseSettings):
         description="what a 202 means; 'replicated' promises the memory of `replicas` replicas and requires no disk",
     )
     replicas: int = Field(default=1, ge=1, description="replicas that must confirm, with durability 'replicated'")
-    metrics_dir: Path | None = Field(default=None, description="shared by the processes of one machine")
+    metrics_dir: AbsolutePath | None = Field(default=None, description="shared by the processes of one machine")
     http: HttpSettings = HttpSettings()
     limits: LimitSettings = LimitSettings()
     writer: WriterSettings = WriterSettings()
@@ -250,19 +272,24 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        data_dir = Path(os.environ.get("FLOODGATE_DATA_DIR") or default_data_dir())
-        files = [servers_file(data_dir), local_file(data_dir)]
+        sources: list[TomlConfigSettingsSource] = []
+        data_dir = os.environ.get("FLOODGATE_DATA_DIR")
         if config_file := os.environ.get("FLOODGATE_CONFIG"):
-            if not Path(config_file).is_file():
+            file = make_absolute(Path(config_file))
+            if not file.is_file():
                 raise SettingsError(
                     f"cannot read FLOODGATE_CONFIG: there is no file {config_file}; name an existing one"
                 )
-            files.insert(0, Path(config_file))
-        return (
-            init_settings,
-            env_settings,
-            *(TomlConfigSettingsSource(settings_cls, file) for file in files if _is_readable(file)),
-        )
+            sources.append(_read_toml(settings_cls, file, "correct it"))
+            data_dir = data_dir or str(sources[0].toml_data.get("data_dir") or "")
+        home = make_absolute(Path(data_dir)) if data_dir else default_data_dir()
+        for file, remedy in (
+            (servers_file(home), "delete it; `floodgate up` writes it at each start"),
+            (local_file(home), "correct it, or delete it: `floodgate up` then creates a new key, and old tokens end"),
+        ):
+            if _is_readable(file):
+                sources.append(_read_toml(settings_cls, file, remedy))
+        return (init_settings, env_settings, *sources)
 
     def redis(self) -> str:
         """Return the Redis URL. Raises `SettingsError` with what to do if there is none."""
@@ -308,6 +335,16 @@ def servers_file(data_dir: Path) -> Path:
 def local_file(data_dir: Path) -> Path:
     """Return the file with this machine's own signing key, which `floodgate up` writes once."""
     return data_dir / "local.toml"
+
+
+def _read_toml(settings_cls: type[BaseSettings], file: Path, remedy: str) -> TomlConfigSettingsSource:
+    """Read a file of settings. Raises `SettingsError` with the remedy if it is not TOML, as after a crash."""
+    try:
+        return TomlConfigSettingsSource(settings_cls, file)
+    except OSError as error:
+        raise SettingsError(f"cannot read {file}: {error.strerror}; check its permissions") from None
+    except ValueError as error:
+        raise SettingsError(f"cannot read {file}: {error}; {remedy}") from None
 
 
 def _is_readable(file: Path) -> bool:

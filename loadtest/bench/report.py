@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import median
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
+from commerce.kernel.durable_files import replace_file
 from loadtest.bench.comparison import Measurement, cpu_ratio, rate_ratio
 from loadtest.bench.order_writing import SustainedLoad, WriteMeasurement
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
 from loadtest.bench.scaling import Scaling
+from ops.commands.console import print_line, print_table
+from ops.commands.safe_console import Table
 
 _BARS = {"server": "#2a6f97", "redis": "#e07a5f"}
 
@@ -67,31 +68,30 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
 
 def show(figures: Figures) -> None:
     """Print the tables and the ratios."""
-    console = Console(width=120)
     for title, measurements in (
         ("Redis syncs every write", figures.comparisons),
         ("nothing on disk", figures.in_memory),
     ):
         if measurements:
-            console.print(_create_table(title, measurements))
+            print_table(_create_table(title, measurements))
     if figures.writing:
         writer_rates = [measurement.writer_per_s for measurement in figures.writing]
         copy_rates = [measurement.copy_per_s for measurement in figures.writing]
-        console.print(
+        print_line(
             f"writer: {format_spread(writer_rates, 0)} orders/s, "
             f"plain COPY of the same rows: {format_spread(copy_rates, 0)}"
         )
     for title, load in (("full load", figures.sustained_load), ("70% of the peak", figures.long_sustained_load)):
         if load:
-            console.print(
+            print_line(
                 f"accept and store, {title}: {load.accepted_per_s:.0f} accepted/s, {load.stored_per_s:.0f} stored/s; "
                 f"{load.backlog} were waiting when the load ended, all were stored {load.drained_s:.1f} s later"
             )
     if figures.scaling:
-        _show_scaling(console, figures.scaling)
+        _show_scaling(figures.scaling)
     for name, reason in figures.skipped.items():
-        console.print(f"skipped: {name}: {reason}")
-    console.print(figures.ratios())
+        print_line(f"skipped: {name}: {reason}")
+    print_line(str(figures.ratios()))
 
 
 def _create_table(title: str, measurements_by_server: dict[str, list[Measurement]]) -> Table:
@@ -112,28 +112,28 @@ def _create_table(title: str, measurements_by_server: dict[str, list[Measurement
     return table
 
 
-def _show_scaling(console: Console, scaling: Scaling) -> None:
+def _show_scaling(scaling: Scaling) -> None:
     for dimension, costs in (
         ("connections", scaling.cpu_by_connections),
         ("SKUs", scaling.cpu_by_skus),
         ("orders waiting", scaling.cpu_by_backlog),
     ):
-        console.print(
+        print_line(
             f"CPU µs per order by {dimension}: " + ", ".join(f"{size:,}: {cost:.1f}" for size, cost in costs.items())
         )
-    console.print(f"Redis memory per waiting order: {scaling.redis_bytes_per_waiting_order:.0f} bytes")
+    print_line(f"Redis memory per waiting order: {scaling.redis_bytes_per_waiting_order:.0f} bytes")
     for title, measurements in (
         ("alone", scaling.half_load),
         ("with 1,000 slow senders", scaling.half_load_with_slow_senders),
         ("with 1,000 idle connections", scaling.half_load_with_idle_connections),
     ):
         if measurements:
-            console.print(
+            print_line(
                 f"half of the peak, {title}: {median(measurement.per_s for measurement in measurements):.0f} orders/s, "
                 f"p50 {format_spread([measurement.p50_ms for measurement in measurements], 2)} ms, "
                 f"p99 {format_spread([measurement.p99_ms for measurement in measurements], 2)} ms"
             )
-    console.print(f"p99 beside other connections divided by p99 alone: {scaling.compute_crowding()}")
+    print_line(f"p99 beside other connections divided by p99 alone: {scaling.compute_crowding()}")
 
 
 def format_spread(values: Sequence[float], digits: int) -> str:
@@ -147,8 +147,8 @@ def write(figures: Figures, directory: Path) -> None:
     spreads = figures.scaling.spreads() if figures.scaling else {}
     crowding = figures.scaling.compute_crowding() if figures.scaling else {}
     content = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
-    (directory / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-    (directory / "latest.svg").write_text(draw_picture(figures), encoding="utf-8")
+    replace_file(directory / "latest.json", msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    replace_file(directory / "latest.svg", draw_picture(figures).encode())
 
 
 def draw_picture(figures: Figures) -> str:

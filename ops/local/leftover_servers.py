@@ -22,6 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from ops.local.server_sockets import POSTGRES_SOCKET, REDIS_SOCKET, find_socket_dir
 from ops.local.subprocesses import ProcessFailed
 
 _POLL_INTERVAL_S = 0.05
@@ -34,7 +35,7 @@ _PS_LINE = re.compile(r"(\w{3} \w{3} +\d+ [\d:]{8} \d{4}) +(.+)")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """Identity of a process, as opposed to a later one with its number. `started_at` is seconds since 1970."""
+    """Identity of a process that a later one with its number lacks. `started_at` counts from 1970."""
 
     program: str
     directory: Path | None
@@ -55,12 +56,13 @@ async def stop_leftover_servers(data_dir: Path) -> None:
 
     Raises `ProcessFailed` if a server does not end, or if it is not certain that it is ours.
     """
-    await _stop_postgres(data_dir / "postgres")
-    await _stop_redis(data_dir / "redis")
+    await _stop_postgres(data_dir)
+    await _stop_redis(data_dir)
 
 
-async def _stop_postgres(home: Path) -> None:
-    cluster, server_socket = home / "data", home / ".s.PGSQL.5432"
+async def _stop_postgres(data_dir: Path) -> None:
+    cluster = data_dir / "postgres" / "data"
+    server_socket = find_socket_dir(data_dir, "postgres") / POSTGRES_SOCKET
     file = cluster / "postmaster.pid"
     noted = _read_pid_file(file)
     if noted and _is_server_of(cluster, noted):
@@ -69,7 +71,7 @@ async def _stop_postgres(home: Path) -> None:
         await _wait_for_end(noted.pid)
     elif _answers(server_socket):
         raise ProcessFailed(
-            f"cannot start Postgres: a server that this shop did not start uses {home}, perhaps process "
+            f"cannot start Postgres: a server that this shop did not start uses {cluster}, perhaps process "
             f"{noted.pid if noted else 'unknown'}; stop it by hand"
         )
     else:
@@ -153,13 +155,14 @@ def _answers(server_socket: Path) -> bool:
         return True
 
 
-async def _stop_redis(home: Path) -> None:
-    client = Redis(unix_socket_path=str(home / "redis.sock"), socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
+async def _stop_redis(data_dir: Path) -> None:
+    home, server_socket = data_dir / "redis", find_socket_dir(data_dir, "redis") / REDIS_SOCKET
+    client = Redis(unix_socket_path=str(server_socket), socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
     try:
         directory = Path((await client.config_get("dir"))["dir"] or "")
         if not _is_same(directory, home):
             raise ProcessFailed(
-                f"cannot start Redis: the server at {home / 'redis.sock'} keeps its data in another directory, "
+                f"cannot start Redis: the server at {server_socket} keeps its data in another directory, "
                 f"{directory}; remove that socket"
             )
         pid = int((await client.info("server"))["process_id"])

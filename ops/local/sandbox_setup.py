@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
 import aiohttp
 
+from commerce.kernel.bind import local_url
 from commerce.kernel.errors import NotReady
 from commerce.payments.providers import configured_credentials
 from config.settings import Settings
@@ -48,10 +50,13 @@ def build_sandbox_settings(settings: Settings, home: Path) -> str:
     lines = ["[shipping]\nown_fleet = true\n"] if has_no_carriers(settings) else []
     for name, values in sections.items():
         lines.append(f"\n[{name}]\n")
-        lines += [
-            f"{key} = '''\n{value}'''\n" if "\n" in value else f'{key} = "{value}"\n' for key, value in values.items()
-        ]
+        lines += [f"{key} = {toml_string(value)}\n" for key, value in values.items()]
     return "".join(lines)
+
+
+def toml_string(value: str) -> str:
+    """Return a text as a TOML string: one of JSON, except that TOML does not permit DEL in it."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _provider_sections(keys: Keys, sandbox_url: str, shop_url: str) -> dict[str, dict[str, str]]:
@@ -119,7 +124,7 @@ def _sandbox_url(settings: Settings) -> str:
 
 
 def _shop_url(settings: Settings) -> str:
-    return f"http://{settings.http.host}:{settings.http.port}"
+    return local_url(settings.http.host, settings.http.port)
 
 
 def _sandbox_home(data_dir: Path) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sqlite3
 from pathlib import Path
 
 import uvloop
 
 from commerce.kernel import logs
 from commerce.kernel.errors import NotReady
+from commerce.kernel.standard_streams import open_standard_streams
 from ops.sandbox.server import SandboxOptions, serve
 from ops.sandbox.webhook_sender import SenderSettings
 
@@ -40,6 +42,10 @@ def main() -> None:
         uvloop.run(serve(options))
     except (NotReady, OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
+    except sqlite3.DatabaseError as error:
+        parser.exit(
+            1, f"cannot use {options.data}: {error}; delete it, which holds simulated payments and shipments only\n"
+        )
 
 
 def _build_parser() -> argparse.ArgumentParser:
@@ -91,4 +97,5 @@ def _build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     main()

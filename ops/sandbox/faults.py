@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 import msgspec
 
 from commerce.kernel.clock import Clock
+from commerce.kernel.durable_files import replace_file
 
 _logger = logging.getLogger(__name__)
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -166,9 +167,7 @@ class FaultRegistry(Generic[F]):
         """Replace the faults of a system and store them."""
         self._faults[system] = faults
         if self._file is not None:
-            new_file = self._file.with_suffix(".new")
-            new_file.write_bytes(msgspec.json.encode(self._faults))
-            new_file.replace(self._file)
+            replace_file(self._file, msgspec.json.encode(self._faults))
 
     def draw_fraction(self, purpose: str, subject: str) -> float:
         """Return a pseudo-random number in [0, 1) that depends on the seed, the purpose and the subject only.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from commerce.kernel.durable_files import create_file
 from ops.sandbox.wechatpay import make_certificate
 
 _IDS_FILE = "sandbox.json"
 _CERTIFICATE_FILE = "wechatpay-platform-certificate.pem"
 _KEY_NAMES = ("alipay-merchant", "alipay-platform", "wechatpay-merchant", "wechatpay-platform")
+_MODE = 0o600
 _CERTIFICATE_LIFE = timedelta(days=5 * 365 + 1)
 
 
@@ -76,18 +77,19 @@ def make_keys(directory: Path) -> None:
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not (directory / _IDS_FILE).exists():
-        _write(directory / _IDS_FILE, msgspec.json.format(msgspec.json.encode(_generate_ids())))
+        create_file(directory / _IDS_FILE, msgspec.json.format(msgspec.json.encode(_generate_ids())), _MODE)
     for name in _KEY_NAMES:
         if not (directory / f"{name}.pem").exists():
             key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-            _write(directory / f"{name}.pem", _encode_pair(key).private.encode())
+            create_file(directory / f"{name}.pem", _encode_pair(key).private.encode(), _MODE)
     platform = _read_private_key(directory, "wechatpay-platform")
     file = directory / _CERTIFICATE_FILE
     if file.exists() and _read_certificate(directory).public_key() != platform.public_key():
         file.unlink()  # it belongs to a key that was lost
     if not file.exists():
         now = datetime.now(UTC)
-        _write(file, make_certificate(platform, now - timedelta(days=1), now + _CERTIFICATE_LIFE).encode())
+        certificate = make_certificate(platform, now - timedelta(days=1), now + _CERTIFICATE_LIFE)
+        create_file(file, certificate.encode(), _MODE)
 
 
 def read_keys(directory: Path) -> Keys:
@@ -148,26 +150,18 @@ def _encode_pair(key: rsa.RSAPrivateKey) -> KeyPair:
 
 def _read_private_key(directory: Path, name: str) -> rsa.RSAPrivateKey:
     file = directory / f"{name}.pem"
-    key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    try:
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+    except ValueError:
+        key = None
     if not isinstance(key, rsa.RSAPrivateKey):
         raise ValueError(f"cannot use {file}: it holds no RSA key; delete it, and a new key is generated")
     return key
 
 
 def _read_certificate(directory: Path) -> x509.Certificate:
-    return x509.load_pem_x509_certificate((directory / _CERTIFICATE_FILE).read_bytes())
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a new file atomically. If another process was first, its file is kept."""
-    new_file = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(new_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
-        opened.write(content)
-        opened.flush()
-        os.fsync(opened.fileno())
+    file = directory / _CERTIFICATE_FILE
     try:
-        file.hardlink_to(new_file)
-    except FileExistsError:
-        return
-    finally:
-        new_file.unlink()
+        return x509.load_pem_x509_certificate(file.read_bytes())
+    except ValueError:
+        raise ValueError(f"cannot use {file}: it holds no certificate; delete it, and a new one is generated") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, closing
@@ -20,9 +19,10 @@ from aiohttp.typedefs import Handler, Middleware
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
-from commerce.kernel.bind import explain_bind_errors
+from commerce.kernel.bind import explain_bind_errors, local_url
 from commerce.kernel.china_time import CHINA
 from commerce.kernel.clock import DAY_MS, Clock, SystemClock, to_ms
+from commerce.kernel.stop_signals import stop_on_signals
 from commerce.kernel.tasks import cancel_and_wait
 from ops.sandbox import state_files
 from ops.sandbox.alipay import AlipaySandbox
@@ -289,8 +289,7 @@ async def serve(options: SandboxOptions) -> None:
         closing(PaymentStore(options.data / state_files.PAYMENTS)) as payment_store,
         closing(ShipmentStore(options.data / state_files.SHIPMENTS)) as shipment_store,
     ):
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        url = options.public_url or f"http://{host}:{listener.getsockname()[1]}"
+        url = options.public_url or local_url(options.host, listener.getsockname()[1])
         create_providers = partial(provider_protocols, payment_store, clock, keys, url)
         shop_url = options.shop_url.rstrip("/")
         create_carriers = partial(carrier_protocols, shipment_store, carrier_faults, keys.ids, shop_url)
@@ -309,9 +308,7 @@ async def serve(options: SandboxOptions) -> None:
                 carrier_steps,
             ) as carriers,
         ):
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, sandbox.stop.set)
+            stop_on_signals(sandbox.stop)
             app = build_app(sandbox, carriers)
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
             await runner.setup()

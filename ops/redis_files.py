@@ -1,0 +1,140 @@
+"""Redis's append-only file: the version that reads it, and the commands in it that emptied the server."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from commerce.kernel.errors import NotReady
+
+MULTIPART_MAJOR = 7
+"""first version that keeps several append-only files and a manifest, which older ones ignore"""
+_FLUSHES = (b"FLUSHALL", b"FLUSHDB")
+_MAX_WORD_BYTES = 512 * 1024 * 1024
+_END_OF_SNAPSHOT = re.compile(rb"\xff.{8}(?=\*2\r\n\$6\r\nSELECT\r\n)", re.DOTALL)
+"""end mark and checksum of a snapshot at the beginning of an append-only file"""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """A command that emptied Redis: its file, its first byte, and the number of commands after it."""
+
+    file: Path
+    offset: int
+    command: str
+    later_commands: int
+
+
+def find_required_major(directory: Path) -> int | None:
+    """Return the oldest major version of Redis that reads the files in its `dir`, None if any does."""
+    return MULTIPART_MAJOR if _find_manifest(directory) else None
+
+
+def _find_manifest(directory: Path) -> Path | None:
+    return next(iter(sorted(directory.glob("*/*.manifest"))), None)
+
+
+def list_command_files(directory: Path) -> list[Path]:
+    """Return the files with commands, oldest first. Raises `NotReady` if there are none."""
+    manifest = _find_manifest(directory)
+    if manifest is None:
+        files = sorted(directory.glob("*.aof"))
+    else:
+        parts = [shlex.split(line) for line in manifest.read_text().splitlines() if line.startswith("file ")]
+        names = [dict(zip(part[::2], part[1::2], strict=False)) for part in parts]
+        files = [manifest.with_name(name["file"]) for name in names if name["file"].endswith(".aof")]
+    if not files:
+        raise NotReady(f"cannot read {directory}: it has no append-only file; name the `dir` of redis.conf")
+    return files
+
+
+def find_flushes(directory: Path) -> list[Flush]:
+    """Return the commands that emptied Redis, oldest first. Raises `NotReady` as `list_command_files`."""
+    flushes: list[tuple[Path, int, str, int]] = []
+    count = 0
+    for file in list_command_files(directory):
+        transaction_start: int | None = None
+        for offset, name in _iter_commands(file):
+            count += 1
+            if name == b"MULTI":
+                transaction_start = offset
+            elif name == b"EXEC":
+                transaction_start = None
+            elif name in _FLUSHES:
+                start = offset if transaction_start is None else transaction_start
+                flushes.append((file, start, name.decode(), count))
+    return [Flush(file, offset, name, count - number) for file, offset, name, number in flushes]
+
+
+def cut_off(directory: Path, flush: Flush) -> None:
+    """Remove a command and everything after it from the append-only file. Redis must not run."""
+    files = list_command_files(directory)
+    later = files[files.index(flush.file) + 1 :]
+    for file, size in ((flush.file, flush.offset), *((file, 0) for file in later)):
+        with file.open("r+b") as opened:
+            opened.truncate(size)
+            os.fsync(opened.fileno())
+
+
+def _iter_commands(file: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield offset and upper-case name of each complete command in a file."""
+    if file.stat().st_size == 0:
+        return
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for start in _find_starts(content):
+            offset = start
+            with suppress(ValueError):  # the end of the file, or no command here
+                while offset < len(content):
+                    if content[offset : offset + 1] == b"#":  # a timestamp
+                        offset = _find_end(content, b"\n", offset, len(content))
+                        continue
+                    name, end = _read_command(content, offset)
+                    yield offset, name.upper()
+                    offset = end
+            if offset > start:
+                return
+
+
+def _find_starts(content: mmap.mmap) -> Sequence[int]:
+    """Return where the first command may begin: after a snapshot, if the file begins with one."""
+    if content[:5] != b"REDIS":
+        return [0]
+    return [match.end() for match in _END_OF_SNAPSHOT.finditer(content)]
+
+
+def _read_command(content: mmap.mmap, offset: int) -> tuple[bytes, int]:
+    """Return the first word of a command and its end. Raises `ValueError` if it is incomplete or none."""
+    count, offset = _read_length(content, offset, b"*")
+    name = b""
+    for number in range(count):
+        length, offset = _read_length(content, offset, b"$")
+        if number == 0:
+            name = content[offset : offset + min(length, 64)]
+        offset += length + 2
+        if content[offset - 2 : offset] != b"\r\n":
+            raise ValueError("incomplete command")
+    return name, offset
+
+
+def _read_length(content: mmap.mmap, offset: int, mark: bytes) -> tuple[int, int]:
+    end = _find_end(content, b"\r\n", offset, offset + 32)
+    if content[offset : offset + 1] != mark:
+        raise ValueError("not a command")
+    length = int(content[offset + 1 : end - 2])
+    if not 0 <= length <= _MAX_WORD_BYTES:
+        raise ValueError("not a length")
+    return length, end
+
+
+def _find_end(content: mmap.mmap, mark: bytes, start: int, stop: int) -> int:
+    """Return where the next mark ends. Raises `ValueError` if there is none."""
+    position = content.find(mark, start, stop)
+    if position < 0:
+        raise ValueError("incomplete line")
+    return position + len(mark)
