@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -23,20 +24,26 @@ def enable_multiprocess(directory: Path | None) -> None:
         raise RuntimeError(
             "cannot share metrics: prometheus_client was imported too early; call enable_multiprocess first"
         )
-    directory.mkdir(parents=True, exist_ok=True)
     os.environ[_VARIABLE] = str(directory)
     _drop_dead(directory, os.getpid())  # a file with this process's id is of an earlier process
+    from commerce.kernel import metrics_files  # noqa: PLC0415  # imports prometheus_client
+
+    metrics_files.write_files_forever()
 
 
 def render() -> bytes:
     """Return all metrics in Prometheus's text format."""
-    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, multiprocess  # noqa: PLC0415  # see enable_multiprocess
+    from prometheus_client import REGISTRY, CollectorRegistry, generate_latest  # noqa: PLC0415  # see enable_multiprocess
 
     if _VARIABLE not in os.environ:
         return generate_latest(REGISTRY)
-    _drop_dead(Path(os.environ[_VARIABLE]), None)
+    from commerce.kernel import metrics_files  # noqa: PLC0415  # imports prometheus_client
+
+    directory = Path(os.environ[_VARIABLE])
+    metrics_files.write_files()
+    _drop_dead(directory, None)
     registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    registry.register(metrics_files.MetricsFilesCollector(directory))
     return generate_latest(registry)
 
 
@@ -48,7 +55,8 @@ def _drop_dead(directory: Path, own_pid: int | None) -> None:
     for file in directory.glob("gauge_live*_*.db"):
         pid = file.stem.rpartition("_")[2]
         if pid.isdecimal() and (int(pid) == own_pid or not _is_running(int(pid))):
-            file.unlink(missing_ok=True)
+            with suppress(OSError):  # not a file of ours, or on a disk that has failed: the reader tells
+                file.unlink()
 
 
 def _is_running(pid: int) -> bool:
@@ -56,7 +64,7 @@ def _is_running(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
+    except (PermissionError, OverflowError):  # of another user; no process has such an id, so it is no file of ours
         return True
     return True
 
