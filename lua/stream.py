@@ -19,6 +19,7 @@ from lua.stock import DAY_MS, EntryId, KeyRecord
 _acknowledge = Script("acknowledge")
 _claim_orphans = Script("claim_orphans")
 _delete_consumers = Script("delete_consumers")
+_find_entries = Script("find_entries")
 _renew_claims = Script("renew_claims")
 _FIRST = b"0-0"
 _PAGE_ENTRIES = 200
@@ -27,20 +28,24 @@ _KEY_DAYS, _DAY_S = 3, 86_400
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One stream entry: a batch of accepted orders as (order id in 16 bytes, payload)."""
+    """One stream entry: a batch of accepted orders as (order id in 16 bytes, payload).
+
+    `epoch` is that of the sale's load when the entry was read, 0 if it is not known.
+    """
 
     id: EntryId
     orders: Sequence[tuple[bytes, bytes]]
+    epoch: int = 0
 
 
 class StreamMissing(Exception):
     """The sale has no stream: it is not loaded, or Redis was wiped."""
 
 
-def _entries(raw: Any) -> list[Entry]:
+def _entries(raw: Any, epoch: int = 0) -> list[Entry]:
     # Any: the client types its replies for every protocol and decoding at once. Our replies are always bytes.
     return [
-        Entry(EntryId.parse(entry_id), tuple(fields.items()))
+        Entry(EntryId.parse(entry_id), tuple(fields.items()), epoch)
         for entry_id, fields in raw
         if fields  # an entry that was deleted while it was pending comes without fields
     ]
@@ -51,28 +56,42 @@ async def read_new(client: Redis, keys: SaleKeys, consumer: str, count: int, blo
 
     They become pending with this consumer. Raises `StreamMissing` if the sale has no stream.
     """
-    return _entries(await _read(client, keys, consumer, b">", count, block_ms))
+    return _entries(*await _read(client, keys, consumer, b">", count, block_ms))
 
 
 async def read_pending(
     client: Redis, keys: SaleKeys, consumer: str, after: EntryId, count: int
 ) -> tuple[list[Entry], EntryId | None]:
-    """Read again entries after an id that this consumer has not acknowledged. A restart under the same name needs them.
+    """Read entries again that this consumer has not acknowledged, after an id.
 
-    Returns them and the id to continue after, None at the end. Raises `StreamMissing` if the sale has no stream.
+    A restart under the same name needs them. Returns them and the id to continue after, None at the end. Raises
+    `StreamMissing` if the sale has no stream.
     """
-    raw = await _read(client, keys, consumer, str(after).encode(), count, None)
-    return _entries(raw), EntryId.parse(raw[-1][0]) if raw else None
+    raw, epoch = await _read(client, keys, consumer, str(after).encode(), count, None)
+    return _entries(raw, epoch), EntryId.parse(raw[-1][0]) if raw else None
 
 
-async def _read(client: Redis, keys: SaleKeys, consumer: str, after: bytes, count: int, block_ms: int | None) -> Any:
+async def _read(
+    client: Redis, keys: SaleKeys, consumer: str, after: bytes, count: int, block_ms: int | None
+) -> tuple[Any, int]:
+    """Return the raw entries and the epoch of the server that they come from, as one connection sees them."""
+    pipe = client.pipeline(transaction=False)
+    pipe.hget(keys.meta, "epoch")
+    pipe.xreadgroup(GROUP, consumer, {keys.orders: after}, count=count, block=block_ms)
     try:
-        reply: Any = await client.xreadgroup(GROUP, consumer, {keys.orders: after}, count=count, block=block_ms)
+        epoch, reply = await pipe.execute()
     except ResponseError as error:
         if "NOGROUP" in str(error):
             raise StreamMissing from None
         raise
-    return reply[0][1] if reply else []
+    return (reply[0][1] if reply else []), int(epoch or 0)
+
+
+async def find_entries(client: Redis, keys: SaleKeys, ids: Sequence[EntryId]) -> tuple[int, set[EntryId]]:
+    """Return the epoch of the sale's load (0: not loaded), and those of the entries that still exist."""
+    arguments: list[Argument] = [len(ids), *map(str, ids)]
+    epoch, *existing = await _find_entries.call(client, [keys.meta, keys.orders], arguments)
+    return int(epoch or 0), {EntryId.parse(id_) for id_ in existing}
 
 
 async def claim_idle_entries(client: Redis, keys: SaleKeys, consumer: str, idle_ms: int, count: int) -> list[Entry]:
@@ -256,9 +275,15 @@ async def wait_for_replicas(client: Commands, keys: SaleKeys, replicas: int, tim
     return int(confirmed) >= replicas
 
 
-async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int]:
-    """Count for each sale the orders accepted and not acknowledged yet."""
+async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int | None]:
+    """Count for each sale the orders accepted and not acknowledged yet; None if Redis refuses to count its orders.
+
+    Raises redis's errors if Redis does not answer."""
     pipe = client.pipeline(transaction=False)
     for sale in keys:
         pipe.hlen(sale.accepted)
-    return [int(count) for count in await pipe.execute()]
+    counts = await pipe.execute(raise_on_error=False)
+    for count in counts:
+        if isinstance(count, Exception) and not isinstance(count, ResponseError):
+            raise count
+    return [None if isinstance(count, ResponseError) else int(count) for count in counts]

@@ -11,3 +11,9 @@ CREATE INDEX releases_applied ON releases (sale_id, epoch, seq) WHERE status = '
 CREATE INDEX stock_changes_applied ON stock_changes (sale_id, epoch, seq) WHERE status = 'applied';
 COMMENT ON INDEX releases_applied IS 'Finds the newest change that a server must know';
 COMMENT ON INDEX stock_changes_applied IS 'Finds the newest change that a server must know';
+
+-- An order that a writer held when its Redis was wiped, and that was not counted when the sale was loaded again.
+ALTER TABLE dead_letters
+    ADD COLUMN stock_lost boolean NOT NULL DEFAULT false,
+    ADD CHECK (NOT stock_lost OR units IS NULL);
+COMMENT ON COLUMN dead_letters.stock_lost IS 'The order holds no units any more: a retry has to take them again';

@@ -73,10 +73,10 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             sales=Sales(db, redis, clock),
             stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
             orders=Orders(db, redis, clock),
-            dead_letters=DeadLetters(db, clock, persist),
+            dead_letters=DeadLetters(db, redis, clock, persist),
             audit=Audit(db, redis, clock),
             # No providers: commands start no payments. Calls to a provider are rows for the payment worker.
-            payments=Payments(db, clock, ids, {}, settings.payments.expiry_margin_s, Shipping.has_cash_shipments),
+            payments=Payments(db, clock, ids, {}, settings.payments, Shipping.has_cash_shipments),
             shipping=Shipping(db, clock, settings.shipping),
             rates=Rates(db, clock),
         )

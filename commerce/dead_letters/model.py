@@ -10,7 +10,10 @@ import msgspec
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """An accepted order that could not be stored. `order` is set only where a single dead letter is read."""
+    """An accepted order that could not be stored. `order` is set only where a single dead letter is read.
+
+    With `stock_lost` it holds no units: Redis was wiped while a writer held the order, and a retry takes them again.
+    """
 
     order_id: UUID
     sale_id: str
@@ -18,6 +21,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     units: dict[str, int] | None
     error: str
     status: Literal["held", "retried", "discarded"]
+    stock_lost: bool
     accepted_at: datetime
     died_at: datetime
     resolved_at: datetime | None

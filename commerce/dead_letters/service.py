@@ -8,15 +8,18 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
+from redis.asyncio import Redis
 
 from commerce.dead_letters import store
 from commerce.dead_letters.errors import DeadLetterResolved, NoSuchDeadLetter
 from commerce.dead_letters.model import DeadLetter
-from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.errors import Conflict
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
-from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.kernel.stream_payload import AcceptedOrder, StreamedOrder, decode_accepted
+from lua import ReacquireOutcome, Reacquisition, SaleKeys, reacquire
 
 _FIRST = UUID(int=0)
 
@@ -34,8 +37,9 @@ PersistOrders = Callable[[Connection, Sequence[StreamedOrder], datetime], Awaita
 class DeadLetters:
     """Dead letters over Postgres. `persist` stores orders, as `commerce.orders.persistence.persist` does."""
 
-    def __init__(self, db: Database, clock: Clock, persist: PersistOrders) -> None:
+    def __init__(self, db: Database, redis: Redis, clock: Clock, persist: PersistOrders) -> None:
         self._db = db
+        self._redis = redis
         self._clock = clock
         self._persist = persist
 
@@ -59,7 +63,8 @@ class DeadLetters:
     async def retry(self, order_id: UUID, actor: str) -> DeadLetter:
         """Store the order and mark the dead letter retried, in one transaction.
 
-        Raises `Conflict` if the order is refused again, `DeadLetterResolved` or `NoSuchDeadLetter`.
+        Raises `Conflict` if the order is refused again or its lost units are sold, `DeadLetterResolved` or
+        `NoSuchDeadLetter`.
         """
         now = from_ms(self._clock.now_ms())
         async with self._db.transaction() as connection:
@@ -68,11 +73,33 @@ class DeadLetters:
                 order = decode_accepted(stored.payload)
             except msgspec.MsgspecError as error:
                 raise Conflict(f"the order still cannot be read: {error}") from None
+            if stored.letter.stock_lost:
+                await self._take_units_again(connection, stored.letter, order)
             await store.resolve(connection, order_id, "retried", now, actor)
             result = await self._persist(connection, [StreamedOrder(order, stored.entry, stored.payload)], now)
             if result.dead_lettered:  # raising rolls the transaction back, so the dead letter stays held
                 raise Conflict(f"the order still cannot be stored: {result.dead_lettered[order_id]}")
         return await self.get(order_id)
+
+    async def _take_units_again(self, connection: Connection, letter: DeadLetter, order: AcceptedOrder) -> None:
+        """Take the units of an order from the present stock, once.
+
+        Raises `Conflict` if that cannot be done.
+        """
+        limits = await store.read_limits(connection, letter.sale_id, [*order.units()])
+        units = {sku: (count, limits.get(sku, 0)) for sku, count in order.units().items()}
+        request = Reacquisition(order.order_id, to_ms(letter.died_at), order.user_id, units)
+        try:
+            epoch, outcome, _ = await reacquire(self._redis, SaleKeys(letter.sale_id), request)
+        except REDIS_UNAVAILABLE:
+            raise Conflict("cannot take the units of the order: Redis does not answer; retry later") from None
+        match outcome:
+            case ReacquireOutcome.REFUSED | ReacquireOutcome.TOO_OLD:
+                raise Conflict("the units of the order are sold to others by now; discard it and tell the customer")
+            case ReacquireOutcome.NOT_READY:
+                raise Conflict(f"cannot take the units of the order: {letter.sale_id} is not loaded; retry later")
+        if await store.lock_epoch(connection, letter.sale_id) != epoch:
+            raise Conflict(f"{letter.sale_id} was loaded again meanwhile; repeat the retry")
 
     async def discard(self, order_id: UUID, actor: str) -> DeadLetter:
         """Discard the order: its stock and limit are released, and the customer sees it as cancelled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -30,12 +31,15 @@ async def insert(
     error: str,
     entry: EntryId,
     now: datetime,
+    stock_lost: bool = False,
 ) -> None:
     """Store a dead letter; a repeat changes nothing.
 
-    User and units are left out if Postgres cannot store them as text; `payload` contains them anyway.
+    User and units are left out if Postgres cannot store them as text; `payload` contains them anyway. With
+    `stock_lost` the order holds no units, because the stock was counted without it.
     """
-    units = order.units() if order and all(_is_storable(sku) for sku in order.units()) else None
+    has_units = order is not None and not stock_lost and all(_is_storable(sku) for sku in order.units())
+    units = order.units() if order and has_units else None
     await connection.execute(
         queries.insert,
         order_id,
@@ -47,6 +51,7 @@ async def insert(
         from_ms(entry.ms),
         entry.seq,
         now,
+        stock_lost,
     )
 
 
@@ -89,6 +94,17 @@ async def insert_release(connection: Connection, letter: DeadLetter, reason: str
     )
 
 
+async def read_limits(connection: Connection, sale_id: str, skus: Sequence[str]) -> dict[str, int]:
+    """Read the limits per user of a sale's SKUs, 0 for none."""
+    rows = await connection.fetch(queries.read_limits, sale_id, list(skus))
+    return {row["sku"]: row["user_limit"] for row in rows}
+
+
+async def lock_epoch(connection: Connection, sale_id: str) -> int:
+    """Read the epoch of a sale's load and keep it from changing until the transaction ends."""
+    return int(await connection.fetchval(queries.lock_epoch, sale_id))
+
+
 def _stored_dead_letter(row: Any) -> StoredDeadLetter | None:
     if row is None:
         return None
@@ -103,6 +119,7 @@ def _dead_letter(row: Any) -> DeadLetter:
         units=orjson.loads(row["units"]) if row["units"] else None,
         error=row["error"],
         status=row["status"],
+        stock_lost=row["stock_lost"],
         accepted_at=row["entry_at"],
         died_at=row["died_at"],
         resolved_at=row["resolved_at"],
