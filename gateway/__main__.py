@@ -8,13 +8,15 @@ import resource
 import uvloop
 
 from commerce.kernel import logs, metrics
-from config.settings import Settings, load
+from commerce.kernel.outages import exit_on_failed_start
+from commerce.kernel.standard_streams import open_standard_streams
+from config.settings import Settings, SettingsError, load
 
 _MAX_OTHER_FILES = 1_000
 
 
 def main(settings: Settings | None = None) -> None:
-    """Run until SIGTERM or SIGINT. Raises `SettingsError` or `NotReady` if it cannot start."""
+    """Run until SIGTERM, SIGINT or SIGHUP. Raises `SettingsError` or `NotReady` if it cannot start."""
     settings = settings or load()
     logs.configure_logging(settings.log.level, settings.log.file, settings.log.file_bytes, "gateway")
     metrics.enable_multiprocess(settings.metrics_dir)
@@ -34,4 +36,6 @@ def _raise_file_limit(files: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    open_standard_streams()
+    with exit_on_failed_start(SettingsError):
+        main()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -19,8 +18,9 @@ from aiohttp.typedefs import Handler
 from commerce.kernel.bind import explain_bind_errors
 from commerce.kernel.errors import NotReady, OutcomeUnknown, ProblemError
 from commerce.kernel.gc_tuning import tune_garbage_collector
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE, safe_error_text
-from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.kernel.outages import DATABASES_UNAVAILABLE
+from commerce.kernel.postgres import safe_error_text
+from commerce.kernel.stop_signals import stop_on_signals
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway import openapi, problems
@@ -109,7 +109,7 @@ async def _error_middleware(request: web.Request, handler: Handler) -> web.Strea
             services.metrics_buffer.count_order(error.code)
     except web.HTTPException as error:
         response = problems.from_http(error, request_id)
-    except (*POSTGRES_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
+    except DATABASES_UNAVAILABLE as error:
         response = problems.from_refusal(_dependency_problem(request, error), request_id)
     except Exception:
         _logger.exception("a request failed", extra=_context(request))
@@ -132,7 +132,7 @@ def _dependency_problem(request: web.Request, error: BaseException) -> ProblemEr
         "a dependency failed during a request", extra={**_context(request), "reason": safe_error_text(error)}
     )
     if request.method in _READ_METHODS:
-        return NotReady("a database does not answer; repeat the request")
+        return NotReady("a database cannot be used now; repeat the request")
     return OutcomeUnknown(
         "a database became unavailable during the request; it may have been done: check before you repeat it"
     )
@@ -151,11 +151,9 @@ def _context(request: web.Request) -> dict[str, str]:
 
 
 async def serve(settings: Settings) -> None:
-    """Run one gateway process until SIGTERM or SIGINT. Requests in progress are finished."""
+    """Run one gateway process until SIGTERM, SIGINT or SIGHUP. Requests in progress are finished."""
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     http = settings.http
     one_port = (http.host, http.port) == (http.admin_host, http.admin_port)
     async with AsyncExitStack() as stack:
@@ -180,7 +178,7 @@ async def serve(settings: Settings) -> None:
             )
             with explain_bind_errors(host, port, "FLOODGATE_HTTP__PORT" if is_public else "FLOODGATE_HTTP__ADMIN_PORT"):
                 listener = _listen(host, port)
-            servers.append(await loop.create_server(factory, sock=listener))
+            servers.append(await asyncio.get_running_loop().create_server(factory, sock=listener))
         tune_garbage_collector()
         _logger.info("listening", extra={"host": http.host, "port": http.port, "admin_port": http.admin_port})
         await stop.wait()

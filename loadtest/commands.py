@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 import loadtest
+from commerce.kernel.bind import local_url
 from commerce.kernel.money import format_money
 from config.settings import load
 from loadtest.capacity import (
@@ -24,7 +24,8 @@ from loadtest.capacity import (
 from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
 from loadtest.retail_dataset import CURRENCY
-from ops.commands.console import create_progress_bar, err, fail, out, run
+from ops.commands.console import fail, print_detail, print_line, print_table, run
+from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import open_cli_services
 
 _MAX_PRINTED_DIFFERENCES = 50
@@ -46,7 +47,7 @@ def replay(
 
     async def work() -> Replay:
         settings = load()
-        url = base or f"http://{settings.http.host}:{settings.http.port}"
+        url = base or local_url(settings.http.host, settings.http.port)
         with create_progress_bar() as bar:
             task = bar.add_task("sending", total=None)
             async with open_cli_services(settings) as shop:
@@ -56,20 +57,21 @@ def replay(
 
     result = run(work())
     for skipped in result.source.skipped:
-        out.print(f"skipped {skipped.invoice}: {skipped.reason}", highlight=False, markup=False)
+        print_line(f"skipped {skipped.invoice}: {skipped.reason}")
     for reason, count in count_skip_reasons(result.source):
-        out.print(f"{count:5} skipped: {reason}", highlight=False, markup=False)
-    out.print(
+        print_line(f"{count:5} skipped: {reason}")
+    print_line(
         f"{len(result.source.baskets)} baskets sent to sale {result.sale_id}: {result.created} orders created, "
-        f"{result.repeated} existed before\n"
+        f"{result.repeated} existed before"
+    )
+    print_line(
         f"the file's total is {format_money(result.sent_total, CURRENCY)}, Postgres has {result.stored_orders} orders "
-        f"with a total of {format_money(result.stored_total, CURRENCY)}",
-        highlight=False,
+        f"with a total of {format_money(result.stored_total, CURRENCY)}"
     )
     for difference in result.differences[:_MAX_PRINTED_DIFFERENCES]:
-        err.print(f"  {difference}", highlight=False, markup=False, soft_wrap=True)
+        print_detail(f"  {difference}")
     if len(result.differences) > _MAX_PRINTED_DIFFERENCES:
-        err.print(f"  and {len(result.differences) - _MAX_PRINTED_DIFFERENCES} more", highlight=False)
+        print_detail(f"  and {len(result.differences) - _MAX_PRINTED_DIFFERENCES} more")
     if not result.is_complete:
         raise typer.Exit(1)
 
@@ -100,12 +102,12 @@ def capacity(
         )
     machines = (str(count_machines(column, assumptions)) for column in columns)
     table.add_row("machines", *machines, f"of {assumptions.cores} cores")
-    out.print(table)
+    print_table(table)
     for size, column in zip(sizes, columns, strict=True):
         bottlenecks = [f"{need.part}: {need.bottleneck}" for need in column if need.bottleneck]
-        out.print(f"* at {size:,}: {'; '.join(bottlenecks) or 'one of each is enough'}", markup=False)
-    out.print("Bottlenecks, the first one first:")
+        print_line(f"* at {size:,}: {'; '.join(bottlenecks) or 'one of each is enough'}")
+    print_line("Bottlenecks, the first one first:")
     for part, limit in rank_bottlenecks(costs, assumptions):
-        out.print(f"  {limit:>12,} orders/s  {part}")
-    out.print("Measured per order:", dataclasses.asdict(costs))
-    out.print("Assumptions:", dataclasses.asdict(assumptions))
+        print_line(f"  {limit:>12,} orders/s  {part}")
+    print_line(f"Measured per order: {dataclasses.asdict(costs)}")
+    print_line(f"Assumptions: {dataclasses.asdict(assumptions)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
+from typing import Annotated
 
 import typer
 
@@ -24,6 +25,8 @@ from ops.commands import (
     warehouses,
     waves,
 )
+from ops.commands.console import print_line, run_app
+from workers.__main__ import NAMES
 
 _ENTRY_POINT_GROUP = "floodgate.commands"
 """commands of packages that ops must not import, such as loadtest"""
@@ -31,10 +34,29 @@ _ENTRY_POINT_GROUP = "floodgate.commands"
 app = typer.Typer(
     name="floodgate",
     help="An order system for flash sales. Start with `floodgate up`.",
+    epilog=f"Workers of `floodgate worker`: {', '.join(NAMES)}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print_line(f"floodgate {version('floodgate')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _read_global_options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Read the options that stand before the command."""
+
+
 for command in (
     processes.up,
     processes.gateway,
@@ -69,4 +91,4 @@ for group_name, group in (
 
 def main() -> None:
     """Run the command line; the installed entry point."""
-    app()
+    run_app(app)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import uvloop
 
 from commerce.kernel import logs, metrics
-from config.settings import Settings, load
+from commerce.kernel.outages import exit_on_failed_start
+from commerce.kernel.standard_streams import open_standard_streams
+from config.settings import Settings, SettingsError, load
 
 NAMES = (
     "order_writer",
@@ -35,8 +37,10 @@ def main(names: Sequence[str], instance: str = "main", settings: Settings | None
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="+", choices=NAMES)
     parser.add_argument("--instance", default="main")
     arguments = parser.parse_args()
-    main(arguments.names, arguments.instance)
+    with exit_on_failed_start(SettingsError):
+        main(arguments.names, arguments.instance)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +20,7 @@ from commerce.kernel.gc_tuning import tune_garbage_collector
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.kernel.startup import connect_databases
+from commerce.kernel.stop_signals import stop_on_signals
 from commerce.reservations.service import Reservations
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
@@ -75,16 +75,14 @@ async def open_worker_services(settings: Settings, instance: str) -> AsyncIterat
 
 
 async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instance: str) -> None:
-    """Run workers in this process until SIGTERM or SIGINT. A worker that fails ends the process.
+    """Run workers in this process until SIGTERM, SIGINT or SIGHUP. A worker that fails ends the process.
 
     Raises `NotReady` if a worker cannot start."""
     if port := settings.observer.worker_metrics_port:
         with explain_bind_errors("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
             start_http_server(port)
     async with open_worker_services(settings, instance) as services:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, services.stop.set)
+        stop_on_signals(services.stop)
         names = [name for name, _ in workers]
         tune_garbage_collector()
         _logger.info("started", extra={"workers": names, "instance": services.instance})

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from commerce.kernel.standard_streams import open_standard_streams
 from loadtest.bench import report
 from loadtest.bench.comparison import BenchedServer, compare, measure
 from loadtest.bench.environment import BenchEnvironment, open_environment
@@ -118,4 +119,5 @@ def _print_progress(text: str) -> None:
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     main()

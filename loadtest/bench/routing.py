@@ -21,9 +21,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.table import Table
-
 from commerce.fleet.geography import TravelMatrix
 from commerce.fleet.model import Point
 from commerce.fleet.routing_problem import (
@@ -38,7 +35,10 @@ from commerce.fleet.routing_problem import (
 )
 from commerce.fleet.solver_client import solve_in_subprocess
 from commerce.fleet.timetable import compute_timetable
+from commerce.kernel.standard_streams import open_standard_streams
 from loadtest.bench.machine import describe_machine
+from ops.commands.console import print_line, print_table
+from ops.commands.safe_console import Table
 
 Sequences = list[list[int]]
 """visits by vehicle, in driving order"""
@@ -178,10 +178,9 @@ def _total_distance(problem: RoutingProblem, sequences: Sequences) -> int:
 
 async def run(seeds: Sequence[int], time_limits_s: Sequence[float]) -> None:
     """Run all measurements and print the tables."""
-    console = Console(width=110)
-    console.print(f"{datetime.now(UTC):%Y-%m-%d}, {describe_machine()}", highlight=False)
-    console.print(await _measure_city(seeds, time_limits_s))
-    console.print(await _measure_solomon(seeds, time_limits_s))
+    print_line(f"{datetime.now(UTC):%Y-%m-%d}, {describe_machine()}")
+    print_table(await _measure_city(seeds, time_limits_s))
+    print_table(await _measure_solomon(seeds, time_limits_s))
 
 
 async def _measure_city(seeds: Sequence[int], time_limits_s: Sequence[float]) -> Table:
@@ -241,4 +240,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    open_standard_streams()
     main()

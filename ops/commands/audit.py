@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 import typer
-from rich.table import Table
 
 from commerce.audit.model import PROMISES, SaleAudit, StockRow
+from commerce.kernel.failures import Failures
 from commerce.sales.loading import LoadReport, load_sale
-from ops.commands.console import err, out, run
+from ops.commands.console import (
+    JsonOption,
+    exit_on_error,
+    print_detail,
+    print_json,
+    print_line,
+    print_table,
+    run,
+    run_change,
+)
+from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
 _COLUMNS = ("initial", "available", "held", "sold", "in_stream", "difference")
@@ -21,23 +30,31 @@ def audit(
         str | None, typer.Argument(metavar="SALE", help="the sale's id; left out: all sales that were opened")
     ] = None,
     by_sku: Annotated[bool, typer.Option(help="print a row for every SKU, not only for those that differ")] = False,
-    json: Annotated[bool, typer.Option(help="print JSON instead of a table")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check the promises P1 to P8 in Redis, the stream, the dead letters and Postgres.
 
-    Works while orders flow. Status 1 if a promise is broken.
+    Works while orders flow. Status 1 if a promise is broken, or a sale cannot be audited.
     """
 
     async def work() -> list[SaleAudit]:
         async with open_cli_services() as shop:
-            sale_ids = [sale_id] if sale_id else [sale.sale_id for sale in await shop.sales.list_opened()]
-            return [await shop.audit.audit_sale(id_) for id_ in sale_ids]
+            if sale_id:
+                return [await shop.audit.audit_sale(sale_id)]
+            audits = []
+            for sale in await shop.sales.list_opened():
+                with failures.catch(sale_id=sale.sale_id):
+                    audits.append(await shop.audit.audit_sale(sale.sale_id))
+            return audits
 
+    failures = Failures("audit")
     audits = run(work())
     if json:
-        typer.echo(msgspec.json.encode(audits).decode())
+        print_json(audits)
     else:
         _print(audits, by_sku)
+    with exit_on_error():
+        failures.raise_any()
     if not all(sale_audit.clean for sale_audit in audits):
         raise typer.Exit(1)
 
@@ -51,18 +68,16 @@ def _print(audits: list[SaleAudit], by_sku: bool) -> None:
         for row in sale_audit.rows:
             if by_sku or row.difference:
                 _add_row(table, "", row)
-    out.print(table)
+    print_table(table)
     for sale_audit in audits:
         verdict = "as promised" if sale_audit.clean else "NOT as promised"
         promises = ", ".join(PROMISES)
-        out.print(f"{sale_audit.sale_id}: {sale_audit.orders} orders, {promises} {verdict}", highlight=False)
+        print_line(f"{sale_audit.sale_id}: {sale_audit.orders} orders, {promises} {verdict}")
         for finding in sale_audit.findings:
             examples = ", ".join(finding.examples)
-            err.print(
-                f"  {finding.promise}: {finding.detail}: {finding.count} ({examples})", highlight=False, markup=False
-            )
+            print_detail(f"  {finding.promise}: {finding.detail}: {finding.count} ({examples})")
         for note in sale_audit.notes:
-            out.print(f"  note: {note}", highlight=False)
+            print_line(f"  note: {note}")
 
 
 def _add_row(table: Table, sale_id: str, row: StockRow) -> None:
@@ -79,15 +94,13 @@ def rebuild(sale_id: Annotated[str, typer.Argument(metavar="SALE", help="the sal
         async with open_cli_services() as shop:
             return await load_sale(shop.db, shop.redis, shop.clock, sale_id)
 
-    report = run(work())
-    out.print(
+    report = run_change(work())
+    print_line(
         f"{report.sale_id} is loaded (load {report.epoch}): {report.skus} SKUs, {report.units_free} units free, "
-        f"{report.waiting_orders} orders still in the stream",
-        highlight=False,
+        f"{report.waiting_orders} orders still in the stream"
     )
     if report.resolved_jobs:
-        out.print(
+        print_line(
             f"{report.resolved_jobs} releases and stock changes that were too old for Redis are resolved "
-            "(applied or refused)",
-            highlight=False,
+            "(applied or refused)"
         )

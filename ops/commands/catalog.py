@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TextIO
 
 import typer
-from rich.table import Table
 
 from commerce.kernel.csv_rows import ImportReport
 from ops.commands.console import (
     CsvFile,
     ReportFile,
-    create_progress_bar,
     fail,
     format_time,
-    out,
     print_import_report,
+    print_table,
     run,
+    run_change,
 )
+from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import open_cli_services
 
 app = typer.Typer(help="Import and show products.", no_args_is_help=True)
@@ -41,7 +41,7 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
                     _read_lines(lines, file), lambda line: bar.update(task, completed=line)
                 )
 
-    print_import_report(run(work()), report)
+    print_import_report(run_change(work()), report)
 
 
 @app.command("show")
@@ -55,7 +55,7 @@ def show(sku: str) -> None:
         table.add_row(product.sku, product.name, str(product.price), product.currency, format_time(product.updated_at))
         return table
 
-    out.print(run(work()))
+    print_table(run(work()))
 
 
 def _count_lines(file: Path) -> int:

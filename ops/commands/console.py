@@ -2,40 +2,82 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
+import os
 import sys
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 import typer
 import uvloop
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import Invalid, ProblemError
-from commerce.kernel.postgres import POSTGRES_UNAVAILABLE
-from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.kernel.outages import DATABASES_UNAVAILABLE, explain_outage
+from commerce.kernel.paging import Page
+from commerce.kernel.standard_streams import escape_unprintable, open_standard_streams, output_error
+from commerce.kernel.text_files import has_surrogates
 from config.settings import SettingsError
+from ops.commands.safe_console import Table, err, out
 
 Result = TypeVar("Result")
 Content = TypeVar("Content")
 CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
 ReportFile = Annotated[Path | None, typer.Option(help="write every refused line to this CSV file")]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON with all values instead of a table")]
 _MAX_PRINTED_ERRORS = 50
-_FILE_WIDTH = 140
-"""columns of output that goes to a file or a pipe, where no terminal has a width"""
-out = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
-err = Console(stderr=True, width=None if sys.stderr.isatty() else _FILE_WIDTH)
+_MAX_ACTOR_CHARS = 100
 
 
-# Errors.
+@dataclass
+class _Command:
+    """The command of this process: once it `has_changed` the shop, its output decides no status."""
+
+    has_changed: bool = False
+
+
+_command = _Command()
+
+
+# Running and errors.
+
+
+def run_app(app: Callable[[], None]) -> NoReturn:
+    """Run the command line and end the process with the command's status.
+
+    A reader that closes its pipe, such as `head`, changes no status. Other errors of output change the status of
+    commands that only show something: a change that was made must not look as if it had failed.
+    """
+    open_standard_streams()
+    status: object = 0
+    try:
+        _check_words(sys.argv[1:])
+        app()
+    except SystemExit as end:
+        status = end.code
+    except Exception as error:
+        if not _command.has_changed:
+            raise
+        print_warning(f"the change is made, but cannot be shown: {type(error).__name__}: {error}; do not repeat it")
+    lost = output_error()
+    if lost is not None and lost.errno != errno.EPIPE:
+        print_warning(f"cannot write the output: {lost.strerror}; a part of it is lost")
+        status = status or (0 if _command.has_changed else 1)
+    sys.exit(status)  # type: ignore[arg-type]
+
+
+def _check_words(words: Sequence[str]) -> None:
+    """End the process if a word of the command line is not UTF-8, unless it is the name of a file."""
+    for word in words:
+        if has_surrogates(word) and not Path(word).exists():
+            print_detail(f"error: {word} is not UTF-8; type it again, or rename the file")
+            sys.exit(2)
 
 
 @contextmanager
@@ -45,16 +87,18 @@ def exit_on_error() -> Iterator[None]:
         yield
     except (ProblemError, SettingsError) as error:
         fail(str(error))
-    except (*POSTGRES_UNAVAILABLE, *REDIS_UNAVAILABLE) as error:
-        fail(
-            f"cannot reach a database: {error or type(error).__name__}; check that Redis and Postgres run, and that "
-            "REDIS_URL and DATABASE_URL name them"
-        )
+    except OSError as error:
+        if error.filename is None:  # of a connection, not of a file
+            fail(explain_outage(error))
+        fail(f"cannot use {error.filename}: {error.strerror}; check the path and its permissions")
+    except DATABASES_UNAVAILABLE as error:
+        fail(explain_outage(error))
 
 
-def fail(message: str) -> None:
+def fail(message: str) -> NoReturn:
     """Print an error on standard error and end the command with status 1."""
-    err.print(f"[bold red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    err.print("error:", style="bold red", end=" ")
+    err.print(message, soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -63,6 +107,16 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     with exit_on_error():
         return uvloop.run(work)
     raise AssertionError  # exit_on_error has ended the command
+
+
+def run_change(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run async code that changes the shop, as `run` does.
+
+    From then on no error of output makes the command fail: who sees a failure repeats the change.
+    """
+    result = run(work)
+    _command.has_changed = True
+    return result
 
 
 # Arguments.
@@ -79,27 +133,68 @@ def parse_argument(value: object, kind: type[Content], message: str | None = Non
         raise Invalid(message or str(error)) from None
 
 
+async def list_all(read_page: Callable[[str | None], Awaitable[Page[Content]]]) -> list[Content]:
+    """Return the items of all pages of a list."""
+    page = await read_page(None)
+    items = page.items
+    while page.next is not None:
+        page = await read_page(page.next)
+        items += page.items
+    return items
+
+
 def get_actor() -> str:
-    """Return the name under which this user's commands are recorded."""
-    return f"cli {getpass.getuser()}"
+    """Return the name under which this user's commands are recorded; a user may have a number only."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid {os.getuid()}"
+    return escape_unprintable(f"cli {name}")[:_MAX_ACTOR_CHARS]
 
 
 # Output.
 
 
 def print_line(text: str) -> None:
-    """Print a sentence on a line of its own. Texts of customers and carriers are not read as markup."""
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a sentence on a line of its own; line feeds within it are escaped."""
+    print_text(text.replace("\n", "\\n"))
 
 
-def print_plain(content: Table | str) -> None:
-    """Print a table or a text. Texts of customers and carriers are not read as markup."""
-    out.print(content, highlight=False, markup=False)
+def print_detail(text: str) -> None:
+    """Print a line on standard error that belongs to the result and is not for programs to read."""
+    err.print(text.replace("\n", "\\n"), soft_wrap=True)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning on standard error."""
+    err.print(text, style="yellow", soft_wrap=True)
+
+
+def print_table(table: Table, empty: str = "") -> None:
+    """Print a table, or the sentence `empty` if it has no rows."""
+    if empty and not table.row_count:
+        print_line(empty)
+    else:
+        out.print(table)
+
+
+def print_values(values: Iterable[tuple[str, object]]) -> None:
+    """Print names and values as a table without a header."""
+    table = Table("", "", show_header=False)
+    for name, value in values:
+        table.add_row(name, str(value))
+    out.print(table)
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines as it is, to be copied or read by a program."""
+    sys.stdout.write(f"{escape_unprintable(text)}\n")
+    sys.stdout.flush()
 
 
 def print_json(value: object) -> None:
     """Print a struct as indented JSON."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    print_text(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def format_time(moment: datetime | None) -> str:
@@ -112,10 +207,9 @@ def print_import_report(report: ImportReport, report_file: Path | None) -> None:
 
     Ends the command with status 2 if any line was refused.
     """
-    out.print(
+    print_line(
         f"{report.lines} lines: {report.added} added, {report.changed} changed, {report.unchanged} unchanged, "
-        f"{len(report.errors)} refused",
-        highlight=False,
+        f"{len(report.errors)} refused"
     )
     print_line_errors(report.errors, report_file)
     if report.errors:
@@ -129,24 +223,6 @@ def print_line_errors(errors: Sequence[LineError], report_file: Path | None) -> 
             target.write("line,reason\n")
             target.writelines(f'{error.line},"{error.reason.replace(chr(34), chr(39))}"\n' for error in errors)
     for error in errors[:_MAX_PRINTED_ERRORS]:
-        err.print(f"  line {error.line}: {error.reason}", highlight=False, markup=False, soft_wrap=True)
+        print_detail(f"  line {error.line}: {error.reason}")
     if len(errors) > _MAX_PRINTED_ERRORS:
-        err.print(f"  and {len(errors) - _MAX_PRINTED_ERRORS} more; --report FILE lists all of them", highlight=False)
-
-
-def create_progress_bar() -> Progress:
-    """Return a progress bar on standard error, shown on a terminal only."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not is_interactive(),
-        transient=True,
-    )
-
-
-def is_interactive() -> bool:
-    """Return True if standard error is a terminal, so that a progress bar is of use."""
-    return sys.stderr.isatty()
+        print_detail(f"  and {len(errors) - _MAX_PRINTED_ERRORS} more; --report FILE lists all of them")

@@ -6,29 +6,44 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from commerce.dead_letters.model import DeadLetter
-from ops.commands.console import format_time, get_actor, out, print_json, run
+from ops.commands.console import (
+    JsonOption,
+    format_time,
+    get_actor,
+    list_all,
+    print_json,
+    print_line,
+    print_table,
+    run,
+    run_change,
+)
+from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
 app = typer.Typer(help="Resolve accepted orders that could not be stored.", no_args_is_help=True)
 OrderId = Annotated[UUID, typer.Argument(metavar="ORDER", help="the order's id")]
 _PAGE_SIZE = 1_000
-_MAX_ERROR_LENGTH = 80
 
 
 @app.command("list")
 def list_dead_letters(
     resolved: Annotated[bool, typer.Option("--all", help="list those that are resolved, too")] = False,
+    json: JsonOption = False,
 ) -> None:
     """List the dead letters that wait for a decision."""
 
     async def work() -> list[DeadLetter]:
         async with open_cli_services() as shop:
-            return (await shop.dead_letters.list_letters(None, _PAGE_SIZE, resolved)).items
+            return await list_all(
+                lambda cursor: shop.dead_letters.list_letters(UUID(cursor) if cursor else None, _PAGE_SIZE, resolved)
+            )
 
     letters = run(work())
+    if json:
+        print_json(letters)
+        return
     table = Table("order", "sale", "user", "status", "died (UTC)", "reason")
     for letter in letters:
         table.add_row(
@@ -37,9 +52,9 @@ def list_dead_letters(
             letter.user_id or "?",
             letter.status,
             format_time(letter.died_at),
-            letter.error[:_MAX_ERROR_LENGTH],
+            letter.error,
         )
-    out.print(table if letters else "no dead letters")
+    print_table(table, "no dead letters")
 
 
 @app.command("show")
@@ -61,7 +76,7 @@ def retry_dead_letter(order_id: OrderId) -> None:
         async with open_cli_services() as shop:
             return await shop.dead_letters.retry(order_id, get_actor())
 
-    out.print(f"{run(work()).order_id} is stored", highlight=False)
+    print_line(f"{run_change(work()).order_id} is stored")
 
 
 @app.command("discard")
@@ -76,4 +91,4 @@ def discard_dead_letter(
         async with open_cli_services() as shop:
             return await shop.dead_letters.discard(order_id, get_actor())
 
-    out.print(f"{run(work()).order_id} is discarded; its stock is released in a moment", highlight=False)
+    print_line(f"{run_change(work()).order_id} is discarded; its stock is released in a moment")

@@ -6,7 +6,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from commerce.kernel.money import format_money
 from commerce.kernel.types import Reason
@@ -14,15 +13,18 @@ from commerce.orders.model import OrderDetails
 from commerce.orders.service import Actor
 from commerce.shipping.model import UnplannedOrder
 from ops.commands.console import (
+    JsonOption,
     format_time,
     get_actor,
-    out,
     parse_argument,
     print_json,
     print_line,
-    print_plain,
+    print_table,
+    print_values,
     run,
+    run_change,
 )
+from ops.commands.safe_console import Table
 from ops.services import CliServices, open_cli_services, open_fulfilment
 
 app = typer.Typer(help="Show and cancel orders; list those that cannot be planned.", no_args_is_help=True)
@@ -32,7 +34,8 @@ _STORED_TIMEOUT_S = 5.0
 
 @app.command()
 def show(
-    order_id: OrderId, json: Annotated[bool, typer.Option(help="print everything as JSON, with the address")] = False
+    order_id: OrderId,
+    json: Annotated[bool, typer.Option("--json", help="print everything as JSON, with the address")] = False,
 ) -> None:
     """Show an order, its customer and its history, whether it is stored yet or not."""
 
@@ -64,11 +67,11 @@ def cancel(
             await shop.orders.cancel(order_id, Actor(None, get_actor()), sales, _STORED_TIMEOUT_S, checked_reason)
             return await shop.orders.get_details(order_id, sales)
 
-    _print(run(work()))
+    _print(run_change(work()))
 
 
 @app.command()
-def unplanned() -> None:
+def unplanned(json: JsonOption = False) -> None:
     """List paid orders for which no shipments can be planned, with the reasons.
 
     Fix the cause, then `floodgate order retry-planning ORDER`.
@@ -79,11 +82,14 @@ def unplanned() -> None:
             return await fulfilment.list_unplanned_orders()
 
     orders = run(work())
+    if json:
+        print_json(orders)
+        return
     table = Table("order", "paid (UTC)", "attempts", "reason")
     table.columns[0].no_wrap = True
     for order in orders:
         table.add_row(str(order.order_id), format_time(order.paid_at), str(order.attempts), order.reason)
-    print_plain(table if orders else "every paid order has its shipments, or gets them in a moment")
+    print_table(table, "every paid order has its shipments, or gets them in a moment")
 
 
 @app.command("retry-planning")
@@ -94,7 +100,7 @@ def retry_planning(order_id: OrderId) -> None:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             await fulfilment.retry_planning(order_id)
 
-    run(work())
+    run_change(work())
     print_line(f"{order_id} is due again")
 
 
@@ -104,21 +110,18 @@ async def _opened_sales(shop: CliServices) -> list[str]:
 
 def _print(details: OrderDetails) -> None:
     order = details.order
-    table = Table(show_header=False)
     status = f"{order.status} ({order.cancel_reason})" if order.cancel_reason else order.status
-    for name, value in (
+    values = (
         ("order", order.order_id),
         ("customer", details.user_id),
         ("sale", order.sale_id),
         ("status", status),
         ("total", order.total and format_money(order.total.amount, order.total.currency)),
         ("pay by (UTC)", format_time(order.pay_by)),
-    ):
-        table.add_row(name, str(value or "?"))
-    for line in order.lines or ():
-        table.add_row(f"line {line.line_no}", f"{line.quantity} {line.sku}")
-    out.print(table)
+    )
+    lines = [(f"line {line.line_no}", f"{line.quantity} {line.sku}") for line in order.lines or ()]
+    print_values([*((name, value or "?") for name, value in values), *lines])
     events = Table("at (UTC)", "status", "actor", "reason")
     for event in details.events:
         events.add_row(format_time(event.at), event.status, event.actor, event.reason)
-    out.print(events)
+    print_table(events)

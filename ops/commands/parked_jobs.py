@@ -6,13 +6,13 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from commerce.kernel.money import format_money
 from commerce.payments.errors import NoSuchParkedJob
 from commerce.payments.model import OrderPayments, ParkedJob
-from ops.commands.console import out, run
+from ops.commands.console import JsonOption, print_json, print_line, print_table, print_values, run, run_change
 from ops.commands.payments import print_payments
+from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
 app = typer.Typer(
@@ -23,7 +23,7 @@ JobId = Annotated[UUID, typer.Argument(metavar="ID", help="id of a payment or a 
 
 
 @app.command("list")
-def list_jobs() -> None:
+def list_jobs(json: JsonOption = False) -> None:
     """List the parked payments and refunds by order.
 
     Parked shipments: `floodgate shipment list --worklist parked`. Releases and stock changes are not listed here.
@@ -34,13 +34,16 @@ def list_jobs() -> None:
             return await shop.payments.list_parked_jobs()
 
     jobs = run(work())
+    if json:
+        print_json(jobs)
+        return
     table = Table("kind", "id", "method", "amount", "reason")
     table.columns[1].no_wrap = True  # to be copied whole
     for job in jobs:
         table.add_row(
             job.kind, str(job.id), job.method, format_money(job.amount.amount, job.amount.currency), job.reason
         )
-    out.print(table if jobs else "no payment or refund is parked")
+    print_table(table, "no payment or refund is parked")
 
 
 @app.command()
@@ -57,18 +60,17 @@ def show(job_id: JobId) -> None:
         )
 
     job, order_payments = run(work())
-    table = Table(show_header=False)
-    for name, value in (
-        (job.kind, job.id),
-        ("order", job.order_id),
-        ("method", job.method),
-        ("amount", format_money(job.amount.amount, job.amount.currency)),
-        ("task", job.task),
-        ("attempts", job.attempts),
-        ("reason", job.reason),
-    ):
-        table.add_row(name, str(value))
-    out.print(table)
+    print_values(
+        (
+            (job.kind, job.id),
+            ("order", job.order_id),
+            ("method", job.method),
+            ("amount", format_money(job.amount.amount, job.amount.currency)),
+            ("task", job.task),
+            ("attempts", job.attempts),
+            ("reason", job.reason),
+        )
+    )
     print_payments(order_payments)
 
 
@@ -80,5 +82,5 @@ def retry(job_id: JobId) -> None:
         async with open_cli_services() as shop:
             await shop.payments.retry_parked_job(job_id)
 
-    run(work())
-    out.print(f"{job_id} is due again", highlight=False)
+    run_change(work())
+    print_line(f"{job_id} is due again")

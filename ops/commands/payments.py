@@ -9,7 +9,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, format_money, parse_money
@@ -17,7 +16,20 @@ from commerce.payments.model import OrderPayments, RefundInput
 from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
 from commerce.payments.reconciliation import ReconciliationReport, check_readable, decode_statement
-from ops.commands.console import create_progress_bar, err, format_time, get_actor, out, parse_argument, run
+from ops.commands.console import (
+    JsonOption,
+    format_time,
+    get_actor,
+    parse_argument,
+    print_detail,
+    print_json,
+    print_line,
+    print_table,
+    run,
+    run_change,
+)
+from ops.commands.moment_arguments import read_day
+from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Show and refund an order's payments.", no_args_is_help=True)
@@ -32,14 +44,18 @@ _PROGRESS_STEP = 100
 
 
 @app.command()
-def show(order_id: OrderId) -> None:
+def show(order_id: OrderId, json: JsonOption = False) -> None:
     """Show an order's payments, those of replaced plans too, and their refunds."""
 
     async def work() -> OrderPayments:
         async with open_cli_services() as shop:
             return await shop.payments.get(order_id, None)
 
-    print_payments(run(work()))
+    order_payments = run(work())
+    if json:
+        print_json(order_payments)
+    else:
+        print_payments(order_payments)
 
 
 @app.command()
@@ -64,7 +80,7 @@ def refund(
                 order_id, wanted.idempotency_key, wanted.amount, wanted.reason, get_actor()
             )
 
-    print_payments(run(work()))
+    print_payments(run_change(work()))
 
 
 @app.command("record-cash")
@@ -75,8 +91,8 @@ def record_cash(payment_id: PaymentId) -> None:
         async with open_cli_services() as shop:
             await shop.payments.record_cash_collected(payment_id)
 
-    run(work())
-    out.print(f"the cash of {payment_id} is collected", highlight=False)
+    run_change(work())
+    print_line(f"the cash of {payment_id} is collected")
 
 
 def print_payments(order_payments: OrderPayments) -> None:
@@ -84,7 +100,7 @@ def print_payments(order_payments: OrderPayments) -> None:
     currency = order_payments.total.currency
     total = format_money(order_payments.total.amount, currency)
     captured = format_money(order_payments.net_captured, currency)
-    out.print(f"order {order_payments.order_id}: total {total}, captured and not refunded {captured}", highlight=False)
+    print_line(f"order {order_payments.order_id}: total {total}, captured and not refunded {captured}")
     table = Table("payment", "method", "amount", "status", "refunded", "reason")
     table.columns[0].no_wrap = True
     for payment in order_payments.payments:
@@ -96,7 +112,7 @@ def print_payments(order_payments: OrderPayments) -> None:
             format_money(payment.refunded, currency) if payment.refunded else "",
             payment.reason or "",
         )
-    out.print(table if order_payments.payments else "no payment was started")
+    print_table(table, "no payment was started")
     refunds = Table("refund", "method", "amount", "status", "created (UTC)", "reason")
     for payment in order_payments.payments:
         for payment_refund in payment.refunds:
@@ -109,7 +125,7 @@ def print_payments(order_payments: OrderPayments) -> None:
                 payment_refund.reason,
             )
     if refunds.row_count:
-        out.print(refunds)
+        print_table(refunds)
 
 
 def parse_amount(amount: str, currency: str) -> int:
@@ -123,18 +139,11 @@ def parse_amount(amount: str, currency: str) -> int:
 # Statements.
 
 
-def _parse_day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; give one such as 2026-11-11") from None
-
-
 def reconcile(
     file: StatementFile,
     provider: Annotated[ProviderName, typer.Option(help="the provider of the statement")],
     day: Annotated[
-        date, typer.Option("--date", parser=_parse_day, metavar="YYYY-MM-DD", help="the statement's day, in China")
+        date, typer.Option("--date", parser=read_day, metavar="YYYY-MM-DD", help="the statement's day, in China")
     ],
     neighbour: Annotated[
         list[Path] | None,
@@ -159,11 +168,10 @@ def reconcile(
             payment = f"payment {payment_id}"
             subject = f" {payment}" if refund_id is None else f" refund {refund_id} of {payment}"
         kind = difference.kind.replace("_", " ")
-        err.print(f"  {kind}:{subject} {difference.reason}", highlight=False, markup=False, soft_wrap=True)
-    out.print(
+        print_detail(f"  {kind}:{subject} {difference.reason}")
+    print_line(
         f"{provider} on {day}: {report.movements} movements in the statement, {report.matching} agree, "
-        f"{len(report.differences)} differences",
-        highlight=False,
+        f"{len(report.differences)} differences"
     )
     if report.differences:
         raise typer.Exit(1)

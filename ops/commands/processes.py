@@ -12,7 +12,7 @@ from commerce.kernel.migrations import migrate as apply_migrations
 from commerce.kernel.postgres import connect
 from commerce.kernel.schema_page import schema_page
 from config.settings import load
-from ops.commands.console import exit_on_error, out, run
+from ops.commands.console import exit_on_error, print_line, print_text, run
 from workers.__main__ import NAMES
 
 WorkerName = StrEnum("WorkerName", {name: name for name in NAMES})  # type: ignore[misc]
@@ -56,15 +56,15 @@ def migrate(
         connection = await connect(load().database(), name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
         try:
             if print_schema:
-                typer.echo(await schema_page(connection), nl=False)
+                print_text((await schema_page(connection)).removesuffix("\n"))
                 return
             applied = await apply_migrations(connection)
         finally:
             await connection.close()
         for migration in applied:
-            out.print(f"applied {migration.number:04} {migration.name}")
+            print_line(f"applied {migration.number:04} {migration.name}")
         if not applied:
-            out.print("nothing to apply: the schema is this version's")
+            print_line("nothing to apply: the schema is this version's")
 
     run(work())
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Annotated
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import typer
-from rich.table import Table
 
 from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
@@ -21,19 +20,23 @@ from commerce.rates.errors import InvalidRateTable
 from commerce.rates.model import CarrierChoice, RateTable, RateTableIndex
 from ops.commands.console import (
     CsvFile,
+    JsonOption,
     ReportFile,
     format_time,
     get_actor,
-    out,
+    print_json,
+    print_line,
     print_line_errors,
-    print_plain,
+    print_table,
     run,
+    run_change,
 )
+from ops.commands.moment_arguments import read_day
+from ops.commands.safe_console import Table
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Import and show carriers' rates, and explain which carrier is chosen.", no_args_is_help=True)
 _WEIGHT = re.compile(r"([0-9]{1,7}(?:\.[0-9]{1,3})?) ?(g|kg)")
-_DAY_FORMATS = ["%Y-%m-%d"]
 _MAX_REGION_PARTS = 3  # below the country
 
 
@@ -59,27 +62,34 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
                     print_line_errors(error.line_errors, report)
                     raise
 
-    table = run(work())
-    out.print(f"table {table.table_id} is in force: {table.rates} rates in {table.currency}", highlight=False)
+    table = run_change(work())
+    print_line(f"table {table.table_id} is in force: {table.rates} rates in {table.currency}")
 
 
 @app.command("tables")
-def list_tables() -> None:
+def list_tables(json: JsonOption = False) -> None:
     """List the imported rate tables, the one in force first."""
 
     async def work() -> list[RateTable]:
         async with open_cli_services() as shop:
             return await shop.rates.list_tables()
 
+    tables = run(work())
+    if json:
+        print_json(tables)
+        return
     output = Table("table", "imported (UTC)", "actor", "source", "rates", "currency")
-    for table in run(work()):
+    for table in tables:
         imported_at = format_time(table.imported_at)
         output.add_row(str(table.table_id), imported_at, table.actor, table.source, str(table.rates), table.currency)
-    out.print(output if output.row_count else "there is no rate table: floodgate rates import FILE.csv")
+    print_table(output, "there is no rate table: floodgate rates import FILE.csv")
 
 
 @app.command()
-def show(carrier: Annotated[str | None, typer.Option(help="show all rates of this carrier")] = None) -> None:
+def show(
+    carrier: Annotated[str | None, typer.Option(help="show all rates of this carrier")] = None,
+    json: JsonOption = False,
+) -> None:
     """Show the carriers of the table in force, or one carrier's rates."""
 
     async def work() -> RateTableIndex:
@@ -87,6 +97,10 @@ def show(carrier: Annotated[str | None, typer.Option(help="show all rates of thi
             return await shop.rates.get_current()
 
     index = run(work())
+    if json:
+        names = index.carriers if carrier is None else (carrier,)
+        print_json([rate for name in names for steps in index.steps_of(name) for rate in steps.rates])
+        return
     if carrier is None:
         table = Table("carrier", "regions", "rates")
         for name in index.carriers:
@@ -97,8 +111,8 @@ def show(carrier: Annotated[str | None, typer.Option(help="show all rates of thi
         for rate in (rate for steps in index.steps_of(carrier) for rate in steps.rates):
             price, cod = format_money(rate.price_minor, index.table.currency), "yes" if rate.cod else "no"
             table.add_row(rate.region, str(rate.from_g), str(rate.to_g), price, str(rate.days), cod)
-    print_plain(f"table {index.table.table_id}, from {index.table.source}")
-    print_plain(table if table.row_count else f"there is no carrier {carrier} in it")
+    print_line(f"table {index.table.table_id}, from {index.table.source}")
+    print_table(table, f"there is no carrier {carrier} in it")
 
 
 @app.command()
@@ -107,12 +121,18 @@ def choose(
     weight: Annotated[str, typer.Option(help="such as 1.5kg or 800g")],
     cod: Annotated[bool, typer.Option("--cod", help="the carrier collects cash on delivery")] = False,
     by: Annotated[
-        datetime | None,
-        typer.Option(formats=_DAY_FORMATS, help="promised day; left out: as for an order paid on the hand-over day"),
+        date | None,
+        typer.Option(
+            parser=read_day,
+            metavar="YYYY-MM-DD",
+            help="promised day; left out: as for an order paid on the hand-over day",
+        ),
     ] = None,
     hand_over: Annotated[
-        datetime | None, typer.Option(formats=_DAY_FORMATS, help="day of the hand-over; left out: today")
+        date | None,
+        typer.Option(parser=read_day, metavar="YYYY-MM-DD", help="day of the hand-over; left out: today"),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Show which carrier would get a shipment, and why.
 
@@ -123,18 +143,21 @@ def choose(
         address, weight_g = _parse_region(to), _parse_weight(weight)
         async with open_cli_services() as shop:
             index = await shop.rates.get_current()
-            hand_over_on = hand_over.date() if hand_over else _today(shop)
+            hand_over_on = hand_over or _today(shop)
             promise_days = timedelta(days=shop.settings.shipping.delivery_promise_days)
-            promised_on = by.date() if by else hand_over_on + promise_days
+            promised_on = by or hand_over_on + promise_days
         return choose_carrier(
             index, address, weight_g, cod=cod, dispatch_on=hand_over_on, promised_on=promised_on, excluded={}
         )
 
-    _print_choice(run(work()))
+    _print_choice(run(work()), json)
 
 
 @app.command()
-def explain(shipment_id: Annotated[UUID, typer.Argument(metavar="SHIPMENT", help="the shipment's id")]) -> None:
+def explain(
+    shipment_id: Annotated[UUID, typer.Argument(metavar="SHIPMENT", help="the shipment's id")],
+    json: JsonOption = False,
+) -> None:
     """Show the recorded reasons for a shipment's carrier."""
 
     async def work() -> CarrierChoice:
@@ -142,7 +165,7 @@ def explain(shipment_id: Annotated[UUID, typer.Argument(metavar="SHIPMENT", help
             worklists = Worklists(shop.db, shop.clock, shop.settings.shipping)
             return await worklists.explain_carrier_choice(shipment_id)
 
-    _print_choice(run(work()))
+    _print_choice(run(work()), json)
 
 
 def _today(shop: CliServices) -> date:
@@ -167,14 +190,17 @@ def _parse_weight(text: str) -> int:
     return grams
 
 
-def _print_choice(choice: CarrierChoice) -> None:
+def _print_choice(choice: CarrierChoice, json: bool) -> None:
+    if json:
+        print_json(choice)
+        return
     if choice.carrier is None or choice.price is None:
         result = "no carrier takes it"
     else:
         delay = "" if choice.on_time else f", after the promised {choice.promised_on}"
         price = format_money(choice.price, choice.currency)
         result = f"{choice.carrier} for {price}, arrives on {choice.expected_on}{delay}"
-    out.print(f"by table {choice.table_id}: {result}", highlight=False)
+    print_line(f"by table {choice.table_id}: {result}")
     table = Table("carrier", "verdict", "region", "price", "days", "arrives on", "reason")
     for candidate in choice.candidates:
         table.add_row(
@@ -186,4 +212,4 @@ def _print_choice(choice: CarrierChoice) -> None:
             str(candidate.expected_on or ""),
             candidate.reason,
         )
-    out.print(table)
+    print_table(table)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import orjson
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from commerce.fleet.driver_links import make_link
 from commerce.fleet.fleet_csv import read_travel_matrix
@@ -20,12 +18,28 @@ from commerce.fleet.geojson import feature_collection
 from commerce.fleet.model import Plan, Route
 from commerce.fleet.route_map import draw_routes
 from commerce.fleet.service import MAX_SECONDS
+from commerce.kernel.bind import local_url
 from commerce.kernel.csv_rows import LineError
-from ops.commands.console import err, exit_on_error, fail, is_interactive, out, print_line_errors, run
+from ops.commands.console import (
+    JsonOption,
+    exit_on_error,
+    fail,
+    print_detail,
+    print_json,
+    print_line,
+    print_line_errors,
+    print_table,
+    run,
+    run_change,
+)
+from ops.commands.moment_arguments import read_day
+from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import create_fleet, open_cli_services
 
 app = typer.Typer(help="Plan and show the routes of our own vehicles, and print drivers' links.", no_args_is_help=True)
-Day = Annotated[datetime, typer.Option("--date", formats=["%Y-%m-%d"], help="the day, in the shop's time zone")]
+Day = Annotated[
+    date, typer.Option("--date", parser=read_day, metavar="YYYY-MM-DD", help="the day, in the shop's time zone")
+]
 GeoJsonFile = Annotated[Path | None, typer.Option("--geojson", help="write the routes to this file, for a map")]
 PictureFile = Annotated[Path | None, typer.Option("--picture", help="draw the routes into this file (.svg or .png)")]
 
@@ -41,6 +55,7 @@ def plan(
     seed: Annotated[int, typer.Option(min=0, help="seed of the search")] = 0,
     geojson: GeoJsonFile = None,
     picture: PictureFile = None,
+    json: JsonOption = False,
 ) -> None:
     """Plan the day's routes. Routes that have departed stay; all others are replaced.
 
@@ -51,11 +66,11 @@ def plan(
     travel_matrix = _read_matrix(matrix) if matrix else None
 
     async def work() -> tuple[Plan, ZoneInfo]:
-        with _create_progress_bar() as bar:
+        with create_progress_bar(in_percent=True) as bar:
             task = bar.add_task("planning", total=1)
             async with open_cli_services() as shop:
                 result = await create_fleet(shop).plan(
-                    day.date(),
+                    day,
                     seconds=seconds,
                     seed=seed,
                     known_legs=travel_matrix,
@@ -63,36 +78,42 @@ def plan(
                 )
                 return result, ZoneInfo(shop.settings.shipping.timezone)
 
-    result, zone = run(work())
-    _output(result.routes, zone, geojson, picture)
+    result, zone = run_change(work())
+    if json:
+        print_json(result)
+    else:
+        _print_routes(result.routes, zone)
+    _write_files(result.routes, geojson, picture)
     if result.estimated_legs:
-        err.print(f"{result.estimated_legs} legs are not in the matrix: estimated by great circles", highlight=False)
+        print_detail(f"{result.estimated_legs} legs are not in the matrix: estimated by great circles")
     if result.not_considered:
-        err.print(
-            f"{result.not_considered} more shipments were not considered: plan again once these have departed",
-            highlight=False,
-        )
-    if result.unassigned:
+        print_detail(f"{result.not_considered} more shipments were not considered: plan again once these have departed")
+    if result.unassigned and not json:
         table = Table(
             *("shipment", "warehouse", "unassigned because"), title=f"{len(result.unassigned)} shipments are unassigned"
         )
         for delivery in result.unassigned:
             table.add_row(str(delivery.shipment_id), delivery.warehouse_id, delivery.reason)
-        out.print(table)
+        print_table(table)
+    if result.unassigned:
         raise typer.Exit(2)
 
 
 @app.command()
-def show(day: Day, geojson: GeoJsonFile = None, picture: PictureFile = None) -> None:
+def show(day: Day, geojson: GeoJsonFile = None, picture: PictureFile = None, json: JsonOption = False) -> None:
     """Show the day's routes with their stops."""
     _check_picture(picture)
 
     async def work() -> tuple[list[Route], ZoneInfo]:
         async with open_cli_services() as shop:
-            return await create_fleet(shop).list_routes(day.date()), ZoneInfo(shop.settings.shipping.timezone)
+            return await create_fleet(shop).list_routes(day), ZoneInfo(shop.settings.shipping.timezone)
 
     routes, zone = run(work())
-    _output(routes, zone, geojson, picture)
+    if json:
+        print_json(routes)
+    else:
+        _print_routes(routes, zone)
+    _write_files(routes, geojson, picture)
 
 
 @app.command()
@@ -113,19 +134,18 @@ def links(
         async with open_cli_services() as shop:
             settings = shop.settings
             zone, key = ZoneInfo(settings.shipping.timezone), settings.driver_link_key()
-            address = (base or f"http://{settings.http.host}:{settings.http.port}").rstrip("/")
+            address = (base or local_url(settings.http.host, settings.http.port)).rstrip("/")
             return [
                 (route.vehicle_id, f"{address}/v1/driver-routes/{make_link(key, route.route_id, route.day, zone)}/page")
-                for route in await create_fleet(shop).list_routes(day.date())
+                for route in await create_fleet(shop).list_routes(day)
             ]
 
     for vehicle_id, link in run(work()):
-        out.print(f"{vehicle_id} {link}", highlight=False, soft_wrap=True)
+        print_line(f"{vehicle_id} {link}")
 
 
-def _output(routes: Sequence[Route], zone: ZoneInfo, geojson: Path | None, picture: Path | None) -> None:
-    """Print the routes, and write them to the files that are named."""
-    _print_routes(routes, zone)
+def _write_files(routes: Sequence[Route], geojson: Path | None, picture: Path | None) -> None:
+    """Write the routes to the files that are named."""
     try:
         if geojson is not None:
             geojson.write_bytes(orjson.dumps(feature_collection(routes)))
@@ -168,8 +188,8 @@ def _print_routes(routes: Sequence[Route], zone: ZoneInfo) -> None:
                 clock_time(stop.leave_at),
                 stop.status,
             )
-        out.print(table)
-    out.print(summary)
+        print_table(table)
+    print_table(summary)
 
 
 def _check_picture(picture: Path | None) -> None:
@@ -193,15 +213,3 @@ def _read_matrix(file: Path) -> TravelLegs:
         print_line_errors(errors, None)
         fail(f"cannot use the matrix {file.name}: {len(errors)} lines are wrong; correct them and plan again")
     return legs
-
-
-def _create_progress_bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        console=err,
-        disable=not is_interactive(),
-        transient=True,
-    )

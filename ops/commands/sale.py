@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -10,15 +10,28 @@ from uuid import UUID
 import msgspec
 import typer
 from msgspec import UNSET
-from rich.table import Table
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money, parse_money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.item_csv import read_items
-from commerce.sales.model import Sale, SaleInput, SaleState, StockChange, StockChangeInput
+from commerce.sales.model import Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, read_loaded_epoch, read_units_free
-from ops.commands.console import err, format_time, get_actor, out, run
+from ops.commands.console import (
+    JsonOption,
+    format_time,
+    get_actor,
+    list_all,
+    print_json,
+    print_line,
+    print_table,
+    print_values,
+    print_warning,
+    run,
+    run_change,
+)
+from ops.commands.moment_arguments import read_moment
+from ops.commands.safe_console import Table
 from ops.services import CliServices, open_cli_services
 
 app = typer.Typer(help="Create, open, change and show sales and their stock.", no_args_is_help=True)
@@ -26,17 +39,6 @@ SaleId = Annotated[str, typer.Argument(metavar="SALE", help="the sale's id, such
 Sku = Annotated[str, typer.Argument(metavar="SKU")]
 _PAGE_SIZE = 1_000
 _LOST = "not loaded: see `floodgate rebuild`"
-
-
-def _parse_moment(text: str) -> datetime:
-    """Read `now` or ISO 8601; a time without a zone is UTC."""
-    if text == "now":
-        return datetime.now(UTC).replace(microsecond=0)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is neither `now` nor a time like 2026-11-11T00:00:00+08:00") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @app.command()
@@ -48,9 +50,9 @@ def create(
     ],
     title: Annotated[str, typer.Option()],
     currency: Annotated[str, typer.Option(help="ISO 4217, such as CNY")],
-    opens: Annotated[datetime, typer.Option(parser=_parse_moment, metavar="TIME", help="`now` or ISO 8601")] = "now",  # type: ignore[assignment]
+    opens: Annotated[datetime, typer.Option(parser=read_moment, metavar="TIME", help="`now` or ISO 8601")] = "now",  # type: ignore[assignment]
     closes: Annotated[
-        datetime | None, typer.Option(parser=_parse_moment, metavar="TIME", help="left out: it never closes")
+        datetime | None, typer.Option(parser=read_moment, metavar="TIME", help="left out: it never closes")
     ] = None,
     pay_within: Annotated[int, typer.Option(help="seconds until an unpaid order expires")] = 900,
 ) -> None:
@@ -73,10 +75,10 @@ def create(
             return await shop.sales.create(sale, sale_items, get_actor())
 
     try:
-        sale = run(work())
+        sale = run_change(work())
     except msgspec.ValidationError as error:
         raise typer.BadParameter(str(error)) from None
-    out.print(f"created {sale.sale_id}, a draft: open it with `floodgate sale open {sale.sale_id}`", highlight=False)
+    print_line(f"created {sale.sale_id}, a draft: open it with `floodgate sale open {sale.sale_id}`")
 
 
 @app.command("open")
@@ -105,8 +107,8 @@ def _change_state(sale_id: str, step: str) -> None:
             await _warn_if_not_in_redis(shop, sale_id)
             return sale
 
-    sale = run(work())
-    out.print(f"{sale.sale_id} is {sale.state}", highlight=False)
+    sale = run_change(work())
+    print_line(f"{sale.sale_id} is {sale.state}")
 
 
 async def _warn_if_not_in_redis(shop: CliServices, sale_id: str) -> None:
@@ -118,9 +120,9 @@ async def _warn_if_not_in_redis(shop: CliServices, sale_id: str) -> None:
             f"Redis does not have {sale_id}: its orders are refused with not_ready until "
             f"`floodgate rebuild {sale_id}`. Find out first why it is missing"
         )
-        err.print(text, style="yellow", soft_wrap=True, highlight=False)
+        print_warning(text)
     elif not is_published:
-        err.print("the change is not in Redis yet; the worker sale_sync brings it there", style="yellow")
+        print_warning("the change is not in Redis yet; the worker sale_sync brings it there")
 
 
 async def _redis_state(shop: CliServices, sale: Sale) -> str:
@@ -161,7 +163,7 @@ def terms(
             limit = item.limit_per_user or "none"
             return f"{item.sku}: {format_money(item.price, currency)}, limit per user {limit}"
 
-    out.print(run(work()), highlight=False)
+    print_line(run_change(work()))
 
 
 @app.command("items")
@@ -184,13 +186,13 @@ def put_items(
                 raise Invalid(f"cannot set items of {sale_id}: {items} lists none; give one line per SKU")
             await shop.sales.put_items(sale_id, sale_items, get_actor())
             await _warn_if_not_in_redis(shop, sale_id)
-            out.print(f"{len(sale_items)} items of {sale_id} are set", highlight=False)
+            print_line(f"{len(sale_items)} items of {sale_id} are set")
             return await shop.sales.get(sale_id)
 
-    sale = run(work())
+    sale = run_change(work())
     if sale.state is not SaleState.DRAFT:
         command = f"floodgate sale change-stock {sale_id} SKU UNITS --reason …"
-        out.print(f"add their stock with `{command}`", highlight=False)
+        print_line(f"add their stock with `{command}`")
 
 
 @app.command("change-stock")
@@ -209,70 +211,88 @@ def change_stock(
             return await shop.stock.change(sale_id, change_id or shop.ids.new(), change, get_actor())
 
     try:
-        change = run(work())
+        change = run_change(work())
     except msgspec.ValidationError as error:
         raise typer.BadParameter(str(error)) from None
-    out.print(f"{change.sku} {change.delta:+d}: {change.status} (change {change.change_id})", highlight=False)
+    print_line(f"{change.sku} {change.delta:+d}: {change.status} (change {change.change_id})")
 
 
 @app.command()
 def show(
-    sale_id: SaleId, items: Annotated[bool, typer.Option(help="list its items with their free units")] = False
+    sale_id: SaleId,
+    items: Annotated[bool, typer.Option(help="list its items with their free units")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show a sale's state and times, or its items."""
-    out.print(run(_create_table(sale_id, items)))
+    if items:
+        _show_items(sale_id, json)
+    else:
+        _show_sale(sale_id, json)
 
 
 @app.command("list")
-def list_sales() -> None:
+def list_sales(json: JsonOption = False) -> None:
     """List all sales."""
 
-    async def work() -> Table:
+    async def work() -> list[Sale]:
         async with open_cli_services() as shop:
-            sales = (await shop.sales.list_sales(None, _PAGE_SIZE, drafts=True)).items
-        table = Table("sale", "title", "state", "opens (UTC)", "closes (UTC)")
-        for sale in sales:
-            table.add_row(sale.sale_id, sale.title, sale.state, format_time(sale.opens_at), _format_end(sale.closes_at))
-        return table
+            return await list_all(lambda cursor: shop.sales.list_sales(cursor, _PAGE_SIZE, drafts=True))
 
-    out.print(run(work()))
-
-
-async def _create_table(sale_id: str, with_items: bool) -> Table:
-    async with open_cli_services() as shop:
-        sale = await shop.sales.get(sale_id)
-        if with_items:
-            return await _create_item_table(shop, sale)
-        redis_state = await _redis_state(shop, sale) if sale.epoch else "not opened yet"
-    table = Table(show_header=False)
-    for name, value in (
-        ("sale", sale.sale_id),
-        ("title", sale.title),
-        ("state", sale.state),
-        ("opens (UTC)", format_time(sale.opens_at)),
-        ("closes (UTC)", _format_end(sale.closes_at)),
-        ("pay within", f"{sale.pay_within_s} s"),
-        ("generation", f"{sale.generation}, published to Redis {sale.published_generation}"),
-        ("epoch", f"{sale.epoch}, loaded {sale.loaded_epoch}"),
-        ("in Redis", redis_state),
-    ):
-        table.add_row(name, str(value))
-    return table
+    sales = run(work())
+    if json:
+        print_json(sales)
+        return
+    table = Table("sale", "title", "state", "opens (UTC)", "closes (UTC)")
+    for sale in sales:
+        table.add_row(sale.sale_id, sale.title, sale.state, format_time(sale.opens_at), _format_end(sale.closes_at))
+    print_table(table, "there is no sale: floodgate sale create")
 
 
-async def _create_item_table(shop: CliServices, sale: Sale) -> Table:
+def _show_sale(sale_id: str, json: bool) -> None:
+    async def work() -> tuple[Sale, str]:
+        async with open_cli_services() as shop:
+            sale = await shop.sales.get(sale_id)
+            return sale, await _redis_state(shop, sale) if sale.epoch else "not opened yet"
+
+    sale, redis_state = run(work())
+    if json:
+        print_json({**msgspec.structs.asdict(sale), "in_redis": redis_state})
+        return
+    print_values(
+        (
+            ("sale", sale.sale_id),
+            ("title", sale.title),
+            ("state", sale.state),
+            ("opens (UTC)", format_time(sale.opens_at)),
+            ("closes (UTC)", _format_end(sale.closes_at)),
+            ("pay within", f"{sale.pay_within_s} s"),
+            ("generation", f"{sale.generation}, published to Redis {sale.published_generation}"),
+            ("epoch", f"{sale.epoch}, loaded {sale.loaded_epoch}"),
+            ("in Redis", redis_state),
+        )
+    )
+
+
+def _show_items(sale_id: str, json: bool) -> None:
+    async def work() -> tuple[Sale, list[SaleItem], list[int | None]]:
+        async with open_cli_services() as shop:
+            sale = await shop.sales.get(sale_id)
+            items = await list_all(lambda cursor: shop.sales.list_items(sale_id, cursor, _PAGE_SIZE))
+            skus = [item.sku for item in items]
+            pages = [skus[begin : begin + _PAGE_SIZE] for begin in range(0, len(skus), _PAGE_SIZE)]
+            free = [units for page in pages for units in await read_units_free(shop.redis, SaleKeys(sale_id), page)]
+            return sale, items, free
+
+    sale, items, free = run(work())
+    if json:
+        print_json([{**msgspec.structs.asdict(item), "free": units} for item, units in zip(items, free, strict=True)])
+        return
     table = Table("SKU", "name", "price", "limit per user", "initial", "free")
-    cursor = None
-    while True:
-        page = await shop.sales.list_items(sale.sale_id, cursor, _PAGE_SIZE)
-        free = await read_units_free(shop.redis, SaleKeys(sale.sale_id), [item.sku for item in page.items])
-        for item, units in zip(page.items, free, strict=True):
-            price = format_money(item.price, sale.currency)
-            limit = "none" if item.limit_per_user is None else str(item.limit_per_user)
-            table.add_row(item.sku, item.name, price, limit, str(item.initial_units), str(units))
-        cursor = page.next
-        if cursor is None:
-            return table
+    for item, units in zip(items, free, strict=True):
+        price = format_money(item.price, sale.currency)
+        limit = "none" if item.limit_per_user is None else str(item.limit_per_user)
+        table.add_row(item.sku, item.name, price, limit, str(item.initial_units), str(units))
+    print_table(table)
 
 
 def _format_end(moment: datetime | None) -> str:

@@ -20,7 +20,7 @@ from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid
 from commerce.kernel.types import Reason
 from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
-from ops.commands.console import get_actor, parse_argument, print_line, run
+from ops.commands.console import get_actor, parse_argument, print_line, run_change
 from ops.services import open_cli_services, open_fulfilment
 
 app = typer.Typer()
@@ -194,7 +194,7 @@ def _change(step: Callable[[Fulfilment], Awaitable[ShipmentDetails]]) -> None:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await step(fulfilment)
 
-    print_line(_summarise(run(work()).shipment))
+    print_line(_summarise(run_change(work()).shipment))
 
 
 def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
@@ -204,7 +204,7 @@ def _repack(step: Callable[[Fulfilment], Awaitable[Sequence[UUID]]]) -> None:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return [await fulfilment.get(id_) for id_ in await step(fulfilment)]
 
-    for details in run(work()):
+    for details in run_change(work()):
         print_line(_summarise(details.shipment))
 
 

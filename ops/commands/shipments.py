@@ -7,7 +7,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.table import Table
 
 from commerce.kernel.address import Address
 from commerce.kernel.money import format_money
@@ -21,7 +20,8 @@ from commerce.shipping.model import (
     WorklistName,
 )
 from ops.commands import documents, shipment_actions
-from ops.commands.console import format_time, print_line, print_plain, run
+from ops.commands.console import JsonOption, format_time, print_json, print_line, print_table, print_values, run
+from ops.commands.safe_console import Table
 from ops.commands.shipment_actions import ShipmentId, format_status, parse_warehouse_id
 from ops.services import open_cli_services, open_fulfilment
 
@@ -51,6 +51,7 @@ def list_shipments(
     warehouse: Annotated[str | None, typer.Option(help="only shipments from this warehouse")] = None,
     limit: Annotated[int, typer.Option(min=1, max=_MAX_LIMIT, help="maximum number of shipments")] = 100,
     after: Annotated[UUID | None, typer.Option(metavar="ID", help="continue after this shipment of the list")] = None,
+    json: JsonOption = False,
 ) -> None:
     """List a worklist, the oldest shipments first, each with the reason; or an order's shipments.
 
@@ -61,7 +62,7 @@ def list_shipments(
             source = context.get_parameter_source(name)
             if source is not None and source.name != "DEFAULT":
                 raise typer.BadParameter(f"--order lists all shipments of an order; leave --{name} out")
-        _list_order(order_id)
+        _list_order(order_id, json)
         return
 
     async def work() -> Page[WorklistItem]:
@@ -70,6 +71,9 @@ def list_shipments(
             return await fulfilment.list_worklist(worklist, warehouse_id, after, limit)
 
     page = run(work())
+    if json:
+        print_json(page)
+        return
     # One column for both ids: side by side they leave no room for the reason.
     table = Table("shipment, its order", "no.", "carrier, number", "status", "weight", "promised", "reason")
     for column in table.columns[:2]:
@@ -85,17 +89,20 @@ def list_shipments(
             str(shipment.promised_on),
             item.reason or "",
         )
-    print_plain(table if page.items else f"no shipment is on the worklist {worklist}")
+    print_table(table, f"no shipment is on the worklist {worklist}")
     if page.next is not None:
         print_line(f"there are more: --after {page.next}")
 
 
-def _list_order(order_id: UUID) -> None:
+def _list_order(order_id: UUID, json: bool) -> None:
     async def work() -> OrderShipments:
         async with open_cli_services() as shop:
             return await shop.shipping.get_order_shipments(order_id, None)
 
     order = run(work())
+    if json:
+        print_json(order)
+        return
     table = Table(
         *("shipment", "no.", "carrier, number", "status", "address", "units"),
         *("promised", "expected", "cash to collect"),
@@ -114,13 +121,13 @@ def _list_order(order_id: UUID) -> None:
             str(shipment.expected_on or ""),
             format_money(cash.amount, cash.currency) if cash else "",
         )
-    print_plain(table if order.shipments else f"order {order_id} has no shipment yet")
+    print_table(table, f"order {order_id} has no shipment yet")
     if order.unplanned_units:
         print_line(f"{order.unplanned_units} units of it are in no shipment")
 
 
 @app.command()
-def worklists() -> None:
+def worklists(json: JsonOption = False) -> None:
     """Show the length and the meaning of each worklist, and how long the oldest jobs have been due.
 
     Jobs that are due for much more than a minute mean that too few fulfilment workers run, or none.
@@ -131,17 +138,20 @@ def worklists() -> None:
             return await fulfilment.count_worklists()
 
     counts = run(work())
+    if json:
+        print_json(counts)
+        return
     table = Table("worklist", "shipments", "meaning")
     for name, meaning in _WORKLISTS.items():
         table.add_row(name, str(int(counts[name])), meaning)
-    print_plain(table)
+    print_table(table)
     print_line(f"orders that cannot be planned: {int(counts['unplanned'])} (floodgate order unplanned)")
     for kind in ("shipment", "order"):
         print_line(f"the oldest job of {kind}s has been due for {counts[f'oldest_{kind}_s']:.0f} s")
 
 
 @app.command()
-def show(shipment_id: ShipmentId) -> None:
+def show(shipment_id: ShipmentId, json: JsonOption = False) -> None:
     """Show a shipment with its lines and its history.
 
     `floodgate rates explain ID` shows the reasons for its carrier.
@@ -152,20 +162,19 @@ def show(shipment_id: ShipmentId) -> None:
             return await fulfilment.get(shipment_id)
 
     details = run(work())
-    table = Table(show_header=False)
-    for name, value in _describe(details.shipment):
-        if value not in (None, ""):
-            table.add_row(name, str(value))
-    print_plain(table)
+    if json:
+        print_json(details)
+        return
+    print_values((name, value) for name, value in _describe(details.shipment) if value not in (None, ""))
     lines = Table("line", "SKU", "units")
     for line in details.lines:
         lines.add_row(str(line.line_no), line.sku, str(line.quantity))
-    print_plain(lines)
+    print_table(lines)
     events = Table("at (UTC)", "source", "status", "place", "text")
     for event in details.events:
         status = format_status(event.status) if event.status else ""
         events.add_row(format_time(event.at), event.source, status, event.place or "", event.text)
-    print_plain(events if details.events else "nothing has happened to it yet")
+    print_table(events, "nothing has happened to it yet")
 
 
 def _describe(shipment: Shipment) -> Sequence[tuple[str, object]]:

@@ -9,7 +9,7 @@ import typer
 
 from commerce.kernel.money import Money, format_money
 from commerce.payments.model import StoreCredit, StoreCreditGrant
-from ops.commands.console import out, parse_argument, run
+from ops.commands.console import JsonOption, parse_argument, print_json, print_line, run, run_change
 from ops.commands.payments import parse_amount
 from ops.services import open_cli_services
 
@@ -36,20 +36,24 @@ def grant(
                 checked_id, Money(wanted.amount, wanted.currency), wanted.idempotency_key
             )
 
-    _print(run(work()))
+    _print(run_change(work()))
 
 
 @app.command()
-def show(user_id: UserArgument) -> None:
+def show(user_id: UserArgument, json: JsonOption = False) -> None:
     """Show a customer's store credit."""
 
     async def work() -> StoreCredit:
         async with open_cli_services() as shop:
             return await shop.payments.get_store_credit(user_id)
 
-    _print(run(work()))
+    credit = run(work())
+    if json:
+        print_json(credit)
+    else:
+        _print(credit)
 
 
 def _print(credit: StoreCredit) -> None:
     balances = ", ".join(format_money(balance.amount, balance.currency) for balance in credit.balances)
-    out.print(f"{credit.user_id}: {balances or 'no store credit'}", highlight=False)
+    print_line(f"{credit.user_id}: {balances or 'no store credit'}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
+import jwt
 import orjson
 import typer
 
 from commerce.kernel.clock import SystemClock
-from config.settings import load
+from config.settings import load, local_file
 from gateway.auth import ROLES, sign_token
-from ops.commands.console import exit_on_error, fail
+from ops.commands.console import exit_on_error, fail, print_detail, print_line, print_text
 
 app = typer.Typer(help="Create access tokens with the signing key in the settings.", no_args_is_help=True)
 RoleName = StrEnum("RoleName", {name: name for name in ROLES})  # type: ignore[misc]
@@ -42,13 +43,17 @@ def _print(name: str, roles: tuple[str, ...], days: float) -> None:
         settings = load()
         audience = "floodgate-admin" if roles else "floodgate"
         try:
-            typer.echo(sign_token(settings.auth, SystemClock(), name, audience, roles, int(days * _DAY_S)))  # type: ignore[arg-type]
+            token = sign_token(settings.auth, SystemClock(), name, audience, roles, int(days * _DAY_S))  # type: ignore[arg-type]
         except ValueError as error:
             fail(str(error))
+    print_line(token)
+    kid, file = jwt.get_unverified_header(token)["kid"], local_file(settings.data_dir)
+    is_local = file.is_file() and kid in file.read_text(encoding="utf-8")
+    print_detail(f"signed with the key {kid} of {file if is_local else 'the environment or FLOODGATE_CONFIG'}")
 
 
 def settings() -> None:
     """Print the settings in force as JSON; secrets are hidden."""
     with exit_on_error():
         values = load().model_dump(mode="json")
-    typer.echo(orjson.dumps(values, option=orjson.OPT_INDENT_2).decode())
+    print_text(orjson.dumps(values, option=orjson.OPT_INDENT_2).decode())

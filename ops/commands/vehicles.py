@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import typer
-from rich.table import Table
 
+from commerce.fleet.model import Vehicle
 from commerce.kernel.csv_rows import ImportReport
-from ops.commands.console import CsvFile, ReportFile, out, print_import_report, run
+from ops.commands.console import (
+    CsvFile,
+    JsonOption,
+    ReportFile,
+    print_import_report,
+    print_json,
+    print_table,
+    run,
+    run_change,
+)
+from ops.commands.safe_console import Table
 from ops.services import create_fleet, open_cli_services
 
 app = typer.Typer(help="Import and list our own vehicles, and import coordinates of places.", no_args_is_help=True)
@@ -29,28 +39,31 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
             async with open_cli_services() as shop:
                 return await create_fleet(shop).import_csv(lines)
 
-    print_import_report(run(work()), report)
+    print_import_report(run_change(work()), report)
 
 
 @app.command("list")
-def list_vehicles() -> None:
+def list_vehicles(json: JsonOption = False) -> None:
     """List the vehicles with their capacity, shift and break."""
 
-    async def work() -> Table:
+    async def work() -> list[Vehicle]:
         async with open_cli_services() as shop:
-            vehicles = await create_fleet(shop).list_vehicles()
-        table = Table("vehicle", "warehouse", "capacity", "shift", "break", "active")
-        for vehicle in vehicles:
-            table.add_row(
-                vehicle.vehicle_id,
-                vehicle.warehouse_id,
-                f"{vehicle.capacity_g / 1_000:,.0f} kg",
-                f"{vehicle.shift_from:%H:%M}-{vehicle.shift_to:%H:%M}",
-                f"{vehicle.break_s // 60} min, {vehicle.break_from:%H:%M}-{vehicle.break_to:%H:%M}"
-                if vehicle.break_s
-                else "",
-                "yes" if vehicle.active else "no",
-            )
-        return table
+            return await create_fleet(shop).list_vehicles()
 
-    out.print(run(work()))
+    vehicles = run(work())
+    if json:
+        print_json(vehicles)
+        return
+    table = Table("vehicle", "warehouse", "capacity", "shift", "break", "active")
+    for vehicle in vehicles:
+        table.add_row(
+            vehicle.vehicle_id,
+            vehicle.warehouse_id,
+            f"{vehicle.capacity_g / 1_000:,.0f} kg",
+            f"{vehicle.shift_from:%H:%M}-{vehicle.shift_to:%H:%M}",
+            f"{vehicle.break_s // 60} min, {vehicle.break_from:%H:%M}-{vehicle.break_to:%H:%M}"
+            if vehicle.break_s
+            else "",
+            "yes" if vehicle.active else "no",
+        )
+    print_table(table, "there is no vehicle: floodgate vehicle import FILE.csv")

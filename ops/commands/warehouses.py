@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from commerce.kernel.csv_rows import ImportReport
 from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
-from ops.commands.console import CsvFile, ReportFile, out, print_import_report, run
+from ops.commands.console import (
+    CsvFile,
+    JsonOption,
+    ReportFile,
+    print_import_report,
+    print_json,
+    print_table,
+    run,
+    run_change,
+)
+from ops.commands.safe_console import Table
 from ops.services import open_cli_services
 
 app = typer.Typer(help="Import and show warehouses, and the weight, size and shelf of products.", no_args_is_help=True)
@@ -33,29 +42,32 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
             async with open_cli_services() as shop:
                 return await Warehouses(shop.db).import_csv(lines)
 
-    print_import_report(run(work()), report)
+    print_import_report(run_change(work()), report)
 
 
 @app.command()
-def show() -> None:
+def show(json: JsonOption = False) -> None:
     """Show the warehouses, with the number of products in each."""
 
     async def work() -> list[WarehouseSummary]:
         async with open_cli_services() as shop:
             return await Warehouses(shop.db).list_warehouses()
 
-    table = Table("warehouse", "name", "address", "coordinates", "products")
     summaries = run(work())
+    if json:
+        print_json(summaries)
+        return
+    table = Table("warehouse", "name", "address", "coordinates", "products")
     for summary in summaries:
         warehouse, to = summary.warehouse, summary.warehouse.address
         address = ", ".join(part for part in (to.line, to.district, to.city, to.province, to.country) if part)
         coordinates = f"{warehouse.latitude}, {warehouse.longitude}"
         table.add_row(warehouse.warehouse_id, warehouse.name, address, coordinates, str(summary.products))
-    out.print(table if summaries else "there is no warehouse: floodgate warehouse import FILE.csv")
+    print_table(table, "there is no warehouse: floodgate warehouse import FILE.csv")
 
 
 @app.command()
-def product(sku: Annotated[str, typer.Argument(metavar="SKU")]) -> None:
+def product(sku: Annotated[str, typer.Argument(metavar="SKU")], json: JsonOption = False) -> None:
     """Show a product's warehouse, shelf, weight and size."""
 
     async def work() -> ProductLogistics:
@@ -63,7 +75,10 @@ def product(sku: Annotated[str, typer.Argument(metavar="SKU")]) -> None:
             return await Warehouses(shop.db).get_product_logistics(sku)
 
     logistics = run(work())
+    if json:
+        print_json(logistics)
+        return
     table = Table("SKU", "warehouse", "shelf", "weight", "size")
     size = f"{logistics.length_mm} x {logistics.width_mm} x {logistics.height_mm} mm"
     table.add_row(logistics.sku, logistics.warehouse_id, logistics.shelf, f"{logistics.weight_g} g", size)
-    out.print(table)
+    print_table(table)

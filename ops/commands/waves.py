@@ -5,12 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from commerce.shipping.model import Wave
 from ops.commands import documents
-from ops.commands.console import format_time, get_actor, out, print_line, run
+from ops.commands.console import (
+    JsonOption,
+    format_time,
+    get_actor,
+    print_json,
+    print_line,
+    print_table,
+    run,
+    run_change,
+)
 from ops.commands.documents import WaveId
+from ops.commands.safe_console import Table
 from ops.commands.shipment_actions import parse_warehouse_id
 from ops.services import open_cli_services, open_fulfilment
 
@@ -29,18 +38,22 @@ def create(
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await fulfilment.create_wave(warehouse_id, max_shipments, get_actor())
 
-    _print(run(work()))
+    _print(run_change(work()))
 
 
 @app.command()
-def show(wave_id: WaveId) -> None:
+def show(wave_id: WaveId, json: JsonOption = False) -> None:
     """Show a wave: its shipments by number, and its pick list shelf by shelf."""
 
     async def work() -> Wave:
         async with open_cli_services() as shop, open_fulfilment(shop) as fulfilment:
             return await fulfilment.get_wave(wave_id)
 
-    _print(run(work()))
+    wave = run(work())
+    if json:
+        print_json(wave)
+    else:
+        _print(wave)
 
 
 def _print(wave: Wave) -> None:
@@ -54,7 +67,7 @@ def _print(wave: Wave) -> None:
         into = ", ".join(f"{units} into {number}" for number, units in pick.shipments.items())
         picks.add_row(pick.shelf, pick.sku, pick.name, str(pick.quantity), into)
     for table in (shipments, picks):
-        out.print(table, markup=False)
+        print_table(table)
 
 
 app.add_typer(documents.wave_app)

@@ -55,10 +55,13 @@ async def _create_sale(shop: CliServices, sale_input: SaleInput) -> None:
 
 
 def sample_order() -> str:
-    """Return the JSON body of an order in the demonstration sale, on one line."""
+    """Return the JSON body of an order in the demonstration sale, on one line.
+
+    A carrier delivers it, which the sandbox simulates; our own vehicles in Hangzhou wait for a driver.
+    """
     return (
         f'{{"sale_id": "{SALE_ID}", "lines": [{{"sku": "TEA-LJ-250", "quantity": 2}}], '
-        '"ship_to": [{"name": "Zhang San", "phone": "13800000000", "country": "CN", "province": "Zhejiang", '
-        '"city": "Hangzhou", "district": "Xihu", "line": "Wenyi West Road 969", "postcode": "310000"}], '
+        '"ship_to": [{"name": "Zhang San", "phone": "13800000000", "country": "CN", "province": "Sichuan", '
+        '"city": "Chengdu", "line": "Renmin South Road 5"}], '
         '"payments": [{"method": "alipay", "amount": 33600}]}'
     )

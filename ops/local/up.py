@@ -6,8 +6,8 @@ import asyncio
 import fcntl
 import os
 import secrets
+import shlex
 import shutil
-import signal
 import socket
 import sys
 from collections.abc import Coroutine, Iterator
@@ -17,20 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from rich.markup import escape
 
 from commerce.kernel import metrics
+from commerce.kernel.bind import format_address, local_url
 from commerce.kernel.clock import SystemClock
+from commerce.kernel.durable_files import replace_file
 from commerce.kernel.errors import NotReady
 from commerce.kernel.migrations import migrate
 from commerce.kernel.postgres import connect
+from commerce.kernel.stop_signals import stop_on_signals
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings, SettingsError, load, local_file, servers_file
 from gateway.auth import sign_token
-from ops.commands.console import out
+from ops.commands.console import print_line, print_text
 from ops.local import demo_sales, embedded_servers
 from ops.local.leftover_servers import stop_leftover_servers
-from ops.local.sandbox_setup import build_sandbox_settings, build_sandbox_spec, has_no_carriers, has_no_providers
+from ops.local.sandbox_setup import (
+    build_sandbox_settings,
+    build_sandbox_spec,
+    has_no_carriers,
+    has_no_providers,
+    toml_string,
+)
 from ops.local.subprocesses import ProcessFailed, ProcessSpec
 from ops.local.supervisor import Supervisor
 from ops.services import open_cli_services
@@ -60,26 +68,24 @@ async def up(data_dir: Path | None, with_demo: bool) -> None:
         servers_file(home).unlink(missing_ok=True)
         settings = _load_with_signing_key(home)
         _check_ports(settings)
-        supervisor = Supervisor(on_event=lambda line: out.print(f"  {escape(line)}"), on_end=metrics.drop_process)
+        supervisor = Supervisor(on_event=lambda line: print_line(f"  {line}"), on_end=metrics.drop_process)
         try:
             await _run_until(stop, _start(supervisor, settings, with_demo))
             if not stop.is_set():
                 _print_welcome(load(), with_demo, _describe_sandbox(settings))
                 await stop.wait()
-            out.print("stopping")
+            print_line("stopping")
         except ProcessFailed as error:
             raise NotReady(str(error)) from None
         finally:
             await supervisor.stop()
             servers_file(home).unlink(missing_ok=True)
-        out.print("stopped; the data is kept")
+        print_line("stopped; the data is kept")
 
 
 def _create_stop_event() -> asyncio.Event:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     return stop
 
 
@@ -124,11 +130,16 @@ def _load_with_signing_key(home: Path) -> Settings:
     if settings.auth.keys:
         return settings
     file = local_file(home)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as target:
-        target.write(
-            "# Created by `floodgate up` for this machine. Tokens are signed with this key: keep it secret.\n"
-            f'[[auth.keys]]\nkid = "local-{secrets.token_hex(4)}"\nsecret = "{secrets.token_hex(32)}"\n'
+    if file.exists():
+        raise SettingsError(
+            f"cannot use {file}: it has no key in auth.keys; delete it, and the next start creates one (tokens of the "
+            "old key are refused then)"
         )
+    text = (
+        "# Created by `floodgate up` for this machine. Tokens are signed with this key: keep it secret.\n"
+        f'[[auth.keys]]\nkid = "local-{secrets.token_hex(4)}"\nsecret = "{secrets.token_hex(32)}"\n'
+    )
+    replace_file(file, text.encode(), 0o600)
     return load()
 
 
@@ -150,7 +161,7 @@ def _check_ports(settings: Settings) -> None:
                 probe.bind((host, port))
             except OSError as error:
                 raise NotReady(
-                    f"cannot use {host}:{port}: {error.strerror}; stop the program that uses it, or set "
+                    f"cannot use {format_address(host, port)}: {error.strerror}; stop the program that uses it, or set "
                     f"{_PORT_VARIABLES}"
                 ) from None
 
@@ -198,7 +209,7 @@ async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[st
         database_url = postgres.url
         specs.append(postgres.spec)
     for spec in specs:
-        out.print(f"  starting {spec.name}: {spec.argv[0]}", highlight=False, soft_wrap=True)
+        print_line(f"  starting {spec.name}: {spec.argv[0]}")
     await supervisor.start(specs)
     return redis_url, database_url
 
@@ -206,8 +217,8 @@ async def _start_servers(supervisor: Supervisor, settings: Settings) -> tuple[st
 def _write_servers_file(home: Path, redis_url: str, database_url: str, sandbox_settings: str) -> None:
     """Write the settings by which commands in other terminals find the servers and the sandbox."""
     file = servers_file(home)
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as target:
-        target.write(f'redis_url = "{redis_url}"\ndatabase_url = "{database_url}"\n{sandbox_settings}')
+    text = f"redis_url = {toml_string(redis_url)}\ndatabase_url = {toml_string(database_url)}\n{sandbox_settings}"
+    replace_file(file, text.encode(), 0o600)
 
 
 def _needs_sandbox(settings: Settings) -> bool:
@@ -236,7 +247,7 @@ def _python_spec(settings: Settings, name: str, module: list[str], env: dict[str
 
 
 def _gateway_spec(settings: Settings, number: int, env: dict[str, str]) -> ProcessSpec:
-    url = f"http://{settings.http.host}:{settings.http.port}/health/ready"
+    url = f"{local_url(settings.http.host, settings.http.port)}/health/ready"
 
     async def check_ready() -> None:
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as client, client.get(url) as response:
@@ -248,7 +259,7 @@ def _gateway_spec(settings: Settings, number: int, env: dict[str, str]) -> Proce
 def _print_welcome(settings: Settings, with_demo: bool, sandbox_lines: list[str]) -> None:
     """Print addresses, tokens and a first order."""
     http, clock = settings.http, SystemClock()
-    base, admin = f"http://{http.host}:{http.port}", f"http://{http.admin_host}:{http.admin_port}"
+    base, admin = local_url(http.host, http.port), local_url(http.admin_host, http.admin_port)
     user = sign_token(settings.auth, clock, "demo-customer", "floodgate", (), _TOKEN_TTL_S)
     staff = sign_token(settings.auth, clock, "demo-admin", "floodgate-admin", ("operator",), _TOKEN_TTL_S)
     lines = [
@@ -260,7 +271,13 @@ def _print_welcome(settings: Settings, with_demo: bool, sandbox_lines: list[str]
         "",
         f"User token:  {user}",
         f"Admin token: {staff}",
+        "",
+        "In another terminal, so that `floodgate` finds this shop:",
+        "",
+        f"export FLOODGATE_DATA_DIR={shlex.quote(str(settings.data_dir))}",
     ]
+    if config := os.environ.get("FLOODGATE_CONFIG"):
+        lines.append(f"export FLOODGATE_CONFIG={shlex.quote(str(Path(config).absolute()))}")
     if with_demo:
         lines += [
             "",
@@ -270,5 +287,4 @@ def _print_welcome(settings: Settings, with_demo: bool, sandbox_lines: list[str]
             f"-H \"Idempotency-Key: $(date +%s%N)\" -d '{demo_sales.sample_order()}'",
         ]
     lines += ["", "Ctrl-C stops everything and keeps the data."]
-    # Plain print: rich would break the lines at the terminal's width, and they are to be copied.
-    print("\n".join(lines), flush=True)
+    print_text("\n".join(lines))

@@ -337,5 +337,5 @@ async def test_invalid_carrier_settings_refuse_shipment_commands_only(floodgate:
 async def test_token_admin_with_role_identifies_staff(floodgate: Command, settings: Settings) -> None:
     status, token = await floodgate("token", "admin", "wang", "--role", "warehouse")
     assert status == 0
-    identity = Authenticator(settings.auth, SystemClock()).identify_staff(f"Bearer {token}", "warehouse")
+    identity = Authenticator(settings.auth, SystemClock()).identify_staff(f"Bearer {token.split()[0]}", "warehouse")
     assert identity.roles == {"warehouse"}

@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 
 from commerce.kernel.errors import ProblemError
 from gateway import app, problems
+from ops.cli import app as command_line
 from tests.style.repository import FILES, PACKAGES, ROOT, SOURCES, TESTS, existing, functions, name, parse, read
 
 MAX_FILE, MAX_FUNCTION = 400, 70
@@ -59,6 +60,30 @@ def test_source_holds_no_unfinished_work_and_no_stray_print(file: Path) -> None:
     text = read(file)
     assert not re.search(r"\b(TODO|FIXME|XXX|NotImplementedError)\b", text)
     assert not re.search(r"^\s*print\(", text, re.MULTILINE) or name(file).startswith(PRINTERS)
+
+
+[CONSOLE] = existing("ops/commands/safe_console.py")
+UNSAFE_OUTPUT = {"typer.echo", "typer.secho", "typer.style", "typer.prompt", "print"}
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_only_the_console_uses_markup_and_styles(file: Path) -> None:
+    """Elsewhere a text of others could be read as markup, or reach a terminal with its escape sequences."""
+    if name(file) == CONSOLE:
+        return
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").partition(".")[0] != "rich", f"line {node.lineno}: print through the console"
+        if isinstance(node, ast.Import):
+            assert "rich" not in {alias.name.partition(".")[0] for alias in node.names}, f"line {node.lineno}"
+        if isinstance(node, ast.Call):
+            assert not {"markup", "highlight", "emoji"} & {keyword.arg for keyword in node.keywords}, node.lineno
+            is_safe = ast.unparse(node.func) not in UNSAFE_OUTPUT or name(file).startswith("loadtest/")
+            assert is_safe, f"line {node.lineno}: print through the console"
+
+
+def test_command_line_help_and_errors_are_not_read_as_markup() -> None:
+    assert command_line.rich_markup_mode is None
 
 
 SQL_HOLDERS = existing(
