@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from config.base import CredentialSection, Port, Positive, Seconds, SettingsSection
+from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.shipping import ShippingSettings
 
 Durability = Literal["fsync", "replicated", "memory"]
@@ -52,6 +53,10 @@ class HttpSettings(SettingsSection):
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    proxy_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        default=PRIVATE_NETWORKS,
+        description="networks of proxies, whose many clients have one address: limits per address skip them",
+    )
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8081
     processes: int = Field(default=0, ge=0, description="gateway processes under `floodgate up`; 0: one per core")
@@ -66,9 +71,15 @@ class LimitSettings(SettingsSection):
     headers_per_request: Positive = 64
     request_head_timeout_s: Seconds = 15
     request_body_timeout_s: Seconds = 10
+    # After an answer that ends the connection: how long, and how much of what the client still sends is dropped.
+    linger_timeout_s: Seconds = 5
+    linger_bytes: Positive = 67_108_864
     connections: Positive = 10_000
+    connections_per_address: Positive = 500  # an IPv6 address counts as its network of 64 bits
     admin_connections: Positive = 200
     concurrent_event_streams: Positive = 2_000
+    concurrent_event_streams_per_user: Positive = 10
+    concurrent_event_streams_per_address: Positive = 200
     event_stream_max_s: Seconds = 900
     # Per order.
     lines_per_order: Positive = 1_000
@@ -83,7 +94,9 @@ class LimitSettings(SettingsSection):
     batch_bytes: Positive = 1_048_576
     concurrent_reserve_calls: Positive = 1
     waiting_orders: Positive = 4_000
+    waiting_bytes: Positive = 67_108_864
     backlog_orders: Positive = 1_000_000
+    backlog_bytes: Positive = 4_294_967_296
     order_timeout_ms: Positive = 5_000
     redis_call_timeout_ms: Positive = 2_000
     redis_connections: Positive = 16
@@ -185,6 +198,7 @@ class ObserverSettings(SettingsSection):
 
     gauges_every_s: Seconds = 2
     audit_every_s: Seconds = 60
+    worker_metrics_host: str = "127.0.0.1"
     worker_metrics_port: Port = Field(
         default=0, description="0: the gateway exports the workers' metrics (one machine)"
     )

@@ -48,6 +48,7 @@ from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.background_loops import adopt_sales_forever, flush_metrics_forever, poll_backlog_forever
 from gateway.change_watcher import ChangeWatcher
+from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.metrics_buffer import MetricsBuffer
@@ -104,6 +105,7 @@ class GatewayServices:
     route_execution: RouteExecution
     dead_letters: DeadLetters
     watcher: ChangeWatcher
+    client_addresses: ClientAddresses
     redis_check: SharedCheck
     database_monitor: DatabaseMonitor
     stopping: asyncio.Event
@@ -191,12 +193,13 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         rates=rates,
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
-        dead_letters=DeadLetters(db, clock, persist),
+        dead_letters=DeadLetters(db, redis, clock, persist),
         watcher=ChangeWatcher(
             {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs},
             clock,
-            limits.concurrent_event_streams,
+            limits,
         ),
+        client_addresses=ClientAddresses(settings.http.proxy_networks),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=asyncio.Event(),

@@ -21,12 +21,18 @@ INTERNAL_METHODS: tuple[Method, ...] = ("balance", "cod")
 
 
 class TenderInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the total with its method; `payer` is the provider's own id of the customer (for jsapi)."""
+    """A part of the total with its method.
+
+    `payer` is the provider's own id of the customer (for jsapi). `return_url` is the page of the shop to which the
+    provider's page leads back. `payer_ip` is the customer's network address (for WeChat Pay's mobile_page); if it is
+    left out, that of the request."""
 
     method: Method
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
     flow: PaymentFlow | None = None
     payer: Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")] | None = None
+    return_url: Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[!-~]+\Z")] | None = None
+    payer_ip: Annotated[str, msgspec.Meta(min_length=2, max_length=45, pattern=r"^[0-9A-Fa-f:.]+\Z")] | None = None
 
 
 class StartPayments(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,7 +52,9 @@ class RefundView(msgspec.Struct, frozen=True):
 
 
 class PaymentView(msgspec.Struct, frozen=True):
-    """A payment of an order. `action` is the customer's next step; a replaced payment is not `current`."""
+    """A payment of an order. `action` is the customer's next step; a replaced payment is not `current`.
+
+    `provider_error` is the provider's own text of a refusal; only staff see it."""
 
     payment_id: UUID
     method: Method
@@ -56,6 +64,7 @@ class PaymentView(msgspec.Struct, frozen=True):
     expires_at: datetime
     action: PaymentAction | None = None
     reason: str | None = None
+    provider_error: str | None = None
     refunded: Minor = 0
     refunds: list[RefundView] = []
 
@@ -117,6 +126,10 @@ class Payment(msgspec.Struct, frozen=True):
     task: Task | None
     attempts: int
     parked: bool
+    subject: str | None
+    return_url: str | None
+    payer_ip: str | None
+    provider_error: str | None
 
     @property
     def amount(self) -> Money:

@@ -29,6 +29,8 @@ from commerce.reservations.reacquisition import ReacquireDecision, StockReacquis
 
 _MIN_POLL_INTERVAL_MS, _MAX_POLL_INTERVAL_MS = 1_000, 30_000
 _EXPIRY_GRACE = timedelta(seconds=1)
+_CREATION_ALLOWANCE = timedelta(seconds=30)
+"""time that may pass between the start of a payment and its request to the provider"""
 FinalStatus = Literal["failed", "closed"]
 JobResult = (
     CaptureResult
@@ -125,14 +127,19 @@ class PaymentJobs:
 
     async def _create(self, job: Payment, provider: Provider) -> JobResult:
         try:
-            action = await provider.create(_payment_request(job))
+            request = _payment_request(job, provider)
+            if request.expires_at - self._now() < provider.min_lifetime:
+                raise ExternalRefusal("too_late", f"{job.method} requires {provider.min_lifetime} to pay")
+            action = await provider.create(request)
         except ExternalRefusal as error:
             # Providers also refuse if an earlier answer got lost and the customer has paid, or can pay.
             with suppress(ExternalRefusal):
                 provider_payment = await provider.close(job.payment_id)
                 if provider_payment.state == "captured":
                     return await self.record_capture(job.payment_id, provider_payment)
-            return await self._end_payment(job, "failed", f"{job.method} refuses: {error}")
+            # The provider's own text is for staff: customers can do nothing with it, and it may name our account.
+            reason = f"{job.method} did not accept the payment: start the payments again, or choose another method"
+            return await self._end_payment(job, "failed", reason, str(error))
         failpoint("payment.after_create")
         async with self._db.connection() as connection:
             await store.mark_requested(connection, job.payment_id, action, self._next_poll_at(job))
@@ -202,10 +209,14 @@ class PaymentJobs:
         failpoint("payment.after_capture")
         return result
 
-    async def _end_payment(self, job: Payment, status: FinalStatus, reason: str) -> FinalStatus:
+    async def _end_payment(
+        self, job: Payment, status: FinalStatus, reason: str, provider_error: str | None = None
+    ) -> FinalStatus:
         async with self._db.transaction() as connection:
             order = await orders.lock_order(connection, job.order_id)
-            if order is not None and await store.end_payment(connection, job.payment_id, status, self._now(), reason):
+            if order is not None and await store.end_payment(
+                connection, job.payment_id, status, self._now(), reason, provider_error
+            ):
                 await order_status.update_order_and_payments(connection, self._ids, order, self._now())
         return status
 
@@ -288,13 +299,16 @@ class PaymentJobs:
         return from_ms(self._clock.now_ms())
 
 
-def _payment_request(job: Payment) -> PaymentRequest:
+def _payment_request(job: Payment, provider: Provider) -> PaymentRequest:
+    """Build the request of a payment: the same whenever it is repeated, which providers require."""
     return PaymentRequest(
         payment_id=job.payment_id,
         order_id=job.order_id,
         amount=job.amount,
-        subject=f"Order {job.order_id}",
-        expires_at=job.expires_at,
+        subject=job.subject or f"Order {job.order_id}",
+        expires_at=max(job.expires_at, job.created_at + provider.min_lifetime + _CREATION_ALLOWANCE),
         flow=job.flow,  # type: ignore[arg-type]  # only internal methods have the flow "none"
         payer=job.payer,
+        return_url=job.return_url,
+        payer_ip=job.payer_ip,
     )

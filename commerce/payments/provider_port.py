@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, Protocol
 from uuid import UUID
 
@@ -21,12 +21,15 @@ import msgspec
 from commerce.kernel.external import WebhookReply
 from commerce.kernel.money import Money
 
-PaymentFlow = Literal["page", "app", "qr", "jsapi"]
-"""on the provider's page, in its app from ours, by a code to scan, on a page inside its app"""
+PaymentFlow = Literal["page", "mobile_page", "app", "qr", "jsapi"]
+"""the provider's page, its page for phones, its app from ours, a code to scan, a page inside its app"""
 
 
 class PaymentRequest(msgspec.Struct, frozen=True):
-    """A payment to create at a provider. `payer` is the provider's own id of the customer (for jsapi)."""
+    """A payment to create at a provider.
+
+    `subject` is the text on the customer's bill. `payer` is the provider's own id of the customer (for jsapi), and
+    `payer_ip` the customer's network address (for WeChat Pay's mobile_page)."""
 
     payment_id: UUID
     order_id: UUID
@@ -36,15 +39,20 @@ class PaymentRequest(msgspec.Struct, frozen=True):
     flow: PaymentFlow
     payer: str | None = None
     return_url: str | None = None
+    payer_ip: str | None = None
 
 
 class PaymentAction(msgspec.Struct, frozen=True):
-    """The customer's next step: open `url`, scan `code`, or pass `parameters` to the provider's SDK."""
+    """The customer's next step: open `url`, scan `code`, or pass `parameters` to the provider's SDK.
+
+    It is of no use from `expires_at` on, even if the payment can still be paid: start the payments again to renew it.
+    """
 
     kind: Literal["redirect", "qr", "app", "jsapi", "none"]
     url: str | None = None
     code: str | None = None
     parameters: dict[str, str] | None = None
+    expires_at: datetime | None = None
 
 
 PaymentState = Literal["absent", "waiting", "captured", "closed"]
@@ -112,10 +120,14 @@ class Provider(Protocol):
 
     name: str
     flows: tuple[PaymentFlow, ...]
+    flows_with_payer_ip: tuple[PaymentFlow, ...]
     currencies: tuple[str, ...]
+    min_lifetime: timedelta
+    max_lifetime: timedelta
+    """bounds of the time from the creation of a payment at the provider until its end"""
 
     async def create(self, request: PaymentRequest) -> PaymentAction:
-        """Create a payment and return the customer's next step. A repeat returns an equivalent action."""
+        """Create a payment and return the customer's next step. A repeat returns a new, equivalent action."""
         ...
 
     async def query(self, payment_id: UUID) -> ProviderPayment: ...

@@ -12,10 +12,22 @@ SELECT * FROM refunds WHERE refund_id = $1;
 
 -- name: insert_payments
 INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor,
-                      currency, created_at, expires_at, task, due_at)
-SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, $7, 'create', $6
-FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[]) WITH ORDINALITY
-    AS tenders (payment_id, method, flow, payer, amount, tender_no);
+                      currency, created_at, expires_at, task, due_at, subject, return_url, payer_ip)
+SELECT payment_id, $2, $3, $4, tender_no - 1, method, flow, payer, amount, $5, $6, expires_at, 'create', $6, $7,
+       return_url, payer_ip
+FROM unnest($1::uuid[], $8::text[], $9::text[], $10::text[], $11::bigint[], $12::timestamptz[], $13::text[],
+            $14::text[]) WITH ORDINALITY
+    AS tenders (payment_id, method, flow, payer, amount, expires_at, return_url, payer_ip, tender_no);
+
+-- name: get_first_product
+SELECT sku, coalesce(name, sku) AS name, sum(quantity)::bigint AS quantity, count(*) OVER () - 1 AS other_products
+FROM order_lines LEFT JOIN products USING (sku) WHERE order_id = $1
+GROUP BY sku, name ORDER BY min(line_no) LIMIT 1;
+
+-- name: renew_action
+-- A repeated request returns a new code or page, and is refused if the payment has ended.
+UPDATE payments SET task = 'create', due_at = $3, action = NULL, return_url = coalesce($2, return_url), attempts = 0
+WHERE payment_id = $1 AND status = 'pending' AND task = 'query';
 
 -- name: mark_requested
 -- The provider accepted the request, so the customer can pay now.
@@ -31,7 +43,8 @@ WHERE payment_id = $1 AND status IN ('pending', 'authorised', 'failed', 'closed'
 UPDATE payments SET status = 'authorised', task = NULL, last_error = NULL WHERE payment_id = $1 AND status = 'pending';
 
 -- name: end_payment
-UPDATE payments SET status = $2, ended_at = $3, reason = $4, task = NULL, last_error = NULL, parked = false
+UPDATE payments SET status = $2, ended_at = $3, reason = $4, provider_error = $5, task = NULL, last_error = NULL,
+                    parked = false
 WHERE payment_id = $1 AND status IN ('pending', 'authorised');
 
 -- name: schedule_close

@@ -23,9 +23,9 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.model import Method, OrderStatus
 from commerce.orders.store import OrderHeader
 from commerce.payments import order_status, reconciliation, store
+from commerce.payments.bill_text import build_bill_text
 from commerce.payments.errors import NoSuchParkedJob, NoSuchPayment, NotCollectable, NotPayable, RefundExceedsCaptured
 from commerce.payments.model import (
-    INTERNAL_METHODS,
     OrderPayments,
     ParkedJob,
     Payment,
@@ -36,8 +36,16 @@ from commerce.payments.model import (
     TenderInput,
 )
 from commerce.payments.order_status import CaptureResult, ProviderMismatch, RefundResult
-from commerce.payments.provider_port import PaymentFlow, PaymentWebhook, Provider, ProviderPayment, StatementLine
+from commerce.payments.provider_port import PaymentWebhook, Provider, ProviderPayment, StatementLine
 from commerce.payments.reconciliation import DAY, NEAR_MIDNIGHT, ReconciliationReport, RecordedDay
+from commerce.payments.tenders import (
+    PaymentPolicy,
+    are_in_progress,
+    check_tenders,
+    is_action_usable,
+    needs_new_action,
+    plan_tender,
+)
 
 HasCashShipments = Callable[[Connection, UUID], Awaitable[bool]]
 """tells if an order has shipments that collect cash and have not reached their final status"""
@@ -47,8 +55,8 @@ WebhookResult = CaptureResult | RefundResult | Literal["recorded", "duplicate", 
 class Payments:
     """Starts, shows, refunds and reconciles payments, and takes in providers' webhooks.
 
-    `providers` maps methods to external providers. A payment expires `expiry_margin_s` before its order does, or a
-    quarter of the order's payment time before it, whichever is less."""
+    `providers` maps methods to external providers. A payment expires `policy.expiry_margin_s` before its order does,
+    or a quarter of the order's payment time before it, whichever is less."""
 
     def __init__(
         self,
@@ -56,73 +64,59 @@ class Payments:
         clock: Clock,
         ids: IdGenerator,
         providers: Mapping[str, Provider],
-        expiry_margin_s: float,
+        policy: PaymentPolicy,
         has_cash_shipments: HasCashShipments,
     ) -> None:
         self._db = db
         self._clock = clock
         self._ids = ids
         self._providers = providers
-        self._expiry_margin = timedelta(seconds=expiry_margin_s)
+        self._policy = policy
         self._has_cash_shipments = has_cash_shipments
 
-    async def start(self, order_id: UUID, user_id: str, tenders: Sequence[TenderInput]) -> OrderPayments:
+    async def start(
+        self, order_id: UUID, user_id: str, tenders: Sequence[TenderInput], client_ip: str | None = None
+    ) -> OrderPayments:
         """Create the payments of an order, or replace them by others. The same tenders again change nothing.
 
-        Without tenders, those of the order itself are used. Raises `NoSuchOrder`, `NotPayable` if the order does not
-        wait for payment or is about to expire, and `Invalid` if the tenders do not fit the order."""
+        An action that has expired is renewed. Without tenders, those of the order itself are used. `client_ip` is the
+        network address of the request. Raises `NoSuchOrder`, `NotPayable` if the order does not wait for payment or is
+        about to expire, and `Invalid` if the tenders do not fit the order."""
         async with self._db.transaction() as connection:
             order = await orders.lock_order(connection, order_id)
             if order is None or order.user_id != user_id:
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
             payments = await store.list_payments(connection, order_id)
             current = order_status.current_payments(payments)
-            tenders = self._checked_tenders(order, tenders)
-            if current and order.status is not OrderStatus.CANCELLED and _are_in_progress(current, tenders):
-                return await self._with_refunds(connection, order, payments)
+            tenders = check_tenders(order, tenders, self._providers, self._policy)
             now = self._now()
-            expires_at = order.pay_by - min(self._expiry_margin, (order.pay_by - order.accepted_at) / 4)
+            if current and order.status is not OrderStatus.CANCELLED and are_in_progress(current, tenders, client_ip):
+                for payment, tender in zip(current, tenders, strict=True):
+                    if needs_new_action(payment, tender, now):
+                        await store.renew_action(connection, payment.payment_id, tender.return_url, now)
+                return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
+            margin = timedelta(seconds=self._policy.expiry_margin_s)
+            expires_at = order.pay_by - min(margin, (order.pay_by - order.accepted_at) / 4)
             if order.status is not OrderStatus.AWAITING_PAYMENT:
                 raise NotPayable(f"cannot pay the order: it is {order.status}")
             if now >= expires_at:
                 raise NotPayable("cannot pay the order: it is about to expire")
-            rows = [(self._ids.new(), tender, self._flow(no, tender)) for no, tender in enumerate(tenders)]
+            planned = [
+                plan_tender(
+                    *(tender, tender_no, order_id, self._providers, self._policy),
+                    now=now,
+                    expires_at=expires_at,
+                    client_ip=client_ip,
+                )
+                for tender_no, tender in enumerate(tenders)
+            ]
+            new_payments = [(self._ids.new(), tender) for tender in planned]
+            first_product = await store.get_first_product(connection, order_id)
+            subject = build_bill_text(self._policy.shop_name, *first_product) if first_product else None
             revision = payments[-1].plan_revision + 1 if payments else 1
-            await store.insert_payments(connection, order, revision, rows, now, expires_at)
+            await store.insert_payments(connection, order, revision, new_payments, now, subject)
             await order_status.update_order_and_payments(connection, self._ids, order, now)
             return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
-
-    def _checked_tenders(self, order: OrderHeader, tenders: Sequence[TenderInput]) -> list[TenderInput]:
-        tenders = list(tenders) or [TenderInput(tender.method, tender.amount) for tender in order.plan]
-        if not tenders:
-            raise Invalid("cannot start payments: the order has no payment plan; send `payments`")
-        amount = sum(tender.amount for tender in tenders)
-        if amount != order.total.amount:
-            detail = (
-                f"they add up to {amount} and the total is {order.total.amount} minor units of {order.total.currency}"
-            )
-            raise Invalid(f"/payments: {detail}", errors=[{"pointer": "/payments", "detail": detail}])
-        for tender_no, tender in enumerate(tenders):
-            provider = self._providers.get(tender.method)
-            if tender.method in INTERNAL_METHODS:
-                continue
-            if provider is None:
-                raise _tender_error(tender_no, "method", f"{tender.method} is not offered here")
-            if order.total.currency not in provider.currencies:
-                raise _tender_error(tender_no, "method", f"{tender.method} does not take {order.total.currency}")
-            self._flow(tender_no, tender)
-        return tenders
-
-    def _flow(self, tender_no: int, tender: TenderInput) -> PaymentFlow | Literal["none"]:
-        if tender.method in INTERNAL_METHODS:
-            return "none"
-        flows = self._providers[tender.method].flows
-        flow = tender.flow or ("qr" if "qr" in flows else flows[0])
-        if flow not in flows:
-            raise _tender_error(tender_no, "flow", f"{tender.method} has {', '.join(flows)}")
-        if flow == "jsapi" and tender.payer is None:
-            raise _tender_error(tender_no, "payer", "jsapi needs the customer's id at the provider")
-        return flow
 
     async def get(self, order_id: UUID, user_id: str | None) -> OrderPayments:
         """Return an order's payments; for staff (`user_id` None) those of any customer. Raises `NoSuchOrder`."""
@@ -134,14 +128,16 @@ class Payments:
                 raise NoSuchOrder(f"there is no stored order {order_id}, or it is not yours")
             payments = await store.list_payments(connection, order_id)
             if not any(payment.status == "captured" for payment in payments):
-                return _order_payments(order, payments, [])
+                return _order_payments(order, payments, [], self._now(), for_staff=user_id is None)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
+                payments = await store.list_payments(connection, order_id)
+                return await self._with_refunds(connection, order, payments, for_staff=user_id is None)
 
     async def _with_refunds(
-        self, connection: Connection, order: OrderHeader, payments: Sequence[Payment]
+        self, connection: Connection, order: OrderHeader, payments: Sequence[Payment], *, for_staff: bool = False
     ) -> OrderPayments:
-        return _order_payments(order, payments, await store.list_refunds(connection, order.order_id))
+        refunds = await store.list_refunds(connection, order.order_id)
+        return _order_payments(order, payments, refunds, self._now(), for_staff=for_staff)
 
     # Webhooks.
 
@@ -220,7 +216,8 @@ class Payments:
                     remaining_minor -= await order_status.refund_remaining(
                         connection, self._ids, payment, refund_key, reason, actor, self._now(), remaining_minor
                     )
-            return await self._with_refunds(connection, order, await store.list_payments(connection, order_id))
+            payments = await store.list_payments(connection, order_id)
+            return await self._with_refunds(connection, order, payments, for_staff=True)
 
     async def record_cash_collected(self, payment_id: UUID) -> None:
         """Record that the cash of a payment was collected. The same again changes nothing.
@@ -321,30 +318,23 @@ class Payments:
         return from_ms(self._clock.now_ms())
 
 
-def _are_in_progress(current: Sequence[Payment], tenders: Sequence[TenderInput]) -> bool:
-    """Tell if the current payments are these tenders, and none of them has ended or is being closed."""
-    if any(payment.status in ("failed", "closed") or payment.task == "close" for payment in current):
-        return False
-    return [(payment.method, payment.amount_minor) for payment in current] == [
-        (tender.method, tender.amount) for tender in tenders
-    ] and all(tender.flow in (None, payment.flow) for payment, tender in zip(current, tenders, strict=True))
-
-
-def _tender_error(tender_no: int, field: str, detail: str) -> Invalid:
-    pointer = f"/payments/{tender_no}/{field}"
-    return Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
-
-
-def _order_payments(order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund]) -> OrderPayments:
+def _order_payments(
+    order: OrderHeader, payments: Sequence[Payment], refunds: Sequence[Refund], now: datetime, *, for_staff: bool
+) -> OrderPayments:
     revision = payments[-1].plan_revision if payments else 0
     net_captured = sum(
         payment.amount_minor - payment.refunded_minor for payment in payments if payment.status == "captured"
     )
-    views = [_payment_view(payment, refunds, current=payment.plan_revision == revision) for payment in payments]
+    views = [
+        _payment_view(payment, refunds, now, current=payment.plan_revision == revision, for_staff=for_staff)
+        for payment in payments
+    ]
     return OrderPayments(order.order_id, order.total, net_captured, views)
 
 
-def _payment_view(payment: Payment, refunds: Sequence[Refund], *, current: bool) -> PaymentView:
+def _payment_view(
+    payment: Payment, refunds: Sequence[Refund], now: datetime, *, current: bool, for_staff: bool
+) -> PaymentView:
     return PaymentView(
         payment_id=payment.payment_id,
         method=payment.method,
@@ -352,8 +342,9 @@ def _payment_view(payment: Payment, refunds: Sequence[Refund], *, current: bool)
         status=payment.status,
         current=current,
         expires_at=payment.expires_at,
-        action=payment.action if payment.status == "pending" and current else None,
+        action=payment.action if payment.status == "pending" and current and is_action_usable(payment, now) else None,
         reason=payment.reason,
+        provider_error=payment.provider_error if for_staff else None,
         refunded=payment.refunded_minor,
         refunds=[
             RefundView(refund.refund_id, refund.amount_minor, refund.status, refund.reason, refund.created_at)

@@ -14,8 +14,9 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.orders.model import Method
 from commerce.orders.store import OrderHeader
-from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task, TenderInput
+from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, Task
 from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
+from commerce.payments.tenders import PlannedTender
 
 queries = load_queries(__package__)
 _PAYMENT_COLUMNS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
@@ -55,25 +56,39 @@ async def insert_payments(
     connection: Connection,
     order: OrderHeader,
     plan_revision: int,
-    tenders: Sequence[tuple[UUID, TenderInput, str]],
+    tenders: Sequence[tuple[UUID, PlannedTender]],
     now: datetime,
-    expires_at: datetime,
+    subject: str | None,
 ) -> None:
-    """Insert the payments of a new plan revision, for each tender with its payment id and its flow."""
+    """Insert the payments of a new plan revision, for each tender with its payment id."""
     await connection.execute(
         queries.insert_payments,
-        [payment_id for payment_id, _, _ in tenders],
+        [payment_id for payment_id, _ in tenders],
         order.order_id,
         order.user_id,
         plan_revision,
         order.total.currency,
         now,
-        expires_at,
-        [tender.method for _, tender, _ in tenders],
-        [flow for _, _, flow in tenders],
-        [tender.payer for _, tender, _ in tenders],
-        [tender.amount for _, tender, _ in tenders],
+        subject,
+        [tender.method for _, tender in tenders],
+        [tender.flow for _, tender in tenders],
+        [tender.payer for _, tender in tenders],
+        [tender.amount_minor for _, tender in tenders],
+        [tender.expires_at for _, tender in tenders],
+        [tender.return_url for _, tender in tenders],
+        [tender.payer_ip for _, tender in tenders],
     )
+
+
+async def get_first_product(connection: Connection, order_id: UUID) -> tuple[str, str, int, int] | None:
+    """Return an order's first product as (name, SKU, quantity), and the number of its other products."""
+    row = await connection.fetchrow(queries.get_first_product, order_id)
+    return (row["name"], row["sku"], row["quantity"], row["other_products"]) if row else None
+
+
+async def renew_action(connection: Connection, payment_id: UUID, return_url: str | None, now: datetime) -> None:
+    """Have the payment worker request a payment again for a new action; None keeps the return URL."""
+    await connection.execute(queries.renew_action, payment_id, return_url, now)
 
 
 async def mark_requested(connection: Connection, payment_id: UUID, action: PaymentAction, due_at: datetime) -> bool:
@@ -95,12 +110,15 @@ async def mark_authorised(connection: Connection, payment_id: UUID) -> bool:
     return await _changes_row(connection, queries.mark_authorised, payment_id)
 
 
-async def end_payment(connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str) -> bool:
+async def end_payment(
+    connection: Connection, payment_id: UUID, status: str, now: datetime, reason: str, provider_error: str | None = None
+) -> bool:
     """Mark a payment as failed or closed: no money was taken and none will be.
 
-    False if it has ended before or is captured."""
+    The customer sees `reason`, and only staff `provider_error`. False if it has ended before or is captured."""
     reason = reason[:_MAX_REASON_CHARACTERS]
-    return await _changes_row(connection, queries.end_payment, payment_id, status, now, reason)
+    provider_error = provider_error and provider_error[:_MAX_REASON_CHARACTERS]
+    return await _changes_row(connection, queries.end_payment, payment_id, status, now, reason, provider_error)
 
 
 async def schedule_close(connection: Connection, payment_ids: Sequence[UUID], now: datetime) -> None:

@@ -43,7 +43,8 @@ class ParkedJobs(msgspec.Struct, frozen=True):
 async def start_payments(call: Call) -> web.Response:
     """Start to pay an order, or change its payments.
 
-    Without `payments`, those of the order itself are used. The same request again returns the same payments.
+    Without `payments`, those of the order itself are used. The same request again returns the same payments, with a
+    new action where the earlier one has expired.
     The answer waits up to 2 seconds for the actions that providers require of the customer. To get a later action,
     read the payments again.
     """
@@ -51,7 +52,8 @@ async def start_payments(call: Call) -> web.Response:
     deadline = services.clock.monotonic() + STORE_WAIT_S
     while True:
         try:
-            order_payments = await services.payments.start(order_id, user_id, call.body.payments)
+            client_ip = call.request.remote or None
+            order_payments = await services.payments.start(order_id, user_id, call.body.payments, client_ip)
             break
         except NoSuchOrder:
             order = await services.orders.get(order_id, user_id, services.snapshots.sale_ids())

@@ -39,11 +39,18 @@ _DEFAULT_LIFE_MS = 15 * 86_400_000
 _MAX_FEN = 10_000_000_000
 _OUT_NO = re.compile(r"[0-9A-Za-z_]{1,64}")
 _REQUIRED = ("app_id", "method", "charset", "sign_type", "sign", "timestamp", "version", "biz_content")
-_FLOWS = {"alipay.trade.page.pay": "page", "alipay.trade.app.pay": "app", "alipay.trade.precreate": "qr"}
+_MIN_LIFE_MS, _CODE_LIFE_MS = 60_000, 2 * 3_600_000
+_FLOWS = {
+    "alipay.trade.page.pay": "page",
+    "alipay.trade.wap.pay": "mobile_page",
+    "alipay.trade.app.pay": "app",
+    "alipay.trade.precreate": "qr",
+}
 _SUB_CODES = {
     "no_trade": "ACQ.TRADE_NOT_EXIST",
     "not_paid": "ACQ.TRADE_STATUS_ERROR",
     "closed": "ACQ.TRADE_HAS_CLOSE",
+    "code_expired": "ACQ.TRADE_HAS_CLOSE",
     "paid": "ACQ.TRADE_HAS_SUCCESS",
     "over_refunded": "ACQ.REASON_TRADE_REFUND_FEE_ERR",
     "other_content": "ACQ.CONTEXT_INCONSISTENT",
@@ -157,9 +164,10 @@ class AlipaySandbox:
             if len(parameters) != len(pairs):
                 raise _AlipayError("40002", "isv.invalid-parameter", "a parameter occurs twice or is a file")
             content = self._check_request(parameters)
-            if method in ("alipay.trade.page.pay", "alipay.trade.app.pay"):
+            if method in _FLOWS and method not in self._methods:
                 trade = self._open_trade(content, parameters)
-                raise web.HTTPFound(f"{self._public_url}/pay/alipay/{trade.out_no}")
+                back = f"?{urlencode({'return_url': parameters['return_url']})}" if "return_url" in parameters else ""
+                raise web.HTTPFound(f"{self._public_url}/pay/alipay/{trade.out_no}{back}")
             document = {"code": "10000", "msg": "Success", **self._methods[method](content, parameters)}
         except PaymentStoreRefusal as refusal:
             document = _build_failure("40004", _SUB_CODES[refusal.code], str(refusal))
@@ -220,8 +228,8 @@ class AlipaySandbox:
             expires_ms = to_ms(parse_china_time(until)) if until is not None else now + _DEFAULT_LIFE_MS
         except ValueError:
             raise _invalid_parameter("time_expire") from None
-        if expires_ms <= now:
-            raise _AlipayError("40004", "ACQ.INVALID_PARAMETER", "time_expire is over")
+        if not now + _MIN_LIFE_MS <= expires_ms <= now + _DEFAULT_LIFE_MS:
+            raise _AlipayError("40004", "ACQ.INVALID_PARAMETER", "time_expire is not 1m to 15d ahead")
         new_trade = SimulatedTrade(
             provider=self.name,
             out_no=_read_number(content, "out_trade_no"),
@@ -235,6 +243,7 @@ class AlipaySandbox:
             state="waiting",
             created_ms=now,
             expires_ms=expires_ms,
+            code_expires_ms=now + _CODE_LIFE_MS if parameters["method"] == "alipay.trade.precreate" else 9 * 10**18,
         )
         trade = self._payment_store.open_trade(new_trade)
         if trade is new_trade:

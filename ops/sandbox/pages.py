@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
@@ -60,7 +60,7 @@ class Pages:
         """List waiting trades, the last paid trades and the newest shipments, and the faults of each system."""
         now_ms, names, store = self._clock.now_ms(), self._providers, self._payment_store
         waiting = [trade for name in names for trade in store.list_waiting(name, _MAX_ROWS)]
-        waiting = [trade for trade in waiting if trade.expires_ms > now_ms]
+        waiting = [trade for trade in waiting if min(trade.expires_ms, trade.code_expires_ms) > now_ms]
         paid = [trade for name in names for trade in store.list_last_paid(name, _MAX_ROWS)]
         waiting.sort(key=lambda trade: -trade.created_ms)
         paid.sort(key=lambda trade: -(trade.paid_ms or 0))
@@ -97,11 +97,12 @@ class Pages:
             facts["Refunded"] = _format_amount(trade, self._payment_store.sum_refunds(trade.provider, trade.out_no))
         rows = "".join(f"<tr><th>{name}<td>{escape(value)}" for name, value in facts.items())
         decisions = {"waiting": (("approve", "Pay"), ("refuse", "Refuse")), "captured": ()}
+        query, back = _shop_link(request)
         buttons = "".join(
-            f'<form method="post" action="{_trade_path(trade)}/{decision}"><button>{label}</button></form> '
+            f'<form method="post" action="{_trade_path(trade)}/{decision}{query}"><button>{label}</button></form> '
             for decision, label in decisions.get(self._displayed_state(trade), (("late", "Pay too late"),))
         )
-        body = f"<table>{rows}</table><p>{buttons}</p>{_BACK_LINK}"
+        body = f"<table>{rows}</table><p>{buttons}</p>{back}{_BACK_LINK}"
         return _build_page(f"Pay with {trade.provider}", body)
 
     async def _decide(self, request: web.Request) -> web.Response:
@@ -120,10 +121,10 @@ class Pages:
             return _build_page(f"The provider refuses: {refusal}", _BACK_LINK, status)
         if wants_json:
             return web.json_response({"provider": provider, "out_no": out_no, "state": trade.state})
-        raise web.HTTPSeeOther(_trade_path(trade))
+        raise web.HTTPSeeOther(_trade_path(trade) + _shop_link(request)[0])
 
     def _displayed_state(self, trade: SimulatedTrade) -> str:
-        is_expired = trade.state == "waiting" and trade.expires_ms <= self._clock.now_ms()
+        is_expired = trade.state == "waiting" and min(trade.expires_ms, trade.code_expires_ms) <= self._clock.now_ms()
         return "expired" if is_expired else trade.state
 
 
@@ -152,6 +153,14 @@ def _shipment_table(shipments: Iterable[SimulatedShipment]) -> str:
         )
     head = "<tr><th>Carrier<th>Tracking number<th>To<th>State<th>Steps<th>"
     return f"<table>{head}{''.join(rows)}</table>" if rows else "<p>None.</p>"
+
+
+def _shop_link(request: web.Request) -> tuple[str, str]:
+    """Return the query that keeps the shop's page, and a link to that page; empty if the shop named none."""
+    url = request.query.get("return_url") or request.query.get("redirect_url", "")
+    if not url.startswith(("http://", "https://")):
+        return "", ""
+    return f"?{escape(urlencode({'return_url': url}))}", f'<p><a href="{escape(url)}">Back to the shop</a></p>'
 
 
 def _trade_path(trade: SimulatedTrade) -> str:

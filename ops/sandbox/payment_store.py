@@ -7,7 +7,7 @@ digits), `trade_no` and `refund_no` the provider's.
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 _SCHEMA = """
@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS trades (
     provider TEXT NOT NULL, out_no TEXT NOT NULL, trade_no TEXT NOT NULL UNIQUE, amount INTEGER NOT NULL,
     currency TEXT NOT NULL, subject TEXT NOT NULL, flow TEXT NOT NULL, payer TEXT NOT NULL, notify_url TEXT NOT NULL,
     state TEXT NOT NULL, created_ms INTEGER NOT NULL, expires_ms INTEGER NOT NULL, paid_ms INTEGER,
-    times_paid INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (provider, out_no));
+    times_paid INTEGER NOT NULL DEFAULT 0, code_expires_ms INTEGER NOT NULL DEFAULT 9000000000000000000,
+    PRIMARY KEY (provider, out_no));
 CREATE TABLE IF NOT EXISTS refunds (
     provider TEXT NOT NULL, out_refund_no TEXT NOT NULL, out_no TEXT NOT NULL, refund_no TEXT NOT NULL UNIQUE,
     amount INTEGER NOT NULL, reason TEXT NOT NULL, at_ms INTEGER NOT NULL, PRIMARY KEY (provider, out_refund_no));
@@ -30,8 +31,15 @@ CREATE INDEX IF NOT EXISTS refunds_by_trade ON refunds (provider, out_no);
 """
 
 
+_CONTENT = ("amount", "currency", "subject", "payer", "flow")
+"""fields that a repeated request for a trade may not change"""
+
+
 class PaymentStoreRefusal(Exception):
-    """The provider refuses. `code` is no_trade, not_paid, closed, paid, over_refunded or other_content."""
+    """The provider refuses.
+
+    `code` is no_trade, not_paid, closed, code_expired, paid, over_refunded or other_content.
+    """
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
@@ -42,7 +50,8 @@ class PaymentStoreRefusal(Exception):
 class SimulatedTrade:
     """A trade that a merchant requested.
 
-    `state` is waiting, captured or closed; `flow` is a `PaymentFlow`.
+    `state` is waiting, captured or closed; `flow` is a `PaymentFlow`. The latest code or page of the trade is dead from
+    `code_expires_ms` on; a new request for the same trade returns a new one.
     """
 
     provider: str
@@ -59,6 +68,7 @@ class SimulatedTrade:
     expires_ms: int
     paid_ms: int | None = None
     times_paid: int = 0
+    code_expires_ms: int = 9 * 10**18
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +102,9 @@ class PaymentStore:
     def __init__(self, file: Path | str = ":memory:") -> None:
         self._db = sqlite3.connect(file, isolation_level=None)
         self._db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;" + _SCHEMA)
+        if "code_expires_ms" not in [row[1] for row in self._db.execute("PRAGMA table_info(trades)")]:
+            # The file is of a version whose codes never died.
+            self._db.execute(f"ALTER TABLE trades ADD COLUMN code_expires_ms INTEGER NOT NULL DEFAULT {9 * 10**18}")
 
     def close(self) -> None:
         self._db.close()
@@ -101,32 +114,38 @@ class PaymentStore:
         return SimulatedTrade(*row) if row else None
 
     def open_trade(self, trade: SimulatedTrade) -> SimulatedTrade:
-        """Store a trade and return it; the stored trade if its number and content were used before.
+        """Store a trade and return it; if its number and content were used before, renew its code instead.
 
         Raises `PaymentStoreRefusal` (other_content, closed or paid).
         """
         existing = self.find_trade(trade.provider, trade.out_no)
         if existing is None:
             values = [getattr(trade, name) for name in SimulatedTrade.__slots__]
-            self._db.execute("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            self._db.execute("INSERT INTO trades VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             return trade
-        if (existing.amount, existing.currency) != (trade.amount, trade.currency):
-            raise PaymentStoreRefusal("other_content", "this number belongs to a trade of another amount")
+        if [getattr(existing, name) for name in _CONTENT] != [getattr(trade, name) for name in _CONTENT]:
+            raise PaymentStoreRefusal("other_content", "this number belongs to a trade of other content")
         if existing.state != "waiting":
             code = "paid" if existing.state == "captured" else "closed"
             raise PaymentStoreRefusal(code, f"the trade is {existing.state}")
-        return existing
+        key = (trade.code_expires_ms, trade.provider, trade.out_no)
+        self._db.execute("UPDATE trades SET code_expires_ms = ? WHERE provider = ? AND out_no = ?", key)
+        return replace(existing, code_expires_ms=trade.code_expires_ms)
 
     def pay(self, provider: str, out_no: str, now_ms: int, *, too_late: bool = False) -> SimulatedTrade:
         """Capture a trade as if the customer paid; `too_late` captures a closed or expired trade as well.
 
-        Raises `PaymentStoreRefusal` (no_trade, closed or paid).
+        Raises `PaymentStoreRefusal` (no_trade, closed, code_expired or paid).
         """
         trade = self._get_trade(provider, out_no)
         if trade.state == "captured":
             raise PaymentStoreRefusal("paid", "the trade is paid")
         if not too_late and (trade.state == "closed" or now_ms >= trade.expires_ms):
             raise PaymentStoreRefusal("closed", "the trade is closed or has expired")
+        if not too_late and now_ms >= trade.code_expires_ms:
+            raise PaymentStoreRefusal(
+                "code_expired", "the code or the page has expired: the shop must request a new one"
+            )
         self._db.execute(
             "UPDATE trades SET state = 'captured', paid_ms = ?, times_paid = times_paid + 1 "
             "WHERE provider = ? AND out_no = ? AND state <> 'captured'",

@@ -45,11 +45,14 @@ from ops.sandbox.wechatpay_bill import TYPES, write_bill
 from ops.sandbox.wechatpay_requests import CloseBody, OrderBody, RefundBody, WeChatPayError, decode_body
 
 _JSON = {"Content-Type": "application/json; charset=utf-8"}
-_DEFAULT_LIFE_MS = 2 * 3_600_000
+_MIN_LIFE_MS, _DEFAULT_LIFE_MS, _MAX_LIFE_MS = 60_000, 2 * 3_600_000, 7 * 86_400_000
+_CODE_LIFE_MS, _H5_LIFE_MS = 2 * 3_600_000, 5 * 60_000
+_MAX_DESCRIPTION_BYTES = 127
 _TRADE_STATES = {"waiting": "NOTPAY", "captured": "SUCCESS", "closed": "CLOSED"}
 _REFUSALS = {
     "paid": (400, "ORDERPAID"),
     "closed": (400, "ORDER_CLOSED"),
+    "code_expired": (400, "ORDER_CLOSED"),
     "other_content": (403, "OUT_TRADE_NO_USED"),
     "not_paid": (400, "INVALID_REQUEST"),
     "over_refunded": (400, "INVALID_REQUEST"),
@@ -97,6 +100,8 @@ class WeChatPaySandbox:
         return [
             web.post(f"{orders}/native", self._with_signatures(self._native)),
             web.post(f"{orders}/jsapi", self._with_signatures(self._jsapi)),
+            web.post(f"{orders}/h5", self._with_signatures(self._h5)),
+            web.post(f"{orders}/app", self._with_signatures(self._app)),
             web.get(f"{orders}/out-trade-no/{{out_no}}", self._with_signatures(self._query)),
             web.post(f"{orders}/out-trade-no/{{out_no}}/close", self._with_signatures(self._close)),
             web.post(refunds, self._with_signatures(self._refund)),
@@ -148,14 +153,27 @@ class WeChatPaySandbox:
     async def _native(self, request: web.Request, body: bytes) -> tuple[int, Any]:
         trade = self._open_trade(decode_body(body, OrderBody), "qr")
         # No telephone opens the code of a sandbox, so the response also has the URL of its page.
-        page = f"{self._public_url}/pay/{self.name}/{trade.out_no}"
-        return 200, {"code_url": f"weixin://wxpay/bizpayurl?pr={trade.out_no}", "sandbox_page": page}
+        code = f"weixin://wxpay/bizpayurl?pr={trade.out_no}{trade.code_expires_ms:x}"
+        return 200, {"code_url": code, "sandbox_page": self._page(trade)}
 
     async def _jsapi(self, request: web.Request, body: bytes) -> tuple[int, Any]:
         order = decode_body(body, OrderBody)
         if order.payer is None:
             raise WeChatPayError(400, "PARAM_ERROR", "payer.openid is missing")
-        return 200, {"prepay_id": f"wx{self._open_trade(order, 'jsapi').out_no}"}
+        return 200, {"prepay_id": _prepay_id(self._open_trade(order, "jsapi"))}
+
+    async def _h5(self, request: web.Request, body: bytes) -> tuple[int, Any]:
+        order = decode_body(body, OrderBody)
+        if order.scene_info is None or order.scene_info.h5_info is None:
+            raise WeChatPayError(400, "PARAM_ERROR", "scene_info.h5_info is missing")
+        trade = self._open_trade(order, "mobile_page")
+        return 200, {"h5_url": f"{self._page(trade)}?prepay_id={_prepay_id(trade)}"}
+
+    async def _app(self, request: web.Request, body: bytes) -> tuple[int, Any]:
+        return 200, {"prepay_id": _prepay_id(self._open_trade(decode_body(body, OrderBody), "app"))}
+
+    def _page(self, trade: SimulatedTrade) -> str:
+        return f"{self._public_url}/pay/{self.name}/{trade.out_no}"
 
     def _open_trade(self, order: OrderBody, flow: str) -> SimulatedTrade:
         if (order.appid, order.mchid) != (self._app_id, self._mch_id):
@@ -164,8 +182,10 @@ class WeChatPaySandbox:
         if order.time_expire is not None and order.time_expire.tzinfo is None:
             raise WeChatPayError(400, "PARAM_ERROR", "time_expire has no time zone")
         expires_ms = now_ms + _DEFAULT_LIFE_MS if order.time_expire is None else to_ms(order.time_expire)
-        if order.amount.currency != "CNY" or expires_ms <= now_ms:
-            raise WeChatPayError(400, "PARAM_ERROR", "the currency is not CNY or time_expire is in the past")
+        if order.amount.currency != "CNY" or not now_ms < expires_ms <= now_ms + _MAX_LIFE_MS:
+            raise WeChatPayError(400, "PARAM_ERROR", "the currency is not CNY, or time_expire is past or over 7 days")
+        if len(order.description.encode()) > _MAX_DESCRIPTION_BYTES:
+            raise WeChatPayError(400, "PARAM_ERROR", "description has more than 127 bytes")
         is_new = self._payment_store.find_trade(self.name, order.out_trade_no) is None
         trade = self._payment_store.open_trade(
             SimulatedTrade(
@@ -180,7 +200,8 @@ class WeChatPaySandbox:
                 notify_url=order.notify_url,
                 state="waiting",
                 created_ms=now_ms,
-                expires_ms=expires_ms,
+                expires_ms=max(expires_ms, now_ms + _MIN_LIFE_MS),  # WeChat Pay does the same and does not say so
+                code_expires_ms=now_ms + (_H5_LIFE_MS if flow == "mobile_page" else _CODE_LIFE_MS),
             )
         )
         if is_new:
@@ -354,6 +375,10 @@ def make_certificate(key: RSAPrivateKey, not_before: datetime, not_after: dateti
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Payment sandbox, no real platform")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), not_before, not_after)
     return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def _prepay_id(trade: SimulatedTrade) -> str:
+    return f"wx{trade.out_no}{trade.code_expires_ms:x}"
 
 
 def _format_time(ms: int) -> str:

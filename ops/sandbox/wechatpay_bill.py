@@ -14,7 +14,7 @@ from commerce.kernel.clock import from_ms
 from commerce.payments.providers.wechatpay import statement as bill
 from ops.sandbox.payment_store import SimulatedRefund, SimulatedTrade
 
-TYPES = {"qr": "NATIVE", "jsapi": "JSAPI"}
+TYPES = {"qr": "NATIVE", "jsapi": "JSAPI", "mobile_page": "MWEB", "app": "APP"}
 HEADINGS = (
     "交易时间,公众账号ID,商户号,特约商户号,设备号,微信订单号,商户订单号,用户标识,交易类型,交易状态,付款银行,货币种类,"
     "应结订单金额,代金券金额,微信退款单号,商户退款单号,退款金额,充值券退款金额,退款类型,退款状态,商品名称,商户数据包,"

@@ -24,8 +24,17 @@ class _Payer(msgspec.Struct):
     openid: _Text
 
 
+class _H5Info(msgspec.Struct):
+    type: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+
+
+class _SceneInfo(msgspec.Struct):
+    payer_client_ip: Annotated[str, msgspec.Meta(min_length=2, max_length=45)]
+    h5_info: _H5Info | None = None
+
+
 class OrderBody(msgspec.Struct):
-    """The body of a request for an order, by code or JSAPI."""
+    """The body of a request for an order, in each flow."""
 
     appid: str
     mchid: str
@@ -35,6 +44,7 @@ class OrderBody(msgspec.Struct):
     amount: _Amount
     time_expire: datetime | None = None
     payer: _Payer | None = None
+    scene_info: _SceneInfo | None = None
 
 
 class _RefundAmount(msgspec.Struct):

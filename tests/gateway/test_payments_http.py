@@ -29,8 +29,11 @@ def part(method: str, amount: int = 100, **more: Any) -> dict[str, Any]:
 INVALID_TENDERS: list[tuple[list[Any], str | None, str]] = [
     ([part("alipay", 99)], "/payments", "add up to 99"),
     ([part("alipay", 60), part("cod", 60)], "/payments", "add up to 120"),
-    ([part("alipay", flow="jsapi")], "/payments/0/flow", "alipay has page, app, qr"),
-    ([part("cod", 1), part("wechatpay", 99, flow="app")], "/payments/1/flow", "wechatpay has qr, jsapi"),
+    ([part("alipay", flow="jsapi")], "/payments/0/flow", "alipay has page, mobile_page, app, qr"),
+    ([part("cod", 1), part("wechatpay", 99, flow="page")], "/payments/1/flow", "wechatpay has qr, jsapi"),
+    ([part("wechatpay", flow="mobile_page", payer_ip="::ffff:999.1.1.1")], "/payments/0/payer_ip", "IPv4 or IPv6"),
+    ([part("alipay", flow="page", return_url="https://shop.example/x")], "/payments/0/return_url", "leave it out"),
+    ([part("alipay", flow="page", return_url="half a page")], None, "return_url"),
     ([part("wechatpay", flow="jsapi")], "/payments/0/payer", "the customer's id"),
     ([], None, "the order has no payment plan"),
     ([part("alipay", 0)], None, "amount"),

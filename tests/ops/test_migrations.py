@@ -64,7 +64,7 @@ async def test_edited_applied_migration_is_refused(empty_url: str, monkeypatch: 
 
 async def test_failed_migration_leaves_nothing(empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = await asyncpg.connect(empty_url)
-    broken = Migration(len(load_migrations()) + 1, "broken", "CREATE TABLE half (); SELECT 1/0;")
+    broken = Migration(load_migrations()[-1].number + 1, "broken", "CREATE TABLE half (); SELECT 1/0;")
     good = load_migrations()
     monkeypatch.setattr(migrations, "load_migrations", lambda: [*good, broken])
     with pytest.raises(asyncpg.DivisionByZeroError):
@@ -110,7 +110,7 @@ async def test_migration_longer_than_connection_timeout_is_applied(
 ) -> None:
     connection = await connect(empty_url, name="migrate", timeout_s=2)
     every = load_migrations()
-    slow = Migration(len(every) + 1, "slow", "SELECT pg_sleep(3.5);")
+    slow = Migration(every[-1].number + 1, "slow", "SELECT pg_sleep(3.5);")
     monkeypatch.setattr(migrations, "load_migrations", lambda: [*every, slow])
     assert (await migrate(connection))[-1] == slow
     assert await connection.fetchval("SHOW statement_timeout") == "2s"

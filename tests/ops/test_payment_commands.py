@@ -22,7 +22,7 @@ from commerce.payments.provider_port import ProviderPayment
 from commerce.payments.reconciliation import DAY, day_bounds
 from commerce.payments.service import Payments
 from commerce.shipping.service import Shipping
-from config.settings import Settings
+from config.settings import PaymentSettings, Settings
 from ops.services import CliServices
 from tests.commerce.test_reconciliation import SINGLES, ReconciliationKit, open_reconciliation_kit
 from tests.support.gateway import run_workers
@@ -111,7 +111,7 @@ async def actions(shop: CliServices, settings: Settings, sale_id: str, kit: Reco
 
     async with run_workers(settings, "order_writer"):
         await eventually(stored)
-    payments = Payments(shop.db, shop.clock, shop.ids, kit.adapters, 60, Shipping.has_cash_shipments)
+    payments = Payments(shop.db, shop.clock, shop.ids, kit.adapters, PaymentSettings(), Shipping.has_cash_shipments)
     return PaymentActions(shop, payments, [order.order_id for order in orders])
 
 

@@ -35,9 +35,10 @@ def expect_refusal(code: str) -> AbstractContextManager[object]:
 
 def test_trade_opened_twice_is_stored_once(store: PaymentStore) -> None:
     assert store.open_trade(TRADE) == TRADE
-    assert store.open_trade(replace(TRADE, trade_no="T2", subject="other words")) == TRADE
-    with expect_refusal("other_content"):
-        store.open_trade(replace(TRADE, amount=501))
+    assert store.open_trade(replace(TRADE, trade_no="T2")) == TRADE
+    for changes in ({"amount": 501}, {"subject": "other words"}, {"payer": "another"}):
+        with expect_refusal("other_content"):
+            store.open_trade(replace(TRADE, **changes))
     assert store.find_trade("other", TRADE.out_no) is None
     assert store.list_waiting("fake", 10) == [TRADE]
 

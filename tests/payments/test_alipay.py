@@ -17,6 +17,7 @@ from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import ProviderPayment, ProviderRefund, RefundRequest
 from commerce.payments.providers.alipay import Alipay, status_map, wire
+from ops.sandbox.payment_store import PaymentStoreRefusal
 from tests.payments.alipay_kit import (
     APP_ID,
     NOON,
@@ -67,9 +68,44 @@ async def test_payment_page_creates_trade_when_opened(kit: AlipayKit) -> None:
     assert await kit.alipay.query(request.payment_id) == ProviderPayment(request.payment_id, "absent")
     for _ in range(2):
         async with await kit.open_page(action.url) as page:
-            assert (page.status, page.headers["location"]) == (302, f"{PUBLIC_URL}/pay/alipay/{request.payment_id.hex}")
+            location, _, back = page.headers["location"].partition("?")
+            assert (page.status, location) == (302, f"{PUBLIC_URL}/pay/alipay/{request.payment_id.hex}")
+            assert dict(parse_qsl(back)) == {"return_url": request.return_url}
     assert kit.scheduled == [kit.trade(request.payment_id)]
     assert (await kit.alipay.query(request.payment_id)).state == "waiting"
+
+
+async def test_page_for_phone_creates_trade_when_opened(kit: AlipayKit) -> None:
+    request = kit.payment_request("mobile_page", return_url="https://shop.invalid/orders/7")
+    action = await kit.alipay.create(request)
+    assert (action.kind, action.expires_at) == ("redirect", None)
+    parameters = dict(parse_qsl(urlsplit(str(action.url)).query, strict_parsing=True))
+    content = json.loads(parameters["biz_content"])
+    assert (parameters["method"], content["product_code"]) == ("alipay.trade.wap.pay", "QUICK_WAP_WAY")
+    assert parameters["return_url"] == content["quit_url"] == request.return_url
+    async with await kit.open_page(str(action.url)) as page:
+        assert page.status == 302
+    assert kit.trade(request.payment_id).flow == "mobile_page"
+
+
+async def test_dead_code_cannot_be_paid_until_renewed(kit: AlipayKit) -> None:
+    request = kit.payment_request("qr", expires_at=from_ms(kit.clock.ms) + timedelta(hours=6))
+    action = await kit.alipay.create(request)
+    kit.clock.ms += 2 * 3_600_000
+    assert action.expires_at == from_ms(kit.clock.ms)
+    with pytest.raises(PaymentStoreRefusal, match="has expired"):
+        kit.payment_store.pay("alipay", request.payment_id.hex, kit.clock.ms)
+    renewed = await kit.alipay.create(request)
+    assert renewed.expires_at == from_ms(kit.clock.ms) + timedelta(hours=2)
+    assert kit.payment_store.pay("alipay", request.payment_id.hex, kit.clock.ms).state == "captured"
+    assert len(kit.scheduled) == 1, "the same trade: it cannot be paid twice"
+
+
+@pytest.mark.parametrize("life", [timedelta(seconds=59), timedelta(days=15, seconds=1)])
+async def test_end_outside_bounds_of_alipay_is_refused(kit: AlipayKit, life: timedelta) -> None:
+    assert not kit.alipay.min_lifetime <= life <= kit.alipay.max_lifetime
+    with pytest.raises(ExternalRefusal, match="time_expire"):
+        await kit.alipay.create(kit.payment_request(expires_at=from_ms(kit.clock.ms) + life))
 
 
 async def test_payment_page_after_expiry_cannot_be_opened(kit: AlipayKit) -> None:

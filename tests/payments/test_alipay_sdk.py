@@ -108,7 +108,11 @@ async def test_request_signed_by_sdk_is_served_by_sandbox(kit: AlipayKit) -> Non
 
 async def test_page_signed_by_sdk_opens(kit: AlipayKit) -> None:
     client = sdk()
-    for sign_page, flow in ((client.api_alipay_trade_page_pay, "page"), (client.api_alipay_trade_app_pay, "app")):
+    for sign_page, flow in (
+        (client.api_alipay_trade_page_pay, "page"),
+        (client.api_alipay_trade_wap_pay, "mobile_page"),
+        (client.api_alipay_trade_app_pay, "app"),
+    ):
         number = uuid4().hex
         query = sign_page(SUBJECT, number, "19.99", time_expire="2026-11-11 12:15:00")
         async with await kit.open_page(f"{kit.gateway_url}?{query}") as page:
@@ -122,10 +126,12 @@ async def test_page_signed_by_sdk_opens(kit: AlipayKit) -> None:
 
 async def test_request_of_adapter_verifies_with_sdk(kit: AlipayKit) -> None:
     page = await kit.alipay.create(kit.payment_request("page", return_url="https://shop.invalid/?a=1&b=ü +"))
+    wap = await kit.alipay.create(kit.payment_request("mobile_page", return_url="https://shop.invalid/?a=1&b=ü +"))
     app = await kit.alipay.create(kit.payment_request("app", subject=SUBJECT))
     assert page.url is not None
+    assert wap.url is not None
     assert app.parameters is not None
-    for query in (urlsplit(page.url).query, app.parameters["order_string"]):
+    for query in (urlsplit(page.url).query, urlsplit(wap.url).query, app.parameters["order_string"]):
         fields = dict(parse_qsl(query, strict_parsing=True))
         signature = fields.pop("sign")
         text = "&".join(f"{name}={value}" for name, value in sorted(fields.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from urllib.parse import parse_qsl, urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -15,10 +16,18 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from commerce.kernel.clock import from_ms
 from commerce.kernel.external import ExternalOutcomeUnknown, ExternalRefusal, WebhookReply
 from commerce.kernel.money import Money
-from commerce.payments.provider_port import PaymentRequest, Provider, ProviderPayment, ProviderRefund, StatementLine
+from commerce.payments.provider_port import (
+    PaymentFlow,
+    PaymentRequest,
+    Provider,
+    ProviderPayment,
+    ProviderRefund,
+    StatementLine,
+)
 from commerce.payments.providers.wechatpay.adapter import WeChatPay
 from commerce.payments.providers.wechatpay.settings import WeChatPayAccount
 from commerce.payments.providers.wechatpay.wire import is_signed, signing_text
+from ops.sandbox.payment_store import PaymentStoreRefusal
 from ops.sandbox.protocol import ProviderProtocol
 from tests.payments.wechatpay_kit import (
     API_V3_KEY,
@@ -52,7 +61,8 @@ async def test_adapter_and_sandbox_implement_their_ports(kit: WeChatPayKit) -> N
 async def test_payment_by_code_creates_trade_once(kit: WeChatPayKit) -> None:
     request = payment_request()
     action = await kit.adapter.create(request)
-    assert (action.kind, action.code) == ("qr", f"weixin://wxpay/bizpayurl?pr={request.payment_id.hex}")
+    assert (action.kind, action.expires_at) == ("qr", kit.clock.now + timedelta(hours=2))
+    assert str(action.code).startswith(f"weixin://wxpay/bizpayurl?pr={request.payment_id.hex}")
     trade = kit.trades[0]
     assert (trade.out_no, trade.amount, trade.currency) == (request.payment_id.hex, 510, "CNY")
     assert (trade.subject, trade.flow) == (request.subject, "qr")
@@ -75,12 +85,68 @@ async def test_payment_inside_wechat_returns_signed_parameters(kit: WeChatPayKit
     assert kit.trades[0].payer == request.payer
 
 
+async def test_payment_in_app_returns_signed_parameters(kit: WeChatPayKit) -> None:
+    request = payment_request("app")
+    action = await kit.adapter.create(request)
+    parameters = action.parameters
+    assert action.kind == "app"
+    assert parameters is not None
+    assert sorted(parameters) == ["appid", "noncestr", "package", "partnerid", "prepayid", "sign", "timestamp"]
+    assert (parameters["appid"], parameters["partnerid"], parameters["package"]) == (APP_ID, MCH_ID, "Sign=WXPay")
+    signed = signing_text(APP_ID, parameters["timestamp"], parameters["noncestr"], parameters["prepayid"])
+    assert is_signed(key("merchant").public_key(), signed, parameters["sign"])
+    assert kit.trades[0].flow == "app"
+
+
+@pytest.mark.parametrize("return_url", [None, "https://shop.example/orders/7?a=1&b=2"])
+async def test_payment_in_phone_browser_returns_page(kit: WeChatPayKit, return_url: str | None) -> None:
+    request = payment_request("mobile_page", payer_ip="2001:db8::7", return_url=return_url)
+    action = await kit.adapter.create(request)
+    assert (action.kind, action.expires_at) == ("redirect", kit.clock.now + timedelta(minutes=5))
+    query = dict(parse_qsl(urlsplit(str(action.url)).query))
+    assert query.pop("prepay_id").startswith("wx")
+    assert query == ({"redirect_url": return_url} if return_url else {})
+    assert kit.calls == ["/v3/pay/transactions/h5", "/v3/certificates"]
+
+
+@pytest.mark.parametrize(("flow", "minutes"), [("qr", 120), ("jsapi", 120), ("app", 120), ("mobile_page", 5)])
+async def test_dead_code_cannot_be_paid_until_renewed(kit: WeChatPayKit, flow: PaymentFlow, minutes: int) -> None:
+    expires_at = kit.clock.now + timedelta(hours=6)
+    request = payment_request(flow, payer_ip="203.0.113.7", expires_at=expires_at)
+    first = await kit.adapter.create(request)
+    kit.clock.ms += minutes * 60_000
+    assert first.expires_at == kit.clock.now
+    with pytest.raises(PaymentStoreRefusal, match="has expired"):
+        kit.pay(request.payment_id)
+    second = await kit.adapter.create(request)
+    assert (second.code, second.url, second.parameters) != (first.code, first.url, first.parameters)
+    assert second.expires_at == kit.clock.now + timedelta(minutes=minutes)
+    assert kit.pay(request.payment_id).state == "captured"
+    assert len(kit.trades) == 1, "the same trade: it cannot be paid twice"
+
+
+@pytest.mark.parametrize("changes", [{"subject": "another product"}, {"payer": "another-openid"}])
+async def test_same_payment_with_other_content_is_refused(kit: WeChatPayKit, changes: dict[str, str]) -> None:
+    request = payment_request("jsapi")
+    await kit.adapter.create(request)
+    with pytest.raises(ExternalRefusal, match="OUT_TRADE_NO_USED"):
+        await kit.adapter.create(msgspec.structs.replace(request, **changes))
+
+
+async def test_end_is_within_bounds_of_wechatpay(kit: WeChatPayKit) -> None:
+    await kit.adapter.create(payment_request(expires_at=kit.clock.now + timedelta(seconds=5)))
+    assert kit.trades[0].expires_ms == kit.clock.ms + 60_000, "a minute is the least, and nothing says so"
+    too_late = kit.clock.now + kit.adapter.max_lifetime + timedelta(minutes=1)
+    with pytest.raises(ExternalRefusal, match="PARAM_ERROR"):
+        await kit.adapter.create(payment_request(expires_at=too_late))
+
+
 @pytest.mark.parametrize(
     ("unsupported", "code"),
     [
         (payment_request("page"), "unsupported"),
-        (payment_request("app"), "unsupported"),
         (payment_request(currency="GBP"), "unsupported"),
+        (payment_request("mobile_page"), "no_payer_ip"),
         (payment_request("jsapi", payer=""), "no_payer"),
     ],
 )

@@ -66,11 +66,18 @@ async def test_calls_of_sdk_are_served_by_sandbox(kit: WeChatPayKit, tmp_path: P
     request = payment_request()
     order = {"description": "红茶", "out_trade_no": request.payment_id.hex, "amount": {"total": 510}}
     status, content = await call(client.pay, **order)
-    assert (status, content["code_url"]) == (200, f"weixin://wxpay/bizpayurl?pr={request.payment_id.hex}")
+    assert (status, content["code_url"].partition("=")[2][:32]) == (200, request.payment_id.hex)
     assert content["sandbox_page"] == f"http://127.0.0.1:9/pay/wechatpay/{request.payment_id.hex}"
     jsapi = order | {"out_trade_no": payment_request().payment_id.hex, "payer": {"openid": "o"}}
     status, content = await call(client.pay, **jsapi, pay_type=WeChatPayType.JSAPI)
     assert (status, list(content)) == (200, ["prepay_id"])
+    app = order | {"out_trade_no": payment_request().payment_id.hex}
+    status, content = await call(client.pay, **app, pay_type=WeChatPayType.APP)
+    assert (status, list(content)) == (200, ["prepay_id"])
+    h5 = order | {"out_trade_no": payment_request().payment_id.hex}
+    scene = {"payer_client_ip": "203.0.113.7", "h5_info": {"type": "Wap"}}
+    status, content = await call(client.pay, **h5, pay_type=WeChatPayType.H5, scene_info=scene)
+    assert (status, list(content)) == (200, ["h5_url"])
     status, content = await call(client.query, out_trade_no=request.payment_id.hex)
     assert (status, content["trade_state"]) == (200, "NOTPAY")
     assert await call(client.close, out_trade_no=jsapi["out_trade_no"]) == (204, None)
@@ -153,6 +160,13 @@ async def test_parameters_of_adapter_have_signature_of_sdk(kit: WeChatPayKit, tm
     assert values is not None
     signed_values = [values["appId"], values["timeStamp"], values["nonceStr"], values["package"]]
     assert sdk(kit, tmp_path).sign(signed_values) == values["paySign"]
+
+
+async def test_parameters_for_app_have_signature_of_sdk(kit: WeChatPayKit, tmp_path: Path) -> None:
+    values = (await kit.adapter.create(payment_request("app"))).parameters
+    assert values is not None
+    signed_values = [values["appid"], values["timestamp"], values["noncestr"], values["prepayid"]]
+    assert sdk(kit, tmp_path).sign(signed_values) == values["sign"]
 
 
 async def test_webhook_created_with_sdk_algorithms_is_read(kit: WeChatPayKit) -> None:

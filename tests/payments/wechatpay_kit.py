@@ -174,6 +174,7 @@ def payment_request(flow: PaymentFlow = "qr", fen: int = 510, **changes: Any) ->
         expires_at=expires_at,
         flow=flow,
         payer=payer,
+        **changes,
     )
 
 

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from commerce.kernel.clock import SystemClock
 from commerce.kernel.postgres import Connection
-from config.settings import AlipaySettings, PaymentSettings, Settings, WeChatPaySettings
+from config.settings import AlipaySettings, Settings, WeChatPaySettings
 from lua import SaleKeys
 from ops.sandbox.faults import ProviderFaultRegistry, ProviderFaults
 from ops.sandbox.keys import Keys, make_keys, read_keys
@@ -89,7 +89,8 @@ def with_providers(settings: Settings, providers_url: str, shop_url: str) -> Set
         base_url=f"{providers_url}/wechatpay",
         notify_url=f"{shop_url}/v1/webhooks/payments/wechatpay",
     )
-    return settings.model_copy(update={"payments": PaymentSettings(alipay=alipay, wechatpay=wechatpay)})
+    payments = settings.payments.model_copy(update={"alipay": alipay, "wechatpay": wechatpay})
+    return settings.model_copy(update={"payments": payments})
 
 
 @dataclass

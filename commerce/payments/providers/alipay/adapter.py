@@ -1,4 +1,4 @@
-"""Adapter of Alipay: pages on a computer, its app from ours, codes to scan.
+"""Adapter of Alipay: pages on a computer and on a phone, its app from ours, codes to scan.
 
 A trade exists at Alipay only once the customer has opened the page or scanned the code. Until then Alipay answers that
 there is none and cannot close it, although it can still be opened. So every trade is created with an end
@@ -49,9 +49,12 @@ WEBHOOK_MAX_AHEAD = timedelta(minutes=5)
 
 _METHODS: dict[PaymentFlow, tuple[str, str | None]] = {
     "page": ("alipay.trade.page.pay", "FAST_INSTANT_TRADE_PAY"),
+    "mobile_page": ("alipay.trade.wap.pay", "QUICK_WAP_WAY"),
     "app": ("alipay.trade.app.pay", "QUICK_MSECURITY_PAY"),
     "qr": ("alipay.trade.precreate", None),
 }
+CODE_LIFETIME = timedelta(hours=2)
+"""time for which a code of alipay.trade.precreate can be scanned, whatever `time_expire` is"""
 _FORBIDDEN_IN_SUBJECT = re.compile(r"[/=&\x00-\x1f]")
 """characters that Alipay does not accept in a subject"""
 _MAX_TEXT_CHARACTERS = 256
@@ -64,7 +67,10 @@ class Alipay:
 
     name = "alipay"
     flows: tuple[PaymentFlow, ...] = tuple(_METHODS)
+    flows_with_payer_ip: tuple[PaymentFlow, ...] = ()
     currencies: tuple[str, ...] = (wire.CURRENCY,)
+    # https://opendocs.alipay.com/open/02ekfg: 1m to 15d
+    min_lifetime, max_lifetime = timedelta(minutes=1), timedelta(days=15)
 
     def __init__(self, account: AlipayAccount, transport: HttpTransport, clock: Clock) -> None:
         self._account = account
@@ -92,10 +98,12 @@ class Alipay:
             code = _check_payment_id(response, request.payment_id).get("qr_code")
             if not isinstance(code, str) or not code:
                 raise ExternalOutcomeUnknown(f"{method}: the response has no code")
-            return PaymentAction("qr", code=code)
+            return PaymentAction("qr", code=code, expires_at=from_ms(self._clock.now_ms()) + CODE_LIFETIME)
         extra = {"notify_url": self._account.notify_url}
-        if request.flow == "page" and request.return_url:
+        if request.flow != "app" and request.return_url:
             extra["return_url"] = request.return_url
+            if request.flow == "mobile_page":  # where the page's own button for leaving leads
+                content["quit_url"] = request.return_url
         order_string = urlencode(self._sign_request(method, content, extra))
         if request.flow == "app":
             return PaymentAction("app", parameters={"order_string": order_string})

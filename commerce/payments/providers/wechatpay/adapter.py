@@ -1,7 +1,7 @@
-"""Adapter of WeChat Pay: codes to scan (native) and pages inside WeChat (jsapi).
+"""Adapter of WeChat Pay: codes (native), pages inside WeChat (jsapi), phones' browsers (h5), its app.
 
-https://pay.weixin.qq.com/doc/v3/merchant/4012525171 (orders), …/4012556352 (queries), …/4012556398 (closing),
-…/4012552567 (refunds); webhooks: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_1_11.shtml.
+https://pay.weixin.qq.com/doc/v3/merchant/4012525171 (orders), …/4012791834 (h5), …/4013070347 (app), …/4012556352
+(queries), …/4012556398 (closing), …/4012552567 (refunds); webhooks: https://pay.weixin.qq.com/wiki/doc/apiv3/apis/chapter3_1_11.shtml.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 from uuid import UUID
 
 import msgspec
@@ -50,6 +51,12 @@ REFRESH_S, RETRY_S = 60, 5
 
 Without them, forged webhooks could make us download all the time."""
 
+_PATHS: dict[PaymentFlow, str] = {"qr": "native", "jsapi": "jsapi", "mobile_page": "h5", "app": "app"}
+_ACTION_LIFETIMES: dict[PaymentFlow, timedelta] = {
+    **dict.fromkeys(_PATHS, timedelta(hours=2)),
+    "mobile_page": timedelta(minutes=5),
+}
+"""time for which a code, a prepay_id or a page serves; the same request again returns a new one"""
 _NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
 Message = TypeVar("Message")
 
@@ -63,8 +70,12 @@ class WeChatPay:
     they never prove that money has moved."""
 
     name = "wechatpay"
-    flows: tuple[PaymentFlow, ...] = ("qr", "jsapi")
+    flows: tuple[PaymentFlow, ...] = tuple(_PATHS)
+    flows_with_payer_ip: tuple[PaymentFlow, ...] = ("mobile_page",)
     currencies: tuple[str, ...] = (CURRENCY,)
+    # An earlier time_expire is moved to one minute after the request without a word. WeChat Pay advises 7 days at most
+    # (https://developers.weixin.qq.com/community/develop/doc/00006a045acc703d38ad93de455400).
+    min_lifetime, max_lifetime = timedelta(minutes=1), timedelta(days=7)
 
     def __init__(
         self,
@@ -86,7 +97,7 @@ class WeChatPay:
     async def create(self, request: PaymentRequest) -> PaymentAction:
         account = self._account
         if request.flow not in self.flows or request.amount.currency != CURRENCY:
-            raise ExternalRefusal("unsupported", f"WeChat Pay accepts {CURRENCY} by {' and '.join(self.flows)}")
+            raise ExternalRefusal("unsupported", f"WeChat Pay accepts {CURRENCY} by {', '.join(self.flows)}")
         body: Json = {
             "appid": account.app_id,
             "mchid": account.mch_id,
@@ -96,16 +107,31 @@ class WeChatPay:
             "notify_url": account.notify_url,
             "amount": {"total": request.amount.amount, "currency": CURRENCY},
         }
+        if request.flow == "jsapi":
+            if not request.payer:
+                raise ExternalRefusal("no_payer", "payment inside WeChat needs the customer's openid")
+            body["payer"] = {"openid": request.payer}
+        if request.flow == "mobile_page":
+            if not request.payer_ip:
+                raise ExternalRefusal("no_payer_ip", "payment in a phone's browser needs the customer's address")
+            body["scene_info"] = {"payer_client_ip": request.payer_ip, "h5_info": {"type": "Wap"}}
+        response = await self._call("POST", f"/v3/pay/transactions/{_PATHS[request.flow]}", body)
+        return self._build_action(request, response, self._now() + _ACTION_LIFETIMES[request.flow])
+
+    def _build_action(self, request: PaymentRequest, response: bytes, expires_at: datetime) -> PaymentAction:
         if request.flow == "qr":
-            response = await self._call("POST", "/v3/pay/transactions/native", body)
-            return PaymentAction(kind="qr", code=_decode(response, messages.NativeCode).code_url)
-        if not request.payer:
-            raise ExternalRefusal("no_payer", "payment inside WeChat needs the customer's openid")
-        body["payer"] = {"openid": request.payer}
-        response = await self._call("POST", "/v3/pay/transactions/jsapi", body)
+            code = _decode(response, messages.NativeCode).code_url
+            return PaymentAction(kind="qr", code=code, expires_at=expires_at)
+        if request.flow == "mobile_page":
+            url = _decode(response, messages.H5Page).h5_url
+            if request.return_url:
+                url += ("&" if "?" in url else "?") + urlencode({"redirect_url": request.return_url})
+            return PaymentAction(kind="redirect", url=url, expires_at=expires_at)
         prepay_id = _decode(response, messages.Prepaid).prepay_id
-        parameters = wire.sign_jsapi_parameters(account, prepay_id, now=self._now(), nonce=self._nonce())
-        return PaymentAction(kind="jsapi", parameters=parameters)
+        is_app = request.flow == "app"
+        sign_parameters = wire.sign_app_parameters if is_app else wire.sign_jsapi_parameters
+        parameters = sign_parameters(self._account, prepay_id, now=self._now(), nonce=self._nonce())
+        return PaymentAction(kind="app" if is_app else "jsapi", parameters=parameters, expires_at=expires_at)
 
     async def query(self, payment_id: UUID) -> ProviderPayment:
         path = f"/v3/pay/transactions/out-trade-no/{payment_id.hex}?mchid={self._account.mch_id}"

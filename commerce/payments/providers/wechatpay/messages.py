@@ -85,6 +85,10 @@ class NativeCode(msgspec.Struct, frozen=True):
     code_url: Annotated[str, msgspec.Meta(min_length=1)]
 
 
+class H5Page(msgspec.Struct, frozen=True):
+    h5_url: Annotated[str, msgspec.Meta(pattern=r"^https?://[!-~]+\Z")]
+
+
 class Prepaid(msgspec.Struct, frozen=True):
     prepay_id: Annotated[str, msgspec.Meta(min_length=1)]
 

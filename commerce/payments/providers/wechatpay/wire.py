@@ -102,6 +102,22 @@ def sign_jsapi_parameters(account: WeChatPayAccount, prepay_id: str, *, now: dat
     }
 
 
+def sign_app_parameters(account: WeChatPayAccount, prepay_id: str, *, now: datetime, nonce: str) -> dict[str, str]:
+    """Return what an app passes to WeChat's SDK (`PayReq`).
+
+    The prepay_id is signed without its name. https://pay.weixin.qq.com/doc/v3/merchant/4013070351"""
+    timestamp = _format_seconds(now)
+    return {
+        "appid": account.app_id,
+        "partnerid": account.mch_id,
+        "prepayid": prepay_id,
+        "package": "Sign=WXPay",
+        "noncestr": nonce,
+        "timestamp": timestamp,
+        "sign": sign(account.private_key, signing_text(account.app_id, timestamp, nonce, prepay_id)),
+    }
+
+
 def verify_signature(headers: Mapping[str, str], body: bytes, keys: Mapping[str, PlatformKey], now: datetime) -> None:
     """Verify WeChat Pay's signature of a response or a webhook; header names are in lower case.
 
