@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 import lua
+from commerce.kernel.clock import DAY_MS
+from commerce.sales.loading import load_sale
 from config.settings import Settings
-from lua import SaleKeys
+from lua import ReserveOutcome, SaleKeys
 from ops.services import CliServices
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.proxy import Proxy, open_redis_proxy
-from tests.support.sales import eventually, make_sale, order_body
+from tests.support.sales import eventually, make_sale, order_body, reservation, reserve
 from tests.support.servers import Servers
 
 LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 300}
@@ -114,6 +116,55 @@ async def test_reply_lost_then_redis_refusal_answers_outcome_unknown(
     finally:
         await shop.redis.execute_command("ACL", "SETUSER", "default", "+@all")
     assert (await gateway.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
+    assert await count_taken_units(shop, keys) == 1
+
+
+async def test_reply_lost_then_sale_not_loaded_answers_outcome_unknown(
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """P9: the order was accepted; a server that does not have the sale cannot know that nothing was taken."""
+
+    async def unload() -> None:
+        await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
+
+    proxy[0].lose_replies, proxy[0].when_lost = 1, unload
+    answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
+    assert (answer.status, answer.code) == (503, "outcome_unknown")
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    assert (await gateway.order(order_body(sale_id, ("b", 1)), key="k")).status == 200
+    assert await count_taken_units(shop, keys) == 1
+
+
+async def test_reply_lost_then_sale_loaded_again_finds_the_order(
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    loads: list[asyncio.Task[object]] = []
+
+    async def load() -> None:
+        await lua.unload(shop.redis, keys, shop.clock.now_ms() // DAY_MS)
+        loads.append(asyncio.create_task(load_sale(shop.db, shop.redis, shop.clock, sale_id)))
+
+    proxy[0].lose_replies, proxy[0].when_lost = 1, load
+    answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
+    assert answer.status == 202
+    assert await count_taken_units(shop, keys) == 1
+
+
+async def test_reply_lost_then_key_used_in_another_sale_finds_the_order(
+    shop: CliServices, gateway: TestGateway, proxy: tuple[Proxy, str], sale_id: str, keys: SaleKeys
+) -> None:
+    """The key was free when the order was sent, so its use elsewhere meanwhile does not undo it."""
+    other_keys = await make_sale(shop, f"{sale_id}-other", {"c": (5, 100, None)})
+    await gateway.services.snapshots.refresh()
+
+    async def use_key() -> None:
+        other = reservation(shop.ids.new, f"{sale_id}-other", {"c": 1}, key="k")
+        [result] = await reserve(shop.redis, other_keys, other)
+        assert result.outcome is ReserveOutcome.ACCEPTED
+
+    proxy[0].lose_replies, proxy[0].when_lost = 1, use_key
+    answer = await gateway.order(order_body(sale_id, ("b", 1)), key="k")
+    assert answer.status == 202
     assert await count_taken_units(shop, keys) == 1
 
 
