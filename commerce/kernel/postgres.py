@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -74,6 +75,9 @@ def strip_row_details(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
+_joined: ContextVar[tuple[Database, Connection] | None] = ContextVar("joined", default=None)
+
+
 class Database:
     """A pool of connections. `connection()` waits for a free one for `timeout_s` seconds at most."""
 
@@ -83,10 +87,14 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Borrow a connection from the pool.
+        """Borrow a connection from the pool, or join the transaction of `joined_transaction`.
 
         Raises `Overloaded` if none is free in time, `NotReady` if Postgres is unavailable; nothing was done then.
         """
+        joined = _joined.get()
+        if joined is not None and joined[0] is self:
+            yield joined[1]
+            return
         try:
             connection = await self._pool.acquire(timeout=self._timeout_s)
         except TimeoutError:
@@ -106,6 +114,19 @@ class Database:
         """Borrow a connection and open a transaction on it. `options` are asyncpg's (isolation, readonly)."""
         async with self.connection() as connection, connection.transaction(**options):
             yield connection
+
+    @asynccontextmanager
+    async def joined_transaction(self) -> AsyncIterator[Connection]:
+        """Open a transaction that this task's further connections and transactions of this database join.
+
+        What they commit is committed together, or not at all. Nothing but Postgres may be changed inside, and no other
+        task may take part."""
+        async with self.transaction() as connection:
+            token = _joined.set((self, connection))
+            try:
+                yield connection
+            finally:
+                _joined.reset(token)
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[Connection]:
