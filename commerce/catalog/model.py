@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from commerce.kernel.money import Currency, Minor
+from commerce.kernel.money import Currency, Minor, Price, check_price
 from commerce.kernel.types import Name
 
 SKU_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z"
@@ -18,8 +18,11 @@ class ProductInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The data of a product that staff set."""
 
     name: Name
-    price: Minor
+    price: Price
     currency: Currency
+
+    def __post_init__(self) -> None:
+        check_price(self.price)
 
 
 class Product(msgspec.Struct, frozen=True):

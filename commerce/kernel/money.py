@@ -14,6 +14,14 @@ MAX_MINOR = 10**15
 """Upper limit of one amount. A sum of a thousand such amounts fits a signed 64-bit integer."""
 
 Minor = Annotated[int, msgspec.Meta(ge=0, le=MAX_MINOR, description="minor units of the currency, e.g. pennies")]
+Price = Annotated[
+    int,
+    msgspec.Meta(
+        le=MAX_MINOR,
+        description="minor units of the currency, at least 1",
+        extra_json_schema={"minimum": 1},  # checked by `check_price`, which says why
+    ),
+]
 Currency = Annotated[
     str,
     msgspec.Meta(
@@ -69,6 +77,12 @@ def parse_money(text: str, currency: str) -> int:
     if minor > MAX_MINOR:
         raise MoneyError(f"{text!r} is more than {MAX_MINOR} minor units")
     return int(minor)
+
+
+def check_price(price: int) -> None:
+    """Raise `MoneyError` if a price is not above 0."""
+    if price < 1:
+        raise MoneyError(f"the price is {price}: an order whose total is 0 cannot be paid; give a price above 0")
 
 
 def format_money(amount: int, currency: str) -> str:

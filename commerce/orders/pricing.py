@@ -134,6 +134,8 @@ def _price_lines(
         errors.add("/lines", f"more than {limits.lines} lines once they are split over the addresses")
     if total > MAX_MINOR:
         errors.add("/lines", f"the total is more than {MAX_MINOR} minor units")
+    if not (total or errors.entries):  # of items that were set before prices of 0 were refused
+        errors.add("/lines", "the total is 0, and such an order cannot be paid")
     return total
 
 

@@ -10,8 +10,8 @@ from uuid import UUID
 import msgspec
 
 from commerce.catalog.model import Sku
-from commerce.kernel.money import Currency, Minor
 from commerce.kernel.moments import Moment, WithMoments
+from commerce.kernel.money import Currency, Minor, Price, check_price
 from commerce.kernel.types import Name, Reason
 
 MAX_UNITS = 1_000_000_000
@@ -50,9 +50,13 @@ class ItemInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Without `price` the list price of the product is used. `units` is the stock at opening.
     """
 
-    price: Minor | None = None
+    price: Price | None = None
     limit_per_user: Limit | None = None
     units: Units = 0
+
+    def __post_init__(self) -> None:
+        if self.price is not None:
+            check_price(self.price)
 
 
 class Sale(msgspec.Struct, frozen=True):

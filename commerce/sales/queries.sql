@@ -56,8 +56,8 @@ ON CONFLICT (sale_id, sku) DO UPDATE
 SET price_minor = excluded.price_minor, user_limit = excluded.user_limit, limit_bound = excluded.limit_bound,
     initial_units = excluded.initial_units, changed_generation = excluded.changed_generation;
 
--- name: read_currencies
-SELECT sku, currency FROM products WHERE sku = ANY($1::text[]);
+-- name: read_list_prices
+SELECT sku, currency, price_minor FROM products WHERE sku = ANY($1::text[]);
 
 -- name: change_item
 -- limit_bound is the highest limit that was ever in force; NULL as soon as there was no limit.

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.failpoints import failpoint
-from commerce.kernel.money import MoneyError, minor_digits
+from commerce.kernel.money import MoneyError, check_price, minor_digits
 from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
@@ -92,11 +92,16 @@ class Sales:
         skus = [sku for sku, _ in items]
         if len(set(skus)) != len(skus):
             raise Invalid("a SKU occurs twice")
-        currencies = await store.read_currencies(connection, skus)
-        if missing := [sku for sku in skus if sku not in currencies]:
+        list_prices = await store.read_list_prices(connection, skus)
+        if missing := [sku for sku in skus if sku not in list_prices]:
             raise Invalid(f"no such product: {', '.join(missing[:10])}", skus=missing[:100])
-        if mismatched := [sku for sku in skus if currencies[sku] != currency]:
+        if mismatched := [sku for sku in skus if list_prices[sku].currency != currency]:
             raise Invalid(f"not priced in {currency}: {', '.join(mismatched[:10])}", skus=mismatched[:100])
+        if free := [sku for sku, item in items if item.price is None and list_prices[sku].amount == 0]:
+            raise Invalid(
+                f"the list price is 0: {', '.join(free[:10])}; an order whose total is 0 cannot be paid; give a price",
+                skus=free[:100],
+            )
         await store.put_items(connection, sale_id, items, generation)
 
     async def change_item(
@@ -104,8 +109,13 @@ class Sales:
     ) -> SaleItem:
         """Set the price and the limit of an item; None removes the limit, UNSET leaves a value unchanged.
 
-        Once Redis has the new terms, no order is accepted on the old ones.
+        Once Redis has the new terms, no order is accepted on the old ones. Raises `Invalid` if the price is 0.
         """
+        if price is not UNSET:
+            try:
+                check_price(price)
+            except MoneyError as error:
+                raise Invalid(str(error)) from None
         async with self._db.transaction() as connection:
             await self._lock(connection, sale_id)
             item = await store.get_item(connection, sale_id, sku)

@@ -10,6 +10,7 @@ from uuid import UUID
 import orjson
 
 from commerce.kernel.clock import from_ms, to_ms
+from commerce.kernel.money import Money
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.sales.model import ItemInput, Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
@@ -92,9 +93,10 @@ async def log(
     await connection.execute(queries.log, sale_id, now, actor, action, orjson.dumps(detail, default=str).decode())
 
 
-async def read_currencies(connection: Connection, skus: Sequence[str]) -> dict[str, str]:
-    """Read the currencies of products by SKU. Unknown SKUs are left out."""
-    return {row["sku"]: row["currency"] for row in await connection.fetch(queries.read_currencies, list(skus))}
+async def read_list_prices(connection: Connection, skus: Sequence[str]) -> dict[str, Money]:
+    """Read the list prices of products by SKU. Unknown SKUs are left out."""
+    rows = await connection.fetch(queries.read_list_prices, list(skus))
+    return {row["sku"]: Money(row["price_minor"], row["currency"]) for row in rows}
 
 
 async def put_items(

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
-from commerce.kernel.money import Minor
+from commerce.kernel.money import Price, check_price
 from commerce.kernel.paging import Page
 from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
@@ -46,8 +46,11 @@ class NewItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An item's price in minor units, and its limit per user; without a limit there is none."""
 
-    price: Minor
+    price: Price
     limit_per_user: Limit | None = None
+
+    def __post_init__(self) -> None:
+        check_price(self.price)
 
 
 class CancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

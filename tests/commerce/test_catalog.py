@@ -102,7 +102,7 @@ async def test_import_with_byte_order_mark_and_reordered_columns_succeeds(shop: 
 
 async def test_import_of_ten_thousand_lines_reports_progress(shop: CliServices) -> None:
     progress: list[int] = []
-    text = HEADER + "".join(f"S{n},Thing {n},{n}.00,GBP\n" for n in range(10_000))
+    text = HEADER + "".join(f"S{n},Thing {n},{n}.01,GBP\n" for n in range(10_000))
     report = await shop.catalog.import_csv(io.StringIO(text), progress.append)
     assert report.added == 10_000
     assert progress == sorted(progress)
