@@ -8,6 +8,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from commerce.kernel.errors import Invalid, ProblemError
+from commerce.kernel.types import explain_mismatch
 from commerce.orders.model import PlaceOrder
 from gateway.problems import BadRequest
 
@@ -54,7 +55,7 @@ def invalid_input(error: msgspec.ValidationError) -> Invalid:
 
     Its path `$.lines[0].sku` becomes the JSON pointer `/lines/0/sku`.
     """
-    text = str(error)
+    text = explain_mismatch(error)
     path = _ERROR_PATH.search(text)
     pointer = ""
     if path:

@@ -23,7 +23,9 @@ def read_products(lines: Iterable[str]) -> Iterator[tuple[int, tuple[str, Produc
         try:
             name = msgspec.convert(fields["name"].strip(), Name)
         except msgspec.ValidationError:
-            raise CsvLineError("name is empty, longer than 200 characters, or has control characters") from None
+            raise CsvLineError(
+                "name has no letter or digit, is longer than 200 characters, or has control characters"
+            ) from None
         check_unique(first_lines, sku, line)
         return sku, ProductInput(name, price, currency)
 

@@ -12,13 +12,16 @@ import msgspec
 
 from commerce.fleet.geography import region_key
 from commerce.fleet.model import Place, Point, Vehicle, VehicleId
-from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
+from commerce.kernel.address import parse_region
+from commerce.kernel.countries import COUNTRIES
+from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_degrees, parse_unsigned, read_rows
+from commerce.kernel.types import is_filled
 
 _MAX_CAPACITY_G = 100_000_000
 _MAX_LEG_M = 10_000_000
 _MAX_LEG_S = 1_000_000
 _DAY_S = 86_400
-_REGION_CHARS = (2, 200)
+_MAX_REGION_CHARS = 200
 
 
 def read_vehicles(lines: Iterable[str], warehouse_ids: Collection[str]) -> Iterator[tuple[int, Vehicle | LineError]]:
@@ -73,11 +76,12 @@ def read_places(lines: Iterable[str]) -> Iterator[tuple[int, Place | LineError]]
     first_lines: dict[str, int] = {}
 
     def parse(line: int, fields: dict[str, str]) -> Place:
-        name = region_key(*fields["region"].split("/"))
-        if not _REGION_CHARS[0] <= len(name) <= _REGION_CHARS[1] or not name.isprintable():
+        path = parse_region(fields["region"])
+        name = region_key(*path)
+        if path[0].upper() not in COUNTRIES or len(name) > _MAX_REGION_CHARS or not name.isprintable():
             raise CsvLineError(f"region is {name[:40]!r}, not a country and its parts as in cn/zhejiang/hangzhou")
         point = Point(
-            _parse_degrees("latitude", fields["latitude"], 90), _parse_degrees("longitude", fields["longitude"], 180)
+            parse_degrees("latitude", fields["latitude"], 90), parse_degrees("longitude", fields["longitude"], 180)
         )
         check_unique(first_lines, name, line, "region")
         return Place(name, point)
@@ -95,8 +99,8 @@ def read_travel_matrix(
     first_lines: dict[str, int] = {}
 
     def parse(line: int, fields: dict[str, str]) -> tuple[tuple[str, str], tuple[int, int]]:
-        pair = region_key(*fields["from"].split("/")), region_key(*fields["to"].split("/"))
-        if not all(pair):
+        pair = region_key(*parse_region(fields["from"])), region_key(*parse_region(fields["to"]))
+        if not all(map(is_filled, pair)):
             raise CsvLineError("from or to is empty")
         leg = (
             parse_unsigned("distance_m", fields["distance_m"], _MAX_LEG_M),
@@ -137,16 +141,6 @@ def _parse_time(name: str, text: str) -> time:
     if at is None or at.tzinfo is not None or at.microsecond:
         raise CsvLineError(f"{name} is {text[:40]!r}, not a time like 08:30")
     return at
-
-
-def _parse_degrees(name: str, text: str, maximum: int) -> float:
-    try:
-        degrees = float(text)
-    except ValueError:
-        degrees = maximum + 1.0
-    if not -maximum <= degrees <= maximum:
-        raise CsvLineError(f"{name} is {text.strip()[:40]!r}, not degrees from -{maximum} to {maximum}")
-    return degrees
 
 
 def _parse_positive(name: str, text: str, maximum: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import asin, cos, radians, sin, sqrt
 
 from commerce.fleet.model import Point
-from commerce.kernel.address import Address
+from commerce.kernel.address import Address, to_region_path
 
 EARTH_RADIUS_M = 6_371_009
 """Mean radius of the Earth (IUGG)."""
@@ -27,8 +27,8 @@ NamedPoint = tuple[Sequence[str], Point]
 
 
 def region_key(*parts: str) -> str:
-    """Return the key of a region: its parts trimmed, in small letters, without empty ones."""
-    return "/".join(key for part in parts if (key := part.strip().lower()))
+    """Return the key of a region: its parts in the form of `to_region_path`."""
+    return "/".join(to_region_path(parts))
 
 
 def region_keys(address: Address) -> list[str]:

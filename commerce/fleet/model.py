@@ -10,12 +10,13 @@ import msgspec
 
 from commerce.kernel.address import Address
 from commerce.kernel.money import Money
+from commerce.kernel.types import filled_line
 
 RouteStatus = Literal["planned", "departed", "done"]
 StopStatus = Literal["planned", "delivered", "failed"]
 StopOutcome = Literal["delivered", "failed"]
 VehicleId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}\Z")]
-Note = Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+Note = Annotated[str, filled_line(500)]
 
 
 class Vehicle(msgspec.Struct, frozen=True):

@@ -56,7 +56,9 @@ WHERE carrier = 'own_fleet' AND ended_at IS NULL AND held_reason IS NULL AND tas
 ORDER BY promised_on, planned_at, shipment_id LIMIT $3;
 
 -- name: find_places
-SELECT region, latitude, longitude FROM places WHERE region = ANY($1::text[]);
+SELECT region, latitude, longitude FROM places
+WHERE region = ANY($1::text[]) OR lower(normalize(region, NFKC)) = ANY($1::text[])
+ORDER BY region = ANY($1::text[]);
 
 -- name: delete_planned_routes
 -- Routes of the day that have not departed, and those of past days. Waits for a departure that is in progress.

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import msgspec
 
+from commerce.fleet.geography import region_key
 from commerce.fleet.model import (
     DriverRoute,
     DriverStop,
@@ -134,8 +135,12 @@ async def list_pending_deliveries(
 
 
 async def find_places(connection: Connection, regions: Collection[str]) -> dict[str, Point]:
-    """Read the points of regions by key, without those that were never imported."""
-    return {row["region"]: _point(row) for row in await connection.fetch(queries.find_places, list(regions))}
+    """Read the points of regions by key, without those that were never imported.
+
+    Rows of older versions may have another form of a key; a row with the key itself comes before them.
+    """
+    rows = await connection.fetch(queries.find_places, list(regions))
+    return {region_key(*row["region"].split("/")): _point(row) for row in rows}
 
 
 async def find_depots(connection: Connection, warehouse_ids: Collection[str]) -> dict[str, Point]:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from commerce.fulfilment import store
-from commerce.kernel.address import Address
+from commerce.kernel.address import Address, is_phone
+from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.postgres import Connection
+from commerce.kernel.types import is_filled
 from commerce.rates.carrier_choice import choose_carrier
 from commerce.rates.service import Rates
 from commerce.shipping.carrier_port import CarrierRegistry
@@ -73,7 +75,8 @@ def _refused(shipment: Shipment) -> dict[str, str]:
 
 def missing_address_fields(address: Address) -> str | None:
     """Name the fields that every carrier needs and the address lacks; None if it is complete."""
-    missing = [name for name in ("province", "city", "line", "phone", "name") if not getattr(address, name).strip()]
-    if address.country != "CN":
-        missing = [name for name in missing if name != "province"]
+    required = ("province", "city", "line", "name") if address.country == "CN" else ("city", "line", "name")
+    missing = [name for name in required if not is_filled(getattr(address, name))]
+    missing += [] if is_phone(address.phone) else ["phone"]
+    missing += [] if address.country in COUNTRIES else ["country"]
     return f"the address lacks {', '.join(missing)}; change it" if missing else None

@@ -30,9 +30,11 @@ from commerce.shipping.model import (
     ShipmentStatus,
     Task,
     Wave,
+    to_tracking_no,
 )
 from commerce.shipping.policy import ShippingPolicy
 
+_TAKEN = "belongs to another shipment; check the label"
 _NOT_DISPATCHED = (ShipmentStatus.PLANNED, ShipmentStatus.BOOKED)
 
 
@@ -79,23 +81,24 @@ class Fulfilment(Worklists):
 
         `tracking_no` is required where staff book with the carrier themselves, and is then the booking.
         """
+        if tracking_no is not None:
+            tracking_no = to_tracking_no(tracking_no)
         try:
             async with self._db.transaction() as connection:
                 await self._pack(connection, shipment_id, tracking_no, actor)
         except UniqueViolationError:
-            raise InvalidShipmentState(
-                f"the tracking number {tracking_no} belongs to another shipment; check the label"
-            ) from None
+            raise InvalidShipmentState(f"the tracking number {tracking_no} {_TAKEN}") from None
         return await self.get(shipment_id)
 
     async def _pack(self, connection: Connection, shipment_id: UUID, tracking_no: str | None, actor: str) -> None:
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
-        if shipment.packed_at is not None and tracking_no in (None, shipment.tracking_no):
+        booked_no = None if shipment.tracking_no is None else to_tracking_no(shipment.tracking_no)
+        if shipment.packed_at is not None and tracking_no in (None, booked_no):
             return
         _require_packable(shipment)
         if await shipment_status.must_not_ship(connection, order):
             raise InvalidShipmentState("cannot ship it: the order is refunded")
-        if tracking_no not in (None, shipment.tracking_no) and shipment.tracking_no is not None:
+        if tracking_no not in (None, booked_no) and booked_no is not None:
             raise InvalidShipmentState(f"it is booked as {shipment.tracking_no}, not as {tracking_no}")
         now = self._now()
         if shipment.status is ShipmentStatus.PLANNED:
@@ -111,6 +114,8 @@ class Fulfilment(Worklists):
             raise InvalidShipmentState("no carrier is booked for it yet")
         if tracking_no is None:
             raise Invalid(f"tracking_no: give the number that is on {carrier.name}'s label")
+        if await shipments.find_by_tracking_no(connection, carrier.name, tracking_no):
+            raise InvalidShipmentState(f"the tracking number {tracking_no} {_TAKEN}")
         booking_id = self._ids.new()
         await shipments.insert_booking(connection, booking_id, shipment.shipment_id, carrier.name, now)
         await shipment_status.record_booking(

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import re
-from string import ascii_uppercase
+import unicodedata
+from collections.abc import Iterable
+from functools import lru_cache
+from string import ascii_letters, digits
 from typing import Annotated
 
 import msgspec
 
+from commerce.kernel.countries import COUNTRIES
+from commerce.kernel.types import CONTROL, is_filled
+
 # Text on labels and in jsonb has no control characters. Checking a pattern while decoding costs more than the rest of
 # decoding, so the pattern is only stated in the schema, and `address_errors` checks it.
-_PRINTABLE = {"pattern": r"^[^\x00-\x1f\x7f]*$"}
+_PRINTABLE = {"pattern": rf"^[^{CONTROL}]*$"}
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200, extra_json_schema=_PRINTABLE)]
 OptionalText = Annotated[str, msgspec.Meta(max_length=200, extra_json_schema=_PRINTABLE)]
-PHONE, COUNTRY = r"\+?[0-9][0-9 ()-]{3,30}", "[A-Z]{2}"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_COUNTRIES = frozenset(
-    first + second for first in ascii_uppercase for second in ascii_uppercase
-)  # the matches of COUNTRY
-_PHONE = re.compile(PHONE)
+_MAX_PHONE_CHARS = 32
+_PHONE_SCHEMA = {"pattern": r"^\+?[0-9]([ ()-]*[0-9]){3}[0-9 ()-]*$", "maxLength": _MAX_PHONE_CHARS}
+_PHONE = re.compile(r"\+?[0-9][ ()-]*+[0-9][ ()-]*+[0-9][ ()-]*+[0-9][0-9 ()-]*+")
+_CONTROL = re.compile(f"[{CONTROL}]")
+_FIRST_LETTERS = frozenset(ascii_letters + digits + "".join(map(chr, range(0x4E00, 0xA000))))
+"""Usual beginnings of names and streets: most addresses need no closer look."""
 
 
 class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A postal address with name and phone number."""
 
     name: Text
-    phone: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{PHONE}$"})]
-    country: Annotated[str, msgspec.Meta(description="ISO 3166 alpha-2", extra_json_schema={"pattern": f"^{COUNTRY}$"})]
+    phone: Annotated[str, msgspec.Meta(extra_json_schema=_PHONE_SCHEMA)]
+    country: Annotated[str, msgspec.Meta(description="ISO 3166 alpha-2", extra_json_schema={"enum": sorted(COUNTRIES)})]
     city: Text
     line: Text
     province: OptionalText = ""
@@ -34,20 +40,50 @@ class Address(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     postcode: Annotated[str, msgspec.Meta(max_length=20, extra_json_schema=_PRINTABLE)] = ""
 
 
+def is_phone(text: str) -> bool:
+    """Tell whether a text is a phone number: 4 digits or more, spaces, dashes, brackets, a plus."""
+    return len(text) <= _MAX_PHONE_CHARS and _PHONE.fullmatch(text) is not None
+
+
 def address_errors(address: Address) -> list[tuple[str, str]]:
-    """Check what the types do not express: control characters, country and phone number.
+    """Check what the types do not express: visible text, control characters, country and phone number.
 
     Returns (field, error) pairs.
     """
     errors = []
-    texts = (address.name, address.city, address.line, address.province, address.district, address.postcode)
-    # isprintable is fast and too strict (it rejects the ideographic space), so it only selects what is checked closely.
+    name, city, line = address.name, address.city, address.line
+    texts = (name, city, line, address.province, address.district, address.postcode)
+    # isprintable and first letters are fast and too strict (they reject the ideographic space and a quote in front), so
+    # they only select what is checked closely.
     if not "".join(texts).isprintable():
-        for name, text in zip(("name", "city", "line", "province", "district", "postcode"), texts, strict=True):
+        for field, text in zip(("name", "city", "line", "province", "district", "postcode"), texts, strict=True):
             if _CONTROL.search(text):
-                errors.append((name, "control characters are not allowed"))
-    if address.country not in _COUNTRIES:
-        errors.append(("country", "not two capital letters, such as CN"))
-    if not _PHONE.fullmatch(address.phone):
-        errors.append(("phone", "not a phone number of 4 to 31 digits, spaces, dashes and brackets"))
+                errors.append((field, "control characters are not allowed"))
+    if not (name[:1] in _FIRST_LETTERS and city[:1] in _FIRST_LETTERS and line[:1] in _FIRST_LETTERS):
+        for field, text in (("name", name), ("city", city), ("line", line)):
+            if not is_filled(text):
+                errors.append((field, "it needs at least one letter or digit"))
+    if address.country not in COUNTRIES:
+        errors.append(("country", "not the code of a country in two capital letters (ISO 3166-1), such as CN"))
+    if len(address.phone) > _MAX_PHONE_CHARS or not _PHONE.fullmatch(address.phone):
+        errors.append(("phone", "not a phone number of 4 to 31 digits, with spaces, dashes and brackets"))
     return errors
+
+
+def to_region_path(parts: Iterable[str]) -> tuple[str, ...]:
+    """Return the parts of a region in the one form in which regions are compared, without empty parts.
+
+    Width and form of letters, case, blanks and invisible characters make no difference.
+    """
+    return tuple(folded for part in parts if (folded := _fold(part)))
+
+
+def parse_region(text: str) -> list[str]:
+    """Split `CN/Zhejiang/Hangzhou` into parts in the form of `to_region_path`, empty ones too."""
+    return [_fold(part) for part in unicodedata.normalize("NFKC", text).split("/")]
+
+
+@lru_cache(maxsize=10_000)
+def _fold(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join("".join(char for char in folded if unicodedata.category(char) != "Cf").split())

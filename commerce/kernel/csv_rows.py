@@ -17,6 +17,7 @@ from commerce.kernel.text_files import decode_text, has_surrogates, read_file
 Row = TypeVar("Row")
 MAX_LINE_CHARS = 10_000
 _MAX_SHOWN_CHARS = 500
+_DEGREES = re.compile(r"-?[0-9]{1,3}(\.[0-9]{1,15})?")
 _VALUE = re.compile(r'[^\s,"\ufeff]')
 
 
@@ -149,6 +150,14 @@ def parse_unsigned(name: str, text: str, maximum: int) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) > maximum:
         raise CsvLineError(f"{name} is {text[:40]!r}, not a whole number from 0 to {maximum}")
     return int(text)
+
+
+def parse_degrees(name: str, text: str, maximum: int) -> float:
+    """Parse a latitude or longitude. Raises `CsvLineError` if it is none."""
+    text = text.strip()
+    if not _DEGREES.fullmatch(text) or abs(float(text)) > maximum:
+        raise CsvLineError(f"{name} is {text[:40]!r}, not degrees from -{maximum} to {maximum}, such as 30.25")
+    return float(text)
 
 
 def check_unique(first_lines: dict[str, int], value: str, line: int, label: str = "SKU") -> None:

@@ -2,14 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated
 
 import msgspec
 
-# Names are shown to people, so they have no control characters and are not blank.
-Name = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*\Z")
-]
+CONTROL = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+"""Characters that break lines or are no text, for a character class."""
+INVISIBLE_LETTERS = "\u115f\u1160\u3164\uffa0"
+"""Letters of no shape, which fill places in Hangul."""
+_LETTER = rf"[^\W_{INVISIBLE_LETTERS}]"  # or digit
+_FILLED = re.compile(_LETTER)
+_FILLED_LINE = rf"^[^{CONTROL}]*{_LETTER}[^{CONTROL}]*\Z"
+
+
+def is_filled(text: str) -> bool:
+    """Tell whether a text shows a letter or digit, not just blanks, signs and invisible characters."""
+    return _FILLED.search(text) is not None
+
+
+def filled_line(max_length: int) -> msgspec.Meta:
+    """Return the constraint of a text for people: one line that `is_filled`."""
+    # The published pattern is shorter: outside Python, \W does not know the letters of most languages.
+    schema = {"pattern": rf"^[^{CONTROL}]*[^{CONTROL}\x20][^{CONTROL}]*$"}
+    description = "one line with at least one letter or digit"
+    return msgspec.Meta(
+        min_length=1, max_length=max_length, pattern=_FILLED_LINE, description=description, extra_json_schema=schema
+    )
+
+
+def explain_mismatch(error: msgspec.ValidationError) -> str:
+    """Return msgspec's reason, in words where it shows the pattern of a `filled_line`."""
+    return str(error).replace(
+        f"Expected `str` matching regex {_FILLED_LINE!r}",
+        "Expected one line with at least one letter or digit, without control characters",
+    )
+
+
+Name = Annotated[str, filled_line(200)]
+Reason = Annotated[str, filled_line(200)]
 Moment = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339")]
-Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]

@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from commerce.kernel.address import Address
+from commerce.kernel.address import Address, to_region_path
 
 RegionPath = tuple[str, ...]
-"""The parts of a region in small letters: ("cn", "zhejiang", "hangzhou")."""
+"""The parts of a region as by `to_region_path`: ("cn", "zhejiang", "hangzhou")."""
 Verdict = Literal["chosen", "not_chosen", "excluded"]
 
 
@@ -76,11 +76,6 @@ class CarrierChoice(msgspec.Struct, frozen=True):
     expected_on: date | None = None
 
 
-def to_region_path(parts: Iterable[str]) -> RegionPath:
-    """Normalise the parts of a region: trimmed, case-folded, without empty parts."""
-    return tuple(folded for part in parts if (folded := part.strip().casefold()))
-
-
 def region_path_of(address: Address) -> RegionPath:
     """Return country, province, city, district without missing parts: a city may follow its country."""
     return to_region_path((address.country, address.province, address.city, address.district))
@@ -115,7 +110,7 @@ class RateTableIndex:
             sorted(rates, key=attrgetter("carrier", "region", "from_g")), key=attrgetter("carrier", "region")
         ):
             rates_of_region = list(steps)
-            carriers = self._regions.setdefault(tuple(region.split("/")), {})
+            carriers = self._regions.setdefault(to_region_path(region.split("/")), {})
             carriers[carrier] = WeightSteps(region, [rate.to_g for rate in rates_of_region], rates_of_region)
         self.carriers = sorted({carrier for carriers in self._regions.values() for carrier in carriers})
 

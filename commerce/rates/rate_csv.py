@@ -8,18 +8,20 @@ from collections.abc import Callable, Iterable
 from itertools import islice, pairwise
 from typing import NamedTuple, TypeVar
 
+from commerce.kernel.address import parse_region
+from commerce.kernel.countries import COUNTRIES
 from commerce.kernel.csv_rows import CsvLineError, LineError, parse_unsigned, read_rows
 from commerce.kernel.money import MoneyError, minor_digits, parse_money
+from commerce.kernel.types import CONTROL, is_filled
 from commerce.rates.errors import InvalidRateTable
-from commerce.rates.model import Rate, to_region_path
+from commerce.rates.model import Rate
 
 COLUMNS = ("carrier", "region", "from_g", "to_g", "price", "currency", "days", "cod")
 MAX_LINES = 100_000
 MAX_WEIGHT_G = 10_000_000
 MAX_DAYS = 90
 _CARRIER = re.compile(r"[a-z][a-z0-9_]{0,31}")
-_COUNTRY = re.compile(r"[a-z]{2}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(f"[{CONTROL}]")
 _MAX_REGION_CHARS = 200
 _FINEST_CURRENCY = "CLF"
 """No currency has more digits. A price is checked in it if its own currency is invalid."""
@@ -106,10 +108,9 @@ def _parse_carrier(text: str) -> str:
 
 
 def _parse_region(text: str) -> str:
-    parts = text.split("/")
-    path = to_region_path(parts)
+    path = parse_region(text)
     region = "/".join(path)
-    if not 1 <= len(path) == len(parts) <= 4 or not _COUNTRY.fullmatch(path[0]):
+    if len(path) > 4 or path[0].upper() not in COUNTRIES or not all(map(is_filled, path)):
         raise CsvLineError(
             f"region is {text[:80]!r}, not a country code or country/province/city/district, as CN/Zhejiang"
         )

@@ -19,8 +19,22 @@ AfterCancel = Literal["planned", "cancelled"]
 """a shipment's status once its booking is cancelled"""
 Source = Literal["system", "staff", "webhook", "query", "fleet"]
 TrackingNo = Annotated[str, msgspec.Meta(min_length=4, max_length=64, pattern=r"^[A-Za-z0-9-]+\Z")]
+EnteredTrackingNo = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=100,
+        pattern=r"^(?=[ -]*[A-Za-z0-9]) *(?:[A-Za-z0-9-] *){4,64}\Z",
+        description="4 to 64 letters, digits and dashes; case and blanks make no difference",
+    ),
+]
+"""A number as staff read it off a label; `to_tracking_no` returns its one form."""
 WarehouseId = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}\Z")]
 LocalTime = Annotated[time, msgspec.Meta(tz=False)]
+
+
+def to_tracking_no(text: str) -> str:
+    """Return the one form of a tracking number: in capitals, without blanks."""
+    return "".join(text.split()).upper()
 
 
 class ShipmentStatus(StrEnum):
@@ -214,7 +228,7 @@ class UnplannedOrder(msgspec.Struct, frozen=True):
 class PackedInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A shipment is packed. `tracking_no` is set if staff booked it with the carrier."""
 
-    tracking_no: TrackingNo | None = None
+    tracking_no: EnteredTrackingNo | None = None
 
 
 class ReasonInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -60,7 +60,7 @@ ORDER BY line_no;
 -- name: find_by_tracking_no
 -- Also by the number of a booking that is no longer current.
 SELECT order_id, shipment_id FROM bookings JOIN shipments USING (shipment_id)
-WHERE bookings.carrier = $1 AND bookings.tracking_no = $2;
+WHERE bookings.carrier = $1 AND bookings.tracking_no = ANY($2::text[]) LIMIT 1;
 
 -- name: claim_shipments
 -- $2: lease in seconds.

@@ -13,7 +13,15 @@ from commerce.kernel.address import Address
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.shipping.carrier_port import BookingConfirmation, ContentLine
-from commerce.shipping.model import AfterCancel, Shipment, ShipmentEvent, ShipmentLineView, ShipmentStatus, Task
+from commerce.shipping.model import (
+    AfterCancel,
+    Shipment,
+    ShipmentEvent,
+    ShipmentLineView,
+    ShipmentStatus,
+    Task,
+    to_tracking_no,
+)
 from commerce.shipping.records import FulfilmentTotals, NewShipment, NewShipmentEvent, PackageSize, ShipmentLine
 
 queries = load_queries(__package__)
@@ -138,8 +146,13 @@ async def list_contents(connection: Connection, shipment_id: UUID) -> list[Conte
 
 
 async def find_by_tracking_no(connection: Connection, carrier: str, tracking_no: str) -> tuple[UUID, UUID] | None:
-    """Return (order id, shipment id) of a present or earlier booking with this number, else None."""
-    row = await connection.fetchrow(queries.find_by_tracking_no, carrier, tracking_no)
+    """Return (order id, shipment id) of a present or earlier booking with this number.
+
+    Any form of the number will do. Returns None if there is no such booking.
+    """
+    number = to_tracking_no(tracking_no)
+    # Carriers and older versions of this shop may have written the letters small; the index knows what is written.
+    row = await connection.fetchrow(queries.find_by_tracking_no, carrier, [number, tracking_no, number.lower()])
     return (row["order_id"], row["shipment_id"]) if row else None
 
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from commerce.catalog.product_csv import read_sku
-from commerce.kernel.address import COUNTRY, PHONE, Address
-from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_unsigned, read_rows
+from commerce.kernel.address import Address, address_errors
+from commerce.kernel.csv_rows import CsvLineError, LineError, check_unique, parse_degrees, parse_unsigned, read_rows
+from commerce.kernel.types import CONTROL, is_filled
 from commerce.warehouses.model import ProductLogistics, Warehouse
 
 WAREHOUSE_COLUMNS = ("id", "name", "phone", "country", "city", "line", "latitude", "longitude")
@@ -15,9 +16,7 @@ WAREHOUSE_OPTIONAL = ("province", "district", "postcode")
 PRODUCT_COLUMNS = ("sku", "warehouse", "shelf", "weight_g", "length_mm", "width_mm", "height_mm")
 MAX_WEIGHT_G, MAX_SIDE_MM = 1_000_000, 10_000
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-_PHONE, _COUNTRY = re.compile(PHONE), re.compile(COUNTRY)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_DEGREES = re.compile(r"-?[0-9]{1,3}(\.[0-9]{1,15})?")
+_CONTROL = re.compile(f"[{CONTROL}]")
 
 
 def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | LineError]]:
@@ -32,15 +31,20 @@ def read_warehouses(lines: Iterable[str]) -> Iterator[tuple[int, Warehouse | Lin
         name = _parse_text(fields, "name", 200)
         address = Address(
             name=name,
-            phone=_match(fields, "phone", _PHONE, "a phone number of 4 to 31 digits, spaces, dashes and brackets"),
-            country=_match(fields, "country", _COUNTRY, "two capital letters, such as CN"),
+            phone=fields["phone"].strip(),
+            country=fields["country"].strip(),
             city=_parse_text(fields, "city", 200),
             line=_parse_text(fields, "line", 200),
-            province=_parse_text(fields, "province", 200, min_chars=0),
-            district=_parse_text(fields, "district", 200, min_chars=0),
-            postcode=_parse_text(fields, "postcode", 20, min_chars=0),
+            province=_parse_text(fields, "province", 200, required=False),
+            district=_parse_text(fields, "district", 200, required=False),
+            postcode=_parse_text(fields, "postcode", 20, required=False),
         )
-        coordinates = _degrees(fields, "latitude", 90), _degrees(fields, "longitude", 180)
+        for field, error in address_errors(address):
+            raise CsvLineError(f"{field} is {fields[field][:40]!r}: {error}")
+        coordinates = (
+            parse_degrees("latitude", fields["latitude"], 90),
+            parse_degrees("longitude", fields["longitude"], 180),
+        )
         check_unique(first_lines, warehouse_id, line, "warehouse")
         return Warehouse(warehouse_id, name, address, *coordinates)
 
@@ -75,17 +79,12 @@ def read_warehouse_id(name: str, text: str) -> str:
     return text
 
 
-def _parse_text(fields: dict[str, str], name: str, max_chars: int, min_chars: int = 1) -> str:
+def _parse_text(fields: dict[str, str], name: str, max_chars: int, *, required: bool = True) -> str:
     text = fields.get(name, "").strip()
-    if not min_chars <= len(text) <= max_chars or _CONTROL.search(text):
-        raise CsvLineError(f"{name} is not a text of {min_chars} to {max_chars} characters without control characters")
-    return text
-
-
-def _match(fields: dict[str, str], name: str, pattern: re.Pattern[str], expected: str) -> str:
-    text = fields[name].strip()
-    if not pattern.fullmatch(text):
-        raise CsvLineError(f"{name} is {text[:40]!r}, not {expected}")
+    if len(text) > max_chars or _CONTROL.search(text):
+        raise CsvLineError(f"{name} is not a text of up to {max_chars} characters without control characters")
+    if required and not is_filled(text):
+        raise CsvLineError(f"{name} is {text[:40]!r}: it needs at least one letter or digit")
     return text
 
 
@@ -94,10 +93,3 @@ def _parse_positive(fields: dict[str, str], name: str, maximum: int) -> int:
     if number == 0:
         raise CsvLineError(f"{name} is 0, not a whole number from 1 to {maximum}")
     return number
-
-
-def _degrees(fields: dict[str, str], name: str, maximum: int) -> float:
-    text = fields[name].strip()
-    if not _DEGREES.fullmatch(text) or abs(float(text)) > maximum:
-        raise CsvLineError(f"{name} is {text[:40]!r}, not degrees from -{maximum} to {maximum}, such as 30.25")
-    return float(text)

@@ -48,6 +48,10 @@ async def test_pack_shipment_is_recorded_once_with_its_tracking_no(ship: Shippin
     )
     with pytest.raises(InvalidShipmentState, match="BH-0001 belongs to another shipment"):
         await fulfilment.pack(other.shipment_id, "BH-0001", "dan")
+    for same in ("bh-0001", " BH-00 01", "b h-0 0 0 1 "):
+        with pytest.raises(InvalidShipmentState, match="BH-0001 belongs to another shipment"):
+            await fulfilment.pack(other.shipment_id, same, "dan")
+        assert (await fulfilment.pack(byhand.shipment_id, same, "dan")).shipment.tracking_no == "BH-0001"
     assert (await ship.get_shipment(other.shipment_id)).booking_id is None
     assert await ship.work_until_idle() == ["subscribed"]
     assert ship.carriers["byhand"].subscribed == ["BH-0001"]

@@ -233,7 +233,10 @@ INVALID_INPUTS: list[tuple[str, dict[str, Any]]] = [
     *((action, body) for action in ("hold", "cancel", "resolve", "reship") for body in ({}, {"reason": ""})),
     *(("hold", {"reason": text}) for text in ("nul \0", "two\nlines", "x" * 201, 7)),
     ("hold", {"reason": "x", "more": 1}),
-    *(("pack", {"tracking_no": number}) for number in ("", "abc", "a b c d", "x" * 65, "SF00\n", 1234)),
+    *(
+        ("pack", {"tracking_no": number})
+        for number in ("", "abc", "a b c", "----", " - - - -", "x" * 65, "x" * 64 + "-", "SF00\n", 1234)
+    ),
     *(("merge", {"shipments": others}) for others in ([], [str(uuid4())] * 51, ["x"])),
     *(("split", {"lines": lines}) for lines in ({"": 1}, {"0": 0}, {"x": 1}, {"0": 1_000_001})),
     ("redirect", {"reason": "x"}),

@@ -25,6 +25,7 @@ from commerce.shipping.carrier_port import (
 )
 from commerce.shipping.carriers.kuaidi100 import status_map, wire
 from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account, names_by_code
+from commerce.shipping.model import to_tracking_no
 
 _HEADERS = {
     "Content-Type": "application/x-www-form-urlencoded",
@@ -68,7 +69,7 @@ class Kuaidi100:
             return []
         if code != "200":
             raise status_map.query_error(code, reply.message or "")
-        if reply.com != com or (reply.nu or "").upper() != tracking_no.upper():
+        if reply.com != com or to_tracking_no(reply.nu or "") != to_tracking_no(tracking_no):
             raise ExternalOutcomeUnknown("kuaidi100 answers about another shipment than the requested one")
         if reply.data is None:
             raise ExternalOutcomeUnknown("kuaidi100 answers without a history")

@@ -32,6 +32,7 @@ from commerce.shipping.carrier_port import (
 from commerce.shipping.carriers.sf_express import messages, status_map, wire
 from commerce.shipping.carriers.sf_express.orders import digits_of, make_order, read_order
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
+from commerce.shipping.model import to_tracking_no
 
 CREATE_ORDER, SEARCH_ORDER = "EXP_RECE_CREATE_ORDER", "EXP_RECE_SEARCH_ORDER_RESP"
 UPDATE_ORDER, SEARCH_ROUTES = "EXP_RECE_UPDATE_ORDER", "EXP_RECE_SEARCH_ROUTES"
@@ -171,7 +172,9 @@ class SfExpress:
             reply = await self._call(SEARCH_ROUTES, message, messages.SfRoutes, status_map.ABSENT_CODES)
         except ExternalRefusal:
             return []
-        if tracking_type == BY_TRACKING_NO and any(shipment.mail_no != number for shipment in reply.route_resps):
+        if tracking_type == BY_TRACKING_NO and any(
+            to_tracking_no(shipment.mail_no) != to_tracking_no(number) for shipment in reply.route_resps
+        ):
             raise ExternalOutcomeUnknown("SF Express answers about another shipment than the requested one")
         try:
             return wire.read_routes(route for shipment in reply.route_resps for route in shipment.routes or ())
