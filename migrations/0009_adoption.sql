@@ -16,4 +16,4 @@ COMMENT ON INDEX stock_changes_applied IS 'Finds the newest change that a server
 ALTER TABLE dead_letters
     ADD COLUMN stock_lost boolean NOT NULL DEFAULT false,
     ADD CHECK (NOT stock_lost OR units IS NULL);
-COMMENT ON COLUMN dead_letters.stock_lost IS 'The order holds no units any more: a retry has to take them again';
+COMMENT ON COLUMN dead_letters.stock_lost IS 'The order holds no units any more: a retry has to reacquire them';

@@ -74,15 +74,15 @@ class DeadLetters:
             except msgspec.MsgspecError as error:
                 raise Conflict(f"the order still cannot be read: {error}") from None
             if stored.letter.stock_lost:
-                await self._take_units_again(connection, stored.letter, order)
+                await self._reacquire_units(connection, stored.letter, order)
             await store.resolve(connection, order_id, "retried", now, actor)
             result = await self._persist(connection, [StreamedOrder(order, stored.entry, stored.payload)], now)
             if result.dead_lettered:  # raising rolls the transaction back, so the dead letter stays held
                 raise Conflict(f"the order still cannot be stored: {result.dead_lettered[order_id]}")
         return await self.get(order_id)
 
-    async def _take_units_again(self, connection: Connection, letter: DeadLetter, order: AcceptedOrder) -> None:
-        """Take the units of an order from the present stock, once.
+    async def _reacquire_units(self, connection: Connection, letter: DeadLetter, order: AcceptedOrder) -> None:
+        """Reacquire the units of an order from the present stock, once.
 
         Raises `Conflict` if that cannot be done.
         """
