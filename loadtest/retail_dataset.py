@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def _read_rows(file: Path) -> Iterator[dict[str, str]]:
                 if None in row or None in row.values():
                     raise Invalid(f"cannot read {file}: line {reader.line_num} does not have {len(_COLUMNS)} fields")
                 yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
         raise Invalid(f"cannot read {file}: {error}") from None
 
 

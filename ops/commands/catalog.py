@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TextIO
-
 import typer
 
-from commerce.kernel.csv_rows import ImportReport
+from commerce.kernel.csv_rows import ImportReport, read_lines
 from ops.commands.console import (
     CsvFile,
     ReportFile,
-    fail,
     format_time,
     print_import_report,
     print_table,
@@ -34,12 +29,11 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
     """
 
     async def work() -> ImportReport:
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines, create_progress_bar() as bar:
-            task = bar.add_task("importing", total=_count_lines(file))
+        lines = read_lines(file)
+        with create_progress_bar() as bar:
+            task = bar.add_task("importing", total=len(lines))
             async with open_cli_services() as shop:
-                return await shop.catalog.import_csv(
-                    _read_lines(lines, file), lambda line: bar.update(task, completed=line)
-                )
+                return await shop.catalog.import_csv(lines, lambda line: bar.update(task, completed=line))
 
     print_import_report(run_change(work()), report)
 
@@ -56,15 +50,3 @@ def show(sku: str) -> None:
         return table
 
     print_table(run(work()))
-
-
-def _count_lines(file: Path) -> int:
-    with file.open("rb") as data:
-        return sum(block.count(b"\n") for block in iter(lambda: data.read(1 << 20), b""))
-
-
-def _read_lines(lines: TextIO, file: Path) -> Iterator[str]:
-    try:
-        yield from lines
-    except OSError as error:
-        fail(f"cannot read {file}: {error.strerror}; check the file and import it again")

@@ -28,11 +28,28 @@ from ops.commands.safe_console import Table, err, out
 
 Result = TypeVar("Result")
 Content = TypeVar("Content")
-CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
-ReportFile = Annotated[Path | None, typer.Option(help="write every refused line to this CSV file")]
-JsonOption = Annotated[bool, typer.Option("--json", help="print JSON with all values instead of a table")]
 _MAX_PRINTED_ERRORS = 50
 _MAX_ACTOR_CHARS = 100
+
+
+def check_writable(file: Path | None) -> Path | None:
+    """Check that an option's file can be written, so that a wrong path does not cost the result."""
+    try:
+        if file is not None and not file.is_char_device() and not file.is_fifo():
+            is_new = not file.exists()
+            file.open("ab").close()
+            if is_new:
+                file.unlink()
+    except OSError as error:
+        raise typer.BadParameter(f"cannot write {file}: {error.strerror}; name another file") from None
+    return file
+
+
+CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
+ReportFile = Annotated[
+    Path | None, typer.Option(callback=check_writable, help="write every refused line to this CSV file")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON with all values instead of a table")]
 
 
 @dataclass
@@ -87,10 +104,6 @@ def exit_on_error() -> Iterator[None]:
         yield
     except (ProblemError, SettingsError) as error:
         fail(str(error))
-    except OSError as error:
-        if error.filename is None:  # of a connection, not of a file
-            fail(explain_outage(error))
-        fail(f"cannot use {error.filename}: {error.strerror}; check the path and its permissions")
     except DATABASES_UNAVAILABLE as error:
         fail(explain_outage(error))
 
@@ -209,7 +222,7 @@ def print_import_report(report: ImportReport, report_file: Path | None) -> None:
     """
     print_line(
         f"{report.lines} lines: {report.added} added, {report.changed} changed, {report.unchanged} unchanged, "
-        f"{len(report.errors)} refused"
+        f"{len(report.errors)} refused" + (f", {report.blank} blank" if report.blank else "")
     )
     print_line_errors(report.errors, report_file)
     if report.errors:

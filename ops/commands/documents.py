@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from commerce.fulfilment.printing import DocumentPrinter
-from ops.commands.console import fail, print_line, run
+from ops.commands.console import check_writable, fail, print_line, run
 from ops.commands.shipment_actions import ShipmentId
 from ops.services import open_cli_services, open_fulfilment
 
@@ -18,7 +18,14 @@ shipment_app = typer.Typer()
 wave_app = typer.Typer()
 WaveId = Annotated[UUID, typer.Argument(metavar="WAVE", help="the wave's id")]
 PdfFile = Annotated[
-    Path, typer.Option("--out", dir_okay=False, metavar="FILE.pdf", help="written; an existing file is replaced")
+    Path,
+    typer.Option(
+        "--out",
+        callback=check_writable,
+        dir_okay=False,
+        metavar="FILE.pdf",
+        help="written; an existing file is replaced",
+    ),
 ]
 
 

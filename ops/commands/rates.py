@@ -13,6 +13,7 @@ import typer
 from commerce.fulfilment.worklists import Worklists
 from commerce.kernel.address import Address
 from commerce.kernel.clock import from_ms
+from commerce.kernel.csv_rows import read_lines
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money
 from commerce.rates.carrier_choice import choose_carrier
@@ -53,14 +54,14 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
     """
 
     async def work() -> RateTable:
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            async with open_cli_services() as shop:
-                try:
-                    name = file.name.encode(errors="replace").decode()
-                    return await shop.rates.import_table(lines, name, get_actor())
-                except InvalidRateTable as error:
-                    print_line_errors(error.line_errors, report)
-                    raise
+        lines = read_lines(file)
+        async with open_cli_services() as shop:
+            try:
+                name = file.name.encode(errors="replace").decode()
+                return await shop.rates.import_table(lines, name, get_actor())
+            except InvalidRateTable as error:
+                print_line_errors(error.line_errors, report)
+                raise
 
     table = run_change(work())
     print_line(f"table {table.table_id} is in force: {table.rates} rates in {table.currency}")

@@ -19,9 +19,10 @@ from commerce.fleet.model import Plan, Route
 from commerce.fleet.route_map import draw_routes
 from commerce.fleet.service import MAX_SECONDS
 from commerce.kernel.bind import local_url
-from commerce.kernel.csv_rows import LineError
+from commerce.kernel.csv_rows import LineError, read_lines
 from ops.commands.console import (
     JsonOption,
+    check_writable,
     exit_on_error,
     fail,
     print_detail,
@@ -40,8 +41,13 @@ app = typer.Typer(help="Plan and show the routes of our own vehicles, and print 
 Day = Annotated[
     date, typer.Option("--date", parser=read_day, metavar="YYYY-MM-DD", help="the day, in the shop's time zone")
 ]
-GeoJsonFile = Annotated[Path | None, typer.Option("--geojson", help="write the routes to this file, for a map")]
-PictureFile = Annotated[Path | None, typer.Option("--picture", help="draw the routes into this file (.svg or .png)")]
+GeoJsonFile = Annotated[
+    Path | None, typer.Option("--geojson", callback=check_writable, help="write the routes to this file, for a map")
+]
+PictureFile = Annotated[
+    Path | None,
+    typer.Option("--picture", callback=check_writable, help="draw the routes into this file (.svg or .png)"),
+]
 
 
 @app.command()
@@ -203,8 +209,8 @@ def _read_matrix(file: Path) -> TravelLegs:
     Ends the command if a line is wrong: routes with missing legs would not be as intended.
     """
     legs, errors = {}, []
-    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-        for _, row in read_travel_matrix(lines):
+    with exit_on_error():
+        for _, row in read_travel_matrix(read_lines(file)):
             if isinstance(row, LineError):
                 errors.append(row)
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from commerce.fleet.model import Vehicle
-from commerce.kernel.csv_rows import ImportReport
+from commerce.kernel.csv_rows import ImportReport, read_lines
 from ops.commands.console import (
     CsvFile,
     JsonOption,
@@ -35,9 +35,9 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
     """
 
     async def work() -> ImportReport:
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            async with open_cli_services() as shop:
-                return await create_fleet(shop).import_csv(lines)
+        lines = read_lines(file)
+        async with open_cli_services() as shop:
+            return await create_fleet(shop).import_csv(lines)
 
     print_import_report(run_change(work()), report)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commerce.kernel.csv_rows import ImportReport
+from commerce.kernel.csv_rows import ImportReport, read_lines
 from commerce.warehouses.model import ProductLogistics, WarehouseSummary
 from commerce.warehouses.service import Warehouses
 from ops.commands.console import (
@@ -38,9 +38,9 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
     """
 
     async def work() -> ImportReport:
-        with file.open(encoding="utf-8", errors="surrogateescape", newline="") as lines:
-            async with open_cli_services() as shop:
-                return await Warehouses(shop.db).import_csv(lines)
+        lines = read_lines(file)
+        async with open_cli_services() as shop:
+            return await Warehouses(shop.db).import_csv(lines)
 
     print_import_report(run_change(work()), report)
 

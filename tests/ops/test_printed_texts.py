@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -91,12 +92,50 @@ async def test_refund_with_markup_in_reason_is_paid_once_and_shown(
 ) -> None:
     reason, printed = TEXTS[kind]
     arguments = ("payment", "refund", paid_order, "--key", "k", "--amount", "1.20", "--reason", reason)
-    for words in (arguments, arguments, ("payment", "show", paid_order)):
+    for words in (arguments, ("payment", "show", paid_order)):
         status, output = await floodgate(*words)
         assert status == 0, output
         assert printed in output
     refunds = [refund.amount for refund in (await shop.payments.get(paid_order, None)).payments[0].refunds]
     assert refunds == [120]
+
+
+async def test_lost_output_fails_a_query_and_no_change(
+    floodgate: Command, shop: CliServices, paid_order: UUID
+) -> None:
+    arguments = ("payment", "refund", paid_order, "--key", "k", "--amount", "1.20", "--reason", "dent")
+    full = os.open("/dev/full", os.O_WRONLY)
+    status, output = await floodgate(*arguments, stdout=full)
+    assert (status, "cannot write the output: No space left on device" in output) == (0, True), output
+    status, output = await floodgate("payment", "show", paid_order, stdout=full)
+    assert (status, "cannot write the output: No space left on device" in output) == (1, True), output
+    os.close(full)
+    reader, writer = os.pipe()
+    os.close(reader)
+    assert await floodgate(*arguments, stdout=writer) == (0, "")
+    assert await floodgate("payment", "show", paid_order, stdout=writer) == (0, "")
+    os.close(writer)
+    refunds = [refund.amount for refund in (await shop.payments.get(paid_order, None)).payments[0].refunds]
+    assert refunds == [120]
+
+
+@pytest.mark.parametrize(("step", "status"), [("run_change", 0), ("run", 1)])
+def test_error_while_showing_a_change_does_not_fail_it(step: str, status: int) -> None:
+    script = f"""
+from ops.commands import console
+
+async def work():
+    print("worked")
+
+def app():
+    console.{step}(work())
+    raise KeyError("shown")
+
+console.run_app(app)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (status, "worked\n")
+    assert ("the change is made, but cannot be shown: KeyError: 'shown'" in result.stderr) == (status == 0)
 
 
 async def test_texts_of_every_kind_are_printed_literally(

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from commerce.kernel.standard_streams import escape_unprintable
 from config.settings import Settings
+from ops.cli import app
 from tests.support.processes import Processes, free_port
 from tests.support.sales import eventually
 
@@ -52,14 +54,12 @@ async def run_shell(
     ("script", "status", "words"),
     [
         ("floodgate capacity <&- >&- 2>&-; s=$?; echo done; exit $s", 0, "done"),
-        ("floodgate capacity >&-", 0, ""),
         ("floodgate token user alice >token 2>&-; s=$?; cat token; exit $s", 0, "ey"),
         ("floodgate capacity | head -c 4 >/dev/null; exit ${PIPESTATUS[0]}", 0, ""),
         ("floodgate capacity >/dev/full", 1, "cannot write the output: No space left on device"),
         ("PYTHONIOENCODING=ascii floodgate capacity", 0, "orders/s"),
         ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 floodgate reconcile --help", 0, "业务明细"),
         ("floodgate token user $'caf\\xe9'", 2, "error: caf\\udce9 is not UTF-8; type it again, or rename the file"),
-        ("floodgate reconcile $'caf\\xe9' --provider alipay --date 2026-11-11", 2, "is not UTF-8"),
         ("env -u HOME -u USER -u LOGNAME floodgate token user alice", 0, "ey"),
         ("floodgate order cancel 01a22470-ed59-7416-844b-11937b157bee --reason r <&-", 1, "Aborted"),
         (
@@ -77,6 +77,65 @@ async def test_command_in_unusual_shell_ends_without_traceback(
     assert "Exception" not in errors
     assert result == status, errors
     assert words in output + errors
+
+
+ID = "01a22470-ed59-7416-844b-11937b157bee"
+UNREADABLE = "/proc/self/mem"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        ("catalog import no.csv", 2, "'no.csv' does not exist"),
+        ("catalog import .", 2, "'.' is a directory"),
+        (f"catalog import {UNREADABLE}", 1, f"cannot read {UNREADABLE}: Input/output error"),
+        (f"vehicle import {UNREADABLE}", 1, f"cannot read {UNREADABLE}: Input/output error"),
+        (f"warehouse import {UNREADABLE}", 1, f"cannot read {UNREADABLE}: Input/output error"),
+        (f"rates import {UNREADABLE}", 1, f"cannot read {UNREADABLE}: Input/output error"),
+        (f"route plan --date 2026-11-11 --matrix {UNREADABLE}", 1, f"cannot read {UNREADABLE}: Input/output error"),
+        ("catalog import /dev/null --report no/r.csv", 2, "cannot write no/r.csv: No such file or directory"),
+        ("catalog import /dev/null --report .", 2, "cannot write .: Is a directory"),
+        (f"shipment label {ID} --out no/l.pdf", 2, "cannot write no/l.pdf: No such file or directory"),
+        (f"wave labels {ID} --out no/l.pdf", 2, "cannot write no/l.pdf: No such file or directory"),
+        ("route show --date 2026-11-11 --geojson no/r", 2, "cannot write no/r: No such file or directory"),
+        ("route plan --date 2026-11-11 --picture no/r.svg", 2, "cannot write no/r.svg: No such file or directory"),
+        (f"shipment redirect {ID} --address no.json --reason r", 2, "no.json"),
+        ("capacity --figures .", 1, "Is a directory"),
+    ],
+)
+def test_command_with_wrong_file_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, status: int, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == status, result.output
+    assert words in result.output
+    assert "Postgres" not in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("FLOODGATE_CONFIG=no.toml floodgate settings", "no.toml"),
+        ("FLOODGATE_LOG__FILE=/proc/no/log floodgate gateway", "cannot use /proc/no: No such file or directory"),
+        ("FLOODGATE_LOG__FILE=/ python -m workers observer", "cannot use /: Is a directory"),
+        ("python -m ops.sandbox --data /proc/no --port 0", "/proc/no"),
+    ],
+)
+async def test_process_with_wrong_file_names_it(tmp_path: Path, script: str, words: str) -> None:
+    result, output, errors = await run_shell(script, home=tmp_path)
+    assert (result, output) == (1, ""), errors
+    assert words in errors
+    assert "Traceback" not in errors
+    assert "Postgres" not in errors
+
+
+async def test_import_reads_a_pipe(settings: Settings, sale_prefix: str, tmp_path: Path) -> None:
+    environment = {**os.environ, **Processes(settings, tmp_path).environment(), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    script = "printf 'sku,name,price,currency\\na,Mug,2.50,CNY\\n\\n' | floodgate catalog import /dev/stdin"
+    result = await run_shell(script, home=tmp_path, environment=environment)
+    assert result == (0, "1 lines: 1 added, 0 changed, 0 unchanged, 0 refused, 1 blank\n", "")
 
 
 @pytest.mark.parametrize("name", PROCESSES)
