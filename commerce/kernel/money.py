@@ -86,6 +86,12 @@ def check_price(price: int) -> None:
 
 
 def format_money(amount: int, currency: str) -> str:
-    """Format minor units for people: 255 in `"GBP"` as `"2.55 GBP"`."""
-    digits = minor_digits(currency)
+    """Format minor units for people: 255 in `"GBP"` as `"2.55 GBP"`.
+
+    An old row in a currency that does not exist is shown too: it must not keep staff from seeing the others.
+    """
+    try:
+        digits = minor_digits(currency)
+    except MoneyError:
+        return f"{amount} minor units of {currency}"
     return f"{Decimal(amount).scaleb(-digits):.{digits}f} {currency}"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from commerce.kernel.money import Currency, Minor, Money
+from commerce.kernel.money import Currency, Minor, Money, minor_digits
 from commerce.kernel.types import Reason
 from commerce.orders.model import Method
 from commerce.payments.provider_port import PaymentAction, PaymentFlow
@@ -94,6 +94,9 @@ class StoreCreditGrant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idempotency_key: Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[!-~]+\Z")]
     amount: Annotated[int, msgspec.Meta(ge=1, le=10**12)]
     currency: Currency
+
+    def __post_init__(self) -> None:
+        minor_digits(self.currency)
 
 
 class StoreCredit(msgspec.Struct, frozen=True):

@@ -152,6 +152,21 @@ async def test_staff_refund_cash_and_credit_within_rules(pay: PaymentShop) -> No
     assert await pay.fetch_value("SELECT actor FROM refunds") is None
 
 
+@pytest.mark.parametrize("currency", ["ZZZ", "XXX", "XTS", "XAU", "cny", "CNY ", "C\u200bNY", ""])
+async def test_currency_that_does_not_exist_is_refused_at_every_door(pay: PaymentShop, currency: str) -> None:
+    product = {"name": "Tea", "price": 100, "currency": currency}
+    sale = {"sale_id": "tea", "title": "Tea", "currency": currency, "opens_at": "2031-01-01T00:00:00Z"}
+    grant = {"idempotency_key": "sorry", "amount": 50, "currency": currency}
+    for method, path, body in (
+        ("PUT", "/v1/admin/products/tea", product),
+        ("POST", "/v1/admin/sales", {"sale": sale}),
+        ("POST", "/v1/admin/store-credit/user", grant),
+    ):
+        answer = await pay.gateway.call(method, path, user="sam", roles=["operator"], json=body)
+        assert (answer.status, answer.code) == (422, "invalid"), (path, answer.text)
+    assert (await pay.gateway.call("GET", "/v1/store-credit")).body == {"user_id": "user", "balances": []}
+
+
 async def test_parked_payment_and_refund_are_listed_and_retried(shop: CliServices, sale_id: str) -> None:
     """A payment and a refund are parked while the provider is unavailable."""
     change = with_job_settings(max_attempts=3, backoff_max_s=0.03, breaker_failures=1_000)

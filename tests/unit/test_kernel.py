@@ -56,6 +56,10 @@ def test_malformed_amount_is_refused(text: str) -> None:
         money.parse_money(text, "GBP")
 
 
+def test_amount_in_unknown_currency_is_still_shown() -> None:
+    assert money.format_money(255, "XXQ") == "255 minor units of XXQ"
+
+
 @pytest.mark.parametrize("currency", ["XXQ", "gbp", "", "XAU"])
 def test_unknown_currency_is_refused(currency: str) -> None:
     with pytest.raises(money.MoneyError):
