@@ -244,10 +244,13 @@ class LogSettings(SettingsSection):
 
 
 def default_data_dir() -> Path:
-    """Return the default folder for the data of embedded servers."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/floodgate")
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "floodgate"
+    """Return the default folder for the data of embedded servers: that of the user, or else that of the machine."""
+    try:
+        if os.geteuid() != 0:
+            return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "floodgate"
+    except RuntimeError:  # no HOME, and a user id without a name
+        pass
+    return Path("/var/lib/floodgate")
 
 
 class Settings(BaseSettings):
@@ -331,9 +334,12 @@ class Settings(BaseSettings):
 _OTHER_VARIABLES = {
     "FLOODGATE_CONFIG",
     "FLOODGATE_DRILL_ORDERS",
+    "FLOODGATE_DRILL_RUNS",
+    "FLOODGATE_DRILL_SEED",
     "FLOODGATE_FAILPOINT",
     "FLOODGATE_TEST_LOOPS",
     "FLOODGATE_TEST_EXAMPLES",
+    "FLOODGATE_TEST_SEED",
     "FLOODGATE_TEST_DATASET",
 }
 _NO_SERVER = (

@@ -33,8 +33,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture
 def rng() -> Random:
-    """Random numbers for intended orders and times of kills. DRILL_SEED sets another seed."""
-    return Random(os.environ.get("DRILL_SEED", "midnight"))
+    """Random numbers for intended orders and times of kills. FLOODGATE_DRILL_SEED sets another seed."""
+    return Random(os.environ.get("FLOODGATE_DRILL_SEED", "midnight"))
 
 
 @pytest.fixture
