@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 import lua
 from commerce.kernel.clock import Clock
+from commerce.kernel.outages import log_failure
 from commerce.sales.server_adoption import ServerAdoption
 from gateway import metrics
 from gateway.admission import Admission
@@ -25,10 +26,13 @@ _ADOPTION_INTERVAL_S, _ADOPTION_PAUSE_S = 1.0, 0.1
 
 
 async def flush_metrics_forever(metrics_buffer: MetricsBuffer, admission: Admission, clock: Clock) -> None:
-    """Flush the buffered counts into the metrics once a second."""
+    """Flush the buffered counts into the metrics once a second, also after a flush that failed."""
     while True:
-        metrics_buffer.flush()
-        metrics.WAITING.set(admission.waiting)
+        try:
+            metrics_buffer.flush()
+            metrics.WAITING.set(admission.waiting)
+        except Exception as error:  # noqa: BLE001  # the next flush may succeed
+            log_failure(_logger, "cannot flush the metrics", error)
         await clock.sleep(_METRICS_FLUSH_INTERVAL_S)
 
 
@@ -37,7 +41,8 @@ async def poll_backlog_forever(redis: Redis, snapshots: SaleSnapshots, admission
     while True:
         try:
             sales = [SaleKeys(sale_id) for sale_id in snapshots.sale_ids()]
-            admission.backlog = sum(await lua.read_accepted_counts(redis, sales))
+            counts = await lua.read_accepted_counts(redis, sales)
+            admission.backlog = sum(count for count in counts if count is not None)
         except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
             _logger.warning("cannot read the backlog", extra={"reason": str(error)})
         await clock.sleep(_BACKLOG_POLL_INTERVAL_S)

@@ -37,6 +37,9 @@ EVENT_STREAMS = Gauge("floodgate_event_streams", "Open event streams", multiproc
 SNAPSHOT_AGE = Gauge(
     "floodgate_snapshot_age_seconds", "Time since the sales were last read", multiprocess_mode="livemax"
 )
+SNAPSHOT_FAILURES = Counter(
+    "floodgate_snapshot_failures_total", "Sales that could not be read; their last prices and limits stay in use"
+)
 PAYMENT_WEBHOOKS = Counter(
     "floodgate_payment_webhooks_total", "Webhooks of payment providers, by result", ["provider", "result"]
 )

@@ -12,6 +12,8 @@ import logging
 
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import NotReady, ProblemError
+from commerce.kernel.failures import Failures
+from commerce.kernel.outages import log_failure
 from commerce.kernel.postgres import POSTGRES_UNAVAILABLE, safe_error_text
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import SaleSnapshot
@@ -31,6 +33,7 @@ class SaleSnapshots:
         self._clock = clock
         self._snapshots: dict[str, SaleSnapshot] = {}
         self._ids_with_live_keys: list[str] = []
+        self._unreadable_ids: set[str] = set()
         self._refreshed_at = float("-inf")
         self._failure: str | None = None
         self._refreshing: asyncio.Task[None] | None = None
@@ -48,7 +51,7 @@ class SaleSnapshots:
         return self._snapshots.get(sale_id)
 
     async def get(self, sale_id: str) -> SaleSnapshot:
-        """Return the snapshot of a sale. Raises `NoSuchSale`.
+        """Return the snapshot of a sale. Raises `NoSuchSale`, or `NotReady` if the sale cannot be read.
 
         A sale that is not in memory may have been opened just now, so this refreshes once. Callers share a refresh.
         """
@@ -56,6 +59,8 @@ class SaleSnapshots:
         if snapshot is None:
             await self.refresh()
             snapshot = self._snapshots.get(sale_id)
+        if snapshot is None and sale_id in self._unreadable_ids:
+            raise NotReady(f"cannot read the prices of {sale_id}; repeat the request")
         if snapshot is None:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return snapshot
@@ -74,16 +79,24 @@ class SaleSnapshots:
         try:
             await asyncio.shield(self._refreshing)
         except POSTGRES_UNAVAILABLE as error:
-            raise NotReady("cannot read prices: the database does not answer; repeat the request") from error
+            raise NotReady(f"cannot read prices: {type(error).__name__} of the database; repeat the request") from error
 
     async def _refresh(self) -> None:
         now = from_ms(self._clock.now_ms())
         sales = await self._sales.list_opened()
-        self._ids_with_live_keys = [sale.sale_id for sale in sales if sale.has_live_keys(now)]
+        ids_with_live_keys, unreadable_ids = [], set()
+        failures = Failures("read a sale", _logger)
         for sale in sales:
-            snapshot = self._snapshots.get(sale.sale_id)
-            if snapshot is None or snapshot.sale.generation != sale.generation:
-                self._snapshots[sale.sale_id] = await self._sales.read_snapshot(sale, snapshot)
+            with failures.catch(sale_id=sale.sale_id):
+                snapshot = self._snapshots.get(sale.sale_id)
+                unreadable_ids.add(sale.sale_id)
+                if snapshot is None or snapshot.sale.generation != sale.generation:
+                    self._snapshots[sale.sale_id] = await self._sales.read_snapshot(sale, snapshot)
+                unreadable_ids.discard(sale.sale_id)
+                if sale.has_live_keys(now):
+                    ids_with_live_keys.append(sale.sale_id)
+        self._ids_with_live_keys, self._unreadable_ids = ids_with_live_keys, unreadable_ids
+        metrics.SNAPSHOT_FAILURES.inc(failures.count)
         self._refreshed_at = self._clock.monotonic()
 
     def unavailable_reason(self) -> str | None:
@@ -102,8 +115,8 @@ class SaleSnapshots:
             except ProblemError as error:
                 self._failure = error.detail
                 _logger.warning("cannot read the sales", extra={"reason": error.detail})
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
                 self._failure = safe_error_text(error)
-                _logger.exception("cannot read the sales")
+                log_failure(_logger, "cannot read the sales", error)
             metrics.SNAPSHOT_AGE.set(self._clock.monotonic() - self._refreshed_at)
             await self._clock.sleep(_POLL_INTERVAL_S)

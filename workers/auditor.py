@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from commerce.audit.model import PROMISES, SaleAudit
+from commerce.kernel.failures import Failures
 from commerce.kernel.postgres import safe_error_text
 from workers import metrics
 from workers.loop import wait_or_stop
@@ -19,13 +20,13 @@ async def auditor(services: WorkerServices) -> None:
     """Audit round after round. A failed audit is repeated in the next; the timestamp metric shows its age."""
     while not services.stop.is_set():
         started = services.clock.monotonic()
+        failures = Failures("audit a sale", _logger)
         for sale_id in await _list_sales(services):
             if services.stop.is_set():
                 return
-            try:
+            with failures.catch(sale_id=sale_id):
                 publish_audit_metrics(await services.audit.audit_sale(sale_id), services.clock.now_ms() / 1000)
-            except Exception as error:  # noqa: BLE001
-                _logger.warning("cannot audit a sale", extra={"sale_id": sale_id, "reason": safe_error_text(error)})
+        metrics.WORKER_FAILURES.labels("auditor").inc(failures.count)
         duration_s = services.clock.monotonic() - started
         await wait_or_stop(services.stop, max(services.settings.observer.audit_every_s, duration_s * _IDLE_RATIO))
 

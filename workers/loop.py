@@ -6,6 +6,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from commerce.kernel.failures import SomeFailed
+from commerce.kernel.outages import log_failure
 from workers import metrics
 
 _logger = logging.getLogger(__name__)
@@ -22,9 +24,9 @@ async def run_steps(
     while not stop.is_set():
         try:
             jobs = await step()
-        except Exception:
-            _logger.exception("retrying a failed step", extra={"worker": worker_name})
-            metrics.WORKER_FAILURES.labels(worker_name).inc()
+        except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
+            log_failure(_logger, "retrying a failed step", error, worker=worker_name)
+            metrics.WORKER_FAILURES.labels(worker_name).inc(error.count if isinstance(error, SomeFailed) else 1)
             await wait_or_stop(stop, _RETRY_INTERVAL_S)
             continue
         if jobs:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from functools import partial
 
 import lua
+from commerce.audit.service import Audit
 from commerce.fulfilment.worklists import Worklists
+from commerce.kernel.failures import Failures
 from lua import SaleKeys
 from workers import metrics
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
+_logger = logging.getLogger(__name__)
+
 
 async def observer(services: WorkerServices) -> None:
     """Measure the streams of all sales that were ever opened, and the jobs.
 
-    Each of the two continues while the other's database is unavailable. The streams are those of the sales listed last:
-    without Postgres, orders pile up in them."""
+    Each of the two continues while the other's database is unavailable, and no gauge waits for one that fails. The
+    streams are those of the sales listed last: without Postgres, orders pile up in them."""
     sale_ids: list[str] = []
     worklists = Worklists(services.db, services.clock, services.settings.shipping)
     shown_shipments: set[tuple[str, str]] = set()
@@ -24,33 +30,51 @@ async def observer(services: WorkerServices) -> None:
     async def measure_jobs() -> int:
         is_first = not sale_ids
         sale_ids[:] = [sale.sale_id for sale in await services.sales.list_opened()]
+        failures = Failures("measure", _logger)
         if is_first:  # otherwise the streams would be measured one interval later
-            await measure_streams()
-        counts = await services.audit.count_waiting()
-        metrics.DEAD_LETTERS.set(counts["dead_letters"])
-        metrics.PARKED_JOBS.labels("release").set(counts["parked_releases"])
-        metrics.PARKED_JOBS.labels("stock_change").set(counts["parked_stock_changes"])
-        metrics.PENDING_RELEASES.set(counts["pending_releases"])
-        metrics.OLDEST_RELEASE_SECONDS.set(counts["oldest_release_s"])
-        for kind in ("payment", "refund"):
-            metrics.PARKED_JOBS.labels(kind).set(counts[f"parked_{kind}s"])
-            metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}_s"])
-        await _measure_shipments(worklists, shown_shipments)
-        for currency, difference in (await services.audit.sum_ledger()).items():
-            metrics.LEDGER_DIFFERENCE_MINOR.labels(currency).set(difference)
+            with failures.catch(gauges="streams"):
+                await measure_streams()
+        for gauges, measure in (
+            ("jobs", partial(_measure_waiting, services.audit)),
+            ("shipments", partial(_measure_shipments, worklists, shown_shipments)),
+            ("ledger", partial(_measure_ledger, services.audit)),
+        ):
+            with failures.catch(gauges=gauges):
+                await measure()
+        failures.raise_any()
         return 0
 
     async def measure_streams() -> int:
+        failures = Failures("measure a stream", _logger)
         for sale_id in tuple(sale_ids):
-            backlog = await lua.read_backlog(services.redis, SaleKeys(sale_id))
-            age_ms = 0 if backlog.oldest_ms is None else max(0, services.clock.now_ms() - backlog.oldest_ms)
-            metrics.STREAM_BACKLOG_ORDERS.labels(sale_id).set(backlog.orders)
-            metrics.STREAM_OLDEST_SECONDS.labels(sale_id).set(age_ms / 1000)
+            with failures.catch(sale_id=sale_id):
+                backlog = await lua.read_backlog(services.redis, SaleKeys(sale_id))
+                age_ms = 0 if backlog.oldest_ms is None else max(0, services.clock.now_ms() - backlog.oldest_ms)
+                metrics.STREAM_BACKLOG_ORDERS.labels(sale_id).set(backlog.orders)
+                metrics.STREAM_OLDEST_SECONDS.labels(sale_id).set(age_ms / 1000)
+        failures.raise_any()
         return 0
 
     interval_s = services.settings.observer.gauges_every_s
     steps = (measure_jobs, measure_streams)
     await asyncio.gather(*(run_steps("observer", step, services.stop, interval_s) for step in steps))
+
+
+async def _measure_waiting(audit: Audit) -> None:
+    counts = await audit.count_waiting()
+    metrics.DEAD_LETTERS.set(counts["dead_letters"])
+    metrics.PARKED_JOBS.labels("release").set(counts["parked_releases"])
+    metrics.PARKED_JOBS.labels("stock_change").set(counts["parked_stock_changes"])
+    metrics.PENDING_RELEASES.set(counts["pending_releases"])
+    metrics.OLDEST_RELEASE_SECONDS.set(counts["oldest_release_s"])
+    for kind in ("payment", "refund"):
+        metrics.PARKED_JOBS.labels(kind).set(counts[f"parked_{kind}s"])
+        metrics.OLDEST_DUE_JOB_SECONDS.labels(kind).set(counts[f"oldest_{kind}_s"])
+
+
+async def _measure_ledger(audit: Audit) -> None:
+    for currency, difference in (await audit.sum_ledger()).items():
+        metrics.LEDGER_DIFFERENCE_MINOR.labels(currency).set(difference)
 
 
 async def _measure_shipments(worklists: Worklists, shown: set[tuple[str, str]]) -> None:

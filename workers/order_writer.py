@@ -70,11 +70,11 @@ def _log_failure(reader: asyncio.Task[None]) -> None:
 
 
 async def _sales_to_read(services: WorkerServices) -> set[str]:
-    """Return the sales that are open, and the closed ones with orders in their stream."""
+    """Return the sales that are open, and the closed ones that have, or may have, orders in their stream."""
     sales = await services.sales.list_opened()
     closed = [sale.sale_id for sale in sales if sale.state is SaleState.CLOSED]
     counts = await lua.read_accepted_counts(services.redis, [SaleKeys(sale_id) for sale_id in closed])
-    with_orders = {sale_id for sale_id, count in zip(closed, counts, strict=True) if count}
+    with_orders = {sale_id for sale_id, count in zip(closed, counts, strict=True) if count != 0}
     return with_orders | {sale.sale_id for sale in sales if sale.state is not SaleState.CLOSED}
 
 

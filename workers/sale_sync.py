@@ -1,9 +1,11 @@
-"""Applies loads, terms and stock changes to Redis that are committed in Postgres only."""
+"""Applies loads, terms and stock changes to Redis that are committed in Postgres only, and adopts a new Redis."""
 
 from __future__ import annotations
 
 import logging
 
+from commerce.kernel.failures import Failures
+from commerce.sales.server_adoption import ServerAdoption
 from workers.loop import run_steps
 from workers.runtime import WorkerServices
 
@@ -14,10 +16,21 @@ _POLL_INTERVAL_S = 1.0
 async def sale_sync(services: WorkerServices) -> None:
     """Sync sales whose changes were not applied to Redis, because the process that made them died."""
 
+    adoption = ServerAdoption(services.db, services.redis, services.clock)
+
     async def step() -> int:
+        failures = Failures("sync to Redis", _logger)
+        changes = 0
+        with failures.catch(jobs="stock_changes"):
+            changes = await services.stock.apply_due_changes()
+        with failures.catch(jobs="adoptions"):  # gateways do it, too, but a shop without one pays and ships on
+            opened = await services.sales.list_opened()
+            await adoption.adopt_sales([sale.sale_id for sale in opened], {})
         for sale in await services.sales.list_out_of_sync():
-            completed = await services.sales.sync_to_redis(sale.sale_id)
-            _logger.info("synced a sale to Redis", extra={"sale_id": sale.sale_id, "completed": completed})
-        return await services.stock.apply_due_changes()
+            with failures.catch(sale_id=sale.sale_id):
+                completed = await services.sales.sync_to_redis(sale.sale_id)
+                _logger.info("synced a sale to Redis", extra={"sale_id": sale.sale_id, "completed": completed})
+        failures.raise_any()
+        return changes
 
     await run_steps("sale_sync", step, services.stop, _POLL_INTERVAL_S)

@@ -47,6 +47,7 @@ SELECT order_id, status_seq FROM orders WHERE order_id = ANY($1::uuid[]);
 -- An order with a pending payment waits until that payment is closed at the provider, or captured.
 SELECT order_id FROM orders WHERE status = 'awaiting_payment' AND pay_by <= $1
 AND NOT EXISTS (SELECT FROM payments WHERE payments.order_id = orders.order_id AND payments.status = 'pending')
+AND order_id <> ALL($3::uuid[])
 ORDER BY pay_by LIMIT $2 FOR UPDATE SKIP LOCKED;
 
 -- name: cancel

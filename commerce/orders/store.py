@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -79,9 +79,10 @@ async def cancel(
     return cancelled
 
 
-async def lock_expired(connection: Connection, now: datetime, count: int) -> list[UUID]:
-    """Lock unpaid orders whose time to pay is over, skipping locked rows."""
-    return [row["order_id"] for row in await connection.fetch(queries.lock_expired, now, count)]
+async def lock_expired(connection: Connection, now: datetime, count: int, excluded: Collection[UUID]) -> list[UUID]:
+    """Lock unpaid orders whose time to pay is over, skipping locked and excluded rows."""
+    rows = await connection.fetch(queries.lock_expired, now, count, list(excluded))
+    return [row["order_id"] for row in rows]
 
 
 async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from uuid import UUID
 
 from redis.asyncio import Redis
@@ -10,12 +11,15 @@ from redis.exceptions import RedisError
 from commerce.kernel.clock import Clock, from_ms, to_ms
 from commerce.kernel.errors import Conflict, Invalid
 from commerce.kernel.failpoints import failpoint
+from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.postgres import Database
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.model import SaleState, StockChange, StockChangeInput
 from lua import ChangeStockOutcome, SaleKeys, change_stock
+
+_logger = logging.getLogger(__name__)
 
 
 class StockChanges:
@@ -60,12 +64,18 @@ class StockChanges:
             return await store.list_changes(connection, sale_id, count)
 
     async def apply_due_changes(self) -> int:
-        """Apply due changes to Redis. Returns the number of claimed changes."""
+        """Apply due changes to Redis. Returns the number of claimed changes.
+
+        Raises `SomeFailed` after all of them: a failed one is claimed again when its lease ends.
+        """
         now = from_ms(self._clock.now_ms())
         async with self._db.connection() as connection:
             claimed = await store.claim_changes(connection, now, self._policy.lease_s, self._policy.rows_per_claim)
+        failures = Failures("apply a stock change", _logger)
         for change, attempts in claimed:
-            await self._apply(change, attempts)
+            with failures.catch(change_id=change.change_id, sale_id=change.sale_id):
+                await self._apply(change, attempts)
+        failures.raise_any()
         return len(claimed)
 
     async def _apply(self, change: StockChange, attempts: int) -> StockChange:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
@@ -9,6 +10,7 @@ from typing import Literal, NamedTuple
 from uuid import UUID
 
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.failures import Failures
 from commerce.kernel.postgres import Connection, Database
 from commerce.orders import store as orders
 from commerce.orders.errors import NoSuchOrder
@@ -20,7 +22,8 @@ from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ShipmentLine
 from commerce.shipping.shipment_status import TrackingResult, TrackingResultWord
 
-CarrierWebhookWord = TrackingResultWord | Literal["duplicate", "unknown_tracking_no"]
+_logger = logging.getLogger(__name__)
+CarrierWebhookWord = TrackingResultWord | Literal["duplicate", "unknown_tracking_no", "not_stored"]
 
 
 class CarrierWebhookResult(NamedTuple):
@@ -99,7 +102,8 @@ class Shipping:
         """Store a genuine webhook and apply its events, shipment by shipment.
 
         A webhook with an unknown tracking number is not stored and should come again, since the commit of its booking
-        may be a moment away; the events of its other shipments are applied all the same."""
+        may be a moment away; the events of its other shipments are applied all the same. So it is if the events of a
+        shipment cannot be applied (`not_stored`)."""
         async with self._db.transaction() as connection:
             if await store.get_webhook_result(connection, system, webhook.webhook_id):
                 return CarrierWebhookResult("duplicate")
@@ -109,12 +113,15 @@ class Shipping:
             ]
             # Sorted by order id, the order in which all transactions lock orders.
             own_updates = sorted(((ids, update) for ids, update in updates if ids is not None), key=itemgetter(0))
-            results = [
-                await self._apply_update(connection, shipment_id, update, system)
-                for (_, shipment_id), update in own_updates
-            ]
+            results, failures = [], Failures("apply a webhook's events", _logger)
+            for (_, shipment_id), update in own_updates:
+                with failures.catch(shipment_id=shipment_id, system=system):
+                    async with connection.transaction():
+                        results.append(await self._apply_update(connection, shipment_id, update, system))
             result = _summarise(results, has_unknown_number=len(own_updates) < len(updates))
-            if result != "unknown_tracking_no":
+            if failures.count:
+                result = "not_stored"
+            elif result != "unknown_tracking_no":
                 await store.insert_webhook(connection, system, webhook.webhook_id, self._now(), result, body)
         return CarrierWebhookResult(result, sum(tracking.unknown_codes for tracking in results))
 

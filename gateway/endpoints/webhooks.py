@@ -100,7 +100,7 @@ async def receive_carrier_webhook(call: Call) -> web.Response:
         return _response(reader.acknowledge(False))
     metrics.CARRIER_WEBHOOKS.labels(system, tracking.result).inc()
     metrics.CARRIER_UNKNOWN_CODES.labels(system).inc(tracking.unknown_codes)
-    return _response(reader.acknowledge(tracking.result != "unknown_tracking_no"))
+    return _response(reader.acknowledge(tracking.result not in ("unknown_tracking_no", "not_stored")))
 
 
 def _lower_case_headers(call: Call) -> dict[str, str]:

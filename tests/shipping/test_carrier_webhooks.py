@@ -9,6 +9,7 @@ from itertools import count
 from commerce.kernel.address import Address
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
 from commerce.shipping.model import Shipment
+from tests.support.refusing_rows import refuse_updates
 from tests.support.sales import ADDRESS
 from tests.support.shipping_shop import ShippingShop, tracking_event
 
@@ -51,6 +52,18 @@ async def test_webhook_is_stored_and_applied_once(ship: ShippingShop) -> None:
         ("n-d", "unchanged"),
     ]
     assert len(await ship.list_event_texts(shipment.shipment_id)) == 3
+
+
+async def test_webhook_with_number_in_other_form_is_applied(ship: ShippingShop) -> None:
+    """Numbers are compared in one form, those of older rows too."""
+    for stored, sent in (("sf12345", "SF12345"), ("SF54321", "sf54321"), ("SF 99999", "SF 99999")):
+        _, [shipment] = await ship.add_booked_order()
+        for table in ("bookings", "shipments"):
+            query = f"UPDATE {table} SET tracking_no = $2 WHERE shipment_id = $1 RETURNING 1"
+            assert await ship.fetch_rows(query, shipment.shipment_id, stored)
+        update = ShipmentUpdate("cheap", sent, [tracking_event("picked_up", -9)])
+        assert await send(ship, update) == "status_changed"
+        assert (await ship.get_shipment(shipment.shipment_id)).status == "picked_up"
 
 
 async def test_webhook_with_unknown_number_is_applied_and_not_stored(ship: ShippingShop) -> None:
@@ -126,3 +139,19 @@ async def test_concurrent_webhooks_store_each_event_once(ship: ShippingShop) -> 
     assert (await ship.shipping.latest_event_seqs([order_id]))[order_id] == await ship.fetch_value(
         "SELECT count(*) FROM shipment_events"
     )
+
+
+async def test_webhook_with_one_failing_shipment_advances_the_others_and_comes_again(ship: ShippingShop) -> None:
+    _, [first, second] = await ship.add_booked_order(("a", 1, 0), ("c", 1, 0))
+    updates = [shipment_update(shipment, tracking_event("picked_up", -9)) for shipment in (first, second)]
+    async with ship.shop.db.connection() as connection:
+        await refuse_updates(connection, "shipments", f"OLD.shipment_id = '{first.shipment_id}'")
+    assert await send(ship, *updates, webhook_id="n-a") == "not_stored"
+    assert [(await ship.get_shipment(shipment.shipment_id)).status for shipment in (first, second)] == [
+        "booked",
+        "picked_up",
+    ]
+    async with ship.shop.db.connection() as connection:
+        await connection.execute("DROP TRIGGER refuse_some ON shipments")
+    assert await send(ship, *updates, webhook_id="n-a") == "status_changed"
+    assert (await ship.get_shipment(first.shipment_id)).status == "picked_up"

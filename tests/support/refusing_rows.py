@@ -1,0 +1,15 @@
+"""Makes rows of a table fail, whatever is done with them, as a defect would."""
+
+from __future__ import annotations
+
+from commerce.kernel.postgres import Connection
+
+
+async def refuse_updates(connection: Connection, table: str, condition: str) -> None:
+    """Make Postgres refuse updates of OLD to NEW, until the trigger `refuse_some` is dropped."""
+    await connection.execute(
+        f"CREATE FUNCTION refuse_some() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'this row is refused'; END $$; "
+        f"CREATE TRIGGER refuse_some BEFORE UPDATE ON {table} FOR EACH ROW "
+        f"WHEN ({condition}) EXECUTE FUNCTION refuse_some()"
+    )
