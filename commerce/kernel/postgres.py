@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+from asyncpg.exceptions import UnknownPostgresError
 
 from commerce.kernel.errors import NotDurable, NotReady, Overloaded
 
@@ -23,15 +24,29 @@ POSTGRES_UNAVAILABLE = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.QueryCanceledError,
+    asyncpg.InternalClientError,  # of a connection that ends between two messages
+    asyncpg.PostgresConnectionError,  # 08; PgBouncer's own refusals too
+    asyncpg.InvalidCachedStatementError,  # 0A000 of a plan from before a migration; the repeat has a new plan
+    asyncpg.OutdatedSchemaCacheError,  # the same, found by the client
+    asyncpg.ReadOnlySQLTransactionError,  # 25006
+    asyncpg.IdleInTransactionSessionTimeoutError,  # 25P03
+    asyncpg.TransactionTimeoutError,  # 25P04
+    asyncpg.InvalidAuthorizationSpecificationError,  # 28
+    asyncpg.InvalidCatalogNameError,  # 3D
+    asyncpg.InvalidSchemaNameError,  # 3F
+    asyncpg.TransactionRollbackError,  # 40
+    asyncpg.InsufficientPrivilegeError,  # 42501
+    asyncpg.UndefinedTableError,  # 42P01 of another or an empty database: the statements fit the schema
+    asyncpg.InsufficientResourcesError,  # 53
+    asyncpg.ObjectNotInPrerequisiteStateError,  # 55
+    asyncpg.OperatorInterventionError,  # 57
+    asyncpg.PostgresSystemError,  # 58
+    UnknownPostgresError,  # of a pooler or a proxy; asyncpg knows those of Postgres
 )
-"""Errors while Postgres is unreachable, full or too slow: retry later, the statement is correct."""
+"""Errors while Postgres is unreachable, refuses, is full or too slow: retry later, the statement is correct.
+
+By SQLSTATE class (https://www.postgresql.org/docs/current/errcodes-appendix.html): asyncpg derives its classes so.
+"""
 POSTGRES_UNAVAILABLE_OR_BUSY = (*POSTGRES_UNAVAILABLE, NotReady, Overloaded)
 """`POSTGRES_UNAVAILABLE` and the errors that `Database.connection` raises."""
 
@@ -43,6 +58,37 @@ _RISKS = {
     "fsync": "it never flushes its writes to the disk",
     "synchronous_commit": "a commit returns before it is on the disk",
 }
+_REMEDIES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        "let DATABASE_URL name the primary, or set default_transaction_read_only off",
+    ),
+    (asyncpg.InvalidAuthorizationSpecificationError, "check the user and password in DATABASE_URL, and pg_hba.conf"),
+    (asyncpg.InvalidCatalogNameError, "create the database, or correct its name in DATABASE_URL"),
+    (
+        (asyncpg.InvalidSchemaNameError, asyncpg.UndefinedTableError),
+        "let DATABASE_URL name the shop's database, and run `floodgate migrate`",
+    ),
+    (asyncpg.InsufficientPrivilegeError, "grant the user in DATABASE_URL the rights on the shop's tables"),
+    (
+        (asyncpg.TooManyConnectionsError, asyncpg.ConfigurationLimitExceededError),
+        "raise max_connections, or lower FLOODGATE_LIMITS__DATABASE_CONNECTIONS",
+    ),
+    (asyncpg.DiskFullError, "free space on the disk of Postgres"),
+    (
+        (asyncpg.QueryCanceledError, asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError),
+        "repeat it; if it fails again, look for what blocks or slows Postgres",
+    ),
+    (
+        (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError),
+        "repeat it: a migration has changed the schema",
+    ),
+)
+"""what to do about an error; the first that fits counts"""
+_SESSION_POOLING = "set the pooler to session pooling (PgBouncer: pool_mode = session)"
+_BACKEND = "SELECT pg_backend_pid()"
+_POOLER_WAIT_S = 2.0
+_REMEDY = "check that Postgres runs and that DATABASE_URL names it"
 _COPY_COLUMN = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
 
 
@@ -65,6 +111,13 @@ def safe_error_text(error: BaseException) -> str:
     if error.constraint_name:
         parts.append(f"constraint {error.constraint_name}")
     return f"{name}: {error.message} ({', '.join(parts)})"
+
+
+def explain_unavailable(error: BaseException) -> str:
+    """Return in one line why Postgres cannot be used now and what to do about it."""
+    remedy = next((remedy for kinds, remedy in _REMEDIES if isinstance(error, kinds)), _REMEDY)
+    reason = " ".join(safe_error_text(error).split()).removesuffix(":")
+    return f"cannot use Postgres: {reason}; {remedy}"
 
 
 def strip_row_details(error: BaseException | None) -> None:
@@ -99,10 +152,13 @@ class Database:
             connection = await self._pool.acquire(timeout=self._timeout_s)
         except TimeoutError:
             raise Overloaded("cannot get a database connection: none became free in time; repeat the request") from None
-        except POSTGRES_UNAVAILABLE as error:
+        except (*POSTGRES_UNAVAILABLE, asyncpg.PostgresError) as error:
             raise NotReady(f"cannot reach the database: {type(error).__name__}; repeat the request") from error
         try:
             yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
+        except asyncpg.ReadOnlySQLTransactionError:
+            connection.terminate()  # the next connection may reach the new primary
+            raise
         except Exception as error:
             strip_row_details(error)
             raise
@@ -148,16 +204,26 @@ async def open_database(
     """Open a pool. `name` shows in `pg_stat_activity`; every statement is bound by `timeout_s`.
 
     With `required_durability` every new connection is checked by `verify_postgres_durability`, because the server
-    after a failover may have other settings. Raises `NotDurable`, here and from `connection()`.
+    after a failover may have other settings. Raises `NotDurable`, here and from `connection()`, and `NotReady` if
+    Postgres cannot be used.
     """
+    settings = _session_settings(name, timeout_s)
 
-    async def verify(connection: Connection) -> None:
+    async def prepare(connection: Connection) -> None:
+        await _apply_settings(connection, settings)
         if required_durability is not None:
             await verify_postgres_durability(connection, required_durability)
 
-    pool = await asyncpg.create_pool(
-        url, min_size=1, max_size=connections, init=verify, **_connection_options(name, timeout_s)
-    )
+    with _explain_failed_connect():
+        pool = await asyncpg.create_pool(
+            url, min_size=0, max_size=connections, init=prepare, **_connection_options(timeout_s)
+        )
+        try:
+            async with pool.acquire(timeout=timeout_s) as connection:
+                await _verify_own_session(connection, url, timeout_s)  # type: ignore[arg-type]  # a proxy
+        except BaseException:
+            pool.terminate()
+            raise
     return Database(pool, timeout_s)
 
 
@@ -176,22 +242,81 @@ async def verify_postgres_durability(connection: Connection, durability: str) ->
 
 
 async def connect(url: str, *, name: str, timeout_s: float) -> Connection:
-    """Open a single connection with the same name and timeouts."""
-    return await asyncpg.connect(url, **_connection_options(name, timeout_s))
+    """Open a single connection with the same name and timeouts. Raises `NotReady` if Postgres cannot be used."""
+    with _explain_failed_connect():
+        connection: Connection = await asyncpg.connect(url, **_connection_options(timeout_s))
+        try:
+            await _apply_settings(connection, _session_settings(name, timeout_s))
+            await _verify_own_session(connection, url, timeout_s)
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
-def _connection_options(name: str, timeout_s: float) -> dict[str, Any]:
+@contextmanager
+def _explain_failed_connect() -> Iterator[None]:
+    """Turn an error of the block into a `NotReady` that says what to do; nothing was done yet."""
+    try:
+        yield
+    except (*POSTGRES_UNAVAILABLE, asyncpg.PostgresError) as error:
+        raise NotReady(explain_unavailable(error)) from error
+
+
+class _SessionConnection(Connection):
+    """A connection that keeps its settings when it returns to the pool: no `RESET ALL`, for nothing else is set."""
+
+    def get_reset_query(self) -> str:
+        query: str = super().get_reset_query()
+        return query.replace("RESET ALL;", "")
+
+
+def _connection_options(timeout_s: float) -> dict[str, Any]:
     return {
         "timeout": timeout_s,
-        "command_timeout": timeout_s + 1,  # the server's timeout below comes first and keeps the connection usable
-        "server_settings": {
-            "application_name": f"floodgate {name}",
-            "timezone": "UTC",
-            "statement_timeout": str(int(timeout_s * 1000)),
-            "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
-            "jit": "off",  # compiling costs more than any statement of this project
-        },
+        "command_timeout": timeout_s + 1,  # the server's timeout comes first and keeps the connection usable
+        "connection_class": _SessionConnection,
     }
+
+
+def _session_settings(name: str, timeout_s: float) -> dict[str, str]:
+    """Return the settings of a connection's session, with the values that `pg_settings` shows."""
+    return {
+        "application_name": f"floodgate {name}",
+        "TimeZone": "UTC",
+        "statement_timeout": str(int(timeout_s * 1000)),
+        "idle_in_transaction_session_timeout": str(int(timeout_s * 2000)),
+        "jit": "off",  # compiling costs more than any statement of this project
+    }
+
+
+async def _apply_settings(connection: Connection, settings: Mapping[str, str]) -> None:
+    """Set the session's settings and check that the next transaction has them. Raises `NotReady` if it has not.
+
+    They are no start-up parameters, because PgBouncer refuses a connection with unknown ones.
+    """
+    await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
+    rows = await connection.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(settings))
+    current = {row["name"]: row["setting"] for row in rows}
+    if lost := [name for name, value in settings.items() if current.get(name) != value]:
+        raise NotReady(f"cannot use Postgres: {', '.join(lost)} does not stay set; {_SESSION_POOLING}")
+
+
+async def _verify_own_session(connection: Connection, url: str, timeout_s: float) -> None:
+    """Raise `NotReady` if a pooler lets two connections share a session: settings and locks would not hold."""
+    backend = await connection.fetchval(_BACKEND)
+    if backend == connection.get_server_pid():
+        return  # no pooler in between
+    try:
+        second = await asyncpg.connect(url, **_connection_options(min(timeout_s, _POOLER_WAIT_S)))
+        try:
+            is_shared = await second.fetchval(_BACKEND) == backend
+        finally:
+            second.terminate()
+    except (TimeoutError, asyncpg.QueryCanceledError):
+        return  # it waits for a session of its own
+    if is_shared:
+        raise NotReady(f"cannot use Postgres: a pooler gives two connections one session; {_SESSION_POOLING}")
 
 
 async def check_version(connection: Connection) -> None:
