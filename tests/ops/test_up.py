@@ -26,10 +26,10 @@ FLOODGATE = Path(sys.executable).with_name("floodgate")
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """Yield a data directory with a short path, for sockets, that Postgres's user may enter."""
+    """Yield a data directory with a short path, for sockets, in a folder that Postgres's user may enter."""
     folder = Path(tempfile.mkdtemp(prefix="fg-"))
     folder.chmod(0o755)
-    yield folder
+    yield folder / "shop"
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -52,7 +52,10 @@ class UpProcess:
     async def start(self) -> None:
         self.output = ""
         self.process = await asyncio.create_subprocess_exec(
-            str(FLOODGATE), "up", env=self.env, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+            *("sh", "-c", 'umask 077 && exec "$0" up', str(FLOODGATE)),  # the strictest umask that is common
+            env=self.env,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
         assert self.process.stdout is not None
         while "Ctrl-C stops" not in self.output:
