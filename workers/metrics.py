@@ -24,6 +24,10 @@ WRITE_LAG_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 WRITE_FAILURES = Counter("floodgate_write_failures_total", "Attempts to store a batch that failed and are retried")
+SUSPECT_BATCHES = Counter(
+    "floodgate_suspect_batches_total",
+    "Attempts to store a batch whose orders fail alike while no other is stored: probably a defect of the program",
+)
 WORKER_JOBS = Counter("floodgate_worker_jobs_total", "Jobs that a worker has started", ["worker"])
 WORKER_FAILURES = Counter("floodgate_worker_failures_total", "Failed steps of a worker, which are retried", ["worker"])
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound, ProblemError
+from commerce.kernel.errors import Conflict, NotFound, NotReady
+from commerce.orders.model import PersistResult
 
 
 class NoSuchOrder(NotFound):
     title = "There is no such order, or it is not yours"
-
-
-class KeyReused(ProblemError):
-    code = "key_reused"
-    status = 422
-    title = "This Idempotency-Key was used with another order"
 
 
 class NotStoredYet(Conflict):
@@ -24,3 +19,13 @@ class NotStoredYet(Conflict):
 class CannotCancel(Conflict):
     code = "cannot_cancel"
     title = "The order can no longer be cancelled"
+
+
+class OrdersNotStorable(NotReady):
+    """Orders fail in a way that may be the program's fault. `result` is what became of the others of the batch."""
+
+    title = "Orders cannot be stored at the moment"
+
+    def __init__(self, detail: str, result: PersistResult) -> None:
+        super().__init__(detail)
+        self.result = result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -157,3 +158,13 @@ class OrderDetails(msgspec.Struct, frozen=True):
     user_id: str | None
     order: Order
     events: list[OrderEvent]
+
+
+@dataclass(slots=True)
+class PersistResult:
+    """The result of storing a batch; each of its orders is counted once."""
+
+    stored: int = 0
+    duplicates: int = 0
+    refused: list[UUID] = field(default_factory=list)
+    dead_lettered: dict[UUID, str] = field(default_factory=dict)

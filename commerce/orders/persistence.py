@@ -5,13 +5,25 @@ An order may be delivered several times.
 The common case is two plain COPYs in a transaction. If they fail, the cause is removed: orders that are stored already
 (their entry was delivered again after a crash) are dropped; an order whose idempotency key belongs to another order is
 stored as refused and its stock is released; otherwise the batch is bisected until the bad order is alone.
+
+A failed order becomes a dead letter only if the fault is its own. A defect of the program or of the schema fails every
+order, and none of them may be blamed for it. The rule, for the failed orders of a batch whose errors are of
+one kind:
+
+1. If another order of the batch was stored, the fault is theirs.
+2. If none was, and another order of the sale was stored since they became suspects (4), the fault is theirs.
+3. If none was, and it is one order, the first of its kind since an order was stored, and a well-formed order can be
+   stored (which is tried, and rolled back), the fault is its own.
+4. Otherwise they are suspects: they stay in the stream and are tried again, until another order of the sale is stored
+   (2) or the defect is gone.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -19,8 +31,17 @@ import asyncpg
 from commerce.dead_letters import store as dead_letters
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Connection, safe_error_text
-from commerce.kernel.stream_payload import StreamedOrder
+from commerce.kernel.stream_payload import (
+    AcceptedLine,
+    AcceptedOrder,
+    StreamedOrder,
+    decode_accepted,
+    encode_accepted,
+)
 from commerce.orders import store
+from commerce.orders.errors import OrdersNotStorable
+from commerce.orders.model import PersistResult
+from lua import EntryId
 
 _CONTENT_ERRORS = (
     asyncpg.DataError,
@@ -30,31 +51,116 @@ _CONTENT_ERRORS = (
     TypeError,
     OverflowError,
 )
-"""Errors caused by the content of an order; any other error is retried."""
+"""Errors that the content of an order may cause; any other error is retried."""
+_UNREADABLE = "unreadable"
 
 
-@dataclass(slots=True)
-class PersistResult:
-    """The result of storing a batch; each of its orders is counted once."""
+class FailedOrder(NamedTuple):
+    """An order that could not be stored, or not be decoded: then `order` is None.
 
-    stored: int = 0
-    duplicates: int = 0
-    refused: list[UUID] = field(default_factory=list)
-    dead_lettered: dict[UUID, str] = field(default_factory=dict)
+    `kind` is that of its error.
+    """
+
+    order_id: UUID
+    sale_id: str
+    order: AcceptedOrder | None
+    payload: bytes
+    entry: EntryId
+    kind: str
+    error: str
+
+    @classmethod
+    def unreadable(cls, order_id: UUID, sale_id: str, payload: bytes, entry: EntryId, reason: str) -> FailedOrder:
+        return cls(order_id, sale_id, None, payload, entry, _UNREADABLE, f"it cannot be read: {reason}")
 
 
 async def persist(connection: Connection, batch: Sequence[StreamedOrder], now: datetime) -> PersistResult:
-    """Store a batch; a repeat stores nothing twice.
+    """Store a batch as `SalePersistence` does, without knowledge of earlier ones."""
+    return await SalePersistence().persist(connection, batch, now)
 
-    Raises only errors that no order caused. Some orders may be stored then.
+
+class SalePersistence:
+    """Stores the batches of one sale, and remembers what is needed to judge failed orders.
+
+    Only what this process has stored is evidence: a process with another version of the program proves nothing about
+    this one.
     """
-    result = PersistResult()
-    await _persist(connection, batch, now, result)
-    return result
+
+    def __init__(self) -> None:
+        self._stored = 0
+        self._stored_when_suspected: dict[UUID, int] = {}
+        self._stored_when_kind_failed: dict[str, int] = {}
+
+    async def persist(
+        self,
+        connection: Connection,
+        batch: Sequence[StreamedOrder],
+        now: datetime,
+        *,
+        unreadable: Sequence[FailedOrder] = (),
+        orders_per_transaction: int = 2_000,
+    ) -> PersistResult:
+        """Store a batch, of which some orders could not be decoded; a repeat stores nothing twice.
+
+        Raises `OrdersNotStorable` if there are suspects, else only errors that no order caused. Some orders may be
+        stored then.
+        """
+        result, failed = PersistResult(), list(unreadable)
+        try:
+            for first in range(0, len(batch), orders_per_transaction):
+                await _persist(connection, batch[first : first + orders_per_transaction], now, result, failed)
+        finally:
+            self._stored += result.stored + len(result.refused)
+        if failed:
+            await self._judge(connection, failed, now, result)
+        if self._stored_when_suspected:
+            for order_id in (*(item.order.order_id for item in batch), *(order.order_id for order in unreadable)):
+                self._stored_when_suspected.pop(order_id, None)
+        return result
+
+    async def _judge(
+        self, connection: Connection, failed: Sequence[FailedOrder], now: datetime, result: PersistResult
+    ) -> None:
+        by_kind: dict[str, list[FailedOrder]] = defaultdict(list)
+        for order in failed:
+            by_kind[order.kind].append(order)
+        suspects: list[FailedOrder] = []
+        for kind, orders in by_kind.items():
+            if not (result.stored or result.refused) and await self._are_suspects(connection, kind, orders, now):
+                suspects += orders
+                continue
+            for order in orders:
+                await _dead_letter(connection, order, now)
+                result.dead_lettered[order.order_id] = order.error
+        if suspects:
+            raise OrdersNotStorable(
+                f"cannot store {len(suspects)} orders, and none was stored that proves them wrong: "
+                f"{suspects[0].error}; compare the versions of program and schema",
+                result,
+            )
+
+    async def _are_suspects(
+        self, connection: Connection, kind: str, orders: Sequence[FailedOrder], now: datetime
+    ) -> bool:
+        suspected = [self._stored_when_suspected.get(order.order_id) for order in orders]
+        is_new = suspected == [None] * len(orders)
+        if any(stored is not None and stored < self._stored for stored in suspected):
+            return False
+        is_first = self._stored_when_kind_failed.get(kind) != self._stored
+        self._stored_when_kind_failed[kind] = self._stored
+        if is_new and is_first and len(orders) == 1 and await _can_store(connection, orders[0], now):
+            return False
+        for order in orders:
+            self._stored_when_suspected.setdefault(order.order_id, self._stored)
+        return True
 
 
 async def _persist(
-    connection: Connection, batch: Sequence[StreamedOrder], now: datetime, result: PersistResult
+    connection: Connection,
+    batch: Sequence[StreamedOrder],
+    now: datetime,
+    result: PersistResult,
+    failed: list[FailedOrder],
 ) -> None:
     if not batch:
         return
@@ -63,24 +169,46 @@ async def _persist(
             await store.copy_orders(connection, batch, now)
             failpoint("writer.before_commit")
         result.stored += len(batch)
+        return
     except asyncpg.UniqueViolationError as error:
-        remaining = await _drop_stored_and_refused(connection, batch, now, result)
-        if len(remaining) < len(batch):
-            await _persist(connection, remaining, now, result)
-        else:
-            await _bisect(connection, batch, now, result, error)
+        failure: Exception = error
     except _CONTENT_ERRORS as error:
-        await _bisect(connection, batch, now, result, error)
+        failure = error
+    if isinstance(failure, asyncpg.UniqueViolationError):
+        try:
+            remaining = await _drop_stored_and_refused(connection, batch, now, result)
+        except _CONTENT_ERRORS as error:  # the search by keys meets a bad order too
+            failure, remaining = error, batch
+        if len(remaining) < len(batch):
+            await _persist(connection, remaining, now, result, failed)
+            return
+    if len(batch) > 1:
+        middle = len(batch) // 2
+        await _persist(connection, batch[:middle], now, result, failed)
+        await _persist(connection, batch[middle:], now, result, failed)
+        return
+    [item] = batch
+    failed.append(
+        FailedOrder(
+            item.order.order_id,
+            item.order.sale_id,
+            item.order,
+            item.payload,
+            item.entry,
+            _kind_of(failure),
+            safe_error_text(failure),
+        )
+    )
 
 
 async def _drop_stored_and_refused(
     connection: Connection, batch: Sequence[StreamedOrder], now: datetime, result: PersistResult
-) -> list[StreamedOrder]:
+) -> Sequence[StreamedOrder]:
     """Return the orders that are not stored, after storing those with a used key as refused."""
     stored_ids = await store.find_existing(connection, [item.order.order_id for item in batch])
-    result.duplicates += len(stored_ids)
     not_stored = [item for item in batch if item.order.order_id not in stored_ids]
     used_keys = await store.find_by_keys(connection, not_stored)
+    result.duplicates += len(stored_ids)
     remaining = []
     for item in not_stored:
         if key_owner := used_keys.get((item.order.user_id, item.order.idempotency_key)):
@@ -103,24 +231,54 @@ async def _refuse(connection: Connection, item: StreamedOrder, key_owner: UUID, 
         await store.cancel(connection, [item.order.order_id], now, "refused", "order_writer", reason)
 
 
-async def _bisect(
-    connection: Connection, batch: Sequence[StreamedOrder], now: datetime, result: PersistResult, error: Exception
-) -> None:
-    if len(batch) > 1:
-        middle = len(batch) // 2
-        await _persist(connection, batch[:middle], now, result)
-        await _persist(connection, batch[middle:], now, result)
-        return
-    item = batch[0]
-    error_text = safe_error_text(error)
+def _kind_of(error: Exception) -> str:
+    """Name what two errors must share to be of one kind.
+
+    The texts of Python's errors quote values, so they do not count.
+    """
+    if isinstance(error, asyncpg.PostgresError):
+        return f"{type(error).__name__} {error.sqlstate} {error.constraint_name} {error.column_name}"
+    return type(error).__name__
+
+
+async def _dead_letter(connection: Connection, failed: FailedOrder, now: datetime) -> None:
     await dead_letters.insert(
         connection,
-        order_id=item.order.order_id,
-        sale_id=item.order.sale_id,
-        order=item.order,
-        payload=item.payload,
-        error=error_text,
-        entry=item.entry,
+        order_id=failed.order_id,
+        sale_id=failed.sale_id,
+        order=failed.order,
+        payload=failed.payload,
+        error=failed.error,
+        entry=failed.entry,
         now=now,
     )
-    result.dead_lettered[item.order.order_id] = error_text
+
+
+async def _can_store(connection: Connection, failed: FailedOrder, now: datetime) -> bool:
+    """Store a well-formed order under the id of a failed one, and roll it back."""
+    order = AcceptedOrder(
+        order_id=failed.order_id,
+        user_id="probe",
+        idempotency_key="probe",
+        body_digest=bytes(16),
+        sale_id="probe",
+        generation=1,
+        currency="CNY",
+        total_minor=1,
+        pay_within_s=60,
+        ship_to="[]",
+        payments="[]",
+        lines=[AcceptedLine(0, 0, "probe", 1, 1)],
+    )
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        payload = encode_accepted(order)
+        item = StreamedOrder(decode_accepted(payload), failed.entry, payload)
+        await store.copy_orders(connection, [item], now, with_keys=False)
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    except _CONTENT_ERRORS:
+        return False
+    finally:
+        await transaction.rollback()
+    return True

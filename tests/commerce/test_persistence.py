@@ -14,7 +14,8 @@ import pytest
 from commerce.kernel.clock import SystemClock, from_ms
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.stream_payload import AcceptedLine, AcceptedOrder, StreamedOrder, encode_accepted
-from commerce.orders.persistence import persist
+from commerce.orders.errors import OrdersNotStorable
+from commerce.orders.persistence import SalePersistence, persist
 from lua import EntryId
 
 NOW_MS = SystemClock().now_ms()
@@ -53,7 +54,7 @@ async def stored_ids(connection: asyncpg.Connection[asyncpg.Record], table: str 
     return {row[0] for row in await connection.fetch(f"SELECT order_id FROM {table}")}
 
 
-BAD = {
+BAD: dict[str, dict[str, Any]] = {
     "a NUL in a text": {"user_id": "us\0er"},
     "invalid JSON": {"ship_to": "[{"},
     "an object in place of a list": {"payments": "{}"},
@@ -96,10 +97,71 @@ async def test_batch_with_bad_order_dead_letters_only_that_order(
     assert await connection.fetchval("SELECT count(*) FROM order_lines WHERE order_id = $1", row["order_id"]) == 0
 
 
-async def test_batch_of_bad_orders_is_dead_lettered(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    batch = [streamed_order(**change) for change in BAD.values()]
-    result = await persist(connection, batch, NOW)
-    assert (result.stored, len(result.dead_lettered)) == (0, len(BAD))
+async def test_batch_of_bad_orders_with_different_errors_is_dead_lettered(
+    connection: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    names = ("a NUL in a text", "invalid JSON", "a negative total", "a short digest", "a quantity of 0")
+    result = await persist(connection, [streamed_order(**BAD[name]) for name in names], NOW)
+    assert (result.stored, len(result.dead_lettered)) == (0, len(names))
+
+
+async def test_orders_with_same_error_are_suspects_until_another_is_stored(
+    connection: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    for change in BAD.values():
+        persistence, batch = SalePersistence(), [streamed_order(**change) for _ in range(3)]
+        for _ in range(3):
+            with pytest.raises(OrdersNotStorable, match="cannot store 3 orders"):
+                await persistence.persist(connection, batch, NOW)
+        assert not await stored_ids(connection, "dead_letters") & {item.order.order_id for item in batch}
+        await persistence.persist(connection, [streamed_order()], NOW)
+        assert len((await persistence.persist(connection, batch, NOW)).dead_lettered) == 3
+
+
+async def test_bad_orders_one_by_one_are_suspects_after_the_first(
+    connection: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    persistence, [first, second, third] = SalePersistence(), [streamed_order(total_minor=-1) for _ in range(3)]
+    assert len((await persistence.persist(connection, [first], NOW)).dead_lettered) == 1
+    with pytest.raises(OrdersNotStorable):
+        await persistence.persist(connection, [second], NOW)
+    await persistence.persist(connection, [streamed_order()], NOW)
+    assert len((await persistence.persist(connection, [second], NOW)).dead_lettered) == 1
+    assert len((await persistence.persist(connection, [third], NOW)).dead_lettered) == 1
+
+
+SCHEMA_DEFECTS = {
+    "a check that no order meets": "ALTER TABLE orders ADD CHECK (generation > 1000)",
+    "a column that no order fills": "ALTER TABLE orders ADD COLUMN another integer CHECK (another IS NOT NULL)",
+    "a trigger that refuses lines": "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN RAISE check_violation; END $$; "
+    "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON order_lines DEFERRABLE INITIALLY DEFERRED "
+    "FOR EACH ROW EXECUTE FUNCTION refuse()",
+}
+
+
+@pytest.mark.parametrize("name", SCHEMA_DEFECTS)
+async def test_defect_of_schema_dead_letters_no_order(
+    connection: asyncpg.Connection[asyncpg.Record], name: str
+) -> None:
+    await connection.execute(SCHEMA_DEFECTS[name])
+    for size in (1, 4):
+        with pytest.raises(OrdersNotStorable):
+            await persist(connection, [streamed_order() for _ in range(size)], NOW)
+    assert await stored_ids(connection, "dead_letters") == set()
+
+
+@pytest.mark.parametrize("name", ["a NUL in a text", "a negative total"])
+async def test_bad_order_among_stored_orders_or_used_keys_is_dead_lettered(
+    connection: asyncpg.Connection[asyncpg.Record], name: str
+) -> None:
+    """The search for stored orders and used keys meets the bad order too."""
+    stored = streamed_order(idempotency_key="used")
+    await persist(connection, [stored], NOW)
+    many = [streamed_order() for _ in range(1_100)]  # more than one buffer of COPY, so that the used key is met first
+    bad = streamed_order(**{**BAD[name], "idempotency_key": "used" if name == "a negative total" else "free"})
+    result = await persist(connection, [stored, *many, bad], NOW)
+    assert (result.stored, len(result.dead_lettered)) == (1_100, 1)
 
 
 async def test_batch_repeated_changes_nothing(connection: asyncpg.Connection[asyncpg.Record]) -> None:

@@ -79,19 +79,8 @@ async def test_acknowledge_removes_exactly_given_entries(shop: CliServices, sale
     assert await lua.acknowledge(shop.redis, keys, entries) == 2
     assert await lua.acknowledge(shop.redis, keys, entries) == 0
     assert (await lua.read_backlog(shop.redis, keys)).orders == 4
-    assert await lua.read_pending(shop.redis, keys, "reader", 10) == []
+    assert await lua.read_pending(shop.redis, keys, "reader", EntryId(0, 0), 10) == ([], None)
     assert len(await lua.read_new(shop.redis, keys, "reader", 10, 100)) == 1
-
-
-async def test_claim_idle_entries_moves_entries_of_dead_consumer(shop: CliServices, sale_id: str) -> None:
-    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
-    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
-    entries = await lua.read_new(shop.redis, keys, "dead", 10, 100)
-    assert await lua.claim_idle_entries(shop.redis, keys, "alive", 60_000, 10) == []
-    assert await lua.claim_idle_entries(shop.redis, keys, "alive", 0, 10) == entries
-    assert await lua.read_pending(shop.redis, keys, "dead", 10) == []
-    await lua.acknowledge(shop.redis, keys, entries)
-    assert await lua.delete_idle_consumers(shop.redis, keys, 0) == 2
 
 
 async def test_iter_stream_pages_through_long_stream(shop: CliServices, sale_id: str) -> None:

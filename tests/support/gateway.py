@@ -105,7 +105,7 @@ async def open_gateway(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         loop = asyncio.get_running_loop()
-        connections = ConnectionRegistry(settings.limits, services.clock)
+        connections = ConnectionRegistry(settings.limits, services.clock, services.client_addresses)
         timeout_task = asyncio.create_task(connections.enforce_timeouts_forever())
         stack.push_async_callback(cancel_and_wait, timeout_task)
         factory = fast_path_factory(connections, services, runner) if fast_path else connections.aiohttp_factory(runner)
@@ -121,9 +121,9 @@ async def open_gateway(
 
 
 @asynccontextmanager
-async def run_workers(settings: Settings, *names: str) -> AsyncIterator[None]:
+async def run_workers(settings: Settings, *names: str, instance: str = "test") -> AsyncIterator[None]:
     """Run workers in this event loop until the block ends."""
-    async with open_worker_services(settings, "test") as shop:
+    async with open_worker_services(settings, instance) as shop:
         tasks = [asyncio.create_task(WORKERS[name](shop), name=name) for name in names]
         try:
             yield
