@@ -116,6 +116,8 @@ class Sales:
                 check_price(price)
             except MoneyError as error:
                 raise Invalid(str(error)) from None
+        if price is UNSET and limit is UNSET:
+            return await self.get_item(sale_id, sku)
         async with self._db.transaction() as connection:
             await self._lock(connection, sale_id)
             item = await store.get_item(connection, sale_id, sku)

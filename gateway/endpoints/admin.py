@@ -8,6 +8,7 @@ from uuid import UUID
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from commerce.catalog.model import Product, ProductInput, Sku
 from commerce.dead_letters.model import DeadLetter
@@ -53,6 +54,17 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         check_price(self.price)
 
 
+class ChangedTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What changes of an item's terms: a member that is left out stays as it is, and null removes the limit."""
+
+    price: Price | UnsetType = UNSET
+    limit_per_user: Limit | UnsetType | None = UNSET
+
+    def __post_init__(self) -> None:
+        if self.price is not UNSET:
+            check_price(self.price)
+
+
 class CancelInput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The reason why staff cancel an order; the customer sees it among the order's events."""
 
@@ -96,12 +108,23 @@ async def put_items(call: Call) -> web.Response:
     return json_response(await call.services.sales.get(call.parameters["sale_id"]))
 
 
-async def change_terms(call: Call) -> web.Response:
-    """Change an item's price and limit per user.
+async def set_terms(call: Call) -> web.Response:
+    """Set an item's price and limit per user; a limit that is left out is removed.
 
     No order is accepted on the old terms after the answer, once `published_generation` equals `generation`.
     """
-    terms: Terms = call.body
+    return await _change_terms(call, call.body)
+
+
+async def change_terms(call: Call) -> web.Response:
+    """Change an item's price, limit per user, or both; what is left out stays, and null removes the limit.
+
+    No order is accepted on the old terms after the answer, once `published_generation` equals `generation`.
+    """
+    return await _change_terms(call, call.body)
+
+
+async def _change_terms(call: Call, terms: Terms | ChangedTerms) -> web.Response:
     sale_id, sku = call.parameters["sale_id"], call.parameters["sku"]
     return json_response(
         await call.services.sales.change_item(sale_id, sku, terms.price, terms.limit_per_user, call.staff_actor)
@@ -234,12 +257,22 @@ OPERATIONS = [
     _sales(
         method="PUT",
         path=f"{_SALE_PATH}/items/{{sku}}",
+        handler=set_terms,
+        summary="Set an item's terms",
+        answers={200: ("the item", SaleItem)},
+        problems=(404, 409, 503),
+        parameters=(SALE, SKU),
+        body=Terms,
+    ),
+    _sales(
+        method="PATCH",
+        path=f"{_SALE_PATH}/items/{{sku}}",
         handler=change_terms,
         summary="Change an item's terms",
         answers={200: ("the item", SaleItem)},
         problems=(404, 409, 503),
         parameters=(SALE, SKU),
-        body=Terms,
+        body=ChangedTerms,
     ),
     _sales(
         method="POST",

@@ -195,11 +195,11 @@ def put_items(
         print_line(f"add their stock with `{command}`")
 
 
-@app.command("change-stock")
+@app.command("change-stock", context_settings={"ignore_unknown_options": True})  # -5 is no option
 def change_stock(
     sale_id: SaleId,
     sku: Sku,
-    delta: Annotated[int, typer.Argument(help="units to add, or with a minus to take away: -- -5")],
+    delta: Annotated[int, typer.Argument(help="units to add, or with a minus to take away, such as -5")],
     reason: Annotated[str, typer.Option(help="recorded with the change")],
     change_id: Annotated[UUID | None, typer.Option(help="repeat a change whose outcome is unknown")] = None,
 ) -> None:

@@ -34,6 +34,7 @@ async def test_price_of_0_is_refused_by_the_api(gateway: TestGateway, shop: CliS
         ("POST", "sales", {"sale": sale, "items": {"a": free}}),
         ("PUT", f"sales/{sale_id}/items", {"items": {"a": free}}),
         ("PUT", f"sales/{sale_id}/items/a", free),
+        ("PATCH", f"sales/{sale_id}/items/a", free),
     ):
         answer = await gateway.call(method, f"/v1/admin/{path}", roles=["operator"], json=body)
         assert (answer.status, answer.code) == (422, "invalid"), path
@@ -79,8 +80,9 @@ async def test_items_with_a_price_of_0_of_earlier_days_cannot_make_an_order_of_0
     async with shop.db.connection() as connection:
         await connection.execute("UPDATE products SET price_minor = 0 WHERE sku = 'free'")
         await connection.execute("UPDATE sale_items SET price_minor = 0 WHERE sku = 'free'")
+    sale = SaleInput("other", "A sale", "CNY", from_ms(shop.clock.now_ms()))
     with pytest.raises(Invalid, match=REASON):
-        await shop.sales.create(SaleInput("other", "A sale", "CNY", from_ms(shop.clock.now_ms())), [("free", ItemInput())], "test")
+        await shop.sales.create(sale, [("free", ItemInput())], "test")
     await shop.sales.change_item(sale_id, "free", UNSET, 3, "test")
     await gateway.services.snapshots.refresh()
     answer = await gateway.order(order_body(sale_id, ("free", 2)))

@@ -69,6 +69,30 @@ async def test_staff_run_sale_from_product_to_close(shop: CliServices, gateway: 
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
+async def test_patch_of_terms_leaves_what_is_absent_and_removes_what_is_null(
+    shop: CliServices, gateway: TestGateway, sale_id: str
+) -> None:
+    await make_sale(shop, sale_id, {"a": (5, 100, 4)})
+    path = f"/v1/admin/sales/{sale_id}/items/a"
+    for method, body, price, limit in (
+        ("PATCH", {"price": 90}, 90, 4),
+        ("PATCH", {"limit_per_user": 3}, 90, 3),
+        ("PATCH", {"limit_per_user": None}, 90, None),
+        ("PATCH", {"price": 80, "limit_per_user": 2}, 80, 2),
+        ("PATCH", {}, 80, 2),
+        ("PUT", {"price": 70, "limit_per_user": 2}, 70, 2),
+        ("PUT", {"price": 60}, 60, None),
+    ):
+        answer = await gateway.call(method, path, roles=["sales"], json=body)
+        assert (answer.status, answer.body["price"], answer.body["limit_per_user"]) == (200, price, limit), body
+    generation = (await shop.sales.get(sale_id)).generation
+    for body in ({"price": None}, {"price": 0}, {"limit_per_user": 0}, {"limit": 3}, []):
+        answer = await gateway.call("PATCH", path, roles=["sales"], json=body)
+        assert (answer.status, answer.code) == (422, "invalid"), body
+    await gateway.call("PATCH", path, roles=["sales"], json={})
+    assert (await shop.sales.get(sale_id)).generation == generation, "nothing was changed"
+
+
 async def test_dead_letter_is_shown_retried_and_discarded_once(
     shop: CliServices, settings: Settings, gateway: TestGateway, sale_id: str
 ) -> None:

@@ -127,6 +127,11 @@ async def test_sale_items_on_open_sale_adds_product_without_stock(
     assert (item.price, item.limit_per_user) == (60, 2)
     assert (await floodgate("sale", "change-stock", sale_id, "new", "3", "--reason", "arrived"))[0] == 0
     assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 5, "new": 3}
+    for removal in (("-1", "--reason", "broken"), ("--reason", "broken", "-1"), ("--reason", "broken", "--", "-1")):
+        assert (await floodgate("sale", "change-stock", sale_id, "new", *removal))[0] == 0, removal
+    assert (await lua.cut(shop.redis, SaleKeys(sale_id))).stock == {"a": 5, "new": 0}
+    status, output = await floodgate("sale", "change-stock", sale_id, "new", "-1", "--reson", "broken")
+    assert (status, "Missing option '--reason'" in output) == (2, True)
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
