@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
+from typing import Any, get_args
 
-import click
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from ops.cli import app
+from ops.commands.moment_arguments import read_day, read_moment
 
 OUT_OF_BOUNDS = ["0001-01-01", "1999-12-31", "3000-01-01", "9999-12-31"]
 CREATE = ["sale", "create", "a", "--items", "{file}", "--title", "A sale", "--currency", "CNY"]
@@ -20,18 +22,19 @@ COMMANDS = {
     "reconcile --date": ["reconcile", "{file}", "--provider", "alipay", "--date"],
     "route plan --date": ["route", "plan", "--date"],
     "route show --date": ["route", "show", "--date"],
-    "route link --date": ["route", "link", "--date"],
+    "route links --date": ["route", "links", "--date"],
     "rates choose --by": ["rates", "choose", "--to", "CN", "--weight", "1kg", "--by"],
     "rates choose --hand-over": ["rates", "choose", "--to", "CN", "--weight", "1kg", "--hand-over"],
 }
 
 
-def _leaves(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Command]]:
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from _leaves(inner, f"{path} {name}".strip())
-    else:
-        yield path, command
+def _arguments(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and name of each argument of a command and its subcommands, with its declaration."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from _arguments(inner, f"{path} {name}".strip())
+    for parameter in command.params:
+        if (descriptor := getattr(parameter, "type_descriptor", None)) is not None:
+            yield f"{path} {parameter.opts[0]}", descriptor
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -46,11 +49,11 @@ def test_argument_out_of_bounds_is_refused(name: str, tmp_path: Path) -> None:
 
 
 def test_every_argument_that_is_a_day_or_a_moment_is_in_the_table() -> None:
-    arguments = set()
-    for path, command in _leaves(typer.main.get_command(app)):
-        for parameter in command.params:
-            if getattr(parameter.type, "name", "") in ("read_day", "read_moment"):
-                arguments.add(f"{path} {parameter.opts[0]}")
-            elif isinstance(parameter.type, click.DateTime):
-                assert parameter.type.formats == ["%H:%M"], "only times of day are read without bounds"
-    assert arguments == COMMANDS.keys()
+    bounded = set()
+    for name, descriptor in _arguments(typer.main.get_command(app)):
+        if {date, datetime} & {descriptor.annotation, *get_args(descriptor.annotation)}:
+            if descriptor.parameter_info.parser in (read_day, read_moment):
+                bounded.add(name)
+            else:
+                assert descriptor.parameter_info.formats == ["%H:%M"], name
+    assert bounded == COMMANDS.keys()
