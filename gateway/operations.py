@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
+from hashlib import sha256
 from typing import Any, Literal
 
 import msgspec
@@ -16,13 +17,15 @@ from aiohttp import web
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.moments import check_years
+from commerce.staff_requests.store import StaffAnswer
 from gateway.auth import Identity, Role
-from gateway.decoding import decode_json
+from gateway.decoding import IDEMPOTENCY_KEY_INVALID, IdempotencyKey, decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
 from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
 _NOBODY = Identity("", frozenset(), 0)
+_KEY_HEADER = "Idempotency-Key"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,13 @@ class Call:
 
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+_STAFF_KEY = Parameter(
+    name=_KEY_HEADER,
+    location="header",
+    type=IdempotencyKey | None,
+    description="up to 128 printable characters, new for each request; a repeat with it gets the same answer",
+    invalid_message=IDEMPOTENCY_KEY_INVALID,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +89,10 @@ class Operation:
     """Check overload and the user's rate before the body is read."""
     has_raw_body: bool = False
     """Pass the body on as received, of whatever media type."""
+    is_one_transaction: bool = False
+    """The handler changes only Postgres: its changes and the answer to its key are stored together.
+
+    A staff operation of another kind must change nothing more when it is repeated."""
     links: tuple[str, ...] = ()
     """Operations that take this one's `order_id`."""
     decoder: msgspec.json.Decoder[Any] | None = field(init=False, default=None)
@@ -86,6 +100,14 @@ class Operation:
     def __post_init__(self) -> None:
         if self.body is not None:
             object.__setattr__(self, "decoder", msgspec.json.Decoder(self.body))
+        if self.takes_staff_key:
+            object.__setattr__(self, "parameters", (*self.parameters, _STAFF_KEY))
+
+    @property
+    def takes_staff_key(self) -> bool:
+        """True for changes by staff, except those that take a key of their own kind."""
+        own_key = any(parameter.name == _KEY_HEADER and parameter is not _STAFF_KEY for parameter in self.parameters)
+        return self.method == "POST" and self.access not in ("anyone", "customer") and not own_key
 
     @property
     def id(self) -> str:
@@ -105,7 +127,30 @@ class Operation:
             body = decode_json(self.decoder, await read_body(request, services))
         elif self.has_raw_body:
             body = await read_raw(request, services)
-        return await self.handler(Call(request, services, identity, parameters, body))
+        call = Call(request, services, identity, parameters, body)
+        if self.takes_staff_key and parameters[_KEY_HEADER] is not None:
+            return await self._answer_with_key(call, parameters[_KEY_HEADER])
+        return await self.handler(call)
+
+    async def _answer_with_key(self, call: Call, key: str) -> web.Response:
+        """Handle a request of staff once, and answer its repeats as the first time."""
+        request, requests = call.request, call.services.staff_requests
+        content = msgspec.json.encode(msgspec.to_builtins(call.body, str_keys=True), order="sorted")
+        digest = sha256(f"{request.method} {request.raw_path}\n".encode() + content).digest()
+
+        async def handle() -> StaffAnswer:
+            response = await self.handler(call)
+            assert isinstance(response, web.Response)
+            assert response.body is None or isinstance(response.body, bytes)
+            location = response.headers.get("Location")
+            return StaffAnswer(response.status, response.content_type, location, response.body or b"")
+
+        answer_request = requests.answer_once if self.is_one_transaction else requests.answer_same
+        status, content_type, location, body = await answer_request(call.staff_actor, key, digest, handle)
+        if not body:
+            return web.Response(status=status)
+        headers = {"Location": location} if location else None
+        return web.Response(status=status, body=body, content_type=content_type, headers=headers)
 
     def _identify(self, request: web.Request, services: GatewayServices) -> Identity:
         if self.access == "anyone":

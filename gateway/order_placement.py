@@ -12,11 +12,10 @@ from uuid import UUID
 from redis.asyncio import Redis
 
 from commerce.kernel.clock import DAY_MS, Clock, from_ms
-from commerce.kernel.errors import Invalid, NotReady, ProblemError
+from commerce.kernel.errors import Invalid, KeyReused, NotReady, ProblemError
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
-from commerce.orders.errors import KeyReused
 from commerce.orders.model import PlacedOrder, PlaceOrder
 from commerce.orders.pricing import OrderLimits, body_digest, price_order
 from commerce.sales.errors import NoSuchSale, OverLimit, SaleClosed, SaleNotOpen, SalePaused, SoldOut

@@ -43,6 +43,7 @@ from commerce.sales.stock_changes import StockChanges
 from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
+from commerce.staff_requests.service import StaffRequests
 from config.settings import Settings
 from gateway.admission import Admission
 from gateway.auth import Authenticator
@@ -94,6 +95,7 @@ class GatewayServices:
     sales: Sales
     stock: StockChanges
     orders: Orders
+    staff_requests: StaffRequests
     payments: Payments
     providers: dict[str, Provider]
     shipping: Shipping
@@ -184,6 +186,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         sales=sales,
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
+        staff_requests=StaffRequests(db, clock),
         payments=Payments(db, clock, ids, providers, settings.payments, Shipping.has_cash_shipments),
         providers=providers,
         shipping=shipping,

@@ -15,10 +15,10 @@ CREATE TABLE staff_requests (
     idempotency_key text NOT NULL CHECK (length(idempotency_key) BETWEEN 1 AND 255),
     digest          bytea NOT NULL CHECK (length(digest) = 32),
     created_at      timestamptz NOT NULL,
-    status          smallint CHECK (status BETWEEN 200 AND 299),
-    content_type    text NOT NULL DEFAULT '',
+    status          smallint NOT NULL CHECK (status BETWEEN 200 AND 299),
+    content_type    text NOT NULL,
     location        text,
-    body            bytea NOT NULL DEFAULT '',
+    body            bytea NOT NULL,
     PRIMARY KEY (actor, idempotency_key)
 );
 CREATE INDEX staff_requests_by_age ON staff_requests (created_at);
@@ -30,4 +30,3 @@ COMMENT ON COLUMN payments.payer_ip IS 'The customer''s network address, which W
 COMMENT ON COLUMN payments.provider_error IS 'The provider''s own words of a refusal, for staff only';
 COMMENT ON TABLE staff_requests IS 'Answers to staff requests with an Idempotency-Key, for repeats; kept for 48 hours';
 COMMENT ON COLUMN staff_requests.digest IS 'SHA-256 of the method, the path and the body: a repeat has the same';
-COMMENT ON COLUMN staff_requests.status IS 'HTTP status of the answer; NULL only inside the transaction of the request';

@@ -48,6 +48,12 @@ class Conflict(ProblemError):
     title = "The present state does not allow this"
 
 
+class KeyReused(ProblemError):
+    code = "key_reused"
+    status = 422
+    title = "This Idempotency-Key was used with another request"
+
+
 class NotReady(ProblemError):
     """Nothing was done. The request may be repeated."""
 

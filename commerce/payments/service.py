@@ -13,7 +13,7 @@ from uuid import UUID
 from asyncpg import UniqueViolationError
 
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.errors import Invalid
+from commerce.kernel.errors import KeyReused
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.money import Money
@@ -192,7 +192,8 @@ class Payments:
     ) -> OrderPayments:
         """Refund a part of what was captured, or all that is left, payment by payment from the last tender on.
 
-        The same key again changes nothing. Raises `NoSuchOrder` and `RefundExceedsCaptured`."""
+        The same key again changes nothing. Raises `NoSuchOrder`, `RefundExceedsCaptured`, and `KeyReused` if the key
+        belongs to another refund of the order."""
         refund_key = f"staff {idempotency_key}"
         async with self._db.transaction() as connection:
             order = await orders.lock_order(connection, order_id)
@@ -205,7 +206,11 @@ class Payments:
                     "cannot refund the order now: it was paid late and its stock is being reacquired; "
                     "try again in a moment"
                 )
-            if not any(refund.refund_key == refund_key for refund in refunds):
+            earlier = [refund for refund in refunds if refund.refund_key == refund_key]
+            earlier_minor = sum(refund.amount_minor for refund in earlier)
+            if earlier and (reason != earlier[0].reason or amount_minor not in (None, earlier_minor)):
+                raise KeyReused(f"the key was used for a refund of {earlier_minor} with another reason or amount")
+            if not earlier:
                 captured = [payment for payment in reversed(payments) if payment.status == "captured"]
                 refunded_minor = sum(refund.amount_minor for refund in refunds if refund.status != "failed")
                 available_minor = sum(payment.amount_minor for payment in captured) - refunded_minor
@@ -246,7 +251,7 @@ class Payments:
     async def grant_store_credit(self, user_id: str, amount: Money, idempotency_key: str) -> StoreCredit:
         """Grant store credit to a customer, once per key.
 
-        Raises `Invalid` if the key was used for another grant."""
+        Raises `KeyReused` if the key was used for another grant."""
         posting = f"gift {idempotency_key}"
         entries = {f"credit:{user_id}": -amount.amount, "shop:credit": amount.amount}
         async with self._db.transaction() as connection:
@@ -256,8 +261,7 @@ class Payments:
             except UniqueViolationError:
                 expected = {(account, units, amount.currency) for account, units in entries.items()}
                 if await store.get_posting(connection, posting) != expected:
-                    pointer, detail = "/idempotency_key", "the key was used for another grant: send a new one"
-                    raise Invalid(f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}]) from None
+                    raise KeyReused("the key was used for another grant: send a new one") from None
             else:
                 await store.adjust_store_credit(connection, user_id, amount.currency, amount.amount)
         return await self.get_store_credit(user_id)

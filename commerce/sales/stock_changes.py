@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from commerce.kernel.clock import Clock, from_ms, to_ms
-from commerce.kernel.errors import Conflict, Invalid
+from commerce.kernel.errors import Invalid, KeyReused
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.failures import Failures
 from commerce.kernel.jobs import RetryPolicy
@@ -35,7 +35,7 @@ class StockChanges:
         """Record a change and apply it. A repeat with the same id returns the same change.
 
         While Redis is unreachable the change stays `pending` and is applied later. Raises `NotEnoughFreeUnits` if it
-        removes more units than are free, `Conflict` if the id was used for another change.
+        removes more units than are free, `KeyReused` if the id was used for another change.
         """
         if change.delta == 0:
             raise Invalid("cannot change stock by 0 units")
@@ -50,7 +50,7 @@ class StockChanges:
             stored = await store.get_change(connection, change_id)
         assert stored is not None
         if (stored.sale_id, stored.sku, stored.delta) != (sale_id, change.sku, change.delta):
-            raise Conflict(f"the change id {change_id} was used for another change")
+            raise KeyReused(f"the change id {change_id} was used for another change: use a new one")
         failpoint("stock.after_record")
         if stored.status == "pending":
             stored = await self._apply(stored, 1)

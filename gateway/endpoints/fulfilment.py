@@ -246,7 +246,8 @@ _WRITE_PROBLEMS, _READ_PROBLEMS, _LIST_PROBLEMS = (404, 409, 503), (404, 503), (
 _operation = partial(Operation, tag="staff: fulfilment", access="warehouse")
 _get = partial(_operation, method="GET")
 _pdf = partial(_get, answers={200: ("a PDF", None)}, content_type="application/pdf")
-_change = partial(_operation, method="POST", problems=_WRITE_PROBLEMS, parameters=(_SHIPMENT,))
+_post = partial(_operation, method="POST", problems=_WRITE_PROBLEMS, is_one_transaction=True)
+_change = partial(_post, parameters=(_SHIPMENT,))
 
 # One line per request part keeps the table readable: path, handler, summary; then what differs from the defaults.
 # fmt: off
@@ -333,13 +334,13 @@ ADMIN = [
         path=_UNPLANNED_PATH, handler=list_unplanned_orders, summary="List unplanned orders",
         answers={200: ("all unplanned orders", UnplannedOrders)}, problems=_LIST_PROBLEMS,
     ),
-    _operation(
-        method="POST", path=f"{_UNPLANNED_PATH}/{{order_id}}/retry", handler=retry_planning,
-        summary="Plan an order again", answers={204: ("retried", None)}, problems=_WRITE_PROBLEMS, parameters=(ORDER,),
+    _post(
+        path=f"{_UNPLANNED_PATH}/{{order_id}}/retry", handler=retry_planning,
+        summary="Plan an order again", answers={204: ("retried", None)}, parameters=(ORDER,),
     ),
-    _operation(
-        method="POST", path=_WAVES_PATH, handler=create_wave, summary="Create a wave",
-        answers={201: ("the wave", Wave)}, problems=_WRITE_PROBLEMS, body=WaveInput,
+    _post(
+        path=_WAVES_PATH, handler=create_wave, summary="Create a wave",
+        answers={201: ("the wave", Wave)}, body=WaveInput,
     ),
     _get(
         path=_WAVE_PATH, handler=show_wave, summary="Show a wave",

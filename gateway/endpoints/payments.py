@@ -182,6 +182,7 @@ ADMIN = [
     ),
     _staff(
         method="POST",
+        is_one_transaction=True,
         path="/v1/admin/orders/{order_id}/refunds",
         handler=refund_order,
         summary="Refund an order",
@@ -192,6 +193,7 @@ ADMIN = [
     ),
     _staff(
         method="POST",
+        is_one_transaction=True,
         path="/v1/admin/payments/{payment_id}/cash-collected",
         handler=record_cash_collected,
         summary="Record collected cash",
@@ -209,6 +211,7 @@ ADMIN = [
     ),
     _staff(
         method="POST",
+        is_one_transaction=True,
         path="/v1/admin/parked-jobs/{id}/retry",
         handler=retry_parked_job,
         summary="Retry a parked job",
@@ -218,6 +221,7 @@ ADMIN = [
     ),
     _staff(
         method="POST",
+        is_one_transaction=True,
         path="/v1/admin/store-credit/{user_id}",
         handler=grant_store_credit,
         summary="Grant store credit",

@@ -11,7 +11,7 @@ import pytest
 import lua
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import from_ms
-from commerce.kernel.errors import Conflict, Invalid
+from commerce.kernel.errors import Conflict, Invalid, KeyReused
 from commerce.sales.errors import InvalidSaleState, NoSuchSale, NotEnoughFreeUnits
 from commerce.sales.loading import load_sale
 from commerce.sales.model import ItemInput, SaleInput, SaleState, StockChangeInput
@@ -160,7 +160,7 @@ async def test_stock_change_repeated_is_applied_once(shop: CliServices, sale_id:
     assert first == repeated
     assert (first.status, first.actor, first.reason) == ("applied", "ann", "found some")
     assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
-    with pytest.raises(Conflict, match="another change"):
+    with pytest.raises(KeyReused, match="another change"):
         await shop.stock.change(sale_id, change_id, StockChangeInput("a", 4, "x"), "ann")
     with pytest.raises(NotEnoughFreeUnits, match="8 units of a are free, so 9 cannot"):
         await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", -9, "x"), "ann")

@@ -147,7 +147,7 @@ async def test_staff_refund_cash_and_credit_within_rules(pay: PaymentShop) -> No
         credit = await pay.call_as_staff("POST", "/store-credit/user", json=grant)
         assert credit == {"user_id": "user", "balances": [{"amount": 50, "currency": "CNY"}]}
     other = await pay.gateway.call("POST", "/v1/admin/store-credit/other", user="sam", roles=["support"], json=grant)
-    assert (other.status, other.code) == (422, "invalid")
+    assert (other.status, other.code) == (422, "key_reused")
     assert (await pay.gateway.call("GET", "/v1/store-credit")).body == credit
     assert await pay.fetch_value("SELECT actor FROM refunds") is None
 
