@@ -261,6 +261,11 @@ def _explain_failed_connect() -> Iterator[None]:
         yield
     except (*POSTGRES_UNAVAILABLE, asyncpg.PostgresError) as error:
         raise NotReady(explain_unavailable(error)) from error
+    except KeyError:  # asyncpg looks up the name of the process's user
+        raise NotReady(
+            "cannot use Postgres: DATABASE_URL names no user, and this process's user id has no name; "
+            "write postgresql://USER@HOST/DATABASE"
+        ) from None
 
 
 class _SessionConnection(Connection):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +62,6 @@ async def run_shell(
         ("PYTHONIOENCODING=ascii floodgate capacity", 0, "orders/s"),
         ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 floodgate reconcile --help", 0, "业务明细"),
         ("floodgate token user $'caf\\xe9'", 2, "error: caf\\udce9 is not UTF-8; type it again, or rename the file"),
-        ("env -u HOME -u USER -u LOGNAME floodgate token user alice", 0, "ey"),
         ("floodgate order cancel 01a22470-ed59-7416-844b-11937b157bee --reason r <&-", 1, "Aborted"),
         (
             "printf '\\xff\\n' | floodgate order cancel 01a22470-ed59-7416-844b-11937b157bee --reason r",
@@ -129,6 +130,31 @@ async def test_process_with_wrong_file_names_it(tmp_path: Path, script: str, wor
     assert words in errors
     assert "Traceback" not in errors
     assert "Postgres" not in errors
+
+
+NAMELESS = ("unshare", "--map-user=54321", "--map-group=54321", "env", "-u", "HOME", "-u", "USER", "-u", "LOGNAME")
+"""runs a command as a user without a name and without a home, as containers do"""
+needs_namespaces = pytest.mark.skipif(
+    not shutil.which("unshare") or subprocess.run([*NAMELESS, "true"], check=False).returncode != 0,
+    reason="needs user namespaces",
+)
+
+
+@needs_namespaces
+@pytest.mark.parametrize(
+    ("command", "status", "words"),
+    [
+        ("floodgate token user alice", 0, "ey"),
+        ("python -c 'from ops.commands.console import get_actor; print(get_actor())'", 0, "cli uid 54321\n"),
+        ("REDIS_URL=redis:// DATABASE_URL=postgresql://localhost/x floodgate migrate", 1, "DATABASE_URL names no user"),
+    ],
+)
+async def test_user_without_name_and_home_is_known_by_number(
+    tmp_path: Path, command: str, status: int, words: str
+) -> None:
+    result, output, errors = await run_shell(f"{' '.join(NAMELESS)} {command}", home=tmp_path)
+    assert (result, "Traceback" in errors) == (status, False), errors
+    assert words in output + errors
 
 
 async def test_import_reads_a_pipe(settings: Settings, sale_prefix: str, tmp_path: Path) -> None:
