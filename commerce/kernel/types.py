@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
@@ -42,4 +41,3 @@ def explain_mismatch(error: msgspec.ValidationError) -> str:
 
 Name = Annotated[str, filled_line(200)]
 Reason = Annotated[str, filled_line(200)]
-Moment = Annotated[datetime, msgspec.Meta(tz=True, description="RFC 3339")]
