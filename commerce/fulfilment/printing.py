@@ -22,7 +22,7 @@ from commerce.warehouses import store as warehouses
 # ruff: noqa: PLC0415  # The libraries are optional, slow to load, and loaded in the thread that draws.
 
 
-_MODULES = ("reportlab", "fontTools", "segno", "justmytype_intl_cjk", "matplotlib")
+_MODULES = ("reportlab", "fontTools", "segno", "justmytype_intl_cjk", "matplotlib", "arabic_reshaper", "bidi")
 """Libraries and fonts that documents are made with; DejaVu Sans is in Matplotlib."""
 
 
@@ -113,9 +113,12 @@ class DocumentPrinter:
 
 def _draw_label(label: LabelData) -> bytes:
     require_extra("print labels", "fulfilment", *_MODULES)
-    from commerce.fulfilment.documents.label import draw_label
+    from commerce.fulfilment.documents.label import UnprintableText, draw_label
 
-    return draw_label(label)
+    try:
+        return draw_label(label)
+    except UnprintableText as error:
+        raise NoLabel(f"cannot print the label of order {label.order_id}: {error}") from None
 
 
 def _draw_labels(labels: Sequence[LabelData]) -> bytes:

@@ -5,9 +5,8 @@ A document embeds every glyph that it shows, so that all viewers show it alike.
 No font has all characters, and a bare machine has no fonts. A typeface is therefore composed of font files from
 installed packages: each character is taken from the first file that has it. Noto Sans covers simplified Chinese,
 traditional Chinese, Japanese and Korean (SIL OFL 1.1, package justmytype-intl-cjk), DejaVu Sans the other alphabets
-(Bitstream Vera's licence, package matplotlib). Glyphs are not shaped: Arabic, Hebrew and the scripts of India and
-Thailand are not joined as they should be. A character that no file has is shown as 〓, the printers' sign for a missing
-glyph.
+(Bitstream Vera's licence, package matplotlib). Glyphs are not shaped: `text_fitting` joins Arabic letters by other
+means. A character that no file has is shown as 〓, the printers' sign for a missing glyph.
 """
 
 from __future__ import annotations
