@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import typer
 
+from commerce.catalog.model import Product
 from commerce.kernel.csv_rows import ImportReport, read_lines
 from ops.commands.console import (
     CsvFile,
+    JsonOption,
     ReportFile,
     format_time,
     print_import_report,
+    print_json,
     print_table,
     run,
     run_change,
@@ -39,14 +42,17 @@ def import_file(file: CsvFile, report: ReportFile = None) -> None:
 
 
 @app.command("show")
-def show(sku: str) -> None:
+def show(sku: str, json: JsonOption = False) -> None:
     """Show a product."""
 
-    async def work() -> Table:
+    async def work() -> Product:
         async with open_cli_services() as shop:
-            product = await shop.catalog.get(sku)
-        table = Table("SKU", "name", "price", "currency", "changed (UTC)")
-        table.add_row(product.sku, product.name, str(product.price), product.currency, format_time(product.updated_at))
-        return table
+            return await shop.catalog.get(sku)
 
-    print_table(run(work()))
+    product = run(work())
+    if json:
+        print_json(product)
+        return
+    table = Table("SKU", "name", "price", "currency", "changed (UTC)")
+    table.add_row(product.sku, product.name, str(product.price), product.currency, format_time(product.updated_at))
+    print_table(table)

@@ -47,7 +47,7 @@ def list_jobs(json: JsonOption = False) -> None:
 
 
 @app.command()
-def show(job_id: JobId) -> None:
+def show(job_id: JobId, json: JsonOption = False) -> None:
     """Show a parked job with its whole reason and its order's payments."""
 
     async def work() -> tuple[ParkedJob, OrderPayments]:
@@ -60,6 +60,9 @@ def show(job_id: JobId) -> None:
         )
 
     job, order_payments = run(work())
+    if json:
+        print_json({"job": job, "order": order_payments})
+        return
     print_values(
         (
             (job.kind, job.id),

@@ -129,6 +129,7 @@ def links(
         str | None,
         typer.Option(metavar="URL", help="the shop's address as drivers reach it; left out: from the settings"),
     ] = None,
+    json: JsonOption = False,
 ) -> None:
     """Print the signed link of each of the day's routes.
 
@@ -146,7 +147,11 @@ def links(
                 for route in await create_fleet(shop).list_routes(day)
             ]
 
-    for vehicle_id, link in run(work()):
+    links_by_vehicle = run(work())
+    if json:
+        print_json([{"vehicle_id": vehicle_id, "link": link} for vehicle_id, link in links_by_vehicle])
+        return
+    for vehicle_id, link in links_by_vehicle:
         print_line(f"{vehicle_id} {link}")
 
 
