@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import asyncpg
@@ -30,3 +31,24 @@ async def test_every_table_of_migrated_database_has_a_comment(database_url: str)
     finally:
         await connection.close()
     assert [row["relname"] for row in rows] == []
+
+
+CLOCK_READERS = {
+    "schema_migrations.applied_at",  # only shown
+    "sale_closed_at",  # compared with moments that are days away
+}
+
+
+async def test_times_of_rows_are_those_of_the_processes(database_url: str) -> None:
+    """No default and no trigger reads the server's clock: a job that it makes due would be due by another clock."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(
+            "SELECT adrelid::regclass || '.' || attname AS name, pg_get_expr(adbin, adrelid) AS code FROM pg_attrdef "
+            "JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum "
+            "UNION SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        )
+    finally:
+        await connection.close()
+    clock = re.compile(r"now\(|_timestamp\(|timeofday\(|current_(date|time)|localtime", re.IGNORECASE)
+    assert {row["name"] for row in rows if clock.search(row["code"])} <= CLOCK_READERS

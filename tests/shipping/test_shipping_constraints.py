@@ -84,3 +84,14 @@ async def test_database_and_code_have_the_same_transitions(ship: ShippingShop) -
     assert await ship.fetch_value(query, order_id) == 1
     with pytest.raises(asyncpg.UniqueViolationError):
         await ship.fetch_rows("INSERT INTO fulfilments (order_id, paid_at) VALUES ($1, now()) RETURNING 1", order_id)
+
+
+async def test_fulfilment_of_paid_order_is_due_at_its_event(ship: ShippingShop) -> None:
+    """By the clock of the process: a worker that looks at once finds it, whatever the server's clock says."""
+    order_id = await ship.add_order(("a", 1, 0))
+    async with ship.shop.db.connection() as connection:
+        row = await connection.fetchrow(
+            "SELECT paid_at, due_at, at FROM fulfilments JOIN order_events USING (order_id) WHERE order_id = $1",
+            order_id,
+        )
+    assert row["paid_at"] == row["due_at"] == row["at"]
