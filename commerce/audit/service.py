@@ -34,6 +34,7 @@ from lua import Cut, EntryId, SaleKeys
 
 _MAX_ATTEMPTS, _RETRY_INTERVAL_S = 10, 0.3
 _MAX_EXAMPLES = 5
+_MAX_ORPHANS = 100
 
 
 class _SaleReloaded(Exception):
@@ -44,12 +45,13 @@ class _SaleReloaded(Exception):
 class _RedisState:
     """The part of a sale in Redis: promised orders, the cut, and the stream's orders up to it.
 
-    Orders that cannot be decoded are None.
+    Orders that cannot be decoded are None. `orphans` are entries that no writer gets.
     """
 
     promised: dict[UUID, str]
     cut: Cut
     streamed: dict[UUID, AcceptedOrder | None]
+    orphans: list[EntryId]
 
 
 class Audit:
@@ -100,6 +102,7 @@ class Audit:
             findings = [
                 *_check_stock(rows),
                 *_check_lost_orders(redis_state, persisted),
+                *_make_finding("P2", "stream entries are neither pending nor new", list(map(str, redis_state.orphans))),
                 *_check_stream_keys(streamed),
                 *await self._check_limits(keys, redis_state, snapshot, streamed.values(), unmarked_releases),
                 *await _run_sql_checks(snapshot),
@@ -114,7 +117,8 @@ class Audit:
         async for entry in lua.iter_stream(self._redis, keys, up_to=cut.last_entry):
             for field, payload in entry.orders:
                 streamed[UUID(bytes=field) if len(field) == 16 else _substitute_id(entry.id)] = _decode(payload)
-        return _RedisState(promised, cut, streamed)
+        orphans = await lua.claim_orphans(self._redis, keys, "", _MAX_ORPHANS)
+        return _RedisState(promised, cut, streamed, [entry.id for entry in orphans])
 
     async def _audit_unloaded(self, sale_id: str, snapshot: AuditSnapshot) -> SaleAudit:
         """Report a sale that Redis does not have: nothing can be compared, which is a finding."""

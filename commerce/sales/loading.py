@@ -37,6 +37,8 @@ from commerce.sales.model import Sale
 from lua import EntryId, KeyRecord, LoadOutcome, SaleKeys, SaleTerms
 
 _logger = logging.getLogger(__name__)
+_REBUILD_CONSUMER = "rebuild"
+_ORPHANS_PER_CLAIM = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
         if outcome is LoadOutcome.LOADED_BEFORE:
             raise LoadInProgress(f"cannot load {sale_id}: another process loaded it meanwhile; check it, then retry")
         await _end_load(connection, sale, state, clock, expired_before)
+    await _make_orphans_claimable(redis, keys)
     units_free = sum(state.stock.values())
     resolved = len(state.releases) + len(state.changes) + len(state.refused)
     return LoadReport(sale_id, sale.epoch, len(state.stock), units_free, len(streamed), resolved)
@@ -119,6 +122,12 @@ async def _end_load(
             await store.mark_expired_applied(connection, state.releases, state.changes, sale.epoch, now)
             await store.refuse_expired_reacquires(connection, sale.sale_id, expired_before, now)
             await store.refuse_expired_changes(connection, state.refused, now, "fewer units were free at the load")
+
+
+async def _make_orphans_claimable(redis: Redis, keys: SaleKeys) -> None:
+    """Let writers claim the entries that are neither pending nor new, as if a writer had read them and died."""
+    while orphans := await lua.claim_orphans(redis, keys, _REBUILD_CONSUMER, _ORPHANS_PER_CLAIM, idle_ms=DAY_MS):
+        _logger.warning("found stream entries that were neither pending nor new", extra={"entries": len(orphans)})
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from commerce.sales.errors import InvalidSaleState
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import EntryId, Release, SaleKeys
+from lua.keys import GROUP
 from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
@@ -73,12 +74,18 @@ async def _execute(shop: CliServices, *statements: str) -> None:
             await connection.execute(statement)
 
 
+async def _delete_consumer_with_entry(shop: CliServices, keys: SaleKeys) -> None:
+    assert await lua.read_new(shop.redis, keys, "deleted", 1, 100)
+    await shop.redis.xgroup_delconsumer(keys.orders, GROUP, "deleted")
+
+
 VIOLATIONS: dict[str, tuple[str, Violate]] = {
     "a unit was sold twice": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "a", 1)),
     "a unit was lost": ("P1", lambda shop, keys: shop.redis.hincrby(keys.stock.decode(), "b", -1)),
     "stock below zero": ("P1", lambda shop, keys: shop.redis.hset(keys.stock.decode(), "a", -1)),
     "Redis lost the sale": ("P1", lambda shop, keys: shop.redis.delete(keys.meta)),
     "an order left the stream unwritten": ("P2", lambda shop, keys: shop.redis.delete(keys.orders)),
+    "the consumer of an entry was deleted": ("P2", lambda shop, keys: _delete_consumer_with_entry(shop, keys)),
     "a stored order was deleted": (
         "P1",
         lambda shop, keys: _execute(

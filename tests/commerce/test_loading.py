@@ -13,6 +13,7 @@ import lua
 from commerce.kernel.clock import DAY_MS
 from commerce.kernel.jobs import RetryPolicy
 from commerce.kernel.stream_payload import decode_accepted, encode_accepted
+from commerce.reservations import reacquisition
 from commerce.reservations.service import Reservations
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress, NoSuchSale
@@ -20,6 +21,7 @@ from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput
 from config.settings import Settings
 from lua import ReserveOutcome, SaleKeys
+from lua.keys import GROUP
 from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, expire_all, make_sale, reservation, reserve
@@ -183,6 +185,19 @@ async def test_concurrent_loads_are_refused_except_one(shop: CliServices, sale_i
     await check_clean(shop, sale_id)
 
 
+async def test_rebuild_gives_entries_that_no_consumer_has_to_writers(shop: CliServices, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"a": 1}))
+    [entry] = await lua.read_new(shop.redis, keys, "deleted", 10, 100)
+    await shop.redis.xgroup_delconsumer(keys.orders, GROUP, "deleted")
+    assert [finding.promise for finding in (await shop.audit.audit_sale(sale_id)).findings] == ["P2"]
+    await load_sale(shop.db, shop.redis, shop.clock, sale_id)
+    audit = await shop.audit.audit_sale(sale_id)
+    assert audit.clean, audit.findings
+    [claimed] = await lua.claim_idle_entries(shop.redis, keys, "writer", 60_000, 10)
+    assert claimed.id == entry.id
+
+
 async def test_loads_during_orders_lose_and_oversell_nothing(
     shop: CliServices, settings: Settings, sale_id: str
 ) -> None:
@@ -258,6 +273,32 @@ async def test_first_limit_during_load_counts_earlier_purchases(
     )
     assert answer.outcome is ReserveOutcome.OVER_LIMIT
     await check_clean(shop, sale_id)
+
+
+async def test_first_limit_during_reacquisition_counts_the_reacquired_units(
+    shop: CliServices, settings: Settings, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job has read that there is no limit. The limit is set and the sale loaded before Redis has the job."""
+    keys = await make_sale(shop, sale_id, {"a": (10, 100, None)})
+    order = reservation(shop.ids.new, sale_id, {"a": 2})
+    await reserve(shop.redis, keys, order)
+    async with run_workers(settings, "order_writer"):
+        await eventually(lambda: is_drained(shop, keys))
+    await expire_all(shop)
+    reservations = Reservations(shop.db, shop.redis, shop.clock, POLICY)
+    assert (await reservations.expire_unpaid_orders(), await reservations.apply_due_releases()) == (1, 1)
+
+    async def set_limit_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(reacquisition, "reacquire", lua.reacquire)
+        await shop.sales.change_item(sale_id, "a", 100, 3, "test")
+        return await lua.reacquire(*arguments)
+
+    monkeypatch.setattr(reacquisition, "reacquire", set_limit_first)
+    stock = reacquisition.StockReacquisition(shop.db, shop.redis, shop.clock, shop.ids)
+    decisions = [await stock.reacquire(order.order_id) for _ in range(2)]
+    assert decisions == ["retry", "reacquired"]
+    assert await lua.read_units_taken(shop.redis, keys) == {b"user\0a": 2}
+    assert (await lua.cut(shop.redis, keys)).stock == {"a": 8}
 
 
 async def test_terms_changed_during_load_are_published_after_it(
