@@ -33,13 +33,16 @@ class SfExpressSettings(CredentialSection):
 
 
 class Kuaidi100Settings(CredentialSection):
-    """An account at kuaidi100, which tracks shipments of many carriers. `salt` signs its webhooks."""
+    """An account at kuaidi100, which tracks shipments of many carriers. `salt` signs its webhooks.
+
+    It locks numbers that are queried more often than every half hour: `min_poll_interval_s` holds for every query."""
 
     customer: str
     key: SecretStr
     salt: SecretStr
     base_url: str = "https://poll.kuaidi100.com"
     notify_url: str
+    min_poll_interval_s: Seconds = 1_800
 
 
 class BoxSettings(SettingsSection):

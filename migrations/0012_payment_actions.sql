@@ -1,4 +1,4 @@
--- Payments on a phone, with their own text on the bill and a way back to the shop; keys of staff requests.
+-- Payments on a phone, with their own text on the bill and a way back to the shop; keys of staff requests; pace of polls.
 
 -- mobile_page: WeChat Pay's h5 and Alipay's wap. NOT VALID, since every existing row satisfies the narrower check.
 ALTER TABLE payments DROP CONSTRAINT payments_scene_check;
@@ -22,6 +22,9 @@ CREATE TABLE staff_requests (
     PRIMARY KEY (actor, idempotency_key)
 );
 CREATE INDEX staff_requests_by_age ON staff_requests (created_at);
+
+ALTER TABLE shipments ADD COLUMN polled_at timestamptz;
+COMMENT ON COLUMN shipments.polled_at IS 'When the carrier was last polled: some lock numbers that are polled too often';
 
 COMMENT ON COLUMN payments.flow IS 'How the customer is led to the provider: page, mobile_page, app, qr, jsapi';
 COMMENT ON COLUMN payments.subject IS 'Text on the customer''s bill; fixed, since a provider refuses the same payment with another';

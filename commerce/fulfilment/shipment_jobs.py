@@ -309,6 +309,8 @@ class ShipmentJobs:
 
     async def _track(self, job: Shipment, carrier: Carrier) -> str:
         assert job.tracking_no is not None
+        if carrier.min_poll_interval_s and not await self._may_poll(job, carrier):
+            return "waiting"
         events = await carrier.fetch_tracking(job.tracking_no, job.address.phone)
         async with self._db.transaction() as connection:
             order, shipment = await shipment_status.lock_shipment(connection, job.shipment_id)
@@ -325,6 +327,16 @@ class ShipmentJobs:
             await shipments.schedule_poll(connection, shipment.shipment_id, self._next_poll_at(shipment))
         return tracking.result
 
+    async def _may_poll(self, job: Shipment, carrier: Carrier) -> bool:
+        """Record the poll, or schedule it if the carrier was polled too short a time ago.
+
+        So its pace holds whatever made the job due: a retry, staff, or the lease of a worker that died."""
+        async with self._db.transaction() as connection:
+            poll_at = await shipments.begin_poll(connection, job.shipment_id, self._now(), carrier.min_poll_interval_s)
+            if poll_at is not None:
+                await shipments.schedule_poll(connection, job.shipment_id, poll_at)
+        return poll_at is None
+
     def _next_poll_at(self, shipment: Shipment) -> datetime:
         """Return the next time to poll tracking.
 
@@ -333,11 +345,18 @@ class ShipmentJobs:
         now = self._now()
         age_s = (now - (shipment.booked_at or now)).total_seconds()
         wait_s = min(max(age_s / 4, self._policy.tracking_poll_initial_s), self._policy.tracking_poll_max_s)
-        return now + timedelta(seconds=wait_s)
+        return now + timedelta(seconds=max(wait_s, self._min_poll_interval_s(shipment)))
+
+    def _min_poll_interval_s(self, shipment: Shipment) -> float:
+        carrier = self._carrier(shipment)
+        return carrier.min_poll_interval_s if carrier else 0
 
     async def _postpone(self, job: Shipment, reason: str, *, park: bool) -> None:
         """Schedule the next attempt, or park the job for staff after the last one."""
-        due_at = self._now() + timedelta(milliseconds=self._retry_policy.delay_ms(job.attempts))
+        wait_s = self._retry_policy.delay_ms(job.attempts) / 1000
+        if job.task == "track":
+            wait_s = max(wait_s, self._min_poll_interval_s(job))
+        due_at = self._now() + timedelta(seconds=wait_s)
         async with self._db.connection() as connection:
             await shipments.postpone_shipment(
                 connection, job, due_at, reason, park=park or job.attempts >= self._max_attempts

@@ -108,6 +108,8 @@ class Carrier(Protocol):
     """False: no external system is called"""
     needs_subscription: bool
     """True: the carrier sends webhooks of a shipment only after `subscribe`"""
+    min_poll_interval_s: float
+    """minimum time between two calls of `fetch_tracking` for a shipment, failed ones included"""
 
     async def book(self, request: BookingRequest) -> BookingConfirmation:
         """Order the collection of a shipment. A repeated call for the same booking returns the same number."""

@@ -81,6 +81,14 @@ UPDATE shipments SET due_at = $2, last_error = $3, parked = $4 WHERE shipment_id
 -- name: set_task
 UPDATE shipments SET task = $2, after_cancel = $3, due_at = $4, attempts = 0, parked = false WHERE shipment_id = $1;
 
+-- name: begin_poll
+-- $3: the least number of seconds between two polls of a shipment. Returns no row while they have not passed.
+UPDATE shipments SET polled_at = $2
+WHERE shipment_id = $1 AND (polled_at IS NULL OR polled_at <= $2::timestamptz - $3::float * interval '1 second') RETURNING 1;
+
+-- name: get_polled_at
+SELECT polled_at FROM shipments WHERE shipment_id = $1;
+
 -- name: schedule_poll
 UPDATE shipments SET due_at = $2, attempts = 0, last_error = NULL WHERE shipment_id = $1 AND task = 'track';
 

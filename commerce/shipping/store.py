@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -190,6 +190,16 @@ async def set_task(
     after_cancel: AfterCancel | None = None,
 ) -> None:
     await connection.execute(queries.set_task, shipment_id, task, after_cancel, due_at)
+
+
+async def begin_poll(connection: Connection, shipment_id: UUID, now: datetime, interval_s: float) -> datetime | None:
+    """Record that a carrier is about to be polled, and return None.
+
+    If the last poll is less than `interval_s` ago, nothing is recorded, and the result is when to poll."""
+    if await connection.fetchval(queries.begin_poll, shipment_id, now, interval_s):
+        return None
+    polled_at: datetime = await connection.fetchval(queries.get_polled_at, shipment_id) or now
+    return polled_at + timedelta(seconds=interval_s)
 
 
 async def schedule_poll(connection: Connection, shipment_id: UUID, due_at: datetime) -> None:

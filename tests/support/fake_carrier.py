@@ -24,6 +24,7 @@ class FakeCarrier:
     accepts_bookings: bool = True
     is_external: bool = True
     needs_subscription: bool = False
+    min_poll_interval_s: float = 0
     next_outcomes: list[Exception | str] = field(default_factory=list)
     bookings: dict[UUID, str] = field(default_factory=dict)
     requests: Counter[UUID] = field(default_factory=Counter)
@@ -31,6 +32,7 @@ class FakeCarrier:
     handed_over: set[UUID] = field(default_factory=set)
     subscribed: list[str] = field(default_factory=list)
     tracking: dict[str, list[TrackingEvent]] = field(default_factory=dict)
+    polls: list[str] = field(default_factory=list)
     cancel_calls: int = 0
     gate: asyncio.Event | None = None
     booking_requests: list[BookingRequest] = field(default_factory=list)
@@ -80,6 +82,7 @@ class FakeCarrier:
         self.subscribed.append(tracking_no)
 
     async def fetch_tracking(self, tracking_no: str, phone: str) -> list[TrackingEvent]:
+        self.polls.append(tracking_no)
         self._raise_next()
         return self.tracking.get(tracking_no, [])
 

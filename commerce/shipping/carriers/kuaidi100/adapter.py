@@ -47,6 +47,7 @@ class Kuaidi100:
         self._account = account
         self._transport = transport
         self._names = names_by_code(carriers)
+        self.min_poll_interval_s = account.min_poll_interval_s
 
     async def subscribe(self, com: str, tracking_no: str, phone: str) -> None:
         """Request webhooks for a shipment of the carrier with code `com`.
@@ -127,6 +128,7 @@ class Kuaidi100Carrier:
 
     def __init__(self, name: str, com: str, kuaidi100: Kuaidi100) -> None:
         self.name = name
+        self.min_poll_interval_s = kuaidi100.min_poll_interval_s
         self._com = com
         self._kuaidi100 = kuaidi100
 

@@ -14,6 +14,8 @@ MIN_SALT_CHARACTERS = 16
 class Kuaidi100Account:
     """An enterprise account. kuaidi100 sends webhooks to `notify_url`.
 
+    It locks a number that is queried again before `min_poll_interval_s`.
+
     It calls plain http, and https only if its support has enabled that
     (https://api.kuaidi100.com/document/5f0ffa8f2977d50a94e1023c)."""
 
@@ -22,9 +24,19 @@ class Kuaidi100Account:
     salt: str = field(repr=False)
     base_url: str
     notify_url: str
+    min_poll_interval_s: float = 1_800
 
     @classmethod
-    def load(cls, *, customer: str, key: str, salt: str, base_url: str, notify_url: str) -> Self:
+    def load(
+        cls,
+        *,
+        customer: str,
+        key: str,
+        salt: str,
+        base_url: str,
+        notify_url: str,
+        min_poll_interval_s: float = 1_800,
+    ) -> Self:
         """Check the credentials.
 
         Raises `ValueError` with the remedy if one cannot be used; it shows no secret."""
@@ -40,7 +52,14 @@ class Kuaidi100Account:
         for name, url in (("base_url", base_url), ("notify_url", notify_url)):
             if not re.fullmatch(r"https?://[^\s?#]+", url):
                 raise ValueError(f"kuaidi100 {name}: set an address that begins with http(s):// and has no query")
-        return cls(customer=customer, key=key, salt=salt, base_url=base_url.rstrip("/"), notify_url=notify_url)
+        return cls(
+            customer=customer,
+            key=key,
+            salt=salt,
+            base_url=base_url.rstrip("/"),
+            notify_url=notify_url,
+            min_poll_interval_s=min_poll_interval_s,
+        )
 
 
 def names_by_code(carriers: Mapping[str, str]) -> dict[str, str]:

@@ -22,6 +22,7 @@ class OwnFleet:
     accepts_bookings = True
     is_external = False
     needs_subscription = False
+    min_poll_interval_s = 0.0
 
     async def book(self, request: BookingRequest) -> BookingConfirmation:
         return _confirmation(request.booking_id)

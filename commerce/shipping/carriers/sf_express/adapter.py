@@ -55,6 +55,7 @@ class SfExpress:
     accepts_bookings = True
     is_external = True
     needs_subscription = False
+    min_poll_interval_s = 0.0  # its documents limit the calls of an account per second, not those for a number
 
     def __init__(self, account: SfExpressAccount, transport: HttpTransport, clock: Clock) -> None:
         self._account = account
