@@ -11,18 +11,21 @@ ON CONFLICT (vehicle_id) DO UPDATE
 SET warehouse_id = excluded.warehouse_id, capacity_g = excluded.capacity_g, shift_from = excluded.shift_from,
     shift_to = excluded.shift_to, break_from = excluded.break_from, break_to = excluded.break_to,
     break_s = excluded.break_s, active = excluded.active
-WHERE stored.* IS DISTINCT FROM excluded.*
+WHERE (stored.warehouse_id, stored.capacity_g, stored.shift_from, stored.shift_to, stored.break_from,
+       stored.break_to, stored.break_s, stored.active)
+    IS DISTINCT FROM (excluded.warehouse_id, excluded.capacity_g, excluded.shift_from, excluded.shift_to,
+                      excluded.break_from, excluded.break_to, excluded.break_s, excluded.active)
 RETURNING xmax = 0 AS added;
 
 -- name: upsert_places
 INSERT INTO places AS stored (region, latitude, longitude)
 SELECT * FROM unnest($1::text[], $2::float8[], $3::float8[])
 ON CONFLICT (region) DO UPDATE SET latitude = excluded.latitude, longitude = excluded.longitude
-WHERE stored.* IS DISTINCT FROM excluded.*
+WHERE (stored.latitude, stored.longitude) IS DISTINCT FROM (excluded.latitude, excluded.longitude)
 RETURNING xmax = 0 AS added;
 
 -- name: list_vehicles
-SELECT * FROM vehicles ORDER BY warehouse_id, vehicle_id LIMIT $1;
+SELECT {vehicles} FROM vehicles ORDER BY warehouse_id, vehicle_id LIMIT $1;
 
 -- name: try_lock_planning
 SELECT pg_try_advisory_lock(hashtextextended('floodgate routes', 0));
@@ -32,7 +35,7 @@ SELECT pg_advisory_unlock(hashtextextended('floodgate routes', 0));
 
 -- name: list_undeparted_vehicles
 -- Active vehicles without a route on the day that has departed.
-SELECT * FROM vehicles WHERE active AND NOT EXISTS (
+SELECT {vehicles} FROM vehicles WHERE active AND NOT EXISTS (
     SELECT FROM routes WHERE day = $1 AND routes.vehicle_id = vehicles.vehicle_id AND status <> 'planned')
 ORDER BY vehicle_id;
 
@@ -82,11 +85,14 @@ SELECT $1, * FROM unnest($2::smallint[], $3::uuid[], $4::float8[], $5::float8[],
                          $8::timestamptz[], $9::timestamptz[]);
 
 -- name: list_routes
-SELECT routes.*, warehouses.latitude, warehouses.longitude FROM routes JOIN warehouses USING (warehouse_id)
+SELECT route_id, day, vehicle_id, routes.warehouse_id, status, distance_m, start_at, end_at, break_at,
+       warehouses.latitude, warehouses.longitude FROM routes JOIN warehouses USING (warehouse_id)
 WHERE day = $1 ORDER BY warehouse_id, vehicle_id;
 
 -- name: list_stops
-SELECT route_stops.*, tracking_no, weight_g FROM route_stops JOIN shipments USING (shipment_id)
+SELECT route_id, seq, shipment_id, tracking_no, weight_g, route_stops.latitude, route_stops.longitude, window_from,
+       window_to, arrive_at, leave_at, route_stops.status
+FROM route_stops JOIN shipments USING (shipment_id)
 WHERE route_id = ANY($1::uuid[]) ORDER BY route_id, seq;
 
 -- name: get_route

@@ -28,8 +28,8 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.shipping.model import ShipmentStatus
 
-queries = load_queries(__package__)
 _VEHICLE_FIELDS = Vehicle.__struct_fields__
+queries = load_queries(__package__, vehicles=_VEHICLE_FIELDS)
 _STOP_COLUMNS = [name for name in Stop.__struct_fields__ if name != "point"]
 _ROUTE_COLUMNS = [name for name in Route.__struct_fields__ if name not in ("depot", "stops")]
 

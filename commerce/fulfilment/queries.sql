@@ -1,5 +1,5 @@
 -- name: get_fulfilment
-SELECT * FROM fulfilments WHERE order_id = $1;
+SELECT order_id, status, paid_at, attempts FROM fulfilments WHERE order_id = $1;
 
 -- name: claim_fulfilments
 -- $2: lease in seconds.
@@ -48,7 +48,7 @@ SELECT carrier_choice FROM shipments WHERE shipment_id = $1 AND jsonb_typeof(car
 -- name: list_worklist
 -- $1 worklist, $2 warehouse or NULL for all, $3 shipment to continue after, $4 number of rows, $5 now, $6 today in the
 -- shop's time zone, $7 and $8 seconds without a tracking event: since handover, and since booking.
-SELECT shipments.*, CASE $1
+SELECT {shipments}, CASE $1
            WHEN 'parked' THEN last_error
            WHEN 'on_hold' THEN held_reason
            WHEN 'overdue' THEN 'promised for ' || promised_on

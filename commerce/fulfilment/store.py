@@ -19,7 +19,7 @@ from commerce.rates.model import CarrierChoice
 from commerce.shipping.model import Pick, Shipment, Task, UnplannedOrder, Wave, WorklistName
 from commerce.shipping.store import read_shipment
 
-queries = load_queries(__package__)
+queries = load_queries(__package__, shipments=Shipment.__struct_fields__)
 _MAX_ERROR_CHARS = 500
 
 

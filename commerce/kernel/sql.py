@@ -1,11 +1,17 @@
-"""SQL files: each `store.py` has a `queries.sql` beside it, in blocks that start with `-- name: word`."""
+"""SQL files: each `store.py` has a `queries.sql` beside it, in blocks that start with `-- name: word`.
+
+`{table}` in a block stands for the columns of a table that its rows are read from. `*` is not used: a migration that
+adds a column would break the statement in running processes.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from importlib import resources
 
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+_TABLE = re.compile(r"\{(\w+)\}")
 
 
 class Queries:
@@ -28,12 +34,14 @@ class Queries:
         return dict(self._blocks)
 
 
-def load_queries(package: str) -> Queries:
-    """Read `queries.sql` of a package, such as `commerce.orders`.
+def load_queries(package: str, **columns: Iterable[str]) -> Queries:
+    """Read `queries.sql` of a package, such as `commerce.orders`. `columns` has those of each `{table}`.
 
-    Raises `ValueError` if a name occurs twice.
+    Raises `ValueError` if a name occurs twice, `KeyError` if a `{table}` has no columns.
     """
+    lists = {table: ", ".join(f"{table}.{name}" for name in names) for table, names in columns.items()}
     text = resources.files(package).joinpath("queries.sql").read_text(encoding="utf-8")
+    text = _TABLE.sub(lambda match: lists[match[1]], text)
     parts = _NAME.split(text)[1:]
     names = parts[::2]
     if len(set(names)) != len(names):

@@ -1,14 +1,14 @@
 -- name: list_payments
-SELECT * FROM payments WHERE order_id = $1 ORDER BY plan_revision, tender_no;
+SELECT {payments} FROM payments WHERE order_id = $1 ORDER BY plan_revision, tender_no;
 
 -- name: get_payment
-SELECT * FROM payments WHERE payment_id = $1;
+SELECT {payments} FROM payments WHERE payment_id = $1;
 
 -- name: list_refunds
-SELECT * FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
+SELECT {refunds} FROM refunds WHERE order_id = $1 ORDER BY created_at, refund_id;
 
 -- name: get_refund
-SELECT * FROM refunds WHERE refund_id = $1;
+SELECT {refunds} FROM refunds WHERE refund_id = $1;
 
 -- name: insert_payments
 INSERT INTO payments (payment_id, order_id, user_id, plan_revision, tender_no, method, flow, payer, amount_minor,
@@ -90,7 +90,7 @@ UPDATE payments SET attempts = attempts + 1, due_at = $1 + $2 * interval '1 seco
 WHERE payment_id IN (SELECT payment_id FROM payments WHERE task IS NOT NULL AND NOT parked AND due_at <= $1
                      AND (method <> ALL($4::text[]) OR task IN ('recover_order', 'update_order'))
                      ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING *;
+RETURNING {payments};
 
 -- name: claim_refunds
 -- $2: lease in seconds.
@@ -100,7 +100,7 @@ WHERE payments.payment_id = refunds.payment_id AND refund_id IN (
     SELECT refund_id FROM refunds JOIN payments USING (payment_id)
     WHERE refunds.status = 'pending' AND NOT refunds.parked AND refunds.due_at <= $1 AND method <> ALL($4::text[])
     ORDER BY refunds.due_at LIMIT $3 FOR UPDATE OF refunds SKIP LOCKED)
-RETURNING refunds.*, method, payments.amount_minor AS captured_minor, user_id;
+RETURNING {refunds}, method, payments.amount_minor AS captured_minor, user_id;
 
 -- name: postpone_payment
 -- A task that was set in the meantime is kept.

@@ -18,8 +18,8 @@ from commerce.payments.model import ClaimedRefund, ParkedJob, Payment, Refund, T
 from commerce.payments.provider_port import PaymentAction, PaymentWebhook, ProviderRefund
 from commerce.payments.tenders import PlannedTender
 
-queries = load_queries(__package__)
 _PAYMENT_COLUMNS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
+queries = load_queries(__package__, payments=_PAYMENT_COLUMNS, refunds=_REFUND_COLUMNS)
 _MAX_REASON_CHARACTERS = 500
 
 

@@ -44,10 +44,10 @@ UPDATE shipments SET weight_g = $2, length_mm = $3, width_mm = $4, height_mm = $
 WHERE shipment_id = $1;
 
 -- name: get_shipment
-SELECT * FROM shipments WHERE shipment_id = $1;
+SELECT {shipments} FROM shipments WHERE shipment_id = $1;
 
 -- name: list_shipments
-SELECT * FROM shipments WHERE order_id = $1 ORDER BY parcel_no;
+SELECT {shipments} FROM shipments WHERE order_id = $1 ORDER BY parcel_no;
 
 -- name: list_shipment_lines
 SELECT shipment_id, line_no, address_no, sku, quantity FROM shipment_lines WHERE shipment_id = ANY($1::uuid[])
@@ -72,7 +72,7 @@ WHERE shipment_id IN (
       AND (carrier IS NULL OR carrier <> ALL($4::text[])
            OR (task = 'book' AND booking_id IS NULL AND carrier = ANY($5::text[])))
     ORDER BY due_at LIMIT $3 FOR UPDATE SKIP LOCKED)
-RETURNING *;
+RETURNING {shipments};
 
 -- name: postpone_shipment
 -- Changes nothing if the task has changed since the claim.

@@ -24,14 +24,14 @@ from commerce.shipping.model import (
 )
 from commerce.shipping.records import FulfilmentTotals, NewShipment, NewShipmentEvent, PackageSize, ShipmentLine
 
-queries = load_queries(__package__)
 _COLUMNS = Shipment.__struct_fields__
+queries = load_queries(__package__, shipments=_COLUMNS)
 _MAX_TEXT_CHARACTERS = 500
 MAX_EVENTS = 1_000
 
 
 def read_shipment(row: Any) -> Shipment:
-    """Convert a whole row of `shipments`."""
+    """Convert a row with the columns `{shipments}`."""
     values = {column: row[column] for column in _COLUMNS}
     values["status"] = ShipmentStatus(values["status"])
     values["address"] = msgspec.json.decode(values["address"], type=Address)

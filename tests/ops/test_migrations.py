@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator
 from importlib import resources
 from uuid import uuid4
@@ -14,7 +15,7 @@ from commerce.kernel import migrations
 from commerce.kernel.errors import Conflict, NotReady
 from commerce.kernel.migrations import Migration, check_migrated, load_migrations, migrate
 from commerce.kernel.postgres import connect
-from commerce.kernel.sql import load_queries
+from commerce.kernel.sql import Queries, load_queries
 from tests.support.servers import Servers
 
 PACKAGES = sorted(
@@ -93,10 +94,36 @@ async def test_migration_of_closed_sales_sets_their_time(empty_url: str, monkeyp
     await connection.close()
 
 
+def _queries(package: str) -> dict[str, str]:
+    """Return the SQL blocks of a package by name."""
+    if package == "commerce.kernel":
+        return load_queries(package).all()
+    queries: Queries = importlib.import_module(f"{package}.store").queries
+    return queries.all()
+
+
+async def test_statement_prepared_before_a_migration_adds_columns_has_the_same_result(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+
+    async def prepare() -> dict[str, list[str]]:
+        statements = {f"{package} {name}": sql for package in PACKAGES for name, sql in _queries(package).items()}
+        return {
+            name: [attribute.name for attribute in (await connection.prepare(sql)).get_attributes()]
+            for name, sql in statements.items()
+            if not sql.startswith("SET")
+        }
+
+    before = await prepare()
+    for row in await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"):
+        await connection.execute(f"ALTER TABLE {row['tablename']} ADD COLUMN of_the_next_version integer DEFAULT 1")
+    assert await prepare() == before
+    await connection.close()
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 async def test_sql_blocks_of_package_fit_the_schema(database_url: str, package: str) -> None:
     connection = await asyncpg.connect(database_url)
-    for name, sql in load_queries(package).all().items():
+    for name, sql in _queries(package).items():
         if not sql.startswith("SET"):
             try:
                 await connection.prepare(sql)

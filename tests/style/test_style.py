@@ -210,6 +210,12 @@ def test_sql_block_of_package_is_used_there() -> None:
     assert unused == []
 
 
+def test_sql_names_the_columns_it_reads() -> None:
+    every_column = re.compile(r"\b(SELECT|RETURNING) \*(?! FROM unnest\()|\w\.\*")
+    files = [*ROOT.glob("commerce/*/queries.sql"), *ROOT.glob("commerce/**/*.py")]
+    assert [f"{name(file)}: {match[0]}" for file in files for match in every_column.finditer(read(file))] == []
+
+
 def test_failpoint_in_source_is_crossed_by_a_test() -> None:
     points = {point for file in SOURCES for point in re.findall(r'\bfailpoint\("([a-z_.]+)"\)', read(file))}
     tests = "".join(map(read, TESTS))
