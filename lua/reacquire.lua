@@ -1,7 +1,8 @@
 -- reacquire: take the stock of a released order again, all of it or nothing, once per id.
 --
 -- KEYS  1 meta  2 stock  3 buyers  4 changes of the day on which the reacquisition was made
--- ARGV  1 id  2 day (days since 1970)  3 user  4 number of SKUs, then for each: sku  units  limit (0: none)
+-- ARGV  1 id  2 day (days since 1970)  3 user  4 epoch whose limits these are (0: any)
+--       5 number of SKUs, then for each: sku  units  limit (0: none)
 -- RETURNS {epoch, outcome number, seq}
 -- OUTCOMES 0 applied {seq}  1 already_applied {seq}  2 not_ready  3 too_old  4 refused
 --
@@ -9,14 +10,14 @@
 -- so that a repeat gets the same outcome.
 
 local meta, stock, buyers, changes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local id, day, user, sku_count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local id, day, user, limits_epoch, sku_count = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
 -- include: changes
 -- include: server
 
 local APPLIED, ALREADY_APPLIED, NOT_READY, TOO_OLD, REFUSED = 0, 1, 2, 3, 4
 local REFUSED_SEQ = -1
-local FIRST_SKU = 5 -- position in ARGV
+local FIRST_SKU = 6 -- position in ARGV
 local last_sku = FIRST_SKU + 3 * (sku_count - 1)
 
 local epoch = adopted_epoch(meta)
@@ -27,6 +28,8 @@ if expiry_s <= server_time_s() then return {epoch, TOO_OLD, 0} end
 local seq_before = tonumber(redis.call('HGET', changes, id) or 0)
 if seq_before > 0 then return {epoch, ALREADY_APPLIED, seq_before} end
 if seq_before == REFUSED_SEQ then return {epoch, REFUSED, 0} end
+-- A first limit loads the sale: without it these units would not count towards the user's limit.
+if limits_epoch ~= '0' and limits_epoch ~= epoch then return {epoch, NOT_READY, 0} end
 
 for i = FIRST_SKU, last_sku, 3 do
   local sku, units, limit = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])

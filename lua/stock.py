@@ -243,12 +243,15 @@ async def change_stock(
 
 @dataclass(frozen=True, slots=True)
 class Reacquisition:
-    """Released units to take again: sku → (units, limit per user or 0). `created_ms` must never change."""
+    """Released units to take again: sku → (units, limit per user or 0). `created_ms` must never change.
+
+    `limits_epoch` is the sale's epoch when its limits were read, 0 if no load can have begun since."""
 
     reacquire_id: UUID
     created_ms: int
     user_id: str
     units: dict[str, tuple[int, int]]
+    limits_epoch: int = 0
 
 
 class ReacquireResult(NamedTuple):
@@ -262,7 +265,9 @@ class ReacquireResult(NamedTuple):
 async def reacquire(client: Redis, keys: SaleKeys, request: Reacquisition) -> ReacquireResult:
     """Take all units again or none, once. Redis keeps a refusal too, so a repeat gets the same outcome."""
     day = request.created_ms // DAY_MS
-    arguments: list[Argument] = [request.reacquire_id.bytes, day, request.user_id, len(request.units)]
+    arguments: list[Argument] = [
+        *(request.reacquire_id.bytes, day, request.user_id, request.limits_epoch, len(request.units))
+    ]
     for sku, (units, limit) in request.units.items():
         arguments += (sku, units, limit)
     names = [keys.meta, keys.stock, keys.buyers, keys.changes(day)]

@@ -86,6 +86,7 @@ class DeadLetters:
 
         Raises `Conflict` if that cannot be done.
         """
+        locked_epoch = await store.lock_epoch(connection, letter.sale_id)  # no load begins until the order is stored
         limits = await store.read_limits(connection, letter.sale_id, [*order.units()])
         units = {sku: (count, limits.get(sku, 0)) for sku, count in order.units().items()}
         request = Reacquisition(order.order_id, to_ms(letter.died_at), order.user_id, units)
@@ -98,7 +99,7 @@ class DeadLetters:
                 raise Conflict("the units of the order are sold to others by now; discard it and tell the customer")
             case ReacquireOutcome.NOT_READY:
                 raise Conflict(f"cannot take the units of the order: {letter.sale_id} is not loaded; retry later")
-        if await store.lock_epoch(connection, letter.sale_id) != epoch:
+        if locked_epoch != epoch:
             raise Conflict(f"{letter.sale_id} was loaded again meanwhile; repeat the retry")
 
     async def discard(self, order_id: UUID, actor: str) -> DeadLetter:

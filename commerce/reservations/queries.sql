@@ -28,6 +28,7 @@ FROM releases WHERE release_id = $2 AND status = 'applied' ON CONFLICT (reacquir
 
 -- name: get_reacquire
 SELECT release_id, releases.sale_id, user_id, status, created_at,
+       (SELECT sales.epoch FROM sales WHERE sales.sale_id = releases.sale_id) AS sale_epoch,
        (SELECT jsonb_object_agg(key, jsonb_build_array(-value::bigint, coalesce(user_limit, 0)))
         FROM jsonb_each_text(units) LEFT JOIN sale_items ON sale_items.sale_id = releases.sale_id AND sku = key) AS units
 FROM releases WHERE reacquires = $1;

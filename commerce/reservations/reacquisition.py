@@ -44,7 +44,7 @@ class StockReacquisition:
             answer = await reacquire(
                 self._redis,
                 SaleKeys(job.sale_id),
-                Reacquisition(job.release_id, job.created_ms, job.user_id, job.units),
+                Reacquisition(job.release_id, job.created_ms, job.user_id, job.units, job.sale_epoch),
             )
         except REDIS_UNAVAILABLE:
             return "retry"

@@ -65,7 +65,7 @@ async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]],
 
 @dataclass(frozen=True, slots=True)
 class ReacquireJob:
-    """A reacquisition; `units` maps each SKU to the units and the limit per user (0: none)."""
+    """A reacquisition; `units` maps each SKU to the units and the limit per user (0: none) in `sale_epoch`."""
 
     release_id: UUID
     sale_id: str
@@ -73,6 +73,7 @@ class ReacquireJob:
     status: str
     created_ms: int
     units: dict[str, tuple[int, int]]
+    sale_epoch: int
 
 
 async def begin_reacquire(connection: Connection, id_: UUID, order_id: UUID, now: datetime) -> ReacquireJob | None:
@@ -91,6 +92,7 @@ async def begin_reacquire(connection: Connection, id_: UUID, order_id: UUID, now
         status=row["status"],
         created_ms=to_ms(row["created_at"]),
         units={sku: (units, limit) for sku, (units, limit) in orjson.loads(row["units"]).items()},
+        sale_epoch=row["sale_epoch"],
     )
 
 
