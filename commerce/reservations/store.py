@@ -65,7 +65,9 @@ async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]],
 
 @dataclass(frozen=True, slots=True)
 class ReacquireJob:
-    """A reacquisition; `units` maps each SKU to the units and the limit per user (0: none) in `sale_epoch`."""
+    """A reacquisition.
+
+    `units` maps each SKU to the units and the limit per user (0: none), as they were in `sale_epoch`."""
 
     release_id: UUID
     sale_id: str

@@ -278,7 +278,9 @@ async def test_first_limit_during_load_counts_earlier_purchases(
 async def test_first_limit_during_reacquisition_counts_the_reacquired_units(
     shop: CliServices, settings: Settings, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job has read that there is no limit. The limit is set and the sale loaded before Redis has the job."""
+    """The job has read that there is no limit.
+
+    The limit is set and the sale loaded before Redis has the job."""
     keys = await make_sale(shop, sale_id, {"a": (10, 100, None)})
     order = reservation(shop.ids.new, sale_id, {"a": 2})
     await reserve(shop.redis, keys, order)
