@@ -18,7 +18,7 @@ Row = TypeVar("Row")
 MAX_LINE_CHARS = 10_000
 _MAX_SHOWN_CHARS = 500
 _DEGREES = re.compile(r"-?[0-9]{1,3}(\.[0-9]{1,15})?")
-_VALUE = re.compile(r'[^\s,"\ufeff]')
+_BLANK_LINE = re.compile(r'(?:[\s,\ufeff]|"\s*")*+')
 
 
 class LineError(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ def read_columns(lines: Iterable[str]) -> list[str]:
 
 def count_blank_lines(lines: Iterable[str]) -> int:
     """Count the lines that `read_rows` passes over: without a value, as spreadsheets leave below a table."""
-    return sum(not _VALUE.search(text) for text in lines)
+    return sum(_BLANK_LINE.fullmatch(text) is not None for text in lines)
 
 
 def read_rows(
@@ -103,7 +103,7 @@ def read_rows(
 def _split_lines(lines: Iterable[str]) -> Iterator[tuple[int, list[str] | CsvLineError]]:
     """Yield number and fields of each line that is not blank, or the reason why it has none."""
     for number, text in enumerate(lines, start=1):
-        if not _VALUE.search(text):
+        if _BLANK_LINE.fullmatch(text):
             continue
         if len(text) > MAX_LINE_CHARS:
             yield number, CsvLineError(f"it is longer than {MAX_LINE_CHARS} characters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import getpass
 import os
@@ -16,6 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import msgspec
 import typer
 import uvloop
+from msgspec import structs
 
 from commerce.kernel.csv_rows import ImportReport, LineError
 from commerce.kernel.errors import Invalid, ProblemError
@@ -23,6 +25,7 @@ from commerce.kernel.outages import DATABASES_UNAVAILABLE, explain_outage
 from commerce.kernel.paging import Page
 from commerce.kernel.standard_streams import escape_unprintable, open_standard_streams, output_error
 from commerce.kernel.text_files import has_surrogates
+from commerce.kernel.types import explain_mismatch
 from config.settings import SettingsError
 from ops.commands.safe_console import Table, err, out
 
@@ -143,7 +146,7 @@ def parse_argument(value: object, kind: type[Content], message: str | None = Non
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise Invalid(message or str(error)) from None
+        raise Invalid(message or explain_mismatch(error)) from None
 
 
 async def list_all(read_page: Callable[[str | None], Awaitable[Page[Content]]]) -> list[Content]:
@@ -229,12 +232,18 @@ def print_import_report(report: ImportReport, report_file: Path | None) -> None:
         raise typer.Exit(2)
 
 
+def _write_line_errors(errors: Sequence[LineError], report_file: Path) -> None:
+    try:
+        with report_file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as target:
+            csv.writer(target, lineterminator="\n").writerows([("line", "reason"), *map(structs.astuple, errors)])
+    except OSError as error:  # the disk is full: what was imported is imported, and the errors are printed
+        print_warning(f"cannot write {report_file}: {error.strerror}; import the file again for the whole list")
+
+
 def print_line_errors(errors: Sequence[LineError], report_file: Path | None) -> None:
     """Print the first refused lines on standard error, and write all of them to `report_file` as CSV."""
     if report_file is not None:
-        with report_file.open("w", encoding="utf-8") as target:
-            target.write("line,reason\n")
-            target.writelines(f'{error.line},"{error.reason.replace(chr(34), chr(39))}"\n' for error in errors)
+        _write_line_errors(errors, report_file)
     for error in errors[:_MAX_PRINTED_ERRORS]:
         print_detail(f"  line {error.line}: {error.reason}")
     if len(errors) > _MAX_PRINTED_ERRORS:

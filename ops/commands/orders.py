@@ -61,7 +61,8 @@ def cancel(
         typer.confirm(f"Cancel order {order_id}?", abort=True)
 
     async def work() -> OrderDetails:
-        checked_reason = parse_argument(reason, Reason, "--reason: give 1 to 200 characters, on one line")
+        message = "--reason: give 1 to 200 characters, on one line, with a letter or digit"
+        checked_reason = parse_argument(reason, Reason, message)
         async with open_cli_services() as shop:
             sales = await _opened_sales(shop)
             await shop.orders.cancel(order_id, Actor(None, get_actor()), sales, _STORED_TIMEOUT_S, checked_reason)

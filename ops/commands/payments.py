@@ -12,6 +12,7 @@ import typer
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, format_money, parse_money
+from commerce.kernel.text_files import read_file
 from commerce.payments.model import OrderPayments, RefundInput
 from commerce.payments.provider_port import Provider, StatementLine
 from commerce.payments.providers import PROVIDER_NAMES, open_providers
@@ -208,9 +209,10 @@ async def _reconcile(
 
 def _read_statement(adapter: Provider, file: Path) -> list[StatementLine | str]:
     """Read a statement. Raises `Invalid` with the file's name if it is no statement of this provider."""
+    content = read_file(file)
     try:
-        lines = adapter.read_statement(decode_statement(file.read_bytes()))
+        lines = adapter.read_statement(decode_statement(content))
         check_readable(adapter.name, lines)
-    except (Invalid, OSError) as error:
+    except Invalid as error:
         raise Invalid(f"{file}: {error}") from None
     return lines

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import format_money, parse_money
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.kernel.types import explain_mismatch
 from commerce.sales.item_csv import read_items
 from commerce.sales.model import Sale, SaleInput, SaleItem, SaleState, StockChange, StockChangeInput
 from lua import SaleKeys, read_loaded_epoch, read_units_free
@@ -77,7 +78,7 @@ def create(
     try:
         sale = run_change(work())
     except msgspec.ValidationError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(explain_mismatch(error)) from None
     print_line(f"created {sale.sale_id}, a draft: open it with `floodgate sale open {sale.sale_id}`")
 
 
@@ -213,7 +214,7 @@ def change_stock(
     try:
         change = run_change(work())
     except msgspec.ValidationError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(explain_mismatch(error)) from None
     print_line(f"{change.sku} {change.delta:+d}: {change.status} (change {change.change_id})")
 
 

@@ -18,6 +18,7 @@ import typer
 from commerce.fulfilment.service import Fulfilment
 from commerce.kernel.address import Address
 from commerce.kernel.errors import Invalid
+from commerce.kernel.text_files import decode_text
 from commerce.kernel.types import Reason
 from commerce.shipping.model import Appointment, Shipment, ShipmentDetails, ShipmentStatus, TrackingNo, WarehouseId
 from ops.commands.console import get_actor, parse_argument, print_line, run_change
@@ -153,7 +154,7 @@ def redirect(
     """
 
     async def work(fulfilment: Fulfilment) -> ShipmentDetails:
-        content = address.read(_MAX_ADDRESS_BYTES)
+        content = address.read(_MAX_ADDRESS_BYTES + 1)
         return await fulfilment.redirect(shipment_id, _parse_address(content), _parse_reason(reason), get_actor())
 
     _change(work)
@@ -247,7 +248,7 @@ def parse_warehouse_id(text: str) -> str:
 
 
 def _parse_reason(text: str) -> str:
-    return parse_argument(text, Reason, "--reason: give 1 to 200 characters, on one line")
+    return parse_argument(text, Reason, "--reason: give 1 to 200 characters, on one line, with a letter or digit")
 
 
 def _parse_units(options: Sequence[str]) -> dict[int, int]:
@@ -265,8 +266,10 @@ def _parse_units(options: Sequence[str]) -> dict[int, int]:
 
 def _parse_address(content: bytes) -> Address:
     try:
-        return msgspec.json.decode(content, type=Address)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        if len(content) > _MAX_ADDRESS_BYTES:
+            raise Invalid(f"it is larger than {_MAX_ADDRESS_BYTES} bytes")
+        return msgspec.json.decode(decode_text(content), type=Address)
+    except (Invalid, msgspec.DecodeError, UnicodeError) as error:
         raise Invalid(f"--address: {error}") from None
 
 

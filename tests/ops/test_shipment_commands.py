@@ -259,7 +259,14 @@ async def test_redirect_checks_address_and_chooses_carrier_again(
         file.write_text(content, encoding="latin-1")
         await check_refused(floodgate, words, "redirect", id_, "--address", file, *reason)
     assert (await floodgate("shipment", "redirect", id_, "--address", tmp_path / "none.json", *reason))[0] == 2
+    await check_refused(floodgate, "letter or digit", "redirect", id_, "--address", file, "--reason", "\u200b")
+    file.write_bytes(b" " * 70_000 + address_json.encode())
+    await check_refused(floodgate, "larger than 65536 bytes", "redirect", id_, "--address", file, *reason)
     assert (await ship.get_shipment(id_)).address.city == "Shanghai"
+    for number, encoding in enumerate(("utf-8-sig", "utf-16")):
+        file.write_bytes(address_json.replace("Century", f"Jubilee {number}").encode(encoding))
+        assert (await floodgate("shipment", "redirect", id_, "--address", file, *reason))[0] == 0
+        assert f"Jubilee {number}" in (await ship.get_shipment(id_)).address.line
 
 
 async def test_set_appointment_replaces_window_and_coordinates(floodgate: Command, ship: ShippingShop) -> None:
