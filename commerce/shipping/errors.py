@@ -10,7 +10,7 @@ class NoSuchShipment(NotFound):
 
 
 class NoLabel(Conflict):
-    """The shipment has no label yet: no carrier is booked for it."""
+    """The shipment has no label: no carrier is booked, or letters of its address cannot be printed."""
 
     code = "no_label"
 
