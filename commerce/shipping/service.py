@@ -17,7 +17,7 @@ from commerce.orders.errors import NoSuchOrder
 from commerce.orders.store import OrderHeader
 from commerce.shipping import shipment_status, store
 from commerce.shipping.carrier_port import CarrierWebhook, ShipmentUpdate, TrackingEvent
-from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source
+from commerce.shipping.model import OrderShipments, Shipment, ShipmentEvent, ShipmentView, Source, to_tracking_no
 from commerce.shipping.policy import ShippingPolicy
 from commerce.shipping.records import ShipmentLine
 from commerce.shipping.shipment_status import TrackingResult, TrackingResultWord
@@ -131,7 +131,8 @@ class Shipping:
         order, shipment = await shipment_status.lock_shipment(connection, shipment_id)
         return await shipment_status.apply_tracking_events(
             *(connection, order, shipment, update.events, "webhook", system, self._now(), self._policy),
-            booking_is_current=(shipment.carrier, shipment.tracking_no) == (update.carrier, update.tracking_no),
+            booking_is_current=shipment.carrier == update.carrier
+            and to_tracking_no(shipment.tracking_no or "") == to_tracking_no(update.tracking_no),
         )
 
     async def apply_tracking_events(
