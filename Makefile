@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
 ALL := --extra fulfilment --extra fleet
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test drill bench check lint types imports dockerfile lock clean
+.PHONY: help setup run dev test drill fuzz bench check lint types imports dockerfile lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s'|'
@@ -38,6 +38,10 @@ test: dev ## run the tests on their own servers, one file per core at a time
 
 drill: dev ## run the slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
+
+fuzz: dev ## generate 100,000 inputs for every body, webhook and file
+	FLOODGATE_TEST_EXAMPLES=6000 $(BIN)/python -m pytest -n auto tests/gateway/test_generated_bodies.py \
+		tests/gateway/test_generated_webhooks.py tests/commerce/test_generated_files.py
 
 check: lint types imports dockerfile ## run all static checks
 

@@ -68,7 +68,7 @@ def _check(answers: Counter[tuple[str, int]], caplog: pytest.LogCaptureFixture) 
 
 @pytest.fixture
 async def sale(shop: CliServices, sale_id: str) -> str:
-    await make_sale(shop, sale_id, {"a": (1_000_000, 100, None), "b": (5, 255, 2)})
+    await make_sale(shop, sale_id, {"a": (1_000_000, 100, None), "b": (1_000_000, 255, None)})
     return sale_id
 
 
