@@ -158,7 +158,7 @@ async def serve(settings: Settings) -> None:
     one_port = (http.host, http.port) == (http.admin_host, http.admin_port)
     async with AsyncExitStack() as stack:
         services = await stack.enter_async_context(open_gateway_services(settings))
-        public = ConnectionRegistry(settings.limits, services.clock)
+        public = ConnectionRegistry(settings.limits, services.clock, services.client_addresses)
         admin_connections = ConnectionRegistry(
             settings.limits, services.clock, port="admin", max_connections=settings.limits.admin_connections
         )

@@ -42,6 +42,7 @@ class Authenticator:
         self._settings = settings
         self._clock = clock
         self._verified: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
+        self._verified_earlier: dict[Audience, dict[str | bytes, Identity]] = {"floodgate": {}, "floodgate-admin": {}}
         self._verified_customers = self._verified["floodgate"]
 
     def identify_customer(self, authorization: str | bytes | None) -> Identity:
@@ -67,20 +68,26 @@ class Authenticator:
         if authorization is None:
             raise Unauthorized("send a header `Authorization: Bearer TOKEN`")
         verified = self._verified[audience]
-        cached = verified.get(authorization)
-        if cached is not None:
-            if self._clock.now_ms() < cached.expires_ms:
-                return cached
-            del verified[authorization]
+        cached = verified.pop(authorization, None) or self._verified_earlier[audience].pop(authorization, None)
+        if cached is not None and self._clock.now_ms() < cached.expires_ms:
+            self._keep(audience, authorization, cached)
+            return cached
         text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization
         scheme, _, token = text.partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN_CHARS:
             raise Unauthorized("the Authorization header is not `Bearer TOKEN`")
         identity = self._verify(token.strip(), audience)
-        if len(verified) >= self._settings.token_cache:
-            verified.pop(next(iter(verified)))  # the oldest
-        verified[authorization] = identity
+        self._keep(audience, authorization, identity)
         return identity
+
+    def _keep(self, audience: Audience, authorization: str | bytes, identity: Identity) -> None:
+        """Cache a verified token. When half of the cache is recent, the tokens not used since the last time go."""
+        verified = self._verified[audience]
+        if len(verified) >= (self._settings.token_cache + 1) // 2:
+            self._verified_earlier[audience], verified = verified, {}
+            self._verified[audience] = verified
+            self._verified_customers = self._verified["floodgate"]
+        verified[authorization] = identity
 
     def _verify(self, token: str, audience: Audience) -> Identity:
         try:
@@ -96,7 +103,12 @@ class Authenticator:
             )
         except jwt.ExpiredSignatureError:
             raise Unauthorized("the token has expired: get a new one") from None
-        except (jwt.PyJWTError, ValueError) as error:
+        except jwt.ImmatureSignatureError:
+            leeway_s = self._settings.clock_leeway_s
+            raise Unauthorized(
+                f"the token is not valid yet: `iat` or `nbf` is more than {leeway_s} s in the future; fix the clock"
+            ) from None
+        except (jwt.PyJWTError, ValueError, OverflowError) as error:
             raise Unauthorized(f"the token is not valid here: {error}") from None
         subject, roles = claims["sub"], claims.get("roles", [])
         if not isinstance(subject, str) or not _SUBJECT.fullmatch(subject):

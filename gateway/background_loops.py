@@ -43,6 +43,7 @@ async def poll_backlog_forever(redis: Redis, snapshots: SaleSnapshots, admission
             sales = [SaleKeys(sale_id) for sale_id in snapshots.sale_ids()]
             counts = await lua.read_accepted_counts(redis, sales)
             admission.backlog = sum(count for count in counts if count is not None)
+            admission.backlog_bytes = await lua.read_stream_bytes(redis, sales) if admission.backlog else 0
         except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
             _logger.warning("cannot read the backlog", extra={"reason": str(error)})
         await clock.sleep(_BACKLOG_POLL_INTERVAL_S)

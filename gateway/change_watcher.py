@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal
@@ -13,10 +13,13 @@ from uuid import UUID
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
 from commerce.kernel.postgres import safe_error_text
+from config.settings import LimitSettings
 from gateway import metrics
+from gateway.problems import TooManyRequests
 
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.5
+_GATEWAY = "gateway"
 Topic = Literal["order", "shipments"]
 SequencePoller = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
 """Returns for order ids the number of the last event of each."""
@@ -25,31 +28,46 @@ SequencePoller = Callable[[Sequence[UUID]], Awaitable[dict[UUID, int]]]
 class ChangeWatcher:
     """The orders that open event streams of this process watch, by topic.
 
-    `pollers` has the poller of each topic. At most `max_streams` streams may be open.
+    `pollers` has the poller of each topic. The number of open streams is limited: of all, of a user, of an address.
     """
 
-    def __init__(self, pollers: Mapping[Topic, SequencePoller], clock: Clock, max_streams: int) -> None:
+    def __init__(self, pollers: Mapping[Topic, SequencePoller], clock: Clock, limits: LimitSettings) -> None:
         self._pollers = pollers
         self._clock = clock
-        self._max_streams = max_streams
+        self._limits = limits
         self._watched: dict[Topic, dict[UUID, set[asyncio.Event]]] = {topic: defaultdict(set) for topic in pollers}
         self._last_seqs: dict[tuple[Topic, UUID], int] = {}
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
+        """open streams of the gateway, of each user and of each address"""
 
     @contextmanager
-    def subscribe(self, topic: Topic, order_id: UUID) -> Iterator[asyncio.Event]:
-        """Yield an event that is set after each change. Raises `Overloaded` if too many streams are open."""
-        if self._streams >= self._max_streams:
-            raise Overloaded("too many event streams are open at this gateway; read the order instead")
+    def subscribe(
+        self, topic: Topic, order_id: UUID, *, user_id: str, address: str | None = None
+    ) -> Iterator[asyncio.Event]:
+        """Yield an event that is set after each change.
+
+        Raises `TooManyRequests` if the user or the address has too many streams, `Overloaded` if the gateway has.
+        """
+        limits = self._limits
+        holders = {
+            _GATEWAY: limits.concurrent_event_streams,
+            f"user {user_id}": limits.concurrent_event_streams_per_user,
+        }
+        if address is not None:
+            holders[f"address {address}"] = limits.concurrent_event_streams_per_address
+        for holder, max_streams in holders.items():
+            if self._streams[holder] >= max_streams:
+                error = Overloaded if holder == _GATEWAY else TooManyRequests
+                raise error(f"{max_streams} event streams of this {holder.split()[0]} are open; read the order instead")
         changed, watched = asyncio.Event(), self._watched[topic]
-        self._streams += 1
-        metrics.EVENT_STREAMS.set(self._streams)
+        self._streams.update(holders.keys())
+        metrics.EVENT_STREAMS.set(self._streams[_GATEWAY])
         watched[order_id].add(changed)
         try:
             yield changed
         finally:
-            self._streams -= 1
-            metrics.EVENT_STREAMS.set(self._streams)
+            self._streams -= Counter(holders.keys())  # drops those that have none left
+            metrics.EVENT_STREAMS.set(self._streams[_GATEWAY])
             watched[order_id].discard(changed)
             if not watched[order_id]:
                 del watched[order_id]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -11,17 +12,18 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from commerce.kernel.clock import Clock
+from commerce.kernel.errors import Overloaded
 from config.settings import LimitSettings
 from gateway import metrics, problems
+from gateway.client_addresses import ClientAddresses
+from gateway.lingering import LingeringTransport, close_after_client
 
 _TOO_MANY_RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 2\r\n"
     b"Connection: close\r\nContent-Length: %d\r\n\r\n%b"
 )
-_TOO_MANY_BODY = (
-    b'{"type":"/docs#problem-overloaded","title":"Too much to do right now, nothing was done","status":503,'
-    b'"code":"overloaded","detail":"too many connections are open at this gateway; try again in a moment"}'
-)
+_TOO_MANY_AT_GATEWAY = "too many connections are open at this gateway; try again in a moment"
+_TOO_MANY_OF_ADDRESS = "too many connections are open from your address; use those, or close some"
 SERVER = "floodgate"
 _TIMEOUT_SWEEP_INTERVAL_S = 0.25
 _CONNECTIONS_PER_ITERATION = 100
@@ -44,21 +46,47 @@ class ManagedConnection(Protocol):
         """Close at once."""
 
 
+class ConnectionState:
+    """The party that answers on the connection.
+
+    Not an Enum: in Python 3.11 a lookup of its members costs as much as ten of these.
+    """
+
+    IDLE = 0
+    """none: a request may begin, or has begun to arrive"""
+    PLACING_ORDER = 1
+    """the fast path, which places an order"""
+    DELEGATED = 2
+    """aiohttp, for one request"""
+    HANDED_OVER = 3
+    """aiohttp, permanently"""
+
+
 class ConnectionRegistry:
     """The connections of one port of the process.
 
-    There are at most `max_connections`, by default `limits.connections`. Each port has its own registry, so that a
-    crowd at one port keeps nobody from another.
+    There are at most `max_connections`, by default `limits.connections`, and `limits.connections_per_address` of each
+    address that `addresses` finds. Each port has its own registry, so that a crowd at one port keeps nobody from
+    another.
     """
 
     def __init__(
-        self, limits: LimitSettings, clock: Clock, *, port: str = "public", max_connections: int | None = None
+        self,
+        limits: LimitSettings,
+        clock: Clock,
+        addresses: ClientAddresses | None = None,
+        *,
+        port: str = "public",
+        max_connections: int | None = None,
     ) -> None:
         self.limits = limits
         self._clock = clock
         self._max_connections = limits.connections if max_connections is None else max_connections
         self._gauge = metrics.CONNECTIONS.labels(port)
-        self._connections: set[ManagedConnection] = set()
+        self._addresses = addresses
+        self._connections: dict[ManagedConnection, str | None] = {}
+        self._counts: Counter[str] = Counter()
+        """open connections of each address that is counted"""
         self.is_ending = False
 
     @property
@@ -67,17 +95,30 @@ class ConnectionRegistry:
 
     def register(self, connection: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
         """Register a new connection. Returns False and answers 503 if there are too many."""
+        address = self._addresses.find(transport) if self._addresses is not None else None
+        refusal = ""
         if len(self._connections) >= self._max_connections or self.is_ending:
+            refusal = _TOO_MANY_AT_GATEWAY
+        elif address is not None and self._counts[address] >= self.limits.connections_per_address:
+            refusal = _TOO_MANY_OF_ADDRESS
+        if refusal:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
-            stream.write(_TOO_MANY_RESPONSE % (len(_TOO_MANY_BODY), _TOO_MANY_BODY))
-            stream.close()
+            body = problems.raw_problem(Overloaded(refusal), None).body
+            stream.write(_TOO_MANY_RESPONSE % (len(body), body))
+            close_after_client(stream, self.limits)
             return False
-        self._connections.add(connection)
+        self._connections[connection] = address
+        if address is not None:
+            self._counts[address] += 1
         return True
 
     def remove(self, connection: ManagedConnection) -> None:
         """Remove a closed connection."""
-        self._connections.discard(connection)
+        address = self._connections.pop(connection, None)
+        if address is not None:
+            self._counts[address] -= 1
+            if not self._counts[address]:
+                del self._counts[address]
 
     async def enforce_timeouts_forever(self) -> None:
         """Enforce the timeouts of all connections until cancelled."""
@@ -126,10 +167,11 @@ def handler_options(limits: LimitSettings) -> dict[str, Any]:
 class AiohttpHandler(RequestHandler):
     """aiohttp's connection handler with our form of errors; calls `on_answered` after each response."""
 
-    __slots__ = ("_on_answered",)
+    __slots__ = ("_limits", "_on_answered")
 
     def __init__(self, server: web.Server, limits: LimitSettings, on_answered: Callable[[bool], None]) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **handler_options(limits))
+        self._limits = limits
         self._on_answered = on_answered
 
     @property
@@ -154,6 +196,11 @@ class AiohttpHandler(RequestHandler):
         """Feed one complete request. Returns False if aiohttp does not read it as exactly one."""
         self.data_received(data)
         return len(self._messages) == 1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin on a transport, which lets the client finish before it closes."""
+        lingering: Any = LingeringTransport(cast(asyncio.Transport, transport), self._limits)
+        super().connection_made(lingering)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -20,9 +20,10 @@ from aiohttp import web
 from commerce.kernel.errors import ProblemError
 from commerce.orders.model import PlacedOrder
 from gateway import problems
-from gateway.connections import AiohttpHandler, ConnectionRegistry, TrackedConnection
+from gateway.connections import AiohttpHandler, ConnectionRegistry, ConnectionState, TrackedConnection
 from gateway.decoding import check_idempotency_key, decode_order_body
 from gateway.fast_path_responses import encode
+from gateway.lingering import close_after_client
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath
 from gateway.pending_order import Outcome, PendingOrder
 from gateway.problems import RawResponse, RequestTimeout
@@ -40,22 +41,6 @@ _STALE = ReserveOutcome.STALE
 _CLOSE = "Connection: close\r\n"
 
 
-class ConnectionState:
-    """The party that answers on the connection.
-
-    Not an Enum: in Python 3.11 a lookup of its members costs as much as ten of these.
-    """
-
-    IDLE = 0
-    """none: a request may begin, or has begun to arrive"""
-    PLACING_ORDER = 1
-    """the fast path, which places an order"""
-    DELEGATED = 2
-    """aiohttp, for one request"""
-    HANDED_OVER = 3
-    """aiohttp, permanently"""
-
-
 _IDLE, _PLACING_ORDER = ConnectionState.IDLE, ConnectionState.PLACING_ORDER
 
 
@@ -68,7 +53,7 @@ class FastPathConnection(TrackedConnection):
     __slots__ = (
         "_body_start", "_buffer", "_handler", "_head", "_layout", "_match_previous_head", "_order_arguments",
         "_request_end", "_request_id", "_reservation", "_server", "_services", "_started", "_state", "_task",
-        "_template",
+        "_template", "_unlearned_names",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices, server: web.Server) -> None:
@@ -82,6 +67,7 @@ class FastPathConnection(TrackedConnection):
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
         self._match_previous_head: Match | None = None  # a client's next order usually has a similar head
+        self._unlearned_names: tuple[bytes, ...] | None = None  # header names of the pending order, if new
 
     # Calls of the transport.
 
@@ -201,7 +187,8 @@ class FastPathConnection(TrackedConnection):
             self._body_start, self._request_end = end, end + length
             self._head = head
             self._layout = head.layout
-            self._match_previous_head = self._services.head_parser.head_pattern(_ORDER_LINE, head)
+            self._match_previous_head = self._services.head_parser.find_pattern(_ORDER_LINE, head.names)
+            self._unlearned_names = None if self._match_previous_head else head.names
             if not is_whole:
                 self._since = self._loop.time()
             return True
@@ -296,17 +283,26 @@ class FastPathConnection(TrackedConnection):
             self._accept(placed, status)
 
     def _accept(self, placed: PlacedOrder, status: int) -> None:
+        if self._unlearned_names is not None:
+            self._learn_head(self._unlearned_names)
         self._services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
         self._write(status, "application/json", encode(placed), f"Location: {ORDERS_PATH}/{placed.order_id}\r\n")
 
     def _accept_from_template(self) -> None:
         """Answer as `_accept`, from the template of the batch."""
+        if self._unlearned_names is not None:
+            self._learn_head(self._unlearned_names)
         self._services.metrics_buffer.count_order("accepted")
         self._services.metrics_buffer.count_request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
         if not self._transport.is_closing():
             order = self._reservation
             self._transport.write(self._template.render(self._request_id, str(order.order_id), order.total_minor))
         self._become_idle()
+
+    def _learn_head(self, names: tuple[bytes, ...]) -> None:
+        """Recognise similar heads from now on. Only accepted orders teach: strangers could fill the memory."""
+        self._match_previous_head = self._services.head_parser.learn_pattern(_ORDER_LINE, names)
+        self._unlearned_names = None
 
     def _refuse(self, refusal: ProblemError) -> None:
         self._services.metrics_buffer.count_order(refusal.code)
@@ -324,7 +320,7 @@ class FastPathConnection(TrackedConnection):
         self._services.metrics_buffer.count_order(refusal.code)
         response = problems.raw_problem(refusal, self._request_id)
         self._answer(replace(response, headers=(*response.headers, ("Connection", "close"))))
-        self._transport.close()
+        close_after_client(self._transport, self._limits)
 
     def _answer(self, response: RawResponse) -> None:
         headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers)

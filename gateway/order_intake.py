@@ -95,7 +95,9 @@ class OrderIntake:
             queue = self._queues[sale_id] = _SaleQueue(sale_id)
         order.deadline = self._loop.time() + self._order_timeout_s
         queue.waiting.append(order)
-        queue.size += len(order.reservation.payload)
+        payload_bytes = len(order.reservation.payload)
+        queue.size += payload_bytes
+        self._admission.waiting_bytes += payload_bytes
         self._admission.waiting += 1
         if not queue.scheduled and queue.inflight < self._limits.concurrent_reserve_calls:
             self._schedule(queue)
@@ -162,6 +164,7 @@ class OrderIntake:
         if len(waiting) <= limits.batch_orders and queue.size <= limits.batch_bytes and waiting[0].deadline > now:
             batch = list(waiting)
             waiting.clear()
+            self._admission.waiting_bytes -= queue.size
             queue.size = 0
             self._admission.waiting -= len(batch)
             return batch
@@ -173,6 +176,7 @@ class OrderIntake:
                 break
             order = waiting.popleft()
             queue.size -= payload_bytes
+            self._admission.waiting_bytes -= payload_bytes
             self._admission.waiting -= 1
             if order.deadline > now:
                 batch.append(order)

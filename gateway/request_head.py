@@ -85,7 +85,10 @@ Match = Callable[[bytes], "re.Match[bytes] | None"]
 
 
 class HeadParser:
-    """Parses heads; keeps the layouts and patterns of sequences of names, up to a limit."""
+    """Parses heads; keeps the layouts and patterns of sequences of names, up to a limit.
+
+    A new layout takes the place of the oldest, a new pattern that of the one not looked up for longest.
+    """
 
     def __init__(self) -> None:
         self._layouts = _Layouts()
@@ -110,19 +113,27 @@ class HeadParser:
         is_unambiguous = data.isascii() and b" \r\n" not in data and b"\t\r\n" not in data
         return RequestHead(names, layout, (*headers.values(), None), is_unambiguous)
 
-    def head_pattern(self, line: bytes, head: RequestHead) -> Match | None:
-        """Return a matcher for requests with this request line, these very names and the common form.
+    def find_pattern(self, line: bytes, names: tuple[bytes, ...]) -> Match | None:
+        """Return the matcher that was learned for this request line and these names, None if none was."""
+        pattern = self._patterns.pop((line, names), None)
+        if pattern is not None:
+            self._patterns[line, names] = pattern
+        return pattern
 
-        The groups of a match are the head's values, its end is the end of the head. Returns None if there are too many
-        patterns already. Call it only with heads of orders: others need no pattern.
+    def learn_pattern(self, line: bytes, names: tuple[bytes, ...]) -> Match:
+        """Return and keep a matcher for requests with this request line, these very names and the common form.
+
+        The groups of a match are the head's values, its end is the end of the head. Call it only with the heads of
+        accepted orders: anybody can send any others.
         """
-        key = (line, head.names)
-        pattern = self._patterns.get(key)
-        if pattern is None and len(self._patterns) < _MAX_PATTERNS:
-            lines = [re.escape(name) + rb": ?" + _VALUES.get(name.lower(), _VALUE) + rb"\r\n" for name in head.names]
+        pattern = self.find_pattern(line, names)
+        if pattern is None:
+            if len(self._patterns) >= _MAX_PATTERNS:
+                del self._patterns[next(iter(self._patterns))]
+            lines = [re.escape(name) + rb": ?" + _VALUES.get(name.lower(), _VALUE) + rb"\r\n" for name in names]
             # The last group never matches: it is the None at the end of the values.
             pattern = re.compile(re.escape(line) + b"".join(lines) + rb"\r\n((?!))?").match
-            self._patterns[key] = pattern
+            self._patterns[line, names] = pattern
         return pattern
 
 
@@ -140,8 +151,9 @@ class _Layouts(dict[tuple[bytes, ...], HeaderLayout]):
 
     def __missing__(self, names: tuple[bytes, ...]) -> HeaderLayout:
         layout = _compute_layout(names)
-        if len(self) < _MAX_LAYOUTS:
-            self[names] = layout
+        if len(self) >= _MAX_LAYOUTS:
+            del self[next(iter(self))]
+        self[names] = layout
         return layout
 
 

@@ -275,6 +275,14 @@ async def wait_for_replicas(client: Commands, keys: SaleKeys, replicas: int, tim
     return int(confirmed) >= replicas
 
 
+async def read_stream_bytes(client: Redis, keys: Sequence[SaleKeys]) -> int:
+    """Estimate the memory of the sales' streams: Redis looks at a few entries of each."""
+    pipe = client.pipeline(transaction=False)
+    for sale in keys:
+        pipe.memory_usage(sale.orders)
+    return sum(size or 0 for size in await pipe.execute())
+
+
 async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int | None]:
     """Count for each sale the orders accepted and not acknowledged yet; None if Redis refuses to count its orders.
 

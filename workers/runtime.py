@@ -78,9 +78,10 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
     """Run workers in this process until SIGTERM, SIGINT or SIGHUP. A worker that fails ends the process.
 
     Raises `NotReady` if a worker cannot start."""
-    if port := settings.observer.worker_metrics_port:
-        with explain_bind_errors("*", port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
-            start_http_server(port)
+    host, port = settings.observer.worker_metrics_host, settings.observer.worker_metrics_port
+    if port:
+        with explain_bind_errors(host, port, "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"):
+            start_http_server(port, host)
     async with open_worker_services(settings, instance) as services:
         stop_on_signals(services.stop)
         names = [name for name, _ in workers]

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from config.settings import AuthSettings
-from gateway.auth import Authenticator, sign_token
+from gateway.auth import Audience, Authenticator, Identity, sign_token
 from gateway.problems import Forbidden, Unauthorized
 from tests.unit.test_kernel import FakeClock
 
@@ -103,7 +103,59 @@ def test_token_cache_is_bounded(clock: FakeClock) -> None:
     auth = Authenticator(keys, clock)
     for number in range(10):
         auth.identify_customer(f"Bearer {sign_token(keys, clock, f'u{number}', 'floodgate', (), 60)}")
-    assert len(auth._verified["floodgate"]) == 3
+    assert len(auth._verified["floodgate"]) + len(auth._verified_earlier["floodgate"]) <= 4
+
+
+def test_token_cache_keeps_tokens_in_use(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many tokens that are used once do not take the place of the one in use."""
+    keys = settings({"kid": "a", "secret": SECRET}, token_cache=4)
+    auth = Authenticator(keys, clock)
+    busy = f"Bearer {sign_token(keys, clock, 'zoe', 'floodgate', (), 60)}"
+    auth.identify_customer(busy)
+    others = [f"Bearer {sign_token(keys, clock, f'u{number}', 'floodgate', (), 60)}" for number in range(20)]
+    verified: list[str] = []
+    verify = auth._verify
+
+    def record(token: str, audience: Audience) -> Identity:
+        verified.append(token)
+        return verify(token, audience)
+
+    monkeypatch.setattr(auth, "_verify", record)
+    for other in others:
+        auth.identify_customer(other)
+        assert auth.identify_customer(busy).subject == "zoe"
+    assert [f"Bearer {token}" for token in verified] == others
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf"])
+@pytest.mark.parametrize("is_staff", [False, True], ids=["customer", "staff"])
+def test_token_from_the_near_future_is_valid_within_leeway(clock: FakeClock, claim: str, is_staff: bool) -> None:
+    """The clock of the identity service may be ahead. Text is what aiohttp passes, bytes the fast path."""
+    keys = settings({"kid": "a", "secret": SECRET}, clock_leeway_s=5)
+    audience = "floodgate-admin" if is_staff else "floodgate"
+    claims = {"sub": "zoe", "aud": audience, "iss": "floodgate", "exp": NOW_MS // 1_000 + 60, "roles": ["sales"]}
+
+    def identify(seconds_ahead: float) -> list[str]:
+        auth = Authenticator(keys, clock)
+        signed = jwt.encode({**claims, claim: NOW_MS / 1_000 + seconds_ahead}, SECRET, headers={"kid": "a"})
+        if is_staff:
+            return [auth.identify_staff(f"Bearer {signed}", "sales").subject]
+        return [auth.identify_customer(header).subject for header in (f"Bearer {signed}", f"Bearer {signed}".encode())]
+
+    assert set(identify(4)) == {"zoe"}
+    with pytest.raises(Unauthorized, match="more than 5 s in the future"):
+        identify(7)
+
+
+@pytest.mark.parametrize("claim", ["iat", "nbf", "exp"])
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", '"soon"', "null", "[]", "{}"])
+def test_token_with_impossible_moment_is_refused(clock: FakeClock, claim: str, value: str) -> None:
+    keys = settings({"kid": "a", "secret": SECRET})
+    moment = json.loads(value)
+    claims = {"sub": "zoe", "aud": "floodgate", "iss": "floodgate", "exp": NOW_MS // 1_000 + 60, claim: moment}
+    signed = jwt.api_jws.encode(json.dumps(claims).encode(), SECRET, "HS256", headers={"kid": "a"})
+    with pytest.raises(Unauthorized):
+        Authenticator(keys, clock).identify_customer(f"Bearer {signed}")
 
 
 def test_cached_customer_token_does_not_identify_staff(clock: FakeClock) -> None:

@@ -23,7 +23,7 @@ def match_head(parser: HeadParser) -> Match:
     head = parser.parse_head(HEAD, 64)
     assert head is not None
     assert head.fits_fast_path()
-    pattern = parser.head_pattern(LINE, head)
+    pattern = parser.learn_pattern(LINE, head.names)
     assert pattern is not None
     return pattern
 
@@ -70,5 +70,5 @@ def test_pattern_does_not_match_other_heads(match_head: Match, old: bytes, new: 
 def test_pattern_of_known_names_is_kept_and_separate_per_parser(parser: HeadParser, match_head: Match) -> None:
     head = parser.parse_head(HEAD, 64)
     assert head is not None
-    assert parser.head_pattern(LINE, head) is match_head
-    assert HeadParser().head_pattern(LINE, head) is not match_head
+    assert parser.learn_pattern(LINE, head.names) is match_head
+    assert HeadParser().learn_pattern(LINE, head.names) is not match_head
