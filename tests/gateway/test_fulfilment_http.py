@@ -85,6 +85,12 @@ async def test_wave_from_worklist_to_packed_shipments(shipping_gateway: Shipping
         "only the first shipment is booked"
     )
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/packing-list")
+    thai = {**SHANGHAI, "name": "สมชาย"}
+    _, [unprintable] = await shipping_gateway.ship.add_booked_order(ship_to=(thai,))
+    await shipping_gateway.post_action(unprintable.shipment_id, "pack", tracking_no="ZTO-9")
+    refused = await shipping_gateway.call_as_staff("GET", f"/shipments/{unprintable.shipment_id}/label")
+    assert is_problem(refused, 409, "no_label")
+    assert "the receiver's name has letters that cannot be printed (U+0E2A" in refused.body["detail"]
     for _ in range(2):
         done = await shipping_gateway.post_action(shipment.shipment_id, "pack", tracking_no=shipment.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
