@@ -86,7 +86,9 @@ class Fulfilment(Worklists):
         try:
             async with self._db.transaction() as connection:
                 await self._pack(connection, shipment_id, tracking_no, actor)
-        except UniqueViolationError:
+        except UniqueViolationError as error:
+            if error.constraint_name != shipments.TRACKING_NO_CONSTRAINT:
+                raise
             raise InvalidShipmentState(f"the tracking number {tracking_no} {_TAKEN}") from None
         return await self.get(shipment_id)
 

@@ -106,7 +106,9 @@ class ShipmentJobs:
         except ExternalRefusal as error:
             await self._postpone(job, f"{job.carrier} refuses: {error}", park=True)
             return "refused"
-        except UniqueViolationError:
+        except UniqueViolationError as error:
+            if error.constraint_name != shipments.TRACKING_NO_CONSTRAINT:
+                raise
             await self._postpone(job, f"{job.carrier} returned the tracking number of another shipment", park=True)
             return "tracking_no_conflict"
 

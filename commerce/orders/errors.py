@@ -22,7 +22,10 @@ class CannotCancel(Conflict):
 
 
 class OrdersNotStorable(NotReady):
-    """Orders fail in a way that may be the program's fault. `result` is what became of the others of the batch."""
+    """Orders fail in a way that may be the program's fault.
+
+    `result` is what became of the others of the batch.
+    """
 
     title = "Orders cannot be stored at the moment"
 

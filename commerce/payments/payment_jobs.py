@@ -101,7 +101,9 @@ class PaymentJobs:
         except ProviderMismatch as error:
             await self._postpone(job, str(error), park=True)
             return "mismatch"
-        except UniqueViolationError:
+        except UniqueViolationError as error:
+            if error.constraint_name != store.TRANSACTION_CONSTRAINT:
+                raise
             await self._postpone(job, "the transaction belongs to another payment already", park=True)
             return "mismatch"
 

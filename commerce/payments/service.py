@@ -158,7 +158,9 @@ class Payments:
                     result = await self._record_webhook(connection, method, webhook, now)
             except ProviderMismatch as error:
                 result, reason = "refused", f": {error}"
-            except UniqueViolationError:
+            except UniqueViolationError as error:
+                if error.constraint_name != store.TRANSACTION_CONSTRAINT:  # a defect, which the provider is not told of
+                    raise
                 result, reason = "refused", ": its transaction belongs to another payment"
             await store.set_webhook_result(connection, method, webhook.webhook_id, f"{result}{reason}")
         failpoint("payment.after_webhook")

@@ -21,6 +21,7 @@ from commerce.payments.tenders import PlannedTender
 _PAYMENT_COLUMNS, _REFUND_COLUMNS = Payment.__struct_fields__, Refund.__struct_fields__
 queries = load_queries(__package__, payments=_PAYMENT_COLUMNS, refunds=_REFUND_COLUMNS)
 _MAX_REASON_CHARACTERS = 500
+TRANSACTION_CONSTRAINT = "payments_method_transaction_id_key"
 
 
 class RecordedMovement(NamedTuple):

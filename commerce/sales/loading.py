@@ -125,7 +125,10 @@ async def _end_load(
 
 
 async def _make_orphans_claimable(redis: Redis, keys: SaleKeys) -> None:
-    """Let writers claim the entries that are neither pending nor new, as if a writer had read them and died."""
+    """Let writers claim the entries that are neither pending nor new.
+
+    They become pending as if a writer had read them and died.
+    """
     while orphans := await lua.claim_orphans(redis, keys, _REBUILD_CONSUMER, _ORPHANS_PER_CLAIM, idle_ms=DAY_MS):
         _logger.warning("found stream entries that were neither pending nor new", extra={"entries": len(orphans)})
 

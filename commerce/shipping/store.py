@@ -28,6 +28,7 @@ _COLUMNS = Shipment.__struct_fields__
 queries = load_queries(__package__, shipments=_COLUMNS)
 _MAX_TEXT_CHARACTERS = 500
 MAX_EVENTS = 1_000
+TRACKING_NO_CONSTRAINT = "bookings_carrier_tracking_no_key"
 
 
 def read_shipment(row: Any) -> Shipment:

@@ -40,7 +40,10 @@ CLOCK_READERS = {
 
 
 async def test_times_of_rows_are_those_of_the_processes(database_url: str) -> None:
-    """No default and no trigger reads the server's clock: a job that it makes due would be due by another clock."""
+    """No default and no trigger reads the server's clock.
+
+    A job that it makes due would be due by another clock than the one by which it is claimed.
+    """
     connection = await asyncpg.connect(database_url)
     try:
         rows = await connection.fetch(

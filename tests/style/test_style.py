@@ -110,6 +110,15 @@ def test_source_outside_stores_holds_no_sql(file: Path) -> None:
             assert not re.match(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER) [\w*(]", node.value), node.value
 
 
+@pytest.mark.parametrize("file", SOURCES, ids=name)
+def test_handler_of_unique_violation_looks_which_constraint_it_was(file: Path) -> None:
+    """Otherwise a defect of the program is told as a fault of the data. A handler may also look at the rows."""
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.ExceptHandler) and "UniqueViolationError" in ast.unparse(node.type or node):
+            body = ast.unparse(node)
+            assert "constraint_name" in body or "store.get_" in body or "failure" in body, f"line {node.lineno}"
+
+
 # Peers are systems of others in the benchmark: they call the reserve script in their own way.
 REDIS_HOLDERS = existing("lua/", "loadtest/bench/peers/")
 
