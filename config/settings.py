@@ -23,6 +23,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
+from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
 
 Durability = Literal["fsync", "replicated", "memory"]
@@ -261,8 +262,8 @@ class Settings(BaseSettings):
     )
 
     data_dir: AbsolutePath = Field(default_factory=default_data_dir)
-    redis_url: SecretStr | None = Field(default=None, validation_alias="redis_url")
-    database_url: SecretStr | None = Field(default=None, validation_alias="database_url")
+    redis_url: RedisUrl | None = Field(default=None, validation_alias="redis_url")
+    database_url: DatabaseUrl | None = Field(default=None, validation_alias="database_url")
     durability: Durability = Field(
         default="fsync",
         description="what a 202 means; 'replicated' promises the memory of `replicas` replicas and requires no disk",
@@ -383,10 +384,12 @@ def load(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        messages = "\n".join(
-            f"  {'.'.join(str(part) for part in field_error['loc']) or 'settings'}: {field_error['msg']}"
+        messages = [
+            f"{'.'.join(str(part) for part in field_error['loc']) or 'settings'}: "
+            + field_error["msg"].removeprefix("Value error, ")
             for field_error in error.errors(include_url=False, include_input=False)
-        )
-        raise SettingsError(f"cannot use the settings:\n{messages}") from None
+        ]
+        separator = " " if len(messages) == 1 else "\n  "
+        raise SettingsError(f"cannot use the settings:{separator}{separator.join(messages)}") from None
     except (OSError, ValueError) as error:
         raise SettingsError(f"cannot read the settings: {error}") from None
