@@ -12,8 +12,10 @@ from commerce.kernel.external import InvalidWebhook
 
 
 def decode_signed_form(body: bytes, *, max_bytes: int, max_fields: int, required: Collection[str]) -> dict[str, str]:
-    """Decode a UTF-8 form with distinct fields.
+    """Decode a form with distinct fields.
 
+    Bytes that are not UTF-8 are kept as `surrogateescape` does, since the signature covers them: encode the fields in
+    that way to verify it, and clean what is stored.
     Raises `InvalidWebhook` if the body is too long or malformed, repeats a field, or lacks a required one.
     """
     if len(body) > max_bytes:
@@ -23,11 +25,11 @@ def decode_signed_form(body: bytes, *, max_bytes: int, max_fields: int, required
             body.decode("ascii"),
             keep_blank_values=True,
             strict_parsing=True,
-            errors="strict",
+            errors="surrogateescape",
             max_num_fields=max_fields,
         )
     except ValueError:
-        raise InvalidWebhook("malformed", "the body is not a form in UTF-8") from None
+        raise InvalidWebhook("malformed", "the body is not a form") from None
     fields = dict(pairs)
     if len(fields) != len(pairs):
         raise InvalidWebhook("malformed", "a field occurs twice")

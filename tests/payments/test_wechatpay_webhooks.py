@@ -204,10 +204,10 @@ def wrong_envelopes(envelope: dict[str, Any]) -> Iterator[InvalidWebhookCase]:
         b'"x"',
         raw[:-1],
         raw + b"}",
-        raw.replace(b"encrypt", b"\xff\xfe"),
         b"\xef\xbb" + raw,
     ):
         yield signed_case(f"the body {body[:40]!r}", body, "malformed")
+    yield signed_case("a damaged type", raw.replace(b"encrypt", b"\xff\xfe"), "bad_content")
     ciphertext = b64decode(envelope["resource"]["ciphertext"])
     tag = ciphertext[:-16] + bytes([ciphertext[-16] ^ 1]) + ciphertext[-15:]
     texts = (

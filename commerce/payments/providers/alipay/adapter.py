@@ -57,9 +57,9 @@ CODE_LIFETIME = timedelta(hours=2)
 """time for which a code of alipay.trade.precreate can be scanned, whatever `time_expire` is"""
 _FORBIDDEN_IN_SUBJECT = re.compile(r"[/=&\x00-\x1f]")
 """characters that Alipay does not accept in a subject"""
+_NUMBER = re.compile(r"[!-~]{1,128}")
 _MAX_TEXT_CHARACTERS = 256
 """of a subject and of the reason for a refund"""
-_MAX_WEBHOOK_ID_CHARACTERS = 128
 
 
 class Alipay:
@@ -199,8 +199,8 @@ class Alipay:
         if not -WEBHOOK_MAX_AHEAD <= now - sent_at <= WEBHOOK_MAX_AGE:
             raise InvalidWebhook("stale", f"it was sent at {sent_at:%Y-%m-%dT%H:%M:%SZ}")
         webhook_id = fields.get("notify_id", "")
-        if fields.get("notify_type") != "trade_status_sync" or not 0 < len(webhook_id) <= _MAX_WEBHOOK_ID_CHARACTERS:
-            raise InvalidWebhook("bad_content", "notify_type is unknown, or notify_id is missing or too long")
+        if fields.get("notify_type") != "trade_status_sync" or not _NUMBER.fullmatch(webhook_id):
+            raise InvalidWebhook("bad_content", "notify_type is unknown, or notify_id is missing or malformed")
         return PaymentWebhook(f"{self.name}:{webhook_id}", _webhook_subject(fields))
 
     def acknowledge(self, accepted: bool) -> WebhookReply:
@@ -268,8 +268,8 @@ def _payment(fields: Mapping[str, Any], paid_at: object) -> ProviderPayment:
     if state != "captured":
         return ProviderPayment(payment_id, state)
     trade_no = fields.get("trade_no")
-    if not isinstance(trade_no, str) or not trade_no:
-        raise ValueError("there is no trade_no")
+    if not isinstance(trade_no, str) or not _NUMBER.fullmatch(trade_no):
+        raise ValueError(f"{str(trade_no)[:40]!r} is no trade_no")
     return ProviderPayment(payment_id, state, Money(total, wire.CURRENCY), trade_no, parse_china_time(paid_at))
 
 

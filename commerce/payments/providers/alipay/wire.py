@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from commerce.kernel import form_decoding
 from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
+from commerce.kernel.external_text import repair_json
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.money import Money
 from commerce.payments.provider_port import StatementLine
@@ -68,7 +69,8 @@ def signing_text(parameters: Mapping[str, str], *, excluded: tuple[str, ...]) ->
     """Return the bytes to sign: parameters sorted by name and joined, neither quoted nor escaped.
 
     Requests exclude `sign`, webhooks `sign` and `sign_type`."""
-    return "&".join(f"{name}={parameters[name]}" for name in sorted(parameters) if name not in excluded).encode()
+    text = "&".join(f"{name}={parameters[name]}" for name in sorted(parameters) if name not in excluded)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def sign(content: bytes, key: RSAPrivateKey) -> str:
@@ -104,9 +106,12 @@ def read_response(body: bytes, method: str, key: RSAPublicKey) -> dict[str, Any]
     The signature covers the text of the content as it was received, with its escapes. Raises `ExternalOutcomeUnknown`
     for a response that cannot be trusted, also for an unsigned error, which Alipay sends for an unknown app_id."""
     try:
-        parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        raw = bytes(parts.get(method.replace(".", "_") + "_response") or parts["error_response"])
-        content = msgspec.json.decode(raw, type=dict[str, Any])
+        repaired = repair_json(body)
+        parts = msgspec.json.decode(repaired, type=dict[str, msgspec.Raw])
+        part = bytes(parts.get(method.replace(".", "_") + "_response") or parts["error_response"])
+        start = repaired.index(part)
+        raw = body[start : start + len(part)]
+        content = msgspec.json.decode(part, type=dict[str, Any])
         signature = msgspec.json.decode(parts["sign"], type=str) if "sign" in parts else None
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, RecursionError):
         raise ExternalOutcomeUnknown(f"{method}: this is not a response of Alipay: {body[:200]!r}") from None

@@ -26,6 +26,7 @@ from commerce.kernel.external import (
     InvalidWebhook,
     WebhookReply,
 )
+from commerce.kernel.external_text import decode_repaired_json
 from commerce.kernel.ids import parse_uuid_hex
 from commerce.kernel.moments import parse_moment
 from commerce.kernel.money import Money
@@ -57,7 +58,7 @@ _ACTION_LIFETIMES: dict[PaymentFlow, timedelta] = {
     "mobile_page": timedelta(minutes=5),
 }
 """time for which a code, a prepay_id or a page serves; the same request again returns a new one"""
-_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError)
+_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 Message = TypeVar("Message")
 
 
@@ -181,19 +182,19 @@ class WeChatPay:
         If it raises `unknown_key`, WeChat Pay may have a new certificate: call `refresh` and try once more."""
         wire.verify_signature(headers, body, self._keys, now)
         try:
-            envelope = msgspec.json.decode(body, type=messages.WeChatEnvelope)
+            envelope = decode_repaired_json(body, messages.WeChatEnvelope)
         except _NOT_JSON as error:
             raise InvalidWebhook("malformed", str(error)) from None
         try:
             content = self._decrypt(envelope.resource) if envelope.resource_type == "encrypt-resource" else None
             if content is not None and envelope.event_type == "TRANSACTION.SUCCESS":
-                trade = msgspec.json.decode(content, type=messages.WeChatTrade)
+                trade = decode_repaired_json(content, messages.WeChatTrade)
                 return PaymentWebhook(envelope.id, self._read_payment(trade))
             kind, _, status = envelope.event_type.partition(".")
             if content is not None and kind == "REFUND" and status in ("SUCCESS", "ABNORMAL", "CLOSED"):
-                refund = msgspec.json.decode(content, type=messages.WeChatRefundWebhook)
+                refund = decode_repaired_json(content, messages.WeChatRefundWebhook)
                 return PaymentWebhook(envelope.id, self._read_refund(status, refund))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (*_NOT_JSON, ValueError) as error:
             raise InvalidWebhook("bad_content", str(error)) from None
         raise InvalidWebhook("bad_content", f"{envelope.resource_type[:40]} {envelope.event_type[:40]} is unknown")
 
@@ -340,7 +341,7 @@ def _provider_refund(payment_id: UUID, refund_id: UUID, status: str, amount: mes
 
 def _read_error(response: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnknown:
     try:
-        failure = msgspec.json.decode(response.body, type=messages.Failure)
+        failure = decode_repaired_json(response.body, messages.Failure)
     except _NOT_JSON:
         failure = messages.Failure()
     return status_map.map_error(response.status, failure.code, failure.message)
@@ -348,7 +349,7 @@ def _read_error(response: HttpResponse) -> ExternalRefusal | ExternalOutcomeUnkn
 
 def _decode(body: bytes, message_type: type[Message]) -> Message:
     try:
-        return msgspec.json.decode(body, type=message_type)
+        return decode_repaired_json(body, message_type)
     except _NOT_JSON as error:
         raise ExternalOutcomeUnknown(f"cannot read the response of WeChat Pay: {error}") from None
 

@@ -24,7 +24,7 @@ class Encrypted(msgspec.Struct, frozen=True):
 class WeChatEnvelope(msgspec.Struct, frozen=True):
     """A webhook; its content is encrypted in `resource`."""
 
-    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
     event_type: str
     resource_type: str
     resource: Encrypted
@@ -42,7 +42,7 @@ class WeChatTrade(msgspec.Struct, frozen=True):
     out_trade_no: str
     trade_state: str
     appid: str | None = None
-    transaction_id: str | None = None
+    transaction_id: Annotated[str, msgspec.Meta(max_length=128, pattern=r"^[!-~]*\Z")] | None = None
     success_time: str | None = None
     amount: TradeAmount | None = None
 

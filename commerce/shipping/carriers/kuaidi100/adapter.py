@@ -98,7 +98,8 @@ class Kuaidi100:
         except ValueError as error:
             raise InvalidWebhook("bad_content", str(error)) from None
         return CarrierWebhook(
-            hashlib.sha256(param.encode()).hexdigest(), [ShipmentUpdate(self._names[com], tracking_no, events)]
+            hashlib.sha256(param.encode("utf-8", "surrogateescape")).hexdigest(),
+            [ShipmentUpdate(self._names[com], tracking_no, events)],
         )
 
     def acknowledge(self, accepted: bool) -> WebhookReply:

@@ -16,6 +16,7 @@ import msgspec
 
 from commerce.kernel.china_time import parse_china_time
 from commerce.kernel.external import ExternalOutcomeUnknown, InvalidWebhook
+from commerce.kernel.external_text import clean_text, decode_repaired_json
 from commerce.kernel.form_decoding import decode_signed_form
 from commerce.shipping.carrier_port import TrackingEvent
 from commerce.shipping.carriers.kuaidi100.settings import Kuaidi100Account
@@ -83,7 +84,7 @@ class Kuaidi100WebhookParam(msgspec.Struct, frozen=True, rename="camel"):
 
 def sign(*parts: str) -> str:
     """Return the MD5 of the joined parts in capitals, the only signature that webhooks have."""
-    return hashlib.md5("".join(parts).encode()).hexdigest().upper()  # noqa: S324  # kuaidi100 prescribes it
+    return hashlib.md5("".join(parts).encode("utf-8", "surrogateescape")).hexdigest().upper()  # noqa: S324  # kuaidi100 prescribes it
 
 
 def make_subscribe_form(account: Kuaidi100Account, com: str, tracking_no: str, phone: str) -> bytes:
@@ -104,7 +105,7 @@ def decode_reply(status: int, body: bytes, kind: type[T]) -> T:
     """Decode a reply of the expected kind. Raises `ExternalOutcomeUnknown` for any other reply."""
     try:
         if status == 200:
-            return msgspec.json.decode(body, type=kind)
+            return decode_repaired_json(body, kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     raise ExternalOutcomeUnknown(f"cannot read kuaidi100's reply: {status} {body[:200]!r}")
@@ -117,7 +118,7 @@ def read_signed_param(body: bytes, salt: str) -> str:
     fields = decode_signed_form(
         body, max_bytes=MAX_WEBHOOK_BYTES, max_fields=MAX_WEBHOOK_FIELDS, required=("sign", "param")
     )
-    if not hmac.compare_digest(fields["sign"].encode(), sign(fields["param"], salt).encode()):
+    if not hmac.compare_digest(fields["sign"].encode("utf-8", "surrogateescape"), sign(fields["param"], salt).encode()):
         raise InvalidWebhook("bad_signature", "not signed with our salt")
     return fields["param"]
 
@@ -125,7 +126,7 @@ def read_signed_param(body: bytes, salt: str) -> str:
 def decode_param(param: str) -> Kuaidi100WebhookParam:
     """Decode a webhook's parameter. Raises `InvalidWebhook` with the code bad_content."""
     try:
-        return msgspec.json.decode(param, type=Kuaidi100WebhookParam)
+        return decode_repaired_json(param, Kuaidi100WebhookParam)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise InvalidWebhook("bad_content", str(error)[:200]) from None
 
@@ -137,16 +138,18 @@ def read_events(entries: Sequence[Kuaidi100Entry]) -> list[TrackingEvent]:
 
 
 def _event(entry: Kuaidi100Entry) -> TrackingEvent:
-    name = _on_one_line(entry.status)
-    code = "" if entry.status_code is None else _on_one_line(str(entry.status_code))
+    name = clean_text(entry.status, _MAX_TEXT_CHARACTERS)
+    code = "" if entry.status_code is None else clean_text(str(entry.status_code), _MAX_CODE_CHARACTERS)
     decoded = decode_status(code, name)
     return TrackingEvent(
         at=parse_china_time(entry.ftime or entry.time or ""),
         code=decoded.code[:_MAX_CODE_CHARACTERS],
-        text=(_on_one_line(entry.context) or name or decoded.code)[:_MAX_TEXT_CHARACTERS],
+        text=clean_text(entry.context, _MAX_TEXT_CHARACTERS) or name or decoded.code,
         status=decoded.status,
         is_unknown_code=decoded.is_unknown_code,
-        place=(_on_one_line(entry.location) or _on_one_line(entry.area_name))[:_MAX_PLACE_CHARACTERS] or None,
+        place=clean_text(entry.location, _MAX_PLACE_CHARACTERS)
+        or clean_text(entry.area_name, _MAX_PLACE_CHARACTERS)
+        or None,
     )
 
 
@@ -158,8 +161,3 @@ def _phone(phone: str) -> dict[str, str]:
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _on_one_line(text: str | None) -> str:
-    """Join a text's lines and replace NUL, which Postgres refuses."""
-    return " ".join((text or "").replace("\0", " ").split())

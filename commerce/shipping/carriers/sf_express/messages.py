@@ -13,8 +13,6 @@ import msgspec
 from commerce.shipping.model import TrackingNo
 
 TextOrNumber = str | int
-Code = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,30}\Z")]
-OptionalCode = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{0,30}\Z")]
 
 
 class SfEnvelope(msgspec.Struct, frozen=True, rename="camel"):
@@ -73,10 +71,10 @@ class SfRoute(msgspec.Struct, frozen=True, rename="camel"):
     """SF's tracking event. `accept_time` is in China's time."""
 
     accept_time: str
-    op_code: Code
+    op_code: str
     remark: str | None = None
     accept_address: str | None = None
-    reason_code: OptionalCode | None = None
+    reason_code: str | None = None
     reason_name: str | None = None
 
 

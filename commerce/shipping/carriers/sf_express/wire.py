@@ -17,6 +17,7 @@ import msgspec
 
 from commerce.kernel.china_time import parse_china_time
 from commerce.kernel.external import ExternalOutcomeUnknown, HttpResponse, InvalidWebhook
+from commerce.kernel.external_text import clean_text, decode_repaired_json
 from commerce.shipping.carrier_port import ShipmentUpdate, TrackingEvent
 from commerce.shipping.carriers.sf_express import messages, status_map
 from commerce.shipping.carriers.sf_express.settings import SfExpressAccount
@@ -25,7 +26,8 @@ FORM = "application/x-www-form-urlencoded; charset=UTF-8"
 PLATFORM_OK, SERVICE_OK = "A1000", "S0000"
 MAX_WEBHOOK_BYTES = 65_536
 """Ten routes are some kilobytes. A longer body is not parsed."""
-MAX_TEXT_CHARACTERS, MAX_PLACE_CHARACTERS = 500, 200
+MAX_TEXT_CHARACTERS, MAX_PLACE_CHARACTERS, MAX_CODE_CHARACTERS = 500, 200, 30
+"""Longer values are cut."""
 
 _DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 T = TypeVar("T")
@@ -86,7 +88,7 @@ def read_reply(response: HttpResponse, kind: type[T], refusals: frozenset[str]) 
 
 def _decode(body: bytes | str | msgspec.Raw, kind: type[T]) -> T:
     try:
-        return msgspec.json.decode(body, type=kind)
+        return decode_repaired_json(bytes(body) if isinstance(body, msgspec.Raw) else body, kind)
     except _DECODE_ERRORS as error:
         raise ExternalOutcomeUnknown(f"cannot read SF Express's reply: {error}") from None
 
@@ -100,23 +102,18 @@ def read_routes(routes: Iterable[messages.SfRoute]) -> list[TrackingEvent]:
 
 
 def _event(route: messages.SfRoute) -> TrackingEvent:
-    reason = route.reason_code or ""
-    status, is_unknown_code = status_map.decode_route(route.op_code, reason)
-    code = f"{route.op_code}/{reason}" if reason else route.op_code
-    text = _printable(route.remark, MAX_TEXT_CHARACTERS) or _printable(route.reason_name, MAX_TEXT_CHARACTERS)
+    op_code, reason = clean_text(route.op_code, MAX_CODE_CHARACTERS), clean_text(route.reason_code, MAX_CODE_CHARACTERS)
+    status, is_unknown_code = status_map.decode_route(op_code, reason)
+    code = f"{op_code}/{reason}" if reason else op_code or "unsaid"
+    text = clean_text(route.remark, MAX_TEXT_CHARACTERS) or clean_text(route.reason_name, MAX_TEXT_CHARACTERS)
     return TrackingEvent(
         at=parse_china_time(route.accept_time),
         code=code,
         text=text or f"SF Express route {code}",
         status=status,
         is_unknown_code=is_unknown_code,
-        place=_printable(route.accept_address, MAX_PLACE_CHARACTERS) or None,
+        place=clean_text(route.accept_address, MAX_PLACE_CHARACTERS) or None,
     )
-
-
-def _printable(text: str | None, max_characters: int) -> str:
-    """Replace control characters, of which Postgres refuses NUL, and cut the text."""
-    return "".join(char if char.isprintable() else " " for char in text or "").strip()[:max_characters]
 
 
 def decode_webhook(body: bytes) -> list[messages.SfWebhookRoute]:
@@ -124,7 +121,7 @@ def decode_webhook(body: bytes) -> list[messages.SfWebhookRoute]:
     if len(body) > MAX_WEBHOOK_BYTES:
         raise InvalidWebhook("malformed", f"the body has {len(body)} bytes, more than {MAX_WEBHOOK_BYTES}")
     try:
-        return msgspec.json.decode(body, type=messages.SfWebhookBody).body.routes
+        return decode_repaired_json(body, messages.SfWebhookBody).body.routes
     except _DECODE_ERRORS as error:
         raise InvalidWebhook("malformed", str(error)) from None
 
