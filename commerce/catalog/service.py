@@ -10,7 +10,7 @@ from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import Product, ProductInput
 from commerce.catalog.product_csv import read_products
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines
+from commerce.kernel.csv_rows import ImportReport, LineError, account_for_lines, count_blank_lines
 from commerce.kernel.errors import Invalid
 from commerce.kernel.money import MoneyError, minor_digits
 from commerce.kernel.paging import Page, to_page
@@ -66,14 +66,15 @@ class Catalog:
         lines = list(lines)
         report = ImportReport(blank=count_blank_lines(lines))
         rows = read_products(lines)
-        while part := list(islice(rows, _ROWS_PER_STATEMENT)):
-            report.errors += [row for _, row in part if isinstance(row, LineError)]
-            if products := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
-                part_report = await self.put_many(products)
-                report.added += part_report.added
-                report.changed += part_report.changed
-                report.unchanged += part_report.unchanged
-            progress(part[-1][0])
+        with account_for_lines(report, lines):
+            while part := list(islice(rows, _ROWS_PER_STATEMENT)):
+                if products := [(row[0], row[1]) for _, row in part if not isinstance(row, LineError)]:
+                    part_report = await self.put_many(products)
+                    report.added += part_report.added
+                    report.changed += part_report.changed
+                    report.unchanged += part_report.unchanged
+                report.errors += [row for _, row in part if isinstance(row, LineError)]
+                progress(part[-1][0])
         return report
 
 

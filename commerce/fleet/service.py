@@ -22,7 +22,7 @@ from commerce.fleet.routing_problem import SolveRequest
 from commerce.fleet.solver_client import solve_in_subprocess
 from commerce.fleet.store import PendingDelivery
 from commerce.kernel.clock import Clock, from_ms
-from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns
+from commerce.kernel.csv_rows import ImportReport, LineError, account_for_lines, count_blank_lines, read_columns
 from commerce.kernel.errors import Invalid
 from commerce.kernel.ids import IdGenerator
 from commerce.kernel.postgres import Connection, Database
@@ -57,11 +57,12 @@ class Fleet:
         """
         lines = list(lines)
         report = ImportReport(blank=count_blank_lines(lines))
-        if "region" in read_columns(lines):
-            return await self._import(report, read_places(lines), store.upsert_places)
-        async with self._db.connection() as connection:
-            warehouse_ids = await store.list_warehouse_ids(connection)
-        return await self._import(report, read_vehicles(lines, warehouse_ids), store.upsert_vehicles)
+        with account_for_lines(report, lines):
+            if "region" in read_columns(lines):
+                return await self._import(report, read_places(lines), store.upsert_places)
+            async with self._db.connection() as connection:
+                warehouse_ids = await store.list_warehouse_ids(connection)
+            return await self._import(report, read_vehicles(lines, warehouse_ids), store.upsert_vehicles)
 
     async def _import(
         self,
@@ -70,13 +71,13 @@ class Fleet:
         upsert: Callable[[Connection, Sequence[Row]], Awaitable[tuple[int, int]]],
     ) -> ImportReport:
         while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
-            report.errors += [row for _, row in chunk if isinstance(row, LineError)]
             if valid := [row for _, row in chunk if not isinstance(row, LineError)]:
                 async with self._db.transaction() as connection:
                     added, changed = await upsert(connection, valid)
                 report.added += added
                 report.changed += changed
                 report.unchanged += len(valid) - added - changed
+            report.errors += [row for _, row in chunk if isinstance(row, LineError)]
         return report
 
     async def list_vehicles(self) -> list[Vehicle]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -69,6 +70,17 @@ def read_columns(lines: Iterable[str]) -> list[str]:
 def count_blank_lines(lines: Iterable[str]) -> int:
     """Count the lines that `read_rows` passes over: without a value, as spreadsheets leave below a table."""
     return sum(_BLANK_LINE.fullmatch(text) is not None for text in lines)
+
+
+@contextmanager
+def account_for_lines(report: ImportReport, lines: Sequence[str]) -> Iterator[None]:
+    """Add a note to an exception that interrupts an import: how many lines were not read."""
+    try:
+        yield
+    except Exception as error:
+        unread = max(0, len(lines) - 1 - report.blank - report.lines)
+        error.add_note(f"{report.lines} lines are imported or refused, {unread} were not read: import the file again")
+        raise
 
 
 def read_rows(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns
+from commerce.kernel.csv_rows import ImportReport, LineError, account_for_lines, count_blank_lines, read_columns
 from commerce.kernel.postgres import Connection, Database
 from commerce.warehouses import store
 from commerce.warehouses.errors import NoProductLogistics
@@ -31,18 +31,19 @@ class Warehouses:
         lines = list(lines)
         rows = (read_product_logistics if "sku" in read_columns(lines) else read_warehouses)(lines)
         report = ImportReport(blank=count_blank_lines(lines))
-        while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
-            async with self._db.transaction() as connection:
-                errors = [row for _, row in chunk if isinstance(row, LineError)]
-                products = [(line, row) for line, row in chunk if isinstance(row, ProductLogistics)]
-                errors += await _reference_errors(connection, products)
-                wrong_lines = {error.line for error in errors}
-                valid = [row for line, row in chunk if line not in wrong_lines]
-                added, changed = await _upsert(connection, valid)
-            report.errors += sorted(errors, key=lambda error: error.line)
-            report.added += added
-            report.changed += changed
-            report.unchanged += len(valid) - added - changed
+        with account_for_lines(report, lines):
+            while chunk := list(islice(rows, _ROWS_PER_TRANSACTION)):
+                async with self._db.transaction() as connection:
+                    errors = [row for _, row in chunk if isinstance(row, LineError)]
+                    products = [(line, row) for line, row in chunk if isinstance(row, ProductLogistics)]
+                    errors += await _reference_errors(connection, products)
+                    wrong_lines = {error.line for error in errors}
+                    valid = [row for line, row in chunk if line not in wrong_lines]
+                    added, changed = await _upsert(connection, valid)
+                report.errors += sorted(errors, key=lambda error: error.line)
+                report.added += added
+                report.changed += changed
+                report.unchanged += len(valid) - added - changed
         return report
 
     async def list_warehouses(self) -> list[WarehouseSummary]:

@@ -106,9 +106,9 @@ def exit_on_error() -> Iterator[None]:
     try:
         yield
     except (ProblemError, SettingsError) as error:
-        fail(str(error))
+        fail("; ".join([str(error), *getattr(error, "__notes__", ())]))
     except DATABASES_UNAVAILABLE as error:
-        fail(explain_outage(error))
+        fail("; ".join([explain_outage(error), *getattr(error, "__notes__", ())]))
 
 
 def fail(message: str) -> NoReturn:

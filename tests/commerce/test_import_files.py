@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commerce.catalog.model import ProductInput
 from commerce.catalog.product_csv import read_products
 from commerce.fleet.fleet_csv import read_places, read_travel_matrix, read_vehicles
 from commerce.kernel import text_files
-from commerce.kernel.csv_rows import LineError, count_blank_lines, read_columns, read_lines
-from commerce.kernel.errors import Invalid, UnreadableCsv
+from commerce.kernel.csv_rows import ImportReport, LineError, count_blank_lines, read_columns, read_lines
+from commerce.kernel.errors import Invalid, NotReady, UnreadableCsv
 from commerce.kernel.text_files import decode_text, read_file
 from commerce.rates.errors import InvalidRateTable
 from commerce.rates.rate_csv import read_rate_table
@@ -246,3 +247,26 @@ async def test_unclosed_quote_in_a_long_file_refuses_one_line(shop: CliServices)
     report = await shop.catalog.import_csv(lines)
     assert (report.added, report.blank, report.lines) == (299, 0, 300)
     assert [error.line for error in report.errors] == [6]
+
+
+async def test_interrupted_import_says_how_many_lines_were_not_read(
+    shop: CliServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_many = shop.catalog.put_many
+
+    async def fail_late(products: Sequence[tuple[str, ProductInput]]) -> ImportReport:
+        if products[0][0] != "S0":
+            raise NotReady("the database went away")
+        return await put_many(products)
+
+    monkeypatch.setattr(shop.catalog, "put_many", fail_late)
+    lines = ["sku,name,price,currency", "", *(f"S{number},thing,1,GBP" for number in range(1_200)), "broken"]
+    with pytest.raises(NotReady) as error:
+        await shop.catalog.import_csv(lines)
+    assert error.value.__notes__ == ["500 lines are imported or refused, 701 were not read: import the file again"]
+
+
+async def test_import_of_wrong_header_reads_no_line(shop: CliServices) -> None:
+    with pytest.raises(UnreadableCsv) as error:
+        await shop.catalog.import_csv(["sku,name", "A1,Mug", "A2,Mug"])
+    assert error.value.__notes__ == ["0 lines are imported or refused, 2 were not read: import the file again"]
