@@ -204,7 +204,7 @@ class SaleStreamWriter:
     async def _dead_letter_lost(
         self, connection: Connection, entries: Sequence[Entry], now: datetime, result: PersistResult
     ) -> None:
-        """Keep orders that Redis lost as dead letters: this writer may have the only copy, and their units are sold."""
+        """Keep orders that Redis lost as dead letters: their units are for sale again."""
         orders, unreadable = _decode(entries, self._sale_id)
         lost: list[tuple[UUID, AcceptedOrder | None, bytes, EntryId]] = [
             *((item.order.order_id, item.order, item.payload, item.entry) for item in orders),

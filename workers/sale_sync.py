@@ -1,4 +1,4 @@
-"""Applies loads, terms and stock changes to Redis that are committed in Postgres only, and adopts a new Redis."""
+"""Applies what is committed in Postgres only to Redis, and adopts sales on a new Redis."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""P1 to P5: Redis is replaced by another server while customers order. Gateways and workers are real processes.
+"""P1 to P5: another server replaces Redis while customers order.
 
-FLOODGATE_DRILL_RUNS repeats each drill with other random numbers.
+Gateways and workers are real processes. FLOODGATE_DRILL_RUNS repeats each drill with other random numbers.
 """
 
 from __future__ import annotations
@@ -102,12 +102,12 @@ class FailoverShop:
         assert (audit.clean, audit.differences) == (True, 0), audit.findings
         async with self.shop.db.connection() as connection:
             sold = await connection.fetchval("SELECT coalesce(sum(quantity), 0) FROM order_lines")
-            most = await connection.fetchval(
+            max_units = await connection.fetchval(
                 "SELECT max(units) FROM (SELECT sum(quantity) AS units FROM orders JOIN order_lines USING (order_id) "
                 "GROUP BY user_id) AS users"
             )
         assert sold <= UNITS
-        assert most <= LIMIT
+        assert max_units <= LIMIT
 
 
 def orders() -> Callable[[], tuple[str, str, Mapping[str, int]] | None]:

@@ -1,4 +1,4 @@
-"""Webhooks whose proof is right and whose content is not: each is read, or refused as an invalid webhook."""
+"""Generated webhooks with a valid proof: each is read, or refused as invalid."""
 
 from __future__ import annotations
 
@@ -130,5 +130,5 @@ async def test_generated_carrier_webhooks_end_in_no_server_error(
                 path = f"/v1/webhooks/carriers/{system}" + (f"?key={WEBHOOK_KEY}" if system == "sf_express" else "")
                 answer = await shipping.gateway.call("POST", path, user=None, data=body)
                 answers[system, answer.status] += 1
-    assert {where: count for where, count in answers.items() if where[1] >= 500} == {}
+    assert {answer: count for answer, count in answers.items() if answer[1] >= 500} == {}
     assert [record.message for record in caplog.records if record.exc_info] == []

@@ -54,7 +54,7 @@ async def wait_for_acceptance(gateway: TestGateway, sale_id: str) -> None:
 async def test_replicas_of_another_server_confirm_no_order(
     make_settings: Callable[..., Settings], pair: RedisPair, sale_id: str, tmp_path: Path
 ) -> None:
-    """The replica of the server that took the order is frozen; another master, with a replica, is at its address."""
+    """The replica of the first server is frozen; another master, with a replica, is at its address."""
     settings = make_settings(redis_url=pair.url, limits=LIMITS, durability="replicated", replicas=1)
     async with open_redis_pair() as other, open_cli_services(settings) as shop, open_gateway(settings) as gateway:
         await make_sale(shop, sale_id, ITEMS)
@@ -72,7 +72,7 @@ async def test_replicas_of_another_server_confirm_no_order(
 async def test_server_that_is_behind_takes_no_orders_until_rebuild(
     pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str, lag: str
 ) -> None:
-    """It lacks an order that a gateway has seen, a stock change, or the latest load of the sale."""
+    """The new server lacks an order that a gateway has seen, a stock change, or the latest load."""
     keys = await make_sale(pair_shop, sale_id, ITEMS)
     await pair.master.wait_for_replica()
     await pair.detach_replica()
@@ -125,7 +125,7 @@ async def test_server_that_has_everything_is_adopted(
 async def test_master_that_became_a_replica_is_left(
     pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
 ) -> None:
-    """It lives on and keeps its connections; its scripts could answer `sold_out` from an old copy."""
+    """The old master keeps its connections; its scripts could answer `sold_out` from an old copy."""
     await make_sale(pair_shop, sale_id, ITEMS)
     async with open_gateway(pair_settings) as gateway:
         assert (await order(gateway, sale_id)).status == 202

@@ -26,7 +26,7 @@ UNITS = 5
 
 @dataclass
 class HoldingWriter:
-    """A writer with entries of three orders in hand."""
+    """A writer that holds entries of three orders."""
 
     services: WorkerServices
     writer: SaleStreamWriter
@@ -67,7 +67,7 @@ async def count_orders(shop: CliServices) -> tuple[int, int]:
 
 
 async def store_all(shop: CliServices, holding: HoldingWriter) -> None:
-    """Store the entries in hand and whatever is in the stream."""
+    """Store the entries that the writer holds, and whatever is in the stream."""
     await holding.writer.write(holding.entries)
     while entries := await lua.read_new(shop.redis, holding.keys, holding.services.instance, 100, 1):
         await holding.writer.write(entries)

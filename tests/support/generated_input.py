@@ -1,4 +1,4 @@
-"""Inputs that nobody would write: valid documents with parts replaced by unexpected values, and damaged bytes.
+"""Generated inputs: valid documents with parts replaced by unexpected values, and damaged bytes.
 
 FLOODGATE_TEST_EXAMPLES sets how many inputs a test generates, and FLOODGATE_TEST_SEED other random numbers.
 """
@@ -198,7 +198,7 @@ def encode_document(random: Random, document: Any) -> bytes:
 
 
 def vary(random: Random, make: Callable[[], Any]) -> Any:
-    """Return a document of `make` with none to three parts replaced. The unchanged ones reach the business."""
+    """Return a document of `make` with up to three parts replaced. Unchanged ones reach the business."""
     document = make()
     for _ in range(random.choice((0, 0, 0, 1, 1, 2, 3))):
         document = replace_part(random, document)
