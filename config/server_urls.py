@@ -1,4 +1,4 @@
-"""Checks of `REDIS_URL` and `DATABASE_URL` before a client reads them: its errors would quote the password."""
+"""Checks of `REDIS_URL` and `DATABASE_URL`, because errors of their clients quote the password."""
 
 from __future__ import annotations
 

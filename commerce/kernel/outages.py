@@ -1,4 +1,4 @@
-"""Outages of Redis and Postgres, told apart from bugs: in logs, and as the last line of a process that cannot start."""
+"""Outages of Redis and Postgres, distinguished from bugs in logs and at the start of a process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain_outage(error: BaseException) -> str:
 
 @contextmanager
 def exit_on_failed_start(*expected: type[Exception]) -> Iterator[None]:
-    """End the process with one line and status 1 if the block raises an outage, a refusal or an `expected` error."""
+    """End the process with one line and status 1 on an outage, a refusal or an `expected` error."""
     try:
         yield
     except expected as error:

@@ -43,7 +43,7 @@ POSTGRES_UNAVAILABLE = (
     asyncpg.PostgresSystemError,  # 58
     UnknownPostgresError,  # of a pooler or a proxy; asyncpg knows those of Postgres
 )
-"""Errors while Postgres is unreachable, refuses, is full or too slow: retry later, the statement is correct.
+"""Errors while Postgres refuses, is full, slow or unreachable: the statement is correct, retry later.
 
 By SQLSTATE class (https://www.postgresql.org/docs/current/errcodes-appendix.html): asyncpg derives its classes so.
 """
@@ -84,7 +84,7 @@ _REMEDIES: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...]
         "repeat it: a migration has changed the schema",
     ),
 )
-"""what to do about an error; the first that fits counts"""
+"""remedies by error; the first that fits counts"""
 _SESSION_POOLING = "set the pooler to session pooling (PgBouncer: pool_mode = session)"
 _BACKEND = "SELECT pg_backend_pid()"
 _POOLER_WAIT_S = 2.0
@@ -242,7 +242,10 @@ async def verify_postgres_durability(connection: Connection, durability: str) ->
 
 
 async def connect(url: str, *, name: str, timeout_s: float) -> Connection:
-    """Open a single connection with the same name and timeouts. Raises `NotReady` if Postgres cannot be used."""
+    """Open a single connection with the same name and timeouts.
+
+    Raises `NotReady` if Postgres cannot be used.
+    """
     with _explain_failed_connect():
         connection: Connection = await asyncpg.connect(url, **_connection_options(timeout_s))
         try:
@@ -269,7 +272,7 @@ def _explain_failed_connect() -> Iterator[None]:
 
 
 class _SessionConnection(Connection):
-    """A connection that keeps its settings when it returns to the pool: no `RESET ALL`, for nothing else is set."""
+    """A connection that keeps its settings in the pool: nothing else is set that needs `RESET ALL`."""
 
     def get_reset_query(self) -> str:
         query: str = super().get_reset_query()
@@ -296,9 +299,10 @@ def _session_settings(name: str, timeout_s: float) -> dict[str, str]:
 
 
 async def _apply_settings(connection: Connection, settings: Mapping[str, str]) -> None:
-    """Set the session's settings and check that the next transaction has them. Raises `NotReady` if it has not.
+    """Set the session's settings and check that the next transaction has them.
 
-    They are no start-up parameters, because PgBouncer refuses a connection with unknown ones.
+    Raises `NotReady` if it has not. They are no start-up parameters, because PgBouncer refuses a connection that has
+    unknown ones.
     """
     await connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in settings.items()))
     rows = await connection.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY($1)", list(settings))
@@ -308,7 +312,7 @@ async def _apply_settings(connection: Connection, settings: Mapping[str, str]) -
 
 
 async def _verify_own_session(connection: Connection, url: str, timeout_s: float) -> None:
-    """Raise `NotReady` if a pooler lets two connections share a session: settings and locks would not hold."""
+    """Raise `NotReady` if a pooler shares sessions: their settings and locks would not hold."""
     backend = await connection.fetchval(_BACKEND)
     if backend == connection.get_server_pid():
         return  # no pooler in between
@@ -321,7 +325,7 @@ async def _verify_own_session(connection: Connection, url: str, timeout_s: float
     except (TimeoutError, asyncpg.QueryCanceledError):
         return  # it waits for a session of its own
     if is_shared:
-        raise NotReady(f"cannot use Postgres: a pooler gives two connections one session; {_SESSION_POOLING}")
+        raise NotReady(f"cannot use Postgres: two connections share a session of the pooler; {_SESSION_POOLING}")
 
 
 async def check_version(connection: Connection) -> None:

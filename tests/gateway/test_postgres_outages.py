@@ -1,4 +1,4 @@
-"""Postgres says "not now" in every way it can: gateways answer 503, workers wait, and both recover when it is over."""
+"""Postgres is unavailable in many ways: gateways answer 503, workers wait, and both recover."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ BODIES: dict[str, object] = {
 
 @dataclass
 class Outage:
-    """SQL by which a superuser brings Postgres into a state and out of it; `{db}` and `{role}` are the shop's.
+    """SQL by which a superuser brings Postgres into a state and out of it.
 
-    `in_database` is run in the shop's database. With `lock` all its tables are locked meanwhile. With `cut` the shop's
-    connections are ended again and again, otherwise once at the beginning.
+    `{db}` and `{role}` are the shop's. `in_database` is run in the shop's database. With `lock` all its tables are
+    locked meanwhile. With `cut` the shop's connections are ended again and again, otherwise once at the beginning.
     """
 
     enter: str = ""

@@ -1,4 +1,4 @@
-"""REDIS_URL and DATABASE_URL: what is wrong with one is said in one line, and never with a part of the password."""
+"""REDIS_URL and DATABASE_URL: an error is one line and contains no part of the password."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import subprocess
 import sys
 from inspect import signature
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from asyncpg.connect_utils import _parse_connect_arguments
+from asyncpg import connect_utils
 from redis.asyncio.connection import parse_url
 from typer.testing import CliRunner
 
@@ -92,7 +93,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("variable", "url"), CASES)
-def test_url_that_cannot_be_used_is_told_in_one_line_without_its_password(
+def test_url_that_cannot_be_used_is_refused_in_one_line_without_its_password(
     variable: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, url)
@@ -112,9 +113,10 @@ def test_escaped_password_reaches_both_clients(password: str, monkeypatch: pytes
         monkeypatch.setenv(variable, url.format(password))
     settings = load()
     assert parse_url(settings.redis())["password"] == unquote(password)
-    arguments = dict.fromkeys(signature(_parse_connect_arguments).parameters)
+    parse: Any = connect_utils._parse_connect_arguments  # type: ignore[attr-defined]  # not in the stubs
+    arguments = dict.fromkeys(signature(parse).parameters)
     numbers = dict.fromkeys((name for name in arguments if "statement" in name), 0)
-    _, parameters, _ = _parse_connect_arguments(**{**arguments, **numbers, "dsn": settings.database()})
+    _, parameters, _ = parse(**{**arguments, **numbers, "dsn": settings.database()})
     assert parameters.password == unquote(password)
 
 
