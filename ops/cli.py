@@ -16,6 +16,7 @@ from ops.commands import (
     payments,
     processes,
     rates,
+    redis_files,
     routes,
     sale,
     shipments,
@@ -84,6 +85,7 @@ for group_name, group in (
     ("vehicle", vehicles.app),
     ("route", routes.app),
     ("dead-letters", dead_letters.app),
+    ("redis-files", redis_files.app),
     ("token", tokens.app),
 ):
     app.add_typer(group, name=group_name)

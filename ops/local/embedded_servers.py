@@ -25,6 +25,7 @@ from redis.asyncio import Redis
 from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.postgres import MIN_VERSION as POSTGRES_MIN
 from commerce.kernel.redis_client import MIN_VERSION as REDIS_MIN
+from ops.append_only_file import find_required_major
 from ops.local.server_sockets import (
     REDIS_SOCKET,
     make_socket_dir,
@@ -33,7 +34,6 @@ from ops.local.server_sockets import (
     redis_socket_url,
 )
 from ops.local.subprocesses import ProcessFailed, ProcessSpec, with_parent_death_signal
-from ops.redis_files import find_required_major
 
 _DATABASE = "floodgate"
 

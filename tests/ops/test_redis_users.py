@@ -1,4 +1,4 @@
-"""The product runs as the Redis user that docs/operations.md gives, and this user cannot empty the server."""
+"""The product runs as the Redis user of docs/operations.md, who cannot empty the server."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def test_user_of_the_page_cannot_empty_or_stop_the_server(page_redis: Page
         await client.set("{sale:x}:meta", "kept")
         for command in REFUSED:
             with pytest.raises(NoPermissionError):
-                await client.execute_command(*command.split())
+                await client.execute_command(*command.split())  # type: ignore[no-untyped-call]
         assert await client.get("{sale:x}:meta") == b"kept"
     async with Redis(unix_socket_path=str(page_redis.socket), retry=Retry(NoBackoff(), 0)) as nobody:
         with pytest.raises(RedisError, match="authenticat"):

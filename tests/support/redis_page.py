@@ -1,9 +1,8 @@
-"""A Redis that runs with the lines that docs/operations.md gives for redis.conf and its users."""
+"""A Redis that runs with the lines for redis.conf and its users in docs/operations.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -14,8 +13,9 @@ from ops.local.embedded_servers import prepare_redis_server
 from ops.local.subprocesses import ProcessSpec
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
+_PASSWORDS_BY_USER = {"floodgate": "floodgate-password", "admin": "admin-password"}
+_USERS = {"PASSWORD": "floodgate", "ADMIN_PASSWORD": "admin"}
 _BLOCK = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-PASSWORDS = {"PASSWORD": "floodgate-password", "ADMIN_PASSWORD": "admin-password"}
 
 
 def list_blocks(heading: str) -> list[str]:
@@ -28,7 +28,7 @@ def list_blocks(heading: str) -> list[str]:
 def read_users() -> str:
     """Return the page's file of Redis users, with passwords in place of the placeholders."""
     block = next(block for block in list_blocks("Redis") if block.startswith("user "))
-    return re.sub(r">(\w+)", lambda match: f">{PASSWORDS[match[1]]}", block)
+    return re.sub(r">(\w+)", lambda match: f">{_PASSWORDS_BY_USER[_USERS[match[1]]]}", block)
 
 
 def read_redis_options() -> list[str]:
@@ -46,8 +46,11 @@ class PageRedis:
     socket: Path
 
     def url(self, user: str) -> str:
-        passwords: Mapping[str, str] = {"floodgate": PASSWORDS["PASSWORD"], "admin": PASSWORDS["ADMIN_PASSWORD"]}
-        return f"unix://{user}:{passwords[user]}@{quote(str(self.socket))}"
+        return f"unix://{user}:{_PASSWORDS_BY_USER[user]}@{quote(str(self.socket))}"
+
+    def login(self, user: str) -> list[str]:
+        """Return the options with which redis-cli connects as the user."""
+        return ["-s", str(self.socket), "--user", user, "--pass", _PASSWORDS_BY_USER[user]]
 
 
 def prepare_page_redis(data_dir: Path, binary: Path | None = None) -> PageRedis:

@@ -1,0 +1,54 @@
+"""The systemd units are valid and start what exists."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config.settings import LimitSettings
+from tests.support.redis_page import PAGE
+from workers.registry import WORKERS
+
+UNITS = sorted((Path(__file__).parents[2] / "config" / "systemd").glob("*.service"))
+FLOODGATE = Path(sys.executable).with_name("floodgate")
+
+
+def test_units_exist_for_gateways_and_workers() -> None:
+    assert [unit.name for unit in UNITS] == ["floodgate-gateway@.service", "floodgate-worker@.service"]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_unit_restarts_stops_in_time_and_has_limits(unit: Path) -> None:
+    parser = configparser.ConfigParser(interpolation=None, strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(unit)
+    service = parser["Service"]
+    assert service["Restart"] == "always"
+    assert parser["Unit"]["StartLimitIntervalSec"] == "0"  # a database may be unavailable for hours
+    assert int(service["TimeoutStopSec"]) > LimitSettings().graceful_stop_s + 5
+    assert int(service["LimitNOFILE"]) > LimitSettings().connections + LimitSettings().admin_connections + 1_000
+    assert {"RuntimeDirectory", "MemoryMax", "User", "EnvironmentFile"} <= set(service)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_accepts_unit(unit: Path, tmp_path: Path) -> None:
+    copy = tmp_path / unit.name.replace("@.", "@order_writer.")
+    copy.write_text(unit.read_text().replace("/opt/floodgate/bin/floodgate", str(FLOODGATE)))
+    result = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)], capture_output=True, text=True, timeout=60, check=False
+    )
+    about_unit = [line for line in result.stderr.splitlines() if "floodgate" in line]
+    assert (result.returncode, about_unit) == (0, []), result.stderr
+
+
+def test_page_enables_every_worker() -> None:
+    match = re.search(r"^for worker in (.+); do$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert match
+    assert set(match[1].split()) == set(WORKERS)
