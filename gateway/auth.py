@@ -55,10 +55,10 @@ class Authenticator:
             return identity
         return self._identify(authorization, "floodgate")
 
-    def identify_staff(self, authorization: str | None, role: Role) -> Identity:
-        """Identify staff and check the role. Raises `Unauthorized` or `Forbidden`."""
+    def identify_staff(self, authorization: str | None, role: Role, *others: Role) -> Identity:
+        """Identify staff and check that they have one of the roles. Raises `Unauthorized` or `Forbidden`."""
         identity = self._identify(authorization, "floodgate-admin")
-        if role not in identity.roles and "operator" not in identity.roles:
+        if identity.roles.isdisjoint((role, *others, "operator")):
             raise Forbidden(
                 f"this operation needs the role {role!r}; the token has {', '.join(sorted(identity.roles)) or 'none'}"
             )

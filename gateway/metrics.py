@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from commerce.kernel.external import InvalidWebhook
 
 REQUEST_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 RESERVE_BOUNDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+ORDER_OUTCOMES = (
+    *("accepted", "replayed", "sold_out", "over_limit", "sale_not_open", "sale_paused", "sale_closed", "key_reused"),
+    *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
+    *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
+)
+PAYMENT_WEBHOOK_RESULTS = (
+    *("captured", "refunded", "unchanged", "duplicate", "recorded", "refused", "not_stored"),
+    *InvalidWebhook.CODES,
+)
+CARRIER_WEBHOOK_RESULTS = (
+    *("status_changed", "recorded", "unchanged", "duplicate", "unknown_tracking_no", "not_stored"),
+    *InvalidWebhook.CODES,
+)
 
 REQUESTS = Counter(
     "floodgate_http_requests_total", "HTTP requests by route, method and status", ["route", "method", "status"]
@@ -53,3 +71,20 @@ CARRIER_WEBHOOKS = Counter("floodgate_carrier_webhooks_total", "Webhooks of carr
 CARRIER_UNKNOWN_CODES = Counter(
     "floodgate_carrier_unknown_codes_total", "Tracking events in webhooks with an unknown code", ["system"]
 )
+
+
+def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> None:
+    """Create the series whose labels are known, at 0.
+
+    A series that appears with its first failure has no increase that an alert could see.
+    """
+    for outcome in ORDER_OUTCOMES:
+        ORDERS.labels(outcome)
+    for provider in providers:
+        PAYMENT_WEBHOOK_LAG.labels(provider)
+        for result in PAYMENT_WEBHOOK_RESULTS:
+            PAYMENT_WEBHOOKS.labels(provider, result)
+    for system in carrier_systems:
+        CARRIER_UNKNOWN_CODES.labels(system)
+        for result in CARRIER_WEBHOOK_RESULTS:
+            CARRIER_WEBHOOKS.labels(system, result)

@@ -80,6 +80,8 @@ class Operation:
     summary: str
     tag: str
     access: Access
+    also_for: tuple[Role, ...] = ()
+    """Other roles of staff that may call it."""
     answers: Mapping[int, tuple[str, Any]]
     problems: tuple[int, ...] = ()
     parameters: tuple[Parameter, ...] = ()
@@ -158,7 +160,7 @@ class Operation:
         authorization = request.headers.get("Authorization")
         if self.access == "customer":
             return services.auth.identify_customer(authorization)
-        return services.auth.identify_staff(authorization, self.access)
+        return services.auth.identify_staff(authorization, self.access, *self.also_for)
 
 
 async def read_body(request: web.Request, services: GatewayServices) -> bytes:

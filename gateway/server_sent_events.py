@@ -18,6 +18,9 @@ from gateway.change_watcher import Topic
 from gateway.operations import Call, Parameter
 
 _HEARTBEAT_S = 15.0
+_RETRY_MS = 2_000
+# A comment and no empty line: after an empty line httpx-sse reports an event, with nothing in it.
+_HEARTBEAT = b": heartbeat\n"
 LAST_EVENT = "Last-Event-ID"
 
 
@@ -80,6 +83,7 @@ async def stream_events(
             return response
         deadline = services.clock.monotonic() + services.settings.limits.event_stream_max_s
         with suppress(_ClientLeft):  # most streams end so
+            await _write(response, f"retry: {_RETRY_MS}\n".encode())  # part of the first event, for the same reason
             while True:
                 for event in batch.events:
                     if event.seq > last_seq:
@@ -93,7 +97,7 @@ async def stream_events(
                     try:
                         await asyncio.wait_for(changed.wait(), min(_HEARTBEAT_S, left_s))
                     except TimeoutError:
-                        await _write(response, b": heartbeat\n\n")
+                        await _write(response, _HEARTBEAT)
                 changed.clear()  # before the read, so that a change during it causes another read
                 batch = await fetch(last_seq)
         return response

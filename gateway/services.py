@@ -45,6 +45,7 @@ from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
 from config.settings import Settings
+from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
 from gateway.background_loops import adopt_sales_forever, flush_metrics_forever, poll_backlog_forever
@@ -161,6 +162,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     carriers = await stack.enter_async_context(
         open_carriers(shipping_settings, clock, timeout_s=jobs.call_timeout_s, connections=1)
     )
+    metrics.create_series(providers, carriers.webhook_readers)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     rates, shipping = Rates(db, clock), Shipping(db, clock, shipping_settings)
     assignment = CarrierAssignment(rates, carriers, shipping_settings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
+WRITE_RESULTS = ("stored", "duplicate", "refused", "dead_lettered")
 _LATEST: Literal["livemostrecent"] = "livemostrecent"
 
 WRITTEN_ORDERS = Counter(
@@ -109,3 +111,16 @@ FULFILMENT_SECONDS = Gauge(
     ["until", "quantile"],
     multiprocess_mode=_LATEST,
 )
+
+
+def create_series(worker_names: Iterable[str]) -> None:
+    """Create the series of these workers whose labels are known, at 0.
+
+    A series that appears with its first failure has no increase that an alert could see.
+    """
+    for worker_name in worker_names:
+        WORKER_JOBS.labels(worker_name)
+        WORKER_FAILURES.labels(worker_name)
+        if worker_name == "order_writer":
+            for result in WRITE_RESULTS:
+                WRITTEN_ORDERS.labels(result)

@@ -25,6 +25,7 @@ from commerce.reservations.service import Reservations
 from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from config.settings import Settings
+from workers import metrics
 
 _logger = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ async def run(settings: Settings, workers: Sequence[tuple[str, Worker]], instanc
     async with open_worker_services(settings, instance) as services:
         stop_on_signals(services.stop)
         names = [name for name, _ in workers]
+        metrics.create_series(names)
         tune_garbage_collector()
         _logger.info("started", extra={"workers": names, "instance": services.instance})
         try:

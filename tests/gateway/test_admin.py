@@ -129,12 +129,20 @@ async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway)
         assert (anonymous.status, anonymous.code) == (401, "unauthorized"), operation.id
         customer = await gateway.call(operation.method, path, user="user")
         assert (customer.status, customer.code) == (401, "unauthorized"), operation.id
-        others = [role for role in ROLES if role not in (operation.access, "operator")]
+        allowed_roles = (operation.access, *operation.also_for, "operator")
+        others = [role for role in ROLES if role not in allowed_roles]
         other = await gateway.call(operation.method, path, user="ann", roles=others)
         assert (other.status, other.code) == (403, "forbidden"), operation.id
-        for role in (operation.access, "operator"):
+        for role in allowed_roles:
             allowed = await gateway.call(operation.method, path, user="ann", roles=[role])
             assert allowed.status not in (401, 403), operation.id
+
+
+def test_support_reads_shipments_and_changes_none() -> None:
+    """Who answers customers sees where a shipment is."""
+    readable = {operation.id for operation in STAFF_ONLY if "support" in operation.also_for}
+    assert readable >= {"list_worklist", "show_shipment", "show_order_shipments", "explain_carrier_choice"}
+    assert all(operation.method == "GET" for operation in STAFF_ONLY if operation.also_for)
 
 
 async def test_admin_port_answers_while_public_port_is_full(

@@ -19,10 +19,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from commerce.kernel import logs
 from config.settings import Settings
+from gateway import metrics as gateway_metrics
+from gateway.problems import problem_codes
 from ops.services import CliServices
 from tests.support.gateway import TestGateway, bearer, open_gateway, run_workers
 from tests.support.processes import run_processes, wait_for_exit
 from tests.support.sales import ADDRESS, eventually, make_sale, order_body
+from workers import metrics as worker_metrics
 
 
 async def read_metrics(gateway: TestGateway) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -107,6 +110,33 @@ async def test_metric_names_follow_conventions(gateway: TestGateway, settings: S
             subprocess.run, [promtool, "check", "metrics"], input=answer.text.encode(), capture_output=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_series_with_known_labels_exist_before_their_first_event(gateway: TestGateway) -> None:
+    """`increase` over a series that begins at 1 is 0: an alert would miss the first failure."""
+    worker_metrics.create_series(["order_writer", "payment_worker"])
+    gateway_metrics.create_series(["alipay"], ["sf_express"])
+    text = (await gateway.call("GET", "/metrics", user=None)).text
+    for series in (
+        *(f'orders_total{{outcome="{outcome}"}}' for outcome in gateway_metrics.ORDER_OUTCOMES),
+        *(f'written_orders_total{{result="{result}"}}' for result in worker_metrics.WRITE_RESULTS),
+        *(f'worker_{kind}_total{{worker="payment_worker"}}' for kind in ("jobs", "failures")),
+        *(
+            f'payment_webhooks_total{{provider="alipay",result="{result}"}}'
+            for result in (*gateway_metrics.PAYMENT_WEBHOOK_RESULTS, "bad_signature")
+        ),
+        *(
+            f'carrier_webhooks_total{{result="{result}",system="sf_express"}}'
+            for result in (*gateway_metrics.CARRIER_WEBHOOK_RESULTS, "bad_signature")
+        ),
+        'carrier_unknown_codes_total{system="sf_express"}',
+    ):
+        assert f"\nfloodgate_{series} " in text, series
+
+
+def test_order_outcomes_with_series_are_codes_of_problems() -> None:
+    """A code that was renamed would leave a series that never rises."""
+    assert set(gateway_metrics.ORDER_OUTCOMES) - {"accepted", "replayed"} <= set(problem_codes())
 
 
 async def test_counters_of_several_processes_are_summed(tmp_path: Path) -> None:

@@ -316,6 +316,35 @@ async def test_order_stream_continues_after_last_event_id_and_ends(
     assert foreign.status == 404
 
 
+def dispatch(lines: list[str]) -> list[dict[str, str]]:
+    """Dispatch the events of a stream as httpx-sse 0.4 does: an empty line after any id is an event."""
+    events: list[dict[str, str]] = []
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if line and name:
+            fields[name] = value.removeprefix(" ")
+        elif not line and fields:
+            events.append(fields)
+            fields = {"id": fields["id"]} if "id" in fields else {}
+    return events
+
+
+async def test_heartbeats_of_a_stream_are_no_events(
+    gateway: TestGateway, sale_id: str, keys: SaleKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients differ in what an empty line after a comment means; browsers learn when to connect again."""
+    monkeypatch.setattr("gateway.server_sent_events._HEARTBEAT_S", 0.02)
+    order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+    async with AsyncExitStack() as stack:
+        stream = await _watch(gateway, stack, order_id)
+        lines: list[str] = []
+        while sum(line.startswith(":") for line in lines) < 3:
+            lines.append((await asyncio.wait_for(stream.response.content.readline(), 10)).decode().rstrip("\n"))
+    [event] = dispatch(lines)
+    assert (event["id"], event["event"], event["retry"]) == ("0", "status", "2000")
+
+
 async def test_order_stream_over_limit_is_overloaded(
     make_settings: Callable[..., Settings], shop: CliServices, sale_id: str
 ) -> None:
