@@ -256,7 +256,7 @@ async def test_interrupted_import_says_how_many_lines_were_not_read(
 
     async def fail_late(products: Sequence[tuple[str, ProductInput]]) -> ImportReport:
         if products[0][0] != "S0":
-            raise NotReady("the database went away")
+            raise NotReady("the database is gone")
         return await put_many(products)
 
     monkeypatch.setattr(shop.catalog, "put_many", fail_late)

@@ -85,12 +85,6 @@ async def test_wave_from_worklist_to_packed_shipments(shipping_gateway: Shipping
         "only the first shipment is booked"
     )
     await pdf(shipping_gateway, f"/shipments/{two.shipment_id}/packing-list")
-    thai = {**SHANGHAI, "name": "สมชาย"}
-    _, [unprintable] = await shipping_gateway.ship.add_booked_order(ship_to=(thai,))
-    await shipping_gateway.post_action(unprintable.shipment_id, "pack", tracking_no="ZTO-9")
-    refused = await shipping_gateway.call_as_staff("GET", f"/shipments/{unprintable.shipment_id}/label")
-    assert is_problem(refused, 409, "no_label")
-    assert "the receiver's name has letters that cannot be printed (U+0E2A" in refused.body["detail"]
     for _ in range(2):
         done = await shipping_gateway.post_action(shipment.shipment_id, "pack", tracking_no=shipment.tracking_no)
         assert (done.status, done.body["shipment"]["packed_by"]) == (200, "staff ann")
@@ -233,6 +227,15 @@ async def test_split_merge_reship_and_resolve_move_units_once(shipping_gateway: 
         assert await list_worklist(shipping_gateway, worklist) == []
     assert len(await list_worklist(shipping_gateway, "all")) == 4
     await shipping_gateway.ship.check_records()
+
+
+async def test_label_with_unprintable_letters_is_refused(shipping_gateway: ShippingGateway) -> None:
+    thai = {**SHANGHAI, "name": "สมชาย"}
+    _, [shipment] = await shipping_gateway.ship.add_booked_order(ship_to=(thai,))
+    await shipping_gateway.post_action(shipment.shipment_id, "pack", tracking_no="ZTO-9")
+    refused = await shipping_gateway.call_as_staff("GET", f"/shipments/{shipment.shipment_id}/label")
+    assert is_problem(refused, 409, "no_label")
+    assert "the receiver's name has letters that cannot be printed (U+0E2A" in refused.body["detail"]
 
 
 INVALID_INPUTS: list[tuple[str, dict[str, Any]]] = [
