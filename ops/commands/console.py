@@ -44,7 +44,7 @@ def check_writable(file: Path | None) -> Path | None:
             if is_new:
                 file.unlink()
     except OSError as error:
-        raise typer.BadParameter(f"cannot write {file}: {error.strerror}; name another file") from None
+        fail(f"cannot write {file}: {error.strerror}; name another file")
     return file
 
 

@@ -253,7 +253,7 @@ async def test_reconcile_reports_each_difference(
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("", "is empty"), ("nonsense\n", "not a statement of alipay"), ("\0", "neither UTF-8 nor")],
+    [("", "is empty"), ("nonsense\n", "not a statement of alipay"), ("\0", "not UTF-8 or GB18030")],
 )
 async def test_reconcile_with_bad_file_is_refused(floodgate: Command, tmp_path: Path, content: str, words: str) -> None:
     file = tmp_path / "statement.csv"
