@@ -17,7 +17,7 @@ from aiohttp import web
 
 from commerce.kernel.errors import Invalid
 from commerce.kernel.moments import check_years
-from commerce.staff_requests.store import StaffAnswer
+from commerce.staff_requests.model import StaffAnswer
 from gateway.auth import Identity, Role
 from gateway.decoding import IDEMPOTENCY_KEY_INVALID, IdempotencyKey, decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType

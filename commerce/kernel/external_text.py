@@ -1,4 +1,4 @@
-"""Repairs damaged text from external systems, so that half a character does not hide the rest of a message.
+"""Repair of damaged text from external systems: half a character hides nothing else of a message.
 
 JSON is repaired byte for byte: its length stays, so a part of the repaired text is found at the same place in the
 original, over which signatures are verified.

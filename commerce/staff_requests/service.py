@@ -9,7 +9,7 @@ from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.errors import KeyReused
 from commerce.kernel.postgres import Connection, Database
 from commerce.staff_requests import store
-from commerce.staff_requests.store import StaffAnswer
+from commerce.staff_requests.model import StaffAnswer
 
 _RETENTION = timedelta(hours=48)
 _MAX_DELETED = 100

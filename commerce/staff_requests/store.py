@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
 
 from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
+from commerce.staff_requests.model import StaffAnswer
 
 queries = load_queries(__package__)
-
-
-class StaffAnswer(NamedTuple):
-    """A favourable answer to a staff request, as it is sent."""
-
-    status: int
-    content_type: str
-    location: str | None
-    body: bytes
 
 
 async def lock_key(connection: Connection, actor: str, key: str) -> None:

@@ -20,7 +20,7 @@ from tests.support.http_transport import SessionTransport
 CUSTOMER, KEY, SALT = "0123456789ABCDEF0123456789ABCDEF", "TestKey00001", "kuaidi100-salt-0001"
 NOTIFY_URL = "http://shop.example/v1/webhooks/carriers/kuaidi100"
 CARRIERS = {"zto": "zhongtong", "yto": "yuantong"}
-ACCOUNT_SETTINGS = {
+ACCOUNT_SETTINGS: Json = {
     "customer": CUSTOMER,
     "key": KEY,
     "salt": SALT,
