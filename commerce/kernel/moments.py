@@ -13,7 +13,9 @@ import msgspec
 _FIRST_YEAR, _LAST_YEAR = 2000, 2999
 _START, _END = datetime(_FIRST_YEAR, 1, 1, tzinfo=UTC), datetime(_LAST_YEAR + 1, 1, 1, tzinfo=UTC)
 YEARS = f"in the years {_FIRST_YEAR} to {_LAST_YEAR}"
-Moment = Annotated[datetime, msgspec.Meta(tz=True, description=f"RFC 3339, {YEARS}")]
+_SCHEMA = {"pattern": "^2[0-9]{3}-"}
+Moment = Annotated[datetime, msgspec.Meta(tz=True, description=f"RFC 3339, {YEARS}", extra_json_schema=_SCHEMA)]
+Day = Annotated[date, msgspec.Meta(description=YEARS, extra_json_schema=_SCHEMA)]
 
 
 class WithMoments(msgspec.Struct, frozen=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from datetime import date
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -16,6 +15,7 @@ from commerce.fleet.driver_links import MAX_TOKEN_CHARS, check_link, make_link
 from commerce.fleet.model import DriverRoute, DriverStop, Route, StopReport
 from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import NotReady
+from commerce.kernel.moments import Day
 from commerce.kernel.money import format_money
 from config.settings import SettingsError
 from gateway.operations import Call, Operation, Parameter, json_response
@@ -35,7 +35,7 @@ _SEQ = Parameter(
     description="the stop's number on the route",
 )
 _DAY = Parameter(
-    name="day", location="query", type=date, description="the day of the routes, such as 2026-11-11", required=True
+    name="day", location="query", type=Day, description="the day of the routes, such as 2026-11-11", required=True
 )
 
 
