@@ -212,6 +212,13 @@ async def find_key_records(
     return [KeyRecord.parse(records[0]) if records else None for records in by_sale]
 
 
+async def iter_key_records(client: Redis, keys: SaleKeys, day: int) -> AsyncIterator[tuple[str, str, KeyRecord]]:
+    """Yield user, idempotency key and record of every key of a day."""
+    async for field, record in client.hscan_iter(keys.keys(day), count=_SCAN_COUNT):
+        user_id, _, idempotency_key = field.decode().partition("\0")
+        yield user_id, idempotency_key, KeyRecord.parse(record)
+
+
 async def restore_key_records(client: Redis, keys: SaleKeys, records: Sequence[tuple[str, str, KeyRecord]]) -> None:
     """Write records as `reserve` does, for (user, idempotency key, record), by the day of acceptance.
 

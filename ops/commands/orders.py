@@ -7,6 +7,8 @@ from uuid import UUID
 
 import typer
 
+from commerce.audit.missing_orders import MissingOrder, MissingOrders
+from commerce.kernel.failures import Failures
 from commerce.kernel.money import format_money
 from commerce.kernel.types import Reason
 from commerce.orders.model import OrderDetails
@@ -14,6 +16,7 @@ from commerce.orders.service import Actor
 from commerce.shipping.model import UnplannedOrder
 from ops.commands.console import (
     JsonOption,
+    exit_on_error,
     format_time,
     get_actor,
     parse_argument,
@@ -91,6 +94,46 @@ def unplanned(json: JsonOption = False) -> None:
     for order in orders:
         table.add_row(str(order.order_id), format_time(order.paid_at), str(order.attempts), order.reason)
     print_table(table, "every paid order has its shipments, or gets them in a moment")
+
+
+@app.command()
+def missing(json: JsonOption = False) -> None:
+    """List orders that Redis knows and a restored Postgres does not.
+
+    Run it before any rebuild. Redis knows orders by their idempotency keys, for at least a day. Status 1 if there are
+    any.
+    """
+
+    async def work() -> list[MissingOrder]:
+        async with open_cli_services() as shop:
+            comparison = MissingOrders(shop.db, shop.redis, shop.clock)
+            orders: list[MissingOrder] = []
+            for sale in await shop.sales.list_opened():
+                with failures.catch(sale_id=sale.sale_id):
+                    orders += await comparison.list_missing(sale)
+            return orders
+
+    failures = Failures("missing orders")
+    orders = run(work())
+    if json:
+        print_json(orders)
+    else:
+        table = Table("order", "sale", "customer", "idempotency key", "total", "accepted (UTC)")
+        for order in orders:
+            total = format_money(order.total.amount, order.total.currency) if order.total else "?"
+            table.add_row(
+                str(order.order_id),
+                order.sale_id,
+                order.user_id,
+                order.idempotency_key or "?",
+                total,
+                format_time(order.accepted_at),
+            )
+        print_table(table, "Postgres has every order that Redis knows")
+    with exit_on_error():
+        failures.raise_any()
+    if orders:
+        raise typer.Exit(1)
 
 
 @app.command("retry-planning")
