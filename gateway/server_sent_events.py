@@ -6,6 +6,7 @@ The format is that of the HTML standard, section 9.2: https://html.spec.whatwg.o
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Annotated, Generic, NamedTuple, Protocol, TypeVar
@@ -14,9 +15,11 @@ from uuid import UUID
 import msgspec
 from aiohttp import web
 
+from commerce.kernel.postgres import POSTGRES_UNAVAILABLE_OR_BUSY, safe_error_text
 from gateway.change_watcher import Topic
 from gateway.operations import Call, Parameter
 
+_logger = logging.getLogger(__name__)
 _HEARTBEAT_S = 15.0
 _RETRY_MS = 2_000
 # A comment and no empty line: after an empty line httpx-sse reports an event, with nothing in it.
@@ -99,7 +102,11 @@ async def stream_events(
                     except TimeoutError:
                         await _write(response, _HEARTBEAT)
                 changed.clear()  # before the read, so that a change during it causes another read
-                batch = await fetch(last_seq)
+                try:
+                    batch = await fetch(last_seq)
+                except POSTGRES_UNAVAILABLE_OR_BUSY as error:
+                    _logger.warning("ended an event stream", extra={"topic": topic, "reason": safe_error_text(error)})
+                    break  # an answer has begun, so it cannot become a problem; the client continues the stream later
         return response
 
 

@@ -13,12 +13,15 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from commerce.kernel.errors import NotReady
+from commerce.kernel.postgres import connect
 from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
+from gateway import server_sent_events
 from gateway.app import ADMIN, PUBLIC
 from gateway.operations import Operation
 from ops.services import open_cli_services
-from tests.support.gateway import GatewayResponse, TestGateway, open_gateway, run_workers
+from tests.support.gateway import GatewayResponse, TestGateway, bearer, open_gateway, run_workers
 from tests.support.sales import eventually, make_sale, order_body
 from tests.support.servers import Servers
 from workers.registry import WORKERS
@@ -72,6 +75,7 @@ OUTAGES = {
     "statement_timeout": Outage(lock=True),
     "admin_shutdown": Outage(cut=True),
 }
+REFUSED_AT_CONNECT = {"login_refused", "database_gone", "connections_refused", "too_many_connections"}
 
 
 @dataclass
@@ -147,7 +151,7 @@ async def postgres(servers: Servers, database_url: str) -> AsyncIterator[Postgre
 def own_settings(make_settings: Callable[..., Settings], postgres: Postgres) -> Settings:
     return make_settings(
         database_url=postgres.url,
-        limits={"database_timeout_s": 0.5, "event_stream_max_s": 0.2},
+        limits={"database_timeout_s": 0.5, "event_stream_max_s": 2},
         observer={"gauges_every_s": 0.05},
     )
 
@@ -165,6 +169,13 @@ async def test_every_endpoint_and_worker_in_outage_waits_and_recovers(
         async with postgres.outage(OUTAGES[name]):
             answers = await _call_every_operation(gateway, sale_id, before)
             placed = await gateway.order(order_body(sale_id, ("a", 1)))
+            if name in REFUSED_AT_CONNECT:
+                for opening in (
+                    open_cli_services(own_settings).__aenter__(),
+                    connect(postgres.url, name="x", timeout_s=1),
+                ):
+                    with pytest.raises(NotReady, match=r"\Acannot use Postgres: [^\n]+ \(SQLSTATE \w{5}\); [^\n]+\Z"):
+                        await opening
         assert placed.status == 202, placed.text
         refused = 0
         for operation, answer in answers:
@@ -210,3 +221,23 @@ async def _wait_until_stored(gateway: TestGateway, order_id: str) -> None:
 async def _has_status(gateway: TestGateway, path: str, status: int) -> bool:
     roles = ROLES if "/admin/" in path else ()
     return (await gateway.call("GET", path, roles=roles)).status == status
+
+
+async def test_event_stream_during_outage_ends_and_is_continued(
+    own_settings: Settings, postgres: Postgres, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_sent_events, "_HEARTBEAT_S", 0.05)
+    async with open_cli_services(own_settings) as shop:
+        await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    async with open_gateway(own_settings) as gateway, run_workers(own_settings, "order_writer"):
+        order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+        await _wait_until_stored(gateway, order_id)
+        path, headers = f"/v1/orders/{order_id}/events", bearer(own_settings)
+        async with gateway.client.get(gateway.base + path, headers=headers) as stream:
+            await stream.content.readuntil(b"id: 1\n")
+            async with postgres.outage(OUTAGES["missing_rights"]):
+                rest = await stream.text()
+        assert "HTTP/1.1" not in rest
+        assert "problem" not in rest
+        async with gateway.client.get(gateway.base + path, headers=headers) as stream:
+            await stream.content.readuntil(b"id: 1\n")
