@@ -195,7 +195,7 @@ def _find_postgres_user() -> int | None:
     )
 
 
-def _list_postgres_installs() -> Iterator[Path]:
+def list_postgres_installs() -> Iterator[Path]:
     """Yield the folders of Postgres binaries, the one on the PATH first."""
     if binary := shutil.which("postgres"):
         yield Path(binary).resolve().parent
@@ -209,7 +209,7 @@ def _find_postgres(cluster: Path) -> Path:
     mark = cluster / "PG_VERSION"
     expected = "such as `15`: that of the Postgres that wrote the data"
     required_major = _read_major(mark, expected) if mark.exists() else None
-    for folder in _list_postgres_installs():
+    for folder in list_postgres_installs():
         major = _read_version(folder / "postgres", r"(\d+)\.(\d+)")[0]
         fits = major == required_major if required_major else major >= POSTGRES_MIN
         if fits and (folder / "initdb").exists():
@@ -259,7 +259,7 @@ def _copy_durably(source: Path, target: Path) -> None:
 
 
 def make_traversable_folder(folder: Path) -> None:
-    """Create a folder that the user of Postgres may pass through if this process is root, whatever the umask."""
+    """Create a folder; as root one that the user of Postgres may pass through, whatever the umask."""
     for missing in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
         missing.mkdir(exist_ok=True)
         if os.geteuid() == 0:
