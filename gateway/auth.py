@@ -81,7 +81,10 @@ class Authenticator:
         return identity
 
     def _keep(self, audience: Audience, authorization: str | bytes, identity: Identity) -> None:
-        """Cache a verified token. When half of the cache is recent, the tokens not used since the last time go."""
+        """Cache a verified token.
+
+        When half of the cache is recent, it becomes the earlier half, and what was not used since then goes.
+        """
         verified = self._verified[audience]
         if len(verified) >= (self._settings.token_cache + 1) // 2:
             self._verified_earlier[audience], verified = verified, {}

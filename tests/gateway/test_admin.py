@@ -139,7 +139,7 @@ async def test_admin_operation_without_its_role_is_refused(gateway: TestGateway)
 
 
 def test_support_reads_shipments_and_changes_none() -> None:
-    """Who answers customers sees where a shipment is."""
+    """Staff who answer customers see where a shipment is."""
     readable = {operation.id for operation in STAFF_ONLY if "support" in operation.also_for}
     assert readable >= {"list_worklist", "show_shipment", "show_order_shipments", "explain_carrier_choice"}
     assert all(operation.method == "GET" for operation in STAFF_ONLY if operation.also_for)
