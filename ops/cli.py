@@ -9,6 +9,7 @@ import typer
 
 from ops.commands import (
     audit,
+    backups,
     catalog,
     dead_letters,
     orders,
@@ -65,6 +66,8 @@ for command in (
     processes.migrate,
     audit.audit,
     audit.rebuild,
+    backups.backup,
+    backups.restore,
     payments.reconcile,
     tokens.settings,
 ):
