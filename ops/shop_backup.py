@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from commerce.kernel.clock import from_ms
 from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.errors import NotReady
+from commerce.kernel.migrations import read_applied
 from commerce.kernel.postgres import connect
 from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 from commerce.orders.persistence import FailedOrder, SalePersistence
@@ -98,7 +99,7 @@ async def restore_database(directory: Path, url: str) -> BackupSummary:
         raise NotReady(f"cannot restore {directory}: it is no complete backup; name another") from None
     connection = await connect(url, name="restore", timeout_s=_CONNECT_TIMEOUT_S)
     try:
-        if await connection.fetchval("SELECT to_regclass('sales') IS NOT NULL"):
+        if await read_applied(connection):
             raise NotReady("cannot restore: the database of DATABASE_URL is not empty; create a new one and name it")
     finally:
         await connection.close()
