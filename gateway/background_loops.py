@@ -52,12 +52,17 @@ async def poll_backlog_forever(redis: Redis, snapshots: SaleSnapshots, admission
 async def adopt_sales_forever(adoption: ServerAdoption, snapshots: SaleSnapshots, intake: OrderIntake) -> None:
     """Adopt the sales when Redis is another server: at once if the intake has trouble, else each second."""
     while True:
-        intake.trouble.clear()
-        try:
-            await adoption.adopt_sales(snapshots.sale_ids(), intake.newest_entries())
-        except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
-            _logger.warning("cannot see which server Redis is", extra={"reason": str(error)})
-        metrics.SALES_BEHIND.set(len(adoption.behind))
         await asyncio.sleep(_ADOPTION_PAUSE_S)
         with suppress(TimeoutError):
-            await asyncio.wait_for(intake.trouble.wait(), _ADOPTION_INTERVAL_S)
+            await asyncio.wait_for(intake.trouble.wait(), 0 if adoption.waiting else _ADOPTION_INTERVAL_S)
+        await adopt_sales_once(adoption, snapshots, intake)
+
+
+async def adopt_sales_once(adoption: ServerAdoption, snapshots: SaleSnapshots, intake: OrderIntake) -> None:
+    """Adopt the sales if Redis is another server. A failure is logged: the next call repeats it."""
+    intake.trouble.clear()
+    try:
+        await adoption.adopt_sales(snapshots.sale_ids(), intake.newest_entries())
+    except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
+        _logger.warning("cannot see which server Redis is", extra={"reason": str(error)})
+    metrics.SALES_BEHIND.set(len(adoption.behind))

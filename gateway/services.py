@@ -48,7 +48,7 @@ from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
-from gateway.background_loops import adopt_sales_forever, flush_metrics_forever, poll_backlog_forever
+from gateway.background_loops import adopt_sales_forever, adopt_sales_once, flush_metrics_forever, poll_backlog_forever
 from gateway.change_watcher import ChangeWatcher
 from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
@@ -135,6 +135,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
     async with AsyncExitStack() as stack:
         services = await _build_services(stack, settings)
         clock, admission, snapshots = services.clock, services.admission, services.snapshots
+        await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready
         for loop in (
             snapshots.refresh_forever(),
             services.watcher.poll_forever(),

@@ -35,16 +35,27 @@ _REPORT_WAIT_S = 0.5
 
 
 class ServerAdoption:
-    """Adopts the sales of a process. `behind` maps each sale whose server is behind to the reason."""
+    """Adopts the sales of a process.
+
+    `behind` maps each sale whose server is behind to the reason; `waiting` are sales that are not adopted yet.
+    """
 
     def __init__(self, db: Database, redis: Redis, clock: Clock) -> None:
         self._db = db
         self._redis = redis
         self._clock = clock
         self.behind: dict[str, str] = {}
+        self.waiting: set[str] = set()
+
+    @property
+    def problem(self) -> str | None:
+        """The reason why a sale takes no orders here, None if there is none."""
+        if self.behind:
+            return next(iter(self.behind.values()))
+        return "this Redis is new: it is compared with the previous one first" if self.waiting else None
 
     async def adopt_sales(self, sale_ids: Sequence[str], newest_entries: Mapping[str, EntryId]) -> int:
-        """Adopt those of the sales that were loaded on another server. Returns the number of adopted sales.
+        """Adopt those of the sales that were loaded on another server. Returns how many still wait.
 
         `newest_entries` are those that this process has seen, by sale. A sale that cannot be adopted now is logged
         and does not keep the others waiting. Raises redis's errors.
@@ -52,7 +63,8 @@ class ServerAdoption:
         keys = [SaleKeys(sale_id) for sale_id in sale_ids]
         loads = await lua.read_load_states(self._redis, keys)
         foreign = [sale_id for sale_id, load in zip(sale_ids, loads, strict=True) if load.epoch and not load.is_adopted]
-        for sale_id in self.behind.keys() - set(foreign):
+        self.waiting = set(foreign)
+        for sale_id in self.behind.keys() - self.waiting:
             del self.behind[sale_id]
         if not foreign:
             return 0
@@ -60,8 +72,10 @@ class ServerAdoption:
             if entry := newest_entries.get(sale_id):
                 await self._attempt(sale_id, self._report(sale_id, entry))
         await self._clock.sleep(_REPORT_WAIT_S)
-        results = [await self._attempt(sale_id, self._adopt(sale_id)) for sale_id in foreign]
-        return sum(map(bool, results))
+        for sale_id in foreign:
+            if await self._attempt(sale_id, self._adopt(sale_id)):
+                self.waiting.discard(sale_id)
+        return len(self.waiting)
 
     async def _attempt(self, sale_id: str, step: Awaitable[bool]) -> bool:
         try:
@@ -79,13 +93,14 @@ class ServerAdoption:
         return True
 
     async def _adopt(self, sale_id: str) -> bool:
+        """Adopt a sale. Returns False if it has to be tried again."""
         keys = SaleKeys(sale_id)
         async with load_lock(self._db, sale_id) as connection:
             (load,) = await lua.read_load_states(self._redis, [keys])
             async with connection.transaction():
                 sale = await store.lock(connection, sale_id)
                 if load.is_adopted or sale is None or not sale.is_loaded:
-                    return False  # done by another process, or a load is due
+                    return load.is_adopted  # by another process; otherwise a load is due
                 required = await store.read_required_position(connection, sale_id, load.counted_epoch)
                 position = await lua.read_position(self._redis, keys)
                 if load.epoch != sale.epoch or position.is_behind(required):

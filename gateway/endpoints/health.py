@@ -56,7 +56,7 @@ async def ready(call: Call) -> web.Response:
     """
     services, durability = call.services, call.services.settings.durability
     checks = {
-        "redis": next(iter(services.adoption.behind.values()), None) or await services.redis_check.result(),
+        "redis": services.adoption.problem or await services.redis_check.result(),
         "process": "it is stopping" if services.stopping.is_set() else "ok",
     }
     is_ready = all(result == "ok" for result in checks.values())

@@ -116,7 +116,7 @@ async def test_late_payment_with_stock_left_reacquires_it(pay: PaymentShop) -> N
     assert await lua.read_units_taken(pay.shop.redis, pay.keys) == {}
     pay.pay_at_provider("alipay", payment, too_late=True)
     await pay.wait_for_order(order_id, "paid")
-    await pay.send_webhook("alipay", pay.build_webhook("alipay", payment, webhook_id="once more"))
+    await pay.send_webhook("alipay", pay.build_webhook("alipay", payment, webhook_id="once-more"))
     await pay.wait_until_idle()
     assert await stock(pay) == {"a": 49, "b": 20}
     assert await lua.read_units_taken(pay.shop.redis, pay.keys) == {b"user\0a": 1}

@@ -97,7 +97,7 @@ async def test_payment_webhook_contradicting_records_is_refused_and_stored(pay: 
         == YES[method]
     )
     await pay.wait_for_order(order_id, "paid")
-    other = about(lambda trade: dataclasses.replace(trade, trade_no="20261122999"), "in another transaction")
+    other = about(lambda trade: dataclasses.replace(trade, trade_no="20261122999"), "in-another-transaction")
     await refused(pay, method, other, "refused")
     kept = [row["result"] for row in await pay.fetch_rows("SELECT result FROM payment_webhooks ORDER BY received_at")]
     first_reasons = (
@@ -194,7 +194,7 @@ async def test_payment_webhook_repeated_changes_nothing(pay: PaymentShop, method
     refund = str(await pay.fetch_value("SELECT refund_id FROM refunds"))
     before = await state(pay)
     for number in range(2):
-        late = pay.build_webhook(method, payment["payment_id"], refund, webhook_id=f"refund {number}")
+        late = pay.build_webhook(method, payment["payment_id"], refund, webhook_id=f"refund-{number}")
         assert await pay.send_webhook(method, late) == YES[method]
     assert await pay.send_webhook(method, callback) == YES[method]
     assert await state(pay) == before

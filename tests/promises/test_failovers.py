@@ -170,7 +170,7 @@ async def test_adoption_that_was_not_finished_loads_the_sale(
 
     monkeypatch.setattr(lua, "adopt", die)
     adoption = ServerAdoption(pair_shop.db, pair_shop.redis, pair_shop.clock)
-    assert await adoption.adopt_sales([sale_id], {}) == 0
+    assert await adoption.adopt_sales([sale_id], {}) == 1
     assert [sale.sale_id for sale in await pair_shop.sales.list_out_of_sync()] == [sale_id]
     assert await pair_shop.sales.sync_to_redis(sale_id)
     audit = await pair_shop.audit.audit_sale(sale_id)
