@@ -245,7 +245,7 @@ class LogSettings(SettingsSection):
 
 
 def default_data_dir() -> Path:
-    """Return the default folder for the data of embedded servers: that of the user, or else that of the machine."""
+    """Return the default folder for the data of embedded servers: the user's, or else the machine's."""
     try:
         if os.geteuid() != 0:
             return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local/share") / "floodgate"

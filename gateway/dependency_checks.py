@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 import lua
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import NotReady, ProblemError
-from commerce.kernel.postgres import connect
+from commerce.kernel.postgres import connect, is_read_only
 from commerce.kernel.redis_client import check_redis
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from config.settings import Settings
@@ -116,7 +116,7 @@ class DatabaseMonitor:
     async def _is_read_only(self) -> bool:
         connection = await connect(self._url, name="readiness", timeout_s=_DATABASE_TIMEOUT_S)
         try:
-            return bool(await connection.fetchval("SHOW transaction_read_only") == "on")
+            return await is_read_only(connection)
         finally:
             connection.terminate()
 

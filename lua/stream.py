@@ -291,9 +291,9 @@ async def read_stream_bytes(client: Redis, keys: Sequence[SaleKeys]) -> int:
 
 
 async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int | None]:
-    """Count for each sale the orders accepted and not acknowledged yet; None if Redis refuses to count its orders.
+    """Count for each sale the orders accepted and not acknowledged yet.
 
-    Raises redis's errors if Redis does not answer."""
+    A count is None if Redis refuses it. Raises redis's errors if Redis does not answer."""
     pipe = client.pipeline(transaction=False)
     for sale in keys:
         pipe.hlen(sale.accepted)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from commerce.kernel.failures import SomeFailed
+from commerce.kernel.errors import SomeFailed
 from commerce.kernel.outages import log_failure
 from workers import metrics
 

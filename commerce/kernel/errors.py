@@ -83,3 +83,13 @@ class OutcomeUnknown(ProblemError):
     status = 503
     title = "The outcome is not known yet"
     retry_after_s = 1
+
+
+class SomeFailed(ProblemError):
+    """Some of many failed, and the others had their turn. `count` is the number of those that failed."""
+
+    title = "Some of many failed, the others are done"
+
+    def __init__(self, detail: str, count: int) -> None:
+        super().__init__(detail)
+        self.count = count

@@ -6,21 +6,11 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from commerce.kernel.errors import ProblemError
+from commerce.kernel.errors import ProblemError, SomeFailed
 from commerce.kernel.outages import log_failure
 from commerce.kernel.postgres import safe_error_text
 
 _MAX_NAMED = 20
-
-
-class SomeFailed(ProblemError):
-    """Some of many failed, and the others had their turn. `count` is the number of those that failed."""
-
-    title = "Some of many failed, the others are done"
-
-    def __init__(self, detail: str, count: int) -> None:
-        super().__init__(detail)
-        self.count = count
 
 
 class Failures:

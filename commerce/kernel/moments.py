@@ -19,7 +19,7 @@ Day = Annotated[date, msgspec.Meta(description=YEARS, extra_json_schema=_SCHEMA)
 
 
 class WithMoments(msgspec.Struct, frozen=True):
-    """Base of every struct that takes moments or days from outside: it refuses those that are out of bounds."""
+    """Base of structs that take moments or days from outside. It refuses those out of bounds."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -92,6 +92,11 @@ _REMEDY = "check that Postgres runs and that DATABASE_URL names it"
 _COPY_COLUMN = re.compile(r"^COPY (\w+), line \d+, column (\w+)", re.MULTILINE)
 
 
+async def is_read_only(connection: Connection) -> bool:
+    """Tell whether the server takes no writes, as a standby does."""
+    return bool(await connection.fetchval("SHOW transaction_read_only") == "on")
+
+
 def safe_error_text(error: BaseException) -> str:
     """Format an error for logs, `last_error` columns and HTTP answers without personal data.
 

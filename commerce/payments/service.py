@@ -159,7 +159,7 @@ class Payments:
             except ProviderMismatch as error:
                 result, reason = "refused", f": {error}"
             except UniqueViolationError as error:
-                if error.constraint_name != store.TRANSACTION_CONSTRAINT:  # a defect, which the provider is not told of
+                if error.constraint_name != store.TRANSACTION_CONSTRAINT:  # a defect, not the provider's fault
                     raise
                 result, reason = "refused", ": its transaction belongs to another payment"
             await store.set_webhook_result(connection, method, webhook.webhook_id, f"{result}{reason}")

@@ -55,7 +55,7 @@ class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChangedTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What changes of an item's terms: a member that is left out stays as it is, and null removes the limit."""
+    """Changed terms of an item: an absent member leaves its value, and null removes the limit."""
 
     price: Price | UnsetType = UNSET
     limit_per_user: Limit | UnsetType | None = UNSET

@@ -85,7 +85,7 @@ VIOLATIONS: dict[str, tuple[str, Violate]] = {
     "stock below zero": ("P1", lambda shop, keys: shop.redis.hset(keys.stock.decode(), "a", -1)),
     "Redis lost the sale": ("P1", lambda shop, keys: shop.redis.delete(keys.meta)),
     "an order left the stream unwritten": ("P2", lambda shop, keys: shop.redis.delete(keys.orders)),
-    "the consumer of an entry was deleted": ("P2", lambda shop, keys: _delete_consumer_with_entry(shop, keys)),
+    "the consumer of an entry was deleted": ("P2", _delete_consumer_with_entry),
     "a stored order was deleted": (
         "P1",
         lambda shop, keys: _execute(

@@ -1,4 +1,4 @@
-"""Damaged files: every line is read, refused with a reason or blank, and no reader fails in another way."""
+"""Damaged files: every line is read, refused with a reason or blank."""
 
 from __future__ import annotations
 

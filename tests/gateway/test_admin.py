@@ -69,7 +69,7 @@ async def test_staff_run_sale_from_product_to_close(shop: CliServices, gateway: 
     assert (await shop.audit.audit_sale(sale_id)).clean
 
 
-async def test_patch_of_terms_leaves_what_is_absent_and_removes_what_is_null(
+async def test_patch_of_terms_leaves_absent_members_and_removes_null(
     shop: CliServices, gateway: TestGateway, sale_id: str
 ) -> None:
     await make_sale(shop, sale_id, {"a": (5, 100, 4)})

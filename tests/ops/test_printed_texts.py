@@ -100,9 +100,7 @@ async def test_refund_with_markup_in_reason_is_paid_once_and_shown(
     assert refunds == [120]
 
 
-async def test_lost_output_fails_a_query_and_no_change(
-    floodgate: Command, shop: CliServices, paid_order: UUID
-) -> None:
+async def test_lost_output_fails_a_query_and_no_change(floodgate: Command, shop: CliServices, paid_order: UUID) -> None:
     arguments = ("payment", "refund", paid_order, "--key", "k", "--amount", "1.20", "--reason", "dent")
     full = os.open("/dev/full", os.O_WRONLY)
     status, output = await floodgate(*arguments, stdout=full)

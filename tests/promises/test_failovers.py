@@ -16,6 +16,7 @@ from config.settings import Settings
 from lua import EntryId
 from ops.services import CliServices, open_cli_services
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
+from tests.support.processes import run_processes, wait_for_exit
 from tests.support.redis_pair import RedisPair, open_redis_pair
 from tests.support.sales import eventually, make_sale, order_body
 
@@ -155,23 +156,21 @@ async def test_pool_leaves_master_that_became_a_replica(
         await redis.delete("marker")
 
 
-async def test_adoption_that_was_not_finished_loads_the_sale(
-    pair: RedisPair, pair_shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+async def test_gateway_killed_during_adoption_leaves_a_load_to_others(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str, tmp_path: Path
 ) -> None:
-    """A process dies after it raised the epoch: the sale stays not ready until it is loaded."""
+    """The epoch was raised, and the new server does not have it: a load is due."""
     await make_sale(pair_shop, sale_id, ITEMS)
     await pair.master.wait_for_replica()
-    await pair.detach_replica()
-    pair.switch(close=True)
+    async with run_processes(pair_settings, tmp_path) as processes:
+        killed = await processes.gateway(crash_at="adopt.after_begin")
+        await pair.detach_replica()
+        pair.switch(close=True)
+        assert await wait_for_exit(killed) == -9
+    assert [sale.sale_id for sale in await pair_shop.sales.list_out_of_sync()] == [sale_id]
     await pair_shop.redis.connection_pool.disconnect()
-
-    async def die(*_: object) -> None:
-        raise ConnectionResetError("the process dies")
-
-    monkeypatch.setattr(lua, "adopt", die)
     adoption = ServerAdoption(pair_shop.db, pair_shop.redis, pair_shop.clock)
     assert await adoption.adopt_sales([sale_id], {}) == 1
-    assert [sale.sale_id for sale in await pair_shop.sales.list_out_of_sync()] == [sale_id]
     assert await pair_shop.sales.sync_to_redis(sale_id)
     audit = await pair_shop.audit.audit_sale(sale_id)
     assert (audit.clean, audit.differences) == (True, 0), audit.findings

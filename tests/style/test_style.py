@@ -111,8 +111,8 @@ def test_source_outside_stores_holds_no_sql(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
-def test_handler_of_unique_violation_looks_which_constraint_it_was(file: Path) -> None:
-    """Otherwise a defect of the program is told as a fault of the data. A handler may also look at the rows."""
+def test_handler_of_unique_violation_checks_the_constraint(file: Path) -> None:
+    """A defect of the program is no fault of the data. A handler may also look at the rows."""
     for node in ast.walk(parse(file)):
         if isinstance(node, ast.ExceptHandler) and "UniqueViolationError" in ast.unparse(node.type or node):
             body = ast.unparse(node)

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from typer.testing import CliRunner
 
 import lua
-from commerce.kernel.failures import SomeFailed
+from commerce.kernel.errors import SomeFailed
 from commerce.kernel.jobs import RetryPolicy
 from commerce.reservations.service import Reservations
 from commerce.sales.model import StockChangeInput
