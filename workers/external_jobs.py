@@ -15,6 +15,7 @@ from typing import Generic, Protocol, TypeVar
 from commerce.kernel.circuit_breaker import CircuitBreaker
 from commerce.kernel.clock import Clock
 from commerce.kernel.external import ExternalOutcomeUnknown
+from commerce.kernel.outages import log_failure
 from config.settings import JobsSettings
 from workers import metrics
 
@@ -116,10 +117,10 @@ class ExternalJobRunner(Generic[Job]):
                 "external system gave no answer, or one that cannot be trusted",
                 extra={"worker": self._worker_name, "system": system, "reason": str(error)},
             )
-        except Exception:
+        except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
             # The row is leased: when the lease ends, a worker claims it again.
             result = "error"
-            _logger.exception("a job failed", extra={"worker": self._worker_name, "system": system})
+            log_failure(_logger, "a job failed", error, worker=self._worker_name, system=system)
         finally:
             if system in self._running_by_system:
                 self._running_by_system[system] -= 1
