@@ -7,7 +7,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 	--default-index https://pypi.org/simple --custom-compile-command "make lock" pyproject.toml
 ALL := --extra fulfilment --extra fleet
 .DEFAULT_GOAL := help
-.PHONY: help setup run dev test drill fuzz bench check lint types imports dockerfile lock clean
+.PHONY: help setup run dev test drill fuzz loadtest bench check lint types imports dockerfile lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s'|'
@@ -57,6 +57,15 @@ imports: dev ## check the import rules with import-linter
 
 dockerfile: dev ## check the Dockerfile with hadolint
 	$(BIN)/hadolint --failure-threshold style Dockerfile
+
+SCENARIO ?= midnight_spike
+BASE ?= http://127.0.0.1:8080
+USERS ?= 500
+TIME ?= 30s
+REPORT ?= .floodgate/loadtest
+loadtest: dev ## load the shop of `make run`: SCENARIO, BASE, USERS, TIME, OPTIONS; charts and CSV in REPORT
+	$(BIN)/locust -f loadtest/scenarios/$(SCENARIO).py --host $(BASE) --headless --only-summary -u $(USERS) -r 100 \
+		-t $(TIME) --html $(REPORT)/report.html --csv $(REPORT)/figures $(OPTIONS)
 
 bench: dev ## measure orders and the writer against peers into docs/benchmarks; needs wrk
 	$(BIN)/python -m loadtest.bench --out docs/benchmarks

@@ -108,14 +108,18 @@ async def _count_stored(environment: BenchEnvironment) -> int:
 async def count_waiting(environment: BenchEnvironment) -> int:
     """Return the number of accepted orders that are not in Postgres yet."""
     [count] = await lua.read_accepted_counts(environment.shop.redis, [SaleKeys(SALE_ID)])
+    if count is None:
+        raise LoadFailed("cannot count the waiting orders: Redis refuses")
     return count
 
 
 async def wait_until_drained(environment: BenchEnvironment) -> None:
-    """Wait until all orders are stored. Raises `TimeoutError` after five minutes."""
-    async with asyncio.timeout(_TIMEOUT_S):
-        while await count_waiting(environment):  # noqa: ASYNC110  # Redis sends no event
-            await asyncio.sleep(_POLL_INTERVAL_S)
+    """Wait until all orders are stored. Raises `LoadFailed` after five minutes."""
+    deadline = asyncio.get_running_loop().time() + _TIMEOUT_S
+    while waiting := await count_waiting(environment):
+        if asyncio.get_running_loop().time() > deadline:
+            raise LoadFailed(f"{waiting} orders were not stored within {_TIMEOUT_S:g} s")
+        await asyncio.sleep(_POLL_INTERVAL_S)
 
 
 async def _read_wal_position(environment: BenchEnvironment) -> int:

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 REFUSALS = {
     "sold_out": 409,
+    "not_payable": 409,
     "over_limit": 409,
     "not_stored_yet": 409,
     "sale_not_open": 403,
@@ -30,7 +31,8 @@ REFUSALS = {
 """every refusal that a customer may get from a correct shop, with its status"""
 READ_REFUSALS = frozenset({"not_ready", "overloaded"})
 CANCEL_REFUSALS = frozenset({"not_stored_yet", "not_ready", "overloaded", "outcome_unknown"})
-ORDER_REFUSALS = frozenset(REFUSALS) - {"not_stored_yet"}
+ORDER_REFUSALS = frozenset(REFUSALS) - {"not_stored_yet", "not_payable"}
+PAYMENT_REFUSALS = CANCEL_REFUSALS | {"not_payable"}
 _RETRY_AFTER_REFUSALS = CANCEL_REFUSALS | {"too_many_requests", "sale_paused"}
 _SALE_OPENING_WAIT_S = 1.0
 _MAX_WAIT_S = 30.0

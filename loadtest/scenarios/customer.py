@@ -135,21 +135,26 @@ class SimulatedCustomer(FastHttpUser):
         return result.value
 
     def wait_until_stored(self, purchase: Purchase) -> None:
-        """Read an order until it is stored.
+        """Read an order until it is stored. Raises `ViolationReported` after `--stored-within-s`."""
+        limit_s = self.options.stored_within_s
+        self.wait_until("stored", purchase, lambda _order: purchase.is_stored, limit_s)
+
+    def wait_until(
+        self, state: str, purchase: Purchase, is_reached: Callable[[Order | ExpectedRefusal], bool], limit_s: float
+    ) -> None:
+        """Read an order until it is in a state.
 
         The time has its own line in the statistics. Too long a time is a violation and raises `ViolationReported`.
         """
-        started, limit_s = time.monotonic(), self.options.stored_within_s
+        started = time.monotonic()
         violation = None
-        while not purchase.is_stored and violation is None:
-            self.read(purchase)
-            if not purchase.is_stored:
-                time.sleep(_POLL_INTERVAL_S)
-                if time.monotonic() - started > limit_s:
-                    violation = Violation("an order was not stored in time", f"{purchase.order_id}: {limit_s} s")
+        while not is_reached(self.read(purchase)) and violation is None:
+            time.sleep(_POLL_INTERVAL_S)
+            if time.monotonic() - started > limit_s:
+                violation = Violation(f"an order was not {state} in time", f"{purchase.order_id}: {limit_s} s")
         self.environment.events.request.fire(
             request_type="WAIT",
-            name="until it is stored",
+            name=f"until it is {state}",
             response_time=(time.monotonic() - started) * 1000,
             response_length=0,
             exception=CatchResponseError(violation.text) if violation else None,

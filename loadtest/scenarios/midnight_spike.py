@@ -1,19 +1,20 @@
 """Midnight: thousands of customers, few units, all orders at the same moment.
 
 All customers open the sale's page and wait. When the last one has arrived they order at once, until the stock is sold
-out or they reach the limit. When the last one has left, the run ends.
+out or they reach the limit. With `--run-time` another customer comes in the place of each who leaves, so that the rush
+lasts for all of it; so too with several processes, a browser or a load shape. Otherwise the run ends when the last
+customer has left.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
+from argparse import Namespace
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 from locust import between, events, task
-from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import LocalRunner
 
@@ -23,6 +24,7 @@ from loadtest.scenarios.checks import ExpectedRefusal
 from loadtest.scenarios.client import ViolationReported
 from loadtest.scenarios.customer import SimulatedCustomer
 from loadtest.scenarios.run import listen, run
+from loadtest.set_up import SetUpFault
 
 _REPEAT_SHARE = 0.1
 _ARRIVAL_TIMEOUT_S = 600.0
@@ -50,8 +52,12 @@ class SpikeCustomer(SimulatedCustomer):
         super().on_start()
         gate.customers += 1
         with suppress(ViolationReported):
-            self.browse(f"/v1/sales/{self.options.sale}", _sale, "/v1/sales/{id}")
+            self.open_sale_page()
         gate.opened.wait(_ARRIVAL_TIMEOUT_S)
+
+    def open_sale_page(self) -> None:
+        """Read the public part of the sale."""
+        self.browse(f"/v1/sales/{self.options.sale}", _sale, "/v1/sales/{id}")
 
     @task
     def order_unit(self) -> None:
@@ -65,10 +71,18 @@ class SpikeCustomer(SimulatedCustomer):
             self.leave()
 
     def leave(self) -> None:
-        """Stop this customer. The last one ends the run, unless a browser or a master controls it."""
+        """Make room for another customer, or stop where the run ends with the last one.
+
+        Raises `StopUser` in the latter case.
+        """
+        runner, shape = self.environment.runner, self.environment.shape_class
+        is_controlled = self.environment.web_ui is not None or not isinstance(runner, LocalRunner)
+        if is_controlled or shape is not None or self.options.run_time:
+            self.become_new_customer()
+            self.open_sale_page()
+            return
         gate.customers -= 1
-        runner, has_web_ui = self.environment.runner, self.environment.web_ui is not None
-        if gate.customers == 0 and isinstance(runner, LocalRunner) and not has_web_ui:
+        if gate.customers == 0:
             threading.Thread(target=runner.quit).start()  # in this thread it would wait for its own end
         raise StopUser
 
@@ -79,10 +93,12 @@ def _add_options(parser: Any, **_: object) -> None:
     )
 
 
-def _close_gate(environment: Environment, **_: object) -> None:
-    assert environment.parsed_options is not None
-    if environment.parsed_options.sku not in run.offers:
-        sys.exit(f"cannot start: the sale does not offer {environment.parsed_options.sku}; give another --sku")
+def _check_sku(options: Namespace) -> None:
+    if options.sku not in run.offers:
+        raise SetUpFault(f"the sale {options.sale!r} does not offer {options.sku!r}; give another --sku")
+
+
+def _close_gate(**_: object) -> None:
     gate.opened.clear()
     gate.customers = 0
 
@@ -91,6 +107,7 @@ def _open_gate(**_: object) -> None:
     gate.opened.set()
 
 
+run.start_checks.append(_check_sku)
 listen(events.init_command_line_parser, _add_options)
 listen(events.test_start, _close_gate)
 listen(events.spawning_complete, _open_gate)

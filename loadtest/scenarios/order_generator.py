@@ -28,6 +28,11 @@ def single_item_order(sale_id: str, sku: str) -> PlaceOrder:
     return PlaceOrder(sale_id, [OrderLineInput(sku, 1)], [ADDRESSES[0]])
 
 
+def paid_order(sale_id: str, offer: Offer, method: Method) -> PlaceOrder:
+    """Return an order of one unit to one address, paid by one method."""
+    return PlaceOrder(sale_id, [OrderLineInput(offer.sku, 1)], [ADDRESSES[0]], [Tender(method, offer.price)])
+
+
 def mixed_order(sale_id: str, offers: Mapping[str, Offer]) -> PlaceOrder:
     """Return an order of one to five SKUs.
 

@@ -52,6 +52,8 @@ class Purchase:
     """an earlier attempt may have been carried out"""
     is_stored: bool = False
     is_cancel_requested: bool = False
+    is_payment_begun: bool = False
+    """money may have been sent"""
 
     @property
     def total(self) -> Money:
@@ -235,7 +237,12 @@ def _check_order(purchase: Purchase, order: Order) -> Order:
         return order
     purchase.is_stored = True
     if purchase.is_surely_live():
-        expect(order.status is OrderStatus.AWAITING_PAYMENT, f"{order.status} for an order that nobody paid")
+        if purchase.is_payment_begun:
+            is_live = order.status is not OrderStatus.CANCELLED
+            expect(is_live, f"{order.status} for an order that can still be paid", order.cancel_reason)
+        else:
+            is_unpaid = order.status is OrderStatus.AWAITING_PAYMENT
+            expect(is_unpaid, f"{order.status} for an order that nobody paid")
     expect(order.total == purchase.total, "another total was stored", f"{order.total} for {purchase.total}")
     parts = {(line.line_no, line.sku, line.quantity, line.ship_to, line.unit_price) for line in order.lines or ()}
     expect(parts == purchase.parts, "other lines were stored", parts)

@@ -5,67 +5,111 @@ A master adds up what its workers were promised.
 
 from __future__ import annotations
 
+import argparse
 import logging
+import math
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from itertools import count
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NoReturn
 from uuid import uuid4
 
-import msgspec
-from locust import events
-from locust.contrib.fasthttp import FastHttpSession
+import gevent  # type: ignore[import-untyped]
+from locust import events, stats
 from locust.env import Environment
 from locust.event import EventHook
 from locust.runners import WorkerRunner
 
+from commerce.kernel.bind import local_url
 from commerce.kernel.clock import SystemClock
-from commerce.kernel.paging import Page
 from commerce.sales.model import Offer
 from config.settings import AuthSettings, SettingsError, load
 from gateway.auth import sign_token
-from loadtest.scenarios.checks import ExpectedRefusal, Violation, check_tagged
-from loadtest.scenarios.client import (
-    CONNECT_TIMEOUT_S,
-    NETWORK_TIMEOUT_S,
-    CheckingClient,
-    Request,
-    ViolationReported,
-)
+from loadtest.scenarios.checks import Violation
+from loadtest.scenarios.csv_rows import CompleteCsvWriter
 from loadtest.scenarios.order_generator import DEMO_SALE, chance
+from loadtest.scenarios.preflight import Preflight
+from loadtest.scenarios.stepped_shape import SteppedShape
+from loadtest.set_up import SET_UP_STATUS, SetUpFault
 
 _TOKEN_TTL_S = 86_400
-_MAX_OFFER_PAGES = 200
 _MAX_LOGGED_VIOLATIONS = 20
 _MAX_PRINTED_SKUS = 10
-_offers = msgspec.json.Decoder(Page[Offer])
 _logger = logging.getLogger(__name__)
 
 
 class LocustRun:
-    """State of one locust process. `promised` counts units by SKU; `violations` counts broken promises."""
+    """State of one locust process.
+
+    `promised` counts units by SKU; `orders` counts orders by what became of them, where a scenario follows them;
+    `violations` counts broken promises. `start_checks` run before the first customer starts, after those of the sale.
+    """
 
     def __init__(self) -> None:
         self.auth = AuthSettings()
+        self.sandbox_url = ""
         self.offers: dict[str, Offer] = {}
         self.promised: Counter[str] = Counter()
+        self.orders: Counter[str] = Counter()
         self.violations = 0
+        self.start_checks: list[Callable[[argparse.Namespace], None]] = []
+        self._is_prepared = False
+        self._is_aborted = False
         self._name = ""
         self._numbers = count(1)
 
     def begin(self) -> None:
-        """Load the settings and choose new user ids.
+        """Load the settings and choose new user ids. Raises `SetUpFault` if no key can sign tokens.
 
-        Call it after locust has forked: processes must not share users. Raises `SettingsError`, or `ValueError` if
-        no key can sign tokens.
+        Call it after locust has forked: processes must not share users.
         """
         self._name = uuid4().hex[:8]
         chance.seed()
-        self.auth = load().auth
-        self.create_token()
+        try:
+            settings = load()
+            self.auth, self.sandbox_url = settings.auth, local_url("127.0.0.1", settings.sandbox.port)
+            self.create_token()
+        except (SettingsError, ValueError) as error:
+            raise SetUpFault(f"no token can be created: {error}") from None
+
+    def prepare(self, environment: Environment) -> None:
+        """Check the shop, and read the prices and limits that answers are checked against.
+
+        A fault ends the process. Customers must not find out one by one that the key, the sale or the server is wrong:
+        that is no broken promise.
+        """
+        options = environment.parsed_options
+        assert options is not None
+        try:
+            preflight = Preflight(environment.host, "--host")
+            self.offers = preflight.read_offers(options.sale)
+            preflight.check_token(self.create_token())
+            for check in self.start_checks:
+                check(options)
+        except SetUpFault as fault:
+            end_with_fault(fault)
+        except Violation as violation:
+            self.report(violation)
+            sys.exit(1)
+        self._is_prepared = True
+
+    def prepare_once(self, environment: Environment, **_: object) -> None:
+        """Prepare a start, unless it was prepared when the process began."""
+        if not self._is_prepared:
+            self.prepare(environment)
+        self._is_prepared = False  # a later start, from the browser, is prepared again
+
+    def abort(self, environment: Environment, fault: SetUpFault) -> None:
+        """End a run that turns out to measure nothing: one line, and the status of a set-up fault."""
+        if self._is_aborted:
+            return
+        self._is_aborted = True
+        _print_fault(fault)
+        environment.process_exit_code = SET_UP_STATUS
+        assert environment.runner is not None
+        threading.Thread(target=environment.runner.quit).start()  # in this thread it would wait for its own end
 
     def create_token(self) -> str:
         """Return a token of a new user. Raises `ValueError` if no key can sign."""
@@ -88,52 +132,64 @@ def listen(hook: EventHook, listener: Callable[..., None]) -> None:
     hook.add_listener(listener)  # type: ignore[no-untyped-call]
 
 
+def positive_number(text: str) -> float:
+    """Read an option that is a finite number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+def _positive_count(text: str) -> int:
+    positive_number(text)
+    return int(text)
+
+
+def _print_fault(fault: SetUpFault) -> None:
+    print(f"cannot run: {fault}", file=sys.stderr, flush=True)
+
+
+def end_with_fault(fault: SetUpFault) -> NoReturn:
+    """End the process with one line and the status of a set-up fault."""
+    _print_fault(fault)
+    sys.exit(SET_UP_STATUS)
+
+
 def _add_options(parser: Any, **_: object) -> None:
     parser.add_argument("--sale", default=DEMO_SALE, help=f"id of the sale to order in (default: {DEMO_SALE})")
-    parser.add_argument("--think-s", type=float, default=3.0, help="mean pause between two tasks (default: 3)")
-    parser.add_argument("--stored-within-s", type=float, default=60.0, help="time until an order must be stored")
+    parser.add_argument(
+        "--think-s", type=positive_number, default=3.0, help="mean pause between two tasks (default: 3)"
+    )
+    parser.add_argument(
+        "--stored-within-s", type=positive_number, default=60.0, help="time until an order must be stored"
+    )
+    parser.add_argument(
+        "--step-users", type=_positive_count, help="let the users rise in steps of this size up to --users"
+    )
+    parser.add_argument("--step-s", type=positive_number, default=30.0, help="seconds of each step (default: 30)")
 
 
-def _begin_run(**_: object) -> None:
+def _begin_run(environment: Environment, **_: object) -> None:
+    """Prepare at once what runs without a browser: a fault ends the process before locust starts anything."""
+    options = environment.parsed_options
+    assert options is not None
+    is_worker = isinstance(environment.runner, WorkerRunner)
     try:
         run.begin()
-    except (SettingsError, ValueError) as error:
-        sys.exit(f"cannot create tokens: {error}")
-
-
-def _read_offers(environment: Environment, **_: object) -> None:
-    """Read the prices and limits that answers are checked against, before the first customer starts."""
-    assert environment.parsed_options is not None
-    path, cursor = f"/v1/sales/{environment.parsed_options.sale}/offers", ""
-    if not environment.host:
-        sys.exit("cannot start: the shop's address is missing; give it with --host http://127.0.0.1:8080")
-    session = FastHttpSession(
-        environment.host,
-        environment.events.request,
-        user=None,
-        network_timeout=NETWORK_TIMEOUT_S,
-        connection_timeout=CONNECT_TIMEOUT_S,
-    )
-    client = CheckingClient(session, None, run.report)
-    run.offers.clear()
-    try:
-        for _page in range(_MAX_OFFER_PAGES):
-            request = Request("GET", path + cursor, "/v1/sales/{id}/offers")
-            page = client.send_until_final(request, partial(check_tagged, decoder=_offers))
-            if isinstance(page, ExpectedRefusal):
-                break
-            run.offers.update((offer.sku, offer) for offer in page.value.items)
-            if page.value.next is None:
-                break
-            cursor = f"?cursor={quote(page.value.next, safe='')}"
-    except ViolationReported:
-        pass  # the log has the violation
-    if not run.offers:
-        sys.exit(f"cannot start: {environment.host}{path} has no offers; check --host and --sale")
+        if options.step_users and not is_worker:
+            environment.shape_class = SteppedShape(options)
+            environment.shape_class.runner = environment.runner
+    except SetUpFault as fault:
+        end_with_fault(fault)
+    if options.headless and not is_worker:
+        run.prepare(environment)
+    # gevent sets timers by the time that its loop saw last. That was before the imports, and --run-time would be
+    # shorter by the seconds they took.
+    gevent.get_hub().loop.update_now()
 
 
 def _send_to_master(data: dict[str, Any], **_: object) -> None:
-    data["promises"] = {"units": dict(run.promised), "violations": run.violations}
+    data["promises"] = {"units": dict(run.promised), "orders": dict(run.orders), "violations": run.violations}
 
 
 def _receive_from_worker(client_id: str, data: dict[str, Any], **_: object) -> None:
@@ -141,9 +197,10 @@ def _receive_from_worker(client_id: str, data: dict[str, Any], **_: object) -> N
 
 
 def _print_summary(environment: Environment, **_: object) -> None:
-    promised, violations = run.promised.copy(), run.violations
+    promised, orders, violations = run.promised.copy(), run.orders.copy(), run.violations
     for promises in _worker_promises.values():
         promised.update(promises["units"])
+        orders.update(promises["orders"])
         violations += promises["violations"]
     if violations:
         environment.process_exit_code = 1
@@ -151,13 +208,16 @@ def _print_summary(environment: Environment, **_: object) -> None:
         return  # the master prints it for all
     top_skus = ", ".join(f"{sku} {units}" for sku, units in promised.most_common(_MAX_PRINTED_SKUS))
     print(f"units promised in all: {promised.total()}{f' ({top_skus})' if top_skus else ''}")
+    if orders:
+        print("orders: " + ", ".join(f"{state} {number}" for state, number in orders.items()))
     if violations:
         print(f"broken promises: {violations}; the log has the first of them")
 
 
 listen(events.init_command_line_parser, _add_options)
 listen(events.init, _begin_run)
-listen(events.test_start, _read_offers)
+listen(events.test_start, run.prepare_once)
+stats.StatsCSVFileWriter = CompleteCsvWriter  # type: ignore[misc]
 listen(events.report_to_master, _send_to_master)
 listen(events.worker_report, _receive_from_worker)
 listen(events.quitting, _print_summary)
