@@ -24,6 +24,7 @@ from loadtest.capacity import (
 from loadtest.replay import Replay, count_skip_reasons
 from loadtest.replay import replay as run_replay
 from loadtest.retail_dataset import CURRENCY
+from loadtest.set_up import SET_UP_STATUS
 from ops.commands.console import fail, print_detail, print_line, print_table, run
 from ops.commands.safe_console import Table, create_progress_bar
 from ops.services import open_cli_services
@@ -42,7 +43,8 @@ def replay(
     """Send each basket of a file as an order, and compare the stored orders with the file.
 
     Creates the products and a sale with enough stock. Lists each invoice that is no order, with the reason. A second
-    run creates no order. Status 1 if anything differs.
+    run creates no order. Status 1 if anything differs, 3 if nothing could be compared: no such file format, gateway,
+    key or database.
     """
 
     async def work() -> Replay:
@@ -55,7 +57,10 @@ def replay(
                     shop, url, file, clients, lambda done, total: bar.update(task, completed=done, total=total)
                 )
 
-    result = run(work())
+    try:
+        result = run(work())
+    except typer.Exit:  # the error is printed; status 1 would be a result
+        raise typer.Exit(SET_UP_STATUS) from None
     for skipped in result.source.skipped:
         print_line(f"skipped {skipped.invoice}: {skipped.reason}")
     for reason, count in count_skip_reasons(result.source):

@@ -20,7 +20,7 @@ import asyncpg
 
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import from_ms
-from commerce.kernel.errors import Conflict
+from commerce.kernel.errors import Conflict, Invalid, NotReady
 from commerce.sales.errors import NoSuchSale
 from commerce.sales.model import ItemInput, SaleInput
 from gateway.auth import sign_token
@@ -30,6 +30,8 @@ from ops.services import CliServices
 _PAY_WITHIN_S = 31_536_000
 _TOKEN_TTL_S = 3_600
 _MAX_ATTEMPTS = 50
+_TIMEOUT_S = 30.0
+_OFFERED_TIMEOUT_S = 15.0
 _RETRY_INTERVAL_S = 0.5
 _POLL_INTERVAL_S = 0.1
 _STORED_TIMEOUT_S = 120.0
@@ -79,15 +81,60 @@ async def replay(
     """Replay a file against the gateway at `base` over `clients` connections.
 
     `report_progress` gets the number of baskets that are done, and of all. Raises `Invalid` if the file is of another
-    format, `Conflict` if its sale was closed.
+    format or has no order, `Conflict` if its sale was closed, `NotReady` if the gateway does not answer, refuses our
+    token or does not know the sale: no basket would say anything about the shop.
     """
     dataset = read_dataset(file)
+    if not dataset.baskets:
+        raise Invalid(f"cannot replay {file}: none of its {len(dataset.skipped)} invoices is an order")
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     result = Replay(f"replay-{digest}", dataset)
+    await _check_token(shop, base)
     await _open_sale(shop, result)
+    await _wait_until_offered(base, result.sale_id)
     orders = await _send_baskets(shop, base, result, digest, clients, report_progress)
     await _compare_stored(shop, result, orders)
     return result
+
+
+async def _check_token(shop: CliServices, base: str) -> None:
+    status, text = await _fetch(f"{base}/v1/orders?limit=1", _create_headers(shop, _ACTOR))
+    if status in (401, 403):
+        raise NotReady(
+            f"{base} refuses our token: {text}; it is signed by these settings: set FLOODGATE_DATA_DIR or "
+            "FLOODGATE_AUTH__KEYS as for the gateway"
+        )
+
+
+async def _wait_until_offered(base: str, sale_id: str) -> None:
+    """Wait until the gateway has noticed the sale. Raises `NotReady` if it does not."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _OFFERED_TIMEOUT_S
+    while (await _fetch(f"{base}/v1/sales/{sale_id}", {}))[0] != 200:
+        if loop.time() > deadline:
+            raise NotReady(f"{base} does not offer the sale {sale_id}: give --base of a gateway of these settings")
+        await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+async def _fetch(url: str, headers: dict[str, str]) -> tuple[int, str]:
+    """Return status and text. Raises `NotReady` if no gateway answers."""
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session,
+            session.get(url, headers=headers) as response,
+        ):
+            if "X-Request-Id" not in response.headers:
+                raise NotReady(f"what answers {url} is no gateway; give another --base")
+            return response.status, await response.text()
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        raise NotReady(
+            f"no answer from {url}: {error or 'timeout'}; start the gateway, or give another --base"
+        ) from None
+
+
+def _create_headers(shop: CliServices, user_id: str) -> dict[str, str]:
+    token = sign_token(shop.settings.auth, shop.clock, user_id, "floodgate", (), _TOKEN_TTL_S)
+    return {"Authorization": f"Bearer {token}"}
 
 
 async def _open_sale(shop: CliServices, result: Replay) -> None:
@@ -137,7 +184,7 @@ async def _send_baskets(
             done += 1
             report_progress(done, total)
 
-    timeout = aiohttp.ClientTimeout(total=30)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=clients)) as session:
         await asyncio.gather(*(send_waiting(session) for _ in range(clients)))
     return orders
@@ -147,8 +194,7 @@ async def _place_order(
     shop: CliServices, session: aiohttp.ClientSession, base: str, result: Replay, basket: Basket, key: str
 ) -> tuple[UUID | None, str]:
     """Send an order until its outcome is clear. Returns its id, or None and the problem."""
-    token = sign_token(shop.settings.auth, shop.clock, basket.user_id, "floodgate", (), _TOKEN_TTL_S)
-    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+    headers = {**_create_headers(shop, basket.user_id), "Idempotency-Key": key}
     problem = ""
     for _ in range(_MAX_ATTEMPTS):
         try:
@@ -157,7 +203,7 @@ async def _place_order(
                 return existing_id, ""
             async with session.post(f"{base}/v1/orders", json=_order_body(result, basket), headers=headers) as response:
                 reply: dict[str, Any] = await response.json(content_type=None)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:  # ValueError: a proxy's own page
             problem = f"no answer: {error}"
             await asyncio.sleep(_RETRY_INTERVAL_S)
             continue

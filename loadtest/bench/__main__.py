@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 
+from commerce.kernel.errors import ProblemError
 from commerce.kernel.standard_streams import open_standard_streams
 from loadtest.bench import report
 from loadtest.bench.comparison import BenchedServer, compare, measure
@@ -19,6 +22,7 @@ from loadtest.bench.order_writing import measure_writing, sustain_load
 from loadtest.bench.peers import Peers
 from loadtest.bench.scaling import measure_half_load, measure_scaling
 from loadtest.bench.wrk import LoadFailed
+from loadtest.set_up import SET_UP_STATUS, SetUpFault
 
 PARTS = ("contest", "memory", "writing", "shape")
 _SUSTAINED_SHARE = 0.7  # of the peak
@@ -35,7 +39,28 @@ def main() -> None:
     parser.add_argument("--long", type=float, default=60, help="seconds of load at 70%% of the peak, with a writer")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
-    sys.exit(0 if uvloop.run(run(parser.parse_args())) else 1)
+    options = parser.parse_args()
+    try:
+        _check_set_up(options)
+        is_complete = uvloop.run(run(options))
+    except (SetUpFault, ProblemError) as error:
+        parser.exit(SET_UP_STATUS, f"cannot run: {error}\n")
+    sys.exit(0 if is_complete else 1)
+
+
+def _check_set_up(options: argparse.Namespace) -> None:
+    """Find out before the load, not ten minutes later, that it cannot run or its figures cannot be kept."""
+    if shutil.which("wrk") is None:
+        raise SetUpFault("wrk is not installed; on Debian, `apt-get install wrk`")
+    if options.out:
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=options.out):
+                pass
+        except OSError as error:
+            raise SetUpFault(
+                f"figures cannot be written to {options.out}: {error.strerror}; give another --out"
+            ) from None
 
 
 async def run(options: argparse.Namespace) -> bool:
@@ -54,7 +79,9 @@ async def run(options: argparse.Namespace) -> bool:
         except LoadFailed as error:
             figures.skipped[name] = str(error)
     report.show(figures)
-    if options.out:
+    if options.out and figures.is_empty():
+        print(f"nothing was measured: {options.out} is left as it was", file=sys.stderr)
+    elif options.out:
         report.write(figures, options.out)
     return not figures.skipped.keys() & parts.keys()
 

@@ -43,6 +43,10 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     in_memory: dict[str, list[Measurement]] = {}
     skipped: dict[str, str] = {}
 
+    def is_empty(self) -> bool:
+        """Tell whether no part was measured."""
+        return not (self.comparisons or self.writing or self.scaling or self.in_memory)
+
     def ratios(self) -> dict[str, float]:
         """Return the ratios that have thresholds; each compares two measurements of this run."""
         ratios = {
@@ -142,13 +146,14 @@ def format_spread(values: Sequence[float], digits: int) -> str:
 
 
 def write(figures: Figures, directory: Path) -> None:
-    """Write `latest.json` and `latest.svg` to a directory."""
+    """Write `latest.json` to a directory, and `latest.svg` if servers were compared."""
     directory.mkdir(parents=True, exist_ok=True)
     spreads = figures.scaling.spreads() if figures.scaling else {}
     crowding = figures.scaling.compute_crowding() if figures.scaling else {}
     content = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
     replace_file(directory / "latest.json", msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-    replace_file(directory / "latest.svg", draw_picture(figures).encode())
+    if figures.comparisons:
+        replace_file(directory / "latest.svg", draw_picture(figures).encode())
 
 
 def draw_picture(figures: Figures) -> str:

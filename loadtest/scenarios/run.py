@@ -10,13 +10,13 @@ import logging
 import math
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
 from typing import Any, NoReturn
 from uuid import uuid4
 
-import gevent  # type: ignore[import-untyped]
 from locust import events, stats
 from locust.env import Environment
 from locust.event import EventHook
@@ -184,8 +184,8 @@ def _begin_run(environment: Environment, **_: object) -> None:
     if options.headless and not is_worker:
         run.prepare(environment)
     # gevent sets timers by the time that its loop saw last. That was before the imports, and --run-time would be
-    # shorter by the seconds they took.
-    gevent.get_hub().loop.update_now()
+    # shorter by the seconds they took. Any pause lets the loop look again.
+    time.sleep(0.001)
 
 
 def _send_to_master(data: dict[str, Any], **_: object) -> None:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from commerce.kernel.errors import Invalid
+from commerce.kernel.errors import Invalid, NotReady, ProblemError
 from config.settings import Settings
+from loadtest import replay as replay_module
 from loadtest.replay import count_skip_reasons, replay
 from loadtest.retail_dataset import read_dataset
+from loadtest.set_up import SET_UP_STATUS
 from ops.services import CliServices
 from tests.support.gateway import open_gateway, run_workers
+from tests.support.locust_runs import key_environment, run_command
+from tests.support.processes import free_port
 
 REAL = os.environ.get("FLOODGATE_TEST_DATASET", "")
 """file with the first three days of December 2010 of Online Retail (UCI), if named"""
@@ -96,6 +105,52 @@ async def test_replay_of_changed_order_lines_reports_differences(
         "8: the stored lines are not those that were sent",
     ]
     await delete_sale_keys(shop, result.sale_id)
+
+
+async def test_replay_with_wrong_set_up_creates_no_sale_and_is_no_difference(
+    shop: CliServices, make_settings: Callable[..., Settings], settings: Settings, tmp_path: Path
+) -> None:
+    file = write(tmp_path, HEADER + ROWS)
+    (tmp_path / "returns").mkdir()
+    returns = write(tmp_path / "returns", HEADER + "C4,85123A,HEART,-1,2010-12-02,2.55,17850,United Kingdom\n")
+    other_keys = {"keys": [{"kid": "test", "secret": "another secret of thirty-two bytes"}]}
+    nobody = f"http://127.0.0.1:{free_port()}"
+    async with open_gateway(make_settings(auth=other_keys)) as gateway, open_gateway(settings) as right:
+        for base, replayed, text in (
+            (nobody, file, f"no answer from {nobody}"),
+            (nobody.removeprefix("http://"), file, "no answer from"),
+            (gateway.base, file, "refuses our token"),
+            (right.base, returns, "none of its 1 invoices is an order"),
+        ):
+            with pytest.raises(ProblemError, match=re.escape(text)):
+                await replay(shop, base, replayed, 4)
+    async with shop.db.connection() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM sales") == 0
+    command = [str(Path(sys.executable).parent / "floodgate"), "replay", str(file), "--base", nobody]
+    variables = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database(), **key_environment(tmp_path)}
+    status, output = await run_command(command, variables)
+    assert status == SET_UP_STATUS, output
+    assert output.count("error:") == 1
+    assert "Traceback" not in output
+
+
+async def test_replay_to_gateway_of_another_shop_sends_no_basket(
+    shop: CliServices, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        paths.append(request.path)
+        return web.Response(status=200 if request.path == "/v1/orders" else 404, headers={"X-Request-Id": "r"})
+
+    monkeypatch.setattr(replay_module, "_OFFERED_TIMEOUT_S", 0.1)
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        with pytest.raises(NotReady, match="does not offer the sale replay-"):
+            await replay(shop, f"http://127.0.0.1:{server.port}", write(tmp_path, HEADER + ROWS), 4)
+    assert paths.pop(0) == "/v1/orders"
+    await delete_sale_keys(shop, paths[0].removeprefix("/v1/sales/"))
 
 
 @pytest.mark.skipif(not REAL, reason="FLOODGATE_TEST_DATASET does not name the data set")
