@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.kernel.types import explain_mismatch
 from commerce.orders.model import PlaceOrder
+from gateway.body_faults import list_faults
 from gateway.problems import BadRequest
 
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
@@ -33,7 +34,7 @@ def decode_json(decoder: msgspec.json.Decoder[Type], body: bytes) -> Type:
     try:
         return decoder.decode(body)
     except _UNDECODABLE as error:
-        raise _input_problem(error) from None
+        raise _input_problem(error, body, decoder.type) from None
 
 
 def decode_order_body(body: bytes) -> PlaceOrder:
@@ -41,13 +42,14 @@ def decode_order_body(body: bytes) -> PlaceOrder:
     try:
         return _decode_order(body)
     except _UNDECODABLE as error:
-        raise _input_problem(error) from None
+        raise _input_problem(error, body, PlaceOrder) from None
 
 
-def _input_problem(error: Exception) -> ProblemError:
-    if isinstance(error, msgspec.ValidationError):
-        return invalid_input(error)
-    return BadRequest(f"the body is not JSON: {error}")
+def _input_problem(error: Exception, body: bytes, type_: Any) -> ProblemError:
+    if not isinstance(error, msgspec.ValidationError):
+        return BadRequest(f"the body is not JSON: {error}")
+    faults = [_locate(fault, pointer) for pointer, fault in list_faults(body, type_)] or [_locate(error)]
+    return _invalid(faults)
 
 
 def invalid_input(error: msgspec.ValidationError) -> Invalid:
@@ -55,13 +57,22 @@ def invalid_input(error: msgspec.ValidationError) -> Invalid:
 
     Its path `$.lines[0].sku` becomes the JSON pointer `/lines/0/sku`.
     """
+    return _invalid([_locate(error)])
+
+
+def _locate(error: msgspec.ValidationError, pointer: str = "") -> dict[str, str]:
+    """Return an error of the part at a JSON pointer, with the pointer that its own path adds."""
     text = explain_mismatch(error)
-    path = _ERROR_PATH.search(text)
-    pointer = ""
-    if path:
+    if path := _ERROR_PATH.search(text):
         text = text[: path.start()]
-        pointer = path[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
-    return Invalid(f"{pointer or 'the body'}: {text}", errors=[{"pointer": pointer, "detail": text}])
+        pointer += path[1].removeprefix("$").replace(".", "/").replace("[", "/").replace("]", "")
+    return {"pointer": pointer, "detail": text}
+
+
+def _invalid(errors: list[dict[str, str]]) -> Invalid:
+    first, more = errors[0], len(errors) - 1
+    others = f"; and {more} more, see errors" if more else ""
+    return Invalid(f"{first['pointer'] or 'the body'}: {first['detail']}{others}", errors=errors)
 
 
 def check_idempotency_key(value: str | None) -> str:

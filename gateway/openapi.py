@@ -116,7 +116,9 @@ def _describe_responses(operation: Operation, schemas: dict[str, Any]) -> dict[s
             if operation.links:
                 responses[str(status)]["links"] = {name: _link_to_operation(name) for name in operation.links}
         elif operation.content_type != "application/json":
-            responses[str(status)]["content"] = {operation.content_type: {"schema": {"type": "string"}}}
+            # `format` makes generated clients keep the bytes of a document that is no text.
+            binary = {} if operation.content_type.startswith("text/") else {"format": "binary"}
+            responses[str(status)]["content"] = {operation.content_type: {"schema": {"type": "string", **binary}}}
     for status in sorted(_problem_statuses(operation)):
         headers: dict[str, Any] = {"X-Request-Id": request_id}
         if status in _RETRY_AFTER_STATUSES:

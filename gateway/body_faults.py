@@ -1,0 +1,97 @@
+"""All faults of a refused body. msgspec stops at the first, so the body is looked at once more, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+
+_MAX_FAULTS = 20
+_MAX_DEPTH = 20
+
+
+class _Part(NamedTuple):
+    """A value at a JSON pointer, and the type that it should have."""
+
+    value: Any
+    type: Any
+    pointer: str
+
+
+def list_faults(body: bytes, type_: Any) -> list[tuple[str, msgspec.ValidationError]]:
+    """Return the faults of a body with the JSON pointers of the parts that they are in, at most twenty.
+
+    A fault's error may have a path of its own within the part. The list is empty if the body is not JSON.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return []
+    return list(islice(_iter_faults(_Part(value, type_, ""), 0), _MAX_FAULTS))
+
+
+def _iter_faults(part: _Part, depth: int) -> Iterator[tuple[str, msgspec.ValidationError]]:
+    try:
+        msgspec.convert(part.value, part.type, str_keys=True)
+        return
+    except msgspec.ValidationError as error:
+        fault = error
+    found = False
+    if depth < _MAX_DEPTH:
+        for inner in _iter_inner(part):
+            for located in _iter_faults(inner, depth + 1):
+                found = True
+                yield located
+        for text in _wrong_members(part):
+            found = True
+            yield part.pointer, msgspec.ValidationError(text)
+    if not found:  # the fault is of the part as a whole
+        yield part.pointer, fault
+
+
+def _iter_inner(part: _Part) -> Iterator[_Part]:
+    members, item_type = _describe(part.type)
+    if members is not None and isinstance(part.value, dict):
+        for name, (type_, _) in members.items():
+            if name in part.value:
+                yield _Part(part.value[name], type_, f"{part.pointer}/{name}")
+    elif item_type is not None and isinstance(part.value, list):
+        for number, item in enumerate(part.value):
+            yield _Part(item, item_type, f"{part.pointer}/{number}")
+
+
+def _wrong_members(part: _Part) -> Iterator[str]:
+    """Yield msgspec's words for members that are missing or unknown."""
+    members, _ = _describe(part.type)
+    if members is None or not isinstance(part.value, dict):
+        return
+    for name, (_, is_required) in members.items():
+        if is_required and name not in part.value:
+            yield f"Object missing required field `{name}`"
+    if _plain_type(part.type).__struct_config__.forbid_unknown_fields:
+        for name in part.value.keys() - members.keys():
+            yield f"Object contains unknown field `{name[:100]}`"
+
+
+@lru_cache(maxsize=500)
+def _describe(type_: Any) -> tuple[dict[str, tuple[Any, bool]] | None, Any]:
+    """Return the members of a struct as name → (type, is required), or the type of a list's items, else None."""
+    plain = _plain_type(type_)
+    if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
+        fields = msgspec.structs.fields(plain)
+        return {field.encode_name: (field.type, field.required) for field in fields}, None
+    return None, get_args(plain)[0] if get_origin(plain) in (list, tuple) else None
+
+
+def _plain_type(type_: Any) -> Any:
+    """Return a type without its constraints, and without None if there is one other alternative."""
+    while get_origin(type_) is Annotated:
+        type_ = get_args(type_)[0]
+    if get_origin(type_) in (Union, UnionType):
+        others = [other for other in get_args(type_) if other not in (type(None), msgspec.UnsetType)]
+        return _plain_type(others[0]) if len(others) == 1 else type_
+    return type_
