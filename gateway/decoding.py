@@ -10,7 +10,7 @@ import msgspec
 from commerce.kernel.errors import Invalid, ProblemError
 from commerce.kernel.types import explain_mismatch
 from commerce.orders.model import PlaceOrder
-from gateway.body_faults import list_faults
+from gateway.body_mismatches import list_mismatches
 from gateway.problems import BadRequest
 
 IdempotencyKey = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
@@ -48,8 +48,8 @@ def decode_order_body(body: bytes) -> PlaceOrder:
 def _input_problem(error: Exception, body: bytes, type_: Any) -> ProblemError:
     if not isinstance(error, msgspec.ValidationError):
         return BadRequest(f"the body is not JSON: {error}")
-    faults = [_locate(fault, pointer) for pointer, fault in list_faults(body, type_)] or [_locate(error)]
-    return _invalid(faults)
+    mismatches = [_locate(mismatch, pointer) for pointer, mismatch in list_mismatches(body, type_)]
+    return _invalid(mismatches or [_locate(error)])
 
 
 def invalid_input(error: msgspec.ValidationError) -> Invalid:

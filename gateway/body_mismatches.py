@@ -1,4 +1,7 @@
-"""All faults of a refused body. msgspec stops at the first, so the body is looked at once more, part by part."""
+"""Every mismatch of a refused body.
+
+msgspec stops at the first, so this looks at the body once more, part by part.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
-_MAX_FAULTS = 20
+_MAX_MISMATCHES = 20
 _MAX_DEPTH = 20
 
 
@@ -22,35 +25,35 @@ class _Part(NamedTuple):
     pointer: str
 
 
-def list_faults(body: bytes, type_: Any) -> list[tuple[str, msgspec.ValidationError]]:
-    """Return the faults of a body with the JSON pointers of the parts that they are in, at most twenty.
+def list_mismatches(body: bytes, type_: Any) -> list[tuple[str, msgspec.ValidationError]]:
+    """Return the mismatches of a body with the JSON pointers of their parts, at most twenty.
 
-    A fault's error may have a path of its own within the part. The list is empty if the body is not JSON.
+    An error may add a path within its part. The list is empty if the body is not JSON.
     """
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError):
         return []
-    return list(islice(_iter_faults(_Part(value, type_, ""), 0), _MAX_FAULTS))
+    return list(islice(_iter_mismatches(_Part(value, type_, ""), 0), _MAX_MISMATCHES))
 
 
-def _iter_faults(part: _Part, depth: int) -> Iterator[tuple[str, msgspec.ValidationError]]:
+def _iter_mismatches(part: _Part, depth: int) -> Iterator[tuple[str, msgspec.ValidationError]]:
     try:
         msgspec.convert(part.value, part.type, str_keys=True)
         return
     except msgspec.ValidationError as error:
-        fault = error
-    found = False
+        mismatch = error
+    is_inside = False
     if depth < _MAX_DEPTH:
         for inner in _iter_inner(part):
-            for located in _iter_faults(inner, depth + 1):
-                found = True
+            for located in _iter_mismatches(inner, depth + 1):
+                is_inside = True
                 yield located
         for text in _wrong_members(part):
-            found = True
+            is_inside = True
             yield part.pointer, msgspec.ValidationError(text)
-    if not found:  # the fault is of the part as a whole
-        yield part.pointer, fault
+    if not is_inside:  # it is the part as a whole
+        yield part.pointer, mismatch
 
 
 def _iter_inner(part: _Part) -> Iterator[_Part]:
@@ -79,7 +82,7 @@ def _wrong_members(part: _Part) -> Iterator[str]:
 
 @lru_cache(maxsize=500)
 def _describe(type_: Any) -> tuple[dict[str, tuple[Any, bool]] | None, Any]:
-    """Return the members of a struct as name → (type, is required), or the type of a list's items, else None."""
+    """Return a struct's members as name → (type, is required), or the type of a list's items."""
     plain = _plain_type(type_)
     if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
         fields = msgspec.structs.fields(plain)
