@@ -22,6 +22,7 @@ _POSTGRES_OPTIONS = {
 _NUMBERS = {"db", "port", "ssl_min_version"}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NOT_PRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\[\]:@]*)(?::(?P<port>\d{1,5}))?")
 _ENCODE = "write special characters of the user and the password as escapes (@ %40, / %2F, ? %3F, # %23, % %25)"
 
@@ -44,7 +45,7 @@ def _check(url: str, schemes: tuple[str, ...], options: set[str], example: str) 
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in schemes:
         raise ValueError(f"it must begin with {' or '.join(f'{name}://' for name in schemes)}, as in {example}")
-    if _NOT_PRINTABLE.search(unquote(rest)) or _NOT_PRINTABLE.search(rest):
+    if _NOT_PRINTABLE.search(rest) or _CONTROL.search(unquote(rest)):  # %20 is a blank that is meant
         raise ValueError("it contains a blank or a control character; remove it")
     if _BAD_ESCAPE.search(rest):
         raise ValueError(f"it has a % that begins no escape; {_ENCODE}")

@@ -109,7 +109,7 @@ async def test_customer_reads_unplanned_units_then_shipments_with_events(shippin
             shipping_gateway.gateway.client.head(url, headers=bearer(shipping_gateway.gateway.settings)) as answer,
         ):
             assert (answer.status, answer.headers.get("Content-Length"), await answer.read()) == (200, length, b"")
-    assert shipping_gateway.gateway.services.watcher._streams == 0
+    assert shipping_gateway.gateway.services.watcher._streams.total() == 0
 
 
 async def test_shipments_of_other_customer_are_not_found(shipping_gateway: ShippingGateway) -> None:
