@@ -14,13 +14,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import count
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 from locust import events, stats
 from locust.env import Environment
 from locust.event import EventHook
-from locust.runners import WorkerRunner
+from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from commerce.kernel.bind import local_url
 from commerce.kernel.clock import SystemClock
@@ -37,6 +37,7 @@ from loadtest.set_up import SET_UP_STATUS, SetUpFault
 _TOKEN_TTL_S = 86_400
 _MAX_LOGGED_VIOLATIONS = 20
 _MAX_PRINTED_SKUS = 10
+_QUIT_TIMEOUT_S = 60.0
 _logger = logging.getLogger(__name__)
 
 
@@ -89,10 +90,11 @@ class LocustRun:
             for check in self.start_checks:
                 check(options)
         except SetUpFault as fault:
-            end_with_fault(fault)
+            _print_fault(fault)
+            _end(environment, SET_UP_STATUS)
         except Violation as violation:
             self.report(violation)
-            sys.exit(1)
+            _end(environment, 1)
         self._is_prepared = True
 
     def prepare_once(self, environment: Environment, **_: object) -> None:
@@ -107,9 +109,7 @@ class LocustRun:
             return
         self._is_aborted = True
         _print_fault(fault)
-        environment.process_exit_code = SET_UP_STATUS
-        assert environment.runner is not None
-        threading.Thread(target=environment.runner.quit).start()  # in this thread it would wait for its own end
+        _quit(environment, SET_UP_STATUS)
 
     def create_token(self) -> str:
         """Return a token of a new user. Raises `ValueError` if no key can sign."""
@@ -149,10 +149,18 @@ def _print_fault(fault: SetUpFault) -> None:
     print(f"cannot run: {fault}", file=sys.stderr, flush=True)
 
 
-def end_with_fault(fault: SetUpFault) -> NoReturn:
-    """End the process with one line and the status of a set-up fault."""
-    _print_fault(fault)
-    sys.exit(SET_UP_STATUS)
+def _quit(environment: Environment, status: int) -> None:
+    environment.process_exit_code = status
+    assert environment.runner is not None
+    threading.Thread(target=environment.runner.quit).start()  # in this thread it would wait for its own end
+
+
+def _end(environment: Environment, status: int) -> None:
+    """End the process before a customer starts; a master ends its workers, too, which would stay."""
+    if not isinstance(environment.runner, MasterRunner):
+        sys.exit(status)
+    _quit(environment, status)
+    time.sleep(_QUIT_TIMEOUT_S)  # locust kills this thread when it has quit
 
 
 def _add_options(parser: Any, **_: object) -> None:
@@ -170,7 +178,7 @@ def _add_options(parser: Any, **_: object) -> None:
 
 
 def _begin_run(environment: Environment, **_: object) -> None:
-    """Prepare at once what runs without a browser: a fault ends the process before locust starts anything."""
+    """Prepare at once what runs in one process without a browser: a fault ends it before locust starts anything."""
     options = environment.parsed_options
     assert options is not None
     is_worker = isinstance(environment.runner, WorkerRunner)
@@ -180,11 +188,12 @@ def _begin_run(environment: Environment, **_: object) -> None:
             environment.shape_class = SteppedShape(options)
             environment.shape_class.runner = environment.runner
     except SetUpFault as fault:
-        end_with_fault(fault)
-    if options.headless and not is_worker:
+        _print_fault(fault)
+        sys.exit(SET_UP_STATUS)
+    if options.headless and isinstance(environment.runner, LocalRunner):
         run.prepare(environment)
     # gevent sets timers by the time that its loop saw last. That was before the imports, and --run-time would be
-    # shorter by the seconds they took. Any pause lets the loop look again.
+    # shorter by the seconds they took. Any pause updates that time.
     time.sleep(0.001)
 
 
