@@ -178,7 +178,7 @@ def _add_options(parser: Any, **_: object) -> None:
 
 
 def _begin_run(environment: Environment, **_: object) -> None:
-    """Prepare at once what runs in one process without a browser: a fault ends it before locust starts anything."""
+    """Prepare a run of one process without a browser, so that a fault ends it before locust starts."""
     options = environment.parsed_options
     assert options is not None
     is_worker = isinstance(environment.runner, WorkerRunner)
