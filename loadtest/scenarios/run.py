@@ -31,7 +31,7 @@ from loadtest.scenarios.checks import Violation
 from loadtest.scenarios.csv_rows import CompleteCsvWriter
 from loadtest.scenarios.order_generator import DEMO_SALE, chance
 from loadtest.scenarios.preflight import Preflight
-from loadtest.scenarios.stepped_shape import SteppedShape
+from loadtest.scenarios.stepped_shape import SteppedShape, check_steps
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 
 _TOKEN_TTL_S = 86_400
@@ -55,7 +55,7 @@ class LocustRun:
         self.promised: Counter[str] = Counter()
         self.orders: Counter[str] = Counter()
         self.violations = 0
-        self.start_checks: list[Callable[[argparse.Namespace], None]] = []
+        self.start_checks: list[Callable[[argparse.Namespace], None]] = [check_steps]
         self._is_prepared = False
         self._is_aborted = False
         self._name = ""
@@ -181,15 +181,14 @@ def _begin_run(environment: Environment, **_: object) -> None:
     """Prepare a run of one process without a browser, so that a fault ends it before locust starts."""
     options = environment.parsed_options
     assert options is not None
-    is_worker = isinstance(environment.runner, WorkerRunner)
     try:
         run.begin()
-        if options.step_users and not is_worker:
-            environment.shape_class = SteppedShape(options)
-            environment.shape_class.runner = environment.runner
     except SetUpFault as fault:
         _print_fault(fault)
         sys.exit(SET_UP_STATUS)
+    if options.step_users and not isinstance(environment.runner, WorkerRunner):
+        environment.shape_class = SteppedShape(options)
+        environment.shape_class.runner = environment.runner
     if options.headless and isinstance(environment.runner, LocalRunner):
         run.prepare(environment)
     # gevent sets timers by the time that its loop saw last. That was before the imports, and --run-time would be

@@ -17,12 +17,9 @@ class SteppedShape(LoadTestShape):
     """
 
     def __init__(self, options: Namespace) -> None:
-        """Raise `SetUpFault` if the options have no steps."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._step_users, self._step_s = options.step_users, options.step_s
         self._max_users = options.num_users or 0
-        if self._max_users < self._step_users:
-            raise SetUpFault(f"users cannot rise by {self._step_users} to {self._max_users}; give the maximum: --users")
         self._duration_s = options.run_time or math.ceil(self._max_users / self._step_users) * self._step_s
         self._users_per_s = options.spawn_rate or float(self._step_users)
 
@@ -33,3 +30,10 @@ class SteppedShape(LoadTestShape):
             return None
         steps = int(elapsed_s / self._step_s) + 1
         return min(self._max_users, steps * self._step_users), self._users_per_s
+
+
+def check_steps(options: Namespace) -> None:
+    """Raise `SetUpFault` if the users of the options do not rise."""
+    max_users = options.num_users or 0
+    if options.step_users and max_users < options.step_users:
+        raise SetUpFault(f"users cannot rise by {options.step_users} to {max_users}; give the maximum: --users")

@@ -97,7 +97,7 @@ async def test_run_with_wrong_set_up_is_one_line_and_no_broken_promise(
     ):
         cases = [
             ("steady_trade", other_key, right, "refuses the token"),
-            ("midnight_spike", env, (*right, "--sku", "none"), "does not offer 'none'"),
+            ("midnight_spike", env, (*right, "--sku", "none", "--processes", "2"), "does not offer 'none'"),
             ("order_and_pay", env, (*right, "--sandbox", sandbox), "is not offered here"),  # found by the first order
             ("steady_trade", env, (*right, "--step-users", "9"), "give the maximum: --users"),
         ]

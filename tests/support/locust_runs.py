@@ -16,7 +16,7 @@ import orjson
 from tests.conftest import SECRET
 
 ROOT = Path(__file__).parents[2]
-_TIMEOUT_S = 40
+_TIMEOUT_S = 60
 
 
 @dataclass
