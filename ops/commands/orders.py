@@ -113,27 +113,32 @@ def missing(json: JsonOption = False) -> None:
                     orders += await comparison.list_missing(sale)
             return orders
 
-    failures = Failures("missing orders")
+    failures = Failures("list the missing orders")
     orders = run(work())
-    if json:
-        print_json(orders)
-    else:
-        table = Table("order", "sale", "customer", "idempotency key", "total", "accepted (UTC)")
-        for order in orders:
-            total = format_money(order.total.amount, order.total.currency) if order.total else "?"
-            table.add_row(
-                str(order.order_id),
-                order.sale_id,
-                order.user_id,
-                order.idempotency_key or "?",
-                total,
-                format_time(order.accepted_at),
-            )
-        print_table(table, "Postgres has every order that Redis knows")
+    if orders or not failures.count:  # an empty list would be the all-clear for sales that could not be compared
+        _print_missing(orders, json)
     with exit_on_error():
         failures.raise_any()
     if orders:
         raise typer.Exit(1)
+
+
+def _print_missing(orders: list[MissingOrder], json: bool) -> None:
+    if json:
+        print_json(orders)
+        return
+    table = Table("order", "sale", "customer", "idempotency key", "total", "accepted (UTC)")
+    for order in orders:
+        total = format_money(order.total.amount, order.total.currency) if order.total else "?"
+        table.add_row(
+            str(order.order_id),
+            order.sale_id,
+            order.user_id,
+            order.idempotency_key or "?",
+            total,
+            format_time(order.accepted_at),
+        )
+    print_table(table, "Postgres has every order that Redis knows")
 
 
 @app.command("retry-planning")
