@@ -22,7 +22,7 @@ from lua import SaleKeys
 _logger = logging.getLogger(__name__)
 _BACKLOG_POLL_INTERVAL_S = 0.25
 _METRICS_FLUSH_INTERVAL_S = 1.0
-_ADOPTION_INTERVAL_S, _ADOPTION_PAUSE_S = 1.0, 0.1
+_ADOPTION_INTERVAL_S, _ADOPTION_PAUSE_S, _REPORT_INTERVAL_S = 1.0, 0.1, 0.5
 
 
 async def flush_metrics_forever(metrics_buffer: MetricsBuffer, admission: Admission, clock: Clock) -> None:
@@ -54,7 +54,7 @@ async def adopt_sales_forever(adoption: ServerAdoption, snapshots: SaleSnapshots
     while True:
         await asyncio.sleep(_ADOPTION_PAUSE_S)
         with suppress(TimeoutError):
-            await asyncio.wait_for(intake.trouble.wait(), 0 if adoption.waiting else _ADOPTION_INTERVAL_S)
+            await asyncio.wait_for(intake.trouble.wait(), 0 if adoption.is_unfinished else _ADOPTION_INTERVAL_S)
         await adopt_sales_once(adoption, snapshots, intake)
 
 
@@ -66,3 +66,10 @@ async def adopt_sales_once(adoption: ServerAdoption, snapshots: SaleSnapshots, i
     except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
         _logger.warning("cannot see which server Redis is", extra={"reason": str(error)})
     metrics.SALES_BEHIND.set(len(adoption.behind))
+
+
+async def report_entries_forever(adoption: ServerAdoption, intake: OrderIntake, clock: Clock) -> None:
+    """Note the newest entries in Postgres, so that a Redis that lacks them is known to be behind."""
+    while True:
+        await adoption.report_entries(intake.newest_entries())
+        await clock.sleep(_REPORT_INTERVAL_S)

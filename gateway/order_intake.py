@@ -36,6 +36,8 @@ from lua import EntryId, Reservation, ReserveOutcome, ReserveResult, SaleKeys
 _logger = logging.getLogger(__name__)
 _RETRY_INTERVAL_S = 0.05
 _MAX_EXTRA_ITERATIONS = 2
+_FINAL = (ReserveOutcome.ACCEPTED, ReserveOutcome.REPLAYED, ReserveOutcome.KEY_REUSED)
+"""outcomes that are the truth also after an unclear call"""
 
 
 class _SaleQueue:
@@ -49,7 +51,7 @@ class _SaleQueue:
         self.size = 0
         """bytes of the waiting payloads"""
         self.inflight = 0
-        self.newest: EntryId | None = None
+        self.newest = EntryId(0, 0)
         """the newest entry that this process knows of"""
         self.scheduled = False
         self.extra_iterations = self.previous_length = 0
@@ -118,7 +120,7 @@ class OrderIntake:
 
     def newest_entries(self) -> dict[str, EntryId]:
         """Return the newest entry that this process has seen of each sale."""
-        return {sale_id: queue.newest for sale_id, queue in self._queues.items() if queue.newest is not None}
+        return {sale_id: queue.newest for sale_id, queue in self._queues.items() if queue.newest.ms}
 
     async def drain(self) -> None:
         """Wait until every order is resolved."""
@@ -267,13 +269,14 @@ class OrderIntake:
             return
         self._metrics_buffer.reserve_seconds.observe(perf_counter() - started)
         self._metrics_buffer.reserve_batch_orders.observe(len(batch))
+        entries = (result.entry for result in results if result.entry is not None)
+        queue.newest = max(queue.newest, max(entries, default=queue.newest))
         for order, result in zip(batch, results, strict=True):
             if result.outcome is ReserveOutcome.NOT_READY:
                 self.trouble.set()
                 if unclear:
                     continue
-            order.resolve(_result_of(order, result))
-        queue.newest = max((result.entry for result in results if result.entry), default=queue.newest)
+            order.resolve(_outcome_of(order, result, unclear))
 
     async def _is_replicated(self, connection: lua.Commands, queue: _SaleQueue, batch: list[PendingOrder]) -> bool:
         """Wait until the replicas of the very server that took the orders have them.
@@ -314,11 +317,15 @@ def _fail(batch: Sequence[PendingOrder], problem: ProblemError) -> None:
         order.resolve(problem)
 
 
-def _result_of(order: PendingOrder, result: ReserveResult) -> ReserveResult:
-    """Return the result of an order: a replay of itself was accepted by an unclear call."""
-    if result.record is None or result.record.order_id != order.reservation.order_id:
-        return result
-    return ReserveResult(ReserveOutcome.ACCEPTED, result.entry)
+def _outcome_of(order: PendingOrder, result: ReserveResult, unclear: bool) -> Outcome:
+    """Return the outcome of an order.
+
+    A replay of itself was accepted by an unclear call. After such a call a refusal is no proof: this server may be one
+    that lacks the order.
+    """
+    if result.record is not None and result.record.order_id == order.reservation.order_id:
+        return ReserveResult(ReserveOutcome.ACCEPTED, result.entry)
+    return _outcome_unknown() if unclear and result.outcome not in _FINAL else result
 
 
 def _may_have_arrived(error: Exception) -> bool:

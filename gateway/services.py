@@ -48,7 +48,13 @@ from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator
-from gateway.background_loops import adopt_sales_forever, adopt_sales_once, flush_metrics_forever, poll_backlog_forever
+from gateway.background_loops import (
+    adopt_sales_forever,
+    adopt_sales_once,
+    flush_metrics_forever,
+    poll_backlog_forever,
+    report_entries_forever,
+)
 from gateway.change_watcher import ChangeWatcher
 from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
@@ -140,6 +146,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             snapshots.refresh_forever(),
             services.watcher.poll_forever(),
             adopt_sales_forever(services.adoption, snapshots, services.intake),
+            report_entries_forever(services.adoption, services.intake, clock),
             services.database_monitor.poll_forever(),
             poll_backlog_forever(services.redis, snapshots, admission, clock),
             flush_metrics_forever(services.metrics_buffer, admission, clock),

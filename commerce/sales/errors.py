@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound, ProblemError
+from commerce.kernel.errors import Conflict, NotFound, NotReady, ProblemError
 
 
 class NoSuchSale(NotFound):
@@ -57,3 +57,7 @@ class NotEnoughFreeUnits(Conflict):
 class LoadInProgress(Conflict):
     code = "load_in_progress"
     title = "Another process is loading the sale right now"
+
+
+class ServerBehind(NotReady):
+    title = "This Redis lacks orders that were seen before"

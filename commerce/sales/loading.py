@@ -32,11 +32,13 @@ from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.stream_payload import AcceptedOrder, decode_accepted
 from commerce.sales import store
-from commerce.sales.errors import LoadInProgress, NoSuchSale
+from commerce.sales.errors import LoadInProgress, NoSuchSale, ServerBehind
 from commerce.sales.model import Sale
 from lua import EntryId, KeyRecord, LoadOutcome, SaleKeys, SaleTerms
 
 _logger = logging.getLogger(__name__)
+REPORT_WAIT_S = 1.0
+"""Time in which every gateway has noted the newest entry that it has seen"""
 _REBUILD_CONSUMER = "rebuild"
 _ORPHANS_PER_CLAIM = 100
 
@@ -80,13 +82,18 @@ def terms_of(sale: Sale) -> SaleTerms:
     return SaleTerms(sale.epoch, sale.generation, sale.state, to_ms(sale.opens_at), closes_ms)
 
 
-async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> LoadReport:
+async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str, *, if_complete: bool = False) -> LoadReport:
     """Load a sale that was opened before.
 
+    With `if_complete` a sale that was loaded before is loaded only on a server that has all orders which were seen:
+    what others lack is lost by a load, and staff decide about that. Raises `ServerBehind` then.
     Raises `NoSuchSale` if it never was, `LoadInProgress` if another process loads it, and redis's errors.
     """
     keys = SaleKeys(sale_id)
     async with load_lock(db, sale_id) as connection:
+        await lua.check_writable(redis)  # the epoch is raised for nothing if the server takes no writes
+        if if_complete:
+            await _check_complete(connection, redis, clock, sale_id)
         if not await store.begin_load(connection, sale_id):
             raise NoSuchSale(f"there is no opened sale {sale_id!r}")
         failpoint("load.after_begin")
@@ -111,6 +118,21 @@ async def load_sale(db: Database, redis: Redis, clock: Clock, sale_id: str) -> L
     units_free = sum(state.stock.values())
     resolved = len(state.releases) + len(state.changes) + len(state.refused)
     return LoadReport(sale_id, sale.epoch, len(state.stock), units_free, len(streamed), resolved)
+
+
+async def _check_complete(connection: Connection, redis: Redis, clock: Clock, sale_id: str) -> None:
+    """Raise `ServerBehind` if the server lacks orders of a sale that was loaded before."""
+    sale, keys = await store.get(connection, sale_id), SaleKeys(sale_id)
+    [load] = await lua.read_load_states(redis, [keys])
+    if sale is None or sale.loaded_epoch == 0 or (load.epoch and load.is_adopted):
+        return
+    await clock.sleep(REPORT_WAIT_S)
+    required = await store.read_newest_entry(connection, sale_id)
+    actual = (await lua.read_position(redis, keys)).last_entry
+    if actual < required:
+        raise ServerBehind(
+            f"cannot load {sale_id}: Redis has {actual}, and {required} was seen; see `floodgate rebuild`"
+        )
 
 
 async def _end_load(

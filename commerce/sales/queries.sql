@@ -26,12 +26,18 @@ FROM sales WHERE loaded_epoch < epoch OR (epoch > 0 AND published_generation < g
 
 -- name: set_state
 -- The first opening raises the epoch, which makes a load due.
+WITH epoch_lock AS MATERIALIZED (
+    SELECT CASE WHEN epoch = 0 THEN pg_advisory_xact_lock(hashtextextended('floodgate epoch ' || $1, 0)) END
+    FROM sales WHERE sale_id = $1
+)
 UPDATE sales SET state = $2, generation = generation + 1,
     epoch = CASE WHEN epoch = 0 THEN 1 ELSE epoch END
-WHERE sale_id = $1;
+FROM epoch_lock WHERE sale_id = $1;
 
 -- name: begin_load
-UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1 AND epoch > 0;
+-- See `stop_writers`. The lock is taken before the row is updated, because the update needs a row of epoch_lock.
+WITH epoch_lock AS MATERIALIZED (SELECT pg_advisory_xact_lock(hashtextextended('floodgate epoch ' || $1, 0)))
+UPDATE sales SET epoch = epoch + 1 FROM epoch_lock WHERE sale_id = $1 AND epoch > 0;
 
 -- name: end_load
 UPDATE sales SET loaded_epoch = $2, published_generation = $3 WHERE sale_id = $1 AND epoch = $2;
@@ -181,26 +187,32 @@ UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
 WHERE change_id = ANY($1::uuid[]) AND status IN ('pending', 'parked');
 
 -- name: find_persisted
--- Those of the orders that are stored or dead-lettered.
+-- Those of the orders that are stored, or dead-lettered with their units. A dead letter without units does not stand for
+-- an order: a gateway may have sent it again, and then its units are taken and it is in the stream under the same id.
 SELECT order_id FROM orders WHERE order_id = ANY($1::uuid[])
 UNION ALL
-SELECT order_id FROM dead_letters WHERE order_id = ANY($1::uuid[]);
+SELECT order_id FROM dead_letters WHERE order_id = ANY($1::uuid[]) AND NOT stock_lost;
 
 -- name: read_recent_keys
 SELECT order_id, user_id, idempotency_key, body_digest, total_minor, accepted_at, entry_seq
 FROM orders WHERE sale_id = $1 AND accepted_at >= $2 AND idempotency_key IS NOT NULL;
 
 -- name: read_last_entry
--- The newest stream entry whose orders are stored or dead-lettered.
+-- The newest stream entry since a moment whose orders are stored, or dead-lettered with their units.
 SELECT accepted_at, entry_seq FROM (
-    (SELECT accepted_at, entry_seq FROM orders WHERE sale_id = $1 ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1)
+    (SELECT accepted_at, entry_seq FROM orders WHERE sale_id = $1 AND accepted_at >= $2
+     ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1)
     UNION ALL
-    (SELECT entry_at, entry_seq FROM dead_letters WHERE sale_id = $1 ORDER BY entry_at DESC, entry_seq DESC LIMIT 1)
+    (SELECT entry_at, entry_seq FROM dead_letters WHERE sale_id = $1 AND entry_at >= $2 AND NOT stock_lost
+     ORDER BY entry_at DESC, entry_seq DESC LIMIT 1)
 ) AS newest ORDER BY accepted_at DESC, entry_seq DESC LIMIT 1;
 
 -- name: raise_observed_entry
 UPDATE sales SET observed_entry_at = $2, observed_entry_seq = $3
 WHERE sale_id = $1 AND (observed_entry_at IS NULL OR (observed_entry_at, observed_entry_seq) < ($2, $3));
+
+-- name: list_closed
+SELECT sale_id FROM sales WHERE sale_id = ANY($1::text[]) AND state = 'closed';
 
 -- name: read_observed_entry
 SELECT observed_entry_at AS accepted_at, observed_entry_seq AS entry_seq
@@ -212,12 +224,24 @@ SELECT coalesce(max(seq), 0) FROM (
     SELECT seq FROM releases WHERE sale_id = $1 AND status = 'applied' AND epoch >= $2
     UNION ALL
     SELECT seq FROM stock_changes WHERE sale_id = $1 AND status = 'applied' AND epoch >= $2
+    UNION ALL
+    SELECT retry_seq FROM dead_letters WHERE sale_id = $1 AND retry_epoch >= $2
 ) AS changes;
 
 -- name: begin_adoption
 -- From here on no writer commits what it read from the previous server, and no change is marked as applied there.
+-- Only after `stop_writers` in the same transaction.
 UPDATE sales SET epoch = epoch + 1 WHERE sale_id = $1 RETURNING epoch;
 
+-- name: stop_writers
+-- Whoever raises the epoch takes this lock alone; writers share it. A lock of the row would not do: it lets those that
+-- share it pass one that waits to change the row, so writers that follow each other would keep it waiting for ever.
+-- A writer never waits for the row of a sale, so the row may be locked first.
+SELECT pg_advisory_xact_lock(hashtextextended('floodgate epoch ' || $1, 0));
+
+-- name: share_epoch
+SELECT pg_advisory_xact_lock_shared(hashtextextended('floodgate epoch ' || $1, 0));
+
 -- name: read_epoch
--- The epoch, kept from changing until the transaction ends.
-SELECT epoch FROM sales WHERE sale_id = $1 FOR SHARE;
+-- Not in one statement with `share_epoch`: a statement that waits for the lock sees the row as it was before.
+SELECT epoch FROM sales WHERE sale_id = $1;

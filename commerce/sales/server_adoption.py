@@ -4,9 +4,9 @@ A promoted replica, and a server that restarted, may lack orders and changes tha
 a copy would sell units twice. The scripts therefore move nothing on a process whose run id is not the one in the sale's
 meta. A sale is adopted in these steps:
 
-1. Each gateway notes in Postgres the newest entry that it has seen of the sale, as soon as it meets the new server.
-   After a moment for the others to do so, any process goes on.
-2. Lock the sale's row: commits of writers and marks of changes, which share that lock, are finished or wait.
+1. Each gateway notes in Postgres the newest entry that it has seen of the sale, twice a second, and at once when it
+   meets the new server. After a second for the others to do so, any process goes on.
+2. Lock the sale's row and epoch: marks of changes and commits of writers, which share them, are finished or wait.
 3. Compare the server with the newest entry and the newest change that Postgres knows. A server that is behind stays
    not ready: staff bring the previous one back, or rebuild the sale without what is lost.
 4. Raise the epoch and commit it. Writers that hold entries of the previous server cannot store them unchecked any more.
@@ -27,11 +27,10 @@ from commerce.kernel.failpoints import failpoint
 from commerce.kernel.postgres import Database, safe_error_text
 from commerce.sales import store
 from commerce.sales.errors import LoadInProgress
-from commerce.sales.loading import load_lock, terms_of
+from commerce.sales.loading import REPORT_WAIT_S, load_lock, terms_of
 from lua import AdoptOutcome, EntryId, SaleKeys
 
 _logger = logging.getLogger(__name__)
-_REPORT_WAIT_S = 0.5
 
 
 class ServerAdoption:
@@ -46,13 +45,32 @@ class ServerAdoption:
         self._clock = clock
         self.behind: dict[str, str] = {}
         self.waiting: set[str] = set()
+        self._closed: set[str] = set()
+        self._reported: dict[str, EntryId] = {}
 
     @property
     def problem(self) -> str | None:
-        """The reason why a sale takes no orders here, None if there is none."""
-        if self.behind:
-            return next(iter(self.behind.values()))
-        return "this Redis is new: it is compared with the previous one first" if self.waiting else None
+        """The reason why a sale that is not closed takes no orders here, None if there is none."""
+        for sale_id, reason in self.behind.items():
+            if sale_id not in self._closed:
+                return reason
+        return "this Redis is new: it is compared with the previous one first" if self.is_unfinished else None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """True if there are sales to adopt at once."""
+        return bool(self.waiting - self.behind.keys() - self._closed)
+
+    async def report_entries(self, newest_entries: Mapping[str, EntryId]) -> set[str]:
+        """Note in Postgres the newest entries that this process has seen. Returns the sales of which it failed."""
+        changed = {sale_id: entry for sale_id, entry in newest_entries.items() if self._reported.get(sale_id) != entry}
+        failed = set()
+        for sale_id, entry in changed.items():
+            if await self._attempt(sale_id, self._report(sale_id, entry)):
+                self._reported[sale_id] = entry
+            else:
+                failed.add(sale_id)
+        return failed
 
     async def adopt_sales(self, sale_ids: Sequence[str], newest_entries: Mapping[str, EntryId]) -> int:
         """Adopt those of the sales that were loaded on another server. Returns how many still wait.
@@ -68,11 +86,11 @@ class ServerAdoption:
             del self.behind[sale_id]
         if not foreign:
             return 0
-        for sale_id in foreign:
-            if entry := newest_entries.get(sale_id):
-                await self._attempt(sale_id, self._report(sale_id, entry))
-        await self._clock.sleep(_REPORT_WAIT_S)
-        for sale_id in foreign:
+        failed = await self.report_entries(newest_entries)
+        await self._clock.sleep(REPORT_WAIT_S)
+        async with self._db.connection() as connection:
+            self._closed = await store.list_closed(connection, foreign)
+        for sale_id in sorted(self.waiting - failed, key=lambda sale_id: sale_id in self._closed):
             if await self._attempt(sale_id, self._adopt(sale_id)):
                 self.waiting.discard(sale_id)
         return len(self.waiting)
@@ -97,12 +115,18 @@ class ServerAdoption:
         keys = SaleKeys(sale_id)
         async with load_lock(self._db, sale_id) as connection:
             (load,) = await lua.read_load_states(self._redis, [keys])
+            await lua.check_writable(self._redis)  # the epoch is raised for nothing if the server takes no writes
             async with connection.transaction():
                 sale = await store.lock(connection, sale_id)
-                if load.is_adopted or sale is None or not sale.is_loaded:
-                    return load.is_adopted  # by another process; otherwise a load is due
+                if load.is_adopted or sale is None:
+                    return True  # by another process
+                await store.stop_writers(connection, sale_id)
                 required = await store.read_required_position(connection, sale_id, load.counted_epoch)
                 position = await lua.read_position(self._redis, keys)
+                if not sale.is_loaded:  # a load is due, which counts the changes anew
+                    if position.last_entry < required.last_entry:
+                        self._refuse(sale_id, f"{position.last_entry}", f"{required.last_entry}")
+                    return False
                 if load.epoch != sale.epoch or position.is_behind(required):
                     self._refuse(sale_id, f"epoch {load.epoch}, {position}", f"epoch {sale.epoch}, {required}")
                     return False

@@ -16,7 +16,7 @@ from commerce.kernel.paging import Page, to_page
 from commerce.kernel.postgres import Connection, Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store
-from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchItem, NoSuchSale
+from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchItem, NoSuchSale, ServerBehind
 from commerce.sales.loading import load_sale, terms_of
 from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
 from lua import PublishOutcome, SaleKeys, publish, read_units_free
@@ -181,14 +181,14 @@ class Sales:
             return True
         try:
             if sale.loaded_epoch < sale.epoch:
-                await load_sale(self._db, self._redis, self._clock, sale_id)
+                await load_sale(self._db, self._redis, self._clock, sale_id, if_complete=True)
             elif sale.published_generation < sale.generation:
                 outcome = await publish(self._redis, SaleKeys(sale_id), terms_of(sale))
                 if outcome is PublishOutcome.NOT_READY:
                     return False  # Redis lost the sale: staff decide about `rebuild`
                 async with self._db.connection() as connection:
                     await store.mark_published(connection, sale)
-        except (*REDIS_UNAVAILABLE, LoadInProgress):
+        except (*REDIS_UNAVAILABLE, LoadInProgress, ServerBehind):
             return False
         return True
 

@@ -271,9 +271,15 @@ async def raise_observed_entry(connection: Connection, sale_id: str, entry: Entr
 
 async def read_newest_entry(connection: Connection, sale_id: str) -> EntryId:
     """Return the newest stream entry whose orders are stored or dead-lettered, or that a gateway has seen."""
-    observed = await connection.fetchrow(queries.read_observed_entry, sale_id)
-    stored = await connection.fetchrow(queries.read_last_entry, sale_id, timeout=_LOAD_TIMEOUT_S)
-    return max(_entry(row) if row else EntryId(0, 1) for row in (observed, stored))
+    row = await connection.fetchrow(queries.read_observed_entry, sale_id)
+    observed = _entry(row) if row else EntryId(0, 1)
+    row = await connection.fetchrow(queries.read_last_entry, sale_id, from_ms(observed.ms), timeout=_LOAD_TIMEOUT_S)
+    return max(observed, _entry(row) if row else observed)
+
+
+async def list_closed(connection: Connection, sale_ids: Sequence[str]) -> set[str]:
+    """Return those of the sales that are closed."""
+    return {row["sale_id"] for row in await connection.fetch(queries.list_closed, list(sale_ids))}
 
 
 async def read_required_position(connection: Connection, sale_id: str, counted_epoch: int) -> Position:
@@ -282,13 +288,19 @@ async def read_required_position(connection: Connection, sale_id: str, counted_e
     return Position(await read_newest_entry(connection, sale_id), last_seq)
 
 
+async def stop_writers(connection: Connection, sale_id: str) -> None:
+    """Wait for the commits of writers, and let none store orders of the sale until the transaction ends."""
+    await connection.execute(queries.stop_writers, sale_id)
+
+
 async def begin_adoption(connection: Connection, sale_id: str) -> int:
-    """Raise the epoch and return it."""
+    """Raise the epoch and return it. Call after `stop_writers` in its transaction."""
     return int(await connection.fetchval(queries.begin_adoption, sale_id))
 
 
 async def read_epoch(connection: Connection, sale_id: str) -> int:
-    """Read the epoch and keep it from changing until the transaction ends."""
+    """Read the epoch and keep it from being raised until the transaction ends."""
+    await connection.execute(queries.share_epoch, sale_id)
     return int(await connection.fetchval(queries.read_epoch, sale_id))
 
 

@@ -87,6 +87,10 @@ class FailoverShop:
 
         await eventually(is_decided, 30)
 
+    async def has_stored_orders(self) -> bool:
+        async with self.shop.db.connection() as connection:
+            return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM orders)"))
+
     async def is_written(self) -> bool:
         return (await lua.read_backlog(self.shop.redis, self.keys)).orders == 0
 
@@ -149,6 +153,7 @@ async def drill(
         failover = FailoverShop(shop, pair, sale_id, CustomerCrowd(settings, processes.base, sale_id))
         ordering = asyncio.create_task(failover.crowd.run(CLIENTS, orders(), repeat_share=0.1))
         await failover.wait_for_orders(random.randrange(50, 400))
+        await eventually(failover.has_stored_orders)  # a worker that is starting ends if Redis is gone
         await replace(failover, processes)
         await asyncio.wait_for(ordering, 120)
         await shop.redis.connection_pool.disconnect()

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 import lua
+from commerce.sales import store
 from commerce.sales.loading import load_sale
 from commerce.sales.model import StockChangeInput
 from commerce.sales.server_adoption import ServerAdoption
 from config.settings import Settings
 from lua import EntryId
 from ops.services import CliServices, open_cli_services
-from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
+from tests.support.gateway import GatewayResponse, TestGateway, open_gateway, run_workers
 from tests.support.processes import run_processes, wait_for_exit
 from tests.support.redis_pair import RedisPair, open_redis_pair
-from tests.support.sales import eventually, make_sale, order_body
+from tests.support.sales import eventually, make_sale, order_body, reservation, reserve
 
 LIMITS = {"order_timeout_ms": 1_000, "redis_call_timeout_ms": 400}
 ITEMS = {"a": (100, 100, None)}
@@ -104,6 +105,125 @@ async def test_server_that_is_behind_takes_no_orders_until_rebuild(
     audit = await pair_shop.audit.audit_sale(sale_id)
     assert (audit.clean, audit.differences) == (True, 0), audit.findings
     assert (await lua.read_position(pair_shop.redis, keys)).last_entry > EntryId(0, 1)
+
+
+async def wait_until_behind(gateway: TestGateway, sale_id: str) -> None:
+    async def is_behind() -> bool:
+        return sale_id in gateway.services.adoption.behind
+
+    await eventually(is_behind)
+
+
+async def test_replay_hides_no_newer_order_from_the_comparison(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    """A replay has an older entry than the order that the new server lacks."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    async with open_gateway(pair_settings) as gateway:
+        assert (await order(gateway, sale_id, key="first")).status == 202
+        await pair.master.wait_for_replica()
+        await pair.detach_replica()
+        assert (await order(gateway, sale_id, key="second")).status == 202
+        assert (await order(gateway, sale_id, key="first")).status == 200
+        pair.switch(close=True)
+        await wait_until_behind(gateway, sale_id)
+        assert (await order(gateway, sale_id)).code == "not_ready"
+
+
+async def test_due_load_is_not_made_on_a_server_that_is_behind(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    """A load is due, as after a first limit that could not be synced: only staff may drop the missing orders."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    async with open_gateway(pair_settings) as gateway:
+        assert (await order(gateway, sale_id)).status == 202
+        async with pair_shop.db.connection() as connection:
+            await store.begin_load(connection, sale_id)
+        pair.switch(close=True)
+        async with run_workers(pair_settings, "sale_sync"):
+            await wait_until_behind(gateway, sale_id)
+            await pair_shop.redis.connection_pool.disconnect()
+            assert not await pair_shop.sales.sync_to_redis(sale_id)
+            assert (await order(gateway, sale_id)).code == "not_ready"
+            await load_sale(pair_shop.db, pair_shop.redis, pair_shop.clock, sale_id)
+            await wait_for_acceptance(gateway, sale_id)
+
+
+async def test_process_whose_report_fails_adopts_nothing(
+    pair: RedisPair, pair_shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    [result] = await reserve(pair_shop.redis, keys, reservation(pair_shop.ids.new, sale_id, {"a": 1}))
+    assert result.entry is not None
+    pair.switch(close=True)
+    await pair_shop.redis.connection_pool.disconnect()
+    adoption = ServerAdoption(pair_shop.db, pair_shop.redis, pair_shop.clock)
+
+    async def fail(*_: object) -> None:
+        raise OSError("Postgres restarts")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "raise_observed_entry", fail)
+        assert await adoption.adopt_sales([sale_id], {sale_id: result.entry}) == 1
+    assert adoption.behind == {}
+    assert await adoption.adopt_sales([sale_id], {sale_id: result.entry}) == 1
+    assert adoption.behind.keys() == {sale_id}
+
+
+async def test_worker_waits_for_what_an_idle_gateway_has_seen(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    """The gateway has no order on its way, so it does not meet the new server at once."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    async with open_gateway(pair_settings) as gateway:
+        assert (await order(gateway, sale_id)).status == 202
+        pair.switch(close=True)
+        await pair_shop.redis.connection_pool.disconnect()
+        adoption = ServerAdoption(pair_shop.db, pair_shop.redis, pair_shop.clock)
+        assert await adoption.adopt_sales([sale_id], {}) == 1
+        assert adoption.behind.keys() == {sale_id}
+
+
+async def test_server_that_takes_no_writes_raises_no_epoch(
+    pair: RedisPair, pair_shop: CliServices, sale_id: str
+) -> None:
+    """A promoted server without replicas refuses writes; the adoption waits, and no load becomes due."""
+    await make_sale(pair_shop, sale_id, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    pair.switch(close=True)
+    await pair_shop.redis.connection_pool.disconnect()
+    adoption = ServerAdoption(pair_shop.db, pair_shop.redis, pair_shop.clock)
+    before = await pair_shop.sales.get(sale_id)
+    async with pair.master.client() as redis:
+        await redis.config_set("maxmemory", 1)
+        assert await adoption.adopt_sales([sale_id], {}) == 1
+        await redis.config_set("maxmemory", 0)
+    assert (await pair_shop.sales.get(sale_id)).epoch == before.epoch
+    assert await adoption.adopt_sales([sale_id], {}) == 0
+
+
+async def test_closed_sale_that_is_behind_keeps_no_gateway_from_its_orders(
+    pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
+) -> None:
+    closed = f"{sale_id}-closed"
+    for name in (sale_id, closed):
+        await make_sale(pair_shop, name, ITEMS)
+    await pair.master.wait_for_replica()
+    await pair.detach_replica()
+    async with open_gateway(pair_settings) as gateway:
+        await pair_shop.stock.change(closed, pair_shop.ids.new(), StockChangeInput("a", 5, "more arrived"), "test")
+        await pair_shop.sales.close(closed, "test")
+        pair.switch(close=True)
+        await wait_until_behind(gateway, closed)
+        await wait_for_acceptance(gateway, sale_id)
+        assert (await gateway.call("GET", "/health/ready", user=None)).status == 200
 
 
 async def test_server_that_has_everything_is_adopted(
