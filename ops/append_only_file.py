@@ -41,24 +41,42 @@ def _find_manifest(directory: Path) -> Path | None:
 
 
 def list_command_files(directory: Path) -> list[Path]:
-    """Return the files with commands, oldest first. Raises `NotReady` if there are none."""
+    """Return the files with commands that Redis reads, oldest first. Raises `NotReady` if there are none."""
     manifest = _find_manifest(directory)
-    if manifest is None:
-        files = sorted(directory.glob("*.aof"))
-    else:
-        parts = [shlex.split(line) for line in manifest.read_text().splitlines() if line.startswith("file ")]
-        names = [dict(zip(part[::2], part[1::2], strict=False)) for part in parts]
-        files = [manifest.with_name(name["file"]) for name in names if name["file"].endswith(".aof")]
+    files = _list_parts(manifest, "bi") if manifest else sorted(directory.glob("*.aof"))
     if not files:
         raise NotReady(f"cannot read {directory}: it has no append-only file; name the `dir` of redis.conf")
     return files
 
 
+def _list_parts(manifest: Path, types: str) -> list[Path]:
+    """Return a manifest's files with commands in the sequence of `types`: b base, i incremental, h history.
+
+    Redis keeps a history file after a rewrite until it is deleted, and never reads it.
+    """
+    lines = [shlex.split(line) for line in manifest.read_text().splitlines() if line.startswith("file ")]
+    parts = [dict(zip(words[::2], words[1::2], strict=False)) for words in lines]
+    parts = [part for part in parts if part["type"] in types and part["file"].endswith(".aof")]
+    parts.sort(key=lambda part: (types.index(part["type"]), int(part["seq"])))
+    return [manifest.with_name(part["file"]) for part in parts]
+
+
 def find_flushes(directory: Path) -> list[Flush]:
     """Return the commands that emptied Redis, oldest first. Raises `NotReady` as `list_command_files`."""
+    return _find_flushes(list_command_files(directory))
+
+
+def is_flush_rewritten(directory: Path) -> bool:
+    """Check whether a rewrite of the files came after a flush, so that what it removed is in no file of Redis."""
+    manifest = _find_manifest(directory)
+    history = _list_parts(manifest, "h") if manifest else []
+    return bool(_find_flushes([file for file in history if file.exists()]))
+
+
+def _find_flushes(files: Sequence[Path]) -> list[Flush]:
     flushes: list[tuple[Path, int, str, int]] = []
     count = 0
-    for file in list_command_files(directory):
+    for file in files:
         transaction_start: int | None = None
         for offset, name in _iter_commands(file):
             count += 1
@@ -73,13 +91,49 @@ def find_flushes(directory: Path) -> list[Flush]:
 
 
 def cut_off(directory: Path, flush: Flush) -> None:
-    """Remove a command and everything after it from the append-only file. Redis must not run."""
+    """Remove a command and everything after it from the append-only file.
+
+    Raises `NotReady` as `require_stopped`.
+    """
+    require_stopped(directory)
     files = list_command_files(directory)
     later = files[files.index(flush.file) + 1 :]
     for file, size in ((flush.file, flush.offset), *((file, 0) for file in later)):
         with file.open("r+b") as opened:
             opened.truncate(size)
             os.fsync(opened.fileno())
+
+
+def require_stopped(directory: Path) -> None:
+    """Check that no process has a file open. Raises `NotReady` if one has, or if a Redis cannot be examined."""
+    files = {(state.st_dev, state.st_ino) for state in map(Path.stat, list_command_files(directory))}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_open = any(_identify(opened) in files for opened in (process / "fd").iterdir())
+        except PermissionError:
+            if "redis" in _read_name(process):
+                raise NotReady(
+                    f"cannot see whether process {process.name}, a Redis, uses {directory}; run this as root"
+                ) from None
+        except OSError:
+            continue  # it has ended
+        else:
+            if is_open:
+                raise NotReady(f"cannot change {directory}: process {process.name} uses it; stop Redis first")
+
+
+def _identify(opened: Path) -> tuple[int, int] | None:
+    """Return device and inode, which do not depend on a container's paths."""
+    with suppress(OSError):  # closed since
+        state = opened.stat()
+        return state.st_dev, state.st_ino
+    return None
+
+
+def _read_name(process: Path) -> str:
+    with suppress(OSError):
+        return (process / "comm").read_text()
+    return ""
 
 
 def _iter_commands(file: Path) -> Iterator[tuple[int, bytes]]:

@@ -51,7 +51,12 @@ def cut_flush(
     Stop Redis and copy the file first.
     """
     with exit_on_error():
+        append_only_file.require_stopped(directory)
         flushes = append_only_file.find_flushes(directory)
+        if not flushes and append_only_file.is_flush_rewritten(directory):
+            raise NotReady(
+                f"cannot cut {directory}: a rewrite after the flush dropped what was before it; use a copy of the files"
+            )
         if not flushes:
             raise NotReady(
                 f"cannot cut {directory}: it holds no FLUSHALL or FLUSHDB, perhaps since a rewrite; use a copy"

@@ -104,6 +104,54 @@ def test_cut_empties_the_later_files_of_the_manifest(tmp_path: Path) -> None:
     assert (first.read_bytes(), second.read_bytes()) == (SET, b"")
 
 
+LIVE = "file a.2.incr.aof seq 2 type i\n"
+MANIFESTS = {
+    "history first": "file a.1.incr.aof seq 1 type h\nfile a.2.base.rdb seq 2 type b\n" + LIVE,
+    "history last": "file a.2.base.rdb seq 2 type b\n" + LIVE + "file a.1.incr.aof seq 1 type h\n",
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_flush_in_history_file_leaves_the_live_file(name: str, tmp_path: Path) -> None:
+    (tmp_path / "aof").mkdir()
+    (tmp_path / "aof" / "a.manifest").write_text(MANIFESTS[name])
+    (tmp_path / "aof" / "a.1.incr.aof").write_bytes(SET + FLUSH)
+    live = tmp_path / "aof" / "a.2.incr.aof"
+    live.write_bytes(SET)
+    result = CliRunner().invoke(app, ["redis-files", "cut-flush", str(tmp_path), "--yes"])
+    assert result.exit_code == 1
+    assert "a rewrite after the flush dropped" in " ".join(result.output.split())
+    assert live.read_bytes() == SET
+    live.write_bytes(SET + FLUSH)
+    result = CliRunner().invoke(app, ["redis-files", "cut-flush", str(tmp_path), "--yes"])
+    assert result.exit_code == 0, result.output
+    assert live.read_bytes() == SET
+
+
+def test_files_of_the_manifest_are_read_by_type_and_number(tmp_path: Path) -> None:
+    (tmp_path / "aof").mkdir()
+    numbers = "".join(f"file a.{number}.incr.aof seq {number} type i\n" for number in (10, 9))
+    (tmp_path / "aof" / "a.manifest").write_text(numbers + "file a.9.base.aof seq 9 type b\n")
+    names = [file.name for file in append_only_file.list_command_files(tmp_path)]
+    assert names == ["a.9.base.aof", "a.9.incr.aof", "a.10.incr.aof"]
+
+
+async def test_cut_of_a_running_server_is_refused(home: Path) -> None:
+    server = embedded_servers.prepare_redis_server(home)
+    running = await start_process(server.spec)
+    try:
+        async with Redis.from_url(server.url) as client:
+            await client.set("a", "1")
+            await client.flushdb()
+        result = CliRunner().invoke(app, ["redis-files", "cut-flush", str(home / "redis"), "--yes"])
+        assert result.exit_code == 1
+        assert f"process {running.pid} uses it" in " ".join(result.output.split())
+    finally:
+        await running.stop()
+    result = CliRunner().invoke(app, ["redis-files", "cut-flush", str(home / "redis"), "--yes"])
+    assert result.exit_code == 0, result.output
+
+
 def test_directory_without_append_only_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotReady, match="no append-only file"):
         append_only_file.find_flushes(tmp_path)
