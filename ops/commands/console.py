@@ -35,20 +35,50 @@ _MAX_PRINTED_ERRORS = 50
 _MAX_ACTOR_CHARS = 100
 
 
-def check_writable(file: Path | None) -> Path | None:
-    """Check that an option's file can be written, so that a wrong path does not cost the result."""
+def check_writable(context: typer.Context, file: Path | None) -> Path | None:
+    """Check that an option's file can be written, so that a wrong path does not cost the result.
+
+    Ends the command if it is another file of the command line, which would be lost.
+    """
+    if file is None or file.is_char_device() or file.is_fifo():
+        return file
+    for other in context.params.values():
+        if isinstance(other, Path) and _is_same_file(file, other):
+            fail(f"cannot write {file}: it is a file of this command already; name another file")
     try:
-        if file is not None and not file.is_char_device() and not file.is_fifo():
-            is_new = not file.exists()
-            file.open("ab").close()
-            if is_new:
-                file.unlink()
+        _check_opens(Path(os.path.realpath(file)))
     except OSError as error:
         fail(f"cannot write {file}: {error.strerror}; name another file")
     return file
 
 
-CsvFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE.csv")]
+def _check_opens(target: Path) -> None:
+    """Check that a file opens for writing; it stays as it is. `target` is no link: a dangling one would be removed with it."""
+    try:
+        target.open("xb").close()
+    except FileExistsError:
+        target.open("ab").close()
+    else:
+        target.unlink()
+
+
+def _is_same_file(file: Path, other: Path) -> bool:
+    try:
+        return file.samefile(other)
+    except OSError:  # one of them does not exist yet
+        return os.path.realpath(file) == os.path.realpath(other)
+
+
+CsvFile = Annotated[
+    Path,
+    typer.Argument(
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        metavar="FILE.csv",
+        is_eager=True,  # `check_writable` of the report needs it
+    ),
+]
 ReportFile = Annotated[
     Path | None, typer.Option(callback=check_writable, help="write every refused line to this CSV file")
 ]

@@ -55,7 +55,12 @@ def plan(
     day: Day,
     matrix: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="CSV of from,to,distance_m,duration_s instead of great circles"),
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            is_eager=True,  # `check_writable` of the other files needs it
+            help="CSV of from,to,distance_m,duration_s instead of great circles",
+        ),
     ] = None,
     seconds: Annotated[float, typer.Option(min=0.1, max=MAX_SECONDS, help="time of the search")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="seed of the search")] = 0,

@@ -78,6 +78,44 @@ async def test_import_with_unwritable_report_changes_nothing(
 
 
 @each_import
+async def test_import_with_its_own_file_as_report_keeps_the_file(
+    floodgate: Command, shop: CliServices, command: str, tmp_path: Path
+) -> None:
+    file, link, hard_link = tmp_path / "file.csv", tmp_path / "link.csv", tmp_path / "hard.csv"
+    file.write_text(FILES[command])
+    link.symlink_to(file)
+    hard_link.hardlink_to(file)
+    for report in (file, link, hard_link, tmp_path / ".." / tmp_path.name / "file.csv"):
+        for arguments in ((file, "--report", report), ("--report", report, file)):
+            status, output = await floodgate(*command.split(), *arguments)
+            assert (status, "name another file" in output) == (1, True), output
+    assert file.read_text() == FILES[command]
+    assert await count_imported(shop) == 0
+
+
+async def test_routes_written_over_another_file_of_the_command_are_refused(floodgate: Command, tmp_path: Path) -> None:
+    file = tmp_path / "file.svg"
+    file.write_text("from,to,distance_m,duration_s\n")
+    for first, second in (("--matrix", "--geojson"), ("--picture", "--matrix"), ("--geojson", "--picture")):
+        status, output = await floodgate("route", "plan", "--date", "2026-11-11", first, file, second, file)
+        assert (status, "name another file" in output) == (1, True), output
+
+
+async def test_report_check_keeps_links_and_existing_files(floodgate: Command, tmp_path: Path) -> None:
+    file, kept, link, loop = (tmp_path / name for name in ("file.csv", "kept.csv", "link.csv", "loop.csv"))
+    file.write_text("no header")
+    kept.write_text("kept")
+    link.symlink_to(tmp_path / "not yet.csv")
+    loop.symlink_to(loop)
+    for report in (kept, link, loop, tmp_path / "new.csv"):
+        status, output = await floodgate("catalog", "import", file, "--report", report)
+        assert (status, "cannot write" in output) == (1, report == loop), output
+    assert kept.read_text() == "kept"
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["file.csv", "kept.csv", "link.csv", "loop.csv"]
+
+
+@each_import
 async def test_import_report_lists_every_refused_line_as_csv(floodgate: Command, command: str, tmp_path: Path) -> None:
     file, report = tmp_path / "file.csv", tmp_path / "report.csv"
     header, line, _ = FILES[command].split("\n")
