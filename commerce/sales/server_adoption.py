@@ -62,7 +62,7 @@ class ServerAdoption:
         return bool(self.waiting - self.behind.keys() - self._closed)
 
     async def report_entries(self, newest_entries: Mapping[str, EntryId]) -> set[str]:
-        """Note in Postgres the newest entries that this process has seen. Returns the sales of which it failed."""
+        """Note in Postgres the newest entries of this process. Returns the sales of which that failed."""
         changed = {sale_id: entry for sale_id, entry in newest_entries.items() if self._reported.get(sale_id) != entry}
         failed = set()
         for sale_id, entry in changed.items():
@@ -123,7 +123,7 @@ class ServerAdoption:
                 await store.stop_writers(connection, sale_id)
                 required = await store.read_required_position(connection, sale_id, load.counted_epoch)
                 position = await lua.read_position(self._redis, keys)
-                if not sale.is_loaded:  # a load is due, which counts the changes anew
+                if not sale.is_loaded:  # a load is due, which counts the changes again
                     if position.last_entry < required.last_entry:
                         self._refuse(sale_id, f"{position.last_entry}", f"{required.last_entry}")
                     return False

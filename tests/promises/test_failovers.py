@@ -130,10 +130,10 @@ async def test_replay_hides_no_newer_order_from_the_comparison(
         assert (await order(gateway, sale_id)).code == "not_ready"
 
 
-async def test_due_load_is_not_made_on_a_server_that_is_behind(
+async def test_due_load_on_server_that_is_behind_waits_for_staff(
     pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
 ) -> None:
-    """A load is due, as after a first limit that could not be synced: only staff may drop the missing orders."""
+    """The load is due, as after a first limit without Redis. Only staff may drop the missing orders."""
     await make_sale(pair_shop, sale_id, ITEMS)
     await pair.master.wait_for_replica()
     await pair.detach_replica()
@@ -151,7 +151,7 @@ async def test_due_load_is_not_made_on_a_server_that_is_behind(
             await wait_for_acceptance(gateway, sale_id)
 
 
-async def test_process_whose_report_fails_adopts_nothing(
+async def test_process_with_failed_report_adopts_nothing(
     pair: RedisPair, pair_shop: CliServices, sale_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = await make_sale(pair_shop, sale_id, ITEMS)
@@ -174,7 +174,7 @@ async def test_process_whose_report_fails_adopts_nothing(
     assert adoption.behind.keys() == {sale_id}
 
 
-async def test_worker_waits_for_what_an_idle_gateway_has_seen(
+async def test_worker_waits_for_reports_of_idle_gateways(
     pair: RedisPair, pair_settings: Settings, pair_shop: CliServices, sale_id: str
 ) -> None:
     """The gateway has no order on its way, so it does not meet the new server at once."""
