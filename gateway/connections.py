@@ -16,7 +16,7 @@ from commerce.kernel.errors import Overloaded
 from config.settings import LimitSettings
 from gateway import metrics, problems
 from gateway.client_addresses import ClientAddresses
-from gateway.lingering import LingeringTransport, close_after_client
+from gateway.lingering import LingeringTransport, close_after_client, count_unsent
 
 _TOO_MANY_RESPONSE = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\nRetry-After: 2\r\n"
@@ -26,6 +26,7 @@ _TOO_MANY_AT_GATEWAY = "too many connections are open at this gateway; try again
 _TOO_MANY_OF_ADDRESS = "too many connections are open from your address; use those, or close some"
 SERVER = "floodgate"
 _TIMEOUT_SWEEP_INTERVAL_S = 0.25
+_MAX_LINGERING_REFUSED = 100
 _CONNECTIONS_PER_ITERATION = 100
 """connections swept before the event loop continues: ten thousand in a row would delay all orders"""
 
@@ -87,6 +88,8 @@ class ConnectionRegistry:
         self._connections: dict[ManagedConnection, str | None] = {}
         self._counts: Counter[str] = Counter()
         """open connections of each address that is counted"""
+        self._refused: set[ManagedConnection] = set()
+        """refused connections that are still open, so that their answer arrives"""
         self.is_ending = False
 
     @property
@@ -94,7 +97,10 @@ class ConnectionRegistry:
         return len(self._connections)
 
     def register(self, connection: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
-        """Register a new connection. Returns False and answers 503 if there are too many."""
+        """Register a new connection. Returns False if there are too many; a hundred at a time get a 503.
+
+        The rest is aborted without an answer: a flood of connections must not use up the files of the process.
+        """
         address = self._addresses.find(transport) if self._addresses is not None else None
         refusal = ""
         if len(self._connections) >= self._max_connections or self.is_ending:
@@ -103,6 +109,10 @@ class ConnectionRegistry:
             refusal = _TOO_MANY_OF_ADDRESS
         if refusal:
             stream = cast(asyncio.Transport, transport)  # uvloop's is one, though not by inheritance
+            self._refused.add(connection)
+            if len(self._refused) > _MAX_LINGERING_REFUSED:
+                stream.abort()
+                return False
             body = problems.raw_problem(Overloaded(refusal), None).body
             stream.write(_TOO_MANY_RESPONSE % (len(body), body))
             close_after_client(stream, self.limits)
@@ -113,7 +123,8 @@ class ConnectionRegistry:
         return True
 
     def remove(self, connection: ManagedConnection) -> None:
-        """Remove a closed connection."""
+        """Remove a closed connection, also a refused one."""
+        self._refused.discard(connection)
         address = self._connections.pop(connection, None)
         if address is not None:
             self._counts[address] -= 1
@@ -130,7 +141,7 @@ class ConnectionRegistry:
                     connection.enforce_timeouts(now)
                 if number % _CONNECTIONS_PER_ITERATION == 0:
                     await asyncio.sleep(0)
-            self._gauge.set(len(self._connections))
+            self._gauge.set(len(self._connections) + len(self._refused))
             await self._clock.sleep(_TIMEOUT_SWEEP_INTERVAL_S)
 
     async def close_all(self, timeout_s: float) -> None:
@@ -141,7 +152,7 @@ class ConnectionRegistry:
         deadline = self._clock.monotonic() + timeout_s
         while self._connections and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.02)
-        for connection in list(self._connections):
+        for connection in [*self._connections, *self._refused]:
             connection.abort()
 
     def aiohttp_factory(self, runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
@@ -245,6 +256,7 @@ class TrackedConnection(asyncio.Protocol):
         "_since",
         "_transport",
         "_unread_since",
+        "_unsent",
         "_writable",
     )
 
@@ -254,6 +266,7 @@ class TrackedConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
         self._unread_since = 0.0
+        self._unsent = 0
         self._writable = True
         self._admitted = self._eof = False
 
@@ -273,7 +286,9 @@ class TrackedConnection(asyncio.Protocol):
             self.close_gracefully()
         if self._writable and not self._transport.is_closing():
             self._unread_since = 0.0
-        elif not self._unread_since:
+            return
+        before, self._unsent = self._unsent, count_unsent(self._transport)
+        if not self._unread_since or self._unsent < before:  # one with a slow line does read
             self._unread_since = now
         elif now - self._unread_since > self._limits.request_head_timeout_s:
             self._transport.abort()
@@ -302,8 +317,8 @@ class AiohttpConnection(TrackedConnection):
         return self._admitted and self._handler.has_pending_response
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._connections.remove(self)
         if self._admitted:
-            self._connections.remove(self)
             self._handler.connection_lost(exc)
 
     def pause_writing(self) -> None:

@@ -100,8 +100,7 @@ class FastPathConnection(TrackedConnection):
         return self._state == ConnectionState.PLACING_ORDER or cast(AiohttpHandler, self._handler).has_pending_response
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._admitted:
-            self._connections.remove(self)
+        self._connections.remove(self)
         if self._handler is not None:
             self._handler.connection_lost(exc)
 
