@@ -11,7 +11,7 @@ from pydantic import AfterValidator, SecretStr
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _POSTGRES_SCHEMES = ("postgresql", "postgres")
 _REDIS_OPTIONS = {
-    *("db", "username", "password", "ssl_ca_certs", "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile"),
+    *("db", "username", "password", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile"),
     *("ssl_check_hostname", "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "ssl_password"),
 }
 _POSTGRES_OPTIONS = {
@@ -19,7 +19,13 @@ _POSTGRES_OPTIONS = {
     *("sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"),
     *("ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib"),
 }
-_NUMBERS = {"db", "port", "ssl_min_version"}
+_REDIS_VALUES = {
+    "db": (r"\d{1,9}", "a number"),
+    "ssl_cert_reqs": ("none|optional|required", "none, optional or required"),
+    "ssl_check_hostname": ("true|false|yes|no|1|0", "true or false"),
+    "ssl_min_version": ("77[12]", "771 (TLS 1.2) or 772 (TLS 1.3)"),
+}
+_POSTGRES_VALUES = {"port": (r"\d{1,9}(,\d{1,9})*", "a number")}
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NOT_PRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -29,17 +35,24 @@ _ENCODE = "write special characters of the user and the password as escapes (@ %
 
 def _check_redis_url(url: SecretStr) -> SecretStr:
     """Return the URL. Raises `ValueError` with what to do, never with a part of the URL."""
-    _check(url.get_secret_value(), _REDIS_SCHEMES, _REDIS_OPTIONS, "redis://USER:PASSWORD@HOST:6379/0")
+    query = _check(url.get_secret_value(), _REDIS_SCHEMES, "redis://USER:PASSWORD@HOST:6379/0")
+    names = _check_options(query, _REDIS_OPTIONS, _REDIS_VALUES)
+    if not url.get_secret_value().startswith("rediss:") and any(name.startswith("ssl_") for name in names):
+        raise ValueError("its options ssl_… need TLS; write rediss:// instead, or remove them")
+    if "ssl_keyfile" in names and "ssl_certfile" not in names:
+        raise ValueError("its option ssl_keyfile needs the certificate of that key; add ssl_certfile")
     return url
 
 
 def _check_database_url(url: SecretStr) -> SecretStr:
     """Return the URL. Raises `ValueError` with what to do, never with a part of the URL."""
-    _check(url.get_secret_value(), _POSTGRES_SCHEMES, _POSTGRES_OPTIONS, "postgresql://USER:PASSWORD@HOST:5432/NAME")
+    query = _check(url.get_secret_value(), _POSTGRES_SCHEMES, "postgresql://USER:PASSWORD@HOST:5432/NAME")
+    _check_options(query, _POSTGRES_OPTIONS, _POSTGRES_VALUES)
     return url
 
 
-def _check(url: str, schemes: tuple[str, ...], options: set[str], example: str) -> None:
+def _check(url: str, schemes: tuple[str, ...], example: str) -> str:
+    """Check everything but the options, and return these as they are written."""
     if not url.strip():
         raise ValueError(f"it is empty; set it as in {example}, or unset it")
     scheme, separator, rest = url.partition("://")
@@ -60,7 +73,7 @@ def _check(url: str, schemes: tuple[str, ...], options: set[str], example: str) 
         if match is None or (match["port"] is not None and not 1 <= int(match["port"]) <= 65_535):
             raise ValueError(f"its port must be a number from 1 to 65535, as in {example}; {_ENCODE}")
     _check_path(scheme, path)
-    _check_options(query, options)
+    return query
 
 
 def _is_parsed(url: str) -> bool:
@@ -78,13 +91,22 @@ def _check_path(scheme: str, path: str) -> None:
         raise ValueError(f"its database must be a number, as in redis://HOST:6379/0; {_ENCODE}")
 
 
-def _check_options(query: str, options: set[str]) -> None:
+def _check_options(query: str, options: set[str], values: dict[str, tuple[str, str]]) -> set[str]:
+    """Return the names of the options.
+
+    `values` has a pattern, and what it means, for options of which the client accepts few values.
+    """
+    names = set()
     for option in query.split("&") if query else ():
-        name, separator, value = option.partition("=")
-        if not separator or unquote(name) not in options:
+        encoded, separator, value = option.partition("=")
+        name = unquote(encoded)
+        if not separator or name not in options:
             raise ValueError(f"it has an unknown option after the ?; known are {', '.join(sorted(options))}; {_ENCODE}")
-        if unquote(name) in _NUMBERS and not re.fullmatch(r"\d{1,9}(,\d{1,9})*", unquote(value)):
-            raise ValueError(f"its option {unquote(name)} must be a number")
+        pattern, expected = values.get(name, (".*", ""))
+        if not re.fullmatch(pattern, unquote(value)):
+            raise ValueError(f"its option {name} must be {expected}")
+        names.add(name)
+    return names
 
 
 RedisUrl = Annotated[SecretStr, AfterValidator(_check_redis_url)]

@@ -53,7 +53,10 @@ def check_writable(context: typer.Context, file: Path | None) -> Path | None:
 
 
 def _check_opens(target: Path) -> None:
-    """Check that a file opens for writing; it stays as it is. `target` is no link: a dangling one would be removed with it."""
+    """Check that a file opens for writing; it stays as it is.
+
+    `target` must be no link: a dangling one would be removed.
+    """
     try:
         target.open("xb").close()
     except FileExistsError:
