@@ -8,16 +8,31 @@ FROM dead_letters WHERE order_id > $1 AND ($3 OR status = 'held') ORDER BY order
 
 -- name: get
 SELECT order_id, sale_id, user_id, units, error, status, stock_lost, died_at, resolved_at, resolved_by, payload, entry_at,
-       entry_seq
+       entry_seq, retry_id, retry_at
 FROM dead_letters WHERE order_id = $1;
 
 -- name: lock
 SELECT order_id, sale_id, user_id, units, error, status, stock_lost, died_at, resolved_at, resolved_by, payload, entry_at,
-       entry_seq
+       entry_seq, retry_id, retry_at
 FROM dead_letters WHERE order_id = $1 FOR UPDATE;
 
 -- name: resolve
 UPDATE dead_letters SET status = $2, resolved_at = $3, resolved_by = $4 WHERE order_id = $1;
+
+-- name: is_stored
+SELECT EXISTS (SELECT FROM orders WHERE order_id = $1);
+
+-- name: begin_retry
+UPDATE dead_letters SET retry_id = $2, retry_at = $3 WHERE order_id = $1 AND retry_id IS NULL;
+
+-- name: forget_retry
+UPDATE dead_letters SET retry_id = NULL, retry_at = NULL WHERE order_id = $1;
+
+-- name: mark_reacquired
+UPDATE dead_letters SET retry_epoch = $2, retry_seq = $3 WHERE order_id = $1;
+
+-- name: hold_units
+UPDATE dead_letters SET stock_lost = false, units = $2 WHERE order_id = $1;
 
 -- name: insert_release
 INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at)

@@ -62,11 +62,15 @@ def _is_storable(text: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
-    """A dead letter with the payload and the id of its stream entry."""
+    """A dead letter with the payload and the id of its stream entry.
+
+    `retry` is the id under which Redis was asked for lost units, with its time in milliseconds.
+    """
 
     letter: DeadLetter
     payload: bytes
     entry: EntryId
+    retry: tuple[UUID, int] | None
 
 
 async def get(connection: Connection, order_id: UUID) -> StoredDeadLetter | None:
@@ -84,6 +88,31 @@ async def list_after(connection: Connection, after: UUID, count: int, resolved: 
 
 async def resolve(connection: Connection, order_id: UUID, status: str, now: datetime, actor: str) -> None:
     await connection.execute(queries.resolve, order_id, status, now, actor)
+
+
+async def is_stored(connection: Connection, order_id: UUID) -> bool:
+    """Check whether the order of a dead letter is stored as an order."""
+    return bool(await connection.fetchval(queries.is_stored, order_id))
+
+
+async def begin_retry(connection: Connection, order_id: UUID, retry_id: UUID, now: datetime) -> None:
+    """Give a retry its id for Redis, unless there is one."""
+    await connection.execute(queries.begin_retry, order_id, retry_id, now)
+
+
+async def forget_retry(connection: Connection, order_id: UUID) -> None:
+    """Drop the id of a retry: the next one asks Redis again."""
+    await connection.execute(queries.forget_retry, order_id)
+
+
+async def mark_reacquired(connection: Connection, order_id: UUID, epoch: int, seq: int) -> None:
+    """Keep the position of the change in Redis: a server that lacks it must not sell."""
+    await connection.execute(queries.mark_reacquired, order_id, epoch, seq)
+
+
+async def hold_units(connection: Connection, order_id: UUID, units: dict[str, int]) -> None:
+    """Make a dead letter hold the reacquired units, as one that never lost them."""
+    await connection.execute(queries.hold_units, order_id, orjson.dumps(units).decode())
 
 
 async def insert_release(connection: Connection, letter: DeadLetter, reason: str, now: datetime) -> None:
@@ -108,7 +137,9 @@ async def lock_epoch(connection: Connection, sale_id: str) -> int:
 def _stored_dead_letter(row: Any) -> StoredDeadLetter | None:
     if row is None:
         return None
-    return StoredDeadLetter(_dead_letter(row), row["payload"], EntryId(to_ms(row["entry_at"]), row["entry_seq"]))
+    entry = EntryId(to_ms(row["entry_at"]), row["entry_seq"])
+    retry = (row["retry_id"], to_ms(row["retry_at"])) if row["retry_id"] else None
+    return StoredDeadLetter(_dead_letter(row), row["payload"], entry, retry)
 
 
 def _dead_letter(row: Any) -> DeadLetter:
