@@ -50,7 +50,7 @@ def list_command_files(directory: Path) -> list[Path]:
 
 
 def _list_parts(manifest: Path, types: str) -> list[Path]:
-    """Return a manifest's files with commands in the sequence of `types`: b base, i incremental, h history.
+    """Return a manifest's files with commands of `types`: b base, i incremental, h history.
 
     Redis keeps a history file after a rewrite until it is deleted, and never reads it.
     """
@@ -67,7 +67,7 @@ def find_flushes(directory: Path) -> list[Flush]:
 
 
 def is_flush_rewritten(directory: Path) -> bool:
-    """Check whether a rewrite of the files came after a flush, so that what it removed is in no file of Redis."""
+    """Check whether a rewrite came after a flush: no file that Redis reads holds the lost data."""
     manifest = _find_manifest(directory)
     history = _list_parts(manifest, "h") if manifest else []
     return bool(_find_flushes([file for file in history if file.exists()]))
@@ -105,7 +105,10 @@ def cut_off(directory: Path, flush: Flush) -> None:
 
 
 def require_stopped(directory: Path) -> None:
-    """Check that no process has a file open. Raises `NotReady` if one has, or if a Redis cannot be examined."""
+    """Check that no process has a file open.
+
+    Raises `NotReady` if one has, or if a Redis cannot be examined.
+    """
     files = {(state.st_dev, state.st_ino) for state in map(Path.stat, list_command_files(directory))}
     for process in Path("/proc").glob("[0-9]*"):
         try:

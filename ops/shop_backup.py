@@ -8,32 +8,38 @@ neither. Stock, limits and keys are not copied: a restore computes them from the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import NamedTuple
 from uuid import UUID
 
 import msgspec
 from redis.asyncio import Redis
 
+from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
 from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.errors import NotReady
+from commerce.kernel.failures import Failures
 from commerce.kernel.migrations import read_applied
-from commerce.kernel.postgres import connect
+from commerce.kernel.postgres import Connection, connect
 from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
+from commerce.orders.errors import OrdersNotStorable
 from commerce.orders.persistence import FailedOrder, SalePersistence
 from commerce.sales.loading import load_sale
 from lua import EntryId, SaleKeys, iter_stream
-from ops.local.embedded_servers import list_postgres_installs
+from ops.postgres_tools import run_postgres_tool
 from ops.services import CliServices
 
 _ORDERS, _DUMP, _SUMMARY = "waiting-orders.jsonl", "postgres.dump", "backup.json"
 _ORDERS_PER_BATCH = 1_000
-_CONNECT_TIMEOUT_S, _TIMEOUT_S = 10, 6 * 3_600
+_CONNECT_TIMEOUT_S = 10
+_PORTABLE = ("--no-owner", "--no-privileges", "--no-tablespaces", "--no-publications", "--no-subscriptions")
+"""options of both programs: another server has not the same roles, disks and replicas"""
 
 
 class WaitingOrder(msgspec.Struct, frozen=True):
@@ -51,6 +57,15 @@ class BackupSummary(msgspec.Struct, frozen=True):
     created_at: datetime
     sales: int
     waiting_orders: int
+    digests: dict[str, str] = {}
+    """SHA-256 of the other files by name"""
+
+
+class RestoreReport(NamedTuple):
+    """Numbers of loaded sales, and of orders that became dead letters."""
+
+    sales: int
+    dead_letters: int
 
 
 async def create_backup(shop: CliServices, directory: Path) -> BackupSummary:
@@ -73,9 +88,10 @@ async def create_backup(shop: CliServices, directory: Path) -> BackupSummary:
                 count += 1
         file.flush()
         os.fsync(file.fileno())
-    url = shop.settings.database()
-    await _run_tool("pg_dump", url, ["--format=custom", "--no-owner", f"--file={unfinished / _DUMP}"])
-    summary = BackupSummary(created_at, len(sales), count)
+    options = ["--format=custom", *_PORTABLE, "--exclude-table=restore_progress", f"--file={unfinished / _DUMP}"]
+    await run_postgres_tool("pg_dump", shop.settings.database(), options)
+    digests = {name: await asyncio.to_thread(_compute_digest, unfinished / name) for name in (_ORDERS, _DUMP)}
+    summary = BackupSummary(created_at, len(sales), count, digests)
     replace_file(unfinished / _SUMMARY, msgspec.json.encode(summary))
     unfinished.rename(directory)
     sync_directory(directory.parent)
@@ -84,50 +100,138 @@ async def create_backup(shop: CliServices, directory: Path) -> BackupSummary:
 
 async def _iter_waiting(redis: Redis, sale_id: str) -> AsyncIterator[WaitingOrder]:
     async for entry in iter_stream(redis, SaleKeys(sale_id)):
-        for order_id, payload in entry.orders:
-            yield WaitingOrder(sale_id, str(entry.id), UUID(bytes=order_id), payload)
+        for field, payload in entry.orders:
+            # An entry that no gateway wrote has the id of the dead letter that the order writer makes of it.
+            order_id = UUID(bytes=field) if len(field) == 16 else UUID(int=entry.id.ms << 64 | entry.id.seq)
+            yield WaitingOrder(sale_id, str(entry.id), order_id, payload)
+
+
+def _compute_digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 async def restore_database(directory: Path, url: str) -> BackupSummary:
-    """Restore the dump into an empty database.
+    """Restore the dump into an empty database, or into none if an earlier restore of this backup did.
 
-    Raises `NotReady` if it is not empty or the backup is incomplete.
+    Raises `NotReady` if the database has other content or the backup is incomplete or damaged; nothing is changed then.
     """
-    try:
-        summary = msgspec.json.decode((directory / _SUMMARY).read_bytes(), type=BackupSummary)
-    except (OSError, msgspec.MsgspecError):
-        raise NotReady(f"cannot restore {directory}: it is no complete backup; name another") from None
+    summary = await asyncio.to_thread(_check_backup, directory)
+    mark = _compute_digest(directory / _SUMMARY)
     connection = await connect(url, name="restore", timeout_s=_CONNECT_TIMEOUT_S)
     try:
         if await read_applied(connection):
+            if await _read_mark(connection) == mark:
+                return summary
             raise NotReady("cannot restore: the database of DATABASE_URL is not empty; create a new one and name it")
+        async with connection.transaction():  # the last step of the restore drops the table
+            await connection.execute("CREATE TABLE IF NOT EXISTS restore_progress (backup text NOT NULL)")
+            await connection.execute("DELETE FROM restore_progress")
+            await connection.execute("INSERT INTO restore_progress VALUES ($1)", mark)
     finally:
         await connection.close()
-    options = ["--exit-on-error", "--single-transaction", "--no-owner", str(directory / _DUMP)]
-    await _run_tool("pg_restore", url, options)
+    options = ["--exit-on-error", "--single-transaction", *_PORTABLE, str(directory / _DUMP)]
+    await run_postgres_tool("pg_restore", url, options)
     return summary
 
 
-async def restore_redis(shop: CliServices, directory: Path) -> int:
-    """Store the orders that waited, load every sale into Redis, and return the number of sales."""
+async def _read_mark(connection: Connection) -> str | None:
+    if not await connection.fetchval("SELECT to_regclass('restore_progress') IS NOT NULL"):
+        return None
+    mark: str | None = await connection.fetchval("SELECT backup FROM restore_progress")
+    return mark
+
+
+def _check_backup(directory: Path) -> BackupSummary:
+    """Read the whole backup but the content of the dump. Raises `NotReady` if it is not as it was written."""
+    try:
+        summary = msgspec.json.decode((directory / _SUMMARY).read_bytes(), type=BackupSummary)
+        damaged = [name for name, digest in summary.digests.items() if _compute_digest(directory / name) != digest]
+        count = sum(len(orders) for _, orders in _read_waiting(directory))
+    except (OSError, msgspec.MsgspecError):
+        raise NotReady(f"cannot restore {directory}: it is no complete backup; name another") from None
+    if count != summary.waiting_orders:
+        damaged.append(f"{_ORDERS} ({count} of {summary.waiting_orders} orders)")
+    if damaged:
+        raise NotReady(f"cannot restore {directory}: {', '.join(damaged)} is damaged; copy it again or name another")
+    return summary
+
+
+async def restore_redis(shop: CliServices, directory: Path) -> RestoreReport:
+    """Store the orders that waited, then load every sale into Redis. A repeat stores nothing twice.
+
+    Raises `SomeFailed` with what cannot be stored or loaded.
+    """
     persistence: dict[str, SalePersistence] = {}
+    dead = 0
+    failures = Failures("store the orders of a sale")
     for sale_id, orders in _read_waiting(directory):
-        now = from_ms(shop.clock.now_ms())
-        batch: list[StreamedOrder] = []
-        unreadable: list[FailedOrder] = []
-        for order in orders:
-            entry = EntryId.parse(order.entry.encode())
-            try:
-                batch.append(StreamedOrder(decode_accepted(order.payload), entry, order.payload))
-            except ValueError as error:
-                unreadable.append(FailedOrder.unreadable(order.order_id, sale_id, order.payload, entry, str(error)))
-        async with shop.db.connection() as connection:
-            stored = persistence.setdefault(sale_id, SalePersistence())
-            await stored.persist(connection, batch, now, unreadable=unreadable)
+        with failures.catch(sale_id=sale_id):
+            async with shop.db.connection() as connection:
+                stored = persistence.setdefault(sale_id, SalePersistence())
+                dead += await _store(connection, stored, orders, from_ms(shop.clock.now_ms()))
+    failures.raise_any()  # a sale that is loaded without its orders sells their units again
+    failures = Failures("load a sale")
     sales = await shop.sales.list_opened()
     for sale in sales:
-        await load_sale(shop.db, shop.redis, shop.clock, sale.sale_id)
-    return len(sales)
+        with failures.catch(sale_id=sale.sale_id):
+            await load_sale(shop.db, shop.redis, shop.clock, sale.sale_id)
+    failures.raise_any()
+    async with shop.db.connection() as connection:
+        await connection.execute("DROP TABLE IF EXISTS restore_progress")
+    return RestoreReport(len(sales), dead)
+
+
+async def _store(
+    connection: Connection, persistence: SalePersistence, orders: Sequence[WaitingOrder], now: datetime
+) -> int:
+    """Store orders of one sale and return how many became dead letters.
+
+    The order writer waits for evidence against an order that it cannot store. A restore cannot wait.
+    """
+    batch: list[StreamedOrder] = []
+    unreadable: list[FailedOrder] = []
+    for order in orders:
+        entry = EntryId.parse(order.entry.encode())
+        try:
+            accepted = decode_accepted(order.payload)
+            if accepted.order_id != order.order_id:
+                raise ValueError("its order id is not the one that the entry names")
+            batch.append(StreamedOrder(accepted, entry, order.payload))
+        except ValueError as error:
+            unreadable.append(FailedOrder.unreadable(order.order_id, order.sale_id, order.payload, entry, str(error)))
+    try:
+        result = await persistence.persist(connection, batch, now, unreadable=unreadable)
+        return len(result.dead_lettered)
+    except OrdersNotStorable:
+        failed = [*unreadable, *(await _store_each(connection, batch, now))]
+    for suspect in failed:
+        await dead_letters.insert(
+            connection,
+            order_id=suspect.order_id,
+            sale_id=suspect.sale_id,
+            order=suspect.order,
+            payload=suspect.payload,
+            error=suspect.error,
+            entry=suspect.entry,
+            now=now,
+        )
+    return len(failed)
+
+
+async def _store_each(connection: Connection, batch: Sequence[StreamedOrder], now: datetime) -> list[FailedOrder]:
+    """Store each order alone and return those that cannot be stored."""
+    failed: list[FailedOrder] = []
+    for item in batch:
+        order = item.order
+        try:
+            result = await SalePersistence().persist(connection, [item], now)
+            error = result.dead_lettered.get(order.order_id)
+        except OrdersNotStorable as suspect:
+            error = str(suspect)
+        if error is not None:
+            failed.append(FailedOrder(order.order_id, order.sale_id, order, item.payload, item.entry, "", error))
+    return failed
 
 
 def _read_waiting(directory: Path) -> Iterator[tuple[str, list[WaitingOrder]]]:
@@ -142,35 +246,3 @@ def _read_waiting(directory: Path) -> Iterator[tuple[str, list[WaitingOrder]]]:
             batch.append(order)
     if batch:
         yield batch[0].sale_id, batch
-
-
-async def _run_tool(tool: str, url: str, options: Sequence[str]) -> None:
-    """Run a program of Postgres on a database. The password is in the environment, not in `ps`."""
-    program = _find_tool(tool)
-    parts = urlsplit(url)
-    env: Mapping[str, str] = {**os.environ, **({"PGPASSWORD": unquote(parts.password)} if parts.password else {})}
-    user, _, address = parts.netloc.rpartition("@")
-    netloc = f"{user.partition(':')[0]}@{address}" if user else address
-    process = await asyncio.create_subprocess_exec(
-        str(program),
-        f"--dbname={parts._replace(netloc=netloc).geturl()}",
-        *options,
-        env=env,
-        stdin=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        _, errors = await asyncio.wait_for(process.communicate(), _TIMEOUT_S)
-    finally:
-        if process.returncode is None:
-            process.kill()
-    if process.returncode != 0:
-        raise NotReady(f"cannot run {tool}: {errors.decode(errors='replace').strip()[-500:]}")
-
-
-def _find_tool(tool: str) -> Path:
-    folders = [shutil.which(tool), *(str(folder / tool) for folder in list_postgres_installs())]
-    program = next((Path(folder) for folder in folders if folder and Path(folder).exists()), None)
-    if program is None:
-        raise NotReady(f"cannot find {tool}: install Postgres's client programs, so that it is on the PATH")
-    return program

@@ -9,10 +9,12 @@ import typer
 
 from commerce.kernel.migrations import migrate
 from commerce.kernel.postgres import connect
-from config.settings import load
+from commerce.kernel.redis_client import open_redis
+from config.settings import Settings, load
+from lua import check_writable
 from ops.commands.console import print_line, run, run_change
 from ops.services import open_cli_services
-from ops.shop_backup import BackupSummary, create_backup, restore_database, restore_redis
+from ops.shop_backup import BackupSummary, RestoreReport, create_backup, restore_database, restore_redis
 
 _MIGRATION_TIMEOUT_S = 6 * 3_600
 
@@ -35,11 +37,12 @@ def restore(
 ) -> None:
     """Restore a backup into an empty database, and load every sale into Redis.
 
-    Stop gateways and workers first.
+    Stop gateways and workers first. If it fails, repeat it with the same database.
     """
 
-    async def work() -> tuple[BackupSummary, int]:
+    async def work() -> tuple[BackupSummary, RestoreReport]:
         settings = load()
+        await _check_redis(settings)
         summary = await restore_database(directory, settings.database())
         connection = await connect(settings.database(), name="migrate", timeout_s=_MIGRATION_TIMEOUT_S)
         try:
@@ -49,5 +52,19 @@ def restore(
         async with open_cli_services(settings) as shop:
             return summary, await restore_redis(shop, directory)
 
-    summary, sales = run_change(work())
-    print_line(f"restored the state of {summary.created_at:%Y-%m-%d %H:%M:%S} UTC: {sales} sales are loaded; now audit")
+    summary, report = run_change(work())
+    print_line(
+        f"restored the state of {summary.created_at:%Y-%m-%d %H:%M:%S} UTC: {report.sales} sales are loaded; now audit"
+    )
+    if report.dead_letters:
+        print_line(f"{report.dead_letters} of the orders that waited are dead letters; retry or discard them")
+
+
+async def _check_redis(settings: Settings) -> None:
+    """Check that Redis takes writes, before anything is restored."""
+    timeout_ms = settings.limits.redis_call_timeout_ms
+    redis = open_redis(settings.redis(), timeout_ms=timeout_ms, connections=1, name="restore")
+    try:
+        await check_writable(redis)
+    finally:
+        await redis.aclose()

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
+import msgspec
+import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
+from commerce.kernel.errors import NotReady
 from config.settings import Settings
 from lua import SaleKeys
+from ops import shop_backup
 from ops.cli import app
 from ops.services import CliServices, open_cli_services
+from ops.shop_backup import BackupSummary
 from tests.support.gateway import run_workers
 from tests.support.sales import eventually, make_sale, reservation, reserve
 from tests.support.servers import Servers
@@ -33,7 +42,8 @@ async def test_restore_after_wipe_has_every_order_of_the_backup(
 
     directory = tmp_path / "backup"
     env = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database()}
-    result = await _invoke("backup", str(directory), env)
+    async with _role_with_rights(shop):
+        result = await _invoke("backup", str(directory), env)
     assert result[0] == 0, result[1]
     assert "4 orders of 1 sales" in result[1]
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -42,11 +52,8 @@ async def test_restore_after_wipe_has_every_order_of_the_backup(
 
     names = [name async for name in shop.redis.scan_iter(match=f"{{sale:{sale_id}}}:*")]
     await shop.redis.delete(*names)
-    name = f"restored_{uuid4().hex}"
-    admin = await asyncpg.connect(servers.database_url.format("postgres"))
-    await admin.execute(f"CREATE DATABASE {name}")
-    try:
-        env["DATABASE_URL"] = servers.database_url.format(name)
+    async with _new_database(servers) as url:
+        env["DATABASE_URL"] = url
         result = await _invoke("restore", str(directory), env)
         assert result[0] == 0, result[1]
         restored = settings.model_copy(update={"database_url": SecretStr(env["DATABASE_URL"])})
@@ -56,9 +63,76 @@ async def test_restore_after_wipe_has_every_order_of_the_backup(
             audit = await new_shop.audit.audit_sale(sale_id)
             assert audit.clean
             assert audit.total.difference == 0
-    finally:
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await admin.close()
+
+
+async def test_restore_that_failed_after_postgres_is_repeated(
+    shop: CliServices,
+    settings: Settings,
+    servers: Servers,
+    sale_id: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No order of the backup can be stored, which an order writer would put down to the program."""
+    keys = await make_sale(shop, sale_id, {"A": (100, 500, 50)})
+    await shop.redis.xadd(keys.orders, {b"foreign": b"1"})
+    await shop.redis.xadd(keys.orders, {uuid4().bytes: b"not an order"})
+    env = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database()}
+    result = await _invoke("backup", str(tmp_path / "backup"), env)
+    assert result[0] == 0, result[1]
+    await shop.redis.delete(*[name async for name in shop.redis.scan_iter(match=f"{{sale:{sale_id}}}:*")])
+    async with _new_database(servers) as url:
+        env["DATABASE_URL"] = url
+        unreachable = {**env, "REDIS_URL": f"unix://{tmp_path}/none.sock"}
+        assert (await _invoke("restore", str(tmp_path / "backup"), unreachable))[0] == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(shop_backup, "load_sale", _fail)
+            result = await _invoke("restore", str(tmp_path / "backup"), env)
+            assert result[0] == 1
+            assert "no memory" in result[1]
+        result = await _invoke("restore", str(tmp_path / "backup"), env)
+        assert result[0] == 0, result[1]
+        assert "2 of the orders that waited are dead letters" in result[1]
+        assert (await _invoke("restore", str(tmp_path / "backup"), env))[0] == 1  # it is finished
+        connection = await asyncpg.connect(url)
+        try:
+            assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 2
+            assert await connection.fetchval("SELECT to_regclass('restore_progress')") is None
+        finally:
+            await connection.close()
+        assert await shop.redis.hget(keys.stock, "A") == b"100"
+
+
+NOW = datetime(2026, 11, 11, tzinfo=UTC)
+LINE = msgspec.json.encode(shop_backup.WaitingOrder("sale", "1-0", UUID(int=1), b"payload")) + b"\n"
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "orders cut within a line": lambda folder: _cut(folder / "waiting-orders.jsonl", 5),
+    "orders cut after a line": lambda folder: _cut(folder / "waiting-orders.jsonl", len(LINE)),
+    "no orders": lambda folder: (folder / "waiting-orders.jsonl").unlink(),
+    "dump cut": lambda folder: _cut(folder / "postgres.dump", 1),
+    "no dump": lambda folder: (folder / "postgres.dump").unlink(),
+    "summary cut": lambda folder: _cut(folder / "backup.json", 1),
+    "another number of orders, without digests": lambda folder: (folder / "backup.json").write_bytes(
+        msgspec.json.encode(BackupSummary(NOW, 1, 3))
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_damaged_backup_is_refused_before_anything_is_restored(damage: str, tmp_path: Path) -> None:
+    (tmp_path / "waiting-orders.jsonl").write_bytes(LINE * 2)
+    (tmp_path / "postgres.dump").write_bytes(b"dump")
+    digests = {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in (tmp_path / "waiting-orders.jsonl", tmp_path / "postgres.dump")
+    }
+    (tmp_path / "backup.json").write_bytes(msgspec.json.encode(BackupSummary(NOW, 1, 2, digests)))
+    unreachable = f"postgresql://user@/shop?host={tmp_path}"
+    with pytest.raises(NotReady, match="cannot use Postgres"):  # the backup itself is complete
+        await shop_backup.restore_database(tmp_path, unreachable)
+    DAMAGES[damage](tmp_path)
+    with pytest.raises(NotReady, match=r"is damaged|no complete backup"):
+        await shop_backup.restore_database(tmp_path, unreachable)
 
 
 async def test_incomplete_backup_is_refused(settings: Settings, tmp_path: Path) -> None:
@@ -66,6 +140,41 @@ async def test_incomplete_backup_is_refused(settings: Settings, tmp_path: Path) 
     status, output = await _invoke("restore", str(tmp_path), env)
     assert status == 1
     assert "no complete backup" in output
+
+
+@asynccontextmanager
+async def _new_database(servers: Servers) -> AsyncIterator[str]:
+    """Create a database and yield its URL."""
+    name = f"restored_{uuid4().hex}"
+    admin = await asyncpg.connect(servers.database_url.format("postgres"))
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        try:
+            yield servers.database_url.format(name)
+        finally:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@asynccontextmanager
+async def _role_with_rights(shop: CliServices) -> AsyncIterator[None]:
+    """Give a role rights, and drop it afterwards: the server that is restored to has no such role."""
+    name = f"reader_{uuid4().hex}"
+    async with shop.db.connection() as connection:
+        await connection.execute(f"CREATE ROLE {name}; GRANT SELECT ON orders TO {name}")
+        try:
+            yield
+        finally:
+            await connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def _fail(*_: object) -> None:
+    raise NotReady("no memory")
+
+
+def _cut(file: Path, size: int) -> None:
+    file.write_bytes(file.read_bytes()[:-size])
 
 
 async def _invoke(command: str, directory: str, env: dict[str, str]) -> tuple[int, str]:
