@@ -14,6 +14,8 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 import msgspec
 
 _MAX_MISMATCHES = 20
+_MAX_BODY_BYTES = 16_384
+"""of a larger body only the first mismatch is named: a search of each part would delay other requests"""
 _MAX_DEPTH = 20
 
 
@@ -28,8 +30,10 @@ class _Part(NamedTuple):
 def list_mismatches(body: bytes, type_: Any) -> list[tuple[str, msgspec.ValidationError]]:
     """Return the mismatches of a body with the JSON pointers of their parts, at most twenty.
 
-    An error may add a path within its part. The list is empty if the body is not JSON.
+    An error may add a path within its part. The list is empty if the body is not JSON, or larger than 16 kB.
     """
+    if len(body) > _MAX_BODY_BYTES:
+        return []
     try:
         value = msgspec.json.decode(body)
     except (ValueError, RecursionError):

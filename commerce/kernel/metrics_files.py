@@ -144,11 +144,16 @@ class _Key(NamedTuple):
 @lru_cache(_MAX_KEYS_CACHED)
 def _parse_key(text: bytes) -> _Key:
     """Parse a value's key. Raises `ValueError` if it is not one of a metric."""
-    match json.loads(text):
+    try:
+        key = json.loads(text)
+        json.dumps(key, ensure_ascii=False).encode()  # a half of a surrogate pair would fail the whole answer
+    except RecursionError:
+        raise ValueError("an entry is nested too deeply") from None
+    match key:
         case [str(metric), str(sample), dict(labels), str(description)] if (
             _METRIC_NAME.fullmatch(metric)
             and _METRIC_NAME.fullmatch(sample)
-            and all(isinstance(value, str) for value in labels.values())
+            and all(_METRIC_NAME.fullmatch(name) and isinstance(value, str) for name, value in labels.items())
         ):
             float(labels.get("le", 0))
             return _Key(metric, sample, tuple(sorted(labels.items())), description)

@@ -56,6 +56,11 @@ def test_body_with_many_mismatches_names_twenty() -> None:
     assert len(mismatches(order_body("double-11", *[("a", 0)] * 90))) == 20
 
 
+def test_large_body_with_many_mismatches_names_the_first_alone() -> None:
+    """A search for all would hold up every other request."""
+    assert mismatches(order_body("double-11", *[("a", 0)] * 1_000)) == [("/lines/0/quantity", "Expected `int` >= 1")]
+
+
 def test_mismatch_that_a_struct_checks_as_a_whole_is_named() -> None:
     sale = {"sale_id": "a", "title": "A", "currency": "CNY", "opens_at": "0001-01-01T00:00:00Z"}
     assert [place for place, _ in mismatches(sale, SaleInput)] == [""]
