@@ -58,7 +58,8 @@ async def order_writer(services: WorkerServices) -> None:
                 writer = SaleStreamWriter(services, sale_id, read_slots)
                 readers[sale_id] = asyncio.create_task(writer.run(), name=f"write {sale_id}")
             for sale_id in readers.keys() - sale_ids:
-                readers[sale_id].cancel()
+                if not readers[sale_id].cancelling():  # a second time would end the wait for its batches
+                    readers[sale_id].cancel()
             for sale_id in [sale_id for sale_id, task in readers.items() if task.done()]:
                 _log_failure(readers.pop(sale_id))
             await wait_or_stop(services.stop, _POLL_INTERVAL_S)
@@ -193,7 +194,10 @@ class SaleStreamWriter:
                 not_storable, result = error, error.result
             await self._dead_letter_lost(connection, lost, now, result)
         if not_storable:
+            self._persistence.confirm(result)
             raise not_storable
+        resolved = [item.order.order_id for item in orders] + [failed.order_id for failed in unreadable]
+        self._persistence.confirm(result, resolved)
         self._count(result)
         failpoint("writer.after_commit")
         metrics.WRITE_BATCH_SECONDS.observe(perf_counter() - started)

@@ -21,7 +21,7 @@ one kind:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -89,7 +89,8 @@ class SalePersistence:
     def __init__(self) -> None:
         self._stored = 0
         self._stored_when_suspected: dict[UUID, int] = {}
-        self._stored_when_kind_failed: dict[str, int] = {}
+        self._first_of_kind: dict[str, tuple[int, UUID]] = {}
+        """the first failed order of each kind since an order was stored, with `_stored` then"""
 
     async def persist(
         self,
@@ -102,21 +103,21 @@ class SalePersistence:
     ) -> PersistResult:
         """Store a batch, of which some orders could not be decoded; a repeat stores nothing twice.
 
-        Raises `OrdersNotStorable` if there are suspects, else only errors that no order caused. Some orders may be
-        stored then.
+        Call `confirm` with the result after the commit. Raises `OrdersNotStorable` if there are suspects, else only
+        errors that no order caused. Some orders may be stored then.
         """
         result, failed = PersistResult(), list(unreadable)
-        try:
-            for first in range(0, len(batch), orders_per_transaction):
-                await _persist(connection, batch[first : first + orders_per_transaction], now, result, failed)
-        finally:
-            self._stored += result.stored + len(result.refused)
+        for first in range(0, len(batch), orders_per_transaction):
+            await _persist(connection, batch[first : first + orders_per_transaction], now, result, failed)
         if failed:
             await self._judge(connection, failed, now, result)
-        if self._stored_when_suspected:
-            for order_id in (*(item.order.order_id for item in batch), *(order.order_id for order in unreadable)):
-                self._stored_when_suspected.pop(order_id, None)
         return result
+
+    def confirm(self, result: PersistResult, resolved: Iterable[UUID] = ()) -> None:
+        """Count what was committed as evidence, and forget orders that are stored or dead letters."""
+        self._stored += result.stored + len(result.refused)
+        for order_id in resolved:
+            self._stored_when_suspected.pop(order_id, None)
 
     async def _judge(
         self, connection: Connection, failed: Sequence[FailedOrder], now: datetime, result: PersistResult
@@ -146,8 +147,12 @@ class SalePersistence:
         is_new = suspected == [None] * len(orders)
         if any(stored is not None and stored < self._stored for stored in suspected):
             return False
-        is_first = self._stored_when_kind_failed.get(kind) != self._stored
-        self._stored_when_kind_failed[kind] = self._stored
+        this = (self._stored, orders[0].order_id)
+        first = self._first_of_kind.get(kind, this)
+        # The same order comes again, without being a suspect, if its dead letter was rolled back.
+        is_first = first[0] != self._stored or first == this
+        if is_first:
+            self._first_of_kind[kind] = this
         if is_new and is_first and len(orders) == 1 and await _can_store(connection, orders[0], now):
             return False
         for order in orders:

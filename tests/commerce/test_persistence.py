@@ -114,7 +114,7 @@ async def test_orders_with_same_error_are_suspects_until_another_is_stored(
             with pytest.raises(OrdersNotStorable, match="cannot store 3 orders"):
                 await persistence.persist(connection, batch, NOW)
         assert not await stored_ids(connection, "dead_letters") & {item.order.order_id for item in batch}
-        await persistence.persist(connection, [streamed_order()], NOW)
+        persistence.confirm(await persistence.persist(connection, [streamed_order()], NOW))
         assert len((await persistence.persist(connection, batch, NOW)).dead_lettered) == 3
 
 
@@ -125,9 +125,33 @@ async def test_bad_orders_one_by_one_are_suspects_after_the_first(
     assert len((await persistence.persist(connection, [first], NOW)).dead_lettered) == 1
     with pytest.raises(OrdersNotStorable):
         await persistence.persist(connection, [second], NOW)
-    await persistence.persist(connection, [streamed_order()], NOW)
+    persistence.confirm(await persistence.persist(connection, [streamed_order()], NOW))
     assert len((await persistence.persist(connection, [second], NOW)).dead_lettered) == 1
     assert len((await persistence.persist(connection, [third], NOW)).dead_lettered) == 1
+
+
+async def test_orders_that_are_rolled_back_prove_nothing(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    persistence, batch = SalePersistence(), [streamed_order(total_minor=-1) for _ in range(3)]
+    for _ in range(2):
+        with pytest.raises(OrdersNotStorable):
+            await persistence.persist(connection, batch, NOW)
+        transaction = connection.transaction()
+        await transaction.start()
+        assert (await persistence.persist(connection, [streamed_order()], NOW)).stored == 1
+        await transaction.rollback()
+
+
+async def test_dead_letter_after_rollback_is_kept(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """A lone bad order in a quiet sale would else be a suspect until another order comes."""
+    persistence, bad = SalePersistence(), streamed_order(total_minor=-1)
+    transaction = connection.transaction()
+    await transaction.start()
+    assert len((await persistence.persist(connection, [bad], NOW)).dead_lettered) == 1
+    await transaction.rollback()
+    persistence.confirm(await persistence.persist(connection, [bad], NOW), [bad.order.order_id])
+    assert await stored_ids(connection, "dead_letters") == {bad.order.order_id}
+    with pytest.raises(OrdersNotStorable):
+        await persistence.persist(connection, [streamed_order(total_minor=-1)], NOW)
 
 
 SCHEMA_DEFECTS = {

@@ -24,7 +24,7 @@ from ops.services import CliServices
 from tests.support.gateway import run_workers
 from tests.support.proxy import open_postgres_proxy
 from tests.support.sales import eventually, make_sale, reservation, reserve
-from workers import metrics
+from workers import metrics, order_writer
 
 CONCURRENT_READS, SALES, BLOCK_MS = 2, 12, 600
 
@@ -210,3 +210,68 @@ async def _has_dead_letters(shop: CliServices, count: int) -> bool:
 
 async def _has_stored(shop: CliServices, count: int) -> bool:
     return await _count_stored(shop) == count
+
+
+async def _fails_to_write(more_than: float) -> bool:
+    return metrics.WRITE_FAILURES._value.get() > more_than  # type: ignore[no-any-return]
+
+
+async def test_failed_commit_of_orders_is_no_evidence(
+    shop: CliServices, make_settings: Callable[..., Settings], sale_id: str
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    await _order(shop, keys, sale_id, 2, price=-1)
+    attempts_before, failures_before = metrics.SUSPECT_BATCHES._value.get(), metrics.WRITE_FAILURES._value.get()
+    async with shop.db.connection() as connection:
+        await connection.execute(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE serialization_failure; END $$; CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON orders "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()"
+        )
+    async with run_workers(make_settings(writer={"entries_per_read": 1, "backoff_max_s": 0.1}), "order_writer"):
+        await eventually(lambda: _has_suspects(attempts_before + 2))
+        await _order(shop, keys, sale_id)
+        suspected = metrics.SUSPECT_BATCHES._value.get() - attempts_before
+        await eventually(lambda: _fails_to_write(failures_before + suspected + 2))
+        suspected = metrics.SUSPECT_BATCHES._value.get()
+        await eventually(lambda: _has_suspects(suspected + 2))
+        assert (await _count_stored(shop), await _count_dead_letters(shop)) == (0, 0)
+        async with shop.db.connection() as connection:
+            await connection.execute("DROP TRIGGER fail ON orders")
+        await eventually(lambda: _are_written(shop.redis, [keys]))
+    assert (await _count_stored(shop), await _count_dead_letters(shop)) == (1, 2)
+
+
+async def test_reader_that_ends_finishes_its_batches_however_long_they_take(
+    shop: CliServices, settings: Settings, sale_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    await _order(shop, keys, sale_id)
+    lists: list[set[str]] = []
+    to_read = {sale_id}
+
+    async def list_sales(services: object) -> set[str]:
+        lists.append(set(to_read))
+        return lists[-1]
+
+    def find_readers() -> list[asyncio.Task[None]]:
+        return [task for task in asyncio.all_tasks() if "SaleStreamWriter.run" in repr(task.get_coro())]
+
+    async def was_listed(times: int) -> bool:
+        return len(lists) >= times
+
+    monkeypatch.setattr(order_writer, "_sales_to_read", list_sales)
+    monkeypatch.setattr(order_writer, "_POLL_INTERVAL_S", 0.02)
+    async with run_workers(settings, "order_writer"):
+        async with shop.db.transaction() as connection:
+            await connection.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+            await eventually(lambda: _list_pending(shop, keys))
+            to_read.clear()
+            await eventually(partial(was_listed, len(lists) + 5))
+            assert len(find_readers()) == 1
+        await eventually(lambda: _are_written(shop.redis, [keys]))
+
+        async def has_ended() -> bool:
+            return not find_readers()
+
+        await eventually(has_ended)
