@@ -22,11 +22,11 @@ ALTER TABLE dead_letters
     ADD COLUMN retry_at timestamptz,
     ADD COLUMN retry_epoch integer,
     ADD COLUMN retry_seq bigint,
-    ADD CHECK (NOT stock_lost OR units IS NULL),
+    ADD CHECK (NOT stock_lost OR units IS NULL OR retry_seq IS NOT NULL),
     ADD CHECK ((retry_id IS NULL) = (retry_at IS NULL)),
     ADD CHECK ((retry_epoch IS NULL) = (retry_seq IS NULL)),
     ADD CHECK (retry_seq IS NULL OR retry_id IS NOT NULL);
-COMMENT ON COLUMN dead_letters.stock_lost IS 'The order holds no units any more: a retry has to reacquire them';
+COMMENT ON COLUMN dead_letters.stock_lost IS 'Redis lost the units of the order: a retry has to reacquire them';
 COMMENT ON COLUMN dead_letters.retry_id IS 'Id under which a retry reacquires the units in Redis; it may have done so';
 COMMENT ON COLUMN dead_letters.retry_at IS 'Creation time of retry_id: Redis keeps the id under this day';
 COMMENT ON COLUMN dead_letters.retry_epoch IS 'Load of the sale in which the units were reacquired';

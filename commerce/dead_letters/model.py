@@ -12,7 +12,7 @@ import msgspec
 class DeadLetter(msgspec.Struct, frozen=True):
     """An accepted order that could not be stored. `order` is set only where a single dead letter is read.
 
-    With `stock_lost` it holds no units: Redis was wiped while a writer held the order, and a retry reacquires them.
+    With `stock_lost` it has lost its units: Redis was wiped while a writer held the order, and a retry reacquires them.
     """
 
     order_id: UUID

@@ -32,7 +32,7 @@ UPDATE dead_letters SET retry_id = NULL, retry_at = NULL WHERE order_id = $1;
 UPDATE dead_letters SET retry_epoch = $2, retry_seq = $3 WHERE order_id = $1;
 
 -- name: hold_units
-UPDATE dead_letters SET stock_lost = false, units = $2 WHERE order_id = $1;
+UPDATE dead_letters SET units = $2 WHERE order_id = $1;
 
 -- name: insert_release
 INSERT INTO releases (release_id, sale_id, user_id, units, reason, due_at, created_at)

@@ -111,7 +111,7 @@ async def mark_reacquired(connection: Connection, order_id: UUID, epoch: int, se
 
 
 async def hold_units(connection: Connection, order_id: UUID, units: dict[str, int]) -> None:
-    """Make a dead letter hold the reacquired units, as one that never lost them."""
+    """Make a dead letter hold the reacquired units."""
     await connection.execute(queries.hold_units, order_id, orjson.dumps(units).decode())
 
 

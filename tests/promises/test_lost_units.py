@@ -216,13 +216,16 @@ async def test_retry_that_is_too_old_begins_again(lost: LostOrder) -> None:
     await lost.check(free=UNITS - 2, stored=1, taken=2)
 
 
-@pytest.mark.parametrize("steps", ["", "fail_retry", "load", "fail_retry load"])
-async def test_order_sent_again_under_its_id_is_counted_by_a_load(lost: LostOrder, steps: str) -> None:
+@pytest.mark.parametrize("has_retry", [False, True])
+@pytest.mark.parametrize("is_loaded", [False, True])
+async def test_order_sent_again_under_its_id_is_counted_by_a_load(
+    lost: LostOrder, has_retry: bool, is_loaded: bool
+) -> None:
     """A gateway without an answer sends the order again, and the new load accepts it."""
-    for step in steps.split()[: steps.count("fail_retry")]:
-        await getattr(lost, step)()
+    if has_retry:
+        await lost.fail_retry()
     await lost.send_again()
-    if "load" in steps:
+    if is_loaded:
         await lost.load()
         assert await lua.read_units_free(lost.shop.redis, lost.keys, ["a"]) == [UNITS - 2]
     await lost.write()
@@ -230,6 +233,16 @@ async def test_order_sent_again_under_its_id_is_counted_by_a_load(lost: LostOrde
         await lost.discard()
     await lost.retry()
     assert (await lost.read_letter()).status == "retried"
+    await lost.check(free=UNITS - 2, stored=1, taken=2)
+
+
+async def test_order_sent_again_after_its_discard_is_counted_by_a_load(lost: LostOrder, settings: Settings) -> None:
+    await lost.fail_retry()
+    await lost.discard()
+    await lost.send_again()
+    await lost.load()
+    await lost.release(settings)
+    await lost.write()
     await lost.check(free=UNITS - 2, stored=1, taken=2)
 
 
