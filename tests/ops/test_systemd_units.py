@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tests.support.redis_page import PAGE
 from workers.registry import WORKERS
 
 UNITS = sorted((Path(__file__).parents[2] / "config" / "systemd").glob("*.service"))
+GATEWAY = "/opt/floodgate/bin/floodgate gateway"
 FLOODGATE = Path(sys.executable).with_name("floodgate")
 
 
@@ -34,6 +36,15 @@ def test_unit_restarts_stops_in_time_and_has_limits(unit: Path) -> None:
     assert int(service["TimeoutStopSec"]) > LimitSettings().graceful_stop_s + 5
     assert int(service["LimitNOFILE"]) > LimitSettings().connections + LimitSettings().admin_connections + 1_000
     assert {"RuntimeDirectory", "MemoryMax", "User", "EnvironmentFile"} <= set(service)
+
+
+@pytest.mark.parametrize(("instance", "port"), [("1", 8_091), ("9", 8_099), ("10", 8_100), ("64", 8_154)])
+def test_gateway_of_any_number_has_an_admin_port_of_its_own(instance: str, port: int) -> None:
+    [unit] = [unit for unit in UNITS if "gateway" in unit.name]
+    [command] = re.findall(r"^ExecStart=(.+)$", unit.read_text(), re.MULTILINE)
+    command = command.replace("%i", instance).replace("$$", "$").replace(GATEWAY, "printenv FLOODGATE_HTTP__ADMIN_PORT")
+    result = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=10, check=True)
+    assert int(result.stdout) == port
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd")
