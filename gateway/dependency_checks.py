@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 
 import asyncpg
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 
 import lua
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import NotReady, ProblemError
-from commerce.kernel.postgres import connect, is_read_only
+from commerce.kernel.postgres import connect, is_read_only, safe_error_text
 from commerce.kernel.redis_client import check_redis
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from config.settings import Settings
@@ -29,6 +30,9 @@ _WRITE_REFUSALS = {
     "NOREPLICAS": "fewer replicas are connected than its min-replicas-to-write",
     "READONLY": "it is a replica (give the master's address)",
 }
+_CODES: dict[type[Exception], str] = {OutOfMemoryError: "OOM", ReadOnlyError: "READONLY"}
+"""codes that the client takes off the text"""
+_NO_PERMISSION = re.compile("NOPERM|no permissions|can't (run|access)", re.IGNORECASE)
 
 
 class SharedCheck:
@@ -43,26 +47,33 @@ class SharedCheck:
         self._timeout_s = timeout_s
         self._running: asyncio.Task[str] | None = None
         self._finished_at = float("-inf")
+        self._reason = ""
 
     async def result(self) -> str:
-        """Return `ok` or the error as text, at most a second old."""
+        """Return `ok` or the reason, at most a second old.
+
+        The reason names no address and no user, because anybody may ask; the log has all of it.
+        """
         running = self._running
         if running is None or (running.done() and self._clock.monotonic() - self._finished_at >= _MAX_AGE_S):
             running = self._running = asyncio.create_task(self._run())
         return await asyncio.shield(running)  # a caller that leaves does not end the check of the others
 
     async def _run(self) -> str:
+        reason, details = "ok", ""
         try:
             await asyncio.wait_for(self._check(), self._timeout_s)
         except TimeoutError:
-            return f"no answer within {self._timeout_s:g} s"
-        except ProblemError as error:
-            return error.detail
+            reason = f"no answer within {self._timeout_s:g} s"
         except Exception as error:  # noqa: BLE001  # any error means not ready, and the answer shows it
-            return f"{type(error).__name__}: {error}"
+            reason = error.detail if isinstance(error, ProblemError) else type(error).__name__
+            details = safe_error_text(error.__cause__ or error)
         finally:
             self._finished_at = self._clock.monotonic()
-        return "ok"
+        if reason != (self._reason or "ok"):
+            _logger.warning("the state of Redis has changed", extra={"reason": reason, "details": details})
+        self._reason = reason
+        return reason
 
 
 def build_redis_check(redis: Redis, link: RedisMultiplexer, settings: Settings, clock: Clock) -> SharedCheck:
@@ -73,18 +84,28 @@ def build_redis_check(redis: Redis, link: RedisMultiplexer, settings: Settings, 
     """
 
     async def check() -> None:
-        await check_redis(redis, settings.durability, settings.replicas)
+        try:
+            await check_redis(redis, settings.durability, settings.replicas)
+        except NotReady as error:
+            if error.__cause__ is None:
+                raise
+            raise NotReady(f"cannot reach Redis: {type(error.__cause__).__name__}") from error.__cause__
         try:
             await lua.check_writable(link)
         except RedisError as error:
-            raise NotReady(f"Redis takes no orders: {_explain(str(error))}") from error
+            raise NotReady(f"Redis takes no orders: {_explain(error)}") from error
 
     return SharedCheck(check, clock, _REDIS_TIMEOUT_S)
 
 
-def _explain(message: str) -> str:
-    words = message.split()  # in a script's error Redis 6 puts the code after other words
-    return next((reason for code, reason in _WRITE_REFUSALS.items() if code in words), message)
+def _explain(error: RedisError) -> str:
+    words = [
+        *str(error).split(),
+        _CODES.get(type(error)),
+    ]  # in a script's error Redis 6 puts the code after other words
+    if _NO_PERMISSION.search(str(error)):
+        return "its user can't run this command (give it the rights on the commands and keys of a sale)"
+    return next((reason for code, reason in _WRITE_REFUSALS.items() if code in words), type(error).__name__)
 
 
 class DatabaseMonitor:
@@ -114,7 +135,7 @@ class DatabaseMonitor:
             await self._clock.sleep(_DATABASE_INTERVAL_S)
 
     async def _is_read_only(self) -> bool:
-        connection = await connect(self._url, name="readiness", timeout_s=_DATABASE_TIMEOUT_S)
+        connection = await connect(self._url, name="readiness", timeout_s=_DATABASE_TIMEOUT_S, must_own_session=False)
         try:
             return await is_read_only(connection)
         finally:

@@ -246,16 +246,18 @@ async def verify_postgres_durability(connection: Connection, durability: str) ->
         raise NotDurable(f"cannot use Postgres with durability {durability!r}: {'; '.join(risks)}")
 
 
-async def connect(url: str, *, name: str, timeout_s: float) -> Connection:
+async def connect(url: str, *, name: str, timeout_s: float, must_own_session: bool = True) -> Connection:
     """Open a single connection with the same name and timeouts.
 
-    Raises `NotReady` if Postgres cannot be used.
+    Raises `NotReady` if Postgres cannot be used. With `must_own_session` a pooler may not share the session; behind a
+    full one that check takes up to two seconds.
     """
     with _explain_failed_connect():
         connection: Connection = await asyncpg.connect(url, **_connection_options(timeout_s))
         try:
             await _apply_settings(connection, _session_settings(name, timeout_s))
-            await _verify_own_session(connection, url, timeout_s)
+            if must_own_session:
+                await _verify_own_session(connection, url, timeout_s)
         except BaseException:
             connection.terminate()
             raise

@@ -16,8 +16,10 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
+from commerce.kernel.clock import SystemClock
 from commerce.kernel.errors import NotReady
 from commerce.kernel.postgres import Connection, connect, open_database
+from gateway.dependency_checks import DatabaseMonitor
 from ops.local.subprocesses import ProcessSpec
 from tests.support.processes import free_port
 from tests.support.servers import run_process
@@ -68,7 +70,11 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @pytest.fixture
 def pgbouncer_url(request: pytest.FixtureRequest, database_url: str) -> Iterator[str]:
-    """Run PgBouncer in front of the test's database. The parameter is its pool mode."""
+    """Run PgBouncer in front of the test's database.
+
+    The parameter is its pool mode, and the number of its sessions if it is limited.
+    """
+    mode, _, size = request.param.partition(" ")
     database, [host] = urlsplit(database_url).path[1:], parse_qs(urlsplit(database_url).query)["host"]
     run_as = Path(host).stat().st_uid if os.geteuid() == 0 else None  # PgBouncer refuses to run as root
     with tempfile.TemporaryDirectory(prefix="fg-") as name:
@@ -77,7 +83,8 @@ def pgbouncer_url(request: pytest.FixtureRequest, database_url: str) -> Iterator
         (home / "users").write_text('"floodgate" ""\n')
         (home / "ini").write_text(
             f"[databases]\n{database} = host={host} port=5432 dbname={database}\n[pgbouncer]\nlisten_port = {port}\n"
-            f"unix_socket_dir = {home}\nauth_type = trust\nauth_file = {home}/users\npool_mode = {request.param}\n"
+            f"unix_socket_dir = {home}\nauth_type = trust\nauth_file = {home}/users\npool_mode = {mode}\n"
+            + (f"default_pool_size = {size}\n" if size else "")
         )
         url = f"{database_url.replace(host, name)}&port={port}"
 
@@ -132,6 +139,14 @@ needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbo
 @pytest.mark.parametrize("pgbouncer_url", ["session"], indirect=True)
 async def test_pgbouncer_with_session_pooling_keeps_session_settings(pgbouncer_url: str) -> None:
     await _check_settings(pgbouncer_url)
+
+
+@needs_pgbouncer
+@pytest.mark.parametrize("pgbouncer_url", ["session 1"], indirect=True)
+async def test_monitor_behind_full_pgbouncer_needs_no_second_session(pgbouncer_url: str) -> None:
+    """The pool has one session: another connection would wait for longer than the monitor does."""
+    monitor = DatabaseMonitor(pgbouncer_url, SystemClock())
+    assert await asyncio.wait_for(monitor._is_read_only(), 1.5) is False
 
 
 @needs_pgbouncer

@@ -122,6 +122,22 @@ async def test_readiness_agrees_with_orders_in_each_state_of_redis(
         assert strays == []
 
 
+async def test_readiness_with_redis_gone_shows_no_address_and_logs_it(
+    make_settings: Callable[..., Settings], socket_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody may ask. The log has the address, once per change."""
+    async with open_shop_on_own_redis(make_settings, socket_home) as (gateway, redis):
+        await eventually(lambda: _is_ready(gateway, True))
+        await redis.shutdown(nosave=True)
+        await eventually(lambda: _is_ready(gateway, False))
+        for _ in range(3):
+            ready = await gateway.call("GET", "/health/ready", user=None)
+            assert str(socket_home) not in ready.text
+            assert "cannot reach Redis: " in ready.body["checks"]["redis"]
+        changes = [record for record in caplog.records if record.message == "the state of Redis has changed"]
+        assert [str(socket_home) in getattr(record, "details", "") for record in changes] == [True]
+
+
 async def _is_ready(gateway: TestGateway, expected: bool) -> bool:
     ready = await gateway.call("GET", "/health/ready", user=None)
     return (ready.status == 200) is expected
