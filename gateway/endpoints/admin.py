@@ -219,6 +219,7 @@ OPERATIONS = [
     ),
     _sales(
         method="POST",
+        is_one_transaction=True,
         path=_SALES_PATH,
         handler=create_sale,
         summary="Create a sale",

@@ -25,7 +25,12 @@ _SHOP = {
 
 @pytest.fixture
 async def pay(shop: CliServices, sale_id: str, short_polls: None) -> AsyncIterator[PaymentShop]:
-    settings = shop.settings.model_copy(update={"payments": shop.settings.payments.model_copy(update=_SHOP)})
+    settings = shop.settings.model_copy(
+        update={
+            "payments": shop.settings.payments.model_copy(update=_SHOP),
+            "http": shop.settings.http.model_copy(update={"proxy_networks": ()}),
+        }
+    )
     async with open_payment_shop(replace(shop, settings=settings), sale_id) as payment_shop:
         yield payment_shop
         await payment_shop.wait_until_idle()
@@ -151,6 +156,17 @@ async def test_page_of_provider_leads_back_to_the_shop_only(pay: PaymentShop) ->
         answer = await pay.gateway.call("POST", f"/v1/orders/{order_id}/payments", json=body)
         assert (answer.status, answer.code) == (422, "invalid"), answer.text
         assert answer.body["errors"][0]["pointer"] == "/payments/0/return_url"
+
+
+async def test_page_for_payer_behind_a_proxy_needs_their_address(shop: CliServices, sale_id: str) -> None:
+    """The sender is then the proxy, from whose address the customer does not open the page."""
+    async with open_payment_shop(shop, sale_id) as pay:
+        order_id = await pay.add_order()
+        tender = {"method": "wechatpay", "amount": 100, "flow": "mobile_page"}
+        path = f"/v1/orders/{order_id}/payments"
+        answer = await pay.gateway.call("POST", path, json={"payments": [tender]})
+        assert (answer.status, answer.body["errors"][0]["pointer"]) == (422, "/payments/0/payer_ip"), answer.text
+        await start(pay, order_id, "wechatpay", flow="mobile_page", payer_ip="203.0.113.7")
 
 
 LIFETIMES = {"alipay": Alipay.max_lifetime, "wechatpay": WeChatPay.max_lifetime}
