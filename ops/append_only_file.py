@@ -15,6 +15,8 @@ from commerce.kernel.errors import NotReady
 
 MULTIPART_MAJOR = 7
 """first version that keeps several append-only files and a manifest, which older ones ignore"""
+_SERVERS = ("redis", "valkey")
+"""beginnings of the names of processes that may use the files"""
 _FLUSHES = (b"FLUSHALL", b"FLUSHDB")
 _MAX_WORD_BYTES = 512 * 1024 * 1024
 _END_OF_SNAPSHOT = re.compile(rb"\xff.{8}(?=\*2\r\n\$6\r\nSELECT\r\n)", re.DOTALL)
@@ -114,7 +116,7 @@ def require_stopped(directory: Path) -> None:
         try:
             is_open = any(_identify(opened) in files for opened in (process / "fd").iterdir())
         except PermissionError:
-            if "redis" in _read_name(process):
+            if _read_name(process).startswith(_SERVERS):
                 raise NotReady(
                     f"cannot see whether process {process.name}, a Redis, uses {directory}; run this as root"
                 ) from None

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from commerce.kernel.errors import NotReady
+from commerce.kernel.stream_payload import decode_accepted, encode_accepted
 from config.settings import Settings
 from lua import SaleKeys
 from ops import shop_backup
@@ -73,8 +74,14 @@ async def test_restore_that_failed_after_postgres_is_repeated(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No order of the backup can be stored, which an order writer would put down to the program."""
+    """No order of a sale can be stored, which an order writer would put down to the program."""
+    other_keys = await make_sale(shop, f"{sale_id}-b", {"B": (100, 500, 50)})
+    await reserve(shop.redis, other_keys, reservation(shop.ids.new, f"{sale_id}-b", {"B": 1}, user="other", price=500))
     keys = await make_sale(shop, sale_id, {"A": (100, 500, 50)})
+    for number in range(2):
+        order = decode_accepted(reservation(shop.ids.new, sale_id, {"A": 3}, user=f"user-{number}", price=500).payload)
+        payload = encode_accepted(msgspec.structs.replace(order, currency="yuan"))
+        await shop.redis.xadd(keys.orders, {order.order_id.bytes: payload})
     await shop.redis.xadd(keys.orders, {b"foreign": b"1"})
     await shop.redis.xadd(keys.orders, {uuid4().bytes: b"not an order"})
     env = {"REDIS_URL": settings.redis(), "DATABASE_URL": settings.database()}
@@ -92,15 +99,16 @@ async def test_restore_that_failed_after_postgres_is_repeated(
             assert "no memory" in result[1]
         result = await _invoke("restore", str(tmp_path / "backup"), env)
         assert result[0] == 0, result[1]
-        assert "2 of the orders that waited are dead letters" in result[1]
+        assert "4 of the orders that waited are dead letters" in result[1]
         assert (await _invoke("restore", str(tmp_path / "backup"), env))[0] == 1  # it is finished
         connection = await asyncpg.connect(url)
         try:
-            assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 2
+            assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 4
+            assert await connection.fetchval("SELECT count(*) FROM orders") == 1
             assert await connection.fetchval("SELECT to_regclass('restore_progress')") is None
         finally:
             await connection.close()
-        assert await shop.redis.hget(keys.stock, "A") == b"100"
+        assert await shop.redis.hget(keys.stock, "A") == b"94"  # dead letters hold their units
 
 
 NOW = datetime(2026, 11, 11, tzinfo=UTC)
