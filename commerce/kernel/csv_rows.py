@@ -77,6 +77,8 @@ def account_for_lines(report: ImportReport, lines: Sequence[str]) -> Iterator[No
     """Add a note to an exception that interrupts an import: how many lines were not read."""
     try:
         yield
+    except UnreadableCsv:  # the header is wrong: to import the file again as it is would not help
+        raise
     except Exception as error:
         unread = max(0, len(lines) - 1 - report.blank - report.lines)
         error.add_note(f"{report.lines} lines are imported or refused, {unread} were not read: import the file again")

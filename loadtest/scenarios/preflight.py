@@ -100,6 +100,10 @@ class Preflight:
         sale = check_tagged(response, _sale, lambda sale: sale.sale_id == sale_id)
         if not isinstance(sale, ExpectedRefusal) and sale.value.state == "closed":
             raise SetUpFault(f"the sale {sale_id!r} is closed; give another --sale")
+        if not isinstance(sale, ExpectedRefusal) and sale.value.state == "paused":
+            raise SetUpFault(
+                f"the sale {sale_id!r} is paused; open it with `floodgate sale open`, or give another --sale"
+            )
         offers: dict[str, Offer] = {}
         cursor = ""
         for _page in range(_MAX_OFFER_PAGES):

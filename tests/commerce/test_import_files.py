@@ -266,7 +266,7 @@ async def test_interrupted_import_says_how_many_lines_were_not_read(
     assert error.value.__notes__ == ["500 lines are imported or refused, 701 were not read: import the file again"]
 
 
-async def test_import_of_wrong_header_reads_no_line(shop: CliServices) -> None:
+async def test_import_of_wrong_header_gives_no_advice_to_import_it_again(shop: CliServices) -> None:
     with pytest.raises(UnreadableCsv) as error:
         await shop.catalog.import_csv(["sku,name", "A1,Mug", "A2,Mug"])
-    assert error.value.__notes__ == ["0 lines are imported or refused, 2 were not read: import the file again"]
+    assert not hasattr(error.value, "__notes__")

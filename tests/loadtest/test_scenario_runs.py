@@ -132,9 +132,10 @@ async def test_preflight_of_wrong_sale_or_server_names_the_remedy(
     shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
 ) -> None:
     """One process for all cases, because locust is slow to import and patches the process that does."""
-    closed, empty = f"{sale_id}-closed", f"{sale_id}-empty"
-    for name in (sale_id, closed):
+    closed, paused, empty = f"{sale_id}-closed", f"{sale_id}-paused", f"{sale_id}-empty"
+    for name in (sale_id, closed, paused):
         await make_sale(shop, name, {"phone": (10, 399_900, 1)})
+    await shop.sales.pause(paused, "test")
     await shop.sales.close(closed, "test")
     await make_sale(shop, empty, {}, opened=False)
     nobody = f"http://127.0.0.1:{free_port()}"
@@ -144,6 +145,7 @@ async def test_preflight_of_wrong_sale_or_server_names_the_remedy(
             (gateway.base, "nosuch", "has no sale 'nosuch'; give another --sale"),
             (gateway.base, "no such/sale?", "give another --sale"),
             (gateway.base, closed, "is closed; give another --sale"),
+            (gateway.base, paused, "is paused; open it with `floodgate sale open`, or give another --sale"),
             (gateway.base, empty, "; give another --sale"),
             (nobody, sale_id, f"no answer from {nobody}"),
             (nobody.removeprefix("http://"), sale_id, "is no URL of a server; give it with --host http://HOST:PORT"),
