@@ -26,6 +26,7 @@ from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.postgres import MIN_VERSION as POSTGRES_MIN
 from commerce.kernel.redis_client import MIN_VERSION as REDIS_MIN
 from ops.append_only_file import find_required_major
+from ops.local.leftover_servers import REDIS_PID_FILE
 from ops.local.server_sockets import (
     REDIS_SOCKET,
     make_socket_dir,
@@ -79,6 +80,7 @@ def prepare_redis_server(data_dir: Path) -> EmbeddedServer:
         "unixsocket": str(socket),
         "unixsocketperm": "700",
         "dir": str(home),
+        "pidfile": str(home / REDIS_PID_FILE),
         "daemonize": "no",
         "save": "",
         "appendonly": "yes",

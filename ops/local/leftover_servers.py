@@ -25,6 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from ops.local.server_sockets import POSTGRES_SOCKET, REDIS_SOCKET, find_socket_dir
 from ops.local.subprocesses import ProcessFailed
 
+REDIS_PID_FILE = "redis.pid"
 _POLL_INTERVAL_S = 0.05
 _TIMEOUT_S = 30
 _START_TOLERANCE_S = 30
@@ -168,10 +169,28 @@ async def _stop_redis(data_dir: Path) -> None:
         pid = int((await client.info("server"))["process_id"])
         await client.shutdown(nosave=True)  # nosave: without a snapshot; the append-only file is complete
         await _wait_for_end(pid)
-    except (OSError, RedisConnectionError):
-        pass  # as usual: nothing listens there
+    except (OSError, RedisConnectionError):  # as usual: nothing listens there; or its socket is gone, or it is loading
+        await _stop_unreachable_redis(home)
     finally:
         await client.aclose()
+
+
+async def _stop_unreachable_redis(home: Path) -> None:
+    """Stop the Redis that the pid file names: a second one would write into the same append-only file."""
+    file = home / REDIS_PID_FILE
+    try:
+        pid, noted_at = int(file.read_text()), file.stat().st_mtime
+    except (OSError, ValueError):
+        return
+    process = read_identity(pid) if pid > 1 else None
+    if process is None or abs(process.started_at - noted_at) > _START_TOLERANCE_S:
+        return
+    if process.directory is None:  # `ps` tells it for Postgres only
+        raise ProcessFailed(f"cannot start Redis: process {pid} may be that of an earlier run; stop it by hand")
+    if _is_same(process.directory, home):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        await _wait_for_end(pid)
 
 
 def _is_running(pid: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -134,6 +136,38 @@ async def test_redis_of_another_directory_is_not_stopped(home: Path, leftover: L
         await stop_leftover_servers(home)
     with closing(Redis(unix_socket_path=str(leftover.home / "redis" / "redis.sock"))) as client:
         assert client.ping()
+
+
+def test_redis_without_its_socket_is_stopped(home: Path) -> None:
+    with run_process(embedded_servers.prepare_redis_server(home).spec) as process:
+        (home / "redis" / "redis.sock").unlink()
+        asyncio.run(stop_leftover_servers(home))
+        assert process.wait(5) == 0
+
+
+@pytest.mark.parametrize("noted", ["now", "a day ago", "in its directory a day ago"])
+async def test_pid_file_of_redis_that_names_a_bystander_signals_nobody(
+    home: Path, bystander: subprocess.Popen[bytes], noted: str
+) -> None:
+    file = home / "redis" / "redis.pid"
+    if "in its directory" in noted:
+        process = read_identity(bystander.pid)
+        assert process
+        assert process.directory
+        (home / "redis").rmdir()
+        (home / "redis").symlink_to(process.directory)
+    file.write_text(f"{bystander.pid}\n")
+    if "a day ago" in noted:
+        os.utime(file, (time.time() - 86_400,) * 2)
+    await stop_leftover_servers(home)
+    with pytest.raises(subprocess.TimeoutExpired):
+        bystander.wait(0.3)
+
+
+@pytest.mark.parametrize("text", ["", "x\n", "0\n", "-1\n", "1\n", "99999999999999999999\n"])
+async def test_broken_pid_file_of_redis_signals_nobody(home: Path, text: str) -> None:
+    (home / "redis" / "redis.pid").write_text(text)
+    await stop_leftover_servers(home)
 
 
 async def test_leftover_servers_are_stopped(leftover: Leftover) -> None:
