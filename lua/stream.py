@@ -24,6 +24,7 @@ _renew_claims = Script("renew_claims")
 _FIRST = b"0-0"
 _PAGE_ENTRIES = 200
 _SCAN_COUNT = 1_000
+_RECORDS_PER_CALL = 2_000
 _KEY_DAYS, _DAY_S = 3, 86_400
 
 
@@ -224,13 +225,15 @@ async def restore_key_records(client: Redis, keys: SaleKeys, records: Sequence[t
 
     Existing records are kept.
     """
-    pipe = client.pipeline(transaction=False)
-    for user_id, idempotency_key, record in records:
-        day = record.entry.ms // DAY_MS
-        pipe.hsetnx(keys.keys(day), idempotency_field(user_id, idempotency_key), record.pack())
-    for day in {record.entry.ms // DAY_MS for _, _, record in records}:
-        pipe.expireat(keys.keys(day), (day + _KEY_DAYS) * _DAY_S)
-    await pipe.execute()
+    for first in range(0, len(records), _RECORDS_PER_CALL):
+        part = records[first : first + _RECORDS_PER_CALL]
+        pipe = client.pipeline(transaction=False)
+        for user_id, idempotency_key, record in part:
+            day = record.entry.ms // DAY_MS
+            pipe.hsetnx(keys.keys(day), idempotency_field(user_id, idempotency_key), record.pack())
+        for day in {record.entry.ms // DAY_MS for _, _, record in part}:
+            pipe.expireat(keys.keys(day), (day + _KEY_DAYS) * _DAY_S)
+        await pipe.execute()
 
 
 async def read_units_taken(client: Redis, keys: SaleKeys) -> dict[bytes, int]:

@@ -28,7 +28,7 @@ class StockReacquisition:
         self._ids = ids
 
     async def reacquire(self, order_id: UUID) -> ReacquireDecision:
-        """Reacquisition the stock and the limit of an order.
+        """Reacquire the stock and the limit of an order.
 
         Returns `refused` if the stock or the customer's limit does not allow it, and `retry` while its release is not
         applied or Redis cannot decide. A repeat returns the same decision.
@@ -55,8 +55,8 @@ class StockReacquisition:
         async with self._db.transaction() as connection:
             now = from_ms(self._clock.now_ms())
             if answer.outcome is ReacquireOutcome.REFUSED:
-                await store.refuse_reacquire(connection, job.release_id, now)
-                return "refused"
-            if not await store.mark_applied(connection, job.sale_id, answer.epoch, [(job.release_id, answer.seq)], now):
-                return "retry"
-        return "reacquired"
+                is_refused = await store.refuse_reacquire(connection, job.sale_id, answer.epoch, job.release_id, now)
+                return "refused" if is_refused else "retry"
+            applied = [(job.release_id, answer.seq)]
+            is_applied = await store.mark_applied(connection, job.sale_id, answer.epoch, applied, now)
+        return "reacquired" if is_applied else "retry"

@@ -49,13 +49,12 @@ async def mark_applied(
 ) -> bool:
     """Mark releases as applied in Redis, given as (id, seq). Call inside a transaction.
 
-    Returns False if a newer load has begun; that load then applies them.
+    Returns False if some were not pending, or if a newer load has begun; that load then applies them.
     """
     if await connection.fetchval(queries.lock_epoch, sale_id) != epoch:
         return False
     ids, seqs = [id_ for id_, _ in applied], [seq for _, seq in applied]
-    await connection.execute(queries.mark_applied, ids, seqs, now, epoch)
-    return True
+    return str(await connection.execute(queries.mark_applied, ids, seqs, now, epoch)) == f"UPDATE {len(applied)}"
 
 
 async def postpone(connection: Connection, due: Sequence[tuple[UUID, datetime]], reason: str, *, park: bool) -> None:
@@ -98,5 +97,11 @@ async def begin_reacquire(connection: Connection, id_: UUID, order_id: UUID, now
     )
 
 
-async def refuse_reacquire(connection: Connection, id_: UUID, now: datetime) -> None:
-    await connection.execute(queries.refuse_reacquire, id_, now)
+async def refuse_reacquire(connection: Connection, sale_id: str, epoch: int, id_: UUID, now: datetime) -> bool:
+    """Mark a reacquisition as refused by Redis. Call inside a transaction.
+
+    Returns False if it was not pending, or if a newer load has begun: that load may have applied it.
+    """
+    if await connection.fetchval(queries.lock_epoch, sale_id) != epoch:
+        return False
+    return str(await connection.execute(queries.refuse_reacquire, id_, now)) == "UPDATE 1"

@@ -113,8 +113,10 @@ WHERE change_id = $1 AND status = 'pending'
   AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
 
 -- name: refuse_change
-UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $3
-WHERE change_id = $1 AND status = 'pending';
+-- Only while the load that refused it is current: a newer load may have applied it.
+UPDATE stock_changes SET status = 'refused', ended_at = $2, last_error = $4
+WHERE change_id = $1 AND status = 'pending'
+  AND EXISTS (SELECT FROM sales WHERE sales.sale_id = stock_changes.sale_id AND sales.epoch = $3 FOR SHARE);
 
 -- name: postpone_change
 UPDATE stock_changes SET due_at = $2, last_error = $3, status = CASE WHEN $4 THEN 'parked' ELSE status END

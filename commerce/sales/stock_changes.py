@@ -94,7 +94,7 @@ class StockChanges:
             case ChangeStockOutcome.NOT_ENOUGH:
                 reason = f"{result.number} units of {change.sku} are free, so {-change.delta} cannot be removed"
                 async with self._db.connection() as connection:
-                    await store.refuse_change(connection, change.change_id, now, reason)
+                    await store.refuse_change(connection, change.change_id, now, result.epoch, reason)
             case ChangeStockOutcome.NOT_READY:
                 return await self._postpone(change, attempts, "the sale is not loaded in Redis", park=False)
             case ChangeStockOutcome.TOO_OLD:

@@ -176,8 +176,12 @@ async def mark_change_applied(connection: Connection, change_id: UUID, now: date
     return str(await connection.execute(queries.mark_change_applied, change_id, now, epoch, seq)) == "UPDATE 1"
 
 
-async def refuse_change(connection: Connection, change_id: UUID, now: datetime, reason: str) -> None:
-    await connection.execute(queries.refuse_change, change_id, now, reason)
+async def refuse_change(connection: Connection, change_id: UUID, now: datetime, epoch: int, reason: str) -> bool:
+    """Mark a change as refused by Redis.
+
+    Returns False if a newer load has begun; the row then stays pending and is applied to that load.
+    """
+    return str(await connection.execute(queries.refuse_change, change_id, now, epoch, reason)) == "UPDATE 1"
 
 
 async def postpone_change(connection: Connection, change_id: UUID, due: datetime, reason: str, park: bool) -> None:
