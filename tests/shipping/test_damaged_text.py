@@ -108,9 +108,9 @@ async def wechatpay_webhook(damage: bytes) -> list[str]:
 
 async def wechatpay_answer(damage: bytes) -> list[str]:
     body = damaged(TRADE | {"trade_state_desc": MARK}, damage)
-    response = HttpResponse(200, wechatpay_kit.signature_headers(body, NOW), body)
-    transport = wechatpay_kit.FakeWeChatPayTransport(response)
     clock = wechatpay_kit.FakeWeChatPayClock()
+    response = HttpResponse(200, wechatpay_kit.signature_headers(body, clock.now), body)
+    transport = wechatpay_kit.FakeWeChatPayTransport(response)
     adapter = WeChatPay(wechatpay_kit.with_public_key(), transport, clock)
     return paid(await adapter.query(PAYMENT_ID))
 
