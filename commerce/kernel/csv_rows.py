@@ -19,7 +19,7 @@ Row = TypeVar("Row")
 MAX_LINE_CHARS = 10_000
 _MAX_SHOWN_CHARS = 500
 _DEGREES = re.compile(r"-?[0-9]{1,3}(\.[0-9]{1,15})?")
-_BLANK_LINE = re.compile(r'(?:[\s,\ufeff]|"\s*")*+')
+_BLANK_LINE = re.compile(r'(?:[\s,\ufeff]|"\s*")*')
 
 
 class LineError(msgspec.Struct, frozen=True):

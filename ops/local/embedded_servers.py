@@ -37,6 +37,7 @@ from ops.local.server_sockets import (
 from ops.local.subprocesses import ProcessFailed, ProcessSpec, with_parent_death_signal
 
 _DATABASE = "floodgate"
+_UNQUOTABLE = set('"$`\\')
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +238,11 @@ def _make_executable(binaries: Path, data_dir: Path, run_as: int | None) -> Path
     install = binaries.parent
     name = f"postgres-{hashlib.sha256(str(install).encode()).hexdigest()[:12]}"
     copy = data_dir / "servers" / name
+    if bad := set(str(copy)) & _UNQUOTABLE:  # initdb calls its neighbours through a shell, between double quotes
+        raise ProcessFailed(
+            f"cannot copy Postgres's programs into {data_dir}: they run from no path with {' '.join(sorted(bad))}; "
+            "set FLOODGATE_DATA_DIR to another one, or install Postgres"
+        )
     if not copy.exists():
         make_traversable_folder(copy.parent)
         _copy_durably(install, copy)

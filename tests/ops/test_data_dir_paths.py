@@ -116,7 +116,7 @@ def test_path_that_cannot_be_written_down_is_refused(path: str, monkeypatch: pyt
 @pytest.mark.timeout(120)
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 async def test_up_in_odd_directory_on_ipv6_takes_orders(root: Path) -> None:
-    up = UpProcess(root / "it's 50%41#?\"[1] ~é")
+    up = UpProcess(root / "it's 50%41#?[1] ~é")
     up.env |= {"FLOODGATE_HTTP__HOST": "::1", "FLOODGATE_HTTP__ADMIN_HOST": "::1", "FLOODGATE_HTTP__PROCESSES": "1"}
     try:
         await up.start()
@@ -130,3 +130,13 @@ async def test_up_in_odd_directory_on_ipv6_takes_orders(root: Path) -> None:
     finally:
         for pid in up.processes():
             os.kill(pid, 9)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a$b", "a`b", "a\\b"])
+def test_programs_of_postgres_are_not_copied_where_they_cannot_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root's own copies only; servers on the PATH take such a directory."""
+    monkeypatch.setattr(embedded_servers, "_is_open_to_all", lambda _: False)
+    with pytest.raises(ProcessFailed, match="set FLOODGATE_DATA_DIR to another one, or install Postgres"):
+        embedded_servers._make_executable(tmp_path / "bin", tmp_path / name, 65534)
