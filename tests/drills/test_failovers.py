@@ -31,6 +31,7 @@ from tests.support.sales import eventually, make_sale
 
 UNITS, ORDERS, CLIENTS = 900, 1_000, 24
 LIMIT = 3
+_PATIENCE = 5_000  # attempts of a customer: a slow machine takes long to start a server again
 LIMITS = {"order_timeout_ms": 1_500, "redis_call_timeout_ms": 500, "orders_per_user_per_s": 10_000}
 WORKERS = ("order_writer", "release_worker", "sale_sync")
 pytestmark = pytest.mark.drill
@@ -150,10 +151,13 @@ async def drill(
         await processes.gateway()
         await processes.gateway()
         await processes.worker(*WORKERS)
-        failover = FailoverShop(shop, pair, sale_id, CustomerCrowd(settings, processes.base, sale_id))
+        crowd = CustomerCrowd(settings, processes.base, sale_id, max_attempts=_PATIENCE)
+        failover = FailoverShop(shop, pair, sale_id, crowd)
+        async with aiohttp.ClientSession() as client:
+            await crowd.order(client, "first", "first", {"phone": 1})
+        await eventually(failover.has_stored_orders, 60)  # a worker that is starting ends if Redis is gone
         ordering = asyncio.create_task(failover.crowd.run(CLIENTS, orders(), repeat_share=0.1))
         await failover.wait_for_orders(random.randrange(50, 400))
-        await eventually(failover.has_stored_orders)  # a worker that is starting ends if Redis is gone
         await replace(failover, processes)
         await asyncio.wait_for(ordering, 120)
         await shop.redis.connection_pool.disconnect()

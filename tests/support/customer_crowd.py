@@ -31,12 +31,13 @@ class CustomerCrowd:
     promised: dict[UUID, tuple[str, str, dict[str, int]]] = field(default_factory=dict)
     answers: Counter[str] = field(default_factory=Counter)
     repeats: int = 0
+    max_attempts: int = _MAX_ATTEMPTS
 
     async def order(self, client: aiohttp.ClientSession, user: str, key: str, units: Mapping[str, int]) -> str:
         """Send an order until its outcome is known. Returns the status of a success, or the problem code."""
         body = order_body(self.sale_id, *units.items())
         headers = bearer(self.settings, user) | {"Idempotency-Key": key}
-        for _ in range(_MAX_ATTEMPTS):
+        for _ in range(self.max_attempts):
             try:
                 async with client.post(f"{self.base}/v1/orders", json=body, headers=headers) as answer:
                     reply: dict[str, Any] = await answer.json(content_type=None)

@@ -33,7 +33,11 @@ class Proxy:
         if self.refuse:
             writer.close()
             return
-        target_reader, target_writer = await asyncio.open_unix_connection(self.target)
+        try:
+            target_reader, target_writer = await asyncio.open_unix_connection(self.target)
+        except OSError:  # the server is gone
+            writer.close()
+            return
         self._writers |= {writer, target_writer}
         state = {"evalsha": False}
         try:
