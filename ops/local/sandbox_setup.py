@@ -94,6 +94,7 @@ def _carrier_sections(ids: MerchantIds, sandbox_url: str, shop_url: str) -> dict
         "salt": ids.kuaidi100_salt,
         "base_url": f"{sandbox_url}/kuaidi100",
         "notify_url": f"{shop_url}/v1/webhooks/carriers/kuaidi100",
+        "min_poll_interval_s": "0.5",  # half an hour of simulated shipments at the default pace
     }
     return {
         "shipping.sf_express": sf_express,
