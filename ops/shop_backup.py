@@ -20,7 +20,6 @@ from uuid import UUID
 import msgspec
 from redis.asyncio import Redis
 
-from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
 from commerce.kernel.durable_files import replace_file, sync_directory
 from commerce.kernel.errors import NotReady
@@ -29,7 +28,7 @@ from commerce.kernel.migrations import read_applied
 from commerce.kernel.postgres import Connection, connect
 from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 from commerce.orders.errors import OrdersNotStorable
-from commerce.orders.persistence import FailedOrder, SalePersistence
+from commerce.orders.persistence import FailedOrder, SalePersistence, insert_dead_letter
 from commerce.sales.loading import load_sale
 from lua import EntryId, SaleKeys, iter_stream
 from ops.postgres_tools import run_postgres_tool
@@ -206,16 +205,7 @@ async def _store(
     except OrdersNotStorable:
         failed = [*unreadable, *(await _store_each(connection, batch, now))]
     for suspect in failed:
-        await dead_letters.insert(
-            connection,
-            order_id=suspect.order_id,
-            sale_id=suspect.sale_id,
-            order=suspect.order,
-            payload=suspect.payload,
-            error=suspect.error,
-            entry=suspect.entry,
-            now=now,
-        )
+        await insert_dead_letter(connection, suspect, now)
     return len(failed)
 
 

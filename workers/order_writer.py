@@ -18,15 +18,14 @@ from uuid import UUID
 import msgspec
 
 import lua
-from commerce.dead_letters import store as dead_letters
 from commerce.kernel.clock import from_ms
 from commerce.kernel.failpoints import failpoint
 from commerce.kernel.outages import log_failure
 from commerce.kernel.postgres import Connection, safe_error_text
-from commerce.kernel.stream_payload import AcceptedOrder, StreamedOrder, decode_accepted
+from commerce.kernel.stream_payload import StreamedOrder, decode_accepted
 from commerce.orders.errors import OrdersNotStorable
 from commerce.orders.model import PersistResult
-from commerce.orders.persistence import FailedOrder, SalePersistence
+from commerce.orders.persistence import FailedOrder, SalePersistence, insert_dead_letter
 from commerce.sales.model import SaleState
 from commerce.sales.store import find_persisted
 from commerce.sales.writer_fence import split_lost_entries
@@ -40,7 +39,6 @@ _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.5
 _READ_RETRY_INTERVAL_S = 1.0
 _WRITE_BACKOFF_INITIAL_S = 0.1
-_LOST = "Redis lost the order before it was stored, and the stock was counted without it"
 
 
 async def order_writer(services: WorkerServices) -> None:
@@ -210,25 +208,12 @@ class SaleStreamWriter:
     ) -> None:
         """Keep orders that Redis lost as dead letters: their units are for sale again."""
         orders, unreadable = _decode(entries, self._sale_id)
-        lost: list[tuple[UUID, AcceptedOrder | None, bytes, EntryId]] = [
-            *((item.order.order_id, item.order, item.payload, item.entry) for item in orders),
-            *((failed.order_id, None, failed.payload, failed.entry) for failed in unreadable),
-        ]
-        persisted = await find_persisted(connection, [order_id for order_id, *_ in lost])
-        for order_id, order, payload, entry in lost:
-            if order_id not in persisted:
-                await dead_letters.insert(
-                    connection,
-                    order_id=order_id,
-                    sale_id=self._sale_id,
-                    order=order,
-                    payload=payload,
-                    error=_LOST,
-                    entry=entry,
-                    now=now,
-                    stock_lost=True,
-                )
-                result.dead_lettered[order_id] = _LOST
+        lost = [*map(FailedOrder.lost, orders), *unreadable]
+        persisted = await find_persisted(connection, [order.order_id for order in lost])
+        for order in lost:
+            if order.order_id not in persisted:
+                await insert_dead_letter(connection, order, now, stock_lost=True)
+                result.dead_lettered[order.order_id] = order.error
 
     def _count(self, result: PersistResult) -> None:
         counts = {"stored": result.stored, "duplicate": result.duplicates, "refused": len(result.refused)}

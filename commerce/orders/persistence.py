@@ -53,6 +53,7 @@ _CONTENT_ERRORS = (
 )
 """Errors that the content of an order may cause; any other error is retried."""
 _UNREADABLE = "unreadable"
+_LOST = "Redis lost the order before it was stored, and the stock was counted without it"
 
 
 class FailedOrder(NamedTuple):
@@ -72,6 +73,11 @@ class FailedOrder(NamedTuple):
     @classmethod
     def unreadable(cls, order_id: UUID, sale_id: str, payload: bytes, entry: EntryId, reason: str) -> FailedOrder:
         return cls(order_id, sale_id, None, payload, entry, _UNREADABLE, f"it cannot be read: {reason}")
+
+    @classmethod
+    def lost(cls, item: StreamedOrder) -> FailedOrder:
+        order = item.order
+        return cls(order.order_id, order.sale_id, order, item.payload, item.entry, _LOST, _LOST)
 
 
 async def persist(connection: Connection, batch: Sequence[StreamedOrder], now: datetime) -> PersistResult:
@@ -131,7 +137,7 @@ class SalePersistence:
                 suspects += orders
                 continue
             for order in orders:
-                await _dead_letter(connection, order, now)
+                await insert_dead_letter(connection, order, now)
                 result.dead_lettered[order.order_id] = order.error
         if suspects:
             raise OrdersNotStorable(
@@ -246,7 +252,10 @@ def _kind_of(error: Exception) -> str:
     return type(error).__name__
 
 
-async def _dead_letter(connection: Connection, failed: FailedOrder, now: datetime) -> None:
+async def insert_dead_letter(
+    connection: Connection, failed: FailedOrder, now: datetime, *, stock_lost: bool = False
+) -> None:
+    """Keep a failed order as a dead letter, with `stock_lost` as one that holds no units."""
     await dead_letters.insert(
         connection,
         order_id=failed.order_id,
@@ -256,6 +265,7 @@ async def _dead_letter(connection: Connection, failed: FailedOrder, now: datetim
         error=failed.error,
         entry=failed.entry,
         now=now,
+        stock_lost=stock_lost,
     )
 
 
