@@ -21,7 +21,7 @@ _UNCOMMON_NAMES = (
 )
 _LAYOUT_NAMES = (
     *(b"content-length", b"host", b"content-type", b"connection"),
-    *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent"),
+    *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent", b"if-none-match"),
 )
 _MAX_LAYOUTS = 1_024
 _MAX_PATTERNS = 256
@@ -50,6 +50,7 @@ class HeaderLayout(NamedTuple):
     key: int
     request_id: int
     traceparent: int
+    if_none_match: int
 
 
 Values = Sequence[bytes | None]
