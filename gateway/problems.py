@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from aiohttp import web
@@ -36,6 +36,7 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     sku: str | None = None
     skus: list[str] | None = None
     opens_at: str | None = None
+    limit: str | None = None
 
 
 class BadRequest(ProblemError):
@@ -77,8 +78,8 @@ class WrongMediaType(ProblemError):
 class TooManyRequests(ProblemError):
     code = "too_many_requests"
     status = 429
-    title = "Too many requests from one user"
-    retry_after_s = 1
+    title = "Too many requests"
+    retry_after_s: ClassVar[int | None] = 1
 
 
 _CODES_BY_STATUS = {
@@ -124,7 +125,7 @@ class RawResponse:
 
 def raw_problem(refusal: ProblemError, request_id: str | None) -> RawResponse:
     """Build the answer to a refusal with its code, status and headers."""
-    headers: list[tuple[str, str]] = []
+    headers = list(refusal.headers)
     if refusal.retry_after_s is not None:
         headers.append(("Retry-After", str(refusal.retry_after_s)))
     if refusal.status == HTTPStatus.UNAUTHORIZED:

@@ -11,13 +11,15 @@ from typing import Any, ClassVar
 class ProblemError(Exception):
     """Base class of expected refusals.
 
-    `detail` states the reason and the remedy; `extra` becomes members of the problem.
+    `detail` states the reason and the remedy; `extra` becomes members of the problem, `headers` those of
+    the answer.
     """
 
     code: ClassVar[str] = "invalid"
     status: ClassVar[int] = 422
     title: ClassVar[str] = "The request cannot be accepted as it is"
     retry_after_s: ClassVar[int | None] = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def __init__(self, detail: str, **extra: Any) -> None:
         super().__init__(detail)

@@ -14,11 +14,11 @@ import pytest
 from commerce.kernel.errors import Overloaded
 from config.base import PRIVATE_NETWORKS
 from config.settings import LimitSettings, Settings
-from gateway import admission as admission_module
-from gateway.admission import Admission
+from gateway import rate_limits
 from gateway.change_watcher import ChangeWatcher
 from gateway.client_addresses import ClientAddresses
 from gateway.problems import TooManyRequests
+from gateway.rate_limits import TokenBuckets
 from ops.services import CliServices
 from tests.gateway.test_slow_clients import build_order_request, connect, read_all, tracked_connections
 from tests.support.gateway import TestGateway, bearer, open_gateway
@@ -131,18 +131,18 @@ async def test_second_event_stream_of_user_over_limit_gets_429(
                 assert stream.status == 200
 
 
-def test_active_user_keeps_bucket_in_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user over the limit does not get a new bucket because many others order."""
-    monkeypatch.setattr(admission_module, "_MAX_USERS", 20)
-    clock = FakeClock(0)
-    admission = Admission(LimitSettings(orders_per_user_per_s=0.001, orders_per_user_burst=2), clock)
-    admission.check_user("greedy")
-    admission.check_user("greedy")
+@pytest.mark.parametrize("kind", ["user", "address", "device"])
+def test_active_name_keeps_bucket_in_a_crowd(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A client over the limit does not get a new bucket because many others order."""
+    monkeypatch.setattr(rate_limits, "_MAX_NAMES", 20)
+    buckets = TokenBuckets(kind, 0.001, 2, FakeClock(0))
+    buckets.take("greedy")
+    buckets.take("greedy")
     for number in range(500):
-        admission.check_user(f"user {number}")
+        buckets.take(f"other {number}")
         with pytest.raises(TooManyRequests):
-            admission.check_user("greedy")
-        assert len(admission._recent_users) + len(admission._earlier_users) <= 21
+            buckets.take("greedy")
+        assert len(buckets._recent) + len(buckets._earlier) <= 21
 
 
 @pytest.fixture

@@ -1,0 +1,151 @@
+"""Rate limits of orders: a token bucket per user, client address and device, decided in memory.
+
+Each process counts its own orders; `fleet_usage` exchanges what is used much, so that a limit holds over all gateways.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from heapq import nlargest
+from math import ceil
+from typing import ClassVar
+from weakref import WeakValueDictionary
+
+from commerce.kernel.clock import Clock
+from config.settings import LimitSettings
+from gateway.problems import TooManyRequests
+
+_MAX_NAMES = 100_000
+_MAX_DEBT_S = 60.0
+_SHARES_PER_BURST = 4
+
+
+class RateLimited(TooManyRequests):
+    """The tokens of one limit are used up; the headers say which, and when the next one is there."""
+
+    retry_after_s: ClassVar[int | None] = None  # computed from the bucket, in the headers
+
+    def __init__(self, buckets: TokenBuckets, wait_s: float) -> None:
+        seconds = max(1, ceil(wait_s))
+        kind, rate = buckets.kind, 1 / buckets.interval_s
+        retry_after_s = seconds + int(buckets.random() * (seconds / 2 + 1))
+        super().__init__(f"more than {rate:g} orders per second of one {kind}; wait {seconds} s", limit=kind)
+        self.headers = (
+            ("Retry-After", str(retry_after_s)),
+            ("RateLimit-Policy", f'"{kind}";q={buckets.burst};w={ceil(buckets.depth_s)}'),
+            ("RateLimit", f'"{kind}";r=0;t={seconds}'),
+        )
+
+
+class Bucket:
+    """The tokens of one user, address or device.
+
+    They are kept as the time at which the bucket is full again: no timer fills it, and a check costs a few additions.
+    """
+
+    __slots__ = ("__weakref__", "_buckets", "_full_at", "name", "unshared")
+
+    def __init__(self, name: str, buckets: TokenBuckets) -> None:
+        self.name = name
+        self._buckets = buckets
+        self._full_at = 0.0
+        self.unshared = 0
+        """tokens taken here of which the other processes do not know"""
+
+    def take(self, now: float) -> None:
+        """Take a token. Raises `RateLimited` if there is none; a refusal takes nothing."""
+        buckets, full_at = self._buckets, self._full_at
+        full_at = (max(now, full_at)) + buckets.interval_s
+        if full_at - now > buckets.depth_s:
+            buckets.refused += 1
+            raise RateLimited(buckets, full_at - now - buckets.depth_s)
+        self._full_at = full_at
+        self.unshared += 1
+        if self.unshared >= buckets.share:
+            buckets.to_share[self.name] = self
+
+    def charge(self, tokens: int, now: float) -> None:
+        """Take what was taken at another process. The bucket may be in debt then, for a minute at most."""
+        buckets = self._buckets
+        full_at = max(self._full_at, now) + tokens * buckets.interval_s
+        self._full_at = min(full_at, now + buckets.depth_s + _MAX_DEBT_S)
+
+
+class TokenBuckets:
+    """The buckets of one limit: `burst` tokens each, refilled at `rate_per_s`.
+
+    At most `_MAX_NAMES` are kept. When there are many recent ones they become the earlier ones, and the earlier ones
+    are forgotten: all of them were idle while as many others ordered. Refused ones are recent too.
+    """
+
+    def __init__(
+        self, kind: str, rate_per_s: float, burst: int, clock: Clock, random: Callable[[], float] = random.random
+    ) -> None:
+        self.kind = kind
+        self.burst = burst
+        self.interval_s = 1 / rate_per_s
+        self.depth_s = burst * self.interval_s + 1e-6  # above the rounding errors of a day of additions
+        self.share = max(1, burst // _SHARES_PER_BURST)
+        """tokens that one process may give before the others learn of it"""
+        self.random = random
+        self.refused = 0
+        self.to_share: dict[str, Bucket] = {}
+        """buckets with `share` unshared tokens or more"""
+        self._monotonic = clock.monotonic
+        self._recent: dict[str, Bucket] = {}
+        self._earlier: dict[str, Bucket] = {}
+        self._held: WeakValueDictionary[str, Bucket] = WeakValueDictionary()
+
+    def take(self, name: str) -> None:
+        """Take a token of this name. Raises `RateLimited` if there is none."""
+        (self._recent.get(name) or self._find_older(name)).take(self._monotonic())
+
+    def find(self, name: str) -> Bucket:
+        """Return the bucket of this name."""
+        return self._recent.get(name) or self._find_older(name)
+
+    def hold(self, name: str) -> Bucket:
+        """Return the bucket of this name, which is not forgotten while the caller has it."""
+        bucket = self._held[name] = self.find(name)
+        return bucket
+
+    def _find_older(self, name: str) -> Bucket:
+        """Return the bucket of a name that is not among the recent ones, and add it to them."""
+        if len(self._recent) >= _MAX_NAMES // 2:
+            self._earlier, self._recent = self._recent, {}
+        bucket = self._earlier.pop(name, None) or self._held.get(name) or Bucket(name, self)
+        self._recent[name] = bucket
+        return bucket
+
+    def take_unshared(self, max_names: int) -> dict[str, int]:
+        """Return the unshared tokens of the heaviest names, and count them as shared.
+
+        Those of other names stay in their buckets and come up again with the next token.
+        """
+        buckets: Iterable[Bucket] = self.to_share.values()
+        if len(self.to_share) > max_names:
+            buckets = nlargest(max_names, buckets, key=_count_unshared)
+        used = {}
+        for bucket in buckets:
+            used[bucket.name], bucket.unshared = bucket.unshared, 0
+        self.to_share = {}
+        return used
+
+    def charge(self, used: Iterable[tuple[str, int]]) -> None:
+        """Take the tokens that another process has given, by name."""
+        now = self._monotonic()
+        for name, tokens in used:
+            self.find(name).charge(tokens, now)
+
+
+def _count_unshared(bucket: Bucket) -> int:
+    return bucket.unshared
+
+
+class RateLimits:
+    """The limits of one process: per user, client address and device."""
+
+    def __init__(self, limits: LimitSettings, clock: Clock) -> None:
+        self.users = TokenBuckets("user", limits.orders_per_user_per_s, limits.orders_per_user_burst, clock)
+        self.all = (self.users,)
