@@ -22,6 +22,7 @@ _UNCOMMON_NAMES = (
 _LAYOUT_NAMES = (
     *(b"content-length", b"host", b"content-type", b"connection"),
     *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent", b"if-none-match"),
+    *(b"x-device-id", b"x-forwarded-for", b"forwarded"),
 )
 _MAX_LAYOUTS = 1_024
 _MAX_PATTERNS = 256
@@ -51,6 +52,9 @@ class HeaderLayout(NamedTuple):
     request_id: int
     traceparent: int
     if_none_match: int
+    device_id: int
+    x_forwarded_for: int
+    forwarded: int
 
 
 Values = Sequence[bytes | None]
