@@ -55,8 +55,8 @@ class ConnectionState:
 
     IDLE = 0
     """none: a request may begin, or has begun to arrive"""
-    PLACING_ORDER = 1
-    """the fast path, which places an order"""
+    ANSWERING = 1
+    """the fast path, which places an order or reads memory"""
     DELEGATED = 2
     """aiohttp, for one request"""
     HANDED_OVER = 3

@@ -9,7 +9,6 @@ connection whose requests it cannot frame with certainty is handed over to aioht
 
 from __future__ import annotations
 
-import logging
 import re
 from dataclasses import replace
 from time import perf_counter
@@ -18,56 +17,35 @@ from typing import cast
 from aiohttp import web
 
 from commerce.kernel.errors import ProblemError
-from commerce.orders.model import PlacedOrder
 from gateway import problems
-from gateway.connections import AiohttpHandler, ConnectionRegistry, ConnectionState, TrackedConnection
-from gateway.decoding import check_idempotency_key, decode_order_body
-from gateway.fast_path_responses import encode
+from gateway.connections import AiohttpHandler, ConnectionRegistry, ConnectionState
+from gateway.decoding import check_idempotency_key
 from gateway.lingering import close_after_client
-from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath
-from gateway.pending_order import Outcome, PendingOrder
-from gateway.problems import RawResponse, RequestTimeout
-from gateway.request_head import HeaderLayout, Match, RequestHead, Values
-from gateway.services import REQUEST_ID_PATTERN, GatewayServices
-from lua import ReserveOutcome
+from gateway.order_connection import ORDER_LINE, OrderConnection
+from gateway.problems import RequestTimeout
+from gateway.request_head import RequestHead
+from gateway.services import GatewayServices
 
-_logger = logging.getLogger(__name__)
-_ORDER_LINE = f"POST {ORDERS_PATH} HTTP/1.1\r\n".encode()
 _REQUEST_START = re.compile(rb"[A-Z]{3,10} /")
 _PARTIAL_METHOD = re.compile(rb"[A-Z]{0,10}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
-_STALE = ReserveOutcome.STALE
-_CLOSE = "Connection: close\r\n"
+_GET_LINE = re.compile(rb"GET (/[!-~]*) HTTP/1\.1\r\n")
+_IDLE = ConnectionState.IDLE
 
 
-_IDLE, _PLACING_ORDER = ConnectionState.IDLE, ConnectionState.PLACING_ORDER
+class FastPathConnection(OrderConnection):
+    """One client's connection."""
 
-
-class FastPathConnection(TrackedConnection):
-    """One client's connection.
-
-    It places at most one order at a time, so responses keep the sequence of requests.
-    """
-
-    __slots__ = (
-        "_body_start", "_buffer", "_handler", "_head", "_layout", "_match_previous_head", "_order_arguments",
-        "_request_end", "_request_id", "_reservation", "_server", "_services", "_started", "_state", "_task",
-        "_template", "_unlearned_names",
-    )  # fmt: skip
+    __slots__ = ("_body_start", "_buffer", "_handler", "_head", "_layout", "_request_end", "_server")
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices, server: web.Server) -> None:
-        super().__init__(connections)
-        self._services = services
-        self._template = services.batch_template
+        super().__init__(connections, services)
         self._server = server
         self._handler: AiohttpHandler | None = None
-        self._state = ConnectionState.IDLE
         self._buffer = b""
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
-        self._match_previous_head: Match | None = None  # a client's next order usually has a similar head
-        self._unlearned_names: tuple[bytes, ...] | None = None  # header names of the pending order, if new
 
     # Calls of the transport.
 
@@ -97,7 +75,7 @@ class FastPathConnection(TrackedConnection):
             self._process_buffer()
         if self._state == ConnectionState.IDLE:
             return bool(self._buffer) and not self._writable
-        return self._state == ConnectionState.PLACING_ORDER or cast(AiohttpHandler, self._handler).has_pending_response
+        return self._state == ConnectionState.ANSWERING or cast(AiohttpHandler, self._handler).has_pending_response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.remove(self)
@@ -127,7 +105,7 @@ class FastPathConnection(TrackedConnection):
                     self._refuse_body()
             elif now - self._since > self._limits.request_head_timeout_s:
                 self._transport.close()
-        elif self._handler is not None and self._state != ConnectionState.PLACING_ORDER:
+        elif self._handler is not None and self._state != ConnectionState.ANSWERING:
             is_late = self._handler.is_idle and now - self._since > self._limits.request_head_timeout_s
             if is_late or (self._eof and not self._handler.has_pending_response):
                 self._transport.close()
@@ -182,14 +160,16 @@ class FastPathConnection(TrackedConnection):
             self._hand_over_connection()
             return True
         is_whole = len(buffer) >= end + length
-        if buffer.startswith(_ORDER_LINE) and head.fits_fast_path() and (is_whole or not self._is_refused(head)):
+        if buffer.startswith(ORDER_LINE) and head.fits_fast_path() and (is_whole or not self._is_refused(head)):
             self._body_start, self._request_end = end, end + length
             self._head = head
             self._layout = head.layout
-            self._match_previous_head = self._services.head_parser.find_pattern(_ORDER_LINE, head.names)
+            self._match_previous_head = self._services.head_parser.find_pattern(ORDER_LINE, head.names)
             self._unlearned_names = None if self._match_previous_head else head.names
             if not is_whole:
                 self._since = self._loop.time()
+            return True
+        if length == 0 and self._take_read(head, end):
             return True
         if is_whole:
             self._delegate_request(end + length)
@@ -213,99 +193,38 @@ class FastPathConnection(TrackedConnection):
             return True
         return False
 
-    # Orders.
+    # Reads.
 
-    def _take_order(self, layout: HeaderLayout, values: Values, body: bytes) -> None:
-        self._state = _PLACING_ORDER
-        self._started = perf_counter()
-        services = self._services
-        self._request_id = self._choose_request_id(values[layout.request_id])
-        try:
-            services.admission.check_load()
-            user_id = services.auth.identify_customer(values[layout.authorization]).subject
-            services.admission.check_user(user_id)
-            key_bytes = values[layout.key]
-            key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))
-            order = decode_order_body(body)
-        except ProblemError as refusal:
-            self._refuse(refusal)
-            return
-        trace_bytes = values[layout.traceparent]
-        trace = "" if trace_bytes is None else trace_bytes.decode("latin-1")[:MAX_TRACEPARENT_CHARS]
-        # Not the decoded order: a hundred others are decoded before this one is answered, and its many parts would be
-        # expensive to free by then. In the rare case that the order is needed, it is decoded again.
-        self._order_arguments = order.sale_id, body, user_id, key, trace
-        try:
-            self._reservation = services.placement.price_from_memory(order, user_id, key, trace)
-        except NeedsSlowPath:
-            self._place_in_task()
-            return
-        services.intake.submit(order.sale_id, PendingOrder(self._reservation, self._on_outcome))
+    def _take_read(self, head: RequestHead, end: int) -> bool:
+        """Let memory answer a GET in the common form. Returns False if aiohttp is to answer it."""
+        line = _GET_LINE.match(self._buffer)
+        connection = head.values[head.layout.connection]
+        if (
+            line is None
+            or not head.is_unambiguous
+            or head.layout.host < 0
+            or (connection is not None and connection.lower() != b"keep-alive")
+            or self._connections.is_ending
+        ):
+            return False
+        request, self._buffer = self._buffer, self._buffer[end:]
+        self._state = ConnectionState.ANSWERING
+        request_id = self._choose_request_id(head.values[head.layout.request_id])
+        if self._services.fast_reads.take(line[1], head, request_id, self._send_read):
+            return True
+        self._state, self._buffer = ConnectionState.IDLE, request
+        return False
 
-    def _choose_request_id(self, header: bytes | None) -> str:
-        if header is not None and REQUEST_ID_PATTERN.fullmatch(text := header.decode("latin-1")):
-            return text
-        return self._services.request_ids.new()
-
-    def _on_outcome(self, result: Outcome) -> None:
-        """Answer the pending order with Redis's decision or a problem."""
-        if isinstance(result, ProblemError):
-            self._refuse(result)
-        elif result.outcome is _STALE:
-            self._place_in_task()
-        elif result is self._template.batch and not self._connections.is_ending:
-            self._accept_from_template()
-        else:
-            try:
-                placed, status = self._services.placement.result_of(self._order_arguments[0], self._reservation, result)
-            except ProblemError as refusal:
-                self._refuse(refusal)
-            else:
-                if status == 202:
-                    self._template.begin(result, placed, perf_counter())
-                self._accept(placed, status)
-
-    def _place_in_task(self) -> None:
-        """Place an order that memory does not decide in a task, as the ordinary endpoint does."""
-        self._task = self._loop.create_task(self._place())  # the loop itself keeps only a weak reference
-
-    async def _place(self) -> None:
-        try:
-            _, body, user_id, key, trace = self._order_arguments
-            placed, status = await self._services.placement.place(decode_order_body(body), user_id, key, trace)
-        except ProblemError as refusal:
-            self._refuse(refusal)
-        except Exception:
-            _logger.exception("an order failed", extra={"request_id": self._request_id})
-            self._answer(problems.raw_internal_error(self._request_id))
-        else:
-            self._accept(placed, status)
-
-    def _accept(self, placed: PlacedOrder, status: int) -> None:
-        if self._unlearned_names is not None:
-            self._learn_head(self._unlearned_names)
-        self._services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
-        self._write(status, "application/json", encode(placed), f"Location: {ORDERS_PATH}/{placed.order_id}\r\n")
-
-    def _accept_from_template(self) -> None:
-        """Answer as `_accept`, from the template of the batch."""
-        if self._unlearned_names is not None:
-            self._learn_head(self._unlearned_names)
-        self._services.metrics_buffer.count_order("accepted")
-        self._services.metrics_buffer.count_request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
+    def _send_read(self, response: bytes) -> None:
+        """Write a response from memory, then take the next request."""
         if not self._transport.is_closing():
-            order = self._reservation
-            self._transport.write(self._template.render(self._request_id, str(order.order_id), order.total_minor))
-        self._become_idle()
+            self._transport.write(response)
+        if self._buffer:
+            self._loop.call_soon(self._become_idle)  # not at once: a client may send a thousand reads in one packet
+        else:
+            self._become_idle()
 
-    def _learn_head(self, names: tuple[bytes, ...]) -> None:
-        """Recognise similar heads from now on. Only accepted orders teach: strangers could fill the memory."""
-        self._match_previous_head = self._services.head_parser.learn_pattern(_ORDER_LINE, names)
-        self._unlearned_names = None
-
-    def _refuse(self, refusal: ProblemError) -> None:
-        self._services.metrics_buffer.count_order(refusal.code)
-        self._answer(problems.raw_problem(refusal, self._request_id))
+    # Bodies that do not arrive.
 
     def _refuse_body(self) -> None:
         """Answer an order whose body did not arrive in time, and close the connection."""
@@ -313,35 +232,13 @@ class FastPathConnection(TrackedConnection):
         self._request_id = self._choose_request_id(head.values[head.layout.request_id])
         self._head, self._buffer = None, b""
         self._started = perf_counter()
-        self._state = ConnectionState.PLACING_ORDER
+        self._state = ConnectionState.ANSWERING
         seconds = self._limits.request_body_timeout_s
         refusal = RequestTimeout(f"the body did not arrive within {seconds:g} s")
         self._services.metrics_buffer.count_order(refusal.code)
         response = problems.raw_problem(refusal, self._request_id)
         self._answer(replace(response, headers=(*response.headers, ("Connection", "close"))))
         close_after_client(self._transport, self._limits)
-
-    def _answer(self, response: RawResponse) -> None:
-        headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
-        self._write(response.status, response.content_type, response.body, headers)
-
-    def _write(self, status: int, content_type: str, body: bytes, more_headers: str) -> None:
-        """Write the response, then process the buffer."""
-        now = perf_counter()
-        if status >= 500:
-            context = {"request_id": self._request_id, "path": ORDERS_PATH, "status": status}
-            _logger.warning("answered with a server error", extra=context)
-        self._services.metrics_buffer.count_request(ORDERS_PATH, "POST", status, now - self._started)
-        is_ending = self._connections.is_ending
-        if not self._transport.is_closing():
-            head = (
-                f"{self._services.response_heads.response_head(status, now, content_type)}{len(body)}\r\n"
-                f"X-Request-Id: {self._request_id}\r\n{more_headers}{_CLOSE if is_ending else ''}\r\n"
-            )
-            self._transport.write(head.encode("latin-1") + body)
-        self._become_idle()
-        if is_ending:
-            self._transport.close()
 
     def _become_idle(self) -> None:
         self._state = ConnectionState.IDLE

@@ -83,7 +83,7 @@ def buffered_bytes(connection: TrackedConnection) -> int:
 
 def has_pending_response(connection: TrackedConnection) -> bool:
     if isinstance(connection, FastPathConnection):
-        return connection._state is ConnectionState.PLACING_ORDER
+        return connection._state is ConnectionState.ANSWERING
     assert isinstance(connection, AiohttpConnection)
     return connection._handler._current_request is not None and connection._handler.has_pending_response
 
