@@ -93,11 +93,12 @@ class LimitSettings(SettingsSection):
     # Reserving in Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576
-    concurrent_reserve_calls: Positive = 1
-    waiting_orders: Positive = 4_000
+    concurrent_reserve_calls: Positive = 8  # of full batches; one that is not full waits for the reply
+    order_wait_target_ms: Positive = 25  # orders that would wait longer in this process are refused, by user
     waiting_bytes: Positive = 67_108_864
     backlog_orders: Positive = 1_000_000
     backlog_bytes: Positive = 4_294_967_296
+    backlog_age_s: Seconds = 600
     order_timeout_ms: Positive = 5_000
     redis_call_timeout_ms: Positive = 2_000
     redis_connections: Positive = 16

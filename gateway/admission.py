@@ -1,39 +1,78 @@
-"""Admission: refuses orders over the limits before anything is decoded or priced.
+"""Admission: refuses orders that would wait too long, before they are decoded or priced.
 
-On aiohttp's endpoints that is before the body is read; on the fast path the body has arrived by then.
+The measure is time, not a number. The wait of the oldest order that has not been sent to Redis is known exactly; up to
+`limits.order_wait_target_ms` everybody is admitted. Between once and twice the target, the user decides: each user has
+a rank, the same at all gateways, which changes every ten seconds. So a user who asks again at once is refused again,
+and a user who waits gets another chance. Repeats of orders that were accepted here are admitted up to four times
+the target. A queue that one call carries is no overload, however long Redis takes.
+
+The idea of ranks is DAGOR's (Zhou et al., "Overload Control for Scaling WeChat Microservices", SoCC 2018), the rule of
+once and twice the target is CoDel's as in Facebook's Wangle ("Fail at Scale", ACM Queue 13(8), 2015).
 """
 
 from __future__ import annotations
+
+import zlib
+from math import inf
 
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
 from config.settings import LimitSettings
 from gateway.rate_limits import RateLimits
 
+_RANK_LIFETIME_MS = 10_000
+_MAX_REPEAT_PRESSURE = 3.0
+_LONG_WAIT = "too many orders are waiting at this gateway; repeat with the same key after Retry-After"
+_LONG_BACKLOG = "too many accepted orders wait to be stored; repeat with the same key after Retry-After"
+
 
 class Admission:
-    """Rate and load limits, decided in well under a microsecond.
+    """Limits of rate and load, decided in well under a microsecond.
 
-    `background_loops` updates `backlog`, `OrderIntake` updates `waiting`.
+    `background_loops` reports the backlog, `OrderIntake` updates `waiting`.
     """
 
     def __init__(self, limits: LimitSettings, clock: Clock) -> None:
         self._limits = limits
+        self._clock = clock
+        self._target_s = limits.order_wait_target_ms / 1000
         self.rate_limits = RateLimits(limits, clock)
         self.check_user = self.rate_limits.users.take
         self.backlog = 0
         """orders accepted and not yet in Postgres, over all sales"""
-        self.backlog_bytes = 0
-        """memory of these orders in Redis"""
         self.waiting = 0
         """orders of this process that wait to be sent to Redis"""
         self.waiting_bytes = 0
         """bytes of these orders"""
+        self.waiting_since = inf
+        """arrival of the oldest of these orders, by the monotonic clock"""
+        self._is_backlogged = False
 
-    def check_load(self) -> None:
-        """Raise `Overloaded` if too many orders wait for Redis or for the writer."""
+    def report_backlog(self, orders: int, size: int, age_s: float) -> None:
+        """Take the number, bytes and age of the orders that wait for the writer."""
         limits = self._limits
-        if self.waiting >= limits.waiting_orders or self.waiting_bytes >= limits.waiting_bytes:
-            raise Overloaded("too many orders are waiting at this gateway; repeat with the same key in a moment")
-        if self.backlog >= limits.backlog_orders or self.backlog_bytes >= limits.backlog_bytes:
-            raise Overloaded("too many accepted orders wait to be stored; repeat with the same key in a moment")
+        self.backlog = orders
+        self._is_backlogged = (
+            orders >= limits.backlog_orders or size >= limits.backlog_bytes or age_s >= limits.backlog_age_s
+        )
+
+    def pressure(self, now: float) -> float:
+        """Return how overloaded this process is: below 0 not at all, from 1 on no new order is admitted."""
+        if self.waiting < self._limits.batch_orders:
+            return inf if self._is_backlogged else -1.0
+        if self._is_backlogged or self.waiting_bytes >= self._limits.waiting_bytes:
+            return inf
+        return (now - self.waiting_since) / self._target_s - 1
+
+    def admits(self, pressure: float, user_hash: int, *, is_repeat: bool) -> bool:
+        """Tell whether a user's order is admitted at a pressure above 0."""
+        return pressure < _MAX_REPEAT_PRESSURE if is_repeat else pressure < self._rank(user_hash)
+
+    def refusal(self) -> Overloaded:
+        """Build the refusal of an order that is not admitted."""
+        return Overloaded(_LONG_BACKLOG if self._is_backlogged else _LONG_WAIT)
+
+    def _rank(self, user_hash: int) -> float:
+        """Return the rank of a user now, from 0 up to 1."""
+        salt = zlib.crc32(b"%d" % (self._clock.now_ms() // _RANK_LIFETIME_MS))
+        return ((user_hash ^ salt) * 0x9E3779B1 & 0xFFFFFFFF) / 0x1_0000_0000

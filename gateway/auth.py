@@ -6,6 +6,7 @@ A customer's token has the audience `floodgate`; staff have `floodgate-admin` an
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -27,11 +28,15 @@ _MAX_TOKEN_CHARS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The content of a verified token; `expires_ms` counts from 1970."""
+    """The content of a verified token; `expires_ms` counts from 1970.
+
+    `user_hash` is a number of 32 bits, the same in all processes.
+    """
 
     subject: str
     roles: frozenset[str]
     expires_ms: float
+    user_hash: int = 0
 
 
 class Authenticator:
@@ -54,6 +59,10 @@ class Authenticator:
         if identity is not None and self._clock.now_ms() < identity.expires_ms:
             return identity
         return self._identify(authorization, "floodgate")
+
+    def find_recent_customer(self, authorization: str | bytes | None) -> Identity | None:
+        """Return the customer of a token that was verified lately, None if that is not known."""
+        return self._verified_customers.get(authorization)  # type: ignore[arg-type]  # None is not in it
 
     def identify_staff(self, authorization: str | None, role: Role, *others: Role) -> Identity:
         """Identify staff and check that they have one of the roles. Raises `Unauthorized` or `Forbidden`."""
@@ -118,7 +127,8 @@ class Authenticator:
             raise Unauthorized("the token's subject is not a user id of this shop")
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise Unauthorized("the token's roles are not a list of names")
-        return Identity(subject, frozenset(roles), (float(claims["exp"]) + self._settings.clock_leeway_s) * 1_000)
+        expires_ms = (float(claims["exp"]) + self._settings.clock_leeway_s) * 1_000
+        return Identity(subject, frozenset(roles), expires_ms, zlib.crc32(subject.encode()))
 
     def _find_key(self, header: dict[str, object]) -> AuthKey:
         kid = header.get("kid")

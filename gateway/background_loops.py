@@ -42,8 +42,12 @@ async def poll_backlog_forever(redis: Redis, snapshots: SaleSnapshots, admission
         try:
             sales = [SaleKeys(sale_id) for sale_id in snapshots.sale_ids()]
             counts = await lua.read_accepted_counts(redis, sales)
-            admission.backlog = sum(count for count in counts if count is not None)
-            admission.backlog_bytes = await lua.read_stream_bytes(redis, sales) if admission.backlog else 0
+            waiting = [sale for sale, count in zip(sales, counts, strict=True) if count]
+            oldest = [await lua.read_oldest_entry(redis, sale) for sale in waiting]
+            oldest_ms = min((entry.ms for entry in oldest if entry is not None), default=clock.now_ms())
+            size = await lua.read_stream_bytes(redis, waiting) if waiting else 0
+            orders = sum(count for count in counts if count is not None)
+            admission.report_backlog(orders, size, (clock.now_ms() - oldest_ms) / 1000)
         except Exception as error:  # noqa: BLE001  # the calls of orders fail for the same reason and answer it
             _logger.warning("cannot read the backlog", extra={"reason": str(error)})
         await clock.sleep(_BACKLOG_POLL_INTERVAL_S)

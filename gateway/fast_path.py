@@ -37,7 +37,10 @@ _IDLE = ConnectionState.IDLE
 class FastPathConnection(OrderConnection):
     """One client's connection."""
 
-    __slots__ = ("_body_start", "_buffer", "_handler", "_head", "_layout", "_request_end", "_server")
+    __slots__ = (
+        "_body_start", "_buffer", "_handler", "_head", "_is_direct", "_is_resting", "_layout", "_request_end",
+        "_server",
+    )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices, server: web.Server) -> None:
         super().__init__(connections, services)
@@ -46,6 +49,8 @@ class FastPathConnection(OrderConnection):
         self._buffer = b""
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
+        self._is_resting = False
+        self._is_direct: bool | None = None  # not known yet
 
     # Calls of the transport.
 
@@ -100,6 +105,8 @@ class FastPathConnection(OrderConnection):
         """Close the connection of a silent or slow client; answer one whose body does not arrive."""
         super().enforce_timeouts(now)
         if self._state == ConnectionState.IDLE:
+            if self._is_resting:
+                return
             if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
                     self._refuse_body()
@@ -120,6 +127,8 @@ class FastPathConnection(OrderConnection):
 
     def _process_buffer(self) -> None:
         """Process the requests in the buffer until one needs more bytes or is pending."""
+        if self._is_resting:
+            return
         while (
             self._state == ConnectionState.IDLE and self._buffer and self._writable and not self._transport.is_closing()
         ):
@@ -186,9 +195,11 @@ class FastPathConnection(OrderConnection):
         """Tell whether the head alone is refused: aiohttp then answers at once and discards the body."""
         key = head.values[head.layout.key]
         try:
-            self._services.admission.check_load()
-            self._services.auth.identify_customer(head.values[head.layout.authorization])
-            check_idempotency_key(None if key is None else key.decode("latin-1"))
+            text = None if key is None else key.decode("latin-1")
+            authorization = head.values[head.layout.authorization]
+            self._services.shedder.check(perf_counter(), authorization, text)
+            self._services.auth.identify_customer(authorization)
+            check_idempotency_key(text)
         except ProblemError:
             return True
         return False
@@ -249,6 +260,24 @@ class FastPathConnection(OrderConnection):
 
     def _resume(self) -> None:
         if self._state == ConnectionState.IDLE:
+            self._process_buffer()
+
+    def _rest(self, rest_s: float) -> None:
+        """Read again after a rest. Connections of proxies do not rest: they bring the requests of others too."""
+        if self._is_direct is None:
+            self._is_direct = self._services.client_addresses.find(self._transport) is not None
+        if not self._is_direct or self._eof or self._transport.is_closing():
+            self._become_idle()
+            return
+        self._transport.pause_reading()
+        self._state, self._is_resting = ConnectionState.IDLE, True
+        self._services.resting.add(self, rest_s)
+
+    def resume(self) -> None:
+        """Read again after a rest."""
+        self._is_resting = False
+        self._since = self._loop.time()
+        if not self._transport.is_closing():
             self._process_buffer()
 
     # Calls of and to aiohttp.

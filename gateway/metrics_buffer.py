@@ -65,6 +65,11 @@ class MetricsBuffer:
             histogram = self._seconds[route] = HistogramBuffer(metrics.REQUEST_BOUNDS)
         histogram.observe(seconds)
 
+    def count_shed(self, code: str, route: str, status: int) -> None:
+        """Count a refused order that was not even read; its duration says nothing."""
+        self._orders[code] += 1
+        self._requests[route, "POST", status] += 1
+
     def flush(self) -> None:
         """Add all counts to the metrics and reset them."""
         orders, self._orders = self._orders, defaultdict(int)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from hashlib import sha256
+from time import perf_counter
 from typing import Any, Literal
 
 import msgspec
@@ -119,7 +120,9 @@ class Operation:
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         services = services_of(request)
         if self.admit:
-            services.admission.check_load()
+            services.shedder.check(
+                perf_counter(), request.headers.get("Authorization"), request.headers.get(_KEY_HEADER)
+            )
         identity = self._identify(request, services)
         if self.admit:
             services.admission.check_user(identity.subject)

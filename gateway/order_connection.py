@@ -9,11 +9,12 @@ import logging
 from time import perf_counter
 
 from commerce.kernel.errors import ProblemError
-from commerce.orders.model import PlacedOrder
+from commerce.orders.model import PlacedOrder, PlaceOrder
 from gateway import problems
 from gateway.connections import ConnectionRegistry, ConnectionState, TrackedConnection
 from gateway.decoding import check_idempotency_key, decode_order_body
 from gateway.fast_path_responses import encode
+from gateway.load_shedding import PrebuiltRefusals
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath
 from gateway.pending_order import Outcome, PendingOrder
 from gateway.problems import RawResponse
@@ -32,8 +33,8 @@ class OrderConnection(TrackedConnection):
     """A connection that answers orders; `FastPathConnection` finds them in what arrives."""
 
     __slots__ = (
-        "_match_previous_head", "_order_arguments", "_request_id", "_reservation", "_services", "_started", "_state",
-        "_task", "_template", "_unlearned_names",
+        "_match_previous_head", "_order_arguments", "_request_id", "_reservation", "_sale_id", "_services", "_started",
+        "_state", "_task", "_template", "_unlearned_names",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices) -> None:
@@ -46,30 +47,74 @@ class OrderConnection(TrackedConnection):
 
     def _take_order(self, layout: HeaderLayout, values: Values, body: bytes) -> None:
         self._state = _ANSWERING
-        self._started = perf_counter()
+        self._started = now = perf_counter()
         services = self._services
+        pressure = services.admission.pressure(now)
+        if pressure > 0 and services.shedder.refuses(pressure, values[layout.authorization], values[layout.key]):
+            self._shed(values[layout.request_id], now)
+            return
         self._request_id = self._choose_request_id(values[layout.request_id])
         try:
-            services.admission.check_load()
             user_id = services.auth.identify_customer(values[layout.authorization]).subject
             services.admission.check_user(user_id)
             key_bytes = values[layout.key]
             key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))
+            trace_bytes = values[layout.traceparent]
+            trace = "" if trace_bytes is None else trace_bytes.decode("latin-1")[:MAX_TRACEPARENT_CHARS]
+            # Not the decoded order: a hundred others are decoded before this one is answered, and its many parts would
+            # be expensive to free by then. In the rare case that the order is needed, it is decoded again.
+            self._order_arguments = body, user_id, key, trace
+            expected = services.expected_refusals
+            sale = expected.find_sale(body) if expected.is_active else None
+            if sale is not None:
+                expected.submit(sale, user_id, key, self._on_rechecked)
+                return
             order = decode_order_body(body)
+            if expected.is_active and (found := expected.find_sku(order)):
+                sale, sku, units = found
+                expected.submit(sale, user_id, key, self._on_rechecked, sku, units)
+                return
+            self._price(order)
         except ProblemError as refusal:
             self._refuse(refusal)
+
+    def _on_rechecked(self, refusal: PrebuiltRefusals | None) -> None:
+        """Refuse the pending order, or place it if its refusal was not confirmed."""
+        if refusal is None or self._connections.is_ending:
+            try:
+                self._price(decode_order_body(self._order_arguments[0]))
+            except ProblemError as problem:
+                self._refuse(problem)
             return
-        trace_bytes = values[layout.traceparent]
-        trace = "" if trace_bytes is None else trace_bytes.decode("latin-1")[:MAX_TRACEPARENT_CHARS]
-        # Not the decoded order: a hundred others are decoded before this one is answered, and its many parts would be
-        # expensive to free by then. In the rare case that the order is needed, it is decoded again.
-        self._order_arguments = order.sale_id, body, user_id, key, trace
+        now = perf_counter()
+        metrics_buffer = self._services.metrics_buffer
+        metrics_buffer.count_order(refusal.code)
+        metrics_buffer.count_request(ORDERS_PATH, "POST", refusal.status, now - self._started)
+        if not self._transport.is_closing():
+            response = refusal.render(self._request_id.encode("latin-1"), refusal.retry_after_s, now)
+            self._transport.write(response)
+        self._become_idle()
+
+    def _price(self, order: PlaceOrder) -> None:
+        """Price an order and hand it to the intake."""
+        services, (_, user_id, key, trace) = self._services, self._order_arguments
+        self._sale_id = order.sale_id
         try:
             self._reservation = services.placement.price_from_memory(order, user_id, key, trace)
         except NeedsSlowPath:
             self._place_in_task()
             return
         services.intake.submit(order.sale_id, PendingOrder(self._reservation, self._on_outcome))
+
+    def _shed(self, request_id: bytes | None, now: float) -> None:
+        """Refuse an order because of overload."""
+        services = self._services
+        prebuilt, rest_s = services.shedder.prebuilt(), services.resting.choose_rest_s()
+        services.metrics_buffer.count_shed(prebuilt.code, ORDERS_PATH, prebuilt.status)
+        if not self._transport.is_closing():
+            chosen_id = self._choose_request_id(request_id).encode("latin-1")
+            self._transport.write(prebuilt.render(chosen_id, rest_s, now))
+        self._rest(rest_s)
 
     def _choose_request_id(self, header: bytes | None) -> str:
         if header is not None and REQUEST_ID_PATTERN.fullmatch(text := header.decode("latin-1")):
@@ -86,8 +131,9 @@ class OrderConnection(TrackedConnection):
             self._accept_from_template()
         else:
             try:
-                placed, status = self._services.placement.result_of(self._order_arguments[0], self._reservation, result)
+                placed, status = self._services.placement.result_of(self._sale_id, self._reservation, result)
             except ProblemError as refusal:
+                self._services.expected_refusals.learn(self._sale_id, result)
                 self._refuse(refusal)
             else:
                 if status == 202:
@@ -100,7 +146,7 @@ class OrderConnection(TrackedConnection):
 
     async def _place(self) -> None:
         try:
-            _, body, user_id, key, trace = self._order_arguments
+            body, user_id, key, trace = self._order_arguments
             placed, status = await self._services.placement.place(decode_order_body(body), user_id, key, trace)
         except ProblemError as refusal:
             self._refuse(refusal)
@@ -114,6 +160,7 @@ class OrderConnection(TrackedConnection):
         if self._unlearned_names is not None:
             self._learn_head(self._unlearned_names)
         self._services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
+        self._services.known_keys.add(*self._order_arguments[1:3])
         self._write(status, "application/json", encode(placed), f"Location: {ORDERS_PATH}/{placed.order_id}\r\n")
 
     def _accept_from_template(self) -> None:
@@ -122,8 +169,9 @@ class OrderConnection(TrackedConnection):
             self._learn_head(self._unlearned_names)
         self._services.metrics_buffer.count_order("accepted")
         self._services.metrics_buffer.count_request(ORDERS_PATH, "POST", 202, perf_counter() - self._started)
+        order = self._reservation
+        self._services.known_keys.add(order.user_id, order.idempotency_key)
         if not self._transport.is_closing():
-            order = self._reservation
             self._transport.write(self._template.render(self._request_id, str(order.order_id), order.total_minor))
         self._become_idle()
 
@@ -160,4 +208,8 @@ class OrderConnection(TrackedConnection):
 
     def _become_idle(self) -> None:
         """Take the next request; `FastPathConnection` does it."""
+        raise NotImplementedError
+
+    def _rest(self, rest_s: float) -> None:
+        """Take the next request after a rest; `FastPathConnection` does it."""
         raise NotImplementedError

@@ -16,6 +16,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import inf
 from time import perf_counter
 
 from redis.asyncio import Redis
@@ -95,13 +96,17 @@ class OrderIntake:
         queue = self._queues.get(sale_id)
         if queue is None:
             queue = self._queues[sale_id] = _SaleQueue(sale_id)
-        order.deadline = self._loop.time() + self._order_timeout_s
+        now = self._loop.time()
+        order.deadline = now + self._order_timeout_s
         queue.waiting.append(order)
         payload_bytes = len(order.reservation.payload)
         queue.size += payload_bytes
-        self._admission.waiting_bytes += payload_bytes
-        self._admission.waiting += 1
-        if not queue.scheduled and queue.inflight < self._limits.concurrent_reserve_calls:
+        admission = self._admission
+        admission.waiting_bytes += payload_bytes
+        if admission.waiting == 0:
+            admission.waiting_since = now
+        admission.waiting += 1
+        if not queue.scheduled and self._may_send(queue):
             self._schedule(queue)
 
     async def place(self, sale_id: str, reservation: Reservation) -> ReserveResult:
@@ -130,6 +135,13 @@ class OrderIntake:
             else:
                 await asyncio.sleep(0)
 
+    def _may_send(self, queue: _SaleQueue) -> bool:
+        """Tell whether a call may leave: the only one, or a full batch beside others."""
+        inflight, limits = queue.inflight, self._limits
+        return not inflight or (
+            len(queue.waiting) >= limits.batch_orders and inflight < limits.concurrent_reserve_calls
+        )
+
     def _schedule(self, queue: _SaleQueue) -> None:
         """Send the waiting orders once the loop has read what has arrived."""
         queue.scheduled = True
@@ -147,14 +159,19 @@ class OrderIntake:
 
     def _flush(self, queue: _SaleQueue) -> None:
         queue.scheduled = False
-        while queue.waiting and queue.inflight < self._limits.concurrent_reserve_calls:
+        while queue.waiting and self._may_send(queue):
             batch = self._take_batch(queue)
+            self._admission.waiting_since = self._find_oldest_arrival()
             if not batch:
                 continue
             queue.inflight += 1
             call = self._loop.create_task(self._run_batch(queue, batch))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
+
+    def _find_oldest_arrival(self) -> float:
+        deadlines = [queue.waiting[0].deadline for queue in self._queues.values() if queue.waiting]
+        return min(deadlines, default=inf) - self._order_timeout_s
 
     def _take_batch(self, queue: _SaleQueue) -> list[PendingOrder]:
         """Remove the next batch from the queue and return it.
@@ -197,7 +214,7 @@ class OrderIntake:
             queue.extra_iterations, queue.previous_length = _MAX_EXTRA_ITERATIONS, len(queue.waiting)
             if len(queue.waiting) >= self._limits.batch_orders:
                 self._flush(queue)
-            elif queue.waiting and not queue.scheduled:
+            elif queue.waiting and not queue.scheduled and not queue.inflight:
                 self._schedule(queue)
 
     async def _send_until_clear(self, queue: _SaleQueue, batch: list[PendingOrder]) -> None:

@@ -58,11 +58,16 @@ from gateway.background_loops import (
 from gateway.change_watcher import ChangeWatcher
 from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
+from gateway.expected_refusals import ExpectedRefusals
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
+from gateway.fast_reads import FastReads
+from gateway.known_keys import KnownKeys
+from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
 from gateway.request_head import HeadParser
+from gateway.resting_connections import RestingConnections
 from gateway.sale_snapshots import SaleSnapshots
 
 
@@ -89,6 +94,10 @@ class GatewayServices:
     redis: Redis
     auth: Authenticator
     admission: Admission
+    shedder: LoadShedder
+    known_keys: KnownKeys
+    resting: RestingConnections
+    expected_refusals: ExpectedRefusals
     snapshots: SaleSnapshots
     intake: OrderIntake
     adoption: ServerAdoption
@@ -98,6 +107,7 @@ class GatewayServices:
     head_parser: HeadParser
     response_heads: ResponseHeads
     batch_template: BatchResponseTemplate
+    fast_reads: FastReads
     catalog: Catalog
     sales: Sales
     stock: StockChanges
@@ -149,6 +159,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             report_entries_forever(services.adoption, services.intake, clock),
             services.database_monitor.poll_forever(),
             poll_backlog_forever(services.redis, snapshots, admission, clock),
+            services.resting.resume_forever(),
             flush_metrics_forever(services.metrics_buffer, admission, clock),
         ):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
@@ -161,6 +172,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
+    auth, known_keys = Authenticator(settings.auth, clock), KnownKeys()
     snapshots = SaleSnapshots(sales, clock)
     await snapshots.refresh()
     link = await _open_reserve_link(stack, settings)
@@ -181,8 +193,12 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         ids=ids,
         db=db,
         redis=redis,
-        auth=Authenticator(settings.auth, clock),
+        auth=auth,
         admission=admission,
+        shedder=LoadShedder(admission, auth, known_keys, response_heads),
+        known_keys=known_keys,
+        resting=RestingConnections(),
+        expected_refusals=ExpectedRefusals(link, snapshots, clock, response_heads),
         snapshots=snapshots,
         intake=intake,
         adoption=ServerAdoption(db, redis, clock),
@@ -192,6 +208,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         head_parser=HeadParser(),
         response_heads=response_heads,
         batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
+        fast_reads=FastReads(),
         catalog=Catalog(db, clock),
         sales=sales,
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),

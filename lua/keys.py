@@ -44,8 +44,14 @@ class SaleKeys:
 
     def reserve_keys(self, day: int) -> list[bytes]:
         """List the keys of `reserve.lua` for a batch of that day, in its order."""
-        days = [self.keys(near_day) for near_day in range(day - 2, day + 2)]
-        return [self.meta, self.stock, self.buyers, self.accepted, self.orders, *days]
+        return [self.meta, self.stock, self.buyers, self.accepted, self.orders, *self._near_days(day)]
+
+    def recheck_keys(self, day: int) -> list[bytes]:
+        """List the keys of `recheck.lua` for a batch of that day, in its order."""
+        return [self.meta, self.stock, *self._near_days(day)]
+
+    def _near_days(self, day: int) -> list[bytes]:
+        return [self.keys(near_day) for near_day in range(day - 2, day + 2)]
 
 
 def idempotency_field(user_id: str, idempotency_key: str) -> bytes:

@@ -23,9 +23,10 @@ local sku_count, pair_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- include: chunks
 -- include: server
+-- include: terms
 
 local ACCEPTED, REPLAYED, KEY_REUSED, STALE, NOT_READY = 0, 1, 2, 3, 4
-local NOT_OPEN, PAUSED, CLOSED, SOLD_OUT, OVER_LIMIT = 5, 6, 7, 8, 9
+local SOLD_OUT, OVER_LIMIT = 8, 9
 local DAY_MS = 86400000
 local KEY_TTL_S = 2 * 86400 + 3600
 local ARGV, call, struct_unpack, sub = ARGV, redis.call, struct.unpack, string.sub
@@ -79,14 +80,7 @@ if call('EXISTS', KEYS[today - 1]) == 1 then yesterdays_records = hmget(KEYS[tod
 -- A SKU that joined the sale and was never stocked is sold out; but if there is no stock at all, it was wiped.
 local stock_loaded = call('EXISTS', stock) == 1
 local generation = tonumber(terms[4])
-local refusal = false -- of the whole sale, for every order that is not a replay
-if terms[1] == 'closed' or (terms[3] ~= '' and now_ms >= tonumber(terms[3])) then
-  refusal = CLOSED
-elseif terms[1] == 'paused' then
-  refusal = PAUSED
-elseif now_ms < tonumber(terms[2]) then
-  refusal = {NOT_OPEN, tonumber(terms[2])}
-end
+local refusal = refusal_by_terms(terms, now_ms)
 
 -- Take an order's n lines from the local copies, or none of them. Returns the outcome.
 local function take(at, n)

@@ -17,6 +17,7 @@ from lua.script import Argument, Commands, Script
 
 DAY_MS = 86_400_000
 _reserve, _release = Script("reserve"), Script("release")
+_recheck = Script("recheck")
 _change_stock, _reacquire = Script("change_stock"), Script("reacquire")
 
 
@@ -177,6 +178,29 @@ def _parse_result(part: int | list[Any], accepted: ReserveResult | None) -> Rese
             return ReserveResult(outcome, opens_ms=int(detail))
         case _:
             return ReserveResult(outcome, sku=detail.decode())
+
+
+class Recheck(NamedTuple):
+    """What Redis says to a batch of orders that are expected to be refused.
+
+    `outcome` is of the whole sale; None if it takes orders. `free` has the units free of each SKU that was asked for,
+    `known` the positions of orders whose key is known.
+    """
+
+    outcome: ReserveResult | None
+    free: dict[str, int]
+    known: set[int]
+
+
+async def recheck(client: Commands, keys: SaleKeys, day: int, skus: Sequence[str], fields: Sequence[bytes]) -> Recheck:
+    """Read what `reserve` would refuse, without taking anything.
+
+    `fields` are those of the orders in the idempotency keys, `day` is as for `reserve`. Raises redis's errors.
+    """
+    arguments: list[Argument] = [day, len(fields), len(skus), *skus, *fields]
+    outcome, free, known = await _recheck.call(client, keys.recheck_keys(day), arguments)
+    refusal = None if outcome == 0 else _parse_result(outcome, None)
+    return Recheck(refusal, dict(zip(skus, free, strict=bool(free))), set(known))
 
 
 @dataclass(frozen=True, slots=True)

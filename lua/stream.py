@@ -21,6 +21,7 @@ _claim_orphans = Script("claim_orphans")
 _delete_consumers = Script("delete_consumers")
 _find_entries = Script("find_entries")
 _renew_claims = Script("renew_claims")
+_oldest_entry = Script("oldest_entry")
 _FIRST = b"0-0"
 _PAGE_ENTRIES = 200
 _SCAN_COUNT = 1_000
@@ -291,6 +292,12 @@ async def read_stream_bytes(client: Redis, keys: Sequence[SaleKeys]) -> int:
     for sale in keys:
         pipe.memory_usage(sale.orders)
     return sum(size or 0 for size in await pipe.execute())
+
+
+async def read_oldest_entry(client: Redis, keys: SaleKeys) -> EntryId | None:
+    """Return the id of the oldest entry that waits for the writer, None if there is none."""
+    oldest = await _oldest_entry.call(client, [keys.orders], [])
+    return EntryId.parse(oldest) if oldest else None
 
 
 async def read_accepted_counts(client: Redis, keys: Sequence[SaleKeys]) -> list[int | None]:

@@ -1,0 +1,196 @@
+"""Orders that are expected to be refused: of a sale that takes none, or of something that is sold out.
+
+A refusal teaches this process what the next orders will hear. They are not decoded, priced and sent to `reserve.lua`
+any more. `recheck.lua` confirms the refusal of all that arrive in one iteration of the event loop by one small call,
+made after they have arrived. So the answers are never older than the requests: stock that comes back is bought at once,
+and an order whose key is known, which must be answered as before, goes the ordinary way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import lua
+from commerce.kernel.clock import DAY_MS, Clock
+from commerce.kernel.errors import ProblemError
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.kernel.redis_multiplexer import RedisMultiplexer
+from commerce.orders.model import PlaceOrder
+from commerce.sales.errors import SoldOut
+from gateway.fast_path_responses import ResponseHeads
+from gateway.load_shedding import PrebuiltRefusals
+from gateway.order_placement import problem_for_outcome
+from gateway.sale_snapshots import SaleSnapshots
+from lua import Recheck, ReserveOutcome, ReserveResult, SaleKeys, idempotency_field
+
+_logger = logging.getLogger(__name__)
+_OF_SALE = (ReserveOutcome.NOT_OPEN, ReserveOutcome.PAUSED, ReserveOutcome.CLOSED)
+_SALE_AT_HEAD = re.compile(rb'\s*\{\s*"sale_id"\s*:\s*"([a-z0-9-]{1,64})"')
+_ORDERS_PER_CALL = 1_000
+_MAX_SOLD_OUT = 10_000
+_MAX_ITEMS_AT_HEAD = 64
+_WHOLE_SALE = ""
+
+OnRechecked = Callable[[PrebuiltRefusals | None], None]
+"""Called with the refusal, or with None if the order is to be placed the ordinary way."""
+
+
+class _Expected(NamedTuple):
+    """An order that is expected to be refused: because fewer than `units` of `sku` are free, or with its whole sale."""
+
+    field: bytes
+    sku: str
+    units: int
+    on_rechecked: OnRechecked
+
+
+class RefusingSale:
+    """What is known of a sale that refuses orders."""
+
+    __slots__ = ("is_closed", "keys", "prebuilt", "rechecking", "sale_id", "sold_out", "waiting")
+
+    def __init__(self, sale_id: str) -> None:
+        self.sale_id = sale_id
+        self.keys = SaleKeys(sale_id)
+        self.is_closed = False
+        """it is not open yet, paused or closed"""
+        self.sold_out: set[str] = set()
+        self.waiting: list[_Expected] = []
+        self.rechecking: asyncio.Task[None] | None = None
+        self.prebuilt: dict[tuple[ReserveOutcome, str, int], PrebuiltRefusals] = {}
+
+
+class ExpectedRefusals:
+    """The sales of which this process expects refusals. `is_active` tells whether there are any."""
+
+    def __init__(self, link: RedisMultiplexer, snapshots: SaleSnapshots, clock: Clock, heads: ResponseHeads) -> None:
+        self._link = link
+        self._snapshots = snapshots
+        self._clock = clock
+        self._heads = heads
+        self._loop = asyncio.get_running_loop()
+        self._sales: dict[str, RefusingSale] = {}
+        self.is_active = False
+
+    def learn(self, sale_id: str, result: ReserveResult) -> None:
+        """Remember a refusal that other orders will get too."""
+        if result.outcome in _OF_SALE:
+            self._find(sale_id).is_closed = True
+        elif (
+            result.outcome is ReserveOutcome.SOLD_OUT and len(sold_out := self._find(sale_id).sold_out) < _MAX_SOLD_OUT
+        ):
+            sold_out.add(result.sku)
+
+    def find_sale(self, body: bytes) -> RefusingSale | None:
+        """Return the sale that an order's body begins with, if it refuses every order."""
+        match = _SALE_AT_HEAD.match(body)
+        if match is None:
+            return None
+        sale = self._sales.get(match[1].decode())
+        if sale is None or not (sale.is_closed or self._is_sold_out(sale)):
+            return None
+        return sale
+
+    def find_sku(self, order: PlaceOrder) -> tuple[RefusingSale, str, int] | None:
+        """Return the sale, SKU and units of the first line of an order that is expected to be sold out."""
+        sale = self._sales.get(order.sale_id)
+        if sale is not None:
+            for line in order.lines:
+                if line.sku in sale.sold_out:
+                    return sale, line.sku, line.quantity
+        return None
+
+    def submit(
+        self,
+        sale: RefusingSale,
+        user_id: str,
+        key: str,
+        on_rechecked: OnRechecked,
+        sku: str = _WHOLE_SALE,
+        units: int = 1,
+    ) -> None:
+        """Recheck an order together with the others of this iteration."""
+        sale.waiting.append(_Expected(idempotency_field(user_id, key), sku, units, on_rechecked))
+        if sale.rechecking is None:
+            sale.rechecking = self._loop.create_task(self._recheck_all(sale))
+
+    def _find(self, sale_id: str) -> RefusingSale:
+        sale = self._sales.get(sale_id)
+        if sale is None:
+            sale = self._sales[sale_id] = RefusingSale(sale_id)
+            self.is_active = True
+        return sale
+
+    def _is_sold_out(self, sale: RefusingSale) -> bool:
+        snapshot = self._snapshots.cached(sale.sale_id)
+        return snapshot is not None and len(snapshot.items) <= min(len(sale.sold_out), _MAX_ITEMS_AT_HEAD)
+
+    async def _recheck_all(self, sale: RefusingSale) -> None:
+        """Recheck until nothing waits; forget the sale if nothing of it is refused any more."""
+        try:
+            while sale.waiting:
+                batch, sale.waiting = sale.waiting[:_ORDERS_PER_CALL], sale.waiting[_ORDERS_PER_CALL:]
+                recheck = await self._recheck(sale, batch)
+                for position, order in enumerate(batch):
+                    refusal = None
+                    if recheck is not None and position not in recheck.known:
+                        refusal = self._refusal(sale, recheck, order)
+                    self._resolve(order, refusal)
+        finally:
+            sale.rechecking = None
+        if not sale.is_closed and not sale.sold_out:
+            self._sales.pop(sale.sale_id, None)
+            self.is_active = bool(self._sales)
+
+    async def _recheck(self, sale: RefusingSale, batch: list[_Expected]) -> Recheck | None:
+        """Ask Redis about a batch. Returns None if it does not tell; the ordinary way then finds out why."""
+        skus = {order.sku for order in batch}
+        if _WHOLE_SALE in skus:
+            skus.discard(_WHOLE_SALE)
+            snapshot = self._snapshots.cached(sale.sale_id)
+            if snapshot is not None and not sale.is_closed:
+                skus.update(snapshot.items)
+        day, fields = self._clock.now_ms() // DAY_MS, [order.field for order in batch]
+        try:
+            recheck = await lua.recheck(self._link, sale.keys, day, list(skus), fields)
+        except (*REDIS_UNAVAILABLE, ProblemError):
+            return None
+        except Exception:
+            _logger.exception("cannot recheck refusals", extra={"sale_id": sale.sale_id})
+            return None
+        sale.is_closed = recheck.outcome is not None and recheck.outcome.outcome in _OF_SALE
+        sale.sold_out.difference_update(sku for sku, free in recheck.free.items() if free > 0)
+        return recheck
+
+    def _refusal(self, sale: RefusingSale, recheck: Recheck, order: _Expected) -> PrebuiltRefusals | None:
+        """Return the refusal that Redis has confirmed for an order whose key is not known, None if it has not."""
+        if recheck.outcome is not None:
+            return self._prebuild(sale, recheck.outcome) if sale.is_closed else None
+        if order.sku == _WHOLE_SALE:
+            is_gone = bool(recheck.free) and not any(recheck.free.values())
+        else:
+            is_gone = recheck.free[order.sku] < order.units
+        return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=order.sku)) if is_gone else None
+
+    def _prebuild(self, sale: RefusingSale, result: ReserveResult) -> PrebuiltRefusals:
+        key = result.outcome, result.sku, result.opens_ms
+        prebuilt = sale.prebuilt.get(key)
+        if prebuilt is None:
+            problem = problem_for_outcome(result, sale.sale_id)
+            if key[:2] == (ReserveOutcome.SOLD_OUT, _WHOLE_SALE):
+                problem = SoldOut(f"nothing is left of {sale.sale_id}; nothing was reserved")
+            if len(sale.prebuilt) >= _MAX_SOLD_OUT:
+                sale.prebuilt.clear()
+            prebuilt = sale.prebuilt[key] = PrebuiltRefusals(problem, self._heads)
+        return prebuilt
+
+    @staticmethod
+    def _resolve(order: _Expected, refusal: PrebuiltRefusals | None) -> None:
+        try:
+            order.on_rechecked(refusal)
+        except Exception:
+            _logger.exception("an order failed after its recheck")
