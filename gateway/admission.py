@@ -58,10 +58,10 @@ class Admission:
 
     def pressure(self, now: float) -> float:
         """Return how overloaded this process is: below 0 not at all, from 1 on no new order is admitted."""
-        if self.waiting < self._limits.batch_orders:
-            return inf if self._is_backlogged else -1.0
         if self._is_backlogged or self.waiting_bytes >= self._limits.waiting_bytes:
             return inf
+        if self.waiting < self._limits.batch_orders:
+            return -1.0
         return (now - self.waiting_since) / self._target_s - 1
 
     def admits(self, pressure: float, user_hash: int, *, is_repeat: bool) -> bool:

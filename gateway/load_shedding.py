@@ -14,33 +14,36 @@ from gateway.auth import Authenticator
 from gateway.fast_path_responses import ResponseHeads
 from gateway.known_keys import KnownKeys
 
+_REQUEST_ID = "@request-id@"
+
 
 class PrebuiltRefusals:
-    """The responses with one refusal; they differ in Retry-After and request id only.
-
-    The body has no request id: the header has it.
-    """
+    """The responses with one refusal; they differ in Retry-After and request id only."""
 
     def __init__(self, refusal: ProblemError, heads: ResponseHeads) -> None:
         self.code, self.status, self.retry_after_s = refusal.code, refusal.status, refusal.retry_after_s or 0
-        self._body = problems.raw_problem(refusal, None).body
+        body = problems.raw_problem(refusal, _REQUEST_ID).body
+        self._before_id, self._after_id = body.split(_REQUEST_ID.encode())
+        self._fixed_length = len(self._before_id) + len(self._after_id)
         self._heads = heads
-        self._second = -1
-        self._beginnings: dict[int, bytes] = {}
+        self._second, self._head = -1, b""
 
-    def render(self, request_id: bytes, retry_after_s: int, now: float) -> bytes:
+    def render(self, request_id: str, retry_after_s: int, now: float) -> bytes:
         """Build a response; `retry_after_s` 0 leaves the header out, `now` is perf_counter's."""
         if int(now) != self._second:
-            self._second, self._beginnings = int(now), {}
-        beginning = self._beginnings.get(retry_after_s)
-        if beginning is None:
-            beginning = self._beginnings[retry_after_s] = self._begin(retry_after_s, now)
-        return b"%b%b\r\n\r\n%b" % (beginning, request_id, self._body)
-
-    def _begin(self, retry_after_s: int, now: float) -> bytes:
-        head = self._heads.response_head(self.status, now, problems.CONTENT_TYPE)
-        retry_after = f"Retry-After: {retry_after_s}\r\n" if retry_after_s else ""
-        return f"{head}{len(self._body)}\r\n{retry_after}X-Request-Id: ".encode("latin-1")
+            self._second = int(now)
+            self._head = self._heads.response_head(self.status, now, problems.CONTENT_TYPE).encode("latin-1")
+        id_bytes = request_id.encode("latin-1")
+        retry_after = b"Retry-After: %d\r\n" % retry_after_s if retry_after_s else b""
+        return b"%b%d\r\n%bX-Request-Id: %b\r\n\r\n%b%b%b" % (
+            self._head,
+            self._fixed_length + len(id_bytes),
+            retry_after,
+            id_bytes,
+            self._before_id,
+            id_bytes,
+            self._after_id,
+        )
 
 
 class LoadShedder:

@@ -91,8 +91,7 @@ class OrderConnection(TrackedConnection):
         metrics_buffer.count_order(refusal.code)
         metrics_buffer.count_request(ORDERS_PATH, "POST", refusal.status, now - self._started)
         if not self._transport.is_closing():
-            response = refusal.render(self._request_id.encode("latin-1"), refusal.retry_after_s, now)
-            self._transport.write(response)
+            self._transport.write(refusal.render(self._request_id, refusal.retry_after_s, now))
         self._become_idle()
 
     def _price(self, order: PlaceOrder) -> None:
@@ -112,8 +111,7 @@ class OrderConnection(TrackedConnection):
         prebuilt, rest_s = services.shedder.prebuilt(), services.resting.choose_rest_s()
         services.metrics_buffer.count_shed(prebuilt.code, ORDERS_PATH, prebuilt.status)
         if not self._transport.is_closing():
-            chosen_id = self._choose_request_id(request_id).encode("latin-1")
-            self._transport.write(prebuilt.render(chosen_id, rest_s, now))
+            self._transport.write(prebuilt.render(self._choose_request_id(request_id), rest_s, now))
         self._rest(rest_s)
 
     def _choose_request_id(self, header: bytes | None) -> str:

@@ -3,5 +3,7 @@
 -- KEYS  1 orders
 -- RETURNS the id, or '' if the stream is empty
 
-local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local orders = KEYS[1]
+
+local first = redis.call('XRANGE', orders, '-', '+', 'COUNT', 1)[1]
 return first and first[1] or ''

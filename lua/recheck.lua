@@ -13,9 +13,11 @@ local base_day, count, sku_count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumbe
 
 -- include: chunks
 -- include: server
+
+local TAKES_ORDERS, NOT_READY, NOT_OPEN, PAUSED, CLOSED = 0, 4, 5, 6, 7
+
 -- include: terms
 
-local TAKES_ORDERS, NOT_READY = 0, 4
 local DAY_MS = 86400000
 local SKU = 3 -- position in ARGV before the first SKU
 local KEY = SKU + sku_count

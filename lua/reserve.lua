@@ -23,13 +23,14 @@ local sku_count, pair_count = tonumber(ARGV[3]), tonumber(ARGV[4])
 
 -- include: chunks
 -- include: server
--- include: terms
 
 local ACCEPTED, REPLAYED, KEY_REUSED, STALE, NOT_READY = 0, 1, 2, 3, 4
-local SOLD_OUT, OVER_LIMIT = 8, 9
+local NOT_OPEN, PAUSED, CLOSED, SOLD_OUT, OVER_LIMIT = 5, 6, 7, 8, 9
 local DAY_MS = 86400000
 local KEY_TTL_S = 2 * 86400 + 3600
 local ARGV, call, struct_unpack, sub = ARGV, redis.call, struct.unpack, string.sub
+
+-- include: terms
 
 -- Positions in ARGV before the first item of each column.
 local SKU = 5

@@ -1,6 +1,6 @@
 -- terms: what the terms of a sale say to every order that is not a replay.
-
-local NOT_OPEN, PAUSED, CLOSED = 5, 6, 7
+--
+-- NOT_OPEN, PAUSED and CLOSED are the outcomes of the script that includes it.
 
 -- Return the outcome of all orders at a moment, false if the sale takes orders. `terms` are state, opens_ms, closes_ms.
 local function refusal_by_terms(terms, now_ms)
