@@ -42,7 +42,7 @@ async def test_spike_of_make_lasts_its_time_and_fills_its_files(
     assert seconds >= 2  # 3, less the milliseconds before the line
     assert "units promised in all: 10 (phone 10)" in output
     rows = {row["Name"]: int(row["Request Count"]) for row in read_csv(report / "figures_stats.csv")}
-    assert rows["/v1/orders (sold_out)"] > 50
+    assert rows["/v1/orders (sold_out)"] > 10
     assert rows["Aggregated"] >= sum(rows.values()) / 2 > 0
     history = read_csv(report / "figures_stats_history.csv")
     assert int(history[-1]["Total Request Count"]) == rows["Aggregated"]
