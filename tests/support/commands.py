@@ -1,5 +1,6 @@
-"""Commands of `floodgate` inside the test's process: starting another takes longer than most commands run.
+"""Commands of `floodgate` inside the test's process.
 
+A process of its own takes longer to start than most commands run.
 `tests/ops/test_standard_streams.py` and `tests/ops/test_printed_texts.py` test what a process of its own adds.
 """
 
@@ -21,7 +22,10 @@ class Command(Protocol):
 
 
 def make_command(environment: Mapping[str, str]) -> Command:
-    """Return a function that runs commands with these variables. An unexpected error of a command is raised."""
+    """Return a function that runs commands with these variables.
+
+    An unexpected error of a command is raised, not printed.
+    """
 
     async def run(*arguments: object, **variables: str) -> tuple[int, str]:
         words, env = [str(argument) for argument in arguments], {**environment, **variables}

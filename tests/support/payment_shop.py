@@ -41,7 +41,10 @@ NO_WEBHOOKS = ProviderFaults(dropped_share=1)
 
 @cache
 def key_files() -> Mapping[str, bytes]:
-    """Return the files of keys and ids of both sides. All tests of a run share them, because making keys is slow."""
+    """Return the files of keys and ids of both sides.
+
+    All tests of a process share them, because making keys is slow.
+    """
     with tempfile.TemporaryDirectory() as home:
         make_keys(Path(home))
         return {file.name: file.read_bytes() for file in Path(home).iterdir()}

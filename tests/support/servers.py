@@ -99,7 +99,10 @@ def make_server_home(prefix: str = "fg-") -> Path:
 
 
 def _has_memory() -> bool:
-    """Tell whether a file system in memory can hold the servers of a session. That of a container is often small."""
+    """Tell whether a file system in memory can hold the servers of a session.
+
+    That of a container is often too small.
+    """
     try:
         system = os.statvfs(_MEMORY)
     except OSError:
