@@ -59,9 +59,14 @@ from gateway.change_watcher import ChangeWatcher
 from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
+from gateway.fast_reads import FastReads
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
+from gateway.order_reads import OrderReads
+from gateway.page_cache import PageCache
+from gateway.public_pages import PublicPages
+from gateway.read_responses import ReadResponder
 from gateway.request_head import HeadParser
 from gateway.sale_snapshots import SaleSnapshots
 
@@ -98,6 +103,8 @@ class GatewayServices:
     head_parser: HeadParser
     response_heads: ResponseHeads
     batch_template: BatchResponseTemplate
+    fast_reads: FastReads
+    public_pages: PublicPages
     catalog: Catalog
     sales: Sales
     stock: StockChanges
@@ -163,6 +170,21 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
     snapshots = SaleSnapshots(sales, clock)
     await snapshots.refresh()
+    auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
+    public_pages = PublicPages(snapshots, sales, catalog, clock)
+    responder = ReadResponder(response_heads, metrics_buffer)
+    fast_reads = FastReads(
+        auth,
+        snapshots,
+        public_pages,
+        PageCache(snapshots, responder, metrics_buffer, clock),
+        orders,
+        OrderReads(orders, metrics_buffer),
+        responder,
+        page_items=limits.page_items,
+        stopping=stopping,
+    )
+    stack.push_async_callback(fast_reads.close)
     link = await _open_reserve_link(stack, settings)
     providers = await stack.enter_async_context(
         open_providers(settings.payments, clock, timeout_s=jobs.call_timeout_s, connections=4)
@@ -181,7 +203,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         ids=ids,
         db=db,
         redis=redis,
-        auth=Authenticator(settings.auth, clock),
+        auth=auth,
         admission=admission,
         snapshots=snapshots,
         intake=intake,
@@ -192,7 +214,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         head_parser=HeadParser(),
         response_heads=response_heads,
         batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
-        catalog=Catalog(db, clock),
+        fast_reads=fast_reads,
+        public_pages=public_pages,
+        catalog=catalog,
         sales=sales,
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
@@ -215,7 +239,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         client_addresses=ClientAddresses(settings.http.proxy_networks),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
-        stopping=asyncio.Event(),
+        stopping=stopping,
     )
 
 
