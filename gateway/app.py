@@ -132,7 +132,7 @@ def _dependency_problem(request: web.Request, error: BaseException) -> ProblemEr
         "a dependency failed during a request", extra={**_context(request), "reason": safe_error_text(error)}
     )
     if request.method in _READ_METHODS:
-        return NotReady("a database cannot be used now; repeat the request")
+        return NotReady(problems.UNAVAILABLE_TO_READ)
     return OutcomeUnknown(
         "a database became unavailable during the request; it may have been done: check before you repeat it"
     )

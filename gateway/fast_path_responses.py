@@ -23,12 +23,16 @@ class ResponseHeads:
     def __init__(self) -> None:
         self._second, self._common_headers = -1, ""
 
-    def response_head(self, status: int, now: float, content_type: str) -> str:
-        """Build a head up to the body's length, which the caller appends; `now` is perf_counter's."""
+    def response_start(self, status: int, now: float) -> str:
+        """Build the status line and the headers that every response has; `now` is perf_counter's."""
         second = int(now)
         if second != self._second:
             self._second, self._common_headers = second, f"Date: {formatdate(usegmt=True)}\r\nServer: {SERVER}\r\n"
-        return f"{_STATUS_LINES[status]}{self._common_headers}Content-Type: {content_type}\r\nContent-Length: "
+        return f"{_STATUS_LINES[status]}{self._common_headers}"
+
+    def response_head(self, status: int, now: float, content_type: str) -> str:
+        """Build a head up to the body's length, which the caller appends; `now` is perf_counter's."""
+        return f"{self.response_start(status, now)}Content-Type: {content_type}\r\nContent-Length: "
 
 
 class BatchResponseTemplate:

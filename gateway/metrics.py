@@ -36,6 +36,11 @@ REQUEST_SECONDS = Histogram(
     buckets=REQUEST_BOUNDS,
 )
 ORDERS = Counter("floodgate_orders_total", "Answered orders by outcome", ["outcome"])
+CACHED_READS = Counter(
+    "floodgate_cached_reads_total",
+    "Reads by cache and result: hit, or miss, which asks Postgres or Redis",
+    ["cache", "result"],
+)
 RESERVE_BATCH_ORDERS = Histogram("floodgate_reserve_batch_orders", "Orders per reserve call", buckets=BATCH_BOUNDS)
 RESERVE_SECONDS = Histogram(
     "floodgate_reserve_seconds",

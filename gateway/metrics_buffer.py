@@ -50,12 +50,18 @@ class MetricsBuffer:
         self.reserve_seconds = HistogramBuffer(metrics.RESERVE_BOUNDS)
         self.reserve_batch_orders = HistogramBuffer(metrics.BATCH_BOUNDS)
         self._orders: dict[str, int] = defaultdict(int)
+        self._cached_reads: dict[tuple[str, str], int] = defaultdict(int)
         self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
         self._seconds: dict[str, HistogramBuffer] = {}
 
     def count_order(self, outcome: str) -> None:
         """Count an answered order."""
         self._orders[outcome] += 1
+
+    def count_cached_reads(self, cache: str, hits: int, misses: int) -> None:
+        """Count reads that a cache answered, and those for which it asked a database."""
+        self._cached_reads[cache, "hit"] += hits
+        self._cached_reads[cache, "miss"] += misses
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count an answered request and observe its duration."""
@@ -75,6 +81,9 @@ class MetricsBuffer:
         orders, self._orders = self._orders, defaultdict(int)
         for outcome, count in orders.items():
             metrics.ORDERS.labels(outcome).inc(count)
+        cached_reads, self._cached_reads = self._cached_reads, defaultdict(int)
+        for (cache, result), count in cached_reads.items():
+            metrics.CACHED_READS.labels(cache, result).inc(count)
         requests, self._requests = self._requests, defaultdict(int)
         for (route, method, status), count in requests.items():
             metrics.REQUESTS.labels(route, method, status).inc(count)

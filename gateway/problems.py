@@ -36,6 +36,8 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
     sku: str | None = None
     skus: list[str] | None = None
     opens_at: str | None = None
+    number: int | None = None
+    served: int | None = None
     limit: str | None = None
 
 
@@ -82,6 +84,7 @@ class TooManyRequests(ProblemError):
     retry_after_s: ClassVar[int | None] = 1
 
 
+UNAVAILABLE_TO_READ = "a database cannot be used now; repeat the request"
 _CODES_BY_STATUS = {
     400: "bad_request",
     404: "not_found",

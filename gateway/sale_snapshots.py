@@ -32,6 +32,10 @@ class SaleSnapshots:
         self._sales = sales
         self._clock = clock
         self._snapshots: dict[str, SaleSnapshot] = {}
+        self._sorted_ids: list[str] = []
+        self._sorted_skus: dict[str, list[str]] = {}
+        self.version = 0
+        """changes whenever a snapshot does"""
         self._ids_with_live_keys: list[str] = []
         self._unreadable_ids: set[str] = set()
         self._refreshed_at = float("-inf")
@@ -50,20 +54,36 @@ class SaleSnapshots:
         """Return the snapshot of a sale from memory, None if there is none."""
         return self._snapshots.get(sale_id)
 
-    async def get(self, sale_id: str) -> SaleSnapshot:
-        """Return the snapshot of a sale. Raises `NoSuchSale`, or `NotReady` if the sale cannot be read.
-
-        A sale that is not in memory may have been opened just now, so this refreshes once. Callers share a refresh.
-        """
+    def find(self, sale_id: str) -> SaleSnapshot:
+        """Return the snapshot of a sale from memory. Raises as `get` does, which may know a newer sale."""
         snapshot = self._snapshots.get(sale_id)
-        if snapshot is None:
-            await self.refresh()
-            snapshot = self._snapshots.get(sale_id)
         if snapshot is None and sale_id in self._unreadable_ids:
             raise NotReady(f"cannot read the prices of {sale_id}; repeat the request")
         if snapshot is None:
             raise NoSuchSale(f"there is no sale {sale_id!r}")
         return snapshot
+
+    def sorted_ids(self) -> list[str]:
+        """Return the ids of all sales that were opened, sorted."""
+        if len(self._sorted_ids) != len(self._snapshots):  # none is ever removed
+            self._sorted_ids = sorted(self._snapshots)
+        return self._sorted_ids
+
+    def sorted_skus(self, snapshot: SaleSnapshot) -> list[str]:
+        """Return the SKUs of a sale, sorted."""
+        skus = self._sorted_skus.get(snapshot.sale.sale_id, [])
+        if len(skus) != len(snapshot.items):  # none is ever removed
+            skus = self._sorted_skus[snapshot.sale.sale_id] = sorted(snapshot.items)
+        return skus
+
+    async def get(self, sale_id: str) -> SaleSnapshot:
+        """Return the snapshot of a sale. Raises `NoSuchSale`, or `NotReady` if the sale cannot be read.
+
+        A sale that is not in memory may have been opened just now, so this refreshes once. Callers share a refresh.
+        """
+        if sale_id not in self._snapshots:
+            await self.refresh()
+        return self.find(sale_id)
 
     async def refresh(self) -> None:
         """Read the sales now. Callers during a running refresh wait for the next one and share it.
@@ -92,6 +112,7 @@ class SaleSnapshots:
                 unreadable_ids.add(sale.sale_id)
                 if snapshot is None or snapshot.sale.generation != sale.generation:
                     self._snapshots[sale.sale_id] = await self._sales.read_snapshot(sale, snapshot)
+                    self.version += 1
                 unreadable_ids.discard(sale.sale_id)
                 if sale.has_live_keys(now):
                     ids_with_live_keys.append(sale.sale_id)

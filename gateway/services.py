@@ -66,6 +66,10 @@ from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
+from gateway.order_reads import OrderReads
+from gateway.page_cache import PageCache
+from gateway.public_pages import PublicPages
+from gateway.read_responses import ReadResponder
 from gateway.request_head import HeadParser
 from gateway.resting_connections import RestingConnections
 from gateway.sale_snapshots import SaleSnapshots
@@ -108,6 +112,7 @@ class GatewayServices:
     response_heads: ResponseHeads
     batch_template: BatchResponseTemplate
     fast_reads: FastReads
+    public_pages: PublicPages
     catalog: Catalog
     sales: Sales
     stock: StockChanges
@@ -172,9 +177,24 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-    auth, known_keys = Authenticator(settings.auth, clock), KnownKeys()
+    known_keys = KnownKeys()
     snapshots = SaleSnapshots(sales, clock)
     await snapshots.refresh()
+    auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
+    public_pages = PublicPages(snapshots, sales, catalog, clock)
+    responder = ReadResponder(response_heads, metrics_buffer)
+    fast_reads = FastReads(
+        auth,
+        snapshots,
+        public_pages,
+        PageCache(snapshots, responder, metrics_buffer, clock),
+        orders,
+        OrderReads(orders, metrics_buffer),
+        responder,
+        page_items=limits.page_items,
+        stopping=stopping,
+    )
+    stack.push_async_callback(fast_reads.close)
     link = await _open_reserve_link(stack, settings)
     providers = await stack.enter_async_context(
         open_providers(settings.payments, clock, timeout_s=jobs.call_timeout_s, connections=4)
@@ -208,8 +228,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         head_parser=HeadParser(),
         response_heads=response_heads,
         batch_template=BatchResponseTemplate(response_heads, ORDERS_PATH),
-        fast_reads=FastReads(),
-        catalog=Catalog(db, clock),
+        fast_reads=fast_reads,
+        public_pages=public_pages,
+        catalog=catalog,
         sales=sales,
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
@@ -232,7 +253,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         client_addresses=ClientAddresses(settings.http.proxy_networks),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
-        stopping=asyncio.Event(),
+        stopping=stopping,
     )
 
 

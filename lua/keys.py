@@ -10,7 +10,7 @@ GROUP = "writers"
 class SaleKeys:
     """The keys of one sale, as bytes."""
 
-    __slots__ = ("_tag", "accepted", "buyers", "fence", "meta", "orders", "stock")
+    __slots__ = ("_tag", "accepted", "buyers", "fence", "meta", "orders", "room", "room_left", "room_meta", "stock")
 
     def __init__(self, sale_id: str) -> None:
         self._tag = f"{{sale:{sale_id}}}:"
@@ -26,6 +26,12 @@ class SaleKeys:
         """stream: one entry per batch; its fields are order id (16 bytes) → payload"""
         self.fence = self._key("fence")
         """counter: written before WAIT, so that WAIT covers earlier writes of other connections"""
+        self.room = self._key("room")
+        """hash: ticket hash (32 bytes) → number, 0 while the places are not drawn"""
+        self.room_meta = self._key("room-meta")
+        """hash: the stage of the waiting room, the length of its closed list, the last number given"""
+        self.room_left = self._key("room-left")
+        """sorted set: numbers whose holders have left the waiting room"""
 
     def _key(self, name: str) -> bytes:
         return (self._tag + name).encode()

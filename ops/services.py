@@ -28,6 +28,7 @@ from commerce.sales.service import Sales
 from commerce.sales.stock_changes import StockChanges
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
+from commerce.waiting_rooms.service import WaitingRooms
 from config.settings import Settings, load
 
 
@@ -42,6 +43,7 @@ class CliServices:
     redis: Redis
     catalog: Catalog
     sales: Sales
+    rooms: WaitingRooms
     stock: StockChanges
     orders: Orders
     dead_letters: DeadLetters
@@ -63,6 +65,7 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
     ids = IdGenerator(clock)
     async with AsyncExitStack() as stack:
         redis, db = await stack.enter_async_context(connect_databases(settings, "ops", verify_durability=False))
+        sales = Sales(db, redis, clock)
         yield CliServices(
             settings=settings,
             clock=clock,
@@ -70,7 +73,8 @@ async def open_cli_services(settings: Settings | None = None) -> AsyncIterator[C
             db=db,
             redis=redis,
             catalog=Catalog(db, clock),
-            sales=Sales(db, redis, clock),
+            sales=sales,
+            rooms=WaitingRooms(db, sales, clock),
             stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(settings.jobs)),
             orders=Orders(db, redis, clock),
             dead_letters=DeadLetters(db, redis, clock, persist),

@@ -18,7 +18,7 @@ from ops.services import CliServices, open_cli_services
 from tests.support.gateway import TestGateway, open_gateway
 from tests.support.payment_shop import PaymentShop, open_payment_shop
 from tests.support.redis_key_leaks import delete_keys
-from tests.support.servers import TEMPLATE, Servers, run_servers
+from tests.support.servers import Servers, run_servers
 from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
 SECRET = "only for tests, and long enough for HS256"
@@ -66,7 +66,7 @@ async def database_url(servers: Servers) -> AsyncIterator[str]:
     """URL of a migrated database of this test."""
     name = f"test_{uuid4().hex}"
     admin = await asyncpg.connect(servers.database_url.format("postgres"))
-    await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await admin.execute(servers.copy_template(name))
     yield servers.database_url.format(name)
     await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     await admin.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -33,3 +33,10 @@ class Product(msgspec.Struct, frozen=True):
     price: Minor
     currency: Currency
     updated_at: datetime
+
+
+class VersionedProduct(NamedTuple):
+    """A product and the version of its row, which is another one after each change."""
+
+    version: int
+    product: Product

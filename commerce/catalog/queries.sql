@@ -16,3 +16,10 @@ SELECT sku, name, price_minor AS price, currency, updated_at FROM products WHERE
 -- name: list_products
 SELECT sku, name, price_minor AS price, currency, updated_at FROM products
 WHERE sku > $1 ORDER BY sku LIMIT $2;
+
+-- name: read_changed_products
+-- Those of the products that differ from what the caller has, by the number of the transaction that wrote the row; NULL
+-- stands for a product that the caller does not have. A product that is gone comes back without a name.
+SELECT input.sku, products.xmin AS version, name, price_minor AS price, currency, updated_at
+FROM unnest($1::text[], $2::xid[]) AS input (sku, version) LEFT JOIN products USING (sku)
+WHERE products.xmin IS DISTINCT FROM input.version;

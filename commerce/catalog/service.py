@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 
 from commerce.catalog import store
 from commerce.catalog.errors import NoSuchProduct
-from commerce.catalog.model import Product, ProductInput
+from commerce.catalog.model import Product, ProductInput, VersionedProduct
 from commerce.catalog.product_csv import read_products
 from commerce.kernel.clock import Clock, from_ms
 from commerce.kernel.csv_rows import ImportReport, LineError, account_for_lines, count_blank_lines
@@ -33,6 +33,17 @@ class Catalog:
         if product is None:
             raise NoSuchProduct(f"no product has the SKU {sku!r}")
         return product
+
+    async def refresh(self, previous: Mapping[str, VersionedProduct | None]) -> dict[str, VersionedProduct]:
+        """Return the products with these SKUs as they are now; unknown SKUs are left out.
+
+        `previous` has what the caller read before, None if nothing: only products that have changed since are sent.
+        """
+        versions = {sku: None if product is None else product.version for sku, product in previous.items()}
+        async with self._db.connection() as connection:
+            changed = await store.read_changed(connection, versions)
+        products = {**previous, **changed}
+        return {sku: product for sku, product in products.items() if product is not None}
 
     async def list_products(self, after: str | None, size: int) -> Page[Product]:
         """List products ordered by SKU."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -150,6 +150,14 @@ class Order(msgspec.Struct, frozen=True):
     lines: list[OrderLine] | None = None
     ship_to: list[Address] | None = None
     payments: list[Tender] | None = None
+
+
+class VersionedOrder(NamedTuple):
+    """A stored order and the version of its row, which is another one after each change."""
+
+    version: int
+    user_id: str
+    order: Order
 
 
 class OrderDetails(msgspec.Struct, frozen=True):

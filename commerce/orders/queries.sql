@@ -10,6 +10,14 @@ SELECT order_id, user_id, status, sale_id, total_minor, currency, accepted_at, p
        ship_to, payment_plan
 FROM orders WHERE order_id = $1;
 
+-- name: read_changed_orders
+-- Those of the orders that differ from what the caller has, by the number of the transaction that wrote the row; NULL
+-- stands for an order that the caller does not have. An order that is gone comes back without a user.
+SELECT input.order_id, orders.xmin AS version, user_id, status, sale_id, total_minor, currency, accepted_at, pay_by,
+       cancel_reason, ship_to, payment_plan
+FROM unnest($1::uuid[], $2::xid[]) AS input (order_id, version) LEFT JOIN orders USING (order_id)
+WHERE orders.xmin IS DISTINCT FROM input.version;
+
 -- name: lock_order
 SELECT order_id, user_id, sale_id, status, total_minor, currency, payment_plan, accepted_at, pay_by, cancel_reason
 FROM orders WHERE order_id = $1 FOR UPDATE;
@@ -21,6 +29,10 @@ FROM orders WHERE order_id = $1;
 -- name: get_lines
 SELECT line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
 FROM order_lines WHERE order_id = $1 ORDER BY line_no, address_no;
+
+-- name: get_lines_of_orders
+SELECT order_id, line_no, sku, quantity, address_no AS ship_to, unit_price_minor AS unit_price
+FROM order_lines WHERE order_id = ANY($1::uuid[]) ORDER BY order_id, line_no, address_no;
 
 -- name: find_id_by_key
 SELECT order_id FROM orders WHERE user_id = $1 AND idempotency_key = $2;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from commerce.kernel.postgres import Database
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
-from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary
+from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary, VersionedOrder
 from lua import SaleKeys, find_key_records, read_accepted_users
 
 _LAST = UUID(int=2**128 - 1)
@@ -57,6 +57,15 @@ class Orders:
         order that is missing in the first two reads is found by the third.
         """
         return (await self._find(order_id, user_id, sales))[1]
+
+    async def read_changed(self, versions: Mapping[UUID, int | None]) -> dict[UUID, VersionedOrder | None]:
+        """Read those of the stored orders whose version is not the given one, in one query, whosever they are.
+
+        An order that the caller does not have has the version None. It is left out if it is not stored, like an order
+        that has not changed; None stands for one that is gone.
+        """
+        async with self._db.connection() as connection:
+            return await store.read_changed(connection, versions)
 
     async def get_details(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
         """Read any customer's order with its events, for staff. Raises `NoSuchOrder`."""

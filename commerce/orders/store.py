@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from commerce.kernel.postgres import Connection
 from commerce.kernel.sql import load_queries
 from commerce.kernel.stream_payload import StreamedOrder
 from commerce.orders.copy_format import LINE_COLUMNS, ORDER_COLUMNS, encode_copy
-from commerce.orders.model import Order, OrderEvent, OrderLine, OrderStatus, OrderSummary, Tender
+from commerce.orders.model import Order, OrderEvent, OrderLine, OrderStatus, OrderSummary, Tender, VersionedOrder
 
 queries = load_queries(__package__)
 
@@ -90,8 +91,11 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
     row = await connection.fetchrow(queries.get_order, order_id)
     if row is None:
         return None
-    lines = await connection.fetch(queries.get_lines, order_id)
-    return row["user_id"], Order(
+    return row["user_id"], _order(row, await connection.fetch(queries.get_lines, order_id))
+
+
+def _order(row: Any, lines: Iterable[Any]) -> Order:
+    return Order(
         order_id=row["order_id"],
         status=OrderStatus(row["status"]),
         sale_id=row["sale_id"],
@@ -99,10 +103,28 @@ async def get(connection: Connection, order_id: UUID) -> tuple[str, Order] | Non
         accepted_at=row["accepted_at"],
         pay_by=row["pay_by"],
         cancel_reason=row["cancel_reason"],
-        lines=[OrderLine(**line) for line in lines],
+        lines=[
+            OrderLine(line["line_no"], line["sku"], line["quantity"], line["ship_to"], line["unit_price"])
+            for line in lines
+        ],
         ship_to=msgspec.json.decode(row["ship_to"], type=list[Address]),
         payments=msgspec.json.decode(row["payment_plan"], type=list[Tender]),
     )
+
+
+async def read_changed(
+    connection: Connection, versions: Mapping[UUID, int | None]
+) -> dict[UUID, VersionedOrder | None]:
+    """Read the stored orders whose version is not the given one; None stands for an order that is gone."""
+    rows = await connection.fetch(queries.read_changed_orders, list(versions), list(versions.values()))
+    stored = {row["order_id"]: row for row in rows if row["version"] is not None}
+    lines: dict[UUID, list[Any]] = defaultdict(list)
+    for line in await connection.fetch(queries.get_lines_of_orders, list(stored)) if stored else ():
+        lines[line["order_id"]].append(line)
+    orders: dict[UUID, VersionedOrder | None] = {row["order_id"]: None for row in rows}
+    for order_id, row in stored.items():
+        orders[order_id] = VersionedOrder(row["version"], row["user_id"], _order(row, lines[order_id]))
+    return orders
 
 
 async def lock_order(connection: Connection, order_id: UUID) -> OrderHeader | None:

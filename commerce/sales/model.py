@@ -137,7 +137,10 @@ class PublicSale(msgspec.Struct, frozen=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """The public part of an item. `available` is the stock at this moment, null if Redis does not answer."""
+    """The public part of an item.
+
+    `available` is the stock at the page's `as_of`, null if Redis did not answer.
+    """
 
     sku: Sku
     name: Name
@@ -145,6 +148,17 @@ class Offer(msgspec.Struct, frozen=True):
     currency: Currency
     limit_per_user: int | None
     available: int | None
+
+
+class OfferPage(msgspec.Struct, frozen=True):
+    """One page of offers. `next` is the cursor of the following page, null on the last.
+
+    `as_of` is when the stock was read, null if it could not be read.
+    """
+
+    items: list[Offer]
+    next: str | None
+    as_of: datetime | None
 
 
 class SaleSnapshot(msgspec.Struct):

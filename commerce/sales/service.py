@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from msgspec import UNSET, UnsetType
@@ -18,7 +20,7 @@ from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales import store
 from commerce.sales.errors import InvalidSaleState, LoadInProgress, NoSuchItem, NoSuchSale, ServerBehind
 from commerce.sales.loading import load_sale, terms_of
-from commerce.sales.model import ItemInput, Offer, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
+from commerce.sales.model import ItemInput, PublicSale, Sale, SaleInput, SaleItem, SaleSnapshot, SaleState
 from lua import PublishOutcome, SaleKeys, publish, read_units_free
 
 _ITEMS_PER_QUERY = 2_000
@@ -236,26 +238,23 @@ class Sales:
             items = await store.list_items(connection, sale_id, after or "", size + 1)
         return to_page(items, size, lambda item: item.sku)
 
-    async def list_offers(self, sale_id: str, after: str | None, size: int) -> Page[Offer]:
-        """List the public part of items with their free units at this moment, None if Redis does not answer."""
-        sale = await self.get_public(sale_id)
-        page = await self.list_items(sale_id, after, size)
-        try:
-            free = await read_units_free(self._redis, SaleKeys(sale_id), [item.sku for item in page.items])
-        except REDIS_UNAVAILABLE:
-            free = [None] * len(page.items)
-        offers = [
-            Offer(item.sku, item.name, item.price, sale.currency, item.limit_per_user, units)
-            for item, units in zip(page.items, free, strict=True)
-        ]
-        return Page(offers, page.next)
+    async def read_free_units(self, items: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Read the free units of items (sale id, SKU) from Redis, in one call per sale.
 
-    async def get_public(self, sale_id: str) -> PublicSale:
-        """Read the public part of a sale. Raises `NoSuchSale` also if it is a draft."""
-        sale = await self.get(sale_id)
-        if sale.state is SaleState.DRAFT:
-            raise NoSuchSale(f"there is no sale {sale_id!r}")
-        return to_public_sale(sale)
+        An item that is not loaded is left out. Raises an error of `REDIS_UNAVAILABLE` if Redis does not answer.
+        """
+        skus: dict[str, list[str]] = defaultdict(list)
+        for sale_id, sku in items:
+            skus[sale_id].append(sku)
+        free = await asyncio.gather(
+            *(read_units_free(self._redis, SaleKeys(sale_id), skus_of_sale) for sale_id, skus_of_sale in skus.items())
+        )
+        return {
+            (sale_id, sku): units
+            for (sale_id, skus_of_sale), units_of_sale in zip(skus.items(), free, strict=True)
+            for sku, units in zip(skus_of_sale, units_of_sale, strict=True)
+            if units is not None
+        }
 
     async def read_snapshot(self, sale: Sale, previous: SaleSnapshot | None) -> SaleSnapshot:
         """Read the terms that a gateway prices orders with. With `previous`, only changed items are read."""

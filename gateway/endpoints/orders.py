@@ -10,10 +10,12 @@ from aiohttp import web
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.service import Actor
+from gateway.cached_content import content_response
 from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
-from gateway.endpoints.parameters import LIMIT, ORDER, cursor_parameter, page_size
+from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
+from gateway.order_reads import encode_order
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
@@ -79,7 +81,7 @@ async def get_order(call: Call) -> web.Response:
     """Read one of your orders: from the moment of its 202, with few details until it is stored."""
     services = call.services
     order = await services.orders.get(call.parameters["order_id"], call.identity.subject, services.snapshots.sale_ids())
-    return json_response(order)
+    return content_response(call.parameters[IF_NONE_MATCH.name], encode_order(order))
 
 
 async def cancel_order(call: Call) -> web.Response:
@@ -147,9 +149,9 @@ OPERATIONS = [
         path=_ORDER_PATH,
         handler=get_order,
         summary="Read an order",
-        answers={200: ("the order", Order)},
+        answers={200: ("the order", Order), 304: ("unchanged since the ETag of the client", None)},
         problems=(404, 503),
-        parameters=(ORDER,),
+        parameters=(ORDER, IF_NONE_MATCH),
     ),
     _operation(
         method="GET",

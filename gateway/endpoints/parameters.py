@@ -20,6 +20,9 @@ LIMIT = Parameter(
 SKU = Parameter(name="sku", location="path", type=Sku, description="the product's SKU")
 SALE = Parameter(name="sale_id", location="path", type=SaleId, description="the sale's id")
 ORDER = Parameter(name="order_id", location="path", type=UUID, description="the order's id")
+IF_NONE_MATCH = Parameter(
+    name="If-None-Match", location="header", type=str, description="the ETag of the client's stored answer"
+)
 
 
 def cursor_parameter(type_: Any) -> Parameter:

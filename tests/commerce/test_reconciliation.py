@@ -33,10 +33,10 @@ from config.settings import PaymentSettings, Settings
 from ops.local.sandbox_setup import build_sandbox_settings
 from ops.sandbox import payment_store
 from ops.sandbox.faults import ProviderFaultRegistry
-from ops.sandbox.keys import read_keys
 from ops.sandbox.payment_simulator import PaymentSimulator
 from ops.sandbox.protocol import ProviderProtocol
 from ops.sandbox.server import provider_protocols
+from tests.support.payment_shop import provider_keys, write_keys
 
 PROVIDERS = ("alipay", "wechatpay")
 SINGLES = date(2026, 11, 11)
@@ -77,9 +77,10 @@ class ReconciliationKit:
 
 @asynccontextmanager
 async def open_reconciliation_kit(home: Path, settings: Settings) -> AsyncIterator[ReconciliationKit]:
-    """Create a kit with keys as `floodgate up` generates them."""
+    """Create a kit with the settings that `floodgate up` makes."""
+    write_keys(home / "sandbox" / "keys")
     toml, clock, store = build_sandbox_settings(settings, home), SystemClock(), payment_store.PaymentStore()
-    keys = read_keys(home / "sandbox" / "keys")
+    keys = provider_keys()
     simulator = PaymentSimulator(store, clock, ProviderFaultRegistry())
     sandbox = {
         protocol.name: protocol for protocol in provider_protocols(store, clock, keys, "http://127.0.0.1:1", simulator)

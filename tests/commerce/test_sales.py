@@ -216,14 +216,13 @@ async def test_wiped_sale_is_not_rebuilt_automatically(shop: CliServices, sale_i
     assert await lua.read_loaded_epoch(shop.redis, keys) == 0
 
 
-async def test_offers_show_free_units(shop: CliServices, sale_id: str) -> None:
-    keys = await make_sale(shop, sale_id, dict.fromkeys("abc", (5, 100, 2)))
-    await reserve(shop.redis, keys, reservation(shop.ids.new, sale_id, {"b": 2}))
-    page = await shop.sales.list_offers(sale_id, None, 2)
-    assert [(offer.sku, offer.available, offer.limit_per_user) for offer in page.items] == [("a", 5, 2), ("b", 3, 2)]
-    last_page = await shop.sales.list_offers(sale_id, page.next, 2)
-    assert [offer.sku for offer in last_page.items] == ["c"]
-    assert last_page.next is None
+async def test_free_units_of_several_sales_leave_out_unknown_items(shop: CliServices, sale_prefix: str) -> None:
+    first, second = f"{sale_prefix}-a", f"{sale_prefix}-b"
+    keys = await make_sale(shop, first, dict.fromkeys("abc", (5, 100, 2)))
+    await make_sale(shop, second, {"a": (7, 100, None)})
+    await reserve(shop.redis, keys, reservation(shop.ids.new, first, {"b": 2}))
+    items = [(first, "a"), (first, "b"), (second, "a"), (second, "none"), ("no-sale", "a")]
+    assert await shop.sales.read_free_units(items) == {(first, "a"): 5, (first, "b"): 3, (second, "a"): 7}
 
 
 async def test_snapshot_with_previous_one_has_changed_terms(shop: CliServices, sale_id: str) -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from tests.support.servers import TEMPLATE, Servers
+from tests.support.servers import Servers
 
 _FILLED = ("route_stops", "routes", "vehicles", "places", "shipments", "warehouses", "fulfilments", "orders")
 
@@ -23,7 +23,7 @@ def fleet_database(servers: Servers) -> Iterator[str]:
         await connection.execute(query)
         await connection.close()
 
-    asyncio.run(admin(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}"))
+    asyncio.run(admin(servers.copy_template(name)))
     yield servers.database_url.format(name)
     asyncio.run(admin(f"DROP DATABASE {name} WITH (FORCE)"))
 

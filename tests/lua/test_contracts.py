@@ -11,6 +11,7 @@ import pytest
 from lua import (
     AdoptOutcome,
     ChangeStockOutcome,
+    JoinOutcome,
     LoadOutcome,
     PublishOutcome,
     ReacquireOutcome,
@@ -28,6 +29,7 @@ ENUMS: dict[str, type[IntEnum]] = {
     "publish": PublishOutcome,
     "load": LoadOutcome,
     "adopt": AdoptOutcome,
+    "join_room": JoinOutcome,
 }
 
 

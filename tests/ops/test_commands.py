@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
-import os
 import socket
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -20,32 +17,18 @@ from commerce.orders.model import OrderDetails
 from config.settings import Settings
 from lua import SaleKeys
 from ops.services import CliServices
+from tests.support.commands import Command, make_command
 from tests.support.gateway import run_workers
+from tests.support.locust_runs import run_command
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale, reservation, reserve
 
 FLOODGATE = Path(sys.executable).with_name("floodgate")
-Command = Callable[..., Awaitable[tuple[int, str]]]
 
 
 @pytest.fixture
 def floodgate(settings: Settings, sale_prefix: str, tmp_path: Path) -> Command:
-    """Return a function that runs a command in this test's shop and returns status and output."""
-    environment = {**os.environ, **Processes(settings, tmp_path).environment()}
-
-    async def run(*arguments: str, **more: str) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            str(FLOODGATE),
-            *arguments,
-            env={**environment, **more},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode is not None
-        return process.returncode, output.decode()
-
-    return run
+    return make_command(Processes(settings, tmp_path).environment())
 
 
 @pytest.mark.parametrize(
@@ -56,12 +39,15 @@ def floodgate(settings: Settings, sale_prefix: str, tmp_path: Path) -> Command:
         ("worker observer", "FLOODGATE_OBSERVER__WORKER_METRICS_PORT"),
     ],
 )
-async def test_command_with_port_in_use_names_the_setting(floodgate: Command, command: str, setting: str) -> None:
+async def test_command_with_port_in_use_names_the_setting(
+    settings: Settings, sale_prefix: str, tmp_path: Path, command: str, setting: str
+) -> None:
     with socket.socket() as other:
         other.bind(("0.0.0.0", 0))
         other.listen()
         port = str(other.getsockname()[1])
-        status, output = await floodgate(*command.split(), **{setting: port})
+        environment = Processes(settings, tmp_path).environment() | {setting: port}
+        status, output = await run_command([str(FLOODGATE), *command.split()], environment)
     assert status == 1
     assert "database" not in output
     assert f":{port}: Address already in use" in output

@@ -20,7 +20,7 @@ from ops.local import embedded_servers, server_sockets
 from ops.local.sandbox_setup import toml_string
 from ops.local.subprocesses import ProcessFailed
 from tests.ops.test_up import UpProcess
-from tests.support.servers import run_process
+from tests.support.servers import make_server_home, run_process
 
 NAMES = [
     "a b",
@@ -44,8 +44,7 @@ NAMES = [
 @pytest.fixture
 def root() -> Iterator[Path]:
     """Yield a directory with a short path that Postgres's user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="fg-"))
-    folder.chmod(0o755)
+    folder = make_server_home()
     yield folder
     shutil.rmtree(folder)
 

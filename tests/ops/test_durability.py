@@ -26,6 +26,7 @@ from ops.services import open_cli_services
 from tests.support.gateway import open_gateway
 from tests.support.processes import free_port
 from tests.support.sales import eventually, make_sale, order_body
+from tests.support.servers import make_server_home
 from workers.runtime import open_worker_services
 
 
@@ -104,8 +105,7 @@ async def test_postgres_with_asynchronous_commit_is_refused(
 
 
 async def test_postgres_without_fsync_is_refused() -> None:
-    home = Path(tempfile.mkdtemp(prefix="fg-"))
-    home.chmod(0o755)
+    home = make_server_home()
     server = prepare_postgres_server(home)
     spec = dataclasses.replace(server.spec, argv=[*server.spec.argv, "-c", "fsync=off"])
     running = await start_process(spec)

@@ -21,7 +21,7 @@ from redis import Redis
 from ops.local import embedded_servers, leftover_servers
 from ops.local.leftover_servers import ProcessIdentity, parse_ps_line, read_identity, stop_leftover_servers
 from ops.local.subprocesses import ProcessFailed
-from tests.support.servers import run_process
+from tests.support.servers import make_server_home, run_process
 
 
 @dataclass
@@ -40,8 +40,7 @@ class Leftover:
 
 @pytest.fixture(scope="module")
 def leftover() -> Iterator[Leftover]:
-    home = Path(tempfile.mkdtemp(prefix="fg-"))
-    home.chmod(0o755)
+    home = make_server_home()
     try:
         redis, postgres = embedded_servers.prepare_redis_server(home), embedded_servers.prepare_postgres_server(home)
         with run_process(redis.spec) as redis_process, run_process(postgres.spec) as postgres_process:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,12 +22,11 @@ from commerce.shipping.service import Shipping
 from config.settings import PaymentSettings, Settings
 from ops.services import CliServices
 from tests.commerce.test_reconciliation import SINGLES, ReconciliationKit, open_reconciliation_kit
+from tests.support.commands import Command, make_command
 from tests.support.gateway import run_workers
 from tests.support.processes import Processes
 from tests.support.sales import eventually, make_sale, reservation, reserve
 
-FLOODGATE = Path(sys.executable).with_name("floodgate")
-Command = Callable[..., Awaitable[tuple[int, str]]]
 START, END = day_bounds(SINGLES)
 
 
@@ -47,21 +43,7 @@ def floodgate(settings: Settings, kit: ReconciliationKit, tmp_path: Path) -> Com
     The shop has accounts at both providers."""
     config = tmp_path / "floodgate.toml"
     config.write_text(kit.toml)
-    environment = {**os.environ, **Processes(settings, tmp_path).environment(), "FLOODGATE_CONFIG": str(config)}
-
-    async def run(*arguments: str | Path | UUID, **variables: str) -> tuple[int, str]:
-        process = await asyncio.create_subprocess_exec(
-            str(FLOODGATE),
-            *map(str, arguments),
-            env={**environment, **variables},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await asyncio.wait_for(process.communicate(), 60)
-        assert process.returncode is not None
-        return process.returncode, output.decode()
-
-    return run
+    return make_command(Processes(settings, tmp_path).environment() | {"FLOODGATE_CONFIG": str(config)})
 
 
 @dataclass

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from packaging.requirements import Requirement
 
 from tests.support.processes import free_port
 from tests.support.sales import eventually
+from tests.support.servers import make_server_home
 
 ROOT = Path(__file__).parents[2]
 FLOODGATE = Path(sys.executable).with_name("floodgate")
@@ -27,8 +27,7 @@ FLOODGATE = Path(sys.executable).with_name("floodgate")
 @pytest.fixture
 def home() -> Iterator[Path]:
     """Yield a data directory with a short path, for sockets, in a folder that Postgres's user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="fg-"))
-    folder.chmod(0o755)
+    folder = make_server_home()
     yield folder / "shop"
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -40,11 +40,30 @@ NO_WEBHOOKS = ProviderFaults(dropped_share=1)
 
 
 @cache
-def provider_keys() -> Keys:
-    """Return the keys and ids of both sides. All tests of a run share them, because making keys is slow."""
+def key_files() -> Mapping[str, bytes]:
+    """Return the files of keys and ids of both sides.
+
+    All tests of a process share them, because making keys is slow.
+    """
     with tempfile.TemporaryDirectory() as home:
         make_keys(Path(home))
-        return read_keys(Path(home))
+        return {file.name: file.read_bytes() for file in Path(home).iterdir()}
+
+
+def write_keys(directory: Path) -> None:
+    """Write the shared files as `make_keys` writes new ones."""
+    directory.mkdir(parents=True, mode=0o700)
+    for name, content in key_files().items():
+        (directory / name).write_bytes(content)
+        (directory / name).chmod(0o600)
+
+
+@cache
+def provider_keys() -> Keys:
+    """Return the shared keys and ids of both sides."""
+    with tempfile.TemporaryDirectory() as home:
+        write_keys(Path(home) / "keys")
+        return read_keys(Path(home) / "keys")
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import re
 
 from redis import Redis
 
-_EXPECTED_KEY = re.compile(rb"\{sale:([a-z0-9-]+)\}:(meta|stock|buyers|accepted|orders|fence|keys:\d+|changes:\d+)\Z")
+_EXPECTED_KEY = re.compile(rb"\{sale:([a-z0-9-]+)\}:(meta|stock|buyers|accepted|orders|fence|room|room-meta|room-left|keys:\d+|changes:\d+)\Z")
 
 
 def delete_keys(redis_url: str, sale_prefix: str) -> list[str]:

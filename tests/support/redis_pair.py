@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from ops.local.subprocesses import RunningProcess, start_process
 from tests.support.processes import free_port
 from tests.support.proxy import Proxy, open_redis_proxy
 from tests.support.sales import eventually
+from tests.support.servers import make_server_home
 
 
 @dataclass
@@ -92,7 +92,7 @@ class RedisPair:
 @asynccontextmanager
 async def open_redis_pair() -> AsyncIterator[RedisPair]:
     """Run two servers as `floodgate up` does, the second one as a replica of the first."""
-    home = Path(tempfile.mkdtemp(prefix="fg-"))
+    home = make_server_home()
     servers: list[RedisServer] = []
     try:
         for name in ("one", "two"):

@@ -1,0 +1,231 @@
+"""The keeping of a waiting room: closes its list, draws its places, lets people in, and ends it.
+
+Any number of keepers may run: each change is a compare-and-set on the room's row, and the time of the last step is in
+the row, so two keepers let in no more people than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from math import ceil
+
+import msgspec
+from redis.asyncio import Redis
+
+import lua
+from commerce.kernel.clock import Clock, from_ms, to_ms
+from commerce.kernel.failpoints import failpoint
+from commerce.kernel.postgres import Database
+from commerce.sales.model import SaleState
+from commerce.waiting_rooms import store
+from commerce.waiting_rooms.draw import delay_rounds, digest_list, iterate_delay, rank_hashes
+from commerce.waiting_rooms.model import MAX_SOLD_OUT_SKUS, Room, Step
+from commerce.waiting_rooms.order_counts import OrderCounts
+from commerce.waiting_rooms.service import may_fall_back
+from lua import RoomStage, SaleKeys
+
+_logger = logging.getLogger(__name__)
+_STAGES: dict[str, RoomStage] = {"waiting": "open", "drawing": "closed", "serving": "drawn", "ended": "drawn"}
+_PLACED_PER_CALL = 1_000
+_MAX_BURST_S = 1.0
+_STEPS_KEPT = 60
+# Pace: the writer's lag tells whether the shop keeps up with those who are let in.
+_MAX_LAG_MS = 2_000
+_SLOWER, _FASTER = 0.5, 1.1
+
+
+class RoomKeeper:
+    """Takes the next step of a room, as often as it is called."""
+
+    def __init__(self, db: Database, redis: Redis, clock: Clock) -> None:
+        self._db = db
+        self._redis = redis
+        self._clock = clock
+        self._orders: dict[str, OrderCounts] = {}
+        self._delays: dict[str, asyncio.Task[str]] = {}
+
+    async def step(self, room: Room) -> None:
+        """Take the next step of a room: prepare Redis, close the list, draw, serve or end."""
+        now, keys = from_ms(self._clock.now_ms()), SaleKeys(room.sale_id)
+        if room.state == "ended":
+            return
+        if room.sale_state is SaleState.CLOSED or (room.closes_at is not None and room.closes_at <= now):
+            await self._end(room, now, room.sold_out)
+            return
+        last_number = await self._prepare_redis(room, keys)
+        if room.state == "waiting" and now >= room.list_closes_at:
+            await self._close_list(room, keys, now)
+        elif room.state == "drawing" and room.randomness is not None:
+            await self._draw(room, now)
+        elif room.state == "drawing" and may_fall_back(room, now):
+            await self._use_delay(room)
+        elif room.state == "serving" and now >= room.opens_at and room.sale_state is SaleState.OPEN:
+            await self._serve(room, keys, now, last_number)
+
+    def close(self) -> None:
+        """Stop computing delays; another keeper begins them again."""
+        for task in self._delays.values():
+            task.cancel()
+
+    # The list and its draw.
+
+    async def _prepare_redis(self, room: Room, keys: SaleKeys) -> int:
+        """Bring the room in Redis to the state of its row. Returns the last number given.
+
+        Redis may be empty, or a copy that is behind: who is on the list gets his place from Postgres again.
+        """
+        wanted = _STAGES[room.state]
+        position = await lua.read_room(self._redis, keys)
+        is_closing = wanted == "open" and position.stage == "closed"  # by a keeper that died before it stored the list
+        if position.stage == wanted or is_closing:
+            return position.last_number
+        if wanted != "open":
+            await self._place_list(room, keys)
+        failpoint("room.before_stage")
+        last_number = max(room.entries or 0, room.last_number)
+        return await lua.stage_room(self._redis, keys, wanted, room.entries or 0, last_number)
+
+    async def _place_list(self, room: Room, keys: SaleKeys) -> None:
+        part_no, placed = 0, 0
+        while True:
+            async with self._db.connection() as connection:
+                hashes = await store.read_part(connection, room.sale_id, part_no)
+            if not hashes:
+                return
+            for start in range(0, len(hashes), _PLACED_PER_CALL):
+                first = placed + start + 1 if room.drawn_at is not None else 0
+                await lua.place_room(self._redis, keys, first, hashes[start : start + _PLACED_PER_CALL])
+            placed += len(hashes)
+            part_no += 1
+
+    async def _close_list(self, room: Room, keys: SaleKeys, now: datetime) -> None:
+        await lua.close_room(self._redis, keys)
+        failpoint("room.after_close")
+        hashes = sorted(await lua.read_listed(self._redis, keys))
+        digest = await asyncio.to_thread(digest_list, room.sale_id, hashes)
+        async with self._db.transaction() as connection:
+            stored = await store.close_list(connection, room, hashes, digest, now)
+        if stored:
+            _logger.info("closed the list of a room", extra={"sale_id": room.sale_id, "count": len(hashes)})
+
+    async def _use_delay(self, room: Room) -> None:
+        """Compute the delay beside the steps of other rooms; take its value when it is there."""
+        rounds = delay_rounds(room.named_source) or room.fallback_rounds
+        assert room.list_digest is not None
+        task = self._delays.get(room.sale_id)
+        if task is None:
+            self._delays[room.sale_id] = asyncio.create_task(_compute_delay(room.list_digest, rounds))
+            return
+        if task.done():
+            del self._delays[room.sale_id]
+            async with self._db.connection() as connection:
+                await store.set_randomness(connection, room.sale_id, f"delay:{rounds}", task.result())
+
+    async def _draw(self, room: Room, now: datetime) -> None:
+        assert room.list_digest is not None
+        assert room.randomness is not None
+        hashes: list[bytes] = []
+        part_no = 0
+        async with self._db.connection() as connection:
+            while part := await store.read_part(connection, room.sale_id, part_no):
+                hashes += part
+                part_no += 1
+        places = await asyncio.to_thread(rank_hashes, room.list_digest, room.randomness, hashes)
+        async with self._db.transaction() as connection:
+            drawn = await store.mark_drawn(connection, room.sale_id, places, now)
+        if drawn:
+            _logger.info("drew the places of a room", extra={"sale_id": room.sale_id, "count": len(places)})
+
+    # Serving.
+
+    async def _serve(self, room: Room, keys: SaleKeys, now: datetime, last_number: int) -> None:
+        """Raise the number served as far as stock, pace and the people in the room allow."""
+        stock = await lua.read_stock(self._redis, keys)
+        if not stock:
+            return  # Redis does not have the sale: nobody could order
+        free, sold_out = sum(stock.values()), sorted(sku for sku, units in stock.items() if units <= 0)
+        if free <= 0:
+            await self._end(room, now, sold_out)
+            return
+        now_ms = to_ms(now)
+        expired = _expired(room, now_ms)
+        pace = await self._choose_pace(room, keys, now_ms)
+        ordered = await self._count_orders(room, now_ms)
+        has_left = await lua.count_left(self._redis, keys, expired, room.served)
+        outstanding = max(0, room.served - expired - has_left - ordered)
+        burst_s = max(_MAX_BURST_S, 1 / pace)
+        elapsed_s = (now_ms - room.steps[-1].at_ms) / 1000 if room.steps else burst_s
+        people = min(int(pace * max(0.0, min(elapsed_s, burst_s))), ceil(free * room.served_per_unit) - outstanding)
+        served = await self._skip_left(keys, room.served, max(0, people), last_number)
+        steps = room.steps if served == room.served else _add_step(room, served, now_ms)
+        changed = msgspec.structs.replace(
+            room,
+            served=served,
+            expired=expired,
+            last_number=max(room.last_number, last_number),
+            pace_per_s=pace,
+            steps=steps,
+            sold_out=sold_out[:MAX_SOLD_OUT_SKUS],
+        )
+        if changed == room:
+            return
+        async with self._db.connection() as connection:
+            stored = await store.serve(connection, changed)
+        if stored:
+            await lua.forget_left(self._redis, keys, expired)
+
+    async def _skip_left(self, keys: SaleKeys, served: int, people: int, last_number: int) -> int:
+        """Return the number up to which `people` more are served; those who have left do not count."""
+        up_to, missing = served, people
+        while missing > 0 and up_to < last_number:
+            begin, up_to = up_to, min(up_to + missing, last_number)
+            missing = await lua.count_left(self._redis, keys, begin, up_to)
+        return up_to
+
+    async def _choose_pace(self, room: Room, keys: SaleKeys, now_ms: int) -> float:
+        """Return the pace: lower while the order writer lags behind, else rising to the room's maximum."""
+        oldest_ms = (await lua.read_backlog(self._redis, keys)).oldest_ms
+        is_late = oldest_ms is not None and now_ms - oldest_ms > _MAX_LAG_MS
+        pace = room.pace_per_s or room.max_pace_per_s
+        return min(float(room.max_pace_per_s), max(1.0, pace * (_SLOWER if is_late else _FASTER)))
+
+    async def _count_orders(self, room: Room, now_ms: int) -> int:
+        counts = self._orders.get(room.sale_id)
+        if counts is None:
+            counts = self._orders[room.sale_id] = OrderCounts(room.sale_id)
+        async with self._db.connection() as connection:
+            return await counts.count(connection, now_ms, room.served_valid_s)
+
+    async def _end(self, room: Room, now: datetime, sold_out: Sequence[str]) -> None:
+        async with self._db.connection() as connection:
+            ended = await store.end(connection, room.sale_id, now, sold_out[:MAX_SOLD_OUT_SKUS])
+        self._orders.pop(room.sale_id, None)
+        if ended:
+            _logger.info("ended a room", extra={"sale_id": room.sale_id, "count": room.served})
+
+
+def _expired(room: Room, now_ms: int) -> int:
+    """Return the number up to which everybody has had his time."""
+    end_ms = now_ms - room.served_valid_s * 1000
+    return max([room.expired, *(step.served for step in room.steps if step.at_ms <= end_ms)])
+
+
+def _add_step(room: Room, served: int, now_ms: int) -> list[Step]:
+    """Add a step. Steps of a short time become one with its last moment, so that nobody's time is cut."""
+    end_ms, merged_ms = now_ms - room.served_valid_s * 1000, room.served_valid_s * 1000 // _STEPS_KEPT
+    steps = [step for step in room.steps if step.at_ms > end_ms]
+    if len(steps) >= 2 and now_ms - steps[-2].at_ms < merged_ms:
+        steps.pop()
+    return [*steps, Step(served, now_ms)]
+
+
+async def _compute_delay(list_digest: bytes, rounds: int) -> str:
+    """Compute the delay, a round per call of a thread: a process that stops waits for one round."""
+    values = iterate_delay(list_digest, rounds)
+    value = b""
+    for _ in range(rounds):
+        value = await asyncio.to_thread(next, values)
+    return value.hex()

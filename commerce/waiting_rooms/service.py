@@ -1,0 +1,204 @@
+"""Waiting rooms for staff and gateways: settings, the randomness of the draw, its file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
+
+import msgspec
+import orjson
+
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.errors import Invalid
+from commerce.kernel.postgres import Database
+from commerce.sales.service import Sales
+from commerce.waiting_rooms import store
+from commerce.waiting_rooms.draw import FORMAT, delay_rounds, drand_address
+from commerce.waiting_rooms.errors import InvalidRoomState, NoRoom
+from commerce.waiting_rooms.model import PublicDraw, PublicRoom, Room, RoomSettings
+
+_SHOWN_AFTER_END = timedelta(days=1)
+_MIN_ASK_AGAIN_S, _MAX_ASK_AGAIN_S = 1, 30
+_MAX_TEXT_CHARS = 300
+_SALT_BYTES = 32
+
+
+class WaitingRooms:
+    """Waiting rooms, one per sale."""
+
+    def __init__(self, db: Database, sales: Sales, clock: Clock, random: Callable[[int], bytes] = os.urandom) -> None:
+        self._db = db
+        self._sales = sales
+        self._clock = clock
+        self._random = random
+
+    async def put(self, sale_id: str, settings: RoomSettings, actor: str) -> Room:
+        """Set up the room of a sale, or change it.
+
+        Once the list is closed, its times and all that the draw depends on stay as they are. Raises
+        `InvalidRoomState`.
+        """
+        sale = await self._sales.get(sale_id)
+        closes_at = settings.list_closes_at or sale.opens_at
+        if not settings.join_opens_at < closes_at <= sale.opens_at:
+            raise Invalid(
+                "cannot set up the room: joining must open before the list closes, and the list must close before the "
+                f"sale opens at {sale.opens_at:%Y-%m-%dT%H:%M:%SZ}; correct the times"
+            )
+        async with self._db.transaction() as connection:
+            room = await store.get(connection, sale_id)
+            if room is not None and room.randomness_at is not None and room.randomness_at <= closes_at:
+                raise InvalidRoomState(
+                    f"cannot close the list at {closes_at:%Y-%m-%dT%H:%M:%SZ}: {room.named_source} is public by then; "
+                    "close it earlier, or name a later one first"
+                )
+            if not await store.put(connection, sale_id, settings, closes_at, self._random(_SALT_BYTES), self._now()):
+                raise InvalidRoomState(
+                    f"cannot change the room of {sale_id}: its list is closed; only mode, pace, served_valid_s, "
+                    "max_waiting and served_per_unit may change, and nothing after its end"
+                )
+            detail = msgspec.to_builtins(settings)
+            await store.log(connection, sale_id, self._now(), actor, "room", detail)
+        return await self.get(sale_id)
+
+    async def get(self, sale_id: str) -> Room:
+        """Read a room. Raises `NoRoom`."""
+        async with self._db.connection() as connection:
+            room = await store.get(connection, sale_id)
+        if room is None:
+            raise NoRoom(f"{sale_id} has no waiting room; set one up with `floodgate room set`")
+        return room
+
+    async def list_shown(self) -> list[Room]:
+        """List the rooms that are on; those that ended days ago are left out."""
+        async with self._db.connection() as connection:
+            return await store.list_rooms(connection, self._now() - _SHOWN_AFTER_END)
+
+    async def name_source(self, sale_id: str, source: str, at: datetime | None, actor: str) -> Room:
+        """Name the public randomness of a draw and its time, before the list closes.
+
+        `source` is `drand:CHAIN:ROUND`, a text such as the name of a lottery draw, or `delay:ROUNDS`, which needs no
+        time. Raises `Invalid` if the randomness could be known before the list is closed.
+        """
+        room = await self.get(sale_id)
+        if not source.strip() or len(source) > _MAX_TEXT_CHARS or not source.isprintable():
+            raise Invalid(f"cannot name this source: use one line of at most {_MAX_TEXT_CHARS} characters")
+        if source.startswith("drand:") and drand_address(source) is None:
+            raise Invalid("cannot name this source: use drand:CHAIN:ROUND with the chain's hash of 64 hex digits")
+        if delay_rounds(source) is not None:
+            at = None
+        elif at is None or at <= room.list_closes_at:
+            raise Invalid(
+                "cannot name this source: its time must be after the list closes at "
+                f"{room.list_closes_at:%Y-%m-%dT%H:%M:%SZ}; name a later one"
+            )
+        async with self._db.transaction() as connection:
+            if not await store.name_source(connection, sale_id, source, at):
+                raise InvalidRoomState(f"cannot name a source for {sale_id}: its list is closed")
+            detail = {"source": source, "at": at.isoformat() if at else None}
+            await store.log(connection, sale_id, self._now(), actor, "room_source", detail)
+        return await self.get(sale_id)
+
+    async def set_randomness(self, sale_id: str, randomness: str, actor: str) -> Room:
+        """Give the value of the named randomness. The places follow within a second.
+
+        Raises `InvalidRoomState` if the list is not closed, the value is there, or its time is over.
+        """
+        room = await self.get(sale_id)
+        if not randomness.strip() or len(randomness) > _MAX_TEXT_CHARS or not randomness.isprintable():
+            raise Invalid(f"cannot use this value: give one line of at most {_MAX_TEXT_CHARS} characters")
+        if room.state != "drawing" or room.randomness is not None:
+            raise InvalidRoomState(f"cannot draw the places of {sale_id}: the room is {room.state}")
+        if may_fall_back(room, self._now()):
+            raise InvalidRoomState(
+                f"cannot draw the places of {sale_id} by {room.named_source}: it came too late, so "
+                f"delay:{room.fallback_rounds} takes its place, as was announced"
+            )
+        async with self._db.transaction() as connection:
+            if not await store.set_randomness(connection, sale_id, room.named_source, randomness):
+                raise InvalidRoomState(f"cannot draw the places of {sale_id}: they are drawn")
+            await store.log(connection, sale_id, self._now(), actor, "room_draw", {"randomness": randomness})
+        return await self.get(sale_id)
+
+    async def draw_file(self, sale_id: str) -> AsyncIterator[bytes]:
+        """Yield the file of a draw in parts: the closed list, after the draw in the order of the places.
+
+        Raises `NoRoom`, or `InvalidRoomState` if the list is not closed.
+        """
+        room = await self.get(sale_id)
+        if room.list_digest is None:
+            raise InvalidRoomState(f"the list of {sale_id} closes at {room.list_closes_at:%Y-%m-%dT%H:%M:%SZ}")
+        drawn = room.drawn_at is not None
+        header = {
+            "format": FORMAT,
+            "sale_id": sale_id,
+            "entries": room.entries,
+            "list_digest": room.list_digest.hex(),
+            "listed_at": room.listed_at,
+            "named_source": room.named_source,
+            "randomness_at": room.randomness_at,
+            "source": room.source if drawn else room.named_source,
+            "randomness": room.randomness if drawn else None,
+        }
+        yield orjson.dumps(header) + b"\n"
+        part_no = 0
+        while True:
+            async with self._db.connection() as connection:
+                hashes = await store.read_part(connection, sale_id, part_no)
+            if not hashes:
+                return
+            yield b"".join(ticket.hex().encode() + b"\n" for ticket in hashes)
+            part_no += 1
+
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+
+def may_fall_back(room: Room, now: datetime) -> bool:
+    """Tell whether the delay takes the place of the named randomness.
+
+    It does if that is not known in time, and if it was public before the list was closed.
+    """
+    if room.randomness_at is None or room.listed_at is None:
+        return room.listed_at is not None
+    deadline = room.randomness_at + timedelta(seconds=room.fallback_after_s)
+    return room.listed_at >= room.randomness_at or now >= deadline
+
+
+def to_public_room(room: Room, now: datetime) -> PublicRoom:
+    """Return the part of a room that everybody sees."""
+    draw = PublicDraw(
+        room.named_source,
+        room.randomness_at,
+        room.entries,
+        None if room.list_digest is None else room.list_digest.hex(),
+        room.source,
+        room.randomness,
+        None if room.list_digest is None else f"/v1/sales/{room.sale_id}/room/draw",
+    )
+    return PublicRoom(
+        room.sale_id,
+        room.state,
+        room.join_opens_at,
+        room.list_closes_at,
+        room.opens_at,
+        room.served,
+        room.expired,
+        room.last_number,
+        round(room.pace_per_s, 1),
+        room.sold_out,
+        _ask_again_s(room, now),
+        draw,
+    )
+
+
+def _ask_again_s(room: Room, now: datetime) -> int:
+    """Return when it is worth asking again: the later, the longer nothing can change."""
+    if room.state == "ended":
+        return _MAX_ASK_AGAIN_S
+    next_at = room.join_opens_at if now < room.join_opens_at else room.list_closes_at
+    if room.state != "waiting":
+        next_at = room.opens_at
+    left_s = int((next_at - now).total_seconds())
+    return max(_MIN_ASK_AGAIN_S, min(_MAX_ASK_AGAIN_S, left_s))

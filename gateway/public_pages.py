@@ -1,0 +1,120 @@
+"""Public pages from memory: sales and offers from the snapshots, products and stock from caches.
+
+A price, a sale's state or a product is at most about a second old, and stock a second at most: `as_of` says when it
+was read. While Postgres is unavailable the last content is used, however old; stock that cannot be read is null.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+from commerce.catalog.errors import NoSuchProduct
+from commerce.catalog.model import VersionedProduct
+from commerce.catalog.service import Catalog
+from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.paging import Page
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
+from commerce.sales.model import Offer, OfferPage, PublicSale, SaleSnapshot
+from commerce.sales.service import Sales, to_public_sale
+from gateway.cached_content import Content, encode_content
+from gateway.refreshing_cache import MAX_AGE_S, CacheEntry, RefreshingCache
+from gateway.sale_snapshots import SaleSnapshots
+
+PRODUCT_CACHE_CONTROL, SALE_CACHE_CONTROL = "public, max-age=5", "public, max-age=1"
+_MAX_PRODUCTS, _MAX_STOCKS = 20_000, 50_000
+
+
+class PublicPages:
+    """The content of sales, offers and products.
+
+    Postgres and Redis are asked in batches, about once a second, never per request.
+    """
+
+    def __init__(self, snapshots: SaleSnapshots, sales: Sales, catalog: Catalog, clock: Clock) -> None:
+        self._snapshots = snapshots
+        self._clock = clock
+        self._products: RefreshingCache[str, VersionedProduct] = RefreshingCache(catalog.refresh, clock, _MAX_PRODUCTS)
+        self._stock: RefreshingCache[tuple[str, str], int] = RefreshingCache(sales.read_free_units, clock, _MAX_STOCKS)
+
+    async def close(self) -> None:
+        await self._products.close()
+        await self._stock.close()
+
+    async def list_sales(self, after: str | None, size: int) -> Content:
+        """List the sales that were opened, ordered by id."""
+        ids, next_id = _slice(self._snapshots.sorted_ids(), after, size)
+        sales = [to_public_sale(self._snapshots.find(sale_id).sale) for sale_id in ids]
+        return encode_content(Page[PublicSale](sales, next_id), SALE_CACHE_CONTROL)
+
+    async def get_sale(self, sale_id: str) -> Content:
+        """Read a sale that was opened. Raises `NoSuchSale`, or `NotReady` if it could not be read so far."""
+        return encode_content(to_public_sale(self._snapshots.find(sale_id).sale), SALE_CACHE_CONTROL)
+
+    async def list_offers(self, sale_id: str, after: str | None, size: int) -> Content:
+        """List the items of a sale ordered by SKU, with their free units. Raises as `get_sale` does.
+
+        The ETag follows everything but `as_of`.
+        """
+        skus, next_sku = _slice(self._snapshots.sorted_skus(self._snapshots.find(sale_id)), after, size)
+        products = await self._products.get_many(skus)
+        stock = await self._read_stock(sale_id, skus)
+        # Not before the waits: an answer has the newest terms.
+        offers = _build_offers(self._snapshots.find(sale_id), skus, products, stock)
+        as_of = from_ms(min(entry.read_ms for entry in stock.values())) if stock else None
+        read_at = [entry.read_at for entry in products.values()] + [entry.read_at for entry in stock.values()]
+        return encode_content(
+            OfferPage(offers, next_sku, as_of),
+            SALE_CACHE_CONTROL,
+            read_at=min(read_at, default=self._clock.monotonic()),
+            same_content=(offers, next_sku),
+        )
+
+    def is_page_start(self, sale_id: str, cursor: str | None, size: int) -> bool:
+        """Tell whether a client gets to this cursor who reads all pages of this size from the first."""
+        if cursor is None:
+            return True
+        skus = self._snapshots.sorted_skus(self._snapshots.find(sale_id))
+        index = bisect_left(skus, cursor)
+        return index < len(skus) and skus[index] == cursor and (index + 1) % size == 0
+
+    async def _read_stock(self, sale_id: str, skus: list[str]) -> dict[str, CacheEntry[int]]:
+        """Read the free units of a sale's SKUs, nothing if they cannot be read now."""
+        try:
+            entries = await self._stock.get_many((sale_id, sku) for sku in skus)
+        except REDIS_UNAVAILABLE:
+            return {}
+        oldest = self._clock.monotonic() - MAX_AGE_S
+        if any(entry.read_at < oldest for entry in entries.values()):
+            return {}
+        return {sku: entry for (_, sku), entry in entries.items()}
+
+    async def get_product(self, sku: str) -> Content:
+        """Read a product with its list price. Raises `NoSuchProduct`."""
+        entry = (await self._products.get_many([sku]))[sku]
+        if entry.value is None:
+            raise NoSuchProduct(f"no product has the SKU {sku!r}")
+        return encode_content(entry.value.product, PRODUCT_CACHE_CONTROL, read_at=entry.read_at)
+
+
+def _slice(keys: list[str], after: str | None, size: int) -> tuple[list[str], str | None]:
+    """Return the sorted keys of a page, and the last of them if more follow."""
+    start = 0 if after is None else bisect_right(keys, after)
+    page = keys[start : start + size]
+    return page, page[-1] if start + size < len(keys) else None
+
+
+def _build_offers(
+    snapshot: SaleSnapshot,
+    skus: list[str],
+    products: dict[str, CacheEntry[VersionedProduct]],
+    stock: dict[str, CacheEntry[int]],
+) -> list[Offer]:
+    offers = []
+    for sku in skus:
+        product = products[sku].value
+        if product is None:
+            continue  # it was deleted by hand
+        price, limit = snapshot.items[sku]
+        units = stock[sku].value if sku in stock else None
+        offers.append(Offer(sku, product.product.name, price, snapshot.sale.currency, limit or None, units))
+    return offers

@@ -1,0 +1,14 @@
+-- close_room: close the list of a waiting room. Who joins from now on stands behind it.
+--
+-- KEYS  1 room  2 room meta
+-- RETURNS the number of people on the list
+--
+-- A repeat changes nothing.
+
+local room, meta = KEYS[1], KEYS[2]
+
+if redis.call('HGET', meta, 'stage') == 'open' then
+  local people = redis.call('HLEN', room)
+  redis.call('HSET', meta, 'stage', 'closed', 'listed', people, 'last', people)
+end
+return tonumber(redis.call('HGET', meta, 'listed') or 0)
