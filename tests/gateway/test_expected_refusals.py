@@ -1,0 +1,150 @@
+"""Orders that are expected to be refused: rechecked together, never with an answer of the past (P1, P3)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from commerce.kernel.clock import from_ms
+from commerce.sales.model import StockChangeInput
+from config.settings import Settings
+from ops.services import CliServices
+from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
+from tests.support.proxy import open_redis_proxy
+from tests.support.sales import eventually, make_sale, order_body
+from tests.support.servers import Servers
+
+
+def count_reserved_orders(gateway: TestGateway) -> int:
+    """Count the calls of reserve.lua since the last flush of the metrics."""
+    return sum(gateway.services.metrics_buffer.reserve_batch_orders._counts)
+
+
+def strip(answer: GatewayResponse) -> dict[str, Any]:
+    """Return what two refusals have in common."""
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    del headers["x-request-id"], headers["date"]
+    body = {name: value for name, value in answer.body.items() if name != "request_id"}
+    assert answer.body["request_id"] == answer.headers["X-Request-Id"]
+    assert headers.pop("content-length") == str(len(answer.text.encode()))
+    return {"status": answer.status, **headers, **body}
+
+
+@pytest.fixture(autouse=True)
+def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counts of the metrics buffer stay."""
+    monkeypatch.setattr("gateway.metrics_buffer.MetricsBuffer.flush", lambda self: None)
+
+
+async def test_sold_out_sku_is_refused_without_reserve_call(
+    gateway: TestGateway, shop: CliServices, sale_id: str
+) -> None:
+    await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (100, 50, None)})
+    bought = await gateway.order(order_body(sale_id, ("a", 1)), key="first")
+    assert bought.status == 202
+    first = await gateway.order(order_body(sale_id, ("b", 1), ("a", 1)))
+    calls = count_reserved_orders(gateway)
+    answers = await asyncio.gather(*(gateway.order(order_body(sale_id, ("b", 1), ("a", 1))) for _ in range(50)))
+    assert [strip(answer) for answer in answers] == [strip(first)] * 50
+    assert (first.status, first.code, first.body["sku"]) == (409, "sold_out", "a")
+    assert count_reserved_orders(gateway) == calls
+    # The other SKU sells, and a repeat of the accepted order gets its answer again.
+    assert (await gateway.order(order_body(sale_id, ("b", 1)))).status == 202
+    repeat = await gateway.order(order_body(sale_id, ("a", 1)), key="first")
+    assert (repeat.status, repeat.body["order_id"]) == (200, bought.body["order_id"])
+    reused = await gateway.order(order_body(sale_id, ("a", 2)), key="first")
+    assert (reused.status, reused.code) == (422, "key_reused")
+
+
+async def test_units_that_come_back_are_sold_at_once(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+    await make_sale(shop, sale_id, {"a": (1, 100, None)})
+    body = order_body(sale_id, ("a", 1))
+    assert (await gateway.order(body)).status == 202
+    for _ in range(3):
+        assert [(await gateway.order(body)).code for _ in range(3)] == ["sold_out"] * 3
+        await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("a", 1, "found one"), "test")
+        two = await gateway.order(order_body(sale_id, ("a", 2)))
+        assert (two.status, two.code) == (409, "sold_out")
+        assert (await gateway.order(body)).status == 202
+
+
+async def test_sale_that_is_sold_out_is_refused_before_decoding(
+    gateway: TestGateway, shop: CliServices, sale_id: str
+) -> None:
+    await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (1, 50, None)})
+    assert (await gateway.order(order_body(sale_id, ("a", 1), ("b", 1)))).status == 202
+    for sku in ("a", "b"):
+        assert (await gateway.order(order_body(sale_id, (sku, 1)))).body["sku"] == sku
+    calls = count_reserved_orders(gateway)
+    refused = await gateway.order({"sale_id": sale_id, "lines": "not even lines"})
+    assert (refused.status, refused.code, refused.body.get("sku")) == (409, "sold_out", None)
+    assert refused.body["detail"] == f"nothing is left of {sale_id}; nothing was reserved"
+    assert count_reserved_orders(gateway) == calls
+    await shop.stock.change(sale_id, shop.ids.new(), StockChangeInput("b", 1, "found one"), "test")
+    assert (await gateway.order(order_body(sale_id, ("a", 1)))).body["sku"] == "a"
+    assert (await gateway.order(order_body(sale_id, ("b", 1)))).status == 202
+
+
+async def test_sale_opens_for_those_who_asked_before(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+    opens_at = from_ms(shop.clock.now_ms()) + timedelta(seconds=1.5)
+    await make_sale(shop, sale_id, {"a": (100, 100, None)}, opens_at=opens_at)
+    body = order_body(sale_id, ("a", 1))
+    first = await gateway.order(body)
+    calls = count_reserved_orders(gateway)
+    again = await asyncio.gather(*(gateway.order(body) for _ in range(20)))
+    assert [strip(answer) for answer in again] == [strip(first)] * 20
+    assert (first.status, first.code) == (403, "sale_not_open")
+    assert count_reserved_orders(gateway) == calls
+
+    async def is_accepted() -> bool:
+        return (await gateway.order(body)).status == 202
+
+    await eventually(is_accepted)
+    assert from_ms(shop.clock.now_ms()) >= opens_at
+    assert not gateway.services.expected_refusals.is_active
+
+
+async def test_paused_and_closed_sale_is_refused_like_the_first_time(
+    gateway: TestGateway, shop: CliServices, sale_id: str
+) -> None:
+    await make_sale(shop, sale_id, {"a": (100, 100, None)})
+    body = order_body(sale_id, ("a", 1))
+    bought = await gateway.order(body, key="first")
+    for change, status, code in (
+        (shop.sales.pause, 403, "sale_paused"),
+        (shop.sales.open, 202, None),
+        (shop.sales.close, 410, "sale_closed"),
+    ):
+        await change(sale_id, "test")
+        answers = [await gateway.order(body) for _ in range(4)]
+        assert {answer.status for answer in answers} == {status}
+        if code is not None:
+            assert strip(answers[0]) == strip(answers[3])
+            assert answers[3].code == code
+        repeat = await gateway.order(body, key="first")
+        assert (repeat.status, repeat.body["order_id"]) == (200, bought.body["order_id"])
+
+
+async def test_recheck_without_redis_is_answered_as_an_order(
+    make_settings: Callable[..., Settings], servers: Servers, tmp_path: Any, shop: CliServices, sale_id: str
+) -> None:
+    await make_sale(shop, sale_id, {"a": (1, 100, None)})
+    body = order_body(sale_id, ("a", 1))
+    async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
+        limits = {"order_timeout_ms": 600, "redis_call_timeout_ms": 300}
+        async with open_gateway(make_settings(redis_url=url, limits=limits)) as gateway:
+            assert [(await gateway.order(body)).status for _ in range(3)] == [202, 409, 409]
+            proxy.refuse = True
+            proxy.cut()
+            answers = await asyncio.gather(*(gateway.order(body) for _ in range(20)))
+            assert {answer.status for answer in answers} == {503}
+            proxy.refuse = False
+
+            async def is_sold_out() -> bool:
+                return (await gateway.order(body)).code == "sold_out"
+
+            await eventually(is_sold_out)

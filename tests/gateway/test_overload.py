@@ -1,0 +1,176 @@
+"""P10: an overloaded gateway refuses for next to nothing, by user, and does not read who it has refused."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import lua
+from config.settings import LimitSettings, Settings
+from gateway.admission import Admission
+from gateway.known_keys import KnownKeys
+from lua import SaleKeys
+from ops.services import CliServices
+from tests.gateway.test_slow_clients import build_order_request, connect, tracked_connections
+from tests.support.gateway import TestGateway, open_gateway, token
+from tests.support.proxy import open_redis_proxy
+from tests.support.raw_http import split_replies
+from tests.support.sales import eventually, make_sale, order_body
+from tests.support.servers import Servers
+from tests.unit.test_kernel import FakeClock
+
+LIMITS = {"batch_orders": 3, "concurrent_reserve_calls": 1, "order_wait_target_ms": 5, "redis_call_timeout_ms": 5_000}
+DIRECT = {"proxy_networks": []}
+
+
+def create_admission(clock: FakeClock, **limits: int) -> Admission:
+    return Admission(LimitSettings(**limits), clock)
+
+
+def test_pressure_follows_wait_of_oldest_order() -> None:
+    admission = create_admission(FakeClock(0), batch_orders=10, order_wait_target_ms=20)
+    admission.waiting, admission.waiting_since = 9, 0.0
+    assert admission.pressure(60.0) < 0  # one call carries them, however long it takes
+    admission.waiting = 10
+    assert [round(admission.pressure(now), 6) for now in (0.0, 0.02, 0.03, 0.04)] == [-1, 0, 0.5, 1]
+    for backlog in ((10_000_000, 0, 0.0), (0, 1 << 40, 0.0), (0, 0, 3_600.0)):
+        admission.report_backlog(*backlog)
+        assert admission.pressure(0.0) == float("inf")
+        assert "stored" in admission.refusal().detail
+    admission.report_backlog(1, 1, 1.0)
+    assert admission.pressure(0.0) == -1
+    assert "waiting" in admission.refusal().detail
+
+
+def test_rank_is_the_same_at_all_gateways_and_changes_after_ten_seconds() -> None:
+    clock = FakeClock(1_000_000_000_000)
+    first, second = create_admission(clock), create_admission(clock)
+    users = [zlib.crc32(b"user %d" % number) for number in range(4_000)]
+
+    def admitted(admission: Admission, pressure: float) -> set[int]:
+        return {user for user in users if admission.admits(pressure, user, is_repeat=False)}
+
+    early = {pressure: admitted(first, pressure) for pressure in (0.1, 0.5, 0.9, 1.0)}
+    assert all(admitted(second, pressure) == users for pressure, users in early.items())
+    assert early[0.9] < early[0.5] < early[0.1]
+    assert early[1.0] == set()
+    assert all(abs(len(early[pressure]) / len(users) - (1 - pressure)) < 0.03 for pressure in (0.1, 0.5, 0.9))
+    clock.ms += 9_999
+    assert admitted(first, 0.5) == early[0.5]  # who asks again at once is refused again
+    clock.ms += 1
+    later = admitted(first, 0.5)
+    assert abs(len(later & early[0.5]) / len(users) - 0.25) < 0.03  # and has another chance afterwards
+
+
+def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.known_keys._MAX_KEYS", 20)
+    keys = KnownKeys()
+    for number in range(100):
+        keys.add("user", f"key {number}")
+        assert keys.has("user", f"key {number}")
+        assert len(keys._recent) + len(keys._earlier) <= 20
+    assert keys.has("user", "key 90")
+    assert not keys.has("user", "key 1")
+    assert not keys.has("other", "key 99")
+
+
+async def wait_for_overload(gateway: TestGateway, sale_id: str) -> list[asyncio.Task[object]]:
+    """Fill the queue while Redis is held: one call in flight, and a full batch that has waited too long."""
+    calls: list[asyncio.Task[object]] = []
+    for count in (1, 3):
+        for _ in range(count):
+            calls.append(asyncio.create_task(gateway.order(order_body(sale_id, ("a", 1)), user=f"user-{len(calls)}")))
+        await eventually(lambda: has_waiting(gateway, count if count > 1 else 0, calls))
+    return calls
+
+
+async def has_waiting(gateway: TestGateway, count: int, calls: list[asyncio.Task[object]]) -> bool:
+    admission, intake = gateway.services.admission, gateway.services.intake
+    if count == 0:
+        return bool(intake._calls)
+    return admission.waiting == count and admission.pressure(asyncio.get_running_loop().time()) > 1
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "proxy"])
+async def test_refused_connection_is_not_read_before_retry_after(
+    make_settings: Callable[..., Settings],
+    servers: Servers,
+    tmp_path: Path,
+    shop: CliServices,
+    sale_id: str,
+    direct: bool,
+) -> None:
+    """That of a proxy is: it brings the requests of others too."""
+    keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    loop = asyncio.get_running_loop()
+    async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
+        settings = make_settings(redis_url=url, limits=LIMITS, http=DIRECT if direct else {})
+        async with open_gateway(settings) as gateway:
+            proxy.hold.clear()
+            calls = await wait_for_overload(gateway, sale_id)
+            before = set(tracked_connections(gateway))
+            client = await connect(gateway)
+            started = loop.time()
+            await loop.sock_sendall(client, build_order_request(gateway, sale_id, 1, key="mine"))
+            received = await loop.sock_recv(client, 65_536)
+            [refusal] = split_replies(received)[0]
+            assert (refusal.status, refusal.header("x-request-id")) == (503, "r-1")
+            assert b'"code":"overloaded"' in refusal.body
+            assert b'"request_id":"r-1"' in refusal.body
+            retry_after_s = int(refusal.header("retry-after") or 0)
+            assert 1 <= retry_after_s <= 2
+            [connection] = set(tracked_connections(gateway)) - before
+            assert connection._transport.is_reading() is not direct
+            await loop.sock_sendall(client, build_order_request(gateway, sale_id, 2, key="mine"))
+            if not direct:
+                assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 503")
+            proxy.hold.set()
+            assert {answer.status for answer in await asyncio.gather(*calls)} == {202}  # type: ignore[attr-defined]
+            if direct:
+                async with asyncio.timeout(10):
+                    assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 202")
+                assert loop.time() - started >= retry_after_s
+            client.close()
+    assert await count_sold(shop, keys) == 4 + direct
+
+
+async def count_sold(shop: CliServices, keys: SaleKeys) -> int:
+    return 50 - (await lua.cut(shop.redis, keys)).stock["a"]
+
+
+async def test_repeat_of_accepted_order_comes_before_new_ones(
+    gateway: TestGateway, shop: CliServices, sale_id: str
+) -> None:
+    await make_sale(shop, sale_id, {"a": (50, 100, None)})
+    assert (await gateway.order(order_body(sale_id, ("a", 1)), key="mine")).status == 202
+    authorization = f"Bearer {token(gateway.settings)}".encode()
+    shedder = gateway.services.shedder
+    assert shedder.refuses(2.0, authorization, b"new")
+    known = [key for key in gateway.services.auth._verified_customers if isinstance(key, bytes)]
+    assert not shedder.refuses(2.0, known[0], b"mine")
+    assert shedder.refuses(2.0, known[0], b"new")
+    assert shedder.refuses(3.0, known[0], b"mine")
+    assert not shedder.refuses(-1.0, None, None)
+
+
+async def test_closed_connection_may_rest(gateway: TestGateway) -> None:
+    """A client that has gone is noticed when its connection is read again, and harms nobody."""
+    client = await connect(gateway)
+    await eventually(lambda: has_connections(gateway, 1))
+    [connection] = tracked_connections(gateway)
+    gateway.services.resting.add(connection, 0.0)  # type: ignore[arg-type]
+    client.close()
+    await eventually(lambda: has_connections(gateway, 0))
+    await eventually(lambda: is_nobody_resting(gateway))
+
+
+async def has_connections(gateway: TestGateway, count: int) -> bool:
+    return gateway.connections.open_count == count
+
+
+async def is_nobody_resting(gateway: TestGateway) -> bool:
+    return gateway.services.resting.count == 0
