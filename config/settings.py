@@ -58,6 +58,12 @@ class HttpSettings(SettingsSection):
         default=PRIVATE_NETWORKS,
         description="networks of proxies, whose many clients have one address: limits per address skip them",
     )
+    forwarded_header: Literal["none", "x-forwarded-for", "forwarded"] = Field(
+        default="none", description="header in which these proxies state the client: its rightmost address not of them"
+    )
+    proxy_protocol: bool = Field(
+        default=False, description="connections from these proxies begin with a PROXY protocol header, v1 or v2"
+    )
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8081
     processes: int = Field(default=0, ge=0, description="gateway processes under `floodgate up`; 0: one per core")
@@ -87,9 +93,13 @@ class LimitSettings(SettingsSection):
     addresses_per_order: Positive = 50
     payments_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
-    # Per user and gateway process.
+    # Over all gateways: tokens refilled each second, and tokens of a full bucket.
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20
+    orders_per_address_per_s: Seconds = 200  # many customers may share one address
+    orders_per_address_burst: Positive = 1_000
+    orders_per_device_per_s: Seconds = 10
+    orders_per_device_burst: Positive = 40
     # Reserving in Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576

@@ -29,6 +29,7 @@ from gateway.endpoints import admin, catalog, delivery_routes, fulfilment, healt
 from gateway.fast_path import FastPathConnection
 from gateway.operations import Operation
 from gateway.order_placement import ORDERS_PATH
+from gateway.proxy_protocol import ProxiedConnections
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, GatewayServices, open_gateway_services
 
 _logger = logging.getLogger(__name__)
@@ -198,7 +199,13 @@ def fast_path_factory(
     """Return the protocol factory of the public port, for `create_server`."""
     server = runner.server
     assert server is not None
-    return lambda: FastPathConnection(connections, services, server)
+
+    def make_connection() -> FastPathConnection:
+        return FastPathConnection(connections, services, server)
+
+    if services.settings.http.proxy_protocol:
+        return ProxiedConnections(connections, services.clock, make_connection)
+    return make_connection
 
 
 def _unique_operations(operations: Sequence[Operation]) -> list[Operation]:

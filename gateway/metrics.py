@@ -17,6 +17,7 @@ ORDER_OUTCOMES = (
     *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
 )
+RATE_LIMITS = ("user", "address", "device")
 PAYMENT_WEBHOOK_RESULTS = (
     *("captured", "refunded", "unchanged", "duplicate", "recorded", "refused", "not_stored"),
     *InvalidWebhook.CODES,
@@ -53,6 +54,17 @@ SALES_BEHIND = Gauge(
     "Sales whose Redis lacks orders or changes that were seen before; they take no orders",
     multiprocess_mode="livemax",
 )
+RATE_LIMITED = Counter(
+    "floodgate_rate_limited_total", "Orders refused by a rate limit: user, address, device", ["limit"]
+)
+USAGE_SHARED = Counter(
+    "floodgate_usage_shared_total",
+    "Users, addresses and devices whose use was reported to the other gateways",
+    ["limit"],
+)
+USAGE_EXCHANGE_FAILURES = Counter(
+    "floodgate_usage_exchange_failures_total", "Failed exchanges of use: rate limits held for each gateway alone"
+)
 CONNECTIONS = Gauge(
     "floodgate_http_connections", "Open connections by port: public, admin", ["port"], multiprocess_mode="livesum"
 )
@@ -85,6 +97,9 @@ def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> N
     """
     for outcome in ORDER_OUTCOMES:
         ORDERS.labels(outcome)
+    for kind in RATE_LIMITS:
+        RATE_LIMITED.labels(kind)
+        USAGE_SHARED.labels(kind)
     for provider in providers:
         PAYMENT_WEBHOOK_LAG.labels(provider)
         for result in PAYMENT_WEBHOOK_RESULTS:

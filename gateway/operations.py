@@ -21,6 +21,7 @@ from commerce.staff_requests.model import StaffAnswer
 from gateway.auth import Identity, Role
 from gateway.decoding import IDEMPOTENCY_KEY_INVALID, IdempotencyKey, decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
+from gateway.rate_limits import DEVICE_HEADER
 from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
@@ -122,7 +123,11 @@ class Operation:
             services.admission.check_load()
         identity = self._identify(request, services)
         if self.admit:
-            services.admission.check_user(identity.subject)
+            device_id = request.headers.get(DEVICE_HEADER)
+            device = None if device_id is None else device_id.encode(errors="surrogateescape")
+            services.admission.rate_limits.check(
+                identity.subject, services.client_addresses.find(request).bucket, device
+            )
         parameters = {parameter.name: _decode(parameter, request) for parameter in self.parameters}
         body: Any = None
         if self.decoder is not None:

@@ -52,7 +52,8 @@ class OrderConnection(TrackedConnection):
         try:
             services.admission.check_load()
             user_id = services.auth.identify_customer(values[layout.authorization]).subject
-            services.admission.check_user(user_id)
+            address = self.client.bucket or services.client_addresses.find_bucket(self.client, layout, values)
+            services.admission.rate_limits.check(user_id, address, values[layout.device_id])
             key_bytes = values[layout.key]
             key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))
             order = decode_order_body(body)

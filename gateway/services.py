@@ -60,6 +60,7 @@ from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.fast_reads import FastReads
+from gateway.fleet_usage import FleetUsage
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
 from gateway.order_placement import ORDERS_PATH, OrderPlacement
@@ -156,6 +157,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             report_entries_forever(services.adoption, services.intake, clock),
             services.database_monitor.poll_forever(),
             poll_backlog_forever(services.redis, snapshots, admission, clock),
+            FleetUsage(services.redis, admission.rate_limits, clock, services.ids.new().bytes).exchange_forever(),
             flush_metrics_forever(services.metrics_buffer, admission, clock),
         ):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
@@ -236,7 +238,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
             clock,
             limits,
         ),
-        client_addresses=ClientAddresses(settings.http.proxy_networks),
+        client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,

@@ -86,6 +86,7 @@ from lua.stream import (
     restore_key_records,
     wait_for_replicas,
 )
+from lua.usage import UsageReport, find_last_usage_report, share_usage
 from lua.write_check import check_writable
 
 __all__ = [
@@ -118,6 +119,7 @@ __all__ = [
     "SaleKeys",
     "SaleTerms",
     "StreamMissing",
+    "UsageReport",
     "acknowledge",
     "adopt",
     "buyer_field",
@@ -133,6 +135,7 @@ __all__ = [
     "delete_idle_consumers",
     "find_entries",
     "find_key_records",
+    "find_last_usage_report",
     "forget_left",
     "idempotency_field",
     "iter_key_records",
@@ -164,6 +167,7 @@ __all__ = [
     "renew_claims",
     "reserve",
     "restore_key_records",
+    "share_usage",
     "stage_room",
     "unload",
     "wait_for_replicas",

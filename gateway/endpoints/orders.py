@@ -16,6 +16,7 @@ from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, cursor_par
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
 from gateway.order_reads import encode_order
+from gateway.rate_limits import DEVICE_HEADER, DEVICE_ID_INVALID, DeviceId
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
@@ -32,6 +33,13 @@ KEY = Parameter(
     description=IDEMPOTENCY_KEY_DESCRIPTION,
     required=True,
     invalid_message=IDEMPOTENCY_KEY_INVALID,
+)
+_DEVICE = Parameter(
+    name=DEVICE_HEADER,
+    location="header",
+    type=DeviceId | None,
+    description="id of the device or installation; orders of one device are limited too",
+    invalid_message=DEVICE_ID_INVALID,
 )
 
 
@@ -121,7 +129,7 @@ OPERATIONS = [
             200: ("accepted earlier with the same key", PlacedOrder),
         },
         problems=(403, 404, 409, 410, 429, 503),
-        parameters=(KEY,),
+        parameters=(KEY, _DEVICE),
         body=PlaceOrder,
         admit=True,
         links=("get_order", "watch_order", "cancel_order"),
