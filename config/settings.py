@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
@@ -108,6 +109,8 @@ class LimitSettings(SettingsSection):
     waiting_bytes: Positive = 67_108_864
     backlog_orders: Positive = 1_000_000
     backlog_bytes: Positive = 4_294_967_296
+    waiting_joins: Positive = 20_000
+    concurrent_draw_downloads: Positive = 20
     order_timeout_ms: Positive = 5_000
     redis_call_timeout_ms: Positive = 2_000
     redis_connections: Positive = 16
@@ -213,37 +216,6 @@ class ObserverSettings(SettingsSection):
     worker_metrics_port: Port = Field(
         default=0, description="0: the gateway exports the workers' metrics (one machine)"
     )
-
-
-class AuthKey(SettingsSection):
-    """A key that verifies tokens. `secret` is the shared secret or the PEM public key.
-
-    `sign_with` is the PEM private key, only for commands that create tokens; HS256 signs with its secret."""
-
-    kid: str = Field(min_length=1, max_length=64)
-    algorithm: Literal["HS256", "EdDSA", "ES256", "RS256"] = "HS256"
-    secret: SecretStr
-    sign_with: SecretStr | None = None
-
-
-def _check_keys(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
-    for key in keys:
-        if key.algorithm == "HS256" and len(key.secret.get_secret_value()) < 32:
-            raise ValueError(f"the secret of key {key.kid!r} is shorter than 32 characters")
-    if len({key.kid for key in keys}) != len(keys):
-        raise ValueError("two keys have the same kid")
-    return keys
-
-
-class AuthSettings(SettingsSection):
-    """Verification of tokens, which are JWTs.
-
-    Several keys may be valid, so that one can be replaced while running."""
-
-    keys: Annotated[tuple[AuthKey, ...], AfterValidator(_check_keys)] = ()
-    issuer: str = "floodgate"
-    token_cache: Positive = 50_000
-    clock_leeway_s: int = Field(default=5, ge=0)
 
 
 class LogSettings(SettingsSection):

@@ -25,7 +25,18 @@ from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway import openapi, problems
 from gateway.connections import SERVER, ConnectionRegistry
-from gateway.endpoints import admin, catalog, delivery_routes, fulfilment, health, orders, payments, shipments, webhooks
+from gateway.endpoints import (
+    admin,
+    catalog,
+    delivery_routes,
+    fulfilment,
+    health,
+    orders,
+    payments,
+    shipments,
+    waiting_rooms,
+    webhooks,
+)
 from gateway.fast_path import FastPathConnection
 from gateway.operations import Operation
 from gateway.order_placement import ORDERS_PATH
@@ -42,6 +53,7 @@ PUBLIC = [
     *webhooks.OPERATIONS,
     *delivery_routes.OPERATIONS,
     *catalog.OPERATIONS,
+    *waiting_rooms.OPERATIONS,
     *health.HEALTH,
 ]
 ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *fulfilment.ADMIN, *delivery_routes.ADMIN, *health.HEALTH, *health.METRICS]

@@ -75,7 +75,7 @@ class Operation:
     `answers` maps a status to its description and the type of its body, None for a body without a schema.
     """
 
-    method: Literal["GET", "POST", "PUT", "PATCH"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Handler
     summary: str

@@ -57,6 +57,8 @@ class OrderConnection(TrackedConnection):
             key_bytes = values[layout.key]
             key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))
             order = decode_order_body(body)
+            if services.room_status.guarded:
+                services.room_status.check_turn(order.sale_id, user_id, values[layout.room_ticket])
         except ProblemError as refusal:
             self._refuse(refusal)
             return

@@ -12,7 +12,7 @@ from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, P
 from commerce.orders.service import Actor
 from gateway.cached_content import content_response
 from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
-from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, cursor_parameter, page_size
+from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, ROOM_TICKET, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
 from gateway.order_reads import encode_order
@@ -51,6 +51,7 @@ async def place_order(call: Call) -> web.Response:
     reserved or none.
     """
     services = call.services
+    services.room_status.check_turn(call.body.sale_id, call.identity.subject, call.parameters[ROOM_TICKET.name])
     traceparent = call.request.headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARS]
     if not traceparent.isascii():
         traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
@@ -129,7 +130,7 @@ OPERATIONS = [
             200: ("accepted earlier with the same key", PlacedOrder),
         },
         problems=(403, 404, 409, 410, 429, 503),
-        parameters=(KEY, _DEVICE),
+        parameters=(KEY, _DEVICE, ROOM_TICKET),
         body=PlaceOrder,
         admit=True,
         links=("get_order", "watch_order", "cancel_order"),
