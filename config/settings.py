@@ -22,6 +22,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from config.auth import AuthSettings
 from config.base import PRIVATE_NETWORKS, CredentialSection, Port, Positive, Seconds, SettingsSection
 from config.server_urls import DatabaseUrl, RedisUrl
 from config.shipping import ShippingSettings
@@ -58,6 +59,12 @@ class HttpSettings(SettingsSection):
         default=PRIVATE_NETWORKS,
         description="networks of proxies, whose many clients have one address: limits per address skip them",
     )
+    forwarded_header: Literal["none", "x-forwarded-for", "forwarded"] = Field(
+        default="none", description="header in which these proxies state the client: its rightmost address not of them"
+    )
+    proxy_protocol: bool = Field(
+        default=False, description="connections from these proxies begin with a PROXY protocol header, v1 or v2"
+    )
     admin_host: str = "127.0.0.1"
     admin_port: Port = 8081
     processes: int = Field(default=0, ge=0, description="gateway processes under `floodgate up`; 0: one per core")
@@ -87,9 +94,13 @@ class LimitSettings(SettingsSection):
     addresses_per_order: Positive = 50
     payments_per_order: Positive = 8
     quantity_per_line: Positive = 100_000
-    # Per user and gateway process.
+    # Over all gateways: tokens refilled each second, and tokens of a full bucket.
     orders_per_user_per_s: Seconds = 5
     orders_per_user_burst: Positive = 20
+    orders_per_address_per_s: Seconds = 200  # many customers may share one address
+    orders_per_address_burst: Positive = 1_000
+    orders_per_device_per_s: Seconds = 10
+    orders_per_device_burst: Positive = 40
     # Reserving in Redis.
     batch_orders: Annotated[int, Field(ge=1, le=2_000)] = 256  # a batch is one command, whose length is bounded
     batch_bytes: Positive = 1_048_576
@@ -99,6 +110,8 @@ class LimitSettings(SettingsSection):
     backlog_orders: Positive = 1_000_000
     backlog_bytes: Positive = 4_294_967_296
     backlog_age_s: Seconds = 600
+    waiting_joins: Positive = 20_000
+    concurrent_draw_downloads: Positive = 20
     order_timeout_ms: Positive = 5_000
     redis_call_timeout_ms: Positive = 2_000
     redis_connections: Positive = 16
@@ -204,37 +217,6 @@ class ObserverSettings(SettingsSection):
     worker_metrics_port: Port = Field(
         default=0, description="0: the gateway exports the workers' metrics (one machine)"
     )
-
-
-class AuthKey(SettingsSection):
-    """A key that verifies tokens. `secret` is the shared secret or the PEM public key.
-
-    `sign_with` is the PEM private key, only for commands that create tokens; HS256 signs with its secret."""
-
-    kid: str = Field(min_length=1, max_length=64)
-    algorithm: Literal["HS256", "EdDSA", "ES256", "RS256"] = "HS256"
-    secret: SecretStr
-    sign_with: SecretStr | None = None
-
-
-def _check_keys(keys: tuple[AuthKey, ...]) -> tuple[AuthKey, ...]:
-    for key in keys:
-        if key.algorithm == "HS256" and len(key.secret.get_secret_value()) < 32:
-            raise ValueError(f"the secret of key {key.kid!r} is shorter than 32 characters")
-    if len({key.kid for key in keys}) != len(keys):
-        raise ValueError("two keys have the same kid")
-    return keys
-
-
-class AuthSettings(SettingsSection):
-    """Verification of tokens, which are JWTs.
-
-    Several keys may be valid, so that one can be replaced while running."""
-
-    keys: Annotated[tuple[AuthKey, ...], AfterValidator(_check_keys)] = ()
-    issuer: str = "floodgate"
-    token_cache: Positive = 50_000
-    clock_leeway_s: int = Field(default=5, ge=0)
 
 
 class LogSettings(SettingsSection):

@@ -25,10 +25,22 @@ from commerce.kernel.tasks import cancel_and_wait
 from config.settings import Settings
 from gateway import openapi, problems
 from gateway.connections import SERVER, ConnectionRegistry
-from gateway.endpoints import admin, catalog, delivery_routes, fulfilment, health, orders, payments, shipments, webhooks
+from gateway.endpoints import (
+    admin,
+    catalog,
+    delivery_routes,
+    fulfilment,
+    health,
+    orders,
+    payments,
+    shipments,
+    waiting_rooms,
+    webhooks,
+)
 from gateway.fast_path import FastPathConnection
 from gateway.operations import Operation
 from gateway.order_placement import ORDERS_PATH
+from gateway.proxy_protocol import ProxiedConnections
 from gateway.services import ORDER_ID, REQUEST_ID, REQUEST_ID_PATTERN, SERVICES, GatewayServices, open_gateway_services
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +53,7 @@ PUBLIC = [
     *webhooks.OPERATIONS,
     *delivery_routes.OPERATIONS,
     *catalog.OPERATIONS,
+    *waiting_rooms.OPERATIONS,
     *health.HEALTH,
 ]
 ADMIN = [*admin.OPERATIONS, *payments.ADMIN, *fulfilment.ADMIN, *delivery_routes.ADMIN, *health.HEALTH, *health.METRICS]
@@ -198,7 +211,13 @@ def fast_path_factory(
     """Return the protocol factory of the public port, for `create_server`."""
     server = runner.server
     assert server is not None
-    return lambda: FastPathConnection(connections, services, server)
+
+    def make_connection() -> FastPathConnection:
+        return FastPathConnection(connections, services, server)
+
+    if services.settings.http.proxy_protocol:
+        return ProxiedConnections(connections, services.clock, make_connection)
+    return make_connection
 
 
 def _unique_operations(operations: Sequence[Operation]) -> list[Operation]:

@@ -14,7 +14,7 @@ from typing import Literal
 import jwt
 
 from commerce.kernel.clock import Clock
-from config.settings import AuthKey, AuthSettings
+from config.auth import AuthKey, AuthSettings
 from gateway.problems import Forbidden, Unauthorized
 
 Audience = Literal["floodgate", "floodgate-admin"]
@@ -24,19 +24,20 @@ ROLES: tuple[Role, ...] = ("catalog", "sales", "support", "warehouse", "operator
 
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
 _MAX_TOKEN_CHARS = 4_096
+_MAX_SECONDS = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The content of a verified token; `expires_ms` counts from 1970.
-
-    `user_hash` is a number of 32 bits, the same in all processes.
-    """
+    """The content of a verified token; `expires_ms` counts from 1970."""
 
     subject: str
     roles: frozenset[str]
     expires_ms: float
+    account_created_s: int | None = None
+    """when the customer's account was created, in seconds since 1970, if the token tells"""
     user_hash: int = 0
+    """the same 32 bits for the same user in all processes"""
 
 
 class Authenticator:
@@ -127,8 +128,11 @@ class Authenticator:
             raise Unauthorized("the token's subject is not a user id of this shop")
         if not isinstance(roles, list) or not all(isinstance(role, str) for role in roles):
             raise Unauthorized("the token's roles are not a list of names")
+        created_s = claims.get("account_created_at")
+        if created_s is not None and (type(created_s) is not int or not 0 <= created_s < _MAX_SECONDS):
+            raise Unauthorized("the token's account_created_at is not in whole seconds since 1970")
         expires_ms = (float(claims["exp"]) + self._settings.clock_leeway_s) * 1_000
-        return Identity(subject, frozenset(roles), expires_ms, zlib.crc32(subject.encode()))
+        return Identity(subject, frozenset(roles), expires_ms, created_s, zlib.crc32(subject.encode()))
 
     def _find_key(self, header: dict[str, object]) -> AuthKey:
         kid = header.get("kid")
@@ -139,7 +143,14 @@ class Authenticator:
 
 
 def sign_token(
-    settings: AuthSettings, clock: Clock, subject: str, audience: Audience, roles: Sequence[str], ttl_s: int
+    settings: AuthSettings,
+    clock: Clock,
+    subject: str,
+    audience: Audience,
+    roles: Sequence[str],
+    ttl_s: int,
+    *,
+    account_created_s: int | None = None,
 ) -> str:
     """Create a token with the first key that can sign. Raises `ValueError` if none can."""
     if not _SUBJECT.fullmatch(subject):
@@ -148,6 +159,8 @@ def sign_token(
     claims = {"sub": subject, "aud": audience, "iss": settings.issuer, "iat": now_s, "exp": now_s + ttl_s}
     if audience == "floodgate-admin":
         claims["roles"] = list(roles)
+    if account_created_s is not None:
+        claims["account_created_at"] = account_created_s
     for key in settings.keys:
         secret = key.secret if key.algorithm == "HS256" else key.sign_with
         if secret is not None:

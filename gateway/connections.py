@@ -15,7 +15,7 @@ from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Overloaded
 from config.settings import LimitSettings
 from gateway import metrics, problems
-from gateway.client_addresses import ClientAddresses
+from gateway.client_addresses import UNKNOWN_CLIENT, Client, ClientAddresses
 from gateway.lingering import LingeringTransport, close_after_client, count_unsent
 
 _TOO_MANY_RESPONSE = (
@@ -96,12 +96,21 @@ class ConnectionRegistry:
     def open_count(self) -> int:
         return len(self._connections)
 
-    def register(self, connection: ManagedConnection, transport: asyncio.BaseTransport) -> bool:
-        """Register a new connection. Returns False if there are too many; a hundred at a time get a 503.
+    def find_client(self, transport: asyncio.BaseTransport, stated_ip: str | None = None) -> Client:
+        """Return the client of a new connection: the one that its proxy states, else its other end."""
+        if self._addresses is None:
+            return UNKNOWN_CLIENT
+        return self._addresses.find_peer(transport) if stated_ip is None else self._addresses.find_ip(stated_ip)
+
+    def register(
+        self, connection: ManagedConnection, transport: asyncio.BaseTransport, address: str | None = None
+    ) -> bool:
+        """Register a new connection of an address, None if it is not counted.
+
+        Returns False if there are too many; a hundred at a time get a 503.
 
         The rest is aborted without an answer: a flood of connections must not use up the files of the process.
         """
-        address = self._addresses.find(transport) if self._addresses is not None else None
         refusal = ""
         if len(self._connections) >= self._max_connections or self.is_ending:
             refusal = _TOO_MANY_AT_GATEWAY
@@ -258,6 +267,8 @@ class TrackedConnection(asyncio.Protocol):
         "_unread_since",
         "_unsent",
         "_writable",
+        "client",
+        "stated_ip",
     )
 
     def __init__(self, connections: ConnectionRegistry) -> None:
@@ -269,10 +280,13 @@ class TrackedConnection(asyncio.Protocol):
         self._unsent = 0
         self._writable = True
         self._admitted = self._eof = False
+        self.stated_ip: str | None = None
+        """the client's address that a trusted proxy states, set before the connection is made"""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._admitted = self._connections.register(self, transport)
+        self.client = self._connections.find_client(transport, self.stated_ip)
+        self._admitted = self._connections.register(self, transport, self.client.address)
 
     def abort(self) -> None:
         self._transport.abort()

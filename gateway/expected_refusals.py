@@ -35,17 +35,21 @@ _MAX_SOLD_OUT = 10_000
 _MAX_ITEMS_AT_HEAD = 64
 _WHOLE_SALE = ""
 
-OnRechecked = Callable[[PrebuiltRefusals | None], None]
+OnRechecked = Callable[[PrebuiltRefusals | ProblemError | None], None]
 """Called with the refusal, or with None if the order is to be placed the ordinary way."""
 
 
 class _Expected(NamedTuple):
-    """An order that is expected to be refused: because fewer than `units` of `sku` are free, or with its whole sale."""
+    """An order that is expected to be refused.
+
+    The reason is that fewer than `units` of `sku` are free, the state of its whole sale, or `problem`.
+    """
 
     field: bytes
-    sku: str
-    units: int
     on_rechecked: OnRechecked
+    sku: str = _WHOLE_SALE
+    units: int = 1
+    problem: ProblemError | None = None
 
 
 class RefusingSale:
@@ -114,7 +118,16 @@ class ExpectedRefusals:
         units: int = 1,
     ) -> None:
         """Recheck an order together with the others of this iteration."""
-        sale.waiting.append(_Expected(idempotency_field(user_id, key), sku, units, on_rechecked))
+        self._add(sale, _Expected(idempotency_field(user_id, key), on_rechecked, sku, units))
+
+    def refuse_unless_repeat(
+        self, sale_id: str, user_id: str, key: str, on_rechecked: OnRechecked, problem: ProblemError
+    ) -> None:
+        """Refuse an order with a problem if its key is not known: the repeat of an accepted order has its answer."""
+        self._add(self._find(sale_id), _Expected(idempotency_field(user_id, key), on_rechecked, problem=problem))
+
+    def _add(self, sale: RefusingSale, order: _Expected) -> None:
+        sale.waiting.append(order)
         if sale.rechecking is None:
             sale.rechecking = self._loop.create_task(self._recheck_all(sale))
 
@@ -136,9 +149,9 @@ class ExpectedRefusals:
                 batch, sale.waiting = sale.waiting[:_ORDERS_PER_CALL], sale.waiting[_ORDERS_PER_CALL:]
                 recheck = await self._recheck(sale, batch)
                 for position, order in enumerate(batch):
-                    refusal = None
-                    if recheck is not None and position not in recheck.known:
-                        refusal = self._refusal(sale, recheck, order)
+                    refusal: PrebuiltRefusals | ProblemError | None = order.problem
+                    if recheck is not None:
+                        refusal = None if position in recheck.known else self._refusal(sale, recheck, order)
                     self._resolve(order, refusal)
         finally:
             sale.rechecking = None
@@ -148,7 +161,7 @@ class ExpectedRefusals:
 
     async def _recheck(self, sale: RefusingSale, batch: list[_Expected]) -> Recheck | None:
         """Ask Redis about a batch. Returns None if it does not tell; the ordinary way then finds out why."""
-        skus = {order.sku for order in batch}
+        skus = {order.sku for order in batch if order.problem is None}
         if _WHOLE_SALE in skus:
             skus.discard(_WHOLE_SALE)
             snapshot = self._snapshots.cached(sale.sale_id)
@@ -166,8 +179,12 @@ class ExpectedRefusals:
         sale.sold_out.difference_update(sku for sku, free in recheck.free.items() if free > 0)
         return recheck
 
-    def _refusal(self, sale: RefusingSale, recheck: Recheck, order: _Expected) -> PrebuiltRefusals | None:
+    def _refusal(
+        self, sale: RefusingSale, recheck: Recheck, order: _Expected
+    ) -> PrebuiltRefusals | ProblemError | None:
         """Return the refusal that Redis has confirmed for an order whose key is not known, None if it has not."""
+        if order.problem is not None:
+            return order.problem
         if recheck.outcome is not None:
             return self._prebuild(sale, recheck.outcome) if sale.is_closed else None
         if order.sku == _WHOLE_SALE:
@@ -186,10 +203,11 @@ class ExpectedRefusals:
             if len(sale.prebuilt) >= _MAX_SOLD_OUT:
                 sale.prebuilt.clear()
             prebuilt = sale.prebuilt[key] = PrebuiltRefusals(problem, self._heads)
+            prebuilt.ends_ms = result.opens_ms
         return prebuilt
 
     @staticmethod
-    def _resolve(order: _Expected, refusal: PrebuiltRefusals | None) -> None:
+    def _resolve(order: _Expected, refusal: PrebuiltRefusals | ProblemError | None) -> None:
         try:
             order.on_rechecked(refusal)
         except Exception:

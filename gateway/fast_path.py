@@ -38,7 +38,7 @@ class FastPathConnection(OrderConnection):
     """One client's connection."""
 
     __slots__ = (
-        "_body_start", "_buffer", "_handler", "_head", "_is_direct", "_is_resting", "_layout", "_request_end",
+        "_body_start", "_buffer", "_handler", "_head", "_is_resting", "_layout", "_request_end",
         "_server",
     )  # fmt: skip
 
@@ -50,7 +50,6 @@ class FastPathConnection(OrderConnection):
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
         self._is_resting = False
-        self._is_direct: bool | None = None  # not known yet
 
     # Calls of the transport.
 
@@ -264,9 +263,7 @@ class FastPathConnection(OrderConnection):
 
     def _rest(self, rest_s: float) -> None:
         """Read again after a rest. Connections of proxies do not rest: they bring the requests of others too."""
-        if self._is_direct is None:
-            self._is_direct = self._services.client_addresses.find(self._transport) is not None
-        if not self._is_direct or self._eof or self._transport.is_closing():
+        if self.client.address is None or rest_s <= 0 or self._eof or self._transport.is_closing():
             self._become_idle()
             return
         self._transport.pause_reading()

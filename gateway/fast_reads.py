@@ -21,12 +21,13 @@ from gateway.page_cache import CachedPage, PageCache
 from gateway.public_pages import PublicPages
 from gateway.read_responses import PendingRead, ReadResponder
 from gateway.request_head import RequestHead
+from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
 
 _SALE = re.compile(rb"/v1/sales/([a-z0-9][a-z0-9-]{0,63})(/offers(?:\?cursor=([A-Za-z0-9][A-Za-z0-9._-]{0,63}))?)?")
 _PRODUCT = re.compile(rb"/v1/products/([A-Za-z0-9][A-Za-z0-9._-]{0,63})")
 _ORDER = re.compile(rb"/v1/orders/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-_ORDER_ROUTE = "/v1/orders/{order_id}"
+_ORDER_ROUTE, _ROOM_ROUTE = "/v1/orders/{order_id}", "/v1/sales/{sale_id}/room"
 
 
 class FastReads:
@@ -41,6 +42,7 @@ class FastReads:
         orders: Orders,
         order_reads: OrderReads,
         responder: ReadResponder,
+        room_status: RoomStatus,
         *,
         page_items: int,
         stopping: asyncio.Event,
@@ -52,6 +54,7 @@ class FastReads:
         self._orders = orders
         self._order_reads = order_reads
         self._responder = responder
+        self._room_status = room_status
         self._page_items = page_items
         self._stopping = stopping
         self._tasks: set[asyncio.Task[None]] = set()
@@ -72,6 +75,11 @@ class FastReads:
         if self._stopping.is_set():
             return False
         started = perf_counter()
+        if (room := self._room_status.pages.get(target)) is not None:
+            tags = head.values[head.layout.if_none_match]
+            read = PendingRead(_ROOM_ROUTE, target.decode(), tags, request_id, send, started)
+            self._responder.send_content(read, room)
+            return True
         page = self._page_cache.find(target)
         order = None if page is not None else _ORDER.fullmatch(target)
         if page is None and order is None:

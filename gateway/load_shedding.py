@@ -21,6 +21,8 @@ class PrebuiltRefusals:
     """The responses with one refusal; they differ in Retry-After and request id only."""
 
     def __init__(self, refusal: ProblemError, heads: ResponseHeads) -> None:
+        self.ends_ms = 0
+        """when it ends for certain, in milliseconds since 1970; 0: nobody knows"""
         self.code, self.status, self.retry_after_s = refusal.code, refusal.status, refusal.retry_after_s or 0
         body = problems.raw_problem(refusal, _REQUEST_ID).body
         self._before_id, self._after_id = body.split(_REQUEST_ID.encode())

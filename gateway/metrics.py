@@ -14,9 +14,12 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 ORDER_OUTCOMES = (
     *("accepted", "replayed", "sold_out", "over_limit", "sale_not_open", "sale_paused", "sale_closed", "key_reused"),
+    *("not_your_turn", "turn_missed", "ticket_invalid"),
     *("bad_request", "invalid", "not_found", "unauthorized", "too_many_requests", "request_timeout", "body_too_large"),
     *("unsupported_media_type", "not_ready", "overloaded", "outcome_unknown"),
 )
+RATE_LIMITS = ("user", "address", "device")
+ROOM_JOIN_OUTCOMES = ("placed", "listed", "full", "not_ready", "left")
 PAYMENT_WEBHOOK_RESULTS = (
     *("captured", "refunded", "unchanged", "duplicate", "recorded", "refused", "not_stored"),
     *InvalidWebhook.CODES,
@@ -53,6 +56,17 @@ SALES_BEHIND = Gauge(
     "Sales whose Redis lacks orders or changes that were seen before; they take no orders",
     multiprocess_mode="livemax",
 )
+RATE_LIMITED = Counter(
+    "floodgate_rate_limited_total", "Orders refused by a rate limit: user, address, device", ["limit"]
+)
+USAGE_SHARED = Counter(
+    "floodgate_usage_shared_total",
+    "Users, addresses and devices whose use was reported to the other gateways",
+    ["limit"],
+)
+USAGE_EXCHANGE_FAILURES = Counter(
+    "floodgate_usage_exchange_failures_total", "Failed exchanges of use: rate limits held for each gateway alone"
+)
 CONNECTIONS = Gauge(
     "floodgate_http_connections", "Open connections by port: public, admin", ["port"], multiprocess_mode="livesum"
 )
@@ -78,11 +92,47 @@ CARRIER_UNKNOWN_CODES = Counter(
 )
 
 
+ROOM_JOINS = Counter(
+    "floodgate_room_joins_total",
+    "Joins of waiting rooms by outcome: placed, listed (before the draw), full, not_ready; and left",
+    ["outcome"],
+)
+ROOM_WAITING = Gauge(
+    "floodgate_room_waiting_people",
+    "Numbers given in a waiting room that are not served yet; from the closing of the list on",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
+ROOM_SERVED = Gauge(
+    "floodgate_room_served_number",
+    "Number up to which a waiting room has served",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
+ROOM_PACE = Gauge(
+    "floodgate_room_pace_people_per_second",
+    "People whom a waiting room lets in per second",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
+ROOM_STALLED = Gauge(
+    "floodgate_room_stalled",
+    "1: people wait, units are left, and nobody was let in for longer than a turn",
+    ["sale"],
+    multiprocess_mode="livemax",
+)
+
+
 def create_series(providers: Iterable[str], carrier_systems: Iterable[str]) -> None:
     """Create the series whose labels are known, at 0.
 
     A series that appears with its first failure has no increase that an alert could see.
     """
+    for kind in RATE_LIMITS:
+        RATE_LIMITED.labels(kind)
+        USAGE_SHARED.labels(kind)
+    for outcome in ROOM_JOIN_OUTCOMES:
+        ROOM_JOINS.labels(outcome)
     for outcome in ORDER_OUTCOMES:
         ORDERS.labels(outcome)
     for provider in providers:

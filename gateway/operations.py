@@ -22,6 +22,7 @@ from commerce.staff_requests.model import StaffAnswer
 from gateway.auth import Identity, Role
 from gateway.decoding import IDEMPOTENCY_KEY_INVALID, IdempotencyKey, decode_json
 from gateway.problems import BadRequest, BodyTooLarge, RequestTimeout, WrongMediaType
+from gateway.rate_limits import DEVICE_HEADER
 from gateway.services import GatewayServices, services_of
 
 Access = Literal["anyone", "customer"] | Role
@@ -75,7 +76,7 @@ class Operation:
     `answers` maps a status to its description and the type of its body, None for a body without a schema.
     """
 
-    method: Literal["GET", "POST", "PUT", "PATCH"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     handler: Handler
     summary: str
@@ -125,7 +126,11 @@ class Operation:
             )
         identity = self._identify(request, services)
         if self.admit:
-            services.admission.check_user(identity.subject)
+            device_id = request.headers.get(DEVICE_HEADER)
+            device = None if device_id is None else device_id.encode(errors="surrogateescape")
+            services.admission.rate_limits.check(
+                identity.subject, services.client_addresses.find(request).bucket, device
+            )
         parameters = {parameter.name: _decode(parameter, request) for parameter in self.parameters}
         body: Any = None
         if self.decoder is not None:

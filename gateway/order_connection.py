@@ -6,6 +6,7 @@ It places at most one order at a time, so responses keep the sequence of request
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from time import perf_counter
 
 from commerce.kernel.errors import ProblemError
@@ -18,6 +19,7 @@ from gateway.load_shedding import PrebuiltRefusals
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath
 from gateway.pending_order import Outcome, PendingOrder
 from gateway.problems import RawResponse
+from gateway.rate_limits import RateLimited
 from gateway.request_head import HeaderLayout, Match, Values
 from gateway.services import REQUEST_ID_PATTERN, GatewayServices
 from lua import ReserveOutcome
@@ -26,6 +28,8 @@ _logger = logging.getLogger(__name__)
 ORDER_LINE = f"POST {ORDERS_PATH} HTTP/1.1\r\n".encode()
 _STALE = ReserveOutcome.STALE
 _CLOSE = "Connection: close\r\n"
+_MAX_REST_S = 1.0
+_MAX_RATE_LIMITED_REST_S = 30
 _IDLE, _ANSWERING = ConnectionState.IDLE, ConnectionState.ANSWERING
 
 
@@ -33,8 +37,8 @@ class OrderConnection(TrackedConnection):
     """A connection that answers orders; `FastPathConnection` finds them in what arrives."""
 
     __slots__ = (
-        "_match_previous_head", "_order_arguments", "_request_id", "_reservation", "_sale_id", "_services", "_started",
-        "_state", "_task", "_template", "_unlearned_names",
+        "_match_previous_head", "_order_arguments", "_refused_at", "_request_id", "_reservation", "_room_ticket",
+        "_sale_id", "_services", "_started", "_state", "_task", "_template", "_unlearned_names",
     )  # fmt: skip
 
     def __init__(self, connections: ConnectionRegistry, services: GatewayServices) -> None:
@@ -44,6 +48,7 @@ class OrderConnection(TrackedConnection):
         self._state = _IDLE
         self._match_previous_head: Match | None = None  # a client's next order usually has a similar head
         self._unlearned_names: tuple[bytes, ...] | None = None  # header names of the pending order, if new
+        self._refused_at = float("-inf")  # for what nobody can change at once, as sold out
 
     def _take_order(self, layout: HeaderLayout, values: Values, body: bytes) -> None:
         self._state = _ANSWERING
@@ -56,7 +61,8 @@ class OrderConnection(TrackedConnection):
         self._request_id = self._choose_request_id(values[layout.request_id])
         try:
             user_id = services.auth.identify_customer(values[layout.authorization]).subject
-            services.admission.check_user(user_id)
+            address = self.client.bucket or services.client_addresses.find_bucket(self.client, layout, values)
+            services.admission.rate_limits.check(user_id, address, values[layout.device_id])
             key_bytes = values[layout.key]
             key = check_idempotency_key(None if key_bytes is None else key_bytes.decode("latin-1"))
             trace_bytes = values[layout.traceparent]
@@ -64,6 +70,7 @@ class OrderConnection(TrackedConnection):
             # Not the decoded order: a hundred others are decoded before this one is answered, and its many parts would
             # be expensive to free by then. In the rare case that the order is needed, it is decoded again.
             self._order_arguments = body, user_id, key, trace
+            self._room_ticket = values[layout.room_ticket]
             expected = services.expected_refusals
             sale = expected.find_sale(body) if expected.is_active else None
             if sale is not None:
@@ -74,17 +81,17 @@ class OrderConnection(TrackedConnection):
                 sale, sku, units = found
                 expected.submit(sale, user_id, key, self._on_rechecked, sku, units)
                 return
-            self._price(order)
+            self._check_turn(order)
         except ProblemError as refusal:
             self._refuse(refusal)
 
-    def _on_rechecked(self, refusal: PrebuiltRefusals | None) -> None:
+    def _on_rechecked(self, refusal: PrebuiltRefusals | ProblemError | None) -> None:
         """Refuse the pending order, or place it if its refusal was not confirmed."""
-        if refusal is None or self._connections.is_ending:
-            try:
-                self._price(decode_order_body(self._order_arguments[0]))
-            except ProblemError as problem:
-                self._refuse(problem)
+        if refusal is None:
+            self._place_decoded(self._check_turn)
+            return
+        if isinstance(refusal, ProblemError):
+            self._refuse(refusal)
             return
         now = perf_counter()
         metrics_buffer = self._services.metrics_buffer
@@ -92,9 +99,43 @@ class OrderConnection(TrackedConnection):
         metrics_buffer.count_request(ORDERS_PATH, "POST", refusal.status, now - self._started)
         if not self._transport.is_closing():
             self._transport.write(refusal.render(self._request_id, refusal.retry_after_s, now))
-        self._become_idle()
+        is_again, self._refused_at = now - self._refused_at < _MAX_REST_S, now
+        # Not after the first refusal: a customer who has learned of it looks at something else.
+        self._rest(self._choose_rest_s(refusal) if is_again else 0)
 
-    def _price(self, order: PlaceOrder) -> None:
+    def _choose_rest_s(self, refusal: PrebuiltRefusals) -> float:
+        """Return how long a client who presses again rests; never beyond the end of what it was refused for."""
+        if refusal.ends_ms:
+            return min(_MAX_REST_S, (refusal.ends_ms - self._services.clock.now_ms()) / 1000)
+        return _MAX_REST_S
+
+    def _on_turn_rechecked(self, refusal: PrebuiltRefusals | ProblemError | None) -> None:
+        """Refuse an order whose turn it is not, or answer it as a repeat."""
+        if refusal is None:
+            self._place_decoded(self._submit)
+        else:
+            self._on_rechecked(refusal)
+
+    def _place_decoded(self, place: Callable[[PlaceOrder], None]) -> None:
+        try:
+            place(decode_order_body(self._order_arguments[0]))
+        except ProblemError as refusal:
+            self._refuse(refusal)
+
+    def _check_turn(self, order: PlaceOrder) -> None:
+        """Place an order, unless it is neither a repeat nor the customer's turn in the sale's waiting room."""
+        services, (_, user_id, key, _) = self._services, self._order_arguments
+        if services.room_status.guarded:
+            try:
+                services.room_status.check_turn(order.sale_id, user_id, self._room_ticket)
+            except ProblemError as refusal:
+                services.expected_refusals.refuse_unless_repeat(
+                    order.sale_id, user_id, key, self._on_turn_rechecked, refusal
+                )
+                return
+        self._submit(order)
+
+    def _submit(self, order: PlaceOrder) -> None:
         """Price an order and hand it to the intake."""
         services, (_, user_id, key, trace) = self._services, self._order_arguments
         self._sale_id = order.sale_id
@@ -180,14 +221,15 @@ class OrderConnection(TrackedConnection):
 
     def _refuse(self, refusal: ProblemError) -> None:
         self._services.metrics_buffer.count_order(refusal.code)
-        self._answer(problems.raw_problem(refusal, self._request_id))
+        rest_s = min(refusal.rest_s, _MAX_RATE_LIMITED_REST_S) if isinstance(refusal, RateLimited) else 0
+        self._answer(problems.raw_problem(refusal, self._request_id), rest_s)
 
-    def _answer(self, response: RawResponse) -> None:
+    def _answer(self, response: RawResponse, rest_s: float = 0) -> None:
         headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers)
-        self._write(response.status, response.content_type, response.body, headers)
+        self._write(response.status, response.content_type, response.body, headers, rest_s)
 
-    def _write(self, status: int, content_type: str, body: bytes, more_headers: str) -> None:
-        """Write the response, then process the buffer."""
+    def _write(self, status: int, content_type: str, body: bytes, more_headers: str, rest_s: float = 0) -> None:
+        """Write the response, then process the buffer after a rest."""
         now = perf_counter()
         if status >= 500:
             context = {"request_id": self._request_id, "path": ORDERS_PATH, "status": status}
@@ -200,9 +242,11 @@ class OrderConnection(TrackedConnection):
                 f"X-Request-Id: {self._request_id}\r\n{more_headers}{_CLOSE if is_ending else ''}\r\n"
             )
             self._transport.write(head.encode("latin-1") + body)
-        self._become_idle()
         if is_ending:
+            self._become_idle()
             self._transport.close()
+        else:
+            self._rest(rest_s)
 
     def _become_idle(self) -> None:
         """Take the next request; `FastPathConnection` does it."""

@@ -67,6 +67,15 @@ class OrderPlacement:
         except Invalid:
             raise NeedsSlowPath from None
 
+    async def is_repeat(self, sale_id: str, user_id: str, key: str) -> bool:
+        """Tell whether a user's key is known in a sale. Raises `NotReady` if Redis does not answer."""
+        day = self._clock.now_ms() // DAY_MS
+        try:
+            [record] = await find_key_records(self._redis, [SaleKeys(sale_id)], day, user_id, key)
+        except REDIS_UNAVAILABLE:
+            raise redis_unreachable() from None
+        return record is not None
+
     async def place(self, order: PlaceOrder, user_id: str, key: str, traceparent: str) -> tuple[PlacedOrder, int]:
         """Place an order. Returns the answer and its status: 202, or 200 for a repeat. Raises the refusal."""
         for attempt in range(2):

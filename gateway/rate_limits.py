@@ -6,19 +6,27 @@ Each process counts its own orders; `fleet_usage` exchanges what is used much, s
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable
 from heapq import nlargest
 from math import ceil
-from typing import ClassVar
+from typing import Annotated, ClassVar
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from commerce.kernel.clock import Clock
+from commerce.kernel.errors import Invalid
 from config.settings import LimitSettings
 from gateway.problems import TooManyRequests
 
+DEVICE_HEADER = "X-Device-Id"
+DeviceId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
+DEVICE_ID_INVALID = "not 1 to 64 printable ASCII characters without blanks"
 _MAX_NAMES = 100_000
 _MAX_DEBT_S = 60.0
 _SHARES_PER_BURST = 4
+_DEVICE_ID = re.compile(r"[!-~]{1,64}")
 
 
 class RateLimited(TooManyRequests):
@@ -30,6 +38,7 @@ class RateLimited(TooManyRequests):
         seconds = max(1, ceil(wait_s))
         kind, rate = buckets.kind, 1 / buckets.interval_s
         retry_after_s = seconds + int(buckets.random() * (seconds / 2 + 1))
+        self.rest_s = retry_after_s
         super().__init__(f"more than {rate:g} orders per second of one {kind}; wait {seconds} s", limit=kind)
         self.headers = (
             ("Retry-After", str(retry_after_s)),
@@ -56,7 +65,9 @@ class Bucket:
     def take(self, now: float) -> None:
         """Take a token. Raises `RateLimited` if there is none; a refusal takes nothing."""
         buckets, full_at = self._buckets, self._full_at
-        full_at = (max(now, full_at)) + buckets.interval_s
+        if full_at < now:  # `max` takes twice as long
+            full_at = now
+        full_at += buckets.interval_s
         if full_at - now > buckets.depth_s:
             buckets.refused += 1
             raise RateLimited(buckets, full_at - now - buckets.depth_s)
@@ -93,17 +104,17 @@ class TokenBuckets:
         self.to_share: dict[str, Bucket] = {}
         """buckets with `share` unshared tokens or more"""
         self._monotonic = clock.monotonic
-        self._recent: dict[str, Bucket] = {}
+        self.recent: dict[str, Bucket] = {}
         self._earlier: dict[str, Bucket] = {}
         self._held: WeakValueDictionary[str, Bucket] = WeakValueDictionary()
 
     def take(self, name: str) -> None:
         """Take a token of this name. Raises `RateLimited` if there is none."""
-        (self._recent.get(name) or self._find_older(name)).take(self._monotonic())
+        self.find(name).take(self._monotonic())
 
     def find(self, name: str) -> Bucket:
         """Return the bucket of this name."""
-        return self._recent.get(name) or self._find_older(name)
+        return self.recent.get(name) or self._find_older(name)
 
     def hold(self, name: str) -> Bucket:
         """Return the bucket of this name, which is not forgotten while the caller has it."""
@@ -112,10 +123,10 @@ class TokenBuckets:
 
     def _find_older(self, name: str) -> Bucket:
         """Return the bucket of a name that is not among the recent ones, and add it to them."""
-        if len(self._recent) >= _MAX_NAMES // 2:
-            self._earlier, self._recent = self._recent, {}
+        if len(self.recent) >= _MAX_NAMES // 2:
+            self._earlier, self.recent = self.recent, {}
         bucket = self._earlier.pop(name, None) or self._held.get(name) or Bucket(name, self)
-        self._recent[name] = bucket
+        self.recent[name] = bucket
         return bucket
 
     def take_unshared(self, max_names: int) -> dict[str, int]:
@@ -148,4 +159,29 @@ class RateLimits:
 
     def __init__(self, limits: LimitSettings, clock: Clock) -> None:
         self.users = TokenBuckets("user", limits.orders_per_user_per_s, limits.orders_per_user_burst, clock)
-        self.all = (self.users,)
+        self.addresses = TokenBuckets(
+            "address", limits.orders_per_address_per_s, limits.orders_per_address_burst, clock
+        )
+        self.devices = TokenBuckets("device", limits.orders_per_device_per_s, limits.orders_per_device_burst, clock)
+        self.all = (self.users, self.addresses, self.devices)
+        self._monotonic = clock.monotonic
+
+    def check(self, user_id: str, address: Bucket | None, device: bytes | None) -> None:
+        """Take a token of each; `device` is the device's id.
+
+        The user comes first, so that a refused one takes none from the others at its address. Raises `RateLimited` at
+        the first that has none, `Invalid` if the device's id is malformed.
+        """
+        now, users = self._monotonic(), self.users
+        (users.recent.get(user_id) or users.find(user_id)).take(now)
+        if device is not None:
+            device_id = device.decode("latin-1")
+            (self.devices.recent.get(device_id) or self._find_device(device_id)).take(now)
+        if address is not None:
+            address.take(now)
+
+    def _find_device(self, device_id: str) -> Bucket:
+        if not _DEVICE_ID.fullmatch(device_id):
+            detail = f"{DEVICE_HEADER}: {DEVICE_ID_INVALID}"
+            raise Invalid(detail, errors=[{"pointer": DEVICE_HEADER, "detail": DEVICE_ID_INVALID}])
+        return self.devices.find(device_id)

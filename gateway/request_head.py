@@ -22,7 +22,7 @@ _UNCOMMON_NAMES = (
 _LAYOUT_NAMES = (
     *(b"content-length", b"host", b"content-type", b"connection"),
     *(b"authorization", b"idempotency-key", b"x-request-id", b"traceparent", b"if-none-match"),
-    *(b"x-device-id", b"x-forwarded-for", b"forwarded"),
+    *(b"x-device-id", b"x-forwarded-for", b"forwarded", b"room-ticket"),
 )
 _MAX_LAYOUTS = 1_024
 _MAX_PATTERNS = 256
@@ -55,6 +55,7 @@ class HeaderLayout(NamedTuple):
     device_id: int
     x_forwarded_for: int
     forwarded: int
+    room_ticket: int
 
 
 Values = Sequence[bytes | None]

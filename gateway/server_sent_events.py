@@ -73,7 +73,7 @@ async def stream_events(
     services = call.services
     last_event_id = call.parameters[LAST_EVENT]
     last_seq = -1 if last_event_id is None else last_event_id
-    address = services.client_addresses.find(call.request.transport)
+    address = services.client_addresses.find(call.request).address
     with services.watcher.subscribe(topic, order_id, user_id=call.identity.subject, address=address) as changed:
         batch = await fetch(last_seq)
         if batch.final and not any(event.seq > last_seq for event in batch.events):

@@ -44,6 +44,8 @@ from commerce.shipping.carrier_port import CarrierRegistry, TrackingEvent
 from commerce.shipping.carriers import open_carriers
 from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
+from commerce.waiting_rooms.service import WaitingRooms
+from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
@@ -61,6 +63,7 @@ from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_
 from gateway.expected_refusals import ExpectedRefusals
 from gateway.fast_path_responses import BatchResponseTemplate, ResponseHeads
 from gateway.fast_reads import FastReads
+from gateway.fleet_usage import FleetUsage
 from gateway.known_keys import KnownKeys
 from gateway.load_shedding import LoadShedder
 from gateway.metrics_buffer import MetricsBuffer
@@ -72,6 +75,8 @@ from gateway.public_pages import PublicPages
 from gateway.read_responses import ReadResponder
 from gateway.request_head import HeadParser
 from gateway.resting_connections import RestingConnections
+from gateway.room_joins import RoomJoins
+from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
 
 
@@ -115,6 +120,9 @@ class GatewayServices:
     public_pages: PublicPages
     catalog: Catalog
     sales: Sales
+    rooms: WaitingRooms
+    room_status: RoomStatus
+    room_joins: RoomJoins
     stock: StockChanges
     orders: Orders
     staff_requests: StaffRequests
@@ -159,12 +167,14 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
         await adopt_sales_once(services.adoption, snapshots, services.intake)  # before the gateway is ready
         for loop in (
             snapshots.refresh_forever(),
+            services.room_status.refresh_forever(),
             services.watcher.poll_forever(),
             adopt_sales_forever(services.adoption, snapshots, services.intake),
             report_entries_forever(services.adoption, services.intake, clock),
             services.database_monitor.poll_forever(),
             poll_backlog_forever(services.redis, snapshots, admission, clock),
             services.resting.resume_forever(),
+            FleetUsage(services.redis, admission.rate_limits, clock, services.ids.new().bytes).exchange_forever(),
             flush_metrics_forever(services.metrics_buffer, admission, clock),
         ):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
@@ -182,26 +192,17 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
+    rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), clock)
     responder = ReadResponder(response_heads, metrics_buffer)
+    page_cache, order_reads = PageCache(snapshots, responder, metrics_buffer, clock), OrderReads(orders, metrics_buffer)
     fast_reads = FastReads(
-        auth,
-        snapshots,
-        public_pages,
-        PageCache(snapshots, responder, metrics_buffer, clock),
-        orders,
-        OrderReads(orders, metrics_buffer),
-        responder,
+        *(auth, snapshots, public_pages, page_cache, orders, order_reads, responder, room_status),
         page_items=limits.page_items,
         stopping=stopping,
     )
     stack.push_async_callback(fast_reads.close)
     link = await _open_reserve_link(stack, settings)
-    providers = await stack.enter_async_context(
-        open_providers(settings.payments, clock, timeout_s=jobs.call_timeout_s, connections=4)
-    )
-    carriers = await stack.enter_async_context(
-        open_carriers(shipping_settings, clock, timeout_s=jobs.call_timeout_s, connections=1)
-    )
+    providers, carriers = await _open_external_systems(stack, settings, clock)
     metrics.create_series(providers, carriers.webhook_readers)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
     rates, shipping = Rates(db, clock), Shipping(db, clock, shipping_settings)
@@ -232,6 +233,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         public_pages=public_pages,
         catalog=catalog,
         sales=sales,
+        rooms=rooms,
+        room_status=room_status,
+        room_joins=RoomJoins(link, settings),
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),
@@ -246,11 +250,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
         watcher=ChangeWatcher(
-            {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs},
-            clock,
-            limits,
+            {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}, clock, limits
         ),
-        client_addresses=ClientAddresses(settings.http.proxy_networks),
+        client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,
@@ -268,6 +270,28 @@ async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> Redis
     stack.push_async_callback(link.close)
     await link.execute_command("PING")
     return link
+
+
+async def _open_external_systems(
+    stack: AsyncExitStack, settings: Settings, clock: Clock
+) -> tuple[dict[str, Provider], CarrierRegistry]:
+    """Open the payment providers and the carriers that the settings name."""
+    timeout_s = settings.jobs.call_timeout_s
+    providers = await stack.enter_async_context(
+        open_providers(settings.payments, clock, timeout_s=timeout_s, connections=4)
+    )
+    carriers = await stack.enter_async_context(
+        open_carriers(settings.shipping, clock, timeout_s=timeout_s, connections=1)
+    )
+    return providers, carriers
+
+
+async def _open_rooms(settings: Settings, rooms: WaitingRooms, clock: Clock) -> tuple[WaitingRooms, RoomStatus]:
+    """Read the waiting rooms before an order could pass one by."""
+    key = settings.auth.derive_room_ticket_key()
+    status = RoomStatus(rooms, clock, RoomTickets(key) if key else None, settings.limits.concurrent_draw_downloads)
+    await status.refresh()
+    return rooms, status
 
 
 def _order_limits(settings: Settings) -> OrderLimits:

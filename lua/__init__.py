@@ -89,6 +89,7 @@ from lua.stream import (
     restore_key_records,
     wait_for_replicas,
 )
+from lua.usage import UsageReport, find_last_usage_report, share_usage
 from lua.write_check import check_writable
 
 __all__ = [
@@ -122,6 +123,7 @@ __all__ = [
     "SaleKeys",
     "SaleTerms",
     "StreamMissing",
+    "UsageReport",
     "acknowledge",
     "adopt",
     "buyer_field",
@@ -137,6 +139,7 @@ __all__ = [
     "delete_idle_consumers",
     "find_entries",
     "find_key_records",
+    "find_last_usage_report",
     "forget_left",
     "idempotency_field",
     "iter_key_records",
@@ -170,6 +173,7 @@ __all__ = [
     "renew_claims",
     "reserve",
     "restore_key_records",
+    "share_usage",
     "stage_room",
     "unload",
     "wait_for_replicas",

@@ -5,6 +5,8 @@ from __future__ import annotations
 CHANGE_DEDUP_DAYS = 8
 """days for which Redis recognises the id of a release or stock change; as in `include/changes.lua`"""
 GROUP = "writers"
+USAGE = b"{sale:}:usage"
+"""stream: use of rate limits, as gateways report it; of no sale"""
 
 
 class SaleKeys:

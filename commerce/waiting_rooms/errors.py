@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from commerce.kernel.errors import Conflict, NotFound, Overloaded, ProblemError
+from commerce.kernel.errors import Conflict, NotFound, NotReady, Overloaded, ProblemError
 
 
 class NoRoom(NotFound):
@@ -24,6 +24,10 @@ class RoomEnded(ProblemError):
 class RoomFull(Overloaded):
     title = "The waiting room takes no more people"
     retry_after_s = 30
+
+
+class RoomTicketsUnavailable(NotReady):
+    title = "The shop cannot sign tickets of waiting rooms"
 
 
 class AccountTooNew(ProblemError):

@@ -7,15 +7,17 @@ from uuid import UUID
 
 from aiohttp import web
 
+from commerce.kernel.errors import ProblemError
 from commerce.kernel.paging import Page
 from commerce.orders.model import Order, OrderEvent, OrderStatus, PlacedOrder, PlaceOrder
 from commerce.orders.service import Actor
 from gateway.cached_content import content_response
 from gateway.decoding import IDEMPOTENCY_KEY_DESCRIPTION, IDEMPOTENCY_KEY_INVALID, IdempotencyKey
-from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, cursor_parameter, page_size
+from gateway.endpoints.parameters import IF_NONE_MATCH, LIMIT, ORDER, ROOM_TICKET, cursor_parameter, page_size
 from gateway.operations import Call, Operation, Parameter, json_response
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH
 from gateway.order_reads import encode_order
+from gateway.rate_limits import DEVICE_HEADER, DEVICE_ID_INVALID, DeviceId
 from gateway.server_sent_events import EventBatch, last_event_id_parameter, stream_events
 from gateway.services import ORDER_ID
 
@@ -33,6 +35,13 @@ KEY = Parameter(
     required=True,
     invalid_message=IDEMPOTENCY_KEY_INVALID,
 )
+_DEVICE = Parameter(
+    name=DEVICE_HEADER,
+    location="header",
+    type=DeviceId | None,
+    description="id of the device or installation; orders of one device are limited too",
+    invalid_message=DEVICE_ID_INVALID,
+)
 
 
 async def place_order(call: Call) -> web.Response:
@@ -42,11 +51,15 @@ async def place_order(call: Call) -> web.Response:
     repeat of an accepted order returns 200 with the first answer. Lines of one SKU are added together. All lines are
     reserved or none.
     """
-    services = call.services
+    services, key = call.services, call.parameters[KEY.name]
+    try:
+        services.room_status.check_turn(call.body.sale_id, call.identity.subject, call.parameters[ROOM_TICKET.name])
+    except ProblemError:
+        if not await services.placement.is_repeat(call.body.sale_id, call.identity.subject, key):
+            raise
     traceparent = call.request.headers.get("traceparent", "")[:MAX_TRACEPARENT_CHARS]
     if not traceparent.isascii():
         traceparent = ""  # not a trace context; bytes that are not UTF-8 could not be stored
-    key = call.parameters[KEY.name]
     placed, status = await services.placement.place(call.body, call.identity.subject, key, traceparent)
     services.metrics_buffer.count_order("accepted" if status == 202 else "replayed")
     call.request[ORDER_ID] = str(placed.order_id)
@@ -121,7 +134,7 @@ OPERATIONS = [
             200: ("accepted earlier with the same key", PlacedOrder),
         },
         problems=(403, 404, 409, 410, 429, 503),
-        parameters=(KEY,),
+        parameters=(KEY, _DEVICE, ROOM_TICKET),
         body=PlaceOrder,
         admit=True,
         links=("get_order", "watch_order", "cancel_order"),

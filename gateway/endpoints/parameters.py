@@ -9,6 +9,7 @@ import msgspec
 
 from commerce.catalog.model import Sku
 from commerce.sales.model import SaleId
+from commerce.waiting_rooms.tickets import MAX_TICKET_CHARS
 from gateway.operations import Call, Parameter
 
 LIMIT = Parameter(
@@ -16,6 +17,12 @@ LIMIT = Parameter(
     location="query",
     type=Annotated[int, msgspec.Meta(ge=1, le=1000)],
     description="maximum number of items per page",
+)
+ROOM_TICKET = Parameter(
+    name="Room-Ticket",
+    location="header",
+    type=Annotated[str, msgspec.Meta(max_length=MAX_TICKET_CHARS)],
+    description="the customer's ticket of the sale's waiting room, if it has one",
 )
 SKU = Parameter(name="sku", location="path", type=Sku, description="the product's SKU")
 SALE = Parameter(name="sale_id", location="path", type=SaleId, description="the sale's id")

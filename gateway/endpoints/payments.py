@@ -49,8 +49,7 @@ async def start_payments(call: Call) -> web.Response:
     read the payments again.
     """
     services, order_id, user_id = call.services, call.parameters["order_id"], call.identity.subject
-    is_direct = services.client_addresses.find(call.request.transport) is not None
-    client_ip = call.request.remote if is_direct else None  # a proxy's address is not the payer's
+    client_ip = services.client_addresses.find(call.request).ip  # a proxy's address is not the payer's
     deadline = services.clock.monotonic() + STORE_WAIT_S
     while True:
         try:

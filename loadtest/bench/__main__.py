@@ -1,4 +1,4 @@
-"""`make bench`: cost of an accepted order and speed of the writer, in one run on one machine."""
+"""`make bench`: cost of an order, speed of the writer, behaviour in a rush, in one run on one machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ from loadtest.bench.environment import BenchEnvironment, open_environment
 from loadtest.bench.machine import describe_machine
 from loadtest.bench.order_writing import measure_writing, sustain_load
 from loadtest.bench.peers import Peers
+from loadtest.bench.rush import SIZES, STEPS, Rush
+from loadtest.bench.rush_figures import RushFigures
 from loadtest.bench.scaling import measure_half_load, measure_scaling
 from loadtest.bench.wrk import LoadFailed
 from loadtest.set_up import SET_UP_STATUS, SetUpFault
 
-PARTS = ("contest", "memory", "writing", "shape")
+PARTS = ("contest", "memory", "writing", "shape", "rush")
 _SUSTAINED_SHARE = 0.7  # of the peak
 
 
@@ -37,6 +39,10 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=60_000, help="stored by the writer in each measurement")
     parser.add_argument("--backlog", type=int, default=1_000_000, help="orders that wait while the cost is measured")
     parser.add_argument("--long", type=float, default=60, help="seconds of load at 70%% of the peak, with a writer")
+    parser.add_argument("--rush-connections", nargs="+", type=int, default=SIZES, help="impatient ones, in turn")
+    parser.add_argument("--rush-seconds", type=float, default=3, help="of each measurement of a rush")
+    parser.add_argument("--rush-repeats", type=int, default=3)
+    parser.add_argument("--rush-steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--out", type=Path, help="a directory for latest.json and latest.svg; none: only print")
     options = parser.parse_args()
@@ -68,11 +74,21 @@ async def run(options: argparse.Namespace) -> bool:
 
     A part that fails is left out of the figures. Returns False if any failed.
     """
-    shown_options = {name: value for name, value in vars(options).items() if name not in ("out", "parts")}
+    shown_options = {
+        name: value
+        for name, value in vars(options).items()
+        if not (name.startswith("rush") or name in ("out", "parts"))
+    }
     figures = report.Figures(
         at=datetime.now(UTC).replace(microsecond=0), machine=describe_machine(), options=shown_options
     )
-    parts = {"contest": _compare, "memory": _compare_in_memory, "writing": _measure_writing, "shape": _measure_scaling}
+    parts = {
+        "contest": _compare,
+        "memory": _compare_in_memory,
+        "writing": _measure_writing,
+        "shape": _measure_scaling,
+        "rush": _measure_rush,
+    }
     for name in options.parts:
         try:
             await parts[name](options, figures)
@@ -83,7 +99,7 @@ async def run(options: argparse.Namespace) -> bool:
         print(f"nothing was measured: {options.out} is left as it was", file=sys.stderr)
     elif options.out:
         report.write(figures, options.out)
-    return not figures.skipped.keys() & parts.keys()
+    return not figures.skipped.keys() & {*parts, *(f"rush: {step}" for step in STEPS)}
 
 
 async def _compare(options: argparse.Namespace, figures: report.Figures) -> None:
@@ -130,6 +146,19 @@ async def _measure_scaling(options: argparse.Namespace, figures: report.Figures)
             environment, floodgate, peak, seconds=options.seconds, repeats=options.repeats, scaling=scaling
         )
         figures.scaling = scaling
+
+
+async def _measure_rush(options: argparse.Namespace, figures: report.Figures) -> None:
+    _print_progress("more customers than can be served")
+    rush = Rush(options.rush_connections, options.rush_seconds, options.rush_repeats, options.rush_steps)
+    rush.figures = RushFigures(
+        at=figures.at,
+        machine=figures.machine,
+        options={"seconds": options.rush_seconds, "repeats": options.rush_repeats},
+    )
+    await rush.run()
+    figures.rush = rush.figures
+    figures.skipped |= rush.skipped
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, int]:

@@ -33,7 +33,14 @@ from ops.local.subprocesses import ProcessSpec, RunningProcess, start_process
 from ops.services import CliServices, open_cli_services
 
 SALE_ID = "bench"
-_SKU_PREFIX = "BENCH-"
+NO_LIMITS_OF_CLIENTS = {
+    "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
+    "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
+    "FLOODGATE_LIMITS__CONNECTIONS": "100000",
+    "FLOODGATE_LIMITS__CONNECTIONS_PER_ADDRESS": "100000",
+}
+"""settings by which one machine may send the orders of a whole country"""
+SKU_PREFIX = "BENCH-"
 _PRICE = 255
 _UNITS = 1_000_000_000
 _USERS = 10_000
@@ -46,8 +53,8 @@ class BenchEnvironment:
 
     home: Path
     settings: Settings
-    redis: RunningProcess
-    postgres: RunningProcess
+    redis_pid: int
+    postgres_pid: int
     shop: CliServices
     skus: int
 
@@ -72,8 +79,12 @@ class BenchEnvironment:
 
     async def count_sold(self) -> int:
         """Return the number of orders taken so far: each is for one unit of one SKU."""
-        free = await cast(Awaitable[list[bytes]], self.shop.redis.hvals(SaleKeys(SALE_ID).stock.decode()))
+        free = await self.read_stock(SALE_ID)
         return len(free) * _UNITS - sum(map(int, free))
+
+    async def read_stock(self, sale_id: str) -> list[bytes]:
+        """Return the free units of each SKU of a sale."""
+        return await cast(Awaitable[list[bytes]], self.shop.redis.hvals(SaleKeys(sale_id).stock.decode()))
 
     async def sweep(self) -> None:
         """Delete orders and keys, so that each run begins with the same Redis. The stock stays as it is."""
@@ -98,7 +109,7 @@ class BenchEnvironment:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)
                 writer.close()
 
-        variables = {**_list_variables(self.settings, self.home), **(env or {})}
+        variables = {**list_variables(self.settings, self.home), **(env or {})}
         return await start_process(
             ProcessSpec(name, argv, self.home / f"{name}.log", env=variables, check_ready=check_ready)
         )
@@ -128,25 +139,38 @@ async def open_environment(skus: int = 1, durability: Durability = "fsync") -> A
         shop = await stack.enter_async_context(open_cli_services(settings))
         if durability == "memory":
             await shop.redis.config_set("appendonly", "no")
-        names = [f"{_SKU_PREFIX}{number}" for number in range(skus)]
-        for first in range(0, skus, _PRODUCTS_PER_CALL):
-            products = [
-                (sku, ProductInput("A thing to buy", _PRICE, "CNY"))
-                for sku in names[first : first + _PRODUCTS_PER_CALL]
-            ]
-            await shop.catalog.put_many(products)
-        opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
-        sale = SaleInput(SALE_ID, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
-        await shop.sales.create(
-            sale, [(sku, ItemInput(limit_per_user=1_000_000, units=_UNITS)) for sku in names], "bench"
-        )
-        await shop.sales.open(SALE_ID, "bench")
-        environment = BenchEnvironment(home, settings, running[0], running[1], shop, skus)
-        _write_load_files(environment)
+        environment = BenchEnvironment(home, settings, running[0].pid, running[1].pid, shop, skus)
+        await open_sale(environment)
         yield environment
 
 
-def _list_variables(settings: Settings, home: Path) -> dict[str, str]:
+async def open_sale(environment: BenchEnvironment) -> None:
+    """Open the sale of an environment, and write the files from which orders are made."""
+    shop = environment.shop
+    names = [f"{SKU_PREFIX}{number}" for number in range(environment.skus)]
+    for first in range(0, len(names), _PRODUCTS_PER_CALL):
+        products = [
+            (sku, ProductInput("A thing to buy", _PRICE, "CNY")) for sku in names[first : first + _PRODUCTS_PER_CALL]
+        ]
+        await shop.catalog.put_many(products)
+    await create_sale(environment, SALE_ID, _UNITS)
+    _write_load_files(environment)
+
+
+async def create_sale(environment: BenchEnvironment, sale_id: str, units: int) -> None:
+    """Open a sale of all SKUs, with so many units of each."""
+    shop = environment.shop
+    opens_at = from_ms(shop.clock.now_ms()) - timedelta(seconds=1)
+    sale = SaleInput(sale_id, "The benchmark", "CNY", opens_at, pay_within_s=86_400)
+    items = [
+        (f"{SKU_PREFIX}{number}", ItemInput(limit_per_user=1_000_000, units=units))
+        for number in range(environment.skus)
+    ]
+    await shop.sales.create(sale, items, "bench")
+    await shop.sales.open(sale_id, "bench")
+
+
+def list_variables(settings: Settings, home: Path) -> dict[str, str]:
     """Return the environment variables of a process, with multiprocess metrics as in production."""
     keys = [{"kid": key.kid, "secret": key.secret.get_secret_value()} for key in settings.auth.keys]
     return {
@@ -156,9 +180,8 @@ def _list_variables(settings: Settings, home: Path) -> dict[str, str]:
         "FLOODGATE_METRICS_DIR": str(home / "metrics"),
         "FLOODGATE_DURABILITY": settings.durability,
         "FLOODGATE_AUTH__KEYS": orjson.dumps(keys).decode(),
-        "FLOODGATE_LIMITS__ORDERS_PER_USER_PER_S": "100000",
-        "FLOODGATE_LIMITS__ORDERS_PER_USER_BURST": "100000",
         "FLOODGATE_LIMITS__BACKLOG_ORDERS": "10000000",
+        **NO_LIMITS_OF_CLIENTS,
     }
 
 
@@ -189,10 +212,15 @@ def _write_load_files(environment: BenchEnvironment) -> None:
     ]
     environment.tokens.write_text("".join(f"Authorization: Bearer {token}\n" for token in tokens))
     environment.names.write_text("".join(f"X-User: user-{user}\n" for user in range(_USERS)))
+    environment.order.write_bytes(encode_order(SALE_ID))
+
+
+def encode_order(sale_id: str) -> bytes:
+    """Encode an order of one unit, with @ for the number of the SKU."""
     order = {
-        "sale_id": SALE_ID,
-        "lines": [{"sku": f"{_SKU_PREFIX}@", "quantity": 1}],
+        "sale_id": sale_id,
+        "lines": [{"sku": f"{SKU_PREFIX}@", "quantity": 1}],
         "ship_to": [_ADDRESS],
         "payments": [{"method": "alipay", "amount": _PRICE}],
     }
-    environment.order.write_bytes(orjson.dumps(order))
+    return orjson.dumps(order)

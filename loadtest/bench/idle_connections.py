@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -24,8 +24,9 @@ _PAUSE_S = 1.0
 class _IdleConnection:
     """One connection; connects again on the next step after the server closed it."""
 
-    def __init__(self, port: int, *, sending: bool) -> None:
+    def __init__(self, port: int, source: str, *, sending: bool) -> None:
         self._port = port
+        self._source = source
         self._sending = sending
         self._socket: socket.socket | None = None
 
@@ -44,7 +45,7 @@ class _IdleConnection:
             self.close()
 
     def _connect(self) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=5)
+        self._socket = socket.create_connection(("127.0.0.1", self._port), timeout=5, source_address=(self._source, 0))
         self._socket.setblocking(False)
         if self._sending:
             self._socket.send(_REQUEST_START)
@@ -56,9 +57,17 @@ class _IdleConnection:
 
 
 @asynccontextmanager
-async def open_idle_connections(url: str, *, sending: bool) -> AsyncIterator[None]:
-    """Hold a thousand connections that send nothing, or an endless head at one byte per second."""
-    connections = [_IdleConnection(urlsplit(url).port or 80, sending=sending) for _ in range(CONNECTIONS)]
+async def open_idle_connections(
+    url: str, *, sending: bool, sources: Sequence[str] = ("127.0.0.1",)
+) -> AsyncIterator[None]:
+    """Hold a thousand connections that send nothing, or an endless head at one byte per second.
+
+    `sources` are the addresses of this machine that they come from.
+    """
+    port = urlsplit(url).port or 80
+    connections = [
+        _IdleConnection(port, sources[number % len(sources)], sending=sending) for number in range(CONNECTIONS)
+    ]
     for number, connection in enumerate(connections):
         connection.step()
         if number % 50 == 0:

@@ -10,10 +10,15 @@ from pathlib import Path
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def read_cpu_seconds(pid: int) -> float:
-    """Return user and system time of a process so far, its threads included."""
+def read_cpu_parts(pid: int) -> tuple[float, float]:
+    """Return user and system time of a process so far in seconds, its threads included."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
+    return int(fields[11]) / _TICKS, int(fields[12]) / _TICKS
+
+
+def read_cpu_seconds(pid: int) -> float:
+    """Return the sum of user and system time of a process so far."""
+    return sum(read_cpu_parts(pid))
 
 
 def list_children(pid: int) -> list[int]:

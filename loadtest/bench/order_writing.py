@@ -59,7 +59,7 @@ async def measure_writing(environment: BenchEnvironment, orders: int) -> WriteMe
                 await asyncio.sleep(_POLL_INTERVAL_S)
         # Orders that are stored by now belong to the writer's start, so the clock starts here.
         remaining, started = await count_waiting(environment), perf_counter()
-        meter = CpuMeter({"writer": [writer.pid], "postgres": list_children(environment.postgres.pid)})
+        meter = CpuMeter({"writer": [writer.pid], "postgres": list_children(environment.postgres_pid)})
         wal_before = await _read_wal_position(environment)
         await wait_until_drained(environment)
         seconds = perf_counter() - started

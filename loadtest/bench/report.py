@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import msgspec
 
@@ -13,6 +14,8 @@ from commerce.kernel.durable_files import replace_file
 from loadtest.bench.comparison import Measurement, cpu_ratio, rate_ratio
 from loadtest.bench.order_writing import SustainedLoad, WriteMeasurement
 from loadtest.bench.peers import FASTAPI, FLOODGATE, HELLO, HELLO_TO_ORDER, NGINX
+from loadtest.bench.rush_figures import RushFigures
+from loadtest.bench.rush_report import show_rush
 from loadtest.bench.scaling import Scaling
 from ops.commands.console import print_line, print_table
 from ops.commands.safe_console import Table
@@ -41,11 +44,16 @@ class Figures(msgspec.Struct, rename=_JSON_MEMBERS):
     long_sustained_load: SustainedLoad | None = None
     scaling: Scaling | None = None
     in_memory: dict[str, list[Measurement]] = {}
+    rush: RushFigures | None = None
     skipped: dict[str, str] = {}
 
     def is_empty(self) -> bool:
         """Tell whether no part was measured."""
-        return not (self.comparisons or self.writing or self.scaling or self.in_memory)
+        return self.rush is None and not self.has_others_than_rush()
+
+    def has_others_than_rush(self) -> bool:
+        """Tell whether any part besides `rush` was measured."""
+        return bool(self.comparisons or self.writing or self.scaling or self.in_memory)
 
     def ratios(self) -> dict[str, float]:
         """Return the ratios that have thresholds; each compares two measurements of this run."""
@@ -93,6 +101,8 @@ def show(figures: Figures) -> None:
             )
     if figures.scaling:
         _show_scaling(figures.scaling)
+    if figures.rush:
+        show_rush(figures.rush)
     for name, reason in figures.skipped.items():
         print_line(f"skipped: {name}: {reason}")
     print_line(str(figures.ratios()))
@@ -146,12 +156,22 @@ def format_spread(values: Sequence[float], digits: int) -> str:
 
 
 def write(figures: Figures, directory: Path) -> None:
-    """Write `latest.json` to a directory, and `latest.svg` if servers were compared."""
+    """Write `latest.json` to a directory, and `latest.svg` if servers were compared.
+
+    The part `rush` and the other parts may be measured in different runs: what a run has not measured stays.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "latest.json"
+    earlier = msgspec.json.decode(file.read_bytes(), type=dict[str, Any]) if file.exists() else {}
     spreads = figures.scaling.spreads() if figures.scaling else {}
     crowding = figures.scaling.compute_crowding() if figures.scaling else {}
     content = {"ratios": figures.ratios(), "spreads": spreads, "crowding": crowding, **msgspec.to_builtins(figures)}
-    replace_file(directory / "latest.json", msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    if earlier and not figures.has_others_than_rush():
+        skipped = {name: reason for name, reason in earlier["left_out"].items() if not name.startswith("rush")}
+        content = {**earlier, "rush": content["rush"], "left_out": {**skipped, **figures.skipped}}
+    elif figures.rush is None and earlier.get("rush"):
+        content["rush"] = earlier["rush"]
+    replace_file(file, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
     if figures.comparisons:
         replace_file(directory / "latest.svg", draw_picture(figures).encode())
 

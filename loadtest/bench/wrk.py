@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 _SCRIPT = Path(__file__).with_name("load.lua")
+READS = Path(__file__).with_name("reads.lua")
 _TIMEOUT_GRACE_S = 30.0
 
 
@@ -28,8 +29,10 @@ class LoadFailed(Exception):
     """A load could not be run or was refused. The message says why."""
 
 
-async def run_wrk(url: str, connections: int, seconds: float, *arguments: str | float | Path) -> LoadResult:
-    """Load a URL with orders, or with plain GETs if there are no `arguments` for `load.lua`.
+async def run_wrk(
+    url: str, connections: int, seconds: float, *arguments: str | float | Path, script: Path = _SCRIPT
+) -> LoadResult:
+    """Load a URL with orders, or with plain GETs if there are no `arguments` for the script.
 
     Raises `LoadFailed` if wrk cannot be run.
     """
@@ -38,7 +41,7 @@ async def run_wrk(url: str, connections: int, seconds: float, *arguments: str | 
         raise LoadFailed("cannot run the load: wrk is not installed; on Debian, `apt-get install wrk`")
     command = (
         *(program, "-t", "1", "-c", str(connections), "-d", f"{max(1, round(seconds))}s", "--timeout", "10s"),
-        *("-s", str(_SCRIPT), url, "--", *map(str, arguments)),
+        *("-s", str(script), url, "--", *map(str, arguments)),
     )
     output = await _read_output(command, seconds + _TIMEOUT_GRACE_S)
     try:

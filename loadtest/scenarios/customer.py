@@ -35,6 +35,18 @@ _MAX_ORDERS_PER_CUSTOMER = 100
 _POLL_INTERVAL_S = 0.1
 
 
+def create_order_request(purchase: Purchase, name: str = "/v1/orders") -> Request:
+    """Return the request that places or repeats an order; the statistics list it under `name`."""
+    return Request(
+        "POST",
+        "/v1/orders",
+        name,
+        names={200: f"{name} (replayed)"},
+        headers={"Idempotency-Key": purchase.key},
+        body=purchase.body,
+    )
+
+
 class SimulatedCustomer(FastHttpUser):
     """A customer with a token, a connection, and a record of what was promised."""
 
@@ -71,16 +83,8 @@ class SimulatedCustomer(FastHttpUser):
 
     def place(self, purchase: Purchase) -> PlacedOrder | ExpectedRefusal:
         """Place or repeat an order until the outcome is final, always with the same key and body."""
-        request = Request(
-            "POST",
-            "/v1/orders",
-            "/v1/orders",
-            names={200: "/v1/orders (replayed)"},
-            headers={"Idempotency-Key": purchase.key},
-            body=purchase.body,
-        )
         check = partial(self.log.check_placed, purchase)
-        result = self.api.send_until_final(request, check, purchase.mark_outcome_unknown)
+        result = self.api.send_until_final(create_order_request(purchase), check, purchase.mark_outcome_unknown)
         if purchase.is_outcome_unknown:
             self.log.is_certain = False
         return result

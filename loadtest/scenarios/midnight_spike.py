@@ -9,9 +9,7 @@ customer has left.
 from __future__ import annotations
 
 import threading
-from argparse import Namespace
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 from locust import between, events, task
@@ -24,7 +22,7 @@ from loadtest.scenarios.checks import ExpectedRefusal
 from loadtest.scenarios.client import ViolationReported
 from loadtest.scenarios.customer import SimulatedCustomer
 from loadtest.scenarios.run import listen, run
-from loadtest.set_up import SetUpFault
+from loadtest.scenarios.sku_option import add_sku_option
 
 _REPEAT_SHARE = 0.1
 _ARRIVAL_TIMEOUT_S = 600.0
@@ -87,17 +85,6 @@ class SpikeCustomer(SimulatedCustomer):
         raise StopUser
 
 
-def _add_options(parser: Any, **_: object) -> None:
-    parser.add_argument(
-        "--sku", default=order_generator.DEMO_SKU, help=f"the SKU to order (default: {order_generator.DEMO_SKU})"
-    )
-
-
-def _check_sku(options: Namespace) -> None:
-    if options.sku not in run.offers:
-        raise SetUpFault(f"the sale {options.sale!r} does not offer {options.sku!r}; give another --sku")
-
-
 def _close_gate(**_: object) -> None:
     gate.opened.clear()
     gate.customers = 0
@@ -107,7 +94,6 @@ def _open_gate(**_: object) -> None:
     gate.opened.set()
 
 
-run.start_checks.append(_check_sku)
-listen(events.init_command_line_parser, _add_options)
+add_sku_option()
 listen(events.test_start, _close_gate)
 listen(events.spawning_complete, _open_gate)

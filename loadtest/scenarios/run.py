@@ -25,7 +25,8 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from commerce.kernel.bind import local_url
 from commerce.kernel.clock import SystemClock
 from commerce.sales.model import Offer
-from config.settings import AuthSettings, SettingsError, load
+from config.auth import AuthSettings
+from config.settings import SettingsError, load
 from gateway.auth import sign_token
 from loadtest.scenarios.checks import Violation
 from loadtest.scenarios.csv_rows import CompleteCsvWriter

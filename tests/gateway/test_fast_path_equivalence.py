@@ -27,6 +27,7 @@ from tests.support.http_framing_cases import (
     pipeline_cases,
     split_cases,
 )
+from tests.support.memory_read_cases import memory_read_cases, own_order_cases
 from tests.support.order_body_cases import body_cases, random_order_cases, read_cases, refusal_cases
 from tests.support.raw_http import RawReplies, RawReply
 from tests.support.request_head_cases import request_head_cases
@@ -168,7 +169,11 @@ def cases_after_an_order(gateways: GatewayPair, cases: Iterable[RequestCase]) ->
 
 GROUPS: dict[str, Callable[[GatewayPair, Random], Iterable[RequestCase]]] = {
     "heads": lambda gateways, rng: request_head_cases(gateways),
-    "bodies": lambda gateways, rng: [*body_cases(gateways), *refusal_cases(gateways), *read_cases(gateways)],
+    "bodies": lambda gateways, rng: [
+        *(*body_cases(gateways), *refusal_cases(gateways)),
+        *(*read_cases(gateways), *own_order_cases(gateways)),
+    ],
+    "reads from memory": lambda gateways, rng: memory_read_cases(gateways),
     "orders": lambda gateways, rng: random_order_cases(gateways, rng, 1_000),
     "splits": split_cases,
     "pipelines": lambda gateways, rng: pipeline_cases(gateways, rng, 300),

@@ -12,8 +12,7 @@ import orjson
 import pytest
 
 from commerce.kernel.errors import Overloaded
-from config.base import PRIVATE_NETWORKS
-from config.settings import LimitSettings, Settings
+from config.settings import HttpSettings, LimitSettings, Settings
 from gateway import rate_limits
 from gateway.change_watcher import ChangeWatcher
 from gateway.client_addresses import ClientAddresses
@@ -79,8 +78,12 @@ async def test_connections_of_a_proxy_are_not_limited(make_settings: Callable[..
 )
 def test_client_address_of_peer_is_found(peer: object, expected: str | None) -> None:
     transport = Mock(get_extra_info=Mock(return_value=peer))
-    assert ClientAddresses(PRIVATE_NETWORKS).find(transport) == expected
-    assert ClientAddresses([ip_network("0.0.0.0/0"), ip_network("::/0")]).find(transport) is None
+    buckets = TokenBuckets("address", 1, 1, FakeClock(0))
+    client = ClientAddresses(HttpSettings(), buckets).find_peer(transport)
+    assert client.address == expected
+    assert client.bucket is (None if expected is None else buckets.find(expected))
+    everywhere = HttpSettings(proxy_networks=(ip_network("0.0.0.0/0"), ip_network("::/0")))
+    assert ClientAddresses(everywhere, buckets).find_peer(transport).address is None
 
 
 async def test_event_streams_of_one_user_or_address_over_limit_are_refused() -> None:
@@ -142,7 +145,21 @@ def test_active_name_keeps_bucket_in_a_crowd(monkeypatch: pytest.MonkeyPatch, ki
         buckets.take(f"other {number}")
         with pytest.raises(TooManyRequests):
             buckets.take("greedy")
-        assert len(buckets._recent) + len(buckets._earlier) <= 21
+        assert len(buckets.recent) + len(buckets._earlier) <= 21
+
+
+def test_bucket_in_use_outlives_a_crowd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quiet connection keeps the bucket of its address, so that another one cannot get a full bucket."""
+    monkeypatch.setattr(rate_limits, "_MAX_NAMES", 20)
+    buckets = TokenBuckets("address", 0.001, 1, FakeClock(0))
+    held = buckets.hold("203.0.113.7")
+    for number in range(500):
+        buckets.take(f"other {number}")
+    assert buckets.find("203.0.113.7") is held
+    del held
+    for number in range(500):
+        buckets.take(f"third {number}")
+    assert len(buckets._held) == 0
 
 
 @pytest.fixture

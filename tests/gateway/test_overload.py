@@ -16,7 +16,7 @@ from gateway.known_keys import KnownKeys
 from lua import SaleKeys
 from ops.services import CliServices
 from tests.gateway.test_slow_clients import build_order_request, connect, tracked_connections
-from tests.support.gateway import TestGateway, open_gateway, token
+from tests.support.gateway import GatewayResponse, TestGateway, open_gateway, token
 from tests.support.proxy import open_redis_proxy
 from tests.support.raw_http import split_replies
 from tests.support.sales import eventually, make_sale, order_body
@@ -78,21 +78,24 @@ def test_known_keys_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not keys.has("other", "key 99")
 
 
-async def wait_for_overload(gateway: TestGateway, sale_id: str) -> list[asyncio.Task[object]]:
+async def wait_for_overload(gateway: TestGateway, sale_id: str) -> list[asyncio.Task[GatewayResponse]]:
     """Fill the queue while Redis is held: one call in flight, and a full batch that has waited too long."""
-    calls: list[asyncio.Task[object]] = []
-    for count in (1, 3):
-        for _ in range(count):
-            calls.append(asyncio.create_task(gateway.order(order_body(sale_id, ("a", 1)), user=f"user-{len(calls)}")))
-        await eventually(lambda: has_waiting(gateway, count if count > 1 else 0, calls))
-    return calls
+    admission, intake, loop = gateway.services.admission, gateway.services.intake, asyncio.get_running_loop()
 
+    def order(number: int) -> asyncio.Task[GatewayResponse]:
+        return asyncio.create_task(gateway.order(order_body(sale_id, ("a", 1)), user=f"user-{number}"))
 
-async def has_waiting(gateway: TestGateway, count: int, calls: list[asyncio.Task[object]]) -> bool:
-    admission, intake = gateway.services.admission, gateway.services.intake
-    if count == 0:
+    async def is_sent() -> bool:
         return bool(intake._calls)
-    return admission.waiting == count and admission.pressure(asyncio.get_running_loop().time()) > 1
+
+    async def is_overloaded() -> bool:
+        return admission.waiting == 3 and admission.pressure(loop.time()) > 1
+
+    calls = [order(0)]
+    await eventually(is_sent)
+    calls += [order(number) for number in (1, 2, 3)]
+    await eventually(is_overloaded)
+    return calls
 
 
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "proxy"])
@@ -129,7 +132,7 @@ async def test_refused_connection_is_not_read_before_retry_after(
             if not direct:
                 assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 503")
             proxy.hold.set()
-            assert {answer.status for answer in await asyncio.gather(*calls)} == {202}  # type: ignore[attr-defined]
+            assert {answer.status for answer in await asyncio.gather(*calls)} == {202}
             if direct:
                 async with asyncio.timeout(10):
                     assert (await loop.sock_recv(client, 65_536)).startswith(b"HTTP/1.1 202")

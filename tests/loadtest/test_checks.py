@@ -264,8 +264,11 @@ def test_wrong_etag_is_a_violation() -> None:
     new = check_tagged(answer(200, [1], etag='"a"'), RAW)
     assert new == TaggedValue('"a"', [1])
     assert check_tagged(answer(304, b"", etag='"a"'), RAW, cached=new) is new
+    weak = check_tagged(answer(200, [1], etag='W/"a"'), RAW)
+    assert check_tagged(answer(304, b"", etag='W/"a"'), RAW, cached=weak) is weak
     for response, cached, text in [
         (answer(200, [1]), None, "has no ETag"),
+        (answer(200, [1], etag='W/a"'), None, "has no ETag"),
         (answer(304, b"", etag='"a"'), None, "no ETag was sent"),
         (answer(304, b"", etag='"b"'), new, "another ETag"),
         (answer(304, b"x", etag='"a"'), new, "with a body"),

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -64,6 +64,22 @@ async def test_run_that_ends_within_a_second_leaves_rows(
     rows.pop(" Aggregated")
     assert {name: int(row["Request Count"]) for name, row in rows.items()} == result.requests
     assert read_csv(tmp_path / "figures_stats_history.csv")[-1]["Total Request Count"] != "0"
+
+
+async def test_impatient_crowd_finds_no_violation(
+    shop: CliServices, make_settings: Callable[..., Settings], sale_id: str, tmp_path: Path
+) -> None:
+    """Each user may order twice a second: half of the customers wait, the others press again."""
+    await make_sale(shop, sale_id, {"phone": (10_000, 399_900, None)})
+    settings = make_settings(limits={"orders_per_user_per_s": 2, "orders_per_user_burst": 1})
+    options = ("--sale", sale_id, "--sku", "phone", "--impatient-share", "0.5", "--think-s", "0.2", "-t", "3s")
+    async with open_gateway(settings) as gateway, run_workers(settings, "order_writer"):
+        env = key_environment(tmp_path)
+        result = await run_locust("impatient_crowd", gateway.base, tmp_path, env, *options, users=10)
+    check_clean(result)
+    assert result.requests["POST /v1/orders"] > 5
+    assert result.requests["POST /v1/orders by the impatient"] > 5
+    assert result.requests["POST /v1/orders by the impatient (too_many_requests)"] > 5
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from config.settings import AuthSettings
+from config.auth import AuthSettings
 from gateway.auth import Audience, Authenticator, Identity, sign_token
 from gateway.problems import Forbidden, Unauthorized
 from tests.unit.test_kernel import FakeClock

@@ -32,8 +32,12 @@ class Peers:
 
     async def start_all(self, *, slow: bool = True) -> list[BenchedServer]:
         """Start all installed servers; without the slow ones, only those that have thresholds."""
-        variables = (await prepare_reserve(self._environment)).to_variables()
-        servers = [*await self.start_hellos(), await self.start_floodgate(), await self._start_nginx(variables)]
+        return [*await self.start_hellos(), await self.start_floodgate(), *await self.start_rivals(slow=slow)]
+
+    async def start_rivals(self, *, slow: bool = True, redis_socket: str | None = None) -> list[BenchedServer]:
+        """Start those that take orders. `redis_socket` is that of Redis unless they get to it in another way."""
+        variables = (await prepare_reserve(self._environment, redis_socket)).to_variables()
+        servers = [await self._start_nginx(variables)]
         if slow:
             servers += [await self._start_fastapi(variables), await self._start_fastify(variables)]
         return [server for server in servers if server is not None]
@@ -49,11 +53,16 @@ class Peers:
             BenchedServer(HELLO_TO_ORDER, f"{url}/v1/orders", processes, "tokens", sells=False),
         ]
 
-    async def start_floodgate(self) -> BenchedServer:
-        """Start one gateway process with everything enabled."""
+    async def start_floodgate(self, settings: Mapping[str, str] | None = None) -> BenchedServer:
+        """Start one gateway process with everything enabled.
+
+        `settings` are further variables of its environment.
+        """
         port = find_free_port()
         variables = {"FLOODGATE_HTTP__PORT": str(port), "FLOODGATE_HTTP__ADMIN_PORT": str(find_free_port())}
-        running = await self._environment.run_module("gateway", "gateway", port=port, env=variables)
+        running = await self._environment.run_module(
+            "gateway", "gateway", port=port, env={**variables, **(settings or {})}
+        )
         self._stack.push_async_callback(running.stop)
         return self._order_server(FLOODGATE, port, [running.pid], "tokens")
 
@@ -97,5 +106,5 @@ class Peers:
         return self._order_server(NGINX, port, list_children(running.pid))
 
     def _order_server(self, name: str, port: int, pids: list[int], users: str = "names") -> BenchedServer:
-        processes = {"server": pids, "redis": [self._environment.redis.pid]}
+        processes = {"server": pids, "redis": [self._environment.redis_pid]}
         return BenchedServer(name, f"http://127.0.0.1:{port}/v1/orders", processes, users)

@@ -38,11 +38,14 @@ class ReserveCall:
         return cls(**json.loads(os.environ[_VARIABLE]))
 
 
-async def prepare_reserve(environment: BenchEnvironment) -> ReserveCall:
-    """Load the script into Redis and return its arguments."""
+async def prepare_reserve(environment: BenchEnvironment, redis_socket: str | None = None) -> ReserveCall:
+    """Load the script into Redis and return its arguments.
+
+    `redis_socket` replaces the socket of Redis.
+    """
     script, keys, redis = Script("reserve"), SaleKeys(SALE_ID), environment.shop.redis
     await redis.script_load(script.source)
     day = environment.shop.clock.now_ms() // DAY_MS
     generation = int(await cast(Awaitable[bytes], redis.hget(keys.meta.decode(), "generation")))
-    socket = environment.settings.redis().removeprefix("unix://").partition("?")[0]
+    socket = redis_socket or environment.settings.redis().removeprefix("unix://").partition("?")[0]
     return ReserveCall(socket, script.sha, [key.decode() for key in keys.reserve_keys(day)], day, generation)

@@ -1,0 +1,118 @@
+"""Requests that come before new orders: repeats of known keys, payments that begin, cancellations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import asyncpg
+
+from commerce.kernel.clock import SystemClock
+from gateway.auth import sign_token
+from loadtest.bench.crowd import list_addresses, open_crowd
+from loadtest.bench.crowd_process import CrowdSample
+from loadtest.bench.environment import BenchEnvironment
+from loadtest.bench.order_writing import wait_until_drained
+from loadtest.bench.rush_figures import FULL, PriorityFigures
+from loadtest.bench.shop_environment import BenchedShop
+from loadtest.bench.wrk import LoadFailed
+
+_CUSTOMERS, _PAUSE_MS = 10, 100.0
+_RAMP_S = 2.0
+_ORDERS_PER_S = 120  # more than the customers of one kind can ask about
+
+
+@dataclass(frozen=True, slots=True)
+class _StoredOrder:
+    """An order of an earlier crowd that is not paid."""
+
+    order_id: str
+    key: str
+    token: str
+
+
+async def measure_priority(shop: BenchedShop, seconds: float) -> dict[str, PriorityFigures]:
+    """Ask about stored orders in a quiet hour, then while an impatient crowd is served."""
+    environment = shop.environment
+    await wait_until_drained(environment)
+    orders = await _select_orders(environment, 2 * 3 * round(_ORDERS_PER_S * (seconds + _RAMP_S)))
+    half = len(orders) // 2
+    quiet = await _send_all(shop, orders[:half], seconds)
+    async with open_crowd(environment, shop.url, FULL, sources=list_addresses(1, 10)) as crowd:
+        await crowd.wait_until_connected()
+        await asyncio.sleep(_RAMP_S)
+        beside = await _send_all(shop, orders[half:], seconds)
+    await wait_until_drained(environment)
+    return {
+        kind: PriorityFigures(
+            quiet[kind].p50_ms,
+            quiet[kind].all_attempts_p99_ms,
+            sample.p50_ms,
+            sample.all_attempts_p99_ms,
+            sample.accepted + sample.refused,
+            sample.refused,
+            sample.counts,
+        )
+        for kind, sample in beside.items()
+    }
+
+
+async def _select_orders(environment: BenchEnvironment, count: int) -> list[_StoredOrder]:
+    """Return stored orders that nobody has paid. Raises `LoadFailed` if there are too few."""
+    async with environment.shop.db.connection() as connection:
+        rows: list[asyncpg.Record] = await connection.fetch(
+            "SELECT order_id, user_id, idempotency_key FROM orders WHERE status = 'awaiting_payment' LIMIT $1", count
+        )
+    if len(rows) < count:
+        raise LoadFailed(f"{count} stored orders are needed, and there are {len(rows)}")
+    clock, auth = SystemClock(), environment.settings.auth
+    tokens = {user: sign_token(auth, clock, user, "floodgate", (), 86_400) for user in {row["user_id"] for row in rows}}
+    return [_StoredOrder(str(row["order_id"]), row["idempotency_key"], tokens[row["user_id"]]) for row in rows]
+
+
+async def _send_all(shop: BenchedShop, orders: Sequence[_StoredOrder], seconds: float) -> dict[str, CrowdSample]:
+    """Send requests of all kinds at once, each about another order, and return the answers by kind."""
+    environment = shop.environment
+    order = environment.order.read_text().replace("@", "0")
+    third = len(orders) // 3
+    requests = {
+        "known_key": [
+            _format(stored, "/v1/orders", order, f"Idempotency-Key: {stored.key}\r\n") for stored in orders[:third]
+        ],
+        "payment": [
+            _format(stored, f"/v1/orders/{stored.order_id}/payments", "{}") for stored in orders[third : 2 * third]
+        ],
+        "cancellation": [
+            _format(stored, f"/v1/orders/{stored.order_id}/cancel", "") for stored in orders[2 * third : 3 * third]
+        ],
+    }
+    async with AsyncExitStack() as stack:
+        crowds = {
+            kind: await stack.enter_async_context(
+                open_crowd(
+                    environment,
+                    shop.url,
+                    _CUSTOMERS,
+                    requests=texts,
+                    is_once=True,
+                    is_patient=True,
+                    pause_ms=_PAUSE_MS,
+                    sources=list_addresses(101, 20),
+                )
+            )
+            for kind, texts in requests.items()
+        }
+        for crowd in crowds.values():
+            await crowd.wait_until_connected()
+        await asyncio.sleep(seconds)
+        return {kind: await crowd.take_sample() for kind, crowd in crowds.items()}
+
+
+def _format(stored: _StoredOrder, path: str, body: str, headers: str = "") -> str:
+    content_type = "Content-Type: application/json\r\n" if body else ""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stored.token}\r\n"
+        f"{content_type}{headers}Content-Length: {len(body)}\r\n\r\n{body}"
+    )

@@ -1,0 +1,99 @@
+"""Tables of the part `rush`."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from loadtest.bench.rush_figures import FULL, CrowdFigures, RushFigures, find_rate
+from ops.commands.console import print_line, print_table
+from ops.commands.safe_console import Table
+
+
+def show_rush(rush: RushFigures) -> None:
+    """Print the tables and the ratios of the part."""
+    rows = [
+        (f"{name}, {size:,}", measurements)
+        for name, by_size in (
+            ("one gateway", rush.gateway),
+            ("shop", rush.shop),
+            ("one gateway, Redis 20 ms late", rush.late_gateway),
+        )
+        for size, measurements in by_size.items()
+    ]
+    rows += [(f"{name}, {FULL:,}", measurements) for name, measurements in rush.peers.items()]
+    rows += [(f"{name}, {FULL:,}, Redis 20 ms late", measurements) for name, measurements in rush.late_peers.items()]
+    if rows:
+        print_table(_create_table([(name, measurements) for name, measurements in rows if measurements]))
+    if rush.audit_differences is not None:
+        print_line(f"audit after the crowds: difference {rush.audit_differences}, findings {rush.audit_findings}")
+    if rush.refusal:
+        refusal = rush.refusal
+        print_line(
+            f"refusals: {refusal.per_s:,.0f} per second, gateway CPU {refusal.cpu_us:.1f} µs each "
+            f"(user {refusal.user_us:.1f}, system {refusal.system_us:.1f}; idle {refusal.idle_us:.1f} of them)"
+        )
+    _show_sold_out(rush)
+    _show_reads(rush)
+    for name, priority in rush.priority.items():
+        print_line(
+            f"{name.replace('_', ' ')}: p99 {priority.quiet_p99_ms:.1f} ms in a quiet hour, {priority.p99_ms:.1f} ms "
+            f"at full overload; {priority.requests} answers, {priority.refused} refused"
+        )
+    for name, abuse in rush.abuse.items():
+        loss = median(figures.loss for figures in abuse)
+        alone_per_s = median(figures.alone_per_s for figures in abuse)
+        print_line(
+            f"beside {name.replace('_', ' ')}: ordinary customers lose {loss:.1%} of {alone_per_s:,.0f} "
+            "accepted orders/s"
+        )
+    print_line(f"rush: {rush.ratios}")
+
+
+def _create_table(rows: list[tuple[str, list[CrowdFigures]]]) -> Table:
+    table = Table(
+        *(
+            "impatient connections",
+            "accepted/s",
+            "refused",
+            "p99 ms",
+            "patient p99 ms",
+            "until accepted",
+            "calm after ms",
+        ),
+        title="More customers than can be served",
+    )
+    for name, measurements in rows:
+        patient = [figures.patient for figures in measurements if figures.patient]
+        calm = [figures.calm_after_ms for figures in measurements if figures.calm_after_ms is not None]
+        table.add_row(
+            name,
+            f"{find_rate(measurements):,.0f}",
+            f"{median(figures.refused_share for figures in measurements):.0%}",
+            f"{median(figures.p99_ms for figures in measurements):.0f}",
+            f"{median(figures.p99_ms for figures in patient):.0f}" if patient else "",
+            f"{median(figures.all_attempts_p99_ms for figures in patient):.0f}" if patient else "",
+            f"{median(calm):.0f}" if calm else "",
+        )
+    return table
+
+
+def _show_sold_out(rush: RushFigures) -> None:
+    if rush.sold_out:
+        sold_out = rush.sold_out
+        print_line(
+            f"sold out: {sold_out.refusals.per_s:,.0f} refusals per second, gateway CPU "
+            f"{sold_out.refusals.cpu_us:.1f} µs each, {sold_out.accepted_cpu_us:.1f} an accepted order; Redis was "
+            f"asked for {sold_out.reserved_share:.2%} of them, in {sold_out.calls_share:.2%} calls; added units "
+            f"were bought after {median(sold_out.bought_after_ms):.0f} ms"
+        )
+
+
+def _show_reads(rush: RushFigures) -> None:
+    if rush.reads:
+        reads = rush.reads
+        print_line(
+            f"reads from two gateways: sale, offers and product {reads.catalog_per_s:,.0f} per second, p99 "
+            f"{reads.catalog_p99_ms:.1f} ms, {reads.transactions_per_s:.0f} transactions of Postgres per second "
+            f"({reads.quiet_transactions_per_s:.0f} without reads); own orders {reads.own_order_per_s:,.0f} per "
+            f"second, p99 {reads.own_order_p99_ms:.1f} ms"
+        )
