@@ -46,7 +46,8 @@ class CrowdFigures(msgspec.Struct, frozen=True):
 class RefusalFigures(msgspec.Struct, frozen=True):
     """Processor time of a gateway for refusals, in microseconds per refusal.
 
-    `idle_us` is what the same process takes with nobody connected in the same time; it is not subtracted.
+    `idle_us` is what the same process takes in the same time with nobody connected; `user_us` and `system_us` contain
+    it, `cpu_us` does not.
     """
 
     refusals: int
@@ -57,7 +58,7 @@ class RefusalFigures(msgspec.Struct, frozen=True):
 
     @property
     def cpu_us(self) -> float:
-        return self.user_us + self.system_us
+        return self.user_us + self.system_us - self.idle_us
 
 
 class SoldOutFigures(msgspec.Struct, frozen=True):
