@@ -14,9 +14,11 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from commerce.kernel.tasks import cancel_and_wait
 from loadtest.bench import report
 from loadtest.bench.crowd import Crowd, open_crowd
 from loadtest.bench.environment import BenchEnvironment
+from loadtest.bench.late_redis import forward
 from loadtest.bench.order_writing import WriteMeasurement
 from loadtest.bench.rush_crowds import find_calm_ms
 from loadtest.bench.rush_figures import CrowdFigures, PatientFigures, RushFigures
@@ -106,6 +108,33 @@ async def test_prepared_requests_are_sent_once_each(tmp_path: Path) -> None:
         sample = await crowd.take_sample()
     assert requests == {f"{number}".encode(): 1 for number in range(30)}
     assert sample.accepted + sample.refused <= 30
+
+
+async def test_replies_of_late_redis_come_late_and_in_sequence(tmp_path: Path) -> None:
+    delay_s = 0.05
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            writer.write(line)
+        writer.close()
+
+    target, late = tmp_path / "redis", tmp_path / "late"
+    server = await asyncio.start_unix_server(echo, target)
+    forwarding = asyncio.create_task(forward(str(late), str(target), delay_s))
+
+    async def is_listening() -> bool:
+        return late.exists()
+
+    await eventually(is_listening)
+    reader, writer = await asyncio.open_unix_connection(late)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    writer.writelines(b"%d\n" % number for number in range(100))
+    assert [await reader.readline() for _ in range(100)] == [b"%d\n" % number for number in range(100)]
+    assert loop.time() - started >= delay_s * 0.9
+    writer.close()
+    await cancel_and_wait(forwarding)
+    server.close()
 
 
 @pytest.mark.parametrize(
