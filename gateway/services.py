@@ -49,7 +49,7 @@ from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
-from gateway.auth import Authenticator
+from gateway.auth import Authenticator, room_ticket_key
 from gateway.background_loops import (
     adopt_sales_forever,
     adopt_sales_once,
@@ -274,7 +274,7 @@ async def _open_external_systems(
 
 async def _open_rooms(settings: Settings, rooms: WaitingRooms, clock: Clock) -> tuple[WaitingRooms, RoomStatus]:
     """Read the waiting rooms before an order could pass one by."""
-    key = settings.auth.derive_room_ticket_key()
+    key = room_ticket_key(settings.auth)
     status = RoomStatus(rooms, clock, RoomTickets(key) if key else None, settings.limits.concurrent_draw_downloads)
     await status.refresh()
     return rooms, status

@@ -49,7 +49,7 @@ def set_room(
     fallback_rounds: Annotated[int | None, typer.Option(help="rounds of the delay that takes its place")] = None,
 ) -> None:
     """Set up the waiting room of a sale, or change the given settings of it."""
-    given = {
+    values = {
         "mode": None if on is None else "on" if on else "off",
         "join_opens_at": join_opens_at,
         "list_closes_at": list_closes_at,
@@ -61,7 +61,7 @@ def set_room(
         "fallback_after_s": fallback_after_s,
         "fallback_rounds": fallback_rounds,
     }
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes = {name: value for name, value in values.items() if value is not None}
 
     async def work() -> Room:
         async with open_cli_services() as shop:
