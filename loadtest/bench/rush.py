@@ -97,7 +97,8 @@ class Rush:
     ) -> None:
         async with AsyncExitStack() as stack:
             peers = Peers(environment, stack)
-            servers = await peers.start_rivals(redis_socket=redis_socket)
+            redis = {"REDIS_URL": f"unix://{redis_socket}"} if redis_socket else {}
+            servers = [await peers.start_floodgate(redis), *await peers.start_rivals(redis_socket=redis_socket)]
             self.skipped |= {f"rush: {name}": reason for name, reason in peers.skipped.items()}
             for _ in range(self.repeats):
                 for server in servers:
