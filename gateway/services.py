@@ -184,9 +184,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     public_pages = PublicPages(snapshots, sales, catalog, clock)
     rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), clock)
     responder = ReadResponder(response_heads, metrics_buffer)
-    page_cache, order_reads = PageCache(snapshots, responder, metrics_buffer, clock), OrderReads(orders, metrics_buffer)
     fast_reads = FastReads(
-        *(auth, snapshots, public_pages, page_cache, orders, order_reads, responder, room_status),
+        *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
+        *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status),
         page_items=limits.page_items,
         stopping=stopping,
     )
