@@ -66,6 +66,9 @@ async def test_named_randomness_draws_and_one_that_comes_late_is_refused(shop: C
     with pytest.raises(Invalid, match="after the list closes"):
         await shop.rooms.name_source(sale_id, "the lottery", stored.list_closes_at, "test")
     named_at = stored.list_closes_at + timedelta(seconds=10)
+    for source in ("", " ", "x" * 301, "two\nlines", "drand:abc:1", f"drand:{'ab' * 32}:0"):
+        with pytest.raises(Invalid, match="cannot name this source"):
+            await shop.rooms.name_source(sale_id, source, named_at, "test")
     await shop.rooms.name_source(sale_id, "the lottery", named_at, "test")
     with pytest.raises(InvalidRoomState, match="room is waiting"):
         await shop.rooms.set_randomness(sale_id, "3 14 15", "test")
