@@ -33,8 +33,9 @@ run: setup ## run a whole shop on this machine
 
 dev: $(VENV)/.dev ## build the environment with the tools for tests and checks
 
+# Files begin in the order of tests/conftest.py. Compiled files are kept, because the tests start many processes.
 test: dev ## run the tests on their own servers, one file per core at a time
-	$(BIN)/python -m pytest -m "not drill" -n auto --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -m "not drill" -n auto --dist loadfile --no-loadscope-reorder
 
 drill: dev ## run the slow drills: full load, kill -9 of each part
 	$(BIN)/python -m pytest -m drill --timeout 600 -rP tests/drills tests/promises tests/ops
@@ -67,7 +68,7 @@ loadtest: dev ## load the shop of `make run`: SCENARIO, BASE, USERS, TIME, OPTIO
 	$(BIN)/locust -f loadtest/scenarios/$(SCENARIO).py --host $(BASE) --headless --only-summary -u $(USERS) -r 100 \
 		-t $(TIME) --html $(REPORT)/report.html --csv $(REPORT)/figures $(OPTIONS)
 
-bench: dev ## measure orders and the writer against peers into docs/benchmarks; needs wrk
+bench: dev ## measure orders, the writer and a rush against peers into docs/benchmarks; needs wrk
 	$(BIN)/python -m loadtest.bench --out docs/benchmarks
 
 lock: dev ## resolve the dependencies again and write the lock files

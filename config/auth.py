@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
@@ -40,12 +39,3 @@ class AuthSettings(SettingsSection):
     room_ticket_key: SecretStr | None = Field(default=None, min_length=32)
     token_cache: Positive = 50_000
     clock_leeway_s: int = Field(default=5, ge=0)
-
-    def derive_room_ticket_key(self) -> str | None:
-        """Return the key that signs tickets of waiting rooms, None if there is none."""
-        if self.room_ticket_key is not None:
-            return self.room_ticket_key.get_secret_value()
-        for key in self.keys:
-            if key.algorithm == "HS256":
-                return sha256(b"floodgate-room " + key.secret.get_secret_value().encode()).hexdigest()
-        return None

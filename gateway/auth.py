@@ -9,6 +9,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Literal
 
 import jwt
@@ -166,3 +167,13 @@ def sign_token(
         if secret is not None:
             return jwt.encode(claims, secret.get_secret_value(), key.algorithm, headers={"kid": key.kid})
     raise ValueError("no key in auth.keys can sign: set sign_with of a key, or let your identity service create tokens")
+
+
+def room_ticket_key(settings: AuthSettings) -> str | None:
+    """Return the key that signs tickets of waiting rooms, None if there is none."""
+    if settings.room_ticket_key is not None:
+        return settings.room_ticket_key.get_secret_value()
+    for key in settings.keys:
+        if key.algorithm == "HS256":
+            return sha256(b"floodgate-room " + key.secret.get_secret_value().encode()).hexdigest()
+    return None

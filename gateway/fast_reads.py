@@ -16,7 +16,7 @@ from commerce.kernel.errors import ProblemError
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.service import Orders
 from gateway.auth import Authenticator
-from gateway.order_reads import OrderReads, StoredOrder, encode_order
+from gateway.order_reads import OrderRead, OrderReads, encode_order
 from gateway.page_cache import CachedPage, PageCache
 from gateway.public_pages import PublicPages
 from gateway.read_responses import PendingRead, ReadResponder
@@ -126,15 +126,13 @@ class FastReads:
             return
         self._order_reads.submit(order_id, partial(self._answer_order, order_id, user_id, read))
 
-    def _answer_order(
-        self, order_id: str, user_id: str, read: PendingRead, result: StoredOrder | Exception | None
-    ) -> None:
+    def _answer_order(self, order_id: str, user_id: str, read: PendingRead, result: OrderRead) -> None:
         if isinstance(result, Exception):
             self._responder.send_failure(read, result)
         elif result is not None and result.user_id == user_id:
             self._responder.send_content(read, result.content)
         else:
-            # Not stored yet, or not the customer's: nobody learns from the time of the answer which of them it is.
+            # Not found, dead, or not the customer's: nobody learns from the time of the answer which of them it is.
             task = asyncio.create_task(self._find_order(UUID(order_id), user_id, read))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

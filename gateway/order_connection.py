@@ -18,8 +18,7 @@ from gateway.fast_path_responses import encode
 from gateway.load_shedding import PrebuiltRefusals
 from gateway.order_placement import MAX_TRACEPARENT_CHARS, ORDERS_PATH, NeedsSlowPath
 from gateway.pending_order import Outcome, PendingOrder
-from gateway.problems import RawResponse
-from gateway.rate_limits import RateLimited
+from gateway.problems import RateLimited, RawResponse
 from gateway.request_head import HeaderLayout, Match, Values
 from gateway.services import REQUEST_ID_PATTERN, GatewayServices
 from lua import ReserveOutcome

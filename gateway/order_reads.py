@@ -11,11 +11,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
+from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.model import Order
 from commerce.orders.service import Orders
 from gateway.cached_content import Content, encode_content
 from gateway.metrics_buffer import MetricsBuffer
+from gateway.sale_snapshots import SaleSnapshots
 
 _logger = logging.getLogger(__name__)
 ORDER_CACHE_CONTROL = "private, no-cache"
@@ -38,20 +40,30 @@ def encode_order(order: Order) -> Content:
     return encode_content(order, ORDER_CACHE_CONTROL)
 
 
-OnRead = Callable[[StoredOrder | Exception | None], None]
-"""Takes a stored order, None if it is not stored, or the error of the query."""
+class AcceptedContent(NamedTuple):
+    """An order that is not stored yet, encoded for the customer who placed it."""
+
+    user_id: str
+    content: Content
+
+
+OrderRead = StoredOrder | AcceptedContent | Exception | None
+"""An order, None if it is neither stored nor in Redis, or the error of the query."""
+OnRead = Callable[[OrderRead], None]
 
 
 class OrderReads:
-    """Reads stored orders in batches and keeps the most recently read ones encoded."""
+    """Reads orders in batches and keeps the most recently read stored ones encoded."""
 
-    def __init__(self, orders: Orders, metrics_buffer: MetricsBuffer) -> None:
+    def __init__(self, orders: Orders, snapshots: SaleSnapshots, metrics_buffer: MetricsBuffer) -> None:
         self._orders = orders
+        self._snapshots = snapshots
         self._metrics_buffer = metrics_buffer
         self._stored: dict[str, StoredOrder] = {}
         self._bytes = 0
         self._waiting: list[tuple[str, OnRead]] = []
         self._reading: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -60,7 +72,7 @@ class OrderReads:
         """Read an order with the next batch; `order_id` is in its usual form.
 
         Orders that arrive in one iteration of the event loop, or during a query, share the next query. `on_read` is
-        called once, after two timeouts of the database at most.
+        called once, after two timeouts of the database and one of Redis at most.
         """
         self._waiting.append((order_id, on_read))
         if self._reading is None:
@@ -68,8 +80,8 @@ class OrderReads:
 
     async def close(self) -> None:
         """Stop reading; nobody may ask any more."""
-        if self._reading is not None:
-            await cancel_and_wait(self._reading)
+        for task in [*self._tasks, *([] if self._reading is None else [self._reading])]:
+            await cancel_and_wait(task)
 
     async def _read_batches(self) -> None:
         try:
@@ -82,11 +94,33 @@ class OrderReads:
                     batch, self._waiting = batch + self._waiting, []  # nobody waits for two failures
                     for _, on_read in batch:
                         _call(on_read, error)
-                else:
-                    for order_id, on_read in batch:
-                        _call(on_read, stored.get(order_id))
+                    continue
+                not_stored = []
+                for order_id, on_read in batch:
+                    if order := stored.get(order_id):
+                        _call(on_read, order)
+                    else:
+                        not_stored.append((order_id, on_read))
+                if not_stored:  # in a task: Redis keeps nobody waiting who reads a stored order
+                    task = asyncio.create_task(self._read_accepted(not_stored))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
         finally:
             self._reading = None
+
+    async def _read_accepted(self, batch: list[tuple[str, OnRead]]) -> None:
+        """Look for orders in Redis that are not stored yet."""
+        order_ids = [UUID(order_id) for order_id in dict.fromkeys(order_id for order_id, _ in batch)]
+        try:
+            accepted = await self._orders.find_accepted(order_ids, self._snapshots.sale_ids())
+        except REDIS_UNAVAILABLE:
+            accepted = {}  # the ordinary way answers with the error
+        orders = {
+            str(order_id): AcceptedContent(user_id, encode_order(order))
+            for order_id, (user_id, order) in accepted.items()
+        }
+        for order_id, on_read in batch:
+            _call(on_read, orders.get(order_id))
 
     async def _read(self, order_ids: set[str]) -> dict[str, StoredOrder]:
         previous = {order_id: self._stored.get(order_id) for order_id in order_ids}
@@ -117,7 +151,7 @@ class OrderReads:
             self._bytes -= len(oldest.content.body) + _OVERHEAD_BYTES
 
 
-def _call(on_read: OnRead, result: StoredOrder | Exception | None) -> None:
+def _call(on_read: OnRead, result: OrderRead) -> None:
     try:
         on_read(result)
     except Exception:

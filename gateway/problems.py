@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from math import ceil
 from typing import Any, ClassVar
 
 import msgspec
@@ -85,6 +86,26 @@ class TooManyRequests(ProblemError):
 
 
 UNAVAILABLE_TO_READ = "a database cannot be used now; repeat the request"
+
+
+class RateLimited(TooManyRequests):
+    """The tokens of one limit are used up: of a `user`, an `address` or a `device`.
+
+    The headers RateLimit-Policy and RateLimit are those of draft-ietf-httpapi-ratelimit-headers-11.
+    """
+
+    retry_after_s: ClassVar[int | None] = None  # computed, in the headers
+
+    def __init__(self, limit: str, rate_per_s: float, burst: int, wait_s: int, retry_after_s: int) -> None:
+        super().__init__(f"more than {rate_per_s:g} orders per second of one {limit}; wait {wait_s} s", limit=limit)
+        self.rest_s = retry_after_s
+        self.headers = (
+            ("Retry-After", str(retry_after_s)),
+            ("RateLimit-Policy", f'"{limit}";q={burst};w={ceil(burst / rate_per_s)}'),
+            ("RateLimit", f'"{limit}";r=0;t={wait_s}'),
+        )
+
+
 _CODES_BY_STATUS = {
     400: "bad_request",
     404: "not_found",

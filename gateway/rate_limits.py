@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from heapq import nlargest
 from math import ceil
-from typing import Annotated, ClassVar
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from commerce.kernel.clock import Clock
 from commerce.kernel.errors import Invalid
 from config.settings import LimitSettings
-from gateway.problems import TooManyRequests
+from gateway.problems import RateLimited
 
 DEVICE_HEADER = "X-Device-Id"
 DeviceId = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
@@ -27,24 +27,6 @@ _MAX_NAMES = 100_000
 _MAX_DEBT_S = 60.0
 _SHARES_PER_BURST = 4
 _DEVICE_ID = re.compile(r"[!-~]{1,64}")
-
-
-class RateLimited(TooManyRequests):
-    """The tokens of one limit are used up; the headers say which, and when the next one is there."""
-
-    retry_after_s: ClassVar[int | None] = None  # computed from the bucket, in the headers
-
-    def __init__(self, buckets: TokenBuckets, wait_s: float) -> None:
-        seconds = max(1, ceil(wait_s))
-        kind, rate = buckets.kind, 1 / buckets.interval_s
-        retry_after_s = seconds + int(buckets.random() * (seconds / 2 + 1))
-        self.rest_s = retry_after_s
-        super().__init__(f"more than {rate:g} orders per second of one {kind}; wait {seconds} s", limit=kind)
-        self.headers = (
-            ("Retry-After", str(retry_after_s)),
-            ("RateLimit-Policy", f'"{kind}";q={buckets.burst};w={ceil(buckets.depth_s)}'),
-            ("RateLimit", f'"{kind}";r=0;t={seconds}'),
-        )
 
 
 class Bucket:
@@ -70,7 +52,7 @@ class Bucket:
         full_at += buckets.interval_s
         if full_at - now > buckets.depth_s:
             buckets.refused += 1
-            raise RateLimited(buckets, full_at - now - buckets.depth_s)
+            raise buckets.refusal(full_at - now - buckets.depth_s)
         self._full_at = full_at
         self.unshared += 1
         if self.unshared >= buckets.share:
@@ -120,6 +102,12 @@ class TokenBuckets:
         """Return the bucket of this name, which is not forgotten while the caller has it."""
         bucket = self._held[name] = self.find(name)
         return bucket
+
+    def refusal(self, wait_s: float) -> RateLimited:
+        """Build the refusal of a client whose next token comes in `wait_s`."""
+        wait_s = max(1, ceil(wait_s))
+        retry_after_s = wait_s + int(self.random() * (wait_s / 2 + 1))
+        return RateLimited(self.kind, 1 / self.interval_s, self.burst, wait_s, retry_after_s)
 
     def _find_older(self, name: str) -> Bucket:
         """Return the bucket of a name that is not among the recent ones, and add it to them."""

@@ -23,7 +23,7 @@ from gateway.cached_content import Content, encode_content
 _logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S, _IDLE_INTERVAL_S = 0.25, 1.0
 _CACHE_CONTROL = "public, max-age=1"
-_MAX_RETRY_AFTER_S = 60
+_MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 2, 60
 _STALLED_AFTER_MS = 10_000
 
 
@@ -73,6 +73,7 @@ class RoomStatus:
         if ticket is None:
             raise NotYourTurn(
                 f"this sale has a waiting room: POST /v1/sales/{sale_id}/room, and send its ticket as Room-Ticket",
+                _MIN_RETRY_AFTER_S,
                 served=room.served,
             )
         text = ticket.decode("latin-1") if isinstance(ticket, bytes) else ticket
@@ -80,12 +81,13 @@ class RoomStatus:
         if number is None:
             raise TicketInvalid("this ticket is not yours for this sale, or has expired; join again for a new one")
         if number == 0 and room.drawn_at is not None:
-            raise NotYourTurn("the places are drawn: join again to learn yours", served=room.served)
+            raise NotYourTurn("the places are drawn: join again to learn yours", _MIN_RETRY_AFTER_S, served=room.served)
         if number == 0 or number > room.served:
-            refusal = NotYourTurn("wait for your turn", number=number or None, served=room.served)
-            wait_s = min(expected_wait_s(room, number) or _MAX_RETRY_AFTER_S, _MAX_RETRY_AFTER_S)
-            refusal.headers = (("Retry-After", str(max(1, wait_s))),)
-            raise refusal
+            wait_s = expected_wait_s(room, number)
+            retry_after_s = _MAX_RETRY_AFTER_S if wait_s is None else min(wait_s, _MAX_RETRY_AFTER_S)
+            raise NotYourTurn(
+                "wait for your turn", max(_MIN_RETRY_AFTER_S, retry_after_s), number=number or None, served=room.served
+            )
         if number <= room.expired:
             raise TurnMissed(
                 f"your turn of {room.served_valid_s} s is over; an order that you placed is found by its key; "
@@ -114,6 +116,8 @@ class RoomStatus:
             _target(sale_id): encode_content(to_public_room(room, now), _CACHE_CONTROL)
             for sale_id, room in rooms.items()
         }
+        for sale_id in self._rooms.keys() - rooms.keys():
+            _clear_gauges(sale_id)
         self._rooms = rooms
         self.guarded = {sale_id: room for sale_id, room in rooms.items() if room.state != "ended"}
         for room in rooms.values():
@@ -148,3 +152,8 @@ def _set_gauges(room: Room, now_ms: int) -> None:
     metrics.ROOM_SERVED.labels(room.sale_id).set(room.served)
     metrics.ROOM_PACE.labels(room.sale_id).set(room.pace_per_s if waits else 0)
     metrics.ROOM_STALLED.labels(room.sale_id).set(int(is_stalled))
+
+
+def _clear_gauges(sale_id: str) -> None:
+    for gauge in (metrics.ROOM_WAITING, metrics.ROOM_SERVED, metrics.ROOM_PACE, metrics.ROOM_STALLED):
+        gauge.labels(sale_id).set(0)

@@ -49,7 +49,7 @@ from commerce.waiting_rooms.tickets import RoomTickets
 from config.settings import Settings
 from gateway import metrics
 from gateway.admission import Admission
-from gateway.auth import Authenticator
+from gateway.auth import Authenticator, room_ticket_key
 from gateway.background_loops import (
     adopt_sales_forever,
     adopt_sales_once,
@@ -194,9 +194,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     public_pages = PublicPages(snapshots, sales, catalog, clock)
     rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), clock)
     responder = ReadResponder(response_heads, metrics_buffer)
-    page_cache, order_reads = PageCache(snapshots, responder, metrics_buffer, clock), OrderReads(orders, metrics_buffer)
     fast_reads = FastReads(
-        *(auth, snapshots, public_pages, page_cache, orders, order_reads, responder, room_status),
+        *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
+        *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status),
         page_items=limits.page_items,
         stopping=stopping,
     )
@@ -288,7 +288,7 @@ async def _open_external_systems(
 
 async def _open_rooms(settings: Settings, rooms: WaitingRooms, clock: Clock) -> tuple[WaitingRooms, RoomStatus]:
     """Read the waiting rooms before an order could pass one by."""
-    key = settings.auth.derive_room_ticket_key()
+    key = room_ticket_key(settings.auth)
     status = RoomStatus(rooms, clock, RoomTickets(key) if key else None, settings.limits.concurrent_draw_downloads)
     await status.refresh()
     return rooms, status

@@ -103,6 +103,12 @@ async def forget_left(client: Redis, keys: SaleKeys, up_to: int) -> None:
     await client.zremrangebyscore(keys.room_left, "-inf", up_to)
 
 
+async def expire_room(client: Redis, keys: SaleKeys, seconds: int) -> None:
+    """Let Redis forget a room after some seconds."""
+    for key in (keys.room, keys.room_meta, keys.room_left):
+        await client.expire(key, seconds)
+
+
 async def read_stock(client: Redis, keys: SaleKeys) -> dict[str, int]:
     """Return the free units of every SKU of a sale; empty if it is not loaded."""
     stock: dict[Any, Any] = await client.hgetall(keys.stock)

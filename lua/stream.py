@@ -186,6 +186,24 @@ async def read_accepted_users(client: Redis, keys: Sequence[SaleKeys], order_id:
     return [None if user is None else user.decode() for user in await pipe.execute()]
 
 
+async def find_accepted_users(
+    client: Redis, keys: Sequence[SaleKeys], order_ids: Sequence[UUID]
+) -> list[tuple[int, str] | None]:
+    """Find each order among the accepted ones of these sales.
+
+    Returns for each the index of its sale and its user, None if it is in none.
+    """
+    pipe = client.pipeline(transaction=False)
+    for sale in keys:
+        pipe.hmget(sale.accepted, [order_id.bytes for order_id in order_ids])
+    result: list[tuple[int, str] | None] = [None] * len(order_ids)
+    for index, users in enumerate(await pipe.execute() if order_ids else ()):
+        for number, user in enumerate(users):
+            if user is not None:
+                result[number] = index, user.decode()
+    return result
+
+
 async def read_all_accepted(client: Redis, keys: SaleKeys) -> dict[UUID, str]:
     """Return every accepted order that is not acknowledged yet, with its user.
 

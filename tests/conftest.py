@@ -22,6 +22,36 @@ from tests.support.servers import Servers, run_servers
 from tests.support.shipping_shop import ShippingShop, open_shipping_shop
 
 SECRET = "only for tests, and long enough for HS256"
+_TESTS = Path(__file__).parent
+_LONGEST_FILES = [
+    (_TESTS / file).resolve(strict=True)
+    for file in (
+        "gateway/test_openapi.py",
+        "gateway/test_fast_path_equivalence.py",
+        "ops/test_up.py",
+        "loadtest/test_scenarios.py",
+        "style/test_style.py",
+        "promises/test_failovers.py",
+        "promises/test_crashes.py",
+        "ops/test_standard_streams.py",
+        "loadtest/test_scenario_runs.py",
+        "gateway/test_slow_clients.py",
+        "gateway/test_postgres_outages.py",
+        "gateway/test_generated_bodies.py",
+        "promises/test_payment_crashes.py",
+        "promises/test_shipment_crashes.py",
+        "promises/test_races.py",
+        "lua/test_model.py",
+        "ops/test_dockerfile.py",
+        "ops/test_sandbox_process.py",
+        "ops/test_printed_texts.py",
+        "gateway/test_bad_input.py",
+        "fulfilment/test_documents.py",
+    )
+]
+"""Files that take the longest, longest first.
+
+One that starts last would leave a core idle."""
 
 
 def _debug_loop() -> asyncio.AbstractEventLoop:
@@ -39,6 +69,12 @@ def pytest_asyncio_loop_factories(
     """Return uvloop, as in production, or the event loops that FLOODGATE_TEST_LOOPS lists by name."""
     names = os.environ.get("FLOODGATE_TEST_LOOPS", "uvloop").split(",")
     return {name: LOOPS[name] for name in names}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the longest files first. The order within a file and that of all others stay."""
+    ranks = {file: rank for rank, file in enumerate(_LONGEST_FILES)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

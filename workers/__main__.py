@@ -18,6 +18,7 @@ NAMES = (
     "payment_worker",
     "fulfilment_worker",
     "sale_sync",
+    "room_keeper",
     "observer",
     "auditor",
 )

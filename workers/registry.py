@@ -8,6 +8,7 @@ from workers.observer import observer
 from workers.order_writer import order_writer
 from workers.payment_worker import payment_worker
 from workers.release_worker import release_worker
+from workers.room_keeper import room_keeper
 from workers.runtime import Worker
 from workers.sale_sync import sale_sync
 
@@ -17,6 +18,7 @@ WORKERS: dict[str, Worker] = {
     "payment_worker": payment_worker,
     "fulfilment_worker": fulfilment_worker,
     "sale_sync": sale_sync,
+    "room_keeper": room_keeper,
     "observer": observer,
     "auditor": auditor,
 }

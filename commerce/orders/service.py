@@ -19,7 +19,7 @@ from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.orders import store
 from commerce.orders.errors import CannotCancel, NoSuchOrder, NotStoredYet
 from commerce.orders.model import Order, OrderDetails, OrderEvent, OrderStatus, OrderSummary, VersionedOrder
-from lua import SaleKeys, find_key_records, read_accepted_users
+from lua import SaleKeys, find_accepted_users, find_key_records, read_accepted_users
 
 _LAST = UUID(int=2**128 - 1)
 _CANCELLED_BY_CUSTOMER = "the customer cancelled it"
@@ -66,6 +66,18 @@ class Orders:
         """
         async with self._db.connection() as connection:
             return await store.read_changed(connection, versions)
+
+    async def find_accepted(self, order_ids: Sequence[UUID], sales: Sequence[str]) -> dict[UUID, tuple[str, Order]]:
+        """Find accepted orders that are not stored yet, with their users, in one call per sale.
+
+        Raises an error of `REDIS_UNAVAILABLE` if Redis does not answer.
+        """
+        places = await find_accepted_users(self._redis, [SaleKeys(sale) for sale in sales], order_ids)
+        return {
+            order_id: (place[1], Order(order_id, OrderStatus.ACCEPTED, sales[place[0]]))
+            for order_id, place in zip(order_ids, places, strict=True)
+            if place is not None
+        }
 
     async def get_details(self, order_id: UUID, sales: Sequence[str]) -> OrderDetails:
         """Read any customer's order with its events, for staff. Raises `NoSuchOrder`."""

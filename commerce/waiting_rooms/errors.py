@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from commerce.kernel.errors import Conflict, NotFound, NotReady, Overloaded, ProblemError
 
 
@@ -48,7 +50,10 @@ class NotYourTurn(ProblemError):
     code = "not_your_turn"
     status = 403
     title = "It is not your turn yet"
-    retry_after_s = 2
+
+    def __init__(self, detail: str, retry_after_s: int, **extra: Any) -> None:
+        super().__init__(detail, **extra)
+        self.headers = (("Retry-After", str(retry_after_s)),)
 
 
 class TurnMissed(ProblemError):

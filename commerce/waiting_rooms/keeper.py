@@ -32,6 +32,7 @@ _STAGES: dict[str, RoomStage] = {"waiting": "open", "drawing": "closed", "servin
 _PLACED_PER_CALL = 1_000
 _MAX_BURST_S = 1.0
 _STEPS_KEPT = 60
+_KEPT_AFTER_END_S = 172_800
 # Pace: the writer's lag tells whether the shop keeps up with those who are let in.
 _MAX_LAG_MS = 2_000
 _SLOWER, _FASTER = 0.5, 1.1
@@ -60,6 +61,8 @@ class RoomKeeper:
             await self._close_list(room, keys, now)
         elif room.state == "drawing" and room.randomness is not None:
             await self._draw(room, now)
+        elif room.state == "drawing" and room.entries == 0:
+            await self._set_randomness(room, "none: nobody is on the list", "none")
         elif room.state == "drawing" and may_fall_back(room, now):
             await self._use_delay(room)
         elif room.state == "serving" and now >= room.opens_at and room.sale_state is SaleState.OPEN:
@@ -121,8 +124,11 @@ class RoomKeeper:
             return
         if task.done():
             del self._delays[room.sale_id]
-            async with self._db.connection() as connection:
-                await store.set_randomness(connection, room.sale_id, f"delay:{rounds}", task.result())
+            await self._set_randomness(room, f"delay:{rounds}", task.result())
+
+    async def _set_randomness(self, room: Room, source: str, randomness: str) -> None:
+        async with self._db.connection() as connection:
+            await store.set_randomness(connection, room.sale_id, source, randomness)
 
     async def _draw(self, room: Room, now: datetime) -> None:
         assert room.list_digest is not None
@@ -203,6 +209,7 @@ class RoomKeeper:
         async with self._db.connection() as connection:
             ended = await store.end(connection, room.sale_id, now, sold_out[:MAX_SOLD_OUT_SKUS])
         self._orders.pop(room.sale_id, None)
+        await lua.expire_room(self._redis, SaleKeys(room.sale_id), _KEPT_AFTER_END_S)
         if ended:
             _logger.info("ended a room", extra={"sale_id": room.sale_id, "count": room.served})
 

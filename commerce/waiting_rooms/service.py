@@ -22,6 +22,7 @@ _SHOWN_AFTER_END = timedelta(days=1)
 _MIN_ASK_AGAIN_S, _MAX_ASK_AGAIN_S = 1, 30
 _MAX_TEXT_CHARS = 300
 _SALT_BYTES = 32
+_MIN_JOIN_TIME = timedelta(seconds=1)
 
 
 class WaitingRooms:
@@ -34,17 +35,17 @@ class WaitingRooms:
         self._random = random
 
     async def put(self, sale_id: str, settings: RoomSettings, actor: str) -> Room:
-        """Set up the room of a sale, or change it.
+        """Set up the room of a sale, or change it. That of an open sale has no draw: first come, first served.
 
         Once the list is closed, its times and all that the draw depends on stay as they are. Raises
         `InvalidRoomState`.
         """
         sale = await self._sales.get(sale_id)
-        closes_at = settings.list_closes_at or sale.opens_at
-        if not settings.join_opens_at < closes_at <= sale.opens_at:
+        closes_at = settings.list_closes_at or max(sale.opens_at, settings.join_opens_at + _MIN_JOIN_TIME)
+        if not settings.join_opens_at < closes_at <= max(sale.opens_at, self._now() + _MIN_JOIN_TIME):
             raise Invalid(
                 "cannot set up the room: joining must open before the list closes, and the list must close before the "
-                f"sale opens at {sale.opens_at:%Y-%m-%dT%H:%M:%SZ}; correct the times"
+                f"sale opens at {sale.opens_at:%Y-%m-%dT%H:%M:%SZ}, or at once if it is open; correct the times"
             )
         async with self._db.transaction() as connection:
             room = await store.get(connection, sale_id)

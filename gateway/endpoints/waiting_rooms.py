@@ -36,7 +36,7 @@ async def get_room(call: Call) -> web.Response:
 
 
 async def join_room(call: Call) -> web.Response:
-    """Join the waiting room of a sale, or get your ticket again: any device and any repeat gets the same place.
+    """Join the waiting room of a sale: any device and any repeat gets the same place.
 
     Who joins before the list closes gets a number in the draw; join again then to learn it. Who joins later stands at
     the end. Send your last ticket along, if you have one: it proves your place.

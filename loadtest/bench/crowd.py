@@ -17,7 +17,7 @@ from loadtest.bench.crowd_process import CrowdOptions, CrowdSample
 from loadtest.bench.environment import BenchEnvironment
 from loadtest.bench.wrk import LoadFailed
 
-_CONNECT_TIMEOUT_S, _SAMPLE_TIMEOUT_S, _POLL_INTERVAL_S = 20.0, 30.0, 0.1
+_CONNECT_TIMEOUT_S, _SAMPLE_TIMEOUT_S, _POLL_INTERVAL_S = 30.0, 30.0, 0.1
 _CONNECTED_SHARE = 0.99
 _OTHER_FILES = 1_000
 _LINE_BYTES = 1 << 26
@@ -31,7 +31,7 @@ class Crowd:
         self._connections = connections
 
     async def wait_until_connected(self) -> None:
-        """Wait until nearly all are connected, or for 20 s: a server that is overwhelmed accepts no more."""
+        """Wait until nearly all are connected, or for 30 s: a server that is overwhelmed accepts no more."""
         deadline = asyncio.get_running_loop().time() + _CONNECT_TIMEOUT_S
         while (await self.take_sample()).connected < _CONNECTED_SHARE * self._connections:
             if asyncio.get_running_loop().time() > deadline:

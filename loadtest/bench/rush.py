@@ -27,6 +27,7 @@ STEPS = ("gateway", "peers", "late", "refusal", "sold_out", "shop", "reads", "pr
 SIZES = (256, 1_000, 3_000, 6_000, 20_000)
 _LATE_SIZES = (256, 1_000, 6_000)
 _LATE_MS = 20
+_PRIORITY_TIMES = 3  # as long as the other measurements: fewer requests come in the same time
 _STORED_CONNECTIONS, _STORED_S = 256, 1.0
 
 
@@ -96,7 +97,8 @@ class Rush:
     ) -> None:
         async with AsyncExitStack() as stack:
             peers = Peers(environment, stack)
-            servers = await peers.start_rivals(redis_socket=redis_socket)
+            redis = {"REDIS_URL": f"unix://{redis_socket}"} if redis_socket else {}
+            servers = [await peers.start_floodgate(redis), *await peers.start_rivals(redis_socket=redis_socket)]
             self.skipped |= {f"rush: {name}": reason for name, reason in peers.skipped.items()}
             for _ in range(self.repeats):
                 for server in servers:
@@ -161,7 +163,7 @@ class Rush:
         self.figures.reads = await measure_reads(shop, self.seconds)
 
     async def _measure_priority(self, shop: BenchedShop) -> None:
-        self.figures.priority = await measure_priority(shop, self.seconds)
+        self.figures.priority = await measure_priority(shop, _PRIORITY_TIMES * self.seconds)
 
     async def _measure_abuse(self) -> None:
         self.figures.abuse = await measure_abuse(self.seconds, self.repeats)

@@ -17,9 +17,7 @@ from loadtest.bench.rush_figures import FULL, CrowdFigures, PatientFigures
 from loadtest.bench.wrk import LoadFailed
 
 PATIENT_CUSTOMERS, PATIENT_PAUSE_MS = 200, 100.0
-_RAMP_S = 1.5
-_QUIET_S = 1.5
-_AFTER_S = 2.5
+_RAMP_S, _QUIET_S, _AFTER_S = 1.0, 1.0, 2.0
 _SLICE_S = 0.1
 _IDLE_INTERVAL_S = 0.05
 _FIRST_PATIENT_USER = 5_000
@@ -28,15 +26,19 @@ Answers = Sequence[tuple[float, float, bool]]
 
 
 async def measure_crowd(
-    environment: BenchEnvironment, server: BenchedServer, connections: int, seconds: float
+    environment: BenchEnvironment,
+    server: BenchedServer,
+    connections: int,
+    seconds: float,
+    *,
+    has_patient: bool = False,
 ) -> CrowdFigures:
-    """Let a crowd order for so many seconds, patient customers beside it if it is too large to be served."""
+    """Let an impatient crowd order for so many seconds, beside patient customers or without any."""
     users = environment.home / (server.users or "tokens")
-    is_large = connections >= FULL
     quiet = after = patient_sample = None
     async with AsyncExitStack() as stack:
         patient: Crowd | None = None
-        if is_large:
+        if has_patient:
             patient = await stack.enter_async_context(open_patient_crowd(environment, server.url, users=users))
             await patient.wait_until_connected()
             await asyncio.sleep(_RAMP_S)
@@ -146,13 +148,15 @@ async def measure_sizes(
 ) -> dict[int, list[CrowdFigures]]:
     """Measure crowds of all sizes in turn, several times, each after `prepare`.
 
+    Large ones have patient customers beside them.
     A size that a process cannot hold is cut to what it can.
     """
     figures: dict[int, list[CrowdFigures]] = {size: [] for size in sizes}
     for _ in range(repeats):
         for size in sizes:
             await prepare()
-            measured = await measure_crowd(environment, server, min(size, count_possible_connections()), seconds)
+            connections = min(size, count_possible_connections())
+            measured = await measure_crowd(environment, server, connections, seconds, has_patient=size >= FULL)
             figures[size].append(measured)
             show(f"{server.name}, {size:,} impatient: {measured.accepted_per_s:,.0f} accepted/s")
     return figures

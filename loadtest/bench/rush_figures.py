@@ -7,6 +7,8 @@ from statistics import median
 
 import msgspec
 
+from loadtest.bench.peers import FLOODGATE
+
 FULL = 6_000
 """impatient connections: far more than can be served"""
 
@@ -46,7 +48,8 @@ class CrowdFigures(msgspec.Struct, frozen=True):
 class RefusalFigures(msgspec.Struct, frozen=True):
     """Processor time of a gateway for refusals, in microseconds per refusal.
 
-    `idle_us` is what the same process takes with nobody connected in the same time; it is not subtracted.
+    `idle_us` is what the same process takes in the same time with nobody connected; `user_us` and `system_us` contain
+    it, `cpu_us` does not.
     """
 
     refusals: int
@@ -57,7 +60,7 @@ class RefusalFigures(msgspec.Struct, frozen=True):
 
     @property
     def cpu_us(self) -> float:
-        return self.user_us + self.system_us
+        return self.user_us + self.system_us - self.idle_us
 
 
 class SoldOutFigures(msgspec.Struct, frozen=True):
@@ -116,6 +119,8 @@ class AbuseFigures(msgspec.Struct, frozen=True):
 class RushFigures(msgspec.Struct):
     """All measurements of the part, by impatient connections or server, and when and where they were made.
 
+    `peers` and `late_peers` have those that take turns, a gateway among them.
+
     The names of what could not be measured are in `skipped` of the whole run, with the reason.
     """
 
@@ -141,13 +146,9 @@ class RushFigures(msgspec.Struct):
         ratios: dict[str, float] = {}
         for name, by_size in (("gateway", self.gateway), ("shop", self.shop), ("late_gateway", self.late_gateway)):
             ratios |= _compute_crowd_ratios(name, by_size)
-        for name, by_size, peers in (
-            ("gateway", self.gateway, self.peers),
-            ("late_gateway", self.late_gateway, self.late_peers),
-        ):
-            if FULL in by_size and peers:
-                best = max(find_rate(measurements) for measurements in peers.values())
-                ratios[f"{name}_vs_best_peer"] = find_rate(by_size[FULL]) / best
+        for name, figures_by_server in (("gateway", self.peers), ("late_gateway", self.late_peers)):
+            if len(figures_by_server) > 1:
+                ratios[f"{name}_vs_best_peer"] = _compare_with_best_peer(figures_by_server)
         if self.refusal:
             ratios["refusal_cpu_us"] = self.refusal.cpu_us
         if self.sold_out:
@@ -162,6 +163,18 @@ class RushFigures(msgspec.Struct):
         for name, abuse in self.abuse.items():
             ratios[f"{name}_loss"] = median(figures.loss for figures in abuse)
         return {name: round(ratio, 4) for name, ratio in ratios.items()}
+
+
+def _compare_with_best_peer(figures_by_server: dict[str, list[CrowdFigures]]) -> float:
+    """Return accepted orders per second of a gateway by those of the best peer, the median over the turns."""
+    gateway = figures_by_server[FLOODGATE]
+    peers = [figures for name, figures in figures_by_server.items() if name != FLOODGATE]
+    best_rates = [
+        max((figures[turn].accepted_per_s for figures in peers if turn < len(figures)), default=0.0)
+        for turn in range(len(gateway))
+    ]
+    turns = zip(gateway, best_rates, strict=True)
+    return median([figures.accepted_per_s / best for figures, best in turns if best] or [0.0])
 
 
 def find_rate(measurements: list[CrowdFigures]) -> float:

@@ -19,9 +19,9 @@ from loadtest.bench.rush_figures import FULL, PriorityFigures
 from loadtest.bench.shop_environment import BenchedShop
 from loadtest.bench.wrk import LoadFailed
 
-_CUSTOMERS, _PAUSE_MS = 10, 100.0
+_KINDS = {"known_key": (20, 100.0), "payment": (10, 250.0), "cancellation": (20, 100.0)}
+"""customers of each kind and their pauses in milliseconds; a worker could not begin more payments"""
 _RAMP_S = 2.0
-_ORDERS_PER_S = 120  # more than the customers of one kind can ask about
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ async def measure_priority(shop: BenchedShop, seconds: float) -> dict[str, Prior
     """Ask about stored orders in a quiet hour, then while an impatient crowd is served."""
     environment = shop.environment
     await wait_until_drained(environment)
-    orders = await _select_orders(environment, 2 * 3 * round(_ORDERS_PER_S * (seconds + _RAMP_S)))
-    half = len(orders) // 2
-    quiet = await _send_all(shop, orders[:half], seconds)
+    count = sum(_count_orders(kind, seconds) for kind in _KINDS)
+    orders = await _select_orders(environment, 2 * count)
+    quiet = await _send_all(shop, orders[:count], seconds)
     async with open_crowd(environment, shop.url, FULL, sources=list_addresses(1, 10)) as crowd:
         await crowd.wait_until_connected()
         await asyncio.sleep(_RAMP_S)
-        beside = await _send_all(shop, orders[half:], seconds)
+        beside = await _send_all(shop, orders[count:], seconds)
     await wait_until_drained(environment)
     return {
         kind: PriorityFigures(
@@ -57,6 +57,12 @@ async def measure_priority(shop: BenchedShop, seconds: float) -> dict[str, Prior
         )
         for kind, sample in beside.items()
     }
+
+
+def _count_orders(kind: str, seconds: float) -> int:
+    """Return how many orders the customers of a kind may need."""
+    customers, pause_ms = _KINDS[kind]
+    return round(customers * 1e3 / pause_ms * (seconds + _RAMP_S))
 
 
 async def _select_orders(environment: BenchEnvironment, count: int) -> list[_StoredOrder]:
@@ -74,43 +80,34 @@ async def _select_orders(environment: BenchEnvironment, count: int) -> list[_Sto
 
 async def _send_all(shop: BenchedShop, orders: Sequence[_StoredOrder], seconds: float) -> dict[str, CrowdSample]:
     """Send requests of all kinds at once, each about another order, and return the answers by kind."""
-    environment = shop.environment
-    order = environment.order.read_text().replace("@", "0")
-    third = len(orders) // 3
-    requests = {
-        "known_key": [
-            _format(stored, "/v1/orders", order, f"Idempotency-Key: {stored.key}\r\n") for stored in orders[:third]
-        ],
-        "payment": [
-            _format(stored, f"/v1/orders/{stored.order_id}/payments", "{}") for stored in orders[third : 2 * third]
-        ],
-        "cancellation": [
-            _format(stored, f"/v1/orders/{stored.order_id}/cancel", "") for stored in orders[2 * third : 3 * third]
-        ],
-    }
+    order, rest = shop.environment.order.read_text().replace("@", "0"), list(orders)
     async with AsyncExitStack() as stack:
-        crowds = {
-            kind: await stack.enter_async_context(
-                open_crowd(
-                    environment,
-                    shop.url,
-                    _CUSTOMERS,
-                    requests=texts,
-                    is_once=True,
-                    is_patient=True,
-                    pause_ms=_PAUSE_MS,
-                    sources=list_addresses(101, 20),
-                )
+        crowds = {}
+        for kind, (customers, pause_ms) in _KINDS.items():
+            count = _count_orders(kind, seconds)
+            texts, rest = [_format(kind, stored, order) for stored in rest[:count]], rest[count:]
+            opened = open_crowd(
+                *(shop.environment, shop.url, customers),
+                requests=texts,
+                is_once=True,
+                is_patient=True,
+                pause_ms=pause_ms,
+                sources=list_addresses(101, 20),
             )
-            for kind, texts in requests.items()
-        }
+            crowds[kind] = await stack.enter_async_context(opened)
         for crowd in crowds.values():
             await crowd.wait_until_connected()
         await asyncio.sleep(seconds)
         return {kind: await crowd.take_sample() for kind, crowd in crowds.items()}
 
 
-def _format(stored: _StoredOrder, path: str, body: str, headers: str = "") -> str:
+def _format(kind: str, stored: _StoredOrder, order: str) -> str:
+    """Return a request about a stored order."""
+    path, body, headers = {
+        "known_key": ("/v1/orders", order, f"Idempotency-Key: {stored.key}\r\n"),
+        "payment": (f"/v1/orders/{stored.order_id}/payments", "{}", ""),
+        "cancellation": (f"/v1/orders/{stored.order_id}/cancel", "", ""),
+    }[kind]
     content_type = "Content-Type: application/json\r\n" if body else ""
     return (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {stored.token}\r\n"

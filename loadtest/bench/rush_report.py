@@ -30,7 +30,7 @@ def show_rush(rush: RushFigures) -> None:
         refusal = rush.refusal
         print_line(
             f"refusals: {refusal.per_s:,.0f} per second, gateway CPU {refusal.cpu_us:.1f} µs each "
-            f"(user {refusal.user_us:.1f}, system {refusal.system_us:.1f}; idle {refusal.idle_us:.1f} of them)"
+            f"(user {refusal.user_us:.1f} and system {refusal.system_us:.1f}, less {refusal.idle_us:.1f} when idle)"
         )
     _show_sold_out(rush)
     _show_reads(rush)

@@ -49,7 +49,7 @@ _WORKERS = (
     ("writer", ("order_writer",)),
     ("payments", ("payment_worker",)),
     ("fulfilment", ("fulfilment_worker",)),
-    ("maintenance", ("release_worker", "sale_sync", "observer", "auditor")),
+    ("maintenance", ("release_worker", "sale_sync", "room_keeper", "observer", "auditor")),
 )
 """worker processes: name, workers"""
 _MIGRATION_TIMEOUT_S = 600

@@ -20,7 +20,7 @@ from commerce.kernel.postgres import Connection, Database
 from config.settings import Settings
 from gateway import order_reads, page_cache
 from gateway.cached_content import Content, encode_content
-from gateway.order_reads import OrderReads, StoredOrder
+from gateway.order_reads import OrderRead, OrderReads, StoredOrder
 from gateway.page_cache import CachedPage, PageCache
 from gateway.read_responses import PendingRead, ReadResponder
 from gateway.refreshing_cache import RefreshingCache
@@ -159,6 +159,11 @@ async def test_orders_of_a_batch_reach_their_customers_alone(
     placed = await asyncio.gather(
         *(gateway.order(order_body(sale_id, ("a", 1 + n)), user=f"user-{n % 2}") for n in range(20))
     )
+    for number, answer in enumerate(placed):
+        for user in ("user-0", "user-1"):
+            read = await gateway.call("GET", answer.headers["Location"], user=user)
+            assert read.status == (200 if user == f"user-{number % 2}" else 404)
+            assert read.status == 404 or (read.body["status"], read.body["sale_id"]) == ("accepted", sale_id)
     async with run_workers(settings, "order_writer"):
 
         async def are_stored() -> bool:
@@ -274,8 +279,8 @@ async def test_memory_of_orders_is_bounded(
     await make_sale(shop, sale_id, {"a": (10, 100, None)})
     monkeypatch.setattr(order_reads, "_MAX_BYTES", 3_000)
     placed = [(await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"] for _ in range(5)]
-    reads = OrderReads(gateway.services.orders, gateway.services.metrics_buffer)
-    results: dict[str, StoredOrder | Exception | None] = {}
+    reads = OrderReads(gateway.services.orders, gateway.services.snapshots, gateway.services.metrics_buffer)
+    results: dict[str, OrderRead] = {}
 
     async def are_read() -> bool:
         results.clear()

@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 import lua
 from config.settings import LimitSettings, Settings
 from gateway.fleet_usage import FleetUsage
-from gateway.rate_limits import RateLimited, RateLimits, TokenBuckets
+from gateway.problems import RateLimited
+from gateway.rate_limits import RateLimits, TokenBuckets
 from lua.keys import USAGE
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
@@ -36,7 +37,7 @@ def test_bucket_gives_burst_then_rate() -> None:
         buckets.take("zoe")
     assert refusal.value.headers == (
         ("Retry-After", "2"),
-        ("RateLimit-Policy", '"user";q=20;w=6'),
+        ("RateLimit-Policy", '"user";q=20;w=5'),
         ("RateLimit", '"user";r=0;t=1'),
     )
     clock.ms += 3_600_000
@@ -218,7 +219,7 @@ async def test_user_at_two_gateways_gets_the_limit_once(make_settings: Callable[
             assert (await _order(first if number % 2 else second, open_sale, f"user-{number}")).status == 202
         assert accepted == 8
         assert (answer.status, answer.code, answer.body["limit"]) == (429, "too_many_requests", "user")
-        assert answer.headers["RateLimit-Policy"] == '"user";q=8;w=161'
+        assert answer.headers["RateLimit-Policy"] == '"user";q=8;w=160'
         assert 20 <= int(answer.headers["Retry-After"]) <= 30
 
         second_users, clock = second.services.admission.rate_limits.users, second.services.clock

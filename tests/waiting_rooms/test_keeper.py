@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 import lua
+from commerce.kernel.clock import from_ms
 from commerce.kernel.errors import Invalid
 from commerce.waiting_rooms import draw, keeper
 from commerce.waiting_rooms.errors import InvalidRoomState
@@ -17,8 +18,8 @@ from commerce.waiting_rooms.keeper import RoomKeeper
 from commerce.waiting_rooms.model import RoomSettings
 from lua import JoinOutcome
 from ops.services import CliServices
-from tests.support.rooms import SKU, open_room, open_serving_room
-from tests.support.sales import reservation, reserve
+from tests.support.rooms import SKU, ShiftedClock, TestRoom, open_room, open_serving_room
+from tests.support.sales import make_sale, reservation, reserve
 
 LATER = timedelta(seconds=1)
 
@@ -65,6 +66,9 @@ async def test_named_randomness_draws_and_one_that_comes_late_is_refused(shop: C
     with pytest.raises(Invalid, match="after the list closes"):
         await shop.rooms.name_source(sale_id, "the lottery", stored.list_closes_at, "test")
     named_at = stored.list_closes_at + timedelta(seconds=10)
+    for source in ("", " ", "x" * 301, "two\nlines", "drand:abc:1", f"drand:{'ab' * 32}:0"):
+        with pytest.raises(Invalid, match="cannot name this source"):
+            await shop.rooms.name_source(sale_id, source, named_at, "test")
     await shop.rooms.name_source(sale_id, "the lottery", named_at, "test")
     with pytest.raises(InvalidRoomState, match="room is waiting"):
         await shop.rooms.set_randomness(sale_id, "3 14 15", "test")
@@ -175,6 +179,20 @@ async def test_room_ends_for_all_when_the_last_unit_is_gone(shop: CliServices, s
     ended = await room.step()
     assert (ended.state, ended.sold_out, ended.served) == ("ended", [SKU], 6)
     assert await room.step() == ended
+    assert await shop.redis.ttl(room.keys.room) > 86_400, "Redis forgets the room"
+
+
+async def test_room_of_open_sale_draws_nothing_and_serves_first_comers_first(shop: CliServices, sale_id: str) -> None:
+    keys = await make_sale(shop, sale_id, {SKU: (100, 100, None)})
+    now = from_ms(shop.clock.now_ms())
+    stored = await shop.rooms.put(sale_id, RoomSettings("on", now), "test")
+    room = TestRoom(shop, RoomKeeper(shop.db, shop.redis, clock := ShiftedClock()), clock, keys, sale_id)
+    room.move_to(stored.list_closes_at)
+    await room.step_until("serving")
+    await room.step()
+    assert await room.numbers(["ann", "ben", "ann"]) == [1, 2, 1]
+    assert (await room.step()).served == 2
+    assert draw.check_draw(await _file(shop, sale_id)).entries == 0
 
 
 async def test_full_room_refuses_new_people_and_keeps_the_others(shop: CliServices, sale_id: str) -> None:

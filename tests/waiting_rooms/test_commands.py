@@ -1,0 +1,89 @@
+"""`floodgate room` and `floodgate draw` as staff have them, with the keeper as a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import lua
+from commerce.kernel.clock import from_ms
+from config.settings import Settings
+from lua import SaleKeys
+from ops.cli import app
+from ops.services import CliServices
+from tests.support.gateway import run_workers
+from tests.support.processes import Processes
+from tests.support.sales import eventually, make_sale
+
+Command = Callable[..., Awaitable[tuple[int, str]]]
+
+
+@pytest.fixture
+def floodgate(settings: Settings, tmp_path: Path) -> Command:
+    """Run a command against this test's shop; returns its status and output."""
+    environment = Processes(settings, tmp_path).environment()
+
+    async def run(*arguments: object) -> tuple[int, str]:
+        texts = [str(argument) for argument in arguments]
+        result = await asyncio.to_thread(CliRunner().invoke, app, texts, env=environment)
+        return result.exit_code, " ".join(result.output.split())
+
+    return run
+
+
+async def test_evening_with_a_room_is_drawn_served_and_checked(
+    floodgate: Command, shop: CliServices, settings: Settings, sale_id: str, tmp_path: Path
+) -> None:
+    opens_at = from_ms(shop.clock.now_ms()) + timedelta(seconds=4)
+    await make_sale(shop, sale_id, {"A1": (10, 100, None)}, opens_at=opens_at)
+    keys, closes_at = SaleKeys(sale_id), opens_at - timedelta(seconds=1)
+    status, text = await floodgate("room", "set", sale_id, "--list-closes-at", closes_at.isoformat())
+    assert status == 0, text
+    named = await floodgate("draw", "announce", sale_id)
+    assert named[0] == 0
+    assert f"{sale_id} draws by drand:52db9ba7" in named[1]
+    at = opens_at + timedelta(hours=1)
+    named = await floodgate("draw", "announce", sale_id, "--source", "the lottery", "--at", at.isoformat())
+    assert f"{sale_id} draws by the lottery, published at" in named[1]
+    async with run_workers(settings, "room_keeper"):
+
+        async def is_ready() -> bool:
+            return (await lua.read_room(shop.redis, keys)).stage == "open"
+
+        async def state() -> str:
+            return (await shop.rooms.get(sale_id)).state
+
+        async def served() -> int:
+            return (await shop.rooms.get(sale_id)).served
+
+        await eventually(is_ready)
+        await lua.join_room(shop.redis, keys, [(bytes([number]) * 32, 0) for number in range(5)], 100, 0)
+
+        async def is_drawing() -> bool:
+            return await state() == "drawing"
+
+        await eventually(is_drawing)
+        status, text = await floodgate("draw", "run", sale_id, "--randomness", "1 2 3")
+        assert (status, f"the 5 places of {sale_id} are drawn by the lottery: 1 2 3" in text) == (0, True), text
+
+        async def all_served() -> bool:
+            return await served() == 5
+
+        await eventually(all_served)
+    file = tmp_path / "places.txt"
+    assert (await floodgate("draw", "export", sale_id, file))[0] == 0
+    status, text = await floodgate("draw", "verify", file)
+    assert (status, f"the places of 5 tickets of {sale_id} follow" in text) == (0, True), text
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], *lines[:0:-1]]) + "\n")
+    status, text = await floodgate("draw", "verify", file)
+    assert (status, "cannot confirm the draw" in text) == (1, True)
+    status, text = await floodgate("room", "show", sale_id, "--json")
+    assert (status, '"served": 5' in text, "salt" in text) == (0, True, False), text
+    status, text = await floodgate("room", "set", sale_id, "--min-account-age-s", 60)
+    assert (status, "its list is closed" in text) == (1, True), text
