@@ -12,6 +12,7 @@ from lua.script import Script
 
 _RESERVE = Script("reserve").sha.encode()
 
+
 class Proxy:
     """Forwards bytes in both directions.
 
