@@ -16,6 +16,7 @@ from gateway import metrics
 from gateway.admission import Admission
 from gateway.metrics_buffer import MetricsBuffer
 from gateway.order_intake import OrderIntake
+from gateway.resting_connections import RestingConnections
 from gateway.sale_snapshots import SaleSnapshots
 from lua import SaleKeys
 
@@ -25,12 +26,22 @@ _METRICS_FLUSH_INTERVAL_S = 1.0
 _ADOPTION_INTERVAL_S, _ADOPTION_PAUSE_S, _REPORT_INTERVAL_S = 1.0, 0.1, 0.5
 
 
-async def flush_metrics_forever(metrics_buffer: MetricsBuffer, admission: Admission, clock: Clock) -> None:
-    """Flush the buffered counts into the metrics once a second, also after a flush that failed."""
+async def flush_metrics_forever(
+    metrics_buffer: MetricsBuffer, admission: Admission, resting: RestingConnections, clock: Clock
+) -> None:
+    """Flush the buffered counts into the metrics once a second, also after a flush that failed.
+
+    Orders refused for overload are logged here, not one by one: a line costs more than the refusal.
+    """
     while True:
         try:
+            shed_orders, metrics_buffer.shed_orders = metrics_buffer.shed_orders, 0
+            if shed_orders:
+                context = {"orders": shed_orders, "resting_connections": resting.count, "waiting": admission.waiting}
+                _logger.warning("refused orders for overload", extra=context)
             metrics_buffer.flush()
             metrics.WAITING.set(admission.waiting)
+            metrics.RESTING_CONNECTIONS.set(resting.count)
         except Exception as error:  # noqa: BLE001  # the next flush may succeed
             log_failure(_logger, "cannot flush the metrics", error)
         await clock.sleep(_METRICS_FLUSH_INTERVAL_S)

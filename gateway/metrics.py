@@ -50,6 +50,16 @@ RESERVE_SECONDS = Histogram(
     "Time of one reserve call, including the wait for the disk",
     buckets=RESERVE_BOUNDS,
 )
+INTAKE_WAIT_SECONDS = Histogram(
+    "floodgate_intake_wait_seconds",
+    "Wait of the oldest order of a batch from its arrival until the batch is sent to Redis",
+    buckets=RESERVE_BOUNDS,
+)
+RESTING_CONNECTIONS = Gauge(
+    "floodgate_resting_connections",
+    "Connections that were refused and are not read before their Retry-After",
+    multiprocess_mode="livesum",
+)
 WAITING = Gauge("floodgate_intake_waiting_orders", "Orders that wait to be sent to Redis", multiprocess_mode="livesum")
 SALES_BEHIND = Gauge(
     "floodgate_sales_behind",

@@ -49,6 +49,9 @@ class MetricsBuffer:
     def __init__(self) -> None:
         self.reserve_seconds = HistogramBuffer(metrics.RESERVE_BOUNDS)
         self.reserve_batch_orders = HistogramBuffer(metrics.BATCH_BOUNDS)
+        self.intake_wait_seconds = HistogramBuffer(metrics.RESERVE_BOUNDS)
+        self.shed_orders = 0
+        """orders refused for overload since the last flush"""
         self._orders: dict[str, int] = defaultdict(int)
         self._cached_reads: dict[tuple[str, str], int] = defaultdict(int)
         self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
@@ -73,6 +76,7 @@ class MetricsBuffer:
 
     def count_shed(self, code: str, route: str, status: int) -> None:
         """Count a refused order that was not even read; its duration says nothing."""
+        self.shed_orders += 1
         self._orders[code] += 1
         self._requests[route, "POST", status] += 1
 
@@ -91,3 +95,4 @@ class MetricsBuffer:
             histogram.flush(metrics.REQUEST_SECONDS.labels(route))
         self.reserve_seconds.flush(metrics.RESERVE_SECONDS)
         self.reserve_batch_orders.flush(metrics.RESERVE_BATCH_ORDERS)
+        self.intake_wait_seconds.flush(metrics.INTAKE_WAIT_SECONDS)

@@ -1,9 +1,10 @@
 """Batches of the orders of one iteration of the event loop, one Redis call per sale: the hot path.
 
 Orders leave at the end of the iteration in which they arrived or, while calls are in flight, of the iteration after the
-next reply. After a reply the intake waits for two more iterations as long as each brings more orders: clients that have
-just been answered send again, and a call shared by more orders is cheaper for each. A full batch does not wait for
-that, and no timer is used. Each order succeeds or fails alone.
+next reply; full batches leave beside others in flight, so that a long iteration does not end with one of them. After a
+reply the intake waits for two more iterations as long as each brings more orders: clients that have just been answered
+send again, and a call shared by more orders is cheaper for each. A full batch does not wait for that, and no timer is
+used. Each order succeeds or fails alone.
 
 After a lost connection or a timeout it is unknown what Redis did. The intake sends the undecided orders again with the
 same ids and keys: an order that was accepted comes back as a replay of itself. If that does not succeed in time, the
@@ -165,6 +166,9 @@ class OrderIntake:
             if not batch:
                 continue
             queue.inflight += 1
+            self._metrics_buffer.intake_wait_seconds.observe(
+                self._loop.time() - (batch[0].deadline - self._order_timeout_s)
+            )
             call = self._loop.create_task(self._run_batch(queue, batch))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)

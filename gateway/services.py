@@ -175,7 +175,7 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
             poll_backlog_forever(services.redis, snapshots, admission, clock),
             services.resting.resume_forever(),
             FleetUsage(services.redis, admission.rate_limits, clock, services.ids.new().bytes).exchange_forever(),
-            flush_metrics_forever(services.metrics_buffer, admission, clock),
+            flush_metrics_forever(services.metrics_buffer, admission, services.resting, clock),
         ):
             stack.push_async_callback(cancel_and_wait, asyncio.create_task(loop))
         yield services
