@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from math import ceil
 from typing import Any, ClassVar
@@ -97,13 +98,20 @@ class RateLimited(TooManyRequests):
     retry_after_s: ClassVar[int | None] = None  # computed, in the headers
 
     def __init__(self, limit: str, rate_per_s: float, burst: int, wait_s: int, retry_after_s: int) -> None:
-        super().__init__(f"more than {rate_per_s:g} orders per second of one {limit}; wait {wait_s} s", limit=limit)
+        detail, policy, state = _rate_texts(limit, rate_per_s, burst, wait_s)
+        super().__init__(detail, limit=limit)
         self.rest_s = retry_after_s
-        self.headers = (
-            ("Retry-After", str(retry_after_s)),
-            ("RateLimit-Policy", f'"{limit}";q={burst};w={ceil(burst / rate_per_s)}'),
-            ("RateLimit", f'"{limit}";r=0;t={wait_s}'),
-        )
+        self.headers = (("Retry-After", str(retry_after_s)), policy, state)
+
+
+@lru_cache(maxsize=1_000)
+def _rate_texts(limit: str, rate_per_s: float, burst: int, wait_s: int) -> tuple[str, tuple[str, str], tuple[str, str]]:
+    """Return detail and headers of a refusal. They are kept: refused clients come again."""
+    return (
+        f"more than {rate_per_s:g} orders per second of one {limit}; wait {wait_s} s",
+        ("RateLimit-Policy", f'"{limit}";q={burst};w={ceil(burst / rate_per_s)}'),
+        ("RateLimit", f'"{limit}";r=0;t={wait_s}'),
+    )
 
 
 _CODES_BY_STATUS = {

@@ -221,6 +221,12 @@ async def test_pages_in_memory_outlive_redis_and_postgres(
         assert await eventually(_becomes(read_offers, (True, [None, None])), 5)
         redis.refuse = False
         assert await eventually(_becomes(read_offers, (False, [50, 20])), 10)
+        redis.hold.clear()  # it hangs
+        assert await eventually(_becomes(read_offers, (True, [None, None])), 5)
+        async with asyncio.timeout(1):
+            assert await read_offers() == (True, [None, None])
+        redis.hold.set()
+        assert await eventually(_becomes(read_offers, (False, [50, 20])), 10)
         postgres.cut()
         until = monotonic() + 2.5  # longer than anything stays new
         while monotonic() < until:
