@@ -45,7 +45,8 @@ class _Expected(NamedTuple):
     The reason is that fewer than `units` of `sku` are free, the state of its whole sale, or `problem`.
     """
 
-    field: bytes
+    user_id: str
+    key: str
     on_rechecked: OnRechecked
     sku: str = _WHOLE_SALE
     units: int = 1
@@ -118,13 +119,13 @@ class ExpectedRefusals:
         units: int = 1,
     ) -> None:
         """Recheck an order together with the others of this iteration."""
-        self._add(sale, _Expected(idempotency_field(user_id, key), on_rechecked, sku, units))
+        self._add(sale, _Expected(user_id, key, on_rechecked, sku, units))
 
     def refuse_unless_repeat(
         self, sale_id: str, user_id: str, key: str, on_rechecked: OnRechecked, problem: ProblemError
     ) -> None:
         """Refuse an order with a problem if its key is not known: the repeat of an accepted order has its answer."""
-        self._add(self._find(sale_id), _Expected(idempotency_field(user_id, key), on_rechecked, problem=problem))
+        self._add(self._find(sale_id), _Expected(user_id, key, on_rechecked, problem=problem))
 
     def _add(self, sale: RefusingSale, order: _Expected) -> None:
         sale.waiting.append(order)
@@ -167,9 +168,14 @@ class ExpectedRefusals:
             snapshot = self._snapshots.cached(sale.sale_id)
             if snapshot is not None and not sale.is_closed:
                 skus.update(snapshot.items)
-        day, fields = self._clock.now_ms() // DAY_MS, [order.field for order in batch]
+        day, fields = self._clock.now_ms() // DAY_MS, [idempotency_field(order.user_id, order.key) for order in batch]
+        others = [SaleKeys(sale_id) for sale_id in self._snapshots.ids_with_live_keys() if sale_id != sale.sale_id]
         try:
             recheck = await lua.recheck(self._link, sale.keys, day, list(skus), fields)
+            if others:  # a key names one order over all sales
+                keys = [(order.user_id, order.key) for order in batch]
+                used = await lua.read_used_keys(self._link, others, day, keys)
+                recheck.known.update(position for position, is_used in enumerate(used) if is_used)
         except (*REDIS_UNAVAILABLE, ProblemError):
             return None
         except Exception:

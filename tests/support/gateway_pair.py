@@ -129,6 +129,8 @@ async def open_gateway_pair(settings: Settings, shop: CliServices, prefix: str) 
         later = from_ms(shop.clock.now_ms() // 1000 * 1000) + timedelta(days=1)
         await make_sale(shop, f"{name}-later", ITEMS, opens_at=later)
     async with open_gateway(settings) as fast, open_gateway(settings, fast_path=False) as slow:
+        # What the fast path expects to be refused it refuses before it looks for mistakes: test_expected_refusals.
+        fast.services.expected_refusals.learn = lambda sale_id, result: None  # type: ignore[method-assign]
         yield GatewayPair(prefix, fast, slow)
 
 
