@@ -20,6 +20,7 @@ from commerce.kernel.errors import ProblemError
 from gateway import problems
 from gateway.connections import AiohttpHandler, ConnectionRegistry, ConnectionState
 from gateway.decoding import check_idempotency_key
+from gateway.fast_joins import take_join
 from gateway.lingering import close_after_client
 from gateway.order_connection import ORDER_LINE, OrderConnection
 from gateway.problems import RequestTimeout
@@ -30,7 +31,7 @@ _REQUEST_START = re.compile(rb"[A-Z]{3,10} /")
 _PARTIAL_METHOD = re.compile(rb"[A-Z]{0,10}")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _EMPTY_LINES = re.compile(rb"\A(?:\r\n)+")
-_GET_LINE = re.compile(rb"GET (/[!-~]*) HTTP/1\.1\r\n")
+_BODILESS_LINE = re.compile(rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n")
 _IDLE = ConnectionState.IDLE
 
 
@@ -206,8 +207,8 @@ class FastPathConnection(OrderConnection):
     # Reads.
 
     def _take_read(self, head: RequestHead, end: int) -> bool:
-        """Let memory answer a GET in the common form. Returns False if aiohttp is to answer it."""
-        line = _GET_LINE.match(self._buffer)
+        """Answer a GET or a join in the common form. Returns False if aiohttp is to answer it."""
+        line = _BODILESS_LINE.match(self._buffer)
         connection = head.values[head.layout.connection]
         if (
             line is None
@@ -220,7 +221,11 @@ class FastPathConnection(OrderConnection):
         request, self._buffer = self._buffer, self._buffer[end:]
         self._state = ConnectionState.ANSWERING
         request_id = self._choose_request_id(head.values[head.layout.request_id])
-        if self._services.fast_reads.take(line[1], head, request_id, self._send_read):
+        if line[1] == b"GET":
+            is_taken = self._services.fast_reads.take(line[2], head, request_id, self._send_read)
+        else:
+            is_taken = take_join(self._services, line[2], head, self.client, request_id, self._send_read)
+        if is_taken:
             return True
         self._state, self._buffer = ConnectionState.IDLE, request
         return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 import lua
@@ -19,10 +20,13 @@ from lua import JoinResult, SaleKeys
 _logger = logging.getLogger(__name__)
 
 
+Outcome = JoinResult | ProblemError
+
+
 class _Join(NamedTuple):
     ticket_hash: bytes
     shown: int
-    future: asyncio.Future[JoinResult]
+    resolve: Callable[[Outcome], None]
 
 
 class RoomJoins:
@@ -36,26 +40,21 @@ class RoomJoins:
         self._calls: set[asyncio.Task[None]] = set()
         self._count = 0
 
-    async def join(self, room: Room, ticket_hash: bytes, shown: int) -> JoinResult:
-        """Give a customer his place. `shown` is the number of his verified ticket, 0 for none.
+    def submit(self, room: Room, ticket_hash: bytes, shown: int, resolve: Callable[[Outcome], None]) -> None:
+        """Give a customer his place, and call `resolve` once with it or with a problem.
 
-        Raises `Overloaded` if too many joins wait, `NotReady` if Redis does not answer.
+        `shown` is the number of his verified ticket, 0 for none. Raises `Overloaded` if too many joins wait.
         """
         if self._count >= self._limits.waiting_joins:
             raise Overloaded("too many people are joining at this moment; repeat the request")
-        future: asyncio.Future[JoinResult] = asyncio.get_running_loop().create_future()
         queue = self._waiting.get(room.sale_id)
         if queue is None:
             queue = self._waiting[room.sale_id] = deque()
             call = asyncio.create_task(self._send(room, queue))
             self._calls.add(call)
             call.add_done_callback(self._calls.discard)
-        queue.append(_Join(ticket_hash, shown, future))
+        queue.append(_Join(ticket_hash, shown, resolve))
         self._count += 1
-        try:
-            return await future
-        finally:
-            self._count -= 1
 
     async def leave(self, room: Room, ticket_hash: bytes) -> bool:
         """Take a customer out of the room. Returns False if he was not in it."""
@@ -78,13 +77,12 @@ class RoomJoins:
             except Exception as error:  # noqa: BLE001  # log_failure tells outages from bugs
                 log_failure(_logger, "cannot join people to a room", error, sale_id=room.sale_id, count=len(batch))
                 outcome = NotReady("cannot join at the moment; repeat the request")
+            self._count -= len(batch)
             for number, join in enumerate(batch):
-                if join.future.done():  # its client is gone
-                    continue
-                if isinstance(outcome, ProblemError):
-                    join.future.set_exception(outcome)
-                else:
-                    join.future.set_result(outcome[number])
+                try:
+                    join.resolve(outcome if isinstance(outcome, ProblemError) else outcome[number])
+                except Exception:
+                    _logger.exception("cannot answer a join")
         del self._waiting[room.sale_id]
 
     async def _join_batch(self, room: Room, batch: list[_Join]) -> list[JoinResult]:

@@ -90,8 +90,7 @@ class RoomStatus:
             )
         if number <= room.expired:
             raise TurnMissed(
-                f"your turn of {room.served_valid_s} s is over; an order that you placed is found by its key; "
-                "join again to stand at the end",
+                f"your turn of {room.served_valid_s} s is over; join again to stand at the end",
                 number=number,
                 served=room.served,
             )

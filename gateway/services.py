@@ -75,6 +75,7 @@ from gateway.public_pages import PublicPages
 from gateway.read_responses import ReadResponder
 from gateway.request_head import HeadParser
 from gateway.resting_connections import RestingConnections
+from gateway.room_entrance import RoomEntrance
 from gateway.room_joins import RoomJoins
 from gateway.room_status import RoomStatus
 from gateway.sale_snapshots import SaleSnapshots
@@ -122,7 +123,7 @@ class GatewayServices:
     sales: Sales
     rooms: WaitingRooms
     room_status: RoomStatus
-    room_joins: RoomJoins
+    room_entrance: RoomEntrance
     stock: StockChanges
     orders: Orders
     staff_requests: StaffRequests
@@ -235,7 +236,7 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         sales=sales,
         rooms=rooms,
         room_status=room_status,
-        room_joins=RoomJoins(link, settings),
+        room_entrance=RoomEntrance(room_status, RoomJoins(link, settings), clock),
         stock=StockChanges(db, redis, clock, RetryPolicy.from_settings(jobs)),
         orders=orders,
         staff_requests=StaffRequests(db, clock),

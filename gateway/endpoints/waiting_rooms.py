@@ -8,18 +8,10 @@ from functools import partial
 
 from aiohttp import web
 
-from commerce.kernel.clock import from_ms, to_ms
-from commerce.kernel.errors import NotReady
-from commerce.waiting_rooms.errors import AccountTooNew, RoomEnded, RoomFull, RoomNotOpen
-from commerce.waiting_rooms.model import PublicRoom, Room, RoomPlace
-from commerce.waiting_rooms.tickets import hash_of
-from gateway import metrics
-from gateway.auth import Identity
+from commerce.waiting_rooms.model import PublicRoom, RoomPlace
 from gateway.cached_content import content_response
 from gateway.endpoints.parameters import IF_NONE_MATCH, ROOM_TICKET, SALE
 from gateway.operations import Call, Operation, json_response
-from gateway.room_status import expected_wait_s
-from lua import JoinOutcome
 
 _TICKET_LIFETIME = timedelta(days=1)
 _DRAW_MAX_AGE_S, _DOWNLOAD_TIMEOUT_S = 5, 300
@@ -41,39 +33,14 @@ async def join_room(call: Call) -> web.Response:
     Who joins before the list closes gets a number in the draw; join again then to learn it. Who joins later stands at
     the end. Send your last ticket along, if you have one: it proves your place.
     """
-    services, user_id = call.services, call.identity.subject
-    room = services.room_status.find(call.parameters["sale_id"])
-    now_ms = services.clock.now_ms()
-    _check_may_join(room, call.identity, now_ms)
-    tickets, ticket = services.room_status.tickets, call.parameters[ROOM_TICKET.name]
-    shown = tickets.verify(room.sale_id, user_id, ticket, now_ms / 1000) if ticket else None
-    ticket_hash, nonce = hash_of(room.salt, room.sale_id, user_id)
-    outcome, number = await services.room_joins.join(room, ticket_hash, shown or 0)
-    metrics.ROOM_JOINS.labels(outcome.name.lower()).inc()
-    if outcome is JoinOutcome.FULL:
-        raise RoomFull(f"the room takes {room.max_waiting} people and is full; try again later")
-    if outcome is JoinOutcome.NOT_READY:
-        raise NotReady("the room is being prepared; repeat the request")
-    expires_ms = max(now_ms, to_ms(room.opens_at)) + _TICKET_LIFETIME // timedelta(milliseconds=1)
-    place = RoomPlace(
-        sale_id=room.sale_id,
-        state=room.state,
-        ticket=tickets.sign(room.sale_id, user_id, number, expires_ms // 1000),
-        number=number or None,
-        ahead=max(0, number - room.served - 1) if number else None,
-        expected_wait_s=expected_wait_s(room, number),
-        ticket_hash=ticket_hash.hex(),
-        nonce=nonce.hex(),
-    )
+    entrance, ticket = call.services.room_entrance, call.parameters[ROOM_TICKET.name]
+    place = await entrance.join(call.parameters["sale_id"], call.identity, ticket)
     return json_response(place, headers={"Cache-Control": "no-store"})
 
 
 async def leave_room(call: Call) -> web.Response:
     """Leave the waiting room: your place is given up. A repeat changes nothing."""
-    room = call.services.room_status.find(call.parameters["sale_id"])
-    ticket_hash, _ = hash_of(room.salt, room.sale_id, call.identity.subject)
-    if await call.services.room_joins.leave(room, ticket_hash):
-        metrics.ROOM_JOINS.labels("left").inc()
+    await call.services.room_entrance.leave(call.parameters["sale_id"], call.identity.subject)
     return web.Response(status=204)
 
 
@@ -94,20 +61,6 @@ async def read_draw(call: Call) -> web.StreamResponse:
                 await response.write(part)
             await response.write_eof()
         return response
-
-
-def _check_may_join(room: Room, identity: Identity, now_ms: int) -> None:
-    if room.state == "ended":
-        raise RoomEnded("everything is sold, or the sale is over: nobody waits any more")
-    if now_ms < to_ms(room.join_opens_at):
-        text = room.join_opens_at.strftime("%Y-%m-%dT%H:%M:%SZ")
-        raise RoomNotOpen(f"the waiting room opens at {text}", opens_at=text)
-    if room.min_account_age_s:
-        if identity.account_created_s is None:
-            raise AccountTooNew("this sale asks for the age of the account: the token needs `account_created_at`")
-        newest = from_ms(to_ms(room.list_closes_at) - room.min_account_age_s * 1000)
-        if identity.account_created_s > to_ms(newest) // 1000:
-            raise AccountTooNew(f"only accounts created before {newest:%Y-%m-%dT%H:%M:%SZ} take part")
 
 
 _PATH = "/v1/sales/{sale_id}/room"
