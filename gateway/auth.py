@@ -38,7 +38,7 @@ class Identity:
     account_created_s: int | None = None
     """when the customer's account was created, in seconds since 1970, if the token tells"""
     user_hash: int = 0
-    """the same 32 bits for the same user in all processes"""
+    """32 bits that are the same in all processes"""
 
 
 class Authenticator:

@@ -2,8 +2,8 @@
 
 A refusal teaches this process what the next orders will hear. They are not decoded, priced and sent to `reserve.lua`
 any more. `recheck.lua` confirms the refusal of all that arrive in one iteration of the event loop by one small call,
-made after they have arrived. So the answers are never older than the requests: stock that comes back is bought at once,
-and an order whose key is known, which must be answered as before, goes the ordinary way.
+made after they have arrived. So the answers are never older than the requests: added stock is bought at once, and an
+order whose key is known, which must be answered as before, goes the ordinary way.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _Expected(NamedTuple):
 
 
 class RefusingSale:
-    """What is known of a sale that refuses orders."""
+    """A sale that refuses orders, as far as this process knows."""
 
     __slots__ = ("is_closed", "keys", "prebuilt", "rechecking", "sale_id", "sold_out", "waiting")
 
@@ -62,7 +62,7 @@ class RefusingSale:
         self.sale_id = sale_id
         self.keys = SaleKeys(sale_id)
         self.is_closed = False
-        """it is not open yet, paused or closed"""
+        """true if the sale is not open yet, paused or closed"""
         self.sold_out: set[str] = set()
         self.waiting: list[_Expected] = []
         self.rechecking: asyncio.Task[None] | None = None
@@ -124,7 +124,7 @@ class ExpectedRefusals:
     def refuse_unless_repeat(
         self, sale_id: str, user_id: str, key: str, on_rechecked: OnRechecked, problem: ProblemError
     ) -> None:
-        """Refuse an order with a problem if its key is not known: the repeat of an accepted order has its answer."""
+        """Refuse an order with a problem, unless it is the repeat of an accepted order."""
         self._add(self._find(sale_id), _Expected(user_id, key, on_rechecked, problem=problem))
 
     def _add(self, sale: RefusingSale, order: _Expected) -> None:
@@ -152,7 +152,7 @@ class ExpectedRefusals:
                 for position, order in enumerate(batch):
                     refusal: PrebuiltRefusals | ProblemError | None = order.problem
                     if recheck is not None:
-                        refusal = None if position in recheck.known else self._refusal(sale, recheck, order)
+                        refusal = None if position in recheck.repeats else self._refusal(sale, recheck, order)
                     self._resolve(order, refusal)
         finally:
             sale.rechecking = None
@@ -175,7 +175,7 @@ class ExpectedRefusals:
             if others:  # a key names one order over all sales
                 keys = [(order.user_id, order.key) for order in batch]
                 used = await lua.read_used_keys(self._link, others, day, keys)
-                recheck.known.update(position for position, is_used in enumerate(used) if is_used)
+                recheck.repeats.update(position for position, is_used in enumerate(used) if is_used)
         except (*REDIS_UNAVAILABLE, ProblemError):
             return None
         except Exception:

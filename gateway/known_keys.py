@@ -1,4 +1,4 @@
-"""The idempotency keys of orders that this process has seen accepted: their repeats come before new orders."""
+"""Idempotency keys of accepted orders, whose repeats come before new orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Refusals of an overloaded gateway: decided from the head alone, answered with bytes built once a second.
+"""Refusals for overload, decided from the head alone and answered with prebuilt bytes.
 
 Both matter. A refusal that costs as much as an order melts the gateway when most of a crowd is to be refused.
 """

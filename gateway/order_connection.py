@@ -6,6 +6,7 @@ It places at most one order at a time, so responses keep the sequence of request
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable
 from time import perf_counter
 
@@ -76,8 +77,8 @@ class OrderConnection(TrackedConnection):
                 expected.submit(sale, user_id, key, self._on_rechecked)
                 return
             order = decode_order_body(body)
-            if expected.is_active and (found := expected.find_sku(order)):
-                sale, sku, units = found
+            if expected.is_active and (sold_out := expected.find_sku(order)):
+                sale, sku, units = sold_out
                 expected.submit(sale, user_id, key, self._on_rechecked, sku, units)
                 return
             self._check_turn(order)
@@ -247,10 +248,10 @@ class OrderConnection(TrackedConnection):
         else:
             self._rest(rest_s)
 
+    @abstractmethod
     def _become_idle(self) -> None:
-        """Take the next request; `FastPathConnection` does it."""
-        raise NotImplementedError
+        """Take the next request."""
 
+    @abstractmethod
     def _rest(self, rest_s: float) -> None:
-        """Take the next request after a rest; `FastPathConnection` does it."""
-        raise NotImplementedError
+        """Take the next request after a rest."""

@@ -1,4 +1,4 @@
-"""Connections that were refused, and are not read again before the moment they were told.
+"""Refused connections, which are not read before their Retry-After.
 
 TCP holds back what an impatient client sends meanwhile, so refused clients cannot take the time of those who are
 served. How long they rest grows with their number: together they come back no faster than they can be refused.

@@ -46,7 +46,7 @@ from commerce.shipping.service import Shipping
 from commerce.staff_requests.service import StaffRequests
 from commerce.waiting_rooms.service import WaitingRooms
 from commerce.waiting_rooms.tickets import RoomTickets
-from config.settings import Settings
+from config.settings import LimitSettings, Settings
 from gateway import metrics
 from gateway.admission import Admission
 from gateway.auth import Authenticator, room_ticket_key
@@ -57,7 +57,7 @@ from gateway.background_loops import (
     poll_backlog_forever,
     report_entries_forever,
 )
-from gateway.change_watcher import ChangeWatcher
+from gateway.change_watcher import ChangeWatcher, SequencePoller, Topic
 from gateway.client_addresses import ClientAddresses
 from gateway.dependency_checks import DatabaseMonitor, SharedCheck, build_redis_check
 from gateway.expected_refusals import ExpectedRefusals
@@ -184,20 +184,22 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 
 
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
-    limits, jobs, shipping_settings, clock = settings.limits, settings.jobs, settings.shipping, SystemClock()
+    limits, jobs, clock = settings.limits, settings.jobs, SystemClock()
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
     ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
-    known_keys = KnownKeys()
-    snapshots = SaleSnapshots(sales, clock)
+    known_keys, snapshots = KnownKeys(), SaleSnapshots(sales, clock)
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
     rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), clock)
-    responder = ReadResponder(response_heads, metrics_buffer)
+    responder, order_reads = (
+        ReadResponder(response_heads, metrics_buffer),
+        OrderReads(orders, snapshots, metrics_buffer),
+    )
+    page_cache = PageCache(snapshots, responder, metrics_buffer, clock)
     fast_reads = FastReads(
-        *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
-        *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status),
+        *(auth, snapshots, public_pages, page_cache, orders, order_reads, responder, room_status),
         page_items=limits.page_items,
         stopping=stopping,
     )
@@ -206,9 +208,9 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
     providers, carriers = await _open_external_systems(stack, settings, clock)
     metrics.create_series(providers, carriers.webhook_readers)
     intake = OrderIntake(redis, link, settings, clock, admission, metrics_buffer, snapshots.ids_with_live_keys)
-    rates, shipping = Rates(db, clock), Shipping(db, clock, shipping_settings)
-    assignment = CarrierAssignment(rates, carriers, shipping_settings)
-    fulfilment = Fulfilment(db, clock, ids, assignment, carriers, shipping_settings)
+    rates, shipping = Rates(db, clock), Shipping(db, clock, settings.shipping)
+    assignment = CarrierAssignment(rates, carriers, settings.shipping)
+    fulfilment = Fulfilment(db, clock, ids, assignment, carriers, settings.shipping)
     return GatewayServices(
         settings=settings,
         clock=clock,
@@ -245,19 +247,22 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
         shipping=shipping,
         carriers=carriers,
         fulfilment=fulfilment,
-        printing=DocumentPrinter(db, fulfilment, shipping_settings.timezone),
+        printing=DocumentPrinter(db, fulfilment, settings.shipping.timezone),
         rates=rates,
         fleet=_build_fleet(settings, db, clock, ids),
         route_execution=RouteExecution(db, clock, partial(_apply_vehicle_events, shipping)),
         dead_letters=DeadLetters(db, redis, clock, persist),
-        watcher=ChangeWatcher(
-            {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}, clock, limits
-        ),
+        watcher=_build_watcher(orders, shipping, clock, limits),
         client_addresses=ClientAddresses(settings.http, admission.rate_limits.addresses),
         redis_check=build_redis_check(redis, link, settings, clock),
         database_monitor=DatabaseMonitor(settings.database(), clock),
         stopping=stopping,
     )
+
+
+def _build_watcher(orders: Orders, shipping: Shipping, clock: Clock, limits: LimitSettings) -> ChangeWatcher:
+    pollers: dict[Topic, SequencePoller] = {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}
+    return ChangeWatcher(pollers, clock, limits)
 
 
 async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:

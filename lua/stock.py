@@ -181,15 +181,15 @@ def _parse_result(part: int | list[Any], accepted: ReserveResult | None) -> Rese
 
 
 class Recheck(NamedTuple):
-    """What Redis says to a batch of orders that are expected to be refused.
+    """Redis's decision on a batch of orders that are expected to be refused.
 
     `outcome` is of the whole sale; None if it takes orders. `free` has the units free of each SKU that was asked for,
-    `known` the positions of orders whose key is known.
+    `repeats` the positions of orders whose key is known.
     """
 
     outcome: ReserveResult | None
     free: dict[str, int]
-    known: set[int]
+    repeats: set[int]
 
 
 async def recheck(client: Commands, keys: SaleKeys, day: int, skus: Sequence[str], fields: Sequence[bytes]) -> Recheck:
@@ -198,9 +198,9 @@ async def recheck(client: Commands, keys: SaleKeys, day: int, skus: Sequence[str
     `fields` are those of the orders in the idempotency keys, `day` is as for `reserve`. Raises redis's errors.
     """
     arguments: list[Argument] = [day, len(fields), len(skus), *skus, *fields]
-    outcome, free, known = await _recheck.call(client, keys.recheck_keys(day), arguments)
+    outcome, free, repeats = await _recheck.call(client, keys.recheck_keys(day), arguments)
     refusal = None if outcome == 0 else _parse_result(outcome, None)
-    return Recheck(refusal, dict(zip(skus, free, strict=bool(free))), set(known))
+    return Recheck(refusal, dict(zip(skus, free, strict=bool(free))), set(repeats))
 
 
 @dataclass(frozen=True, slots=True)

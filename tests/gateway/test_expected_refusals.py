@@ -1,4 +1,4 @@
-"""Orders that are expected to be refused: rechecked together, never with an answer of the past (P1, P3)."""
+"""Expected refusals: rechecked together, never with an answer of the past (P1, P3)."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ async def test_sale_that_is_sold_out_is_refused_before_decoding(
     assert (await gateway.order(order_body(sale_id, ("b", 1)))).status == 202
 
 
-async def test_sale_opens_for_those_who_asked_before(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+async def test_sale_opens_for_customers_refused_before(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
     opens_at = from_ms(shop.clock.now_ms()) + timedelta(seconds=4)
     await make_sale(shop, sale_id, {"a": (100, 100, None)}, opens_at=opens_at)
     body = order_body(sale_id, ("a", 1))

@@ -1,4 +1,4 @@
-"""P10: an overloaded gateway refuses for next to nothing, by user, and does not read who it has refused."""
+"""P10: an overloaded gateway refuses cheaply, by user, and does not read refused clients."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_refused_connection_is_not_read_before_retry_after(
     sale_id: str,
     direct: bool,
 ) -> None:
-    """That of a proxy is: it brings the requests of others too."""
+    """A proxy's connection is read: it brings the requests of others too."""
     keys = await make_sale(shop, sale_id, {"a": (50, 100, None)})
     loop = asyncio.get_running_loop()
     async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
@@ -152,10 +152,10 @@ async def test_repeat_of_accepted_order_comes_before_new_ones(
     authorization = f"Bearer {token(gateway.settings)}".encode()
     shedder = gateway.services.shedder
     assert shedder.refuses(2.0, authorization, b"new")
-    known = [key for key in gateway.services.auth._verified_customers if isinstance(key, bytes)]
-    assert not shedder.refuses(2.0, known[0], b"mine")
-    assert shedder.refuses(2.0, known[0], b"new")
-    assert shedder.refuses(3.0, known[0], b"mine")
+    verified = [key for key in gateway.services.auth._verified_customers if isinstance(key, bytes)]
+    assert not shedder.refuses(2.0, verified[0], b"mine")
+    assert shedder.refuses(2.0, verified[0], b"new")
+    assert shedder.refuses(3.0, verified[0], b"mine")
     assert not shedder.refuses(-1.0, None, None)
 
 

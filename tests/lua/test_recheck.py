@@ -36,7 +36,7 @@ async def test_recheck_tells_free_units_and_known_keys(shop: CliServices, sale_i
 async def test_recheck_finds_key_of_yesterday(shop: CliServices, keys: SaleKeys) -> None:
     yesterday = shop.clock.now_ms() // DAY_MS - 1
     await shop.redis.hset(keys.keys(yesterday).decode(), idempotency_field("u", "k").decode(), "record")
-    assert (await recheck(shop, keys, [], ("u", "k"), ("u", "l"))).known == {0}
+    assert (await recheck(shop, keys, [], ("u", "k"), ("u", "l"))).repeats == {0}
 
 
 async def test_recheck_of_thousands_finds_each_known_key(shop: CliServices, sale_id: str, keys: SaleKeys) -> None:
@@ -45,7 +45,7 @@ async def test_recheck_of_thousands_finds_each_known_key(shop: CliServices, sale
     fields = [("u", "k") if number in (0, 3_999, 4_000, 8_999) else ("u", f"{number}") for number in range(9_000)]
     skus = ["a", *(f"s{number}" for number in range(4_500)), "b"]
     result = await recheck(shop, keys, skus, *fields)
-    assert result.known == {0, 3_999, 4_000, 8_999}
+    assert result.repeats == {0, 3_999, 4_000, 8_999}
     assert len(result.free) == 4_502
     assert (result.free["a"], result.free["b"]) == (4, 1)
 
