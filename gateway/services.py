@@ -186,22 +186,15 @@ async def open_gateway_services(settings: Settings) -> AsyncIterator[GatewayServ
 async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayServices:
     limits, jobs, clock = settings.limits, settings.jobs, SystemClock()
     redis, db = await stack.enter_async_context(connect_databases(settings, "gateway"))
-    ids, metrics_buffer, response_heads = IdGenerator(clock), MetricsBuffer(), ResponseHeads()
+    ids, metrics_buffer, response_heads, known_keys = IdGenerator(clock), MetricsBuffer(), ResponseHeads(), KnownKeys()
     sales, orders, admission = Sales(db, redis, clock), Orders(db, redis, clock), Admission(limits, clock)
     known_keys, snapshots = KnownKeys(), SaleSnapshots(sales, clock)
     await snapshots.refresh()
     auth, catalog, stopping = Authenticator(settings.auth, clock), Catalog(db, clock), asyncio.Event()
     public_pages = PublicPages(snapshots, sales, catalog, clock)
     rooms, room_status = await _open_rooms(settings, WaitingRooms(db, sales, clock), clock)
-    responder, order_reads = (
-        ReadResponder(response_heads, metrics_buffer),
-        OrderReads(orders, snapshots, metrics_buffer),
-    )
-    page_cache = PageCache(snapshots, responder, metrics_buffer, clock)
-    fast_reads = FastReads(
-        *(auth, snapshots, public_pages, page_cache, orders, order_reads, responder, room_status),
-        page_items=limits.page_items,
-        stopping=stopping,
+    fast_reads = _build_fast_reads(
+        limits, clock, auth, snapshots, public_pages, orders, room_status, response_heads, metrics_buffer, stopping
     )
     stack.push_async_callback(fast_reads.close)
     link = await _open_reserve_link(stack, settings)
@@ -263,6 +256,28 @@ async def _build_services(stack: AsyncExitStack, settings: Settings) -> GatewayS
 def _build_watcher(orders: Orders, shipping: Shipping, clock: Clock, limits: LimitSettings) -> ChangeWatcher:
     pollers: dict[Topic, SequencePoller] = {"order": orders.latest_event_seqs, "shipments": shipping.latest_event_seqs}
     return ChangeWatcher(pollers, clock, limits)
+
+
+def _build_fast_reads(
+    limits: LimitSettings,
+    clock: Clock,
+    auth: Authenticator,
+    snapshots: SaleSnapshots,
+    public_pages: PublicPages,
+    orders: Orders,
+    room_status: RoomStatus,
+    response_heads: ResponseHeads,
+    metrics_buffer: MetricsBuffer,
+    stopping: asyncio.Event,
+) -> FastReads:
+    """Build the reads that bypass aiohttp."""
+    responder = ReadResponder(response_heads, metrics_buffer)
+    return FastReads(
+        *(auth, snapshots, public_pages, PageCache(snapshots, responder, metrics_buffer, clock), orders),
+        *(OrderReads(orders, snapshots, metrics_buffer), responder, room_status),
+        page_items=limits.page_items,
+        stopping=stopping,
+    )
 
 
 async def _open_reserve_link(stack: AsyncExitStack, settings: Settings) -> RedisMultiplexer:
