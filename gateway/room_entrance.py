@@ -1,4 +1,4 @@
-"""The entrance of waiting rooms: who may join, and what he is told. Both ways of a request use it."""
+"""The entrance of waiting rooms: it decides who may join, and says which place he has."""
 
 from __future__ import annotations
 
