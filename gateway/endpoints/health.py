@@ -62,7 +62,8 @@ async def ready(call: Call) -> web.Response:
     is_ready = all(result == "ok" for result in checks.values())
     # Both poll Postgres anyway; another query would only delay the probe.
     monitor, cannot_read = services.database_monitor, services.snapshots.unavailable_reason()
-    checks["postgres"] = cannot_read or monitor.failure or "ok"
+    cannot_log_in = None if monitor.is_read_only else monitor.failure
+    checks["postgres"] = cannot_log_in or cannot_read or monitor.failure or "ok"
     readiness = Readiness(
         status="ready" if is_ready else "not_ready",
         durability=durability,
