@@ -37,7 +37,6 @@ class Admission:
         self._clock = clock
         self._target_s = limits.order_wait_target_ms / 1000
         self.rate_limits = RateLimits(limits, clock)
-        self.check_user = self.rate_limits.users.take
         self.backlog = 0
         """orders accepted and not yet in Postgres, over all sales"""
         self.waiting = 0
@@ -57,7 +56,10 @@ class Admission:
         )
 
     def pressure(self, now: float) -> float:
-        """Return how overloaded this process is: below 0 not at all, from 1 on no new order is admitted."""
+        """Return how overloaded this process is: below 0 not at all, from 1 on no new order is admitted.
+
+        `now` is that of `perf_counter`, which like the event loop reads the monotonic clock.
+        """
         if self._is_backlogged or self.waiting_bytes >= self._limits.waiting_bytes:
             return inf
         if self.waiting < self._limits.batch_orders:

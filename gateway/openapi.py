@@ -123,6 +123,9 @@ def _describe_responses(operation: Operation, schemas: dict[str, Any]) -> dict[s
         headers: dict[str, Any] = {"X-Request-Id": request_id}
         if status in _RETRY_AFTER_STATUSES:
             headers["Retry-After"] = {"description": "seconds", "schema": {"type": "integer"}}
+        if status == HTTPStatus.TOO_MANY_REQUESTS and operation.admit:
+            for name, content in (("RateLimit-Policy", "tokens and window of the limit"), ("RateLimit", "tokens left")):
+                headers[name] = {"description": content, "schema": {"type": "string"}}
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "headers": headers,
