@@ -64,7 +64,8 @@ class Authenticator:
 
     def find_recent_customer(self, authorization: str | bytes | None) -> Identity | None:
         """Return the customer of a token that was verified lately, None if that is not known."""
-        return self._verified_customers.get(authorization)  # type: ignore[arg-type]  # None is not in it
+        recent, earlier = self._verified_customers, self._verified_earlier["floodgate"]
+        return recent.get(authorization) or earlier.get(authorization)  # type: ignore[arg-type]  # None is in neither
 
     def identify_staff(self, authorization: str | None, role: Role, *others: Role) -> Identity:
         """Identify staff and check that they have one of the roles. Raises `Unauthorized` or `Forbidden`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -24,6 +25,7 @@ _TOO_MANY_RESPONSE = (
 )
 _TOO_MANY_AT_GATEWAY = "too many connections are open at this gateway; try again in a moment"
 _TOO_MANY_OF_ADDRESS = "too many connections are open from your address; use those, or close some"
+_logger = logging.getLogger(__name__)
 SERVER = "floodgate"
 _TIMEOUT_SWEEP_INTERVAL_S = 0.25
 _MAX_LINGERING_REFUSED = 100
@@ -61,6 +63,8 @@ class ConnectionState:
     """aiohttp, for one request"""
     HANDED_OVER = 3
     """aiohttp, permanently"""
+    RESTING = 4
+    """none: the client was refused, and what it sends before its Retry-After waits"""
 
 
 class ConnectionRegistry:
@@ -147,7 +151,11 @@ class ConnectionRegistry:
             now = loop.time()
             for number, connection in enumerate(list(self._connections), 1):
                 if connection in self._connections:  # it may have been closed during the sweep
-                    connection.enforce_timeouts(now)
+                    try:
+                        connection.enforce_timeouts(now)
+                    except Exception:
+                        _logger.exception("cannot enforce the timeouts of a connection")
+                        connection.abort()
                 if number % _CONNECTIONS_PER_ITERATION == 0:
                     await asyncio.sleep(0)
             self._gauge.set(len(self._connections) + len(self._refused))

@@ -23,6 +23,7 @@ from commerce.orders.model import PlaceOrder
 from commerce.sales.errors import SoldOut
 from gateway.fast_path_responses import ResponseHeads
 from gateway.load_shedding import PrebuiltRefusals
+from gateway.order_intake import redis_unreachable
 from gateway.order_placement import problem_for_outcome
 from gateway.sale_snapshots import SaleSnapshots
 from lua import Recheck, ReserveOutcome, ReserveResult, SaleKeys, idempotency_field
@@ -150,9 +151,11 @@ class ExpectedRefusals:
                 batch, sale.waiting = sale.waiting[:_ORDERS_PER_CALL], sale.waiting[_ORDERS_PER_CALL:]
                 recheck = await self._recheck(sale, batch)
                 for position, order in enumerate(batch):
-                    refusal: PrebuiltRefusals | ProblemError | None = order.problem
-                    if recheck is not None:
-                        refusal = None if position in recheck.repeats else self._refusal(sale, recheck, order)
+                    refusal: PrebuiltRefusals | ProblemError | None = None
+                    if recheck is None or (recheck.outcome and recheck.outcome.outcome is ReserveOutcome.NOT_READY):
+                        refusal = redis_unreachable() if order.problem else None  # it may be a repeat
+                    elif position not in recheck.repeats:
+                        refusal = self._refusal(sale, recheck, order)
                     self._resolve(order, refusal)
         finally:
             sale.rechecking = None
@@ -166,7 +169,7 @@ class ExpectedRefusals:
         if _WHOLE_SALE in skus:
             skus.discard(_WHOLE_SALE)
             snapshot = self._snapshots.cached(sale.sale_id)
-            if snapshot is not None and not sale.is_closed:
+            if snapshot is not None and self._is_sold_out(sale):
                 skus.update(snapshot.items)
         day, fields = self._clock.now_ms() // DAY_MS, [idempotency_field(order.user_id, order.key) for order in batch]
         others = [SaleKeys(sale_id) for sale_id in self._snapshots.ids_with_live_keys() if sale_id != sale.sale_id]
@@ -194,7 +197,8 @@ class ExpectedRefusals:
         if recheck.outcome is not None:
             return self._prebuild(sale, recheck.outcome) if sale.is_closed else None
         if order.sku == _WHOLE_SALE:
-            is_gone = bool(recheck.free) and not any(recheck.free.values())
+            snapshot = self._snapshots.cached(sale.sale_id)
+            is_gone = snapshot is not None and all(recheck.free.get(sku) == 0 for sku in snapshot.items)
         else:
             is_gone = recheck.free[order.sku] < order.units
         return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=order.sku)) if is_gone else None

@@ -39,7 +39,7 @@ class FastPathConnection(OrderConnection):
     """One client's connection."""
 
     __slots__ = (
-        "_body_start", "_buffer", "_handler", "_head", "_is_resting", "_layout", "_request_end",
+        "_body_start", "_buffer", "_handler", "_head", "_layout", "_request_end",
         "_server",
     )  # fmt: skip
 
@@ -50,7 +50,6 @@ class FastPathConnection(OrderConnection):
         self._buffer = b""
         self._head: RequestHead | None = None  # of an order whose body has not arrived in full
         self._body_start = self._request_end = 0
-        self._is_resting = False
 
     # Calls of the transport.
 
@@ -71,7 +70,7 @@ class FastPathConnection(OrderConnection):
         self._buffer = self._buffer + data if self._buffer else data
         if self._state == ConnectionState.IDLE and self._writable:
             self._process_buffer()
-        elif len(self._buffer) > self._limits.body_bytes:
+        elif self._state == ConnectionState.RESTING or len(self._buffer) > self._limits.body_bytes:
             self._transport.pause_reading()  # until the buffer is processed
 
     def eof_received(self) -> bool:
@@ -80,10 +79,15 @@ class FastPathConnection(OrderConnection):
             self._process_buffer()
         if self._state == ConnectionState.IDLE:
             return bool(self._buffer) and not self._writable
+        if self._state == ConnectionState.RESTING:
+            return bool(self._buffer)
         return self._state == ConnectionState.ANSWERING or cast(AiohttpHandler, self._handler).has_pending_response
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._connections.remove(self)
+        if self._state == ConnectionState.RESTING:
+            self._state = ConnectionState.IDLE
+            self._services.resting.remove()
         if self._handler is not None:
             self._handler.connection_lost(exc)
 
@@ -105,20 +109,18 @@ class FastPathConnection(OrderConnection):
         """Close the connection of a silent or slow client; answer one whose body does not arrive."""
         super().enforce_timeouts(now)
         if self._state == ConnectionState.IDLE:
-            if self._is_resting:
-                return
             if self._head is not None:
                 if now - self._since > self._limits.request_body_timeout_s:
                     self._refuse_body()
             elif now - self._since > self._limits.request_head_timeout_s:
                 self._transport.close()
-        elif self._handler is not None and self._state != ConnectionState.ANSWERING:
+        elif self._handler is not None and self._state not in (ConnectionState.ANSWERING, ConnectionState.RESTING):
             is_late = self._handler.is_idle and now - self._since > self._limits.request_head_timeout_s
             if is_late or (self._eof and not self._handler.has_pending_response):
                 self._transport.close()
 
     def close_gracefully(self) -> None:
-        if self._state == ConnectionState.IDLE or (
+        if self._state in (ConnectionState.IDLE, ConnectionState.RESTING) or (
             self._state == ConnectionState.HANDED_OVER and cast(AiohttpHandler, self._handler).is_idle
         ):
             self._transport.close()
@@ -127,8 +129,6 @@ class FastPathConnection(OrderConnection):
 
     def _process_buffer(self) -> None:
         """Process the requests in the buffer until one needs more bytes or is pending."""
-        if self._is_resting:
-            return
         while (
             self._state == ConnectionState.IDLE and self._buffer and self._writable and not self._transport.is_closing()
         ):
@@ -267,17 +267,25 @@ class FastPathConnection(OrderConnection):
             self._process_buffer()
 
     def _rest(self, rest_s: float) -> None:
-        """Read again after a rest. Connections of proxies do not rest: they bring the requests of others too."""
+        """Take requests again after a rest. Proxies do not rest: they bring the requests of others too.
+
+        The connection is read until the client sends something, so that the end of a client is noticed.
+        """
         if self.client.address is None or rest_s <= 0 or self._eof or self._transport.is_closing():
             self._become_idle()
             return
-        self._transport.pause_reading()
-        self._state, self._is_resting = ConnectionState.IDLE, True
+        self._state = ConnectionState.RESTING
+        if self._buffer:
+            self._transport.pause_reading()
         self._services.resting.add(self, rest_s)
 
+    @property
+    def is_resting(self) -> bool:
+        return self._state == ConnectionState.RESTING
+
     def resume(self) -> None:
-        """Read again after a rest."""
-        self._is_resting = False
+        """Take requests again after a rest."""
+        self._state = ConnectionState.IDLE
         self._since = self._loop.time()
         if not self._transport.is_closing():
             self._process_buffer()

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 IpAddress = IPv4Address | IPv6Address
 _MAX_HOPS = 20
+_MAX_COMMAS = 100
 _IPV4_WITH_PORT = re.compile(r"([0-9.]+):[0-9]{1,5}")
 _IPV6_IN_BRACKETS = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]{1,5})?")
 # An element of Forwarded: pairs of a token and a value, which may be a quoted string; RFC 7239, section 4.
@@ -39,12 +40,11 @@ def find_x_forwarded_for(value: str, is_proxy: Callable[[IpAddress], bool]) -> I
 
 
 def find_forwarded(value: str, is_proxy: Callable[[IpAddress], bool]) -> IpAddress | None:
-    """Return the address of the rightmost `for` of a Forwarded header that is no proxy's.
+    """Return the address of the rightmost `for` of a Forwarded header that is no proxy's, None if there is none.
 
-    None if there is none, or if the header is malformed.
+    Everything to the left of it was sent by the client and may be invented, or malformed.
     """
-    elements = _forwarded_elements(value)
-    return _find_client(reversed(elements), is_proxy) if elements is not None else None
+    return _find_client(_iter_forwarded(value), is_proxy)
 
 
 def _find_client(hops: Iterator[str], is_proxy: Callable[[IpAddress], bool]) -> IpAddress | None:
@@ -55,20 +55,33 @@ def _find_client(hops: Iterator[str], is_proxy: Callable[[IpAddress], bool]) -> 
     return None
 
 
-def _forwarded_elements(value: str) -> list[str] | None:
-    """Return the `for` of each element, empty where there is none. None if the header is malformed."""
-    elements, position = [""], 0
-    while position < len(value):
-        match = _PAIR.match(value, position)
+def _iter_forwarded(value: str) -> Iterator[str]:
+    """Yield the `for` of each element from the right, empty where there is none, until one is malformed."""
+    end = start = len(value)
+    for _ in range(_MAX_COMMAS):
+        start = value.rfind(",", 0, start)
+        element = value[start + 1 : end].strip()
+        address = _read_for(element) if element else None
+        if address is not None:
+            yield address
+        if address is not None or not element:  # else the comma may stand in a quoted string
+            end = start
+        if start < 0:
+            return
+
+
+def _read_for(element: str) -> str | None:
+    """Return the `for` of an element, empty if it has none. None if the element is malformed."""
+    address, position = "", 0
+    while True:
+        match = _PAIR.match(element, position)
         if match is None:
             return None
         if match[1].lower() == "for":
-            elements[-1] = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
+            address = match[3] if match[2] is None else re.sub(r"\\(.)", r"\1", match[2])
         position = match.end()
-        separator = value[position : position + 1]
-        if separator == ",":
-            elements.append("")
-        elif separator not in (";", ""):
+        if position == len(element):
+            return address
+        if element[position] != ";":
             return None
         position += 1
-    return elements

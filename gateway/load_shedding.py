@@ -66,12 +66,13 @@ class LoadShedder:
         """
         user = self._auth.find_recent_customer(authorization)
         if user is None:
-            token = authorization or b""
-            user_hash = zlib.crc32(token if isinstance(token, bytes) else token.encode("utf-8", "surrogateescape"))
+            text = authorization or b""
+            header = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+            user_hash = zlib.crc32(header.split(b" ")[-1])  # the token alone: there are many ways to write the rest
             is_repeat = False
         else:
-            text = key.decode("latin-1") if isinstance(key, bytes) else key
-            user_hash, is_repeat = user.user_hash, text is not None and self._known_keys.has(user.subject, text)
+            key = key.decode("latin-1") if isinstance(key, bytes) else key
+            user_hash, is_repeat = user.user_hash, key is not None and self._known_keys.has(user.subject, key)
         return not self._admission.admits(pressure, user_hash, is_repeat=is_repeat)
 
     def check(self, now: float, authorization: bytes | str | None, key: str | None) -> None:

@@ -29,6 +29,8 @@ ORDER_LINE = f"POST {ORDERS_PATH} HTTP/1.1\r\n".encode()
 _STALE = ReserveOutcome.STALE
 _CLOSE = "Connection: close\r\n"
 _MAX_REST_S = 1.0
+_RESUME_DELAY_S = 0.15
+"""longest time until a connection is resumed when its rest is over"""
 _MAX_RATE_LIMITED_REST_S = 30
 _IDLE, _ANSWERING = ConnectionState.IDLE, ConnectionState.ANSWERING
 
@@ -106,7 +108,7 @@ class OrderConnection(TrackedConnection):
     def _choose_rest_s(self, refusal: PrebuiltRefusals) -> float:
         """Return how long a client who presses again rests; never beyond the end of what it was refused for."""
         if refusal.ends_ms:
-            return min(_MAX_REST_S, (refusal.ends_ms - self._services.clock.now_ms()) / 1000)
+            return min(_MAX_REST_S, (refusal.ends_ms - self._services.clock.now_ms()) / 1000 - _RESUME_DELAY_S)
         return _MAX_REST_S
 
     def _on_turn_rechecked(self, refusal: PrebuiltRefusals | ProblemError | None) -> None:
@@ -121,6 +123,9 @@ class OrderConnection(TrackedConnection):
             place(decode_order_body(self._order_arguments[0]))
         except ProblemError as refusal:
             self._refuse(refusal)
+        except Exception:
+            _logger.exception("an order failed", extra={"request_id": self._request_id})
+            self._answer(problems.raw_internal_error(self._request_id))
 
     def _check_turn(self, order: PlaceOrder) -> None:
         """Place an order, unless it is neither a repeat nor the customer's turn in the sale's waiting room."""

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 from uuid import UUID
 
-from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.kernel.tasks import cancel_and_wait
 from commerce.orders.model import Order
 from commerce.orders.service import Orders
@@ -113,8 +112,9 @@ class OrderReads:
         order_ids = [UUID(order_id) for order_id in dict.fromkeys(order_id for order_id, _ in batch)]
         try:
             accepted = await self._orders.find_accepted(order_ids, self._snapshots.sale_ids())
-        except REDIS_UNAVAILABLE:
-            accepted = {}  # the ordinary way answers with the error
+        except Exception as error:  # noqa: BLE001  # the ordinary way meets it again and answers
+            _logger.warning("cannot look for accepted orders", extra={"reason": str(error)})
+            accepted = {}
         orders = {
             str(order_id): AcceptedContent(user_id, encode_order(order))
             for order_id, (user_id, order) in accepted.items()

@@ -101,9 +101,10 @@ class PageCache:
         except Exception as failure:  # noqa: BLE001  # those who wait for the page get the problem
             error = failure
         page.loading = None
-        self._new_pages.pop(target, None)
-        if self._pages.pop(target, None) is not None:
-            self.bytes -= page.size
+        if self._new_pages.get(target) is page:
+            del self._new_pages[target]
+        if (kept := self._pages.pop(target, None)) is not None:
+            self.bytes -= kept.size
         if error is None:
             page.content, page.version = content, version
             page.refresh_at, page.usable_until = self._use_of(content)

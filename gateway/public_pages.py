@@ -12,6 +12,7 @@ from commerce.catalog.errors import NoSuchProduct
 from commerce.catalog.model import VersionedProduct
 from commerce.catalog.service import Catalog
 from commerce.kernel.clock import Clock, from_ms
+from commerce.kernel.errors import NotReady
 from commerce.kernel.paging import Page
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.sales.model import Offer, OfferPage, PublicSale, SaleSnapshot
@@ -81,7 +82,7 @@ class PublicPages:
         """Read the free units of a sale's SKUs, nothing if they cannot be read now."""
         try:
             entries = await self._stock.get_many((sale_id, sku) for sku in skus)
-        except REDIS_UNAVAILABLE:
+        except (*REDIS_UNAVAILABLE, NotReady):  # NotReady: a new connection leads to a server that is not durable
             return {}
         oldest = self._clock.monotonic() - MAX_AGE_S
         if any(entry.read_at < oldest for entry in entries.values()):

@@ -87,6 +87,8 @@ class RefreshingCache(Generic[Key, Value]):
                 is_complete &= entry is not None
         if not old or (is_complete and now < self._retry_at):
             return result
+        if is_complete and len(self._wanted) + len(old) > _MAX_WANTED_KEYS:
+            return result
         batch = self._join_next_batch(old)
         if not (is_complete and self._is_failing):
             await asyncio.wait([batch], timeout=_MAX_WAIT_S if is_complete else None)

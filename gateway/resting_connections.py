@@ -7,10 +7,12 @@ served. How long they rest grows with their number: together they come back no f
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import defaultdict
 from typing import Protocol
 
+_logger = logging.getLogger(__name__)
 _TICKS_PER_S = 20
 _RETURNS_PER_S = 4_000
 _RESUMED_PER_ITERATION = 100
@@ -20,8 +22,15 @@ _MAX_REST_S = 30
 class RestingConnection(Protocol):
     """A connection that can be resumed."""
 
+    @property
+    def is_resting(self) -> bool:
+        """False if the connection was closed meanwhile."""
+
     def resume(self) -> None:
-        """Read again; does nothing if the connection was closed."""
+        """Take requests again."""
+
+    def abort(self) -> None:
+        """Close at once."""
 
 
 class RestingConnections:
@@ -44,14 +53,27 @@ class RestingConnections:
         self._due[tick].append(connection)
         self.count += 1
 
+    def remove(self) -> None:
+        """Count a resting connection that was closed."""
+        self.count -= 1
+
+    def _resume(self, connection: RestingConnection) -> None:
+        if not connection.is_resting:
+            return
+        self.count -= 1
+        try:
+            connection.resume()
+        except Exception:
+            _logger.exception("cannot resume a connection")
+            connection.abort()
+
     async def resume_forever(self) -> None:
         """Resume connections whose rest is over, some at a time, until cancelled."""
         while True:
             now = int(self._loop.time() * _TICKS_PER_S)
             for tick in range(self._next_tick, now + 1):
                 for number, connection in enumerate(self._due.pop(tick, ()), 1):
-                    self.count -= 1
-                    connection.resume()
+                    self._resume(connection)
                     if number % _RESUMED_PER_ITERATION == 0:
                         await asyncio.sleep(0)
             self._next_tick = now + 1

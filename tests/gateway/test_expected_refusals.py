@@ -11,7 +11,9 @@ import pytest
 
 from commerce.kernel.clock import from_ms
 from commerce.sales.model import StockChangeInput
+from commerce.waiting_rooms.errors import NotYourTurn
 from config.settings import Settings
+from gateway.load_shedding import PrebuiltRefusals
 from ops.services import CliServices
 from tests.support.gateway import GatewayResponse, TestGateway, open_gateway
 from tests.support.proxy import open_redis_proxy
@@ -89,6 +91,30 @@ async def test_sale_that_is_sold_out_is_refused_before_decoding(
     assert (await gateway.order(order_body(sale_id, ("b", 1)))).status == 202
 
 
+async def test_sale_that_opens_again_sells_what_is_left(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
+    """One item is sold out and the sale paused: orders of both kinds wait for one recheck when it opens again."""
+    await make_sale(shop, sale_id, {"a": (1, 100, None), "b": (50, 50, None)})
+    assert (await gateway.order(order_body(sale_id, ("a", 1)))).status == 202
+    assert (await gateway.order(order_body(sale_id, ("a", 1)))).code == "sold_out"
+    await shop.sales.pause(sale_id, "test")
+    assert (await gateway.order(order_body(sale_id, ("b", 1)))).code == "sale_paused"
+    expected = gateway.services.expected_refusals
+    sale = expected.find_sale(b'{"sale_id":"%b"' % sale_id.encode())
+    assert sale is not None
+    await shop.sales.open(sale_id, "test")
+    refusals: list[object] = []
+    expected.submit(sale, "user", "one", refusals.append)
+    expected.submit(sale, "user", "two", refusals.append, "a", 1)
+
+    async def are_answered() -> bool:
+        return len(refusals) == 2
+
+    await eventually(are_answered)
+    assert refusals[0] is None, "an order of a sale that takes orders goes the ordinary way"
+    assert isinstance(refusals[1], PrebuiltRefusals)
+    assert refusals[1].code == "sold_out"
+
+
 async def test_sale_opens_for_customers_refused_before(gateway: TestGateway, shop: CliServices, sale_id: str) -> None:
     opens_at = from_ms(shop.clock.now_ms()) + timedelta(seconds=4)
     await make_sale(shop, sale_id, {"a": (100, 100, None)}, opens_at=opens_at)
@@ -149,3 +175,37 @@ async def test_recheck_without_redis_is_answered_as_an_order(
                 return (await gateway.order(body)).code == "sold_out"
 
             await eventually(is_sold_out)
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+async def test_repeat_is_answered_when_the_turn_is_over(
+    make_settings: Callable[..., Settings],
+    servers: Servers,
+    tmp_path: Any,
+    shop: CliServices,
+    sale_id: str,
+    fast_path: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also when Redis does not answer: then nobody knows whether it is a repeat (P9)."""
+    await make_sale(shop, sale_id, {"a": (10, 100, None)})
+    body = order_body(sale_id, ("a", 1))
+
+    def refuse(sale_id: str, user_id: str, ticket: str | bytes | None) -> None:
+        raise NotYourTurn("wait for your turn", 1, served=0)
+
+    async with open_redis_proxy(servers.redis_url, tmp_path) as (proxy, url):
+        limits = {"order_timeout_ms": 600, "redis_call_timeout_ms": 300}
+        async with open_gateway(make_settings(redis_url=url, limits=limits), fast_path=fast_path) as gateway:
+            bought = await gateway.order(body, key="first")
+            rooms = gateway.services.room_status
+            monkeypatch.setattr(rooms, "check_turn", refuse)
+            monkeypatch.setattr(rooms, "guarded", {sale_id: None})
+            repeat = await gateway.order(body, key="first")
+            assert (repeat.status, repeat.body["order_id"]) == (200, bought.body["order_id"])
+            other = await gateway.order(body, key="second")
+            assert (other.status, other.code) == (403, "not_your_turn")
+            proxy.refuse = True
+            proxy.cut()
+            unknown = await gateway.order(body, key="first")
+            assert (unknown.status, unknown.code) == (503, "not_ready")

@@ -10,12 +10,15 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from unittest.mock import AsyncMock
 from uuid import uuid4
 
 import pytest
+from redis.exceptions import ResponseError
 
 from commerce.catalog.model import ProductInput
 from commerce.kernel.clock import SystemClock
+from commerce.kernel.errors import NotReady
 from commerce.kernel.postgres import Connection, Database
 from config.settings import Settings
 from gateway import order_reads, page_cache
@@ -190,6 +193,17 @@ async def test_orders_of_a_batch_reach_their_customers_alone(
     cancelled = await gateway.call("GET", f"/v1/orders/{ids[0]}", user="user-0")
     assert (cancelled.body["status"], cancelled.body["cancel_reason"]) == ("cancelled", "by_customer")
     assert (await gateway.call("GET", f"/v1/orders/{ids[0]}", user=None)).status == 401
+
+
+async def test_order_is_answered_whatever_redis_says(
+    gateway: TestGateway, sale_id: str, shop: CliServices, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is no longer durable, or refuses the command, ends no batch without an answer."""
+    await make_sale(shop, sale_id, {"a": (10, 100, None)})
+    order_id = (await gateway.order(order_body(sale_id, ("a", 1)))).body["order_id"]
+    for error in (NotReady("not durable"), ResponseError("NOPERM")):
+        monkeypatch.setattr(type(gateway.services.orders), "find_accepted", AsyncMock(side_effect=error))
+        assert (await gateway.call("GET", f"/v1/orders/{order_id}")).status == 200
 
 
 async def test_pages_in_memory_outlive_redis_and_postgres(

@@ -6,12 +6,14 @@ import asyncio
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 import lua
 from config.settings import LimitSettings, Settings
 from gateway.admission import Admission
+from gateway.fast_path import FastPathConnection
 from gateway.known_keys import KnownKeys
 from lua import SaleKeys
 from ops.services import CliServices
@@ -159,15 +161,29 @@ async def test_repeat_of_accepted_order_comes_before_new_ones(
     assert not shedder.refuses(-1.0, None, None)
 
 
-async def test_closed_connection_may_rest(gateway: TestGateway) -> None:
-    """A client that has gone is noticed when its connection is read again, and harms nobody."""
-    client = await connect(gateway)
-    await eventually(lambda: has_connections(gateway, 1))
-    [connection] = tracked_connections(gateway)
-    gateway.services.resting.add(connection, 0.0)  # type: ignore[arg-type]
-    client.close()
-    await eventually(lambda: has_connections(gateway, 0))
-    await eventually(lambda: is_nobody_resting(gateway))
+async def test_client_that_leaves_a_resting_connection_is_noticed(make_settings: Callable[..., Settings]) -> None:
+    """Also if it has pressed again, which stops the reading: then when its rest is over."""
+    async with open_gateway(make_settings(http=DIRECT)) as gateway:
+        for sent, rest_s in ((b"", 30.0), (b"GET /health/live HTTP/1.1\r\n", 0.2)):
+            client = await connect(gateway)
+            await eventually(lambda: has_connections(gateway, 1))
+            [connection] = tracked_connections(gateway)
+            assert isinstance(connection, FastPathConnection)
+            connection._rest(rest_s)
+            assert gateway.services.resting.count == 1
+            if sent:
+                await asyncio.get_running_loop().sock_sendall(client, sent)
+            client.close()
+            await eventually(lambda: has_connections(gateway, 0))
+            assert gateway.services.resting.count == 0
+
+
+async def test_connection_that_cannot_be_resumed_harms_no_other(make_settings: Callable[..., Settings]) -> None:
+    async with open_gateway(make_settings(http=DIRECT)) as gateway:
+        for broken in (Mock(is_resting=True, resume=Mock(side_effect=ValueError)), Mock(is_resting=True)):
+            gateway.services.resting.add(broken, 0.0)
+            await eventually(lambda: is_nobody_resting(gateway))
+        broken.resume.assert_called_once()
 
 
 async def has_connections(gateway: TestGateway, count: int) -> bool:

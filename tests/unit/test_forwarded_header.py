@@ -48,6 +48,11 @@ def test_x_forwarded_for_names_rightmost_client(value: str, expected: str | None
         ("proto=http; for=203.0.113.7, for=10.0.0.1", "203.0.113.7"),
         ('for=198.51.100.1;by="a,b", for=203.0.113.7', "203.0.113.7"),
         (r'for="203.0.113\.7"', "203.0.113.7"),
+        ('", for=203.0.113.7', "203.0.113.7"),  # the client sent the first element, its proxy the second
+        ("x, for=203.0.113.7", "203.0.113.7"),
+        ('for="198.51.100.1, for=203.0.113.7', "203.0.113.7"),
+        (", for=203.0.113.7,", "203.0.113.7"),
+        ('for="a,b", for=10.0.0.1', None),
         ("for=203.0.113.7, for=_hidden", None),
         ("for=203.0.113.7, for=unknown, for=10.0.0.1", None),
         ("for=203.0.113.7, proto=http", None),
