@@ -20,7 +20,6 @@ from commerce.kernel.errors import ProblemError
 from commerce.kernel.redis_client import REDIS_UNAVAILABLE
 from commerce.kernel.redis_multiplexer import RedisMultiplexer
 from commerce.orders.model import PlaceOrder
-from commerce.sales.errors import SoldOut
 from gateway.fast_path_responses import ResponseHeads
 from gateway.load_shedding import PrebuiltRefusals
 from gateway.order_intake import redis_unreachable
@@ -33,7 +32,6 @@ _OF_SALE = (ReserveOutcome.NOT_OPEN, ReserveOutcome.PAUSED, ReserveOutcome.CLOSE
 _SALE_AT_HEAD = re.compile(rb'\s*\{\s*"sale_id"\s*:\s*"([a-z0-9-]{1,64})"')
 _ORDERS_PER_CALL = 1_000
 _MAX_SOLD_OUT = 10_000
-_MAX_ITEMS_AT_HEAD = 64
 _WHOLE_SALE = ""
 
 OnRechecked = Callable[[PrebuiltRefusals | ProblemError | None], None]
@@ -92,12 +90,15 @@ class ExpectedRefusals:
             sold_out.add(result.sku)
 
     def find_sale(self, body: bytes) -> RefusingSale | None:
-        """Return the sale that an order's body begins with, if it refuses every order."""
+        """Return the sale that an order's body begins with, if it refuses every order.
+
+        That is one which takes no orders, or whose only SKU is sold out.
+        """
         match = _SALE_AT_HEAD.match(body)
         if match is None:
             return None
         sale = self._sales.get(match[1].decode())
-        if sale is None or not (sale.is_closed or self._is_sold_out(sale)):
+        if sale is None or not (sale.is_closed or self._find_only_sku(sale) in sale.sold_out):
             return None
         return sale
 
@@ -140,9 +141,10 @@ class ExpectedRefusals:
             self.is_active = True
         return sale
 
-    def _is_sold_out(self, sale: RefusingSale) -> bool:
+    def _find_only_sku(self, sale: RefusingSale) -> str | None:
+        """Return the SKU of a sale that offers a single one."""
         snapshot = self._snapshots.cached(sale.sale_id)
-        return snapshot is not None and len(snapshot.items) <= min(len(sale.sold_out), _MAX_ITEMS_AT_HEAD)
+        return next(iter(snapshot.items)) if snapshot is not None and len(snapshot.items) == 1 else None
 
     async def _recheck_all(self, sale: RefusingSale) -> None:
         """Recheck until nothing waits; forget the sale if nothing of it is refused any more."""
@@ -168,9 +170,8 @@ class ExpectedRefusals:
         skus = {order.sku for order in batch if order.problem is None}
         if _WHOLE_SALE in skus:
             skus.discard(_WHOLE_SALE)
-            snapshot = self._snapshots.cached(sale.sale_id)
-            if snapshot is not None and self._is_sold_out(sale):
-                skus.update(snapshot.items)
+            if (only_sku := self._find_only_sku(sale)) is not None:
+                skus.add(only_sku)
         day, fields = self._clock.now_ms() // DAY_MS, [idempotency_field(order.user_id, order.key) for order in batch]
         others = [SaleKeys(sale_id) for sale_id in self._snapshots.ids_with_live_keys() if sale_id != sale.sale_id]
         try:
@@ -196,20 +197,16 @@ class ExpectedRefusals:
             return order.problem
         if recheck.outcome is not None:
             return self._prebuild(sale, recheck.outcome) if sale.is_closed else None
-        if order.sku == _WHOLE_SALE:
-            snapshot = self._snapshots.cached(sale.sale_id)
-            is_gone = snapshot is not None and all(recheck.free.get(sku) == 0 for sku in snapshot.items)
-        else:
-            is_gone = recheck.free[order.sku] < order.units
-        return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=order.sku)) if is_gone else None
+        sku = order.sku or self._find_only_sku(sale)
+        if sku is None or recheck.free.get(sku, order.units) >= order.units:
+            return None
+        return self._prebuild(sale, ReserveResult(ReserveOutcome.SOLD_OUT, sku=sku))
 
     def _prebuild(self, sale: RefusingSale, result: ReserveResult) -> PrebuiltRefusals:
         key = result.outcome, result.sku, result.opens_ms
         prebuilt = sale.prebuilt.get(key)
         if prebuilt is None:
             problem = problem_for_outcome(result, sale.sale_id)
-            if key[:2] == (ReserveOutcome.SOLD_OUT, _WHOLE_SALE):
-                problem = SoldOut(f"nothing is left of {sale.sale_id}; nothing was reserved")
             if len(sale.prebuilt) >= _MAX_SOLD_OUT:
                 sale.prebuilt.clear()
             prebuilt = sale.prebuilt[key] = PrebuiltRefusals(problem, self._heads)

@@ -19,6 +19,9 @@ CREATE = ["sale", "create", "a", "--items", "{file}", "--title", "A sale", "--cu
 COMMANDS = {
     "sale create --opens": [*CREATE, "--opens"],
     "sale create --closes": [*CREATE, "--closes"],
+    "room set --join-opens-at": ["room", "set", "a", "--join-opens-at"],
+    "room set --list-closes-at": ["room", "set", "a", "--list-closes-at"],
+    "draw announce --at": ["draw", "announce", "a", "--at"],
     "reconcile --date": ["reconcile", "{file}", "--provider", "alipay", "--date"],
     "route plan --date": ["route", "plan", "--date"],
     "route show --date": ["route", "show", "--date"],
